@@ -1,0 +1,1 @@
+"""Search spaces: which architectures there are, and how to move between them."""
