@@ -1,0 +1,1 @@
+"""Measuring: latency, quality and cost, on the artefact."""

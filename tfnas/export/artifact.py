@@ -1,0 +1,311 @@
+"""The deployed thing: a `.tflite` file with what is known about it.
+
+Everything that tfnas claims about a compressed model is measured on an
+:class:`Artifact`, never on the Keras model that it came from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import gzip
+import hashlib
+import os
+import pathlib
+import tempfile
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+from tfnas.export import flatbuffer
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorDetails:
+    """An input or output of an artefact.
+
+    Args:
+        name: Its name: the Keras input's name, "output_0" and so on.
+        index: Its tensor's number in the file.
+        shape: Its shape; -1 is an open dimension.
+        dtype: Its element type.
+        scale: Quantisation step, 0.0 for floats: value = (q - zero_point) * scale.
+        zero_point: The quantised number that stands for 0.0.
+    """
+
+    name: str
+    index: int
+    shape: tuple[int, ...]
+    dtype: str
+    scale: float
+    zero_point: int
+
+    def quantize(self, x: np.ndarray) -> np.ndarray:
+        """Returns real numbers as this tensor holds them, rounded and clipped."""
+        if not self.scale:
+            return np.asarray(x).astype(self.dtype)
+        limits = np.iinfo(self.dtype)
+        q = np.round(np.asarray(x, np.float32) / np.float32(self.scale)) + self.zero_point
+        return np.clip(q, limits.min, limits.max).astype(self.dtype)
+
+    def dequantize(self, q: np.ndarray) -> np.ndarray:
+        """Returns this tensor's numbers as real numbers."""
+        if not self.scale:
+            return q
+        return (q.astype(np.float32) - self.zero_point) * np.float32(self.scale)
+
+
+@dataclasses.dataclass(frozen=True)
+class Artifact:
+    """A `.tflite` file in memory.
+
+    Example:
+        >>> import keras, numpy as np, tfnas
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+        >>> artifact = tfnas.to_tflite(model)
+        >>> artifact.predict(np.zeros((3, 4))).shape
+        (3, 2)
+
+    Args:
+        content: The file's bytes.
+        mode: How it was converted, such as "int8"; "file" when it was only loaded.
+        origin: How it was made: model, versions, calibration.
+
+    Raises:
+        ValueError: The content is no `.tflite` file.
+    """
+
+    content: bytes = dataclasses.field(repr=False)
+    mode: str = "file"
+    origin: Mapping[str, Any] = dataclasses.field(default_factory=dict, compare=False)
+
+    def __post_init__(self) -> None:
+        flatbuffer.check_identifier(self.content)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Artifact:
+        """Reads a `.tflite` file, also one that tfnas did not make.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: It is no `.tflite` file.
+        """
+        try:
+            return cls(pathlib.Path(path).read_bytes(), origin={"file": os.fspath(path)})
+        except ValueError as error:
+            raise ValueError(f"path {os.fspath(path)!r} must be a .tflite file") from error
+
+    def save(self, path: str | os.PathLike[str]) -> pathlib.Path:
+        """Writes the file, whole or not at all; makes its folder where there is none."""
+        return write_atomically(path, self.content)
+
+    @property
+    def size(self) -> int:
+        """Size of the file, in bytes."""
+        return len(self.content)
+
+    @functools.cached_property
+    def gzip_size(self) -> int:
+        """Size of the file after gzip at its best level, in bytes."""
+        return len(gzip.compress(self.content, compresslevel=9, mtime=0))
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """Hash of the file."""
+        return hashlib.sha256(self.content).hexdigest()
+
+    @functools.cached_property
+    def graph(self) -> flatbuffer.FileGraph:
+        """Operators and tensors of the file."""
+        return flatbuffer.read_graph(self.content)
+
+    @functools.cached_property
+    def inputs(self) -> tuple[TensorDetails, ...]:
+        """The file's inputs."""
+        return self._details[0]
+
+    @functools.cached_property
+    def outputs(self) -> tuple[TensorDetails, ...]:
+        """The file's outputs, in the order of the Keras model's."""
+        return self._details[1]
+
+    def interpreter(
+        self, threads: int = 1, xnnpack: bool = True, batch: int | None = None
+    ) -> Interpreter:
+        """Returns a LiteRT interpreter of the file, ready to be invoked.
+
+        Args:
+            threads: Number of threads.
+            xnnpack: Whether the XNNPACK delegate may take the operators it knows.
+            batch: Number of examples an invocation. None: as the file has it.
+
+        Raises:
+            ValueError: `threads` is below 1.
+            RuntimeError: The interpreter refuses the file.
+        """
+        if threads < 1:
+            raise ValueError(f"threads must be at least 1, got {threads}")
+        resolver = (
+            OpResolverType.AUTO if xnnpack else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        )
+        interpreter = Interpreter(
+            model_content=self.content,
+            num_threads=threads,
+            experimental_op_resolver_type=resolver,
+        )
+        if batch is not None:
+            for tensor in self.inputs:
+                interpreter.resize_tensor_input(tensor.index, [batch, *tensor.shape[1:]])
+        interpreter.allocate_tensors()
+        return interpreter
+
+    def predict(self, x: Any, *, batch_size: int = 64, threads: int = 1) -> Any:
+        """Runs the file on real numbers and returns real numbers.
+
+        Inputs are quantised and outputs dequantised as the file says.
+
+        Args:
+            x: An array (examples first), a `tf.data.Dataset` or a
+                `keras.utils.PyDataset`; with several inputs a list in the model's order
+                or a dictionary by input name.
+            batch_size: Examples an invocation, where the file allows more than one.
+            threads: Threads of the interpreter.
+
+        Returns:
+            An array (examples first), or a list of them with several outputs.
+
+        Raises:
+            ValueError: The number or a shape of the inputs is wrong.
+        """
+        from tfnas.data import arrays
+
+        columns = self._columns(arrays(x, what="x")[0])
+        examples = len(columns[0])
+        try:
+            outputs = self._run(columns, min(batch_size, examples), threads)
+        except (RuntimeError, _BatchRefused):  # an operator fixes the batch: one at a time
+            outputs = self._run(columns, 1, threads)
+        values = [t.dequantize(o) for t, o in zip(self.outputs, outputs, strict=True)]
+        return values[0] if len(values) == 1 else values
+
+    def _run(self, columns: list[np.ndarray], batch: int, threads: int) -> list[np.ndarray]:
+        examples = len(columns[0])
+        interpreter = self.interpreter(threads, batch=batch)
+        parts: list[list[np.ndarray]] = [[] for _ in self.outputs]
+        for start in range(0, examples, batch):
+            stop = min(start + batch, examples)
+            for tensor, column in zip(self.inputs, columns, strict=True):
+                block = tensor.quantize(column[start:stop])
+                if stop - start < batch:  # the last one is filled up and cut again
+                    block = np.concatenate([block, np.repeat(block[-1:], batch - len(block), 0)])
+                interpreter.set_tensor(tensor.index, block)
+            interpreter.invoke()
+            for tensor, part in zip(self.outputs, parts, strict=True):
+                out = interpreter.get_tensor(tensor.index)
+                if out.ndim == 0 or len(out) != batch:
+                    raise _BatchRefused(f"{tensor.name} is {out.shape} for a batch of {batch}")
+                part.append(out[: stop - start])
+        return [np.concatenate(part) for part in parts]
+
+    def _columns(self, x: Any) -> list[np.ndarray]:
+        """The inputs in the file's order, checked."""
+        names = [tensor.name for tensor in self.inputs]
+        if isinstance(x, dict):
+            if set(x) != set(names):
+                raise ValueError(f"x must hold the inputs {names}, got {sorted(x)}")
+            columns = [x[name] for name in names]
+        else:
+            columns = list(x) if isinstance(x, list | tuple) else [x]
+            order = [name for name in self.origin.get("inputs", ()) if name in names]
+            if len(columns) == len(order) == len(names):
+                columns = [columns[order.index(name)] for name in names]
+        if len(columns) != len(names):
+            raise ValueError(f"x must hold {len(names)} inputs {names}, got {len(columns)}")
+        for tensor, column in zip(self.inputs, columns, strict=True):
+            fits = column.ndim == len(tensor.shape) and all(
+                want in (-1, got)
+                for want, got in zip(tensor.shape[1:], column.shape[1:], strict=True)
+            )
+            if not fits:
+                raise ValueError(
+                    f"x must have the shape (examples, {_dims(tensor.shape[1:])}) for input "
+                    f"{tensor.name!r}, got {column.shape}"
+                )
+            if np.isnan(column).any():
+                raise ValueError(f"x must hold no NaN for input {tensor.name!r}")
+        return columns
+
+    @functools.cached_property
+    def _details(self) -> tuple[tuple[TensorDetails, ...], tuple[TensorDetails, ...]]:
+        interpreter = Interpreter(model_content=self.content)
+        interpreter.allocate_tensors()
+        if len(interpreter.get_signature_list()) == 1:
+            runner = interpreter.get_signature_runner()
+            inputs, outputs = runner.get_input_details(), runner.get_output_details()
+        else:
+            inputs = {d["name"]: d for d in interpreter.get_input_details()}
+            outputs = {d["name"]: d for d in interpreter.get_output_details()}
+        outputs = dict(sorted(outputs.items(), key=lambda item: _natural(item[0])))
+        return tuple(tuple(map(_tensor_details, d, d.values())) for d in (inputs, outputs))  # type: ignore[return-value]
+
+
+class _BatchRefused(Exception):
+    """The file does not give one output an example for this batch."""
+
+
+def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> pathlib.Path:
+    """Writes a file whole or not at all: a kill leaves the old one or the new one.
+
+    Args:
+        path: The file; its folder is made where there is none.
+        content: Bytes, or text that is written as UTF-8.
+
+    Returns:
+        The path.
+    """
+    target = pathlib.Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    data = content.encode() if isinstance(content, str) else content
+    handle, part = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(part, 0o666 & ~_umask())
+        os.replace(part, target)
+    except BaseException:
+        pathlib.Path(part).unlink(missing_ok=True)
+        raise
+    return target
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _natural(name: str) -> tuple[str, int]:
+    stem = name.rstrip("0123456789")
+    return stem, int(name[len(stem) :] or 0)
+
+
+def _dims(shape: Sequence[int]) -> str:
+    return ", ".join("any" if size == -1 else str(size) for size in shape)
+
+
+def _tensor_details(name: str, details: Mapping[str, Any]) -> TensorDetails:
+    signature = details.get("shape_signature")
+    shape = signature if signature is not None and len(signature) else details["shape"]
+    scale, zero_point = details["quantization"]
+    return TensorDetails(
+        name,
+        int(details["index"]),
+        tuple(int(n) for n in shape),
+        np.dtype(details["dtype"]).name,
+        float(scale),
+        int(zero_point),
+    )

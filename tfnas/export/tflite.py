@@ -1,0 +1,229 @@
+"""From a Keras model to an :class:`Artifact`: the only place in tfnas that converts.
+
+The converter is believed only after a look at what it wrote: the element types of the
+file's inputs, outputs and tensors are read back, and the interpreter has to take it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from tfnas.data import arrays
+from tfnas.export.artifact import Artifact
+from tfnas.export.flatbuffer import layer_name
+from tfnas.quantization.spec import QuantSpec
+
+CALIBRATION_EXAMPLES = 500
+
+
+class ConversionError(RuntimeError):
+    """The model can't be converted as asked; the message says why, and where."""
+
+
+def to_tflite(model: Any, mode: str | QuantSpec = "float32", calibration: Any = None) -> Artifact:
+    """Converts a Keras model to a `.tflite` file and checks the file.
+
+    Example:
+        >>> import keras, numpy as np, tfnas
+        >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+        >>> data = np.random.default_rng(0).normal(size=(100, 8))
+        >>> tfnas.to_tflite(model, "int8", data).inputs[0].dtype
+        'int8'
+
+    Args:
+        model: A built Keras 3 model (functional, Sequential, or a subclass of them with
+            known inputs).
+        mode: "float32", "float16" (weights), "dynamic" (int8 weights, float
+            activations), "int8" (every weight and activation, inputs and outputs
+            included), "int16x8" (int8 weights, int16 activations), or a
+            :class:`~tfnas.quantization.spec.QuantSpec`.
+        calibration: Typical inputs for "int8" and "int16x8": arrays, a
+            `tf.data.Dataset` or a `keras.utils.PyDataset`; targets are ignored and the
+            first 500 examples are used. 100 are enough for most models.
+
+    Returns:
+        The artefact.
+
+    Raises:
+        ValueError: An argument is outside its rule: no calibration data, a wrong shape
+            or NaN in it, an unknown mode, a model that was never built.
+        ConversionError: An operation has no TFLite kernel (its layer is named), or the
+            file is not what was asked for.
+        RuntimeError: Keras runs on another backend than TensorFlow.
+    """
+    spec = QuantSpec.of(mode)
+    _check_model(model)
+    columns = _calibration_columns(model, spec, calibration)
+    content = _convert(model, spec, columns)
+    origin = {
+        "model": model.name,
+        "mode": spec.mode,
+        "inputs": [tensor.name for tensor in model.inputs],
+        "calibration_examples": len(columns[0]) if columns else 0,
+        **_versions(),
+    }
+    artifact = Artifact(content, spec.mode, origin)
+    _verify(artifact, spec)
+    return artifact
+
+
+def _check_model(model: Any) -> None:
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        raise RuntimeError(
+            "Keras must run on the TensorFlow backend to write .tflite files, got "
+            f"{keras.backend.backend()!r}: set KERAS_BACKEND=tensorflow, or load the saved "
+            ".keras file in such a process"
+        )
+    if not isinstance(model, keras.Model):
+        raise ValueError(f"model must be a Keras 3 model, got {type(model).__name__}")
+    if not model.built or not getattr(model, "inputs", None):
+        raise ValueError(
+            f"model must be built and have known inputs, got {model.name!r}: begin it with "
+            "keras.Input, or wrap it in a functional model"
+        )
+
+
+def _calibration_columns(model: Any, spec: QuantSpec, calibration: Any) -> list[np.ndarray]:
+    """The calibration data in the order of the model's inputs, checked."""
+    if not spec.needs_calibration:
+        return []
+    if calibration is None:
+        raise ValueError(
+            f"calibration must hold typical inputs for mode {spec.mode!r}, got None: "
+            "pass about 100 training examples"
+        )
+    data, _ = arrays(calibration, CALIBRATION_EXAMPLES, "calibration")
+    names = [tensor.name for tensor in model.inputs]
+    if isinstance(data, dict):
+        if set(data) != set(names):
+            raise ValueError(f"calibration must hold the inputs {names}, got {sorted(data)}")
+        data = [data[name] for name in names]
+    columns = list(data) if isinstance(data, list | tuple) else [data]
+    if len(columns) != len(names):
+        raise ValueError(f"calibration must hold {len(names)} inputs, got {len(columns)}")
+    for tensor, column in zip(model.inputs, columns, strict=True):
+        expected = tuple(tensor.shape[1:])
+        fits = column.ndim == len(expected) + 1 and all(
+            want in (None, got) for want, got in zip(expected, column.shape[1:], strict=True)
+        )
+        if not fits:
+            raise ValueError(
+                f"calibration must have the shape (examples, "
+                f"{', '.join(map(str, expected))}) for input {tensor.name!r}, "
+                f"got {column.shape}"
+            )
+        if not np.isfinite(column).all():
+            raise ValueError(f"calibration must be finite for input {tensor.name!r}, got NaN or inf")
+    dtypes = [np.dtype(tensor.dtype) for tensor in model.inputs]
+    return [column.astype(dtype) for column, dtype in zip(columns, dtypes, strict=True)]
+
+
+def _convert(model: Any, spec: QuantSpec, columns: list[np.ndarray]) -> bytes:
+    import tensorflow as tf
+
+    converter = tf.lite.TFLiteConverter.from_keras_model(model)
+    if spec.mode != "float32":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if spec.mode == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    if spec.needs_calibration:
+        int16 = tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
+        int8 = tf.lite.OpsSet.TFLITE_BUILTINS_INT8
+        converter.target_spec.supported_ops = [int16 if spec.activations == "int16" else int8]
+        converter.representative_dataset = _representative(model, columns)
+        converter.inference_input_type = converter.inference_output_type = tf.as_dtype(
+            spec.activations
+        )
+    with quiet_converter():
+        try:
+            return bytes(converter.convert())
+        except Exception as error:  # the converter raises many types for one cause
+            raise ConversionError(_explain(model, spec, error)) from error
+
+
+def _representative(
+    model: Any, columns: list[np.ndarray]
+) -> Callable[[], Iterator[dict[str, np.ndarray]]]:
+    names = [tensor.name for tensor in model.inputs]
+
+    def examples() -> Iterator[dict[str, np.ndarray]]:
+        for i in range(len(columns[0])):
+            yield {name: column[i : i + 1] for name, column in zip(names, columns, strict=True)}
+
+    return examples
+
+
+@contextlib.contextmanager
+def quiet_converter() -> Iterator[None]:
+    """Keeps what the converter prints, and its warnings to itself, from the terminal."""
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Statistics for quantized inputs were expected")
+        # Issued by the converter's own calibrator.
+        warnings.filterwarnings("ignore", r"\s*Warning: tf\.lite\.Interpreter is deprecated")
+        yield
+
+
+def _explain(model: Any, spec: QuantSpec, error: Exception) -> str:
+    """One line: which operation of which layer has no kernel, as far as the error tells."""
+    text = str(error)
+    # Nested scopes: 'loc("model_1/gelu_1/Erf")', fused or not; the innermost layer wins.
+    places = re.findall(r'"([\w./;-]+/[\w./;-]+)', text)
+    layers = sorted({name for place in places if (name := layer_name(place)) in _names(model)})
+    ops = sorted(set(re.findall(r"(?:Flex ops|Custom ops|failed to legalize operation): ?'?([\w., ]+)", text)))
+    ops += sorted(set(re.findall(r"'(tf\.\w+|tfl\.\w+)' op", text)))
+    cause = text.strip().splitlines()[0][:200] if text.strip() else type(error).__name__
+    where = f" in layer {', '.join(layers)}" if layers else ""
+    what = f"operation {', '.join(o.strip() for o in ops)} has no TFLite kernel" if ops else cause
+    return f"model {model.name!r} can't be converted to {spec.mode}: {what}{where}"
+
+
+def _names(model: Any) -> set[str]:
+    return {layer.name for layer in model._flatten_layers(include_self=False)}
+
+
+def _verify(artifact: Artifact, spec: QuantSpec) -> None:
+    """Raises ConversionError where the file is not what was asked for."""
+    if spec.needs_calibration:
+        wrong = [
+            f"{tensor.dtype} {tensor.name!r} of layer {op.layer!r} ({op.name})"
+            for op in artifact.graph.operators
+            for tensor in (*op.inputs, *op.outputs)
+            if tensor.dtype.startswith("float")
+        ]
+        if wrong:
+            raise ConversionError(
+                f"file must hold no float tensor in mode {spec.mode!r}, got {wrong[0]}"
+                f" and {len(wrong) - 1} more"
+            )
+    graph_ends = artifact.graph.inputs, artifact.graph.outputs
+    for what, tensors in zip(("inputs", "outputs"), graph_ends, strict=True):
+        for tensor in tensors:
+            quantized = tensor.dtype in ("int8", "int16", "float32")
+            if quantized and tensor.dtype != spec.activations:
+                raise ConversionError(
+                    f"{what} of the file must be {spec.activations}, got {tensor.dtype} "
+                    f"{tensor.name!r}"
+                )
+    try:
+        artifact.interpreter()
+    except (RuntimeError, ValueError) as error:
+        raise ConversionError(
+            f"file of mode {spec.mode!r} was written but the interpreter refuses it: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+
+
+def _versions() -> dict[str, str]:
+    import keras
+    import tensorflow as tf
+
+    return {"tensorflow": tf.__version__, "keras": keras.__version__}

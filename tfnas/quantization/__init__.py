@@ -1,0 +1,1 @@
+"""Quantisation: which numbers a model computes with."""

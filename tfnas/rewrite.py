@@ -1,0 +1,113 @@
+"""Walking a functional Keras model as a flat list of calls.
+
+Nested models are walked into, and a layer that is used twice is there twice, once a
+call: what costs time and memory is the call, not the layer.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Value:
+    """A tensor that flows between calls.
+
+    Args:
+        shape: Its shape; None is an open dimension.
+        dtype: Its element type.
+    """
+
+    shape: tuple[int | None, ...]
+    dtype: str
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Call:
+    """One use of a layer or operation.
+
+    Args:
+        name: The layer's name; inside a nested model "outer/inner".
+        operation: The Keras layer or operation.
+        inputs: The values that it takes.
+        outputs: The values that it gives.
+    """
+
+    name: str
+    operation: Any
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Walk:
+    """A model as calls in the order of execution.
+
+    Args:
+        inputs: The model's inputs.
+        calls: The calls; input layers are left out.
+        outputs: The model's outputs.
+    """
+
+    inputs: tuple[Value, ...]
+    calls: tuple[Call, ...]
+    outputs: tuple[Value, ...]
+
+
+def walk(model: Any) -> Walk:
+    """Returns the calls of a functional or Sequential model.
+
+    Example:
+        >>> import keras
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="d")])
+        >>> [call.name for call in walk(model).calls]
+        ['d']
+
+    Args:
+        model: A built Keras 3 model.
+
+    Raises:
+        ValueError: The model is not built from layers with known connections.
+    """
+    functional = _functional(model)
+    if functional is None:
+        raise ValueError(
+            f"model must be a built functional or Sequential Keras model, got "
+            f"{getattr(model, 'name', model)!r} of type {type(model).__name__}"
+        )
+    inputs = tuple(_value(tensor) for tensor in functional.inputs)
+    calls: list[Call] = []
+    outputs = _walk_into(functional, inputs, "", calls)
+    return Walk(inputs, tuple(calls), outputs)
+
+
+def _walk_into(
+    functional: Any, inputs: tuple[Value, ...], prefix: str, calls: list[Call]
+) -> tuple[Value, ...]:
+    known = {id(t): value for t, value in zip(functional.inputs, inputs, strict=True)}
+    for depth in sorted(functional._nodes_by_depth, reverse=True):
+        for node in functional._nodes_by_depth[depth]:
+            if node.is_input:
+                continue
+            taken = tuple(known[id(tensor)] for tensor in node.input_tensors)
+            name = prefix + node.operation.name
+            inner = _functional(node.operation)
+            if inner is not None and len(inner.inputs) == len(taken):
+                given = _walk_into(inner, taken, f"{name}/", calls)
+            else:
+                given = tuple(_value(tensor) for tensor in node.outputs)
+                calls.append(Call(name, node.operation, taken, given))
+            known.update({id(t): value for t, value in zip(node.outputs, given, strict=True)})
+    return tuple(known[id(tensor)] for tensor in functional.outputs)
+
+
+def _functional(model: Any) -> Any:
+    """The functional graph of a model or layer, None where it has none."""
+    inner = getattr(model, "_functional", None)  # Sequential keeps one once it is built
+    candidate = model if hasattr(model, "_nodes_by_depth") else inner
+    return candidate if hasattr(candidate, "_nodes_by_depth") else None
+
+
+def _value(tensor: Any) -> Value:
+    return Value(tuple(tensor.shape), str(tensor.dtype))
