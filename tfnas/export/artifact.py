@@ -12,7 +12,6 @@ import gzip
 import hashlib
 import os
 import pathlib
-import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,6 +19,7 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from tfnas.export import flatbuffer
+from tfnas.files import write_atomically
 
 
 @dataclasses.dataclass(frozen=True)
@@ -253,39 +253,6 @@ class Artifact:
 
 class _BatchRefused(Exception):
     """The file does not give one output an example for this batch."""
-
-
-def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> pathlib.Path:
-    """Writes a file whole or not at all: a kill leaves the old one or the new one.
-
-    Args:
-        path: The file; its folder is made where there is none.
-        content: Bytes, or text that is written as UTF-8.
-
-    Returns:
-        The path.
-    """
-    target = pathlib.Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    data = content.encode() if isinstance(content, str) else content
-    handle, part = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(part, 0o666 & ~_umask())
-        os.replace(part, target)
-    except BaseException:
-        pathlib.Path(part).unlink(missing_ok=True)
-        raise
-    return target
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _natural(name: str) -> tuple[str, int]:

@@ -1,0 +1,47 @@
+# make demo   the main job on scikit-learn's digits: search, export, measure, compare
+# make test   set-up, lint, types, tests
+# make help   everything else
+#
+# Only Python 3.11 to 3.13 and make are needed; everything is installed in .venv, once.
+
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
+	$$p -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+	2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: help demo test check unit slow clean
+
+help:
+	@sed -n 's/^# //p' Makefile; echo "make check  lint and types"; echo "make unit   the fast tests"; \
+	echo "make slow   the long tests"; echo "make clean  remove what make made"
+
+# The stamp holds what was installed: nothing is fetched again until a requirement changes.
+$(READY): requirements.txt setup.cfg pyproject.toml
+	@test -n "$(PYTHON)" || { echo "tfnas needs Python 3.11, 3.12 or 3.13 with venv"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		--no-build-isolation --editable .
+	@touch $@
+
+demo: $(READY)
+	$(BIN)/tfnas search --dataset=digits --preset=microcontroller --max_trials=16 --epochs=6 \
+		--final_epochs=30 --target_latency_ratio=0.15 --random_candidates=5 --seed=1 \
+		--output=runs/demo --overwrite
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+unit: $(READY)
+	$(BIN)/python -m pytest
+
+test: check unit
+
+slow: $(READY)
+	$(BIN)/python -m pytest -m slow
+
+clean:
+	rm -rf .venv build dist runs *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,40 @@
+"""Writing files so that a kill at any moment leaves the old one or the new one."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import tempfile
+
+
+def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> pathlib.Path:
+    """Writes a file whole or not at all: a kill leaves the old one or the new one.
+
+    Args:
+        path: The file; its folder is made where there is none.
+        content: Bytes, or text that is written as UTF-8.
+
+    Returns:
+        The path.
+    """
+    target = pathlib.Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    data = content.encode() if isinstance(content, str) else content
+    handle, part = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(part, 0o666 & ~_umask())
+        os.replace(part, target)
+    except BaseException:
+        pathlib.Path(part).unlink(missing_ok=True)
+        raise
+    return target
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,94 @@
+"""The part that all of tfnas' oracles share: state on disk that a kill can't tear.
+
+keras_tuner writes its files in place; a kill in between leaves half a file and a search
+that can't be resumed. Here every file is replaced whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import keras_tuner as kt
+import numpy as np
+
+from tfnas.architecture import Architecture
+from tfnas.files import write_atomically
+from tfnas.spaces.space import SearchSpace
+
+
+class SpaceOracle(kt.Oracle):
+    """An oracle that proposes architectures of a search space.
+
+    A subclass gives :meth:`propose`. The random generator of a proposal is made from the
+    seed and the number of trials so far, so that a resumed search goes on as it would
+    have.
+
+    Args:
+        space: The search space.
+        objective: As keras_tuner takes it, but a single one.
+        max_trials: Number of trials.
+        seed: Seed of all proposals, a whole number; None draws one.
+        **kwargs: keras_tuner's further arguments of an Oracle.
+
+    Raises:
+        ValueError: `objective` is a list, or `max_trials` is below 1.
+    """
+
+    _ATTEMPTS = 10_000
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        objective: Any = None,
+        max_trials: int | None = None,
+        seed: int | None = None,
+        **kwargs: Any,
+    ):
+        if isinstance(objective, list | tuple):
+            raise ValueError(
+                f"objective must be a single one, got {objective!r}: search by the reward and "
+                "take pareto_front() for the trade-off"
+            )
+        if max_trials is not None and (not isinstance(max_trials, int) or max_trials < 1):
+            raise ValueError(f"max_trials must be a whole number >= 1, got {max_trials!r}")
+        super().__init__(objective=objective, max_trials=max_trials, seed=seed, **kwargs)
+        if seed is not None:  # keras_tuner takes 0 for "none given"
+            self.seed = self._seed_state = seed
+        self.space = space
+
+    def propose(self, rng: np.random.Generator) -> Architecture:
+        """Returns the architecture to try next; it may have been tried before."""
+        raise NotImplementedError
+
+    def populate_space(self, trial_id: str) -> dict[str, Any]:
+        """Returns the values of a trial that was not tried yet, for keras_tuner."""
+        rng = np.random.default_rng([self.seed, len(self.trials)])
+        tried = {self.architecture(trial) for trial in self.trials.values()}
+        if len(tried) >= self.space.size:
+            return {"status": kt.engine.trial.TrialStatus.STOPPED, "values": None}
+        arch = self.propose(rng)
+        for _ in range(self._ATTEMPTS):
+            if arch not in tried:
+                values = self.space.values(arch)
+                return {"status": kt.engine.trial.TrialStatus.RUNNING, "values": values}
+            arch = self.space.mutate(arch, rng)  # a random walk away from what is known
+        return {"status": kt.engine.trial.TrialStatus.STOPPED, "values": None}
+
+    def architecture(self, trial: kt.engine.trial.Trial) -> Architecture:
+        """Returns the architecture that a trial tried."""
+        return self.space.from_values(trial.hyperparameters.values)
+
+    def completed(self) -> list[kt.engine.trial.Trial]:
+        """Returns the trials that ended well, in the order of their end."""
+        ended = (self.trials[trial_id] for trial_id in self.end_order)
+        return [t for t in ended if t.status == kt.engine.trial.TrialStatus.COMPLETED]
+
+    def save(self) -> None:
+        """Writes the oracle's state, whole or not at all."""
+        write_atomically(self._get_oracle_fname(), json.dumps(self.get_state()))
+
+    def _save_trial(self, trial: kt.engine.trial.Trial) -> None:
+        path = os.path.join(self._get_trial_dir(trial.trial_id), "trial.json")
+        write_atomically(path, json.dumps(trial.get_state()))
