@@ -87,7 +87,7 @@ def score(y_true: Any, y_pred: Any, metric: Metric = "accuracy") -> Score:
         1.0
     """
     if metric == "accuracy":
-        right = _correct(np.asarray(y_true), np.asarray(y_pred))
+        right = correct(np.asarray(y_true), np.asarray(y_pred))
         low, high = wilson_interval(int(right.sum()), len(right))
         return Score("accuracy", float(right.mean()), low, high, len(right))
     function, name = _metric_function(metric)
@@ -125,7 +125,36 @@ def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def _correct(y_true: np.ndarray, y_pred: np.ndarray) -> np.ndarray:
+def paired_difference(right_a: np.ndarray, right_b: np.ndarray) -> tuple[float, float, float]:
+    """Returns accuracy of a minus accuracy of b on the same examples: (value, low, high).
+
+    Example:
+        >>> paired_difference(np.array([True, True]), np.array([True, False]))[0]
+        0.5
+
+    Args:
+        right_a: Whether each example was right, model a.
+        right_b: Whether each example was right, model b.
+
+    Returns:
+        The difference with its 95% interval.
+
+    References:
+        Agresti and Min, "Simple improved confidence intervals for comparing matched
+        proportions", 2005: Wald's interval with half an example added to each cell.
+    """
+    if right_a.shape != right_b.shape:
+        raise ValueError(f"right_b must have the shape {right_a.shape}, got {right_b.shape}")
+    n = len(right_a) + 2
+    gained = float((right_a & ~right_b).sum()) + 0.5
+    lost = float((~right_a & right_b).sum()) + 0.5
+    centre = (gained - lost) / n
+    half = _Z95 * math.sqrt(gained + lost - (gained - lost) ** 2 / n) / n
+    return float(right_a.mean() - right_b.mean()), centre - half, centre + half
+
+
+def correct(y_true: np.ndarray, y_pred: np.ndarray) -> np.ndarray:
+    """Returns for each example whether the predicted class is the true one."""
     if y_pred.ndim != 2 or len(y_true) != len(y_pred):
         raise ValueError(
             f"y must hold one target a prediction of shape (examples, classes), "

@@ -70,6 +70,19 @@ class Candidate:
 DIRECTIONS = ("max", "min", "min")
 
 
+class Listener:
+    """Hears of trials as they run; override what matters. Set it as `tuner.listener`."""
+
+    def trial_began(self, trial: kt.engine.trial.Trial) -> None:
+        """A trial begins."""
+
+    def epoch_ended(self, trial: kt.engine.trial.Trial, epoch: int) -> None:
+        """An epoch of the trial ended; `epoch` counts from 0."""
+
+    def trial_ended(self, trial: kt.engine.trial.Trial) -> None:
+        """A trial ended: completed, failed, or sent for a retry."""
+
+
 class MeasuredTuner(kt.Tuner):
     """Trains, converts and measures what an oracle proposes.
 
@@ -110,6 +123,7 @@ class MeasuredTuner(kt.Tuner):
         self.latency_exponent = latency_exponent
         self.threads = threads
         self.rounds = rounds
+        self.listener: Listener = Listener()
         self._execution = 0
         super().__init__(oracle, as_hypermodel(hypermodel), **kwargs)
 
@@ -134,9 +148,28 @@ class MeasuredTuner(kt.Tuner):
             self.save()
         super().search(*fit_args, **fit_kwargs)
 
+    def on_trial_begin(self, trial: kt.engine.trial.Trial) -> None:
+        """keras_tuner's hook."""
+        super().on_trial_begin(trial)
+        self.listener.trial_began(trial)
+
+    def on_epoch_end(
+        self, trial: kt.engine.trial.Trial, model: Any, epoch: int, logs: Any = None
+    ) -> None:
+        """keras_tuner's hook."""
+        super().on_epoch_end(trial, model, epoch, logs)
+        self.listener.epoch_ended(trial, epoch)
+
+    def on_trial_end(self, trial: kt.engine.trial.Trial) -> None:
+        """keras_tuner's hook."""
+        try:
+            super().on_trial_end(trial)
+        finally:  # also when this failure is the one that ends the search
+            self.listener.trial_ended(self.oracle.get_trial(trial.trial_id))
+
     def candidates(self) -> list[Candidate]:
         """Returns the trials that ended well, in the order of their end."""
-        return [self._candidate(trial) for trial in self.oracle.completed()]
+        return [self.candidate(trial) for trial in self.oracle.completed()]
 
     def pareto_front(self) -> list[Candidate]:
         """Returns the candidates that no other beats in accuracy, latency and size at once.
@@ -148,7 +181,8 @@ class MeasuredTuner(kt.Tuner):
         front = [candidates[i] for i in pareto_front(rows, DIRECTIONS)]
         return sorted(front, key=lambda candidate: candidate.objectives()[1])
 
-    def _candidate(self, trial: kt.engine.trial.Trial) -> Candidate:
+    def candidate(self, trial: kt.engine.trial.Trial) -> Candidate:
+        """Returns what was measured in a completed trial."""
         folder = pathlib.Path(self.get_trial_dir(trial.trial_id))
         text = (folder / "measurement.json").read_text()
         return Candidate(

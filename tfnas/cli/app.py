@@ -1,0 +1,101 @@
+"""`tfnas COMMAND ...`: dispatch, help, errors of one line.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+
+from absl import flags
+
+from tfnas.cli import console
+
+COMMANDS = ("search", "export", "bench", "profile")
+
+
+def run() -> None:
+    """The console script."""
+    sys.exit(main(sys.argv[1:]))
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs one command and returns its exit code.
+
+    Args:
+        argv: The command line without the program's name.
+    """
+    if not argv or argv[0] in ("help", "-h", "--help", "--helpfull"):
+        print(_overview())
+        return 0 if argv else 2
+    if argv[0] in ("--version", "version"):
+        import tfnas
+
+        print(f"tfnas {tfnas.__version__}")
+        return 0
+    if argv[0] not in COMMANDS:
+        return _fail("tfnas", f"no such command {argv[0]!r}: one of {', '.join(COMMANDS)}", 2)
+    command = importlib.import_module(f"tfnas.cli.{argv[0]}")
+    if any(arg in ("-h", "--help", "-help", "--helpfull") for arg in argv[1:]):
+        print(_help(argv[0], command))
+        return 0
+    return _run_command(argv[0], command, argv)
+
+
+def _run_command(name: str, command: ModuleType, argv: Sequence[str]) -> int:
+    values = command.define(flags.FlagValues())
+    try:
+        positional = values(["tfnas", *argv[1:]])[1:]
+    except flags.Error as error:
+        return _fail(f"tfnas {name}", f"{error} (see tfnas {name} --help)", 2)
+    wanted = command.POSITIONAL
+    if bool(positional) != bool(wanted) or (wanted and "..." not in wanted and len(positional) > 1):
+        expected = f"expected {wanted}" if wanted else "takes no arguments besides flags"
+        return _fail(f"tfnas {name}", f"{expected}, got {positional} (see tfnas {name} --help)", 2)
+    try:
+        with console.quiet_native_stderr():
+            return command.main(positional, values)
+    except KeyboardInterrupt:
+        return _fail(f"tfnas {name}", "interrupted", 130)
+    except (ValueError, RuntimeError, OSError, TypeError) as error:
+        text = " ".join(str(error).split()) or type(error).__name__
+        return _fail(f"tfnas {name}", text if len(text) < 600 else f"{text[:600]}...", 1)
+
+
+def _fail(who: str, text: str, code: int) -> int:
+    print(f"{who}: error: {text}", file=sys.stderr)
+    return code
+
+
+def _overview() -> str:
+    modules = {name: importlib.import_module(f"tfnas.cli.{name}") for name in COMMANDS}
+    lines = [f"  {name:<9}{module.SUMMARY}" for name, module in modules.items()]
+    return "\n".join(
+        [
+            "Compress and search Keras models, measured on the .tflite file itself.",
+            "",
+            "usage: tfnas COMMAND [--flag=value ...]",
+            "",
+            *lines,
+            "",
+            "tfnas COMMAND --help tells its flags; tfnas --version the version.",
+        ]
+    )
+
+
+def _help(name: str, command: ModuleType) -> str:
+    values = command.define(flags.FlagValues())
+    rows = []
+    for flag in values.get_flags_for_module(command.__name__) or []:
+        boolean = flag.boolean
+        shown = f"--[no]{flag.name}" if boolean else f"--{flag.name}=..."
+        default = "" if flag.default is None else f" [{flag.default}]"
+        rows.append((shown, flag.help + ("" if boolean else default)))
+    width = max(len(shown) for shown, _ in rows)
+    usage = " ".join(part for part in ("usage: tfnas", name, command.POSITIONAL, "[flags]") if part)
+    return "\n".join(
+        [command.SUMMARY, "", usage, "", *(f"  {s:<{width}}  {text}" for s, text in rows), "", command.EXAMPLE]
+    )

@@ -1,0 +1,124 @@
+"""The terminal: a live display where there is one, plain lines where there is none."""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from tfnas.pipeline.progress import Progress, TrialNews
+
+
+@contextlib.contextmanager
+def quiet_native_stderr() -> Iterator[None]:
+    """Keeps what TensorFlow's native code writes away from the terminal.
+
+    Python's own stderr goes on as before; a crash of native code still tells where.
+    """
+    try:
+        native = sys.stderr.fileno()
+    except (OSError, ValueError, AttributeError):  # no real stderr, as under a test
+        yield
+        return
+    python_stderr = sys.stderr
+    with (
+        os.fdopen(os.dup(native), "w", buffering=1) as kept,
+        tempfile.TemporaryFile() as sink,
+    ):
+        sys.stderr.flush()
+        faulthandler.enable(file=kept)
+        os.dup2(sink.fileno(), native)
+        sys.stderr = kept
+        try:
+            yield
+        finally:
+            sys.stderr = python_stderr
+            faulthandler.disable()
+            os.dup2(kept.fileno(), native)
+
+
+def progress_display() -> Progress:
+    """Returns the live display, or plain lines where stdout is no terminal."""
+    return LiveProgress() if sys.stdout.isatty() else PlainProgress()
+
+
+class PlainProgress(Progress):
+    """One line an event, with the time left."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def phase(self, text: str) -> None:
+        self._say(text)
+
+    def trial_ended(self, news: TrialNews) -> None:
+        self.times.append(news.seconds)
+        left = _duration(self.seconds_left(news))
+        self._say(f"trial {news.number}/{news.total} [{_duration(news.seconds)}] {news.text}")
+        self._say(f"  best: {news.best or 'none'}; about {left} left")
+
+    def seconds_left(self, news: TrialNews) -> float:
+        return sum(self.times) / len(self.times) * (news.total - news.number)
+
+    def _say(self, text: str) -> None:
+        print(text, flush=True)
+
+
+class LiveProgress(PlainProgress):
+    """A bar that knows the trial, the epoch, the best so far and the time left."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        from rich.console import Console
+        from rich.progress import BarColumn, TextColumn
+        from rich.progress import Progress as Bar
+
+        self.console = Console()
+        columns: list[Any] = [TextColumn("{task.description}"), BarColumn(bar_width=24)]
+        columns += [TextColumn("{task.fields[left]}")]
+        self.bar = Bar(*columns, console=self.console, transient=True)
+        self.task = self.bar.add_task("", total=None, left="")
+        self.number, self.total, self.best, self.began = 0, 1, "", time.monotonic()
+
+    def phase(self, text: str) -> None:
+        self._say(text)
+        self.number = 0
+        self.bar.reset(self.task, total=1.0, description="working", left="")
+        self.bar.start()
+        if text.startswith("measuring the Pareto front"):  # the last one
+            self.bar.stop()
+
+    def trial_began(self, number: int, total: int) -> None:
+        self.number, self.total = number, total
+        self._show((number - 1) / total)
+
+    def epoch_ended(self, number: int, total: int) -> None:
+        share = number / total
+        if self.number:
+            share = (self.number - 1 + 0.8 * share) / self.total  # the rest: converting, measuring
+        self._show(share, f"epoch {number}/{total}")
+
+    def trial_ended(self, news: TrialNews) -> None:
+        self.best = news.best or ""
+        super().trial_ended(news)
+        left = f"about {_duration(self.seconds_left(news))} left"
+        self.bar.update(self.task, completed=news.number / news.total, left=left)
+
+    def _show(self, share: float, detail: str = "") -> None:
+        trial = f"trial {self.number}/{self.total} " if self.number else ""
+        self.bar.update(self.task, completed=share, total=1.0, description=f"{trial}{detail}")
+
+    def _say(self, text: str) -> None:
+        self.bar.console.print(text, highlight=False, markup=False)
+
+
+def _duration(seconds: float) -> str:
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    return f"{whole // 60} min {whole % 60:02d} s" if whole < 3600 else f"{whole / 3600:.1f} h"

@@ -1,0 +1,54 @@
+"""`tfnas export`."""
+
+from __future__ import annotations
+
+import pathlib
+
+from absl import flags
+
+SUMMARY = "convert a .keras model to a checked .tflite file"
+POSITIONAL = "MODEL.keras"
+EXAMPLE = "example: tfnas export model.keras --mode=int8 --dataset=fashion_mnist"
+_CALIBRATION = 300
+
+
+def define(values: flags.FlagValues) -> flags.FlagValues:
+    """Declares the flags."""
+    common = {"flag_values": values, "module_name": __name__}
+    flags.DEFINE_enum(
+        "mode",
+        "float32",
+        ["float32", "float16", "dynamic", "int8", "int16x8"],
+        "numbers that the file computes with",
+        **common,
+    )
+    flags.DEFINE_string(
+        "dataset", None, "data to calibrate int8 and int16x8 with, and to test the file on", **common
+    )
+    flags.DEFINE_string("output", None, "the file; default: beside the model", **common)
+    return values
+
+
+def main(positional: list[str], values: flags.FlagValues) -> int:
+    """Runs the command."""
+    from tfnas import data
+    from tfnas.bench.evaluate import evaluate
+    from tfnas.cli.profile import load_model
+    from tfnas.export.sparse import sparse_eligibility
+    from tfnas.export.tflite import to_tflite
+
+    source = pathlib.Path(positional[0])
+    mode = values["mode"].value
+    target = values["output"].value or source.with_name(f"{source.stem}_{mode}.tflite")
+    split = data.load(values["dataset"].value) if values["dataset"].value else None
+    model = load_model(source)
+    artifact = to_tflite(model, mode, None if split is None else split.x_train[:_CALIBRATION])
+    path = artifact.save(target)
+    print(f"{path}: {artifact.size:,} bytes, gzipped {artifact.gzip_size:,}")
+    for what, tensors in (("input", artifact.inputs), ("output", artifact.outputs)):
+        for tensor in tensors:
+            print(f"  {what} {tensor.name}: {tensor.dtype} {list(tensor.shape)}")
+    print(f"  {sparse_eligibility(artifact)}")
+    if split is not None:
+        print(f"  test part: {evaluate(artifact, split.x_test, split.y_test)}")
+    return 0

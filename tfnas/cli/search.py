@@ -1,0 +1,73 @@
+"""`tfnas search`."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from absl import flags
+
+SUMMARY = "search architectures for a data set and export the best one"
+POSITIONAL = ""
+EXAMPLE = (
+    "example: tfnas search --dataset=digits --preset=microcontroller --max_trials=16 --epochs=6 "
+    "--final_epochs=30 --target_latency_ms=0.02 --output=runs/digits"
+)
+
+
+def define(values: flags.FlagValues) -> flags.FlagValues:
+    """Declares the flags."""
+    common = {"flag_values": values, "module_name": __name__}
+    flags.DEFINE_string(
+        "dataset",
+        None,
+        "digits, mnist, fashion_mnist, cifar10, cifar100, an .npz file (x_train, y_train, x_test, "
+        "y_test), or a folder with one folder of images a class",
+        required=True,
+        **common,
+    )
+    flags.DEFINE_string("output", None, "folder for the results", required=True, **common)
+    flags.DEFINE_enum(
+        "preset", "mobile", ["microcontroller", "mobile", "full"], "size of the space", **common
+    )
+    for name, default, minimum, text in (
+        ("max_trials", 20, 1, "number of trials"),
+        ("epochs", 3, 1, "epochs a trial"),
+        ("final_epochs", 0, 0, "train the best again this long on the whole training part; 0: don't"),
+        ("batch_size", 64, 1, "examples a training step"),
+        ("train_limit", None, 1, "training examples a trial; none: all"),
+        ("population_size", 8, 1, "of the evolution"),
+        ("tournament_size", 3, 1, "of the evolution"),
+        ("threads", 1, 1, "threads of the latency measurement"),
+        ("random_candidates", 0, 0, "random architectures of the winner's size to compare with"),
+        ("seed", 0, 0, "seed of everything"),
+    ):
+        flags.DEFINE_integer(name, default, text, lower_bound=minimum, **common)
+    flags.DEFINE_float("learning_rate", 3e-3, "Adam's, at the start of its decay", **common)
+    flags.DEFINE_float("target_latency_ms", None, "latency aimed at, ms on this machine", **common)
+    flags.DEFINE_float(
+        "target_latency_ratio", None, "latency aimed at, as a ratio to the reference model", **common
+    )
+    flags.DEFINE_float(
+        "latency_exponent", -0.07, "reward = accuracy x (latency/target)^this", **common
+    )
+    flags.DEFINE_bool("baseline", True, "train MobileNetV2 0.35 as long to compare with", **common)
+    flags.DEFINE_bool("overwrite", False, "throw away an earlier search in the folder", **common)
+    return values
+
+
+def main(positional: list[str], values: flags.FlagValues) -> int:
+    """Runs the command."""
+    from tfnas.cli.console import progress_display
+    from tfnas.pipeline.search import SearchConfig, search
+
+    names = {field.name for field in dataclasses.fields(SearchConfig)} - {"dataset"}
+    settings = {name: values[name].value for name in sorted(names)}
+    result = search(
+        values["dataset"].value,
+        values["output"].value,
+        overwrite=values["overwrite"].value,
+        progress=progress_display(),
+        **settings,
+    )
+    print(f"\n{result}")
+    return 130 if result.interrupted else 0

@@ -1,0 +1,1 @@
+"""Whole jobs, each from data to files with proof."""

@@ -1,0 +1,442 @@
+"""The main job: from a data set to small, measured `.tflite` files.
+
+Candidates are trained, converted and measured on the validation part; the best one is
+trained again; then, once, the test part is used to compare it with MobileNetV2 0.35 (and
+random candidates of its size) trained just as long.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+import time
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfnas import data as data_module
+from tfnas.architecture import Architecture, mobilenet_v2, parse_json_object
+from tfnas.bench.evaluate import correct, score
+from tfnas.bench.latency import benchmark, provenance
+from tfnas.bench.profile import profile
+from tfnas.data import DataSplit
+from tfnas.export.artifact import Artifact
+from tfnas.export.tflite import to_tflite
+from tfnas.files import write_atomically
+from tfnas.measurement import Latency, Measurement
+from tfnas.pipeline.progress import Progress, TrialNews
+from tfnas.report import search_report
+from tfnas.spaces.hypermodel import compile_for_search
+from tfnas.spaces.mobilenet_v2 import MobileNetV2Space
+from tfnas.tuners.evolution import EvolutionTuner
+from tfnas.tuners.reward import mnasnet_reward
+from tfnas.tuners.tuner import Candidate, Listener
+
+CALIBRATION = 300
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchConfig:
+    """What a search was asked for; kept in the run's folder.
+
+    Args:
+        dataset: Name or path of the data set.
+        preset: Preset of the search space.
+        max_trials: Number of trials.
+        epochs: Epochs a trial.
+        final_epochs: Epochs that the best architecture is trained again for, on training
+            and validation part together; 0 keeps the model of its trial.
+        batch_size: Examples a training step.
+        learning_rate: Adam's, at the start of its cosine decay.
+        train_limit: Training examples a trial; None: all.
+        target_latency_ms: Latency aimed at, in ms on this machine.
+        target_latency_ratio: The same as a ratio to the reference model.
+        latency_exponent: Exponent of MnasNet's reward.
+        population_size: Of the evolution.
+        tournament_size: Of the evolution.
+        threads: Threads of the latency measurement.
+        baseline: Whether MobileNetV2 0.35 is trained for comparison.
+        random_candidates: Number of random architectures of the winner's size class
+            that are trained for comparison.
+        seed: Seed of everything.
+    """
+
+    dataset: str
+    preset: str = "mobile"
+    max_trials: int = 20
+    epochs: int = 3
+    final_epochs: int = 0
+    batch_size: int = 64
+    learning_rate: float = 3e-3
+    train_limit: int | None = None
+    target_latency_ms: float | None = None
+    target_latency_ratio: float | None = None
+    latency_exponent: float = -0.07
+    population_size: int = 8
+    tournament_size: int = 3
+    threads: int = 1
+    baseline: bool = True
+    random_candidates: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, minimum in _MINIMA.items():
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < minimum):
+                raise ValueError(f"{name} must be a whole number >= {minimum}, got {value!r}")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate!r}")
+
+
+_MINIMA = {
+    **{"max_trials": 1, "epochs": 1, "final_epochs": 0, "batch_size": 1, "train_limit": 1},
+    **{"population_size": 1, "tournament_size": 1, "threads": 1, "random_candidates": 0, "seed": 0},
+}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Row:
+    """A line of the final comparison, measured on the test part.
+
+    Args:
+        label: What it is.
+        measurement: What its file does.
+        reward: The reward of it, as the search counted it.
+        right: Whether each test example was right, for paired comparison.
+    """
+
+    label: str
+    measurement: Measurement
+    reward: float
+    right: np.ndarray = dataclasses.field(repr=False)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SearchResult:
+    """What a search leaves.
+
+    Args:
+        output: The run's folder.
+        winner: The candidate that was chosen, as its trial measured it.
+        candidates: All trials that ended well.
+        front: Those that no other beats in accuracy, latency and size at once; their
+            latency was measured again, side by side.
+        rows: The comparison on the test part; empty where it was interrupted.
+        randoms: The random candidates of the winner's size class.
+        interrupted: Whether the user stopped it.
+    """
+
+    output: pathlib.Path
+    winner: Candidate
+    candidates: list[Candidate]
+    front: list[Candidate]
+    rows: list[Row]
+    randoms: list[Row]
+    interrupted: bool
+
+    def __str__(self) -> str:
+        return search_report.summary(self)
+
+
+def search(
+    data: str | DataSplit,
+    output: str | pathlib.Path,
+    *,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> SearchResult:
+    """Searches, trains, converts, measures and writes a folder with all of it.
+
+    The same call goes on where an earlier one stopped; `overwrite` starts anew.
+
+    Example:
+        >>> import tfnas
+        >>> result = tfnas.search("digits", "runs/digits", preset="microcontroller",
+        ...                       max_trials=12, epochs=5)  # doctest: +SKIP
+        >>> print(result)  # doctest: +SKIP
+
+    Args:
+        data: Name or path of a data set (see :func:`tfnas.data.load`), or a split.
+        output: Folder for the results; it is made where there is none.
+        overwrite: Whether an earlier search in the folder is thrown away.
+        progress: Is told what happens.
+        **settings: Fields of :class:`SearchConfig`.
+
+    Returns:
+        The candidates, the Pareto front and the comparison on the test part.
+
+    Raises:
+        ValueError: A setting is outside its rule, or the folder holds another search.
+        RuntimeError: No trial ended well.
+        KeyboardInterrupt: Interrupted before any trial ended well.
+    """
+    known = {field.name for field in dataclasses.fields(SearchConfig)} - {"dataset"}
+    if unknown := sorted(set(settings) - known):
+        raise ValueError(f"unknown setting: {', '.join(unknown)}")
+    split = data if isinstance(data, DataSplit) else None
+    config = SearchConfig(split.name if split else str(data), **settings)
+    return _Run(config, pathlib.Path(output), split, progress or Progress(), overwrite).run()
+
+
+class _Run:
+    """One search, step by step."""
+
+    def __init__(
+        self,
+        config: SearchConfig,
+        output: pathlib.Path,
+        split: DataSplit | None,
+        progress: Progress,
+        overwrite: bool,
+    ):
+        self.config, self.output, self.progress = config, output, progress
+        self.full = split or data_module.load(config.dataset, seed=config.seed)
+        self.split = self.full.limited(config.train_limit, config.seed)
+        self.space = MobileNetV2Space(self.split.input_shape, self.split.num_classes, config.preset)
+        _claim(output, config, overwrite)
+        optimizer = keras.optimizers.Adam(self._schedule(len(self.split.x_train), config.epochs))
+        self.tuner = EvolutionTuner(
+            self.space.hypermodel(optimizer=optimizer),
+            max_trials=config.max_trials,
+            seed=config.seed,
+            population_size=config.population_size,
+            tournament_size=config.tournament_size,
+            target_latency_ms=config.target_latency_ms,
+            target_latency_ratio=config.target_latency_ratio,
+            latency_exponent=config.latency_exponent,
+            threads=config.threads,
+            directory=str(output),
+            project_name="search",
+            overwrite=overwrite,
+        )
+        self.tuner.listener = _TrialLog(self.tuner, output / "trials.jsonl", progress, config)
+
+    def run(self) -> SearchResult:
+        self.progress.phase(f"search: {self.split}; {self.space.size:.3g} architectures")
+        interrupted, rows, randoms = False, [], []
+        try:
+            self.tuner.search(
+                self.split.x_train,
+                self.split.y_train,
+                validation_data=(self.split.x_val, self.split.y_val),
+                epochs=self.config.epochs,
+                batch_size=self.config.batch_size,
+                verbose=0,
+            )
+        except KeyboardInterrupt:
+            if not self.tuner.candidates():
+                raise
+            interrupted = True
+        candidates = self.tuner.candidates()
+        if not candidates:
+            raise RuntimeError(f"no trial ended well: see {self.output / 'trials.jsonl'}")
+        winner = max(candidates, key=lambda candidate: candidate.objective)
+        try:
+            model = self._final_model(winner, again=not interrupted)
+            files = self._export(model)
+            if not interrupted:
+                rows, randoms = self._compare(winner, files)
+        except KeyboardInterrupt:
+            interrupted = True
+            self._export(self._final_model(winner, again=False))
+        front = self._remeasured(self.tuner.pareto_front())
+        result = SearchResult(
+            self.output, winner, candidates, front, rows, randoms, interrupted
+        )
+        search_report.write(result, self.config, self.split, self.tuner.target_ratio)
+        return result
+
+    def _final_model(self, winner: Candidate, again: bool) -> keras.Model:
+        if again and self.config.final_epochs:
+            self.progress.phase(f"training the best again, {self.config.final_epochs} epochs")
+            return self._train(winner.architecture)
+        return self.tuner.load_model(self.tuner.oracle.get_trial(winner.trial_id))
+
+    def _export(self, model: keras.Model) -> dict[str, Artifact]:
+        """Writes best.keras, best_float32.tflite and best_int8.tflite."""
+        part = self.output / ".best.part.keras"
+        model.save(part)
+        part.replace(self.output / "best.keras")
+        files = {mode: to_tflite(model, mode, self._calibration()) for mode in ("float32", "int8")}
+        for mode, file in files.items():
+            file.save(self.output / f"best_{mode}.tflite")
+        return files
+
+    def _compare(
+        self, winner: Candidate, files: dict[str, Artifact]
+    ) -> tuple[list[Row], list[Row]]:
+        """Trains the others as long, then measures all on the test part, side by side."""
+        entries = [
+            ("tfnas, int8", winner.architecture, files["int8"]),
+            ("tfnas, float32", winner.architecture, files["float32"]),
+        ]
+        if self.config.baseline:
+            arch = mobilenet_v2(self.space.input_shape, self.space.num_classes, 0.35)
+            entries.append(("MobileNetV2 0.35, int8", arch, self._trained_file(arch)))
+        own = len(entries)
+        for number, arch in enumerate(self._random_architectures(winner), 1):
+            entries.append((f"random {number}, int8", arch, self._trained_file(arch)))
+        self.progress.phase("measuring on the test part")
+        latencies = benchmark([file for *_, file in entries], threads=self.config.threads)
+        rows = [
+            self._row(label, arch, file, latency)
+            for (label, arch, file), latency in zip(entries, latencies, strict=True)
+        ]
+        return rows[:own], rows[own:]
+
+    def _row(self, label: str, arch: Architecture, file: Artifact, latency: Latency) -> Row:
+        predictions = file.predict(self.split.x_test)
+        cost = profile(self.space.build(arch))
+        quality = score(self.split.y_test, predictions)
+        measurement = Measurement(
+            size_bytes=file.size,
+            gzip_bytes=file.gzip_size,
+            sha256=file.sha256,
+            mode=file.mode,
+            score=quality,
+            latency=latency,
+            parameters=cost.parameters,
+            macs=cost.macs,
+            peak_activation_bytes=cost.peak_activation_bytes(1 if file.mode == "int8" else 4),
+            architecture=arch.key,
+            provenance=provenance(dataset=self.split.name, part="test"),
+        )
+        target, exponent = self.tuner.target_ratio, self.config.latency_exponent
+        reward = mnasnet_reward(quality.value, latency.ratio, target, exponent)
+        return Row(label, measurement, reward, correct(self.split.y_test, predictions))
+
+    def _random_architectures(self, winner: Candidate) -> list[Architecture]:
+        """Random architectures with the winner's parameters within a factor of 1.5."""
+        rng = np.random.default_rng([self.config.seed, 1])
+        wanted, found = winner.measurement.parameters or 0, []
+        for _ in range(100 * self.config.random_candidates):
+            if len(found) == self.config.random_candidates:
+                break
+            arch = self.space.sample(rng)
+            count = self.space.build(arch).count_params()
+            if wanted / 1.5 <= count <= wanted * 1.5 and arch != winner.architecture:
+                found.append(arch)
+        return found
+
+    def _trained_file(self, arch: Architecture) -> Artifact:
+        self.progress.phase(f"training for comparison: {arch}")
+        return to_tflite(self._train(arch), "int8", self._calibration())
+
+    def _train(self, arch: Architecture) -> keras.Model:
+        """Trains as the final model is trained; all that is compared goes through here."""
+        epochs = self.config.final_epochs or self.config.epochs
+        x, y = self.full.training_part() if self.config.final_epochs else _training(self.split)
+        keras.utils.set_random_seed(self.config.seed)
+        model = self.space.build(arch)
+        compile_for_search(model, optimizer=keras.optimizers.Adam(self._schedule(len(x), epochs)))
+        told = keras.callbacks.LambdaCallback(
+            on_epoch_end=lambda epoch, logs: self.progress.epoch_ended(epoch + 1, epochs)
+        )
+        size = self.config.batch_size
+        model.fit(x, y, batch_size=size, epochs=epochs, verbose=0, callbacks=[told])
+        return model
+
+    def _schedule(self, examples: int, epochs: int) -> keras.optimizers.schedules.CosineDecay:
+        steps = epochs * -(-examples // self.config.batch_size)
+        return keras.optimizers.schedules.CosineDecay(self.config.learning_rate, steps)
+
+    def _calibration(self) -> np.ndarray:
+        return self.split.x_train[:CALIBRATION]
+
+    def _remeasured(self, front: list[Candidate]) -> list[Candidate]:
+        """The front with latencies from one run, side by side."""
+        self.progress.phase("measuring the Pareto front side by side")
+        latencies = benchmark([c.artifact() for c in front], threads=self.config.threads)
+        measured = [
+            dataclasses.replace(c, measurement=dataclasses.replace(c.measurement, latency=latency))
+            for c, latency in zip(front, latencies, strict=True)
+        ]
+        return sorted(measured, key=lambda candidate: candidate.objectives()[1])
+
+
+class _TrialLog(Listener):
+    """Writes one JSON line a trial, and passes the news on."""
+
+    def __init__(
+        self, tuner: EvolutionTuner, path: pathlib.Path, progress: Progress, config: SearchConfig
+    ):
+        self.tuner, self.path, self.progress, self.config = tuner, path, progress, config
+        self.started = time.monotonic()
+        oracle = tuner.oracle
+        ended = [self._line(oracle.get_trial(trial_id)) for trial_id in oracle.end_order]
+        write_atomically(path, "".join(ended))  # a resumed search has no line twice
+
+    def trial_began(self, trial: Any) -> None:
+        self.started = time.monotonic()
+        self.progress.trial_began(int(trial.trial_id) + 1, self.config.max_trials)
+
+    def epoch_ended(self, trial: Any, epoch: int) -> None:
+        self.progress.epoch_ended(epoch + 1, self.config.epochs)
+
+    def trial_ended(self, trial: Any) -> None:
+        if trial.trial_id not in self.tuner.oracle.end_order:
+            return  # sent for a retry
+        seconds = time.monotonic() - self.started
+        with self.path.open("a") as file:
+            file.write(self._line(trial, seconds))
+        candidates = self.tuner.candidates()
+        best = max(candidates, key=lambda c: c.objective, default=None)
+        done = trial.status == "COMPLETED"
+        text = _text(self.tuner.candidate(trial)) if done else f"failed: {_cause(trial)}"
+        self.progress.trial_ended(
+            TrialNews(
+                int(trial.trial_id) + 1,
+                self.config.max_trials,
+                seconds,
+                text,
+                None if best is None else f"trial {int(best.trial_id) + 1}: {_text(best)}",
+            )
+        )
+
+    def _line(self, trial: Any, seconds: float | None = None) -> str:
+        done = trial.status == "COMPLETED"
+        arch = self.tuner.oracle.architecture(trial)
+        line = {
+            "trial": trial.trial_id,
+            "status": trial.status,
+            "objective": trial.score if done else None,
+            "seconds": None if seconds is None else round(seconds, 2),
+            "architecture": arch.to_dict(),
+            "measurement": self.tuner.candidate(trial).measurement.to_dict() if done else None,
+            "failure": None if done else _cause(trial),
+        }
+        return json.dumps(line) + "\n"
+
+
+def _claim(output: pathlib.Path, config: SearchConfig, overwrite: bool) -> None:
+    """Makes the folder this search's own, or says why it can't be."""
+    path = output / "config.json"
+    if path.exists() and not overwrite:
+        kept = parse_json_object(path.read_text(), str(path)).get("config", {})
+        differ = [name for name, value in dataclasses.asdict(config).items() if kept.get(name) != value]
+        if differ:
+            raise ValueError(
+                f"output {str(output)!r} holds a search with another {', '.join(differ)}: "
+                "choose another folder or overwrite it"
+            )
+    record = {"config": dataclasses.asdict(config), "provenance": provenance()}
+    write_atomically(path, json.dumps(record, indent=2))
+
+
+def _training(split: DataSplit) -> tuple[np.ndarray, np.ndarray]:
+    return split.x_train, split.y_train
+
+
+def _text(candidate: Candidate) -> str:
+    accuracy, ratio, size = candidate.objectives()
+    return (
+        f"reward {candidate.objective:.4f}, accuracy {accuracy:.4f}, "
+        f"latency {ratio:.3f}x, {size / 1024:.1f} KiB"
+    )
+
+
+def _cause(trial: Any) -> str:
+    return (trial.message or "no message").strip().splitlines()[-1]
