@@ -383,7 +383,11 @@ def _set_float(
     value = getattr(record, name)
     rules = [
         text
-        for bound, text in ((above, f"> {above}"), (at_least, f">= {at_least}"), (below, f"< {below}"))
+        for bound, text in (
+            (above, f"> {above}"),
+            (at_least, f">= {at_least}"),
+            (below, f"< {below}"),
+        )
         if bound is not None
     ]
     good = isinstance(value, numbers.Real) and not isinstance(value, bool)

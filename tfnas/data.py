@@ -318,7 +318,9 @@ def _split_indices(
 
     indices = np.arange(len(labels))
     try:
-        kept, held_out = train_test_split(indices, test_size=held, random_state=seed, stratify=labels)
+        kept, held_out = train_test_split(
+            indices, test_size=held, random_state=seed, stratify=labels
+        )
     except ValueError as error:
         raise ValueError(f"{what} part can't be split off by class: {error}") from error
     return np.sort(kept), np.sort(held_out)

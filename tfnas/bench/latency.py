@@ -112,9 +112,7 @@ def provenance(**more: Any) -> dict[str, Any]:
 class _Timer:
     """Times one file; a sample is long enough for the clock."""
 
-    def __init__(
-        self, file: Artifact, threads: int, xnnpack: bool, warmup: int, sample_ms: float
-    ):
+    def __init__(self, file: Artifact, threads: int, xnnpack: bool, warmup: int, sample_ms: float):
         self.interpreter = file.interpreter(threads, xnnpack)
         rng = np.random.default_rng(0)
         for tensor in self.interpreter.get_input_details():

@@ -88,7 +88,9 @@ class Profile:
             f"{self.peak_activation_bytes(1):,} bytes in int8, "
             f"{self.peak_activation_bytes(4):,} in float32"
         )
-        return table(["layer", "kind", "output", "parameters", "MACs"], rows, right=3) + "\n" + total
+        return (
+            table(["layer", "kind", "output", "parameters", "MACs"], rows, right=3) + "\n" + total
+        )
 
 
 def profile(model: Any) -> Profile:

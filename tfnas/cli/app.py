@@ -97,5 +97,13 @@ def _help(name: str, command: ModuleType) -> str:
     width = max(len(shown) for shown, _ in rows)
     usage = " ".join(part for part in ("usage: tfnas", name, command.POSITIONAL, "[flags]") if part)
     return "\n".join(
-        [command.SUMMARY, "", usage, "", *(f"  {s:<{width}}  {text}" for s, text in rows), "", command.EXAMPLE]
+        [
+            command.SUMMARY,
+            "",
+            usage,
+            "",
+            *(f"  {s:<{width}}  {text}" for s, text in rows),
+            "",
+            command.EXAMPLE,
+        ]
     )

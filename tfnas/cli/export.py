@@ -23,7 +23,10 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
         **common,
     )
     flags.DEFINE_string(
-        "dataset", None, "data to calibrate int8 and int16x8 with, and to test the file on", **common
+        "dataset",
+        None,
+        "data to calibrate int8 and int16x8 with, and to test the file on",
+        **common,
     )
     flags.DEFINE_string("output", None, "the file; default: beside the model", **common)
     return values

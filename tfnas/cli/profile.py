@@ -14,9 +14,7 @@ EXAMPLE = "example: tfnas profile model.keras"
 
 def define(values: flags.FlagValues) -> flags.FlagValues:
     """Declares the flags."""
-    flags.DEFINE_bool(
-        "layers", True, "one line a layer", flag_values=values, module_name=__name__
-    )
+    flags.DEFINE_bool("layers", True, "one line a layer", flag_values=values, module_name=__name__)
     return values
 
 

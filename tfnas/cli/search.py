@@ -32,7 +32,12 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
     for name, default, minimum, text in (
         ("max_trials", 20, 1, "number of trials"),
         ("epochs", 3, 1, "epochs a trial"),
-        ("final_epochs", 0, 0, "train the best again this long on the whole training part; 0: don't"),
+        (
+            "final_epochs",
+            0,
+            0,
+            "train the best again this long on the whole training part; 0: don't",
+        ),
         ("batch_size", 64, 1, "examples a training step"),
         ("train_limit", None, 1, "training examples a trial; none: all"),
         ("population_size", 8, 1, "of the evolution"),
@@ -45,7 +50,10 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
     flags.DEFINE_float("learning_rate", 3e-3, "Adam's, at the start of its decay", **common)
     flags.DEFINE_float("target_latency_ms", None, "latency aimed at, ms on this machine", **common)
     flags.DEFINE_float(
-        "target_latency_ratio", None, "latency aimed at, as a ratio to the reference model", **common
+        "target_latency_ratio",
+        None,
+        "latency aimed at, as a ratio to the reference model",
+        **common,
     )
     flags.DEFINE_float(
         "latency_exponent", -0.07, "reward = accuracy x (latency/target)^this", **common

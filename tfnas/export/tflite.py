@@ -122,7 +122,9 @@ def _calibration_columns(model: Any, spec: QuantSpec, calibration: Any) -> list[
                 f"got {column.shape}"
             )
         if not np.isfinite(column).all():
-            raise ValueError(f"calibration must be finite for input {tensor.name!r}, got NaN or inf")
+            raise ValueError(
+                f"calibration must be finite for input {tensor.name!r}, got NaN or inf"
+            )
     dtypes = [np.dtype(tensor.dtype) for tensor in model.inputs]
     return [column.astype(dtype) for column, dtype in zip(columns, dtypes, strict=True)]
 
@@ -178,7 +180,11 @@ def _explain(model: Any, spec: QuantSpec, error: Exception) -> str:
     # Nested scopes: 'loc("model_1/gelu_1/Erf")', fused or not; the innermost layer wins.
     places = re.findall(r'"([\w./;-]+/[\w./;-]+)', text)
     layers = sorted({name for place in places if (name := layer_name(place)) in _names(model)})
-    ops = sorted(set(re.findall(r"(?:Flex ops|Custom ops|failed to legalize operation): ?'?([\w., ]+)", text)))
+    ops = sorted(
+        set(
+            re.findall(r"(?:Flex ops|Custom ops|failed to legalize operation): ?'?([\w., ]+)", text)
+        )
+    )
     ops += sorted(set(re.findall(r"'(tf\.\w+|tfl\.\w+)' op", text)))
     cause = text.strip().splitlines()[0][:200] if text.strip() else type(error).__name__
     where = f" in layer {', '.join(layers)}" if layers else ""

@@ -243,9 +243,7 @@ class _Run:
             interrupted = True
             self._export(self._final_model(winner, again=False))
         front = self._remeasured(self.tuner.pareto_front())
-        result = SearchResult(
-            self.output, winner, candidates, front, rows, randoms, interrupted
-        )
+        result = SearchResult(self.output, winner, candidates, front, rows, randoms, interrupted)
         search_report.write(result, self.config, self.split, self.tuner.target_ratio)
         return result
 
@@ -416,7 +414,9 @@ def _claim(output: pathlib.Path, config: SearchConfig, overwrite: bool) -> None:
     path = output / "config.json"
     if path.exists() and not overwrite:
         kept = parse_json_object(path.read_text(), str(path)).get("config", {})
-        differ = [name for name, value in dataclasses.asdict(config).items() if kept.get(name) != value]
+        differ = [
+            name for name, value in dataclasses.asdict(config).items() if kept.get(name) != value
+        ]
         if differ:
             raise ValueError(
                 f"output {str(output)!r} holds a search with another {', '.join(differ)}: "

@@ -50,8 +50,7 @@ class QuantSpec:
         if (self.weights, self.activations) not in _MODES.values():
             pairs = ", ".join(f"{w}/{a}" for w, a in _MODES.values())
             raise ValueError(
-                f"weights/activations must be one of {pairs}, "
-                f"got {self.weights}/{self.activations}"
+                f"weights/activations must be one of {pairs}, got {self.weights}/{self.activations}"
             )
 
     @classmethod

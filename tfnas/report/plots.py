@@ -44,7 +44,9 @@ def pareto_picture(
     draw(front, color=BLUE, label="Pareto front: accuracy, latency, size")
     if chosen is not None:
         accuracy, latency, size = rows[chosen]
-        axes.scatter([latency], [accuracy], marker="*", s=90, color=ORANGE, zorder=3, label="chosen")
+        axes.scatter(
+            [latency], [accuracy], marker="*", s=90, color=ORANGE, zorder=3, label="chosen"
+        )
         axes.annotate(
             f"{accuracy:.3f}, {latency:.3f}x, {size / 1024:.0f} KiB",
             (latency, accuracy),

@@ -49,9 +49,7 @@ def write(
     )
     write_atomically(result.output / "pareto.png", picture)
     architectures = [[c.architecture.key, str(c.architecture)] for c in result.front]
-    front = [
-        [*row, *arch] for row, arch in zip(_front_rows(result), architectures, strict=True)
-    ]
+    front = [[*row, *arch] for row, arch in zip(_front_rows(result), architectures, strict=True)]
     headers = [*_FRONT, "key", "architecture"]
     write_atomically(result.output / "pareto.csv", csv_table(headers, front))
     write_atomically(result.output / "results.json", _json(result, target_ratio))

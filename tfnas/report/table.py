@@ -40,7 +40,9 @@ def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[object]], rig
     """Returns a Markdown table; see :func:`table` for the arguments."""
     rule = ["---:" if i >= right else "---" for i in range(len(headers))]
     lines = [headers, rule, *rows]
-    return "\n".join("| " + " | ".join(str(c).replace("|", "\\|") for c in row) + " |" for row in lines)
+    return "\n".join(
+        "| " + " | ".join(str(c).replace("|", "\\|") for c in row) + " |" for row in lines
+    )
 
 
 def csv_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -136,7 +136,9 @@ class MobileNetV2Space(DecisionSpace):
         self.stem_filters = stem_filters or defaults.stem_filters
         self.head_filters = head_filters or defaults.head_filters
         self.stem_stride = stem_stride or fitted_strides(self.input_shape, [])[0]
-        self.stages = _fitted(defaults.stages, self.input_shape) if stages is None else tuple(stages)
+        self.stages = (
+            _fitted(defaults.stages, self.input_shape) if stages is None else tuple(stages)
+        )
         if not self.stages or not all(isinstance(stage, StageChoices) for stage in self.stages):
             raise ValueError(f"stages must be a sequence of StageChoices, got {stages!r}")
         if all(IDENTITY in stage.kinds for stage in self.stages):
@@ -228,8 +230,7 @@ class MobileNetV2Space(DecisionSpace):
         for name in ("input_shape", "num_classes"):
             if getattr(arch, name) != getattr(self, name):
                 raise ValueError(
-                    f"{name} must be {getattr(self, name)} in this space, "
-                    f"got {getattr(arch, name)}"
+                    f"{name} must be {getattr(self, name)} in this space, got {getattr(arch, name)}"
                 )
         return build_model(arch, self.batchnorm_momentum)
 

@@ -144,9 +144,7 @@ class DecisionSpace:
         values[decision.name] = others[rng.integers(len(others))]
         return self.from_values(self._completed(values, rng))
 
-    def crossover(
-        self, a: Architecture, b: Architecture, rng: np.random.Generator
-    ) -> Architecture:
+    def crossover(self, a: Architecture, b: Architecture, rng: np.random.Generator) -> Architecture:
         """Returns a child that takes each group of decisions whole from `a` or from `b`.
 
         A group is a decision without a parent and all that hangs on it: a stage comes

@@ -49,7 +49,9 @@ class EvolutionOracle(SpaceOracle):
         **kwargs: Any,
     ):
         if not isinstance(population_size, int) or population_size < 1:
-            raise ValueError(f"population_size must be a whole number >= 1, got {population_size!r}")
+            raise ValueError(
+                f"population_size must be a whole number >= 1, got {population_size!r}"
+            )
         if not isinstance(tournament_size, int) or not 1 <= tournament_size <= population_size:
             raise ValueError(
                 f"tournament_size must be from 1 to population_size ({population_size}), "
