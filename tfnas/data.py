@@ -268,8 +268,8 @@ def _images(
         files = sorted((folder / name).rglob("*")) if (folder / name).is_dir() else []
         for file in (f for f in files if f.suffix.lower() in IMAGE_SUFFIXES):
             try:
-                with Image.open(file) as picture:
-                    picture = picture.convert("RGB")
+                with Image.open(file) as opened:
+                    picture = opened.convert("RGB")
                     if size is not None:
                         picture = picture.resize((size[1], size[0]), Image.Resampling.BILINEAR)
                     images.append(np.asarray(picture, np.uint8))

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tfnas.rewrite import Call, Value, walk
+from tfnas.table import table
 
 # TFLite folds these into the operator before them, or runs them in place.
 _IN_PLACE = {
@@ -71,8 +72,6 @@ class Profile:
         return self.peak_activations * bytes_per_element
 
     def __str__(self) -> str:
-        from tfnas.report.table import table
-
         rows = [
             [
                 layer.name,

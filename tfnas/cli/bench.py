@@ -29,7 +29,7 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
     from tfnas.export.artifact import Artifact
     from tfnas.files import write_atomically
     from tfnas.measurement import Measurement
-    from tfnas.report.table import table
+    from tfnas.table import table
 
     files = [Artifact.load(path) for path in positional]
     latencies = benchmark(

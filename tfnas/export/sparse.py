@@ -90,7 +90,7 @@ def sparse_eligibility(artifact: Artifact) -> SparseVerdict:
 
 
 def _check_stem(op: OperatorInfo, pads: tuple[int, ...] | None) -> str | None:
-    options: schema.Conv2DOptionsT = op.options  # type: ignore[assignment]
+    options: schema.Conv2DOptionsT = op.options
     kernel = op.inputs[1].shape
     if kernel[3] != 3:
         return f"the stem has {kernel[3]} input channels, not 3"
@@ -100,7 +100,7 @@ def _check_stem(op: OperatorInfo, pads: tuple[int, ...] | None) -> str | None:
 
 
 def _check_convolution(op: OperatorInfo, pads: tuple[int, ...] | None) -> str | None:
-    options: schema.Conv2DOptionsT = op.options  # type: ignore[assignment]
+    options: schema.Conv2DOptionsT = op.options
     kernel = op.inputs[1].shape
     if kernel[1:3] != (1, 1) or (options.strideH, options.strideW) != (1, 1):
         return f"the convolution is {_form(kernel, options)}, not 1x1 with stride 1"
@@ -108,7 +108,7 @@ def _check_convolution(op: OperatorInfo, pads: tuple[int, ...] | None) -> str | 
 
 
 def _check_depthwise(op: OperatorInfo, pads: tuple[int, ...] | None) -> str | None:
-    options: schema.DepthwiseConv2DOptionsT = op.options  # type: ignore[assignment]
+    options: schema.DepthwiseConv2DOptionsT = op.options
     kernel = op.inputs[1].shape
     if kernel[1:3] not in ((3, 3), (5, 5)):
         return f"the depthwise kernel is {kernel[1]}x{kernel[2]}, not 3x3 or 5x5"

@@ -216,7 +216,9 @@ class _Run:
 
     def run(self) -> SearchResult:
         self.progress.phase(f"search: {self.split}; {self.space.size:.3g} architectures")
-        interrupted, rows, randoms = False, [], []
+        interrupted = False
+        rows: list[Row] = []
+        randoms: list[Row] = []
         try:
             self.tuner.search(
                 self.split.x_train,
@@ -309,7 +311,8 @@ class _Run:
     def _random_architectures(self, winner: Candidate) -> list[Architecture]:
         """Random architectures with the winner's parameters within a factor of 1.5."""
         rng = np.random.default_rng([self.config.seed, 1])
-        wanted, found = winner.measurement.parameters or 0, []
+        wanted = winner.measurement.parameters or 0
+        found: list[Architecture] = []
         for _ in range(100 * self.config.random_candidates):
             if len(found) == self.config.random_candidates:
                 break

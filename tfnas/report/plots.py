@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from typing import Any
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#999999"
 
@@ -23,6 +24,7 @@ def pareto_picture(
         title: Title of the picture.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.collections import PathCollection
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.2, 4.8), layout="constrained")
@@ -30,7 +32,7 @@ def pareto_picture(
     axes = figure.add_subplot()
     largest = max((row[2] for row in rows), default=1)
 
-    def draw(indices: Sequence[int], **style: object) -> None:
+    def draw(indices: Sequence[int], **style: Any) -> None:
         axes.scatter(
             [rows[i][1] for i in indices],
             [rows[i][0] for i in indices],
@@ -61,7 +63,8 @@ def pareto_picture(
     axes.grid(alpha=0.3)
     legend = axes.legend(loc="best", title="area: size of the file")
     for handle in legend.legend_handles:
-        handle.set_sizes([60])
+        if isinstance(handle, PathCollection):
+            handle.set_sizes([60])
     out = io.BytesIO()
     figure.savefig(out, format="png", dpi=120)
     return out.getvalue()

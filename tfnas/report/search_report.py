@@ -12,7 +12,7 @@ from tfnas.bench.latency import provenance
 from tfnas.data import DataSplit
 from tfnas.files import write_atomically
 from tfnas.report.plots import pareto_picture
-from tfnas.report.table import csv_table, markdown_table, table
+from tfnas.table import csv_table, markdown_table, table
 
 if TYPE_CHECKING:  # the record belongs to the pipeline, which is to the right of here
     from tfnas.pipeline.search import Row, SearchConfig, SearchResult
