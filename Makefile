@@ -26,8 +26,8 @@ $(READY): requirements.txt setup.cfg pyproject.toml
 	@touch $@
 
 demo: $(READY)
-	$(BIN)/tfnas search --dataset=digits --preset=microcontroller --max_trials=16 --epochs=6 \
-		--final_epochs=30 --target_latency_ratio=0.15 --random_candidates=5 --seed=1 \
+	$(BIN)/tfnas search --dataset=digits --preset=microcontroller --max_trials=12 --epochs=6 \
+		--final_epochs=25 --target_latency_ratio=0.05 --random_candidates=3 --seed=1 \
 		--output=runs/demo --overwrite
 
 check: $(READY)

@@ -1,0 +1,34 @@
+"""What several test modules share: one data set, one trained network, its files."""
+
+import keras
+import numpy as np
+import pytest
+
+import tfnas
+from tfnas.quantization.spec import MODES
+
+
+@pytest.fixture(scope="session")
+def digits():
+    return tfnas.data.load("digits")
+
+
+@pytest.fixture(scope="session")
+def tiny_model(digits):
+    keras.utils.set_random_seed(0)
+    space = tfnas.MobileNetV2Space((8, 8, 1), 10, "microcontroller")
+    model = space.build(space.sample(np.random.default_rng(0)))
+    model.compile(
+        keras.optimizers.Adam(3e-3),
+        "sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+        jit_compile=False,
+    )
+    model.fit(digits.x_train, digits.y_train, epochs=3, batch_size=32, verbose=0)
+    return model
+
+
+@pytest.fixture(scope="session")
+def artifacts(tiny_model, digits):
+    """Mode -> file of `tiny_model`."""
+    return {mode: tfnas.to_tflite(tiny_model, mode, digits.x_train[:100]) for mode in MODES}
