@@ -235,7 +235,7 @@ class _Run:
         candidates = self.tuner.candidates()
         if not candidates:
             raise RuntimeError(f"no trial ended well: see {self.output / 'trials.jsonl'}")
-        winner = max(candidates, key=lambda candidate: candidate.objective)
+        winner = max(candidates, key=_merit)
         try:
             model = self._final_model(winner, again=not interrupted)
             files = self._export(model)
@@ -384,7 +384,7 @@ class _TrialLog(Listener):
         with self.path.open("a") as file:
             file.write(self._line(trial, seconds))
         candidates = self.tuner.candidates()
-        best = max(candidates, key=lambda c: c.objective, default=None)
+        best = max(candidates, key=_merit, default=None)
         done = trial.status == "COMPLETED"
         text = _text(self.tuner.candidate(trial)) if done else f"failed: {_cause(trial)}"
         self.progress.trial_ended(
@@ -427,6 +427,12 @@ def _claim(output: pathlib.Path, config: SearchConfig, overwrite: bool) -> None:
             )
     record = {"config": dataclasses.asdict(config), "provenance": provenance()}
     write_atomically(path, json.dumps(record, indent=2))
+
+
+def _merit(candidate: Candidate) -> tuple[float, float, int]:
+    """The reward; among equals the faster, then the smaller file."""
+    _, ratio, size = candidate.objectives()
+    return candidate.objective, -ratio, -size
 
 
 def _training(split: DataSplit) -> tuple[np.ndarray, np.ndarray]:

@@ -12,6 +12,7 @@ import json
 import math
 import os
 import pathlib
+import warnings
 from typing import Any
 
 import keras
@@ -272,6 +273,12 @@ class MeasuredTuner(kt.Tuner):
             "macs": float(cost.macs),
             "parameters": float(cost.parameters),
         }
+
+    def load_model(self, trial: kt.engine.trial.Trial) -> keras.Model:
+        """Builds the trial's model and loads its best weights; its optimizer starts anew."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
+            return super().load_model(trial)
 
     def _populate_initial_space(self) -> None:
         """The space knows its decisions: no model is built to find them."""
