@@ -114,7 +114,7 @@ def test_validation_share_is_checked(validation):
 
 
 def test_unknown_name():
-    with pytest.raises(ValueError, match="must be one of digits.*got 'imagenot'"):
+    with pytest.raises(ValueError, match=r"must be one of digits.*got 'imagenot'"):
         load("imagenot")
 
 
@@ -194,7 +194,7 @@ def test_damaged_npz_is_refused_with_its_path(tmp_path, save, how):
 
 def test_npy_is_no_npz(tmp_path):
     np.save(tmp_path / "a.npy", np.zeros(3))
-    with pytest.raises(ValueError, match="must be an .npz file"):
+    with pytest.raises(ValueError, match=r"must be an .npz file"):
         load(tmp_path / "a.npy")
 
 

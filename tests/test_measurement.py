@@ -176,12 +176,11 @@ def test_what_cannot_be_compared_is_refused(call, bad):
     else:
         row, message = [1.0, bad], r"must hold no NaN, got \[1.0, nan\]"
     good = [0.0, 0.0]
+    calls = {
+        "dominates": lambda: dominates(good, row, directions),
+        "pareto_front": lambda: pareto_front([good, row], directions),
+        "hypervolume": lambda: hypervolume([row], good, directions),
+        "reference": lambda: hypervolume([good], row, directions),
+    }
     with pytest.raises(ValueError, match=message):
-        if call == "dominates":
-            dominates(good, row, directions)
-        elif call == "pareto_front":
-            pareto_front([good, row], directions)
-        elif call == "hypervolume":
-            hypervolume([row], good, directions)
-        else:
-            hypervolume([good], row, directions)
+        calls[call]()

@@ -71,12 +71,8 @@ def finish(oracle, trial, score, status=COMPLETED):
 
 
 def synthetic(arch):
-    """A score that only the architecture decides, with few ties."""
-    return int(arch.key[:8], 16) / 16**8 if _is_hex(arch.key[:8]) else float(len(arch.key))
-
-
-def _is_hex(text):
-    return all(c in "0123456789abcdef" for c in text)
+    """A score that the architecture alone decides, with no ties."""
+    return int(arch.key, 16) / 16**16
 
 
 def scored_step(oracle):
@@ -96,10 +92,12 @@ def distance(space, a, b):
 
 def test_first_population_is_random_and_the_rest_is_mutated(tmp_path):
     oracle = make_oracle(tmp_path, population_size=4, tournament_size=2)
-    for _ in range(12):
-        step(oracle)
-    kinds = [kind for kind, _ in oracle.space.calls]
-    assert kinds == ["sample"] * 4 + ["mutate"] * 8
+    kinds = []
+    for number in range(12):
+        oracle.space.calls.clear()
+        step(oracle, float(number))
+        kinds.append({kind for kind, _ in oracle.space.calls})  # again after a duplicate
+    assert kinds == [{"sample"}] * 4 + [{"mutate"}] * 8
 
 
 @pytest.mark.parametrize(("direction", "best"), [("max", max), ("min", min)])
@@ -107,30 +105,30 @@ def test_child_is_one_mutation_of_the_best_of_the_population(tmp_path, direction
     """A tournament of the whole population always draws its best member."""
     oracle = make_oracle(tmp_path, direction=direction)
     scores = np.random.default_rng(7).permutation(20).astype(float)
-    archs = []
+    archs, mutations = [], []
     for number, score in enumerate(scores):
         oracle.space.calls.clear()
         arch = oracle.architecture(step(oracle, score))
         if number >= 3:
             window = range(number - 3, number)
             parent = archs[best(window, key=lambda i: scores[i])]
-            assert oracle.space.calls == [("mutate", parent)]
-            assert distance(oracle.space, arch, parent) == 1
+            assert oracle.space.calls[0] == ("mutate", parent)
+            mutations.append(len(oracle.space.calls))  # more than one after a duplicate
+            assert 1 <= distance(oracle.space, arch, parent) <= mutations[-1]
         archs.append(arch)
+    assert mutations.count(1) >= 12
 
 
 def test_the_oldest_dies_however_good_it_is(tmp_path):
     oracle = make_oracle(tmp_path)
     archs = [oracle.architecture(step(oracle, score)) for score in (100.0, 1.0, 2.0)]
-    oracle.space.calls.clear()
-    step(oracle, 3.0)
-    assert oracle.space.calls == [("mutate", archs[0])], "it is the best while it lives"
-    oracle.space.calls.clear()
-    for score in range(4, 20):
+    parents = []
+    for score in range(3, 20):
+        oracle.space.calls.clear()
         step(oracle, float(score))
-    parents = {arch for _, arch in oracle.space.calls}
-    assert len(oracle.space.calls) == 16
-    assert archs[0] not in parents
+        parents.append(oracle.space.calls[0][1])
+    assert parents[0] == archs[0], "it is the best while it lives"
+    assert archs[0] not in parents[1:]
 
 
 def test_tournament_draws_from_the_last_population_only_and_never_keeps_its_worst(tmp_path):
@@ -157,16 +155,16 @@ def test_a_tournament_of_one_takes_any_member(tmp_path):
     assert ages == {1, 2, 3}
 
 
+@pytest.mark.filterwarnings("ignore:All-NaN axis encountered:RuntimeWarning")
 @pytest.mark.parametrize(("status", "score"), [(FAILED, 1e6), (COMPLETED, float("nan"))])
 def test_failed_trials_are_no_parents_and_do_not_age_the_population(tmp_path, status, score):
     oracle = make_oracle(tmp_path, max_consecutive_failed_trials=100)
     good = [oracle.architecture(step(oracle, value)) for value in (5.0, 1.0, 2.0)]
-    oracle.space.calls.clear()
-    failed = [step(oracle, score, status) for _ in range(5)]
-    assert {oracle.trials[trial.trial_id].status for trial in failed} == {FAILED}
-    assert [call for call in oracle.space.calls if call == ("mutate", good[0])] == [
-        ("mutate", good[0])
-    ] * 5
+    for _ in range(5):
+        oracle.space.calls.clear()
+        trial = step(oracle, score, status)
+        assert oracle.trials[trial.trial_id].status == FAILED
+        assert oracle.space.calls[0] == ("mutate", good[0])
     assert len(oracle.completed()) == 3
 
 
@@ -203,6 +201,7 @@ def test_a_reloaded_oracle_goes_on_as_if_nothing_had_happened(tmp_path, stop_aft
 
     first = make_oracle(tmp_path / "parts")
     got = [scored_step(first) for _ in range(stop_after)]
+    first.save()  # as the tuner does after every trial
     if in_a_trial:
         begun = first.architecture(first.create_trial("tuner0"))
         assert begun == expected[stop_after]
@@ -273,6 +272,16 @@ def test_a_kill_while_writing_leaves_the_old_state(tmp_path, monkeypatch):
     assert json.loads((folder / "oracle.json").read_text())["end_order"] == ["00", "01", "02", "03"]
 
 
+def test_a_kill_right_after_the_end_of_a_trial_does_not_run_it_again(tmp_path):
+    """Between Oracle.end_trial and the Tuner.save that follows it."""
+    first = make_oracle(tmp_path)
+    scored_step(first)
+    second = make_oracle(tmp_path)
+    second.reload()
+    scored_step(second)
+    assert second.end_order == ["00", "01"]
+
+
 def test_a_kill_between_the_two_files_of_a_new_trial_loses_no_trial(tmp_path, monkeypatch):
     whole = make_oracle(tmp_path / "whole", max_trials=6)
     expected = [scored_step(whole) for _ in range(6)]
@@ -280,6 +289,7 @@ def test_a_kill_between_the_two_files_of_a_new_trial_loses_no_trial(tmp_path, mo
     first = make_oracle(tmp_path / "parts", max_trials=6)
     for _ in range(3):
         scored_step(first)
+    first.save()
     replace = os.replace
 
     def killed(source, target):

@@ -6,14 +6,11 @@ import subprocess
 import sys
 import zipfile
 
-import pytest
-
 import tfnas
 
 ROOT = pathlib.Path(__file__).parent.parent
 
 
-@pytest.mark.slow
 def test_the_wheel_holds_the_package_and_nothing_else(tmp_path):
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],

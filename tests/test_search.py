@@ -1,6 +1,7 @@
 """The whole pipeline on a hundred and fifty digits: the folder, resuming, interruption."""
 
 import csv
+import dataclasses
 import io
 import json
 
@@ -12,6 +13,7 @@ from PIL import Image
 import tfnas
 from tfnas.pipeline import search as pipeline
 from tfnas.pipeline.progress import Progress
+from tfnas.spaces import mobilenet_v2 as spaces
 from tfnas.tuners import tuner as tuner_module
 
 SETTINGS = {
@@ -78,9 +80,14 @@ def small_baseline(input_shape, num_classes, width):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _fast_baseline():
+def _fast():
+    """A small baseline, and the preset without its deep half."""
+    preset = spaces.PRESETS["microcontroller"]
+    stages = [dataclasses.replace(s, repeats=(1,), kernels=(3, 5)) for s in preset.stages[:2]]
+    small = dataclasses.replace(preset, stages=tuple(stages))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pipeline, "mobilenet_v2", small_baseline)
+        patch.setitem(spaces.PRESETS, "microcontroller", small)
         yield
 
 
@@ -297,6 +304,7 @@ def test_settings_that_the_tuner_refuses_do_not_claim_the_folder(npz, tmp_path, 
     assert not (tmp_path / "out" / "config.json").exists()
 
 
+@pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer:UserWarning")
 def test_an_interrupted_search_leaves_a_finished_folder(npz, tmp_path, monkeypatch):
     watch = Watch(interrupt_at=2)
     with np.load(npz) as file:

@@ -217,7 +217,7 @@ def _named(name: str, seed: int) -> tuple[tuple[np.ndarray, ...], tuple[str, ...
 
 def _from_npz(path: pathlib.Path) -> tuple[tuple[np.ndarray, ...], tuple[str, ...]]:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             missing = [key for key in _NPZ_KEYS if key not in getattr(file, "files", ())]
             if missing:
                 raise ValueError(f"missing {', '.join(missing)}")

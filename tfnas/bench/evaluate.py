@@ -180,7 +180,13 @@ def _metric_function(metric: Metric) -> tuple[Callable[[Any, Any], Any], str]:
     except ValueError as error:
         raise ValueError(f"metric must be a metric of keras.metrics, got {metric!r}") from error
     function = getattr(found, "_fn", found)
-    return lambda y, p: keras.ops.convert_to_numpy(function(y, p)), metric
+
+    def values(y_true: Any, y_pred: Any) -> Any:
+        if isinstance(function, keras.metrics.Metric):
+            function.reset_state()  # else every resample would add to the ones before
+        return keras.ops.convert_to_numpy(function(y_true, y_pred))
+
+    return values, metric
 
 
 def _by_output(targets: Any, names: list[str]) -> dict[str, Any]:

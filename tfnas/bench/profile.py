@@ -10,17 +10,21 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 from tfnas.rewrite import Call, Value, walk
 from tfnas.table import table
 
-# TFLite folds these into the operator before them, or runs them in place.
-_IN_PLACE = {
-    *("BatchNormalization", "ReLU", "Activation", "Dropout", "SpatialDropout2D", "Flatten"),
-    *("Reshape", "Rescaling", "Normalization", "LeakyReLU", "GaussianNoise", "Identity"),
+# No operator at all in the file: output and input are one buffer.
+_SAME_BUFFER = {
+    *("Dropout", "SpatialDropout2D", "Flatten", "Reshape", "GaussianNoise", "Identity"),
     *("GaussianDropout", "AlphaDropout", "ActivityRegularization"),
+}
+# Folded into the operator before them, where nothing else needs what that one gives.
+_FOLDED = {
+    *("BatchNormalization", "ReLU", "Activation", "Rescaling", "Normalization", "LeakyReLU"),
 }
 
 
@@ -199,8 +203,11 @@ _FREE_WITH_WEIGHTS = {
 def _peak(inputs: tuple[Value, ...], calls: tuple[Call, ...], outputs: tuple[Value, ...]) -> int:
     """Most elements alive at once, each value from its making to its last use."""
     home: dict[Value, Value] = {value: value for value in inputs}
+    uses = Counter([*outputs, *(value for call in calls for value in call.inputs)])
     for call in calls:
-        in_place = _kind(call) in _IN_PLACE and len(call.inputs) == len(call.outputs) == 1
+        alone = len(call.inputs) == len(call.outputs) == 1
+        folded = _kind(call) in _FOLDED and alone and uses[call.inputs[0]] == 1
+        in_place = folded or (_kind(call) in _SAME_BUFFER and alone)
         for output in call.outputs:
             shared = in_place and _elements(output.shape[1:]) == _elements(call.inputs[0].shape[1:])
             home.setdefault(output, home[call.inputs[0]] if shared else output)

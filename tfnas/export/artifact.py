@@ -177,10 +177,12 @@ class Artifact:
             An array (examples first), or a list of them with several outputs.
 
         Raises:
-            ValueError: The number or a shape of the inputs is wrong.
+            ValueError: The number or a shape of the inputs is wrong, or `batch_size` is below 1.
         """
         from tfnas.data import arrays
 
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         columns = self._columns(arrays(x, what="x")[0])
         examples = len(columns[0])
         try:

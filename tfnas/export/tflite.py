@@ -17,7 +17,6 @@ import numpy as np
 
 from tfnas.data import arrays
 from tfnas.export.artifact import Artifact
-from tfnas.export.flatbuffer import layer_name
 from tfnas.quantization.spec import QuantSpec
 
 CALIBRATION_EXAMPLES = 500
@@ -177,9 +176,9 @@ def quiet_converter() -> Iterator[None]:
 def _explain(model: Any, spec: QuantSpec, error: Exception) -> str:
     """One line: which operation of which layer has no kernel, as far as the error tells."""
     text = str(error)
-    # Nested scopes: 'loc("model_1/gelu_1/Erf")', fused or not; the innermost layer wins.
+    # Scopes: loc("model_1/gelu_1/Erf"); an operation may add scopes of its own inside.
     places = re.findall(r'"([\w./;-]+/[\w./;-]+)', text)
-    layers = sorted({name for place in places if (name := layer_name(place)) in _names(model)})
+    layers = sorted({name for place in places if (name := _innermost_layer(place, model))})
     ops = sorted(
         set(
             re.findall(r"(?:Flex ops|Custom ops|failed to legalize operation): ?'?([\w., ]+)", text)
@@ -192,8 +191,12 @@ def _explain(model: Any, spec: QuantSpec, error: Exception) -> str:
     return f"model {model.name!r} can't be converted to {spec.mode}: {what}{where}"
 
 
-def _names(model: Any) -> set[str]:
-    return {layer.name for layer in model._flatten_layers(include_self=False)}
+def _innermost_layer(place: str, model: Any) -> str | None:
+    """The last part of a scoped name that is a layer of the model, with or without "_1"."""
+    names = {layer.name for layer in model._flatten_layers(include_self=False)}
+    parts = reversed(place.split(";")[0].split("/"))
+    tries = (name for part in parts for name in (part, re.sub(r"_\d+$", "", part)))
+    return next((name for name in tries if name in names), None)
 
 
 def _verify(artifact: Artifact, spec: QuantSpec) -> None:

@@ -196,7 +196,8 @@ class _Run:
         self.full = split or data_module.load(config.dataset, seed=config.seed)
         self.split = self.full.limited(config.train_limit, config.seed)
         self.space = MobileNetV2Space(self.split.input_shape, self.split.num_classes, config.preset)
-        _claim(output, config, overwrite)
+        if not overwrite:
+            _refuse_another(output, config)
         optimizer = keras.optimizers.Adam(self._schedule(len(self.split.x_train), config.epochs))
         self.tuner = EvolutionTuner(
             self.space.hypermodel(optimizer=optimizer),
@@ -212,6 +213,8 @@ class _Run:
             project_name="search",
             overwrite=overwrite,
         )
+        record = {"config": dataclasses.asdict(config), "provenance": provenance()}
+        write_atomically(output / "config.json", json.dumps(record, indent=2))
         self.tuner.listener = _TrialLog(self.tuner, output / "trials.jsonl", progress, config)
 
     def run(self) -> SearchResult:
@@ -412,21 +415,18 @@ class _TrialLog(Listener):
         return json.dumps(line) + "\n"
 
 
-def _claim(output: pathlib.Path, config: SearchConfig, overwrite: bool) -> None:
-    """Makes the folder this search's own, or says why it can't be."""
+def _refuse_another(output: pathlib.Path, config: SearchConfig) -> None:
+    """Raises ValueError where the folder holds a search with other settings."""
     path = output / "config.json"
-    if path.exists() and not overwrite:
-        kept = parse_json_object(path.read_text(), str(path)).get("config", {})
-        differ = [
-            name for name, value in dataclasses.asdict(config).items() if kept.get(name) != value
-        ]
-        if differ:
-            raise ValueError(
-                f"output {str(output)!r} holds a search with another {', '.join(differ)}: "
-                "choose another folder or overwrite it"
-            )
-    record = {"config": dataclasses.asdict(config), "provenance": provenance()}
-    write_atomically(path, json.dumps(record, indent=2))
+    if not path.exists():
+        return
+    kept = parse_json_object(path.read_text(), str(path)).get("config", {})
+    wanted = dataclasses.asdict(config)
+    if differ := [name for name, value in wanted.items() if kept.get(name) != value]:
+        raise ValueError(
+            f"output {str(output)!r} holds a search with another {', '.join(differ)}: "
+            "choose another folder or overwrite it"
+        )
 
 
 def _merit(candidate: Candidate) -> tuple[float, float, int]:

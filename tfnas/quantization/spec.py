@@ -62,7 +62,7 @@ class QuantSpec:
         """
         if isinstance(mode, QuantSpec):
             return mode
-        if mode not in _MODES:
+        if not isinstance(mode, str) or mode not in _MODES:
             raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
         return cls(*_MODES[mode])
 

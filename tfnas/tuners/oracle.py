@@ -89,6 +89,25 @@ class SpaceOracle(kt.Oracle):
         """Writes the oracle's state, whole or not at all."""
         write_atomically(self._get_oracle_fname(), json.dumps(self.get_state()))
 
+    def reload(self) -> None:
+        """Restores the state; where oracle.json lags behind the trials' own files, they rule.
+
+        A kill can fall between the two writes, so that a trial that ended is still
+        "ongoing" in oracle.json, or one that began is not in it at all.
+        """
+        super().reload()
+        status = kt.engine.trial.TrialStatus
+        for trial_id in sorted(self.trials):
+            ended = self.trials[trial_id].status in (status.COMPLETED, status.FAILED)
+            if trial_id not in self.start_order:
+                self.start_order.append(trial_id)
+            if ended and trial_id not in self.end_order:
+                self.end_order.append(trial_id)
+            if ended and trial_id in self._retry_queue:
+                self._retry_queue.remove(trial_id)
+            if not ended and trial_id not in self._retry_queue:
+                self._retry_queue.append(trial_id)
+
     def _save_trial(self, trial: kt.engine.trial.Trial) -> None:
         path = os.path.join(self._get_trial_dir(trial.trial_id), "trial.json")
         write_atomically(path, json.dumps(trial.get_state()))
