@@ -304,7 +304,6 @@ def test_settings_that_the_tuner_refuses_do_not_claim_the_folder(npz, tmp_path, 
     assert not (tmp_path / "out" / "config.json").exists()
 
 
-@pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer:UserWarning")
 def test_an_interrupted_search_leaves_a_finished_folder(npz, tmp_path, monkeypatch):
     watch = Watch(interrupt_at=2)
     with np.load(npz) as file:

@@ -147,7 +147,6 @@ def test_results_summary_prints_the_reward(searched, capsys):
     assert str(best.objective) in text
 
 
-@pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer:UserWarning")
 def test_best_model_is_the_one_behind_the_best_file(searched, images):
     x, _, x_val, _ = images
     best = max(searched.candidates(), key=lambda c: c.objective)

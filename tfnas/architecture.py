@@ -84,11 +84,13 @@ class BlockSpec:
             raise ValueError(f"kind must be one of {', '.join(BLOCK_KINDS)}, got {self.kind!r}")
         if self.kind == IDENTITY:
             for name, neutral in _IDENTITY_FIELDS.items():
-                if getattr(self, name) != neutral:
+                value = getattr(self, name)
+                if isinstance(value, bool | float) or value != neutral:  # 0.0 has another JSON
                     raise ValueError(
                         f"{name} of an identity stage must be {neutral}, "
-                        f"got {getattr(self, name)!r}: use BlockSpec.identity()"
+                        f"got {value!r}: use BlockSpec.identity()"
                     )
+                _set_int(self, name, minimum=neutral)
             return
         for name in ("filters", "repeats", "expansion"):
             _set_int(self, name, minimum=1)
@@ -365,7 +367,8 @@ def _set_int(record: Any, name: str, minimum: int, maximum: int | None = None) -
 
 def _set_shape(record: Any, name: str, length: int) -> None:
     value = getattr(record, name)
-    items = tuple(value) if isinstance(value, Iterable) and not isinstance(value, str) else ()
+    readable = isinstance(value, Iterable) and not isinstance(value, str | bytes)
+    items = tuple(value) if readable else ()
     if len(items) != length:
         raise ValueError(f"{name} must hold {length} whole numbers, got {value!r}")
     shape = tuple(_as_int(f"{name}[{i}]", item, 1, None) for i, item in enumerate(items))
@@ -391,7 +394,7 @@ def _set_float(
         if bound is not None
     ]
     good = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    good = good and math.isfinite(value)
+    good = good and abs(value) < 1e300  # false for NaN and infinity as well
     good = good and (above is None or value > above)
     good = good and (at_least is None or value >= at_least)
     good = good and (below is None or value < below)

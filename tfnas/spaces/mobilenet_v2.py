@@ -16,7 +16,8 @@ stride, and a stage strides only while its input has more than 4 pixels a side.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import numbers
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -123,9 +124,9 @@ class MobileNetV2Space(DecisionSpace):
         dropout: float = 0.1,
         batchnorm_momentum: float = 0.9,
     ):
-        if preset not in PRESETS:
+        if not isinstance(preset, str) or preset not in PRESETS:
             raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
-        if not 0.0 <= batchnorm_momentum < 1.0:
+        if not _numbers([batchnorm_momentum]) or not 0.0 <= batchnorm_momentum < 1.0:
             raise ValueError(f"batchnorm_momentum must be in [0, 1), got {batchnorm_momentum!r}")
         defaults = PRESETS[preset]
         probe = Architecture(input_shape, num_classes, (BlockSpec(filters=8),), dropout=dropout)
@@ -133,9 +134,10 @@ class MobileNetV2Space(DecisionSpace):
         self.num_classes = probe.num_classes
         self.dropout = probe.dropout
         self.batchnorm_momentum = float(batchnorm_momentum)
-        self.stem_filters = stem_filters or defaults.stem_filters
-        self.head_filters = head_filters or defaults.head_filters
-        self.stem_stride = stem_stride or fitted_strides(self.input_shape, [])[0]
+        self.stem_filters = defaults.stem_filters if stem_filters is None else stem_filters
+        self.head_filters = defaults.head_filters if head_filters is None else head_filters
+        fitted_stem = fitted_strides(self.input_shape, [])[0]
+        self.stem_stride = fitted_stem if stem_stride is None else stem_stride
         self.stages = (
             _fitted(defaults.stages, self.input_shape) if stages is None else tuple(stages)
         )
@@ -143,8 +145,13 @@ class MobileNetV2Space(DecisionSpace):
             raise ValueError(f"stages must be a sequence of StageChoices, got {stages!r}")
         if all(IDENTITY in stage.kinds for stage in self.stages):
             raise ValueError("stages must hold one that is never 'identity', got none")
-        widths = tuple(width_multipliers or defaults.width_multipliers)
-        heights = tuple(resolutions or self.input_shape[:1])
+        for name, value in (("width_multipliers", width_multipliers), ("resolutions", resolutions)):
+            if value is not None and not _numbers(value):
+                raise ValueError(f"{name} must be a sequence of numbers, got {value!r}")
+        widths = tuple(
+            defaults.width_multipliers if width_multipliers is None else width_multipliers
+        )
+        heights = tuple(self.input_shape[:1] if resolutions is None else resolutions)
         self.decisions = (
             Decision("width_multiplier", tuple(float(width) for width in widths)),
             Decision("resolution", heights),
@@ -270,6 +277,13 @@ class MobileNetV2Space(DecisionSpace):
             head_filters=self.head_filters,
             dropout=self.dropout,
         )
+
+
+def _numbers(values: Any) -> bool:
+    """Whether it is a sequence of numbers."""
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        return False
+    return all(isinstance(v, numbers.Real) and not isinstance(v, bool) for v in values)
 
 
 _SEARCHED = ("repeats", "kernel", "expansion", "filters")

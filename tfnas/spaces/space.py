@@ -40,6 +40,8 @@ class Decision:
     parent_values: tuple[Any, ...] = ()
 
     def __post_init__(self) -> None:
+        plain = (c.item() if isinstance(c, np.generic) else c for c in self.choices)
+        object.__setattr__(self, "choices", tuple(plain))
         if not self.choices:
             raise ValueError(f"{self.name} must have at least one choice, got none")
         if len(set(self.choices)) != len(self.choices):
@@ -210,6 +212,8 @@ class DecisionSpace:
             if decision.parent is None:
                 values[decision.name] = hp.Choice(decision.name, choices)
                 continue
+            if not decision.parent_values:
+                continue  # never matters; keras_tuner refuses an empty condition
             with hp.conditional_scope(decision.parent, list(decision.parent_values)):
                 value = hp.Choice(decision.name, choices)
                 if decision.active(values):

@@ -36,7 +36,8 @@ class SpaceOracle(kt.Oracle):
         ValueError: `objective` is a list, or `max_trials` is below 1.
     """
 
-    _ATTEMPTS = 10_000
+    _PROPOSALS = 100
+    _STEPS = 10_000
 
     def __init__(
         self,
@@ -68,13 +69,18 @@ class SpaceOracle(kt.Oracle):
         tried = {self.architecture(trial) for trial in self.trials.values()}
         if len(tried) >= self.space.size:
             return {"status": kt.engine.trial.TrialStatus.STOPPED, "values": None}
-        arch = self.propose(rng)
-        for _ in range(self._ATTEMPTS):
-            if arch not in tried:
-                values = self.space.values(arch)
-                return {"status": kt.engine.trial.TrialStatus.RUNNING, "values": values}
-            arch = self.space.mutate(arch, rng)  # a random walk away from what is known
-        return {"status": kt.engine.trial.TrialStatus.STOPPED, "values": None}
+        proposals = (self.propose(rng) for _ in range(self._PROPOSALS))
+        arch = next((proposal for proposal in proposals if proposal not in tried), None)
+        if arch is None:  # a random walk away from what is known
+            arch = self.propose(rng)
+            for _ in range(self._STEPS):
+                arch = self.space.mutate(arch, rng)
+                if arch not in tried:
+                    break
+            else:
+                return {"status": kt.engine.trial.TrialStatus.STOPPED, "values": None}
+        values = self.space.values(arch)
+        return {"status": kt.engine.trial.TrialStatus.RUNNING, "values": values}
 
     def architecture(self, trial: kt.engine.trial.Trial) -> Architecture:
         """Returns the architecture that a trial tried."""
@@ -107,6 +113,8 @@ class SpaceOracle(kt.Oracle):
                 self._retry_queue.remove(trial_id)
             if not ended and trial_id not in self._retry_queue:
                 self._retry_queue.append(trial_id)
+            if not ended:  # keras_tuner takes metrics that are there for this run's
+                self.trials[trial_id].metrics = kt.engine.metrics_tracking.MetricsTracker()
 
     def _save_trial(self, trial: kt.engine.trial.Trial) -> None:
         path = os.path.join(self._get_trial_dir(trial.trial_id), "trial.json")

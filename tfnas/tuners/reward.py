@@ -32,6 +32,8 @@ def mnasnet_reward(
     """
     if exponent > 0 or not math.isfinite(exponent):
         raise ValueError(f"exponent must be at most 0, got {exponent!r}")
+    if not 0.0 <= accuracy <= 1.0:
+        raise ValueError(f"accuracy must be in [0, 1], got {accuracy!r}")
     if target_ratio is None:
         return accuracy
     for name, value in (("latency_ratio", latency_ratio), ("target_ratio", target_ratio)):

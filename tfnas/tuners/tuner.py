@@ -143,6 +143,8 @@ class MeasuredTuner(kt.Tuner):
             raise ValueError(
                 "validation_data must be given, got None: the files are measured on it"
             )
+        if hasattr(fit_args[0] if fit_args else fit_kwargs.get("x"), "as_numpy_iterator"):
+            fit_kwargs.setdefault("shuffle", False)  # a tf.data.Dataset shuffles itself
         if self.target_ratio is None and self.target_latency_ms is not None:
             [latency] = benchmark(reference_artifact(), threads=self.threads)
             self.target_ratio = self.target_latency_ms / latency.reference_ms
@@ -300,7 +302,13 @@ class MeasuredTuner(kt.Tuner):
     def set_state(self, state: dict[str, Any]) -> None:
         """Restores what :meth:`get_state` gave."""
         super().set_state(state)
-        self.target_ratio = state.get("target_ratio", self.target_ratio)
+        kept, given = state.get("target_ratio"), self.target_ratio
+        if (given is not None and given != kept) or (self.target_latency_ms and kept is None):
+            raise ValueError(
+                f"target_latency_ratio of the search in {self.project_dir!r} is {kept}, got "
+                f"{given or f'{self.target_latency_ms} ms'}: rewards would not compare"
+            )
+        self.target_ratio = kept
 
     def save(self) -> None:
         """Writes tuner and oracle, whole or not at all."""
