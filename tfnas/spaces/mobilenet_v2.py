@@ -138,6 +138,8 @@ class MobileNetV2Space(DecisionSpace):
         self.head_filters = defaults.head_filters if head_filters is None else head_filters
         fitted_stem = fitted_strides(self.input_shape, [])[0]
         self.stem_stride = fitted_stem if stem_stride is None else stem_stride
+        if stages is not None and not isinstance(stages, Sequence):
+            raise ValueError(f"stages must be a sequence of StageChoices, got {stages!r}")
         self.stages = (
             _fitted(defaults.stages, self.input_shape) if stages is None else tuple(stages)
         )

@@ -114,7 +114,7 @@ class SpaceOracle(kt.Oracle):
             if not ended and trial_id not in self._retry_queue:
                 self._retry_queue.append(trial_id)
             if not ended:  # keras_tuner takes metrics that are there for this run's
-                self.trials[trial_id].metrics = kt.engine.metrics_tracking.MetricsTracker()
+                self.trials[trial_id].metrics.metrics.clear()
 
     def _save_trial(self, trial: kt.engine.trial.Trial) -> None:
         path = os.path.join(self._get_trial_dir(trial.trial_id), "trial.json")
