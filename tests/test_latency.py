@@ -69,7 +69,7 @@ def test_median_interval_does_not_mind_the_order():
 def test_rounds_are_interleaved_in_random_order():
     log = []
     timers = [FakeTimer(s, log) for s in (1.0, 2.0, 3.0, 4.0, 5.0)]
-    latency._interleaved(timers, rounds=20, seed=0)
+    latency._interleaved(timers, 20, np.random.default_rng(0))
     rounds = np.reshape(log, (20, 6))
     assert (rounds[:, 0] == 1.0).all()  # the reference at both ends
     assert (rounds[:, -1] == 1.0).all()
@@ -81,7 +81,9 @@ def test_ratios_belong_to_their_files_and_drift_divides_out():
     found = {}
     for order in ([2.0, 3.0, 5.0], [5.0, 2.0, 3.0]):
         FakeTimer.samples = 1000
-        times = latency._interleaved([FakeTimer(1.0), *map(FakeTimer, order)], 30, seed=1)
+        times = latency._interleaved(
+            [FakeTimer(1.0), *map(FakeTimer, order)], 30, np.random.default_rng(1)
+        )
         assert times.shape == (30, 4)
         for i, seconds in enumerate(order, 1):
             summary = latency._summary(times[:, i], times[:, 0], "abc", 1, True)
@@ -111,7 +113,7 @@ def test_garbage_collection_is_restored():
 
     assert gc.isenabled()
     with pytest.raises(RuntimeError, match="interpreter"):
-        latency._interleaved([Broken(1.0)], 3, 0)
+        latency._interleaved([Broken(1.0)], 3, np.random.default_rng(0))
     assert gc.isenabled()
 
 

@@ -183,6 +183,26 @@ class Architecture:
         canonical = json.dumps(_without_defaults(self), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
+    @property
+    def network(self) -> tuple[Any, ...]:
+        """The network itself: architectures of equal networks have equal ones.
+
+        Rounding to multiples of 8 makes one network of several descriptions: 16 and 24
+        filters at width 0.25 are both 8.
+        """
+        width = self.width_multiplier
+        stages = tuple(
+            dataclasses.replace(stage, filters=scale_filters(stage.filters, width))
+            for stage in self.stages
+            if stage.kind != IDENTITY
+        )
+        stem, head = (
+            scale_filters(self.stem_filters, width),
+            scale_filters(self.head_filters, max(1.0, width)),
+        )
+        size = self.input_shape, self.working_resolution, self.num_classes, self.dropout
+        return (*size, stem, self.stem_stride, stages, head)
+
     def to_dict(self) -> dict[str, Any]:
         """Returns the architecture as plain lists, dictionaries, strings and numbers."""
         return _to_plain(dataclasses.asdict(self))

@@ -69,7 +69,11 @@ class DataSplit:
         """Returns the split with at most `examples` training images, drawn by class."""
         if examples is None or examples >= len(self.x_train):
             return self
-        kept, _ = _split_indices(self.y_train, len(self.y_train) - examples, seed, "train_limit")
+        if examples < self.num_classes or len(self.y_train) - examples < self.num_classes:
+            kept = np.random.default_rng(seed).permutation(len(self.y_train))[:examples]
+        else:
+            surplus = len(self.y_train) - examples
+            kept, _ = _split_indices(self.y_train, surplus, seed, "train_limit")
         return dataclasses.replace(self, x_train=self.x_train[kept], y_train=self.y_train[kept])
 
     def __str__(self) -> str:
@@ -154,7 +158,7 @@ def batches(data: Any, what: str = "data") -> Iterator[tuple[Any, Any]]:
         ValueError: The data is of none of these kinds, or the arrays' lengths differ.
     """
     if _is_py_dataset(data):
-        length = len(data) if data.num_batches is not None else None
+        length = data.num_batches
         indices = itertools.count() if length is None else range(length)
         yield from (_as_pair(_numpy(data[index]), what) for index in indices)
     elif hasattr(data, "as_numpy_iterator"):
@@ -198,6 +202,23 @@ def arrays(data: Any, limit: int | None = None, what: str = "data") -> tuple[Any
     return _joined(xs), None if ys[0] is None else _joined(ys)
 
 
+def spread(data: Any, examples: int, what: str = "data") -> Any:
+    """Returns inputs from all over the data: data that is sorted by class stays typical.
+
+    Args:
+        data: As for :func:`batches`; of a data set that is read in batches the first
+            examples are taken.
+        examples: How many at most.
+        what: Name of the argument, for the error message.
+    """
+    if _is_py_dataset(data) or hasattr(data, "as_numpy_iterator"):
+        return arrays(data, examples, what)[0]
+    inputs = arrays(data, what=what)[0]
+    length = _length(inputs, what)
+    index = np.unique(np.linspace(0, length - 1, min(examples, length)).astype(int))
+    return _sliced(inputs, index)
+
+
 def _named(name: str, seed: int) -> tuple[tuple[np.ndarray, ...], tuple[str, ...]]:
     if name == "digits":
         from sklearn.datasets import load_digits
@@ -209,7 +230,10 @@ def _named(name: str, seed: int) -> tuple[tuple[np.ndarray, ...], tuple[str, ...
         return _checked(parts, name), tuple(str(c) for c in digits.target_names)
     import keras
 
-    (x, y), (x_test, y_test) = getattr(keras.datasets, name).load_data()
+    try:
+        (x, y), (x_test, y_test) = getattr(keras.datasets, name).load_data()
+    except Exception as error:  # Keras raises a plain Exception where a download fails
+        raise ValueError(f"dataset {name!r} can't be downloaded: {error}") from error
     parts = tuple(a[..., None] if a.ndim == 3 else a for a in (x, x_test))
     names = _CLASS_NAMES.get(name) or tuple(str(c) for c in range(int(y.max()) + 1))
     return _checked((parts[0], y, parts[1], y_test), name), names
@@ -239,6 +263,11 @@ def _from_folder(
         if test is None:
             raise ValueError(f"dataset {str(path)!r} must hold a folder 'test' beside 'train'")
         names = _class_folders(train)
+        if _class_folders(test) != names:
+            raise ValueError(
+                f"dataset {str(path)!r} must hold the same classes in 'train' and {test.name!r}, "
+                f"got {', '.join(sorted(set(names) ^ set(_class_folders(test))))} in one only"
+            )
         x, y = _images(train, names, image_size)
         x_test, y_test = _images(test, names, image_size or x.shape[1:3])
         return _checked((x, y, x_test, y_test), str(path)), names
@@ -249,7 +278,8 @@ def _from_folder(
 
 
 def _class_folders(path: pathlib.Path) -> tuple[str, ...]:
-    names = tuple(sorted(item.name for item in path.iterdir() if item.is_dir()))
+    folders = (item.name for item in path.iterdir() if item.is_dir())
+    names = tuple(sorted(name for name in folders if not name.startswith((".", "__"))))
     if len(names) < 2:
         raise ValueError(
             f"dataset {str(path)!r} must hold at least 2 folders, one a class, got {len(names)}"
@@ -302,6 +332,11 @@ def _checked(parts: tuple[np.ndarray, ...], name: str) -> tuple[np.ndarray, ...]
             )
         if not len(images) or labels.min() < 0:
             raise ValueError(f"{key} part of {name!r} must hold labels from 0 on, got none or less")
+    if x.dtype.kind == "f" and x.max() <= 1.0:
+        raise ValueError(
+            f"x_train of {name!r} must hold raw pixels from 0 to 255, got at most {x.max():g}: "
+            "the networks scale their input themselves"
+        )
     if x.shape[1:] != x_test.shape[1:]:
         raise ValueError(
             f"x_test of {name!r} must have images of {x.shape[1:]}, got {x_test.shape[1:]}"
@@ -376,7 +411,7 @@ def _describe(item: Any) -> str:
     return ", ".join(f"{type(i).__name__} {getattr(i, 'shape', '')}" for i in _leaves(item))
 
 
-def _sliced(item: Any, part: slice) -> Any:
+def _sliced(item: Any, part: slice | np.ndarray) -> Any:
     if isinstance(item, dict):
         return {key: value[part] for key, value in item.items()}
     return type(item)(v[part] for v in item) if isinstance(item, list | tuple) else item[part]

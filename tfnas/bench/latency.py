@@ -25,7 +25,8 @@ import numpy as np
 from tfnas.export.artifact import Artifact
 from tfnas.measurement import Latency
 
-DEFAULT_ROUNDS = 30
+DEFAULT_ROUNDS = 50
+_PASSES = 25
 
 
 def benchmark(
@@ -44,13 +45,14 @@ def benchmark(
     Example:
         >>> import keras, tfnas
         >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
-        >>> [latency] = tfnas.benchmark(tfnas.to_tflite(model), rounds=5)
+        >>> [latency] = tfnas.benchmark(tfnas.to_tflite(model), rounds=6)
         >>> latency.ratio < 1
         True
 
     Args:
         artifacts: One artefact or the path of a file, or a sequence of them.
-        rounds: Number of interleaved rounds, at least 3.
+        rounds: Number of interleaved rounds, at least 6 (below, no range of the samples holds
+            the median with 95%).
         threads: Threads of each interpreter.
         xnnpack: Whether the XNNPACK delegate may run.
         warmup: Untimed inferences of each file before the first round.
@@ -67,17 +69,28 @@ def benchmark(
         ValueError: An argument is outside its rule; the message names it.
     """
     files = _as_artifacts(artifacts)
-    for name, value, minimum in (("rounds", rounds, 3), ("warmup", warmup, 0)):
+    for name, value, minimum in (("rounds", rounds, 6), ("warmup", warmup, 0)):
         if not isinstance(value, int) or value < minimum:
             raise ValueError(f"{name} must be a whole number >= {minimum}, got {value!r}")
     if not sample_ms > 0:
         raise ValueError(f"sample_ms must be above 0, got {sample_ms!r}")
     anchor = reference or reference_artifact()
-    timers = [_Timer(file, threads, xnnpack, warmup, sample_ms) for file in (anchor, *files)]
-    times = _interleaved(timers, rounds, seed)
+    rng = np.random.default_rng(seed)
+    blocks = []
+    timers: dict[int, _Timer] = {}
+    for block in np.array_split(np.arange(rounds), min(_PASSES, rounds)):
+        # Where an interpreter's memory happens to lie shifts its time by up to 2%, for as
+        # long as it lives: new ones, made in another order beside the old, average that out.
+        order = rng.permutation(len(files) + 1)
+        fresh = {
+            int(i): _Timer((anchor, *files)[i], threads, xnnpack, warmup, sample_ms) for i in order
+        }
+        timers = fresh
+        blocks.append(_interleaved([timers[i] for i in sorted(timers)], len(block), rng))
+    times = np.concatenate(blocks)
     return [
         _summary(times[:, i], times[:, 0], anchor.sha256, threads, xnnpack)
-        for i in range(1, len(timers))
+        for i in range(1, len(files) + 1)
     ]
 
 
@@ -117,6 +130,8 @@ class _Timer:
         rng = np.random.default_rng(0)
         for tensor in self.interpreter.get_input_details():
             noise = rng.uniform(0, 100, tensor["shape"]).astype(tensor["dtype"])
+            if noise.dtype.kind in "iu" and not tensor["quantization"][0]:
+                noise[...] = 0  # may be an index: 0 is one in any vocabulary
             self.interpreter.set_tensor(tensor["index"], noise)
         for _ in range(warmup + 1):
             self.interpreter.invoke()
@@ -136,9 +151,8 @@ class _Timer:
         return time.perf_counter() - start
 
 
-def _interleaved(timers: Sequence[_Timer], rounds: int, seed: int) -> np.ndarray:
+def _interleaved(timers: Sequence[_Timer], rounds: int, rng: np.random.Generator) -> np.ndarray:
     """Seconds an inference, (rounds, files); the reference is measured on both ends."""
-    rng = np.random.default_rng(seed)
     times = np.empty((rounds, len(timers)))
     collecting = gc.isenabled()
     gc.disable()
@@ -175,7 +189,7 @@ def _summary(
 
 
 def median_interval(samples: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
-    """Returns an interval of the median that needs no assumption on the distribution.
+    """Returns an interval of the median, whatever the distribution of independent samples.
 
     Example:
         >>> median_interval(np.arange(1, 31))

@@ -132,14 +132,17 @@ class Artifact:
         return self._details[1]
 
     def interpreter(
-        self, threads: int = 1, xnnpack: bool = True, batch: int | None = None
+        self,
+        threads: int = 1,
+        xnnpack: bool = True,
+        shapes: Sequence[Sequence[int]] | None = None,
     ) -> Interpreter:
         """Returns a LiteRT interpreter of the file, ready to be invoked.
 
         Args:
             threads: Number of threads.
             xnnpack: Whether the XNNPACK delegate may take the operators it knows.
-            batch: Number of examples an invocation. None: as the file has it.
+            shapes: Shape of each input, the batch first. None: as the file has them.
 
         Raises:
             ValueError: `threads` is below 1.
@@ -155,9 +158,9 @@ class Artifact:
             num_threads=threads,
             experimental_op_resolver_type=resolver,
         )
-        if batch is not None:
-            for tensor in self.inputs:
-                interpreter.resize_tensor_input(tensor.index, [batch, *tensor.shape[1:]])
+        if shapes is not None:
+            for tensor, shape in zip(self.inputs, shapes, strict=True):
+                interpreter.resize_tensor_input(tensor.index, list(shape))
         interpreter.allocate_tensors()
         return interpreter
 
@@ -168,8 +171,8 @@ class Artifact:
 
         Args:
             x: An array (examples first), a `tf.data.Dataset` or a
-                `keras.utils.PyDataset`; with several inputs a list in the model's order
-                or a dictionary by input name.
+                `keras.utils.PyDataset`; with several inputs a dictionary by input name,
+                or, where the artefact was just converted, a list in the model's order.
             batch_size: Examples an invocation, where the file allows more than one.
             threads: Threads of the interpreter.
 
@@ -194,7 +197,7 @@ class Artifact:
 
     def _run(self, columns: list[np.ndarray], batch: int, threads: int) -> list[np.ndarray]:
         examples = len(columns[0])
-        interpreter = self.interpreter(threads, batch=batch)
+        interpreter = self.interpreter(threads, shapes=[(batch, *c.shape[1:]) for c in columns])
         parts: list[list[np.ndarray]] = [[] for _ in self.outputs]
         for start in range(0, examples, batch):
             stop = min(start + batch, examples)
@@ -221,7 +224,12 @@ class Artifact:
         else:
             columns = list(x) if isinstance(x, list | tuple) else [x]
             order = [name for name in self.origin.get("inputs", ()) if name in names]
-            if len(columns) == len(order) == len(names):
+            if len(columns) == len(names) > 1:
+                if len(order) != len(names):
+                    raise ValueError(
+                        f"x must be a dictionary of {names} where the file does not tell the "
+                        "order of the model's inputs"
+                    )
                 columns = [columns[order.index(name)] for name in names]
         if len(columns) != len(names):
             raise ValueError(f"x must hold {len(names)} inputs {names}, got {len(columns)}")

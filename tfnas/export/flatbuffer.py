@@ -1,4 +1,4 @@
-"""A `.tflite` file's first subgraph as plain records, read from its flatbuffer.
+"""A `.tflite` file's subgraphs as plain records, read from its flatbuffer.
 
 The interpreter hides what matters here: options of operators, the element type of 4-bit
 weights, which tensors are constants. So the file itself is read, through the schema
@@ -78,7 +78,19 @@ class FileGraph:
 
 
 def read_graph(content: bytes) -> FileGraph:
-    """Reads the first subgraph of a `.tflite` file.
+    """Reads the first subgraph of a `.tflite` file: the one that is run.
+
+    Args:
+        content: The file.
+
+    Raises:
+        ValueError: The content is no `.tflite` file.
+    """
+    return read_graphs(content)[0]
+
+
+def read_graphs(content: bytes) -> list[FileGraph]:
+    """Reads all subgraphs; bodies of loops and branches have their own.
 
     Args:
         content: The file.
@@ -88,7 +100,10 @@ def read_graph(content: bytes) -> FileGraph:
     """
     check_identifier(content)
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
-    graph = model.subgraphs[0]
+    return [_graph(model, graph) for graph in model.subgraphs]
+
+
+def _graph(model: schema.ModelT, graph: schema.SubGraphT) -> FileGraph:
     tensors = tuple(_tensor(i, t, model.buffers) for i, t in enumerate(graph.tensors))
     operators = []
     for op in graph.operators:

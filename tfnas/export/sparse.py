@@ -24,7 +24,7 @@ from tfnas.export.flatbuffer import OperatorInfo, TensorInfo
 
 _UNARY = {
     *("ABS", "CEIL", "ELU", "FLOOR", "HARD_SWISH", "LEAKY_RELU", "LOGISTIC", "NEG"),
-    *("RELU", "RELU6", "RELU_N1_TO_1", "ROUND", "SQUARE"),
+    *("RELU", "RELU6", "RELU_N1_TO_1", "ROUND", "SQUARE", "RESIZE_BILINEAR"),
 }
 
 
@@ -69,6 +69,8 @@ def sparse_eligibility(artifact: Artifact) -> SparseVerdict:
     for op in artifact.graph.operators:
         if op.name == "DEQUANTIZE" and op.inputs[0].constant is not None:
             continue  # float16 weights
+        if not op.outputs:
+            return SparseVerdict(False, None, f"operator {op.name} has no sparse kernel")
         if op.outputs[0].dtype != "float32":
             return SparseVerdict(False, op.layer, f"{op.outputs[0].dtype} activations, not float32")
         if op.name == "PAD" and _pads(op) is not None:
@@ -76,7 +78,7 @@ def sparse_eligibility(artifact: Artifact) -> SparseVerdict:
             continue
         if not in_stretch and op.name != "CONV_2D":
             continue  # what comes before the stem runs as it always does
-        if in_stretch and op.name == "MEAN":
+        if in_stretch and op.name in ("MEAN", "DEPTH_TO_SPACE"):
             return SparseVerdict(True)
         check = _CHECKS.get(op.name) if in_stretch else _check_stem
         if check is None and op.name not in _UNARY:
@@ -112,7 +114,11 @@ def _check_depthwise(op: OperatorInfo, pads: tuple[int, ...] | None) -> str | No
     kernel = op.inputs[1].shape
     if kernel[1:3] not in ((3, 3), (5, 5)):
         return f"the depthwise kernel is {kernel[1]}x{kernel[2]}, not 3x3 or 5x5"
-    if options.depthMultiplier != 1 or options.dilationHFactor != 1 or options.strideH > 2:
+    if (
+        options.depthMultiplier != 1
+        or options.dilationHFactor != 1
+        or max(options.strideH, options.strideW) > 2
+    ):
         return "the depthwise convolution has a multiplier, a dilation or a stride above 2"
     return _check_padding(op, pads, kernel[1] // 2)
 

@@ -1,7 +1,8 @@
 """From a Keras model to an :class:`Artifact`: the only place in tfnas that converts.
 
 The converter is believed only after a look at what it wrote: the element types of the
-file's inputs, outputs and tensors are read back, and the interpreter has to take it.
+file's inputs and outputs (and of every tensor, where all must be integers) are read back,
+and the interpreter has to take it.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from tfnas.data import arrays
+from tfnas.data import spread
 from tfnas.export.artifact import Artifact
+from tfnas.export.flatbuffer import read_graphs
 from tfnas.quantization.spec import QuantSpec
 
 CALIBRATION_EXAMPLES = 500
@@ -44,8 +46,9 @@ def to_tflite(model: Any, mode: str | QuantSpec = "float32", calibration: Any = 
             included), "int16x8" (int8 weights, int16 activations), or a
             :class:`~tfnas.quantization.spec.QuantSpec`.
         calibration: Typical inputs for "int8" and "int16x8": arrays, a
-            `tf.data.Dataset` or a `keras.utils.PyDataset`; targets are ignored and the
-            first 500 examples are used. 100 are enough for most models.
+            `tf.data.Dataset` or a `keras.utils.PyDataset`; targets are ignored and at most
+            500 examples are used (of arrays evenly spaced ones, else the first). 100
+            are enough for most models.
 
     Returns:
         The artefact.
@@ -100,7 +103,7 @@ def _calibration_columns(model: Any, spec: QuantSpec, calibration: Any) -> list[
             f"calibration must hold typical inputs for mode {spec.mode!r}, got None: "
             "pass about 100 training examples"
         )
-    data, _ = arrays(calibration, CALIBRATION_EXAMPLES, "calibration")
+    data = spread(calibration, CALIBRATION_EXAMPLES, "calibration")
     names = [tensor.name for tensor in model.inputs]
     if isinstance(data, dict):
         if set(data) != set(names):
@@ -204,7 +207,7 @@ def _verify(artifact: Artifact, spec: QuantSpec) -> None:
     if spec.needs_calibration:
         wrong = [
             f"{tensor.dtype} {tensor.name!r} of layer {op.layer!r} ({op.name})"
-            for op in artifact.graph.operators
+            for op in (op for graph in read_graphs(artifact.content) for op in graph.operators)
             for tensor in (*op.inputs, *op.outputs)
             if tensor.dtype.startswith("float")
         ]

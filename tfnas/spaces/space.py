@@ -100,7 +100,7 @@ class DecisionSpace:
 
     @property
     def size(self) -> int:
-        """The exact number of different architectures, as a Python integer."""
+        """The exact number of different architectures (descriptions), a Python integer."""
         roots = [decision for decision in self.decisions if decision.parent is None]
         return math.prod(self._count(root) for root in roots)
 

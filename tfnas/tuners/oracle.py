@@ -66,16 +66,16 @@ class SpaceOracle(kt.Oracle):
     def populate_space(self, trial_id: str) -> dict[str, Any]:
         """Returns the values of a trial that was not tried yet, for keras_tuner."""
         rng = np.random.default_rng([self.seed, len(self.trials)])
-        tried = {self.architecture(trial) for trial in self.trials.values()}
+        tried = {self.architecture(trial).network for trial in self.trials.values()}
         if len(tried) >= self.space.size:
             return {"status": kt.engine.trial.TrialStatus.STOPPED, "values": None}
         proposals = (self.propose(rng) for _ in range(self._PROPOSALS))
-        arch = next((proposal for proposal in proposals if proposal not in tried), None)
+        arch = next((proposal for proposal in proposals if proposal.network not in tried), None)
         if arch is None:  # a random walk away from what is known
             arch = self.propose(rng)
             for _ in range(self._STEPS):
                 arch = self.space.mutate(arch, rng)
-                if arch not in tried:
+                if arch.network not in tried:
                     break
             else:
                 return {"status": kt.engine.trial.TrialStatus.STOPPED, "values": None}
@@ -90,6 +90,17 @@ class SpaceOracle(kt.Oracle):
         """Returns the trials that ended well, in the order of their end."""
         ended = (self.trials[trial_id] for trial_id in self.end_order)
         return [t for t in ended if t.status == kt.engine.trial.TrialStatus.COMPLETED]
+
+    def _check_consecutive_failures(self) -> None:
+        """keras_tuner's rule, on the last trials alone, and with the failure kept on disk."""
+        last = [self.trials[trial_id] for trial_id in reversed(self.end_order)]
+        status = kt.engine.trial.TrialStatus
+        failures = next((i for i, t in enumerate(last) if t.status != status.FAILED), len(last))
+        if failures and failures % self.max_consecutive_failed_trials == 0:
+            self._save_trial(last[0])
+            self.save()
+            cause = (last[0].message or "no message").strip().splitlines()[-1]
+            raise RuntimeError(f"{failures} trials failed one after the other, the last: {cause}")
 
     def save(self) -> None:
         """Writes the oracle's state, whole or not at all."""
