@@ -5,7 +5,7 @@
 # Only Python 3.11 to 3.13 and make are needed; everything is installed in .venv, once.
 
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
-	$$p -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+	$$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
 	2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 READY := .venv/.ready
@@ -19,7 +19,7 @@ help:
 # The stamp holds what was installed: nothing is fetched again until a requirement changes.
 $(READY): requirements.txt setup.cfg pyproject.toml
 	@test -n "$(PYTHON)" || { echo "tfnas needs Python 3.11, 3.12 or 3.13 with venv"; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	test -x $(BIN)/pip || $(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
 		--no-build-isolation --editable .
@@ -36,7 +36,7 @@ check: $(READY)
 	$(BIN)/mypy
 
 unit: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 test: check unit
 
@@ -44,4 +44,4 @@ slow: $(READY)
 	$(BIN)/python -m pytest -m slow
 
 clean:
-	rm -rf .venv build dist runs *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv build dist runs/demo *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -211,14 +211,14 @@ def test_export_then_bench(tfnas_command, tmp_path, model, npz):
     assert "n=20" in out
 
     record = tmp_path / "latency.json"
-    code, out, err = tfnas_command("bench", target, target, "--rounds=3", f"--json={record}")
+    code, out, err = tfnas_command("bench", target, target, "--rounds=6", f"--json={record}")
     assert (code, err) == (0, "")
     assert out.count("small.tflite") == 2
-    assert "1 thread(s), XNNPACK on, 3 rounds" in out
+    assert "1 thread(s), XNNPACK on, 6 rounds" in out
     measured = tfnas.Measurement.from_dict(json.loads(record.read_text())[str(target)])
     assert measured.sha256 == artifact.sha256
     assert measured.size_bytes == artifact.size
-    assert measured.latency.rounds == 3
+    assert measured.latency.rounds == 6
 
 
 def test_export_writes_beside_the_model_by_default(tfnas_command, model):

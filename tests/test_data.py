@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from tfnas.data import arrays, batches, load
+from tfnas.data import arrays, batches, load, parse_size, spread
 
 
 class Sequence(keras.utils.PyDataset):
@@ -102,9 +102,33 @@ def test_limited_is_stratified_and_leaves_the_other_parts(digits):
 
 
 @pytest.mark.parametrize("examples", [5, 1290])
-def test_limited_that_can_not_hold_every_class_is_refused(digits, examples):
-    with pytest.raises(ValueError, match="train_limit part can't be split off by class"):
-        digits.limited(examples)
+def test_limited_where_the_classes_can_not_be_in_proportion(digits, examples):
+    limited = digits.limited(examples)
+    assert len(limited.x_train) == len(limited.y_train) == examples
+    np.testing.assert_array_equal(limited.y_train, digits.limited(examples).y_train)
+
+
+def test_spread_takes_examples_from_all_over_the_data():
+    by_class = np.repeat(np.arange(10), 100)
+    assert set(spread(by_class, 50)) == set(range(10))
+    np.testing.assert_array_equal(spread(by_class, 5000), by_class)
+    whole = {"a": np.arange(9), "b": np.arange(9)}
+    assert spread(whole, 3)["b"].tolist() == [0, 4, 8]
+
+
+@pytest.mark.parametrize("text", ["96", "96,", "0,96", "-1,5", "a,b", "1,2,3"])
+def test_image_size_is_checked(text):
+    with pytest.raises(ValueError, match="image_size must be HEIGHT,WIDTH"):
+        parse_size(text)
+    assert parse_size("96, 128") == (96, 128)
+
+
+def test_pixels_that_are_scaled_already_are_refused(tmp_path):
+    parts = npz_parts()
+    parts["x_train"] = parts["x_train"] / 255.0
+    np.savez(tmp_path / "f.npz", **parts)
+    with pytest.raises(ValueError, match="must hold raw pixels from 0 to 255, got at most"):
+        load(tmp_path / "f.npz")
 
 
 @pytest.mark.parametrize("validation", [0.0, 1.0, -0.1, 1, float("nan")])
@@ -139,7 +163,7 @@ def test_npz(tmp_path, save):
 
 def test_npz_of_floats_keeps_float32(tmp_path):
     parts = npz_parts()
-    parts["x_train"] = parts["x_train"] / 255.0
+    parts["x_train"] = parts["x_train"] / 2.0
     np.savez(tmp_path / "f.npz", **parts)
     assert load(tmp_path / "f.npz").x_train.dtype == np.float32
 

@@ -13,7 +13,7 @@ from tfnas.bench import latency
 from tfnas.bench.latency import median_interval, provenance, reference_artifact
 
 REFERENCE = "ef8d0853e038930d6d91a02e48f2cb3ea25d936ed1069de5570fd25215d78a30"
-FAST = {"rounds": 3, "warmup": 0, "sample_ms": 0.01}
+FAST = {"rounds": 6, "warmup": 0, "sample_ms": 0.01}
 
 
 class FakeTimer:
@@ -122,7 +122,7 @@ def test_one_result_a_file_in_order(dense, artifacts, tmp_path):
     results = tfnas.benchmark([artifacts["float32"], path, str(path), artifacts["int8"]], **FAST)
     assert len(results) == 4
     assert {r.reference for r in results} == {REFERENCE}
-    assert {(r.rounds, r.threads, r.xnnpack) for r in results} == {(3, 1, True)}
+    assert {(r.rounds, r.threads, r.xnnpack) for r in results} == {(6, 1, True)}
     assert all(0 < r.ratio_low <= r.ratio <= r.ratio_high for r in results)
 
 
@@ -153,8 +153,8 @@ def test_latency_survives_json(dense):
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        ({"rounds": 2}, "rounds must be a whole number >= 3, got 2"),
-        ({"rounds": 3.0}, "rounds must be a whole number >= 3, got 3.0"),
+        ({"rounds": 5}, "rounds must be a whole number >= 6, got 5"),
+        ({"rounds": 6.0}, "rounds must be a whole number >= 6, got 6.0"),
         ({"warmup": -1}, "warmup must be a whole number >= 0, got -1"),
         ({"sample_ms": 0}, "sample_ms must be above 0, got 0"),
         ({"sample_ms": float("nan")}, "sample_ms must be above 0"),

@@ -38,7 +38,7 @@ def space():
 
 
 def make_tuner(space, directory, **kwargs):
-    settings = {"max_trials": 4, "population_size": 2, "tournament_size": 2, "seed": 0, "rounds": 5}
+    settings = {"max_trials": 4, "population_size": 2, "tournament_size": 2, "seed": 0, "rounds": 6}
     settings |= {"target_latency_ratio": TARGET, "latency_exponent": EXPONENT}
     return tfnas.EvolutionTuner(
         space, directory=str(directory), project_name="p", **{**settings, **kwargs}
@@ -100,7 +100,7 @@ def test_trials_report_what_the_file_does(searched):
         assert metrics["macs"] == measured.macs > 0
         assert metrics["parameters"] == measured.parameters > 0
         assert measured.architecture == candidate.architecture.key
-        assert measured.latency.rounds == 5
+        assert measured.latency.rounds == 6
         assert {"loss", "accuracy", "val_loss", "val_accuracy"} <= set(metrics)
 
 

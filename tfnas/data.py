@@ -141,6 +141,20 @@ def load(
     )
 
 
+def parse_size(text: str | None) -> tuple[int, int] | None:
+    """Returns (height, width) of a text such as "96,128"; None of None.
+
+    Raises:
+        ValueError: The text is not two whole numbers above 0.
+    """
+    if text is None:
+        return None
+    parts = text.split(",")
+    if len(parts) != 2 or not all(part.strip().isdigit() and int(part) for part in parts):
+        raise ValueError(f"image_size must be HEIGHT,WIDTH in pixels, got {text!r}")
+    return int(parts[0]), int(parts[1])
+
+
 def batches(data: Any, what: str = "data") -> Iterator[tuple[Any, Any]]:
     """Yields (inputs, targets or None) as NumPy, a batch at a time.
 

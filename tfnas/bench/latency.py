@@ -69,9 +69,9 @@ def benchmark(
         ValueError: An argument is outside its rule; the message names it.
     """
     files = _as_artifacts(artifacts)
-    for name, value, minimum in (("rounds", rounds, 6), ("warmup", warmup, 0)):
-        if not isinstance(value, int) or value < minimum:
-            raise ValueError(f"{name} must be a whole number >= {minimum}, got {value!r}")
+    check_rounds(rounds)
+    if not isinstance(warmup, int) or warmup < 0:
+        raise ValueError(f"warmup must be a whole number >= 0, got {warmup!r}")
     if not sample_ms > 0:
         raise ValueError(f"sample_ms must be above 0, got {sample_ms!r}")
     anchor = reference or reference_artifact()
@@ -92,6 +92,12 @@ def benchmark(
         _summary(times[:, i], times[:, 0], anchor.sha256, threads, xnnpack)
         for i in range(1, len(files) + 1)
     ]
+
+
+def check_rounds(rounds: int) -> None:
+    """Raises ValueError unless the number of rounds can give a 95% interval."""
+    if not isinstance(rounds, int) or rounds < 6:
+        raise ValueError(f"rounds must be a whole number >= 6, got {rounds!r}")
 
 
 @functools.cache

@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from types import ModuleType
@@ -60,8 +61,12 @@ def _run_command(name: str, command: ModuleType, argv: Sequence[str]) -> int:
             return command.main(positional, values)
     except KeyboardInterrupt:
         return _fail(f"tfnas {name}", "interrupted", 130)
-    except (ValueError, RuntimeError, OSError, TypeError) as error:
+    except Exception as error:  # the last stop: whatever it was, one line
+        if os.environ.get("TFNAS_DEBUG"):
+            raise
         text = " ".join(str(error).split()) or type(error).__name__
+        if not isinstance(error, ValueError | RuntimeError | OSError):
+            text = f"{type(error).__name__}: {text} (TFNAS_DEBUG=1 shows where)"
         return _fail(f"tfnas {name}", text if len(text) < 600 else f"{text[:600]}...", 1)
 
 

@@ -14,7 +14,7 @@ EXAMPLE = "example: tfnas bench a.tflite b.tflite --threads=2"
 def define(values: flags.FlagValues) -> flags.FlagValues:
     """Declares the flags."""
     common = {"flag_values": values, "module_name": __name__}
-    flags.DEFINE_integer("rounds", 30, "interleaved rounds", lower_bound=3, **common)
+    flags.DEFINE_integer("rounds", 50, "interleaved rounds", lower_bound=6, **common)
     flags.DEFINE_integer("threads", 1, "threads of the interpreter", lower_bound=1, **common)
     flags.DEFINE_bool("xnnpack", True, "let the XNNPACK delegate run", **common)
     flags.DEFINE_string("json", None, "also write the measurements to this file", **common)

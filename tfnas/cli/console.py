@@ -42,13 +42,19 @@ def quiet_native_stderr() -> Iterator[None]:
             os.dup2(kept.fileno(), native)
 
 
-def progress_display() -> Progress:
+def progress_display() -> PlainProgress:
     """Returns the live display, or plain lines where stdout is no terminal."""
     return LiveProgress() if sys.stdout.isatty() else PlainProgress()
 
 
 class PlainProgress(Progress):
-    """One line an event, with the time left."""
+    """One line an event, with the time left. Use it in a `with` block."""
+
+    def __enter__(self) -> PlainProgress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing to put back."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
@@ -90,8 +96,10 @@ class LiveProgress(PlainProgress):
         self.number = 0
         self.bar.reset(self.task, total=1.0, description="working", left="")
         self.bar.start()
-        if text.startswith("measuring the Pareto front"):  # the last one
-            self.bar.stop()
+
+    def __exit__(self, *_: object) -> None:
+        """Takes the bar away, also after an error."""
+        self.bar.stop()
 
     def trial_began(self, number: int, total: int) -> None:
         self.number, self.total = number, total

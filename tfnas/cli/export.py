@@ -6,6 +6,8 @@ import pathlib
 
 from absl import flags
 
+from tfnas.cli.common import define_image_size
+
 SUMMARY = "convert a .keras model to a checked .tflite file"
 POSITIONAL = "MODEL.keras"
 EXAMPLE = "example: tfnas export model.keras --mode=int8 --dataset=fashion_mnist"
@@ -28,6 +30,7 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
         "data to calibrate int8 and int16x8 with, and to test the file on",
         **common,
     )
+    define_image_size(common)
     flags.DEFINE_string("output", None, "the file; default: beside the model", **common)
     return values
 
@@ -43,9 +46,14 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
     source = pathlib.Path(positional[0])
     mode = values["mode"].value
     target = values["output"].value or source.with_name(f"{source.stem}_{mode}.tflite")
-    split = data.load(values["dataset"].value) if values["dataset"].value else None
+    split = None
+    if values["dataset"].value:
+        size = data.parse_size(values["image_size"].value)
+        split = data.load(values["dataset"].value, image_size=size)
     model = load_model(source)
-    artifact = to_tflite(model, mode, None if split is None else split.x_train[:_CALIBRATION])
+    artifact = to_tflite(
+        model, mode, None if split is None else data.spread(split.x_train, _CALIBRATION)
+    )
     path = artifact.save(target)
     print(f"{path}: {artifact.size:,} bytes, gzipped {artifact.gzip_size:,}")
     for what, tensors in (("input", artifact.inputs), ("output", artifact.outputs)):

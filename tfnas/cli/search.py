@@ -6,6 +6,8 @@ import dataclasses
 
 from absl import flags
 
+from tfnas.cli.common import define_image_size
+
 SUMMARY = "search architectures for a data set and export the best one"
 POSITIONAL = ""
 EXAMPLE = (
@@ -58,6 +60,7 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
     flags.DEFINE_float(
         "latency_exponent", -0.07, "reward = accuracy x (latency/target)^this", **common
     )
+    define_image_size(common)
     flags.DEFINE_bool("baseline", True, "train MobileNetV2 0.35 as long to compare with", **common)
     flags.DEFINE_bool("overwrite", False, "throw away an earlier search in the folder", **common)
     return values
@@ -66,16 +69,19 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
 def main(positional: list[str], values: flags.FlagValues) -> int:
     """Runs the command."""
     from tfnas.cli.console import progress_display
+    from tfnas.data import parse_size
     from tfnas.pipeline.search import SearchConfig, search
 
     names = {field.name for field in dataclasses.fields(SearchConfig)} - {"dataset"}
     settings = {name: values[name].value for name in sorted(names)}
-    result = search(
-        values["dataset"].value,
-        values["output"].value,
-        overwrite=values["overwrite"].value,
-        progress=progress_display(),
-        **settings,
-    )
+    settings["image_size"] = parse_size(values["image_size"].value)
+    with progress_display() as progress:
+        result = search(
+            values["dataset"].value,
+            values["output"].value,
+            overwrite=values["overwrite"].value,
+            progress=progress,
+            **settings,
+        )
     print(f"\n{result}")
     return 130 if result.interrupted else 0

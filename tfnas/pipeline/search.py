@@ -25,14 +25,14 @@ from tfnas.data import DataSplit
 from tfnas.export.artifact import Artifact
 from tfnas.export.tflite import to_tflite
 from tfnas.files import write_atomically
-from tfnas.measurement import Latency, Measurement
+from tfnas.measurement import Latency, Measurement, pareto_front
 from tfnas.pipeline.progress import Progress, TrialNews
 from tfnas.report import search_report
 from tfnas.spaces.hypermodel import compile_for_search
 from tfnas.spaces.mobilenet_v2 import MobileNetV2Space
 from tfnas.tuners.evolution import EvolutionTuner
 from tfnas.tuners.reward import mnasnet_reward
-from tfnas.tuners.tuner import Candidate, Listener
+from tfnas.tuners.tuner import DIRECTIONS, Candidate, Listener
 
 CALIBRATION = 300
 
@@ -51,6 +51,7 @@ class SearchConfig:
         batch_size: Examples a training step.
         learning_rate: Adam's, at the start of its cosine decay.
         train_limit: Training examples a trial; None: all.
+        image_size: (height, width) that images of a folder are resized to.
         target_latency_ms: Latency aimed at, in ms on this machine.
         target_latency_ratio: The same as a ratio to the reference model.
         latency_exponent: Exponent of MnasNet's reward.
@@ -71,6 +72,7 @@ class SearchConfig:
     batch_size: int = 64
     learning_rate: float = 3e-3
     train_limit: int | None = None
+    image_size: tuple[int, int] | None = None
     target_latency_ms: float | None = None
     target_latency_ratio: float | None = None
     latency_exponent: float = -0.07
@@ -193,7 +195,9 @@ class _Run:
         overwrite: bool,
     ):
         self.config, self.output, self.progress = config, output, progress
-        self.full = split or data_module.load(config.dataset, seed=config.seed)
+        self.full = split or data_module.load(
+            config.dataset, image_size=config.image_size, seed=config.seed
+        )
         self.split = self.full.limited(config.train_limit, config.seed)
         self.space = MobileNetV2Space(self.split.input_shape, self.split.num_classes, config.preset)
         if not overwrite:
@@ -213,6 +217,8 @@ class _Run:
             project_name="search",
             overwrite=overwrite,
         )
+        if overwrite:
+            _remove_results(output)
         record = {"config": dataclasses.asdict(config), "provenance": provenance()}
         write_atomically(output / "config.json", json.dumps(record, indent=2))
         self.tuner.listener = _TrialLog(self.tuner, output / "trials.jsonl", progress, config)
@@ -235,18 +241,23 @@ class _Run:
             if not self.tuner.candidates():
                 raise
             interrupted = True
+        except RuntimeError as error:  # too many failures in a row
+            if not self.tuner.candidates():
+                raise
+            self.progress.phase(f"search stopped: {error}")
         candidates = self.tuner.candidates()
         if not candidates:
             raise RuntimeError(f"no trial ended well: see {self.output / 'trials.jsonl'}")
         winner = max(candidates, key=_merit)
+        files: dict[str, Artifact] | None = None
         try:
-            model = self._final_model(winner, again=not interrupted)
-            files = self._export(model)
+            files = self._final_files(winner, again=not interrupted)
             if not interrupted:
                 rows, randoms = self._compare(winner, files)
         except KeyboardInterrupt:
             interrupted = True
-            self._export(self._final_model(winner, again=False))
+            if files is None:
+                self._final_files(winner, again=False)
         front = self._remeasured(self.tuner.pareto_front())
         result = SearchResult(self.output, winner, candidates, front, rows, randoms, interrupted)
         search_report.write(result, self.config, self.split, self.tuner.target_ratio)
@@ -257,6 +268,21 @@ class _Run:
             self.progress.phase(f"training the best again, {self.config.final_epochs} epochs")
             return self._train(winner.architecture)
         return self.tuner.load_model(self.tuner.oracle.get_trial(winner.trial_id))
+
+    def _final_files(self, winner: Candidate, again: bool) -> dict[str, Artifact]:
+        """The best's files, from an earlier run of the same search where they are there."""
+        mark = self.output / "final" / f"{winner.architecture.key}.best"
+        names = {mode: self.output / f"best_{mode}.tflite" for mode in ("float32", "int8")}
+        if again and mark.exists() and all(path.exists() for path in names.values()):
+            return {
+                mode: dataclasses.replace(Artifact.load(path), mode=mode)
+                for mode, path in names.items()
+            }
+        mark.unlink(missing_ok=True)
+        files = self._export(self._final_model(winner, again))
+        if again:
+            write_atomically(mark, "trained\n")
+        return files
 
     def _export(self, model: keras.Model) -> dict[str, Artifact]:
         """Writes best.keras, best_float32.tflite and best_int8.tflite."""
@@ -312,22 +338,29 @@ class _Run:
         return Row(label, measurement, reward, correct(self.split.y_test, predictions))
 
     def _random_architectures(self, winner: Candidate) -> list[Architecture]:
-        """Random architectures with the winner's parameters within a factor of 1.5."""
+        """Random networks with the winner's parameters within a factor of 1.5."""
         rng = np.random.default_rng([self.config.seed, 1])
         wanted = winner.measurement.parameters or 0
         found: list[Architecture] = []
+        networks = {winner.architecture.network}
         for _ in range(100 * self.config.random_candidates):
             if len(found) == self.config.random_candidates:
                 break
             arch = self.space.sample(rng)
             count = self.space.build(arch).count_params()
-            if wanted / 1.5 <= count <= wanted * 1.5 and arch != winner.architecture:
+            if wanted / 1.5 <= count <= wanted * 1.5 and arch.network not in networks:
                 found.append(arch)
+                networks.add(arch.network)
         return found
 
     def _trained_file(self, arch: Architecture) -> Artifact:
+        path = self.output / "final" / f"{arch.key}.tflite"
+        if path.exists():  # of an earlier run of the same search
+            return dataclasses.replace(Artifact.load(path), mode="int8")
         self.progress.phase(f"training for comparison: {arch}")
-        return to_tflite(self._train(arch), "int8", self._calibration())
+        file = to_tflite(self._train(arch), "int8", self._calibration())
+        file.save(path)
+        return file
 
     def _train(self, arch: Architecture) -> keras.Model:
         """Trains as the final model is trained; all that is compared goes through here."""
@@ -348,17 +381,18 @@ class _Run:
         return keras.optimizers.schedules.CosineDecay(self.config.learning_rate, steps)
 
     def _calibration(self) -> np.ndarray:
-        return self.split.x_train[:CALIBRATION]
+        return data_module.spread(self.split.x_train, CALIBRATION)
 
     def _remeasured(self, front: list[Candidate]) -> list[Candidate]:
-        """The front with latencies from one run, side by side."""
+        """The front with latencies from one run, side by side; what falls behind goes."""
         self.progress.phase("measuring the Pareto front side by side")
         latencies = benchmark([c.artifact() for c in front], threads=self.config.threads)
         measured = [
             dataclasses.replace(c, measurement=dataclasses.replace(c.measurement, latency=latency))
             for c, latency in zip(front, latencies, strict=True)
         ]
-        return sorted(measured, key=lambda candidate: candidate.objectives()[1])
+        kept = pareto_front([candidate.objectives() for candidate in measured], DIRECTIONS)
+        return sorted((measured[i] for i in kept), key=lambda c: c.objectives()[1])
 
 
 class _TrialLog(Listener):
@@ -421,12 +455,21 @@ def _refuse_another(output: pathlib.Path, config: SearchConfig) -> None:
     if not path.exists():
         return
     kept = parse_json_object(path.read_text(), str(path)).get("config", {})
-    wanted = dataclasses.asdict(config)
+    wanted = json.loads(json.dumps(dataclasses.asdict(config)))
     if differ := [name for name, value in wanted.items() if kept.get(name) != value]:
         raise ValueError(
             f"output {str(output)!r} holds a search with another {', '.join(differ)}: "
             "choose another folder or overwrite it"
         )
+
+
+def _remove_results(output: pathlib.Path) -> None:
+    """Removes what an earlier search left, and nothing else."""
+    names = ("best.keras", "best_float32.tflite", "best_int8.tflite", "pareto.csv", "pareto.png")
+    for name in (*names, "results.json", "report.md", "trials.jsonl"):
+        (output / name).unlink(missing_ok=True)
+    for path in (*output.glob("final/*.tflite"), *output.glob("final/*.best")):
+        path.unlink()
 
 
 def _merit(candidate: Candidate) -> tuple[float, float, int]:

@@ -86,6 +86,10 @@ class SpaceOracle(kt.Oracle):
         """Returns the architecture that a trial tried."""
         return self.space.from_values(trial.hyperparameters.values)
 
+    def retries(self, trial_id: str) -> int:
+        """Returns how often a trial was run before and failed."""
+        return int(self._run_times[trial_id])
+
     def completed(self) -> list[kt.engine.trial.Trial]:
         """Returns the trials that ended well, in the order of their end."""
         ended = (self.trials[trial_id] for trial_id in self.end_order)

@@ -21,15 +21,21 @@ import numpy as np
 
 from tfnas.architecture import Architecture
 from tfnas.bench.evaluate import evaluate
-from tfnas.bench.latency import DEFAULT_ROUNDS, benchmark, provenance, reference_artifact
+from tfnas.bench.latency import (
+    DEFAULT_ROUNDS,
+    benchmark,
+    check_rounds,
+    provenance,
+    reference_artifact,
+)
 from tfnas.bench.profile import profile
-from tfnas.data import arrays
+from tfnas.data import arrays, spread
 from tfnas.export.artifact import Artifact
 from tfnas.export.tflite import ConversionError, to_tflite
 from tfnas.files import write_atomically
 from tfnas.measurement import Measurement, pareto_front
 from tfnas.quantization.spec import QuantSpec
-from tfnas.spaces.hypermodel import SpaceHyperModel
+from tfnas.spaces.hypermodel import SpaceHyperModel, compile_for_search
 from tfnas.spaces.space import SearchSpace
 from tfnas.tuners.oracle import SpaceOracle
 from tfnas.tuners.reward import mnasnet_reward
@@ -87,6 +93,9 @@ class Listener:
 class MeasuredTuner(kt.Tuner):
     """Trains, converts and measures what an oracle proposes.
 
+    With `executions_per_trial` above 1 the objective is the mean over the executions and
+    the file that of the last one.
+
     Args:
         oracle: Proposes the architectures.
         hypermodel: A search space, or its :class:`SpaceHyperModel`.
@@ -118,6 +127,9 @@ class MeasuredTuner(kt.Tuner):
     ):
         _check_target(target_latency_ms, target_latency_ratio)
         mnasnet_reward(1.0, 1.0, 1.0, latency_exponent)  # its own rule, before any work
+        check_rounds(rounds)
+        if not isinstance(threads, int) or threads < 1:
+            raise ValueError(f"threads must be a whole number >= 1, got {threads!r}")
         self.spec = QuantSpec.of(mode)
         self.target_latency_ms = target_latency_ms
         self.target_ratio = target_latency_ratio
@@ -199,13 +211,15 @@ class MeasuredTuner(kt.Tuner):
     def run_trial(self, trial: kt.engine.trial.Trial, *args: Any, **kwargs: Any) -> Any:
         """Trains and measures; keras_tuner's own `run_trial` around it."""
         self._execution = 0
+        trial.metrics.metrics.clear()  # keras_tuner would take an earlier attempt's for this one's
         return super().run_trial(trial, *args, **kwargs)
 
     def _build_and_fit_model(
         self, trial: kt.engine.trial.Trial, *args: Any, **kwargs: Any
     ) -> dict[str, float]:
         """keras_tuner's hook for one execution of a trial."""
-        entropy = [self.oracle.seed, int(trial.trial_id), self._execution]
+        retry = self.oracle.retries(trial.trial_id)
+        entropy = [self.oracle.seed, int(trial.trial_id), self._execution, retry]
         keras.utils.set_random_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
         self._execution += 1
         model = self._try_build(trial.hyperparameters)
@@ -237,9 +251,9 @@ class MeasuredTuner(kt.Tuner):
     def _measure(
         self, trial: kt.engine.trial.Trial, model: keras.Model, x: Any, validation_data: Any
     ) -> dict[str, float]:
-        calibration = arrays(x, _CALIBRATION, "x")[0] if self.spec.needs_calibration else None
+        calibration = spread(x, _CALIBRATION, "x") if self.spec.needs_calibration else None
         artifact = to_tflite(model, self.spec, calibration)
-        if not isinstance(validation_data, tuple):
+        if not isinstance(validation_data, tuple | list):
             validation_data = arrays(validation_data, what="validation_data")
         score = evaluate(artifact, *validation_data[:2])
         [latency] = benchmark(artifact, threads=self.threads, rounds=self.rounds)
@@ -288,6 +302,15 @@ class MeasuredTuner(kt.Tuner):
         self.hypermodel.declare_hyperparameters(hp)
         self.oracle.update_space(hp)
 
+    def _override_compile_args(self, model: keras.Model) -> None:
+        """`optimizer`, `loss` and `metrics` of the tuner rule over the hypermodel's."""
+        given = {"optimizer": self.optimizer, "loss": self.loss, "metrics": self.metrics}
+        given = {name: value for name, value in given.items() if value}
+        if given and self.hypermodel.configure is None:
+            compile_for_search(model, **{**self.hypermodel.compile_arguments, **given})
+        else:
+            super()._override_compile_args(model)
+
     def _configure_tensorboard_dir(
         self, callbacks: list[Any], trial: kt.engine.trial.Trial, execution: int = 0
     ) -> None:
@@ -297,7 +320,15 @@ class MeasuredTuner(kt.Tuner):
 
     def get_state(self) -> dict[str, Any]:
         """Results that a resumed search needs: the target, as a ratio."""
-        return {**super().get_state(), "target_ratio": self.target_ratio}
+        return {**super().get_state(), "target_ratio": self.target_ratio, **self._measuring()}
+
+    def _measuring(self) -> dict[str, Any]:
+        """What must stay the same for rewards to compare."""
+        return {
+            "mode": self.spec.mode,
+            "latency_exponent": self.latency_exponent,
+            "threads": self.threads,
+        }
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Restores what :meth:`get_state` gave."""
@@ -308,6 +339,12 @@ class MeasuredTuner(kt.Tuner):
                 f"target_latency_ratio of the search in {self.project_dir!r} is {kept}, got "
                 f"{given or f'{self.target_latency_ms} ms'}: rewards would not compare"
             )
+        for name, value in self._measuring().items():
+            if state.get(name, value) != value:
+                raise ValueError(
+                    f"{name} of the search in {self.project_dir!r} is {state[name]!r}, "
+                    f"got {value!r}: rewards would not compare"
+                )
         self.target_ratio = kept
 
     def save(self) -> None:
