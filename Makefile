@@ -26,7 +26,7 @@ $(READY): requirements.txt setup.cfg pyproject.toml
 	@touch $@
 
 demo: $(READY)
-	$(BIN)/tfnas search --dataset=digits --preset=microcontroller --max_trials=20 --epochs=4 \
+	$(BIN)/tfnas search --dataset=digits --preset=microcontroller --max_trials=12 --epochs=4 \
 		--batch_size=32 --population_size=6 --final_epochs=20 --target_latency_ratio=0.03 \
 		--random_candidates=3 --seed=1 --output=runs/demo --overwrite
 
