@@ -207,7 +207,7 @@ def test_export_then_bench(tfnas_command, tmp_path, model, npz):
     assert f"{target}: {artifact.size:,} bytes, gzipped {artifact.gzip_size:,}" in out
     with np.load(npz) as file:
         right = artifact.predict(file["x_test"]).argmax(axis=1) == file["y_test"]
-    assert f"test part: accuracy {right.mean():.4f}" in out
+    assert f"test part, this file:   accuracy {right.mean():.4f}" in out
     assert "n=20" in out
 
     record = tmp_path / "latency.json"

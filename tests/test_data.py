@@ -123,14 +123,6 @@ def test_image_size_is_checked(text):
     assert parse_size("96, 128") == (96, 128)
 
 
-def test_pixels_that_are_scaled_already_are_refused(tmp_path):
-    parts = npz_parts()
-    parts["x_train"] = parts["x_train"] / 255.0
-    np.savez(tmp_path / "f.npz", **parts)
-    with pytest.raises(ValueError, match="must hold raw pixels from 0 to 255, got at most"):
-        load(tmp_path / "f.npz")
-
-
 @pytest.mark.parametrize("validation", [0.0, 1.0, -0.1, 1, float("nan")])
 def test_validation_share_is_checked(validation):
     with pytest.raises(ValueError, match=r"validation must be in \(0, 1\)"):

@@ -148,7 +148,8 @@ def test_one_json_line_a_trial(finished):
         assert tfnas.Measurement.from_dict(record["measurement"]) == candidate.measurement
     assert watch.trials == [(1, 2), (2, 2)]
     assert [(news.number, news.total) for news in watch.ended] == [(1, 2), (2, 2)]
-    assert watch.ended[0].best.startswith("trial 1: reward ")
+    assert watch.ended[0].best.startswith("reward ")
+    assert watch.ended[0].best.endswith("(in search/trial_0)")
 
 
 def test_the_winner_has_the_best_reward(finished):
@@ -329,3 +330,12 @@ def test_interrupted_before_any_trial_ended(npz, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         tfnas.search(str(npz), tmp_path, progress=Watch(interrupt_at=1), **SETTINGS)
     assert lines(tmp_path) == []
+
+
+def test_pixels_that_are_scaled_already_are_refused(tmp_path):
+    rng = np.random.default_rng(0)
+    images, labels = rng.random((40, 8, 8, 1)), np.arange(40) % 2
+    np.savez(tmp_path / "f.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    with pytest.raises(ValueError, match="must hold raw pixels from 0 to 255, got at most"):
+        tfnas.search(tmp_path / "f.npz", tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -346,11 +346,6 @@ def _checked(parts: tuple[np.ndarray, ...], name: str) -> tuple[np.ndarray, ...]
             )
         if not len(images) or labels.min() < 0:
             raise ValueError(f"{key} part of {name!r} must hold labels from 0 on, got none or less")
-    if x.dtype.kind == "f" and x.max() <= 1.0:
-        raise ValueError(
-            f"x_train of {name!r} must hold raw pixels from 0 to 255, got at most {x.max():g}: "
-            "the networks scale their input themselves"
-        )
     if x.shape[1:] != x_test.shape[1:]:
         raise ValueError(
             f"x_test of {name!r} must have images of {x.shape[1:]}, got {x_test.shape[1:]}"

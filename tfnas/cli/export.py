@@ -38,7 +38,7 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
 def main(positional: list[str], values: flags.FlagValues) -> int:
     """Runs the command."""
     from tfnas import data
-    from tfnas.bench.evaluate import evaluate
+    from tfnas.bench.evaluate import evaluate, score
     from tfnas.cli.profile import load_model
     from tfnas.export.sparse import sparse_eligibility
     from tfnas.export.tflite import to_tflite
@@ -61,5 +61,7 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
             print(f"  {what} {tensor.name}: {tensor.dtype} {list(tensor.shape)}")
     print(f"  {sparse_eligibility(artifact)}")
     if split is not None:
-        print(f"  test part: {evaluate(artifact, split.x_test, split.y_test)}")
+        keras_score = score(split.y_test, model.predict(split.x_test, verbose=0))
+        print(f"  test part, Keras model: {keras_score}")
+        print(f"  test part, this file:   {evaluate(artifact, split.x_test, split.y_test)}")
     return 0

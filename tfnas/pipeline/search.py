@@ -198,6 +198,12 @@ class _Run:
         self.full = split or data_module.load(
             config.dataset, image_size=config.image_size, seed=config.seed
         )
+        brightest = float(self.full.x_train.max())
+        if brightest <= 1.0:
+            raise ValueError(
+                f"dataset {config.dataset!r} must hold raw pixels from 0 to 255, got at most "
+                f"{brightest:g}: the networks of the search scale their input themselves"
+            )
         self.split = self.full.limited(config.train_limit, config.seed)
         self.space = MobileNetV2Space(self.split.input_shape, self.split.num_classes, config.preset)
         if not overwrite:
@@ -430,7 +436,7 @@ class _TrialLog(Listener):
                 self.config.max_trials,
                 seconds,
                 text,
-                None if best is None else f"trial {int(best.trial_id) + 1}: {_text(best)}",
+                None if best is None else f"{_text(best)} (in search/trial_{best.trial_id})",
             )
         )
 
@@ -459,7 +465,7 @@ def _refuse_another(output: pathlib.Path, config: SearchConfig) -> None:
     if differ := [name for name, value in wanted.items() if kept.get(name) != value]:
         raise ValueError(
             f"output {str(output)!r} holds a search with another {', '.join(differ)}: "
-            "choose another folder or overwrite it"
+            "choose another folder, or --overwrite (overwrite=True) to start anew"
         )
 
 

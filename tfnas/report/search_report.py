@@ -29,7 +29,10 @@ def summary(result: SearchResult) -> str:
         lines += [table(_HEADERS, _comparison(result)), "", *_verdicts(result), ""]
     elif result.interrupted:
         lines += ["Interrupted: the test part was not touched.", ""]
-    lines += [f"Pareto front of {len(result.candidates)} candidates, validation part:", ""]
+    lines += [
+        f"Pareto front, out of {len(result.candidates)} candidates, on the validation part:",
+        "",
+    ]
     lines += [table(_FRONT, _front_rows(result)), "", f"Everything is in {result.output}"]
     return "\n".join(lines)
 
