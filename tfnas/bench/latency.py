@@ -82,10 +82,9 @@ def benchmark(
         # Where an interpreter's memory happens to lie shifts its time by up to 2%, for as
         # long as it lives: new ones, made in another order beside the old, average that out.
         order = rng.permutation(len(files) + 1)
-        fresh = {
+        timers = {
             int(i): _Timer((anchor, *files)[i], threads, xnnpack, warmup, sample_ms) for i in order
         }
-        timers = fresh
         blocks.append(_interleaved([timers[i] for i in sorted(timers)], len(block), rng))
     times = np.concatenate(blocks)
     return [

@@ -7,7 +7,6 @@ import faulthandler
 import os
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -84,12 +83,11 @@ class LiveProgress(PlainProgress):
         from rich.progress import BarColumn, TextColumn
         from rich.progress import Progress as Bar
 
-        self.console = Console()
         columns: list[Any] = [TextColumn("{task.description}"), BarColumn(bar_width=24)]
         columns += [TextColumn("{task.fields[left]}")]
-        self.bar = Bar(*columns, console=self.console, transient=True)
+        self.bar = Bar(*columns, console=Console(), transient=True)
         self.task = self.bar.add_task("", total=None, left="")
-        self.number, self.total, self.best, self.began = 0, 1, "", time.monotonic()
+        self.number, self.total = 0, 1
 
     def phase(self, text: str) -> None:
         self._say(text)
@@ -112,7 +110,6 @@ class LiveProgress(PlainProgress):
         self._show(share, f"epoch {number}/{total}")
 
     def trial_ended(self, news: TrialNews) -> None:
-        self.best = news.best or ""
         super().trial_ended(news)
         left = f"about {_duration(self.seconds_left(news))} left"
         self.bar.update(self.task, completed=news.number / news.total, left=left)

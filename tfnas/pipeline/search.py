@@ -20,6 +20,7 @@ from tfnas import data as data_module
 from tfnas.architecture import Architecture, mobilenet_v2, parse_json_object
 from tfnas.bench.evaluate import correct, score
 from tfnas.bench.latency import benchmark, provenance
+from tfnas.bench.measure import measurement_of
 from tfnas.bench.profile import profile
 from tfnas.data import DataSplit
 from tfnas.export.artifact import Artifact
@@ -326,19 +327,8 @@ class _Run:
         predictions = file.predict(self.split.x_test)
         cost = profile(self.space.build(arch))
         quality = score(self.split.y_test, predictions)
-        measurement = Measurement(
-            size_bytes=file.size,
-            gzip_bytes=file.gzip_size,
-            sha256=file.sha256,
-            mode=file.mode,
-            score=quality,
-            latency=latency,
-            parameters=cost.parameters,
-            macs=cost.macs,
-            peak_activation_bytes=cost.peak_activation_bytes(1 if file.mode == "int8" else 4),
-            architecture=arch.key,
-            provenance=provenance(dataset=self.split.name, part="test"),
-        )
+        where = {"dataset": self.split.name, "part": "test"}
+        measurement = measurement_of(file, quality, latency, cost, arch.key, **where)
         target, exponent = self.tuner.target_ratio, self.config.latency_exponent
         reward = mnasnet_reward(quality.value, latency.ratio, target, exponent)
         return Row(label, measurement, reward, correct(self.split.y_test, predictions))

@@ -25,9 +25,9 @@ from tfnas.bench.latency import (
     DEFAULT_ROUNDS,
     benchmark,
     check_rounds,
-    provenance,
     reference_artifact,
 )
+from tfnas.bench.measure import measurement_of
 from tfnas.bench.profile import profile
 from tfnas.data import arrays, spread
 from tfnas.export.artifact import Artifact
@@ -259,19 +259,7 @@ class MeasuredTuner(kt.Tuner):
         [latency] = benchmark(artifact, threads=self.threads, rounds=self.rounds)
         cost = profile(model)
         arch = self.oracle.architecture(trial)
-        measurement = Measurement(
-            size_bytes=artifact.size,
-            gzip_bytes=artifact.gzip_size,
-            sha256=artifact.sha256,
-            mode=artifact.mode,
-            score=score,
-            latency=latency,
-            parameters=cost.parameters,
-            macs=cost.macs,
-            peak_activation_bytes=cost.peak_activation_bytes(_bytes_of(self.spec)),
-            architecture=arch.key,
-            provenance=provenance(part="validation"),
-        )
+        measurement = measurement_of(artifact, score, latency, cost, arch.key, part="validation")
         folder = pathlib.Path(self.get_trial_dir(trial.trial_id))
         artifact.save(folder / "model.tflite")
         write_atomically(folder / "architecture.json", arch.to_json(indent=2))
@@ -375,7 +363,3 @@ def _check_target(milliseconds: float | None, ratio: float | None) -> None:
     for name, value in (("target_latency_ms", milliseconds), ("target_latency_ratio", ratio)):
         if value is not None and not (value > 0 and math.isfinite(value)):
             raise ValueError(f"{name} must be above 0, got {value!r}")
-
-
-def _bytes_of(spec: QuantSpec) -> int:
-    return {"int8": 1, "int16": 2}.get(spec.activations, 4)
