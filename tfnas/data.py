@@ -172,17 +172,17 @@ def batches(data: Any, what: str = "data") -> Iterator[tuple[Any, Any]]:
         ValueError: The data is of none of these kinds, or the arrays' lengths differ.
     """
     if _is_py_dataset(data):
-        length = data.num_batches
-        indices = itertools.count() if length is None else range(length)
+        count = data.num_batches
+        indices = itertools.count() if count is None else range(count)
         yield from (_as_pair(_numpy(data[index]), what) for index in indices)
     elif hasattr(data, "as_numpy_iterator"):
         yield from (_as_pair(_numpy(item), what) for item in data)
     else:
         x, y = _as_pair(_numpy(data), what)
-        length = _length(x, what)
-        if y is not None and _length(y, what) != length:
-            raise ValueError(f"{what} must hold as many targets as inputs, got {length} inputs")
-        for start in range(0, length, 256):
+        count = length(x, what)
+        if y is not None and length(y, what) != count:
+            raise ValueError(f"{what} must hold as many targets as inputs, got {count} inputs")
+        for start in range(0, count, 256):
             part = slice(start, start + 256)
             yield _sliced(x, part), None if y is None else _sliced(y, part)
 
@@ -208,7 +208,7 @@ def arrays(data: Any, limit: int | None = None, what: str = "data") -> tuple[Any
             x, y = _sliced(x, part), None if y is None else _sliced(y, part)
         xs.append(x)
         ys.append(y)
-        count += _length(x, what)
+        count += length(x, what)
         if limit is not None and count >= limit:
             break
     if not count:
@@ -228,8 +228,8 @@ def spread(data: Any, examples: int, what: str = "data") -> Any:
     if _is_py_dataset(data) or hasattr(data, "as_numpy_iterator"):
         return arrays(data, examples, what)[0]
     inputs = arrays(data, what=what)[0]
-    length = _length(inputs, what)
-    index = np.unique(np.linspace(0, length - 1, min(examples, length)).astype(int))
+    count = length(inputs, what)
+    index = np.unique(np.linspace(0, count - 1, min(examples, count)).astype(int))
     return _sliced(inputs, index)
 
 
@@ -406,7 +406,12 @@ def _leaves(item: Any) -> list[Any]:
     return list(item) if isinstance(item, list | tuple) else [item]
 
 
-def _length(item: Any, what: str) -> int:
+def length(item: Any, what: str = "data") -> int:
+    """Returns the number of examples of an array, or of a list or dictionary of them.
+
+    Raises:
+        ValueError: They differ, or something else is given.
+    """
     lengths = {len(leaf) if getattr(leaf, "ndim", 0) else -1 for leaf in _leaves(item)}
     if len(lengths) != 1 or -1 in lengths:
         raise ValueError(

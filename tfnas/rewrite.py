@@ -1,4 +1,4 @@
-"""Walking a functional Keras model as a flat list of calls.
+"""Walking a functional Keras model as a flat list of calls, and copying a model.
 
 Nested models are walked into, and a layer that is used twice is there twice, once a
 call: what costs time and memory is the call, not the layer.
@@ -8,6 +8,21 @@ from __future__ import annotations
 
 import dataclasses
 from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Skipped:
+    """A layer that a transform left as it was.
+
+    Args:
+        name: Path of the layer.
+        kind: Its class.
+        reason: Why.
+    """
+
+    name: str
+    kind: str
+    reason: str
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -80,6 +95,41 @@ def walk(model: Any) -> Walk:
     calls: list[Call] = []
     outputs = _walk_into(functional, inputs, "", calls)
     return Walk(inputs, tuple(calls), outputs)
+
+
+def clone(model: Any) -> Any:
+    """Returns a copy of a model with weights of its own; like Keras' clones, not compiled.
+
+    Example:
+        >>> import keras
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="d")])
+        >>> copy = clone(model)
+        >>> copy.layers[0].name, copy.layers[0] is model.layers[0]
+        ('d', False)
+
+    Args:
+        model: A built Keras 3 model: functional, Sequential, or subclassed with a
+            `get_config` that makes it again.
+
+    Raises:
+        ValueError: It can't be copied.
+    """
+    import keras
+
+    if not isinstance(model, keras.Model) or not model.built:
+        what = "not built" if isinstance(model, keras.Model) else type(model).__name__
+        raise ValueError(f"model must be a built Keras 3 model, got {what}")
+    try:
+        copy = keras.models.clone_model(model)
+        if not copy.built:
+            copy.build_from_config(model.get_build_config())
+        copy.set_weights(model.get_weights())
+    except (NotImplementedError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(
+            f"model {model.name!r} can't be copied: its class and its layers need a get_config() "
+            f"that makes them again ({' '.join(str(error).split())[:200]})"
+        ) from error
+    return copy
 
 
 def _walk_into(

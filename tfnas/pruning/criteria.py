@@ -1,0 +1,82 @@
+"""How much a weight matters: scores, of which the lowest are pruned.
+
+| criterion   | score                        | needs data | reference                      |
+|-------------|------------------------------|------------|--------------------------------|
+| "magnitude" | abs(w)                       | no         | Han et al. 2015                |
+| "gradient"  | mean over batches abs(dL/dw) | yes        | the loss gradient itself       |
+| "taylor"    | mean over batches abs(w dL/dw)| yes       | Molchanov et al. 2019, eq. (9) |
+| "random"    | uniform in [0, 1)            | no         | a control                      |
+
+A criterion may also be a function weights -> scores of the same shape.
+
+References:
+    Han et al., "Learning both Weights and Connections for Efficient Neural Networks", 2015.
+    Molchanov et al., "Importance Estimation for Neural Network Pruning", CVPR 2019: the
+    loss' first-order change when a weight is removed; here its absolute value.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+
+import numpy as np
+
+Criterion = str | Callable[[np.ndarray], np.ndarray]
+CRITERIA = ("magnitude", "gradient", "taylor", "random")
+WITH_DATA = ("gradient", "taylor")
+
+
+def check_criterion(criterion: Criterion, data: object, more: tuple[str, ...] = ()) -> None:
+    """Raises ValueError unless the criterion is known and has the data that it needs."""
+    known = (*CRITERIA, *more)
+    if not callable(criterion) and criterion not in known:
+        raise ValueError(
+            f"criterion must be one of {', '.join(known)} or a function of the weights, "
+            f"got {criterion!r}"
+        )
+    if criterion in (*WITH_DATA, *more) and data is None:
+        raise ValueError(f"data must be given for criterion {criterion!r}, got None")
+
+
+def scores(
+    criterion: Criterion,
+    weights: np.ndarray,
+    gradients: np.ndarray | None = None,
+    seed: int = 0,
+    name: str = "",
+) -> np.ndarray:
+    """Returns a score a weight; the lowest are pruned first.
+
+    Example:
+        >>> scores("taylor", np.array([1.0, -2.0]), np.array([3.0, 0.5]))
+        array([3., 1.])
+
+    Args:
+        criterion: A name of the module's table, or a function weights -> scores.
+        weights: The weights.
+        gradients: Mean over batches of the loss gradient's absolute value, in the shape of
+            the weights, for "gradient" and "taylor".
+        seed: Seed of "random".
+        name: Name of the kernel: kernels of one shape get different random scores.
+
+    Raises:
+        ValueError: Scores are NaN, of another shape, or gradients are missing.
+    """
+    if callable(criterion):
+        found = np.asarray(criterion(weights))
+    elif criterion == "magnitude":
+        found = np.abs(weights)
+    elif criterion == "random":
+        found = np.random.default_rng([seed, zlib.crc32(name.encode())]).random(weights.shape)
+    else:
+        if gradients is None:
+            raise ValueError(f"gradients must be given for criterion {criterion!r}, got None")
+        found = gradients if criterion == "gradient" else np.abs(weights) * gradients
+    if found.shape != weights.shape:
+        raise ValueError(
+            f"criterion must give scores of shape {weights.shape} for {name!r}, got {found.shape}"
+        )
+    if np.isnan(found).any():
+        raise ValueError(f"scores of {name!r} must be numbers, got NaN by criterion {criterion!r}")
+    return found

@@ -1,0 +1,116 @@
+"""The loss gradient of kernels over real batches, for the criteria that ask for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tfnas.data import batches, length
+from tfnas.pruning.kernels import Kernel
+
+_HALF_PRECISION_SCALE = 2.0**15  # where Keras' LossScaleOptimizer begins
+
+
+class LossGradients:
+    """abs(dL/dw) of kernels, averaged over batches by their number of examples.
+
+    The model runs as in inference (moving statistics, no dropout), and nothing of it is
+    changed. Made once a model, since its function is traced at the first call.
+
+    Args:
+        model: A built Keras model.
+        kernels: Its kernels.
+        loss: A loss (y, prediction) -> value, by name or as Keras takes it; None: the one
+            that the model is compiled with.
+
+    Raises:
+        ValueError: There is no loss.
+    """
+
+    def __init__(self, model: Any, kernels: Sequence[Kernel], loss: Any = None) -> None:
+        self._kernels = list(kernels)
+        self._model = model
+        self._function = _gradient_function(model, [k.variable for k in kernels], loss)
+        half = any(layer.compute_dtype == "float16" for layer in model._flatten_layers())
+        self._first_scale = _HALF_PRECISION_SCALE if half else 1.0
+
+    def __call__(self, data: Any) -> list[np.ndarray]:
+        """Returns the averages, one array a kernel.
+
+        Args:
+            data: Inputs and targets: a tuple (x, y), a `tf.data.Dataset` or a
+                `keras.utils.PyDataset`.
+
+        Raises:
+            ValueError: There are no targets or no examples, or a gradient is not finite.
+        """
+        totals = [np.zeros(kernel.shape, np.float64) for kernel in self._kernels]
+        examples = 0
+        metrics = [(v, v.numpy()) for v in getattr(self._model, "metrics_variables", ())]
+        for x, y in batches(data):
+            if y is None:
+                raise ValueError("data must hold inputs and targets, got inputs alone")
+            count = length(x, "data")
+            examples += count
+            for total, gradient in zip(totals, self._finite(x, y), strict=True):
+                total += count * np.abs(gradient)
+        for variable, value in metrics:  # a compiled loss keeps means of its own
+            variable.assign(value)
+        if not examples:
+            raise ValueError("data must hold at least one example, got none")
+        return [total / examples for total in totals]
+
+    def _finite(self, x: Any, y: Any) -> list[np.ndarray]:
+        """Gradients of a batch; where half precision overflows, with a smaller loss scale."""
+        scale = self._first_scale
+        while True:
+            found = [np.asarray(g) for g in self._function(x, y, np.float32(scale))]
+            wrong = [
+                kernel.name
+                for kernel, gradient in zip(self._kernels, found, strict=True)
+                if not np.isfinite(gradient).all()
+            ]
+            if not wrong:
+                return found
+            if scale == 1.0:
+                raise ValueError(
+                    f"gradients must be finite, got NaN or inf for {wrong[0]!r} "
+                    f"and {len(wrong) - 1} more"
+                )
+            scale = max(1.0, scale / 32)
+
+
+def _gradient_function(model: Any, variables: list[Any], loss: Any) -> Callable[..., list[Any]]:
+    import tensorflow as tf
+
+    value = _loss_function(model, loss)
+
+    @tf.function(reduce_retracing=True)
+    def gradients(x: Any, y: Any, scale: Any) -> list[Any]:
+        with tf.GradientTape() as tape:
+            result = value(x, y, model(x, training=False))
+            scaled = tf.cast(result, tf.float32) * scale
+        found = tape.gradient(scaled, [v.value for v in variables])
+        return [
+            tf.zeros(v.shape, v.dtype)
+            if g is None
+            else tf.convert_to_tensor(g) / tf.cast(scale, g.dtype)
+            for v, g in zip(variables, found, strict=True)
+        ]
+
+    return gradients
+
+
+def _loss_function(model: Any, loss: Any) -> Callable[[Any, Any, Any], Any]:
+    import keras
+
+    if loss is not None:
+        function = keras.losses.get(loss)
+        return lambda x, y, prediction: keras.ops.mean(function(y, prediction))
+    if not getattr(model, "compiled", False):
+        raise ValueError(
+            f"loss must be given where the model is not compiled, got None for {model.name!r}"
+        )
+    return lambda x, y, prediction: model.compute_loss(x, y, prediction)
