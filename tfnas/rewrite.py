@@ -132,6 +132,39 @@ def clone(model: Any) -> Any:
     return copy
 
 
+def gives_probabilities(model: Any) -> bool:
+    """Whether a classifier's output is a softmax or sigmoid, and not logits.
+
+    Example:
+        >>> import keras
+        >>> gives_probabilities(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]))
+        False
+
+    Args:
+        model: A built functional or Sequential model with one output.
+
+    Raises:
+        ValueError: The model has no known connections, or several outputs.
+    """
+    flow = walk(model)
+    if len(flow.outputs) != 1:
+        raise ValueError(f"model must have one output, got {len(flow.outputs)}")
+    wanted = flow.outputs[0]
+    for call in reversed(flow.calls):
+        if wanted not in call.outputs:
+            continue
+        kind = type(call.operation).__name__.lower()
+        activation = getattr(getattr(call.operation, "activation", None), "__name__", "")
+        if {kind, activation} & {"softmax", "sigmoid"}:
+            return True
+        if kind not in ("reshape", "flatten", "dropout", "identity", "activation"):
+            return False
+        if kind == "activation" and activation != "linear":
+            return False
+        wanted = call.inputs[0]
+    return False
+
+
 def _walk_into(
     functional: Any, inputs: tuple[Value, ...], prefix: str, calls: list[Call]
 ) -> tuple[Value, ...]:

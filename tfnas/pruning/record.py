@@ -13,7 +13,7 @@ from tfnas.table import table
 
 
 @dataclasses.dataclass(frozen=True)
-class KernelSparsity:
+class PrunedKernel:
     """Zeros of one kernel.
 
     Args:
@@ -47,7 +47,7 @@ class PruningReport:
         skipped: The layers with weights that were not, and why.
     """
 
-    kernels: tuple[KernelSparsity, ...]
+    kernels: tuple[PrunedKernel, ...]
     skipped: tuple[Skipped, ...] = ()
 
     @property
@@ -107,5 +107,5 @@ def report_of(
         zeros = int(np.count_nonzero(kernel.numpy() == 0))
         kind = type(kernel.layer).__name__
         note = (notes or {}).get(kernel.name, "")
-        rows.append(KernelSparsity(kernel.name, kind, kernel.shape, kernel.size, zeros, note))
+        rows.append(PrunedKernel(kernel.name, kind, kernel.shape, kernel.size, zeros, note))
     return PruningReport(tuple(rows), tuple(skipped))

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from tfnas.pruning.sensitivity import Sensitivity
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#999999"
 
@@ -23,13 +28,9 @@ def pareto_picture(
         chosen: Index of the candidate that was chosen.
         title: Title of the picture.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.collections import PathCollection
-    from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7.2, 4.8), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    figure, axes = _figure(7.2, 4.8)
     largest = max((row[2] for row in rows), default=1)
 
     def draw(indices: Sequence[int], **style: Any) -> None:
@@ -65,6 +66,50 @@ def pareto_picture(
     for handle in legend.legend_handles:
         if isinstance(handle, PathCollection):
             handle.set_sizes([60])
+    return _png(figure)
+
+
+def sensitivity_picture(found: Sensitivity, title: str = "") -> bytes:
+    """Returns a picture of the quality with one layer alone pruned, as PNG.
+
+    A row a layer, the most sensitive on top; a column a sparsity; the darker, the more is
+    lost. The losses themselves are in the cells.
+
+    Args:
+        found: The record of :func:`tfnas.sensitivity`.
+        title: Title of the picture.
+    """
+    losses = found.losses()
+    order = np.argsort(-losses[:, -1], kind="stable")
+    losses, names = losses[order], [found.names[i] for i in order]
+    figure, axes = _figure(3.5 + 0.9 * losses.shape[1], 1.6 + 0.26 * len(names))
+    shown = np.sqrt(losses)  # small differences stay visible beside large ones
+    image = axes.imshow(shown, cmap="cividis_r", aspect="auto", vmin=0)
+    middle = float(shown.max()) / 2
+    for row, column in np.ndindex(*losses.shape):
+        colour = "white" if shown[row, column] > middle else "black"
+        text = f"{losses[row, column]:.3g}"
+        axes.text(column, row, text, ha="center", va="center", fontsize=7, color=colour)
+    axes.set_xticks(range(losses.shape[1]), [f"{s:.0%}" for s in found.sparsities])
+    axes.set_yticks(range(len(names)), names, fontsize=7)
+    axes.set_xlabel("share of this layer's weights set to zero")
+    axes.set_title(title or f"What it costs (unpruned: {found.baseline:.4g})", fontsize=10)
+    bar = figure.colorbar(image, ax=axes, label="quality lost")
+    ticks = np.linspace(0, float(shown.max()) or 1.0, 5)
+    bar.set_ticks(ticks, labels=[f"{t * t:.2g}" for t in ticks])
+    return _png(figure)
+
+
+def _figure(width: float, height: float) -> tuple[Any, Any]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.add_subplot()
+
+
+def _png(figure: Any) -> bytes:
     out = io.BytesIO()
     figure.savefig(out, format="png", dpi=120)
     return out.getvalue()

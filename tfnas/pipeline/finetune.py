@@ -1,0 +1,92 @@
+"""Training a given classifier further on a data split: what several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from tfnas.data import DataSplit
+from tfnas.pipeline.progress import Progress
+from tfnas.rewrite import gives_probabilities
+
+
+def check_fits(model: Any, split: DataSplit) -> None:
+    """Raises ValueError unless the model takes the split's images and tells its classes."""
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise ValueError(
+            f"model must have one input and one output, got {len(model.inputs)} and "
+            f"{len(model.outputs)}"
+        )
+    takes, gives = tuple(model.inputs[0].shape[1:]), tuple(model.outputs[0].shape[1:])
+    fits = len(takes) == 3 and all(
+        want in (None, got) for want, got in zip(takes, split.input_shape, strict=True)
+    )
+    if not fits:
+        raise ValueError(
+            f"model must take the images of {split.name!r}, {split.input_shape}, got {takes}"
+        )
+    binary = split.num_classes == 2 and gives == (1,)
+    if not binary and (len(gives) != 1 or gives[0] < split.num_classes):
+        raise ValueError(
+            f"model must give one value for each of the {split.num_classes} classes of "
+            f"{split.name!r}, got {gives}"
+        )
+
+
+def classification_loss(model: Any) -> keras.losses.Loss:
+    """Returns the cross-entropy that fits the model's output, logits or probabilities."""
+    logits = not gives_probabilities(model)
+    if model.outputs[0].shape[-1] == 1:
+        return keras.losses.BinaryCrossentropy(from_logits=logits)
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=logits)
+
+
+def training_steps(split: DataSplit, epochs: int, batch_size: int) -> int:
+    """Returns the number of optimizer steps of :func:`finetune`."""
+    return epochs * -(-len(split.x_train) // batch_size)
+
+
+def finetune(
+    model: Any,
+    split: DataSplit,
+    *,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    progress: Progress | None = None,
+) -> None:
+    """Compiles a classifier and trains it on the training part, in place.
+
+    Adam, whose rate falls to 0 along a cosine.
+
+    Args:
+        model: The classifier.
+        split: The data; its test part is not touched.
+        epochs: Number of epochs.
+        batch_size: Examples a step.
+        learning_rate: Adam's, at the start.
+        callbacks: More callbacks.
+        progress: Is told when an epoch has ended.
+    """
+    steps = training_steps(split, epochs, batch_size)
+    told = progress or Progress()
+    model.compile(
+        keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(learning_rate, steps)),
+        classification_loss(model),
+        metrics=["accuracy"],
+        jit_compile=False,  # three times slower on a CPU, see BUILD_NOTES.md
+    )
+    news = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: told.epoch_ended(epoch + 1, epochs)
+    )
+    model.fit(
+        split.x_train,
+        split.y_train,
+        batch_size=batch_size,
+        epochs=epochs,
+        verbose=0,
+        callbacks=[*callbacks, news],
+    )

@@ -1,0 +1,245 @@
+"""The `tfnas prune` job: a trained classifier, a data set, a ratio -> files and a report."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from typing import Any
+
+from tfnas.data import DataSplit, spread
+from tfnas.export.artifact import Artifact
+from tfnas.export.sparsity import FileSparsity, file_sparsity
+from tfnas.export.tflite import ConversionError, to_tflite
+from tfnas.pipeline.compare import FileRow, compare_files
+from tfnas.pipeline.finetune import check_fits, classification_loss, finetune, training_steps
+from tfnas.pipeline.progress import Progress
+from tfnas.pruning.apply import prune
+from tfnas.pruning.callback import PruningCallback
+from tfnas.pruning.record import PruningReport
+from tfnas.pruning.sensitivity import Sensitivity, sensitivity
+from tfnas.report import prune_report
+from tfnas.rewrite import clone
+from tfnas.schedules import check_ratio, polynomial
+
+CALIBRATION = 300
+SCORED = 512  # training examples behind gradient criteria and reconstruction
+RAMP = 0.6  # share of the training in which the ratio grows
+BY_SENSITIVITY = "sensitivity"
+
+
+@dataclasses.dataclass(frozen=True)
+class PruneConfig:
+    """What a pruning run was asked for.
+
+    Args:
+        sparsity: Share of zeros at the end, in [0, 1).
+        epochs: Epochs of training while the ratio grows; 0: prune without training.
+        criterion: See :func:`tfnas.prune`.
+        granularity: See :func:`tfnas.prune`.
+        scope: "layer", "global", "erk", or "sensitivity": ratios spread by what each layer
+            alone was measured to cost on the validation part.
+        exclude: Layers left alone; see :func:`tfnas.prune`.
+        reconstruct: Without training, whether the kept weights make up for the others.
+        batch_size: Examples a training step.
+        learning_rate: Adam's, at the start of its cosine decay.
+        sparse: Whether kernels are also stored without their zeros where that helps.
+        seed: Seed of everything.
+    """
+
+    sparsity: float
+    epochs: int = 0
+    criterion: str = "magnitude"
+    granularity: str = "element"
+    scope: str = "layer"
+    exclude: tuple[str, ...] = ()
+    reconstruct: bool = True
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    sparse: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_ratio(self.sparsity, name="sparsity")
+        for name, minimum in (("epochs", 0), ("batch_size", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < minimum:
+                raise ValueError(f"{name} must be a whole number >= {minimum}, got {value!r}")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate!r}")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PruneResult:
+    """What a pruning run leaves.
+
+    Args:
+        output: The run's folder.
+        report: The zeros of the Keras model.
+        rows: The files on the test part, the unpruned float32 file first.
+        sparsities: The zeros of the pruned files, by label.
+        sensitivity: What each layer alone costs, where it was measured.
+        notes: What could not be done, and why.
+    """
+
+    output: pathlib.Path
+    report: PruningReport
+    rows: list[FileRow]
+    sparsities: dict[str, FileSparsity]
+    sensitivity: Sensitivity | None
+    notes: list[str]
+
+    def __str__(self) -> str:
+        return prune_report.summary(self)
+
+
+def prune_to_files(
+    model: Any,
+    split: DataSplit,
+    output: str | pathlib.Path,
+    config: PruneConfig,
+    progress: Progress | None = None,
+) -> PruneResult:
+    """Prunes a classifier and writes model.keras, `.tflite` files, report.md and pictures.
+
+    Args:
+        model: A trained Keras 3 classifier of images; it stays as it is.
+        split: Its data. The test part is used once, at the end.
+        output: Folder for the results.
+        config: What to do.
+        progress: Is told what happens.
+
+    Raises:
+        ValueError: An argument is outside its rule; before any long work.
+    """
+    told, folder = progress or Progress(), pathlib.Path(output)
+    check_fits(model, split)
+    _check_arguments(model, split, config)
+    found = _measured(model, split, config, told)
+    scope: Any = found.suggest(config.sparsity) if found else config.scope
+    prune_now = _while_training if config.epochs else _at_once
+    pruned, report = prune_now(model, split, config, scope, told)
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / ".model.part.keras"
+    pruned.save(part)
+    part.replace(folder / "model.keras")
+    told.phase("converting and measuring the files on the test part")
+    files, notes = _files(model, pruned, split, config, folder)
+    rows = compare_files(split, files)
+    counts = {label: file_sparsity(file) for label, file in files if "unpruned" not in label}
+    result = PruneResult(folder, report, rows, counts, found, notes)
+    prune_report.write(result, split, config)
+    return result
+
+
+def _check_arguments(model: Any, split: DataSplit, config: PruneConfig) -> None:
+    """One pruning of a copy, thrown away: every bad argument shows before long work."""
+    scope = "layer" if config.scope == BY_SENSITIVITY else config.scope
+    prune(
+        model,
+        config.sparsity,
+        criterion=config.criterion,
+        granularity=config.granularity,
+        scope=scope,
+        exclude=config.exclude,
+        data=(split.x_train[:8], split.y_train[:8]),
+        loss=classification_loss(model),
+        seed=config.seed,
+    )
+
+
+def _measured(
+    model: Any, split: DataSplit, config: PruneConfig, told: Progress
+) -> Sensitivity | None:
+    if config.scope != BY_SENSITIVITY:
+        return None
+    told.phase(f"measuring each layer's sensitivity on {len(split.x_val)} validation images")
+    loss = classification_loss(model)
+
+    def quality(candidate: Any) -> float:
+        # The loss, not the accuracy: it also moves where no class changes.
+        return -float(loss(split.y_val, candidate.predict(split.x_val, verbose=0)))
+
+    return sensitivity(
+        model,
+        quality,
+        granularity=config.granularity,
+        exclude=config.exclude,
+        seed=config.seed,
+        **_scoring(model, split, config),
+    )
+
+
+def _at_once(
+    model: Any, split: DataSplit, config: PruneConfig, scope: Any, told: Progress
+) -> tuple[Any, PruningReport]:
+    told.phase("pruning without training")
+    return prune(
+        model,
+        config.sparsity,
+        granularity=config.granularity,
+        scope=scope,
+        exclude=config.exclude,
+        seed=config.seed,
+        **_scoring(model, split, config),
+    )
+
+
+def _while_training(
+    model: Any, split: DataSplit, config: PruneConfig, scope: Any, told: Progress
+) -> tuple[Any, PruningReport]:
+    told.phase(f"pruning while training, {config.epochs} epochs on {len(split.x_train)} images")
+    copy = clone(model)
+    steps = training_steps(split, config.epochs, config.batch_size)
+    schedule = polynomial(
+        config.sparsity,
+        end=int(RAMP * steps),
+        by="step",
+        frequency=max(1, min(100, steps // 20)),
+    )
+    scoring = _scoring(model, split, config)
+    pruning = PruningCallback(
+        schedule,
+        granularity=config.granularity,
+        scope=scope,
+        exclude=config.exclude,
+        seed=config.seed,
+        **scoring,
+    )
+    finetune(
+        copy,
+        split,
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        callbacks=[pruning],
+        progress=told,
+    )
+    return copy, pruning.report
+
+
+def _scoring(model: Any, split: DataSplit, config: PruneConfig) -> dict[str, Any]:
+    examples = spread(split.x_train, SCORED), spread(split.y_train, SCORED)
+    return {"criterion": config.criterion, "data": examples, "loss": classification_loss(model)}
+
+
+def _files(
+    model: Any, pruned: Any, split: DataSplit, config: PruneConfig, folder: pathlib.Path
+) -> tuple[list[tuple[str, Artifact]], list[str]]:
+    """(label, file) of the unpruned and the pruned model, and what could not be made."""
+    images = spread(split.x_train, CALIBRATION)
+    files, notes = [], []
+    for name, network in (("unpruned", model), ("pruned", pruned)):
+        for mode in ("float32", "int8"):
+            try:
+                files.append((f"{name}, {mode}", to_tflite(network, mode, images)))
+            except ConversionError as error:
+                notes.append(f"{name}, {mode}: {error}")
+    if config.sparse:
+        try:
+            files.append(("pruned, float32 sparse", to_tflite(pruned, "float32", sparse=True)))
+        except ConversionError as error:
+            notes.append(f"no file without zeros: {error}")
+    for label, file in files:
+        if not label.startswith("unpruned"):
+            file.save(folder / f"model_{label.removeprefix('pruned, ').replace(' ', '_')}.tflite")
+    return files, notes

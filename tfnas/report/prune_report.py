@@ -1,0 +1,96 @@
+"""A pruning run's results for people: text, Markdown, CSV, a picture."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from tfnas.bench.latency import provenance
+from tfnas.data import DataSplit
+from tfnas.files import write_atomically
+from tfnas.report.plots import sensitivity_picture
+from tfnas.table import csv_table, markdown_table, table
+
+if TYPE_CHECKING:  # the records belong to the pipeline, which is to the right of here
+    from tfnas.pipeline.prune import PruneConfig, PruneResult
+
+_FILES = ["file", "accuracy", "95% interval", "points to the first [95%]", "zeros", "bytes", "gzip"]
+_SPEED = (
+    "Zeros make a file smaller once it is compressed; whether they make it faster depends on the "
+    "device, and was not measured here: `tfnas bench` does."
+)
+
+
+def summary(result: PruneResult) -> str:
+    """Returns the results as plain text."""
+    lines = [str(result.report), ""]
+    lines += ["Test part, the .tflite files themselves:", table(_FILES, _file_rows(result)), ""]
+    lines += [f"pruned, float32: {_verdict(result)}", *result.notes, _SPEED, ""]
+    return "\n".join([*lines, f"Everything is in {result.output}"])
+
+
+def write(result: PruneResult, split: DataSplit, config: PruneConfig) -> None:
+    """Writes report.md and kernels.csv, and sensitivity.json and .png where it was measured."""
+    rows = result.report.rows()
+    write_atomically(result.output / "kernels.csv", csv_table(result.report.HEADERS, rows))
+    found = result.sensitivity
+    if found is not None:
+        write_atomically(result.output / "sensitivity.json", found.to_json())
+        write_atomically(result.output / "sensitivity.png", sensitivity_picture(found))
+    write_atomically(result.output / "report.md", _markdown(result, split, config))
+
+
+def _markdown(result: PruneResult, split: DataSplit, config: PruneConfig) -> str:
+    settings = [[name, value] for name, value in dataclasses.asdict(config).items()]
+    report = result.report
+    parts = [
+        f"# Pruned to {report.sparsity:.1%} zeros on {split.name}",
+        f"{split}.",
+        "## The files, on the test part",
+        markdown_table(_FILES, _file_rows(result)),
+        "\n".join(f"- {line}" for line in [f"float32: {_verdict(result)}", *result.notes, _SPEED]),
+        "## The kernels",
+        markdown_table(report.HEADERS, report.rows(), right=3),
+        f"{report.zeros:,} of {report.weights:,} weights are zero.",
+    ]
+    if result.sensitivity is not None:
+        parts += [
+            "## Sensitivity",
+            "![Quality with one layer pruned](sensitivity.png)",
+            "Minus the loss on the validation part with one layer alone pruned, the most "
+            "sensitive first.",
+            markdown_table(result.sensitivity.headers(), result.sensitivity.rows()),
+        ]
+    parts += [
+        "## How it was made",
+        markdown_table(["setting", "value"], settings, right=2),
+        markdown_table(["where", "value"], list(provenance().items()), right=2),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _file_rows(result: PruneResult) -> list[list[str]]:
+    rows = []
+    for row in result.rows:
+        counted = result.sparsities.get(row.label)
+        difference = ""
+        if row.difference is not None:
+            value, low, high = (100 * part for part in row.difference)
+            difference = f"{value:+.2f} [{low:+.2f}, {high:+.2f}]"
+        rows.append(
+            [
+                row.label,
+                f"{row.score.value:.4f}",
+                f"[{row.score.low:.4f}, {row.score.high:.4f}]",
+                difference,
+                f"{counted.sparsity:.1%}" if counted else "",
+                f"{row.file.size:,}",
+                f"{row.file.gzip_size:,}",
+            ]
+        )
+    return rows
+
+
+def _verdict(result: PruneResult) -> str:
+    counted = result.sparsities.get("pruned, float32")
+    return str(counted.verdict) if counted else "no float32 file"
