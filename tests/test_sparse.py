@@ -93,3 +93,11 @@ def test_file_without_convolution():
     found = tfnas.sparse_eligibility(tfnas.to_tflite(model))
     assert not found.eligible
     assert "no convolution" in found.reason
+
+
+@pytest.mark.parametrize("mode", ["float32", "float16"])
+def test_a_file_that_leaves_its_zeros_out_is_eligible_too(mode):
+    pruned, _ = tfnas.prune(build_model(BASE), 0.8, exclude=["last"])
+    file = tfnas.to_tflite(pruned, mode, sparse=True)
+    assert any(tensor.sparsity is not None for tensor in file.graph.tensors)
+    assert tfnas.sparse_eligibility(file).eligible

@@ -30,6 +30,9 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
         "data to calibrate int8 and int16x8 with, and to test the file on",
         **common,
     )
+    flags.DEFINE_bool(
+        "sparse", False, "store pruned kernels without their zeros, where the mode can", **common
+    )
     define_image_size(common)
     flags.DEFINE_string("output", None, "the file; default: beside the model", **common)
     return values
@@ -40,7 +43,7 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
     from tfnas import data
     from tfnas.bench.evaluate import evaluate, score
     from tfnas.cli.profile import load_model
-    from tfnas.export.sparse import sparse_eligibility
+    from tfnas.export.sparsity import file_sparsity
     from tfnas.export.tflite import to_tflite
 
     source = pathlib.Path(positional[0])
@@ -52,14 +55,19 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
         split = data.load(values["dataset"].value, image_size=size)
     model = load_model(source)
     artifact = to_tflite(
-        model, mode, None if split is None else data.spread(split.x_train, _CALIBRATION)
+        model,
+        mode,
+        None if split is None else data.spread(split.x_train, _CALIBRATION),
+        sparse=values["sparse"].value,
     )
     path = artifact.save(target)
     print(f"{path}: {artifact.size:,} bytes, gzipped {artifact.gzip_size:,}")
     for what, tensors in (("input", artifact.inputs), ("output", artifact.outputs)):
         for tensor in tensors:
             print(f"  {what} {tensor.name}: {tensor.dtype} {list(tensor.shape)}")
-    print(f"  {sparse_eligibility(artifact)}")
+    zeros = file_sparsity(artifact)
+    print(f"  {zeros.zeros:,} of {zeros.weights:,} weights are zero ({zeros.sparsity:.1%})")
+    print(f"  {zeros.verdict}")
     if split is not None:
         keras_score = score(split.y_test, model.predict(split.x_test, verbose=0))
         print(f"  test part, Keras model: {keras_score}")

@@ -8,6 +8,7 @@ that ai-edge-litert ships.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 
 import numpy as np
@@ -27,6 +28,11 @@ class TensorInfo:
         dtype: Its element type as the schema says it, such as "int4".
         shape: Its shape.
         constant: The bytes that the file holds for it, None for an activation.
+        zero_points: The quantised numbers that stand for 0.0, one for the tensor or one a
+            channel; empty for floats.
+        channel_axis: The dimension that has one zero point (and step) an index.
+        sparsity: How the constant leaves out zeros, as the schema says it; None where it
+            holds every number.
     """
 
     index: int
@@ -34,6 +40,11 @@ class TensorInfo:
     dtype: str
     shape: tuple[int, ...]
     constant: bytes | None = dataclasses.field(repr=False)
+    zero_points: tuple[int, ...] = ()
+    channel_axis: int = 0
+    sparsity: schema.SparsityParametersT | None = dataclasses.field(
+        default=None, repr=False, compare=False
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +86,28 @@ class FileGraph:
     tensors: tuple[TensorInfo, ...]
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
+
+    def constant_behind(self, tensor: TensorInfo) -> TensorInfo | None:
+        """Returns the constant that a tensor is, or is only unpacked from.
+
+        float16 weights pass a DEQUANTIZE, sparse ones a DENSIFY, before they are used.
+
+        Args:
+            tensor: A tensor of this graph.
+
+        Returns:
+            The tensor that the file holds; None where the tensor is computed from data.
+        """
+        while tensor.constant is None:
+            maker = self._makers.get(tensor.index)
+            if maker is None or maker.name not in ("DEQUANTIZE", "DENSIFY"):
+                return None
+            tensor = maker.inputs[0]
+        return tensor
+
+    @functools.cached_property
+    def _makers(self) -> dict[int, OperatorInfo]:
+        return {tensor.index: op for op in self.operators for tensor in op.outputs}
 
 
 def read_graph(content: bytes) -> FileGraph:
@@ -144,6 +177,21 @@ def layer_name(tensor_name: str) -> str:
 def _tensor(index: int, tensor: schema.TensorT, buffers: list[schema.BufferT]) -> TensorInfo:
     data = buffers[tensor.buffer].data
     constant = None if data is None or len(data) == 0 else np.asarray(data, np.uint8).tobytes()
-    shape = () if tensor.shape is None else tuple(int(n) for n in tensor.shape)
+    shape = _integers(tensor.shape)
     name = (tensor.name or b"").decode()
-    return TensorInfo(index, name, _TYPE_NAMES.get(tensor.type, "?"), shape, constant)
+    quantization = tensor.quantization
+    zero_points = () if quantization is None else _integers(quantization.zeroPoint)
+    return TensorInfo(
+        index,
+        name,
+        _TYPE_NAMES.get(tensor.type, "?"),
+        shape,
+        constant,
+        zero_points,
+        quantization.quantizedDimension if zero_points else 0,
+        tensor.sparsity,
+    )
+
+
+def _integers(vector: np.ndarray | list[int] | None) -> tuple[int, ...]:
+    return () if vector is None else tuple(int(n) for n in vector)

@@ -4,7 +4,8 @@ XNNPACK's sparse inference takes a whole stretch of the graph or nothing of it: 
 3x3 stride-2 stem over an RGB image to the global average pooling. The verdict here is
 about the graph's form alone. It does not say that the weights are sparse enough (two
 thirds of all 1x1 kernels' weights), nor that it would be faster: on x86 with AVX the
-sparse kernels are not used at all.
+sparse kernels are not used at all. The delegate turns to them only for files that hold their
+weights in the sparse encoding: `to_tflite(model, sparse=True)`.
 
 References:
     Elsen et al., "Fast Sparse ConvNets", CVPR 2020; the rules are those of TensorFlow
@@ -67,8 +68,8 @@ def sparse_eligibility(artifact: Artifact) -> SparseVerdict:
     padding: dict[int, tuple[int, ...]] = {}  # tensor number -> (top, bottom, left, right)
     in_stretch = False
     for op in artifact.graph.operators:
-        if op.name == "DEQUANTIZE" and op.inputs[0].constant is not None:
-            continue  # float16 weights
+        if op.outputs and artifact.graph.constant_behind(op.outputs[0]) is not None:
+            continue  # float16 or sparse weights, unpacked before the first run
         if not op.outputs:
             return SparseVerdict(False, None, f"operator {op.name} has no sparse kernel")
         if op.outputs[0].dtype != "float32":
