@@ -18,8 +18,9 @@ REPOSITORY = PACKAGE.parent
 
 # Left to right: a module imports from its own group and from groups to its left.
 GROUPS = (
-    ("architecture", "measurement", "schedules", "files", "table"),
+    ("architecture", "measurement", "schedules", "kmeans", "files", "table"),
     ("rewrite", "data", "legacy"),
+    ("calibration",),
     ("spaces", "pruning", "quantization", "clustering", "factorization", "distillation"),
     ("export",),
     ("bench",),

@@ -1,4 +1,4 @@
-"""Walking a functional Keras model as a flat list of calls, and copying a model.
+"""Walking a functional Keras model as a flat list of calls, rebuilding and copying it.
 
 Nested models are walked into, and a layer that is used twice is there twice, once a
 call: what costs time and memory is the call, not the layer.
@@ -7,6 +7,7 @@ call: what costs time and memory is the call, not the layer.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Any
 
 
@@ -47,12 +48,29 @@ class Call:
         operation: The Keras layer or operation.
         inputs: The values that it takes.
         outputs: The values that it gives.
+        node: Keras' own record of the call, with its other arguments.
     """
 
     name: str
     operation: Any
     inputs: tuple[Value, ...]
     outputs: tuple[Value, ...]
+    node: Any = dataclasses.field(default=None, repr=False)
+
+    @property
+    def kind(self) -> str:
+        """The class of the layer or operation."""
+        return type(self.operation).__name__
+
+    def arguments(self, tensors: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Returns the call's (args, kwargs) with other tensors for its inputs.
+
+        Args:
+            tensors: One for each of `inputs`, in their order.
+        """
+        own = {id(t): new for t, new in zip(self.node.input_tensors, tensors, strict=True)}
+        args, kwargs = self.node.arguments.fill_in(own)
+        return args, kwargs
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -119,6 +137,7 @@ def clone(model: Any) -> Any:
     if not isinstance(model, keras.Model) or not model.built:
         what = "not built" if isinstance(model, keras.Model) else type(model).__name__
         raise ValueError(f"model must be a built Keras 3 model, got {what}")
+    compiled, model.compiled = model.compiled, False  # Keras would copy losses by their config
     try:
         copy = keras.models.clone_model(model)
         if not copy.built:
@@ -129,7 +148,49 @@ def clone(model: Any) -> Any:
             f"model {model.name!r} can't be copied: its class and its layers need a get_config() "
             f"that makes them again ({' '.join(str(error).split())[:200]})"
         ) from error
+    finally:
+        model.compiled = compiled
     return copy
+
+
+def rebuild(
+    model: Any,
+    apply: Callable[[Call, list[Any]], Sequence[Any]],
+    *,
+    flow: Walk | None = None,
+    on_input: Callable[[Any], Any] | None = None,
+) -> Any:
+    """Returns a new functional model, made call by call; nested models become flat.
+
+    Args:
+        model: A built functional or Sequential model.
+        apply: Takes a call and the new tensors for its inputs, and returns the new tensors
+            for its outputs.
+        flow: The model's :func:`walk`, where `apply` knows its values.
+        on_input: Takes the new tensor of an input and returns what stands for it.
+
+    Raises:
+        ValueError: The model is not built from layers with known connections.
+    """
+    import keras
+
+    flow = flow or walk(model)
+    given = [
+        keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor.name)
+        for tensor in model.inputs
+    ]
+    entering = given if on_input is None else [on_input(tensor) for tensor in given]
+    known = dict(zip(flow.inputs, entering, strict=True))
+    for call in flow.calls:
+        results = apply(call, [known[value] for value in call.inputs])
+        known.update(zip(call.outputs, results, strict=True))
+    outputs = [known[value] for value in flow.outputs]
+    functional = _functional(model)
+    return keras.Model(
+        keras.tree.pack_sequence_as(functional.input, given),
+        keras.tree.pack_sequence_as(functional.output, outputs),
+        name=model.name,
+    )
 
 
 def gives_probabilities(model: Any) -> bool:
@@ -180,7 +241,7 @@ def _walk_into(
                 given = _walk_into(inner, taken, f"{name}/", calls)
             else:
                 given = tuple(_value(tensor) for tensor in node.outputs)
-                calls.append(Call(name, node.operation, taken, given))
+                calls.append(Call(name, node.operation, taken, given, node))
             known.update({id(t): value for t, value in zip(node.outputs, given, strict=True)})
     return tuple(known[id(tensor)] for tensor in functional.outputs)
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
 from collections.abc import Callable
 from typing import Any
 
@@ -45,11 +46,11 @@ class Schedule:
         if self.unit not in UNITS:
             raise ValueError(f"by must be one of {', '.join(UNITS)}, got {self.unit!r}")
         for name, value in (("begin", self.begin), ("end", self.end)):
-            if value is not None and (isinstance(value, bool) or value != int(value) or value < 0):
+            if value is not None and not _is_whole(value, 0):
                 raise ValueError(f"{name} must be a whole number from 0 on, got {value!r}")
         if self.end is not None and self.end < self.begin:
             raise ValueError(f"end must not be before begin {self.begin}, got {self.end}")
-        if isinstance(self.every, bool) or self.every != int(self.every) or self.every < 1:
+        if not _is_whole(self.every, 1):
             raise ValueError(f"frequency must be a whole number above 0, got {self.every!r}")
 
     def __call__(self, position: int) -> float:
@@ -77,6 +78,11 @@ class Schedule:
         if self.end is not None:
             return max(self(p) for p in {self.begin, (self.begin + self.end) // 2, self.end})
         return None if positions is None else max(map(self, range(positions)), default=0.0)
+
+
+def _is_whole(value: Any, least: int) -> bool:
+    whole = isinstance(value, numbers.Integral) or (isinstance(value, float) and value.is_integer())
+    return whole and not isinstance(value, bool) and value >= least
 
 
 def check_ratio(value: Any, where: str = "", name: str = "ratio") -> float:
@@ -167,6 +173,8 @@ def polynomial(
     first = check_ratio(initial, name="initial")
     if not power > 0 or math.isinf(power):
         raise ValueError(f"power must be above 0, got {power!r}")
+    if end is None:
+        raise ValueError("end must be a whole number from 0 on, got None")
 
     def ratio(position: int) -> float:
         share = 1.0 if position >= end else (position - begin) / (end - begin)
@@ -213,11 +221,12 @@ def _is_tfmot(schedule: Any) -> bool:
 
 def _from_tfmot(schedule: Any) -> Schedule:
     """A tfmot PruningSchedule: step -> (whether to prune, ratio), as tensors."""
-    end = schedule.end_step
+    begin, end = getattr(schedule, "begin_step", 0), getattr(schedule, "end_step", None)
+    every = getattr(schedule, "frequency", STEPS_BETWEEN_UPDATES)
+    if end is not None and end < 0:
+        end = begin  # ConstantSparsity(end_step=-1) prunes for ever, at one ratio
 
     def ratio(step: int) -> float:
         return float(schedule(step)[1])
 
-    # ConstantSparsity(end_step=-1) prunes for ever, at one ratio.
-    last = schedule.begin_step if end < 0 else end
-    return Schedule(ratio, "step", schedule.begin_step, last, schedule.frequency)
+    return Schedule(ratio, "step", begin, end, every)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -40,8 +41,7 @@ def prune(
     Example:
         >>> import keras, numpy as np, tfnas
         >>> model = keras.Sequential([keras.Input((10,)), keras.layers.Dense(1)])
-        >>> model.layers[0].kernel.assign(np.linspace(0.1, 1.0, 10)[:, None])
-        <Variable path=..., shape=(10, 1), dtype=float32, value=...>
+        >>> _ = model.layers[0].kernel.assign(np.linspace(0.1, 1.0, 10)[:, None])
         >>> pruned, report = tfnas.prune(model, threshold=0.5)
         >>> report.zeros, report.weights
         (4, 10)
@@ -89,16 +89,25 @@ def prune(
         masks = plan.masks_above(kept, weights, gradients, threshold)
     else:
         masks = plan.masks(kept, weights, gradients, sparsity or 0.0)
-    pruned = twins(copy, kept)
+    pruned = twins(copy, kernels, kept)
     attach(copy, pruned)
     assign_masks(pruned, masks)
     return copy, report_of(pruned, [*excluded, *unfit, *none])
 
 
-def twins(copy: Any, kernels: Sequence[Kernel]) -> list[Kernel]:
-    """Returns a copy's kernels for those of its original, in their order."""
-    by_name = {kernel.name: kernel for kernel in find_kernels(copy)[0]}
-    return [by_name[kernel.name] for kernel in kernels]
+def twins(copy: Any, kernels: Sequence[Kernel], wanted: Sequence[Kernel]) -> list[Kernel]:
+    """Returns a copy's kernels for some of its original's.
+
+    By their place, not by name: Keras may number the copy's layers otherwise.
+
+    Args:
+        copy: The copy.
+        kernels: All kernels of the original.
+        wanted: Some of them.
+    """
+    place = {id(kernel): i for i, kernel in enumerate(kernels)}
+    found = find_kernels(copy)[0]
+    return [dataclasses.replace(found[place[id(k)]], name=k.name, path=k.path) for k in wanted]
 
 
 def _check_amount(sparsity: float | None, threshold: float | None, scope: Scope) -> None:

@@ -202,13 +202,19 @@ class PruningCallback(keras.callbacks.Callback):
             return
         ratio = self.schedule(position)
         if ratio != self._ratio:
-            assign_masks(self._kernels, self._masks(ratio))
+            resumed = self._ratio is None and position > 0
+            assign_masks(self._kernels, self._masks(ratio, resumed))
         self._renewed, self._ratio = due, ratio
 
-    def _masks(self, ratio: float) -> list[np.ndarray]:
+    def _masks(self, ratio: float, resumed: bool) -> list[np.ndarray]:
+        """The masks of a ratio; where training goes on, the zeros that are there already."""
         if not ratio:
             return [np.ones(kernel.shape, bool) for kernel in self._kernels]
         gradients = None if self._gradients is None else self._gradients(self.data)
         weights = [kernel.numpy() for kernel in self._kernels]
         pace = ratio / self._peak if self._peak else 1.0
-        return self.plan.masks(self._kernels, weights, gradients, ratio, pace)
+        masks = self.plan.masks(self._kernels, weights, gradients, ratio, pace)
+        there = [values != 0 for values in weights]
+        if resumed and sum(map(np.sum, there)) == sum(map(np.sum, masks)):
+            return there
+        return masks

@@ -49,8 +49,7 @@ def keep_zeros(model: Any) -> int:
     Example:
         >>> import keras, numpy as np, tfnas
         >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
-        >>> model.layers[0].kernel.assign(np.eye(4, 3))
-        <Variable path=..., shape=(4, 3), dtype=float32, value=...>
+        >>> _ = model.layers[0].kernel.assign(np.eye(4, 3))
         >>> tfnas.keep_zeros(model)
         9
 
@@ -64,14 +63,14 @@ def keep_zeros(model: Any) -> int:
     Raises:
         ValueError: The model is not built, or no kernel holds a zero.
     """
-    kernels = find_kernels(model)[0]
-    masks = {kernel.name: kernel.numpy() != 0 for kernel in kernels}
-    sparse = [k for k in kernels if masks[k.name].any() and not masks[k.name].all()]
+    found = [(kernel, kernel.numpy() != 0) for kernel in find_kernels(model)[0]]
+    sparse = [(kernel, mask) for kernel, mask in found if mask.any() and not mask.all()]
     if not sparse:
         raise ValueError(f"model must hold zeros in its kernels, got none in {model.name!r}")
-    attach(model, sparse)
-    assign_masks(sparse, [masks[kernel.name] for kernel in sparse])
-    return sum(int(np.count_nonzero(~masks[kernel.name])) for kernel in sparse)
+    kernels, masks = zip(*sparse, strict=True)
+    attach(model, kernels)
+    assign_masks(kernels, masks)
+    return sum(int(np.count_nonzero(~mask)) for mask in masks)
 
 
 def attach(model: Any, kernels: Sequence[Kernel]) -> None:

@@ -228,10 +228,16 @@ def _layout(layer: Any, variable: Any) -> tuple[Any, Any, Any, int | None]:
 
 def _einsum_layout(equation: str, dimensions: int) -> tuple[Any, Any, Any, int | None]:
     terms, result = equation.replace(" ", "").split("->")
-    letters = terms.split(",")[1].replace(".", "")
-    contracted = tuple(i for i in range(dimensions) if letters[i] not in result)
-    rest = tuple(i for i in range(dimensions) if letters[i] in result)
-    return rest, (), contracted, 0
+    given, letters = (term.replace(".", "") for term in terms.split(","))
+    # The file lays contracted axes in the order of the input's.
+    contracted = [i for i in range(dimensions) if letters[i] not in result]
+    contracted.sort(key=lambda i: given.index(letters[i]))
+    rest = [i for i in range(dimensions) if letters[i] in result]
+    batch = [i for i in rest if letters[i] in given]
+    if not batch:
+        return tuple(rest), (), tuple(contracted), 0
+    # A kernel an entry of the input's axis: a matrix product with the outputs innermost.
+    return tuple(batch), tuple(contracted), tuple(i for i in rest if i not in batch), 2
 
 
 def _matched(kernels: Sequence[Kernel], wanted: Any, name: str) -> dict[int, str]:

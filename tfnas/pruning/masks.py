@@ -174,7 +174,10 @@ def granularity(value: str | tuple[int, int] | Granularity) -> Granularity:
 
 
 def lowest(scores: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Returns a mask of exactly `count` of the lowest scores, equal ones drawn at random.
+    """Returns a mask of exactly `count` of the lowest scores.
+
+    Equal ones go in a random order that depends on their number alone, not on which of them
+    are equal: weights that were pruned by it before are pruned by it again.
 
     Example:
         >>> lowest(np.array([3.0, 1.0, 2.0]), 2, np.random.default_rng(0))
@@ -183,7 +186,7 @@ def lowest(scores: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarr
     Args:
         scores: (n,).
         count: 0 to n.
-        rng: Draws among equal scores.
+        rng: Makes the order among equal scores.
     """
     if count <= 0:
         return np.zeros(scores.size, bool)
@@ -192,7 +195,7 @@ def lowest(scores: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarr
     level = np.flatnonzero(scores == edge)
     missing = count - int(chosen.sum())
     if missing < len(level):
-        level = rng.choice(level, missing, replace=False)
+        level = level[np.argsort(rng.permutation(scores.size)[level])[:missing]]
     chosen[level] = True
     return chosen
 

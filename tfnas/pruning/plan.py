@@ -68,6 +68,11 @@ class MaskPlan:
                 fits.append(kernel)
             else:
                 skipped.append(Skipped(kernel.name, type(kernel.layer).__name__, reason))
+        if not fits:
+            raise ValueError(
+                f"granularity {self.granularity.text!r} must fit a kernel, got none of "
+                f"{', '.join(kernel.name for kernel in kernels[:8])}"
+            )
         if isinstance(self.scope, Mapping):
             for pattern in self.scope:
                 if not any(match(kernel, pattern) for kernel in fits):
@@ -123,11 +128,11 @@ class MaskPlan:
         parts = self._scores(kernels, weights, gradients)
         units = self._units(kernels, parts)
         sizes = [kernel.size for kernel in kernels]
-        rng = np.random.default_rng(self.seed)
+        spare = self.granularity.highest_ratio == 1.0  # N:M empties no kernel anyway
         if self.scope == "global":
-            kept = keep_globally(units, sizes, ratio, rng)
+            kept = keep_globally(units, sizes, ratio, self.seed, spare)
         else:
-            kept = keep_by_ratio(units, sizes, ratios, rng)
+            kept = keep_by_ratio(units, sizes, ratios, self.seed, spare)
         return self._spread(kernels, parts, kept)
 
     def masks_above(
@@ -139,7 +144,11 @@ class MaskPlan:
     ) -> list[np.ndarray]:
         """Returns which weights stay when units with a score below `threshold` go."""
         parts = self._scores(kernels, weights, gradients)
-        kept = [units.scores >= threshold for units in self._units(kernels, parts)]
+        # In the weights' own precision: a threshold of 0.7 keeps a float32 weight of 0.7.
+        kept = [
+            units.scores.astype(values.dtype) >= values.dtype.type(threshold)
+            for units, values in zip(self._units(kernels, parts), weights, strict=True)
+        ]
         return self._spread(kernels, parts, kept)
 
     def _own(self, kernel: Kernel, ratio: float, pace: float) -> float:

@@ -72,24 +72,24 @@ class PruningReport:
                 kernel.name,
                 kernel.kind,
                 "x".join(map(str, kernel.shape)),
+                kernel.note,
                 f"{kernel.weights:,}",
                 f"{kernel.zeros:,}",
                 f"{kernel.sparsity:.4f}",
-                kernel.note,
             ]
             for kernel in self.kernels
         ]
-        left = [[s.name, s.kind, "", "", "", "", f"left: {s.reason}"] for s in self.skipped]
+        left = [[s.name, s.kind, "", f"left: {s.reason}", "", "", ""] for s in self.skipped]
         return [*pruned, *left]
 
-    HEADERS = ("layer", "kind", "kernel", "weights", "zeros", "sparsity", "note")
+    HEADERS = ("layer", "kind", "kernel", "note", "weights", "zeros", "sparsity")
 
     def __str__(self) -> str:
         total = (
             f"{self.zeros:,} of {self.weights:,} weights in {len(self.kernels)} kernels are zero: "
             f"sparsity {self.sparsity:.4f}"
         )
-        return table(self.HEADERS, self.rows(), right=3) + "\n" + total
+        return table(self.HEADERS, self.rows(), right=4) + "\n" + total
 
 
 def report_of(

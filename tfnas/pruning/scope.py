@@ -24,7 +24,11 @@ SCOPES = ("layer", "global", "erk")
 
 
 def keep_by_ratio(
-    units: Sequence[Units], sizes: Sequence[int], ratios: Sequence[float], rng: np.random.Generator
+    units: Sequence[Units],
+    sizes: Sequence[int],
+    ratios: Sequence[float],
+    seed: int,
+    spare: bool = True,
 ) -> list[np.ndarray]:
     """Returns for each kernel which units stay, each kernel at its own ratio.
 
@@ -32,25 +36,27 @@ def keep_by_ratio(
         units: The kernels' units.
         sizes: Weights a kernel.
         ratios: Share of each kernel's weights that goes.
-        rng: Draws among equal scores.
+        seed: Orders equal scores.
+        spare: Whether the best unit of a kernel always stays, so that none is emptied.
     """
-    return [
-        _spare_one(~prune_units(u.scores, u.sizes, ratio * size, rng), u)
-        if ratio
-        else np.ones(u.scores.size, bool)
-        for u, size, ratio in zip(units, sizes, ratios, strict=True)
-    ]
+    kept = []
+    for number, (u, size, ratio) in enumerate(zip(units, sizes, ratios, strict=True)):
+        rng = np.random.default_rng([seed, number])
+        keep = ~prune_units(u.scores, u.sizes, ratio * size, rng)
+        if spare and not keep.any():
+            keep[int(u.scores.argmax())] = True
+        kept.append(keep)
+    return kept
 
 
 def keep_globally(
-    units: Sequence[Units], sizes: Sequence[int], ratio: float, rng: np.random.Generator
+    units: Sequence[Units], sizes: Sequence[int], ratio: float, seed: int, spare: bool = True
 ) -> list[np.ndarray]:
     """Returns for each kernel which units stay, with one threshold over all kernels."""
-    spared = [_best_last(u.scores) for u in units]  # no kernel is emptied
-    scores = np.concatenate(spared)
-    pruned = prune_units(
-        scores, np.concatenate([u.sizes for u in units]), ratio * sum(sizes), rng
-    ) & np.isfinite(scores)
+    scores = np.concatenate([_best_last(u.scores) if spare else u.scores for u in units])
+    rng = np.random.default_rng(seed)
+    pruned = prune_units(scores, np.concatenate([u.sizes for u in units]), ratio * sum(sizes), rng)
+    pruned &= scores != np.inf  # no kernel is emptied
     return [~part for part in np.split(pruned, np.cumsum([u.scores.size for u in units])[:-1])]
 
 
@@ -82,13 +88,6 @@ def erdos_renyi_kernel(shapes: Sequence[tuple[int, ...]], ratio: float) -> list[
             break
         dense |= over & (raw == raw[over].max())
     return [0.0 if full else float(1 - eps * r) for full, r in zip(dense, raw, strict=True)]
-
-
-def _spare_one(keep: np.ndarray, units: Units) -> np.ndarray:
-    """A ratio below 1 empties no kernel: its best unit stays."""
-    if not keep.any():
-        keep[int(units.scores.argmax())] = True
-    return keep
 
 
 def _best_last(scores: np.ndarray) -> np.ndarray:

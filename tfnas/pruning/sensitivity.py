@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from tfnas.pruning.apply import twins
 from tfnas.pruning.criteria import WITH_DATA, Criterion, check_criterion
 from tfnas.pruning.gradients import LossGradients
 from tfnas.pruning.kernels import find_kernels, select
@@ -106,8 +107,11 @@ class Sensitivity:
 
         fields = parse_json_object(text, "sensitivity")
         check_keys(cls, fields)
-        lists = {k: tuple(v) for k, v in fields.items() if isinstance(v, list)}
-        lists["scores"] = tuple(tuple(row) for row in lists["scores"])
+        try:
+            lists = {k: tuple(v) for k, v in fields.items() if k != "baseline"}
+            lists["scores"] = tuple(tuple(row) for row in fields["scores"])
+        except TypeError as error:
+            raise ValueError(f"sparsities, names, weights and scores must be lists: {error}") from error
         return cls(**{**fields, **lists})
 
 
@@ -157,19 +161,20 @@ def sensitivity(
         ValueError: An argument is outside its rule, or `evaluate` returns no number.
     """
     check_criterion(criterion, data)
-    ratios = tuple(sorted(check_ratio(s, name="sparsities") for s in sparsities))
+    ratios = tuple(sorted({check_ratio(s, name="sparsities") for s in sparsities}))
     if not ratios or ratios[0] == 0.0:
         raise ValueError(f"sparsities must hold ratios in (0, 1), got {list(sparsities)}")
     plan = MaskPlan.of(criterion, granularity, "layer", seed)
-    kernels = plan.admit(select(find_kernels(model)[0], layers, exclude)[0])[0]
+    every = find_kernels(model)[0]
+    kernels = plan.admit(select(every, layers, exclude)[0])[0]
     plan.check_reachable(ratios)
     gradients = LossGradients(model, kernels, loss)(data) if criterion in WITH_DATA else None
     copy = clone(model)
-    by_name = {kernel.name: kernel for kernel in find_kernels(copy)[0]}
+    pruned = twins(copy, every, kernels)
     baseline = _quality(evaluate, copy)
     scores = []
     for index, kernel in enumerate(kernels):
-        twin, weights = by_name[kernel.name].variable, kernel.numpy()
+        twin, weights = pruned[index].variable, kernel.numpy()
         slope = None if gradients is None else [gradients[index]]
         row = []
         for ratio in ratios:
@@ -207,7 +212,7 @@ def spread(
     for _, _, kernel, width in sorted(segments):
         taken = min(width, missing / weights[kernel])
         ratios[kernel] += taken
-        missing -= taken * weights[kernel]
+        missing = max(0.0, missing - taken * weights[kernel])
     return ratios
 
 

@@ -50,7 +50,7 @@ def _markdown(result: PruneResult, split: DataSplit, config: PruneConfig) -> str
         markdown_table(_FILES, _file_rows(result)),
         "\n".join(f"- {line}" for line in [f"float32: {_verdict(result)}", *result.notes, _SPEED]),
         "## The kernels",
-        markdown_table(report.HEADERS, report.rows(), right=3),
+        markdown_table(report.HEADERS, report.rows(), right=4),
         f"{report.zeros:,} of {report.weights:,} weights are zero.",
     ]
     if result.sensitivity is not None:
