@@ -582,7 +582,7 @@ def test_the_report_prints_as_a_table():
         ["head", "Dense", "left:", "excluded", "by", "'head'"],
     ]
     assert total == "64 of 128 weights in 1 kernels are zero: sparsity 0.5000"
-    assert report.rows()[0] == ["hidden", "Dense", "16x8", "128", "64", "0.5000", ""]
+    assert report.rows()[0] == ["hidden", "Dense", "16x8", "", "128", "64", "0.5000"]
     assert (report.weights, report.zeros, report.sparsity) == (128, 64, 0.5)
 
 

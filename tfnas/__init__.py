@@ -9,16 +9,25 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tfnas import data
+    from tfnas import data, schedules
     from tfnas.architecture import Architecture, BlockSpec, mobilenet_v2
     from tfnas.bench.evaluate import evaluate
     from tfnas.bench.latency import benchmark
     from tfnas.bench.profile import profile
+    from tfnas.calibration import recalibrate_batchnorm
     from tfnas.export.artifact import Artifact
     from tfnas.export.sparse import sparse_eligibility
+    from tfnas.export.sparsity import file_sparsity
     from tfnas.export.tflite import ConversionError, to_tflite
     from tfnas.measurement import Measurement, hypervolume, pareto_front
     from tfnas.pipeline.search import search
+    from tfnas.pruning.apply import prune
+    from tfnas.pruning.callback import PruningCallback
+    from tfnas.pruning.constraint import keep_zeros
+    from tfnas.pruning.sensitivity import sensitivity
+    from tfnas.quantization.callbacks import QuantizationSchedule
+    from tfnas.quantization.loading import load_model
+    from tfnas.quantization.qat import calibrate, left_float, quantize_aware, strip
     from tfnas.quantization.spec import QuantSpec
     from tfnas.spaces.mobilenet_v2 import MobileNetV2Space, StageChoices
     from tfnas.tuners.evolution import EvolutionTuner
@@ -33,17 +42,30 @@ _HOME = {
     "EvolutionTuner": "tuners.evolution",
     "Measurement": "measurement",
     "MobileNetV2Space": "spaces.mobilenet_v2",
+    "PruningCallback": "pruning.callback",
     "QuantSpec": "quantization.spec",
+    "QuantizationSchedule": "quantization.callbacks",
     "StageChoices": "spaces.mobilenet_v2",
     "benchmark": "bench.latency",
+    "calibrate": "quantization.qat",
     "data": "data",
     "evaluate": "bench.evaluate",
+    "file_sparsity": "export.sparsity",
     "hypervolume": "measurement",
+    "keep_zeros": "pruning.constraint",
+    "left_float": "quantization.qat",
+    "load_model": "quantization.loading",
     "mobilenet_v2": "architecture",
     "pareto_front": "measurement",
     "profile": "bench.profile",
+    "prune": "pruning.apply",
+    "quantize_aware": "quantization.qat",
+    "recalibrate_batchnorm": "calibration",
+    "schedules": "schedules",
     "search": "pipeline.search",
+    "sensitivity": "pruning.sensitivity",
     "sparse_eligibility": "export.sparse",
+    "strip": "quantization.qat",
     "to_tflite": "export.tflite",
 }
 
@@ -55,17 +77,30 @@ __all__ = [
     "EvolutionTuner",
     "Measurement",
     "MobileNetV2Space",
+    "PruningCallback",
     "QuantSpec",
+    "QuantizationSchedule",
     "StageChoices",
     "benchmark",
+    "calibrate",
     "data",
     "evaluate",
+    "file_sparsity",
     "hypervolume",
+    "keep_zeros",
+    "left_float",
+    "load_model",
     "mobilenet_v2",
     "pareto_front",
     "profile",
+    "prune",
+    "quantize_aware",
+    "recalibrate_batchnorm",
+    "schedules",
     "search",
+    "sensitivity",
     "sparse_eligibility",
+    "strip",
     "to_tflite",
 ]
 
@@ -73,8 +108,9 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = importlib.import_module(f"{__name__}.{_HOME[name]}")
-    value = module if name == "data" else getattr(module, name)
+    home = _HOME[name]
+    module = importlib.import_module(f"{__name__}.{home}")
+    value = module if name == home else getattr(module, name)
     globals()[name] = value
     return value
 

@@ -42,9 +42,9 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
     """Runs the command."""
     from tfnas import data
     from tfnas.bench.evaluate import evaluate, score
-    from tfnas.cli.profile import load_model
     from tfnas.export.sparsity import file_sparsity
     from tfnas.export.tflite import to_tflite
+    from tfnas.quantization.loading import load_model
 
     source = pathlib.Path(positional[0])
     mode = values["mode"].value

@@ -59,8 +59,8 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
     """Runs the command."""
     from tfnas import data
     from tfnas.cli.console import progress_display
-    from tfnas.cli.profile import load_model
     from tfnas.pipeline.prune import PruneConfig, prune_to_files
+    from tfnas.quantization.loading import load_model
 
     names = {field.name for field in dataclasses.fields(PruneConfig)}
     settings = {name: values[name].value for name in sorted(names)}

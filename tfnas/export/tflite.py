@@ -20,6 +20,7 @@ from tfnas.data import spread
 from tfnas.export.artifact import Artifact
 from tfnas.export.flatbuffer import read_graphs
 from tfnas.export.sparsity import sparse_fault
+from tfnas.quantization.qat import fake_quants, left_float, strip
 from tfnas.quantization.spec import QuantSpec
 
 CALIBRATION_EXAMPLES = 500
@@ -83,18 +84,52 @@ def to_tflite(
             f"got True for {spec.mode!r}: the interpreter refuses or misreads such files"
         )
     _check_model(model)
-    columns = _calibration_columns(model, spec, calibration)
-    content = _convert(model, spec, columns)
+    trained = bool(fake_quants(model))
+    if trained and spec.activations == "float32":
+        model, trained = strip(model), False
+    _check_trained(model, spec, trained, sparse)
+    columns = [] if trained else _calibration_columns(model, spec, calibration)
+    content = _convert(model, spec, columns, trained=trained)
     origin = {
         "model": model.name,
         "mode": spec.mode,
         "inputs": [tensor.name for tensor in model.inputs],
         "calibration_examples": len(columns[0]) if columns else 0,
+        "quantization_aware": trained,
         **_versions(),
     }
     artifact = Artifact(content, spec.mode, origin)
-    _verify(artifact, spec)
+    _verify(artifact, spec, floats=trained and bool(left_float(model)))
     return _sparse(model, spec, columns, artifact) if sparse else artifact
+
+
+def _check_trained(model: Any, spec: QuantSpec, trained: bool, sparse: bool) -> None:
+    """What quantisation-aware models alone can do, and what they can't."""
+    if not trained:
+        if spec.weights == "int4":
+            raise ValueError(
+                f"mode {spec.mode!r} must be trained for, got a float model {model.name!r}: see "
+                "tfnas.quantize_aware"
+            )
+        return
+    if sparse:
+        raise ValueError("sparse must be False for a quantisation-aware model, got True")
+    layers = fake_quants(model)
+    wrong = next((layer for layer in layers if layer.bits != spec.activation_bits), None)
+    if wrong is not None:
+        raise ValueError(
+            f"mode must have activations of {wrong.bits} bits as model {model.name!r} was trained "
+            f"for, got {spec.mode!r}"
+        )
+    unseen = [layer.name for layer in layers if not layer.observed]
+    if unseen:
+        raise ValueError(
+            f"model must have seen data before it is exported, got no range for {unseen[0]!r} and "
+            f"{len(unseen) - 1} more: train it, or tfnas.quantize_aware(model, data=...)"
+        )
+    idle = [layer.name for layer in layers if not layer.active]
+    if idle:
+        raise ValueError(f"model must round its activations, got {idle[0]!r} inactive")
 
 
 def _sparse(model: Any, spec: QuantSpec, columns: list[np.ndarray], dense: Artifact) -> Artifact:
@@ -167,7 +202,13 @@ def _calibration_columns(model: Any, spec: QuantSpec, calibration: Any) -> list[
     return [column.astype(dtype) for column, dtype in zip(columns, dtypes, strict=True)]
 
 
-def _convert(model: Any, spec: QuantSpec, columns: list[np.ndarray], sparse: bool = False) -> bytes:
+def _convert(
+    model: Any,
+    spec: QuantSpec,
+    columns: list[np.ndarray],
+    sparse: bool = False,
+    trained: bool = False,
+) -> bytes:
     import tensorflow as tf
 
     converter = tf.lite.TFLiteConverter.from_keras_model(model)
@@ -177,7 +218,11 @@ def _convert(model: Any, spec: QuantSpec, columns: list[np.ndarray], sparse: boo
         converter.optimizations = [*converter.optimizations, tf.lite.Optimize.EXPERIMENTAL_SPARSITY]
     if spec.mode == "float16":
         converter.target_spec.supported_types = [tf.float16]
-    if spec.needs_calibration:
+    if trained:  # its ranges are in the graph; asking for integer operators would want data
+        converter.inference_input_type = converter.inference_output_type = tf.as_dtype(
+            spec.activations
+        )
+    elif spec.needs_calibration:
         int16 = tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
         int8 = tf.lite.OpsSet.TFLITE_BUILTINS_INT8
         converter.target_spec.supported_ops = [int16 if spec.activations == "int16" else int8]
@@ -240,9 +285,9 @@ def _innermost_layer(place: str, model: Any) -> str | None:
     return next((name for name in tries if name in names), None)
 
 
-def _verify(artifact: Artifact, spec: QuantSpec) -> None:
+def _verify(artifact: Artifact, spec: QuantSpec, floats: bool = False) -> None:
     """Raises ConversionError where the file is not what was asked for."""
-    if spec.needs_calibration:
+    if spec.needs_calibration and not floats:
         wrong = [
             f"{tensor.dtype} {tensor.name!r} of layer {op.layer!r} ({op.name})"
             for op in (op for graph in read_graphs(artifact.content) for op in graph.operators)

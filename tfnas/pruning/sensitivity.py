@@ -111,7 +111,9 @@ class Sensitivity:
             lists = {k: tuple(v) for k, v in fields.items() if k != "baseline"}
             lists["scores"] = tuple(tuple(row) for row in fields["scores"])
         except TypeError as error:
-            raise ValueError(f"sparsities, names, weights and scores must be lists: {error}") from error
+            raise ValueError(
+                f"sparsities, names, weights and scores must be lists: {error}"
+            ) from error
         return cls(**{**fields, **lists})
 
 

@@ -10,11 +10,18 @@ specification too.
 | dynamic | int8    | float32     | no               |
 | int8    | int8    | int8        | yes              |
 | int16x8 | int8    | int16       | yes              |
+| int8x4  | int4    | int8        | from training    |
+
+A model of :func:`tfnas.quantize_aware` knows its ranges and needs no calibration data;
+"int8x4" is for such models alone.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 _MODES = {
     "float32": ("float32", "float32"),
@@ -24,34 +31,59 @@ _MODES = {
     "int16x8": ("int8", "int16"),
 }
 MODES = tuple(_MODES)
+_TRAINED = {"int8x4": ("int4", "int8")}
+_BITS = {"int4": 4, "int8": 8, "int16": 16}
+RANGES = ("moving_average", "percentile", "learned")
+FLOAT = "float32"
 
 
 @dataclasses.dataclass(frozen=True)
 class QuantSpec:
-    """Number formats of weights and activations.
+    """Number formats of weights and activations, and how training finds their ranges.
 
     Example:
         >>> QuantSpec.of("int8").needs_calibration
         True
+        >>> QuantSpec(layers={"block_*": "int4"}).weight_bits("block_1", "Conv2D")
+        4
 
     Args:
-        weights: "float32", "float16" or "int8".
+        weights: "float32", "float16", "int8", or "int4" (with "int8" activations).
         activations: "float32", "int16" or "int8"; also the format of the file's inputs
             and outputs.
+        layers: Other formats of the weights of some layers, for quantisation-aware
+            training: a dictionary name, pattern or layer's class -> "int8", "int4" or
+            "float32" (the layer stays float). The first that matches counts.
+        ranges: How training finds the ranges of activations: "moving_average",
+            "percentile" or "learned".
+        momentum: Of the moving average, in [0, 1).
+        percentile: In (50, 100); for "percentile".
 
     Raises:
-        ValueError: No mode has this pair of formats.
+        ValueError: An argument is outside its rule, or no mode has this pair of formats.
     """
 
     weights: str = "int8"
     activations: str = "int8"
+    layers: Any = ()
+    ranges: str = "moving_average"
+    momentum: float = 0.99
+    percentile: float = 99.99
 
     def __post_init__(self) -> None:
-        if (self.weights, self.activations) not in _MODES.values():
-            pairs = ", ".join(f"{w}/{a}" for w, a in _MODES.values())
+        known = {**_MODES, **_TRAINED}
+        if (self.weights, self.activations) not in known.values():
+            pairs = ", ".join(f"{w}/{a}" for w, a in known.values())
             raise ValueError(
                 f"weights/activations must be one of {pairs}, got {self.weights}/{self.activations}"
             )
+        object.__setattr__(self, "layers", _pairs(self.layers))
+        if self.ranges not in RANGES:
+            raise ValueError(f"ranges must be one of {', '.join(RANGES)}, got {self.ranges!r}")
+        if not 0.0 <= self.momentum < 1.0:
+            raise ValueError(f"momentum must be in [0, 1), got {self.momentum!r}")
+        if not 50.0 < self.percentile < 100.0:
+            raise ValueError(f"percentile must be in (50, 100), got {self.percentile!r}")
 
     @classmethod
     def of(cls, mode: str | QuantSpec) -> QuantSpec:
@@ -62,17 +94,62 @@ class QuantSpec:
         """
         if isinstance(mode, QuantSpec):
             return mode
-        if not isinstance(mode, str) or mode not in _MODES:
-            raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
-        return cls(*_MODES[mode])
+        known = {**_MODES, **_TRAINED}
+        if not isinstance(mode, str) or mode not in known:
+            raise ValueError(f"mode must be one of {', '.join(known)}, got {mode!r}")
+        return cls(*known[mode])
 
     @property
     def mode(self) -> str:
         """The mode's name."""
         formats = self.weights, self.activations
-        return next(mode for mode, pair in _MODES.items() if pair == formats)
+        return next(mode for mode, pair in {**_MODES, **_TRAINED}.items() if pair == formats)
 
     @property
     def needs_calibration(self) -> bool:
         """Whether the ranges of activations must be known before conversion."""
         return self.activations != "float32"
+
+    @property
+    def activation_bits(self) -> int:
+        """Bits of an activation, 32 where it is a float."""
+        return _BITS.get(self.activations, 32)
+
+    def weight_bits(self, name: str, kind: str) -> int | None:
+        """Returns the bits of a layer's weights, None where it stays float.
+
+        Args:
+            name: The layer's name or path.
+            kind: Its class.
+        """
+        found = next((f for pattern, f in self.layers if _matches(pattern, name, kind)), None)
+        return _BITS.get(found or self.weights)
+
+    def check_patterns(self, layers: Iterable[tuple[str, str]]) -> None:
+        """Raises ValueError where an entry of `layers` matches none of (name, kind)."""
+        known = list(layers)
+        for pattern, _ in self.layers:
+            if not any(_matches(pattern, name, kind) for name, kind in known):
+                raise ValueError(
+                    f"layers must name layers with a kernel, got {pattern!r}, which matches none "
+                    f"of {', '.join(name for name, _ in known[:8])}"
+                )
+
+
+def _pairs(layers: Any) -> tuple[tuple[str, str], ...]:
+    items = layers.items() if isinstance(layers, Mapping) else layers
+    pairs = tuple(
+        (pattern.__name__ if isinstance(pattern, type) else str(pattern), str(value))
+        for pattern, value in items
+    )
+    for pattern, value in pairs:
+        if value not in ("int4", "int8", FLOAT):
+            raise ValueError(
+                f"layers must map to int8, int4 or float32, got {pattern!r}: {value!r}"
+            )
+    return pairs
+
+
+def _matches(pattern: str, name: str, kind: str) -> bool:
+    parts = (name, *name.split("/"))
+    return pattern == kind or any(fnmatch.fnmatchcase(part, pattern) for part in parts)

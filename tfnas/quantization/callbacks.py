@@ -1,0 +1,73 @@
+"""When a quantisation-aware model begins to round, and when its ranges stand still."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from tfnas.quantization.fake_quant import FakeQuant, QuantizedKernel
+
+
+class QuantizationSchedule(keras.callbacks.Callback):
+    """Trains as a float at first, then rounds; later holds the ranges of activations.
+
+    Ranges are observed from the beginning, so that rounding starts with good ones. Holding
+    them for the last epochs lets the weights settle on one grid (Krishnamoorthi 2018,
+    section 3.2).
+
+    Example:
+        >>> import keras, numpy as np, tfnas
+        >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+        >>> model = tfnas.quantize_aware(model)
+        >>> model.compile("adam", "mse")
+        >>> schedule = tfnas.QuantizationSchedule(start_epoch=1, freeze_epoch=2)
+        >>> data = np.zeros((64, 8)), np.zeros((64, 4))
+        >>> history = model.fit(*data, epochs=3, verbose=0, callbacks=[schedule])
+
+    Args:
+        start_epoch: First epoch that rounds.
+        freeze_epoch: First epoch in which ranges stand still; None: never.
+
+    Raises:
+        ValueError: An epoch is below 0, or ranges would stand still before rounding starts.
+
+    References:
+        Krishnamoorthi, "Quantizing deep convolutional networks for efficient inference",
+        arXiv 1806.08342, 2018.
+    """
+
+    def __init__(self, start_epoch: int = 0, freeze_epoch: int | None = None) -> None:
+        super().__init__()
+        for name, value in (("start_epoch", start_epoch), ("freeze_epoch", freeze_epoch)):
+            if value is not None and (not isinstance(value, int) or value < 0):
+                raise ValueError(f"{name} must be a whole number from 0 on, got {value!r}")
+        if freeze_epoch is not None and freeze_epoch < start_epoch:
+            raise ValueError(
+                f"freeze_epoch must not be before start_epoch {start_epoch}, got {freeze_epoch}"
+            )
+        self.start_epoch, self.freeze_epoch = start_epoch, freeze_epoch
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Checks that there is something to schedule."""
+        if not self._layers(FakeQuant):
+            raise ValueError(f"model must be quantisation-aware, got {self.model.name!r}")
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Sets what this epoch does; the graph is traced anew where that is new."""
+        active = epoch >= self.start_epoch
+        frozen = self.freeze_epoch is not None and epoch >= self.freeze_epoch
+        changed = False
+        for layer in self._layers(FakeQuant | QuantizedKernel):
+            changed |= layer.active != active
+            layer.active = active
+            if isinstance(layer, FakeQuant):
+                changed |= layer.frozen != frozen
+                layer.frozen = frozen
+        if changed:
+            self.model.make_train_function(force=True)
+            self.model.make_test_function(force=True)
+            self.model.predict_function = None
+
+    def _layers(self, kinds: Any) -> list[Any]:
+        return [layer for layer in self.model._flatten_layers() if isinstance(layer, kinds)]
