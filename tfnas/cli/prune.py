@@ -41,7 +41,7 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
     flags.DEFINE_string(
         "granularity", "element", "element, blocks such as 1x4, N:M such as 2:4, filter", **common
     )
-    scopes = ["layer", "global", "erk", "sensitivity"]
+    scopes = ["layer", "global", "erk", "sensitivity", "output"]
     flags.DEFINE_enum("scope", "layer", scopes, "how the ratio is spread over layers", **common)
     flags.DEFINE_list(
         "exclude", [], "layers left alone: names, patterns, first, last, depthwise", **common

@@ -13,7 +13,7 @@ from tfnas.export.tflite import ConversionError, to_tflite
 from tfnas.pipeline.compare import FileRow, compare_files
 from tfnas.pipeline.finetune import check_fits, classification_loss, finetune, training_steps
 from tfnas.pipeline.progress import Progress
-from tfnas.pruning.apply import prune
+from tfnas.pruning.apply import BY_OUTPUT, OBS, prune
 from tfnas.pruning.callback import PruningCallback
 from tfnas.pruning.record import PruningReport
 from tfnas.pruning.sensitivity import Sensitivity, sensitivity
@@ -36,8 +36,8 @@ class PruneConfig:
         epochs: Epochs of training while the ratio grows; 0: prune without training.
         criterion: See :func:`tfnas.prune`.
         granularity: See :func:`tfnas.prune`.
-        scope: "layer", "global", "erk", or "sensitivity": ratios spread by what each layer
-            alone was measured to cost on the validation part.
+        scope: "layer", "global", "erk", "output" (with "obs"), or "sensitivity": ratios spread
+            by what each layer alone was measured to cost on the validation part.
         exclude: Layers left alone; see :func:`tfnas.prune`.
         reconstruct: Without training, whether the kept weights make up for the others.
         batch_size: Examples a training step.
@@ -133,11 +133,15 @@ def prune_to_files(
 
 def _check_arguments(model: Any, split: DataSplit, config: PruneConfig) -> None:
     """One pruning of a copy, thrown away: every bad argument shows before long work."""
-    scope = "layer" if config.scope == BY_SENSITIVITY else config.scope
+    scope = "layer" if config.scope in (BY_SENSITIVITY, BY_OUTPUT) else config.scope
+    if config.criterion == OBS and (config.epochs or config.scope == BY_SENSITIVITY):
+        raise ValueError("criterion 'obs' goes without epochs and with another scope")
+    if config.scope == BY_OUTPUT and config.criterion != OBS:
+        raise ValueError(f"scope 'output' goes with criterion 'obs', got {config.criterion!r}")
     prune(
         model,
         config.sparsity,
-        criterion=config.criterion,
+        criterion="magnitude" if config.criterion == OBS else config.criterion,
         granularity=config.granularity,
         scope=scope,
         exclude=config.exclude,
@@ -179,6 +183,7 @@ def _at_once(
         granularity=config.granularity,
         scope=scope,
         exclude=config.exclude,
+        reconstruct=config.reconstruct,
         seed=config.seed,
         **_scoring(model, split, config),
     )

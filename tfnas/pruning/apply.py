@@ -15,8 +15,11 @@ from tfnas.pruning.gradients import LossGradients
 from tfnas.pruning.kernels import Kernel, find_kernels, select
 from tfnas.pruning.plan import MaskPlan, Scope
 from tfnas.pruning.record import PruningReport, report_of
+from tfnas.pruning.repair import by_output_error, repair
 from tfnas.rewrite import clone
 from tfnas.schedules import check_ratio
+
+OBS, BY_OUTPUT = "obs", "output"
 
 
 def prune(
@@ -30,6 +33,7 @@ def prune(
     scope: Scope = "layer",
     layers: Any = None,
     exclude: Any = (),
+    reconstruct: bool = False,
     loss: Any = None,
     seed: int = 0,
 ) -> tuple[Any, PruningReport]:
@@ -51,48 +55,70 @@ def prune(
         sparsity: Share of weights that becomes zero, in [0, 1). Not with `threshold`.
         threshold: Scores below it become zero: of magnitudes, in the weights' own unit.
         criterion: What is pruned first: "magnitude", "gradient", "taylor", "random", or a
-            function of a kernel's weights. See :mod:`tfnas.pruning.criteria`.
+            function of a kernel's weights (see :mod:`tfnas.pruning.criteria`); or "obs",
+            what the layer's output misses least once the kept weights make up for it.
         data: Inputs and targets for "gradient" and "taylor": a tuple (x, y), a
-            `tf.data.Dataset` or a `keras.utils.PyDataset`.
+            `tf.data.Dataset` or a `keras.utils.PyDataset`. For "obs" and `reconstruct` a
+            few hundred inputs; targets are ignored.
         granularity: "element", blocks such as "1x4", N:M such as "2:4", or "filter". See
             :mod:`tfnas.pruning.masks`.
         scope: "layer", "global", "erk", or a dictionary name or pattern -> ratio; layers
-            that it does not name get `sparsity`. See :mod:`tfnas.pruning.scope`.
+            that it does not name get `sparsity`. See :mod:`tfnas.pruning.scope`. With "obs"
+            also "output": by what each layer's error does to the model's outputs, measured on
+            the data (:mod:`tfnas.pruning.allocate`).
         layers: What to prune; None: every layer with a kernel. Names, paths or patterns,
             layers, or classes of layers.
         exclude: What to leave alone, in the same terms; also "first", "last", "depthwise".
+        reconstruct: Whether the kept weights are fitted anew, layer by layer and in closed
+            form, to what the original gives on the data; BatchNormalization follows. "obs"
+            does it always.
         loss: The loss behind "gradient" and "taylor"; None: the one the model is compiled
             with.
         seed: Seed of draws among equal scores and of "random".
 
     Returns:
-        The copy and the report.
+        The copy and the report; after a reconstruction it tells each layer's relative
+        output error before and after.
 
     Raises:
         ValueError: An argument is outside its rule, or the model can't be copied.
 
     References:
-        Han et al. 2015 for magnitude, Molchanov et al. 2019 for "taylor".
+        Han et al. 2015 for magnitude, Molchanov et al. 2019 for "taylor", Hassibi and Stork
+        1992 and Frantar and Alistarh 2022 for "obs" and the reconstruction.
     """
-    check_criterion(criterion, data)
+    check_criterion(criterion, data, more=(OBS,))
     _check_amount(sparsity, threshold, scope)
-    plan = MaskPlan.of(criterion, granularity, scope, seed)
+    if reconstruct and data is None:
+        raise ValueError("data must be given to reconstruct, got None")
+    obs = criterion == OBS
+    by_output = _check_obs(threshold, granularity, scope) if obs else False
+    plan = MaskPlan.of(
+        "magnitude" if obs else criterion, granularity, "layer" if by_output else scope, seed
+    )
     kernels, none = find_kernels(model)
     kept, excluded = select(kernels, layers, exclude)
     kept, unfit = plan.admit(kept)
     if sparsity is not None:
         plan.check_reachable(plan.ratios(kept, sparsity))
     copy = clone(model)
+    pruned = twins(copy, kernels, kept)
+    skipped = [*excluded, *unfit, *none]
+    if by_output:
+        ratios = by_output_error(model, kept, data, sparsity or 0.0)
+        plan = dataclasses.replace(plan, scope=ratios)
     gradients = LossGradients(model, kept, loss)(data) if criterion in WITH_DATA else None
     weights = [kernel.numpy() for kernel in kept]
     if threshold is not None:
         masks = plan.masks_above(kept, weights, gradients, threshold)
     else:
         masks = plan.masks(kept, weights, gradients, sparsity or 0.0)
-    pruned = twins(copy, kernels, kept)
     attach(copy, pruned)
     assign_masks(pruned, masks)
-    return copy, report_of(pruned, [*excluded, *unfit, *none])
+    if not (obs or reconstruct):
+        return copy, report_of(pruned, skipped)
+    notes = repair(copy, model, pruned, masks, data, choose=obs)
+    return copy, report_of(pruned, skipped, notes)
 
 
 def twins(copy: Any, kernels: Sequence[Kernel], wanted: Sequence[Kernel]) -> list[Kernel]:
@@ -108,6 +134,20 @@ def twins(copy: Any, kernels: Sequence[Kernel], wanted: Sequence[Kernel]) -> lis
     place = {id(kernel): i for i, kernel in enumerate(kernels)}
     found = find_kernels(copy)[0]
     return [dataclasses.replace(found[place[id(k)]], name=k.name, path=k.path) for k in wanted]
+
+
+def _check_obs(threshold: float | None, unit: Any, scope: Scope) -> bool:
+    """Whether the ratios are to be found by the outputs; raises where "obs" can't be had."""
+    if threshold is not None:
+        raise ValueError(f"threshold must be None for criterion 'obs', got {threshold!r}")
+    if unit != "element":
+        raise ValueError(f"granularity must be 'element' for criterion 'obs', got {unit!r}")
+    if scope == "global":
+        raise ValueError(
+            "scope must not be 'global' for criterion 'obs', whose scores of two layers do not "
+            "compare: take 'output'"
+        )
+    return isinstance(scope, str) and scope == BY_OUTPUT
 
 
 def _check_amount(sparsity: float | None, threshold: float | None, scope: Scope) -> None:

@@ -1,0 +1,389 @@
+"""What flows through a model: layer inputs on unlabelled data, and statistics made of them.
+
+Techniques that repair a compressed layer need that layer's inputs on real examples, in the
+network as it is once the layers before it have been repaired. :func:`visit` leads a model's
+data from layer to layer: it stops before each layer asked for, hands over its inputs, and
+goes on with whatever the caller has made of the layer by then. So one walk through a model
+repairs it front to back, each layer seeing the repaired ones before it.
+
+:func:`recalibrate_batchnorm` is such a walk. Compressing a layer moves the mean and variance
+of its outputs away from those that the next BatchNormalization remembers; often most of the
+accuracy lost comes back by measuring them anew.
+
+A functional or Sequential model is walked operation by operation, and all batches advance
+together, so that a walk costs about one forward pass and holds the tensors that are still
+needed. A subclassed model, or such a layer inside, is called anew for each of its layers, up
+to that layer. Everything runs eagerly and in inference mode; the model is never compiled,
+its weights and flags are not touched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from tfnas.data import _leaves, _sliced, arrays
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Visit:
+    """A layer about to be called, with what it will be given.
+
+    Args:
+        layer: The layer.
+        inputs: Its first argument, a tensor a batch; of a layer that is used several times
+            as many a batch as there are uses.
+        successor: The layer of those asked for that takes this one's output as its input,
+            as a BatchNormalization takes a convolution's; None where there is none.
+    """
+
+    layer: Any
+    inputs: tuple[Any, ...]
+    successor: Any
+
+
+class _Reached(BaseException):
+    """Ends a forward pass. No Exception, so that Keras does not dress it up."""
+
+
+def recalibrate_batchnorm(model: Any, data: Any, batch_size: int = 64) -> Any:
+    """Measures the moving mean and variance of all BatchNormalization layers anew.
+
+    They become those of all examples together, not a moving average, and each layer is
+    measured with those before it recalibrated already. Nothing else changes: no weight, no
+    flag, and Dropout stays off.
+
+    Example:
+        >>> import keras
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.BatchNormalization()])
+        >>> x = np.random.default_rng(0).normal(3.0, 1.0, (500, 4)).astype("float32")
+        >>> model = recalibrate_batchnorm(model, x)
+        >>> bool(np.allclose(model.layers[0].moving_mean, x.mean(axis=0), atol=1e-5))
+        True
+
+    Args:
+        model: A built Keras 3 model with BatchNormalization layers, also inside nested and
+            subclassed models.
+        data: Inputs, labels are ignored: arrays, a `tf.data.Dataset` or a
+            `keras.utils.PyDataset`. A few hundred typical examples, prepared as for training.
+        batch_size: Examples a forward pass.
+
+    Returns:
+        The same model, changed in place.
+
+    Raises:
+        ValueError: The model has no BatchNormalization that is used, the data holds no
+            example, does not fit the model, or leads to values that are not finite; the
+            model is then as it was.
+
+    References:
+        Wu and Johnson, "Rethinking 'Batch' in BatchNorm", arXiv 2105.07576, 2021.
+    """
+    import keras
+
+    found = layers_of(model, keras.layers.BatchNormalization)
+    if not found:
+        raise ValueError(f"model must hold a BatchNormalization layer, got none in {model.name!r}")
+    before = [(v, np.array(v)) for bn in found for v in (bn.moving_mean, bn.moving_variance)]
+    measured = 0
+    try:
+        for visit_ in visit(model, input_batches(data, batch_size), found):
+            set_statistics(visit_.layer, *channel_statistics(visit_.layer, visit_.inputs))
+            measured += 1
+    except BaseException:
+        for variable, value in before:
+            variable.assign(value)
+        raise
+    if not measured:
+        raise ValueError(f"model must use a BatchNormalization layer, got none in {model.name!r}")
+    return model
+
+
+def channel_statistics(layer: Any, inputs: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns mean and variance of each channel of a BatchNormalization's inputs, float64.
+
+    Args:
+        layer: The layer; its axis is the channels'.
+        inputs: Tensors of any number of examples.
+
+    Raises:
+        ValueError: They are not finite.
+    """
+    count, mean, square = 0, np.zeros(1), np.zeros(1)
+    for tensor in inputs:
+        array = np.moveaxis(_array(tensor), layer.axis, -1)
+        array = array.reshape(-1, array.shape[-1]).astype(np.float32, copy=False)
+        here = array.mean(axis=0, dtype=np.float64)
+        apart = ((array - here.astype(np.float32)) ** 2).sum(axis=0, dtype=np.float64)
+        moved, total = here - mean, count + len(array)
+        square = square + apart + moved**2 * (count * len(array) / total)  # Chan's update
+        mean = mean + moved * (len(array) / total)
+        count = total
+    if not (np.isfinite(mean).all() and np.isfinite(square).all()):
+        raise ValueError(f"data must lead to finite values, got others before layer {layer.name!r}")
+    return mean, square / count
+
+
+def set_statistics(layer: Any, mean: np.ndarray, variance: np.ndarray) -> None:
+    """Gives a BatchNormalization the mean and variance that it normalises by."""
+    layer.moving_mean.assign(mean.astype(np.float32))
+    layer.moving_variance.assign(variance.astype(np.float32))
+
+
+def layers_of(model: Any, kinds: Any) -> list[Any]:
+    """Returns the layers of a kind, each once, also those inside models and other layers."""
+    return [layer for layer in model._flatten_layers() if isinstance(layer, kinds)]
+
+
+def input_batches(data: Any, batch_size: int = 64, limit: int | None = None) -> list[Any]:
+    """Returns a model's inputs as a list of batches, without targets.
+
+    Args:
+        data: As for :func:`tfnas.data.batches`.
+        batch_size: Examples a batch.
+        limit: Number of examples after which reading stops. None: all.
+
+    Raises:
+        ValueError: The batch size is below 1, or the data holds no example or has no end.
+    """
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"batch_size must be a whole number of at least 1, got {batch_size!r}")
+    inputs, _ = arrays(data, limit)
+    length = len(_leaves(inputs)[0])
+    return [_sliced(inputs, slice(i, i + batch_size)) for i in range(0, length, batch_size)]
+
+
+def visit(model: Any, batches: Sequence[Any], layers: Sequence[Any]) -> Iterator[Visit]:
+    """Stops before each of some layers, in the order of execution.
+
+    The caller may change the layer that it is given before it asks for the next.
+
+    Args:
+        model: A built Keras 3 model of any kind.
+        batches: Its inputs, batch by batch.
+        layers: Where to stop. Those that are not used are left out.
+
+    Yields:
+        Each layer with its inputs.
+
+    Raises:
+        ValueError: A batch does not fit the model.
+    """
+    if not batches:
+        raise ValueError("data must hold at least one example, got none")
+    uses = _trial(model, batches[0], layers)
+    walk = _Walk(model, batches)
+    for layer, (count, successor) in uses.items():
+        yield Visit(layer, tuple(walk.inputs_of(layer, count)), successor)
+
+
+def output_sensitivity(model: Any, batches: Sequence[Any], layers: Sequence[Any]) -> Any:
+    """Returns how much the model's outputs mind an error in each channel of some layers.
+
+    The mean square gradient of a random projection of the outputs, whose expectation is the
+    squared Jacobian summed over outputs (Hutchinson's estimator). All outputs count alike: a
+    likelihood's gradient would count classes by how often the few examples hold them. No
+    labels are needed, and no weight changes.
+
+    Args:
+        model: A built Keras 3 model, on the TensorFlow backend.
+        batches: Its inputs, batch by batch; a few dozen examples will do.
+        layers: Layers whose outputs' last axis are channels.
+
+    Returns:
+        layer -> (channels,), for the layers that are used.
+
+    References:
+        Hutchinson, "A stochastic estimator of the trace of the influence matrix", 1990.
+    """
+    import tensorflow as tf
+
+    rng = np.random.default_rng(0)
+    found: dict[Any, list[np.ndarray]] = {}
+    for batch in batches:
+        seen: dict[Any, list[Any]] = {layer: [] for layer in layers}
+        ignored = {layer: lambda inputs: None for layer in layers}
+        with (
+            tf.GradientTape(persistent=True) as tape,
+            _watched(ignored, {layer: outputs.append for layer, outputs in seen.items()}),
+        ):
+            tape.watch([v.value for v in model.variables if v.trainable])
+            given = [t for t in _flat(model(batch, training=False)) if t.dtype.is_floating]
+            drawn = [rng.standard_normal(t.shape).astype(np.float32) for t in given]
+            pairs = zip(given, drawn, strict=True)
+            goal = tf.add_n([tf.reduce_sum(tf.cast(t, tf.float32) * v) for t, v in pairs])
+        outputs = [t for layer in layers for t in seen[layer]]
+        owners = [layer for layer in layers for _ in seen[layer]]
+        for layer, slope in zip(owners, tape.gradient(goal, outputs), strict=True):
+            if slope is not None:
+                squares = _array(slope).astype(np.float64).reshape(-1, slope.shape[-1]) ** 2
+                found.setdefault(layer, []).append(squares.sum(axis=0))
+    return {layer: np.mean(parts, axis=0) for layer, parts in found.items()}
+
+
+class _Walk:
+    """All batches on their way through a model.
+
+    Args:
+        model: The model.
+        batches: Its inputs, batch by batch.
+    """
+
+    def __init__(self, model: Any, batches: Sequence[Any]) -> None:
+        self._model, self._batches = model, batches
+        self._nodes = _nodes(model)
+        self._left: dict[int, int] = {}
+        self._values: list[dict[int, Any]] = []
+        if self._nodes:
+            graph = _graph(model)
+            for batch in batches:
+                flat = graph._standardize_inputs(batch)
+                self._values.append({id(t): v for t, v in zip(graph.inputs, flat, strict=True)})
+            for node in self._nodes:
+                for tensor in node.input_tensors:
+                    self._left[id(tensor)] = self._left.get(id(tensor), 0) + 1
+
+    def inputs_of(self, layer: Any, uses: int) -> Iterator[Any]:
+        """Yields what the layer is given, batch by batch."""
+        inside = [n for n in self._nodes if any(layer is part for part in _parts(n.operation))]
+        if len(inside) != 1:  # no node, as in a subclassed model, or a layer used in several
+            for batch in self._batches:
+                yield from _record(self._model, (batch,), {"training": False}, layer, uses)
+            return
+        while self._nodes[0] is not inside[0]:
+            self._step()
+        node = self._nodes[0]
+        for values in self._values:
+            args, kwargs = node.arguments.fill_in(values)
+            yield from _record(node.operation, args, kwargs, layer, uses)
+
+    def _step(self) -> None:
+        node = self._nodes.pop(0)
+        for tensor in node.input_tensors:
+            self._left[id(tensor)] -= 1
+        spent = {id(t) for t in node.input_tensors if not self._left[id(t)]}
+        for values in self._values:
+            args, kwargs = node.arguments.fill_in(values)
+            given = _flat(node.operation(*args, **kwargs))
+            values.update({id(t): v for t, v in zip(node.outputs, given, strict=True)})
+            for key in spent:
+                del values[key]
+
+
+def _record(call: Any, args: Any, kwargs: Any, layer: Any, uses: int) -> list[Any]:
+    """What a layer is given while `call` runs; the run ends as soon as that is known."""
+    seen: list[Any] = []
+
+    def before(inputs: Any) -> None:
+        seen.append(inputs)
+        if len(seen) == uses:
+            raise _Reached
+
+    with _watched({layer: before}), contextlib.suppress(_Reached):
+        call(*args, **kwargs)
+    return seen
+
+
+def _trial(model: Any, batch: Any, layers: Sequence[Any]) -> dict[Any, tuple[int, Any]]:
+    """layer -> (number of uses, successor), in the order of execution, by one example."""
+    order: dict[Any, int] = {}
+    given: dict[Any, int] = {}
+    followed: dict[Any, Any] = {}
+    held: list[Any] = []  # keeps tensors alive, so that no id is given twice
+
+    def before(layer: Any) -> Callable[[Any], None]:
+        def note(inputs: Any) -> None:
+            order[layer] = order.get(layer, 0) + 1
+            held.append(inputs)
+            for previous, output in given.items():
+                if output == id(inputs):
+                    followed[previous] = layer
+
+        return note
+
+    def after(layer: Any) -> Callable[[Any], None]:
+        def note(outputs: Any) -> None:
+            held.append(outputs)
+            given[layer] = id(outputs)
+
+        return note
+
+    watch = {layer: before(layer) for layer in layers}
+    with _watched(watch, {layer: after(layer) for layer in layers}):
+        try:
+            model(_sliced(batch, slice(0, 1)), training=False)
+        except (ValueError, TypeError) as error:
+            shapes = ", ".join(str(np.shape(leaf)) for leaf in _leaves(batch))
+            raise ValueError(
+                f"data must fit the inputs of {model.name!r}, got a batch of {shapes}: {error}"
+            ) from error
+    return {layer: (count, followed.get(layer)) for layer, count in order.items()}
+
+
+@contextlib.contextmanager
+def _watched(
+    before: dict[Any, Callable[[Any], None]],
+    after: dict[Any, Callable[[Any], None]] | None = None,
+) -> Iterator[None]:
+    """Tells of each layer's inputs and outputs, by a `call` of the instance's own."""
+
+    def watching(layer: Any, call: Any) -> Callable[..., Any]:
+        def watched_call(*args: Any, **kwargs: Any) -> Any:
+            before[layer](args[0] if args else next(iter(kwargs.values())))
+            outputs = call(*args, **kwargs)
+            if after:
+                after[layer](outputs)
+            return outputs
+
+        return watched_call
+
+    own = {layer: layer.__dict__.get("call") for layer in before}
+    for layer in before:
+        object.__setattr__(layer, "call", watching(layer, layer.call))
+    try:
+        yield
+    finally:
+        for layer, call in own.items():
+            object.__delattr__(layer, "call")
+            if call is not None:
+                object.__setattr__(layer, "call", call)
+
+
+def _graph(model: Any) -> Any:
+    """The functional graph of a model; None where it has none."""
+    return getattr(model, "_functional", None) or (
+        model if hasattr(model, "_standardize_inputs") else None
+    )
+
+
+def _nodes(model: Any) -> list[Any]:
+    import keras
+
+    graph = _graph(model)
+    own = (keras.Sequential.call, type(graph).call if graph is not None else None)
+    if graph is None or type(model).call not in own:  # a subclass with a call of its own
+        return []
+    by_depth = graph._nodes_by_depth
+    nodes = [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]]
+    return [node for node in nodes if not node.is_input]
+
+
+def _parts(operation: Any) -> list[Any]:
+    flatten = getattr(operation, "_flatten_layers", None)
+    return list(flatten()) if flatten else [operation]
+
+
+def _flat(outputs: Any) -> list[Any]:
+    import keras
+
+    return list(keras.tree.flatten(outputs))
+
+
+def _array(tensor: Any) -> np.ndarray:
+    import keras
+
+    return np.asarray(keras.ops.convert_to_numpy(tensor))

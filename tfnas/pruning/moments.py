@@ -1,0 +1,236 @@
+"""Second moments of a layer's inputs, as the matrix product that the layer is.
+
+A kernel becomes rows, one an output: (outputs, inputs) for Dense and convolutions, where
+an input is one element of a patch; (channels x multiplier, positions) for a depthwise
+convolution, each row with a Hessian of its own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Moments:
+    """Moments of inputs x' of the pruned layer and x of the original one.
+
+    Args:
+        hessian: mean x' x'^T, (inputs, inputs) or (rows, inputs, inputs).
+        mixed: mean x' x^T, of the same shape.
+        target: mean x x^T, of the same shape.
+        mean: mean x', (inputs,) or (rows, inputs).
+        original_mean: mean x, of the same shape.
+        central: Whether the moments are about the means.
+        count: Number of examples times positions that were read.
+    """
+
+    hessian: np.ndarray
+    mixed: np.ndarray
+    target: np.ndarray
+    mean: np.ndarray
+    original_mean: np.ndarray
+    central: bool
+    count: int
+
+    def cross(self, weights: np.ndarray) -> np.ndarray:
+        """Returns mean x' y of each row, y the original's output; (rows, inputs)."""
+        if self.mixed.ndim == 2:
+            return weights @ self.mixed.T
+        return np.einsum("rij,rj->ri", self.mixed, weights)
+
+    def mean_output(self, weights: np.ndarray, original: bool = False) -> np.ndarray:
+        """Returns the mean output of each row without bias."""
+        mean = self.original_mean if original else self.mean
+        return weights @ mean if mean.ndim == 1 else (weights * mean).sum(axis=1)
+
+    def error(self, solved: np.ndarray, weights: np.ndarray, scale: np.ndarray) -> float:
+        """Returns the error of the output relative to the original output's square."""
+        power = scale @ quadratic(weights, self.target)
+        squared = quadratic(solved, self.hessian) - 2 * (solved * self.cross(weights)).sum(axis=1)
+        wrong = scale @ (squared + quadratic(weights, self.target))
+        return max(float(wrong), 0.0) / float(power) if power > 0 else 0.0
+
+    def shrinkage(self, least: float) -> float:
+        """Returns how far to draw to the diagonal: further where examples are few.
+
+        inputs / (inputs + count) would be the share of noise in each moment if inputs were
+        white and the examples independent.
+        """
+        inputs = self.hessian.shape[-1]
+        return max(least, min(1.0, 0.6 * inputs / (inputs + self.count)))
+
+
+def measure(
+    kernel: Any, inputs: Sequence[Any], originals: Sequence[Any], rows: int, central: bool
+) -> Moments:
+    """Returns the moments over all batches.
+
+    Args:
+        kernel: A kernel whose :func:`hindrance` is None.
+        inputs: Its layer's inputs, batch by batch.
+        originals: Those of the original's layer, for the same examples.
+        rows: About how many patches to read in all.
+        central: Whether to subtract the means.
+    """
+    per_example = max(1, rows // max(1, sum(len(x) for x in inputs)))
+    equal = all(a is b for a, b in zip(inputs, originals, strict=True))
+    sums = None
+    for here, there in zip(inputs, originals, strict=True):
+        a = patches(kernel.layer, here, per_example)
+        b = a if equal else patches(kernel.layer, there, per_example)
+        sums = sums or _Sums(a, b)
+        sums.add(a, b)
+    if sums is None:
+        raise ValueError(f"inputs of {kernel.name!r} must hold a batch, got none")
+    return sums.moments(central, getattr(kernel.layer, "depth_multiplier", 0))
+
+
+def patches(layer: Any, inputs: Any, per_example: int) -> np.ndarray:
+    """Returns what a layer multiplies its kernel with: (groups, n, inputs), float32.
+
+    groups is 1, or for a depthwise convolution the number of channels.
+
+    Args:
+        layer: A Dense or convolution layer.
+        inputs: A batch of its inputs.
+        per_example: How many positions of an example to take at most, always the same ones.
+    """
+    import keras
+
+    array = np.asarray(keras.ops.convert_to_numpy(inputs)).astype(np.float32, copy=False)
+    if isinstance(layer, keras.layers.Dense):
+        flat = array.reshape(len(array), -1, array.shape[-1])
+        return flat[:, sampled(flat.shape[1], per_example)].reshape(1, -1, flat.shape[-1])
+    if isinstance(layer, keras.layers.Conv1D):
+        array = array[:, :, None]
+    size, strides, dilation = (
+        (*given, 1)[:2] for given in (layer.kernel_size, layer.strides, layer.dilation_rate)
+    )
+    windows = _windows(array, size, strides, dilation, layer.padding == "same")
+    high, wide = windows.shape[1:3]
+    index = sampled(high * wide, per_example)
+    taken = windows[:, index // wide, index % wide]  # (examples, index, channels, *size)
+    channels = taken.shape[2]
+    if isinstance(layer, keras.layers.DepthwiseConv2D):
+        taken = taken.transpose(2, 0, 1, 3, 4)
+        return np.ascontiguousarray(taken).reshape(channels, -1, math.prod(size))
+    taken = taken.transpose(0, 1, 3, 4, 2)
+    return np.ascontiguousarray(taken).reshape(1, -1, math.prod(size) * channels)
+
+
+def _windows(
+    array: np.ndarray,
+    size: Sequence[int],
+    strides: Sequence[int],
+    dilation: Sequence[int],
+    same: bool,
+) -> np.ndarray:
+    """A view of all windows, (examples, high, wide, channels, *size)."""
+    spans = [(k - 1) * d + 1 for k, d in zip(size, dilation, strict=True)]
+    if same:
+        pads = [(0, 0)]
+        for length, span, stride in zip(array.shape[1:3], spans, strides, strict=True):
+            total = max((math.ceil(length / stride) - 1) * stride + span - length, 0)
+            pads.append((total // 2, total - total // 2))
+        array = np.pad(array, [*pads, (0, 0)])
+    windows = np.lib.stride_tricks.sliding_window_view(array, spans, axis=(1, 2))
+    return windows[:, :: strides[0], :: strides[1], :, :: dilation[0], :: dilation[1]]
+
+
+def sampled(count: int, wanted: int) -> np.ndarray:
+    """Returns `wanted` of the numbers below `count`, at random but always the same."""
+    if wanted >= count:
+        return np.arange(count)
+    return np.sort(np.random.default_rng(0).permutation(count)[:wanted])
+
+
+def hindrance(kernel: Any) -> str | None:
+    """Returns why a kernel's layer is no matrix product known here, None where it is."""
+    from keras import layers
+
+    layer = kernel.layer
+    kind = type(layer)
+    if kind not in (layers.Dense, layers.Conv1D, layers.Conv2D, layers.DepthwiseConv2D):
+        return f"layers of type {kind.__name__} can't be fitted yet"
+    if kind is not layers.Dense:
+        if getattr(layer, "groups", 1) != 1:
+            return f"convolutions of {layer.groups} groups can't be fitted yet"
+        if layer.data_format != "channels_last":
+            return f"its data format is {layer.data_format}"
+        if layer.padding not in ("same", "valid"):
+            return f"its padding is {layer.padding!r}"
+    return None
+
+
+def to_rows(layer: Any, array: Any) -> np.ndarray:
+    """Returns an array of the shape of a layer's kernel as (rows, inputs), float64."""
+    array = np.asarray(array, np.float64)
+    return array.reshape(-1, _rows(layer, array.shape)).T
+
+
+def to_kernel(layer: Any, rows: np.ndarray) -> np.ndarray:
+    """Returns (rows, inputs) in the shape of a layer's kernel, float32."""
+    return rows.T.reshape(tuple(layer.kernel.shape)).astype(np.float32)
+
+
+def quadratic(weights: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Returns w M w^T of each row; M is shared, or (rows, inputs, inputs)."""
+    if matrix.ndim == 2:
+        return ((weights @ matrix) * weights).sum(axis=1)
+    return np.einsum("ri,rij,rj->r", weights, matrix, weights)
+
+
+def _rows(layer: Any, shape: Sequence[int]) -> int:
+    import keras
+
+    depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
+    return shape[-1] * shape[-2] if depthwise else shape[-1]
+
+
+class _Sums:
+    """Moments summed batch by batch, about the first batch's means for exactness.
+
+    Args:
+        here: The first batch's patches, (groups, n, inputs).
+        there: The original's.
+    """
+
+    def __init__(self, here: np.ndarray, there: np.ndarray) -> None:
+        self._shifts = here.mean(axis=1, keepdims=True), there.mean(axis=1, keepdims=True)
+        self.count = 0
+        groups, _, inputs = here.shape
+        self._squares = np.zeros((3, groups, inputs, inputs))
+        self._means = np.zeros((2, groups, inputs))
+
+    def add(self, here: np.ndarray, there: np.ndarray) -> None:
+        """Adds a batch."""
+        a = here - self._shifts[0]
+        turned = a.transpose(0, 2, 1)
+        square = turned @ a
+        if here is there:
+            b = a
+            self._squares += square
+        else:
+            b = there - self._shifts[1]
+            self._squares += np.stack([square, turned @ b, b.transpose(0, 2, 1) @ b])
+        self._means += np.stack([x.sum(axis=1, dtype=np.float64) for x in (a, b)])
+        self.count += a.shape[1]
+
+    def moments(self, central: bool, repeats: int) -> Moments:
+        """Returns the moments; those of each group `repeats` times, or without group."""
+        means = self._means / self.count
+        squares = self._squares / self.count
+        for index, (one, other) in enumerate(((0, 0), (0, 1), (1, 1))):
+            squares[index] -= means[one][:, :, None] * means[other][:, None, :]
+        means += np.stack([shift[:, 0] for shift in self._shifts])
+        if not central:
+            for index, (one, other) in enumerate(((0, 0), (0, 1), (1, 1))):
+                squares[index] += means[one][:, :, None] * means[other][:, None, :]
+        single = repeats == 0
+        parts = [x[0] if single else np.repeat(x, repeats, axis=0) for x in (*squares, *means)]
+        return Moments(parts[0], parts[1], parts[2], parts[3], parts[4], central, self.count)

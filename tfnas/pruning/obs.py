@@ -1,0 +1,283 @@
+"""Optimal brain surgeon on one layer: which weights go, and how the others make up for it.
+
+A layer that computes `y = W x` (one row of W an output) and is pruned to W' errs by
+
+    E(W') = sum over rows r of  a_r * mean over examples |w'_r x - y_r|^2
+          = sum over r of  a_r * (w'_r H w'_r^T - 2 w'_r c_r + mean y_r^2)
+
+with the second moments of its inputs `H = mean x x^T` and `c_r = mean x y_r`. Rows share H
+and do not interact, so that for a given set S of kept weights the optimum is the normal
+equations' solution (:func:`refit`)
+
+    w'_S = H_SS^{-1} c_S .
+
+From there, removing one more weight j and correcting the others optimally costs
+
+    a_r * w'_j^2 / [H_SS^{-1}]_jj                                                    (1)
+
+(Hassibi and Stork, equation 5). :func:`obs_prune` removes the cheapest weights of all rows
+in a few rounds, and solves exactly for the kept ones after each, so that costs are those of
+the layer as it then is. Each round costs one Cholesky inverse a row; the first is shared.
+
+The target y need not be W x: with x from a network whose earlier layers are pruned already
+and y from the original one, the layer also repairs what they broke. `cross` carries that.
+
+Where there are few examples H is uncertain, and the optimum chases noise. :func:`shrink`
+draws H towards its diagonal and the solution towards the weights that were there.
+
+References:
+    Hassibi and Stork, "Second Order Derivatives for Network Pruning: Optimal Brain
+    Surgeon", NIPS 1992. Frantar and Alistarh, "Optimal Brain Compression", NeurIPS 2022.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from scipy.linalg import lapack, solve_triangular  # type: ignore[import-untyped]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Pruned:
+    """A pruned layer.
+
+    Args:
+        weights: (rows, inputs), zero where `keep` is False.
+        keep: (rows, inputs), which weights stayed.
+        zeros: After each round, the number of weights removed; ascending.
+        losses: What equation (1)'s costs came to after each round: the rise of E over that
+            of the best weights without zeros, summed over rows with their weights.
+    """
+
+    weights: np.ndarray
+    keep: np.ndarray
+    zeros: tuple[int, ...]
+    losses: tuple[float, ...]
+
+
+def shrink(
+    weights: np.ndarray, hessian: np.ndarray, cross: np.ndarray | None, amount: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns moments drawn towards their diagonal: the guard against few examples.
+
+    `H' = (1 - amount) H + amount diag(H)` and, as if the added inputs had been mapped by
+    the given weights, `c' = (1 - amount) c + amount diag(H) w`. An amount of 1 returns the
+    weights themselves as the optimum, and magnitude scaled by the inputs as the criterion.
+
+    Args:
+        weights: (rows, inputs), the layer's.
+        hessian: (inputs, inputs), or (rows, inputs, inputs) where each row has its own.
+        cross: (rows, inputs), mean of input times target. None: `weights @ hessian`.
+        amount: In [0, 1].
+
+    Returns:
+        The Hessian and the cross moments.
+
+    References:
+        Ledoit and Wolf, "A well-conditioned estimator for large-dimensional covariance
+        matrices", 2004.
+    """
+    if not 0 <= amount <= 1:
+        raise ValueError(f"amount must be in [0, 1], got {amount!r}")
+    if cross is None:
+        cross = _times(weights, hessian)
+    diagonal = np.diagonal(hessian, axis1=-2, axis2=-1)
+    floor = 1e-6 * max(float(diagonal.mean()), 1e-30)
+    added = amount * diagonal + np.maximum(floor - diagonal, 0)  # constant inputs: keep w
+    index = np.arange(hessian.shape[-1])
+    shrunk = (1 - amount) * hessian
+    shrunk[..., index, index] += added
+    return shrunk, (1 - amount) * cross + added * weights
+
+
+def refit(
+    weights: np.ndarray, keep: np.ndarray, hessian: np.ndarray, cross: np.ndarray | None = None
+) -> np.ndarray:
+    """Returns the weights of least error among those that are zero outside `keep`.
+
+    Example:
+        >>> h = np.array([[1.0, 0.5], [0.5, 1.0]])
+        >>> refit(np.array([[1.0, 1.0]]), np.array([[True, False]]), h)
+        array([[1.5, 0. ]])
+
+    Args:
+        weights: (rows, inputs), before pruning; they set the target where `cross` is None.
+        keep: (rows, inputs), which may be other than zero.
+        hessian: (inputs, inputs), or (rows, inputs, inputs) where each row has its own.
+        cross: (rows, inputs), mean of input times target.
+
+    Raises:
+        ValueError: Shapes do not fit, or the kept inputs' moments are singular.
+    """
+    cross = _checked(weights, hessian, cross)
+    if keep.shape != weights.shape:
+        raise ValueError(f"keep must have the shape {weights.shape}, got {keep.shape}")
+    solved = np.zeros_like(cross)
+    for row, kept in enumerate(np.asarray(keep, bool)):
+        index = np.flatnonzero(kept)
+        if index.size:
+            factor = _factor(_moments(hessian, row)[np.ix_(index, index)])
+            solved[row, index] = lapack.dpotrs(factor, cross[row, index], lower=1)[0]
+    return solved
+
+
+def obs_prune(
+    weights: np.ndarray,
+    hessian: np.ndarray,
+    zeros: int,
+    cross: np.ndarray | None = None,
+    row_weights: np.ndarray | None = None,
+    rounds: int = 4,
+) -> Pruned:
+    """Removes the weights that the layer's output misses least, and refits the others.
+
+    Example:
+        >>> pruned = obs_prune(np.array([[2.0, 1.0], [0.1, 3.0]]), np.eye(2), zeros=2)
+        >>> pruned.weights
+        array([[2., 0.],
+               [0., 3.]])
+
+    Args:
+        weights: (rows, inputs), before pruning.
+        hessian: (inputs, inputs), or (rows, inputs, inputs) where each row has its own.
+        zeros: How many weights to remove, counted over all rows.
+        cross: (rows, inputs), mean of input times target. None: `weights @ hessian`.
+        row_weights: (rows,), what a squared error of each row costs. None: 1.
+        rounds: Rounds of removing and refitting; the number of kept weights falls by the
+            same factor in each.
+
+    Raises:
+        ValueError: Shapes do not fit, `zeros` or `rounds` is out of range, or the inputs'
+            moments are singular.
+    """
+    cross = _checked(weights, hessian, cross)
+    if not 0 <= zeros <= weights.size:
+        raise ValueError(f"zeros must be in [0, {weights.size}], got {zeros!r}")
+    if rounds < 1:
+        raise ValueError(f"rounds must be at least 1, got {rounds!r}")
+    scale = np.ones(len(weights)) if row_weights is None else np.asarray(row_weights, float)
+    if scale.shape != (len(weights),):
+        raise ValueError(f"row_weights must have the shape {(len(weights),)}, got {scale.shape}")
+    start = Start(hessian, cross)
+    keep, current, spread = np.ones(weights.shape, bool), start.weights, start.spread
+    best = float(scale @ (current * cross).sum(axis=1))
+    counts, losses = [], []
+    for count in removals(weights.size, zeros, rounds):
+        cost = np.where(keep, scale[:, None] * current**2 / spread, -1.0)  # equation (1)
+        keep = cheapest(cost, count)
+        current, spread = start.without(keep)
+        counts.append(count)
+        losses.append(best - float(scale @ (current * cross).sum(axis=1)))
+    return Pruned(current, keep, tuple(counts), tuple(losses))
+
+
+def cheapest(cost: np.ndarray, count: int) -> np.ndarray:
+    """Returns False for the `count` entries of least cost, True for the others."""
+    keep = np.ones(cost.shape, bool)
+    if count:
+        keep.flat[np.argpartition(cost, count - 1, axis=None)[:count]] = False
+    return keep
+
+
+def removals(size: int, zeros: int, rounds: int) -> list[int]:
+    """Returns how many weights are gone after each round, ascending and ending at `zeros`.
+
+    Example:
+        >>> removals(100, 75, 2)
+        [50, 75]
+    """
+    kept = max(size - zeros, 1) / size
+    counts = {round(size * (1 - kept ** (step / rounds))) for step in range(1, rounds)}
+    return sorted(count for count in counts | {zeros} if 0 < count <= zeros)
+
+
+class Start:
+    """The optimum without zeros, and the way from there to the one with given zeros.
+
+    Args:
+        hessian: (inputs, inputs), or (rows, inputs, inputs).
+        cross: (rows, inputs).
+    """
+
+    def __init__(self, hessian: np.ndarray, cross: np.ndarray) -> None:
+        self._hessian, self._cross = hessian, cross
+        shared = hessian.ndim == 2
+        self._inverse = _inverse(hessian) if shared else np.stack([_inverse(h) for h in hessian])
+        self.weights = cross @ self._inverse if shared else _times(cross, self._inverse)
+        diagonal = np.diagonal(self._inverse, axis1=-2, axis2=-1)
+        self.spread = np.broadcast_to(diagonal, cross.shape)
+
+    def without(self, keep: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the optimum within `keep`, and diag(H_SS^-1) of each row (1 elsewhere)."""
+        weights, spread = np.zeros_like(self._cross), np.ones_like(self._cross)
+        for row, kept in enumerate(keep):
+            index, gone = np.flatnonzero(kept), np.flatnonzero(~kept)
+            if not index.size:
+                continue
+            few = gone.size <= index.size
+            solve = self._by_removed if few else self._by_kept
+            weights[row, index], spread[row, index] = solve(row, index, gone)
+        return weights, spread
+
+    def _by_kept(
+        self, row: int, index: np.ndarray, gone: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        inverse = _inverse(_moments(self._hessian, row)[np.ix_(index, index)])
+        return inverse @ self._cross[row, index], np.diagonal(inverse)
+
+    def _by_removed(
+        self, row: int, index: np.ndarray, gone: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """By the complement of the removed ones in G = H^-1, cheaper while they are few.
+
+        H_SS^-1 = G_SS - G_SR G_RR^-1 G_RS and w_S = w - G_SR G_RR^-1 w_R.
+        """
+        inverse, start = _moments(self._inverse, row), self.weights[row]
+        if not gone.size:
+            return start, np.diagonal(inverse)
+        factor = _factor(inverse[np.ix_(gone, gone)])
+        right = np.column_stack([inverse[np.ix_(gone, index)], start[gone]])
+        half = solve_triangular(factor, right, lower=True, check_finite=False)
+        spread = np.diagonal(inverse)[index] - (half[:, :-1] ** 2).sum(axis=0)
+        return start[index] - half[:, :-1].T @ half[:, -1], spread
+
+
+def _moments(hessian: np.ndarray, row: int) -> np.ndarray:
+    return hessian if hessian.ndim == 2 else hessian[row]
+
+
+def _factor(matrix: np.ndarray) -> np.ndarray:
+    factor, info = lapack.dpotrf(matrix, lower=1)
+    if info or not np.isfinite(factor[-1, -1]):
+        raise ValueError(
+            f"hessian must be positive definite, got a singular one of {matrix.shape}: "
+            f"shrink it first"
+        )
+    return factor
+
+
+def _inverse(matrix: np.ndarray) -> np.ndarray:
+    lower = lapack.dpotri(_factor(matrix), lower=1)[0]
+    return np.tril(lower) + np.tril(lower, -1).T
+
+
+def _times(weights: np.ndarray, hessian: np.ndarray) -> np.ndarray:
+    if hessian.ndim == 2:
+        return weights @ hessian
+    return np.einsum("ri,rij->rj", weights, hessian)
+
+
+def _checked(weights: np.ndarray, hessian: np.ndarray, cross: np.ndarray | None) -> np.ndarray:
+    """Checks the shapes and returns the cross moments."""
+    rows, inputs = weights.shape
+    if hessian.shape not in ((inputs, inputs), (rows, inputs, inputs)):
+        raise ValueError(
+            f"hessian must have the shape {(inputs, inputs)} or {(rows, inputs, inputs)}, "
+            f"got {hessian.shape}"
+        )
+    if cross is None:
+        return _times(np.asarray(weights, np.float64), hessian)
+    if cross.shape != weights.shape:
+        raise ValueError(f"cross must have the shape {weights.shape}, got {cross.shape}")
+    return np.asarray(cross, np.float64)

@@ -1,0 +1,218 @@
+"""Repairing a pruned model without labels: each layer is fitted to what the original gave.
+
+The model is walked front to back (:func:`tfnas.calibration.visit`), the original beside it.
+At each kernel the inputs in the model as repaired so far, x', and in the original, x, give
+the second moments of a least-squares problem
+
+    min over W'  of  mean |W' x' - W x|^2 ,   W' zero where pruned,
+
+solved in closed form by :mod:`tfnas.pruning.obs`, which also chooses the zeros if asked to.
+Moments are central where a bias or a BatchNormalization follows, which then takes up the
+difference of the means. At each BatchNormalization mean and variance move as those of its
+inputs did between the two models: the difference of two measurements on the same examples is
+less noisy than a new measurement.
+
+A convolution is a matrix product over patches; patches are sampled at the same random
+positions in both models. What is no such product (transposed convolutions, recurrent cells,
+EinsumDense, embeddings) is left as it was, and the reason told.
+
+References:
+    Frantar and Alistarh, "Optimal Brain Compression", NeurIPS 2022 (layer-wise problem,
+    inputs of the compressed model, corrected statistics).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tfnas.calibration import (
+    Visit,
+    channel_statistics,
+    input_batches,
+    layers_of,
+    set_statistics,
+    visit,
+)
+from tfnas.pruning.moments import Moments, hindrance, measure, to_kernel, to_rows
+from tfnas.pruning.obs import obs_prune, refit, shrink
+
+
+def reconstruct(
+    model: Any,
+    original: Any,
+    kernels: Sequence[Any],
+    data: Any,
+    *,
+    zeros: Mapping[str, int] | None = None,
+    keep: Mapping[str, np.ndarray] | None = None,
+    shrinkage: float = 0.1,
+    rounds: int = 4,
+    rows: int = 60_000,
+    batch_size: int = 32,
+    sensitivity: Mapping[Any, np.ndarray] | None = None,
+    follow: float = 1.0,
+) -> dict[str, tuple[float, float] | str]:
+    """Fits the kernels of a pruned model to the outputs of the original's layers.
+
+    Args:
+        model: A copy of `original`, changed in place.
+        original: The model before pruning, of the same structure.
+        kernels: Records of :func:`tfnas.pruning.kernels.find_kernels` of `model`; of these
+            those named in `zeros` or `keep` are fitted.
+        data: Unlabelled inputs, as for :func:`tfnas.data.batches`; a few hundred examples.
+        zeros: Kernel's name -> number of weights to remove, chosen here by what the output
+            loses (0 only fits the kernel to the changed inputs).
+        keep: Kernel's name -> boolean array of the kernel's shape, False where it is zero.
+        shrinkage: How far the moments are drawn to their diagonal, in [0, 1]; layers that
+            see few examples for their inputs, as a Dense one does, are drawn further.
+        rounds: Rounds of removing and fitting, for `zeros`.
+        rows: About how many patches are read of each layer.
+        batch_size: Examples a forward pass.
+        sensitivity: Layer of `original` -> what a squared error of each output counts, of
+            :func:`tfnas.calibration.output_sensitivity`. None: what the BatchNormalization
+            behind the layer makes of it.
+        follow: In [0, 1]: 1 aims at the original's outputs on the original's inputs, 0 at
+            what the original weights make of the inputs as they are now.
+
+    Returns:
+        Kernel's name -> error of the layer's output relative to the original output's
+        variance, (with the given weights masked, fitted); or why it was left as it was.
+
+    Raises:
+        ValueError: A name is not among the kernels, a kernel is in both `zeros` and `keep`,
+            or the data does not fit.
+    """
+    import keras
+
+    zeros, keep = dict(zeros or {}), dict(keep or {})
+    _check_names(kernels, zeros, keep)
+    wanted = [k for k in kernels if k.name in zeros or k.name in keep]
+    told: dict[str, tuple[float, float] | str] = {}
+    for kernel in wanted:
+        reason = hindrance(kernel)
+        told[kernel.name] = reason or "its layer is not used"
+    fitted = {id(k.layer): k for k in wanted if not hindrance(k)}
+    partners = {id(a): b for a, b in _pairs(model, original)}
+    norms = layers_of(model, keras.layers.BatchNormalization)
+    places = [*(k.layer for k in fitted.values()), *norms]
+    batches = input_batches(data, batch_size)
+    before = visit(original, batches, [partners[id(layer)] for layer in places])
+    for here, there in zip(visit(model, batches, places), before, strict=True):
+        kernel = fitted.get(id(here.layer))
+        if kernel is None:
+            _move_statistics(here, there)
+            continue
+        moments = measure(kernel, here.inputs, there.inputs, rows, takes_mean(here))
+        amount = moments.shrinkage(shrinkage)
+        moments = dataclasses.replace(
+            moments, mixed=follow * moments.mixed + (1 - follow) * moments.hessian
+        )
+        scale = sensitivity.get(there.layer) if sensitivity else None
+        scale = output_scale(there) if scale is None else positive(scale)
+        told[kernel.name] = _fit(
+            kernel, here, there, moments, amount, zeros.get(kernel.name), keep, rounds, scale
+        )
+    return told
+
+
+def _fit(
+    kernel: Any,
+    here: Visit,
+    there: Visit,
+    moments: Moments,
+    amount: float,
+    zeros: int | None,
+    keep: Mapping[str, np.ndarray],
+    rounds: int,
+    scale: np.ndarray,
+) -> tuple[float, float]:
+    """Sets one kernel and its bias; returns the relative errors before and after."""
+    weights = to_rows(there.layer, there.layer.kernel)
+    cross = moments.cross(weights)
+    hessian, drawn = shrink(weights, moments.hessian, cross, amount)
+    if zeros is None:
+        kept = to_rows(here.layer, keep[kernel.name]).astype(bool)
+        solved = refit(weights, kept, hessian, drawn)
+    else:
+        pruned = obs_prune(weights, hessian, zeros, drawn, scale, rounds)
+        kept, solved = pruned.keep, pruned.weights
+    kernel.variable.assign(to_kernel(here.layer, solved))
+    if _has_bias(here.layer) and moments.central:
+        shift = moments.mean_output(weights, original=True) - moments.mean_output(solved)
+        here.layer.bias.assign(np.asarray(there.layer.bias) + shift.astype(np.float32))
+    errors = [moments.error(w, weights, scale) for w in (weights * kept, solved)]
+    return errors[0], errors[1]
+
+
+def output_scale(place: Visit) -> np.ndarray:
+    """What a squared error of each output counts: by the BatchNormalization behind it."""
+    rows = to_rows(place.layer, place.layer.kernel).shape[0]
+    norm = _norm(place)
+    if norm is None:
+        return np.ones(rows)
+    gamma = np.asarray(norm.gamma, np.float64) if norm.scale else np.ones(rows)
+    scale = gamma**2 / (np.asarray(norm.moving_variance, np.float64) + norm.epsilon)
+    return positive(scale)
+
+
+def positive(scale: np.ndarray) -> np.ndarray:
+    """Returns weights of rows that no row is lost by."""
+    return np.maximum(scale, 1e-3 * max(float(scale.mean()), 1e-30))
+
+
+def _move_statistics(here: Visit, there: Visit) -> None:
+    """Moves a BatchNormalization's statistics as those of its inputs moved."""
+    layer, old = here.layer, there.layer
+    mean, variance = channel_statistics(layer, here.inputs)
+    old_mean, old_variance = channel_statistics(old, there.inputs)
+    ratio = (variance + old.epsilon) / (old_variance + old.epsilon)
+    moved = (np.asarray(old.moving_variance, np.float64) + old.epsilon) * ratio - old.epsilon
+    set_statistics(
+        layer,
+        np.asarray(old.moving_mean, np.float64) + mean - old_mean,
+        np.maximum(moved, 0.0),
+    )
+
+
+def _has_bias(layer: Any) -> bool:
+    return bool(getattr(layer, "use_bias", False))
+
+
+def takes_mean(place: Visit) -> bool:
+    """Whether something behind the kernel takes up a difference of the means."""
+    return _has_bias(place.layer) or _norm(place) is not None
+
+
+def _norm(place: Visit) -> Any:
+    """The BatchNormalization right behind a layer that has no activation, or None."""
+    import keras
+
+    behind = place.successor
+    linear = getattr(place.layer, "activation", None) is keras.activations.linear
+    return behind if linear and isinstance(behind, keras.layers.BatchNormalization) else None
+
+
+def _pairs(model: Any, original: Any) -> list[tuple[Any, Any]]:
+    ours, theirs = list(model._flatten_layers()), list(original._flatten_layers())
+    if [type(layer) for layer in ours] != [type(layer) for layer in theirs]:
+        raise ValueError(
+            f"original must have the same layers as model, got {len(theirs)} and {len(ours)}"
+        )
+    return list(zip(ours, theirs, strict=True))
+
+
+def _check_names(
+    kernels: Sequence[Any], zeros: Mapping[str, int], keep: Mapping[str, np.ndarray]
+) -> None:
+    names = {kernel.name for kernel in kernels}
+    for what, given in (("zeros", zeros), ("keep", keep)):
+        unknown = sorted(set(given) - names)
+        if unknown:
+            raise ValueError(f"{what} must name kernels, got {', '.join(unknown)}")
+    both = sorted(set(zeros) & set(keep))
+    if both:
+        raise ValueError(f"a kernel must be in zeros or in keep, got {', '.join(both)} in both")
