@@ -35,7 +35,8 @@ SCOPE = flags.DEFINE_string("scope", "global", "layer, global or erk")
 RAMP = flags.DEFINE_float("ramp", 0.4, "share of the training after which the ratio is final")
 RATE = flags.DEFINE_float("rate", 2e-3, "Adam's learning rate at the start of its decay")
 ALPHA = flags.DEFINE_float("alpha", 0.5, "weight of the labels; the rest is the teacher's")
-BATCH = 128
+BATCH = 64
+SHIFT = 2  # pixels
 
 
 class Taught(keras.losses.Loss):
@@ -51,7 +52,8 @@ def batches(x: np.ndarray, y: np.ndarray, teacher, seed: int) -> tf.data.Dataset
     """Flipped and shifted images with labels and what the unpruned model says to them."""
 
     def augment(images, labels):
-        images = tf.pad(tf.cast(images, tf.float32), [[0, 0], [4, 4], [4, 4], [0, 0]], "REFLECT")
+        sides = [[0, 0], [SHIFT, SHIFT], [SHIFT, SHIFT], [0, 0]]
+        images = tf.pad(tf.cast(images, tf.float32), sides, "REFLECT")
         images = tf.image.random_crop(images, [tf.shape(images)[0], 32, 32, 3])
         images = tf.image.random_flip_left_right(images)
         given = tf.one_hot(labels, 10)

@@ -186,25 +186,3 @@ def test_the_successor_is_the_layer_that_takes_the_output():
     assert followed["inner_dense"] is model.get_layer("inner").layers[-1]
     assert followed["first"] is None
     assert followed["last"] is None
-
-
-def test_sensitivity_is_the_squared_jacobian():
-    from tfnas.calibration import output_sensitivity
-
-    keras.utils.set_random_seed(0)
-    first, last = layers.Dense(4), layers.Dense(3)
-    model = keras.Sequential([keras.Input((6,)), first, last])
-    given = output_sensitivity(model, input_batches(examples(3000), 1000), [first, last])
-    np.testing.assert_allclose(given[last] / 1000, np.ones(3), rtol=0.1)
-    jacobian = np.array(last.kernel)
-    np.testing.assert_allclose(given[first] / 1000, (jacobian**2).sum(axis=1), rtol=0.1)
-
-
-def test_a_channel_that_a_relu_stops_is_not_sensitive():
-    from tfnas.calibration import output_sensitivity
-
-    hidden = layers.Dense(2, bias_initializer=lambda shape, dtype: np.array([9.0, -99.0]))
-    model = keras.Sequential([keras.Input((6,)), hidden, layers.ReLU(), layers.Dense(3)])
-    given = output_sensitivity(model, [examples(20)], [hidden])[hidden]
-    assert given[0] > 0
-    assert given[1] == 0

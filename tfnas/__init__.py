@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tfnas import data, schedules
+    from tfnas import data, legacy, schedules
     from tfnas.architecture import Architecture, BlockSpec, mobilenet_v2
     from tfnas.bench.evaluate import evaluate
     from tfnas.bench.latency import benchmark
@@ -54,6 +54,7 @@ _HOME = {
     "hypervolume": "measurement",
     "keep_zeros": "pruning.constraint",
     "left_float": "quantization.qat",
+    "legacy": "legacy",
     "load_model": "quantization.loading",
     "mobilenet_v2": "architecture",
     "pareto_front": "measurement",
@@ -89,6 +90,7 @@ __all__ = [
     "hypervolume",
     "keep_zeros",
     "left_float",
+    "legacy",
     "load_model",
     "mobilenet_v2",
     "pareto_front",

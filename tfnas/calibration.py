@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from tfnas.data import _leaves, _sliced, arrays
+from tfnas.data import arrays, leaves, sliced
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -39,11 +39,14 @@ class Visit:
             as many a batch as there are uses.
         successor: The layer of those asked for that takes this one's output as its input,
             as a BatchNormalization takes a convolution's; None where there is none.
+        beside: The tensor, a batch, that this layer's output is added to, as a shortcut's,
+            directly or behind a BatchNormalization; empty where there is none.
     """
 
     layer: Any
     inputs: tuple[Any, ...]
     successor: Any
+    beside: tuple[Any, ...] = ()
 
 
 class _Reached(BaseException):
@@ -153,8 +156,8 @@ def input_batches(data: Any, batch_size: int = 64, limit: int | None = None) -> 
     if not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"batch_size must be a whole number of at least 1, got {batch_size!r}")
     inputs, _ = arrays(data, limit)
-    length = len(_leaves(inputs)[0])
-    return [_sliced(inputs, slice(i, i + batch_size)) for i in range(0, length, batch_size)]
+    length = len(leaves(inputs)[0])
+    return [sliced(inputs, slice(i, i + batch_size)) for i in range(0, length, batch_size)]
 
 
 def visit(model: Any, batches: Sequence[Any], layers: Sequence[Any]) -> Iterator[Visit]:
@@ -178,51 +181,8 @@ def visit(model: Any, batches: Sequence[Any], layers: Sequence[Any]) -> Iterator
     uses = _trial(model, batches[0], layers)
     walk = _Walk(model, batches)
     for layer, (count, successor) in uses.items():
-        yield Visit(layer, tuple(walk.inputs_of(layer, count)), successor)
-
-
-def output_sensitivity(model: Any, batches: Sequence[Any], layers: Sequence[Any]) -> Any:
-    """Returns how much the model's outputs mind an error in each channel of some layers.
-
-    The mean square gradient of a random projection of the outputs, whose expectation is the
-    squared Jacobian summed over outputs (Hutchinson's estimator). All outputs count alike: a
-    likelihood's gradient would count classes by how often the few examples hold them. No
-    labels are needed, and no weight changes.
-
-    Args:
-        model: A built Keras 3 model, on the TensorFlow backend.
-        batches: Its inputs, batch by batch; a few dozen examples will do.
-        layers: Layers whose outputs' last axis are channels.
-
-    Returns:
-        layer -> (channels,), for the layers that are used.
-
-    References:
-        Hutchinson, "A stochastic estimator of the trace of the influence matrix", 1990.
-    """
-    import tensorflow as tf
-
-    rng = np.random.default_rng(0)
-    found: dict[Any, list[np.ndarray]] = {}
-    for batch in batches:
-        seen: dict[Any, list[Any]] = {layer: [] for layer in layers}
-        ignored = {layer: lambda inputs: None for layer in layers}
-        with (
-            tf.GradientTape(persistent=True) as tape,
-            _watched(ignored, {layer: outputs.append for layer, outputs in seen.items()}),
-        ):
-            tape.watch([v.value for v in model.variables if v.trainable])
-            given = [t for t in _flat(model(batch, training=False)) if t.dtype.is_floating]
-            drawn = [rng.standard_normal(t.shape).astype(np.float32) for t in given]
-            pairs = zip(given, drawn, strict=True)
-            goal = tf.add_n([tf.reduce_sum(tf.cast(t, tf.float32) * v) for t, v in pairs])
-        outputs = [t for layer in layers for t in seen[layer]]
-        owners = [layer for layer in layers for _ in seen[layer]]
-        for layer, slope in zip(owners, tape.gradient(goal, outputs), strict=True):
-            if slope is not None:
-                squares = _array(slope).astype(np.float64).reshape(-1, slope.shape[-1]) ** 2
-                found.setdefault(layer, []).append(squares.sum(axis=0))
-    return {layer: np.mean(parts, axis=0) for layer, parts in found.items()}
+        inputs = tuple(walk.inputs_of(layer, count))
+        yield Visit(layer, inputs, successor, walk.beside(layer))
 
 
 class _Walk:
@@ -260,6 +220,23 @@ class _Walk:
         for values in self._values:
             args, kwargs = node.arguments.fill_in(values)
             yield from _record(node.operation, args, kwargs, layer, uses)
+
+    def beside(self, layer: Any) -> tuple[Any, ...]:
+        """The other summand of the Add behind the layer that the walk stands at."""
+        if not self._nodes or self._nodes[0].operation is not layer:
+            return ()
+        tensor = self._nodes[0].outputs[0]
+        while True:
+            users = [n for n in self._nodes if any(t is tensor for t in n.input_tensors)]
+            if len(users) != 1:
+                return ()
+            kind = type(users[0].operation).__name__
+            if kind == "Add" and len(users[0].input_tensors) == 2:
+                (other,) = (t for t in users[0].input_tensors if t is not tensor)
+                return tuple(v[id(other)] for v in self._values if id(other) in v)
+            if kind not in ("BatchNormalization", "Dropout"):
+                return ()
+            tensor = users[0].outputs[0]
 
     def _step(self) -> None:
         node = self._nodes.pop(0)
@@ -315,9 +292,9 @@ def _trial(model: Any, batch: Any, layers: Sequence[Any]) -> dict[Any, tuple[int
     watch = {layer: before(layer) for layer in layers}
     with _watched(watch, {layer: after(layer) for layer in layers}):
         try:
-            model(_sliced(batch, slice(0, 1)), training=False)
+            model(sliced(batch, slice(0, 1)), training=False)
         except (ValueError, TypeError) as error:
-            shapes = ", ".join(str(np.shape(leaf)) for leaf in _leaves(batch))
+            shapes = ", ".join(str(np.shape(leaf)) for leaf in leaves(batch))
             raise ValueError(
                 f"data must fit the inputs of {model.name!r}, got a batch of {shapes}: {error}"
             ) from error

@@ -184,7 +184,7 @@ def batches(data: Any, what: str = "data") -> Iterator[tuple[Any, Any]]:
             raise ValueError(f"{what} must hold as many targets as inputs, got {count} inputs")
         for start in range(0, count, 256):
             part = slice(start, start + 256)
-            yield _sliced(x, part), None if y is None else _sliced(y, part)
+            yield sliced(x, part), None if y is None else sliced(y, part)
 
 
 def arrays(data: Any, limit: int | None = None, what: str = "data") -> tuple[Any, Any]:
@@ -205,7 +205,7 @@ def arrays(data: Any, limit: int | None = None, what: str = "data") -> tuple[Any
     for x, y in batches(data, what):
         if limit is not None:
             part = slice(0, limit - count)
-            x, y = _sliced(x, part), None if y is None else _sliced(y, part)
+            x, y = sliced(x, part), None if y is None else sliced(y, part)
         xs.append(x)
         ys.append(y)
         count += length(x, what)
@@ -230,7 +230,7 @@ def spread(data: Any, examples: int, what: str = "data") -> Any:
     inputs = arrays(data, what=what)[0]
     count = length(inputs, what)
     index = np.unique(np.linspace(0, count - 1, min(examples, count)).astype(int))
-    return _sliced(inputs, index)
+    return sliced(inputs, index)
 
 
 def _named(name: str, seed: int) -> tuple[tuple[np.ndarray, ...], tuple[str, ...]]:
@@ -400,7 +400,8 @@ def _numpy(item: Any) -> Any:
     return None if item is None else np.asarray(item)
 
 
-def _leaves(item: Any) -> list[Any]:
+def leaves(item: Any) -> list[Any]:
+    """Returns the arrays of an array, or of a list or dictionary of them."""
     if isinstance(item, dict):
         return list(item.values())
     return list(item) if isinstance(item, list | tuple) else [item]
@@ -412,7 +413,7 @@ def length(item: Any, what: str = "data") -> int:
     Raises:
         ValueError: They differ, or something else is given.
     """
-    lengths = {len(leaf) if getattr(leaf, "ndim", 0) else -1 for leaf in _leaves(item)}
+    lengths = {len(leaf) if getattr(leaf, "ndim", 0) else -1 for leaf in leaves(item)}
     if len(lengths) != 1 or -1 in lengths:
         raise ValueError(
             f"{what} must be arrays of one length, a tf.data.Dataset or a "
@@ -422,10 +423,11 @@ def length(item: Any, what: str = "data") -> int:
 
 
 def _describe(item: Any) -> str:
-    return ", ".join(f"{type(i).__name__} {getattr(i, 'shape', '')}" for i in _leaves(item))
+    return ", ".join(f"{type(i).__name__} {getattr(i, 'shape', '')}" for i in leaves(item))
 
 
-def _sliced(item: Any, part: slice | np.ndarray) -> Any:
+def sliced(item: Any, part: slice | np.ndarray) -> Any:
+    """Returns some examples of an array, or of a list or dictionary of them."""
     if isinstance(item, dict):
         return {key: value[part] for key, value in item.items()}
     return type(item)(v[part] for v in item) if isinstance(item, list | tuple) else item[part]

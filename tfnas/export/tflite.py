@@ -20,6 +20,8 @@ from tfnas.data import spread
 from tfnas.export.artifact import Artifact
 from tfnas.export.flatbuffer import read_graphs
 from tfnas.export.sparsity import sparse_fault
+from tfnas.legacy.qat import computes_in_float, is_quantized
+from tfnas.legacy.rebuild import is_tf_keras
 from tfnas.quantization.qat import fake_quants, left_float, strip
 from tfnas.quantization.spec import QuantSpec
 
@@ -84,7 +86,13 @@ def to_tflite(
             f"got True for {spec.mode!r}: the interpreter refuses or misreads such files"
         )
     _check_model(model)
-    trained = bool(fake_quants(model))
+    by_tfmot = is_tf_keras(model) and is_quantized(model)
+    trained = by_tfmot or bool(fake_quants(model))
+    if by_tfmot and spec.mode != "int8":
+        raise ValueError(
+            f"mode must be 'int8' for model {model.name!r}, which tfmot quantised, got "
+            f"{spec.mode!r}"
+        )
     if trained and spec.activations == "float32":
         model, trained = strip(model), False
     _check_trained(model, spec, trained, sparse)
@@ -99,8 +107,12 @@ def to_tflite(
         **_versions(),
     }
     artifact = Artifact(content, spec.mode, origin)
-    _verify(artifact, spec, floats=trained and bool(left_float(model)))
+    _verify(artifact, spec, floats=trained and _has_floats(model, by_tfmot))
     return _sparse(model, spec, columns, artifact) if sparse else artifact
+
+
+def _has_floats(model: Any, by_tfmot: bool) -> bool:
+    return computes_in_float(model) if by_tfmot else bool(left_float(model))
 
 
 def _check_trained(model: Any, spec: QuantSpec, trained: bool, sparse: bool) -> None:
@@ -156,8 +168,8 @@ def _check_model(model: Any) -> None:
             f"{keras.backend.backend()!r}: set KERAS_BACKEND=tensorflow, or load the saved "
             ".keras file in such a process"
         )
-    if not isinstance(model, keras.Model):
-        raise ValueError(f"model must be a Keras 3 model, got {type(model).__name__}")
+    if not isinstance(model, keras.Model) and not is_tf_keras(model):
+        raise ValueError(f"model must be a Keras 3 or tf_keras model, got {type(model).__name__}")
     if not model.built or not getattr(model, "inputs", None):
         raise ValueError(
             f"model must be built and have known inputs, got {model.name!r}: begin it with "
@@ -198,7 +210,7 @@ def _calibration_columns(model: Any, spec: QuantSpec, calibration: Any) -> list[
             raise ValueError(
                 f"calibration must be finite for input {tensor.name!r}, got NaN or inf"
             )
-    dtypes = [np.dtype(tensor.dtype) for tensor in model.inputs]
+    dtypes = [np.dtype(getattr(tensor.dtype, "name", tensor.dtype)) for tensor in model.inputs]
     return [column.astype(dtype) for column, dtype in zip(columns, dtypes, strict=True)]
 
 

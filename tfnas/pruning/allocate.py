@@ -12,13 +12,11 @@ inputs than the examples can determine show their real error; and slope is what 
 error does to the model's outputs, measured by running the model with that layer damaged.
 
 :func:`distribute` then minimises the sum of effects for a given number of zeros: with a price
-per zero each layer chooses its own best ratio, and the price is found by bisection. It takes
-no time, so that one measurement serves any number of sparsities.
+per zero each layer chooses its own best ratio (:mod:`tfnas.pruning.spread`). It takes no
+time, so that one measurement serves any number of sparsities.
 
 References:
-    Everett, "Generalized Lagrange Multiplier Method for Solving Problems of Optimum
-    Allocation of Resources", 1963. Frantar and Alistarh, "SPDY", ICML 2022 (allocation by
-    measured layer errors).
+    Frantar and Alistarh, "SPDY", ICML 2022 (allocation by measured layer errors).
 """
 
 from __future__ import annotations
@@ -32,7 +30,8 @@ import numpy as np
 from tfnas.calibration import Visit, input_batches, layers_of, visit
 from tfnas.pruning.moments import Moments, hindrance, measure, quadratic, to_kernel, to_rows
 from tfnas.pruning.obs import Start, cheapest, shrink
-from tfnas.pruning.reconstruct import output_scale, positive, takes_mean
+from tfnas.pruning.reconstruct import output_scale, takes_mean
+from tfnas.pruning.spread import spread
 
 LEVELS = (0.2, 0.35, 0.5, 0.6, 0.7, 0.8, 0.9)
 _GRID = np.linspace(0.0, 0.95, 96)
@@ -95,19 +94,10 @@ def distribute(curves: Sequence[Curve], sparsity: float, total: int | None = Non
             f"got {sparsity!r} of {total or int(sizes.sum())}"
         )
     effects = np.stack([curve.effects(_GRID) for curve in curves])
-
-    def at(price: float) -> np.ndarray:
-        return _GRID[np.argmin(effects - price * sizes[:, None] * _GRID, axis=1)]
-
-    low, high = -60.0, 20.0
-    for _ in range(100):
-        middle = (low + high) / 2
-        low, high = (middle, high) if at(np.exp(middle)) @ sizes < wanted else (low, middle)
-    below, above = at(np.exp(low)), at(np.exp(high))
-    gap = (above - below) @ sizes
-    share = (wanted - below @ sizes) / gap if gap > 0 else 0.0
-    ratios = np.clip(below + share * (above - below), 0.0, 1.0)
-    return {curve.name: float(ratio) for curve, ratio in zip(curves, ratios, strict=True)}
+    ratios = spread(
+        [curve.size for curve in curves], _GRID[1:], effects[:, 1:], wanted / sizes.sum()
+    )
+    return {curve.name: ratio for curve, ratio in zip(curves, ratios, strict=True)}
 
 
 def measure_curves(
@@ -115,10 +105,9 @@ def measure_curves(
     kernels: Sequence[Any],
     data: Any,
     *,
-    shrinkage: float = 0.1,
+    shrinkage: float = 0.3,
     rows: int = 30_000,
     batch_size: int = 32,
-    sensitivity: Any = None,
 ) -> list[Curve]:
     """Measures what pruning each kernel costs; the model is the same afterwards.
 
@@ -130,8 +119,6 @@ def measure_curves(
         shrinkage: As for :func:`tfnas.pruning.reconstruct.reconstruct`.
         rows: About how many patches are read of each layer.
         batch_size: Examples a forward pass.
-        sensitivity: Layer -> what a squared error of each output counts, of
-            :func:`tfnas.calibration.output_sensitivity`; as for `reconstruct`.
 
     Raises:
         ValueError: The data holds fewer than two batches, or does not fit the model.
@@ -146,7 +133,7 @@ def measure_curves(
     probes: list[_Probe] = []
     for place in visit(model, batches, [*(k.layer for k in known.values()), *norms]):
         if id(place.layer) in known:
-            probes.append(_probe(known[id(place.layer)], place, shrinkage, rows, sensitivity))
+            probes.append(_probe(known[id(place.layer)], place, shrinkage, rows))
     held_out = batches[1::2]
     expected = _outputs(model, held_out)
     return [probe.curve(model, held_out, expected) for probe in probes]
@@ -171,7 +158,7 @@ class _Probe:
         return Curve(self.kernel.name, self.kernel.size, LEVELS, self.errors, slope)
 
 
-def _probe(kernel: Any, place: Visit, shrinkage: float, rows: int, sensitivity: Any) -> _Probe:
+def _probe(kernel: Any, place: Visit, shrinkage: float, rows: int) -> _Probe:
     uses = len(place.inputs)
     central = takes_mean(place)
     fitting, testing = (
@@ -179,8 +166,7 @@ def _probe(kernel: Any, place: Visit, shrinkage: float, rows: int, sensitivity: 
         for half in (place.inputs[0:uses:2], place.inputs[1:uses:2])
     )
     weights = to_rows(place.layer, place.layer.kernel)
-    given = sensitivity.get(place.layer) if sensitivity else None
-    scale = output_scale(place) if given is None else positive(given)
+    scale = output_scale(place)
     amount = fitting.shrinkage(shrinkage)
     errors = tuple(_errors(weights, fitting, testing, scale, amount))
     power = np.diagonal(fitting.hessian, axis1=-2, axis2=-1)

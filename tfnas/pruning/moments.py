@@ -48,12 +48,17 @@ class Moments:
         mean = self.original_mean if original else self.mean
         return weights @ mean if mean.ndim == 1 else (weights * mean).sum(axis=1)
 
-    def error(self, solved: np.ndarray, weights: np.ndarray, scale: np.ndarray) -> float:
+    def error(
+        self, solved: np.ndarray, weights: np.ndarray, scale: np.ndarray, wish: Wish | None = None
+    ) -> float:
         """Returns the error of the output relative to the original output's square."""
-        power = scale @ quadratic(weights, self.target)
-        squared = quadratic(solved, self.hessian) - 2 * (solved * self.cross(weights)).sum(axis=1)
-        wrong = scale @ (squared + quadratic(weights, self.target))
-        return max(float(wrong), 0.0) / float(power) if power > 0 else 0.0
+        cross, power = self.cross(weights), quadratic(weights, self.target)
+        wanted = power
+        if wish is not None:
+            cross, wanted = cross + wish.cross, power + wish.power
+        squared = quadratic(solved, self.hessian) - 2 * (solved * cross).sum(axis=1)
+        wrong, whole = scale @ (squared + wanted), scale @ power
+        return max(float(wrong), 0.0) / float(whole) if whole > 0 else 0.0
 
     def shrinkage(self, least: float) -> float:
         """Returns how far to draw to the diagonal: further where examples are few.
@@ -88,6 +93,50 @@ def measure(
     if sums is None:
         raise ValueError(f"inputs of {kernel.name!r} must hold a batch, got none")
     return sums.moments(central, getattr(kernel.layer, "depth_multiplier", 0))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Wish:
+    """What is wanted of a layer's output besides the original's: a gap to make up for.
+
+    Args:
+        cross: mean x' gap of each output about the means, (rows, inputs).
+        power: mean (y + gap)^2 - y^2 of each output y about the means, (rows,).
+    """
+
+    cross: np.ndarray
+    power: np.ndarray
+
+
+def measure_wish(
+    kernel: Any,
+    inputs: Sequence[Any],
+    originals: Sequence[Any],
+    gaps: Sequence[np.ndarray],
+    weights: np.ndarray,
+    rows: int,
+) -> Wish:
+    """Returns the moments of a gap.
+
+    Args:
+        kernel: A kernel of a Dense layer or a convolution that is not depthwise.
+        inputs: Its layer's inputs x', batch by batch.
+        originals: Those of the original's layer.
+        gaps: The gap, batch by batch, in the output's shape.
+        weights: The original's, (rows, inputs).
+        rows: As for :func:`measure`.
+    """
+    per_example = max(1, rows // max(1, sum(len(x) for x in inputs)))
+    cross, power, count = np.zeros((1, 1)), np.zeros(1), 0
+    for here, there, gap in zip(inputs, originals, gaps, strict=True):
+        flat = gap.reshape(len(gap), -1, gap.shape[-1])
+        wanted = flat[:, sampled(flat.shape[1], per_example)].reshape(-1, gap.shape[-1])
+        x, y = (patches(kernel.layer, given, per_example)[0] for given in (here, there))
+        wanted, x, y = (a - a.mean(axis=0) for a in (wanted, x, y @ weights.T.astype(x.dtype)))
+        cross = cross + (wanted.T @ x).astype(np.float64)
+        power = power + (wanted * (wanted + 2 * y)).sum(axis=0, dtype=np.float64)
+        count += len(x)
+    return Wish(cross / count, power / count)
 
 
 def patches(layer: Any, inputs: Any, per_example: int) -> np.ndarray:

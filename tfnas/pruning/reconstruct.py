@@ -10,7 +10,8 @@ solved in closed form by :mod:`tfnas.pruning.obs`, which also chooses the zeros 
 Moments are central where a bias or a BatchNormalization follows, which then takes up the
 difference of the means. At each BatchNormalization mean and variance move as those of its
 inputs did between the two models: the difference of two measurements on the same examples is
-less noisy than a new measurement.
+less noisy than a new measurement. A layer whose output is added to a shortcut is also asked for
+what the shortcut lacks by then, so that errors do not pile up along it.
 
 A convolution is a matrix product over patches; patches are sampled at the same random
 positions in both models. What is no such product (transposed convolutions, recurrent cells,
@@ -37,7 +38,15 @@ from tfnas.calibration import (
     set_statistics,
     visit,
 )
-from tfnas.pruning.moments import Moments, hindrance, measure, to_kernel, to_rows
+from tfnas.pruning.moments import (
+    Moments,
+    Wish,
+    hindrance,
+    measure,
+    measure_wish,
+    to_kernel,
+    to_rows,
+)
 from tfnas.pruning.obs import obs_prune, refit, shrink
 
 
@@ -49,12 +58,10 @@ def reconstruct(
     *,
     zeros: Mapping[str, int] | None = None,
     keep: Mapping[str, np.ndarray] | None = None,
-    shrinkage: float = 0.1,
+    shrinkage: float = 0.3,
     rounds: int = 4,
     rows: int = 60_000,
     batch_size: int = 32,
-    sensitivity: Mapping[Any, np.ndarray] | None = None,
-    follow: float = 1.0,
 ) -> dict[str, tuple[float, float] | str]:
     """Fits the kernels of a pruned model to the outputs of the original's layers.
 
@@ -72,11 +79,6 @@ def reconstruct(
         rounds: Rounds of removing and fitting, for `zeros`.
         rows: About how many patches are read of each layer.
         batch_size: Examples a forward pass.
-        sensitivity: Layer of `original` -> what a squared error of each output counts, of
-            :func:`tfnas.calibration.output_sensitivity`. None: what the BatchNormalization
-            behind the layer makes of it.
-        follow: In [0, 1]: 1 aims at the original's outputs on the original's inputs, 0 at
-            what the original weights make of the inputs as they are now.
 
     Returns:
         Kernel's name -> error of the layer's output relative to the original output's
@@ -91,10 +93,9 @@ def reconstruct(
     zeros, keep = dict(zeros or {}), dict(keep or {})
     _check_names(kernels, zeros, keep)
     wanted = [k for k in kernels if k.name in zeros or k.name in keep]
-    told: dict[str, tuple[float, float] | str] = {}
-    for kernel in wanted:
-        reason = hindrance(kernel)
-        told[kernel.name] = reason or "its layer is not used"
+    told: dict[str, tuple[float, float] | str] = {
+        kernel.name: hindrance(kernel) or "its layer is not used" for kernel in wanted
+    }
     fitted = {id(k.layer): k for k in wanted if not hindrance(k)}
     partners = {id(a): b for a, b in _pairs(model, original)}
     norms = layers_of(model, keras.layers.BatchNormalization)
@@ -106,62 +107,95 @@ def reconstruct(
         if kernel is None:
             _move_statistics(here, there)
             continue
-        moments = measure(kernel, here.inputs, there.inputs, rows, takes_mean(here))
-        amount = moments.shrinkage(shrinkage)
-        moments = dataclasses.replace(
-            moments, mixed=follow * moments.mixed + (1 - follow) * moments.hessian
-        )
-        scale = sensitivity.get(there.layer) if sensitivity else None
-        scale = output_scale(there) if scale is None else positive(scale)
-        told[kernel.name] = _fit(
-            kernel, here, there, moments, amount, zeros.get(kernel.name), keep, rounds, scale
+        problem = _problem(kernel, here, there, rows, shrinkage)
+        told[kernel.name] = problem.solve(
+            here, there, zeros.get(kernel.name), keep.get(kernel.name), rounds
         )
     return told
 
 
-def _fit(
-    kernel: Any,
-    here: Visit,
-    there: Visit,
-    moments: Moments,
-    amount: float,
-    zeros: int | None,
-    keep: Mapping[str, np.ndarray],
-    rounds: int,
-    scale: np.ndarray,
-) -> tuple[float, float]:
-    """Sets one kernel and its bias; returns the relative errors before and after."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Problem:
+    """The least-squares problem of one kernel.
+
+    Args:
+        kernel: The kernel.
+        moments: Of its inputs in both models.
+        weights: The original's, (rows, inputs).
+        wish: What is wanted of the output besides the original's, or None.
+        amount: How far the moments are drawn to their diagonal.
+    """
+
+    kernel: Any
+    moments: Moments
+    weights: np.ndarray
+    wish: Wish | None
+    amount: float
+
+    def solve(
+        self,
+        here: Visit,
+        there: Visit,
+        zeros: int | None,
+        keep: np.ndarray | None,
+        rounds: int,
+    ) -> tuple[float, float]:
+        """Sets the kernel and its bias; returns the relative errors before and after."""
+        moments, weights, scale = self.moments, self.weights, output_scale(there)
+        cross = moments.cross(weights) + (0.0 if self.wish is None else self.wish.cross)
+        hessian, drawn = shrink(weights, moments.hessian, cross, self.amount)
+        if zeros is None:
+            kept = to_rows(here.layer, keep).astype(bool)
+            solved = refit(weights, kept, hessian, drawn)
+        else:
+            pruned = obs_prune(weights, hessian, zeros, drawn, scale, rounds)
+            kept, solved = pruned.keep, pruned.weights
+        self.kernel.variable.assign(to_kernel(here.layer, solved))
+        if _has_bias(here.layer) and moments.central:
+            shift = moments.mean_output(weights, original=True) - moments.mean_output(solved)
+            here.layer.bias.assign(np.asarray(there.layer.bias) + shift.astype(np.float32))
+        before, after = (
+            moments.error(w, weights, scale, self.wish) for w in (weights * kept, solved)
+        )
+        return before, after
+
+
+def _problem(kernel: Any, here: Visit, there: Visit, rows: int, shrinkage: float) -> _Problem:
+    moments = measure(kernel, here.inputs, there.inputs, rows, takes_mean(here))
     weights = to_rows(there.layer, there.layer.kernel)
-    cross = moments.cross(weights)
-    hessian, drawn = shrink(weights, moments.hessian, cross, amount)
-    if zeros is None:
-        kept = to_rows(here.layer, keep[kernel.name]).astype(bool)
-        solved = refit(weights, kept, hessian, drawn)
-    else:
-        pruned = obs_prune(weights, hessian, zeros, drawn, scale, rounds)
-        kept, solved = pruned.keep, pruned.weights
-    kernel.variable.assign(to_kernel(here.layer, solved))
-    if _has_bias(here.layer) and moments.central:
-        shift = moments.mean_output(weights, original=True) - moments.mean_output(solved)
-        here.layer.bias.assign(np.asarray(there.layer.bias) + shift.astype(np.float32))
-    errors = [moments.error(w, weights, scale) for w in (weights * kept, solved)]
-    return errors[0], errors[1]
+    wish = None
+    if here.beside and there.beside and not kernel.depthwise and moments.central:
+        gaps = _gaps(here, there)
+        wish = measure_wish(kernel, here.inputs, there.inputs, gaps, weights, rows)
+    return _Problem(kernel, moments, weights, wish, moments.shrinkage(shrinkage))
+
+
+def _gaps(here: Visit, there: Visit) -> list[np.ndarray]:
+    """What the other summand lacks, batch by batch: this layer's output can make up for it."""
+    gain = _gain(there).astype(np.float32)
+    return [
+        (np.asarray(wanted) - np.asarray(given)) / gain
+        for given, wanted in zip(here.beside, there.beside, strict=True)
+    ]
+
+
+def _gain(place: Visit) -> np.ndarray:
+    """What the BatchNormalization behind a layer multiplies its outputs by, never 0."""
+    norm = _norm(place)
+    if norm is None:
+        return np.ones(1)
+    gamma = np.asarray(norm.gamma, np.float64) if norm.scale else 1.0
+    gain = gamma / np.sqrt(np.asarray(norm.moving_variance, np.float64) + norm.epsilon)
+    floor = 0.03 * float(np.sqrt((gain**2).mean()))  # a channel that is shut can't make up
+    return np.where(np.abs(gain) < floor, np.inf, gain)
 
 
 def output_scale(place: Visit) -> np.ndarray:
     """What a squared error of each output counts: by the BatchNormalization behind it."""
     rows = to_rows(place.layer, place.layer.kernel).shape[0]
-    norm = _norm(place)
-    if norm is None:
-        return np.ones(rows)
-    gamma = np.asarray(norm.gamma, np.float64) if norm.scale else np.ones(rows)
-    scale = gamma**2 / (np.asarray(norm.moving_variance, np.float64) + norm.epsilon)
-    return positive(scale)
-
-
-def positive(scale: np.ndarray) -> np.ndarray:
-    """Returns weights of rows that no row is lost by."""
-    return np.maximum(scale, 1e-3 * max(float(scale.mean()), 1e-30))
+    gain = _gain(place)
+    scale = np.where(np.isinf(gain), 0.0, gain) ** 2 * np.ones(rows)
+    return np.maximum(scale, 1e-3 * max(float(scale.mean()), 1e-30))  # no row is lost
 
 
 def _move_statistics(here: Visit, there: Visit) -> None:

@@ -12,7 +12,6 @@ References:
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -25,6 +24,7 @@ from tfnas.pruning.criteria import WITH_DATA, Criterion, check_criterion
 from tfnas.pruning.gradients import LossGradients
 from tfnas.pruning.kernels import find_kernels, select
 from tfnas.pruning.plan import MaskPlan
+from tfnas.pruning.spread import spread
 from tfnas.rewrite import clone
 from tfnas.schedules import check_ratio
 from tfnas.table import table
@@ -187,49 +187,6 @@ def sensitivity(
         scores.append(tuple(row))
     names = tuple(kernel.name for kernel in kernels)
     return Sensitivity(baseline, ratios, names, tuple(k.size for k in kernels), tuple(scores))
-
-
-def spread(
-    weights: Sequence[int], sparsities: Sequence[float], losses: np.ndarray, total: float
-) -> list[float]:
-    """Returns a ratio a kernel, so that the sum of losses is least for the total.
-
-    Each kernel's curve of loss over weights removed is replaced by its lower convex hull,
-    on which taking the cheapest segment next is optimal; the last one is taken in part.
-
-    Args:
-        weights: Number of weights a kernel.
-        sparsities: Ratios at which losses are known, ascending.
-        losses: Loss at each ratio, (kernels, sparsities), 0 at a ratio of 0.
-        total: Share of all weights that is to go.
-    """
-    segments = []
-    for kernel, (size, row) in enumerate(zip(weights, losses, strict=True)):
-        hull = _lower_hull([0.0, *sparsities], [0.0, *map(float, row)])
-        for (left, low), (right, high) in itertools.pairwise(hull):
-            price = (high - low) / ((right - left) * size)
-            segments.append((price, left, kernel, right - left))
-    missing = total * sum(weights)
-    ratios = [0.0] * len(weights)
-    for _, _, kernel, width in sorted(segments):
-        taken = min(width, missing / weights[kernel])
-        ratios[kernel] += taken
-        missing = max(0.0, missing - taken * weights[kernel])
-    return ratios
-
-
-def _lower_hull(xs: Sequence[float], ys: Sequence[float]) -> list[tuple[float, float]]:
-    """The lower convex hull of points with ascending x (Andrew's monotone chain)."""
-    hull: list[tuple[float, float]] = []
-    for x, y in zip(xs, ys, strict=True):
-        while len(hull) > 1 and _turns_right(hull[-2], hull[-1], (x, y)):
-            hull.pop()
-        hull.append((x, y))
-    return hull
-
-
-def _turns_right(a: tuple[float, float], b: tuple[float, float], c: tuple[float, float]) -> bool:
-    return (b[0] - a[0]) * (c[1] - a[1]) <= (b[1] - a[1]) * (c[0] - a[0])
 
 
 def _quality(evaluate: Callable[[Any], float], model: Any) -> float:

@@ -80,7 +80,7 @@ def quantize_aware(
     if engine == "tfmot":
         from tfnas.legacy import quantize_aware_tfmot
 
-        return quantize_aware_tfmot(model)
+        return quantize_aware_tfmot(model)[0]
     plain = normal_form(model)
     flow = walk(plain)
     spec.check_patterns((c.name, c.kind) for c in flow.calls if role(c) is Role.KERNEL)

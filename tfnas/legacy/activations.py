@@ -1,0 +1,113 @@
+"""Activation functions of one Keras that the other lacks, or gives another meaning.
+
+The trap is the hard sigmoid: relu6(x + 3) / 6 in Keras 3, clip(0.2 x + 0.5, 0, 1) in
+Keras 2. A file that names it means the one of the library that wrote it.
+
+The functions here are registered under "tfnas" with the library that has to load them, so
+that models which use them can be saved, cloned and loaded again.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+# The same function under the same name in both.
+COMMON = (
+    *("relu", "softmax", "elu", "selu", "softplus", "softsign", "gelu", "tanh", "sigmoid"),
+    *("exponential", "linear", "mish"),
+)
+PACKAGE = "tfnas"
+
+
+def to_tf_keras(function: Any) -> Any:
+    """Returns what a tf_keras layer takes for a Keras 3 activation.
+
+    Args:
+        function: The activation as the Keras 3 layer holds it.
+
+    Raises:
+        ValueError: There is no counterpart.
+    """
+    import keras
+
+    name = getattr(function, "__name__", type(function).__name__)
+    if function is keras.activations.silu:
+        return "swish"  # by this name tfmot knows it
+    if name in COMMON and function is getattr(keras.activations, name):
+        return name
+    if function is not None and function is for_keras().get(name):
+        return name.removeprefix("keras2_")
+    if name in for_tf_keras() and function is getattr(keras.activations, name, None):
+        return for_tf_keras()[name]
+    raise ValueError(f"activation {name!r} has no counterpart in tf_keras")
+
+
+def from_tf_keras(function: Any) -> Any:
+    """Returns what a Keras 3 layer takes for a tf_keras activation.
+
+    Args:
+        function: The activation as the tf_keras layer holds it.
+
+    Raises:
+        ValueError: There is no counterpart.
+    """
+    from tfnas.legacy.environment import tf_keras
+
+    name = getattr(function, "__name__", type(function).__name__)
+    if function is tf_keras().activations.swish:
+        return "silu"
+    if function is tf_keras().activations.hard_sigmoid:
+        return for_keras()["keras2_hard_sigmoid"]
+    if name in COMMON and function is getattr(tf_keras().activations, name):
+        return name
+    if function is not None and function is for_tf_keras().get(name):
+        return name
+    raise ValueError(f"activation {name!r} has no counterpart in Keras 3")
+
+
+@functools.cache
+def for_tf_keras() -> dict[str, Callable[[Any], Any]]:
+    """Name in Keras 3 -> the function for tf_keras, registered there."""
+    import tensorflow as tf
+
+    from tfnas.legacy.environment import tf_keras
+
+    def relu6(x: Any) -> Any:
+        return tf.nn.relu6(x)
+
+    # The converter makes one HARD_SWISH of exactly this.
+    def hard_silu(x: Any) -> Any:
+        return x * (tf.nn.relu6(x + 3.0) * (1.0 / 6.0))
+
+    def hard_sigmoid(x: Any) -> Any:
+        return tf.nn.relu6(x + 3.0) * (1.0 / 6.0)
+
+    def leaky_relu(x: Any) -> Any:
+        return tf.nn.leaky_relu(x, 0.2)
+
+    def log_softmax(x: Any) -> Any:
+        return tf.nn.log_softmax(x)
+
+    def log_sigmoid(x: Any) -> Any:
+        return tf.math.log_sigmoid(x)
+
+    def hard_tanh(x: Any) -> Any:
+        return tf.clip_by_value(x, -1.0, 1.0)
+
+    functions = (relu6, hard_silu, hard_sigmoid, leaky_relu, log_softmax, log_sigmoid, hard_tanh)
+    register = tf_keras().saving.register_keras_serializable(PACKAGE)
+    return {function.__name__: register(function) for function in functions}
+
+
+@functools.cache
+def for_keras() -> dict[str, Callable[[Any], Any]]:
+    """Name -> the function for Keras 3, registered there."""
+    import keras
+
+    def keras2_hard_sigmoid(x: Any) -> Any:
+        return keras.ops.clip(0.2 * x + 0.5, 0.0, 1.0)
+
+    register = keras.saving.register_keras_serializable(PACKAGE)
+    return {"keras2_hard_sigmoid": register(keras2_hard_sigmoid)}

@@ -1,0 +1,177 @@
+"""Loading saved models, those of Keras 2 included, without running code from the file.
+
+Who wrote an .h5 file decides how it is read: Keras 3 takes many files of Keras 2, and
+gives some of them another meaning (see `activations`). The file's own description of the
+model is looked through first. It may name stock layers and TensorFlow functions on a list,
+nothing else: a Lambda layer holds marshalled code, a `module` entry can import any module,
+and an operator layer can call any function of TensorFlow, `tf.io.write_file` among them.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import json
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+from tfnas.legacy import activations
+from tfnas.legacy.environment import tf_keras
+from tfnas.legacy.operations import SYMBOLS
+from tfnas.legacy.rebuild import from_tf_keras
+
+SUFFIXES = (".h5", ".hdf5")
+STRUCTURE = frozenset(
+    {
+        *("Functional", "Model", "Sequential", "SlicingOpLambda", "TFOpLambda", "TensorShape"),
+        *("DTypePolicy", "DTypePolicyMap", "Policy"),
+        *("__tuple__", "__numpy__", "__tensor__", "__keras_tensor__", "__slice__"),
+    }
+)
+PLACES = ("layers", "initializers", "regularizers", "constraints")
+
+
+def load_model(path: str | pathlib.Path) -> Any:
+    """Loads a saved model, `.keras` or `.h5`, as a Keras 3 model; no code in it is run.
+
+    Example:
+        >>> import tfnas
+        >>> model = tfnas.legacy.load_model("model.keras")  # doctest: +SKIP
+
+    Args:
+        path: The file.
+
+    Returns:
+        The model, not compiled.
+
+    Raises:
+        ValueError: There is no such file, or it can't be loaded.
+        ImportError: A file of Keras 2 needs tf_keras, which is not installed.
+    """
+    import keras
+
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise ValueError(f"model must be a .keras or .h5 file, got {str(path)!r}, which is no file")
+    if path.suffix.lower() in SUFFIXES:
+        return load_h5(path)
+    activations.for_keras()
+    try:
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # Keras raises many types for a broken file
+        raise _broken(path, error) from error
+
+
+def load_h5(path: str | pathlib.Path) -> Any:
+    """Loads an .h5 file of Keras 2 or 3 as a Keras 3 model; no code in it is run.
+
+    Example:
+        >>> import tfnas
+        >>> model = tfnas.legacy.load_h5("old.h5")  # doctest: +SKIP
+
+    Args:
+        path: The file, holding a whole model.
+
+    Returns:
+        The model, not compiled.
+
+    Raises:
+        ValueError: There is no such file, it holds weights only, it names something
+            that is not a stock layer or a known function (a Lambda layer for one), or a
+            layer has no counterpart in Keras 3.
+        ImportError: A file of Keras 2 needs tf_keras, which is not installed.
+    """
+    path = pathlib.Path(path)
+    config, version = _read(path)
+    library = _library(version)
+    for place in _objects(config):
+        _check_object(place, library.__name__, path)
+    try:
+        model = library.models.load_model(str(path), compile=False)
+    except Exception as error:  # both raise many types for a broken file
+        raise _broken(path, error) from error
+    return model if library.__name__ == "keras" else from_tf_keras(model)
+
+
+def _library(version: str) -> Any:
+    """The library that wrote the file."""
+    import keras
+
+    return keras if version.startswith("3") else tf_keras()
+
+
+def _read(path: pathlib.Path) -> tuple[Any, str]:
+    """The file's description of the model, and the version of Keras that wrote it."""
+    h5py = importlib.import_module("h5py")  # comes with Keras; ships no types
+
+    if not path.is_file():
+        raise ValueError(f"model must be an .h5 file, got {str(path)!r}, which is no file")
+    try:
+        with h5py.File(path, "r") as file:
+            config, version = (file.attrs.get(key) for key in ("model_config", "keras_version"))
+    except OSError as error:
+        raise _broken(path, error) from error
+    if config is None:
+        raise ValueError(
+            f"model {str(path)!r} must hold a whole model, got weights only: build the model "
+            "and call its load_weights"
+        )
+    try:
+        return json.loads(_text(config)), _text(version or "2")
+    except ValueError as error:
+        raise _broken(path, error) from error
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8") if isinstance(value, bytes) else str(value)
+
+
+def _objects(config: Any) -> Iterator[dict[str, Any]]:
+    """Every description of an object in the description of a model."""
+    pending = [config]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, dict):
+            pending += value.values()
+            if "class_name" in value or "module" in value:
+                yield value
+        elif isinstance(value, list):
+            pending += value
+
+
+def _check_object(place: dict[str, Any], library: str, path: pathlib.Path) -> None:
+    kind, module = str(place.get("class_name")), str(place.get("module") or library)
+    config = place.get("config")
+    inside = config if isinstance(config, dict) else {}
+    name = inside.get("name", place.get("name", kind))
+    if kind == "Lambda":
+        raise _refusal(path, name, kind, "it holds Python code, which is never run")
+    if kind not in _stock(library):
+        raise _refusal(path, name, kind, f"it is not a stock class of {library}")
+    if module.split(".")[0] not in ("keras", "tf_keras"):
+        raise _refusal(path, name, kind, f"it asks for the module {module!r}")
+    if isinstance(inside.get("vocabulary"), str):
+        raise _refusal(path, name, kind, f"it reads the file {inside['vocabulary']!r}")
+    if kind.endswith("OpLambda") and inside.get("function") not in SYMBOLS:
+        function = inside.get("function")
+        raise _refusal(path, name, kind, f"it calls tf.{function}, which tfnas doesn't know")
+
+
+@functools.cache
+def _stock(library: str) -> frozenset[str]:
+    module = tf_keras() if library == "tf_keras" else importlib.import_module("keras")
+    places = [getattr(module, place) for place in PLACES]
+    kinds = (name for place in places for name in dir(place))
+    return STRUCTURE.union(
+        name for name in kinds if any(isinstance(getattr(p, name, None), type) for p in places)
+    )
+
+
+def _refusal(path: pathlib.Path, name: str, kind: str, cause: str) -> ValueError:
+    return ValueError(f"model {str(path)!r} can't be loaded: layer {name!r} ({kind}): {cause}")
+
+
+def _broken(path: pathlib.Path, error: Exception) -> ValueError:
+    cause = " ".join(str(error).split())[:300]
+    return ValueError(f"model {str(path)!r} can't be loaded: {cause}")
