@@ -161,3 +161,27 @@ def test_a_sparsity_that_can_not_be_had_is_refused():
     curve = Curve("a", 10, (0.5, 0.9), (0.1, 0.5), 1.0)
     with pytest.raises(ValueError, match="sparsity must leave 5% of the 10 weights"):
         distribute([curve], 0.5, total=100)
+
+
+def test_a_layer_makes_up_for_what_its_shortcut_lacks():
+    keras.utils.set_random_seed(0)
+    start = keras.Input((12,))
+    x = layers.Dense(16, name="stem")(start)
+    y = layers.Dense(16, name="branch")(layers.ReLU()(x))
+    original = keras.Model(start, layers.Add()([x, y]))
+    data = np.random.default_rng(0).normal(size=(600, 12)).astype("float32")
+    model, kernels = copied(original)
+    stem = kernels[0]
+    keep = np.abs(stem.numpy()) > np.median(np.abs(stem.numpy()))
+    stem.variable.assign(stem.numpy() * keep)
+    alone = change(model, original, data)
+    told = reconstruct(model, original, kernels, data, zeros={"branch": 0}, shrinkage=0.0)
+    assert told["branch"][1] < told["branch"][0]
+    assert change(model, original, data) < 0.8 * alone
+    # The branch is the least-squares answer to "original output minus the shortcut's here".
+    inner = np.maximum(data @ stem.numpy() + np.asarray(stem.layer.bias), 0)
+    wanted = np.asarray(original(data)) - (data @ stem.numpy() + np.asarray(stem.layer.bias))
+    design = np.column_stack([inner, np.ones(len(inner))])
+    best = design @ np.linalg.lstsq(design, wanted, rcond=None)[0]
+    least = float(((best - wanted) ** 2).mean() / np.asarray(original(data)).var())
+    assert least <= change(model, original, data) < 1.02 * least
