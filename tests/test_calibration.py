@@ -142,7 +142,7 @@ def test_nan_leaves_the_model_as_it_was(build):
     model, x = build(), examples()
     before = [np.array(v) for v in model.variables]
     x[50, 2] = np.nan
-    with pytest.raises(ValueError, match="data must lead to finite values"):
+    with pytest.raises(ValueError, match="data must hold finite numbers"):
         recalibrate_batchnorm(model, x, 20)
     for variable, value in zip(model.variables, before, strict=True):
         np.testing.assert_array_equal(variable, value)

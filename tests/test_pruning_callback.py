@@ -628,12 +628,16 @@ def test_a_subclassed_model_with_its_own_training_step(criterion):
 
 
 @pytest.mark.parametrize("make", [Own, lambda: keras.Sequential([layers.Dense(4)])])
-def test_a_model_that_is_not_built_is_refused_before_training(make):
+def test_a_model_that_fit_builds_is_pruned_after_its_first_batch(make):
     model = make()
-    model.compile("sgd", "mse", run_eagerly=True)
-    with pytest.raises(ValueError, match=r"model must be built, got .*: begin it with keras.Input"):
-        fit(model, tfnas.PruningCallback(0.5), epochs=1)
+    model.compile("sgd", "mse", jit_compile=False)
     assert not model.built
+    pruning = tfnas.PruningCallback(0.5)
+    fit(model, pruning, epochs=2)
+    assert model.built
+    assert pruning.report.sparsity == 0.5
+    fit(model, epochs=1)
+    assert pruning.report.sparsity == 0.5
 
 
 def test_nested_recurrent_and_attention_models():
@@ -651,12 +655,57 @@ def test_nested_recurrent_and_attention_models():
     assert {kernel.sparsity for kernel in pruning.report.kernels} == {0.5}
 
 
-def test_a_frozen_layer_is_pruned_too():
+def test_a_frozen_layer_is_left_alone_unless_it_is_named():
     model = network()
     model.layers[0].trainable = False
     model.compile("sgd", "mse", run_eagerly=True)
-    fit(model, tfnas.PruningCallback(0.5), epochs=1)
+    pruning = tfnas.PruningCallback(0.5)
+    fit(model, pruning, epochs=1)
+    assert zeros(model) == {"hidden": 0, "head": 16}
+    assert [(s.name, s.reason) for s in pruning.report.skipped] == [
+        ("hidden", "not trained; name it in layers to prune it")
+    ]
+    fit(model, tfnas.PruningCallback(0.5, layers=["hidden", "head"]), epochs=1)
     assert zeros(model) == {"hidden": 64, "head": 16}
+
+
+@pytest.mark.parametrize("unit", ["2:4", "filter", "1x4"])
+def test_zeros_of_another_granularity_are_no_mask_to_go_on_with(unit):
+    model = network()
+    fit(model, tfnas.PruningCallback(tfnas.schedules.constant(0.5, by="step")), epochs=2)
+    schedule = tfnas.schedules.constant(0.5, by="step")
+    pruning = tfnas.PruningCallback(schedule, granularity=unit, layers=["hidden"])
+    model.fit(X, Y, batch_size=32, epochs=4, initial_epoch=2, verbose=0, callbacks=[pruning])
+    [kernel] = [k for k in find_kernels(model)[0] if k.name == "hidden"]
+    held = kernel.to_file(np.asarray(kernel.variable.constraint.mask))[:, 0]
+    if unit == "2:4":
+        assert held.reshape(-1, 4).sum(axis=1).max() == 2
+    elif unit == "1x4":
+        assert set(held.reshape(-1, 4).sum(axis=1)) == {0, 4}
+    else:
+        assert sorted(held.any(axis=1)) == [False] * 4 + [True] * 4
+
+
+def test_steps_are_those_of_this_training():
+    model = network()
+    fit(model, epochs=5)
+    seen = []
+
+    class Watch(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            seen.append(zeros(self.model)["hidden"])
+
+    schedule = tfnas.schedules.constant(0.5, begin=3, by="step")
+    fit(model, tfnas.PruningCallback(schedule), Watch(), epochs=3)
+    assert [count > 0 for count in seen] == [False] * 3 + [True] * (len(seen) - 3)
+
+
+def test_data_without_an_end_is_refused_at_once():
+    data = tf.data.Dataset.from_tensors((X, Y)).repeat()
+    with pytest.raises(ValueError, match="data must end, got an endless data set"):
+        tfnas.PruningCallback(0.5, "taylor", data=data)
+    with pytest.raises(ValueError, match="data must be arrays"):
+        tfnas.PruningCallback(0.5, "taylor", data=(batch for batch in [(X, Y)]))
 
 
 # Files

@@ -156,6 +156,8 @@ def input_batches(data: Any, batch_size: int = 64, limit: int | None = None) -> 
     if not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"batch_size must be a whole number of at least 1, got {batch_size!r}")
     inputs, _ = arrays(data, limit)
+    if not all(np.isfinite(leaf).all() for leaf in leaves(inputs) if leaf.dtype.kind == "f"):
+        raise ValueError("data must hold finite numbers, got NaN or inf")
     length = len(leaves(inputs)[0])
     return [sliced(inputs, slice(i, i + batch_size)) for i in range(0, length, batch_size)]
 

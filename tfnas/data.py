@@ -407,6 +407,24 @@ def leaves(item: Any) -> list[Any]:
     return list(item) if isinstance(item, list | tuple) else [item]
 
 
+def check_data(data: Any, what: str = "data") -> None:
+    """Raises ValueError for data that has no end, or that can't be read more than once.
+
+    Args:
+        data: As for :func:`batches`, or None.
+        what: Name of the argument, for the error message.
+    """
+    if data is None or _is_py_dataset(data) or hasattr(data, "as_numpy_iterator"):
+        if data is not None and _is_endless(data):
+            raise ValueError(f"{what} must end, got an endless data set: take(n) it first")
+        return
+    if not all(getattr(leaf, "ndim", 0) for leaf in leaves(data)):
+        raise ValueError(
+            f"{what} must be arrays, a tf.data.Dataset or a keras.utils.PyDataset, got "
+            f"{_describe(data)}"
+        )
+
+
 def length(item: Any, what: str = "data") -> int:
     """Returns the number of examples of an array, or of a list or dictionary of them.
 

@@ -15,8 +15,9 @@ from tfnas.pipeline.finetune import check_fits, classification_loss, finetune, t
 from tfnas.pipeline.progress import Progress
 from tfnas.pruning.apply import BY_OUTPUT, OBS, prune
 from tfnas.pruning.callback import PruningCallback
+from tfnas.pruning.masks import granularity
 from tfnas.pruning.record import PruningReport
-from tfnas.pruning.sensitivity import Sensitivity, sensitivity
+from tfnas.pruning.sensitivity import SPARSITIES, Sensitivity, sensitivity
 from tfnas.report import prune_report
 from tfnas.rewrite import clone
 from tfnas.schedules import check_ratio, polynomial
@@ -25,6 +26,10 @@ CALIBRATION = 300
 SCORED = 512  # training examples behind gradient criteria and reconstruction
 RAMP = 0.6  # share of the training in which the ratio grows
 BY_SENSITIVITY = "sensitivity"
+_WRITTEN = (
+    *("model.keras", "model_float32.tflite", "model_int8.tflite", "model_float32_sparse.tflite"),
+    *("kernels.csv", "report.md", "sensitivity.json", "sensitivity.png"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,11 +119,13 @@ def prune_to_files(
     told, folder = progress or Progress(), pathlib.Path(output)
     check_fits(model, split)
     _check_arguments(model, split, config)
+    folder.mkdir(parents=True, exist_ok=True)
     found = _measured(model, split, config, told)
     scope: Any = found.suggest(config.sparsity) if found else config.scope
     prune_now = _while_training if config.epochs else _at_once
     pruned, report = prune_now(model, split, config, scope, told)
-    folder.mkdir(parents=True, exist_ok=True)
+    for name in _WRITTEN:  # nothing of an earlier run stays beside this one's
+        (folder / name).unlink(missing_ok=True)
     part = folder / ".model.part.keras"
     pruned.save(part)
     part.replace(folder / "model.keras")
@@ -166,11 +173,21 @@ def _measured(
     return sensitivity(
         model,
         quality,
+        _tried(config),
         granularity=config.granularity,
         exclude=config.exclude,
         seed=config.seed,
         **_scoring(model, split, config),
     )
+
+
+def _tried(config: PruneConfig) -> list[float]:
+    """Ratios to measure: what the granularity can reach, the one asked for well inside."""
+    highest = granularity(config.granularity).highest_ratio
+    ratios = [highest * share for share in SPARSITIES]
+    if config.sparsity >= ratios[-1]:
+        ratios.append((config.sparsity + highest) / 2)
+    return ratios if highest == 1.0 else [*ratios, highest]
 
 
 def _at_once(
@@ -244,6 +261,8 @@ def _files(
             files.append(("pruned, float32 sparse", to_tflite(pruned, "float32", sparse=True)))
         except ConversionError as error:
             notes.append(f"no file without zeros: {error}")
+    if not any(label.startswith("pruned") for label, _ in files):
+        raise ConversionError(f"no file could be made: {'; '.join(notes)}")
     for label, file in files:
         if not label.startswith("unpruned"):
             file.save(folder / f"model_{label.removeprefix('pruned, ').replace(' ', '_')}.tflite")

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from tfnas.pruning.constraint import assign_masks, attach
+from tfnas.data import check_data
+from tfnas.pruning.constraint import assign_masks, attach, carry_masks
 from tfnas.pruning.criteria import WITH_DATA, Criterion, check_criterion
 from tfnas.pruning.gradients import LossGradients
 from tfnas.pruning.kernels import Kernel, find_kernels, select
@@ -85,9 +86,10 @@ def prune(
 
     References:
         Han et al. 2015 for magnitude, Molchanov et al. 2019 for "taylor", Hassibi and Stork
-        1992 and Frantar and Alistarh 2022 for "obs" and the reconstruction.
+        1992 and Frantar et al. 2022 for "obs" and the reconstruction.
     """
     check_criterion(criterion, data, more=(OBS,))
+    check_data(data)
     _check_amount(sparsity, threshold, scope)
     if reconstruct and data is None:
         raise ValueError("data must be given to reconstruct, got None")
@@ -102,6 +104,7 @@ def prune(
     if sparsity is not None:
         plan.check_reachable(plan.ratios(kept, sparsity))
     copy = clone(model)
+    carry_masks(copy, kernels, twins(copy, kernels, kernels))
     pruned = twins(copy, kernels, kept)
     skipped = [*excluded, *unfit, *none]
     if by_output:
@@ -159,6 +162,8 @@ def _check_amount(sparsity: float | None, threshold: float | None, scope: Scope)
         )
     if sparsity is not None:
         check_ratio(sparsity, name="sparsity")
+    if threshold is not None and scope != "layer":
+        raise ValueError(f"scope must be 'layer' with a threshold, got {scope!r}")
     if threshold is not None and not (
         isinstance(threshold, int | float | np.floating) and math.isfinite(threshold)
     ):

@@ -8,6 +8,9 @@ renewals the masked weights are exactly zero after every step of the optimizer.
 The masks follow from the weights and the position alone, so training that is interrupted
 and restored (`BackupAndRestore`) goes on as if it had not been.
 
+Steps are the optimizer's in this training, counted from its first epoch. A model that `fit`
+builds is pruned after its first batch.
+
 Put it after `EarlyStopping(restore_best_weights=True)` in the list of callbacks, and let
 that one start once the schedule has ended (`start_from_epoch`): else it may give back the
 weights of an epoch that was pruned less.
@@ -15,6 +18,7 @@ weights of an epoch that was pruned less.
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -22,10 +26,11 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfnas.data import check_data
 from tfnas.pruning.constraint import apply_masks, assign_masks, attach
 from tfnas.pruning.criteria import WITH_DATA, Criterion, check_criterion
 from tfnas.pruning.gradients import LossGradients
-from tfnas.pruning.kernels import Kernel, find_kernels, select
+from tfnas.pruning.kernels import Kernel, find_kernels, select, trainable
 from tfnas.pruning.plan import MaskPlan, Scope
 from tfnas.pruning.record import PruningReport, report_of
 from tfnas.rewrite import Skipped
@@ -66,8 +71,8 @@ class PruningCallback(keras.callbacks.Callback):
             dictionary name or pattern -> ratio. A layer of the dictionary has its ratio
             when the schedule is at its highest, and less in proportion before; the others
             follow the schedule. See :mod:`tfnas.pruning.scope`.
-        layers: What to prune; None: every layer with a kernel. Names, paths or patterns
-            ("block_*"), layers, or classes of layers.
+        layers: What to prune; None: every layer with a kernel that is trained. Names, paths
+            or patterns ("block_*"), layers, or classes of layers.
         exclude: What to leave alone, in the same terms; also "first", "last", "depthwise".
         data: Inputs and targets for "gradient" and "taylor": a tuple (x, y), a
             `tf.data.Dataset` or a `keras.utils.PyDataset`. A few hundred examples do.
@@ -101,6 +106,7 @@ class PruningCallback(keras.callbacks.Callback):
     ) -> None:
         super().__init__()
         check_criterion(criterion, data)
+        check_data(data)
         self.schedule: Schedule = as_schedule(schedule, frequency)
         self.plan = MaskPlan.of(criterion, granularity, scope, seed)
         self.layers = layers
@@ -115,6 +121,7 @@ class PruningCallback(keras.callbacks.Callback):
         self._renewed: int | None = None
         self._ratio: float | None = None
         self._steps = 0
+        self._epoch = self._batches = self._length = 0
 
     @property
     def report(self) -> PruningReport:
@@ -129,20 +136,29 @@ class PruningCallback(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Checks everything that can be checked, and hangs the masks."""
-        epochs, steps = self.params.get("epochs"), self.params.get("steps")
-        if self.schedule.unit == "step":
-            accumulated = self.model.optimizer.gradient_accumulation_steps or 1
-            epochs = epochs * steps // accumulated if epochs and steps else None
-        self._begin(self.model, epochs)
+        self._pruned, self._epoch, self._batches, self._length = None, 0, 0, 0
+        if self.model.built:
+            self._begin(self.model, self._positions())
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Renews the masks where the schedule says so."""
-        self._renew(epoch if self.schedule.unit == "epoch" else self._optimizer_steps())
+        self._length = self.params.get("steps") or self._batches  # where fit does not know it
+        self._epoch, self._batches = epoch, 0
+        if self._pruned is not None:
+            self._renew(self._position())
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         """Renews the masks of schedules that count steps."""
-        if self.schedule.unit == "step":
-            self._renew(self._optimizer_steps())
+        self._batches = batch
+        if self._pruned is not None and self.schedule.unit == "step":
+            self._renew(self._position())
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """A model that its first batch builds is pruned from then on."""
+        self._batches = batch + 1
+        if self._pruned is None:
+            self._begin(self.model, self._positions())
+            self._renew(self._position())
 
     def on_train_end(self, logs: Any = None) -> None:
         """Masks once more: averaged or restored weights come after the last step."""
@@ -159,7 +175,8 @@ class PruningCallback(keras.callbacks.Callback):
             ValueError: As for the class.
         """
         if self._pruned is not model:
-            self._begin(model, self.params.get("epochs") if self.params else None)
+            known = self.schedule.unit == "epoch" and self.params
+            self._begin(model, self.params.get("epochs") if known else None)
             self._steps = 0
         self._steps += 1
         self._renew(epoch if self.schedule.unit == "epoch" else self._steps)
@@ -168,6 +185,9 @@ class PruningCallback(keras.callbacks.Callback):
     def _begin(self, model: Any, positions: int | None) -> None:
         kernels, none = find_kernels(model)
         kept, excluded = select(kernels, self.layers, self.exclude)
+        if self.layers is None:
+            kept, frozen = trainable(kept)
+            excluded += frozen
         kept, unfit = self.plan.admit(kept)
         self._check_schedule(kept, positions)
         attach(model, kept)
@@ -193,8 +213,24 @@ class PruningCallback(keras.callbacks.Callback):
                 stacklevel=2,
             )
 
-    def _optimizer_steps(self) -> int:
-        return int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
+    def _positions(self) -> int | None:
+        """How many epochs or steps this training has, None where that is unknown."""
+        epochs, steps = self.params.get("epochs"), self.params.get("steps")
+        if self.schedule.unit == "epoch":
+            return epochs
+        return epochs * steps // self._accumulated() if epochs and steps else None
+
+    def _position(self) -> int:
+        """Where training is, as `fit` counts epochs and batches, also when it goes on."""
+        if self.schedule.unit == "epoch":
+            return self._epoch
+        return (self._epoch * self._length + self._batches) // self._accumulated()
+
+    def _accumulated(self) -> int:
+        """Batches of one step of the optimizer."""
+        optimizer = getattr(self.model, "optimizer", None)
+        inner = getattr(optimizer, "inner_optimizer", optimizer)  # of a LossScaleOptimizer
+        return getattr(inner, "gradient_accumulation_steps", None) or 1
 
     def _renew(self, position: int) -> None:
         due = self.schedule.renewal(position)
@@ -213,8 +249,11 @@ class PruningCallback(keras.callbacks.Callback):
         gradients = None if self._gradients is None else self._gradients(self.data)
         weights = [kernel.numpy() for kernel in self._kernels]
         pace = ratio / self._peak if self._peak else 1.0
-        masks = self.plan.masks(self._kernels, weights, gradients, ratio, pace)
-        there = [values != 0 for values in weights]
-        if resumed and sum(map(np.sum, there)) == sum(map(np.sum, masks)):
-            return there
-        return masks
+        if resumed:
+            # Zeros of this plan are what magnitude prunes first: then it finds just them.
+            by_size = dataclasses.replace(self.plan, criterion="magnitude")
+            found = by_size.masks(self._kernels, weights, None, ratio, pace)
+            there = [values != 0 for values in weights]
+            if all(map(np.array_equal, found, there)):
+                return there
+        return self.plan.masks(self._kernels, weights, gradients, ratio, pace)

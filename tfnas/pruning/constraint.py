@@ -18,7 +18,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfnas.pruning.kernels import Kernel, find_kernels
+from tfnas.pruning.kernels import Kernel, find_kernels, select
 
 
 class ZeroMask(keras.constraints.Constraint):
@@ -40,7 +40,7 @@ class ZeroMask(keras.constraints.Constraint):
         return keras.ops.where(self.mask, value, keras.ops.zeros_like(value))
 
 
-def keep_zeros(model: Any) -> int:
+def keep_zeros(model: Any, layers: Any = None, exclude: Any = ()) -> int:
     """Makes the zeros in a model's kernels stay zero in further training.
 
     For a pruned model that was loaded from disk, or pruned by other means. Call it after
@@ -55,6 +55,9 @@ def keep_zeros(model: Any) -> int:
 
     Args:
         model: A built Keras 3 model; changed in place.
+        layers: Where zeros are kept; None: in every layer with a kernel. As for
+            :func:`tfnas.prune`.
+        exclude: Where they are not.
 
     Returns:
         The number of weights that stay zero. A kernel that is all zeros is taken for one
@@ -63,13 +66,14 @@ def keep_zeros(model: Any) -> int:
     Raises:
         ValueError: The model is not built, or no kernel holds a zero.
     """
-    found = [(kernel, kernel.numpy() != 0) for kernel in find_kernels(model)[0]]
+    kernels = select(find_kernels(model)[0], layers, exclude)[0]
+    found = [(kernel, kernel.numpy() != 0) for kernel in kernels]
     sparse = [(kernel, mask) for kernel, mask in found if mask.any() and not mask.all()]
     if not sparse:
         raise ValueError(f"model must hold zeros in its kernels, got none in {model.name!r}")
-    kernels, masks = zip(*sparse, strict=True)
-    attach(model, kernels)
-    assign_masks(kernels, masks)
+    masks = [mask for _, mask in sparse]
+    attach(model, [kernel for kernel, _ in sparse])
+    assign_masks([kernel for kernel, _ in sparse], masks)
     return sum(int(np.count_nonzero(~mask)) for mask in masks)
 
 
@@ -78,6 +82,11 @@ def attach(model: Any, kernels: Sequence[Kernel]) -> None:
 
     A training function that was traced before would not know of it: it is made anew.
     """
+    if keras.backend.backend() != "tensorflow":
+        raise RuntimeError(
+            f"Keras must run on the TensorFlow backend to keep zeros in training, got "
+            f"{keras.backend.backend()!r}"
+        )
     new = [k for k in kernels if not isinstance(k.variable.constraint, ZeroMask)]
     if not new:
         return
@@ -92,6 +101,20 @@ def attach(model: Any, kernels: Sequence[Kernel]) -> None:
         kernel.variable.constraint = ZeroMask(mask, kernel.variable.constraint)
     if getattr(model, "train_function", None) is not None:
         model.make_train_function(force=True)
+
+
+def carry_masks(model: Any, kernels: Sequence[Kernel], twins: Sequence[Kernel]) -> None:
+    """Hangs the masks of a model's kernels on those of its copy.
+
+    Args:
+        model: The copy.
+        kernels: The original's kernels.
+        twins: The copy's, in the same order.
+    """
+    for kernel, twin in zip(kernels, twins, strict=True):
+        if isinstance(kernel.variable.constraint, ZeroMask):
+            attach(model, [twin])
+            twin.variable.constraint.mask.assign(kernel.variable.constraint.mask)
 
 
 def assign_masks(kernels: Sequence[Kernel], masks: Sequence[np.ndarray]) -> None:

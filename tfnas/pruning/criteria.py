@@ -4,7 +4,7 @@
 |-------------|------------------------------|------------|--------------------------------|
 | "magnitude" | abs(w)                       | no         | Han et al. 2015                |
 | "gradient"  | mean over batches abs(dL/dw) | yes        | the loss gradient itself       |
-| "taylor"    | mean over batches abs(w dL/dw)| yes       | Molchanov et al. 2019, eq. (9) |
+| "taylor"    | mean over batches abs(w dL/dw)| yes       | Molchanov et al. 2019          |
 | "random"    | uniform in [0, 1)            | no         | a control                      |
 
 A criterion may also be a function weights -> scores of the same shape.

@@ -21,6 +21,7 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -107,6 +108,7 @@ def find_kernels(model: Any) -> tuple[list[Kernel], list[Skipped]]:
     kernels: list[Kernel] = []
     skipped: list[Skipped] = []
     seen: set[int] = set()
+    taken: Counter[str] = Counter()
     for path, layer in layers_with_paths(model):
         own = [v for v in own_weights(layer) if id(v) not in seen]
         seen.update(id(v) for v in own)
@@ -118,6 +120,9 @@ def find_kernels(model: Any) -> tuple[list[Kernel], list[Skipped]]:
             continue
         for variable in found:
             name = path if len(found) == 1 else f"{path}/{variable.name}"
+            taken[name] += 1
+            if taken[name] > 1:  # layers of one name, as in a subclassed model
+                name = f"{name}#{taken[name]}"
             kernels.append(Kernel(name, path, layer, variable, *_layout(layer, variable)))
     return kernels, skipped
 
@@ -153,11 +158,27 @@ def select(
     return kept, skipped
 
 
+def trainable(kernels: Sequence[Kernel]) -> tuple[list[Kernel], list[Skipped]]:
+    """Returns the kernels that training changes, and the others with the reason.
+
+    Raises:
+        ValueError: None is left.
+    """
+    kept = [kernel for kernel in kernels if kernel.variable.trainable]
+    if not kept:
+        raise ValueError("model must hold a kernel that is trained, got all of them frozen")
+    reason = "not trained; name it in layers to prune it"
+    frozen = [kernel for kernel in kernels if not kernel.variable.trainable]
+    return kept, [Skipped(k.name, type(k.layer).__name__, reason) for k in frozen]
+
+
 def match(kernel: Kernel, pattern: str) -> bool:
     """Whether a name, a path or a pattern means a kernel or something above it."""
-    parts = kernel.name.split("/")
-    above = ["/".join(parts[: i + 1]) for i in range(len(parts))]
-    return any(fnmatch.fnmatchcase(text, pattern) for text in (*above, *parts))
+    found: set[str] = {kernel.name}
+    for name in (kernel.name, kernel.path):
+        parts = name.split("/")
+        found.update(parts, ("/".join(parts[: i + 1]) for i in range(len(parts))))
+    return pattern in found or any(fnmatch.fnmatchcase(text, pattern) for text in found)
 
 
 def layers_with_paths(model: Any) -> Iterator[tuple[str, Any]]:
@@ -267,8 +288,8 @@ def _meant(kernels: Sequence[Kernel], entry: Any) -> list[Kernel]:
         return named
     if entry == DEPTHWISE:
         return [kernel for kernel in kernels if kernel.depthwise]
-    ends = {FIRST: kernels[:1], LAST: kernels[-1:]}
-    return list(ends.get(entry, ()))
+    ends = {FIRST: kernels[0].layer, LAST: kernels[-1].layer}
+    return [kernel for kernel in kernels if kernel.layer is ends.get(entry)]
 
 
 def _is_layer(entry: Any) -> bool:

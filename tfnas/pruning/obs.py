@@ -27,7 +27,7 @@ draws H towards its diagonal and the solution towards the weights that were ther
 
 References:
     Hassibi and Stork, "Second Order Derivatives for Network Pruning: Optimal Brain
-    Surgeon", NIPS 1992. Frantar and Alistarh, "Optimal Brain Compression", NeurIPS 2022.
+    Surgeon", NIPS 1992. Frantar, Singh and Alistarh, "Optimal Brain Compression", NeurIPS 2022.
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ def shrink(
         The Hessian and the cross moments.
 
     References:
-        Ledoit and Wolf, "A well-conditioned estimator for large-dimensional covariance
-        matrices", 2004.
+        Schäfer and Strimmer, "A Shrinkage Approach to Large-Scale Covariance Matrix
+        Estimation", 2005, target D (the diagonal).
     """
     if not 0 <= amount <= 1:
         raise ValueError(f"amount must be in [0, 1], got {amount!r}")

@@ -44,6 +44,8 @@ class MaskPlan:
 
     def __post_init__(self) -> None:
         if isinstance(self.scope, Mapping):
+            if not self.scope:
+                raise ValueError("scope must name a layer, got an empty dictionary")
             for name, value in self.scope.items():
                 check_ratio(value, f"for {name!r}", "scope")
         elif self.scope not in SCOPES:
@@ -153,6 +155,8 @@ class MaskPlan:
 
     def _own(self, kernel: Kernel, ratio: float, pace: float) -> float:
         assert isinstance(self.scope, Mapping)
+        if kernel.name in self.scope:  # a name goes before patterns
+            return float(self.scope[kernel.name]) * pace
         for pattern, value in self.scope.items():
             if match(kernel, pattern):
                 return float(value) * pace

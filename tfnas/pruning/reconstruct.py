@@ -18,7 +18,7 @@ positions in both models. What is no such product (transposed convolutions, recu
 EinsumDense, embeddings) is left as it was, and the reason told.
 
 References:
-    Frantar and Alistarh, "Optimal Brain Compression", NeurIPS 2022 (layer-wise problem,
+    Frantar, Singh and Alistarh, "Optimal Brain Compression", NeurIPS 2022 (layer-wise problem,
     inputs of the compressed model, corrected statistics).
 """
 
@@ -227,7 +227,9 @@ def _norm(place: Visit) -> Any:
 
     behind = place.successor
     linear = getattr(place.layer, "activation", None) is keras.activations.linear
-    return behind if linear and isinstance(behind, keras.layers.BatchNormalization) else None
+    if not linear or not isinstance(behind, keras.layers.BatchNormalization):
+        return None
+    return behind if behind.axis in (-1, behind.input_spec.ndim - 1) else None
 
 
 def _pairs(model: Any, original: Any) -> list[tuple[Any, Any]]:

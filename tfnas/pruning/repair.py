@@ -18,8 +18,8 @@ def by_output_error(
     model: Any, kernels: Sequence[Kernel], data: Any, sparsity: float
 ) -> dict[str, float]:
     """Returns a ratio a kernel, by what its error does to the model's outputs."""
-    total = sum(kernel.size for kernel in kernels)
-    return dict(distribute(measure_curves(model, kernels, data), sparsity, total))
+    # Kernels that can't be fitted have no curve; they get the common ratio, as all together.
+    return dict(distribute(measure_curves(model, kernels, data), sparsity))
 
 
 def repair(

@@ -5,7 +5,7 @@
 | "layer"       | the same ratio                                                           |
 | "global"      | what one threshold over all scores leaves it; at least one unit stays    |
 | "erk"         | a density in proportion to (sum of its dimensions) / (product of them)   |
-| {name: ratio} | the ratio of the first name or pattern that matches, else the common one |
+| {name: ratio} | the ratio of its name, else of the first pattern that fits, else the common |
 
 References:
     Evci et al., "Rigging the Lottery: Making All Tickets Winners", ICML 2020, for

@@ -44,7 +44,7 @@ def _markdown(result: PruneResult, split: DataSplit, config: PruneConfig) -> str
     settings = [[name, value] for name, value in dataclasses.asdict(config).items()]
     report = result.report
     parts = [
-        f"# Pruned to {report.sparsity:.1%} zeros on {split.name}",
+        f"# {report.sparsity:.1%} zeros in {len(report.kernels)} pruned kernels, on {split.name}",
         f"{split}.",
         "## The files, on the test part",
         markdown_table(_FILES, _file_rows(result)),
@@ -92,5 +92,12 @@ def _file_rows(result: PruneResult) -> list[list[str]]:
 
 
 def _verdict(result: PruneResult) -> str:
-    counted = result.sparsities.get("pruned, float32")
-    return str(counted.verdict) if counted else "no float32 file"
+    """What the form of the sparse file, or else of the dense one, admits."""
+    names = ("pruned, float32 sparse", "pruned, float32")
+    counted = next((result.sparsities[n] for n in names if n in result.sparsities), None)
+    if counted is None:
+        return "no float32 file"
+    form = f"{counted.verdict}"
+    if not counted.verdict.eligible:
+        return form
+    return f"{form} by its form, where 1x1 kernels hold two thirds zeros and are stored sparse"
