@@ -285,7 +285,7 @@ def test_unknown_mode(small):
 
 def test_what_is_no_built_model():
     for thing in ("model", tf.Module(), layers.Dense(2)):
-        with pytest.raises(ValueError, match="model must be a Keras 3 model, got"):
+        with pytest.raises(ValueError, match="model must be a Keras 3 or tf_keras model, got"):
             tfnas.to_tflite(thing)
     with pytest.raises(ValueError, match="must be built and have known inputs, got 'unbuilt'"):
         tfnas.to_tflite(keras.Sequential([layers.Dense(2)], name="unbuilt"))

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from tfnas.data import arrays, leaves, sliced
+from tfnas.data import arrays, leaves, sliced, spread
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -160,6 +160,45 @@ def input_batches(data: Any, batch_size: int = 64, limit: int | None = None) -> 
         raise ValueError("data must hold finite numbers, got NaN or inf")
     length = len(leaves(inputs)[0])
     return [sliced(inputs, slice(i, i + batch_size)) for i in range(0, length, batch_size)]
+
+
+def fitting_columns(
+    model: Any, data: Any, limit: int | None = None, what: str = "data"
+) -> list[np.ndarray]:
+    """Returns data as one array an input of a model, in its order, checked.
+
+    Args:
+        model: A built model with known inputs.
+        data: As for :func:`tfnas.data.batches`; targets are ignored.
+        limit: Number of examples at most, from all over arrays. None: all.
+        what: Name of the argument, for the error message.
+
+    Raises:
+        ValueError: It holds other inputs, another shape, or NaN.
+    """
+    given = arrays(data, what=what)[0] if limit is None else spread(data, limit, what)
+    names = [tensor.name for tensor in model.inputs]
+    if isinstance(given, dict):
+        if set(given) != set(names):
+            raise ValueError(f"{what} must hold the inputs {names}, got {sorted(given)}")
+        given = [given[name] for name in names]
+    columns = list(given) if isinstance(given, list | tuple) else [given]
+    if len(columns) != len(names):
+        raise ValueError(f"{what} must hold {len(names)} inputs, got {len(columns)}")
+    for tensor, column in zip(model.inputs, columns, strict=True):
+        expected = tuple(tensor.shape[1:])
+        fits = column.ndim == len(expected) + 1 and all(
+            want in (None, got) for want, got in zip(expected, column.shape[1:], strict=True)
+        )
+        if not fits:
+            raise ValueError(
+                f"{what} must have the shape (examples, {', '.join(map(str, expected))}) for "
+                f"input {tensor.name!r}, got {column.shape}"
+            )
+        if not np.isfinite(column).all():
+            raise ValueError(f"{what} must be finite for input {tensor.name!r}, got NaN or inf")
+    dtypes = [np.dtype(getattr(tensor.dtype, "name", tensor.dtype)) for tensor in model.inputs]
+    return [column.astype(dtype) for column, dtype in zip(columns, dtypes, strict=True)]
 
 
 def visit(model: Any, batches: Sequence[Any], layers: Sequence[Any]) -> Iterator[Visit]:

@@ -49,6 +49,7 @@ class Call:
         inputs: The values that it takes.
         outputs: The values that it gives.
         node: Keras' own record of the call, with its other arguments.
+        training: What a nested model around it was called with, None where nothing.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Call:
     inputs: tuple[Value, ...]
     outputs: tuple[Value, ...]
     node: Any = dataclasses.field(default=None, repr=False)
+    training: bool | None = None
 
     @property
     def kind(self) -> str:
@@ -70,6 +72,9 @@ class Call:
         """
         own = {id(t): new for t, new in zip(self.node.input_tensors, tensors, strict=True)}
         args, kwargs = self.node.arguments.fill_in(own)
+        takes_it = getattr(self.operation, "_call_has_training_arg", False)
+        if self.training is not None and takes_it:
+            kwargs = {"training": self.training, **kwargs}
         return args, kwargs
 
 
@@ -143,6 +148,7 @@ def clone(model: Any) -> Any:
         if not copy.built:
             copy.build_from_config(model.get_build_config())
         copy.set_weights(model.get_weights())
+        settle(copy)
     except (NotImplementedError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(
             f"model {model.name!r} can't be copied: its class and its layers need a get_config() "
@@ -193,6 +199,19 @@ def rebuild(
     )
 
 
+def settle(model: Any) -> None:
+    """Makes layers whose numbers follow from their weights look at them again.
+
+    An adapted Normalization computes with what it derived from its weights when it was
+    adapted; setting the weights alone leaves it as it was.
+    """
+    import keras
+
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.Normalization) and layer.input_mean is None:
+            layer.finalize_state()
+
+
 def gives_probabilities(model: Any) -> bool:
     """Whether a classifier's output is a softmax or sigmoid, and not logits.
 
@@ -227,7 +246,11 @@ def gives_probabilities(model: Any) -> bool:
 
 
 def _walk_into(
-    functional: Any, inputs: tuple[Value, ...], prefix: str, calls: list[Call]
+    functional: Any,
+    inputs: tuple[Value, ...],
+    prefix: str,
+    calls: list[Call],
+    training: bool | None = None,
 ) -> tuple[Value, ...]:
     known = {id(t): value for t, value in zip(functional.inputs, inputs, strict=True)}
     for depth in sorted(functional._nodes_by_depth, reverse=True):
@@ -238,10 +261,11 @@ def _walk_into(
             name = prefix + node.operation.name
             inner = _functional(node.operation)
             if inner is not None and len(inner.inputs) == len(taken):
-                given = _walk_into(inner, taken, f"{name}/", calls)
+                asked = node.arguments.kwargs.get("training", training)
+                given = _walk_into(inner, taken, f"{name}/", calls, asked)
             else:
                 given = tuple(_value(tensor) for tensor in node.outputs)
-                calls.append(Call(name, node.operation, taken, given, node))
+                calls.append(Call(name, node.operation, taken, given, node, training))
             known.update({id(t): value for t, value in zip(node.outputs, given, strict=True)})
     return tuple(known[id(tensor)] for tensor in functional.outputs)
 

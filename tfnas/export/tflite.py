@@ -16,12 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from tfnas.data import spread
+from tfnas.calibration import fitting_columns
 from tfnas.export.artifact import Artifact
 from tfnas.export.flatbuffer import read_graphs
 from tfnas.export.sparsity import sparse_fault
 from tfnas.legacy.qat import computes_in_float, is_quantized
 from tfnas.legacy.rebuild import is_tf_keras
+from tfnas.quantization.fake_quant import QuantizedKernel
 from tfnas.quantization.qat import fake_quants, left_float, strip
 from tfnas.quantization.spec import QuantSpec
 
@@ -139,6 +140,18 @@ def _check_trained(model: Any, spec: QuantSpec, trained: bool, sparse: bool) -> 
             f"model must have seen data before it is exported, got no range for {unseen[0]!r} and "
             f"{len(unseen) - 1} more: train it, or tfnas.quantize_aware(model, data=...)"
         )
+    kernels = [k.bits for k in model._flatten_layers() if isinstance(k, QuantizedKernel)]
+    if spec.weights == "int4" and not any(bits == 4 for bits in kernels):
+        raise ValueError(
+            f"mode must have weights of 8 bits as model {model.name!r} was trained for, got "
+            f"{spec.mode!r}"
+        )
+    half = next((k.name for k in model.layers if k.compute_dtype != "float32"), None)
+    if half is not None:
+        raise ValueError(
+            f"model must compute in float32 to be exported, got {half!r} of another precision: "
+            "build it with a float32 policy and carry the weights over"
+        )
     idle = [layer.name for layer in layers if not layer.active]
     if idle:
         raise ValueError(f"model must round its activations, got {idle[0]!r} inactive")
@@ -186,32 +199,7 @@ def _calibration_columns(model: Any, spec: QuantSpec, calibration: Any) -> list[
             f"calibration must hold typical inputs for mode {spec.mode!r}, got None: "
             "pass about 100 training examples"
         )
-    data = spread(calibration, CALIBRATION_EXAMPLES, "calibration")
-    names = [tensor.name for tensor in model.inputs]
-    if isinstance(data, dict):
-        if set(data) != set(names):
-            raise ValueError(f"calibration must hold the inputs {names}, got {sorted(data)}")
-        data = [data[name] for name in names]
-    columns = list(data) if isinstance(data, list | tuple) else [data]
-    if len(columns) != len(names):
-        raise ValueError(f"calibration must hold {len(names)} inputs, got {len(columns)}")
-    for tensor, column in zip(model.inputs, columns, strict=True):
-        expected = tuple(tensor.shape[1:])
-        fits = column.ndim == len(expected) + 1 and all(
-            want in (None, got) for want, got in zip(expected, column.shape[1:], strict=True)
-        )
-        if not fits:
-            raise ValueError(
-                f"calibration must have the shape (examples, "
-                f"{', '.join(map(str, expected))}) for input {tensor.name!r}, "
-                f"got {column.shape}"
-            )
-        if not np.isfinite(column).all():
-            raise ValueError(
-                f"calibration must be finite for input {tensor.name!r}, got NaN or inf"
-            )
-    dtypes = [np.dtype(getattr(tensor.dtype, "name", tensor.dtype)) for tensor in model.inputs]
-    return [column.astype(dtype) for column, dtype in zip(columns, dtypes, strict=True)]
+    return fitting_columns(model, calibration, CALIBRATION_EXAMPLES, "calibration")
 
 
 def _convert(

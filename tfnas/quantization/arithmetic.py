@@ -142,9 +142,15 @@ def fake_quantize(
     """
     scale, first, last = nudge(low, high, bits, narrow)
     half = np.float32(0.5)
-    zero = np.floor(-first / scale + half)
     shifted = np.clip(np.asarray(x, np.float32), first, last) - first
-    return np.floor(shifted / scale - zero + half) * scale
+    if scale.ndim == 0:
+        zero = np.floor(-first / scale + half)
+        return np.floor(shifted / scale - zero + half) * scale
+    # TensorFlow's operation a channel multiplies where the one a tensor divides.
+    steps = np.float32(2**bits - 1 - int(narrow))
+    inverse = steps / (np.asarray(high, np.float32) - np.asarray(low, np.float32))
+    zero = np.floor(-first * inverse + half)
+    return np.floor(shifted * inverse - zero + half) * scale
 
 
 def kmeans_quantize(x: np.ndarray, bits: int = 4) -> tuple[np.ndarray, np.ndarray]:
@@ -169,6 +175,8 @@ def kmeans_quantize(x: np.ndarray, bits: int = 4) -> tuple[np.ndarray, np.ndarra
     if not 1 <= bits <= MOST_BITS:
         raise ValueError(f"bits must be from 1 to {MOST_BITS}, got {bits}")
     flat = np.asarray(x).reshape(-1)
+    if not flat.size or not np.isfinite(flat).all():
+        raise ValueError(f"x must hold finite numbers, got {flat[:4]!r} of {flat.size}")
     start = np.linspace(flat.min(), flat.max(), 2**bits)
     codebook, codes = kmeans(flat, start)
     return codebook, codes.reshape(np.shape(x))

@@ -39,8 +39,9 @@ class QuantizationSchedule(keras.callbacks.Callback):
 
     def __init__(self, start_epoch: int = 0, freeze_epoch: int | None = None) -> None:
         super().__init__()
-        for name, value in (("start_epoch", start_epoch), ("freeze_epoch", freeze_epoch)):
-            if value is not None and (not isinstance(value, int) or value < 0):
+        freeze = start_epoch if freeze_epoch is None else freeze_epoch
+        for name, value in (("start_epoch", start_epoch), ("freeze_epoch", freeze)):
+            if not isinstance(value, int) or value < 0:
                 raise ValueError(f"{name} must be a whole number from 0 on, got {value!r}")
         if freeze_epoch is not None and freeze_epoch < start_epoch:
             raise ValueError(

@@ -41,8 +41,8 @@ class FakeQuant(keras.layers.Layer):
             starting from the first batch (after LSQ, Esser et al. 2020).
         momentum: Of the moving average.
         percentile: In (50, 100); for "percentile".
-        relu: None, or the highest value that a ReLU lets through (math.inf for none): with
-            0 as its lower end, clipping to the range is the ReLU.
+        relu: None, or the highest value that a ReLU lets through (math.inf for none): it is
+            computed here, before the rounding, where the converter fuses it.
         fixed: (low, high) that never change, as of a softmax.
         after_float: Whether what comes before stays float in the file. The converter makes
             an integer of every operator between two roundings; numbers that went through
@@ -91,31 +91,51 @@ class FakeQuant(keras.layers.Layer):
 
     def call(self, x: Any, training: bool | None = None) -> Any:
         """Rounds, and in training looks at the range first."""
+        x = _relu(x, self.relu)
         if (training or self.observing) and self.fixed is None and not self.frozen:
             self._observe(x)
         if not self.active:
-            idle = x if self.relu is None else keras.ops.clip(x, 0.0, self.relu)
             learned = self.ranges == "learned" and self.fixed is None
             # Without a gradient, if only 0, Keras warns of every range.
-            return idle + tf.cast(0.0 * (self.low + self.high), x.dtype) if learned else idle
+            return x + tf.cast(0.0 * (self.low + self.high), x.dtype) if learned else x
         value = tf.cast(x, tf.float32)
         if self.after_float and not training:
             value = tf.cast(tf.cast(value, tf.float16), tf.float32)
+        if training and self.ranges == "learned" and self.fixed is None and not self.frozen:
+            return tf.cast(self._learned(value), x.dtype)
         rounded = tf.quantization.fake_quant_with_min_max_vars(
             value, self.low.value, self.high.value, num_bits=self.bits
         )
         return tf.cast(rounded, x.dtype)
 
+    def _learned(self, value: Any) -> Any:
+        """The same rounding with a gradient for the ends, also inside the range (LSQ)."""
+        steps = 2.0**self.bits - 1.0
+        count = tf.cast(tf.size(value), tf.float32)
+        # LSQ's gradient scale: a range must not move faster than a weight.
+        ease = tf.math.rsqrt(count * steps / tf.cast(tf.shape(value)[0], tf.float32))
+        low, high = (_eased(end, ease) for end in (self.low.value, self.high.value))
+        scale = tf.maximum(high - low, 1e-6) / steps
+        zero = tf.stop_gradient(tf.round(-low / scale))
+        place = tf.clip_by_value(value / scale + zero, 0.0, steps)
+        rounded = place + tf.stop_gradient(tf.round(place) - place)
+        return (rounded - zero) * scale
+
     @property
     def observed(self) -> bool:
         """Whether the range is known."""
-        return self.fixed is not None or float(self.high) > float(self.low)
+        low, high = (float(keras.ops.convert_to_numpy(v)) for v in (self.low, self.high))
+        return self.fixed is not None or high > low
 
     def _observe(self, x: Any) -> None:
         value = tf.stop_gradient(tf.cast(x, tf.float32))
         first = tf.equal(self.low.value, self.high.value)
         kept = tf.where(first, 0.0, 1.0 if self.ranges == "learned" else self.momentum)
         low, high = self._ends(value)
+        if self.observing:  # all examples count alike
+            kept = tf.zeros_like(kept)
+            low = tf.minimum(low, self.low.value)
+            high = tf.maximum(high, self.high.value)
         self.high.assign(kept * self.high.value + (1.0 - kept) * high)
         if self.relu is None:
             self.low.assign(kept * self.low.value + (1.0 - kept) * low)
@@ -130,8 +150,6 @@ class FakeQuant(keras.layers.Layer):
         else:
             low = tf.constant(0.0) if self.relu is not None else tf.reduce_min(value)
             high = tf.reduce_max(value)
-        if self.relu is not None:
-            high = tf.minimum(high, self.relu)
         low = tf.minimum(low, 0.0)
         return low, tf.maximum(tf.maximum(high, 0.0), low + 1e-6)
 
@@ -172,6 +190,11 @@ class QuantizedKernel(keras.layers.Wrapper):
             return self.layer(x)
         if isinstance(self.layer, keras.layers.Conv1D | keras.layers.DepthwiseConv1D):
             return self._call_1d(x)
+        transposed = isinstance(self.layer, keras.layers.Conv2DTranspose)
+        if isinstance(self.layer, keras.layers.Dense) and len(x.shape) > 2:
+            return self._call_flat(x)
+        if max(getattr(self.layer, "dilation_rate", (1,))) > 1 and not transposed:
+            return self._call_dilated(x)
         kernel = self.layer.kernel
         rounded = self.rounded(kernel.value)
 
@@ -182,6 +205,30 @@ class QuantizedKernel(keras.layers.Wrapper):
             values(self.layer.trainable_variables), values(self.layer.non_trainable_variables), x
         )
         return outputs
+
+    def _call_flat(self, x: Any) -> Any:
+        """A dense layer of more than 2 dimensions: the converter fuses the bias of 2 only."""
+        layer = self.layer
+        kernel = tf.cast(self.rounded(layer.kernel.value), x.dtype)
+        found = tf.matmul(tf.reshape(x, [-1, x.shape[-1]]), kernel)
+        if layer.bias is not None:
+            found = tf.nn.bias_add(found, tf.cast(layer.bias.value, x.dtype))
+        sizes = [-1 if size is None else size for size in x.shape[1:-1]]
+        lead = [-1] if -1 not in sizes else [tf.shape(x)[0]]
+        return tf.reshape(found, [*lead, *sizes, kernel.shape[-1]])
+
+    def _call_dilated(self, x: Any) -> Any:
+        """A dilated convolution as one operation: Keras' own puts others behind it."""
+        layer = self.layer
+        kernel = tf.cast(self.rounded(layer.kernel.value), x.dtype)
+        options = {"padding": layer.padding.upper(), "dilations": list(layer.dilation_rate)}
+        if isinstance(layer, keras.layers.DepthwiseConv2D):
+            found = tf.nn.depthwise_conv2d(x, kernel, [1, *layer.strides, 1], **options)
+        else:
+            found = tf.nn.conv2d(x, kernel, layer.strides, **options)
+        if layer.bias is None:
+            return found
+        return tf.nn.bias_add(found, tf.cast(layer.bias.value, x.dtype))
 
     def _call_1d(self, x: Any) -> Any:
         """A 1-D convolution as a 2-D one of height 1, which is what the file holds.
@@ -255,6 +302,7 @@ class ChannelAffine(keras.layers.Wrapper):
         """The layer itself in training, its convolution otherwise."""
         if training and isinstance(self.layer, keras.layers.BatchNormalization):
             return self.layer(x, training=True)
+        x = tf.cast(x, self.compute_dtype)  # of images in whole numbers too
         factor, offset = self._terms()
         kernel = tf.reshape(factor, [1, 1, self.channels, 1])
         # One value a channel: it is the grid's end, so rounding changes nothing, but tells
@@ -276,14 +324,16 @@ class ChannelAffine(keras.layers.Wrapper):
     def _terms(self) -> tuple[Any, Any]:
         layer, ones = self.layer, np.ones(self.channels, np.float32)
         if isinstance(layer, keras.layers.Rescaling):
-            return tf.constant(ones * layer.scale), tf.constant(ones * layer.offset)
+            terms = (ones * np.asarray(value, np.float32) for value in (layer.scale, layer.offset))
+            scale, offset = terms
+            return tf.constant(scale), tf.constant(offset)
         if isinstance(layer, keras.layers.Normalization):
             mean = np.reshape(keras.ops.convert_to_numpy(layer.mean), -1) * ones
             factor = 1.0 / np.maximum(
                 np.sqrt(np.reshape(keras.ops.convert_to_numpy(layer.variance), -1)) * ones,
                 keras.backend.epsilon(),
             )
-            return tf.constant(factor), tf.constant(-mean * factor)
+            return tf.constant(factor, tf.float32), tf.constant(-mean * factor, tf.float32)
         factor = tf.math.rsqrt(layer.moving_variance.value + layer.epsilon)
         if layer.scale:
             factor = factor * layer.gamma.value
@@ -293,6 +343,21 @@ class ChannelAffine(keras.layers.Wrapper):
     def compute_output_shape(self, input_shape: Any) -> Any:
         """The input's."""
         return input_shape
+
+
+def _relu(x: Any, highest: float | None) -> Any:
+    """The ReLU up to a value, in the forms that the converter knows."""
+    if highest is None:
+        return x
+    if highest == 6.0:
+        return tf.nn.relu6(x)
+    rising = tf.nn.relu(x)
+    return rising if highest == float("inf") else tf.minimum(rising, tf.cast(highest, x.dtype))
+
+
+def _eased(value: Any, ease: Any) -> Any:
+    """A value as it is, with its gradient made smaller."""
+    return tf.stop_gradient(value * (1.0 - ease)) + value * ease
 
 
 def _some(most: Any) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 import keras
 
 from tfnas.quantization.rules import activation_of
-from tfnas.rewrite import Call, rebuild
+from tfnas.rewrite import Call, rebuild, settle
 
 _SPLIT = (
     "Dense",
@@ -33,9 +33,20 @@ class LayerCopies:
     def of(self, layer: Any, **changes: Any) -> Any:
         """Returns the copy of a layer; `changes` go into its configuration."""
         if id(layer) not in self._copies:
-            config = {**layer.get_config(), **changes, "name": self.unique(layer.name)}
-            self._copies[id(layer)] = layer, type(layer).from_config(config)
+            self._copies[id(layer)] = layer, self._copy(layer, changes)
         return self._copies[id(layer)][1]
+
+    def _copy(self, layer: Any, changes: dict[str, Any]) -> Any:
+        try:
+            config = {**layer.get_config(), **changes}
+            return type(layer).from_config({**config, "name": self.unique(layer.name)})
+        except (NotImplementedError, TypeError, ValueError) as error:
+            if layer.weights:
+                raise ValueError(
+                    f"layer {layer.name!r} can't be copied: its class {type(layer).__name__} "
+                    "needs a get_config() that makes it again"
+                ) from error
+            return layer  # nothing of it is trained: both models may hold it, as a Lambda
 
     def call(self, call: Call, tensors: list[Any]) -> list[Any]:
         """Makes a call anew with the copy of its layer; an operation serves as it is."""
@@ -48,7 +59,9 @@ class LayerCopies:
     def carry_weights(self) -> None:
         """Gives all copies their layers' weights, once they are built."""
         for layer, copy in self._copies.values():
-            copy.set_weights(layer.get_weights())
+            if copy is not layer:
+                copy.set_weights(layer.get_weights())
+                settle(copy)
         for layer, values in self._later:
             layer.set_weights(values)
 
@@ -58,25 +71,40 @@ class LayerCopies:
 
     def unique(self, name: str) -> str:
         """Returns a name that was not given before."""
-        self._names[name] += 1
-        return name if self._names[name] == 1 else f"{name}_{self._names[name]}"
+        free = name
+        while free in self._names:
+            self._names[name] += 1
+            free = f"{name}_{self._names[name]}"
+        self._names[free] += 1
+        return free
 
 
-def normal_form(model: Any) -> Any:
+Origins = dict[int, tuple[str, str]]
+
+
+def normal_form(model: Any) -> tuple[Any, Origins]:
     """Returns a flat functional model with the same function; see the module.
 
     Args:
         model: A built functional or Sequential model.
+
+    Returns:
+        The model, and id of each layer with a kernel -> (path, class) of the layer that it
+        comes from.
     """
     copies = LayerCopies()
     split: dict[int, list[Any]] = {}
+    origins: Origins = {}
 
     def apply(call: Call, tensors: list[Any]) -> list[Any]:
         layer = call.operation
+        if call.kind in _PAIRWISE and len(tensors) > 2 - (call.kind == "Average"):
+            return [_by_pairs(call, tensors, copies)]
         if call.kind not in _SPLIT:
             return copies.call(call, tensors)
         if id(layer) not in split:
             split[id(layer)] = _parts(layer, copies)
+            origins.update({id(part): (call.name, call.kind) for part in split[id(layer)]})
         (tensor,) = tensors
         for part in split[id(layer)]:
             tensor = part(tensor)
@@ -84,7 +112,23 @@ def normal_form(model: Any) -> Any:
 
     plain = rebuild(model, apply)
     copies.carry_weights()
-    return plain
+    return plain, origins
+
+
+_PAIRWISE = {"Add": "Add", "Multiply": "Multiply", "Average": "Add"}
+
+
+def _by_pairs(call: Call, tensors: list[Any], copies: LayerCopies) -> Any:
+    """A sum, product or mean of several, two at a time: each result has a range of its own."""
+    merge = getattr(keras.layers, _PAIRWISE[call.kind])
+    name = call.name.split("/")[-1]
+    result = tensors[0]
+    for other in tensors[1:]:
+        result = merge(name=copies.unique(name))([result, other])
+    if call.kind == "Average":
+        scale = 1.0 / len(tensors)
+        result = keras.layers.Rescaling(scale, name=copies.unique(f"{name}_share"))(result)
+    return result
 
 
 def _parts(layer: Any, copies: LayerCopies) -> list[Any]:

@@ -3,9 +3,8 @@
 :func:`quantize_aware` rebuilds a model call by call. Every activation that the integer file
 will hold goes through a :class:`~tfnas.quantization.fake_quant.FakeQuant`, every kernel
 through a :class:`~tfnas.quantization.fake_quant.QuantizedKernel`, placed where the converter
-folds: one rounding after the last of convolution, BatchNormalization and ReLU (which the
-rounding does itself, with 0 as its lower end). What a layer becomes is in
-:mod:`tfnas.quantization.rules`.
+folds: one rounding after the last of convolution, BatchNormalization and ReLU. What a
+layer becomes is in :mod:`tfnas.quantization.rules`.
 
 References:
     Jacob et al., "Quantization and Training of Neural Networks for Efficient
@@ -19,22 +18,22 @@ from typing import Any
 
 import keras
 
-from tfnas.data import batches
+from tfnas.calibration import fitting_columns
 from tfnas.quantization.fake_quant import ChannelAffine, FakeQuant, QuantizedKernel
-from tfnas.quantization.normal_form import LayerCopies, normal_form
+from tfnas.quantization.normal_form import LayerCopies, Origins, normal_form
 from tfnas.quantization.rules import (
     LEAST_BITS,
     ONE_SCALE,
     Role,
     fixed_range,
+    fuses_relu,
+    is_channel_norm,
     reason_for_float,
     relu_limit,
     role,
 )
 from tfnas.quantization.spec import QuantSpec
 from tfnas.rewrite import Call, Skipped, Walk, rebuild, walk
-
-_INTEGER = ("int8", "int16")
 
 
 def quantize_aware(
@@ -74,17 +73,20 @@ def quantize_aware(
     if engine not in ("tfnas", "tfmot"):
         raise ValueError(f"engine must be 'tfnas' or 'tfmot', got {engine!r}")
     spec = QuantSpec.of(spec)
-    if spec.activations not in _INTEGER or spec.weights not in ("int8", "int4"):
-        raise ValueError(f"spec must have integer weights and activations, got {spec.mode!r}")
+    if spec.activations != "int8" or spec.weights not in ("int8", "int4"):
+        raise ValueError(
+            f"spec must have integer weights and 8-bit integer activations, got {spec.mode!r}"
+        )
     _check_model(model)
     if engine == "tfmot":
         from tfnas.legacy import quantize_aware_tfmot
 
         return quantize_aware_tfmot(model)[0]
-    plain = normal_form(model)
+    plain, origins = normal_form(model)
     flow = walk(plain)
-    spec.check_patterns((c.name, c.kind) for c in flow.calls if role(c) is Role.KERNEL)
-    builder = _Builder(flow, spec)
+    names = [(c.name, c.kind) for c in flow.calls if role(c) is Role.KERNEL]
+    spec.check_patterns([*names, *origins.values()])
+    builder = _Builder(flow, spec, origins)
     trainable = rebuild(plain, builder.apply, flow=flow, on_input=builder.on_input)
     builder.copies.carry_weights()
     if data is not None:
@@ -116,18 +118,16 @@ def calibrate(model: Any, data: Any) -> Any:
     found = fake_quants(model)
     if not found:
         raise ValueError(f"model must be quantisation-aware, got {model.name!r}")
+    columns = fitting_columns(model, data)
     for layer in found:
         layer.observing = True
     try:
-        seen = 0
-        for x, _ in batches(data):
-            model(x, training=False)
-            seen += 1
+        for start in range(0, len(columns[0]), _BATCH):
+            part = [column[start : start + _BATCH] for column in columns]
+            model(keras.tree.pack_sequence_as(model.input, part), training=False)
     finally:
         for layer in found:
             layer.observing = False
-    if not seen:
-        raise ValueError("data must hold at least one example, got none")
     return model
 
 
@@ -188,18 +188,24 @@ def left_float(model: Any) -> list[Skipped]:
         if isinstance(call.operation, FakeQuant | QuantizedKernel | ChannelAffine):
             continue
         what = role(call)
-        if what is Role.KERNEL:
+        if what is Role.NORM and not is_channel_norm(call):
+            reason = "normalises another axis than the last, or more than 4 dimensions"
+            found.append(Skipped(call.name, call.kind, reason))
+        elif what is Role.KERNEL:
             found.append(Skipped(call.name, call.kind, "left float by the specification"))
         elif what is Role.FLOAT:
             found.append(Skipped(call.name, call.kind, reason_for_float(call)))
     return found
 
 
+_BATCH = 64
+
+
 class _Builder:
     """Makes each call of a model in normal form anew, with its roundings."""
 
-    def __init__(self, flow: Walk, spec: QuantSpec) -> None:
-        self.spec = spec
+    def __init__(self, flow: Walk, spec: QuantSpec, origins: Origins) -> None:
+        self.spec, self.origins = spec, origins
         self.copies = LayerCopies()
         self.makers = {value: call for call in flow.calls for value in call.outputs}
         users = [(value, call) for call in flow.calls for value in call.inputs]
@@ -214,7 +220,7 @@ class _Builder:
 
     def apply(self, call: Call, tensors: list[Any]) -> list[Any]:
         what = role(call)
-        bits = self.spec.weight_bits(call.name, call.kind)
+        bits = self._bits(call)
         if what is Role.KERNEL and bits is not None:
             bits = max(bits, LEAST_BITS.get(call.kind, bits))
             outputs = [self._wrapped(call, QuantizedKernel, bits=bits)(tensors[0])]
@@ -223,8 +229,9 @@ class _Builder:
             floats = maker is not None and self._stays_float(maker)
             limit = relu_limit(call)
             return [self._rounding(call.name, tensors[0], relu=limit, after_float=floats)]
-        elif what is Role.AFFINE or (what is Role.NORM and not self._folds(call)):
-            outputs = [self._wrapped(call, ChannelAffine)(tensors[0])]
+        elif what is Role.AFFINE or (what is Role.NORM and self._stands_alone(call)):
+            asked = {k: v for k, v in call.arguments(tensors)[1].items() if k == "training"}
+            outputs = [self._wrapped(call, ChannelAffine)(tensors[0], **asked)]
         else:
             outputs = self.copies.call(call, tensors)
         if what is Role.SAME:
@@ -240,18 +247,31 @@ class _Builder:
             for value, tensor in zip(call.outputs, outputs, strict=True)
         ]
 
+    def _bits(self, call: Call) -> int | None:
+        """Bits of a kernel, by the name of its own or of the layer that it comes from."""
+        own = call.name, call.kind
+        return self.spec.weight_bits(*own, *self.origins.get(id(call.operation), own))
+
+    def _stands_alone(self, norm: Call) -> bool:
+        return not self._folds(norm) and is_channel_norm(norm)
+
     def _stays_float(self, call: Call) -> bool:
         """Whether a call is float in the file, by its kind or by the specification."""
         what = role(call)
-        if what is Role.NORM and self._folds(call):
-            return self._stays_float(self.makers[call.inputs[0]])
-        return what is Role.FLOAT or (
-            what is Role.KERNEL and self.spec.weight_bits(call.name, call.kind) is None
-        )
+        if what is Role.NORM:
+            folds = self._folds(call)
+            return (
+                self._stays_float(self.makers[call.inputs[0]])
+                if folds
+                else (not is_channel_norm(call))
+            )
+        return what is Role.FLOAT or (what is Role.KERNEL and self._bits(call) is None)
 
     def _folds(self, norm: Call) -> bool:
         """Whether a BatchNormalization is folded into the kernel before it."""
         maker = self.makers.get(norm.inputs[0])
+        if not is_channel_norm(norm):
+            return False
         if maker is None or role(maker) is not Role.KERNEL or self.uses[norm.inputs[0]] != 1:
             return False
         # A kernel with one scale: a factor a channel can't be folded into it.
@@ -262,7 +282,9 @@ class _Builder:
         user = self.users.get(value)
         if user is None or self.uses[value] != 1 or not value.dtype.startswith("float"):
             return not value.dtype.startswith("float")
-        return role(user) is Role.RELU or (role(user) is Role.NORM and self._folds(user))
+        if role(user) is Role.RELU:
+            return fuses_relu(call)
+        return role(user) is Role.NORM and self._folds(user)
 
     def _wrapped(self, call: Call, wrapper: type, **settings: Any) -> Any:
         key = id(call.operation)

@@ -89,6 +89,18 @@ def role(call: Call) -> Role:
 _BINARY = {"Add", "Subtract", "Multiply", "Maximum", "Minimum"}
 
 
+def fuses_relu(call: Call) -> bool:
+    """Whether TFLite's operator for a call has a ReLU inside, so that one rounding does."""
+    fusing = ("Add", "Subtract", "Multiply", "Concatenate")
+    return role(call) in (Role.KERNEL, Role.NORM, Role.AFFINE) or call.kind in fusing
+
+
+def is_channel_norm(call: Call) -> bool:
+    """Whether a BatchNormalization is a factor and an offset a channel of the last axis."""
+    rank = len(call.inputs[0].shape)
+    return rank <= 4 and call.operation.axis in (-1, rank - 1)
+
+
 def activation_name(call: Call) -> str | None:
     """Name of the activation function that a call is, None where it is something else."""
     kind, operation = call.kind, call.operation

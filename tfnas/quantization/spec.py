@@ -115,15 +115,22 @@ class QuantSpec:
         """Bits of an activation, 32 where it is a float."""
         return _BITS.get(self.activations, 32)
 
-    def weight_bits(self, name: str, kind: str) -> int | None:
+    def weight_bits(
+        self, name: str, kind: str, path: str | None = None, origin: str | None = None
+    ) -> int | None:
         """Returns the bits of a layer's weights, None where it stays float.
 
         Args:
-            name: The layer's name or path.
+            name: The layer's name.
             kind: Its class.
+            path: Another name that it goes by, as inside a nested model.
+            origin: Another class that it goes by, as half of a SeparableConv2D.
         """
-        found = next((f for pattern, f in self.layers if _matches(pattern, name, kind)), None)
-        return _BITS.get(found or self.weights)
+        ways = [(name, kind), (path or name, origin or kind)]
+        for pattern, value in self.layers:
+            if any(_matches(pattern, *way) for way in ways):
+                return _BITS.get(value)
+        return _BITS.get(self.weights)
 
     def check_patterns(self, layers: Iterable[tuple[str, str]]) -> None:
         """Raises ValueError where an entry of `layers` matches none of (name, kind)."""
@@ -137,6 +144,11 @@ class QuantSpec:
 
 
 def _pairs(layers: Any) -> tuple[tuple[str, str], ...]:
+    pairwise = isinstance(layers, tuple | list) and all(
+        isinstance(item, tuple | list) and len(item) == 2 for item in layers
+    )
+    if not isinstance(layers, Mapping) and not pairwise:
+        raise ValueError(f"layers must be a dictionary name -> format, got {layers!r}")
     items = layers.items() if isinstance(layers, Mapping) else layers
     pairs = tuple(
         (pattern.__name__ if isinstance(pattern, type) else str(pattern), str(value))
