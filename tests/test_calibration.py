@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from keras import layers
 
-from tfnas.calibration import input_batches, recalibrate_batchnorm, visit
+from tfnas.calibration import input_batches, recalibrate_batchnorm
+from tfnas.visit import visit
 
 
 @keras.saving.register_keras_serializable("test_calibration")

@@ -20,7 +20,7 @@ REPOSITORY = PACKAGE.parent
 GROUPS = (
     ("architecture", "measurement", "schedules", "kmeans", "files", "table"),
     ("rewrite", "data", "legacy"),
-    ("calibration",),
+    ("calibration", "visit"),
     ("spaces", "pruning", "quantization", "clustering", "factorization", "distillation"),
     ("export",),
     ("bench",),

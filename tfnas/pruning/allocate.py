@@ -27,11 +27,12 @@ from typing import Any
 
 import numpy as np
 
-from tfnas.calibration import Visit, input_batches, layers_of, visit
+from tfnas.calibration import input_batches, layers_of
 from tfnas.pruning.moments import Moments, hindrance, measure, quadratic, to_kernel, to_rows
 from tfnas.pruning.obs import Start, cheapest, shrink
 from tfnas.pruning.reconstruct import output_scale, takes_mean
 from tfnas.pruning.spread import spread
+from tfnas.visit import Visit, visit
 
 LEVELS = (0.2, 0.35, 0.5, 0.6, 0.7, 0.8, 0.9)
 _GRID = np.linspace(0.0, 0.95, 96)

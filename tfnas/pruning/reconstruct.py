@@ -30,14 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from tfnas.calibration import (
-    Visit,
-    channel_statistics,
-    input_batches,
-    layers_of,
-    set_statistics,
-    visit,
-)
+from tfnas.calibration import channel_statistics, input_batches, layers_of, set_statistics
 from tfnas.pruning.moments import (
     Moments,
     Wish,
@@ -48,6 +41,7 @@ from tfnas.pruning.moments import (
     to_rows,
 )
 from tfnas.pruning.obs import obs_prune, refit, shrink
+from tfnas.visit import Visit, visit
 
 
 def reconstruct(
