@@ -476,3 +476,28 @@ def test_a_model_compiled_with_what_keras_cant_serialise_is_copied(compiled):
     assert tfnas.prune(model, 0.5)[1].zeros == 80
     report = tfnas.prune(model, 0.5, criterion="taylor", data=(X, Y))[1]
     assert report.zeros == 80
+
+
+@pytest.mark.parametrize("settings", [{"reconstruct": True}, {"criterion": "obs"}])
+def test_what_is_zero_already_is_not_fitted_back(settings):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((8,)), layers.Dense(6), layers.Dense(3)])
+    x = np.random.default_rng(0).normal(size=(100, 8)).astype("float32")
+    sparse, first = tfnas.prune(model, 0.75)
+    again, second = tfnas.prune(sparse, 0.5, data=x, **settings)
+    assert [k.zeros for k in second.kernels] == [k.zeros for k in first.kernels]
+
+
+def test_several_inputs_and_targets_may_be_dictionaries():
+    one, two = keras.Input((4,), name="one"), keras.Input((3,), name="two")
+    joined = layers.Concatenate()([one, two])
+    model = keras.Model(
+        {"one": one, "two": two},
+        {"a": layers.Dense(2, name="a")(joined), "b": layers.Dense(1, name="b")(joined)},
+    )
+    model.compile("sgd", {"a": "mse", "b": "mse"})
+    rng = np.random.default_rng(0)
+    x = {"one": rng.normal(size=(20, 4)), "two": rng.normal(size=(20, 3))}
+    y = {"a": rng.normal(size=(20, 2)), "b": rng.normal(size=(20, 1))}
+    _, report = tfnas.prune(model, 0.5, criterion="taylor", data=(x, y))
+    assert report.zeros == 7 + 4

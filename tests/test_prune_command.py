@@ -106,7 +106,7 @@ def test_scope_by_output_goes_with_obs(prune):
         (["--sparsity=0.5", "--granularity=2:4"], "must divide the kernel's innermost axis"),
         (["--sparsity=0.5", "--granularity=3"], "granularity must be"),
         (["--sparsity=0.5", "--scope=output"], "goes with criterion 'obs'"),
-        (["--sparsity=0.5", "--criterion=obs", "--epochs=1"], "goes without epochs"),
+        (["--sparsity=0.5", "--criterion=obs", "--epochs=1"], "goes with epochs 0"),
     ],
 )
 def test_bad_input_is_one_line_before_any_work(prune, flags, told):

@@ -81,7 +81,8 @@ def test_polynomial_whose_end_is_its_begin_jumps_there():
 
 def test_steps_are_renewed_every_100_and_epochs_every_one():
     assert polynomial(0.5, 10).every == 1
-    assert polynomial(0.5, 10, by="step").every == 100
+    assert polynomial(0.5, 4000, by="step").every == 100
+    assert polynomial(0.5, 210, begin=10, by="step").every == 10  # some twenty on the way
     assert polynomial(0.5, 10, by="step", frequency=3).every == 3
 
 

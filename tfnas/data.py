@@ -418,7 +418,7 @@ def check_data(data: Any, what: str = "data") -> None:
         if data is not None and _is_endless(data):
             raise ValueError(f"{what} must end, got an endless data set: take(n) it first")
         return
-    if not all(getattr(leaf, "ndim", 0) for leaf in leaves(data)):
+    if not all(getattr(leaf, "ndim", 0) for part in leaves(data) for leaf in leaves(part)):
         raise ValueError(
             f"{what} must be arrays, a tf.data.Dataset or a keras.utils.PyDataset, got "
             f"{_describe(data)}"

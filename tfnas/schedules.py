@@ -160,8 +160,8 @@ def polynomial(
         begin: First epoch or step that is pruned.
         power: Exponent; 1 is linear.
         by: "epoch" or "step".
-        frequency: How many epochs (default 1) or steps (default 100) lie between two
-            renewals.
+        frequency: How many epochs (default 1) or steps (default 100, less where there
+            would be fewer than twenty) lie between two renewals.
 
     Raises:
         ValueError: An argument is outside its rule.
@@ -181,7 +181,9 @@ def polynomial(
         return last + (first - last) * (1.0 - share) ** power
 
     if frequency is None:
-        frequency = STEPS_BETWEEN_UPDATES if by == "step" else 1
+        # Some twenty renewals on the way, also where the way is short.
+        fine = max(1, min(STEPS_BETWEEN_UPDATES, (end - begin) // 20))
+        frequency = fine if by == "step" else 1
     return Schedule(ratio, by, begin, end, frequency)
 
 
@@ -205,11 +207,20 @@ def as_schedule(schedule: Any, frequency: int | None = None, name: str = "schedu
         found = _from_tfmot(schedule)
     elif isinstance(schedule, Schedule):
         found = schedule
+    elif _is_keras(schedule):
+        raise ValueError(
+            f"{name} must give a share of zeros, got {type(schedule).__name__}, a schedule of "
+            "learning rates: see tfnas.schedules"
+        )
     elif callable(schedule):
         found = Schedule(schedule)
     else:
         found = constant(check_ratio(schedule, name=name))
     return found if frequency is None else dataclasses.replace(found, every=frequency)
+
+
+def _is_keras(schedule: Any) -> bool:
+    return any(base.__name__ == "LearningRateSchedule" for base in type(schedule).__mro__)
 
 
 def _is_tfmot(schedule: Any) -> bool:

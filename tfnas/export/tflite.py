@@ -165,7 +165,7 @@ def _sparse(model: Any, spec: QuantSpec, columns: list[np.ndarray], dense: Artif
     try:
         _verify(artifact, spec)
         fault = sparse_fault(artifact, dense)
-    except ConversionError as error:
+    except RuntimeError as error:  # a ConversionError, or the interpreter's own
         fault = f"{error}{INT8_HINT if spec.mode == 'int8' else ''}"
     if fault:
         raise ConversionError(f"sparse must be False for model {model.name!r}: {fault}")

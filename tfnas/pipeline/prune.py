@@ -142,7 +142,10 @@ def _check_arguments(model: Any, split: DataSplit, config: PruneConfig) -> None:
     """One pruning of a copy, thrown away: every bad argument shows before long work."""
     scope = "layer" if config.scope in (BY_SENSITIVITY, BY_OUTPUT) else config.scope
     if config.criterion == OBS and (config.epochs or config.scope == BY_SENSITIVITY):
-        raise ValueError("criterion 'obs' goes without epochs and with another scope")
+        raise ValueError(
+            "criterion 'obs' goes with epochs 0 and the scopes layer, erk and output, got "
+            f"{config.epochs} epochs and {config.scope!r}"
+        )
     if config.scope == BY_OUTPUT and config.criterion != OBS:
         raise ValueError(f"scope 'output' goes with criterion 'obs', got {config.criterion!r}")
     prune(

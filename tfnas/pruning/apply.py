@@ -116,6 +116,11 @@ def prune(
         masks = plan.masks_above(kept, weights, gradients, threshold)
     else:
         masks = plan.masks(kept, weights, gradients, sparsity or 0.0)
+    if obs or reconstruct:  # what is zero already is not fitted back
+        masks = [
+            mask & (values != 0) if values.any() else mask
+            for mask, values in zip(masks, weights, strict=True)
+        ]
     attach(copy, pruned)
     assign_masks(pruned, masks)
     if not (obs or reconstruct):

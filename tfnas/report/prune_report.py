@@ -31,7 +31,10 @@ def summary(result: PruneResult) -> str:
 
 def write(result: PruneResult, split: DataSplit, config: PruneConfig) -> None:
     """Writes report.md and kernels.csv, and sensitivity.json and .png where it was measured."""
-    rows = result.report.rows()
+    rows = [
+        [k.name, k.kind, "x".join(map(str, k.shape)), k.note, k.weights, k.zeros, k.sparsity]
+        for k in result.report.kernels
+    ]
     write_atomically(result.output / "kernels.csv", csv_table(result.report.HEADERS, rows))
     found = result.sensitivity
     if found is not None:
