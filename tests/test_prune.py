@@ -484,7 +484,7 @@ def test_what_is_zero_already_is_not_fitted_back(settings):
     model = keras.Sequential([keras.Input((8,)), layers.Dense(6), layers.Dense(3)])
     x = np.random.default_rng(0).normal(size=(100, 8)).astype("float32")
     sparse, first = tfnas.prune(model, 0.75)
-    again, second = tfnas.prune(sparse, 0.5, data=x, **settings)
+    _, second = tfnas.prune(sparse, 0.5, data=x, **settings)
     assert [k.zeros for k in second.kernels] == [k.zeros for k in first.kernels]
 
 
