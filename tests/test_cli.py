@@ -66,7 +66,7 @@ def test_no_arguments_is_wrong_usage_with_the_overview(tfnas_command):
 def test_help_names_all_commands(tfnas_command, flag):
     code, out, err = tfnas_command(flag)
     assert (code, err) == (0, "")
-    for name in ("search", "export", "bench", "profile"):
+    for name in ("search", "prune", "export", "bench", "profile"):
         assert f"\n  {name} " in out
 
 
@@ -94,7 +94,7 @@ def test_version(tfnas_command, argument):
 @pytest.mark.parametrize(
     ("argv", "told"),
     [
-        (["serach"], "no such command 'serach': one of search, export, bench, profile"),
+        (["serach"], "no such command 'serach': one of search, prune, export, bench, profile"),
         (["--fast"], "no such command '--fast'"),
     ],
 )
