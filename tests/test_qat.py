@@ -375,16 +375,22 @@ def assert_near(found, wanted, share, names=None):
     assert far == {}
 
 
-def assert_agree(trainable, file, x, names=None):
+TAIL = 3.001  # steps, 99 of 100 numbers
+# MINIMUM brings its inputs to one scale first, which rounds once more.
+LONG_TAIL = {"minimum, relu": 5.05}
+
+
+def assert_agree(trainable, file, x, names=None, tail=TAIL):
     """A model's and its file's outputs are within a step at the median."""
     found = keras.tree.flatten(file.predict(x))
     far = {}
     for i, (a, b) in enumerate(zip(found, predict(trainable, x), strict=True)):
         steps = np.abs(a - b) / file.outputs[i].scale
         assert len(np.unique(b)) > 3
-        # MINIMUM and MAXIMUM bring their inputs to one scale first: a few steps at the tail.
-        if not (np.median(steps) <= 1.001 and np.quantile(steps, 0.99) <= 5.05):
-            what = names[i] if names else i
+        what = names[i] if names else i
+        if not (
+            np.median(steps) <= 1.001 and np.quantile(steps, 0.99) <= LONG_TAIL.get(what, tail)
+        ):
             far[what] = float(np.median(steps)), float(np.quantile(steps, 0.99))
     assert far == {}
 
@@ -500,7 +506,7 @@ def test_several_inputs_and_outputs(build):
     assert_near(predict(c.trainable, x), predict(model, x), 0.05)
     if in_a_file:
         assert floats_in(c.file) == []
-        assert_agree(c.trainable, c.file, x)
+        assert_agree(c.trainable, c.file, x, tail=3.05)  # 3.02 seen, between 3 and 4 steps
     plain = tfnas.strip(c.trainable)
     assert_near(predict(plain, x), predict(model, x), 1e-6)
     assert plain.output_shape == model.output_shape

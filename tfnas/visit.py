@@ -247,9 +247,3 @@ def _flat(outputs: Any) -> list[Any]:
     import keras
 
     return list(keras.tree.flatten(outputs))
-
-
-def _array(tensor: Any) -> np.ndarray:
-    import keras
-
-    return np.asarray(keras.ops.convert_to_numpy(tensor))

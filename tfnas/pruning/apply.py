@@ -16,7 +16,7 @@ from tfnas.pruning.gradients import LossGradients
 from tfnas.pruning.kernels import Kernel, find_kernels, select
 from tfnas.pruning.plan import MaskPlan, Scope
 from tfnas.pruning.record import PruningReport, report_of
-from tfnas.pruning.repair import by_output_error, repair
+from tfnas.pruning.repair import by_output_error, repair, without_zeros
 from tfnas.rewrite import clone
 from tfnas.schedules import check_ratio
 
@@ -116,11 +116,8 @@ def prune(
         masks = plan.masks_above(kept, weights, gradients, threshold)
     else:
         masks = plan.masks(kept, weights, gradients, sparsity or 0.0)
-    if obs or reconstruct:  # what is zero already is not fitted back
-        masks = [
-            mask & (values != 0) if values.any() else mask
-            for mask, values in zip(masks, weights, strict=True)
-        ]
+    if obs or reconstruct:
+        masks = without_zeros(masks, weights)
     attach(copy, pruned)
     assign_masks(pruned, masks)
     if not (obs or reconstruct):

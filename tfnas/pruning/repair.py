@@ -22,6 +22,17 @@ def by_output_error(
     return dict(distribute(measure_curves(model, kernels, data), sparsity))
 
 
+def without_zeros(masks: Sequence[np.ndarray], weights: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Returns masks that also hold what is zero already: it is not to be fitted back.
+
+    A kernel that is all zeros is taken for one that has yet to be trained.
+    """
+    return [
+        mask & (values != 0) if values.any() else mask
+        for mask, values in zip(masks, weights, strict=True)
+    ]
+
+
 def repair(
     copy: Any,
     original: Any,
