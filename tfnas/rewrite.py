@@ -7,6 +7,7 @@ call: what costs time and memory is the call, not the layer.
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -93,7 +94,10 @@ class Walk:
     outputs: tuple[Value, ...]
 
 
-def walk(model: Any) -> Walk:
+Inside = Callable[[Any], Any]  # Keras' record of a call -> the model that it stands for, or None
+
+
+def walk(model: Any, inside: Inside | None = None) -> Walk:
     """Returns the calls of a functional or Sequential model.
 
     Example:
@@ -104,6 +108,7 @@ def walk(model: Any) -> Walk:
 
     Args:
         model: A built Keras 3 model.
+        inside: Names other calls to walk into, as if each were of a nested model.
 
     Raises:
         ValueError: The model is not built from layers with known connections.
@@ -116,7 +121,7 @@ def walk(model: Any) -> Walk:
         )
     inputs = tuple(_value(tensor) for tensor in functional.inputs)
     calls: list[Call] = []
-    outputs = _walk_into(functional, inputs, "", calls)
+    outputs = _walk_into(functional, inputs, "", calls, inside=inside)
     return Walk(inputs, tuple(calls), outputs)
 
 
@@ -199,6 +204,74 @@ def rebuild(
     )
 
 
+class LayerCopies:
+    """Copies of layers, one a layer however often it is used, with unique names.
+
+    Args:
+        edit: Takes the configuration of a layer and returns that of its copy.
+    """
+
+    def __init__(self, edit: Callable[[Any], Any] = lambda config: config) -> None:
+        self._edit = edit
+        self._copies: dict[int, tuple[Any, Any]] = {}
+        self._names: Counter[str] = Counter()
+        self._later: list[tuple[Any, list[Any]]] = []
+
+    def of(self, layer: Any, **changes: Any) -> Any:
+        """Returns the copy of a layer; `changes` go into its configuration."""
+        if id(layer) not in self._copies:
+            self._copies[id(layer)] = layer, self._copy(layer, changes)
+        return self._copies[id(layer)][1]
+
+    def _copy(self, layer: Any, changes: dict[str, Any]) -> Any:
+        try:
+            config = {**self._edit(layer.get_config()), **changes}
+            return type(layer).from_config({**config, "name": self.unique(layer.name)})
+        except (NotImplementedError, TypeError, ValueError) as error:
+            if layer.weights:
+                raise ValueError(
+                    f"layer {layer.name!r} can't be copied: its class {type(layer).__name__} "
+                    "needs a get_config() that makes it again"
+                ) from error
+            return layer  # nothing of it is trained: both models may hold it, as a Lambda
+
+    def call(self, call: Call, tensors: list[Any]) -> list[Any]:
+        """Makes a call anew with the copy of its layer; an operation serves as it is."""
+        import keras
+
+        args, kwargs = call.arguments(tensors)
+        layer = call.operation
+        if isinstance(layer, keras.layers.Layer):
+            layer = self.of(layer)
+        return list(keras.tree.flatten(layer(*args, **kwargs)))
+
+    def carry_weights(self, values: Callable[[Any], list[Any]] | None = None) -> None:
+        """Gives all copies their layers' weights, once they are built.
+
+        Args:
+            values: Gives a layer's weights for its copy; None: as they are.
+        """
+        for layer, copy in self._copies.values():
+            if copy is not layer:
+                copy.set_weights(layer.get_weights() if values is None else values(layer))
+                settle(copy)
+        for layer, given in self._later:
+            layer.set_weights(given)
+
+    def set_later(self, layer: Any, values: list[Any]) -> None:
+        """Remembers weights of a layer that is no copy of one."""
+        self._later.append((layer, values))
+
+    def unique(self, name: str) -> str:
+        """Returns a name that was not given before."""
+        free = name
+        while free in self._names:
+            self._names[name] += 1
+            free = f"{name}_{self._names[name]}"
+        self._names[free] += 1
+        return free
+
+
 def settle(model: Any) -> None:
     """Makes layers whose numbers follow from their weights look at them again.
 
@@ -251,6 +324,7 @@ def _walk_into(
     prefix: str,
     calls: list[Call],
     training: bool | None = None,
+    inside: Inside | None = None,
 ) -> tuple[Value, ...]:
     known = {id(t): value for t, value in zip(functional.inputs, inputs, strict=True)}
     for depth in sorted(functional._nodes_by_depth, reverse=True):
@@ -260,9 +334,11 @@ def _walk_into(
             taken = tuple(known[id(tensor)] for tensor in node.input_tensors)
             name = prefix + node.operation.name
             inner = _functional(node.operation)
+            if inner is None and inside is not None:
+                inner = inside(node)
             if inner is not None and len(inner.inputs) == len(taken):
                 asked = node.arguments.kwargs.get("training", training)
-                given = _walk_into(inner, taken, f"{name}/", calls, asked)
+                given = _walk_into(inner, taken, f"{name}/", calls, asked, inside)
             else:
                 given = tuple(_value(tensor) for tensor in node.outputs)
                 calls.append(Call(name, node.operation, taken, given, node, training))

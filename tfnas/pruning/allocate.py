@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 
 from tfnas.calibration import input_batches, layers_of
+from tfnas.divergence import divergence
 from tfnas.pruning.moments import Moments, hindrance, measure, quadratic, to_kernel, to_rows
 from tfnas.pruning.obs import Start, cheapest, shrink
 from tfnas.pruning.reconstruct import output_scale, takes_mean
@@ -155,7 +156,7 @@ class _Probe:
         slope = 0.0
         if self.damage > 0:
             with _changed(self):
-                slope = _divergence(expected, _outputs(model, batches)) / self.damage
+                slope = divergence(expected, _outputs(model, batches)) / self.damage
         return Curve(self.kernel.name, self.kernel.size, LEVELS, self.errors, slope)
 
 
@@ -224,23 +225,3 @@ def _outputs(model: Any, batches: Sequence[Any]) -> list[np.ndarray]:
     given = [keras.tree.flatten(model(batch, training=False)) for batch in batches]
     arrays = ([np.asarray(keras.ops.convert_to_numpy(t)) for t in batch] for batch in given)
     return [np.concatenate(parts).astype(np.float64) for parts in zip(*arrays, strict=True)]
-
-
-def _divergence(expected: list[np.ndarray], given: list[np.ndarray]) -> float:
-    """Mean divergence of class probabilities, or relative squared change; over outputs."""
-    total = 0.0
-    for old, new in zip(expected, given, strict=True):
-        if old.ndim == 2 and old.shape[1] > 1:
-            a, b = _log_softmax(old), _log_softmax(new)
-            total += float((np.exp(a) * (a - b)).sum(axis=1).mean())
-        else:
-            total += float(((old - new) ** 2).mean() / max(float(old.var()), 1e-30))
-    return max(total, 0.0)
-
-
-def _log_softmax(values: np.ndarray) -> np.ndarray:
-    """Log probabilities of logits, or of probabilities that the model gives already."""
-    if (values >= 0).all() and np.allclose(values.sum(axis=1), 1.0, atol=1e-3):
-        values = np.log(np.maximum(values, 1e-12))
-    values = values - values.max(axis=1, keepdims=True)
-    return values - np.log(np.exp(values).sum(axis=1, keepdims=True))

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
 from tfnas.data import batches, length
-from tfnas.pruning.kernels import Kernel
+
+
+class Weight(Protocol):
+    """What gradients are asked for: a kernel, or the like."""
+
+    @property
+    def name(self) -> str:
+        """What to call it."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The variable's shape."""
+
+    @property
+    def variable(self) -> Any:
+        """The Keras variable."""
+
 
 _HALF_PRECISION_SCALE = 2.0**15  # where Keras' LossScaleOptimizer begins
 
@@ -29,7 +45,7 @@ class LossGradients:
         ValueError: There is no loss.
     """
 
-    def __init__(self, model: Any, kernels: Sequence[Kernel], loss: Any = None) -> None:
+    def __init__(self, model: Any, kernels: Sequence[Weight], loss: Any = None) -> None:
         self._kernels = list(kernels)
         self._model = model
         self._function = _gradient_function(model, [k.variable for k in kernels], loss)
@@ -48,19 +64,26 @@ class LossGradients:
         """
         totals = [np.zeros(kernel.shape, np.float64) for kernel in self._kernels]
         examples = 0
+        for count, gradients in self.each(data):
+            examples += count
+            for total, gradient in zip(totals, gradients, strict=True):
+                total += count * np.abs(gradient)
+        return [total / examples for total in totals]
+
+    def each(self, data: Any) -> Iterator[tuple[int, list[np.ndarray]]]:
+        """Yields (number of examples, dL/dw of each kernel) of every batch; see `__call__`."""
         metrics = [(v, v.numpy()) for v in getattr(self._model, "metrics_variables", ())]
+        examples = 0
         for x, y in batches(data):
             if y is None:
                 raise ValueError("data must hold inputs and targets, got inputs alone")
             count = length(x, "data")
             examples += count
-            for total, gradient in zip(totals, self._finite(x, y), strict=True):
-                total += count * np.abs(gradient)
+            yield count, self._finite(x, y)
         for variable, value in metrics:  # a compiled loss keeps means of its own
             variable.assign(value)
         if not examples:
             raise ValueError("data must hold at least one example, got none")
-        return [total / examples for total in totals]
 
     def _finite(self, x: Any, y: Any) -> list[np.ndarray]:
         """Gradients of a batch; where half precision overflows, with a smaller loss scale."""

@@ -16,6 +16,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tfnas.hull import lower_hull
+
 
 def spread(
     weights: Sequence[int],
@@ -33,7 +35,7 @@ def spread(
     """
     segments = []
     for kernel, (size, row) in enumerate(zip(weights, losses, strict=True)):
-        hull = _lower_hull([0.0, *sparsities], [0.0, *map(float, row)])
+        hull = lower_hull([0.0, *sparsities], [0.0, *map(float, row)])
         for (left, low), (right, high) in itertools.pairwise(hull):
             price = (high - low) / ((right - left) * size)
             segments.append((price, left, kernel, right - left))
@@ -44,17 +46,3 @@ def spread(
         ratios[kernel] += taken
         missing = max(0.0, missing - taken * weights[kernel])
     return ratios
-
-
-def _lower_hull(xs: Sequence[float], ys: Sequence[float]) -> list[tuple[float, float]]:
-    """The lower convex hull of points with ascending x (Andrew's monotone chain)."""
-    hull: list[tuple[float, float]] = []
-    for x, y in zip(xs, ys, strict=True):
-        while len(hull) > 1 and _turns_right(hull[-2], hull[-1], (x, y)):
-            hull.pop()
-        hull.append((x, y))
-    return hull
-
-
-def _turns_right(a: tuple[float, float], b: tuple[float, float], c: tuple[float, float]) -> bool:
-    return (b[0] - a[0]) * (c[1] - a[1]) <= (b[1] - a[1]) * (c[0] - a[0])

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 from tfnas.bench.latency import provenance
 from tfnas.data import DataSplit
 from tfnas.files import write_atomically
+from tfnas.report.file_rows import file_rows, headers
 from tfnas.report.plots import sensitivity_picture
 from tfnas.table import csv_table, markdown_table, table
 
 if TYPE_CHECKING:  # the records belong to the pipeline, which is to the right of here
+    from tfnas.pipeline.compare import FileRow
     from tfnas.pipeline.prune import PruneConfig, PruneResult
 
-_FILES = ["file", "accuracy", "95% interval", "points to the first [95%]", "zeros", "bytes", "gzip"]
+_FILES = headers("zeros")
 _SPEED = (
     "Zeros make a file smaller once it is compressed; whether they make it faster depends on the "
     "device, and was not measured here: `tfnas bench` does."
@@ -73,25 +75,11 @@ def _markdown(result: PruneResult, split: DataSplit, config: PruneConfig) -> str
 
 
 def _file_rows(result: PruneResult) -> list[list[str]]:
-    rows = []
-    for row in result.rows:
+    def zeros(row: FileRow) -> list[str]:
         counted = result.sparsities.get(row.label)
-        difference = ""
-        if row.difference is not None:
-            value, low, high = (100 * part for part in row.difference)
-            difference = f"{value:+.2f} [{low:+.2f}, {high:+.2f}]"
-        rows.append(
-            [
-                row.label,
-                f"{row.score.value:.4f}",
-                f"[{row.score.low:.4f}, {row.score.high:.4f}]",
-                difference,
-                f"{counted.sparsity:.1%}" if counted else "",
-                f"{row.file.size:,}",
-                f"{row.file.gzip_size:,}",
-            ]
-        )
-    return rows
+        return [f"{counted.sparsity:.1%}" if counted else ""]
+
+    return file_rows(result.rows, zeros)
 
 
 def _verdict(result: PruneResult) -> str:

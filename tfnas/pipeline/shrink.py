@@ -1,0 +1,201 @@
+"""A trained classifier and a data set, to one with fewer channels, its files and a report."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from typing import Any
+
+from tfnas.bench.latency import benchmark
+from tfnas.bench.latency_model import LatencyModel
+from tfnas.data import DataSplit, spread
+from tfnas.export.artifact import Artifact
+from tfnas.export.tflite import ConversionError, to_tflite
+from tfnas.measurement import Latency
+from tfnas.pipeline.compare import FileRow, compare_files
+from tfnas.pipeline.finetune import check_fits, classification_loss, finetune
+from tfnas.pipeline.progress import Progress
+from tfnas.pruning.channels.apply import prune_channels
+from tfnas.pruning.channels.iterative import ChannelPruning
+from tfnas.pruning.channels.record import RewriteReport
+from tfnas.report import shrink_report
+
+CALIBRATION = 300
+SCORED = 512  # training examples behind the criterion "taylor"
+_WRITTEN = ("model.keras", "model_float32.tflite", "model_int8.tflite", "report.md")
+
+
+@dataclasses.dataclass(frozen=True)
+class ShrinkConfig:
+    """What a shrinking run was asked for: one of `macs`, `params` and `latency`.
+
+    Args:
+        macs: Most multiply-accumulates; in (0, 1]: a share.
+        params: Most weights; in (0, 1]: a share.
+        latency: Most time of the int8 file by its layers' times, as a share in (0, 1).
+        epochs: Epochs of training, spread over the steps; 0: none.
+        steps: Steps of pruning and training; more than 1 with `macs` as a share alone.
+        criterion: See :func:`tfnas.prune_channels`, as the next three.
+        scope: "global" or "group".
+        round_to: Multiple that sizes shall have; None: any size.
+        ignore: Layers whose channels stay.
+        batch_size: Examples a training step.
+        learning_rate: Adam's, at the start of its cosine decay in each step.
+        seed: Seed of everything.
+
+    Raises:
+        ValueError: An argument is outside its rule.
+    """
+
+    macs: float | None = None
+    params: float | None = None
+    latency: float | None = None
+    epochs: int = 5
+    steps: int = 1
+    criterion: str = "l2"
+    scope: str = "global"
+    round_to: int | None = None
+    ignore: tuple[str, ...] = ()
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        given = [n for n in ("macs", "params", "latency") if getattr(self, n) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"exactly one of macs, params and latency must be given, got "
+                f"{', '.join(given) or 'none'}"
+            )
+        for name, minimum in (("epochs", 0), ("steps", 1), ("batch_size", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < minimum:
+                raise ValueError(f"{name} must be a whole number >= {minimum}, got {value!r}")
+        if self.steps > 1 and not (self.macs is not None and self.macs < 1):
+            raise ValueError(f"steps must be 1 unless macs is a share, got {self.steps}")
+        if self.steps > max(self.epochs, 1):
+            raise ValueError(f"steps must be at most epochs {self.epochs}, got {self.steps}")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate!r}")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ShrinkResult:
+    """What a shrinking run leaves.
+
+    Args:
+        output: The run's folder.
+        reports: What each step took away.
+        rows: The files on the test part, the original float32 file first.
+        latencies: Measured time of each file, by label.
+        notes: What could not be done, and why.
+    """
+
+    output: pathlib.Path
+    reports: list[RewriteReport]
+    rows: list[FileRow]
+    latencies: dict[str, Latency]
+    notes: list[str]
+
+    def __str__(self) -> str:
+        return shrink_report.summary(self)
+
+
+def shrink_to_files(
+    model: Any,
+    split: DataSplit,
+    output: str | pathlib.Path,
+    config: ShrinkConfig,
+    progress: Progress | None = None,
+) -> ShrinkResult:
+    """Removes channels of a classifier and writes model.keras, `.tflite` files and report.md.
+
+    Args:
+        model: A trained Keras 3 classifier of images; it stays as it is.
+        split: Its data. The test part is used once, at the end.
+        output: Folder for the results.
+        config: What to do.
+        progress: Is told what happens.
+
+    Raises:
+        ValueError: An argument is outside its rule; before any long work.
+    """
+    told, folder = progress or Progress(), pathlib.Path(output)
+    check_fits(model, split)
+    smaller, reports = _shrunk(model, split, config, folder, told)
+    for name in _WRITTEN:  # nothing of an earlier run stays beside this one's
+        (folder / name).unlink(missing_ok=True)
+    part = folder / ".model.part.keras"
+    smaller.save(part)
+    part.replace(folder / "model.keras")
+    told.phase("converting and measuring the files on the test part")
+    files, notes = _files(model, smaller, split, folder)
+    rows = compare_files(split, files)
+    times = benchmark([file for _, file in files])
+    latencies = {label: time for (label, _), time in zip(files, times, strict=True)}
+    result = ShrinkResult(folder, reports, rows, latencies, notes)
+    shrink_report.write(result, split, config)
+    return result
+
+
+def _shrunk(
+    model: Any, split: DataSplit, config: ShrinkConfig, folder: pathlib.Path, told: Progress
+) -> tuple[Any, list[RewriteReport]]:
+    options = {
+        "criterion": config.criterion,
+        "scope": config.scope,
+        "round_to": config.round_to,
+        "ignore": config.ignore,
+        "data": (spread(split.x_train, SCORED), spread(split.y_train, SCORED)),
+        "loss": classification_loss(model),
+        "seed": config.seed,
+    }
+
+    def fit(smaller: Any, step: int) -> None:
+        first, last = ((config.epochs * n) // config.steps for n in (step - 1, step))
+        if last == first:
+            return
+        told.phase(f"step {step} of {config.steps}: training {last - first} epochs")
+        finetune(
+            smaller,
+            split,
+            epochs=last - first,
+            batch_size=config.batch_size,
+            learning_rate=config.learning_rate,
+            progress=told,
+        )
+
+    if config.steps > 1:
+        assert config.macs is not None
+        pruning = ChannelPruning(model, config.macs, steps=config.steps, fit=fit, **options)
+        folder.mkdir(parents=True, exist_ok=True)
+        return pruning.run()
+    target: dict[str, Any] = {"target_macs": config.macs, "target_params": config.params}
+    if config.latency is not None:
+        told.phase("measuring layers alone")
+        prices = LatencyModel("int8")
+        target = {"target_latency": config.latency, "latency": prices}
+    smaller, report = prune_channels(model, **target, **options)
+    folder.mkdir(parents=True, exist_ok=True)
+    fit(smaller, 1)
+    return smaller, [report]
+
+
+def _files(
+    model: Any, smaller: Any, split: DataSplit, folder: pathlib.Path
+) -> tuple[list[tuple[str, Artifact]], list[str]]:
+    """(label, file) of the original and the smaller model, and what could not be made."""
+    images = spread(split.x_train, CALIBRATION)
+    files, notes = [], []
+    for name, network in (("original", model), ("smaller", smaller)):
+        for mode in ("float32", "int8"):
+            try:
+                files.append((f"{name}, {mode}", to_tflite(network, mode, images)))
+            except ConversionError as error:
+                notes.append(f"{name}, {mode}: {error}")
+    made = [(label, file) for label, file in files if label.startswith("smaller")]
+    if not made:
+        raise ConversionError(f"no file could be made: {'; '.join(notes)}")
+    for label, file in made:
+        file.save(folder / f"model_{label.removeprefix('smaller, ')}.tflite")
+    return files, notes

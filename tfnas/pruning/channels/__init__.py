@@ -1,0 +1,1 @@
+"""Structured pruning: channels that really go, with everything that depends on them."""

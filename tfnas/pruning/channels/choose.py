@@ -1,0 +1,97 @@
+"""Which channels go, so that a target is met from below and as little as possible is lost.
+
+Channels are put in an order, the least worth first; the shortest prefix whose removal meets
+the target is taken, by bisection, as every cost falls with every channel. Groups are never
+emptied, and where `round_to` asks for it the best of the removed come back until a group's
+size is a multiple.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from tfnas.pruning.channels.trace import Dependencies, Group
+
+LEAST = 0.1  # share of a group's channels that always stays
+
+Cost = Callable[[np.ndarray], float]  # whether each class goes -> what the model then costs
+
+
+def removal_order(
+    dependencies: Dependencies, scores: np.ndarray, scope: str, savings: np.ndarray | None = None
+) -> np.ndarray:
+    """Returns the classes that may go, the first to go first.
+
+    Args:
+        dependencies: The traced model.
+        scores: A score a class.
+        scope: "global": by score; "group": by rank in the group, so that groups shrink alike.
+        savings: What each class's removal saves; scores are then a saving.
+    """
+    keys: list[tuple[float, int]] = []
+    for group in dependencies.groups:
+        ranked = group.classes[np.argsort(scores[group.classes], kind="stable")]
+        free = len(ranked) - max(0, least_kept(group) - len(group.kept))
+        for rank, number in enumerate(ranked[: max(free, 0)]):
+            if scope == "group":
+                key = (rank + 1) / len(ranked)
+            else:
+                key = scores[number] / (savings[number] if savings is not None else 1.0)
+            keys.append((float(key), int(number)))
+    return np.array([number for _, number in sorted(keys)], int)
+
+
+def least_kept(group: Group) -> int:
+    """Returns how many channels of a group stay in any case."""
+    return max(1, math.ceil(LEAST * group.size))
+
+
+def choose(
+    dependencies: Dependencies,
+    order: np.ndarray,
+    cost: Cost,
+    target: float,
+    round_to: int | None = None,
+) -> np.ndarray | None:
+    """Returns whether each class goes; None where not even all that may go suffices.
+
+    Args:
+        dependencies: The traced model.
+        order: Of :func:`removal_order`.
+        cost: What the model costs after a removal; it must not rise with it.
+        target: Most that it may cost.
+        round_to: Multiple that the sizes of groups shall have.
+    """
+    low, high = 0, len(order)  # high removed suffice, fewer than low do not
+    if cost(removal(dependencies, order, high, round_to)) > target:
+        return None
+    while low < high:
+        middle = (low + high) // 2
+        if cost(removal(dependencies, order, middle, round_to)) <= target:
+            high = middle
+        else:
+            low = middle + 1
+    return removal(dependencies, order, high, round_to)
+
+
+def removal(
+    dependencies: Dependencies, order: np.ndarray, count: int, round_to: int | None
+) -> np.ndarray:
+    """Returns whether each class goes where the first `count` of an order shall."""
+    removed = np.zeros(len(dependencies.classes), bool)
+    removed[order[:count]] = True
+    if round_to is None or round_to == 1:
+        return removed
+    place = {int(number): rank for rank, number in enumerate(order)}
+    for group in dependencies.groups:
+        gone = sorted(
+            (int(n) for n in group.classes[removed[group.classes]]), key=place.__getitem__
+        )
+        kept = group.size - len(gone)
+        wanted = min(group.size, math.ceil(kept / round_to) * round_to)
+        for number in gone[len(gone) - (wanted - kept) :]:
+            removed[number] = False
+    return removed

@@ -1,0 +1,133 @@
+"""Shrinking in steps, with training between them.
+
+A network that loses half of its channels at once loses what training between smaller steps
+keeps. :class:`ChannelPruning` lowers the target by the same factor in each step, prunes, and
+hands the smaller model to the caller's own `fit`. With a folder every finished step is on
+disk, and a run that was killed goes on behind the last one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+from tfnas.files import write_atomically
+from tfnas.pruning.channels.apply import prune_channels
+from tfnas.pruning.channels.costs import Costs
+from tfnas.pruning.channels.record import RewriteReport
+from tfnas.pruning.channels.trace import trace
+
+_STATE = "channel_pruning.json"
+
+
+class ChannelPruning:
+    """Prunes channels in steps; see the module.
+
+    Example:
+        >>> import keras, numpy as np, tfnas
+        >>> layers = [keras.layers.Conv2D(16, 3), keras.layers.Flatten(), keras.layers.Dense(2)]
+        >>> model = keras.Sequential([keras.Input((8, 8, 3)), *layers])
+        >>> def fit(smaller, step):
+        ...     smaller.compile("adam", "mse")
+        ...     smaller.fit(np.zeros((8, 8, 8, 3)), np.zeros((8, 2)), verbose=0)
+        >>> smaller, reports = tfnas.ChannelPruning(model, 0.5, steps=2, fit=fit).run()
+        >>> len(reports), reports[-1].macs[1] <= 0.5 * reports[0].macs[0]
+        (2, True)
+
+    Args:
+        model: A built functional or Sequential Keras 3 model; it stays as it is.
+        target_macs: Share of its multiply-accumulates at the end, in (0, 1).
+        steps: Number of steps, from 1 on.
+        fit: Takes (model, step) and trains the model in place, or returns a trained one;
+            step counts from 1. It may distil from the unpruned model.
+        folder: Where finished steps are kept, so that a later run goes on behind them;
+            None: nowhere.
+        options: More arguments of :func:`tfnas.prune_channels`.
+
+    Raises:
+        ValueError: An argument is outside its rule, or the folder holds the steps of
+            another run.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        target_macs: float,
+        *,
+        steps: int,
+        fit: Callable[[Any, int], Any],
+        folder: str | os.PathLike[str] | None = None,
+        **options: Any,
+    ) -> None:
+        number = isinstance(target_macs, int | float) and not isinstance(target_macs, bool)
+        if not number or not 0 < target_macs < 1:
+            raise ValueError(f"target_macs must be a share in (0, 1), got {target_macs!r}")
+        if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
+            raise ValueError(f"steps must be a whole number from 1 on, got {steps!r}")
+        if not callable(fit):
+            raise ValueError(f"fit must take a model and a step, got {fit!r}")
+        self.model, self.fit, self.steps = model, fit, steps
+        self.folder = None if folder is None else pathlib.Path(folder)
+        self._options = options
+        dependencies = trace(model)
+        costs = Costs(dependencies, model.count_params())
+        whole = costs.macs(costs.nothing)
+        self.targets = tuple(
+            int(whole * target_macs ** (step / steps)) for step in range(1, steps + 1)
+        )
+        prune_channels(model, target_macs=self.targets[-1], **options)  # every bad argument shows
+
+    def run(self) -> tuple[Any, list[RewriteReport]]:
+        """Runs the steps that are left; returns the last model and all reports."""
+        done = self._finished()
+        model = self.model
+        if done:
+            import keras
+
+            model = keras.saving.load_model(self._path(done), compile=False)
+        reports = [self._report(step) for step in range(1, done + 1)]
+        for step in range(done + 1, self.steps + 1):
+            model, report = prune_channels(
+                model, target_macs=self.targets[step - 1], **self._options
+            )
+            trained = self.fit(model, step)
+            model = model if trained is None else trained
+            reports.append(report)
+            self._keep(model, report, step)
+        return model, reports
+
+    def _path(self, step: int) -> pathlib.Path:
+        assert self.folder is not None
+        return self.folder / f"step_{step}.keras"
+
+    def _finished(self) -> int:
+        """How many steps the folder holds, after a look at whether they are of this run."""
+        if self.folder is None or not (self.folder / _STATE).exists():
+            return 0
+        state = json.loads((self.folder / _STATE).read_text())
+        if tuple(state["targets"]) != self.targets:
+            raise ValueError(
+                f"folder {str(self.folder)!r} must be empty or hold this run's steps, got one with "
+                f"the targets {state['targets']}, not {list(self.targets)}"
+            )
+        return len(state["reports"])
+
+    def _report(self, step: int) -> RewriteReport:
+        assert self.folder is not None
+        state = json.loads((self.folder / _STATE).read_text())
+        return RewriteReport.of(state["reports"][step - 1])
+
+    def _keep(self, model: Any, report: RewriteReport, step: int) -> None:
+        if self.folder is None:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        part = self.folder / f".step_{step}.part.keras"
+        model.save(part)
+        part.replace(self._path(step))
+        told = self.folder / _STATE
+        reports = json.loads(told.read_text())["reports"] if step > 1 else []
+        state = {"targets": self.targets, "reports": [*reports, report.as_dict()]}
+        write_atomically(told, json.dumps(state))

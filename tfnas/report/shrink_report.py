@@ -1,0 +1,70 @@
+"""A shrinking run's results for people: text and Markdown."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from tfnas.bench.latency import provenance
+from tfnas.data import DataSplit
+from tfnas.files import write_atomically
+from tfnas.report.file_rows import file_rows, headers
+from tfnas.table import markdown_table, table
+
+if TYPE_CHECKING:  # the records belong to the pipeline, which is to the right of here
+    from tfnas.pipeline.compare import FileRow
+    from tfnas.pipeline.shrink import ShrinkConfig, ShrinkResult
+
+_FILES = headers("time of the reference [95%]")
+
+
+def summary(result: ShrinkResult) -> str:
+    """Returns the results as plain text."""
+    lines = [f"{report}\n" for report in result.reports]
+    lines += ["Test part, the .tflite files themselves:", table(_FILES, _rows(result)), ""]
+    return "\n".join([*lines, *_speed(result), *result.notes, f"Everything is in {result.output}"])
+
+
+def write(result: ShrinkResult, split: DataSplit, config: ShrinkConfig) -> None:
+    """Writes report.md."""
+    settings = [[name, value] for name, value in dataclasses.asdict(config).items()]
+    parts = [
+        f"# Fewer channels, on {split.name}",
+        f"{split}.",
+        "## The files, on the test part",
+        markdown_table(_FILES, _rows(result)),
+        "\n".join(f"- {line}" for line in [*_speed(result), *result.notes]),
+    ]
+    for number, report in enumerate(result.reports, 1):
+        (before, after), (old, new) = report.macs, report.parameters
+        parts += [
+            f"## Step {number}",
+            markdown_table(list(report.HEADERS), report.rows()),
+            f"{before:,} MACs to {after:,}, {old:,} parameters to {new:,}.",
+        ]
+        parts += report.notes
+    parts += [
+        "## How it was made",
+        markdown_table(["setting", "value"], settings, right=2),
+        markdown_table(["where", "value"], list(provenance().items()), right=2),
+    ]
+    write_atomically(result.output / "report.md", "\n\n".join(p for p in parts if p) + "\n")
+
+
+def _rows(result: ShrinkResult) -> list[list[str]]:
+    def time(row: FileRow) -> list[str]:
+        found = result.latencies[row.label]
+        return [f"{found.ratio:.4f}x [{found.ratio_low:.4f}, {found.ratio_high:.4f}]"]
+
+    return file_rows(result.rows, time)
+
+
+def _speed(result: ShrinkResult) -> list[str]:
+    """How many times as fast each smaller file is as the original of its mode."""
+    lines = []
+    for mode in ("float32", "int8"):
+        pair = [result.latencies.get(f"{name}, {mode}") for name in ("original", "smaller")]
+        if pair[0] is not None and pair[1] is not None:
+            faster = pair[0].ratio / pair[1].ratio
+            lines.append(f"{mode}: {faster:.2f}x as fast as the original, measured on this machine")
+    return lines
