@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from tfnas.bench.quantization_record import QuantizationError
     from tfnas.pruning.sensitivity import Sensitivity
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#999999"
@@ -97,6 +98,53 @@ def sensitivity_picture(found: Sensitivity, title: str = "") -> bytes:
     bar = figure.colorbar(image, ax=axes, label="quality lost")
     ticks = np.linspace(0, float(shown.max()) or 1.0, 5)
     bar.set_ticks(ticks, labels=[f"{t * t:.2g}" for t in ticks])
+    return _png(figure)
+
+
+def quantization_picture(found: QuantizationError, title: str = "") -> bytes:
+    """Returns a picture of the signal-to-noise ratio of every layer, as PNG.
+
+    A row an operator, the one that adds most noise on top. The bar is the SQNR of its
+    output, the diamond that of its weights. Where nothing is lost there is no number to
+    draw, and the row says "exact".
+
+    Args:
+        found: The record of :func:`tfnas.quantization_error`.
+        title: Title of the picture.
+    """
+    from matplotlib.patches import Patch
+
+    from tfnas.bench.decibels import as_share
+
+    rows = found.layers
+    figure, axes = _figure(8.0, 1.9 + 0.24 * len(rows))
+    drawn = [entry.sqnr if np.isfinite(entry.sqnr) else 0.0 for entry in rows]
+    saturated = [entry.saturation > 0 for entry in rows]
+    axes.barh(range(len(rows)), drawn, color=[ORANGE if s else BLUE for s in saturated])
+    weights = [(i, e.weight_sqnr) for i, e in enumerate(rows) if e.weight_noise]
+    diamonds = axes.scatter(
+        [sqnr for _, sqnr in weights],
+        [place for place, _ in weights],
+        marker="D",
+        s=22,
+        color=GREEN,
+        edgecolors="white",
+        label="weights",
+        zorder=3,
+    )
+    for place, entry in enumerate(rows):
+        text = f" {as_share(entry.saturation)} saturated" if entry.saturation else ""
+        text = text if np.isfinite(entry.sqnr) else " exact"
+        colour = ORANGE if entry.saturation else GREY
+        axes.text(max(drawn[place], 0), place, text, va="center", fontsize=7, color=colour)
+    axes.set_yticks(range(len(rows)), [f"{e.layer} ({e.operator})" for e in rows], fontsize=7)
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_xlabel("signal to quantisation noise, dB (more is better)")
+    axes.set_title(title or f"{found.model}, {found.mode}: most noise added on top", fontsize=10)
+    axes.grid(axis="x", alpha=0.3)
+    axes.axvline(0, color=GREY, linewidth=0.8)
+    bars = [Patch(color=BLUE, label="output"), Patch(color=ORANGE, label="output, saturated")]
+    figure.legend(handles=[*bars, diamonds], loc="outside lower center", ncols=3, fontsize=8)
     return _png(figure)
 
 
