@@ -18,7 +18,10 @@ REPOSITORY = PACKAGE.parent
 
 # Left to right: a module imports from its own group and from groups to its left.
 GROUPS = (
-    ("architecture", "measurement", "schedules", "kmeans", "files", "table"),
+    (
+        *("architecture", "measurement", "schedules", "kmeans", "files", "table"),
+        *("divergence", "hull"),
+    ),
     ("rewrite", "data", "legacy"),
     ("calibration", "visit"),
     ("spaces", "pruning", "quantization", "clustering", "factorization", "distillation"),

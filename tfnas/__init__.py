@@ -13,9 +13,13 @@ if TYPE_CHECKING:
     from tfnas.architecture import Architecture, BlockSpec, mobilenet_v2
     from tfnas.bench.evaluate import evaluate
     from tfnas.bench.latency import benchmark
+    from tfnas.bench.latency_model import LatencyModel
     from tfnas.bench.profile import profile
+    from tfnas.bench.quantization_error import quantization_error
     from tfnas.calibration import recalibrate_batchnorm
     from tfnas.export.artifact import Artifact
+    from tfnas.export.mixed import mixed_precision
+    from tfnas.export.recipes import apply_recipe
     from tfnas.export.sparse import sparse_eligibility
     from tfnas.export.sparsity import file_sparsity
     from tfnas.export.tflite import ConversionError, to_tflite
@@ -23,6 +27,8 @@ if TYPE_CHECKING:
     from tfnas.pipeline.search import search
     from tfnas.pruning.apply import prune
     from tfnas.pruning.callback import PruningCallback
+    from tfnas.pruning.channels.apply import prune_channels
+    from tfnas.pruning.channels.iterative import ChannelPruning
     from tfnas.pruning.constraint import keep_zeros
     from tfnas.pruning.sensitivity import sensitivity
     from tfnas.quantization.callbacks import QuantizationSchedule
@@ -38,14 +44,17 @@ _HOME = {
     "Architecture": "architecture",
     "Artifact": "export.artifact",
     "BlockSpec": "architecture",
+    "ChannelPruning": "pruning.channels.iterative",
     "ConversionError": "export.tflite",
     "EvolutionTuner": "tuners.evolution",
+    "LatencyModel": "bench.latency_model",
     "Measurement": "measurement",
     "MobileNetV2Space": "spaces.mobilenet_v2",
     "PruningCallback": "pruning.callback",
     "QuantSpec": "quantization.spec",
     "QuantizationSchedule": "quantization.callbacks",
     "StageChoices": "spaces.mobilenet_v2",
+    "apply_recipe": "export.recipes",
     "benchmark": "bench.latency",
     "calibrate": "quantization.qat",
     "data": "data",
@@ -56,10 +65,13 @@ _HOME = {
     "left_float": "quantization.qat",
     "legacy": "legacy",
     "load_model": "quantization.loading",
+    "mixed_precision": "export.mixed",
     "mobilenet_v2": "architecture",
     "pareto_front": "measurement",
     "profile": "bench.profile",
     "prune": "pruning.apply",
+    "prune_channels": "pruning.channels.apply",
+    "quantization_error": "bench.quantization_error",
     "quantize_aware": "quantization.qat",
     "recalibrate_batchnorm": "calibration",
     "schedules": "schedules",
@@ -74,14 +86,17 @@ __all__ = [
     "Architecture",
     "Artifact",
     "BlockSpec",
+    "ChannelPruning",
     "ConversionError",
     "EvolutionTuner",
+    "LatencyModel",
     "Measurement",
     "MobileNetV2Space",
     "PruningCallback",
     "QuantSpec",
     "QuantizationSchedule",
     "StageChoices",
+    "apply_recipe",
     "benchmark",
     "calibrate",
     "data",
@@ -92,10 +107,13 @@ __all__ = [
     "left_float",
     "legacy",
     "load_model",
+    "mixed_precision",
     "mobilenet_v2",
     "pareto_front",
     "profile",
     "prune",
+    "prune_channels",
+    "quantization_error",
     "quantize_aware",
     "recalibrate_batchnorm",
     "schedules",

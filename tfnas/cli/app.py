@@ -15,7 +15,7 @@ from absl import flags
 
 from tfnas.cli import console
 
-COMMANDS = ("search", "prune", "export", "bench", "profile")
+COMMANDS = ("search", "prune", "shrink", "qat", "export", "bench", "profile")
 
 
 def run() -> None:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from tfnas.cli.common import define_image_size
+from tfnas.cli.common import define_image_size, define_layers, parse_layers
+from tfnas.quantization.spec import MODES
 
-SUMMARY = "convert a .keras model to a checked .tflite file"
-POSITIONAL = "MODEL.keras"
+if TYPE_CHECKING:
+    from tfnas.data import DataSplit
+    from tfnas.export.artifact import Artifact
+
+SUMMARY = "convert a .keras or .h5 model to a checked .tflite file"
+POSITIONAL = "MODEL.keras|MODEL.h5"
 EXAMPLE = "example: tfnas export model.keras --mode=int8 --dataset=fashion_mnist"
-_CALIBRATION = 300
+MIXED = "mixed"
+_CALIBRATION, _EXAMINED = 300, 128
 
 
 def define(values: flags.FlagValues) -> flags.FlagValues:
@@ -20,18 +28,31 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
     flags.DEFINE_enum(
         "mode",
         "float32",
-        ["float32", "float16", "dynamic", "int8", "int16x8"],
-        "numbers that the file computes with",
+        [*MODES, MIXED],
+        "numbers that the file computes with; mixed: a format a layer, chosen for --size",
         **common,
+    )
+    define_layers(common)
+    flags.DEFINE_float(
+        "size", None, "mixed: bytes that the file may have; below 1: a share of float32's", **common
+    )
+    flags.DEFINE_enum(
+        "activations", "float32", ["float32", "int8"], "mixed: format of activations", **common
+    )
+    flags.DEFINE_string(
+        "recipe", None, "instead of a mode: a recipe of ai-edge-quantizer, or its .json", **common
     )
     flags.DEFINE_string(
         "dataset",
         None,
-        "data to calibrate int8 and int16x8 with, and to test the file on",
+        "data to calibrate integer activations with, and to test the file on",
         **common,
     )
     flags.DEFINE_bool(
         "sparse", False, "store pruned kernels without their zeros, where the mode can", **common
+    )
+    flags.DEFINE_bool(
+        "errors", False, "tell and draw what quantisation costs, layer by layer", **common
     )
     define_image_size(common)
     flags.DEFINE_string("output", None, "the file; default: beside the model", **common)
@@ -41,26 +62,68 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
 def main(positional: list[str], values: flags.FlagValues) -> int:
     """Runs the command."""
     from tfnas import data
-    from tfnas.bench.evaluate import evaluate, score
-    from tfnas.export.sparsity import file_sparsity
-    from tfnas.export.tflite import to_tflite
     from tfnas.quantization.loading import load_model
 
+    _check(values)
     source = pathlib.Path(positional[0])
-    mode = values["mode"].value
-    target = values["output"].value or source.with_name(f"{source.stem}_{mode}.tflite")
+    name = values["recipe"].value or values["mode"].value
+    target = values["output"].value or source.with_name(
+        f"{source.stem}_{pathlib.Path(name).stem}.tflite"
+    )
     split = None
     if values["dataset"].value:
         size = data.parse_size(values["image_size"].value)
         split = data.load(values["dataset"].value, image_size=size)
     model = load_model(source)
-    artifact = to_tflite(
-        model,
-        mode,
-        None if split is None else data.spread(split.x_train, _CALIBRATION),
-        sparse=values["sparse"].value,
-    )
+    images = None if split is None else data.spread(split.x_train, _CALIBRATION)
+    artifact, found = _converted(model, images, values)
     path = artifact.save(target)
+    _tell(artifact, path)
+    if found is not None:
+        print(found)
+    if values["errors"].value:
+        _tell_errors(model, artifact, images, path)
+    if split is not None:
+        _tell_accuracy(model, artifact, split)
+    return 0
+
+
+def _check(values: flags.FlagValues) -> None:
+    """Flags that don't go together, before anything is loaded."""
+    mode, recipe, size = (values[name].value for name in ("mode", "recipe", "size"))
+    if (size is None) != (mode != MIXED):
+        raise ValueError(
+            f"size goes with mode 'mixed' and must be given there, got {size} for {mode!r}"
+        )
+    if recipe and (mode != "float32" or values["layers"].value or values["sparse"].value):
+        raise ValueError(
+            f"recipe goes without mode, layers and sparse, got {recipe!r} and {mode!r}"
+        )
+    if mode == MIXED and (values["layers"].value or values["sparse"].value):
+        raise ValueError("mode 'mixed' goes without layers and sparse: it chooses them")
+    if (mode == MIXED or values["errors"].value) and not values["dataset"].value:
+        raise ValueError("dataset must be given for mode 'mixed' and for errors, got none")
+
+
+def _converted(model: Any, images: Any, values: flags.FlagValues) -> tuple[Artifact, Any]:
+    from tfnas.export.mixed import mixed_precision
+    from tfnas.export.recipes import apply_recipe
+    from tfnas.export.tflite import to_tflite
+    from tfnas.quantization.spec import QuantSpec
+
+    mode, layers = values["mode"].value, parse_layers(values["layers"].value)
+    if mode == MIXED:
+        activations = values["activations"].value
+        return mixed_precision(model, values["size"].value, images, activations=activations)
+    if values["recipe"].value:
+        return apply_recipe(to_tflite(model), values["recipe"].value, images), None
+    spec = dataclasses.replace(QuantSpec.of(mode), layers=layers)
+    return to_tflite(model, spec, images, sparse=values["sparse"].value), None
+
+
+def _tell(artifact: Artifact, path: pathlib.Path) -> None:
+    from tfnas.export.sparsity import file_sparsity
+
     print(f"{path}: {artifact.size:,} bytes, gzipped {artifact.gzip_size:,}")
     for what, tensors in (("input", artifact.inputs), ("output", artifact.outputs)):
         for tensor in tensors:
@@ -68,8 +131,23 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
     zeros = file_sparsity(artifact)
     print(f"  {zeros.zeros:,} of {zeros.weights:,} weights are zero ({zeros.sparsity:.1%})")
     print(f"  {zeros.verdict}")
-    if split is not None:
-        keras_score = score(split.y_test, model.predict(split.x_test, verbose=0))
-        print(f"  test part, Keras model: {keras_score}")
-        print(f"  test part, this file:   {evaluate(artifact, split.x_test, split.y_test)}")
-    return 0
+
+
+def _tell_errors(model: Any, artifact: Artifact, images: Any, path: pathlib.Path) -> None:
+    from tfnas.bench.quantization_error import quantization_error
+    from tfnas.files import write_atomically
+    from tfnas.report.plots import quantization_picture
+
+    errors = quantization_error(model, artifact, images[:_EXAMINED])
+    print(errors)
+    write_atomically(path.with_suffix(".errors.json"), errors.to_json())
+    picture = write_atomically(path.with_suffix(".errors.png"), quantization_picture(errors))
+    print(f"drawn in {picture}")
+
+
+def _tell_accuracy(model: Any, artifact: Artifact, split: DataSplit) -> None:
+    from tfnas.bench.evaluate import evaluate, score
+
+    keras_score = score(split.y_test, model.predict(split.x_test, verbose=0))
+    print(f"  test part, Keras model: {keras_score}")
+    print(f"  test part, this file:   {evaluate(artifact, split.x_test, split.y_test)}")

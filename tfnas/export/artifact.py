@@ -136,6 +136,7 @@ class Artifact:
         threads: int = 1,
         xnnpack: bool = True,
         shapes: Sequence[Sequence[int]] | None = None,
+        keep_all: bool = False,
     ) -> Interpreter:
         """Returns a LiteRT interpreter of the file, ready to be invoked.
 
@@ -143,6 +144,8 @@ class Artifact:
             threads: Number of threads.
             xnnpack: Whether the XNNPACK delegate may take the operators it knows.
             shapes: Shape of each input, the batch first. None: as the file has them.
+            keep_all: Whether every tensor can be read after a run, not the outputs alone;
+                takes the memory of all of them.
 
         Raises:
             ValueError: `threads` is below 1.
@@ -157,6 +160,7 @@ class Artifact:
             model_content=self.content,
             num_threads=threads,
             experimental_op_resolver_type=resolver,
+            experimental_preserve_all_tensors=keep_all,
         )
         if shapes is not None:
             for tensor, shape in zip(self.inputs, shapes, strict=True):
