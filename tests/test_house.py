@@ -23,7 +23,7 @@ GROUPS = (
         *("divergence", "hull"),
     ),
     ("rewrite", "data", "legacy"),
-    ("calibration", "visit"),
+    ("calibration", "visit", "macs"),
     ("spaces", "pruning", "quantization", "clustering", "factorization", "distillation"),
     ("export",),
     ("bench",),

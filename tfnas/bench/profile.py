@@ -9,11 +9,10 @@ nothing.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
+from tfnas.macs import call_macs, elements, weights_of
 from tfnas.rewrite import Call, Value, walk
 from tfnas.table import table
 
@@ -124,9 +123,9 @@ def profile(model: Any) -> Profile:
     for call in flow.calls:
         first = id(call.operation) not in seen
         seen.add(id(call.operation))
-        weights = sum(_elements(w.shape) for w in _weights(call.operation)) if first else 0
+        weights = sum(elements(w.shape) for w in weights_of(call.operation)) if first else 0
         shape = call.outputs[0].shape[1:]
-        layers.append(LayerProfile(call.name, _kind(call), shape, weights, _macs(call)))
+        layers.append(LayerProfile(call.name, call.kind, shape, weights, call_macs(call)))
     return Profile(
         model.name,
         tuple(layers),
@@ -136,80 +135,16 @@ def profile(model: Any) -> Profile:
     )
 
 
-def _macs(call: Call) -> int | None:
-    counter = _COUNTERS.get(_kind(call))
-    if counter is not None:
-        return counter(call)
-    counted = not _weights(call.operation) or _kind(call) in _FREE_WITH_WEIGHTS
-    return 0 if counted else None
-
-
-def _convolution(call: Call) -> int:
-    kernel = call.operation.kernel.shape  # (*sizes, channels in a group, filters)
-    return _elements(kernel) * _positions(call.outputs[0], call)
-
-
-def _transposed(call: Call) -> int:
-    return _elements(call.operation.kernel.shape) * _positions(call.inputs[0], call)
-
-
-def _depthwise(call: Call) -> int:
-    return _elements(call.operation.kernel.shape) * _positions(call.outputs[0], call)
-
-
-def _separable(call: Call) -> int:
-    layer = call.operation
-    kernels = _elements(layer.depthwise_kernel.shape) + _elements(layer.pointwise_kernel.shape)
-    return kernels * _positions(call.outputs[0], call)
-
-
-def _dense(call: Call) -> int:
-    return _elements(call.operation.kernel.shape) * _elements(call.outputs[0].shape[1:-1])
-
-
-def _einsum_dense(call: Call) -> int | None:
-    layer = call.operation
-    left, right = layer.equation.replace(" ", "").split("->")[0].split(",")
-    if "." in left:
-        leading = len(call.inputs[0].shape) - len(left.replace(".", ""))
-        left = "ABCDEFGH"[:leading] + left.replace(".", "")
-        right = right.replace(".", "")
-    sizes = dict(zip(left, call.inputs[0].shape, strict=True))
-    sizes.update(zip(right, layer.kernel.shape, strict=True))
-    sizes.pop(left[0])  # the batch
-    return _elements(tuple(sizes.values()))
-
-
-def _matmul(call: Call) -> int:
-    return _elements(call.outputs[0].shape[1:]) * int(call.inputs[0].shape[-1] or 0)
-
-
-_COUNTERS: dict[str, Callable[[Call], int | None]] = {
-    **dict.fromkeys(("Conv1D", "Conv2D", "Conv3D"), _convolution),
-    **dict.fromkeys(("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"), _transposed),
-    **dict.fromkeys(("DepthwiseConv1D", "DepthwiseConv2D"), _depthwise),
-    **dict.fromkeys(("SeparableConv1D", "SeparableConv2D"), _separable),
-    "Dense": _dense,
-    "EinsumDense": _einsum_dense,
-    "Matmul": _matmul,
-}
-_FREE_WITH_WEIGHTS = {
-    *("BatchNormalization", "LayerNormalization", "GroupNormalization", "Normalization"),
-    *("PReLU", "Embedding", "Dropout", "SpatialDropout2D", "GaussianNoise", "Rescaling"),
-    *("RandomFlip", "RandomRotation", "RandomZoom", "RandomTranslation", "RandomContrast"),
-}
-
-
 def _peak(inputs: tuple[Value, ...], calls: tuple[Call, ...], outputs: tuple[Value, ...]) -> int:
     """Most elements alive at once, each value from its making to its last use."""
     home: dict[Value, Value] = {value: value for value in inputs}
     uses = Counter([*outputs, *(value for call in calls for value in call.inputs)])
     for call in calls:
         alone = len(call.inputs) == len(call.outputs) == 1
-        folded = _kind(call) in _FOLDED and alone and uses[call.inputs[0]] == 1
-        in_place = folded or (_kind(call) in _SAME_BUFFER and alone)
+        folded = call.kind in _FOLDED and alone and uses[call.inputs[0]] == 1
+        in_place = folded or (call.kind in _SAME_BUFFER and alone)
         for output in call.outputs:
-            shared = in_place and _elements(output.shape[1:]) == _elements(call.inputs[0].shape[1:])
+            shared = in_place and elements(output.shape[1:]) == elements(call.inputs[0].shape[1:])
             home.setdefault(output, home[call.inputs[0]] if shared else output)
     last = {home[value]: step for step, call in enumerate(calls) for value in call.inputs}
     last.update({home[value]: len(calls) for value in outputs})
@@ -217,24 +152,6 @@ def _peak(inputs: tuple[Value, ...], calls: tuple[Call, ...], outputs: tuple[Val
     peak = 0
     for step, call in enumerate(calls):
         alive |= {home[output] for output in call.outputs}
-        peak = max(peak, sum(_elements(value.shape[1:]) for value in alive))
+        peak = max(peak, sum(elements(value.shape[1:]) for value in alive))
         alive = {value for value in alive if last.get(value, step) > step}
     return peak
-
-
-def _positions(value: Value, call: Call) -> int:
-    """Number of places that the kernel is applied at."""
-    last = getattr(call.operation, "data_format", "channels_last") != "channels_first"
-    return _elements(value.shape[1:-1] if last else value.shape[2:])
-
-
-def _elements(shape: tuple[int | None, ...]) -> int:
-    return math.prod(int(size or 1) for size in shape)
-
-
-def _kind(call: Call) -> str:
-    return type(call.operation).__name__
-
-
-def _weights(operation: Any) -> list[Any]:
-    return list(getattr(operation, "weights", ()))

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from tfnas.macs import call_macs
 from tfnas.pruning.channels.trace import Dependencies, Slices
 
 
@@ -21,11 +22,16 @@ class Costs:
         self._dependencies = dependencies
         self._parts = [p for unit in dependencies.units.values() for p in unit.slices]
         self._rest = parameters - sum(math.prod(part.shape) for part in self._parts)
+        counted = sum(call_macs(call) or 0 for call in dependencies.flow.calls)
+        parts = sum(part.positions * math.prod(part.shape) for part in self._parts)
+        self._other_macs = counted - parts  # of layers that no channel can leave
         self.nothing = np.zeros(len(dependencies.classes), bool)
 
     def macs(self, removed: np.ndarray) -> int:
-        """Multiply-accumulates an example of the layers that depend on channels."""
-        return sum(p.positions * self._elements(p, removed) for p in self._parts if p.positions)
+        """Multiply-accumulates an example."""
+        return self._other_macs + sum(
+            part.positions * self._elements(part, removed) for part in self._parts if part.positions
+        )
 
     def parameters(self, removed: np.ndarray) -> int:
         """Number of weights."""
