@@ -277,8 +277,8 @@ def test_calibration_that_is_refused(small, case):
 
 
 def test_unknown_mode(small):
-    with pytest.raises(ValueError, match=r"mode must be one of float32, .*, got 'int4'"):
-        tfnas.to_tflite(small, "int4")
+    with pytest.raises(ValueError, match=r"mode must be one of float32, .*, got 'int3'"):
+        tfnas.to_tflite(small, "int3")
     with pytest.raises(ValueError, match=r"weights/activations must be one of .* got float16/int8"):
         tfnas.QuantSpec("float16", "int8")
 

@@ -15,8 +15,11 @@ import pytest
 from keras import layers, ops
 
 import tfnas
-from tfnas.quantization.fake_quant import FakeQuant, QuantizedKernel
+from tfnas.export.kernels import read_kernels
+from tfnas.quantization.fake_quant import FakeQuant
+from tfnas.quantization.precision import in_float32
 from tfnas.quantization.qat import fake_quants
+from tfnas.quantization.quantized_kernel import QuantizedKernel
 from tfnas.rewrite import settle
 
 IMAGE, SEQUENCE, VECTOR = (8, 8, 3), (10, 3), (6,)
@@ -139,6 +142,12 @@ OPERATIONS = {
     "ops.minimum": of_two(ops.minimum),
     "ops.concatenate": of_two(lambda x, y: ops.concatenate([x, y], axis=-1)),
     "ops.concatenate of rows": of_two(lambda x, y: ops.concatenate([x, y], axis=1)),
+    "x + 1": (VECTOR, then(dense, lambda x: x + 1)),
+    "1 - x": (IMAGE, then(conv, lambda x: 1 - x)),
+    "x - 1": (SEQUENCE, then(lambda x: L.Conv1D(4, 3)(x), lambda x: x - np.float32(1))),
+    "2.5 * x": (IMAGE, then(conv, lambda x: 2.5 * x)),
+    "x / 3": (VECTOR, then(dense, lambda x: x / 3)),
+    "-x": (IMAGE, then(conv, lambda x: -x)),
     "x + x": (VECTOR, then(dense, lambda x: x + x)),
     "x * x": (VECTOR, then(dense, lambda x: x * x)),
     "ops.relu": (IMAGE, then(conv, ops.relu)),
@@ -231,8 +240,41 @@ def nested_deep(x):
     return keras.Sequential([keras.Input(IMAGE), middle, L.Flatten(), L.Dense(3)])(x)
 
 
+def shared_norm_and_relu(x):
+    """One convolution: a BatchNormalization behind one call of it, a ReLU behind another."""
+    one = L.Conv2D(3, 3, padding="same")
+    return L.BatchNormalization()(one(x)) + L.ReLU()(one(L.ReLU()(x)))
+
+
+def shared_norms(x):
+    one = L.DepthwiseConv2D(3, padding="same")
+    first = L.ReLU(6.0)(L.BatchNormalization()(one(x)))
+    return one(L.ReLU()(L.BatchNormalization()(one(first))))
+
+
+def shared_transposed(x):
+    one = L.Conv2DTranspose(3, 3, padding="same")
+    return L.ReLU()(one(L.BatchNormalization()(one(x))))
+
+
+def shared_dense(x):
+    one = L.Dense(6)
+    return one(L.ReLU(6.0)(L.BatchNormalization()(one(x))))
+
+
+def shared_with_itself(x):
+    one = L.Conv2D(3, 3, padding="same", use_bias=False)
+    y = one(x)
+    return L.BatchNormalization()(y) + y + one(y)
+
+
 STRUCTURES = {
     "shared": (IMAGE, shared),
+    "shared, norm and relu": (IMAGE, shared_norm_and_relu),
+    "shared, two norms": (IMAGE, shared_norms),
+    "shared, transposed": (IMAGE, shared_transposed),
+    "shared, dense": (VECTOR, shared_dense),
+    "shared, norm and plain": (IMAGE, shared_with_itself),
     "residual": (IMAGE, residual),
     "inverted residual": (IMAGE, inverted_residual),
     "nested": (IMAGE, nested),
@@ -609,15 +651,44 @@ FLOATS = {
         (4, 4, 4, 2),
         lambda x: L.BatchNormalization(name="odd")(L.Conv3D(2, 2)(x)),
     ),
-    "times a number": (VECTOR, lambda x: dense(x) * 2.0),
-    "minus": (VECTOR, lambda x: -dense(x)),
-    "divided": (VECTOR, lambda x: dense(x) / 3.0),
+    "times numbers": (VECTOR, lambda x: dense(x) * np.arange(1.0, 7.0, dtype="float32")),
+    "a number divided": (VECTOR, lambda x: 1.0 / (2.0 + ops.relu(dense(x)))),
+    "powers": (VECTOR, lambda x: dense(x) ** 3),
     "ops.exp": (VECTOR, lambda x: ops.exp(dense(x))),
     "ops.matmul": (SEQUENCE, lambda x: ops.matmul(x, ops.transpose(x, (0, 2, 1)))),
     "ops.clip": (VECTOR, lambda x: ops.clip(dense(x), -0.5, 0.5)),
     "embedding": (VECTOR, lambda x: L.Embedding(9, 4, name="odd")(ops.cast(ops.abs(x), "int32"))),
 }
 QUICK = ("layer normalization", "gelu", "lambda", "custom", "custom without config")
+
+
+@pytest.mark.parametrize("mode", ["int8", "int8x4"])
+@pytest.mark.parametrize(
+    ("build", "shape"), [(shared, IMAGE), (shared_norm_and_relu, IMAGE), (shared_dense, VECTOR)]
+)
+def test_every_use_of_a_shared_kernel_has_its_integers(build, shape, mode):
+    """Left alone, the converter chooses a grid of its own for a kernel that is used twice."""
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input(shape)
+    c = made(stir(keras.Model(inputs, build(inputs))), some(shape), mode, mode)
+    (wrapper,) = (layer for layer in c.trainable.layers if isinstance(layer, QuantizedKernel))
+    most, values = 2 ** (wrapper.bits - 1) - 1, np.asarray(wrapper.rounded(wrapper.layer.kernel))
+    axes = None if shape == VECTOR else (0, 1, 2)
+    wanted = np.round(values / np.abs(values).max(axes, keepdims=True) * most)
+    uses = [k for k in read_kernels(c.file) if k.operator in ("CONV_2D", "FULLY_CONNECTED")]
+    assert [k.tensor.dtype for k in uses] == [f"int{wrapper.bits}"] * 2
+    for use in uses:
+        np.testing.assert_array_equal(np.sort(use.values, axis=None), np.sort(wanted, axis=None))
+    assert_agree(c.trainable, c.file, c.x)
+
+
+def test_a_shared_kernel_is_in_the_file_once():
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((64,))
+    one = L.Dense(64)
+    model = keras.Model(inputs, one(L.ReLU()(one(inputs))))
+    file = tfnas.to_tflite(tfnas.quantize_aware(model, data=some((64,))), "int8")
+    assert file.size < 1.9 * one.kernel.shape[0] * one.kernel.shape[1]
 
 
 @functools.cache
@@ -657,7 +728,11 @@ def test_what_cannot_be_quantised_does_not_stop_the_rest(kind):
     [
         ("layer normalization", "LayerNormalization", "no integer form of LayerNormalization"),
         ("gelu", "Activation", "no integer form of the activation 'gelu'"),
-        ("custom", "Doubled", "no integer form of Doubled"),
+        (
+            "custom",
+            "Doubled",
+            "no integer form of Doubled (tfnas.register_quantizable can give it one)",
+        ),
     ],
 )
 def test_a_layer_that_stays_float_has_a_reason(kind, what, reason):
@@ -748,11 +823,6 @@ def test_a_separable_layer_is_named_as_one(pattern):
     trainable = tfnas.quantize_aware(model, tfnas.QuantSpec(layers={pattern: "int4"}))
     bits = [layer.bits for layer in trainable.layers if isinstance(layer, QuantizedKernel)]
     assert bits == [4, 4, 8]
-
-
-def test_sixteen_bits_for_activations_are_refused_so_far():
-    with pytest.raises(ValueError, match=r"spec must have .* 8-bit .*, got 'int16x8'"):
-        tfnas.quantize_aware(small(), "int16x8")
 
 
 @pytest.mark.parametrize("ranges", ["moving_average", "percentile", "learned"])
@@ -1068,8 +1138,35 @@ def test_mixed_precision(policy, digits):
         assert {w.dtype for q in fake_quants(trainable) for w in q.weights} == {"float32"}
     finally:
         keras.config.set_dtype_policy("float32")
-    with pytest.raises(ValueError, match="model must compute in float32 to be exported"):
+    assert {layer.compute_dtype for layer in trainable.layers[1:]} == {policy[6:]}
+    x = digits.x_test[:300]
+    file, single = tfnas.to_tflite(trainable, "int8"), in_float32(trainable)
+    assert floats_in(file) == []
+    assert_agree(single, file, x)
+    found, wanted = file.predict(x), np.asarray(trainable(x), np.float32)
+    assert np.median(np.abs(found - wanted)) <= file.outputs[0].scale
+    assert (found.argmax(1) == wanted.argmax(1)).mean() >= 0.97
+    assert [q.name for q in fake_quants(single)] == [q.name for q in fake_quants(trainable)]
+    np.testing.assert_array_equal(ranges_of(single), ranges_of(trainable))
+    np.testing.assert_allclose(tfnas.to_tflite(trainable).predict(x), wanted, atol=0.1)
+
+
+def test_a_layer_of_half_precision_that_cannot_be_made_again_is_named():
+    model = keras.Sequential(
+        [
+            keras.Input(VECTOR),
+            L.Dense(3, dtype="mixed_float16"),
+            WithoutConfig(ops.abs, dtype="mixed_float16", name="odd"),
+        ]
+    )
+    trainable = tfnas.quantize_aware(model, data=some(VECTOR))
+    with pytest.raises(ValueError, match="must compute in float32 to be exported, got 'odd'"):
         tfnas.to_tflite(trainable, "int8")
+
+
+def test_a_model_of_float32_is_taken_as_it_is():
+    trainable = tfnas.quantize_aware(small())
+    assert in_float32(trainable) is trainable
 
 
 MIRRORED = """
@@ -1176,6 +1273,12 @@ def test_an_unknown_mode_is_refused():
         tfnas.quantize_aware(small(), "int3")
 
 
+@pytest.mark.parametrize("spec", ["int16x8", "int8x4", tfnas.QuantSpec(layers={"*": "int4"})])
+def test_the_engine_of_tfmot_takes_eight_bits_alone(spec):
+    with pytest.raises(ValueError, match="spec must be 'int8', tfmot's only one"):
+        tfnas.quantize_aware(small(), spec, engine="tfmot")
+
+
 @pytest.mark.parametrize("engine", ["keras", None, ""])
 def test_an_unknown_engine_is_refused(engine):
     with pytest.raises(ValueError, match="engine must be 'tfnas' or 'tfmot', got"):
@@ -1217,9 +1320,10 @@ def test_export_in_a_mode_of_other_bits_is_refused(spec, mode):
         tfnas.to_tflite(trainable, mode)
 
 
-def test_four_bits_are_trained_for():
-    with pytest.raises(ValueError, match="mode 'int8x4' must be trained for, got a float model"):
-        tfnas.to_tflite(small(), "int8x4", some(VECTOR))
+def test_four_bits_need_calibration_or_training():
+    with pytest.raises(ValueError, match="calibration must hold typical inputs for mode 'int8x4'"):
+        tfnas.to_tflite(small(), "int8x4")
+    assert kernels_of(tfnas.to_tflite(small(), "int8x4", some(VECTOR))) == ["int4"]
 
 
 def test_a_sparse_file_of_a_trained_model_is_refused():

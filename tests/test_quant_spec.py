@@ -29,8 +29,22 @@ def test_a_mode_is_short_for_a_specification(mode, weights, activations, bits, d
     assert QuantSpec.of(spec) is spec
 
 
-def test_modes_are_those_that_need_no_training():
-    assert MODES == ("float32", "float16", "dynamic", "int8", "int16x8")
+def test_modes_are_in_the_order_of_the_table():
+    assert MODES == (
+        *("float32", "float16", "dynamic", "int4", "weights8", "weights4"),
+        *("int8", "int8x4", "int16x8"),
+    )
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_mode_and_its_record_name_each_other(mode):
+    assert QuantSpec.of(mode).mode == mode
+
+
+def test_weight_only_goes_with_integer_weights_and_float_activations():
+    assert QuantSpec("int4", "float32", weight_only=True).mode == "weights4"
+    with pytest.raises(ValueError, match="weight_only"):
+        QuantSpec("int8", "int8", weight_only=True)
 
 
 def test_the_default_is_int8():
@@ -38,7 +52,7 @@ def test_the_default_is_int8():
     assert QuantSpec().layers == ()
 
 
-@pytest.mark.parametrize("mode", ["int4", "", "INT8", None, 8, ("int8", "int8"), ["int8"]])
+@pytest.mark.parametrize("mode", ["int3", "", "INT8", None, 8, ("int8", "int8"), ["int8"]])
 def test_unknown_modes_are_refused(mode):
     with pytest.raises(ValueError, match=r"mode must be one of float32, float16, .*, got"):
         QuantSpec.of(mode)
@@ -47,7 +61,6 @@ def test_unknown_modes_are_refused(mode):
 @pytest.mark.parametrize(
     ("weights", "activations"),
     [
-        ("int4", "float32"),
         ("int4", "int16"),
         ("float32", "int8"),
         ("float16", "int8"),

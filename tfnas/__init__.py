@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tfnas.bench.profile import profile
     from tfnas.bench.quantization_error import quantization_error
     from tfnas.calibration import recalibrate_batchnorm
+    from tfnas.clustering.constraint import keep_clusters
     from tfnas.export.artifact import Artifact
     from tfnas.export.mixed import mixed_precision
     from tfnas.export.recipes import apply_recipe
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from tfnas.quantization.callbacks import QuantizationSchedule
     from tfnas.quantization.loading import load_model
     from tfnas.quantization.qat import calibrate, left_float, quantize_aware, strip
+    from tfnas.quantization.roles import register_quantizable
     from tfnas.quantization.spec import QuantSpec
     from tfnas.spaces.mobilenet_v2 import MobileNetV2Space, StageChoices
     from tfnas.tuners.evolution import EvolutionTuner
@@ -61,6 +63,7 @@ _HOME = {
     "evaluate": "bench.evaluate",
     "file_sparsity": "export.sparsity",
     "hypervolume": "measurement",
+    "keep_clusters": "clustering.constraint",
     "keep_zeros": "pruning.constraint",
     "left_float": "quantization.qat",
     "legacy": "legacy",
@@ -74,6 +77,7 @@ _HOME = {
     "quantization_error": "bench.quantization_error",
     "quantize_aware": "quantization.qat",
     "recalibrate_batchnorm": "calibration",
+    "register_quantizable": "quantization.roles",
     "schedules": "schedules",
     "search": "pipeline.search",
     "sensitivity": "pruning.sensitivity",
@@ -103,6 +107,7 @@ __all__ = [
     "evaluate",
     "file_sparsity",
     "hypervolume",
+    "keep_clusters",
     "keep_zeros",
     "left_float",
     "legacy",
@@ -116,6 +121,7 @@ __all__ = [
     "quantization_error",
     "quantize_aware",
     "recalibrate_batchnorm",
+    "register_quantizable",
     "schedules",
     "search",
     "sensitivity",

@@ -133,6 +133,10 @@ def read_graphs(content: bytes) -> list[FileGraph]:
     """
     check_identifier(content)
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+    for buffer in model.buffers:  # large ones may lie behind the flatbuffer
+        if buffer.offset > 1:
+            end = buffer.offset + buffer.size
+            buffer.data = np.frombuffer(content[buffer.offset : end], np.uint8)
     return [_graph(model, graph) for graph in model.subgraphs]
 
 

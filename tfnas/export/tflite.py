@@ -19,11 +19,14 @@ import numpy as np
 from tfnas.calibration import fitting_columns
 from tfnas.export.artifact import Artifact
 from tfnas.export.flatbuffer import read_graphs
+from tfnas.export.mending import mend
+from tfnas.export.recipes import apply_recipe, weights_recipe
 from tfnas.export.sparsity import sparse_fault
 from tfnas.legacy.qat import computes_in_float, is_quantized
 from tfnas.legacy.rebuild import is_tf_keras
-from tfnas.quantization.fake_quant import QuantizedKernel
-from tfnas.quantization.qat import fake_quants, left_float, strip
+from tfnas.quantization.precision import in_float32, in_half_precision
+from tfnas.quantization.qat import fake_quants, left_float, quantize_aware, strip
+from tfnas.quantization.quantized_kernel import QuantizedKernel
 from tfnas.quantization.spec import QuantSpec
 
 CALIBRATION_EXAMPLES = 500
@@ -55,10 +58,12 @@ def to_tflite(
         model: A built Keras 3 model (functional, Sequential, or a subclass of them with
             known inputs).
         mode: "float32", "float16" (weights), "dynamic" (int8 weights, float
-            activations), "int8" (every weight and activation, inputs and outputs
-            included), "int16x8" (int8 weights, int16 activations), or a
-            :class:`~tfnas.quantization.spec.QuantSpec`.
-        calibration: Typical inputs for "int8" and "int16x8": arrays, a
+            activations), "int4" (the same with 4 bits), "weights8" and "weights4" (the
+            same, unpacked to floats as they are used), "int8" (every weight and
+            activation, inputs and outputs included), "int8x4" (the same with 4-bit
+            weights), "int16x8" (int8 weights, int16 activations), or a
+            :class:`tfnas.QuantSpec`, which may give some layers another format.
+        calibration: Typical inputs for "int8", "int8x4" and "int16x8": arrays, a
             `tf.data.Dataset` or a `keras.utils.PyDataset`; targets are ignored and at most
             500 examples are used (of arrays evenly spaced ones, else the first). 100
             are enough for most models.
@@ -81,11 +86,8 @@ def to_tflite(
         RuntimeError: Keras runs on another backend than TensorFlow.
     """
     spec = QuantSpec.of(mode)
-    if sparse and spec.mode not in SPARSE_MODES:
-        raise ValueError(
-            f"sparse must be False for the modes that are not among {', '.join(SPARSE_MODES)}, "
-            f"got True for {spec.mode!r}: the interpreter refuses or misreads such files"
-        )
+    if sparse:
+        _check_sparse(spec)
     _check_model(model)
     by_tfmot = is_tf_keras(model) and is_quantized(model)
     trained = by_tfmot or bool(fake_quants(model))
@@ -94,8 +96,14 @@ def to_tflite(
             f"mode must be 'int8' for model {model.name!r}, which tfmot quantised, got "
             f"{spec.mode!r}"
         )
+    if not is_tf_keras(model):
+        model = in_float32(model)
     if trained and spec.activations == "float32":
         model, trained = strip(model), False
+    if _needs_recipe(spec):
+        return _by_recipe(model, spec)
+    if not trained and spec.needs_calibration and (spec.layers or spec.weights == "int4"):
+        return _by_roundings(model, spec, calibration)
     _check_trained(model, spec, trained, sparse)
     columns = [] if trained else _calibration_columns(model, spec, calibration)
     content = _convert(model, spec, columns, trained=trained)
@@ -112,6 +120,52 @@ def to_tflite(
     return _sparse(model, spec, columns, artifact) if sparse else artifact
 
 
+def _check_sparse(spec: QuantSpec) -> None:
+    if spec.mode not in SPARSE_MODES:
+        raise ValueError(
+            f"sparse must be False for the modes that are not among {', '.join(SPARSE_MODES)}, "
+            f"got True for {spec.mode!r}: the interpreter refuses or misreads such files"
+        )
+    if spec.layers:
+        raise ValueError(
+            f"sparse must be False where layers differ in format, got {dict(spec.layers)}"
+        )
+
+
+def _needs_recipe(spec: QuantSpec) -> bool:
+    """Whether the converter alone can't make the file: weights of more than one format."""
+    if spec.needs_calibration:
+        return False
+    if spec.layers and spec.weights == "float16":
+        raise ValueError(f"layers must be empty for mode 'float16', got {dict(spec.layers)}")
+    return bool(spec.layers) or spec.weights == "int4" or spec.weight_only
+
+
+def _by_recipe(model: Any, spec: QuantSpec) -> Artifact:
+    """The float file, its weights then quantised a layer at a time."""
+    plain = to_tflite(model)
+    artifact = apply_recipe(plain, weights_recipe(model, plain, spec))
+    artifact = Artifact(artifact.content, spec.mode, {**artifact.origin, "mode": spec.mode})
+    _verify(artifact, spec)
+    return artifact
+
+
+def _by_roundings(model: Any, spec: QuantSpec, calibration: Any) -> Artifact:
+    """As after training, with the ranges that the calibration data show."""
+    columns = _calibration_columns(model, spec, calibration)
+    rounding = quantize_aware(model, spec, data=_packed(model, columns))
+    artifact = to_tflite(rounding, spec)
+    untrained = {"calibration_examples": len(columns[0]), "quantization_aware": False}
+    return Artifact(artifact.content, spec.mode, {**artifact.origin, **untrained})
+
+
+def _packed(model: Any, columns: list[np.ndarray]) -> Any:
+    import keras
+
+    functional = getattr(model, "_functional", None) or model  # a Sequential model has one inside
+    return keras.tree.pack_sequence_as(functional.input, columns)
+
+
 def _has_floats(model: Any, by_tfmot: bool) -> bool:
     return computes_in_float(model) if by_tfmot else bool(left_float(model))
 
@@ -119,11 +173,6 @@ def _has_floats(model: Any, by_tfmot: bool) -> bool:
 def _check_trained(model: Any, spec: QuantSpec, trained: bool, sparse: bool) -> None:
     """What quantisation-aware models alone can do, and what they can't."""
     if not trained:
-        if spec.weights == "int4":
-            raise ValueError(
-                f"mode {spec.mode!r} must be trained for, got a float model {model.name!r}: see "
-                "tfnas.quantize_aware"
-            )
         return
     if sparse:
         raise ValueError("sparse must be False for a quantisation-aware model, got True")
@@ -146,11 +195,11 @@ def _check_trained(model: Any, spec: QuantSpec, trained: bool, sparse: bool) -> 
             f"mode must have weights of 8 bits as model {model.name!r} was trained for, got "
             f"{spec.mode!r}"
         )
-    half = next((k.name for k in model.layers if k.compute_dtype != "float32"), None)
-    if half is not None:
+    half = in_half_precision(model)
+    if half:
         raise ValueError(
-            f"model must compute in float32 to be exported, got {half!r} of another precision: "
-            "build it with a float32 policy and carry the weights over"
+            f"model must compute in float32 to be exported, got {half[0]!r} of another precision, "
+            "whose class has no get_config() that makes it again in float32"
         )
     idle = [layer.name for layer in layers if not layer.active]
     if idle:
@@ -218,12 +267,14 @@ def _convert(
         converter.optimizations = [*converter.optimizations, tf.lite.Optimize.EXPERIMENTAL_SPARSITY]
     if spec.mode == "float16":
         converter.target_spec.supported_types = [tf.float16]
+    int16 = tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
     if trained:  # its ranges are in the graph; asking for integer operators would want data
         converter.inference_input_type = converter.inference_output_type = tf.as_dtype(
             spec.activations
         )
+        if spec.activations == "int16":
+            converter.target_spec.supported_ops = [int16, tf.lite.OpsSet.TFLITE_BUILTINS]
     elif spec.needs_calibration:
-        int16 = tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
         int8 = tf.lite.OpsSet.TFLITE_BUILTINS_INT8
         converter.target_spec.supported_ops = [int16 if spec.activations == "int16" else int8]
         converter.representative_dataset = _representative(model, columns)
@@ -232,7 +283,8 @@ def _convert(
         )
     with quiet_converter():
         try:
-            return bytes(converter.convert())
+            content = bytes(converter.convert())
+            return mend(content) if trained else content
         except Exception as error:  # the converter raises many types for one cause
             raise ConversionError(_explain(model, spec, error)) from error
 
@@ -278,19 +330,21 @@ def _explain(model: Any, spec: QuantSpec, error: Exception) -> str:
 
 
 def _innermost_layer(place: str, model: Any) -> str | None:
-    """The last part of a scoped name that is a layer of the model, with or without "_1"."""
+    """The last part of a scoped name that is a layer of the model, first without its counter."""
     names = {layer.name for layer in model._flatten_layers(include_self=False)}
     parts = reversed(place.split(";")[0].split("/"))
-    tries = (name for part in parts for name in (part, re.sub(r"_\d+$", "", part)))
+    tries = (name for part in parts for name in (re.sub(r"_\d+$", "", part), part))
     return next((name for name in tries if name in names), None)
 
 
 def _verify(artifact: Artifact, spec: QuantSpec, floats: bool = False) -> None:
     """Raises ConversionError where the file is not what was asked for."""
     if spec.needs_calibration and not floats:
+        operators = [op for graph in read_graphs(artifact.content) for op in graph.operators]
         wrong = [
             f"{tensor.dtype} {tensor.name!r} of layer {op.layer!r} ({op.name})"
-            for op in (op for graph in read_graphs(artifact.content) for op in graph.operators)
+            # Those that compute in floats come first, what brings them floats last.
+            for op in sorted(operators, key=lambda op: "QUANTIZE" in op.name)
             for tensor in (*op.inputs, *op.outputs)
             if tensor.dtype.startswith("float")
         ]

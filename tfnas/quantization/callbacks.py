@@ -6,7 +6,8 @@ from typing import Any
 
 import keras
 
-from tfnas.quantization.fake_quant import FakeQuant, QuantizedKernel
+from tfnas.quantization.fake_quant import FakeQuant
+from tfnas.quantization.quantized_kernel import QuantizedKernel
 
 
 class QuantizationSchedule(keras.callbacks.Callback):

@@ -27,7 +27,7 @@ def load_model(path: str | os.PathLike[str]) -> Any:
         ValueError: There is no such file, or it is no Keras model.
         ImportError: A file of Keras 2 needs tf_keras, which is not installed.
     """
-    import tfnas.quantization.fake_quant  # noqa: F401  (registers its layers)
+    import tfnas.quantization.qat  # noqa: F401  (registers its layers)
     from tfnas import legacy
 
     return legacy.load_model(os.fspath(path))

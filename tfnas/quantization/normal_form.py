@@ -1,92 +1,38 @@
 """A model as the quantiser wants it: flat, one operation a layer.
 
-Nested models are laid flat; a layer's own activation becomes a layer of its own; a separable
-convolution becomes its depthwise and its pointwise one, as in the file. The function and
-the weights stay.
+Nested models are laid flat, and so are layers that are registered as "open"; a layer's own
+activation becomes a layer of its own; a separable convolution becomes its depthwise and its
+pointwise one, as in the file; a sum, difference, product or quotient of a tensor and a number
+becomes a Rescaling. The function and the weights stay.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 
-from tfnas.quantization.rules import activation_of
-from tfnas.rewrite import Call, rebuild, settle
+from tfnas.quantization.forms import HARD_SILU, hard_silu
+from tfnas.quantization.opening import body_of
+from tfnas.quantization.rules import activation_name, activation_of
+from tfnas.rewrite import Call, LayerCopies, rebuild, walk
 
 _SPLIT = (
     "Dense",
     *("Conv1D", "Conv2D", "DepthwiseConv1D", "DepthwiseConv2D", "Conv2DTranspose"),
     *("SeparableConv1D", "SeparableConv2D"),
 )
-
-
-class LayerCopies:
-    """Copies of layers, one a layer however often it is used, with unique names."""
-
-    def __init__(self) -> None:
-        self._copies: dict[int, tuple[Any, Any]] = {}
-        self._names: Counter[str] = Counter()
-        self._later: list[tuple[Any, list[Any]]] = []
-
-    def of(self, layer: Any, **changes: Any) -> Any:
-        """Returns the copy of a layer; `changes` go into its configuration."""
-        if id(layer) not in self._copies:
-            self._copies[id(layer)] = layer, self._copy(layer, changes)
-        return self._copies[id(layer)][1]
-
-    def _copy(self, layer: Any, changes: dict[str, Any]) -> Any:
-        try:
-            config = {**layer.get_config(), **changes}
-            return type(layer).from_config({**config, "name": self.unique(layer.name)})
-        except (NotImplementedError, TypeError, ValueError) as error:
-            if layer.weights:
-                raise ValueError(
-                    f"layer {layer.name!r} can't be copied: its class {type(layer).__name__} "
-                    "needs a get_config() that makes it again"
-                ) from error
-            return layer  # nothing of it is trained: both models may hold it, as a Lambda
-
-    def call(self, call: Call, tensors: list[Any]) -> list[Any]:
-        """Makes a call anew with the copy of its layer; an operation serves as it is."""
-        args, kwargs = call.arguments(tensors)
-        layer = call.operation
-        if isinstance(layer, keras.layers.Layer):
-            layer = self.of(layer)
-        return list(keras.tree.flatten(layer(*args, **kwargs)))
-
-    def carry_weights(self) -> None:
-        """Gives all copies their layers' weights, once they are built."""
-        for layer, copy in self._copies.values():
-            if copy is not layer:
-                copy.set_weights(layer.get_weights())
-                settle(copy)
-        for layer, values in self._later:
-            layer.set_weights(values)
-
-    def set_later(self, layer: Any, values: list[Any]) -> None:
-        """Remembers weights of a layer that is no copy of one."""
-        self._later.append((layer, values))
-
-    def unique(self, name: str) -> str:
-        """Returns a name that was not given before."""
-        free = name
-        while free in self._names:
-            self._names[name] += 1
-            free = f"{name}_{self._names[name]}"
-        self._names[free] += 1
-        return free
-
-
 Origins = dict[int, tuple[str, str]]
 
 
-def normal_form(model: Any) -> tuple[Any, Origins]:
+def normal_form(model: Any, bits: int = 8) -> tuple[Any, Origins]:
     """Returns a flat functional model with the same function; see the module.
 
     Args:
         model: A built functional or Sequential model.
+        bits: Of the activations; with 16, what has no kernel is made of what has one.
 
     Returns:
         The model, and id of each layer with a kernel -> (path, class) of the layer that it
@@ -98,8 +44,16 @@ def normal_form(model: Any) -> tuple[Any, Origins]:
 
     def apply(call: Call, tensors: list[Any]) -> list[Any]:
         layer = call.operation
-        if call.kind in _PAIRWISE and len(tensors) > 2 - (call.kind == "Average"):
-            return [_by_pairs(call, tensors, copies)]
+        several = _by_pairs(call, tensors, copies, bits)
+        if several is not None:
+            return [several]
+        terms = _terms_of(call)
+        if terms is not None:
+            return [
+                keras.layers.Rescaling(*terms, name=copies.unique(call.operation.name))(*tensors)
+            ]
+        if bits > 8 and {call.kind, activation_name(call)} & HARD_SILU:
+            return [hard_silu(tensors[0], copies.unique)]
         if call.kind not in _SPLIT:
             return copies.call(call, tensors)
         if id(layer) not in split:
@@ -107,10 +61,11 @@ def normal_form(model: Any) -> tuple[Any, Origins]:
             origins.update({id(part): (call.name, call.kind) for part in split[id(layer)]})
         (tensor,) = tensors
         for part in split[id(layer)]:
-            tensor = part(tensor)
+            swish = bits > 8 and activation_of(part) in HARD_SILU
+            tensor = hard_silu(tensor, copies.unique) if swish else part(tensor)
         return [tensor]
 
-    plain = rebuild(model, apply)
+    plain = rebuild(model, apply, flow=walk(model, body_of))
     copies.carry_weights()
     return plain, origins
 
@@ -118,17 +73,50 @@ def normal_form(model: Any) -> tuple[Any, Origins]:
 _PAIRWISE = {"Add": "Add", "Multiply": "Multiply", "Average": "Add"}
 
 
-def _by_pairs(call: Call, tensors: list[Any], copies: LayerCopies) -> Any:
-    """A sum, product or mean of several, two at a time: each result has a range of its own."""
-    merge = getattr(keras.layers, _PAIRWISE[call.kind])
+def _by_pairs(call: Call, tensors: list[Any], copies: LayerCopies, bits: int) -> Any:
+    """A sum, product or mean of several, two at a time: each result has a range of its own.
+
+    None where a call is something else. With 16 bits also a concatenation.
+    """
+    joins = bits > 8 and call.kind == "Concatenate"
+    few = 1 if joins or call.kind == "Average" else 2
+    if not (joins or call.kind in _PAIRWISE) or len(tensors) <= few:
+        return None
+    merge = getattr(keras.layers, _PAIRWISE.get(call.kind, call.kind))
+    settings = {"axis": call.operation.axis} if joins else {}
     name = call.name.split("/")[-1]
     result = tensors[0]
     for other in tensors[1:]:
-        result = merge(name=copies.unique(name))([result, other])
+        result = merge(name=copies.unique(name), **settings)([result, other])
     if call.kind == "Average":
         scale = 1.0 / len(tensors)
         result = keras.layers.Rescaling(scale, name=copies.unique(f"{name}_share"))(result)
     return result
+
+
+def _terms_of(call: Call) -> tuple[float, float] | None:
+    """Factor and offset of an operation on one tensor and a number; None of anything else."""
+    if len(call.inputs) != 1 or not 2 <= len(call.inputs[0].shape) <= 4:
+        return None
+    if call.inputs[0].shape[-1] is None or "float" not in call.inputs[0].dtype:
+        return None
+    if call.kind == "Negative":
+        return -1.0, 0.0
+    arguments = call.node.arguments.args
+    plain = [isinstance(a, int | float | np.number) and np.isfinite(a) for a in arguments]
+    if call.kind not in _TERMS or len(plain) != 2 or not any(plain):
+        return None
+    return _TERMS[call.kind](float(arguments[plain.index(True)]), plain[0])
+
+
+# Of the number, and whether it comes before the tensor.
+_TERMS: dict[str, Callable[[float, bool], tuple[float, float] | None]] = {
+    "Add": lambda number, first: (1.0, number),
+    "Subtract": lambda number, first: (-1.0, number) if first else (1.0, -number),
+    "Multiply": lambda number, first: (number, 0.0),
+    "TrueDivide": lambda number, first: None if first or not number else (1.0 / number, 0.0),
+}
+_TERMS["Divide"] = _TERMS["TrueDivide"]
 
 
 def _parts(layer: Any, copies: LayerCopies) -> list[Any]:

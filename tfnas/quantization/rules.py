@@ -9,30 +9,19 @@
 | COMPUTE | computes in integers; its output is rounded                               |
 | FIXED   | its output has a range that TFLite fixes                                  |
 | SAME    | moves numbers without changing them: the grid stays                       |
+| OPEN    | laid open first: what it computes with has roles of its own               |
 | FLOAT   | stays float                                                               |
+
+A layer class of the user's own is what it was registered as (:mod:`.roles`), else FLOAT.
 """
 
 from __future__ import annotations
 
-import enum
 import math
 from typing import Any
 
+from tfnas.quantization.roles import Role, registered_role
 from tfnas.rewrite import Call
-
-
-class Role(enum.Enum):
-    """See the module's table."""
-
-    KERNEL = enum.auto()
-    NORM = enum.auto()
-    AFFINE = enum.auto()
-    RELU = enum.auto()
-    COMPUTE = enum.auto()
-    FIXED = enum.auto()
-    SAME = enum.auto()
-    FLOAT = enum.auto()
-
 
 _KERNELS = {
     *("Dense", "Conv1D", "Conv2D", "DepthwiseConv1D", "DepthwiseConv2D", "Conv2DTranspose"),
@@ -40,7 +29,9 @@ _KERNELS = {
 # The converter wants one scale for the whole kernel of these ("'tfl.transpose' op has
 # mismatched quantized axes" otherwise); all others have one a channel.
 ONE_SCALE = ("Dense", "Conv2DTranspose")
-LEAST_BITS = {"Conv2DTranspose": 8}  # TFLite has no 4-bit kernel for these
+_EIGHT_BITS = ("Conv2DTranspose",)  # TFLite has no 4-bit kernel for these
+# Nor these with 16-bit activations: the interpreter takes such a file and misreads it.
+_EIGHT_BITS_16 = ("Conv2DTranspose", "DepthwiseConv1D", "DepthwiseConv2D")
 _SAME = {
     *("Dropout", "SpatialDropout1D", "SpatialDropout2D", "GaussianNoise", "GaussianDropout"),
     *("Identity", "ActivityRegularization", "Flatten", "Reshape", "Permute", "Squeeze"),
@@ -65,11 +56,15 @@ _FIXED_RANGES = {
     **dict.fromkeys(("sigmoid", "softmax"), (0.0, 255.0 / 256.0)),
     "tanh": (-1.0, 127.0 / 128.0),
 }
+_REGISTER = " (tfnas.register_quantizable can give it one)"
+_FIXED_16 = (-32767.0 / 32768.0, 32767.0 / 32768.0)  # a step of 2^-15, for all of them
 
 
 def role(call: Call) -> Role:
     """Returns what a call becomes."""
-    kind = call.kind
+    kind, registered = call.kind, registered_role(call.operation)
+    if registered is not None:
+        return registered
     if kind in _KERNELS:
         return Role.KERNEL
     if kind == "BatchNormalization":
@@ -87,6 +82,12 @@ def role(call: Call) -> Role:
 
 
 _BINARY = {"Add", "Subtract", "Multiply", "Maximum", "Minimum"}
+
+
+def kernel_bits(kind: str, bits: int, activation_bits: int) -> int:
+    """The bits that TFLite has a kernel for, where others were asked for."""
+    without = _EIGHT_BITS_16 if activation_bits > 8 else _EIGHT_BITS
+    return max(bits, 8) if kind in without else bits
 
 
 def fuses_relu(call: Call) -> bool:
@@ -122,19 +123,22 @@ def relu_limit(call: Call) -> float:
     return 6.0 if activation_name(call) == "relu6" else math.inf
 
 
-def fixed_range(call: Call) -> tuple[float, float]:
-    """The range of a call with the role FIXED, as TFLite's 8-bit kernels have it."""
-    return _FIXED_RANGES[activation_name(call) or ""]
+def fixed_range(call: Call, bits: int = 8) -> tuple[float, float]:
+    """The range of a call with the role FIXED, as TFLite's kernels of 8 or 16 bits have it."""
+    return _FIXED_16 if bits > 8 else _FIXED_RANGES[activation_name(call) or ""]
 
 
 def reason_for_float(call: Call) -> str:
     """Why a call stays float."""
+    if registered_role(call.operation) is Role.FLOAT:
+        return f"{call.kind} is registered as float"
     name = activation_name(call)
     if name is not None:
         return f"no integer form of the activation {name!r}"
     if call.kind in _BINARY:
-        return f"{call.kind} with a number, not another tensor"
-    return f"no integer form of {call.kind}"
+        return f"{call.kind} with a constant, not another tensor"
+    hint = "" if type(call.operation).__module__.startswith("keras.") else _REGISTER
+    return f"no integer form of {call.kind}{hint}"
 
 
 def activation_of(layer: Any) -> str | None:

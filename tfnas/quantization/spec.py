@@ -3,17 +3,24 @@
 A mode's name is short for a :class:`QuantSpec`; whatever takes a mode takes a
 specification too.
 
-| mode    | weights | activations | calibration data |
-|---------|---------|-------------|------------------|
-| float32 | float32 | float32     | no               |
-| float16 | float16 | float32     | no               |
-| dynamic | int8    | float32     | no               |
-| int8    | int8    | int8        | yes              |
-| int16x8 | int8    | int16       | yes              |
-| int8x4  | int4    | int8        | from training    |
+| mode     | weights | activations | calibration data |
+|----------|---------|-------------|------------------|
+| float32  | float32 | float32     | no               |
+| float16  | float16 | float32     | no               |
+| dynamic  | int8    | float32     | no               |
+| int4     | int4    | float32     | no               |
+| weights8 | int8    | float32     | no               |
+| weights4 | int4    | float32     | no               |
+| int8     | int8    | int8        | yes              |
+| int8x4   | int4    | int8        | yes              |
+| int16x8  | int8    | int16       | yes              |
 
-A model of :func:`tfnas.quantize_aware` knows its ranges and needs no calibration data;
-"int8x4" is for such models alone.
+With float activations an operator either takes its integer weights and quantises what it
+is given as it runs ("dynamic", "int4"), or has them unpacked to floats first ("weights8",
+"weights4", `weight_only`). Where TFLite has no 4-bit kernel, as for depthwise convolutions
+with float activations, weights of 4 bits become 8.
+
+A model of :func:`tfnas.quantize_aware` knows its ranges and needs no calibration data.
 """
 
 from __future__ import annotations
@@ -24,14 +31,17 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 _MODES = {
-    "float32": ("float32", "float32"),
-    "float16": ("float16", "float32"),
-    "dynamic": ("int8", "float32"),
-    "int8": ("int8", "int8"),
-    "int16x8": ("int8", "int16"),
+    "float32": ("float32", "float32", False),
+    "float16": ("float16", "float32", False),
+    "dynamic": ("int8", "float32", False),
+    "int4": ("int4", "float32", False),
+    "weights8": ("int8", "float32", True),
+    "weights4": ("int4", "float32", True),
+    "int8": ("int8", "int8", False),
+    "int8x4": ("int4", "int8", False),
+    "int16x8": ("int8", "int16", False),
 }
 MODES = tuple(_MODES)
-_TRAINED = {"int8x4": ("int4", "int8")}
 _BITS = {"int4": 4, "int8": 8, "int16": 16}
 RANGES = ("moving_average", "percentile", "learned")
 FLOAT = "float32"
@@ -48,19 +58,21 @@ class QuantSpec:
         4
 
     Args:
-        weights: "float32", "float16", "int8", or "int4" (with "int8" activations).
+        weights: "float32", "float16", "int8" or "int4".
         activations: "float32", "int16" or "int8"; also the format of the file's inputs
             and outputs.
-        layers: Other formats of the weights of some layers, for quantisation-aware
-            training: a dictionary name, pattern or layer's class -> "int8", "int4" or
-            "float32" (the layer stays float). The first that matches counts.
+        layers: Other formats of the weights of some layers: a dictionary name, pattern or
+            layer's class -> "int8", "int4" or "float32" (the layer stays float). The first
+            that matches counts: `{"Dense": "int8", "*": "float32"}` is Dense layers alone.
         ranges: How training finds the ranges of activations: "moving_average",
             "percentile" or "learned".
         momentum: Of the moving average, in [0, 1).
         percentile: In (50, 100); for "percentile".
+        weight_only: With float activations, whether operators unpack their weights and
+            compute in floats: as accurate as the weights allow, no faster than floats.
 
     Raises:
-        ValueError: An argument is outside its rule, or no mode has this pair of formats.
+        ValueError: An argument is outside its rule, or no mode has these formats.
     """
 
     weights: str = "int8"
@@ -69,13 +81,15 @@ class QuantSpec:
     ranges: str = "moving_average"
     momentum: float = 0.99
     percentile: float = 99.99
+    weight_only: bool = False
 
     def __post_init__(self) -> None:
-        known = {**_MODES, **_TRAINED}
-        if (self.weights, self.activations) not in known.values():
-            pairs = ", ".join(f"{w}/{a}" for w, a in known.values())
+        if (self.weights, self.activations, self.weight_only) not in _MODES.values():
+            pairs = ", ".join(dict.fromkeys(f"{w}/{a}" for w, a, _ in _MODES.values()))
             raise ValueError(
-                f"weights/activations must be one of {pairs}, got {self.weights}/{self.activations}"
+                f"weights/activations must be one of {pairs} (weight_only with integer weights "
+                f"and float activations alone), got {self.weights}/{self.activations}, "
+                f"weight_only={self.weight_only}"
             )
         object.__setattr__(self, "layers", _pairs(self.layers))
         if self.ranges not in RANGES:
@@ -94,16 +108,16 @@ class QuantSpec:
         """
         if isinstance(mode, QuantSpec):
             return mode
-        known = {**_MODES, **_TRAINED}
-        if not isinstance(mode, str) or mode not in known:
-            raise ValueError(f"mode must be one of {', '.join(known)}, got {mode!r}")
-        return cls(*known[mode])
+        if not isinstance(mode, str) or mode not in _MODES:
+            raise ValueError(f"mode must be one of {', '.join(_MODES)}, got {mode!r}")
+        weights, activations, weight_only = _MODES[mode]
+        return cls(weights, activations, weight_only=weight_only)
 
     @property
     def mode(self) -> str:
         """The mode's name."""
-        formats = self.weights, self.activations
-        return next(mode for mode, pair in {**_MODES, **_TRAINED}.items() if pair == formats)
+        formats = self.weights, self.activations, self.weight_only
+        return next(mode for mode, known in _MODES.items() if known == formats)
 
     @property
     def needs_calibration(self) -> bool:
