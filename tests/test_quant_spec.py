@@ -30,10 +30,11 @@ def test_a_mode_is_short_for_a_specification(mode, weights, activations, bits, d
 
 
 def test_modes_are_in_the_order_of_the_table():
-    assert MODES == (
+    expected = (
         *("float32", "float16", "dynamic", "int4", "weights8", "weights4"),
         *("int8", "int8x4", "int16x8"),
     )
+    assert expected == MODES
 
 
 @pytest.mark.parametrize("mode", MODES)
