@@ -37,7 +37,12 @@ CALIBRATION = flags.DEFINE_integer("calibration", 200, "training images that cal
 EXAMPLES = flags.DEFINE_integer("examples", 10000, "test images, the first ones")
 ROUNDS = flags.DEFINE_integer("rounds", 50, "interleaved rounds of the latency")
 MODES = flags.DEFINE_list(
-    "modes", ["float32", "float16", "dynamic", "int8", "int16x8"], "modes of tfnas"
+    "modes",
+    [
+        *("float32", "float16", "dynamic", "int4", "weights8", "weights4"),
+        *("int8", "int8x4", "int16x8"),
+    ],
+    "modes of tfnas",
 )
 RECIPES = flags.DEFINE_list(
     "recipes",

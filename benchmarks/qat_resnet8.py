@@ -22,6 +22,7 @@ share of images whose class changed, and the target.
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 import sys
 import time
@@ -105,7 +106,7 @@ def start_of(mode: str, teacher: Any, calibration: np.ndarray) -> Any:
         model = keras.models.clone_model(teacher)
         model.set_weights(teacher.get_weights())
         return model
-    spec = tfnas.QuantSpec(weights=tfnas.QuantSpec.of(mode).weights, ranges=RANGES.value)
+    spec = dataclasses.replace(tfnas.QuantSpec.of(mode), ranges=RANGES.value)
     return tfnas.quantize_aware(teacher, spec, data=calibration)
 
 

@@ -253,6 +253,137 @@ def test_operations_across_channels_lock(lock):
     assert not len(next(g for g in dependencies.groups if g.name == "a").classes)
 
 
+def flattened(through, width=6, **settings):
+    """A convolution, something, and a Dense layer on all of its numbers."""
+    inputs = keras.Input((4, 6, 3))
+    x = through(layers.Conv2D(width, 1, name="a", **settings)(inputs))
+    return keras.Model(inputs, layers.Dense(2, name="head")(layers.Flatten()(x)))
+
+
+THROUGH = {
+    "flatten, first": lambda x: layers.Flatten(data_format="channels_first")(x),
+    "transpose from behind": lambda x: keras.ops.transpose(x, (0, -1, 1, 2)),
+}
+
+
+@pytest.mark.parametrize("through", THROUGH.values(), ids=THROUGH)
+def test_channels_are_followed_through(through):
+    _, removed, _ = assert_equal_to_masked(randomised(flattened(through)))
+    assert removed.any()
+
+
+class ReLU(layers.Layer):
+    """Not Keras' layer of this name: it adds channels up."""
+
+    def call(self, x):
+        return keras.ops.cumsum(x, axis=-1)
+
+
+LOCKING = {
+    "average": lambda x: keras.ops.average(x, axis=-1),
+    "examples": lambda x: layers.Dense(3)(keras.ops.reshape(x, (-1, 6))),
+    "separable": lambda x: layers.SeparableConv2D(6, 1, activation="softmax", name="b")(x),
+    "transposed": lambda x: layers.Conv2DTranspose(6, 1, activation="softmax", name="b")(x),
+    "depthwise": lambda x: layers.DepthwiseConv2D(1, activation="softmax")(x),
+    "channelwise": lambda x: layers.Conv2D(6, 1, groups=6, activation="softmax")(x),
+    "layer as activation": lambda x: layers.Conv2D(6, 1, activation=layers.Softmax(), name="b")(x),
+    "masking": lambda x: keras.ops.abs(layers.Masking(0.5)(x)),
+    "noise shape": lambda x: layers.Dropout(0.5, noise_shape=(None, 1, 1, 6))(x),
+    "clip": lambda x: keras.ops.clip(x, np.zeros(6), np.ones(6)),
+    "another's class": lambda x: ReLU()(x),
+    "resizing": lambda x: layers.Resizing(6, 8)(layers.Permute((3, 1, 2))(x)),
+    "rows": lambda x: layers.Embedding(9, 2)(keras.ops.cast(x, "int32")),
+}
+
+
+@pytest.mark.parametrize("lock", LOCKING)
+def test_layers_that_need_every_channel_lock(lock):
+    groups = {g.name: g for g in trace(flattened(LOCKING[lock])).groups}
+    group = groups.get("b", groups["a"])
+    assert not len(group.classes)
+    assert group.kept
+
+
+def test_what_is_the_same_for_every_channel_locks_nothing():
+    drop = layers.Dropout(0.5, noise_shape=(None, 1, 1, 1))
+    model = flattened(drop, activation=layers.LeakyReLU())
+    _, removed, _ = assert_equal_to_masked(randomised(model))
+    assert removed.any()
+
+
+@pytest.mark.parametrize("change", ["lora", "int8"])
+def test_layers_with_weights_of_other_kinds_lock(change):
+    model = keras.Sequential([keras.Input((8,)), layers.Dense(6, name="a"), layers.Dense(6)])
+    layer = model.layers[1]
+    layer.enable_lora(2) if change == "lora" else layer.quantize("int8")
+    group = next(g for g in trace(model).groups if g.name == "a")
+    assert not len(group.classes)
+
+
+def test_a_quantised_model_is_refused_with_the_reason():
+    model = tfnas.quantize_aware(flattened(lambda x: x), "int8")
+    with pytest.raises(ValueError, match="have to go before it is quantised"):
+        prune_channels(model, 0.5)
+
+
+def test_what_keeps_most_channels_is_told_where_a_target_is_not_met():
+    with pytest.raises(ValueError, match=r"6 have to stay, since Cumsum .* is not"):
+        prune_channels(flattened(lambda x: keras.ops.cumsum(x, axis=-1)), 0.5)
+
+
+def test_layers_whose_macs_are_not_known_are_told():
+    inputs = keras.Input((8, 6))
+    x = layers.LSTM(5, name="memory")(layers.Dense(4)(inputs))
+    model = keras.Model(inputs, layers.Dense(2)(layers.Dense(8)(x)))
+    _, report = prune_channels(model, np.float32(0.5))
+    assert report.notes == ("MACs are without those of layers that are not understood: memory",)
+
+
+class Nameless(layers.Layer):
+    """A layer with weights that can't be made again."""
+
+    def __init__(self, units):
+        super().__init__()
+        self.factor = self.add_weight(shape=(units,))
+
+    def call(self, x):
+        return x * self.factor
+
+
+def test_what_cannot_be_copied_shows_before_time_is_measured():
+    measured = []
+    with pytest.raises(ValueError, match="can't be copied"):
+        prune_channels(
+            flattened(lambda x: layers.Conv2D(8, 1)(Nameless(6)(x))),
+            target_latency=0.5,
+            latency=lambda model: measured.append(model) or 1.0,
+        )
+    assert not measured
+
+
+def two_and_fourteen(least):
+    """Two makers beside each other, added to a third: one group."""
+    inputs = keras.Input((4, 4, 3))
+    a = layers.Conv2D(least, 1, name="a")(inputs)
+    b = layers.Conv2D(16 - least, 1, name="b")(inputs)
+    x = layers.Concatenate()([a, b]) + layers.Conv2D(16, 1, name="c")(inputs)
+    return keras.Model(inputs, layers.Conv2D(2, 1, name="head")(x))
+
+
+def test_no_layer_loses_all_of_its_channels():
+    model = randomised(two_and_fourteen(2))
+    for name in ("a", "head"):
+        kernel = np.array(model.get_layer(name).kernel)
+        kernel[(..., slice(2), slice(None)) if name == "head" else ...] *= 1e-6
+        model.get_layer(name).kernel.assign(kernel)
+    smaller, _ = prune_channels(model, 0.8)
+    assert smaller.get_layer("a").filters == 1
+    smaller, _ = prune_channels(
+        two_and_fourteen(8), target_latency=0.7, latency=lambda candidate: candidate.count_params()
+    )
+    assert smaller.get_layer("a").filters >= 1
+
+
 def mobile():
     keras.utils.set_random_seed(0)
     x = inputs = keras.Input((16, 16, 3))
@@ -409,6 +540,33 @@ def test_in_steps_and_on_behind_the_last_one(tmp_path):
     assert reports[1].macs[0] == reports[0].macs[1]
     with pytest.raises(ValueError, match="must be empty or hold this run's steps"):
         tfnas.ChannelPruning(model, 0.4, steps=3, fit=fit, folder=tmp_path).run()
+
+
+def nested():
+    x = inputs = keras.Input((4, 4, 3))
+    for name in ("one", "two"):
+        block = [keras.Input(x.shape[1:]), layers.Conv2D(8, 3, padding="same", name="conv")]
+        x = keras.Sequential(block, name=name)(x)
+    return keras.Model(inputs, layers.Dense(2, name="head")(layers.Flatten()(x)))
+
+
+@pytest.mark.parametrize(("path", "kept"), [("one/conv", "conv"), ("two/*", "conv_2")])
+def test_what_is_ignored_stays_so_in_every_step(path, kept):
+    pruning = tfnas.ChannelPruning(
+        nested(), 0.6, steps=2, fit=lambda model, step: None, ignore=[path]
+    )
+    smaller, _ = pruning.run()
+    assert smaller.get_layer(kept).filters == 8
+
+
+def test_the_loss_of_the_first_model_serves_every_step(tmp_path):
+    model = mobile()
+    model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    data = np.zeros((4, 16, 16, 3), "float32"), np.zeros(4, int)
+    _, reports = tfnas.ChannelPruning(
+        model, 0.5, steps=2, fit=lambda model, step: None, criterion="taylor", data=data
+    ).run()
+    assert len(reports) == 2
 
 
 @pytest.mark.parametrize(

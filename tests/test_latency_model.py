@@ -49,6 +49,15 @@ def test_each_distinct_layer_is_measured_once(counted):
     assert counted == [7, 6]
 
 
+def test_operations_over_other_axes_are_other_layers(counted):
+    inputs = keras.Input((8, 8, 4))
+    rows, columns = (keras.ops.mean(inputs, axis=axis) for axis in (1, 2))
+    again = keras.ops.mean(inputs, axis=1)
+    latency = tfnas.LatencyModel(rounds=6)
+    latency(keras.Model(inputs, [rows, columns, again]))
+    assert counted == [3]
+
+
 def test_the_sum_is_over_calls(counted):
     shared = layers.Dense(8, name="shared")
     x = inputs = keras.Input((8,))

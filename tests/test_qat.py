@@ -1366,3 +1366,19 @@ def test_rounding_passes_the_gradient_inside_the_range_only():
         tape.watch(x)
         y = layer(x)
     np.testing.assert_array_equal(tape.gradient(y, x), [0, 1, 1, 0])
+
+
+def test_a_channel_that_died_out_keeps_its_bias():
+    keras.utils.set_random_seed(0)
+    x = inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(6, 3, use_bias=False, name="conv")(x)
+    x = keras.layers.BatchNormalization(name="norm")(x)
+    model = keras.Model(inputs, keras.layers.ReLU(6.0)(x))
+    kernel = np.array(model.get_layer("conv").kernel)
+    kernel[..., 2] *= 1e-9
+    model.get_layer("conv").kernel.assign(kernel)
+    model.get_layer("norm").beta.assign(np.linspace(0.5, 3.0, 6))
+    images = np.random.default_rng(0).normal(size=(64, 8, 8, 3)).astype("float32")
+    file = tfnas.to_tflite(tfnas.quantize_aware(model, data=images), "int8")
+    found = file.predict(images)[..., 2]
+    np.testing.assert_allclose(found, 1.5, atol=1.5 * file.outputs[0].scale)

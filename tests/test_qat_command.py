@@ -90,6 +90,15 @@ def test_bad_input_of_qat_is_one_line_before_any_work(command, tmp_path, flags, 
     assert not folder.exists()
 
 
+def test_qat_does_not_write_over_its_model(saved, tmp_path, capsys):
+    source = tmp_path / "model_float.keras"
+    source.write_bytes(saved.read_bytes())
+    flags = ["--dataset=digits", "--epochs=1", f"--output={tmp_path}"]
+    assert app.main(["qat", str(source), *flags]) == 1
+    assert "must not hold the model itself" in capsys.readouterr().err
+    assert source.exists()
+
+
 def test_export_of_dense_layers_alone(command, tmp_path):
     path = tmp_path / "dense.tflite"
     code, out, err = command(
@@ -139,8 +148,12 @@ def test_export_tells_and_draws_what_each_layer_costs(command, tmp_path):
         (["--mode=mixed", "--dataset=digits"], "size goes with mode 'mixed'"),
         (["--mode=int8", "--size=1000"], "size goes with mode 'mixed'"),
         (["--mode=mixed", "--size=1000"], "dataset must be given for mode 'mixed'"),
+        (["--mode=int8", "--activations=int8"], "activations goes with mode 'mixed'"),
+        (["--errors", "--dataset=digits"], "errors goes with a mode that quantises"),
         (["--mode=int8", "--recipe=static_wi8_ai8"], "recipe goes without mode"),
         (["--mode=mixed", "--size=9", "--layers=a=int8"], "mode 'mixed' goes without layers"),
+        (["--mode=mixed", "--size=9", "--dataset=digits", "--correct"], "correct goes with a mode"),
+        (["--mode=dynamic", "--correct"], "correct goes with integer activations"),
         (["--recipe=none_of_these"], "recipe must be one of"),
         (["--mode=float16", "--layers=head=int8"], "layers must be empty for mode 'float16'"),
         (["--mode=int8", "--sparse", "--layers=head=int4"], "sparse must be False"),

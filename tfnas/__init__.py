@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from tfnas.pruning.constraint import keep_zeros
     from tfnas.pruning.sensitivity import sensitivity
     from tfnas.quantization.callbacks import QuantizationSchedule
+    from tfnas.quantization.correction import correct_shift
     from tfnas.quantization.loading import load_model
     from tfnas.quantization.qat import calibrate, left_float, quantize_aware, strip
     from tfnas.quantization.roles import register_quantizable
@@ -59,6 +60,7 @@ _HOME = {
     "apply_recipe": "export.recipes",
     "benchmark": "bench.latency",
     "calibrate": "quantization.qat",
+    "correct_shift": "quantization.correction",
     "data": "data",
     "evaluate": "bench.evaluate",
     "file_sparsity": "export.sparsity",
@@ -103,6 +105,7 @@ __all__ = [
     "apply_recipe",
     "benchmark",
     "calibrate",
+    "correct_shift",
     "data",
     "evaluate",
     "file_sparsity",

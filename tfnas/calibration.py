@@ -102,6 +102,27 @@ def set_statistics(layer: Any, mean: np.ndarray, variance: np.ndarray) -> None:
     layer.moving_variance.assign(variance.astype(np.float32))
 
 
+def move_statistics(
+    layer: Any,
+    measured: tuple[np.ndarray, np.ndarray],
+    old: Any,
+    old_measured: tuple[np.ndarray, np.ndarray],
+) -> None:
+    """Moves a BatchNormalization's statistics as those of its inputs have moved.
+
+    Args:
+        layer: The layer; changed in place.
+        measured: Mean and variance of its inputs now.
+        old: The layer as it was, with its own statistics.
+        old_measured: Mean and variance of its inputs then, on the same examples.
+    """
+    (mean, variance), (old_mean, old_variance) = measured, old_measured
+    ratio = (variance + old.epsilon) / (old_variance + old.epsilon)
+    moved = (np.asarray(old.moving_variance, np.float64) + old.epsilon) * ratio - old.epsilon
+    shifted = np.asarray(old.moving_mean, np.float64) + mean - old_mean
+    set_statistics(layer, shifted, np.maximum(moved, 0.0))
+
+
 def layers_of(model: Any, kinds: Any) -> list[Any]:
     """Returns the layers of a kind, each once, also those inside models and other layers."""
     return [layer for layer in model._flatten_layers() if isinstance(layer, kinds)]

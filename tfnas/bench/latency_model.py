@@ -158,7 +158,7 @@ def _is_free(call: Call) -> bool:
 
 def _key(call: Call) -> str:
     """What a layer's time depends on."""
-    config: dict[str, Any] = call.operation.get_config() if _is_layer(call) else {}
+    config: dict[str, Any] = call.operation.get_config() if _is_layer(call) else _public(call)
     settings = {
         name: value
         for name, value in config.items()
@@ -168,9 +168,14 @@ def _key(call: Call) -> str:
     shapes = [value.shape[1:] for value in call.inputs]
     text = json.dumps(settings, sort_keys=True, default=str)
     if not _is_layer(call):
-        text = f"{[value.shape[1:] for value in call.outputs]}"
+        text += f"{[value.shape[1:] for value in call.outputs]}"
     short = hashlib.sha256(text.encode()).hexdigest()[:12]
     return f"{call.kind} {'+'.join('x'.join(map(str, s)) for s in shapes)} {short}"
+
+
+def _public(call: Call) -> dict[str, Any]:
+    """An operation's settings, such as the axes that it is over."""
+    return {n: value for n, value in vars(call.operation).items() if not n.startswith("_")}
 
 
 def _is_layer(call: Call) -> bool:

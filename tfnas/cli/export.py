@@ -49,6 +49,9 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
         **common,
     )
     flags.DEFINE_bool(
+        "correct", False, "integers: correct the shift that rounding brings", **common
+    )
+    flags.DEFINE_bool(
         "sparse", False, "store pruned kernels without their zeros, where the mode can", **common
     )
     flags.DEFINE_bool(
@@ -95,12 +98,20 @@ def _check(values: flags.FlagValues) -> None:
         raise ValueError(
             f"size goes with mode 'mixed' and must be given there, got {size} for {mode!r}"
         )
+    if values["activations"].value != "float32" and mode != MIXED:
+        raise ValueError(
+            f"activations goes with mode 'mixed', got {values['activations'].value!r} for {mode!r}"
+        )
+    if values["correct"].value and (recipe or mode == MIXED):
+        raise ValueError(f"correct goes with a mode of integer activations, got {recipe or mode!r}")
     if recipe and (mode != "float32" or values["layers"].value or values["sparse"].value):
         raise ValueError(
             f"recipe goes without mode, layers and sparse, got {recipe!r} and {mode!r}"
         )
     if mode == MIXED and (values["layers"].value or values["sparse"].value):
         raise ValueError("mode 'mixed' goes without layers and sparse: it chooses them")
+    if values["errors"].value and mode == "float32" and not (recipe or values["layers"].value):
+        raise ValueError("errors goes with a mode that quantises, got 'float32'")
     if (mode == MIXED or values["errors"].value) and not values["dataset"].value:
         raise ValueError("dataset must be given for mode 'mixed' and for errors, got none")
 
@@ -117,7 +128,8 @@ def _converted(model: Any, images: Any, values: flags.FlagValues) -> tuple[Artif
         return mixed_precision(model, values["size"].value, images, activations=activations)
     if values["recipe"].value:
         return apply_recipe(to_tflite(model), values["recipe"].value, images), None
-    spec = dataclasses.replace(QuantSpec.of(mode), layers=layers)
+    correct = values["correct"].value
+    spec = dataclasses.replace(QuantSpec.of(mode), layers=layers, correct=correct)
     return to_tflite(model, spec, images, sparse=values["sparse"].value), None
 
 

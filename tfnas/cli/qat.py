@@ -61,7 +61,8 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
     size = data.parse_size(values["image_size"].value)
     split = data.load(values["dataset"].value, image_size=size, seed=config.seed)
     output = values["output"].value or source.with_name(f"{source.stem}_qat")
-    if (pathlib.Path(output) / "model.keras").resolve() == source.resolve():
+    written = [pathlib.Path(output) / name for name in ("model.keras", "model_float.keras")]
+    if source.resolve() in [path.resolve() for path in written]:
         raise ValueError(f"output {str(output)!r} must not hold the model itself, got {source}")
     with progress_display() as progress:
         limited = split.limited(values["train_limit"].value, config.seed)

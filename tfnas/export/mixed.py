@@ -21,6 +21,8 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import math
+import numbers
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,7 +34,12 @@ from tfnas.export.artifact import Artifact
 from tfnas.export.recipes import apply_recipe, layers_of_file, weights_recipe
 from tfnas.export.tflite import to_tflite
 from tfnas.hull import lower_hull
+from tfnas.legacy.rebuild import is_tf_keras
+from tfnas.quantization.normal_form import normal_form
+from tfnas.quantization.qat import fake_quants
+from tfnas.quantization.rules import Role, role
 from tfnas.quantization.spec import FLOAT, QuantSpec
+from tfnas.rewrite import walk
 from tfnas.table import table
 
 EXAMPLES = 128
@@ -176,8 +183,18 @@ def mixed_precision(
         ConversionError: The model can't be converted.
     """
     chosen_from = _checked(size, activations, weight_only, formats)
+    plain = to_tflite(model)  # tells first what no model can be converted
     columns = fitting_columns(model, data, EXAMPLES)
-    plain = to_tflite(model)
+    if activations != FLOAT and is_tf_keras(model):
+        raise ValueError(
+            f"model must be a Keras 3 model for activations {activations!r}, got tf_keras' "
+            f"{model.name!r}"
+        )
+    if activations != FLOAT and fake_quants(model):
+        raise ValueError(
+            f"model must be a float one for activations {activations!r}, got {model.name!r}, whose "
+            "weights were trained for their formats: tfnas.strip(model)"
+        )
     budget = int(size * plain.size) if size < 1 else int(size)
     asked = _Asked(model, plain, _packed(model, columns), activations, weight_only, data)
     options = asked.measure(chosen_from)
@@ -188,7 +205,8 @@ def _checked(
     size: float, activations: str, weight_only: bool, formats: Sequence[str] | None
 ) -> tuple[str, ...]:
     """Returns the formats to choose from, the finest first."""
-    if isinstance(size, bool) or not isinstance(size, int | float) or not size > 0:
+    real = isinstance(size, numbers.Real) and not isinstance(size, bool)
+    if not real or not size > 0 or not math.isfinite(size):
         raise ValueError(f"size must be bytes, or a share in (0, 1), got {size!r}")
     if activations not in (FLOAT, "int8"):
         raise ValueError(f"activations must be 'float32' or 'int8', got {activations!r}")
@@ -202,6 +220,13 @@ def _checked(
             f"formats must be two or more of {', '.join(_FORMATS)}, got {list(formats)}"
         )
     return tuple(f for f in _FORMATS if f in formats)
+
+
+def _with_rounded_kernel(model: Any) -> set[str]:
+    """The layers whose kernels :func:`tfnas.quantize_aware` rounds."""
+    plain, origins = normal_form(model)
+    own = [call.name for call in walk(plain).calls if role(call) is Role.KERNEL]
+    return {name.split("/")[-1] for name in (*own, *(path for path, _ in origins.values()))}
 
 
 def _packed(model: Any, columns: list[np.ndarray]) -> Any:
@@ -227,7 +252,11 @@ class _Asked:
         """One file a layer and format."""
         expected = self._outputs(self.plain)
         found = []
-        for name, (kind, kernels) in layers_of_file(self.model, self.plain).items():
+        layers = layers_of_file(self.model, self.plain)
+        if self.activations != FLOAT:  # others stay float there, and have no name
+            known = _with_rounded_kernel(self.model)
+            layers = {name: layer for name, layer in layers.items() if name in known}
+        for name, (kind, kernels) in layers.items():
             weights = sum(kernel.values.size for kernel in kernels)
             savings: list[int] = []
             effects: list[float] = []

@@ -21,7 +21,9 @@ from typing import Any
 import numpy as np
 
 from tfnas.export.artifact import Artifact
+from tfnas.export.flatbuffer import TensorInfo, read_graphs
 from tfnas.export.kernels import FileKernel, read_kernels
+from tfnas.legacy.rebuild import is_tf_keras
 from tfnas.quantization.spec import QuantSpec
 
 _ALGORITHM = "min_max_uniform_quantize"
@@ -47,17 +49,20 @@ def layers_of_file(model: Any, artifact: Artifact) -> dict[str, tuple[str, list[
     classes = {layer.name: type(layer).__name__ for layer in model._flatten_layers()}
     found: dict[str, tuple[str, list[FileKernel]]] = {}
     for kernel in read_kernels(artifact):
-        name = _owner(kernel, classes)
+        name = _owner(kernel, classes, counted=not is_tf_keras(model))
         found.setdefault(name, (classes.get(name, kernel.operator), []))[1].append(kernel)
     return found
 
 
-def _owner(kernel: FileKernel, classes: dict[str, str]) -> str:
-    """The layer of the model whose kernel it is, else what the file's names tell."""
-    if kernel.layer in classes:
+def _owner(kernel: FileKernel, classes: dict[str, str], counted: bool) -> str:
+    """The layer of the model whose kernel it is, else what the file's names tell.
+
+    Keras 3 puts a counter behind each layer's name, tf_keras none: its "dense_1" is no "dense".
+    """
+    if counted and kernel.layer in classes:
         return kernel.layer
     for part in reversed(re.split("[/;]", kernel.tensor.name)):
-        for name in (re.sub(r"_\d+$", "", part), part):
+        for name in (re.sub(r"_\d+$", "", part), part) if counted else (part,):
             if name in classes:
                 return name
     return kernel.layer
@@ -96,9 +101,11 @@ def _entries(
     artifact: Artifact, kernel: FileKernel, bits: int, weight_only: bool
 ) -> Iterator[dict[str, Any]]:
     """An entry for every operator that takes the kernel, found by its output's name."""
-    for op in artifact.graph.operators:
-        constants = [artifact.graph.constant_behind(tensor) for tensor in op.inputs]
-        if any(c is not None and c.index == kernel.tensor.index for c in constants):
+    operators = ((graph, op) for graph in read_graphs(artifact.content) for op in graph.operators)
+    for graph, op in operators:
+        # Whole records: loops' bodies number their tensors anew.
+        taken = [graph.constant_behind(tensor) for tensor in op.inputs]
+        if op.name in _NAMES and kernel.tensor in taken:
             yield {
                 "regex": f"^{re.escape(op.outputs[0].name)};",
                 "operation": _NAMES[op.name],
@@ -155,9 +162,12 @@ def apply_recipe(
     from tfnas.export.tflite import ConversionError
 
     name, steps = _recipe(recipe)
-    if any(tensor.dtype != "float32" for tensor in artifact.inputs):
+    if not isinstance(artifact, Artifact):
+        raise ValueError(f"artifact must be a tfnas.Artifact, got {type(artifact).__name__}")
+    rounded = next((tensor for tensor in _tensors(artifact) if tensor.zero_points), None)
+    if rounded is not None:
         raise ValueError(
-            f"artifact must be a float32 file, got inputs of {artifact.inputs[0].dtype}"
+            f"artifact must be a float32 file, got {rounded.dtype} numbers in {rounded.name!r}"
         )
     try:
         worker = quantizer.Quantizer(bytearray(artifact.content), steps)
@@ -169,7 +179,7 @@ def apply_recipe(
     columns = _columns(artifact, name, calibration) if needs else []
     try:
         with _quiet():
-            found = worker.calibrate(_signatures(artifact, columns)) if needs else None
+            found = _ranges(worker, artifact, steps, columns) if needs else None
             content = worker.quantize(
                 found, enable_progress_bar=False, enable_progress_report=False
             )
@@ -184,10 +194,15 @@ def apply_recipe(
         raise ConversionError(
             f"recipe {name} can't be carried out on this file: {cause}"
         ) from error
-    before, after = ({t.dtype for t in file.graph.tensors} for file in (artifact, result))
+    before, after = ({t.dtype for t in _tensors(file)} for file in (artifact, result))
     if before == after:
         raise ConversionError(f"recipe {name} changed nothing: no operator of the file matches it")
     return result
+
+
+def _tensors(artifact: Artifact) -> Iterator[TensorInfo]:
+    """All tensors of a file, those inside loops too."""
+    return (tensor for graph in read_graphs(artifact.content) for tensor in graph.tensors)
 
 
 @contextlib.contextmanager
@@ -232,10 +247,33 @@ def _columns(artifact: Artifact, name: str, calibration: Any) -> list[np.ndarray
     return [spread(column, 500) for column in columns]
 
 
+def _ranges(
+    worker: Any, artifact: Artifact, steps: list[dict[str, Any]], columns: list[np.ndarray]
+) -> Any:
+    """The ends of each activation over all examples, where the recipe asks for no more.
+
+    The quantiser's moving average over examples would cut them, and leave of an output that
+    is one number an example next to nothing.
+    """
+    from ai_edge_quantizer import calibrator, recipe_manager
+    from ai_edge_quantizer.utils import qsv_utils  # type: ignore[import-untyped]
+
+    examples = _signatures(artifact, columns)
+    if {step.get("algorithm_key", _ALGORITHM) for step in steps} - {_ALGORITHM, "no_quantize"}:
+        return worker.calibrate(examples)  # it gathers more than ends
+    manager = recipe_manager.RecipeManager()
+    manager.load_quantization_recipe(steps)
+    watched = calibrator.Calibrator(
+        artifact.content, num_threads=1, qsv_update_func=qsv_utils.min_max_update
+    )
+    watched.calibrate(examples, manager)
+    return watched.get_model_qsvs()
+
+
 def _signatures(artifact: Artifact, columns: list[np.ndarray]) -> dict[str, Any]:
-    names = [tensor.name for tensor in artifact.inputs]
+    inputs = artifact.inputs
     examples = [
-        {n: c[i : i + 1].astype(np.float32) for n, c in zip(names, columns, strict=True)}
+        {t.name: c[i : i + 1].astype(t.dtype) for t, c in zip(inputs, columns, strict=True)}
         for i in range(len(columns[0]))
     ]
     return {"serving_default": examples}

@@ -24,12 +24,13 @@ from tfnas.export.recipes import apply_recipe, weights_recipe
 from tfnas.export.sparsity import sparse_fault
 from tfnas.legacy.qat import computes_in_float, is_quantized
 from tfnas.legacy.rebuild import is_tf_keras
+from tfnas.quantization.correction import correct_shift
 from tfnas.quantization.precision import in_float32, in_half_precision
 from tfnas.quantization.qat import fake_quants, left_float, quantize_aware, strip
 from tfnas.quantization.quantized_kernel import QuantizedKernel
 from tfnas.quantization.spec import QuantSpec
 
-CALIBRATION_EXAMPLES = 500
+CALIBRATION_EXAMPLES, CORRECTION_EXAMPLES = 500, 256
 SPARSE_MODES = ("float32", "float16", "int8")
 INT8_HINT = " (XNNPACK takes int8 dense layers only unpruned or in 1x16 blocks)"
 
@@ -102,7 +103,7 @@ def to_tflite(
         model, trained = strip(model), False
     if _needs_recipe(spec):
         return _by_recipe(model, spec)
-    if not trained and spec.needs_calibration and (spec.layers or spec.weights == "int4"):
+    if not trained and _needs_roundings(spec):
         return _by_roundings(model, spec, calibration)
     _check_trained(model, spec, trained, sparse)
     columns = [] if trained else _calibration_columns(model, spec, calibration)
@@ -141,6 +142,12 @@ def _needs_recipe(spec: QuantSpec) -> bool:
     return bool(spec.layers) or spec.weights == "int4" or spec.weight_only
 
 
+def _needs_roundings(spec: QuantSpec) -> bool:
+    """Whether integer activations are asked for in a way that the converter has no word for."""
+    own = spec.layers or spec.weights == "int4" or spec.correct
+    return spec.needs_calibration and bool(own or spec.ranges != QuantSpec().ranges)
+
+
 def _by_recipe(model: Any, spec: QuantSpec) -> Artifact:
     """The float file, its weights then quantised a layer at a time."""
     plain = to_tflite(model)
@@ -152,8 +159,20 @@ def _by_recipe(model: Any, spec: QuantSpec) -> Artifact:
 
 def _by_roundings(model: Any, spec: QuantSpec, calibration: Any) -> Artifact:
     """As after training, with the ranges that the calibration data show."""
+    if is_tf_keras(model):
+        raise ValueError(
+            f"model must be a Keras 3 model for 4-bit weights or a format a layer beside "
+            f"{spec.activations} activations, got the tf_keras model {model.name!r}"
+        )
     columns = _calibration_columns(model, spec, calibration)
     rounding = quantize_aware(model, spec, data=_packed(model, columns))
+    if spec.weights == "int4" and not _four_bits(rounding):
+        raise ValueError(
+            f"mode {spec.mode!r} must give 4 bits to the kernel of some layer, got none in "
+            f"{model.name!r} that TFLite and layers={dict(spec.layers)} allow"
+        )
+    if spec.correct:
+        correct_shift(rounding, model, _packed(model, [c[:CORRECTION_EXAMPLES] for c in columns]))
     artifact = to_tflite(rounding, spec)
     untrained = {"calibration_examples": len(columns[0]), "quantization_aware": False}
     return Artifact(artifact.content, spec.mode, {**artifact.origin, **untrained})
@@ -189,8 +208,7 @@ def _check_trained(model: Any, spec: QuantSpec, trained: bool, sparse: bool) -> 
             f"model must have seen data before it is exported, got no range for {unseen[0]!r} and "
             f"{len(unseen) - 1} more: train it, or tfnas.quantize_aware(model, data=...)"
         )
-    kernels = [k.bits for k in model._flatten_layers() if isinstance(k, QuantizedKernel)]
-    if spec.weights == "int4" and not any(bits == 4 for bits in kernels):
+    if spec.weights == "int4" and not _four_bits(model):
         raise ValueError(
             f"mode must have weights of 8 bits as model {model.name!r} was trained for, got "
             f"{spec.mode!r}"
@@ -204,6 +222,12 @@ def _check_trained(model: Any, spec: QuantSpec, trained: bool, sparse: bool) -> 
     idle = [layer.name for layer in layers if not layer.active]
     if idle:
         raise ValueError(f"model must round its activations, got {idle[0]!r} inactive")
+
+
+def _four_bits(model: Any) -> bool:
+    """Whether a quantisation-aware model has a kernel of 4 bits."""
+    kernels = (k for k in model._flatten_layers() if isinstance(k, QuantizedKernel))
+    return any(kernel.bits == 4 for kernel in kernels)
 
 
 def _sparse(model: Any, spec: QuantSpec, columns: list[np.ndarray], dense: Artifact) -> Artifact:

@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from tfnas.calibration import channel_statistics, input_batches, layers_of, set_statistics
+from tfnas.calibration import channel_statistics, input_batches, layers_of, move_statistics
 from tfnas.pruning.moments import (
     Moments,
     Wish,
@@ -99,7 +99,9 @@ def reconstruct(
     for here, there in zip(visit(model, batches, places), before, strict=True):
         kernel = fitted.get(id(here.layer))
         if kernel is None:
-            _move_statistics(here, there)
+            measured = channel_statistics(here.layer, here.inputs)
+            before_it = channel_statistics(there.layer, there.inputs)
+            move_statistics(here.layer, measured, there.layer, before_it)
             continue
         problem = _problem(kernel, here, there, rows, shrinkage)
         told[kernel.name] = problem.solve(
@@ -190,20 +192,6 @@ def output_scale(place: Visit) -> np.ndarray:
     gain = _gain(place)
     scale = np.where(np.isinf(gain), 0.0, gain) ** 2 * np.ones(rows)
     return np.maximum(scale, 1e-3 * max(float(scale.mean()), 1e-30))  # no row is lost
-
-
-def _move_statistics(here: Visit, there: Visit) -> None:
-    """Moves a BatchNormalization's statistics as those of its inputs moved."""
-    layer, old = here.layer, there.layer
-    mean, variance = channel_statistics(layer, here.inputs)
-    old_mean, old_variance = channel_statistics(old, there.inputs)
-    ratio = (variance + old.epsilon) / (old_variance + old.epsilon)
-    moved = (np.asarray(old.moving_variance, np.float64) + old.epsilon) * ratio - old.epsilon
-    set_statistics(
-        layer,
-        np.asarray(old.moving_mean, np.float64) + mean - old_mean,
-        np.maximum(moved, 0.0),
-    )
 
 
 def _has_bias(layer: Any) -> bool:

@@ -20,10 +20,17 @@ def in_float32(model: Any) -> Any:
         model: A built functional or Sequential model.
 
     Raises:
-        ValueError: A layer with weights can't be made again from its configuration.
+        ValueError: A layer with weights can't be made again from its configuration, or the
+            model's class has a call() of its own, which a copy would lack.
     """
     if not in_half_precision(model):
         return model
+    owner = next(base for base in type(model).__mro__ if "call" in vars(base))
+    if not owner.__module__.startswith("keras."):
+        raise ValueError(
+            f"model must compute in float32, got {model.name!r} of mixed precision, whose class "
+            f"{type(model).__name__} has a call() of its own"
+        )
     copies = LayerCopies(_of_float32)
     plain = rebuild(model, copies.call)
     copies.carry_weights()

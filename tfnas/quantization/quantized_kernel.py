@@ -141,7 +141,8 @@ class QuantizedKernel(keras.layers.Wrapper):
         )
         flat = tf.reshape(value, [*value.shape[:-2], -1]) if depthwise else value
         axes = range(len(flat.shape) - 1)
-        most = end(tf.reduce_max(tf.abs(tf.stop_gradient(flat)), axes))
+        largest = tf.reduce_max(tf.abs(tf.stop_gradient(flat)), axes)
+        most = end(tf.maximum(largest, _DEAD * tf.reduce_max(largest)))
         found = tf.quantization.fake_quant_with_min_max_vars_per_channel(
             flat, -most, most, **options
         )
@@ -157,6 +158,9 @@ class QuantizedKernel(keras.layers.Wrapper):
         return {**super().get_config(), **settings}
 
 
+# Of a channel that has died out (training leaves 1e-7 of the others) the step would be so fine
+# that what the channel then gives, its bias, would not fit into 32 bits beside it.
+_DEAD = 2.0**-13
 _APART = 2.0**-23  # one step of a float32
 
 

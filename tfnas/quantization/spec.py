@@ -68,6 +68,8 @@ class QuantSpec:
             "percentile" or "learned".
         momentum: Of the moving average, in [0, 1).
         percentile: In (50, 100); for "percentile".
+        correct: Whether post-training conversion to integer activations corrects the shift
+            that rounding brings (:func:`tfnas.correct_shift`); nothing to training.
         weight_only: With float activations, whether operators unpack their weights and
             compute in floats: as accurate as the weights allow, no faster than floats.
 
@@ -82,6 +84,7 @@ class QuantSpec:
     momentum: float = 0.99
     percentile: float = 99.99
     weight_only: bool = False
+    correct: bool = False
 
     def __post_init__(self) -> None:
         if (self.weights, self.activations, self.weight_only) not in _MODES.values():
@@ -91,6 +94,8 @@ class QuantSpec:
                 f"and float activations alone), got {self.weights}/{self.activations}, "
                 f"weight_only={self.weight_only}"
             )
+        if self.correct and self.activations == FLOAT:
+            raise ValueError(f"correct goes with integer activations, got {self.activations!r}")
         object.__setattr__(self, "layers", _pairs(self.layers))
         if self.ranges not in RANGES:
             raise ValueError(f"ranges must be one of {', '.join(RANGES)}, got {self.ranges!r}")

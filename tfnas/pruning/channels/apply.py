@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import fnmatch
 import math
+import numbers
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from tfnas.pruning.channels.choose import Cost, choose, removal_order
+from tfnas.pruning.channels.choose import Cost, choose, needed_by_makers, removal_order
 from tfnas.pruning.channels.costs import Costs
 from tfnas.pruning.channels.record import GroupChange, RewriteReport
 from tfnas.pruning.channels.scores import CRITERIA, scores, takers
 from tfnas.pruning.channels.shrink import shrink
-from tfnas.pruning.channels.trace import Dependencies, Group, trace
+from tfnas.pruning.channels.trace import OUTPUT, Dependencies, Group, trace
 from tfnas.pruning.gradients import LossGradients
 from tfnas.rewrite import walk
 
@@ -79,8 +81,10 @@ def prune_channels(
     """
     target = _target(ratio, target_macs, target_params, target_latency)
     _check(target, latency, criterion, scope, round_to, data)
-    dependencies = trace(model, _ignored(model, ignore))
+    dependencies = trace(model, ignored(model, ignore))
     costs = Costs(dependencies, model.count_params())
+    if criterion == "taylor" or latency is not None:
+        shrink(model, dependencies, costs.nothing)  # what can't be copied shows before long work
     gradients = None
     if criterion == "taylor":
         gradients = (g for _, g in LossGradients(model, takers(dependencies), loss).each(data))
@@ -93,7 +97,7 @@ def prune_channels(
         everything[order] = True
         raise ValueError(
             f"{target[0]} can't be met: got {target[1]:g}, and with every channel gone that may "
-            f"go the model has {priced.told(priced.cost(everything))}"
+            f"go the model has {priced.told(priced.cost(everything))}{_obstacles(dependencies)}"
         )
     return shrink(model, dependencies, removed), _report(dependencies, costs, removed)
 
@@ -108,7 +112,7 @@ def _target(
             f"exactly one of {', '.join(_TARGETS)} must be given, got {', '.join(chosen) or 'none'}"
         )
     ((name, value),) = chosen.items()
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not value > 0:
         raise ValueError(f"{name} must be a number above 0, got {value!r}")
     if name in ("ratio", "target_latency") and value >= 1:
         raise ValueError(f"{name} must be in (0, 1), got {value!r}")
@@ -133,7 +137,16 @@ def _check(
         raise ValueError(f"round_to must be a whole number from 1 on, got {round_to!r}")
 
 
-def _ignored(model: Any, patterns: Sequence[str]) -> list[str]:
+def ignored(model: Any, patterns: Sequence[str]) -> list[str]:
+    """Returns the paths of the layers that names or patterns match.
+
+    Args:
+        model: A built functional or Sequential model.
+        patterns: Paths, names or patterns of layers.
+
+    Raises:
+        ValueError: A pattern matches none.
+    """
     if isinstance(patterns, str):
         patterns = (patterns,)
     names = [call.name for call in walk(model).calls]
@@ -146,6 +159,20 @@ def _ignored(model: Any, patterns: Sequence[str]) -> list[str]:
             raise ValueError(f"ignore must name layers, got {pattern!r}, which matches none")
         found += matches
     return found
+
+
+def _obstacles(dependencies: Dependencies) -> str:
+    """What keeps most channels, beside the model's output."""
+    if not dependencies.groups:
+        return (
+            "; no layer is known to make channels: those of a quantised model have to go "
+            "before it is quantised"
+        )
+    reasons: Counter[str] = Counter(r for g in dependencies.groups for r in g.kept.values())
+    del reasons[OUTPUT]
+    return "".join(
+        f"; {count} have to stay, since {reason}" for reason, count in reasons.most_common(2)
+    )
 
 
 class _Priced:
@@ -189,9 +216,10 @@ def _by_latency(
     if not (math.isfinite(whole) and whole > 0):
         raise ValueError(f"latency must return a time above 0, got {whole!r}")
     savings = np.full(len(dependencies.classes), 1e-9 * whole)
+    needed = needed_by_makers(dependencies, np.zeros(len(dependencies.classes)))
     for group in dependencies.groups:
-        half = group.classes[: len(group.classes) // 2]
-        if len(half):
+        half = [number for number in group.classes[1::2] if int(number) not in needed]
+        if half:
             removed = costs.nothing.copy()
             removed[half] = True
             saved = whole - float(latency(shrink(model, dependencies, removed)))
@@ -213,16 +241,19 @@ def _report(dependencies: Dependencies, costs: Costs, removed: np.ndarray) -> Re
             removed[dependencies.classes[x]].any() for p in unit.slices for x in p.axes.values()
         )
     )
-    notes: tuple[str, ...] = ()
-    if norms:
-        notes = (
-            f"normalised over fewer channels now, so only nearly as before: {', '.join(norms)}",
+    notes = [
+        f"{told}: {', '.join(names)}"
+        for told, names in (
+            ("normalised over fewer channels now, so only nearly as before", norms),
+            ("MACs are without those of layers that are not understood", costs.uncounted),
         )
+        if names
+    ]
     return RewriteReport(
         groups,
         (costs.macs(costs.nothing), costs.macs(removed)),
         (costs.parameters(costs.nothing), costs.parameters(removed)),
-        notes,
+        tuple(notes),
     )
 
 

@@ -1,9 +1,9 @@
 """Which channels go, so that a target is met from below and as little as possible is lost.
 
 Channels are put in an order, the least worth first; the shortest prefix whose removal meets
-the target is taken, by bisection, as every cost falls with every channel. Groups are never
-emptied, and where `round_to` asks for it the best of the removed come back until a group's
-size is a multiple.
+the target is taken, by bisection, as every cost falls with every channel. No group and no
+layer loses all of its channels, and where `round_to` asks for it the best of the removed come
+back until a group's size is a multiple.
 """
 
 from __future__ import annotations
@@ -32,16 +32,39 @@ def removal_order(
         savings: What each class's removal saves; scores are then a saving.
     """
     keys: list[tuple[float, int]] = []
+    needed = needed_by_makers(dependencies, scores)
     for group in dependencies.groups:
         ranked = group.classes[np.argsort(scores[group.classes], kind="stable")]
         free = len(ranked) - max(0, least_kept(group) - len(group.kept))
         for rank, number in enumerate(ranked[: max(free, 0)]):
+            if int(number) in needed:
+                continue
             if scope == "group":
                 key = (rank + 1) / len(ranked)
             else:
                 key = scores[number] / (savings[number] if savings is not None else 1.0)
             keys.append((float(key), int(number)))
     return np.array([number for _, number in sorted(keys)], int)
+
+
+def needed_by_makers(dependencies: Dependencies, scores: np.ndarray) -> set[int]:
+    """Returns the best class of each layer that makes channels: none is left without any.
+
+    A group may be made by several layers, as where a concatenation is added to something.
+
+    Args:
+        dependencies: The traced model.
+        scores: A score a class.
+    """
+    locked = {number for group in dependencies.groups for number in group.kept}
+    needed: set[int] = set()
+    for unit in dependencies.units.values():
+        for part in unit.slices:
+            if part.makes is not None:
+                classes = dependencies.classes[part.axes[part.makes]]
+                if locked.isdisjoint(classes.tolist()):
+                    needed.add(int(classes[np.argmax(scores[classes])]))
+    return needed
 
 
 def least_kept(group: Group) -> int:

@@ -13,6 +13,8 @@ from tfnas.pruning.channels.trace import Dependencies, Slices
 class Costs:
     """Counts multiply-accumulates, weights and channels.
 
+    `uncounted` holds the layers whose multiply-accumulates are not known; they count nothing.
+
     Args:
         dependencies: The traced model.
         parameters: Number of all weights of the model.
@@ -22,7 +24,9 @@ class Costs:
         self._dependencies = dependencies
         self._parts = [p for unit in dependencies.units.values() for p in unit.slices]
         self._rest = parameters - sum(math.prod(part.shape) for part in self._parts)
-        counted = sum(call_macs(call) or 0 for call in dependencies.flow.calls)
+        macs = {call: call_macs(call) for call in dependencies.flow.calls}
+        self.uncounted = sorted({call.name for call, count in macs.items() if count is None})
+        counted = sum(count or 0 for count in macs.values())
         parts = sum(part.positions * math.prod(part.shape) for part in self._parts)
         self._other_macs = counted - parts  # of layers that no channel can leave
         self.nothing = np.zeros(len(dependencies.classes), bool)

@@ -9,16 +9,18 @@ disk, and a run that was killed goes on behind the last one.
 from __future__ import annotations
 
 import json
+import numbers
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tfnas.files import write_atomically
-from tfnas.pruning.channels.apply import prune_channels
+from tfnas.pruning.channels.apply import ignored, prune_channels
 from tfnas.pruning.channels.costs import Costs
 from tfnas.pruning.channels.record import RewriteReport
 from tfnas.pruning.channels.trace import trace
+from tfnas.rewrite import LayerCopies, walk
 
 _STATE = "channel_pruning.json"
 
@@ -62,7 +64,7 @@ class ChannelPruning:
         folder: str | os.PathLike[str] | None = None,
         **options: Any,
     ) -> None:
-        number = isinstance(target_macs, int | float) and not isinstance(target_macs, bool)
+        number = isinstance(target_macs, numbers.Real) and not isinstance(target_macs, bool)
         if not number or not 0 < target_macs < 1:
             raise ValueError(f"target_macs must be a share in (0, 1), got {target_macs!r}")
         if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
@@ -71,7 +73,11 @@ class ChannelPruning:
             raise ValueError(f"fit must take a model and a step, got {fit!r}")
         self.model, self.fit, self.steps = model, fit, steps
         self.folder = None if folder is None else pathlib.Path(folder)
+        loss = getattr(model, "loss", None)
+        if options.get("loss") is None and (callable(loss) or isinstance(loss, str)):
+            options["loss"] = loss  # smaller models, and those from disk, are not compiled
         self._options = options
+        self._later = {**options, "ignore": _names_when_flat(model, options.get("ignore", ()))}
         dependencies = trace(model)
         costs = Costs(dependencies, model.count_params())
         whole = costs.macs(costs.nothing)
@@ -91,7 +97,9 @@ class ChannelPruning:
         reports = [self._report(step) for step in range(1, done + 1)]
         for step in range(done + 1, self.steps + 1):
             model, report = prune_channels(
-                model, target_macs=self.targets[step - 1], **self._options
+                model,
+                target_macs=self.targets[step - 1],
+                **(self._options if step == 1 else self._later),
             )
             trained = self.fit(model, step)
             model = model if trained is None else trained
@@ -131,3 +139,20 @@ class ChannelPruning:
         reports = json.loads(told.read_text())["reports"] if step > 1 else []
         state = {"targets": self.targets, "reports": [*reports, report.as_dict()]}
         write_atomically(told, json.dumps(state))
+
+
+def _names_when_flat(model: Any, patterns: Sequence[str]) -> list[str]:
+    """The names that ignored layers have in the smaller models, where no model is nested."""
+    import keras
+
+    paths, copies = set(ignored(model, patterns)), LayerCopies()
+    names: dict[int, str] = {}
+    found = []
+    for call in walk(model).calls:
+        layer = call.operation
+        if id(layer) not in names:
+            is_layer = isinstance(layer, keras.layers.Layer)
+            names[id(layer)] = copies.unique(layer.name) if is_layer else layer.name
+        if call.name in paths:
+            found.append(names[id(layer)])
+    return found

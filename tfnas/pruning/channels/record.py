@@ -34,7 +34,7 @@ class RewriteReport:
     Args:
         groups: The groups, in the order of the network.
         macs: Multiply-accumulates an example, (before, after).
-        parameters: Number of weights that depend on channels, (before, after).
+        parameters: Number of weights, (before, after).
         notes: What is only approximately so.
     """
 
@@ -47,7 +47,7 @@ class RewriteReport:
 
     @property
     def locked(self) -> tuple[GroupChange, ...]:
-        """Groups of which no channel could go."""
+        """Groups that stay whole, where some or all channels had to."""
         return tuple(g for g in self.groups if g.reason and g.before == g.after)
 
     def as_dict(self) -> dict[str, Any]:

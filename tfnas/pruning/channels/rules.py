@@ -20,7 +20,7 @@ are then over fewer channels: an approximation that training has to mend.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,9 +36,18 @@ Rule = Callable[[Trace, Call], list[Channels | None]]
 def rule(trace: Trace, call: Call) -> list[Channels | None]:
     """Applies the rule of a call."""
     found = _RULES.get(call.kind)
-    if found is None:
+    if found is None or not (_is_of_keras(call) or call.kind in _FOREIGN):
         return trace.opaque(call, f"{call.kind} {call.name!r} is not understood")
+    if getattr(call.operation, "quantization_mode", None):
+        return trace.opaque(call, f"{call.kind} {call.name!r} is quantised")
+    if getattr(call.operation, "lora_enabled", False):
+        return trace.opaque(call, f"{call.kind} {call.name!r} has LoRA weights")
     return found(trace, call)
+
+
+def _is_of_keras(call: Call) -> bool:
+    """A class of someone else's may have the name of one of Keras' and compute anything."""
+    return type(call.operation).__module__.split(".")[0] == "keras"
 
 
 def _channel_axis(call: Call, value_rank: int) -> int:
@@ -83,7 +92,7 @@ def _channelwise(trace: Trace, call: Call, taken: Channels) -> list[Channels | N
     else:
         trace.atoms.join(taken.labels, unit.sizes["groups"])
     _count_positions(unit, call, taken.axis)
-    return [Channels(taken.axis, out)]
+    return _own_activation(trace, call, [Channels(taken.axis, out)])
 
 
 def _tie_groups(trace: Trace, labels: np.ndarray, groups: int) -> None:
@@ -140,7 +149,8 @@ def _transposed(trace: Trace, call: Call) -> list[Channels | None]:
         unit.slices.append(Slices(layer.kernel, axes, "kernel", dims - 2))
         _bias(unit, layer, made)
         unit.sizes["filters"] = made
-    return _again(trace, call, unit, taken, dims_in=-1, axis=axis)
+    outputs = _again(trace, call, unit, taken, dims_in=-1, axis=axis)
+    return _own_activation(trace, call, outputs)
 
 
 def _dense(trace: Trace, call: Call) -> list[Channels | None]:
@@ -170,7 +180,7 @@ def _depthwise(trace: Trace, call: Call) -> list[Channels | None]:
         unit.slices.append(Slices(layer.kernel, {kernel_axis: taken.labels}, "kernel"))
         _bias(unit, layer, out)
     _count_positions(unit, call, axis)
-    return [Channels(axis, out)]
+    return _own_activation(trace, call, [Channels(axis, out)])
 
 
 def _separable(trace: Trace, call: Call) -> list[Channels | None]:
@@ -187,11 +197,13 @@ def _separable(trace: Trace, call: Call) -> list[Channels | None]:
         unit.slices.append(Slices(layer.pointwise_kernel, pointwise, "kernel", dims - 1))
         _bias(unit, layer, made)
         unit.sizes["filters"] = made
-    return _again(trace, call, unit, taken, dims_in=-2, axis=axis)
+    outputs = _again(trace, call, unit, taken, dims_in=-2, axis=axis)
+    return _own_activation(trace, call, outputs)
 
 
 def _embedding(trace: Trace, call: Call) -> list[Channels | None]:
     layer = call.operation
+    trace.lock(call.inputs[0], f"Embedding {call.name!r} takes it as numbers of its rows")
     unit, first = trace.unit(call)
     if first:
         made = trace.atoms.fresh(layer.output_dim, call.name)
@@ -265,6 +277,8 @@ def _per_channel(trace: Trace, call: Call, taken: Channels, weights: dict[str, i
 def _same(trace: Trace, call: Call) -> list[Channels | None]:
     """Elementwise, or over places alone: channels stay where they are."""
     known = trace.values.get(call.inputs[0])
+    if len(call.inputs) != 1:
+        return trace.opaque(call, f"{call.kind} {call.name!r} takes several tensors")
     same_rank = len(call.outputs[0].shape) == len(call.inputs[0].shape)
     if known is None or not same_rank:
         return trace.opaque(call, f"{call.kind} {call.name!r} changes the number of axes")
@@ -273,7 +287,21 @@ def _same(trace: Trace, call: Call) -> list[Channels | None]:
     return [known]
 
 
+def _dropout(trace: Trace, call: Call) -> list[Channels | None]:
+    noise, known = getattr(call.operation, "noise_shape", None), trace.values.get(call.inputs[0])
+    if noise is not None and known is not None and noise[known.axis] not in (None, 1):
+        return trace.opaque(call, f"{call.kind} {call.name!r} has a noise_shape")
+    return _same(trace, call)
+
+
+def _clip(trace: Trace, call: Call) -> list[Channels | None]:
+    if np.size(call.operation.x_min) > 1 or np.size(call.operation.x_max) > 1:
+        return trace.opaque(call, f"{call.kind} {call.name!r} holds constants a channel")
+    return _same(trace, call)
+
+
 def _pooling(trace: Trace, call: Call) -> list[Channels | None]:
+    """Pooling and the like, over places along all axes but that of the channels."""
     axis = _channel_axis(call, len(call.inputs[0].shape))
     return [trace.channels(call.inputs[0], axis)]
 
@@ -291,14 +319,27 @@ def _activation(trace: Trace, call: Call) -> list[Channels | None]:
 def _own_activation(
     trace: Trace, call: Call, outputs: list[Channels | None]
 ) -> list[Channels | None]:
-    """Locks channels that an activation weighs against each other."""
-    name = getattr(getattr(call.operation, "activation", None), "__name__", "")
+    """Locks channels that an activation weighs, or may weigh, against each other."""
+    activation = getattr(call.operation, "activation", None)
+    if activation is None or _is_elementwise(activation):
+        return outputs
+    name = getattr(activation, "__name__", type(activation).__name__)
     if name in ("softmax", "log_softmax", "sparsemax", "glu"):
-        for found in outputs:
-            if found is not None:
-                reason = f"{name} of {call.name!r} weighs channels against each other"
-                trace.atoms.lock(found.labels, reason)
+        reason = f"{name} of {call.name!r} weighs channels against each other"
+    else:
+        reason = f"the activation {name} of {call.name!r} is not understood"
+    for found in outputs:
+        if found is not None:
+            trace.atoms.lock(found.labels, reason)
     return outputs
+
+
+def _is_elementwise(activation: Any) -> bool:
+    """Whether it is a function, or a layer, of Keras' (or TensorFlow's) on single numbers."""
+    known = activation if hasattr(activation, "__name__") else type(activation)
+    name, module = known.__name__, str(getattr(known, "__module__", ""))
+    allowed = _ACTIVATIONS if known is activation else _ACTIVATION_LAYERS
+    return name in allowed and module.split(".")[0] in ("keras", "tensorflow")
 
 
 def _rescaling(trace: Trace, call: Call) -> list[Channels | None]:
@@ -342,6 +383,13 @@ def _has_wide_constant(call: Call) -> bool:
     )
 
 
+def _average(trace: Trace, call: Call) -> list[Channels | None]:
+    """The layer is a merge; the operation of this name reduces an axis."""
+    if hasattr(call.operation, "axis"):
+        return trace.opaque(call, f"{call.kind} {call.name!r} is not understood")
+    return _elementwise(trace, call)
+
+
 def _concatenate(trace: Trace, call: Call) -> list[Channels | None]:
     rank = len(call.outputs[0].shape)
     axis = int(getattr(call.operation, "axis", -1)) % rank
@@ -371,8 +419,11 @@ def _reshape(trace: Trace, call: Call) -> list[Channels | None]:
 
 
 def _flatten(trace: Trace, call: Call) -> list[Channels | None]:
-    known = trace.values.get(call.inputs[0])
-    found = None if known is None else reshaped(known, call.inputs[0].shape, call.outputs[0].shape)
+    known, shape = trace.values.get(call.inputs[0]), call.inputs[0].shape
+    if known is not None and call.operation.data_format == "channels_first":
+        order = [0, *range(2, len(shape)), *([1] if len(shape) > 1 else [])]
+        known, shape = _moved(known, order), tuple(shape[axis] for axis in order)
+    found = None if known is None else reshaped(known, shape, call.outputs[0].shape)
     if found is None:
         return trace.opaque(call, f"{call.kind} {call.name!r} is of an open size")
     return [found]
@@ -385,7 +436,11 @@ def _permute(trace: Trace, call: Call) -> list[Channels | None]:
     order = [0, *dims] if dims is not None else axes
     if known is None or order is None:
         return trace.opaque(call, f"{call.kind} {call.name!r} is not understood")
-    return [Channels([int(a) for a in order].index(known.axis), known.labels)]
+    return [_moved(known, [int(axis) % len(order) for axis in order])]
+
+
+def _moved(known: Channels, order: Sequence[int]) -> Channels:
+    return Channels(order.index(known.axis), known.labels)
 
 
 def _reduce(trace: Trace, call: Call) -> list[Channels | None]:
@@ -415,23 +470,37 @@ def _get_item(trace: Trace, call: Call) -> list[Channels | None]:
 
 
 _SAME_KINDS = {
-    *("Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D", "GaussianNoise"),
-    *("GaussianDropout", "AlphaDropout", "Identity", "ActivityRegularization", "Masking"),
-    *("StochasticDepth", "DropPath", "RandomFlip", "RandomTranslation", "RandomRotation"),
+    *("GaussianNoise", "GaussianDropout", "Identity", "ActivityRegularization"),
+    *("StochasticDepth", "DropPath"),
     *("ReLU", "LeakyReLU", "ELU", "Relu", "Relu6", "LeakyRelu", "Elu", "Selu", "Sigmoid"),
     *("Silu", "HardSilu", "HardSigmoid", "Tanh", "HardTanh", "Gelu", "Softplus", "Softsign"),
-    *("Exp", "Absolute", "Abs", "Negative", "Square", "Sqrt", "Rsqrt", "Clip", "Cast", "Log"),
-    *("Celu", "Mish", "Swish", "RandomZoom", "Log1p", "Reciprocal"),
-    *("ZeroPadding1D", "ZeroPadding2D", "ZeroPadding3D", "Pad", "Resizing", "Resize"),
+    *("Exp", "Absolute", "Abs", "Negative", "Square", "Sqrt", "Rsqrt", "Cast", "Log"),
+    *("Celu", "Mish", "Swish", "Log1p", "Reciprocal"),
+    *("ZeroPadding1D", "ZeroPadding2D", "ZeroPadding3D", "Pad"),
     *("Cropping1D", "Cropping2D", "Cropping3D"),
     *("UpSampling1D", "UpSampling2D", "UpSampling3D"),
 }
+_FOREIGN = ("DropPath", "StochasticDepth")  # not of Keras, but by these names everywhere
+_DROPOUTS = {"Dropout", "AlphaDropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D"}
+_IMAGES = {
+    *("Resizing", "Resize"),
+    *("RandomFlip", "RandomTranslation", "RandomRotation", "RandomZoom"),
+}
+_ACTIVATIONS = {
+    *("linear", "relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "swish"),
+    *("mish", "sigmoid", "hard_sigmoid", "hard_silu", "hard_swish", "hard_tanh", "hard_shrink"),
+    *("soft_shrink", "tanh_shrink", "threshold", "squareplus", "tanh", "softplus", "softsign"),
+    *("exponential", "exp", "log_sigmoid", "sparse_plus", "sparse_sigmoid"),
+}
+_ACTIVATION_LAYERS = {"ReLU", "LeakyReLU", "ELU"}
 _MERGES = {
-    *("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Divide", "TrueDivide"),
+    *("Add", "Subtract", "Multiply", "Maximum", "Minimum", "Divide", "TrueDivide"),
     *("Power", "Mod", "SquaredDifference"),
 }
 _RULES: dict[str, Rule] = {
     **dict.fromkeys(_SAME_KINDS, _same),
+    **dict.fromkeys(_DROPOUTS, _dropout),
+    **dict.fromkeys(_IMAGES, _pooling),
     **dict.fromkeys(_MERGES, _elementwise),
     **dict.fromkeys(("Conv1D", "Conv2D", "Conv3D"), _convolution),
     **dict.fromkeys(("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"), _transposed),
@@ -449,6 +518,8 @@ _RULES: dict[str, Rule] = {
     "Normalization": _normalization,
     "PReLU": _prelu,
     "Activation": _activation,
+    "Average": _average,
+    "Clip": _clip,
     "Rescaling": _rescaling,
     "Concatenate": _concatenate,
     "Reshape": _reshape,

@@ -32,6 +32,8 @@ def reshaped(
     old, new = ([n for n in shape[1:] if n is not None] for shape in (before, after))
     if len(old) + len(new) + 2 != len(before) + len(after) or math.prod(old) > _MOST:
         return None  # an open size
+    if math.prod(old) != math.prod(new):
+        return None  # numbers of several examples in one row, or of one in several
     row = [1] * len(old)
     row[known.axis - 1] = -1
     full = np.broadcast_to(known.labels.reshape(row), old).reshape(new)

@@ -22,6 +22,8 @@ import numpy as np
 from tfnas.pruning.channels.atoms import Atoms, Channels
 from tfnas.rewrite import Call, Value, Walk, walk
 
+OUTPUT = "it is the model's output"  # a reason
+
 
 @dataclasses.dataclass(eq=False)
 class Slices:
@@ -208,7 +210,7 @@ def trace(model: Any, ignore: Sequence[str] = ()) -> Dependencies:
             for value in call.outputs:
                 found.lock(value, "it is ignored")
     for value in flow.outputs:
-        found.lock(value, "it is the model's output")
+        found.lock(value, OUTPUT)
     return _dependencies(found)
 
 
