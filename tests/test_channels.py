@@ -582,3 +582,14 @@ def test_bad_arguments_of_the_steps_show_before_any_training(arguments, told):
     settings = {"target_macs": 0.5, "steps": 2, "fit": lambda model, step: None}
     with pytest.raises(ValueError, match=told):
         tfnas.ChannelPruning(mobile(), **{**settings, **arguments})
+
+
+def test_operations_of_one_name_in_nested_models_are_laid_flat():
+    b = keras.Input((8, 8, 4))
+    base = keras.Model(b, b + layers.Conv2D(4, 3, padding="same")(b), name="base")
+    keras.backend.clear_session()
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3, padding="same", name="stem")(inputs)
+    x = base(x) + x
+    model = keras.Model(inputs, layers.Conv2D(2, 1, name="head")(x))
+    assert_equal_to_masked(randomised(model))

@@ -94,7 +94,7 @@ def test_version(tfnas_command, argument):
 @pytest.mark.parametrize(
     ("argv", "told"),
     [
-        (["serach"], "no such command 'serach': one of search, prune, export, bench, profile"),
+        (["serach"], "no such command 'serach': one of search, prune, shrink, qat, export,"),
         (["--fast"], "no such command '--fast'"),
     ],
 )
@@ -118,7 +118,7 @@ def test_unknown_command(tfnas_command, argv, told):
             ["search", "digits", "--dataset=digits", "--output=o"],
             "takes no arguments besides flags",
         ),
-        (["export", "m.keras", "--mode=int4"], "mode"),
+        (["export", "m.keras", "--mode=int3"], "mode"),
         (["export"], "expected MODEL.keras, got []"),
         (["export", "a.keras", "b.keras"], "expected MODEL.keras, got ['a.keras', 'b.keras']"),
         (["bench"], "expected FILE..., got []"),

@@ -449,3 +449,15 @@ def test_correction_moves_nothing_but_the_statistics(shifting):
 def test_correction_is_of_integer_activations():
     with pytest.raises(ValueError, match="correct goes with integer activations"):
         tfnas.QuantSpec("int8", "float32", correct=True)
+
+
+def test_a_call_of_its_own_is_no_graph():
+    class Doubled(keras.Model):
+        def call(self, inputs, training=None):
+            return 2.0 * super().call(inputs, training=training)
+
+    inputs = keras.Input((4,))
+    model = Doubled(inputs, keras.layers.Dense(3)(inputs))
+    x = np.random.default_rng(0).normal(size=(16, 4)).astype("float32")
+    with pytest.raises(ValueError, match="model must be a built functional"):
+        tfnas.to_tflite(model, "int8x4", x)

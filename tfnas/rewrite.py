@@ -6,6 +6,7 @@ call: what costs time and memory is the call, not the layer.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -214,6 +215,7 @@ class LayerCopies:
     def __init__(self, edit: Callable[[Any], Any] = lambda config: config) -> None:
         self._edit = edit
         self._copies: dict[int, tuple[Any, Any]] = {}
+        self._operations: dict[int, tuple[Any, Any]] = {}
         self._names: Counter[str] = Counter()
         self._later: list[tuple[Any, list[Any]]] = []
 
@@ -231,7 +233,7 @@ class LayerCopies:
             if layer.weights:
                 raise ValueError(
                     f"layer {layer.name!r} can't be copied: its class {type(layer).__name__} "
-                    "needs a get_config() that makes it again"
+                    f"needs a get_config() that makes it again ({str(error)[:200]})"
                 ) from error
             return layer  # nothing of it is trained: both models may hold it, as a Lambda
 
@@ -241,9 +243,24 @@ class LayerCopies:
 
         args, kwargs = call.arguments(tensors)
         layer = call.operation
-        if isinstance(layer, keras.layers.Layer):
-            layer = self.of(layer)
+        layer = self.of(layer) if isinstance(layer, keras.layers.Layer) else self._renamed(layer)
         return list(keras.tree.flatten(layer(*args, **kwargs)))
+
+    def _renamed(self, operation: Any) -> Any:
+        """An operation as it is, or where another of its name was called one of a free name.
+
+        Nested models may hold operations of one name, which is refused once they are flat.
+        """
+        if id(operation) in self._operations:
+            return self._operations[id(operation)][1]
+        name = self.unique(operation.name)
+        used = operation
+        if name != operation.name:
+            used = copy.copy(operation)
+            used.name = name
+            used._inbound_nodes, used._outbound_nodes = [], []
+        self._operations[id(operation)] = operation, used
+        return used
 
     def carry_weights(self, values: Callable[[Any], list[Any]] | None = None) -> None:
         """Gives all copies their layers' weights, once they are built.
@@ -251,10 +268,10 @@ class LayerCopies:
         Args:
             values: Gives a layer's weights for its copy; None: as they are.
         """
-        for layer, copy in self._copies.values():
-            if copy is not layer:
-                copy.set_weights(layer.get_weights() if values is None else values(layer))
-                settle(copy)
+        for layer, made in self._copies.values():
+            if made is not layer:
+                made.set_weights(layer.get_weights() if values is None else values(layer))
+                settle(made)
         for layer, given in self._later:
             layer.set_weights(given)
 
@@ -347,10 +364,15 @@ def _walk_into(
 
 
 def _functional(model: Any) -> Any:
-    """The functional graph of a model or layer, None where it has none."""
+    """The functional graph of a model or layer, None where it has none.
+
+    One with a `call` of its own computes something else than its graph.
+    """
     inner = getattr(model, "_functional", None)  # Sequential keeps one once it is built
     candidate = model if hasattr(model, "_nodes_by_depth") else inner
-    return candidate if hasattr(candidate, "_nodes_by_depth") else None
+    calls = next((c for c in type(model).__mro__ if "call" in vars(c)), None)
+    own = calls is None or calls.__module__.startswith("keras.src.models.")
+    return candidate if own and hasattr(candidate, "_nodes_by_depth") else None
 
 
 def _value(tensor: Any) -> Value:

@@ -41,7 +41,8 @@ class LayerNames:
 
         Example:
             >>> import keras
-            >>> names = LayerNames(keras.Sequential([keras.Input((2,)), keras.layers.ReLU()]))
+            >>> relu = keras.layers.ReLU(name="re_lu")
+            >>> names = LayerNames(keras.Sequential([keras.Input((2,)), relu]))
             >>> names.mentioned("sequential_1/re_lu_1/Relu")
             ('re_lu',)
         """

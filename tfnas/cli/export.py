@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tfnas.export.artifact import Artifact
 
 SUMMARY = "convert a .keras or .h5 model to a checked .tflite file"
-POSITIONAL = "MODEL.keras|MODEL.h5"
+POSITIONAL = "MODEL.keras"
 EXAMPLE = "example: tfnas export model.keras --mode=int8 --dataset=fashion_mnist"
 MIXED = "mixed"
 _CALIBRATION, _EXAMINED = 300, 128

@@ -142,7 +142,8 @@ class QuantizedKernel(keras.layers.Wrapper):
         flat = tf.reshape(value, [*value.shape[:-2], -1]) if depthwise else value
         axes = range(len(flat.shape) - 1)
         largest = tf.reduce_max(tf.abs(tf.stop_gradient(flat)), axes)
-        most = end(tf.maximum(largest, _DEAD * tf.reduce_max(largest)))
+        dead = _DEAD_BESIDE_16 if self.least else _DEAD
+        most = end(tf.maximum(largest, dead * tf.reduce_max(largest)))
         found = tf.quantization.fake_quant_with_min_max_vars_per_channel(
             flat, -most, most, **options
         )
@@ -160,7 +161,9 @@ class QuantizedKernel(keras.layers.Wrapper):
 
 # Of a channel that has died out (training leaves 1e-7 of the others) the step would be so fine
 # that what the channel then gives, its bias, would not fit into 32 bits beside it.
-_DEAD = 2.0**-13
+# Steps of 16-bit inputs are 256 times finer; a living channel (1/200 of the largest, at least)
+# still has 40 steps.
+_DEAD, _DEAD_BESIDE_16 = 2.0**-13, 2.0**-6
 _APART = 2.0**-23  # one step of a float32
 
 
