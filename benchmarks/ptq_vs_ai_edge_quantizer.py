@@ -12,6 +12,7 @@ the time of an inference as a ratio to the float32 file's, from interleaved roun
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import pathlib
 import sys
@@ -40,9 +41,9 @@ MODES = flags.DEFINE_list(
     "modes",
     [
         *("float32", "float16", "dynamic", "int4", "weights8", "weights4"),
-        *("int8", "int8x4", "int16x8"),
+        *("int8", "int8+correct", "int8x4", "int8x4+correct", "int16x8"),
     ],
-    "modes of tfnas",
+    "modes of tfnas; +correct: QuantSpec(correct=True)",
 )
 RECIPES = flags.DEFINE_list(
     "recipes",
@@ -62,7 +63,7 @@ def main(argv: list[str]) -> None:
     calibration = prepared(data.x_train[: CALIBRATION.value])
     x, y = prepared(data.x_test[: EXAMPLES.value]), data.y_test[: EXAMPLES.value]
     whole = tfnas.to_tflite(model)
-    made = {mode: attempt(tfnas.to_tflite, model, mode, calibration) for mode in MODES.value}
+    made = {m: attempt(tfnas.to_tflite, model, spec_of(m), calibration) for m in MODES.value}
     made |= {name: attempt(by_recipe, whole, name, calibration) for name in RECIPES.value}
     outputs = {name: attempt(predicted, file, x) for name, file in made.items()}
     failed = {name: found for name, found in outputs.items() if isinstance(found, str)}
@@ -89,6 +90,11 @@ def main(argv: list[str]) -> None:
 
 def prepared(pixels: np.ndarray) -> np.ndarray:
     return pixels.astype(np.float32) * np.float32(SCALE.value)
+
+
+def spec_of(mode: str) -> tfnas.QuantSpec:
+    name, _, correct_shift = mode.partition("+")
+    return dataclasses.replace(tfnas.QuantSpec.of(name), correct=bool(correct_shift))
 
 
 def attempt(function: Any, *arguments: Any) -> Any:
