@@ -461,3 +461,22 @@ def test_a_call_of_its_own_is_no_graph():
     x = np.random.default_rng(0).normal(size=(16, 4)).astype("float32")
     with pytest.raises(ValueError, match="model must be a built functional"):
         tfnas.to_tflite(model, "int8x4", x)
+
+
+@pytest.mark.parametrize("left", ["d1", "d?"])
+def test_what_stays_float_may_be_concatenated(left, tmp_path):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8,))
+    parts = [keras.layers.Dense(6, activation="relu", name=f"d{n}")(inputs) for n in (1, 2)]
+    joined = keras.layers.Concatenate(name="joined")(parts)
+    model = keras.Model(inputs, keras.layers.Dense(3, name="head")(joined))
+    x = np.random.default_rng(0).normal(size=(64, 8)).astype("float32")
+    spec = tfnas.QuantSpec(layers={left: "float32"})
+    file = tfnas.to_tflite(model, spec, x)
+    assert noise(file, tfnas.to_tflite(model), x) < 1e-3
+    rounded = tfnas.quantize_aware(model, spec, data=x)
+    told = {skipped.name: skipped.reason for skipped in tfnas.left_float(rounded)}
+    assert told["joined"] == "joins numbers of a layer that stays float"
+    np.testing.assert_allclose(tfnas.strip(rounded).predict(x), model.predict(x), atol=1e-5)
+    rounded.save(tmp_path / "model.keras")
+    assert tfnas.load_model(tmp_path / "model.keras").count_params() == rounded.count_params()

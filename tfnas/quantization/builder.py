@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import keras
+
 from tfnas.quantization.fake_quant import LEAST, FakeQuant
-from tfnas.quantization.forms import ChannelAffine, SixteenBitForm, needs_form
+from tfnas.quantization.forms import ChannelAffine, FloatConcatenate, SixteenBitForm, needs_form
 from tfnas.quantization.normal_form import Origins
 from tfnas.quantization.quantized_kernel import QuantizedKernel
 from tfnas.quantization.rules import (
@@ -81,6 +83,10 @@ class Builder:
         if self.spec.activation_bits > 8 and needs_form(call):
             given = tensors if len(tensors) > 1 else tensors[0]
             return [self._wrapped(call, SixteenBitForm)(given)]
+        if call.kind == "Concatenate" and self._stays_float(call):
+            name = self.copies.unique(f"float_{call.operation.name}")
+            join = keras.layers.Concatenate(axis=call.operation.axis, name=call.operation.name)
+            return [FloatConcatenate(join, name=name)(tensors)]
         return self.copies.call(call, tensors)
 
     def _bits(self, call: Call) -> int | None:
@@ -101,7 +107,20 @@ class Builder:
                 if folds
                 else (not is_channel_norm(call))
             )
+        if call.kind == "Concatenate" and self.spec.activation_bits == 8:
+            return any(self._comes_from_float(value) for value in call.inputs)
         return what is Role.FLOAT or (what is Role.KERNEL and self._bits(call) is None)
+
+    def _comes_from_float(self, value: Any) -> bool:
+        """Whether the numbers of a value are those of a float layer.
+
+        An integer concatenation has one scale for all, which the converter can't give to what
+        it leaves float.
+        """
+        maker = self.makers.get(value)
+        while maker is not None and role(maker) in (Role.RELU, Role.SAME):
+            maker = self.makers.get(maker.inputs[0])
+        return maker is not None and self._stays_float(maker)
 
     def _folds(self, norm: Call) -> bool:
         """Whether a BatchNormalization is folded into the kernel before it."""

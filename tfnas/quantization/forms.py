@@ -135,6 +135,32 @@ class SixteenBitForm(keras.layers.Wrapper):
         return self.layer.compute_output_shape(input_shape)
 
 
+@keras.saving.register_keras_serializable(PACKAGE)
+class FloatConcatenate(keras.layers.Wrapper):
+    """A concatenation that stays float in the file, as it joins numbers of a float layer.
+
+    An integer one has one scale for all; what the converter leaves float can't have it. Numbers
+    that went through half precision it does not make integers of.
+
+    Args:
+        layer: A Concatenate layer.
+    """
+
+    def build(self, input_shape: Any = None) -> None:
+        """The layer has no weights."""
+        self.layer.built = self.built = True
+
+    def call(self, x: Any, training: Any = None) -> Any:
+        """The layer's numbers."""
+        if not training:
+            x = [tf.cast(tf.cast(part, tf.float16), part.dtype) for part in x]
+        return self.layer(x)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """The layer's."""
+        return self.layer.compute_output_shape(input_shape)
+
+
 def needs_form(call: Call) -> bool:
     """Whether a call in 16 bits needs a :class:`SixteenBitForm`."""
     if call.kind in _REPEATS:

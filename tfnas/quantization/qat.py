@@ -20,7 +20,7 @@ import keras
 from tfnas.calibration import fitting_columns
 from tfnas.quantization.builder import Builder
 from tfnas.quantization.fake_quant import FakeQuant
-from tfnas.quantization.forms import ChannelAffine, SixteenBitForm
+from tfnas.quantization.forms import ChannelAffine, FloatConcatenate, SixteenBitForm
 from tfnas.quantization.normal_form import normal_form
 from tfnas.quantization.quantized_kernel import QuantizedKernel
 from tfnas.quantization.rules import Role, is_channel_norm, reason_for_float, role
@@ -146,7 +146,7 @@ def strip(model: Any) -> Any:
                 return tensors
             limit = None if layer.relu == float("inf") else layer.relu
             return [keras.layers.ReLU(limit, name=f"{layer.name}_relu")(tensors[0])]
-        if isinstance(layer, QuantizedKernel | ChannelAffine | SixteenBitForm):
+        if isinstance(layer, _WRAPPERS):
             return [copies.of(layer.layer)(tensors if len(tensors) > 1 else tensors[0])]
         return copies.call(call, tensors)
 
@@ -174,7 +174,10 @@ def left_float(model: Any) -> list[Skipped]:
     """
     found = []
     for call in walk(model).calls:
-        if isinstance(call.operation, FakeQuant | QuantizedKernel | ChannelAffine | SixteenBitForm):
+        if isinstance(call.operation, FloatConcatenate):
+            reason = "joins numbers of a layer that stays float"
+            found.append(Skipped(call.operation.layer.name, "Concatenate", reason))
+        if isinstance(call.operation, (FakeQuant, *_WRAPPERS)):
             continue
         what = role(call)
         if what is Role.NORM and not is_channel_norm(call):
@@ -188,6 +191,7 @@ def left_float(model: Any) -> list[Skipped]:
 
 
 _BATCH = 64
+_WRAPPERS = (QuantizedKernel, ChannelAffine, SixteenBitForm, FloatConcatenate)
 
 
 def _check_model(model: Any) -> None:
