@@ -2,10 +2,87 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+import pathlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from absl import flags
+
+Whole = tuple[str, int | None, int, str]  # a flag's name, default, least value and help
+
+
+def define_training(common: dict[str, Any], whole: Sequence[Whole], learning_rate: float) -> None:
+    """Declares the flags of a command that trains a given model on a data set.
+
+    Args:
+        common: What each flag is declared with.
+        whole: The command's own flags that are whole numbers.
+        learning_rate: The default.
+    """
+    flags.DEFINE_string(
+        "dataset",
+        None,
+        "digits, mnist, fashion_mnist, cifar10, cifar100, an .npz file or a folder of images",
+        required=True,
+        **common,
+    )
+    flags.DEFINE_string("output", None, "folder; default: beside the model", **common)
+    for name, default, minimum, text in (
+        *whole,
+        ("batch_size", 64, 1, "examples a training step"),
+        ("train_limit", None, 1, "training examples; none: all"),
+        ("seed", 0, 0, "seed of everything"),
+    ):
+        flags.DEFINE_integer(name, default, text, lower_bound=minimum, **common)
+    flags.DEFINE_float(
+        "learning_rate", learning_rate, "Adam's, at the start of its decay", **common
+    )
+    define_image_size(common)
+
+
+def settings_of(config: type, values: flags.FlagValues) -> dict[str, Any]:
+    """Returns the flags that are a record's fields."""
+    return {field.name: values[field.name].value for field in dataclasses.fields(config)}
+
+
+def run_on_model(
+    positional: Sequence[str],
+    values: flags.FlagValues,
+    config: Any,
+    run: Callable[..., Any],
+    suffix: str,
+    written: Sequence[str] = ("model.keras",),
+) -> int:
+    """Loads model and data, runs a pipeline on them, and prints what it returns.
+
+    Args:
+        positional: The model's path.
+        values: The flags of :func:`define_training`.
+        config: What to do; its seed serves the data too.
+        run: Takes (model, split, output, config, progress).
+        suffix: What the default folder's name adds to the model's.
+        written: Models that the run writes into its folder.
+
+    Raises:
+        ValueError: One of them is the model itself.
+    """
+    from tfnas import data
+    from tfnas.cli.console import progress_display
+    from tfnas.quantization.loading import load_model
+
+    source = pathlib.Path(positional[0])
+    model = load_model(source)
+    size = data.parse_size(values["image_size"].value)
+    split = data.load(values["dataset"].value, image_size=size, seed=config.seed)
+    output = pathlib.Path(values["output"].value or source.with_name(f"{source.stem}_{suffix}"))
+    if source.resolve() in [(output / name).resolve() for name in written]:
+        raise ValueError(f"output {str(output)!r} must not hold the model itself, got {source}")
+    with progress_display() as progress:
+        limited = split.limited(values["train_limit"].value, config.seed)
+        result = run(model, limited, output, config, progress)
+    print(f"\n{result}")
+    return 0
 
 
 def define_image_size(common: dict[str, Any]) -> None:
