@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 import uuid
+from typing import Any
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> pathlib.Path:
@@ -31,3 +32,17 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> path
         part.unlink(missing_ok=True)
         raise
     return target
+
+
+def save_model(model: Any, path: str | os.PathLike[str]) -> None:
+    """Saves a Keras model whole or not at all, over what stood there.
+
+    Args:
+        model: The model.
+        path: A `.keras` file; its folder is made where there is none.
+    """
+    target = pathlib.Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.stem}.part.keras")
+    model.save(part)
+    part.replace(target)

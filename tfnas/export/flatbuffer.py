@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
+from collections.abc import Container, Sequence
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
@@ -176,6 +177,25 @@ def layer_name(tensor_name: str) -> str:
     if len(parts) < 2:
         return tensor_name
     return re.sub(r"_\d+$", "", parts[-2] if len(parts) > 2 else parts[0])
+
+
+def innermost(scopes: Sequence[str], names: Container[str], counted: bool = True) -> str | None:
+    """Returns the last part of a scoped name that is a known name, None where none is.
+
+    Example:
+        >>> innermost(["model_1", "gelu_1", "Erf"], {"gelu"})
+        'gelu'
+
+    Args:
+        scopes: The parts.
+        names: The known names.
+        counted: Whether a counter stands behind them; a part without it is tried first.
+    """
+    for part in reversed(scopes):
+        for name in (re.sub(r"_\d+$", "", part), part) if counted else (part,):
+            if name in names:
+                return name
+    return None
 
 
 def _tensor(index: int, tensor: schema.TensorT, buffers: list[schema.BufferT]) -> TensorInfo:

@@ -19,6 +19,7 @@ References:
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import json
 import math
@@ -250,7 +251,6 @@ class _Asked:
 
     def measure(self, formats: tuple[str, ...]) -> list[LayerFormats]:
         """One file a layer and format."""
-        expected = self._outputs(self.plain)
         found = []
         layers = layers_of_file(self.model, self.plain)
         if self.activations != FLOAT:  # others stay float there, and have no name
@@ -266,7 +266,7 @@ class _Asked:
                 if file is None or (savings and self.plain.size - file.size <= savings[-1]):
                     continue  # the operator has no such kernel, or nothing is gained
                 savings.append(self.plain.size - file.size)
-                effects.append(divergence(expected, self._outputs(file)))
+                effects.append(divergence(self.expected, self._outputs(file)))
                 tried.append(wanted)
             if tried:
                 least = [saving - savings[0] for saving in savings]
@@ -288,6 +288,11 @@ class _Asked:
         except ValueError:  # an operator whose weights stay floats
             return None
 
+    @functools.cached_property
+    def expected(self) -> list[np.ndarray]:
+        """What the float file gives."""
+        return self._outputs(self.plain)
+
     def _outputs(self, file: Artifact) -> list[np.ndarray]:
         given = file.predict(self.x)
         return given if isinstance(given, list) else [given]
@@ -306,7 +311,7 @@ class _Asked:
             raise ValueError(f"size must be at least about {file.size:,} bytes, got {budget:,}")
         predicted = sum(layer.effects[layer.formats.index(layer.chosen)] for layer in options)
         half = max(1e-12, *(tensor.scale / 2 for tensor in file.outputs))
-        measured = divergence(self._outputs(self.plain), self._outputs(file), half)
+        measured = divergence(self.expected, self._outputs(file), half)
         found = MixedPrecision(
             *(budget, file.size, predicted, measured, tuple(options)),
             *(self.activations, self.weight_only),

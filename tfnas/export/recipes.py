@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from tfnas.export.artifact import Artifact
-from tfnas.export.flatbuffer import TensorInfo, read_graphs
+from tfnas.export.flatbuffer import TensorInfo, innermost, read_graphs
 from tfnas.export.kernels import FileKernel, read_kernels
 from tfnas.legacy.rebuild import is_tf_keras
 from tfnas.quantization.spec import QuantSpec
@@ -61,11 +61,7 @@ def _owner(kernel: FileKernel, classes: dict[str, str], counted: bool) -> str:
     """
     if counted and kernel.layer in classes:
         return kernel.layer
-    for part in reversed(re.split("[/;]", kernel.tensor.name)):
-        for name in (re.sub(r"_\d+$", "", part), part) if counted else (part,):
-            if name in classes:
-                return name
-    return kernel.layer
+    return innermost(re.split("[/;]", kernel.tensor.name), classes, counted) or kernel.layer
 
 
 def weights_recipe(model: Any, artifact: Artifact, spec: QuantSpec) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ import numpy as np
 
 from tfnas.calibration import fitting_columns
 from tfnas.export.artifact import Artifact
-from tfnas.export.flatbuffer import read_graphs
+from tfnas.export.flatbuffer import innermost, read_graphs
 from tfnas.export.mending import mend
 from tfnas.export.recipes import apply_recipe, weights_recipe
 from tfnas.export.sparsity import sparse_fault
@@ -356,9 +356,7 @@ def _explain(model: Any, spec: QuantSpec, error: Exception) -> str:
 def _innermost_layer(place: str, model: Any) -> str | None:
     """The last part of a scoped name that is a layer of the model, first without its counter."""
     names = {layer.name for layer in model._flatten_layers(include_self=False)}
-    parts = reversed(place.split(";")[0].split("/"))
-    tries = (name for part in parts for name in (re.sub(r"_\d+$", "", part), part))
-    return next((name for name in tries if name in names), None)
+    return innermost(place.split(";")[0].split("/"), names)
 
 
 def _verify(artifact: Artifact, spec: QuantSpec, floats: bool = False) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from tfnas.bench.evaluate import correct, paired_difference, score
 from tfnas.data import DataSplit
 from tfnas.export.artifact import Artifact
+from tfnas.export.tflite import ConversionError, to_tflite
 from tfnas.measurement import Score
 
 
@@ -47,3 +49,23 @@ def compare_files(split: DataSplit, files: Sequence[tuple[str, Artifact]]) -> li
         difference = paired_difference(right, rows[0].right) if rows else None
         rows.append(FileRow(label, file, score(split.y_test, predictions), right, difference))
     return rows
+
+
+def convert_all(
+    networks: Mapping[str, Any], images: Any, modes: Sequence[str] = ("float32", "int8")
+) -> tuple[list[tuple[str, Artifact]], list[str]]:
+    """Converts models to several modes; returns ("name, mode", file) and what could not be made.
+
+    Args:
+        networks: Models by name, the original first.
+        images: Calibration data.
+        modes: The modes.
+    """
+    files, notes = [], []
+    for name, network in networks.items():
+        for mode in modes:
+            try:
+                files.append((f"{name}, {mode}", to_tflite(network, mode, images)))
+            except ConversionError as error:
+                notes.append(f"{name}, {mode}: {error}")
+    return files, notes

@@ -10,9 +10,11 @@ from tfnas.data import DataSplit, spread
 from tfnas.export.artifact import Artifact
 from tfnas.export.sparsity import FileSparsity, file_sparsity
 from tfnas.export.tflite import ConversionError, to_tflite
-from tfnas.pipeline.compare import FileRow, compare_files
+from tfnas.files import save_model
+from tfnas.pipeline.compare import FileRow, compare_files, convert_all
 from tfnas.pipeline.finetune import check_fits, classification_loss, finetune, training_steps
 from tfnas.pipeline.progress import Progress
+from tfnas.pipeline.settings import check_learning_rate, check_whole_numbers
 from tfnas.pruning.apply import BY_OUTPUT, OBS, prune
 from tfnas.pruning.callback import PruningCallback
 from tfnas.pruning.masks import granularity
@@ -65,12 +67,8 @@ class PruneConfig:
 
     def __post_init__(self) -> None:
         check_ratio(self.sparsity, name="sparsity")
-        for name, minimum in (("epochs", 0), ("batch_size", 1), ("seed", 0)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < minimum:
-                raise ValueError(f"{name} must be a whole number >= {minimum}, got {value!r}")
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate!r}")
+        check_whole_numbers(self, epochs=0, batch_size=1, seed=0)
+        check_learning_rate(self.learning_rate)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -126,9 +124,7 @@ def prune_to_files(
     pruned, report = prune_now(model, split, config, scope, told)
     for name in _WRITTEN:  # nothing of an earlier run stays beside this one's
         (folder / name).unlink(missing_ok=True)
-    part = folder / ".model.part.keras"
-    pruned.save(part)
-    part.replace(folder / "model.keras")
+    save_model(pruned, folder / "model.keras")
     told.phase("converting and measuring the files on the test part")
     files, notes = _files(model, pruned, split, config, folder)
     rows = compare_files(split, files)
@@ -252,13 +248,7 @@ def _files(
 ) -> tuple[list[tuple[str, Artifact]], list[str]]:
     """(label, file) of the unpruned and the pruned model, and what could not be made."""
     images = spread(split.x_train, CALIBRATION)
-    files, notes = [], []
-    for name, network in (("unpruned", model), ("pruned", pruned)):
-        for mode in ("float32", "int8"):
-            try:
-                files.append((f"{name}, {mode}", to_tflite(network, mode, images)))
-            except ConversionError as error:
-                notes.append(f"{name}, {mode}: {error}")
+    files, notes = convert_all({"unpruned": model, "pruned": pruned}, images)
     if config.sparse:
         try:
             files.append(("pruned, float32 sparse", to_tflite(pruned, "float32", sparse=True)))

@@ -11,9 +11,11 @@ from tfnas.bench.quantization_record import QuantizationError
 from tfnas.data import DataSplit, spread
 from tfnas.export.artifact import Artifact
 from tfnas.export.tflite import ConversionError, to_tflite
+from tfnas.files import save_model
 from tfnas.pipeline.compare import FileRow, compare_files
 from tfnas.pipeline.finetune import check_fits, finetune
 from tfnas.pipeline.progress import Progress
+from tfnas.pipeline.settings import check_learning_rate, check_whole_numbers
 from tfnas.quantization.callbacks import QuantizationSchedule
 from tfnas.quantization.qat import left_float, quantize_aware, strip
 from tfnas.quantization.spec import QuantSpec
@@ -58,12 +60,8 @@ class QatConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, minimum in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < minimum:
-                raise ValueError(f"{name} must be a whole number >= {minimum}, got {value!r}")
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate!r}")
+        check_whole_numbers(self, epochs=1, batch_size=1, seed=0)
+        check_learning_rate(self.learning_rate)
         QuantizationSchedule(self.start_epoch, self.freeze_epoch)
         if self.start_epoch >= self.epochs:
             raise ValueError(
@@ -141,10 +139,8 @@ def qat_to_files(
     )
     for name in _WRITTEN:  # nothing of an earlier run stays beside this one's
         (folder / name).unlink(missing_ok=True)
-    for name, network in (("model", trainable), ("model_float", strip(trainable))):
-        part = folder / f".{name}.part.keras"
-        network.save(part)
-        part.replace(folder / f"{name}.keras")
+    save_model(trainable, folder / "model.keras")
+    save_model(strip(trainable), folder / "model_float.keras")
     told.phase("converting and measuring the files on the test part")
     trained = to_tflite(trainable, config.spec)
     trained.save(folder / f"model_{config.mode}.tflite")

@@ -25,9 +25,10 @@ from tfnas.bench.profile import profile
 from tfnas.data import DataSplit
 from tfnas.export.artifact import Artifact
 from tfnas.export.tflite import to_tflite
-from tfnas.files import write_atomically
+from tfnas.files import save_model, write_atomically
 from tfnas.measurement import Latency, Measurement, pareto_front
 from tfnas.pipeline.progress import Progress, TrialNews
+from tfnas.pipeline.settings import check_whole_numbers
 from tfnas.report import search_report
 from tfnas.spaces.hypermodel import compile_for_search
 from tfnas.spaces.mobilenet_v2 import MobileNetV2Space
@@ -85,10 +86,7 @@ class SearchConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, minimum in _MINIMA.items():
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < minimum):
-                raise ValueError(f"{name} must be a whole number >= {minimum}, got {value!r}")
+        check_whole_numbers(self, optional=True, **_MINIMA)
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate must be above 0, got {self.learning_rate!r}")
 
@@ -293,9 +291,7 @@ class _Run:
 
     def _export(self, model: keras.Model) -> dict[str, Artifact]:
         """Writes best.keras, best_float32.tflite and best_int8.tflite."""
-        part = self.output / ".best.part.keras"
-        model.save(part)
-        part.replace(self.output / "best.keras")
+        save_model(model, self.output / "best.keras")
         files = {mode: to_tflite(model, mode, self._calibration()) for mode in ("float32", "int8")}
         for mode, file in files.items():
             file.save(self.output / f"best_{mode}.tflite")

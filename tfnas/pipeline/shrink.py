@@ -10,11 +10,13 @@ from tfnas.bench.latency import benchmark
 from tfnas.bench.latency_model import LatencyModel
 from tfnas.data import DataSplit, spread
 from tfnas.export.artifact import Artifact
-from tfnas.export.tflite import ConversionError, to_tflite
+from tfnas.export.tflite import ConversionError
+from tfnas.files import save_model
 from tfnas.measurement import Latency
-from tfnas.pipeline.compare import FileRow, compare_files
+from tfnas.pipeline.compare import FileRow, compare_files, convert_all
 from tfnas.pipeline.finetune import check_fits, classification_loss, finetune
 from tfnas.pipeline.progress import Progress
+from tfnas.pipeline.settings import check_learning_rate, check_whole_numbers
 from tfnas.pruning.channels.apply import prune_channels
 from tfnas.pruning.channels.iterative import ChannelPruning
 from tfnas.pruning.channels.record import RewriteReport
@@ -67,16 +69,12 @@ class ShrinkConfig:
                 f"exactly one of macs, params and latency must be given, got "
                 f"{', '.join(given) or 'none'}"
             )
-        for name, minimum in (("epochs", 0), ("steps", 1), ("batch_size", 1), ("seed", 0)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < minimum:
-                raise ValueError(f"{name} must be a whole number >= {minimum}, got {value!r}")
+        check_whole_numbers(self, epochs=0, steps=1, batch_size=1, seed=0)
         if self.steps > 1 and not (self.macs is not None and self.macs < 1):
             raise ValueError(f"steps must be 1 unless macs is a share, got {self.steps}")
         if self.steps > max(self.epochs, 1):
             raise ValueError(f"steps must be at most epochs {self.epochs}, got {self.steps}")
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate!r}")
+        check_learning_rate(self.learning_rate)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -125,9 +123,7 @@ def shrink_to_files(
     smaller, reports = _shrunk(model, split, config, folder, told)
     for name in _WRITTEN:  # nothing of an earlier run stays beside this one's
         (folder / name).unlink(missing_ok=True)
-    part = folder / ".model.part.keras"
-    smaller.save(part)
-    part.replace(folder / "model.keras")
+    save_model(smaller, folder / "model.keras")
     told.phase("converting and measuring the files on the test part")
     files, notes = _files(model, smaller, split, folder)
     rows = compare_files(split, files)
@@ -186,13 +182,7 @@ def _files(
 ) -> tuple[list[tuple[str, Artifact]], list[str]]:
     """(label, file) of the original and the smaller model, and what could not be made."""
     images = spread(split.x_train, CALIBRATION)
-    files, notes = [], []
-    for name, network in (("original", model), ("smaller", smaller)):
-        for mode in ("float32", "int8"):
-            try:
-                files.append((f"{name}, {mode}", to_tflite(network, mode, images)))
-            except ConversionError as error:
-                notes.append(f"{name}, {mode}: {error}")
+    files, notes = convert_all({"original": model, "smaller": smaller}, images)
     made = [(label, file) for label, file in files if label.startswith("smaller")]
     if not made:
         raise ConversionError(f"no file could be made: {'; '.join(notes)}")

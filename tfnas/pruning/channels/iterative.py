@@ -15,7 +15,7 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tfnas.files import write_atomically
+from tfnas.files import save_model, write_atomically
 from tfnas.pruning.channels.apply import ignored, prune_channels
 from tfnas.pruning.channels.costs import Costs
 from tfnas.pruning.channels.record import RewriteReport
@@ -131,10 +131,7 @@ class ChannelPruning:
     def _keep(self, model: Any, report: RewriteReport, step: int) -> None:
         if self.folder is None:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        part = self.folder / f".step_{step}.part.keras"
-        model.save(part)
-        part.replace(self._path(step))
+        save_model(model, self._path(step))
         told = self.folder / _STATE
         reports = json.loads(told.read_text())["reports"] if step > 1 else []
         state = {"targets": self.targets, "reports": [*reports, report.as_dict()]}

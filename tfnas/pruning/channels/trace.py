@@ -224,31 +224,25 @@ def _dependencies(found: Trace) -> Dependencies:
 def _groups(atoms: Atoms, classes: np.ndarray) -> tuple[Group, ...]:
     """Makers that share a class are one group; classes without a maker are no one's."""
     makers = atoms.makers()
-    of_class: dict[int, set[str]] = {}
+    names = list(dict.fromkeys(maker for maker in makers if maker))  # in the network's order
+    number_of = {name: number for number, name in enumerate(names)}
+    of_class: dict[int, list[int]] = {}
     for atom, maker in enumerate(makers):
         if maker:
-            of_class.setdefault(int(classes[atom]), set()).add(maker)
-    parent = {maker: maker for maker in makers if maker}
-
-    def root(maker: str) -> str:
-        while parent[maker] != maker:
-            parent[maker] = parent[parent[maker]]
-            maker = parent[maker]
-        return maker
-
-    for names in of_class.values():
-        first, *others = (root(name) for name in names)
-        for other in others:
-            parent[root(other)] = root(first)
-    locked = atoms.locked()
-    order = {maker: number for number, maker in enumerate(dict.fromkeys(m for m in makers if m))}
-    members: dict[str, list[int]] = {}
+            of_class.setdefault(int(classes[atom]), []).append(number_of[maker])
+    related = Atoms()
+    everyone = related.fresh(len(names), "")
+    for numbers in of_class.values():
+        related.join(np.full(len(numbers), numbers[0]), np.array(numbers))
+    heads = related.roots(everyone)
+    members: dict[int, list[int]] = {}
     for number in sorted(of_class):
-        members.setdefault(root(next(iter(of_class[number]))), []).append(number)
+        members.setdefault(int(heads[of_class[number][0]]), []).append(number)
+    locked = atoms.locked()
     groups = []
-    for head, numbers in members.items():
-        own = tuple(sorted((m for m in parent if root(m) == root(head)), key=order.__getitem__))
+    for head, numbers in sorted(members.items()):
+        own = tuple(names[i] for i in np.flatnonzero(heads == head))
         name = own[0] if len(own) == 1 else f"{own[0]} and {len(own) - 1} more"
         free = np.array([n for n in numbers if n not in locked], int)
         groups.append(Group(name, own, free, {n: locked[n] for n in numbers if n in locked}))
-    return tuple(sorted(groups, key=lambda group: order[group.makers[0]]))
+    return tuple(groups)
