@@ -45,6 +45,7 @@ def large_space():
 
 def make_oracle(folder, space=None, direction="max", **kwargs):
     settings = {"max_trials": 40, "seed": 0, "population_size": 3, "tournament_size": 3}
+    settings["children"] = 1
     objective = kt.Objective("score", direction)
     oracle = EvolutionOracle(space or large_space(), objective, **{**settings, **kwargs})
     oracle.verbose = 0
@@ -259,17 +260,18 @@ def test_a_kill_while_writing_leaves_the_old_state(tmp_path, monkeypatch):
     assert len(before) == 5  # oracle.json and four trials
 
     def killed(source, target):
-        raise OSError("killed")
+        raise KeyboardInterrupt("killed")
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", killed)
-        with pytest.raises(OSError, match="killed"):
-            oracle.save()
-        with pytest.raises(OSError, match="killed"):
+        oracle.save()  # nothing has changed: nothing is written
+        with pytest.raises(KeyboardInterrupt, match="killed"):
             oracle.create_trial("tuner0")
     after = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     assert after == before, "nothing changed, no half file is left"
-    assert json.loads((folder / "oracle.json").read_text())["end_order"] == ["00", "01", "02", "03"]
+    trial = json.loads((folder / "trial_03" / "trial.json").read_text())
+    kept = {"begun": 1, "runs": 1, "ended": 3, "parent": "00"}
+    assert (trial["status"], trial["tfnas"]) == (COMPLETED, kept)
 
 
 def test_a_kill_right_after_the_end_of_a_trial_does_not_run_it_again(tmp_path):
@@ -282,7 +284,7 @@ def test_a_kill_right_after_the_end_of_a_trial_does_not_run_it_again(tmp_path):
     assert second.end_order == ["00", "01"]
 
 
-def test_a_kill_between_the_two_files_of_a_new_trial_loses_no_trial(tmp_path, monkeypatch):
+def test_a_kill_at_the_file_of_a_new_trial_loses_no_trial(tmp_path, monkeypatch):
     whole = make_oracle(tmp_path / "whole", max_trials=6)
     expected = [scored_step(whole) for _ in range(6)]
 
@@ -293,7 +295,7 @@ def test_a_kill_between_the_two_files_of_a_new_trial_loses_no_trial(tmp_path, mo
     replace = os.replace
 
     def killed(source, target):
-        if os.path.basename(target) == "oracle.json":
+        if os.path.basename(target) == "trial.json":
             raise KeyboardInterrupt
         replace(source, target)
 
@@ -320,7 +322,11 @@ def test_a_kill_between_the_two_files_of_a_new_trial_loses_no_trial(tmp_path, mo
         ({"tournament_size": 0}, r"tournament_size must be from 1 to .* got 0"),
         ({"max_trials": 0}, r"max_trials must be a whole number >= 1, got 0"),
         ({"max_trials": 1.5}, r"max_trials must be a whole number >= 1, got 1\.5"),
-        ({"objective": ["score", "loss"]}, r"objective must be a single one, got \['score'"),
+        ({"objective": []}, r"objective must name at least one, got an empty list"),
+        ({"limits": {"speed": 1}}, r"limits must name objectives or metrics .* got 'speed'"),
+        ({"limits": {"macs": "1"}}, r"limits\['macs'\] must be a number, got '1'"),
+        ({"children": 0}, r"children must be a whole number >= 1, got 0"),
+        ({"crossover": 2}, r"crossover must be in \[0, 1\], got 2"),
     ],
 )
 def test_argument_errors(arguments, message):

@@ -282,6 +282,9 @@ def test_another_setting_in_the_same_folder_is_an_error(finished, npz):
         ({"train_limit": 0}, r"train_limit must be a whole number >= 1, got 0"),
         ({"epochs": 1.5}, r"epochs must be a whole number >= 1, got 1\.5"),
         ({"learning_rate": -1.0}, r"learning_rate must be above 0, got -1\.0"),
+        ({"algorithm": "magic"}, r"algorithm must be one of evolution, .*, got 'magic'"),
+        ({"trial_timeout": 9.0}, r"trial_timeout must be above 0 s and goes with workers, got 9"),
+        ({"workers": -1}, r"workers must be a whole number >= 0, got -1"),
     ],
 )
 def test_wrong_settings(npz, tmp_path, settings, message):
@@ -339,3 +342,17 @@ def test_pixels_that_are_scaled_already_are_refused(tmp_path):
     with pytest.raises(ValueError, match="must hold raw pixels from 0 to 255, got at most"):
         tfnas.search(tmp_path / "f.npz", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_several_objectives_by_reinforcement_with_limits(npz, tmp_path):
+    watch = Watch()
+    settings = {**SETTINGS, "final_epochs": 0, "baseline": False, "algorithm": "reinforce"}
+    settings |= {"objectives": ("file_accuracy", "size_bytes"), "limits": {"macs": 1e9}}
+    result = tfnas.search(str(npz), tmp_path / "out", progress=watch, **settings)
+    assert len(result.candidates) == 2
+    assert result.winner in result.candidates
+    assert all(news.front.startswith(("1 on", "2 on")) for news in watch.ended)
+    kept = json.loads((tmp_path / "out" / "config.json").read_text())["config"]
+    assert kept["limits"] == {"macs": 1e9}
+    more = tfnas.search(str(npz), tmp_path / "out", **{**settings, "max_trials": 3})
+    assert len(more.candidates) == 3

@@ -291,7 +291,9 @@ def test_missing_validation_data_is_an_error_before_any_training(space, images, 
         ),
         ({"latency_exponent": 0.1}, r"exponent must be at most 0, got 0\.1"),
         ({"mode": "int7"}, r"int7"),
-        ({"objective": ["reward", "size_bytes"]}, r"objective must be a single one"),
+        ({"objective": ["reward", "reward"]}, r"objective must hold no name twice, got reward"),
+        ({"executor": 3}, r"executor must be one of concurrent.futures, or make one, got 3"),
+        ({"parallel": 0}, r"parallel must be a whole number >= 1, got 0"),
         ({"tournament_size": 3}, r"tournament_size must be from 1 to population_size \(2\), got 3"),
     ],
 )
@@ -302,8 +304,8 @@ def test_argument_errors(space, tmp_path, arguments, message):
 
 
 def test_hypermodel_of_a_wrong_type(tmp_path):
-    with pytest.raises(ValueError, match=r"hypermodel must be a search space .* got function"):
-        make_tuner(lambda hp: None, tmp_path)
+    with pytest.raises(ValueError, match=r"hypermodel must be a search space .* got int"):
+        make_tuner(3, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -314,3 +316,78 @@ def test_our_own_metrics_know_their_direction(space, tmp_path, objective, direct
     tuner = make_tuner(space, tmp_path, objective=objective)
     assert tuner.oracle.objective.name == (objective or "reward")
     assert tuner.oracle.objective.direction == direction
+
+
+@pytest.fixture(scope="module")
+def two_objectives(space, images, tmp_path_factory):
+    """Accuracy and size, with a limit on MACs, weights inherited."""
+    tuner = make_tuner(
+        space,
+        tmp_path_factory.mktemp("two"),
+        objective=["file_accuracy", "size_bytes"],
+        limits={"macs": 30_000, "file_accuracy": 0.0},
+        inherit=True,
+        children=4,
+    )
+    tuner.listener = Events()
+    run(tuner, images)
+    return tuner
+
+
+def test_several_objectives_give_their_front(two_objectives):
+    rows = [(-e.losses[0], e.losses[1]) for e in two_objectives.oracle.entries]
+    best = {
+        row for row in rows if not any(o != row and o[0] >= row[0] and o[1] <= row[1] for o in rows)
+    }
+    front = two_objectives.pareto_front()
+    found = {(c.measurement.score.value, float(c.measurement.size_bytes)) for c in front}
+    assert found == best
+    assert two_objectives.oracle.get_best_trials(1)[0].status == "COMPLETED"
+
+
+def test_what_is_known_to_break_a_limit_is_not_tried(two_objectives):
+    trials = two_objectives.oracle.trials.values()
+    assert all(t.status == "COMPLETED" for t in trials)
+    assert all(t.metrics.get_best_value("macs") <= 30_000 for t in trials)
+
+
+def test_children_tell_what_they_inherited(two_objectives):
+    oracle = two_objectives.oracle
+    shares = {}
+    for trial_id, trial in oracle.trials.items():
+        shares[trial_id] = trial.metrics.get_best_value("inherited")
+        assert (shares[trial_id] > 0) == (oracle.parent(trial_id) is not None)
+    assert max(shares.values()) > 0.5
+
+
+def test_limits_that_nothing_keeps_say_so_at_once(space, images, tmp_path):
+    tuner = make_tuner(space, tmp_path, limits={"parameters": 1})
+    tuner.listener = Events()
+    with pytest.raises(RuntimeError, match=r"limits parameters <= 1 can't be kept by any of"):
+        run(tuner, images)
+    assert tuner.listener.began == []
+
+
+def test_a_file_that_is_too_large_costs_no_training(space, images, tmp_path):
+    tuner = make_tuner(space, tmp_path, max_trials=2, limits={"size_bytes": 100})
+    tuner.listener = Events()
+    run(tuner, images)
+    assert tuner.listener.epochs == []
+    for trial in tuner.oracle.trials.values():
+        assert trial.status == "FAILED"
+        assert "infeasible: size_bytes" in trial.message
+
+
+def test_weights_overlap():
+    def net(kernel, filters):
+        conv = keras.layers.Conv2D(filters, kernel, padding="same", name="c", use_bias=False)
+        return keras.Sequential([keras.Input((8, 8, 1)), conv])
+
+    from tfnas.tuners.inherit import inherit_weights
+
+    parent, child = net(5, 3), net(3, 4)
+    before = child.layers[0].kernel.numpy()
+    assert inherit_weights(child, parent) == pytest.approx(3 / 4)
+    kernel = child.layers[0].kernel.numpy()
+    assert (kernel[..., :3] == parent.layers[0].kernel.numpy()[1:4, 1:4]).all()
+    assert (kernel[..., 3] == before[..., 3]).all()

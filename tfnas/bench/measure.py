@@ -9,7 +9,7 @@ from tfnas.bench.profile import Profile
 from tfnas.export.artifact import Artifact
 from tfnas.measurement import Latency, Measurement, Score
 
-_ACTIVATION_BYTES = {"int8": 1, "int16x8": 2}
+ACTIVATION_BYTES = {"int8": 1, "int16x8": 2}
 
 
 def measurement_of(
@@ -39,7 +39,7 @@ def measurement_of(
         latency=latency,
         parameters=cost.parameters,
         macs=cost.macs,
-        peak_activation_bytes=cost.peak_activation_bytes(_ACTIVATION_BYTES.get(artifact.mode, 4)),
+        peak_activation_bytes=cost.peak_activation_bytes(ACTIVATION_BYTES.get(artifact.mode, 4)),
         architecture=architecture,
         provenance=provenance(**where),
     )

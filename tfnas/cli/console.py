@@ -66,6 +66,8 @@ class PlainProgress(Progress):
         left = _duration(self.seconds_left(news))
         self._say(f"trial {news.number}/{news.total} [{_duration(news.seconds)}] {news.text}")
         self._say(f"  best: {news.best or 'none'}; about {left} left")
+        if news.front is not None:
+            self._say(f"  {news.front}")
 
     def seconds_left(self, news: TrialNews) -> float:
         return sum(self.times) / len(self.times) * (news.total - news.number)

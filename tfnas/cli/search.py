@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 
 from absl import flags
 
@@ -31,7 +32,28 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
     flags.DEFINE_enum(
         "preset", "mobile", ["microcontroller", "mobile", "full"], "size of the space", **common
     )
+    flags.DEFINE_enum(
+        "algorithm", "evolution", ["evolution", "reinforce", "random"], "how to search", **common
+    )
+    flags.DEFINE_enum(
+        "form", "building", ["building", "modifying"], "of --algorithm=reinforce", **common
+    )
+    flags.DEFINE_list(
+        "objectives",
+        ["reward"],
+        "what to search for: reward, or metrics (file_accuracy, latency_ratio, size_bytes, macs, "
+        "parameters, peak_activation_bytes) for their Pareto front",
+        **common,
+    )
+    flags.DEFINE_multi_string(
+        "limit", [], "metric=bound that must be kept, such as size_bytes=60000; repeat it", **common
+    )
+    flags.DEFINE_float(
+        "trial_timeout", None, "longest time of a trial in s; goes with --workers", **common
+    )
     for name, default, minimum, text in (
+        ("workers", 0, 0, "processes that run trials; 0: this one"),
+        ("children", 24, 1, "proposals that a surrogate picks one of; 1: no surrogate"),
         ("max_trials", 20, 1, "number of trials"),
         ("epochs", 3, 1, "epochs a trial"),
         (
@@ -61,6 +83,8 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
         "latency_exponent", -0.07, "reward = accuracy x (latency/target)^this", **common
     )
     define_image_size(common)
+    flags.DEFINE_bool("inherit", False, "children begin with their parent's weights", **common)
+    flags.DEFINE_bool("resume", False, "the folder must hold a search, which goes on", **common)
     flags.DEFINE_bool("baseline", True, "train MobileNetV2 0.35 as long to compare with", **common)
     flags.DEFINE_bool("overwrite", False, "throw away an earlier search in the folder", **common)
     return values
@@ -72,8 +96,13 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
     from tfnas.data import parse_size
     from tfnas.pipeline.search import SearchConfig, search
 
-    names = {field.name for field in dataclasses.fields(SearchConfig)} - {"dataset"}
+    names = {field.name for field in dataclasses.fields(SearchConfig)} - {"dataset", "limits"}
     settings = {name: values[name].value for name in sorted(names)}
+    settings["objectives"] = tuple(settings["objectives"])
+    settings["limits"] = dict(_limit(text) for text in values["limit"].value)
+    folder = pathlib.Path(values["output"].value)
+    if values["resume"].value and not (folder / "config.json").exists():
+        raise ValueError(f"--output must hold a search to --resume, got {str(folder)!r}")
     settings["image_size"] = parse_size(values["image_size"].value)
     with progress_display() as progress:
         result = search(
@@ -85,3 +114,11 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
         )
     print(f"\n{result}")
     return 130 if result.interrupted else 0
+
+
+def _limit(text: str) -> tuple[str, float]:
+    name, sign, bound = text.partition("=")
+    try:
+        return name, float(bound) if sign else float("")
+    except ValueError:
+        raise ValueError(f"--limit must be metric=number, got {text!r}") from None

@@ -15,6 +15,7 @@ class TrialNews:
         seconds: How long it took.
         text: What came out, in one line.
         best: The best so far, in one line; None where there is none.
+        front: The Pareto front so far, in one line; None where it did not change.
     """
 
     number: int
@@ -22,6 +23,7 @@ class TrialNews:
     seconds: float
     text: str
     best: str | None
+    front: str | None = None
 
 
 class Progress:

@@ -8,9 +8,12 @@ random candidates of its size) trained just as long.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
+import math
 import pathlib
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -33,8 +36,14 @@ from tfnas.report import search_report
 from tfnas.spaces.hypermodel import compile_for_search
 from tfnas.spaces.mobilenet_v2 import MobileNetV2Space
 from tfnas.tuners.evolution import EvolutionTuner
+from tfnas.tuners.goals import REWARD
+from tfnas.tuners.listener import Listener
+from tfnas.tuners.processes import TrialProcesses
+from tfnas.tuners.random_search import RandomTuner
+from tfnas.tuners.reinforce import ReinforceTuner
 from tfnas.tuners.reward import mnasnet_reward
-from tfnas.tuners.tuner import DIRECTIONS, Candidate, Listener
+from tfnas.tuners.screening import ScreenedOracle
+from tfnas.tuners.tuner import DIRECTIONS, Candidate, MeasuredTuner
 
 CALIBRATION = 300
 
@@ -57,8 +66,17 @@ class SearchConfig:
         target_latency_ms: Latency aimed at, in ms on this machine.
         target_latency_ratio: The same as a ratio to the reference model.
         latency_exponent: Exponent of MnasNet's reward.
+        algorithm: "evolution", "reinforce" or "random".
+        objectives: What is searched for: "reward", or several metrics for their front.
+        limits: Metric -> bound that must be kept.
         population_size: Of the evolution.
         tournament_size: Of the evolution.
+        children: Proposals that a surrogate picks one of; 1: no surrogate.
+        form: Of the reinforcement, "building" or "modifying".
+        inherit: Whether children begin with their parent's overlapping weights.
+        workers: Processes that run trials, so that one that dies costs itself alone; 0: this
+            process runs them.
+        trial_timeout: Longest time of a trial in a worker, in s; None: any.
         threads: Threads of the latency measurement.
         baseline: Whether MobileNetV2 0.35 is trained for comparison.
         random_candidates: Number of random architectures of the winner's size class
@@ -78,8 +96,16 @@ class SearchConfig:
     target_latency_ms: float | None = None
     target_latency_ratio: float | None = None
     latency_exponent: float = -0.07
+    algorithm: str = "evolution"
+    objectives: tuple[str, ...] = (REWARD,)
+    limits: Mapping[str, float] = dataclasses.field(default_factory=dict)
     population_size: int = 8
     tournament_size: int = 3
+    children: int = 24
+    form: str = "building"
+    inherit: bool = False
+    workers: int = 0
+    trial_timeout: float | None = None
     threads: int = 1
     baseline: bool = True
     random_candidates: int = 0
@@ -89,11 +115,24 @@ class SearchConfig:
         check_whole_numbers(self, optional=True, **_MINIMA)
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate must be above 0, got {self.learning_rate!r}")
+        if self.algorithm not in ALGORITHMS:
+            raise ValueError(
+                f"algorithm must be one of {', '.join(ALGORITHMS)}, got {self.algorithm!r}"
+            )
+        if self.trial_timeout is not None and not (self.workers and self.trial_timeout > 0):
+            raise ValueError(
+                f"trial_timeout must be above 0 s and goes with workers, got {self.trial_timeout!r}"
+            )
+
+
+ALGORITHMS = ("evolution", "reinforce", "random")
+_MAY_CHANGE = ("workers", "trial_timeout")  # of a search that goes on
 
 
 _MINIMA = {
     **{"max_trials": 1, "epochs": 1, "final_epochs": 0, "batch_size": 1, "train_limit": 1},
     **{"population_size": 1, "tournament_size": 1, "threads": 1, "random_candidates": 0, "seed": 0},
+    **{"children": 1, "workers": 0},
 }
 
 
@@ -208,25 +247,45 @@ class _Run:
         if not overwrite:
             _refuse_another(output, config)
         optimizer = keras.optimizers.Adam(self._schedule(len(self.split.x_train), config.epochs))
-        self.tuner = EvolutionTuner(
-            self.space.hypermodel(optimizer=optimizer),
-            max_trials=config.max_trials,
-            seed=config.seed,
-            population_size=config.population_size,
-            tournament_size=config.tournament_size,
-            target_latency_ms=config.target_latency_ms,
-            target_latency_ratio=config.target_latency_ratio,
-            latency_exponent=config.latency_exponent,
-            threads=config.threads,
-            directory=str(output),
-            project_name="search",
-            overwrite=overwrite,
-        )
+        self.tuner = self._make_tuner(self.space.hypermodel(optimizer=optimizer), overwrite)
         if overwrite:
             _remove_results(output)
         record = {"config": dataclasses.asdict(config), "provenance": provenance()}
         write_atomically(output / "config.json", json.dumps(record, indent=2))
         self.tuner.listener = _TrialLog(self.tuner, output / "trials.jsonl", progress, config)
+
+    def _make_tuner(self, hypermodel: Any, overwrite: bool) -> MeasuredTuner:
+        config = self.config
+        kinds = {"evolution": EvolutionTuner, "reinforce": ReinforceTuner, "random": RandomTuner}
+        own: dict[str, dict[str, Any]] = {
+            "evolution": {
+                "population_size": config.population_size,
+                "tournament_size": config.tournament_size,
+                "children": config.children,
+            },
+            "reinforce": {"form": config.form, "children": config.children},
+            "random": {},
+        }
+        executor = None
+        if config.workers:
+            executor = functools.partial(TrialProcesses, config.workers, config.trial_timeout)
+        return kinds[config.algorithm](
+            hypermodel,
+            list(config.objectives),
+            max_trials=config.max_trials,
+            seed=config.seed,
+            limits=config.limits,
+            target_latency_ms=config.target_latency_ms,
+            target_latency_ratio=config.target_latency_ratio,
+            latency_exponent=config.latency_exponent,
+            threads=config.threads,
+            inherit=config.inherit,
+            executor=executor,
+            directory=str(self.output),
+            project_name="search",
+            overwrite=overwrite,
+            **own[config.algorithm],
+        )
 
     def run(self) -> SearchResult:
         self.progress.phase(f"search: {self.split}; {self.space.size:.3g} architectures")
@@ -253,7 +312,7 @@ class _Run:
         candidates = self.tuner.candidates()
         if not candidates:
             raise RuntimeError(f"no trial ended well: see {self.output / 'trials.jsonl'}")
-        winner = max(candidates, key=_merit)
+        winner = self._winner(candidates)
         files: dict[str, Artifact] | None = None
         try:
             files = self._final_files(winner, again=not interrupted)
@@ -267,6 +326,20 @@ class _Run:
         result = SearchResult(self.output, winner, candidates, front, rows, randoms, interrupted)
         search_report.write(result, self.config, self.split, self.tuner.target_ratio)
         return result
+
+    def _winner(self, candidates: list[Candidate]) -> Candidate:
+        """The best as the oracle sees it; of several objectives the front's best reward."""
+        oracle = self.tuner.oracle
+        if len(oracle.goals.names) == 1:
+            pick = oracle.pick() if isinstance(oracle, ScreenedOracle) else None
+            chosen = pick or oracle.get_best_trials(1)[0]
+            return next(c for c in candidates if c.trial_id == chosen.trial_id)
+        return max(self.tuner.pareto_front() or candidates, key=self._reward)
+
+    def _reward(self, candidate: Candidate) -> float:
+        accuracy, ratio, _ = candidate.objectives()
+        target, exponent = self.tuner.target_ratio, self.config.latency_exponent
+        return mnasnet_reward(accuracy, ratio, target, exponent)
 
     def _final_model(self, winner: Candidate, again: bool) -> keras.Model:
         if again and self.config.final_epochs:
@@ -391,7 +464,7 @@ class _TrialLog(Listener):
     """Writes one JSON line a trial, and passes the news on."""
 
     def __init__(
-        self, tuner: EvolutionTuner, path: pathlib.Path, progress: Progress, config: SearchConfig
+        self, tuner: MeasuredTuner, path: pathlib.Path, progress: Progress, config: SearchConfig
     ):
         self.tuner, self.path, self.progress, self.config = tuner, path, progress, config
         self.started = time.monotonic()
@@ -412,29 +485,32 @@ class _TrialLog(Listener):
         seconds = time.monotonic() - self.started
         with self.path.open("a") as file:
             file.write(self._line(trial, seconds))
-        candidates = self.tuner.candidates()
-        best = max(candidates, key=_merit, default=None)
+        oracle = self.tuner.oracle
         done = trial.status == "COMPLETED"
-        text = _text(self.tuner.candidate(trial)) if done else f"failed: {_cause(trial)}"
+        best = self.tuner.candidate(oracle.get_best_trials(1)[0]) if oracle.entries else None
+        name = self.config.objectives[0]
+        text = _text(self.tuner.candidate(trial), name) if done else f"failed: {_cause(trial)}"
         self.progress.trial_ended(
             TrialNews(
                 int(trial.trial_id) + 1,
                 self.config.max_trials,
                 seconds,
                 text,
-                None if best is None else f"{_text(best)} (in search/trial_{best.trial_id})",
+                None if best is None else f"{_text(best, name)} (in search/trial_{best.trial_id})",
+                _front_text(self.tuner.pareto_front()) if done else None,
             )
         )
 
     def _line(self, trial: Any, seconds: float | None = None) -> str:
         done = trial.status == "COMPLETED"
-        arch = self.tuner.oracle.architecture(trial)
+        known = bool(trial.hyperparameters.values)  # not of a file that can't be read
+        arch = self.tuner.oracle.architecture(trial) if known else None
         line = {
             "trial": trial.trial_id,
             "status": trial.status,
             "objective": trial.score if done else None,
             "seconds": None if seconds is None else round(seconds, 2),
-            "architecture": arch.to_dict(),
+            "architecture": None if arch is None else arch.to_dict(),
             "measurement": self.tuner.candidate(trial).measurement.to_dict() if done else None,
             "failure": None if done else _cause(trial),
         }
@@ -448,7 +524,10 @@ def _refuse_another(output: pathlib.Path, config: SearchConfig) -> None:
         return
     kept = parse_json_object(path.read_text(), str(path)).get("config", {})
     wanted = json.loads(json.dumps(dataclasses.asdict(config)))
-    if differ := [name for name, value in wanted.items() if kept.get(name) != value]:
+    differ = [n for n, v in wanted.items() if kept.get(n) != v and n not in _MAY_CHANGE]
+    if "max_trials" in differ and wanted["max_trials"] > kept.get("max_trials", math.inf):
+        differ.remove("max_trials")  # more trials: it goes on
+    if differ:
         raise ValueError(
             f"output {str(output)!r} holds a search with another {', '.join(differ)}: "
             "choose another folder, or --overwrite (overwrite=True) to start anew"
@@ -464,20 +543,22 @@ def _remove_results(output: pathlib.Path) -> None:
         path.unlink()
 
 
-def _merit(candidate: Candidate) -> tuple[float, float, int]:
-    """The reward; among equals the faster, then the smaller file."""
-    _, ratio, size = candidate.objectives()
-    return candidate.objective, -ratio, -size
-
-
 def _training(split: DataSplit) -> tuple[np.ndarray, np.ndarray]:
     return split.x_train, split.y_train
 
 
-def _text(candidate: Candidate) -> str:
+def _front_text(front: list[Candidate]) -> str:
+    """The front in one line, the fastest first."""
+    rows = [candidate.objectives() for candidate in front]
+    shown = [f"{accuracy:.3f} at {ratio:.3f}x" for accuracy, ratio, _ in rows[:6]]
+    more = f" and {len(rows) - 6} more" if len(rows) > 6 else ""
+    return f"{len(rows)} on the front: {', '.join(shown)}{more}"
+
+
+def _text(candidate: Candidate, objective: str) -> str:
     accuracy, ratio, size = candidate.objectives()
     return (
-        f"reward {candidate.objective:.4f}, accuracy {accuracy:.4f}, "
+        f"{objective} {candidate.objective:.4f}, accuracy {accuracy:.4f}, "
         f"latency {ratio:.3f}x, {size / 1024:.1f} KiB"
     )
 

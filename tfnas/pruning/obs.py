@@ -35,7 +35,7 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-from scipy.linalg import lapack, solve_triangular  # type: ignore[import-untyped]
+from scipy.linalg import lapack, solve_triangular
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

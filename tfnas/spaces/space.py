@@ -167,7 +167,10 @@ class DecisionSpace:
             side = taken.get(decision.parent or "", parents[rng.integers(2)])
             taken[decision.name] = side
             if decision.active(values):
-                values[decision.name] = side[decision.name]
+                if decision.name not in side:  # its conditions came from both sides
+                    values[decision.name] = decision.choices[rng.integers(len(decision.choices))]
+                else:
+                    values[decision.name] = side[decision.name]
         return self.from_values(values)
 
     def encode(self, arch: Architecture) -> np.ndarray:

@@ -1,33 +1,40 @@
-"""Aging evolution: keep the youngest, breed the best of a few."""
+"""Evolution: keep the youngest (or, with several objectives, the front), breed the best."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-import keras_tuner as kt
 import numpy as np
 
-from tfnas.architecture import Architecture
-from tfnas.spaces.hypermodel import SpaceHyperModel
 from tfnas.spaces.space import SearchSpace
-from tfnas.tuners.oracle import SpaceOracle
-from tfnas.tuners.tuner import REWARD, MeasuredTuner, as_hypermodel
+from tfnas.tuners.oracle import Entry, Proposal, check_count
+from tfnas.tuners.screening import ScreenedOracle
+from tfnas.tuners.selection import best_first, tournament
+from tfnas.tuners.tuner import MeasuredTuner, oracle_arguments
+
+_MORE_CHANGES = 0.5  # chance that one more decision of a screened child changes
 
 
-class EvolutionOracle(SpaceOracle):
-    """Aging evolution ("regularized evolution"), algorithm 1 of the paper.
+class EvolutionOracle(ScreenedOracle):
+    """Aging evolution ("regularized evolution", algorithm 1 of the paper), or NSGA-II.
 
-    The first `population_size` trials are random. After that the population is the last
-    `population_size` trials that ended well; the best of `tournament_size` of them,
-    drawn at random, is mutated.
+    The first `population_size` trials are random. After that, with one objective, the
+    population is the last `population_size` trials that ended well; with several it is the
+    best of all so far by Pareto front and crowding. The best of `tournament_size` members,
+    drawn at random, is mutated, with the chance `crossover` after a crossover with
+    another such. Of `children` bred in this way a surrogate picks the one to try.
 
     Args:
-        space: The search space.
-        objective: As keras_tuner takes it, but a single one.
+        space: The search space; None: what keras_tuner's hypermodel declares.
+        objective: As keras_tuner takes it; several are searched for their Pareto front.
         max_trials: Number of trials.
         seed: Seed of all proposals.
         population_size: P of the paper, at least 1.
         tournament_size: S of the paper, from 1 to `population_size`.
+        children: Children that a surrogate picks one of; 1: no surrogate.
+        crossover: Chance of a crossover; None: 0.5 with several objectives, else 0.
+        limits: Metric -> bound that must be kept.
         **kwargs: keras_tuner's further arguments of an Oracle.
 
     Raises:
@@ -35,129 +42,159 @@ class EvolutionOracle(SpaceOracle):
 
     References:
         Real et al., "Regularized Evolution for Image Classifier Architecture Search",
-        AAAI 2019.
+        AAAI 2019. Deb et al., "NSGA-II", 2002. Sun et al., "Surrogate-Assisted Evolutionary
+        Deep Learning Using an End-to-End Random Forest-based Performance Predictor", 2020
+        (screening of children).
     """
 
     def __init__(
         self,
-        space: SearchSpace,
+        space: SearchSpace | None = None,
         objective: Any = None,
         max_trials: int | None = 20,
         seed: int | None = None,
-        population_size: int = 8,
-        tournament_size: int = 3,
+        population_size: int = 16,
+        tournament_size: int = 8,
+        children: int = 24,
+        crossover: float | None = None,
+        limits: Mapping[str, float] | None = None,
         **kwargs: Any,
     ):
-        if not isinstance(population_size, int) or population_size < 1:
-            raise ValueError(
-                f"population_size must be a whole number >= 1, got {population_size!r}"
-            )
+        check_count("population_size", population_size, 1)
         if not isinstance(tournament_size, int) or not 1 <= tournament_size <= population_size:
             raise ValueError(
                 f"tournament_size must be from 1 to population_size ({population_size}), "
                 f"got {tournament_size!r}"
             )
-        super().__init__(space, objective, max_trials, seed, **kwargs)
+        if crossover is not None and not 0.0 <= crossover <= 1.0:
+            raise ValueError(f"crossover must be in [0, 1], got {crossover!r}")
+        super().__init__(
+            space,
+            objective,
+            max_trials,
+            seed,
+            limits,
+            children=children,
+            unscreened=population_size,
+            **kwargs,
+        )
         self.population_size = population_size
         self.tournament_size = tournament_size
+        several = len(self.goals.names) > 1
+        self.crossover = crossover if crossover is not None else 0.5 * several
+        self.population: list[Entry] = []
+        self._ranked: tuple[int, np.ndarray] = (-1, np.zeros(0, int))
 
-    def propose(self, rng: np.random.Generator) -> Architecture:
-        """Returns a random architecture at first, then a mutation of a good one."""
-        population = self.completed()[-self.population_size :]
-        if len(self.trials) < self.population_size or not population:
-            return self.space.sample(rng)
-        size = min(self.tournament_size, len(population))
-        drawn = [population[i] for i in rng.choice(len(population), size, replace=False)]
-        best = max if self.objective.direction == "max" else min
-        return self.space.mutate(self.architecture(best(drawn, key=lambda t: t.score)), rng)
+    def learn(self, entry: Entry) -> None:
+        """Lets the oldest die, or with several objectives the worst."""
+        self.population.append(entry)
+        if len(self.goals.names) == 1:
+            self.population = self.population[-self.population_size :]
+        elif len(self.population) > self.population_size:
+            kept = set(_order(self.population)[: self.population_size].tolist())
+            self.population = [e for i, e in enumerate(self.population) if i in kept]
+
+    def propose(self, rng: np.random.Generator) -> Proposal:
+        """Returns a random point at first, then a child of good ones."""
+        if len(self.trials) < self.population_size or not self.population:
+            return Proposal(self.space.sample(rng))
+        parent = self._parent(rng)
+        point = parent.point
+        if self.crossover and rng.random() < self.crossover:
+            point = self.space.crossover(point, self._parent(rng).point, rng)
+            if point.network != parent.point.network:
+                return Proposal(self._mutated(point, rng, once=False), parent.trial_id)
+        return Proposal(self._mutated(point, rng, once=True), parent.trial_id)
+
+    def _mutated(self, point: Any, rng: np.random.Generator, once: bool) -> Any:
+        """One change, and where a surrogate chooses perhaps more."""
+        if once:
+            point = self.space.mutate(point, rng)
+        while self.children > 1 and rng.random() < _MORE_CHANGES:
+            point = self.space.mutate(point, rng)
+        return point
+
+    def _parent(self, rng: np.random.Generator) -> Entry:
+        """The best of a tournament; as the surrogate sees them where there is one."""
+        if self._ranked[0] != len(self.entries):
+            self._ranked = (len(self.entries), self._ranking())
+        return self.population[tournament(self._ranked[1], self.tournament_size, rng)]
+
+    def _ranking(self) -> np.ndarray:
+        if not self.sees:
+            return _order(self.population)
+        means = self.screening.means(self.entries, self.population)
+        return np.lexsort((-means, np.array([entry.violation for entry in self.population])))
+
+
+def _order(population: list[Entry]) -> np.ndarray:
+    violations = [entry.violation for entry in population]
+    if len(population[0].losses) == 1:
+        return np.lexsort(([entry.losses[0] for entry in population], violations))
+    return best_first(violations, [entry.losses for entry in population])
 
 
 class EvolutionTuner(MeasuredTuner):
-    """Searches by aging evolution for small, fast, accurate `.tflite` files.
+    """Searches by evolution for small, fast, accurate `.tflite` files.
 
     Example:
         >>> import tfnas
         >>> split = tfnas.data.load("digits")
         >>> space = tfnas.MobileNetV2Space(split.input_shape, 10, "microcontroller")
-        >>> tuner = tfnas.EvolutionTuner(space, max_trials=8, directory="runs", seed=0)
+        >>> tuner = tfnas.EvolutionTuner(space, ["file_accuracy", "latency_ratio"],
+        ...                              max_trials=8, directory="runs", seed=0)
         >>> tuner.search(  # doctest: +SKIP
         ...     split.x_train, split.y_train, epochs=3,
         ...     validation_data=(split.x_val, split.y_val))
         >>> front = tuner.pareto_front()
 
     Args:
-        hypermodel: A search space such as :class:`tfnas.MobileNetV2Space`, or its
-            `hypermodel(optimizer=..., loss=...)`.
-        objective: "reward" (the default: accuracy x (latency/target)^exponent, measured
-            on the file), or anything that a trial reports: "file_accuracy",
-            "latency_ratio", "size_bytes", "val_accuracy" and so on, as keras_tuner
-            takes objectives.
+        hypermodel: A search space such as :class:`tfnas.MobileNetV2Space`, its
+            `hypermodel(optimizer=..., loss=...)`, or any keras_tuner HyperModel or
+            model-building function.
+        objective: "reward" (the default for a space: accuracy x
+            (latency/target)^exponent, measured on the file), or anything that a trial
+            reports: "file_accuracy", "latency_ratio", "size_bytes", "val_accuracy" and so
+            on, as keras_tuner takes objectives; a list: their Pareto front.
         max_trials: Number of trials.
         seed: Seed of proposals and trainings.
         population_size: P of the paper.
         tournament_size: S of the paper.
-        hyperparameters: As for keras_tuner.
-        tune_new_entries: As for keras_tuner.
-        allow_new_entries: As for keras_tuner.
-        max_retries_per_trial: As for keras_tuner.
-        max_consecutive_failed_trials: As for keras_tuner.
-        **kwargs: `mode`, `target_latency_ms` (or `target_latency_ratio`),
-            `latency_exponent`, `threads` and `rounds` of :class:`MeasuredTuner`;
-            `directory`, `project_name`, `overwrite`, `optimizer`, `loss`, `metrics`,
-            `executions_per_trial`, `max_model_size` and so on of `keras_tuner.Tuner`.
+        children: Children that a surrogate picks one of; 1: no surrogate.
+        crossover: Chance of a crossover; None: 0.5 with several objectives, else 0.
+        **kwargs: `limits`, `mode`, `target_latency_ms` (or `target_latency_ratio`),
+            `latency_exponent`, `threads`, `rounds`, `executor` and so on of
+            :class:`~tfnas.tuners.tuner.MeasuredTuner`; keras_tuner's arguments of an Oracle
+            (`hyperparameters`, `max_retries_per_trial`, ...) and of a Tuner (`directory`,
+            `project_name`, `overwrite`, `executions_per_trial`, ...).
 
     Raises:
         ValueError: An argument is outside its rule; the message names it.
 
     References:
         Real et al., "Regularized Evolution for Image Classifier Architecture Search",
-        AAAI 2019; Tan et al., "MnasNet", CVPR 2019.
+        AAAI 2019; Deb et al., "NSGA-II", 2002; Tan et al., "MnasNet", CVPR 2019.
     """
 
     def __init__(
         self,
-        hypermodel: SearchSpace | SpaceHyperModel,
+        hypermodel: Any = None,
         objective: Any = None,
         max_trials: int = 20,
         seed: int | None = None,
-        population_size: int = 8,
-        tournament_size: int = 3,
-        hyperparameters: kt.HyperParameters | None = None,
-        tune_new_entries: bool = True,
-        allow_new_entries: bool = True,
-        max_retries_per_trial: int = 0,
-        max_consecutive_failed_trials: int = 3,
+        population_size: int = 16,
+        tournament_size: int = 8,
+        children: int = 24,
+        crossover: float | None = None,
         **kwargs: Any,
     ):
-        hypermodel = as_hypermodel(hypermodel)
         oracle = EvolutionOracle(
-            hypermodel.space,
-            objective=_directed(objective),
             max_trials=max_trials,
             seed=seed,
             population_size=population_size,
             tournament_size=tournament_size,
-            hyperparameters=hyperparameters,
-            tune_new_entries=tune_new_entries,
-            allow_new_entries=allow_new_entries,
-            max_retries_per_trial=max_retries_per_trial,
-            max_consecutive_failed_trials=max_consecutive_failed_trials,
+            children=children,
+            crossover=crossover,
+            **oracle_arguments(hypermodel, objective, kwargs),
         )
         super().__init__(oracle, hypermodel, **kwargs)
-
-
-_DIRECTIONS = {
-    REWARD: "max",
-    "file_accuracy": "max",
-    **dict.fromkeys(
-        ("latency_ratio", "latency_ms", "size_bytes", "gzip_bytes", "macs", "parameters"), "min"
-    ),
-}
-
-
-def _directed(objective: Any) -> Any:
-    """Our own metrics know their direction; keras_tuner knows the others'."""
-    objective = REWARD if objective is None else objective
-    if isinstance(objective, str) and objective in _DIRECTIONS:
-        return kt.Objective(objective, _DIRECTIONS[objective])
-    return objective

@@ -7,6 +7,7 @@ data, `latency_ratio` to the reference model, `size_bytes`. The default objectiv
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -27,7 +28,7 @@ from tfnas.bench.latency import (
     check_rounds,
     reference_artifact,
 )
-from tfnas.bench.measure import measurement_of
+from tfnas.bench.measure import ACTIVATION_BYTES, measurement_of
 from tfnas.bench.profile import profile
 from tfnas.data import arrays, spread
 from tfnas.export.artifact import Artifact
@@ -37,11 +38,17 @@ from tfnas.measurement import Measurement, pareto_front
 from tfnas.quantization.spec import QuantSpec
 from tfnas.spaces.hypermodel import SpaceHyperModel, compile_for_search
 from tfnas.spaces.space import SearchSpace
-from tfnas.tuners.oracle import SpaceOracle
+from tfnas.tuners.engine import Engine
+from tfnas.tuners.goals import KNOWN_DIRECTIONS, REWARD, objective_of
+from tfnas.tuners.inherit import inherit_weights
+from tfnas.tuners.listener import Listener
+from tfnas.tuners.lock import owner_of
+from tfnas.tuners.oracle import INFEASIBLE, SpaceOracle, check_count
 from tfnas.tuners.reward import mnasnet_reward
 
-REWARD = "reward"
 _CALIBRATION = 200
+_BEFORE = {"macs", "parameters", "peak_activation_bytes"}  # known without any file
+_UNTRAINED = {"size_bytes", "latency_ratio", "latency_ms"}  # known before training
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,28 +84,18 @@ class Candidate:
 DIRECTIONS = ("max", "min", "min")
 
 
-class Listener:
-    """Hears of trials as they run; override what matters. Set it as `tuner.listener`."""
-
-    def trial_began(self, trial: kt.engine.trial.Trial) -> None:
-        """A trial begins."""
-
-    def epoch_ended(self, trial: kt.engine.trial.Trial, epoch: int) -> None:
-        """An epoch of the trial ended; `epoch` counts from 0."""
-
-    def trial_ended(self, trial: kt.engine.trial.Trial) -> None:
-        """A trial ended: completed, failed, or sent for a retry."""
-
-
 class MeasuredTuner(kt.Tuner):
     """Trains, converts and measures what an oracle proposes.
 
-    With `executions_per_trial` above 1 the objective is the mean over the executions and
-    the file that of the last one.
+    Of a search space, or where an objective or limit is a metric of the file, each trial's
+    model is converted and its file measured; of any other hypermodel a trial is what
+    keras_tuner's is. With `executions_per_trial` above 1 the objective is the mean over the
+    executions and the file that of the last one.
 
     Args:
         oracle: Proposes the architectures.
-        hypermodel: A search space, or its :class:`SpaceHyperModel`.
+        hypermodel: A search space, its :class:`SpaceHyperModel`, or any keras_tuner
+            HyperModel or model-building function; None where `run_trial` is overridden.
         mode: Mode of the files that are measured; see :func:`tfnas.to_tflite`.
         target_latency_ms: Latency aimed at, in ms on this machine. It is turned into a
             ratio to the reference model once, and that ratio is kept with the search.
@@ -106,16 +103,24 @@ class MeasuredTuner(kt.Tuner):
         latency_exponent: Exponent of MnasNet's reward, at most 0.
         threads: Threads of the latency measurement.
         rounds: Interleaved rounds of the latency measurement.
+        inherit: Whether a trial's model begins with the weights that overlap with those of
+            the trial that its architecture was made from; reported as "inherited", the share
+            of weights taken.
+        executor: Any executor of `concurrent.futures`, or a function that makes one: trials
+            run on it, and this process keeps the oracle. See
+            :class:`~tfnas.tuners.processes.TrialProcesses`.
+        parallel: Trials at once on the executor; None: its number of workers.
         **kwargs: keras_tuner's further arguments of a Tuner.
 
     Raises:
         ValueError: An argument is outside its rule; the message names it.
+        RuntimeError: Another search holds the directory that `overwrite` would clear.
     """
 
     def __init__(
         self,
         oracle: SpaceOracle,
-        hypermodel: SearchSpace | SpaceHyperModel,
+        hypermodel: Any = None,
         *,
         mode: str | QuantSpec = "int8",
         target_latency_ms: float | None = None,
@@ -123,45 +128,88 @@ class MeasuredTuner(kt.Tuner):
         latency_exponent: float = -0.07,
         threads: int = 1,
         rounds: int = DEFAULT_ROUNDS,
+        inherit: bool = False,
+        executor: Any = None,
+        parallel: int | None = None,
         **kwargs: Any,
     ):
         _check_target(target_latency_ms, target_latency_ratio)
         mnasnet_reward(1.0, 1.0, 1.0, latency_exponent)  # its own rule, before any work
         check_rounds(rounds)
-        if not isinstance(threads, int) or threads < 1:
-            raise ValueError(f"threads must be a whole number >= 1, got {threads!r}")
+        check_count("threads", threads, 1)
+        check_count("parallel", parallel, 1, optional=True)
+        if executor is not None and not (hasattr(executor, "submit") or callable(executor)):
+            raise ValueError(
+                f"executor must be one of concurrent.futures, or make one, got {executor!r}"
+            )
         self.spec = QuantSpec.of(mode)
         self.target_latency_ms = target_latency_ms
         self.target_ratio = target_latency_ratio
         self.latency_exponent = latency_exponent
         self.threads = threads
         self.rounds = rounds
+        self.inherit = inherit
+        self.executor, self.parallel = executor, parallel
         self.listener: Listener = Listener()
         self._execution = 0
-        super().__init__(oracle, as_hypermodel(hypermodel), **kwargs)
+        self._costs: dict[Any, dict[str, float]] = {}
+        hypermodel = as_hypermodel(hypermodel)
+        if hypermodel is None and type(self).run_trial is MeasuredTuner.run_trial:
+            raise ValueError("hypermodel must be given unless run_trial is overridden, got None")
+        wanted = {*oracle.goals.names, *(limit.name for limit in oracle.goals.limits)}
+        self.measures = isinstance(hypermodel, SpaceHyperModel) or bool(
+            wanted & (set(KNOWN_DIRECTIONS) - _BEFORE)
+        )
+        if isinstance(hypermodel, SpaceHyperModel) and wanted & _BEFORE:
+            oracle.known_costs = self._known_costs
+        folder = pathlib.Path(
+            kwargs.get("directory") or ".", kwargs.get("project_name") or "untitled_project"
+        )
+        if kwargs.get("overwrite") and folder.exists():
+            with owner_of(folder):  # not what another process is writing
+                super().__init__(oracle, hypermodel, **kwargs)
+        else:
+            super().__init__(oracle, hypermodel, **kwargs)
 
     def search(self, *fit_args: Any, **fit_kwargs: Any) -> None:
         """Runs the trials.
 
         Args:
             *fit_args: As for `keras.Model.fit`: x, y; or a data set.
-            **fit_kwargs: As for `keras.Model.fit`. `validation_data` must be there:
-                the files' accuracy is measured on it.
+            **fit_kwargs: As for `keras.Model.fit`. Where files are measured,
+                `validation_data` must be there: their accuracy is measured on it.
 
         Raises:
             ValueError: `validation_data` is missing.
+            RuntimeError: Another search holds the directory, or too many trials failed one
+                after the other.
         """
-        if fit_kwargs.get("validation_data") is None:
+        if self.measures and fit_kwargs.get("validation_data") is None:
             raise ValueError(
                 "validation_data must be given, got None: the files are measured on it"
             )
         if hasattr(fit_args[0] if fit_args else fit_kwargs.get("x"), "as_numpy_iterator"):
             fit_kwargs.setdefault("shuffle", False)  # a tf.data.Dataset shuffles itself
-        if self.target_ratio is None and self.target_latency_ms is not None:
-            [latency] = benchmark(reference_artifact(), threads=self.threads)
-            self.target_ratio = self.target_latency_ms / latency.reference_ms
-            self.save()
-        super().search(*fit_args, **fit_kwargs)
+        owner = contextlib.nullcontext() if self._is_worker() else owner_of(self._folder())
+        with owner:
+            if self.target_ratio is None and self.target_latency_ms is not None:
+                [latency] = benchmark(reference_artifact(), threads=self.threads)
+                self.target_ratio = self.target_latency_ms / latency.reference_ms
+            self.save()  # so that a kill in the first trial is known of
+            if self.executor is None:
+                super().search(*fit_args, **fit_kwargs)
+            else:
+                self._search_on_executor(fit_args, fit_kwargs)
+
+    def _search_on_executor(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if "verbose" in kwargs:
+            self.oracle.verbose = kwargs["verbose"]
+        self.on_search_begin()
+        Engine(self, self.executor, self.parallel).run(args, kwargs)
+        self.on_search_end()
+
+    def _folder(self) -> pathlib.Path:
+        return pathlib.Path(self.project_dir)
 
     def on_trial_begin(self, trial: kt.engine.trial.Trial) -> None:
         """keras_tuner's hook."""
@@ -187,14 +235,23 @@ class MeasuredTuner(kt.Tuner):
         return [self.candidate(trial) for trial in self.oracle.completed()]
 
     def pareto_front(self) -> list[Candidate]:
-        """Returns the candidates that no other beats in accuracy, latency and size at once.
+        """Returns the candidates that no other beats in all objectives at once.
 
-        They are sorted by latency, fastest first.
+        With one objective it is accuracy, latency and size that count, and they are sorted by
+        latency, fastest first; with several those, by the first. Candidates that break a limit
+        are left out.
         """
-        candidates = self.candidates()
-        rows = [candidate.objectives() for candidate in candidates]
-        front = [candidates[i] for i in pareto_front(rows, DIRECTIONS)]
-        return sorted(front, key=lambda candidate: candidate.objectives()[1])
+        entries = [entry for entry in self.oracle.entries if entry.violation == 0]
+        candidates = [self.candidate(self.oracle.trials[e.trial_id]) for e in entries]
+        if len(self.oracle.goals.names) > 1:
+            rows: list[tuple[float, ...]] = [entry.losses for entry in entries]
+            directions: tuple[str, ...] = ("min",) * len(self.oracle.goals.names)
+            place = 0
+        else:
+            rows = [candidate.objectives() for candidate in candidates]
+            directions, place = DIRECTIONS, 1
+        front = pareto_front(rows, directions)
+        return [candidates[i] for i in sorted(front, key=lambda i: rows[i][place])]
 
     def candidate(self, trial: kt.engine.trial.Trial) -> Candidate:
         """Returns what was measured in a completed trial."""
@@ -211,7 +268,6 @@ class MeasuredTuner(kt.Tuner):
     def run_trial(self, trial: kt.engine.trial.Trial, *args: Any, **kwargs: Any) -> Any:
         """Trains and measures; keras_tuner's own `run_trial` around it."""
         self._execution = 0
-        trial.metrics.metrics.clear()  # keras_tuner would take an earlier attempt's for this one's
         return super().run_trial(trial, *args, **kwargs)
 
     def _build_and_fit_model(
@@ -222,15 +278,69 @@ class MeasuredTuner(kt.Tuner):
         entropy = [self.oracle.seed, int(trial.trial_id), self._execution, retry]
         keras.utils.set_random_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
         self._execution += 1
+        x = args[0] if args else kwargs.get("x")
         model = self._try_build(trial.hyperparameters)
+        self._refuse_infeasible(trial, model, x)
+        inherited = self._inherited(trial, model)
         history = self.hypermodel.fit(trial.hyperparameters, model, *args, **kwargs)
+        if not self.measures:
+            return history
         logs = self._logs_of_measured_epoch(trial, model, history.history)
-        x = args[0] if args else kwargs["x"]
         try:
             measured = self._measure(trial, model, x, kwargs["validation_data"])
         except ConversionError as error:  # the same again every time: no retry
             raise kt.errors.FailedTrialError(str(error)) from error
-        return {**logs, **measured}
+        return {**logs, **measured, **inherited}
+
+    def _refuse_infeasible(self, trial: kt.engine.trial.Trial, model: Any, x: Any) -> None:
+        """Fails a trial that breaks a limit whatever it learns, before it is trained."""
+        limits = {limit.name for limit in self.oracle.goals.limits}
+        known: dict[str, float] = {}
+        if limits & _BEFORE:
+            known |= self._costs_of(model)
+        if limits & _UNTRAINED:
+            known |= self._untrained_file(model, x)
+        if broken := self.oracle.goals.broken(known):
+            raise kt.errors.FailedTrialError(f"{INFEASIBLE}{'; '.join(broken)}")
+
+    def _untrained_file(self, model: Any, x: Any) -> dict[str, float]:
+        """Bytes of the file and the least that its time can be; nothing where it has none."""
+        try:
+            calibration = spread(x, _CALIBRATION, "x") if self.spec.needs_calibration else None
+            artifact = to_tflite(model, self.spec, calibration)
+            [latency] = benchmark(artifact, threads=self.threads, rounds=self.rounds)
+        except ConversionError:
+            return {}  # some modes take trained networks alone
+        share = latency.ratio_low / latency.ratio
+        return {
+            "size_bytes": float(artifact.size),
+            "latency_ratio": latency.ratio_low,
+            "latency_ms": latency.median_ms * share,
+        }
+
+    def _costs_of(self, model: Any) -> dict[str, float]:
+        cost = profile(model)
+        size = ACTIVATION_BYTES.get(self.spec.mode, 4)
+        return {
+            "macs": float(cost.macs),
+            "parameters": float(cost.parameters),
+            "peak_activation_bytes": float(cost.peak_activation_bytes(size)),
+        }
+
+    def _known_costs(self, arch: Any) -> dict[str, float]:
+        """What is known of an architecture before it is tried."""
+        if arch.network not in self._costs:
+            self._costs[arch.network] = self._costs_of(self.hypermodel.space.build(arch))
+        return self._costs[arch.network]
+
+    def _inherited(self, trial: kt.engine.trial.Trial, model: Any) -> dict[str, float]:
+        """Gives a model its parent's weights, where that is asked for."""
+        if not self.inherit:
+            return {}
+        parent = self.oracle.parent(trial.trial_id)
+        if parent is None or parent not in self.oracle.trials:
+            return {"inherited": 0.0}
+        return {"inherited": inherit_weights(model, self.load_model(self.oracle.trials[parent]))}
 
     def _logs_of_measured_epoch(
         self, trial: kt.engine.trial.Trial, model: keras.Model, history: dict[str, list[float]]
@@ -241,7 +351,9 @@ class MeasuredTuner(kt.Tuner):
         that keras_tuner checkpoints.
         """
         epoch = -1
-        values = history.get(self.oracle.objective.name)
+        values = history.get(self.oracle.goals.names[0])
+        if len(self.oracle.goals.names) > 1:
+            values = None
         if values and self.executions_per_trial == 1:
             best = np.argmax if self.oracle.objective.direction == "max" else np.argmin
             epoch = int(best(values))
@@ -276,6 +388,7 @@ class MeasuredTuner(kt.Tuner):
             "gzip_bytes": float(artifact.gzip_size),
             "macs": float(cost.macs),
             "parameters": float(cost.parameters),
+            "peak_activation_bytes": float(measurement.peak_activation_bytes or 0),
         }
 
     def load_model(self, trial: kt.engine.trial.Trial) -> keras.Model:
@@ -285,7 +398,10 @@ class MeasuredTuner(kt.Tuner):
             return super().load_model(trial)
 
     def _populate_initial_space(self) -> None:
-        """The space knows its decisions: no model is built to find them."""
+        """A search space knows its decisions: no model is built to find them."""
+        if not isinstance(self.hypermodel, SpaceHyperModel):
+            super()._populate_initial_space()
+            return
         hp = self.oracle.get_space()
         self.hypermodel.declare_hyperparameters(hp)
         self.oracle.update_space(hp)
@@ -294,7 +410,8 @@ class MeasuredTuner(kt.Tuner):
         """`optimizer`, `loss` and `metrics` of the tuner rule over the hypermodel's."""
         given = {"optimizer": self.optimizer, "loss": self.loss, "metrics": self.metrics}
         given = {name: value for name, value in given.items() if value}
-        if given and self.hypermodel.configure is None:
+        own = isinstance(self.hypermodel, SpaceHyperModel)
+        if given and own and self.hypermodel.configure is None:
             compile_for_search(model, **{**self.hypermodel.compile_arguments, **given})
         else:
             super()._override_compile_args(model)
@@ -342,16 +459,45 @@ class MeasuredTuner(kt.Tuner):
         write_atomically(os.fspath(self._get_tuner_fname()), json.dumps(self.get_state()))
 
 
-def as_hypermodel(hypermodel: Any) -> SpaceHyperModel:
-    """Returns a search space as the hypermodel that tuners run."""
-    if isinstance(hypermodel, SpaceHyperModel):
-        return hypermodel
+def as_hypermodel(hypermodel: Any) -> Any:
+    """Returns a search space as the hypermodel that tuners run, all else as it is.
+
+    Raises:
+        ValueError: It is none of the kinds that keras_tuner takes.
+    """
     if isinstance(hypermodel, SearchSpace):
         return SpaceHyperModel(hypermodel)
+    if hypermodel is None or isinstance(hypermodel, kt.HyperModel) or callable(hypermodel):
+        return hypermodel
     raise ValueError(
-        f"hypermodel must be a search space such as tfnas.MobileNetV2Space, or its "
-        f"hypermodel(), got {type(hypermodel).__name__}"
+        f"hypermodel must be a search space such as tfnas.MobileNetV2Space, its hypermodel(), a "
+        f"keras_tuner.HyperModel or a function, got {type(hypermodel).__name__}"
     )
+
+
+_OF_ORACLE = (
+    *("hyperparameters", "tune_new_entries", "allow_new_entries", "limits"),
+    *("max_retries_per_trial", "max_consecutive_failed_trials"),
+)
+
+
+def oracle_arguments(hypermodel: Any, objective: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Takes what is an oracle's out of a tuner's arguments.
+
+    Args:
+        hypermodel: What is searched.
+        objective: As it was given; None is the reward where a space is searched.
+        kwargs: The tuner's other arguments; those of the oracle leave it.
+    """
+    given = {name: kwargs.pop(name) for name in _OF_ORACLE if name in kwargs}
+    hypermodel = as_hypermodel(hypermodel)
+    own = isinstance(hypermodel, SpaceHyperModel)
+    space = hypermodel.space if own else None
+    return {
+        "space": space,
+        "objective": objective_of(objective, default=REWARD if own else None),
+        **given,
+    }
 
 
 def _check_target(milliseconds: float | None, ratio: float | None) -> None:
