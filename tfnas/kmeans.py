@@ -10,7 +10,7 @@ import numpy as np
 
 
 def kmeans(
-    values: np.ndarray, start: np.ndarray, steps: int = 100
+    values: np.ndarray, start: np.ndarray, steps: int = 100, weights: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns centroids, ascending, and each value's cluster, at a local optimum.
 
@@ -23,6 +23,7 @@ def kmeans(
         values: (n,).
         start: (k,), the centroids to begin with; equal ones count once.
         steps: Number of steps at most; it ends where nothing changes.
+        weights: What a value's squared error counts, (n,), above 0; None: all the same.
 
     Returns:
         Centroids of clusters that hold a value (at most k), and labels (n,).
@@ -32,7 +33,9 @@ def kmeans(
     """
     order = np.argsort(values, kind="stable")
     line = values[order].astype(np.float64)
-    sums = np.concatenate([[0.0], np.cumsum(line)])
+    mass = np.ones(len(line)) if weights is None else weights[order].astype(np.float64)
+    masses = np.concatenate([[0.0], np.cumsum(mass)])
+    sums = np.concatenate([[0.0], np.cumsum(mass * line)])
     centroids = np.unique(start.astype(np.float64))
     edges = np.zeros(0, np.int64)
     for _ in range(steps):
@@ -40,11 +43,8 @@ def kmeans(
         found = np.concatenate([[0], borders, [len(line)]])
         if np.array_equal(found, edges):
             break
-        edges = found
-        counts = np.diff(edges)
-        held = counts > 0
-        centroids = (np.diff(sums[edges]) / np.maximum(counts, 1))[held]
-        edges = np.concatenate([[0], edges[1:][held]])
+        edges = found[np.concatenate([[True], np.diff(found) > 0])]  # none empty
+        centroids = np.diff(sums[edges]) / np.diff(masses[edges])
     labels = np.empty(len(values), np.int64)
     labels[order] = np.repeat(np.arange(len(centroids)), np.diff(edges))
     return centroids, labels
