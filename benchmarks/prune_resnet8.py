@@ -10,24 +10,17 @@ the unpruned file's, paired.
 
 from __future__ import annotations
 
-import pathlib
 import sys
 import time
 
 import keras
-import numpy as np
-import tensorflow as tf
+import resnet8
 from absl import app, flags
 
 import tfnas
 from tfnas.bench.evaluate import correct, paired_difference
 from tfnas.table import table
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-MODEL = flags.DEFINE_string(
-    "model", str(ROOT.parent / "shared/data/mlperf_tiny/pretrainedResnet.h5"), "the trained model"
-)
-DATA = flags.DEFINE_string("data", "~/.cache/tfnas/cifar10.npz", "CIFAR-10 as an .npz file")
 SEEDS = flags.DEFINE_integer("seeds", 3, "number of seeds")
 EPOCHS = flags.DEFINE_integer("epochs", 10, "epochs of training")
 SPARSITY = flags.DEFINE_float("sparsity", 0.8, "share of zeros over all kernels")
@@ -39,55 +32,30 @@ BATCH = 64
 SHIFT = 2  # pixels
 
 
-class Taught(keras.losses.Loss):
-    """Cross-entropy with the labels and with the unpruned model's probabilities."""
-
-    def call(self, y_true, y_pred):
-        labels, teacher = y_true[:, :10], y_true[:, 10:]
-        soft = ALPHA.value * labels + (1 - ALPHA.value) * teacher
-        return keras.losses.categorical_crossentropy(soft, y_pred)
-
-
-def batches(x: np.ndarray, y: np.ndarray, teacher, seed: int) -> tf.data.Dataset:
-    """Flipped and shifted images with labels and what the unpruned model says to them."""
-
-    def augment(images, labels):
-        sides = [[0, 0], [SHIFT, SHIFT], [SHIFT, SHIFT], [0, 0]]
-        images = tf.pad(tf.cast(images, tf.float32), sides, "REFLECT")
-        images = tf.image.random_crop(images, [tf.shape(images)[0], 32, 32, 3])
-        images = tf.image.random_flip_left_right(images)
-        given = tf.one_hot(labels, 10)
-        return images, tf.concat([given, teacher(images, training=False)], 1)
-
-    data = tf.data.Dataset.from_tensor_slices((x, y)).shuffle(len(x), seed=seed)
-    return data.batch(BATCH, drop_remainder=True).map(augment, 2).prefetch(2)
-
-
 def main(argv: list[str]) -> None:
-    teacher = keras.saving.load_model(MODEL.value, compile=False)
-    teacher.trainable = False
-    with np.load(pathlib.Path(DATA.value).expanduser()) as file:
-        x, y, x_test, y_test = (file[k] for k in ("x_train", "y_train", "x_test", "y_test"))
-    y_test = y_test.reshape(-1)
+    teacher = resnet8.load_model()
+    x, y, x_test, y_test = resnet8.load_images()
     steps = EPOCHS.value * (len(x) // BATCH)
     whole = tfnas.to_tflite(teacher)
-    was = correct(y_test, whole.predict(x_test.astype(np.float32)))
+    was = correct(y_test, whole.predict(x_test))
     rows = [["unpruned", "", f"{was.mean():.4f}", "", f"{whole.size:,}", f"{whole.gzip_size:,}"]]
     for seed in range(SEEDS.value):
         keras.utils.set_random_seed(seed)
-        student = keras.saving.load_model(MODEL.value, compile=False)
+        student = resnet8.load_model()
         rate = keras.optimizers.schedules.CosineDecay(RATE.value, steps)
-        student.compile(keras.optimizers.Adam(rate), Taught(), jit_compile=False)
+        loss = "categorical_crossentropy"
+        student.compile(keras.optimizers.Adam(rate), loss, jit_compile=False)
         schedule = tfnas.schedules.polynomial(
             SPARSITY.value, end=int(RAMP.value * steps), by="step", frequency=50
         )
         pruning = tfnas.PruningCallback(schedule, scope=SCOPE.value)
         begin = time.time()
-        student.fit(
-            batches(x, y, teacher, seed), epochs=EPOCHS.value, verbose=2, callbacks=[pruning]
+        data = resnet8.batches(
+            x, y, teacher, seed, batch=BATCH, shift=SHIFT, distill=1 - ALPHA.value
         )
+        student.fit(data, epochs=EPOCHS.value, verbose=2, callbacks=[pruning])
         file = tfnas.to_tflite(student)
-        now = correct(y_test, file.predict(x_test.astype(np.float32)))
+        now = correct(y_test, file.predict(x_test))
         value, low, high = paired_difference(now, was)
         rows.append(
             [

@@ -23,29 +23,22 @@ share of images whose class changed, and the target.
 from __future__ import annotations
 
 import dataclasses
-import pathlib
 import sys
 import time
 from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
+import resnet8
 from absl import app, flags, logging
 
 import tfnas
 from tfnas.bench.evaluate import correct, paired_difference
 from tfnas.table import table
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-MODEL = flags.DEFINE_string(
-    "model", str(ROOT.parent / "shared/data/mlperf_tiny/pretrainedResnet.h5"), "the trained model"
-)
-DATA = flags.DEFINE_string("data", "~/.cache/tfnas/cifar10.npz", "CIFAR-10 as an .npz file")
 SEEDS = flags.DEFINE_integer("seeds", 3, "number of seeds")
 MODES = flags.DEFINE_list("modes", ["int8", "int8x4"], "what is trained for")
 EPOCHS = flags.DEFINE_integer("epochs", 5, "epochs of training")
-EXAMPLES = flags.DEFINE_integer("examples", 50000, "training images")
 CALIBRATION = flags.DEFINE_integer("calibration", 500, "images that set the first ranges")
 RATES = flags.DEFINE_list("rates", ["1e-4", "5e-4"], "Adam's rate at its start, of each mode")
 DISTILL = flags.DEFINE_float("distill", 0.5, "share of the float model in the targets, 0 to 1")
@@ -55,15 +48,14 @@ RANGES = flags.DEFINE_string("ranges", "moving_average", "how training finds ran
 RECALIBRATE = flags.DEFINE_integer(
     "recalibrate", 2000, "training images that BatchNormalization is measured on at the end"
 )
-VALIDATION = flags.DEFINE_integer("validation", 0, "training images to measure on; 0: the test's")
 TARGETS = {"int8": 0.872, "int8x4": 0.862, "PTQ int8": 0.870}
 
 
 def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)
     began = time.monotonic()
-    teacher = keras.saving.load_model(MODEL.value, compile=False)
-    x, y, held, held_labels = load_images()
+    teacher = resnet8.load_model()
+    x, y, held, held_labels = resnet8.load_images()
     calibration = x[: CALIBRATION.value].astype(np.float32)
     whole = tfnas.to_tflite(teacher)
     original = whole.predict(held)
@@ -89,17 +81,6 @@ def main(argv: list[str]) -> None:
     print(f"{len(held)} images, {time.monotonic() - began:.0f} s in all")
 
 
-def load_images() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Images and labels to train on, and to measure on as floats."""
-    with np.load(pathlib.Path(DATA.value).expanduser()) as file:
-        x, y, x_test, y_test = (file[k] for k in ("x_train", "y_train", "x_test", "y_test"))
-    if VALIDATION.value:
-        x_test, y_test = x[-VALIDATION.value :], y[-VALIDATION.value :]
-        x, y = x[: -VALIDATION.value], y[: -VALIDATION.value]
-    x, y = x[: EXAMPLES.value], y[: EXAMPLES.value].reshape(-1)
-    return x, y, x_test.astype(np.float32), y_test.reshape(-1)
-
-
 def start_of(mode: str, teacher: Any, calibration: np.ndarray) -> Any:
     """The model that training starts from."""
     if mode == "float32":
@@ -115,28 +96,12 @@ def train(model: Any, teacher: Any, rate: float, x: np.ndarray, y: np.ndarray, s
     steps = EPOCHS.value * (len(x) // BATCH.value)
     schedule = keras.optimizers.schedules.CosineDecay(rate, steps)
     model.compile(keras.optimizers.Adam(schedule), "categorical_crossentropy", jit_compile=False)
-    model.fit(batches(x, y, teacher, seed), epochs=EPOCHS.value, verbose=2)
+    data = resnet8.batches(
+        x, y, teacher, seed, batch=BATCH.value, shift=SHIFT.value, distill=DISTILL.value
+    )
+    model.fit(data, epochs=EPOCHS.value, verbose=2)
     if RECALIBRATE.value:
         tfnas.recalibrate_batchnorm(model, x[: RECALIBRATE.value].astype(np.float32))
-
-
-def batches(x: np.ndarray, y: np.ndarray, teacher: Any, seed: int) -> tf.data.Dataset:
-    """Flipped and shifted images; labels mixed with the float model's output."""
-
-    def augment(images: Any, labels: Any) -> tuple[Any, Any]:
-        shift = SHIFT.value
-        sides = [[0, 0], [shift, shift], [shift, shift], [0, 0]]
-        padded = tf.pad(tf.cast(images, tf.float32), sides, "REFLECT")
-        images = tf.map_fn(lambda image: tf.image.random_crop(image, [32, 32, 3]), padded)
-        images = tf.image.random_flip_left_right(images)
-        targets = tf.one_hot(labels, 10)
-        if DISTILL.value:
-            told = teacher(images, training=False)
-            targets = (1 - DISTILL.value) * targets + DISTILL.value * told
-        return images, targets
-
-    data = tf.data.Dataset.from_tensor_slices((x, y)).shuffle(len(x), seed=seed)
-    return data.batch(BATCH.value, drop_remainder=True).map(augment, 2).prefetch(2)
 
 
 def row(

@@ -94,7 +94,7 @@ def test_version(tfnas_command, argument):
 @pytest.mark.parametrize(
     ("argv", "told"),
     [
-        (["serach"], "no such command 'serach': one of search, prune, shrink, qat, export,"),
+        (["serach"], "no such command 'serach': one of search, prune, shrink, cluster,"),
         (["--fast"], "no such command '--fast'"),
     ],
 )

@@ -17,13 +17,20 @@ if TYPE_CHECKING:
     from tfnas.bench.profile import profile
     from tfnas.bench.quantization_error import quantization_error
     from tfnas.calibration import recalibrate_batchnorm
+    from tfnas.clustering.apply import cluster
+    from tfnas.clustering.callback import ClusteringCallback
     from tfnas.clustering.constraint import keep_clusters
+    from tfnas.clustering.fold import fold_batchnorm
+    from tfnas.distillation.distiller import Distiller
+    from tfnas.distillation.outputs import teacher_outputs
+    from tfnas.distillation.transfers import AttentionTransfer, FeatureHint, RelationalTransfer
     from tfnas.export.artifact import Artifact
     from tfnas.export.mixed import mixed_precision
     from tfnas.export.recipes import apply_recipe
     from tfnas.export.sparse import sparse_eligibility
     from tfnas.export.sparsity import file_sparsity
     from tfnas.export.tflite import ConversionError, to_tflite
+    from tfnas.factorization.apply import factorize
     from tfnas.measurement import Measurement, hypervolume, pareto_front
     from tfnas.pipeline.search import search
     from tfnas.pruning.apply import prune
@@ -40,30 +47,44 @@ if TYPE_CHECKING:
     from tfnas.quantization.spec import QuantSpec
     from tfnas.spaces.mobilenet_v2 import MobileNetV2Space, StageChoices
     from tfnas.tuners.evolution import EvolutionTuner
+    from tfnas.tuners.processes import TrialProcesses
+    from tfnas.tuners.random_search import RandomTuner
+    from tfnas.tuners.reinforce import ReinforceTuner
 
 __version__ = "0.1.0"
 
 _HOME = {
     "Architecture": "architecture",
     "Artifact": "export.artifact",
+    "AttentionTransfer": "distillation.transfers",
     "BlockSpec": "architecture",
     "ChannelPruning": "pruning.channels.iterative",
+    "ClusteringCallback": "clustering.callback",
     "ConversionError": "export.tflite",
+    "Distiller": "distillation.distiller",
     "EvolutionTuner": "tuners.evolution",
+    "FeatureHint": "distillation.transfers",
     "LatencyModel": "bench.latency_model",
     "Measurement": "measurement",
     "MobileNetV2Space": "spaces.mobilenet_v2",
     "PruningCallback": "pruning.callback",
     "QuantSpec": "quantization.spec",
     "QuantizationSchedule": "quantization.callbacks",
+    "RandomTuner": "tuners.random_search",
+    "ReinforceTuner": "tuners.reinforce",
+    "RelationalTransfer": "distillation.transfers",
     "StageChoices": "spaces.mobilenet_v2",
+    "TrialProcesses": "tuners.processes",
     "apply_recipe": "export.recipes",
     "benchmark": "bench.latency",
     "calibrate": "quantization.qat",
+    "cluster": "clustering.apply",
     "correct_shift": "quantization.correction",
     "data": "data",
     "evaluate": "bench.evaluate",
+    "factorize": "factorization.apply",
     "file_sparsity": "export.sparsity",
+    "fold_batchnorm": "clustering.fold",
     "hypervolume": "measurement",
     "keep_clusters": "clustering.constraint",
     "keep_zeros": "pruning.constraint",
@@ -85,30 +106,42 @@ _HOME = {
     "sensitivity": "pruning.sensitivity",
     "sparse_eligibility": "export.sparse",
     "strip": "quantization.qat",
+    "teacher_outputs": "distillation.outputs",
     "to_tflite": "export.tflite",
 }
 
 __all__ = [
     "Architecture",
     "Artifact",
+    "AttentionTransfer",
     "BlockSpec",
     "ChannelPruning",
+    "ClusteringCallback",
     "ConversionError",
+    "Distiller",
     "EvolutionTuner",
+    "FeatureHint",
     "LatencyModel",
     "Measurement",
     "MobileNetV2Space",
     "PruningCallback",
     "QuantSpec",
     "QuantizationSchedule",
+    "RandomTuner",
+    "ReinforceTuner",
+    "RelationalTransfer",
     "StageChoices",
+    "TrialProcesses",
     "apply_recipe",
     "benchmark",
     "calibrate",
+    "cluster",
     "correct_shift",
     "data",
     "evaluate",
+    "factorize",
     "file_sparsity",
+    "fold_batchnorm",
     "hypervolume",
     "keep_clusters",
     "keep_zeros",
@@ -130,6 +163,7 @@ __all__ = [
     "sensitivity",
     "sparse_eligibility",
     "strip",
+    "teacher_outputs",
     "to_tflite",
 ]
 

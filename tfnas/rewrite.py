@@ -327,8 +327,8 @@ def gives_probabilities(model: Any) -> bool:
         activation = getattr(getattr(call.operation, "activation", None), "__name__", "")
         if {kind, activation} & {"softmax", "sigmoid"}:
             return True
-        if kind not in ("reshape", "flatten", "dropout", "identity", "activation"):
-            return False
+        if kind not in ("reshape", "flatten", "dropout", "identity", "activation", "fakequant"):
+            return False  # FakeQuant: the rounding of an integer file
         if kind == "activation" and activation != "linear":
             return False
         wanted = call.inputs[0]

@@ -15,7 +15,10 @@ from absl import flags
 
 from tfnas.cli import console
 
-COMMANDS = ("search", "prune", "shrink", "qat", "export", "bench", "profile")
+COMMANDS = (
+    *("search", "prune", "shrink", "cluster", "factorize", "qat"),
+    *("export", "bench", "profile"),
+)
 
 
 def run() -> None:
@@ -77,7 +80,7 @@ def _fail(who: str, text: str, code: int) -> int:
 
 def _overview() -> str:
     modules = {name: importlib.import_module(f"tfnas.cli.{name}") for name in COMMANDS}
-    lines = [f"  {name:<9}{module.SUMMARY}" for name, module in modules.items()]
+    lines = [f"  {name:<10}{module.SUMMARY}" for name, module in modules.items()]
     return "\n".join(
         [
             "Compress and search Keras models, measured on the .tflite file itself.",

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from tfnas.bench.evaluate import correct, paired_difference, score
+from tfnas.bench.latency import benchmark
 from tfnas.data import DataSplit
 from tfnas.export.artifact import Artifact
 from tfnas.export.tflite import ConversionError, to_tflite
-from tfnas.measurement import Score
+from tfnas.files import save_model
+from tfnas.measurement import Latency, Score
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -49,6 +52,52 @@ def compare_files(split: DataSplit, files: Sequence[tuple[str, Artifact]]) -> li
         difference = paired_difference(right, rows[0].right) if rows else None
         rows.append(FileRow(label, file, score(split.y_test, predictions), right, difference))
     return rows
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Compared:
+    """Two models' files, measured beside each other.
+
+    Args:
+        rows: The files on the test part, the original float32 file first.
+        latencies: Measured time of each file, by label.
+        notes: What could not be made, and why.
+    """
+
+    rows: list[FileRow]
+    latencies: dict[str, Latency]
+    notes: list[str]
+
+
+def save_and_compare(
+    original: Any, made: Any, label: str, split: DataSplit, folder: pathlib.Path, images: Any
+) -> Compared:
+    """Writes model.keras and its `.tflite` files, and measures them beside the original's.
+
+    Args:
+        original: The model that was given.
+        made: What became of it.
+        label: What that is called.
+        split: The data; its test part is used here.
+        folder: Where the files go; those of an earlier run are removed.
+        images: Calibration data.
+
+    Raises:
+        ConversionError: No file could be made.
+    """
+    for name in ("model.keras", "model_float32.tflite", "model_int8.tflite", "report.md"):
+        (folder / name).unlink(missing_ok=True)  # nothing of an earlier run stays beside this one's
+    save_model(made, folder / "model.keras")
+    files, notes = convert_all({"original": original, label: made}, images)
+    own = [(name, file) for name, file in files if name.startswith(f"{label}, ")]
+    if not own:
+        raise ConversionError(f"no file could be made: {'; '.join(notes)}")
+    for name, file in own:
+        file.save(folder / f"model_{name.removeprefix(f'{label}, ')}.tflite")
+    rows = compare_files(split, files)
+    times = benchmark([file for _, file in files])
+    latencies = {name: time for (name, _), time in zip(files, times, strict=True)}
+    return Compared(rows, latencies, notes)
 
 
 def convert_all(

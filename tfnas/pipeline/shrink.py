@@ -6,14 +6,10 @@ import dataclasses
 import pathlib
 from typing import Any
 
-from tfnas.bench.latency import benchmark
 from tfnas.bench.latency_model import LatencyModel
 from tfnas.data import DataSplit, spread
-from tfnas.export.artifact import Artifact
-from tfnas.export.tflite import ConversionError
-from tfnas.files import save_model
 from tfnas.measurement import Latency
-from tfnas.pipeline.compare import FileRow, compare_files, convert_all
+from tfnas.pipeline.compare import FileRow, save_and_compare
 from tfnas.pipeline.finetune import check_fits, classification_loss, finetune
 from tfnas.pipeline.progress import Progress
 from tfnas.pipeline.settings import check_learning_rate, check_whole_numbers
@@ -24,7 +20,6 @@ from tfnas.report import shrink_report
 
 CALIBRATION = 300
 SCORED = 512  # training examples behind the criterion "taylor"
-_WRITTEN = ("model.keras", "model_float32.tflite", "model_int8.tflite", "report.md")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,15 +116,10 @@ def shrink_to_files(
     told, folder = progress or Progress(), pathlib.Path(output)
     check_fits(model, split)
     smaller, reports = _shrunk(model, split, config, folder, told)
-    for name in _WRITTEN:  # nothing of an earlier run stays beside this one's
-        (folder / name).unlink(missing_ok=True)
-    save_model(smaller, folder / "model.keras")
     told.phase("converting and measuring the files on the test part")
-    files, notes = _files(model, smaller, split, folder)
-    rows = compare_files(split, files)
-    times = benchmark([file for _, file in files])
-    latencies = {label: time for (label, _), time in zip(files, times, strict=True)}
-    result = ShrinkResult(folder, reports, rows, latencies, notes)
+    images = spread(split.x_train, CALIBRATION)
+    found = save_and_compare(model, smaller, "smaller", split, folder, images)
+    result = ShrinkResult(folder, reports, found.rows, found.latencies, found.notes)
     shrink_report.write(result, split, config)
     return result
 
@@ -175,17 +165,3 @@ def _shrunk(
     folder.mkdir(parents=True, exist_ok=True)
     fit(smaller, 1)
     return smaller, [report]
-
-
-def _files(
-    model: Any, smaller: Any, split: DataSplit, folder: pathlib.Path
-) -> tuple[list[tuple[str, Artifact]], list[str]]:
-    """(label, file) of the original and the smaller model, and what could not be made."""
-    images = spread(split.x_train, CALIBRATION)
-    files, notes = convert_all({"original": model, "smaller": smaller}, images)
-    made = [(label, file) for label, file in files if label.startswith("smaller")]
-    if not made:
-        raise ConversionError(f"no file could be made: {'; '.join(notes)}")
-    for label, file in made:
-        file.save(folder / f"model_{label.removeprefix('smaller, ')}.tflite")
-    return files, notes

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
+
+from tfnas.measurement import Latency
 
 if TYPE_CHECKING:  # the record belongs to the pipeline, which is to the right of here
     from tfnas.pipeline.compare import FileRow
@@ -37,6 +39,27 @@ def file_rows(
         ]
         for row in rows
     ]
+
+
+def time_cell(found: Latency) -> str:
+    """Returns a time as a ratio to the reference model's, with its interval."""
+    return f"{found.ratio:.4f}x [{found.ratio_low:.4f}, {found.ratio_high:.4f}]"
+
+
+def speed_lines(latencies: Mapping[str, Latency], label: str) -> list[str]:
+    """Returns how many times as fast each file is as the original of its mode.
+
+    Args:
+        latencies: Measured times by "name, mode".
+        label: The name of the files that are told of.
+    """
+    lines = []
+    for mode in ("float32", "int8"):
+        old, new = (latencies.get(f"{name}, {mode}") for name in ("original", label))
+        if old is not None and new is not None:
+            faster = old.ratio / new.ratio
+            lines.append(f"{mode}: {faster:.2f}x as fast as the original, measured on this machine")
+    return lines
 
 
 def _points(difference: tuple[float, float, float] | None) -> str:

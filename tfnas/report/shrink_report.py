@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 from tfnas.bench.latency import provenance
 from tfnas.data import DataSplit
 from tfnas.files import write_atomically
-from tfnas.report.file_rows import file_rows, headers
+from tfnas.report.file_rows import file_rows, headers, speed_lines, time_cell
 from tfnas.table import markdown_table, table
 
 if TYPE_CHECKING:  # the records belong to the pipeline, which is to the right of here
-    from tfnas.pipeline.compare import FileRow
     from tfnas.pipeline.shrink import ShrinkConfig, ShrinkResult
 
 _FILES = headers("time of the reference [95%]")
@@ -22,7 +21,14 @@ def summary(result: ShrinkResult) -> str:
     """Returns the results as plain text."""
     lines = [f"{report}\n" for report in result.reports]
     lines += ["Test part, the .tflite files themselves:", table(_FILES, _rows(result)), ""]
-    return "\n".join([*lines, *_speed(result), *result.notes, f"Everything is in {result.output}"])
+    return "\n".join(
+        [
+            *lines,
+            *_speed(result),
+            *result.notes,
+            f"Everything is in {result.output}",
+        ]
+    )
 
 
 def write(result: ShrinkResult, split: DataSplit, config: ShrinkConfig) -> None:
@@ -52,19 +58,8 @@ def write(result: ShrinkResult, split: DataSplit, config: ShrinkConfig) -> None:
 
 
 def _rows(result: ShrinkResult) -> list[list[str]]:
-    def time(row: FileRow) -> list[str]:
-        found = result.latencies[row.label]
-        return [f"{found.ratio:.4f}x [{found.ratio_low:.4f}, {found.ratio_high:.4f}]"]
-
-    return file_rows(result.rows, time)
+    return file_rows(result.rows, lambda row: [time_cell(result.latencies[row.label])])
 
 
 def _speed(result: ShrinkResult) -> list[str]:
-    """How many times as fast each smaller file is as the original of its mode."""
-    lines = []
-    for mode in ("float32", "int8"):
-        pair = [result.latencies.get(f"{name}, {mode}") for name in ("original", "smaller")]
-        if pair[0] is not None and pair[1] is not None:
-            faster = pair[0].ratio / pair[1].ratio
-            lines.append(f"{mode}: {faster:.2f}x as fast as the original, measured on this machine")
-    return lines
+    return speed_lines(result.latencies, "smaller")

@@ -61,8 +61,8 @@ def prune_channels(
         latency: Takes a model and returns its time; :class:`tfnas.LatencyModel` is one.
         criterion: "l1", "l2", "scale" (of BatchNormalization), "taylor" (with `data`), or
             "random"; see :mod:`tfnas.pruning.channels.scores`.
-        scope: "global": channels go wherever least is lost for what is saved; "group":
-            the same share of every group.
+        scope: "global": channels go wherever least is lost (with "taylor" or
+            `target_latency`: for what is saved); "group": the same share of every group.
         round_to: Multiple that the sizes of groups shall have, such as 8.
         ignore: Names or patterns of layers whose channels stay.
         data: Inputs and targets, for "taylor".
@@ -90,7 +90,10 @@ def prune_channels(
         gradients = (g for _, g in LossGradients(model, takers(dependencies), loss).each(data))
     found = scores(dependencies, criterion, gradients=gradients, seed=seed)
     priced = _Priced.of(target, model, dependencies, costs, latency)
-    order = removal_order(dependencies, found, scope, priced.savings)
+    # Norms say which channel of a group is worth least, but not what the loss would be: per
+    # saving, they would empty the groups whose channels cost most. Taylor's tell the loss.
+    tells = criterion == "taylor" or latency is not None
+    order = removal_order(dependencies, found, scope, priced.savings if tells else None)
     removed = choose(dependencies, order, priced.cost, priced.limit, round_to)
     if removed is None:
         everything = np.zeros(len(dependencies.classes), bool)

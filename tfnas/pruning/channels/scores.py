@@ -12,7 +12,8 @@ class's channels has a say:
                 by a gate on the channel where it enters its consumers.
     random      a control
 
-Scores of a group are divided by their mean, so that groups compare.
+Scores of a group are divided by their mean, so that groups compare; but not Taylor's, which
+are squared changes of the loss and compare as they are.
 
 References:
     Li et al., "Pruning Filters for Efficient ConvNets", ICLR 2017 (norms). Liu et al.,
@@ -60,6 +61,8 @@ def scores(
                 raw[group.classes] = plain[group.classes]
     else:
         raw = _mean_of(dependencies, "kernel", _norm(1 if criterion == "l1" else 2))
+    if criterion == "taylor":
+        return raw / raw.max() if raw.max() > 0 else raw
     result = np.zeros(size)
     for group in dependencies.groups:
         if len(group.classes):

@@ -1,0 +1,154 @@
+"""Pruned, clustered, quantised, and all of them together: MLPerf Tiny's ResNet8 on CIFAR-10.
+
+    python benchmarks/collaborative.py [--epochs=4] [--sparsity=0.6] [--clusters=16]
+
+Each step starts from what the one before it left and keeps what that achieved: zeros stay
+zeros, equal weights stay equal. Training as in `qat_resnet8.py`: flipped and shifted images,
+labels mixed with what the original model says. The test images are looked at once, at the end.
+
+Prints for each combination: accuracy of the file on the 10,000 test images with the paired
+difference to the float32 original, zeros and distinct values counted in the file, bytes, gzipped
+bytes, how many times smaller the gzipped file is than the float32 original's, and how much
+faster it is, interleaved. Target: pruned + clustered + int8 at least 10x smaller, within 1 point.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import keras
+import numpy as np
+import resnet8
+from absl import app, flags, logging
+
+import tfnas
+from tfnas.bench.evaluate import correct, paired_difference
+from tfnas.export.kernels import read_kernels
+from tfnas.table import table
+
+SEED = flags.DEFINE_integer("seed", 0, "seed of the training")
+EPOCHS = flags.DEFINE_integer("epochs", 4, "epochs of each step that trains")
+SPARSITY = flags.DEFINE_float("sparsity", 0.6, "share of zeros")
+CLUSTERS = flags.DEFINE_integer("clusters", 16, "most values of a kernel")
+RATE = flags.DEFINE_float("rate", 1e-3, "Adam's rate at the start of each step")
+DISTILL = flags.DEFINE_float("distill", 0.5, "share of the original in the targets, 0 to 1")
+BATCH = flags.DEFINE_integer("batch", 128, "images a step")
+WAYS = flags.DEFINE_list(
+    "ways",
+    ["", "p", "c", "q", "pq", "cq", "pc", "pcq"],
+    "combinations of p (pruned), c (clustered) and q (quantised, int8)",
+)
+NAMES = {"p": "pruned", "c": "clustered", "q": "int8"}
+
+
+def main(argv: list[str]) -> None:
+    logging.set_verbosity(logging.WARNING)
+    began = time.monotonic()
+    original = resnet8.load_model()
+    x, y, held, labels = resnet8.load_images()
+    whole = tfnas.to_tflite(original)
+    before = correct(labels, whole.predict(held))
+    work = Work(original, x, y)
+    rows: list[list[str]] = []
+    for way in WAYS.value:
+        begin = time.monotonic()
+        file = whole if not way else work.file(way)
+        right = correct(labels, file.predict(held))
+        value, low, high = (100 * v for v in paired_difference(right, before))
+        old, new = tfnas.benchmark([whole, file], rounds=30)
+        kernels = [kernel.values for kernel in read_kernels(file)]
+        zeros = sum((k == 0).sum() for k in kernels) / sum(k.size for k in kernels)
+        rows.append(
+            [
+                " + ".join(NAMES[letter] for letter in way) or "float32",
+                f"{right.mean():.4f}",
+                f"{value:+.2f} [{low:+.2f}, {high:+.2f}]",
+                f"{zeros:.1%}",
+                str(max(len(np.unique(k)) for k in kernels)),
+                f"{file.size:,}",
+                f"{file.gzip_size:,}",
+                f"{whole.gzip_size / file.gzip_size:.1f}x",
+                f"{old.ratio / new.ratio:.2f}x",
+                f"{time.monotonic() - begin:.0f}",
+            ]
+        )
+        print("  ".join(rows[-1]), flush=True)
+    print("\n$ python", " ".join(sys.argv))
+    headers = ["file", "accuracy", "points to float32 [95%]", "zeros", "values", "bytes", "gzip"]
+    print(table([*headers, "smaller", "faster", "s"], rows))
+    print(f"{time.monotonic() - began:.0f} s in all")
+
+
+class Work:
+    """Makes the combinations; what two of them share is made once."""
+
+    def __init__(self, original: Any, x: np.ndarray, y: np.ndarray) -> None:
+        self.original, self.x, self.y = original, x, y
+        self.images = x[:500].astype(np.float32)
+        self.models: dict[str, Any] = {"": original}
+
+    def file(self, way: str) -> tfnas.Artifact:
+        """The file of a combination."""
+        model = self.model(way)
+        return tfnas.to_tflite(model, "int8") if way.endswith("q") else tfnas.to_tflite(model)
+
+    def model(self, way: str) -> Any:
+        """The Keras model of a combination, from that of all but its last step."""
+        if way not in self.models:
+            step = {"p": self.pruned, "c": self.clustered, "q": self.quantised}[way[-1]]
+            self.models[way] = step(self.model(way[:-1]))
+        return self.models[way]
+
+    def pruned(self, given: Any) -> Any:
+        model = copy_of(given)
+        steps = EPOCHS.value * (len(self.x) // BATCH.value)
+        schedule = tfnas.schedules.polynomial(
+            SPARSITY.value, end=steps // 2, by="step", frequency=50
+        )
+        self.train(model, [tfnas.PruningCallback(schedule, scope="global")])
+        return model
+
+    def clustered(self, given: Any) -> Any:
+        model, _ = tfnas.cluster(given, CLUSTERS.value, seed=SEED.value)
+        self.train(model, [tfnas.ClusteringCallback(None)])
+        return model
+
+    def quantised(self, given: Any) -> Any:
+        model = tfnas.quantize_aware(given, "int8", data=self.images)
+        if most_values(given) <= CLUSTERS.value:
+            tfnas.keep_clusters(model)  # zeros too
+        elif given is not self.original:
+            tfnas.keep_zeros(model)
+        self.train(model, [], rate=RATE.value / 10)
+        return model
+
+    def train(self, model: Any, callbacks: list[Any], rate: float | None = None) -> None:
+        """Trains in place."""
+        keras.utils.set_random_seed(SEED.value)
+        steps = EPOCHS.value * (len(self.x) // BATCH.value)
+        schedule = keras.optimizers.schedules.CosineDecay(rate or RATE.value, steps)
+        optimizer = keras.optimizers.Adam(schedule)
+        model.compile(optimizer, "categorical_crossentropy", jit_compile=False)
+        data = resnet8.batches(
+            self.x, self.y, self.original, SEED.value,
+            batch=BATCH.value, shift=2, distill=DISTILL.value,
+        )  # fmt: skip
+        model.fit(data, epochs=EPOCHS.value, verbose=2, callbacks=callbacks)
+
+
+def most_values(model: Any) -> int:
+    """The most distinct values of a kernel."""
+    kernels = [w for w in model.weights if w.path.endswith("kernel")]
+    return max(len(np.unique(np.asarray(kernel))) for kernel in kernels)
+
+
+def copy_of(model: Any) -> Any:
+    twin = keras.models.clone_model(model)
+    twin.set_weights(model.get_weights())
+    return twin
+
+
+if __name__ == "__main__":
+    app.run(main)

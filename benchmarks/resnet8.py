@@ -1,0 +1,85 @@
+"""MLPerf Tiny's ResNet8 on CIFAR-10: what its benchmarks share.
+
+The images (held-out training images instead of the test's where recipes are compared), and
+training on flipped and shifted ones whose targets are the labels mixed with what the
+original model says to the same image.
+"""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from absl import flags
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+MODEL = flags.DEFINE_string(
+    "model", str(ROOT.parent / "shared/data/mlperf_tiny/pretrainedResnet.h5"), "the trained model"
+)
+DATA = flags.DEFINE_string("data", "~/.cache/tfnas/cifar10.npz", "CIFAR-10 as an .npz file")
+EXAMPLES = flags.DEFINE_integer("examples", 50000, "training images")
+VALIDATION = flags.DEFINE_integer("validation", 0, "training images to measure on; 0: the test's")
+CLASSES = 10
+
+
+def load_model() -> Any:
+    """The trained model; it takes images from 0 to 255."""
+    return keras.saving.load_model(MODEL.value, compile=False)
+
+
+def load_images() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Images and labels to train on, and to measure on as floats."""
+    with np.load(pathlib.Path(DATA.value).expanduser()) as file:
+        x, y, x_test, y_test = (file[k] for k in ("x_train", "y_train", "x_test", "y_test"))
+    if VALIDATION.value:
+        x_test, y_test = x[-VALIDATION.value :], y[-VALIDATION.value :]
+        x, y = x[: -VALIDATION.value], y[: -VALIDATION.value]
+    x, y = x[: EXAMPLES.value], y[: EXAMPLES.value].reshape(-1)
+    return x, y, x_test.astype(np.float32), y_test.reshape(-1)
+
+
+def batches(
+    x: np.ndarray,
+    y: np.ndarray,
+    teacher: Any,
+    seed: int,
+    *,
+    batch: int,
+    shift: int,
+    distill: float,
+) -> tf.data.Dataset:
+    """Flipped and shifted images; labels mixed with the original model's output.
+
+    Args:
+        x: Images.
+        y: Labels.
+        teacher: The original model.
+        seed: Seed of the order.
+        batch: Images a step.
+        shift: Pixels an image is moved by at most.
+        distill: Share of the original model in the targets, 0 to 1.
+    """
+
+    def augment(images: Any, labels: Any) -> tuple[Any, Any]:
+        sides = [[0, 0], [shift, shift], [shift, shift], [0, 0]]
+        padded = tf.pad(tf.cast(images, tf.float32), sides, "REFLECT")
+        images = tf.image.random_flip_left_right(random_crops(padded, 2 * shift + 1))
+        targets = tf.one_hot(labels, CLASSES)
+        if distill:
+            targets = (1 - distill) * targets + distill * teacher(images, training=False)
+        return images, targets
+
+    data = tf.data.Dataset.from_tensor_slices((x, y)).shuffle(len(x), seed=seed)
+    return data.batch(batch, drop_remainder=True).map(augment, 2).prefetch(2)
+
+
+def random_crops(images: Any, offsets: int) -> Any:
+    """A 32x32 part of each image, at its own place (a map over single images is slow)."""
+    for axis in (1, 2):
+        begin = tf.random.uniform([tf.shape(images)[0], 1], maxval=offsets, dtype=tf.int32)
+        rows = begin + tf.range(32)[None, :]
+        images = tf.gather(images, rows, axis=axis, batch_dims=1)
+    return images

@@ -1,0 +1,203 @@
+"""Half the multiply-accumulates of MLPerf Tiny's ResNet8 on CIFAR-10, in at most 15 epochs.
+
+    python benchmarks/shrink_resnet8.py [--seeds=3] [--epochs=15] [--shares=0.5]
+
+Starts from the reference's trained weights, removes channels once by `tfnas.prune_channels`
+and trains on flipped and shifted images whose targets are the labels mixed with what the
+original model says to the same image. The original's answers are computed once, for
+--variants fixed flips and shifts of every image, each used in turn. Weights of the last
+epoch; the test images are looked at once, at the end. Beside it, the same widths with
+channels taken at random (--control), trained alike.
+
+Prints for every share of the multiply-accumulates and seed: accuracy of the float32 and int8
+files on the 10,000 test images with the paired difference to the original's, and how much
+faster the int8 file is, interleaved with the original's int8 file.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import keras
+import numpy as np
+import resnet8
+import tensorflow as tf
+from absl import app, flags, logging
+
+import tfnas
+from tfnas.bench.evaluate import correct, paired_difference
+from tfnas.table import table
+
+SEEDS = flags.DEFINE_integer("seeds", 3, "number of seeds")
+SHARES = flags.DEFINE_list("shares", ["0.5"], "shares of the multiply-accumulates that may stay")
+EPOCHS = flags.DEFINE_integer("epochs", 15, "epochs of training")
+CRITERION = flags.DEFINE_string("criterion", "taylor", "what a channel is worth")
+SCOPE = flags.DEFINE_string("scope", "global", "global or group")
+ROUND_TO = flags.DEFINE_integer("round_to", 8, "multiple of the sizes; 1: any size")
+CONTROL = flags.DEFINE_bool("control", True, "the same widths with random channels as well")
+RATE = flags.DEFINE_float("rate", 2e-3, "Adam's rate at its start")
+DISTILL = flags.DEFINE_float("distill", 0.7, "share of the original in the targets, 0 to 1")
+BATCH = flags.DEFINE_integer("batch", 128, "images a step")
+SHIFT = flags.DEFINE_integer("shift", 2, "pixels an image is moved by at most")
+VARIANTS = flags.DEFINE_integer("variants", 8, "flips and shifts of each image")
+SCORED = flags.DEFINE_integer("scored", 2048, "training images behind the criterion")
+TARGET = 0.862
+
+
+def main(argv: list[str]) -> None:
+    logging.set_verbosity(logging.WARNING)
+    began = time.monotonic()
+    original = resnet8.load_model()
+    x, y, held, held_labels = resnet8.load_images()
+    files = {"float32": tfnas.to_tflite(original), "int8": int8(original, x)}
+    before = {mode: correct(held_labels, file.predict(held)) for mode, file in files.items()}
+    rows = [
+        [f"original, {mode}", "1.000", f"{right.mean():.4f}", "", "", f"{files[mode].size:,}"]
+        for mode, right in before.items()
+    ]
+    told = Told(original, x)
+    print(f"the original's answers: {time.monotonic() - began:.0f} s", flush=True)
+    for share in map(float, SHARES.value):
+        for criterion in [CRITERION.value, *(["random"] if CONTROL.value else [])]:
+            for seed in range(SEEDS.value):
+                begin = time.monotonic()
+                smaller, left = shrunk(original, x, y, share, criterion, seed)
+                train(smaller, x, y, told, seed)
+                name = f"{criterion}, seed {seed}, {time.monotonic() - begin:.0f} s"
+                for mode, file in (
+                    ("float32", tfnas.to_tflite(smaller)),
+                    ("int8", int8(smaller, x)),
+                ):
+                    right = correct(held_labels, file.predict(held))
+                    value, low, high = (100 * v for v in paired_difference(right, before[mode]))
+                    rows.append(
+                        [
+                            f"{name}, {mode}",
+                            f"{left:.3f}",
+                            f"{right.mean():.4f}",
+                            f"{value:+.2f} [{low:+.2f}, {high:+.2f}]",
+                            faster(files["int8"], file) if mode == "int8" else "",
+                            f"{file.size:,}",
+                        ]
+                    )
+                    print("  ".join(rows[-1]), flush=True)
+    print("\n$ python", " ".join(sys.argv))
+    headers = ["file", "MACs", "accuracy", "points to original [95%]", "faster [95%]", "bytes"]
+    print(table(headers, rows))
+    print(f"target at half: {TARGET}; {time.monotonic() - began:.0f} s in all")
+
+
+def shrunk(
+    original: Any, x: np.ndarray, y: np.ndarray, share: float, criterion: str, seed: int
+) -> tuple[Any, float]:
+    """The smaller model, not trained yet, and its share of the multiply-accumulates."""
+    options: dict[str, Any] = {
+        "target_macs": share,
+        "scope": SCOPE.value,
+        "round_to": ROUND_TO.value,
+        "seed": seed,
+    }
+    labels = np.eye(resnet8.CLASSES, dtype=np.float32)[y[: SCORED.value]]
+    images = x[: SCORED.value].astype(np.float32)
+    data = tf.data.Dataset.from_tensor_slices((images, labels)).batch(16)
+    scored = {"data": data, "loss": "categorical_crossentropy"}
+    own = CRITERION.value if criterion == "random" else criterion
+    options |= {"criterion": own, **(scored if own == "taylor" else {})}
+    smaller, report = tfnas.prune_channels(original, **options)
+    if criterion == "random":
+        smaller = same_widths(original, report, seed)
+    return smaller, report.macs[1] / report.macs[0]
+
+
+def same_widths(original: Any, report: Any, seed: int) -> Any:
+    """The original with as many channels a group, taken at random."""
+    from tfnas.pruning.channels.shrink import shrink
+    from tfnas.pruning.channels.trace import trace
+
+    rng = np.random.default_rng(seed)
+    dependencies = trace(original)
+    removed = np.zeros(len(dependencies.classes), bool)
+    for group, change in zip(dependencies.groups, report.groups, strict=True):
+        gone = rng.choice(group.classes, change.before - change.after, replace=False)
+        removed[gone] = True
+    return shrink(original, dependencies, removed)
+
+
+class Told:
+    """The original's answers to fixed flips and shifts of every image."""
+
+    def __init__(self, original: Any, x: np.ndarray) -> None:
+        rng = np.random.default_rng(0)
+        size = (VARIANTS.value, len(x))
+        self.flips = rng.random(size) < 0.5
+        self.shifts = rng.integers(-SHIFT.value, SHIFT.value + 1, (*size, 2))
+        self.answers = np.empty((*size, resnet8.CLASSES), np.float32)
+        ask = tf.function(lambda images: original(images, training=False))
+        if DISTILL.value:
+            for variant in range(VARIANTS.value):
+                for part in range(0, len(x), 2000):
+                    places = slice(part, part + 2000)
+                    images = self.images(x[places], variant, places)
+                    self.answers[variant, places] = ask(images)
+
+    def images(self, x: np.ndarray, variant: int, places: Any) -> np.ndarray:
+        """A variant of some images, as floats."""
+        s = SHIFT.value
+        padded = np.pad(x, ((0, 0), (s, s), (s, s), (0, 0)), "reflect")
+        rows = s + self.shifts[variant, places, :1] + np.arange(32)
+        columns = s + self.shifts[variant, places, 1:] + np.arange(32)
+        columns = np.where(self.flips[variant, places, None], columns[:, ::-1], columns)
+        which = np.arange(len(x))[:, None, None]
+        return padded[which, rows[:, :, None], columns[:, None, :]].astype(np.float32)
+
+
+class Batches(keras.utils.PyDataset):  # type: ignore[misc]
+    """Images of one variant an epoch and image, with mixed targets."""
+
+    def __init__(self, x: np.ndarray, y: np.ndarray, told: Told, seed: int) -> None:
+        super().__init__()
+        self.x, self.y, self.told, self.seed, self.epoch = x, y, told, seed, 0
+        self.on_epoch_end()
+
+    def __len__(self) -> int:
+        return len(self.x) // BATCH.value
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        places = self.order[index * BATCH.value : (index + 1) * BATCH.value]
+        images = self.told.images(self.x[places], self.variant, places)
+        targets = np.eye(resnet8.CLASSES, dtype=np.float32)[self.y[places]]
+        share = DISTILL.value
+        return images, (1 - share) * targets + share * self.told.answers[self.variant, places]
+
+    def on_epoch_end(self) -> None:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        self.order = rng.permutation(len(self.x))
+        self.variant = (self.epoch + self.seed) % VARIANTS.value
+        self.epoch += 1
+
+
+def train(model: Any, x: np.ndarray, y: np.ndarray, told: Told, seed: int) -> None:
+    """Trains in place."""
+    keras.utils.set_random_seed(seed)
+    batches = Batches(x, y, told, seed)
+    rate = keras.optimizers.schedules.CosineDecay(RATE.value, EPOCHS.value * len(batches))
+    loss = "categorical_crossentropy"
+    model.compile(keras.optimizers.Adam(rate), loss, metrics=["accuracy"], jit_compile=False)
+    model.fit(batches, epochs=EPOCHS.value, verbose=2, shuffle=False)
+
+
+def int8(model: Any, x: np.ndarray) -> tfnas.Artifact:
+    return tfnas.to_tflite(model, "int8", x[:500].astype(np.float32))
+
+
+def faster(original: tfnas.Artifact, file: tfnas.Artifact) -> str:
+    """Ratio of times with its interval, both files interleaved."""
+    old, new = tfnas.benchmark([original, file], rounds=40, sample_ms=20.0)
+    low, high = old.ratio_low / new.ratio_high, old.ratio_high / new.ratio_low
+    return f"{old.ratio / new.ratio:.2f}x [{low:.2f}, {high:.2f}]"
+
+
+if __name__ == "__main__":
+    app.run(main)

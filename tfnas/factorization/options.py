@@ -1,0 +1,119 @@
+"""What can become of each layer: methods and ranks, with their cost and their error."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from functools import cached_property
+
+import numpy as np
+
+from tfnas.factorization.svd import Spatial, Svd
+from tfnas.factorization.tucker import Tucker
+from tfnas.factorization.units import Unit
+
+GRID = 32  # first ranks of Tucker-2 that are tried
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """One way to replace a layer.
+
+    Args:
+        method: "svd", "spatial" or "tucker".
+        ranks: One, or Tucker's two.
+        macs: Multiply-accumulates over all uses.
+        error: Share of the squared output (or kernel, without data) that is lost.
+    """
+
+    method: str
+    ranks: tuple[int, ...]
+    macs: int
+    error: float
+
+    @property
+    def loss(self) -> float:
+        """-log of the share that is kept: losses of layers in a row add up (Zhang 2015)."""
+        return -math.log(max(1.0 - self.error, 1e-12))
+
+
+class Options:
+    """All options of a layer; decompositions are made when they are first needed.
+
+    Args:
+        unit: The layer.
+        moments: Second moments of its patches; None: white.
+    """
+
+    def __init__(self, unit: Unit, moments: np.ndarray | None = None) -> None:
+        self.unit, self.moments = unit, moments
+
+    @cached_property
+    def svd(self) -> Svd:
+        """Decompositions of a 1 x 1 kernel."""
+        return Svd(self.unit.flat, self.moments)
+
+    @cached_property
+    def spatial(self) -> Spatial:
+        """Decompositions into k x 1 and 1 x k."""
+        return Spatial(self.unit.kernel, self.moments)
+
+    @cached_property
+    def tucker(self) -> Tucker:
+        """Decompositions into 1 x 1, core and 1 x 1."""
+        return Tucker(self.unit.kernel, self.moments)
+
+    def full(self, method: str) -> tuple[int, ...]:
+        """Returns the full ranks of a method."""
+        return self.tucker.full if method == "tucker" else (getattr(self, method).full,)
+
+    def macs(self, method: str, ranks: tuple[int, ...]) -> int:
+        """Returns the multiply-accumulates at some ranks, over all uses."""
+        before, between, after = self.unit.places
+        high, wide, inputs, outputs = self.unit.kernel.shape
+        if method == "svd":
+            return after * ranks[0] * (inputs + outputs)
+        if method == "spatial":
+            return ranks[0] * (between * high * inputs + after * wide * outputs)
+        first, last = ranks
+        head = before * inputs * first if first < inputs else 0
+        tail = after * last * outputs if last < outputs else 0
+        return head + after * high * wide * first * last + tail
+
+    def at(self, method: str, ranks: tuple[int, ...]) -> Option:
+        """Returns the option of some ranks."""
+        errors = (
+            self.tucker.errors(ranks[0]) if method == "tucker" else getattr(self, method).errors
+        )
+        return Option(method, ranks, self.macs(method, ranks), float(errors[ranks[-1]]))
+
+    @cached_property
+    def best(self) -> list[Option]:
+        """Those that save MACs and that no other beats in both; MACs rise, errors fall."""
+        found: list[Option] = []
+        for method in self.unit.methods:
+            firsts = self._firsts() if method == "tucker" else [()]
+            for first in firsts:
+                found += self._row(method, first)
+        found.sort(key=lambda option: (option.macs, option.error))
+        kept: list[Option] = []
+        for option in found:
+            if not kept or option.error < kept[-1].error:
+                kept.append(option)
+        return kept
+
+    def _row(self, method: str, first: tuple[int, ...]) -> list[Option]:
+        """All options of a method; of Tucker-2 those of a first rank."""
+        errors = self.tucker.errors(*first) if first else getattr(self, method).errors
+        row = []
+        for rank in range(1, len(errors)):
+            ranks = (*first, rank)
+            macs = self.macs(method, ranks)
+            if macs < self.unit.macs:
+                row.append(Option(method, ranks, macs, float(errors[rank])))
+        return row
+
+    def _firsts(self) -> list[tuple[int, ...]]:
+        most = self.tucker.full[0]
+        grid = np.unique(np.linspace(1, most, min(most, GRID)).round().astype(int))
+        return [(int(n),) for n in grid if self.macs("tucker", (int(n), 1)) < self.unit.macs]

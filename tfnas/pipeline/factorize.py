@@ -1,0 +1,148 @@
+"""A trained classifier and a data set, to one of low rank, its files and a report."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import keras
+
+from tfnas.calibration import layers_of, recalibrate_batchnorm
+from tfnas.data import DataSplit, spread
+from tfnas.factorization.apply import factorize
+from tfnas.factorization.record import FactorizationReport
+from tfnas.factorization.units import METHODS
+from tfnas.measurement import Latency
+from tfnas.pipeline.compare import FileRow, save_and_compare
+from tfnas.pipeline.finetune import check_fits, finetune
+from tfnas.pipeline.progress import Progress
+from tfnas.pipeline.settings import check_learning_rate, check_whole_numbers
+from tfnas.report import factorize_report
+
+CALIBRATION = 300  # images behind the int8 files and BatchNormalization
+
+
+@dataclasses.dataclass(frozen=True)
+class FactorizeConfig:
+    """What a run was asked for: one of `macs`, `energy` and `rank`.
+
+    Args:
+        macs: Most multiply-accumulates; in (0, 1]: a share.
+        energy: Share of each layer's output that stays, in (0, 1].
+        rank: Channels between factors; below 1: a share of the full rank.
+        epochs: Epochs of training; 0: none.
+        methods: See :func:`tfnas.factorize`.
+        ignore: Layers that stay.
+        calibration: Training images that weigh the errors; 0: none do.
+        batch_size: Examples a training step.
+        learning_rate: Adam's, at the start of its cosine decay.
+        seed: Seed of everything.
+
+    Raises:
+        ValueError: An argument is outside its rule.
+    """
+
+    macs: float | None = None
+    energy: float | None = None
+    rank: float | None = None
+    epochs: int = 5
+    methods: tuple[str, ...] = METHODS
+    ignore: tuple[str, ...] = ()
+    calibration: int = 300
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        given = [n for n in ("macs", "energy", "rank") if getattr(self, n) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"exactly one of macs, energy and rank must be given, got "
+                f"{', '.join(given) or 'none'}"
+            )
+        check_whole_numbers(self, epochs=0, calibration=0, batch_size=1, seed=0)
+        check_learning_rate(self.learning_rate)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FactorizeResult:
+    """What a run leaves.
+
+    Args:
+        output: The run's folder.
+        report: What became of each layer.
+        rows: The files on the test part, the original float32 file first.
+        latencies: Measured time of each file, by label.
+        notes: What could not be done, and why.
+    """
+
+    output: pathlib.Path
+    report: FactorizationReport
+    rows: list[FileRow]
+    latencies: dict[str, Latency]
+    notes: list[str]
+
+    def __str__(self) -> str:
+        return factorize_report.summary(self)
+
+
+def factorize_to_files(
+    model: Any,
+    split: DataSplit,
+    output: str | pathlib.Path,
+    config: FactorizeConfig,
+    progress: Progress | None = None,
+) -> FactorizeResult:
+    """Factorises a classifier and writes model.keras, `.tflite` files and report.md.
+
+    Args:
+        model: A trained Keras 3 classifier of images; it stays as it is.
+        split: Its data. The test part is used once, at the end.
+        output: Folder for the results.
+        config: What to do.
+        progress: Is told what happens.
+
+    Raises:
+        ValueError: An argument is outside its rule; before any long work.
+    """
+    told, folder = progress or Progress(), pathlib.Path(output)
+    check_fits(model, split)
+    told.phase("factorising")
+    smaller, report = _factorized(model, split, config)
+    folder.mkdir(parents=True, exist_ok=True)
+    if config.epochs and report.layers:
+        told.phase(f"training {config.epochs} epochs")
+        keras.utils.set_random_seed(config.seed)
+        finetune(
+            smaller,
+            split,
+            epochs=config.epochs,
+            batch_size=config.batch_size,
+            learning_rate=config.learning_rate,
+            progress=told,
+        )
+    told.phase("converting and measuring the files on the test part")
+    images = spread(split.x_train, CALIBRATION)
+    found = save_and_compare(model, smaller, "low rank", split, folder, images)
+    result = FactorizeResult(folder, report, found.rows, found.latencies, found.notes)
+    factorize_report.write(result, split, config)
+    return result
+
+
+def _factorized(
+    model: Any, split: DataSplit, config: FactorizeConfig
+) -> tuple[Any, FactorizationReport]:
+    rank = config.rank
+    smaller, report = factorize(
+        model,
+        rank=int(rank) if rank is not None and rank == int(rank) else rank,
+        energy=config.energy,
+        target_macs=config.macs,
+        data=spread(split.x_train, config.calibration) if config.calibration else None,
+        methods=config.methods,
+        ignore=config.ignore,
+    )
+    if report.layers and layers_of(smaller, keras.layers.BatchNormalization):
+        recalibrate_batchnorm(smaller, spread(split.x_train, CALIBRATION))
+    return smaller, report
