@@ -1,5 +1,6 @@
 """`tfnas cluster`, from a saved model to files and a report."""
 
+import functools
 import json
 
 import keras
@@ -9,7 +10,6 @@ import pytest
 import tfnas
 from tfnas.cli import app
 from tfnas.clustering.record import ClusteringReport
-from tfnas.pipeline import cluster as pipeline
 from tfnas.pipeline.cluster import ClusterConfig, count_values
 
 
@@ -47,10 +47,9 @@ def saved(digits, tmp_path_factory):
 
 @pytest.fixture
 def cluster(saved, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(app, "COMMANDS", tuple(dict.fromkeys((*app.COMMANDS, "cluster"))))
     # Timing has tests of its own, and takes longer than all else here.
-    quick = pipeline.benchmark
-    monkeypatch.setattr(pipeline, "benchmark", lambda files: quick(files, rounds=6))
+    quick = functools.partial(tfnas.benchmark, rounds=6)
+    monkeypatch.setattr("tfnas.pipeline.compare.benchmark", quick)
 
     def call(*flags):
         folder = tmp_path / "out"

@@ -36,7 +36,7 @@ def saved(digits, tmp_path_factory):
 @pytest.fixture
 def run(saved, tmp_path, capsys, monkeypatch):
     quick = functools.partial(tfnas.benchmark, rounds=6)
-    monkeypatch.setattr("tfnas.pipeline.factorize.benchmark", quick)
+    monkeypatch.setattr("tfnas.pipeline.compare.benchmark", quick)
 
     def call(*given):
         folder = tmp_path / "out"

@@ -344,6 +344,7 @@ def test_pixels_that_are_scaled_already_are_refused(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_several_objectives_by_reinforcement_with_limits(npz, tmp_path):
     watch = Watch()
     settings = {**SETTINGS, "final_epochs": 0, "baseline": False, "algorithm": "reinforce"}

@@ -42,7 +42,8 @@ class ParetoObjective(kt_objective.MultiObjective):
 
     def __init__(self, objectives: list[Any]) -> None:
         super().__init__(objectives)
-        self.direction = objectives[0].direction
+        # keras_tuner looks for an objective's name in what a trial reports.
+        self.name, self.direction = objectives[0].name, objectives[0].direction
 
     def get_value(self, logs: Mapping[str, float]) -> float:
         """Returns the first objective's value."""

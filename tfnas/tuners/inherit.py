@@ -29,19 +29,25 @@ def inherit_weights(child: Any, parent: Any) -> float:
         child: A built Keras model; changed in place.
         parent: A built Keras model.
     """
-    theirs = {layer.name: layer for layer in parent._flatten_layers()}
+    theirs = {layer.name: layer for layer in parent._flatten_layers(include_self=False)}
     taken = total = 0
-    for layer in child._flatten_layers(recursive=False):
+    for layer in child._flatten_layers(include_self=False):
         given = theirs.get(layer.name)
-        mine, values = list(layer.weights), []
+        mine, values = _own(layer), []
         if given is not None and type(given) is type(layer):
-            values = [np.asarray(w) for w in given.weights]
+            values = [np.asarray(w) for w in _own(given)]
         total += sum(int(np.prod(w.shape)) for w in mine)
         if len(values) != len(mine):
             continue
         for weight, value in zip(mine, values, strict=True):
             taken += _copy(weight, value)
     return taken / total if total else 0.0
+
+
+def _own(layer: Any) -> list[Any]:
+    """A layer's weights without those of layers inside it, and without random states."""
+    states = [w for w in layer._non_trainable_variables if w.dtype != "uint32"]
+    return [*layer._trainable_variables, *states]
 
 
 def _copy(weight: Any, value: np.ndarray) -> int:

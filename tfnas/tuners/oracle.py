@@ -108,7 +108,7 @@ class SpaceOracle(kt.Oracle):
 
     _PROPOSALS = 100
     _STEPS = 10_000
-    _KNOWN_STEPS = 300  # where each step asks for costs, which may take a model to be built
+    _KNOWN_STEPS = 50  # where each step asks for costs, which may take a model to be built
 
     def __init__(
         self,
@@ -136,6 +136,7 @@ class SpaceOracle(kt.Oracle):
         self._declared = -1
         self._tried: dict[Any, str] = {}
         self._networks: dict[str, Any] = {}
+        self._unfit: set[Any] = set()
         self._entries: list[Entry] = []
         self._parents: dict[str, str] = {}
         self._begun: dict[str, int] = {}
@@ -183,12 +184,11 @@ class SpaceOracle(kt.Oracle):
         rng = np.random.default_rng([self.seed, len(self.trials)])
         proposal = None
         if len(self._tried) < self.space.size:
-            found = self._untried(rng)
-            proposal = self.choose(found, rng) if found else self._walk(rng)
+            proposal = self._fitting(rng) or self._walk(rng)
         if proposal is None and self.known_costs is not None and not self._entries:
             raise RuntimeError(
                 f"limits {', '.join(map(str, self.goals.limits))} can't be kept by any of "
-                f"{self._PROPOSALS + self._KNOWN_STEPS} architectures that were looked at"
+                f"{len(self._unfit)} architectures that were looked at"
             )
         if proposal is None:
             return {"status": _Status.STOPPED, "values": None}
@@ -197,14 +197,25 @@ class SpaceOracle(kt.Oracle):
             self._parents[trial_id] = proposal.parent
         return {"status": _Status.RUNNING, "values": self.space.values(proposal.point)}
 
+    def _fitting(self, rng: np.random.Generator) -> Proposal | None:
+        """What is chosen, unless it is known to break a limit: costs are asked for it alone."""
+        asked = 0
+        while asked < self._PROPOSALS and (found := self._untried(rng)):
+            while found:
+                proposal, asked = self.choose(found, rng), asked + 1
+                if self._fits(proposal.point):
+                    return proposal
+                found.remove(proposal)
+        return None
+
     def _untried(self, rng: np.random.Generator) -> list[Proposal]:
-        """Different proposals that were not tried and keep the limits, as far as is known."""
+        """Different proposals that were not tried, none known to break a limit."""
         found: dict[Any, Proposal] = {}
         in_vain = 0
         while len(found) < self.wanted and in_vain < self._PROPOSALS:
             proposal = self.propose(rng)
             network, in_vain = proposal.point.network, in_vain + 1
-            if network not in self._tried and network not in found and self._fits(proposal.point):
+            if not (network in self._tried or network in found or network in self._unfit):
                 found[network], in_vain = proposal, 0
         return list(found.values())
 
@@ -229,7 +240,9 @@ class SpaceOracle(kt.Oracle):
     def _fits(self, point: Any) -> bool:
         if self.known_costs is None or not self.goals.limits:
             return True
-        return self.goals.violation(self.known_costs(point)) == 0
+        if point.network not in self._unfit and self.goals.violation(self.known_costs(point)) > 0:
+            self._unfit.add(point.network)
+        return point.network not in self._unfit
 
     # ---- what was found
 
@@ -380,7 +393,7 @@ class SpaceOracle(kt.Oracle):
         twin.trials = {name: self.trials[name] for name in kept if name is not None}
         twin.ongoing_trials, twin._retry_queue, twin.tuner_ids = {}, [], set()
         twin.start_order, twin.end_order, twin._entries = [], [], []
-        twin._tried, twin._networks, twin._tried_so_far = {}, {}, set()
+        twin._tried, twin._networks, twin._tried_so_far, twin._unfit = {}, {}, set(), set()
         twin._begun, twin._ends = {}, {}
         twin._id_to_hash = collections.defaultdict(lambda: None)
         twin._run_times = collections.defaultdict(int, {kept[0]: self._run_times[kept[0]]})

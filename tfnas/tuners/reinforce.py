@@ -98,6 +98,7 @@ class ReinforceOracle(ScreenedOracle):
         self.epochs, self.warmup = epochs, warmup
         self._policy: Any = None
         self._learnt: list[Entry] = []
+        self._ranked: tuple[int, np.ndarray] = (-1, np.zeros(0, int))
 
     @property
     def policy(self) -> Any:
@@ -155,7 +156,9 @@ class ReinforceOracle(ScreenedOracle):
     def _start(self, rng: np.random.Generator) -> Entry:
         """One of the best so far, the better the likelier."""
         recent = self._learnt[-_MEMORY:]
-        order = _ranking(recent)
+        if self._ranked[0] != len(self._learnt):
+            self._ranked = (len(self._learnt), _ranking(recent))
+        order = self._ranked[1]
         place = min(int(rng.exponential(4.0)), len(order) - 1)
         return recent[order[place]]
 
