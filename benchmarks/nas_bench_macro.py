@@ -271,12 +271,12 @@ def uniform_mutation(rng: np.random.Generator) -> Any:
 OURS: dict[str, Callable[[Bench, int, int], Run]] = {
     "random": searched(lambda seed, count: RandomOracle(**common(seed, count))),
     "evolution": evolution(),
-    "evolution, no surrogate": evolution(children=1),
-    "reinforce, building": reinforce(),
-    "reinforce, modifying": reinforce(form="modifying"),
-    "PPO, building": reinforce(clip=0.2),
-    "reinforce, building, no surrogate": reinforce(children=1),
-    "reinforce, modifying, no surrogate": reinforce(form="modifying", children=1),
+    "evolution without surrogate": evolution(children=1),
+    "reinforce building": reinforce(),
+    "reinforce modifying": reinforce(form="modifying"),
+    "PPO building": reinforce(clip=0.2),
+    "reinforce building without surrogate": reinforce(children=1),
+    "reinforce modifying without surrogate": reinforce(form="modifying", children=1),
 }
 PEERS_OF_ONE: dict[str, Callable[[Bench, int, int], Run]] = {
     "keras_tuner BayesianOptimization": keras_tuner_oracle("BayesianOptimizationOracle"),
