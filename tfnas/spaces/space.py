@@ -123,7 +123,7 @@ class DecisionSpace:
         Args:
             rng: NumPy's random generator.
         """
-        return self.from_values(self._completed({}, rng))
+        return self.from_values(self.complete({}, rng))
 
     def mutate(self, arch: Architecture, rng: np.random.Generator) -> Architecture:
         """Returns `arch` with one decision changed; never `arch` itself.
@@ -144,7 +144,7 @@ class DecisionSpace:
         decision = open_decisions[rng.integers(len(open_decisions))]
         others = [choice for choice in decision.choices if choice != values[decision.name]]
         values[decision.name] = others[rng.integers(len(others))]
-        return self.from_values(self._completed(values, rng))
+        return self.from_values(self.complete(values, rng))
 
     def crossover(self, a: Architecture, b: Architecture, rng: np.random.Generator) -> Architecture:
         """Returns a child that takes each group of decisions whole from `a` or from `b`.
@@ -223,8 +223,13 @@ class DecisionSpace:
                     values[decision.name] = value
         return self.from_values(values)
 
-    def _completed(self, values: Mapping[str, Any], rng: np.random.Generator) -> Values:
-        """Drops the decisions that do not matter and samples the ones that are missing."""
+    def complete(self, values: Mapping[str, Any], rng: np.random.Generator) -> Values:
+        """Returns values without those that do not matter, with the missing ones sampled.
+
+        Args:
+            values: Decided values by name.
+            rng: NumPy's random generator.
+        """
         complete: Values = {}
         for decision in self.decisions:
             if decision.active(complete):

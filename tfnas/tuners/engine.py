@@ -107,15 +107,12 @@ class Engine:
                 self.tuner.oracle.lost(other.trial_id, "its worker died", alone=len(lost) == 1)
             self._suspects |= {other.trial_id for other in lost}
             return
-        except (TrialDied, OSError, concurrent.futures.CancelledError) as error:
-            self.tuner.oracle.lost(trial.trial_id, str(error), alone=True)
-            self._suspects.discard(trial.trial_id)
-            self.tuner.listener.trial_ended(self.tuner.oracle.get_trial(trial.trial_id))
-            return
         except kt.errors.FatalError:
             raise
-        except Exception as error:  # an executor's own: Dask's KilledWorker and the like
-            self.tuner.oracle.lost(trial.trial_id, f"{type(error).__name__}: {error}", alone=True)
+        except Exception as error:  # the worker's end, or an executor's own: Dask's KilledWorker
+            plain = isinstance(error, TrialDied | OSError | concurrent.futures.CancelledError)
+            reason = str(error) if plain else f"{type(error).__name__}: {error}"
+            self.tuner.oracle.lost(trial.trial_id, reason, alone=True)
             self._suspects.discard(trial.trial_id)
             self.tuner.listener.trial_ended(self.tuner.oracle.get_trial(trial.trial_id))
             return

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from tfnas.spaces.space import SearchSpace
-from tfnas.tuners.oracle import Entry, Proposal, check_count
+from tfnas.tuners.oracle import Entry, Proposal, check_count, ranked
 from tfnas.tuners.screening import ScreenedOracle
-from tfnas.tuners.selection import best_first, tournament
+from tfnas.tuners.selection import tournament
 from tfnas.tuners.tuner import MeasuredTuner, oracle_arguments
 
 _MORE_CHANGES = 0.5  # chance that one more decision of a screened child changes
@@ -91,7 +91,7 @@ class EvolutionOracle(ScreenedOracle):
         if len(self.goals.names) == 1:
             self.population = self.population[-self.population_size :]
         elif len(self.population) > self.population_size:
-            kept = set(_order(self.population)[: self.population_size].tolist())
+            kept = set(ranked(self.population)[: self.population_size].tolist())
             self.population = [e for i, e in enumerate(self.population) if i in kept]
 
     def propose(self, rng: np.random.Generator) -> Proposal:
@@ -122,16 +122,9 @@ class EvolutionOracle(ScreenedOracle):
 
     def _ranking(self) -> np.ndarray:
         if not self.sees:
-            return _order(self.population)
+            return ranked(self.population)
         means = self.screening.means(self.entries, self.population)
         return np.lexsort((-means, np.array([entry.violation for entry in self.population])))
-
-
-def _order(population: list[Entry]) -> np.ndarray:
-    violations = [entry.violation for entry in population]
-    if len(population[0].losses) == 1:
-        return np.lexsort(([entry.losses[0] for entry in population], violations))
-    return best_first(violations, [entry.losses for entry in population])
 
 
 class EvolutionTuner(MeasuredTuner):

@@ -22,7 +22,7 @@ import os
 import pathlib
 import threading
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras_tuner as kt
@@ -88,6 +88,22 @@ class Entry:
     violation: float
     losses: tuple[float, ...]
     parent: str | None
+
+
+def ranked(entries: Sequence[Entry]) -> np.ndarray:
+    """Returns the entries' numbers, the best first: within the limits, then by objective.
+
+    Several objectives are ranked by Pareto front and crowding.
+
+    Args:
+        entries: Trials that ended well.
+    """
+    if not entries:
+        return np.zeros(0, int)
+    violations = [entry.violation for entry in entries]
+    if len(entries[0].losses) == 1:
+        return np.lexsort(([entry.losses[0] for entry in entries], violations))
+    return best_first(violations, [entry.losses for entry in entries])
 
 
 class SpaceOracle(kt.Oracle):
@@ -269,20 +285,12 @@ class SpaceOracle(kt.Oracle):
         With several objectives the Pareto front comes first, its ends and least crowded
         members before the others.
         """
-        order = self._order()[:num_trials]
+        order = ranked(self._entries)[:num_trials]
         found = [self.trials[self._entries[i].trial_id] for i in order]
         if len(found) < num_trials:
             known = {trial.trial_id for trial in found}
             found += [trial for trial in self.trials.values() if trial.trial_id not in known]
         return found[:num_trials]
-
-    def _order(self) -> np.ndarray:
-        if not self._entries:
-            return np.zeros(0, int)
-        violations = [entry.violation for entry in self._entries]
-        if len(self.goals.names) == 1:
-            return np.lexsort(([entry.losses[0] for entry in self._entries], violations))
-        return best_first(violations, [entry.losses for entry in self._entries])
 
     # ---- the life of a trial
 

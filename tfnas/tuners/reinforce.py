@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 
 from tfnas.spaces.space import SearchSpace, Values
-from tfnas.tuners.oracle import Entry, Proposal, check_count
+from tfnas.tuners.oracle import Entry, Proposal, check_count, ranked
 from tfnas.tuners.policy import BuildingPolicy, ModifyingPolicy, ascend
 from tfnas.tuners.screening import ScreenedOracle
-from tfnas.tuners.selection import best_first
 from tfnas.tuners.tuner import MeasuredTuner, oracle_arguments
 
 FORMS = ("building", "modifying")
@@ -97,7 +96,6 @@ class ReinforceOracle(ScreenedOracle):
         self.learning_rate, self.entropy, self.clip = learning_rate, entropy, clip
         self.epochs, self.warmup = epochs, warmup
         self._policy: Any = None
-        self._learnt: list[Entry] = []
         self._ranked: tuple[int, np.ndarray] = (-1, np.zeros(0, int))
 
     @property
@@ -111,23 +109,23 @@ class ReinforceOracle(ScreenedOracle):
 
     def propose(self, rng: np.random.Generator) -> Proposal:
         """Returns a random point at first, then what the policy draws."""
-        if len(self.trials) < self.warmup or not self._learnt:
+        if len(self.trials) < self.warmup or not self.entries:
             return Proposal(self.space.sample(rng))
         if self.form == "building":
             return Proposal(self.space.from_values(self.policy.sample(rng)))
         start = self._start(rng)
         values = self.space.values(start.point)
         while True:
-            values = self._changed(values, self.policy.sample(values, rng), rng)
+            decision, choice = self.policy.actions[self.policy.sample(values, rng)]
+            values = self.space.complete({**values, decision.name: choice}, rng)
             if self.children == 1 or rng.random() < 0.5:
                 return Proposal(self.space.from_values(values), start.trial_id)
 
     def learn(self, entry: Entry) -> None:
         """Teaches the policy, after each batch."""
-        self._learnt.append(entry)
-        if len(self._learnt) % self.batch_size or len(self._learnt) < self.warmup:
+        if len(self.entries) % self.batch_size or len(self.entries) < self.warmup:
             return
-        recent = self._learnt[-_MEMORY:]
+        recent = self.entries[-_MEMORY:]
         worth = _deviates(recent)
         steps: list[Any] = []
         advantages: list[float] = []
@@ -155,23 +153,12 @@ class ReinforceOracle(ScreenedOracle):
 
     def _start(self, rng: np.random.Generator) -> Entry:
         """One of the best so far, the better the likelier."""
-        recent = self._learnt[-_MEMORY:]
-        if self._ranked[0] != len(self._learnt):
-            self._ranked = (len(self._learnt), _ranking(recent))
+        recent = self.entries[-_MEMORY:]
+        if self._ranked[0] != len(self.entries):
+            self._ranked = (len(self.entries), ranked(recent))
         order = self._ranked[1]
         place = min(int(rng.exponential(4.0)), len(order) - 1)
         return recent[order[place]]
-
-    def _changed(self, values: Values, action: int, rng: np.random.Generator) -> Values:
-        """Values after an action; what becomes active is drawn at random."""
-        decision, choice = self.policy.actions[action]
-        given = {**values, decision.name: choice}
-        complete: Values = {}
-        for other in self.policy.decisions:
-            if other.active(complete):
-                fallback = other.choices[rng.integers(len(other.choices))]
-                complete[other.name] = given.get(other.name, fallback)
-        return complete
 
     def _steps(self, before: Any, after: Any) -> list[tuple[Values, int]]:
         """The actions that lead from one point to another, each from the first."""
@@ -187,19 +174,12 @@ class ReinforceOracle(ScreenedOracle):
 _MEMORY = 256  # trials that a policy learns from
 
 
-def _ranking(entries: list[Entry]) -> np.ndarray:
-    violations = [entry.violation for entry in entries]
-    if len(entries[0].losses) == 1:
-        return np.lexsort(([entry.losses[0] for entry in entries], violations))
-    return best_first(violations, [entry.losses for entry in entries])
-
-
 def _deviates(entries: list[Entry]) -> np.ndarray:
     """The place of each entry as a normal deviate, the best above 0."""
     from scipy.stats import norm
 
     places = np.empty(len(entries))
-    places[_ranking(entries)[::-1]] = np.arange(len(entries))
+    places[ranked(entries)[::-1]] = np.arange(len(entries))
     return norm.ppf((places + 0.5) / len(entries))
 
 
