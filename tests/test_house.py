@@ -23,7 +23,7 @@ GROUPS = (
         *("divergence", "hull"),
     ),
     ("rewrite", "data", "legacy"),
-    ("calibration", "visit", "macs"),
+    ("calibration", "visit", "macs", "order"),
     ("spaces", "pruning", "quantization", "clustering", "factorization", "distillation"),
     ("export",),
     ("bench",),

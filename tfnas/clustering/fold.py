@@ -24,6 +24,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfnas.order import check_float
 from tfnas.rewrite import Call, LayerCopies, Value, Walk, rebuild, walk
 
 _KERNELS = (
@@ -74,6 +75,7 @@ def fold_batchnorm(model: Any, layers: Collection[str] | None = None) -> tuple[A
     Raises:
         ValueError: The model is not built from layers with known connections.
     """
+    check_float(model, "fold_batchnorm")
     flow = walk(model)
     folded, _, names = folded_copy(model, normalized_kernels(flow), layers, flow)
     return folded, names

@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from tfnas.calibration import fitting_columns
 from tfnas.factorization.build import Factored, build, check_copies, factored
@@ -32,6 +34,7 @@ from tfnas.factorization.options import Option, Options
 from tfnas.factorization.record import FactoredLayer, FactorizationReport
 from tfnas.factorization.units import METHODS, Unit, units_of
 from tfnas.macs import call_macs
+from tfnas.order import check_dense, check_float
 from tfnas.rewrite import Call, Skipped, Walk, walk
 
 BATCH = 32  # examples a forward pass
@@ -77,19 +80,22 @@ def factorize(
         each layer.
 
     Raises:
-        ValueError: An argument is outside its rule, a pattern matches no layer, or the target
-            can't be met; the message tells how near one can get.
+        ValueError: An argument is outside its rule, a pattern matches no layer, the target
+            can't be met (the message tells how near one can get), or the model is pruned,
+            clustered or quantisation-aware already, which would be lost.
 
     References:
         Jaderberg et al. 2014; Zhang et al. 2015; Kim et al. 2016; see
         :mod:`tfnas.factorization.svd` and :mod:`tfnas.factorization.tucker`.
     """
     _check(rank, energy, target_macs)
+    check_float(model, "factorize")
     methods = _methods(methods)
     flow = walk(model)
     ignore = (ignore,) if isinstance(ignore, str) else tuple(ignore)
     _check_patterns("ignore", ignore, flow)
     _check_patterns("rank", rank if isinstance(rank, Mapping) else (), flow)
+    _check_dense(flow, ignore, rank if isinstance(rank, Mapping) else ("*",))
     batches = None if data is None else _batches(model, data)
     check_copies(flow)  # what can't be copied shows before long work
     units, left = _candidates(flow, methods, ignore)
@@ -129,6 +135,16 @@ def _check(rank: Any, energy: Any, target_macs: Any) -> None:
             raise ValueError(
                 f"rank must be a whole number from 1 on, or a share in (0, 1), got {value!r}"
             )
+
+
+def _check_dense(flow: Walk, ignore: Sequence[str], wanted: Iterable[str]) -> None:
+    """Refuses zeros and shared values in what is to be factorised."""
+    for call in flow.calls:
+        kernel = getattr(call.operation, "kernel", None)
+        named = any(matches(pattern, call.name) for pattern in wanted)
+        if kernel is None or not named or any(matches(p, call.name) for p in ignore):
+            continue
+        check_dense(call.name, np.asarray(kernel), "factorize", ", or ignore names the layer")
 
 
 def _is_number(value: Any) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tfnas.data import check_data
+from tfnas.order import check_unshared
 from tfnas.pruning.constraint import assign_masks, attach, carry_masks
 from tfnas.pruning.criteria import WITH_DATA, Criterion, check_criterion
 from tfnas.pruning.gradients import LossGradients
@@ -101,6 +102,8 @@ def prune(
     kernels, none = find_kernels(model)
     kept, excluded = select(kernels, layers, exclude)
     kept, unfit = plan.admit(kept)
+    for kernel in kept:
+        check_unshared(kernel.name, kernel.numpy())
     if sparsity is not None:
         plan.check_reachable(plan.ratios(kept, sparsity))
     copy = clone(model)

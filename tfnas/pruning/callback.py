@@ -27,6 +27,7 @@ import keras
 import numpy as np
 
 from tfnas.data import check_data
+from tfnas.order import check_unshared
 from tfnas.pruning.constraint import apply_masks, assign_masks, attach
 from tfnas.pruning.criteria import WITH_DATA, Criterion, check_criterion
 from tfnas.pruning.gradients import LossGradients
@@ -189,6 +190,8 @@ class PruningCallback(keras.callbacks.Callback):
             kept, frozen = trainable(kept)
             excluded += frozen
         kept, unfit = self.plan.admit(kept)
+        for kernel in kept:
+            check_unshared(kernel.name, kernel.numpy())
         self._check_schedule(kept, positions)
         attach(model, kept)
         self._pruned, self._kernels, self._skipped = model, kept, [*excluded, *unfit, *none]

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from tfnas.order import check_float
 from tfnas.pruning.channels.choose import Cost, choose, needed_by_makers, removal_order
 from tfnas.pruning.channels.costs import Costs
 from tfnas.pruning.channels.record import GroupChange, RewriteReport
@@ -81,6 +82,7 @@ def prune_channels(
     """
     target = _target(ratio, target_macs, target_params, target_latency)
     _check(target, latency, criterion, scope, round_to, data)
+    check_float(model, "prune_channels")
     dependencies = trace(model, ignored(model, ignore))
     costs = Costs(dependencies, model.count_params())
     if criterion == "taylor" or latency is not None:
