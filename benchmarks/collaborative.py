@@ -1,6 +1,6 @@
 """Pruned, clustered, quantised, and all of them together: MLPerf Tiny's ResNet8 on CIFAR-10.
 
-    python benchmarks/collaborative.py [--epochs=4] [--sparsity=0.6] [--clusters=16]
+    python benchmarks/collaborative.py [--epochs=6] [--sparsity=0.75] [--clusters=16]
 
 Each step starts from what the one before it left and keeps what that achieved: zeros stay
 zeros, equal weights stay equal. Training as in `qat_resnet8.py`: flipped and shifted images,
@@ -29,15 +29,15 @@ from tfnas.export.kernels import read_kernels
 from tfnas.table import table
 
 SEED = flags.DEFINE_integer("seed", 0, "seed of the training")
-EPOCHS = flags.DEFINE_integer("epochs", 4, "epochs of each step that trains")
-SPARSITY = flags.DEFINE_float("sparsity", 0.6, "share of zeros")
+EPOCHS = flags.DEFINE_integer("epochs", 6, "epochs of each step that trains")
+SPARSITY = flags.DEFINE_float("sparsity", 0.75, "share of zeros")
 CLUSTERS = flags.DEFINE_integer("clusters", 16, "most values of a kernel")
 RATE = flags.DEFINE_float("rate", 1e-3, "Adam's rate at the start of each step")
 DISTILL = flags.DEFINE_float("distill", 0.5, "share of the original in the targets, 0 to 1")
 BATCH = flags.DEFINE_integer("batch", 128, "images a step")
 WAYS = flags.DEFINE_list(
     "ways",
-    ["", "p", "c", "q", "pq", "cq", "pc", "pcq"],
+    ["", "p", "pc", "pcq", "q", "pq", "c", "cq"],
     "combinations of p (pruned), c (clustered) and q (quantised, int8)",
 )
 NAMES = {"p": "pruned", "c": "clustered", "q": "int8"}

@@ -7,7 +7,7 @@ from keras import layers
 
 import tfnas
 from tfnas.export.kernels import read_kernels
-from tfnas.order import is_pruned, shares_values
+from tfnas.order import channels_share_values, is_pruned, shares_values
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
@@ -170,3 +170,12 @@ def test_pruned():
     weights[:, :, 2] = 0
     assert not is_pruned(weights)
     assert not is_pruned(np.zeros((8, 16)))
+
+
+def test_values_of_channels():
+    rng = np.random.default_rng(0)
+    assert channels_share_values(rng.choice([0.0, 0.1, 0.2, 0.3], (3, 3, 8, 8)))
+    own = np.stack([rng.choice(rng.normal(size=4), 100) for _ in range(4)], -1)
+    assert shares_values(own)
+    assert not channels_share_values(own)
+    assert not channels_share_values(rng.normal(size=(30, 30)))

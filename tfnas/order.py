@@ -102,6 +102,22 @@ def shares_values(kernel: np.ndarray) -> bool:
     return others.size >= FEW and 1 < len(np.unique(others)) <= others.size // SHARERS
 
 
+def channels_share_values(kernel: np.ndarray) -> bool:
+    """Whether weights have few distinct values, and the channels the same ones.
+
+    Example:
+        >>> channels_share_values(np.tile([0.1, 0.2], (40, 1)))
+        False
+        >>> channels_share_values(np.tile([[0.1, 0.2], [0.2, 0.1]], (20, 1)))
+        True
+    """
+    if not shares_values(kernel):
+        return False
+    channels = kernel.reshape(-1, kernel.shape[-1]).T
+    own = [np.unique(channel[channel != 0]) for channel in channels]
+    return 2 * len(np.unique(np.concatenate(own))) <= sum(map(len, own))
+
+
 def is_pruned(kernel: np.ndarray) -> bool:
     """Whether single weights are zero; rows and columns that are zero as a whole don't count.
 

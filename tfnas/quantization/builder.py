@@ -6,7 +6,9 @@ from collections import Counter
 from typing import Any
 
 import keras
+import numpy as np
 
+from tfnas.order import channels_share_values
 from tfnas.quantization.fake_quant import LEAST, FakeQuant
 from tfnas.quantization.forms import ChannelAffine, FloatConcatenate, SixteenBitForm, needs_form
 from tfnas.quantization.normal_form import Origins
@@ -74,7 +76,11 @@ class Builder:
             use = self.calls[id(call.operation)]
             self.calls[id(call.operation)] += 1
             asked = {"use": use} if use else {}
-            settings = {"bits": bits, "least": LEAST if self.spec.activation_bits > 8 else 0.0}
+            settings = {
+                "bits": bits,
+                "least": LEAST if self.spec.activation_bits > 8 else 0.0,
+                "one_scale": _channels_share_values(call),
+            }
             return [self._wrapped(call, QuantizedKernel, **settings)(tensors[0], **asked)]
         if what is Role.AFFINE or (what is Role.NORM and self._stands_alone(call)):
             asked = {k: v for k, v in call.arguments(tensors)[1].items() if k == "training"}
@@ -161,3 +167,10 @@ class Builder:
             **settings,
         )
         return layer(tensor)
+
+
+def _channels_share_values(call: Call) -> bool:
+    kernel = np.asarray(call.operation.kernel)
+    if "Depthwise" in call.kind:
+        kernel = kernel.reshape(*kernel.shape[:-2], -1)
+    return channels_share_values(kernel)

@@ -1,9 +1,9 @@
 """A layer whose kernel is rounded as the `.tflite` file holds it.
 
 Symmetric, per output channel (per tensor for Dense and transposed convolutions, which the
-converter wants). A convolution's kernel is rounded before a BatchNormalization is folded
-into it: a factor a channel changes the scale, not the rounding, so with one scale a channel
-this is exact.
+converter wants; one scale for all channels where they share their values). A convolution's
+kernel is rounded before a BatchNormalization is folded into it: a factor a channel changes the
+scale, not the rounding, so with one scale a channel this is exact.
 """
 
 from __future__ import annotations
@@ -29,13 +29,21 @@ class QuantizedKernel(keras.layers.Wrapper):
         least: The least that the ends of the grid are. The step of a bias is that of the input
             times that of the kernel: beside a kernel that has died out, and fine steps of the
             input, it would not fit into its integer.
+        one_scale: Whether all channels have the same scale: of a kernel whose channels share
+            their values, the file's integers are then as few as those, and compress as well.
     """
 
     def __init__(
-        self, layer: Any, bits: int = 8, active: bool = True, least: float = 0.0, **kwargs: Any
+        self,
+        layer: Any,
+        bits: int = 8,
+        active: bool = True,
+        least: float = 0.0,
+        one_scale: bool = False,
+        **kwargs: Any,
     ) -> None:
         super().__init__(layer, **kwargs)
-        self.bits, self.active, self.least = bits, active, least
+        self.bits, self.active, self.least, self.one_scale = bits, active, least, one_scale
 
     def build(self, input_shape: Any = None) -> None:
         """Builds the layer."""
@@ -142,6 +150,8 @@ class QuantizedKernel(keras.layers.Wrapper):
         flat = tf.reshape(value, [*value.shape[:-2], -1]) if depthwise else value
         axes = range(len(flat.shape) - 1)
         largest = tf.reduce_max(tf.abs(tf.stop_gradient(flat)), axes)
+        if self.one_scale:
+            largest = tf.ones_like(largest) * tf.reduce_max(largest)
         dead = _DEAD_BESIDE_16 if self.least else _DEAD
         most = end(tf.maximum(largest, dead * tf.reduce_max(largest)))
         found = tf.quantization.fake_quant_with_min_max_vars_per_channel(
@@ -155,8 +165,8 @@ class QuantizedKernel(keras.layers.Wrapper):
 
     def get_config(self) -> dict[str, Any]:
         """Returns what makes the layer again."""
-        settings = {name: getattr(self, name) for name in ("bits", "active", "least")}
-        return {**super().get_config(), **settings}
+        names = ("bits", "active", "least", "one_scale")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
 # Of a channel that has died out (training leaves 1e-7 of the others) the step would be so fine
