@@ -14,13 +14,17 @@ faster it is, interleaved. Target: pruned + clustered + int8 at least 10x smalle
 
 from __future__ import annotations
 
+import pathlib
+import subprocess
 import sys
+import tempfile
 import time
 from typing import Any
 
 import keras
 import numpy as np
 import resnet8
+import tensorflow as tf
 from absl import app, flags, logging
 
 import tfnas
@@ -37,9 +41,10 @@ DISTILL = flags.DEFINE_float("distill", 0.5, "share of the original in the targe
 BATCH = flags.DEFINE_integer("batch", 128, "images a step")
 WAYS = flags.DEFINE_list(
     "ways",
-    ["", "p", "pc", "pcq", "q", "pq", "c", "cq"],
-    "combinations of p (pruned), c (clustered) and q (quantised, int8)",
+    ["", "p", "pc", "pcq", "q", "pq", "c", "cq", "tfmot"],
+    "combinations of p (pruned), c (clustered) and q (quantised, int8); tfmot: its own of all",
 )
+TFMOT = "tfmot"
 NAMES = {"p": "pruned", "c": "clustered", "q": "int8"}
 
 
@@ -54,7 +59,7 @@ def main(argv: list[str]) -> None:
     rows: list[list[str]] = []
     for way in WAYS.value:
         begin = time.monotonic()
-        file = whole if not way else work.file(way)
+        file = whole if not way else by_tfmot() if way == TFMOT else work.file(way)
         right = correct(labels, file.predict(held))
         value, low, high = (100 * v for v in paired_difference(right, before))
         old, new = tfnas.benchmark([whole, file], rounds=30)
@@ -62,7 +67,7 @@ def main(argv: list[str]) -> None:
         zeros = sum((k == 0).sum() for k in kernels) / sum(k.size for k in kernels)
         rows.append(
             [
-                " + ".join(NAMES[letter] for letter in way) or "float32",
+                name_of(way),
                 f"{right.mean():.4f}",
                 f"{value:+.2f} [{low:+.2f}, {high:+.2f}]",
                 f"{zeros:.1%}",
@@ -131,11 +136,30 @@ class Work:
         schedule = keras.optimizers.schedules.CosineDecay(rate or RATE.value, steps)
         optimizer = keras.optimizers.Adam(schedule)
         model.compile(optimizer, "categorical_crossentropy", jit_compile=False)
-        data = resnet8.batches(
-            self.x, self.y, self.original, SEED.value,
-            batch=BATCH.value, shift=2, distill=DISTILL.value,
-        )  # fmt: skip
+        data = batches(self.original, self.x, self.y)
         model.fit(data, epochs=EPOCHS.value, verbose=2, callbacks=callbacks)
+
+
+def batches(original: Any, x: np.ndarray, y: np.ndarray) -> tf.data.Dataset:
+    """What each step trains on."""
+    options = {"batch": BATCH.value, "shift": 2, "distill": DISTILL.value}
+    return resnet8.batches(x, y, original, SEED.value, **options)
+
+
+def by_tfmot() -> tfnas.Artifact:
+    """tensorflow-model-optimization's file, made in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder, "tfmot.tflite")
+        script = pathlib.Path(__file__).with_name("collaborative_tfmot.py")
+        given = [arg for arg in sys.argv[1:] if arg.startswith("--") and "ways" not in arg]
+        subprocess.run([sys.executable, str(script), *given, f"--output={path}"], check=True)
+        return tfnas.Artifact.load(path)
+
+
+def name_of(way: str) -> str:
+    if way == TFMOT:
+        return "tfmot's pruned + clustered + int8"
+    return " + ".join(NAMES[letter] for letter in way) or "float32"
 
 
 def most_values(model: Any) -> int:

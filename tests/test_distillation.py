@@ -427,6 +427,26 @@ def test_pruning_prunes_the_student(rows):
     assert np.all(distiller.projections[0].projection.numpy() != 0)
 
 
+def test_a_hint_without_projection_compares_as_it_is(rows):
+    student, teacher = mlp(8), mlp(8)
+    hint = tfnas.FeatureHint("middle", "middle", weight=3.0, project=False)
+    distiller = compiled(tfnas.Distiller(student, teacher, alpha=0.0, features=[hint]))
+    assert distiller.projections == [None]
+    assert not distiller.weights[len(student.weights) :]
+    x = rows[0]
+    plain = compiled(tfnas.Distiller(student, teacher, alpha=0.0))
+    gaps = [
+        np.asarray(keras.Model(m.inputs[0], m.get_layer("middle").output)(x))
+        for m in (student, teacher)
+    ]
+    added = 3.0 * np.mean((gaps[0] - gaps[1]) ** 2)
+    losses = [
+        float(d.compute_loss(x, rows[1], d(x, training=True), training=True))
+        for d in (distiller, plain)
+    ]
+    assert losses[0] - losses[1] == pytest.approx(added, rel=1e-4)
+
+
 @pytest.mark.slow
 def test_an_integer_student(images):
     x, y = images
@@ -580,6 +600,10 @@ def two_outputs():
         ({"features": "middle"}, "features must be a list of FeatureHint"),
         ({"features": ["middle"]}, "features must be a list of FeatureHint"),
         ({"features": [tfnas.FeatureHint("x", "middle")]}, "layers of the student .* got 'x'"),
+        (
+            {"features": [tfnas.FeatureHint("middle", "middle", project=False)]},
+            "as many channels where project is False",
+        ),
         ({"features": [tfnas.FeatureHint("middle", "x")]}, "layers of the teacher .* got 'x'"),
         ({"features": [tfnas.FeatureHint("middle", "middle", of=1)]}, "one of 1 teachers"),
         ({"features": [tfnas.AttentionTransfer("middle", "middle")]}, "give maps"),

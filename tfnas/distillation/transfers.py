@@ -73,7 +73,9 @@ class Transfer:
 class FeatureHint(Transfer):
     """The student's activations, projected, shall equal the teacher's.
 
-    The projection is a linear map of channels that is trained along and then thrown away.
+    The projection is a linear map of channels that is trained along and then thrown away. A
+    student that was made from the teacher, as by :func:`tfnas.prune_channels`, and still has
+    all channels there needs none.
 
     Example:
         >>> import keras, tfnas
@@ -89,6 +91,7 @@ class FeatureHint(Transfer):
             channels) may differ in size.
         weight: What the mean squared difference is multiplied by, above 0.
         of: Number of the teacher where there are several, from 0.
+        project: Whether there is a projection. Without, the channels must be as many.
 
     Raises:
         ValueError: An argument is outside its rule.
@@ -97,14 +100,25 @@ class FeatureHint(Transfer):
         Romero et al., "FitNets: Hints for Thin Deep Nets", ICLR 2015.
     """
 
+    project: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.project, bool):
+            raise ValueError(f"project must be True or False, got {self.project!r}")
+
     def check(self, student: Shape, teacher: Shape) -> None:
         """Raises ValueError where activations of these shapes can't be compared."""
         if len(student) < 2 or student[-1] is None or teacher[-1] is None:
             self._refuse(student, teacher, "have channels of a known number on the last axis")
+        if not self.project and student[-1] != teacher[-1]:
+            self._refuse(student, teacher, "have as many channels where project is False")
         _check_places(self, student, teacher)
 
     def projection(self, student: Shape, teacher: Shape) -> Any:
-        """Returns the linear map of channels, built."""
+        """Returns the linear map of channels, built, or None."""
+        if not self.project:
+            return None
         layer = Projection(teacher[-1] or 0, dtype="float32")
         layer.build(student)
         return layer
