@@ -3,8 +3,8 @@
     python benchmarks/collaborative.py [--epochs=6] [--sparsity=0.75] [--clusters=16]
 
 Each step starts from what the one before it left and keeps what that achieved: zeros stay
-zeros, equal weights stay equal. Training as in `qat_resnet8.py`: flipped and shifted images,
-labels mixed with what the original model says. The test images are looked at once, at the end.
+zeros, equal weights stay equal. Training as in `shrink_resnet8.py`: flipped and shifted images,
+distilled from the original. The test images are looked at once, at the end.
 
 Prints for each combination: accuracy of the file on the 10,000 test images with the paired
 difference to the float32 original, zeros and distinct values counted in the file, bytes, gzipped
@@ -37,7 +37,6 @@ EPOCHS = flags.DEFINE_integer("epochs", 6, "epochs of each step that trains")
 SPARSITY = flags.DEFINE_float("sparsity", 0.75, "share of zeros")
 CLUSTERS = flags.DEFINE_integer("clusters", 16, "most values of a kernel")
 RATE = flags.DEFINE_float("rate", 1e-3, "Adam's rate at the start of each step")
-DISTILL = flags.DEFINE_float("distill", 0.5, "share of the original in the targets, 0 to 1")
 BATCH = flags.DEFINE_integer("batch", 128, "images a step")
 WAYS = flags.DEFINE_list(
     "ways",
@@ -116,8 +115,9 @@ class Work:
         return model
 
     def clustered(self, given: Any) -> Any:
-        model, _ = tfnas.cluster(given, CLUSTERS.value, seed=SEED.value)
-        self.train(model, [tfnas.ClusteringCallback(None)])
+        model, _ = tfnas.fold_batchnorm(given)
+        callback = tfnas.ClusteringCallback(CLUSTERS.value, 5, "step", seed=SEED.value)
+        self.train(model, [callback], rate=RATE.value / 3)
         return model
 
     def quantised(self, given: Any) -> Any:
@@ -126,23 +126,30 @@ class Work:
             tfnas.keep_clusters(model)  # zeros too
         elif given is not self.original:
             tfnas.keep_zeros(model)
-        self.train(model, [], rate=RATE.value / 10)
+        self.train(model, [], rate=RATE.value / 10, hints=[])
         return model
 
-    def train(self, model: Any, callbacks: list[Any], rate: float | None = None) -> None:
-        """Trains in place."""
+    def train(
+        self, model: Any, callbacks: list[Any], rate: float | None = None, hints: Any = None
+    ) -> None:
+        """Trains in place; None: with the original's blocks as hints."""
         keras.utils.set_random_seed(SEED.value)
         steps = EPOCHS.value * (len(self.x) // BATCH.value)
         schedule = keras.optimizers.schedules.CosineDecay(rate or RATE.value, steps)
         optimizer = keras.optimizers.Adam(schedule)
-        model.compile(optimizer, "categorical_crossentropy", jit_compile=False)
+        hints = resnet8.hints_of(self.original, self.images) if hints is None else hints
+        distiller = tfnas.Distiller(model, self.original, 0.1, features=hints)
+        distiller.compile(optimizer, metrics=["accuracy"], jit_compile=False)
         data = batches(self.original, self.x, self.y)
-        model.fit(data, epochs=EPOCHS.value, verbose=2, callbacks=callbacks)
+        distiller.fit(data, epochs=EPOCHS.value, verbose=2, callbacks=callbacks)
 
 
-def batches(original: Any, x: np.ndarray, y: np.ndarray) -> tf.data.Dataset:
-    """What each step trains on."""
-    options = {"batch": BATCH.value, "shift": 2, "distill": DISTILL.value}
+def batches(original: Any, x: np.ndarray, y: np.ndarray, distill: float = 0.0) -> tf.data.Dataset:
+    """What each step trains on.
+
+    tfmot has no distillation: of its labels a share of `distill` is what the original says.
+    """
+    options = {"batch": BATCH.value, "shift": 2, "distill": distill}
     return resnet8.batches(x, y, original, SEED.value, **options)
 
 

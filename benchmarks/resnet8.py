@@ -15,6 +15,8 @@ import numpy as np
 import tensorflow as tf
 from absl import flags
 
+import tfnas
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 MODEL = flags.DEFINE_string(
     "model", str(ROOT.parent / "shared/data/mlperf_tiny/pretrainedResnet.h5"), "the trained model"
@@ -23,6 +25,7 @@ DATA = flags.DEFINE_string("data", "~/.cache/tfnas/cifar10.npz", "CIFAR-10 as an
 EXAMPLES = flags.DEFINE_integer("examples", 50000, "training images")
 VALIDATION = flags.DEFINE_integer("validation", 0, "training images to measure on; 0: the test's")
 CLASSES = 10
+BLOCKS = ("add", "add_1", "add_2")
 
 
 def load_model() -> Any:
@@ -39,6 +42,18 @@ def load_images() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         x, y = x[: -VALIDATION.value], y[: -VALIDATION.value]
     x, y = x[: EXAMPLES.value], y[: EXAMPLES.value].reshape(-1)
     return x, y, x_test.astype(np.float32), y_test.reshape(-1)
+
+
+def hints_of(original: Any, images: np.ndarray, weight: float = 1.0) -> list[tfnas.FeatureHint]:
+    """Each block's output as a target, in units of its own mean square; none of weight 0."""
+    outputs = [original.get_layer(name).output for name in BLOCKS]
+    blocks = keras.Model(original.inputs[0], outputs)(images)
+    squares = [float(np.mean(np.square(block))) for block in blocks]
+    return [
+        tfnas.FeatureHint(name, name, weight=weight / square, project=False)
+        for name, square in zip(BLOCKS, squares, strict=True)
+        if weight
+    ]
 
 
 def batches(

@@ -3,11 +3,12 @@
     python benchmarks/shrink_resnet8.py [--seeds=3] [--epochs=15] [--shares=0.5]
 
 Starts from the reference's trained weights, removes channels once by `tfnas.prune_channels`
-and trains on flipped and shifted images whose targets are the labels mixed with what the
-original model says to the same image. The original's answers are computed once, for
---variants fixed flips and shifts of every image, each used in turn. Weights of the last
-epoch; the test images are looked at once, at the end. Beside it, the same widths with
-channels taken at random (--control), trained alike.
+inside the residual blocks (--keep names the layers that make the stream between them), and
+trains with `tfnas.Distiller` on flipped and shifted images: the labels, what the original says
+to the same image, and what it has behind each block, which the smaller network still has as
+many channels of (`FeatureHint(..., project=False)`). Weights of the last epoch; the test images
+are looked at once, at the end. Beside it, the same widths with channels taken at random
+(--control), trained alike.
 
 Prints for every share of the multiply-accumulates and seed: accuracy of the float32 and int8
 files on the 10,000 test images with the paired difference to the original's, and how much
@@ -38,10 +39,16 @@ SCOPE = flags.DEFINE_string("scope", "global", "global or group")
 ROUND_TO = flags.DEFINE_integer("round_to", 8, "multiple of the sizes; 1: any size")
 CONTROL = flags.DEFINE_bool("control", True, "the same widths with random channels as well")
 RATE = flags.DEFINE_float("rate", 2e-3, "Adam's rate at its start")
-DISTILL = flags.DEFINE_float("distill", 0.7, "share of the original in the targets, 0 to 1")
+ALPHA = flags.DEFINE_float("alpha", 0.1, "share of the labels in the loss, 0 to 1")
+TEMPERATURE = flags.DEFINE_float("temperature", 4.0, "of the distillation")
+HINT = flags.DEFINE_float("hint", 1.0, "weight of a block's error, as a share of its mean square")
+KEEP = flags.DEFINE_list(
+    "keep",
+    [f"conv2d{n}" for n in ("", "_2", "_4", "_5", "_7", "_8")],
+    "layers that keep all channels: those of the stream between the blocks",
+)
 BATCH = flags.DEFINE_integer("batch", 128, "images a step")
 SHIFT = flags.DEFINE_integer("shift", 2, "pixels an image is moved by at most")
-VARIANTS = flags.DEFINE_integer("variants", 8, "flips and shifts of each image")
 SCORED = flags.DEFINE_integer("scored", 2048, "training images behind the criterion")
 TARGET = 0.862
 
@@ -57,14 +64,13 @@ def main(argv: list[str]) -> None:
         [f"original, {mode}", "1.000", f"{right.mean():.4f}", "", "", f"{files[mode].size:,}"]
         for mode, right in before.items()
     ]
-    told = Told(original, x)
-    print(f"the original's answers: {time.monotonic() - began:.0f} s", flush=True)
+    hints = resnet8.hints_of(original, x[:256].astype(np.float32), HINT.value)
     for share in map(float, SHARES.value):
         for criterion in [CRITERION.value, *(["random"] if CONTROL.value else [])]:
             for seed in range(SEEDS.value):
                 begin = time.monotonic()
                 smaller, left = shrunk(original, x, y, share, criterion, seed)
-                train(smaller, x, y, told, seed)
+                train(smaller, original, hints, x, y, seed)
                 name = f"{criterion}, seed {seed}, {time.monotonic() - begin:.0f} s"
                 for mode, file in (
                     ("float32", tfnas.to_tflite(smaller)),
@@ -97,6 +103,7 @@ def shrunk(
         "target_macs": share,
         "scope": SCOPE.value,
         "round_to": ROUND_TO.value,
+        "ignore": KEEP.value,
         "seed": seed,
     }
     labels = np.eye(resnet8.CLASSES, dtype=np.float32)[y[: SCORED.value]]
@@ -125,67 +132,22 @@ def same_widths(original: Any, report: Any, seed: int) -> Any:
     return shrink(original, dependencies, removed)
 
 
-class Told:
-    """The original's answers to fixed flips and shifts of every image."""
-
-    def __init__(self, original: Any, x: np.ndarray) -> None:
-        rng = np.random.default_rng(0)
-        size = (VARIANTS.value, len(x))
-        self.flips = rng.random(size) < 0.5
-        self.shifts = rng.integers(-SHIFT.value, SHIFT.value + 1, (*size, 2))
-        self.answers = np.empty((*size, resnet8.CLASSES), np.float32)
-        ask = tf.function(lambda images: original(images, training=False))
-        if DISTILL.value:
-            for variant in range(VARIANTS.value):
-                for part in range(0, len(x), 2000):
-                    places = slice(part, part + 2000)
-                    images = self.images(x[places], variant, places)
-                    self.answers[variant, places] = ask(images)
-
-    def images(self, x: np.ndarray, variant: int, places: Any) -> np.ndarray:
-        """A variant of some images, as floats."""
-        s = SHIFT.value
-        padded = np.pad(x, ((0, 0), (s, s), (s, s), (0, 0)), "reflect")
-        rows = s + self.shifts[variant, places, :1] + np.arange(32)
-        columns = s + self.shifts[variant, places, 1:] + np.arange(32)
-        columns = np.where(self.flips[variant, places, None], columns[:, ::-1], columns)
-        which = np.arange(len(x))[:, None, None]
-        return padded[which, rows[:, :, None], columns[:, None, :]].astype(np.float32)
-
-
-class Batches(keras.utils.PyDataset):  # type: ignore[misc]
-    """Images of one variant an epoch and image, with mixed targets."""
-
-    def __init__(self, x: np.ndarray, y: np.ndarray, told: Told, seed: int) -> None:
-        super().__init__()
-        self.x, self.y, self.told, self.seed, self.epoch = x, y, told, seed, 0
-        self.on_epoch_end()
-
-    def __len__(self) -> int:
-        return len(self.x) // BATCH.value
-
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        places = self.order[index * BATCH.value : (index + 1) * BATCH.value]
-        images = self.told.images(self.x[places], self.variant, places)
-        targets = np.eye(resnet8.CLASSES, dtype=np.float32)[self.y[places]]
-        share = DISTILL.value
-        return images, (1 - share) * targets + share * self.told.answers[self.variant, places]
-
-    def on_epoch_end(self) -> None:
-        rng = np.random.default_rng([self.seed, self.epoch])
-        self.order = rng.permutation(len(self.x))
-        self.variant = (self.epoch + self.seed) % VARIANTS.value
-        self.epoch += 1
-
-
-def train(model: Any, x: np.ndarray, y: np.ndarray, told: Told, seed: int) -> None:
+def train(
+    model: Any,
+    original: Any,
+    hints: list[tfnas.FeatureHint],
+    x: np.ndarray,
+    y: np.ndarray,
+    seed: int,
+) -> None:
     """Trains in place."""
     keras.utils.set_random_seed(seed)
-    batches = Batches(x, y, told, seed)
-    rate = keras.optimizers.schedules.CosineDecay(RATE.value, EPOCHS.value * len(batches))
-    loss = "categorical_crossentropy"
-    model.compile(keras.optimizers.Adam(rate), loss, metrics=["accuracy"], jit_compile=False)
-    model.fit(batches, epochs=EPOCHS.value, verbose=2, shuffle=False)
+    options = {"batch": BATCH.value, "shift": SHIFT.value, "distill": 0.0}
+    data = resnet8.batches(x, y, original, seed, **options)
+    rate = keras.optimizers.schedules.CosineDecay(RATE.value, EPOCHS.value * len(data))
+    distiller = tfnas.Distiller(model, original, ALPHA.value, TEMPERATURE.value, features=hints)
+    distiller.compile(keras.optimizers.Adam(rate), metrics=["accuracy"], jit_compile=False)
+    distiller.fit(data, epochs=EPOCHS.value, verbose=2)
 
 
 def int8(model: Any, x: np.ndarray) -> tfnas.Artifact:

@@ -406,6 +406,28 @@ def test_one_normalisation_before_two_dense_layers():
         np.testing.assert_allclose(new, old, rtol=1e-4, atol=1e-3)
 
 
+def test_a_penalty_that_a_normalisation_undid_goes_with_it():
+    chain = [
+        layers.Conv2D(4, 3, kernel_regularizer="l2", name="a"),
+        layers.BatchNormalization(),
+        layers.SeparableConv2D(
+            4, 3, depthwise_regularizer="l2", pointwise_regularizer="l2", name="s"
+        ),
+        layers.BatchNormalization(),
+        layers.DepthwiseConv2D(3, depthwise_regularizer="l2", name="d"),
+        layers.BatchNormalization(),
+        layers.Flatten(),
+        layers.Dense(3, kernel_regularizer="l2", name="e"),
+    ]
+    folded, names = fold_batchnorm(built(chain, (12, 12, 2)))
+    assert set(names) == {"a", "s", "d"}
+    assert folded.get_layer("a").kernel_regularizer is None
+    assert folded.get_layer("s").pointwise_regularizer is None
+    assert folded.get_layer("s").depthwise_regularizer is not None
+    assert folded.get_layer("d").depthwise_regularizer is None
+    assert folded.get_layer("e").kernel_regularizer is not None
+
+
 # --- errors counted by inputs
 
 

@@ -55,8 +55,8 @@ class Normalized:
 def fold_batchnorm(model: Any, layers: Collection[str] | None = None) -> tuple[Any, list[str]]:
     """Returns a copy with BatchNormalization folded into kernels, and those layers' paths.
 
-    The copy computes the same; it is flat, and the folded layers have a bias. Training it
-    further goes on without those normalisations.
+    The copy computes the same; it is flat, and the folded layers have a bias and no penalty
+    (regulariser) on their kernels. Training it further goes on without those normalisations.
 
     Example:
         >>> import keras
@@ -123,8 +123,8 @@ def folded_copy(
             return tensors[:1]
         layer = call.operation
         if isinstance(layer, keras.layers.Layer):
-            bias = {"use_bias": True} if id(layer) in chosen else {}
-            made[id(layer)] = layer, copies.of(layer, **bias)
+            changed = _changes(layer) if id(layer) in chosen else {}
+            made[id(layer)] = layer, copies.of(layer, **changed)
         return copies.call(call, tensors)
 
     def values(layer: Any) -> list[Any]:
@@ -137,6 +137,18 @@ def folded_copy(
         parts = zip(layer._flatten_layers(), own._flatten_layers(), strict=True)
         twins.update({id(part): twin for part, twin in parts})
     return copy, twins, [found[0].kernel.name for found in chosen.values()]
+
+
+def _changes(layer: Any) -> dict[str, Any]:
+    """What a layer's configuration becomes.
+
+    A normalisation undid what a penalty on the kernel's size did to it; without one the
+    penalty would shrink what the layer gives, so it goes with it.
+    """
+    kind = type(layer).__name__
+    name = next((n for n in ("Separable", "Depthwise") if n in kind), "")
+    penalty = {"Separable": "pointwise_regularizer", "Depthwise": "depthwise_regularizer"}
+    return {"use_bias": True, penalty.get(name, "kernel_regularizer"): None}
 
 
 def foldable(pairs: list[Normalized], layers: Collection[str] | None) -> set[int]:

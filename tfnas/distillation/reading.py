@@ -95,7 +95,7 @@ class Reader:
             multi_label: Whether probabilities are a sigmoid's.
         """
         if self._flow is None or not self._inside():
-            outputs = self.model(x, training=training)
+            outputs = _only(self.model(x, training=training))
             known: dict[Value, Any] = {}
         else:
             known = _run(self._flow, self.model, x, training)
@@ -147,7 +147,7 @@ class Reader:
 
     def _check_output(self) -> None:
         outputs = None if self._flow is None else graph(self.model).output
-        if isinstance(outputs, (dict, list, tuple)):
+        if isinstance(_only(outputs), (dict, list, tuple)):
             kind = f"a {type(outputs).__name__} of {len(outputs)}"
             raise ValueError(
                 f"{self.role} must have one output tensor, got {kind} from {self.model.name!r}"
@@ -159,6 +159,11 @@ class Reader:
                 f"{self.role} must have one output tensor, got a {type(outputs).__name__} from "
                 f"{self.model.name!r}"
             )
+
+
+def _only(outputs: Any) -> Any:
+    """The output of a model that gives a list of one, as one from an `.h5` file may."""
+    return outputs[0] if isinstance(outputs, list | tuple) and len(outputs) == 1 else outputs
 
 
 def last_activation(flow: Walk) -> tuple[str, Call] | None:
