@@ -38,6 +38,8 @@ def define_training(common: dict[str, Any], whole: Sequence[Whole], learning_rat
     flags.DEFINE_float(
         "learning_rate", learning_rate, "Adam's, at the start of its decay", **common
     )
+    text = "share of the loss that is what the model given says, 0 to 1; 0: labels alone"
+    flags.DEFINE_float("distill", 0.0, text, lower_bound=0.0, upper_bound=1.0, **common)
     define_image_size(common)
 
 

@@ -146,8 +146,8 @@ class Reader:
         )
 
     def _check_output(self) -> None:
-        outputs = None if self._flow is None else graph(self.model).output
-        if isinstance(_only(outputs), (dict, list, tuple)):
+        outputs = None if self._flow is None else _only(graph(self.model).output)
+        if isinstance(outputs, (dict, list, tuple)):
             kind = f"a {type(outputs).__name__} of {len(outputs)}"
             raise ValueError(
                 f"{self.role} must have one output tensor, got {kind} from {self.model.name!r}"

@@ -22,15 +22,15 @@ from tfnas.measurement import Latency
 from tfnas.pipeline.compare import FileRow, save_and_compare
 from tfnas.pipeline.finetune import check_fits, finetune
 from tfnas.pipeline.progress import Progress
-from tfnas.pipeline.settings import check_learning_rate, check_whole_numbers
+from tfnas.pipeline.settings import TrainingSettings, check_whole_numbers
 from tfnas.report import cluster_report
 
 CALIBRATION = 300
 _CHANNELS_LAST = ("DEPTHWISE_CONV_2D", "CONV_3D", "BATCH_MATMUL")
 
 
-@dataclasses.dataclass(frozen=True)
-class ClusterConfig:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClusterConfig(TrainingSettings):
     """What a clustering run was asked for.
 
     Args:
@@ -42,9 +42,6 @@ class ClusterConfig:
         initialization: What k-means begins with.
         weighted: Without training, whether errors of weights count by the inputs they meet.
         ignore: Layers left alone.
-        batch_size: Examples a training step.
-        learning_rate: Adam's, at the start of its cosine decay.
-        seed: Seed of everything.
 
     Raises:
         ValueError: An argument is outside its rule.
@@ -58,14 +55,10 @@ class ClusterConfig:
     initialization: str = "kmeans++"
     weighted: bool = True
     ignore: tuple[str, ...] = ()
-    batch_size: int = 64
-    learning_rate: float = 1e-3
-    seed: int = 0
 
     def __post_init__(self) -> None:
-        check_whole_numbers(self, epochs=0, batch_size=1, seed=0)
+        super().__post_init__()
         check_whole_numbers(self, optional=True, renew=1)
-        check_learning_rate(self.learning_rate)
         self.plan()
 
     def plan(self) -> ClusterPlan:
@@ -148,7 +141,7 @@ def cluster_to_files(
     prepared = prepare(model, config.plan())
     folder.mkdir(parents=True, exist_ok=True)
     if config.epochs:
-        report = _trained(prepared, split, config, told)
+        report = _trained(model, prepared, split, config, told)
         clustered = prepared.model
     else:
         clustered, report = _at_once(model, split, config, told)
@@ -207,7 +200,7 @@ def _at_once(
 
 
 def _trained(
-    prepared: Prepared, split: DataSplit, config: ClusterConfig, told: Progress
+    model: Any, prepared: Prepared, split: DataSplit, config: ClusterConfig, told: Progress
 ) -> ClusteringReport:
     """Trains the prepared copy in place."""
     told.phase(f"training the values, {config.epochs} epochs on {len(split.x_train)} images")
@@ -225,9 +218,8 @@ def _trained(
     finetune(
         prepared.model,
         split,
-        epochs=config.epochs,
-        batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
+        config,
+        teacher=model,
         callbacks=[clustering],
         progress=told,
     )

@@ -17,14 +17,14 @@ from tfnas.measurement import Latency
 from tfnas.pipeline.compare import FileRow, save_and_compare
 from tfnas.pipeline.finetune import check_fits, finetune
 from tfnas.pipeline.progress import Progress
-from tfnas.pipeline.settings import check_learning_rate, check_whole_numbers
+from tfnas.pipeline.settings import TrainingSettings, check_whole_numbers
 from tfnas.report import factorize_report
 
 CALIBRATION = 300  # images behind the int8 files and BatchNormalization
 
 
-@dataclasses.dataclass(frozen=True)
-class FactorizeConfig:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FactorizeConfig(TrainingSettings):
     """What a run was asked for: one of `macs`, `energy` and `rank`.
 
     Args:
@@ -35,9 +35,6 @@ class FactorizeConfig:
         methods: See :func:`tfnas.factorize`.
         ignore: Layers that stay.
         calibration: Training images that weigh the errors; 0: none do.
-        batch_size: Examples a training step.
-        learning_rate: Adam's, at the start of its cosine decay.
-        seed: Seed of everything.
 
     Raises:
         ValueError: An argument is outside its rule.
@@ -50,9 +47,6 @@ class FactorizeConfig:
     methods: tuple[str, ...] = METHODS
     ignore: tuple[str, ...] = ()
     calibration: int = 300
-    batch_size: int = 64
-    learning_rate: float = 1e-3
-    seed: int = 0
 
     def __post_init__(self) -> None:
         given = [n for n in ("macs", "energy", "rank") if getattr(self, n) is not None]
@@ -61,8 +55,8 @@ class FactorizeConfig:
                 f"exactly one of macs, energy and rank must be given, got "
                 f"{', '.join(given) or 'none'}"
             )
-        check_whole_numbers(self, epochs=0, calibration=0, batch_size=1, seed=0)
-        check_learning_rate(self.learning_rate)
+        super().__post_init__()
+        check_whole_numbers(self, calibration=0)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -117,9 +111,8 @@ def factorize_to_files(
         finetune(
             smaller,
             split,
-            epochs=config.epochs,
-            batch_size=config.batch_size,
-            learning_rate=config.learning_rate,
+            config,
+            teacher=model,
             progress=told,
         )
     told.phase("converting and measuring the files on the test part")

@@ -8,7 +8,9 @@ from typing import Any
 import keras
 
 from tfnas.data import DataSplit
+from tfnas.distillation.distiller import Distiller
 from tfnas.pipeline.progress import Progress
+from tfnas.pipeline.settings import TrainingSettings
 from tfnas.rewrite import gives_probabilities
 
 
@@ -51,41 +53,47 @@ def training_steps(split: DataSplit, epochs: int, batch_size: int) -> int:
 def finetune(
     model: Any,
     split: DataSplit,
+    settings: TrainingSettings,
     *,
-    epochs: int,
-    batch_size: int,
-    learning_rate: float,
+    teacher: Any,
+    epochs: int | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     progress: Progress | None = None,
 ) -> None:
     """Compiles a classifier and trains it on the training part, in place.
 
-    Adam, whose rate falls to 0 along a cosine.
+    Adam, whose rate falls to 0 along a cosine. With `settings.distill` the loss is in part
+    what the teacher says (:class:`tfnas.Distiller`).
 
     Args:
         model: The classifier.
         split: The data; its test part is not touched.
-        epochs: Number of epochs.
-        batch_size: Examples a step.
-        learning_rate: Adam's, at the start.
+        settings: How it is trained.
+        teacher: The model that it came from.
+        epochs: Number of epochs where it is another than the settings'.
         callbacks: More callbacks.
         progress: Is told when an epoch has ended.
     """
-    steps = training_steps(split, epochs, batch_size)
+    epochs = settings.epochs if epochs is None else epochs
+    steps = training_steps(split, epochs, settings.batch_size)
     told = progress or Progress()
-    model.compile(
-        keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(learning_rate, steps)),
-        classification_loss(model),
+    trained, loss = model, classification_loss(model)
+    if settings.distill:
+        trained, loss = Distiller(model, teacher, alpha=1 - settings.distill), None
+    rate = keras.optimizers.schedules.CosineDecay(settings.learning_rate, steps)
+    trained.compile(
+        keras.optimizers.Adam(rate),
+        loss,
         metrics=["accuracy"],
         jit_compile=False,  # three times slower on a CPU, see BUILD_NOTES.md
     )
     news = keras.callbacks.LambdaCallback(
         on_epoch_end=lambda epoch, logs: told.epoch_ended(epoch + 1, epochs)
     )
-    model.fit(
+    trained.fit(
         split.x_train,
         split.y_train,
-        batch_size=batch_size,
+        batch_size=settings.batch_size,
         epochs=epochs,
         verbose=0,
         callbacks=[*callbacks, news],

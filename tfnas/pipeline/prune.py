@@ -14,7 +14,7 @@ from tfnas.files import save_model
 from tfnas.pipeline.compare import FileRow, compare_files, convert_all
 from tfnas.pipeline.finetune import check_fits, classification_loss, finetune, training_steps
 from tfnas.pipeline.progress import Progress
-from tfnas.pipeline.settings import check_learning_rate, check_whole_numbers
+from tfnas.pipeline.settings import TrainingSettings
 from tfnas.pruning.apply import BY_OUTPUT, OBS, prune
 from tfnas.pruning.callback import PruningCallback
 from tfnas.pruning.masks import granularity
@@ -34,8 +34,8 @@ _WRITTEN = (
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class PruneConfig:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PruneConfig(TrainingSettings):
     """What a pruning run was asked for.
 
     Args:
@@ -47,10 +47,7 @@ class PruneConfig:
             by what each layer alone was measured to cost on the validation part.
         exclude: Layers left alone; see :func:`tfnas.prune`.
         reconstruct: Without training, whether the kept weights make up for the others.
-        batch_size: Examples a training step.
-        learning_rate: Adam's, at the start of its cosine decay.
         sparse: Whether kernels are also stored without their zeros where that helps.
-        seed: Seed of everything.
     """
 
     sparsity: float
@@ -60,15 +57,11 @@ class PruneConfig:
     scope: str = "layer"
     exclude: tuple[str, ...] = ()
     reconstruct: bool = True
-    batch_size: int = 64
-    learning_rate: float = 1e-3
     sparse: bool = True
-    seed: int = 0
 
     def __post_init__(self) -> None:
         check_ratio(self.sparsity, name="sparsity")
-        check_whole_numbers(self, epochs=0, batch_size=1, seed=0)
-        check_learning_rate(self.learning_rate)
+        super().__post_init__()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -229,9 +222,8 @@ def _while_training(
     finetune(
         copy,
         split,
-        epochs=config.epochs,
-        batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
+        config,
+        teacher=model,
         callbacks=[pruning],
         progress=told,
     )

@@ -15,7 +15,7 @@ from tfnas.files import save_model
 from tfnas.pipeline.compare import FileRow, compare_files
 from tfnas.pipeline.finetune import check_fits, finetune
 from tfnas.pipeline.progress import Progress
-from tfnas.pipeline.settings import check_learning_rate, check_whole_numbers
+from tfnas.pipeline.settings import TrainingSettings, check_whole_numbers
 from tfnas.quantization.callbacks import QuantizationSchedule
 from tfnas.quantization.qat import left_float, quantize_aware, strip
 from tfnas.quantization.spec import QuantSpec
@@ -30,8 +30,8 @@ _WRITTEN = (
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class QatConfig:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class QatConfig(TrainingSettings):
     """What quantisation-aware training was asked for.
 
     Args:
@@ -41,9 +41,6 @@ class QatConfig:
         ranges: How the ranges of activations are found; see :class:`tfnas.QuantSpec`.
         start_epoch: First epoch that rounds.
         freeze_epoch: First epoch in which ranges stand still; None: never.
-        batch_size: Examples a training step.
-        learning_rate: Adam's, at the start of its cosine decay.
-        seed: Seed of everything.
 
     Raises:
         ValueError: An argument is outside its rule.
@@ -55,13 +52,11 @@ class QatConfig:
     ranges: str = "moving_average"
     start_epoch: int = 0
     freeze_epoch: int | None = None
-    batch_size: int = 64
     learning_rate: float = 1e-4
-    seed: int = 0
 
     def __post_init__(self) -> None:
-        check_whole_numbers(self, epochs=1, batch_size=1, seed=0)
-        check_learning_rate(self.learning_rate)
+        super().__post_init__()
+        check_whole_numbers(self, epochs=1)
         QuantizationSchedule(self.start_epoch, self.freeze_epoch)
         if self.start_epoch >= self.epochs:
             raise ValueError(
@@ -131,9 +126,8 @@ def qat_to_files(
     finetune(
         trainable,
         split,
-        epochs=config.epochs,
-        batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
+        config,
+        teacher=model,
         callbacks=[QuantizationSchedule(config.start_epoch, config.freeze_epoch)],
         progress=told,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 
@@ -21,7 +22,31 @@ def check_whole_numbers(settings: Any, optional: bool = False, **least: int) -> 
             raise ValueError(f"{name} must be a whole number >= {minimum}, got {value!r}")
 
 
-def check_learning_rate(value: float) -> None:
-    """Raises ValueError unless a learning rate is above 0."""
-    if not value > 0:
-        raise ValueError(f"learning_rate must be above 0, got {value!r}")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """How a given model is trained further; the records of the commands begin with it.
+
+    Args:
+        epochs: Epochs of training.
+        batch_size: Examples a training step.
+        learning_rate: Adam's, at the start of its cosine decay.
+        distill: Share of the loss that is what the model given says, in [0, 1]; 0: the labels
+            alone.
+        seed: Seed of everything.
+
+    Raises:
+        ValueError: An argument is outside its rule.
+    """
+
+    epochs: int
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    distill: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_whole_numbers(self, epochs=0, batch_size=1, seed=0)
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate!r}")
+        if not 0 <= self.distill <= 1:
+            raise ValueError(f"distill must be in [0, 1], got {self.distill!r}")

@@ -12,7 +12,7 @@ from tfnas.measurement import Latency
 from tfnas.pipeline.compare import FileRow, save_and_compare
 from tfnas.pipeline.finetune import check_fits, classification_loss, finetune
 from tfnas.pipeline.progress import Progress
-from tfnas.pipeline.settings import check_learning_rate, check_whole_numbers
+from tfnas.pipeline.settings import TrainingSettings, check_whole_numbers
 from tfnas.pruning.channels.apply import prune_channels
 from tfnas.pruning.channels.iterative import ChannelPruning
 from tfnas.pruning.channels.record import RewriteReport
@@ -22,8 +22,8 @@ CALIBRATION = 300
 SCORED = 512  # training examples behind the criterion "taylor"
 
 
-@dataclasses.dataclass(frozen=True)
-class ShrinkConfig:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ShrinkConfig(TrainingSettings):
     """What a shrinking run was asked for: one of `macs`, `params` and `latency`.
 
     Args:
@@ -36,9 +36,6 @@ class ShrinkConfig:
         scope: "global" or "group".
         round_to: Multiple that sizes shall have; None: any size.
         ignore: Layers whose channels stay.
-        batch_size: Examples a training step.
-        learning_rate: Adam's, at the start of its cosine decay in each step.
-        seed: Seed of everything.
 
     Raises:
         ValueError: An argument is outside its rule.
@@ -53,9 +50,6 @@ class ShrinkConfig:
     scope: str = "global"
     round_to: int | None = None
     ignore: tuple[str, ...] = ()
-    batch_size: int = 64
-    learning_rate: float = 1e-3
-    seed: int = 0
 
     def __post_init__(self) -> None:
         given = [n for n in ("macs", "params", "latency") if getattr(self, n) is not None]
@@ -64,12 +58,12 @@ class ShrinkConfig:
                 f"exactly one of macs, params and latency must be given, got "
                 f"{', '.join(given) or 'none'}"
             )
-        check_whole_numbers(self, epochs=0, steps=1, batch_size=1, seed=0)
+        super().__post_init__()
+        check_whole_numbers(self, steps=1)
         if self.steps > 1 and not (self.macs is not None and self.macs < 1):
             raise ValueError(f"steps must be 1 unless macs is a share, got {self.steps}")
         if self.steps > max(self.epochs, 1):
             raise ValueError(f"steps must be at most epochs {self.epochs}, got {self.steps}")
-        check_learning_rate(self.learning_rate)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -145,9 +139,9 @@ def _shrunk(
         finetune(
             smaller,
             split,
+            config,
             epochs=last - first,
-            batch_size=config.batch_size,
-            learning_rate=config.learning_rate,
+            teacher=model,
             progress=told,
         )
 
