@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from keras import layers
 
+from tfnas.pipeline.augment import AugmentedImages, flip, shift
 from tfnas.pipeline.finetune import finetune
 from tfnas.pipeline.settings import TrainingSettings
 
@@ -18,7 +19,9 @@ def test_the_model_given_can_be_the_teacher(tiny_model, digits):
     student = keras.Sequential(
         [keras.Input((8, 8, 1)), layers.Rescaling(1 / 16), layers.Flatten(), layers.Dense(10)]
     )
-    settings = TrainingSettings(epochs=8, batch_size=32, learning_rate=1e-2, distill=1.0)
+    settings = TrainingSettings(
+        epochs=8, batch_size=32, learning_rate=1e-2, distill=1.0, augment=("shift",)
+    )
     finetune(student, silent, settings, teacher=tiny_model)
     told, taught = (m.predict(digits.x_test, verbose=0).argmax(-1) for m in (student, tiny_model))
     assert (told == taught).mean() > 0.7
@@ -29,6 +32,8 @@ def test_the_model_given_can_be_the_teacher(tiny_model, digits):
     [
         ({"distill": 1.5}, r"distill must be in \[0, 1\], got 1.5"),
         ({"learning_rate": 0.0}, "learning_rate must be above 0"),
+        ({"augment": ("turn",)}, r"augment must hold some of flip, shift, got \('turn',\)"),
+        ({"augment": "flip"}, "augment must hold some of flip, shift, got 'flip'"),
         ({"epochs": -1}, "epochs must be a whole number >= 0"),
         ({"batch_size": 0}, "batch_size must be a whole number >= 1"),
     ],
@@ -36,3 +41,43 @@ def test_the_model_given_can_be_the_teacher(tiny_model, digits):
 def test_bad_settings_are_named(change, message):
     with pytest.raises(ValueError, match=message):
         TrainingSettings(**{"epochs": 1, **change})
+
+
+# --- changes of the images
+
+
+def test_images_are_mirrored_and_moved_each_by_itself():
+    x = np.arange(6 * 32 * 32, dtype=np.float32).reshape(6, 32, 32, 1)
+    keras.utils.set_random_seed(0)
+    moved = np.asarray(shift(x))
+    places = set()
+    for new, old in zip(moved, x, strict=True):
+        padded = np.pad(old, ((2, 2), (2, 2), (0, 0)), "reflect")
+        found = [
+            (i, j)
+            for i in range(5)
+            for j in range(5)
+            if np.array_equal(padded[i : i + 32, j : j + 32], new)
+        ]
+        assert len(found) == 1
+        places.add(found[0])
+    assert len(places) > 1
+    mirrored = np.asarray(flip(x))
+    kinds = {np.array_equal(new, old[:, ::-1]) for new, old in zip(mirrored, x, strict=True)}
+    assert kinds == {True, False}
+
+
+def test_each_epoch_has_every_image_once_in_its_own_order():
+    x = np.arange(10, dtype=np.float32).reshape(10, 1, 1, 1) * np.ones((1, 8, 8, 1), np.float32)
+    data = AugmentedImages(x, np.arange(10), ("flip", "shift"), 4, seed=0)
+    orders = []
+    for _ in range(2):
+        batches = [data[i] for i in range(len(data))]
+        assert [len(labels) for _, labels in batches] == [4, 4, 2]
+        labels = np.concatenate([labels for _, labels in batches])
+        images = np.concatenate([images for images, _ in batches])
+        np.testing.assert_array_equal(images[:, 0, 0, 0], labels)
+        orders.append(list(labels))
+        data.on_epoch_end()
+    assert sorted(orders[0]) == sorted(orders[1]) == list(range(10))
+    assert orders[0] != orders[1]

@@ -49,8 +49,7 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
     from tfnas.pipeline.cluster import ClusterConfig, cluster_to_files
 
     settings = settings_of(ClusterConfig, values)
-    changes = {"layers": _counts(settings["layers"]), "ignore": tuple(settings["ignore"])}
-    config = ClusterConfig(**{**settings, **changes})
+    config = ClusterConfig(**{**settings, "layers": _counts(settings["layers"])})
     return run_on_model(positional, values, config, cluster_to_files, "clustered")
 
 

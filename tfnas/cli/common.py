@@ -40,12 +40,16 @@ def define_training(common: dict[str, Any], whole: Sequence[Whole], learning_rat
     )
     text = "share of the loss that is what the model given says, 0 to 1; 0: labels alone"
     flags.DEFINE_float("distill", 0.0, text, lower_bound=0.0, upper_bound=1.0, **common)
+    text = "changes of the training images: flip, shift"
+    flags.DEFINE_list("augment", [], text, **common)
     define_image_size(common)
 
 
 def settings_of(config: type, values: flags.FlagValues) -> dict[str, Any]:
     """Returns the flags that are a record's fields."""
-    return {field.name: values[field.name].value for field in dataclasses.fields(config)}
+    found = {field.name: values[field.name].value for field in dataclasses.fields(config)}
+    # A record holds no list, which others could change.
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()}
 
 
 def run_on_model(

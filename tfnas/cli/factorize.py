@@ -34,7 +34,5 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
     """Runs the command."""
     from tfnas.pipeline.factorize import FactorizeConfig, factorize_to_files
 
-    settings = settings_of(FactorizeConfig, values)
-    lists = {name: tuple(settings[name]) for name in ("methods", "ignore")}
-    config = FactorizeConfig(**{**settings, **lists})
+    config = FactorizeConfig(**settings_of(FactorizeConfig, values))
     return run_on_model(positional, values, config, factorize_to_files, "low_rank")

@@ -43,6 +43,5 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
     """Runs the command."""
     from tfnas.pipeline.prune import PruneConfig, prune_to_files
 
-    settings = settings_of(PruneConfig, values)
-    config = PruneConfig(**{**settings, "exclude": tuple(settings["exclude"])})
+    config = PruneConfig(**settings_of(PruneConfig, values))
     return run_on_model(positional, values, config, prune_to_files, "pruned")

@@ -41,6 +41,5 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
     """Runs the command."""
     from tfnas.pipeline.shrink import ShrinkConfig, shrink_to_files
 
-    settings = settings_of(ShrinkConfig, values)
-    config = ShrinkConfig(**{**settings, "ignore": tuple(settings["ignore"])})
+    config = ShrinkConfig(**settings_of(ShrinkConfig, values))
     return run_on_model(positional, values, config, shrink_to_files, "small")

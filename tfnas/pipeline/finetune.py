@@ -9,6 +9,8 @@ import keras
 
 from tfnas.data import DataSplit
 from tfnas.distillation.distiller import Distiller
+from tfnas.distillation.transfers import FeatureHint
+from tfnas.pipeline.augment import AugmentedImages
 from tfnas.pipeline.progress import Progress
 from tfnas.pipeline.settings import TrainingSettings
 from tfnas.rewrite import gives_probabilities
@@ -58,6 +60,7 @@ def finetune(
     teacher: Any,
     epochs: int | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    hints: Sequence[FeatureHint] = (),
     progress: Progress | None = None,
 ) -> None:
     """Compiles a classifier and trains it on the training part, in place.
@@ -72,6 +75,7 @@ def finetune(
         teacher: The model that it came from.
         epochs: Number of epochs where it is another than the settings'.
         callbacks: More callbacks.
+        hints: What of the teacher's inside the model learns too, with `settings.distill`.
         progress: Is told when an epoch has ended.
     """
     epochs = settings.epochs if epochs is None else epochs
@@ -79,7 +83,8 @@ def finetune(
     told = progress or Progress()
     trained, loss = model, classification_loss(model)
     if settings.distill:
-        trained, loss = Distiller(model, teacher, alpha=1 - settings.distill), None
+        alpha = 1 - settings.distill
+        trained, loss = Distiller(model, teacher, alpha=alpha, features=hints), None
     rate = keras.optimizers.schedules.CosineDecay(settings.learning_rate, steps)
     trained.compile(
         keras.optimizers.Adam(rate),
@@ -91,10 +96,16 @@ def finetune(
         on_epoch_end=lambda epoch, logs: told.epoch_ended(epoch + 1, epochs)
     )
     trained.fit(
-        split.x_train,
-        split.y_train,
-        batch_size=settings.batch_size,
+        **_examples(split, settings),
         epochs=epochs,
         verbose=0,
         callbacks=[*callbacks, news],
     )
+
+
+def _examples(split: DataSplit, settings: TrainingSettings) -> dict[str, Any]:
+    """What `fit` is given."""
+    if not settings.augment:
+        return {"x": split.x_train, "y": split.y_train, "batch_size": settings.batch_size}
+    given = split.x_train, split.y_train, settings.augment, settings.batch_size, settings.seed
+    return {"x": AugmentedImages(*given)}

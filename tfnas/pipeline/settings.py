@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from tfnas.pipeline.augment import check_augment
+
 
 def check_whole_numbers(settings: Any, optional: bool = False, **least: int) -> None:
     """Raises ValueError unless fields of a record are whole numbers.
@@ -32,6 +34,8 @@ class TrainingSettings:
         learning_rate: Adam's, at the start of its cosine decay.
         distill: Share of the loss that is what the model given says, in [0, 1]; 0: the labels
             alone.
+        augment: Changes of the training images: "flip" mirrors them, "shift" moves them by a
+            few pixels.
         seed: Seed of everything.
 
     Raises:
@@ -42,6 +46,7 @@ class TrainingSettings:
     batch_size: int = 64
     learning_rate: float = 1e-3
     distill: float = 0.0
+    augment: tuple[str, ...] = ()
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -50,3 +55,4 @@ class TrainingSettings:
             raise ValueError(f"learning_rate must be above 0, got {self.learning_rate!r}")
         if not 0 <= self.distill <= 1:
             raise ValueError(f"distill must be in [0, 1], got {self.distill!r}")
+        check_augment(self.augment)

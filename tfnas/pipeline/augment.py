@@ -1,0 +1,75 @@
+"""Changes of training images that leave their class as it is, drawn anew for each batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+SHARE = 1 / 16  # of an image's side that it is shifted by at most
+
+
+def flip(images: Any) -> Any:
+    """Mirrors every second image, left to right."""
+    return tf.image.random_flip_left_right(images)
+
+
+def shift(images: Any) -> Any:
+    """Moves each image by its own few pixels; what comes in is mirrored."""
+    most = [max(1, round(size * SHARE)) for size in images.shape[1:3]]
+    padded = tf.pad(images, [[0, 0], [most[0]] * 2, [most[1]] * 2, [0, 0]], "REFLECT")
+    for axis, size, reach in zip((1, 2), images.shape[1:3], most, strict=True):
+        begin = tf.random.uniform([tf.shape(images)[0], 1], maxval=2 * reach + 1, dtype=tf.int32)
+        padded = tf.gather(padded, begin + tf.range(size)[None], axis=axis, batch_dims=1)
+    return padded
+
+
+AUGMENTATIONS: dict[str, Callable[[Any], Any]] = {"flip": flip, "shift": shift}
+
+
+def check_augment(names: Sequence[str]) -> None:
+    """Raises ValueError unless all names are known."""
+    if isinstance(names, str) or any(name not in AUGMENTATIONS for name in names):
+        raise ValueError(f"augment must hold some of {', '.join(AUGMENTATIONS)}, got {names!r}")
+
+
+class AugmentedImages(keras.utils.PyDataset):  # type: ignore[misc]
+    """Batches of changed images, in an order of its own each epoch.
+
+    Args:
+        x: Images (n, height, width, channels).
+        y: Labels (n,).
+        names: Some of `AUGMENTATIONS`.
+        batch_size: Examples a batch.
+        seed: Seed of the order and of the changes.
+    """
+
+    def __init__(self, x: Any, y: Any, names: Sequence[str], batch_size: int, seed: int) -> None:
+        super().__init__()
+        self.x, self.y, self.batch_size = x, y, batch_size
+        self._rng = tf.random.Generator.from_seed(seed)
+        self._order = tf.range(len(x))
+
+        @tf.function(reduce_retracing=True)
+        def change(images: Any) -> Any:
+            images = tf.cast(images, tf.float32)
+            for name in names:
+                images = AUGMENTATIONS[name](images)
+            return images
+
+        self._change = change
+        self.on_epoch_end()
+
+    def __len__(self) -> int:
+        return -(-len(self.x) // self.batch_size)
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        rows = self._order[index * self.batch_size : (index + 1) * self.batch_size]
+        return self._change(self.x[rows]), self.y[rows]
+
+    def on_epoch_end(self) -> None:
+        """Draws a new order."""
+        keys = self._rng.uniform([len(self.x)])
+        self._order = tf.argsort(keys).numpy()
