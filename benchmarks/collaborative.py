@@ -43,6 +43,7 @@ WAYS = flags.DEFINE_list(
     ["", "p", "pc", "pcq", "q", "pq", "c", "cq", "tfmot"],
     "combinations of p (pruned), c (clustered) and q (quantised, int8); tfmot: its own of all",
 )
+FOLDER = flags.DEFINE_string("folder", None, "where models are kept and found again, if given")
 TFMOT = "tfmot"
 NAMES = {"p": "pruned", "c": "clustered", "q": "int8"}
 
@@ -101,8 +102,14 @@ class Work:
     def model(self, way: str) -> Any:
         """The Keras model of a combination, from that of all but its last step."""
         if way not in self.models:
+            path = pathlib.Path(FOLDER.value or "", f"{way}.keras")
+            if FOLDER.value and path.exists():
+                self.models[way] = tfnas.load_model(path)
+                return self.models[way]
             step = {"p": self.pruned, "c": self.clustered, "q": self.quantised}[way[-1]]
             self.models[way] = step(self.model(way[:-1]))
+            if FOLDER.value:
+                self.models[way].save(path)
         return self.models[way]
 
     def pruned(self, given: Any) -> Any:
@@ -115,7 +122,9 @@ class Work:
         return model
 
     def clustered(self, given: Any) -> Any:
-        model, _ = tfnas.fold_batchnorm(given)
+        # Normalisation stays: in the integer file it is a factor a channel of the scale, and
+        # the integers are as few as the values here. (The float file holds as many a channel.)
+        model = copy_of(given)
         callback = tfnas.ClusteringCallback(CLUSTERS.value, 5, "step", seed=SEED.value)
         self.train(model, [callback], rate=RATE.value / 3)
         return model
@@ -126,19 +135,16 @@ class Work:
             tfnas.keep_clusters(model)  # zeros too
         elif given is not self.original:
             tfnas.keep_zeros(model)
-        self.train(model, [], rate=RATE.value / 10, hints=[])
+        self.train(model, [], rate=RATE.value / 10)
         return model
 
-    def train(
-        self, model: Any, callbacks: list[Any], rate: float | None = None, hints: Any = None
-    ) -> None:
-        """Trains in place; None: with the original's blocks as hints."""
+    def train(self, model: Any, callbacks: list[Any], rate: float | None = None) -> None:
+        """Trains in place."""
         keras.utils.set_random_seed(SEED.value)
         steps = EPOCHS.value * (len(self.x) // BATCH.value)
         schedule = keras.optimizers.schedules.CosineDecay(rate or RATE.value, steps)
         optimizer = keras.optimizers.Adam(schedule)
-        hints = resnet8.hints_of(self.original, self.images) if hints is None else hints
-        distiller = tfnas.Distiller(model, self.original, 0.1, features=hints)
+        distiller = tfnas.Distiller(model, self.original, alpha=0.5, temperature=1.0)
         distiller.compile(optimizer, metrics=["accuracy"], jit_compile=False)
         data = batches(self.original, self.x, self.y)
         distiller.fit(data, epochs=EPOCHS.value, verbose=2, callbacks=callbacks)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tfnas.bench.evaluate import evaluate
     from tfnas.bench.latency import benchmark
     from tfnas.bench.latency_model import LatencyModel
+    from tfnas.bench.micro import micro_memory, planned_arena, run_micro
     from tfnas.bench.profile import profile
     from tfnas.bench.quantization_error import quantization_error
     from tfnas.calibration import recalibrate_batchnorm
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from tfnas.distillation.outputs import teacher_outputs
     from tfnas.distillation.transfers import AttentionTransfer, FeatureHint, RelationalTransfer
     from tfnas.export.artifact import Artifact
+    from tfnas.export.micro import check_micro, micro_operators, resolver_code
     from tfnas.export.mixed import mixed_precision
     from tfnas.export.recipes import apply_recipe
     from tfnas.export.sparse import sparse_eligibility
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from tfnas.export.tflite import ConversionError, to_tflite
     from tfnas.factorization.apply import factorize
     from tfnas.measurement import Measurement, hypervolume, pareto_front
+    from tfnas.pipeline.budget import Budget
+    from tfnas.pipeline.compress import compress
     from tfnas.pipeline.search import search
     from tfnas.pruning.apply import prune
     from tfnas.pruning.callback import PruningCallback
@@ -58,6 +62,7 @@ _HOME = {
     "Artifact": "export.artifact",
     "AttentionTransfer": "distillation.transfers",
     "BlockSpec": "architecture",
+    "Budget": "pipeline.budget",
     "ChannelPruning": "pruning.channels.iterative",
     "ClusteringCallback": "clustering.callback",
     "ConversionError": "export.tflite",
@@ -78,7 +83,9 @@ _HOME = {
     "apply_recipe": "export.recipes",
     "benchmark": "bench.latency",
     "calibrate": "quantization.qat",
+    "check_micro": "export.micro",
     "cluster": "clustering.apply",
+    "compress": "pipeline.compress",
     "correct_shift": "quantization.correction",
     "data": "data",
     "evaluate": "bench.evaluate",
@@ -91,9 +98,12 @@ _HOME = {
     "left_float": "quantization.qat",
     "legacy": "legacy",
     "load_model": "quantization.loading",
+    "micro_memory": "bench.micro",
+    "micro_operators": "export.micro",
     "mixed_precision": "export.mixed",
     "mobilenet_v2": "architecture",
     "pareto_front": "measurement",
+    "planned_arena": "bench.micro",
     "profile": "bench.profile",
     "prune": "pruning.apply",
     "prune_channels": "pruning.channels.apply",
@@ -101,6 +111,8 @@ _HOME = {
     "quantize_aware": "quantization.qat",
     "recalibrate_batchnorm": "calibration",
     "register_quantizable": "quantization.roles",
+    "resolver_code": "export.micro",
+    "run_micro": "bench.micro",
     "schedules": "schedules",
     "search": "pipeline.search",
     "sensitivity": "pruning.sensitivity",
@@ -115,6 +127,7 @@ __all__ = [
     "Artifact",
     "AttentionTransfer",
     "BlockSpec",
+    "Budget",
     "ChannelPruning",
     "ClusteringCallback",
     "ConversionError",
@@ -135,7 +148,9 @@ __all__ = [
     "apply_recipe",
     "benchmark",
     "calibrate",
+    "check_micro",
     "cluster",
+    "compress",
     "correct_shift",
     "data",
     "evaluate",
@@ -148,9 +163,12 @@ __all__ = [
     "left_float",
     "legacy",
     "load_model",
+    "micro_memory",
+    "micro_operators",
     "mixed_precision",
     "mobilenet_v2",
     "pareto_front",
+    "planned_arena",
     "profile",
     "prune",
     "prune_channels",
@@ -158,6 +176,8 @@ __all__ = [
     "quantize_aware",
     "recalibrate_batchnorm",
     "register_quantizable",
+    "resolver_code",
+    "run_micro",
     "schedules",
     "search",
     "sensitivity",

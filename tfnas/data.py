@@ -76,6 +76,24 @@ class DataSplit:
             kept, _ = _split_indices(self.y_train, surplus, seed, "train_limit")
         return dataclasses.replace(self, x_train=self.x_train[kept], y_train=self.y_train[kept])
 
+    def for_given_model(self, seed: int = 0) -> DataSplit:
+        """Returns the split as a model that was trained elsewhere needs it.
+
+        Such a model has seen the training images, and who knows which of them: half of the
+        test part, drawn by class, becomes the one to choose by, and all others train.
+        """
+        final, chosen = _split_indices(self.y_test, len(self.y_test) // 2, seed, "x_test")
+        x_train, y_train = self.training_part()
+        return dataclasses.replace(
+            self,
+            x_train=x_train,
+            y_train=y_train,
+            x_val=self.x_test[chosen],
+            y_val=self.y_test[chosen],
+            x_test=self.x_test[final],
+            y_test=self.y_test[final],
+        )
+
     def __str__(self) -> str:
         height, width, channels = self.input_shape
         return (

@@ -16,7 +16,7 @@ from absl import flags
 from tfnas.cli import console
 
 COMMANDS = (
-    *("search", "prune", "shrink", "cluster", "factorize", "qat"),
+    *("compress", "search", "prune", "shrink", "cluster", "factorize", "qat"),
     *("export", "bench", "profile"),
 )
 

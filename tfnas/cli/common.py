@@ -20,6 +20,18 @@ def define_training(common: dict[str, Any], whole: Sequence[Whole], learning_rat
         whole: The command's own flags that are whole numbers.
         learning_rate: The default.
     """
+    for name, default, minimum, text in whole:
+        flags.DEFINE_integer(name, default, text, lower_bound=minimum, **common)
+    flags.DEFINE_float(
+        "learning_rate", learning_rate, "Adam's, at the start of its decay", **common
+    )
+    text = "share of the loss that is what the model given says, 0 to 1; 0: labels alone"
+    flags.DEFINE_float("distill", 0.0, text, lower_bound=0.0, upper_bound=1.0, **common)
+    define_data(common)
+
+
+def define_data(common: dict[str, Any]) -> None:
+    """Declares the data set, how much of it is taken and how, and the folder."""
     flags.DEFINE_string(
         "dataset",
         None,
@@ -29,17 +41,11 @@ def define_training(common: dict[str, Any], whole: Sequence[Whole], learning_rat
     )
     flags.DEFINE_string("output", None, "folder; default: beside the model", **common)
     for name, default, minimum, text in (
-        *whole,
         ("batch_size", 64, 1, "examples a training step"),
         ("train_limit", None, 1, "training examples; none: all"),
         ("seed", 0, 0, "seed of everything"),
     ):
         flags.DEFINE_integer(name, default, text, lower_bound=minimum, **common)
-    flags.DEFINE_float(
-        "learning_rate", learning_rate, "Adam's, at the start of its decay", **common
-    )
-    text = "share of the loss that is what the model given says, 0 to 1; 0: labels alone"
-    flags.DEFINE_float("distill", 0.0, text, lower_bound=0.0, upper_bound=1.0, **common)
     text = "changes of the training images: flip, shift"
     flags.DEFINE_list("augment", [], text, **common)
     define_image_size(common)
@@ -65,7 +71,7 @@ def run_on_model(
     Args:
         positional: The model's path.
         values: The flags of :func:`define_training`.
-        config: What to do; its seed serves the data too.
+        config: What to do.
         run: Takes (model, split, output, config, progress).
         suffix: What the default folder's name adds to the model's.
         written: Models that the run writes into its folder.
@@ -73,22 +79,33 @@ def run_on_model(
     Raises:
         ValueError: One of them is the model itself.
     """
-    from tfnas import data
     from tfnas.cli.console import progress_display
+
+    model, split, output = load_model_and_split(positional, values, suffix, written)
+    with progress_display() as progress:
+        result = run(model, split, output, config, progress)
+    print(f"\n{result}")
+    return 0
+
+
+def load_model_and_split(
+    positional: Sequence[str],
+    values: flags.FlagValues,
+    suffix: str,
+    written: Sequence[str] = ("model.keras",),
+) -> tuple[Any, Any, pathlib.Path]:
+    """Returns the model, its data and the folder; arguments as for :func:`run_on_model`."""
+    from tfnas import data
     from tfnas.quantization.loading import load_model
 
     source = pathlib.Path(positional[0])
     model = load_model(source)
-    size = data.parse_size(values["image_size"].value)
-    split = data.load(values["dataset"].value, image_size=size, seed=config.seed)
+    size, seed = data.parse_size(values["image_size"].value), values["seed"].value
+    split = data.load(values["dataset"].value, image_size=size, seed=seed)
     output = pathlib.Path(values["output"].value or source.with_name(f"{source.stem}_{suffix}"))
     if source.resolve() in [(output / name).resolve() for name in written]:
         raise ValueError(f"output {str(output)!r} must not hold the model itself, got {source}")
-    with progress_display() as progress:
-        limited = split.limited(values["train_limit"].value, config.seed)
-        result = run(model, limited, output, config, progress)
-    print(f"\n{result}")
-    return 0
+    return model, split.limited(values["train_limit"].value, seed), output
 
 
 def define_image_size(common: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import pathlib
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +58,9 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
     flags.DEFINE_bool(
         "errors", False, "tell and draw what quantisation costs, layer by layer", **common
     )
+    flags.DEFINE_bool(
+        "c", False, "write a C source too, for TFLite Micro, and tell what it needs", **common
+    )
     define_image_size(common)
     flags.DEFINE_string("output", None, "the file; default: beside the model", **common)
     return values
@@ -80,8 +84,12 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
     model = load_model(source)
     images = None if split is None else data.spread(split.x_train, _CALIBRATION)
     artifact, found = _converted(model, images, values)
+    if values["c"].value:
+        _check_micro(artifact, pathlib.Path(target))
     path = artifact.save(target)
     _tell(artifact, path)
+    if values["c"].value:
+        _tell_micro(artifact, path)
     if found is not None:
         print(found)
     if values["errors"].value:
@@ -143,6 +151,27 @@ def _tell(artifact: Artifact, path: pathlib.Path) -> None:
     zeros = file_sparsity(artifact)
     print(f"  {zeros.zeros:,} of {zeros.weights:,} weights are zero ({zeros.sparsity:.1%})")
     print(f"  {zeros.verdict}")
+
+
+def _check_micro(artifact: Artifact, target: pathlib.Path) -> None:
+    """Raises before anything is written where no microcontroller could run the file."""
+    from tfnas.export.micro import check_micro
+
+    if target.suffix in (".c", ".h"):
+        raise ValueError(f"output must not be named as the C source is, got {os.fspath(target)!r}")
+    check_micro(artifact)
+
+
+def _tell_micro(artifact: Artifact, path: pathlib.Path) -> None:
+    from tfnas.bench.micro import planned_arena
+    from tfnas.export.c_source import c_name
+    from tfnas.export.micro import resolver_code
+
+    name = c_name(path.stem)
+    source, header = artifact.save_c(path.with_suffix(".c"), name)
+    print(f"{source}, {header.name}: the file as the array {name}")
+    print("\n".join(f"  {line}" for line in resolver_code(artifact).splitlines()))
+    print(f"  planned arena: {planned_arena(artifact):,} bytes of activations")
 
 
 def _tell_errors(model: Any, artifact: Artifact, images: Any, path: pathlib.Path) -> None:

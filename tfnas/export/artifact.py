@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-from tfnas.export import flatbuffer
+from tfnas.export import c_source, flatbuffer
+from tfnas.export.metadata import Metadata, make_metadata, read_metadata, write_metadata
 from tfnas.files import write_atomically
 
 
@@ -101,6 +102,73 @@ class Artifact:
         """Writes the file, whole or not at all; makes its folder where there is none."""
         return write_atomically(path, self.content)
 
+    def save_c(
+        self, path: str | os.PathLike[str], name: str = "model"
+    ) -> tuple[pathlib.Path, pathlib.Path]:
+        """Writes the file as a C array, for devices without a file system.
+
+        Example:
+            >>> import keras, tempfile, tfnas
+            >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+            >>> folder = tempfile.mkdtemp()
+            >>> source, header = tfnas.to_tflite(model).save_c(f"{folder}/net.cc", "net")
+            >>> source.name, header.name
+            ('net.cc', 'net.h')
+
+        Args:
+            path: The source: a `.c` or `.cc` file; its folder is made where there is none.
+            name: Name of the array, which is aligned to 16 bytes; `NAME_len` is its length.
+
+        Returns:
+            The source's path, and that of the header beside it.
+
+        Raises:
+            ValueError: `path` has another suffix, or `name` is no name that C and C++ allow.
+        """
+        return c_source.save_c(self.content, path, name)
+
+    def with_metadata(
+        self,
+        *,
+        description: str = "",
+        labels: Sequence[str] = (),
+        mean: float | Sequence[float] = (),
+        std: float | Sequence[float] = (),
+        author: str = "",
+        version: str = "",
+    ) -> Artifact:
+        """Returns the same file with TFLite Metadata, which phones' libraries read.
+
+        It takes the place of metadata that the file has. What the file computes stays.
+
+        Example:
+            >>> import keras, tfnas
+            >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+            >>> file = tfnas.to_tflite(model).with_metadata(labels=["cat", "dog"])
+            >>> file.metadata.labels
+            ('cat', 'dog')
+
+        Args:
+            description: What the model does.
+            labels: Name of each class, in the order of the output's last dimension.
+            mean: What is subtracted from the input, one number or one a channel, before it
+                is divided by `std`; only told to others, the file does not do it.
+            std: What the input is then divided by, one number or one a channel.
+            author: Who made the model.
+            version: The model's version.
+
+        Returns:
+            A new artefact.
+
+        Raises:
+            ValueError: An argument does not fit the file or the others.
+
+        References:
+            TensorFlow Lite Support, metadata_schema.fbs, version 1.1.0.
+        """
+        wanted = make_metadata(description, labels, mean, std, author, version)
+        return dataclasses.replace(self, content=write_metadata(self.content, wanted))
+
     @property
     def size(self) -> int:
         """Size of the file, in bytes."""
@@ -120,6 +188,11 @@ class Artifact:
     def graph(self) -> flatbuffer.FileGraph:
         """Operators and tensors of the file."""
         return flatbuffer.read_graph(self.content)
+
+    @functools.cached_property
+    def metadata(self) -> Metadata | None:
+        """The file's TFLite Metadata, None where it has none."""
+        return read_metadata(self.content)
 
     @functools.cached_property
     def inputs(self) -> tuple[TensorDetails, ...]:

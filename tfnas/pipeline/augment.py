@@ -35,7 +35,7 @@ def check_augment(names: Sequence[str]) -> None:
         raise ValueError(f"augment must hold some of {', '.join(AUGMENTATIONS)}, got {names!r}")
 
 
-class AugmentedImages(keras.utils.PyDataset):  # type: ignore[misc]
+class AugmentedImages(keras.utils.PyDataset):
     """Batches of changed images, in an order of its own each epoch.
 
     Args:

@@ -1,0 +1,90 @@
+"""`tfnas export --c`: in this process."""
+
+import shutil
+import subprocess
+
+import keras
+import numpy as np
+import pytest
+
+import tfnas
+from tfnas.cli import app
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "small-net.keras"
+    layers = keras.layers
+    keras.utils.set_random_seed(0)
+    keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            layers.Conv2D(4, 3, name="first"),
+            layers.Flatten(),
+            layers.Dense(10, activation="softmax", name="last"),
+        ]
+    ).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def npz(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "some.npz"
+    x = np.random.default_rng(0).integers(0, 256, (80, 8, 8, 1), np.uint8)
+    y = np.arange(80) % 10
+    np.savez(path, x_train=x[:60], y_train=y[:60], x_test=x[60:], y_test=y[60:])
+    return path
+
+
+@pytest.fixture
+def tfnas_command(capsys):
+    def call(*argv):
+        code = app.main([str(arg) for arg in argv])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+def test_c_source_resolver_and_arena(tfnas_command, tmp_path, model, npz):
+    target = tmp_path / "small-int8.tflite"
+    flags = ("--mode=int8", f"--dataset={npz}", f"--output={target}", "--c")
+    code, out, err = tfnas_command("export", model, *flags)
+    assert (code, err) == (0, "")
+    artifact = tfnas.Artifact.load(target)
+    source = tmp_path / "small-int8.c"
+    assert {p.name for p in tmp_path.iterdir()} == {target.name, source.name, "small-int8.h"}
+    assert f"const unsigned int small_int8_len = {artifact.size};" in source.read_text()
+    assert f"{source}, small-int8.h: the file as the array small_int8\n" in out
+    code_lines = tfnas.resolver_code(artifact).splitlines()
+    assert "\n".join(f"  {line}" for line in code_lines) in out
+    assert "resolver.AddConv2D();" in out
+    assert f"  planned arena: {tfnas.planned_arena(artifact):,} bytes of activations\n" in out
+    if shutil.which("gcc") is None:
+        pytest.skip("no gcc on this machine: the source was not compiled")
+    subprocess.run(["gcc", "-std=c99", "-c", source, "-o", tmp_path / "small.o"], check=True)
+
+
+def test_without_the_flag_there_is_no_c_source(tfnas_command, tmp_path, model):
+    code, out, err = tfnas_command("export", model, f"--output={tmp_path / 'small.tflite'}")
+    assert (code, err) == (0, "")
+    assert [p.name for p in tmp_path.iterdir()] == ["small.tflite"]
+    assert "resolver" not in out
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "told"),
+    [
+        ("small.tflite", ("--mode=float16", "--c"), "got DEQUANTIZE: float16 numbers"),
+        ("small.c", ("--c",), "output must not be named as the C source is"),
+    ],
+)
+def test_what_can_not_be_is_told_before_anything_is_written(
+    tfnas_command, tmp_path, model, name, flags, told
+):
+    code, out, err = tfnas_command("export", model, f"--output={tmp_path / name}", *flags)
+    assert (code, out) == (1, "")
+    assert err.startswith("tfnas export: error: ")
+    assert err.count("\n") == 1
+    assert told in err
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,329 @@
+"""Files for TFLite Micro: what they need, where they run, and what they take there."""
+
+import sys
+
+import flatbuffers
+import keras
+import numpy as np
+import pytest
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
+from keras import layers
+
+import tfnas
+from tfnas.bench.micro import MicroMemory, _Buffer, _greedy
+
+BUILTIN = schema.BuiltinOperator
+
+
+def edited(artifact, change):
+    """A file after a change of its records, which need make no sense to an interpreter."""
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(artifact.content, 0))
+    change(model)
+    builder = flatbuffers.Builder(0)
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    return tfnas.Artifact(bytes(builder.Output()))
+
+
+def instead_of(old, new, custom=None):
+    """A change that gives all operators of one kind another's name."""
+
+    def change(model):
+        [code] = [c for c in model.operatorCodes if old in (c.builtinCode, c.deprecatedBuiltinCode)]
+        code.builtinCode, code.deprecatedBuiltinCode = new, min(new, 127)
+        code.customCode = custom
+
+    return change
+
+
+@pytest.fixture(scope="module")
+def chain():
+    """Three dense layers of 4, 20, 8 and 2 numbers."""
+    keras.utils.set_random_seed(0)
+    return keras.Sequential(
+        [keras.Input((4,)), *(layers.Dense(n, "relu") for n in (20, 8)), layers.Dense(2)]
+    )
+
+
+@pytest.fixture(scope="module")
+def forked():
+    """Two inputs, not in the order of the alphabet, and two outputs; a join of old numbers."""
+    keras.utils.set_random_seed(0)
+    zebra, apple = keras.Input((4,), name="zebra"), keras.Input((3,), name="apple")
+    first = layers.Dense(16, "relu")(zebra)
+    last = layers.Dense(16)(layers.Dense(9, "relu")(first))
+    joined = layers.Concatenate()([layers.Add()([first, last]), apple])
+    return keras.Model([zebra, apple], [layers.Dense(5)(joined), layers.Softmax()(last)])
+
+
+# --- what a file needs
+
+
+def test_operators_in_the_order_of_first_use(artifacts):
+    file = artifacts["int8"]
+    wanted = list(dict.fromkeys(op.name for op in file.graph.operators))
+    assert tfnas.micro_operators(file) == wanted
+    assert {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"} <= set(wanted)
+
+
+def test_resolver_code_names_each_operator_once(artifacts):
+    first, *rest = tfnas.resolver_code(artifacts["int8"]).splitlines()
+    names = tfnas.micro_operators(artifacts["int8"])
+    assert first == f"tflite::MicroMutableOpResolver<{len(names)}> resolver;"
+    assert len(rest) == len(set(rest)) == len(names)
+    assert rest[names.index("CONV_2D")] == "resolver.AddConv2D();"
+    assert rest[names.index("DEPTHWISE_CONV_2D")] == "resolver.AddDepthwiseConv2D();"
+    moved = tfnas.resolver_code(artifacts["int8"], namespace="tflite::micro").splitlines()
+    assert moved == [f"tflite::micro::{first.removeprefix('tflite::')}", *rest]
+
+
+@pytest.mark.parametrize(
+    ("builtin", "method"),
+    [
+        (BUILTIN.BATCH_MATMUL, "BatchMatMul"),
+        (BUILTIN.BATCH_TO_SPACE_ND, "BatchToSpaceNd"),
+        (BUILTIN.CUMSUM, "CumSum"),
+        (BUILTIN.AVERAGE_POOL_2D, "AveragePool2D"),
+        (BUILTIN.L2_NORMALIZATION, "L2Normalization"),
+        (BUILTIN.L2_POOL_2D, "L2Pool2D"),
+        (BUILTIN.PADV2, "PadV2"),
+        (BUILTIN.RELU6, "Relu6"),
+        (BUILTIN.REVERSE_V2, "ReverseV2"),
+        (BUILTIN.RESIZE_NEAREST_NEIGHBOR, "ResizeNearestNeighbor"),
+        (BUILTIN.SVDF, "Svdf"),
+        (BUILTIN.UNIDIRECTIONAL_SEQUENCE_LSTM, "UnidirectionalSequenceLSTM"),
+    ],
+)
+def test_methods_whose_names_are_easily_got_wrong(chain, builtin, method):
+    file = edited(tfnas.to_tflite(chain), instead_of(BUILTIN.FULLY_CONNECTED, builtin))
+    assert f"resolver.Add{method}();" in tfnas.resolver_code(file)
+
+
+def test_custom_operators(chain):
+    source = tfnas.to_tflite(chain)
+    change = instead_of(BUILTIN.FULLY_CONNECTED, BUILTIN.CUSTOM, "TFLite_Detection_PostProcess")
+    known = edited(source, change)
+    assert tfnas.micro_operators(known) == ["TFLite_Detection_PostProcess"]
+    assert "resolver.AddDetectionPostprocess();" in tfnas.resolver_code(known)
+    tfnas.check_micro(known)
+    strange = edited(source, instead_of(BUILTIN.FULLY_CONNECTED, BUILTIN.CUSTOM, "Sparkle"))
+    for ask in (tfnas.check_micro, tfnas.resolver_code):
+        with pytest.raises(ValueError, match=r"got Sparkle: a custom operator$"):
+            ask(strange)
+
+
+# --- what has no kernel
+
+
+@pytest.mark.parametrize("mode", ["float32", "int8", "int16x8"])
+def test_files_that_have_kernels(artifacts, mode):
+    tfnas.check_micro(artifacts[mode])
+
+
+def test_float16_has_none(artifacts):
+    with pytest.raises(ValueError, match=r"got DEQUANTIZE: float16 numbers$"):
+        tfnas.check_micro(artifacts["float16"])
+
+
+def test_dynamic_range_has_none(artifacts):
+    with pytest.raises(ValueError, match="file must have kernels in TFLite Micro") as told:
+        tfnas.check_micro(artifacts["dynamic"])
+    assert ": float32 activations with int8 kernels (dynamic range)" in str(told.value)
+
+
+def test_a_step_a_channel_is_not_unpacked(artifacts):
+    pytest.importorskip("ai_edge_quantizer")
+    file = tfnas.apply_recipe(artifacts["float32"], "weight_only_wi8_afp32")
+    with pytest.raises(ValueError, match="got DEQUANTIZE: a step a channel, of which it takes"):
+        tfnas.check_micro(file)
+
+
+def test_an_unknown_operator_is_named_beside_the_others(chain):
+    def change(model):
+        instead_of(BUILTIN.FULLY_CONNECTED, BUILTIN.GELU)(model)
+        model.subgraphs[0].tensors[model.subgraphs[0].inputs[0]].shapeSignature = [-1, -1]
+
+    with pytest.raises(ValueError, match=r"got input '.*': an open shape \[-1, -1\]; GELU: no k"):
+        tfnas.check_micro(edited(tfnas.to_tflite(chain), change))
+
+
+def test_sparse_tensors(chain):
+    def change(model):
+        graph = model.subgraphs[0]
+        sparsity = schema.SparsityParametersT()
+        sparsity.traversalOrder, sparsity.dimMetadata = [0, 1], []
+        graph.tensors[graph.operators[0].inputs[1]].sparsity = sparsity
+
+    with pytest.raises(ValueError, match=r"got FULLY_CONNECTED: a sparse tensor$"):
+        tfnas.check_micro(edited(tfnas.to_tflite(chain), change))
+
+
+def test_shapes_that_are_computed():
+    file = tfnas.to_tflite(keras.Sequential([keras.Input((3, 2)), layers.ZeroPadding1D(1)]))
+
+    def change(model):
+        graph = model.subgraphs[0]
+        model.buffers[graph.tensors[graph.operators[0].inputs[1]].buffer].data = None
+
+    tfnas.check_micro(file)
+    with pytest.raises(ValueError, match=r"got PADV?2?: a shape that is computed \(input 1 is"):
+        tfnas.check_micro(edited(file, change))
+
+
+# --- the plan
+
+
+def test_greedy_puts_short_lives_into_gaps():
+    assert _greedy([]) == 0
+    one_by_one = [_Buffer(32, i, i + 1) for i in range(5)]  # each meets its neighbours
+    assert _greedy(one_by_one) == 64
+    assert _greedy([_Buffer(64, 0, 1), _Buffer(16, 0, 4), _Buffer(64, 2, 4)]) == 80
+    at_once = [_Buffer(16 * n, 0, 3) for n in range(1, 5)]
+    assert _greedy(at_once) == 160
+
+
+def test_plan_of_a_chain(chain):
+    # Floats of 4, 20, 8 and 2 numbers: 16, 80, 32 and 16 bytes; 80 meets 16, then 32.
+    assert tfnas.planned_arena(tfnas.to_tflite(chain)) == 80 + 32
+    x = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
+    # 8 bits: 16, 32, 16 and 16 bytes
+    assert tfnas.planned_arena(tfnas.to_tflite(chain, "int8", x)) == 32 + 16
+
+
+def test_a_plan_needs_shapes(chain):
+    def change(model):
+        model.subgraphs[0].tensors[model.subgraphs[0].inputs[0]].shape = [-1, 4]
+
+    with pytest.raises(ValueError, match=r"must have a fixed shape, got \(-1, 4\)"):
+        tfnas.planned_arena(edited(tfnas.to_tflite(chain), change))
+
+
+@pytest.mark.parametrize("mode", ["float32", "int8", "int16x8"])
+def test_the_plan_is_the_interpreters(artifacts, mode):
+    pytest.importorskip("tflite_micro")
+    planned, memory = tfnas.planned_arena(artifacts[mode]), tfnas.micro_memory(artifacts[mode])
+    assert memory.arena == memory.persistent + memory.non_persistent
+    assert 0 < planned <= memory.non_persistent <= memory.arena
+    widest = max(
+        int(np.prod(t.shape)) for op in artifacts[mode].graph.operators for t in op.outputs
+    )
+    assert planned >= widest
+
+
+@pytest.mark.parametrize("mode", ["float32", "int8"])
+def test_plan_of_branches_is_the_interpreters(forked, mode):
+    pytest.importorskip("tflite_micro")
+    rng = np.random.default_rng(0)
+    x = {"zebra": rng.normal(size=(20, 4)), "apple": rng.normal(size=(20, 3))}
+    file = tfnas.to_tflite(forked, mode, None if mode == "float32" else x)
+    # Dense layers, sums and the like ask for no scratch buffers: it is the plan alone.
+    assert tfnas.planned_arena(file) == tfnas.micro_memory(file).non_persistent
+
+
+def test_plan_of_a_loop_is_the_interpreters():
+    pytest.importorskip("tflite_micro")
+    keras.utils.set_random_seed(0)
+    # A batch that is open, the converter does not take; a loop over time is a WHILE.
+    file = tfnas.to_tflite(keras.Sequential([keras.Input(batch_shape=(1, 5, 4)), layers.GRU(8)]))
+    assert "WHILE" in tfnas.micro_operators(file)
+    assert {"GATHER", "TANH"} <= set(tfnas.micro_operators(file))  # of the loop's body
+    assert tfnas.planned_arena(file) == tfnas.micro_memory(file).non_persistent
+    x = np.random.default_rng(0).normal(size=(4, 5, 4))
+    np.testing.assert_allclose(tfnas.run_micro(file, x), file.predict(x), rtol=0, atol=1e-6)
+
+
+# --- the interpreter
+
+
+def test_outputs_must_have_the_batch(chain):
+    pytest.importorskip("tflite_micro")
+
+    def change(model):
+        graph = model.subgraphs[0]
+        graph.tensors[graph.outputs[0]].shape = [2, 1]
+
+    file = edited(tfnas.to_tflite(chain), change)
+    with pytest.raises(ValueError, match="file must have examples in the first dimension"):
+        tfnas.run_micro(file, np.zeros((2, 4)))
+
+
+def by_reference_kernels(file, x):
+    """LiteRT's outputs without XNNPACK and optimised kernels, which round otherwise."""
+    interpreter = Interpreter(
+        model_content=file.content, experimental_op_resolver_type=OpResolverType.BUILTIN_REF
+    )
+    interpreter.allocate_tensors()
+    outputs = []
+    for example in x:
+        block = file.inputs[0].quantize(example[None])
+        interpreter.set_tensor(file.inputs[0].index, block)
+        interpreter.invoke()
+        outputs.append(interpreter.get_tensor(file.outputs[0].index))
+    return file.outputs[0].dequantize(np.concatenate(outputs))
+
+
+def test_int8_outputs_are_those_of_litert(artifacts, digits):
+    pytest.importorskip("tflite_micro")
+    file, x = artifacts["int8"], digits.x_test
+    wanted, got = by_reference_kernels(file, x), tfnas.run_micro(file, x)
+    assert got.shape == wanted.shape == (len(x), 10)
+    assert np.abs(got - wanted).max() < 1.01 * file.outputs[0].scale
+    assert np.ptp(wanted) > 20 * file.outputs[0].scale  # not all the same
+    # XNNPACK rounds with floats, layer by layer; a few steps add up.
+    fast = file.predict(x)
+    assert np.abs(got - fast).max() < 16 * file.outputs[0].scale
+    assert (got.argmax(axis=1) == fast.argmax(axis=1)).mean() > 0.98
+
+
+def test_float_outputs_are_those_of_litert(artifacts, digits):
+    pytest.importorskip("tflite_micro")
+    x = digits.x_test[:50]
+    wanted, got = artifacts["float32"].predict(x), tfnas.run_micro(artifacts["float32"], x)
+    np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-5)
+
+
+def test_16_bit_outputs_are_those_of_litert(artifacts, digits):
+    pytest.importorskip("tflite_micro")
+    file, x = artifacts["int16x8"], digits.x_test[:50]
+    steps = np.abs(tfnas.run_micro(file, x) - file.predict(x)) / file.outputs[0].scale
+    assert steps.max() < 1.01
+
+
+def test_several_inputs_and_outputs(forked):
+    pytest.importorskip("tflite_micro")
+    file = tfnas.to_tflite(forked)
+    rng = np.random.default_rng(0)
+    x = {"zebra": rng.normal(size=(7, 4)), "apple": rng.normal(size=(7, 3))}
+    wanted, got = file.predict(x), tfnas.run_micro(file, x)
+    assert [part.shape for part in got] == [(7, 5), (7, 10 + 6)]
+    for part, want in zip(got, wanted, strict=True):
+        np.testing.assert_allclose(part, want, rtol=0, atol=1e-6)
+
+
+def test_a_refusal_is_told_in_its_words(chain, capfd):
+    pytest.importorskip("tflite_micro")
+    file = edited(tfnas.to_tflite(chain), instead_of(BUILTIN.FULLY_CONNECTED, BUILTIN.ABS))
+    capfd.readouterr()  # the converter's
+    with pytest.raises(RuntimeError, match=r"TFLite Micro refuses the file: .*elementwise"):
+        tfnas.micro_memory(file)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_has_no_kernel_is_not_run(artifacts, digits):
+    pytest.importorskip("tflite_micro")
+    for ask in (tfnas.micro_memory, lambda file: tfnas.run_micro(file, digits.x_test[:1])):
+        with pytest.raises(ValueError, match="file must have kernels in TFLite Micro"):
+            ask(artifacts["float16"])
+
+
+def test_without_the_package_the_way_to_it_is_told(chain, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tflite_micro", None)
+    file = tfnas.to_tflite(chain)
+    for ask in (tfnas.micro_memory, lambda file: tfnas.run_micro(file, np.zeros((1, 4)))):
+        with pytest.raises(ImportError, match=r'pip install "tfnas\[micro\]"'):
+            ask(file)
+
+
+def test_memory_reads_as_a_line():
+    text = str(MicroMemory(12_000, 8_000, 4_000))
+    assert text == "arena 12,000 bytes: 8,000 persistent, 4,000 shared over time"

@@ -1,0 +1,333 @@
+"""A file in TFLite Micro: what it computes there, and the memory that it takes.
+
+The interpreter of microcontrollers runs on this machine too, from the optional package
+tflite-micro, with its reference kernels. It has one block of memory, the arena: activations
+and scratch buffers lie at its head and share places over time, what lives as long as the
+interpreter lies at its tail. The plan of the activations follows from the file alone;
+the rest depends on the kernels, and on the width of pointers: a 32-bit device needs
+less of it than this machine says.
+"""
+
+from __future__ import annotations
+
+import bisect
+import contextlib
+import dataclasses
+import importlib
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from tfnas.data import arrays
+from tfnas.export.artifact import Artifact
+from tfnas.export.flatbuffer import OperatorInfo, TensorInfo, read_graphs
+from tfnas.export.micro import check_micro
+
+_ALIGNMENT = 16  # of each buffer in the arena, in bytes
+_NEVER = -1  # when a tensor that no operator takes or makes is used
+_SIZES = {"int4": 1, "bool": 1, "resource": 4, "variant": 4}
+# Fields of operators' options that name a subgraph, in the order TFLite Micro plans them.
+_BODIES = (
+    *("thenSubgraphIndex", "elseSubgraphIndex", "initSubgraphIndex"),
+    *("condSubgraphIndex", "bodySubgraphIndex"),
+)
+_TOTALS = re.compile(r"Arena allocation (total|head|tail) (\d+) bytes")
+
+
+@dataclasses.dataclass(frozen=True)
+class MicroMemory:
+    """The memory that a file takes in TFLite Micro on this machine.
+
+    Args:
+        arena: Bytes of the arena that are used.
+        persistent: Those that stay: tensors' and operators' records, what kernels prepare.
+        non_persistent: Those that are shared over time: activations and scratch buffers.
+    """
+
+    arena: int
+    persistent: int
+    non_persistent: int
+
+    def __str__(self) -> str:
+        return (
+            f"arena {self.arena:,} bytes: {self.persistent:,} persistent, "
+            f"{self.non_persistent:,} shared over time"
+        )
+
+
+def run_micro(file: Artifact, x: Any) -> Any:
+    """Runs a file in TFLite Micro on real numbers and returns real numbers.
+
+    Example:
+        >>> import keras, numpy as np, tfnas
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+        >>> tfnas.run_micro(tfnas.to_tflite(model), np.zeros((3, 4))).shape
+        (3, 2)
+
+    Args:
+        file: The file.
+        x: What `Artifact.predict` takes: an array, examples first, a data set, or, with
+            several inputs, a dictionary by input name.
+
+    Returns:
+        An array, examples first, or a list of them with several outputs.
+
+    Raises:
+        ImportError: The package tflite-micro is not installed.
+        ValueError: The inputs are wrong, or TFLite Micro has no kernel for an operator.
+        RuntimeError: TFLite Micro refuses the file; its own words are told.
+
+    References:
+        TFLite Micro, `python/tflite_micro/runtime.py`.
+    """
+    runtime = _runtime()
+    check_micro(file)
+    columns = file._columns(arrays(x, what="x")[0])
+    with _listening():
+        outputs = _run(_interpreter(runtime, file), file, columns)
+    values = [t.dequantize(o) for t, o in zip(file.outputs, outputs, strict=True)]
+    return values[0] if len(values) == 1 else values
+
+
+def micro_memory(file: Artifact) -> MicroMemory:
+    """Measures the arena that a file takes in TFLite Micro, on this machine.
+
+    Example:
+        >>> import keras, tfnas
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+        >>> memory = tfnas.micro_memory(tfnas.to_tflite(model))
+        >>> memory.arena == memory.persistent + memory.non_persistent
+        True
+
+    Args:
+        file: The file.
+
+    Returns:
+        The memory in bytes, with records of this machine's width, and those that the
+        package keeps to count with.
+
+    Raises:
+        ImportError: The package tflite-micro is not installed.
+        ValueError: TFLite Micro has no kernel for an operator.
+        RuntimeError: TFLite Micro refuses the file; its own words are told.
+
+    References:
+        TFLite Micro, `tensorflow/lite/micro/docs/memory_management.md`.
+    """
+    runtime = _runtime()
+    check_micro(file)
+    with _listening() as told:
+        _interpreter(runtime, file).print_allocations()
+        text = told()
+    found = {name: int(count) for name, count in _TOTALS.findall(text)}
+    if set(found) != {"total", "head", "tail"}:
+        raise RuntimeError(f"TFLite Micro must tell the arena's total, head and tail, got {text!r}")
+    return MicroMemory(found["total"], found["tail"], found["head"])
+
+
+def planned_arena(file: Artifact) -> int:
+    """Plans where a file's activations lie, and returns the memory that they take.
+
+    Example:
+        >>> import keras, tfnas
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(20)])
+        >>> tfnas.planned_arena(tfnas.to_tflite(model))  # 4 and 20 floats, in steps of 16 bytes
+        96
+
+    Args:
+        file: The file, with its batch as it stands there.
+
+    Returns:
+        Bytes for inputs, outputs and what lies between, each from its first use to its last,
+        placed by TFLite Micro's greedy planner. Scratch buffers of kernels are not in it,
+        nor what stays in memory.
+
+    Raises:
+        ValueError: A tensor has an open shape or no numbers of a known size.
+
+    References:
+        TFLite Micro, `micro_allocation_info.cc` and `memory_planner/greedy_memory_planner.cc`.
+    """
+    return _greedy(_Lifetimes(file).buffers())
+
+
+# --- the plan
+
+
+@dataclasses.dataclass(frozen=True)
+class _Buffer:
+    """Memory that is taken from one operator to another, both included."""
+
+    size: int
+    first: int
+    last: int
+
+    def meets(self, other: _Buffer) -> bool:
+        return self.first <= other.last and other.first <= self.last
+
+
+class _Lifetimes:
+    """When each tensor of a file is used, by a clock that ticks once an operator.
+
+    The body of a loop or branch is planned at its operator, as if it ran once.
+    """
+
+    def __init__(self, file: Artifact) -> None:
+        self._graphs = read_graphs(file.content)
+        self._model = schema.Model.GetRootAs(file.content, 0)
+        self._spans: dict[tuple[int, int], tuple[int, int]] = {}
+        self._clock = 0
+        self._mark(0)
+
+    def buffers(self) -> list[_Buffer]:
+        """Returns what must be placed, in the order of the tensors' numbers."""
+        found = []
+        for i, graph in enumerate(self._graphs):
+            tensors = self._model.Subgraphs(i)
+            for tensor in graph.tensors:
+                stays = tensor.constant is not None or tensors.Tensors(tensor.index).IsVariable()
+                size = 0 if stays else _aligned(_bytes(tensor))
+                if size:
+                    span = self._spans.get((i, tensor.index), (_NEVER, _NEVER))
+                    found.append(_Buffer(size, *span))
+        return found
+
+    def _mark(self, index: int) -> None:
+        graph = self._graphs[index]
+        for tensor in (*graph.inputs, *graph.outputs):
+            self._make(index, tensor)
+        for op in graph.operators:
+            self._clock += 1
+            for tensor in op.outputs:
+                self._make(index, tensor)
+            for body in _bodies(op):
+                self._clock += 1
+                self._mark(body)
+            for tensor in (*op.inputs, *op.outputs):
+                self._use(index, tensor)
+        for tensor in graph.outputs:
+            self._use(index, tensor)
+
+    def _make(self, graph: int, tensor: TensorInfo) -> None:
+        self._spans[graph, tensor.index] = self._clock, self._clock
+
+    def _use(self, graph: int, tensor: TensorInfo) -> None:
+        first, _ = self._spans.get((graph, tensor.index), (_NEVER, _NEVER))
+        self._spans[graph, tensor.index] = first, self._clock
+
+
+def _bodies(op: OperatorInfo) -> list[int]:
+    found = (getattr(op.options, name, None) for name in _BODIES)
+    return [index for index in found if index is not None]
+
+
+def _bytes(tensor: TensorInfo) -> int:
+    if any(size < 0 for size in tensor.shape):
+        raise ValueError(f"tensor {tensor.name!r} must have a fixed shape, got {tensor.shape}")
+    return int(np.prod(tensor.shape, dtype=np.int64)) * _item_size(tensor)
+
+
+def _item_size(tensor: TensorInfo) -> int:
+    if tensor.dtype in _SIZES:
+        return _SIZES[tensor.dtype]
+    try:
+        return np.dtype(tensor.dtype).itemsize or 1
+    except TypeError as error:
+        raise ValueError(
+            f"tensor {tensor.name!r} must hold numbers of a known size, got {tensor.dtype}"
+        ) from error
+
+
+def _aligned(size: int) -> int:
+    return -(-size // _ALIGNMENT) * _ALIGNMENT
+
+
+def _greedy(buffers: list[_Buffer]) -> int:
+    """Places the largest first, each in the first gap that it fits in while it is used."""
+    placed: list[tuple[int, _Buffer]] = []  # by offset
+    last_first = buffers[::-1]  # as TFLite Micro takes those of one size
+    for buffer in sorted(last_first, key=lambda buffer: -buffer.size):
+        offset = 0
+        for start, other in placed:
+            if not other.meets(buffer):
+                continue
+            if start - offset >= buffer.size:
+                break
+            offset = max(offset, start + other.size)
+        bisect.insort(placed, (offset, buffer), key=lambda item: item[0])
+    return max((start + buffer.size for start, buffer in placed), default=0)
+
+
+# --- the interpreter
+
+
+def _runtime() -> Any:
+    try:
+        return importlib.import_module("tflite_micro").runtime
+    except ImportError as error:
+        raise ImportError(
+            'TFLite Micro needs the package tflite-micro: pip install "tfnas[micro]"'
+        ) from error
+
+
+def _interpreter(runtime: Any, file: Artifact) -> Any:
+    # More than any kernel is known to ask for: pages that are not used cost nothing here.
+    arena = 8 * planned_arena(file) + 4 * file.size + 2**20
+    return runtime.Interpreter.from_bytes(file.content, arena_size=arena)
+
+
+def _run(interpreter: Any, file: Artifact, columns: list[np.ndarray]) -> list[np.ndarray]:
+    places = [tensor.index for tensor in file.graph.inputs]
+    order = [tensor.index for tensor in file.graph.outputs]
+    batch = _batch(file)
+    parts: list[list[np.ndarray]] = [[] for _ in file.outputs]
+    for start in range(0, len(columns[0]), batch):
+        for tensor, column in zip(file.inputs, columns, strict=True):
+            block = tensor.quantize(column[start : start + batch])
+            used = len(block)
+            filled = np.concatenate([block, np.repeat(block[-1:], batch - used, 0)])
+            interpreter.set_input(filled, places.index(tensor.index))
+        interpreter.invoke()
+        for tensor, part in zip(file.outputs, parts, strict=True):
+            part.append(interpreter.get_output(order.index(tensor.index))[:used])
+    return [np.concatenate(part) for part in parts]
+
+
+def _batch(file: Artifact) -> int:
+    """Examples an invocation: TFLite Micro keeps to the shapes that stand in the file."""
+    sizes = {tensor.shape[:1] for tensor in (*file.graph.inputs, *file.graph.outputs)}
+    if len(sizes) != 1 or () in sizes:
+        raise ValueError(
+            "file must have examples in the first dimension of all inputs and outputs, as many "
+            f"in each, got shapes that begin with {sorted(sizes)}"
+        )
+    [[batch]] = sizes
+    return batch
+
+
+@contextlib.contextmanager
+def _listening() -> Iterator[Callable[[], str]]:
+    """Keeps what native code writes to the standard error; an error tells it."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as file:
+
+        def told() -> str:
+            file.seek(0)
+            return file.read().decode(errors="replace")
+
+        os.dup2(file.fileno(), 2)
+        try:
+            yield told
+        except RuntimeError as error:
+            words = " ".join(told().split())
+            raise RuntimeError(f"TFLite Micro refuses the file: {words or error}") from error
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)

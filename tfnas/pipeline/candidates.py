@@ -1,0 +1,183 @@
+"""What came of each recipe, kept on disk so that a job that was killed goes on."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+import shutil
+from typing import Any
+
+import numpy as np
+
+from tfnas.architecture import parse_json_object
+from tfnas.bench.evaluate import correct, paired_difference
+from tfnas.bench.latency import benchmark
+from tfnas.bench.measure import ACTIVATION_BYTES
+from tfnas.bench.profile import Profile, profile
+from tfnas.data import DataSplit, spread
+from tfnas.export.artifact import Artifact
+from tfnas.export.tflite import ConversionError, to_tflite
+from tfnas.files import save_model, write_atomically
+from tfnas.measurement import pareto_front
+from tfnas.pipeline.budget import Costs
+from tfnas.pipeline.recipes import CALIBRATION, Kitchen, NotPossible, Recipe, Step
+from tfnas.quantization.loading import load_model
+
+ROUNDS = 20  # of the measurement of each file as it is made
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Candidate:
+    """A file with what it costs.
+
+    Args:
+        recipe: How it was made.
+        file: The file.
+        costs: What it costs; the accuracy on the examples to choose by.
+        drop: Points lost on those, with its 95% interval: (value, low, high).
+        right: Whether each of those examples was right.
+        beaten: Whether another one was better in all that counts, beyond doubt.
+    """
+
+    recipe: Recipe
+    file: Artifact
+    costs: Costs
+    drop: tuple[float, float, float]
+    right: np.ndarray = dataclasses.field(repr=False)
+    beaten: bool = False
+
+    def row(self, gzipped: bool) -> tuple[float, float, float]:
+        """What candidates are compared by, each the less the better: drop, size and time."""
+        size = self.costs.gzip_bytes if gzipped else self.costs.bytes
+        return self.costs.drop, size, self.costs.latency
+
+
+def front(candidates: list[Candidate], gzipped: bool) -> list[Candidate]:
+    """Returns those that no other is better than in drop, size and time."""
+    rows = [candidate.row(gzipped) for candidate in candidates]
+    return [candidates[i] for i in pareto_front(rows, ["min"] * 3)] if rows else []
+
+
+def beaten(right: np.ndarray, row: tuple[float, ...], others: list[Candidate], gz: bool) -> bool:
+    """Whether one of the others is as small and fast, and more accurate beyond doubt."""
+    return any(
+        all(a <= b for a, b in zip(other.row(gz)[1:], row[1:], strict=True))
+        and paired_difference(other.right, right)[1] > 0
+        for other in others
+    )
+
+
+class Workshop:
+    """Makes and measures candidates in a folder; what is there already is read.
+
+    Args:
+        kitchen: Makes the models.
+        folder: Where models and candidates are kept.
+        gzipped: Whether sizes are compared after gzip.
+    """
+
+    def __init__(self, kitchen: Kitchen, folder: pathlib.Path, gzipped: bool) -> None:
+        self.kitchen, self.folder, self.gzipped = kitchen, folder, gzipped
+        self.whole = to_tflite(kitchen.original)
+        self.right = self._right(self.whole)
+        self.profile = profile(kitchen.original)
+        self.candidates: list[Candidate] = []
+        self.failures: dict[str, str] = {}
+
+    @property
+    def split(self) -> DataSplit:
+        """The data."""
+        return self.kitchen.split
+
+    def make(self, recipe: Recipe) -> Candidate | None:
+        """Returns what comes of a recipe, None where it can't be made; see `failures`."""
+        folder = self._place(recipe)
+        told = self.kitchen.progress
+        try:
+            if (folder / "record.json").exists():
+                made = self._read(recipe, folder)
+                told.phase(f"{recipe}: found, made before")
+            else:
+                told.phase(f"{recipe}: {recipe.why}" if recipe.why else str(recipe))
+                made = self._made(recipe, folder)
+        except (ConversionError, NotPossible) as error:
+            self.failures[str(recipe)] = str(error)
+            told.phase(f"{recipe}: not possible: {error}")
+            return None
+        row = made.row(self.gzipped)
+        lost = beaten(made.right, row, self.candidates, self.gzipped)
+        made = dataclasses.replace(made, beaten=lost)
+        self.candidates.append(made)
+        told.phase(f"  {self.line(made)}")
+        return made
+
+    def _place(self, recipe: Recipe) -> pathlib.Path:
+        return self.folder / "candidates" / f"{recipe.key}{self._epochs(recipe.trains)}"
+
+    def twin(self, recipe: Recipe) -> Any:
+        """Returns the Keras model behind a candidate's file."""
+        return load_model(self._place(recipe) / "model.keras")
+
+    def line(self, made: Candidate) -> str:
+        """A candidate in one line."""
+        costs = made.costs
+        value, low, high = made.drop
+        return (
+            f"{made.recipe}: drop {value:+.2f} points [{low:+.2f}, {high:+.2f}], "
+            f"{costs.bytes:,} bytes ({costs.gzip_bytes:,} gzipped), {costs.latency:.3f}x the time"
+            f"{', beaten by another' if made.beaten else ''}"
+        )
+
+    def _made(self, recipe: Recipe, folder: pathlib.Path) -> Candidate:
+        model = self._model(recipe.steps)
+        cost = profile(model)
+        if recipe.aware:
+            kept = tuple(step.technique for step in recipe.steps)
+            model = self.kitchen.aware(model, recipe.mode, kept)
+            file = to_tflite(model, recipe.mode)
+        else:
+            file = to_tflite(model, recipe.mode, spread(self.split.x_train, CALIBRATION))
+        right = self._right(file)
+        old, new = benchmark([self.whole, file], rounds=ROUNDS)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        file.save(folder / "model.tflite")
+        save_model(model, folder / "model.keras")
+        np.save(folder / "right.npy", right, allow_pickle=False)
+        costs, drop = self._costs(file, right, new.ratio / old.ratio, cost)
+        record = {"recipe": str(recipe), "costs": dataclasses.asdict(costs), "drop": drop}
+        # The last one: a candidate without it is made again.
+        write_atomically(folder / "record.json", json.dumps(record, indent=1))
+        return Candidate(recipe, file, costs, drop, right)
+
+    def _read(self, recipe: Recipe, folder: pathlib.Path) -> Candidate:
+        record = parse_json_object((folder / "record.json").read_text(), "record")
+        file = Artifact.load(folder / "model.tflite")
+        right = np.load(folder / "right.npy", allow_pickle=False)
+        value, low, high = record["drop"]
+        return Candidate(recipe, file, Costs(**record["costs"]), (value, low, high), right)
+
+    def _model(self, steps: tuple[Step, ...]) -> Any:
+        """The float model of some steps."""
+        if not steps:
+            return self.kitchen.original
+        key = "-".join(f"{step.technique}_{step.amount:g}" for step in steps)
+        path = self.folder / "models" / f"{key}{self._epochs(True)}.keras"
+        if not path.exists():
+            save_model(self.kitchen.apply(self._model(steps[:-1]), steps[-1]), path)
+        return load_model(path)
+
+    def _epochs(self, trains: bool) -> str:
+        return f"-{self.kitchen.settings.epochs}_epochs" if trains else ""
+
+    def _right(self, file: Artifact) -> np.ndarray:
+        return correct(self.split.y_val, file.predict(self.split.x_val))
+
+    def _costs(
+        self, file: Artifact, right: np.ndarray, latency: float, cost: Profile
+    ) -> tuple[Costs, tuple[float, float, float]]:
+        value, low, high = (100 * v for v in paired_difference(self.right, right))
+        memory = cost.peak_activation_bytes(ACTIVATION_BYTES.get(file.mode, 4))
+        macs = cost.macs / max(1, self.profile.macs)
+        return Costs(value, file.size, file.gzip_size, latency, macs, memory), (value, low, high)

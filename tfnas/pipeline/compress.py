@@ -1,0 +1,241 @@
+"""One call: a trained model, its data and a budget to the files that keep it.
+
+The model given is the teacher of whatever is trained. Half of the test part chooses, the other
+half is looked at once, at the end: what the model was trained on can't tell what it knows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from tfnas import data as data_module
+from tfnas.architecture import parse_json_object
+from tfnas.bench.latency import benchmark
+from tfnas.bench.sameness import Sameness, sameness
+from tfnas.data import DataSplit
+from tfnas.files import write_atomically
+from tfnas.measurement import Latency
+from tfnas.pipeline.budget import Budget
+from tfnas.pipeline.candidates import Candidate, Workshop, front
+from tfnas.pipeline.compare import FileRow, compare_files
+from tfnas.pipeline.finetune import check_fits
+from tfnas.pipeline.planner import EFFORTS, Effort, plan
+from tfnas.pipeline.progress import Progress
+from tfnas.pipeline.recipes import Kitchen
+from tfnas.pipeline.settings import TrainingSettings
+from tfnas.report import compress_report
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CompressResult:
+    """What :func:`compress` leaves.
+
+    Args:
+        output: Its folder.
+        budget: What was asked for.
+        candidates: All files that were made, in their order.
+        front: Those that no other is better than in accuracy, size and time.
+        best: The one that keeps the budget best, or the nearest.
+        excesses: Limits that it does not keep -> by how much; empty where it keeps all.
+        rows: Files on the last examples: the original's float32 file first, then the front.
+        latencies: Measured time of each of those, by label.
+        same: How the best one's answers differ from the original's.
+        failures: Recipes that could not be made -> why.
+    """
+
+    output: pathlib.Path
+    budget: Budget
+    candidates: list[Candidate]
+    front: list[Candidate]
+    best: Candidate
+    excesses: dict[str, float]
+    rows: list[FileRow]
+    latencies: dict[str, Latency]
+    same: Sameness
+    failures: dict[str, str]
+
+    @property
+    def meets(self) -> bool:
+        """Whether the best one keeps the budget."""
+        return not self.excesses
+
+    def __str__(self) -> str:
+        return compress_report.summary(self)
+
+
+def compress(
+    model: Any,
+    data: DataSplit | str | pathlib.Path,
+    budget: Budget | Mapping[str, Any],
+    effort: str = "normal",
+    workdir: str | pathlib.Path = "compressed",
+    *,
+    epochs: int | None = None,
+    batch_size: int = 64,
+    learning_rate: float = 2e-3,
+    augment: tuple[str, ...] = (),
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> CompressResult:
+    """Makes a trained classifier small enough, and proves what that costs.
+
+    The same call on the same folder goes on where it was stopped.
+
+    Example:
+        >>> import tfnas
+        >>> model = tfnas.load_model("model.keras")  # doctest: +SKIP
+        >>> result = tfnas.compress(model, "digits", {"max_drop": 1.0}, "quick")  # doctest: +SKIP
+        >>> result.best.file.save("small.tflite")  # doctest: +SKIP
+
+    Args:
+        model: A trained Keras 3 classifier of images that takes the data's pixels, 0 to 255; it
+            stays as it is.
+        data: A :class:`~tfnas.data.DataSplit`, or what :func:`tfnas.data.load` takes. Training
+            and validation images train; half of the test images chooses, the other half is
+            measured once.
+        budget: A :class:`tfnas.Budget` or its fields: max_drop in points, max_bytes,
+            max_gzip_bytes, max_latency and max_macs as shares of the original's, max_memory in
+            bytes.
+        effort: "quick": number formats alone, seconds each. "normal": training for integers and
+            fewer channels too, and for gzipped bytes zeros and few values. "thorough": more of
+            all, and longer.
+        workdir: Folder for everything.
+        epochs: Epochs of each step that trains; None: by the effort.
+        batch_size: Examples a training step.
+        learning_rate: Adam's, at the start of its decay.
+        augment: Changes of the training images: "flip" mirrors, "shift" moves a few pixels.
+        seed: Seed of everything.
+        progress: Is told what happens and why.
+
+    Returns:
+        The Pareto set of files, the best one for the budget, and what stands in its way.
+
+    Raises:
+        ValueError: An argument is outside its rule, or the folder holds another job; before any
+            long work.
+    """
+    asked = Budget.of(budget)
+    if effort not in EFFORTS:
+        raise ValueError(f"effort must be one of {', '.join(EFFORTS)}, got {effort!r}")
+    tries = EFFORTS[effort]
+    split = data if isinstance(data, DataSplit) else data_module.load(data)
+    check_fits(model, split)
+    split = split.for_given_model(seed)
+    settings = TrainingSettings(
+        epochs=_epochs(tries, len(split.x_train), batch_size) if epochs is None else epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        distill=0.9,
+        augment=tuple(augment),
+        seed=seed,
+    )
+    folder = pathlib.Path(workdir)
+    _claim(folder, model, split, settings)
+    told = progress or Progress()
+    workshop = Workshop(
+        Kitchen(model, split, settings, told), folder, asked.max_gzip_bytes is not None
+    )
+    steps = plan(asked, tries)
+    outcome: Candidate | None = None
+    while (recipe := _next(steps, outcome)) is not None:
+        outcome = workshop.make(recipe)
+    return _finished(workshop, asked, told, settings)
+
+
+def _epochs(effort: Effort, examples: int, batch_size: int) -> int:
+    return max(effort.epochs, -(-effort.steps * batch_size // max(1, examples)))
+
+
+def _next(steps: Any, outcome: Candidate | None) -> Any:
+    try:
+        return steps.send(outcome)
+    except StopIteration:
+        return None
+
+
+def _finished(
+    workshop: Workshop, budget: Budget, told: Progress, settings: TrainingSettings
+) -> CompressResult:
+    if not workshop.candidates:
+        raise RuntimeError(f"no file could be made: {'; '.join(workshop.failures.values())}")
+    told.phase("measuring the front on images that nothing was chosen by")
+    best_ones = front(workshop.candidates, workshop.gzipped)
+    best = chosen(best_ones, budget)
+    files = [("original, float32", workshop.whole)]
+    files += [(str(candidate.recipe), candidate.file) for candidate in best_ones]
+    rows = compare_files(workshop.split, files)
+    times = benchmark([file for _, file in files])
+    latencies = {label: time for (label, _), time in zip(files, times, strict=True)}
+    best.file.save(workshop.folder / "best.tflite")
+    result = CompressResult(
+        workshop.folder,
+        budget,
+        workshop.candidates,
+        best_ones,
+        best,
+        budget.excesses(best.costs),
+        rows,
+        latencies,
+        _same(workshop, best),
+        workshop.failures,
+    )
+    compress_report.write(result, workshop.split, settings)
+    return result
+
+
+def _same(workshop: Workshop, best: Candidate) -> Sameness:
+    split = workshop.split
+    twins = workshop.kitchen.original, workshop.twin(best.recipe)
+    return sameness(workshop.whole, best.file, split.x_test, split.y_test, split.class_names, twins)
+
+
+def chosen(candidates: list[Candidate], budget: Budget) -> Candidate:
+    """Returns the candidate that keeps a budget best, or the one nearest to it.
+
+    With a limit on the drop, of those that keep all limits, the least in size x time; without,
+    the most accurate. Where none keeps all, the least sum of excesses.
+
+    Args:
+        candidates: At least one.
+        budget: The limits.
+    """
+    gzipped = budget.max_gzip_bytes is not None
+    fine = [c for c in candidates if not budget.excesses(c.costs)]
+    if not fine:
+        return min(candidates, key=lambda c: sum(budget.excesses(c.costs).values()))
+    if budget.max_drop is None:
+        return min(fine, key=lambda c: c.costs.drop)
+    return min(fine, key=lambda c: c.row(gzipped)[1] * c.costs.latency)
+
+
+def _claim(folder: pathlib.Path, model: Any, split: DataSplit, settings: TrainingSettings) -> None:
+    """Writes what a folder is for, or checks that it is for this job.
+
+    The budget and the effort (with its epochs) may change: what is made stays good.
+    """
+    asked = json.loads(json.dumps(dataclasses.asdict(settings)))
+    digest = hashlib.sha256()
+    for weight in model.weights:
+        digest.update(weight.path.encode())
+        digest.update(memoryview(weight.numpy()).cast("B") if weight.shape else weight.numpy())
+    job = {
+        "model": digest.hexdigest(),
+        "data": f"{split.name}, {len(split.x_train)} images",
+        "settings": {k: v for k, v in asked.items() if k != "epochs"},
+    }
+    path = folder / "job.json"
+    if not path.exists():
+        write_atomically(path, json.dumps(job, indent=1))
+        return
+    before = parse_json_object(path.read_text(), "job")
+    for name, value in job.items():
+        if before.get(name) != value:
+            raise ValueError(
+                f"workdir {str(folder)!r} holds a job of another {name}: {before.get(name)!r}, "
+                f"got {value!r}; take another folder"
+            )

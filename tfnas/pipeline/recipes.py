@@ -1,0 +1,262 @@
+"""How a candidate is made: techniques one after another, and a number format.
+
+A recipe is a value: its name is the key of what it makes, so that work that is done is found
+again. The order of its steps is the one in which each keeps what the one before it achieved
+(see :mod:`tfnas.order`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+
+from tfnas.calibration import layers_of, recalibrate_batchnorm
+from tfnas.clustering.callback import ClusteringCallback
+from tfnas.clustering.constraint import keep_clusters
+from tfnas.data import DataSplit, spread
+from tfnas.distillation.transfers import FeatureHint
+from tfnas.factorization.apply import factorize
+from tfnas.pipeline.finetune import classification_loss, finetune, training_steps
+from tfnas.pipeline.progress import Progress
+from tfnas.pipeline.settings import TrainingSettings
+from tfnas.pruning.callback import PruningCallback
+from tfnas.pruning.channels.apply import prune_channels
+from tfnas.pruning.constraint import keep_zeros
+from tfnas.quantization.qat import quantize_aware
+from tfnas.rewrite import clone
+from tfnas.schedules import polynomial
+
+CALIBRATION = 300  # images behind ranges and moments
+SCORED = 1024  # examples behind the criterion "taylor"
+RAMP = 0.5  # share of the training in which zeros grow
+RENEWAL = 5  # steps between two renewals of clusters
+STEPS = ("shrink", "factorize", "prune", "cluster")
+
+
+class NotPossible(RuntimeError):
+    """A technique that a model does not take; the message says why."""
+
+
+@contextlib.contextmanager
+def _refusals() -> Iterator[None]:
+    """What a technique refuses is no failure of the job."""
+    try:
+        yield
+    except ValueError as error:
+        raise NotPossible(str(error)) from error
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """One technique with its amount.
+
+    Args:
+        technique: One of `STEPS`.
+        amount: "shrink" and "factorize": share of the multiply-accumulates that stays;
+            "prune": share of zeros; "cluster": values a kernel.
+    """
+
+    technique: str
+    amount: float
+
+    def __str__(self) -> str:
+        return f"{self.technique} {self.amount:g}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """Steps that end in a file of a mode.
+
+    Example:
+        >>> recipe = Recipe((Step("shrink", 0.5),), "int8", aware=True)
+        >>> str(recipe), recipe.key
+        ('shrink 0.5, int8 trained', 'shrink_0.5-int8_trained')
+
+    Args:
+        steps: The techniques in their order.
+        mode: Number format of the file.
+        aware: Whether it is trained for that.
+        why: Why it is tried, for people; not part of what it is.
+    """
+
+    steps: tuple[Step, ...]
+    mode: str
+    aware: bool = False
+    why: str = dataclasses.field(default="", compare=False)
+
+    def __post_init__(self) -> None:
+        order = [STEPS.index(step.technique) for step in self.steps]
+        if order != sorted(set(order)):
+            raise ValueError(f"steps must be in the order {', '.join(STEPS)}, got {self}")
+
+    @property
+    def key(self) -> str:
+        """Its name as a folder's."""
+        return str(self).replace(", ", "-").replace(" ", "_")
+
+    @property
+    def trains(self) -> bool:
+        """Whether something of it trains."""
+        return bool(self.steps) or self.aware
+
+    def __str__(self) -> str:
+        return ", ".join([*map(str, self.steps), self.mode + " trained" * self.aware])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Kitchen:
+    """What every step works with.
+
+    Args:
+        original: The model that was given; the teacher.
+        split: Its data.
+        settings: How a step trains.
+        progress: Is told what happens.
+    """
+
+    original: Any
+    split: DataSplit
+    settings: TrainingSettings
+    progress: Progress
+
+    def apply(self, model: Any, step: Step) -> Any:
+        """Returns a model with one step more; the one given stays as it is.
+
+        Args:
+            model: What the steps before have made.
+            step: The step.
+
+        Raises:
+            NotPossible: The step can't be taken; the message says why.
+        """
+        return getattr(self, f"_{step.technique}")(model, step.amount)
+
+    def _shrink(self, model: Any, share: float) -> Any:
+        with _refusals():
+            smaller = self._without_channels(model, share)
+        self._train(smaller, hints=True)
+        return smaller
+
+    def _without_channels(self, model: Any, share: float) -> Any:
+        """Fewer channels, if it goes inside the blocks alone, and by eights.
+
+        What runs between residual blocks is then the original's, and can be a hint for the
+        training; kernels compute 8 channels at a time.
+        """
+        _, found = prune_channels(model, target_macs=0.999)
+        shared = [maker for g in found.groups if len(g.makers) > 1 for maker in g.makers]
+        options: dict[str, Any] = {
+            "criterion": "taylor",
+            "data": (spread(self.split.x_train, SCORED), spread(self.split.y_train, SCORED)),
+            "loss": classification_loss(model),
+            "seed": self.settings.seed,
+        }
+        last = ValueError("no channel can go")
+        for more in ({"ignore": shared, "round_to": 8}, {"ignore": shared}, {"round_to": 8}, {}):
+            try:
+                return prune_channels(model, target_macs=share, **options, **more)[0]
+            except ValueError as error:
+                last = error
+        raise last
+
+    def _factorize(self, model: Any, share: float) -> Any:
+        images = spread(self.split.x_train, CALIBRATION)
+        with _refusals():
+            thin, _ = factorize(model, target_macs=share, data=images)
+        if layers_of(thin, keras.layers.BatchNormalization):
+            recalibrate_batchnorm(thin, images)
+        self._train(thin, hints=True)
+        return thin
+
+    def _prune(self, model: Any, sparsity: float) -> Any:
+        copy = clone(model)
+        steps = training_steps(self.split, self.settings.epochs, self.settings.batch_size)
+        schedule = polynomial(
+            sparsity, end=int(RAMP * steps), by="step", frequency=max(1, min(100, steps // 20))
+        )
+        self._train(copy, [PruningCallback(schedule, scope="global")])
+        return copy
+
+    def _cluster(self, model: Any, values: float) -> Any:
+        # Normalisation stays: of integers it is a factor a channel of the scale, and they are
+        # as few as the values here.
+        copy = clone(model)
+        callback = ClusteringCallback(int(values), RENEWAL, "step", seed=self.settings.seed)
+        self._train(copy, [callback], slower=3.0)
+        return copy
+
+    def _train(
+        self,
+        model: Any,
+        callbacks: Any = (),
+        *,
+        hints: bool = False,
+        slower: float = 1.0,
+    ) -> None:
+        """Trains in place, distilling from the original."""
+        keras.utils.set_random_seed(self.settings.seed)
+        settings = dataclasses.replace(
+            self.settings, learning_rate=self.settings.learning_rate / slower
+        )
+        finetune(
+            model,
+            self.split,
+            settings,
+            teacher=self.original,
+            callbacks=callbacks,
+            hints=block_hints(model, self.original, self.split) if hints else (),
+            progress=self.progress,
+        )
+
+    def aware(self, model: Any, mode: str, kept: tuple[str, ...]) -> Any:
+        """Returns a model trained for integers.
+
+        Args:
+            model: A float model.
+            mode: Number format.
+            kept: Techniques of the steps before.
+        """
+        images = spread(self.split.x_train, CALIBRATION)
+        with _refusals():
+            trainable = quantize_aware(model, mode, data=images)
+        if "cluster" in kept:
+            keep_clusters(trainable)  # zeros too
+        elif "prune" in kept:
+            keep_zeros(trainable)
+        self._train(trainable, slower=10.0)
+        return trainable
+
+
+def block_hints(student: Any, teacher: Any, split: DataSplit) -> list[FeatureHint]:
+    """Returns hints where a student still has all channels behind a sum of its teacher's.
+
+    Each in units of what the teacher has there, so that all weigh the same.
+
+    Args:
+        student: A model that came from the teacher, layers named as there.
+        teacher: The model.
+        split: Its data.
+    """
+    own = {layer.name: layer for layer in student.layers}
+    sums = [
+        layer
+        for layer in teacher.layers
+        if type(layer).__name__ == "Add"
+        and layer.name in own
+        and own[layer.name].output.shape == layer.output.shape
+    ]
+    if not sums:
+        return []
+    images = spread(split.x_train, CALIBRATION).astype("float32")
+    found = keras.Model(teacher.inputs[0], [layer.output for layer in sums])(images)
+    values = keras.tree.flatten(found)
+    squares = [float(keras.ops.mean(keras.ops.square(value))) for value in values]
+    return [
+        FeatureHint(layer.name, layer.name, weight=1 / square, project=False)
+        for layer, square in zip(sums, squares, strict=True)
+        if square > 0
+    ]

@@ -1,0 +1,237 @@
+"""What compression gave, for people: text, Markdown, and one HTML page."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tfnas.bench.latency import provenance
+from tfnas.bench.sameness import PLAIN, Pair
+from tfnas.data import DataSplit
+from tfnas.export.kernels import read_kernels
+from tfnas.files import write_atomically
+from tfnas.report import html
+from tfnas.report.file_rows import file_rows, headers
+from tfnas.report.plots import pareto_picture
+from tfnas.table import markdown_table, table
+
+if TYPE_CHECKING:  # the records belong to the pipeline, which is to the right of here
+    from tfnas.pipeline.candidates import Candidate
+    from tfnas.pipeline.compress import CompressResult
+    from tfnas.pipeline.settings import TrainingSettings
+
+_FILES = headers("time of the original")
+_CANDIDATES = ("how", "points lost [95%]", "bytes", "gzip", "time", "MACs", "memory", "why")
+_LAYERS = ("layer", "operator", "kernel", "bits", "weights", "zeros", "values")
+_SHOWN = 12  # images that are wrong now
+
+
+def summary(result: CompressResult) -> str:
+    """Returns the results as plain text."""
+    return "\n".join(
+        [
+            table(_FILES, _rows(result)),
+            "",
+            verdict(result),
+            *(f"- {line}" for line in result.same.warnings()),
+            f"Everything is in {result.output}: report.html, best.tflite",
+        ]
+    )
+
+
+def verdict(result: CompressResult) -> str:
+    """Returns in a sentence whether the budget is kept, and by what."""
+    asked = f"budget ({result.budget})"
+    if result.meets:
+        return f"{result.best.recipe} keeps the {asked}."
+    over = [
+        f"{name} by {value:.2f} points" if name == "max_drop" else f"{name} by {value:.0%}"
+        for name, value in result.excesses.items()
+    ]
+    return (
+        f"No file keeps the {asked}. The nearest, {result.best.recipe}, exceeds "
+        f"{' and '.join(over)}: relax that, try more effort, or train longer."
+    )
+
+
+def write(result: CompressResult, split: DataSplit, settings: TrainingSettings) -> None:
+    """Writes report.md, report.html and pareto.png."""
+    picture = _picture(result, split)
+    write_atomically(result.output / "pareto.png", picture)
+    write_atomically(result.output / "report.md", _markdown(result, split, settings))
+    write_atomically(result.output / "report.html", _page(result, split, settings, picture))
+
+
+def _markdown(result: CompressResult, split: DataSplit, settings: TrainingSettings) -> str:
+    same = result.same
+    parts = [
+        f"# Compressed, on {split.name}",
+        verdict(result),
+        "![accuracy over time](pareto.png)",
+        f"## The files, on {len(split.x_test)} images that nothing was chosen by",
+        markdown_table(_FILES, _rows(result)),
+        f"## All that was tried, on {len(split.x_val)} images to choose by",
+        markdown_table(list(_CANDIDATES), _candidates(result)),
+        *[f"- {name}: not possible: {why}" for name, why in result.failures.items()],
+        "## Is it still the same model?",
+        _told(result),
+        *[f"- {line}" for line in same.warnings()],
+        markdown_table(_PAIRS, _pairs(same.accuracy)),
+        markdown_table(_PAIRS, _pairs(same.classes)),
+        "## The best one's kernels",
+        markdown_table(list(_LAYERS), [[str(c) for c in row] for row in _layers(result.best)]),
+        "## How it was made",
+        markdown_table(["setting", "value"], _settings(settings), right=2),
+        markdown_table(["where", "value"], list(provenance().items()), right=2),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _page(
+    result: CompressResult, split: DataSplit, settings: TrainingSettings, picture: bytes
+) -> str:
+    same = result.same
+    labels = [row.label for row in result.rows]
+    told = "Accuracy of every file over its time; the best one is marked."
+    return html.page(
+        f"Compressed, on {split.name}",
+        [
+            html.note(verdict(result), result.meets),
+            html.picture(picture, told),
+            html.section(
+                f"The files, on {len(split.x_test)} images that nothing was chosen by",
+                html.table(_FILES, _rows(result), labels.index(str(result.best.recipe))),
+            ),
+            html.section(
+                f"All that was tried, on {len(split.x_val)} images to choose by",
+                html.table(
+                    _CANDIDATES,
+                    _candidates(result),
+                    result.candidates.index(result.best),
+                    prose=[len(_CANDIDATES) - 1],
+                ),
+                html.listing([f"{k}: not possible: {v}" for k, v in result.failures.items()]),
+            ),
+            html.section(
+                "Is it still the same model?",
+                f"<p>{html.text(_told(result))}</p>",
+                *[html.note(line, False) for line in same.warnings()],
+                html.table(_PAIRS, _pairs(same.accuracy)),
+                html.table(_PAIRS, _pairs(same.classes)),
+            ),
+            _broken(result, split),
+            html.section(
+                "The best one's kernels", html.table(_LAYERS, _layers(result.best), bars=[4])
+            ),
+            html.section(
+                "How it was made",
+                html.table(["setting", "value"], _settings(settings)),
+                html.table(["where", "value"], list(provenance().items())),
+            ),
+        ],
+    )
+
+
+def _broken(result: CompressResult, split: DataSplit) -> str:
+    """Images that the original had right and the best file has wrong."""
+    worst = result.same.worst[:_SHOWN]
+    if not len(worst):
+        return ""
+    images = split.x_test[worst]
+    answers = result.best.file.predict(images)
+    captions = [
+        f"{split.class_names[label]}, now {split.class_names[int(np.argmax(answer))]}"
+        if len(answer) > 1
+        else f"{split.class_names[label]}, now the other"
+        for label, answer in zip(split.y_test[worst], answers, strict=True)
+    ]
+    title = "Right before, wrong now: those of which the original was most certain"
+    return html.section(title, html.tiles(images, captions))
+
+
+def _told(result: CompressResult) -> str:
+    same = result.same
+    value, low, high = (100 * v for v in same.changed)
+    return (
+        f"Of {same.examples} images {value:.1f}% [{low:.1f}, {high:.1f}] change their class: "
+        f"{same.broke} that were right are wrong, {same.repaired} that were wrong are right. "
+        f"Expected calibration error: {same.calibration[0]:.3f} before, "
+        f"{same.calibration[1]:.3f} now."
+    )
+
+
+_PAIRS = ["images", "original", "best", "points [95%]"]
+
+
+def _pairs(pairs: dict[str, Pair]) -> list[list[str]]:
+    ordered = sorted(pairs.items(), key=lambda kv: (kv[0] != PLAIN, kv[1].difference[0]))
+    return [
+        [
+            name,
+            f"{pair.original:.4f}",
+            f"{pair.small:.4f}",
+            "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * v for v in pair.difference)),
+        ]
+        for name, pair in ordered
+    ]
+
+
+def _rows(result: CompressResult) -> list[list[str]]:
+    whole = result.latencies[result.rows[0].label]
+
+    def times(row: Any) -> Sequence[str]:
+        own = result.latencies[row.label]
+        low, high = own.ratio_low / whole.ratio_high, own.ratio_high / whole.ratio_low
+        return [f"{own.ratio / whole.ratio:.3f}x [{low:.3f}, {high:.3f}]"]
+
+    return file_rows(result.rows, times)
+
+
+def _candidates(result: CompressResult) -> list[list[str]]:
+    return [
+        [
+            str(made.recipe),
+            "{:+.2f} [{:+.2f}, {:+.2f}]".format(*made.drop),
+            f"{made.costs.bytes:,}",
+            f"{made.costs.gzip_bytes:,}",
+            f"{made.costs.latency:.3f}x",
+            f"{made.costs.macs:.3f}",
+            f"{made.costs.memory:,}",
+            made.recipe.why + ("; beaten by another" if made.beaten else ""),
+        ]
+        for made in result.candidates
+    ]
+
+
+def _layers(best: Candidate) -> list[list[Any]]:
+    """A row a kernel of the file."""
+    return [
+        [
+            kernel.layer,
+            kernel.operator,
+            "x".join(str(n) for n in kernel.tensor.shape),
+            kernel.tensor.dtype,
+            int(kernel.values.size),
+            f"{np.mean(kernel.values == 0):.0%}",
+            len(np.unique(kernel.values)),
+        ]
+        for kernel in read_kernels(best.file)
+    ]
+
+
+def _settings(settings: TrainingSettings) -> list[list[str]]:
+    return [[name, str(value)] for name, value in dataclasses.asdict(settings).items()]
+
+
+def _picture(result: CompressResult, split: DataSplit) -> bytes:
+    """Accuracy over time of all candidates, by the examples to choose by."""
+    rows = [
+        (float(made.right.mean()), made.costs.latency, made.costs.bytes)
+        for made in result.candidates
+    ]
+    places = [result.candidates.index(made) for made in result.front]
+    chosen = result.candidates.index(result.best)
+    return pareto_picture(rows, places, chosen, f"Compressed, on {split.name}")
