@@ -94,7 +94,7 @@ def test_version(tfnas_command, argument):
 @pytest.mark.parametrize(
     ("argv", "told"),
     [
-        (["serach"], "no such command 'serach': one of search, prune, shrink, cluster,"),
+        (["serach"], "no such command 'serach': one of compress, search, prune, shrink,"),
         (["--fast"], "no such command '--fast'"),
     ],
 )

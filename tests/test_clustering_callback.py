@@ -178,11 +178,11 @@ def test_each_channel_values_of_its_own(digits):
     assert len(np.unique(columns)) == 30
 
 
-@pytest.mark.parametrize("renew", [None, 1])
+@pytest.mark.parametrize("renew", [None, 5])
 def test_zeros_of_a_pruned_model_stay(renew, digits):
     pruned, report = tfnas.prune(network(), 0.5)
     before = kernels(pruned)
-    fit(pruned, digits, [ClusteringCallback(5, renew)])
+    fit(pruned, digits, [ClusteringCallback(5, renew, "step")])
     for name, kernel in kernels(pruned).items():
         np.testing.assert_array_equal((kernel == 0)[before[name] == 0], True)
         assert len(np.unique(kernel)) <= 5

@@ -82,6 +82,8 @@ class TiedValues(keras.constraints.Constraint):
         # What the step moved each weight by, added to where it would be without its cluster.
         before = self._spread(self.values, slots, self.free)
         free = self.free + (keras.ops.cast(value, "float32") - before)
+        if self.zeros:  # a zero has no place of its own to leave for
+            free = keras.ops.where(keras.ops.equal(self.places, 0), 0.0, free)
         means = self._means(free, slots)
         self.free.assign(free)
         self.values.assign(means)
