@@ -12,6 +12,7 @@ from ai_edge_litert import schema_py_generated as schema
 from keras import layers
 
 import tfnas
+from tfnas.export.mending import mend
 from tfnas.export.metadata import Metadata, read_metadata, write_metadata
 
 REFERENCE = pathlib.Path(tfnas.__file__).parent / "bench" / "reference.tflite"
@@ -153,18 +154,32 @@ def test_other_metadata_of_the_file_stay(reference):
     assert names(reference.with_metadata(author="me")) == [*names(reference), b"TFLITE_METADATA"]
 
 
-def test_weights_stay_aligned(artifacts):
-    told = artifacts["float32"].with_metadata(**EVERYTHING)
-    content = np.frombuffer(told.content, np.uint8)
-    model = schema.Model.GetRootAs(told.content, 0)
+def starts_of_buffers(file):
+    content = np.frombuffer(file, np.uint8)
+    model = schema.Model.GetRootAs(file, 0)
     buffers = [model.Buffers(i) for i in range(model.BuffersLength())]
-    starts = [
+    return [
         b.DataAsNumpy().__array_interface__["data"][0] - content.__array_interface__["data"][0]
         for b in buffers
         if b.DataLength()
     ]
+
+
+def test_weights_stay_aligned(artifacts):
+    starts = starts_of_buffers(artifacts["float32"].with_metadata(**EVERYTHING).content)
     assert len(starts) > 10
     assert {start % 16 for start in starts} == {0}
+
+
+def test_weights_of_a_mended_file_are_aligned_too(artifacts, digits):
+    file = artifacts["int16x8"]
+    mended = mend(file.content)
+    assert mended != file.content  # it was packed again
+    starts = starts_of_buffers(mended)
+    assert len(starts) > 10
+    assert {start % 16 for start in starts} == {0}
+    x = digits.x_test[:20]
+    np.testing.assert_array_equal(tfnas.Artifact(mended).predict(x), file.predict(x))
 
 
 def test_one_number_a_channel(reference):

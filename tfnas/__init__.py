@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tfnas import data, legacy, schedules
     from tfnas.architecture import Architecture, BlockSpec, mobilenet_v2
+    from tfnas.bench.adb import benchmark_on_phone
     from tfnas.bench.evaluate import evaluate
     from tfnas.bench.latency import benchmark
     from tfnas.bench.latency_model import LatencyModel
     from tfnas.bench.micro import micro_memory, planned_arena, run_micro
     from tfnas.bench.profile import profile
     from tfnas.bench.quantization_error import quantization_error
+    from tfnas.bench.vela import vela
     from tfnas.calibration import recalibrate_batchnorm
     from tfnas.clustering.apply import cluster
     from tfnas.clustering.callback import ClusteringCallback
@@ -82,6 +84,7 @@ _HOME = {
     "TrialProcesses": "tuners.processes",
     "apply_recipe": "export.recipes",
     "benchmark": "bench.latency",
+    "benchmark_on_phone": "bench.adb",
     "calibrate": "quantization.qat",
     "check_micro": "export.micro",
     "cluster": "clustering.apply",
@@ -120,6 +123,7 @@ _HOME = {
     "strip": "quantization.qat",
     "teacher_outputs": "distillation.outputs",
     "to_tflite": "export.tflite",
+    "vela": "bench.vela",
 }
 
 __all__ = [
@@ -147,6 +151,7 @@ __all__ = [
     "TrialProcesses",
     "apply_recipe",
     "benchmark",
+    "benchmark_on_phone",
     "calibrate",
     "check_micro",
     "cluster",
@@ -185,6 +190,7 @@ __all__ = [
     "strip",
     "teacher_outputs",
     "to_tflite",
+    "vela",
 ]
 
 

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from absl import flags
+
+if TYPE_CHECKING:
+    from tfnas.bench.adb import PhoneLatency
+    from tfnas.bench.vela import VelaReport
+    from tfnas.export.artifact import Artifact
 
 SUMMARY = "measure the latency of .tflite files side by side"
 POSITIONAL = "FILE..."
@@ -18,6 +25,12 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
     flags.DEFINE_integer("threads", 1, "threads of the interpreter", lower_bound=1, **common)
     flags.DEFINE_bool("xnnpack", True, "let the XNNPACK delegate run", **common)
     flags.DEFINE_string("json", None, "also write the measurements to this file", **common)
+    text = "also compile for this Arm accelerator, such as ethos-u55-128, and tell its estimates"
+    flags.DEFINE_string("vela", None, text, **common)
+    flags.DEFINE_bool("adb", False, "also measure on a phone; needs --adb_binary", **common)
+    text = "adb: TFLite's benchmark_model, built for the phone's processor"
+    flags.DEFINE_string("adb_binary", None, text, **common)
+    flags.DEFINE_string("serial", None, "adb: which phone, where there are several", **common)
     return values
 
 
@@ -31,7 +44,10 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
     from tfnas.measurement import Measurement
     from tfnas.table import table
 
+    _check(values)
     files = [Artifact.load(path) for path in positional]
+    reports = _compiled(files, values)
+    on_phone = _on_phone(files, values)
     latencies = benchmark(
         files,
         rounds=values["rounds"].value,
@@ -58,6 +74,10 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
         f"{'on' if latencies[0].xnnpack else 'off'}, {latencies[0].rounds} rounds, "
         f"reference model {latencies[0].reference_ms:.4f} ms"
     )
+    for path, report in zip(positional, reports, strict=False):  # none without --vela
+        print(f"\n{pathlib.Path(path).name}\n{report}")
+    if on_phone:
+        _tell_phone(positional, on_phone)
     if values["json"].value:
         records = {
             path: Measurement(
@@ -67,3 +87,63 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
         }
         write_atomically(values["json"].value, json.dumps(records, indent=2))
     return 0
+
+
+def _check(values: flags.FlagValues) -> None:
+    """Flags that don't go together, before anything is measured."""
+    adb, binary, serial = (values[name].value for name in ("adb", "adb_binary", "serial"))
+    if adb and not binary:
+        raise ValueError("adb_binary must be given with adb, got none")
+    if not adb and (binary or serial):
+        raise ValueError("adb_binary and serial go with adb, got no adb")
+
+
+def _compiled(files: Sequence[Artifact], values: flags.FlagValues) -> list[VelaReport]:
+    from tfnas.bench.vela import vela
+
+    accelerator = values["vela"].value
+    return [] if accelerator is None else [vela(file, accelerator) for file in files]
+
+
+def _on_phone(files: Sequence[Artifact], values: flags.FlagValues) -> list[PhoneLatency]:
+    from tfnas.bench.adb import benchmark_on_phone
+
+    if not values["adb"].value:
+        return []
+    return [
+        benchmark_on_phone(
+            file,
+            values["adb_binary"].value,
+            serial=values["serial"].value,
+            threads=values["threads"].value,
+            runs=values["rounds"].value,
+            use_xnnpack=values["xnnpack"].value,
+        )
+        for file in files
+    ]
+
+
+def _tell_phone(paths: Sequence[str], latencies: Sequence[PhoneLatency]) -> None:
+    from tfnas.table import table
+
+    rows = [
+        [
+            pathlib.Path(path).name,
+            f"{latency.ratio:.4f}x",
+            f"[{latency.ratio_low:.4f}, {latency.ratio_high:.4f}]",
+            f"{latency.ms:.4f}",
+            "-" if latency.p95_ms is None else f"{latency.p95_ms:.4f}",
+            f"{latency.init_ms:.1f}",
+            "-" if latency.memory_mb is None else f"{latency.memory_mb:.1f}",
+        ]
+        for path, latency in zip(paths, latencies, strict=True)
+    ]
+    first = latencies[0]
+    typical = "mean ms" if first.median_ms is None else "median ms"
+    headers = ["file", "reference", "before, after", typical, "p95 ms", "init ms", "memory MB"]
+    print(f"\n{table(headers, rows)}")
+    print(
+        f"\n{first.device} ({first.abi}), {first.threads} thread(s), XNNPACK "
+        f"{'on' if first.xnnpack else 'off'}, reference model {first.reference_ms[0]:.4f} and "
+        f"{first.reference_ms[1]:.4f} ms"
+    )

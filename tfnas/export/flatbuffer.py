@@ -2,7 +2,7 @@
 
 The interpreter hides what matters here: options of operators, the element type of 4-bit
 weights, which tensors are constants. So the file itself is read, through the schema
-that ai-edge-litert ships.
+that ai-edge-litert ships. What was changed through it is packed here too.
 """
 
 from __future__ import annotations
@@ -11,12 +11,15 @@ import dataclasses
 import functools
 import re
 from collections.abc import Container, Sequence
+from typing import Any
 
+import flatbuffers  # type: ignore[import-untyped]
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 _TYPE_NAMES = {v: k.lower() for k, v in vars(schema.TensorType).items() if not k.startswith("_")}
 _OP_NAMES = {v: k for k, v in vars(schema.BuiltinOperator).items() if not k.startswith("_")}
+_ALIGNMENT = 16  # of a buffer's bytes, as the schema says
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,6 +161,43 @@ def _graph(model: schema.ModelT, graph: schema.SubGraphT) -> FileGraph:
         tuple(tensors[i] for i in graph.inputs),
         tuple(tensors[i] for i in graph.outputs),
     )
+
+
+def pack(model: schema.ModelT) -> bytes:
+    """Returns the file of a model's records, its buffers aligned as the schema wants them.
+
+    Args:
+        model: The records; they stay as they are but for the kind of their buffers.
+
+    Raises:
+        ValueError: A buffer lies behind the flatbuffer.
+    """
+    if any(buffer.offset > 1 for buffer in model.buffers):
+        raise ValueError("content must have all buffers in its flatbuffer, got some behind it")
+    model.buffers = [_AlignedBuffer(buffer.data) for buffer in model.buffers]
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    return bytes(builder.Output())
+
+
+class _AlignedBuffer(schema.BufferT):
+    """A buffer as the schema wants it; the generated code aligns it to 4 bytes only.
+
+    Weights are read in place, some with instructions that fault or slow down elsewhere.
+    """
+
+    def Pack(self, builder: Any) -> Any:
+        data = None
+        if self.data is not None:
+            payload = np.asarray(self.data, np.uint8).tobytes()
+            builder.StartVector(1, len(payload), _ALIGNMENT)
+            builder.head -= len(payload)
+            builder.Bytes[builder.head : builder.head + len(payload)] = payload
+            data = builder.EndVector()
+        schema.BufferStart(builder)
+        if data is not None:
+            schema.BufferAddData(builder, data)
+        return schema.BufferEnd(builder)
 
 
 def check_identifier(content: bytes) -> None:

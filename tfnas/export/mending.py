@@ -14,9 +14,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import flatbuffers  # type: ignore[import-untyped]
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
+
+from tfnas.export.flatbuffer import pack
 
 _OPERATOR, _TYPE = schema.BuiltinOperator, schema.TensorType
 _PLACE_OF_BIAS = {
@@ -54,11 +55,7 @@ def mend(content: bytes) -> bytes:
             if int16 and kind == _OPERATOR.LOGISTIC:
                 _set_step(model, graph, op.outputs[0])
             changed |= int16
-    if not changed:
-        return content
-    builder = flatbuffers.Builder(len(content))
-    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
-    return bytes(builder.Output())
+    return pack(model) if changed else content
 
 
 def _kind(model: Any, op: Any) -> int:

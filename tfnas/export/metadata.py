@@ -24,12 +24,11 @@ import flatbuffers.table  # type: ignore[import-untyped]
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from tfnas.export.flatbuffer import TensorInfo, check_identifier, read_graph
+from tfnas.export.flatbuffer import TensorInfo, check_identifier, pack, read_graph
 
 BUFFER_NAME = b"TFLITE_METADATA"
 IDENTIFIER = b"M001"
 LABELS_FILE = "labels.txt"
-_ALIGNMENT = 16
 _PARSER_VERSION = "1.0.0"  # the schema's first version has every field that is written here
 
 _MODEL = {"description": 1, "version": 2, "subgraphs": 3, "author": 4, "parser": 7}
@@ -111,13 +110,8 @@ def write_metadata(content: bytes, metadata: Metadata) -> bytes:
     graph = read_graph(content)
     _check_fit(metadata, graph.inputs, graph.outputs)
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
-    if any(buffer.offset > 1 for buffer in model.buffers):
-        raise ValueError("content must have all buffers in its flatbuffer, got some behind it")
     _set_buffer(model, _packed(metadata, graph.inputs, graph.outputs))
-    model.buffers = [_AlignedBuffer(buffer.data) for buffer in model.buffers]
-    builder = flatbuffers.Builder(len(content))
-    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
-    return _with_labels(bytes(builder.Output()), metadata.labels)
+    return _with_labels(pack(model), metadata.labels)
 
 
 def read_metadata(content: bytes) -> Metadata | None:
@@ -140,26 +134,6 @@ def read_metadata(content: bytes) -> Metadata | None:
             except (struct.error, IndexError, KeyError, UnicodeDecodeError) as error:
                 raise ValueError(f"metadata must be TFLite Metadata, got {data[:8]!r}") from error
     return None
-
-
-class _AlignedBuffer(schema.BufferT):
-    """A buffer as the schema wants it; the generated code aligns it to 4 bytes only.
-
-    Weights are read in place, some with instructions that fault or slow down elsewhere.
-    """
-
-    def Pack(self, builder: Any) -> Any:
-        data = None
-        if self.data is not None:
-            payload = np.asarray(self.data, np.uint8).tobytes()
-            builder.StartVector(1, len(payload), _ALIGNMENT)
-            builder.head -= len(payload)
-            builder.Bytes[builder.head : builder.head + len(payload)] = payload
-            data = builder.EndVector()
-        schema.BufferStart(builder)
-        if data is not None:
-            schema.BufferAddData(builder, data)
-        return schema.BufferEnd(builder)
 
 
 def _numbers(values: float | Sequence[float], name: str) -> tuple[float, ...]:

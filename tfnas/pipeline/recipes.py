@@ -33,6 +33,7 @@ from tfnas.schedules import polynomial
 CALIBRATION = 300  # images behind ranges and moments
 SCORED = 1024  # examples behind the criterion "taylor"
 RAMP = 0.5  # share of the training in which zeros grow
+NEAR = 0.85  # of the share asked for, that rounded sizes must not fall below
 RENEWAL = 5  # steps between two renewals of clusters
 STEPS = ("shrink", "factorize", "prune", "cluster")
 
@@ -151,6 +152,7 @@ class Kitchen:
         shared = [maker for g in found.groups if len(g.makers) > 1 for maker in g.makers]
         options: dict[str, Any] = {
             "criterion": "taylor",
+            "scope": "group",
             "data": (spread(self.split.x_train, SCORED), spread(self.split.y_train, SCORED)),
             "loss": classification_loss(model),
             "seed": self.settings.seed,
@@ -158,9 +160,12 @@ class Kitchen:
         last = ValueError("no channel can go")
         for more in ({"ignore": shared, "round_to": 8}, {"ignore": shared}, {"round_to": 8}, {}):
             try:
-                return prune_channels(model, target_macs=share, **options, **more)[0]
+                smaller, report = prune_channels(model, target_macs=share, **options, **more)
             except ValueError as error:
                 last = error
+                continue
+            if "round_to" not in more or report.macs[1] >= NEAR * share * report.macs[0]:
+                return smaller
         raise last
 
     def _factorize(self, model: Any, share: float) -> Any:

@@ -79,8 +79,8 @@ def _markdown(result: CompressResult, split: DataSplit, settings: TrainingSettin
         "## Is it still the same model?",
         _told(result),
         *[f"- {line}" for line in same.warnings()],
-        markdown_table(_PAIRS, _pairs(same.accuracy)),
-        markdown_table(_PAIRS, _pairs(same.classes)),
+        markdown_table(_pair_headers("images"), _pairs(same.accuracy)),
+        markdown_table(_pair_headers("class"), _pairs(same.classes)),
         "## The best one's kernels",
         markdown_table(list(_LAYERS), [[str(c) for c in row] for row in _layers(result.best)]),
         "## How it was made",
@@ -119,8 +119,8 @@ def _page(
                 "Is it still the same model?",
                 f"<p>{html.text(_told(result))}</p>",
                 *[html.note(line, False) for line in same.warnings()],
-                html.table(_PAIRS, _pairs(same.accuracy)),
-                html.table(_PAIRS, _pairs(same.classes)),
+                html.table(_pair_headers("images"), _pairs(same.accuracy)),
+                html.table(_pair_headers("class"), _pairs(same.classes)),
             ),
             _broken(result, split),
             html.section(
@@ -163,7 +163,8 @@ def _told(result: CompressResult) -> str:
     )
 
 
-_PAIRS = ["images", "original", "best", "points [95%]"]
+def _pair_headers(what: str) -> list[str]:
+    return [what, "original", "best", "points [95%]"]
 
 
 def _pairs(pairs: dict[str, Pair]) -> list[list[str]]:
@@ -234,4 +235,4 @@ def _picture(result: CompressResult, split: DataSplit) -> bytes:
     ]
     places = [result.candidates.index(made) for made in result.front]
     chosen = result.candidates.index(result.best)
-    return pareto_picture(rows, places, chosen, f"Compressed, on {split.name}")
+    return pareto_picture(rows, places, chosen, f"Compressed, on {split.name}", "the original")

@@ -23,7 +23,8 @@ img { max-width: 100%; height: auto; } figure { margin: 0; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .6rem; border-bottom: 1px solid var(--line); text-align: right;
   white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; }
+th:first-child, td:first-child { text-align: left; white-space: normal; min-width: 6rem; }
+table { margin-bottom: 1rem; }
 td.text { text-align: left; white-space: normal; min-width: 14rem; }
 tr.chosen td { background: var(--soft); font-weight: 600; }
 .bar { display: inline-block; height: .7em; background: var(--blue); border-radius: 2px; }

@@ -20,6 +20,7 @@ def pareto_picture(
     front: Sequence[int],
     chosen: int | None = None,
     title: str = "",
+    beside: str = "the reference model",
 ) -> bytes:
     """Returns a picture of accuracy over latency, with the Pareto front, as PNG.
 
@@ -28,8 +29,10 @@ def pareto_picture(
         front: Indices of the candidates on the front.
         chosen: Index of the candidate that was chosen.
         title: Title of the picture.
+        beside: What the latencies are ratios to.
     """
     from matplotlib.collections import PathCollection
+    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
     figure, axes = _figure(7.2, 4.8)
     largest = max((row[2] for row in rows), default=1)
@@ -55,11 +58,16 @@ def pareto_picture(
             f"{accuracy:.3f}, {latency:.3f}x, {size / 1024:.0f} KiB",
             (latency, accuracy),
             textcoords="offset points",
-            xytext=(10, -14),
+            # Away from the nearer edge.
+            xytext=(-10, -18) if _right_half(latency, [row[1] for row in rows]) else (10, -18),
+            ha="right" if _right_half(latency, [row[1] for row in rows]) else "left",
         )
     if rows and max(row[1] for row in rows) > 5 * min(row[1] for row in rows):
         axes.set_xscale("log")
-    axes.set_xlabel("latency of the file, as a ratio to the reference model (less is better)")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(ScalarFormatter())
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel(f"latency of the file, as a ratio to {beside} (less is better)")
     axes.set_ylabel("accuracy of the file, validation part")
     axes.set_title(title)
     axes.grid(alpha=0.3)
@@ -68,6 +76,10 @@ def pareto_picture(
         if isinstance(handle, PathCollection):
             handle.set_sizes([60])
     return _png(figure)
+
+
+def _right_half(value: float, values: Sequence[float]) -> bool:
+    return value > (min(values) * max(values)) ** 0.5
 
 
 def sensitivity_picture(found: Sensitivity, title: str = "") -> bytes:
