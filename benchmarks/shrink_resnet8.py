@@ -33,6 +33,7 @@ from tfnas.bench.evaluate import correct, paired_difference
 from tfnas.table import table
 
 SEEDS = flags.DEFINE_integer("seeds", 3, "number of seeds")
+FIRST = flags.DEFINE_integer("first_seed", 0, "the first of them")
 SHARES = flags.DEFINE_list("shares", ["0.5"], "shares of the multiply-accumulates that may stay")
 EPOCHS = flags.DEFINE_integer("epochs", 15, "epochs of training")
 CRITERION = flags.DEFINE_string("criterion", "taylor", "what a channel is worth")
@@ -79,7 +80,7 @@ def main(argv: list[str]) -> None:
     hints = resnet8.hints_of(original, x[:256].astype(np.float32), HINT.value)
     for share in map(float, SHARES.value):
         for criterion in [CRITERION.value, *(["random"] if CONTROL.value else [])]:
-            for seed in range(SEEDS.value):
+            for seed in range(FIRST.value, FIRST.value + SEEDS.value):
                 begin = time.monotonic()
                 smaller, left = shrunk(original, x, y, share, criterion, seed)
                 train(smaller, original, hints, x, y, seed)

@@ -420,6 +420,26 @@ def test_sizes_are_rounded_up_to_a_multiple():
     assert profile(smaller).macs <= 0.4 * profile(mobile()).macs
 
 
+@pytest.mark.parametrize("max_ratio", [0.3, 0.5, 1.0])
+def test_no_group_loses_more_than_it_may(max_ratio):
+    """However little its channels are worth."""
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            layers.Conv2D(20, 3, name="poor"),
+            layers.Conv2D(20, 3, name="rich"),
+            layers.Conv2D(4, 3, name="last"),
+        ]
+    )
+    kernel = np.full((3, 3, 3, 20), 1e-6, np.float32)
+    kernel[..., 0] = 1.0  # scores are in units of their group's mean
+    model.get_layer("poor").kernel.assign(kernel)
+    smaller, _ = prune_channels(model, 0.25, max_ratio=max_ratio)
+    kept = smaller.get_layer("poor").filters
+    assert kept == max(10, 20 - round(20 * max_ratio))
+    assert kept + smaller.get_layer("rich").filters == 30
+
+
 def test_the_least_worth_goes_first():
     model = mobile()
     kernel = np.array(model.get_layer("conv1").kernel)
@@ -505,6 +525,7 @@ def test_ignored_layers_keep_their_channels():
         ({"ratio": 0.5, "criterion": "taylor"}, "data must hold inputs and targets"),
         ({"ratio": 0.5, "scope": "layer"}, "scope must be one of"),
         ({"ratio": 0.5, "round_to": 0}, "round_to must be a whole number"),
+        ({"ratio": 0.5, "max_ratio": 0}, r"max_ratio must be in \(0, 1\], got 0"),
         ({"ratio": 0.5, "ignore": ["nothing"]}, "ignore must name layers"),
     ],
 )

@@ -14,6 +14,7 @@ from tfnas.pipeline.finetune import check_fits, classification_loss, finetune
 from tfnas.pipeline.progress import Progress
 from tfnas.pipeline.settings import TrainingSettings, check_whole_numbers
 from tfnas.pruning.channels.apply import prune_channels
+from tfnas.pruning.channels.choose import MOST
 from tfnas.pruning.channels.iterative import ChannelPruning
 from tfnas.pruning.channels.record import RewriteReport
 from tfnas.report import shrink_report
@@ -35,6 +36,7 @@ class ShrinkConfig(TrainingSettings):
         criterion: See :func:`tfnas.prune_channels`, as the next three.
         scope: "global" or "group".
         round_to: Multiple that sizes shall have; None: any size.
+        max_ratio: Share of a group's channels that may go, in (0, 1].
         ignore: Layers whose channels stay.
 
     Raises:
@@ -49,6 +51,7 @@ class ShrinkConfig(TrainingSettings):
     criterion: str = "l2"
     scope: str = "global"
     round_to: int | None = None
+    max_ratio: float = MOST
     ignore: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -125,6 +128,7 @@ def _shrunk(
         "criterion": config.criterion,
         "scope": config.scope,
         "round_to": config.round_to,
+        "max_ratio": config.max_ratio,
         "ignore": config.ignore,
         "data": (spread(split.x_train, SCORED), spread(split.y_train, SCORED)),
         "loss": classification_loss(model),

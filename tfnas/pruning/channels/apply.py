@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tfnas.order import check_float
-from tfnas.pruning.channels.choose import Cost, choose, needed_by_makers, removal_order
+from tfnas.pruning.channels.choose import MOST, Cost, choose, needed_by_makers, removal_order
 from tfnas.pruning.channels.costs import Costs
 from tfnas.pruning.channels.record import GroupChange, RewriteReport
 from tfnas.pruning.channels.scores import CRITERIA, scores, takers
@@ -36,6 +36,7 @@ def prune_channels(
     criterion: str = "l2",
     scope: str = "global",
     round_to: int | None = None,
+    max_ratio: float = MOST,
     ignore: Sequence[str] = (),
     data: Any = None,
     loss: Any = None,
@@ -65,6 +66,8 @@ def prune_channels(
         scope: "global": channels go wherever least is lost (with "taylor" or
             `target_latency`: for what is saved); "group": the same share of every group.
         round_to: Multiple that the sizes of groups shall have, such as 8.
+        max_ratio: Share of any group's channels that may go, in (0, 1]; one always stays. Less
+            keeps "global" from emptying the groups that its scores think least of.
         ignore: Names or patterns of layers whose channels stay.
         data: Inputs and targets, for "taylor".
         loss: The loss behind "taylor"; None: the one the model is compiled with.
@@ -82,6 +85,7 @@ def prune_channels(
     """
     target = _target(ratio, target_macs, target_params, target_latency)
     _check(target, latency, criterion, scope, round_to, data)
+    check_ratio_of_groups(max_ratio)
     check_float(model, "prune_channels")
     dependencies = trace(model, ignored(model, ignore))
     costs = Costs(dependencies, model.count_params())
@@ -95,7 +99,8 @@ def prune_channels(
     # Norms say which channel of a group is worth least, but not what the loss would be: per
     # saving, they would empty the groups whose channels cost most. Taylor's tell the loss.
     tells = criterion == "taylor" or latency is not None
-    order = removal_order(dependencies, found, scope, priced.savings if tells else None)
+    savings = priced.savings if tells else None
+    order = removal_order(dependencies, found, scope, savings, max_ratio)
     removed = choose(dependencies, order, priced.cost, priced.limit, round_to)
     if removed is None:
         everything = np.zeros(len(dependencies.classes), bool)
@@ -140,6 +145,13 @@ def _check(
     whole = isinstance(round_to, int) and not isinstance(round_to, bool) and round_to >= 1
     if round_to is not None and not whole:
         raise ValueError(f"round_to must be a whole number from 1 on, got {round_to!r}")
+
+
+def check_ratio_of_groups(value: Any) -> None:
+    """Raises ValueError unless `max_ratio` is a share in (0, 1]."""
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not (number and 0 < value <= 1):
+        raise ValueError(f"max_ratio must be in (0, 1], got {value!r}")
 
 
 def ignored(model: Any, patterns: Sequence[str]) -> list[str]:

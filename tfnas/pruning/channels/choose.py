@@ -15,13 +15,17 @@ import numpy as np
 
 from tfnas.pruning.channels.trace import Dependencies, Group
 
-LEAST = 0.1  # share of a group's channels that always stays
+MOST = 0.9  # share of a group's channels that may go, unless said otherwise
 
 Cost = Callable[[np.ndarray], float]  # whether each class goes -> what the model then costs
 
 
 def removal_order(
-    dependencies: Dependencies, scores: np.ndarray, scope: str, savings: np.ndarray | None = None
+    dependencies: Dependencies,
+    scores: np.ndarray,
+    scope: str,
+    savings: np.ndarray | None = None,
+    most: float = MOST,
 ) -> np.ndarray:
     """Returns the classes that may go, the first to go first.
 
@@ -30,12 +34,13 @@ def removal_order(
         scores: A score a class.
         scope: "global": by score; "group": by rank in the group, so that groups shrink alike.
         savings: What each class's removal saves; scores are then a saving.
+        most: Share of a group's channels that may go.
     """
     keys: list[tuple[float, int]] = []
     needed = needed_by_makers(dependencies, scores)
     for group in dependencies.groups:
         ranked = group.classes[np.argsort(scores[group.classes], kind="stable")]
-        free = len(ranked) - max(0, least_kept(group) - len(group.kept))
+        free = len(ranked) - max(0, least_kept(group, most) - len(group.kept))
         for rank, number in enumerate(ranked[: max(free, 0)]):
             if int(number) in needed:
                 continue
@@ -67,9 +72,9 @@ def needed_by_makers(dependencies: Dependencies, scores: np.ndarray) -> set[int]
     return needed
 
 
-def least_kept(group: Group) -> int:
-    """Returns how many channels of a group stay in any case."""
-    return max(1, math.ceil(LEAST * group.size))
+def least_kept(group: Group, most: float) -> int:
+    """Returns how many channels of a group stay where a share of `most` may go."""
+    return max(1, group.size - math.floor(most * group.size + 1e-9))
 
 
 def choose(
