@@ -10,11 +10,12 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help demo test check unit slow clean
+.PHONY: help demo test check unit slow notebooks clean
 
 help:
 	@sed -n 's/^# //p' Makefile; echo "make check  lint and types"; echo "make unit   the fast tests"; \
-	echo "make slow   the long tests"; echo "make clean  remove what make made"
+	echo "make slow   the long tests"; echo "make notebooks  run the notebooks, and store their outputs"; \
+	echo "make clean  remove what make made"
 
 # The stamp holds what was installed: nothing is fetched again until a requirement changes.
 $(READY): requirements.txt setup.cfg pyproject.toml
@@ -42,6 +43,11 @@ test: check unit
 
 slow: $(READY)
 	$(BIN)/python -m pytest -m slow
+
+notebooks: $(READY)
+	$(BIN)/python tests/test_notebooks.py
+	$(BIN)/ruff check notebooks
+	$(BIN)/ruff format --check notebooks
 
 clean:
 	rm -rf .venv build dist runs/demo *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -23,7 +23,7 @@ GROUPS = (
         *("divergence", "hull"),
     ),
     ("rewrite", "data", "legacy"),
-    ("calibration", "visit", "macs", "order"),
+    ("calibration", "visit", "macs", "order", "kernels"),
     ("spaces", "pruning", "quantization", "clustering", "factorization", "distillation"),
     ("export",),
     ("bench",),

@@ -9,8 +9,9 @@ import pytest
 from keras import layers
 
 import tfnas
+from tfnas.kernels import layers_with_paths, match
 from tfnas.pruning import kernels as module
-from tfnas.pruning.kernels import find_kernels, layers_with_paths, match, select
+from tfnas.pruning.kernels import find_kernels, select
 
 
 def built(shape, *stack, name=None):

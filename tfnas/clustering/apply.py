@@ -9,10 +9,11 @@ from typing import Any
 from tfnas.clustering.constraint import attach, check_backend
 from tfnas.clustering.fold import Normalized, foldable, folded_copy, normalized_kernels
 from tfnas.clustering.importance import mean_squares
-from tfnas.clustering.kernels import CHANNEL, Kernel, check_built, find_kernels
+from tfnas.clustering.kernels import CHANNEL, Kernel, find_kernels
 from tfnas.clustering.plan import ClusterPlan, Task
 from tfnas.clustering.record import ClusteringReport, record_of, report_of
 from tfnas.data import check_data
+from tfnas.kernels import check_built
 from tfnas.rewrite import Skipped, clone, walk
 
 

@@ -26,7 +26,8 @@ import keras
 import numpy as np
 
 from tfnas.clustering.centroids import MOST
-from tfnas.clustering.kernels import CHANNEL, LAYER, Kernel, check_built, find_kernels
+from tfnas.clustering.kernels import CHANNEL, LAYER, Kernel, find_kernels
+from tfnas.kernels import check_built
 
 GRADIENTS = ("sum", "mean")
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from tfnas.clustering.centroids import INITIALIZATIONS, MOST, share
-from tfnas.clustering.kernels import CHANNEL, GRANULARITIES, Kernel, named
+from tfnas.clustering.kernels import CHANNEL, GRANULARITIES, Kernel
+from tfnas.kernels import named
 from tfnas.rewrite import Skipped
 
 _PRUNED_FROM = 0.01  # share of exact zeros: trained weights hit 0.0 by pruning alone

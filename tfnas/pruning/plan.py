@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from tfnas.kernels import match
 from tfnas.pruning.criteria import Criterion, scores
-from tfnas.pruning.kernels import Kernel, match
+from tfnas.pruning.kernels import Kernel
 from tfnas.pruning.masks import Granularity, Units, granularity
 from tfnas.pruning.scope import SCOPES, erdos_renyi_kernel, keep_by_ratio, keep_globally
 from tfnas.rewrite import Skipped
