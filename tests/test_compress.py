@@ -259,6 +259,21 @@ def test_another_job_in_the_folder_is_refused(run, tiny_model, digits):
         tfnas.compress(tiny_model, digits, {"max_drop": 1.0}, "quick", folder, seed=3)
 
 
+def test_a_job_is_overwritten_where_that_is_asked_for(tiny_model, digits, tmp_path):
+    given = (tiny_model, digits, {"max_drop": 100.0}, "quick")
+    (tmp_path / "mine.txt").write_text("not a job")
+    with pytest.raises(ValueError, match="workdir must be a job's folder to overwrite it"):
+        tfnas.compress(*given, tmp_path, overwrite=True)
+    assert (tmp_path / "mine.txt").exists()
+    folder = tmp_path / "job"
+    folder.mkdir()
+    (folder / "job.json").write_text('{"model": "another"}')
+    (folder / "left").write_text("")
+    result = tfnas.compress(*given, folder, overwrite=True)
+    assert result.meets
+    assert not (folder / "left").exists()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

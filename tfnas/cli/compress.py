@@ -33,6 +33,7 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
         "epochs", None, "epochs of each step that trains; none: by the effort", 1, **common
     )
     flags.DEFINE_float("learning_rate", 2e-3, "Adam's, at the start of its decay", **common)
+    flags.DEFINE_bool("overwrite", False, "begin anew where the folder holds a job", **common)
     define_data(common)
     return values
 
@@ -56,6 +57,7 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
             learning_rate=values["learning_rate"].value,
             augment=tuple(values["augment"].value),
             seed=values["seed"].value,
+            overwrite=values["overwrite"].value,
             progress=progress,
         )
     print(f"\n{result}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import re
 import warnings
 from collections.abc import Callable, Iterator
@@ -327,12 +328,20 @@ def _representative(
 
 @contextlib.contextmanager
 def quiet_converter() -> Iterator[None]:
-    """Keeps what the converter prints, and its warnings to itself, from the terminal."""
+    """Keeps what the converter prints, logs and warns of to itself from the terminal."""
+    import tensorflow as tf
+
+    logger = tf.get_logger()  # in a notebook it tells of every folder it writes
+    level = logger.level
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Statistics for quantized inputs were expected")
         # Issued by the converter's own calibrator.
         warnings.filterwarnings("ignore", r"\s*Warning: tf\.lite\.Interpreter is deprecated")
-        yield
+        logger.setLevel(max(level, logging.WARNING))
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
 
 
 def _explain(model: Any, spec: QuantSpec, error: Exception) -> str:

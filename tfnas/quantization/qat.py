@@ -58,7 +58,7 @@ def quantize_aware(
             tf_keras model.
 
     Returns:
-        The model. :func:`tfnas.quantization_report` tells what stays float, and why.
+        The model. :func:`tfnas.left_float` tells what stays float, and why.
 
     Raises:
         ValueError: An argument is outside its rule: a model that was never built or is
