@@ -520,7 +520,7 @@ def test_bad_arguments_are_named(settings, told):
 
 @pytest.mark.parametrize("model", [None, "model", keras.Sequential([layers.Dense(2)])])
 def test_what_is_no_built_model_is_refused(model):
-    with pytest.raises(ValueError, match="model must be (a Keras 3 model|built), got"):
+    with pytest.raises(ValueError, match=r"model must be (a Keras 3 model|built), got"):
         cluster(model)
 
 
