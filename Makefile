@@ -13,7 +13,7 @@ READY := .venv/.ready
 .PHONY: help demo test check unit slow notebooks clean
 
 help:
-	@sed -n 's/^# //p' Makefile; echo "make check  lint and types"; echo "make unit   the fast tests"; \
+	@sed -n '/^# make/s/^# //p' Makefile; echo "make check  lint and types"; echo "make unit   the fast tests"; \
 	echo "make slow   the long tests"; echo "make notebooks  run the notebooks, and store their outputs"; \
 	echo "make clean  remove what make made"
 
