@@ -3,9 +3,12 @@
 import dataclasses
 import html.parser
 import json
+import shutil
+import subprocess
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import tfnas
 from tfnas.cli import app
@@ -251,6 +254,30 @@ def test_the_page_needs_nothing_but_itself(run):
         assert str(made.recipe) in words
     assert (folder / "pareto.png").read_bytes().startswith(b"\x89PNG")
     assert "| float16 |" in (folder / "report.md").read_text().replace("  ", " ")
+
+
+def browser():
+    names = "chromium", "chromium-browser", "google-chrome"
+    return next((path for name in names if (path := shutil.which(name))), None)
+
+
+@pytest.mark.skipif(browser() is None, reason="no Chromium: the page is not looked at")
+@pytest.mark.parametrize("width", [1100, 390], ids=["screen", "phone"])
+def test_the_page_in_a_browser(run, width, tmp_path):
+    """The picture's and the frames' colours are there, on dark text over a light page."""
+    folder, _, _ = run
+    shot, page = tmp_path / "shot.png", (folder / "report.html").as_uri()
+    options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
+    size = [f"--window-size={width},1500", f"--user-data-dir={tmp_path / 'profile'}"]
+    command = [browser(), *options, *size, f"--screenshot={shot}", page]
+    subprocess.run(command, check=True, timeout=120, capture_output=True)
+    pixels = np.asarray(Image.open(shot).convert("RGB")).astype(int)
+    assert pixels.shape[1] == width
+    for colour in ((0, 114, 178), (213, 94, 0), (0, 158, 115)):  # front, chosen, kept
+        near = np.abs(pixels - colour).max(axis=-1) < 80
+        assert near.sum() > 20, colour  # a star on a phone is small
+    assert (pixels.min(axis=-1) > 230).mean() > 0.5
+    assert (pixels.max(axis=-1) < 90).mean() > 0.005
 
 
 def test_another_job_in_the_folder_is_refused(run, tiny_model, digits):
