@@ -410,6 +410,14 @@ def test_a_saved_distiller_goes_on(images, tmp_path):
     np.testing.assert_allclose(plain(x), loaded(x), atol=1e-6)
 
 
+def test_a_saved_distiller_is_loaded_by_a_process_that_knows_nothing(tmp_path):
+    hint = tfnas.FeatureHint("middle", "middle")
+    compiled(tfnas.Distiller(mlp(), mlp(16), features=[hint])).save(tmp_path / "d.keras")
+    code = f"import tfnas; m = tfnas.load_model({str(tmp_path / 'd.keras')!r}); print(m.alpha)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert run.stdout.strip() == "0.5", run.stderr
+
+
 def test_pruning_prunes_the_student(rows):
     def deep(units):
         first = layers.Dense(8, "relu", name="first")

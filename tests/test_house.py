@@ -25,7 +25,7 @@ GROUPS = (
     ("rewrite", "data", "legacy"),
     ("calibration", "visit", "macs", "order", "kernels"),
     ("spaces", "pruning", "quantization", "clustering", "factorization", "distillation"),
-    ("export",),
+    ("export", "loading"),
     ("bench",),
     ("tuners", "report"),
     ("pipeline",),

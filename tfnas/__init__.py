@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from tfnas.export.sparsity import file_sparsity
     from tfnas.export.tflite import ConversionError, to_tflite
     from tfnas.factorization.apply import factorize
+    from tfnas.loading import load_model
     from tfnas.measurement import Measurement, hypervolume, pareto_front
     from tfnas.pipeline.budget import Budget
     from tfnas.pipeline.compress import compress
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
     from tfnas.pruning.sensitivity import sensitivity
     from tfnas.quantization.callbacks import QuantizationSchedule
     from tfnas.quantization.correction import correct_shift
-    from tfnas.quantization.loading import load_model
     from tfnas.quantization.qat import calibrate, left_float, quantize_aware, strip
     from tfnas.quantization.roles import register_quantizable
     from tfnas.quantization.spec import QuantSpec
@@ -100,7 +100,7 @@ _HOME = {
     "keep_zeros": "pruning.constraint",
     "left_float": "quantization.qat",
     "legacy": "legacy",
-    "load_model": "quantization.loading",
+    "load_model": "loading",
     "micro_memory": "bench.micro",
     "micro_operators": "export.micro",
     "mixed_precision": "export.mixed",

@@ -96,7 +96,7 @@ def load_model_and_split(
 ) -> tuple[Any, Any, pathlib.Path]:
     """Returns the model, its data and the folder; arguments as for :func:`run_on_model`."""
     from tfnas import data
-    from tfnas.quantization.loading import load_model
+    from tfnas.loading import load_model
 
     source = pathlib.Path(positional[0])
     model = load_model(source)

@@ -69,7 +69,7 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
 def main(positional: list[str], values: flags.FlagValues) -> int:
     """Runs the command."""
     from tfnas import data
-    from tfnas.quantization.loading import load_model
+    from tfnas.loading import load_model
 
     _check(values)
     source = pathlib.Path(positional[0])

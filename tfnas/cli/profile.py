@@ -18,7 +18,7 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
 def main(positional: list[str], values: flags.FlagValues) -> int:
     """Runs the command."""
     from tfnas.bench.profile import profile
-    from tfnas.quantization.loading import load_model
+    from tfnas.loading import load_model
 
     text = str(profile(load_model(positional[0])))
     print(text if values["layers"].value else text.splitlines()[-1])

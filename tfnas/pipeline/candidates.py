@@ -19,10 +19,10 @@ from tfnas.data import DataSplit, spread
 from tfnas.export.artifact import Artifact
 from tfnas.export.tflite import ConversionError, to_tflite
 from tfnas.files import save_model, write_atomically
+from tfnas.loading import load_model
 from tfnas.measurement import pareto_front
 from tfnas.pipeline.budget import Costs
 from tfnas.pipeline.recipes import CALIBRATION, Kitchen, NotPossible, Recipe, Step
-from tfnas.quantization.loading import load_model
 
 ROUNDS = 20  # of the measurement of each file as it is made
 

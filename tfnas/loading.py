@@ -1,4 +1,4 @@
-"""Loading a saved model, quantisation-aware or not."""
+"""Loading a saved model, with layers of tfnas in it or not."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 
 def load_model(path: str | os.PathLike[str]) -> Any:
-    """Loads a saved model: `.keras`, `.h5`, and those of :func:`tfnas.quantize_aware`.
+    """Loads a saved model: `.keras`, `.h5`, quantisation-aware ones, distillers.
 
-    A quantisation-aware model holds layers of tfnas, which Keras does not know before they
-    are imported; an `.h5` file of Keras 2 is read by tf_keras and brought over (see
-    :mod:`tfnas.legacy`). Code inside the file is never run.
+    Those hold classes of tfnas, which Keras does not know before they are imported; an `.h5`
+    file of Keras 2 is read by tf_keras and brought over (see :mod:`tfnas.legacy`). Code inside
+    the file is never run.
 
     Example:
         >>> import tfnas
@@ -27,7 +27,10 @@ def load_model(path: str | os.PathLike[str]) -> Any:
         ValueError: There is no such file, or it is no Keras model.
         ImportError: A file of Keras 2 needs tf_keras, which is not installed.
     """
-    import tfnas.quantization.qat  # noqa: F401  (registers its layers)
+    # These register their classes.
+    import tfnas.distillation.distiller
+    import tfnas.distillation.transfers
+    import tfnas.quantization.qat  # noqa: F401
     from tfnas import legacy
 
     return legacy.load_model(os.fspath(path))
