@@ -15,7 +15,8 @@ import numpy as np
 import tensorflow as tf
 from absl import flags
 
-import tfnas
+from tfnas.pipeline.augment import flip
+from tfnas.pipeline.augment import shift as moved
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 MODEL = flags.DEFINE_string(
@@ -25,7 +26,6 @@ DATA = flags.DEFINE_string("data", "~/.cache/tfnas/cifar10.npz", "CIFAR-10 as an
 EXAMPLES = flags.DEFINE_integer("examples", 50000, "training images")
 VALIDATION = flags.DEFINE_integer("validation", 0, "training images to measure on; 0: the test's")
 CLASSES = 10
-BLOCKS = ("add", "add_1", "add_2")
 
 
 def load_model() -> Any:
@@ -42,18 +42,6 @@ def load_images() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         x, y = x[: -VALIDATION.value], y[: -VALIDATION.value]
     x, y = x[: EXAMPLES.value], y[: EXAMPLES.value].reshape(-1)
     return x, y, x_test.astype(np.float32), y_test.reshape(-1)
-
-
-def hints_of(original: Any, images: np.ndarray, weight: float = 1.0) -> list[tfnas.FeatureHint]:
-    """Each block's output as a target, in units of its own mean square; none of weight 0."""
-    outputs = [original.get_layer(name).output for name in BLOCKS]
-    blocks = keras.Model(original.inputs[0], outputs)(images)
-    squares = [float(np.mean(np.square(block))) for block in blocks]
-    return [
-        tfnas.FeatureHint(name, name, weight=weight / square, project=False)
-        for name, square in zip(BLOCKS, squares, strict=True)
-        if weight
-    ]
 
 
 def batches(
@@ -79,9 +67,7 @@ def batches(
     """
 
     def augment(images: Any, labels: Any) -> tuple[Any, Any]:
-        sides = [[0, 0], [shift, shift], [shift, shift], [0, 0]]
-        padded = tf.pad(tf.cast(images, tf.float32), sides, "REFLECT")
-        images = tf.image.random_flip_left_right(random_crops(padded, 2 * shift + 1))
+        images = flip(moved(tf.cast(images, tf.float32), shift))
         targets = tf.one_hot(labels, CLASSES)
         if distill:
             targets = (1 - distill) * targets + distill * teacher(images, training=False)
@@ -89,12 +75,3 @@ def batches(
 
     data = tf.data.Dataset.from_tensor_slices((x, y)).shuffle(len(x), seed=seed)
     return data.batch(batch, drop_remainder=True).map(augment, 2).prefetch(2)
-
-
-def random_crops(images: Any, offsets: int) -> Any:
-    """A 32x32 part of each image, at its own place (a map over single images is slow)."""
-    for axis in (1, 2):
-        begin = tf.random.uniform([tf.shape(images)[0], 1], maxval=offsets, dtype=tf.int32)
-        rows = begin + tf.range(32)[None, :]
-        images = tf.gather(images, rows, axis=axis, batch_dims=1)
-    return images

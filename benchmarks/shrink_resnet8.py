@@ -30,6 +30,7 @@ from absl import app, flags, logging
 
 import tfnas
 from tfnas.bench.evaluate import correct, paired_difference
+from tfnas.pipeline.recipes import block_hints
 from tfnas.table import table
 
 SEEDS = flags.DEFINE_integer("seeds", 3, "number of seeds")
@@ -77,13 +78,12 @@ def main(argv: list[str]) -> None:
         ]
         for mode, right in before.items()
     ]
-    hints = resnet8.hints_of(original, x[:256].astype(np.float32), HINT.value)
     for share in map(float, SHARES.value):
         for criterion in [CRITERION.value, *(["random"] if CONTROL.value else [])]:
             for seed in range(FIRST.value, FIRST.value + SEEDS.value):
                 begin = time.monotonic()
                 smaller, left = shrunk(original, x, y, share, criterion, seed)
-                train(smaller, original, hints, x, y, seed)
+                train(smaller, original, x, y, seed)
                 name = f"{criterion}, seed {seed}, {time.monotonic() - begin:.0f} s"
                 for mode, file in (
                     ("float32", tfnas.to_tflite(smaller)),
@@ -157,7 +157,6 @@ def same_widths(original: Any, report: Any, seed: int) -> Any:
 def train(
     model: Any,
     original: Any,
-    hints: list[tfnas.FeatureHint],
     x: np.ndarray,
     y: np.ndarray,
     seed: int,
@@ -167,6 +166,7 @@ def train(
     options = {"batch": BATCH.value, "shift": SHIFT.value, "distill": 0.0}
     data = resnet8.batches(x, y, original, seed, **options)
     rate = keras.optimizers.schedules.CosineDecay(RATE.value, EPOCHS.value * len(data))
+    hints = block_hints(model, original, x[:256], HINT.value) if HINT.value else []
     distiller = tfnas.Distiller(model, original, ALPHA.value, TEMPERATURE.value, features=hints)
     distiller.compile(keras.optimizers.Adam(rate), metrics=["accuracy"], jit_compile=False)
     distiller.fit(data, epochs=EPOCHS.value, verbose=2)

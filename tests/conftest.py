@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import tfnas
+from tfnas.cli import app
 from tfnas.quantization.spec import MODES
 
 
@@ -34,3 +35,26 @@ def tiny_model(digits):
 def artifacts(tiny_model, digits):
     """Mode -> file of `tiny_model`."""
     return {mode: tfnas.to_tflite(tiny_model, mode, digits.x_train[:100]) for mode in MODES}
+
+
+@pytest.fixture(scope="session")
+def npz(tmp_path_factory):
+    """A data set of noise, as a file."""
+    path = tmp_path_factory.mktemp("data") / "some.npz"
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (80, 8, 8, 1), np.uint8)
+    y = np.arange(80) % 10
+    np.savez(path, x_train=x[:60], y_train=y[:60], x_test=x[60:], y_test=y[60:])
+    return path
+
+
+@pytest.fixture
+def tfnas_command(capsys):
+    """Runs a command in this process: (exit code, stdout, stderr)."""
+
+    def call(*argv):
+        code = app.main([str(arg) for arg in argv])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import tfnas
-from tfnas.cli import app, profile
+from tfnas.cli import profile
 
 COMMAND = pathlib.Path(sys.executable).with_name("tfnas")
 
@@ -30,26 +30,6 @@ def model(tmp_path_factory):
         ]
     ).save(path)
     return path
-
-
-@pytest.fixture(scope="module")
-def npz(tmp_path_factory):
-    path = tmp_path_factory.mktemp("data") / "some.npz"
-    rng = np.random.default_rng(0)
-    x = rng.integers(0, 256, (80, 8, 8, 1), np.uint8)
-    y = np.arange(80) % 10
-    np.savez(path, x_train=x[:60], y_train=y[:60], x_test=x[60:], y_test=y[60:])
-    return path
-
-
-@pytest.fixture
-def tfnas_command(capsys):
-    def call(*argv):
-        code = app.main([str(arg) for arg in argv])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 def is_one_error_line(text, who):

@@ -4,11 +4,9 @@ import shutil
 import subprocess
 
 import keras
-import numpy as np
 import pytest
 
 import tfnas
-from tfnas.cli import app
 
 
 @pytest.fixture(scope="module")
@@ -25,25 +23,6 @@ def model(tmp_path_factory):
         ]
     ).save(path)
     return path
-
-
-@pytest.fixture(scope="module")
-def npz(tmp_path_factory):
-    path = tmp_path_factory.mktemp("data") / "some.npz"
-    x = np.random.default_rng(0).integers(0, 256, (80, 8, 8, 1), np.uint8)
-    y = np.arange(80) % 10
-    np.savez(path, x_train=x[:60], y_train=y[:60], x_test=x[60:], y_test=y[60:])
-    return path
-
-
-@pytest.fixture
-def tfnas_command(capsys):
-    def call(*argv):
-        code = app.main([str(arg) for arg in argv])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 def test_c_source_resolver_and_arena(tfnas_command, tmp_path, model, npz):

@@ -16,9 +16,14 @@ def flip(images: Any) -> Any:
     return tf.image.random_flip_left_right(images)
 
 
-def shift(images: Any) -> Any:
-    """Moves each image by its own few pixels; what comes in is mirrored."""
-    most = [max(1, round(size * SHARE)) for size in images.shape[1:3]]
+def shift(images: Any, pixels: int | None = None) -> Any:
+    """Moves each image by its own few pixels; what comes in is mirrored.
+
+    Args:
+        images: (n, height, width, channels).
+        pixels: How far at most; None: by a share of the side.
+    """
+    most = [max(1, round(size * SHARE)) if pixels is None else pixels for size in images.shape[1:3]]
     padded = tf.pad(images, [[0, 0], [most[0]] * 2, [most[1]] * 2, [0, 0]], "REFLECT")
     for axis, size, reach in zip((1, 2), images.shape[1:3], most, strict=True):
         begin = tf.random.uniform([tf.shape(images)[0], 1], maxval=2 * reach + 1, dtype=tf.int32)

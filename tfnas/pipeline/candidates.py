@@ -177,7 +177,7 @@ class Workshop:
         """The float model of some steps."""
         if not steps:
             return self.kitchen.original
-        key = "-".join(f"{step.technique}_{step.amount:g}" for step in steps)
+        key = Recipe(steps, "float").key
         path = self.folder / "models" / f"{key}{self._epochs(True)}.keras"
         if not path.exists():
             save_model(self.kitchen.apply(self._model(steps[:-1]), steps[-1]), path)

@@ -204,6 +204,7 @@ class Kitchen:
     ) -> None:
         """Trains in place, distilling from the original."""
         keras.utils.set_random_seed(self.settings.seed)
+        images = spread(self.split.x_train, CALIBRATION)
         settings = dataclasses.replace(
             self.settings, learning_rate=self.settings.learning_rate / slower
         )
@@ -213,7 +214,7 @@ class Kitchen:
             settings,
             teacher=self.original,
             callbacks=callbacks,
-            hints=block_hints(model, self.original, self.split) if hints else (),
+            hints=block_hints(model, self.original, images) if hints else (),
             progress=self.progress,
         )
 
@@ -236,7 +237,7 @@ class Kitchen:
         return trainable
 
 
-def block_hints(student: Any, teacher: Any, split: DataSplit) -> list[FeatureHint]:
+def block_hints(student: Any, teacher: Any, images: Any, weight: float = 1.0) -> list[FeatureHint]:
     """Returns hints where a student still has all channels behind a sum of its teacher's.
 
     Each in units of what the teacher has there, so that all weigh the same.
@@ -244,7 +245,8 @@ def block_hints(student: Any, teacher: Any, split: DataSplit) -> list[FeatureHin
     Args:
         student: A model that came from the teacher, layers named as there.
         teacher: The model.
-        split: Its data.
+        images: Typical inputs.
+        weight: What each counts, above 0.
     """
     own = {layer.name: layer for layer in student.layers}
     sums = [
@@ -256,12 +258,12 @@ def block_hints(student: Any, teacher: Any, split: DataSplit) -> list[FeatureHin
     ]
     if not sums:
         return []
-    images = spread(split.x_train, CALIBRATION).astype("float32")
-    found = keras.Model(teacher.inputs[0], [layer.output for layer in sums])(images)
+    outputs = [layer.output for layer in sums]
+    found = keras.Model(teacher.inputs[0], outputs)(images.astype("float32"))
     values = keras.tree.flatten(found)
     squares = [float(keras.ops.mean(keras.ops.square(value))) for value in values]
     return [
-        FeatureHint(layer.name, layer.name, weight=1 / square, project=False)
+        FeatureHint(layer.name, layer.name, weight=weight / square, project=False)
         for layer, square in zip(sums, squares, strict=True)
         if square > 0
     ]

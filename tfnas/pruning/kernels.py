@@ -94,11 +94,10 @@ def select(
     unwanted = named(kernels, exclude, "exclude")
     kept, skipped = [], []
     for kernel in kernels:
-        kind = type(kernel.layer).__name__
         if id(kernel) in unwanted:
-            skipped.append(Skipped(kernel.name, kind, f"excluded by {unwanted[id(kernel)]}"))
+            skipped.append(Skipped(kernel.name, kernel.kind, f"excluded by {unwanted[id(kernel)]}"))
         elif wanted is not None and id(kernel) not in wanted:
-            skipped.append(Skipped(kernel.name, kind, "not among layers"))
+            skipped.append(Skipped(kernel.name, kernel.kind, "not among layers"))
         else:
             kept.append(kernel)
     if not kept:
@@ -117,7 +116,7 @@ def trainable(kernels: Sequence[Kernel]) -> tuple[list[Kernel], list[Skipped]]:
         raise ValueError("model must hold a kernel that is trained, got all of them frozen")
     reason = "not trained; name it in layers to prune it"
     frozen = [kernel for kernel in kernels if not kernel.variable.trainable]
-    return kept, [Skipped(k.name, type(k.layer).__name__, reason) for k in frozen]
+    return kept, [Skipped(k.name, k.kind, reason) for k in frozen]
 
 
 def _layout(layer: Any, variable: Any) -> tuple[Any, Any, Any, int | None]:

@@ -70,7 +70,7 @@ class MaskPlan:
             if reason is None:
                 fits.append(kernel)
             else:
-                skipped.append(Skipped(kernel.name, type(kernel.layer).__name__, reason))
+                skipped.append(Skipped(kernel.name, kernel.kind, reason))
         if not fits:
             raise ValueError(
                 f"granularity {self.granularity.text!r} must fit a kernel, got none of "

@@ -54,13 +54,14 @@ def pareto_picture(
         axes.scatter(
             [latency], [accuracy], marker="*", s=90, color=ORANGE, zorder=3, label="chosen"
         )
+        # Away from the nearer edge.
+        side = -1 if _right_half(latency, [row[1] for row in rows]) else 1
         axes.annotate(
             f"{accuracy:.3f}, {latency:.3f}x, {size / 1024:.0f} KiB",
             (latency, accuracy),
             textcoords="offset points",
-            # Away from the nearer edge.
-            xytext=(-10, -18) if _right_half(latency, [row[1] for row in rows]) else (10, -18),
-            ha="right" if _right_half(latency, [row[1] for row in rows]) else "left",
+            xytext=(10 * side, -18),
+            ha="right" if side < 0 else "left",
         )
     if rows and max(row[1] for row in rows) > 5 * min(row[1] for row in rows):
         axes.set_xscale("log")
