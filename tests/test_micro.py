@@ -151,8 +151,12 @@ def test_sparse_tensors(chain):
     def change(model):
         graph = model.subgraphs[0]
         sparsity = schema.SparsityParametersT()
+        kernel = graph.tensors[graph.operators[0].inputs[1]]
         sparsity.traversalOrder, sparsity.dimMetadata = [0, 1], []
-        graph.tensors[graph.operators[0].inputs[1]].sparsity = sparsity
+        for size in kernel.shape:
+            sparsity.dimMetadata.append(schema.DimensionMetadataT())
+            sparsity.dimMetadata[-1].denseSize = int(size)
+        kernel.sparsity = sparsity
 
     with pytest.raises(ValueError, match=r"got FULLY_CONNECTED: a sparse tensor$"):
         tfnas.check_micro(edited(tfnas.to_tflite(chain), change))
@@ -163,7 +167,8 @@ def test_shapes_that_are_computed():
 
     def change(model):
         graph = model.subgraphs[0]
-        model.buffers[graph.tensors[graph.operators[0].inputs[1]].buffer].data = None
+        table = graph.tensors[graph.operators[0].inputs[1]]
+        model.buffers[table.buffer].data, table.isVariable = None, True
 
     tfnas.check_micro(file)
     with pytest.raises(ValueError, match=r"got PADV?2?: a shape that is computed \(input 1 is"):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tfnas.architecture import check_keys, parse_json_object
@@ -214,6 +214,8 @@ def hypervolume(
         While et al., "A Fast Way of Calculating Exact Hypervolumes", 2012: slicing
         by the last objective.
     """
+    if not isinstance(rows, Iterable):
+        raise ValueError(f"rows must be a sequence, got {rows!r}")
     *losses, corner = _as_losses([*rows, reference], directions)
     inside = [row for row in losses if all(v < c for v, c in zip(row, corner, strict=True))]
     return _volume(inside, corner)
@@ -241,15 +243,24 @@ def _as_losses(
     rows: Sequence[Sequence[float]], directions: Sequence[str]
 ) -> list[tuple[float, ...]]:
     """Turns every objective into one to minimise, and refuses what can't be compared."""
+    for name, values in (("rows", rows), ("directions", directions)):
+        if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
+            raise ValueError(f"{name} must be a sequence, got {values!r}")
     for direction in directions:
         if direction not in DIRECTIONS:
             raise ValueError(f"directions must be 'max' or 'min', got {direction!r}")
+    signs = [-1.0 if direction == "max" else 1.0 for direction in directions]
+    losses = []
     for index, row in enumerate(rows):
-        if len(row) != len(directions):
+        try:
+            numbers = [float(0.0 + value) for value in row]  # no texts
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ValueError(f"rows[{index}] must hold numbers, got {row!r}") from error
+        if len(numbers) != len(directions):
             raise ValueError(
                 f"rows[{index}] must hold {len(directions)} values, one a direction, got {row!r}"
             )
-        if any(math.isnan(value) for value in row):
+        if any(math.isnan(value) for value in numbers):
             raise ValueError(f"rows[{index}] must hold no NaN, got {row!r}")
-    signs = [-1.0 if direction == "max" else 1.0 for direction in directions]
-    return [tuple(s * float(v) for s, v in zip(signs, row, strict=True)) for row in rows]
+        losses.append(tuple(s * v for s, v in zip(signs, numbers, strict=True)))
+    return losses

@@ -43,7 +43,7 @@ class Schedule:
     every: int = 1
 
     def __post_init__(self) -> None:
-        if self.unit not in UNITS:
+        if not isinstance(self.unit, str) or self.unit not in UNITS:
             raise ValueError(f"by must be one of {', '.join(UNITS)}, got {self.unit!r}")
         for name, value in (("begin", self.begin), ("end", self.end)):
             if value is not None and not _is_whole(value, 0):
@@ -103,7 +103,7 @@ def check_ratio(value: Any, where: str = "", name: str = "ratio") -> float:
     where = f" {where}" if where else ""
     try:
         ratio = float(value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{name} must be a number in [0, 1){where}, got {value!r}") from error
     if math.isnan(ratio) or not 0.0 <= ratio < 1.0:
         raise ValueError(f"{name} must be in [0, 1){where}, got {ratio}")
@@ -171,10 +171,12 @@ def polynomial(
     """
     last = check_ratio(final, name="final")
     first = check_ratio(initial, name="initial")
-    if not power > 0 or math.isinf(power):
+    number = isinstance(power, numbers.Real) and not isinstance(power, bool)
+    if not (number and 0 < power < math.inf):
         raise ValueError(f"power must be above 0, got {power!r}")
-    if end is None:
-        raise ValueError("end must be a whole number from 0 on, got None")
+    for name, value in (("begin", begin), ("end", end)):
+        if not _is_whole(value, 0):
+            raise ValueError(f"{name} must be a whole number from 0 on, got {value!r}")
 
     def ratio(position: int) -> float:
         share = 1.0 if position >= end else (position - begin) / (end - begin)
@@ -183,7 +185,7 @@ def polynomial(
     if frequency is None:
         # Some twenty renewals on the way, also where the way is short.
         fine = max(1, min(STEPS_BETWEEN_UPDATES, (end - begin) // 20))
-        frequency = fine if by == "step" else 1
+        frequency = fine if isinstance(by, str) and by == "step" else 1
     return Schedule(ratio, by, begin, end, frequency)
 
 

@@ -54,7 +54,8 @@ def _run_command(name: str, command: ModuleType, argv: Sequence[str]) -> int:
     try:
         positional = values(["tfnas", *argv[1:]])[1:]
     except flags.Error as error:
-        return _fail(f"tfnas {name}", f"{error} (see tfnas {name} --help)", 2)
+        text = "; ".join(str(error).splitlines())
+        return _fail(f"tfnas {name}", f"{text} (see tfnas {name} --help)", 2)
     wanted = command.POSITIONAL
     if bool(positional) != bool(wanted) or (wanted and "..." not in wanted and len(positional) > 1):
         expected = f"expected {wanted}" if wanted else "takes no arguments besides flags"

@@ -20,6 +20,7 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from tfnas.export import c_source, flatbuffer
 from tfnas.export.metadata import Metadata, make_metadata, read_metadata, write_metadata
+from tfnas.export.verify import check_file
 from tfnas.files import write_atomically
 
 
@@ -75,7 +76,7 @@ class Artifact:
         origin: How it was made: model, versions, calibration.
 
     Raises:
-        ValueError: The content is no `.tflite` file.
+        ValueError: The content is no `.tflite` file, or a broken one.
     """
 
     content: bytes = dataclasses.field(repr=False)
@@ -83,7 +84,7 @@ class Artifact:
     origin: Mapping[str, Any] = dataclasses.field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
-        flatbuffer.check_identifier(self.content)
+        check_file(self.content)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Artifact:
@@ -91,12 +92,12 @@ class Artifact:
 
         Raises:
             FileNotFoundError: There is no such file.
-            ValueError: It is no `.tflite` file.
+            ValueError: It is no `.tflite` file, or a broken one.
         """
         try:
             return cls(pathlib.Path(path).read_bytes(), origin={"file": os.fspath(path)})
         except ValueError as error:
-            raise ValueError(f"path {os.fspath(path)!r} must be a .tflite file") from error
+            raise ValueError(f"path {os.fspath(path)!r} must be a .tflite file: {error}") from error
 
     def save(self, path: str | os.PathLike[str]) -> pathlib.Path:
         """Writes the file, whole or not at all; makes its folder where there is none."""
@@ -221,7 +222,7 @@ class Artifact:
                 takes the memory of all of them.
 
         Raises:
-            ValueError: `threads` is below 1.
+            ValueError: `threads` is below 1, or an operator is unknown to LiteRT.
             RuntimeError: The interpreter refuses the file.
         """
         if threads < 1:
@@ -229,8 +230,7 @@ class Artifact:
         resolver = (
             OpResolverType.AUTO if xnnpack else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
         )
-        interpreter = Interpreter(
-            model_content=self.content,
+        interpreter = self._opened(
             num_threads=threads,
             experimental_op_resolver_type=resolver,
             experimental_preserve_all_tensors=keep_all,
@@ -238,7 +238,7 @@ class Artifact:
         if shapes is not None:
             for tensor, shape in zip(self.inputs, shapes, strict=True):
                 interpreter.resize_tensor_input(tensor.index, list(shape))
-        interpreter.allocate_tensors()
+        _allocate(interpreter)
         return interpreter
 
     def predict(self, x: Any, *, batch_size: int = 64, threads: int = 1) -> Any:
@@ -257,7 +257,9 @@ class Artifact:
             An array (examples first), or a list of them with several outputs.
 
         Raises:
-            ValueError: The number or a shape of the inputs is wrong, or `batch_size` is below 1.
+            ValueError: The number or a shape of the inputs is wrong, `batch_size` is below 1, or
+                the file does not give one output an example.
+            RuntimeError: The interpreter refuses the file.
         """
         from tfnas.data import arrays
 
@@ -268,7 +270,10 @@ class Artifact:
         try:
             outputs = self._run(columns, min(batch_size, examples), threads)
         except (RuntimeError, _BatchRefused):  # an operator fixes the batch: one at a time
-            outputs = self._run(columns, 1, threads)
+            try:
+                outputs = self._run(columns, 1, threads)
+            except _BatchRefused as error:
+                raise ValueError(f"file must give an output an example, but {error}") from error
         values = [t.dequantize(o) for t, o in zip(self.outputs, outputs, strict=True)]
         return values[0] if len(values) == 1 else values
 
@@ -324,10 +329,16 @@ class Artifact:
                 raise ValueError(f"x must hold no NaN for input {tensor.name!r}")
         return columns
 
+    def _opened(self, **options: Any) -> Interpreter:
+        try:
+            return Interpreter(model_content=self.content, **options)
+        except (ValueError, MemoryError) as error:
+            raise ValueError(f"content must be a file that LiteRT takes: {error}") from error
+
     @functools.cached_property
     def _details(self) -> tuple[tuple[TensorDetails, ...], tuple[TensorDetails, ...]]:
-        interpreter = Interpreter(model_content=self.content)
-        interpreter.allocate_tensors()
+        interpreter = self._opened()
+        _allocate(interpreter)
         if len(interpreter.get_signature_list()) == 1:
             runner = interpreter.get_signature_runner()
             inputs, outputs = runner.get_input_details(), runner.get_output_details()
@@ -340,6 +351,13 @@ class Artifact:
 
 class _BatchRefused(Exception):
     """The file does not give one output an example for this batch."""
+
+
+def _allocate(interpreter: Interpreter) -> None:
+    try:
+        interpreter.allocate_tensors()
+    except MemoryError as error:
+        raise RuntimeError("file must need less memory than there is, got none left") from error
 
 
 def _natural(name: str) -> tuple[str, int]:

@@ -17,6 +17,8 @@ import flatbuffers  # type: ignore[import-untyped]
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from tfnas.export.verify import check_file
+
 _TYPE_NAMES = {v: k.lower() for k, v in vars(schema.TensorType).items() if not k.startswith("_")}
 _OP_NAMES = {v: k for k, v in vars(schema.BuiltinOperator).items() if not k.startswith("_")}
 _ALIGNMENT = 16  # of a buffer's bytes, as the schema says
@@ -72,7 +74,7 @@ class OperatorInfo:
     @property
     def layer(self) -> str:
         """The Keras layer that the operator came from, as far as the names tell."""
-        return layer_name(self.outputs[0].name)
+        return layer_name(self.outputs[0].name) if self.outputs else ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +123,7 @@ def read_graph(content: bytes) -> FileGraph:
         content: The file.
 
     Raises:
-        ValueError: The content is no `.tflite` file.
+        ValueError: The content is no `.tflite` file, or a broken one.
     """
     return read_graphs(content)[0]
 
@@ -133,11 +135,11 @@ def read_graphs(content: bytes) -> list[FileGraph]:
         content: The file.
 
     Raises:
-        ValueError: The content is no `.tflite` file.
+        ValueError: The content is no `.tflite` file, or a broken one.
     """
-    check_identifier(content)
+    check_file(content)
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
-    for buffer in model.buffers:  # large ones may lie behind the flatbuffer
+    for buffer in model.buffers or ():  # large ones may lie behind the flatbuffer
         if buffer.offset > 1:
             end = buffer.offset + buffer.size
             buffer.data = np.frombuffer(content[buffer.offset : end], np.uint8)
@@ -145,21 +147,23 @@ def read_graphs(content: bytes) -> list[FileGraph]:
 
 
 def _graph(model: schema.ModelT, graph: schema.SubGraphT) -> FileGraph:
-    tensors = tuple(_tensor(i, t, model.buffers) for i, t in enumerate(graph.tensors))
+    tensors = tuple(_tensor(i, t, model.buffers) for i, t in enumerate(graph.tensors or ()))
     operators = []
-    for op in graph.operators:
+    for op in graph.operators or ():
         code = model.operatorCodes[op.opcodeIndex]
         builtin = max(code.builtinCode, code.deprecatedBuiltinCode)
         custom = builtin == schema.BuiltinOperator.CUSTOM
-        name = code.customCode.decode() if custom else _OP_NAMES.get(builtin, f"OP_{builtin}")
-        ins = tuple(tensors[i] for i in op.inputs if i >= 0)
-        outs = tuple(tensors[i] for i in op.outputs)
+        name = (
+            (code.customCode or b"").decode() if custom else _OP_NAMES.get(builtin, f"OP_{builtin}")
+        )
+        ins = tuple(tensors[i] for i in _integers(op.inputs) if i >= 0)
+        outs = tuple(tensors[i] for i in _integers(op.outputs))
         operators.append(OperatorInfo(name, ins, outs, op.builtinOptions, custom))
     return FileGraph(
         tuple(operators),
         tensors,
-        tuple(tensors[i] for i in graph.inputs),
-        tuple(tensors[i] for i in graph.outputs),
+        tuple(tensors[i] for i in _integers(graph.inputs)),
+        tuple(tensors[i] for i in _integers(graph.outputs)),
     )
 
 
@@ -198,12 +202,6 @@ class _AlignedBuffer(schema.BufferT):
         if data is not None:
             schema.BufferAddData(builder, data)
         return schema.BufferEnd(builder)
-
-
-def check_identifier(content: bytes) -> None:
-    """Raises ValueError unless the content begins like a `.tflite` file."""
-    if len(content) < 16 or content[4:8] != b"TFL3":
-        raise ValueError(f"content must be a .tflite file, got {content[:8]!r}...")
 
 
 def layer_name(tensor_name: str) -> str:

@@ -15,6 +15,7 @@ import dataclasses
 import io
 import struct
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -24,7 +25,8 @@ import flatbuffers.table  # type: ignore[import-untyped]
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from tfnas.export.flatbuffer import TensorInfo, check_identifier, pack, read_graph
+from tfnas.export.flatbuffer import TensorInfo, pack, read_graph
+from tfnas.export.verify import check_file
 
 BUFFER_NAME = b"TFLITE_METADATA"
 IDENTIFIER = b"M001"
@@ -44,6 +46,12 @@ _FEATURE_PROPERTIES, _IMAGE_PROPERTIES = 1, 2
 _COLOURS = {3: 1, 1: 2}  # channels -> RGB, GRAYSCALE
 _NORMALIZATION_OPTIONS = 1
 _TENSOR_AXIS_LABELS = 2
+_MOST_LABELS = 2**24  # bytes of the text; a small archive can unpack to anything
+# What reading a broken flatbuffer or a broken archive ends in.
+_BROKEN = (
+    *(struct.error, IndexError, KeyError, TypeError, ValueError, OverflowError),
+    *(zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +131,7 @@ def read_metadata(content: bytes) -> Metadata | None:
     Raises:
         ValueError: The content is no `.tflite` file, or its metadata are broken.
     """
-    check_identifier(content)
+    check_file(content)
     model = schema.Model.GetRootAs(content, 0)
     for i in range(model.MetadataLength()):
         entry = model.Metadata(i)
@@ -131,8 +139,10 @@ def read_metadata(content: bytes) -> Metadata | None:
             data = bytes(model.Buffers(entry.Buffer()).DataAsNumpy())
             try:
                 return _unpacked(data, content)
-            except (struct.error, IndexError, KeyError, UnicodeDecodeError) as error:
-                raise ValueError(f"metadata must be TFLite Metadata, got {data[:8]!r}") from error
+            except _BROKEN as error:
+                raise ValueError(
+                    f"metadata must be TFLite Metadata, got {data[:8]!r}...: {error}"
+                ) from error
     return None
 
 
@@ -350,5 +360,8 @@ def _labels(tensor: _Table, content: bytes) -> tuple[str, ...]:
     for file in tensor.tables(_TENSOR["files"]):
         if file.byte(_FILE["kind"]) == _TENSOR_AXIS_LABELS:
             with zipfile.ZipFile(io.BytesIO(content)) as archive:
-                return tuple(archive.read(file.text(_FILE["name"])).decode().splitlines())
+                entry = archive.getinfo(file.text(_FILE["name"]))
+                if entry.file_size > _MOST_LABELS:
+                    raise ValueError(f"labels must be a short text, got {entry.file_size:,} bytes")
+                return tuple(archive.read(entry).decode().splitlines())
     return ()

@@ -66,7 +66,7 @@ class Budget:
         for name, value in self.limits.items():
             number = isinstance(value, numbers.Real) and not isinstance(value, bool)
             least = name == "max_drop" and number and value == 0
-            if not (number and math.isfinite(value) and (value > 0 or least)):
+            if not (number and value < math.inf and (value > 0 or least)):
                 raise ValueError(f"{name} must be a number above 0, got {value!r}")
         if self.max_macs is not None and self.max_macs > 1:
             raise ValueError(f"max_macs must be a share up to 1, got {self.max_macs!r}")

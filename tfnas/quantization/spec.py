@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import numbers
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -87,21 +88,24 @@ class QuantSpec:
     correct: bool = False
 
     def __post_init__(self) -> None:
-        if (self.weights, self.activations, self.weight_only) not in _MODES.values():
+        formats = self.weights, self.activations, self.weight_only
+        if not all(isinstance(f, str | int) for f in formats) or formats not in _MODES.values():
             pairs = ", ".join(dict.fromkeys(f"{w}/{a}" for w, a, _ in _MODES.values()))
             raise ValueError(
                 f"weights/activations must be one of {pairs} (weight_only with integer weights "
                 f"and float activations alone), got {self.weights}/{self.activations}, "
                 f"weight_only={self.weight_only}"
             )
+        if not isinstance(self.correct, bool):
+            raise ValueError(f"correct must be True or False, got {self.correct!r}")
         if self.correct and self.activations == FLOAT:
             raise ValueError(f"correct goes with integer activations, got {self.activations!r}")
         object.__setattr__(self, "layers", _pairs(self.layers))
-        if self.ranges not in RANGES:
+        if not isinstance(self.ranges, str) or self.ranges not in RANGES:
             raise ValueError(f"ranges must be one of {', '.join(RANGES)}, got {self.ranges!r}")
-        if not 0.0 <= self.momentum < 1.0:
+        if not (_is_number(self.momentum) and 0.0 <= self.momentum < 1.0):
             raise ValueError(f"momentum must be in [0, 1), got {self.momentum!r}")
-        if not 50.0 < self.percentile < 100.0:
+        if not (_is_number(self.percentile) and 50.0 < self.percentile < 100.0):
             raise ValueError(f"percentile must be in (50, 100), got {self.percentile!r}")
 
     @classmethod
@@ -179,6 +183,10 @@ def _pairs(layers: Any) -> tuple[tuple[str, str], ...]:
                 f"layers must map to int8, int4 or float32, got {pattern!r}: {value!r}"
             )
     return pairs
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def _matches(pattern: str, name: str, kind: str) -> bool:
