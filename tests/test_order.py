@@ -165,7 +165,8 @@ def test_pruned():
     rng = np.random.default_rng(0)
     weights = rng.normal(size=(3, 3, 8, 8))
     assert not is_pruned(weights)
-    assert is_pruned(np.where(rng.random(weights.shape) < 0.1, 0, weights))
+    assert is_pruned(np.where(rng.random(weights.shape) < 0.2, 0, weights))
+    assert not is_pruned(np.where(rng.random(weights.shape) < 0.05, 0, weights))  # of training
     weights[..., :4] = 0  # channels as a whole
     weights[:, :, 2] = 0
     assert not is_pruned(weights)

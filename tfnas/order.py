@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 FEW = 64  # a kernel of fewer weights says nothing
-ZEROS = 0.01  # share of exact zeros from which on a kernel is pruned
+ZEROS = 0.1  # share of exact zeros from which on a kernel is pruned; training leaves some too
 SHARERS = 8  # weights a distinct value, on average, from which on values are shared
 
 

@@ -6,13 +6,20 @@ import fnmatch
 import math
 import numbers
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from tfnas.order import check_float
-from tfnas.pruning.channels.choose import MOST, Cost, choose, needed_by_makers, removal_order
+from tfnas.pruning.channels.choose import (
+    MOST,
+    Cost,
+    by_sizes,
+    choose,
+    needed_by_makers,
+    removal_order,
+)
 from tfnas.pruning.channels.costs import Costs
 from tfnas.pruning.channels.record import GroupChange, RewriteReport
 from tfnas.pruning.channels.scores import CRITERIA, scores, takers
@@ -22,7 +29,7 @@ from tfnas.pruning.gradients import LossGradients
 from tfnas.rewrite import walk
 
 SCOPES = ("global", "group")
-_TARGETS = ("ratio", "target_macs", "target_params", "target_latency")
+_TARGETS = ("ratio", "target_macs", "target_params", "target_latency", "sizes")
 
 
 def prune_channels(
@@ -33,6 +40,7 @@ def prune_channels(
     target_params: float | None = None,
     target_latency: float | None = None,
     latency: Callable[[Any], float] | None = None,
+    sizes: Mapping[str, int] | None = None,
     criterion: str = "l2",
     scope: str = "global",
     round_to: int | None = None,
@@ -54,13 +62,15 @@ def prune_channels(
 
     Args:
         model: A built functional or Sequential Keras 3 model; it stays as it is.
-        ratio: Share of the channels that can go, in (0, 1). One target of these four is
+        ratio: Share of the channels that can go, in (0, 1). One target of these five is
             given, and met from below.
         target_macs: Most multiply-accumulates an example; in (0, 1]: as a share of the
             model's.
         target_params: Most weights; in (0, 1]: as a share of the model's.
         target_latency: Most that `latency` may give, as a share of the model's, in (0, 1).
         latency: Takes a model and returns its time; :class:`tfnas.LatencyModel` is one.
+        sizes: Layer -> number of its channels that stay, those worth most, and of all that
+            hangs together with them; other layers keep theirs. For widths found otherwise.
         criterion: "l1", "l2", "scale" (of BatchNormalization), "taylor" (with `data`), or
             "random"; see :mod:`tfnas.pruning.channels.scores`.
         scope: "global": channels go wherever least is lost (with "taylor" or
@@ -83,7 +93,7 @@ def prune_channels(
     References:
         Fang et al., "DepGraph: Towards Any Structural Pruning", CVPR 2023.
     """
-    target = _target(ratio, target_macs, target_params, target_latency)
+    target = _target(ratio, target_macs, target_params, target_latency, sizes)
     _check(target, latency, criterion, scope, round_to, data)
     check_ratio_of_groups(max_ratio)
     check_float(model, "prune_channels")
@@ -95,6 +105,9 @@ def prune_channels(
     if criterion == "taylor":
         gradients = (g for _, g in LossGradients(model, takers(dependencies), loss).each(data))
     found = scores(dependencies, criterion, gradients=gradients, seed=seed)
+    if sizes is not None:
+        removed = by_sizes(dependencies, found, sizes)
+        return shrink(model, dependencies, removed), _report(dependencies, costs, removed)
     priced = _Priced.of(target, model, dependencies, costs, latency)
     # Norms say which channel of a group is worth least, but not what the loss would be: per
     # saving, they would empty the groups whose channels cost most. Taylor's tell the loss.
@@ -112,16 +125,18 @@ def prune_channels(
     return shrink(model, dependencies, removed), _report(dependencies, costs, removed)
 
 
-def _target(
-    ratio: float | None, macs: float | None, params: float | None, latency: float | None
-) -> tuple[str, float]:
-    given = dict(zip(_TARGETS, (ratio, macs, params, latency), strict=True))
+def _target(*values: Any) -> tuple[str, Any]:
+    given = dict(zip(_TARGETS, values, strict=True))
     chosen = {name: value for name, value in given.items() if value is not None}
     if len(chosen) != 1:
         raise ValueError(
             f"exactly one of {', '.join(_TARGETS)} must be given, got {', '.join(chosen) or 'none'}"
         )
     ((name, value),) = chosen.items()
+    if name == "sizes":
+        if not isinstance(value, Mapping) or not value:
+            raise ValueError(f"sizes must map layers to numbers of channels, got {value!r}")
+        return name, value
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not value > 0:
         raise ValueError(f"{name} must be a number above 0, got {value!r}")
     if name in ("ratio", "target_latency") and value >= 1:
@@ -130,7 +145,7 @@ def _target(
 
 
 def _check(
-    target: tuple[str, float], latency: Any, criterion: str, scope: str, round_to: Any, data: Any
+    target: tuple[str, Any], latency: Any, criterion: str, scope: str, round_to: Any, data: Any
 ) -> None:
     if (target[0] == "target_latency") != (latency is not None):
         raise ValueError(f"latency goes with target_latency, got {latency!r} and {target[0]}")

@@ -9,7 +9,8 @@ back until a group's size is a multiple.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import numbers
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -103,6 +104,47 @@ def choose(
         else:
             low = middle + 1
     return removal(dependencies, order, high, round_to)
+
+
+def by_sizes(
+    dependencies: Dependencies, scores: np.ndarray, sizes: Mapping[str, int]
+) -> np.ndarray:
+    """Returns whether each class goes where groups shall have sizes that were given.
+
+    Args:
+        dependencies: The traced model.
+        scores: A score a class.
+        sizes: Layer that makes channels -> how many of its group's stay.
+
+    Raises:
+        ValueError: A layer makes no channels that may go, or a size can't be had.
+    """
+    removed = np.zeros(len(dependencies.classes), bool)
+    needed = needed_by_makers(dependencies, scores)
+    for name, size in sizes.items():
+        group = next((g for g in dependencies.groups if name in g.makers), None)
+        if group is None:
+            makers = sorted(maker for g in dependencies.groups for maker in g.makers)
+            raise ValueError(
+                f"sizes must name layers that make channels, got {name!r}; there are "
+                f"{', '.join(makers) or 'none'}"
+            )
+        whole = isinstance(size, numbers.Integral) and not isinstance(size, bool)
+        if not whole or not 1 <= size <= group.size:
+            raise ValueError(
+                f"sizes must be whole numbers from 1 to what a layer has, got {size!r} for "
+                f"{name!r} of {group.size}"
+            )
+        ranked = group.classes[np.argsort(scores[group.classes], kind="stable")]
+        free = [number for number in ranked if int(number) not in needed]
+        if size < group.size and group.size - size > len(free):
+            reasons = "; ".join(dict.fromkeys(group.kept.values()))
+            raise ValueError(
+                f"sizes must leave {name!r} at least {group.size - len(free)} channels, got "
+                f"{size}{': ' if reasons else ''}{reasons}"
+            )
+        removed[free[: group.size - size]] = True
+    return removed
 
 
 def removal(
