@@ -203,7 +203,8 @@ def _check_graph(graph: Any, kinds: list[int], stored: list[int]) -> None:
     for i in range(graph.OperatorsLength()):
         operator = graph.Operators(i)
         taken, made = _check_operator(operator, kinds, shapes)
-        if not ready[taken].all() or constant[made].any():
+        foreign = kinds[operator.OpcodeIndex()] == schema.BuiltinOperator.CUSTOM  # may take scratch
+        if not (foreign or ready[taken].all()) or constant[made].any():
             raise ValueError(
                 f"content must compute tensors before they are used, no constants, got operator {i}"
             )

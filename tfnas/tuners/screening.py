@@ -58,7 +58,7 @@ class Screening:
             weights = rng.dirichlet(np.ones(len(entries[0].losses)))
             surrogate = Surrogate(self._matrix(known), _scalarised(known, weights))
         mean, deviation = surrogate.predict(np.stack([self._encode(p.point) for p in proposals]))
-        best = float(surrogate.predict(self._matrix(known))[0].max())
+        best = float(surrogate.means(self._matrix(known)).max())
         return proposals[int(np.argmax(expected_improvement(mean, deviation, best)))]
 
     def fitted(self, entries: Sequence[Entry]) -> tuple[Surrogate, list[Entry]]:
@@ -83,7 +83,7 @@ class Screening:
 
     def means(self, entries: Sequence[Entry], wanted: Sequence[Entry]) -> np.ndarray:
         """Returns what the surrogate of the first objective holds of some entries."""
-        return self.fitted(entries)[0].predict(self._matrix(wanted))[0]
+        return self.fitted(entries)[0].means(self._matrix(wanted))
 
     def _matrix(self, entries: Sequence[Entry]) -> np.ndarray:
         for entry in entries:

@@ -106,8 +106,8 @@ def prune_channels(
         gradients = (g for _, g in LossGradients(model, takers(dependencies), loss).each(data))
     found = scores(dependencies, criterion, gradients=gradients, seed=seed)
     if sizes is not None:
-        removed = by_sizes(dependencies, found, sizes)
-        return shrink(model, dependencies, removed), _report(dependencies, costs, removed)
+        chosen = by_sizes(dependencies, found, sizes)
+        return shrink(model, dependencies, chosen), _report(dependencies, costs, chosen)
     priced = _Priced.of(target, model, dependencies, costs, latency)
     # Norms say which channel of a group is worth least, but not what the loss would be: per
     # saving, they would empty the groups whose channels cost most. Taylor's tell the loss.
@@ -132,16 +132,18 @@ def _target(*values: Any) -> tuple[str, Any]:
         raise ValueError(
             f"exactly one of {', '.join(_TARGETS)} must be given, got {', '.join(chosen) or 'none'}"
         )
-    ((name, value),) = chosen.items()
+    name, value = next(iter(chosen.items()))
     if name == "sizes":
         if not isinstance(value, Mapping) or not value:
             raise ValueError(f"sizes must map layers to numbers of channels, got {value!r}")
         return name, value
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not value > 0:
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    amount = float(value) if number else 0.0
+    if not amount > 0:
         raise ValueError(f"{name} must be a number above 0, got {value!r}")
-    if name in ("ratio", "target_latency") and value >= 1:
+    if name in ("ratio", "target_latency") and amount >= 1:
         raise ValueError(f"{name} must be in (0, 1), got {value!r}")
-    return name, float(value)
+    return name, amount
 
 
 def _check(
