@@ -20,7 +20,7 @@ REPOSITORY = PACKAGE.parent
 GROUPS = (
     (
         *("architecture", "measurement", "schedules", "kmeans", "files", "table"),
-        *("divergence", "hull"),
+        *("compression", "divergence", "hull"),
     ),
     ("rewrite", "data", "legacy"),
     ("calibration", "visit", "macs", "order", "kernels"),

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tfnas.clustering.callback import ClusteringCallback
     from tfnas.clustering.constraint import keep_clusters
     from tfnas.clustering.fold import fold_batchnorm
+    from tfnas.compression import Compression
     from tfnas.distillation.distiller import Distiller
     from tfnas.distillation.outputs import teacher_outputs
     from tfnas.distillation.transfers import AttentionTransfer, FeatureHint, RelationalTransfer
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from tfnas.quantization.qat import calibrate, left_float, quantize_aware, strip
     from tfnas.quantization.roles import register_quantizable
     from tfnas.quantization.spec import QuantSpec
+    from tfnas.spaces.compression import CompressionSpace
     from tfnas.spaces.mobilenet_v2 import MobileNetV2Space, StageChoices
     from tfnas.tuners.evolution import EvolutionTuner
     from tfnas.tuners.processes import TrialProcesses
@@ -67,6 +69,8 @@ _HOME = {
     "Budget": "pipeline.budget",
     "ChannelPruning": "pruning.channels.iterative",
     "ClusteringCallback": "clustering.callback",
+    "Compression": "compression",
+    "CompressionSpace": "spaces.compression",
     "ConversionError": "export.tflite",
     "Distiller": "distillation.distiller",
     "EvolutionTuner": "tuners.evolution",
@@ -134,6 +138,8 @@ __all__ = [
     "Budget",
     "ChannelPruning",
     "ClusteringCallback",
+    "Compression",
+    "CompressionSpace",
     "ConversionError",
     "Distiller",
     "EvolutionTuner",

@@ -20,6 +20,8 @@ import numbers
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from tfnas.compression import Compression
+
 INVERTED_RESIDUAL = "inverted_residual"
 FUSED_INVERTED_RESIDUAL = "fused_inverted_residual"
 IDENTITY = "identity"
@@ -80,7 +82,7 @@ class BlockSpec:
     expansion: int = 6
 
     def __post_init__(self) -> None:
-        if self.kind not in BLOCK_KINDS:
+        if not isinstance(self.kind, str) or self.kind not in BLOCK_KINDS:
             raise ValueError(f"kind must be one of {', '.join(BLOCK_KINDS)}, got {self.kind!r}")
         if self.kind == IDENTITY:
             for name, neutral in _IDENTITY_FIELDS.items():
@@ -129,6 +131,8 @@ class Architecture:
         head_filters: Filters of the last 1x1 convolution; grows with a
             `width_multiplier` above 1 and never shrinks, as in the paper.
         dropout: Share of the features dropped before the classifier, in [0, 1).
+        compression: What is done to the network on its way to its file; None: nothing is said
+            of that.
 
     Raises:
         ValueError: A field is outside its rule; the message names the field.
@@ -147,6 +151,7 @@ class Architecture:
     stem_stride: int = 2
     head_filters: int = 1280
     dropout: float = 0.0
+    compression: Compression | None = None
 
     def __post_init__(self) -> None:
         _set_shape(self, "input_shape", 3)
@@ -167,6 +172,8 @@ class Architecture:
                 raise ValueError(f"stages[{index}] must be a BlockSpec, got {stage!r}")
         if all(stage.kind == IDENTITY for stage in self.stages):
             raise ValueError(f"stages must hold at least one block, got {self.stages!r}")
+        if self.compression is not None and not isinstance(self.compression, Compression):
+            raise ValueError(f"compression must be a Compression, got {self.compression!r}")
 
     @property
     def working_resolution(self) -> tuple[int, int]:
@@ -201,7 +208,8 @@ class Architecture:
             scale_filters(self.head_filters, max(1.0, width)),
         )
         size = self.input_shape, self.working_resolution, self.num_classes, self.dropout
-        return (*size, stem, self.stem_stride, stages, head)
+        network = (*size, stem, self.stem_stride, stages, head)
+        return network if self.compression is None else (*network, _without_gaps(self.compression))
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the architecture as plain lists, dictionaries, strings and numbers."""
@@ -220,7 +228,10 @@ class Architecture:
             raise ValueError(f"stages must be a list, got {stages!r}")
         for stage in stages:
             check_keys(BlockSpec, stage)
-        return cls(**{**fields, "stages": tuple(BlockSpec(**stage) for stage in stages)})
+        given = {**fields, "stages": tuple(BlockSpec(**stage) for stage in stages)}
+        if given.get("compression") is not None:
+            given["compression"] = Compression.from_dict(given["compression"])
+        return cls(**given)
 
     def to_json(self, indent: int | None = None) -> str:
         """Returns the architecture as JSON text."""
@@ -242,6 +253,7 @@ class Architecture:
         return (
             f"{height}x{width} x{self.width_multiplier:g} stem{self.stem_filters}s"
             f"{self.stem_stride} {stages} head{self.head_filters}"
+            f"{'' if self.compression is None else f' ({self.compression})'}"
         )
 
 
@@ -338,11 +350,17 @@ def parse_json_object(text: str, what: str) -> dict[str, Any]:
     """Returns the JSON object in `text`, or raises ValueError that says `what` it is not."""
     try:
         value = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{what} is not valid JSON: {error}") from error
     if not isinstance(value, dict):
         raise ValueError(f"{what} must be a JSON object, got {type(value).__name__}")
     return value
+
+
+def _without_gaps(compression: Compression) -> Compression:
+    """Stages that are left out are no part of the network."""
+    kept = tuple(weights for weights in compression.stage_weights if weights)
+    return dataclasses.replace(compression, stage_weights=kept)
 
 
 def _stage_text(stage: BlockSpec) -> str:

@@ -190,7 +190,7 @@ def vela(
     if not timeout > 0:
         raise ValueError(f"timeout must be above 0 seconds, got {timeout!r}")
     artifact = file if isinstance(file, Artifact) else Artifact.load(file)
-    _check_package()
+    check_package()
     flags = [f"--accelerator-config={accelerator}", "--show-cpu-operations", "--output-dir=out"]
     flags += [f"--system-config={system_config}"] if system_config else []
     flags += [f"--memory-mode={memory_mode}"] if memory_mode else []
@@ -210,7 +210,8 @@ def vela(
         )
 
 
-def _check_package() -> None:
+def check_package() -> None:
+    """Raises ImportError where the compiler is not installed."""
     try:
         found = importlib.util.find_spec("ethosu.vela")
     except ImportError:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import re
+from typing import Any
 
 from absl import flags
 
@@ -42,12 +44,27 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
         "objectives",
         ["reward"],
         "what to search for: reward, or metrics (file_accuracy, latency_ratio, size_bytes, macs, "
-        "parameters, peak_activation_bytes) for their Pareto front",
+        "parameters, peak_activation_bytes, gzip_bytes, flash_bytes, ram_bytes, vela_ms, "
+        "vela_cycles, vela_sram_bytes, vela_flash_bytes, vela_cpu_operators) for their front",
         **common,
     )
     flags.DEFINE_multi_string(
-        "limit", [], "metric=bound that must be kept, such as size_bytes=60000; repeat it", **common
+        "limit",
+        [],
+        "metric=bound that must be kept, such as size_bytes=60000 or 'ram_bytes<=64KiB'; repeat it",
+        **common,
     )
+    flags.DEFINE_multi_string(
+        "compression",
+        [],
+        "search this too: field=choices, such as sparsity=0,0.5 or modes=float32,int8; fields are "
+        "modes, aware, stage_weights, sparsity, clusters, low_rank, distill; repeat it",
+        **common,
+    )
+    text = "a trained .keras model to learn from, where --compression=distill=... may distil"
+    flags.DEFINE_string("teacher", None, text, **common)
+    text = "NPU of the vela_ metrics"
+    flags.DEFINE_string("accelerator", "ethos-u55-128", text, **common)
     flags.DEFINE_float(
         "trial_timeout", None, "longest time of a trial in s; goes with --workers", **common
     )
@@ -69,6 +86,8 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
         ("threads", 1, 1, "threads of the latency measurement"),
         ("random_candidates", 0, 0, "random architectures of the winner's size to compare with"),
         ("seed", 0, 0, "seed of everything"),
+        ("runtime_flash", 0, 0, "bytes that the firmware takes beside the file: flash_bytes"),
+        ("runtime_ram", 0, 0, "bytes that it takes beside the activations: ram_bytes"),
     ):
         flags.DEFINE_integer(name, default, text, lower_bound=minimum, **common)
     flags.DEFINE_float("learning_rate", 3e-3, "Adam's, at the start of its decay", **common)
@@ -96,10 +115,12 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
     from tfnas.data import parse_size
     from tfnas.pipeline.search import SearchConfig, search
 
-    names = {field.name for field in dataclasses.fields(SearchConfig)} - {"dataset", "limits"}
+    names = {field.name for field in dataclasses.fields(SearchConfig)}
+    names -= {"dataset", "limits", "compression"}
     settings = {name: values[name].value for name in sorted(names)}
     settings["objectives"] = tuple(settings["objectives"])
     settings["limits"] = dict(_limit(text) for text in values["limit"].value)
+    settings["compression"] = _compression(values["compression"].value)
     folder = pathlib.Path(values["output"].value)
     if values["resume"].value and not (folder / "config.json").exists():
         raise ValueError(f"--output must hold a search to --resume, got {str(folder)!r}")
@@ -116,9 +137,56 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
     return 130 if result.interrupted else 0
 
 
+_UNITS = {"KB": 1000, "KIB": 1024, "MB": 1000**2, "MIB": 1024**2, "": 1}
+_LIMIT = re.compile(r"(\w+)\s*(?:<=|>=|=)\s*([-+.\deE]+?)\s*([KM]i?B)?", re.IGNORECASE)
+
+
 def _limit(text: str) -> tuple[str, float]:
-    name, sign, bound = text.partition("=")
+    """A metric and its bound; which way it is kept is the metric's own."""
+    from tfnas.tuners.goals import KNOWN_DIRECTIONS
+
+    found = _LIMIT.fullmatch(text.strip())
     try:
-        return name, float(bound) if sign else float("")
+        name, bound, unit = found.groups("") if found else ("", "", "")
+        number = float(bound) * _UNITS[unit.upper()]
     except ValueError:
-        raise ValueError(f"--limit must be metric=number, got {text!r}") from None
+        raise ValueError(
+            f"--limit must be metric=number, in bytes perhaps with KB, KiB, MB or MiB, got {text!r}"
+        ) from None
+    kept = "max" if ">=" in text else "min" if "<=" in text else None
+    direction = KNOWN_DIRECTIONS.get(name)
+    if kept is not None and direction is not None and kept != direction:
+        sign = "<=" if direction == "min" else ">="
+        raise ValueError(f"--limit of {name} must be {name}{sign}number, got {text!r}")
+    return name, number
+
+
+def _compression(given: list[str]) -> Any:
+    """The choices of --compression, None where there are none."""
+    from tfnas.spaces.compression import CompressionSpace
+
+    if not given:
+        return None
+    known = [field.name for field in dataclasses.fields(CompressionSpace)]
+    fields: dict[str, tuple[Any, ...]] = {}
+    for text in given:
+        name, sign, choices = text.partition("=")
+        if name not in known or not sign or name in fields:
+            raise ValueError(
+                f"--compression must be field=choices, each of {', '.join(known)} at most once, "
+                f"got {text!r}"
+            )
+        fields[name] = tuple(_choice(name, choice.strip()) for choice in choices.split(","))
+    return CompressionSpace(**fields)
+
+
+def _choice(name: str, text: str) -> Any:
+    if name in ("modes", "stage_weights"):
+        return text
+    words = {"none": None, "true": True, "false": False}
+    if text.lower() in words:
+        return words[text.lower()]
+    try:
+        return int(text) if name == "clusters" else float(text)
+    except ValueError:
+        raise ValueError(f"--compression={name} must hold numbers, got {text!r}") from None

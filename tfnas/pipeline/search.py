@@ -29,15 +29,21 @@ from tfnas.data import DataSplit
 from tfnas.export.artifact import Artifact
 from tfnas.export.tflite import to_tflite
 from tfnas.files import save_model, write_atomically
+from tfnas.loading import load_model
 from tfnas.measurement import Latency, Measurement, pareto_front
 from tfnas.pipeline.progress import Progress, TrialNews
 from tfnas.pipeline.settings import check_whole_numbers
+from tfnas.quantization.qat import fake_quants
+from tfnas.quantization.spec import MODES, QuantSpec
 from tfnas.report import search_report
+from tfnas.spaces.compression import CompressionSpace
 from tfnas.spaces.hypermodel import compile_for_search
 from tfnas.spaces.mobilenet_v2 import MobileNetV2Space
+from tfnas.tuners.compressing import CompressedTraining, spec_of, untrained_form
 from tfnas.tuners.evolution import EvolutionTuner
 from tfnas.tuners.goals import REWARD
 from tfnas.tuners.listener import Listener
+from tfnas.tuners.oracle import INFEASIBLE
 from tfnas.tuners.processes import TrialProcesses
 from tfnas.tuners.random_search import RandomTuner
 from tfnas.tuners.reinforce import ReinforceTuner
@@ -82,6 +88,13 @@ class SearchConfig:
         random_candidates: Number of random architectures of the winner's size class
             that are trained for comparison.
         seed: Seed of everything.
+        compression: What may be chosen of pruning, clustering, low rank, number formats and
+            distillation; None: all networks are converted to int8.
+        teacher: Path of a trained Keras model that compressions with `distill` learn from; it
+            takes the data set's raw images.
+        accelerator: The NPU of the metrics `vela_ms`, `vela_sram_bytes` and so on.
+        runtime_flash: Bytes of flash that a firmware takes beside the file (`flash_bytes`).
+        runtime_ram: Bytes of RAM that it takes beside the activations (`ram_bytes`).
     """
 
     dataset: str
@@ -110,6 +123,11 @@ class SearchConfig:
     baseline: bool = True
     random_candidates: int = 0
     seed: int = 0
+    compression: CompressionSpace | None = None
+    teacher: str | None = None
+    accelerator: str = "ethos-u55-128"
+    runtime_flash: int = 0
+    runtime_ram: int = 0
 
     def __post_init__(self) -> None:
         check_whole_numbers(self, optional=True, **_MINIMA)
@@ -122,6 +140,12 @@ class SearchConfig:
         if self.trial_timeout is not None and not (self.workers and self.trial_timeout > 0):
             raise ValueError(
                 f"trial_timeout must be above 0 s and goes with workers, got {self.trial_timeout!r}"
+            )
+        may_distil = self.compression is not None and any(self.compression.distill)
+        if may_distil != (self.teacher is not None):
+            raise ValueError(
+                "teacher must be the path of a model just where the compression may distil, "
+                f"got {self.teacher!r}"
             )
 
 
@@ -243,7 +267,13 @@ class _Run:
                 f"{brightest:g}: the networks of the search scale their input themselves"
             )
         self.split = self.full.limited(config.train_limit, config.seed)
-        self.space = MobileNetV2Space(self.split.input_shape, self.split.num_classes, config.preset)
+        self.space = MobileNetV2Space(
+            self.split.input_shape,
+            self.split.num_classes,
+            config.preset,
+            compression=config.compression,
+        )
+        self.teacher = None if config.teacher is None else load_model(config.teacher)
         if not overwrite:
             _refuse_another(output, config)
         optimizer = keras.optimizers.Adam(self._schedule(len(self.split.x_train), config.epochs))
@@ -280,6 +310,10 @@ class _Run:
             latency_exponent=config.latency_exponent,
             threads=config.threads,
             inherit=config.inherit,
+            teacher=self.teacher,
+            accelerator=config.accelerator,
+            runtime_flash=config.runtime_flash,
+            runtime_ram=config.runtime_ram,
             executor=executor,
             directory=str(self.output),
             project_name="search",
@@ -311,7 +345,7 @@ class _Run:
             self.progress.phase(f"search stopped: {error}")
         candidates = self.tuner.candidates()
         if not candidates:
-            raise RuntimeError(f"no trial ended well: see {self.output / 'trials.jsonl'}")
+            raise RuntimeError(self._no_candidate())
         winner = self._winner(candidates)
         files: dict[str, Artifact] | None = None
         try:
@@ -326,6 +360,19 @@ class _Run:
         result = SearchResult(self.output, winner, candidates, front, rows, randoms, interrupted)
         search_report.write(result, self.config, self.split, self.tuner.target_ratio)
         return result
+
+    def _no_candidate(self) -> str:
+        """Why there is none, in words."""
+        oracle = self.tuner.oracle
+        trials = [oracle.get_trial(trial_id) for trial_id in oracle.end_order]
+        where = self.output / "trials.jsonl"
+        if trials and all(INFEASIBLE in (trial.message or "") for trial in trials):
+            limits = ", ".join(map(str, oracle.goals.limits))
+            return (
+                f"none of {len(trials)} trials could be run within the limits ({limits}), the "
+                f"last: {_cause(trials[-1])}; none was trained: see {where}"
+            )
+        return f"no trial ended well: see {where}"
 
     def _winner(self, candidates: list[Candidate]) -> Candidate:
         """The best as the oracle sees it; of several objectives the front's best reward."""
@@ -350,22 +397,23 @@ class _Run:
     def _final_files(self, winner: Candidate, again: bool) -> dict[str, Artifact]:
         """The best's files, from an earlier run of the same search where they are there."""
         mark = self.output / "final" / f"{winner.architecture.key}.best"
-        names = {mode: self.output / f"best_{mode}.tflite" for mode in ("float32", "int8")}
+        modes = _modes(winner.architecture)
+        names = {mode: self.output / f"best_{mode}.tflite" for mode in modes}
         if again and mark.exists() and all(path.exists() for path in names.values()):
             return {
                 mode: dataclasses.replace(Artifact.load(path), mode=mode)
                 for mode, path in names.items()
             }
         mark.unlink(missing_ok=True)
-        files = self._export(self._final_model(winner, again))
+        files = self._export(self._final_model(winner, again), winner.architecture)
         if again:
             write_atomically(mark, "trained\n")
         return files
 
-    def _export(self, model: keras.Model) -> dict[str, Artifact]:
-        """Writes best.keras, best_float32.tflite and best_int8.tflite."""
+    def _export(self, model: keras.Model, arch: Architecture) -> dict[str, Artifact]:
+        """Writes best.keras and its files: of a compressed network the one it was made for."""
         save_model(model, self.output / "best.keras")
-        files = {mode: to_tflite(model, mode, self._calibration()) for mode in ("float32", "int8")}
+        files = {mode: self._file(model, spec) for mode, spec in _modes(arch).items()}
         for mode, file in files.items():
             file.save(self.output / f"best_{mode}.tflite")
         return files
@@ -374,16 +422,15 @@ class _Run:
         self, winner: Candidate, files: dict[str, Artifact]
     ) -> tuple[list[Row], list[Row]]:
         """Trains the others as long, then measures all on the test part, side by side."""
-        entries = [
-            ("tfnas, int8", winner.architecture, files["int8"]),
-            ("tfnas, float32", winner.architecture, files["float32"]),
-        ]
+        mode = next(iter(files))
+        entries = [(f"tfnas, {name}", winner.architecture, file) for name, file in files.items()]
         if self.config.baseline:
             arch = mobilenet_v2(self.space.input_shape, self.space.num_classes, 0.35)
-            entries.append(("MobileNetV2 0.35, int8", arch, self._trained_file(arch)))
+            file = self._trained_file(arch, mode)
+            entries.append((f"MobileNetV2 0.35, {mode}", arch, file))
         own = len(entries)
         for number, arch in enumerate(self._random_architectures(winner), 1):
-            entries.append((f"random {number}, int8", arch, self._trained_file(arch)))
+            entries.append((f"random {number}, {mode}", arch, self._trained_file(arch, mode)))
         self.progress.phase("measuring on the test part")
         latencies = benchmark([file for *_, file in entries], threads=self.config.threads)
         rows = [
@@ -394,7 +441,10 @@ class _Run:
 
     def _row(self, label: str, arch: Architecture, file: Artifact, latency: Latency) -> Row:
         predictions = file.predict(self.split.x_test)
-        cost = profile(self.space.build(arch))
+        model = self.space.build(arch)
+        if arch.compression is not None:
+            model = untrained_form(model, arch.compression)
+        cost = profile(model)
         quality = score(self.split.y_test, predictions)
         where = {"dataset": self.split.name, "part": "test"}
         measurement = measurement_of(file, quality, latency, cost, arch.key, **where)
@@ -406,24 +456,27 @@ class _Run:
         """Random networks with the winner's parameters within a factor of 1.5."""
         rng = np.random.default_rng([self.config.seed, 1])
         wanted = winner.measurement.parameters or 0
+        drawn = winner.architecture.compression
         found: list[Architecture] = []
         networks = {winner.architecture.network}
         for _ in range(100 * self.config.random_candidates):
             if len(found) == self.config.random_candidates:
                 break
-            arch = self.space.sample(rng)
+            # Its compression is the winner's: the network alone is drawn.
+            arch = dataclasses.replace(self.space.sample(rng), compression=drawn)
             count = self.space.build(arch).count_params()
             if wanted / 1.5 <= count <= wanted * 1.5 and arch.network not in networks:
                 found.append(arch)
                 networks.add(arch.network)
         return found
 
-    def _trained_file(self, arch: Architecture) -> Artifact:
+    def _trained_file(self, arch: Architecture, mode: str) -> Artifact:
         path = self.output / "final" / f"{arch.key}.tflite"
         if path.exists():  # of an earlier run of the same search
-            return dataclasses.replace(Artifact.load(path), mode="int8")
+            return dataclasses.replace(Artifact.load(path), mode=mode)
         self.progress.phase(f"training for comparison: {arch}")
-        file = to_tflite(self._train(arch), "int8", self._calibration())
+        spec = mode if arch.compression is None else spec_of(arch.compression)
+        file = self._file(self._train(arch), spec)
         file.save(path)
         return file
 
@@ -437,9 +490,20 @@ class _Run:
         told = keras.callbacks.LambdaCallback(
             on_epoch_end=lambda epoch, logs: self.progress.epoch_ended(epoch + 1, epochs)
         )
-        size = self.config.batch_size
-        model.fit(x, y, batch_size=size, epochs=epochs, verbose=0, callbacks=[told])
-        return model
+
+        def fit(model: Any, callbacks: list[Any], **of_part: Any) -> Any:
+            size, listening = self.config.batch_size, [told, *callbacks]
+            return model.fit(x, y, batch_size=size, verbose=0, callbacks=listening, **of_part)
+
+        if arch.compression is None:
+            fit(model, [], epochs=epochs)
+            return model
+        images, seed = data_module.spread(x, CALIBRATION), self.config.seed
+        way = CompressedTraining(fit, images, teacher=self.teacher, seed=seed)
+        return way.run(model, arch.compression, epochs).model
+
+    def _file(self, model: keras.Model, spec: str | QuantSpec) -> Artifact:
+        return to_tflite(model, spec, None if fake_quants(model) else self._calibration())
 
     def _schedule(self, examples: int, epochs: int) -> keras.optimizers.schedules.CosineDecay:
         steps = epochs * -(-examples // self.config.batch_size)
@@ -524,7 +588,13 @@ def _refuse_another(output: pathlib.Path, config: SearchConfig) -> None:
         return
     kept = parse_json_object(path.read_text(), str(path)).get("config", {})
     wanted = json.loads(json.dumps(dataclasses.asdict(config)))
-    differ = [n for n, v in wanted.items() if kept.get(n) != v and n not in _MAY_CHANGE]
+    # A folder of an earlier version doesn't know the later settings.
+    defaults = {field.name: field.default for field in dataclasses.fields(config)}
+    differ = [
+        name
+        for name, value in wanted.items()
+        if kept.get(name, defaults[name]) != value and name not in _MAY_CHANGE
+    ]
     if "max_trials" in differ and wanted["max_trials"] > kept.get("max_trials", math.inf):
         differ.remove("max_trials")  # more trials: it goes on
     if differ:
@@ -536,11 +606,19 @@ def _refuse_another(output: pathlib.Path, config: SearchConfig) -> None:
 
 def _remove_results(output: pathlib.Path) -> None:
     """Removes what an earlier search left, and nothing else."""
-    names = ("best.keras", "best_float32.tflite", "best_int8.tflite", "pareto.csv", "pareto.png")
-    for name in (*names, "results.json", "report.md", "trials.jsonl"):
+    names = ("best.keras", "pareto.csv", "pareto.png", "results.json", "report.md", "trials.jsonl")
+    for name in (*names, *(f"best_{mode}.tflite" for mode in MODES)):
         (output / name).unlink(missing_ok=True)
     for path in (*output.glob("final/*.tflite"), *output.glob("final/*.best")):
         path.unlink()
+
+
+def _modes(arch: Architecture) -> dict[str, str | QuantSpec]:
+    """Name -> number formats of the files of a winner, the one that counts first."""
+    if arch.compression is None:
+        return {"int8": "int8", "float32": "float32"}
+    spec = spec_of(arch.compression)
+    return {spec.mode: spec}
 
 
 def _training(split: DataSplit) -> tuple[np.ndarray, np.ndarray]:
@@ -559,8 +637,16 @@ def _text(candidate: Candidate, objective: str) -> str:
     accuracy, ratio, size = candidate.objectives()
     return (
         f"{objective} {candidate.objective:.4f}, accuracy {accuracy:.4f}, "
-        f"latency {ratio:.3f}x, {size / 1024:.1f} KiB"
+        f"latency {ratio:.3f}x, {size / 1024:.1f} KiB{_compressed(candidate)}"
     )
+
+
+def _compressed(candidate: Candidate) -> str:
+    """What was chosen of a compression, and the bytes that it pays in."""
+    compression = candidate.architecture.compression
+    if compression is None:
+        return ""
+    return f", {(candidate.measurement.gzip_bytes or 0) / 1024:.1f} KiB gzipped ({compression})"
 
 
 def _cause(trial: Any) -> str:

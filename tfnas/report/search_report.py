@@ -13,6 +13,7 @@ from tfnas.data import DataSplit
 from tfnas.files import write_atomically
 from tfnas.report.plots import pareto_picture
 from tfnas.table import csv_table, markdown_table, table
+from tfnas.tuners.device import MICRO, VELA
 
 if TYPE_CHECKING:  # the record belongs to the pipeline, which is to the right of here
     from tfnas.pipeline.search import Row, SearchConfig, SearchResult
@@ -33,7 +34,7 @@ def summary(result: SearchResult) -> str:
         f"Pareto front, out of {len(result.candidates)} candidates, on the validation part:",
         "",
     ]
-    lines += [table(_FRONT, _front_rows(result)), "", f"Everything is in {result.output}"]
+    lines += [table(_headers(result), _front_rows(result)), "", f"Everything is in {result.output}"]
     return "\n".join(lines)
 
 
@@ -53,7 +54,7 @@ def write(
     write_atomically(result.output / "pareto.png", picture)
     architectures = [[c.architecture.key, str(c.architecture)] for c in result.front]
     front = [[*row, *arch] for row, arch in zip(_front_rows(result), architectures, strict=True)]
-    headers = [*_FRONT, "key", "architecture"]
+    headers = [*_headers(result), "key", "architecture"]
     write_atomically(result.output / "pareto.csv", csv_table(headers, front))
     write_atomically(result.output / "results.json", _json(result, target_ratio))
     report = _markdown(result, config, split, target_ratio, headers, front)
@@ -70,7 +71,7 @@ def _markdown(
 ) -> str:
     where = provenance()
     target = "none" if target_ratio is None else f"{target_ratio:.4f} of the reference model's"
-    settings = [[name, value] for name, value in dataclasses.asdict(config).items()]
+    settings = [[name, _shown(value)] for name, value in dataclasses.asdict(config).items()]
     parts = [
         f"# Search on {split.name}",
         f"{split}. Target latency: {target}.",
@@ -176,8 +177,30 @@ def _front_rows(result: SearchResult) -> list[list[str]]:
         assert m.latency is not None
         ms = f"{m.latency.median_ms:.4f}"
         cells = [candidate.trial_id, f"{accuracy:.4f}", f"{ratio:.4f}", ms, size]
-        rows.append([*map(str, cells), str(m.gzip_bytes), str(m.macs)])
+        more = [f"{candidate.metrics[name]:g}" for name in _more(result)]
+        chosen = candidate.architecture.compression
+        compressed = [] if chosen is None else [str(chosen)]
+        rows.append([*map(str, cells), str(m.gzip_bytes), str(m.macs), *more, *compressed])
     return rows
+
+
+def _headers(result: SearchResult) -> list[str]:
+    """Titles of the front's columns: with what the device takes and what was compressed."""
+    compressed = result.winner.architecture.compression is not None
+    return [*_FRONT, *_more(result), *["compression"] * compressed]
+
+
+def _more(result: SearchResult) -> list[str]:
+    """A device's metrics that the trials were asked for."""
+    return [name for name in (*MICRO, *VELA) if name in result.winner.metrics]
+
+
+def _shown(value: Any) -> Any:
+    """A setting for a table: of a compression only what leaves a choice or does something."""
+    if not isinstance(value, dict) or "modes" not in value:
+        return value
+    parts = (f"{name}={','.join(map(str, given))}" for name, given in value.items() if given)
+    return " ".join(parts)
 
 
 def _json(result: SearchResult, target_ratio: float | None) -> str:

@@ -8,8 +8,11 @@ from typing import Any
 import keras
 import keras_tuner as kt
 import tensorflow as tf
+from keras_tuner.src.engine import hypermodel as kt_hypermodel
 
 from tfnas.architecture import Architecture
+from tfnas.compression import Compression
+from tfnas.spaces.compression import CompressionSpace
 from tfnas.spaces.space import SearchSpace
 
 
@@ -40,6 +43,53 @@ def fresh_copy(value: Any) -> Any:
     if isinstance(value, keras.optimizers.Optimizer):
         return keras.optimizers.deserialize(keras.optimizers.serialize(value))
     return value
+
+
+class CompressedHyperModel(kt.HyperModel):
+    """Any hypermodel, with the choices of a compression as further hyperparameters.
+
+    Example:
+        >>> import keras, keras_tuner, tfnas
+        >>> def build(hp):
+        ...     units = hp.Choice("units", [8, 16])
+        ...     return keras.Sequential([keras.Input((4,)), keras.layers.Dense(units)])
+        >>> hypermodel = CompressedHyperModel(build, tfnas.CompressionSpace(sparsity=(0, 0.5)))
+        >>> hp = keras_tuner.HyperParameters()
+        >>> _ = hypermodel.build(hp)
+        >>> hp.values["compression_sparsity"], hypermodel.compression(hp).sparsity
+        (0.0, 0.0)
+
+    Args:
+        hypermodel: A keras_tuner HyperModel or a model-building function.
+        choices: What may be chosen.
+
+    Raises:
+        ValueError: There are choices of stages, which a hypermodel doesn't have.
+    """
+
+    def __init__(self, hypermodel: Any, choices: CompressionSpace) -> None:
+        super().__init__()
+        self.inner = kt_hypermodel.get_hypermodel(hypermodel)
+        self.choices = choices
+        choices.declare(kt.HyperParameters())  # its own rules, before any work
+
+    def compression(self, hp: kt.HyperParameters) -> Compression:
+        """Returns the compression that the hyperparameters describe."""
+        return self.choices.of(hp.values)
+
+    def build(self, hp: kt.HyperParameters) -> keras.Model:
+        """Declares the choices and builds the model."""
+        self.choices.declare(hp)
+        return self.inner.build(hp)
+
+    def declare_hyperparameters(self, hp: kt.HyperParameters) -> None:
+        """Declares the choices, and what the hypermodel declares beforehand."""
+        self.choices.declare(hp)
+        self.inner.declare_hyperparameters(hp)
+
+    def fit(self, hp: kt.HyperParameters, model: keras.Model, *args: Any, **kwargs: Any) -> Any:
+        """Trains as the hypermodel does."""
+        return self.inner.fit(hp, model, *args, **kwargs)
 
 
 class SpaceHyperModel(kt.HyperModel):
@@ -79,6 +129,12 @@ class SpaceHyperModel(kt.HyperModel):
     def architecture(self, hp: kt.HyperParameters) -> Architecture:
         """Returns the architecture that the hyperparameters describe."""
         return self.space.declare(hp)
+
+    def compression(self, hp: kt.HyperParameters) -> Compression | None:
+        """Returns the compression that they describe; None: the space has no choice of it."""
+        if getattr(self.space, "compression", None) is None:
+            return None
+        return self.architecture(hp).compression
 
     def build(self, hp: kt.HyperParameters) -> keras.Model:
         """Returns the compiled model that the hyperparameters describe."""

@@ -15,7 +15,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tfnas.spaces.space import Decision, DecisionSpace, Values
+from tfnas.spaces.space import ConditionedDecision, DecisionSpace, Values
 
 GRID = 24  # choices of a range without steps
 
@@ -50,21 +50,6 @@ class Point:
 
     def __str__(self) -> str:
         return " ".join(f"{name}={value}" for name, value in self.items)
-
-
-@dataclasses.dataclass(frozen=True)
-class ConditionedDecision(Decision):
-    """A decision under all of several conditions.
-
-    Args:
-        conditions: (name of another decision, its values) that must all hold.
-    """
-
-    conditions: tuple[tuple[str, tuple[Any, ...]], ...] = ()
-
-    def active(self, values: Mapping[str, Any]) -> bool:
-        """Whether all conditions hold."""
-        return all(name in values and values[name] in among for name, among in self.conditions)
 
 
 class HyperParameterSpace(DecisionSpace):

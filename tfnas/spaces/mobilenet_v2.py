@@ -30,7 +30,15 @@ from tfnas.architecture import (
     BlockSpec,
     fitted_strides,
 )
-from tfnas.spaces.space import Decision, DecisionSpace, Values
+from tfnas.compression import Compression
+from tfnas.spaces.compression import MODE, CompressionSpace
+from tfnas.spaces.space import (
+    ConditionedDecision,
+    Decision,
+    DecisionSpace,
+    Values,
+    combinations,
+)
 
 _BLOCKS = (INVERTED_RESIDUAL, FUSED_INVERTED_RESIDUAL)
 
@@ -100,6 +108,8 @@ class MobileNetV2Space(DecisionSpace):
         dropout: Dropout before the classifier.
         batchnorm_momentum: Momentum of all BatchNormalization layers. The default of 0.9
             settles within 50 steps, so that a short training has usable statistics.
+        compression: What may be chosen of pruning, clustering, low rank, number formats and
+            distillation; None: nothing, all networks are converted alike.
 
     Raises:
         ValueError: An argument is outside its rule; the message names it.
@@ -123,11 +133,15 @@ class MobileNetV2Space(DecisionSpace):
         head_filters: int | None = None,
         dropout: float = 0.1,
         batchnorm_momentum: float = 0.9,
+        compression: CompressionSpace | None = None,
     ):
         if not isinstance(preset, str) or preset not in PRESETS:
             raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
         if not _numbers([batchnorm_momentum]) or not 0.0 <= batchnorm_momentum < 1.0:
             raise ValueError(f"batchnorm_momentum must be in [0, 1), got {batchnorm_momentum!r}")
+        if compression is not None and not isinstance(compression, CompressionSpace):
+            raise ValueError(f"compression must be a CompressionSpace, got {compression!r}")
+        self.compression = compression
         defaults = PRESETS[preset]
         probe = Architecture(input_shape, num_classes, (BlockSpec(filters=8),), dropout=dropout)
         self.input_shape = probe.input_shape
@@ -157,12 +171,34 @@ class MobileNetV2Space(DecisionSpace):
         self.decisions = (
             Decision("width_multiplier", tuple(float(width) for width in widths)),
             Decision("resolution", heights),
-            *(d for i, stage in enumerate(self.stages, 1) for d in _stage_decisions(i, stage)),
+            *(() if compression is None else compression.decisions()),
+            *(d for i, s in enumerate(self.stages, 1) for d in _stage_decisions(i, s, compression)),
         )
         for width in widths:  # Architecture's own rules, before any search
             self._architecture((BlockSpec(filters=8),), width, heights[0])
         for height in heights:
             self._architecture((BlockSpec(filters=8),), widths[0], height)
+
+    @property
+    def size(self) -> int:
+        """The exact number of different architectures (descriptions), a Python integer."""
+        if self.compression is None or not self.compression.stage_weights:
+            return combinations(self.decisions)
+        # Weights of stages hang on the mode too: one mode after the other.
+        return sum(combinations(self._under(mode)) for mode in self.compression.modes)
+
+    def _under(self, mode: str) -> list[Decision]:
+        """The decisions there are where the mode is decided."""
+        found = []
+        for decision in self.decisions:
+            if decision.name == MODE:
+                found.append(dataclasses.replace(decision, choices=(mode,)))
+            elif (
+                not isinstance(decision, ConditionedDecision)
+                or mode in dict(decision.conditions)[MODE]
+            ):
+                found.append(decision)
+        return found
 
     def from_values(self, values: Mapping[str, Any]) -> Architecture:
         """Returns the architecture of these decisions; inactive ones are ignored.
@@ -183,7 +219,10 @@ class MobileNetV2Space(DecisionSpace):
                 )
             decided[decision.name] = values[decision.name]
         blocks = tuple(_block(i, stage, decided) for i, stage in enumerate(self.stages, 1))
-        return self._architecture(blocks, decided["width_multiplier"], decided["resolution"])
+        choices = self.compression
+        compression = None if choices is None else choices.of(decided, len(self.stages))
+        width, resolution = decided["width_multiplier"], decided["resolution"]
+        return self._architecture(blocks, width, resolution, compression)
 
     def values(self, arch: Architecture) -> Values:
         """Returns the active decisions of `arch` by name.
@@ -195,6 +234,8 @@ class MobileNetV2Space(DecisionSpace):
             "width_multiplier": arch.width_multiplier,
             "resolution": arch.working_resolution[0],
         }
+        if self.compression is not None:
+            values |= self.compression.values(arch.compression)
         for i, block in enumerate(arch.stages, 1):
             values[f"stage{i}_kind"] = block.kind
             if block.kind != IDENTITY:
@@ -261,7 +302,11 @@ class MobileNetV2Space(DecisionSpace):
         return SpaceHyperModel(self, **compile_arguments)
 
     def _architecture(
-        self, blocks: tuple[BlockSpec, ...], width: float, resolution: int
+        self,
+        blocks: tuple[BlockSpec, ...],
+        width: float,
+        resolution: int,
+        compression: Compression | None = None,
     ) -> Architecture:
         height, full_width, _ = self.input_shape
         if isinstance(resolution, int | np.integer) and not isinstance(resolution, bool):
@@ -278,6 +323,7 @@ class MobileNetV2Space(DecisionSpace):
             stem_stride=self.stem_stride,
             head_filters=self.head_filters,
             dropout=self.dropout,
+            compression=compression,
         )
 
 
@@ -297,14 +343,17 @@ _CHOICES_OF = {
 }
 
 
-def _stage_decisions(index: int, stage: StageChoices) -> list[Decision]:
+def _stage_decisions(
+    index: int, stage: StageChoices, compression: CompressionSpace | None
+) -> list[Decision]:
     kind = f"stage{index}_kind"
     blocks = tuple(choice for choice in stage.kinds if choice != IDENTITY)
     details = [
         Decision(f"stage{index}_{field}", getattr(stage, _CHOICES_OF[field]), kind, blocks)
         for field in _SEARCHED
     ]
-    return [Decision(kind, stage.kinds), *details]
+    weights = () if compression is None else compression.stage_decisions(index, kind, blocks)
+    return [Decision(kind, stage.kinds), *details, *weights]
 
 
 def _block(index: int, stage: StageChoices, values: Mapping[str, Any]) -> BlockSpec:

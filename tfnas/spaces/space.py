@@ -52,6 +52,21 @@ class Decision:
         return self.parent is None or values.get(self.parent) in self.parent_values
 
 
+@dataclasses.dataclass(frozen=True)
+class ConditionedDecision(Decision):
+    """A decision under all of several conditions.
+
+    Args:
+        conditions: (name of another decision, its values) that must all hold.
+    """
+
+    conditions: tuple[tuple[str, tuple[Any, ...]], ...] = ()
+
+    def active(self, values: Mapping[str, Any]) -> bool:
+        """Whether all conditions hold."""
+        return all(name in values and values[name] in among for name, among in self.conditions)
+
+
 @runtime_checkable
 class SearchSpace(Protocol):
     """The protocol that tuners rely on; :class:`DecisionSpace` implements it."""
@@ -81,6 +96,28 @@ class SearchSpace(Protocol):
     def build(self, arch: Architecture) -> Any: ...
 
 
+def combinations(decisions: Sequence[Decision]) -> int:
+    """Returns how many different values decisions can have together, by their parents.
+
+    Example:
+        >>> kind = Decision("kind", ("a", "b"))
+        >>> combinations([kind, Decision("size", (1, 2, 3), "kind", ("a",))])
+        4
+
+    Args:
+        decisions: Parents before children.
+    """
+
+    def count(decision: Decision) -> int:
+        children = [child for child in decisions if child.parent == decision.name]
+        return sum(
+            math.prod(count(child) for child in children if choice in child.parent_values)
+            for choice in decision.choices
+        )
+
+    return math.prod(count(root) for root in decisions if root.parent is None)
+
+
 class DecisionSpace:
     """Everything about a search space that follows from its decisions.
 
@@ -101,15 +138,7 @@ class DecisionSpace:
     @property
     def size(self) -> int:
         """The exact number of different architectures (descriptions), a Python integer."""
-        roots = [decision for decision in self.decisions if decision.parent is None]
-        return math.prod(self._count(root) for root in roots)
-
-    def _count(self, decision: Decision) -> int:
-        children = [child for child in self.decisions if child.parent == decision.name]
-        return sum(
-            math.prod(self._count(child) for child in children if choice in child.parent_values)
-            for choice in decision.choices
-        )
+        return combinations(self.decisions)
 
     def sample(self, rng: np.random.Generator) -> Architecture:
         """Returns a random architecture: each active decision uniform over its choices.
@@ -217,6 +246,7 @@ class DecisionSpace:
                 continue
             if not decision.parent_values:
                 continue  # never matters; keras_tuner refuses an empty condition
+            # Of several conditions keras_tuner knows one: its scopes nest parents alone.
             with hp.conditional_scope(decision.parent, list(decision.parent_values)):
                 value = hp.Choice(decision.name, choices)
                 if decision.active(values):

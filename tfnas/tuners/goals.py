@@ -29,7 +29,8 @@ KNOWN_DIRECTIONS = {
     **dict.fromkeys(
         (
             *("latency_ratio", "latency_ms", "size_bytes", "gzip_bytes", "macs", "parameters"),
-            "peak_activation_bytes",
+            *("peak_activation_bytes", "flash_bytes", "ram_bytes", "vela_ms", "vela_cycles"),
+            *("vela_sram_bytes", "vela_flash_bytes", "vela_cpu_operators"),
         ),
         "min",
     ),

@@ -10,15 +10,16 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import math
 import os
 import pathlib
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 import keras_tuner as kt
 import numpy as np
+from keras_tuner.src.engine.tuner_utils import SaveBestEpoch
 
 from tfnas.architecture import Architecture
 from tfnas.bench.evaluate import evaluate
@@ -30,14 +31,28 @@ from tfnas.bench.latency import (
 )
 from tfnas.bench.measure import ACTIVATION_BYTES, measurement_of
 from tfnas.bench.profile import profile
+from tfnas.compression import Compression
 from tfnas.data import arrays, spread
 from tfnas.export.artifact import Artifact
 from tfnas.export.tflite import ConversionError, to_tflite
-from tfnas.files import write_atomically
+from tfnas.files import save_model, write_atomically
+from tfnas.loading import load_model
 from tfnas.measurement import Measurement, pareto_front
+from tfnas.quantization.qat import fake_quants
 from tfnas.quantization.spec import QuantSpec
-from tfnas.spaces.hypermodel import SpaceHyperModel, compile_for_search
+from tfnas.spaces.compression import CompressionSpace
+from tfnas.spaces.hypermodel import CompressedHyperModel, SpaceHyperModel, compile_for_search
 from tfnas.spaces.space import SearchSpace
+from tfnas.tuners.arguments import check_target, check_teacher, with_compression
+from tfnas.tuners.compressing import (
+    Compressed,
+    CompressedTraining,
+    NotCompressible,
+    spec_of,
+    untrained_form,
+)
+from tfnas.tuners.device import MICRO, VELA, Device, NotOnDevice
+from tfnas.tuners.device import UNTRAINED as DEVICE_UNTRAINED
 from tfnas.tuners.engine import Engine
 from tfnas.tuners.goals import KNOWN_DIRECTIONS, REWARD, objective_of
 from tfnas.tuners.inherit import inherit_weights
@@ -48,7 +63,9 @@ from tfnas.tuners.reward import mnasnet_reward
 
 _CALIBRATION = 200
 _BEFORE = {"macs", "parameters", "peak_activation_bytes"}  # known without any file
-_UNTRAINED = {"size_bytes", "latency_ratio", "latency_ms"}  # known before training
+_LATENCY = {"latency_ratio", "latency_ms"}
+_UNTRAINED = {"size_bytes", *_LATENCY, *DEVICE_UNTRAINED}  # known before training
+_MODEL = "model.keras"  # of a trial that compresses
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +78,7 @@ class Candidate:
         measurement: What its file does; the score is on the validation data.
         objective: The value that the search maximises or minimises.
         path: The `.tflite` file.
+        metrics: All that the trial reported, by name.
     """
 
     trial_id: str
@@ -68,6 +86,7 @@ class Candidate:
     measurement: Measurement
     objective: float
     path: pathlib.Path
+    metrics: Mapping[str, float] = dataclasses.field(default_factory=dict, repr=False)
 
     def artifact(self) -> Artifact:
         """Reads the file."""
@@ -110,11 +129,21 @@ class MeasuredTuner(kt.Tuner):
             run on it, and this process keeps the oracle. See
             :class:`~tfnas.tuners.processes.TrialProcesses`.
         parallel: Trials at once on the executor; None: its number of workers.
+        compression: What may be chosen of pruning, clustering and so on beside a hypermodel's
+            own hyperparameters; a search space has its own, `MobileNetV2Space(compression=...)`.
+            Where it is searched, a trial's epochs are split as :mod:`.compressing` says, and
+            its choice of the number format takes the place of `mode`.
+        teacher: The trained Keras model that compressions with `distill` learn from, or
+            several; it takes what the networks take.
+        accelerator: The NPU of the `vela_` metrics; see :class:`~tfnas.tuners.device.Device`.
+        runtime_flash: Bytes of flash that a firmware takes beside the file.
+        runtime_ram: Bytes of RAM that it takes beside the activations.
         **kwargs: keras_tuner's further arguments of a Tuner.
 
     Raises:
         ValueError: An argument is outside its rule; the message names it.
         RuntimeError: Another search holds the directory that `overwrite` would clear.
+        ImportError: A metric needs a package that is not installed.
     """
 
     def __init__(
@@ -131,9 +160,14 @@ class MeasuredTuner(kt.Tuner):
         inherit: bool = False,
         executor: Any = None,
         parallel: int | None = None,
+        compression: CompressionSpace | None = None,
+        teacher: Any = None,
+        accelerator: str = "ethos-u55-128",
+        runtime_flash: int = 0,
+        runtime_ram: int = 0,
         **kwargs: Any,
     ):
-        _check_target(target_latency_ms, target_latency_ratio)
+        check_target(target_latency_ms, target_latency_ratio)
         mnasnet_reward(1.0, 1.0, 1.0, latency_exponent)  # its own rule, before any work
         check_rounds(rounds)
         check_count("threads", threads, 1)
@@ -153,13 +187,18 @@ class MeasuredTuner(kt.Tuner):
         self.listener: Listener = Listener()
         self._execution = 0
         self._costs: dict[Any, dict[str, float]] = {}
-        hypermodel = as_hypermodel(hypermodel)
+        hypermodel = with_compression(as_hypermodel(hypermodel), compression)
         if hypermodel is None and type(self).run_trial is MeasuredTuner.run_trial:
             raise ValueError("hypermodel must be given unless run_trial is overridden, got None")
         wanted = {*oracle.goals.names, *(limit.name for limit in oracle.goals.limits)}
-        self.measures = isinstance(hypermodel, SpaceHyperModel) or bool(
+        self.measures = isinstance(hypermodel, SpaceHyperModel | CompressedHyperModel) or bool(
             wanted & (set(KNOWN_DIRECTIONS) - _BEFORE)
         )
+        self.teacher = teacher
+        check_teacher(hypermodel, teacher)
+        self.device = Device(accelerator, runtime_flash, runtime_ram)
+        self._of_device = wanted & {*MICRO, *VELA}
+        self.device.check(self._of_device)
         if isinstance(hypermodel, SpaceHyperModel) and wanted & _BEFORE:
             oracle.known_costs = self._known_costs
         folder = pathlib.Path(
@@ -263,6 +302,7 @@ class MeasuredTuner(kt.Tuner):
             Measurement.from_json(text),
             trial.score,
             folder / "model.tflite",
+            {name: trial.metrics.get_best_value(name) for name in trial.metrics.metrics},
         )
 
     def run_trial(self, trial: kt.engine.trial.Trial, *args: Any, **kwargs: Any) -> Any:
@@ -282,45 +322,96 @@ class MeasuredTuner(kt.Tuner):
         model = self._try_build(trial.hyperparameters)
         self._refuse_infeasible(trial, model, x)
         inherited = self._inherited(trial, model)
-        history = self.hypermodel.fit(trial.hyperparameters, model, *args, **kwargs)
-        if not self.measures:
-            return history
-        logs = self._logs_of_measured_epoch(trial, model, history.history)
         try:
-            measured = self._measure(trial, model, x, kwargs["validation_data"])
-        except ConversionError as error:  # the same again every time: no retry
+            compression = self._compression(trial)
+            if compression is not None:
+                made = self._train_compressed(trial, model, compression, args, kwargs)
+                logs, model, plain = made.logs, made.model, made.plain
+            else:
+                history = self.hypermodel.fit(trial.hyperparameters, model, *args, **kwargs)
+                if not self.measures:
+                    return history
+                logs = self._logs_of_measured_epoch(trial, model, history.history)
+                plain = model
+            measured = self._measure(trial, model, plain, x, kwargs["validation_data"])
+        except (ConversionError, NotCompressible, NotOnDevice) as error:  # the same every time
             raise kt.errors.FailedTrialError(str(error)) from error
         return {**logs, **measured, **inherited}
+
+    def _compression(self, trial: kt.engine.trial.Trial) -> Compression | None:
+        """What a trial chose of its compression; None: that is not searched."""
+        if not isinstance(self.hypermodel, SpaceHyperModel | CompressedHyperModel):
+            return None
+        return self.hypermodel.compression(trial.hyperparameters)
+
+    def _spec(self, compression: Compression | None) -> QuantSpec:
+        return self.spec if compression is None else spec_of(compression)
+
+    def _train_compressed(
+        self,
+        trial: kt.engine.trial.Trial,
+        model: keras.Model,
+        compression: Compression,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+    ) -> Compressed:
+        """Trains and compresses; keeps the network's weights, and the model behind the file."""
+        x = args[0] if args else kwargs.get("x")
+        # keras_tuner's checkpoint is of the network alone, when its own training has ended.
+        given = [c for c in kwargs.get("callbacks") or () if not isinstance(c, SaveBestEpoch)]
+
+        def fit(model: Any, callbacks: list[Any], **of_part: Any) -> Any:
+            options = {**kwargs, **of_part, "callbacks": [*given, *callbacks]}
+            return self.hypermodel.fit(trial.hyperparameters, model, *args, **options)
+
+        training = CompressedTraining(
+            fit,
+            spread(x, _CALIBRATION, "x"),
+            teacher=self.teacher,
+            seed=int(self.oracle.seed),
+            trained=lambda net: net.save_weights(self._get_checkpoint_fname(trial.trial_id)),
+        )
+        made = training.run(model, compression, kwargs.get("epochs", 1))
+        save_model(made.model, pathlib.Path(self.get_trial_dir(trial.trial_id)) / _MODEL)
+        return made
 
     def _refuse_infeasible(self, trial: kt.engine.trial.Trial, model: Any, x: Any) -> None:
         """Fails a trial that breaks a limit whatever it learns, before it is trained."""
         limits = {limit.name for limit in self.oracle.goals.limits}
         known: dict[str, float] = {}
-        if limits & _BEFORE:
-            known |= self._costs_of(model)
-        if limits & _UNTRAINED:
-            known |= self._untrained_file(model, x)
+        compression = self._compression(trial)
+        try:
+            if compression is not None:
+                model = untrained_form(model, compression)
+            if limits & _BEFORE:
+                known |= self._costs_of(model, self._spec(compression))
+            if limits & _UNTRAINED:
+                known |= self._untrained_file(model, x, self._spec(compression), limits)
+        except (NotCompressible, NotOnDevice) as error:
+            raise kt.errors.FailedTrialError(f"{INFEASIBLE}{error}") from error
         if broken := self.oracle.goals.broken(known):
             raise kt.errors.FailedTrialError(f"{INFEASIBLE}{'; '.join(broken)}")
 
-    def _untrained_file(self, model: Any, x: Any) -> dict[str, float]:
+    def _untrained_file(
+        self, model: Any, x: Any, spec: QuantSpec, limits: set[str]
+    ) -> dict[str, float]:
         """Bytes of the file and the least that its time can be; nothing where it has none."""
         try:
-            calibration = spread(x, _CALIBRATION, "x") if self.spec.needs_calibration else None
-            artifact = to_tflite(model, self.spec, calibration)
-            [latency] = benchmark(artifact, threads=self.threads, rounds=self.rounds)
+            calibration = spread(x, _CALIBRATION, "x") if spec.needs_calibration else None
+            artifact = to_tflite(model, spec, calibration)
         except ConversionError:
             return {}  # some modes take trained networks alone
-        share = latency.ratio_low / latency.ratio
-        return {
-            "size_bytes": float(artifact.size),
-            "latency_ratio": latency.ratio_low,
-            "latency_ms": latency.median_ms * share,
-        }
+        known = {"size_bytes": float(artifact.size)}
+        known |= self.device.metrics(artifact, limits & DEVICE_UNTRAINED)
+        if limits & _LATENCY:
+            [latency] = benchmark(artifact, threads=self.threads, rounds=self.rounds)
+            known["latency_ratio"] = latency.ratio_low
+            known["latency_ms"] = latency.median_ms * latency.ratio_low / latency.ratio
+        return known
 
-    def _costs_of(self, model: Any) -> dict[str, float]:
+    def _costs_of(self, model: Any, spec: QuantSpec) -> dict[str, float]:
         cost = profile(model)
-        size = ACTIVATION_BYTES.get(self.spec.mode, 4)
+        size = ACTIVATION_BYTES.get(spec.mode, 4)
         return {
             "macs": float(cost.macs),
             "parameters": float(cost.parameters),
@@ -330,7 +421,12 @@ class MeasuredTuner(kt.Tuner):
     def _known_costs(self, arch: Any) -> dict[str, float]:
         """What is known of an architecture before it is tried."""
         if arch.network not in self._costs:
-            self._costs[arch.network] = self._costs_of(self.hypermodel.space.build(arch))
+            compression = getattr(arch, "compression", None)
+            model = self.hypermodel.space.build(arch)
+            if compression is not None:
+                with contextlib.suppress(NotCompressible):  # its trial says so
+                    model = untrained_form(model, compression)
+            self._costs[arch.network] = self._costs_of(model, self._spec(compression))
         return self._costs[arch.network]
 
     def _inherited(self, trial: kt.engine.trial.Trial, model: Any) -> dict[str, float]:
@@ -340,7 +436,7 @@ class MeasuredTuner(kt.Tuner):
         parent = self.oracle.parent(trial.trial_id)
         if parent is None or parent not in self.oracle.trials:
             return {"inherited": 0.0}
-        return {"inherited": inherit_weights(model, self.load_model(self.oracle.trials[parent]))}
+        return {"inherited": inherit_weights(model, self._network(self.oracle.trials[parent]))}
 
     def _logs_of_measured_epoch(
         self, trial: kt.engine.trial.Trial, model: keras.Model, history: dict[str, list[float]]
@@ -361,15 +457,16 @@ class MeasuredTuner(kt.Tuner):
         return {name: float(values[epoch]) for name, values in history.items()}
 
     def _measure(
-        self, trial: kt.engine.trial.Trial, model: keras.Model, x: Any, validation_data: Any
+        self, trial: kt.engine.trial.Trial, model: Any, plain: Any, x: Any, validation_data: Any
     ) -> dict[str, float]:
-        calibration = spread(x, _CALIBRATION, "x") if self.spec.needs_calibration else None
-        artifact = to_tflite(model, self.spec, calibration)
+        spec = self._spec(self._compression(trial))
+        calibration = spread(x, _CALIBRATION, "x") if spec.needs_calibration else None
+        artifact = to_tflite(model, spec, None if fake_quants(model) else calibration)
         if not isinstance(validation_data, tuple | list):
             validation_data = arrays(validation_data, what="validation_data")
         score = evaluate(artifact, *validation_data[:2])
         [latency] = benchmark(artifact, threads=self.threads, rounds=self.rounds)
-        cost = profile(model)
+        cost = profile(plain)
         arch = self.oracle.architecture(trial)
         measurement = measurement_of(artifact, score, latency, cost, arch.key, part="validation")
         folder = pathlib.Path(self.get_trial_dir(trial.trial_id))
@@ -389,10 +486,19 @@ class MeasuredTuner(kt.Tuner):
             "macs": float(cost.macs),
             "parameters": float(cost.parameters),
             "peak_activation_bytes": float(measurement.peak_activation_bytes or 0),
+            **self.device.metrics(artifact, self._of_device),
         }
 
     def load_model(self, trial: kt.engine.trial.Trial) -> keras.Model:
-        """Builds the trial's model and loads its best weights; its optimizer starts anew."""
+        """Builds the trial's model and loads its best weights; its optimizer starts anew.
+
+        Of a trial that compresses it is the model behind the file, not compiled.
+        """
+        kept = pathlib.Path(self.get_trial_dir(trial.trial_id)) / _MODEL
+        return load_model(kept) if kept.exists() else self._network(trial)
+
+    def _network(self, trial: kt.engine.trial.Trial) -> keras.Model:
+        """A trial's network before any compression."""
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
             return super().load_model(trial)
@@ -433,6 +539,7 @@ class MeasuredTuner(kt.Tuner):
             "mode": self.spec.mode,
             "latency_exponent": self.latency_exponent,
             "threads": self.threads,
+            **dataclasses.asdict(self.device),
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -498,14 +605,3 @@ def oracle_arguments(hypermodel: Any, objective: Any, kwargs: dict[str, Any]) ->
         "objective": objective_of(objective, default=REWARD if own else None),
         **given,
     }
-
-
-def _check_target(milliseconds: float | None, ratio: float | None) -> None:
-    if milliseconds is not None and ratio is not None:
-        raise ValueError(
-            f"target_latency_ms and target_latency_ratio must not both be given, "
-            f"got {milliseconds!r} and {ratio!r}"
-        )
-    for name, value in (("target_latency_ms", milliseconds), ("target_latency_ratio", ratio)):
-        if value is not None and not (value > 0 and math.isfinite(value)):
-            raise ValueError(f"{name} must be above 0, got {value!r}")

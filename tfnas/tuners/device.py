@@ -1,0 +1,111 @@
+"""What a file takes of a device, as metrics of a search: flash, RAM, an accelerator's numbers.
+
+| metric               | what it is                                              | before training |
+|----------------------|---------------------------------------------------------|-----------------|
+| `flash_bytes`        | the file, and what the firmware takes beside it         | yes             |
+| `ram_bytes`          | the arena that TFLite Micro plans, and the firmware's   | yes             |
+| `vela_sram_bytes`    | SRAM of the accelerator's part                          | yes             |
+| `vela_cpu_operators` | operators that the accelerator leaves to the processor  | yes             |
+| `vela_flash_bytes`   | weights as the compiler encodes them, in either flash   | no              |
+| `vela_cycles`        | clock cycles of the accelerator's part                  | no              |
+| `vela_ms`            | the same in ms                                          | no              |
+
+The plan of the arena follows from the file alone (:func:`tfnas.planned_arena`); what the
+program, the interpreter and its records take depends on device and compiler: tell it once, as
+`runtime_flash` and `runtime_ram`. Numbers of the accelerator are its compiler's estimates
+(:func:`tfnas.vela`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Set
+from typing import Any
+
+from tfnas.bench.micro import planned_arena
+from tfnas.bench.vela import ACCELERATORS, check_package, vela
+from tfnas.export.artifact import Artifact
+from tfnas.export.micro import check_micro
+
+MICRO = ("flash_bytes", "ram_bytes")
+VELA = (
+    *("vela_ms", "vela_cycles", "vela_sram_bytes", "vela_flash_bytes"),
+    "vela_cpu_operators",
+)
+UNTRAINED = frozenset({*MICRO, "vela_sram_bytes", "vela_cpu_operators"})
+
+
+class NotOnDevice(ValueError):
+    """A file that the device can't run, whatever it learns; the message says why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Device:
+    """What files are meant for.
+
+    Args:
+        accelerator: The NPU of the `vela_` metrics, such as "ethos-u55-128".
+        runtime_flash: Bytes of flash that the firmware takes beside the file.
+        runtime_ram: Bytes of RAM that it takes beside the activations.
+
+    Raises:
+        ValueError: An argument is outside its rule; the message names it.
+    """
+
+    accelerator: str = "ethos-u55-128"
+    runtime_flash: int = 0
+    runtime_ram: int = 0
+
+    def __post_init__(self) -> None:
+        if self.accelerator not in ACCELERATORS:
+            raise ValueError(
+                f"accelerator must be one of {', '.join(ACCELERATORS)}, got {self.accelerator!r}"
+            )
+        for name in ("runtime_flash", "runtime_ram"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+                raise ValueError(f"{name} must be a whole number of bytes >= 0, got {value!r}")
+
+    def check(self, wanted: Set[str]) -> None:
+        """Raises ImportError where metrics need a package that is not installed."""
+        if wanted & set(VELA):
+            check_package()
+
+    def metrics(self, file: Artifact, wanted: Set[str]) -> dict[str, float]:
+        """Returns those of the wanted metrics that are a device's.
+
+        Args:
+            file: The file.
+            wanted: Names of metrics; others than a device's are ignored.
+
+        Raises:
+            NotOnDevice: TFLite Micro has no kernel for an operator, or can't plan its memory.
+        """
+        found: dict[str, float] = {}
+        if wanted & set(MICRO):
+            found |= self._micro(file)
+        if wanted & set(VELA):
+            found |= self._vela(file)
+        return {name: value for name, value in found.items() if name in wanted}
+
+    def _micro(self, file: Artifact) -> dict[str, float]:
+        try:
+            check_micro(file)
+            arena = planned_arena(file)
+        except ValueError as error:
+            raise NotOnDevice(str(error)) from error
+        return {
+            "flash_bytes": float(file.size + self.runtime_flash),
+            "ram_bytes": float(arena + self.runtime_ram),
+        }
+
+    def _vela(self, file: Artifact) -> dict[str, float]:
+        report: Any = vela(file, self.accelerator)
+        memory = report.memory
+        return {
+            "vela_ms": report.inference_ms,
+            "vela_cycles": float(report.cycles.total),
+            "vela_sram_bytes": float(memory.sram),
+            "vela_flash_bytes": float(memory.on_chip_flash + memory.off_chip_flash),
+            "vela_cpu_operators": float(len(report.cpu_operators)),
+        }
