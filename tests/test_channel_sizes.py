@@ -62,5 +62,6 @@ def test_bad_sizes_are_told(model, sizes, told):
 
 
 def test_sizes_are_a_target_of_their_own(model):
-    with pytest.raises(ValueError, match=r"exactly one of .* sizes must be given, got ratio, sizes"):
+    told = r"exactly one of .* sizes must be given, got ratio, sizes"
+    with pytest.raises(ValueError, match=told):
         tfnas.prune_channels(model, 0.5, sizes={"inner": 3})

@@ -43,22 +43,12 @@ class Surrogate:
         y = np.asarray(y, float)
         self._mean, self._scale = float(y.mean()), float(y.std()) or 1.0
         self._z = (y - self._mean) / self._scale
-        lengths, noises = (LENGTHS, NOISES) if settings is None else ((settings[0],), settings[1:])
         squared = _squared_distances(self._x, self._x)
-        best = -np.inf
-        for length in lengths:
-            values, vectors = np.linalg.eigh(np.exp(-squared / (2 * length**2)))
-            values, turned = np.maximum(values, 0.0), vectors.T @ self._z
-            for noise in noises:
-                spectrum = values + noise
-                amplitude = float((turned**2 / spectrum).mean())  # of largest likelihood
-                likelihood = -0.5 * (len(y) * np.log(amplitude + 1e-300) + np.log(spectrum).sum())
-                if likelihood > best:
-                    best, self.settings = likelihood, (length, noise)
-                    self._amplitude, found = amplitude, (values, vectors)
-        values, vectors = found
-        self._inverse = (vectors / (values + self.settings[1])) @ vectors.T
+        self.settings = settings or _likeliest(squared, self._z)
+        covariance = np.exp(-squared / self._twice) + self.settings[1] * np.eye(len(y))
+        self._inverse = np.linalg.inv(covariance)
         self._weights = self._inverse @ self._z
+        self._amplitude = float(self._z @ self._weights) / len(y)  # of largest likelihood
 
     def predict(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns mean and standard deviation of what is behind the noise.
@@ -100,6 +90,21 @@ class Surrogate:
     @property
     def _twice(self) -> float:
         return 2 * self.settings[0] ** 2
+
+
+def _likeliest(squared: np.ndarray, z: np.ndarray) -> tuple[float, float]:
+    """(length, noise) of the largest marginal likelihood on the grid."""
+    best, found = -np.inf, (LENGTHS[0], NOISES[0])
+    for length in LENGTHS:
+        values, vectors = np.linalg.eigh(np.exp(-squared / (2 * length**2)))
+        values, turned = np.maximum(values, 0.0), vectors.T @ z
+        for noise in NOISES:
+            spectrum = values + noise
+            amplitude = float((turned**2 / spectrum).mean())
+            likelihood = -0.5 * (len(z) * np.log(amplitude + 1e-300) + np.log(spectrum).sum())
+            if likelihood > best:
+                best, found = likelihood, (length, noise)
+    return found
 
 
 def expected_improvement(mean: np.ndarray, deviation: np.ndarray, best: float) -> np.ndarray:
