@@ -67,11 +67,22 @@ def test_a_share_of_the_time_without_training(shrink, monkeypatch):
     assert (folder / "model_int8.tflite").exists()
 
 
+def test_widths_of_ones_own(shrink):
+    code, _, err, folder = shrink("--sizes=stem=5,body=8", "--epochs=0")
+    assert (code, err) == (0, "")
+    small = tfnas.load_model(folder / "model.keras")
+    assert [small.get_layer(n).filters for n in ("stem", "body")] == [5, 8]
+    assert "(('stem', 5), ('body', 8))" in (folder / "report.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
-        ([], "exactly one of macs, params and latency"),
-        (["--macs=0.5", "--params=0.5"], "exactly one of macs, params and latency"),
+        ([], "exactly one of macs, params, latency and sizes"),
+        (["--macs=0.5", "--params=0.5"], "exactly one of macs, params, latency and sizes"),
+        (["--macs=0.5", "--sizes=stem=8"], "got macs, sizes"),
+        (["--sizes=stem"], "sizes must hold LAYER=NUMBER, got 'stem'"),
+        (["--sizes=stem=0"], "from 1 to what a layer has, got 0 for 'stem' of 16"),
         (["--macs=0.0001"], "target_macs can't be met"),
         (["--macs=0.5", "--ignore=nothing"], "ignore must name layers"),
         (["--params=0.5", "--steps=2"], "steps must be 1 unless macs is a share"),

@@ -30,13 +30,18 @@ def define_training(common: dict[str, Any], whole: Sequence[Whole], learning_rat
     define_data(common)
 
 
-def define_data(common: dict[str, Any]) -> None:
-    """Declares the data set, how much of it is taken and how, and the folder."""
+def define_data(common: dict[str, Any], required: bool = True) -> None:
+    """Declares the data set, how much of it is taken and how, and the folder.
+
+    Args:
+        common: What each flag is declared with.
+        required: Whether the data set must be given.
+    """
     flags.DEFINE_string(
         "dataset",
         None,
         "digits, mnist, fashion_mnist, cifar10, cifar100, an .npz file or a folder of images",
-        required=True,
+        required=required,
         **common,
     )
     flags.DEFINE_string("output", None, "folder; default: beside the model", **common)
@@ -136,3 +141,18 @@ def parse_layers(given: Sequence[str]) -> tuple[tuple[str, str], ...]:
             raise ValueError(f"layers must hold NAME=FORMAT, got {entry!r}")
         pairs.append((name, value))
     return tuple(pairs)
+
+
+def parse_sizes(given: Sequence[str]) -> dict[str, int]:
+    """Returns the layers and numbers of --sizes.
+
+    Raises:
+        ValueError: An entry is no LAYER=NUMBER.
+    """
+    sizes = {}
+    for entry in given:
+        name, sign, value = entry.rpartition("=")
+        if not (name and sign and value.isascii() and value.isdecimal()):
+            raise ValueError(f"sizes must hold LAYER=NUMBER, got {entry!r}")
+        sizes[name] = int(value)
+    return sizes

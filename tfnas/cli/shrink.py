@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from absl import flags
 
-from tfnas.cli.common import define_training, run_on_model, settings_of
+from tfnas.cli.common import define_training, parse_sizes, run_on_model, settings_of
 
 SUMMARY = "remove channels of a .keras model, so that it runs faster anywhere"
 POSITIONAL = "MODEL.keras"
@@ -22,6 +22,7 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
     flags.DEFINE_float(
         "latency", None, "most time of the int8 file, by its layers: a share", **common
     )
+    flags.DEFINE_list("sizes", [], "channels that stay, as LAYER=NUMBER", **common)
     whole = [
         ("epochs", 5, 0, "epochs of training, over all steps"),
         ("steps", 1, 1, "steps of pruning and training"),
@@ -42,5 +43,6 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
     """Runs the command."""
     from tfnas.pipeline.shrink import ShrinkConfig, shrink_to_files
 
-    config = ShrinkConfig(**settings_of(ShrinkConfig, values))
+    settings = settings_of(ShrinkConfig, values)
+    config = ShrinkConfig(**{**settings, "sizes": parse_sizes(values.sizes)})
     return run_on_model(positional, values, config, shrink_to_files, "small")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 from tfnas.bench.latency_model import LatencyModel
@@ -25,12 +26,13 @@ SCORED = 512  # training examples behind the criterion "taylor"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ShrinkConfig(TrainingSettings):
-    """What a shrinking run was asked for: one of `macs`, `params` and `latency`.
+    """What a shrinking run was asked for: one of `macs`, `params`, `latency` and `sizes`.
 
     Args:
         macs: Most multiply-accumulates; in (0, 1]: a share.
         params: Most weights; in (0, 1]: a share.
         latency: Most time of the int8 file by its layers' times, as a share in (0, 1).
+        sizes: Channels that stay, a layer: (name, number) pairs or a mapping.
         epochs: Epochs of training, spread over the steps; 0: none.
         steps: Steps of pruning and training; more than 1 with `macs` as a share alone.
         criterion: See :func:`tfnas.prune_channels`, as the next three.
@@ -46,6 +48,7 @@ class ShrinkConfig(TrainingSettings):
     macs: float | None = None
     params: float | None = None
     latency: float | None = None
+    sizes: tuple[tuple[str, int], ...] | Mapping[str, int] = ()
     epochs: int = 5
     steps: int = 1
     criterion: str = "l2"
@@ -55,10 +58,12 @@ class ShrinkConfig(TrainingSettings):
     ignore: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        given = [n for n in ("macs", "params", "latency") if getattr(self, n) is not None]
+        object.__setattr__(self, "sizes", tuple(dict(self.sizes).items()))
+        targets = ("macs", "params", "latency", "sizes")
+        given = [n for n in targets if getattr(self, n) not in (None, ())]
         if len(given) != 1:
             raise ValueError(
-                f"exactly one of macs, params and latency must be given, got "
+                f"exactly one of macs, params, latency and sizes must be given, got "
                 f"{', '.join(given) or 'none'}"
             )
         super().__post_init__()
@@ -155,6 +160,8 @@ def _shrunk(
         folder.mkdir(parents=True, exist_ok=True)
         return pruning.run()
     target: dict[str, Any] = {"target_macs": config.macs, "target_params": config.params}
+    if config.sizes:
+        target = {"sizes": dict(config.sizes)}
     if config.latency is not None:
         told.phase("measuring layers alone")
         prices = LatencyModel("int8")
