@@ -37,7 +37,7 @@ from tfnas.table import table
 SEEDS = flags.DEFINE_integer("seeds", 3, "number of seeds")
 FIRST = flags.DEFINE_integer("first_seed", 0, "the first of them")
 SIZES = flags.DEFINE_list(
-    "sizes", ["conv2d_1=4", "conv2d_3=16", "conv2d_6=40"], "channels that stay, by layer"
+    "sizes", ["conv2d_1=3", "conv2d_3=16", "conv2d_6=52"], "channels that stay, by layer"
 )
 SHARES = flags.DEFINE_list("shares", [], "shares of the multiply-accumulates that may stay")
 EPOCHS = flags.DEFINE_integer("epochs", 15, "epochs of training")

@@ -53,6 +53,7 @@ def test_all_sizes_as_they_are_change_nothing(model):
         ({"inner": 11}, "got 11 for 'inner' of 10"),
         ({"inner": 2.0}, "must be whole numbers"),
         ({"inner": True}, "must be whole numbers"),
+        ({"stem": 5, "outer": 6}, "sizes must be the same for 'stem' and 'outer', .* got 5 and 6"),
         ({"head": 3}, "sizes must leave 'head' at least 4 channels, got 3: softmax"),
     ],
 )
@@ -65,3 +66,41 @@ def test_sizes_are_a_target_of_their_own(model):
     told = r"exactly one of .* sizes must be given, got ratio, sizes"
     with pytest.raises(ValueError, match=told):
         tfnas.prune_channels(model, 0.5, sizes={"inner": 3})
+
+
+def test_sizes_are_exact(model):
+    with pytest.raises(ValueError, match=r"round_to doesn't go with sizes, .* got 8"):
+        tfnas.prune_channels(model, sizes={"inner": 3}, round_to=8)
+
+
+def test_what_limits_a_target_is_told(model):
+    with pytest.raises(ValueError, match="by max_ratio at most 30% of a group go"):
+        tfnas.prune_channels(model, target_macs=0.1, max_ratio=0.3)
+
+
+def test_what_training_would_undo_is_noted(model):
+    pruned, _ = tfnas.prune(model, 0.5)
+    _, report = tfnas.prune_channels(pruned, 0.3)
+    assert any("keep_zeros(smaller)" in note for note in report.notes)
+    clustered, _ = tfnas.cluster(pruned, 4)
+    _, report = tfnas.prune_channels(clustered, 0.3)
+    assert any("keep_clusters(smaller)" in note for note in report.notes)
+    assert not tfnas.prune_channels(model, 0.3)[1].notes
+
+
+@pytest.mark.parametrize("change", ["weights", "options"])
+def test_a_folder_of_another_run_is_refused(model, tmp_path, change):
+    def fit(smaller, step):
+        smaller.compile("sgd", "mse")
+
+    def pruning(given, **options):
+        return tfnas.ChannelPruning(given, 0.6, steps=1, fit=fit, folder=tmp_path, **options)
+
+    first, _ = pruning(model).run()
+    again, _ = pruning(model).run()
+    assert first.compiled
+    assert again.compiled  # as it was left
+    other = keras.models.clone_model(model)  # weights of its own
+    arguments = {"weights": (other, {}), "options": (model, {"criterion": "l1"})}[change]
+    with pytest.raises(ValueError, match=r"got one of another (model|options)$"):
+        pruning(arguments[0], **arguments[1]).run()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pathlib
 import uuid
@@ -46,3 +47,18 @@ def save_model(model: Any, path: str | os.PathLike[str]) -> None:
     part = target.with_name(f".{target.stem}.part.keras")
     model.save(part)
     part.replace(target)
+
+
+def model_digest(model: Any) -> str:
+    """Returns a hash of a Keras model's layers and weights, as 16 hexadecimal digits.
+
+    Args:
+        model: A built model.
+    """
+    import numpy as np
+
+    digest = hashlib.sha256(model.to_json().encode())
+    for weight in model.weights:
+        value = np.asarray(weight)
+        digest.update(repr((value.dtype, value.shape)).encode() + value.tobytes())
+    return digest.hexdigest()[:16]

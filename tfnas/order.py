@@ -102,6 +102,18 @@ def shares_values(kernel: np.ndarray) -> bool:
     return others.size >= FEW and 1 < len(np.unique(others)) <= others.size // SHARERS
 
 
+def achieved(kernel: np.ndarray) -> str:
+    """What a kernel holds that training may undo: "clusters", "zeros" or "".
+
+    Example:
+        >>> achieved(np.tile([0.1, 0.2], (40, 1))), achieved(np.ones((8, 8)))
+        ('clusters', '')
+    """
+    if kernel.dtype.itemsize < 4:
+        return ""  # half precision has few values, zero among them
+    return "clusters" if shares_values(kernel) else "zeros" if is_pruned(kernel) else ""
+
+
 def channels_share_values(kernel: np.ndarray) -> bool:
     """Whether weights have few distinct values, and the channels the same ones.
 

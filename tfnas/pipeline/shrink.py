@@ -8,8 +8,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from tfnas.bench.latency_model import LatencyModel
+from tfnas.clustering.constraint import keep_clusters
 from tfnas.data import DataSplit, spread
+from tfnas.kernels import model_kernels
 from tfnas.measurement import Latency
+from tfnas.order import achieved
 from tfnas.pipeline.compare import FileRow, save_and_compare
 from tfnas.pipeline.finetune import check_fits, classification_loss, finetune
 from tfnas.pipeline.progress import Progress
@@ -18,6 +21,7 @@ from tfnas.pruning.channels.apply import prune_channels
 from tfnas.pruning.channels.choose import MOST
 from tfnas.pruning.channels.iterative import ChannelPruning
 from tfnas.pruning.channels.record import RewriteReport
+from tfnas.pruning.constraint import keep_zeros
 from tfnas.report import shrink_report
 
 CALIBRATION = 300
@@ -126,6 +130,15 @@ def shrink_to_files(
     return result
 
 
+def hold(model: Any) -> None:
+    """Keeps through training what pruning or clustering achieved, in place."""
+    found = {achieved(kernel.numpy()) for kernel in model_kernels(model)[0]}
+    if "clusters" in found:
+        keep_clusters(model)  # zeros too
+    elif "zeros" in found:
+        keep_zeros(model)
+
+
 def _shrunk(
     model: Any, split: DataSplit, config: ShrinkConfig, folder: pathlib.Path, told: Progress
 ) -> tuple[Any, list[RewriteReport]]:
@@ -145,6 +158,7 @@ def _shrunk(
         if last == first:
             return
         told.phase(f"step {step} of {config.steps}: training {last - first} epochs")
+        hold(smaller)
         finetune(
             smaller,
             split,

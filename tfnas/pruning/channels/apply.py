@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from tfnas.order import check_float
+from tfnas.kernels import model_kernels
+from tfnas.order import achieved, check_float
 from tfnas.pruning.channels.choose import (
     MOST,
     Cost,
@@ -70,7 +71,8 @@ def prune_channels(
         target_latency: Most that `latency` may give, as a share of the model's, in (0, 1).
         latency: Takes a model and returns its time; :class:`tfnas.LatencyModel` is one.
         sizes: Layer -> number of its channels that stay, those worth most, and of all that
-            hangs together with them; other layers keep theirs. For widths found otherwise.
+            hangs together with them; other layers keep theirs. For widths found otherwise;
+            `max_ratio` and `scope` play no part.
         criterion: "l1", "l2", "scale" (of BatchNormalization), "taylor" (with `data`), or
             "random"; see :mod:`tfnas.pruning.channels.scores`.
         scope: "global": channels go wherever least is lost (with "taylor" or
@@ -95,6 +97,8 @@ def prune_channels(
     """
     target = _target(ratio, target_macs, target_params, target_latency, sizes)
     _check(target, latency, criterion, scope, round_to, data)
+    if sizes is not None and round_to is not None:
+        raise ValueError(f"round_to doesn't go with sizes, which are exact, got {round_to!r}")
     check_ratio_of_groups(max_ratio)
     check_float(model, "prune_channels")
     dependencies = trace(model, ignored(model, ignore))
@@ -107,7 +111,7 @@ def prune_channels(
     found = scores(dependencies, criterion, gradients=gradients, seed=seed)
     if sizes is not None:
         chosen = by_sizes(dependencies, found, sizes)
-        return shrink(model, dependencies, chosen), _report(dependencies, costs, chosen)
+        return shrink(model, dependencies, chosen), _report(model, dependencies, costs, chosen)
     priced = _Priced.of(target, model, dependencies, costs, latency)
     # Norms say which channel of a group is worth least, but not what the loss would be: per
     # saving, they would empty the groups whose channels cost most. Taylor's tell the loss.
@@ -120,9 +124,10 @@ def prune_channels(
         everything[order] = True
         raise ValueError(
             f"{target[0]} can't be met: got {target[1]:g}, and with every channel gone that may "
-            f"go the model has {priced.told(priced.cost(everything))}{_obstacles(dependencies)}"
+            f"go the model has {priced.told(priced.cost(everything))}; by max_ratio at most "
+            f"{max_ratio:.0%} of a group go{_obstacles(dependencies)}"
         )
-    return shrink(model, dependencies, removed), _report(dependencies, costs, removed)
+    return shrink(model, dependencies, removed), _report(model, dependencies, costs, removed)
 
 
 def _target(*values: Any) -> tuple[str, Any]:
@@ -228,7 +233,7 @@ class _Priced:
     ) -> _Priced:
         name, value = target
         if name == "ratio":
-            return cls(costs.share, 1.0 - value, None, lambda share: f"{share:.1%} of them")
+            return cls(costs.share, 1.0 - value, None, lambda share: f"{share:.1%} of its channels")
         if latency is not None:
             return _by_latency(value, model, dependencies, costs, latency)
         what = "macs" if name == "target_macs" else "parameters"
@@ -265,7 +270,9 @@ def _by_latency(
     return _Priced(cost, value * whole, savings, lambda time: f"{time / whole:.3f} of its time")
 
 
-def _report(dependencies: Dependencies, costs: Costs, removed: np.ndarray) -> RewriteReport:
+def _report(
+    model: Any, dependencies: Dependencies, costs: Costs, removed: np.ndarray
+) -> RewriteReport:
     groups = tuple(_change(group, removed) for group in dependencies.groups)
     norms = sorted(
         unit.path
@@ -283,12 +290,23 @@ def _report(dependencies: Dependencies, costs: Costs, removed: np.ndarray) -> Re
         )
         if names
     ]
+    notes += _held(model)
     return RewriteReport(
         groups,
         (costs.macs(costs.nothing), costs.macs(removed)),
         (costs.parameters(costs.nothing), costs.parameters(removed)),
         tuple(notes),
     )
+
+
+def _held(model: Any) -> list[str]:
+    """What training would undo of what pruning or clustering achieved."""
+    found = {achieved(kernel.numpy()) for kernel in model_kernels(model)[0]}
+    told = {
+        "clusters": "values are shared: tfnas.keep_clusters(smaller) before training keeps that",
+        "zeros": "weights are zero: tfnas.keep_zeros(smaller) before training keeps that",
+    }
+    return [text for what, text in told.items() if what in found]
 
 
 def _change(group: Group, removed: np.ndarray) -> GroupChange:

@@ -121,6 +121,7 @@ def by_sizes(
     """
     removed = np.zeros(len(dependencies.classes), bool)
     needed = needed_by_makers(dependencies, scores)
+    asked: dict[str, tuple[str, int]] = {}
     for name, size in sizes.items():
         group = next((g for g in dependencies.groups if name in g.makers), None)
         if group is None:
@@ -134,6 +135,12 @@ def by_sizes(
             raise ValueError(
                 f"sizes must be whole numbers from 1 to what a layer has, got {size!r} for "
                 f"{name!r} of {group.size}"
+            )
+        other, before = asked.setdefault(group.name, (name, size))
+        if before != size:
+            raise ValueError(
+                f"sizes must be the same for {other!r} and {name!r}, whose channels hang together, "
+                f"got {before} and {size}"
             )
         ranked = group.classes[np.argsort(scores[group.classes], kind="stable")]
         free = [number for number in ranked if int(number) not in needed]

@@ -15,7 +15,7 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tfnas.files import save_model, write_atomically
+from tfnas.files import model_digest, save_model, write_atomically
 from tfnas.pruning.channels.apply import ignored, prune_channels
 from tfnas.pruning.channels.costs import Costs
 from tfnas.pruning.channels.record import RewriteReport
@@ -45,8 +45,8 @@ class ChannelPruning:
         steps: Number of steps, from 1 on.
         fit: Takes (model, step) and trains the model in place, or returns a trained one;
             step counts from 1. It may distil from the unpruned model.
-        folder: Where finished steps are kept, so that a later run goes on behind them;
-            None: nowhere.
+        folder: Where finished steps are kept, so that a later run of the same model, target
+            and options goes on behind them; None: nowhere.
         options: More arguments of :func:`tfnas.prune_channels`.
 
     Raises:
@@ -91,9 +91,7 @@ class ChannelPruning:
         done = self._finished()
         model = self.model
         if done:
-            import keras
-
-            model = keras.saving.load_model(self._path(done), compile=False)
+            model = _loaded(self._path(done))
         reports = [self._report(step) for step in range(1, done + 1)]
         for step in range(done + 1, self.steps + 1):
             model, report = prune_channels(
@@ -116,12 +114,22 @@ class ChannelPruning:
         if self.folder is None or not (self.folder / _STATE).exists():
             return 0
         state = json.loads((self.folder / _STATE).read_text())
-        if tuple(state["targets"]) != self.targets:
+        kept, own = state.get("run", {}), self._identity()
+        if differing := [name for name in own if kept.get(name) != own[name]]:
             raise ValueError(
-                f"folder {str(self.folder)!r} must be empty or hold this run's steps, got one with "
-                f"the targets {state['targets']}, not {list(self.targets)}"
+                f"folder {str(self.folder)!r} must be empty or hold this run's steps, got one of "
+                f"another {' and '.join(differing)}"
             )
         return len(state["reports"])
+
+    def _identity(self) -> dict[str, Any]:
+        """What makes two runs the same one; the data and the loss are the caller's affair."""
+        plain = {k: v for k, v in self._options.items() if k not in ("data", "loss")}
+        return {
+            "model": model_digest(self.model),
+            "target": list(self.targets),
+            "options": {k: list(v) if k == "ignore" else v for k, v in sorted(plain.items())},
+        }
 
     def _report(self, step: int) -> RewriteReport:
         assert self.folder is not None
@@ -134,8 +142,18 @@ class ChannelPruning:
         save_model(model, self._path(step))
         told = self.folder / _STATE
         reports = json.loads(told.read_text())["reports"] if step > 1 else []
-        state = {"targets": self.targets, "reports": [*reports, report.as_dict()]}
+        state = {"run": self._identity(), "reports": [*reports, report.as_dict()]}
         write_atomically(told, json.dumps(state))
+
+
+def _loaded(path: pathlib.Path) -> Any:
+    """A step's model, compiled as it was where Keras can tell how."""
+    import keras
+
+    try:
+        return keras.saving.load_model(path)
+    except (TypeError, ValueError):  # a loss or metric of the caller's own
+        return keras.saving.load_model(path, compile=False)
 
 
 def _names_when_flat(model: Any, patterns: Sequence[str]) -> list[str]:
