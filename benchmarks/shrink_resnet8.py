@@ -176,13 +176,6 @@ def train(
         0.0, steps, warmup_target=RATE.value, warmup_steps=len(data)
     )
     optimizer = keras.optimizers.Adam(rate)
-    if ALPHA.value == 1.0:
-        alone = keras.Model(model.inputs[0], model.outputs[0])  # its own outputs are a list
-        alone.compile(
-            optimizer, "categorical_crossentropy", metrics=["accuracy"], jit_compile=False
-        )
-        alone.fit(data, epochs=EPOCHS.value, verbose=2)
-        return
     hints = block_hints(model, original, x[:256], HINT.value) if HINT.value else []
     distiller = tfnas.Distiller(model, original, ALPHA.value, TEMPERATURE.value, features=hints)
     distiller.compile(optimizer, metrics=["accuracy"], jit_compile=False)
