@@ -8,6 +8,7 @@ import subprocess
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 import tfnas
@@ -15,7 +16,8 @@ from tfnas.cli import app
 from tfnas.pipeline.budget import Budget, Costs
 from tfnas.pipeline.candidates import Candidate, beaten, front
 from tfnas.pipeline.compress import chosen
-from tfnas.pipeline.planner import EFFORTS, Effort, plan
+from tfnas.pipeline.effort import EFFORTS, Effort
+from tfnas.pipeline.planner import plan
 from tfnas.pipeline.progress import Progress
 from tfnas.pipeline.recipes import Recipe, Step
 
@@ -159,7 +161,7 @@ def test_low_rank_stands_in_for_channels_that_can_not_go():
 
 def test_recipes_keep_the_order_of_techniques():
     steps = Step("cluster", 16), Step("prune", 0.5)
-    with pytest.raises(ValueError, match="order shrink, factorize, prune, cluster, got cluster"):
+    with pytest.raises(ValueError, match="order shrink, factorize, thin, prune, cluster, got"):
         Recipe(steps, "int8")
     assert Recipe(steps[::-1], "int8", aware=True).key == "prune_0.5-cluster_16-int8_trained"
 
@@ -211,6 +213,32 @@ def test_the_result_is_measured_on_other_images(run, digits):
     assert tfnas.Artifact.load(folder / "best.tflite").content == result.best.file.content
 
 
+def test_the_plan_is_told_and_kept(run):
+    folder, told, result = run
+    lines = [text.removeprefix("plan: ") for text in told.phases if text.startswith("plan: ")]
+    assert tuple(lines) == result.decisions.told
+    assert lines
+    kept = json.loads((folder / "survey.json").read_text())
+    assert [layer["name"] for layer in kept["layers"]] == [n.name for n in result.survey.layers]
+    assert {row.layer for row in result.layers} <= {layer.name for layer in result.survey.layers}
+
+
+def test_the_best_one_serves_from_a_saved_model_too(run, digits):
+    folder, _, result = run
+    assert result.saved_model == folder / "saved_model"
+    x = digits.x_test[:20].astype("float32")
+    loaded = tf.saved_model.load(str(result.saved_model))  # its variables live as long as it does
+    served = np.asarray(loaded.serve(x))
+    twin = tfnas.load_model(folder / "candidates" / result.best.recipe.key / "model.keras")
+    np.testing.assert_allclose(served, twin.predict(x, verbose=0), atol=1e-5)
+
+
+def test_throughput_of_the_original_and_the_best_one(run):
+    _, _, result = run
+    assert {found.file for found in result.throughput} == {0, 1}
+    assert {found.batch_size for found in result.throughput} == {1, 8, 32}
+
+
 def test_the_halves_share_no_image(digits):
     split = digits.for_given_model()
     assert len(split.x_val) + len(split.x_test) == len(digits.x_test)
@@ -248,7 +276,8 @@ def test_the_page_needs_nothing_but_itself(run):
     assert page.sources
     assert all(source.startswith("data:image/png;base64,") for source in page.sources)
     words = " ".join(page.words)
-    for wanted in ("keeps the budget", "Is it still the same model?", "float16", "blur"):
+    parts = ("Why this was tried", "Examples a second", "layer by layer", *result.decisions.told)
+    for wanted in ("keeps the budget", "Is it still the same model?", "float16", "blur", *parts):
         assert wanted in words
     for made in result.candidates:
         assert str(made.recipe) in words
@@ -291,7 +320,7 @@ def test_another_job_in_the_folder_is_refused(run, tiny_model, digits):
 
 
 def test_a_job_is_overwritten_where_that_is_asked_for(tiny_model, digits, tmp_path):
-    given = (tiny_model, digits, {"max_drop": 100.0}, "quick")
+    given = (tiny_model, digits, {"max_memory": 4000}, "quick")  # leaves int8 alone
     (tmp_path / "mine.txt").write_text("not a job")
     with pytest.raises(ValueError, match="workdir must be a job's folder to overwrite it"):
         tfnas.compress(*given, tmp_path, overwrite=True)

@@ -24,6 +24,15 @@ def test_a_file_is_the_same_as_itself(artifacts, digits):
     assert same.calibration[0] == same.calibration[1]
 
 
+def test_answers_that_are_known_are_not_asked_for(found, artifacts, digits):
+    files = artifacts["float32"], artifacts["int8"]
+    known = tuple(file.predict(digits.x_test) for file in files)
+    again = sameness(*files, digits.x_test, digits.y_test, digits.class_names, answers=known)
+    assert (again.changed, again.classes) == (found.changed, found.classes)
+    with pytest.raises(ValueError, match="answers must be those to 3 images, got"):
+        sameness(*files, digits.x_test[:3], digits.y_test[:3], answers=known)
+
+
 def test_counts_fit_together(found, artifacts, digits):
     answers = [artifacts[m].predict(digits.x_test).argmax(-1) for m in ("float32", "int8")]
     assert found.changed[0] == np.mean(answers[0] != answers[1])

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tfnas.bench.micro import micro_memory, planned_arena, run_micro
     from tfnas.bench.profile import profile
     from tfnas.bench.quantization_error import quantization_error
+    from tfnas.bench.throughput import throughput
     from tfnas.bench.vela import vela
     from tfnas.calibration import recalibrate_batchnorm
     from tfnas.clustering.apply import cluster
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from tfnas.export.micro import check_micro, micro_operators, resolver_code
     from tfnas.export.mixed import mixed_precision
     from tfnas.export.recipes import apply_recipe
+    from tfnas.export.saved_model import to_saved_model
     from tfnas.export.sparse import sparse_eligibility
     from tfnas.export.sparsity import file_sparsity
     from tfnas.export.tflite import ConversionError, to_tflite
@@ -126,6 +128,8 @@ _HOME = {
     "sparse_eligibility": "export.sparse",
     "strip": "quantization.qat",
     "teacher_outputs": "distillation.outputs",
+    "throughput": "bench.throughput",
+    "to_saved_model": "export.saved_model",
     "to_tflite": "export.tflite",
     "vela": "bench.vela",
 }
@@ -195,6 +199,8 @@ __all__ = [
     "sparse_eligibility",
     "strip",
     "teacher_outputs",
+    "throughput",
+    "to_saved_model",
     "to_tflite",
     "vela",
 ]

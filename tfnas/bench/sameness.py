@@ -89,6 +89,8 @@ def sameness(
     class_names: Sequence[str] = (),
     twins: tuple[Any, Any] | None = None,
     seed: int = 0,
+    *,
+    answers: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Sameness:
     """Compares the answers of two classifiers of images, as they are and changed.
 
@@ -110,9 +112,14 @@ def sameness(
             gradient's sign, each made on the original's twin and on the small one's, and shown
             to the respective file (transferred, since a file has no gradient).
         seed: Seed of the noise.
+        answers: What (original, small) gave for these images, where that is known; None: they
+            are asked.
 
     Returns:
         The record.
+
+    Raises:
+        ValueError: `answers` are not of as many images.
 
     References:
         Guo et al., "On Calibration of Modern Neural Networks", ICML 2017; Goodfellow et al.,
@@ -120,7 +127,12 @@ def sameness(
         "Benchmarking Neural Network Robustness", ICLR 2019.
     """
     x, y = np.asarray(x, np.float32), np.asarray(y).reshape(-1)
-    answers = [file.predict(x) for file in (original, small)]
+    if answers is None:
+        answers = original.predict(x), small.predict(x)
+    elif any(len(given) != len(x) for given in answers):
+        raise ValueError(
+            f"answers must be those to {len(x)} images, got {[len(given) for given in answers]}"
+        )
     right = [correct(y, a) for a in answers]
     told = [_classes(a) for a in answers]
     changes = int((told[0] != told[1]).sum())

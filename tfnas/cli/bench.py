@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 SUMMARY = "measure the latency of .tflite files side by side"
 POSITIONAL = "FILE..."
+_COUNTS = ("batch_sizes", "thread_counts")
 EXAMPLE = "example: tfnas bench a.tflite b.tflite --threads=2"
 
 
@@ -25,6 +26,10 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
     flags.DEFINE_integer("threads", 1, "threads of the interpreter", lower_bound=1, **common)
     flags.DEFINE_bool("xnnpack", True, "let the XNNPACK delegate run", **common)
     flags.DEFINE_string("json", None, "also write the measurements to this file", **common)
+    text = "also examples a second over --batch_sizes and --thread_counts"
+    flags.DEFINE_bool("throughput", False, text, **common)
+    flags.DEFINE_list("batch_sizes", ["1", "8", "32"], "throughput: examples a batch", **common)
+    flags.DEFINE_list("thread_counts", ["1", "2"], "throughput: threads", **common)
     text = "also compile for this Arm accelerator, such as ethos-u55-128, and tell its estimates"
     flags.DEFINE_string("vela", None, text, **common)
     flags.DEFINE_bool("adb", False, "also measure on a phone; needs --adb_binary", **common)
@@ -74,6 +79,8 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
         f"{'on' if latencies[0].xnnpack else 'off'}, {latencies[0].rounds} rounds, "
         f"reference model {latencies[0].reference_ms:.4f} ms"
     )
+    if values["throughput"].value:
+        _tell_throughput(positional, files, values)
     for path, report in zip(positional, reports, strict=False):  # none without --vela
         print(f"\n{pathlib.Path(path).name}\n{report}")
     if on_phone:
@@ -96,6 +103,35 @@ def _check(values: flags.FlagValues) -> None:
         raise ValueError("adb_binary must be given with adb, got none")
     if not adb and (binary or serial):
         raise ValueError("adb_binary and serial go with adb, got no adb")
+    for name in _COUNTS:
+        _whole(name, values)
+        if values[name].present and not values["throughput"].value:
+            raise ValueError(f"{name} goes with throughput, got no throughput")
+
+
+def _whole(name: str, values: flags.FlagValues) -> list[int]:
+    """The numbers of a flag."""
+    given = values[name].value
+    if not given or not all(text.strip().isdecimal() and int(text) for text in given):
+        raise ValueError(f"{name} must hold whole numbers >= 1, got {','.join(given)!r}")
+    return [int(text) for text in given]
+
+
+def _tell_throughput(
+    paths: Sequence[str], files: Sequence[Artifact], values: flags.FlagValues
+) -> None:
+    from tfnas.bench.throughput import Throughput, throughput
+    from tfnas.table import table
+
+    found = throughput(
+        files,
+        None,
+        *(_whole(name, values) for name in _COUNTS),
+        rounds=values["rounds"].value,
+        xnnpack=values["xnnpack"].value,
+    )
+    names = [pathlib.Path(path).name for path in paths]
+    print(f"\n{table(Throughput.headers(), [each.row(names[each.file]) for each in found])}")
 
 
 def _compiled(files: Sequence[Artifact], values: flags.FlagValues) -> list[VelaReport]:

@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
+import pathlib
+import re
+from collections.abc import Sequence
+from typing import Any
+
 from absl import flags
 
 from tfnas.cli.common import define_data, load_model_and_split
+from tfnas.pipeline.budget import Budget
 
-SUMMARY = "make a .keras model small enough for a budget, and prove what that costs"
-POSITIONAL = "MODEL.keras"
+SUMMARY = "make a .keras model, or a search's best, small enough for a budget; prove what it costs"
+POSITIONAL = "MODEL.keras|SEARCH_FOLDER"
 EXAMPLE = (
     "example: tfnas compress model.keras --dataset=fashion_mnist --max_drop=1.0 "
     "--max_bytes=100000 --output=runs/compressed"
 )
-_LIMITS = (
-    ("max_drop", "most points of accuracy lost"),
-    ("max_bytes", "most bytes of the file"),
-    ("max_gzip_bytes", "most bytes of the file after gzip"),
-    ("max_latency", "most time, as a ratio to the float32 file of the model given"),
-    ("max_macs", "most multiply-accumulates, as a share of the model's"),
-    ("max_memory", "most bytes of activations alive at once"),
-)
+_LIMITS = [field.name for field in dataclasses.fields(Budget)]
 
 
 def define(values: flags.FlagValues) -> flags.FlagValues:
     """Declares the flags."""
     common = {"flag_values": values, "module_name": __name__}
-    for name, text in _LIMITS:
-        flags.DEFINE_float(name, None, text, **common)
+    texts = dict(re.findall(r"^    (max_\w+): (.+)\.$", inspect.getdoc(Budget) or "", re.MULTILINE))
+    for name in _LIMITS:
+        flags.DEFINE_float(name, None, texts.get(name, "a limit").lower(), **common)
     efforts = ["quick", "normal", "thorough"]
     flags.DEFINE_enum("effort", "normal", efforts, "how much is tried, and how long", **common)
     flags.DEFINE_integer(
@@ -34,7 +36,7 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
     )
     flags.DEFINE_float("learning_rate", 2e-3, "Adam's, at the start of its decay", **common)
     flags.DEFINE_bool("overwrite", False, "begin anew where the folder holds a job", **common)
-    define_data(common)
+    define_data(common, required=False)
     return values
 
 
@@ -43,13 +45,14 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
     from tfnas.cli.console import progress_display
     from tfnas.pipeline.compress import compress
 
-    limits = {name: values[name].value for name, _ in _LIMITS if values[name].value is not None}
-    model, split, output = load_model_and_split(positional, values, "compressed")
+    limits = {name: values[name].value for name in _LIMITS if values[name].value is not None}
+    budget = Budget.of({k: int(v) if float(v).is_integer() else v for k, v in limits.items()})
+    model, split, output = _given(positional, values)
     with progress_display() as progress:
         result = compress(
             model,
             split,
-            {k: int(v) if float(v).is_integer() else v for k, v in limits.items()},
+            budget,
             values["effort"].value,
             output,
             epochs=values["epochs"].value,
@@ -62,3 +65,20 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
         )
     print(f"\n{result}")
     return 0
+
+
+def _given(positional: Sequence[str], values: flags.FlagValues) -> tuple[Any, Any, pathlib.Path]:
+    """The model, its data and the folder; a search brings its own data."""
+    from tfnas import data
+    from tfnas.pipeline.given import given_model
+
+    source, name = pathlib.Path(positional[0]), values["dataset"].value
+    if not source.is_dir():
+        if name is None:
+            raise ValueError("dataset must be given with a model's file, got none")
+        return load_model_and_split(positional, values, "compressed")
+    size, seed = data.parse_size(values["image_size"].value), values["seed"].value
+    own = None if name is None else data.load(name, image_size=size, seed=seed)
+    model, split = given_model(source, own)
+    output = values["output"].value or source.with_name(f"{source.resolve().name}_compressed")
+    return model, split.limited(values["train_limit"].value, seed), pathlib.Path(output)

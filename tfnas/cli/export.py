@@ -61,6 +61,8 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
     flags.DEFINE_bool(
         "c", False, "write a C source too, for TFLite Micro, and tell what it needs", **common
     )
+    text = "also write the model as a SavedModel to this folder, for servers without .tflite"
+    flags.DEFINE_string("saved_model", None, text, **common)
     define_image_size(common)
     flags.DEFINE_string("output", None, "the file; default: beside the model", **common)
     return values
@@ -90,6 +92,8 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
     _tell(artifact, path)
     if values["c"].value:
         _tell_micro(artifact, path)
+    if values["saved_model"].value:
+        _save_for_servers(model, values["saved_model"].value)
     if found is not None:
         print(found)
     if values["errors"].value:
@@ -122,6 +126,10 @@ def _check(values: flags.FlagValues) -> None:
         raise ValueError("errors goes with a mode that quantises, got 'float32'")
     if (mode == MIXED or values["errors"].value) and not values["dataset"].value:
         raise ValueError("dataset must be given for mode 'mixed' and for errors, got none")
+    if values["saved_model"].value:
+        from tfnas.export.saved_model import check_saved_model_folder
+
+        check_saved_model_folder(values["saved_model"].value)
 
 
 def _converted(model: Any, images: Any, values: flags.FlagValues) -> tuple[Artifact, Any]:
@@ -172,6 +180,14 @@ def _tell_micro(artifact: Artifact, path: pathlib.Path) -> None:
     print(f"{source}, {header.name}: the file as the array {name}")
     print("\n".join(f"  {line}" for line in resolver_code(artifact).splitlines()))
     print(f"  planned arena: {planned_arena(artifact):,} bytes of activations")
+
+
+def _save_for_servers(model: Any, folder: str) -> None:
+    from tfnas.export.saved_model import to_saved_model
+
+    path = to_saved_model(model, folder)
+    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    print(f"{path}: a SavedModel of {size:,} bytes, which computes with float32")
 
 
 def _tell_errors(model: Any, artifact: Artifact, images: Any, path: pathlib.Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import json
 import pathlib
 import shutil
@@ -23,6 +25,7 @@ from tfnas.loading import load_model
 from tfnas.measurement import pareto_front
 from tfnas.pipeline.budget import Costs
 from tfnas.pipeline.recipes import CALIBRATION, Kitchen, NotPossible, Recipe, Step
+from tfnas.pipeline.survey import Survey, survey
 
 ROUNDS = 20  # of the measurement of each file as it is made
 
@@ -90,6 +93,31 @@ class Workshop:
         """The data."""
         return self.kitchen.split
 
+    @functools.cached_property
+    def int8(self) -> Artifact | None:
+        """The original's int8 file after training, None where it can't be made."""
+        with contextlib.suppress(ConversionError):
+            return to_tflite(self.kitchen.original, "int8", self._typical())
+        return None
+
+    def survey(self, pruning: bool) -> Survey:
+        """Returns a look at the original, that of an earlier run where it saw as much.
+
+        Times differ from run to run; what was seen once decides, so that a job which was
+        killed goes the same way again.
+
+        Args:
+            pruning: Whether kernels are pruned for a look.
+        """
+        path = self.folder / "survey.json"
+        if path.exists():
+            before = Survey.from_json(path.read_text())
+            if before.pruned or not pruning:
+                return before
+        found = survey(self.kitchen.original, self.int8, self.split.x_val, pruning)
+        write_atomically(path, found.to_json())
+        return found
+
     def make(self, recipe: Recipe) -> Candidate | None:
         """Returns what comes of a recipe, None where it can't be made; see `failures`."""
         folder = self._place(recipe)
@@ -151,8 +179,10 @@ class Workshop:
             kept = tuple(step.technique for step in recipe.steps)
             model = self.kitchen.aware(model, recipe.mode, kept)
             file = to_tflite(model, recipe.mode)
+        elif recipe == Recipe((), "int8") and self.int8 is not None:
+            file = self.int8
         else:
-            file = to_tflite(model, recipe.mode, spread(self.split.x_train, CALIBRATION))
+            file = to_tflite(model, recipe.mode, self._typical())
         right = self._right(file)
         old, new = benchmark([self.whole, file], rounds=ROUNDS)
         shutil.rmtree(folder, ignore_errors=True)
@@ -182,6 +212,9 @@ class Workshop:
         if not path.exists():
             save_model(self.kitchen.apply(self._model(steps[:-1]), steps[-1]), path)
         return load_model(path)
+
+    def _typical(self) -> np.ndarray:
+        return spread(self.split.x_train, CALIBRATION)
 
     def _epochs(self, trains: bool) -> str:
         return f"-{self.kitchen.settings.epochs}_epochs" if trains else ""

@@ -27,6 +27,7 @@ class FileRow:
         file: The file.
         score: Its accuracy.
         right: Whether each example was right.
+        answers: What it gave for each example.
         difference: Accuracy minus that of the file it is compared with, with its 95%
             interval: (value, low, high); None for that file itself.
     """
@@ -35,6 +36,7 @@ class FileRow:
     file: Artifact
     score: Score
     right: np.ndarray = dataclasses.field(repr=False)
+    answers: np.ndarray = dataclasses.field(repr=False)
     difference: tuple[float, float, float] | None = None
 
 
@@ -50,7 +52,8 @@ def compare_files(split: DataSplit, files: Sequence[tuple[str, Artifact]]) -> li
         predictions = file.predict(split.x_test)
         right = correct(split.y_test, predictions)
         difference = paired_difference(right, rows[0].right) if rows else None
-        rows.append(FileRow(label, file, score(split.y_test, predictions), right, difference))
+        quality = score(split.y_test, predictions)
+        rows.append(FileRow(label, file, quality, right, predictions, difference))
     return rows
 
 

@@ -9,27 +9,38 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import pathlib
 import shutil
 from collections.abc import Mapping
 from typing import Any
 
-from tfnas import data as data_module
 from tfnas.architecture import parse_json_object
 from tfnas.bench.latency import benchmark
 from tfnas.bench.sameness import Sameness, sameness
+from tfnas.bench.throughput import Throughput, throughput
 from tfnas.data import DataSplit
+from tfnas.export.artifact import Artifact
+from tfnas.export.saved_model import to_saved_model
 from tfnas.files import write_atomically
 from tfnas.measurement import Latency
 from tfnas.pipeline.budget import Budget
 from tfnas.pipeline.candidates import Candidate, Workshop, front
 from tfnas.pipeline.compare import FileRow, compare_files
+from tfnas.pipeline.decisions import Decisions, decide
+from tfnas.pipeline.effort import EFFORTS, Effort
+from tfnas.pipeline.file_layers import FileLayer, file_layers
 from tfnas.pipeline.finetune import check_fits
-from tfnas.pipeline.planner import EFFORTS, Effort, plan
+from tfnas.pipeline.given import given_model
+from tfnas.pipeline.planner import plan
 from tfnas.pipeline.progress import Progress
 from tfnas.pipeline.recipes import Kitchen
 from tfnas.pipeline.settings import TrainingSettings
+from tfnas.pipeline.survey import Survey
 from tfnas.report import compress_report
+
+BATCHES, THREADS = (1, 8, 32), (1, 2)  # of the throughput
+LONGEST = 500.0  # ms that a batch may take there
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -46,7 +57,12 @@ class CompressResult:
         rows: Files on the last examples: the original's float32 file first, then the front.
         latencies: Measured time of each of those, by label.
         same: How the best one's answers differ from the original's.
-        failures: Recipes that could not be made -> why.
+        failures: Recipes, or other things, that could not be made -> why.
+        survey: What was seen of the original before anything was tried.
+        decisions: What the plan made of that, with the reasons.
+        layers: The best one's kernels.
+        throughput: Examples a second of the original's float32 file, then the best one's.
+        saved_model: Folder of the best one as a SavedModel; None where there is none.
     """
 
     output: pathlib.Path
@@ -59,6 +75,11 @@ class CompressResult:
     latencies: dict[str, Latency]
     same: Sameness
     failures: dict[str, str]
+    survey: Survey
+    decisions: Decisions
+    layers: tuple[FileLayer, ...]
+    throughput: list[Throughput]
+    saved_model: pathlib.Path | None
 
     @property
     def meets(self) -> bool:
@@ -71,7 +92,7 @@ class CompressResult:
 
 def compress(
     model: Any,
-    data: DataSplit | str | pathlib.Path,
+    data: DataSplit | str | pathlib.Path | None,
     budget: Budget | Mapping[str, Any],
     effort: str = "normal",
     workdir: str | pathlib.Path = "compressed",
@@ -86,7 +107,8 @@ def compress(
 ) -> CompressResult:
     """Makes a trained classifier small enough, and proves what that costs.
 
-    The same call on the same folder goes on where it was stopped.
+    It looks at the model for some seconds, decides what to try, and tells why. The same call on
+    the same folder goes on where it was stopped.
 
     Example:
         >>> import tfnas
@@ -96,10 +118,11 @@ def compress(
 
     Args:
         model: A trained Keras 3 classifier of images that takes the data's pixels, 0 to 255; it
-            stays as it is.
+            stays as it is. Or the path of its file; or a finished search, as
+            :func:`tfnas.search` returned it or as its folder, of which the best is taken.
         data: A :class:`~tfnas.data.DataSplit`, or what :func:`tfnas.data.load` takes. Training
             and validation images train; half of the test images chooses, the other half is
-            measured once.
+            measured once. None: the data of the search.
         budget: A :class:`tfnas.Budget` or its fields: max_drop in points, max_bytes,
             max_gzip_bytes, max_latency and max_macs as shares of the original's, max_memory in
             bytes.
@@ -126,7 +149,7 @@ def compress(
     if effort not in EFFORTS:
         raise ValueError(f"effort must be one of {', '.join(EFFORTS)}, got {effort!r}")
     tries = EFFORTS[effort]
-    split = data if isinstance(data, DataSplit) else data_module.load(data)
+    model, split = given_model(model, data)
     check_fits(model, split)
     split = split.for_given_model(seed)
     settings = TrainingSettings(
@@ -145,11 +168,15 @@ def compress(
     workshop = Workshop(
         Kitchen(model, split, settings, told), folder, asked.max_gzip_bytes is not None
     )
-    steps = plan(asked, tries)
+    told.phase("looking at the model: where its cost is, and what it bears")
+    decisions = decide(asked, tries, workshop.survey(bool(tries.epochs)))
+    for line in decisions.told:
+        told.phase(f"plan: {line}")
+    steps = plan(asked, tries, decisions)
     outcome: Candidate | None = None
     while (recipe := _next(steps, outcome)) is not None:
         outcome = workshop.make(recipe)
-    return _finished(workshop, asked, told, settings)
+    return _finished(workshop, asked, decisions, told, settings)
 
 
 def _epochs(effort: Effort, examples: int, batch_size: int) -> int:
@@ -164,7 +191,11 @@ def _next(steps: Any, outcome: Candidate | None) -> Any:
 
 
 def _finished(
-    workshop: Workshop, budget: Budget, told: Progress, settings: TrainingSettings
+    workshop: Workshop,
+    budget: Budget,
+    decisions: Decisions,
+    told: Progress,
+    settings: TrainingSettings,
 ) -> CompressResult:
     if not workshop.candidates:
         raise RuntimeError(f"no file could be made: {'; '.join(workshop.failures.values())}")
@@ -180,6 +211,8 @@ def _finished(
     best_ones = workshop.retimed(best_ones, ratios)
     best = chosen(best_ones, budget)
     best.file.save(workshop.folder / "best.tflite")
+    twin = workshop.twin(best.recipe)
+    told.phase(f"telling what {best.recipe} is: the same model? its layers, its throughput")
     result = CompressResult(
         workshop.folder,
         budget,
@@ -189,17 +222,47 @@ def _finished(
         budget.excesses(best.costs),
         rows,
         latencies,
-        _same(workshop, best),
+        _same(workshop, best, twin, rows),
         workshop.failures,
+        workshop.survey(pruning=False),
+        decisions,
+        file_layers(twin, best.file, workshop.split.x_val),
+        _throughput([workshop.whole, best.file], workshop.split, times[0].median_ms),
+        _saved_model(workshop, twin),
     )
     compress_report.write(result, workshop.split, settings)
     return result
 
 
-def _same(workshop: Workshop, best: Candidate) -> Sameness:
+def _same(workshop: Workshop, best: Candidate, twin: Any, rows: list[FileRow]) -> Sameness:
     split = workshop.split
-    twins = workshop.kitchen.original, workshop.twin(best.recipe)
-    return sameness(workshop.whole, best.file, split.x_test, split.y_test, split.class_names, twins)
+    answers = {row.label: row.answers for row in rows}
+    known = answers["original, float32"], answers[str(best.recipe)]
+    return sameness(
+        workshop.whole,
+        best.file,
+        split.x_test,
+        split.y_test,
+        split.class_names,
+        (workshop.kitchen.original, twin),
+        answers=known,
+    )
+
+
+def _throughput(files: list[Artifact], split: DataSplit, ms: float) -> list[Throughput]:
+    """Over the batches that take no more than a moment, and as many threads as cores."""
+    batches = [size for size in BATCHES if size == 1 or size * ms <= LONGEST]
+    threads = [count for count in THREADS if count <= (os.cpu_count() or 1)]
+    return throughput(files, split.x_test[: max(BATCHES)], batches, threads, rounds=12)
+
+
+def _saved_model(workshop: Workshop, twin: Any) -> pathlib.Path | None:
+    """The Keras model behind the best file, for servers."""
+    try:
+        return to_saved_model(twin, workshop.folder / "saved_model")
+    except Exception as error:  # hours of work are not lost for what Keras can't export
+        workshop.failures["SavedModel"] = " ".join(str(error).split())
+        return None
 
 
 def chosen(candidates: list[Candidate], budget: Budget) -> Candidate:

@@ -5,7 +5,8 @@ lose. What the budget still lacks decides on the rest: the share of channels tha
 follows from the multiply-accumulates, the time or the bytes asked for, in proportion to the
 int8 file; a limit on gzipped bytes asks for zeros and few values. Where the accuracy is lost,
 the next share lies half-way back, where plenty is left, further on. What is beaten beyond
-doubt in all that counts is not worked on.
+doubt in all that counts is not worked on. What the first look at the model says
+(:mod:`tfnas.pipeline.decisions`) orders and scales all that.
 
 The plan is a generator: it gives a recipe and is sent what came of it. It draws no numbers, so
 that a job which was killed goes the same way again.
@@ -13,96 +14,90 @@ that a job which was killed goes the same way again.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Generator
 from typing import TYPE_CHECKING
 
 from tfnas.pipeline.budget import Budget
+from tfnas.pipeline.decisions import Decisions, decide
+from tfnas.pipeline.effort import Effort
 from tfnas.pipeline.recipes import Recipe, Step
 
 if TYPE_CHECKING:
     from tfnas.pipeline.candidates import Candidate
 
 Plan = Generator[Recipe, "Candidate | None", None]
+Search = Generator[Recipe, "Candidate | None", bool]
 Attempt = Generator[Recipe, "Candidate | None", "Candidate | None"]
 
 
-@dataclasses.dataclass(frozen=True)
-class Effort:
-    """How much is tried.
-
-    Args:
-        formats: Number formats without training.
-        epochs: Epochs of a step that trains; 0: nothing is trained.
-        steps: Optimizer steps of one at least: few examples are seen more often.
-        rounds: Shares of channels that are tried.
-        ladder: Shares where the budget asks for none.
-        low_rank: Whether low rank is tried where channels can't go.
-    """
-
-    formats: tuple[str, ...]
-    epochs: int
-    steps: int = 0
-    rounds: int = 0
-    ladder: tuple[float, ...] = ()
-    low_rank: bool = False
-
-
-_CHEAP = ("float16", "dynamic", "int8", "int8x4")
-EFFORTS = {
-    "quick": Effort(_CHEAP, 0),
-    "normal": Effort(_CHEAP, 6, 1500, 2, (0.5,)),
-    "thorough": Effort((*_CHEAP, "int16x8"), 15, 5000, 4, (0.7, 0.5, 0.35), low_rank=True),
-}
-SPARSITIES = (0.6, 0.75, 0.85)
 VALUES = 16
 ENOUGH = 0.3  # points that int8 may lose before it is worth a training
-LEAST, MOST = 0.15, 0.95  # shares of channels that are tried
+LEAST, MOST = 0.15, 0.95  # shares that are tried
+MARGIN = 0.95  # of a limit: what does not shrink with the share must have room
 
 
-def plan(budget: Budget, effort: Effort) -> Plan:
+def plan(budget: Budget, effort: Effort, made: Decisions | None = None) -> Plan:
     """Yields recipes; is sent what came of each, None where it could not be made.
 
     Args:
         budget: The limits.
         effort: How much is tried.
+        made: What the look at the model decided; None: nothing was looked at.
     """
+    made = made or decide(budget, effort, None)
     found: dict[str, Candidate | None] = {}
-    for mode in effort.formats:
+    for mode in made.formats:
         found[mode] = yield Recipe((), mode, why="a number format costs seconds")
+    base = found.get("int8")
+    for mode in made.later if base is None else ():
+        yield Recipe((), mode, why="int8 can't be made")
     if not effort.epochs:
         return
-    base = found.get("int8")
     allowed = math.inf if budget.max_drop is None else budget.max_drop
-    if base is None or base.costs.drop > min(ENOUGH, allowed):
+    if base is None or base.costs.drop > (min(ENOUGH, allowed) if made.integers else allowed):
         why = "int8 without training loses accuracy"
         base = (yield Recipe((), "int8", aware=True, why=why)) or base
-    yield from _with_fewer_channels(budget, effort, base)
+    sized = set(budget.limits) - {"max_drop"}
+    for technique in made.techniques:
+        met = yield from _made_smaller(technique, budget, effort, base, made)
+        if met and sized:
+            break  # what was less promising is not needed
     if budget.max_gzip_bytes is not None:
-        yield from _for_gzip(budget, (), "zeros and few values compress")
+        yield from _for_gzip(budget, (), "zeros and few values compress", made)
 
 
-def _with_fewer_channels(budget: Budget, effort: Effort, base: Candidate | None) -> Plan:
-    asked, why = _asked_share(budget, base)
+def _made_smaller(
+    technique: str, budget: Budget, effort: Effort, base: Candidate | None, made: Decisions
+) -> Search:
+    """Shares of a technique, one after another.
+
+    Returns:
+        Whether a file keeps all limits.
+    """
+    asked, why = _asked_share(technique, budget, base, made)
     shares = list(effort.ladder) if asked is None else [asked]
     tried: dict[float, bool] = {1.0: True}  # share -> whether the accuracy allows it
+    met = False
     for _ in range(max(effort.rounds, len(shares))):
         share = shares.pop(0) if shares else _next_share(tried)
         if share is None:
-            return
-        technique = "shrink"
-        ended = yield from _trained((Step(technique, share),), budget, why)
-        if ended is None and effort.low_rank:
+            break
+        ended = yield from _trained((Step(technique, share),), budget, why, made)
+        if ended is None and technique == "shrink" and effort.low_rank:
             why = f"channels can't go to {share:g}"
-            ended = yield from _trained((Step("factorize", share),), budget, why)
+            ended = yield from _trained((Step("factorize", share),), budget, why, made)
         tried[share] = ended is not None and _accurate(budget, ended)
+        met = met or (ended is not None and not budget.excesses(ended.costs))
+        if ended is None and technique == "thin":
+            break  # no other share goes either
         if share == asked and not tried[share]:
-            return  # half-way back would break the limit that asks for it
+            break  # half-way back would break the limit that asks for it
         why = "the accuracy allows it" if tried[share] else "half-way back in accuracy"
+    return met
 
 
-def _trained(steps: tuple[Step, ...], budget: Budget, why: str) -> Attempt:
+def _trained(steps: tuple[Step, ...], budget: Budget, why: str, made: Decisions) -> Attempt:
     """int8 after steps; trained for it unless that is hopeless or needless.
 
     Returns:
@@ -113,24 +108,30 @@ def _trained(steps: tuple[Step, ...], budget: Budget, why: str) -> Attempt:
         return None
     if plain.beaten:
         return plain
-    aware = yield Recipe(steps, "int8", aware=True, why="what rounding costs comes back")
-    best = min((c for c in (plain, aware) if c is not None), key=lambda c: c.costs.drop)
+    best = plain
+    if made.integers or not _accurate(budget, plain):
+        aware = yield Recipe(steps, "int8", aware=True, why="what rounding costs comes back")
+        best = min((c for c in (plain, aware) if c is not None), key=lambda c: c.costs.drop)
     if budget.max_gzip_bytes is not None and best.costs.gzip_bytes > budget.max_gzip_bytes:
-        yield from _for_gzip(budget, steps, "what is left of the channels, compressed")
+        yield from _for_gzip(budget, steps, "what is left of the channels, compressed", made)
     return best
 
 
-def _for_gzip(budget: Budget, steps: tuple[Step, ...], why: str) -> Plan:
+def _for_gzip(budget: Budget, steps: tuple[Step, ...], why: str, made: Decisions) -> Plan:
     assert budget.max_gzip_bytes is not None
-    for sparsity in SPARSITIES:
+    for sparsity in made.sparsities:
         more = (*steps, Step("prune", sparsity), Step("cluster", VALUES))
-        made = yield Recipe(more, "int8", aware=True, why=why)
-        if made is None or made.costs.gzip_bytes <= budget.max_gzip_bytes:
+        packed = yield Recipe(more, "int8", aware=True, why=why)
+        if packed is None or packed.costs.gzip_bytes <= budget.max_gzip_bytes:
             return
 
 
-def _asked_share(budget: Budget, base: Candidate | None) -> tuple[float | None, str]:
-    """The share of multiply-accumulates that the budget asks for, and by which limit."""
+def _asked_share(
+    technique: str, budget: Budget, base: Candidate | None, made: Decisions
+) -> tuple[float | None, str]:
+    """The share that the budget asks a technique for, and by which limit."""
+    if technique == "thin":
+        return _asked_of_dense(budget, base, made.dense)
     shares = {}
     if budget.max_macs is not None:
         shares["max_macs"] = budget.max_macs
@@ -142,11 +143,26 @@ def _asked_share(budget: Budget, base: Candidate | None) -> tuple[float | None, 
         ):
             limit = getattr(budget, name)
             if limit is not None and value > limit:
-                shares[name] = 0.95 * limit / value
+                ratio = MARGIN * limit / value
+                shares[name] = made.share_for_time(ratio) if name == "max_latency" else ratio
     if not shares:
         return None, "fewer channels run faster anywhere"
     name = min(shares, key=lambda key: shares[key])
     return _rounded(shares[name]), f"{name} asks for it"
+
+
+def _asked_of_dense(budget: Budget, base: Candidate | None, dense: int) -> tuple[float | None, str]:
+    """The share of the dense layers' weights, a byte each, that limits on bytes leave them."""
+    shares = {}
+    if base is not None:
+        for name in ("max_bytes", "max_gzip_bytes"):
+            limit, value = getattr(budget, name), getattr(base.costs, name.removeprefix("max_"))
+            if limit is not None and value > limit:
+                shares[name] = 1 - (value - MARGIN * limit) / max(1, dense)
+    if not shares:
+        return None, "most of the bytes are in dense layers"
+    name = min(shares, key=lambda key: shares[key])
+    return _rounded(shares[name]), f"{name} asks for it, and most bytes are in dense layers"
 
 
 def _next_share(tried: dict[float, bool]) -> float | None:

@@ -20,6 +20,7 @@ from tfnas.clustering.constraint import keep_clusters
 from tfnas.data import DataSplit, spread
 from tfnas.distillation.transfers import FeatureHint
 from tfnas.factorization.apply import factorize
+from tfnas.kernels import model_kernels
 from tfnas.pipeline.finetune import classification_loss, finetune, training_steps
 from tfnas.pipeline.progress import Progress
 from tfnas.pipeline.settings import TrainingSettings
@@ -35,7 +36,8 @@ SCORED = 1024  # examples behind the criterion "taylor"
 RAMP = 0.5  # share of the training in which zeros grow
 NEAR = 0.85  # of the share asked for, that rounded sizes must not fall below
 RENEWAL = 5  # steps between two renewals of clusters
-STEPS = ("shrink", "factorize", "prune", "cluster")
+STEPS = ("shrink", "factorize", "thin", "prune", "cluster")
+THINNED = 0.1  # of all dense weights, that a dense layer must hold to be thinned
 
 
 class NotPossible(RuntimeError):
@@ -57,8 +59,9 @@ class Step:
 
     Args:
         technique: One of `STEPS`.
-        amount: "shrink" and "factorize": share of the multiply-accumulates that stays;
-            "prune": share of zeros; "cluster": values a kernel.
+        amount: "shrink" and "factorize": share of the multiply-accumulates that stays; "thin":
+            share of the dense layers' weights that low rank leaves; "prune": share of zeros;
+            "cluster": values a kernel.
     """
 
     technique: str
@@ -169,9 +172,18 @@ class Kitchen:
         raise last
 
     def _factorize(self, model: Any, share: float) -> Any:
+        return self._with_low_rank(model, target_macs=share)
+
+    def _thin(self, model: Any, share: float) -> Any:
+        ranks = dense_ranks(model, share)
+        if not ranks:
+            raise NotPossible(f"no dense layer has {share:g} of its weights at a lower rank")
+        return self._with_low_rank(model, rank=ranks)
+
+    def _with_low_rank(self, model: Any, **wanted: Any) -> Any:
         images = spread(self.split.x_train, CALIBRATION)
         with _refusals():
-            thin, _ = factorize(model, target_macs=share, data=images)
+            thin, _ = factorize(model, data=images, **wanted)
         if layers_of(thin, keras.layers.BatchNormalization):
             recalibrate_batchnorm(thin, images)
         self._train(thin, hints=True)
@@ -235,6 +247,25 @@ class Kitchen:
             keep_zeros(trainable)
         self._train(trainable, slower=10.0)
         return trainable
+
+
+def dense_ranks(model: Any, share: float) -> dict[str, int]:
+    """Returns the ranks at which the large dense layers keep a share of their weights.
+
+    Example:
+        >>> model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(64, name="d")])
+        >>> dense_ranks(model, 0.5)
+        {'d': 16}
+
+    Args:
+        model: A Keras model.
+        share: Of each layer's weights, in (0, 1).
+    """
+    found = [k for k in model_kernels(model)[0] if isinstance(k.layer, keras.layers.Dense)]
+    least = THINNED * sum(kernel.size for kernel in found)
+    large = [kernel for kernel in found if kernel.size >= least]
+    ranks = {kernel.path: int(share * kernel.size / sum(kernel.shape)) for kernel in large}
+    return {name: rank for name, rank in ranks.items() if rank}
 
 
 def block_hints(student: Any, teacher: Any, images: Any, weight: float = 1.0) -> list[FeatureHint]:

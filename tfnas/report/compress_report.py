@@ -10,8 +10,8 @@ import numpy as np
 
 from tfnas.bench.latency import provenance
 from tfnas.bench.sameness import PLAIN, Pair
+from tfnas.bench.throughput import Throughput
 from tfnas.data import DataSplit
-from tfnas.export.kernels import read_kernels
 from tfnas.files import write_atomically
 from tfnas.report import html
 from tfnas.report.file_rows import file_rows, headers
@@ -19,13 +19,25 @@ from tfnas.report.plots import pareto_picture
 from tfnas.table import markdown_table, table
 
 if TYPE_CHECKING:  # the records belong to the pipeline, which is to the right of here
-    from tfnas.pipeline.candidates import Candidate
     from tfnas.pipeline.compress import CompressResult
     from tfnas.pipeline.settings import TrainingSettings
 
 _FILES = headers("time of the original")
 _CANDIDATES = ("how", "points lost [95%]", "bytes", "gzip", "time", "MACs", "memory", "why")
-_LAYERS = ("layer", "operator", "kernel", "bits", "weights", "zeros", "values")
+_LAYERS = (
+    *("layer", "operator", "kernel", "MACs", "weights", "zeros %", "bits", "values"),
+    "noise added %",
+)
+_LAYER_BARS = (3, 4, 5, 6, 8)
+_LOOKED = (
+    *("layer", "among", "MACs", "weights", "time %", "int8 noise added %"),
+    "classes changed by pruning it alone %",
+)
+_LOOKED_BARS = (2, 3, 4, 5, 6)
+_THROUGHPUT = (
+    "Batches in LiteRT on this machine, in interleaved rounds; ratios are to the original's file "
+    "in the same round."
+)
 _SHOWN = 12  # images that are wrong now
 
 
@@ -37,7 +49,8 @@ def summary(result: CompressResult) -> str:
             "",
             verdict(result),
             *(f"- {line}" for line in result.same.warnings()),
-            f"Everything is in {result.output}: report.html, best.tflite",
+            f"Everything is in {result.output}: report.html, best.tflite"
+            + (", saved_model" if result.saved_model else ""),
         ]
     )
 
@@ -81,8 +94,15 @@ def _markdown(result: CompressResult, split: DataSplit, settings: TrainingSettin
         *[f"- {line}" for line in same.warnings()],
         markdown_table(_pair_headers("images"), _pairs(same.accuracy)),
         markdown_table(_pair_headers("class"), _pairs(same.classes)),
-        "## The best one's kernels",
-        markdown_table(list(_LAYERS), [[str(c) for c in row] for row in _layers(result.best)]),
+        "## The best one, layer by layer",
+        markdown_table(list(_LAYERS), _shown(_layers(result))),
+        "## Examples a second",
+        _THROUGHPUT,
+        markdown_table(Throughput.headers(), _throughput(result)),
+        "## Why this was tried",
+        "\n".join(f"- {line}" for line in result.decisions.told),
+        f"The original, layer by layer, looked at for {result.survey.seconds:.0f} s:",
+        markdown_table(list(_LOOKED), _shown(_looked(result))),
         "## How it was made",
         markdown_table(["setting", "value"], _settings(settings), right=2),
         markdown_table(["where", "value"], list(provenance().items()), right=2),
@@ -124,7 +144,20 @@ def _page(
             ),
             _broken(result, split),
             html.section(
-                "The best one's kernels", html.table(_LAYERS, _layers(result.best), bars=[4])
+                "The best one, layer by layer",
+                html.table(_LAYERS, _layers(result), bars=_LAYER_BARS),
+            ),
+            html.section(
+                "Examples a second",
+                f"<p>{html.text(_THROUGHPUT)}</p>",
+                html.table(Throughput.headers(), _throughput(result)),
+            ),
+            html.section(
+                "Why this was tried",
+                html.listing(result.decisions.told),
+                f"<p>The original, layer by layer, looked at for {result.survey.seconds:.0f} s:"
+                "</p>",
+                html.table(_LOOKED, _looked(result), bars=_LOOKED_BARS),
             ),
             html.section(
                 "How it was made",
@@ -207,20 +240,60 @@ def _candidates(result: CompressResult) -> list[list[str]]:
     ]
 
 
-def _layers(best: Candidate) -> list[list[Any]]:
-    """A row a kernel of the file."""
+def _layers(result: CompressResult) -> list[list[Any]]:
+    """A row a kernel of the best file."""
     return [
         [
-            kernel.layer,
-            kernel.operator,
-            "x".join(str(n) for n in kernel.tensor.shape),
-            kernel.tensor.dtype,
-            int(kernel.values.size),
-            f"{np.mean(kernel.values == 0):.0%}",
-            len(np.unique(kernel.values)),
+            layer.layer,
+            layer.operator,
+            "x".join(map(str, layer.shape)),
+            layer.macs,
+            layer.weights,
+            100 * layer.zeros,
+            layer.bits,
+            layer.values,
+            _percent(layer.noise),
         ]
-        for kernel in read_kernels(best.file)
+        for layer in result.layers
     ]
+
+
+def _looked(result: CompressResult) -> list[list[Any]]:
+    """A row a layer of the original."""
+    return [
+        [
+            layer.name,
+            layer.group,
+            layer.macs,
+            layer.weights,
+            _percent(layer.time),
+            _percent(layer.noise),
+            _percent(layer.changed),
+        ]
+        for layer in result.survey.layers
+    ]
+
+
+def _percent(share: float | None) -> float | None:
+    return None if share is None else 100 * share
+
+
+def _shown(rows: list[list[Any]]) -> list[list[str]]:
+    """Cells of numbers as text."""
+
+    def cell(value: Any) -> str:
+        if value is None:
+            return ""
+        if isinstance(value, float):
+            return f"{value:.3g}"
+        return f"{value:,}" if isinstance(value, int) else str(value)
+
+    return [[cell(value) for value in row] for row in rows]
+
+
+def _throughput(result: CompressResult) -> list[list[str]]:
+    labels = result.rows[0].label, str(result.best.recipe)
+    return [found.row(labels[found.file]) for found in result.throughput]
 
 
 def _settings(settings: TrainingSettings) -> list[list[str]]:

@@ -83,18 +83,21 @@ def table(
 
     Args:
         headers: Titles of the columns.
-        rows: Cells; numbers in the columns of `bars`.
+        rows: Cells; numbers, or None for an empty cell, in the columns of `bars`.
         chosen: Row that stands out.
         bars: Columns of numbers that are drawn as bars too.
         prose: Columns of running text.
     """
-    most = {c: max((float(row[c]) for row in rows), default=0.0) or 1.0 for c in bars}
+    most = {c: max((float(row[c] or 0) for row in rows), default=0.0) or 1.0 for c in bars}
 
     def cell(value: Any, column: int) -> str:
+        if column in most and value is None:
+            return "<td></td>"
         if column in most:
             width = 6 * float(value) / most[column]
             bar = f'<span class="bar" style="width:{width:.2f}rem"></span>'
-            return f"<td>{value:,} {bar}</td>"
+            shown = f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
+            return f"<td>{shown} {bar}</td>"
         return f"<td{' class=text' if column in prose else ''}>{text(value)}</td>"
 
     lines = [

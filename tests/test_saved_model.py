@@ -1,0 +1,53 @@
+"""Models as TensorFlow's SavedModel."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tfnas
+
+
+def answers(folder, x):
+    loaded = tf.saved_model.load(str(folder))  # its variables live as long as it does
+    return np.asarray(loaded.serve(x))
+
+
+def test_it_answers_as_the_model_does_and_replaces_itself(tiny_model, digits, tmp_path):
+    x = digits.x_test[:20].astype("float32")
+    folder = tfnas.to_saved_model(tiny_model, tmp_path / "served")
+    assert [path.name for path in tmp_path.iterdir()] == ["served"]
+    wanted = tiny_model.predict(x, verbose=0)
+    np.testing.assert_allclose(answers(folder, x), wanted, atol=1e-5)
+    (folder / "left").write_text("of before")
+    tfnas.to_saved_model(tiny_model, folder)
+    assert not (folder / "left").exists()
+
+
+def test_a_quantisation_aware_model_keeps_its_rounding(tiny_model, digits, tmp_path):
+    x = digits.x_test[:20].astype("float32")
+    aware = tfnas.quantize_aware(tiny_model, "int8", data=digits.x_train[:100])
+    folder = tfnas.to_saved_model(aware, tmp_path / "served")
+    wanted = aware.predict(x, verbose=0)
+    np.testing.assert_allclose(answers(folder, x), wanted, atol=1e-5)
+    assert np.abs(wanted - tiny_model.predict(x, verbose=0)).max() > 1e-5
+
+
+def test_what_is_no_saved_model_is_not_removed(tiny_model, tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(ValueError, match="folder must be new, empty or a SavedModel"):
+        tfnas.to_saved_model(tiny_model, tmp_path)
+    with pytest.raises(ValueError, match="model must be a built Keras 3 model, got str"):
+        tfnas.to_saved_model("model.keras", tmp_path / "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_the_command(tiny_model, tmp_path, tfnas_command):
+    tiny_model.save(tmp_path / "m.keras")
+    folder = tmp_path / "served"
+    code, out, _ = tfnas_command("export", tmp_path / "m.keras", f"--saved_model={folder}")
+    assert code == 0
+    assert f"{folder}: a SavedModel of " in out
+    assert (folder / "saved_model.pb").exists()
+    code, _, err = tfnas_command("export", tmp_path / "m.keras", f"--saved_model={tmp_path}")
+    assert code == 1
+    assert "folder must be new, empty or a SavedModel" in err
