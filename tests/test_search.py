@@ -265,6 +265,28 @@ def test_the_same_call_again_has_nothing_left_to_try(finished, npz):
     ], "the same seed trains the same models"
 
 
+def test_a_search_with_rungs_and_predicted_latencies(npz, tmp_path):
+    """Three trials, the third goes on; the report tells of both."""
+    settings = {
+        **SETTINGS, "max_trials": 3, "epochs": 2, "halving": 2, "latency_seconds": 0.5,
+        "final_epochs": 0, "baseline": False, "objectives": ("file_accuracy", "latency_ratio"),
+    }  # fmt: skip
+    watch = Watch()
+    result = tfnas.search(str(npz), tmp_path / "out", progress=watch, **settings)
+    assert watch.phases[1] == "latency of the space: 0.5 s"
+    assert sorted(c.metrics["epochs"] for c in result.candidates) == [1.0, 2.0]
+    assert result.prediction.trials.networks == 2
+    record = json.loads((result.output / "results.json").read_text())
+    assert record["latency_prediction"] == dataclasses.asdict(result.prediction)
+    keys = [str(line["architecture"]) for line in lines(result.output)]
+    assert (len(keys), len(set(keys))) == (3, 2)
+    assert [line["epochs"] for line in lines(result.output)] == [1.0, 1.0, 2.0]
+    for text in (str(result), (result.output / "report.md").read_text()):
+        assert "Successive halving: 2 trained 1 epochs, 1 trained 2 epochs; 3 epochs" in text
+        assert "Predicted latency, cross-validated: " in text
+        assert "rung" in text
+
+
 def test_another_setting_in_the_same_folder_is_an_error(finished, npz):
     output = finished[0].output
     before = (output / "config.json").read_bytes()
@@ -284,6 +306,14 @@ def test_another_setting_in_the_same_folder_is_an_error(finished, npz):
         ({"learning_rate": -1.0}, r"learning_rate must be above 0, got -1\.0"),
         ({"algorithm": "magic"}, r"algorithm must be one of evolution, .*, got 'magic'"),
         ({"trial_timeout": 9.0}, r"trial_timeout must be above 0 s and goes with workers, got 9"),
+        ({"halving": 3, "epochs": 2}, r"epochs must be a whole number >= 3, got 2"),
+        (
+            {"halving": 2, "epochs": 8, "max_trials": 12},
+            r"max_trials must be at least 15 for one .*, got 12",
+        ),
+        ({"halving": 1}, r"halving must be a whole number >= 2, got 1"),
+        ({"min_epochs": 2}, r"min_epochs must go with halving, got 2 without it"),
+        ({"latency_seconds": -1.0}, r"latency_seconds must be a finite number above 0, got -1"),
         ({"workers": -1}, r"workers must be a whole number >= 0, got -1"),
     ],
 )

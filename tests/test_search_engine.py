@@ -270,13 +270,15 @@ KILLED = textwrap.dedent(
     from tfnas.tuners.evolution import EvolutionTuner
 
     folder, trials, kills = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    rungs = {"halving": int(sys.argv[4])} if sys.argv[4] != "None" else {}
 
     def search(project, tell):
         class Tuner(EvolutionTuner):
-            def run_trial(self, trial, *args, **kwargs):
+            def run_trial(self, trial, *args, epochs, **kwargs):
                 time.sleep(0.004)
                 values = trial.hyperparameters.values
-                return {"score": sum(v * (i + 1.37) for i, v in enumerate(values.values()))}
+                score = sum(v * (i + 1.37) for i, v in enumerate(values.values()))
+                return {"score": score * epochs}
 
             def on_trial_end(self, trial):
                 super().on_trial_end(trial)
@@ -288,14 +290,15 @@ KILLED = textwrap.dedent(
         tuner = Tuner(
             objective=kt.Objective("score", "max"), max_trials=trials, seed=3, children=4,
             population_size=8, tournament_size=3, directory=folder, project_name=project,
-            hyperparameters=hp,
+            hyperparameters=hp, **rungs,
         )
         tuner.oracle.verbose = 0
-        tuner.search(verbose=0)
-        return [(e.trial_id, dict(e.point.items), e.losses) for e in tuner.oracle.entries]
+        tuner.search(verbose=0, epochs=4)
+        ended = tuner.oracle.entries + tuner.oracle.evidence
+        return len(tuner.oracle.trials), [(e.trial_id, e.point.items, e.losses) for e in ended]
 
     whole = search("whole", lambda: None)
-    assert len(whole) == trials
+    assert whole[0] == trials
     random.seed(0)
     lives = 0
     while lives < kills:
@@ -317,23 +320,27 @@ KILLED = textwrap.dedent(
     done = len(list(pathlib.Path(folder, "killed").glob("trial_*")))
     again = search("killed", lambda: None)
     assert again == whole, "the killed search is not the whole one"
-    print(json.dumps({"kills": lives, "trials": len(again), "before the last run": done}))
+    print(json.dumps({"kills": lives, "trials": again[0], "before the last run": done}))
     """
 )
 
 
-def killed_search(tmp_path, trials, kills):
-    command = [sys.executable, "-W", "ignore", "-c", KILLED, str(tmp_path), str(trials), str(kills)]
+def killed_search(tmp_path, *arguments):
+    given = [str(tmp_path), *map(str, arguments)]
+    command = [sys.executable, "-W", "ignore", "-c", KILLED, *given]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
 @pytest.mark.parametrize(
-    ("trials", "kills"), [(40, 8), pytest.param(200, 40, marks=pytest.mark.slow)]
+    ("trials", "kills", "halving"),
+    [(40, 8, None), (40, 8, 2), pytest.param(200, 40, None, marks=pytest.mark.slow)],
 )
-def test_a_search_that_is_killed_again_and_again_is_the_same_search(tmp_path, trials, kills):
-    told = killed_search(tmp_path, trials, kills)
+def test_a_search_that_is_killed_again_and_again_is_the_same_search(
+    tmp_path, trials, kills, halving
+):
+    told = killed_search(tmp_path, trials, kills, halving)
     assert (told["kills"], told["trials"]) == (kills, trials)
     assert told["before the last run"] < trials
 

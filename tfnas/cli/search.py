@@ -72,7 +72,15 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
         ("workers", 0, 0, "processes that run trials; 0: this one"),
         ("children", 24, 1, "proposals that a surrogate picks one of; 1: no surrogate"),
         ("max_trials", 20, 1, "number of trials"),
-        ("epochs", 3, 1, "epochs a trial"),
+        ("epochs", 3, 1, "epochs a trial; with --halving, of the highest rung"),
+        (
+            "halving",
+            None,
+            2,
+            "successive halving: one in so many trials goes on with as many times the epochs; "
+            "a promotion counts as a trial",
+        ),
+        ("min_epochs", 1, 1, "epochs of the lowest rung of --halving, at least"),
         (
             "final_epochs",
             0,
@@ -90,6 +98,8 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
         ("runtime_ram", 0, 0, "bytes that it takes beside the activations: ram_bytes"),
     ):
         flags.DEFINE_integer(name, default, text, lower_bound=minimum, **common)
+    text = "fit a latency model of the space first, for so many s, and predict candidates' latency"
+    flags.DEFINE_float("latency_seconds", None, text, **common)
     flags.DEFINE_float("learning_rate", 3e-3, "Adam's, at the start of its decay", **common)
     flags.DEFINE_float("target_latency_ms", None, "latency aimed at, ms on this machine", **common)
     flags.DEFINE_float(

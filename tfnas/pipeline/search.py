@@ -42,8 +42,10 @@ from tfnas.spaces.mobilenet_v2 import MobileNetV2Space
 from tfnas.tuners.compressing import CompressedTraining, spec_of, untrained_form
 from tfnas.tuners.evolution import EvolutionTuner
 from tfnas.tuners.goals import REWARD
+from tfnas.tuners.halving import Halving
 from tfnas.tuners.listener import Listener
 from tfnas.tuners.oracle import INFEASIBLE
+from tfnas.tuners.prediction import PredictionErrors
 from tfnas.tuners.processes import TrialProcesses
 from tfnas.tuners.random_search import RandomTuner
 from tfnas.tuners.reinforce import ReinforceTuner
@@ -62,7 +64,11 @@ class SearchConfig:
         dataset: Name or path of the data set.
         preset: Preset of the search space.
         max_trials: Number of trials.
-        epochs: Epochs a trial.
+        epochs: Epochs a trial; with `halving`, of the highest rung.
+        halving: One in so many trials of a rung goes on with as many times the epochs, from
+            its own weights (:mod:`tfnas.tuners.halving`); each promotion counts as a trial.
+            None: all trials have the same epochs.
+        min_epochs: Epochs of the lowest rung, at least.
         final_epochs: Epochs that the best architecture is trained again for, on training
             and validation part together; 0 keeps the model of its trial.
         batch_size: Examples a training step.
@@ -95,12 +101,17 @@ class SearchConfig:
         accelerator: The NPU of the metrics `vela_ms`, `vela_sram_bytes` and so on.
         runtime_flash: Bytes of flash that a firmware takes beside the file (`flash_bytes`).
         runtime_ram: Bytes of RAM that it takes beside the activations (`ram_bytes`).
+        latency_seconds: Time, in seconds, to fit a latency model of the space before the first
+            trial: what breaks a latency limit by its prediction is no trial, and the surrogate
+            sees it (:mod:`tfnas.tuners.prediction`). None: latencies are measured alone.
     """
 
     dataset: str
     preset: str = "mobile"
     max_trials: int = 20
     epochs: int = 3
+    halving: int | None = None
+    min_epochs: int = 1
     final_epochs: int = 0
     batch_size: int = 64
     learning_rate: float = 3e-3
@@ -128,9 +139,11 @@ class SearchConfig:
     accelerator: str = "ethos-u55-128"
     runtime_flash: int = 0
     runtime_ram: int = 0
+    latency_seconds: float | None = None
 
     def __post_init__(self) -> None:
         check_whole_numbers(self, optional=True, **_MINIMA)
+        Halving(self.halving, self.min_epochs).fix(self.epochs, self.max_trials)
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate must be above 0, got {self.learning_rate!r}")
         if self.algorithm not in ALGORITHMS:
@@ -156,7 +169,7 @@ _MAY_CHANGE = ("workers", "trial_timeout")  # of a search that goes on
 _MINIMA = {
     **{"max_trials": 1, "epochs": 1, "final_epochs": 0, "batch_size": 1, "train_limit": 1},
     **{"population_size": 1, "tournament_size": 1, "threads": 1, "random_candidates": 0, "seed": 0},
-    **{"children": 1, "workers": 0},
+    **{"children": 1, "workers": 0, "halving": 2, "min_epochs": 1},
 }
 
 
@@ -190,6 +203,7 @@ class SearchResult:
         rows: The comparison on the test part; empty where it was interrupted.
         randoms: The random candidates of the winner's size class.
         interrupted: Whether the user stopped it.
+        prediction: How far predicted latencies can be believed; None: none were predicted.
     """
 
     output: pathlib.Path
@@ -199,6 +213,7 @@ class SearchResult:
     rows: list[Row]
     randoms: list[Row]
     interrupted: bool
+    prediction: PredictionErrors | None = None
 
     def __str__(self) -> str:
         return search_report.summary(self)
@@ -267,6 +282,7 @@ class _Run:
                 f"{brightest:g}: the networks of the search scale their input themselves"
             )
         self.split = self.full.limited(config.train_limit, config.seed)
+        self.trial_epochs = config.epochs
         self.space = MobileNetV2Space(
             self.split.input_shape,
             self.split.num_classes,
@@ -305,6 +321,8 @@ class _Run:
             max_trials=config.max_trials,
             seed=config.seed,
             limits=config.limits,
+            halving=config.halving,
+            min_epochs=config.min_epochs,
             target_latency_ms=config.target_latency_ms,
             target_latency_ratio=config.target_latency_ratio,
             latency_exponent=config.latency_exponent,
@@ -314,6 +332,7 @@ class _Run:
             accelerator=config.accelerator,
             runtime_flash=config.runtime_flash,
             runtime_ram=config.runtime_ram,
+            latency_seconds=config.latency_seconds,
             executor=executor,
             directory=str(self.output),
             project_name="search",
@@ -323,6 +342,8 @@ class _Run:
 
     def run(self) -> SearchResult:
         self.progress.phase(f"search: {self.split}; {self.space.size:.3g} architectures")
+        if self.config.latency_seconds is not None:
+            self.progress.phase(f"latency of the space: {self.config.latency_seconds:g} s")
         interrupted = False
         rows: list[Row] = []
         randoms: list[Row] = []
@@ -347,6 +368,8 @@ class _Run:
         if not candidates:
             raise RuntimeError(self._no_candidate())
         winner = self._winner(candidates)
+        # Of a lower rung, it is compared with what was trained as long.
+        self.trial_epochs = int(winner.metrics.get("epochs", self.config.epochs))
         files: dict[str, Artifact] | None = None
         try:
             files = self._final_files(winner, again=not interrupted)
@@ -357,7 +380,8 @@ class _Run:
             if files is None:
                 self._final_files(winner, again=False)
         front = self._remeasured(self.tuner.pareto_front())
-        result = SearchResult(self.output, winner, candidates, front, rows, randoms, interrupted)
+        told = rows, randoms, interrupted, self.tuner.prediction_errors()
+        result = SearchResult(self.output, winner, candidates, front, *told)
         search_report.write(result, self.config, self.split, self.tuner.target_ratio)
         return result
 
@@ -482,7 +506,7 @@ class _Run:
 
     def _train(self, arch: Architecture) -> keras.Model:
         """Trains as the final model is trained; all that is compared goes through here."""
-        epochs = self.config.final_epochs or self.config.epochs
+        epochs = self.config.final_epochs or self.trial_epochs
         x, y = self.full.training_part() if self.config.final_epochs else _training(self.split)
         keras.utils.set_random_seed(self.config.seed)
         model = self.space.build(arch)
@@ -577,6 +601,7 @@ class _TrialLog(Listener):
             "architecture": None if arch is None else arch.to_dict(),
             "measurement": self.tuner.candidate(trial).measurement.to_dict() if done else None,
             "failure": None if done else _cause(trial),
+            **self.tuner.oracle.halving.metrics(trial.trial_id),
         }
         return json.dumps(line) + "\n"
 
@@ -635,8 +660,10 @@ def _front_text(front: list[Candidate]) -> str:
 
 def _text(candidate: Candidate, objective: str) -> str:
     accuracy, ratio, size = candidate.objectives()
+    epochs = candidate.metrics.get("epochs")  # where there are rungs
+    after = "" if epochs is None else f" after {epochs:.0f} epochs"
     return (
-        f"{objective} {candidate.objective:.4f}, accuracy {accuracy:.4f}, "
+        f"{objective} {candidate.objective:.4f}, accuracy {accuracy:.4f}{after}, "
         f"latency {ratio:.3f}x, {size / 1024:.1f} KiB{_compressed(candidate)}"
     )
 

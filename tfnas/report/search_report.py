@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # the record belongs to the pipeline, which is to the right o
     from tfnas.pipeline.search import Row, SearchConfig, SearchResult
 
 _HEADERS = ["model", "accuracy", "95% interval", "latency", "ms", "bytes", "gzip", "MACs", "reward"]
+_RUNGS = ("rung", "epochs")
 _FRONT = ["trial", "accuracy", "latency_ratio", "latency_ms", "size_bytes", "gzip_bytes", "macs"]
 
 
@@ -34,7 +35,10 @@ def summary(result: SearchResult) -> str:
         f"Pareto front, out of {len(result.candidates)} candidates, on the validation part:",
         "",
     ]
-    lines += [table(_headers(result), _front_rows(result)), "", f"Everything is in {result.output}"]
+    lines += [table(_headers(result), _front_rows(result)), ""]
+    for line in _notes(result):
+        lines += [line, ""]
+    lines += [f"Everything is in {result.output}"]
     return "\n".join(lines)
 
 
@@ -92,6 +96,7 @@ def _markdown(
         "## Pareto front, on the validation part",
         "![Accuracy over latency](pareto.png)",
         markdown_table(headers, front),
+        *_notes(result),
         "## How it was made",
         markdown_table(["setting", "value"], settings, right=2),
         markdown_table(["where", "value"], [[k, v] for k, v in where.items()], right=2),
@@ -191,8 +196,28 @@ def _headers(result: SearchResult) -> list[str]:
 
 
 def _more(result: SearchResult) -> list[str]:
-    """A device's metrics that the trials were asked for."""
-    return [name for name in (*MICRO, *VELA) if name in result.winner.metrics]
+    """The rung of a trial, and a device's metrics, where trials were asked for them."""
+    return [name for name in (*_RUNGS, *MICRO, *VELA) if name in result.winner.metrics]
+
+
+def _notes(result: SearchResult) -> list[str]:
+    """What rungs saved, and how well latencies were predicted, a paragraph each."""
+    predicted = [] if result.prediction is None else [f"{result.prediction}."]
+    return [*_savings(result), *predicted]
+
+
+def _savings(result: SearchResult) -> list[str]:
+    """What the rungs of successive halving took, in one line."""
+    spent = [c.metrics["epochs"] for c in result.candidates if "epochs" in c.metrics]
+    if not spent:
+        return []
+    most = max(spent)
+    rungs = [(sum(e >= rung for e in spent), rung) for rung in sorted(set(spent))]
+    reached = ", ".join(f"{count} trained {rung:.0f} epochs" for count, rung in rungs)
+    return [
+        f"Successive halving: {reached}; {sum(spent):.0f} epochs together, "
+        f"{len(spent) * most:.0f} if all had had {most:.0f}."
+    ]
 
 
 def _shown(value: Any) -> Any:
@@ -216,6 +241,7 @@ def _json(result: SearchResult, target_ratio: float | None) -> str:
             {"label": row.label, "reward": row.reward, **row.measurement.to_dict()}
             for row in [*result.rows, *result.randoms]
         ],
+        "latency_prediction": result.prediction and dataclasses.asdict(result.prediction),
         "front": [candidate.trial_id for candidate in result.front],
     }
     return json.dumps(record, indent=2)

@@ -121,18 +121,27 @@ class CompressedTraining:
     seed: int = 0
     trained: Callable[[Any], None] = lambda model: None
 
-    def run(self, model: Any, compression: Compression, epochs: int) -> Compressed:
+    def run(
+        self, model: Any, compression: Compression, epochs: int, initial_epoch: int = 0
+    ) -> Compressed:
         """Trains a compiled network and compresses it.
 
         Args:
             model: The network; it is trained in place.
             compression: What is done to it.
             epochs: Epochs of all together.
+            initial_epoch: Epochs of all together in an earlier run, whose network this is: its
+                own training goes on, all other steps are done again.
 
         Raises:
             NotCompressible: A technique does not take it.
         """
         job = _Job(self, model, compression, epochs_of(compression, epochs))
+        if initial_epoch:
+            # At least one epoch: it tells how many steps an epoch has.
+            before = epochs_of(compression, initial_epoch)["network"]
+            job.epoch = min(before, job.parts["network"] - 1)
+            job.parts["network"] -= job.epoch
         job.train(model, "network")
         self.trained(model)
         plain = model

@@ -146,7 +146,7 @@ def worker_copy(tuner: Any, trial: Any) -> Any:
     """Returns the tuner as a worker needs it: with this trial, its parent and no other."""
     twin = copy.copy(tuner)
     twin.oracle = tuner.oracle.for_worker(trial)
-    twin.executor = None
+    twin.executor = twin.prediction = None  # what proposals need stays here
     twin.listener = Listener()
     return twin
 

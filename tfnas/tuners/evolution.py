@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from tfnas.spaces.space import SearchSpace
-from tfnas.tuners.oracle import Entry, Proposal, check_count, ranked
+from tfnas.tuners.arguments import check_count
+from tfnas.tuners.entries import Entry, Proposal, ranked
 from tfnas.tuners.screening import ScreenedOracle
 from tfnas.tuners.selection import tournament
 from tfnas.tuners.tuner import MeasuredTuner, oracle_arguments
@@ -94,9 +95,14 @@ class EvolutionOracle(ScreenedOracle):
             kept = set(ranked(self.population)[: self.population_size].tolist())
             self.population = [e for i, e in enumerate(self.population) if i in kept]
 
+    def forget(self) -> None:
+        """The population is of the new rung alone."""
+        super().forget()
+        self.population, self._ranked = [], (-1, np.zeros(0, int))
+
     def propose(self, rng: np.random.Generator) -> Proposal:
         """Returns a random point at first, then a child of good ones."""
-        if len(self.trials) < self.population_size or not self.population:
+        if self.begun < self.population_size or not self.population:
             return Proposal(self.space.sample(rng))
         parent = self._parent(rng)
         point = parent.point
@@ -116,14 +122,14 @@ class EvolutionOracle(ScreenedOracle):
 
     def _parent(self, rng: np.random.Generator) -> Entry:
         """The best of a tournament; as the surrogate sees them where there is one."""
-        if self._ranked[0] != len(self.entries):
-            self._ranked = (len(self.entries), self._ranking())
+        if self._ranked[0] != len(self.evidence):
+            self._ranked = (len(self.evidence), self._ranking())
         return self.population[tournament(self._ranked[1], self.tournament_size, rng)]
 
     def _ranking(self) -> np.ndarray:
         if not self.sees:
             return ranked(self.population)
-        means = self.screening.means(self.entries, self.population)
+        means = self.screening.means(self.evidence, self.population)
         return np.lexsort((-means, np.array([entry.violation for entry in self.population])))
 
 
@@ -155,10 +161,11 @@ class EvolutionTuner(MeasuredTuner):
         tournament_size: S of the paper.
         children: Children that a surrogate picks one of; 1: no surrogate.
         crossover: Chance of a crossover; None: 0.5 with several objectives, else 0.
-        **kwargs: `limits`, `mode`, `target_latency_ms` (or `target_latency_ratio`),
-            `latency_exponent`, `threads`, `rounds`, `executor` and so on of
-            :class:`~tfnas.tuners.tuner.MeasuredTuner`; keras_tuner's arguments of an Oracle
-            (`hyperparameters`, `max_retries_per_trial`, ...) and of a Tuner (`directory`,
+        **kwargs: `limits`; `halving=3` (and `min_epochs`): trials begin with few epochs, the
+            best third goes on (:mod:`tfnas.tuners.halving`); `mode`, `target_latency_ms`
+            (or `target_latency_ratio`), `latency_exponent`, `threads`, `rounds`, `executor` and
+            so on of :class:`~tfnas.tuners.tuner.MeasuredTuner`; keras_tuner's arguments of an
+            Oracle (`hyperparameters`, `max_retries_per_trial`, ...) and of a Tuner (`directory`,
             `project_name`, `overwrite`, `executions_per_trial`, ...).
 
     Raises:

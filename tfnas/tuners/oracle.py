@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import collections
 import copy
-import dataclasses
 import functools
 import json
 import math
@@ -22,7 +21,7 @@ import os
 import pathlib
 import threading
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras_tuner as kt
@@ -32,8 +31,11 @@ from keras_tuner.src.engine import oracle as kt_oracle
 from tfnas.files import write_atomically
 from tfnas.spaces.hyperparameters import HyperParameterSpace
 from tfnas.spaces.space import SearchSpace
+from tfnas.tuners.arguments import check_count
+from tfnas.tuners.entries import Entry, Proposal, ranked
 from tfnas.tuners.goals import Goals, ParetoObjective, objective_of
-from tfnas.tuners.selection import best_first
+from tfnas.tuners.halving import Halving
+from tfnas.tuners.messages import message_of
 
 _Status = kt.engine.trial.TrialStatus
 INFEASIBLE = "infeasible: "  # begins the message of a trial that broke a limit untrained
@@ -58,54 +60,6 @@ def _synchronized(function: Callable[..., Any]) -> Callable[..., Any]:
     return wrapper
 
 
-@dataclasses.dataclass(frozen=True)
-class Proposal:
-    """An architecture to try, and where it comes from.
-
-    Args:
-        point: The architecture, or the point of a space of hyperparameters.
-        parent: Id of the trial that it was made from; None: of none.
-    """
-
-    point: Any
-    parent: str | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Entry:
-    """A trial that ended well.
-
-    Args:
-        trial_id: Its id.
-        point: What was tried.
-        violation: How far it is outside of the limits; 0: within.
-        losses: Its objectives, each turned so that less is better.
-        parent: Id of the trial that it was made from.
-    """
-
-    trial_id: str
-    point: Any
-    violation: float
-    losses: tuple[float, ...]
-    parent: str | None
-
-
-def ranked(entries: Sequence[Entry]) -> np.ndarray:
-    """Returns the entries' numbers, the best first: within the limits, then by objective.
-
-    Several objectives are ranked by Pareto front and crowding.
-
-    Args:
-        entries: Trials that ended well.
-    """
-    if not entries:
-        return np.zeros(0, int)
-    violations = [entry.violation for entry in entries]
-    if len(entries[0].losses) == 1:
-        return np.lexsort(([entry.losses[0] for entry in entries], violations))
-    return best_first(violations, [entry.losses for entry in entries])
-
-
 class SpaceOracle(kt.Oracle):
     """An oracle that proposes points of a search space. A subclass gives :meth:`propose`.
 
@@ -116,6 +70,9 @@ class SpaceOracle(kt.Oracle):
         max_trials: Number of trials.
         seed: Seed of all proposals, a whole number; None draws one.
         limits: Metric -> bound that must be kept; see :class:`tfnas.tuners.goals.Limit`.
+        halving: One in so many trials of a rung goes on with more epochs; see
+            :mod:`tfnas.tuners.halving`. None: all trials have the same epochs.
+        min_epochs: Epochs of the lowest rung, at least.
         **kwargs: keras_tuner's further arguments of an Oracle.
 
     Raises:
@@ -133,9 +90,12 @@ class SpaceOracle(kt.Oracle):
         max_trials: int | None = None,
         seed: int | None = None,
         limits: Mapping[str, float] | None = None,
+        halving: int | None = None,
+        min_epochs: int = 1,
         **kwargs: Any,
     ):
         check_count("max_trials", max_trials, 1, optional=True)
+        self.halving = Halving(halving, min_epochs)
         objective = objective_of(objective)
         if not isinstance(objective, ParetoObjective):
             super().__init__(objective=objective, max_trials=max_trials, seed=seed, **kwargs)
@@ -148,12 +108,15 @@ class SpaceOracle(kt.Oracle):
         self.known_costs: Callable[[Any], Mapping[str, float]] | None = None
         """Metrics of a point that are known without a trial; proposals outside of the limits
         are dropped."""
+        self.known_features: Callable[[Any], np.ndarray] | None = None
+        """Numbers that a surrogate sees of a point beside its decisions."""
         self._space: Any = space
         self._declared = -1
         self._tried: dict[Any, str] = {}
         self._networks: dict[str, Any] = {}
         self._unfit: set[Any] = set()
         self._entries: list[Entry] = []
+        self._evidence: list[Entry] = []
         self._parents: dict[str, str] = {}
         self._begun: dict[str, int] = {}
         self._ends: dict[str, int] = {}
@@ -166,7 +129,10 @@ class SpaceOracle(kt.Oracle):
         raise NotImplementedError
 
     def learn(self, entry: Entry) -> None:
-        """Hears of each trial that ended well, in the order of their ends, also on reload."""
+        """Hears of each entry of :attr:`evidence`, in the order of their ends, also on reload."""
+
+    def forget(self) -> None:
+        """Hears that :attr:`evidence` begins anew, with the entries of a higher rung."""
 
     def choose(self, proposals: list[Proposal], rng: np.random.Generator) -> Proposal:
         """Returns the one of several untried proposals to try."""
@@ -175,6 +141,11 @@ class SpaceOracle(kt.Oracle):
     @property
     def wanted(self) -> int:
         """How many untried proposals :meth:`choose` chooses from."""
+        return 1
+
+    @property
+    def enough(self) -> int:
+        """Trials of a higher rung with which the search learns from it."""
         return 1
 
     # ---- the space
@@ -196,7 +167,11 @@ class SpaceOracle(kt.Oracle):
     # ---- proposing
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
-        """Returns the values of a trial that was not tried yet, for keras_tuner."""
+        """Returns the values of a trial that was not tried yet, or goes on, for keras_tuner."""
+        if (source := self.halving.promotable()) is not None:
+            self.halving.begin(trial_id, source)
+            values = dict(self.trials[source].hyperparameters.values)
+            return {"status": _Status.RUNNING, "values": values}
         rng = np.random.default_rng([self.seed, len(self.trials)])
         proposal = None
         if len(self._tried) < self.space.size:
@@ -264,11 +239,24 @@ class SpaceOracle(kt.Oracle):
 
     @property
     def entries(self) -> list[Entry]:
-        """The trials that ended well, in the order of their ends."""
+        """The trials that ended well, in the order of their ends.
+
+        With halving, of each architecture the trial of the highest rung.
+        """
         return self._entries
 
+    @property
+    def evidence(self) -> list[Entry]:
+        """The entries that the search learns from: all, or with halving those of one rung."""
+        return self._evidence
+
+    @property
+    def begun(self) -> int:
+        """Number of architectures that were begun."""
+        return len(self.trials) - len(self.halving.continues)
+
     def completed(self) -> list[kt.engine.trial.Trial]:
-        """Returns the trials that ended well, in the order of their ends."""
+        """Returns the trials of :attr:`entries`."""
         return [self.trials[entry.trial_id] for entry in self._entries]
 
     def retries(self, trial_id: str) -> int:
@@ -312,6 +300,7 @@ class SpaceOracle(kt.Oracle):
     ) -> kt.engine.trial.Trial:
         """keras_tuner's; what a running trial reports is kept in memory until it ends."""
         trial = self.trials[trial_id]
+        metrics = {**metrics, **self.halving.metrics(trial_id)}
         self._check_objective_found(metrics)
         directions = dict(zip(self.goals.names, self.goals.directions, strict=True))
         for name, value in metrics.items():
@@ -340,6 +329,8 @@ class SpaceOracle(kt.Oracle):
     def end_trial(self, trial: kt.engine.trial.Trial) -> None:
         """keras_tuner's; a file that can't be written fails the trial, not the search."""
         trial_id = trial.trial_id
+        if trial.status != _Status.COMPLETED and trial.message is None:
+            trial.message = message_of(self._get_trial_dir(trial_id))
         ended = len(self.end_order)
         try:
             super().end_trial(trial)
@@ -366,11 +357,20 @@ class SpaceOracle(kt.Oracle):
             self.architecture(trial),
             self.goals.violation(metrics),
             self.goals.losses(metrics),
-            self._parents.get(trial.trial_id),
+            self.halving.parent(trial.trial_id, self._parents),
         )
         self._note(trial.trial_id, entry.point)
+        source = self.halving.continues.get(trial.trial_id)
+        if source is not None:
+            self._entries = [known for known in self._entries if known.trial_id != source]
         self._entries.append(entry)
-        self.learn(entry)
+        news, anew = self.halving.ended(entry, self.enough)
+        if anew:
+            self._evidence = []
+            self.forget()
+        for known in news:
+            self._evidence.append(known)
+            self.learn(known)
 
     @_synchronized
     def lost(self, trial_id: str, reason: str, alone: bool) -> None:
@@ -400,14 +400,30 @@ class SpaceOracle(kt.Oracle):
         kept = (trial.trial_id, self.parent(trial.trial_id))
         twin.trials = {name: self.trials[name] for name in kept if name is not None}
         twin.ongoing_trials, twin._retry_queue, twin.tuner_ids = {}, [], set()
-        twin.start_order, twin.end_order, twin._entries = [], [], []
+        twin.start_order, twin.end_order, twin._entries, twin._evidence = [], [], [], []
+        twin.halving = self.halving.for_worker(trial.trial_id)
         twin._tried, twin._networks, twin._tried_so_far, twin._unfit = {}, {}, set(), set()
         twin._begun, twin._ends = {}, {}
         twin._id_to_hash = collections.defaultdict(lambda: None)
         twin._run_times = collections.defaultdict(int, {kept[0]: self._run_times[kept[0]]})
         twin._parents = {k: v for k, v in self._parents.items() if k == trial.trial_id}
-        twin.known_costs = None
+        twin.known_costs = twin.known_features = None
         return twin
+
+    def know(
+        self, trial_id: str, kept: Mapping[str, Any], trials: Mapping[str, kt.engine.trial.Trial]
+    ) -> None:
+        """Makes this a worker's oracle, which knows one trial and proposes nothing.
+
+        Args:
+            trial_id: The trial.
+            kept: Our part of its file.
+            trials: The trial and its parent.
+        """
+        self.trials, self._run_times[trial_id] = dict(trials), int(kept.get("runs", 0))
+        if kept.get("parent") is not None:
+            self._parents[trial_id] = str(kept["parent"])
+        self.halving.restore(trial_id, kept)
 
     def _forget_ongoing(self, trial_id: str) -> None:
         for tuner_id, ongoing in list(self.ongoing_trials.items()):
@@ -462,6 +478,7 @@ class SpaceOracle(kt.Oracle):
             own["ended"] = self._ends.setdefault(trial_id, len(self._ends))
         if trial_id in self._parents:
             own["parent"] = self._parents[trial_id]
+        own |= self.halving.kept(trial_id)
         path = os.path.join(self._get_trial_dir(trial_id), "trial.json")
         write_atomically(path, json.dumps({**trial.get_state(), _OWN: own}))
 
@@ -488,6 +505,7 @@ class SpaceOracle(kt.Oracle):
             self._run_times[trial_id] = int(own.get("runs", 0))
             if own.get("parent") is not None:
                 self._parents[trial_id] = str(own["parent"])
+            self.halving.restore(trial_id, own)
             if trial.status in (_Status.COMPLETED, _Status.FAILED):
                 self._ends[trial_id] = int(own.get("ended", len(self._ends)))
         self.start_order = list(self.trials)
@@ -526,13 +544,6 @@ class SpaceOracle(kt.Oracle):
                 self._save_trial(trial)
             else:
                 self._retry_queue.append(trial_id)
-
-
-def check_count(name: str, value: Any, least: int, optional: bool = False) -> None:
-    """Raises ValueError unless an argument is a whole number that is large enough."""
-    whole = isinstance(value, int) and not isinstance(value, bool) and value >= least
-    if not whole and not (optional and value is None):
-        raise ValueError(f"{name} must be a whole number >= {least}, got {value!r}")
 
 
 def _is_infeasible(trial: Any) -> bool:

@@ -22,7 +22,7 @@ from typing import Any
 
 import cloudpickle
 
-from tfnas.tuners.oracle import check_count
+from tfnas.tuners.arguments import check_count
 
 
 class TrialDied(RuntimeError):

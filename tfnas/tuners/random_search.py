@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from tfnas.spaces.space import SearchSpace
-from tfnas.tuners.oracle import Proposal, SpaceOracle
+from tfnas.tuners.entries import Proposal
+from tfnas.tuners.oracle import SpaceOracle
 from tfnas.tuners.tuner import MeasuredTuner, oracle_arguments
 
 

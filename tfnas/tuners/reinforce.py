@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from tfnas.spaces.space import SearchSpace, Values
-from tfnas.tuners.oracle import Entry, Proposal, check_count, ranked
+from tfnas.tuners.arguments import check_count
+from tfnas.tuners.entries import Entry, Proposal, ranked
 from tfnas.tuners.policy import BuildingPolicy, ModifyingPolicy, ascend
 from tfnas.tuners.screening import ScreenedOracle
 from tfnas.tuners.tuner import MeasuredTuner, oracle_arguments
@@ -109,7 +110,7 @@ class ReinforceOracle(ScreenedOracle):
 
     def propose(self, rng: np.random.Generator) -> Proposal:
         """Returns a random point at first, then what the policy draws."""
-        if len(self.trials) < self.warmup or not self.entries:
+        if self.begun < self.warmup or not self.evidence:
             return Proposal(self.space.sample(rng))
         if self.form == "building":
             return Proposal(self.space.from_values(self.policy.sample(rng)))
@@ -123,9 +124,9 @@ class ReinforceOracle(ScreenedOracle):
 
     def learn(self, entry: Entry) -> None:
         """Teaches the policy, after each batch."""
-        if len(self.entries) % self.batch_size or len(self.entries) < self.warmup:
+        if len(self.evidence) % self.batch_size or len(self.evidence) < self.warmup:
             return
-        recent = self.entries[-_MEMORY:]
+        recent = self.evidence[-_MEMORY:]
         worth = _deviates(recent)
         steps: list[Any] = []
         advantages: list[float] = []
@@ -151,11 +152,16 @@ class ReinforceOracle(ScreenedOracle):
                 clip=self.clip,
             )
 
+    def forget(self) -> None:
+        """The policy stays as it is; what it was taught on does not."""
+        super().forget()
+        self._ranked = (-1, np.zeros(0, int))
+
     def _start(self, rng: np.random.Generator) -> Entry:
         """One of the best so far, the better the likelier."""
-        recent = self.entries[-_MEMORY:]
-        if self._ranked[0] != len(self.entries):
-            self._ranked = (len(self.entries), ranked(recent))
+        recent = self.evidence[-_MEMORY:]
+        if self._ranked[0] != len(self.evidence):
+            self._ranked = (len(self.evidence), ranked(recent))
         order = self._ranked[1]
         place = min(int(rng.exponential(4.0)), len(order) - 1)
         return recent[order[place]]

@@ -18,7 +18,9 @@ from typing import Any
 import keras_tuner as kt
 import numpy as np
 
-from tfnas.tuners.oracle import Entry, Proposal, SpaceOracle, check_count
+from tfnas.tuners.arguments import check_count
+from tfnas.tuners.entries import Entry, Proposal
+from tfnas.tuners.oracle import SpaceOracle
 from tfnas.tuners.surrogate import Surrogate, expected_improvement
 
 MOST = 256  # measurements that a surrogate is fitted on
@@ -110,37 +112,53 @@ class ScreenedOracle(SpaceOracle):
         super().__init__(*args, **kwargs)
         self.children = children
         self._unscreened = unscreened
-        self.screening = Screening(lambda point: self.space.encode(point))
+        self.screening = Screening(self._encode)
+
+    def forget(self) -> None:
+        """The surrogate is of the new rung alone."""
+        self.screening = Screening(self._encode)
+
+    def _encode(self, point: Any) -> np.ndarray:
+        """What the surrogate sees: the decisions, and what is known without a trial."""
+        if self.known_features is None:
+            return self.space.encode(point)
+        return np.concatenate([self.space.encode(point), self.known_features(point)])
+
+    @property
+    def enough(self) -> int:
+        """As many as are tried before the surrogate chooses."""
+        return max(self._unscreened, _LEAST)
 
     @property
     def wanted(self) -> int:
         """How many proposals the surrogate chooses from; at the start, one."""
-        return self.children if len(self.trials) >= max(self._unscreened, 1) else 1
+        return self.children if self.begun >= max(self._unscreened, 1) else 1
 
     @property
     def sees(self) -> bool:
         """Whether there is a surrogate of the one objective."""
         single = len(self.goals.names) == 1
-        return self.children > 1 and single and len(self.entries) >= _LEAST
+        return self.children > 1 and single and len(self.evidence) >= _LEAST
 
     def choose(self, proposals: list[Proposal], rng: np.random.Generator) -> Proposal:
         """Returns the proposal that is expected to improve most."""
-        return self.screening.choose(proposals, self.entries, rng)
+        return self.screening.choose(proposals, self.evidence, rng)
 
     def pick(self) -> kt.engine.trial.Trial:
         """Returns the best trial as the surrogate sees it, which looks through the noise.
 
-        Without a surrogate, or with several objectives, it is the best as measured.
+        Without a surrogate, with several objectives or with halving (the surrogate knows one
+        rung) it is the best as measured.
 
         Raises:
             ValueError: No trial ended well.
         """
         if not self.entries:
             raise ValueError("pick needs a trial that ended well, got none")
-        if not self.sees:
+        if not self.sees or self.halving.eta is not None:
             return self.get_best_trials(1)[0]
         within = [e for e in self.entries if e.violation == 0] or self.entries
-        means = self.screening.means(self.entries, within)
+        means = self.screening.means(self.evidence, within)
         return self.trials[within[int(np.argmax(means))].trial_id]
 
     def rank_correlation(self) -> float | None:
@@ -148,7 +166,7 @@ class ScreenedOracle(SpaceOracle):
 
         Each is predicted from all others. None: too few, several objectives, no surrogate.
         """
-        return self.screening.fitted(self.entries)[0].rank_correlation() if self.sees else None
+        return self.screening.fitted(self.evidence)[0].rank_correlation() if self.sees else None
 
 
 def _mark(count: int) -> int:

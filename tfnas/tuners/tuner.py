@@ -13,12 +13,13 @@ import json
 import os
 import pathlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
 import keras_tuner as kt
 import numpy as np
+from keras_tuner.src.distribute import utils as dist_utils
 from keras_tuner.src.engine.tuner_utils import SaveBestEpoch
 
 from tfnas.architecture import Architecture
@@ -29,6 +30,7 @@ from tfnas.bench.latency import (
     check_rounds,
     reference_artifact,
 )
+from tfnas.bench.latency_model import LatencyModel
 from tfnas.bench.measure import ACTIVATION_BYTES, measurement_of
 from tfnas.bench.profile import profile
 from tfnas.compression import Compression
@@ -43,7 +45,7 @@ from tfnas.quantization.spec import QuantSpec
 from tfnas.spaces.compression import CompressionSpace
 from tfnas.spaces.hypermodel import CompressedHyperModel, SpaceHyperModel, compile_for_search
 from tfnas.spaces.space import SearchSpace
-from tfnas.tuners.arguments import check_target, check_teacher, with_compression
+from tfnas.tuners.arguments import check_count, check_target, check_teacher, with_compression
 from tfnas.tuners.compressing import (
     Compressed,
     CompressedTraining,
@@ -55,10 +57,12 @@ from tfnas.tuners.device import MICRO, VELA, Device, NotOnDevice
 from tfnas.tuners.device import UNTRAINED as DEVICE_UNTRAINED
 from tfnas.tuners.engine import Engine
 from tfnas.tuners.goals import KNOWN_DIRECTIONS, REWARD, objective_of
+from tfnas.tuners.halving import continue_from
 from tfnas.tuners.inherit import inherit_weights
 from tfnas.tuners.listener import Listener
 from tfnas.tuners.lock import owner_of
-from tfnas.tuners.oracle import INFEASIBLE, SpaceOracle, check_count
+from tfnas.tuners.oracle import INFEASIBLE, SpaceOracle
+from tfnas.tuners.prediction import Prediction, PredictionErrors
 from tfnas.tuners.reward import mnasnet_reward
 
 _CALIBRATION = 200
@@ -109,7 +113,9 @@ class MeasuredTuner(kt.Tuner):
     Of a search space, or where an objective or limit is a metric of the file, each trial's
     model is converted and its file measured; of any other hypermodel a trial is what
     keras_tuner's is. With `executions_per_trial` above 1 the objective is the mean over the
-    executions and the file that of the last one.
+    executions and the file that of the last one. With `halving` of the oracle a trial begins
+    with few epochs, and a promotion with the weights, and the optimizer, of the trial below it;
+    it reports its "rung" and "epochs", and its `run_trial` gets `epochs` and `initial_epoch`.
 
     Args:
         oracle: Proposes the architectures.
@@ -138,6 +144,10 @@ class MeasuredTuner(kt.Tuner):
         accelerator: The NPU of the `vela_` metrics; see :class:`~tfnas.tuners.device.Device`.
         runtime_flash: Bytes of flash that a firmware takes beside the file.
         runtime_ram: Bytes of RAM that it takes beside the activations.
+        latency_model: A fitted latency model of a search space: proposals that break a latency
+            limit by its prediction are dropped without a trial, and the surrogate sees the
+            predicted latency; see :mod:`tfnas.tuners.prediction`. Trials are measured as ever.
+        latency_seconds: Instead: time to fit one when the search begins, in seconds.
         **kwargs: keras_tuner's further arguments of a Tuner.
 
     Raises:
@@ -165,6 +175,8 @@ class MeasuredTuner(kt.Tuner):
         accelerator: str = "ethos-u55-128",
         runtime_flash: int = 0,
         runtime_ram: int = 0,
+        latency_model: LatencyModel | None = None,
+        latency_seconds: float | None = None,
         **kwargs: Any,
     ):
         check_target(target_latency_ms, target_latency_ratio)
@@ -176,6 +188,11 @@ class MeasuredTuner(kt.Tuner):
             raise ValueError(
                 f"executor must be one of concurrent.futures, or make one, got {executor!r}"
             )
+        if executor is not None and dist_utils.has_chief_oracle():
+            raise ValueError(
+                "executor must be None where keras_tuner's chief hands out the trials "
+                f"(KERASTUNER_ORACLE_IP is set), got {executor!r}"
+            )
         self.spec = QuantSpec.of(mode)
         self.target_latency_ms = target_latency_ms
         self.target_ratio = target_latency_ratio
@@ -185,6 +202,11 @@ class MeasuredTuner(kt.Tuner):
         self.inherit = inherit
         self.executor, self.parallel = executor, parallel
         self.listener: Listener = Listener()
+        if oracle.halving.eta is not None and kwargs.get("executions_per_trial", 1) != 1:
+            raise ValueError(
+                "executions_per_trial must be 1 with halving, as a trial continues from one "
+                f"network's weights, got {kwargs['executions_per_trial']!r}"
+            )
         self._execution = 0
         self._costs: dict[Any, dict[str, float]] = {}
         hypermodel = with_compression(as_hypermodel(hypermodel), compression)
@@ -199,16 +221,29 @@ class MeasuredTuner(kt.Tuner):
         self.device = Device(accelerator, runtime_flash, runtime_ram)
         self._of_device = wanted & {*MICRO, *VELA}
         self.device.check(self._of_device)
-        if isinstance(hypermodel, SpaceHyperModel) and wanted & _BEFORE:
+        self.prediction: Prediction | None = None
+        if latency_model is not None or latency_seconds is not None:
+            given = latency_model, latency_seconds, self.spec, threads
+            self.prediction = Prediction(hypermodel, *given, "latency_ms" in wanted)
+            oracle.known_features = self.prediction.feature
+        self._before = bool(wanted & _BEFORE)
+        if isinstance(hypermodel, SpaceHyperModel) and (self._before or self.prediction):
             oracle.known_costs = self._known_costs
         folder = pathlib.Path(
             kwargs.get("directory") or ".", kwargs.get("project_name") or "untitled_project"
         )
+        if self._is_worker():
+            kwargs["overwrite"] = False  # it is the chief's to clear
         if kwargs.get("overwrite") and folder.exists():
             with owner_of(folder):  # not what another process is writing
                 super().__init__(oracle, hypermodel, **kwargs)
         else:
             super().__init__(oracle, hypermodel, **kwargs)
+        self.oracle: Any
+        if self._is_worker():
+            from tfnas.tuners.remote import RemoteOracle  # grpc, which only workers need
+
+            self.oracle = RemoteOracle(self.oracle)
 
     def search(self, *fit_args: Any, **fit_kwargs: Any) -> None:
         """Runs the trials.
@@ -219,7 +254,7 @@ class MeasuredTuner(kt.Tuner):
                 `validation_data` must be there: their accuracy is measured on it.
 
         Raises:
-            ValueError: `validation_data` is missing.
+            ValueError: `validation_data` is missing, or `epochs` don't go with `halving`.
             RuntimeError: Another search holds the directory, or too many trials failed one
                 after the other.
         """
@@ -229,12 +264,15 @@ class MeasuredTuner(kt.Tuner):
             )
         if hasattr(fit_args[0] if fit_args else fit_kwargs.get("x"), "as_numpy_iterator"):
             fit_kwargs.setdefault("shuffle", False)  # a tf.data.Dataset shuffles itself
+        self.oracle.halving.fix(fit_kwargs.get("epochs", 1), self.oracle.max_trials)
         owner = contextlib.nullcontext() if self._is_worker() else owner_of(self._folder())
         with owner:
             if self.target_ratio is None and self.target_latency_ms is not None:
                 [latency] = benchmark(reference_artifact(), threads=self.threads)
                 self.target_ratio = self.target_latency_ms / latency.reference_ms
             self.save()  # so that a kill in the first trial is known of
+            if self.prediction is not None and not self._is_worker():
+                self.prediction.prepare(self._folder(), self.oracle.seed)
             if self.executor is None:
                 super().search(*fit_args, **fit_kwargs)
             else:
@@ -292,6 +330,13 @@ class MeasuredTuner(kt.Tuner):
         front = pareto_front(rows, directions)
         return [candidates[i] for i in sorted(front, key=lambda i: rows[i][place])]
 
+    def prediction_errors(self) -> PredictionErrors | None:
+        """Returns how far the predicted latencies can be believed; None: none were predicted."""
+        if self.prediction is None or self.prediction.model is None:
+            return None
+        found = [(c.architecture, c.measurement.latency) for c in self.candidates()]
+        return self.prediction.errors([(a, latency.ratio) for a, latency in found if latency])
+
     def candidate(self, trial: kt.engine.trial.Trial) -> Candidate:
         """Returns what was measured in a completed trial."""
         folder = pathlib.Path(self.get_trial_dir(trial.trial_id))
@@ -304,6 +349,13 @@ class MeasuredTuner(kt.Tuner):
             folder / "model.tflite",
             {name: trial.metrics.get_best_value(name) for name in trial.metrics.metrics},
         )
+
+    def _run_and_update_trial(
+        self, trial: kt.engine.trial.Trial, *args: Any, **kwargs: Any
+    ) -> None:
+        """keras_tuner's hook around `run_trial`, overridden or not: a rung has its epochs."""
+        budget = self.oracle.halving.budget(trial.trial_id)
+        super()._run_and_update_trial(trial, *args, **{**kwargs, **budget})
 
     def run_trial(self, trial: kt.engine.trial.Trial, *args: Any, **kwargs: Any) -> Any:
         """Trains and measures; keras_tuner's own `run_trial` around it."""
@@ -320,8 +372,14 @@ class MeasuredTuner(kt.Tuner):
         self._execution += 1
         x = args[0] if args else kwargs.get("x")
         model = self._try_build(trial.hyperparameters)
-        self._refuse_infeasible(trial, model, x)
-        inherited = self._inherited(trial, model)
+        inherited: dict[str, float] = {}
+        source = self.oracle.halving.continues.get(trial.trial_id)
+        if source is None:
+            self._refuse_infeasible(trial, model, x)
+            inherited = self._inherited(trial, model)
+        else:
+            with _no_word_of_optimizers():
+                continue_from(model, self._get_checkpoint_fname(source))
         try:
             compression = self._compression(trial)
             if compression is not None:
@@ -371,7 +429,8 @@ class MeasuredTuner(kt.Tuner):
             seed=int(self.oracle.seed),
             trained=lambda net: net.save_weights(self._get_checkpoint_fname(trial.trial_id)),
         )
-        made = training.run(model, compression, kwargs.get("epochs", 1))
+        begin = kwargs.get("initial_epoch", 0)
+        made = training.run(model, compression, kwargs.get("epochs", 1), begin)
         save_model(made.model, pathlib.Path(self.get_trial_dir(trial.trial_id)) / _MODEL)
         return made
 
@@ -420,6 +479,9 @@ class MeasuredTuner(kt.Tuner):
 
     def _known_costs(self, arch: Any) -> dict[str, float]:
         """What is known of an architecture before it is tried."""
+        known = {} if self.prediction is None else self.prediction.known(arch)
+        if not self._before:
+            return known
         if arch.network not in self._costs:
             compression = getattr(arch, "compression", None)
             model = self.hypermodel.space.build(arch)
@@ -427,7 +489,7 @@ class MeasuredTuner(kt.Tuner):
                 with contextlib.suppress(NotCompressible):  # its trial says so
                     model = untrained_form(model, compression)
             self._costs[arch.network] = self._costs_of(model, self._spec(compression))
-        return self._costs[arch.network]
+        return {**self._costs[arch.network], **known}
 
     def _inherited(self, trial: kt.engine.trial.Trial, model: Any) -> dict[str, float]:
         """Gives a model its parent's weights, where that is asked for."""
@@ -499,8 +561,7 @@ class MeasuredTuner(kt.Tuner):
 
     def _network(self, trial: kt.engine.trial.Trial) -> keras.Model:
         """A trial's network before any compression."""
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
+        with _no_word_of_optimizers():
             return super().load_model(trial)
 
     def _populate_initial_space(self) -> None:
@@ -531,7 +592,10 @@ class MeasuredTuner(kt.Tuner):
 
     def get_state(self) -> dict[str, Any]:
         """Results that a resumed search needs: the target, as a ratio."""
-        return {**super().get_state(), "target_ratio": self.target_ratio, **self._measuring()}
+        halving = self.oracle.halving
+        rungs = {"halving": halving.eta, "min_epochs": halving.min_epochs, "epochs": halving.epochs}
+        kept = {"target_ratio": self.target_ratio, **rungs}
+        return {**super().get_state(), **kept, **self._measuring()}
 
     def _measuring(self) -> dict[str, Any]:
         """What must stay the same for rewards to compare."""
@@ -551,13 +615,16 @@ class MeasuredTuner(kt.Tuner):
                 f"target_latency_ratio of the search in {self.project_dir!r} is {kept}, got "
                 f"{given or f'{self.target_latency_ms} ms'}: rewards would not compare"
             )
-        for name, value in self._measuring().items():
+        halving = self.oracle.halving
+        rungs = {"halving": halving.eta, "min_epochs": halving.min_epochs}
+        for name, value in {**rungs, **self._measuring()}.items():
             if state.get(name, value) != value:
                 raise ValueError(
                     f"{name} of the search in {self.project_dir!r} is {state[name]!r}, "
                     f"got {value!r}: rewards would not compare"
                 )
         self.target_ratio = kept
+        halving.epochs = state.get("epochs")
 
     def save(self) -> None:
         """Writes tuner and oracle, whole or not at all."""
@@ -582,8 +649,17 @@ def as_hypermodel(hypermodel: Any) -> Any:
     )
 
 
+@contextlib.contextmanager
+def _no_word_of_optimizers() -> Iterator[None]:
+    """A file may hold another optimizer's state, or none, where a teacher taught."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
+        yield
+
+
 _OF_ORACLE = (
     *("hyperparameters", "tune_new_entries", "allow_new_entries", "limits"),
+    *("halving", "min_epochs"),
     *("max_retries_per_trial", "max_consecutive_failed_trials"),
 )
 
