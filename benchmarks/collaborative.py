@@ -136,7 +136,7 @@ class Work:
             tfnas.keep_clusters(model)  # zeros too
         elif given is not self.original:
             tfnas.keep_zeros(model)
-        self.train(model, [], rate=RATE.value / 10)
+        self.train(model, [], rate=RATE.value / 40)  # values are shared, each moves many
         return model
 
     def train(self, model: Any, callbacks: list[Any], rate: float | None = None) -> None:

@@ -178,8 +178,12 @@ def mostly_dense(digits):
 
 
 @pytest.fixture(scope="module")
-def looked(mostly_dense, digits):
-    file = tfnas.to_tflite(mostly_dense, "int8", digits.x_train[:100])
+def file(mostly_dense, digits):
+    return tfnas.to_tflite(mostly_dense, "int8", digits.x_train[:100])
+
+
+@pytest.fixture(scope="module")
+def looked(mostly_dense, file, digits):
     return survey(mostly_dense, file, digits.x_test, pruning=True)
 
 
@@ -200,10 +204,10 @@ def test_a_look_tells_where_the_cost_is_and_what_the_model_bears(looked):
     assert Survey.from_json(looked.to_json()) == looked
 
 
-def test_big_models_are_not_looked_at_for_long(mostly_dense, artifacts, digits, monkeypatch):
+def test_big_models_are_not_looked_at_for_long(mostly_dense, file, digits, monkeypatch):
     for limit in ("SECONDS", "NOISE_MACS", "TIMED_MACS"):
         monkeypatch.setattr(survey_module, limit, 0)
-    found = survey(mostly_dense, artifacts["int8"], digits.x_test, pruning=True)
+    found = survey(mostly_dense, file, digits.x_test, pruning=True)
     reasons = [text.split(":")[0] for text in found.left_out]
     assert reasons == ["time a layer", "int8 error a layer", "pruning a layer"]
     assert found.changed is None
@@ -216,8 +220,7 @@ def test_a_broken_survey_is_named():
         Survey.from_json('{"layers": [], "activations": 1, "colour": 2}')
 
 
-def test_the_layers_of_a_file(mostly_dense, digits):
-    file = tfnas.to_tflite(mostly_dense, "int8", digits.x_train[:100])
+def test_the_layers_of_a_file(mostly_dense, file, digits):
     rows = {row.layer: row for row in file_layers(mostly_dense, file, digits.x_test)}
     assert set(rows) == {"conv", "wide", "head"}
     assert rows["wide"].bits == 8
