@@ -319,6 +319,7 @@ def test_another_job_in_the_folder_is_refused(run, tiny_model, digits):
         tfnas.compress(tiny_model, digits, {"max_drop": 1.0}, "quick", folder, seed=3)
 
 
+@pytest.mark.slow
 def test_a_job_is_overwritten_where_that_is_asked_for(tiny_model, digits, tmp_path):
     given = (tiny_model, digits, {"max_memory": 4000}, "quick")  # leaves int8 alone
     (tmp_path / "mine.txt").write_text("not a job")
@@ -350,6 +351,7 @@ def test_bad_arguments_are_named_before_any_work(change, message, tiny_model, di
     assert not (tmp_path / "job").exists()
 
 
+@pytest.mark.slow
 def test_the_command(tiny_model, tmp_path, capsys):
     tiny_model.save(tmp_path / "m.keras")
     line = ["compress", str(tmp_path / "m.keras"), "--dataset=digits", "--max_bytes=1"]

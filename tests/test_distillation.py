@@ -618,7 +618,7 @@ def two_outputs():
         ({"features": [tfnas.AttentionTransfer("middle", "middle")]}, "give maps"),
         (
             {"features": [tfnas.FeatureHint("middle", "middle")], "teacher": None},
-            "one of 0 teachers",
+            "features must be left out where teacher is None",
         ),
     ],
 )
@@ -659,7 +659,7 @@ def test_what_only_data_shows_is_named(rows, images):
         distiller.compile("adam", loss="mse")
     for labels, message in (
         (None, "y must be given where labels count"),
-        ((y, y), "y must be one array of labels, got a tuple"),
+        ((y, y), "y must be one array of labels, got a tuple of two: .* teacher is left out"),
         ({"a": y}, "y must be one array of labels, got a dict"),
         (np.zeros((N, 4)), r"y must be class numbers, .* \(24, 3\), got labels \(24, 4\)"),
     ):
@@ -688,3 +688,50 @@ def sequences():
     for name, stride in (("middle", 2), ("wide", 1)):
         maps = layers.Conv1D(4, 3, strides=stride, name=name)
         yield keras.Sequential([keras.Input((9, 2)), maps, layers.Flatten(), layers.Dense(3)])
+
+
+@pytest.mark.parametrize("metrics", [None, ["accuracy"]])
+def test_labels_may_be_left_out_beside_metrics(rows, metrics):
+    x, y = rows
+    distiller = tfnas.Distiller(mlp(), mlp(16), alpha=0)
+    distiller.compile("adam", metrics=metrics, jit_compile=False)
+    assert list(distiller.fit(x, epochs=2, verbose=0).history) == ["loss"]
+    seen = distiller.fit(x, epochs=2, verbose=0, validation_data=(x, y)).history
+    assert set(seen) == {"loss", "val_loss", *(["val_accuracy"] if metrics else [])}
+    if metrics:
+        right = np.asarray(distiller.student(x)).argmax(-1) == y.reshape(-1)
+        assert seen["val_accuracy"][-1] == pytest.approx(right.mean())
+        assert list(distiller.fit(x, epochs=1, verbose=0).history) == ["loss"]
+        assert set(distiller.fit(x, y, epochs=1, verbose=0).history) == {"loss", "accuracy"}
+
+
+@pytest.mark.parametrize("label", [-1, 3])
+def test_class_numbers_that_there_are_not(label, rows):
+    x, y = rows
+    wrong = np.asarray(y).copy()
+    wrong[5] = label
+    taught, alone = tfnas.Distiller(mlp(), mlp(16)), tfnas.Distiller(mlp())
+    told = np.zeros((N, 3), np.float32)
+    for distiller, given in (
+        (taught, {"y": wrong}),
+        (alone, {"y": (wrong, told)}),
+        (taught, {"y": y, "validation_data": (x, wrong)}),
+    ):
+        distiller.compile("adam")
+        with pytest.raises(ValueError, match="y must hold class numbers from 0 to 2 for a student"):
+            distiller.fit(x, **given, verbose=0)
+
+
+def test_a_message_that_names_layers_names_all_or_says_so():
+    long = [layers.Dense(2, name=f"d{n}") for n in range(30)]
+    deep = keras.Sequential([keras.Input((8,)), *long, layers.Dense(3)])
+    hint = [tfnas.FeatureHint("x", "middle")]
+    with pytest.raises(ValueError, match="none of its layers: the last 24 of 31: d7, d8"):
+        tfnas.Distiller(deep, mlp(), features=hint)
+    with pytest.raises(ValueError, match="none of its layers: middle, dense"):
+        tfnas.Distiller(mlp(), mlp(), features=hint)
+
+
+def test_a_distiller_is_no_model_to_convert():
+    with pytest.raises(ValueError, match=r"give its student, distiller\.student"):
+        tfnas.to_tflite(tfnas.Distiller(mlp(), mlp(16)))

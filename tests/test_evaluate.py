@@ -247,3 +247,9 @@ def test_paired_difference_covers_the_truth():
 def test_paired_difference_of_different_lengths():
     with pytest.raises(ValueError, match=r"right_b must have the shape \(3,\), got \(2,\)"):
         paired_difference(np.ones(3, bool), np.ones(2, bool))
+
+
+def test_a_keras_model_is_no_file():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    with pytest.raises(ValueError, match=r"artifact must be .* got Sequential: tfnas.to_tflite"):
+        tfnas.evaluate(model, np.zeros((5, 4)), np.zeros(5, int))

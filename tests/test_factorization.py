@@ -489,3 +489,22 @@ def test_models_without_known_connections_are_refused():
 
     with pytest.raises(ValueError, match="model must be a built functional"):
         factorize(Own(), rank=2)
+
+
+def test_a_rank_that_replaces_nothing_is_told():
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            layers.DepthwiseConv2D(3, name="dw"),
+            layers.Flatten(name="flat"),
+            layers.Dense(10, name="head"),
+        ]
+    )
+    same, report = factorize(model, rank=999)
+    assert same.count_params() == model.count_params()
+    assert report.notes == ("no layer was replaced: the model is as it was",)
+    assert report.notes[0] in str(report)
+    assert factorize(model, rank={"head": 2})[1].notes == ()
+    for name, why in (("dw", "dw: a depthwise kernel is one small map"), ("flat", "nothing in it")):
+        with pytest.raises(ValueError, match=f"rank must name layers that can .*'{name}': {why}"):
+            factorize(model, rank={name: 4, "head": 2})

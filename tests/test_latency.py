@@ -169,10 +169,15 @@ def test_arguments_are_checked(dense, arguments, match):
 def test_files_are_checked(tmp_path):
     with pytest.raises(ValueError, match="at least one file"):
         tfnas.benchmark([])
+    with pytest.raises(ValueError, match=r"one list of files, got 2 arguments: .*\(\[a, b\]\)"):
+        tfnas.benchmark("a.tflite", "b.tflite")
+    for wrong in (None, [3]):
+        with pytest.raises(ValueError, match=r"each a tfnas.Artifact or a path, got (None|int)"):
+            tfnas.benchmark(wrong)
     (tmp_path / "x.tflite").write_text("nothing of the kind, really")
     with pytest.raises(ValueError, match=r"x.tflite' must be a .tflite file"):
         tfnas.benchmark(tmp_path / "x.tflite")
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match=r"absent.tflite"):
         tfnas.benchmark(tmp_path / "absent.tflite")
 
 

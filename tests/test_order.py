@@ -8,6 +8,8 @@ from keras import layers
 import tfnas
 from tfnas.export.kernels import read_kernels
 from tfnas.order import channels_share_values, is_pruned, shares_values
+from tfnas.pruning.constraint import assign_masks
+from tfnas.pruning.kernels import find_kernels
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
@@ -110,6 +112,16 @@ def test_a_pruned_model_loses_channels_and_keeps_its_zeros(pruned):
     assert is_pruned(np.asarray(smaller.get_layer("middle").kernel))
 
 
+def test_zeros_stay_in_training_with_roundings(pruned, digits):
+    """Without another call: what holds them goes along."""
+    trainable = tfnas.quantize_aware(pruned, data=digits.x_train[:100])
+    fit(trainable, digits)
+    plain = tfnas.strip(trainable)
+    for name in ("stem", "middle", "head"):
+        before, after = (np.asarray(m.get_layer(name).kernel) for m in (pruned, plain))
+        np.testing.assert_array_equal(before == 0, after == 0)
+
+
 # --- what is refused
 
 
@@ -119,12 +131,90 @@ def test_a_pruned_model_loses_channels_and_keeps_its_zeros(pruned):
         ("prune_channels", lambda model: tfnas.prune_channels(model, target_macs=0.5)),
         ("factorize", lambda model: tfnas.factorize(model, target_macs=0.5)),
         ("fold_batchnorm", tfnas.fold_batchnorm),
+        ("prune", lambda model: tfnas.prune(model, 0.5)),
+        ("cluster", lambda model: tfnas.cluster(model, 8)),
     ],
 )
 def test_layers_of_a_quantisation_aware_model_are_not_replaced(name, call, aware):
     with pytest.raises(ValueError, match=rf"(?s)quantisation-aware yet.*{name}.*tfnas\.strip"):
         call(aware)
     call(tfnas.strip(aware))
+
+
+def test_values_come_before_the_roundings(aware, digits):
+    with pytest.raises(ValueError, match=r"quantisation-aware yet.*ClusteringCallback"):
+        fit(aware, digits, 1, [tfnas.ClusteringCallback(8)])
+
+
+def test_zeros_may_come_with_the_roundings(network, digits):
+    """While it trains the ranges follow."""
+    trainable = tfnas.quantize_aware(network, data=digits.x_train[:100])
+    fit(trainable, digits, 2, [tfnas.PruningCallback(0.5)])
+    file = tfnas.to_tflite(trainable, "int8")
+    zeros = tfnas.file_sparsity(file)
+    assert zeros.zeros >= 0.49 * zeros.weights
+    assert accuracy(file, digits) > 0.9
+
+
+def rising(epoch):
+    return [0, 0.2, 0.5][epoch]
+
+
+@pytest.mark.parametrize(
+    ("callbacks", "got"),
+    [
+        (
+            lambda: [tfnas.PruningCallback(rising), tfnas.ClusteringCallback(8)],
+            "a PruningCallback whose ratio changes beside a ClusteringCallback for 'stem'",
+        ),
+        (
+            lambda: [tfnas.PruningCallback(0.5), tfnas.ClusteringCallback(8, zeros=False)],
+            "a PruningCallback beside a ClusteringCallback with zeros=False for 'stem'",
+        ),
+        (
+            lambda: [tfnas.ClusteringCallback(8), tfnas.PruningCallback(0.5)],
+            "a ClusteringCallback before a PruningCallback for 'stem'",
+        ),
+        (
+            lambda: [tfnas.ClusteringCallback(8), tfnas.PruningCallback(rising)],
+            "a ClusteringCallback before a PruningCallback for 'stem'",
+        ),
+    ],
+)
+def test_pruning_and_clustering_in_one_fit(callbacks, got, network, digits):
+    model, steps = keras.models.clone_model(network), []
+    counted = keras.callbacks.LambdaCallback(on_train_batch_end=lambda *_: steps.append(1))
+    with pytest.raises(ValueError, match=rf"callbacks must not .*got {got}.*Prune first, in a fit"):
+        fit(model, digits, 3, [*callbacks(), counted])
+    assert not steps
+    fit(model, digits, 1, [tfnas.ClusteringCallback(8)])  # nothing is left of that fit
+
+
+def test_zeros_that_are_there_first_and_stay_go_with_clusters(network, digits):
+    model = keras.models.clone_model(network)
+    model.set_weights(network.get_weights())
+    fit(model, digits, 2, [tfnas.PruningCallback(0.5), tfnas.ClusteringCallback(8)])
+    for name in ("stem", "middle", "head"):
+        kernel = np.asarray(model.get_layer(name).kernel)
+        assert (kernel == 0).mean() == pytest.approx(0.5, abs=0.01)
+        assert len(np.unique(kernel)) == 8
+
+
+def test_other_kernels_may_be_clustered_while_some_are_pruned(network, digits):
+    model = keras.models.clone_model(network)
+    clustering = tfnas.ClusteringCallback({"head": 8})
+    fit(model, digits, 3, [clustering, tfnas.PruningCallback(rising, layers=["stem", "middle"])])
+    assert len(np.unique(model.get_layer("head").kernel)) == 8
+    assert (np.asarray(model.get_layer("middle").kernel) == 0).mean() == pytest.approx(
+        0.5, abs=0.01
+    )
+
+
+def test_masks_don_t_change_behind_tied_values(network):
+    shared, _ = tfnas.cluster(network, 8)
+    kernel = find_kernels(shared)[0][0]
+    with pytest.raises(ValueError, match=r"masks must not change once the weights of 'stem'"):
+        assign_masks([kernel], [np.ones(kernel.shape, bool)])
 
 
 def test_factors_would_have_no_zeros(pruned):
@@ -173,6 +263,32 @@ def test_pruned():
     assert not is_pruned(np.zeros((8, 16)))
 
 
+@pytest.mark.parametrize("filters", [2, 4, 24])
+@pytest.mark.parametrize("sparsity", [0.0, 0.3, 0.5, 0.75, 0.9])
+def test_the_file_of_a_small_kernel_holds_no_more_integers_than_values(sparsity, filters):
+    keras.utils.set_random_seed(filters)
+    model = keras.Sequential(
+        [keras.Input((8, 8, 1)), layers.Conv2D(filters, 3, name="stem"), layers.Flatten()]
+    )
+    pruned, _ = tfnas.prune(model, sparsity)
+    kernel, _ = tfnas.cluster(pruned, 16)
+    values = len(np.unique(kernel.get_layer("stem").kernel))
+    data = np.random.default_rng(0).normal(size=(20, 8, 8, 1))
+    file = tfnas.to_tflite(tfnas.quantize_aware(kernel, data=data), "int8")
+    (held,) = read_kernels(file)
+    assert len(np.unique(held.values)) <= values <= 16
+
+
+def test_channels_of_their_own_values_keep_their_own_steps():
+    model = keras.Sequential([keras.Input((8, 8, 1)), layers.Conv2D(24, 3), layers.Flatten()])
+    pruned, _ = tfnas.prune(model, 0.3)
+    for given in (model, pruned):
+        own, _ = tfnas.cluster(given, 4, granularity="channel")
+        for trainable in map(tfnas.quantize_aware, (given, own)):
+            kernel = next(v for v in trainable.layers if hasattr(v, "one_scale"))
+            assert not kernel.one_scale
+
+
 def test_values_of_channels():
     rng = np.random.default_rng(0)
     assert channels_share_values(rng.choice([0.0, 0.1, 0.2, 0.3], (3, 3, 8, 8)))
@@ -180,3 +296,29 @@ def test_values_of_channels():
     assert shares_values(own)
     assert not channels_share_values(own)
     assert not channels_share_values(rng.normal(size=(30, 30)))
+    few = np.where(
+        rng.random((3, 3, 1, 24)) < 0.5,
+        0,
+        rng.choice(rng.normal(size=15), 216).reshape(3, 3, 1, 24),
+    )
+    assert channels_share_values(few)
+    assert shares_values(few)
+    two = np.stack([rng.choice(rng.normal(size=15), 500)] * 2, -1)
+    assert channels_share_values(two)
+
+
+def test_half_precision_is_no_sharing():
+    """Rounded to bfloat16 some weights are equal by chance."""
+    rng = np.random.default_rng(0)
+    for shape in (
+        (3, 3, 1, 8),
+        (3, 3, 1, 32),
+        (3, 3, 3, 16),
+        (3, 3, 16, 16),
+        (288, 10),
+        (1024, 64),
+    ):
+        for free in (rng.normal(size=shape), rng.uniform(-0.1, 0.1, shape)):
+            rounded = np.asarray(keras.ops.cast(keras.ops.cast(free, "bfloat16"), "float32"))
+            assert not channels_share_values(rounded)
+            assert not shares_values(rounded)

@@ -676,3 +676,28 @@ def test_examples_are_true(module):
     result = doctest.testmod(module)
     assert result.attempted > 0
     assert result.failed == 0
+
+
+@pytest.mark.parametrize("mode", ["int8", "int8x4"])
+def test_a_factor_that_one_file_folds_is_no_noise_of_weights(mode):
+    """The float file's kernels hold the Rescaling and the BatchNormalization, the other's don't."""
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((6, 6, 2)),
+            layers.Rescaling(1 / 255),
+            layers.DepthwiseConv2D(3, depth_multiplier=2, activation="relu", name="wide"),
+            layers.Conv2D(4, 3, activation="relu", name="c"),
+            layers.Flatten(),
+            layers.BatchNormalization(),
+            layers.Dense(5, name="head"),
+        ]
+    )
+    norm, rng = model.layers[4], np.random.default_rng(0)
+    norm.set_weights([rng.uniform(0.2, 3, w.shape) for w in norm.get_weights()])
+    x = rng.uniform(0, 255, (40, 6, 6, 2)).astype(np.float32)
+    file = tfnas.to_tflite(tfnas.quantize_aware(model, mode, data=x), mode)
+    rows = {row.layer: row for row in measure(model, file, x, keep_float=()).layers}
+    by_layer = [rows[name].weight_noise for name in ("wide", "c", "head")]
+    assert None not in by_layer
+    assert max(by_layer) < (0.03 if mode == "int8x4" else 1e-4)

@@ -233,6 +233,20 @@ class Alignment:
         ahead = (mentioned[0] - mentioned[1]) & (later[1] - later[0])
         return bool(ahead or (mentioned[1] - mentioned[0]) & (later[0] - later[1]))
 
+    def lone_makers(self, flow: Flow, op: OperatorInfo) -> Iterator[OperatorInfo]:
+        """Yields what stands before an operator in its file alone, the nearest first.
+
+        Args:
+            flow: The left or the right one.
+            op: An operator of it.
+        """
+        while taken := flow.taken(op):
+            maker = flow.makers.get(taken[0])
+            if maker is None or id(maker) in self._partners:
+                return
+            yield maker
+            op = maker
+
     def _open(self, flow: Flow) -> list[OperatorInfo]:
         return [op for op in flow.operators if id(op) not in self._partners]
 

@@ -55,8 +55,13 @@ def evaluate(
         interval over the examples.
 
     Raises:
-        ValueError: Targets are missing or do not fit the predictions.
+        ValueError: The artefact is none, or targets are missing or do not fit the predictions.
     """
+    if not isinstance(artifact, Artifact):
+        raise ValueError(
+            f"artifact must be a tfnas.Artifact, got {type(artifact).__name__}: tfnas.to_tflite "
+            "makes one of a model, tfnas.Artifact.load of a file"
+        )
     inputs, targets = arrays(x, what="x")
     if y is not None:
         targets, _ = arrays(y, what="y")

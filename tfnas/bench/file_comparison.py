@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tfnas.bench.alignment import Alignment, Pair, carries_numbers
+from tfnas.bench.alignment import Alignment, Flow, Pair, carries_numbers
 from tfnas.bench.file_noise import Scales, Sums, Watched, run_both, sorted_inputs
 from tfnas.bench.layer_names import LayerNames
 from tfnas.bench.quantization_record import LayerError, OutputError, Unaligned
@@ -195,7 +195,7 @@ class Comparison:
             entry,
             weights=sum(kernel.values.size for kernel in kernels),
             weight_bits=min(BITS.get(kernel.tensor.dtype, 0) for kernel in kernels),
-            weight_noise=self._weight_noise(originals, kernels) if own else None,
+            weight_noise=self._weight_noise(pair, originals, kernels) if own else None,
         )
 
     def _kernels_before(self, layer: str) -> list[FileKernel]:
@@ -203,7 +203,7 @@ class Comparison:
         return [kernel for op in self._alone.get(layer, ()) for kernel in self.kernels.of(op)]
 
     def _weight_noise(
-        self, originals: Sequence[FileKernel], kernels: Sequence[FileKernel]
+        self, pair: Pair, originals: Sequence[FileKernel], kernels: Sequence[FileKernel]
     ) -> float | None:
         shapes = [[kernel.values.shape for kernel in part] for part in (originals, kernels)]
         if shapes[0] != shapes[1]:
@@ -211,12 +211,30 @@ class Comparison:
         sums = Sums()
         try:
             for original, kernel in zip(originals, kernels, strict=True):
-                x, y = self._originals.values(original), self.kernels.values(kernel)
+                x = self._whole(self.alignment.left, pair.reference, self._originals, original)
+                y = self._whole(self.alignment.right, pair.operator, self.kernels, kernel)
                 sums.signal += float(np.square(x).sum())
                 sums.noise += float(np.square(x - y).sum())
         except ValueError:  # steps in an encoding that is not known here
             return None
         return sums.share(sums.noise)
+
+    def _whole(self, flow: Flow, op: OperatorInfo, held: Kernels, kernel: FileKernel) -> np.ndarray:
+        """A kernel with the factors that stand before it in its own file alone.
+
+        A Rescaling, or a BatchNormalization before a Dense layer, is a factor an input channel:
+        the converter multiplies it into the float file's kernel, while quantisation-aware
+        training keeps it as a depthwise convolution of one weight a channel.
+        """
+        values = held.values(kernel)
+        for maker in self.alignment.lone_makers(flow, op):
+            factors = held.of(maker) if maker.name == "DEPTHWISE_CONV_2D" else []
+            for factor in (held.values(found) for found in factors):
+                single = factor.shape[-1] == factor.size  # one weight a channel
+                if single and values.shape[-1] % factor.size == 0:  # input channels are last
+                    each = values.shape[-1] // factor.size
+                    values = values * np.repeat(factor.reshape(-1), each)
+        return values
 
 
 def _entry(layer: str, operator: str, tensor: TensorInfo, sums: Sums, taken: float) -> LayerError:

@@ -16,7 +16,7 @@ import os
 import pathlib
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -31,7 +31,7 @@ _PASSES = 25
 
 def benchmark(
     artifacts: Artifact | str | os.PathLike[str] | Sequence[Any],
-    *,
+    *more: Any,
     rounds: int = DEFAULT_ROUNDS,
     threads: int = 1,
     xnnpack: bool = True,
@@ -51,6 +51,7 @@ def benchmark(
 
     Args:
         artifacts: One artefact or the path of a file, or a sequence of them.
+        *more: Nothing: several files are one sequence.
         rounds: Number of interleaved rounds, at least 6 (below, no range of the samples holds
             the median with 95%).
         threads: Threads of each interpreter.
@@ -68,6 +69,11 @@ def benchmark(
     Raises:
         ValueError: An argument is outside its rule; the message names it.
     """
+    if more:
+        raise ValueError(
+            f"artifacts must be one file or one list of files, got {1 + len(more)} arguments: "
+            "write benchmark([a, b])"
+        )
     files = _as_artifacts(artifacts)
     check_rounds(rounds)
     if not isinstance(warmup, int) or warmup < 0:
@@ -222,10 +228,17 @@ def median_interval(samples: np.ndarray, confidence: float = 0.95) -> tuple[floa
 
 
 def _as_artifacts(artifacts: Any) -> list[Artifact]:
-    single = isinstance(artifacts, Artifact | str | os.PathLike)
-    files = [artifacts] if single else list(artifacts)
+    kinds = Artifact | str | os.PathLike
+    several = isinstance(artifacts, Iterable) and not isinstance(artifacts, kinds)
+    files = list(artifacts) if several else [artifacts]
     if not files:
         raise ValueError("artifacts must hold at least one file, got none")
+    for file in files:
+        if not isinstance(file, kinds):
+            raise ValueError(
+                f"artifacts must be a file or a list of files, each a tfnas.Artifact or a path, "
+                f"got {type(file).__name__}"
+            )
     return [file if isinstance(file, Artifact) else Artifact.load(file) for file in files]
 
 

@@ -14,6 +14,7 @@ from tfnas.clustering.plan import ClusterPlan, Task
 from tfnas.clustering.record import ClusteringReport, record_of, report_of
 from tfnas.data import check_data
 from tfnas.kernels import check_built
+from tfnas.order import TRAINED_WITH, check_float
 from tfnas.rewrite import Skipped, clone, walk
 
 
@@ -124,6 +125,7 @@ def prepare(model: Any, plan: ClusterPlan, fold: Any = "auto") -> Prepared:
     if not (fold == "auto" or isinstance(fold, bool)):
         raise ValueError(f"fold must be 'auto', True or False, got {fold!r}")
     check_built(model)
+    check_float(model, "cluster", TRAINED_WITH)
     kernels, none = find_kernels(model, plan.embeddings)
     tasks, skipped = plan.admit(kernels)
     paths = {task.kernel.path for task in tasks}

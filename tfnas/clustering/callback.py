@@ -47,9 +47,10 @@ from tfnas.clustering.constraint import (
     retrace,
     tie_gradients,
 )
-from tfnas.clustering.kernels import find_kernels
+from tfnas.clustering.kernels import Kernel, find_kernels
 from tfnas.clustering.plan import ClusterPlan, Task
 from tfnas.clustering.record import ClusteringReport, record_of, report_of
+from tfnas.order import TRAINED_WITH, check_apart, check_float, leave_fit, same_fit
 from tfnas.rewrite import Skipped
 
 _UNITS = ("epoch", "step")
@@ -141,6 +142,8 @@ class ClusteringCallback(keras.callbacks.Callback):
             if value not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
         self.clusters, self.renew, self.by, self.gradients = clusters, renew, by, gradients
+        self.kernels: tuple[Kernel, ...] = ()  # what is clustered, once training has begun
+        self._pruning: Any = None  # a PruningCallback before this one in the same fit
         self._trained: list[_Trained] = []
         self._skipped: list[Skipped] = []
         self._renewed = 0
@@ -165,6 +168,7 @@ class ClusteringCallback(keras.callbacks.Callback):
         """Checks everything that can be checked."""
         check_backend()
         self._trained, self._epoch, self._batches, self._length = [], 0, 0, 0
+        self.kernels, self._pruning = (), same_fit(self.model, "cluster", self).get("prune")
         strategy = getattr(self.model, "distribute_strategy", None)
         replicas = getattr(strategy, "num_replicas_in_sync", 1)
         if self.renew is not None and replicas > 1:
@@ -202,11 +206,29 @@ class ClusteringCallback(keras.callbacks.Callback):
             trained.tie.free = None  # from here on the clusters hold
         if self.renew is not None:
             retrace(self.model)
+        leave_fit(self.model, "cluster")
 
     def _found(self) -> list[tuple[Task, ClusterPlan]]:
         """The kernels to cluster, each with its settings; notes the others."""
-        if self.clusters is None:
-            return self._present()
+        found = self._present() if self.clusters is None else self._asked()
+        self.kernels = tuple(task.kernel for task, _ in found)
+        if self._pruning is not None:
+            self._check_pruning()
+        return found
+
+    def _check_pruning(self) -> None:
+        """Zeros that come before the clusters, and stay as they are, go with them."""
+        if not self._pruning.holds_ratio():
+            got = "a PruningCallback whose ratio changes beside a ClusteringCallback"
+        elif self.plan.zeros is False:
+            got = "a PruningCallback beside a ClusteringCallback with zeros=False"
+        else:
+            return
+        check_apart(self._pruning.kernels, self.kernels, got)
+
+    def _asked(self) -> list[tuple[Task, ClusterPlan]]:
+        """The kernels that are to have as many values as `clusters` says."""
+        check_float(self.model, "ClusteringCallback", TRAINED_WITH)
         kernels, none = find_kernels(self.model, self.plan.embeddings)
         tasks, left = self.plan.admit(kernels)
         frozen = [t.kernel for t in tasks if not t.kernel.variable.trainable]

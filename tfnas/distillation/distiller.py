@@ -16,7 +16,7 @@ no part of its layers and weights (see :mod:`tfnas.distillation.teachers`).
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -63,7 +63,7 @@ class Distiller(keras.Model):
         teacher: The same, or a list of such models, whose probabilities are averaged. They run
             in inference mode and stay as they are. None: targets are (labels, outputs).
         alpha: Weight of the labels, in [0, 1]; the rest is the teacher's. At 0 labels may be
-            left out.
+            left out; metrics are then those of the validation alone.
         temperature: What both models' logits are divided by for the teacher's part, above 0.
         features: What the student learns of the teacher's inside: a list of
             :class:`tfnas.FeatureHint`, :class:`tfnas.AttentionTransfer` and
@@ -160,6 +160,29 @@ class Distiller(keras.Model):
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
 
+    def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Trains as Keras does; class numbers in arrays are checked beforehand.
+
+        Args:
+            x: As Keras takes it.
+            y: Labels; without a teacher (labels, teacher's outputs); None where `alpha` is 0.
+            args: As Keras takes them.
+            kwargs: As Keras takes them: `epochs`, `callbacks`, `validation_data`...
+
+        Returns:
+            Keras' History.
+
+        Raises:
+            ValueError: A class number is none of the student's.
+        """
+        held = kwargs.get("validation_data")
+        seen = held[1:2] if isinstance(held, tuple) else ()
+        for labels in () if self.multi_label else (y, *seen):
+            if not self.teachers and isinstance(labels, (list, tuple)) and len(labels) == 2:
+                labels = labels[0]
+            matching.check_classes(labels, self._reader.shape)
+        return super().fit(x, y, *args, **kwargs)
+
     def compute_loss(
         self,
         x: Any = None,
@@ -210,11 +233,22 @@ class Distiller(keras.Model):
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         """Returns the metrics of the student with the labels, and the mean of the loss."""
         labels, told = matching.split_targets(y, kept=not self.teachers)
-        if labels is None:
-            return self.get_metrics_result()
+        if labels is None:  # alpha is 0: nothing to hold the metrics against
+            return self._results(known=lambda metric: metric is not self._compile_metrics)
         if told is not None and isinstance(sample_weight, (list, tuple)):
             sample_weight = sample_weight[0]  # Keras repeats it for labels and outputs
         return super().compute_metrics(x, labels, y_pred, sample_weight)
+
+    def get_metrics_result(self) -> dict[str, Any]:
+        """Returns the metrics so far; those of the labels once there were any."""
+        return self._results(known=lambda metric: getattr(metric, "built", True))
+
+    def _results(self, known: Callable[[Any], bool]) -> dict[str, Any]:
+        results: dict[str, Any] = {}
+        for metric in filter(known, self.metrics):
+            result = metric.result()
+            results.update(result if isinstance(result, dict) else {metric.name: result})
+        return results
 
     def _told(self, x: Any, given: Any, alpha: float, training: bool) -> tuple[Any, Any]:
         """(the teachers' logits, their inner activations); None where nothing asks for them."""

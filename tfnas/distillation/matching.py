@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
 from tfnas.distillation.losses import is_sparse
 from tfnas.distillation.reading import Reader
 from tfnas.distillation.transfers import Transfer
@@ -28,6 +30,11 @@ def checked_features(features: Any, teacher: Any) -> tuple[Transfer, ...]:
             f"got {features!r}"
         )
     teachers = len(teacher) if isinstance(teacher, (list, tuple)) else int(teacher is not None)
+    if features and not teachers:
+        raise ValueError(
+            f"features must be left out where teacher is None, got {features!r}: they compare with "
+            "layers inside a teacher, of which kept outputs tell nothing"
+        )
     for transfer in features:
         if transfer.of >= teachers:
             raise ValueError(
@@ -102,6 +109,11 @@ def split_targets(y: Any, kept: bool) -> tuple[Any, Any]:
     """
     if kept and isinstance(y, (list, tuple)) and len(y) == 2:
         return y[0], y[1]
+    if isinstance(y, (list, tuple)) and len(y) == 2 and all(hasattr(part, "shape") for part in y):
+        raise ValueError(
+            f"y must be one array of labels, got a {type(y).__name__} of two: (labels, teacher's "
+            "outputs) is for a Distiller whose teacher is left out"
+        )
     if y is not None and not hasattr(y, "shape"):
         pair = " or (labels, teacher's outputs)" if kept else ""
         raise ValueError(f"y must be one array of labels{pair}, got a {type(y).__name__}")
@@ -122,6 +134,28 @@ def check_labels(labels: Any, logits: Any, multi_label: bool) -> None:
     if not fits:
         kinds = "0 or 1 a class" if multi_label else "class numbers, or a share a class"
         raise ValueError(f"y must be {kinds}, for outputs {wanted}, got labels {shape}")
+
+
+def check_classes(labels: Any, shape: Sequence[int | None] | None) -> None:
+    """Raises ValueError where class numbers given as an array are none of the student's classes.
+
+    In the step itself they are not known: there TensorFlow stops with the place in its graph.
+
+    Args:
+        labels: Labels as the caller gives them; what is no NumPy array is not looked at.
+        shape: The student's output shape; None: unknown.
+    """
+    if not isinstance(labels, np.ndarray) or shape is None or shape[-1] is None:
+        return
+    outputs = np.empty((0,) * (len(shape) - 1) + (shape[-1],))
+    if labels.size == 0 or labels.dtype.kind not in "iuf" or not is_sparse(labels, outputs):
+        return
+    low, high = labels.min(), labels.max()
+    if not 0 <= low <= high < shape[-1]:
+        raise ValueError(
+            f"y must hold class numbers from 0 to {shape[-1] - 1} for a student of {shape[-1]} "
+            f"classes, got {low} to {high}"
+        )
 
 
 def check_told(told: Any, logits: Any) -> None:

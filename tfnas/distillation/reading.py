@@ -16,6 +16,7 @@ import keras
 from tfnas.distillation.losses import as_logits
 from tfnas.rewrite import Call, Value, Walk, walk
 
+_LISTED = 24  # layers that a message names
 # What a classifier may do behind its softmax; FakeQuant: roundings of an integer file.
 _PASSING = ("Reshape", "Flatten", "Dropout", "Identity", "FakeQuant")
 
@@ -130,7 +131,9 @@ class Reader:
         found = exact or [c for c in self._flow.calls if c.name.endswith(f"/{layer}")]
         if len(found) == 1 and len(found[0].outputs) == 1:
             return found[0].outputs[0]
-        names = [call.name for call in self._flow.calls]
+        names = ", ".join(call.name for call in self._flow.calls[-_LISTED:])
+        count = len(self._flow.calls)
+        last = f"the last {_LISTED} of {count}: " if count > _LISTED else ""
         why = (
             "which is none of its layers"
             if not found
@@ -142,7 +145,7 @@ class Reader:
         )
         raise ValueError(
             f"features must name layers of the {self.role} that are used once and have one "
-            f"output, got {layer!r}, {why}: {', '.join(names[-8:])}"
+            f"output, got {layer!r}, {why}: {last}{names}"
         )
 
     def _check_output(self) -> None:

@@ -257,6 +257,11 @@ def _check_model(model: Any) -> None:
         )
     if not isinstance(model, keras.Model) and not is_tf_keras(model):
         raise ValueError(f"model must be a Keras 3 or tf_keras model, got {type(model).__name__}")
+    if isinstance(getattr(model, "student", None), keras.Model):
+        raise ValueError(
+            f"model must be what is to be run, got the {type(model).__name__} {model.name!r}: "
+            f"give its student, {model.name}.student"
+        )
     if not model.built or not getattr(model, "inputs", None):
         raise ValueError(
             f"model must be built and have known inputs, got {model.name!r}: begin it with "

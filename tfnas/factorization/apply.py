@@ -81,8 +81,9 @@ def factorize(
 
     Raises:
         ValueError: An argument is outside its rule, a pattern matches no layer, the target
-            can't be met (the message tells how near one can get), or the model is pruned,
-            clustered or quantisation-aware already, which would be lost.
+            can't be met (the message tells how near one can get), an entry of `rank` names no
+            layer that can be factorised, or the model is pruned, clustered or
+            quantisation-aware already, which would be lost.
 
     References:
         Jaderberg et al. 2014; Zhang et al. 2015; Kim et al. 2016; see
@@ -99,6 +100,7 @@ def factorize(
     batches = None if data is None else _batches(model, data)
     check_copies(flow)  # what can't be copied shows before long work
     units, left = _candidates(flow, methods, ignore)
+    _check_able(rank if isinstance(rank, Mapping) else (), ignore, units, left)
     moments = None if batches is None else measure(model, [u.layer for u in units], batches)
     layers = [Options(unit, _second(unit, moments)) for unit in units]
     choices = _chosen(layers, rank, energy, target_macs, flow)
@@ -164,6 +166,22 @@ def _check_patterns(argument: str, patterns: Any, flow: Walk) -> None:
         known = isinstance(pattern, str) and any(matches(pattern, c.name) for c in flow.calls)
         if not known:
             raise ValueError(f"{argument} must name layers, got {pattern!r}, which matches none")
+
+
+def _check_able(
+    patterns: Iterable[str], ignore: Sequence[str], units: Sequence[Unit], left: Sequence[Skipped]
+) -> None:
+    """Raises ValueError where an entry of `rank` names nothing but layers that must stay."""
+    for pattern in patterns:
+        stay = [s for s in left if matches(pattern, s.name)]
+        ignored = any(matches(name, s.name) for s in stay for name in ignore)
+        if ignored or any(matches(pattern, unit.name) for unit in units):
+            continue
+        why = [f"{s.name}: {s.reason}" for s in stay]
+        raise ValueError(
+            f"rank must name layers that can be factorised, got {pattern!r}: "
+            f"{'; '.join(why) or 'nothing in it multiplies by a kernel of its own'}"
+        )
 
 
 def _batches(model: Any, data: Any) -> list[Any]:
@@ -244,14 +262,19 @@ def _report(
     whole = _macs(flow.calls)
     saved = sum(part.unit.macs - part.option.macs for part in parts)
     uncounted = sorted({call.name for call in flow.calls if call_macs(call) is None})
-    notes = [f"MACs are without those of layers that are not understood: {', '.join(uncounted)}"]
+    notes = []
+    if not parts:
+        notes.append("no layer was replaced: the model is as it was")
+    if uncounted:
+        names = ", ".join(uncounted)
+        notes.append(f"MACs are without those of layers that are not understood: {names}")
     return FactorizationReport(
         tuple(_line(part) for part in parts),
         tuple(sorted(left, key=lambda skipped: -order[skipped.name])),
         (whole, whole - saved),
         parameters,
         weighted,
-        tuple(notes if uncounted else ()),
+        tuple(notes),
     )
 
 

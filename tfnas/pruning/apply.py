@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tfnas.data import check_data
-from tfnas.order import check_unshared
+from tfnas.order import TRAINED_WITH, check_float, check_unshared
 from tfnas.pruning.constraint import assign_masks, attach, carry_masks
 from tfnas.pruning.criteria import WITH_DATA, Criterion, check_criterion
 from tfnas.pruning.gradients import LossGradients
@@ -100,6 +100,7 @@ def prune(
         "magnitude" if obs else criterion, granularity, "layer" if by_output else scope, seed
     )
     kernels, none = find_kernels(model)
+    check_float(model, "prune", TRAINED_WITH)
     kept, excluded = select(kernels, layers, exclude)
     kept, unfit = plan.admit(kept)
     for kernel in kept:

@@ -8,6 +8,10 @@ renewals the masked weights are exactly zero after every step of the optimizer.
 The masks follow from the weights and the position alone, so training that is interrupted
 and restored (`BackupAndRestore`) goes on as if it had not been.
 
+With a :class:`tfnas.ClusteringCallback` in one `fit` it goes only before that one, and with a
+ratio that does not change; else prune in a `fit` of its own first. A quantisation-aware model
+may be pruned while it trains, not by :func:`tfnas.prune`: its ranges follow.
+
 Steps are the optimizer's in this training, counted from its first epoch. A model that `fit`
 builds is pruned after its first batch.
 
@@ -27,7 +31,7 @@ import keras
 import numpy as np
 
 from tfnas.data import check_data
-from tfnas.order import check_unshared
+from tfnas.order import check_apart, check_unshared, leave_fit, same_fit
 from tfnas.pruning.constraint import apply_masks, assign_masks, attach
 from tfnas.pruning.criteria import WITH_DATA, Criterion, check_criterion
 from tfnas.pruning.gradients import LossGradients
@@ -115,6 +119,7 @@ class PruningCallback(keras.callbacks.Callback):
         self.data = data
         self.loss = loss
         self._pruned: Any = None  # the model that the kernels belong to
+        self._clustering: Any = None  # a ClusteringCallback before this one in the same fit
         self._kernels: list[Kernel] = []
         self._skipped: list[Skipped] = []
         self._gradients: LossGradients | None = None
@@ -138,6 +143,7 @@ class PruningCallback(keras.callbacks.Callback):
     def on_train_begin(self, logs: Any = None) -> None:
         """Checks everything that can be checked, and hangs the masks."""
         self._pruned, self._epoch, self._batches, self._length = None, 0, 0, 0
+        self._clustering = same_fit(self.model, "prune", self).get("cluster")
         if self.model.built:
             self._begin(self.model, self._positions())
 
@@ -164,6 +170,7 @@ class PruningCallback(keras.callbacks.Callback):
     def on_train_end(self, logs: Any = None) -> None:
         """Masks once more: averaged or restored weights come after the last step."""
         apply_masks(self._kernels)
+        leave_fit(self.model, "prune")
 
     def after_step(self, model: Any, epoch: int) -> None:
         """Does all of it in a training loop of one's own; call it after each step.
@@ -183,6 +190,18 @@ class PruningCallback(keras.callbacks.Callback):
         self._renew(epoch if self.schedule.unit == "epoch" else self._steps)
         apply_masks(self._kernels)  # the step may have been traced before the masks were there
 
+    @property
+    def kernels(self) -> tuple[Kernel, ...]:
+        """The kernels that are pruned; none before the training of a model begins."""
+        return tuple(self._kernels) if self._pruned is not None else ()
+
+    def holds_ratio(self) -> bool:
+        """Whether the ratio is the same from the first epoch or step of this training on."""
+        end = None if self.schedule.end is None else self.schedule.end + 1
+        known = [count for count in (self._positions(), end) if count is not None]
+        ratios = set(map(self.schedule, range(min(known)))) if known else {0.0, 1.0}
+        return len(ratios) <= 1
+
     def _begin(self, model: Any, positions: int | None) -> None:
         kernels, none = find_kernels(model)
         kept, excluded = select(kernels, self.layers, self.exclude)
@@ -190,6 +209,9 @@ class PruningCallback(keras.callbacks.Callback):
             kept, frozen = trainable(kept)
             excluded += frozen
         kept, unfit = self.plan.admit(kept)
+        if self._clustering is not None:
+            got = "a ClusteringCallback before a PruningCallback"
+            check_apart(kept, self._clustering.kernels, got)
         for kernel in kept:
             check_unshared(kernel.name, kernel.numpy())
         self._check_schedule(kept, positions)

@@ -39,6 +39,18 @@ class ZeroMask(keras.constraints.Constraint):
         # A selection, not a product: NaN and -0.0 become 0.0 as well.
         return keras.ops.where(self.mask, value, keras.ops.zeros_like(value))
 
+    def carry(self, model: Any, kernel: Any) -> None:
+        """Hangs a mask like this one on the same kernel of a model made of this one's layers.
+
+        Args:
+            model: The other model.
+            kernel: Its kernel.
+        """
+        mask = np.asarray(keras.ops.convert_to_numpy(self.mask))
+        if not mask.all():
+            attach(model, [kernel])
+            assign_masks([kernel], [mask])
+
 
 def keep_zeros(model: Any, layers: Any = None, exclude: Any = ()) -> int:
     """Makes the zeros in a model's kernels stay zero in further training.
@@ -118,9 +130,19 @@ def carry_masks(model: Any, kernels: Sequence[Kernel], twins: Sequence[Kernel]) 
 
 
 def assign_masks(kernels: Sequence[Kernel], masks: Sequence[np.ndarray]) -> None:
-    """Sets the masks of kernels that were attached, and zeroes what they mask."""
+    """Sets the masks of kernels that were attached, and zeroes what they mask.
+
+    Raises:
+        ValueError: A kernel was clustered since.
+    """
     for kernel, mask in zip(kernels, masks, strict=True):
-        kernel.variable.constraint.mask.assign(mask)
+        zeros = kernel.variable.constraint
+        if not isinstance(zeros, ZeroMask):  # tied behind it meanwhile
+            raise ValueError(
+                f"masks must not change once the weights of {kernel.name!r} share values, got a "
+                f"{type(zeros).__name__} on it: prune first, then cluster, and the zeros stay"
+            )
+        zeros.mask.assign(mask)
     apply_masks(kernels)
 
 

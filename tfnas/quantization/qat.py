@@ -18,6 +18,7 @@ from typing import Any
 import keras
 
 from tfnas.calibration import fitting_columns
+from tfnas.order import carry_zeros
 from tfnas.quantization.builder import Builder
 from tfnas.quantization.fake_quant import FakeQuant
 from tfnas.quantization.forms import ChannelAffine, FloatConcatenate, SixteenBitForm
@@ -35,7 +36,10 @@ def quantize_aware(
 
     It is compiled, trained, saved and loaded (:func:`tfnas.load_model`) like any Keras
     model; :func:`tfnas.to_tflite` needs no calibration data for it; :func:`tfnas.strip` gives
-    back a plain float model. The model given stays as it is.
+    back a plain float model. The model given stays as it is. Zeros that stay in its training, as
+    those of :func:`tfnas.prune`, stay in that of the new one; those of a model that was loaded do
+    with :func:`tfnas.keep_zeros`, equal weights, zeros among them, with
+    :func:`tfnas.keep_clusters`.
 
     Example:
         >>> import keras, numpy as np, tfnas
@@ -78,6 +82,7 @@ def quantize_aware(
     builder = Builder(flow, spec, origins)
     trainable = rebuild(plain, builder.apply, flow=flow, on_input=builder.on_input)
     builder.copies.carry_weights()
+    carry_zeros(model, trainable)
     if data is not None:
         calibrate(trainable, data)
     return trainable
