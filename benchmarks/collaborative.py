@@ -132,11 +132,12 @@ class Work:
 
     def quantised(self, given: Any) -> Any:
         model = tfnas.quantize_aware(given, "int8", data=self.images)
+        callbacks = []
         if most_values(given) <= CLUSTERS.value:
-            tfnas.keep_clusters(model)  # zeros too
+            callbacks = [tfnas.ClusteringCallback(None)]  # zeros stay too
         elif given is not self.original:
             tfnas.keep_zeros(model)
-        self.train(model, [], rate=RATE.value / 40)  # values are shared, each moves many
+        self.train(model, callbacks, rate=RATE.value / 10)
         return model
 
     def train(self, model: Any, callbacks: list[Any], rate: float | None = None) -> None:

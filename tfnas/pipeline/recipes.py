@@ -16,7 +16,6 @@ import keras
 
 from tfnas.calibration import layers_of, recalibrate_batchnorm
 from tfnas.clustering.callback import ClusteringCallback
-from tfnas.clustering.constraint import keep_clusters
 from tfnas.data import DataSplit, spread
 from tfnas.distillation.transfers import FeatureHint
 from tfnas.factorization.apply import factorize
@@ -241,11 +240,12 @@ class Kitchen:
         images = spread(self.split.x_train, CALIBRATION)
         with _refusals():
             trainable = quantize_aware(model, mode, data=images)
-        if "cluster" in kept:
-            keep_clusters(trainable)  # zeros too
+        callbacks = []
+        if "cluster" in kept:  # Adam would move values whose gradients are not summed astray
+            callbacks = [ClusteringCallback(None)]  # zeros stay too
         elif "prune" in kept:
             keep_zeros(trainable)
-        self._train(trainable, slower=10.0)
+        self._train(trainable, callbacks, slower=10.0)
         return trainable
 
 

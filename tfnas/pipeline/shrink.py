@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tfnas.bench.latency_model import LatencyModel
-from tfnas.clustering.constraint import keep_clusters
+from tfnas.clustering.callback import ClusteringCallback
 from tfnas.data import DataSplit, spread
 from tfnas.kernels import model_kernels
 from tfnas.measurement import Latency
@@ -130,13 +130,14 @@ def shrink_to_files(
     return result
 
 
-def hold(model: Any) -> None:
-    """Keeps through training what pruning or clustering achieved, in place."""
+def held(model: Any) -> list[ClusteringCallback]:
+    """Keeps through training what pruning or clustering achieved; returns callbacks for it."""
     found = {achieved(kernel.numpy()) for kernel in model_kernels(model)[0]}
     if "clusters" in found:
-        keep_clusters(model)  # zeros too
-    elif "zeros" in found:
+        return [ClusteringCallback(None)]  # zeros stay too
+    if "zeros" in found:
         keep_zeros(model)
+    return []
 
 
 def _shrunk(
@@ -158,13 +159,13 @@ def _shrunk(
         if last == first:
             return
         told.phase(f"step {step} of {config.steps}: training {last - first} epochs")
-        hold(smaller)
         finetune(
             smaller,
             split,
             config,
             epochs=last - first,
             teacher=model,
+            callbacks=held(smaller),
             progress=told,
         )
 

@@ -28,7 +28,6 @@ import keras
 
 from tfnas.calibration import layers_of, recalibrate_batchnorm
 from tfnas.clustering.callback import ClusteringCallback
-from tfnas.clustering.constraint import keep_clusters
 from tfnas.compression import Compression
 from tfnas.distillation.distiller import Distiller
 from tfnas.factorization.apply import factorize
@@ -228,11 +227,12 @@ class _Job:
         """Training as the integer file computes, zeros and shared values kept."""
         with _refusals():
             trainable = quantize_aware(model, spec_of(self.compression), data=self.way.images)
-            if self.compression.clusters:
-                keep_clusters(trainable)  # zeros too
-            elif self.compression.sparsity:
-                keep_zeros(trainable)
-        self.train(trainable, "aware")
+        callbacks = []
+        if self.compression.clusters:
+            callbacks = [ClusteringCallback(None)]  # zeros stay too
+        elif self.compression.sparsity:
+            keep_zeros(trainable)
+        self.train(trainable, "aware", callbacks)
         return trainable
 
 

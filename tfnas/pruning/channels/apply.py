@@ -303,7 +303,7 @@ def _held(model: Any) -> list[str]:
     """What training would undo of what pruning or clustering achieved."""
     found = {achieved(kernel.numpy()) for kernel in model_kernels(model)[0]}
     told = {
-        "clusters": "values are shared: tfnas.keep_clusters(smaller) before training keeps that",
+        "clusters": "values are shared: tfnas.ClusteringCallback(None) in its training keeps that",
         "zeros": "weights are zero: tfnas.keep_zeros(smaller) before training keeps that",
     }
     return [text for what, text in told.items() if what in found]
