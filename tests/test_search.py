@@ -265,6 +265,7 @@ def test_the_same_call_again_has_nothing_left_to_try(finished, npz):
     ], "the same seed trains the same models"
 
 
+@pytest.mark.slow
 def test_a_search_with_rungs_and_predicted_latencies(npz, tmp_path):
     """Three trials, the third goes on; the report tells of both."""
     settings = {

@@ -48,6 +48,7 @@ def test_strided_kernel_5_is_eligible():
     assert verdict(stages=stages(kernel=5)).eligible
 
 
+@pytest.mark.slow
 def test_mobilenet_v2_itself_is_eligible():
     model = build_model(tfnas.mobilenet_v2((96, 96, 3), 2, 0.35))
     assert tfnas.sparse_eligibility(tfnas.to_tflite(model)).eligible
