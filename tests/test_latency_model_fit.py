@@ -182,6 +182,7 @@ def test_a_layer_that_no_network_had_is_measured_alone(fitted, monkeypatch):
     assert len(alone) == 3
 
 
+@pytest.mark.slow
 def test_channels_go_by_the_fit(fitted, monkeypatch):
     monkeypatch.setattr(latency_model, "benchmark", None)  # nothing is left to measure
     model = SPACE.build(max(sampled(20), key=lambda a: macs(operators_of_architecture(a))))
