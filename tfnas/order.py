@@ -65,14 +65,11 @@ def check_dense(name: str, kernel: np.ndarray, technique: str, ignore: str = "")
     Raises:
         ValueError: The kernel is pruned or clustered.
     """
-    if kernel.dtype.itemsize < 4:
-        return  # half precision has few values, zero among them
-    if shares_values(kernel):
-        state = f"{len(np.unique(kernel))} shared values"
-    elif is_pruned(kernel):
-        state = f"{(kernel == 0).mean():.0%} zeros"
-    else:
+    held = achieved(kernel)
+    if not held:
         return
+    values = f"{len(np.unique(kernel))} shared values"
+    state = values if held == "clusters" else f"{(kernel == 0).mean():.0%} zeros"
     raise ValueError(
         f"model must not be pruned or clustered before {technique}, got {state} in the kernel of "
         f"{name!r}, which would be lost: {technique} comes first{ignore}"
@@ -92,7 +89,7 @@ def check_unshared(name: str, kernel: np.ndarray) -> None:
     Raises:
         ValueError: The kernel is clustered.
     """
-    if kernel.dtype.itemsize >= 4 and shares_values(kernel):
+    if achieved(kernel) == "clusters":
         raise ValueError(
             f"model must be pruned before it is clustered, got {len(np.unique(kernel))} shared "
             f"values in {name!r}: equal weights have one magnitude, so which of them went would "
