@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 import tfnas
+from tfnas.bench import device
 from tfnas.cli import search as command
 from tfnas.export.flatbuffer import read_graphs
-from tfnas.tuners import compressing, device
+from tfnas.tuners import compressing
 from tfnas.tuners.oracle import INFEASIBLE
 
 

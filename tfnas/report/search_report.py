@@ -7,13 +7,13 @@ import json
 import statistics
 from typing import TYPE_CHECKING, Any
 
+from tfnas.bench.device import MICRO, VELA
 from tfnas.bench.evaluate import paired_difference
 from tfnas.bench.latency import provenance
 from tfnas.data import DataSplit
 from tfnas.files import write_atomically
 from tfnas.report.plots import pareto_picture
 from tfnas.table import csv_table, markdown_table, table
-from tfnas.tuners.device import MICRO, VELA
 
 if TYPE_CHECKING:  # the record belongs to the pipeline, which is to the right of here
     from tfnas.pipeline.search import Row, SearchConfig, SearchResult

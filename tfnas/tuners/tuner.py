@@ -23,6 +23,8 @@ from keras_tuner.src.distribute import utils as dist_utils
 from keras_tuner.src.engine.tuner_utils import SaveBestEpoch
 
 from tfnas.architecture import Architecture
+from tfnas.bench.device import MICRO, VELA, Device, NotOnDevice
+from tfnas.bench.device import UNTRAINED as DEVICE_UNTRAINED
 from tfnas.bench.evaluate import evaluate
 from tfnas.bench.latency import (
     DEFAULT_ROUNDS,
@@ -53,8 +55,6 @@ from tfnas.tuners.compressing import (
     spec_of,
     untrained_form,
 )
-from tfnas.tuners.device import MICRO, VELA, Device, NotOnDevice
-from tfnas.tuners.device import UNTRAINED as DEVICE_UNTRAINED
 from tfnas.tuners.engine import Engine
 from tfnas.tuners.goals import KNOWN_DIRECTIONS, REWARD, objective_of
 from tfnas.tuners.halving import continue_from
@@ -141,7 +141,7 @@ class MeasuredTuner(kt.Tuner):
             its choice of the number format takes the place of `mode`.
         teacher: The trained Keras model that compressions with `distill` learn from, or
             several; it takes what the networks take.
-        accelerator: The NPU of the `vela_` metrics; see :class:`~tfnas.tuners.device.Device`.
+        accelerator: The NPU of the `vela_` metrics; see :class:`~tfnas.bench.device.Device`.
         runtime_flash: Bytes of flash that a firmware takes beside the file.
         runtime_ram: Bytes of RAM that it takes beside the activations.
         latency_model: A fitted latency model of a search space: proposals that break a latency

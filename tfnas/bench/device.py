@@ -1,4 +1,4 @@
-"""What a file takes of a device, as metrics of a search: flash, RAM, an accelerator's numbers.
+"""What a file takes of a device, as metrics: flash, RAM, an accelerator's numbers.
 
 | metric               | what it is                                              | before training |
 |----------------------|---------------------------------------------------------|-----------------|
