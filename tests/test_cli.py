@@ -235,8 +235,9 @@ def test_search_hands_its_flags_over(tfnas_command, tmp_path, monkeypatch, inter
     assert pipeline.SearchConfig("digits", **settings) == defaults
 
 
-def test_the_installed_command_tells_its_version():
-    done = subprocess.run([COMMAND, "--version"], capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("command", [[COMMAND], [sys.executable, "-m", "tfnas"]])
+def test_the_installed_command_tells_its_version(command):
+    done = subprocess.run([*command, "--version"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"tfnas {tfnas.__version__}\n", "")
 
 

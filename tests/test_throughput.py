@@ -57,7 +57,7 @@ def test_rows_fit_the_headers(artifacts):
     ("change", "message"),
     [
         ({"files": []}, "files must hold at least one file, got none"),
-        ({"files": [7]}, "files must be a tfnas.Artifact or a path, or a list of such, got int"),
+        ({"files": [7]}, "files must be a file or a list of files, each a tfnas.Artifact or"),
         ({"batch_sizes": []}, "batch_sizes must hold different whole numbers >= 1"),
         ({"batch_sizes": (1, 1)}, "batch_sizes must hold different whole numbers >= 1"),
         ({"threads": (0,)}, r"threads must hold different whole numbers >= 1, got \(0,\)"),

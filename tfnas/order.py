@@ -201,6 +201,11 @@ def achieved(kernel: np.ndarray) -> str:
     return "clusters" if shares_values(kernel) else "zeros" if is_pruned(kernel) else ""
 
 
+def model_achieved(model: Any) -> set[str]:
+    """What the kernels of a model hold that training may undo; see `achieved`."""
+    return {achieved(kernel.numpy()) for kernel in model_kernels(model)[0]} - {""}
+
+
 def channels_share_values(kernel: np.ndarray) -> bool:
     """Whether the channels of a kernel have the same few values.
 

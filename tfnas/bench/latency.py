@@ -74,7 +74,7 @@ def benchmark(
             f"artifacts must be one file or one list of files, got {1 + len(more)} arguments: "
             "write benchmark([a, b])"
         )
-    files = _as_artifacts(artifacts)
+    files = as_artifacts(artifacts)
     check_rounds(rounds)
     if not isinstance(warmup, int) or warmup < 0:
         raise ValueError(f"warmup must be a whole number >= 0, got {warmup!r}")
@@ -227,19 +227,28 @@ def median_interval(samples: np.ndarray, confidence: float = 0.95) -> tuple[floa
     return float(ordered[lower]), float(ordered[n - 1 - lower])
 
 
-def _as_artifacts(artifacts: Any) -> list[Artifact]:
+def as_artifacts(files: Any, name: str = "artifacts") -> list[Artifact]:
+    """Returns files as artefacts, those that are paths loaded.
+
+    Args:
+        files: An artefact or the path of a file, or several of them.
+        name: Of the argument, for the message.
+
+    Raises:
+        ValueError: There is none, or one is something else.
+    """
     kinds = Artifact | str | os.PathLike
-    several = isinstance(artifacts, Iterable) and not isinstance(artifacts, kinds)
-    files = list(artifacts) if several else [artifacts]
-    if not files:
-        raise ValueError("artifacts must hold at least one file, got none")
-    for file in files:
+    several = isinstance(files, Iterable) and not isinstance(files, kinds)
+    listed = list(files) if several else [files]
+    if not listed:
+        raise ValueError(f"{name} must hold at least one file, got none")
+    for file in listed:
         if not isinstance(file, kinds):
             raise ValueError(
-                f"artifacts must be a file or a list of files, each a tfnas.Artifact or a path, "
+                f"{name} must be a file or a list of files, each a tfnas.Artifact or a path, "
                 f"got {type(file).__name__}"
             )
-    return [file if isinstance(file, Artifact) else Artifact.load(file) for file in files]
+    return [file if isinstance(file, Artifact) else Artifact.load(file) for file in listed]
 
 
 def _cpu_name() -> str:

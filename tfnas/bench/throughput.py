@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from tfnas.bench.latency import check_rounds, median_interval
+from tfnas.bench.latency import as_artifacts, check_rounds, median_interval
 from tfnas.data import arrays
 from tfnas.export.artifact import Artifact
 
@@ -119,7 +119,7 @@ def throughput(
     Raises:
         ValueError: An argument is outside its rule; the message names it.
     """
-    artifacts = _artifacts(files)
+    artifacts = as_artifacts(files, "files")
     for name, values in zip(_SETTINGS, (batch_sizes, threads), strict=True):
         _check_numbers(name, values)
     check_rounds(rounds)
@@ -218,20 +218,6 @@ def _record(
     low, high = median_interval(ratios)
     middle = float(np.median(ratios))
     return dataclasses.replace(found, ratio=middle, ratio_low=low, ratio_high=high)
-
-
-def _artifacts(files: Any) -> list[Artifact]:
-    kinds = Artifact | str | os.PathLike
-    listed = list(files) if isinstance(files, list | tuple) else [files]
-    if not listed:
-        raise ValueError("files must hold at least one file, got none")
-    for file in listed:
-        if not isinstance(file, kinds):
-            raise ValueError(
-                f"files must be a tfnas.Artifact or a path, or a list of such, got "
-                f"{type(file).__name__}"
-            )
-    return [file if isinstance(file, Artifact) else Artifact.load(file) for file in listed]
 
 
 def _check_numbers(name: str, values: Any) -> None:

@@ -62,7 +62,7 @@ def _counts(given: list[str]) -> tuple[tuple[str, int], ...]:
     pairs = []
     for entry in given:
         name, _, count = entry.rpartition("=")
-        if not (name and count.isdigit()):
+        if not (name and count.isdecimal()):
             raise ValueError(f"layers must hold NAME=K, got {entry!r}")
         pairs.append((name, int(count)))
     return tuple(pairs)

@@ -10,9 +10,8 @@ from typing import Any
 from tfnas.bench.latency_model import LatencyModel
 from tfnas.clustering.callback import ClusteringCallback
 from tfnas.data import DataSplit, spread
-from tfnas.kernels import model_kernels
 from tfnas.measurement import Latency
-from tfnas.order import achieved
+from tfnas.order import model_achieved
 from tfnas.pipeline.compare import FileRow, save_and_compare
 from tfnas.pipeline.finetune import check_fits, classification_loss, finetune
 from tfnas.pipeline.progress import Progress
@@ -132,7 +131,7 @@ def shrink_to_files(
 
 def held(model: Any) -> list[ClusteringCallback]:
     """Keeps through training what pruning or clustering achieved; returns callbacks for it."""
-    found = {achieved(kernel.numpy()) for kernel in model_kernels(model)[0]}
+    found = model_achieved(model)
     if "clusters" in found:
         return [ClusteringCallback(None)]  # zeros stay too
     if "zeros" in found:

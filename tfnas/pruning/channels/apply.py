@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tfnas.kernels import model_kernels
-from tfnas.order import achieved, check_float
+from tfnas.order import check_float, model_achieved
 from tfnas.pruning.channels.choose import (
     MOST,
     Cost,
@@ -301,7 +300,7 @@ def _report(
 
 def _held(model: Any) -> list[str]:
     """What training would undo of what pruning or clustering achieved."""
-    found = {achieved(kernel.numpy()) for kernel in model_kernels(model)[0]}
+    found = model_achieved(model)
     told = {
         "clusters": "values are shared: tfnas.ClusteringCallback(None) in its training keeps that",
         "zeros": "weights are zero: tfnas.keep_zeros(smaller) before training keeps that",
