@@ -66,6 +66,7 @@ from tfnas.tuners.prediction import Prediction, PredictionErrors
 from tfnas.tuners.reward import mnasnet_reward
 
 _CALIBRATION = 200
+_Status = kt.engine.trial.TrialStatus
 _BEFORE = {"macs", "parameters", "peak_activation_bytes"}  # known without any file
 _LATENCY = {"latency_ratio", "latency_ms"}
 _UNTRAINED = {"size_bytes", *_LATENCY, *DEVICE_UNTRAINED}  # known before training
@@ -105,6 +106,10 @@ class Candidate:
 
 
 DIRECTIONS = ("max", "min", "min")
+
+
+class _Infeasible(kt.errors.FailedTrialError):
+    """A limit is broken whatever the trial learns."""
 
 
 class MeasuredTuner(kt.Tuner):
@@ -355,7 +360,19 @@ class MeasuredTuner(kt.Tuner):
     ) -> None:
         """keras_tuner's hook around `run_trial`, overridden or not: a rung has its epochs."""
         budget = self.oracle.halving.budget(trial.trial_id)
-        super()._run_and_update_trial(trial, *args, **{**kwargs, **budget})
+        try:
+            super()._run_and_update_trial(trial, *args, **{**kwargs, **budget})
+        except _Infeasible as error:
+            trial.message = str(error)
+
+    def _try_run_and_update_trial(
+        self, trial: kt.engine.trial.Trial, *args: Any, **kwargs: Any
+    ) -> None:
+        """keras_tuner's, which prints a traceback; a limit is an answer and needs none."""
+        trial.message = None
+        super()._try_run_and_update_trial(trial, *args, **kwargs)
+        if trial.status == _Status.COMPLETED and trial.message is not None:
+            trial.status = _Status.FAILED
 
     def run_trial(self, trial: kt.engine.trial.Trial, *args: Any, **kwargs: Any) -> Any:
         """Trains and measures; keras_tuner's own `run_trial` around it."""
@@ -447,9 +464,9 @@ class MeasuredTuner(kt.Tuner):
             if limits & _UNTRAINED:
                 known |= self._untrained_file(model, x, self._spec(compression), limits)
         except (NotCompressible, NotOnDevice) as error:
-            raise kt.errors.FailedTrialError(f"{INFEASIBLE}{error}") from error
+            raise _Infeasible(f"{INFEASIBLE}{error}") from error
         if broken := self.oracle.goals.broken(known):
-            raise kt.errors.FailedTrialError(f"{INFEASIBLE}{'; '.join(broken)}")
+            raise _Infeasible(f"{INFEASIBLE}{'; '.join(broken)}")
 
     def _untrained_file(
         self, model: Any, x: Any, spec: QuantSpec, limits: set[str]
