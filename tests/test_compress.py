@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from planning import walked
 
 import tfnas
 from tfnas.cli import app
@@ -85,15 +86,7 @@ def test_front_and_what_is_beaten():
 
 def tried(budget, effort, outcomes):
     """Names of the recipes that are tried where `outcomes(recipe)` gives what comes of them."""
-    steps, names, outcome = plan(Budget.of(budget), EFFORTS.get(effort, effort)), [], None
-    while True:
-        try:
-            recipe = steps.send(outcome)
-        except StopIteration:
-            return names
-        names.append(str(recipe))
-        assert recipe.why
-        outcome = outcomes(recipe)
+    return walked(plan(Budget.of(budget), EFFORTS.get(effort, effort)), outcomes)
 
 
 FORMATS = ["float16", "dynamic", "int8", "int8x4"]

@@ -245,7 +245,7 @@ def test_what_tflite_micro_has_no_kernel_for_is_infeasible(images, tmp_path):
 class Report:
     inference_ms, cycles = 0.25, collections.namedtuple("C", "total")(7)
     memory = collections.namedtuple("M", "sram on_chip_flash off_chip_flash")(90, 20, 3)
-    cpu_operators = ("one",)
+    npu_operators, cpu_operators = ("another",), ("one",)
 
 
 def test_numbers_of_the_accelerator(monkeypatch):

@@ -5,6 +5,7 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
+from planning import walked
 
 import tfnas
 from tfnas.pipeline import survey as survey_module
@@ -108,14 +109,7 @@ def test_zeros_begin_where_the_model_bears_them():
 
 def tried(budget, outcomes, effort=NORMAL, **given):
     budget = Budget.of(budget)
-    steps, names, outcome = plan(budget, effort, decide(budget, effort, seen(**given))), [], None
-    while True:
-        try:
-            recipe = steps.send(outcome)
-        except StopIteration:
-            return names
-        names.append(str(recipe))
-        outcome = outcomes(recipe)
+    return walked(plan(budget, effort, decide(budget, effort, seen(**given))), outcomes)
 
 
 def candidate(recipe, drop=0.1, size=1000, latency=0.5):

@@ -79,7 +79,8 @@ class Device:
             wanted: Names of metrics; others than a device's are ignored.
 
         Raises:
-            NotOnDevice: TFLite Micro has no kernel for an operator, or can't plan its memory.
+            NotOnDevice: TFLite Micro has no kernel for an operator, or can't plan its memory;
+                or the accelerator runs none of the file, so that its numbers are all 0.
         """
         found: dict[str, float] = {}
         if wanted & set(MICRO):
@@ -101,6 +102,10 @@ class Device:
 
     def _vela(self, file: Artifact) -> dict[str, float]:
         report: Any = vela(file, self.accelerator)
+        if not report.npu_operators:
+            raise NotOnDevice(
+                f"{self.accelerator} runs none of the file's {len(report.cpu_operators)} operators"
+            )
         memory = report.memory
         return {
             "vela_ms": report.inference_ms,

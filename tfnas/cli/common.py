@@ -56,6 +56,22 @@ def define_data(common: dict[str, Any], required: bool = True) -> None:
     define_image_size(common)
 
 
+def define_device(common: dict[str, Any], of: str) -> None:
+    """Declares the device that files are meant for.
+
+    Args:
+        common: What each flag is declared with.
+        of: What its numbers count for begins with: "" for metrics, "max_" for their limits.
+    """
+    text = f"NPU of {of}vela_..."
+    flags.DEFINE_string("accelerator", "ethos-u55-128", text, **common)
+    for name, text in (
+        ("runtime_flash", f"bytes that the firmware takes beside the file: {of}flash_bytes"),
+        ("runtime_ram", f"bytes that it takes beside the activations: {of}ram_bytes"),
+    ):
+        flags.DEFINE_integer(name, 0, text, lower_bound=0, **common)
+
+
 def settings_of(config: type, values: flags.FlagValues) -> dict[str, Any]:
     """Returns the flags that are a record's fields."""
     found = {field.name: values[field.name].value for field in dataclasses.fields(config)}

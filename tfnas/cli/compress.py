@@ -11,7 +11,7 @@ from typing import Any
 
 from absl import flags
 
-from tfnas.cli.common import define_data, load_model_and_split
+from tfnas.cli.common import define_data, define_device, load_model_and_split
 from tfnas.pipeline.budget import Budget
 
 SUMMARY = "make a .keras model, or a search's best, small enough for a budget; prove what it costs"
@@ -36,6 +36,7 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
     )
     flags.DEFINE_float("learning_rate", 2e-3, "Adam's, at the start of its decay", **common)
     flags.DEFINE_bool("overwrite", False, "begin anew where the folder holds a job", **common)
+    define_device(common, "max_")
     define_data(common, required=False)
     return values
 
@@ -61,6 +62,9 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
             augment=tuple(values["augment"].value),
             seed=values["seed"].value,
             overwrite=values["overwrite"].value,
+            accelerator=values["accelerator"].value,
+            runtime_flash=values["runtime_flash"].value,
+            runtime_ram=values["runtime_ram"].value,
             progress=progress,
         )
     print(f"\n{result}")

@@ -9,7 +9,7 @@ from typing import Any
 
 from absl import flags
 
-from tfnas.cli.common import define_image_size
+from tfnas.cli.common import define_device, define_image_size
 
 SUMMARY = "search architectures for a data set and export the best one"
 POSITIONAL = ""
@@ -63,8 +63,6 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
     )
     text = "a trained .keras model to learn from, where --compression=distill=... may distil"
     flags.DEFINE_string("teacher", None, text, **common)
-    text = "NPU of the vela_ metrics"
-    flags.DEFINE_string("accelerator", "ethos-u55-128", text, **common)
     flags.DEFINE_float(
         "trial_timeout", None, "longest time of a trial in s; goes with --workers", **common
     )
@@ -94,8 +92,6 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
         ("threads", 1, 1, "threads of the latency measurement"),
         ("random_candidates", 0, 0, "random architectures of the winner's size to compare with"),
         ("seed", 0, 0, "seed of everything"),
-        ("runtime_flash", 0, 0, "bytes that the firmware takes beside the file: flash_bytes"),
-        ("runtime_ram", 0, 0, "bytes that it takes beside the activations: ram_bytes"),
     ):
         flags.DEFINE_integer(name, default, text, lower_bound=minimum, **common)
     text = "fit a latency model of the space first, for so many s, and predict candidates' latency"
@@ -112,6 +108,7 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
         "latency_exponent", -0.07, "reward = accuracy x (latency/target)^this", **common
     )
     define_image_size(common)
+    define_device(common, "")
     flags.DEFINE_bool("inherit", False, "children begin with their parent's weights", **common)
     flags.DEFINE_bool("resume", False, "the folder must hold a search, which goes on", **common)
     flags.DEFINE_bool("baseline", True, "train MobileNetV2 0.35 as long to compare with", **common)

@@ -22,6 +22,9 @@ class Costs:
         latency: Time of an inference, as a ratio to the original's float32 file.
         macs: Multiply-accumulates, as a share of the original's.
         memory: Most bytes of activations alive at once.
+        device: Metric of :mod:`tfnas.bench.device` -> what the file takes, those that limits
+            ask for; infinite where the device can't run it.
+        refused: Why the device can't run it; empty where it can, or nothing is asked.
     """
 
     drop: float
@@ -30,6 +33,22 @@ class Costs:
     latency: float
     macs: float
     memory: int
+    device: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    refused: str = ""
+
+    def value(self, name: str) -> float:
+        """Returns a cost by its name, the device's too."""
+        return self.device[name] if name in self.device else getattr(self, name)
+
+    def device_texts(self) -> dict[str, str]:
+        """Returns what the file takes of the device as text, by metric."""
+        if self.refused:
+            return dict.fromkeys(self.device, "can't run")
+        digits = {name: 4 if name.endswith("_ms") else 0 for name in self.device}
+        return {name: f"{value:,.{digits[name]}f}" for name, value in self.device.items()}
+
+
+_FROM_ZERO = ("max_drop", "max_vela_cpu_operators")  # may be 0, so no share of them can be told
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,9 +66,17 @@ class Budget:
         max_latency: Most time, as a ratio to the original's float32 file on this machine.
         max_macs: Most multiply-accumulates, as a share of the original's, up to 1.
         max_memory: Most bytes of activations alive at once.
+        max_flash_bytes: Most bytes of a microcontroller's flash, file and firmware.
+        max_ram_bytes: Most bytes of its RAM, TFLite Micro's plan of the arena and firmware.
+        max_vela_ms: Most ms of an accelerator's part of an inference, as its compiler expects.
+        max_vela_cycles: Most clock cycles of that part.
+        max_vela_sram_bytes: Most bytes of SRAM of that part.
+        max_vela_flash_bytes: Most bytes of flash of that part, weights as they are encoded.
+        max_vela_cpu_operators: Most operators that the accelerator leaves to the processor.
 
     Raises:
-        ValueError: A limit is no number above 0 (max_drop: from 0 on), or none is given.
+        ValueError: A limit is no number above 0 (max_drop and max_vela_cpu_operators: from 0
+            on), or none is given.
     """
 
     max_drop: float | None = None
@@ -58,6 +85,13 @@ class Budget:
     max_latency: float | None = None
     max_macs: float | None = None
     max_memory: int | None = None
+    max_flash_bytes: int | None = None
+    max_ram_bytes: int | None = None
+    max_vela_ms: float | None = None
+    max_vela_cycles: float | None = None
+    max_vela_sram_bytes: int | None = None
+    max_vela_flash_bytes: int | None = None
+    max_vela_cpu_operators: int | None = None
 
     def __post_init__(self) -> None:
         if not self.limits:
@@ -65,7 +99,7 @@ class Budget:
             raise ValueError(f"budget must hold at least one of {names}, got none")
         for name, value in self.limits.items():
             number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-            least = name == "max_drop" and number and value == 0
+            least = name in _FROM_ZERO and number and value == 0
             if not (number and value < math.inf and (value > 0 or least)):
                 raise ValueError(f"{name} must be a number above 0, got {value!r}")
         if self.max_macs is not None and self.max_macs > 1:
@@ -94,7 +128,8 @@ class Budget:
     def excesses(self, costs: Costs) -> dict[str, float]:
         """Returns each limit that is not kept, and by how much as a share of it.
 
-        The drop's excess is in points, since its limit may be 0.
+        Those of the drop and of operators on the processor are in points and operators, since
+        their limits may be 0.
 
         Example:
             >>> costs = Costs(0.5, 200, 100, 0.5, 1.0, 10)
@@ -103,9 +138,9 @@ class Budget:
         """
         found = {}
         for name, limit in self.limits.items():
-            value = getattr(costs, name.removeprefix("max_"))
+            value = costs.value(name.removeprefix("max_"))
             if value > limit:
-                found[name] = value - limit if name == "max_drop" else value / limit - 1
+                found[name] = value - limit if name in _FROM_ZERO else value / limit - 1
         return found
 
     def __str__(self) -> str:

@@ -24,10 +24,12 @@ from tfnas.files import save_model, write_atomically
 from tfnas.loading import load_model
 from tfnas.measurement import pareto_front
 from tfnas.pipeline.budget import Costs
+from tfnas.pipeline.on_device import Target
 from tfnas.pipeline.recipes import CALIBRATION, Kitchen, NotPossible, Recipe, Step
 from tfnas.pipeline.survey import Survey, survey
 
 ROUNDS = 20  # of the measurement of each file as it is made
+_APART = ("device", "refused")  # of the costs: they change with the device, in a record of its own
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -50,16 +52,19 @@ class Candidate:
     right: np.ndarray = dataclasses.field(repr=False)
     beaten: bool = False
 
-    def row(self, gzipped: bool) -> tuple[float, float, float]:
-        """What candidates are compared by, each the less the better: drop, size and time."""
+    def row(self, gzipped: bool) -> tuple[float, ...]:
+        """What candidates are compared by, each the less the better: drop, size and time.
+
+        With what they take of a device, where limits ask for it.
+        """
         size = self.costs.gzip_bytes if gzipped else self.costs.bytes
-        return self.costs.drop, size, self.costs.latency
+        return self.costs.drop, size, self.costs.latency, *self.costs.device.values()
 
 
 def front(candidates: list[Candidate], gzipped: bool) -> list[Candidate]:
-    """Returns those that no other is better than in drop, size and time."""
+    """Returns those that no other is better than in all that they are compared by."""
     rows = [candidate.row(gzipped) for candidate in candidates]
-    return [candidates[i] for i in pareto_front(rows, ["min"] * 3)] if rows else []
+    return [candidates[i] for i in pareto_front(rows, ["min"] * len(rows[0]))] if rows else []
 
 
 def beaten(right: np.ndarray, row: tuple[float, ...], others: list[Candidate], gz: bool) -> bool:
@@ -71,6 +76,12 @@ def beaten(right: np.ndarray, row: tuple[float, ...], others: list[Candidate], g
     )
 
 
+def _on_device(costs: Costs) -> str:
+    if costs.refused:
+        return f", the device can't run it: {costs.refused}"
+    return "".join(f", {name} {text}" for name, text in costs.device_texts().items())
+
+
 class Workshop:
     """Makes and measures candidates in a folder; what is there already is read.
 
@@ -78,10 +89,13 @@ class Workshop:
         kitchen: Makes the models.
         folder: Where models and candidates are kept.
         gzipped: Whether sizes are compared after gzip.
+        target: The device that files are meant for.
     """
 
-    def __init__(self, kitchen: Kitchen, folder: pathlib.Path, gzipped: bool) -> None:
-        self.kitchen, self.folder, self.gzipped = kitchen, folder, gzipped
+    def __init__(
+        self, kitchen: Kitchen, folder: pathlib.Path, gzipped: bool, target: Target
+    ) -> None:
+        self.kitchen, self.folder, self.gzipped, self.target = kitchen, folder, gzipped, target
         self.whole = to_tflite(kitchen.original)
         self.right = self._right(self.whole)
         self.profile = profile(kitchen.original)
@@ -133,6 +147,8 @@ class Workshop:
             self.failures[str(recipe)] = str(error)
             told.phase(f"{recipe}: not possible: {error}")
             return None
+        costs = self.target.costs(made.costs, made.file, folder)
+        made = dataclasses.replace(made, costs=costs)
         row = made.row(self.gzipped)
         lost = beaten(made.right, row, self.candidates, self.gzipped)
         made = dataclasses.replace(made, beaten=lost)
@@ -169,7 +185,7 @@ class Workshop:
         return (
             f"{made.recipe}: drop {value:+.2f} points [{low:+.2f}, {high:+.2f}], "
             f"{costs.bytes:,} bytes ({costs.gzip_bytes:,} gzipped), {costs.latency:.3f}x the time"
-            f"{', beaten by another' if made.beaten else ''}"
+            f"{_on_device(costs)}{', beaten by another' if made.beaten else ''}"
         )
 
     def _made(self, recipe: Recipe, folder: pathlib.Path) -> Candidate:
@@ -191,7 +207,8 @@ class Workshop:
         save_model(model, folder / "model.keras")
         np.save(folder / "right.npy", right, allow_pickle=False)
         costs, drop = self._costs(file, right, new.ratio / old.ratio, cost)
-        record = {"recipe": str(recipe), "costs": dataclasses.asdict(costs), "drop": drop}
+        own = {name: v for name, v in dataclasses.asdict(costs).items() if name not in _APART}
+        record = {"recipe": str(recipe), "costs": own, "drop": drop}
         # The last one: a candidate without it is made again.
         write_atomically(folder / "record.json", json.dumps(record, indent=1))
         return Candidate(recipe, file, costs, drop, right)

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tfnas.architecture import parse_json_object
+from tfnas.bench.device import Device
 from tfnas.bench.latency import benchmark
 from tfnas.bench.sameness import Sameness, sameness
 from tfnas.bench.throughput import Throughput, throughput
@@ -32,6 +33,7 @@ from tfnas.pipeline.effort import EFFORTS, Effort
 from tfnas.pipeline.file_layers import FileLayer, file_layers
 from tfnas.pipeline.finetune import check_fits
 from tfnas.pipeline.given import given_model
+from tfnas.pipeline.on_device import Target
 from tfnas.pipeline.planner import plan
 from tfnas.pipeline.progress import Progress
 from tfnas.pipeline.recipes import Kitchen
@@ -50,8 +52,10 @@ class CompressResult:
     Args:
         output: Its folder.
         budget: What was asked for.
+        device: The device that limits are for, where there are such.
         candidates: All files that were made, in their order.
-        front: Those that no other is better than in accuracy, size and time.
+        front: Those that no other is better than in accuracy, size, time and what limits ask of
+            the device.
         best: The one that keeps the budget best, or the nearest.
         excesses: Limits that it does not keep -> by how much; empty where it keeps all.
         rows: Files on the last examples: the original's float32 file first, then the front.
@@ -67,6 +71,7 @@ class CompressResult:
 
     output: pathlib.Path
     budget: Budget
+    device: Device
     candidates: list[Candidate]
     front: list[Candidate]
     best: Candidate
@@ -103,6 +108,9 @@ def compress(
     augment: tuple[str, ...] = (),
     seed: int = 0,
     overwrite: bool = False,
+    accelerator: str = "ethos-u55-128",
+    runtime_flash: int = 0,
+    runtime_ram: int = 0,
     progress: Progress | None = None,
 ) -> CompressResult:
     """Makes a trained classifier small enough, and proves what that costs.
@@ -125,7 +133,9 @@ def compress(
             measured once. None: the data of the search.
         budget: A :class:`tfnas.Budget` or its fields: max_drop in points, max_bytes,
             max_gzip_bytes, max_latency and max_macs as shares of the original's, max_memory in
-            bytes.
+            bytes; of a microcontroller max_flash_bytes and max_ram_bytes; of an accelerator
+            max_vela_ms, max_vela_cycles, max_vela_sram_bytes, max_vela_flash_bytes and
+            max_vela_cpu_operators, as its compiler expects them.
         effort: "quick": number formats alone, seconds each. "normal": training for integers and
             fewer channels too, and for gzipped bytes zeros and few values. "thorough": more of
             all, and longer.
@@ -136,6 +146,9 @@ def compress(
         augment: Changes of the training images: "flip" mirrors, "shift" moves a few pixels.
         seed: Seed of everything.
         overwrite: Whether what the folder holds is removed first.
+        accelerator: The NPU that the limits max_vela_... are for; see :func:`tfnas.vela`.
+        runtime_flash: Bytes that the firmware takes beside the file, of max_flash_bytes.
+        runtime_ram: Bytes that it takes beside the activations, of max_ram_bytes.
         progress: Is told what happens and why.
 
     Returns:
@@ -144,8 +157,10 @@ def compress(
     Raises:
         ValueError: An argument is outside its rule, or the folder holds another job; before any
             long work.
+        ImportError: A limit needs the package ethos-u-vela, which is not installed; as early.
     """
     asked = Budget.of(budget)
+    target = Target.of(asked, Device(accelerator, runtime_flash, runtime_ram))
     if effort not in EFFORTS:
         raise ValueError(f"effort must be one of {', '.join(EFFORTS)}, got {effort!r}")
     tries = EFFORTS[effort]
@@ -165,11 +180,10 @@ def compress(
         _empty(folder)
     _claim(folder, model, split, settings)
     told = progress or Progress()
-    workshop = Workshop(
-        Kitchen(model, split, settings, told), folder, asked.max_gzip_bytes is not None
-    )
+    kitchen = Kitchen(model, split, settings, told)
+    workshop = Workshop(kitchen, folder, asked.max_gzip_bytes is not None, target)
     told.phase("looking at the model: where its cost is, and what it bears")
-    decisions = decide(asked, tries, workshop.survey(bool(tries.epochs)))
+    decisions = decide(asked, tries, workshop.survey(bool(tries.epochs)), target.device)
     for line in decisions.told:
         told.phase(f"plan: {line}")
     steps = plan(asked, tries, decisions)
@@ -216,6 +230,7 @@ def _finished(
     result = CompressResult(
         workshop.folder,
         budget,
+        workshop.target.device,
         workshop.candidates,
         best_ones,
         best,
@@ -296,7 +311,7 @@ def _empty(folder: pathlib.Path) -> None:
 def _claim(folder: pathlib.Path, model: Any, split: DataSplit, settings: TrainingSettings) -> None:
     """Writes what a folder is for, or checks that it is for this job.
 
-    The budget and the effort (with its epochs) may change: what is made stays good.
+    The budget, its device and the effort (with its epochs) may change: what is made stays good.
     """
     asked = json.loads(json.dumps(dataclasses.asdict(settings)))
     digest = hashlib.sha256()

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 
+from tfnas.bench.device import Device
 from tfnas.bench.measure import ACTIVATION_BYTES
 from tfnas.pipeline.budget import Budget
 from tfnas.pipeline.effort import Effort
 from tfnas.pipeline.survey import DENSE, PRUNED, Survey
+from tfnas.quantization.spec import FLOAT, QuantSpec
 
 SPARSITIES = (0.6, 0.75, 0.85)
 CAREFUL = (0.5, 0.6, 0.75)
@@ -20,6 +23,12 @@ SAME = 0.01  # share of changed classes up to which a file counts as the same
 SENSITIVE = 0.1  # share of changed classes from which pruning begins carefully
 MOST_OF_IT = 0.5  # share of a cost from which a group of layers decides
 FLOAT_BYTES = 4
+_STORED = {"max_bytes", "max_gzip_bytes", "max_flash_bytes", "max_vela_flash_bytes"}
+_COMPUTED = {
+    *("max_latency", "max_macs", "max_memory", "max_ram_bytes"),
+    *("max_vela_ms", "max_vela_cycles", "max_vela_sram_bytes"),
+}
+_OF_DEVICE = ("max_flash_", "max_ram_", "max_vela_")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +44,7 @@ class Decisions:
         proportional: Share of the time that falls as multiply-accumulates do; the rest falls
             as their root, as channels do.
         dense: Number of weights in dense layers.
+        fixed: Cost -> bytes of it that are the firmware's, whatever becomes of the model.
         told: The reasons, a sentence each.
     """
 
@@ -45,6 +55,7 @@ class Decisions:
     sparsities: tuple[float, ...] = SPARSITIES
     proportional: float = 1.0
     dense: int = 0
+    fixed: Mapping[str, int] = dataclasses.field(default_factory=dict)
     told: tuple[str, ...] = ()
 
     def share_for_time(self, ratio: float) -> float:
@@ -61,17 +72,23 @@ class Decisions:
         return min(1.0, root * root)
 
 
-def decide(budget: Budget, effort: Effort, seen: Survey | None) -> Decisions:
+def decide(
+    budget: Budget, effort: Effort, seen: Survey | None, device: Device | None = None
+) -> Decisions:
     """Returns what is tried; without a look at the model, all of the effort in its order.
 
     Args:
         budget: The limits.
         effort: How much is tried.
         seen: What was seen of the model.
+        device: What files are meant for; None: one whose firmware takes nothing.
     """
+    device = device or Device()
+    fixed = {"flash_bytes": device.runtime_flash, "ram_bytes": device.runtime_ram}
     if seen is None:
-        return Decisions(effort.formats)
-    made = Decisions(effort.formats, told=tuple(f"not looked at: {why}" for why in seen.left_out))
+        return Decisions(effort.formats, fixed=fixed)
+    told = tuple(f"not looked at: {why}" for why in seen.left_out)
+    made = Decisions(effort.formats, fixed=fixed, told=told)
     made = _formats(made, budget, seen)
     if not effort.epochs:
         return _with(made, "effort quick: nothing is trained, so number formats alone are tried")
@@ -88,11 +105,14 @@ def _with(made: Decisions, told: str, **changes: object) -> Decisions:
 def _formats(made: Decisions, budget: Budget, seen: Survey) -> Decisions:
     """Leaves out what exceeds a limit by arithmetic alone."""
     weights = sum(layer.weights for layer in seen.layers)
+    on_device = any(name.startswith(_OF_DEVICE) for name in budget.limits)
     for mode in made.formats:
         if mode == "int8":
             continue  # what everything else is compared with
         need = ACTIVATION_BYTES.get(mode, FLOAT_BYTES) * seen.activations
-        if budget.max_memory is not None and need > budget.max_memory:
+        if on_device and QuantSpec.of(mode).activations == FLOAT:
+            why = "the device takes no integer or half kernels with float activations"
+        elif budget.max_memory is not None and need > budget.max_memory:
             why = f"its activations take {need:,} bytes, above max_memory {budget.max_memory:,}"
         elif mode == "float16" and budget.max_bytes is not None and 2 * weights > budget.max_bytes:
             why = f"{weights:,} weights take 2 bytes each, above max_bytes {budget.max_bytes:,}"
@@ -120,8 +140,8 @@ def _integers(made: Decisions, budget: Budget, seen: Survey) -> Decisions:
 def _techniques(made: Decisions, budget: Budget, seen: Survey) -> Decisions:
     dense = sum(layer.weights for layer in seen.layers if layer.group == DENSE)
     share = seen.share("weights", DENSE)
-    bytes_asked = budget.max_bytes is not None or budget.max_gzip_bytes is not None
-    others = budget.max_latency is not None or budget.max_macs is not None
+    bytes_asked = not _STORED.isdisjoint(budget.limits)
+    others = not _COMPUTED.isdisjoint(budget.limits)
     made = dataclasses.replace(made, dense=dense)
     if share < MOST_OF_IT:
         name, most = next(iter(seen.groups("macs").items()))

@@ -2,10 +2,10 @@
 
 Cheap things first. Formats after training cost seconds; they show what integers alone save and
 lose. What the budget still lacks decides on the rest: the share of channels that may stay
-follows from the multiply-accumulates, the time or the bytes asked for, in proportion to the
-int8 file; a limit on gzipped bytes asks for zeros and few values. Where the accuracy is lost,
-the next share lies half-way back, where plenty is left, further on. What is beaten beyond
-doubt in all that counts is not worked on. What the first look at the model says
+follows from the multiply-accumulates, the time, the bytes or what is left of a device, in
+proportion to the int8 file; a limit on gzipped bytes asks for zeros and few values. Where the
+accuracy is lost, the next share lies half-way back, where plenty is left, further on. What is
+beaten beyond doubt in all that counts is not worked on. What the first look at the model says
 (:mod:`tfnas.pipeline.decisions`) orders and scales all that.
 
 The plan is a generator: it gives a recipe and is sent what came of it. It draws no numbers, so
@@ -35,6 +35,11 @@ VALUES = 16
 ENOUGH = 0.3  # points that int8 may lose before it is worth a training
 LEAST, MOST = 0.15, 0.95  # shares that are tried
 MARGIN = 0.95  # of a limit: what does not shrink with the share must have room
+_STORED = ("bytes", "gzip_bytes", "flash_bytes", "vela_flash_bytes")  # fall with each weight
+_SHRINKING = (  # fall with channels
+    *("latency", "bytes", "memory", "flash_bytes", "ram_bytes"),
+    *("vela_ms", "vela_cycles", "vela_sram_bytes", "vela_flash_bytes"),
+)
 
 
 def plan(budget: Budget, effort: Effort, made: Decisions | None = None) -> Plan:
@@ -52,8 +57,8 @@ def plan(budget: Budget, effort: Effort, made: Decisions | None = None) -> Plan:
     base = found.get("int8")
     for mode in made.later if base is None else ():
         yield Recipe((), mode, why="int8 can't be made")
-    if not effort.epochs:
-        return
+    if not effort.epochs or (base is not None and base.costs.refused):
+        return  # with fewer channels the operators stay those that the device can't run
     allowed = math.inf if budget.max_drop is None else budget.max_drop
     if base is None or base.costs.drop > (min(ENOUGH, allowed) if made.integers else allowed):
         why = "int8 without training loses accuracy"
@@ -131,34 +136,42 @@ def _asked_share(
 ) -> tuple[float | None, str]:
     """The share that the budget asks a technique for, and by which limit."""
     if technique == "thin":
-        return _asked_of_dense(budget, base, made.dense)
+        return _asked_of_dense(budget, base, made)
     shares = {}
     if budget.max_macs is not None:
         shares["max_macs"] = budget.max_macs
-    if base is not None:
-        for name, value in (
-            ("max_latency", base.costs.latency),
-            ("max_bytes", base.costs.bytes),
-            ("max_memory", base.costs.memory),
-        ):
-            limit = getattr(budget, name)
-            if limit is not None and value > limit:
-                ratio = MARGIN * limit / value
-                shares[name] = made.share_for_time(ratio) if name == "max_latency" else ratio
+    for name, (limit, value) in _exceeded(_SHRINKING, budget, base, made).items():
+        ratio = MARGIN * limit / value
+        shares[name] = made.share_for_time(ratio) if name == "max_latency" else ratio
     if not shares:
         return None, "fewer channels run faster anywhere"
     name = min(shares, key=lambda key: shares[key])
     return _rounded(shares[name]), f"{name} asks for it"
 
 
-def _asked_of_dense(budget: Budget, base: Candidate | None, dense: int) -> tuple[float | None, str]:
+def _exceeded(
+    names: tuple[str, ...], budget: Budget, base: Candidate | None, made: Decisions
+) -> dict[str, tuple[float, float]]:
+    """Limit -> (limit, value) of costs above it, less what the model has no part in."""
+    found: dict[str, tuple[float, float]] = {}
+    if base is None:
+        return found
+    for name in names:
+        limit = budget.limits.get(f"max_{name}")
+        if limit is not None and base.costs.value(name) > limit:
+            fixed = made.fixed.get(name, 0)
+            found[f"max_{name}"] = limit - fixed, base.costs.value(name) - fixed
+    return found
+
+
+def _asked_of_dense(
+    budget: Budget, base: Candidate | None, made: Decisions
+) -> tuple[float | None, str]:
     """The share of the dense layers' weights, a byte each, that limits on bytes leave them."""
-    shares = {}
-    if base is not None:
-        for name in ("max_bytes", "max_gzip_bytes"):
-            limit, value = getattr(budget, name), getattr(base.costs, name.removeprefix("max_"))
-            if limit is not None and value > limit:
-                shares[name] = 1 - (value - MARGIN * limit) / max(1, dense)
+    shares = {
+        name: 1 - (value - MARGIN * limit) / max(1, made.dense)
+        for name, (limit, value) in _exceeded(_STORED, budget, base, made).items()
+    }
     if not shares:
         return None, "most of the bytes are in dense layers"
     name = min(shares, key=lambda key: shares[key])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tfnas.bench.device import Device
 from tfnas.bench.latency import provenance
 from tfnas.bench.sameness import PLAIN, Pair
 from tfnas.bench.throughput import Throughput
@@ -19,11 +20,11 @@ from tfnas.report.plots import pareto_picture
 from tfnas.table import markdown_table, table
 
 if TYPE_CHECKING:  # the records belong to the pipeline, which is to the right of here
+    from tfnas.pipeline.budget import Costs
     from tfnas.pipeline.compress import CompressResult
     from tfnas.pipeline.settings import TrainingSettings
 
-_FILES = headers("time of the original")
-_CANDIDATES = ("how", "points lost [95%]", "bytes", "gzip", "time", "MACs", "memory", "why")
+_CANDIDATES = ("how", "points lost [95%]", "bytes", "gzip", "time", "MACs", "memory")
 _LAYERS = (
     *("layer", "operator", "kernel", "MACs", "weights", "zeros %", "bits", "values"),
     "noise added %",
@@ -45,7 +46,7 @@ def summary(result: CompressResult) -> str:
     """Returns the results as plain text."""
     return "\n".join(
         [
-            table(_FILES, _rows(result)),
+            table(_file_headers(result), _rows(result)),
             "",
             verdict(result),
             *(f"- {line}" for line in result.same.warnings()),
@@ -60,14 +61,24 @@ def verdict(result: CompressResult) -> str:
     asked = f"budget ({result.budget})"
     if result.meets:
         return f"{result.best.recipe} keeps the {asked}."
-    over = [
-        f"{name} by {value:.2f} points" if name == "max_drop" else f"{name} by {value:.0%}"
-        for name, value in result.excesses.items()
-    ]
+    best = result.best
+    if best.costs.refused:
+        return f"No file keeps the {asked}. {_refusal(best.recipe, best.costs)}."
+    over = [f"{name} by {_excess(name, value)}" for name, value in result.excesses.items()]
     return (
-        f"No file keeps the {asked}. The nearest, {result.best.recipe}, exceeds "
+        f"No file keeps the {asked}. The nearest, {best.recipe}, exceeds "
         f"{' and '.join(over)}: relax that, try more effort, or train longer."
     )
+
+
+def _excess(name: str, value: float) -> str:
+    if name == "max_drop":
+        return f"{value:.2f} points"
+    return f"{value:.0f}" if name == "max_vela_cpu_operators" else f"{value:.0%}"
+
+
+def _refusal(recipe: Any, costs: Costs) -> str:
+    return f"The device can't run {recipe}: {costs.refused.rstrip('.')}"
 
 
 def write(result: CompressResult, split: DataSplit, settings: TrainingSettings) -> None:
@@ -85,10 +96,10 @@ def _markdown(result: CompressResult, split: DataSplit, settings: TrainingSettin
         verdict(result),
         "![accuracy over time](pareto.png)",
         f"## The files, on {len(split.x_test)} images that nothing was chosen by",
-        markdown_table(_FILES, _rows(result)),
+        markdown_table(_file_headers(result), _rows(result)),
         f"## All that was tried, on {len(split.x_val)} images to choose by",
-        markdown_table(list(_CANDIDATES), _candidates(result)),
-        *[f"- {name}: not possible: {why}" for name, why in result.failures.items()],
+        markdown_table(_candidate_headers(result), _candidates(result)),
+        *[f"- {line}" for line in _not_possible(result)],
         "## Is it still the same model?",
         _told(result),
         *[f"- {line}" for line in same.warnings()],
@@ -104,7 +115,7 @@ def _markdown(result: CompressResult, split: DataSplit, settings: TrainingSettin
         f"The original, layer by layer, looked at for {result.survey.seconds:.0f} s:",
         markdown_table(list(_LOOKED), _shown(_looked(result))),
         "## How it was made",
-        markdown_table(["setting", "value"], _settings(settings), right=2),
+        markdown_table(["setting", "value"], _settings(result, settings), right=2),
         markdown_table(["where", "value"], list(provenance().items()), right=2),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -123,17 +134,19 @@ def _page(
             html.picture(picture, told),
             html.section(
                 f"The files, on {len(split.x_test)} images that nothing was chosen by",
-                html.table(_FILES, _rows(result), labels.index(str(result.best.recipe))),
+                html.table(
+                    _file_headers(result), _rows(result), labels.index(str(result.best.recipe))
+                ),
             ),
             html.section(
                 f"All that was tried, on {len(split.x_val)} images to choose by",
                 html.table(
-                    _CANDIDATES,
+                    _candidate_headers(result),
                     _candidates(result),
                     result.candidates.index(result.best),
-                    prose=[len(_CANDIDATES) - 1],
+                    prose=[len(_candidate_headers(result)) - 1],
                 ),
-                html.listing([f"{k}: not possible: {v}" for k, v in result.failures.items()]),
+                html.listing(_not_possible(result)),
             ),
             html.section(
                 "Is it still the same model?",
@@ -161,7 +174,7 @@ def _page(
             ),
             html.section(
                 "How it was made",
-                html.table(["setting", "value"], _settings(settings)),
+                html.table(["setting", "value"], _settings(result, settings)),
                 html.table(["where", "value"], list(provenance().items())),
             ),
         ],
@@ -213,15 +226,40 @@ def _pairs(pairs: dict[str, Pair]) -> list[list[str]]:
     ]
 
 
+def _metrics(result: CompressResult) -> list[str]:
+    """The device's metrics that limits ask for."""
+    return list(result.best.costs.device)
+
+
+def _file_headers(result: CompressResult) -> list[str]:
+    return headers("time of the original", *_metrics(result))
+
+
+def _candidate_headers(result: CompressResult) -> list[str]:
+    return [*_CANDIDATES, *_metrics(result), "why"]
+
+
+def _not_possible(result: CompressResult) -> list[str]:
+    """What could not be made or can't be run, a line each."""
+    refused = [made for made in result.candidates if made.costs.refused]
+    return [
+        *(f"{name}: not possible: {why}" for name, why in result.failures.items()),
+        *(_refusal(made.recipe, made.costs) for made in refused),
+    ]
+
+
 def _rows(result: CompressResult) -> list[list[str]]:
+    known = {str(made.recipe): made.costs.device_texts().values() for made in result.front}
+    unknown = [""] * len(_metrics(result))  # of the original's file
     whole = result.latencies[result.rows[0].label]
 
-    def times(row: Any) -> Sequence[str]:
+    def cells(row: Any) -> Sequence[str]:
         own = result.latencies[row.label]
         low, high = own.ratio_low / whole.ratio_high, own.ratio_high / whole.ratio_low
-        return [f"{own.ratio / whole.ratio:.3f}x [{low:.3f}, {high:.3f}]"]
+        time = f"{own.ratio / whole.ratio:.3f}x [{low:.3f}, {high:.3f}]"
+        return [time, *known.get(row.label, unknown)]
 
-    return file_rows(result.rows, times)
+    return file_rows(result.rows, cells)
 
 
 def _candidates(result: CompressResult) -> list[list[str]]:
@@ -234,6 +272,7 @@ def _candidates(result: CompressResult) -> list[list[str]]:
             f"{made.costs.latency:.3f}x",
             f"{made.costs.macs:.3f}",
             f"{made.costs.memory:,}",
+            *made.costs.device_texts().values(),
             made.recipe.why + ("; beaten by another" if made.beaten else ""),
         ]
         for made in result.candidates
@@ -296,8 +335,10 @@ def _throughput(result: CompressResult) -> list[list[str]]:
     return [found.row(labels[found.file]) for found in result.throughput]
 
 
-def _settings(settings: TrainingSettings) -> list[list[str]]:
-    return [[name, str(value)] for name, value in dataclasses.asdict(settings).items()]
+def _settings(result: CompressResult, settings: TrainingSettings) -> list[list[str]]:
+    records: list[TrainingSettings | Device] = [settings]
+    records += [result.device] * bool(_metrics(result))
+    return [[k, str(v)] for each in records for k, v in dataclasses.asdict(each).items()]
 
 
 def _picture(result: CompressResult, split: DataSplit) -> bytes:
