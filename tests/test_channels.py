@@ -399,7 +399,7 @@ def mobile():
 
 
 @pytest.mark.parametrize("criterion", ["l1", "l2", "scale", "random"])
-@pytest.mark.parametrize("scope", ["global", "group"])
+@pytest.mark.parametrize("scope", ["global", "group", "saving"])
 def test_targets_are_met_from_below_and_nearly(criterion, scope):
     model = mobile()
     before = profile(model)
@@ -417,6 +417,25 @@ def test_targets_are_met_from_below_and_nearly(criterion, scope):
 def test_a_ratio_of_every_group():
     _, report = prune_channels(mobile(), 0.5, scope="group")
     assert {(g.before, g.after) for g in report.groups} >= {(16, 8), (24, 12), (32, 16)}
+
+
+def test_groups_whose_channels_save_more_lose_more():
+    """The share that goes is as the root of what a channel saves."""
+    sizes = [(32, 3, "early"), (32, 3, "late"), (8, 1, "last")]
+    x = inputs = keras.Input((16, 16, 32))
+    for filters, kernel, name in sizes:
+        x = layers.Conv2D(filters, kernel, padding="same", use_bias=False, name=name)(x)
+        x = layers.AveragePooling2D(2)(x) if name == "early" else x
+    model = keras.Model(inputs, x)
+    _, report = prune_channels(model, target_macs=0.5, scope="saving")
+    gone = {group.name: group.before - group.after for group in report.groups}
+    per_channel = {  # MACs, by what a channel is made of and who reads it
+        "early": 256 * 9 * 32 + 64 * 9 * 32,
+        "late": 64 * 9 * 32 + 64 * 8,
+    }
+    expected = (per_channel["early"] / per_channel["late"]) ** 0.5
+    assert abs(gone["early"] - gone["late"] * expected) <= 1 + expected
+    assert gone["early"] > gone["late"] > 0
 
 
 def test_sizes_are_rounded_up_to_a_multiple():
@@ -529,6 +548,7 @@ def test_ignored_layers_keep_their_channels():
         ({"ratio": 0.5, "criterion": "best"}, "criterion must be one of"),
         ({"ratio": 0.5, "criterion": "taylor"}, "data must hold inputs and targets"),
         ({"ratio": 0.5, "scope": "layer"}, "scope must be one of"),
+        ({"ratio": 0.5, "scope": "saving"}, "scope 'saving' goes with target_macs"),
         ({"ratio": 0.5, "round_to": 0}, "round_to must be a whole number"),
         ({"ratio": 0.5, "max_ratio": 0}, r"max_ratio must be in \(0, 1\], got 0"),
         ({"ratio": 0.5, "ignore": ["nothing"]}, "ignore must name layers"),

@@ -31,9 +31,8 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
     define_training(common, whole, learning_rate=1e-3)
     criteria = ["l1", "l2", "scale", "taylor", "random"]
     flags.DEFINE_enum("criterion", "l2", criteria, "what a channel is worth", **common)
-    flags.DEFINE_enum(
-        "scope", "global", ["global", "group"], "how channels are spread over groups", **common
-    )
+    scopes = ["global", "group", "saving"]
+    flags.DEFINE_enum("scope", "global", scopes, "how channels are spread over groups", **common)
     flags.DEFINE_float("max_ratio", 0.9, "share of a group's channels that may go", **common)
     flags.DEFINE_list("ignore", [], "layers whose channels stay: names or patterns", **common)
     return values

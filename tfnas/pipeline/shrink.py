@@ -39,7 +39,7 @@ class ShrinkConfig(TrainingSettings):
         epochs: Epochs of training, spread over the steps; 0: none.
         steps: Steps of pruning and training; more than 1 with `macs` as a share alone.
         criterion: See :func:`tfnas.prune_channels`, as the next three.
-        scope: "global" or "group".
+        scope: "global", "group" or "saving".
         round_to: Multiple that sizes shall have; None: any size.
         max_ratio: Share of a group's channels that may go, in (0, 1].
         ignore: Layers whose channels stay.

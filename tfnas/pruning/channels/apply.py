@@ -28,7 +28,7 @@ from tfnas.pruning.channels.trace import OUTPUT, Dependencies, Group, trace
 from tfnas.pruning.gradients import LossGradients
 from tfnas.rewrite import walk
 
-SCOPES = ("global", "group")
+SCOPES = ("global", "group", "saving")
 _TARGETS = ("ratio", "target_macs", "target_params", "target_latency", "sizes")
 
 
@@ -75,7 +75,9 @@ def prune_channels(
         criterion: "l1", "l2", "scale" (of BatchNormalization), "taylor" (with `data`), or
             "random"; see :mod:`tfnas.pruning.channels.scores`.
         scope: "global": channels go wherever least is lost (with "taylor" or
-            `target_latency`: for what is saved); "group": the same share of every group.
+            `target_latency`: for what is saved); "group": the same share of every group;
+            "saving": more of the groups whose channels save more, which are mostly early ones.
+            The share that goes is as the square root of what a channel saves.
         round_to: Multiple that the sizes of groups shall have, such as 8.
         max_ratio: Share of any group's channels that may go, in (0, 1]; one always stays. Less
             keeps "global" from emptying the groups that its scores think least of.
@@ -96,6 +98,11 @@ def prune_channels(
     """
     target = _target(ratio, target_macs, target_params, target_latency, sizes)
     _check(target, latency, criterion, scope, round_to, data)
+    if scope == "saving" and ratio is not None:
+        raise ValueError(
+            "scope 'saving' goes with target_macs, target_params or target_latency, got ratio "
+            f"{ratio!r}"
+        )
     if sizes is not None and round_to is not None:
         raise ValueError(f"round_to doesn't go with sizes, which are exact, got {round_to!r}")
     check_ratio_of_groups(max_ratio)
@@ -115,7 +122,7 @@ def prune_channels(
     # Norms say which channel of a group is worth least, but not what the loss would be: per
     # saving, they would empty the groups whose channels cost most. Taylor's tell the loss.
     tells = criterion == "taylor" or latency is not None
-    savings = priced.savings if tells else None
+    savings = priced.savings if tells or scope == "saving" else None
     order = removal_order(dependencies, found, scope, savings, max_ratio)
     removed = choose(dependencies, order, priced.cost, priced.limit, round_to)
     if removed is None:

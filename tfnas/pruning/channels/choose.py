@@ -33,8 +33,9 @@ def removal_order(
     Args:
         dependencies: The traced model.
         scores: A score a class.
-        scope: "global": by score; "group": by rank in the group, so that groups shrink alike.
-        savings: What each class's removal saves; scores are then a saving.
+        scope: "global": by score; "group": by rank in the group, so that groups shrink alike;
+            "saving": by rank, groups more whose channels save more.
+        savings: What each class's removal saves; scores are then a saving. "saving" needs it.
         most: Share of a group's channels that may go.
     """
     keys: list[tuple[float, int]] = []
@@ -47,6 +48,12 @@ def removal_order(
                 continue
             if scope == "group":
                 key = (rank + 1) / len(ranked)
+            elif scope == "saving":
+                # What a group loses grows with the square of the share that has gone: then
+                # all lose alike per saving where that share goes as the saving's root.
+                assert savings is not None
+                saved = math.sqrt(savings[number])
+                key = (rank + 1) / len(ranked) / saved if saved else math.inf
             else:
                 key = scores[number] / (savings[number] if savings is not None else 1.0)
             keys.append((float(key), int(number)))
