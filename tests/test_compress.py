@@ -118,6 +118,22 @@ def test_shares_follow_the_budget_and_the_accuracy():
     assert found[6:] == ["shrink 0.75, int8", "shrink 0.75, int8 trained"]
 
 
+def test_four_bits_are_trained_for_where_bytes_alone_are_short():
+    def outcome(recipe):
+        share = next((s.amount for s in recipe.steps), 1.0)
+        size = int(1000 * share * (0.6 if recipe.mode == "int8x4" else 1.0))
+        drop = 30.0 if recipe.mode == "int8x4" and not recipe.aware else 0.1
+        return candidate(recipe, drop=drop, size=size)
+
+    found = tried({"max_drop": 1, "max_bytes": 650}, "normal", outcome)
+    assert found == [*FORMATS, "int8x4 trained"]
+    found = tried({"max_drop": 1, "max_bytes": 400}, "normal", outcome)
+    asked = "shrink 0.63"  # 0.95 of 400 by the 600 bytes that four bits take
+    assert found[4:7] == [f"{asked}, {how}" for how in ("int8", "int8 trained", "int8x4 trained")]
+    found = tried({"max_drop": 1, "max_gzip_bytes": 1}, "normal", outcome)
+    assert "int8x4 trained" not in found
+
+
 def test_integers_are_trained_for_where_they_cost():
     found = tried({"max_drop": 0.5}, "normal", lambda r: candidate(r, drop=1.0))
     assert found[4] == "int8 trained"

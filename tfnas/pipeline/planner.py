@@ -4,8 +4,9 @@ Cheap things first. Formats after training cost seconds; they show what integers
 lose. What the budget still lacks decides on the rest: the share of channels that may stay
 follows from the multiply-accumulates, the time, the bytes or what is left of a device, in
 proportion to the int8 file; a limit on gzipped bytes asks for zeros and few values. Where the
-accuracy is lost, the next share lies half-way back, where plenty is left, further on. What is
-beaten beyond doubt in all that counts is not worked on. What the first look at the model says
+accuracy is lost, the next share lies half-way back, where plenty is left, further on. Where
+int8 takes too many bytes, 4-bit weights are trained for. What is beaten beyond doubt in all
+that counts is not worked on. What the first look at the model says
 (:mod:`tfnas.pipeline.decisions`) orders and scales all that.
 
 The plan is a generator: it gives a recipe and is sent what came of it. It draws no numbers, so
@@ -29,13 +30,16 @@ if TYPE_CHECKING:
 Plan = Generator[Recipe, "Candidate | None", None]
 Search = Generator[Recipe, "Candidate | None", bool]
 Attempt = Generator[Recipe, "Candidate | None", "Candidate | None"]
+Known = tuple["Candidate", ...]
 
 
 VALUES = 16
+FEWER_BITS = "int8x4"
 ENOUGH = 0.3  # points that int8 may lose before it is worth a training
 LEAST, MOST = 0.15, 0.95  # shares that are tried
 MARGIN = 0.95  # of a limit: what does not shrink with the share must have room
 _STORED = ("bytes", "gzip_bytes", "flash_bytes", "vela_flash_bytes")  # fall with each weight
+_BY_BITS = {"bytes", "flash_bytes"}  # fall with the bits of each
 _SHRINKING = (  # fall with channels
     *("latency", "bytes", "memory", "flash_bytes", "ram_bytes"),
     *("vela_ms", "vela_cycles", "vela_sram_bytes", "vela_flash_bytes"),
@@ -64,8 +68,11 @@ def plan(budget: Budget, effort: Effort, made: Decisions | None = None) -> Plan:
         why = "int8 without training loses accuracy"
         base = (yield Recipe((), "int8", aware=True, why=why)) or base
     sized = set(budget.limits) - {"max_drop"}
+    known = tuple(c for c in (base, found.get(FEWER_BITS)) if c is not None and base is not None)
+    if known and (yield from _in_fewer_bits((), known[0], budget, known)):
+        return
     for technique in made.techniques:
-        met = yield from _made_smaller(technique, budget, effort, base, made)
+        met = yield from _made_smaller(technique, budget, effort, known, made)
         if met and sized:
             break  # what was less promising is not needed
     if budget.max_gzip_bytes is not None:
@@ -73,14 +80,21 @@ def plan(budget: Budget, effort: Effort, made: Decisions | None = None) -> Plan:
 
 
 def _made_smaller(
-    technique: str, budget: Budget, effort: Effort, base: Candidate | None, made: Decisions
+    technique: str, budget: Budget, effort: Effort, known: Known, made: Decisions
 ) -> Search:
     """Shares of a technique, one after another.
+
+    Args:
+        technique: Its name.
+        budget: The limits.
+        effort: How many shares.
+        known: int8 without any technique, and with fewer bits, where these can be made.
+        made: What the look at the model decided.
 
     Returns:
         Whether a file keeps all limits.
     """
-    asked, why = _asked_share(technique, budget, base, made)
+    asked, why = _asked_share(technique, budget, known, made)
     shares = list(effort.ladder) if asked is None else [asked]
     tried: dict[float, bool] = {1.0: True}  # share -> whether the accuracy allows it
     met = False
@@ -88,10 +102,11 @@ def _made_smaller(
         share = shares.pop(0) if shares else _next_share(tried)
         if share is None:
             break
-        ended = yield from _trained((Step(technique, share),), budget, why, made)
+        ended = yield from _trained((Step(technique, share),), budget, why, known, made)
         if ended is None and technique == "shrink" and effort.low_rank:
             why = f"channels can't go to {share:g}"
-            ended = yield from _trained((Step("factorize", share),), budget, why, made)
+            steps = (Step("factorize", share),)
+            ended = yield from _trained(steps, budget, why, known, made)
         tried[share] = ended is not None and _accurate(budget, ended)
         met = met or (ended is not None and not budget.excesses(ended.costs))
         if ended is None and technique == "thin":
@@ -102,7 +117,9 @@ def _made_smaller(
     return met
 
 
-def _trained(steps: tuple[Step, ...], budget: Budget, why: str, made: Decisions) -> Attempt:
+def _trained(
+    steps: tuple[Step, ...], budget: Budget, why: str, known: Known, made: Decisions
+) -> Attempt:
     """int8 after steps; trained for it unless that is hopeless or needless.
 
     Returns:
@@ -117,9 +134,30 @@ def _trained(steps: tuple[Step, ...], budget: Budget, why: str, made: Decisions)
     if made.integers or not _accurate(budget, plain):
         aware = yield Recipe(steps, "int8", aware=True, why="what rounding costs comes back")
         best = min((c for c in (plain, aware) if c is not None), key=lambda c: c.costs.drop)
+    light = yield from _in_fewer_bits(steps, best, budget, known)
     if budget.max_gzip_bytes is not None and best.costs.gzip_bytes > budget.max_gzip_bytes:
         yield from _for_gzip(budget, steps, "what is left of the channels, compressed", made)
-    return best
+    return light or best
+
+
+def _in_fewer_bits(
+    steps: tuple[Step, ...], best: Candidate, budget: Budget, known: Known
+) -> Attempt:
+    """Trained for 4-bit weights, where bytes alone keep int8 from the budget, and they suffice.
+
+    Returns:
+        The file if it keeps all limits, else None.
+    """
+    over = {name.removeprefix("max_") for name in budget.excesses(best.costs)}
+    if len(known) < 2 or not over or not over <= _BY_BITS:
+        return None
+    for name in over:
+        share = known[1].costs.value(name) / known[0].costs.value(name)
+        if share * best.costs.value(name) > budget.limits[f"max_{name}"]:
+            return None
+    why = "int8 takes too many bytes, and 4-bit weights about half of them"
+    light = yield Recipe(steps, FEWER_BITS, aware=True, why=why)
+    return light if light is not None and not budget.excesses(light.costs) else None
 
 
 def _for_gzip(budget: Budget, steps: tuple[Step, ...], why: str, made: Decisions) -> Plan:
@@ -132,15 +170,15 @@ def _for_gzip(budget: Budget, steps: tuple[Step, ...], why: str, made: Decisions
 
 
 def _asked_share(
-    technique: str, budget: Budget, base: Candidate | None, made: Decisions
+    technique: str, budget: Budget, known: Known, made: Decisions
 ) -> tuple[float | None, str]:
     """The share that the budget asks a technique for, and by which limit."""
     if technique == "thin":
-        return _asked_of_dense(budget, base, made)
+        return _asked_of_dense(budget, known, made)
     shares = {}
     if budget.max_macs is not None:
         shares["max_macs"] = budget.max_macs
-    for name, (limit, value) in _exceeded(_SHRINKING, budget, base, made).items():
+    for name, (limit, value) in _exceeded(_SHRINKING, budget, known, made).items():
         ratio = MARGIN * limit / value
         shares[name] = made.share_for_time(ratio) if name == "max_latency" else ratio
     if not shares:
@@ -150,27 +188,29 @@ def _asked_share(
 
 
 def _exceeded(
-    names: tuple[str, ...], budget: Budget, base: Candidate | None, made: Decisions
+    names: tuple[str, ...], budget: Budget, known: Known, made: Decisions
 ) -> dict[str, tuple[float, float]]:
-    """Limit -> (limit, value) of costs above it, less what the model has no part in."""
+    """Limit -> (limit, value) of costs above it, less what the model has no part in.
+
+    Bytes are those of the smallest file known, as its format can be taken for any share.
+    """
     found: dict[str, tuple[float, float]] = {}
-    if base is None:
-        return found
-    for name in names:
+    for name in names if known else ():
         limit = budget.limits.get(f"max_{name}")
-        if limit is not None and base.costs.value(name) > limit:
+        if limit is None:
+            continue
+        value = min(c.costs.value(name) for c in (known if name in _STORED else known[:1]))
+        if value > limit:
             fixed = made.fixed.get(name, 0)
-            found[f"max_{name}"] = limit - fixed, base.costs.value(name) - fixed
+            found[f"max_{name}"] = limit - fixed, value - fixed
     return found
 
 
-def _asked_of_dense(
-    budget: Budget, base: Candidate | None, made: Decisions
-) -> tuple[float | None, str]:
+def _asked_of_dense(budget: Budget, known: Known, made: Decisions) -> tuple[float | None, str]:
     """The share of the dense layers' weights, a byte each, that limits on bytes leave them."""
     shares = {
         name: 1 - (value - MARGIN * limit) / max(1, made.dense)
-        for name, (limit, value) in _exceeded(_STORED, budget, base, made).items()
+        for name, (limit, value) in _exceeded(_STORED, budget, known, made).items()
     }
     if not shares:
         return None, "most of the bytes are in dense layers"
