@@ -26,6 +26,7 @@ from tfnas.tuners.surrogate import Surrogate, expected_improvement
 MOST = 256  # measurements that a surrogate is fitted on
 _LEAST = 4
 _AUGMENTED = 0.05
+_OWN = 0.5  # share of what the surrogate can't explain that is the architecture's own
 
 
 class Screening:
@@ -87,6 +88,15 @@ class Screening:
         """Returns what the surrogate of the first objective holds of some entries."""
         return self.fitted(entries)[0].means(self._matrix(wanted))
 
+    def believed(self, entries: Sequence[Entry], wanted: Sequence[Entry]) -> np.ndarray:
+        """Returns what some entries are worth, between the surrogate and the measurement.
+
+        What the surrogate can't explain of a measurement is noise, or what this architecture has
+        beyond others like it. One measurement does not tell them apart: half is believed.
+        """
+        means = self.means(entries, wanted)
+        return means + _OWN * (_signed(wanted) - means)
+
     def _matrix(self, entries: Sequence[Entry]) -> np.ndarray:
         for entry in entries:
             if entry.trial_id not in self._vectors:
@@ -145,7 +155,7 @@ class ScreenedOracle(SpaceOracle):
         return self.screening.choose(proposals, self.evidence, rng)
 
     def pick(self) -> kt.engine.trial.Trial:
-        """Returns the best trial as the surrogate sees it, which looks through the noise.
+        """Returns the best trial, between what was measured and what the surrogate makes of it.
 
         Without a surrogate, with several objectives or with halving (the surrogate knows one
         rung) it is the best as measured.
@@ -158,8 +168,8 @@ class ScreenedOracle(SpaceOracle):
         if not self.sees or self.halving.eta is not None:
             return self.get_best_trials(1)[0]
         within = [e for e in self.entries if e.violation == 0] or self.entries
-        means = self.screening.means(self.evidence, within)
-        return self.trials[within[int(np.argmax(means))].trial_id]
+        worth = self.screening.believed(self.evidence, within)
+        return self.trials[within[int(np.argmax(worth))].trial_id]
 
     def rank_correlation(self) -> float | None:
         """Returns Spearman's correlation of measurements and the surrogate's predictions.
