@@ -7,7 +7,6 @@ half is looked at once, at the end: what the model was trained on can't tell wha
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
 import pathlib
@@ -23,7 +22,7 @@ from tfnas.bench.throughput import Throughput, throughput
 from tfnas.data import DataSplit
 from tfnas.export.artifact import Artifact
 from tfnas.export.saved_model import to_saved_model
-from tfnas.files import write_atomically
+from tfnas.files import model_digest, write_atomically
 from tfnas.measurement import Latency
 from tfnas.pipeline.budget import Budget
 from tfnas.pipeline.candidates import Candidate, Workshop, front
@@ -314,12 +313,8 @@ def _claim(folder: pathlib.Path, model: Any, split: DataSplit, settings: Trainin
     The budget, its device and the effort (with its epochs) may change: what is made stays good.
     """
     asked = json.loads(json.dumps(dataclasses.asdict(settings)))
-    digest = hashlib.sha256()
-    for weight in model.weights:
-        digest.update(weight.path.encode())
-        digest.update(memoryview(weight.numpy()).cast("B") if weight.shape else weight.numpy())
     job = {
-        "model": digest.hexdigest(),
+        "model": model_digest(model),
         "data": f"{split.name}, {len(split.x_train)} images",
         "settings": {k: v for k, v in asked.items() if k != "epochs"},
     }
