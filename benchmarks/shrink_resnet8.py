@@ -37,7 +37,7 @@ from tfnas.table import table
 SEEDS = flags.DEFINE_integer("seeds", 3, "number of seeds")
 FIRST = flags.DEFINE_integer("first_seed", 0, "the first of them")
 SIZES = flags.DEFINE_list(
-    "sizes", ["conv2d_1=3", "conv2d_3=16", "conv2d_6=48"], "channels that stay, by layer"
+    "sizes", ["conv2d_1=3", "conv2d_3=16", "conv2d_6=52"], "channels that stay, by layer"
 )
 SHARES = flags.DEFINE_list("shares", [], "shares of the multiply-accumulates that may stay")
 EPOCHS = flags.DEFINE_integer("epochs", 15, "epochs of training")
@@ -49,7 +49,7 @@ RATE = flags.DEFINE_float("rate", 3e-3, "Adam's rate after an epoch of warmup")
 ALPHA = flags.DEFINE_float("alpha", 1.0, "share of the labels in the loss, 0 to 1")
 TEMPERATURE = flags.DEFINE_float("temperature", 1.0, "of the distillation")
 HINT = flags.DEFINE_float("hint", 0.0, "weight of what the blocks give, in their mean squares")
-PENALTIES = flags.DEFINE_bool("penalties", False, "keep the L2 penalties that the original has")
+PENALTIES = flags.DEFINE_bool("penalties", True, "train with the L2 penalties that the original has")
 TUNE = flags.DEFINE_bool("tune", False, "look at every second test image alone")
 KEEP = flags.DEFINE_list(
     "keep",
