@@ -49,7 +49,7 @@ RATE = flags.DEFINE_float("rate", 3e-3, "Adam's rate after an epoch of warmup")
 ALPHA = flags.DEFINE_float("alpha", 1.0, "share of the labels in the loss, 0 to 1")
 TEMPERATURE = flags.DEFINE_float("temperature", 1.0, "of the distillation")
 HINT = flags.DEFINE_float("hint", 0.0, "weight of what the blocks give, in their mean squares")
-PENALTIES = flags.DEFINE_bool("penalties", True, "train with the L2 penalties that the original has")
+PENALTIES = flags.DEFINE_bool("penalties", True, "keep the L2 penalties of the original")
 TUNE = flags.DEFINE_bool("tune", False, "look at every second test image alone")
 KEEP = flags.DEFINE_list(
     "keep",
