@@ -7,7 +7,6 @@ import keras
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
-from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from keras import layers
 
 import tfnas
@@ -252,25 +251,10 @@ def test_outputs_must_have_the_batch(chain):
         tfnas.run_micro(file, np.zeros((2, 4)))
 
 
-def by_reference_kernels(file, x):
-    """LiteRT's outputs without XNNPACK and optimised kernels, which round otherwise."""
-    interpreter = Interpreter(
-        model_content=file.content, experimental_op_resolver_type=OpResolverType.BUILTIN_REF
-    )
-    interpreter.allocate_tensors()
-    outputs = []
-    for example in x:
-        block = file.inputs[0].quantize(example[None])
-        interpreter.set_tensor(file.inputs[0].index, block)
-        interpreter.invoke()
-        outputs.append(interpreter.get_tensor(file.outputs[0].index))
-    return file.outputs[0].dequantize(np.concatenate(outputs))
-
-
 def test_int8_outputs_are_those_of_litert(artifacts, digits):
     pytest.importorskip("tflite_micro")
     file, x = artifacts["int8"], digits.x_test
-    wanted, got = by_reference_kernels(file, x), tfnas.run_micro(file, x)
+    wanted, got = file.predict(x, reference=True), tfnas.run_micro(file, x)
     assert got.shape == wanted.shape == (len(x), 10)
     assert np.abs(got - wanted).max() < 1.01 * file.outputs[0].scale
     assert np.ptp(wanted) > 20 * file.outputs[0].scale  # not all the same

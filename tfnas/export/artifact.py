@@ -211,6 +211,7 @@ class Artifact:
         xnnpack: bool = True,
         shapes: Sequence[Sequence[int]] | None = None,
         keep_all: bool = False,
+        reference: bool = False,
     ) -> Interpreter:
         """Returns a LiteRT interpreter of the file, ready to be invoked.
 
@@ -220,6 +221,8 @@ class Artifact:
             shapes: Shape of each input, the batch first. None: as the file has them.
             keep_all: Whether every tensor can be read after a run, not the outputs alone;
                 takes the memory of all of them.
+            reference: Whether LiteRT's reference kernels compute, which are slow and round as
+                TFLite Micro's do; no delegate then.
 
         Raises:
             ValueError: `threads` is below 1, or an operator is unknown to LiteRT.
@@ -227,9 +230,12 @@ class Artifact:
         """
         if threads < 1:
             raise ValueError(f"threads must be at least 1, got {threads}")
-        resolver = (
-            OpResolverType.AUTO if xnnpack else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-        )
+        if reference:
+            resolver = OpResolverType.BUILTIN_REF
+        elif xnnpack:
+            resolver = OpResolverType.AUTO
+        else:
+            resolver = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
         interpreter = self._opened(
             num_threads=threads,
             experimental_op_resolver_type=resolver,
@@ -241,7 +247,9 @@ class Artifact:
         _allocate(interpreter)
         return interpreter
 
-    def predict(self, x: Any, *, batch_size: int = 64, threads: int = 1) -> Any:
+    def predict(
+        self, x: Any, *, batch_size: int = 64, threads: int = 1, reference: bool = False
+    ) -> Any:
         """Runs the file on real numbers and returns real numbers.
 
         Inputs are quantised and outputs dequantised as the file says.
@@ -252,6 +260,8 @@ class Artifact:
                 or, where the artefact was just converted, a list in the model's order.
             batch_size: Examples an invocation, where the file allows more than one.
             threads: Threads of the interpreter.
+            reference: Whether LiteRT's reference kernels compute, which are slow and give
+                TFLite Micro's numbers.
 
         Returns:
             An array (examples first), or a list of them with several outputs.
@@ -268,18 +278,21 @@ class Artifact:
         columns = self._columns(arrays(x, what="x")[0])
         examples = len(columns[0])
         try:
-            outputs = self._run(columns, min(batch_size, examples), threads)
+            outputs = self._run(columns, min(batch_size, examples), threads, reference)
         except (RuntimeError, _BatchRefused):  # an operator fixes the batch: one at a time
             try:
-                outputs = self._run(columns, 1, threads)
+                outputs = self._run(columns, 1, threads, reference)
             except _BatchRefused as error:
                 raise ValueError(f"file must give an output an example, but {error}") from error
         values = [t.dequantize(o) for t, o in zip(self.outputs, outputs, strict=True)]
         return values[0] if len(values) == 1 else values
 
-    def _run(self, columns: list[np.ndarray], batch: int, threads: int) -> list[np.ndarray]:
+    def _run(
+        self, columns: list[np.ndarray], batch: int, threads: int, reference: bool
+    ) -> list[np.ndarray]:
         examples = len(columns[0])
-        interpreter = self.interpreter(threads, shapes=[(batch, *c.shape[1:]) for c in columns])
+        shapes = [(batch, *column.shape[1:]) for column in columns]
+        interpreter = self.interpreter(threads, shapes=shapes, reference=reference)
         parts: list[list[np.ndarray]] = [[] for _ in self.outputs]
         for start in range(0, examples, batch):
             stop = min(start + batch, examples)
