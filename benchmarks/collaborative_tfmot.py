@@ -2,9 +2,9 @@
 
     python benchmarks/collaborative_tfmot.py --output=FILE.tflite
 
-Run by `collaborative.py` in a process of its own, with the same images, sparsity, clusters,
-epochs and rates, and half of each target what the original says: prune_low_magnitude,
-cluster_weights that preserve sparsity, quantisation-aware training that preserves both (PCQAT).
+Run by `collaborative.py` in a process of its own, with the same images, targets, sparsity,
+clusters, epochs and rates: prune_low_magnitude, cluster_weights that preserve sparsity,
+quantisation-aware training that preserves both (PCQAT).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def main(argv: list[str]) -> None:
     model = tfmot.sparsity.keras.strip_pruning(model)
 
     model = clustered(tfmot, model)
-    train(model, original, x, y)
+    train(model, original, x, y, rate=collaborative.RATE.value / 3)
     model = tfmot.clustering.keras.strip_clustering(model)
 
     model = aware(tfmot, model)
@@ -61,7 +61,7 @@ def train(
     steps = collaborative.EPOCHS.value * (len(x) // collaborative.BATCH.value)
     decay = lib.optimizers.schedules.CosineDecay(rate or collaborative.RATE.value, steps)
     model.compile(lib.optimizers.Adam(decay), "categorical_crossentropy")
-    data = collaborative.batches(original, x, y, distill=0.5)
+    data = collaborative.batches(original, x, y, distill=1 - collaborative.ALPHA.value)
     model.fit(data, epochs=collaborative.EPOCHS.value, verbose=2, callbacks=list(callbacks))
 
 
