@@ -330,7 +330,7 @@ def test_another_job_in_the_folder_is_refused(run, tiny_model, digits):
 
 @pytest.mark.slow
 def test_a_job_is_overwritten_where_that_is_asked_for(tiny_model, digits, tmp_path):
-    given = (tiny_model, digits, {"max_memory": 4000}, "quick")  # leaves int8 alone
+    given = (tiny_model, digits, {"max_memory": 4000}, "quick")  # leaves integers alone
     (tmp_path / "mine.txt").write_text("not a job")
     with pytest.raises(ValueError, match="workdir must be a job's folder to overwrite it"):
         tfnas.compress(*given, tmp_path, overwrite=True)

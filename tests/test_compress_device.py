@@ -139,18 +139,13 @@ def test_numbers_of_the_accelerator(artifacts, tmp_path):
 # --- the whole
 
 
-@pytest.fixture(scope="module")
-def run(tiny_model, digits, tmp_path_factory):
+def test_a_job_goes_on_for_a_device(tiny_model, digits, tmp_path):
     """A job without a device, as before there were such, then the same for one."""
-    folder = tmp_path_factory.mktemp("device") / "job"
-    tfnas.compress(tiny_model, digits, {"max_memory": 4000}, "quick", folder)  # int8 alone
+    folder = tmp_path / "job"
+    tfnas.compress(tiny_model, digits, {"max_memory": 4000}, "quick", folder)  # integers alone
     limits = {"max_flash_bytes": 200_000, "max_ram_bytes": 1000}
     device = {"runtime_flash": 20_000, "runtime_ram": 900}
-    return folder, tfnas.compress(tiny_model, digits, limits, "quick", folder, **device)
-
-
-def test_a_job_goes_on_for_a_device(run):
-    folder, result = run
+    result = tfnas.compress(tiny_model, digits, limits, "quick", folder, **device)
     assert [str(made.recipe) for made in result.candidates] == ["int8", "int8x4"]
     assert "float16 is left out: the device takes no" in " ".join(result.decisions.told)
     record = json.loads((folder / "candidates" / "int8" / "record.json").read_text())
@@ -162,10 +157,6 @@ def test_a_job_goes_on_for_a_device(run):
             "ram_bytes": arena + 900,
         }
     assert set(result.excesses) == {"max_ram_bytes"}
-
-
-def test_the_report_holds_what_the_device_gives(run):
-    folder, result = run
     taken = result.best.costs.device_texts()
     assert set(taken) == {"flash_bytes", "ram_bytes"}
     for text in (

@@ -71,8 +71,9 @@ def test_what_is_no_finished_search_is_refused(break_it, message, folder, tmp_pa
     assert not (tmp_path / "job").exists()
 
 
+@pytest.mark.slow
 def test_the_command(folder, tmp_path, tfnas_command):
-    line = ["compress", folder, "--max_memory=4000", "--effort=quick"]  # int8 alone
+    line = ["compress", folder, "--max_memory=4000", "--effort=quick"]  # integers alone
     code, out, _ = tfnas_command(*line)
     assert code == 0
     assert "int8 keeps the budget (max_memory 4,000)" in out

@@ -213,6 +213,7 @@ def test_a_limit_that_nothing_keeps_costs_no_training(images, tmp_path, monkeypa
         assert f"breaks {name} <= {bound}" in trial.message
 
 
+@pytest.mark.slow
 def test_the_whole_job_says_which_limit_nothing_keeps(npz, tmp_path, monkeypatch):
     monkeypatch.setattr(keras.Model, "fit", lambda *args, **kwargs: pytest.fail("trained"))
     with pytest.raises(RuntimeError, match=r"none of 1 trials .* limits \(ram_bytes <= 100\)"):

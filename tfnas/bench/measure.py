@@ -9,7 +9,7 @@ from tfnas.bench.profile import Profile
 from tfnas.export.artifact import Artifact
 from tfnas.measurement import Latency, Measurement, Score
 
-ACTIVATION_BYTES = {"int8": 1, "int16x8": 2}
+ACTIVATION_BYTES = {"int8": 1, "int8x4": 1, "int16x8": 2}
 
 
 def measurement_of(
