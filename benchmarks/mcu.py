@@ -17,8 +17,7 @@ of the output with LiteRT's reference kernels, "XNNPACK's" that with the kernels
 by itself, "off" the largest difference to those in steps of its scale); the plan of the arena,
 made from the tensors' lifetimes alone, beside what TFLite Micro allocates on this machine
 ("shared" over time, with scratch buffers of kernels; "stays", with records of this machine's
-width); and what ethos-u-vela expects on --accelerator. Takes half an hour on
-one core.
+width); and what ethos-u-vela expects on --accelerator. Takes half an hour on one core.
 """
 
 from __future__ import annotations

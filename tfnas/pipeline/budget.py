@@ -48,6 +48,7 @@ class Costs:
         return {name: f"{value:,.{digits[name]}f}" for name, value in self.device.items()}
 
 
+STORED = ("bytes", "gzip_bytes", "flash_bytes", "vela_flash_bytes")  # fall with each weight
 _FROM_ZERO = ("max_drop", "max_vela_cpu_operators")  # may be 0, so no share of them can be told
 
 

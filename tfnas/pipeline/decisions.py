@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from tfnas.bench.device import Device
 from tfnas.bench.measure import ACTIVATION_BYTES
-from tfnas.pipeline.budget import Budget
+from tfnas.pipeline.budget import STORED, Budget
 from tfnas.pipeline.effort import Effort
 from tfnas.pipeline.survey import DENSE, PRUNED, Survey
 from tfnas.quantization.spec import FLOAT, QuantSpec
@@ -23,7 +23,7 @@ SAME = 0.01  # share of changed classes up to which a file counts as the same
 SENSITIVE = 0.1  # share of changed classes from which pruning begins carefully
 MOST_OF_IT = 0.5  # share of a cost from which a group of layers decides
 FLOAT_BYTES = 4
-_STORED = {"max_bytes", "max_gzip_bytes", "max_flash_bytes", "max_vela_flash_bytes"}
+_STORED = {f"max_{name}" for name in STORED}
 _COMPUTED = {
     *("max_latency", "max_macs", "max_memory", "max_ram_bytes"),
     *("max_vela_ms", "max_vela_cycles", "max_vela_sram_bytes"),

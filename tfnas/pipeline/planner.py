@@ -19,7 +19,7 @@ import math
 from collections.abc import Generator
 from typing import TYPE_CHECKING
 
-from tfnas.pipeline.budget import Budget
+from tfnas.pipeline.budget import STORED, Budget
 from tfnas.pipeline.decisions import Decisions, decide
 from tfnas.pipeline.effort import Effort
 from tfnas.pipeline.recipes import Recipe, Step
@@ -38,7 +38,6 @@ FEWER_BITS = "int8x4"
 ENOUGH = 0.3  # points that int8 may lose before it is worth a training
 LEAST, MOST = 0.15, 0.95  # shares that are tried
 MARGIN = 0.95  # of a limit: what does not shrink with the share must have room
-_STORED = ("bytes", "gzip_bytes", "flash_bytes", "vela_flash_bytes")  # fall with each weight
 _BY_BITS = {"bytes", "flash_bytes"}  # fall with the bits of each
 _SHRINKING = (  # fall with channels
     *("latency", "bytes", "memory", "flash_bytes", "ram_bytes"),
@@ -68,8 +67,9 @@ def plan(budget: Budget, effort: Effort, made: Decisions | None = None) -> Plan:
         why = "int8 without training loses accuracy"
         base = (yield Recipe((), "int8", aware=True, why=why)) or base
     sized = set(budget.limits) - {"max_drop"}
-    known = tuple(c for c in (base, found.get(FEWER_BITS)) if c is not None and base is not None)
-    if known and (yield from _in_fewer_bits((), known[0], budget, known)):
+    light = found.get(FEWER_BITS)
+    known = () if base is None else (base,) if light is None else (base, light)
+    if base is not None and (yield from _in_fewer_bits((), base, budget, known)):
         return
     for technique in made.techniques:
         met = yield from _made_smaller(technique, budget, effort, known, made)
@@ -199,7 +199,7 @@ def _exceeded(
         limit = budget.limits.get(f"max_{name}")
         if limit is None:
             continue
-        value = min(c.costs.value(name) for c in (known if name in _STORED else known[:1]))
+        value = min(c.costs.value(name) for c in (known if name in STORED else known[:1]))
         if value > limit:
             fixed = made.fixed.get(name, 0)
             found[f"max_{name}"] = limit - fixed, value - fixed
@@ -210,7 +210,7 @@ def _asked_of_dense(budget: Budget, known: Known, made: Decisions) -> tuple[floa
     """The share of the dense layers' weights, a byte each, that limits on bytes leave them."""
     shares = {
         name: 1 - (value - MARGIN * limit) / max(1, made.dense)
-        for name, (limit, value) in _exceeded(_STORED, budget, known, made).items()
+        for name, (limit, value) in _exceeded(STORED, budget, known, made).items()
     }
     if not shares:
         return None, "most of the bytes are in dense layers"
