@@ -118,10 +118,8 @@ def searched(split: DataSplit) -> list[Candidate]:
     )
     # A trained file can be larger than the untrained one, which the limits let through.
     kept = [c for c in result.candidates if all(c.metrics[k] <= v for k, v in limits.items())]
-    rows = [(c.metrics["file_accuracy"], c.metrics[OBJECTIVE.value]) for c in kept]
-    front = [kept[i] for i in tfnas.pareto_front(rows, ["max", "min"])]
     print(f"{len(kept)} of {TRIALS.value} trials kept the limits", flush=True)
-    return sorted(front, key=lambda candidate: candidate.metrics[OBJECTIVE.value])
+    return sorted(result.front, key=lambda candidate: candidate.metrics[OBJECTIVE.value])
 
 
 def finals(split: DataSplit, front: list[Candidate]) -> list[Network]:

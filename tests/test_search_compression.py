@@ -1,6 +1,7 @@
 """Searches whose trials are compressed: what was chosen is what the measured file holds."""
 
 import collections
+import dataclasses
 import json
 import shutil
 
@@ -12,6 +13,7 @@ import tfnas
 from tfnas.bench import device
 from tfnas.cli import search as command
 from tfnas.export.flatbuffer import read_graphs
+from tfnas.pipeline.search import _with_latency
 from tfnas.tuners import compressing
 from tfnas.tuners.oracle import INFEASIBLE
 
@@ -103,6 +105,17 @@ def test_the_front_is_of_gzipped_bytes(searched):
     assert rows
     for accuracy, size in rows:
         assert not any(a >= accuracy and s < size for a, s in rows)
+
+
+def test_latencies_measured_again_leave_the_front_of_other_objectives(searched):
+    front = searched.pareto_front()
+    latency = front[0].measurement.latency
+    slower = dataclasses.replace(latency, ratio=9.0, median_ms=3.0)
+    again = [_with_latency(front[0], slower), *front[1:]]
+    assert searched.front_of(again) == again
+    assert again[0].metrics["latency_ratio"] == 9.0
+    assert again[0].metrics["latency_ms"] == 3.0
+    assert again[0].objectives()[1] == 9.0
 
 
 def test_the_model_behind_a_file_is_kept(searched, images):

@@ -118,7 +118,7 @@ def test_a_crash_and_missing_files_are_told(dense, monkeypatch):
     done = subprocess.CompletedProcess([], -11, "first\n\nlast\n")
     monkeypatch.setattr(module, "check_package", lambda: None)
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
-    with pytest.raises(RuntimeError, match=r"exit code -11: first \| last$"):
+    with pytest.raises(RuntimeError, match=r"signal 11: first \| last$"):
         tfnas.vela(dense)
     done.returncode = 0
     with pytest.raises(RuntimeError, match=r"a summary and a file, got first \| last$"):

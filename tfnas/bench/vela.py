@@ -236,14 +236,17 @@ def _run(arguments: Sequence[str], folder: pathlib.Path, timeout: float) -> str:
     except subprocess.TimeoutExpired as error:
         raise TimeoutError(f"ethos-u-vela must end within {timeout:g} s, got no result") from error
     if done.returncode:
-        raise RuntimeError(
-            f"ethos-u-vela failed with exit code {done.returncode}: {_last(done.stdout)}"
+        ended = (
+            f"exit code {done.returncode}" if done.returncode > 0 else f"signal {-done.returncode}"
         )
+        raise RuntimeError(f"ethos-u-vela failed with {ended}: {_last(done.stdout)}")
     return done.stdout
 
 
 def _last(said: str) -> str:
+    """The last lines that are no warnings about defaults."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
+    lines = [line for line in lines if not line.startswith("Warning: No ")] or lines
     return " | ".join(lines[-_LAST_LINES:]) or "nothing said"
 
 

@@ -30,7 +30,7 @@ from tfnas.export.artifact import Artifact
 from tfnas.export.tflite import to_tflite
 from tfnas.files import save_model, write_atomically
 from tfnas.loading import load_model
-from tfnas.measurement import Latency, Measurement, pareto_front
+from tfnas.measurement import Latency, Measurement
 from tfnas.pipeline.progress import Progress, TrialNews
 from tfnas.pipeline.settings import check_whole_numbers
 from tfnas.quantization.qat import fake_quants
@@ -51,7 +51,7 @@ from tfnas.tuners.random_search import RandomTuner
 from tfnas.tuners.reinforce import ReinforceTuner
 from tfnas.tuners.reward import mnasnet_reward
 from tfnas.tuners.screening import ScreenedOracle
-from tfnas.tuners.tuner import DIRECTIONS, Candidate, MeasuredTuner
+from tfnas.tuners.tuner import Candidate, MeasuredTuner, latency_metrics
 
 CALIBRATION = 300
 
@@ -198,8 +198,8 @@ class SearchResult:
         output: The run's folder.
         winner: The candidate that was chosen, as its trial measured it.
         candidates: All trials that ended well.
-        front: Those that no other beats in accuracy, latency and size at once; their
-            latency was measured again, side by side.
+        front: Those that no other beats in all objectives at once, or with one objective in
+            accuracy, latency and size; their latency was measured again, side by side.
         rows: The comparison on the test part; empty where it was interrupted.
         randoms: The random candidates of the winner's size class.
         interrupted: Whether the user stopped it.
@@ -540,12 +540,7 @@ class _Run:
         """The front with latencies from one run, side by side; what falls behind goes."""
         self.progress.phase("measuring the Pareto front side by side")
         latencies = benchmark([c.artifact() for c in front], threads=self.config.threads)
-        measured = [
-            dataclasses.replace(c, measurement=dataclasses.replace(c.measurement, latency=latency))
-            for c, latency in zip(front, latencies, strict=True)
-        ]
-        kept = pareto_front([candidate.objectives() for candidate in measured], DIRECTIONS)
-        return sorted((measured[i] for i in kept), key=lambda c: c.objectives()[1])
+        return self.tuner.front_of(map(_with_latency, front, latencies))
 
 
 class _TrialLog(Listener):
@@ -648,6 +643,13 @@ def _modes(arch: Architecture) -> dict[str, str | QuantSpec]:
 
 def _training(split: DataSplit) -> tuple[np.ndarray, np.ndarray]:
     return split.x_train, split.y_train
+
+
+def _with_latency(candidate: Candidate, latency: Latency) -> Candidate:
+    """A candidate with its latency as it was measured again."""
+    measurement = dataclasses.replace(candidate.measurement, latency=latency)
+    metrics = {**candidate.metrics, **latency_metrics(latency)}
+    return dataclasses.replace(candidate, measurement=measurement, metrics=metrics)
 
 
 def _front_text(front: list[Candidate]) -> str:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tfnas.pruning.sensitivity import Sensitivity
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#999999"
+MEASURED = ("accuracy", "latency", "size")
 
 
 def pareto_picture(
@@ -21,6 +22,7 @@ def pareto_picture(
     chosen: int | None = None,
     title: str = "",
     beside: str = "the reference model",
+    objectives: Sequence[str] = MEASURED,
 ) -> bytes:
     """Returns a picture of accuracy over latency, with the Pareto front, as PNG.
 
@@ -30,6 +32,7 @@ def pareto_picture(
         chosen: Index of the candidate that was chosen.
         title: Title of the picture.
         beside: What the latencies are ratios to.
+        objectives: What it is the front of.
     """
     from matplotlib.collections import PathCollection
     from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
@@ -48,7 +51,7 @@ def pareto_picture(
         )
 
     draw([i for i in range(len(rows)) if i not in front], color=GREY, label="dominated")
-    draw(front, color=BLUE, label="Pareto front: accuracy, latency, size")
+    draw(front, color=BLUE, label=f"Pareto front: {', '.join(objectives)}")
     if chosen is not None:
         accuracy, latency, size = rows[chosen]
         axes.scatter(

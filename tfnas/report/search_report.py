@@ -12,7 +12,7 @@ from tfnas.bench.evaluate import paired_difference
 from tfnas.bench.latency import provenance
 from tfnas.data import DataSplit
 from tfnas.files import write_atomically
-from tfnas.report.plots import pareto_picture
+from tfnas.report.plots import MEASURED, pareto_picture
 from tfnas.table import csv_table, markdown_table, table
 
 if TYPE_CHECKING:  # the record belongs to the pipeline, which is to the right of here
@@ -54,6 +54,7 @@ def write(
         [i for i, candidate in enumerate(shown) if candidate.trial_id in front_ids],
         [candidate.trial_id for candidate in shown].index(result.winner.trial_id),
         f"{split.name}: {len(shown)} candidates",
+        objectives=config.objectives if len(config.objectives) > 1 else MEASURED,
     )
     write_atomically(result.output / "pareto.png", picture)
     architectures = [[c.architecture.key, str(c.architecture)] for c in result.front]

@@ -13,7 +13,7 @@ import json
 import os
 import pathlib
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -41,7 +41,7 @@ from tfnas.export.artifact import Artifact
 from tfnas.export.tflite import ConversionError, to_tflite
 from tfnas.files import save_model, write_atomically
 from tfnas.loading import load_model
-from tfnas.measurement import Measurement, pareto_front
+from tfnas.measurement import Latency, Measurement, pareto_front
 from tfnas.quantization.qat import fake_quants
 from tfnas.quantization.spec import QuantSpec
 from tfnas.spaces.compression import CompressionSpace
@@ -106,6 +106,11 @@ class Candidate:
 
 
 DIRECTIONS = ("max", "min", "min")
+
+
+def latency_metrics(latency: Latency) -> dict[str, float]:
+    """Returns what a trial reports of a latency."""
+    return {"latency_ratio": latency.ratio, "latency_ms": latency.median_ms}
 
 
 class _Infeasible(kt.errors.FailedTrialError):
@@ -324,16 +329,21 @@ class MeasuredTuner(kt.Tuner):
         are left out.
         """
         entries = [entry for entry in self.oracle.entries if entry.violation == 0]
-        candidates = [self.candidate(self.oracle.trials[e.trial_id]) for e in entries]
-        if len(self.oracle.goals.names) > 1:
-            rows: list[tuple[float, ...]] = [entry.losses for entry in entries]
-            directions: tuple[str, ...] = ("min",) * len(self.oracle.goals.names)
+        return self.front_of(self.candidate(self.oracle.trials[e.trial_id]) for e in entries)
+
+    def front_of(self, candidates: Iterable[Candidate]) -> list[Candidate]:
+        """Returns those of some candidates that no other beats, as :meth:`pareto_front` does."""
+        found, goals = list(candidates), self.oracle.goals
+        if len(goals.names) > 1:
+            rows: list[tuple[float, ...]] = [goals.losses(c.metrics) for c in found]
+            directions: tuple[str, ...] = ("min",) * len(goals.names)
             place = 0
         else:
-            rows = [candidate.objectives() for candidate in candidates]
+            rows = [candidate.objectives() for candidate in found]
             directions, place = DIRECTIONS, 1
-        front = pareto_front(rows, directions)
-        return [candidates[i] for i in sorted(front, key=lambda i: rows[i][place])]
+        return [
+            found[i] for i in sorted(pareto_front(rows, directions), key=lambda i: rows[i][place])
+        ]
 
     def prediction_errors(self) -> PredictionErrors | None:
         """Returns how far the predicted latencies can be believed; None: none were predicted."""
@@ -558,8 +568,7 @@ class MeasuredTuner(kt.Tuner):
         return {
             REWARD: reward,
             "file_accuracy": score.value,
-            "latency_ratio": latency.ratio,
-            "latency_ms": latency.median_ms,
+            **latency_metrics(latency),
             "size_bytes": float(artifact.size),
             "gzip_bytes": float(artifact.gzip_size),
             "macs": float(cost.macs),
