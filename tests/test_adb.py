@@ -12,8 +12,9 @@ from tfnas.bench import adb as module
 from tfnas.bench.adb import PhoneOperator
 from tfnas.bench.latency import reference_artifact
 from tfnas.cli import app
+from tfnas.measurement import Measurement
 
-FOLDER = "/data/local/tmp/tfnas"
+FOLDER = "/data/local/tmp/tfnas-run"
 STAND_IN = """#!{python} -IS
 import json, pathlib, sys, time
 here = pathlib.Path(__file__).parent
@@ -112,7 +113,6 @@ p95=1400
 INFO: Inference timings in us: Init: 2500, First inference: 2100, Warmup (avg): 1150.5, \
 Inference (avg): 1234.5
 INFO: Memory footprint delta from the start of the tool (MB): init=3.5 overall=5.25
-INFO: Overall peak memory footprint (MB) via periodic monitoring: 9.5
 INFO: Operator-wise Profiling Info for Regular Benchmark Runs:
 ============================== Run Order ==============================
 \t                             [node type]\t  [first]\t [avg ms]\t     [%]\t  [cdf%]\t\
@@ -164,8 +164,8 @@ class Phone:
             "devices": [DEVICES.format("4A1\tdevice")],
             "getprop ro.product.model": ["Pixel 6\r\n"],
             "getprop ro.product.cpu.abi": ["arm64-v8a\r\n"],
-            "--graph=/data/local/tmp/tfnas/reference.tflite": [simple(1900), simple(2100)],
-            "--graph=/data/local/tmp/tfnas/model.tflite": [NEW + DONE],
+            f"--graph={FOLDER}/reference.tflite": [simple(1900), simple(2100)],
+            f"--graph={FOLDER}/model.tflite": [NEW + DONE],
         }
 
     def measure(self, file, **options):
@@ -182,7 +182,8 @@ class Phone:
 
 
 @pytest.fixture
-def phone(tmp_path):
+def phone(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_run_name", lambda: "run")
     return Phone(tmp_path)
 
 
@@ -227,7 +228,7 @@ def test_what_a_new_tool_says(phone, dense, tmp_path):
     assert (latency.ms, latency.median_ms, latency.average_ms) == (1.2, 1.2, 1.2345)
     assert (latency.p5_ms, latency.p95_ms) == (1.15, 1.4)
     assert (latency.min_ms, latency.max_ms) == (1.1, 1.9)
-    assert (latency.init_ms, latency.first_ms, latency.memory_mb) == (2.5, 2.1, 9.5)
+    assert (latency.init_ms, latency.first_ms, latency.memory_mb) == (2.5, 2.1, 5.25)
     assert (latency.runs, latency.threads, latency.xnnpack) == (840, 1, True)
     assert latency.reference == reference_artifact().sha256
     assert latency.reference_ms == (1.9, 2.1)
@@ -247,6 +248,24 @@ def test_what_a_new_tool_says(phone, dense, tmp_path):
     lines = latency.profile().splitlines()
     assert [line.split("  ")[0] for line in lines[2:]] == ["TfLiteXNNPackDelegate", "", "SOFTMAX"]
     assert lines[2].endswith("1.200")
+
+
+def test_an_operator_that_is_called_more_than_once_takes_as_often_its_time(phone, dense):
+    once, often = "0.000\t        1\t[StatefulPartitionedCall", "0.000\t       50\t[Stateful"
+    said = NEW.replace(once, often + "PartitionedCall")
+    phone.answers[f"--graph={FOLDER}/model.tflite"] = [said + DONE]
+    assert phone.measure(dense).operators[1].average_ms == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(("there", "instead"), [("[avg ms]", "[mean]"), ("0.010", "soon")])
+def test_a_profile_that_is_not_understood(phone, dense, there, instead):
+    phone.answers[f"--graph={FOLDER}/model.tflite"] = [NEW.replace(there, instead) + DONE]
+    with pytest.raises(RuntimeError, match="benchmark_model must tell a profile, got the row"):
+        phone.measure(dense)
+
+
+def test_two_runs_have_folders_of_their_own():
+    assert module._run_name() != module._run_name()
 
 
 def test_what_an_old_tool_says(phone, dense):
@@ -352,7 +371,10 @@ def test_a_tool_that_takes_too_long_is_ended(phone, dense):
         ({"threads": 0}, "threads must be a whole number >= 1, got 0"),
         ({"runs": 2.5}, "runs must be a whole number >= 1, got 2.5"),
         ({"warmup_runs": -1}, "warmup_runs must be a whole number >= 0, got -1"),
-        ({"timeout": 0}, "timeout must be above 0 seconds, got 0"),
+        ({"threads": True}, "threads must be a whole number >= 1, got True"),
+        ({"timeout": float("inf")}, "timeout must be a finite number of seconds above 0, got inf"),
+        ({"timeout": "5"}, "timeout must be a finite number of seconds above 0, got '5'"),
+        ({"timeout": 0}, "timeout must be a finite number of seconds above 0, got 0"),
     ],
 )
 def test_wrong_arguments(phone, dense, options, told):
@@ -369,16 +391,26 @@ def test_bench_prints_the_phone_beside_this_machine(phone, dense, monkeypatch, c
     path = dense.save(phone.folder / "dense.tflite")
     monkeypatch.setenv("PATH", str(phone.folder), prepend=os.pathsep)
     flags = ["--rounds=6", "--adb", f"--adb_binary={phone.binary}", "--serial=4A1"]
+    flags += [f"--json={phone.folder / 'told.json'}"]
     code = app.main(["bench", str(path), *flags])
     out, err = capsys.readouterr()
     assert (code, err) == (0, "")
     usual, told = out.split("\n\nfile ")[0], out.split("\n\nfile ")[1]
     assert "reference model" in usual
-    cells = ["dense.tflite", "0.6000x", "[0.5714,", "0.6316]", "1.2000", "1.4000", "2.5", "9.5"]
+    cells = ["dense.tflite", "0.6000x", "[0.5714,", "0.6316]", "1.2000", "1.4000", "2.5", "5.2"]
     assert told.splitlines()[2].split() == cells
-    assert told.endswith(
+    assert (
         "\n\nPixel 6 (arm64-v8a), 1 thread(s), XNNPACK on, reference model 1.9000 and 2.1000 ms\n"
-    )
+        "\ndense.tflite on the phone\noperator "
+    ) in told
+    assert "TfLiteXNNPackDelegate" in told
+    record = json.loads((phone.folder / "told.json").read_text())[str(path)]
+    measured = Measurement.from_dict(record)
+    assert measured.to_dict() == record
+    assert measured.phone["median_ms"] == 1.2
+    assert measured.phone["ratio"] == pytest.approx(0.6)
+    assert [op["kind"] for op in measured.phone["operators"]][1] == "SOFTMAX"
+    assert measured.vela is None
     assert any("--num_runs=6 " in call for call in phone.calls)
 
 

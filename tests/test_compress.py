@@ -36,12 +36,12 @@ def candidate(recipe=None, drop=0.0, size=100, latency=0.5, gz=None, macs=1.0, r
     ("given", "message"),
     [
         ({}, "budget must hold at least one of max_drop, max_bytes"),
-        ({"max_drop": -1}, "max_drop must be a number above 0, got -1"),
-        ({"max_bytes": 0}, "max_bytes must be a number above 0, got 0"),
+        ({"max_drop": -1}, "max_drop must be a finite number >= 0, got -1"),
+        ({"max_bytes": 0}, "max_bytes must be a finite number above 0, got 0"),
         ({"max_macs": 1.5}, "max_macs must be a share up to 1, got 1.5"),
-        ({"max_latency": float("nan")}, "max_latency must be a number above 0, got nan"),
-        ({"max_bytes": True}, "max_bytes must be a number above 0, got True"),
-        ({"max_speed": 3}, "unknown key in Budget: max_speed"),
+        ({"max_latency": float("nan")}, "max_latency must be a finite number above 0, got nan"),
+        ({"max_bytes": True}, "max_bytes must be a finite number above 0, got True"),
+        ({"max_speed": 3}, "budget must hold limits of max_drop, .*, got max_speed"),
         (7, "budget must be a Budget or a dictionary, got 7"),
     ],
 )

@@ -12,6 +12,7 @@ from planning import walked
 import tfnas
 from tfnas.bench import device as device_module
 from tfnas.bench.device import Device
+from tfnas.bench.vela import VelaError
 from tfnas.pipeline.budget import Budget, Costs
 from tfnas.pipeline.candidates import Candidate, front
 from tfnas.pipeline.compress import chosen
@@ -48,7 +49,9 @@ def test_limits_of_a_device_are_excesses_too():
     assert found == {"max_flash_bytes": 0.5, "max_vela_cpu_operators": 3}
     refused = budget.excesses(costs("why", flash_bytes=math.inf, vela_cpu_operators=math.inf))
     assert set(refused.values()) == {math.inf}
-    with pytest.raises(ValueError, match="max_vela_cpu_operators must be a number above 0, got -1"):
+    with pytest.raises(
+        ValueError, match="max_vela_cpu_operators must be a finite number >= 0, got -1"
+    ):
         Budget(max_vela_cpu_operators=-1)
 
 
@@ -89,7 +92,7 @@ def test_what_the_device_can_not_run_is_not_made_smaller():
 # --- what a file takes
 
 
-def test_flash_and_ram_are_kept_for_the_same_question(artifacts, tmp_path):
+def test_flash_and_ram_are_kept_for_the_same_question(artifacts, tmp_path, monkeypatch):
     file, budget = artifacts["int8"], Budget(max_flash_bytes=1e6, max_ram_bytes=1e6)
     target = Target.of(budget, Device(runtime_flash=1000, runtime_ram=500))
     found = target.costs(PLAIN, file, tmp_path)
@@ -97,7 +100,15 @@ def test_flash_and_ram_are_kept_for_the_same_question(artifacts, tmp_path):
         "flash_bytes": file.size + 1000,
         "ram_bytes": tfnas.planned_arena(file) + 500,
     }
-    assert target.costs(PLAIN, None, tmp_path) == found, "read, not measured again"
+    with monkeypatch.context() as patch:
+        patch.setattr(device_module, "planned_arena", None)
+        assert target.costs(PLAIN, file, tmp_path) == found, "read, not planned again"
+    record = json.loads((tmp_path / "device.json").read_text())
+    del record["values"]
+    (tmp_path / "device.json").write_text(json.dumps(record))
+    assert target.costs(PLAIN, file, tmp_path) == found, "half a record is none"
+    another = target.costs(PLAIN, artifacts["float32"], tmp_path)
+    assert another.device["flash_bytes"] == artifacts["float32"].size + 1000
     other = Target.of(budget, Device()).costs(PLAIN, file, tmp_path)
     assert other.device["flash_bytes"] == file.size, "another device is another question"
     assert Target().costs(PLAIN, None, tmp_path) is PLAIN
@@ -115,13 +126,24 @@ def test_a_file_that_the_device_can_not_run_is_over_the_budget(artifacts, tmp_pa
 
 def test_a_compiler_that_fails_on_a_file_does_not_end_the_job(artifacts, tmp_path, monkeypatch):
     def fails(*args):
-        raise RuntimeError("ethos-u-vela failed with exit code 1: an int4")
+        raise VelaError("ethos-u-vela failed with exit code 1: an int4")
 
     monkeypatch.setattr(device_module, "vela", fails)
     monkeypatch.setattr(device_module, "check_package", lambda: None)
     target = Target.of(Budget(max_vela_ms=1.0), Device())
     found = target.costs(PLAIN, artifacts["int8"], tmp_path)
     assert (found.device, found.refused.endswith("an int4")) == ({"vela_ms": math.inf}, True)
+    assert list(tmp_path.iterdir()) == [], "it may succeed the next time"
+
+
+@pytest.mark.parametrize("accelerator", ["ethos-u65-256", "ethos-u85-128"])
+def test_flash_of_an_accelerator_that_keeps_weights_elsewhere(accelerator, monkeypatch):
+    monkeypatch.setattr(device_module, "check_package", lambda: None)
+    with pytest.raises(
+        ValueError, match=r"vela_flash_bytes must be asked of .*weights lie in flash"
+    ):
+        Target.of(Budget(max_vela_flash_bytes=1000), Device(accelerator))
+    Target.of(Budget(max_vela_sram_bytes=1000), Device(accelerator))
 
 
 @needs_vela
@@ -213,5 +235,12 @@ def test_flags_of_the_command(tiny_model, tmp_path, tfnas_command):
     assert code == 1
     assert "max_ram_bytes must be above runtime_ram, 1,000 bytes, got 1,000" in err
     code, _, err = tfnas_command(*line, "--accelerator=npu")
+    assert code == 1
+    assert "--accelerator goes with a limit on the device, --max_vela_..., got none" in err
+    code, _, err = tfnas_command(*line, "--runtime_flash=5")
+    assert "--runtime_flash goes with a limit on the device, --max_flash_bytes" in err
+    code, _, err = tfnas_command(*line, "--max_bytes=lots")
+    assert "--max_bytes must be a number, perhaps with KB, KiB, MB or MiB, got 'lots'" in err
+    code, _, err = tfnas_command(*line, "--max_vela_ms=1", "--accelerator=npu")
     assert code == 1
     assert "accelerator must be one of ethos-u55-32" in err

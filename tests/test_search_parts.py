@@ -271,3 +271,15 @@ def test_a_modifying_policy_changes_what_is_there():
         decision, choice = policy.actions[action]
         assert decision.name in values
         assert values[decision.name] != choice
+
+
+def test_limits_that_nothing_can_keep_are_refused():
+    for bound in (-1, 0):
+        with pytest.raises(ValueError, match=r"limits\['ram_bytes'\] must be above 0"):
+            Goals.of(objective_of("reward"), {"ram_bytes": bound})
+    kept = Goals.of(objective_of("reward"), {"vela_cpu_operators": 0, "reward": -1})
+    assert [limit.bound for limit in kept.limits] == [0, -1]
+    with pytest.raises(ValueError, match="limits must be a dictionary of metrics and bounds"):
+        Goals.of(objective_of("reward"), [1])
+    with pytest.raises(ValueError, match="objective must be a metric that tfnas"):
+        objective_of(["reward", "lambency"])

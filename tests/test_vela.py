@@ -1,6 +1,7 @@
 """Files compiled for Ethos-U accelerators: what Arm's compiler says of them."""
 
 import importlib.util
+import json
 import subprocess
 import sys
 
@@ -10,7 +11,7 @@ import pytest
 
 import tfnas
 from tfnas.bench import vela as module
-from tfnas.bench.vela import VelaOperator
+from tfnas.bench.vela import VelaError, VelaOperator
 from tfnas.cli import app
 
 needs_vela = pytest.mark.skipif(
@@ -56,6 +57,25 @@ def test_the_compiled_file_goes_on_to_a_microcontroller(artifacts):
 
 
 @needs_vela
+def test_the_compiled_file_keeps_its_labels(dense):
+    labels = [f"class {i}" for i in range(8)]
+    told = dense.with_metadata(description="a few classes", labels=labels)
+    compiled = tfnas.vela(told).compiled
+    assert compiled.metadata == told.metadata
+    assert tfnas.vela(dense).compiled.metadata is None
+
+
+@needs_vela
+def test_the_report_as_a_record(dense):
+    report = tfnas.vela(dense)
+    record = report.to_dict()
+    assert json.loads(json.dumps(record)) == record
+    assert record["compiled"] == report.compiled.size
+    assert record["cycles"]["total"] == report.cycles.total
+    assert record["npu_operators"][0]["kind"] == report.npu_operators[0].kind
+
+
+@needs_vela
 def test_a_float_file_stays_on_the_processor_and_the_report_says_why(artifacts, tmp_path):
     path = artifacts["float32"].save(tmp_path / "float.tflite")
     report = tfnas.vela(path)
@@ -97,14 +117,16 @@ def test_a_failure_of_the_compiler_is_told(dense):
 
 @needs_vela
 def test_a_compiler_that_takes_too_long_is_ended(dense):
-    with pytest.raises(TimeoutError, match=r"ethos-u-vela must end within 0\.01 s"):
+    with pytest.raises(VelaError, match=r"ethos-u-vela must end within 0\.01 s"):
         tfnas.vela(dense, timeout=0.01)
 
 
 def test_wrong_arguments(dense):
     with pytest.raises(ValueError, match=r"accelerator must be one of ethos-u55-32, .* got u55"):
         tfnas.vela(dense, "u55")
-    with pytest.raises(ValueError, match="timeout must be above 0 seconds, got 0"):
+    with pytest.raises(
+        ValueError, match="timeout must be a finite number of seconds above 0, got 0"
+    ):
         tfnas.vela(dense, timeout=0)
 
 

@@ -105,6 +105,8 @@ class Measurement:
         peak_activation_bytes: Memory of the activations alive at once, in bytes.
         architecture: Key of the architecture.
         provenance: Where and with what it was measured: CPU, versions, data set.
+        phone: What a phone took, as `PhoneLatency.to_dict` tells it: times, ratio, operators.
+        vela: What an accelerator's compiler expects, as `VelaReport.to_dict` tells it.
     """
 
     size_bytes: int
@@ -118,6 +120,8 @@ class Measurement:
     peak_activation_bytes: int | None = None
     architecture: str | None = None
     provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    phone: Mapping[str, Any] | None = None
+    vela: Mapping[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the measurement as plain dictionaries, strings and numbers."""

@@ -11,23 +11,24 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import os
 import pathlib
 import re
 import subprocess
 import tempfile
+import uuid
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from tfnas.bench.latency import reference_artifact
-from tfnas.export.artifact import Artifact
+from tfnas.bench.programs import check_timeout, last_lines
+from tfnas.export.artifact import Artifact, as_artifact
 from tfnas.table import table
 
 FOLDER = "/data/local/tmp/tfnas"
-_BINARY, _MODEL, _REFERENCE = (
-    f"{FOLDER}/{name}" for name in ("benchmark_model", "model.tflite", "reference.tflite")
-)
+_BINARY, _MODEL, _REFERENCE = "benchmark_model", "model.tflite", "reference.tflite"
 _STATUS = "tfnas-exit-status"
-_LAST_LINES = 5
 _ANOTHER_MACHINE = ("exec format error", "not executable", "bad elf", "no such file")
 
 _NUMBER = r"([-+\d.e]+)"
@@ -37,11 +38,8 @@ _TIMINGS = re.compile(
 )
 _STATISTICS = re.compile(r"^(?:INFO: )?(count=\d+ .*)$", re.MULTILINE)
 _FIELD = re.compile(rf"(\w+)={_NUMBER}")
-_MEMORY = (
-    re.compile(rf"Overall peak memory footprint \(MB\) via periodic monitoring: {_NUMBER}"),
-    # The growth of the process's peak; "Peak memory footprint" is what it was called before.
-    re.compile(rf"[Mm]emory footprint.*\(MB\): init=\S+ overall={_NUMBER}"),
-)
+# The growth of the process's peak; "Peak memory footprint" is what it was called before.
+_MEMORY = re.compile(rf"[Mm]emory footprint.*\(MB\): init=\S+ overall={_NUMBER}")
 _PROFILE = "Operator-wise Profiling Info"
 _DELEGATE = "Delegate internal:"
 _RUN_ORDER = re.compile(r"^=+ Run Order =+$")
@@ -143,6 +141,12 @@ class PhoneLatency(PhoneRun):
         """The ratio to the faster one of the reference's two runs."""
         return self.ms / min(self.reference_ms)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Returns all of it as plain dictionaries, lists, strings and numbers."""
+        ratios = {name: getattr(self, name) for name in ("ratio", "ratio_low", "ratio_high")}
+        found: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self) | ratios))
+        return found
+
     def __str__(self) -> str:
         return (
             f"{self.ms:.4g} ms, {self.ratio:.3f}x reference "
@@ -196,15 +200,11 @@ def benchmark_on_phone(
     """
     whole = (("threads", threads, 1), ("runs", runs, 1), ("warmup_runs", warmup_runs, 0))
     for name, value, least in whole:
-        if not isinstance(value, int) or value < least:
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise ValueError(f"{name} must be a whole number >= {least}, got {value!r}")
-    if not timeout > 0:
-        raise ValueError(f"timeout must be above 0 seconds, got {timeout!r}")
-    if not pathlib.Path(binary).is_file():
-        raise FileNotFoundError(
-            f"binary must be the file of TFLite's benchmark_model, got {os.fspath(binary)!r}"
-        )
-    artifact = file if isinstance(file, Artifact) else Artifact.load(file)
+    check_timeout(timeout)
+    check_binary(binary)
+    artifact = as_artifact(file)
     reference = reference_artifact()
     phone = _Phone(adb, serial, timeout)
     flags = [f"--num_threads={threads}", f"--num_runs={runs}", f"--warmup_runs={warmup_runs}"]
@@ -224,6 +224,15 @@ def benchmark_on_phone(
     )
 
 
+def check_binary(binary: str | os.PathLike[str]) -> None:
+    """Raises FileNotFoundError unless there is such a program to push."""
+    if not pathlib.Path(binary).is_file():
+        raise FileNotFoundError(
+            "binary must be the file of TFLite's benchmark_model, got "
+            f"{os.fspath(binary)!r}, where there is no file"
+        )
+
+
 # --- the phone
 
 
@@ -233,6 +242,7 @@ class _Phone:
     def __init__(self, adb: str, serial: str | None, timeout: float) -> None:
         self._adb, self._timeout = adb, timeout
         self._serial = _chosen(self._call("devices"), serial)
+        self._folder = f"{FOLDER}-{_run_name()}"
         self.model = self._property("ro.product.model") or "unknown phone"
         self.abi = self._property("ro.product.cpu.abi") or "unknown processor"
 
@@ -242,26 +252,29 @@ class _Phone:
     ) -> Iterator[None]:
         """Has the tool and the files on the phone, and removes them whatever happens."""
         try:
-            self._shell(f"mkdir -p {FOLDER}")
+            self._shell(f"mkdir -p {self._folder}")
             with tempfile.TemporaryDirectory() as folder:
                 here = pathlib.Path(folder)
                 model, anchor = here / "model.tflite", here / "reference.tflite"
                 sources = (binary, file.save(model), reference.save(anchor))
-                for source, target in zip(sources, (_BINARY, _MODEL, _REFERENCE), strict=True):
-                    self._on_phone("push", os.fspath(source), target)
-            self._shell(f"chmod +x {_BINARY}")
+                for source, name in zip(sources, (_BINARY, _MODEL, _REFERENCE), strict=True):
+                    self._on_phone("push", os.fspath(source), f"{self._folder}/{name}")
+            self._shell(f"chmod +x {self._folder}/{_BINARY}")
             yield
         except TimeoutError:
             with contextlib.suppress(RuntimeError, OSError):  # it would go on and heat the phone
-                self._shell(f"pkill -f '{FOLDER}/[b]enchmark_model'")  # not this shell
+                self._shell(f"pkill -f '{self._folder}/[b]enchmark_model'")  # not this shell
             raise
         finally:
             with contextlib.suppress(RuntimeError, OSError):  # what came before counts
-                self._shell(f"rm -f {_BINARY} {_MODEL} {_REFERENCE}; rmdir {FOLDER}")
+                names = (_BINARY, _MODEL, _REFERENCE)
+                paths = " ".join(f"{self._folder}/{name}" for name in names)
+                self._shell(f"rm -f {paths}; rmdir {self._folder}")
 
     def benchmark(self, graph: str, flags: Sequence[str]) -> str:
         """Runs the tool on a file of the phone and returns what it said."""
-        command = " ".join([_BINARY, f"--graph={graph}", *flags])
+        where = self._folder
+        command = " ".join([f"{where}/{_BINARY}", f"--graph={where}/{graph}", *flags])
         # Phones before Android 7 don't hand on the exit status.
         said = self._on_phone("shell", f"{command} 2>&1; echo {_STATUS}=$?")
         text, mark, status = said.rpartition(f"{_STATUS}=")
@@ -271,7 +284,8 @@ class _Phone:
         other = any(words in said.lower() for words in _ANOTHER_MACHINE)
         hint = f"; it must be built for the phone's processor, {self.abi}" if other else ""
         raise RuntimeError(
-            f"benchmark_model failed on {self.model} with exit code {code}{hint}: {_last(text)}"
+            f"benchmark_model failed on {self.model} with exit code {code}{hint}: "
+            f"{last_lines(text)}"
         )
 
     def _property(self, name: str) -> str:
@@ -307,8 +321,13 @@ class _Phone:
             ) from error
         said = done.stdout.replace("\r\n", "\n")
         if done.returncode:
-            raise RuntimeError(f"adb failed with exit code {done.returncode}: {_last(said)}")
+            raise RuntimeError(f"adb failed with exit code {done.returncode}: {last_lines(said)}")
         return said
+
+
+def _run_name() -> str:
+    """Two runs on one phone keep out of each other's folder."""
+    return uuid.uuid4().hex[:8]
 
 
 def _chosen(said: str, serial: str | None) -> str:
@@ -335,11 +354,6 @@ def _listed(states: dict[str, str]) -> str:
     return ", ".join(f"{name} ({state})" for name, state in states.items()) or "none"
 
 
-def _last(said: str) -> str:
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
-    return " | ".join(lines[-_LAST_LINES:]) or "nothing said"
-
-
 # --- what the tool says
 
 
@@ -351,12 +365,12 @@ def _parse(said: str) -> PhoneRun:
     """
     timings, statistics = _TIMINGS.search(said), _STATISTICS.findall(said)
     if timings is None or not statistics:
-        raise RuntimeError(f"benchmark_model must tell its timings, got {_last(said)}")
+        raise RuntimeError(f"benchmark_model must tell its timings, got {last_lines(said)}")
     init, first, _, average = (float(number) / 1000 for number in timings.groups())
     # Warm-up comes first. Where all runs took as long, "curr" alone is told.
     fields = {name: float(number) for name, number in _FIELD.findall(statistics[-1])}
     ms = {name: value / 1000 for name, value in fields.items()}
-    memory = next((found for rule in _MEMORY if (found := rule.search(said))), None)
+    memory = _MEMORY.search(said)
     return PhoneRun(
         average_ms=average,
         median_ms=ms.get("median"),
@@ -386,9 +400,16 @@ def _operators(said: str) -> Iterator[PhoneOperator]:
         elif reading and not columns:
             columns = cells
         elif reading and len(cells) == len(columns):
-            row = dict(zip(columns, cells, strict=True))
-            kind, name, average = (row.get(c, "") for c in ("[node type]", "[Name]", "[avg ms]"))
-            yield PhoneOperator(kind, _name(name), float(average), inside)
+            yield _operator(dict(zip(columns, cells, strict=True)), inside)
+
+
+def _operator(row: dict[str, str], inside: bool) -> PhoneOperator:
+    """A row of the table; the tool's times are of a call, and some operators have several."""
+    try:
+        average = float(row["[avg ms]"]) * float(row.get("[times called]", 1))
+        return PhoneOperator(row["[node type]"], _name(row["[Name]"]), average, inside)
+    except (KeyError, ValueError) as error:
+        raise RuntimeError(f"benchmark_model must tell a profile, got the row {row}") from error
 
 
 def _name(told: str) -> str:

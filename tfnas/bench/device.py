@@ -3,7 +3,7 @@
 | metric               | what it is                                              | before training |
 |----------------------|---------------------------------------------------------|-----------------|
 | `flash_bytes`        | the file, and what the firmware takes beside it         | yes             |
-| `ram_bytes`          | the arena that TFLite Micro plans, and the firmware's   | yes             |
+| `ram_bytes`          | the arena as planned for TFLite Micro, and the firmware's | yes           |
 | `vela_sram_bytes`    | SRAM of the accelerator's part                          | yes             |
 | `vela_cpu_operators` | operators that the accelerator leaves to the processor  | yes             |
 | `vela_flash_bytes`   | weights as the compiler encodes them, in either flash   | no              |
@@ -19,7 +19,7 @@ program, the interpreter and its records take depends on device and compiler: te
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from typing import Any
 
 from tfnas.bench.micro import planned_arena
@@ -32,6 +32,7 @@ VELA = (
     *("vela_ms", "vela_cycles", "vela_sram_bytes", "vela_flash_bytes"),
     "vela_cpu_operators",
 )
+_WEIGHTS_IN_DRAM = ("ethos-u65", "ethos-u85")  # in the compiler's own memory mode for them
 UNTRAINED = frozenset({*MICRO, "vela_sram_bytes", "vela_cpu_operators"})
 
 
@@ -67,9 +68,40 @@ class Device:
                 raise ValueError(f"{name} must be a whole number of bytes >= 0, got {value!r}")
 
     def check(self, wanted: Set[str]) -> None:
-        """Raises ImportError where metrics need a package that is not installed."""
+        """Raises unless all of the wanted metrics can be told.
+
+        Args:
+            wanted: Names of metrics.
+
+        Raises:
+            ImportError: They need a package that is not installed.
+            ValueError: The accelerator has no such number.
+        """
         if wanted & set(VELA):
             check_package()
+        if "vela_flash_bytes" in wanted and self.accelerator.startswith(_WEIGHTS_IN_DRAM):
+            raise ValueError(
+                "vela_flash_bytes must be asked of an accelerator whose weights lie in flash "
+                f"(an ethos-u55), got {self.accelerator}, whose compiler has them in DRAM"
+            )
+
+    def check_room(self, limits: Mapping[str, float], prefix: str = "") -> None:
+        """Raises unless a limit leaves room beside the firmware.
+
+        Args:
+            limits: Metric -> its bound.
+            prefix: What limits are called before the metric's name, for the message.
+
+        Raises:
+            ValueError: The firmware alone takes all that a limit gives, or there is no limit
+                that what it takes counts for.
+        """
+        for metric, name in (("flash_bytes", "runtime_flash"), ("ram_bytes", "runtime_ram")):
+            taken, most = getattr(self, name), limits.get(metric)
+            if most is not None and most <= taken:
+                raise ValueError(
+                    f"{prefix}{metric} must be above {name}, {taken:,} bytes, got {most:,g}"
+                )
 
     def metrics(self, file: Artifact, wanted: Set[str]) -> dict[str, float]:
         """Returns those of the wanted metrics that are a device's.
@@ -81,6 +113,7 @@ class Device:
         Raises:
             NotOnDevice: TFLite Micro has no kernel for an operator, or can't plan its memory;
                 or the accelerator runs none of the file, so that its numbers are all 0.
+            VelaError: The accelerator's compiler failed.
         """
         found: dict[str, float] = {}
         if wanted & set(MICRO):
@@ -101,7 +134,10 @@ class Device:
         }
 
     def _vela(self, file: Artifact) -> dict[str, float]:
-        report: Any = vela(file, self.accelerator)
+        try:
+            report: Any = vela(file, self.accelerator)
+        except ValueError as error:  # no file for it
+            raise NotOnDevice(str(error)) from error
         if not report.npu_operators:
             raise NotOnDevice(
                 f"{self.accelerator} runs none of the file's {len(report.cpu_operators)} operators"

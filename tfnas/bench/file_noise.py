@@ -44,10 +44,9 @@ class Scales:
         Raises:
             ValueError: The file has none for it.
         """
-        found = self._tensors.Tensors(tensor.index).Quantization()
-        if found is None or not found.ScaleLength():
+        if not tensor.scales:
             raise ValueError(f"tensor {tensor.name!r} must have a scale, got none")
-        return _by_channel(tensor, found.ScaleAsNumpy().astype(np.float64))
+        return _by_channel(tensor, np.array(tensor.scales, np.float64))
 
     def dequantized(self, tensor: TensorInfo, values: np.ndarray) -> np.ndarray:
         """Returns a tensor's stored numbers as the real numbers that they stand for.

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from tfnas.export.artifact import Artifact
+from tfnas.export.artifact import FILES, Artifact, as_artifact
 from tfnas.measurement import Latency
 
 DEFAULT_ROUNDS = 50
@@ -237,7 +237,7 @@ def as_artifacts(files: Any, name: str = "artifacts") -> list[Artifact]:
     Raises:
         ValueError: There is none, or one is something else.
     """
-    kinds = Artifact | str | os.PathLike
+    kinds = FILES
     several = isinstance(files, Iterable) and not isinstance(files, kinds)
     listed = list(files) if several else [files]
     if not listed:
@@ -248,7 +248,7 @@ def as_artifacts(files: Any, name: str = "artifacts") -> list[Artifact]:
                 f"{name} must be a file or a list of files, each a tfnas.Artifact or a path, "
                 f"got {type(file).__name__}"
             )
-    return [file if isinstance(file, Artifact) else Artifact.load(file) for file in listed]
+    return [as_artifact(file) for file in listed]
 
 
 def _cpu_name() -> str:

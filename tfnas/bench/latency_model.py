@@ -44,6 +44,7 @@ from tfnas.bench.latency_store import FORMAT, StoredModel, read_model, write_mod
 from tfnas.export.artifact import Artifact
 from tfnas.export.tflite import to_tflite
 from tfnas.files import write_atomically
+from tfnas.kernels import model_kernels
 from tfnas.quantization.spec import QuantSpec
 from tfnas.rewrite import Call, LayerCopies, Walk, walk
 
@@ -53,6 +54,7 @@ _FREE = {
     *("Rescaling", "Normalization", "StochasticDepth"),
 }
 _CLIPPING = ("relu", "relu6", "linear")
+_COMPUTES_AS = {"int8": "int8", "int8x4": "int8", "int16x8": "int16x8"}  # others: floats
 _NOT_TIME = ("name", "dtype", "trainable", "seed")
 _EMPTY = "nothing"
 _MACHINE = ("cpu", "cores", "system", "ai-edge-litert", "reference")
@@ -90,9 +92,14 @@ class LatencyModel:
         file: str | os.PathLike[str] | None = None,
     ) -> None:
         check_rounds(rounds)
-        if not isinstance(threads, int) or threads < 1:
+        if not isinstance(threads, int) or isinstance(threads, bool) or threads < 1:
             raise ValueError(f"threads must be at least 1, got {threads!r}")
         self.spec, self.rounds, self.threads = QuantSpec.of(mode), rounds, threads
+        if self.spec.layers:
+            raise ValueError(
+                f"mode must give all layers one format, got {dict(self.spec.layers)}: a layer is "
+                "measured alone, and known by its shape"
+            )
         self.file = None if file is None else pathlib.Path(file)
         self.table: dict[str, float] = self._read()
         self.fitted: LatencyFit | None = None
@@ -156,10 +163,6 @@ class LatencyModel:
             raise ValueError(f"seconds must be a finite number above 0, got {seconds!r}")
         if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
             raise ValueError(f"seed must be a whole number >= 0, got {seed!r}")
-        if self.spec.layers:
-            raise ValueError(
-                f"mode must give all layers one format to be fitted, got {dict(self.spec.layers)}"
-            )
         profiler = SpaceProfiler(
             space,
             self.spec.mode,
@@ -327,7 +330,10 @@ class LatencyModel:
             rng = np.random.default_rng(0)
             noise = [rng.normal(size=(4, *t.shape[1:])).astype("float32") for t in model.inputs]
             data = noise[0] if len(noise) == 1 else noise
-        return to_tflite(model, self.spec, data)
+        # What has no kernel is the same in all formats that compute with the same numbers.
+        plain = _COMPUTES_AS.get(self.spec.mode, "float32")
+        same = plain == self.spec.mode or bool(model_kernels(model)[0])
+        return to_tflite(model, self.spec if same else plain, data)
 
     def _settings(self) -> dict[str, Any]:
         here = _here()
@@ -343,14 +349,15 @@ class LatencyModel:
         try:
             state = json.loads(self.file.read_text())
             settings, table = state["settings"], state["table"]
-        except (ValueError, KeyError, TypeError) as error:
+            found = {str(key): float(value) for key, value in table.items()}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"file {str(self.file)!r} must be a table of latencies") from error
         if settings != self._settings():
             raise ValueError(
                 f"file {str(self.file)!r} must hold times of {self._settings()}, got those of "
                 f"{settings}"
             )
-        return {str(key): float(value) for key, value in table.items()}
+        return found
 
 
 @functools.cache

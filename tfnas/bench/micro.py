@@ -11,21 +11,24 @@ less of it than this machine says.
 from __future__ import annotations
 
 import bisect
-import contextlib
 import dataclasses
-import importlib
+import importlib.util
+import json
 import os
+import pathlib
 import re
+import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from tfnas.bench import micro_worker
+from tfnas.bench.programs import last_lines
 from tfnas.data import arrays
-from tfnas.export.artifact import Artifact
+from tfnas.export.artifact import Artifact, as_artifact
 from tfnas.export.flatbuffer import OperatorInfo, TensorInfo, read_graphs
 from tfnas.export.micro import check_micro
 
@@ -37,6 +40,9 @@ _BODIES = (
     *("thenSubgraphIndex", "elseSubgraphIndex", "initSubgraphIndex"),
     *("condSubgraphIndex", "bodySubgraphIndex"),
 )
+_UNPACKING = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"}  # 4-bit kernels
+_SUMMING = {"MEAN", "SUM"}
+_REDUCING = {*_SUMMING, "REDUCE_MAX", "REDUCE_MIN"}
 _TOTALS = re.compile(r"Arena allocation (total|head|tail) (\d+) bytes")
 
 
@@ -61,7 +67,7 @@ class MicroMemory:
         )
 
 
-def run_micro(file: Artifact, x: Any) -> Any:
+def run_micro(file: Artifact | str | os.PathLike[str], x: Any) -> Any:
     """Runs a file in TFLite Micro on real numbers and returns real numbers.
 
     Example:
@@ -71,7 +77,7 @@ def run_micro(file: Artifact, x: Any) -> Any:
         (3, 2)
 
     Args:
-        file: The file.
+        file: An artefact or the path of a file.
         x: What `Artifact.predict` takes: an array, examples first, a data set, or, with
             several inputs, a dictionary by input name.
 
@@ -80,22 +86,24 @@ def run_micro(file: Artifact, x: Any) -> Any:
 
     Raises:
         ImportError: The package tflite-micro is not installed.
-        ValueError: The inputs are wrong, or TFLite Micro has no kernel for an operator.
-        RuntimeError: TFLite Micro refuses the file; its own words are told.
+        ValueError: The inputs are wrong, TFLite Micro has no kernel for an operator, or the file
+            needs an accelerator.
+        RuntimeError: TFLite Micro refuses the file, or breaks off; its own words are told.
 
     References:
         TFLite Micro, `python/tflite_micro/runtime.py`.
     """
-    runtime = _runtime()
+    _check_package()
+    file = as_artifact(file)
     check_micro(file)
+    _check_alone(file)
     columns = file._columns(arrays(x, what="x")[0])
-    with _listening():
-        outputs = _run(_interpreter(runtime, file), file, columns)
+    outputs = _run(file, columns)
     values = [t.dequantize(o) for t, o in zip(file.outputs, outputs, strict=True)]
     return values[0] if len(values) == 1 else values
 
 
-def micro_memory(file: Artifact) -> MicroMemory:
+def micro_memory(file: Artifact | str | os.PathLike[str]) -> MicroMemory:
     """Measures the arena that a file takes in TFLite Micro, on this machine.
 
     Example:
@@ -106,7 +114,7 @@ def micro_memory(file: Artifact) -> MicroMemory:
         True
 
     Args:
-        file: The file.
+        file: An artefact or the path of a file.
 
     Returns:
         The memory in bytes, with records of this machine's width, and those that the
@@ -114,24 +122,25 @@ def micro_memory(file: Artifact) -> MicroMemory:
 
     Raises:
         ImportError: The package tflite-micro is not installed.
-        ValueError: TFLite Micro has no kernel for an operator.
-        RuntimeError: TFLite Micro refuses the file; its own words are told.
+        ValueError: TFLite Micro has no kernel for an operator, or the file needs an accelerator.
+        RuntimeError: TFLite Micro refuses the file, or breaks off; its own words are told.
 
     References:
         TFLite Micro, `tensorflow/lite/micro/docs/memory_management.md`.
     """
-    runtime = _runtime()
+    _check_package()
+    file = as_artifact(file)
     check_micro(file)
-    with _listening() as told:
-        _interpreter(runtime, file).print_allocations()
-        text = told()
+    _check_alone(file)
+    with tempfile.TemporaryDirectory() as folder:
+        text = _call(file, pathlib.Path(folder))
     found = {name: int(count) for name, count in _TOTALS.findall(text)}
     if set(found) != {"total", "head", "tail"}:
         raise RuntimeError(f"TFLite Micro must tell the arena's total, head and tail, got {text!r}")
     return MicroMemory(found["total"], found["tail"], found["head"])
 
 
-def planned_arena(file: Artifact) -> int:
+def planned_arena(file: Artifact | str | os.PathLike[str]) -> int:
     """Plans where a file's activations lie, and returns the memory that they take.
 
     Example:
@@ -141,12 +150,13 @@ def planned_arena(file: Artifact) -> int:
         96
 
     Args:
-        file: The file, with its batch as it stands there.
+        file: An artefact or the path of a file, with its batch as it stands there.
 
     Returns:
         Bytes for inputs, outputs and what lies between, each from its first use to its last,
-        placed by TFLite Micro's greedy planner. Scratch buffers of kernels are not in it,
-        nor what stays in memory.
+        and for the scratch buffers of sums, transposed convolutions and 4-bit kernels, placed by
+        TFLite Micro's greedy planner, or where a compiler has placed them. Scratch buffers of
+        other kernels (recurrent ones above all) are not in it, nor what stays in memory.
 
     Raises:
         ValueError: A tensor has an open shape or no numbers of a known size.
@@ -154,7 +164,7 @@ def planned_arena(file: Artifact) -> int:
     References:
         TFLite Micro, `micro_allocation_info.cc` and `memory_planner/greedy_memory_planner.cc`.
     """
-    return _greedy(_Lifetimes(file).buffers())
+    return _greedy(_Lifetimes(as_artifact(file)).buffers())
 
 
 # --- the plan
@@ -167,6 +177,7 @@ class _Buffer:
     size: int
     first: int
     last: int
+    offset: int = _NEVER  # where a compiler has placed it
 
     def meets(self, other: _Buffer) -> bool:
         return self.first <= other.last and other.first <= self.last
@@ -182,12 +193,13 @@ class _Lifetimes:
         self._graphs = read_graphs(file.content)
         self._model = schema.Model.GetRootAs(file.content, 0)
         self._spans: dict[tuple[int, int], tuple[int, int]] = {}
+        self._scratch: list[_Buffer] = []
         self._clock = 0
         self._mark(0)
 
     def buffers(self) -> list[_Buffer]:
-        """Returns what must be placed, in the order of the tensors' numbers."""
-        found = []
+        """Returns what must be placed: tensors in the order of their numbers, then scratch."""
+        found, offsets = [], _offline(self._model)
         for i, graph in enumerate(self._graphs):
             tensors = self._model.Subgraphs(i)
             for tensor in graph.tensors:
@@ -195,8 +207,8 @@ class _Lifetimes:
                 size = 0 if stays else _aligned(_bytes(tensor))
                 if size:
                     span = self._spans.get((i, tensor.index), (_NEVER, _NEVER))
-                    found.append(_Buffer(size, *span))
-        return found
+                    found.append(_Buffer(size, *span, offsets.get((i, tensor.index), _NEVER)))
+        return found + self._scratch
 
     def _mark(self, index: int) -> None:
         graph = self._graphs[index]
@@ -211,6 +223,8 @@ class _Lifetimes:
                 self._mark(body)
             for tensor in (*op.inputs, *op.outputs):
                 self._use(index, tensor)
+            sizes = (_aligned(size) for size in _scratch_sizes(op) if size)
+            self._scratch += [_Buffer(size, self._clock, self._clock) for size in sizes]
         for tensor in graph.outputs:
             self._use(index, tensor)
 
@@ -227,10 +241,40 @@ def _bodies(op: OperatorInfo) -> list[int]:
     return [index for index in found if index is not None]
 
 
+def _scratch_sizes(op: OperatorInfo) -> list[int]:
+    """Bytes that a kernel asks for while it runs: `Prepare` of TFLite Micro's own kernels."""
+    integers = bool(op.outputs) and op.outputs[0].dtype in ("int8", "int16")
+    if op.name in _UNPACKING:
+        return [_elements(tensor) for tensor in op.inputs if tensor.dtype == "int4"]
+    if op.name == "TRANSPOSE_CONV" and integers:  # sums of 32 or 64 bits
+        return [_elements(op.outputs[0]) * (4 if op.outputs[0].dtype == "int8" else 8)]
+    if op.name in _REDUCING:
+        places, axes = len(op.inputs[0].shape), _elements(op.inputs[1])
+        sums = _elements(op.outputs[0]) if integers and op.name in _SUMMING else 0
+        return [4 * places, 4 * axes, 4 * sums]
+    return []
+
+
+def _offline(model: Any) -> dict[tuple[int, int], int]:
+    """(subgraph, tensor) -> its offset in the arena, where a compiler has planned it."""
+    for i in range(model.MetadataLength()):
+        entry = model.Metadata(i)
+        if entry.Name() == b"OfflineMemoryAllocation":
+            told = model.Buffers(entry.Buffer()).DataAsNumpy()
+            # A version, the subgraph, which TFLite Micro takes for the first, and how many.
+            _, _, count, *offsets = np.frombuffer(bytes(told), "<i4").tolist()
+            return {(0, n): offset for n, offset in enumerate(offsets[:count]) if offset >= 0}
+    return {}
+
+
+def _elements(tensor: TensorInfo) -> int:
+    return int(np.prod(tensor.shape, dtype=np.int64))
+
+
 def _bytes(tensor: TensorInfo) -> int:
     if any(size < 0 for size in tensor.shape):
         raise ValueError(f"tensor {tensor.name!r} must have a fixed shape, got {tensor.shape}")
-    return int(np.prod(tensor.shape, dtype=np.int64)) * _item_size(tensor)
+    return _elements(tensor) * _item_size(tensor)
 
 
 def _item_size(tensor: TensorInfo) -> int:
@@ -250,8 +294,10 @@ def _aligned(size: int) -> int:
 
 def _greedy(buffers: list[_Buffer]) -> int:
     """Places the largest first, each in the first gap that it fits in while it is used."""
-    placed: list[tuple[int, _Buffer]] = []  # by offset
-    last_first = buffers[::-1]  # as TFLite Micro takes those of one size
+    fixed = [(buffer.offset, buffer) for buffer in buffers if buffer.offset != _NEVER]
+    placed = sorted(fixed, key=lambda item: item[0])
+    free = [buffer for buffer in buffers if buffer.offset == _NEVER]
+    last_first = free[::-1]  # as TFLite Micro takes those of one size
     for buffer in sorted(last_first, key=lambda buffer: -buffer.size):
         offset = 0
         for start, other in placed:
@@ -267,36 +313,57 @@ def _greedy(buffers: list[_Buffer]) -> int:
 # --- the interpreter
 
 
-def _runtime() -> Any:
-    try:
-        return importlib.import_module("tflite_micro").runtime
-    except ImportError as error:
-        raise ImportError(
-            'TFLite Micro needs the package tflite-micro: pip install "tfnas[micro]"'
-        ) from error
+def _check_package() -> None:
+    if importlib.util.find_spec("tflite_micro") is None:
+        raise ImportError('TFLite Micro needs the package tflite-micro: pip install "tfnas[micro]"')
 
 
-def _interpreter(runtime: Any, file: Artifact) -> Any:
+def _check_alone(file: Artifact) -> None:
+    if any(op.name == "ethos-u" for op in file.graph.operators):
+        raise ValueError(
+            "file must run without an accelerator here, got one compiled for an Ethos-U: "
+            "measure the file that it was made from"
+        )
+
+
+def _call(file: Artifact, folder: pathlib.Path, **options: int) -> str:
+    """Runs the worker on what lies in a folder, and returns what TFLite Micro said."""
+    file.save(folder / "model.tflite")
     # More than any kernel is known to ask for: pages that are not used cost nothing here.
     arena = 8 * planned_arena(file) + 4 * file.size + 2**20
-    return runtime.Interpreter.from_bytes(file.content, arena_size=arena)
+    (folder / "call.json").write_text(json.dumps({"arena": arena, **options}))
+    done = subprocess.run(
+        [sys.executable, micro_worker.__file__, os.fspath(folder)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+    )
+    if done.returncode > 0:
+        raise RuntimeError(f"TFLite Micro refuses the file: {' '.join(done.stderr.split())}")
+    if done.returncode < 0:
+        raise RuntimeError(
+            f"TFLite Micro breaks off on the file with signal {-done.returncode}: "
+            f"{last_lines(done.stderr)}"
+        )
+    return done.stderr
 
 
-def _run(interpreter: Any, file: Artifact, columns: list[np.ndarray]) -> list[np.ndarray]:
+def _run(file: Artifact, columns: list[np.ndarray]) -> list[np.ndarray]:
+    """The file's outputs, quantised, for inputs in real numbers."""
+    batch = _batch(file)
     places = [tensor.index for tensor in file.graph.inputs]
     order = [tensor.index for tensor in file.graph.outputs]
-    batch = _batch(file)
-    parts: list[list[np.ndarray]] = [[] for _ in file.outputs]
-    for start in range(0, len(columns[0]), batch):
-        for tensor, column in zip(file.inputs, columns, strict=True):
-            block = tensor.quantize(column[start : start + batch])
-            used = len(block)
-            filled = np.concatenate([block, np.repeat(block[-1:], batch - used, 0)])
-            interpreter.set_input(filled, places.index(tensor.index))
-        interpreter.invoke()
-        for tensor, part in zip(file.outputs, parts, strict=True):
-            part.append(interpreter.get_output(order.index(tensor.index))[:used])
-    return [np.concatenate(part) for part in parts]
+    inputs: dict[str, Any] = {
+        str(places.index(tensor.index)): tensor.quantize(column)
+        for tensor, column in zip(file.inputs, columns, strict=True)
+    }
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = pathlib.Path(temporary)
+        np.savez(folder / "inputs.npz", **inputs)
+        _call(file, folder, batch=batch, outputs=len(order))
+        with np.load(folder / "outputs.npz") as found:
+            return [found[str(order.index(tensor.index))] for tensor in file.outputs]
 
 
 def _batch(file: Artifact) -> int:
@@ -309,25 +376,3 @@ def _batch(file: Artifact) -> int:
         )
     [[batch]] = sizes
     return batch
-
-
-@contextlib.contextmanager
-def _listening() -> Iterator[Callable[[], str]]:
-    """Keeps what native code writes to the standard error; an error tells it."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as file:
-
-        def told() -> str:
-            file.seek(0)
-            return file.read().decode(errors="replace")
-
-        os.dup2(file.fileno(), 2)
-        try:
-            yield told
-        except RuntimeError as error:
-            words = " ".join(told().split())
-            raise RuntimeError(f"TFLite Micro refuses the file: {words or error}") from error
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import importlib.util
+import json
 import os
 import pathlib
 import re
@@ -18,8 +19,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from tfnas.export.artifact import Artifact
+from tfnas.bench.programs import check_timeout, last_lines
+from tfnas.export.artifact import Artifact, as_artifact
 from tfnas.table import table
 
 ACCELERATORS = (
@@ -28,9 +31,12 @@ ACCELERATORS = (
     *(f"ethos-u85-{macs}" for macs in (128, 256, 512, 1024, 2048)),
 )
 _AREAS = ("sram", "dram", "on_chip_flash", "off_chip_flash")
-_LAST_LINES = 5
 _LISTED = re.compile(r"^ +(CPU|NPU): (.+?) = (.+) \((?:inputs|outputs) .*\)$", re.MULTILINE)
 _REASON = re.compile(r"operator: \S+, ofm: '(.+)'\s*\n\s*Reason: (.+)")
+
+
+class VelaError(RuntimeError):
+    """The compiler failed, or did not end in its time; the message tells what it said."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,15 +123,22 @@ class VelaReport:
     cpu_operators: tuple[VelaOperator, ...] = dataclasses.field(repr=False)
     compiled: Artifact = dataclasses.field(repr=False)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Returns it as plain dictionaries, lists, strings and numbers; of the file its bytes."""
+        told = dataclasses.asdict(self) | {"compiled": self.compiled.size}
+        found: dict[str, Any] = json.loads(json.dumps(told))
+        return found
+
     def __str__(self) -> str:
         memory = dataclasses.asdict(self.memory).items()
+        timed = bool(self.npu_operators)
         rows = [
-            ["time, ms", f"{self.inference_ms:.4g}"],
+            ["time, ms", f"{self.inference_ms:.4g}" if timed else "- (nothing runs on the NPU)"],
             ["cycles", f"{self.cycles.total:,}"],
             ["  computing", f"{self.cycles.npu:,}"],
             *([f"bytes of {_words(area)}", f"{size:,}"] for area, size in memory if size),
             ["MACs", f"{self.macs:,}"],
-            ["operators on the NPU", f"{len(self.npu_operators):,}"],
+            ["operators on the NPU, as it splits them", f"{len(self.npu_operators):,}"],
             ["operators on the CPU", f"{len(self.cpu_operators):,}"],
             ["bytes of the compiled file", f"{self.compiled.size:,}"],
         ]
@@ -178,18 +191,19 @@ def vela(
 
     Raises:
         ImportError: The package ethos-u-vela is not installed.
-        RuntimeError: The compiler failed; its last lines are told.
-        TimeoutError: It took too long.
-        ValueError: The accelerator is unknown, or the content is no `.tflite` file.
+        VelaError: The compiler failed (a `RuntimeError`; its last lines are told), or took too
+            long.
+        ValueError: The accelerator is unknown, the content is no `.tflite` file, or it is one that
+            the compiler can't take: 4-bit numbers, or compiled before.
 
     References:
         Arm, "Vela Compiler", OPTIONS.md and PERFORMANCE.md of ethos-u-vela.
     """
     if accelerator not in ACCELERATORS:
         raise ValueError(f"accelerator must be one of {', '.join(ACCELERATORS)}, got {accelerator}")
-    if not timeout > 0:
-        raise ValueError(f"timeout must be above 0 seconds, got {timeout!r}")
-    artifact = file if isinstance(file, Artifact) else Artifact.load(file)
+    check_timeout(timeout)
+    artifact = as_artifact(file)
+    _check_file(artifact)
     check_package()
     flags = [f"--accelerator-config={accelerator}", "--show-cpu-operations", "--output-dir=out"]
     flags += [f"--system-config={system_config}"] if system_config else []
@@ -201,13 +215,12 @@ def vela(
         summaries = list(here.glob("out/*_summary_*.csv"))
         compiled = here / "out" / "model_vela.tflite"
         if len(summaries) != 1 or not compiled.exists():
-            raise RuntimeError(f"ethos-u-vela must write a summary and a file, got {_last(said)}")
+            raise VelaError(f"ethos-u-vela must write a summary and a file, got {last_lines(said)}")
         with summaries[0].open(newline="", encoding="utf-8") as lines:
             [summary] = csv.DictReader(lines)
         origin = {**artifact.origin, "accelerator": accelerator}
-        return _report(
-            artifact, accelerator, summary, said, Artifact(compiled.read_bytes(), "vela", origin)
-        )
+        made = Artifact(compiled.read_bytes(), "vela", origin)
+        return _report(artifact, accelerator, summary, said, _described_as(artifact, made))
 
 
 def check_package() -> None:
@@ -218,6 +231,25 @@ def check_package() -> None:
         found = None
     if found is None:
         raise ImportError('accelerators need the package ethos-u-vela: pip install "tfnas[micro]"')
+
+
+def _check_file(file: Artifact) -> None:
+    """Raises ValueError for files that the compiler crashes on, or leaves as they are."""
+    if any(op.name == "ethos-u" for op in file.graph.operators):
+        raise ValueError("file must not be compiled yet, got one compiled for an Ethos-U")
+    if any(tensor.dtype == "int4" for tensor in file.graph.tensors):
+        raise ValueError(
+            "file must hold no 4-bit numbers, which ethos-u-vela can't compile, got some"
+        )
+
+
+def _described_as(file: Artifact, compiled: Artifact) -> Artifact:
+    """A compiled file with the labels of the one given.
+
+    The compiler keeps the metadata's own buffer, but not the labels behind it.
+    """
+    told = file.metadata
+    return compiled if told is None else compiled.with_metadata(**dataclasses.asdict(told))
 
 
 def _run(arguments: Sequence[str], folder: pathlib.Path, timeout: float) -> str:
@@ -234,20 +266,13 @@ def _run(arguments: Sequence[str], folder: pathlib.Path, timeout: float) -> str:
             timeout=timeout,
         )
     except subprocess.TimeoutExpired as error:
-        raise TimeoutError(f"ethos-u-vela must end within {timeout:g} s, got no result") from error
+        raise VelaError(f"ethos-u-vela must end within {timeout:g} s, got no result") from error
     if done.returncode:
         ended = (
             f"exit code {done.returncode}" if done.returncode > 0 else f"signal {-done.returncode}"
         )
-        raise RuntimeError(f"ethos-u-vela failed with {ended}: {_last(done.stdout)}")
+        raise VelaError(f"ethos-u-vela failed with {ended}: {last_lines(done.stdout)}")
     return done.stdout
-
-
-def _last(said: str) -> str:
-    """The last lines that are no warnings about defaults."""
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
-    lines = [line for line in lines if not line.startswith("Warning: No ")] or lines
-    return " | ".join(lines[-_LAST_LINES:]) or "nothing said"
 
 
 def _report(

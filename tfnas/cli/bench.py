@@ -88,9 +88,15 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
     if values["json"].value:
         records = {
             path: Measurement(
-                file.size, file.gzip_size, file.sha256, latency=latency, provenance=where
+                *(file.size, file.gzip_size, file.sha256),
+                latency=latency,
+                provenance=where,
+                phone=on_phone[i].to_dict() if on_phone else None,
+                vela=reports[i].to_dict() if reports else None,
             ).to_dict()
-            for path, file, latency in zip(positional, files, latencies, strict=True)
+            for i, (path, file, latency) in enumerate(
+                zip(positional, files, latencies, strict=True)
+            )
         }
         write_atomically(values["json"].value, json.dumps(records, indent=2))
     return 0
@@ -98,11 +104,15 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
 
 def _check(values: flags.FlagValues) -> None:
     """Flags that don't go together, before anything is measured."""
+    from tfnas.bench.adb import check_binary
+
     adb, binary, serial = (values[name].value for name in ("adb", "adb_binary", "serial"))
     if adb and not binary:
         raise ValueError("adb_binary must be given with adb, got none")
     if not adb and (binary or serial):
         raise ValueError("adb_binary and serial go with adb, got no adb")
+    if adb:
+        check_binary(binary)
     for name in _COUNTS:
         _whole(name, values)
         if values[name].present and not values["throughput"].value:
@@ -176,10 +186,13 @@ def _tell_phone(paths: Sequence[str], latencies: Sequence[PhoneLatency]) -> None
     ]
     first = latencies[0]
     typical = "mean ms" if first.median_ms is None else "median ms"
-    headers = ["file", "reference", "before, after", typical, "p95 ms", "init ms", "memory MB"]
+    headers = ["file", "reference", "range", typical, "p95 ms", "init ms", "memory MB"]
     print(f"\n{table(headers, rows)}")
     print(
         f"\n{first.device} ({first.abi}), {first.threads} thread(s), XNNPACK "
         f"{'on' if first.xnnpack else 'off'}, reference model {first.reference_ms[0]:.4f} and "
         f"{first.reference_ms[1]:.4f} ms"
     )
+    for path, latency in zip(paths, latencies, strict=True):
+        if latency.operators:
+            print(f"\n{pathlib.Path(path).name} on the phone\n{latency.profile()}")

@@ -4,12 +4,33 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from absl import flags
 
 Whole = tuple[str, int | None, int, str]  # a flag's name, default, least value and help
+_UNITS = {"KB": 1000, "KIB": 1024, "MB": 1000**2, "MIB": 1024**2, "": 1}
+_AMOUNT = re.compile(r"\s*([-+.\de]+?)\s*([KM]i?B)?\s*", re.IGNORECASE)
+
+
+def amount(text: str) -> float:
+    """Returns the number in a text, of bytes perhaps with their unit.
+
+    Example:
+        >>> amount("64KiB"), amount("0.5")
+        (65536.0, 0.5)
+
+    Args:
+        text: A number; KB, KiB, MB or MiB may follow.
+
+    Raises:
+        ValueError: It is none.
+    """
+    found = _AMOUNT.fullmatch(text)
+    number, unit = found.groups("") if found else ("", "")
+    return float(number) * _UNITS[unit.upper()]
 
 
 def define_training(common: dict[str, Any], whole: Sequence[Whole], learning_rate: float) -> None:

@@ -6,12 +6,12 @@ import dataclasses
 import inspect
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from absl import flags
 
-from tfnas.cli.common import define_data, define_device, load_model_and_split
+from tfnas.cli.common import amount, define_data, define_device, load_model_and_split
 from tfnas.pipeline.budget import Budget
 
 SUMMARY = "make a .keras model, or a search's best, small enough for a budget; prove what it costs"
@@ -28,7 +28,7 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
     common = {"flag_values": values, "module_name": __name__}
     texts = dict(re.findall(r"^    (max_\w+): (.+)\.$", inspect.getdoc(Budget) or "", re.MULTILINE))
     for name in _LIMITS:
-        flags.DEFINE_float(name, None, texts.get(name, "a limit").lower(), **common)
+        flags.DEFINE_string(name, None, texts.get(name, "a limit"), **common)
     efforts = ["quick", "normal", "thorough"]
     flags.DEFINE_enum("effort", "normal", efforts, "how much is tried, and how long", **common)
     flags.DEFINE_integer(
@@ -46,8 +46,10 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
     from tfnas.cli.console import progress_display
     from tfnas.pipeline.compress import compress
 
-    limits = {name: values[name].value for name in _LIMITS if values[name].value is not None}
-    budget = Budget.of({k: int(v) if float(v).is_integer() else v for k, v in limits.items()})
+    given = {name: values[name].value for name in _LIMITS if values[name].value is not None}
+    limits = {name: _bound(name, text) for name, text in given.items()}
+    _check_device(values, limits)
+    budget = Budget.of({k: int(v) if v.is_integer() else v for k, v in limits.items()})
     model, split, output = _given(positional, values)
     with progress_display() as progress:
         result = compress(
@@ -69,6 +71,25 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
         )
     print(f"\n{result}")
     return 0
+
+
+def _bound(name: str, text: str) -> float:
+    try:
+        return amount(text)
+    except ValueError:
+        units = ", perhaps with KB, KiB, MB or MiB" if "bytes" in name or "memory" in name else ""
+        raise ValueError(f"--{name} must be a number{units}, got {text!r}") from None
+
+
+def _check_device(values: flags.FlagValues, limits: Mapping[str, float]) -> None:
+    """What a device has counts for limits on it alone."""
+    for flag, needed in (
+        ("accelerator", "max_vela_..."),
+        ("runtime_flash", "max_flash_bytes"),
+        ("runtime_ram", "max_ram_bytes"),
+    ):
+        if values[flag].present and not any(n.startswith(needed.rstrip(".")) for n in limits):
+            raise ValueError(f"--{flag} goes with a limit on the device, --{needed}, got none")
 
 
 def _given(positional: Sequence[str], values: flags.FlagValues) -> tuple[Any, Any, pathlib.Path]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from absl import flags
 
-from tfnas.cli.common import define_device, define_image_size
+from tfnas.cli.common import amount, define_device, define_image_size
 
 SUMMARY = "search architectures for a data set and export the best one"
 POSITIONAL = ""
@@ -144,8 +144,7 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
     return 130 if result.interrupted else 0
 
 
-_UNITS = {"KB": 1000, "KIB": 1024, "MB": 1000**2, "MIB": 1024**2, "": 1}
-_LIMIT = re.compile(r"(\w+)\s*(?:<=|>=|=)\s*([-+.\deE]+?)\s*([KM]i?B)?", re.IGNORECASE)
+_LIMIT = re.compile(r"(\w+)\s*(?:<=|>=|=)(.+)")
 
 
 def _limit(text: str) -> tuple[str, float]:
@@ -154,8 +153,8 @@ def _limit(text: str) -> tuple[str, float]:
 
     found = _LIMIT.fullmatch(text.strip())
     try:
-        name, bound, unit = found.groups("") if found else ("", "", "")
-        number = float(bound) * _UNITS[unit.upper()]
+        name, bound = found.groups() if found else ("", "")
+        number = amount(bound)
     except ValueError:
         raise ValueError(
             f"--limit must be metric=number, in bytes perhaps with KB, KiB, MB or MiB, got {text!r}"

@@ -366,6 +366,24 @@ class _BatchRefused(Exception):
     """The file does not give one output an example for this batch."""
 
 
+FILES = Artifact | str | os.PathLike
+
+
+def as_artifact(file: Any, name: str = "file") -> Artifact:
+    """Returns a file as an artefact, loaded where it is a path.
+
+    Args:
+        file: An artefact or the path of a file.
+        name: Of the argument, for the message.
+
+    Raises:
+        ValueError: It is something else.
+    """
+    if not isinstance(file, FILES):
+        raise ValueError(f"{name} must be a tfnas.Artifact or a path, got {type(file).__name__}")
+    return file if isinstance(file, Artifact) else Artifact.load(file)
+
+
 def _allocate(interpreter: Interpreter) -> None:
     try:
         interpreter.allocate_tensors()

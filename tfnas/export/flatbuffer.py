@@ -37,6 +37,8 @@ class TensorInfo:
         zero_points: The quantised numbers that stand for 0.0, one for the tensor or one a
             channel; empty for floats.
         channel_axis: The dimension that has one zero point (and step) an index.
+        scales: The steps of quantised numbers, one for the tensor or one a channel; empty for
+            floats, and where they have one a block.
         sparsity: How the constant leaves out zeros, as the schema says it; None where it
             holds every number.
     """
@@ -48,6 +50,7 @@ class TensorInfo:
     constant: bytes | None = dataclasses.field(repr=False)
     zero_points: tuple[int, ...] = ()
     channel_axis: int = 0
+    scales: tuple[float, ...] = ()
     sparsity: schema.SparsityParametersT | None = dataclasses.field(
         default=None, repr=False, compare=False
     )
@@ -251,6 +254,9 @@ def _tensor(index: int, tensor: schema.TensorT, buffers: list[schema.BufferT]) -
         constant,
         zero_points,
         quantization.quantizedDimension if zero_points else 0,
+        ()
+        if quantization is None
+        else tuple(map(float, () if quantization.scale is None else quantization.scale)),
         tensor.sparsity,
     )
 

@@ -9,12 +9,13 @@ reference kernels in 2026; a vendor's library may have more.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from tfnas.export.artifact import Artifact
+from tfnas.export.artifact import Artifact, as_artifact
 from tfnas.export.flatbuffer import FileGraph, OperatorInfo, TensorInfo, read_graphs
 
 # Methods of MicroMutableOpResolver whose names are not the operator's in camel case.
@@ -65,6 +66,15 @@ _PRODUCTS = {
     "SVDF": (0, 1),
     "UNIDIRECTIONAL_SEQUENCE_LSTM": (0, 1),
 }
+# Operator -> types of its input that its kernel refuses: measured with that package.
+_INTEGERS = ("int8", "int16")
+_LACKS = {
+    **dict.fromkeys(("EXP", "LOG", "SQRT"), _INTEGERS),
+    **dict.fromkeys(("REDUCE_MAX", "REDUCE_MIN", "RESIZE_BILINEAR"), ("int16",)),
+    "MIRROR_PAD": ("int16",),
+    **dict.fromkeys(("SPACE_TO_BATCH_ND", "BATCH_TO_SPACE_ND"), ("int16",)),
+    "SQUARED_DIFFERENCE": ("int16",),
+}
 _TAKES_INT4 = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 # Operator -> places of inputs that say a shape or a place in one, so must be constants.
 _CONSTANTS = {
@@ -82,7 +92,7 @@ _CONSTANTS = {
 }
 
 
-def micro_operators(file: Artifact) -> list[str]:
+def micro_operators(file: Artifact | str | os.PathLike[str]) -> list[str]:
     """Lists the operators that a file needs, as TFLite names them.
 
     Example:
@@ -92,7 +102,7 @@ def micro_operators(file: Artifact) -> list[str]:
         ['FULLY_CONNECTED', 'SOFTMAX']
 
     Args:
-        file: The file; bodies of its loops and branches count.
+        file: An artefact or the path of a file; bodies of its loops and branches count.
 
     Returns:
         Each name once, in the order of first use; a custom operator's own name.
@@ -100,10 +110,10 @@ def micro_operators(file: Artifact) -> list[str]:
     Raises:
         ValueError: The content is no `.tflite` file.
     """
-    return [name for name, _ in _needed(file)]
+    return [name for name, _ in _needed(as_artifact(file))]
 
 
-def resolver_code(file: Artifact, namespace: str = "tflite") -> str:
+def resolver_code(file: Artifact | str | os.PathLike[str], namespace: str = "tflite") -> str:
     """Returns the C++ code that links exactly the kernels that a file needs.
 
     Example:
@@ -115,7 +125,7 @@ def resolver_code(file: Artifact, namespace: str = "tflite") -> str:
         resolver.AddSoftmax();
 
     Args:
-        file: The file.
+        file: An artefact or the path of a file.
         namespace: Where TFLite Micro's sources have the class: those behind the package
             of October 2026 have it in "tflite::micro", older ones in "tflite".
 
@@ -129,14 +139,14 @@ def resolver_code(file: Artifact, namespace: str = "tflite") -> str:
     References:
         TFLite Micro, `tensorflow/lite/micro/micro_mutable_op_resolver.h`.
     """
-    needed = _needed(file)
+    needed = _needed(as_artifact(file))
     _raise([_missing(name, custom) for name, custom in needed if not _method(name, custom)])
     lines = [f"{namespace}::MicroMutableOpResolver<{max(1, len(needed))}> resolver;"]
     lines += [f"resolver.Add{_method(name, custom)}();" for name, custom in needed]
     return "\n".join(lines)
 
 
-def check_micro(file: Artifact) -> None:
+def check_micro(file: Artifact | str | os.PathLike[str]) -> None:
     """Raises where TFLite Micro has no kernel for something in a file.
 
     Example:
@@ -149,7 +159,7 @@ def check_micro(file: Artifact) -> None:
         ValueError: file must have kernels in TFLite Micro, got DEQUANTIZE: float16 numbers
 
     Args:
-        file: The file.
+        file: An artefact or the path of a file.
 
     Raises:
         ValueError: It needs something that TFLite Micro lacks; each operator is named with
@@ -158,9 +168,13 @@ def check_micro(file: Artifact) -> None:
     References:
         TFLite Micro, `tensorflow/lite/micro/kernels`.
     """
+    file = as_artifact(file)
     graphs = read_graphs(file.content)
-    faults = [fault for graph in graphs for op in graph.operators for fault in _faults(op)]
+    operators = [op for graph in graphs for op in graph.operators]
+    faults = [fault for op in operators for fault in _faults(op)]
     _raise([*_open_inputs(file, graphs[0]), *faults])
+    if not any(op.custom for op in operators):  # LiteRT may not know them
+        _raise(list(_shapes_that_grow(file, graphs[0])))
 
 
 def _needed(file: Artifact) -> list[tuple[str, bool]]:
@@ -209,12 +223,46 @@ def _kernel_faults(op: OperatorInfo) -> Iterator[str]:
     if op.name == "DEQUANTIZE" and len(op.inputs[0].zero_points) > 1:
         # It runs, and is wrong without a word: measured with the package of October 2026.
         yield f"{op.name}: a step a channel, of which it takes the first for all"
+    if op.name == "RELU6" and _rescales(op):  # likewise
+        yield f"{op.name}: another step for its output than for its input, which it ignores"
+    if op.inputs and op.inputs[0].dtype in _LACKS.get(op.name, ()):
+        yield f"{op.name}: {op.inputs[0].dtype} numbers"
+    if op.name == "GATHER" and op.inputs[1].dtype == "int64":
+        yield f"{op.name}: places as int64 numbers"
+    if op.name == "FULLY_CONNECTED" and int4 and len(op.inputs[0].shape) > 2:
+        yield f"{op.name}: int4 numbers with an input of {len(op.inputs[0].shape)} dimensions"
     if op.name not in _PRODUCTS:
         return
     x, kernel = (op.inputs[place] for place in _PRODUCTS[op.name])
     if not _fit(x, kernel):
         hybrid = " (dynamic range)" if x.dtype == "float32" else ""
         yield f"{op.name}: {x.dtype} activations with {kernel.dtype} kernels{hybrid}"
+
+
+def _shapes_that_grow(file: Artifact, graph: FileGraph) -> Iterator[str]:
+    """Outputs of another shape than stands in the file, which TFLite Micro believes.
+
+    Of an open batch the converter writes 1 also behind an operator that makes a larger batch
+    of it, as dilated convolutions do: LiteRT computes the shape anew, TFLite Micro writes past it.
+    """
+    try:
+        details = file.interpreter(xnnpack=False).get_tensor_details()
+    except RuntimeError:  # LiteRT refuses it: there is nothing to compare with
+        return
+    shapes = {detail["index"]: tuple(map(int, detail["shape"])) for detail in details}
+    for op in graph.operators:
+        for tensor in op.outputs:
+            if (shape := shapes.get(tensor.index, tensor.shape)) != tensor.shape:
+                yield (
+                    f"{op.name}: the shape {list(tensor.shape)} in the file, where it makes "
+                    f"{list(shape)} (a model with batch_shape=(1, ...) has fixed shapes)"
+                )
+                return
+
+
+def _rescales(op: OperatorInfo) -> bool:
+    x, y = op.inputs[0], op.outputs[0]
+    return (x.scales, x.zero_points) != (y.scales, y.zero_points)
 
 
 def _fit(x: TensorInfo, kernel: TensorInfo) -> bool:

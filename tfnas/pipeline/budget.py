@@ -8,8 +8,6 @@ import numbers
 from collections.abc import Mapping
 from typing import Any
 
-from tfnas.architecture import check_keys
-
 
 @dataclasses.dataclass(frozen=True)
 class Costs:
@@ -100,9 +98,10 @@ class Budget:
             raise ValueError(f"budget must hold at least one of {names}, got none")
         for name, value in self.limits.items():
             number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-            least = name in _FROM_ZERO and number and value == 0
-            if not (number and value < math.inf and (value > 0 or least)):
-                raise ValueError(f"{name} must be a number above 0, got {value!r}")
+            zero = name in _FROM_ZERO
+            if not (number and value < math.inf and (value > 0 or (zero and value == 0))):
+                rule = "a finite number >= 0" if zero else "a finite number above 0"
+                raise ValueError(f"{name} must be {rule}, got {value!r}")
         if self.max_macs is not None and self.max_macs > 1:
             raise ValueError(f"max_macs must be a share up to 1, got {self.max_macs!r}")
 
@@ -117,7 +116,11 @@ class Budget:
             return given
         if not isinstance(given, Mapping):
             raise ValueError(f"budget must be a Budget or a dictionary, got {given!r}")
-        check_keys(cls, given)
+        known = [field.name for field in dataclasses.fields(cls)]
+        if unknown := [key for key in given if key not in known]:
+            raise ValueError(
+                f"budget must hold limits of {', '.join(known)}, got {', '.join(map(str, unknown))}"
+            )
         return cls(**given)
 
     @property

@@ -10,11 +10,10 @@ from typing import Any
 
 from tfnas.architecture import parse_json_object
 from tfnas.bench.device import MICRO, VELA, Device, NotOnDevice
+from tfnas.bench.vela import VelaError
 from tfnas.export.artifact import Artifact
 from tfnas.files import write_atomically
 from tfnas.pipeline.budget import Budget, Costs
-
-_RUNTIMES = {"max_flash_bytes": "runtime_flash", "max_ram_bytes": "runtime_ram"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,14 +37,12 @@ class Target:
             device: The device.
 
         Raises:
-            ValueError: The firmware alone takes all that a limit gives.
+            ValueError: The firmware alone takes all that a limit gives, or the accelerator has no
+                such number.
             ImportError: A limit needs a package that is not installed.
         """
-        for limit, name in _RUNTIMES.items():
-            most, taken = budget.limits.get(limit, math.inf), getattr(device, name)
-            if most <= taken:
-                raise ValueError(f"{limit} must be above {name}, {taken:,} bytes, got {most:,}")
-        asked = {limit.removeprefix("max_") for limit in budget.limits}
+        asked = {limit.removeprefix("max_"): bound for limit, bound in budget.limits.items()}
+        device.check_room(asked, "max_")
         target = cls(device, tuple(name for name in (*MICRO, *VELA) if name in asked))
         device.check(set(target.wanted))
         return target
@@ -63,17 +60,26 @@ class Target:
         if not self.wanted:
             return costs
         path = folder / "device.json"
-        asked = {"device": dataclasses.asdict(self.device), "wanted": list(self.wanted)}
+        asked = {
+            "device": dataclasses.asdict(self.device),
+            "wanted": list(self.wanted),
+            "sha256": file.sha256,
+        }
         found = parse_json_object(path.read_text(), str(path)) if path.exists() else {}
-        if any(found.get(name) != value for name, value in asked.items()):
-            found = asked | self._found(file)
-            write_atomically(path, json.dumps(found, indent=1))
+        kept = {"values", "refused"} <= set(found)
+        if not kept or any(found.get(name) != value for name, value in asked.items()):
+            found = self._found(file)
+            if not found.pop("failed"):
+                write_atomically(path, json.dumps(asked | found, indent=1))
         values, refused = found["values"], found["refused"]
         device = {name: math.inf if refused else values[name] for name in self.wanted}
         return dataclasses.replace(costs, device=device, refused=refused)
 
     def _found(self, file: Artifact) -> dict[str, Any]:
+        """What the file takes, or why it can't run; a compiler that failed may yet succeed."""
         try:
-            return {"values": self.device.metrics(file, set(self.wanted)), "refused": ""}
-        except (NotOnDevice, RuntimeError) as error:  # the compiler fails on some files
-            return {"values": {}, "refused": " ".join(str(error).split())}
+            values = self.device.metrics(file, set(self.wanted))
+        except (NotOnDevice, VelaError) as error:
+            told = " ".join(str(error).split())
+            return {"values": {}, "refused": told, "failed": isinstance(error, VelaError)}
+        return {"values": values, "refused": "", "failed": False}

@@ -21,6 +21,7 @@ import numpy as np
 
 from tfnas import data as data_module
 from tfnas.architecture import Architecture, mobilenet_v2, parse_json_object
+from tfnas.bench.device import Device
 from tfnas.bench.evaluate import correct, score
 from tfnas.bench.latency import benchmark, provenance
 from tfnas.bench.measure import measurement_of
@@ -41,7 +42,7 @@ from tfnas.spaces.hypermodel import compile_for_search
 from tfnas.spaces.mobilenet_v2 import MobileNetV2Space
 from tfnas.tuners.compressing import CompressedTraining, spec_of, untrained_form
 from tfnas.tuners.evolution import EvolutionTuner
-from tfnas.tuners.goals import REWARD
+from tfnas.tuners.goals import REWARD, Goals, objective_of
 from tfnas.tuners.halving import Halving
 from tfnas.tuners.listener import Listener
 from tfnas.tuners.oracle import INFEASIBLE
@@ -154,6 +155,9 @@ class SearchConfig:
             raise ValueError(
                 f"trial_timeout must be above 0 s and goes with workers, got {self.trial_timeout!r}"
             )
+        goals = Goals.of(objective_of(list(self.objectives)), self.limits)
+        device = Device(self.accelerator, self.runtime_flash, self.runtime_ram)
+        device.check_room({limit.name: limit.bound for limit in goals.limits})
         may_distil = self.compression is not None and any(self.compression.distill)
         if may_distil != (self.teacher is not None):
             raise ValueError(
@@ -367,6 +371,8 @@ class _Run:
         candidates = self.tuner.candidates()
         if not candidates:
             raise RuntimeError(self._no_candidate())
+        if not self.tuner.pareto_front():
+            raise RuntimeError(self._none_within())
         winner = self._winner(candidates)
         # Of a lower rung, it is compared with what was trained as long.
         self.trial_epochs = int(winner.metrics.get("epochs", self.config.epochs))
@@ -394,9 +400,20 @@ class _Run:
             limits = ", ".join(map(str, oracle.goals.limits))
             return (
                 f"none of {len(trials)} trials could be run within the limits ({limits}), the "
-                f"last: {_cause(trials[-1])}; none was trained: see {where}"
+                f"last: {_cause(trials[-1])}; see {where}"
             )
         return f"no trial ended well: see {where}"
+
+    def _none_within(self) -> str:
+        """What keeps the nearest trial from the limits, in words."""
+        oracle = self.tuner.oracle
+        nearest = self.tuner.candidate(oracle.get_best_trials(1)[0])
+        return (
+            f"none of {len(oracle.entries)} trained networks keeps the limits "
+            f"({', '.join(map(str, oracle.goals.limits))}), the nearest is trial "
+            f"{nearest.trial_id}: {'; '.join(oracle.goals.broken(nearest.metrics))}; see "
+            f"{self.output / 'trials.jsonl'}"
+        )
 
     def _winner(self, candidates: list[Candidate]) -> Candidate:
         """The best as the oracle sees it; of several objectives the front's best reward."""
@@ -571,30 +588,36 @@ class _TrialLog(Listener):
         oracle = self.tuner.oracle
         done = trial.status == "COMPLETED"
         best = self.tuner.candidate(oracle.get_best_trials(1)[0]) if oracle.entries else None
-        name = self.config.objectives[0]
-        text = _text(self.tuner.candidate(trial), name) if done else f"failed: {_cause(trial)}"
+        text = self._told(self.tuner.candidate(trial)) if done else f"failed: {_cause(trial)}"
         self.progress.trial_ended(
             TrialNews(
                 int(trial.trial_id) + 1,
                 self.config.max_trials,
                 seconds,
                 text,
-                None if best is None else f"{_text(best, name)} (in search/trial_{best.trial_id})",
+                None if best is None else f"{self._told(best)} (in search/trial_{best.trial_id})",
                 _front_text(self.tuner.pareto_front()) if done else None,
             )
         )
+
+    def _told(self, candidate: Candidate) -> str:
+        """A candidate in words, with the limits that it breaks."""
+        broken = self.tuner.oracle.goals.broken(candidate.metrics)
+        return "; ".join([_text(candidate, self.config.objectives[0]), *broken])
 
     def _line(self, trial: Any, seconds: float | None = None) -> str:
         done = trial.status == "COMPLETED"
         known = bool(trial.hyperparameters.values)  # not of a file that can't be read
         arch = self.tuner.oracle.architecture(trial) if known else None
+        candidate = self.tuner.candidate(trial) if done else None
         line = {
             "trial": trial.trial_id,
             "status": trial.status,
             "objective": trial.score if done else None,
             "seconds": None if seconds is None else round(seconds, 2),
             "architecture": None if arch is None else arch.to_dict(),
-            "measurement": self.tuner.candidate(trial).measurement.to_dict() if done else None,
+            "measurement": None if candidate is None else candidate.measurement.to_dict(),
+            "metrics": None if candidate is None else dict(candidate.metrics),
             "failure": None if done else _cause(trial),
             **self.tuner.oracle.halving.metrics(trial.trial_id),
         }

@@ -38,6 +38,9 @@ KNOWN_DIRECTIONS = {
 """Metrics that tfnas measures itself, with the direction in which they get better."""
 
 
+_FROM_ZERO = ("vela_cpu_operators",)  # of which there may be none at all
+
+
 class ParetoObjective(kt_objective.MultiObjective):
     """Several objectives that are never added up; keras_tuner sees the first one's value."""
 
@@ -65,7 +68,7 @@ def objective_of(objective: Any, default: Any = None) -> Any:
     if isinstance(objective, list | tuple):
         if not objective:
             raise ValueError("objective must name at least one, got an empty list")
-        found = [kt_objective.create_objective(objective_of(part)) for part in objective]
+        found = [_created(part) for part in objective]
         names = [part.name for part in found]
         if len(set(names)) < len(names):
             raise ValueError(f"objective must hold no name twice, got {', '.join(names)}")
@@ -77,6 +80,19 @@ def objective_of(objective: Any, default: Any = None) -> Any:
             f"objective must have the direction 'min' or 'max', got {objective.direction!r}"
         )
     return objective
+
+
+def _created(part: Any) -> Any:
+    try:
+        return kt_objective.create_objective(objective_of(part))
+    except ValueError as error:
+        if not isinstance(part, str):
+            raise
+        known = ", ".join(sorted(KNOWN_DIRECTIONS))
+        raise ValueError(
+            f"objective must be a metric that tfnas measures ({known}), "
+            f"one of Keras' by its name, or a keras_tuner.Objective, got {part!r}"
+        ) from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,6 +149,8 @@ class Goals:
         parts = getattr(objective, "objectives", [objective])
         known = {**KNOWN_DIRECTIONS, **{part.name: part.direction for part in parts}}
         found = []
+        if limits is not None and not isinstance(limits, Mapping):
+            raise ValueError(f"limits must be a dictionary of metrics and bounds, got {limits!r}")
         for name, bound in dict(limits or {}).items():
             if name not in known:
                 raise ValueError(
@@ -142,6 +160,10 @@ class Goals:
             number = isinstance(bound, numbers.Real) and not isinstance(bound, bool)
             if not number or not math.isfinite(bound):
                 raise ValueError(f"limits[{name!r}] must be a number, got {bound!r}")
+            if KNOWN_DIRECTIONS.get(name) == "min" and not (
+                bound > 0 or (bound == 0 and name in _FROM_ZERO)
+            ):
+                raise ValueError(f"limits[{name!r}] must be above 0, got {bound!r}")
             found.append(Limit(name, float(bound), known[name]))
         names, directions = tuple(p.name for p in parts), tuple(p.direction for p in parts)
         return cls(names, directions, tuple(found))

@@ -35,6 +35,7 @@ from tfnas.bench.latency import (
 from tfnas.bench.latency_model import LatencyModel
 from tfnas.bench.measure import ACTIVATION_BYTES, measurement_of
 from tfnas.bench.profile import profile
+from tfnas.bench.vela import VelaError
 from tfnas.compression import Compression
 from tfnas.data import arrays, spread
 from tfnas.export.artifact import Artifact
@@ -114,7 +115,7 @@ def latency_metrics(latency: Latency) -> dict[str, float]:
 
 
 class _Infeasible(kt.errors.FailedTrialError):
-    """A limit is broken whatever the trial learns."""
+    """A limit is broken whatever the trial learns, or the device can't run what it gives."""
 
 
 class MeasuredTuner(kt.Tuner):
@@ -231,6 +232,7 @@ class MeasuredTuner(kt.Tuner):
         self.device = Device(accelerator, runtime_flash, runtime_ram)
         self._of_device = wanted & {*MICRO, *VELA}
         self.device.check(self._of_device)
+        self.device.check_room({limit.name: limit.bound for limit in oracle.goals.limits})
         self.prediction: Prediction | None = None
         if latency_model is not None or latency_seconds is not None:
             given = latency_model, latency_seconds, self.spec, threads
@@ -419,7 +421,9 @@ class MeasuredTuner(kt.Tuner):
                 logs = self._logs_of_measured_epoch(trial, model, history.history)
                 plain = model
             measured = self._measure(trial, model, plain, x, kwargs["validation_data"])
-        except (ConversionError, NotCompressible, NotOnDevice) as error:  # the same every time
+        except (NotOnDevice, VelaError) as error:
+            raise _Infeasible(f"{INFEASIBLE}{error}") from error
+        except (ConversionError, NotCompressible) as error:  # the same every time
             raise kt.errors.FailedTrialError(str(error)) from error
         return {**logs, **measured, **inherited}
 
@@ -473,7 +477,7 @@ class MeasuredTuner(kt.Tuner):
                 known |= self._costs_of(model, self._spec(compression))
             if limits & _UNTRAINED:
                 known |= self._untrained_file(model, x, self._spec(compression), limits)
-        except (NotCompressible, NotOnDevice) as error:
+        except (NotCompressible, NotOnDevice, VelaError) as error:
             raise _Infeasible(f"{INFEASIBLE}{error}") from error
         if broken := self.oracle.goals.broken(known):
             raise _Infeasible(f"{INFEASIBLE}{'; '.join(broken)}")
