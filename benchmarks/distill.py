@@ -10,7 +10,7 @@ trained on. Two tables:
 
 - accuracy of the float32 `.tflite` files on the test images; mean and standard deviation over
   seeds, and the paired difference to the student alone (all seeds' images together) with its
-  95% interval;
+  95% interval over images, for these students and this teacher;
 - the time of a training step with `tfnas.Distiller` as a ratio to that with
   `keras.distillation.Distiller` on the same pair of networks and the same two layers, from rounds
   that alternate, with the 95% interval of the median over rounds; by the clock, and in CPU time,

@@ -406,6 +406,17 @@ def test_one_normalisation_before_two_dense_layers():
         np.testing.assert_allclose(new, old, rtol=1e-4, atol=1e-3)
 
 
+def test_shared_values_are_not_folded_away():
+    chain = [layers.Conv2D(8, 3, name="a"), layers.BatchNormalization(), layers.Flatten()]
+    model = built([*chain, layers.Dense(4, name="b")], (8, 8, 3))
+    few, _ = tfnas.cluster(model, 8)  # it folds before
+    assert not [layer for layer in few.layers if type(layer).__name__ == "BatchNormalization"]
+    kernel = model.get_layer("a").kernel
+    kernel.assign(np.round(np.asarray(kernel) * 8) / 8)
+    with pytest.raises(ValueError, match="must not be clustered before fold_batchnorm"):
+        fold_batchnorm(model)
+
+
 def test_a_penalty_that_a_normalisation_undid_goes_with_it():
     chain = [
         layers.Conv2D(4, 3, kernel_regularizer="l2", name="a"),

@@ -399,3 +399,28 @@ def test_frozen_layers_are_left_alone(digits):
 def test_the_report_is_there_once_training_has_begun():
     with pytest.raises(RuntimeError, match="report is there once training has begun"):
         _ = ClusteringCallback().report
+
+
+def test_clusters_that_are_there_by_name(digits):
+    """`None` takes tables of embeddings where they are asked for, and leaves what is ignored."""
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((12,)),
+            layers.Embedding(50, 8, name="table"),
+            layers.Flatten(),
+            layers.Dense(20, name="d"),
+            layers.Dense(10, name="e"),
+        ]
+    )
+    few, _ = tfnas.cluster(model, 4, embeddings=True)
+    few.compile("adam", LOSS, jit_compile=False)
+    x, y = np.random.default_rng(0).integers(0, 50, (64, 12)), np.arange(64) % 10
+    callback = ClusteringCallback(None, embeddings=True, ignore=["e"])
+    few.fit(x, y, epochs=1, verbose=0, callbacks=[callback])
+    values = {layer.name: len(np.unique(layer.weights[0])) for layer in few.layers if layer.weights}
+    assert values["table"] <= 4
+    assert values["d"] <= 4
+    assert values["e"] > 4
+    assert {row.name for row in callback.report.skipped} == {"e"}
+    assert set(keep_clusters(few, embeddings=True)) == {"table/embeddings", "d"}

@@ -216,6 +216,24 @@ def test_weights_of_examples_and_classes(rows):
     assert by_class == pytest.approx([np.mean(parts * weight)], rel=1e-4)
 
 
+def test_weights_of_parts_of_an_example_weigh_its_features_by_their_mean(rows):
+    """A segmentation's weights, one a position: features have one distance an example."""
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(size=(6, 6, 2)).astype("float32"), rng.integers(0, 3, (6, 6))
+    student, teacher = (
+        keras.Sequential(
+            [keras.Input((6, 2)), layers.Dense(4, "relu", name="inner"), layers.Dense(3)]
+        )
+        for _ in range(2)
+    )
+    hint = tfnas.FeatureHint("inner", "inner", 1.0, project=False)
+    both = [tfnas.Distiller(student, teacher, features=f) for f in ([], [hint])]
+    weights = rng.uniform(0, 2, (6, 6)).astype("float32")  # as many positions as examples
+    plain, hinted = (float(loss_of(distiller, x, y, weights)) for distiller in both)
+    by_example = [float(loss_of(d, x, y, weights.mean(1, keepdims=True))) for d in both]
+    assert hinted - plain == pytest.approx(by_example[1] - by_example[0], rel=1e-4)
+
+
 @pytest.mark.parametrize("classes", [1, 3])
 def test_many_labels_an_example(rows, classes):
     x, y = rows

@@ -63,13 +63,43 @@ def test_a_fit_with_kept_outputs(rows):
     assert distiller.evaluate(x, (y, told), verbose=0) == distiller.evaluate(x, y, verbose=0)
 
 
+def test_classes_weigh_beside_kept_outputs(rows):
+    x, y = rows
+    told = tfnas.teacher_outputs(model(16), x)
+    distiller = tfnas.Distiller(model(4))
+    distiller.compile(keras.optimizers.SGD(0.0), jit_compile=False)
+    given, weights = {"batch_size": 300, "verbose": 0}, {0: 0.0, 1: 3.0}
+    by_example = np.array([0.0, 3.0, 1.0])[y]
+    wanted = distiller.fit(x, (y, told), sample_weight=by_example, **given).history["loss"]
+    for labels in (y, np.eye(3)[y]):
+        found = distiller.fit(x, (labels, told), class_weight=weights, **given).history["loss"]
+        assert found == pytest.approx(wanted, rel=1e-5)
+    data = tf.data.Dataset.from_tensor_slices((x, (y, told))).batch(100)
+    with pytest.raises(ValueError, match="class_weight must come with arrays of"):
+        distiller.fit(data, class_weight=weights, verbose=0)
+    with pytest.raises(ValueError, match="class_weight must come without sample_weight"):
+        distiller.fit(x, (y, told), class_weight=weights, sample_weight=by_example, **given)
+
+
+def test_what_the_first_examples_do_not_show_is_seen(runs, tmp_path):
+    x = np.abs(np.random.default_rng(0).normal(size=(300, 8))).astype("float32")
+    x[100:] *= -1
+    teacher, file = model(16), tmp_path / "told.npz"
+    before = tfnas.teacher_outputs(teacher, x, file)
+    after = tfnas.teacher_outputs(teacher, x, file, preprocess=keras.ops.relu)
+    np.testing.assert_array_equal(before[:100], after[:100])
+    assert np.abs(before[100:] - after[100:]).max() > 0.01
+    scaled = tfnas.teacher_outputs(teacher, x, file, preprocess=lambda x: 1.005 * x)
+    assert np.abs(scaled - before).max() > 0
+
+
 def test_outputs_are_computed_once(rows, runs, tmp_path):
     x, _ = rows
     teacher, file = model(16), tmp_path / "folder" / "told.npz"
     first = tfnas.teacher_outputs(teacher, x, file)
     assert runs == [256, 44]
     again = tfnas.teacher_outputs(teacher, x, file)
-    assert runs == [256, 44, 16]  # a few, to see that they are still true
+    assert runs == [256, 44, 54, 10]  # a few of all, to see that they are still true
     np.testing.assert_array_equal(first, again)
     np.testing.assert_allclose(first, teacher.predict(x, verbose=0), atol=1e-5)
 
@@ -99,7 +129,7 @@ def test_what_is_no_longer_true_is_computed_anew(rows, runs, tmp_path, what):
     np.testing.assert_array_equal(found, tfnas.teacher_outputs(**now))
     del runs[:]
     tfnas.teacher_outputs(file=file, **now)
-    assert runs == [16]
+    assert runs == [54, 10]
 
 
 def test_data_sets_in_batches(rows, runs, tmp_path):
@@ -107,7 +137,7 @@ def test_data_sets_in_batches(rows, runs, tmp_path):
     teacher, file = model(16), tmp_path / "told.npz"
     data = tf.data.Dataset.from_tensor_slices((x, y)).batch(128)
     found = [tfnas.teacher_outputs(teacher, data, file) for _ in range(2)]
-    assert runs == [128, 128, 44, 16]
+    assert runs == [128, 128, 44, 27, 27, 10]
     np.testing.assert_array_equal(*found)
     with pytest.raises(ValueError, match="x must end"):
         tfnas.teacher_outputs(teacher, data.repeat())

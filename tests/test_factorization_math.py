@@ -206,4 +206,7 @@ def test_moments_are_numpys_far_from_zero():
     np.testing.assert_allclose(np.diag(central), exact.var(axis=0), rtol=1e-9)
     np.testing.assert_allclose(np.diag(raw), (exact**2).mean(axis=0), rtol=1e-9)
     covariance = np.cov(exact.T, bias=True)
-    assert central[0, 1] == pytest.approx(covariance[0, 1] * (1 - 0.6 * 3 / 5003))
+    np.testing.assert_allclose(central, covariance, rtol=1e-9)
+    shrunk = found.shrunk(True)
+    np.testing.assert_allclose(np.diag(shrunk), np.diag(central))
+    assert shrunk[0, 1] == pytest.approx(covariance[0, 1] * (1 - 0.6 * 3 / 5003))

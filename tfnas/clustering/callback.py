@@ -50,6 +50,7 @@ from tfnas.clustering.constraint import (
 from tfnas.clustering.kernels import Kernel, find_kernels
 from tfnas.clustering.plan import ClusterPlan, Task
 from tfnas.clustering.record import ClusteringReport, record_of, report_of
+from tfnas.kernels import named
 from tfnas.order import TRAINED_WITH, check_apart, check_float, leave_fit, same_fit
 from tfnas.rewrite import Skipped
 
@@ -240,16 +241,25 @@ class ClusteringCallback(keras.callbacks.Callback):
 
     def _present(self) -> list[tuple[Task, ClusterPlan]]:
         """The kernels that are clustered already, in as many values as they have."""
-        kernels, self._skipped = find_kernels(self.model)
+        kernels, self._skipped = find_kernels(self.model, self.plan.embeddings)
+        ignored = named(kernels, self.plan.ignore, "ignore")
+        self._skipped += [
+            Skipped(k.name, k.kind, f"ignored by {ignored[id(k)]}")
+            for k in kernels
+            if id(k) in ignored
+        ]
+        left = {s.name for s in self._skipped}
         found = []
-        for kernel, granularity in clustered_kernels(self.model):
+        for kernel, granularity in clustered_kernels(self.model, self.plan.embeddings):
+            if kernel.name in left:
+                continue
             groups = kernel.groups(kernel.numpy(), granularity)
             zeros = bool((groups == 0).any())
             # A cluster may be no channel's: zeros have one of their own in all.
             most = max(len(np.unique(g)) + (zeros and not (g == 0).any()) for g in groups)
             plan = dataclasses.replace(self.plan, granularity=granularity)
             found.append((Task(kernel, most, zeros), plan))
-        held = {task.kernel.name for task, _ in found}
+        held = left | {task.kernel.name for task, _ in found}
         free = [k for k in kernels if k.name not in held]
         self._skipped += [Skipped(k.name, k.kind, "holds too many values") for k in free]
         return found

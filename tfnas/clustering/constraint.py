@@ -185,7 +185,7 @@ def tie_gradients(optimizer: Any) -> None:
         optimizer._backend_update_step = TiedStep(optimizer._backend_update_step)
 
 
-def keep_clusters(model: Any) -> dict[str, int]:
+def keep_clusters(model: Any, embeddings: bool = False) -> dict[str, int]:
     """Makes equal weights of a model's clustered kernels stay equal in further training.
 
     A kernel is clustered if it holds 2 to 256 distinct values, and at most half as many as
@@ -206,6 +206,7 @@ def keep_clusters(model: Any) -> dict[str, int]:
 
     Args:
         model: A built Keras 3 model; changed in place.
+        embeddings: Whether tables of embeddings are kept too.
 
     Returns:
         Layer of each clustered kernel -> the number of its values, of the channel that has
@@ -217,7 +218,7 @@ def keep_clusters(model: Any) -> dict[str, int]:
     """
     check_built(model)
     check_backend()
-    found = clustered_kernels(model)
+    found = clustered_kernels(model, embeddings)
     names = _short_names([kernel for kernel, _ in found])
     kept = {}
     for name, (kernel, granularity) in zip(names, found, strict=True):
@@ -228,14 +229,18 @@ def keep_clusters(model: Any) -> dict[str, int]:
     return kept
 
 
-def clustered_kernels(model: Any) -> list[tuple[Kernel, str]]:
+def clustered_kernels(model: Any, embeddings: bool = False) -> list[tuple[Kernel, str]]:
     """Returns the kernels of few values, and whether each channel has its own.
+
+    Args:
+        model: A built Keras 3 model.
+        embeddings: Whether tables of embeddings are among them.
 
     Raises:
         ValueError: There is none.
     """
     found = []
-    for kernel in find_kernels(model)[0]:
+    for kernel in find_kernels(model, embeddings)[0]:
         granularity = _granularity(kernel.numpy(), kernel)
         if granularity is not None:
             found.append((kernel, granularity))

@@ -24,7 +24,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfnas.order import check_float
+from tfnas.order import achieved, channels_share_values, check_float
 from tfnas.rewrite import Call, LayerCopies, Value, Walk, rebuild, walk
 
 _KERNELS = (
@@ -73,12 +73,30 @@ def fold_batchnorm(model: Any, layers: Collection[str] | None = None) -> tuple[A
         layers: Paths of the layers to fold into; None: all that can be.
 
     Raises:
-        ValueError: The model is not built from layers with known connections.
+        ValueError: The model is not built from layers with known connections, or a kernel that is
+            folded into is clustered, which would be lost.
     """
     check_float(model, "fold_batchnorm")
     flow = walk(model)
-    folded, _, names = folded_copy(model, normalized_kernels(flow), layers, flow)
+    pairs = normalized_kernels(flow)
+    gone = foldable(pairs, layers)
+    for pair in pairs:
+        if id(pair.norm) in gone:
+            _check_shared(pair)
+    folded, _, names = folded_copy(model, pairs, layers, flow)
     return folded, names
+
+
+def _check_shared(pair: Normalized) -> None:
+    """A factor a channel leaves values alone where each channel has its own, and no others."""
+    for variable in pair.kernel.operation.trainable_variables:
+        kernel = np.asarray(variable)
+        whole = pair.behind or channels_share_values(kernel)
+        if kernel.ndim > 1 and whole and achieved(kernel) == "clusters":
+            raise ValueError(
+                f"model must not be clustered before fold_batchnorm, got shared values in "
+                f"{pair.kernel.name!r}, which would be lost: fold first, or tfnas.cluster does it"
+            )
 
 
 def normalized_kernels(flow: Walk) -> list[Normalized]:

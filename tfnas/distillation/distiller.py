@@ -173,7 +173,8 @@ class Distiller(keras.Model):
             Keras' History.
 
         Raises:
-            ValueError: A class number is none of the student's.
+            ValueError: A class number is none of the student's, or `class_weight` comes with kept
+                outputs that are no arrays.
         """
         held = kwargs.get("validation_data")
         seen = held[1:2] if isinstance(held, tuple) else ()
@@ -181,6 +182,9 @@ class Distiller(keras.Model):
             if not self.teachers and isinstance(labels, (list, tuple)) and len(labels) == 2:
                 labels = labels[0]
             matching.check_classes(labels, self._reader.shape)
+        if kwargs.get("class_weight") is not None and not self.teachers:
+            weights = matching.example_weights(x, y, kwargs.pop("class_weight"), kwargs)
+            kwargs["sample_weight"] = weights
         return super().fit(x, y, *args, **kwargs)
 
     def compute_loss(

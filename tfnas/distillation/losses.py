@@ -201,11 +201,11 @@ def is_sparse(labels: Any, logits: Any) -> bool:
 
 
 def _aligned(weight: Any, losses: Any) -> Any:
-    """Weights of examples with as many axes as losses (n, ...)."""
+    """Weights with as many axes as losses (n, ...); of parts of an example their mean."""
     while len(weight.shape) < len(losses.shape):
         weight = ops.expand_dims(weight, -1)
-    while len(weight.shape) > max(len(losses.shape), 1) and weight.shape[-1] == 1:
-        weight = ops.squeeze(weight, -1)
+    while len(weight.shape) > max(len(losses.shape), 1):
+        weight = ops.mean(weight, axis=-1)
     return weight
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -174,3 +174,29 @@ def same_shape(a: Sequence[int | None], b: Sequence[int | None]) -> bool:
     return len(a) == len(b) and all(
         None in pair or pair[0] == pair[1] for pair in zip(a, b, strict=True)
     )
+
+
+def example_weights(x: Any, y: Any, by_class: Any, given: Mapping[str, Any]) -> np.ndarray:
+    """Returns a weight an example, where `fit` has kept outputs, which Keras' own way refuses.
+
+    Args:
+        x: What `fit` was given.
+        y: (labels, outputs), or something else.
+        by_class: Class number -> weight.
+        given: The other arguments of `fit`.
+
+    Raises:
+        ValueError: There are no arrays of labels to weigh, or there are weights already.
+    """
+    pair = isinstance(y, (list, tuple)) and len(y) == 2
+    if not pair or not hasattr(y[0], "shape"):
+        raise ValueError(
+            "class_weight must come with arrays of (labels, outputs) where outputs are kept, got "
+            f"{type(y if y is not None else x).__name__}: give sample_weight, one an example"
+        )
+    if given.get("sample_weight") is not None:
+        raise ValueError("class_weight must come without sample_weight, got both")
+    labels = np.asarray(y[0])
+    sparse = labels.ndim == 1 or labels.shape[-1] == 1
+    classes = labels.reshape(-1) if sparse else labels.argmax(-1)
+    return np.array([by_class.get(int(number), 1.0) for number in classes], np.float32)

@@ -102,7 +102,7 @@ def factorize(
     units, left = _candidates(flow, methods, ignore)
     _check_able(rank if isinstance(rank, Mapping) else (), ignore, units, left)
     moments = None if batches is None else measure(model, [u.layer for u in units], batches)
-    layers = [Options(unit, _second(unit, moments)) for unit in units]
+    layers = [_options(unit, moments) for unit in units]
     choices = _chosen(layers, rank, energy, target_macs, flow)
     parts: list[Factored] = []
     for options, choice in zip(layers, choices, strict=True):
@@ -216,11 +216,12 @@ def _candidates(
     return [unit for unit in units if id(unit.layer) not in kept], left
 
 
-def _second(unit: Unit, moments: Mapping[int, Moments] | None) -> Any:
-    """Moments about the mean, where a bias or BatchNormalization takes up its shift."""
+def _options(unit: Unit, moments: Mapping[int, Moments] | None) -> Options:
+    """Moments are about the mean where a bias or BatchNormalization takes up its shift."""
     if moments is None:
-        return None
-    return moments[id(unit.layer)].second(central=unit.absorbs_mean)
+        return Options(unit)
+    found, central = moments[id(unit.layer)], unit.absorbs_mean
+    return Options(unit, found.shrunk(central), found.second(central))
 
 
 def _chosen(

@@ -8,14 +8,12 @@ axis by itself, and zeros in front of a linear factor are zeros behind it.
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from tfnas.factorization.options import Option, Options
-from tfnas.factorization.svd import relative_error
+from tfnas.factorization.options import Option, Options, joined_kernel
 from tfnas.factorization.units import Unit
 from tfnas.rewrite import Call, LayerCopies, Walk, rebuild
 
@@ -54,31 +52,11 @@ def factored(options: Options, option: Option, mean: np.ndarray | None) -> Facto
         mean: Mean of its patches; None without data.
     """
     unit = options.unit
-    kernels = _kernels(options, option)
+    kernels = options.kernels(option)
     joined = joined_kernel(kernels).reshape(unit.flat.shape)
-    error = relative_error(unit.flat, joined, options.moments)
+    error = options.error(kernels)
     shift = mean @ (unit.flat - joined) if mean is not None and unit.absorbs_mean else None
     return Factored(unit, dataclasses.replace(option, error=error), kernels, shift)
-
-
-def _kernels(options: Options, option: Option) -> tuple[np.ndarray, ...]:
-    if option.method == "spatial":
-        return options.spatial.factors(*option.ranks)
-    if option.method == "svd":
-        left, right = options.svd.factors(*option.ranks)
-        return left[None, None], right[None, None]
-    head, core, tail = options.tucker.factors(*option.ranks)
-    around = [None if part is None else part[None, None] for part in (head, tail)]
-    return tuple(part for part in (around[0], core, around[1]) if part is not None)
-
-
-def joined_kernel(kernels: Sequence[np.ndarray]) -> np.ndarray:
-    """Returns the kernel that factors in a row are, (height, width, inputs, outputs).
-
-    Args:
-        kernels: In order; along each axis at most one is longer than 1.
-    """
-    return functools.reduce(np.matmul, kernels)
 
 
 def check_copies(flow: Walk) -> None:

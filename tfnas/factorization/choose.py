@@ -67,7 +67,7 @@ def by_energy(layers: Sequence[Options], energy: float) -> list[Choice]:
     chosen: list[Choice] = []
     for options in layers:
         allowed = 1.0 - energy + LOSSLESS
-        first = next((option for option in options.best if option.error <= allowed), None)
+        first = options.within(allowed)
         reason = f"with {energy:g} of its energy it would not multiply less"
         chosen.append(reason if first is None else first)
     return chosen

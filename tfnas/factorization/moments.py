@@ -52,16 +52,19 @@ class Moments:
         return self._shift + self._sum / self.count
 
     def second(self, central: bool) -> np.ndarray:
-        """Returns mean x^T x, (inputs, inputs), about the means where `central`.
+        """Returns mean x^T x, (inputs, inputs), about the means where `central`."""
+        moved = self._sum / self.count
+        found = self._squares / self.count - np.outer(moved, moved)
+        return found if central else found + np.outer(self.mean, self.mean)
+
+    def shrunk(self, central: bool) -> np.ndarray:
+        """Returns the second moments to choose factors by, which trust few patches less.
 
         The products of different inputs are drawn to 0, further where patches are few:
         inputs / (inputs + count) would be the share of noise in each if inputs were white and
         patches independent. The squares stay as they are.
         """
-        moved = self._sum / self.count
-        found = self._squares / self.count - np.outer(moved, moved)
-        if not central:
-            found += np.outer(self.mean, self.mean)
+        found = self.second(central)
         inputs = len(found)
         shrunk = found * (1.0 - 0.6 * inputs / (inputs + self.count))
         np.fill_diagonal(shrunk, np.diag(found))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from functools import cached_property
+from collections.abc import Sequence
+from functools import cached_property, reduce
 
 import numpy as np
 
-from tfnas.factorization.svd import Spatial, Svd
+from tfnas.factorization.svd import Spatial, Svd, relative_error
 from tfnas.factorization.tucker import Tucker
 from tfnas.factorization.units import Unit
 
@@ -37,16 +38,32 @@ class Option:
         return -math.log(max(1.0 - self.error, 1e-12))
 
 
+def joined_kernel(kernels: Sequence[np.ndarray]) -> np.ndarray:
+    """Returns the kernel that factors in a row are, (height, width, inputs, outputs).
+
+    Args:
+        kernels: In order; along each axis at most one is longer than 1.
+    """
+    return reduce(np.matmul, kernels)
+
+
 class Options:
     """All options of a layer; decompositions are made when they are first needed.
 
     Args:
         unit: The layer.
-        moments: Second moments of its patches; None: white.
+        moments: Second moments of its patches, to choose factors by; None: white.
+        measured: Those that the error is told by; None: the same.
     """
 
-    def __init__(self, unit: Unit, moments: np.ndarray | None = None) -> None:
+    def __init__(
+        self,
+        unit: Unit,
+        moments: np.ndarray | None = None,
+        measured: np.ndarray | None = None,
+    ) -> None:
         self.unit, self.moments = unit, moments
+        self._measured = moments if measured is None else measured
 
     @cached_property
     def svd(self) -> Svd:
@@ -62,6 +79,36 @@ class Options:
     def tucker(self) -> Tucker:
         """Decompositions into 1 x 1, core and 1 x 1."""
         return Tucker(self.unit.kernel, self.moments)
+
+    def kernels(self, option: Option) -> tuple[np.ndarray, ...]:
+        """Returns an option's kernels, in order, each (height, width, inputs, outputs)."""
+        if option.method == "spatial":
+            return self.spatial.factors(*option.ranks)
+        if option.method == "svd":
+            left, right = self.svd.factors(*option.ranks)
+            return left[None, None], right[None, None]
+        head, core, tail = self.tucker.factors(*option.ranks)
+        around = [None if part is None else part[None, None] for part in (head, tail)]
+        return tuple(part for part in (around[0], core, around[1]) if part is not None)
+
+    def error(self, kernels: Sequence[np.ndarray]) -> float:
+        """Returns the share of the squared output (or kernel) that an option's kernels lose."""
+        joined = joined_kernel(kernels).reshape(self.unit.flat.shape)
+        return relative_error(self.unit.flat, joined, self._measured)
+
+    def within(self, allowed: float) -> Option | None:
+        """Returns the cheapest of the best options that loses no more than a share.
+
+        What is really lost is looked at, and falls along them: they are halved again and again.
+        """
+        low, high = 0, len(self.best)
+        while low < high:
+            middle = (low + high) // 2
+            if self.error(self.kernels(self.best[middle])) <= allowed:
+                high = middle
+            else:
+                low = middle + 1
+        return self.best[low] if low < len(self.best) else None
 
     def full(self, method: str) -> tuple[int, ...]:
         """Returns the full ranks of a method."""

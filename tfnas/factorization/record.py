@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from tfnas.architecture import check_keys
 from tfnas.rewrite import Skipped
 from tfnas.table import table
 
@@ -20,8 +21,9 @@ class FactoredLayer:
         ranks: The channels between the factors; Tucker's two.
         macs: Multiply-accumulates an example over all uses, (before, after).
         parameters: Number of weights, (before, after).
-        error: Share of the squared output that is lost on inputs like the data; without data
-            of the squared kernel: the discarded squared singular values.
+        error: Share of the squared output that is lost on the data, about its mean where a bias or
+            BatchNormalization takes the mean up; without data of the squared kernel: the
+            discarded squared singular values.
     """
 
     name: str
@@ -61,7 +63,12 @@ class FactorizationReport:
 
     @classmethod
     def of(cls, fields: dict[str, Any]) -> FactorizationReport:
-        """Returns the record that :meth:`as_dict` wrote."""
+        """Returns the record that :meth:`as_dict` wrote.
+
+        Raises:
+            ValueError: A key is unknown or missing; it is named.
+        """
+        check_keys(cls, fields)
         layers = tuple(
             FactoredLayer(**{**f, **{n: tuple(f[n]) for n in ("ranks", "macs", "parameters")}})
             for f in fields["layers"]

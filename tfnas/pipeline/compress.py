@@ -94,6 +94,9 @@ class CompressResult:
         return compress_report.summary(self)
 
 
+DISTILL = 0.3  # of the loss: what a model learned twice over is more in the labels
+
+
 def compress(
     model: Any,
     data: DataSplit | str | pathlib.Path | None,
@@ -170,7 +173,7 @@ def compress(
         epochs=_epochs(tries, len(split.x_train), batch_size) if epochs is None else epochs,
         batch_size=batch_size,
         learning_rate=learning_rate,
-        distill=0.9,
+        distill=DISTILL,
         augment=tuple(augment),
         seed=seed,
     )

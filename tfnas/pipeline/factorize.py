@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import pathlib
 from typing import Any
 
@@ -55,6 +56,10 @@ class FactorizeConfig(TrainingSettings):
                 f"exactly one of macs, energy and rank must be given, got "
                 f"{', '.join(given) or 'none'}"
             )
+        for name in given:
+            value = getattr(self, name)
+            if not (isinstance(value, int | float) and 0 < value < math.inf):
+                raise ValueError(f"{name} must be a finite number above 0, got {value!r}")
         super().__post_init__()
         check_whole_numbers(self, calibration=0)
 

@@ -15,6 +15,8 @@ from tfnas.pipeline.progress import Progress
 from tfnas.pipeline.settings import TrainingSettings
 from tfnas.rewrite import gives_probabilities
 
+TEMPERATURE = 1.0  # a model's own smaller self learns less from softened answers: BUILD_NOTES.md
+
 
 def check_fits(model: Any, split: DataSplit) -> None:
     """Raises ValueError unless the model takes the split's images and tells its classes."""
@@ -84,7 +86,8 @@ def finetune(
     trained, loss = model, classification_loss(model)
     if settings.distill:
         alpha = 1 - settings.distill
-        trained, loss = Distiller(model, teacher, alpha=alpha, features=hints), None
+        trained = Distiller(model, teacher, alpha, TEMPERATURE, features=hints)
+        loss = None
     rate = keras.optimizers.schedules.CosineDecay(settings.learning_rate, steps)
     trained.compile(
         keras.optimizers.Adam(rate),

@@ -34,6 +34,7 @@ CALIBRATION = 300  # images behind ranges and moments
 SCORED = 1024  # examples behind the criterion "taylor"
 RAMP = 0.5  # share of the training in which zeros grow
 NEAR = 0.85  # of the share asked for, that rounded sizes must not fall below
+REBUILT = 2.5  # times as many epochs for what loses channels: more is lost at once
 RENEWAL = 5  # steps between two renewals of clusters
 STEPS = ("shrink", "factorize", "thin", "prune", "cluster")
 THINNED = 0.1  # of all dense weights, that a dense layer must hold to be thinned
@@ -141,15 +142,14 @@ class Kitchen:
     def _shrink(self, model: Any, share: float) -> Any:
         with _refusals():
             smaller = self._without_channels(model, share)
-        self._train(smaller, hints=True)
+        self._train(smaller, longer=REBUILT)
         return smaller
 
     def _without_channels(self, model: Any, share: float) -> Any:
         """Fewer channels, if it goes inside the blocks alone, and by fours.
 
-        What runs between residual blocks is then the original's, and can be a hint for the
-        training. Kernels compute 8 channels at a time, but where 8 is half of a layer the
-        multiples of 4 leave more to choose from.
+        What runs between residual blocks is then the original's. Kernels compute 8 channels at
+        a time, but where 8 is half of a layer the multiples of 4 leave more to choose from.
         """
         _, found = prune_channels(model, target_macs=0.999)
         shared = [maker for g in found.groups if len(g.makers) > 1 for maker in g.makers]
@@ -213,6 +213,7 @@ class Kitchen:
         *,
         hints: bool = False,
         slower: float = 1.0,
+        longer: float = 1.0,
     ) -> None:
         """Trains in place, distilling from the original."""
         keras.utils.set_random_seed(self.settings.seed)
@@ -225,6 +226,7 @@ class Kitchen:
             self.split,
             settings,
             teacher=self.original,
+            epochs=round(longer * settings.epochs),
             callbacks=callbacks,
             hints=block_hints(model, self.original, images) if hints else (),
             progress=self.progress,
