@@ -249,6 +249,13 @@ def test_many_labels_an_example(rows, classes):
     assert history["loss"][1] < history["loss"][0]
 
 
+def test_labels_that_are_no_shares_are_refused(rows):
+    x, _ = rows
+    distiller = compiled(tfnas.Distiller(mlp(classes=1), mlp(16, classes=1)))
+    with pytest.raises(ValueError, match="y must hold numbers from 0 to 1"):
+        distiller.fit(x, np.linspace(0, 9, len(x)), verbose=0)
+
+
 def logit(p):
     return np.log(p) - np.log1p(-np.asarray(p))
 

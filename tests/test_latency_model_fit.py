@@ -163,6 +163,21 @@ def test_a_real_fit_ranks_small_before_large():
 # --- models beside the space
 
 
+def test_a_layer_of_two_operators_is_priced_once(fitted, monkeypatch):
+    """Where the fit knows no softmax, a dense layer with one is measured whole."""
+    inputs = keras.Input((16,))
+    network = keras.Model(inputs, layers.Dense(10, activation="softmax")(inputs))
+    operators = fitted._operators(network)
+    assert [operator.kind for operator in operators.operators] == ["dense", "softmax"]
+    costs = {name: cost for name, cost in fitted.fitted.costs.items() if "softmax" not in name}
+    assert len(costs) < len(fitted.fitted.costs)
+    fitted.fitted = dataclasses.replace(fitted.fitted, costs=costs)
+    fitted.table = {"nothing": 0.5, latency_model._key(operators.calls[0]): 0.75}
+    monkeypatch.setattr(latency_model, "benchmark", None)  # nothing is left to measure
+    rest = dataclasses.replace(operators, operators=(), calls={})
+    assert fitted(network) == pytest.approx(fitted._by_fit(rest, fitted.fitted) + 0.25)
+
+
 def test_a_layer_that_no_network_had_is_measured_alone(fitted, monkeypatch):
     inputs = keras.Input((8, 8, 1))
     x = layers.Conv2D(8, 3, padding="same", use_bias=False)(inputs)

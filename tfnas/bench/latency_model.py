@@ -284,20 +284,22 @@ class LatencyModel:
         for place, operator in enumerate(network.operators):
             if operator_features(operator, self.spec.mode).keys() - fitted.costs.keys():
                 strange.append(place)
-        known = [o for i, o in enumerate(network.operators) if i not in set(strange)]
+        calls = {id(network.calls[i]): network.calls[i] for i in strange if i in network.calls}
+        # A call is measured whole, with operators of it that the fit knows.
+        measured = {i for i, call in network.calls.items() if id(call) in calls} | set(strange)
+        known = [o for i, o in enumerate(network.operators) if i not in measured]
         rest = Operators(network.inputs, tuple(known), ())
         ratio = price(network_features(rest, self.spec.mode), fitted.costs)
         if not strange:
             return ratio
         kinds = sorted({network.operators[place].kind for place in strange})
-        calls = [network.calls[place] for place in strange if place in network.calls]
-        if self._differences() or len(calls) < len(strange):
+        if self._differences() or not network.calls.keys() >= set(strange):
             raise ValueError(
                 f"model must have operators that the fit saw, got {', '.join(kinds)} of other "
                 "kinds or sizes: fit a space that has them, or pass a model on the machine of "
                 "the fit, where they are measured"
             )
-        return ratio + sum(self._layer_times(calls))
+        return ratio + sum(self._layer_times(list(calls.values())))
 
     def _layer_times(self, calls: Sequence[Call]) -> list[float]:
         """The times of calls as the table has them, beyond what every inference costs."""

@@ -173,15 +173,18 @@ class Distiller(keras.Model):
             Keras' History.
 
         Raises:
-            ValueError: A class number is none of the student's, or `class_weight` comes with kept
-                outputs that are no arrays.
+            ValueError: A class number is none of the student's, a label of single classes is not
+                from 0 to 1, or `class_weight` comes with kept outputs that are no arrays.
         """
         held = kwargs.get("validation_data")
         seen = held[1:2] if isinstance(held, tuple) else ()
-        for labels in () if self.multi_label else (y, *seen):
+        for labels in (y, *seen):
             if not self.teachers and isinstance(labels, (list, tuple)) and len(labels) == 2:
                 labels = labels[0]
-            matching.check_classes(labels, self._reader.shape)
+            if self.multi_label:
+                matching.check_shares(labels)
+            else:
+                matching.check_classes(labels, self._reader.shape)
         if kwargs.get("class_weight") is not None and not self.teachers:
             weights = matching.example_weights(x, y, kwargs.pop("class_weight"), kwargs)
             kwargs["sample_weight"] = weights

@@ -158,6 +158,18 @@ def check_classes(labels: Any, shape: Sequence[int | None] | None) -> None:
         )
 
 
+def check_shares(labels: Any) -> None:
+    """Raises ValueError where labels of single classes, given as an array, are not from 0 to 1."""
+    if not isinstance(labels, np.ndarray) or labels.size == 0 or labels.dtype.kind not in "iuf":
+        return
+    low, high = labels.min(), labels.max()
+    if not 0 <= low <= high <= 1:
+        raise ValueError(
+            "y must hold numbers from 0 to 1 where each class is decided on its own, as one unit "
+            f"or a sigmoid does, got {low} to {high}"
+        )
+
+
 def check_told(told: Any, logits: Any) -> None:
     """Raises ValueError where a teacher's outputs are missing, or of another shape."""
     if told is None:

@@ -222,7 +222,7 @@ class Artifact:
             keep_all: Whether every tensor can be read after a run, not the outputs alone;
                 takes the memory of all of them.
             reference: Whether LiteRT's reference kernels compute, which are slow and round as
-                TFLite Micro's do; no delegate then.
+                TFLite Micro's do, but for a few operators; no delegate then.
 
         Raises:
             ValueError: `threads` is below 1, or an operator is unknown to LiteRT.
@@ -261,7 +261,8 @@ class Artifact:
             batch_size: Examples an invocation, where the file allows more than one.
             threads: Threads of the interpreter.
             reference: Whether LiteRT's reference kernels compute, which are slow and give
-                TFLite Micro's numbers.
+                TFLite Micro's numbers, but for a few operators (integer SUM); see
+                :func:`tfnas.run_micro`.
 
         Returns:
             An array (examples first), or a list of them with several outputs.

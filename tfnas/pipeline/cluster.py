@@ -223,9 +223,11 @@ def _trained(
         callbacks=[clustering],
         progress=told,
     )
+    # With a teacher the trained model is around this one, and names are longer once more.
+    own = {id(task.kernel.variable): task.kernel for task in prepared.tasks}
     rows = []
-    for row in clustering.report.kernels:
-        kernel = tasks[row.name].kernel
+    for trained, row in zip(clustering.kernels, clustering.report.kernels, strict=True):
+        kernel = own[id(trained.variable)]
         note = prepared.notes.get(kernel.path, "")
         rows.append(dataclasses.replace(row, name=kernel.name, note=note))
     return ClusteringReport(
