@@ -161,6 +161,7 @@ def test_numbers_of_the_accelerator(artifacts, tmp_path):
 # --- the whole
 
 
+@pytest.mark.slow
 def test_a_job_goes_on_for_a_device(tiny_model, digits, tmp_path):
     """A job without a device, as before there were such, then the same for one."""
     folder = tmp_path / "job"
