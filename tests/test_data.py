@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from tfnas.data import arrays, batches, load, parse_size, spread
+from tfnas.data import DataSplit, arrays, batches, load, parse_size, spread
 
 
 class Sequence(keras.utils.PyDataset):
@@ -370,3 +370,11 @@ def test_endless_data_need_a_limit(data):
 def test_data_that_is_refused(data, match):
     with pytest.raises(ValueError, match=match):
         arrays(data, what="x")
+
+
+def test_a_test_part_of_one_image_a_class_is_halved_too():
+    x, y = np.zeros((10, 4, 4, 1), np.uint8), np.arange(10)
+    split = DataSplit("few", x[:0], y[:0], x[:0], y[:0], x, y, tuple("abcdefghij"))
+    halved = split.for_given_model()
+    assert len(halved.x_val) == len(halved.x_test) == 5
+    assert sorted([*halved.y_val, *halved.y_test]) == list(range(10))

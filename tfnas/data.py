@@ -82,9 +82,13 @@ class DataSplit:
         """Returns the split as a model that was trained elsewhere needs it.
 
         Such a model has seen the training images, and who knows which of them: half of the
-        test part, drawn by class, becomes the one to choose by, and all others train.
+        test part, drawn by class where each has enough, becomes the one to choose by, and all
+        others train.
         """
-        final, chosen = _split_indices(self.y_test, len(self.y_test) // 2, seed, "x_test")
+        half = len(self.y_test) // 2
+        counts = np.unique(self.y_test, return_counts=True)[1]
+        by_class = counts.min(initial=2) >= 2 and half >= len(counts)
+        final, chosen = _split_indices(self.y_test, half, seed, "x_test", by_class)
         x_train, y_train = self.training_part()
         return dataclasses.replace(
             self,
@@ -410,15 +414,15 @@ def _are_float32(numbers: np.ndarray) -> bool:
 
 
 def _split_indices(
-    labels: np.ndarray, held: int, seed: int, what: str
+    labels: np.ndarray, held: int, seed: int, what: str, by_class: bool = True
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns (kept, held) indices with the classes in proportion."""
+    """Returns (kept, held) indices, with the classes in proportion where that is asked for."""
     from sklearn.model_selection import train_test_split
 
     indices = np.arange(len(labels))
     try:
         kept, held_out = train_test_split(
-            indices, test_size=held, random_state=seed, stratify=labels
+            indices, test_size=held, random_state=seed, stratify=labels if by_class else None
         )
     except ValueError as error:
         raise ValueError(f"{what} part can't be split off by class: {error}") from error
