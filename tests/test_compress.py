@@ -118,6 +118,15 @@ def test_shares_follow_the_budget_and_the_accuracy():
     assert found[6:] == ["shrink 0.75, int8", "shrink 0.75, int8 trained"]
 
 
+def test_what_meets_the_budget_is_enough_unless_the_effort_is_thorough():
+    def halved(recipe):
+        return candidate(recipe, drop=0.1, macs=0.5 if recipe.steps else 1.0)
+
+    budget = {"max_drop": 1, "max_macs": 0.5}
+    assert tried(budget, "normal", halved)[4:] == ["shrink 0.5, int8", "shrink 0.5, int8 trained"]
+    assert "shrink 0.35, int8" in tried(budget, "thorough", halved)
+
+
 def test_four_bits_are_trained_for_where_bytes_alone_are_short():
     def outcome(recipe):
         share = next((s.amount for s in recipe.steps), 1.0)

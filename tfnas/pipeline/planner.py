@@ -4,7 +4,8 @@ Cheap things first. Formats after training cost seconds; they show what integers
 lose. What the budget still lacks decides on the rest: the share of channels that may stay
 follows from the multiply-accumulates, the time, the bytes or what is left of a device, in
 proportion to the int8 file; a limit on gzipped bytes asks for zeros and few values. Where the
-accuracy is lost, the next share lies half-way back, where plenty is left, further on. Where
+accuracy is lost, the next share lies half-way back, where plenty is left, further on; a share
+that a limit asked for and that meets the budget is enough but for a thorough effort. Where
 int8 takes too many bytes, 4-bit weights are trained for. What is beaten beyond doubt in all
 that counts is not worked on. What the first look at the model says
 (:mod:`tfnas.pipeline.decisions`) orders and scales all that.
@@ -37,6 +38,7 @@ VALUES = 16
 FEWER_BITS = "int8x4"
 ENOUGH = 0.3  # points that int8 may lose before it is worth a training
 LEAST, MOST = 0.15, 0.95  # shares that are tried
+FEW = 2  # rounds of an effort that stops where the budget is met
 MARGIN = 0.95  # of a limit: what does not shrink with the share must have room
 _BY_BITS = {"bytes", "flash_bytes"}  # fall with the bits of each
 _SHRINKING = (  # fall with channels
@@ -113,6 +115,8 @@ def _made_smaller(
             break  # no other share goes either
         if share == asked and not tried[share]:
             break  # half-way back would break the limit that asks for it
+        if share == asked and met and effort.rounds <= FEW:
+            break  # all that is asked for is there
         why = "the accuracy allows it" if tried[share] else "half-way back in accuracy"
     return met
 
