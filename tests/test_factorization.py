@@ -445,7 +445,7 @@ def test_the_report_goes_through_json_and_prints():
     assert "tucker" in told or "spatial" in told
     assert "depthwise (DepthwiseConv2D) stays" in told
     assert "MACs: " in told
-    with pytest.raises(TypeError, match="unknown"):
+    with pytest.raises(ValueError, match="unknown"):
         FactorizationReport.of({**report.as_dict(), "unknown": 1})
 
 

@@ -88,6 +88,7 @@ def test_a_real_measurement_gives_a_time_for_every_layer():
     assert all(ratio > 0 for ratio in latency.table.values())
 
 
+@pytest.mark.slow
 def test_channels_go_where_time_is_saved(counted):
     model = network(32)
     latency = tfnas.LatencyModel(rounds=6)

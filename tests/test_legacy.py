@@ -473,6 +473,7 @@ def test_tf_keras_stays_keras_3(value):
     assert [version[0] for version in done.stdout.split()] == ["3", "3", "2"]
 
 
+@pytest.mark.slow
 def test_tfmot_trains_what_came_over():
     pytest.importorskip("tensorflow_model_optimization")
     import tensorflow as tf
