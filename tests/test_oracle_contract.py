@@ -249,7 +249,7 @@ def test_a_full_disk_fails_the_trial_and_not_the_search(oracle, monkeypatch):
     trial = begin(first)
     write = module.write_atomically
 
-    def full(path, text):
+    def full(path, text, **how):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(module, "write_atomically", full)
@@ -300,9 +300,9 @@ def test_what_a_trial_writes_does_not_grow_with_their_number(oracle, monkeypatch
     sizes = []
     write = module.write_atomically
 
-    def noted(path, text):
+    def noted(path, text, **how):
         sizes.append(len(text))
-        return write(path, text)
+        return write(path, text, **how)
 
     first = oracle(max_trials=60)
     monkeypatch.setattr(module, "write_atomically", noted)

@@ -9,12 +9,16 @@ import uuid
 from typing import Any
 
 
-def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> pathlib.Path:
+def write_atomically(
+    path: str | os.PathLike[str], content: bytes | str, *, sync: bool = True
+) -> pathlib.Path:
     """Writes a file whole or not at all: a kill leaves the old one or the new one.
 
     Args:
         path: The file; its folder is made where there is none.
         content: Bytes, or text that is written as UTF-8.
+        sync: Whether it is on the disk before this returns, so that it outlives the machine's
+            own end too.
 
     Returns:
         The path.
@@ -27,7 +31,8 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> path
         with part.open("xb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
         os.replace(part, target)
     except BaseException:
         part.unlink(missing_ok=True)

@@ -480,7 +480,8 @@ class SpaceOracle(kt.Oracle):
             own["parent"] = self._parents[trial_id]
         own |= self.halving.kept(trial_id)
         path = os.path.join(self._get_trial_dir(trial_id), "trial.json")
-        write_atomically(path, json.dumps({**trial.get_state(), _OWN: own}))
+        # A trial that runs is lost with the machine anyway; of what has ended nothing may be.
+        write_atomically(path, json.dumps({**trial.get_state(), _OWN: own}), sync=ended)
 
     def reload(self) -> None:
         """Restores the search from the files of its trials."""

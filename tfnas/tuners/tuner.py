@@ -213,6 +213,7 @@ class MeasuredTuner(kt.Tuner):
         self.inherit = inherit
         self.executor, self.parallel = executor, parallel
         self.listener: Listener = Listener()
+        self._written: str | None = None  # what the tuner's file holds, as far as this wrote it
         if oracle.halving.eta is not None and kwargs.get("executions_per_trial", 1) != 1:
             raise ValueError(
                 "executions_per_trial must be 1 with halving, as a trial continues from one "
@@ -657,10 +658,13 @@ class MeasuredTuner(kt.Tuner):
         halving.epochs = state.get("epochs")
 
     def save(self) -> None:
-        """Writes tuner and oracle, whole or not at all."""
+        """Writes tuner and oracle, whole or not at all, where they would change."""
         if not self._is_worker():
             self.oracle.save()
-        write_atomically(os.fspath(self._get_tuner_fname()), json.dumps(self.get_state()))
+        text = json.dumps(self.get_state())
+        if text != self._written:
+            write_atomically(os.fspath(self._get_tuner_fname()), text)
+            self._written = text
 
 
 def as_hypermodel(hypermodel: Any) -> Any:
