@@ -115,11 +115,13 @@ def accuracy_rows(name: str, teacher: Any, data: tfnas.data.DataSplit) -> list[l
     """A row a way to train, and the teacher's."""
     right: dict[str, list[np.ndarray]] = {way: [] for way in WAYS}
     sizes = {}
+    # The images are the same in every epoch and for every student, so it is asked once.
+    told = tfnas.teacher_outputs(teacher, data.x_train.astype(np.float32))
     for seed in range(SEEDS.value):
         for way in WAYS:
             keras.utils.set_random_seed(seed)
             student = build_student(data)
-            train(way, student, teacher, data, seed)
+            train(way, student, teacher, told, data, seed)
             found, sizes[way] = on_test_images(student, data)
             right[way].append(found)
             print(f"{name}, seed {seed}, {way}: {found.mean():.4f}")
@@ -142,17 +144,22 @@ def on_test_images(model: Any, data: tfnas.data.DataSplit) -> tuple[np.ndarray, 
     return correct(y, file.predict(x.astype(np.float32))), file.size
 
 
-def train(way: str, student: Any, teacher: Any, data: tfnas.data.DataSplit, seed: int) -> None:
+def train(
+    way: str,
+    student: Any,
+    teacher: Any,
+    told: np.ndarray,
+    data: tfnas.data.DataSplit,
+    seed: int,
+) -> None:
     if way == "alone":
         fit_alone(student, data, EPOCHS.value, seed)
         return
-    told = None
-    if way == "teacher":  # the images are the same in every epoch, so it is asked once
-        told = tfnas.teacher_outputs(teacher, data.x_train.astype(np.float32))
-        teacher = None
-    distiller = ours(student, teacher, HINT.value if told is None else 0.0)
+    live = way.endswith("features")  # what is inside the teacher is not kept
+    distiller = ours(student, teacher if live else None, HINT.value if live else 0.0)
     distiller.compile(optimizer(data, EPOCHS.value), jit_compile=False)
-    distiller.fit(batches(data, seed, EPOCHS.value, told), shuffle=False, verbose=0)
+    shown = batches(data, seed, EPOCHS.value, None if live else told)
+    distiller.fit(shown, shuffle=False, verbose=0)
 
 
 def fit_alone(model: Any, data: tfnas.data.DataSplit, epochs: int, seed: int) -> None:

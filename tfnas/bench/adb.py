@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
 import pathlib
 import re
@@ -22,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tfnas.bench.latency import reference_artifact
-from tfnas.bench.programs import check_timeout, last_lines
+from tfnas.bench.programs import check_timeout, last_lines, plain_record
 from tfnas.export.artifact import Artifact, as_artifact
 from tfnas.table import table
 
@@ -144,8 +143,7 @@ class PhoneLatency(PhoneRun):
     def to_dict(self) -> dict[str, Any]:
         """Returns all of it as plain dictionaries, lists, strings and numbers."""
         ratios = {name: getattr(self, name) for name in ("ratio", "ratio_low", "ratio_high")}
-        found: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self) | ratios))
-        return found
+        return plain_record(self, **ratios)
 
     def __str__(self) -> str:
         return (

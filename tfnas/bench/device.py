@@ -86,15 +86,14 @@ class Device:
             )
 
     def check_room(self, limits: Mapping[str, float], prefix: str = "") -> None:
-        """Raises unless a limit leaves room beside the firmware.
+        """Raises unless each limit leaves room beside the firmware.
 
         Args:
             limits: Metric -> its bound.
             prefix: What limits are called before the metric's name, for the message.
 
         Raises:
-            ValueError: The firmware alone takes all that a limit gives, or there is no limit
-                that what it takes counts for.
+            ValueError: The firmware alone takes all that a limit gives.
         """
         for metric, name in (("flash_bytes", "runtime_flash"), ("ram_bytes", "runtime_ram")):
             taken, most = getattr(self, name), limits.get(metric)

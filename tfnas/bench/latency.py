@@ -237,13 +237,12 @@ def as_artifacts(files: Any, name: str = "artifacts") -> list[Artifact]:
     Raises:
         ValueError: There is none, or one is something else.
     """
-    kinds = FILES
-    several = isinstance(files, Iterable) and not isinstance(files, kinds)
+    several = isinstance(files, Iterable) and not isinstance(files, FILES)
     listed = list(files) if several else [files]
     if not listed:
         raise ValueError(f"{name} must hold at least one file, got none")
     for file in listed:
-        if not isinstance(file, kinds):
+        if not isinstance(file, FILES):
             raise ValueError(
                 f"{name} must be a file or a list of files, each a tfnas.Artifact or a path, "
                 f"got {type(file).__name__}"

@@ -30,7 +30,7 @@ from tfnas.bench.programs import last_lines
 from tfnas.data import arrays
 from tfnas.export.artifact import Artifact, as_artifact
 from tfnas.export.flatbuffer import OperatorInfo, TensorInfo, read_graphs
-from tfnas.export.micro import check_micro
+from tfnas.export.micro import TAKES_INT4, check_micro, for_accelerator
 
 _ALIGNMENT = 16  # of each buffer in the arena, in bytes
 _NEVER = -1  # when a tensor that no operator takes or makes is used
@@ -40,7 +40,6 @@ _BODIES = (
     *("thenSubgraphIndex", "elseSubgraphIndex", "initSubgraphIndex"),
     *("condSubgraphIndex", "bodySubgraphIndex"),
 )
-_UNPACKING = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"}  # 4-bit kernels
 _SUMMING = {"MEAN", "SUM"}
 _REDUCING = {*_SUMMING, "REDUCE_MAX", "REDUCE_MIN"}
 _TOTALS = re.compile(r"Arena allocation (total|head|tail) (\d+) bytes")
@@ -244,7 +243,7 @@ def _bodies(op: OperatorInfo) -> list[int]:
 def _scratch_sizes(op: OperatorInfo) -> list[int]:
     """Bytes that a kernel asks for while it runs: `Prepare` of TFLite Micro's own kernels."""
     integers = bool(op.outputs) and op.outputs[0].dtype in ("int8", "int16")
-    if op.name in _UNPACKING:
+    if op.name in TAKES_INT4:  # they are unpacked
         return [_elements(tensor) for tensor in op.inputs if tensor.dtype == "int4"]
     if op.name == "TRANSPOSE_CONV" and integers:  # sums of 32 or 64 bits
         return [_elements(op.outputs[0]) * (4 if op.outputs[0].dtype == "int8" else 8)]
@@ -319,7 +318,7 @@ def _check_package() -> None:
 
 
 def _check_alone(file: Artifact) -> None:
-    if any(op.name == "ethos-u" for op in file.graph.operators):
+    if for_accelerator(file):
         raise ValueError(
             "file must run without an accelerator here, got one compiled for an Ethos-U: "
             "measure the file that it was made from"

@@ -1,7 +1,9 @@
-"""Programs of others that measure for us: the time that they get, and what they said last."""
+"""Programs of others that measure for us: the time that they get, and what they told."""
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import math
 import numbers
 from typing import Any
@@ -30,3 +32,14 @@ def last_lines(said: str) -> str:
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     lines = [line for line in lines if not line.startswith(_DEFAULTS)] or lines
     return " | ".join(lines[-_LINES:]) or "nothing said"
+
+
+def plain_record(record: Any, **more: Any) -> dict[str, Any]:
+    """Returns a dataclass as JSON would give it back: dictionaries, lists, strings and numbers.
+
+    Args:
+        record: The dataclass.
+        **more: Fields beside its own, or in their place.
+    """
+    found: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(record) | more))
+    return found

@@ -11,7 +11,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import importlib.util
-import json
 import os
 import pathlib
 import re
@@ -21,8 +20,9 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tfnas.bench.programs import check_timeout, last_lines
+from tfnas.bench.programs import check_timeout, last_lines, plain_record
 from tfnas.export.artifact import Artifact, as_artifact
+from tfnas.export.micro import for_accelerator
 from tfnas.table import table
 
 ACCELERATORS = (
@@ -125,9 +125,7 @@ class VelaReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns it as plain dictionaries, lists, strings and numbers; of the file its bytes."""
-        told = dataclasses.asdict(self) | {"compiled": self.compiled.size}
-        found: dict[str, Any] = json.loads(json.dumps(told))
-        return found
+        return plain_record(self, compiled=self.compiled.size)
 
     def __str__(self) -> str:
         memory = dataclasses.asdict(self.memory).items()
@@ -235,7 +233,7 @@ def check_package() -> None:
 
 def _check_file(file: Artifact) -> None:
     """Raises ValueError for files that the compiler crashes on, or leaves as they are."""
-    if any(op.name == "ethos-u" for op in file.graph.operators):
+    if for_accelerator(file):
         raise ValueError("file must not be compiled yet, got one compiled for an Ethos-U")
     if any(tensor.dtype == "int4" for tensor in file.graph.tensors):
         raise ValueError(

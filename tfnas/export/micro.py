@@ -38,10 +38,11 @@ _ALIKE = """
     SQRT SQUARE SQUARED_DIFFERENCE SQUEEZE STRIDED_SLICE SUB SUM SVDF TANH TRANSPOSE
     TRANSPOSE_CONV UNPACK VAR_HANDLE WHILE ZEROS_LIKE
 """
+_COMPILED = "ethos-u"  # the operator that an accelerator's part became
 _CUSTOM = {
     "CIRCULAR_BUFFER": "CircularBuffer",
     "TFLite_Detection_PostProcess": "DetectionPostprocess",
-    "ethos-u": "EthosU",
+    _COMPILED: "EthosU",
 }
 
 
@@ -75,7 +76,7 @@ _LACKS = {
     **dict.fromkeys(("SPACE_TO_BATCH_ND", "BATCH_TO_SPACE_ND"), ("int16",)),
     "SQUARED_DIFFERENCE": ("int16",),
 }
-_TAKES_INT4 = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+TAKES_INT4 = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 # Operator -> places of inputs that say a shape or a place in one, so must be constants.
 _CONSTANTS = {
     "BROADCAST_TO": (1,),
@@ -177,6 +178,11 @@ def check_micro(file: Artifact | str | os.PathLike[str]) -> None:
         _raise(list(_shapes_that_grow(file, graphs[0])))
 
 
+def for_accelerator(file: Artifact) -> bool:
+    """Whether a file was compiled for an Ethos-U, and runs nowhere else."""
+    return any(op.custom and op.name == _COMPILED for op in file.graph.operators)
+
+
 def _needed(file: Artifact) -> list[tuple[str, bool]]:
     """Name of each operator, and whether it is a custom one."""
     operators = (op for graph in read_graphs(file.content) for op in graph.operators)
@@ -218,7 +224,7 @@ def _faults(op: OperatorInfo) -> Iterator[str]:
 
 def _kernel_faults(op: OperatorInfo) -> Iterator[str]:
     int4 = [tensor for tensor in op.inputs if tensor.dtype == "int4"]
-    if int4 and op.name not in _TAKES_INT4:
+    if int4 and op.name not in TAKES_INT4:
         yield f"{op.name}: int4 numbers"
     if op.name == "DEQUANTIZE" and len(op.inputs[0].zero_points) > 1:
         # It runs, and is wrong without a word: measured with the package of October 2026.
