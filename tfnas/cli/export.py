@@ -56,6 +56,9 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
         "sparse", False, "store pruned kernels without their zeros, where the mode can", **common
     )
     flags.DEFINE_bool(
+        "slim", False, "hold once what the file says twice: fewer bytes, the same numbers", **common
+    )
+    flags.DEFINE_bool(
         "errors", False, "tell and draw what quantisation costs, layer by layer", **common
     )
     flags.DEFINE_bool(
@@ -86,6 +89,7 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
     model = load_model(source)
     images = None if split is None else data.spread(split.x_train, _CALIBRATION)
     artifact, found = _converted(model, images, values)
+    artifact = artifact.slimmed() if values["slim"].value else artifact
     if values["c"].value:
         _check_micro(artifact, pathlib.Path(target))
     path = artifact.save(target)

@@ -21,6 +21,8 @@ from tfnas.export.verify import check_file
 
 _TYPE_NAMES = {v: k.lower() for k, v in vars(schema.TensorType).items() if not k.startswith("_")}
 _OP_NAMES = {v: k for k, v in vars(schema.BuiltinOperator).items() if not k.startswith("_")}
+# The end of a name of an operation that multiplies by a kernel.
+PRODUCT = re.compile(r"/(?:\w*conv\w*|depthwise|MatMul)\d*$")
 _ALIGNMENT = 16  # of a buffer's bytes, as the schema says
 
 
@@ -170,11 +172,12 @@ def _graph(model: schema.ModelT, graph: schema.SubGraphT) -> FileGraph:
     )
 
 
-def pack(model: schema.ModelT) -> bytes:
+def pack(model: schema.ModelT, builder: flatbuffers.Builder | None = None) -> bytes:
     """Returns the file of a model's records, its buffers aligned as the schema wants them.
 
     Args:
         model: The records; they stay as they are but for the kind of their buffers.
+        builder: What writes them, a fresh one; None: one that writes all as it comes.
 
     Raises:
         ValueError: A buffer lies behind the flatbuffer.
@@ -182,7 +185,7 @@ def pack(model: schema.ModelT) -> bytes:
     if any(buffer.offset > 1 for buffer in model.buffers):
         raise ValueError("content must have all buffers in its flatbuffer, got some behind it")
     model.buffers = [_AlignedBuffer(buffer.data) for buffer in model.buffers]
-    builder = flatbuffers.Builder(1024)
+    builder = flatbuffers.Builder(1024) if builder is None else builder
     builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
     return bytes(builder.Output())
 

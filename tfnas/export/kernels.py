@@ -8,14 +8,13 @@ of them become dense arrays in the file's layout, of the numbers that are stored
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Iterator
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from tfnas.export.artifact import Artifact
-from tfnas.export.flatbuffer import OperatorInfo, TensorInfo, layer_name, read_graphs
+from tfnas.export.flatbuffer import PRODUCT, OperatorInfo, TensorInfo, layer_name, read_graphs
 
 _SECOND_INPUT = {
     *("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "CONV_3D", "CONV_3D_TRANSPOSE"),
@@ -27,7 +26,6 @@ _ANY_INPUT = {
     "BIDIRECTIONAL_SEQUENCE_RNN",
 }
 _PACKED = {"int4": (4, True), "uint4": (4, False), "int2": (2, True)}
-_PRODUCT = re.compile(r"/(?:\w*conv\w*|depthwise|MatMul)\d*$")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -88,7 +86,7 @@ def _candidates(op: OperatorInfo) -> tuple[TensorInfo, ...]:
 def _layer(op: OperatorInfo, constant: TensorInfo) -> str:
     """The layer that owns the kernel; an output is named after its activation first."""
     for name in (constant.name, op.outputs[0].name):
-        parts = [part for part in name.rstrip(";0123456789").split(";") if _PRODUCT.search(part)]
+        parts = [part for part in name.rstrip(";0123456789").split(";") if PRODUCT.search(part)]
         if parts:
             return layer_name(parts[-1].replace("/Tensordot/", "/"))
     return op.layer

@@ -119,7 +119,7 @@ def write_metadata(content: bytes, metadata: Metadata) -> bytes:
     _check_fit(metadata, graph.inputs, graph.outputs)
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
     _set_buffer(model, _packed(metadata, graph.inputs, graph.outputs))
-    return _with_labels(pack(model), metadata.labels)
+    return with_labels(pack(model), metadata.labels)
 
 
 def read_metadata(content: bytes) -> Metadata | None:
@@ -185,7 +185,8 @@ def _set_buffer(model: Any, data: bytes) -> None:
     model.metadata = [*(model.metadata or ()), entry]
 
 
-def _with_labels(content: bytes, labels: Sequence[str]) -> bytes:
+def with_labels(content: bytes, labels: Sequence[str]) -> bytes:
+    """Returns a file with the names of its classes behind it, as phones' libraries read them."""
     if not labels:
         return content
     stream = io.BytesIO(content)

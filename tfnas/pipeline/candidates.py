@@ -199,6 +199,7 @@ class Workshop:
             file = self.int8
         else:
             file = to_tflite(model, recipe.mode, self._typical())
+        file = file.slimmed()
         right = self._right(file)
         old, new = benchmark([self.whole, file], rounds=ROUNDS)
         shutil.rmtree(folder, ignore_errors=True)
