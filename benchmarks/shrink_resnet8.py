@@ -31,7 +31,7 @@ from absl import app, flags, logging
 
 import tfnas
 from tfnas.bench.evaluate import correct, paired_difference
-from tfnas.pipeline.recipes import block_hints
+from tfnas.pipeline.kitchen import block_hints
 from tfnas.table import table
 
 SEEDS = flags.DEFINE_integer("seeds", 3, "number of seeds")

@@ -107,7 +107,10 @@ def test_shares_follow_the_budget_and_the_accuracy():
         *("shrink 0.35, int8", "shrink 0.35, int8 trained"),  # the accuracy allows more
     ]
     found = tried({"max_drop": 1, "max_bytes": 500}, "normal", good)
-    assert found[4] == "shrink 0.47, int8"
+    assert found[4] == "shrink 1 weights 0.47, int8"  # nothing is said of costs
+    found = tried({"max_drop": 1, "max_macs": 0.5, "max_bytes": 500}, "normal", good)
+    assert found[4] == "shrink 0.5 weights 0.47, int8"
+    assert tried({"max_bytes": 10}, "normal", good)[4] == "shrink 1 weights 0.15, int8"
 
     def bad(recipe):
         return candidate(recipe, drop=5.0 if recipe.steps else 0.1)
@@ -123,22 +126,54 @@ def test_what_meets_the_budget_is_enough_unless_the_effort_is_thorough():
         return candidate(recipe, drop=0.1, macs=0.5 if recipe.steps else 1.0)
 
     budget = {"max_drop": 1, "max_macs": 0.5}
-    assert tried(budget, "normal", halved)[4:] == ["shrink 0.5, int8", "shrink 0.5, int8 trained"]
-    assert "shrink 0.35, int8" in tried(budget, "thorough", halved)
+    halves = ["shrink 0.5, int8", "shrink 0.5, int8 trained"]
+    milder = ["shrink 0.75, int8", "shrink 0.75, int8 trained"]  # what the limit costs
+    assert tried(budget, "normal", halved)[4:] == halves + milder
+    thorough = tried(budget, "thorough", halved)
+    assert thorough[5:9] == halves + milder
+    assert "shrink 0.35, int8" in thorough
+
+
+def test_training_goes_on_where_the_accuracy_is_nearly_enough():
+    def outcome(drops):
+        return lambda r: candidate(r, drops(r) if r.steps else 0.1, macs=0.5 if r.steps else 1.0)
+
+    def longer(recipe):
+        return any(step.technique == "train" for step in recipe.steps)
+
+    budget = {"max_drop": 1, "max_macs": 0.5}
+    found = tried(budget, "normal", outcome(lambda r: 0.9 if longer(r) else 2.5))
+    more = ["shrink 0.5, train 5, int8", "shrink 0.5, train 5, int8 trained"]
+    assert found[4:7] == ["shrink 0.5, int8", *more]
+    found = tried(budget, "normal", outcome(lambda r: 1.2))  # rounding may be all that it lacks
+    assert found[4:7] == ["shrink 0.5, int8", "shrink 0.5, int8 trained", more[1]]
+    found = tried(budget, "normal", outcome(lambda r: 5.0))
+    assert not any("train 5" in name for name in found)
+    found = tried(budget, "normal", outcome(lambda r: -0.5))
+    assert found[4:] == ["shrink 0.5, int8", "shrink 0.75, int8"]  # rounding costs nothing
 
 
 def test_four_bits_are_trained_for_where_bytes_alone_are_short():
     def outcome(recipe):
-        share = next((s.amount for s in recipe.steps), 1.0)
+        share = next((s.weights or s.amount for s in recipe.steps), 1.0)
         size = int(1000 * share * (0.6 if recipe.mode == "int8x4" else 1.0))
         drop = 30.0 if recipe.mode == "int8x4" and not recipe.aware else 0.1
         return candidate(recipe, drop=drop, size=size)
 
     found = tried({"max_drop": 1, "max_bytes": 650}, "normal", outcome)
     assert found == [*FORMATS, "int8x4 trained"]
-    found = tried({"max_drop": 1, "max_bytes": 400}, "normal", outcome)
-    asked = "shrink 0.63"  # 0.95 of 400 by the 600 bytes that four bits take
-    assert found[4:7] == [f"{asked}, {how}" for how in ("int8", "int8 trained", "int8x4 trained")]
+
+    def lost(recipe):
+        made = outcome(recipe)
+        narrow = any(step.weights == 0.38 for step in recipe.steps)
+        costs = dataclasses.replace(made.costs, drop=9.0 if narrow else made.costs.drop)
+        return dataclasses.replace(made, costs=costs)
+
+    found = tried({"max_drop": 1, "max_bytes": 400}, "normal", lost)
+    # 0.95 of 400 by the 1000 bytes of int8, which lose too much, then by 600.
+    assert found[4:6] == ["shrink 1 weights 0.38, int8", "shrink 1 weights 0.38, int8 trained"]
+    asked = "shrink 1 weights 0.63"
+    assert found[6:9] == [f"{asked}, {how}" for how in ("int8", "int8 trained", "int8x4 trained")]
     found = tried({"max_drop": 1, "max_gzip_bytes": 1}, "normal", outcome)
     assert "int8x4 trained" not in found
 
@@ -170,7 +205,8 @@ def test_gzipped_bytes_ask_for_zeros_and_few_values():
 
 def test_low_rank_stands_in_for_channels_that_can_not_go():
     def outcome(recipe):
-        return None if any(s.technique == "shrink" for s in recipe.steps) else candidate(recipe)
+        shrunk = any(s.technique == "shrink" for s in recipe.steps)
+        return None if shrunk else candidate(recipe, drop=0.1)
 
     effort = dataclasses.replace(EFFORTS["thorough"], rounds=1, ladder=(0.5,))
     found = tried({"max_drop": 1}, effort, outcome)
@@ -179,7 +215,7 @@ def test_low_rank_stands_in_for_channels_that_can_not_go():
 
 def test_recipes_keep_the_order_of_techniques():
     steps = Step("cluster", 16), Step("prune", 0.5)
-    with pytest.raises(ValueError, match="order shrink, factorize, thin, prune, cluster, got"):
+    with pytest.raises(ValueError, match="order shrink, factorize, thin, train, prune"):
         Recipe(steps, "int8")
     assert Recipe(steps[::-1], "int8", aware=True).key == "prune_0.5-cluster_16-int8_trained"
 

@@ -77,7 +77,7 @@ def test_channels_give_way_to_what_the_firmware_leaves_of_the_flash():
         lambda recipe: candidate(recipe, flash_bytes=1000),
         Device(runtime_flash=200),
     )
-    assert found[:2] == ["int8", "shrink 0.47, int8"]  # 95% of 400 : 800
+    assert found[:2] == ["int8", "shrink 1 weights 0.47, int8"]  # 95% of 400 : 800
     found = tried(Budget(max_vela_cycles=500), lambda r: candidate(r, vela_cycles=1000.0))
     assert found[1] == "shrink 0.47, int8"
 

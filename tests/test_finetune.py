@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from keras import layers
 
+import tfnas
 from tfnas.pipeline.augment import AugmentedImages, flip, shift
 from tfnas.pipeline.finetune import finetune
 from tfnas.pipeline.settings import TrainingSettings
@@ -25,6 +26,28 @@ def test_the_model_given_can_be_the_teacher(tiny_model, digits):
     finetune(student, silent, settings, teacher=tiny_model)
     told, taught = (m.predict(digits.x_test, verbose=0).argmax(-1) for m in (student, tiny_model))
     assert (told == taught).mean() > 0.7
+
+
+def test_what_lost_much_is_rebuilt_by_muon(tiny_model, digits):
+    """Its rate rises for 3% of the steps and falls to 0; else Adam's only falls."""
+    rates = {}
+    for rebuild in (False, True):
+        model = keras.Sequential(
+            [keras.Input((8, 8, 1)), layers.Conv2D(4, 3), layers.Flatten(), layers.Dense(10)]
+        )
+        settings = TrainingSettings(epochs=10, batch_size=100, learning_rate=1e-3)
+        few = dataclasses.replace(
+            digits, x_train=digits.x_train[:1000], y_train=digits.y_train[:1000]
+        )
+        finetune(model, few, settings, teacher=tiny_model, rebuild=rebuild)
+        assert isinstance(model.optimizer, tfnas.Muon) == rebuild
+        rate = model.optimizer._learning_rate
+        rates[rebuild] = [float(rate(step)) for step in (0, 1, 3, 50, 100)]
+    assert rates[False] == sorted(rates[False], reverse=True)
+    assert rates[False][0] == pytest.approx(1e-3)
+    assert rates[True][:2] == pytest.approx([0, 0.5e-3])
+    assert max(rates[True]) == rates[True][2] == pytest.approx(1.5e-3)
+    assert rates[True][-1] == rates[False][-1] == pytest.approx(0, abs=1e-8)
 
 
 @pytest.mark.parametrize(

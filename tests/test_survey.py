@@ -1,10 +1,12 @@
 """The look at a model, and what the plan makes of it."""
 
 import dataclasses
+import math
 
 import keras
 import numpy as np
 import pytest
+from keras import layers
 from planning import walked
 
 import tfnas
@@ -14,9 +16,10 @@ from tfnas.pipeline.candidates import Candidate
 from tfnas.pipeline.decisions import CAREFUL, SPARSITIES, decide
 from tfnas.pipeline.effort import EFFORTS
 from tfnas.pipeline.file_layers import file_layers
+from tfnas.pipeline.kitchen import Kitchen, NotPossible, both_sizes, dense_ranks
 from tfnas.pipeline.planner import plan
 from tfnas.pipeline.progress import Progress
-from tfnas.pipeline.recipes import Kitchen, NotPossible, Recipe, Step, dense_ranks
+from tfnas.pipeline.recipes import Recipe, Step
 from tfnas.pipeline.settings import TrainingSettings
 from tfnas.pipeline.survey import DENSE, LayerLook, Survey, survey
 
@@ -121,7 +124,8 @@ def test_training_for_integers_is_left_out_where_nothing_is_lost():
     found = tried({"max_drop": 1.0, "max_macs": 0.5}, candidate, changed=0.0)
     assert found[4:] == ["shrink 0.5, int8", "shrink 0.35, int8"]
     costly = tried({"max_drop": 1.0}, lambda r: candidate(r, drop=2.0), changed=0.0)
-    assert costly[4:7] == ["int8 trained", "shrink 0.5, int8", "shrink 0.5, int8 trained"]
+    longer = ["shrink 0.5, train 5, int8", "shrink 0.5, train 5, int8 trained"]
+    assert costly[4:8] == ["int8 trained", "shrink 0.5, int8", *longer]
 
 
 def test_the_first_technique_that_keeps_the_budget_is_enough():
@@ -138,7 +142,7 @@ def test_the_first_technique_that_keeps_the_budget_is_enough():
         return None if any(s.technique == "thin" for s in recipe.steps) else outcome(recipe)
 
     found = tried(budget, refused, dense=5000, changed=0.0)
-    assert found[3:5] == ["thin 0.56, int8", "shrink 0.63, int8"]
+    assert found[3:5] == ["thin 0.56, int8", "shrink 1 weights 0.63, int8"]
 
 
 def test_formats_that_were_left_out_come_back_where_int8_can_not_be_made():
@@ -245,3 +249,33 @@ def test_a_model_of_dense_layers_is_thinned_to_its_bytes(mostly_dense, digits, t
     assert result.decisions.techniques == ("thin", "shrink")
     assert result.meets
     assert result.best.recipe.steps[0].technique == "thin"
+
+
+def test_a_limit_on_bytes_asks_for_weights_less_what_else_the_file_holds():
+    def outcome(recipe):
+        return candidate(recipe, size=3000 if recipe.mode == "int8" else 2500)
+
+    found = tried({"max_bytes": 2400, "max_macs": 0.5}, outcome, dense=500, changed=0.0)
+    held = sum(layer.weights for layer in seen(dense=500, changed=0.0).layers)
+    asked = math.floor(100 * (2400 - (3000 - held)) / held) / 100
+    assert 0.15 < asked < 0.95
+    assert f"shrink 0.5 weights {asked:g}, int8" in found
+
+
+def test_shares_of_costs_and_weights_are_both_kept():
+    model = keras.Sequential(
+        [
+            keras.Input((16, 16, 3)),
+            layers.Conv2D(16, 3, name="first"),
+            *(layers.Conv2D(n, 3, strides=2, name=f"c{n}") for n in (32, 64)),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(4),
+        ]
+    )
+    step = Step("shrink", 0.6, 0.4)
+    sizes = both_sizes(model, step)
+    _, report = tfnas.prune_channels(model, sizes=sizes)
+    assert report.macs[1] <= 0.6 * report.macs[0]
+    assert 0.3 * report.parameters[0] < report.parameters[1] <= 0.4 * report.parameters[0]
+    with pytest.raises(ValueError, match="target_params can't be met"):
+        both_sizes(model, Step("shrink", 0.6, 0.001))

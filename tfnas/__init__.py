@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from tfnas.factorization.apply import factorize
     from tfnas.loading import load_model
     from tfnas.measurement import Measurement, hypervolume, pareto_front
+    from tfnas.muon import Muon
     from tfnas.pipeline.budget import Budget
     from tfnas.pipeline.compress import compress
     from tfnas.pipeline.search import search
@@ -80,6 +81,7 @@ _HOME = {
     "LatencyModel": "bench.latency_model",
     "Measurement": "measurement",
     "MobileNetV2Space": "spaces.mobilenet_v2",
+    "Muon": "muon",
     "PruningCallback": "pruning.callback",
     "QuantSpec": "quantization.spec",
     "QuantizationSchedule": "quantization.callbacks",
@@ -151,6 +153,7 @@ __all__ = [
     "LatencyModel",
     "Measurement",
     "MobileNetV2Space",
+    "Muon",
     "PruningCallback",
     "QuantSpec",
     "QuantizationSchedule",

@@ -24,8 +24,9 @@ from tfnas.files import save_model, write_atomically
 from tfnas.loading import load_model
 from tfnas.measurement import pareto_front
 from tfnas.pipeline.budget import Costs
+from tfnas.pipeline.kitchen import CALIBRATION, Kitchen, NotPossible
 from tfnas.pipeline.on_device import Target
-from tfnas.pipeline.recipes import CALIBRATION, Kitchen, NotPossible, Recipe, Step
+from tfnas.pipeline.recipes import Recipe, Step
 from tfnas.pipeline.survey import Survey, survey
 
 ROUNDS = 20  # of the measurement of each file as it is made

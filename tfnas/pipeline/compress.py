@@ -32,10 +32,10 @@ from tfnas.pipeline.effort import EFFORTS, Effort
 from tfnas.pipeline.file_layers import FileLayer, file_layers
 from tfnas.pipeline.finetune import check_fits
 from tfnas.pipeline.given import given_model
+from tfnas.pipeline.kitchen import Kitchen
 from tfnas.pipeline.on_device import Target
 from tfnas.pipeline.planner import plan
 from tfnas.pipeline.progress import Progress
-from tfnas.pipeline.recipes import Kitchen
 from tfnas.pipeline.settings import TrainingSettings
 from tfnas.pipeline.survey import Survey
 from tfnas.report import compress_report

@@ -43,6 +43,7 @@ class Decisions:
         sparsities: Shares of zeros that are tried, in turn.
         proportional: Share of the time that falls as multiply-accumulates do; the rest falls
             as their root, as channels do.
+        weights: Number of weights in kernels; 0: not known.
         dense: Number of weights in dense layers.
         fixed: Cost -> bytes of it that are the firmware's, whatever becomes of the model.
         told: The reasons, a sentence each.
@@ -54,6 +55,7 @@ class Decisions:
     techniques: tuple[str, ...] = ("shrink",)
     sparsities: tuple[float, ...] = SPARSITIES
     proportional: float = 1.0
+    weights: int = 0
     dense: int = 0
     fixed: Mapping[str, int] = dataclasses.field(default_factory=dict)
     told: tuple[str, ...] = ()
@@ -142,7 +144,8 @@ def _techniques(made: Decisions, budget: Budget, seen: Survey) -> Decisions:
     share = seen.share("weights", DENSE)
     bytes_asked = not _STORED.isdisjoint(budget.limits)
     others = not _COMPUTED.isdisjoint(budget.limits)
-    made = dataclasses.replace(made, dense=dense)
+    weights = sum(layer.weights for layer in seen.layers)
+    made = dataclasses.replace(made, dense=dense, weights=weights)
     if share < MOST_OF_IT:
         name, most = next(iter(seen.groups("macs").items()))
         told = f"{most:.0%} of the multiply-accumulates are in {name}, and {share:.0%} of the "

@@ -10,11 +10,14 @@ import keras
 from tfnas.data import DataSplit
 from tfnas.distillation.distiller import Distiller
 from tfnas.distillation.transfers import FeatureHint
+from tfnas.muon import Muon
 from tfnas.pipeline.augment import AugmentedImages
 from tfnas.pipeline.progress import Progress
 from tfnas.pipeline.settings import TrainingSettings
 from tfnas.rewrite import gives_probabilities
 
+WARMUP = 0.03  # of the steps
+FASTER = 1.5  # Muon's rate for Adam's: BUILD_NOTES.md, 2026-11-27
 TEMPERATURE = 1.0  # a model's own smaller self learns less from softened answers: BUILD_NOTES.md
 
 
@@ -63,6 +66,7 @@ def finetune(
     epochs: int | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     hints: Sequence[FeatureHint] = (),
+    rebuild: bool = False,
     progress: Progress | None = None,
 ) -> None:
     """Compiles a classifier and trains it on the training part, in place.
@@ -78,6 +82,7 @@ def finetune(
         epochs: Number of epochs where it is another than the settings'.
         callbacks: More callbacks.
         hints: What of the teacher's inside the model learns too, with `settings.distill`.
+        rebuild: Whether much was lost at once: with :class:`tfnas.Muon`, after a short warmup.
         progress: Is told when an epoch has ended.
     """
     epochs = settings.epochs if epochs is None else epochs
@@ -88,9 +93,8 @@ def finetune(
         alpha = 1 - settings.distill
         trained = Distiller(model, teacher, alpha, TEMPERATURE, features=hints)
         loss = None
-    rate = keras.optimizers.schedules.CosineDecay(settings.learning_rate, steps)
     trained.compile(
-        keras.optimizers.Adam(rate),
+        _optimizer(settings.learning_rate, steps, rebuild),
         loss,
         metrics=["accuracy"],
         jit_compile=False,  # three times slower on a CPU, see BUILD_NOTES.md
@@ -104,6 +108,16 @@ def finetune(
         verbose=0,
         callbacks=[*callbacks, news],
     )
+
+
+def _optimizer(rate: float, steps: int, rebuild: bool) -> keras.optimizers.Optimizer:
+    if not rebuild:
+        return keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(rate, steps))
+    warmup = int(WARMUP * steps)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.0, steps - warmup, warmup_target=FASTER * rate, warmup_steps=warmup
+    )
+    return Muon(schedule)
 
 
 def _examples(split: DataSplit, settings: TrainingSettings) -> dict[str, Any]:

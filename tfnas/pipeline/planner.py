@@ -1,14 +1,15 @@
 """What is tried next: from what the budget asks and what came out so far.
 
 Cheap things first. Formats after training cost seconds; they show what integers alone save and
-lose. What the budget still lacks decides on the rest: the share of channels that may stay
-follows from the multiply-accumulates, the time, the bytes or what is left of a device, in
-proportion to the int8 file; a limit on gzipped bytes asks for zeros and few values. Where the
-accuracy is lost, the next share lies half-way back, where plenty is left, further on; a share
-that a limit asked for and that meets the budget is enough but for a thorough effort. Where
-int8 takes too many bytes, 4-bit weights are trained for. What is beaten beyond doubt in all
-that counts is not worked on. What the first look at the model says
-(:mod:`tfnas.pipeline.decisions`) orders and scales all that.
+lose. What the budget still lacks decides on the rest: how many channels may stay follows from
+the multiply-accumulates, the time or what is left of a device, in proportion to the int8 file,
+and from the bytes, by their weights; a limit on gzipped bytes asks for zeros and few values.
+Where the accuracy is nearly enough, training goes on; where it is lost, the next share lies
+half-way back, where plenty is left, further on. A share that a limit asked for and that meets
+the budget is enough but for a thorough effort, and for one that is half-way to the whole
+network, so that people see what their limits cost. Where int8 would take too many bytes, 4-bit
+weights are trained for. What is beaten beyond doubt in all that counts is not worked on. What
+the first look at the model says (:mod:`tfnas.pipeline.decisions`) orders and scales all that.
 
 The plan is a generator: it gives a recipe and is sent what came of it. It draws no numbers, so
 that a job which was killed goes the same way again.
@@ -20,7 +21,8 @@ import math
 from collections.abc import Generator
 from typing import TYPE_CHECKING
 
-from tfnas.pipeline.budget import STORED, Budget
+from tfnas.pipeline.asked import FEWER_BITS, LEAST, asked_steps, rounded
+from tfnas.pipeline.budget import Budget
 from tfnas.pipeline.decisions import Decisions, decide
 from tfnas.pipeline.effort import Effort
 from tfnas.pipeline.recipes import Recipe, Step
@@ -35,16 +37,11 @@ Known = tuple["Candidate", ...]
 
 
 VALUES = 16
-FEWER_BITS = "int8x4"
 ENOUGH = 0.3  # points that int8 may lose before it is worth a training
-LEAST, MOST = 0.15, 0.95  # shares that are tried
 FEW = 2  # rounds of an effort that stops where the budget is met
-MARGIN = 0.95  # of a limit: what does not shrink with the share must have room
+LONGER = 5.0  # times a step's epochs, where the accuracy is nearly enough
+HOPELESS = 3.0  # points beyond the limit that longer training won't bring back
 _BY_BITS = {"bytes", "flash_bytes"}  # fall with the bits of each
-_SHRINKING = (  # fall with channels
-    *("latency", "bytes", "memory", "flash_bytes", "ram_bytes"),
-    *("vela_ms", "vela_cycles", "vela_sram_bytes", "vela_flash_bytes"),
-)
 
 
 def plan(budget: Budget, effort: Effort, made: Decisions | None = None) -> Plan:
@@ -84,64 +81,106 @@ def plan(budget: Budget, effort: Effort, made: Decisions | None = None) -> Plan:
 def _made_smaller(
     technique: str, budget: Budget, effort: Effort, known: Known, made: Decisions
 ) -> Search:
-    """Shares of a technique, one after another.
+    """Amounts of a technique, one after another.
 
     Args:
         technique: Its name.
         budget: The limits.
-        effort: How many shares.
+        effort: How many.
         known: int8 without any technique, and with fewer bits, where these can be made.
         made: What the look at the model decided.
 
     Returns:
         Whether a file keeps all limits.
     """
-    asked, why = _asked_share(technique, budget, known, made)
-    shares = list(effort.ladder) if asked is None else [asked]
+    asked, why = asked_steps(technique, budget, known, made)
+    waiting = list(asked) or [Step(technique, share) for share in effort.ladder]
     tried: dict[float, bool] = {1.0: True}  # share -> whether the accuracy allows it
     met = False
-    for _ in range(max(effort.rounds, len(shares))):
-        share = shares.pop(0) if shares else _next_share(tried)
-        if share is None:
+    for _ in range(max(effort.rounds, len(waiting))):
+        step = waiting.pop(0) if waiting else _next_step(technique, tried, asked)
+        if step is None:
             break
-        ended = yield from _trained((Step(technique, share),), budget, why, known, made)
+        ended = yield from _trained((step,), budget, why, known, made)
         if ended is None and technique == "shrink" and effort.low_rank:
-            why = f"channels can't go to {share:g}"
-            steps = (Step("factorize", share),)
+            why = f"channels can't go: {step}"
+            steps = (Step("factorize", _share(step)),)
             ended = yield from _trained(steps, budget, why, known, made)
-        tried[share] = ended is not None and _accurate(budget, ended)
+        fine = ended is not None and _accurate(budget, ended)
+        tried[_share(step)] = fine
         met = met or (ended is not None and not budget.excesses(ended.costs))
         if ended is None and technique == "thin":
             break  # no other share goes either
-        if share == asked and not tried[share]:
+        why = "the accuracy allows it" if fine else "half-way back in accuracy"
+        if step in asked and met:
+            waiting, why = _milder(step), "what less would cost"
+        elif step in asked and waiting:
+            why = "4 bits a weight leave more of the channels"
+        elif step in asked and not fine:
             break  # half-way back would break the limit that asks for it
-        if share == asked and met and effort.rounds <= FEW:
+        if met and asked and not waiting and effort.rounds <= FEW:
             break  # all that is asked for is there
-        why = "the accuracy allows it" if tried[share] else "half-way back in accuracy"
     return met
+
+
+def _share(step: Step) -> float:
+    """What a step is ordered by: the costs that stay, or the weights where these alone count."""
+    return step.amount if step.amount < 1 or step.weights is None else step.weights
+
+
+def _milder(step: Step) -> list[Step]:
+    """Half-way between a step and the whole model."""
+    if step.technique != "shrink":
+        return []
+    share = rounded((1 + _share(step)) / 2)
+    return [Step("shrink", share) if step.amount < 1 else Step("shrink", 1.0, share)]
+
+
+def _next_step(technique: str, tried: dict[float, bool], asked: list[Step]) -> Step | None:
+    """Further on where the smallest allowed share is the smallest tried, else half-way."""
+    allowed = min(share for share, fine in tried.items() if fine)
+    below = [share for share in tried if share < allowed]
+    share = rounded((allowed + max(below)) / 2 if below else 0.7 * allowed)
+    if share in tried or share <= LEAST:
+        return None
+    first = asked[0] if asked else Step(technique, share)
+    if first.amount >= 1:
+        return Step(technique, 1.0, share)
+    weights = None if first.weights is None else first.weights * share / first.amount
+    return Step(technique, share, weights if weights is None else rounded(weights))
 
 
 def _trained(
     steps: tuple[Step, ...], budget: Budget, why: str, known: Known, made: Decisions
 ) -> Attempt:
-    """int8 after steps; trained for it unless that is hopeless or needless.
+    """int8 after steps; trained further, or for integers, unless that is hopeless or needless.
 
     Returns:
-        The better of the two, None where the steps could not be taken.
+        The best of them, None where the steps could not be taken.
     """
-    plain = yield Recipe(steps, "int8", why=why)
-    if plain is None:
-        return None
-    if plain.beaten:
-        return plain
-    best = plain
-    if made.integers or not _accurate(budget, plain):
-        aware = yield Recipe(steps, "int8", aware=True, why="what rounding costs comes back")
-        best = min((c for c in (plain, aware) if c is not None), key=lambda c: c.costs.drop)
+    best = yield Recipe(steps, "int8", why=why)
+    if best is None or best.beaten:
+        return best
+    longer = (*steps, Step("train", LONGER))
+    missed = math.inf if budget.max_drop is None else best.costs.drop - budget.max_drop
+    if ENOUGH < missed <= HOPELESS:
+        best = _better(best, (yield Recipe(longer, "int8", why="longer training brings more back")))
+        steps = longer
+    if (made.integers and best.costs.drop > 0) or not _accurate(budget, best):
+        why = "what rounding costs comes back"
+        best = _better(best, (yield Recipe(steps, "int8", aware=True, why=why)))
+    if steps is not longer and not _accurate(budget, best) and missed <= ENOUGH:
+        why = "nearly enough: longer training, and for integers again"
+        best = _better(best, (yield Recipe(longer, "int8", aware=True, why=why)))
+        steps = longer
     light = yield from _in_fewer_bits(steps, best, budget, known)
     if budget.max_gzip_bytes is not None and best.costs.gzip_bytes > budget.max_gzip_bytes:
         yield from _for_gzip(budget, steps, "what is left of the channels, compressed", made)
     return light or best
+
+
+def _better(one: Candidate, other: Candidate | None) -> Candidate:
+    return one if other is None or one.costs.drop <= other.costs.drop else other
 
 
 def _in_fewer_bits(
@@ -171,67 +210,6 @@ def _for_gzip(budget: Budget, steps: tuple[Step, ...], why: str, made: Decisions
         packed = yield Recipe(more, "int8", aware=True, why=why)
         if packed is None or packed.costs.gzip_bytes <= budget.max_gzip_bytes:
             return
-
-
-def _asked_share(
-    technique: str, budget: Budget, known: Known, made: Decisions
-) -> tuple[float | None, str]:
-    """The share that the budget asks a technique for, and by which limit."""
-    if technique == "thin":
-        return _asked_of_dense(budget, known, made)
-    shares = {}
-    if budget.max_macs is not None:
-        shares["max_macs"] = budget.max_macs
-    for name, (limit, value) in _exceeded(_SHRINKING, budget, known, made).items():
-        ratio = MARGIN * limit / value
-        shares[name] = made.share_for_time(ratio) if name == "max_latency" else ratio
-    if not shares:
-        return None, "fewer channels run faster anywhere"
-    name = min(shares, key=lambda key: shares[key])
-    return _rounded(shares[name]), f"{name} asks for it"
-
-
-def _exceeded(
-    names: tuple[str, ...], budget: Budget, known: Known, made: Decisions
-) -> dict[str, tuple[float, float]]:
-    """Limit -> (limit, value) of costs above it, less what the model has no part in.
-
-    Bytes are those of the smallest file known, as its format can be taken for any share.
-    """
-    found: dict[str, tuple[float, float]] = {}
-    for name in names if known else ():
-        limit = budget.limits.get(f"max_{name}")
-        if limit is None:
-            continue
-        value = min(c.costs.value(name) for c in (known if name in STORED else known[:1]))
-        if value > limit:
-            fixed = made.fixed.get(name, 0)
-            found[f"max_{name}"] = limit - fixed, value - fixed
-    return found
-
-
-def _asked_of_dense(budget: Budget, known: Known, made: Decisions) -> tuple[float | None, str]:
-    """The share of the dense layers' weights, a byte each, that limits on bytes leave them."""
-    shares = {
-        name: 1 - (value - MARGIN * limit) / max(1, made.dense)
-        for name, (limit, value) in _exceeded(STORED, budget, known, made).items()
-    }
-    if not shares:
-        return None, "most of the bytes are in dense layers"
-    name = min(shares, key=lambda key: shares[key])
-    return _rounded(shares[name]), f"{name} asks for it, and most bytes are in dense layers"
-
-
-def _next_share(tried: dict[float, bool]) -> float | None:
-    """Further on where the smallest allowed share is the smallest tried, else half-way."""
-    allowed = min(share for share, fine in tried.items() if fine)
-    below = [share for share in tried if share < allowed]
-    share = _rounded((allowed + max(below)) / 2 if below else 0.7 * allowed)
-    return None if share in tried or share <= LEAST else share
-
-
-def _rounded(share: float) -> float:
-    return min(MOST, max(LEAST, math.floor(100 * share) / 100))
 
 
 def _accurate(budget: Budget, made: Candidate) -> bool:

@@ -7,50 +7,9 @@ again. The order of its steps is the one in which each keeps what the one before
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Iterator
-from typing import Any
 
-import keras
-
-from tfnas.calibration import layers_of, recalibrate_batchnorm
-from tfnas.clustering.callback import ClusteringCallback
-from tfnas.data import DataSplit, spread
-from tfnas.distillation.transfers import FeatureHint
-from tfnas.factorization.apply import factorize
-from tfnas.kernels import model_kernels
-from tfnas.pipeline.finetune import classification_loss, finetune, training_steps
-from tfnas.pipeline.progress import Progress
-from tfnas.pipeline.settings import TrainingSettings
-from tfnas.pruning.callback import PruningCallback
-from tfnas.pruning.channels.apply import prune_channels
-from tfnas.pruning.constraint import keep_zeros
-from tfnas.quantization.qat import quantize_aware
-from tfnas.rewrite import clone
-from tfnas.schedules import polynomial
-
-CALIBRATION = 300  # images behind ranges and moments
-SCORED = 1024  # examples behind the criterion "taylor"
-RAMP = 0.5  # share of the training in which zeros grow
-NEAR = 0.85  # of the share asked for, that rounded sizes must not fall below
-REBUILT = 2.5  # times as many epochs for what loses channels: more is lost at once
-RENEWAL = 5  # steps between two renewals of clusters
-STEPS = ("shrink", "factorize", "thin", "prune", "cluster")
-THINNED = 0.1  # of all dense weights, that a dense layer must hold to be thinned
-
-
-class NotPossible(RuntimeError):
-    """A technique that a model does not take; the message says why."""
-
-
-@contextlib.contextmanager
-def _refusals() -> Iterator[None]:
-    """What a technique refuses is no failure of the job."""
-    try:
-        yield
-    except ValueError as error:
-        raise NotPossible(str(error)) from error
+STEPS = ("shrink", "factorize", "thin", "train", "prune", "cluster")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,15 +19,18 @@ class Step:
     Args:
         technique: One of `STEPS`.
         amount: "shrink" and "factorize": share of the multiply-accumulates that stays; "thin":
-            share of the dense layers' weights that low rank leaves; "prune": share of zeros;
-            "cluster": values a kernel.
+            share of the dense layers' weights that low rank leaves; "train": times as many
+            epochs as a step has; "prune": share of zeros; "cluster": values a kernel.
+        weights: "shrink": share of the weights that stays as well; None: whatever is left.
     """
 
     technique: str
     amount: float
+    weights: float | None = None
 
     def __str__(self) -> str:
-        return f"{self.technique} {self.amount:g}"
+        also = "" if self.weights is None else f" weights {self.weights:g}"
+        return f"{self.technique} {self.amount:g}{also}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,195 +71,3 @@ class Recipe:
 
     def __str__(self) -> str:
         return ", ".join([*map(str, self.steps), self.mode + " trained" * self.aware])
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Kitchen:
-    """What every step works with.
-
-    Args:
-        original: The model that was given; the teacher.
-        split: Its data.
-        settings: How a step trains.
-        progress: Is told what happens.
-    """
-
-    original: Any
-    split: DataSplit
-    settings: TrainingSettings
-    progress: Progress
-
-    def apply(self, model: Any, step: Step) -> Any:
-        """Returns a model with one step more; the one given stays as it is.
-
-        Args:
-            model: What the steps before have made.
-            step: The step.
-
-        Raises:
-            NotPossible: The step can't be taken; the message says why.
-        """
-        return getattr(self, f"_{step.technique}")(model, step.amount)
-
-    def _shrink(self, model: Any, share: float) -> Any:
-        with _refusals():
-            smaller = self._without_channels(model, share)
-        self._train(smaller, longer=REBUILT)
-        return smaller
-
-    def _without_channels(self, model: Any, share: float) -> Any:
-        """Fewer channels, if it goes inside the blocks alone, and by fours.
-
-        What runs between residual blocks is then the original's. Kernels compute 8 channels at
-        a time, but where 8 is half of a layer the multiples of 4 leave more to choose from.
-        """
-        _, found = prune_channels(model, target_macs=0.999)
-        shared = [maker for g in found.groups if len(g.makers) > 1 for maker in g.makers]
-        options: dict[str, Any] = {
-            "criterion": "taylor",
-            "scope": "saving",
-            "data": (spread(self.split.x_train, SCORED), spread(self.split.y_train, SCORED)),
-            "loss": classification_loss(model),
-            "seed": self.settings.seed,
-        }
-        last = ValueError("no channel can go")
-        for more in ({"ignore": shared, "round_to": 4}, {"ignore": shared}, {"round_to": 4}, {}):
-            try:
-                smaller, report = prune_channels(model, target_macs=share, **options, **more)
-            except ValueError as error:
-                last = error
-                continue
-            if "round_to" not in more or report.macs[1] >= NEAR * share * report.macs[0]:
-                return smaller
-        raise last
-
-    def _factorize(self, model: Any, share: float) -> Any:
-        return self._with_low_rank(model, target_macs=share)
-
-    def _thin(self, model: Any, share: float) -> Any:
-        ranks = dense_ranks(model, share)
-        if not ranks:
-            raise NotPossible(f"no dense layer has {share:g} of its weights at a lower rank")
-        return self._with_low_rank(model, rank=ranks)
-
-    def _with_low_rank(self, model: Any, **wanted: Any) -> Any:
-        images = spread(self.split.x_train, CALIBRATION)
-        with _refusals():
-            thin, _ = factorize(model, data=images, **wanted)
-        if layers_of(thin, keras.layers.BatchNormalization):
-            recalibrate_batchnorm(thin, images)
-        self._train(thin, hints=True)
-        return thin
-
-    def _prune(self, model: Any, sparsity: float) -> Any:
-        copy = clone(model)
-        steps = training_steps(self.split, self.settings.epochs, self.settings.batch_size)
-        schedule = polynomial(
-            sparsity, end=int(RAMP * steps), by="step", frequency=max(1, min(100, steps // 20))
-        )
-        self._train(copy, [PruningCallback(schedule, scope="global")])
-        return copy
-
-    def _cluster(self, model: Any, values: float) -> Any:
-        # Normalisation stays: of integers it is a factor a channel of the scale, and they are
-        # as few as the values here.
-        copy = clone(model)
-        callback = ClusteringCallback(int(values), RENEWAL, "step", seed=self.settings.seed)
-        self._train(copy, [callback], slower=3.0)
-        return copy
-
-    def _train(
-        self,
-        model: Any,
-        callbacks: Any = (),
-        *,
-        hints: bool = False,
-        slower: float = 1.0,
-        longer: float = 1.0,
-    ) -> None:
-        """Trains in place, distilling from the original."""
-        keras.utils.set_random_seed(self.settings.seed)
-        images = spread(self.split.x_train, CALIBRATION)
-        settings = dataclasses.replace(
-            self.settings, learning_rate=self.settings.learning_rate / slower
-        )
-        finetune(
-            model,
-            self.split,
-            settings,
-            teacher=self.original,
-            epochs=round(longer * settings.epochs),
-            callbacks=callbacks,
-            hints=block_hints(model, self.original, images) if hints else (),
-            progress=self.progress,
-        )
-
-    def aware(self, model: Any, mode: str, kept: tuple[str, ...]) -> Any:
-        """Returns a model trained for integers.
-
-        Args:
-            model: A float model.
-            mode: Number format.
-            kept: Techniques of the steps before.
-        """
-        images = spread(self.split.x_train, CALIBRATION)
-        with _refusals():
-            trainable = quantize_aware(model, mode, data=images)
-        callbacks = []
-        if "cluster" in kept:  # Adam would move values whose gradients are not summed astray
-            callbacks = [ClusteringCallback(None)]  # zeros stay too
-        elif "prune" in kept:
-            keep_zeros(trainable)
-        self._train(trainable, callbacks, slower=10.0)
-        return trainable
-
-
-def dense_ranks(model: Any, share: float) -> dict[str, int]:
-    """Returns the ranks at which the large dense layers keep a share of their weights.
-
-    Example:
-        >>> model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(64, name="d")])
-        >>> dense_ranks(model, 0.5)
-        {'d': 16}
-
-    Args:
-        model: A Keras model.
-        share: Of each layer's weights, in (0, 1).
-    """
-    found = [k for k in model_kernels(model)[0] if isinstance(k.layer, keras.layers.Dense)]
-    least = THINNED * sum(kernel.size for kernel in found)
-    large = [kernel for kernel in found if kernel.size >= least]
-    ranks = {kernel.path: int(share * kernel.size / sum(kernel.shape)) for kernel in large}
-    return {name: rank for name, rank in ranks.items() if rank}
-
-
-def block_hints(student: Any, teacher: Any, images: Any, weight: float = 1.0) -> list[FeatureHint]:
-    """Returns hints where a student still has all channels behind a sum of its teacher's.
-
-    Each in units of what the teacher has there, so that all weigh the same.
-
-    Args:
-        student: A model that came from the teacher, layers named as there.
-        teacher: The model.
-        images: Typical inputs.
-        weight: What each counts, above 0.
-    """
-    own = {layer.name: layer for layer in student.layers}
-    sums = [
-        layer
-        for layer in teacher.layers
-        if type(layer).__name__ == "Add"
-        and layer.name in own
-        and own[layer.name].output.shape == layer.output.shape
-    ]
-    if not sums:
-        return []
-    outputs = [layer.output for layer in sums]
-    found = keras.Model(teacher.inputs[0], outputs)(images.astype("float32"))
-    values = keras.tree.flatten(found)
-    squares = [float(keras.ops.mean(keras.ops.square(value))) for value in values]
-    return [
-        FeatureHint(layer.name, layer.name, weight=weight / square, project=False)
-        for layer, square in zip(sums, squares, strict=True)
-        if square > 0
-    ]

@@ -158,13 +158,15 @@ def _shrunk(
         if last == first:
             return
         told.phase(f"step {step} of {config.steps}: training {last - first} epochs")
+        kept = held(smaller)
         finetune(
             smaller,
             split,
             config,
             epochs=last - first,
             teacher=model,
-            callbacks=held(smaller),
+            callbacks=kept,
+            rebuild=not kept,  # the gradients of shared values are summed for Adam
             progress=told,
         )
 
