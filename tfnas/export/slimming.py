@@ -37,28 +37,33 @@ def slim(content: bytes) -> bytes:
         ends = {*map(int, graph.inputs), *map(int, graph.outputs)}  # they are called by name
         for index, tensor in enumerate(graph.tensors or ()):
             if tensor.name and index not in ends:
-                tensor.name = short_name(tensor.name.decode()).encode()
+                held = model.buffers[tensor.buffer].data is not None
+                tensor.name = short_name(tensor.name.decode(), constant=held).encode()
     known = read_metadata(content)
     smaller = with_labels(pack(model, _SharingBuilder()), known.labels if known else ())
     return min(smaller, content, key=len)
 
 
-def short_name(tensor_name: str) -> str:
+def short_name(tensor_name: str, constant: bool = False) -> str:
     """Returns a tensor's name with its layers alone, each once, and what multiplies by a kernel.
 
     Example:
         >>> short_name("net_1/bn_1/add;net_1/bn_1/mul;net_1/conv_1/convolution")
         'net_1/bn_1/;net_1/conv_1/convolution'
+        >>> short_name("net_1/bn_1/add;net_1/conv_1/convolution", constant=True)
+        'net_1/conv_1/convolution'
 
     Args:
         tensor_name: Names of operations within their scopes, with ";" between them.
+        constant: Whether it is a kernel or a bias, of which the product alone is of use.
     """
     kept: dict[str, str] = {}
     for part in tensor_name.split(";"):
         scope, slash, _ = part.rpartition("/")
         if slash and (scope not in kept or PRODUCT.search(part)):
             kept[scope] = part if PRODUCT.search(part) else scope + slash
-    return ";".join(kept.values())
+    products = [part for part in kept.values() if PRODUCT.search(part)]
+    return ";".join(products if constant and products else kept.values())
 
 
 def _drop_notes(model: Any) -> None:

@@ -17,6 +17,7 @@ Known = tuple["Candidate", ...]  # int8, then with fewer bits; those that can be
 FEWER_BITS = "int8x4"
 LEAST, MOST = 0.15, 0.95  # shares that are tried
 MARGIN = 0.95  # of a limit: what does not shrink with the share must have room
+ROOM = 0.99  # of bytes told by the weights: trained for integers, a file holds a little more
 _BYTES_OF_WEIGHT = {"int8": 1.0, FEWER_BITS: 0.5}
 _COMPUTED = (  # fall with what channels compute
     *("latency", "memory", "ram_bytes"),
@@ -69,7 +70,7 @@ def _weights_share(
     held = _BYTES_OF_WEIGHT[file.recipe.mode] * made.weights
     if not held or held > value or name == "max_vela_flash_bytes":  # which encodes them
         return MARGIN * limit / value
-    return (limit - (value - held)) / held
+    return (ROOM * limit - (value - held)) / held
 
 
 def _asked_of_dense(budget: Budget, known: Known, made: Decisions) -> tuple[float | None, str]:
