@@ -149,8 +149,47 @@ def test_training_goes_on_where_the_accuracy_is_nearly_enough():
     assert found[4:7] == ["shrink 0.5, int8", "shrink 0.5, int8 trained", more[1]]
     found = tried(budget, "normal", outcome(lambda r: 5.0))
     assert not any("train 5" in name for name in found)
+    found = tried(budget, "normal", outcome(lambda r: 5.0 if not r.aware else 2.0 - longer(r)))
+    assert found[4:7] == ["shrink 0.5, int8", "shrink 0.5, int8 trained", more[1]]
     found = tried(budget, "normal", outcome(lambda r: -0.5))
     assert found[4:] == ["shrink 0.5, int8", "shrink 0.75, int8"]  # rounding costs nothing
+
+
+def test_training_for_integers_comes_first_where_the_whole_model_needed_it():
+    def outcome(recipe):
+        return candidate(recipe, drop=0.5 if recipe.aware else 3.0, macs=0.5)
+
+    found = tried({"max_drop": 1, "max_macs": 0.5}, "normal", outcome)
+    assert found[4:7] == ["int8 trained", "shrink 0.5, int8", "shrink 0.5, int8 trained"]
+    assert not any("train 5" in name for name in found)
+
+
+@pytest.mark.parametrize("effort", ["normal", "thorough"])
+@pytest.mark.parametrize(
+    "budget", [{"max_macs": 0.97}, {"max_macs": 0.92}, {"max_bytes": 990}, {"max_latency": 0.49}]
+)
+@pytest.mark.parametrize("drop", [-1.0, 0.5, 1.2, 2.0, 9.0])
+def test_no_recipe_is_tried_twice(budget, effort, drop):
+    def outcome(recipe):
+        step = next(iter(recipe.steps), None)
+        share = 1.0 if step is None else min(step.amount, step.weights or 1.0)
+        return candidate(recipe, drop if step else 0.0, int(1000 * share), 0.5 * share, macs=share)
+
+    found = tried({"max_drop": 1.0, **budget}, effort, outcome)
+    assert len(found) == len(set(found))
+
+
+def test_what_is_accurate_but_not_small_enough_goes_on_smaller():
+    """Not to more weights at 4 bits, which could not be faster."""
+
+    def outcome(recipe):
+        share = next((s.amount for s in recipe.steps), 1.0)
+        return candidate(recipe, -0.1, int(1000 * share), 0.5 * share**0.5)
+
+    found = tried({"max_drop": 1, "max_latency": 0.35, "max_bytes": 900}, "normal", outcome)
+    shares = list(dict.fromkeys(name.split(",")[0] for name in found[4:]))
+    assert shares[0].startswith("shrink 0.66 weights 0.85")
+    assert shares[1].startswith("shrink 0.46 weights 0.59")
 
 
 def test_four_bits_are_trained_for_where_bytes_alone_are_short():

@@ -1,10 +1,13 @@
 """Muon's steps beside SVD's, keras.optimizers.Muon's on matrices, and Adam's elsewhere."""
 
 import doctest
+import subprocess
+import sys
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 
 import tfnas
@@ -65,17 +68,44 @@ def test_is_matrix():
     assert [is_matrix(v) for v in model.trainable_variables] == [True, False, False, False]
 
 
-def test_trains_and_is_kept(tmp_path):
-    keras.utils.set_random_seed(0)
-    model = keras.Sequential([keras.Input((8, 8, 1)), layers.Conv2D(4, 3), layers.Flatten()])
+def test_trains_in_fit_as_by_hand_and_is_kept(tmp_path):
+    """The graph of `fit` moves the kernel of 2 inputs and 4 filters as eager steps do."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(16, 8, 8, 2)).astype(np.float32), np.ones((16, 144), np.float32)
+
+    def network():
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential([keras.Input((8, 8, 2)), layers.Conv2D(4, 3), layers.Flatten()])
+        assert is_matrix(model.layers[0].kernel)
+        return model
+
+    model, by_hand = network(), network()
     model.compile(tfnas.Muon(5e-2, momentum=0.9), "mse", jit_compile=False)
-    x = np.random.default_rng(0).normal(size=(32, 8, 8, 1))
-    losses = model.fit(x, np.ones((32, 144)), epochs=20, verbose=0).history["loss"]
+    losses = model.fit(x, y, 16, 20, verbose=0).history["loss"]
     assert losses[-1] < 0.5 * losses[0]
+    optimizer = tfnas.Muon(5e-2, momentum=0.9)
+    for _ in range(20):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(tf.square(by_hand(x) - y))
+        variables = by_hand.trainable_variables
+        optimizer.apply(tape.gradient(loss, [v.value for v in variables]), variables)
+    np.testing.assert_allclose(model.layers[0].kernel, by_hand.layers[0].kernel, atol=1e-4)
     model.save(tmp_path / "m.keras")
-    loaded = keras.saving.load_model(tmp_path / "m.keras")
-    assert isinstance(loaded.optimizer, tfnas.Muon)
-    assert loaded.optimizer.momentum == 0.9
+    program = (
+        "import keras, sys, tfnas.muon\n"
+        "print(keras.saving.load_model(sys.argv[1]).optimizer.momentum)"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "m.keras")]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "0.9\n"
+
+
+def test_small_gradients_of_half_precision():
+    kernel = keras.Variable(np.zeros((3, 3, 8, 8)), dtype="float16", name="kernel")
+    tiny = 1e-6 * np.random.default_rng(0).normal(size=kernel.shape)
+    tfnas.Muon(0.01).apply([tiny.astype(np.float16)], [kernel])
+    moved = np.asarray(kernel, np.float32)
+    assert np.isfinite(moved).all()
+    assert np.abs(moved).max() > 0
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import keras
@@ -18,8 +19,10 @@ class Muon(keras.optimizers.Adam):
 
     All directions of a kernel, as a matrix of inputs by filters, move equally far a step, so
     that a few epochs do what takes Adam more. The step is scaled so that a rate means what it
-    means to Adam. Depthwise kernels, dense layers (mostly the head), biases and normalisations
-    are Adam's. keras.optimizers.Muon gives Adam all convolutions.
+    means to Adam. What is no kernel of at least four dimensions, more than one input and more
+    than one filter is Adam's: depthwise kernels, one-dimensional convolutions, dense layers
+    (mostly the head), biases and normalisations. keras.optimizers.Muon gives Adam all kernels
+    of convolutions.
 
     Example:
         >>> import keras, numpy as np, tfnas
@@ -67,15 +70,17 @@ class Muon(keras.optimizers.Adam):
         if not is_matrix(variable):
             super().update_step(gradient, variable, learning_rate)
             return
-        rate, gradient = (ops.cast(v, variable.dtype) for v in (learning_rate, gradient))
+        gradient = ops.cast(gradient, variable.dtype)
         moment = self._momentums[self._get_variable_index(variable)]
         self.assign(moment, self.momentum * moment + gradient)
-        ahead = gradient + self.momentum * moment
-        rows = ops.reshape(ahead, (-1, ahead.shape[-1]))
+        shape = tuple(variable.shape)
+        count = math.prod(shape[:-1])
+        rows = ops.reshape(gradient + self.momentum * moment, (count, shape[-1]))
+        rows = ops.cast(rows, "float32")  # squares of small numbers vanish in 16 bits
         # An orthogonal matrix of n x m has a mean square of 1 / max(n, m).
-        size = self.scale * max(rows.shape) ** 0.5
-        step = size * orthogonal(rows, self.ns_steps)
-        self.assign_sub(variable, rate * ops.reshape(step, ahead.shape))
+        size = self.scale * max(count, shape[-1]) ** 0.5
+        step = ops.cast(learning_rate, "float32") * size * orthogonal(rows, self.ns_steps)
+        self.assign_sub(variable, ops.cast(ops.reshape(step, shape), variable.dtype))
 
     def get_config(self) -> dict[str, Any]:
         """What makes an optimizer like this one."""
@@ -84,7 +89,7 @@ class Muon(keras.optimizers.Adam):
 
 
 def is_matrix(variable: Any) -> bool:
-    """Whether a variable is a convolution's kernel of more than one input and filter."""
+    """Whether a variable has the shape of a convolution's kernel of several inputs and filters."""
     shape = tuple(variable.shape)
     return len(shape) >= 4 and min(shape[-2:]) > 1
 

@@ -161,14 +161,14 @@ def _graph(model: schema.ModelT, graph: schema.SubGraphT) -> FileGraph:
         name = (
             (code.customCode or b"").decode() if custom else _OP_NAMES.get(builtin, f"OP_{builtin}")
         )
-        ins = tuple(tensors[i] for i in _integers(op.inputs) if i >= 0)
-        outs = tuple(tensors[i] for i in _integers(op.outputs))
+        ins = tuple(tensors[i] for i in integers(op.inputs) if i >= 0)
+        outs = tuple(tensors[i] for i in integers(op.outputs))
         operators.append(OperatorInfo(name, ins, outs, op.builtinOptions, custom))
     return FileGraph(
         tuple(operators),
         tensors,
-        tuple(tensors[i] for i in _integers(graph.inputs)),
-        tuple(tensors[i] for i in _integers(graph.outputs)),
+        tuple(tensors[i] for i in integers(graph.inputs)),
+        tuple(tensors[i] for i in integers(graph.outputs)),
     )
 
 
@@ -182,7 +182,10 @@ def pack(model: schema.ModelT, builder: flatbuffers.Builder | None = None) -> by
     Raises:
         ValueError: A buffer lies behind the flatbuffer.
     """
-    if any(buffer.offset > 1 for buffer in model.buffers):
+    operators = [op for graph in model.subgraphs for op in graph.operators or ()]
+    behind = [buffer.offset for buffer in model.buffers]
+    behind += [op.largeCustomOptionsOffset for op in operators]
+    if any(offset > 1 for offset in behind):
         raise ValueError("content must have all buffers in its flatbuffer, got some behind it")
     model.buffers = [_AlignedBuffer(buffer.data) for buffer in model.buffers]
     builder = flatbuffers.Builder(1024) if builder is None else builder
@@ -245,10 +248,10 @@ def innermost(scopes: Sequence[str], names: Container[str], counted: bool = True
 def _tensor(index: int, tensor: schema.TensorT, buffers: list[schema.BufferT]) -> TensorInfo:
     data = buffers[tensor.buffer].data
     constant = None if data is None or len(data) == 0 else np.asarray(data, np.uint8).tobytes()
-    shape = _integers(tensor.shape)
+    shape = integers(tensor.shape)
     name = (tensor.name or b"").decode()
     quantization = tensor.quantization
-    zero_points = () if quantization is None else _integers(quantization.zeroPoint)
+    zero_points = () if quantization is None else integers(quantization.zeroPoint)
     return TensorInfo(
         index,
         name,
@@ -264,5 +267,6 @@ def _tensor(index: int, tensor: schema.TensorT, buffers: list[schema.BufferT]) -
     )
 
 
-def _integers(vector: np.ndarray | list[int] | None) -> tuple[int, ...]:
+def integers(vector: np.ndarray | list[int] | None) -> tuple[int, ...]:
+    """Returns a vector of the schema, none where the file has none, as Python's integers."""
     return () if vector is None else tuple(int(n) for n in vector)

@@ -16,7 +16,7 @@ import io
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import flatbuffers  # type: ignore[import-untyped]
@@ -47,6 +47,7 @@ _COLOURS = {3: 1, 1: 2}  # channels -> RGB, GRAYSCALE
 _NORMALIZATION_OPTIONS = 1
 _TENSOR_AXIS_LABELS = 2
 _MOST_LABELS = 2**24  # bytes of the text; a small archive can unpack to anything
+_MOST_ATTACHED = 1 << 26  # bytes of labels and the like; more is no file of ours to unpack
 # What reading a broken flatbuffer or a broken archive ends in.
 _BROKEN = (
     *(struct.error, IndexError, KeyError, TypeError, ValueError, OverflowError),
@@ -119,7 +120,8 @@ def write_metadata(content: bytes, metadata: Metadata) -> bytes:
     _check_fit(metadata, graph.inputs, graph.outputs)
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
     _set_buffer(model, _packed(metadata, graph.inputs, graph.outputs))
-    return with_labels(pack(model), metadata.labels)
+    labels = "\n".join(metadata.labels) + "\n"
+    return with_files(pack(model), {LABELS_FILE: labels.encode()} if metadata.labels else {})
 
 
 def read_metadata(content: bytes) -> Metadata | None:
@@ -185,15 +187,40 @@ def _set_buffer(model: Any, data: bytes) -> None:
     model.metadata = [*(model.metadata or ()), entry]
 
 
-def with_labels(content: bytes, labels: Sequence[str]) -> bytes:
-    """Returns a file with the names of its classes behind it, as phones' libraries read them."""
-    if not labels:
+def with_files(content: bytes, files: Mapping[str, bytes]) -> bytes:
+    """Returns a `.tflite` file with others attached, as phones' libraries read them.
+
+    Args:
+        content: The file.
+        files: Name -> content; none: the file stays as it is.
+    """
+    if not files:
         return content
     stream = io.BytesIO(content)
     with zipfile.ZipFile(stream, "a") as archive:
-        # A ZipInfo has no clock: equal metadata give equal files.
-        archive.writestr(zipfile.ZipInfo(LABELS_FILE), "\n".join(labels) + "\n")
+        for name, data in files.items():
+            archive.writestr(zipfile.ZipInfo(name), data)  # has no clock: equal files are equal
     return stream.getvalue()
+
+
+def attached_files(content: bytes) -> dict[str, bytes]:
+    """Returns the files that are attached to a `.tflite` file with metadata, by name.
+
+    Args:
+        content: The file.
+    """
+    model = schema.Model.GetRootAs(content, 0)
+    names = {model.Metadata(i).Name() for i in range(model.MetadataLength())}
+    if BUFFER_NAME not in names or not zipfile.is_zipfile(io.BytesIO(content)):
+        return {}
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            found = archive.infolist()
+            if sum(info.file_size for info in found) > _MOST_ATTACHED:
+                raise ValueError(f"more than {_MOST_ATTACHED:,} bytes")
+            return {info.filename: archive.read(info) for info in found}
+    except _BROKEN as error:
+        raise ValueError(f"content must have sound files attached, got {error}") from error
 
 
 # --- writing

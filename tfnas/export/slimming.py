@@ -14,8 +14,8 @@ from typing import Any
 import flatbuffers  # type: ignore[import-untyped]
 from ai_edge_litert import schema_py_generated as schema
 
-from tfnas.export.flatbuffer import PRODUCT, pack
-from tfnas.export.metadata import read_metadata, with_labels
+from tfnas.export.flatbuffer import PRODUCT, integers, pack
+from tfnas.export.metadata import attached_files, with_files
 from tfnas.export.verify import check_file
 
 _NOTES = b"CONVERSION_METADATA"  # the converter's versions and options; nothing reads them
@@ -34,43 +34,50 @@ def slim(content: bytes) -> bytes:
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
     _drop_notes(model)
     for graph in model.subgraphs:
-        ends = {*map(int, graph.inputs), *map(int, graph.outputs)}  # they are called by name
+        # Inputs and outputs are called by name.
+        ends = {*integers(graph.inputs), *integers(graph.outputs)}
         for index, tensor in enumerate(graph.tensors or ()):
             if tensor.name and index not in ends:
-                held = model.buffers[tensor.buffer].data is not None
+                data = model.buffers[tensor.buffer].data
+                held = data is not None and len(data) > 0
                 tensor.name = short_name(tensor.name.decode(), constant=held).encode()
-    known = read_metadata(content)
-    smaller = with_labels(pack(model, _SharingBuilder()), known.labels if known else ())
+    smaller = with_files(pack(model, _SharingBuilder()), attached_files(content))
     return min(smaller, content, key=len)
 
 
 def short_name(tensor_name: str, constant: bool = False) -> str:
-    """Returns a tensor's name with its layers alone, each once, and what multiplies by a kernel.
+    """Returns a tensor's name with each of its layers once, and what multiplies by a kernel.
 
     Example:
-        >>> short_name("net_1/bn_1/add;net_1/bn_1/mul;net_1/conv_1/convolution")
-        'net_1/bn_1/;net_1/conv_1/convolution'
+        >>> short_name("net_1/bn_1/add;net_1/bn_1/mul;net_1/conv_1/convolution;net_1/conv_1/bias")
+        'net_1/bn_1/add;net_1/conv_1/convolution'
         >>> short_name("net_1/bn_1/add;net_1/conv_1/convolution", constant=True)
         'net_1/conv_1/convolution'
 
     Args:
-        tensor_name: Names of operations within their scopes, with ";" between them.
+        tensor_name: Names of operations within their scopes, with ";" between them. The first
+            one stays whole, since it tells operators of one layer apart.
         constant: Whether it is a kernel or a bias, of which the product alone is of use.
     """
     kept: dict[str, str] = {}
     for part in tensor_name.split(";"):
         scope, slash, _ = part.rpartition("/")
-        if slash and (scope not in kept or PRODUCT.search(part)):
-            kept[scope] = part if PRODUCT.search(part) else scope + slash
+        if PRODUCT.search(part) or (slash and not kept):
+            kept[scope] = part
+        elif slash:
+            kept.setdefault(scope, scope + slash)
     products = [part for part in kept.values() if PRODUCT.search(part)]
-    return ";".join(products if constant and products else kept.values())
+    return ";".join(products if constant and products else kept.values()) or tensor_name
 
 
 def _drop_notes(model: Any) -> None:
-    for entry in model.metadata or ():
-        if entry.name == _NOTES:
-            model.buffers[entry.buffer] = schema.BufferT()  # others are counted by their places
+    notes = [entry for entry in model.metadata or () if entry.name == _NOTES]
     model.metadata = [entry for entry in model.metadata or () if entry.name != _NOTES]
+    used = {entry.buffer for entry in model.metadata}
+    used.update(t.buffer for graph in model.subgraphs for t in graph.tensors or ())
+    for entry in notes:
+        if entry.buffer not in used:
+            model.buffers[entry.buffer] = schema.BufferT()  # others are counted by their places
 
 
 class _SharingBuilder(flatbuffers.Builder):

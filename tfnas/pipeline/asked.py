@@ -106,4 +106,4 @@ def _exceeded(
 
 def rounded(share: float) -> float:
     """Returns a share in hundredths, within those that are tried."""
-    return min(MOST, max(LEAST, math.floor(100 * share) / 100))
+    return min(MOST, max(LEAST, math.floor(100 * share + 1e-9) / 100))

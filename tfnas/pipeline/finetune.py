@@ -108,6 +108,8 @@ def finetune(
         verbose=0,
         callbacks=[*callbacks, news],
     )
+    if trained is model and rebuild:  # so that Keras loads what is saved of it
+        model.compile(keras.optimizers.Adam(), loss, metrics=["accuracy"], jit_compile=False)
 
 
 def _optimizer(rate: float, steps: int, rebuild: bool) -> keras.optimizers.Optimizer:

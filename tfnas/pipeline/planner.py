@@ -95,12 +95,14 @@ def _made_smaller(
     """
     asked, why = asked_steps(technique, budget, known, made)
     waiting = list(asked) or [Step(technique, share) for share in effort.ladder]
+    scaled = asked[0] if asked else Step(technique, 0.5)  # what further shares are like
     tried: dict[float, bool] = {1.0: True}  # share -> whether the accuracy allows it
-    met = False
-    for _ in range(max(effort.rounds, len(waiting))):
-        step = waiting.pop(0) if waiting else _next_step(technique, tried, asked)
+    left, met = max(effort.rounds, len(waiting)), False
+    while waiting or left > 0:
+        step = waiting.pop(0) if waiting else _next_step(scaled, tried)
         if step is None:
             break
+        left -= 1
         ended = yield from _trained((step,), budget, why, known, made)
         if ended is None and technique == "shrink" and effort.low_rank:
             why = f"channels can't go: {step}"
@@ -112,12 +114,14 @@ def _made_smaller(
         if ended is None and technique == "thin":
             break  # no other share goes either
         why = "the accuracy allows it" if fine else "half-way back in accuracy"
-        if step in asked and met:
-            waiting, why = _milder(step), "what less would cost"
-        elif step in asked and waiting:
-            why = "4 bits a weight leave more of the channels"
-        elif step in asked and not fine:
-            break  # half-way back would break the limit that asks for it
+        if step in asked:
+            scaled = step
+            if fine:
+                waiting, why = (_milder(step), "what less would cost") if met else ([], why)
+            elif waiting:
+                why = "4 bits a weight leave more of the channels"
+            else:
+                break  # half-way back would break the limit that asks for it
         if met and asked and not waiting and effort.rounds <= FEW:
             break  # all that is asked for is there
     return met
@@ -129,31 +133,32 @@ def _share(step: Step) -> float:
 
 
 def _milder(step: Step) -> list[Step]:
-    """Half-way between a step and the whole model."""
-    if step.technique != "shrink":
-        return []
+    """Half-way between a step and the whole model, where there is such a share."""
     share = rounded((1 + _share(step)) / 2)
+    if step.technique != "shrink" or share <= _share(step):
+        return []
     return [Step("shrink", share) if step.amount < 1 else Step("shrink", 1.0, share)]
 
 
-def _next_step(technique: str, tried: dict[float, bool], asked: list[Step]) -> Step | None:
+def _next_step(scaled: Step, tried: dict[float, bool]) -> Step | None:
     """Further on where the smallest allowed share is the smallest tried, else half-way."""
     allowed = min(share for share, fine in tried.items() if fine)
     below = [share for share in tried if share < allowed]
     share = rounded((allowed + max(below)) / 2 if below else 0.7 * allowed)
     if share in tried or share <= LEAST:
         return None
-    first = asked[0] if asked else Step(technique, share)
-    if first.amount >= 1:
-        return Step(technique, 1.0, share)
-    weights = None if first.weights is None else first.weights * share / first.amount
-    return Step(technique, share, weights if weights is None else rounded(weights))
+    if scaled.amount >= 1:
+        return Step(scaled.technique, 1.0, share)
+    weights = None if scaled.weights is None else scaled.weights * share / scaled.amount
+    return Step(scaled.technique, share, weights if weights is None else rounded(weights))
 
 
 def _trained(
     steps: tuple[Step, ...], budget: Budget, why: str, known: Known, made: Decisions
 ) -> Attempt:
-    """int8 after steps; trained further, or for integers, unless that is hopeless or needless.
+    """int8 after steps; trained for integers unless that is needless, longer where it may help.
+
+    Longer first, but where integers are what costs: where the whole model was trained for them.
 
     Returns:
         The best of them, None where the steps could not be taken.
@@ -162,14 +167,14 @@ def _trained(
     if best is None or best.beaten:
         return best
     longer = (*steps, Step("train", LONGER))
-    missed = math.inf if budget.max_drop is None else best.costs.drop - budget.max_drop
-    if ENOUGH < missed <= HOPELESS:
+    rounding = bool(known) and known[0].recipe.aware
+    if not rounding and ENOUGH < _missed(budget, best) <= HOPELESS:
         best = _better(best, (yield Recipe(longer, "int8", why="longer training brings more back")))
         steps = longer
     if (made.integers and best.costs.drop > 0) or not _accurate(budget, best):
         why = "what rounding costs comes back"
         best = _better(best, (yield Recipe(steps, "int8", aware=True, why=why)))
-    if steps is not longer and not _accurate(budget, best) and missed <= ENOUGH:
+    if steps is not longer and 0 < _missed(budget, best) <= HOPELESS:
         why = "nearly enough: longer training, and for integers again"
         best = _better(best, (yield Recipe(longer, "int8", aware=True, why=why)))
         steps = longer
@@ -212,5 +217,10 @@ def _for_gzip(budget: Budget, steps: tuple[Step, ...], why: str, made: Decisions
             return
 
 
+def _missed(budget: Budget, made: Candidate) -> float:
+    """Points that are lost beyond the limit."""
+    return -math.inf if budget.max_drop is None else made.costs.drop - budget.max_drop
+
+
 def _accurate(budget: Budget, made: Candidate) -> bool:
-    return budget.max_drop is None or made.costs.drop <= budget.max_drop
+    return _missed(budget, made) <= 0
