@@ -109,3 +109,18 @@ def test_each_epoch_has_every_image_once_in_its_own_order():
         data.on_epoch_end()
     assert sorted(orders[0]) == sorted(orders[1]) == list(range(10))
     assert orders[0] != orders[1]
+
+
+def test_as_a_dataset_it_gives_the_same_batches():
+    x = np.random.default_rng(0).integers(0, 256, (10, 8, 8, 1), np.uint8)
+    ours, theirs = (AugmentedImages(x, np.arange(10), ("flip",), 4, seed=0) for _ in range(2))
+    dataset = theirs.dataset()
+    assert len(dataset) == 3
+    assert not dataset.options().autotune.enabled
+    ours[0]  # both have given one batch before
+    for _ in range(2):
+        given = [ours[i] for i in range(len(ours))]
+        ours.on_epoch_end()
+        for (images, labels), (own, own_labels) in zip(given, dataset, strict=True):
+            np.testing.assert_array_equal(images, own)
+            np.testing.assert_array_equal(labels, own_labels)

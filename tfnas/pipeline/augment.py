@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -78,3 +78,24 @@ class AugmentedImages(keras.utils.PyDataset):
         """Draws a new order."""
         keys = self._rng.uniform([len(self.x)])
         self._order = tf.argsort(keys).numpy()
+
+    def dataset(self) -> tf.data.Dataset:
+        """Returns the batches as a dataset, which draws a new order each time that it ends.
+
+        Keras makes one too, but tuned by tf.data as it runs: the thread that does so sleeps
+        up to a minute, and at the end of an epoch TensorFlow 2.21 sometimes waits for that.
+        """
+
+        def epoch() -> Iterator[tuple[Any, Any]]:
+            yield from (self[index] for index in range(len(self)))
+            self.on_epoch_end()
+
+        kinds = tuple(
+            tf.TensorSpec([None, *part.shape[1:]], part.dtype)
+            for part in map(tf.convert_to_tensor, self[0])
+        )
+        options = tf.data.Options()
+        options.autotune.enabled = False
+        batches = tf.data.Dataset.from_generator(epoch, output_signature=kinds).prefetch(2)
+        counted = batches.apply(tf.data.experimental.assert_cardinality(len(self)))
+        return counted.with_options(options)

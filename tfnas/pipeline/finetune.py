@@ -127,4 +127,4 @@ def _examples(split: DataSplit, settings: TrainingSettings) -> dict[str, Any]:
     if not settings.augment:
         return {"x": split.x_train, "y": split.y_train, "batch_size": settings.batch_size}
     given = split.x_train, split.y_train, settings.augment, settings.batch_size, settings.seed
-    return {"x": AugmentedImages(*given)}
+    return {"x": AugmentedImages(*given).dataset(), "shuffle": False}
