@@ -74,4 +74,7 @@ def batches(
         return images, targets
 
     data = tf.data.Dataset.from_tensor_slices((x, y)).shuffle(len(x), seed=seed)
-    return data.batch(batch, drop_remainder=True).map(augment, 2).prefetch(2)
+    options = tf.data.Options()
+    options.autotune.enabled = False  # an epoch's end may wait half a minute for its thread
+    data = data.batch(batch, drop_remainder=True).map(augment, 2).prefetch(2)
+    return data.with_options(options)

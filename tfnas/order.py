@@ -8,7 +8,7 @@ any training.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -152,7 +152,7 @@ def carry_zeros(model: Any, changed: Any) -> None:
         model: The original.
         changed: A model with the same weights; changed in place.
     """
-    holders = [(k, _holder(k.variable.constraint)) for k in model_kernels(model)[0]]
+    holders = [(k, in_chain(k.variable.constraint, _carries)) for k in model_kernels(model)[0]]
     held = [(kernel.numpy(), holder) for kernel, holder in holders if holder is not None]
     for twin in model_kernels(changed)[0] if held else ():
         own = twin.numpy()
@@ -161,11 +161,21 @@ def carry_zeros(model: Any, changed: Any) -> None:
             holder.carry(changed, twin)
 
 
-def _holder(constraint: Any) -> Any:
-    """What in a chain of constraints holds zeros (:mod:`tfnas.pruning.constraint`), or None."""
-    while constraint is not None and not hasattr(constraint, "carry"):
+def in_chain(constraint: Any, wanted: Callable[[Any], bool]) -> Any:
+    """Returns the first in a chain of constraints that is wanted, None where there is none.
+
+    Args:
+        constraint: A constraint, of which `inner` is the next one, or None.
+        wanted: Whether it is the one.
+    """
+    while constraint is not None and not wanted(constraint):
         constraint = getattr(constraint, "inner", None)
     return constraint
+
+
+def _carries(constraint: Any) -> bool:
+    """Whether a constraint holds zeros (:mod:`tfnas.pruning.constraint`)."""
+    return hasattr(constraint, "carry")
 
 
 def shares_values(kernel: np.ndarray) -> bool:

@@ -28,6 +28,7 @@ import numpy as np
 from tfnas.clustering.centroids import MOST
 from tfnas.clustering.kernels import CHANNEL, LAYER, Kernel, find_kernels
 from tfnas.kernels import check_built
+from tfnas.order import in_chain
 
 GRADIENTS = ("sum", "mean")
 
@@ -281,9 +282,7 @@ def attach(
 
 def tied_values(constraint: Any) -> TiedValues | None:
     """Returns the TiedValues in a chain of constraints, None where there is none."""
-    while constraint is not None and not isinstance(constraint, TiedValues):
-        constraint = getattr(constraint, "inner", None)
-    return constraint
+    return in_chain(constraint, lambda one: isinstance(one, TiedValues))
 
 
 def retrace(model: Any) -> None:
