@@ -110,7 +110,7 @@ def test_shares_follow_the_budget_and_the_accuracy():
     assert found[4] == "shrink 1 weights 0.47, int8"  # nothing is said of costs
     found = tried({"max_drop": 1, "max_macs": 0.5, "max_bytes": 500}, "normal", good)
     assert found[4] == "shrink 0.5 weights 0.47, int8"
-    assert tried({"max_bytes": 10}, "normal", good)[4] == "shrink 1 weights 0.15, int8"
+    assert tried({"max_bytes": 10}, "normal", good)[4] == "shrink 1 weights 0.05, int8"
 
     def bad(recipe):
         return candidate(recipe, drop=5.0 if recipe.steps else 0.1)
@@ -466,3 +466,18 @@ def test_fewer_channels_zeros_and_few_values(tiny_model, digits, tmp_path):
     assert shrunk.file.size < names["int8"].file.size
     packed = next(made for name, made in names.items() if "cluster" in name)
     assert packed.costs.gzip_bytes < names["int8"].costs.gzip_bytes
+
+
+def test_the_report_tells_where_other_images_say_otherwise(run):
+    _, _, result = run
+    first, *others = result.rows
+    worse = [dataclasses.replace(row, difference=(-0.05, -0.06, -0.04)) for row in others]
+    costs = dataclasses.replace(result.best.costs, drop=-0.5)
+    recipe = dataclasses.replace(result.best.recipe)
+    best = dataclasses.replace(result.best, costs=costs)
+    changed = dataclasses.replace(
+        result, rows=[first, *worse], best=best, budget=Budget(max_drop=1.0), excesses={}
+    )
+    text = str(changed)
+    assert "loses 5.00 points, more than max_drop 1" in text
+    assert ("more accurate than the original by 0.50 points" in text) == recipe.trains

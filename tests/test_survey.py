@@ -124,8 +124,8 @@ def test_training_for_integers_is_left_out_where_nothing_is_lost():
     found = tried({"max_drop": 1.0, "max_macs": 0.5}, candidate, changed=0.0)
     assert found[4:] == ["shrink 0.5, int8", "shrink 0.35, int8"]
     costly = tried({"max_drop": 1.0}, lambda r: candidate(r, drop=2.0), changed=0.0)
-    longer = ["shrink 0.5, train 5, int8", "shrink 0.5, train 5, int8 trained"]
-    assert costly[4:8] == ["int8 trained", "shrink 0.5, int8", *longer]
+    trained = ["shrink 0.5, int8 trained", "shrink 0.5, train 5, int8 trained"]
+    assert costly[4:8] == ["int8 trained", "shrink 0.5, int8", *trained]
 
 
 def test_the_first_technique_that_keeps_the_budget_is_enough():
@@ -260,6 +260,21 @@ def test_a_limit_on_bytes_asks_for_weights_less_what_else_the_file_holds():
     asked = math.floor(100 * (0.99 * 2400 - (3000 - held)) / held) / 100
     assert 0.15 < asked < 0.95
     assert f"shrink 0.5 weights {asked:g}, int8" in found
+
+
+def test_a_file_that_is_a_little_too_large_loses_as_many_weights_more():
+    def outcome(recipe):
+        step = next(iter(recipe.steps), None)
+        share = 1.0 if step is None else step.weights or 1.0
+        size = 1500 if recipe.mode == "int8" else 1000
+        return candidate(recipe, size=int(size * share) + 500 + 100 * bool(step))
+
+    found = tried({"max_bytes": 1200, "max_macs": 0.5}, outcome, dense=410, changed=0.0)
+    shrunk = [name for name in found if name.startswith("shrink") and name.endswith(", int8")]
+    # 1,500 weights: 1188 - 500 of 1,500 bytes, then 72 bytes and 12 of room less.
+    assert shrunk[0] == "shrink 0.5 weights 0.45, int8"
+    assert shrunk[1].startswith("shrink 0.5 weights 0.3")
+    assert len(shrunk) == len(set(shrunk))
 
 
 def test_shares_of_costs_and_weights_are_both_kept():

@@ -1,6 +1,6 @@
 """`tfnas COMMAND ...`: dispatch, help, errors of one line.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but no file keeps the budget, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ def _run_command(name: str, command: ModuleType, argv: Sequence[str]) -> int:
         with console.quiet_native_stderr():
             return command.main(positional, values)
     except KeyboardInterrupt:
-        return _fail(f"tfnas {name}", "interrupted", 130)
+        goes_on = ": the same command goes on" if getattr(command, "RESUMES", False) else ""
+        return _fail(f"tfnas {name}", f"interrupted{goes_on}", 130)
     except Exception as error:  # the last stop: whatever it was, one line
         if os.environ.get("TFNAS_DEBUG"):
             raise

@@ -20,6 +20,8 @@ EXAMPLE = (
     "example: tfnas compress model.keras --dataset=fashion_mnist --max_drop=1.0 "
     "--max_bytes=100000 --output=runs/compressed"
 )
+RESUMES = True
+MISSED = 3  # exit code
 _LIMITS = [field.name for field in dataclasses.fields(Budget)]
 
 
@@ -70,7 +72,7 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
             progress=progress,
         )
     print(f"\n{result}")
-    return 0
+    return 0 if result.meets else MISSED
 
 
 def _bound(name: str, text: str) -> float:

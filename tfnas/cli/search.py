@@ -13,6 +13,7 @@ from tfnas.cli.common import amount, define_device, define_image_size
 
 SUMMARY = "search architectures for a data set and export the best one"
 POSITIONAL = ""
+RESUMES = True
 EXAMPLE = (
     "example: tfnas search --dataset=digits --preset=microcontroller --max_trials=16 --epochs=6 "
     "--final_epochs=30 --target_latency_ms=0.02 --output=runs/digits"

@@ -16,6 +16,7 @@ Known = tuple["Candidate", ...]  # int8, then with fewer bits; those that can be
 
 FEWER_BITS = "int8x4"
 LEAST, MOST = 0.15, 0.95  # shares that are tried
+FEWEST = 0.05  # share of weights
 MARGIN = 0.95  # of a limit: what does not shrink with the share must have room
 ROOM = 0.99  # of bytes told by the weights: trained for integers, a file holds a little more
 _BYTES_OF_WEIGHT = {"int8": 1.0, FEWER_BITS: 0.5}
@@ -52,10 +53,11 @@ def asked_steps(
         exceeded = _exceeded(_STORED, budget, (file,), made)
         shares = [_weights_share(name, file, *numbers, made) for name, numbers in exceeded.items()]
         weights = min(shares, default=None)  # None: the format keeps the limit
-        if weights is None or weights >= LEAST:
-            steps.append(Step(technique, costs, None if weights is None else rounded(weights)))
+        if weights is None or weights >= FEWEST:
+            share = None if weights is None else rounded(weights, FEWEST)
+            steps.append(Step(technique, costs, share))
     if not steps and (stored or computed):
-        steps = [Step(technique, costs, LEAST if stored else None)]
+        steps = [Step(technique, costs, FEWEST if stored else None)]
     asked = list(dict.fromkeys(step for step in steps if step.amount < 1 or step.weights))
     if not asked:
         return [], "fewer channels run faster anywhere"
@@ -104,6 +106,30 @@ def _exceeded(
     return found
 
 
-def rounded(share: float) -> float:
+def with_less(step: Step, made: Candidate, budget: Budget, known: Decisions) -> list[Step]:
+    """What is asked for instead of a step whose file takes a little more bytes than it may.
+
+    Args:
+        step: The step, with a share of the weights.
+        made: Its file.
+        budget: The limits.
+        known: What the look at the model decided.
+
+    Returns:
+        The step with fewer weights; none where bytes are not what is over, or no fewer can go.
+    """
+    over = [
+        made.costs.value(name) - ROOM * limit
+        for name in _STORED
+        if (limit := budget.limits.get(f"max_{name}")) and made.costs.value(name) > limit
+    ]
+    held = _BYTES_OF_WEIGHT[made.recipe.mode] * known.weights
+    if not over or not held or step.weights is None:
+        return []
+    share = rounded(step.weights - max(over) / held, FEWEST)
+    return [Step(step.technique, step.amount, share)] if share < step.weights else []
+
+
+def rounded(share: float, least: float = LEAST) -> float:
     """Returns a share in hundredths, within those that are tried."""
-    return min(MOST, max(LEAST, math.floor(100 * share + 1e-9) / 100))
+    return min(MOST, max(least, math.floor(100 * share + 1e-9) / 100))

@@ -53,6 +53,12 @@ class Candidate:
     right: np.ndarray = dataclasses.field(repr=False)
     beaten: bool = False
 
+    @property
+    def points(self) -> str:
+        """Accuracy less the original's as text, with its interval."""
+        value, low, high = self.drop
+        return f"{-value:+.2f} [{-high:+.2f}, {-low:+.2f}]"
+
     def row(self, gzipped: bool) -> tuple[float, ...]:
         """What candidates are compared by, each the less the better: drop, size and time.
 
@@ -182,9 +188,8 @@ class Workshop:
     def line(self, made: Candidate) -> str:
         """A candidate in one line."""
         costs = made.costs
-        value, low, high = made.drop
         return (
-            f"{made.recipe}: drop {value:+.2f} points [{low:+.2f}, {high:+.2f}], "
+            f"{made.recipe}: {made.points} points, "
             f"{costs.bytes:,} bytes ({costs.gzip_bytes:,} gzipped), {costs.latency:.3f}x the time"
             f"{_on_device(costs)}{', beaten by another' if made.beaten else ''}"
         )

@@ -166,6 +166,8 @@ def compress(
     if effort not in EFFORTS:
         raise ValueError(f"effort must be one of {', '.join(EFFORTS)}, got {effort!r}")
     tries = EFFORTS[effort]
+    if not isinstance(progress, Progress | None):
+        raise ValueError(f"progress must be a tfnas.pipeline.progress.Progress, got {progress!r}")
     model, split = given_model(model, data)
     check_fits(model, split)
     split = split.for_given_model(seed)

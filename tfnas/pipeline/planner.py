@@ -21,7 +21,7 @@ import math
 from collections.abc import Generator
 from typing import TYPE_CHECKING
 
-from tfnas.pipeline.asked import FEWER_BITS, LEAST, asked_steps, rounded
+from tfnas.pipeline.asked import FEWER_BITS, FEWEST, LEAST, asked_steps, rounded, with_less
 from tfnas.pipeline.budget import Budget
 from tfnas.pipeline.decisions import Decisions, decide
 from tfnas.pipeline.effort import Effort
@@ -97,6 +97,7 @@ def _made_smaller(
     waiting = list(asked) or [Step(technique, share) for share in effort.ladder]
     scaled = asked[0] if asked else Step(technique, 0.5)  # what further shares are like
     tried: dict[float, bool] = {1.0: True}  # share -> whether the accuracy allows it
+    nearer: list[Step] = []  # asked for after a file was a little too large
     left, met = max(effort.rounds, len(waiting)), False
     while waiting or left > 0:
         step = waiting.pop(0) if waiting else _next_step(scaled, tried)
@@ -116,8 +117,12 @@ def _made_smaller(
         why = "the accuracy allows it" if fine else "half-way back in accuracy"
         if step in asked:
             scaled = step
-            if fine:
-                waiting, why = (_milder(step), "what less would cost") if met else ([], why)
+            if met:
+                waiting, why = _milder(step), "what less would cost"
+            elif fine and ended is not None:
+                waiting = [] if step in nearer else with_less(step, ended, budget, made)
+                asked, nearer = [*asked, *waiting], [*nearer, *waiting]
+                why = "its file holds a little more than was reckoned" if waiting else why
             elif waiting:
                 why = "4 bits a weight leave more of the channels"
             else:
@@ -149,8 +154,10 @@ def _next_step(scaled: Step, tried: dict[float, bool]) -> Step | None:
         return None
     if scaled.amount >= 1:
         return Step(scaled.technique, 1.0, share)
-    weights = None if scaled.weights is None else scaled.weights * share / scaled.amount
-    return Step(scaled.technique, share, weights if weights is None else rounded(weights))
+    if scaled.weights is None:
+        return Step(scaled.technique, share)
+    weights = rounded(scaled.weights * share / scaled.amount, FEWEST)
+    return None if weights == scaled.weights else Step(scaled.technique, share, weights)
 
 
 def _trained(

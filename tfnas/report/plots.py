@@ -23,6 +23,7 @@ def pareto_picture(
     title: str = "",
     beside: str = "the reference model",
     objectives: Sequence[str] = MEASURED,
+    part: str = "validation part",
 ) -> bytes:
     """Returns a picture of accuracy over latency, with the Pareto front, as PNG.
 
@@ -33,6 +34,7 @@ def pareto_picture(
         title: Title of the picture.
         beside: What the latencies are ratios to.
         objectives: What it is the front of.
+        part: What the accuracy is of.
     """
     from matplotlib.collections import PathCollection
     from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
@@ -72,7 +74,7 @@ def pareto_picture(
         axes.xaxis.set_major_formatter(ScalarFormatter())
         axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(f"latency of the file, as a ratio to {beside} (less is better)")
-    axes.set_ylabel("accuracy of the file, validation part")
+    axes.set_ylabel(f"accuracy of the file, {part}")
     axes.set_title(title)
     axes.grid(alpha=0.3)
     legend = axes.legend(loc="best", title="area: size of the file")
