@@ -57,7 +57,7 @@ class Candidate:
     def points(self) -> str:
         """Accuracy less the original's as text, with its interval."""
         value, low, high = self.drop
-        return f"{-value:+.2f} [{-high:+.2f}, {-low:+.2f}]"
+        return f"{0 - value:+.2f} [{0 - high:+.2f}, {0 - low:+.2f}]"  # no minus before 0.00
 
     def row(self, gzipped: bool) -> tuple[float, ...]:
         """What candidates are compared by, each the less the better: drop, size and time.

@@ -84,13 +84,13 @@ def _remarks(result: CompressResult) -> list[str]:
     limit = result.budget.max_drop
     if result.meets and limit is not None and row.difference and -100 * row.difference[0] > limit:
         told.append(
-            "on the images that nothing was chosen by it loses "
+            "on the images that nothing was chosen by the best one loses "
             f"{-100 * row.difference[0]:.2f} points, more than max_drop {limit:g}"
         )
     if best.costs.drop < 0 and best.recipe.trains:
         told.append(
-            f"it is more accurate than the original by {-best.costs.drop:.2f} points: it was "
-            "trained further, by which the original might gain as well"
+            f"the best one is more accurate than the original by {-best.costs.drop:.2f} points: "
+            "it was trained further, by which the original might gain as well"
         )
     return told
 
