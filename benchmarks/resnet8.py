@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 from absl import flags
 
-from tfnas.pipeline.augment import flip
+from tfnas.pipeline.augment import flip, untuned
 from tfnas.pipeline.augment import shift as moved
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -74,7 +74,4 @@ def batches(
         return images, targets
 
     data = tf.data.Dataset.from_tensor_slices((x, y)).shuffle(len(x), seed=seed)
-    options = tf.data.Options()
-    options.autotune.enabled = False  # an epoch's end may wait half a minute for its thread
-    data = data.batch(batch, drop_remainder=True).map(augment, 2).prefetch(2)
-    return data.with_options(options)
+    return untuned(data.batch(batch, drop_remainder=True).map(augment, 2).prefetch(2))

@@ -143,7 +143,7 @@ def read_graphs(content: bytes) -> list[FileGraph]:
         ValueError: The content is no `.tflite` file, or a broken one.
     """
     check_file(content)
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+    model = unpack(content)
     for buffer in model.buffers or ():  # large ones may lie behind the flatbuffer
         if buffer.offset > 1:
             end = buffer.offset + buffer.size
@@ -170,6 +170,15 @@ def _graph(model: schema.ModelT, graph: schema.SubGraphT) -> FileGraph:
         tuple(tensors[i] for i in integers(graph.inputs)),
         tuple(tensors[i] for i in integers(graph.outputs)),
     )
+
+
+def unpack(content: bytes) -> schema.ModelT:
+    """Returns a file's records, to change and to :func:`pack` again.
+
+    Args:
+        content: The file, checked before.
+    """
+    return schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
 
 
 def pack(model: schema.ModelT, builder: flatbuffers.Builder | None = None) -> bytes:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from tfnas.export.flatbuffer import pack
+from tfnas.export.flatbuffer import pack, unpack
 
 _OPERATOR, _TYPE = schema.BuiltinOperator, schema.TensorType
 _PLACE_OF_BIAS = {
@@ -41,7 +41,7 @@ def mend(content: bytes) -> bytes:
         ValueError: A bias did not fit into 32 bits, so that the converter has cut it, or a
             LOGISTIC's numbers go where another step would change them.
     """
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+    model = unpack(content)
     changed = False
     for graph in model.subgraphs:
         for op in graph.operators:

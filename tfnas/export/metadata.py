@@ -25,7 +25,7 @@ import flatbuffers.table  # type: ignore[import-untyped]
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from tfnas.export.flatbuffer import TensorInfo, pack, read_graph
+from tfnas.export.flatbuffer import TensorInfo, pack, read_graph, unpack
 from tfnas.export.verify import check_file
 
 BUFFER_NAME = b"TFLITE_METADATA"
@@ -47,7 +47,7 @@ _COLOURS = {3: 1, 1: 2}  # channels -> RGB, GRAYSCALE
 _NORMALIZATION_OPTIONS = 1
 _TENSOR_AXIS_LABELS = 2
 _MOST_LABELS = 2**24  # bytes of the text; a small archive can unpack to anything
-_MOST_ATTACHED = 1 << 26  # bytes of labels and the like; more is no file of ours to unpack
+_MOST_ATTACHED = 2**26  # bytes of labels and the like; more is no file of ours to unpack
 # What reading a broken flatbuffer or a broken archive ends in.
 _BROKEN = (
     *(struct.error, IndexError, KeyError, TypeError, ValueError, OverflowError),
@@ -118,7 +118,7 @@ def write_metadata(content: bytes, metadata: Metadata) -> bytes:
     """
     graph = read_graph(content)
     _check_fit(metadata, graph.inputs, graph.outputs)
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+    model = unpack(content)
     _set_buffer(model, _packed(metadata, graph.inputs, graph.outputs))
     labels = "\n".join(metadata.labels) + "\n"
     return with_files(pack(model), {LABELS_FILE: labels.encode()} if metadata.labels else {})

@@ -14,7 +14,7 @@ from typing import Any
 import flatbuffers  # type: ignore[import-untyped]
 from ai_edge_litert import schema_py_generated as schema
 
-from tfnas.export.flatbuffer import PRODUCT, integers, pack
+from tfnas.export.flatbuffer import PRODUCT, integers, pack, unpack
 from tfnas.export.metadata import attached_files, with_files
 from tfnas.export.verify import check_file
 
@@ -31,7 +31,7 @@ def slim(content: bytes) -> bytes:
         ValueError: The content is no `.tflite` file, or has buffers behind its flatbuffer.
     """
     check_file(content)
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+    model = unpack(content)
     _drop_notes(model)
     for graph in model.subgraphs:
         # Inputs and outputs are called by name.

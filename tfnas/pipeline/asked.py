@@ -106,24 +106,24 @@ def _exceeded(
     return found
 
 
-def with_less(step: Step, made: Candidate, budget: Budget, known: Decisions) -> list[Step]:
+def with_less(step: Step, file: Candidate, budget: Budget, made: Decisions) -> list[Step]:
     """What is asked for instead of a step whose file takes a little more bytes than it may.
 
     Args:
         step: The step, with a share of the weights.
-        made: Its file.
+        file: What came of it.
         budget: The limits.
-        known: What the look at the model decided.
+        made: What the look at the model decided.
 
     Returns:
         The step with fewer weights; none where bytes are not what is over, or no fewer can go.
     """
     over = [
-        made.costs.value(name) - ROOM * limit
+        file.costs.value(name) - ROOM * limit
         for name in _STORED
-        if (limit := budget.limits.get(f"max_{name}")) and made.costs.value(name) > limit
+        if (limit := budget.limits.get(f"max_{name}")) and file.costs.value(name) > limit
     ]
-    held = _BYTES_OF_WEIGHT[made.recipe.mode] * known.weights
+    held = _BYTES_OF_WEIGHT[file.recipe.mode] * made.weights
     if not over or not held or step.weights is None:
         return []
     share = rounded(step.weights - max(over) / held, FEWEST)

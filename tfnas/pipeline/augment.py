@@ -80,11 +80,7 @@ class AugmentedImages(keras.utils.PyDataset):
         self._order = tf.argsort(keys).numpy()
 
     def dataset(self) -> tf.data.Dataset:
-        """Returns the batches as a dataset, which draws a new order each time that it ends.
-
-        Keras makes one too, but tuned by tf.data as it runs: the thread that does so sleeps
-        up to a minute, and at the end of an epoch TensorFlow 2.21 sometimes waits for that.
-        """
+        """Returns the batches as a dataset, which draws a new order each time that it ends."""
 
         def epoch() -> Iterator[tuple[Any, Any]]:
             yield from (self[index] for index in range(len(self)))
@@ -94,8 +90,20 @@ class AugmentedImages(keras.utils.PyDataset):
             tf.TensorSpec([None, *part.shape[1:]], part.dtype)
             for part in map(tf.convert_to_tensor, self[0])
         )
-        options = tf.data.Options()
-        options.autotune.enabled = False
         batches = tf.data.Dataset.from_generator(epoch, output_signature=kinds).prefetch(2)
         counted = batches.apply(tf.data.experimental.assert_cardinality(len(self)))
-        return counted.with_options(options)
+        return untuned(counted)
+
+
+def untuned(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """Returns a dataset that tf.data doesn't tune as it runs, as it does those that Keras makes.
+
+    The thread that tunes sleeps up to a minute, and at the end of an epoch TensorFlow 2.21
+    sometimes waits for that.
+
+    Args:
+        dataset: The dataset.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.with_options(options)

@@ -106,7 +106,6 @@ def _with(made: Decisions, told: str, **changes: object) -> Decisions:
 
 def _formats(made: Decisions, budget: Budget, seen: Survey) -> Decisions:
     """Leaves out what exceeds a limit by arithmetic alone."""
-    weights = sum(layer.weights for layer in seen.layers)
     on_device = any(name.startswith(_OF_DEVICE) for name in budget.limits)
     for mode in made.formats:
         if mode == "int8":
@@ -116,8 +115,14 @@ def _formats(made: Decisions, budget: Budget, seen: Survey) -> Decisions:
             why = "the device takes no integer or half kernels with float activations"
         elif budget.max_memory is not None and need > budget.max_memory:
             why = f"its activations take {need:,} bytes, above max_memory {budget.max_memory:,}"
-        elif mode == "float16" and budget.max_bytes is not None and 2 * weights > budget.max_bytes:
-            why = f"{weights:,} weights take 2 bytes each, above max_bytes {budget.max_bytes:,}"
+        elif (
+            mode == "float16"
+            and budget.max_bytes is not None
+            and 2 * seen.weights > budget.max_bytes
+        ):
+            why = (
+                f"{seen.weights:,} weights take 2 bytes each, above max_bytes {budget.max_bytes:,}"
+            )
         else:
             continue
         rest = tuple(other for other in made.formats if other != mode)
@@ -144,8 +149,7 @@ def _techniques(made: Decisions, budget: Budget, seen: Survey) -> Decisions:
     share = seen.share("weights", DENSE)
     bytes_asked = not _STORED.isdisjoint(budget.limits)
     others = not _COMPUTED.isdisjoint(budget.limits)
-    weights = sum(layer.weights for layer in seen.layers)
-    made = dataclasses.replace(made, dense=dense, weights=weights)
+    made = dataclasses.replace(made, dense=dense, weights=seen.weights)
     if share < MOST_OF_IT:
         name, most = next(iter(seen.groups("macs").items()))
         told = f"{most:.0%} of the multiply-accumulates are in {name}, and {share:.0%} of the "

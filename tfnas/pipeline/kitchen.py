@@ -95,7 +95,7 @@ class Kitchen:
         }
         if len(asked) > 1:
             return prune_channels(model, sizes=both_sizes(model, step), **options)[0]
-        return by_savings(model, **asked, **options)[0]
+        return by_savings(model, shared_makers(model), **asked, **options)[0]
 
     def _train(self, model: Any, step: Step) -> Any:
         copy = clone(model)
@@ -185,7 +185,13 @@ class Kitchen:
         return trainable
 
 
-def by_savings(model: Any, **options: Any) -> tuple[Any, RewriteReport]:
+def shared_makers(model: Any) -> list[str]:
+    """Returns the layers whose channels others must have as well: between residual blocks."""
+    _, found = prune_channels(model, target_macs=0.999)
+    return [maker for g in found.groups if len(g.makers) > 1 for maker in g.makers]
+
+
+def by_savings(model: Any, shared: list[str], **options: Any) -> tuple[Any, RewriteReport]:
     """Fewer channels where that saves most, if it goes inside the blocks alone, and by fours.
 
     What runs between residual blocks is then the original's. Kernels compute 8 channels at a
@@ -193,6 +199,7 @@ def by_savings(model: Any, **options: Any) -> tuple[Any, RewriteReport]:
 
     Args:
         model: A Keras model.
+        shared: Its :func:`shared_makers`.
         **options: What `prune_channels` takes, `target_macs` or `target_params` among them.
 
     Raises:
@@ -200,8 +207,6 @@ def by_savings(model: Any, **options: Any) -> tuple[Any, RewriteReport]:
     """
     macs = "target_macs" in options
     share = options["target_macs" if macs else "target_params"]
-    _, found = prune_channels(model, target_macs=0.999)
-    shared = [maker for g in found.groups if len(g.makers) > 1 for maker in g.makers]
     last = ValueError("no channel can go")
     for more in ({"ignore": shared, "round_to": 4}, {"ignore": shared}, {"round_to": 4}, {}):
         try:
@@ -229,12 +234,13 @@ def both_sizes(model: Any, step: Step) -> dict[str, int]:
         ValueError: One of them can't be met.
     """
     assert step.weights is not None
-    least = _kept(by_savings(model, target_macs=step.amount)[1])
+    shared = shared_makers(model)
+    least = _kept(by_savings(model, shared, target_macs=step.amount)[1])
     limit = step.weights * model.count_params()
     low, high, found = step.weights, 1.0, None
     for tried in range(HALVINGS):
         share = low if not tried else (low + high) / 2
-        own = _kept(by_savings(model, target_params=share)[1]) if share < 1 else {}
+        own = _kept(by_savings(model, shared, target_params=share)[1])
         sizes = {**own, **{name: min(size, own.get(name, size)) for name, size in least.items()}}
         _, report = prune_channels(model, sizes=sizes)
         if report.parameters[1] <= limit:

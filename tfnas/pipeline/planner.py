@@ -21,7 +21,7 @@ import math
 from collections.abc import Generator
 from typing import TYPE_CHECKING
 
-from tfnas.pipeline.asked import FEWER_BITS, FEWEST, LEAST, asked_steps, rounded, with_less
+from tfnas.pipeline.asked import FEWER_BITS, FEWEST, LEAST, Known, asked_steps, rounded, with_less
 from tfnas.pipeline.budget import Budget
 from tfnas.pipeline.decisions import Decisions, decide
 from tfnas.pipeline.effort import Effort
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 Plan = Generator[Recipe, "Candidate | None", None]
 Search = Generator[Recipe, "Candidate | None", bool]
 Attempt = Generator[Recipe, "Candidate | None", "Candidate | None"]
-Known = tuple["Candidate", ...]
-
 
 VALUES = 16
 ENOUGH = 0.3  # points that int8 may lose before it is worth a training

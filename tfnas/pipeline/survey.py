@@ -83,6 +83,11 @@ class Survey:
     left_out: tuple[str, ...] = ()
     seconds: float = 0.0
 
+    @property
+    def weights(self) -> int:
+        """Weights in its layers."""
+        return sum(layer.weights for layer in self.layers)
+
     def share(self, what: str, group: str) -> float:
         """Returns the share of a group's layers of all "macs", "weights" or "time".
 
