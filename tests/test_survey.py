@@ -244,7 +244,7 @@ def test_dense_layers_lose_weights_by_low_rank(mostly_dense, digits):
 
 @pytest.mark.slow
 def test_a_model_of_dense_layers_is_thinned_to_its_bytes(mostly_dense, digits, tmp_path):
-    budget = {"max_drop": 5.0, "max_bytes": 14_000}
+    budget = {"max_drop": 5.0, "max_bytes": 11_000}  # 4 bits alone take 12,736
     result = tfnas.compress(mostly_dense, digits, budget, workdir=tmp_path, epochs=3)
     assert result.decisions.techniques == ("thin", "shrink")
     assert result.meets
