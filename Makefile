@@ -10,10 +10,10 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help demo test check unit slow notebooks clean
+.PHONY: help setup demo test check unit slow notebooks clean
 
 help:
-	@sed -n '/^# make/s/^# //p' Makefile; echo "make check  lint and types"; echo "make unit   the fast tests"; \
+	@sed -n '/^# make/s/^# //p' Makefile; echo "make setup  .venv alone"; echo "make check  lint and types"; echo "make unit   the fast tests"; \
 	echo "make slow   the long tests"; echo "make notebooks  run the notebooks, and store their outputs"; \
 	echo "make clean  remove what make made"
 
@@ -25,6 +25,8 @@ $(READY): requirements.txt setup.cfg pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
 		--no-build-isolation --editable .
 	@touch $@
+
+setup: $(READY)
 
 demo: $(READY)
 	$(BIN)/tfnas search --dataset=digits --preset=microcontroller --max_trials=12 --epochs=4 \

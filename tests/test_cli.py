@@ -120,7 +120,7 @@ def test_wrong_usage(tfnas_command, argv, told):
         (["profile", "{tmp}/broken.keras"], "can't be loaded"),
         (["export", "{tmp}/none.keras"], "none.keras"),
         (["export", "{tmp}/none.keras", "--dataset={tmp}/none.npz"], "dataset must be one of"),
-        (["export", "{model}", "--mode=int8", "--output={tmp}/o.tflite"], "calibration"),
+        (["export", "{model}", "--mode=int8", "--output={tmp}/o.tflite"], "dataset must be given"),
         (["bench", "{tmp}/none.tflite"], "none.tflite"),
         (["bench", "{tmp}/broken.keras"], "must be a .tflite file"),
         (["search", "--dataset={tmp}/none.npz", "--output={tmp}/run"], "dataset must be one of"),

@@ -186,7 +186,8 @@ def test_the_page_needs_nothing_but_itself(run):
         assert wanted in words
     for made in result.candidates:
         assert str(made.recipe) in words
-    assert (folder / "pareto.png").read_bytes().startswith(b"\x89PNG")
+    for name in ("pareto.png", "pareto_bytes.png"):
+        assert (folder / name).read_bytes().startswith(b"\x89PNG")
     assert "| float16 |" in (folder / "report.md").read_text().replace("  ", " ")
 
 
@@ -218,8 +219,28 @@ def test_the_page_in_a_browser(run, width, tmp_path):
     assert (pixels.max(axis=-1) < 90).mean() > 0.005
 
 
-def test_another_job_in_the_folder_is_refused(run, tiny_model, digits):
+def test_what_an_earlier_call_ended_with_leaves_its_place(run, tiny_model, digits, tmp_path):
+    """A call that is stopped leaves no report of another budget where its own would be."""
+    folder, _, result = run
+    job = tmp_path / "job"
+    shutil.copytree(folder, job)
+    report = (job / "report.md").read_text()
+    assert "| effort" in report
+    given = (tiny_model, digits, {"max_drop": 3.0}, "quick", job)
+    with pytest.raises(KeyboardInterrupt):
+        tfnas.compress(*given, progress=Told(stop_after=1))
+    assert not (job / "report.html").exists()
+    assert (job / "earlier" / "report.md").read_text() == report
+    kept = tfnas.Artifact.load(job / "earlier" / "best.tflite")
+    assert kept.content == result.best.file.content
+
+
+def test_another_job_in_the_folder_is_refused(run, tiny_model, digits, monkeypatch):
     folder, _, _ = run
+    monkeypatch.setattr(tfnas, "__version__", "0.0.1")
+    with pytest.raises(ValueError, match=r"job of another version: '.*', got '0\.0\.1'"):
+        tfnas.compress(tiny_model, digits, {"max_drop": 1.0}, "quick", folder)
+    monkeypatch.undo()
     with pytest.raises(ValueError, match=r"holds a job of another settings"):
         tfnas.compress(tiny_model, digits, {"max_drop": 1.0}, "quick", folder, seed=3)
 

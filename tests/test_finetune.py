@@ -8,8 +8,9 @@ import pytest
 from keras import layers
 
 import tfnas
+from tfnas.pipeline import finetune as finetune_module
 from tfnas.pipeline.augment import AugmentedImages, flip, shift
-from tfnas.pipeline.finetune import finetune
+from tfnas.pipeline.finetune import finetune, kept_answers
 from tfnas.pipeline.settings import TrainingSettings
 
 
@@ -26,6 +27,30 @@ def test_the_model_given_can_be_the_teacher(tiny_model, digits):
     finetune(student, silent, settings, teacher=tiny_model)
     told, taught = (m.predict(digits.x_test, verbose=0).argmax(-1) for m in (student, tiny_model))
     assert (told == taught).mean() > 0.7
+
+
+@pytest.mark.parametrize("augment", [(), ("flip",)])
+def test_what_the_teacher_says_is_kept(tiny_model, digits, augment, monkeypatch):
+    """Asked once for all epochs, it teaches as one that is asked in every step."""
+    few = digits.limited(200)
+    settings = TrainingSettings(
+        epochs=2, batch_size=50, learning_rate=1e-2, distill=1.0, augment=augment
+    )
+    weights = []
+    for most in (finetune_module.KEPT, 0):
+        monkeypatch.setattr(finetune_module, "KEPT", most)
+        keras.utils.set_random_seed(0)
+        student = keras.Sequential(
+            [keras.Input((8, 8, 1)), layers.Rescaling(1 / 16), layers.Flatten(), layers.Dense(10)]
+        )
+        told = kept_answers(tiny_model, few, settings)
+        assert (told is None) == (most == 0)
+        assert told is None or [len(each) for each in told] == [200] * (1 + len(augment))
+        keras.utils.set_random_seed(1)
+        finetune(student, few, settings, teacher=tiny_model, told=told)
+        weights.append(student.get_weights())
+    for kept, fresh in zip(*weights, strict=True):
+        np.testing.assert_allclose(kept, fresh, atol=1e-4)
 
 
 def test_what_lost_much_is_rebuilt_by_muon(tiny_model, digits):
@@ -109,6 +134,17 @@ def test_each_epoch_has_every_image_once_in_its_own_order():
         data.on_epoch_end()
     assert sorted(orders[0]) == sorted(orders[1]) == list(range(10))
     assert orders[0] != orders[1]
+
+
+def test_mirrored_images_have_the_answers_to_these():
+    x = np.random.default_rng(0).integers(0, 256, (10, 8, 8, 1), np.uint8)
+    answers = [x.reshape(10, -1).astype(np.float32), x[:, :, ::-1].reshape(10, -1) + np.float32(0)]
+    data = AugmentedImages(x, np.arange(10), ("flip",), 4, 0, answers)
+    mirrored = 0
+    for images, (labels, told) in data.dataset():
+        np.testing.assert_array_equal(np.reshape(images, (len(images), -1)), told)
+        mirrored += (np.asarray(told) == answers[1][labels]).all(axis=1).sum()
+    assert 0 < mirrored < 10
 
 
 def test_as_a_dataset_it_gives_the_same_batches():

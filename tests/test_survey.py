@@ -124,7 +124,7 @@ def test_training_for_integers_is_left_out_where_nothing_is_lost():
     found = tried({"max_drop": 1.0, "max_macs": 0.5}, candidate, changed=0.0)
     assert found[4:] == ["shrink 0.5, int8", "shrink 0.35, int8"]
     costly = tried({"max_drop": 1.0}, lambda r: candidate(r, drop=2.0), changed=0.0)
-    trained = ["shrink 0.5, int8 trained", "shrink 0.5, train 5, int8 trained"]
+    trained = ["shrink 0.5, int8 trained", "shrink 0.5, train 4, int8 trained"]
     assert costly[4:8] == ["int8 trained", "shrink 0.5, int8", *trained]
 
 
@@ -225,6 +225,15 @@ def test_the_layers_of_a_file(mostly_dense, file, digits):
     assert rows["wide"].macs == rows["wide"].weights == 8 * 8 * 8 * 32
     assert 0 <= rows["wide"].zeros < 0.2
     assert rows["wide"].noise >= 0
+
+
+def test_layers_of_fewer_bits_have_the_models_names(mostly_dense, digits):
+    file = tfnas.to_tflite(mostly_dense, "int8x4", digits.x_train[:100])
+    rows = {row.layer: row for row in file_layers(mostly_dense, file, digits.x_test)}
+    assert {"conv", "wide", "head"} <= set(rows) <= {n.name for n in mostly_dense.layers}
+    assert rows["wide"].bits == 4
+    assert rows["wide"].macs == rows["wide"].weights
+    assert any(row.noise for row in rows.values())
 
 
 def test_dense_layers_lose_weights_by_low_rank(mostly_dense, digits):

@@ -170,7 +170,11 @@ def _path(name: Any) -> pathlib.Path:
     try:
         path = pathlib.Path(name).expanduser()
         path.exists()
-    except (TypeError, RuntimeError, OSError) as error:  # no text, no such user, too long a name
+    except TypeError:
+        raise ValueError(
+            f"dataset must be a name, a path or a tfnas.data.DataSplit, got a {type(name).__name__}"
+        ) from None
+    except (RuntimeError, OSError) as error:  # no such user, too long a name
         raise ValueError(
             f"dataset must be a name or a path, got {str(name)[:200]!r}: {error}"[:500]
         ) from error

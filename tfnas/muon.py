@@ -24,6 +24,9 @@ class Muon(keras.optimizers.Adam):
     (mostly the head), biases and normalisations. keras.optimizers.Muon gives Adam all kernels
     of convolutions.
 
+    Keras loads a model that was compiled with it once `tfnas.Muon` is imported, or with
+    `compile=False`; :func:`tfnas.load_model` always does.
+
     Example:
         >>> import keras, numpy as np, tfnas
         >>> kernel = keras.Variable(np.ones((3, 3, 8, 16)), name="kernel")

@@ -72,7 +72,9 @@ class Throughput:
         if self.per_second is None:
             return [*start, self.note, "", ""]
         ratio = ""
-        if self.ratio is not None:
+        if self.ratio is not None and self.file == 0:
+            ratio = "1"
+        elif self.ratio is not None:
             ratio = f"{self.ratio:.3f}x [{self.ratio_low:.3f}, {self.ratio_high:.3f}]"
         return [*start, f"{self.per_second:,.0f}", f"[{self.low:,.0f}, {self.high:,.0f}]", ratio]
 

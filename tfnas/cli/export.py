@@ -88,6 +88,7 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
         split = data.load(values["dataset"].value, image_size=size)
     model = load_model(source)
     images = None if split is None else data.spread(split.x_train, _CALIBRATION)
+    _check_calibration(model, images, values)
     artifact, found = _converted(model, images, values)
     artifact = artifact.slimmed() if values["slim"].value else artifact
     if values["c"].value:
@@ -134,6 +135,19 @@ def _check(values: flags.FlagValues) -> None:
         from tfnas.export.saved_model import check_saved_model_folder
 
         check_saved_model_folder(values["saved_model"].value)
+
+
+def _check_calibration(model: Any, images: Any, values: flags.FlagValues) -> None:
+    from tfnas.quantization.qat import fake_quants
+    from tfnas.quantization.spec import QuantSpec
+
+    mode = values["mode"].value
+    needed = mode != MIXED and QuantSpec.of(mode).needs_calibration
+    if needed and images is None and not fake_quants(model):
+        raise ValueError(
+            f"dataset must be given for mode {mode!r}, got none: typical inputs tell the ranges "
+            "of its integers"
+        )
 
 
 def _converted(model: Any, images: Any, values: flags.FlagValues) -> tuple[Artifact, Any]:

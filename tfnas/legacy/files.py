@@ -13,6 +13,7 @@ import functools
 import importlib
 import json
 import pathlib
+import zipfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -56,6 +57,13 @@ def load_model(path: str | pathlib.Path) -> Any:
         raise ValueError(f"model must be a .keras or .h5 file, got {str(path)!r}, which is no file")
     if path.suffix.lower() in SUFFIXES:
         return load_h5(path)
+    if path.suffix.lower() == ".tflite":
+        raise ValueError(
+            f"model must be a .keras or .h5 file, got {str(path)!r}: give the Keras model that "
+            "it was made from"
+        )
+    if path.suffix.lower() == ".keras" and not zipfile.is_zipfile(path):
+        raise _broken(path, ValueError("it is no .keras archive: damaged, or saved otherwise"))
     activations.for_keras()
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)

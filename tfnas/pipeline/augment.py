@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 SHARE = 1 / 16  # of an image's side that it is shifted by at most
@@ -13,7 +14,15 @@ SHARE = 1 / 16  # of an image's side that it is shifted by at most
 
 def flip(images: Any) -> Any:
     """Mirrors every second image, left to right."""
-    return tf.image.random_flip_left_right(images)
+    return _mirrored(images, _every_second(images))
+
+
+def _every_second(images: Any) -> Any:
+    return tf.random.uniform([tf.shape(images)[0]]) < 0.5
+
+
+def _mirrored(images: Any, which: Any) -> Any:
+    return tf.where(which[:, None, None, None], images[:, :, ::-1], images)
 
 
 def shift(images: Any, pixels: int | None = None) -> Any:
@@ -49,20 +58,34 @@ class AugmentedImages(keras.utils.PyDataset):
         names: Some of `AUGMENTATIONS`.
         batch_size: Examples a batch.
         seed: Seed of the order and of the changes.
+        told: What a teacher says of the images, (n, ...), and, where they are mirrored, of their
+            mirror images; targets are then (labels, what is told). None: labels alone.
     """
 
-    def __init__(self, x: Any, y: Any, names: Sequence[str], batch_size: int, seed: int) -> None:
+    def __init__(
+        self,
+        x: Any,
+        y: Any,
+        names: Sequence[str],
+        batch_size: int,
+        seed: int,
+        told: Sequence[np.ndarray] | None = None,
+    ) -> None:
         super().__init__()
-        self.x, self.y, self.batch_size = x, y, batch_size
+        self.x, self.y, self.batch_size, self.told = x, y, batch_size, told
         self._rng = tf.random.Generator.from_seed(seed)
         self._order = tf.range(len(x))
 
         @tf.function(reduce_retracing=True)
-        def change(images: Any) -> Any:
-            images = tf.cast(images, tf.float32)
+        def change(images: Any) -> tuple[Any, Any]:
+            images, which = tf.cast(images, tf.float32), tf.zeros([tf.shape(images)[0]], tf.bool)
             for name in names:
-                images = AUGMENTATIONS[name](images)
-            return images
+                if name == "flip":
+                    which = _every_second(images)
+                    images = _mirrored(images, which)
+                else:
+                    images = AUGMENTATIONS[name](images)
+            return images, which
 
         self._change = change
         self.on_epoch_end()
@@ -72,7 +95,13 @@ class AugmentedImages(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
         rows = self._order[index * self.batch_size : (index + 1) * self.batch_size]
-        return self._change(self.x[rows]), self.y[rows]
+        images, mirrored = self._change(self.x[rows])
+        if self.told is None:
+            return images, self.y[rows]
+        told = self.told[0][rows].copy()
+        which = mirrored.numpy()
+        told[which] = self.told[-1][rows[which]]
+        return images, (self.y[rows], told)
 
     def on_epoch_end(self) -> None:
         """Draws a new order."""
@@ -86,9 +115,8 @@ class AugmentedImages(keras.utils.PyDataset):
             yield from (self[index] for index in range(len(self)))
             self.on_epoch_end()
 
-        kinds = tuple(
-            tf.TensorSpec([None, *part.shape[1:]], part.dtype)
-            for part in map(tf.convert_to_tensor, self[0])
+        kinds = tf.nest.map_structure(
+            lambda part: tf.TensorSpec([None, *part.shape[1:]], tf.as_dtype(part.dtype)), self[0]
         )
         batches = tf.data.Dataset.from_generator(epoch, output_signature=kinds).prefetch(2)
         counted = batches.apply(tf.data.experimental.assert_cardinality(len(self)))

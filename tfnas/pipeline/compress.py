@@ -40,6 +40,7 @@ from tfnas.pipeline.settings import TrainingSettings
 from tfnas.pipeline.survey import Survey
 from tfnas.report import compress_report
 
+PRODUCTS = ("best.tflite", "saved_model", *compress_report.FILES)
 BATCHES, THREADS = (1, 8, 32), (1, 2)  # of the throughput
 LONGEST = 500.0  # ms that a batch may take there
 
@@ -51,12 +52,15 @@ class CompressResult:
     Args:
         output: Its folder.
         budget: What was asked for.
+        effort: How much was tried: "quick", "normal" or "thorough".
         device: The device that limits are for, where there are such.
         candidates: All files that were made, in their order.
         front: Those that no other is better than in accuracy, size, time and what limits ask of
             the device.
         best: The one that keeps the budget best, or the nearest.
         excesses: Limits that it does not keep -> by how much; empty where it keeps all.
+        original: The original's float32 file on the examples to choose by: (accuracy, 1.0,
+            bytes).
         rows: Files on the last examples: the original's float32 file first, then the front.
         latencies: Measured time of each of those, by label.
         same: How the best one's answers differ from the original's.
@@ -70,11 +74,13 @@ class CompressResult:
 
     output: pathlib.Path
     budget: Budget
+    effort: str
     device: Device
     candidates: list[Candidate]
     front: list[Candidate]
     best: Candidate
     excesses: dict[str, float]
+    original: tuple[float, float, int]
     rows: list[FileRow]
     latencies: dict[str, Latency]
     same: Sameness
@@ -118,7 +124,8 @@ def compress(
     """Makes a trained classifier small enough, and proves what that costs.
 
     It looks at the model for some seconds, decides what to try, and tells why. The same call on
-    the same folder goes on where it was stopped.
+    the same folder goes on where it was stopped; what an earlier call had ended with is then in
+    its folder `earlier`.
 
     Example:
         >>> import tfnas
@@ -183,6 +190,7 @@ def compress(
     if overwrite:
         _empty(folder)
     _claim(folder, model, split, settings)
+    _set_aside(folder)
     told = progress or Progress()
     kitchen = Kitchen(model, split, settings, told)
     workshop = Workshop(kitchen, folder, asked.max_gzip_bytes is not None, target)
@@ -194,7 +202,7 @@ def compress(
     outcome: Candidate | None = None
     while (recipe := _next(steps, outcome)) is not None:
         outcome = workshop.make(recipe)
-    return _finished(workshop, asked, decisions, told, settings)
+    return _finished(workshop, asked, effort, decisions, told, settings)
 
 
 def _epochs(effort: Effort, examples: int, batch_size: int) -> int:
@@ -211,6 +219,7 @@ def _next(steps: Any, outcome: Candidate | None) -> Any:
 def _finished(
     workshop: Workshop,
     budget: Budget,
+    effort: str,
     decisions: Decisions,
     told: Progress,
     settings: TrainingSettings,
@@ -234,11 +243,13 @@ def _finished(
     result = CompressResult(
         workshop.folder,
         budget,
+        effort,
         workshop.target.device,
         workshop.candidates,
         best_ones,
         best,
         budget.excesses(best.costs),
+        (float(workshop.right.mean()), 1.0, workshop.whole.size),
         rows,
         latencies,
         _same(workshop, best, twin, rows),
@@ -312,13 +323,27 @@ def _empty(folder: pathlib.Path) -> None:
     shutil.rmtree(folder)
 
 
+def _set_aside(folder: pathlib.Path) -> None:
+    """What an earlier call ended with, perhaps for another budget, leaves its place."""
+    found = [folder / name for name in PRODUCTS if (folder / name).exists()]
+    earlier = folder / "earlier"
+    if found:
+        shutil.rmtree(earlier, ignore_errors=True)
+        earlier.mkdir()
+    for path in found:
+        path.replace(earlier / path.name)
+
+
 def _claim(folder: pathlib.Path, model: Any, split: DataSplit, settings: TrainingSettings) -> None:
     """Writes what a folder is for, or checks that it is for this job.
 
     The budget, its device and the effort (with its epochs) may change: what is made stays good.
     """
+    from tfnas import __version__
+
     asked = json.loads(json.dumps(dataclasses.asdict(settings)))
     job = {
+        "version": __version__,
         "model": model_digest(model),
         "data": f"{split.name}, {len(split.x_train)} images",
         "settings": {k: v for k, v in asked.items() if k != "epochs"},

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tfnas.bench.file_comparison import BITS
+from tfnas.bench.layer_names import LayerNames
 from tfnas.bench.profile import profile
 from tfnas.export.artifact import Artifact
 from tfnas.export.kernels import read_kernels
@@ -58,24 +59,36 @@ def file_layers(twin: Any, file: Artifact, x: np.ndarray) -> tuple[FileLayer, ..
         file: The file.
         x: Images to measure the noise with.
     """
-    cost = profile(strip(twin) if fake_quants(twin) else twin)
+    plain = strip(twin) if fake_quants(twin) else twin
+    cost = profile(plain)
+    names = LayerNames(plain)
     macs: dict[str, int] = {}
     for layer in cost.layers:
         name = layer.name.rsplit("/", 1)[-1]
         macs[name] = macs.get(name, 0) + (layer.macs or 0)
     errors, _ = file_errors(twin, file, x, cost.macs)  # a float file has none
     noise = {} if errors is None else noise_of(errors)
-    return tuple(
-        FileLayer(
-            kernel.layer,
-            kernel.operator,
-            tuple(kernel.tensor.shape),
-            BITS.get(kernel.tensor.dtype),
-            int(kernel.values.size),
-            float(np.mean(kernel.values == 0)),
-            len(np.unique(kernel.values)),
-            macs.get(kernel.layer.rsplit("/", 1)[-1]),
-            noise.get(kernel.layer),
+
+    def known(name: str) -> str:
+        """The model's own name for it: fewer bits come by way of a model that adds to names."""
+        if name.rsplit("/", 1)[-1] in macs:
+            return name
+        return (*names.mentioned(f"{name}_1/kernel"), name)[0]
+
+    rows = []
+    for kernel in read_kernels(file):
+        name = known(kernel.layer)
+        rows.append(
+            FileLayer(
+                name,
+                kernel.operator,
+                tuple(kernel.tensor.shape),
+                BITS.get(kernel.tensor.dtype),
+                int(kernel.values.size),
+                float(np.mean(kernel.values == 0)),
+                len(np.unique(kernel.values)),
+                macs.get(name.rsplit("/", 1)[-1]),
+                noise.get(name),
+            )
         )
-        for kernel in read_kernels(file)
-    )
+    return tuple(rows)

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from tfnas.data import DataSplit
 from tfnas.distillation.distiller import Distiller
+from tfnas.distillation.outputs import teacher_outputs
 from tfnas.distillation.transfers import FeatureHint
 from tfnas.muon import Muon
 from tfnas.pipeline.augment import AugmentedImages
@@ -18,6 +20,7 @@ from tfnas.rewrite import gives_probabilities
 
 WARMUP = 0.03  # of the steps
 FASTER = 1.5  # Muon's rate for Adam's: BUILD_NOTES.md, 2026-11-27
+KEPT = 2**30  # bytes of a teacher's answers that are kept instead of asked for again
 TEMPERATURE = 1.0  # a model's own smaller self learns less from softened answers: BUILD_NOTES.md
 
 
@@ -52,6 +55,31 @@ def classification_loss(model: Any) -> keras.losses.Loss:
     return keras.losses.SparseCategoricalCrossentropy(from_logits=logits)
 
 
+def kept_answers(
+    teacher: Any, split: DataSplit, settings: TrainingSettings
+) -> list[np.ndarray] | None:
+    """Returns what a teacher says of the training images, once for all epochs.
+
+    Of moved images it says about the same: on CIFAR-10 that costs less than it saves time
+    (BUILD_NOTES.md, 2026-11-27).
+
+    Args:
+        teacher: The model.
+        split: The data.
+        settings: How it is trained.
+
+    Returns:
+        Logits of the images and, where training mirrors them, of their mirror images; None where
+        nothing asks for them or they are too many to keep.
+    """
+    turned = "flip" in settings.augment
+    size = 4 * len(split.x_train) * teacher.outputs[0].shape[-1] * (1 + turned)
+    if not settings.distill or size > KEPT:
+        return None
+    images = split.x_train
+    return [teacher_outputs(teacher, x) for x in (images, images[:, :, ::-1])[: 1 + turned]]
+
+
 def training_steps(split: DataSplit, epochs: int, batch_size: int) -> int:
     """Returns the number of optimizer steps of :func:`finetune`."""
     return epochs * -(-len(split.x_train) // batch_size)
@@ -66,6 +94,7 @@ def finetune(
     epochs: int | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     hints: Sequence[FeatureHint] = (),
+    told: Sequence[np.ndarray] | None = None,
     rebuild: bool = False,
     progress: Progress | None = None,
 ) -> None:
@@ -82,16 +111,20 @@ def finetune(
         epochs: Number of epochs where it is another than the settings'.
         callbacks: More callbacks.
         hints: What of the teacher's inside the model learns too, with `settings.distill`.
+        told: The teacher's :func:`kept_answers`; None: they are asked for, before the first epoch,
+            or in each step where there are hints.
         rebuild: Whether much was lost at once: with :class:`tfnas.Muon`, after a short warmup.
         progress: Is told when an epoch has ended.
     """
     epochs = settings.epochs if epochs is None else epochs
     steps = training_steps(split, epochs, settings.batch_size)
-    told = progress or Progress()
+    progress = progress or Progress()
     trained, loss = model, classification_loss(model)
     if settings.distill:
-        alpha = 1 - settings.distill
-        trained = Distiller(model, teacher, alpha, TEMPERATURE, features=hints)
+        if not hints and told is None:
+            told = kept_answers(teacher, split, settings)
+        asked = teacher if told is None else None
+        trained = Distiller(model, asked, 1 - settings.distill, TEMPERATURE, features=hints)
         loss = None
     trained.compile(
         _optimizer(settings.learning_rate, steps, rebuild),
@@ -100,10 +133,10 @@ def finetune(
         jit_compile=False,  # three times slower on a CPU, see BUILD_NOTES.md
     )
     news = keras.callbacks.LambdaCallback(
-        on_epoch_end=lambda epoch, logs: told.epoch_ended(epoch + 1, epochs)
+        on_epoch_end=lambda epoch, logs: progress.epoch_ended(epoch + 1, epochs)
     )
     trained.fit(
-        **_examples(split, settings),
+        **_examples(split, settings, told if settings.distill else None),
         epochs=epochs,
         verbose=0,
         callbacks=[*callbacks, news],
@@ -122,9 +155,12 @@ def _optimizer(rate: float, steps: int, rebuild: bool) -> keras.optimizers.Optim
     return Muon(schedule)
 
 
-def _examples(split: DataSplit, settings: TrainingSettings) -> dict[str, Any]:
+def _examples(
+    split: DataSplit, settings: TrainingSettings, told: Sequence[np.ndarray] | None
+) -> dict[str, Any]:
     """What `fit` is given."""
+    x, y, size = split.x_train, split.y_train, settings.batch_size
     if not settings.augment:
-        return {"x": split.x_train, "y": split.y_train, "batch_size": settings.batch_size}
-    given = split.x_train, split.y_train, settings.augment, settings.batch_size, settings.seed
-    return {"x": AugmentedImages(*given).dataset(), "shuffle": False}
+        return {"x": x, "y": y if told is None else (y, told[0]), "batch_size": size}
+    images = AugmentedImages(x, y, settings.augment, size, settings.seed, told)
+    return {"x": images.dataset(), "shuffle": False}

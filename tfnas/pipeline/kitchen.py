@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Iterator
 from typing import Any
 
 import keras
+import numpy as np
 
 from tfnas.calibration import layers_of, recalibrate_batchnorm
 from tfnas.clustering.callback import ClusteringCallback
@@ -15,7 +17,12 @@ from tfnas.data import DataSplit, spread
 from tfnas.distillation.transfers import FeatureHint
 from tfnas.factorization.apply import factorize
 from tfnas.kernels import model_kernels
-from tfnas.pipeline.finetune import classification_loss, finetune, training_steps
+from tfnas.pipeline.finetune import (
+    classification_loss,
+    finetune,
+    kept_answers,
+    training_steps,
+)
 from tfnas.pipeline.progress import Progress
 from tfnas.pipeline.recipes import Step
 from tfnas.pipeline.settings import TrainingSettings
@@ -65,6 +72,11 @@ class Kitchen:
     split: DataSplit
     settings: TrainingSettings
     progress: Progress
+
+    @functools.cached_property
+    def _told(self) -> list[np.ndarray] | None:
+        """What the original says of the training images."""
+        return kept_answers(self.original, self.split, self.settings)
 
     def apply(self, model: Any, step: Step) -> Any:
         """Returns a model with one step more; the one given stays as it is.
@@ -161,6 +173,7 @@ class Kitchen:
             epochs=round(longer * settings.epochs),
             callbacks=callbacks,
             rebuild=rebuild,
+            told=None if hints else self._told,
             hints=block_hints(model, self.original, images) if hints else (),
             progress=self.progress,
         )

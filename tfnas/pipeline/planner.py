@@ -37,7 +37,7 @@ Attempt = Generator[Recipe, "Candidate | None", "Candidate | None"]
 VALUES = 16
 ENOUGH = 0.3  # points that int8 may lose before it is worth a training
 FEW = 2  # rounds of an effort that stops where the budget is met
-LONGER = 5.0  # times a step's epochs, where the accuracy is nearly enough
+LONGER = 4.0  # times a step's epochs, where the accuracy is nearly enough
 HOPELESS = 3.0  # points beyond the limit that longer training won't bring back
 _BY_BITS = {"bytes", "flash_bytes"}  # fall with the bits of each
 
@@ -102,11 +102,12 @@ def _made_smaller(
         if step is None:
             break
         left -= 1
-        ended = yield from _trained((step,), budget, why, known, made)
+        enough = ENOUGH if met else 0.0
+        ended = yield from _trained((step,), budget, why, known, made, enough)
         if ended is None and technique == "shrink" and effort.low_rank:
             why = f"channels can't go: {step}"
             steps = (Step("factorize", _share(step)),)
-            ended = yield from _trained(steps, budget, why, known, made)
+            ended = yield from _trained(steps, budget, why, known, made, enough)
         fine = ended is not None and _accurate(budget, ended)
         tried[_share(step)] = fine
         met = met or (ended is not None and not budget.excesses(ended.costs))
@@ -159,11 +160,24 @@ def _next_step(scaled: Step, tried: dict[float, bool]) -> Step | None:
 
 
 def _trained(
-    steps: tuple[Step, ...], budget: Budget, why: str, known: Known, made: Decisions
+    steps: tuple[Step, ...],
+    budget: Budget,
+    why: str,
+    known: Known,
+    made: Decisions,
+    enough: float = 0.0,
 ) -> Attempt:
     """int8 after steps; trained for integers unless that is needless, longer where it may help.
 
     Longer first, but where integers are what costs: where the whole model was trained for them.
+
+    Args:
+        steps: What was done before.
+        budget: The limits.
+        why: The reason for the steps.
+        known: What formats came to.
+        made: What the look at the model decided.
+        enough: Points that may be lost before a training is worth it, if the budget allows them.
 
     Returns:
         The best of them, None where the steps could not be taken.
@@ -176,7 +190,7 @@ def _trained(
     if not rounding and ENOUGH < _missed(budget, best) <= HOPELESS:
         best = _better(best, (yield Recipe(longer, "int8", why="longer training brings more back")))
         steps = longer
-    if (made.integers and best.costs.drop > 0) or not _accurate(budget, best):
+    if (made.integers and best.costs.drop > enough) or not _accurate(budget, best):
         why = "what rounding costs comes back"
         best = _better(best, (yield Recipe(steps, "int8", aware=True, why=why)))
     if steps is not longer and 0 < _missed(budget, best) <= HOPELESS:

@@ -37,13 +37,19 @@ _LOOKED = (
 _LOOKED_BARS = (2, 3, 4, 5, 6)
 _THROUGHPUT = (
     "Batches in LiteRT on this machine, in interleaved rounds; ratios are to the original's file "
-    "in the same round."
+    "in the same round, of which the median stands here; so it need not be that of the medians."
 )
 _AMOUNTS = (
     "Points are accuracy less the original's; time is a ratio to its float32 file, MACs a share of "
     'its own. "shrink 0.5 weights 0.4": channels went until at most 0.5 of the '
-    'multiply-accumulates and 0.4 of the weights were left; "train 5": 5 times as many epochs '
+    'multiply-accumulates and 0.4 of the weights were left; "train 4": 4 times as many epochs '
     'more; "trained": for the numbers of the file.'
+)
+_PICTURES = {"pareto.png": "latency", "pareto_bytes.png": "bytes"}
+FILES = ("report.md", "report.html", *_PICTURES)
+_DRAWN = (
+    "Bars are 95% intervals of the difference to the original on the same images; dashed lines "
+    "are the budget's."
 )
 _SHOWN = 12  # images that are wrong now
 
@@ -106,11 +112,12 @@ def _refusal(recipe: Any, costs: Costs) -> str:
 
 
 def write(result: CompressResult, split: DataSplit, settings: TrainingSettings) -> None:
-    """Writes report.md, report.html and pareto.png."""
-    picture = _picture(result, split)
-    write_atomically(result.output / "pareto.png", picture)
+    """Writes report.md, report.html and the pictures."""
+    pictures = _pictures(result, split)
+    for name, content in pictures.items():
+        write_atomically(result.output / name, content)
     write_atomically(result.output / "report.md", _markdown(result, split, settings))
-    write_atomically(result.output / "report.html", _page(result, split, settings, picture))
+    write_atomically(result.output / "report.html", _page(result, split, settings, pictures))
 
 
 def _markdown(result: CompressResult, split: DataSplit, settings: TrainingSettings) -> str:
@@ -119,7 +126,8 @@ def _markdown(result: CompressResult, split: DataSplit, settings: TrainingSettin
         f"# Compressed, on {split.name}",
         verdict(result),
         *[f"- {line}" for line in _remarks(result)],
-        "![accuracy over time](pareto.png)",
+        "![accuracy over time](pareto.png) ![accuracy over bytes](pareto_bytes.png)",
+        _DRAWN,
         f"## The files, on {len(split.x_test)} images that nothing was chosen by",
         markdown_table(_file_headers(result), _rows(result)),
         f"## All that was tried, on {len(split.x_val)} images to choose by",
@@ -148,17 +156,25 @@ def _markdown(result: CompressResult, split: DataSplit, settings: TrainingSettin
 
 
 def _page(
-    result: CompressResult, split: DataSplit, settings: TrainingSettings, picture: bytes
+    result: CompressResult,
+    split: DataSplit,
+    settings: TrainingSettings,
+    pictures: dict[str, bytes],
 ) -> str:
     same = result.same
     labels = [row.label for row in result.rows]
-    told = "Accuracy of every file over its time; the best one is marked."
     return html.page(
         f"Compressed, on {split.name}",
         [
             html.note(verdict(result), result.meets),
             *[html.note(line, False) for line in _remarks(result)],
-            html.picture(picture, told),
+            html.beside(
+                html.picture(
+                    pictures[file], f"Accuracy of every file over its {over}; the best is marked."
+                )
+                for file, over in _PICTURES.items()
+            ),
+            f"<p>{html.text(_DRAWN)}</p>",
             html.section(
                 f"The files, on {len(split.x_test)} images that nothing was chosen by",
                 html.table(
@@ -283,6 +299,8 @@ def _rows(result: CompressResult) -> list[list[str]]:
 
     def cells(row: Any) -> Sequence[str]:
         own = result.latencies[row.label]
+        if own is whole:
+            return ["1", *unknown]
         low, high = own.ratio_low / whole.ratio_high, own.ratio_high / whole.ratio_low
         time = f"{own.ratio / whole.ratio:.3f}x [{low:.3f}, {high:.3f}]"
         return [time, *known.get(row.label, unknown)]
@@ -366,16 +384,28 @@ def _throughput(result: CompressResult) -> list[list[str]]:
 def _settings(result: CompressResult, settings: TrainingSettings) -> list[list[str]]:
     records: list[TrainingSettings | Device] = [settings]
     records += [result.device] * bool(_metrics(result))
-    return [[k, str(v)] for each in records for k, v in dataclasses.asdict(each).items()]
+    asked = [["budget", str(result.budget)], ["effort", result.effort]]
+    return asked + [[k, str(v)] for each in records for k, v in dataclasses.asdict(each).items()]
 
 
-def _picture(result: CompressResult, split: DataSplit) -> bytes:
-    """Accuracy over time of all candidates, by the examples to choose by."""
-    rows = [
-        (float(made.right.mean()), made.costs.latency, made.costs.bytes)
-        for made in result.candidates
-    ]
-    places = [result.candidates.index(made) for made in result.front]
-    chosen = result.candidates.index(result.best)
-    title = f"Compressed, on {split.name}"
-    return pareto_picture(rows, places, chosen, title, "the original", part="images to choose by")
+def _pictures(result: CompressResult, split: DataSplit) -> dict[str, bytes]:
+    """Accuracy over time and over bytes of all candidates, by the examples to choose by."""
+    limits = result.budget.limits
+    lines = {"latency": limits.get("max_latency"), "bytes": limits.get("max_bytes")}
+    if "max_drop" in limits:
+        lines["accuracy"] = result.original[0] - limits["max_drop"] / 100
+    return {
+        file: pareto_picture(
+            [(float(c.right.mean()), c.costs.latency, c.costs.bytes) for c in result.candidates],
+            [result.candidates.index(made) for made in result.front],
+            result.candidates.index(result.best),
+            f"Compressed, on {split.name}",
+            "the original",
+            part="images to choose by",
+            over=(over,),
+            others={"original, float32": result.original},
+            errors=[(made.drop[2] - made.drop[1]) / 200 for made in result.candidates],
+            limits={name: float(limit) for name, limit in lines.items() if limit is not None},
+        )
+        for file, over in _PICTURES.items()
+    }

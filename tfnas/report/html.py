@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,17 +15,24 @@ _STYLE = """
   --line: #c9ced4; --blue: #0072B2; --orange: #D55E00; --green: #009E73; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e8e8e8; --paper: #16181b; --soft: #22262b;
   --line: #454c54; --blue: #56B4E9; --orange: #E69F00; --green: #2bc79a; } }
-body { margin: 0 auto; max-width: 62rem; padding: 1rem; background: var(--paper);
+body { margin: 0 auto; max-width: 76rem; padding: 1rem; background: var(--paper);
   color: var(--ink); font: 16px/1.5 system-ui, sans-serif; }
 h1 { font-size: 1.5rem; line-height: 1.25; } h2 { font-size: 1.15rem; margin-top: 2rem; }
 img { max-width: 100%; height: auto; } figure { margin: 0; }
-.wide { overflow-x: auto; }
+.beside { display: flex; flex-wrap: wrap; gap: .5rem; }
+.beside figure { flex: 1 1 22rem; min-width: 0; }
+.wide { overflow-x: auto; background: linear-gradient(to right, var(--paper) 30%, transparent) left,
+  linear-gradient(to left, var(--paper) 30%, transparent) right,
+  linear-gradient(to right, #0006, transparent) left, linear-gradient(to left, #0006, transparent)
+  right; background-size: 2rem 100%, 2rem 100%, .6rem 100%, .6rem 100%;
+  background-repeat: no-repeat; background-attachment: local, local, scroll, scroll; }
+p, ul { max-width: 62rem; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .6rem; border-bottom: 1px solid var(--line); text-align: right;
   white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; white-space: normal; min-width: 6rem; }
 table { margin-bottom: 1rem; }
-td.text { text-align: left; white-space: normal; min-width: 14rem; }
+.text { text-align: left !important; white-space: normal; min-width: 14rem; }
 tr.chosen td { background: var(--soft); font-weight: 600; }
 .bar { display: inline-block; height: .7em; background: var(--blue); border-radius: 2px; }
 .good { border-left: .3rem solid var(--green); } .bad { border-left: .3rem solid var(--orange); }
@@ -106,7 +113,10 @@ def table(
         + "</tr>"
         for number, row in enumerate(rows)
     ]
-    head = "".join(f"<th>{text(title)}</th>" for title in headers)
+    head = "".join(
+        f"<th{' class=text' if column in prose else ''}>{text(title)}</th>"
+        for column, title in enumerate(headers)
+    )
     return f'<div class="wide"><table><tr>{head}</tr>{"".join(lines)}</table></div>'
 
 
@@ -118,6 +128,11 @@ def picture(png: bytes, told: str) -> str:
         told: What it shows.
     """
     return f'<figure><img alt="{text(told)}" src="{_uri(png)}"></figure>'
+
+
+def beside(figures: Iterable[str]) -> str:
+    """Returns figures side by side where the screen is wide enough."""
+    return f'<div class="beside">{"".join(figures)}</div>'
 
 
 def tiles(images: Sequence[np.ndarray], captions: Sequence[str]) -> str:

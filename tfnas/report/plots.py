@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,19 +13,33 @@ if TYPE_CHECKING:
     from tfnas.pruning.sensitivity import Sensitivity
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#999999"
+PURPLE = "#CC79A7"
 MEASURED = ("accuracy", "latency", "size")
+Row = tuple[float, float, int]  # accuracy, latency ratio, bytes
+_LABELS = {
+    "latency": "latency of the file, as a ratio to {} (less is better)",
+    "bytes": "size of the file, KiB (less is better)",
+}
+_MARKERS = ("D", "s", "^", "P")
+_NAMED = 3  # files far below whose accuracies are told
+_LIMIT = {"color": ORANGE, "linestyle": "--", "linewidth": 1, "zorder": 0}
 
 
 def pareto_picture(
-    rows: Sequence[tuple[float, float, int]],
+    rows: Sequence[Row],
     front: Sequence[int],
     chosen: int | None = None,
     title: str = "",
     beside: str = "the reference model",
     objectives: Sequence[str] = MEASURED,
     part: str = "validation part",
+    *,
+    over: Sequence[str] = ("latency",),
+    others: Mapping[str, Row] | None = None,
+    errors: Sequence[float] = (),
+    limits: Mapping[str, float] | None = None,
 ) -> bytes:
-    """Returns a picture of accuracy over latency, with the Pareto front, as PNG.
+    """Returns a picture of accuracy over latency or size, with the Pareto front, as PNG.
 
     Args:
         rows: (accuracy, latency ratio, bytes) a candidate.
@@ -35,57 +49,130 @@ def pareto_picture(
         beside: What the latencies are ratios to.
         objectives: What it is the front of.
         part: What the accuracy is of.
+        over: A panel each, side by side: "latency" or "bytes".
+        others: What the candidates are to be seen beside, by name.
+        errors: Half the width of each accuracy's interval; none: no intervals are drawn.
+        limits: "accuracy", "latency" or "bytes" -> the limit, drawn as a line.
     """
     from matplotlib.collections import PathCollection
+
+    others, limits = others or {}, limits or {}
+    figure = _empty_figure(7.2 if len(over) == 1 else 5.2 * len(over), 4.8)
+    panels = figure.subplots(1, len(over), sharey=True, squeeze=False)[0]
+    seen = [row[0] for row in others.values()] + [limits[k] for k in limits if k == "accuracy"]
+    seen += [] if chosen is None else [rows[chosen][0]]
+    bottom = _bottom([row[0] for row in rows], seen)
+    ends = [row[0] + error for row, error in zip(rows, errors, strict=True)] if errors else []
+    top = max([row[0] for row in rows] + ends + seen, default=1.0)
+    for axes, name in zip(panels, over, strict=True):
+        known = [_x(row, name) for row in (*rows, *others.values())]
+        _draw_candidates(axes, rows, front, name, errors, objectives, bottom)
+        if chosen is not None:
+            _mark_chosen(axes, rows[chosen], name, known)
+        for number, (label, row) in enumerate(others.items()):
+            style = {"marker": _MARKERS[number % len(_MARKERS)], "color": PURPLE, "s": 70}
+            axes.scatter([_x(row, name)], [row[0]], label=label, edgecolors="white", **style)
+        if name in limits:
+            axes.axvline(_x((0.0, limits[name], limits[name]), name), **_LIMIT)
+        if "accuracy" in limits:
+            axes.axhline(limits["accuracy"], label="budget", **_LIMIT)
+        _scale(axes, known)
+        axes.set_xlabel(_LABELS[name].format(beside))
+        axes.grid(alpha=0.3)
+        if bottom is not None:
+            axes.set_ylim(bottom, top + 0.06 * (top - bottom))
+    panels[0].set_ylabel(f"accuracy of the file, {part}")
+    figure.suptitle(title, fontsize=11)
+    told = {"title": "area: size of the file"} if "bytes" not in over else {}
+    if rows or others or limits:
+        legend = panels[0].legend(loc="best", fontsize=8, title_fontsize=8, **told)
+        for handle in legend.legend_handles:
+            if isinstance(handle, PathCollection):
+                handle.set_sizes([50])
+    return _png(figure)
+
+
+def _x(row: tuple[float, float, float], name: str) -> float:
+    """What a panel is over: the latency, or the size in KiB."""
+    return row[2] / 1024 if name == "bytes" else row[1]
+
+
+def _bottom(accuracies: Sequence[float], seen: Sequence[float]) -> float | None:
+    """The least accuracy that is drawn in its place; None: all are.
+
+    A file that guesses would squeeze all that matter into one line.
+    """
+    if not accuracies:
+        return None
+    middle, top = float(np.median(accuracies)), max([*accuracies, *seen])
+    far = middle - 4 * max(top - middle, 0.005)
+    least = min([value for value in accuracies if value >= far] + list(seen))
+    return least - 0.2 * max(top - least, 0.005) if min(accuracies) < least else None
+
+
+def _draw_candidates(
+    axes: Any,
+    rows: Sequence[Row],
+    front: Sequence[int],
+    name: str,
+    errors: Sequence[float],
+    objectives: Sequence[str],
+    bottom: float | None,
+) -> None:
+    largest = max((row[2] for row in rows), default=1)
+    far = [] if bottom is None else [i for i, row in enumerate(rows) if row[0] < bottom]
+    others = [i for i in range(len(rows)) if i not in front]
+    told = f"Pareto front: {', '.join(objectives)}"
+    for indices, color, label in ((others, GREY, "dominated"), (front, BLUE, told)):
+        drawn = [i for i in indices if i not in far]
+        x, y = [_x(rows[i], name) for i in drawn], [rows[i][0] for i in drawn]
+        if errors and drawn:
+            spread = [errors[i] for i in drawn]
+            axes.errorbar(x, y, spread, fmt="none", ecolor=color, elinewidth=1, alpha=0.6)
+        area = [30 + 270 * rows[i][2] / largest for i in drawn]
+        style = {"color": color, "alpha": 0.75, "edgecolors": "white"}
+        axes.scatter(x, y, s=area, label=label if drawn else None, **style)
+    if bottom is None:
+        return
+    edge = bottom + 0.03 * (max(row[0] for row in rows) - bottom)
+    below = [_x(rows[i], name) for i in far]
+    colors = [BLUE if i in front else GREY for i in far]
+    axes.scatter(below, [edge] * len(far), marker="v", c=colors, label="far below")
+    for at, i in zip(below, far if len(far) <= _NAMED else [], strict=False):
+        offset = {"xytext": (0, 7), "textcoords": "offset points", "ha": "center", "fontsize": 8}
+        axes.annotate(f"{rows[i][0]:.3f}", (at, edge), **offset)
+
+
+def _mark_chosen(axes: Any, row: Row, name: str, known: Sequence[float]) -> None:
+    accuracy, latency, size = row
+    at = _x(row, name)
+    axes.scatter([at], [accuracy], marker="*", s=90, color=ORANGE, zorder=3, label="chosen")
+    # Away from the nearer edge.
+    low, high = min(known), max(known)
+    middle = (low * high) ** 0.5 if _spans_much(known) else (low + high) / 2
+    side = -1 if at > middle else 1
+    axes.annotate(
+        f"{accuracy:.3f}, {latency:.3f}x, {size / 1024:.0f} KiB",
+        (at, accuracy),
+        textcoords="offset points",
+        xytext=(10 * side, -18),
+        ha="right" if side < 0 else "left",
+    )
+
+
+def _scale(axes: Any, values: Sequence[float]) -> None:
+    """Logarithmic where the values span much."""
     from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
-    figure, axes = _figure(7.2, 4.8)
-    largest = max((row[2] for row in rows), default=1)
-
-    def draw(indices: Sequence[int], **style: Any) -> None:
-        axes.scatter(
-            [rows[i][1] for i in indices],
-            [rows[i][0] for i in indices],
-            s=[30 + 270 * rows[i][2] / largest for i in indices],
-            alpha=0.75,
-            edgecolors="white",
-            **style,
-        )
-
-    draw([i for i in range(len(rows)) if i not in front], color=GREY, label="dominated")
-    draw(front, color=BLUE, label=f"Pareto front: {', '.join(objectives)}")
-    if chosen is not None:
-        accuracy, latency, size = rows[chosen]
-        axes.scatter(
-            [latency], [accuracy], marker="*", s=90, color=ORANGE, zorder=3, label="chosen"
-        )
-        # Away from the nearer edge.
-        side = -1 if _right_half(latency, [row[1] for row in rows]) else 1
-        axes.annotate(
-            f"{accuracy:.3f}, {latency:.3f}x, {size / 1024:.0f} KiB",
-            (latency, accuracy),
-            textcoords="offset points",
-            xytext=(10 * side, -18),
-            ha="right" if side < 0 else "left",
-        )
-    if rows and max(row[1] for row in rows) > 5 * min(row[1] for row in rows):
+    if _spans_much(values):
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(ScalarFormatter())
         axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel(f"latency of the file, as a ratio to {beside} (less is better)")
-    axes.set_ylabel(f"accuracy of the file, {part}")
-    axes.set_title(title)
-    axes.grid(alpha=0.3)
-    legend = axes.legend(loc="best", title="area: size of the file")
-    for handle in legend.legend_handles:
-        if isinstance(handle, PathCollection):
-            handle.set_sizes([60])
-    return _png(figure)
 
 
-def _right_half(value: float, values: Sequence[float]) -> bool:
-    return value > (min(values) * max(values)) ** 0.5
+def _spans_much(values: Sequence[float]) -> bool:
+    return bool(values) and max(values) > 5 * min(values)
 
 
 def sensitivity_picture(found: Sensitivity, title: str = "") -> bytes:
@@ -166,12 +253,17 @@ def quantization_picture(found: QuantizationError, title: str = "") -> bytes:
     return _png(figure)
 
 
-def _figure(width: float, height: float) -> tuple[Any, Any]:
+def _empty_figure(width: float, height: float) -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
+    return figure
+
+
+def _figure(width: float, height: float) -> tuple[Any, Any]:
+    figure = _empty_figure(width, height)
     return figure, figure.add_subplot()
 
 
