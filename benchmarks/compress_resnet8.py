@@ -50,7 +50,7 @@ def main(argv: list[str]) -> None:
         EFFORT.value,
         WORKDIR.value,
         epochs=STEP_EPOCHS.value,
-        batch_size=128,  # as accurate as 64, and faster: BUILD_NOTES.md, 2026-11-27
+        batch_size=128,  # faster than 64: BUILD_NOTES.md, 2026-11-27
         learning_rate=3e-3,
         augment=("flip", "shift"),
         progress=PlainProgress(),

@@ -3,17 +3,21 @@
 import dataclasses
 import html.parser
 import json
+import pathlib
 import shutil
 import subprocess
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras import layers
 from PIL import Image
 from planning import FORMATS, candidate
 
 import tfnas
 from tfnas.cli import app
+from tfnas.pipeline import compress as compress_module
 from tfnas.pipeline.budget import Budget, Costs
 from tfnas.pipeline.candidates import beaten, front
 from tfnas.pipeline.compress import chosen
@@ -235,14 +239,84 @@ def test_what_an_earlier_call_ended_with_leaves_its_place(run, tiny_model, digit
     assert kept.content == result.best.file.content
 
 
-def test_another_job_in_the_folder_is_refused(run, tiny_model, digits, monkeypatch):
-    folder, _, _ = run
-    monkeypatch.setattr(tfnas, "__version__", "0.0.1")
-    with pytest.raises(ValueError, match=r"job of another version: '.*', got '0\.0\.1'"):
-        tfnas.compress(tiny_model, digits, {"max_drop": 1.0}, "quick", folder)
+def test_kills_lose_nothing_of_what_an_earlier_call_ended_with(tmp_path, monkeypatch):
+    def end_with(text, *names):
+        for name in names:
+            (tmp_path / name).write_text(text)
+
+    def earlier():
+        return {path.name: path.read_text() for path in (tmp_path / "earlier").iterdir()}
+
+    names = {name for name in compress_module.PRODUCTS if name != "saved_model"}
+    end_with("one", *names)
+    compress_module._set_aside(tmp_path)
+    end_with("two", "best.tflite", "report.md")  # killed before its report was there
+    compress_module._set_aside(tmp_path)
+    assert earlier() == dict.fromkeys(names, "one")
+    assert [path.name for path in tmp_path.iterdir()] == ["earlier"]
+    end_with("three", *names)
+    replace, moved = pathlib.Path.replace, []
+
+    def killed(path, target):
+        if moved:
+            raise KeyboardInterrupt
+        moved.append(replace(path, target))
+
+    monkeypatch.setattr(pathlib.Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        compress_module._set_aside(tmp_path)
     monkeypatch.undo()
+    compress_module._set_aside(tmp_path)
+    assert earlier() == dict.fromkeys(names, "three")
+    compress_module._set_aside(tmp_path)
+    assert earlier() == dict.fromkeys(names, "three")
+
+
+def test_another_job_in_the_folder_is_refused(run, tiny_model, digits, monkeypatch, tmp_path):
+    folder, _, _ = run
+    given = (tiny_model, digits, {"max_drop": 1.0}, "quick")
     with pytest.raises(ValueError, match=r"holds a job of another settings"):
-        tfnas.compress(tiny_model, digits, {"max_drop": 1.0}, "quick", folder, seed=3)
+        tfnas.compress(*given, folder, seed=3)
+    other = dataclasses.replace(digits, y_test=digits.y_test[::-1])
+    with pytest.raises(ValueError, match=r"holds a job of another data"):
+        tfnas.compress(tiny_model, other, *given[2:], folder)
+    monkeypatch.setattr(compress_module, "RECIPES", 0)
+    with pytest.raises(ValueError, match=r"a job of another version of tfnas"):
+        tfnas.compress(*given, folder)
+    (tmp_path / "report.md").write_text("of a search")
+    with pytest.raises(
+        ValueError, match=r"must be a folder of its own, .* report\.md of something"
+    ):
+        tfnas.compress(*given, tmp_path)
+    assert (tmp_path / "report.md").read_text() == "of a search"
+
+
+@pytest.mark.parametrize(
+    ("end", "size", "message"),
+    [
+        ({"units": 1}, 8, "must end in a sigmoid where it has one unit, got logits"),
+        ({"units": 10, "activation": "sigmoid"}, 8, "got a sigmoid of 10 units"),
+        ({"units": 10}, None, r"must take images of one size, got \(None, None, 1\)"),
+    ],
+)
+def test_models_that_no_step_could_take_are_refused_first(digits, tmp_path, end, size, message):
+    model = keras.Sequential(
+        [
+            keras.Input((size, size, 1)),
+            layers.Conv2D(2, 3),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(**end),
+        ]
+    )
+    split = digits
+    if end["units"] == 1:
+        labels = {
+            f"y_{part}": getattr(digits, f"y_{part}") % 2 for part in ("train", "val", "test")
+        }
+        split = dataclasses.replace(digits, class_names=("even", "odd"), **labels)
+    with pytest.raises(ValueError, match=message):
+        tfnas.compress(model, split, {"max_drop": 1.0}, workdir=tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

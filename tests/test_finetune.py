@@ -85,8 +85,12 @@ def test_what_lost_much_is_rebuilt_by_muon(tiny_model, digits):
     [
         ({"distill": 1.5}, r"distill must be in \[0, 1\], got 1.5"),
         ({"learning_rate": 0.0}, "learning_rate must be above 0"),
-        ({"augment": ("turn",)}, r"augment must hold some of flip, shift, got \('turn',\)"),
-        ({"augment": "flip"}, "augment must hold some of flip, shift, got 'flip'"),
+        (
+            {"augment": ("turn",)},
+            r"augment must hold some of flip, shift, each once, got \('turn',\)",
+        ),
+        ({"augment": ("flip", "flip")}, "augment must hold some of flip, shift, each once"),
+        ({"augment": "flip"}, "augment must hold some of flip, shift, each once, got 'flip'"),
         ({"epochs": -1}, "epochs must be a whole number >= 0"),
         ({"batch_size": 0}, "batch_size must be a whole number >= 1"),
     ],

@@ -369,6 +369,9 @@ def test_broken_files(tmp_path):
     (tmp_path / "text.h5").write_text("hello")
     with pytest.raises(ValueError, match=r"text\.h5' can't be loaded"):
         legacy.load_model(tmp_path / "text.h5")
+    (tmp_path / "old.keras").write_bytes(b"\x89HDF broken")  # as TensorFlow 2.11 named them
+    with pytest.raises(ValueError, match=r"old\.keras"):
+        legacy.load_model(tmp_path / "old.keras")
     (tmp_path / "file.tflite").write_bytes(b"TFL3")
     with pytest.raises(ValueError, match="give the Keras model that it was made from"):
         legacy.load_model(tmp_path / "file.tflite")

@@ -53,6 +53,11 @@ def test_what_meets_the_budget_is_enough_unless_the_effort_is_thorough():
     halves = ["shrink 0.5, int8", "shrink 0.5, int8 trained"]
     milder = ["shrink 0.75, int8"]  # what the limit costs; integers lose little
     assert tried(budget, "normal", halved)[4:] == halves + milder
+
+    def more_lost(recipe):
+        return candidate(recipe, drop=0.31, macs=0.5 if recipe.steps else 1.0)
+
+    assert tried(budget, "normal", more_lost)[-1] == "shrink 0.75, int8 trained"
     thorough = tried(budget, "thorough", halved)
     assert thorough[5:8] == halves + milder
     assert "shrink 0.35, int8" in thorough

@@ -49,6 +49,14 @@ def test_the_budget_and_what_it_is_seen_beside():
     assert np.bincount(columns).max() > 100  # and one upwards
 
 
+def test_limits_that_are_far_away_squeeze_nothing():
+    near = drawn(ROWS, [0, 1, 2], 0, limits={"accuracy": 0.85})
+    for limits in ({"accuracy": 0.1}, {"latency": 9.0}, {"bytes": 2_000_000}):
+        far = drawn(ROWS, [0, 1, 2], 0, limits=limits, over=("latency", "bytes"))
+        assert height(far) > 0.8 * height(near)
+        assert np.ptp(places(far, BLUE)[:, 1]) > 0.5 * far.shape[1]
+
+
 def test_panels_side_by_side():
     one, two = drawn(ROWS, [0]), drawn(ROWS, [0], over=("latency", "bytes"))
     assert one.shape[0] == two.shape[0]

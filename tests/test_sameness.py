@@ -62,6 +62,18 @@ def test_an_attack_moves_each_pixel_by_one_step_against_the_class():
     np.testing.assert_array_equal(moved.reshape(-1), [98, 102, 98, 100])
 
 
+@pytest.mark.parametrize(
+    ("label", "expected"), [(1, [98, 102, 100, 100]), (0, [102, 98, 100, 100])]
+)
+def test_an_attack_on_one_unit_moves_away_from_the_class(label, expected):
+    model = keras.Sequential(
+        [keras.Input((2, 2, 1)), layers.Flatten(), layers.Dense(1, "sigmoid", use_bias=False)]
+    )
+    model.layers[-1].kernel.assign([[0.01], [-0.01], [0.0], [0.0]])
+    moved = attack(model, np.full((1, 2, 2, 1), 100, np.float32), np.array([label]))
+    np.testing.assert_array_equal(moved.reshape(-1), expected)
+
+
 def test_where_the_small_file_alone_fails_is_told(found):
     worse = Pair(0.9, 0.5, (-0.4, -0.5, -0.3))
     accuracy = {PLAIN: Pair(0.9, 0.89, (-0.01, -0.02, 0.0)), "blur": worse}

@@ -316,6 +316,24 @@ def gives_probabilities(model: Any) -> bool:
     Raises:
         ValueError: The model has no known connections, or several outputs.
     """
+    return bool(last_activation(model))
+
+
+def last_activation(model: Any) -> str:
+    """Returns "softmax" or "sigmoid" where a classifier ends in one, else "".
+
+    Example:
+        >>> import keras
+        >>> dense = keras.layers.Dense(2, activation="softmax")
+        >>> last_activation(keras.Sequential([keras.Input((4,)), dense]))
+        'softmax'
+
+    Args:
+        model: A built functional or Sequential model with one output.
+
+    Raises:
+        ValueError: The model has no known connections, or several outputs.
+    """
     flow = walk(model)
     if len(flow.outputs) != 1:
         raise ValueError(f"model must have one output, got {len(flow.outputs)}")
@@ -325,14 +343,14 @@ def gives_probabilities(model: Any) -> bool:
             continue
         kind = type(call.operation).__name__.lower()
         activation = getattr(getattr(call.operation, "activation", None), "__name__", "")
-        if {kind, activation} & {"softmax", "sigmoid"}:
-            return True
+        if found := {kind, activation} & {"softmax", "sigmoid"}:
+            return found.pop()
         if kind not in ("reshape", "flatten", "dropout", "identity", "activation", "fakequant"):
-            return False  # FakeQuant: the rounding of an integer file
+            return ""  # FakeQuant: the rounding of an integer file
         if kind == "activation" and activation != "linear":
-            return False
+            return ""
         wanted = call.inputs[0]
-    return False
+    return ""
 
 
 def _walk_into(

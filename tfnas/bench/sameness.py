@@ -207,6 +207,9 @@ def attack(model: Any, x: np.ndarray, y: np.ndarray, batch_size: int = 200) -> n
             tape.watch(images)
             outputs = model(images, training=False)
             outputs = outputs[0] if isinstance(outputs, list | tuple) else outputs
+            if outputs.shape[-1] == 1:  # of the second class
+                margin = (1 - 2 * tf.cast(labels, outputs.dtype)) * outputs[:, 0]
+                return tape.gradient(margin, images)
             # Of probabilities and of logits alike: the true class against the best other one.
             truth = tf.one_hot(labels, outputs.shape[-1])
             margin = tf.reduce_max(outputs - 1e9 * truth, -1) - tf.reduce_sum(outputs * truth, -1)

@@ -55,7 +55,9 @@ def load_model(path: str | pathlib.Path) -> Any:
     path = pathlib.Path(path)
     if not path.is_file():
         raise ValueError(f"model must be a .keras or .h5 file, got {str(path)!r}, which is no file")
-    if path.suffix.lower() in SUFFIXES:
+    with path.open("rb") as file:
+        hdf5 = file.read(4) == b"\x89HDF"  # TensorFlow 2.11 and before wrote it into any name
+    if path.suffix.lower() in SUFFIXES or hdf5:
         return load_h5(path)
     if path.suffix.lower() == ".tflite":
         raise ValueError(

@@ -45,8 +45,11 @@ AUGMENTATIONS: dict[str, Callable[[Any], Any]] = {"flip": flip, "shift": shift}
 
 def check_augment(names: Sequence[str]) -> None:
     """Raises ValueError unless all names are known."""
-    if isinstance(names, str) or any(name not in AUGMENTATIONS for name in names):
-        raise ValueError(f"augment must hold some of {', '.join(AUGMENTATIONS)}, got {names!r}")
+    known = not isinstance(names, str) and all(name in AUGMENTATIONS for name in names)
+    if not known or len(set(names)) < len(names):
+        raise ValueError(
+            f"augment must hold some of {', '.join(AUGMENTATIONS)}, each once, got {names!r}"
+        )
 
 
 class AugmentedImages(keras.utils.PyDataset):

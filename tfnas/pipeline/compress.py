@@ -7,12 +7,15 @@ half is looked at once, at the end: what the model was trained on can't tell wha
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import pathlib
 import shutil
 from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 from tfnas.architecture import parse_json_object
 from tfnas.bench.device import Device
@@ -39,8 +42,10 @@ from tfnas.pipeline.progress import Progress
 from tfnas.pipeline.settings import TrainingSettings
 from tfnas.pipeline.survey import Survey
 from tfnas.report import compress_report
+from tfnas.rewrite import last_activation
 
-PRODUCTS = ("best.tflite", "saved_model", *compress_report.FILES)
+PRODUCTS = (*compress_report.FILES, "best.tflite", "saved_model")
+RECIPES = 2  # counts up whenever a recipe of the same name makes something else
 BATCHES, THREADS = (1, 8, 32), (1, 2)  # of the throughput
 LONGEST = 500.0  # ms that a batch may take there
 
@@ -177,6 +182,7 @@ def compress(
         raise ValueError(f"progress must be a tfnas.pipeline.progress.Progress, got {progress!r}")
     model, split = given_model(model, data)
     check_fits(model, split)
+    _check_model(model)
     split = split.for_given_model(seed)
     settings = TrainingSettings(
         epochs=_epochs(tries, len(split.x_train), batch_size) if epochs is None else epochs,
@@ -203,6 +209,17 @@ def compress(
     while (recipe := _next(steps, outcome)) is not None:
         outcome = workshop.make(recipe)
     return _finished(workshop, asked, effort, decisions, told, settings)
+
+
+def _check_model(model: Any) -> None:
+    """Raises ValueError for what no step or measurement could take, before any work."""
+    if None in model.inputs[0].shape[1:]:
+        raise ValueError(f"model must take images of one size, got {model.inputs[0].shape[1:]}")
+    if model.outputs[0].shape[-1] > 1 and last_activation(model) == "sigmoid":
+        raise ValueError(
+            "model must end in a softmax or in logits, of which one class is true, got a sigmoid "
+            f"of {model.outputs[0].shape[-1]} units"
+        )
 
 
 def _epochs(effort: Effort, examples: int, batch_size: int) -> int:
@@ -235,7 +252,9 @@ def _finished(
     times = benchmark([file for _, file in files])
     latencies = {label: time for (label, _), time in zip(files, times, strict=True)}
     ratios = [time.ratio / times[0].ratio for time in times[1:]]
-    best_ones = workshop.retimed(best_ones, ratios)
+    best_ones = front(workshop.retimed(best_ones, ratios), workshop.gzipped)
+    kept = {"original, float32", *(str(candidate.recipe) for candidate in best_ones)}
+    rows = [row for row in rows if row.label in kept]
     best = chosen(best_ones, budget)
     best.file.save(workshop.folder / "best.tflite")
     twin = workshop.twin(best.recipe)
@@ -324,14 +343,22 @@ def _empty(folder: pathlib.Path) -> None:
 
 
 def _set_aside(folder: pathlib.Path) -> None:
-    """What an earlier call ended with, perhaps for another budget, leaves its place."""
+    """What an earlier call ended with, perhaps for another budget, leaves its place.
+
+    The report, which is written last, tells that it came to its end; what a call that was killed
+    had begun to write goes. A move that was killed is ended.
+    """
     found = [folder / name for name in PRODUCTS if (folder / name).exists()]
-    earlier = folder / "earlier"
-    if found:
+    moving, earlier = folder / "earlier.part", folder / "earlier"
+    if moving.exists() or compress_report.LAST in [path.name for path in found]:
+        moving.mkdir(exist_ok=True)
+        for path in found:  # the report first
+            path.replace(moving / path.name)
         shutil.rmtree(earlier, ignore_errors=True)
-        earlier.mkdir()
+        moving.rename(earlier)
+        return
     for path in found:
-        path.replace(earlier / path.name)
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _claim(folder: pathlib.Path, model: Any, split: DataSplit, settings: TrainingSettings) -> None:
@@ -339,23 +366,40 @@ def _claim(folder: pathlib.Path, model: Any, split: DataSplit, settings: Trainin
 
     The budget, its device and the effort (with its epochs) may change: what is made stays good.
     """
-    from tfnas import __version__
-
     asked = json.loads(json.dumps(dataclasses.asdict(settings)))
     job = {
-        "version": __version__,
+        "recipes": RECIPES,
         "model": model_digest(model),
-        "data": f"{split.name}, {len(split.x_train)} images",
         "settings": {k: v for k, v in asked.items() if k != "epochs"},
+        "data": f"{split.name}, {len(split.x_train)} images, {_digest(split)}",
     }
     path = folder / "job.json"
     if not path.exists():
+        taken = [name for name in (*PRODUCTS, "earlier") if (folder / name).exists()]
+        if taken:
+            raise ValueError(
+                f"workdir must be a folder of its own, got {str(folder)!r}, which holds "
+                f"{', '.join(taken)} of something else"
+            )
         write_atomically(path, json.dumps(job, indent=1))
         return
     before = parse_json_object(path.read_text(), "job")
+    if before.get("recipes") != RECIPES:
+        raise ValueError(
+            f"workdir {str(folder)!r} holds a job of another version of tfnas, whose recipes meant "
+            "something else; take another folder, or overwrite it"
+        )
     for name, value in job.items():
         if before.get(name) != value:
             raise ValueError(
                 f"workdir {str(folder)!r} holds a job of another {name}: {before.get(name)!r}, "
                 f"got {value!r}; take another folder, or overwrite it"
             )
+
+
+def _digest(split: DataSplit) -> str:
+    found = hashlib.sha256()
+    for part in ("train", "val", "test"):
+        for name in (f"x_{part}", f"y_{part}"):
+            found.update(np.ascontiguousarray(getattr(split, name)).data)
+    return found.hexdigest()[:16]

@@ -12,7 +12,7 @@ from tfnas.bench.layer_names import LayerNames
 from tfnas.bench.profile import profile
 from tfnas.export.artifact import Artifact
 from tfnas.export.kernels import read_kernels
-from tfnas.pipeline.survey import file_errors, noise_of
+from tfnas.pipeline.survey import file_errors, named, noise_of
 from tfnas.quantization.qat import fake_quants, strip
 
 
@@ -88,7 +88,7 @@ def file_layers(twin: Any, file: Artifact, x: np.ndarray) -> tuple[FileLayer, ..
                 float(np.mean(kernel.values == 0)),
                 len(np.unique(kernel.values)),
                 macs.get(name.rsplit("/", 1)[-1]),
-                noise.get(name),
+                named(noise, name),
             )
         )
     return tuple(rows)

@@ -20,6 +20,7 @@ from tfnas.rewrite import gives_probabilities
 
 WARMUP = 0.03  # of the steps
 FASTER = 1.5  # Muon's rate for Adam's: BUILD_NOTES.md, 2026-11-27
+LITTLE = 0.5  # of the loss: that of moved images the teacher is not asked again
 KEPT = 2**30  # bytes of a teacher's answers that are kept instead of asked for again
 TEMPERATURE = 1.0  # a model's own smaller self learns less from softened answers: BUILD_NOTES.md
 
@@ -40,6 +41,8 @@ def check_fits(model: Any, split: DataSplit) -> None:
             f"model must take the images of {split.name!r}, {split.input_shape}, got {takes}"
         )
     binary = split.num_classes == 2 and gives == (1,)
+    if binary and not gives_probabilities(model):
+        raise ValueError("model must end in a sigmoid where it has one unit, got logits")
     if not binary and (len(gives) != 1 or gives[0] < split.num_classes):
         raise ValueError(
             f"model must give one value for each of the {split.num_classes} classes of "
@@ -60,7 +63,7 @@ def kept_answers(
 ) -> list[np.ndarray] | None:
     """Returns what a teacher says of the training images, once for all epochs.
 
-    Of moved images it says about the same: on CIFAR-10 that costs less than it saves time
+    Of moved images it says about the same, which is good enough where it counts little
     (BUILD_NOTES.md, 2026-11-27).
 
     Args:
@@ -70,11 +73,12 @@ def kept_answers(
 
     Returns:
         Logits of the images and, where training mirrors them, of their mirror images; None where
-        nothing asks for them or they are too many to keep.
+        nothing asks for them, they are too many to keep, or it is to be asked in every step.
     """
     turned = "flip" in settings.augment
     size = 4 * len(split.x_train) * teacher.outputs[0].shape[-1] * (1 + turned)
-    if not settings.distill or size > KEPT:
+    moved = "shift" in settings.augment and settings.distill > LITTLE
+    if not settings.distill or moved or size > KEPT:
         return None
     images = split.x_train
     return [teacher_outputs(teacher, x) for x in (images, images[:, :, ::-1])[: 1 + turned]]

@@ -161,7 +161,8 @@ class Kitchen:
     ) -> None:
         """Trains in place, distilling from the original."""
         keras.utils.set_random_seed(self.settings.seed)
-        images = spread(self.split.x_train, CALIBRATION)
+        typical = spread(self.split.x_train, CALIBRATION)
+        taught = block_hints(model, self.original, typical) if hints else ()
         settings = dataclasses.replace(
             self.settings, learning_rate=self.settings.learning_rate / slower
         )
@@ -173,8 +174,8 @@ class Kitchen:
             epochs=round(longer * settings.epochs),
             callbacks=callbacks,
             rebuild=rebuild,
-            told=None if hints else self._told,
-            hints=block_hints(model, self.original, images) if hints else (),
+            told=None if taught else self._told,
+            hints=taught,
             progress=self.progress,
         )
 

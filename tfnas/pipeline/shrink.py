@@ -13,7 +13,7 @@ from tfnas.data import DataSplit, spread
 from tfnas.measurement import Latency
 from tfnas.order import model_achieved
 from tfnas.pipeline.compare import FileRow, save_and_compare
-from tfnas.pipeline.finetune import check_fits, classification_loss, finetune
+from tfnas.pipeline.finetune import check_fits, classification_loss, finetune, kept_answers
 from tfnas.pipeline.progress import Progress
 from tfnas.pipeline.settings import TrainingSettings, check_whole_numbers
 from tfnas.pruning.channels.apply import prune_channels
@@ -153,6 +153,8 @@ def _shrunk(
         "seed": config.seed,
     }
 
+    said = kept_answers(model, split, config) if config.epochs else None
+
     def fit(smaller: Any, step: int) -> None:
         first, last = ((config.epochs * n) // config.steps for n in (step - 1, step))
         if last == first:
@@ -166,6 +168,7 @@ def _shrunk(
             epochs=last - first,
             teacher=model,
             callbacks=kept,
+            told=said,
             rebuild=not kept,  # the gradients of shared values are summed for Adam
             progress=told,
         )

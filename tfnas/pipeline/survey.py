@@ -156,9 +156,9 @@ def survey(model: Any, int8: Artifact | None, x: np.ndarray, pruning: bool) -> S
     looked = [
         dataclasses.replace(
             layer,
-            time=_named(times, layer.name),
-            noise=_named(noise, layer.name),
-            changed=_named(changed, layer.name),
+            time=named(times, layer.name),
+            noise=named(noise, layer.name),
+            changed=named(changed, layer.name),
         )
         for layer in layers
     ]
@@ -209,7 +209,7 @@ def _line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def _named(found: dict[str, float], name: str) -> float | None:
+def named(found: dict[str, float], name: str) -> float | None:
     """A layer's entry: some records know it by its path, others by its own name."""
     return found.get(name, found.get(name.rsplit("/", 1)[-1]))
 

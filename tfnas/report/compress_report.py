@@ -46,10 +46,11 @@ _AMOUNTS = (
     'more; "trained": for the numbers of the file.'
 )
 _PICTURES = {"pareto.png": "latency", "pareto_bytes.png": "bytes"}
-FILES = ("report.md", "report.html", *_PICTURES)
+LAST = "report.html"
+FILES = (LAST, "report.md", *_PICTURES)
 _DRAWN = (
     "Bars are 95% intervals of the difference to the original on the same images; dashed lines "
-    "are the budget's."
+    "are limits on accuracy, time and bytes, where they are near."
 )
 _SHOWN = 12  # images that are wrong now
 
@@ -232,11 +233,12 @@ def _broken(result: CompressResult, split: DataSplit) -> str:
         return ""
     images = split.x_test[worst]
     answers = result.best.file.predict(images)
+    names = dict(enumerate(split.class_names))  # a model may know more classes than the data
     captions = [
-        f"{split.class_names[label]}, now {split.class_names[int(np.argmax(answer))]}"
+        f"{names[label]}, now {names.get(int(np.argmax(answer)), int(np.argmax(answer)))}"
         if len(answer) > 1
-        else f"{split.class_names[label]}, now the other"
-        for label, answer in zip(split.y_test[worst], answers, strict=True)
+        else f"{names[label]}, now the other"
+        for label, answer in zip(split.y_test[worst].tolist(), answers, strict=True)
     ]
     title = "Right before, wrong now: those of which the original was most certain"
     return html.section(title, html.tiles(images, captions))
@@ -390,7 +392,7 @@ def _settings(result: CompressResult, settings: TrainingSettings) -> list[list[s
 
 def _pictures(result: CompressResult, split: DataSplit) -> dict[str, bytes]:
     """Accuracy over time and over bytes of all candidates, by the examples to choose by."""
-    limits = result.budget.limits
+    limits, gzipped = result.budget.limits, result.budget.max_gzip_bytes is not None
     lines = {"latency": limits.get("max_latency"), "bytes": limits.get("max_bytes")}
     if "max_drop" in limits:
         lines["accuracy"] = result.original[0] - limits["max_drop"] / 100
@@ -401,7 +403,8 @@ def _pictures(result: CompressResult, split: DataSplit) -> dict[str, bytes]:
             result.candidates.index(result.best),
             f"Compressed, on {split.name}",
             "the original",
-            part="images to choose by",
+            ("accuracy", "latency", "gzipped size" if gzipped else "size", *_metrics(result)),
+            "images to choose by",
             over=(over,),
             others={"original, float32": result.original},
             errors=[(made.drop[2] - made.drop[1]) / 200 for made in result.candidates],

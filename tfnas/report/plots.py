@@ -56,35 +56,43 @@ def pareto_picture(
     """
     from matplotlib.collections import PathCollection
 
-    others, limits = others or {}, limits or {}
+    others, limits = others or {}, dict(limits or {})
     figure = _empty_figure(7.2 if len(over) == 1 else 5.2 * len(over), 4.8)
     panels = figure.subplots(1, len(over), sharey=True, squeeze=False)[0]
-    seen = [row[0] for row in others.values()] + [limits[k] for k in limits if k == "accuracy"]
-    seen += [] if chosen is None else [rows[chosen][0]]
-    bottom = _bottom([row[0] for row in rows], seen)
-    ends = [row[0] + error for row, error in zip(rows, errors, strict=True)] if errors else []
-    top = max([row[0] for row in rows] + ends + seen, default=1.0)
+    far = _far_below([row[0] for row in rows], [row[0] for row in others.values()], chosen)
+    shown = [row[0] for row in others.values()]
+    for i in sorted(set(range(len(rows))) - set(far)):
+        shown += [rows[i][0] + sign * (errors[i] if errors else 0.0) for sign in (-1, 1)]
+    if "accuracy" in limits and _near(limits["accuracy"], shown):
+        shown.append(limits["accuracy"])
+    else:
+        limits.pop("accuracy", None)
+    low, high = min(shown, default=0.0), max(shown, default=1.0)
+    span = max(high - low, 0.005)
+    edge = low - 0.12 * span if far else low
     for axes, name in zip(panels, over, strict=True):
         known = [_x(row, name) for row in (*rows, *others.values())]
-        _draw_candidates(axes, rows, front, name, errors, objectives, bottom)
+        _draw_candidates(axes, rows, front, name, errors, objectives, far)
+        _draw_far(axes, rows, front, name, far, edge)
         if chosen is not None:
             _mark_chosen(axes, rows[chosen], name, known)
         for number, (label, row) in enumerate(others.items()):
             style = {"marker": _MARKERS[number % len(_MARKERS)], "color": PURPLE, "s": 70}
             axes.scatter([_x(row, name)], [row[0]], label=label, edgecolors="white", **style)
-        if name in limits:
-            axes.axvline(_x((0.0, limits[name], limits[name]), name), **_LIMIT)
+        limit = _x((0.0, limits[name], limits[name]), name) if name in limits else None
+        lines = [axes.axvline(limit, **_LIMIT)] if limit and _near(limit, known) else []
         if "accuracy" in limits:
-            axes.axhline(limits["accuracy"], label="budget", **_LIMIT)
+            lines.append(axes.axhline(limits["accuracy"], **_LIMIT))
+        for line in lines[:1]:
+            line.set_label("limit of the budget")
         _scale(axes, known)
         axes.set_xlabel(_LABELS[name].format(beside))
         axes.grid(alpha=0.3)
-        if bottom is not None:
-            axes.set_ylim(bottom, top + 0.06 * (top - bottom))
+        axes.set_ylim(edge - 0.07 * span, high + 0.07 * span)
     panels[0].set_ylabel(f"accuracy of the file, {part}")
     figure.suptitle(title, fontsize=11)
     told = {"title": "area: size of the file"} if "bytes" not in over else {}
-    if rows or others or limits:
+    if rows or others:
         legend = panels[0].legend(loc="best", fontsize=8, title_fontsize=8, **told)
         for handle in legend.legend_handles:
             if isinstance(handle, PathCollection):
@@ -97,17 +105,27 @@ def _x(row: tuple[float, float, float], name: str) -> float:
     return row[2] / 1024 if name == "bytes" else row[1]
 
 
-def _bottom(accuracies: Sequence[float], seen: Sequence[float]) -> float | None:
-    """The least accuracy that is drawn in its place; None: all are.
+def _near(limit: float, values: Sequence[float]) -> bool:
+    """Whether a line at the limit leaves room for the values; else it is not drawn."""
+    low, high = min(values, default=limit), max(values, default=limit)
+    if _spans_much(values):
+        low, high, limit = np.log([low, high, limit])
+    room = 0.4 * max(high - low, 0.1 * abs(high))
+    return bool(low - room <= limit <= high + room)
+
+
+def _far_below(
+    accuracies: Sequence[float], others: Sequence[float], chosen: int | None
+) -> list[int]:
+    """Candidates whose accuracies are drawn at the edge.
 
     A file that guesses would squeeze all that matter into one line.
     """
     if not accuracies:
-        return None
-    middle, top = float(np.median(accuracies)), max([*accuracies, *seen])
-    far = middle - 4 * max(top - middle, 0.005)
-    least = min([value for value in accuracies if value >= far] + list(seen))
-    return least - 0.2 * max(top - least, 0.005) if min(accuracies) < least else None
+        return []
+    middle, top = float(np.median(accuracies)), max([*accuracies, *others])
+    least = middle - 4 * max(top - middle, 0.005)
+    return [i for i, value in enumerate(accuracies) if value < least and i != chosen]
 
 
 def _draw_candidates(
@@ -117,10 +135,9 @@ def _draw_candidates(
     name: str,
     errors: Sequence[float],
     objectives: Sequence[str],
-    bottom: float | None,
+    far: Sequence[int],
 ) -> None:
     largest = max((row[2] for row in rows), default=1)
-    far = [] if bottom is None else [i for i, row in enumerate(rows) if row[0] < bottom]
     others = [i for i in range(len(rows)) if i not in front]
     told = f"Pareto front: {', '.join(objectives)}"
     for indices, color, label in ((others, GREY, "dominated"), (front, BLUE, told)):
@@ -132,12 +149,20 @@ def _draw_candidates(
         area = [30 + 270 * rows[i][2] / largest for i in drawn]
         style = {"color": color, "alpha": 0.75, "edgecolors": "white"}
         axes.scatter(x, y, s=area, label=label if drawn else None, **style)
-    if bottom is None:
-        return
-    edge = bottom + 0.03 * (max(row[0] for row in rows) - bottom)
-    below = [_x(rows[i], name) for i in far]
+
+
+def _draw_far(
+    axes: Any,
+    rows: Sequence[Row],
+    front: Sequence[int],
+    name: str,
+    far: Sequence[int],
+    edge: float,
+) -> None:
     colors = [BLUE if i in front else GREY for i in far]
-    axes.scatter(below, [edge] * len(far), marker="v", c=colors, label="far below")
+    below = [_x(rows[i], name) for i in far]
+    label = "far below" if far else None
+    axes.scatter(below, [edge] * len(far), marker="v", c=colors, label=label)
     for at, i in zip(below, far if len(far) <= _NAMED else [], strict=False):
         offset = {"xytext": (0, 7), "textcoords": "offset points", "ha": "center", "fontsize": 8}
         axes.annotate(f"{rows[i][0]:.3f}", (at, edge), **offset)
