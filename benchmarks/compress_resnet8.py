@@ -23,7 +23,7 @@ import tfnas
 from tfnas.bench.evaluate import correct, paired_difference
 from tfnas.cli.console import PlainProgress
 from tfnas.files import write_atomically
-from tfnas.report.plots import pareto_picture
+from tfnas.report.plots import Row, pareto_picture
 from tfnas.table import table
 
 EFFORT = flags.DEFINE_string("effort", "normal", "quick, normal or thorough")
@@ -80,24 +80,30 @@ def main(argv: list[str]) -> None:
         )
     headers = ["file", "accuracy", "last half", "points to the reference [95%]", "bytes"]
     print(table([*headers, "share", "faster"], rows))
-    drawn = [
+    places = [
         (float(found.mean()), time_.ratio / times[0].ratio, file.size)
         for (_, file), time_, found in zip(files, times, right, strict=True)
     ]
-    picture = pareto_picture(
-        drawn[1:],
-        range(len(result.front)),
-        result.front.index(result.best),
+    picture = _picture(places, differences, result.front.index(result.best))
+    print("drawn in", write_atomically(result.output / "beside_reference.png", picture))
+    print(f"the call took {minutes:.1f} minutes")
+
+
+def _picture(places: list[Row], errors: list[float], best: int) -> bytes:
+    """The files over time and bytes; the reference, which is the first, beside them."""
+    accuracy, _, size = places[0]
+    return pareto_picture(
+        places[1:],
+        range(len(places) - 1),
+        best,
         "ResNet8 compressed, beside MLPerf Tiny's own int8 file",
         "that file",
         part="10,000 test images",
         over=("latency", "bytes"),
-        others={"MLPerf Tiny's int8 file": drawn[0]},
-        errors=differences[1:],
-        limits={"accuracy": drawn[0][0] - 0.01, "bytes": reference.size // 2},
+        others={"MLPerf Tiny's int8 file": places[0]},
+        errors=errors[1:],
+        limits={"accuracy": accuracy - 0.01, "bytes": size // 2},
     )
-    print("drawn in", write_atomically(result.output / "beside_reference.png", picture))
-    print(f"the call took {minutes:.1f} minutes")
 
 
 def _last_half(split: tfnas.data.DataSplit) -> np.ndarray:

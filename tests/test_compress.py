@@ -17,7 +17,7 @@ from planning import FORMATS, candidate
 
 import tfnas
 from tfnas.cli import app
-from tfnas.pipeline import compress as compress_module
+from tfnas.pipeline import job_folder
 from tfnas.pipeline.budget import Budget, Costs
 from tfnas.pipeline.candidates import beaten, front
 from tfnas.pipeline.compress import chosen
@@ -247,11 +247,11 @@ def test_kills_lose_nothing_of_what_an_earlier_call_ended_with(tmp_path, monkeyp
     def earlier():
         return {path.name: path.read_text() for path in (tmp_path / "earlier").iterdir()}
 
-    names = {name for name in compress_module.PRODUCTS if name != "saved_model"}
+    names = {name for name in job_folder.PRODUCTS if name != "saved_model"}
     end_with("one", *names)
-    compress_module._set_aside(tmp_path)
+    job_folder.set_aside(tmp_path)
     end_with("two", "best.tflite", "report.md")  # killed before its report was there
-    compress_module._set_aside(tmp_path)
+    job_folder.set_aside(tmp_path)
     assert earlier() == dict.fromkeys(names, "one")
     assert [path.name for path in tmp_path.iterdir()] == ["earlier"]
     end_with("three", *names)
@@ -264,11 +264,11 @@ def test_kills_lose_nothing_of_what_an_earlier_call_ended_with(tmp_path, monkeyp
 
     monkeypatch.setattr(pathlib.Path, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
-        compress_module._set_aside(tmp_path)
+        job_folder.set_aside(tmp_path)
     monkeypatch.undo()
-    compress_module._set_aside(tmp_path)
+    job_folder.set_aside(tmp_path)
     assert earlier() == dict.fromkeys(names, "three")
-    compress_module._set_aside(tmp_path)
+    job_folder.set_aside(tmp_path)
     assert earlier() == dict.fromkeys(names, "three")
 
 
@@ -280,7 +280,7 @@ def test_another_job_in_the_folder_is_refused(run, tiny_model, digits, monkeypat
     other = dataclasses.replace(digits, y_test=digits.y_test[::-1])
     with pytest.raises(ValueError, match=r"holds a job of another data"):
         tfnas.compress(tiny_model, other, *given[2:], folder)
-    monkeypatch.setattr(compress_module, "RECIPES", 0)
+    monkeypatch.setattr(job_folder, "RECIPES", 0)
     with pytest.raises(ValueError, match=r"a job of another version of tfnas"):
         tfnas.compress(*given, folder)
     (tmp_path / "report.md").write_text("of a search")

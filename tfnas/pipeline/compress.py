@@ -7,17 +7,11 @@ half is looked at once, at the end: what the model was trained on can't tell wha
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import os
 import pathlib
-import shutil
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
-from tfnas.architecture import parse_json_object
 from tfnas.bench.device import Device
 from tfnas.bench.latency import benchmark
 from tfnas.bench.sameness import Sameness, sameness
@@ -25,8 +19,8 @@ from tfnas.bench.throughput import Throughput, throughput
 from tfnas.data import DataSplit
 from tfnas.export.artifact import Artifact
 from tfnas.export.saved_model import to_saved_model
-from tfnas.files import model_digest, write_atomically
 from tfnas.measurement import Latency
+from tfnas.pipeline import job_folder
 from tfnas.pipeline.budget import Budget
 from tfnas.pipeline.candidates import Candidate, Workshop, front
 from tfnas.pipeline.compare import FileRow, compare_files
@@ -44,8 +38,7 @@ from tfnas.pipeline.survey import Survey
 from tfnas.report import compress_report
 from tfnas.rewrite import last_activation
 
-PRODUCTS = (*compress_report.FILES, "best.tflite", "saved_model")
-RECIPES = 2  # counts up whenever a recipe of the same name makes something else
+WHOLE = "original, float32"  # label of the original's file
 BATCHES, THREADS = (1, 8, 32), (1, 2)  # of the throughput
 LONGEST = 500.0  # ms that a batch may take there
 
@@ -194,9 +187,9 @@ def compress(
     )
     folder = pathlib.Path(workdir)
     if overwrite:
-        _empty(folder)
-    _claim(folder, model, split, settings)
-    _set_aside(folder)
+        job_folder.empty(folder)
+    job_folder.claim(folder, model, split, settings)
+    job_folder.set_aside(folder)
     told = progress or Progress()
     kitchen = Kitchen(model, split, settings, told)
     workshop = Workshop(kitchen, folder, asked.max_gzip_bytes is not None, target)
@@ -245,7 +238,7 @@ def _finished(
         raise RuntimeError(f"no file could be made: {'; '.join(workshop.failures.values())}")
     told.phase("measuring the front on images that nothing was chosen by")
     best_ones = front(workshop.candidates, workshop.gzipped)
-    files = [("original, float32", workshop.whole)]
+    files = [(WHOLE, workshop.whole)]
     files += [(str(candidate.recipe), candidate.file) for candidate in best_ones]
     rows = compare_files(workshop.split, files)
     # Beside each other, which tells more of their times than when each was made.
@@ -253,7 +246,7 @@ def _finished(
     latencies = {label: time for (label, _), time in zip(files, times, strict=True)}
     ratios = [time.ratio / times[0].ratio for time in times[1:]]
     best_ones = front(workshop.retimed(best_ones, ratios), workshop.gzipped)
-    kept = {"original, float32", *(str(candidate.recipe) for candidate in best_ones)}
+    kept = {WHOLE, *(str(candidate.recipe) for candidate in best_ones)}
     rows = [row for row in rows if row.label in kept]
     best = chosen(best_ones, budget)
     best.file.save(workshop.folder / "best.tflite")
@@ -286,7 +279,7 @@ def _finished(
 def _same(workshop: Workshop, best: Candidate, twin: Any, rows: list[FileRow]) -> Sameness:
     split = workshop.split
     answers = {row.label: row.answers for row in rows}
-    known = answers["original, float32"], answers[str(best.recipe)]
+    known = answers[WHOLE], answers[str(best.recipe)]
     return sameness(
         workshop.whole,
         best.file,
@@ -331,75 +324,3 @@ def chosen(candidates: list[Candidate], budget: Budget) -> Candidate:
     if budget.max_drop is None:
         return min(fine, key=lambda c: c.costs.drop)
     return min(fine, key=lambda c: c.row(gzipped)[1] * c.costs.latency)
-
-
-def _empty(folder: pathlib.Path) -> None:
-    """Removes a job; what is no job's folder is left alone."""
-    if not folder.exists() or not any(folder.iterdir()):
-        return
-    if not (folder / "job.json").exists():
-        raise ValueError(f"workdir must be a job's folder to overwrite it, got {str(folder)!r}")
-    shutil.rmtree(folder)
-
-
-def _set_aside(folder: pathlib.Path) -> None:
-    """What an earlier call ended with, perhaps for another budget, leaves its place.
-
-    The report, which is written last, tells that it came to its end; what a call that was killed
-    had begun to write goes. A move that was killed is ended.
-    """
-    found = [folder / name for name in PRODUCTS if (folder / name).exists()]
-    moving, earlier = folder / "earlier.part", folder / "earlier"
-    if moving.exists() or compress_report.LAST in [path.name for path in found]:
-        moving.mkdir(exist_ok=True)
-        for path in found:  # the report first
-            path.replace(moving / path.name)
-        shutil.rmtree(earlier, ignore_errors=True)
-        moving.rename(earlier)
-        return
-    for path in found:
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def _claim(folder: pathlib.Path, model: Any, split: DataSplit, settings: TrainingSettings) -> None:
-    """Writes what a folder is for, or checks that it is for this job.
-
-    The budget, its device and the effort (with its epochs) may change: what is made stays good.
-    """
-    asked = json.loads(json.dumps(dataclasses.asdict(settings)))
-    job = {
-        "recipes": RECIPES,
-        "model": model_digest(model),
-        "settings": {k: v for k, v in asked.items() if k != "epochs"},
-        "data": f"{split.name}, {len(split.x_train)} images, {_digest(split)}",
-    }
-    path = folder / "job.json"
-    if not path.exists():
-        taken = [name for name in (*PRODUCTS, "earlier") if (folder / name).exists()]
-        if taken:
-            raise ValueError(
-                f"workdir must be a folder of its own, got {str(folder)!r}, which holds "
-                f"{', '.join(taken)} of something else"
-            )
-        write_atomically(path, json.dumps(job, indent=1))
-        return
-    before = parse_json_object(path.read_text(), "job")
-    if before.get("recipes") != RECIPES:
-        raise ValueError(
-            f"workdir {str(folder)!r} holds a job of another version of tfnas, whose recipes meant "
-            "something else; take another folder, or overwrite it"
-        )
-    for name, value in job.items():
-        if before.get(name) != value:
-            raise ValueError(
-                f"workdir {str(folder)!r} holds a job of another {name}: {before.get(name)!r}, "
-                f"got {value!r}; take another folder, or overwrite it"
-            )
-
-
-def _digest(split: DataSplit) -> str:
-    found = hashlib.sha256()
-    for part in ("train", "val", "test"):
-        for name in (f"x_{part}", f"y_{part}"):
-            found.update(np.ascontiguousarray(getattr(split, name)).data)
-    return found.hexdigest()[:16]

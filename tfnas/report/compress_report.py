@@ -406,7 +406,7 @@ def _pictures(result: CompressResult, split: DataSplit) -> dict[str, bytes]:
             ("accuracy", "latency", "gzipped size" if gzipped else "size", *_metrics(result)),
             "images to choose by",
             over=(over,),
-            others={"original, float32": result.original},
+            others={result.rows[0].label: result.original},
             errors=[(made.drop[2] - made.drop[1]) / 200 for made in result.candidates],
             limits={name: float(limit) for name, limit in lines.items() if limit is not None},
         )

@@ -54,8 +54,6 @@ def pareto_picture(
         errors: Half the width of each accuracy's interval; none: no intervals are drawn.
         limits: "accuracy", "latency" or "bytes" -> the limit, drawn as a line.
     """
-    from matplotlib.collections import PathCollection
-
     others, limits = others or {}, dict(limits or {})
     figure = _empty_figure(7.2 if len(over) == 1 else 5.2 * len(over), 4.8)
     panels = figure.subplots(1, len(over), sharey=True, squeeze=False)[0]
@@ -76,28 +74,41 @@ def pareto_picture(
         _draw_far(axes, rows, front, name, far, edge)
         if chosen is not None:
             _mark_chosen(axes, rows[chosen], name, known)
-        for number, (label, row) in enumerate(others.items()):
-            style = {"marker": _MARKERS[number % len(_MARKERS)], "color": PURPLE, "s": 70}
-            axes.scatter([_x(row, name)], [row[0]], label=label, edgecolors="white", **style)
-        limit = _x((0.0, limits[name], limits[name]), name) if name in limits else None
-        lines = [axes.axvline(limit, **_LIMIT)] if limit and _near(limit, known) else []
-        if "accuracy" in limits:
-            lines.append(axes.axhline(limits["accuracy"], **_LIMIT))
-        for line in lines[:1]:
-            line.set_label("limit of the budget")
+        _draw_others(axes, others, name)
+        _draw_limits(axes, limits, name, known)
         _scale(axes, known)
         axes.set_xlabel(_LABELS[name].format(beside))
         axes.grid(alpha=0.3)
         axes.set_ylim(edge - 0.07 * span, high + 0.07 * span)
     panels[0].set_ylabel(f"accuracy of the file, {part}")
     figure.suptitle(title, fontsize=11)
-    told = {"title": "area: size of the file"} if "bytes" not in over else {}
     if rows or others:
-        legend = panels[0].legend(loc="best", fontsize=8, title_fontsize=8, **told)
-        for handle in legend.legend_handles:
-            if isinstance(handle, PathCollection):
-                handle.set_sizes([50])
+        _legend(panels[0], None if "bytes" in over else "area: size of the file")
     return _png(figure)
+
+
+def _draw_others(axes: Any, others: Mapping[str, Row], name: str) -> None:
+    for number, (label, row) in enumerate(others.items()):
+        style = {"marker": _MARKERS[number % len(_MARKERS)], "color": PURPLE, "s": 70}
+        axes.scatter([_x(row, name)], [row[0]], label=label, edgecolors="white", **style)
+
+
+def _draw_limits(axes: Any, limits: Mapping[str, float], name: str, known: Sequence[float]) -> None:
+    limit = _x((0.0, limits[name], limits[name]), name) if name in limits else None
+    lines = [axes.axvline(limit, **_LIMIT)] if limit and _near(limit, known) else []
+    if "accuracy" in limits:
+        lines.append(axes.axhline(limits["accuracy"], **_LIMIT))
+    for line in lines[:1]:
+        line.set_label("limit of the budget")
+
+
+def _legend(axes: Any, title: str | None) -> None:
+    from matplotlib.collections import PathCollection
+
+    legend = axes.legend(loc="best", fontsize=8, title=title, title_fontsize=8)
+    for handle in legend.legend_handles:
+        if isinstance(handle, PathCollection):
+            handle.set_sizes([50])
 
 
 def _x(row: tuple[float, float, float], name: str) -> float:
