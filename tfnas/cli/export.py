@@ -88,7 +88,6 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
         split = data.load(values["dataset"].value, image_size=size)
     model = load_model(source)
     images = None if split is None else data.spread(split.x_train, _CALIBRATION)
-    _check_calibration(model, images, values)
     artifact, found = _converted(model, images, values)
     artifact = artifact.slimmed() if values["slim"].value else artifact
     if values["c"].value:
@@ -137,23 +136,10 @@ def _check(values: flags.FlagValues) -> None:
         check_saved_model_folder(values["saved_model"].value)
 
 
-def _check_calibration(model: Any, images: Any, values: flags.FlagValues) -> None:
-    from tfnas.quantization.qat import fake_quants
-    from tfnas.quantization.spec import QuantSpec
-
-    mode = values["mode"].value
-    needed = mode != MIXED and QuantSpec.of(mode).needs_calibration
-    if needed and images is None and not fake_quants(model):
-        raise ValueError(
-            f"dataset must be given for mode {mode!r}, got none: typical inputs tell the ranges "
-            "of its integers"
-        )
-
-
 def _converted(model: Any, images: Any, values: flags.FlagValues) -> tuple[Artifact, Any]:
     from tfnas.export.mixed import mixed_precision
     from tfnas.export.recipes import apply_recipe
-    from tfnas.export.tflite import to_tflite
+    from tfnas.export.tflite import NoCalibration, to_tflite
     from tfnas.quantization.spec import QuantSpec
 
     mode, layers = values["mode"].value, parse_layers(values["layers"].value)
@@ -164,7 +150,13 @@ def _converted(model: Any, images: Any, values: flags.FlagValues) -> tuple[Artif
         return apply_recipe(to_tflite(model), values["recipe"].value, images), None
     correct = values["correct"].value
     spec = dataclasses.replace(QuantSpec.of(mode), layers=layers, correct=correct)
-    return to_tflite(model, spec, images, sparse=values["sparse"].value), None
+    try:
+        return to_tflite(model, spec, images, sparse=values["sparse"].value), None
+    except NoCalibration as error:
+        raise ValueError(
+            f"dataset must be given for mode {mode!r}, got none: typical inputs tell the ranges "
+            "of its integers"
+        ) from error
 
 
 def _tell(artifact: Artifact, path: pathlib.Path) -> None:

@@ -40,6 +40,10 @@ class ConversionError(RuntimeError):
     """The model can't be converted as asked; the message says why, and where."""
 
 
+class NoCalibration(ValueError):
+    """The mode needs typical inputs, and none were given."""
+
+
 def to_tflite(
     model: Any,
     mode: str | QuantSpec = "float32",
@@ -274,7 +278,7 @@ def _calibration_columns(model: Any, spec: QuantSpec, calibration: Any) -> list[
     if not spec.needs_calibration:
         return []
     if calibration is None:
-        raise ValueError(
+        raise NoCalibration(
             f"calibration must hold typical inputs for mode {spec.mode!r}, got None: "
             "pass about 100 training examples"
         )
