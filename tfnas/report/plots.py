@@ -55,7 +55,7 @@ def pareto_picture(
         limits: "accuracy", "latency" or "bytes" -> the limit, drawn as a line.
     """
     others, limits = others or {}, dict(limits or {})
-    figure = _empty_figure(7.2 if len(over) == 1 else 5.2 * len(over), 4.8)
+    figure = _empty_figure(7.2 if len(over) == 1 else 5.2 * len(over), 5.3)
     panels = figure.subplots(1, len(over), sharey=True, squeeze=False)[0]
     far = _far_below([row[0] for row in rows], [row[0] for row in others.values()], chosen)
     shown = [row[0] for row in others.values()]
@@ -83,7 +83,7 @@ def pareto_picture(
     panels[0].set_ylabel(f"accuracy of the file, {part}")
     figure.suptitle(title, fontsize=11)
     if rows or others:
-        _legend(panels[0], None if "bytes" in over else "area: size of the file")
+        _legend(figure, panels[0], None if "bytes" in over else "area: size of the file")
     return _png(figure)
 
 
@@ -102,10 +102,18 @@ def _draw_limits(axes: Any, limits: Mapping[str, float], name: str, known: Seque
         line.set_label("limit of the budget")
 
 
-def _legend(axes: Any, title: str | None) -> None:
+def _legend(figure: Any, axes: Any, title: str | None) -> None:
+    """Below the panels, where it hides no point."""
     from matplotlib.collections import PathCollection
 
-    legend = axes.legend(loc="best", fontsize=8, title=title, title_fontsize=8)
+    legend = figure.legend(
+        *axes.get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=3,
+        fontsize=8,
+        title=title,
+        title_fontsize=8,
+    )
     for handle in legend.legend_handles:
         if isinstance(handle, PathCollection):
             handle.set_sizes([50])
