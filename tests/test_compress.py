@@ -283,6 +283,9 @@ def test_another_job_in_the_folder_is_refused(run, tiny_model, digits, monkeypat
     monkeypatch.setattr(job_folder, "RECIPES", 0)
     with pytest.raises(ValueError, match=r"a job of another version of tfnas"):
         tfnas.compress(*given, folder)
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ValueError, match=r"workdir must be a folder, got .*, which is a file"):
+        tfnas.compress(*given, tmp_path / "file")
     (tmp_path / "report.md").write_text("of a search")
     with pytest.raises(
         ValueError, match=r"must be a folder of its own, .* report\.md of something"

@@ -4,6 +4,7 @@ import math
 import os
 import stat
 
+import keras
 import pytest
 
 from tfnas import files
@@ -106,6 +107,21 @@ def test_written_files_have_the_permissions_of_any_new_file(tmp_path, umask, mod
     finally:
         os.umask(before)
     assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+def test_a_model_is_the_same_however_it_was_compiled(tmp_path):
+    inner = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    model = keras.Sequential([keras.Input((4,)), inner, keras.layers.Dense(2)])
+    model.compile("adam", "mse", metrics=["mae"])
+    model.optimizer.build(model.trainable_variables)
+    model.save(tmp_path / "model.keras")
+    loaded = [
+        keras.models.load_model(tmp_path / "model.keras", compile=given) for given in (True, False)
+    ]
+    digests = {files.model_digest(each) for each in (model, *loaded)}
+    assert len(digests) == 1
+    model.layers[-1].bias.assign([0.0, 1.0])
+    assert files.model_digest(model) not in digests
 
 
 def test_table_is_aligned():

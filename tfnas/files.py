@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import pathlib
 import uuid
@@ -57,12 +58,18 @@ def save_model(model: Any, path: str | os.PathLike[str]) -> None:
 def model_digest(model: Any) -> str:
     """Returns a hash of a Keras model's layers and weights, as 16 hexadecimal digits.
 
+    How it was compiled is no part of it: Keras compiles what it loads, unless told otherwise.
+
     Args:
         model: A built model.
     """
     import numpy as np
 
-    digest = hashlib.sha256(model.to_json().encode())
+    def uncompiled(part: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in part.items() if name != "compile_config"}
+
+    layers = json.loads(model.to_json(), object_hook=uncompiled)
+    digest = hashlib.sha256(json.dumps(layers).encode())
     for weight in model.weights:
         value = np.asarray(weight)
         digest.update(repr((value.dtype, value.shape)).encode() + value.tobytes())

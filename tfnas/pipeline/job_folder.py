@@ -30,7 +30,7 @@ def empty(folder: pathlib.Path) -> None:
     Raises:
         ValueError: It holds something, and no job.
     """
-    if not folder.exists() or not any(folder.iterdir()):
+    if not folder.is_dir() or not any(folder.iterdir()):
         return
     if not (folder / "job.json").exists():
         raise ValueError(f"workdir must be a job's folder to overwrite it, got {str(folder)!r}")
@@ -80,6 +80,8 @@ def claim(folder: pathlib.Path, model: Any, split: DataSplit, settings: Training
         "settings": {k: v for k, v in asked.items() if k != "epochs"},
         "data": f"{split.name}, {len(split.x_train)} images, {_digest(split)}",
     }
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"workdir must be a folder, got {str(folder)!r}, which is a file")
     path = folder / "job.json"
     if not path.exists():
         taken = [name for name in (*PRODUCTS, "earlier") if (folder / name).exists()]
