@@ -142,6 +142,36 @@ def test_importing_tfnas_is_free():
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        "file.predict(x)",
+        "file.predict([x])",
+        "file.predict({file.inputs[0].name: x})",
+        "file.predict((x, None))",
+        "tfnas.evaluate(file, x, np.arange(3))",
+        "tfnas.evaluate(file, x, x, lambda y, p: 0.5)",
+        "tfnas.benchmark(file, rounds=6, sample_ms=0.1)",
+        "tfnas.throughput(file, x, [1, 2], [1], rounds=6, sample_ms=0.1)",
+        "tfnas.file_sparsity(file)",
+        "tfnas.micro_operators(file)",
+    ],
+)
+def test_files_are_run_and_measured_on_arrays_without_tensorflow(code):
+    done = python(
+        "import pathlib, sys\n"
+        "import numpy as np\n"
+        "import tfnas\n"
+        "path = pathlib.Path(tfnas.__file__).parent / 'bench' / 'reference.tflite'\n"
+        "file = tfnas.Artifact.load(path)\n"
+        "x = np.ones((3, *file.inputs[0].shape[1:]), np.float32)\n"
+        f"{code}\n"
+        "heavy = {'tensorflow', 'keras', 'tf_keras', 'keras_tuner', 'sklearn', 'matplotlib'}\n"
+        "assert not {name.split('.')[0] for name in sys.modules} & heavy\n"
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_tfnas_leaves_keras_3_to_tensorflow():
     done = subprocess.run(
         [

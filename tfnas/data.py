@@ -14,6 +14,7 @@ import dataclasses
 import itertools
 import pathlib
 import re
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -434,7 +435,10 @@ def _split_indices(
 
 
 def _is_py_dataset(data: Any) -> bool:
-    import keras
+    # Nothing is a PyDataset of a Keras that was never imported: arrays are read without it.
+    if "keras" not in sys.modules:
+        return False
+    import keras  # waits where another thread is importing it
 
     return isinstance(data, keras.utils.PyDataset)
 

@@ -271,7 +271,8 @@ class Artifact:
     ) -> Any:
         """Runs the file on real numbers and returns real numbers.
 
-        Inputs are quantised and outputs dequantised as the file says.
+        Inputs are quantised and outputs dequantised as the file says. Arrays are read without
+        importing TensorFlow or Keras.
 
         Args:
             x: An array (examples first), a `tf.data.Dataset` or a
