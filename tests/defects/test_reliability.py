@@ -1,21 +1,22 @@
 """Known defects where a process dies, hangs, or takes something with it."""
 
+import contextlib
 import fcntl
 import json
 import os
-import pathlib
 import signal
 import subprocess
 import sys
 import threading
-import time
 import warnings
 
 import h5py
+import hostile_trials
 import keras
 import keras_tuner
 import numpy as np
 import pytest
+from hostile_trials import wait_until
 from keras import layers
 
 import tfnas
@@ -24,14 +25,6 @@ from tfnas.tuners.processes import TrialDied, TrialProcesses
 THEME = "nothing lost, nothing hangs"
 AT_ONCE = 5  # seconds: ample for what happens at once
 AMPLE = 120  # seconds: for a process to start on a machine with much else to do
-
-
-def wait_until(condition, limit):
-    """Whether a condition comes true within so many seconds."""
-    end = time.monotonic() + limit
-    while not (met := condition()) and time.monotonic() < end:
-        time.sleep(0.05)
-    return met
 
 
 @pytest.mark.xfail(
@@ -53,16 +46,18 @@ def test_infinite_weights_are_refused(python):
     assert (done.returncode, done.stdout) == (0, "refused\n"), done.stderr[-2000:]
 
 
-def die_with_a_child(folder):
-    """Forks a process that lives on, tells its id and is killed, as if memory had run out."""
-    child = os.fork()
-    if not child:
-        time.sleep(AMPLE)
-        os._exit(0)
-    partial = pathlib.Path(folder, "partial")
-    partial.write_text(str(child))
-    partial.rename(pathlib.Path(folder, "child"))
-    os.kill(os.getpid(), signal.SIGKILL)
+def written_pids(path, count):
+    """Waits until so many process ids are in a file, and returns them."""
+    complete = wait_until(lambda: path.exists() and path.read_text().count("\n") == count, AMPLE)
+    assert complete
+    return [int(line) for line in path.read_text().split()]
+
+
+def kill_all(path):
+    """Kills the processes whose ids are in a file."""
+    for line in path.read_text().split() if path.exists() else ():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(line), signal.SIGKILL)
 
 
 @pytest.mark.xfail(
@@ -71,30 +66,22 @@ def die_with_a_child(folder):
     reason=f"{THEME}: a dead worker goes unnoticed while its child holds the pipe",
 )
 def test_a_worker_that_is_killed_with_a_child_is_noticed_at_once(tmp_path):
-    told = tmp_path / "child"
+    pids = tmp_path / "pids"
     with TrialProcesses(1) as executor:
-        future = executor.submit(die_with_a_child, str(tmp_path))
+        future = executor.submit(hostile_trials.die_with_a_child, str(pids))
         try:
-            assert wait_until(told.exists, AMPLE)
+            written_pids(pids, 1)
             with pytest.raises(TrialDied):
                 future.result(AT_ONCE)
         finally:
-            os.kill(int(told.read_text()), signal.SIGKILL)
+            kill_all(pids)
 
 
 SEARCH = """
-import fcntl, os, pathlib, sys, time
+import sys
+import hostile_trials
 from tfnas.tuners.processes import TrialProcesses
-
-def trial(lock, with_child):
-    held = open(lock, "w")
-    fcntl.flock(held, fcntl.LOCK_EX)  # until this process and its children have ended
-    if with_child and os.fork():
-        os._exit(0)
-    pathlib.Path(lock + ".pid").write_text(str(os.getpid()))
-    time.sleep(120)
-
-TrialProcesses(1).submit(trial, sys.argv[1], len(sys.argv) > 2).result()
+TrialProcesses(1).submit(hostile_trials.live_on, *sys.argv[1:]).result()
 """
 
 
@@ -104,19 +91,23 @@ TrialProcesses(1).submit(trial, sys.argv[1], len(sys.argv) > 2).result()
     reason=f"{THEME}: the workers of a search that is killed go on with their trials",
 )
 @pytest.mark.parametrize("kill", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
-def test_workers_end_with_their_search(kill, tmp_path):
-    lock, told = tmp_path / "lock", tmp_path / "lock.pid"
-    search = subprocess.Popen([sys.executable, "-c", SEARCH, str(lock)])
+def test_workers_and_their_children_end_with_their_search(kill, tmp_path):
+    lock, pids = tmp_path / "lock", tmp_path / "pids"
+    paths = os.pathsep.join(path for path in sys.path if path)
+    search = subprocess.Popen(
+        [sys.executable, "-c", SEARCH, str(lock), str(pids)],
+        env={**os.environ, "PYTHONPATH": paths},
+    )
     try:
-        assert wait_until(lambda: told.exists() and told.read_text(), AMPLE)
+        written_pids(pids, 2)
+        assert not is_free(lock)
         search.send_signal(kill)
         search.wait(AMPLE)
         assert wait_until(lambda: is_free(lock), AT_ONCE)
     finally:
         search.kill()
         search.wait()
-        if not is_free(lock):
-            os.kill(int(told.read_text()), signal.SIGKILL)
+        kill_all(pids)
 
 
 def is_free(lock):
@@ -268,26 +259,15 @@ def test_an_h5_file_with_external_storage_is_refused(tmp_path):
         tfnas.legacy.load_h5(tmp_path / "model.h5")
 
 
-def answer_twice(other_runs):
-    """Forks, so that the call returns in two processes, the second during the next call."""
-    if os.fork():
-        wait_until(pathlib.Path(other_runs).exists, 2)
-    return "first"
-
-
-def answer_once(other_runs):
-    pathlib.Path(other_runs).touch()
-    time.sleep(1)  # the first call's second answer is sent now
-    return "second"
-
-
 @pytest.mark.xfail(
     strict=True,
     raises=AssertionError,
     reason=f"{THEME}: the second answer of a call that forked goes to the next call",
 )
 def test_each_call_gets_its_own_answer(tmp_path):
-    other_runs = str(tmp_path / "other runs")
+    next_runs = str(tmp_path / "next runs")
     with TrialProcesses(1) as executor:
-        assert executor.submit(answer_twice, other_runs).result(AMPLE) == "first"
-        assert executor.submit(answer_once, other_runs).result(AMPLE) == "second"
+        first = executor.submit(hostile_trials.answer_twice, next_runs)
+        assert first.result(AMPLE) == "first"
+        second = executor.submit(hostile_trials.answer_once, next_runs)
+        assert second.result(AMPLE) == "second"

@@ -107,6 +107,13 @@ def regression():
     return x, targets, teacher
 
 
+def distill(student, teacher, x, targets):
+    """Returns the loss of each epoch."""
+    distiller = tfnas.Distiller(student, teacher)
+    distiller.compile(keras.optimizers.Adam(0.01), metrics=["mae"], jit_compile=False)
+    return distiller.fit(x, targets, epochs=10, verbose=0).history["loss"]
+
+
 @pytest.mark.xfail(
     strict=True,
     raises=AssertionError,
@@ -115,10 +122,7 @@ def regression():
 def test_a_regression_is_distilled_as_one(regression):
     x, targets, teacher = regression
     student = regression_network()
-    distiller = tfnas.Distiller(student, teacher)
-    distiller.compile(keras.optimizers.Adam(0.01), metrics=["mae"], jit_compile=False)
-    history = distiller.fit(x, targets, epochs=10, verbose=0)
-    assert min(history.history["loss"]) >= 0
+    assert min(distill(student, teacher, x, targets)) >= 0
     error = np.mean((student.predict(x, verbose=0) - targets) ** 2)
     assert error < 0.5  # predicting the mean has 1
 
@@ -131,9 +135,7 @@ def test_a_regression_is_distilled_as_one(regression):
 def test_an_output_whose_kind_is_unknown_is_refused_before_training(regression):
     x, targets, _ = regression
     with pytest.raises(ValueError, match="loss"):
-        distiller = tfnas.Distiller(regression_network(), regression_network())
-        distiller.compile("adam", jit_compile=False)
-        distiller.fit(x, targets, verbose=0)
+        distill(regression_network(), regression_network(), x, targets)
 
 
 class Scale(layers.Layer):
@@ -199,8 +201,9 @@ def test_a_models_own_train_step_is_kept_or_refused(rebuild):
     try:
         rebuilt = rebuild(model)
     except ValueError as refusal:
-        assert "train_step" in str(refusal)
-        return
+        if "train_step" in str(refusal):
+            return
+        raise
     rebuilt.compile("adam", "mse", run_eagerly=True)
     with pytest.raises(OwnStep):
         rebuilt.fit(np.zeros((8, 16)), np.zeros((8, 2)), verbose=0)
