@@ -35,9 +35,12 @@ AMPLE = 120  # seconds: for a process to start on a machine with much else to do
 def test_infinite_weights_are_refused(python):
     done = python(
         "import keras, numpy as np, tfnas\n"
-        "model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Conv2D(4, 3)])\n"
-        "kernel, bias = model.get_weights()\n"
-        "model.set_weights([np.full_like(kernel, np.inf), bias])\n"
+        "from keras import layers\n"
+        "model = keras.Sequential([\n"
+        "    keras.Input((8, 8, 1)), layers.Conv2D(4, 3), layers.BatchNormalization(),\n"
+        "    layers.ReLU(), layers.GlobalAveragePooling2D(), layers.Dense(5, 'softmax')])\n"
+        "kernel, *others = model.get_weights()\n"
+        "model.set_weights([np.full_like(kernel, np.inf), *others])\n"
         "try:\n"
         "    tfnas.to_tflite(model, 'int8', np.random.rand(8, 8, 8, 1).astype('float32'))\n"
         "except (ValueError, tfnas.ConversionError):\n"

@@ -159,7 +159,11 @@ def few_digits(digits):
     reason=f"{THEME}: compress reloads its candidates, though the model is in memory",
 )
 @pytest.mark.parametrize(
-    "scale", [lambda: layers.Lambda(lambda x: x / 255.0), Scale], ids=["Lambda", "unregistered"]
+    "scale",
+    [
+        pytest.param(lambda: layers.Lambda(lambda x: x / 255.0), id="Lambda"),
+        pytest.param(Scale, id="unregistered", marks=pytest.mark.slow),
+    ],
 )
 def test_compress_takes_a_model_with_layers_of_the_users_own(few_digits, scale, tmp_path):
     keras.utils.set_random_seed(0)
