@@ -11,6 +11,7 @@ import contextlib
 import io
 import logging
 import re
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -20,6 +21,11 @@ import numpy as np
 from tfnas.calibration import fitting_columns
 from tfnas.export.artifact import Artifact
 from tfnas.export.flatbuffer import innermost, read_graphs
+from tfnas.export.frozen_saved_model import (
+    can_be_frozen,
+    without_old_garbage,
+    write_frozen_saved_model,
+)
 from tfnas.export.mending import mend
 from tfnas.export.recipes import apply_recipe, weights_recipe
 from tfnas.export.sparsity import sparse_fault
@@ -294,33 +300,46 @@ def _convert(
 ) -> bytes:
     import tensorflow as tf
 
-    converter = tf.lite.TFLiteConverter.from_keras_model(model)
-    if spec.mode != "float32":
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    if sparse:
-        converter.optimizations = [*converter.optimizations, tf.lite.Optimize.EXPERIMENTAL_SPARSITY]
-    if spec.mode == "float16":
-        converter.target_spec.supported_types = [tf.float16]
-    int16 = tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
-    if trained:  # its ranges are in the graph; asking for integer operators would want data
-        converter.inference_input_type = converter.inference_output_type = tf.as_dtype(
-            spec.activations
-        )
-        if spec.activations == "int16":
-            converter.target_spec.supported_ops = [int16, tf.lite.OpsSet.TFLITE_BUILTINS]
-    elif spec.needs_calibration:
-        int8 = tf.lite.OpsSet.TFLITE_BUILTINS_INT8
-        converter.target_spec.supported_ops = [int16 if spec.activations == "int16" else int8]
-        converter.representative_dataset = _representative(model, columns)
-        converter.inference_input_type = converter.inference_output_type = tf.as_dtype(
-            spec.activations
-        )
-    with quiet_converter():
+    with quiet_converter(), _converter_of(model) as converter:
+        if spec.mode != "float32":
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if sparse:
+            sparsity = tf.lite.Optimize.EXPERIMENTAL_SPARSITY
+            converter.optimizations = [*converter.optimizations, sparsity]
+        if spec.mode == "float16":
+            converter.target_spec.supported_types = [tf.float16]
+        int16 = tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
+        if trained:  # its ranges are in the graph; asking for integer operators would want data
+            converter.inference_input_type = converter.inference_output_type = tf.as_dtype(
+                spec.activations
+            )
+            if spec.activations == "int16":
+                converter.target_spec.supported_ops = [int16, tf.lite.OpsSet.TFLITE_BUILTINS]
+        elif spec.needs_calibration:
+            int8 = tf.lite.OpsSet.TFLITE_BUILTINS_INT8
+            converter.target_spec.supported_ops = [int16 if spec.activations == "int16" else int8]
+            converter.representative_dataset = _representative(model, columns)
+            converter.inference_input_type = converter.inference_output_type = tf.as_dtype(
+                spec.activations
+            )
         try:
             content = bytes(converter.convert())
             return mend(content) if trained else content
         except Exception as error:  # the converter raises many types for one cause
             raise ConversionError(_explain(model, spec, error)) from error
+
+
+@contextlib.contextmanager
+def _converter_of(model: Any) -> Iterator[Any]:
+    """TensorFlow's converter of a model, as fast as its graph allows."""
+    import tensorflow as tf
+
+    if is_tf_keras(model) or not can_be_frozen(model):
+        yield tf.lite.TFLiteConverter.from_keras_model(model)
+        return
+    with tempfile.TemporaryDirectory() as directory, without_old_garbage():
+        write_frozen_saved_model(model, directory)
+        yield tf.lite.TFLiteConverter.from_saved_model(directory)
 
 
 def _representative(
