@@ -53,11 +53,6 @@ def dict_model():
     return keras.Model(inputs, outputs), data
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=tfnas.ConversionError,
-    reason=f"{THEME}: dict inputs whose keys are not in alphabetical order don't convert",
-)
 @pytest.mark.parametrize("mode", ["float32", "dynamic", "int8"])
 def test_dict_inputs_convert_in_any_order(dict_model, mode):
     model, data = dict_model
