@@ -1,0 +1,669 @@
+"""The one file that imports tfnas, and that uses words which a move may change.
+
+After a move this file follows it, and no other file of the package does: what has a new name
+here keeps its old name for the entries.
+"""
+
+import dataclasses
+import pathlib
+import tempfile
+import unittest.mock
+
+import keras_tuner as kt
+import numpy as np
+
+import tfnas
+from tfnas import data
+from tfnas.bench import latency_profile
+from tfnas.bench.device import Device
+from tfnas.bench.evaluate import paired_difference, score
+from tfnas.bench.latency_features import macs, network_features
+from tfnas.bench.latency_fit import cross_validated, fit_costs
+from tfnas.bench.latency_operators import operators_of_architecture
+from tfnas.bench.sameness import sameness
+from tfnas.bench.throughput import Throughput
+from tfnas.distillation import losses
+from tfnas.measurement import Latency
+from tfnas.pipeline.asked import asked_steps, with_less
+from tfnas.pipeline.augment import AugmentedImages
+from tfnas.pipeline.budget import Budget, Costs
+from tfnas.pipeline.candidates import Candidate, beaten
+from tfnas.pipeline.candidates import front as pareto
+from tfnas.pipeline.compare import compare_files
+from tfnas.pipeline.compress import WHOLE, CompressResult, chosen
+from tfnas.pipeline.decisions import decide
+from tfnas.pipeline.effort import EFFORTS
+from tfnas.pipeline.file_layers import file_layers
+from tfnas.pipeline.finetune import finetune
+from tfnas.pipeline.kitchen import Kitchen
+from tfnas.pipeline.planner import plan
+from tfnas.pipeline.progress import Progress
+from tfnas.pipeline.recipes import Recipe, Step
+from tfnas.pipeline.settings import TrainingSettings
+from tfnas.pipeline.survey import DENSE, LayerLook, Survey, survey
+from tfnas.quantization.spec import MODES  # noqa: F401
+from tfnas.report import compress_report as report
+from tfnas.schedules import as_schedule
+from tfnas.tuners.compressing import CompressedTraining
+from tfnas.tuners.evolution import EvolutionOracle
+from tfnas.tuners.inherit import inherit_weights
+from tfnas.tuners.random_search import RandomOracle
+from tfnas.tuners.reinforce import ReinforceOracle
+from tfnas.tuners.reward import mnasnet_reward
+from tfnas.tuners.selection import best_first, crowding, pareto_ranks
+from tfnas.tuners.surrogate import Surrogate
+
+# --- networks and files
+
+
+def image_space(shape, classes, preset, **options):
+    """Returns the space of MobileNetV2-like networks."""
+    return tfnas.MobileNetV2Space(shape, classes, preset, **options)
+
+
+def to_file(model, mode, x=None, **options):
+    """Returns a model's file."""
+    return tfnas.to_tflite(model, mode, x, **options)
+
+
+def minified(file):
+    """Returns a file in fewer bytes."""
+    return file.slimmed()
+
+
+def spec(**fields):
+    """Returns a quantization specification."""
+    return tfnas.QuantSpec(**fields)
+
+
+def quantize_aware(model, mode, x=None):
+    """Returns a model that trains as its integer file computes."""
+    return tfnas.quantize_aware(model, mode, x)
+
+
+def float_again(model):
+    """Returns a plain float model with the weights of a quantization-aware one."""
+    return tfnas.strip(model)
+
+
+def unquantized(model):
+    """Returns the names and kinds of the calls that stay float."""
+    return [[found.name, found.kind] for found in tfnas.left_float(model)]
+
+
+def freezing(start, freeze):
+    """Returns the callback that rounds from one epoch on and holds ranges from another."""
+    return tfnas.QuantizationSchedule(start, freeze)
+
+
+def correct_shift(model, original, x):
+    """Corrects what rounding has moved, in place; returns the number of layers."""
+    return tfnas.correct_shift(model, original, x)
+
+
+def mixed(model, size, x, **options):
+    """Returns (file, each layer's format, each format's effects) of a mixed precision."""
+    file, found = tfnas.mixed_precision(model, size, x, **options)
+    formats = [[layer.name, layer.chosen, layer.savings, layer.effects] for layer in found.layers]
+    return file, formats, [found.predicted, found.measured]
+
+
+def quantization_error(model, file, x):
+    """Returns what quantization adds, an operator a row."""
+    found = tfnas.quantization_error(model, file, x, keep_float=(1,))
+    rows = [[r.layer, r.dtype, r.shape, r.noise, r.added, r.saturation] for r in found.layers]
+    return [rows, [[f.layers, f.size] for f in found.kept_float]]
+
+
+# --- files
+
+
+def save_c(file, path):
+    """Writes a file as C source."""
+    return file.save_c(path, "net")
+
+
+def described(file, **fields):
+    """Returns a file with metadata."""
+    return file.with_metadata(**fields)
+
+
+def description(file):
+    """Returns the values of a file's metadata."""
+    found = file.metadata
+    return [found.description, found.labels, found.mean, found.std, found.author, found.version]
+
+
+def sparsity(file):
+    """Returns the zeros of a file's kernels, and whether sparse kernels can run it."""
+    found = tfnas.file_sparsity(file)
+    rows = [[k.operator, k.dtype, k.shape, k.weights, k.zeros, k.sparse] for k in found.kernels]
+    return [rows, found.size, found.verdict.eligible, tfnas.sparse_eligibility(file).eligible]
+
+
+def micro(file):
+    """Returns what a file needs of TFLite Micro."""
+    tfnas.check_micro(file)
+    code = tfnas.resolver_code(file)
+    return [tfnas.micro_operators(file), code.count("Add"), tfnas.planned_arena(file)]
+
+
+# --- pruning, clustering, low rank
+
+
+def pruning_callback(schedule, **options):
+    """Returns the callback that prunes while training."""
+    return tfnas.PruningCallback(schedule, **options)
+
+
+def clustering_callback(clusters, exclude=(), **options):
+    """Returns the callback that clusters while training."""
+    return tfnas.ClusteringCallback(clusters, ignore=exclude, **options)
+
+
+def prune(model, *args, **options):
+    """Returns (pruned copy, [[layer, weights, zeros]])."""
+    copy, found = tfnas.prune(model, *args, **options)
+    return copy, [[kernel.name, kernel.weights, kernel.zeros] for kernel in found.kernels]
+
+
+def sensitivity(model, evaluate, total, **options):
+    """Returns the qualities of a model with one layer pruned, and the ratios for a total."""
+    found = tfnas.sensitivity(model, evaluate, (0.3, 0.6, 0.9), **options)
+    return [found.losses(), found.suggest(total)]
+
+
+def prune_channels(model, ratio=None, exclude=(), **options):
+    """Returns (smaller model, what went of each group, costs)."""
+    smaller, found = tfnas.prune_channels(model, ratio, ignore=exclude, **options)
+    return smaller, [found.as_dict()[key] for key in sorted(found.as_dict())]
+
+
+def prune_channels_in_steps(model, share, **options):
+    """Returns the model of several steps."""
+    return tfnas.ChannelPruning(model, share, **options).run()[0]
+
+
+def cluster(model, clusters, exclude=(), **options):
+    """Returns (clustered copy, [[values after, error, bytes, coded, Huffman]])."""
+    copy, found = tfnas.cluster(model, clusters, ignore=exclude, **options)
+    return copy, [[k.name, k.after, k.error, k.bytes, k.coded, k.huffman] for k in found.kernels]
+
+
+def factorize(model, exclude=(), **options):
+    """Returns (model of factors, [[layer, method, ranks, MACs, error]])."""
+    thin, found = tfnas.factorize(model, ignore=exclude, **options)
+    return thin, [[k.name, k.method, k.ranks, k.macs, k.error] for k in found.layers]
+
+
+def fold_batchnorm(model):
+    """Returns (folded copy, the layers folded into)."""
+    return tfnas.fold_batchnorm(model)
+
+
+def measure_batchnorm(model, x):
+    """Measures the statistics of normalizations anew, in place."""
+    tfnas.recalibrate_batchnorm(model, x)
+
+
+def polynomial(final, end, **options):
+    """Returns the schedule of Zhu and Gupta."""
+    return tfnas.schedules.polynomial(final, end, **options)
+
+
+def schedule_values(schedule, positions):
+    """Returns a schedule's ratio at each position."""
+    found = as_schedule(schedule)
+    return [[found(at), found.renewal(at)] for at in range(positions)], found.peak(positions)
+
+
+def constant(ratio, **options):
+    """Returns the schedule of one ratio."""
+    return tfnas.schedules.constant(ratio, **options)
+
+
+def muon(rate, momentum, steps, scale):
+    """Returns the optimizer."""
+    return tfnas.Muon(rate, momentum=momentum, ns_steps=steps, scale=scale)
+
+
+# --- distillation
+
+
+def distillation_losses():
+    """Returns word -> loss of (labels, student's logits, teacher's logits)."""
+    of = losses.distillation_loss
+    return {
+        "both": lambda y, s, t: of(y, s, t, 0.3, 4.0),
+        "labels": lambda y, s, t: of(y, s, t, 1.0, label_smoothing=0.1),
+        "teacher": lambda y, s, t: of(y, s, t, 0.0, 2.0),
+        "reverse": lambda y, s, t: of(y, s, t, 0.5, 3.0, reverse=True),
+        "many labels": lambda y, s, t: of(one_hot(y, s), s, t, 0.5, 2.0, multi_label=True),
+        "averaged": lambda y, s, t: losses.averaged([s, t], [0.3, 0.7]),
+    }
+
+
+def one_hot(labels, logits):
+    """Returns a share a class."""
+    return np.eye(logits.shape[-1], dtype=np.float32)[labels]
+
+
+def transfers(student, teacher):
+    """Returns word -> comparison of two layers' activations."""
+    return {
+        "hint": tfnas.FeatureHint(student, teacher, 0.5),
+        "attention": tfnas.AttentionTransfer(student, teacher, 10.0),
+        "relations": tfnas.RelationalTransfer(student, teacher, 2.0),
+    }
+
+
+def distiller(student, teacher, transfer=None, **options):
+    """Returns a model that learns from labels and from another."""
+    features = [] if transfer is None else [transfer]
+    return tfnas.Distiller(student, teacher, 0.4, 3.0, features=features, **options)
+
+
+def teacher_outputs(teacher, x):
+    """Returns what a teacher gives for fixed inputs."""
+    return tfnas.teacher_outputs(teacher, x)
+
+
+# --- training of whole models
+
+TECHNIQUES = {  # our word -> compress's
+    "channels": "shrink",
+    "low rank": "factorize",
+    "dense ranks": "thin",
+    "longer": "train",
+    "zeros": "prune",
+    "values": "cluster",
+}
+_OUR_WORD = {theirs: ours for ours, theirs in TECHNIQUES.items()}
+
+
+def split(parts, class_names):
+    """Returns a data set of (inputs, class numbers) to train, to choose and to test."""
+    arrays = [array for part in parts for array in part]
+    return data.DataSplit("noise", *arrays, class_names)
+
+
+def fine_tune(model, parts, teacher, rebuild=False, **fields):
+    """Trains a classifier of images in place."""
+    settings = TrainingSettings(epochs=2, batch_size=16, **fields)
+    finetune(model, parts, settings, teacher=teacher, rebuild=rebuild)
+
+
+def compress_step(model, parts, technique, amount, weights=None):
+    """Returns a model with one step of `compress` more."""
+    kitchen = Kitchen(model, parts, TrainingSettings(epochs=1, batch_size=16), Progress())
+    return kitchen.apply(model, Step(TECHNIQUES[technique], amount, weights))
+
+
+def compress_aware(model, parts, mode):
+    """Returns a model that `compress` has trained for integers."""
+    settings = TrainingSettings(epochs=1, batch_size=16, distill=0.3)
+    return Kitchen(model, parts, settings, Progress()).aware(model, mode, ())
+
+
+def compression(**fields):
+    """Returns what a search does to a network."""
+    return tfnas.Compression(**fields)
+
+
+def compressed_in_search(model, x, y, todo, teacher=None):
+    """Returns (float model, model to convert) of a trial of a search."""
+
+    def fit(trained, **options):
+        return trained.fit(x, y, batch_size=16, verbose=0, **options)
+
+    found = CompressedTraining(fit, x, teacher, seed=3).run(model, todo, 3)
+    return found.plain, found.model
+
+
+# --- search
+
+
+def objective(name, direction):
+    """Returns one objective."""
+    return kt.Objective(name, direction)
+
+
+def limits(**bounds):
+    """Returns limits as an oracle takes them: name -> bound."""
+    return bounds
+
+
+ORACLES = {
+    "random": RandomOracle,
+    "evolution": EvolutionOracle,
+    "reinforce": ReinforceOracle,
+}
+TUNERS = {
+    "random": tfnas.RandomTuner,
+    "evolution": tfnas.EvolutionTuner,
+    "reinforce": tfnas.ReinforceTuner,
+}
+
+
+def oracle(kind, folder, **options):
+    """Returns an oracle that keeps its state in a folder."""
+    made = ORACLES[kind](max_trials=60, seed=3, **options)
+    made.verbose = 0
+    made._set_project_dir(folder, "search")
+    return made
+
+
+def halving_tuner(kind, folder, run_trial, **options):
+    """Returns a tuner of successive halving whose trials are `run_trial(values, epochs)`."""
+
+    class Tuner(TUNERS[kind]):
+        def run_trial(self, trial, *args, **fitting):
+            return run_trial(trial.hyperparameters.values, fitting["epochs"])
+
+    tuner = Tuner(
+        max_trials=60, seed=3, halving=3, directory=folder, project_name="search", **options
+    )
+    tuner.oracle.verbose = 0
+    return tuner
+
+
+def rungs(tuner):
+    """Returns what was promoted: trial -> the trial that it goes on from."""
+    return dict(tuner.oracle.halving.continues)
+
+
+def rank_correlation(made):
+    """Returns how well an oracle's surrogate ranks; None where it has none."""
+    return made.rank_correlation() if hasattr(made, "rank_correlation") else None
+
+
+def space_with_compression():
+    """Returns a space of networks and of what is done to them."""
+    choices = tfnas.CompressionSpace(
+        ("int8", "dynamic"), (False, True), ("int8", "int4"), (0.0, 0.5), (0, 16), (1.0, 0.6)
+    )
+    return tfnas.MobileNetV2Space((16, 16, 3), 5, "microcontroller", compression=choices)
+
+
+def described_architecture(arch):
+    """Returns an architecture's key and the values of its description, in the fields' order."""
+    todo = arch.compression
+    return [
+        arch.key,
+        [dataclasses.astuple(stage) for stage in arch.stages],
+        [arch.resolution, arch.width_multiplier, arch.stem_filters, arch.head_filters],
+        None if todo is None else list(dataclasses.astuple(todo)),
+    ]
+
+
+def known_architecture(shape, classes, width):
+    """Returns MobileNetV2 itself."""
+    return tfnas.mobilenet_v2(shape, classes, width)
+
+
+def reward(accuracy, latency, target):
+    """Returns MnasNet's reward."""
+    return mnasnet_reward(accuracy, latency, target)
+
+
+def front(rows, directions):
+    """Returns (Pareto front, hypervolume) of rows."""
+    reference = [10.0 if direction == "min" else -10.0 for direction in directions]
+    volume = tfnas.hypervolume(rows, reference, directions)
+    return [tfnas.pareto_front(rows, directions), volume]
+
+
+def surrogate(x, y, at):
+    """Returns (means, deviations, rank correlation) of a Gaussian process."""
+    fitted = Surrogate(x, y)
+    return [*fitted.predict(at), fitted.rank_correlation(), fitted.settings]
+
+
+def ranks(violations, found):
+    """Returns constrained Pareto ranks, crowding distances, and the order of both."""
+    return [
+        pareto_ranks(violations, found),
+        crowding(found),
+        best_first(violations, found),
+    ]
+
+
+def inherited(child, parent):
+    """Gives a child what fits of a parent's weights; returns the share."""
+    return inherit_weights(child, parent)
+
+
+# --- compress
+
+
+def budget(**limits):
+    """Returns a budget."""
+    return Budget.of(limits)
+
+
+def _steps(recipe):
+    return [[_OUR_WORD[s.technique], s.amount, s.weights] for s in recipe.steps]
+
+
+def recipe(steps=(), mode="int8", aware=False):
+    """Returns a recipe of (technique, amount, share of the weights)."""
+    found = tuple(Step(TECHNIQUES[word], *amounts) for word, *amounts in steps)
+    return Recipe(found, mode, aware)
+
+
+def candidate(made, costs, right=None, file=None, device=None):
+    """Returns a file that costs (drop, bytes, gzipped bytes, time, MACs, memory)."""
+    right = np.ones(20, bool) if right is None else right
+    drop = costs[0]
+    record = Costs(*costs, device or {})
+    return Candidate(made, file, record, (drop, drop - 1, drop + 1), right)
+
+
+def recorded_look(layers, activations, changed, pruned):
+    """Returns a look at a model: rows of (name, group, MACs, weights, time, noise, changed)."""
+    looked = tuple(LayerLook(*layer) for layer in layers)
+    return Survey(looked, activations, changed, 128, pruned)
+
+
+DENSE_GROUP = DENSE
+
+
+def look(model, file, x, pruning):
+    """Returns what is seen of a model, without times."""
+    found = survey(model, file, x, pruning)
+    rows = [[k.name, k.group, k.macs, k.weights, k.noise, k.changed] for k in found.layers]
+    return [rows, found.activations, found.changed, found.images, len(found.left_out)]
+
+
+def decided(limits, effort, seen, flash=0, ram=0):
+    """Returns (the plan's decisions, their values)."""
+    made = decide(Budget.of(limits), EFFORTS[effort], seen, Device("ethos-u55-128", flash, ram))
+    values = [made.formats, made.later, made.integers, [_OUR_WORD[t] for t in made.techniques]]
+    values += [made.sparsities, made.proportional, made.weights, made.dense, made.fixed]
+    return made, values, made.told
+
+
+def planned(limits, effort, made, outcome):
+    """Returns the recipes that are tried where `outcome(steps, mode, aware)` gives the costs."""
+    steps = plan(Budget.of(limits), EFFORTS[effort], made)
+    tried, result = [], None
+    while True:
+        try:
+            proposed = steps.send(result)
+        except StopIteration:
+            return tried
+        what = [_steps(proposed), proposed.mode, proposed.aware]
+        tried.append([*what, proposed.why])
+        costs = outcome(*what)
+        result = None if costs is None else candidate(proposed, costs)
+
+
+def amounts_asked(technique, limits, known, made):
+    """Returns the amounts of a technique that the budget asks for."""
+    steps, _ = asked_steps(TECHNIQUES[technique], Budget.of(limits), known, made)
+    return [[step.amount, step.weights] for step in steps]
+
+
+def amounts_again(amount, weights, file, limits, made):
+    """Returns the smaller amounts where a file takes a little too much."""
+    step = Step(TECHNIQUES["channels"], amount, weights)
+    return [[s.amount, s.weights] for s in with_less(step, file, Budget.of(limits), made)]
+
+
+def excesses(limits, made):
+    """Returns by how much a candidate exceeds a budget, in the limits' order."""
+    return list(Budget.of(limits).excesses(made.costs).values())
+
+
+def best_of(candidates, limits):
+    """Returns (number of the best, numbers of the front with and without gzip)."""
+    best = candidates.index(chosen(candidates, Budget.of(limits)))
+    fronts = [[candidates.index(c) for c in pareto(candidates, gz)] for gz in (False, True)]
+    return [best, *fronts]
+
+
+def is_beaten(right, row, others):
+    """Returns whether a candidate is not worth measuring further."""
+    return beaten(right, row, others, gz=False)
+
+
+# --- measurements, data, reports
+
+
+def profiled(model):
+    """Returns what a model costs."""
+    found = tfnas.profile(model)
+    rows = [[k.name, k.output_shape, k.parameters, k.macs] for k in found.layers]
+    return [rows, found.parameters, found.macs, found.peak_activations]
+
+
+def load_data(name, **options):
+    """Returns the arrays of a data set."""
+    return _arrays(data.load(name, **options))
+
+
+def derived_data(name):
+    """Returns the arrays of parts of a data set: for fewer examples, and for a given model."""
+    found = data.load(name)
+    return [_arrays(found.limited(200, 1)), _arrays(found.for_given_model(2))]
+
+
+def _arrays(found):
+    parts = [found.x_train, found.y_train, found.x_val, found.y_val, found.x_test, found.y_test]
+    return [found.name, *parts, found.class_names]
+
+
+def typical(x, examples):
+    """Returns examples from all over an array."""
+    return data.spread(x, examples)
+
+
+def augmented(x, y, names, seed):
+    """Returns the batches of two epochs of changed images."""
+    images = AugmentedImages(x, y, names, 16, seed)
+    batches = [images[i] for i in range(len(images))]
+    images.on_epoch_end()
+    return [[np.asarray(part) for part in batch] for batch in [*batches, images[0]]]
+
+
+def quality(labels, outputs):
+    """Returns a score with its interval."""
+    return score(labels, outputs)
+
+
+def difference(one, other):
+    """Returns a paired difference of right answers with its interval."""
+    return paired_difference(one, other)
+
+
+def agreement(one, other, x, y, models):
+    """Returns how two files answer the same examples."""
+    return sameness(one, other, x, y, tuple("abcd"), models)
+
+
+def latency_features(space, count, seed, mode):
+    """Returns (features' values, MACs) of random networks of a space."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for _ in range(count):
+        network = operators_of_architecture(space.sample(rng))
+        features = network_features(network, mode)
+        rows.append([sorted(features.values()), macs(network)])
+    return rows
+
+
+def fitted_costs(rows, ratios):
+    """Returns (costs, errors of a cross-validation) of features."""
+    return [fit_costs(rows, ratios), cross_validated(rows, ratios, 1)]
+
+
+def fitted_latency(space, mode, time_of, archs):
+    """Returns what a latency model predicts, fitted to files that take `time_of(bytes)`."""
+
+    class Time:
+        def __init__(self, file):
+            self.p10_ms = time_of(file.size)
+
+    def measure(files, **settings):
+        found = [Time(file) for file in files]
+        found[0].p10_ms = 1.0
+        return found
+
+    with unittest.mock.patch.object(latency_profile, "benchmark", measure):
+        model = tfnas.LatencyModel(mode).fit(space, seconds=1e-9, seed=3)
+    errors = dataclasses.astuple(model.fitted.errors)
+    return [sorted(model.fitted.costs.values()), errors, [model(arch) for arch in archs]]
+
+
+def compress_report(model, parts, files, labels):
+    """Returns the texts of the report of a recorded result of `compress`: terminal, page, file.
+
+    Args:
+        model: The model behind the second file.
+        parts: The data.
+        files: The original's file and the best one.
+        labels: Class numbers of the test part.
+    """
+    original, small = files
+    tried = [
+        candidate(recipe((), "float16"), (0.1, 900, 800, 0.9, 1.0, 40), labels == 0),
+        candidate(
+            recipe([("channels", 0.5)], "int8", True), (0.6, 400, 350, 0.5, 0.5, 20), file=small
+        ),
+    ]
+    limits = {"max_drop": 1.0, "max_latency": 0.6, "max_bytes": 500}
+    rows = compare_files(parts, [(WHOLE, original), (str(tried[1].recipe), small)])
+    looked = recorded_look([("stem", "3x3", 5000, 90, 0.4, 0.02, 0.1)], 900, 0.05, True)
+    times = {row.label: _latency(1.5 / (1 + i)) for i, row in enumerate(rows)}
+    result = CompressResult(
+        output=pathlib.Path("out"),
+        budget=Budget.of(limits),
+        effort="normal",
+        device=Device(),
+        candidates=tried,
+        front=tried[1:],
+        best=tried[1],
+        excesses=Budget.of(limits).excesses(tried[1].costs),
+        original=(0.9, 1.0, original.size),
+        rows=rows,
+        latencies=times,
+        same=sameness(original, small, parts.x_test, parts.y_test, parts.class_names),
+        failures={"int4": "no kernel"},
+        survey=looked,
+        decisions=decide(Budget.of(limits), EFFORTS["normal"], looked, Device()),
+        layers=file_layers(model, small, parts.x_test),
+        throughput=[Throughput(i, 8, 1, 100.0 + i, 90.0, 120.0, 1.5, 1.2, 1.7, 20) for i in (0, 1)],
+        saved_model=None,
+    )
+    texts = [report.summary(result)]
+    with tempfile.TemporaryDirectory() as folder:
+        there = dataclasses.replace(result, output=pathlib.Path(folder))
+        report.write(there, parts, TrainingSettings(epochs=3))
+        texts += [(there.output / name).read_text() for name in ("report.md", "report.html")]
+    return texts
+
+
+def _latency(ratio):
+    return Latency(
+        *(0.2, 0.15, 0.3, ratio, 0.9 * ratio, 1.1 * ratio, 0.1, "reference", 20, 1, True)
+    )
