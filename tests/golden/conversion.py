@@ -73,7 +73,7 @@ def _bytes(source):
 
 
 def _described(network):
-    fields = {"description": "a net", "labels": ("a", "b"), "mean": 1.0, "std": (2.0,)}
+    fields = {"description": "a net", "labels": tuple("abcd"), "mean": 1.0, "std": (2.0,)}
     file = names.described(_file(network, "int8"), **fields, author="me", version="3")
     return [names.description(file), file_content(file.content)]
 

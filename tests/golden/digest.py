@@ -10,7 +10,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 _SHOWN = 90  # characters of a summary
 _TAGS = re.compile(r"<style>.*?</style>|<[^>]*>", re.DOTALL)
-_NUMBER = re.compile(r"(?<![\w.])[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?")
+_NUMBER = re.compile(r"(?<![\w.])[-+]?\d+(?:,\d{3})*(?:\.\d+)?(?:e[-+]?\d+)?")
 
 
 def sha256(value):
@@ -32,8 +32,9 @@ def summary(value):
     arrays = any(isinstance(leaf, np.ndarray | bytes) for leaf in plain)
     if not arrays and len(text) <= _SHOWN:
         return text
-    numbers = [leaf for leaf in plain if isinstance(leaf, int | float | np.ndarray)]
-    numbers = [np.asarray(leaf, np.float64).ravel() for leaf in numbers if _numeric(leaf)]
+    numbers = [
+        np.asarray(leaf, np.float64).ravel() for leaf in map(_number, plain) if _numeric(leaf)
+    ]
     flat = np.concatenate([np.zeros(0), *numbers])
     flat = flat[np.isfinite(flat)]
     size = sum(len(leaf) for leaf in plain if isinstance(leaf, bytes))
@@ -145,5 +146,14 @@ def _leaf(value):
         yield text
 
 
+def _number(leaf):
+    """A number that is a text, as one of a report, as a number."""
+    if isinstance(leaf, str) and _NUMBER.fullmatch(leaf):
+        return float(leaf.replace(",", ""))
+    return leaf
+
+
 def _numeric(leaf):
-    return not isinstance(leaf, np.ndarray) or leaf.dtype.kind in "biuf"
+    if isinstance(leaf, np.ndarray):
+        return leaf.dtype.kind in "biuf"
+    return isinstance(leaf, int | float)

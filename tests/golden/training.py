@@ -8,7 +8,7 @@ from golden.entries import add
 from golden.techniques import data_of, weights_of
 
 SCHEDULES = {
-    "by epoch": lambda: names.polynomial(0.8, 5, begin=1),
+    "by epoch": lambda: names.polynomial(0.8, 3, begin=1),
     "by step": lambda: names.polynomial(0.6, 8, initial=0.1, by="step", frequency=3),
     "constant": lambda: names.constant(0.5, begin=2),
     "function": lambda: lambda epoch: min(0.7, 0.2 * epoch),
@@ -70,7 +70,7 @@ def _pruned(network, how):
     schedule, options = PRUNING[how]
     if "taylor" in options.values():
         options = {**options, "data": data_of(model)}
-    return fitted(model, [names.pruning_callback(SCHEDULES[schedule](), **options)])
+    return fitted(model, [names.pruning_callback(SCHEDULES[schedule](), **options)], 4)
 
 
 def _clustered(network, how):
