@@ -18,40 +18,49 @@ from tfnas.bench import latency_profile
 from tfnas.bench.device import Device
 from tfnas.bench.evaluate import paired_difference, score
 from tfnas.bench.latency_features import macs, network_features
-from tfnas.bench.latency_fit import cross_validated, fit_costs
+from tfnas.bench.latency_fit import LatencyErrors, cross_validated, fit_costs
 from tfnas.bench.latency_operators import operators_of_architecture
 from tfnas.bench.sameness import sameness
 from tfnas.bench.throughput import Throughput
 from tfnas.distillation import losses
-from tfnas.measurement import Latency
+from tfnas.measurement import Latency, Measurement, Score
 from tfnas.pipeline.asked import asked_steps, with_less
 from tfnas.pipeline.augment import AugmentedImages
 from tfnas.pipeline.budget import Budget, Costs
 from tfnas.pipeline.candidates import Candidate, beaten
 from tfnas.pipeline.candidates import front as pareto
+from tfnas.pipeline.cluster import ClusterConfig, cluster_to_files
 from tfnas.pipeline.compare import compare_files
 from tfnas.pipeline.compress import WHOLE, CompressResult, chosen
 from tfnas.pipeline.decisions import decide
 from tfnas.pipeline.effort import EFFORTS
+from tfnas.pipeline.factorize import FactorizeConfig, factorize_to_files
 from tfnas.pipeline.file_layers import file_layers
 from tfnas.pipeline.finetune import finetune
 from tfnas.pipeline.kitchen import Kitchen
 from tfnas.pipeline.planner import plan
 from tfnas.pipeline.progress import Progress
+from tfnas.pipeline.prune import PruneConfig, prune_to_files
+from tfnas.pipeline.qat import QatConfig, qat_to_files
 from tfnas.pipeline.recipes import Recipe, Step
+from tfnas.pipeline.search import Row, SearchConfig, SearchResult
 from tfnas.pipeline.settings import TrainingSettings
+from tfnas.pipeline.shrink import ShrinkConfig, shrink_to_files
 from tfnas.pipeline.survey import DENSE, LayerLook, Survey, survey
 from tfnas.quantization.spec import MODES  # noqa: F401
 from tfnas.report import compress_report as report
+from tfnas.report import search_report as search_texts
 from tfnas.schedules import as_schedule
 from tfnas.tuners.compressing import CompressedTraining
 from tfnas.tuners.evolution import EvolutionOracle
 from tfnas.tuners.inherit import inherit_weights
+from tfnas.tuners.prediction import PredictionErrors
 from tfnas.tuners.random_search import RandomOracle
 from tfnas.tuners.reinforce import ReinforceOracle
 from tfnas.tuners.reward import mnasnet_reward
 from tfnas.tuners.selection import best_first, crowding, pareto_ranks
 from tfnas.tuners.surrogate import Surrogate
+from tfnas.tuners.tuner import Candidate as Trial
 
 # --- networks and files
 
@@ -255,6 +264,11 @@ def transfers(student, teacher):
         "attention": tfnas.AttentionTransfer(student, teacher, 10.0),
         "relations": tfnas.RelationalTransfer(student, teacher, 2.0),
     }
+
+
+def transfer_distance(transfer, student, teacher):
+    """Returns how far apart two activations are, an example."""
+    return transfer.distance(student, teacher)
 
 
 def distiller(student, teacher, transfer=None, **options):
@@ -480,6 +494,7 @@ def decided(limits, effort, seen, flash=0, ram=0):
     made = decide(Budget.of(limits), EFFORTS[effort], seen, Device("ethos-u55-128", flash, ram))
     values = [made.formats, made.later, made.integers, [_OUR_WORD[t] for t in made.techniques]]
     values += [made.sparsities, made.proportional, made.weights, made.dense, made.fixed]
+    values += [[made.share_for_time(ratio) for ratio in (0.2, 0.5, 0.9)]]
     return made, values, made.told
 
 
@@ -667,3 +682,58 @@ def _latency(ratio):
     return Latency(
         *(0.2, 0.15, 0.3, ratio, 0.9 * ratio, 1.1 * ratio, 0.1, "reference", 20, 1, True)
     )
+
+
+def search_report(archs, parts):
+    """Returns the texts of the report of a recorded search: terminal, front, Markdown, JSON."""
+    tried = [_trial(i, arch) for i, arch in enumerate(archs)]
+    rng = np.random.default_rng(41)
+    right = [rng.random(len(parts.y_test)) > share for share in (0.1, 0.2, 0.3)]
+    labels = ("winner, int8", "winner, float32", "MobileNetV2, int8")
+    rows = [
+        Row(label, c.measurement, c.objective, r)
+        for label, c, r in zip(labels, tried, right, strict=False)
+    ]
+    result = SearchResult(
+        *(pathlib.Path("out"), tried[0], tried, tried[:2], rows, rows[1:], False),
+        PredictionErrors(LatencyErrors(0.02, 0.07, 0.95, 0.98, 0.99, 40), None),
+    )
+    texts = [search_texts.summary(result)]
+    with tempfile.TemporaryDirectory() as folder:
+        there = dataclasses.replace(result, output=pathlib.Path(folder))
+        search_texts.write(there, SearchConfig("digits", seed=4), parts, 0.7)
+        names = ("pareto.csv", "report.md", "results.json")
+        texts += [(there.output / name).read_text() for name in names]
+    return texts
+
+
+def _trial(number, arch):
+    size = 20_000 + 1000 * number
+    found = Measurement(
+        *(size, size // 2, "0" * 64, "int8", Score("accuracy", 0.9 - 0.01 * number, 0.8, 0.95, 90)),
+        *(_latency(0.5 + 0.1 * number), 5000 + number, 90_000 + number, 800, arch.key),
+    )
+    told = {"rung": float(number % 2), "epochs": float(1 + number % 2)}
+    return Trial(f"{number:02d}", arch, found, 0.8 - 0.02 * number, pathlib.Path("x"), told)
+
+
+# --- the commands' jobs
+
+JOBS = {  # our word -> (job, its record of settings, settings)
+    "zeros": (prune_to_files, PruneConfig, {"sparsity": 0.5, "sparse": False}),
+    "values": (cluster_to_files, ClusterConfig, {"clusters": 8, "renew": 3}),
+    "low rank": (factorize_to_files, FactorizeConfig, {"macs": 0.7, "distill": 0.3}),
+    "channels": (shrink_to_files, ShrinkConfig, {"macs": 0.6, "steps": 2}),
+    "aware": (qat_to_files, QatConfig, {"mode": "int8", "start_epoch": 0}),
+}
+
+
+def job(kind, model, parts):
+    """Runs a command's job; returns (the model that it keeps, the contents of its files)."""
+    run, record, settings = JOBS[kind]
+    config = record(epochs=2, batch_size=16, seed=5, **settings)
+    with tempfile.TemporaryDirectory() as folder:
+        run(model, parts, folder, config)
+        kept = tfnas.load_model(str(next(pathlib.Path(folder).glob("*.keras"))))
+        files = sorted(pathlib.Path(folder).glob("*.tflite"))
+        return kept, [file.read_bytes() for file in files]

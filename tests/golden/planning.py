@@ -65,9 +65,8 @@ def _plan(budget, effort, look, sensitive):
 
 
 def _decided(budget, effort):
-    made, values, reasons = names.decided(BUDGETS[budget], effort, LOOKS["dense"](), 3000, 500)
-    ratios = [made.share_for_time(ratio) for ratio in (0.2, 0.5, 0.9)]
-    return [values, ratios, [numbers_of(text) for text in reasons]]
+    _, values, reasons = names.decided(BUDGETS[budget], effort, LOOKS["dense"](), 3000, 500)
+    return [values, [numbers_of(text) for text in reasons]]
 
 
 def _known(on_device=True):
@@ -111,6 +110,12 @@ def _report():
     return [numbers_of(text) for text in texts]
 
 
+def _search_report():
+    space, rng = names.image_space((12, 12, 3), 4, "microcontroller"), np.random.default_rng(23)
+    texts = names.search_report([space.sample(rng) for _ in range(4)], parts())
+    return [numbers_of(text) for text in texts]
+
+
 for _budget in BUDGETS:
     for _effort in EFFORTS:
         add(f"plan/decisions/{_budget}, {_effort}", _decided, _budget, _effort)
@@ -124,3 +129,4 @@ add("plan/beaten", _beaten)
 for _network in ("residual", "plain"):
     add(f"plan/look/{_network}", _look, _network)
 add("report/compress", _report)
+add("report/search", _search_report)

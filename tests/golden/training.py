@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from golden import names, networks
+from golden.digest import file_content
 from golden.entries import add
 from golden.techniques import data_of, weights_of
 
@@ -101,7 +102,7 @@ def _distance(how):
     rng = np.random.default_rng(6)
     shapes = ((7, 6, 6, 8), (7, 12, 12, 8)) if how == "attention" else ((7, 6, 6, 8),) * 2
     maps = [rng.normal(size=shape).astype(np.float32) for shape in shapes]
-    return np.asarray(names.transfers("a", "b")[how].distance(*maps))
+    return np.asarray(names.transfer_distance(names.transfers("a", "b")[how], *maps))
 
 
 def _distilled(how):
@@ -151,6 +152,11 @@ def _trained_for(mode):
     return weights_of(names.compress_aware(networks.build("residual"), parts(), mode))
 
 
+def _job(kind):
+    kept, files = names.job(kind, networks.build("residual"), parts())
+    return [weights_of(kept), [file_content(file) for file in files]]
+
+
 def _trial(how):
     model = networks.compiled(networks.build("residual"), keras.optimizers.Adam(0.003))
     found = names.compressed_in_search(model, *data_of(model), names.compression(**TRIALS[how]))
@@ -187,3 +193,5 @@ for _how in ("int8", "int8x4"):
     add(f"compress step/aware {_how}", _trained_for, _how)
 for _how in TRIALS:
     add(f"trial/{_how}", _trial, _how)
+for _how in names.JOBS:
+    add(f"job/{_how}", _job, _how)
