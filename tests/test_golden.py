@@ -1,5 +1,6 @@
 """The golden script: equal where nothing changed, and not where something did."""
 
+import json
 import pathlib
 import re
 import subprocess
@@ -62,6 +63,15 @@ def test_differences_are_told():
     assert command.differences(ours, theirs) == ["b: y | z"]
     assert command.differences(ours, {"a": ours["a"]}) == ["b: only in the first"]
     assert command.differences({}, {"c": ours["a"]}) == ["c: only in the other"]
+
+
+def test_a_file_of_hashes_stands_for_a_checkout(tmp_path):
+    found = {name: {"sha256": "1", "summary": ""} for name in ("masks/a", "masks/b", "plan/a")}
+    file = tmp_path / "hashes.json"
+    file.write_text(json.dumps(found))
+    assert command._read(file, None) == found
+    assert list(command._read(file, "masks")) == ["masks/a", "masks/b"]
+    assert list(command._read(file, "*/a")) == ["masks/a", "plan/a"]
 
 
 def test_no_other_file_imports_tfnas():

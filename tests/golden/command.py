@@ -22,6 +22,7 @@ def main(argv=None):
         return _compare(ROOT, arguments.compare.resolve(), arguments.only)
     _settle()
     names = load().chosen(arguments.only)
+    _check_package()
     if not names:
         print(f"no entry matches {arguments.only!r}", file=sys.stderr)
         return 2
@@ -55,11 +56,18 @@ def differences(ours, theirs):
 
 def _parser():
     parser = argparse.ArgumentParser(prog="golden.py", description="Hashes of what tfnas computes.")
-    parser.add_argument("--compare", type=pathlib.Path, metavar="CHECKOUT", help="with another one")
+    parser.add_argument("--compare", type=pathlib.Path, metavar="CHECKOUT", help="or a file")
     parser.add_argument("--write", type=pathlib.Path, metavar="FILE", help="hashes as JSON")
     parser.add_argument("--only", metavar="PATTERN", help="entries of this beginning or pattern")
     parser.add_argument("--list", action="store_true", help="names of the entries, nothing else")
     return parser
+
+
+def _check_package():
+    """Hashes of another checkout's package would prove nothing."""
+    package = importlib.import_module("golden.names").PACKAGE
+    if package.parent != ROOT:
+        raise SystemExit(f"tfnas must be that of {ROOT}, got {package}")
 
 
 def _settle():
@@ -89,10 +97,19 @@ def _computed(names):
 
 
 def _compare(first, other, only):
-    ours, theirs = (_run(root, only) for root in (first, other))
+    ours, theirs = (_read(place, only) for place in (first, other))
     lines = differences(ours, theirs)
     print("\n".join([f"{first} | {other}", *lines]) if lines else f"{len(ours)} entries equal")
     return 1 if lines else 0
+
+
+def _read(place, only):
+    """Returns the hashes of a checkout, or of a file, which may have more than are asked for."""
+    if not place.is_file():
+        return _run(place, only)
+    found = json.loads(place.read_text())
+    matches = importlib.import_module("golden.entries").matches
+    return {name: entry for name, entry in found.items() if matches(name, only)}
 
 
 def _run(root, only):

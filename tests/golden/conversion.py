@@ -54,7 +54,7 @@ def _minified(network, mode):
 
 
 def _sparse(network, mode):
-    pruned, _ = names.prune(networks.build(network), 0.8)
+    pruned, _ = names.prune(networks.build(network), 0.8, exclude=("last",))
     x = networks.inputs(pruned)
     file = names.to_file(pruned, mode, x, sparse=True)
     return [file_content(file.content), names.sparsity(file)]

@@ -26,12 +26,13 @@ def add(name, compute, *args, **options):
 
 
 def chosen(pattern=None):
-    """Returns the names that a pattern matches, as a whole or as their beginning."""
-    if pattern is None:
-        return list(ENTRIES)
-    return [
-        name for name in ENTRIES if name.startswith(pattern) or fnmatch.fnmatchcase(name, pattern)
-    ]
+    """Returns the names that a pattern matches."""
+    return [name for name in ENTRIES if matches(name, pattern)]
+
+
+def matches(name, pattern=None):
+    """Whether a pattern matches a name, as a whole or as its beginning; None: any."""
+    return pattern is None or name.startswith(pattern) or fnmatch.fnmatchcase(name, pattern)
 
 
 def compute(name):

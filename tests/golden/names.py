@@ -62,6 +62,8 @@ from tfnas.tuners.selection import best_first, crowding, pareto_ranks
 from tfnas.tuners.surrogate import Surrogate
 from tfnas.tuners.tuner import Candidate as Trial
 
+PACKAGE = pathlib.Path(tfnas.__file__).resolve().parent
+
 # --- networks and files
 
 
