@@ -54,7 +54,7 @@ def _minified(network, mode):
 
 
 def _sparse(network, mode):
-    pruned, _ = names.prune(networks.build(network), 0.8, exclude=("last",))
+    pruned, _ = names.prune(networks.build(network), 0.95, exclude=("last",))
     x = networks.inputs(pruned)
     file = names.to_file(pruned, mode, x, sparse=True)
     return [file_content(file.content), names.sparsity(file)]
@@ -103,7 +103,7 @@ for _mode, _networks in AWARE.items():
         add(f"file/aware {_mode}/{_network}", _aware, _network, _mode)
 for _name, (_network, _fields) in SPECIFIED.items():
     add(f"file/specified, {_name}/{_network}", _specified, _network, **_fields)
-for _mode in ("float32", "int8"):
+for _mode in ("float32", "float16", "int8"):
     add(f"file/sparse {_mode}/residual", _sparse, "residual", _mode)
 add("file/minified/plain", _minified, "plain", "int8")
 add("file/C source/depthwise", _c_source, "depthwise")
@@ -111,5 +111,5 @@ add("file/metadata/depthwise", _described, "depthwise")
 for _network in ("residual", "separable"):
     add(f"file/micro/{_network}", _micro, _network, "int8")
 add("file/mixed/dense", _mixed, "dense", 0.4)
-add("file/mixed, integers/dense", _mixed, "dense", 0.4, activations="int8")
+add("file/mixed, integers/dense", _mixed, "dense", 0.65, activations="int8")
 add("file/error/grouped", _error, "grouped")

@@ -1,6 +1,7 @@
 """What `compress` would try, by recorded outcomes; its arithmetic; its report."""
 
 import itertools
+import zlib
 
 import numpy as np
 
@@ -32,7 +33,12 @@ def _seen(dense, pruned):
     return names.recorded_look(rows, 1200, 0.03, pruned is not None)
 
 
-LOOKS = {"small": lambda: _seen(100, 0.05), "dense": lambda: _seen(4000, None)}
+LOOKS = {
+    "small": lambda: _seen(100, 0.05),
+    "dense": lambda: _seen(4000, None),
+    "fragile": lambda: _seen(100, 0.3),
+    "even": lambda: _seen(900, 0.0),
+}
 
 
 def _outcome(sensitive):
@@ -54,6 +60,28 @@ def _outcome(sensitive):
         return round(drop, 3), size, gz, round(0.8 * macs**0.7, 4), macs, int(1200 * macs)
 
     return of
+
+
+def _by_chance(number):
+    """Costs of all sorts, which a recipe has by its number."""
+
+    def of(steps, mode, aware):
+        rng = np.random.default_rng([number, zlib.crc32(repr((steps, mode, aware)).encode())])
+        if rng.random() < 0.05:
+            return None
+        share = np.prod([amount if amount < 1 else 1.0 for _, amount, _ in steps] or [1.0])
+        drop = rng.normal(DROPS[mode] + (1 - share) * number / 2 - 0.5 * aware, 0.5 + number / 6)
+        size = int(1000 * share * BITS.get(mode, 1.0) * rng.uniform(0.8, 1.3))
+        return round(drop, 3), size, int(size * rng.uniform(0.3, 0.9)), share**0.6, share, 1200
+
+    return of
+
+
+def _plans_by_chance(budget, effort, look):
+    limits = BUDGETS[budget]
+    made, *_ = names.decided(limits, effort, LOOKS[look]())
+    tried = [names.planned(limits, effort, made, _by_chance(number)) for number in range(12)]
+    return [[[*what, numbers_of(why)] for *what, why in recipes] for recipes in tried]
 
 
 def _plan(budget, effort, look, sensitive):
@@ -116,15 +144,18 @@ def _search_report():
     return [numbers_of(text) for text in texts]
 
 
-for _budget in BUDGETS:
+for _budget, _limits in BUDGETS.items():
     for _effort in EFFORTS:
         add(f"plan/decisions/{_budget}, {_effort}", _decided, _budget, _effort)
     add(f"plan/arithmetic/{_budget}", _arithmetic, _budget)
-    if _budget != "device":
-        for _effort, _look_at in itertools.product(EFFORTS, LOOKS):
-            for _sensitive in (False, True):
-                _name = f"{_budget}, {_effort}, {_look_at}" + ", sensitive" * _sensitive
-                add(f"plan/tried/{_name}", _plan, _budget, _effort, _look_at, _sensitive)
+    if any(name.startswith("max_flash") for name in _limits):
+        continue  # costs of a device are recorded for its arithmetic alone
+    for _effort, _look_at in itertools.product(EFFORTS, LOOKS):
+        _name = f"{_budget}, {_effort}, {_look_at}"
+        add(f"plan/by chance/{_name}", _plans_by_chance, _budget, _effort, _look_at)
+        for _sensitive in (False, True):
+            _words = _name + ", sensitive" * _sensitive
+            add(f"plan/tried/{_words}", _plan, _budget, _effort, _look_at, _sensitive)
 add("plan/beaten", _beaten)
 for _network in ("residual", "plain"):
     add(f"plan/look/{_network}", _look, _network)
