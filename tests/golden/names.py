@@ -51,7 +51,7 @@ from tfnas.quantization.spec import MODES  # noqa: F401
 from tfnas.report import compress_report as report
 from tfnas.report import search_report as search_texts
 from tfnas.schedules import as_schedule
-from tfnas.tuners.compressing import CompressedTraining
+from tfnas.tuners.compressing import CompressedTraining, epochs_of
 from tfnas.tuners.evolution import EvolutionOracle
 from tfnas.tuners.inherit import inherit_weights
 from tfnas.tuners.prediction import PredictionErrors
@@ -305,25 +305,30 @@ def split(parts, class_names):
 
 def fine_tune(model, parts, teacher, rebuild=False, **fields):
     """Trains a classifier of images in place."""
-    settings = TrainingSettings(epochs=2, batch_size=16, **fields)
+    settings = TrainingSettings(epochs=1, batch_size=64, **fields)
     finetune(model, parts, settings, teacher=teacher, rebuild=rebuild)
 
 
 def compress_step(model, parts, technique, amount, weights=None):
     """Returns a model with one step of `compress` more."""
-    kitchen = Kitchen(model, parts, TrainingSettings(epochs=1, batch_size=16), Progress())
+    kitchen = Kitchen(model, parts, TrainingSettings(epochs=1, batch_size=64), Progress())
     return kitchen.apply(model, Step(TECHNIQUES[technique], amount, weights))
 
 
 def compress_aware(model, parts, mode):
     """Returns a model that `compress` has trained for integers."""
-    settings = TrainingSettings(epochs=1, batch_size=16, distill=0.3)
+    settings = TrainingSettings(epochs=1, batch_size=64, distill=0.3)
     return Kitchen(model, parts, settings, Progress()).aware(model, mode, ())
 
 
 def compression(**fields):
     """Returns what a search does to a network."""
     return tfnas.Compression(**fields)
+
+
+def trial_epochs(todo, epochs):
+    """Returns how many epochs the network and each step of a trial train."""
+    return list(epochs_of(todo, epochs).values())
 
 
 def compressed_in_search(model, x, y, todo, teacher=None):
@@ -452,8 +457,8 @@ def inherited(child, parent):
 # --- compress
 
 
-def budget(**limits):
-    """Returns a budget."""
+def _budget(limits):
+    """The budget of our words for limits."""
     return Budget.of(limits)
 
 
@@ -493,7 +498,7 @@ def look(model, file, x, pruning):
 
 def decided(limits, effort, seen, flash=0, ram=0):
     """Returns (the plan's decisions, their values)."""
-    made = decide(Budget.of(limits), EFFORTS[effort], seen, Device("ethos-u55-128", flash, ram))
+    made = decide(_budget(limits), EFFORTS[effort], seen, Device("ethos-u55-128", flash, ram))
     values = [made.formats, made.later, made.integers, [_OUR_WORD[t] for t in made.techniques]]
     values += [made.sparsities, made.proportional, made.weights, made.dense, made.fixed]
     values += [[made.share_for_time(ratio) for ratio in (0.2, 0.5, 0.9)]]
@@ -502,7 +507,7 @@ def decided(limits, effort, seen, flash=0, ram=0):
 
 def planned(limits, effort, made, outcome):
     """Returns the recipes that are tried where `outcome(steps, mode, aware)` gives the costs."""
-    steps = plan(Budget.of(limits), EFFORTS[effort], made)
+    steps = plan(_budget(limits), EFFORTS[effort], made)
     tried, result = [], None
     while True:
         try:
@@ -517,24 +522,24 @@ def planned(limits, effort, made, outcome):
 
 def amounts_asked(technique, limits, known, made):
     """Returns the amounts of a technique that the budget asks for."""
-    steps, _ = asked_steps(TECHNIQUES[technique], Budget.of(limits), known, made)
+    steps, _ = asked_steps(TECHNIQUES[technique], _budget(limits), known, made)
     return [[step.amount, step.weights] for step in steps]
 
 
 def amounts_again(amount, weights, file, limits, made):
     """Returns the smaller amounts where a file takes a little too much."""
     step = Step(TECHNIQUES["channels"], amount, weights)
-    return [[s.amount, s.weights] for s in with_less(step, file, Budget.of(limits), made)]
+    return [[s.amount, s.weights] for s in with_less(step, file, _budget(limits), made)]
 
 
 def excesses(limits, made):
     """Returns by how much a candidate exceeds a budget, in the limits' order."""
-    return list(Budget.of(limits).excesses(made.costs).values())
+    return list(_budget(limits).excesses(made.costs).values())
 
 
 def best_of(candidates, limits):
     """Returns (number of the best, numbers of the front with and without gzip)."""
-    best = candidates.index(chosen(candidates, Budget.of(limits)))
+    best = candidates.index(chosen(candidates, _budget(limits)))
     fronts = [[candidates.index(c) for c in pareto(candidates, gz)] for gz in (False, True)]
     return [best, *fronts]
 
@@ -648,26 +653,26 @@ def compress_report(model, parts, files, labels):
             recipe([("channels", 0.5)], "int8", True), (0.6, 400, 350, 0.5, 0.5, 20), file=small
         ),
     ]
-    limits = {"max_drop": 1.0, "max_latency": 0.6, "max_bytes": 500}
+    budget = _budget({"max_drop": 1.0, "max_latency": 0.6, "max_bytes": 500})
     rows = compare_files(parts, [(WHOLE, original), (str(tried[1].recipe), small)])
     looked = recorded_look([("stem", "3x3", 5000, 90, 0.4, 0.02, 0.1)], 900, 0.05, True)
     times = {row.label: _latency(1.5 / (1 + i)) for i, row in enumerate(rows)}
     result = CompressResult(
         output=pathlib.Path("out"),
-        budget=Budget.of(limits),
+        budget=budget,
         effort="normal",
         device=Device(),
         candidates=tried,
         front=tried[1:],
         best=tried[1],
-        excesses=Budget.of(limits).excesses(tried[1].costs),
+        excesses=budget.excesses(tried[1].costs),
         original=(0.9, 1.0, original.size),
         rows=rows,
         latencies=times,
         same=sameness(original, small, parts.x_test, parts.y_test, parts.class_names),
         failures={"int4": "no kernel"},
         survey=looked,
-        decisions=decide(Budget.of(limits), EFFORTS["normal"], looked, Device()),
+        decisions=decide(budget, EFFORTS["normal"], looked, Device()),
         layers=file_layers(model, small, parts.x_test),
         throughput=[Throughput(i, 8, 1, 100.0 + i, 90.0, 120.0, 1.5, 1.2, 1.7, 20) for i in (0, 1)],
         saved_model=None,
@@ -725,7 +730,7 @@ JOBS = {  # our word -> (job, its record of settings, settings)
     "zeros": (prune_to_files, PruneConfig, {"sparsity": 0.5, "sparse": False}),
     "values": (cluster_to_files, ClusterConfig, {"clusters": 8, "renew": 3}),
     "low rank": (factorize_to_files, FactorizeConfig, {"macs": 0.7, "distill": 0.3}),
-    "channels": (shrink_to_files, ShrinkConfig, {"macs": 0.6, "steps": 2}),
+    "channels": (shrink_to_files, ShrinkConfig, {"macs": 0.6, "criterion": "taylor"}),
     "aware": (qat_to_files, QatConfig, {"mode": "int8", "start_epoch": 0}),
 }
 
@@ -733,7 +738,7 @@ JOBS = {  # our word -> (job, its record of settings, settings)
 def job(kind, model, parts):
     """Runs a command's job; returns (the model that it keeps, the contents of its files)."""
     run, record, settings = JOBS[kind]
-    config = record(epochs=2, batch_size=16, seed=5, **settings)
+    config = record(epochs=1, batch_size=64, seed=5, **settings)
     with tempfile.TemporaryDirectory() as folder:
         run(model, parts, folder, config)
         kept = tfnas.load_model(str(next(pathlib.Path(folder).glob("*.keras"))))

@@ -52,9 +52,9 @@ def fitted(model, callbacks=(), epochs=3, optimizer=None):
 
 
 def parts():
-    """Returns a data set of images of noise."""
+    """Returns a data set of images of noise: as many as the jobs look at with anything."""
     rng = np.random.default_rng(4)
-    sizes = (48, 24, 24)
+    sizes = (1040, 40, 40)
     drawn = [
         (rng.random((n, *networks.IMAGE), np.float32), rng.integers(0, networks.CLASSES, n))
         for n in sizes
@@ -157,6 +157,11 @@ def _job(kind):
     return [weights_of(kept), [file_content(file) for file in files]]
 
 
+def _epochs(how):
+    todo = names.compression(**TRIALS[how])
+    return [names.trial_epochs(todo, epochs) for epochs in range(1, 30)]
+
+
 def _trial(how):
     model = networks.compiled(networks.build("residual"), keras.optimizers.Adam(0.003))
     found = names.compressed_in_search(model, *data_of(model), names.compression(**TRIALS[how]))
@@ -193,5 +198,6 @@ for _how in ("int8", "int8x4"):
     add(f"compress step/aware {_how}", _trained_for, _how)
 for _how in TRIALS:
     add(f"trial/{_how}", _trial, _how)
+    add(f"trial/epochs, {_how}", _epochs, _how)
 for _how in names.JOBS:
     add(f"job/{_how}", _job, _how)
