@@ -450,7 +450,7 @@ def test_missing_libraries_are_asked_for(monkeypatch):
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == "tf_keras" else real(name)
     )
-    with pytest.raises(ImportError, match=r"tf-keras must be installed .* tfnas\[legacy\]"):
+    with pytest.raises(ImportError, match=r'tf-keras must be installed .* "\.\[legacy\]"'):
         legacy.tfmot()
 
 

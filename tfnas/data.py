@@ -20,6 +20,9 @@ from typing import Any
 
 import numpy as np
 
+from tfnas.optional import require
+from tfnas.stratify import draw
+
 NAMES = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 _NPZ_KEYS = ("x_train", "y_train", "x_test", "y_test")
@@ -141,6 +144,7 @@ def load(
     Raises:
         ValueError: The name is unknown, the file is not of the form, an image can't be
             read, or a class has too few images.
+        ImportError: "digits" needs scikit-learn, which is not installed.
     """
     if not isinstance(validation, float) or not 0.0 < validation < 1.0:
         raise ValueError(f"validation must be in (0, 1), got {validation!r}")
@@ -287,6 +291,7 @@ def spread(data: Any, examples: int, what: str = "data") -> Any:
 
 def _named(name: str, seed: int) -> tuple[tuple[np.ndarray, ...], tuple[str, ...]]:
     if name == "digits":
+        require("sklearn", 'the data set "digits"')
         from sklearn.datasets import load_digits
 
         digits = load_digits()
@@ -422,16 +427,10 @@ def _split_indices(
     labels: np.ndarray, held: int, seed: int, what: str, by_class: bool = True
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns (kept, held) indices, with the classes in proportion where that is asked for."""
-    from sklearn.model_selection import train_test_split
-
-    indices = np.arange(len(labels))
     try:
-        kept, held_out = train_test_split(
-            indices, test_size=held, random_state=seed, stratify=labels if by_class else None
-        )
+        return draw(labels, held, seed, by_class)
     except ValueError as error:
         raise ValueError(f"{what} part can't be split off by class: {error}") from error
-    return np.sort(kept), np.sort(held_out)
 
 
 def _is_py_dataset(data: Any) -> bool:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
-import importlib.util
 import json
 import os
 import pathlib
@@ -31,6 +30,7 @@ from tfnas.data import arrays
 from tfnas.export.artifact import Artifact, as_artifact
 from tfnas.export.flatbuffer import OperatorInfo, TensorInfo, read_graphs
 from tfnas.export.micro import TAKES_INT4, check_micro, for_accelerator
+from tfnas.optional import require
 
 _ALIGNMENT = 16  # of each buffer in the arena, in bytes
 _NEVER = -1  # when a tensor that no operator takes or makes is used
@@ -313,8 +313,7 @@ def _greedy(buffers: list[_Buffer]) -> int:
 
 
 def _check_package() -> None:
-    if importlib.util.find_spec("tflite_micro") is None:
-        raise ImportError('TFLite Micro needs the package tflite-micro: pip install "tfnas[micro]"')
+    require("tflite_micro", "TFLite Micro")
 
 
 def _check_alone(file: Artifact) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import importlib.util
 import os
 import pathlib
 import re
@@ -23,6 +22,7 @@ from typing import Any
 from tfnas.bench.programs import check_timeout, last_lines, plain_record
 from tfnas.export.artifact import Artifact, as_artifact
 from tfnas.export.micro import for_accelerator
+from tfnas.optional import require
 from tfnas.table import table
 
 ACCELERATORS = (
@@ -223,12 +223,7 @@ def vela(
 
 def check_package() -> None:
     """Raises ImportError where the compiler is not installed."""
-    try:
-        found = importlib.util.find_spec("ethosu.vela")
-    except ImportError:
-        found = None
-    if found is None:
-        raise ImportError('accelerators need the package ethos-u-vela: pip install "tfnas[micro]"')
+    require("ethosu.vela", "numbers of accelerators")
 
 
 def _check_file(file: Artifact) -> None:

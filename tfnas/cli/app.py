@@ -70,7 +70,7 @@ def _run_command(name: str, command: ModuleType, argv: Sequence[str]) -> int:
         if os.environ.get("TFNAS_DEBUG"):
             raise
         text = " ".join(str(error).split()) or type(error).__name__
-        if not isinstance(error, ValueError | RuntimeError | OSError):
+        if not isinstance(error, ValueError | RuntimeError | OSError | ImportError):
             text = f"{type(error).__name__}: {text} (TFNAS_DEBUG=1 shows where)"
         return _fail(f"tfnas {name}", text if len(text) < 600 else f"{text[:600]}...", 1)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 
 from tfnas.cli.common import define_image_size, define_layers, parse_layers
+from tfnas.optional import require
 from tfnas.quantization.spec import MODES
 
 if TYPE_CHECKING:
@@ -128,6 +129,8 @@ def _check(values: flags.FlagValues) -> None:
         raise ValueError("mode 'mixed' goes without layers and sparse: it chooses them")
     if values["errors"].value and mode == "float32" and not (recipe or values["layers"].value):
         raise ValueError("errors goes with a mode that quantises, got 'float32'")
+    if values["errors"].value:
+        require("matplotlib", "the picture of errors")
     if (mode == MIXED or values["errors"].value) and not values["dataset"].value:
         raise ValueError("dataset must be given for mode 'mixed' and for errors, got none")
     if values["saved_model"].value:

@@ -12,7 +12,7 @@ layer that computes something else is named.
     model = tfnas.legacy.from_tf_keras(other)     # and back
 
 Importing this package imports neither Keras nor TensorFlow. Nothing here changes what
-`tf.keras` is: see :func:`tfmot`. It needs `pip install tfnas[legacy]`.
+`tf.keras` is: see :func:`tfmot`. It needs `pip install ".[legacy]"`.
 """
 
 from tfnas.legacy.environment import tf_keras, tfmot

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import importlib.util
 import os
 from collections.abc import Iterator
 from typing import Any
+
+from tfnas.optional import require
 
 VARIABLE = "TF_USE_LEGACY_KERAS"
 
@@ -22,7 +23,7 @@ def tf_keras() -> Any:
     Raises:
         ImportError: It is not installed.
     """
-    return _load("tf_keras", "tf-keras")
+    return _load("tf_keras")
 
 
 def tfmot() -> Any:
@@ -38,13 +39,12 @@ def tfmot() -> Any:
     Raises:
         ImportError: It is not installed.
     """
-    _load("tf_keras", "tf-keras")
-    return _load("tensorflow_model_optimization", "tensorflow-model-optimization")
+    _load("tf_keras")
+    return _load("tensorflow_model_optimization")
 
 
-def _load(module: str, package: str) -> Any:
-    if importlib.util.find_spec(module) is None:
-        raise ImportError(f"{package} must be installed for this: pip install tfnas[legacy]")
+def _load(module: str) -> Any:
+    require(module, "models of Keras 2")
     with _unchanged():
         return importlib.import_module(module)
 

@@ -20,6 +20,7 @@ from tfnas.data import DataSplit
 from tfnas.export.artifact import Artifact
 from tfnas.export.saved_model import to_saved_model
 from tfnas.measurement import Latency
+from tfnas.optional import require
 from tfnas.pipeline import job_folder
 from tfnas.pipeline.budget import Budget
 from tfnas.pipeline.candidates import Candidate, Workshop, front
@@ -164,7 +165,8 @@ def compress(
     Raises:
         ValueError: An argument is outside its rule, or the folder holds another job; before any
             long work.
-        ImportError: A limit needs the package ethos-u-vela, which is not installed; as early.
+        ImportError: matplotlib, or the package ethos-u-vela that a limit needs, is not installed;
+            as early.
     """
     asked = Budget.of(budget)
     target = Target.of(asked, Device(accelerator, runtime_flash, runtime_ram))
@@ -173,6 +175,7 @@ def compress(
     tries = EFFORTS[effort]
     if not isinstance(progress, Progress | None):
         raise ValueError(f"progress must be a tfnas.pipeline.progress.Progress, got {progress!r}")
+    require("matplotlib", "the pictures of a report")
     model, split = given_model(model, data)
     check_fits(model, split)
     _check_model(model)

@@ -11,6 +11,7 @@ from tfnas.export.artifact import Artifact
 from tfnas.export.sparsity import FileSparsity, file_sparsity
 from tfnas.export.tflite import ConversionError, to_tflite
 from tfnas.files import save_model
+from tfnas.optional import require
 from tfnas.pipeline.compare import FileRow, compare_files, convert_all
 from tfnas.pipeline.finetune import check_fits, classification_loss, finetune, training_steps
 from tfnas.pipeline.progress import Progress
@@ -106,8 +107,11 @@ def prune_to_files(
 
     Raises:
         ValueError: An argument is outside its rule; before any long work.
+        ImportError: A picture is due and matplotlib is not installed; as early.
     """
     told, folder = progress or Progress(), pathlib.Path(output)
+    if config.scope == BY_SENSITIVITY:
+        require("matplotlib", "the pictures of a report")
     check_fits(model, split)
     _check_arguments(model, split, config)
     folder.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,7 @@ from tfnas.data import DataSplit, spread
 from tfnas.export.artifact import Artifact
 from tfnas.export.tflite import ConversionError, to_tflite
 from tfnas.files import save_model
+from tfnas.optional import require
 from tfnas.pipeline.compare import FileRow, compare_files
 from tfnas.pipeline.finetune import check_fits, finetune
 from tfnas.pipeline.progress import Progress
@@ -113,9 +114,11 @@ def qat_to_files(
 
     Raises:
         ValueError: An argument is outside its rule; before any long work.
+        ImportError: matplotlib is not installed; as early.
         ConversionError: The model can't be converted.
     """
     told, folder = progress or Progress(), pathlib.Path(output)
+    require("matplotlib", "the pictures of a report")
     check_fits(model, split)
     images = spread(split.x_train, CALIBRATION)
     trainable = quantize_aware(model, config.spec, data=images)

@@ -32,6 +32,7 @@ from tfnas.export.tflite import to_tflite
 from tfnas.files import save_model, write_atomically
 from tfnas.loading import load_model
 from tfnas.measurement import Latency, Measurement
+from tfnas.optional import require
 from tfnas.pipeline.progress import Progress, TrialNews
 from tfnas.pipeline.settings import check_whole_numbers
 from tfnas.quantization.qat import fake_quants
@@ -253,6 +254,7 @@ def search(
 
     Raises:
         ValueError: A setting is outside its rule, or the folder holds another search.
+        ImportError: matplotlib is not installed; before any long work.
         RuntimeError: No trial ended well.
         KeyboardInterrupt: Interrupted before any trial ended well.
     """
@@ -261,6 +263,7 @@ def search(
         raise ValueError(f"unknown setting: {', '.join(unknown)}")
     split = data if isinstance(data, DataSplit) else None
     config = SearchConfig(split.name if split else str(data), **settings)
+    require("matplotlib", "the pictures of a report")
     return _Run(config, pathlib.Path(output), split, progress or Progress(), overwrite).run()
 
 
