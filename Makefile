@@ -8,48 +8,67 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
 	2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 READY := .venv/.ready
+READY_DEV := .venv/.ready-dev
+LOCK := build/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-annotate --custom-compile-command "make lock" setup.cfg
 
-.PHONY: help setup demo test check unit slow notebooks clean
+.PHONY: help setup setup-dev demo test check unit slow notebooks lock clean
 
 help:
-	@sed -n '/^# make/s/^# //p' Makefile; echo "make setup  .venv alone"; echo "make check  lint and types"; echo "make unit   the fast tests"; \
+	@sed -n '/^# make/s/^# //p' Makefile; echo "make setup  .venv alone, with what running needs"; \
+	echo "make setup-dev  the same, and what tests, lint and notebooks need"; echo "make check  lint and types"; echo "make unit   the fast tests"; \
 	echo "make slow   the long tests"; echo "make notebooks  run the notebooks, and store their outputs"; \
+	echo "make lock   renew requirements.txt and requirements-dev.txt after a change of setup.cfg (UPGRADE=--upgrade takes newer releases)"; \
 	echo "make clean  remove what make made"
 
-# The stamp holds what was installed: nothing is fetched again until a requirement changes.
+# A stamp holds what was installed: nothing is fetched again until a requirement changes.
 $(READY): requirements.txt setup.cfg pyproject.toml
 	@test -n "$(PYTHON)" || { echo "tfnas needs Python 3.11, 3.12 or 3.13 with venv"; exit 1; }
 	test -x $(BIN)/pip || $(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
-		--no-build-isolation --editable .
+	$(PIP) -r requirements.txt
+	$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(READY_DEV): $(READY) requirements-dev.txt
+	$(PIP) -r requirements-dev.txt
 	@touch $@
 
 setup: $(READY)
+
+setup-dev: $(READY_DEV)
 
 demo: $(READY)
 	$(BIN)/tfnas search --dataset=digits --preset=microcontroller --max_trials=12 --epochs=4 \
 		--batch_size=32 --population_size=6 --final_epochs=20 --target_latency_ratio=0.03 \
 		--random_candidates=3 --seed=1 --output=runs/demo --overwrite
 
-check: $(READY)
+check: $(READY_DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-unit: $(READY)
+unit: $(READY_DEV)
 	$(BIN)/python -m pytest -n 2 --dist loadfile  # fixtures of a file are made once
 
 test: check unit
 
-slow: $(READY)
+slow: $(READY_DEV)
 	$(BIN)/python -m pytest -m slow
 
-notebooks: $(READY)
+notebooks: $(READY_DEV)
 	$(BIN)/python tests/test_notebooks.py
 	$(BIN)/ruff check notebooks
 	$(BIN)/ruff format --check notebooks
+
+# Pins stay as they are unless setup.cfg asks for others.
+lock:
+	@test -n "$(PYTHON)" || { echo "tfnas needs Python 3.11, 3.12 or 3.13 with venv"; exit 1; }
+	test -x build/lock/bin/pip || $(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --quiet --disable-pip-version-check uv
+	$(LOCK) --extra digits --extra plots $(UPGRADE) --output-file requirements.txt > /dev/null
+	$(LOCK) --extra dev --constraints requirements.txt $(UPGRADE) --output-file requirements-dev.txt > /dev/null
 
 clean:
 	rm -rf .venv build dist runs/demo *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -57,7 +57,7 @@ def sparse_eligibility(artifact: Artifact) -> SparseVerdict:
         >>> space = tfnas.MobileNetV2Space((96, 96, 1), 2)
         >>> model = space.build(tfnas.mobilenet_v2((96, 96, 1), 2, 0.35))
         >>> str(tfnas.sparse_eligibility(tfnas.to_tflite(model)))
-        'not eligible for sparse kernels: the stem has 1 input channels, not 3 (layer stem)'
+        'not eligible for sparse kernels: the stem has 1 input channels, not 3 (layer stem_relu)'
 
     Args:
         artifact: A float32 or float16 file; integer files are never eligible.
