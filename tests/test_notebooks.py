@@ -82,7 +82,8 @@ def test_it_is_a_notebook_that_opens_in_colab(path):
     assert first.cell_type == "markdown"
     assert f"({COLAB}/{path.name})" in first.source
     assert 'if importlib.util.find_spec("tfnas") is None:' in install.source
-    assert "    %pip install -q git+https://github.com/tfnas/tfnas" in install.source
+    package = '"tfnas[digits,plots] @ git+https://github.com/tfnas/tfnas"'
+    assert f"    %pip install -q {package}" in install.source
     assert 'os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"' in setup.source
     assert setup.source.index("environ") < setup.source.index("import tfnas")
 
