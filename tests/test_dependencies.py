@@ -119,7 +119,8 @@ def test_an_optional_module_is_in_the_extra_that_the_message_names(module):
 def test_extras_of_extras_are_complete():
     groups = extras()
     assert groups["all"]["tfnas"].extras == {extra for _, extra in OPTIONAL.values()}
-    assert groups["dev"]["tfnas"].extras == {"all", "test"}
+    assert groups["test"]["tfnas"].extras == {"all"}
+    assert groups["dev"]["tfnas"].extras == {"test"}
 
 
 @pytest.mark.parametrize(
