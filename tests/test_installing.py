@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 # training, a search.
 REDUCED = (
     *("test_data", "test_recipes", "test_export", "test_plots", "test_kernels", "test_prune"),
-    *("test_search_parts", "test_qat_command", "test_metadata", "test_slimming", "test_obs"),
+    *("test_clustering", "test_search_parts", "test_qat_command", "test_metadata", "test_cli"),
 )
 MODES = """
 import keras, numpy as np, tfnas

@@ -96,7 +96,7 @@ class TiedValues(keras.constraints.Constraint):
         if self.gradients is None:
             return gradient
         slots, gradient = self._slots(), keras.ops.convert_to_tensor(gradient)
-        flat = keras.ops.reshape(gradient, -1)
+        flat = keras.ops.reshape(gradient, (-1,))
         sums = keras.ops.segment_sum(flat, slots, num_segments=len(self._zero))
         if self.gradients == "mean":
             sums = sums / keras.ops.cast(self.counts, sums.dtype)
@@ -126,10 +126,10 @@ class TiedValues(keras.constraints.Constraint):
         return np.asarray(keras.ops.convert_to_numpy(self.places)).astype(np.int64)
 
     def _slots(self) -> Any:
-        return keras.ops.reshape(keras.ops.cast(self.places, "int32") + self._offsets, -1)
+        return keras.ops.reshape(keras.ops.cast(self.places, "int32") + self._offsets, (-1,))
 
     def _means(self, value: Any, slots: Any) -> Any:
-        flat = keras.ops.reshape(value, -1)
+        flat = keras.ops.reshape(value, (-1,))
         # The mean of what differs from one of them: a sum of many equal numbers is not exact.
         own = keras.ops.take(flat, self.members)
         apart = flat - keras.ops.take(own, slots)
