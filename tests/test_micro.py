@@ -380,7 +380,7 @@ def test_without_the_package_the_way_to_it_is_told(chain, monkeypatch):
     monkeypatch.setitem(sys.modules, "tflite_micro", None)
     file = tfnas.to_tflite(chain)
     for ask in (tfnas.micro_memory, lambda file: tfnas.run_micro(file, np.zeros((1, 4)))):
-        with pytest.raises(ImportError, match=r'pip install "tfnas\[micro\]"'):
+        with pytest.raises(ImportError, match=r'pip install "\.\[micro\]"'):
             ask(file)
 
 

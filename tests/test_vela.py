@@ -132,7 +132,7 @@ def test_wrong_arguments(dense):
 
 def test_without_the_package(dense, monkeypatch):
     monkeypatch.setitem(sys.modules, "ethosu", None)
-    with pytest.raises(ImportError, match=r'pip install "tfnas\[micro\]"'):
+    with pytest.raises(ImportError, match=r'pip install "\.\[micro\]"'):
         tfnas.vela(dense)
 
 
