@@ -1,12 +1,61 @@
-"""What several test modules share: one data set, one trained network, its files."""
+"""What several test modules share: settings of a run, one data set, one trained network, its files.
+
+No test may depend on the machine; `tests/settings.sh` runs all of them in settings that differ
+as machines do, two of them by options of this file.
+"""
+
+import random
 
 import keras
 import numpy as np
 import pytest
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 import tfnas
 from tfnas.cli import app
 from tfnas.quantization.spec import MODES
+
+
+def pytest_addoption(parser):
+    group = parser.getgroup("settings that differ as machines do")
+    group.addoption("--no-xnnpack", action="store_true", help="LiteRT without its XNNPACK delegate")
+    group.addoption(
+        "--shuffle", type=int, metavar="SEED", help="files and their tests in any order"
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    """Shuffles files, and tests within each: fixtures of a file are still made once."""
+    seed = config.getoption("--shuffle")
+    if seed is None:
+        return
+    rng = random.Random(seed)  # the same order in every process of xdist
+    files = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+    groups = list(files.values())
+    rng.shuffle(groups)
+    for group in groups:
+        rng.shuffle(group)
+    items[:] = [item for group in groups for item in group]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kernels(request):
+    """With --no-xnnpack, LiteRT's own kernels where XNNPACK would be taken, in this process."""
+    if not request.config.getoption("--no-xnnpack"):
+        yield
+        return
+    create = Interpreter.__init__
+
+    def without(self, *args, experimental_op_resolver_type=OpResolverType.AUTO, **options):
+        if experimental_op_resolver_type in (OpResolverType.AUTO, OpResolverType.BUILTIN):
+            experimental_op_resolver_type = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        create(self, *args, experimental_op_resolver_type=experimental_op_resolver_type, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Interpreter, "__init__", without)
+        yield
 
 
 @pytest.fixture(scope="session")
