@@ -95,7 +95,7 @@ def test_key_is_the_same_in_another_process_that_loads_no_tensorflow():
         "*[m for m in ('tensorflow', 'keras', 'numpy') if m in sys.modules])"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=600
     )
     assert done.stdout.split() == [MOBILENET_V2_KEY]
 

@@ -288,7 +288,7 @@ def test_tflite_files(kind, count, tflite_files):
             cwd=pathlib.Path(__file__).parent,
             capture_output=True,
             text=True,
-            timeout=60 + count,
+            timeout=600 + count,  # for a process that hangs alone
         )
         for line in done.stdout.splitlines():
             number, _, end = line.partition(" ")

@@ -120,7 +120,7 @@ def test_its_code_compiles_and_names_what_tfnas_has(path):
 
 def test_getting_started_runs(tmp_path):
     notebook = nbformat.read(FOLDER / "getting_started.ipynb", as_version=4)
-    execute(notebook, tmp_path, seconds=120)
+    execute(notebook, tmp_path, seconds=600)
     assert (tmp_path / "runs" / "getting_started" / "digits.tflite").is_file()
 
 
