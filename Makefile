@@ -14,12 +14,13 @@ READY_DEV := .venv/.ready-dev
 LOCK := build/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-annotate --custom-compile-command "make lock" setup.cfg
 
-.PHONY: help setup setup-dev demo test check unit slow notebooks lock clean
+.PHONY: help setup setup-dev demo test check unit slow settings notebooks lock clean
 
 help:
 	@sed -n '/^# make/s/^# //p' Makefile; echo "make setup  .venv alone, with what running needs"; \
 	echo "make setup-dev  the same, and what tests, lint and notebooks need"; echo "make check  lint and types"; echo "make unit   the fast tests"; \
-	echo "make slow   the long tests"; echo "make notebooks  run the notebooks, and store their outputs"; \
+	echo "make slow   the long tests"; \
+	echo "make settings  the fast tests without XNNPACK, without oneDNN, on old kernels, shuffled"; echo "make notebooks  run the notebooks, and store their outputs"; \
 	echo "make lock   renew requirements.txt and requirements-dev.txt after a change of setup.cfg (UPGRADE=--upgrade takes newer releases)"; \
 	echo "make clean  remove what make made"
 
@@ -56,6 +57,9 @@ test: check unit
 
 slow: $(READY_DEV)
 	$(BIN)/python -m pytest -m slow
+
+settings: $(READY_DEV)
+	tests/settings.sh
 
 notebooks: $(READY_DEV)
 	$(BIN)/python tests/test_notebooks.py

@@ -69,6 +69,14 @@ class MicroMemory:
 def run_micro(file: Artifact | str | os.PathLike[str], x: Any) -> Any:
     """Runs a file in TFLite Micro on real numbers and returns real numbers.
 
+    Its kernels are plain C++, for integers the same on any processor. The operators of a
+    MobileNetV2 (ADD, CONV_2D, DEPTHWISE_CONV_2D, MEAN, MUL, PAD, SOFTMAX) give the numbers of
+    LiteRT's reference kernels, `file.predict(x, reference=True)`; a number of an integer
+    FULLY_CONNECTED may be one step apart, since TFLite Micro rounds 8 bits twice and takes
+    multipliers of 15 bits for 16 bits. What follows it carries that on. Integer SUM differs too.
+    The kernels of `file.predict(x)`, XNNPACK's and LiteRT's other fast ones, round each
+    operator in their own way, which may depend on the processor.
+
     Example:
         >>> import keras, numpy as np, tfnas
         >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])

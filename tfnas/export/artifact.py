@@ -240,8 +240,9 @@ class Artifact:
             shapes: Shape of each input, the batch first. None: as the file has them.
             keep_all: Whether every tensor can be read after a run, not the outputs alone;
                 takes the memory of all of them.
-            reference: Whether LiteRT's reference kernels compute, which are slow and round as
-                TFLite Micro's do, but for a few operators; no delegate then.
+            reference: Whether LiteRT's reference kernels compute, no delegate then. They are slow,
+                and each rounds as TFLite Micro's does, but for a few operators; see
+                :func:`tfnas.run_micro`.
 
         Raises:
             ValueError: `threads` is below 1, or an operator is unknown to LiteRT.
@@ -280,8 +281,8 @@ class Artifact:
                 or, where the artefact was just converted, a list in the model's order.
             batch_size: Examples an invocation, where the file allows more than one.
             threads: Threads of the interpreter.
-            reference: Whether LiteRT's reference kernels compute, which are slow and give
-                TFLite Micro's numbers, but for a few operators (integer SUM); see
+            reference: Whether LiteRT's reference kernels compute. They are slow, and each
+                rounds as TFLite Micro's does, but for a few operators; see
                 :func:`tfnas.run_micro`.
 
         Returns:

@@ -1,0 +1,45 @@
+#!/bin/sh
+# Runs the fast tests in settings that differ as machines do: none may change a result.
+#
+#   tests/settings.sh [NAME...]      all of them, or those named: no-xnnpack, no-onednn, sse41,
+#                                    one-core, shuffled
+#
+# PYTHON is the interpreter (.venv/bin/python), SEED that of the order (1). For each setting it
+# prints how many tests passed, failed and were skipped, and the seconds of processor time; the
+# whole output is in runs/settings/NAME.log. It exits with 1 where any setting had a failure.
+
+cd "$(dirname "$0")/.." || exit 1
+python=${PYTHON:-.venv/bin/python}
+folder=runs/settings
+mkdir -p "$folder"
+status=0
+
+run() { # NAME ENVIRONMENT COMMAND-PREFIX PYTEST-OPTIONS
+	log=$folder/$1.log
+	# shellcheck disable=SC2086
+	( env $2 $3 "$python" -m pytest -n 2 --dist loadfile $4 >"$log" 2>&1; code=$?
+	  times >"$folder/$1.times"; exit $code ) || status=1
+	seconds=$(sed -n 2p "$folder/$1.times" | tr 'ms' '  ' | awk '{printf "%.0f", 60 * ($1 + $3) + $2 + $4}')
+	printf '%-11s %s; %s s of processor time\n' "$1" "$(tail -n 1 "$log")" "$seconds"
+}
+
+setting() {
+	case $1 in
+	# LiteRT's own kernels in place of XNNPACK's, which no delegate takes from a device.
+	no-xnnpack) run "$1" "" "" --no-xnnpack ;;
+	# TensorFlow trains with Eigen's kernels in place of oneDNN's.
+	no-onednn) run "$1" TF_ENABLE_ONEDNN_OPTS=0 "" "" ;;
+	# oneDNN and OpenBLAS as on a processor of 2008: other widths of vectors, other sums.
+	sse41) run "$1" "ONEDNN_MAX_CPU_ISA=SSE41 OPENBLAS_CORETYPE=Nehalem" "" "" ;;
+	# One processor for both processes and all their threads; slow, as a loaded machine is.
+	one-core) run "$1" "" "taskset -c 0" "" ;;
+	# Files, and the tests within each, in another order.
+	shuffled) run "$1" "" "" "--shuffle ${SEED:-1}" ;;
+	*) echo "there is no setting $1" >&2; exit 2 ;;
+	esac
+}
+
+for name in ${*:-no-xnnpack no-onednn sse41 one-core shuffled}; do
+	setting "$name"
+done
+exit $status
