@@ -73,7 +73,8 @@ def run_micro(file: Artifact | str | os.PathLike[str], x: Any) -> Any:
     MobileNetV2 (ADD, CONV_2D, DEPTHWISE_CONV_2D, MEAN, MUL, PAD, SOFTMAX) give the numbers of
     LiteRT's reference kernels, `file.predict(x, reference=True)`; a number of an integer
     FULLY_CONNECTED may be one step apart, since TFLite Micro rounds 8 bits twice and takes
-    multipliers of 15 bits for 16 bits. What follows it carries that on. Integer SUM differs too.
+    multipliers of 15 bits for 16 bits. What follows it carries that on. Integer SUM is
+    right in TFLite Micro and far off in LiteRT's reference kernel (ai-edge-litert 2.3).
     The kernels of `file.predict(x)`, XNNPACK's and LiteRT's other fast ones, round each
     operator in their own way, which may depend on the processor.
 
