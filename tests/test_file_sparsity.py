@@ -16,6 +16,10 @@ from tfnas.export.kernels import FileKernel, dense_values, read_kernels
 from tfnas.export.sparsity import file_sparsity, sparse_fault
 
 SHAPE = (16, 16, 3)
+# Sparse kernels, where a processor has them, add what is not zero in an order of their own. Two
+# orders of up to 256 float32 numbers differ by at most 256 * 2**-24 = 1.5e-5 of the sum of their
+# magnitudes, here of the order of 1, in each of six layers. Faults were NaN or above 1.
+SUMS = 1e-4
 NAMES = ["stem", "depthwise", "project", "up", "hidden", "head"]
 PRUNED = {
     "float32": NAMES,
@@ -267,7 +271,9 @@ def test_sparse_file_is_sparse_smaller_and_computes_the_same(files, images, mode
     assert sparse.mode == dense.mode == mode
     wanted = dense.predict(images)
     assert wanted.std(axis=0).max() > 2 * dense.outputs[0].scale + 0.005
-    np.testing.assert_allclose(sparse.predict(images), wanted, atol=1e-6, rtol=0)
+    # Integers add up to the same in any order, and both files have dense integer kernels.
+    atol = 1e-6 if mode == "int8" else SUMS
+    np.testing.assert_allclose(sparse.predict(images), wanted, atol=atol, rtol=0)
 
 
 def test_origin_tells_what_the_dense_file_weighs(files):
@@ -286,7 +292,7 @@ def test_dense_layers_in_blocks_compute_the_same(blocks):
     dense, sparse = blocks
     assert sparse.size < dense.size
     assert "DENSIFY" not in [op.name for op in sparse.graph.operators]
-    np.testing.assert_allclose(sparse.predict(x), dense.predict(x), atol=1e-6)
+    np.testing.assert_allclose(sparse.predict(x), dense.predict(x), atol=SUMS)
 
 
 def test_int8_dense_layers_in_blocks_of_16():
