@@ -59,9 +59,11 @@ def test_qat_writes_models_file_report_and_picture(command, tmp_path, digits):
     assert {"int4", "int8"} <= types
     assert not any(name.startswith("float") for name in types)
     trained = tfnas.load_model(folder / "model.keras")
-    predicted = trained.predict(digits.x_test, verbose=0).argmax(axis=1)
-    same = predicted == file.predict(digits.x_test).argmax(axis=1)
-    assert same.mean() >= 0.99
+    wanted, found = trained.predict(digits.x_test, verbose=0), file.predict(digits.x_test)
+    first, second = np.sort(wanted, axis=1)[:, :-3:-1].T
+    sure = first - second > 0.2  # 51 steps of the output; which way a kernel rounds moves few
+    assert sure.mean() > 0.7
+    np.testing.assert_array_equal(found[sure].argmax(axis=1), wanted[sure].argmax(axis=1))
     assert tfnas.load_model(folder / "model_float.keras").get_layer("head")
     errors = QuantizationError.from_json((folder / "errors.json").read_text())
     assert errors.headers()

@@ -106,7 +106,10 @@ def test_a_trained_model_and_its_file_agree(trained, digits):
     _, trainable, file = trained
     x = mixtures(digits)
     wanted, found = np.asarray(trainable(x)), file.predict(x)
-    assert (wanted.argmax(1) == found.argmax(1)).mean() >= 0.995
+    first, second = np.sort(wanted, axis=1)[:, :-3:-1].T
+    sure = first - second > 0.05  # 1,638 steps; a mixture of two digits may be as much of both
+    assert sure.mean() > 0.7
+    np.testing.assert_array_equal(wanted[sure].argmax(1), found[sure].argmax(1))
     (steps,) = steps_apart(trainable, file, x)
     assert np.median(steps) <= 1.0  # 0 seen
     assert np.quantile(steps, 0.99) <= 4.0  # 3 seen
