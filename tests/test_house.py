@@ -20,7 +20,7 @@ REPOSITORY = PACKAGE.parent
 GROUPS = (
     (
         *("architecture", "measurement", "schedules", "kmeans", "files", "table"),
-        *("compression", "divergence", "hull", "muon", "optional", "stratify"),
+        *("compression", "divergence", "hull", "muon", "optional", "stratify", "tracing"),
     ),
     ("rewrite", "data", "legacy"),
     ("calibration", "visit", "macs", "order", "kernels"),

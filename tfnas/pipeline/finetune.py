@@ -17,6 +17,7 @@ from tfnas.pipeline.augment import AugmentedImages
 from tfnas.pipeline.progress import Progress
 from tfnas.pipeline.settings import TrainingSettings
 from tfnas.rewrite import gives_probabilities
+from tfnas.tracing import TraceOnce
 
 WARMUP = 0.03  # of the steps
 FASTER = 1.5  # Muon's rate for Adam's: BUILD_NOTES.md, 2026-11-27
@@ -143,7 +144,7 @@ def finetune(
         **_examples(split, settings, told if settings.distill else None),
         epochs=epochs,
         verbose=0,
-        callbacks=[*callbacks, news],
+        callbacks=[*callbacks, news, TraceOnce()],
     )
     if trained is model and rebuild:  # so that Keras loads what is saved of it
         model.compile(keras.optimizers.Adam(), loss, metrics=["accuracy"], jit_compile=False)

@@ -41,6 +41,7 @@ from tfnas.report import search_report
 from tfnas.spaces.compression import CompressionSpace
 from tfnas.spaces.hypermodel import compile_for_search
 from tfnas.spaces.mobilenet_v2 import MobileNetV2Space
+from tfnas.tracing import TraceOnce
 from tfnas.tuners.compressing import CompressedTraining, spec_of, untrained_form
 from tfnas.tuners.evolution import EvolutionTuner
 from tfnas.tuners.goals import REWARD, Goals, objective_of
@@ -536,7 +537,7 @@ class _Run:
         )
 
         def fit(model: Any, callbacks: list[Any], **of_part: Any) -> Any:
-            size, listening = self.config.batch_size, [told, *callbacks]
+            size, listening = self.config.batch_size, [told, *callbacks, TraceOnce()]
             return model.fit(x, y, batch_size=size, verbose=0, callbacks=listening, **of_part)
 
         if arch.compression is None:

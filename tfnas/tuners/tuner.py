@@ -13,7 +13,7 @@ import json
 import os
 import pathlib
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -53,10 +53,12 @@ from tfnas.tuners.compressing import (
     Compressed,
     CompressedTraining,
     NotCompressible,
+    epochs_of,
     spec_of,
     untrained_form,
 )
 from tfnas.tuners.engine import Engine
+from tfnas.tuners.fit_arguments import reads_each_epoch, trial_callbacks, validated_at_the_end
 from tfnas.tuners.goals import KNOWN_DIRECTIONS, REWARD, objective_of
 from tfnas.tuners.halving import continue_from
 from tfnas.tuners.inherit import inherit_weights
@@ -416,7 +418,7 @@ class MeasuredTuner(kt.Tuner):
                 made = self._train_compressed(trial, model, compression, args, kwargs)
                 logs, model, plain = made.logs, made.model, made.plain
             else:
-                history = self.hypermodel.fit(trial.hyperparameters, model, *args, **kwargs)
+                history = self._fit(trial, model, args, kwargs)
                 if not self.measures:
                     return history
                 logs = self._logs_of_measured_epoch(trial, model, history.history)
@@ -450,9 +452,12 @@ class MeasuredTuner(kt.Tuner):
         # keras_tuner's checkpoint is of the network alone, when its own training has ended.
         given = [c for c in kwargs.get("callbacks") or () if not isinstance(c, SaveBestEpoch)]
 
+        epochs = sum(epochs_of(compression, kwargs.get("epochs", 1)).values())
+
         def fit(model: Any, callbacks: list[Any], **of_part: Any) -> Any:
-            options = {**kwargs, **of_part, "callbacks": [*given, *callbacks]}
-            return self.hypermodel.fit(trial.hyperparameters, model, *args, **options)
+            options = {**kwargs, **of_part, "callbacks": given}
+            last = of_part["epochs"] == epochs
+            return self._fit(trial, model, args, options, callbacks, reported=last)
 
         training = CompressedTraining(
             fit,
@@ -465,6 +470,34 @@ class MeasuredTuner(kt.Tuner):
         made = training.run(model, compression, kwargs.get("epochs", 1), begin)
         save_model(made.model, pathlib.Path(self.get_trial_dir(trial.trial_id)) / _MODEL)
         return made
+
+    def _fit(
+        self,
+        trial: kt.engine.trial.Trial,
+        model: keras.Model,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        callbacks: Sequence[Any] = (),
+        reported: bool = True,
+    ) -> Any:
+        """Trains as the hypermodel does, without validation that nobody reads.
+
+        `callbacks` are a compression's own, beside those in `kwargs`; `reported` tells whether
+        the trial reports what the last epoch logs.
+        """
+        options = dict(kwargs)
+        if self._nobody_else_reads_logs() and not reads_each_epoch(kwargs, self.oracle.goals.names):
+            options = validated_at_the_end(kwargs, reported)
+        options["callbacks"] = trial_callbacks([*(kwargs.get("callbacks") or ()), *callbacks])
+        return self.hypermodel.fit(trial.hyperparameters, model, *args, **options)
+
+    def _nobody_else_reads_logs(self) -> bool:
+        """Whether neither a hypermodel's nor a tuner's code of the user's sees `fit`'s logs."""
+        hypermodel = self.hypermodel
+        keras_fits = isinstance(hypermodel, SpaceHyperModel) and (
+            type(hypermodel).fit is kt.HyperModel.fit
+        )
+        return keras_fits and type(self).on_epoch_end is MeasuredTuner.on_epoch_end
 
     def _refuse_infeasible(self, trial: kt.engine.trial.Trial, model: Any, x: Any) -> None:
         """Fails a trial that breaks a limit whatever it learns, before it is trained."""
