@@ -159,6 +159,11 @@ def commit_of(checkout: pathlib.Path) -> str:
 
 def serve(engine: str) -> None:
     """Runs a trial for each seed on stdin."""
+    import tfnas
+
+    checkout, source = os.environ["PYTHONPATH"], pathlib.Path(tfnas.__file__)
+    if not source.is_relative_to(checkout):
+        raise RuntimeError(f"tfnas must be that of {checkout}, got {source}")
     for line in sys.stdin:
         print(MARK + json.dumps(ENGINES[engine](int(line))), flush=True)
 
@@ -212,7 +217,7 @@ def main(argv: list[str]) -> None:
                 trials[side.name].append(trial)
                 print(side.name, f"{trial['total']:.2f} s, cpu {trial['cpu']:.2f} s", flush=True)
     rows = summary(trials)
-    files = zip(*([trial["file"] for trial in found] for found in trials.values()), strict=True)
+    files = zip(*([trial.get("file") for trial in found] for found in trials.values()), strict=True)
     alike = sum(len(set(of_round)) == 1 for of_round in files)
     command = " ".join(
         [
