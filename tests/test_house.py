@@ -20,7 +20,16 @@ REPOSITORY = PACKAGE.parent
 GROUPS = (
     (
         *("architecture", "measurement", "schedules", "kmeans", "files", "table"),
-        *("compression", "divergence", "hull", "muon", "optional", "stratify", "tracing"),
+        *(
+            "compression",
+            "divergence",
+            "hull",
+            "muon",
+            "optional",
+            "stratify",
+            "tracing",
+            "randomness",
+        ),
     ),
     ("rewrite", "data", "legacy"),
     ("calibration", "visit", "macs", "order", "kernels"),

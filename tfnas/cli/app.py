@@ -62,6 +62,10 @@ def _run_command(name: str, command: ModuleType, argv: Sequence[str]) -> int:
         return _fail(f"tfnas {name}", f"{expected}, got {positional} (see tfnas {name} --help)", 2)
     try:
         with console.quiet_native_stderr():
+            if "deterministic" in values and values["deterministic"].value:
+                from tfnas.randomness import make_operations_deterministic
+
+                make_operations_deterministic()
             return command.main(positional, values)
     except KeyboardInterrupt:
         goes_on = ": the same command goes on" if getattr(command, "RESUMES", False) else ""

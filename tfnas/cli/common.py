@@ -74,6 +74,7 @@ def define_data(common: dict[str, Any], required: bool = True) -> None:
         flags.DEFINE_integer(name, default, text, lower_bound=minimum, **common)
     text = "changes of the training images: flip, shift"
     flags.DEFINE_list("augment", [], text, **common)
+    define_deterministic(common)
     define_image_size(common)
 
 
@@ -148,6 +149,12 @@ def load_model_and_split(
     if source.resolve() in [(output / name).resolve() for name in written]:
         raise ValueError(f"output {str(output)!r} must not hold the model itself, got {source}")
     return model, split.limited(values["train_limit"].value, seed), output
+
+
+def define_deterministic(common: dict[str, Any]) -> None:
+    """Declares --deterministic."""
+    text = "operations that give the same bits each time, so that a seed gives the same weights"
+    flags.DEFINE_bool("deterministic", False, f"{text}; slower", **common)
 
 
 def define_image_size(common: dict[str, Any]) -> None:

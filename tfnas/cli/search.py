@@ -9,7 +9,7 @@ from typing import Any
 
 from absl import flags
 
-from tfnas.cli.common import amount, define_device, define_image_size
+from tfnas.cli.common import amount, define_deterministic, define_device, define_image_size
 
 SUMMARY = "search architectures for a data set and export the best one"
 POSITIONAL = ""
@@ -108,6 +108,7 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
     flags.DEFINE_float(
         "latency_exponent", -0.07, "reward = accuracy x (latency/target)^this", **common
     )
+    define_deterministic(common)
     define_image_size(common)
     define_device(common, "")
     flags.DEFINE_bool("inherit", False, "children begin with their parent's weights", **common)

@@ -59,13 +59,19 @@ class Candidate:
         value, low, high = self.drop
         return f"{0 - value:+.2f} [{0 - high:+.2f}, {0 - low:+.2f}]"  # no minus before 0.00
 
-    def row(self, gzipped: bool) -> tuple[float, ...]:
+    def row(self, gzipped: bool, timed: bool = True) -> tuple[float, ...]:
         """What candidates are compared by, each the less the better: drop, size and time.
 
         With what they take of a device, where limits ask for it.
+
+        Args:
+            gzipped: Whether sizes are those after gzip.
+            timed: Whether the time is as measured; else what is computed stands for it, which is
+                the same each time.
         """
         size = self.costs.gzip_bytes if gzipped else self.costs.bytes
-        return self.costs.drop, size, self.costs.latency, *self.costs.device.values()
+        time = self.costs.latency if timed else self.costs.macs
+        return self.costs.drop, size, time, *self.costs.device.values()
 
 
 def front(candidates: list[Candidate], gzipped: bool) -> list[Candidate]:
@@ -74,10 +80,16 @@ def front(candidates: list[Candidate], gzipped: bool) -> list[Candidate]:
     return [candidates[i] for i in pareto_front(rows, ["min"] * len(rows[0]))] if rows else []
 
 
-def beaten(right: np.ndarray, row: tuple[float, ...], others: list[Candidate], gz: bool) -> bool:
+def beaten(
+    right: np.ndarray,
+    row: tuple[float, ...],
+    others: list[Candidate],
+    gz: bool,
+    timed: bool = True,
+) -> bool:
     """Whether one of the others is as small and fast, and more accurate beyond doubt."""
     return any(
-        all(a <= b for a, b in zip(other.row(gz)[1:], row[1:], strict=True))
+        all(a <= b for a, b in zip(other.row(gz, timed)[1:], row[1:], strict=True))
         and paired_difference(other.right, right)[1] > 0
         for other in others
     )
@@ -97,11 +109,14 @@ class Workshop:
         folder: Where models and candidates are kept.
         gzipped: Whether sizes are compared after gzip.
         target: The device that files are meant for.
+        timed: Whether measured times tell what is beaten: then a job of the same seed may go
+            another way.
     """
 
     def __init__(
-        self, kitchen: Kitchen, folder: pathlib.Path, gzipped: bool, target: Target
+        self, kitchen: Kitchen, folder: pathlib.Path, gzipped: bool, target: Target, timed: bool
     ) -> None:
+        self.timed = timed
         self.kitchen, self.folder, self.gzipped, self.target = kitchen, folder, gzipped, target
         self.whole = to_tflite(kitchen.original)
         self.right = self._right(self.whole)
@@ -156,8 +171,8 @@ class Workshop:
             return None
         costs = self.target.costs(made.costs, made.file, folder)
         made = dataclasses.replace(made, costs=costs)
-        row = made.row(self.gzipped)
-        lost = beaten(made.right, row, self.candidates, self.gzipped)
+        row = made.row(self.gzipped, self.timed)
+        lost = beaten(made.right, row, self.candidates, self.gzipped, self.timed)
         made = dataclasses.replace(made, beaten=lost)
         self.candidates.append(made)
         told.phase(f"  {self.line(made)}")

@@ -195,7 +195,8 @@ def compress(
     job_folder.set_aside(folder)
     told = progress or Progress()
     kitchen = Kitchen(model, split, settings, told)
-    workshop = Workshop(kitchen, folder, asked.max_gzip_bytes is not None, target)
+    gzipped, timed = asked.max_gzip_bytes is not None, asked.max_latency is not None
+    workshop = Workshop(kitchen, folder, gzipped, target, timed)
     told.phase("looking at the model: where its cost is, and what it bears")
     decisions = decide(asked, tries, workshop.survey(bool(tries.epochs)), target.device)
     for line in decisions.told:

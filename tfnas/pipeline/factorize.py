@@ -112,14 +112,7 @@ def factorize_to_files(
     folder.mkdir(parents=True, exist_ok=True)
     if config.epochs and report.layers:
         told.phase(f"training {config.epochs} epochs")
-        keras.utils.set_random_seed(config.seed)
-        finetune(
-            smaller,
-            split,
-            config,
-            teacher=model,
-            progress=told,
-        )
+        finetune(smaller, split, config, teacher=model, progress=told)
     told.phase("converting and measuring the files on the test part")
     images = spread(split.x_train, CALIBRATION)
     found = save_and_compare(model, smaller, "low rank", split, folder, images)

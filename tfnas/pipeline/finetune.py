@@ -7,15 +7,17 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from tfnas.data import DataSplit
 from tfnas.distillation.distiller import Distiller
 from tfnas.distillation.outputs import teacher_outputs
 from tfnas.distillation.transfers import FeatureHint
 from tfnas.muon import Muon
-from tfnas.pipeline.augment import AugmentedImages
+from tfnas.pipeline.augment import AugmentedImages, shuffled
 from tfnas.pipeline.progress import Progress
 from tfnas.pipeline.settings import TrainingSettings
+from tfnas.randomness import seed_layers, seeded
 from tfnas.rewrite import gives_probabilities
 from tfnas.tracing import TraceOnce
 
@@ -108,6 +110,9 @@ def finetune(
     Adam, whose rate falls to 0 along a cosine. With `settings.distill` the loss is in part
     what the teacher says (:class:`tfnas.Distiller`).
 
+    Whatever was drawn before, all that is drawn here follows from `settings.seed`, and the
+    caller's random generators are as they were afterwards.
+
     Args:
         model: The classifier.
         split: The data; its test part is not touched.
@@ -124,28 +129,31 @@ def finetune(
     epochs = settings.epochs if epochs is None else epochs
     steps = training_steps(split, epochs, settings.batch_size)
     progress = progress or Progress()
-    trained, loss = model, classification_loss(model)
-    if settings.distill:
-        if not hints and told is None:
-            told = kept_answers(teacher, split, settings)
-        asked = teacher if told is None else None
-        trained = Distiller(model, asked, 1 - settings.distill, TEMPERATURE, features=hints)
-        loss = None
-    trained.compile(
-        _optimizer(settings.learning_rate, steps, rebuild),
-        loss,
-        metrics=["accuracy"],
-        jit_compile=False,  # three times slower on a CPU, see BUILD_NOTES.md
-    )
+    if settings.distill and not hints and told is None:
+        told = kept_answers(teacher, split, settings)
     news = keras.callbacks.LambdaCallback(
         on_epoch_end=lambda epoch, logs: progress.epoch_ended(epoch + 1, epochs)
     )
-    trained.fit(
-        **_examples(split, settings, told if settings.distill else None),
-        epochs=epochs,
-        verbose=0,
-        callbacks=[*callbacks, news, TraceOnce()],
-    )
+    trained, loss = model, classification_loss(model)
+    with seeded(settings.seed):
+        seed_layers(model, settings.seed)
+        if settings.distill:
+            asked = teacher if told is None else None
+            trained = Distiller(model, asked, 1 - settings.distill, TEMPERATURE, features=hints)
+            loss = None
+        trained.compile(
+            _optimizer(settings.learning_rate, steps, rebuild),
+            loss,
+            metrics=["accuracy"],
+            jit_compile=False,  # three times slower on a CPU, see BUILD_NOTES.md
+        )
+        trained.fit(
+            _batches(split, settings, told if settings.distill else None),
+            epochs=epochs,
+            shuffle=False,  # the batches shuffle themselves
+            verbose=0,
+            callbacks=[*callbacks, news, TraceOnce()],
+        )
     if trained is model and rebuild:  # so that Keras loads what is saved of it
         model.compile(keras.optimizers.Adam(), loss, metrics=["accuracy"], jit_compile=False)
 
@@ -160,12 +168,11 @@ def _optimizer(rate: float, steps: int, rebuild: bool) -> keras.optimizers.Optim
     return Muon(schedule)
 
 
-def _examples(
+def _batches(
     split: DataSplit, settings: TrainingSettings, told: Sequence[np.ndarray] | None
-) -> dict[str, Any]:
+) -> tf.data.Dataset:
     """What `fit` is given."""
     x, y, size = split.x_train, split.y_train, settings.batch_size
     if not settings.augment:
-        return {"x": x, "y": y if told is None else (y, told[0]), "batch_size": size}
-    images = AugmentedImages(x, y, settings.augment, size, settings.seed, told)
-    return {"x": images.dataset(), "shuffle": False}
+        return shuffled((x, y if told is None else (y, told[0])), size, settings.seed)
+    return AugmentedImages(x, y, settings.augment, size, settings.seed, told).dataset()

@@ -160,7 +160,6 @@ class Kitchen:
         rebuild: bool = False,
     ) -> None:
         """Trains in place, distilling from the original."""
-        keras.utils.set_random_seed(self.settings.seed)
         typical = spread(self.split.x_train, CALIBRATION)
         taught = block_hints(model, self.original, typical) if hints else ()
         settings = dataclasses.replace(

@@ -37,6 +37,7 @@ from tfnas.pipeline.progress import Progress, TrialNews
 from tfnas.pipeline.settings import check_whole_numbers
 from tfnas.quantization.qat import fake_quants
 from tfnas.quantization.spec import MODES, QuantSpec
+from tfnas.randomness import seeded
 from tfnas.report import search_report
 from tfnas.spaces.compression import CompressionSpace
 from tfnas.spaces.hypermodel import compile_for_search
@@ -527,9 +528,12 @@ class _Run:
 
     def _train(self, arch: Architecture) -> keras.Model:
         """Trains as the final model is trained; all that is compared goes through here."""
+        with seeded(self.config.seed):
+            return self._train_seeded(arch)
+
+    def _train_seeded(self, arch: Architecture) -> keras.Model:
         epochs = self.config.final_epochs or self.trial_epochs
         x, y = self.full.training_part() if self.config.final_epochs else _training(self.split)
-        keras.utils.set_random_seed(self.config.seed)
         model = self.space.build(arch)
         compile_for_search(model, optimizer=keras.optimizers.Adam(self._schedule(len(x), epochs)))
         told = keras.callbacks.LambdaCallback(

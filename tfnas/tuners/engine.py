@@ -1,9 +1,10 @@
 """Trials on any executor of :mod:`concurrent.futures`, while one process owns the oracle.
 
 A worker gets a copy of the tuner with an oracle that knows its trial alone, runs the trial
-as it would run here, and sends back what the trial reported. Files go into the trial's
-folder, which all machines must see. A worker that dies costs its trial a retry: where the
-executor can't say which of several trials broke it, they are run again one by one.
+as it would run here (with deterministic operations where they are so here), and sends back what
+the trial reported. Files go into the trial's folder, which all machines must see. A worker that
+dies costs its trial a retry: where the executor can't say which of several trials broke it, they
+are run again one by one.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import cloudpickle
 import keras_tuner as kt
 from keras_tuner.src.engine import metrics_tracking
 
+from tfnas.randomness import make_operations_deterministic, operations_are_deterministic
 from tfnas.tuners.listener import Listener
 from tfnas.tuners.processes import TrialDied
 
@@ -85,7 +87,8 @@ class Engine:
             if trial.status != _Status.RUNNING:
                 return
             self.tuner.on_trial_begin(trial)
-            payload = cloudpickle.dumps((worker_copy(self.tuner, trial), trial, args, kwargs))
+            call = worker_copy(self.tuner, trial), trial, args, kwargs
+            payload = cloudpickle.dumps((*call, operations_are_deterministic()))
             try:
                 future = self._executor.submit(run_in_worker, payload)
             except _Broken:
@@ -155,9 +158,12 @@ def run_in_worker(payload: bytes) -> dict[str, Any]:
     """Runs a trial; returns what it reported as plain values.
 
     Args:
-        payload: Tuner, trial and what `search` was given, pickled.
+        payload: Tuner, trial, what `search` was given, and whether operations are to be
+            deterministic, pickled.
     """
-    tuner, trial, args, kwargs = cloudpickle.loads(payload)
+    tuner, trial, args, kwargs, deterministic = cloudpickle.loads(payload)
+    if deterministic:
+        make_operations_deterministic()
     tuner._try_run_and_update_trial(trial, *args, **kwargs)
     known = tuner.oracle.trials[trial.trial_id]
     return {

@@ -45,6 +45,7 @@ from tfnas.loading import load_model
 from tfnas.measurement import Latency, Measurement, pareto_front
 from tfnas.quantization.qat import fake_quants
 from tfnas.quantization.spec import QuantSpec
+from tfnas.randomness import kept_random_state
 from tfnas.spaces.compression import CompressionSpace
 from tfnas.spaces.hypermodel import CompressedHyperModel, SpaceHyperModel, compile_for_search
 from tfnas.spaces.space import SearchSpace
@@ -281,7 +282,7 @@ class MeasuredTuner(kt.Tuner):
             fit_kwargs.setdefault("shuffle", False)  # a tf.data.Dataset shuffles itself
         self.oracle.halving.fix(fit_kwargs.get("epochs", 1), self.oracle.max_trials)
         owner = contextlib.nullcontext() if self._is_worker() else owner_of(self._folder())
-        with owner:
+        with owner, kept_random_state():  # each trial sets seeds
             if self.target_ratio is None and self.target_latency_ms is not None:
                 [latency] = benchmark(reference_artifact(), threads=self.threads)
                 self.target_ratio = self.target_latency_ms / latency.reference_ms
