@@ -152,7 +152,7 @@ def compress(
         batch_size: Examples a training step.
         learning_rate: Adam's, at the start of its decay.
         augment: Changes of the training images: "flip" mirrors, "shift" moves a few pixels.
-        seed: Seed of everything.
+        seed: Seed of everything; as for :class:`tfnas.pipeline.settings.TrainingSettings`.
         overwrite: Whether what the folder holds is removed first.
         accelerator: The NPU that the limits max_vela_... are for; see :func:`tfnas.vela`.
         runtime_flash: Bytes that the firmware takes beside the file, of max_flash_bytes.

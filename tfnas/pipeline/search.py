@@ -97,7 +97,7 @@ class SearchConfig:
         baseline: Whether MobileNetV2 0.35 is trained for comparison.
         random_candidates: Number of random architectures of the winner's size class
             that are trained for comparison.
-        seed: Seed of everything.
+        seed: Seed of everything; the caller's random generators stay as they are.
         compression: What may be chosen of pruning, clustering, low rank, number formats and
             distillation; None: all networks are converted to int8.
         teacher: Path of a trained Keras model that compressions with `distill` learn from; it

@@ -36,7 +36,9 @@ class TrainingSettings:
             alone.
         augment: Changes of the training images: "flip" mirrors them, "shift" moves them by a
             few pixels.
-        seed: Seed of everything.
+        seed: Seed of everything. The caller's random generators stay as they are. On processors
+            and GPUs whose sums depend on threads, the same weights need
+            `tf.config.experimental.enable_op_determinism()` too.
 
     Raises:
         ValueError: An argument is outside its rule.
