@@ -5,6 +5,7 @@ again. What is printed last is JSON: name -> digest of weights, or of bytes.
 """
 
 import contextlib
+import functools
 import hashlib
 import io
 import json
@@ -194,11 +195,67 @@ def jobs(folder):
     return found
 
 
+def build(hp):
+    """A network of a search."""
+    units = hp.Choice("units", [8, 12, 16, 20, 24])
+    parts = [layers.Rescaling(1 / 16), layers.Flatten(), layers.Dense(units, "relu")]
+    head = [layers.Dropout(hp.Choice("dropout", [0.1, 0.3])), layers.Dense(10, "softmax")]
+    model = keras.Sequential([keras.Input((8, 8, 1)), *parts, *head])
+    loss = "sparse_categorical_crossentropy"
+    model.compile("adam", loss, metrics=["accuracy"], jit_compile=False)
+    return model
+
+
+class KilledTraining(keras.callbacks.Callback):
+    """Stops a search in its second trial."""
+
+    begun = 0
+
+    def on_epoch_end(self, epoch, logs=None):
+        KilledTraining.begun += epoch == 0
+        if KilledTraining.begun == 2 and epoch:
+            raise KeyboardInterrupt
+
+
+def search(folder, seed=0, kill=False, **given):
+    """Weights of each trial."""
+    for killed in [True, False] if kill else [False]:
+        disturb()
+        tuner = tfnas.RandomTuner(
+            build, "val_accuracy", max_trials=3, seed=seed, directory=str(folder), **given
+        )
+        data = (SPLIT.x_val[:50], SPLIT.y_val[:50])
+        callbacks = [KilledTraining()] if killed else []
+        options = {"epochs": 3, "batch_size": 32, "verbose": 0, "callbacks": callbacks}
+        try:
+            tuner.search(SPLIT.x_train, SPLIT.y_train, validation_data=data, **options)
+        except KeyboardInterrupt:
+            assert killed
+        else:
+            assert not killed
+    trials = tuner.oracle.trials.values()
+    return {trial.trial_id: of_weights(tuner.load_model(trial)) for trial in trials}
+
+
+def searches(folder):
+    """One search here, again, after a kill and in other processes."""
+    elsewhere = functools.partial(tfnas.TrialProcesses, 1)
+    return {
+        "first": search(folder / "first"),
+        "again": search(folder / "again"),
+        "killed": search(folder / "killed", kill=True),
+        "elsewhere": search(folder / "elsewhere", executor=elsewhere),
+        "other": search(folder / "other", seed=1),
+    }
+
+
+PARTS = {"quick": quick, "commands": commands, "jobs": jobs, "searches": searches}
+
+
 def main():
     part, folder = sys.argv[1:]
     make_operations_deterministic()
-    found = {"quick": quick, "commands": commands, "jobs": jobs}[part](pathlib.Path(folder))
-    print(json.dumps(found))
+    print(json.dumps(PARTS[part](pathlib.Path(folder))))
 
 
 if __name__ == "__main__":

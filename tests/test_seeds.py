@@ -76,6 +76,14 @@ def test_jobs_are_the_same_also_after_kills(tmp_path):
         assert runs["first"] == runs["again"] == runs["killed"], name
 
 
+@pytest.mark.slow
+def test_a_trial_is_the_same_here_elsewhere_and_after_a_kill(tmp_path):
+    found = printed("searches", tmp_path, "1")
+    assert len(found["first"]) == 3
+    assert found["first"] == found["again"] == found["killed"] == found["elsewhere"]
+    assert not set(found["first"].values()) & set(found["other"].values())
+
+
 # --- the caller's generators
 
 
