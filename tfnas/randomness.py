@@ -75,7 +75,7 @@ def seed_layers(model: Any, seed: int) -> None:
         >>> model = keras.Sequential(layers)
         >>> seed_layers(model, 0)
         >>> [np.asarray(state).tolist() for state in model.variables]
-        [[1328083045, 0], [2736899341, 0]]
+        [[2968811710, 0], [3677149159, 0]]
 
     Args:
         model: A built Keras model; its layers are changed in place.
