@@ -75,6 +75,17 @@ def test_front_and_what_is_beaten():
     assert not beaten(near, (0.5, 100, 0.5), [other], gz=False)  # within chance
 
 
+def test_without_a_limit_on_time_no_measured_time_tells_what_is_beaten():
+    wrong = np.zeros(200, bool)
+    one = candidate(drop=50.0, macs=0.5, right=wrong)
+    for latency in (0.4, 0.6):
+        other = candidate(latency=latency, macs=0.5, right=~wrong)
+        assert beaten(wrong, one.row(False, timed=False), [other], gz=False, timed=False)
+        assert beaten(wrong, one.row(False), [other], gz=False) == (latency < 0.5)
+    more = candidate(macs=0.6, right=~wrong)
+    assert not beaten(wrong, one.row(False, timed=False), [more], gz=False, timed=False)
+
+
 # --- the whole
 
 
