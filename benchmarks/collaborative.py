@@ -28,9 +28,9 @@ import tensorflow as tf
 from absl import app, flags, logging
 
 import tfnas
-from tfnas.bench.evaluate import correct, paired_difference
-from tfnas.export.kernels import read_kernels
+from tfnas.measure.accuracy import correct, paired_difference
 from tfnas.table import table
+from tfnas.tflite.file_weights import read_kernels
 
 SEED = flags.DEFINE_integer("seed", 0, "seed of the training")
 EPOCHS = flags.DEFINE_integer("epochs", 6, "epochs of each step that trains")

@@ -20,10 +20,10 @@ import resnet8
 from absl import app, flags, logging
 
 import tfnas
-from tfnas.bench.evaluate import correct, paired_difference
 from tfnas.cli.console import PlainProgress
-from tfnas.files import write_atomically
-from tfnas.report.plots import Row, pareto_picture
+from tfnas.measure.accuracy import correct, paired_difference
+from tfnas.reports.plots import Row, pareto_picture
+from tfnas.runtime.files import write_atomically
 from tfnas.table import table
 
 EFFORT = flags.DEFINE_string("effort", "normal", "quick, normal or thorough")

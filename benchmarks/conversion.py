@@ -55,7 +55,7 @@ def networks() -> dict[str, Any]:
 @contextlib.contextmanager
 def as_tensorflow_does() -> Iterator[None]:
     """Has `to_tflite` convert by `TFLiteConverter.from_keras_model`."""
-    with mock.patch("tfnas.export.tflite.can_be_frozen", return_value=False):
+    with mock.patch("tfnas.tflite.convert.can_be_frozen", return_value=False):
         yield
 
 
@@ -115,7 +115,7 @@ def main(argv: list[str]) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import keras
 
-    from tfnas.bench.latency import provenance
+    from tfnas.measure.latency import provenance
     from tfnas.table import table
 
     keras.utils.set_random_seed(SEED.value)

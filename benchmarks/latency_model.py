@@ -21,10 +21,10 @@ import numpy as np
 from absl import app, flags
 
 import tfnas
-from tfnas.bench.latency import provenance, reference_artifact
-from tfnas.bench.latency_features import macs_features
-from tfnas.bench.latency_fit import LatencyErrors, price
-from tfnas.bench.latency_profile import SAMPLE_MS
+from tfnas.measure.latency import provenance, reference_artifact
+from tfnas.measure.latency_model.features import macs_features
+from tfnas.measure.latency_model.profiling import SAMPLE_MS
+from tfnas.measure.latency_model.regression import LatencyErrors, price
 from tfnas.table import table
 
 SECONDS = flags.DEFINE_float("seconds", 60, "time of profiling a mode, in seconds")

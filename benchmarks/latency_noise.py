@@ -16,7 +16,7 @@ from absl import app, flags
 from scipy.stats import spearmanr
 
 import tfnas
-from tfnas.bench.latency import provenance, reference_artifact
+from tfnas.measure.latency import provenance, reference_artifact
 from tfnas.table import table
 
 ARCHITECTURES = flags.DEFINE_integer("architectures", 30, "number of random architectures")

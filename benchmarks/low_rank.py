@@ -32,8 +32,8 @@ import numpy as np
 from absl import app, flags, logging
 
 import tfnas
-from tfnas.bench.evaluate import correct, paired_difference
-from tfnas.factorization.apply import factorize
+from tfnas.low_rank.factorize import factorize
+from tfnas.measure.accuracy import correct, paired_difference
 from tfnas.table import table
 
 _SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -14,9 +14,9 @@ import pathlib
 import keras
 
 import tfnas
-from tfnas.architecture import Architecture, BlockSpec
+from tfnas.search_space.architecture import Architecture, BlockSpec
 
-TARGET = pathlib.Path(__file__).parent.parent / "tfnas" / "bench" / "reference.tflite"
+TARGET = pathlib.Path(__file__).parent.parent / "tfnas" / "measure" / "reference.tflite"
 
 
 def main() -> None:

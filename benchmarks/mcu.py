@@ -32,14 +32,14 @@ import numpy as np
 from absl import app, flags, logging
 
 import tfnas
-from tfnas.bench.device import MICRO, VELA, Device
-from tfnas.bench.evaluate import score
-from tfnas.bench.profile import profile
 from tfnas.cli.console import PlainProgress
-from tfnas.data import DataSplit, spread
-from tfnas.spaces.hypermodel import compile_for_search
+from tfnas.data.datasets import DataSplit, spread
+from tfnas.measure.accuracy import score
+from tfnas.measure.profile import profile
+from tfnas.nas.tuner import Candidate
+from tfnas.search_space.hypermodel import compile_for_search
 from tfnas.table import table
-from tfnas.tuners.tuner import Candidate
+from tfnas.targets.device import MICRO, VELA, Device
 
 DATASETS = flags.DEFINE_list("datasets", ["fashion_mnist", "digits"], "names of data sets")
 WORKDIR = flags.DEFINE_string("workdir", "runs/mcu", "folder of the searches, which go on there")

@@ -29,11 +29,11 @@ import numpy as np
 from absl import app, flags
 
 import tfnas
-from tfnas.spaces.hyperparameters import HyperParameterSpace
+from tfnas.nas.samplers.evolution import EvolutionOracle
+from tfnas.nas.samplers.random_search import RandomOracle
+from tfnas.nas.samplers.reinforce import ReinforceOracle
+from tfnas.search_space.hyperparameters import HyperParameterSpace
 from tfnas.table import table
-from tfnas.tuners.evolution import EvolutionOracle
-from tfnas.tuners.random_search import RandomOracle
-from tfnas.tuners.reinforce import ReinforceOracle
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DATA = flags.DEFINE_string(

@@ -28,9 +28,9 @@ import numpy as np
 from absl import app, flags
 
 import tfnas
-from tfnas.bench.evaluate import correct, paired_difference
-from tfnas.pruning.allocate import distribute, measure_curves
-from tfnas.pruning.kernels import find_kernels
+from tfnas.measure.accuracy import correct, paired_difference
+from tfnas.pruning.allocation import distribute, measure_curves
+from tfnas.pruning.prunable_kernels import find_kernels
 from tfnas.table import table
 
 _SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -18,7 +18,7 @@ import resnet8
 from absl import app, flags
 
 import tfnas
-from tfnas.bench.evaluate import correct, paired_difference
+from tfnas.measure.accuracy import correct, paired_difference
 from tfnas.table import table
 
 SEEDS = flags.DEFINE_integer("seeds", 3, "number of seeds")

@@ -206,7 +206,7 @@ def main(argv: list[str]) -> None:
 
 
 def print_tables(results: dict) -> None:
-    from tfnas.bench.latency import median_interval
+    from tfnas.measure.latency import median_interval
     from tfnas.table import table
 
     rows = []

@@ -31,8 +31,8 @@ import tensorflow as tf
 from absl import app, flags, logging
 
 import tfnas
-from tfnas.bench.evaluate import correct, paired_difference
-from tfnas.bench.latency import median_interval
+from tfnas.measure.accuracy import correct, paired_difference
+from tfnas.measure.latency import median_interval
 from tfnas.table import table
 
 CIFAR = "~/.cache/tfnas/cifar10.npz"

@@ -15,8 +15,8 @@ import numpy as np
 import tensorflow as tf
 from absl import flags
 
-from tfnas.pipeline.augment import flip, untuned
-from tfnas.pipeline.augment import shift as moved
+from tfnas.data.augmentation import flip, untuned
+from tfnas.data.augmentation import shift as moved
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 MODEL = flags.DEFINE_string(

@@ -30,8 +30,8 @@ import tensorflow as tf
 from absl import app, flags, logging
 
 import tfnas
-from tfnas.bench.evaluate import correct, paired_difference
-from tfnas.pipeline.kitchen import block_hints
+from tfnas.compression.techniques.recipe_steps import block_hints
+from tfnas.measure.accuracy import correct, paired_difference
 from tfnas.table import table
 
 SEEDS = flags.DEFINE_integer("seeds", 3, "number of seeds")
@@ -150,8 +150,8 @@ def shrunk(
 
 def same_widths(original: Any, report: Any, seed: int) -> Any:
     """The original with as many channels a group, taken at random."""
-    from tfnas.pruning.channels.shrink import shrink
-    from tfnas.pruning.channels.trace import trace
+    from tfnas.pruning.structured.channel_groups import trace
+    from tfnas.pruning.structured.slicing import shrink
 
     rng = np.random.default_rng(seed)
     dependencies = trace(original)

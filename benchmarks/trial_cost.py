@@ -44,7 +44,7 @@ def tfnas_trial(seed: int) -> dict[str, Any]:
     import keras
 
     import tfnas
-    from tfnas.tuners import tuner as tuner_module
+    from tfnas.nas import tuner as tuner_module
 
     split = tfnas.data.load("digits")
     space = tfnas.MobileNetV2Space(split.input_shape, split.num_classes, "microcontroller")
@@ -198,7 +198,7 @@ def main(argv: list[str]) -> None:
     if ENGINE.value:
         serve(ENGINE.value)
         return
-    from tfnas.bench.latency import provenance
+    from tfnas.measure.latency import provenance
     from tfnas.table import table
 
     checkouts = [pathlib.Path(__file__).resolve().parents[1]]

@@ -19,6 +19,6 @@ def test_the_wheel_holds_the_package_and_nothing_else(tmp_path):
     assert scripts == ["[console_scripts]", "tfnas", "=", "tfnas.cli.app:run"]
     assert "Requires-Dist: keras-tuner" in metadata
     code = {path.relative_to(tree).as_posix() for path in (tree / "tfnas").rglob("*.py")}
-    wanted = {*code, "tfnas/py.typed", "tfnas/bench/reference.tflite"}
+    wanted = {*code, "tfnas/py.typed", "tfnas/measure/reference.tflite"}
     assert len(code) > 30
     assert {name for name in held if not name.startswith(info)} == wanted

@@ -10,130 +10,130 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tfnas import data, legacy, schedules
-    from tfnas.architecture import Architecture, BlockSpec, mobilenet_v2
-    from tfnas.bench.adb import benchmark_on_phone
-    from tfnas.bench.evaluate import evaluate
-    from tfnas.bench.latency import benchmark
-    from tfnas.bench.latency_model import LatencyModel
-    from tfnas.bench.micro import micro_memory, planned_arena, run_micro
-    from tfnas.bench.profile import profile
-    from tfnas.bench.quantization_error import quantization_error
-    from tfnas.bench.throughput import throughput
-    from tfnas.bench.vela import vela
-    from tfnas.calibration import recalibrate_batchnorm
-    from tfnas.clustering.apply import cluster
-    from tfnas.clustering.callback import ClusteringCallback
-    from tfnas.clustering.constraint import keep_clusters
-    from tfnas.clustering.fold import fold_batchnorm
-    from tfnas.compression import Compression
+    from tfnas.clustering.batchnorm_folding import fold_batchnorm
+    from tfnas.clustering.cluster import cluster
+    from tfnas.clustering.clustering_callback import ClusteringCallback
+    from tfnas.clustering.shared_values import keep_clusters
+    from tfnas.compression.budget import Budget
+    from tfnas.compression.compress import compress
+    from tfnas.distillation.cached_teacher import teacher_outputs
     from tfnas.distillation.distiller import Distiller
-    from tfnas.distillation.outputs import teacher_outputs
-    from tfnas.distillation.transfers import AttentionTransfer, FeatureHint, RelationalTransfer
-    from tfnas.export.artifact import Artifact
-    from tfnas.export.micro import check_micro, micro_operators, resolver_code
-    from tfnas.export.mixed import mixed_precision
-    from tfnas.export.recipes import apply_recipe
-    from tfnas.export.saved_model import to_saved_model
-    from tfnas.export.sparse import sparse_eligibility
-    from tfnas.export.sparsity import file_sparsity
-    from tfnas.export.tflite import ConversionError, to_tflite
-    from tfnas.factorization.apply import factorize
+    from tfnas.distillation.feature_losses import AttentionTransfer, FeatureHint, RelationalTransfer
+    from tfnas.graph.batchnorm import recalibrate_batchnorm
     from tfnas.loading import load_model
-    from tfnas.measurement import Measurement, hypervolume, pareto_front
-    from tfnas.muon import Muon
-    from tfnas.pipeline.budget import Budget
-    from tfnas.pipeline.compress import compress
-    from tfnas.pipeline.search import search
-    from tfnas.pruning.apply import prune
-    from tfnas.pruning.callback import PruningCallback
-    from tfnas.pruning.channels.apply import prune_channels
-    from tfnas.pruning.channels.iterative import ChannelPruning
-    from tfnas.pruning.constraint import keep_zeros
+    from tfnas.low_rank.factorize import factorize
+    from tfnas.measure.accuracy import evaluate
+    from tfnas.measure.latency import benchmark
+    from tfnas.measure.latency_model.latency_model import LatencyModel
+    from tfnas.measure.measurement import Measurement, hypervolume, pareto_front
+    from tfnas.measure.profile import profile
+    from tfnas.measure.quantization_debugger.quantization_error import quantization_error
+    from tfnas.measure.throughput import throughput
+    from tfnas.nas.samplers.evolution import EvolutionTuner
+    from tfnas.nas.samplers.random_search import RandomTuner
+    from tfnas.nas.samplers.reinforce import ReinforceTuner
+    from tfnas.nas.search_job import search
+    from tfnas.optimizers import Muon
+    from tfnas.pruning.mask_constraint import keep_zeros
+    from tfnas.pruning.prune import prune
+    from tfnas.pruning.pruning_callback import PruningCallback
     from tfnas.pruning.sensitivity import sensitivity
-    from tfnas.quantization.callbacks import QuantizationSchedule
-    from tfnas.quantization.correction import correct_shift
-    from tfnas.quantization.qat import calibrate, left_float, quantize_aware, strip
-    from tfnas.quantization.roles import register_quantizable
+    from tfnas.pruning.structured.iterative import ChannelPruning
+    from tfnas.pruning.structured.prune_channels import prune_channels
+    from tfnas.quantization.bias_correction import correct_shift
+    from tfnas.quantization.layer_registry import register_quantizable
+    from tfnas.quantization.quantization_schedule import QuantizationSchedule
+    from tfnas.quantization.quantize_aware import calibrate, left_float, quantize_aware, strip
     from tfnas.quantization.spec import QuantSpec
-    from tfnas.spaces.compression import CompressionSpace
-    from tfnas.spaces.mobilenet_v2 import MobileNetV2Space, StageChoices
-    from tfnas.tuners.evolution import EvolutionTuner
-    from tfnas.tuners.processes import TrialProcesses
-    from tfnas.tuners.random_search import RandomTuner
-    from tfnas.tuners.reinforce import ReinforceTuner
+    from tfnas.runtime.worker_processes import TrialProcesses
+    from tfnas.search_space.architecture import Architecture, BlockSpec, mobilenet_v2
+    from tfnas.search_space.compression import Compression
+    from tfnas.search_space.compression_choices import CompressionSpace
+    from tfnas.search_space.mobilenet_v2 import MobileNetV2Space, StageChoices
+    from tfnas.targets.android import benchmark_on_phone
+    from tfnas.targets.ethos_u import vela
+    from tfnas.targets.tflite_micro.interpreter import micro_memory, planned_arena, run_micro
+    from tfnas.tflite.artifact import Artifact
+    from tfnas.tflite.convert import ConversionError, to_tflite
+    from tfnas.tflite.file_sparsity import file_sparsity
+    from tfnas.tflite.mixed_precision import mixed_precision
+    from tfnas.tflite.operator_rules.tflite_micro import check_micro, micro_operators, resolver_code
+    from tfnas.tflite.quantizer_recipes import apply_recipe
+    from tfnas.tflite.saved_model import to_saved_model
+    from tfnas.tflite.sparse_eligibility import sparse_eligibility
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "Architecture": "architecture",
-    "Artifact": "export.artifact",
-    "AttentionTransfer": "distillation.transfers",
-    "BlockSpec": "architecture",
-    "Budget": "pipeline.budget",
-    "ChannelPruning": "pruning.channels.iterative",
-    "ClusteringCallback": "clustering.callback",
-    "Compression": "compression",
-    "CompressionSpace": "spaces.compression",
-    "ConversionError": "export.tflite",
+    "Architecture": "search_space.architecture",
+    "Artifact": "tflite.artifact",
+    "AttentionTransfer": "distillation.feature_losses",
+    "BlockSpec": "search_space.architecture",
+    "Budget": "compression.budget",
+    "ChannelPruning": "pruning.structured.iterative",
+    "ClusteringCallback": "clustering.clustering_callback",
+    "Compression": "search_space.compression",
+    "CompressionSpace": "search_space.compression_choices",
+    "ConversionError": "tflite.convert",
     "Distiller": "distillation.distiller",
-    "EvolutionTuner": "tuners.evolution",
-    "FeatureHint": "distillation.transfers",
-    "LatencyModel": "bench.latency_model",
-    "Measurement": "measurement",
-    "MobileNetV2Space": "spaces.mobilenet_v2",
-    "Muon": "muon",
-    "PruningCallback": "pruning.callback",
+    "EvolutionTuner": "nas.samplers.evolution",
+    "FeatureHint": "distillation.feature_losses",
+    "LatencyModel": "measure.latency_model.latency_model",
+    "Measurement": "measure.measurement",
+    "MobileNetV2Space": "search_space.mobilenet_v2",
+    "Muon": "optimizers",
+    "PruningCallback": "pruning.pruning_callback",
     "QuantSpec": "quantization.spec",
-    "QuantizationSchedule": "quantization.callbacks",
-    "RandomTuner": "tuners.random_search",
-    "ReinforceTuner": "tuners.reinforce",
-    "RelationalTransfer": "distillation.transfers",
-    "StageChoices": "spaces.mobilenet_v2",
-    "TrialProcesses": "tuners.processes",
-    "apply_recipe": "export.recipes",
-    "benchmark": "bench.latency",
-    "benchmark_on_phone": "bench.adb",
-    "calibrate": "quantization.qat",
-    "check_micro": "export.micro",
-    "cluster": "clustering.apply",
-    "compress": "pipeline.compress",
-    "correct_shift": "quantization.correction",
+    "QuantizationSchedule": "quantization.quantization_schedule",
+    "RandomTuner": "nas.samplers.random_search",
+    "ReinforceTuner": "nas.samplers.reinforce",
+    "RelationalTransfer": "distillation.feature_losses",
+    "StageChoices": "search_space.mobilenet_v2",
+    "TrialProcesses": "runtime.worker_processes",
+    "apply_recipe": "tflite.quantizer_recipes",
+    "benchmark": "measure.latency",
+    "benchmark_on_phone": "targets.android",
+    "calibrate": "quantization.quantize_aware",
+    "check_micro": "tflite.operator_rules.tflite_micro",
+    "cluster": "clustering.cluster",
+    "compress": "compression.compress",
+    "correct_shift": "quantization.bias_correction",
     "data": "data",
-    "evaluate": "bench.evaluate",
-    "factorize": "factorization.apply",
-    "file_sparsity": "export.sparsity",
-    "fold_batchnorm": "clustering.fold",
-    "hypervolume": "measurement",
-    "keep_clusters": "clustering.constraint",
-    "keep_zeros": "pruning.constraint",
-    "left_float": "quantization.qat",
+    "evaluate": "measure.accuracy",
+    "factorize": "low_rank.factorize",
+    "file_sparsity": "tflite.file_sparsity",
+    "fold_batchnorm": "clustering.batchnorm_folding",
+    "hypervolume": "measure.measurement",
+    "keep_clusters": "clustering.shared_values",
+    "keep_zeros": "pruning.mask_constraint",
+    "left_float": "quantization.quantize_aware",
     "legacy": "legacy",
     "load_model": "loading",
-    "micro_memory": "bench.micro",
-    "micro_operators": "export.micro",
-    "mixed_precision": "export.mixed",
-    "mobilenet_v2": "architecture",
-    "pareto_front": "measurement",
-    "planned_arena": "bench.micro",
-    "profile": "bench.profile",
-    "prune": "pruning.apply",
-    "prune_channels": "pruning.channels.apply",
-    "quantization_error": "bench.quantization_error",
-    "quantize_aware": "quantization.qat",
-    "recalibrate_batchnorm": "calibration",
-    "register_quantizable": "quantization.roles",
-    "resolver_code": "export.micro",
-    "run_micro": "bench.micro",
+    "micro_memory": "targets.tflite_micro.interpreter",
+    "micro_operators": "tflite.operator_rules.tflite_micro",
+    "mixed_precision": "tflite.mixed_precision",
+    "mobilenet_v2": "search_space.architecture",
+    "pareto_front": "measure.measurement",
+    "planned_arena": "targets.tflite_micro.interpreter",
+    "profile": "measure.profile",
+    "prune": "pruning.prune",
+    "prune_channels": "pruning.structured.prune_channels",
+    "quantization_error": "measure.quantization_debugger.quantization_error",
+    "quantize_aware": "quantization.quantize_aware",
+    "recalibrate_batchnorm": "graph.batchnorm",
+    "register_quantizable": "quantization.layer_registry",
+    "resolver_code": "tflite.operator_rules.tflite_micro",
+    "run_micro": "targets.tflite_micro.interpreter",
     "schedules": "schedules",
-    "search": "pipeline.search",
+    "search": "nas.search_job",
     "sensitivity": "pruning.sensitivity",
-    "sparse_eligibility": "export.sparse",
-    "strip": "quantization.qat",
-    "teacher_outputs": "distillation.outputs",
-    "throughput": "bench.throughput",
-    "to_saved_model": "export.saved_model",
-    "to_tflite": "export.tflite",
-    "vela": "bench.vela",
+    "sparse_eligibility": "tflite.sparse_eligibility",
+    "strip": "quantization.quantize_aware",
+    "teacher_outputs": "distillation.cached_teacher",
+    "throughput": "measure.throughput",
+    "to_saved_model": "tflite.saved_model",
+    "to_tflite": "tflite.convert",
+    "vela": "targets.ethos_u",
 }
 
 __all__ = [

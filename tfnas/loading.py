@@ -29,8 +29,8 @@ def load_model(path: str | os.PathLike[str]) -> Any:
     """
     # These register their classes.
     import tfnas.distillation.distiller
-    import tfnas.distillation.transfers
-    import tfnas.quantization.qat  # noqa: F401
+    import tfnas.distillation.feature_losses
+    import tfnas.quantization.quantize_aware  # noqa: F401
     from tfnas import legacy
 
     return legacy.load_model(os.fspath(path))

@@ -20,7 +20,7 @@ from hostile_trials import wait_until
 from keras import layers
 
 import tfnas
-from tfnas.tuners.processes import TrialDied, TrialProcesses
+from tfnas.runtime.worker_processes import TrialDied, TrialProcesses
 
 THEME = "nothing lost, nothing hangs"
 AT_ONCE = 5  # seconds: ample for what happens at once
@@ -83,7 +83,7 @@ def test_a_worker_that_is_killed_with_a_child_is_noticed_at_once(tmp_path):
 SEARCH = """
 import sys
 import hostile_trials
-from tfnas.tuners.processes import TrialProcesses
+from tfnas.runtime.worker_processes import TrialProcesses
 TrialProcesses(1).submit(hostile_trials.live_on, *sys.argv[1:]).result()
 """
 

@@ -7,10 +7,10 @@ import tensorflow as tf
 from keras import layers
 
 import tfnas
-from tfnas.pipeline.budget import Budget, Costs
-from tfnas.pipeline.candidates import Candidate, front
-from tfnas.pipeline.compress import chosen
-from tfnas.pipeline.recipes import Recipe
+from tfnas.compression.budget import Budget, Costs
+from tfnas.compression.candidate_store import Candidate, front
+from tfnas.compression.compress import chosen
+from tfnas.compression.recipe import Recipe
 
 THEME = "any data, any metric, any training"
 

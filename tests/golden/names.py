@@ -14,53 +14,53 @@ import numpy as np
 
 import tfnas
 from tfnas import data
-from tfnas.bench import latency_profile
-from tfnas.bench.device import Device
-from tfnas.bench.evaluate import paired_difference, score
-from tfnas.bench.latency_features import macs, network_features
-from tfnas.bench.latency_fit import LatencyErrors, cross_validated, fit_costs
-from tfnas.bench.latency_operators import operators_of_architecture
-from tfnas.bench.sameness import sameness
-from tfnas.bench.throughput import Throughput
+from tfnas.compression.budget import Budget, Costs
+from tfnas.compression.candidate_store import Candidate, beaten
+from tfnas.compression.candidate_store import front as pareto
+from tfnas.compression.compress import WHOLE, CompressResult, chosen
+from tfnas.compression.effort import EFFORTS
+from tfnas.compression.file_comparison_table import compare_files
+from tfnas.compression.fine_tune import finetune
+from tfnas.compression.jobs.cluster_job import ClusterConfig, cluster_to_files
+from tfnas.compression.jobs.factorize_job import FactorizeConfig, factorize_to_files
+from tfnas.compression.jobs.prune_channels_job import ShrinkConfig, shrink_to_files
+from tfnas.compression.jobs.prune_job import PruneConfig, prune_to_files
+from tfnas.compression.jobs.qat_job import QatConfig, qat_to_files
+from tfnas.compression.layer_costs import file_layers
+from tfnas.compression.model_analysis import DENSE, LayerLook, Survey, survey
+from tfnas.compression.plan_reasons import decide
+from tfnas.compression.planner import plan
+from tfnas.compression.progress import Progress
+from tfnas.compression.recipe import Recipe, Step
+from tfnas.compression.targets_from_budget import asked_steps, with_less
+from tfnas.compression.techniques.recipe_steps import Kitchen
+from tfnas.compression.training_settings import TrainingSettings
+from tfnas.compression.trial_compression import CompressedTraining, epochs_of
+from tfnas.data.augmentation import AugmentedImages
 from tfnas.distillation import losses
-from tfnas.measurement import Latency, Measurement, Score
-from tfnas.pipeline.asked import asked_steps, with_less
-from tfnas.pipeline.augment import AugmentedImages
-from tfnas.pipeline.budget import Budget, Costs
-from tfnas.pipeline.candidates import Candidate, beaten
-from tfnas.pipeline.candidates import front as pareto
-from tfnas.pipeline.cluster import ClusterConfig, cluster_to_files
-from tfnas.pipeline.compare import compare_files
-from tfnas.pipeline.compress import WHOLE, CompressResult, chosen
-from tfnas.pipeline.decisions import decide
-from tfnas.pipeline.effort import EFFORTS
-from tfnas.pipeline.factorize import FactorizeConfig, factorize_to_files
-from tfnas.pipeline.file_layers import file_layers
-from tfnas.pipeline.finetune import finetune
-from tfnas.pipeline.kitchen import Kitchen
-from tfnas.pipeline.planner import plan
-from tfnas.pipeline.progress import Progress
-from tfnas.pipeline.prune import PruneConfig, prune_to_files
-from tfnas.pipeline.qat import QatConfig, qat_to_files
-from tfnas.pipeline.recipes import Recipe, Step
-from tfnas.pipeline.search import Row, SearchConfig, SearchResult
-from tfnas.pipeline.settings import TrainingSettings
-from tfnas.pipeline.shrink import ShrinkConfig, shrink_to_files
-from tfnas.pipeline.survey import DENSE, LayerLook, Survey, survey
+from tfnas.measure.accuracy import paired_difference, score
+from tfnas.measure.agreement import sameness
+from tfnas.measure.latency_model import profiling
+from tfnas.measure.latency_model.features import macs, network_features
+from tfnas.measure.latency_model.regression import LatencyErrors, cross_validated, fit_costs
+from tfnas.measure.measurement import Latency, Measurement, Score
+from tfnas.measure.throughput import Throughput
+from tfnas.nas.latency_prediction import PredictionErrors
+from tfnas.nas.reward import mnasnet_reward
+from tfnas.nas.samplers.evolution import EvolutionOracle
+from tfnas.nas.samplers.pareto_selection import best_first, crowding, pareto_ranks
+from tfnas.nas.samplers.random_search import RandomOracle
+from tfnas.nas.samplers.reinforce import ReinforceOracle
+from tfnas.nas.search_job import Row, SearchConfig, SearchResult
+from tfnas.nas.surrogate.gaussian_process import Surrogate
+from tfnas.nas.tuner import Candidate as Trial
+from tfnas.nas.weight_inheritance import inherit_weights
 from tfnas.quantization.spec import MODES  # noqa: F401
-from tfnas.report import compress_report as report
-from tfnas.report import search_report as search_texts
+from tfnas.reports import compress_report as report
+from tfnas.reports import search_report as search_texts
 from tfnas.schedules import as_schedule
-from tfnas.tuners.compressing import CompressedTraining, epochs_of
-from tfnas.tuners.evolution import EvolutionOracle
-from tfnas.tuners.inherit import inherit_weights
-from tfnas.tuners.prediction import PredictionErrors
-from tfnas.tuners.random_search import RandomOracle
-from tfnas.tuners.reinforce import ReinforceOracle
-from tfnas.tuners.reward import mnasnet_reward
-from tfnas.tuners.selection import best_first, crowding, pareto_ranks
-from tfnas.tuners.surrogate import Surrogate
-from tfnas.tuners.tuner import Candidate as Trial
+from tfnas.targets.device import Device
+from tfnas.tflite.network_operators import operators_of_architecture
 
 PACKAGE = pathlib.Path(tfnas.__file__).resolve().parent
 
@@ -631,7 +631,7 @@ def fitted_latency(space, mode, time_of, archs):
         found[0].p10_ms = 1.0
         return found
 
-    with unittest.mock.patch.object(latency_profile, "benchmark", measure):
+    with unittest.mock.patch.object(profiling, "benchmark", measure):
         model = tfnas.LatencyModel(mode).fit(space, seconds=1e-9, seed=3)
     errors = dataclasses.astuple(model.fitted.errors)
     return [sorted(model.fitted.costs.values()), errors, [model(arch) for arch in archs]]

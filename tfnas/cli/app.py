@@ -42,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
         return 0
     if argv[0] not in COMMANDS:
         return _fail("tfnas", f"no such command {argv[0]!r}: one of {', '.join(COMMANDS)}", 2)
-    command = importlib.import_module(f"tfnas.cli.{argv[0]}")
+    command = importlib.import_module(f"tfnas.cli.{argv[0]}_command")
     if any(arg in ("-h", "--help", "-help", "--helpfull") for arg in argv[1:]):
         print(_help(argv[0], command))
         return 0
@@ -63,7 +63,7 @@ def _run_command(name: str, command: ModuleType, argv: Sequence[str]) -> int:
     try:
         with console.quiet_native_stderr():
             if "deterministic" in values and values["deterministic"].value:
-                from tfnas.randomness import make_operations_deterministic
+                from tfnas.runtime.randomness import make_operations_deterministic
 
                 make_operations_deterministic()
             return command.main(positional, values)
@@ -85,7 +85,7 @@ def _fail(who: str, text: str, code: int) -> int:
 
 
 def _overview() -> str:
-    modules = {name: importlib.import_module(f"tfnas.cli.{name}") for name in COMMANDS}
+    modules = {name: importlib.import_module(f"tfnas.cli.{name}_command") for name in COMMANDS}
     lines = [f"  {name:<10}{module.SUMMARY}" for name, module in modules.items()]
     return "\n".join(
         [

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
-from tfnas.pipeline.progress import Progress, TrialNews
+from tfnas.compression.progress import Progress, TrialNews
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tfnas.kmeans import kmeans
+from tfnas.clustering.kmeans import kmeans
 
 INITIALIZATIONS = ("kmeans++", "linear", "density", "quantile")
 MOST = 256  # clusters: an index of more than a byte saves little beside float16

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from tfnas.calibration import input_batches
-from tfnas.clustering.kernels import Kernel
-from tfnas.visit import visit
+from tfnas.clustering.clusterable_kernels import Kernel
+from tfnas.graph.batchnorm import input_batches
+from tfnas.graph.traversal import visit
 
 EXAMPLES = 256
 _LEAST = 1e-3  # of the mean: an input that these examples leave at 0 may not stay there
@@ -37,7 +37,7 @@ def mean_squares(model: Any, kernels: Sequence[Kernel], data: Any) -> dict[int, 
     Args:
         model: The model of the kernels.
         kernels: Some of its kernels.
-        data: Typical inputs; see :func:`tfnas.calibration.input_batches`.
+        data: Typical inputs; see :func:`tfnas.graph.batchnorm.input_batches`.
 
     Raises:
         ValueError: The data holds no example or does not fit.

@@ -1,8 +1,8 @@
 """A Keras model that trains a student by its labels and by a teacher.
 
 `fit` minimises the loss of :mod:`tfnas.distillation.losses`, plus the weighted distances of
-inner activations (:mod:`tfnas.distillation.transfers`), plus the student's own regularisers. The
-student runs once a step, whatever is asked for, and so does every teacher. All losses are
+inner activations (:mod:`tfnas.distillation.feature_losses`), plus the student's own regularisers.
+The student runs once a step, whatever is asked for, and so does every teacher. All losses are
 computed in float32.
 
 `evaluate` and `predict` are the student's: `evaluate` gives its cross-entropy with the labels
@@ -22,12 +22,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfnas.distillation import matching
-from tfnas.distillation.checks import check_model, check_number
+from tfnas.distillation import compatibility_checks
+from tfnas.distillation.feature_losses import Transfer
+from tfnas.distillation.forward import Reader
 from tfnas.distillation.losses import as_logits, distillation_loss, weighted_mean
-from tfnas.distillation.reading import Reader
+from tfnas.distillation.output_checks import check_model, check_number
 from tfnas.distillation.teachers import Teachers, serialized
-from tfnas.distillation.transfers import Transfer
 
 _FILE = "teachers.npz"
 
@@ -114,7 +114,7 @@ class Distiller(keras.Model):
         self.student = student
         self.alpha, self.temperature = float(alpha), float(temperature)
         self.reverse, self.label_smoothing = bool(reverse), float(label_smoothing)
-        self.features = matching.checked_features(features, teacher)
+        self.features = compatibility_checks.checked_features(features, teacher)
         self.teachers = Teachers(teacher, teacher_weights, preprocess, teacher_gives, self.features)
         if any(model is student for model in self.teachers):
             raise ValueError("teacher must be another model than the student, got the same")
@@ -122,10 +122,12 @@ class Distiller(keras.Model):
         self._reader = Reader(student, "student", wanted, student_gives)
         readers = self.teachers.readers
         self._stated = {"multi_label": multi_label, "student_gives": student_gives}
-        self.multi_label = matching.resolved_multi_label(multi_label, [self._reader, *readers])
-        matching.check_outputs(self._reader, readers)
+        self.multi_label = compatibility_checks.resolved_multi_label(
+            multi_label, [self._reader, *readers]
+        )
+        compatibility_checks.check_outputs(self._reader, readers)
         self.teachers.check_inputs(student)
-        self.projections = matching.projections(self.features, self._reader, readers)
+        self.projections = compatibility_checks.projections(self.features, self._reader, readers)
         self.supports_jit = self.teachers.supports_jit()
         self.built = True
 
@@ -182,11 +184,11 @@ class Distiller(keras.Model):
             if not self.teachers and isinstance(labels, (list, tuple)) and len(labels) == 2:
                 labels = labels[0]
             if self.multi_label:
-                matching.check_shares(labels)
+                compatibility_checks.check_shares(labels)
             else:
-                matching.check_classes(labels, self._reader.shape)
+                compatibility_checks.check_classes(labels, self._reader.shape)
         if kwargs.get("class_weight") is not None and not self.teachers:
-            weights = matching.example_weights(x, y, kwargs.pop("class_weight"), kwargs)
+            weights = compatibility_checks.example_weights(x, y, kwargs.pop("class_weight"), kwargs)
             kwargs["sample_weight"] = weights
         return super().fit(x, y, *args, **kwargs)
 
@@ -218,12 +220,12 @@ class Distiller(keras.Model):
             y_pred = self(x, training=training)
         logits, seen = y_pred._tfnas_reading
         alpha = self.alpha if training else 1.0
-        labels, told = matching.split_targets(y, kept=not self.teachers)
+        labels, told = compatibility_checks.split_targets(y, kept=not self.teachers)
         told, taught = self._told(x, told, alpha, training)
         if alpha > 0:
-            matching.check_labels(labels, logits, self.multi_label)
+            compatibility_checks.check_labels(labels, logits, self.multi_label)
         if alpha < 1:
-            matching.check_told(told, logits)
+            compatibility_checks.check_told(told, logits)
         losses = distillation_loss(
             *(labels, logits, told, alpha, self.temperature),
             reverse=self.reverse,
@@ -239,7 +241,7 @@ class Distiller(keras.Model):
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         """Returns the metrics of the student with the labels, and the mean of the loss."""
-        labels, told = matching.split_targets(y, kept=not self.teachers)
+        labels, told = compatibility_checks.split_targets(y, kept=not self.teachers)
         if labels is None:  # alpha is 0: nothing to hold the metrics against
             return self._results(known=lambda metric: metric is not self._compile_metrics)
         if told is not None and isinstance(sample_weight, (list, tuple)):

@@ -15,12 +15,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfnas.distillation.checks import check_model, check_number
-from tfnas.distillation.features import shrunk
+from tfnas.distillation.feature_distances import shrunk
+from tfnas.distillation.feature_losses import Transfer
+from tfnas.distillation.forward import Reader, graph
 from tfnas.distillation.losses import averaged
-from tfnas.distillation.reading import Reader, graph
-from tfnas.distillation.transfers import Transfer
-from tfnas.rewrite import settle
+from tfnas.distillation.output_checks import check_model, check_number
+from tfnas.graph.functional import settle
 
 
 class Teachers:

@@ -16,9 +16,9 @@ Importing this package imports neither Keras nor TensorFlow. Nothing here change
 """
 
 from tfnas.legacy.environment import tf_keras, tfmot
-from tfnas.legacy.files import load_h5, load_model
-from tfnas.legacy.qat import quantize_aware_tfmot
+from tfnas.legacy.model_files import load_h5, load_model
 from tfnas.legacy.rebuild import from_tf_keras, is_tf_keras, to_tf_keras
+from tfnas.legacy.tfmot_qat import quantize_aware_tfmot
 
 __all__ = [
     "from_tf_keras",

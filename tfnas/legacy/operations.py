@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tfnas.legacy import activations, operator
+from tfnas.legacy import activations, tensorflow_function
 from tfnas.legacy.environment import tf_keras
 
 MERGES = ("Add", "Subtract", "Multiply", "Maximum", "Minimum")
@@ -166,12 +166,12 @@ def to_tf_keras(
 
 def _apply(symbol: str, named: dict[str, Any], name: str, for_tfmot: bool) -> Any:
     if for_tfmot:
-        return operator.apply(symbol, named, name)
+        return tensorflow_function.apply(symbol, named, name)
     layers = _op_layers()
     kind = layers.SlicingOpLambda if symbol == GETITEM else layers.TFOpLambda
     first, *others = named.values()
     rest = dict(zip(list(named)[1:], others, strict=True))
-    return kind(operator.function(symbol), name=name)(first, **rest)
+    return kind(tensorflow_function.function(symbol), name=name)(first, **rest)
 
 
 def from_tf_keras(layer: Any, args: Any, kwargs: Any, name: str) -> Any:
@@ -195,7 +195,7 @@ def from_tf_keras(layer: Any, args: Any, kwargs: Any, name: str) -> Any:
     if symbol == GETITEM:
         return _named(
             _bound(layer, args, kwargs)["tensor"][
-                operator.slices(_bound(layer, args, kwargs)["slice_spec"])
+                tensorflow_function.slices(_bound(layer, args, kwargs)["slice_spec"])
             ],
             name,
         )

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 from tfnas.legacy import configs, operations
-from tfnas.legacy.compare import Tap, check_equal
 from tfnas.legacy.environment import tf_keras
-from tfnas.legacy.graph import Graph, Step, flat, mapped, read_keras, read_tf_keras
+from tfnas.legacy.functional_steps import Graph, Step, flat, mapped, read_keras, read_tf_keras
+from tfnas.legacy.output_comparison import Tap, check_equal
 
 
 def to_tf_keras(model: Any, *, check: bool = True) -> Any:

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from tfnas.data import batches, length
+from tfnas.data.datasets import batches, length
 
 
 class Weight(Protocol):

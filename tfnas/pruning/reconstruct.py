@@ -1,13 +1,13 @@
 """Repairing a pruned model without labels: each layer is fitted to what the original gave.
 
-The model is walked front to back (:func:`tfnas.calibration.visit`), the original beside it.
+The model is walked front to back (:func:`tfnas.graph.traversal.visit`), the original beside it.
 At each kernel the inputs in the model as repaired so far, x', and in the original, x, give
 the second moments of a least-squares problem
 
     min over W'  of  mean |W' x' - W x|^2 ,   W' zero where pruned,
 
-solved in closed form by :mod:`tfnas.pruning.obs`, which also chooses the zeros if asked to.
-Moments are central where a bias or a BatchNormalization follows, which then takes up the
+solved in closed form by :mod:`tfnas.pruning.optimal_brain_surgeon`, which also chooses the zeros if
+asked to. Moments are central where a bias or a BatchNormalization follows, which then takes up the
 difference of the means. At each BatchNormalization mean and variance move as those of its
 inputs did between the two models: the difference of two measurements on the same examples is
 less noisy than a new measurement. A layer whose output is added to a shortcut is also asked for
@@ -30,8 +30,9 @@ from typing import Any
 
 import numpy as np
 
-from tfnas.calibration import channel_statistics, input_batches, layers_of, move_statistics
-from tfnas.pruning.moments import (
+from tfnas.graph.batchnorm import channel_statistics, input_batches, layers_of, move_statistics
+from tfnas.graph.traversal import Visit, visit
+from tfnas.pruning.input_moments import (
     Moments,
     Wish,
     hindrance,
@@ -40,8 +41,7 @@ from tfnas.pruning.moments import (
     to_kernel,
     to_rows,
 )
-from tfnas.pruning.obs import obs_prune, refit, shrink
-from tfnas.visit import Visit, visit
+from tfnas.pruning.optimal_brain_surgeon import obs_prune, refit, shrink
 
 
 def reconstruct(
@@ -62,7 +62,7 @@ def reconstruct(
     Args:
         model: A copy of `original`, changed in place.
         original: The model before pruning, of the same structure.
-        kernels: Records of :func:`tfnas.pruning.kernels.find_kernels` of `model`; of these
+        kernels: Records of :func:`tfnas.pruning.prunable_kernels.find_kernels` of `model`; of these
             those named in `zeros` or `keep` are fitted.
         data: Unlabelled inputs, as for :func:`tfnas.data.batches`; a few hundred examples.
         zeros: Kernel's name -> number of weights to remove, chosen here by what the output

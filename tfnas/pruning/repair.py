@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from tfnas.pruning.allocate import distribute, measure_curves
-from tfnas.pruning.constraint import assign_masks, attach, detach
-from tfnas.pruning.kernels import Kernel
-from tfnas.pruning.moments import hindrance
+from tfnas.pruning.allocation import distribute, measure_curves
+from tfnas.pruning.input_moments import hindrance
+from tfnas.pruning.mask_constraint import assign_masks, attach, detach
+from tfnas.pruning.prunable_kernels import Kernel
 from tfnas.pruning.reconstruct import reconstruct
 
 

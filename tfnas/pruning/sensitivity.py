@@ -19,13 +19,13 @@ from typing import Any
 
 import numpy as np
 
-from tfnas.pruning.apply import twins
+from tfnas.graph.functional import clone
+from tfnas.pruning.budget_spread import spread
 from tfnas.pruning.criteria import WITH_DATA, Criterion, check_criterion
 from tfnas.pruning.gradients import LossGradients
-from tfnas.pruning.kernels import find_kernels, select
-from tfnas.pruning.plan import MaskPlan
-from tfnas.pruning.spread import spread
-from tfnas.rewrite import clone
+from tfnas.pruning.mask_plan import MaskPlan
+from tfnas.pruning.prunable_kernels import find_kernels, select
+from tfnas.pruning.prune import twins
 from tfnas.schedules import check_ratio
 from tfnas.table import table
 
@@ -103,7 +103,7 @@ class Sensitivity:
         Raises:
             ValueError: The text is no such record; a key that is unknown or missing is named.
         """
-        from tfnas.architecture import check_keys, parse_json_object
+        from tfnas.search_space.architecture import check_keys, parse_json_object
 
         fields = parse_json_object(text, "sensitivity")
         check_keys(cls, fields)

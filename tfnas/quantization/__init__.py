@@ -1,1 +1,1 @@
-"""Quantisation: which numbers a model computes with."""
+"""Quantization: which numbers a model computes with."""

@@ -22,7 +22,7 @@ import dataclasses
 
 import numpy as np
 
-from tfnas.kmeans import kmeans
+from tfnas.clustering.kmeans import kmeans
 
 LEAST_BITS, MOST_BITS = 2, 16
 

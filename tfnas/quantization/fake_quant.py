@@ -7,7 +7,7 @@ The gradient passes rounding as if it were not there, and stops where a value wa
 
 Layers hold whether they are active as plain attributes, not as variables, so that an
 exported graph holds the rounding alone; whoever changes them has the model trace anew (see
-:mod:`tfnas.quantization.callbacks`).
+:mod:`tfnas.quantization.quantization_schedule`).
 """
 
 from __future__ import annotations

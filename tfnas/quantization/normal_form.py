@@ -14,10 +14,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfnas.quantization.forms import HARD_SILU, hard_silu
-from tfnas.quantization.opening import body_of
-from tfnas.quantization.rules import activation_name, activation_of
-from tfnas.rewrite import Call, LayerCopies, rebuild, walk
+from tfnas.graph.functional import Call, LayerCopies, rebuild, walk
+from tfnas.quantization.integer_layers import HARD_SILU, hard_silu
+from tfnas.quantization.layer_roles import activation_name, activation_of
+from tfnas.quantization.unfolding import body_of
 
 _SPLIT = (
     "Dense",

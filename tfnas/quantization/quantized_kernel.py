@@ -13,7 +13,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfnas.quantization.rules import ONE_SCALE
+from tfnas.quantization.layer_roles import ONE_SCALE
 
 PACKAGE = "tfnas"
 

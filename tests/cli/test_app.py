@@ -1,0 +1,248 @@
+"""The `tfnas` command: in this process, and twice as users run it."""
+
+import json
+import pathlib
+import subprocess
+import sys
+import types
+
+import keras
+import numpy as np
+import pytest
+
+import tfnas
+from tfnas.cli import profile_command
+
+COMMAND = pathlib.Path(sys.executable).with_name("tfnas")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "small.keras"
+    layers = keras.layers
+    keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            layers.Rescaling(1 / 255),
+            layers.Conv2D(4, 3, name="first"),
+            layers.Flatten(),
+            layers.Dense(10, activation="softmax", name="last"),
+        ]
+    ).save(path)
+    return path
+
+
+def is_one_error_line(text, who):
+    return text.startswith(f"{who}: error: ") and text.count("\n") == 1 and text.endswith("\n")
+
+
+def test_no_arguments_is_wrong_usage_with_the_overview(tfnas_command):
+    code, out, err = tfnas_command()
+    assert (code, err) == (2, "")
+    assert "usage: tfnas COMMAND" in out
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h", "help"])
+def test_help_names_all_commands(tfnas_command, flag):
+    code, out, err = tfnas_command(flag)
+    assert (code, err) == (0, "")
+    for name in ("search", "prune", "export", "bench", "profile"):
+        assert f"\n  {name} " in out
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("search", ["usage: tfnas search [flags]", "--dataset=...", "--max_trials=...", "[20]"]),
+        ("export", ["usage: tfnas export MODEL.keras [flags]", "--mode=...", "[float32]"]),
+        ("bench", ["usage: tfnas bench FILE... [flags]", "--[no]xnnpack", "--rounds=..."]),
+        ("profile", ["usage: tfnas profile MODEL.keras [flags]", "--[no]layers"]),
+    ],
+)
+def test_help_of_a_command(tfnas_command, name, shown):
+    code, out, err = tfnas_command(name, "--help")
+    assert (code, err) == (0, "")
+    for text in [*shown, f"example: tfnas {name}"]:
+        assert text in out
+
+
+@pytest.mark.parametrize("argument", ["--version", "version"])
+def test_version(tfnas_command, argument):
+    assert tfnas_command(argument) == (0, f"tfnas {tfnas.__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (["serach"], "no such command 'serach': one of compress, search, prune, shrink,"),
+        (["--fast"], "no such command '--fast'"),
+    ],
+)
+def test_unknown_command(tfnas_command, argv, told):
+    code, out, err = tfnas_command(*argv)
+    assert (code, out) == (2, "")
+    assert is_one_error_line(err, "tfnas")
+    assert told in err
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (["profile", "m.keras", "--depth=3"], "depth"),
+        (["search", "--output=o"], "--dataset"),
+        (["search", "--dataset=digits"], "--output"),
+        (["search", "--dataset=digits", "--output=o", "--max_trials=0"], "max_trials"),
+        (["search", "--dataset=digits", "--output=o", "--epochs=two"], "epochs"),
+        (["search", "--dataset=digits", "--output=o", "--preset=huge"], "preset"),
+        (
+            ["search", "digits", "--dataset=digits", "--output=o"],
+            "takes no arguments besides flags",
+        ),
+        (["export", "m.keras", "--mode=int3"], "mode"),
+        (["export"], "expected MODEL.keras, got []"),
+        (["export", "a.keras", "b.keras"], "expected MODEL.keras, got ['a.keras', 'b.keras']"),
+        (["bench"], "expected FILE..., got []"),
+        (["bench", "a.tflite", "--rounds=2"], "rounds"),
+    ],
+)
+def test_wrong_usage(tfnas_command, argv, told):
+    code, out, err = tfnas_command(*argv)
+    assert (code, out) == (2, "")
+    assert is_one_error_line(err, f"tfnas {argv[0]}")
+    assert told in err
+    assert f"(see tfnas {argv[0]} --help)" in err
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (["profile", "{tmp}/none.keras"], "none.keras"),
+        (["profile", "{tmp}/broken.keras"], "can't be loaded"),
+        (["export", "{tmp}/none.keras"], "none.keras"),
+        (["export", "{tmp}/none.keras", "--dataset={tmp}/none.npz"], "dataset must be one of"),
+        (["export", "{model}", "--mode=int8", "--output={tmp}/o.tflite"], "dataset must be given"),
+        (["bench", "{tmp}/none.tflite"], "none.tflite"),
+        (["bench", "{tmp}/broken.keras"], "must be a .tflite file"),
+        (["search", "--dataset={tmp}/none.npz", "--output={tmp}/run"], "dataset must be one of"),
+        (
+            ["search", "--dataset=digits", "--output={tmp}/run", "--learning_rate=0"],
+            "learning_rate must be above 0",
+        ),
+        (
+            ["search", "--dataset=digits", "--output={tmp}/run", "--tournament_size=9"],
+            "tournament_size must be from 1 to population_size (8), got 9",
+        ),
+    ],
+)
+def test_failures_are_one_line(tfnas_command, tmp_path, model, argv, told):
+    (tmp_path / "broken.keras").write_text("this is no model")
+    code, out, err = tfnas_command(*(arg.format(tmp=tmp_path, model=model) for arg in argv))
+    assert (code, out) == (1, "")
+    assert is_one_error_line(err, f"tfnas {argv[0]}")
+    assert told in err
+    assert "Traceback" not in err
+
+
+def test_an_error_of_many_lines_becomes_one(tfnas_command, monkeypatch):
+    def fails(positional, values):
+        raise RuntimeError("first\n  second\n" + "x" * 1000)
+
+    monkeypatch.setattr(profile_command, "main", fails)
+    code, _, err = tfnas_command("profile", "m.keras")
+    assert code == 1
+    assert is_one_error_line(err, "tfnas profile")
+    assert "first second x" in err
+    assert err.endswith("x...\n")
+    assert len(err) < 650
+
+
+def test_ctrl_c(tfnas_command, monkeypatch):
+    def interrupted(positional, values):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(profile_command, "main", interrupted)
+    assert tfnas_command("profile", "m.keras") == (130, "", "tfnas profile: error: interrupted\n")
+
+
+def test_profile(tfnas_command, model):
+    code, out, err = tfnas_command("profile", model)
+    assert (code, err) == (0, "")
+    parameters = 3 * 3 * 4 + 4 + 6 * 6 * 4 * 10 + 10
+    assert "first" in out
+    assert "last" in out
+    assert f"{parameters:,}" in out
+    code, short, err = tfnas_command("profile", model, "--nolayers")
+    assert (code, err) == (0, "")
+    assert short == out.splitlines()[-1] + "\n"
+
+
+def test_export_then_bench(tfnas_command, tmp_path, model, npz):
+    target = tmp_path / "out" / "small.tflite"
+    code, out, err = tfnas_command(
+        "export", model, "--mode=int8", f"--dataset={npz}", f"--output={target}"
+    )
+    assert (code, err) == (0, "")
+    artifact = tfnas.Artifact.load(target)
+    assert np.dtype(artifact.inputs[0].dtype) == np.int8
+    assert f"{target}: {artifact.size:,} bytes, gzipped {artifact.gzip_size:,}" in out
+    with np.load(npz) as file:
+        right = artifact.predict(file["x_test"]).argmax(axis=1) == file["y_test"]
+    assert f"test part, this file:   accuracy {right.mean():.4f}" in out
+    assert "n=20" in out
+
+    record = tmp_path / "latency.json"
+    code, out, err = tfnas_command("bench", target, target, "--rounds=6", f"--json={record}")
+    assert (code, err) == (0, "")
+    assert out.count("small.tflite") == 2
+    assert "1 thread(s), XNNPACK on, 6 rounds" in out
+    measured = tfnas.Measurement.from_dict(json.loads(record.read_text())[str(target)])
+    assert measured.sha256 == artifact.sha256
+    assert measured.size_bytes == artifact.size
+    assert measured.latency.rounds == 6
+
+
+def test_export_writes_beside_the_model_by_default(tfnas_command, model):
+    code, _, err = tfnas_command("export", model)
+    assert (code, err) == (0, "")
+    path = model.with_name("small_float32.tflite")
+    assert np.dtype(tfnas.Artifact.load(path).inputs[0].dtype) == np.float32
+
+
+@pytest.mark.parametrize(("interrupted", "code"), [(False, 0), (True, 130)])
+def test_search_hands_its_flags_over(tfnas_command, tmp_path, monkeypatch, interrupted, code):
+    import tfnas.nas.search_job as pipeline
+
+    calls = []
+
+    class Result(types.SimpleNamespace):
+        def __str__(self):
+            return "the tables"
+
+    def fake(data, output, **settings):
+        calls.append((data, output, settings))
+        return Result(interrupted=interrupted)
+
+    monkeypatch.setattr(pipeline, "search", fake)
+    flags = ["--max_trials=7", "--target_latency_ms=0.5", "--nobaseline", "--overwrite", "--seed=3"]
+    got = tfnas_command("search", "--dataset=digits", f"--output={tmp_path}", *flags)
+    assert got == (code, "\nthe tables\n", "")
+    [(data, output, settings)] = calls
+    assert (data, output) == ("digits", str(tmp_path))
+    assert settings.pop("overwrite") is True
+    settings.pop("progress")
+    wanted = {"max_trials": 7, "target_latency_ms": 0.5, "baseline": False, "seed": 3}
+    defaults = pipeline.SearchConfig("digits", **wanted)
+    assert pipeline.SearchConfig("digits", **settings) == defaults
+
+
+@pytest.mark.parametrize("command", [[COMMAND], [sys.executable, "-m", "tfnas"]])
+def test_the_installed_command_tells_its_version(command):
+    done = subprocess.run([*command, "--version"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"tfnas {tfnas.__version__}\n", "")
+
+
+def test_the_installed_command_keeps_stderr_clean(model):
+    argv = [COMMAND, "profile", str(model)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "first" in done.stdout

@@ -1,0 +1,98 @@
+"""`tfnas shrink`, from a saved model to smaller files and a report."""
+
+import keras
+import pytest
+
+import tfnas
+from tfnas.cli import app
+
+
+@pytest.fixture(scope="module")
+def saved(digits, tmp_path_factory):
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input(digits.input_shape),
+            layers.Rescaling(1 / 255),
+            layers.Conv2D(16, 3, use_bias=False, name="stem"),
+            layers.BatchNormalization(name="norm"),
+            layers.ReLU(),
+            layers.Conv2D(24, 3, activation="relu", name="body"),
+            layers.Flatten(),
+            layers.Dense(10, activation="softmax", name="head"),
+        ]
+    )
+    model.compile("adam", "sparse_categorical_crossentropy", jit_compile=False)
+    model.fit(digits.x_train, digits.y_train, epochs=4, batch_size=32, verbose=0)
+    path = tmp_path_factory.mktemp("model") / "model.keras"
+    model.save(path)
+    return path
+
+
+@pytest.fixture
+def shrink(saved, tmp_path, capsys):
+    def call(*flags):
+        folder = tmp_path / "out"
+        argv = ["shrink", str(saved), "--dataset=digits", f"--output={folder}", *flags]
+        code = app.main(argv)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err, folder
+
+    return call
+
+
+def test_half_the_macs_in_two_steps(shrink, saved):
+    code, out, err, folder = shrink("--macs=0.5", "--epochs=2", "--steps=2", "--batch_size=32")
+    assert (code, err) == (0, "")
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"model.keras", "model_float32.tflite", "model_int8.tflite", "report.md"}
+    before = tfnas.profile(tfnas.load_model(saved)).macs
+    small = tfnas.load_model(folder / "model.keras")
+    assert tfnas.profile(small).macs <= 0.5 * before
+    assert "as fast as the original" in out
+    report = (folder / "report.md").read_text()
+    assert "## Step 2" in report
+    assert "stem" in report
+
+
+def test_a_share_of_the_time_without_training(shrink, monkeypatch):
+    # So small a network's time is mostly what every inference costs; here it is its MACs.
+    monkeypatch.setattr(
+        "tfnas.compression.jobs.prune_channels_job.LatencyModel",
+        lambda mode: lambda model: tfnas.profile(model).macs,
+    )
+    code, out, err, folder = shrink("--latency=0.8", "--epochs=0", "--criterion=taylor")
+    assert (code, err) == (0, "")
+    assert "measuring layers alone" in out
+    assert (folder / "model_int8.tflite").exists()
+
+
+def test_widths_of_ones_own(shrink):
+    code, _, err, folder = shrink("--sizes=stem=5,body=8", "--epochs=0")
+    assert (code, err) == (0, "")
+    small = tfnas.load_model(folder / "model.keras")
+    assert [small.get_layer(n).filters for n in ("stem", "body")] == [5, 8]
+    assert "(('stem', 5), ('body', 8))" in (folder / "report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        ([], "exactly one of macs, params, latency and sizes"),
+        (["--macs=0.5", "--params=0.5"], "exactly one of macs, params, latency and sizes"),
+        (["--macs=0.5", "--sizes=stem=8"], "got macs, sizes"),
+        (["--sizes=stem"], "sizes must hold LAYER=NUMBER, got 'stem'"),
+        (["--sizes=stem=0"], "from 1 to what a layer has, got 0 for 'stem' of 16"),
+        (["--macs=0.0001"], "target_macs can't be met"),
+        (["--macs=0.5", "--ignore=nothing"], "ignore must name layers"),
+        (["--params=0.5", "--steps=2"], "steps must be 1 unless macs is a share"),
+        (["--macs=0.5", "--steps=3", "--epochs=2"], "steps must be at most epochs"),
+    ],
+)
+def test_bad_input_is_one_line_before_any_work(shrink, flags, told):
+    code, _, err, folder = shrink(*flags)
+    assert code == 1
+    assert told in err
+    assert err.count("\n") == 1
+    assert not folder.exists()

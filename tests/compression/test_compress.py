@@ -1,0 +1,404 @@
+"""One call: budget, what is kept on disk, report."""
+
+import dataclasses
+import html.parser
+import json
+import pathlib
+import shutil
+import subprocess
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+from PIL import Image
+from planning import FORMATS, candidate
+
+import tfnas
+from tfnas.cli import app
+from tfnas.compression import job_folder
+from tfnas.compression.budget import Budget, Costs
+from tfnas.compression.candidate_store import beaten, front
+from tfnas.compression.compress import chosen
+from tfnas.compression.progress import Progress
+
+# --- the budget
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, "budget must hold at least one of max_drop, max_bytes"),
+        ({"max_drop": -1}, "max_drop must be a finite number >= 0, got -1"),
+        ({"max_bytes": 0}, "max_bytes must be a finite number above 0, got 0"),
+        ({"max_macs": 1.5}, "max_macs must be a share up to 1, got 1.5"),
+        ({"max_latency": float("nan")}, "max_latency must be a finite number above 0, got nan"),
+        ({"max_bytes": True}, "max_bytes must be a finite number above 0, got True"),
+        ({"max_speed": 3}, "budget must hold limits of max_drop, .*, got max_speed"),
+        (7, "budget must be a Budget or a dictionary, got 7"),
+    ],
+)
+def test_bad_budgets_are_named(given, message):
+    with pytest.raises(ValueError, match=message):
+        Budget.of(given)
+
+
+def test_excesses():
+    budget = Budget(max_drop=1.0, max_bytes=100, max_latency=0.5)
+    assert budget.excesses(Costs(1.0, 100, 1, 0.5, 1.0, 1)) == {}
+    over = budget.excesses(Costs(1.5, 150, 1, 0.4, 1.0, 1))
+    assert over == {"max_drop": 0.5, "max_bytes": 0.5}
+    assert Budget(max_drop=0).excesses(Costs(0.0, 1, 1, 1, 1, 1)) == {}
+
+
+# --- what is chosen
+
+
+def test_the_smallest_and_fastest_that_is_accurate_enough():
+    rows = [candidate(drop=0.1, size=100), candidate(drop=0.8, size=50), candidate(drop=2, size=9)]
+    assert chosen(rows, Budget(max_drop=1.0)) is rows[1]
+    assert chosen(rows, Budget(max_bytes=60)) is rows[1]  # the most accurate of the small ones
+    assert chosen(rows, Budget(max_drop=0.5, max_bytes=60)) is rows[1]  # the nearest
+
+
+def test_front_and_what_is_beaten():
+    rows = [candidate(drop=0.1), candidate(drop=0.1, latency=0.6), candidate(drop=1, size=10)]
+    assert front(rows, gzipped=False) == [rows[0], rows[2]]
+    assert front([], gzipped=False) == []
+    wrong = np.zeros(200, bool)
+    other = candidate(right=~wrong)
+    assert beaten(wrong, (50.0, 100, 0.5), [other], gz=False)
+    assert not beaten(wrong, (50.0, 99, 0.5), [other], gz=False)  # smaller
+    near = ~wrong.copy()
+    near[0] = False
+    assert not beaten(near, (0.5, 100, 0.5), [other], gz=False)  # within chance
+
+
+def test_without_a_limit_on_time_no_measured_time_tells_what_is_beaten():
+    wrong = np.zeros(200, bool)
+    one = candidate(drop=50.0, macs=0.5, right=wrong)
+    for latency in (0.4, 0.6):
+        other = candidate(latency=latency, macs=0.5, right=~wrong)
+        assert beaten(wrong, one.row(False, timed=False), [other], gz=False, timed=False)
+        assert beaten(wrong, one.row(False), [other], gz=False) == (latency < 0.5)
+    more = candidate(macs=0.6, right=~wrong)
+    assert not beaten(wrong, one.row(False, timed=False), [more], gz=False, timed=False)
+
+
+# --- the whole
+
+
+class Told(Progress):
+    def __init__(self, stop_after=None):
+        self.phases, self.stop_after = [], stop_after
+
+    def phase(self, text):
+        self.phases.append(text)
+        if self.stop_after and sum(text.startswith("  ") for text in self.phases) > self.stop_after:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="module")
+def run(tiny_model, digits, tmp_path_factory):
+    """A job that was interrupted after two files, and went on."""
+    folder = tmp_path_factory.mktemp("compress") / "job"
+    given = (tiny_model, digits, {"max_drop": 100.0}, "quick", folder)
+    with pytest.raises(KeyboardInterrupt):
+        tfnas.compress(*given, progress=Told(stop_after=1))
+    told = Told()
+    return folder, told, tfnas.compress(*given, progress=told)
+
+
+def test_a_job_goes_on_where_it_was_stopped(run):
+    folder, told, result = run
+    found = [text for text in told.phases if text.endswith("found, made before")]
+    assert found == ["float16: found, made before", "dynamic: found, made before"]
+    assert [str(made.recipe) for made in result.candidates] == FORMATS
+    for made in result.candidates:
+        record = json.loads((folder / "candidates" / made.recipe.key / "record.json").read_text())
+        assert record["costs"]["bytes"] == made.file.size
+
+
+def test_the_result_is_measured_on_other_images(run, digits):
+    folder, _, result = run
+    assert result.meets
+    assert result.best in result.front
+    assert len(result.rows) == 1 + len(result.front)
+    final = digits.for_given_model()
+    assert len(result.candidates[0].right) == len(final.y_val)
+    row = next(row for row in result.rows if row.label == str(result.best.recipe))
+    right = row.file.predict(final.x_test).argmax(-1) == final.y_test
+    np.testing.assert_array_equal(row.right, right)
+    assert tfnas.Artifact.load(folder / "best.tflite").content == result.best.file.content
+
+
+def test_the_plan_is_told_and_kept(run):
+    folder, told, result = run
+    lines = [text.removeprefix("plan: ") for text in told.phases if text.startswith("plan: ")]
+    assert tuple(lines) == result.decisions.told
+    assert lines
+    kept = json.loads((folder / "survey.json").read_text())
+    assert [layer["name"] for layer in kept["layers"]] == [n.name for n in result.survey.layers]
+    assert {row.layer for row in result.layers} <= {layer.name for layer in result.survey.layers}
+
+
+def test_the_best_one_serves_from_a_saved_model_too(run, digits):
+    folder, _, result = run
+    assert result.saved_model == folder / "saved_model"
+    x = digits.x_test[:20].astype("float32")
+    loaded = tf.saved_model.load(str(result.saved_model))  # its variables live as long as it does
+    served = np.asarray(loaded.serve(x))
+    twin = tfnas.load_model(folder / "candidates" / result.best.recipe.key / "model.keras")
+    np.testing.assert_allclose(served, twin.predict(x, verbose=0), atol=1e-5)
+
+
+def test_throughput_of_the_original_and_the_best_one(run):
+    _, _, result = run
+    assert {found.file for found in result.throughput} == {0, 1}
+    assert {found.batch_size for found in result.throughput} == {1, 8, 32}
+
+
+def test_the_halves_share_no_image(digits):
+    split = digits.for_given_model()
+    assert len(split.x_val) + len(split.x_test) == len(digits.x_test)
+    both = np.concatenate([split.x_val, split.x_test]).reshape(len(digits.x_test), -1)
+    flat = digits.x_test.reshape(len(digits.x_test), -1)
+    np.testing.assert_array_equal(np.unique(both, axis=0), np.unique(flat, axis=0))
+    assert len(split.x_train) == len(digits.x_train) + len(digits.x_val)
+
+
+class Page(html.parser.HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.sources, self.words, self.open = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.sources += [attrs[name] for name in ("src", "href") if name in attrs]
+        if tag == "img":
+            assert attrs["alt"]
+        if tag not in ("meta", "img", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+def test_the_page_needs_nothing_but_itself(run):
+    folder, _, result = run
+    page = Page((folder / "report.html").read_text())
+    assert not page.open
+    assert page.sources
+    assert all(source.startswith("data:image/png;base64,") for source in page.sources)
+    words = " ".join(page.words)
+    parts = ("Why this was tried", "Examples a second", "layer by layer", *result.decisions.told)
+    for wanted in ("keeps the budget", "Is it still the same model?", "float16", "blur", *parts):
+        assert wanted in words
+    for made in result.candidates:
+        assert str(made.recipe) in words
+    for name in ("pareto.png", "pareto_bytes.png"):
+        assert (folder / name).read_bytes().startswith(b"\x89PNG")
+    assert "| float16 |" in (folder / "report.md").read_text().replace("  ", " ")
+
+
+def browser():
+    names = "chromium", "chromium-browser", "google-chrome"
+    return next((path for name in names if (path := shutil.which(name))), None)
+
+
+@pytest.mark.skipif(browser() is None, reason="no Chromium: the page is not looked at")
+@pytest.mark.parametrize("width", [1100, 390], ids=["screen", "phone"])
+def test_the_page_in_a_browser(run, width, tmp_path):
+    """The picture's and the frames' colours are there, on dark text over a light page."""
+    folder, _, _ = run
+    shot, page = tmp_path / "shot.png", (folder / "report.html").as_uri()
+    options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
+    options.append("--disable-dev-shm-usage")  # small in containers
+    size = [f"--window-size={width},1500", f"--user-data-dir={tmp_path / 'profile'}"]
+    command = [browser(), *options, *size, f"--screenshot={shot}", page]
+    try:
+        subprocess.run(command, check=True, timeout=120, capture_output=True)
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+        pytest.skip(f"Chromium does not run here: {error}")
+    pixels = np.asarray(Image.open(shot).convert("RGB")).astype(int)
+    assert pixels.shape[1] == width
+    for colour in ((0, 114, 178), (213, 94, 0), (0, 158, 115)):  # front, chosen, kept
+        near = np.abs(pixels - colour).max(axis=-1) < 80
+        assert near.sum() > 20, colour  # a star on a phone is small
+    assert (pixels.min(axis=-1) > 230).mean() > 0.5
+    assert (pixels.max(axis=-1) < 90).mean() > 0.005
+
+
+def test_what_an_earlier_call_ended_with_leaves_its_place(run, tiny_model, digits, tmp_path):
+    """A call that is stopped leaves no report of another budget where its own would be."""
+    folder, _, result = run
+    job = tmp_path / "job"
+    shutil.copytree(folder, job)
+    report = (job / "report.md").read_text()
+    assert "| effort" in report
+    given = (tiny_model, digits, {"max_drop": 3.0}, "quick", job)
+    with pytest.raises(KeyboardInterrupt):
+        tfnas.compress(*given, progress=Told(stop_after=1))
+    assert not (job / "report.html").exists()
+    assert (job / "earlier" / "report.md").read_text() == report
+    kept = tfnas.Artifact.load(job / "earlier" / "best.tflite")
+    assert kept.content == result.best.file.content
+
+
+def test_kills_lose_nothing_of_what_an_earlier_call_ended_with(tmp_path, monkeypatch):
+    def end_with(text, *names):
+        for name in names:
+            (tmp_path / name).write_text(text)
+
+    def earlier():
+        return {path.name: path.read_text() for path in (tmp_path / "earlier").iterdir()}
+
+    names = {name for name in job_folder.PRODUCTS if name != "saved_model"}
+    end_with("one", *names)
+    job_folder.set_aside(tmp_path)
+    end_with("two", "best.tflite", "report.md")  # killed before its report was there
+    job_folder.set_aside(tmp_path)
+    assert earlier() == dict.fromkeys(names, "one")
+    assert [path.name for path in tmp_path.iterdir()] == ["earlier"]
+    end_with("three", *names)
+    replace, moved = pathlib.Path.replace, []
+
+    def killed(path, target):
+        if moved:
+            raise KeyboardInterrupt
+        moved.append(replace(path, target))
+
+    monkeypatch.setattr(pathlib.Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        job_folder.set_aside(tmp_path)
+    monkeypatch.undo()
+    job_folder.set_aside(tmp_path)
+    assert earlier() == dict.fromkeys(names, "three")
+    job_folder.set_aside(tmp_path)
+    assert earlier() == dict.fromkeys(names, "three")
+
+
+def test_another_job_in_the_folder_is_refused(run, tiny_model, digits, monkeypatch, tmp_path):
+    folder, _, _ = run
+    given = (tiny_model, digits, {"max_drop": 1.0}, "quick")
+    with pytest.raises(ValueError, match=r"holds a job of another settings"):
+        tfnas.compress(*given, folder, seed=3)
+    other = dataclasses.replace(digits, y_test=digits.y_test[::-1])
+    with pytest.raises(ValueError, match=r"holds a job of another data"):
+        tfnas.compress(tiny_model, other, *given[2:], folder)
+    monkeypatch.setattr(job_folder, "RECIPES", 0)
+    with pytest.raises(ValueError, match=r"a job of another version of tfnas"):
+        tfnas.compress(*given, folder)
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ValueError, match=r"workdir must be a folder, got .*, which is a file"):
+        tfnas.compress(*given, tmp_path / "file")
+    (tmp_path / "report.md").write_text("of a search")
+    with pytest.raises(
+        ValueError, match=r"must be a folder of its own, .* report\.md of something"
+    ):
+        tfnas.compress(*given, tmp_path)
+    assert (tmp_path / "report.md").read_text() == "of a search"
+
+
+@pytest.mark.parametrize(
+    ("end", "size", "message"),
+    [
+        ({"units": 1}, 8, "must end in a sigmoid where it has one unit, got logits"),
+        ({"units": 10, "activation": "sigmoid"}, 8, "got a sigmoid of 10 units"),
+        ({"units": 10}, None, r"must take images of one size, got \(None, None, 1\)"),
+    ],
+)
+def test_models_that_no_step_could_take_are_refused_first(digits, tmp_path, end, size, message):
+    model = keras.Sequential(
+        [
+            keras.Input((size, size, 1)),
+            layers.Conv2D(2, 3),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(**end),
+        ]
+    )
+    split = digits
+    if end["units"] == 1:
+        labels = {
+            f"y_{part}": getattr(digits, f"y_{part}") % 2 for part in ("train", "val", "test")
+        }
+        split = dataclasses.replace(digits, class_names=("even", "odd"), **labels)
+    with pytest.raises(ValueError, match=message):
+        tfnas.compress(model, split, {"max_drop": 1.0}, workdir=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_job_is_overwritten_where_that_is_asked_for(tiny_model, digits, tmp_path):
+    given = (tiny_model, digits, {"max_memory": 4000}, "quick")  # leaves integers alone
+    (tmp_path / "mine.txt").write_text("not a job")
+    with pytest.raises(ValueError, match="workdir must be a job's folder to overwrite it"):
+        tfnas.compress(*given, tmp_path, overwrite=True)
+    assert (tmp_path / "mine.txt").exists()
+    folder = tmp_path / "job"
+    folder.mkdir()
+    (folder / "job.json").write_text('{"model": "another"}')
+    (folder / "left").write_text("")
+    result = tfnas.compress(*given, folder, overwrite=True)
+    assert result.meets
+    assert not (folder / "left").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"effort": "hard"}, "effort must be one of quick, normal, thorough, got 'hard'"),
+        ({"budget": {}}, "budget must hold at least one"),
+        ({"augment": ("turn",)}, "augment must hold some of"),
+        ({"epochs": -1}, "epochs must be a whole number >= 0"),
+    ],
+)
+def test_bad_arguments_are_named_before_any_work(change, message, tiny_model, digits, tmp_path):
+    given = {"budget": {"max_drop": 1.0}, "workdir": tmp_path / "job", **change}
+    with pytest.raises(ValueError, match=message):
+        tfnas.compress(tiny_model, digits, **given)
+    assert not (tmp_path / "job").exists()
+
+
+@pytest.mark.slow
+def test_the_command(tiny_model, tmp_path, capsys):
+    tiny_model.save(tmp_path / "m.keras")
+    line = ["compress", str(tmp_path / "m.keras"), "--dataset=digits", "--max_bytes=1"]
+    assert app.main([*line, "--effort=quick", f"--output={tmp_path / 'out'}"]) == 3
+    out = capsys.readouterr().out
+    assert "No file keeps the budget (max_bytes 1). The nearest," in out
+    assert (tmp_path / "out" / "report.html").exists()
+    assert app.main(line[:-1]) == 1
+    assert "budget must hold at least one" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_fewer_channels_zeros_and_few_values(tiny_model, digits, tmp_path):
+    budget = {"max_drop": 2.0, "max_macs": 0.7, "max_gzip_bytes": 20_000}
+    result = tfnas.compress(tiny_model, digits, budget, workdir=tmp_path, epochs=2)
+    names = {str(made.recipe): made for made in result.candidates}
+    shrunk = names["shrink 0.7, int8"]
+    assert shrunk.costs.macs <= 0.7
+    assert shrunk.file.size < names["int8"].file.size
+    packed = next(made for name, made in names.items() if "cluster" in name)
+    assert packed.costs.gzip_bytes < names["int8"].costs.gzip_bytes
+
+
+def test_the_report_tells_where_other_images_say_otherwise(run):
+    _, _, result = run
+    first, *others = result.rows
+    worse = [dataclasses.replace(row, difference=(-0.05, -0.06, -0.04)) for row in others]
+    costs = dataclasses.replace(result.best.costs, drop=-0.5)
+    recipe = dataclasses.replace(result.best.recipe)
+    best = dataclasses.replace(result.best, costs=costs)
+    changed = dataclasses.replace(
+        result, rows=[first, *worse], best=best, budget=Budget(max_drop=1.0), excesses={}
+    )
+    text = str(changed)
+    assert "loses 5.00 points, more than max_drop 1" in text
+    assert ("more accurate than the original by 0.50 points" in text) == recipe.trains

@@ -1,0 +1,95 @@
+"""A search's best, made smaller: search -> compress."""
+
+import json
+
+import numpy as np
+import pytest
+
+import tfnas
+from tfnas.compression.inputs import given_model
+
+
+@pytest.fixture
+def folder(tiny_model, tmp_path):
+    """What a finished search on digits leaves, as far as it counts here."""
+    place = tmp_path / "run"
+    place.mkdir()
+    tiny_model.save(place / "best.keras")
+    config = {"dataset": "digits", "image_size": None, "seed": 0}
+    (place / "config.json").write_text(json.dumps({"config": config}))
+    (place / "results.json").write_text(json.dumps({"interrupted": False}))
+    return place
+
+
+def test_the_best_of_a_search_with_its_data(folder, tiny_model, digits):
+    for given in (folder, str(folder)):
+        model, split = given_model(given, None)
+        np.testing.assert_array_equal(model.get_weights()[0], tiny_model.get_weights()[0])
+        np.testing.assert_array_equal(split.x_train, digits.x_train)
+    assert given_model(folder, digits)[1] is digits
+
+
+def test_a_network_that_was_searched_with_its_rounding_becomes_float(folder, tiny_model, digits):
+    aware = tfnas.quantize_aware(tiny_model, "int8", data=digits.x_train[:50])
+    aware.save(folder / "best.keras")
+    names = [layer.name for layer in given_model(folder, None)[0].layers]
+    assert "stem" in names
+    assert not any("quant" in name for name in names)
+
+
+def test_a_file_and_a_model_need_data(folder, tiny_model, digits):
+    model, split = given_model(str(folder / "best.keras"), digits)
+    assert len(model.layers) == len(tiny_model.layers)
+    assert split is digits
+    for given in (folder / "best.keras", tiny_model):
+        with pytest.raises(
+            ValueError, match="data must be given where the model is not a finished"
+        ):
+            tfnas.compress(given, None, {"max_drop": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (lambda f: (f / "best.keras").unlink(), "a finished search, got .* has no best.keras"),
+        (lambda f: (f / "results.json").unlink(), "which has no results.json"),
+        (
+            lambda f: (f / "results.json").write_text('{"interrupted": true}'),
+            "which was interrupted: the same search on it goes on",
+        ),
+        (lambda f: (f / "config.json").write_text("{}"), "whose config.json has no config"),
+        (
+            lambda f: (f / "config.json").write_text('{"config": {"dataset": "mine"}}'),
+            "data must be given: the search's own, 'mine', can't be read",
+        ),
+    ],
+)
+def test_what_is_no_finished_search_is_refused(break_it, message, folder, tmp_path):
+    break_it(folder)
+    with pytest.raises(ValueError, match=message):
+        tfnas.compress(folder, None, {"max_drop": 1.0}, workdir=tmp_path / "job")
+    assert not (tmp_path / "job").exists()
+
+
+@pytest.mark.slow
+def test_the_command(folder, tmp_path, tfnas_command):
+    line = ["compress", folder, "--max_memory=4000", "--effort=quick"]  # integers alone
+    code, out, _ = tfnas_command(*line)
+    assert code == 0
+    assert "int8 keeps the budget (max_memory 4,000)" in out
+    assert (tmp_path / "run_compressed" / "best.tflite").exists()
+    code, _, err = tfnas_command("compress", folder / "best.keras", "--max_drop=1")
+    assert code == 1
+    assert "dataset must be given with a model's file" in err
+    code, _, err = tfnas_command("compress", tmp_path, "--max_drop=1")
+    assert code == 1
+    assert "model must be the folder of a finished search" in err
+
+
+@pytest.mark.slow
+def test_search_then_compress(digits, tmp_path):
+    settings = {"preset": "microcontroller", "max_trials": 2, "epochs": 1, "baseline": False}
+    found = tfnas.search("digits", tmp_path / "run", **settings)
+    result = tfnas.compress(found, None, {"max_drop": 100.0}, "quick", tmp_path / "small")
+    assert result.meets
+    assert result.rows[0].file.size > result.best.file.size

@@ -1,0 +1,305 @@
+"""The look at a model, and what the plan makes of it."""
+
+import dataclasses
+import math
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from planning import walked
+
+import tfnas
+from tfnas.compression import model_analysis as survey_module
+from tfnas.compression.budget import Budget, Costs
+from tfnas.compression.candidate_store import Candidate
+from tfnas.compression.effort import EFFORTS
+from tfnas.compression.layer_costs import file_layers
+from tfnas.compression.model_analysis import DENSE, LayerLook, Survey, survey
+from tfnas.compression.plan_reasons import CAREFUL, SPARSITIES, decide
+from tfnas.compression.planner import plan
+from tfnas.compression.progress import Progress
+from tfnas.compression.recipe import Recipe, Step
+from tfnas.compression.techniques.recipe_steps import Kitchen, NotPossible, both_sizes, dense_ranks
+from tfnas.compression.training_settings import TrainingSettings
+
+NORMAL = EFFORTS["normal"]
+CONV = "3x3 convolutions"
+
+
+def seen(*, dense=100, changed=0.05, pruned=None, times=(0.6, 0.2, 0.2)):
+    """A network of a convolution of 1,000 weights, a depthwise one and a dense layer."""
+    layers = (
+        LayerLook("conv", CONV, 90_000, 1000, times[0], 0.02, pruned),
+        LayerLook("deep", "3x3 depthwise convolutions", 5000, 90, times[1], 0.01, pruned),
+        LayerLook("head", DENSE, dense, dense, times[2], 0.001, pruned),
+    )
+    return Survey(layers, 5000, changed, 128, pruned is not None)
+
+
+def decided(budget, effort="normal", **given):
+    return decide(Budget.of(budget), EFFORTS[effort], seen(**given))
+
+
+# --- decisions
+
+
+def test_every_decision_has_its_reason():
+    made = decided({"max_drop": 1.0, "max_latency": 0.3, "max_gzip_bytes": 500}, pruned=0.05)
+    told = " | ".join(made.told)
+    for words in (
+        "int8 after training changes the class of 5.0% of 128 images, most noise comes in conv",
+        "95% of the multiply-accumulates are in 3x3 convolutions",
+        "60% of the int8 file's time is in 3x3 convolutions",
+        "conv most: 5.0%: zeros begin at 60%",
+    ):
+        assert words in told
+    assert decide(Budget(max_drop=1.0), NORMAL, None).told == ()
+
+
+def test_what_was_not_looked_at_is_told():
+    found = dataclasses.replace(seen(), left_out=("time a layer: too long",))
+    made = decide(Budget(max_drop=1.0), NORMAL, found)
+    assert made.told[0] == "not looked at: time a layer: too long"
+
+
+def test_formats_that_exceed_a_limit_by_arithmetic_are_left_out():
+    made = decided({"max_memory": 6000}, "thorough")
+    assert made.formats == ("int8", "int8x4")  # 5,000 elements: 4 bytes each of floats, 2 of int16
+    assert made.later == ("float16", "dynamic", "int16x8")
+    assert made.told[0] == (
+        "float16 is left out: its activations take 20,000 bytes, above max_memory 6,000"
+    )
+    made = decided({"max_bytes": 2000}, "quick")
+    assert made.formats == ("dynamic", "int8", "int8x4")
+    assert "take 2 bytes each, above max_bytes 2,000" in made.told[0]
+    assert made.told[-1].startswith("effort quick: nothing is trained")
+
+
+def test_integers_are_trained_for_where_int8_changes_classes():
+    assert decided({"max_drop": 1.0}).integers
+    assert not decided({"max_drop": 1.0}, changed=0.0).integers
+    assert decided({"max_bytes": 9000}, changed=0.0).integers  # the most accurate is wanted
+
+
+def test_dense_layers_are_thinned_where_the_bytes_are_theirs():
+    assert decided({"max_bytes": 9000}, dense=100).techniques == ("shrink",)
+    assert decided({"max_bytes": 9000}, dense=5000).techniques == ("thin", "shrink")
+    assert decided({"max_drop": 1.0}, dense=5000).techniques == ("thin", "shrink")
+    made = decided({"max_latency": 0.5}, dense=5000)
+    assert made.techniques == ("shrink", "thin")
+    assert "which are not asked for" in " ".join(made.told)
+
+
+def test_time_that_does_not_fall_with_macs_asks_for_fewer_of_them():
+    made = decided({"max_latency": 0.5}, times=(0.5, 0.3, 0.0))
+    assert made.proportional == 0.5
+    share = made.share_for_time(0.5)
+    assert 0.5 * share + 0.5 * share**0.5 == pytest.approx(0.5)
+    only_channels = dataclasses.replace(made, proportional=0.0)
+    assert only_channels.share_for_time(0.5) == pytest.approx(0.25)
+
+
+def test_zeros_begin_where_the_model_bears_them():
+    budget = {"max_gzip_bytes": 500}
+    assert decided(budget, pruned=0.0).sparsities == SPARSITIES[1:]
+    assert decided(budget, pruned=0.05).sparsities == SPARSITIES
+    assert decided(budget, pruned=0.5).sparsities == CAREFUL
+
+
+# --- the plan that comes of them
+
+
+def tried(budget, outcomes, effort=NORMAL, **given):
+    budget = Budget.of(budget)
+    return walked(plan(budget, effort, decide(budget, effort, seen(**given))), outcomes)
+
+
+def candidate(recipe, drop=0.1, size=1000, latency=0.5):
+    costs = Costs(drop, size, size, latency, 1.0, 10)
+    return Candidate(recipe, None, costs, (drop, drop, drop), np.ones(4, bool))
+
+
+def test_training_for_integers_is_left_out_where_nothing_is_lost():
+    found = tried({"max_drop": 1.0, "max_macs": 0.5}, candidate, changed=0.0)
+    assert found[4:] == ["shrink 0.5, int8", "shrink 0.35, int8"]
+    costly = tried({"max_drop": 1.0}, lambda r: candidate(r, drop=2.0), changed=0.0)
+    trained = ["shrink 0.5, int8 trained", "shrink 0.5, train 4, int8 trained"]
+    assert costly[4:8] == ["int8 trained", "shrink 0.5, int8", *trained]
+
+
+def test_the_first_technique_that_keeps_the_budget_is_enough():
+    def outcome(recipe):
+        thin = next((s.amount for s in recipe.steps if s.technique == "thin"), 1.0)
+        return candidate(recipe, size=int(1000 + 5000 * thin))
+
+    budget = {"max_drop": 1.0, "max_bytes": 4000}
+    found = tried(budget, outcome, dense=5000, changed=0.0)
+    # 6,000 - 5,000 (1 - share) must be 95% of 4,000; float16 has no room.
+    assert found == ["dynamic", "int8", "int8x4", "thin 0.56, int8"]
+
+    def refused(recipe):
+        return None if any(s.technique == "thin" for s in recipe.steps) else outcome(recipe)
+
+    found = tried(budget, refused, dense=5000, changed=0.0)
+    assert found[3:5] == ["thin 0.56, int8", "shrink 1 weights 0.63, int8"]
+
+
+def test_formats_that_were_left_out_come_back_where_int8_can_not_be_made():
+    def outcome(recipe):
+        return None if recipe.mode == "int8" else candidate(recipe)
+
+    found = tried({"max_memory": 6000}, outcome, EFFORTS["quick"])
+    assert found == ["int8", "int8x4", "float16", "dynamic"]
+
+
+# --- the look itself
+
+
+@pytest.fixture(scope="module")
+def mostly_dense(digits):
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            layers.Rescaling(1 / 255),
+            layers.Conv2D(8, 3, padding="same", activation="relu", name="conv"),
+            layers.Flatten(),
+            layers.Dense(32, activation="relu", name="wide"),
+            layers.Dense(10, activation="softmax", name="head"),
+        ]
+    )
+    model.compile("adam", "sparse_categorical_crossentropy", jit_compile=False)
+    model.fit(digits.x_train, digits.y_train, epochs=3, verbose=0)
+    return model
+
+
+@pytest.fixture(scope="module")
+def file(mostly_dense, digits):
+    return tfnas.to_tflite(mostly_dense, "int8", digits.x_train[:100])
+
+
+@pytest.fixture(scope="module")
+def looked(mostly_dense, file, digits):
+    return survey(mostly_dense, file, digits.x_test, pruning=True)
+
+
+def test_a_look_tells_where_the_cost_is_and_what_the_model_bears(looked):
+    layers = {layer.name: layer for layer in looked.layers}
+    assert layers["conv"].group == CONV
+    assert layers["wide"].macs == 8 * 8 * 8 * 32
+    assert layers["wide"].weights == 8 * 8 * 8 * 32 + 32
+    assert next(iter(looked.groups("weights"))) == DENSE
+    assert sum(looked.groups("macs").values()) == pytest.approx(1)
+    assert 0 < sum(layer.time or 0 for layer in looked.layers) <= 1.0001
+    for name in ("conv", "wide", "head"):
+        assert 0 <= layers[name].changed <= 1
+        assert layers[name].noise >= 0
+    assert max(layer.changed or 0 for layer in looked.layers) > 0
+    assert looked.images == 128
+    assert looked.left_out == ()
+    assert Survey.from_json(looked.to_json()) == looked
+
+
+def test_big_models_are_not_looked_at_for_long(mostly_dense, file, digits, monkeypatch):
+    for limit in ("SECONDS", "NOISE_MACS", "TIMED_MACS"):
+        monkeypatch.setattr(survey_module, limit, 0)
+    found = survey(mostly_dense, file, digits.x_test, pruning=True)
+    reasons = [text.split(":")[0] for text in found.left_out]
+    assert reasons == ["time a layer", "int8 error a layer", "pruning a layer"]
+    assert found.changed is None
+    none = survey(mostly_dense, None, digits.x_test, pruning=False)
+    assert none.left_out[0] == "time a layer: there is no int8 file"
+
+
+def test_a_broken_survey_is_named():
+    with pytest.raises(ValueError, match="unknown key in Survey: colour"):
+        Survey.from_json('{"layers": [], "activations": 1, "colour": 2}')
+
+
+def test_the_layers_of_a_file(mostly_dense, file, digits):
+    rows = {row.layer: row for row in file_layers(mostly_dense, file, digits.x_test)}
+    assert set(rows) == {"conv", "wide", "head"}
+    assert rows["wide"].bits == 8
+    assert rows["wide"].macs == rows["wide"].weights == 8 * 8 * 8 * 32
+    assert 0 <= rows["wide"].zeros < 0.2
+    assert rows["wide"].noise >= 0
+
+
+def test_layers_of_fewer_bits_have_the_models_names(mostly_dense, digits):
+    file = tfnas.to_tflite(mostly_dense, "int8x4", digits.x_train[:100])
+    rows = {row.layer: row for row in file_layers(mostly_dense, file, digits.x_test)}
+    assert {"conv", "wide", "head"} <= set(rows) <= {n.name for n in mostly_dense.layers}
+    assert rows["wide"].bits == 4
+    assert rows["wide"].macs == rows["wide"].weights
+    assert any(row.noise for row in rows.values())
+
+
+def test_dense_layers_lose_weights_by_low_rank(mostly_dense, digits):
+    ranks = dense_ranks(mostly_dense, 0.25)
+    assert ranks == {"wide": int(0.25 * 512 * 32 / 544)}  # the head has too few to matter
+    settings = TrainingSettings(epochs=1, batch_size=64, distill=0.9)
+    kitchen = Kitchen(mostly_dense, digits, settings, Progress())
+    thin = kitchen.apply(mostly_dense, Step("thin", 0.25))
+    assert thin.get_layer("wide_first").kernel.shape == (512, ranks["wide"])
+    assert thin.get_layer("conv").kernel.shape == (3, 3, 1, 8)
+    right = thin.predict(digits.x_test, verbose=0).argmax(-1) == digits.y_test
+    assert right.mean() > 0.5
+    with pytest.raises(NotPossible, match=r"no dense layer has 0\.01 of its weights"):
+        kitchen.apply(mostly_dense, Step("thin", 0.01))
+    assert Recipe((Step("thin", 0.25),), "int8").key == "thin_0.25-int8"
+
+
+@pytest.mark.slow
+def test_a_model_of_dense_layers_is_thinned_to_its_bytes(mostly_dense, digits, tmp_path):
+    budget = {"max_drop": 5.0, "max_bytes": 11_000}  # 4 bits alone take 12,736
+    result = tfnas.compress(mostly_dense, digits, budget, workdir=tmp_path, epochs=3)
+    assert result.decisions.techniques == ("thin", "shrink")
+    assert result.meets
+    assert result.best.recipe.steps[0].technique == "thin"
+
+
+def test_a_limit_on_bytes_asks_for_weights_less_what_else_the_file_holds():
+    def outcome(recipe):
+        return candidate(recipe, size=3000 if recipe.mode == "int8" else 2500)
+
+    found = tried({"max_bytes": 2400, "max_macs": 0.5}, outcome, dense=500, changed=0.0)
+    held = seen(dense=500, changed=0.0).weights
+    asked = math.floor(100 * (0.99 * 2400 - (3000 - held)) / held) / 100
+    assert 0.15 < asked < 0.95
+    assert f"shrink 0.5 weights {asked:g}, int8" in found
+
+
+def test_a_file_that_is_a_little_too_large_loses_as_many_weights_more():
+    def outcome(recipe):
+        step = next(iter(recipe.steps), None)
+        share = 1.0 if step is None else step.weights or 1.0
+        size = 1500 if recipe.mode == "int8" else 1000
+        return candidate(recipe, size=int(size * share) + 500 + 100 * bool(step))
+
+    found = tried({"max_bytes": 1200, "max_macs": 0.5}, outcome, dense=410, changed=0.0)
+    shrunk = [name for name in found if name.startswith("shrink") and name.endswith(", int8")]
+    # 1,500 weights: 1188 - 500 of 1,500 bytes, then 72 bytes and 12 of room less.
+    assert shrunk[0] == "shrink 0.5 weights 0.45, int8"
+    assert shrunk[1].startswith("shrink 0.5 weights 0.3")
+    assert len(shrunk) == len(set(shrunk))
+
+
+def test_shares_of_costs_and_weights_are_both_kept():
+    model = keras.Sequential(
+        [
+            keras.Input((16, 16, 3)),
+            layers.Conv2D(16, 3, name="first"),
+            *(layers.Conv2D(n, 3, strides=2, name=f"c{n}") for n in (32, 64)),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(4),
+        ]
+    )
+    step = Step("shrink", 0.6, 0.4)
+    sizes = both_sizes(model, step)
+    _, report = tfnas.prune_channels(model, sizes=sizes)
+    assert report.macs[1] <= 0.6 * report.macs[0]
+    assert 0.3 * report.parameters[0] < report.parameters[1] <= 0.4 * report.parameters[0]
+    with pytest.raises(ValueError, match="target_params can't be met"):
+        both_sizes(model, Step("shrink", 0.6, 0.001))

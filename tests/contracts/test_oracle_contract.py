@@ -1,0 +1,358 @@
+"""What every oracle must do, whatever it proposes. No network is built, no model trained."""
+
+import json
+import math
+import warnings
+
+import keras_tuner as kt
+import numpy as np
+import pytest
+
+from tfnas.nas.objectives import ParetoObjective
+from tfnas.nas.oracle import SpaceOracle
+from tfnas.nas.samplers.evolution import EvolutionOracle
+from tfnas.nas.samplers.random_search import RandomOracle
+from tfnas.nas.samplers.reinforce import ReinforceOracle
+from tfnas.search_space.mobilenet_v2 import MobileNetV2Space
+
+SCORE, COST = kt.Objective("score", "max"), kt.Objective("cost", "min")
+SMALL = {"population_size": 4, "tournament_size": 2}
+ORACLES = {
+    "random": (RandomOracle, {}),
+    "evolution": (EvolutionOracle, {**SMALL, "children": 1}),
+    "evolution, surrogate": (EvolutionOracle, {**SMALL, "children": 6}),
+    "evolution, crossover": (EvolutionOracle, {**SMALL, "children": 1, "crossover": 1.0}),
+    "two objectives": (EvolutionOracle, {**SMALL, "objective": [SCORE, COST]}),
+    "building": (ReinforceOracle, {"warmup": 4, "batch_size": 2, "children": 6}),
+    "modifying": (ReinforceOracle, {"warmup": 4, "batch_size": 2, "form": "modifying"}),
+    "PPO": (ReinforceOracle, {"warmup": 4, "batch_size": 2, "clip": 0.2, "children": 1}),
+    "modifying, two objectives": (
+        ReinforceOracle,
+        {"warmup": 4, "batch_size": 2, "form": "modifying", "objective": [SCORE, COST]},
+    ),
+}
+
+
+def declared():
+    hp = kt.HyperParameters()
+    for name in "abcd":
+        hp.Choice(name, [0, 1, 2, 3])
+    with hp.conditional_scope("a", [1, 2]):
+        hp.Float("e", 0.1, 10.0, sampling="log")
+    return hp
+
+
+@pytest.fixture(params=ORACLES)
+def make(request, tmp_path):
+    def made(folder="project", **arguments):
+        kind, settings = ORACLES[request.param]
+        defaults = {"objective": SCORE, "max_trials": 24, "seed": 0, "hyperparameters": declared()}
+        oracle = kind(**{**defaults, **settings, **arguments})
+        oracle.verbose = 0
+        oracle._set_project_dir(str(tmp_path), folder)
+        return oracle
+
+    return made
+
+
+def worth(values):
+    first = sum(values[name] for name in "abc") - 0.1 * math.log(values.get("e", 1.0)) ** 2
+    return {"score": first, "cost": float(values["a"] + values["d"])}
+
+
+def begin(oracle):
+    trial = oracle.create_trial("tuner0")
+    return None if trial.status == "STOPPED" else trial
+
+
+def finish(oracle, trial, metrics=None, status="COMPLETED"):
+    values = trial.hyperparameters.values
+    oracle.update_trial(trial.trial_id, worth(values) if metrics is None else metrics)
+    trial.status = status
+    oracle.end_trial(trial)
+    return dict(values)
+
+
+def run(oracle, trials=1000):
+    """Values of the trials, in their order."""
+    found = []
+    while len(found) < trials and (trial := begin(oracle)) is not None:
+        found.append(finish(oracle, trial))
+    return found
+
+
+def test_same_seed_same_search(make):
+    first, second, other = make("a"), make("b"), make("c", seed=1)
+    found = run(first)
+    assert len(found) == 24
+    assert run(second) == found
+    assert run(other) != found
+
+
+@pytest.mark.parametrize("stop", [1, 5, 13])
+@pytest.mark.parametrize("within", [False, True])
+def test_a_search_that_was_killed_goes_on_as_it_would_have(make, stop, within):
+    expected = run(make("whole"))
+    first = make("parts")
+    run(first, stop)
+    if within:
+        begin(first)
+    second = make("parts")
+    second.reload()
+    assert len(second.entries) == stop
+    run(second)
+    found = [second.trials[trial_id].hyperparameters.values for trial_id in second.end_order]
+    assert found == expected
+
+
+def test_no_point_twice_and_a_small_space_ends(make):
+    hp = kt.HyperParameters()
+    for name in "abd":
+        hp.Choice(name, [0, 1])
+    hp.Fixed("c", 0)
+    oracle = make(hyperparameters=hp, max_trials=None)
+    found = [json.dumps(values, sort_keys=True) for values in run(oracle)]
+    assert len(found) == len(set(found)) == 8
+
+
+def test_a_space_of_architectures_is_searched_too(make):
+    space = MobileNetV2Space((8, 8, 1), 10, "microcontroller")
+    hp = kt.HyperParameters()
+    space.declare(hp)
+    oracle = make(space=space, hyperparameters=hp, max_trials=12)
+    seen = []
+    while (trial := begin(oracle)) is not None:
+        arch = oracle.architecture(trial)
+        size = float(sum(stage.repeats * stage.expansion for stage in arch.stages))
+        finish(oracle, trial, {"score": size, "cost": size})
+        seen.append(arch.network)
+    assert len(set(seen)) == 12
+
+
+def test_failures_and_nan_end_their_trial_only(make):
+    oracle = make(max_retries_per_trial=1)
+    good = 0
+    for number in range(12):
+        trial = begin(oracle)
+        values = worth(trial.hyperparameters.values)
+        if number % 4 == 1:
+            finish(oracle, trial, {**values, "score": math.nan})
+        elif number % 4 == 3:
+            finish(oracle, trial, status="FAILED")
+        else:
+            good += 1
+            finish(oracle, trial)
+    assert len(oracle.entries) >= 5
+    broken = [t for t in oracle.trials.values() if t.status == "FAILED"]
+    assert broken
+    again = make()
+    again.reload()
+    assert len(again.entries) == len(oracle.entries)
+    assert [e.losses for e in again.entries] == [e.losses for e in oracle.entries]
+
+
+def test_nan_says_so(make):
+    oracle = make()
+    finish(oracle, begin(oracle), {"score": math.nan, "cost": 1.0})
+    [trial] = oracle.trials.values()
+    assert (trial.status, trial.message) == ("FAILED", "score must be a finite number, got nan")
+
+
+def test_best_trials_come_in_order(make):
+    oracle = make()
+    run(oracle)
+    best = oracle.get_best_trials(24)
+    assert len({t.trial_id for t in best}) == 24
+    if isinstance(oracle.objective, ParetoObjective):
+        rows = [(-e.losses[0], e.losses[1]) for e in oracle.entries]
+        score, cost = best[0].score, best[0].metrics.get_best_value("cost")
+        assert not any(s >= score and c <= cost and (s, c) != (score, cost) for s, c in rows)
+    else:
+        assert [t.score for t in best] == sorted((t.score for t in best), reverse=True)
+
+
+def test_limits_rule_over_objectives(make):
+    oracle = make(limits={"score": 4.0}, max_trials=24)
+    run(oracle)
+    within = [e.violation == 0 for e in oracle.entries]
+    assert any(within)
+    best = oracle.get_best_trials(24)
+    kept = [t.metrics.get_best_value("score") >= 4.0 for t in best]
+    assert kept == sorted(kept, reverse=True)
+
+
+def test_proposals_outside_of_known_limits_are_dropped(make):
+    oracle = make(limits={"macs": 3.0})
+    oracle.known_costs = lambda point: {"macs": float(dict(point.items)["a"] * 3)}
+    assert {values["a"] for values in run(oracle)} <= {0, 1}
+
+
+# ---- what one oracle shows for all
+
+
+@pytest.fixture
+def oracle(tmp_path):
+    def made(**arguments):
+        settings = {"objective": SCORE, "max_trials": 10, "seed": 0, "hyperparameters": declared()}
+        found = RandomOracle(**{**settings, **arguments})
+        found.verbose = 0
+        found._set_project_dir(str(tmp_path), "project")
+        return found
+
+    return made
+
+
+def test_a_trial_that_took_the_process_down_twice_is_not_tried_again(oracle):
+    values = begin(oracle()).hyperparameters.values
+    second = oracle()
+    second.reload()
+    assert begin(second).hyperparameters.values == values
+    third = oracle()
+    third.reload()
+    assert third.trials["00"].status == "FAILED"
+    assert third.trials["00"].message == "the process ended in it 2 times"
+    assert begin(third).trial_id == "01"
+    fourth = oracle()
+    fourth.reload()
+    assert fourth.end_order == ["00"]
+
+
+def test_a_corrupt_file_fails_its_trial_with_the_reason(oracle, tmp_path):
+    first = oracle()
+    run(first, 4)
+    path = tmp_path / "project" / "trial_02" / "trial.json"
+    path.write_text(path.read_text()[:100])
+    second = oracle()
+    second.reload()
+    assert second.trials["02"].status == "FAILED"
+    assert second.trials["02"].message.startswith("its file can't be read")
+    assert [e.trial_id for e in second.entries] == ["00", "01", "03"]
+    assert len(run(second)) == 6
+
+
+def test_a_corrupt_state_is_taken_from_the_call(oracle, tmp_path):
+    first = oracle()
+    expected = run(first, 4)
+    (tmp_path / "project" / "oracle.json").write_text('{"seed": ')
+    second = oracle()
+    with pytest.warns(UserWarning, match=r"oracle.json can't be read"):
+        second.reload()
+    assert [second.trials[i].hyperparameters.values for i in second.end_order] == expected
+    assert len(run(second)) == 6
+
+
+def test_a_full_disk_fails_the_trial_and_not_the_search(oracle, monkeypatch):
+    from tfnas.nas import oracle as module
+
+    first = oracle()
+    run(first, 2)
+    trial = begin(first)
+    write = module.write_atomically
+
+    def full(path, text, **how):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module, "write_atomically", full)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        finish(first, trial)
+    told = [str(warning.message) for warning in caught]
+    assert any("trial 02 failed: its result can't be written" in text for text in told)
+    monkeypatch.setattr(module, "write_atomically", write)
+    assert first.trials["02"].status == "FAILED"
+    assert "No space left" in first.trials["02"].message
+    run(first)
+    assert [e.trial_id for e in first.entries] == ["00", "01", *(f"0{i}" for i in range(3, 10))]
+
+
+def test_failures_one_after_the_other_end_the_search(oracle):
+    first = oracle(max_consecutive_failed_trials=2)
+    run(first, 2)
+    finish(first, begin(first), status="FAILED")
+    with pytest.raises(RuntimeError, match=r"2 trials failed one after the other, the last: no me"):
+        finish(first, begin(first), status="FAILED")
+
+
+def test_what_breaks_a_limit_untrained_is_no_failure_of_the_set_up(oracle):
+    first = oracle(max_consecutive_failed_trials=2)
+    for _ in range(5):
+        trial = begin(first)
+        trial.message = "infeasible: macs 9 breaks macs <= 3"
+        finish(first, trial, status="FAILED")
+    assert len(run(first)) == 5
+
+
+def test_retries_are_counted_over_a_reload(oracle):
+    first = oracle(max_retries_per_trial=2)
+    finish(first, begin(first), status="INVALID")
+    second = oracle(max_retries_per_trial=2)
+    second.reload()
+    assert second.retries("00") == 1
+    finish(second, begin(second), status="INVALID")
+    assert second.trials["00"].status == "INVALID"
+    finish(second, begin(second), status="INVALID")
+    assert second.trials["00"].status == "FAILED"
+
+
+def test_what_a_trial_writes_does_not_grow_with_their_number(oracle, monkeypatch):
+    from tfnas.nas import oracle as module
+
+    sizes = []
+    write = module.write_atomically
+
+    def noted(path, text, **how):
+        sizes.append(len(text))
+        return write(path, text, **how)
+
+    first = oracle(max_trials=60)
+    monkeypatch.setattr(module, "write_atomically", noted)
+    run(first)
+    early, late = sizes[2:20], sizes[-18:]
+    assert len(sizes) == 60 * 2 + 1
+    assert max(late) < 1.1 * max(early)
+
+
+def test_spaces_that_grow_while_trials_run(oracle):
+    hp = kt.HyperParameters()
+    hp.Choice("a", [0, 1, 2, 3])
+    first = oracle(hyperparameters=hp, max_trials=8)
+    trial = begin(first)
+    trial.hyperparameters.Choice("new", [1, 2])
+    finish(first, trial, {"score": 1.0})
+    assert [d.name for d in first.space.decisions] == ["a", "new"]
+    assert len(first.entries) == 1
+    while (trial := begin(first)) is not None:
+        assert set(trial.hyperparameters.values) == {"a", "new"}
+        finish(first, trial, {"score": 1.0})
+    assert len(first.entries) == 8
+
+
+def test_an_oracle_of_ones_own(oracle):
+    class Descending(SpaceOracle):
+        def propose(self, rng):
+            from tfnas.nas.oracle import Proposal
+
+            values = {"a": 3 - len(self.trials) % 4, "b": 0, "c": 0, "d": int(rng.integers(4))}
+            return Proposal(self.space.from_values({**values, "e": 0.1}))
+
+    found = Descending(objective=SCORE, max_trials=6, seed=0, hyperparameters=declared())
+    found.verbose = 0
+    found._set_project_dir(oracle()._directory, "own")
+    assert [values["a"] for values in run(found)] == [3, 2, 1, 0, 3, 2]
+
+
+def test_the_surrogate_sees_through_noise(tmp_path):
+    oracle = EvolutionOracle(
+        objective=SCORE, max_trials=60, seed=0, hyperparameters=declared(), population_size=8,
+        tournament_size=4,
+    )  # fmt: skip
+    oracle.verbose = 0
+    oracle._set_project_dir(str(tmp_path), "project")
+    rng = np.random.default_rng(0)
+    while (trial := begin(oracle)) is not None:
+        told = worth(trial.hyperparameters.values)["score"] + rng.normal()
+        finish(oracle, trial, {"score": told})
+    assert 0.3 < oracle.rank_correlation() <= 1.0
+    pick = worth(oracle.pick().hyperparameters.values)["score"]
+    true = [worth(e.point.to_dict())["score"] for e in oracle.entries]
+    assert pick >= np.quantile(true, 0.9)

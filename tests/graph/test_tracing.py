@@ -1,0 +1,265 @@
+"""The training step is traced once a trial, and nothing is validated that nobody reads."""
+
+import collections
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tfnas
+from tfnas.graph.tracing import TraceOnce
+from tfnas.nas.fit_arguments import SaveReadEpochs
+
+EXAMPLES = 12
+
+
+@pytest.fixture
+def traces(monkeypatch):
+    """Counts how often Keras' steps run in Python: once a trace."""
+    counts = collections.Counter()
+    for name in ("train_step", "test_step"):
+        step = getattr(keras.Model, name)
+
+        def counted(model, data, name=name, step=step):
+            counts[name] += 1
+            return step(model, data)
+
+        monkeypatch.setattr(keras.Model, name, counted)
+    return counts
+
+
+def compiled(**arguments):
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            layers.Dense(8),
+            layers.BatchNormalization(),
+            layers.Dropout(0.5),
+            layers.Dense(3, activation="softmax"),
+        ]
+    )
+    settings = {"optimizer": keras.optimizers.Adam(0.1), "jit_compile": False}
+    settings |= {"loss": "sparse_categorical_crossentropy", "metrics": ["accuracy"]}
+    model.compile(**{**settings, **arguments})
+    return model
+
+
+def data():
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(EXAMPLES, 4)).astype("float32"), np.arange(EXAMPLES) % 3
+
+
+def weights_after(model, callbacks, **kwargs):
+    x, y = data()
+    given = {"epochs": 2, "verbose": 0, **kwargs}
+    history = model.fit(x, y, callbacks=callbacks, **given)
+    return model.get_weights() + [v.numpy() for v in model.optimizer.variables], history.history
+
+
+@pytest.mark.parametrize("batch_size", [4, 5])  # 5: the last batch is smaller
+@pytest.mark.parametrize("steps", [1, 3])
+def test_the_step_is_traced_once_and_learns_the_same(traces, batch_size, steps):
+    expected = weights_after(
+        compiled(steps_per_execution=steps), [], batch_size=batch_size, shuffle=True
+    )
+    assert traces["train_step"] > 1, "Keras traces once by itself: TraceOnce can go"
+    traces.clear()
+    got = weights_after(compiled(steps_per_execution=steps), [TraceOnce()], batch_size=batch_size)
+    assert traces["train_step"] == 1
+    assert got[1] == expected[1]
+    for mine, keras_own in zip(got[0], expected[0], strict=True):
+        np.testing.assert_array_equal(mine, keras_own)
+
+
+@pytest.mark.parametrize("kind", ["data set", "generator", "weights", "two outputs", "again"])
+def test_once_for_all_kinds_of_data(traces, kind):
+    (x, y), model = data(), compiled()
+    arguments = {"x": x, "y": y, "batch_size": 5, "shuffle": False}
+    if kind == "data set":
+        arguments = {"x": tf.data.Dataset.from_tensor_slices((x, y)).batch(5), "shuffle": False}
+    elif kind == "generator":
+        batches = ((x[i : i + 3], y[i : i + 3]) for i in (0, 3, 6))
+        arguments = {"x": batches, "steps_per_epoch": 3, "shuffle": False}
+    elif kind == "weights":
+        arguments["sample_weight"] = np.ones(EXAMPLES)
+    elif kind == "two outputs":
+        hidden = model.layers[0].output
+        outputs = [keras.layers.Dense(3, name=name)(hidden) for name in "ab"]
+        model = keras.Model(model.inputs, outputs)
+        model.compile("adam", ["mse", "mse"], metrics=[["mae"], ["mae"]], jit_compile=False)
+        arguments["y"] = [np.eye(3)[y], np.eye(3)[y]]
+    if kind == "again":
+        model.fit(**arguments, verbose=0, callbacks=[TraceOnce()])
+    model.fit(**arguments, verbose=0, callbacks=[TraceOnce()])
+    assert traces["train_step"] == 1
+
+
+class OwnStep(keras.Model):
+    """Learns without labels: Keras' loss is not what it calls."""
+
+    def train_step(self, x):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean((self(x, training=True) - x) ** 2)
+        variables = self.trainable_variables
+        gradients = tape.gradient(loss, variables)
+        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        return {"loss": loss}
+
+
+def test_a_step_of_the_users_own_is_left_alone():
+    inputs = keras.Input((4,))
+    model = OwnStep(inputs, keras.layers.Dense(4)(inputs))
+    model.compile("adam", "sparse_categorical_crossentropy", jit_compile=False)
+    history = model.fit(data()[0], epochs=2, verbose=0, callbacks=[TraceOnce()])
+    assert history.history["loss"][1] < history.history["loss"][0]
+
+
+def test_what_runs_eagerly_or_is_not_built_trains():
+    x, y = data()
+    for model in (compiled(run_eagerly=True), keras.Sequential([keras.layers.Dense(3)])):
+        if not model.built:
+            model.compile("sgd", "sparse_categorical_crossentropy", jit_compile=False)
+        assert len(model.fit(x, y, verbose=0, callbacks=[TraceOnce()]).history["loss"]) == 1
+
+
+# ---- a trial
+
+
+@pytest.fixture(scope="module")
+def images():
+    split = tfnas.data.load("digits").limited(100)
+    return split.x_train, split.y_train, split.x_val[:40], split.y_val[:40]
+
+
+def tuner_of(directory, objective="reward", compression=None):
+    stage = tfnas.StageChoices((8,), (1,), 1, ("inverted_residual",), (3,), (1,))
+    space = tfnas.MobileNetV2Space(
+        (8, 8, 1),
+        10,
+        "microcontroller",
+        stages=[stage],
+        width_multipliers=(1.0,),
+        stem_filters=8,
+        head_filters=8,
+        compression=compression,
+    )
+    return tfnas.RandomTuner(
+        space,
+        objective,
+        max_trials=1,
+        seed=0,
+        rounds=6,
+        target_latency_ratio=0.02,
+        directory=str(directory),
+        project_name="p",
+    )
+
+
+def search(tuner, images, batch_size=32, **kwargs):
+    """Searches; returns the trial's metrics and how many epochs were validated."""
+    x, y, x_val, y_val = images
+    validated = []
+    evaluate = keras.Model.evaluate
+
+    def counted(model, *args, **given):
+        validated.append(model)
+        return evaluate(model, *args, **given)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keras.Model, "evaluate", counted)
+        tuner.search(
+            x,
+            y,
+            validation_data=(x_val, y_val),
+            **{"epochs": 3, "batch_size": batch_size, "verbose": 0, **kwargs},
+        )
+    [candidate] = tuner.candidates()
+    return dict(candidate.metrics), len(validated)
+
+
+@pytest.mark.parametrize("batch_size", [20, 32])
+def test_a_trial_traces_its_step_once(traces, images, tmp_path, batch_size):
+    assert len(images[0]) % 20 == 0
+    assert len(images[0]) % 32 != 0
+    metrics, validated = search(tuner_of(tmp_path), images, batch_size)
+    assert traces["train_step"] == 1
+    assert {"loss", "accuracy", "val_loss", "val_accuracy"} <= set(metrics)
+    assert (traces["test_step"], validated) == (1, 1), "the last epoch's is reported"
+
+
+def test_what_an_epoch_is_validated_with_is_there_for_who_reads_it(images, tmp_path):
+    told = []
+    listening = keras.callbacks.LambdaCallback(on_epoch_end=lambda e, logs: told.append(dict(logs)))
+    metrics, validated = search(tuner_of(tmp_path / "a"), images, callbacks=[listening])
+    assert validated == len(told) == 3
+    assert all("val_accuracy" in logs for logs in told)
+    silent, _ = search(tuner_of(tmp_path / "b"), images)
+    names = {"loss", "accuracy", "val_loss", "val_accuracy", "file_accuracy", "size_bytes"}
+    assert {name: metrics[name] for name in names} == {name: silent[name] for name in names}
+    _, validated = search(tuner_of(tmp_path / "c", "val_accuracy"), images)
+    assert validated == 3
+
+
+def test_of_a_compressed_trial_the_part_that_is_reported_is_validated(traces, images, tmp_path):
+    space = tfnas.CompressionSpace(sparsity=(0.5,))
+    metrics, validated = search(tuner_of(tmp_path, compression=space), images)
+    assert {"val_loss", "val_accuracy"} <= set(metrics)
+    assert traces["train_step"] == 2, "the network's, and with its zeros a copy's"
+    assert (traces["test_step"], validated) == (1, 1)
+
+
+def test_weights_are_written_once_where_the_file_is_measured(images, tmp_path, monkeypatch):
+    written = []
+    save = keras.Model.save_weights
+
+    def counted(model, path, *args, **kwargs):
+        written.append([w.copy() for w in model.get_weights()])
+        return save(model, path, *args, **kwargs)
+
+    monkeypatch.setattr(keras.Model, "save_weights", counted)
+    tuner = tuner_of(tmp_path)
+    search(tuner, images)
+    assert len(written) == 1
+    model = tuner.load_model(tuner.oracle.get_trial("0"))
+    for kept, saved in zip(model.get_weights(), written[0], strict=True):
+        np.testing.assert_array_equal(kept, saved)
+
+
+class Told:
+    """A checkpoint that notes its epochs."""
+
+    def __init__(self):
+        self.epochs = []
+        self.objective = self
+
+    def has_value(self, logs):
+        return "score" in logs
+
+    def set_model(self, model):
+        """Keras' hook."""
+
+    def on_epoch_end(self, epoch, logs):
+        self.epochs.append(epoch)
+
+
+@pytest.mark.parametrize(
+    ("params", "stops", "logs", "expected"),
+    [
+        ({"epochs": 3}, False, {}, [2]),
+        ({"epochs": 3}, False, {"score": 1.0}, [0, 1, 2]),
+        ({"epochs": 9}, True, {}, [0, 1, 2]),  # an early stop: this epoch is the last
+        (None, False, None, [0, 1, 2]),  # a training loop of the user's own
+    ],
+)
+def test_a_checkpoint_is_written_where_it_may_be_the_last(params, stops, logs, expected):
+    checkpoint, model = Told(), compiled()
+    model.stop_training = stops
+    callback = SaveReadEpochs(checkpoint)
+    callback.set_model(model)
+    callback.set_params(params)
+    for epoch in range(3):
+        callback.on_epoch_end(epoch, logs)
+    assert checkpoint.epochs == expected

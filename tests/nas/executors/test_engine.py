@@ -1,0 +1,388 @@
+"""Trials on executors, processes that die, searches that are killed, folders with one owner."""
+
+import concurrent.futures
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import textwrap
+import time
+
+import keras_tuner as kt
+import pytest
+
+from tfnas.nas.samplers.evolution import EvolutionTuner
+from tfnas.nas.samplers.random_search import RandomTuner
+from tfnas.runtime.folder_lock import owner_of
+from tfnas.runtime.worker_processes import TrialDied, TrialProcesses
+
+SCORE = kt.Objective("score", "max")
+
+
+def hyperparameters():
+    hp = kt.HyperParameters()
+    for name in "abc":
+        hp.Choice(name, [0, 1, 2, 3])
+    return hp
+
+
+class Sum(EvolutionTuner):
+    """Its trials add up their values."""
+
+    def run_trial(self, trial, *args, **kwargs):
+        values = trial.hyperparameters.values
+        if args:
+            args[0](values)
+        return {"score": float(sum(values.values())), "extra": 1.0}
+
+
+def make(folder, kind=Sum, **arguments):
+    settings = {
+        "objective": SCORE,
+        "max_trials": 12,
+        "seed": 0,
+        "population_size": 4,
+        "tournament_size": 2,
+        "directory": str(folder),
+        "project_name": "search",
+        "hyperparameters": hyperparameters(),
+    }
+    tuner = kind(**{**settings, **arguments})
+    tuner.oracle.verbose = 0
+    return tuner
+
+
+def results(tuner):
+    oracle = tuner.oracle
+    return [(e.trial_id, dict(e.point.items), e.losses[0]) for e in oracle.entries]
+
+
+# ---- keras_tuner's own ways
+
+
+def test_a_run_trial_of_ones_own_without_a_hypermodel(tmp_path):
+    tuner = make(tmp_path)
+    tuner.search()
+    assert len(results(tuner)) == 12
+    assert all(-loss == sum(values.values()) for _, values, loss in results(tuner))
+    assert tuner.get_best_hyperparameters()[0].values == max(
+        (values for _, values, _ in results(tuner)), key=lambda v: sum(v.values())
+    )
+
+
+def test_a_black_box_that_returns_a_float_and_declares_as_it_goes(tmp_path):
+    class Parabola(EvolutionTuner):
+        def run_trial(self, trial, *args, **kwargs):
+            x = trial.hyperparameters.Float("x", -2.0, 2.0)
+            return (x - 0.5) ** 2
+
+    tuner = make(tmp_path, Parabola, objective=None, hyperparameters=None, max_trials=20)
+    tuner.search()
+    assert abs(tuner.get_best_hyperparameters()[0].get("x") - 0.5) < 0.2
+
+
+def test_no_hypermodel_and_no_run_trial_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="hypermodel must be given unless run_trial is overridden"):
+        make(tmp_path, EvolutionTuner)
+
+
+def test_any_hypermodel_and_val_accuracy(tmp_path):
+    import keras
+    import numpy as np
+
+    def build(hp):
+        layers = [keras.layers.Dense(hp.Choice("units", [2, 4, 8]), "relu")] * hp.Int("deep", 0, 1)
+        model = keras.Sequential([keras.Input((4,)), *layers, keras.layers.Dense(2, "softmax")])
+        loss = "sparse_categorical_crossentropy"
+        model.compile("adam", loss, metrics=["accuracy"], jit_compile=False)
+        return model
+
+    tuner = RandomTuner(
+        build, "val_accuracy", max_trials=2, seed=0, directory=str(tmp_path), project_name="any"
+    )
+    x, y = np.zeros((8, 4), "float32"), np.zeros(8, int)
+    tuner.search(x, y, epochs=1, validation_data=(x, y), verbose=0)
+    assert not tuner.measures
+    assert len(tuner.oracle.entries) == 2
+    assert tuner.get_best_models()[0].input_shape == (None, 4)
+
+
+# ---- executors
+
+
+def test_on_an_executor_every_trial_runs_once(tmp_path):
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        tuner = make(tmp_path, executor=pool)
+        tuner.search()
+    assert sorted(trial_id for trial_id, _, _ in results(tuner)) == [f"{i:02d}" for i in range(12)]
+    assert all(-loss == sum(values.values()) for _, values, loss in results(tuner))
+    state = json.loads((tmp_path / "search" / "trial_07" / "trial.json").read_text())
+    assert state["metrics"]["metrics"]["extra"]["observations"][0]["value"] == [1.0]
+
+
+def test_one_worker_gives_the_sequential_search(tmp_path):
+    here = make(tmp_path / "here")
+    here.search()
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        there = make(tmp_path / "there", executor=pool)
+        there.search()
+    assert results(there) == results(here)
+
+
+def test_a_trial_that_raises_in_a_worker_fails_with_its_reason(tmp_path):
+    def raises(values):
+        if values["a"] == 1:
+            raise OverflowError("a is one")
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        tuner = make(tmp_path, executor=pool, max_consecutive_failed_trials=50)
+        tuner.search(raises)
+    failed = [t for t in tuner.oracle.trials.values() if t.status == "FAILED"]
+    assert failed
+    assert all("OverflowError: a is one" in t.message for t in failed)
+    assert len(failed) + len(results(tuner)) == 12
+
+
+class Breaks(concurrent.futures.ThreadPoolExecutor):
+    """A pool that breaks at its third call, with all that runs in it."""
+
+    made = 0
+
+    def __init__(self):
+        super().__init__(2)
+        type(self).made += 1
+        self.calls = 0
+
+    def submit(self, fn, /, *args):
+        self.calls += 1
+        if self.calls == 3 and self.made == 1:
+            future = concurrent.futures.Future()
+            future.set_exception(concurrent.futures.BrokenExecutor("broken"))
+            return future
+        return super().submit(fn, *args)
+
+
+def test_a_broken_pool_is_made_again_and_loses_nothing(tmp_path):
+    tuner = make(tmp_path, executor=Breaks)
+    tuner.search()
+    assert Breaks.made == 2
+    assert len(results(tuner)) == 12
+
+
+def test_a_broken_executor_that_cannot_be_made_again_says_so(tmp_path):
+    Breaks.made = 0
+    tuner = make(tmp_path, executor=Breaks())
+    with pytest.raises(RuntimeError, match="executor Breaks broke and can't be made anew"):
+        tuner.search()
+
+
+# ---- processes
+
+
+def test_calls_in_processes_that_die_or_hang():
+    def dies():
+        os.kill(os.getpid(), 9)
+
+    def hangs():
+        time.sleep(600)
+
+    def raises():
+        raise KeyError("reason")
+
+    with TrialProcesses(workers=1) as executor:
+        assert executor.submit(pow, 2, 5).result() == 32
+        first = executor.submit(os.getpid).result()
+        assert executor.submit(os.getpid).result() == first != os.getpid()
+        with pytest.raises(TrialDied, match="ended by signal 9"):
+            executor.submit(dies).result()
+        with pytest.raises(KeyError, match="reason"):
+            executor.submit(raises).result()
+        executor._timeout = 1.0  # for this call alone: the others end, however slow the machine
+        with pytest.raises(TrialDied, match="took longer than 1 s"):
+            executor.submit(hangs).result()
+        executor._timeout = None
+        assert executor.submit(pow, 3, 2).result() == 9
+
+
+@pytest.mark.parametrize("arguments", [{"workers": 0}, {"timeout": 0}, {"timeout": -1.0}])
+def test_wrong_arguments_of_processes(arguments):
+    name = next(iter(arguments))
+    with pytest.raises(ValueError, match=f"{name} must be"):
+        TrialProcesses(**arguments)
+
+
+@pytest.mark.slow
+def test_a_trial_that_is_killed_costs_a_retry_and_one_that_always_dies_fails(tmp_path):
+    flag = str(tmp_path / "died")
+
+    def deadly(values):
+        import os
+
+        if values["a"] == 1:  # always
+            os.kill(os.getpid(), 9)
+        if values["b"] == 2 and not os.path.exists(flag):  # once
+            open(flag, "w").close()
+            os.kill(os.getpid(), 9)
+
+    tuner = make(
+        tmp_path, executor=lambda: TrialProcesses(workers=2), max_consecutive_failed_trials=50
+    )
+    tuner.search(deadly)
+    failed = [t for t in tuner.oracle.trials.values() if t.status == "FAILED"]
+    assert failed
+    assert {t.hyperparameters.values["a"] for t in failed} == {1}
+    assert all("ended by signal 9" in t.message for t in failed)
+    assert len(failed) + len(results(tuner)) == 12
+    assert os.path.exists(flag)
+
+
+@pytest.mark.slow
+def test_two_workers_of_four_killed_under_dask(tmp_path):
+    from distributed import Client, LocalCluster
+
+    flags = str(tmp_path)
+
+    def deadly(values):
+        import os
+
+        name = os.path.join(flags, f"died{values['b']}")
+        if values["b"] in (1, 2) and not os.path.exists(name):
+            open(name, "w").close()
+            os.kill(os.getpid(), 9)
+
+    cluster = LocalCluster(
+        n_workers=4, threads_per_worker=1, processes=True, dashboard_address=None
+    )
+    with cluster, Client(cluster) as client:
+        tuner = make(tmp_path, executor=client.get_executor(), parallel=4)
+        tuner.search(deadly)
+    assert (tmp_path / "died1").exists()
+    assert (tmp_path / "died2").exists()
+    assert sorted(trial_id for trial_id, _, _ in results(tuner)) == [f"{i:02d}" for i in range(12)]
+
+
+# ---- kills and owners
+
+
+KILLED = textwrap.dedent(
+    """
+    import json, os, pathlib, random, select, signal, sys, time, warnings
+    import keras_tuner as kt
+    from tfnas.nas.samplers.evolution import EvolutionTuner
+
+    folder, trials, kills = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    rungs = {"halving": int(sys.argv[4])} if sys.argv[4] != "None" else {}
+
+    def search(project, tell):
+        class Tuner(EvolutionTuner):
+            def run_trial(self, trial, *args, epochs, **kwargs):
+                time.sleep(0.004)
+                values = trial.hyperparameters.values
+                score = sum(v * (i + 1.37) for i, v in enumerate(values.values()))
+                return {"score": score * epochs}
+
+            def on_trial_end(self, trial):
+                super().on_trial_end(trial)
+                tell()
+
+        hp = kt.HyperParameters()
+        for name in "abcdefgh":
+            hp.Choice(name, [0, 1, 2])
+        tuner = Tuner(
+            objective=kt.Objective("score", "max"), max_trials=trials, seed=3, children=4,
+            population_size=8, tournament_size=3, directory=folder, project_name=project,
+            hyperparameters=hp, **rungs,
+        )
+        tuner.oracle.verbose = 0
+        tuner.search(verbose=0, epochs=4)
+        ended = tuner.oracle.entries + tuner.oracle.evidence
+        return len(tuner.oracle.trials), [(e.trial_id, e.point.items, e.losses) for e in ended]
+
+    whole = search("whole", lambda: None)
+    assert whole[0] == trials
+    random.seed(0)
+    lives = 0
+    while lives < kills:
+        until = random.randint(2, max(2, trials // kills - 2))
+        read, write = os.pipe()
+        child = os.fork()
+        if child == 0:
+            with open(os.devnull, "w") as null:
+                os.dup2(null.fileno(), 1)
+            told = []
+
+            def tell():
+                os.write(write, b".")
+                told.append(".")
+                if len(told) == trials // kills - 1:
+                    time.sleep(600)  # until it is killed, however late: it never ends by itself
+
+            search("killed", tell)
+            os._exit(0)
+        os.close(write)
+        for _ in range(until):
+            os.read(read, 1)
+        time.sleep(random.uniform(0, 0.012))
+        os.kill(child, signal.SIGKILL)
+        assert os.WIFSIGNALED(os.waitpid(child, 0)[1]), "it ended before it was killed"
+        os.close(read)
+        lives += 1
+    done = len(list(pathlib.Path(folder, "killed").glob("trial_*")))
+    again = search("killed", lambda: None)
+    assert again == whole, "the killed search is not the whole one"
+    print(json.dumps({"kills": lives, "trials": again[0], "before the last run": done}))
+    """
+)
+
+
+def killed_search(tmp_path, *arguments):
+    given = [str(tmp_path), *map(str, arguments)]
+    command = [sys.executable, "-W", "ignore", "-c", KILLED, *given]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+@pytest.mark.parametrize(
+    ("trials", "kills", "halving"),
+    [(40, 8, None), (40, 8, 2), pytest.param(200, 40, None, marks=pytest.mark.slow)],
+)
+def test_a_search_that_is_killed_again_and_again_is_the_same_search(
+    tmp_path, trials, kills, halving
+):
+    told = killed_search(tmp_path, trials, kills, halving)
+    assert (told["kills"], told["trials"]) == (kills, trials)
+    assert told["before the last run"] < trials
+
+
+def test_a_second_owner_is_refused(tmp_path):
+    script = textwrap.dedent(
+        f"""
+        import pathlib, time
+        from tfnas.runtime.folder_lock import owner_of
+        with owner_of(pathlib.Path({str(tmp_path / "search")!r})):
+            print("held", flush=True)
+            time.sleep(600)
+        """
+    )
+    other = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout.readline().strip() == "held"
+        tuner = make(tmp_path)
+        with pytest.raises(RuntimeError, match="belongs to a search that is running"):
+            tuner.search()
+        with pytest.raises(RuntimeError, match="belongs to a search that is running"):
+            make(tmp_path, overwrite=True)
+    finally:
+        other.kill()
+        other.communicate()
+    make(tmp_path).search()  # the lock went with its process
+
+
+def test_an_owner_gives_back(tmp_path):
+    folder = pathlib.Path(tmp_path)
+    with owner_of(folder), pytest.raises(RuntimeError, match="belongs to"), owner_of(folder):
+        pass
+    with owner_of(folder):
+        pass

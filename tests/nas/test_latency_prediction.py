@@ -1,0 +1,166 @@
+"""Latencies that are predicted before training: what is dropped, what is seen, what is told."""
+
+import types
+
+import numpy as np
+import pytest
+
+import tfnas
+from tfnas.measure.latency_model.latency_model import LatencyModel
+from tfnas.nas import latency_prediction
+from tfnas.nas.latency_prediction import FILE
+
+
+@pytest.fixture(scope="module")
+def space():
+    stage = tfnas.StageChoices((8, 16, 32), (1, 2), 2, ("inverted_residual",), (3, 5), (1, 2, 4))
+    return tfnas.MobileNetV2Space((8, 8, 1), 10, "microcontroller", stages=[stage])
+
+
+@pytest.fixture(scope="module")
+def fitted(space):
+    return tfnas.LatencyModel("int8").fit(space, seconds=1)
+
+
+class Untrained(tfnas.EvolutionTuner):
+    """Its trials report what the prediction says, twice as much at random."""
+
+    def run_trial(self, trial, *args, **kwargs):
+        ratio = self.prediction.ratio(self.oracle.architecture(trial))
+        return {"file_accuracy": 0.5 + 0.1 * ratio, "latency_ratio": ratio, "latency_ms": 1.0}
+
+
+def make(space, folder, **arguments):
+    settings = {
+        "objective": ["file_accuracy", "latency_ratio"], "max_trials": 12, "seed": 0,
+        "population_size": 4, "tournament_size": 2, "children": 6, "directory": str(folder),
+        "project_name": "search",
+    }  # fmt: skip
+    tuner = Untrained(space, **{**settings, **arguments})
+    tuner.oracle.verbose = 0
+    return tuner
+
+
+DATA = {"validation_data": (np.zeros(1), np.zeros(1))}
+
+
+def sampled(space, fitted):
+    rng = np.random.default_rng(1)
+    return sorted(fitted(space.sample(rng)) for _ in range(40))
+
+
+@pytest.fixture
+def unbuilt(space, monkeypatch):
+    def build(arch):
+        raise AssertionError("a candidate was built to know its latency")
+
+    monkeypatch.setattr(space, "build", build)
+
+
+def test_what_breaks_a_latency_limit_is_no_trial_and_is_not_built(space, fitted, tmp_path, unbuilt):
+    bound = sampled(space, fitted)[12]
+    tuner = make(space, tmp_path, latency_model=fitted, limits={"latency_ratio": bound})
+    tuner.search(**DATA)
+    assert len(tuner.oracle.entries) == 12
+    margin = 1 + fitted.fitted.errors.p90
+    assert all(fitted(e.point) <= bound * margin for e in tuner.oracle.entries)
+    dropped = tuner.oracle._unfit
+    assert dropped
+    kept = {entry.point.network for entry in tuner.oracle.entries}
+    assert not dropped & kept
+
+
+def test_a_limit_that_nothing_keeps_ends_the_search_at_once(space, fitted, tmp_path, unbuilt):
+    bound = sampled(space, fitted)[0] / 100
+    tuner = make(space, tmp_path, latency_model=fitted, limits={"latency_ratio": bound})
+    with pytest.raises(RuntimeError, match=r"limits latency_ratio <= .* can't be kept by any of"):
+        tuner.search(**DATA)
+    assert tuner.oracle.trials == {}
+
+
+def test_a_limit_in_ms_is_held_against_this_machine(space, fitted, tmp_path, monkeypatch):
+    told = types.SimpleNamespace(reference_ms=0.5)
+    monkeypatch.setattr(latency_prediction, "benchmark", lambda *args, **kwargs: [told])
+    bound = sampled(space, fitted)[12]
+    tuner = make(space, tmp_path, latency_model=fitted, limits={"latency_ms": 0.5 * bound})
+    tuner.search(**DATA)
+    margin = 1 + fitted.fitted.errors.p90
+    assert all(fitted(e.point) <= bound * margin for e in tuner.oracle.entries)
+    assert tuner.oracle._unfit
+
+
+def test_the_surrogate_sees_the_predicted_latency(space, fitted, tmp_path):
+    plain, seeing = make(space, tmp_path / "a"), make(space, tmp_path / "b", latency_model=fitted)
+    rng = np.random.default_rng(0)
+    archs = [space.sample(rng) for _ in range(60)]
+    before, after = ([t.oracle._encode(arch) for arch in archs] for t in (plain, seeing))
+    np.testing.assert_array_equal(before, [vector[:-1] for vector in after])
+    seen = np.array([vector[-1] for vector in after])
+    ratios = np.array([fitted(arch) for arch in archs])
+    assert np.corrcoef(seen, np.log(ratios))[0, 1] == pytest.approx(1)
+    assert 0.5 < seen.std() < 2
+
+
+def test_it_is_fitted_once_a_search(space, fitted, tmp_path, monkeypatch):
+    calls = []
+
+    def fit(self, space, seconds, *, seed):
+        calls.append((seconds, seed))
+        self.fitted, self.provenance = fitted.fitted, fitted.provenance
+        return self
+
+    monkeypatch.setattr(LatencyModel, "fit", fit)
+    first = make(space, tmp_path, latency_seconds=7, max_trials=2)
+    assert first.prediction_errors() is None
+    first.search(**DATA)
+    assert (tmp_path / "search" / FILE).exists()
+    second = make(space, tmp_path, latency_seconds=7, max_trials=4)
+    second.search(**DATA)
+    assert calls == [(7, 0)]
+    assert len(second.oracle.entries) == 4
+    for entry in second.oracle.entries:
+        assert second.prediction.ratio(entry.point) == pytest.approx(fitted(entry.point))
+
+
+def test_errors_on_the_profiled_networks_and_on_the_trials(space, fitted, tmp_path):
+    tuner = make(space, tmp_path, latency_model=fitted)
+    rng = np.random.default_rng(0)
+    archs = [space.sample(rng) for _ in range(10)]
+    measured = [1.25 * fitted(arch) for arch in archs]
+    errors = tuner.prediction.errors(list(zip(archs, measured, strict=True)))
+    assert errors.cross_validated == fitted.fitted.errors
+    assert errors.trials.median == pytest.approx(0.2)
+    assert errors.trials.networks == 10
+    assert tuner.prediction.errors([(archs[0], 1.0)]).trials is None
+    assert str(errors).count("within 10%") == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"latency_seconds": 0}, "latency_seconds must be a finite number above 0, got 0"),
+        ({"latency_seconds": True}, "latency_seconds must be a finite number above 0, got True"),
+        ({"latency_model": "model"}, "latency_model must be a fitted tfnas.LatencyModel, such as"),
+        ({"latency_model": LatencyModel("int8")}, "latency_model must be a fitted tfnas.Latency"),
+        ({"latency_model": ..., "mode": "float32"}, "latency_model must be of the search's mode"),
+        ({"latency_model": ..., "threads": 2}, "latency_model must be of the search's threads 2"),
+        (
+            {"latency_model": ..., "latency_seconds": 5},
+            "latency_seconds must not be given beside latency_model",
+        ),
+    ],
+)
+def test_wrong_arguments(space, fitted, tmp_path, arguments, message):
+    given = {name: fitted if value is ... else value for name, value in arguments.items()}
+    with pytest.raises(ValueError, match=message):
+        make(space, tmp_path, **given)
+    assert not (tmp_path / "search").exists()
+
+
+def test_it_goes_with_a_search_space_that_does_not_compress(tmp_path):
+    with pytest.raises(ValueError, match="latency_seconds must go with a search space such as"):
+        make(lambda hp: None, tmp_path, latency_seconds=5)
+    choices = tfnas.CompressionSpace(modes=("int8",), sparsity=(0, 0.5))
+    space = tfnas.MobileNetV2Space((8, 8, 1), 10, "microcontroller", compression=choices)
+    with pytest.raises(ValueError, match="one number format and no compression"):
+        make(space, tmp_path, latency_seconds=5)

@@ -1,0 +1,390 @@
+"""The whole pipeline on a hundred and fifty digits: the folder, resuming, interruption."""
+
+import csv
+import dataclasses
+import io
+import json
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+import tfnas
+from tfnas.compression.progress import Progress
+from tfnas.nas import search_job as pipeline
+from tfnas.nas import tuner as tuner_module
+from tfnas.search_space import mobilenet_v2 as spaces
+
+SETTINGS = {
+    "preset": "microcontroller",
+    "max_trials": 2,
+    "epochs": 1,
+    "final_epochs": 1,
+    "batch_size": 32,
+    "population_size": 2,
+    "tournament_size": 1,
+    "target_latency_ratio": 0.05,
+    "random_candidates": 0,
+    "seed": 0,
+}
+TEST_PHASE = "measuring on the test part"
+
+
+class Watch(Progress):
+    """Notes phases and trials; a trial can be made to raise."""
+
+    def __init__(self, interrupt_at=None):
+        self.phases, self.trials, self.ended = [], [], []
+        self.interrupt_at = interrupt_at
+
+    def phase(self, text):
+        self.phases.append(text)
+
+    def trial_began(self, number, total):
+        self.trials.append((number, total))
+        if number == self.interrupt_at:
+            raise KeyboardInterrupt
+
+    def trial_ended(self, news):
+        self.ended.append(news)
+
+
+class Uses:
+    """Notes every use of images, and whether an image of the test part was among them."""
+
+    def __init__(self, x_test, watch, patch):
+        self.secret = {image.tobytes() for image in x_test}
+        self.watch, self.seen = watch, []
+        artifact = tfnas.Artifact
+        patch.setattr(artifact, "predict", self.wrapped("predict", artifact.predict, 1))
+        patch.setattr(keras.Model, "fit", self.wrapped("fit", keras.Model.fit, 1))
+        for module in (pipeline, tuner_module):
+            patch.setattr(module, "to_tflite", self.wrapped("convert", module.to_tflite, 2))
+
+    def wrapped(self, what, function, index):
+        def noting(*args, **kwargs):
+            images = args[index] if len(args) > index else kwargs.get("x")
+            touched = any(image.tobytes() in self.secret for image in np.asarray(images))
+            self.seen.append((what, self.watch.phases[-1], touched))
+            return function(*args, **kwargs)
+
+        return noting
+
+
+def small_baseline(input_shape, num_classes, width):
+    """In place of MobileNetV2, whose training would take most of the time."""
+    assert width == 0.35
+    stages = (tfnas.BlockSpec(filters=8, expansion=1),)
+    return tfnas.Architecture(input_shape, num_classes, stages, stem_filters=8, head_filters=16)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _fast():
+    """A small baseline, and the preset without its deep half."""
+    preset = spaces.PRESETS["microcontroller"]
+    stages = [dataclasses.replace(s, repeats=(1,), kernels=(3, 5)) for s in preset.stages[:2]]
+    small = dataclasses.replace(preset, stages=tuple(stages))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "mobilenet_v2", small_baseline)
+        patch.setitem(spaces.PRESETS, "microcontroller", small)
+        yield
+
+
+@pytest.fixture(scope="module")
+def npz(tmp_path_factory):
+    split = tfnas.data.load("digits").limited(150)
+    path = tmp_path_factory.mktemp("data") / "few_digits.npz"
+    np.savez(
+        path,
+        x_train=split.x_train,
+        y_train=split.y_train,
+        x_test=split.x_test[:60],
+        y_test=split.y_test[:60],
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(npz, tmp_path_factory):
+    """(result, what was told, which images were used) of a whole search."""
+    watch = Watch()
+    with np.load(npz) as file, pytest.MonkeyPatch.context() as patch:
+        uses = Uses(file["x_test"], watch, patch)
+        output = tmp_path_factory.mktemp("run") / "out"
+        result = tfnas.search(str(npz), output, progress=watch, **SETTINGS)
+    return result, watch, uses
+
+
+def lines(output):
+    return [json.loads(line) for line in (output / "trials.jsonl").read_text().splitlines()]
+
+
+def test_the_folder_holds_everything(finished):
+    output = finished[0].output
+    assert {path.name for path in output.iterdir()} == {
+        *("config.json", "trials.jsonl", "pareto.csv", "pareto.png", "results.json", "report.md"),
+        *("best.keras", "best_float32.tflite", "best_int8.tflite", "search", "final"),
+    }
+
+
+def test_config_json(finished, npz):
+    record = json.loads((finished[0].output / "config.json").read_text())
+    assert record["config"].items() >= SETTINGS.items()
+    assert record["config"]["dataset"] == str(npz)
+    assert record["provenance"]["tfnas"] == tfnas.__version__
+
+
+def test_one_json_line_a_trial(finished):
+    result, watch, _ = finished
+    records = lines(result.output)
+    assert [record["trial"] for record in records] == ["0", "1"]
+    for record, candidate in zip(records, result.candidates, strict=True):
+        assert record["status"] == "COMPLETED"
+        assert record["failure"] is None
+        assert record["objective"] == candidate.objective
+        assert record["seconds"] > 0
+        assert tfnas.Architecture.from_dict(record["architecture"]) == candidate.architecture
+        assert tfnas.Measurement.from_dict(record["measurement"]) == candidate.measurement
+    assert watch.trials == [(1, 2), (2, 2)]
+    assert [(news.number, news.total) for news in watch.ended] == [(1, 2), (2, 2)]
+    assert watch.ended[0].best.startswith("reward ")
+    assert watch.ended[0].best.endswith("(in search/trial_0)")
+
+
+def test_the_winner_has_the_best_reward(finished):
+    result = finished[0]
+    assert result.winner.objective == max(c.objective for c in result.candidates)
+    m = result.winner.measurement
+    expected = m.score.value * (m.latency.ratio / 0.05) ** -0.07
+    assert result.winner.objective == pytest.approx(expected, rel=1e-12)
+
+
+def test_pareto_csv_and_picture(finished):
+    result = finished[0]
+    rows = list(csv.DictReader(io.StringIO((result.output / "pareto.csv").read_text())))
+    assert [row["trial"] for row in rows] == [c.trial_id for c in result.front]
+    for row, candidate in zip(rows, result.front, strict=True):
+        accuracy, ratio, size = candidate.objectives()
+        assert float(row["accuracy"]) == pytest.approx(accuracy, abs=5e-5)
+        assert float(row["latency_ratio"]) == pytest.approx(ratio, abs=5e-5)
+        assert int(row["size_bytes"]) == size
+        assert row["key"] == candidate.architecture.key
+    content = (result.output / "pareto.png").read_bytes()
+    assert content[:8] == b"\x89PNG\r\n\x1a\n"
+    with Image.open(io.BytesIO(content)) as picture:
+        picture.load()
+        assert min(picture.size) > 200
+
+
+def test_the_files_are_the_best_model(finished, npz):
+    output = finished[0].output
+    model = keras.saving.load_model(output / "best.keras")
+    with np.load(npz) as file:
+        x = file["x_test"]
+    float32 = tfnas.Artifact.load(output / "best_float32.tflite")
+    np.testing.assert_allclose(float32.predict(x), model.predict(x, verbose=0), atol=1e-4)
+    int8 = tfnas.Artifact.load(output / "best_int8.tflite")
+    assert np.dtype(int8.inputs[0].dtype) == np.int8
+    assert int8.size < float32.size
+
+
+def test_the_comparison_is_of_the_files_on_the_test_part(finished, npz):
+    result = finished[0]
+    labels = ["tfnas, int8", "tfnas, float32", "MobileNetV2 0.35, int8"]
+    assert [row.label for row in result.rows] == labels
+    assert result.randoms == []
+    assert result.interrupted is False
+    with np.load(npz) as file:
+        x, y = file["x_test"], file["y_test"]
+    for row, mode in zip(result.rows, ("int8", "float32"), strict=False):
+        artifact = tfnas.Artifact.load(result.output / f"best_{mode}.tflite")
+        right = artifact.predict(x).argmax(axis=1) == y
+        np.testing.assert_array_equal(row.right, right)
+        assert row.measurement.score.value == right.mean()
+        assert row.measurement.sha256 == artifact.sha256
+        assert row.measurement.provenance["part"] == "test"
+    for row in result.rows:
+        m = row.measurement
+        assert row.reward == pytest.approx(m.score.value * (m.latency.ratio / 0.05) ** -0.07)
+
+
+def test_results_json(finished):
+    result = finished[0]
+    record = json.loads((result.output / "results.json").read_text())
+    assert record["interrupted"] is False
+    assert record["target_ratio"] == 0.05
+    assert record["winner"]["trial"] == result.winner.trial_id
+    assert record["front"] == [c.trial_id for c in result.front]
+    assert [row["label"] for row in record["test"]] == [row.label for row in result.rows]
+    for kept, row in zip(record["test"], result.rows, strict=True):
+        assert kept["reward"] == row.reward
+        assert kept["sha256"] == row.measurement.sha256
+
+
+def test_report_holds_the_tables(finished):
+    result = finished[0]
+    text = (result.output / "report.md").read_text()
+    for heading in (
+        "# Search on few_digits",
+        "## The best, on the test part",
+        "## How it was made",
+    ):
+        assert heading in text
+    for row in result.rows:
+        cells = [row.label, f"{row.measurement.score.value:.4f}", f"{row.measurement.size_bytes:,}"]
+        assert any(all(cell in line for cell in cells) for line in text.splitlines())
+    assert "against MobileNetV2 0.35, int8: " in text
+    for candidate in result.front:
+        assert candidate.architecture.key in text
+    assert "| max_trials" in text
+    assert "tfnas, int8" in str(result)
+
+
+def test_the_test_part_is_touched_at_the_end_only(finished):
+    _, watch, uses = finished
+    kinds = {what for what, _, _ in uses.seen}
+    assert kinds == {"fit", "convert", "predict"}
+    touching = [(what, phase) for what, phase, touched in uses.seen if touched]
+    assert touching == [("predict", TEST_PHASE)] * 3
+    assert watch.phases.index(TEST_PHASE) == len(watch.phases) - 2
+    assert watch.phases[-1] == "measuring the Pareto front side by side"
+
+
+def test_the_same_call_again_has_nothing_left_to_try(finished, npz):
+    result = finished[0]
+    watch = Watch()
+    again = tfnas.search(str(npz), result.output, progress=watch, **SETTINGS)
+    assert watch.trials == []
+    assert [(c.trial_id, c.architecture, c.objective) for c in again.candidates] == [
+        (c.trial_id, c.architecture, c.objective) for c in result.candidates
+    ]
+    assert [line["trial"] for line in lines(result.output)] == ["0", "1"]
+    assert [row.measurement.score for row in again.rows] == [
+        row.measurement.score for row in result.rows
+    ], "the same seed trains the same models"
+
+
+@pytest.mark.slow
+def test_a_search_with_rungs_and_predicted_latencies(npz, tmp_path):
+    """Three trials, the third goes on; the report tells of both."""
+    settings = {
+        **SETTINGS, "max_trials": 3, "epochs": 2, "halving": 2, "latency_seconds": 0.5,
+        "final_epochs": 0, "baseline": False, "objectives": ("file_accuracy", "latency_ratio"),
+    }  # fmt: skip
+    watch = Watch()
+    result = tfnas.search(str(npz), tmp_path / "out", progress=watch, **settings)
+    assert watch.phases[1] == "latency of the space: 0.5 s"
+    assert sorted(c.metrics["epochs"] for c in result.candidates) == [1.0, 2.0]
+    assert result.prediction.trials.networks == 2
+    record = json.loads((result.output / "results.json").read_text())
+    assert record["latency_prediction"] == dataclasses.asdict(result.prediction)
+    keys = [str(line["architecture"]) for line in lines(result.output)]
+    assert (len(keys), len(set(keys))) == (3, 2)
+    assert [line["epochs"] for line in lines(result.output)] == [1.0, 1.0, 2.0]
+    for text in (str(result), (result.output / "report.md").read_text()):
+        assert "Successive halving: 2 trained 1 epochs, 1 trained 2 epochs; 3 epochs" in text
+        assert "Predicted latency, cross-validated: " in text
+        assert "rung" in text
+
+
+def test_another_setting_in_the_same_folder_is_an_error(finished, npz):
+    output = finished[0].output
+    before = (output / "config.json").read_bytes()
+    with pytest.raises(ValueError, match=r"holds a search with another epochs, seed: choose"):
+        tfnas.search(str(npz), output, **{**SETTINGS, "epochs": 2, "seed": 1})
+    assert (output / "config.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_trails": 3}, r"unknown setting: max_trails"),
+        ({"zeal": 1, "dataset": "mnist"}, r"unknown setting: dataset, zeal"),
+        ({"max_trials": 0}, r"max_trials must be a whole number >= 1, got 0"),
+        ({"train_limit": 0}, r"train_limit must be a whole number >= 1, got 0"),
+        ({"epochs": 1.5}, r"epochs must be a whole number >= 1, got 1\.5"),
+        ({"learning_rate": -1.0}, r"learning_rate must be above 0, got -1\.0"),
+        ({"algorithm": "magic"}, r"algorithm must be one of evolution, .*, got 'magic'"),
+        ({"trial_timeout": 9.0}, r"trial_timeout must be above 0 s and goes with workers, got 9"),
+        ({"halving": 3, "epochs": 2}, r"epochs must be a whole number >= 3, got 2"),
+        (
+            {"halving": 2, "epochs": 8, "max_trials": 12},
+            r"max_trials must be at least 15 for one .*, got 12",
+        ),
+        ({"halving": 1}, r"halving must be a whole number >= 2, got 1"),
+        ({"min_epochs": 2}, r"min_epochs must go with halving, got 2 without it"),
+        ({"latency_seconds": -1.0}, r"latency_seconds must be a finite number above 0, got -1"),
+        ({"workers": -1}, r"workers must be a whole number >= 0, got -1"),
+    ],
+)
+def test_wrong_settings(npz, tmp_path, settings, message):
+    with pytest.raises(ValueError, match=message):
+        tfnas.search(str(npz), tmp_path / "out", **settings)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"tournament_size": 9},
+        {"target_latency_ms": 1.0, "target_latency_ratio": 1.0},
+        {"latency_exponent": 1.0},
+    ],
+)
+def test_settings_that_the_tuner_refuses_do_not_claim_the_folder(npz, tmp_path, settings):
+    """Otherwise the corrected call is refused: the folder holds another search."""
+    with pytest.raises(ValueError, match="must"):
+        tfnas.search(str(npz), tmp_path / "out", **settings)
+    assert not (tmp_path / "out" / "config.json").exists()
+
+
+def test_an_interrupted_search_leaves_a_finished_folder(npz, tmp_path, monkeypatch):
+    watch = Watch(interrupt_at=2)
+    with np.load(npz) as file:
+        uses = Uses(file["x_test"], watch, monkeypatch)
+    split = tfnas.data.load(npz)
+    result = tfnas.search(split, tmp_path, progress=watch, **SETTINGS)
+    assert result.interrupted is True
+    assert result.rows == result.randoms == []
+    assert [c.trial_id for c in result.candidates] == ["0"]
+    assert [line["trial"] for line in lines(tmp_path)] == ["0"]
+    assert not any(touched for *_, touched in uses.seen)
+    record = json.loads((tmp_path / "results.json").read_text())
+    assert record["interrupted"] is True
+    assert record["test"] == []
+    assert "the test part was not touched" in (tmp_path / "report.md").read_text()
+    assert "the test part was not touched" in str(result)
+    for name in ("best.keras", "best_float32.tflite", "best_int8.tflite", "pareto.png"):
+        assert (tmp_path / name).stat().st_size > 0
+    assert not any("again" in phase for phase in watch.phases), "no training after Ctrl-C"
+
+
+def test_interrupted_before_any_trial_ended(npz, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        tfnas.search(str(npz), tmp_path, progress=Watch(interrupt_at=1), **SETTINGS)
+    assert lines(tmp_path) == []
+
+
+def test_pixels_that_are_scaled_already_are_refused(tmp_path):
+    rng = np.random.default_rng(0)
+    images, labels = rng.random((40, 8, 8, 1)), np.arange(40) % 2
+    np.savez(tmp_path / "f.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    with pytest.raises(ValueError, match="must hold raw pixels from 0 to 255, got at most"):
+        tfnas.search(tmp_path / "f.npz", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_several_objectives_by_reinforcement_with_limits(npz, tmp_path):
+    watch = Watch()
+    settings = {**SETTINGS, "final_epochs": 0, "baseline": False, "algorithm": "reinforce"}
+    settings |= {"objectives": ("file_accuracy", "size_bytes"), "limits": {"macs": 1e9}}
+    result = tfnas.search(str(npz), tmp_path / "out", progress=watch, **settings)
+    assert len(result.candidates) == 2
+    assert result.winner in result.candidates
+    assert all(news.front.startswith(("1 on", "2 on")) for news in watch.ended)
+    kept = json.loads((tmp_path / "out" / "config.json").read_text())["config"]
+    assert kept["limits"] == {"macs": 1e9}
+    more = tfnas.search(str(npz), tmp_path / "out", **{**settings, "max_trials": 3})
+    assert len(more.candidates) == 3

@@ -1,0 +1,187 @@
+"""Fitting a pruned model's layers to the original's, and sharing zeros among layers."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from tfnas.pruning.allocation import Curve, distribute, measure_curves
+from tfnas.pruning.input_moments import measure, patches, to_rows
+from tfnas.pruning.optimal_brain_surgeon import cheapest
+from tfnas.pruning.prunable_kernels import find_kernels
+from tfnas.pruning.reconstruct import reconstruct
+
+
+def network():
+    keras.utils.set_random_seed(0)
+    start = keras.Input((9, 9, 3))
+    x = layers.Conv2D(8, 3, strides=2, padding="same", use_bias=False, name="stem")(start)
+    x = layers.ReLU()(layers.BatchNormalization(name="norm")(x))
+    y = layers.DepthwiseConv2D(3, padding="same", depth_multiplier=2, name="depthwise")(x)
+    x = layers.Add()([x, layers.Conv2D(8, 1, name="project")(y)])
+    inner = keras.Sequential(
+        [keras.Input((5, 5, 8)), layers.Conv2D(8, 3, dilation_rate=2, name="wide")], name="inner"
+    )
+    return keras.Model(start, layers.Dense(4, name="head")(layers.Flatten()(inner(x))))
+
+
+def images(count=150):
+    return np.random.default_rng(0).normal(size=(count, 9, 9, 3)).astype("float32")
+
+
+def copied(model):
+    twin = keras.models.clone_model(model)
+    twin.set_weights(model.get_weights())
+    return twin, find_kernels(twin)[0]
+
+
+def change(model, original, x):
+    wanted = np.asarray(original(x))
+    return float(((np.asarray(model(x)) - wanted) ** 2).mean() / wanted.var())
+
+
+def magnitude(kernels):
+    return {k.name: cheapest(np.abs(k.numpy()), k.size // 2) for k in kernels}
+
+
+def test_without_zeros_the_model_is_the_original():
+    original, x = network(), images()
+    model, kernels = copied(original)
+    told = reconstruct(model, original, kernels, x, zeros={k.name: 0 for k in kernels})
+    assert set(told) == {"stem", "depthwise", "project", "inner/wide", "head"}
+    assert all(error < 1e-6 for errors in told.values() for error in errors)
+    assert change(model, original, x) < 1e-9
+
+
+def test_fitting_repairs_a_pruned_model_and_keeps_its_zeros():
+    original, x = network(), images()
+    model, kernels = copied(original)
+    keep = magnitude(kernels)
+    for kernel in kernels:
+        kernel.variable.assign(kernel.numpy() * keep[kernel.name])
+    before = change(model, original, x)
+    told = reconstruct(model, original, kernels, x, keep=keep)
+    assert all(after <= start for start, after in told.values())
+    assert change(model, original, x) < 0.8 * before
+    for kernel in kernels:
+        assert (kernel.numpy()[~keep[kernel.name]] == 0).all()
+
+
+def test_zeros_chosen_here_are_exact_and_better_than_by_magnitude():
+    original, x = network(), images()
+    fixed, kernels = copied(original)
+    reconstruct(fixed, original, kernels, x, keep=magnitude(kernels))
+    model, kernels = copied(original)
+    zeros = {k.name: k.size // 2 for k in kernels}
+    reconstruct(model, original, kernels, x, zeros=zeros)
+    assert {k.name: int((k.numpy() == 0).sum()) for k in kernels} == zeros
+    assert change(model, original, x) < change(fixed, original, x)
+
+
+def test_what_can_not_be_fitted_is_told():
+    start = keras.Input((6, 4))
+    x = layers.Conv1D(4, 3, padding="causal", name="causal")(start)
+    x = layers.Conv1D(4, 3, groups=2, name="grouped")(x)
+    original = keras.Model(start, layers.LSTM(3, name="lstm")(x))
+    model, kernels = copied(original)
+    before = model.get_weights()
+    x = np.ones((8, 6, 4), "float32")
+    told = reconstruct(model, original, kernels, x, zeros={k.name: 2 for k in kernels})
+    assert told["causal"] == "its padding is 'causal'"
+    assert told["grouped"] == "convolutions of 2 groups can't be fitted yet"
+    assert "LSTM" in next(reason for name, reason in told.items() if "lstm" in name)
+    for one, two in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_errors_name_the_kernels():
+    original = network()
+    model, kernels = copied(original)
+    with pytest.raises(ValueError, match="zeros must name kernels, got nothing"):
+        reconstruct(model, original, kernels, images(2), zeros={"nothing": 1})
+    keep = {"head": np.ones(kernels[-1].shape, bool)}
+    with pytest.raises(ValueError, match="must be in zeros or in keep, got head in both"):
+        reconstruct(model, original, kernels, images(2), zeros={"head": 1}, keep=keep)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        layers.Conv2D(4, (3, 2), strides=2, padding="same"),
+        layers.Conv2D(4, 3, dilation_rate=2, padding="valid"),
+        layers.DepthwiseConv2D(3, strides=2, padding="same", depth_multiplier=2),
+        layers.Conv1D(4, 3, strides=2, padding="same"),
+        layers.Dense(4),
+    ],
+)
+def test_patches_times_rows_are_the_layers_output(layer):
+    one_dimension = isinstance(layer, layers.Conv1D)
+    x = np.random.default_rng(0).normal(size=(2, 8, 3) if one_dimension else (2, 8, 7, 3))
+    wanted = np.asarray(layer(x.astype("float32")))  # biases are 0
+    rows = to_rows(layer, layer.kernel)
+    taken = patches(layer, x, 10_000)
+    if len(taken) == 1:
+        given = taken[0] @ rows.T
+    else:
+        multiplier = len(rows) // len(taken)
+        given = np.stack([taken[row // multiplier] @ rows[row] for row in range(len(rows))], -1)
+    np.testing.assert_allclose(given.reshape(wanted.shape), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_moments_are_those_of_the_patches():
+    kernel = find_kernels(keras.Sequential([keras.Input((5,)), layers.Dense(2)]))[0][0]
+    rng = np.random.default_rng(0)
+    a, b = 3 + rng.normal(size=(40, 5)), rng.normal(size=(40, 5))
+    halves = [a[:25], a[25:]], [b[:25], b[25:]]
+    moments = measure(kernel, *halves, 1000, central=True)
+    np.testing.assert_allclose(moments.hessian, np.cov(a.T, bias=True), rtol=1e-4)
+    joint = (a - a.mean(axis=0)).T @ (b - b.mean(axis=0)) / 40
+    np.testing.assert_allclose(moments.mixed, joint, rtol=1e-3, atol=1e-5)
+    raw = measure(kernel, *halves, 1000, central=False)
+    np.testing.assert_allclose(raw.mixed, a.T @ b / 40, rtol=1e-3, atol=1e-4)
+
+
+def test_curves_rise_and_leave_the_model_as_it_was():
+    model, x = network(), images()
+    before = model.get_weights()
+    kernels, _ = find_kernels(model)
+    curves = measure_curves(model, kernels, x)
+    assert [curve.name for curve in curves] == [kernel.name for kernel in kernels]
+    assert all(curve.slope > 0 for curve in curves)
+    assert all(curve.errors[-1] > curve.errors[0] for curve in curves)
+    for one, two in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, two)
+    ratios = distribute(curves, 0.5)
+    sizes = {kernel.name: kernel.size for kernel in kernels}
+    zeros = sum(ratios[name] * size for name, size in sizes.items())
+    assert zeros == pytest.approx(0.5 * sum(sizes.values()))
+
+
+def test_a_sparsity_that_can_not_be_had_is_refused():
+    curve = Curve("a", 10, (0.5, 0.9), (0.1, 0.5), 1.0)
+    with pytest.raises(ValueError, match="sparsity must leave 5% of the 10 weights"):
+        distribute([curve], 0.5, total=100)
+
+
+def test_a_layer_makes_up_for_what_its_shortcut_lacks():
+    keras.utils.set_random_seed(0)
+    start = keras.Input((12,))
+    x = layers.Dense(16, name="stem")(start)
+    y = layers.Dense(16, name="branch")(layers.ReLU()(x))
+    original = keras.Model(start, layers.Add()([x, y]))
+    data = np.random.default_rng(0).normal(size=(600, 12)).astype("float32")
+    model, kernels = copied(original)
+    stem = kernels[0]
+    keep = np.abs(stem.numpy()) > np.median(np.abs(stem.numpy()))
+    stem.variable.assign(stem.numpy() * keep)
+    alone = change(model, original, data)
+    told = reconstruct(model, original, kernels, data, zeros={"branch": 0}, shrinkage=0.0)
+    assert told["branch"][1] < told["branch"][0]
+    assert change(model, original, data) < 0.8 * alone
+    # The branch is the least-squares answer to "original output minus the shortcut's here".
+    inner = np.maximum(data @ stem.numpy() + np.asarray(stem.layer.bias), 0)
+    wanted = np.asarray(original(data)) - (data @ stem.numpy() + np.asarray(stem.layer.bias))
+    design = np.column_stack([inner, np.ones(len(inner))])
+    best = design @ np.linalg.lstsq(design, wanted, rcond=None)[0]
+    least = float(((best - wanted) ** 2).mean() / np.asarray(original(data)).var())
+    assert least <= change(model, original, data) < 1.02 * least

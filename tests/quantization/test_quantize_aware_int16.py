@@ -1,0 +1,285 @@
+"""tfnas.quantize_aware with 16-bit activations: its kinds of layers, and what differs."""
+
+import functools
+
+import keras
+import numpy as np
+import pytest
+import test_quantize_aware as base
+from ai_edge_litert import schema_py_generated as schema
+from keras import layers
+
+import tfnas
+from tfnas.quantization.fake_quant import FakeQuant
+from tfnas.quantization.quantize_aware import fake_quants
+from tfnas.tflite.graph_repair import mend
+
+MODE = "int16x8"
+# Steps, 99 of 100 numbers. 16-bit kernels look functions up and multiply by 16 bits, and one
+# step of a wide range can be five of the narrow one behind it ("relu, relu of 1").
+TAIL = 5.001
+SHORT = (
+    *("kernels of images", "kernels of vectors", "arguments of images", "merges of vectors"),
+    *("moves of sequences", "operations of vectors", "structures of images"),
+)
+GROUPS = [
+    pytest.param(group, marks=() if group in SHORT else pytest.mark.slow) for group in base.GROUPS
+]
+L = layers
+
+
+@functools.cache
+def case(name):
+    """The model of a group, its data, its trainable form and its file."""
+    kinds = base.GROUPS[name]
+    shape = base.KINDS[kinds[0]][0]
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input(shape, name="given")
+    model = keras.Model(inputs, [base.KINDS[kind][1](inputs) for kind in kinds], name="net")
+    return base.made(base.stir(model), base.some(shape), MODE, MODE, names=kinds)
+
+
+def file_of(c):
+    if isinstance(c.file, Exception):
+        raise c.file
+    return c.file
+
+
+def steps_apart(trainable, file, x):
+    found = keras.tree.flatten(file.predict(x))
+    pairs = zip(found, base.predict(trainable, x), file.outputs, strict=True)
+    return [np.abs(a - b) / output.scale for a, b, output in pairs]
+
+
+# --- every kind of layer
+
+
+@pytest.mark.parametrize("kind", GROUPS)
+def test_the_file_holds_integers_only_and_agrees_with_the_model(kind):
+    c = case(kind)
+    assert tfnas.left_float(c.trainable) == []
+    base.assert_near(base.predict(c.trainable, c.x), base.predict(c.model, c.x), 0.03, c.names)
+    file = file_of(c)
+    assert base.floats_in(file) == []
+    assert {t.dtype for t in (*file.inputs, *file.outputs)} == {"int16"}
+    made = {t.dtype for op in file.graph.operators for t in op.outputs}
+    assert made <= {"int16", "int32"}  # int32 are shapes
+    assert set(base.kernels_of(file)) <= {"int8"}
+    points = {p for t in file.graph.tensors if t.dtype == "int16" for p in t.zero_points}
+    assert points <= {0}
+    base.assert_agree(c.trainable, file, c.x, c.names, TAIL)
+
+
+@pytest.mark.parametrize("kind", GROUPS)
+def test_strip_and_saving_keep_the_function(kind, tmp_path):
+    c = case(kind)
+    plain = tfnas.strip(c.trainable)
+    assert fake_quants(plain) == []
+    for a, b in zip(base.predict(plain, c.x), base.predict(c.model, c.x), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-6 * max(1.0, np.abs(b).max()))
+    c.trainable.save(tmp_path / "m.keras")
+    loaded = tfnas.load_model(tmp_path / "m.keras")
+    for a, b in zip(base.predict(loaded, c.x), base.predict(c.trainable, c.x), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+# --- a trained classifier
+
+
+@pytest.fixture(scope="module")
+def trained(digits):
+    model = base.classifier()
+    base.fit(model, digits, 2)
+    trainable = tfnas.quantize_aware(model, MODE, data=digits.x_train[:100])
+    base.fit(trainable, digits, 2)
+    return model, trainable, tfnas.to_tflite(trainable, MODE)
+
+
+def mixtures(digits, count=1000):
+    rng = np.random.default_rng(0)
+    one, other = digits.x_test[rng.integers(0, len(digits.x_test), (2, count))]
+    share = rng.uniform(size=(count, 1, 1, 1))
+    return (share * one + (1.0 - share) * other).astype(np.float32)
+
+
+def test_a_trained_model_and_its_file_agree(trained, digits):
+    _, trainable, file = trained
+    x = mixtures(digits)
+    wanted, found = np.asarray(trainable(x)), file.predict(x)
+    first, second = np.sort(wanted, axis=1)[:, :-3:-1].T
+    sure = first - second > 0.05  # 1,638 steps; a mixture of two digits may be as much of both
+    assert sure.mean() > 0.7
+    np.testing.assert_array_equal(wanted[sure].argmax(1), found[sure].argmax(1))
+    (steps,) = steps_apart(trainable, file, x)
+    assert np.median(steps) <= 1.0  # 0 seen
+    assert np.quantile(steps, 0.99) <= 4.0  # 3 seen
+
+
+def test_sixteen_bits_are_nearer_to_the_float_model_than_eight(trained, digits):
+    model = trained[0]
+    x, errors = digits.x_test[:200], {}
+    for mode in ("int8", MODE):
+        aware = tfnas.quantize_aware(model, mode, data=digits.x_train[:200])
+        errors[mode] = np.square(np.asarray(aware(x)) - np.asarray(model(x))).mean()
+    assert errors[MODE] < 0.5 * errors["int8"]
+
+
+def test_the_file_gives_back_what_the_interpreter_computes(trained, digits):
+    file = trained[2]
+    assert (file.mode, file.inputs[0].dtype, file.outputs[0].dtype) == (MODE, "int16", "int16")
+    assert file.outputs[0].scale == 2.0**-15
+    assert file.origin["quantization_aware"] is True
+    biases = [op.inputs[2].dtype for op in file.graph.operators if len(op.inputs) == 3]
+    assert "int64" in biases
+    assert "int32" not in biases
+
+
+# --- ranges
+
+
+@pytest.mark.parametrize("ranges", ["moving_average", "percentile", "learned"])
+def test_every_way_to_find_ranges(ranges, digits):
+    spec = tfnas.QuantSpec("int8", "int16", ranges=ranges)
+    trainable = tfnas.quantize_aware(base.classifier(), spec)
+    losses = base.fit(trainable, digits, 2, count=400).history["loss"]
+    assert losses[1] < losses[0]
+    file = tfnas.to_tflite(trainable, spec)
+    (steps,) = steps_apart(trainable, file, digits.x_test[:200])
+    assert np.median(steps) <= 1.0
+
+
+def test_a_rounding_of_sixteen_bits_lies_evenly_around_0():
+    import tensorflow as tf
+
+    layer = FakeQuant(16, momentum=0.0)
+    x = tf.constant([-1.0, 0.0, 0.3, 3.0])
+    layer(x, training=True)
+    assert (float(layer.low), float(layer.high)) == (-1.0, 3.0)
+    step = 3.0 / 32767
+    values = np.asarray(layer(tf.constant([-9.0, -step, 0.0, 0.4 * step, 0.6 * step, 9.0])))
+    np.testing.assert_allclose(values / step, [-32767, -1, 0, 0, 1, 32767], atol=0.01)
+
+
+# --- other formats
+
+
+@pytest.mark.parametrize(
+    ("layers", "wanted"),
+    [
+        ({"*": "int4"}, ["int4", "int8", "int4"]),  # no 4-bit depthwise convolution
+        ({"first": "float32"}, ["float32", "int8", "int8"]),
+    ],
+)
+def test_formats_of_single_layers(layers, wanted):
+    spec = tfnas.QuantSpec("int8", "int16", layers=layers)
+    c = base.made(base.three_layers(), base.some(base.IMAGE), spec, spec)
+    assert base.kernels_of(file_of(c)) == wanted
+    base.assert_agree(c.trainable, c.file, c.x, tail=TAIL)
+    assert bool(tfnas.left_float(c.trainable)) == ("float32" in wanted)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("layer normalization", "gelu"),
+        *(pytest.param(k, marks=pytest.mark.slow) for k in ("custom", "attention", "embedding")),
+    ],
+)
+def test_what_cannot_be_quantised_does_not_stop_the_rest(kind):
+    shape, build = base.FLOATS[kind]
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input(shape, name="given")
+    head = L.Dense(3, name="head")(L.Flatten()(build(inputs)))
+    c = base.made(base.stir(keras.Model(inputs, head)), base.some(shape, 100), MODE, MODE)
+    file = file_of(c)
+    assert {t.dtype for t in (*file.inputs, *file.outputs)} == {"int16"}
+    assert len(tfnas.left_float(c.trainable)) >= 1
+    last = [op for op in file.graph.operators if op.name == "FULLY_CONNECTED"][-1]
+    assert (last.inputs[1].dtype, last.outputs[0].dtype) == ("int8", "int16")
+    base.assert_agree(c.trainable, file, c.x, tail=TAIL)
+
+
+@pytest.mark.parametrize(("trained", "asked"), [(MODE, "int8"), ("int8", MODE)])
+def test_export_with_other_bits_is_refused(trained, asked):
+    trainable = tfnas.quantize_aware(base.small(), trained, data=base.some(base.VECTOR))
+    with pytest.raises(ValueError, match=f"mode must have activations of .* got '{asked}'"):
+        tfnas.to_tflite(trainable, asked)
+
+
+# --- mending the file
+
+
+@pytest.mark.parametrize("mode", ["int8", MODE])
+def test_a_bias_that_the_converter_has_cut_is_refused(mode):
+    model = keras.Sequential([keras.Input((6,)), L.Dense(3, name="only")], name="net")
+    model.layers[0].kernel.assign(np.full((6, 3), 1e-6))
+    model.layers[0].bias.assign([1e5, -1e5, 3.0])
+    trainable = tfnas.quantize_aware(model, mode, data=1e-3 * base.some((6,)))
+    match = f"'net' can't be converted to {mode}: biases must fit into 32 bits, got .*only"
+    with pytest.raises(tfnas.ConversionError, match=match):
+        tfnas.to_tflite(trainable, mode)
+
+
+def test_a_channel_that_has_died_out_does_no_harm():
+    """Weight decay leaves such channels behind: no weights, and a bias of its own."""
+    keras.utils.set_random_seed(0)
+    conv, norm = L.Conv2D(4, 3, use_bias=False), L.BatchNormalization()
+    model = keras.Sequential([keras.Input(base.IMAGE), conv, norm, L.ReLU()])
+    conv.kernel.assign(np.asarray(conv.kernel) * [1.0, 1e-20, 1.0, 1e-7])
+    x = base.some(base.IMAGE)
+    made = np.asarray(conv(x))
+    norm.moving_mean.assign(made.mean((0, 1, 2)))
+    norm.moving_variance.assign(made.var((0, 1, 2)))
+    norm.beta.assign([0.1, 0.7, -0.1, 0.2])
+    trainable = tfnas.quantize_aware(model, MODE, data=x)
+    base.assert_near(base.predict(trainable, x), base.predict(model, x), 0.01)
+    (steps,) = steps_apart(trainable, tfnas.to_tflite(trainable, MODE), x)
+    assert steps.max() <= 2.0
+
+
+@pytest.mark.parametrize("mode", ["int8", MODE])
+@pytest.mark.parametrize("number", [3.0, -3.0, 0.0])
+def test_a_number_far_larger_than_what_it_is_added_to(mode, number):
+    inputs, x = keras.Input((6,)), 1e-7 * base.some((6,))
+    model = keras.Model(inputs, 2.0 * (inputs + number))
+    trainable = tfnas.quantize_aware(model, mode, data=x)
+    file = tfnas.to_tflite(trainable, mode)
+    assert base.floats_in(file) == []
+    np.testing.assert_allclose(file.predict(x), 2.0 * number, atol=1e-6 + file.outputs[0].scale)
+
+
+def test_a_network_of_tiny_numbers_has_a_file():
+    """A fresh network can let its numbers die away; the interpreter refuses finer steps."""
+    model = keras.Sequential([keras.Input((6,)), L.Dense(5, use_bias=False), L.ReLU(6.0)])
+    model.layers[0].kernel.assign(1e-9 * np.asarray(model.layers[0].kernel))
+    trainable = tfnas.quantize_aware(model, MODE, data=base.some((6,)))
+    file = tfnas.to_tflite(trainable, MODE)
+    assert np.abs(file.predict(base.some((6,)))).max() <= 1e-6
+
+
+def edited(content, edit):
+    """A file with an operator more, or another end."""
+    import flatbuffers
+
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+    edit(model)
+    builder = flatbuffers.Builder(len(content))
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    return bytes(builder.Output())
+
+
+def test_a_logistic_whose_step_others_rely_on_is_refused():
+    inputs = keras.Input((6,))
+    model = keras.Model(inputs, L.Activation("sigmoid")(L.Dense(4)(inputs)))
+    trainable = tfnas.quantize_aware(model, MODE, data=base.some((6,)))
+    content = tfnas.to_tflite(trainable, MODE).content
+    assert mend(content) == mend(mend(content))
+
+    def make_it_an_output(model):
+        graph = model.subgraphs[0]
+        kinds = [model.operatorCodes[op.opcodeIndex].builtinCode for op in graph.operators]
+        logistic = graph.operators[kinds.index(schema.BuiltinOperator.LOGISTIC)]
+        graph.outputs = np.array(logistic.outputs)
+
+    with pytest.raises(ValueError, match="a 16-bit LOGISTIC must be followed by its rounding"):
+        mend(edited(content, make_it_an_output))

@@ -1,0 +1,63 @@
+"""Files that are written whole or not at all, and digests of models."""
+
+import os
+import stat
+
+import keras
+import pytest
+
+from tfnas.runtime import files
+from tfnas.runtime.files import write_atomically
+
+
+def test_write_makes_folders_and_replaces(tmp_path):
+    path = tmp_path / "a" / "b" / "file.txt"
+    assert write_atomically(path, "é") == path
+    assert path.read_bytes() == "é".encode()
+    write_atomically(str(path), b"\x00\xff")
+    assert path.read_bytes() == b"\x00\xff"
+    assert os.listdir(path.parent) == ["file.txt"]
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()], ids=["os", "ctrl-c"])
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
+    tmp_path, monkeypatch, step, error
+):
+    path = tmp_path / "file.txt"
+    write_atomically(path, "old")
+
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(files.os, step, fail)
+    with pytest.raises(type(error)):
+        write_atomically(path, "new")
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["file.txt"]
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_written_files_have_the_permissions_of_any_new_file(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        path = write_atomically(tmp_path / "file", b"x")
+        assert os.umask(umask) == umask
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+def test_a_model_is_the_same_however_it_was_compiled(tmp_path):
+    inner = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    model = keras.Sequential([keras.Input((4,)), inner, keras.layers.Dense(2)])
+    model.compile("adam", "mse", metrics=["mae"])
+    model.optimizer.build(model.trainable_variables)
+    model.save(tmp_path / "model.keras")
+    loaded = [
+        keras.models.load_model(tmp_path / "model.keras", compile=given) for given in (True, False)
+    ]
+    digests = {files.model_digest(each) for each in (model, *loaded)}
+    assert len(digests) == 1
+    model.layers[-1].bias.assign([0.0, 1.0])
+    assert files.model_digest(model) not in digests

@@ -1,0 +1,482 @@
+"""Formats that the converter alone can't give: 4 bits, a format a layer, recipes."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tfnas
+from tfnas.tflite import mixed_precision
+from tfnas.tflite.file_weights import read_kernels
+from tfnas.tflite.quantizer_recipes import layers_of_file
+
+
+@pytest.fixture(scope="module")
+def model():
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    shared = layers.Dense(16, activation="relu", name="shared")
+    x = inputs = keras.Input((12, 12, 3))
+    x = layers.Conv2D(16, 3, padding="same", use_bias=False, name="stem")(x)
+    x = layers.ReLU(6.0)(layers.BatchNormalization()(x))
+    x = layers.SeparableConv2D(16, 3, padding="same", name="separable")(x)
+    x = layers.Conv2DTranspose(16, 3, 2, padding="same", name="up")(x)
+    x = shared(layers.GlobalAveragePooling2D()(x))
+    x = shared(layers.Dense(16, name="dense")(x))
+    inside = keras.Sequential([keras.Input((16,)), layers.Dense(32, name="inside")], name="nested")
+    return keras.Model(inputs, layers.Dense(10, name="head")(inside(x)))
+
+
+@pytest.fixture(scope="module")
+def x():
+    return np.random.default_rng(0).normal(size=(64, 12, 12, 3)).astype("float32")
+
+
+@pytest.fixture(scope="module")
+def plain(model):
+    return tfnas.to_tflite(model)
+
+
+def formats(model, file):
+    """Layer -> element types of its kernels, as the file's schema says them."""
+    found = layers_of_file(model, file)
+    return {name: {k.tensor.dtype for k in kernels} for name, (_, kernels) in found.items()}
+
+
+def noise(file, plain, x):
+    expected, got = plain.predict(x), file.predict(x)
+    return float(((got - expected) ** 2).sum() / (expected**2).sum())
+
+
+def test_layers_are_found_whatever_the_file_calls_them(model, plain):
+    kinds = {name: kind for name, (kind, _) in layers_of_file(model, plain).items()}
+    assert kinds == {
+        "stem": "Conv2D",
+        "separable": "SeparableConv2D",
+        "up": "Conv2DTranspose",
+        "shared": "Dense",
+        "dense": "Dense",
+        "inside": "Dense",
+        "head": "Dense",
+    }
+
+
+@pytest.mark.parametrize("mode", ["int4", "weights4"])
+def test_four_bits_where_tflite_has_them_and_eight_elsewhere(model, plain, x, mode):
+    file = tfnas.to_tflite(model, mode)
+    assert file.mode == mode
+    found = formats(model, file)
+    assert found["stem"] == found["shared"] == found["inside"] == found["head"] == {"int4"}
+    assert found["separable"] == {"int4", "int8"}
+    assert found["up"] == {"int8"}
+    assert file.size < plain.size
+    assert noise(file, plain, x) < 0.1
+
+
+def test_weights_alone_are_unpacked_and_computed_with_in_floats(model, plain, x):
+    file = tfnas.to_tflite(model, "weights8")
+    assert all(found == {"int8"} for found in formats(model, file).values())
+    assert "DEQUANTIZE" in {op.name for op in file.graph.operators}
+    assert noise(file, plain, x) < 1e-3
+    kernels = {k.layer: k for k in read_kernels(file)}
+    # Symmetric, a scale a channel: the dequantised kernel is within half a step.
+    stem = next(k for k in read_kernels(file) if k.layer == "stem")
+    exact = next(k for k in read_kernels(plain) if k.layer == "stem").values
+    steps = np.abs(exact).max(axis=(1, 2, 3), keepdims=True) / 127
+    assert np.abs(stem.values * steps - exact).max() <= 0.5001 * steps.max()
+    assert kernels
+
+
+def test_dynamic_for_dense_layers_alone_saves_loads_and_runs(model, plain, x, tmp_path):
+    spec = tfnas.QuantSpec("int8", "float32", layers={"Dense": "int8", "*": "float32"})
+    file = tfnas.to_tflite(model, spec)
+    found = formats(model, file)
+    dense = {name for name, types in found.items() if types == {"int8"}}
+    assert dense == {"shared", "dense", "inside", "head"}
+    assert found["stem"] == {"float32"}
+    again = tfnas.Artifact.load(file.save(tmp_path / "dense.tflite"))
+    np.testing.assert_array_equal(again.predict(x), file.predict(x))
+    assert noise(again, plain, x) < 1e-3
+
+
+def test_integers_with_a_format_a_layer(model, x):
+    spec = tfnas.QuantSpec("int8", "int8", layers={"head": "int4", "inside": "float32"})
+    file = tfnas.to_tflite(model, spec, x)
+    types = {t.dtype for op in file.graph.operators for t in op.inputs}
+    assert {"int4", "int8", "float32"} <= types
+    assert file.inputs[0].dtype == file.outputs[0].dtype == "int8"
+
+
+def test_int8_with_four_bit_weights_needs_no_training(model, plain, x):
+    file = tfnas.to_tflite(model, "int8x4", x)
+    assert file.mode == "int8x4"
+    assert not file.origin["quantization_aware"]
+    assert file.origin["calibration_examples"] == len(x)
+    types = {t.dtype for op in file.graph.operators for t in (*op.inputs, *op.outputs)}
+    assert "int4" in types
+    assert not any(t.startswith("float") for t in types)
+    assert file.size < tfnas.to_tflite(model, "int8", x).size
+
+
+@pytest.mark.parametrize("recipe", ["dynamic_wi8_afp32", "static_wi8_ai8", "weight_only_wi4_afp32"])
+def test_recipes_by_name(plain, x, recipe, capfd):
+    file = tfnas.apply_recipe(plain, recipe, x)
+    assert file.mode == recipe
+    assert file.size < plain.size
+    assert noise(file, plain, x) < (0.05 if "wi4" in recipe else 0.01)
+    assert "Calibration" not in capfd.readouterr().err
+
+
+def test_a_recipe_from_a_file_and_as_a_list(plain, tmp_path):
+    by_name = tfnas.apply_recipe(plain, "dynamic_wi8_afp32")
+    steps = by_name.origin["recipe"]
+    assert tfnas.apply_recipe(plain, steps).content == by_name.content
+    import json
+
+    path = tmp_path / "own.json"
+    path.write_text(json.dumps(steps))
+    assert tfnas.apply_recipe(plain, path).content == by_name.content
+
+
+@pytest.mark.parametrize(
+    ("recipe", "told"),
+    [
+        ("nonsense", "recipe must be one of dynamic_"),
+        ("missing.json", "must be a JSON file"),
+        (3, "recipe must be a name"),
+        ([{"regex": ".*"}], "recipe must be one of ai-edge-quantizer's"),
+        ("static_wi8_ai8", "calibration must hold typical inputs"),
+    ],
+)
+def test_bad_recipes(plain, recipe, told):
+    with pytest.raises(ValueError, match=told):
+        tfnas.apply_recipe(plain, recipe)
+
+
+def test_a_recipe_with_calibration_sees_the_ends_of_every_input_and_output():
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    inputs = keras.Input((32,), name="second"), keras.Input((16,), name="first")
+    x = layers.Concatenate()([layers.Dense(32, activation="relu")(one) for one in inputs])
+    model = keras.Model(inputs, layers.Dense(1)(x))  # one number an example
+    rng = np.random.default_rng(0)
+    data = [rng.normal(size=(64, 32)), 10 * rng.normal(size=(64, 16))]
+    plain = tfnas.to_tflite(model)
+    assert noise(tfnas.apply_recipe(plain, "static_wi8_ai8", data), plain, data) < 1e-3
+
+
+@pytest.fixture(scope="module")
+def tokens():
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    x = inputs = keras.Input((12,), dtype="int32")
+    x = layers.GlobalAveragePooling1D()(layers.Embedding(40, 32)(x))
+    return keras.Model(inputs, layers.Dense(4, name="head")(layers.Dense(64, name="mid")(x)))
+
+
+@pytest.mark.parametrize("mode", ["int4", "weights8"])
+def test_models_of_tokens(tokens, mode):
+    x = np.random.default_rng(0).integers(0, 40, (64, 12))
+    file, plain = tfnas.to_tflite(tokens, mode), tfnas.to_tflite(tokens)
+    wanted = {"int4": "int4", "weights8": "int8"}[mode]
+    assert formats(tokens, file) == {"mid": {wanted}, "head": {wanted}}
+    assert file.inputs[0].dtype == "int32"
+    assert noise(file, plain, x) < 0.1
+    static = tfnas.apply_recipe(plain, "static_wi8_ai8", x)
+    assert noise(static, plain, x) < 1e-3
+
+
+def test_kernels_inside_a_loop():
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    inputs = keras.Input((10, 8), batch_size=1)
+    model = keras.Model(inputs, layers.Dense(3, name="head")(layers.LSTM(32)(inputs)))
+    x = np.random.default_rng(0).normal(size=(16, 10, 8))
+    plain, file = tfnas.to_tflite(model), tfnas.to_tflite(model, "weights8")
+    assert formats(model, file) == {"head": {"int8"}, "lstm_cell": {"int8"}}
+    assert noise(file, plain, x) < 1e-3
+    file, found = tfnas.mixed_precision(model, 0.7, x)
+    assert file.size <= 0.7 * plain.size
+    assert {layer.name for layer in found.layers} == {"head", "lstm_cell"}
+
+
+def test_layers_of_tf_keras_have_no_counters():
+    tf_keras = pytest.importorskip("tf_keras")
+    dense = tf_keras.layers.Dense
+    names = "dense", "dense_1"
+    layers = [dense(32, name=name) for name in names]
+    model = tf_keras.Sequential([tf_keras.layers.Input((32,)), *layers])
+    spec = tfnas.QuantSpec("int8", "float32", layers={"dense": "int4", "dense_1": "int8"})
+    file = tfnas.to_tflite(model, spec)
+    assert formats(model, file) == {"dense": {"int4"}, "dense_1": {"int8"}}
+    x = np.zeros((4, 32))
+    with pytest.raises(ValueError, match="must be a Keras 3 model for 4-bit weights"):
+        tfnas.to_tflite(model, "int8x4", x)
+    with pytest.raises(ValueError, match="Keras 3 model"):
+        tfnas.mixed_precision(model, 0.5, x, activations="int8")
+
+
+def test_a_model_is_no_file(model):
+    with pytest.raises(ValueError, match=r"artifact must be a .*Artifact, got Functional"):
+        tfnas.apply_recipe(model, "dynamic_wi8_afp32")
+
+
+def test_four_bits_for_no_kernel_at_all_are_told(model, x):
+    spec = tfnas.QuantSpec("int4", "int8", layers={"*": "int8"})
+    with pytest.raises(ValueError, match="must give 4 bits to the kernel of some layer"):
+        tfnas.to_tflite(model, spec, x)
+
+
+def test_a_recipe_that_matches_nothing_is_told(plain):
+    steps = tfnas.apply_recipe(plain, "dynamic_wi8_afp32").origin["recipe"]
+    with pytest.raises(tfnas.ConversionError, match="changed nothing"):
+        tfnas.apply_recipe(plain, [{**steps[0], "regex": "no such tensor"}])
+
+
+def test_a_quantised_file_takes_no_recipe(model, x):
+    with pytest.raises(ValueError, match="must be a float32 file"):
+        tfnas.apply_recipe(tfnas.to_tflite(model, "int8", x), "dynamic_wi8_afp32")
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        ({"layers": {"nothing": "int8"}}, "layers must name layers with a kernel"),
+        ({"layers": {"*": "float32"}}, "must quantise the kernel of some layer"),
+    ],
+)
+def test_specifications_that_quantise_nothing(model, spec, told):
+    with pytest.raises(ValueError, match=told):
+        tfnas.to_tflite(model, tfnas.QuantSpec("int8", "float32", **spec))
+
+
+def test_float16_is_one_format_for_all(model):
+    with pytest.raises(ValueError, match="layers must be empty for mode 'float16'"):
+        tfnas.to_tflite(model, tfnas.QuantSpec("float16", "float32", layers={"head": "int8"}))
+
+
+def test_mixed_precision_meets_the_size_and_keeps_the_sensitive_layer_fine(x):
+    keras.utils.set_random_seed(1)
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((12, 12, 3)),
+            layers.Flatten(),
+            layers.Dense(64, activation="relu", name="first"),
+            layers.Dense(64, activation="relu", name="hurt"),
+            layers.Dense(64, activation="relu", name="third"),
+            layers.Dense(10, name="head"),
+        ]
+    )
+    kernel = np.array(model.get_layer("hurt").kernel)
+    kernel[0] *= 50  # coarse steps for every output
+    model.get_layer("hurt").kernel.assign(kernel)
+    file, found = tfnas.mixed_precision(model, 30_000, x)
+    assert file.size == found.size <= 30_000
+    chosen = {layer.name: layer.chosen for layer in found.layers}
+    assert chosen["first"] == "int4"
+    assert chosen["hurt"] != "int4"
+    assert formats(model, file) == {name: {kind} for name, kind in chosen.items()}
+    assert mixed_precision.MixedPrecision.from_json(found.to_json()) == found
+    assert found.rows()[0][0] == "hurt"
+    uniform = tfnas.to_tflite(model, "int4")
+    plain = tfnas.to_tflite(model)
+    assert noise(file, plain, x) < noise(uniform, plain, x)
+    assert tfnas.to_tflite(model, found.spec).content == file.content
+
+
+def test_mixed_precision_with_integer_activations(model, x):
+    largest = tfnas.to_tflite(model, tfnas.QuantSpec("int8", "int8", layers={"*": "int8"}), x)
+    file, found = tfnas.mixed_precision(model, largest.size - 300, x, activations="int8")
+    assert file.size <= largest.size - 300
+    assert {layer.chosen for layer in found.layers} == {"int4", "int8"}
+    types = {t.dtype for op in file.graph.operators for t in op.inputs}
+    assert {"int4", "int8"} <= types
+    assert not any(t.startswith("float") for t in types)
+
+
+def test_a_generous_budget_keeps_the_floats(model, plain, x):
+    file, found = tfnas.mixed_precision(model, plain.size, x)
+    assert file.content == plain.content
+    assert found.measured == 0.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"size": 0}, "size must be bytes, or a share"),
+        ({"size": 0.01}, "size must be at least about"),
+        ({"size": float("inf")}, "size must be bytes, or a share"),
+        ({"size": 0.5, "activations": "int16"}, "activations must be"),
+        ({"size": 0.5, "activations": "int8", "weight_only": True}, "weight_only goes with"),
+        ({"size": 0.5, "formats": ["int8"]}, "formats must be two or more of"),
+        ({"size": 0.5, "formats": ["int8", "int2"]}, "formats must be two or more of"),
+        ({"size": 0.5, "data": np.zeros((0, 12, 12, 3))}, "data must hold"),
+    ],
+)
+def test_bad_arguments_of_mixed_precision(model, x, arguments, told):
+    with pytest.raises(ValueError, match=told):
+        tfnas.mixed_precision(model, **{"data": x, **arguments})
+
+
+def test_mixed_precision_refuses_models_without_inputs_and_trained_ones(x):
+    layers = keras.layers
+    with pytest.raises(ValueError, match="model must be built"):
+        tfnas.mixed_precision(keras.Sequential([layers.Dense(3)]), 0.5, x)
+    model = keras.Sequential([keras.Input((12, 12, 3)), layers.Flatten(), layers.Dense(4)])
+    trained = tfnas.quantize_aware(model, "int8", x)
+    with pytest.raises(ValueError, match="must be a float one for activations 'int8'"):
+        tfnas.mixed_precision(trained, 0.5, x, activations="int8")
+
+
+def test_mixed_precision_passes_over_what_stays_float_beside_integers():
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    inputs = keras.Input((8, 16))
+    x = layers.MultiHeadAttention(2, 16)(inputs, inputs)
+    model = keras.Model(inputs, layers.Dense(64, name="head")(layers.Flatten()(x)))
+    data = np.random.default_rng(0).normal(size=(64, 8, 16))
+    size = np.int64(tfnas.to_tflite(model, "int8x4", data).size + 100)
+    file, found = tfnas.mixed_precision(model, size, data, activations="int8")
+    assert file.size <= size
+    assert [layer.name for layer in found.layers] == ["head"]
+
+
+@st.composite
+def options(draw):
+    layers = []
+    for number in range(draw(st.integers(1, 6))):
+        count = draw(st.integers(1, 3))
+        savings = sorted(draw(st.sets(st.integers(1, 50), min_size=count, max_size=count)))
+        effects = sorted(draw(st.lists(st.integers(0, 100), min_size=count, max_size=count)))
+        layers.append(
+            mixed_precision.LayerFormats(
+                *(str(number), "Dense", 1, tuple("abcd"[: count + 1])),
+                *((0, *savings), (0.0, *map(float, effects)), "a"),
+            )
+        )
+    return layers
+
+
+@settings(max_examples=100, deadline=None)
+@given(options(), st.floats(0, 1))
+def test_the_choice_saves_enough_and_is_near_the_best(layers, share):
+    most = sum(layer.savings[-1] for layer in layers)
+    missing = round(share * most)
+    chosen = mixed_precision._choose(layers, missing, 1000, 1000 - missing)
+
+    def total(values):
+        return sum(getattr(one, values)[one.formats.index(one.chosen)] for one in chosen)
+
+    assert total("savings") >= missing
+    best = best_effect(layers, missing)
+    # The Lagrangian's solution is optimal but for one step.
+    largest = max((one.effects[-1] for one in layers), default=0.0)
+    assert best <= total("effects") <= best + largest
+
+
+def best_effect(layers, missing):
+    """Least effect by trying every choice, kept by bytes saved."""
+    reached = {0: 0.0}
+    for layer in layers:
+        new = {}
+        for saved, effect in reached.items():
+            for saving, cost in zip(layer.savings, layer.effects, strict=True):
+                key = saved + saving
+                new[key] = min(new.get(key, np.inf), effect + cost)
+        reached = new
+    return min(effect for saved, effect in reached.items() if saved >= missing)
+
+
+class Doubled(keras.Model):
+    """A functional model whose class computes something else with it."""
+
+    def __init__(self):
+        inputs = keras.Input((4,))
+        super().__init__(inputs, keras.layers.Dense(3, dtype="mixed_float16")(inputs))
+
+    def call(self, x, training=None):
+        return super().call(x) * 2
+
+
+def test_a_model_of_mixed_precision_with_a_call_of_its_own_is_refused():
+    with pytest.raises(ValueError, match=r"has a call\(\) of its own"):
+        tfnas.to_tflite(Doubled())
+
+
+@pytest.fixture(scope="module")
+def shifting():
+    """A network whose inputs are all positive, so that rounding a kernel moves its outputs."""
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    x = inputs = keras.Input((12, 12, 8))
+    for number in range(3):
+        x = layers.Conv2D(16, 3, padding="same", use_bias=False, name=f"conv{number}")(x)
+        x = layers.ReLU()(layers.BatchNormalization(name=f"norm{number}")(x))
+    model = keras.Model(inputs, layers.Dense(5)(layers.GlobalAveragePooling2D()(x)))
+    rng = np.random.default_rng(0)
+    x = rng.uniform(1, 2, size=(96, 12, 12, 8)).astype("float32")
+    tfnas.recalibrate_batchnorm(model, x)
+    return model, x
+
+
+@pytest.mark.parametrize("mode", ["int8x4", "int8"])
+def test_correcting_the_shift_lowers_the_noise(shifting, mode):
+    model, x = shifting
+    plain = tfnas.to_tflite(model)
+    spec = tfnas.QuantSpec.of(mode)
+    alike = dataclasses.replace(spec, layers={"*": spec.weights})  # the same way, not corrected
+    before = noise(tfnas.to_tflite(model, alike, x), plain, x)
+    corrected = tfnas.to_tflite(model, dataclasses.replace(spec, correct=True), x)
+    assert noise(corrected, plain, x) < (0.3 if mode == "int8x4" else 0.9) * before
+    assert corrected.inputs[0].dtype == corrected.outputs[0].dtype == "int8"
+
+
+def test_correction_moves_nothing_but_the_statistics(shifting):
+    model, x = shifting
+    rounded = tfnas.quantize_aware(model, "int8x4", data=x)
+    before = {v.path: np.array(v) for v in rounded.variables}
+    assert tfnas.correct_shift(rounded, model, x) == 3
+    moved = {v.path for v in rounded.variables if not np.array_equal(before[v.path], v)}
+    assert {path.split("/")[-1] for path in moved} == {"moving_mean", "moving_variance"}
+    with pytest.raises(ValueError, match="model must be quantisation-aware"):
+        tfnas.correct_shift(model, model, x)
+
+
+def test_correction_is_of_integer_activations():
+    with pytest.raises(ValueError, match="correct goes with integer activations"):
+        tfnas.QuantSpec("int8", "float32", correct=True)
+
+
+def test_a_call_of_its_own_is_no_graph():
+    class Doubled(keras.Model):
+        def call(self, inputs, training=None):
+            return 2.0 * super().call(inputs, training=training)
+
+    inputs = keras.Input((4,))
+    model = Doubled(inputs, keras.layers.Dense(3)(inputs))
+    x = np.random.default_rng(0).normal(size=(16, 4)).astype("float32")
+    with pytest.raises(ValueError, match="model must be a built functional"):
+        tfnas.to_tflite(model, "int8x4", x)
+
+
+@pytest.mark.parametrize("left", ["d1", "d?"])
+def test_what_stays_float_may_be_concatenated(left, tmp_path):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8,))
+    parts = [keras.layers.Dense(6, activation="relu", name=f"d{n}")(inputs) for n in (1, 2)]
+    joined = keras.layers.Concatenate(name="joined")(parts)
+    model = keras.Model(inputs, keras.layers.Dense(3, name="head")(joined))
+    x = np.random.default_rng(0).normal(size=(64, 8)).astype("float32")
+    spec = tfnas.QuantSpec(layers={left: "float32"})
+    file = tfnas.to_tflite(model, spec, x)
+    assert noise(file, tfnas.to_tflite(model), x) < 1e-3
+    rounded = tfnas.quantize_aware(model, spec, data=x)
+    told = {skipped.name: skipped.reason for skipped in tfnas.left_float(rounded)}
+    assert told["joined"] == "joins numbers of a layer that stays float"
+    np.testing.assert_allclose(tfnas.strip(rounded).predict(x), model.predict(x), atol=1e-5)
+    rounded.save(tmp_path / "model.keras")
+    assert tfnas.load_model(tmp_path / "model.keras").count_params() == rounded.count_params()

@@ -1,1 +1,0 @@
-"""Measuring: latency, quality and cost, on the artefact."""

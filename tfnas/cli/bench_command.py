@@ -1,0 +1,198 @@
+"""`tfnas bench`."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from absl import flags
+
+if TYPE_CHECKING:
+    from tfnas.targets.android import PhoneLatency
+    from tfnas.targets.ethos_u import VelaReport
+    from tfnas.tflite.artifact import Artifact
+
+SUMMARY = "measure the latency of .tflite files side by side"
+POSITIONAL = "FILE..."
+_COUNTS = ("batch_sizes", "thread_counts")
+EXAMPLE = "example: tfnas bench a.tflite b.tflite --threads=2"
+
+
+def define(values: flags.FlagValues) -> flags.FlagValues:
+    """Declares the flags."""
+    common = {"flag_values": values, "module_name": __name__}
+    flags.DEFINE_integer("rounds", 50, "interleaved rounds", lower_bound=6, **common)
+    flags.DEFINE_integer("threads", 1, "threads of the interpreter", lower_bound=1, **common)
+    flags.DEFINE_bool("xnnpack", True, "let the XNNPACK delegate run", **common)
+    flags.DEFINE_string("json", None, "also write the measurements to this file", **common)
+    text = "also examples a second over --batch_sizes and --thread_counts"
+    flags.DEFINE_bool("throughput", False, text, **common)
+    flags.DEFINE_list("batch_sizes", ["1", "8", "32"], "throughput: examples a batch", **common)
+    flags.DEFINE_list("thread_counts", ["1", "2"], "throughput: threads", **common)
+    text = "also compile for this Arm accelerator, such as ethos-u55-128, and tell its estimates"
+    flags.DEFINE_string("vela", None, text, **common)
+    flags.DEFINE_bool("adb", False, "also measure on a phone; needs --adb_binary", **common)
+    text = "adb: TFLite's benchmark_model, built for the phone's processor"
+    flags.DEFINE_string("adb_binary", None, text, **common)
+    flags.DEFINE_string("serial", None, "adb: which phone, where there are several", **common)
+    return values
+
+
+def main(positional: list[str], values: flags.FlagValues) -> int:
+    """Runs the command."""
+    import json
+
+    from tfnas.measure.latency import benchmark, provenance
+    from tfnas.measure.measurement import Measurement
+    from tfnas.runtime.files import write_atomically
+    from tfnas.table import table
+    from tfnas.tflite.artifact import Artifact
+
+    _check(values)
+    files = [Artifact.load(path) for path in positional]
+    reports = _compiled(files, values)
+    on_phone = _on_phone(files, values)
+    latencies = benchmark(
+        files,
+        rounds=values["rounds"].value,
+        threads=values["threads"].value,
+        xnnpack=values["xnnpack"].value,
+    )
+    rows = [
+        [
+            pathlib.Path(path).name,
+            f"{latency.ratio:.4f}x",
+            f"[{latency.ratio_low:.4f}, {latency.ratio_high:.4f}]",
+            f"{latency.median_ms:.4f}",
+            f"{latency.p90_ms:.4f}",
+            f"{file.size:,}",
+            f"{file.gzip_size:,}",
+        ]
+        for path, file, latency in zip(positional, files, latencies, strict=True)
+    ]
+    headers = ["file", "reference", "95% interval", "median ms", "p90 ms", "bytes", "gzip"]
+    print(table(headers, rows))
+    where = provenance()
+    print(
+        f"\n{where['cpu']}, {latencies[0].threads} thread(s), XNNPACK "
+        f"{'on' if latencies[0].xnnpack else 'off'}, {latencies[0].rounds} rounds, "
+        f"reference model {latencies[0].reference_ms:.4f} ms"
+    )
+    if values["throughput"].value:
+        _tell_throughput(positional, files, values)
+    for path, report in zip(positional, reports, strict=False):  # none without --vela
+        print(f"\n{pathlib.Path(path).name}\n{report}")
+    if on_phone:
+        _tell_phone(positional, on_phone)
+    if values["json"].value:
+        records = {
+            path: Measurement(
+                *(file.size, file.gzip_size, file.sha256),
+                latency=latency,
+                provenance=where,
+                phone=on_phone[i].to_dict() if on_phone else None,
+                vela=reports[i].to_dict() if reports else None,
+            ).to_dict()
+            for i, (path, file, latency) in enumerate(
+                zip(positional, files, latencies, strict=True)
+            )
+        }
+        write_atomically(values["json"].value, json.dumps(records, indent=2))
+    return 0
+
+
+def _check(values: flags.FlagValues) -> None:
+    """Flags that don't go together, before anything is measured."""
+    from tfnas.targets.android import check_binary
+
+    adb, binary, serial = (values[name].value for name in ("adb", "adb_binary", "serial"))
+    if adb and not binary:
+        raise ValueError("adb_binary must be given with adb, got none")
+    if not adb and (binary or serial):
+        raise ValueError("adb_binary and serial go with adb, got no adb")
+    if adb:
+        check_binary(binary)
+    for name in _COUNTS:
+        _whole(name, values)
+        if values[name].present and not values["throughput"].value:
+            raise ValueError(f"{name} goes with throughput, got no throughput")
+
+
+def _whole(name: str, values: flags.FlagValues) -> list[int]:
+    """The numbers of a flag."""
+    given = values[name].value
+    if not given or not all(text.strip().isdecimal() and int(text) for text in given):
+        raise ValueError(f"{name} must hold whole numbers >= 1, got {','.join(given)!r}")
+    return [int(text) for text in given]
+
+
+def _tell_throughput(
+    paths: Sequence[str], files: Sequence[Artifact], values: flags.FlagValues
+) -> None:
+    from tfnas.measure.throughput import Throughput, throughput
+    from tfnas.table import table
+
+    found = throughput(
+        files,
+        None,
+        *(_whole(name, values) for name in _COUNTS),
+        rounds=values["rounds"].value,
+        xnnpack=values["xnnpack"].value,
+    )
+    names = [pathlib.Path(path).name for path in paths]
+    print(f"\n{table(Throughput.headers(), [each.row(names[each.file]) for each in found])}")
+
+
+def _compiled(files: Sequence[Artifact], values: flags.FlagValues) -> list[VelaReport]:
+    from tfnas.targets.ethos_u import vela
+
+    accelerator = values["vela"].value
+    return [] if accelerator is None else [vela(file, accelerator) for file in files]
+
+
+def _on_phone(files: Sequence[Artifact], values: flags.FlagValues) -> list[PhoneLatency]:
+    from tfnas.targets.android import benchmark_on_phone
+
+    if not values["adb"].value:
+        return []
+    return [
+        benchmark_on_phone(
+            file,
+            values["adb_binary"].value,
+            serial=values["serial"].value,
+            threads=values["threads"].value,
+            runs=values["rounds"].value,
+            use_xnnpack=values["xnnpack"].value,
+        )
+        for file in files
+    ]
+
+
+def _tell_phone(paths: Sequence[str], latencies: Sequence[PhoneLatency]) -> None:
+    from tfnas.table import table
+
+    rows = [
+        [
+            pathlib.Path(path).name,
+            f"{latency.ratio:.4f}x",
+            f"[{latency.ratio_low:.4f}, {latency.ratio_high:.4f}]",
+            f"{latency.ms:.4f}",
+            "-" if latency.p95_ms is None else f"{latency.p95_ms:.4f}",
+            f"{latency.init_ms:.1f}",
+            "-" if latency.memory_mb is None else f"{latency.memory_mb:.1f}",
+        ]
+        for path, latency in zip(paths, latencies, strict=True)
+    ]
+    first = latencies[0]
+    typical = "mean ms" if first.median_ms is None else "median ms"
+    headers = ["file", "reference", "range", typical, "p95 ms", "init ms", "memory MB"]
+    print(f"\n{table(headers, rows)}")
+    print(
+        f"\n{first.device} ({first.abi}), {first.threads} thread(s), XNNPACK "
+        f"{'on' if first.xnnpack else 'off'}, reference model {first.reference_ms[0]:.4f} and "
+        f"{first.reference_ms[1]:.4f} ms"
+    )
+    for path, latency in zip(paths, latencies, strict=True):
+        if latency.operators:
+            print(f"\n{pathlib.Path(path).name} on the phone\n{latency.profile()}")

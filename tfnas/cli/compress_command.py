@@ -1,0 +1,111 @@
+"""`tfnas compress`."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from absl import flags
+
+from tfnas.cli.common import amount, define_data, define_device, load_model_and_split
+from tfnas.compression.budget import Budget
+
+SUMMARY = "make a .keras model, or a search's best, small enough for a budget; prove what it costs"
+POSITIONAL = "MODEL.keras|SEARCH_FOLDER"
+EXAMPLE = (
+    "example: tfnas compress model.keras --dataset=fashion_mnist --max_drop=1.0 "
+    "--max_bytes=100000 --output=runs/compressed"
+)
+RESUMES = True
+MISSED = 3  # exit code
+_LIMITS = [field.name for field in dataclasses.fields(Budget)]
+
+
+def define(values: flags.FlagValues) -> flags.FlagValues:
+    """Declares the flags."""
+    common = {"flag_values": values, "module_name": __name__}
+    texts = dict(re.findall(r"^    (max_\w+): (.+)\.$", inspect.getdoc(Budget) or "", re.MULTILINE))
+    for name in _LIMITS:
+        flags.DEFINE_string(name, None, texts.get(name, "a limit"), **common)
+    efforts = ["quick", "normal", "thorough"]
+    flags.DEFINE_enum("effort", "normal", efforts, "how much is tried, and how long", **common)
+    flags.DEFINE_integer(
+        "epochs", None, "epochs of each step that trains; none: by the effort", 1, **common
+    )
+    flags.DEFINE_float("learning_rate", 2e-3, "Adam's, at the start of its decay", **common)
+    flags.DEFINE_bool("overwrite", False, "begin anew where the folder holds a job", **common)
+    define_device(common, "max_")
+    define_data(common, required=False)
+    return values
+
+
+def main(positional: list[str], values: flags.FlagValues) -> int:
+    """Runs the command."""
+    from tfnas.cli.console import progress_display
+    from tfnas.compression.compress import compress
+
+    given = {name: values[name].value for name in _LIMITS if values[name].value is not None}
+    limits = {name: _bound(name, text) for name, text in given.items()}
+    _check_device(values, limits)
+    budget = Budget.of({k: int(v) if v.is_integer() else v for k, v in limits.items()})
+    model, split, output = _given(positional, values)
+    with progress_display() as progress:
+        result = compress(
+            model,
+            split,
+            budget,
+            values["effort"].value,
+            output,
+            epochs=values["epochs"].value,
+            batch_size=values["batch_size"].value,
+            learning_rate=values["learning_rate"].value,
+            augment=tuple(values["augment"].value),
+            seed=values["seed"].value,
+            overwrite=values["overwrite"].value,
+            accelerator=values["accelerator"].value,
+            runtime_flash=values["runtime_flash"].value,
+            runtime_ram=values["runtime_ram"].value,
+            progress=progress,
+        )
+    print(f"\n{result}")
+    return 0 if result.meets else MISSED
+
+
+def _bound(name: str, text: str) -> float:
+    try:
+        return amount(text)
+    except ValueError:
+        units = ", perhaps with KB, KiB, MB or MiB" if "bytes" in name or "memory" in name else ""
+        raise ValueError(f"--{name} must be a number{units}, got {text!r}") from None
+
+
+def _check_device(values: flags.FlagValues, limits: Mapping[str, float]) -> None:
+    """What a device has counts for limits on it alone."""
+    for flag, needed in (
+        ("accelerator", "max_vela_..."),
+        ("runtime_flash", "max_flash_bytes"),
+        ("runtime_ram", "max_ram_bytes"),
+    ):
+        if values[flag].present and not any(n.startswith(needed.rstrip(".")) for n in limits):
+            raise ValueError(f"--{flag} goes with a limit on the device, --{needed}, got none")
+
+
+def _given(positional: Sequence[str], values: flags.FlagValues) -> tuple[Any, Any, pathlib.Path]:
+    """The model, its data and the folder; a search brings its own data."""
+    from tfnas import data
+    from tfnas.compression.inputs import given_model
+
+    source, name = pathlib.Path(positional[0]), values["dataset"].value
+    if not source.is_dir():
+        if name is None:
+            raise ValueError("dataset must be given with a model's file, got none")
+        return load_model_and_split(positional, values, "compressed")
+    size, seed = data.parse_size(values["image_size"].value), values["seed"].value
+    own = None if name is None else data.load(name, image_size=size, seed=seed)
+    model, split = given_model(source, own)
+    output = values["output"].value or source.with_name(f"{source.resolve().name}_compressed")
+    return model, split.limited(values["train_limit"].value, seed), pathlib.Path(output)

@@ -1,0 +1,1 @@
+"""Compression jobs: from a trained model and data to measured files."""

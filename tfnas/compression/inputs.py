@@ -1,0 +1,88 @@
+"""What `compress` is given: a model, a model's file, or a finished search."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from typing import Any
+
+from tfnas import data as data_module
+from tfnas.data.datasets import DataSplit
+from tfnas.loading import load_model
+from tfnas.quantization.quantize_aware import fake_quants, strip
+from tfnas.search_space.architecture import parse_json_object
+
+Data = DataSplit | str | pathlib.Path | None
+
+
+def given_model(model: Any, data: Data) -> tuple[Any, DataSplit]:
+    """Returns the model and its data.
+
+    Args:
+        model: A Keras model, the path of its file, the folder of a finished search, or what
+            :func:`tfnas.search` returned.
+        data: A split, or what :func:`tfnas.data.load` takes; None: that of the search.
+
+    Raises:
+        ValueError: There is no such file or folder, the folder holds no finished search, or
+            the data must be given.
+    """
+    folder = _folder(model)
+    if folder is not None:
+        return _of_search(folder, data)
+    if data is None:
+        raise ValueError("data must be given where the model is not a finished search, got None")
+    loaded = load_model(model) if isinstance(model, str | os.PathLike) else model
+    return loaded, _split(data)
+
+
+def _folder(model: Any) -> pathlib.Path | None:
+    """The search's folder, where it is one that was given."""
+    if isinstance(model, str | os.PathLike):
+        path = pathlib.Path(model)
+        return path if path.is_dir() else None
+    from tfnas.nas.search_job import SearchResult  # as heavy as a search
+
+    return model.output if isinstance(model, SearchResult) else None
+
+
+def _of_search(folder: pathlib.Path, data: Data) -> tuple[Any, DataSplit]:
+    config = _finished(folder)
+    if data is not None:
+        split = _split(data)
+    else:
+        name, size = config.get("dataset"), config.get("image_size")
+        try:
+            split = data_module.load(
+                str(name), image_size=size and (size[0], size[1]), seed=config.get("seed", 0)
+            )
+        except ValueError as error:
+            raise ValueError(
+                f"data must be given: the search's own, {name!r}, can't be read: {error}"
+            ) from error
+    model = load_model(folder / "best.keras")
+    # Of a network that was searched with its compression: what is made of it is rounded anew.
+    return (strip(model) if fake_quants(model) else model), split
+
+
+def _finished(folder: pathlib.Path) -> dict[str, Any]:
+    """The settings of a search, if it came to its end."""
+
+    def refused(why: str) -> ValueError:
+        return ValueError(
+            f"model must be the folder of a finished search, got {str(folder)!r}{why}"
+        )
+
+    for name in ("config.json", "best.keras", "results.json"):
+        if not (folder / name).is_file():
+            raise refused(f", which has no {name}")
+    if parse_json_object((folder / "results.json").read_text(), "results").get("interrupted"):
+        raise refused(", which was interrupted: the same search on it goes on")
+    config = parse_json_object((folder / "config.json").read_text(), "config").get("config")
+    if not isinstance(config, dict):
+        raise refused(", whose config.json has no config")
+    return config
+
+
+def _split(data: DataSplit | str | pathlib.Path) -> DataSplit:
+    return data if isinstance(data, DataSplit) else data_module.load(data)

@@ -1,0 +1,1 @@
+"""The techniques as steps of a compression recipe."""

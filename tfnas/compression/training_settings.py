@@ -1,0 +1,60 @@
+"""Rules that the settings of several jobs share."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from tfnas.data.augmentation import check_augment
+
+
+def check_whole_numbers(settings: Any, optional: bool = False, **least: int) -> None:
+    """Raises ValueError unless fields of a record are whole numbers.
+
+    Args:
+        settings: The record.
+        optional: Whether they may be None.
+        **least: Name of a field -> the least that it may be.
+    """
+    for name, minimum in least.items():
+        value = getattr(settings, name)
+        if value is None and optional:
+            continue
+        if not isinstance(value, int) or value < minimum:
+            raise ValueError(f"{name} must be a whole number >= {minimum}, got {value!r}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """How a given model is trained further; the records of the commands begin with it.
+
+    Args:
+        epochs: Epochs of training.
+        batch_size: Examples a training step.
+        learning_rate: Adam's, at the start of its cosine decay.
+        distill: Share of the loss that is what the model given says, in [0, 1]; 0: the labels
+            alone.
+        augment: Changes of the training images: "flip" mirrors them, "shift" moves them by a
+            few pixels.
+        seed: Seed of everything. The caller's random generators stay as they are. On processors
+            and GPUs whose sums depend on threads, the same weights need
+            `tf.config.experimental.enable_op_determinism()` too.
+
+    Raises:
+        ValueError: An argument is outside its rule.
+    """
+
+    epochs: int
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    distill: float = 0.0
+    augment: tuple[str, ...] = ()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_whole_numbers(self, epochs=0, batch_size=1, seed=0)
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate!r}")
+        if not 0 <= self.distill <= 1:
+            raise ValueError(f"distill must be in [0, 1], got {self.distill!r}")
+        check_augment(self.augment)

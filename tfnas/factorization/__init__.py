@@ -1,1 +1,0 @@
-"""Low-rank factorisation: one layer becomes two or three that multiply less."""

@@ -1,0 +1,95 @@
+"""Multiply-accumulates of one call of a layer, for one example.
+
+One multiplication with its addition counts one, as in MobileNetV2's paper: convolutions,
+dense layers, einsums and matrix products. What folds into a convolution, activations,
+additions and pooling count nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from tfnas.graph.functional import Call, Value
+
+
+def call_macs(call: Call) -> int | None:
+    """Returns the count, None where it is not known."""
+    counter = _COUNTERS.get(call.kind)
+    if counter is not None:
+        return counter(call)
+    counted = not weights_of(call.operation) or call.kind in _FREE_WITH_WEIGHTS
+    return 0 if counted else None
+
+
+def _convolution(call: Call) -> int:
+    kernel = call.operation.kernel.shape  # (*sizes, channels in a group, filters)
+    return elements(kernel) * _positions(call.outputs[0], call)
+
+
+def _transposed(call: Call) -> int:
+    return elements(call.operation.kernel.shape) * _positions(call.inputs[0], call)
+
+
+def _depthwise(call: Call) -> int:
+    return elements(call.operation.kernel.shape) * _positions(call.outputs[0], call)
+
+
+def _separable(call: Call) -> int:
+    layer = call.operation
+    kernels = elements(layer.depthwise_kernel.shape) + elements(layer.pointwise_kernel.shape)
+    return kernels * _positions(call.outputs[0], call)
+
+
+def _dense(call: Call) -> int:
+    return elements(call.operation.kernel.shape) * elements(call.outputs[0].shape[1:-1])
+
+
+def _einsum_dense(call: Call) -> int | None:
+    layer = call.operation
+    left, right = layer.equation.replace(" ", "").split("->")[0].split(",")
+    if "." in left:
+        leading = len(call.inputs[0].shape) - len(left.replace(".", ""))
+        left = "ABCDEFGH"[:leading] + left.replace(".", "")
+        right = right.replace(".", "")
+    sizes = dict(zip(left, call.inputs[0].shape, strict=True))
+    sizes.update(zip(right, layer.kernel.shape, strict=True))
+    sizes.pop(left[0])  # the batch
+    return elements(tuple(sizes.values()))
+
+
+def _matmul(call: Call) -> int:
+    return elements(call.outputs[0].shape[1:]) * int(call.inputs[0].shape[-1] or 0)
+
+
+_COUNTERS: dict[str, Callable[[Call], int | None]] = {
+    **dict.fromkeys(("Conv1D", "Conv2D", "Conv3D"), _convolution),
+    **dict.fromkeys(("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"), _transposed),
+    **dict.fromkeys(("DepthwiseConv1D", "DepthwiseConv2D"), _depthwise),
+    **dict.fromkeys(("SeparableConv1D", "SeparableConv2D"), _separable),
+    "Dense": _dense,
+    "EinsumDense": _einsum_dense,
+    "Matmul": _matmul,
+}
+_FREE_WITH_WEIGHTS = {
+    *("BatchNormalization", "LayerNormalization", "GroupNormalization", "Normalization"),
+    *("PReLU", "Embedding", "Dropout", "SpatialDropout2D", "GaussianNoise", "Rescaling"),
+    *("RandomFlip", "RandomRotation", "RandomZoom", "RandomTranslation", "RandomContrast"),
+}
+
+
+def _positions(value: Value, call: Call) -> int:
+    """Number of places that the kernel is applied at."""
+    last = getattr(call.operation, "data_format", "channels_last") != "channels_first"
+    return elements(value.shape[1:-1] if last else value.shape[2:])
+
+
+def elements(shape: tuple[int | None, ...]) -> int:
+    """Returns the number of elements; an open size counts 1."""
+    return math.prod(int(size or 1) for size in shape)
+
+
+def weights_of(operation: Any) -> list[Any]:
+    """Returns a layer's weights; none of an operation."""
+    return list(getattr(operation, "weights", ()))

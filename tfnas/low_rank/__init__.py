@@ -1,0 +1,1 @@
+"""Low-rank factorization: one layer becomes two or three that multiply less."""

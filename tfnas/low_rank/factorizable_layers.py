@@ -1,0 +1,141 @@
+"""Which layers can be factorised, and what each use of them costs."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+
+from tfnas.graph.functional import Call, Skipped, Walk
+from tfnas.graph.macs import call_macs
+
+METHODS = ("svd", "spatial", "tucker")
+_KINDS = ("Dense", "Conv1D", "Conv2D")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Unit:
+    """A layer that can be factorised, with all of its uses.
+
+    Args:
+        name: Path of its first use.
+        layer: The layer.
+        kernel: Its kernel as (height, width, inputs, outputs), float64.
+        methods: What can be done with it.
+        places: Positions an example, over all uses, at which are applied: what stands in front
+            of the input alone; a kernel of the layer's height and stride along it; the layer.
+        norm: The BatchNormalization that alone takes its output, None where there is none.
+    """
+
+    name: str
+    layer: Any
+    kernel: np.ndarray = dataclasses.field(repr=False)
+    methods: tuple[str, ...]
+    places: tuple[int, int, int]
+    norm: Any = None
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of the layer, over all uses."""
+        return self.places[2] * self.kernel.size
+
+    @property
+    def flat(self) -> np.ndarray:
+        """The kernel as (inputs of a patch, outputs)."""
+        return self.kernel.reshape(-1, self.kernel.shape[-1])
+
+    @property
+    def absorbs_mean(self) -> bool:
+        """Whether something behind the kernel can take up a shift of the mean output."""
+        return bool(self.layer.use_bias) or self.norm is not None
+
+
+def units_of(flow: Walk, methods: tuple[str, ...]) -> tuple[list[Unit], list[Skipped]]:
+    """Returns the layers that can be factorised, and why others that multiply can't be.
+
+    Args:
+        flow: The model's walk.
+        methods: Some of `METHODS`.
+    """
+    uses: dict[int, list[Call]] = {}
+    for call in flow.calls:
+        uses.setdefault(id(call.operation), []).append(call)
+    found: list[Unit] = []
+    left: list[Skipped] = []
+    for calls in uses.values():
+        first = calls[0]
+        layer = first.operation
+        if call_macs(first) == 0 or not getattr(layer, "weights", ()):
+            continue
+        reason = _hindrance(layer)
+        if reason is None:
+            kernel = _kernel(layer)
+            single = kernel.shape[:2] == (1, 1)
+            able = tuple(m for m in methods if (m == "svd") == single)
+            if able:
+                norm = _norm_behind(flow, calls)
+                found.append(Unit(first.name, layer, kernel, able, _places(calls), norm))
+                continue
+            size = "x".join(str(n) for n in kernel.shape[:2])
+            reason = f"{' and '.join(methods)} can't take a kernel of {size}"
+        left.append(Skipped(first.name, first.kind, reason))
+    return found, left
+
+
+def _hindrance(layer: Any) -> str | None:
+    kind = type(layer).__name__
+    if "Depthwise" in kind or "Separable" in kind:
+        return "a depthwise kernel is one small map a channel: there is nothing to win"
+    if kind not in _KINDS or not type(layer).__module__.startswith("keras."):
+        return f"layers of type {kind} can't be factorised"
+    if getattr(layer, "groups", 1) != 1:
+        return f"convolutions of {layer.groups} groups can't be factorised"
+    if getattr(layer, "data_format", "channels_last") != "channels_last":
+        return f"its data format is {layer.data_format}"
+    if getattr(layer, "quantization_mode", None) or getattr(layer, "lora_enabled", False):
+        return "its kernel is quantised or has a LoRA beside it"
+    if len(layer.weights) != 1 + bool(layer.use_bias):
+        return "it holds other weights than kernel and bias"
+    if layer.kernel.constraint is not None:
+        return "its kernel is under a constraint, which factors can't keep"
+    if layer.use_bias and layer.bias.constraint is not None:
+        return "its bias is under a constraint"
+    if not np.isfinite(np.asarray(layer.kernel, np.float64)).all():
+        return "its kernel holds NaN or inf"
+    return None
+
+
+def _kernel(layer: Any) -> np.ndarray:
+    kernel = np.asarray(layer.kernel, np.float64)
+    *size, inputs, outputs = kernel.shape
+    return kernel.reshape(*(*size, 1, 1)[:2], inputs, outputs)
+
+
+def _places(calls: list[Call]) -> tuple[int, int, int]:
+    """See :class:`Unit`. An open size counts as one position of the output."""
+    totals = [0, 0, 0]
+    for call in calls:
+        before, after = call.inputs[0].shape[1:-1], call.outputs[0].shape[1:-1]
+        strides = getattr(call.operation, "strides", (1,) * len(before))
+        old = [n or s for n, s in zip(before, strides, strict=True)]
+        new = [n or 1 for n in after]
+        for index, sizes in enumerate((old, [*new[:1], *old[1:]], new)):
+            totals[index] += math.prod(sizes)
+    return totals[0], totals[1], totals[2]
+
+
+def _norm_behind(flow: Walk, calls: list[Call]) -> Any:
+    """The BatchNormalization over channels that alone takes the only use's output."""
+    if len(calls) != 1 or any(calls[0].outputs[0] is value for value in flow.outputs):
+        return None
+    layer, output = calls[0].operation, calls[0].outputs[0]
+    takers = [call for call in flow.calls if any(output is value for value in call.inputs)]
+    if len(takers) != 1 or takers[0].kind != "BatchNormalization":
+        return None
+    norm = takers[0].operation
+    once = sum(call.operation is norm for call in flow.calls) == 1
+    linear = layer.activation is None or layer.activation.__name__ == "linear"
+    over_channels = norm.axis in (-1, len(output.shape) - 1)
+    return norm if once and linear and over_channels else None

@@ -1,0 +1,166 @@
+"""What can become of each layer: methods and ranks, with their cost and their error."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from functools import cached_property, reduce
+
+import numpy as np
+
+from tfnas.low_rank.factorizable_layers import Unit
+from tfnas.low_rank.svd import Spatial, Svd, relative_error
+from tfnas.low_rank.tucker import Tucker
+
+GRID = 32  # first ranks of Tucker-2 that are tried
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """One way to replace a layer.
+
+    Args:
+        method: "svd", "spatial" or "tucker".
+        ranks: One, or Tucker's two.
+        macs: Multiply-accumulates over all uses.
+        error: Share of the squared output (or kernel, without data) that is lost.
+    """
+
+    method: str
+    ranks: tuple[int, ...]
+    macs: int
+    error: float
+
+    @property
+    def loss(self) -> float:
+        """-log of the share that is kept: losses of layers in a row add up (Zhang 2015)."""
+        return -math.log(max(1.0 - self.error, 1e-12))
+
+
+def joined_kernel(kernels: Sequence[np.ndarray]) -> np.ndarray:
+    """Returns the kernel that factors in a row are, (height, width, inputs, outputs).
+
+    Args:
+        kernels: In order; along each axis at most one is longer than 1.
+    """
+    return reduce(np.matmul, kernels)
+
+
+class Options:
+    """All options of a layer; decompositions are made when they are first needed.
+
+    Args:
+        unit: The layer.
+        moments: Second moments of its patches, to choose factors by; None: white.
+        measured: Those that the error is told by; None: the same.
+    """
+
+    def __init__(
+        self,
+        unit: Unit,
+        moments: np.ndarray | None = None,
+        measured: np.ndarray | None = None,
+    ) -> None:
+        self.unit, self.moments = unit, moments
+        self._measured = moments if measured is None else measured
+
+    @cached_property
+    def svd(self) -> Svd:
+        """Decompositions of a 1 x 1 kernel."""
+        return Svd(self.unit.flat, self.moments)
+
+    @cached_property
+    def spatial(self) -> Spatial:
+        """Decompositions into k x 1 and 1 x k."""
+        return Spatial(self.unit.kernel, self.moments)
+
+    @cached_property
+    def tucker(self) -> Tucker:
+        """Decompositions into 1 x 1, core and 1 x 1."""
+        return Tucker(self.unit.kernel, self.moments)
+
+    def kernels(self, option: Option) -> tuple[np.ndarray, ...]:
+        """Returns an option's kernels, in order, each (height, width, inputs, outputs)."""
+        if option.method == "spatial":
+            return self.spatial.factors(*option.ranks)
+        if option.method == "svd":
+            left, right = self.svd.factors(*option.ranks)
+            return left[None, None], right[None, None]
+        head, core, tail = self.tucker.factors(*option.ranks)
+        around = [None if part is None else part[None, None] for part in (head, tail)]
+        return tuple(part for part in (around[0], core, around[1]) if part is not None)
+
+    def error(self, kernels: Sequence[np.ndarray]) -> float:
+        """Returns the share of the squared output (or kernel) that an option's kernels lose."""
+        joined = joined_kernel(kernels).reshape(self.unit.flat.shape)
+        return relative_error(self.unit.flat, joined, self._measured)
+
+    def within(self, allowed: float) -> Option | None:
+        """Returns the cheapest of the best options that loses no more than a share.
+
+        What is really lost is looked at, and falls along them: they are halved again and again.
+        """
+        low, high = 0, len(self.best)
+        while low < high:
+            middle = (low + high) // 2
+            if self.error(self.kernels(self.best[middle])) <= allowed:
+                high = middle
+            else:
+                low = middle + 1
+        return self.best[low] if low < len(self.best) else None
+
+    def full(self, method: str) -> tuple[int, ...]:
+        """Returns the full ranks of a method."""
+        return self.tucker.full if method == "tucker" else (getattr(self, method).full,)
+
+    def macs(self, method: str, ranks: tuple[int, ...]) -> int:
+        """Returns the multiply-accumulates at some ranks, over all uses."""
+        before, between, after = self.unit.places
+        high, wide, inputs, outputs = self.unit.kernel.shape
+        if method == "svd":
+            return after * ranks[0] * (inputs + outputs)
+        if method == "spatial":
+            return ranks[0] * (between * high * inputs + after * wide * outputs)
+        first, last = ranks
+        head = before * inputs * first if first < inputs else 0
+        tail = after * last * outputs if last < outputs else 0
+        return head + after * high * wide * first * last + tail
+
+    def at(self, method: str, ranks: tuple[int, ...]) -> Option:
+        """Returns the option of some ranks."""
+        errors = (
+            self.tucker.errors(ranks[0]) if method == "tucker" else getattr(self, method).errors
+        )
+        return Option(method, ranks, self.macs(method, ranks), float(errors[ranks[-1]]))
+
+    @cached_property
+    def best(self) -> list[Option]:
+        """Those that save MACs and that no other beats in both; MACs rise, errors fall."""
+        found: list[Option] = []
+        for method in self.unit.methods:
+            firsts = self._firsts() if method == "tucker" else [()]
+            for first in firsts:
+                found += self._row(method, first)
+        found.sort(key=lambda option: (option.macs, option.error))
+        kept: list[Option] = []
+        for option in found:
+            if not kept or option.error < kept[-1].error:
+                kept.append(option)
+        return kept
+
+    def _row(self, method: str, first: tuple[int, ...]) -> list[Option]:
+        """All options of a method; of Tucker-2 those of a first rank."""
+        errors = self.tucker.errors(*first) if first else getattr(self, method).errors
+        row = []
+        for rank in range(1, len(errors)):
+            ranks = (*first, rank)
+            macs = self.macs(method, ranks)
+            if macs < self.unit.macs:
+                row.append(Option(method, ranks, macs, float(errors[rank])))
+        return row
+
+    def _firsts(self) -> list[tuple[int, ...]]:
+        most = self.tucker.full[0]
+        grid = np.unique(np.linspace(1, most, min(most, GRID)).round().astype(int))
+        return [(int(n),) for n in grid if self.macs("tucker", (int(n), 1)) < self.unit.macs]

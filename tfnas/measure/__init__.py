@@ -1,0 +1,1 @@
+"""Measuring a file: latency, quality, cost."""

@@ -1,0 +1,215 @@
+"""Quality of an artefact on examples, with its uncertainty."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from tfnas.data.datasets import arrays
+from tfnas.measure.measurement import Score
+from tfnas.tflite.artifact import Artifact
+
+Metric = str | Callable[[Any, Any], Any]
+_Z95 = 1.959963984540054
+_RESAMPLES = 1000
+
+
+def evaluate(
+    artifact: Artifact,
+    x: Any,
+    y: Any = None,
+    metric: Metric | Mapping[str, Metric] = "accuracy",
+    *,
+    batch_size: int = 64,
+    threads: int = 1,
+) -> Any:
+    """Measures a `.tflite` file on examples.
+
+    Example:
+        >>> import keras, numpy as np, tfnas
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+        >>> artifact = tfnas.to_tflite(model)
+        >>> score = tfnas.evaluate(artifact, np.zeros((50, 4)), np.zeros(50, int))
+        >>> 0 <= score.low <= score.value <= score.high <= 1
+        True
+
+    Args:
+        artifact: The file.
+        x: Inputs; or inputs and targets as a `tf.data.Dataset` or a
+            `keras.utils.PyDataset`, then `y` is None.
+        y: Targets: for "accuracy" class numbers (n,) or (n, 1), or one-hot (n, classes);
+            with one output of one unit, 0 or 1 and a threshold of 0.5.
+        metric: "accuracy"; the name of a metric of `keras.metrics` such as "mse"; or a
+            function (y_true, y_pred) -> one value an example (their mean is reported),
+            or one value for all. With several outputs a dictionary output name ->
+            metric, or a function that takes the lists of targets and predictions.
+        batch_size: Examples an invocation.
+        threads: Threads of the interpreter.
+
+    Returns:
+        A :class:`~tfnas.measure.measurement.Score`; for a dictionary of metrics a dictionary of
+        them. The 95% interval is Wilson's for an accuracy, else a bootstrap percentile
+        interval over the examples.
+
+    Raises:
+        ValueError: The artefact is none, or targets are missing or do not fit the predictions.
+    """
+    if not isinstance(artifact, Artifact):
+        raise ValueError(
+            f"artifact must be a tfnas.Artifact, got {type(artifact).__name__}: tfnas.to_tflite "
+            "makes one of a model, tfnas.Artifact.load of a file"
+        )
+    inputs, targets = arrays(x, what="x")
+    if y is not None:
+        targets, _ = arrays(y, what="y")
+    if targets is None:
+        raise ValueError("y must hold the targets, got None and no targets in x")
+    predictions = artifact.predict(inputs, batch_size=batch_size, threads=threads)
+    names = [tensor.name for tensor in artifact.outputs]
+    if not isinstance(metric, Mapping):
+        if isinstance(metric, str) and len(names) > 1:
+            raise ValueError(f"metric must name the output it is for, one of {names}")
+        return score(targets, predictions, metric)
+    unknown = sorted(set(metric) - set(names))
+    if unknown:
+        raise ValueError(f"metric must name outputs of {names}, got {', '.join(unknown)}")
+    by_name = dict(zip(names, predictions if len(names) > 1 else [predictions], strict=True))
+    wanted = targets if isinstance(targets, dict) else _by_output(targets, names)
+    missing = sorted(set(metric) - set(wanted))
+    if missing:
+        raise ValueError(f"y must hold the targets of {', '.join(missing)}, got {sorted(wanted)}")
+    return {name: score(wanted[name], by_name[name], m) for name, m in metric.items()}
+
+
+def score(y_true: Any, y_pred: Any, metric: Metric = "accuracy") -> Score:
+    """Scores predictions that are already there; see :func:`evaluate`.
+
+    Example:
+        >>> score(np.array([0, 1]), np.array([[0.9, 0.1], [0.2, 0.8]])).value
+        1.0
+    """
+    if metric == "accuracy":
+        right = correct(np.asarray(y_true), np.asarray(y_pred))
+        low, high = wilson_interval(int(right.sum()), len(right))
+        return Score("accuracy", float(right.mean()), low, high, len(right))
+    function, name = _metric_function(metric)
+    values = np.asarray(function(y_true, y_pred), np.float64)
+    examples = len(_first(y_true))
+    rng = np.random.default_rng(0)
+    if values.shape[:1] == (examples,) and values.ndim:
+        per_example = values.reshape(examples, -1).mean(axis=1)
+        draws = [rng.choice(per_example, examples).mean() for _ in range(_RESAMPLES)]
+    else:
+        if values.ndim:
+            raise ValueError(
+                f"metric {name!r} must give one value or one an example, got {values.shape}"
+            )
+        picks = (rng.integers(examples, size=examples) for _ in range(_RESAMPLES // 5))
+        draws = [float(np.asarray(function(_take(y_true, i), _take(y_pred, i)))) for i in picks]
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return Score(name, float(values.mean()), float(low), float(high), examples)
+
+
+def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
+    """Returns the 95% interval of a share.
+
+    Example:
+        >>> [round(end, 4) for end in wilson_interval(90, 100)]
+        [0.8256, 0.9448]
+
+    References:
+        Wilson, "Probable Inference", JASA 1927.
+    """
+    share = successes / trials
+    shrink = 1 + _Z95**2 / trials
+    centre = (share + _Z95**2 / (2 * trials)) / shrink
+    half = _Z95 / shrink * math.sqrt(share * (1 - share) / trials + (_Z95 / (2 * trials)) ** 2)
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def paired_difference(right_a: np.ndarray, right_b: np.ndarray) -> tuple[float, float, float]:
+    """Returns accuracy of a minus accuracy of b on the same examples: (value, low, high).
+
+    Example:
+        >>> paired_difference(np.array([True, True]), np.array([True, False]))[0]
+        0.5
+
+    Args:
+        right_a: Whether each example was right, model a.
+        right_b: Whether each example was right, model b.
+
+    Returns:
+        The difference with its 95% interval.
+
+    References:
+        Agresti and Min, "Simple improved confidence intervals for comparing matched
+        proportions", 2005: Wald's interval with half an example added to each cell.
+    """
+    if right_a.shape != right_b.shape:
+        raise ValueError(f"right_b must have the shape {right_a.shape}, got {right_b.shape}")
+    n = len(right_a) + 2
+    gained = float((right_a & ~right_b).sum()) + 0.5
+    lost = float((~right_a & right_b).sum()) + 0.5
+    centre = (gained - lost) / n
+    half = _Z95 * math.sqrt(gained + lost - (gained - lost) ** 2 / n) / n
+    return float(right_a.mean() - right_b.mean()), centre - half, centre + half
+
+
+def correct(y_true: np.ndarray, y_pred: np.ndarray) -> np.ndarray:
+    """Returns for each example whether the predicted class is the true one."""
+    if y_pred.ndim != 2 or len(y_true) != len(y_pred):
+        raise ValueError(
+            f"y must hold one target a prediction of shape (examples, classes), "
+            f"got {y_true.shape} and predictions of {y_pred.shape}"
+        )
+    if y_true.ndim == 2 and y_true.shape[1] == y_pred.shape[1] > 1:
+        y_true = y_true.argmax(axis=1)
+    if y_true.size != len(y_pred):
+        raise ValueError(f"y must hold class numbers or one-hot rows, got {y_true.shape}")
+    labels = y_true.reshape(-1)
+    if y_pred.shape[1] == 1:
+        return (y_pred[:, 0] > 0.5) == (labels > 0.5)
+    return y_pred.argmax(axis=1) == labels
+
+
+def _metric_function(metric: Metric) -> tuple[Callable[[Any, Any], Any], str]:
+    if callable(metric):
+        return metric, getattr(metric, "__name__", type(metric).__name__)
+    import keras
+
+    try:
+        found: Any = keras.metrics.get(metric)
+    except ValueError as error:
+        raise ValueError(f"metric must be a metric of keras.metrics, got {metric!r}") from error
+    function = getattr(found, "_fn", found)
+
+    def values(y_true: Any, y_pred: Any) -> Any:
+        if isinstance(function, keras.metrics.Metric):
+            function.reset_state()  # else every resample would add to the ones before
+        return keras.ops.convert_to_numpy(function(y_true, y_pred))
+
+    return values, metric
+
+
+def _by_output(targets: Any, names: list[str]) -> dict[str, Any]:
+    items = list(targets) if isinstance(targets, list | tuple) else [targets]
+    if len(items) != len(names):
+        raise ValueError(f"y must hold {len(names)} targets, one an output, got {len(items)}")
+    return dict(zip(names, items, strict=True))
+
+
+def _first(item: Any) -> Any:
+    if isinstance(item, dict):
+        return next(iter(item.values()))
+    return item[0] if isinstance(item, list | tuple) else item
+
+
+def _take(item: Any, index: np.ndarray) -> Any:
+    if isinstance(item, dict):
+        return {key: value[index] for key, value in item.items()}
+    if isinstance(item, list | tuple):
+        return type(item)(value[index] for value in item)
+    return np.asarray(item)[index]

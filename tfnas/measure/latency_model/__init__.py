@@ -1,0 +1,1 @@
+"""A latency model: the time of a model as the sum of its operators' times."""

@@ -1,0 +1,132 @@
+"""What an operator's time depends on, as numbers that add up over a network.
+
+XNNPACK computes in tiles: 16 or 32 output channels at once, 7 positions or so, 4 inputs of 8
+bits. Work is counted with shapes padded to them, beside what is read, written and fixed an
+operator. Convolutions have code of their own for some windows and none for others, so each
+size and stride of a window has its own numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable
+
+from tfnas.tflite.network_operators import Operator, Operators
+
+Features = dict[str, float]
+ALWAYS = "inference"
+_TILE, _WIDE, _ROWS, _INPUTS = 16, 32, 7, 4
+
+
+def network_features(network: Operators, mode: str) -> Features:
+    """Returns the sum of the features of the network's operators.
+
+    Args:
+        network: The operators.
+        mode: "float32", "int8" or another; integers are read four at a time.
+    """
+    total: Counter[str] = Counter({ALWAYS: 1})
+    for operator in network.operators:
+        total.update(operator_features(operator, mode))
+    return dict(total)
+
+
+def operator_features(operator: Operator, mode: str) -> Features:
+    """Returns what one operator's time depends on.
+
+    Args:
+        operator: The operator.
+        mode: As for :func:`network_features`.
+    """
+    return _FEATURES.get(operator.kind, _by_size)(operator, mode)
+
+
+def macs(network: Operators) -> int:
+    """Returns the multiply-accumulates of one inference."""
+    return sum(_macs(operator) for operator in network.operators)
+
+
+def macs_features(count: int) -> Features:
+    """Returns the features of a model that knows the multiply-accumulates alone."""
+    return {ALWAYS: 1.0, "macs": float(count)}
+
+
+def _macs(operator: Operator) -> int:
+    if operator.kind == "dense":
+        return math.prod(operator.inputs[0]) * operator.output[-1]
+    window = math.prod(operator.kernel) * math.prod(operator.output)
+    if operator.kind == "depthwise":
+        return window
+    return window * operator.inputs[0][-1] if operator.kind == "convolution" else 0
+
+
+def _convolution(operator: Operator, mode: str) -> Features:
+    height, width, channels = operator.output
+    positions, taps = height * width, math.prod(operator.kernel)
+    entering = operator.inputs[0][-1]
+    read = _up(entering, _INPUTS if mode.startswith("int") else 1) * taps
+    name = "pointwise" if taps == 1 and operator.strides == (1, 1) else _window(operator)
+    features: Features = {
+        name: 1,
+        f"{name} macs": positions * channels * entering * taps,
+        f"{name} tiles": _up(positions, _ROWS) * _up(channels, _TILE) * read,
+        f"{name} wide tiles": positions * _up(channels, _WIDE) * read,
+        f"{name} input": math.prod(operator.inputs[0]) * math.ceil(channels / _WIDE),
+        f"{name} output": positions * channels,
+        f"{name} weights": channels * entering * taps,
+    }
+    if name != "pointwise":
+        features[f"{name} gathered"] = positions * taps
+    return features
+
+
+def _depthwise(operator: Operator, mode: str) -> Features:
+    height, width, channels = operator.output
+    name = _window(operator)
+    return {
+        name: 1,
+        f"{name} output": height * width * _up(channels, _TILE),
+        f"{name} input": math.prod(operator.inputs[0]),
+        f"{name} gathered": height * width * operator.kernel[1],
+        f"{name} weights": math.prod(operator.kernel) * channels,
+    }
+
+
+def _dense(operator: Operator, mode: str) -> Features:
+    return {"dense": 1, "dense macs": math.prod(operator.inputs[0]) * operator.output[-1]}
+
+
+def _pool(operator: Operator, mode: str) -> Features:
+    window = math.prod(operator.kernel) * math.prod(operator.output)
+    return {operator.kind: 1, f"{operator.kind} window": window}
+
+
+def _by_size(operator: Operator, mode: str) -> Features:
+    size = max(math.prod(operator.output), *(math.prod(shape) for shape in operator.inputs))
+    return {operator.kind: 1, f"{operator.kind} size": size}
+
+
+def _layer(operator: Operator, mode: str) -> Features:
+    return {operator.layer: 1}
+
+
+_FEATURES: dict[str, Callable[[Operator, str], Features]] = {
+    "convolution": _convolution,
+    "depthwise": _depthwise,
+    "dense": _dense,
+    "max_pool": _pool,
+    "average_pool": _pool,
+    "layer": _layer,
+}
+
+
+def _window(operator: Operator) -> str:
+    """The operator's kind with its window: "depthwise 3x3 stride 2"."""
+    size, strides = ("x".join(map(str, pair)) for pair in (operator.kernel, operator.strides))
+    return f"{operator.kind} {size} stride {strides}"
+
+
+def _up(size: int, multiple: int) -> int:
+    """The size, rounded up to a multiple."""
+    return math.ceil(size / multiple) * multiple

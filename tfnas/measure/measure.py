@@ -1,0 +1,45 @@
+"""The record of what was measured on one artefact, put together in one place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tfnas.measure.latency import provenance
+from tfnas.measure.measurement import Latency, Measurement, Score
+from tfnas.measure.profile import Profile
+from tfnas.tflite.artifact import Artifact
+
+ACTIVATION_BYTES = {"int8": 1, "int8x4": 1, "int16x8": 2}
+
+
+def measurement_of(
+    artifact: Artifact,
+    score: Score,
+    latency: Latency,
+    cost: Profile,
+    architecture: str,
+    **where: Any,
+) -> Measurement:
+    """Returns the measurement of a file of which all parts are known.
+
+    Args:
+        artifact: The file.
+        score: Its quality.
+        latency: Its time.
+        cost: Profile of the Keras model behind it.
+        architecture: Key of the architecture.
+        **where: Entries of the provenance, such as the data set.
+    """
+    return Measurement(
+        size_bytes=artifact.size,
+        gzip_bytes=artifact.gzip_size,
+        sha256=artifact.sha256,
+        mode=artifact.mode,
+        score=score,
+        latency=latency,
+        parameters=cost.parameters,
+        macs=cost.macs,
+        peak_activation_bytes=cost.peak_activation_bytes(ACTIVATION_BYTES.get(artifact.mode, 4)),
+        architecture=architecture,
+        provenance=provenance(**where),
+    )

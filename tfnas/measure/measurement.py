@@ -1,0 +1,270 @@
+"""What was measured on an artefact, and when one measurement is better than another.
+
+A :class:`Measurement` is a record of results with their uncertainty and provenance; it
+is written as JSON beside every artefact and read back. The Pareto rule works on plain
+rows of numbers, so that anything can be ranked by it: see :func:`pareto_front`.
+This module imports no TensorFlow.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from tfnas.search_space.architecture import check_keys, parse_json_object
+
+DIRECTIONS = ("max", "min")
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """A quality of an artefact on a set of examples, with its 95% interval.
+
+    Example:
+        >>> str(Score("accuracy", 0.9, 0.88, 0.92, 1000))
+        'accuracy 0.9000 [0.8800, 0.9200] n=1000'
+
+    Args:
+        name: What is measured, such as "accuracy".
+        value: Its value over all examples.
+        low: Lower end of the 95% interval.
+        high: Upper end of the 95% interval.
+        examples: Number of examples.
+    """
+
+    name: str
+    value: float
+    low: float
+    high: float
+    examples: int
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.value:.4f} [{self.low:.4f}, {self.high:.4f}] n={self.examples}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Latency:
+    """Time of one inference, as a ratio to a reference model measured beside it.
+
+    Absolute times drift on a shared machine; the ratio does not. Compare `ratio`.
+
+    Args:
+        median_ms: Median time of one inference, in ms.
+        p10_ms: 10th percentile over the rounds, in ms.
+        p90_ms: 90th percentile over the rounds, in ms.
+        ratio: Median over the rounds of (time / time of the reference), no unit.
+        ratio_low: Lower end of the 95% interval of that median.
+        ratio_high: Upper end of the 95% interval of that median.
+        reference_ms: Median time of the reference in the same rounds, in ms.
+        reference: sha256 of the reference file.
+        rounds: Number of interleaved rounds.
+        threads: Threads of the interpreter.
+        xnnpack: Whether the XNNPACK delegate was on.
+    """
+
+    median_ms: float
+    p10_ms: float
+    p90_ms: float
+    ratio: float
+    ratio_low: float
+    ratio_high: float
+    reference_ms: float
+    reference: str
+    rounds: int
+    threads: int
+    xnnpack: bool
+
+    def __str__(self) -> str:
+        return (
+            f"{self.median_ms:.4g} ms, {self.ratio:.3f}x reference "
+            f"[{self.ratio_low:.3f}, {self.ratio_high:.3f}]"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+    """Everything that is known about one artefact.
+
+    Example:
+        >>> m = Measurement(size_bytes=1000)
+        >>> Measurement.from_json(m.to_json()) == m
+        True
+
+    Args:
+        size_bytes: Size of the file, in bytes.
+        gzip_bytes: Size of the file after gzip, in bytes.
+        sha256: Hash of the file.
+        mode: How it was converted, such as "int8".
+        score: Quality on a set of examples.
+        latency: Time of an inference.
+        parameters: Number of weights of the Keras model.
+        macs: Multiply-accumulates of one inference.
+        peak_activation_bytes: Memory of the activations alive at once, in bytes.
+        architecture: Key of the architecture.
+        provenance: Where and with what it was measured: CPU, versions, data set.
+        phone: What a phone took, as `PhoneLatency.to_dict` tells it: times, ratio, operators.
+        vela: What an accelerator's compiler expects, as `VelaReport.to_dict` tells it.
+    """
+
+    size_bytes: int
+    gzip_bytes: int | None = None
+    sha256: str | None = None
+    mode: str | None = None
+    score: Score | None = None
+    latency: Latency | None = None
+    parameters: int | None = None
+    macs: int | None = None
+    peak_activation_bytes: int | None = None
+    architecture: str | None = None
+    provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    phone: Mapping[str, Any] | None = None
+    vela: Mapping[str, Any] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the measurement as plain dictionaries, strings and numbers."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Measurement:
+        """Returns the measurement that :meth:`to_dict` described.
+
+        Raises:
+            ValueError: A key is unknown or missing; it is named.
+        """
+        check_keys(cls, fields)
+        values = dict(fields)
+        for name, record in (("score", Score), ("latency", Latency)):
+            if values.get(name) is not None:
+                check_keys(record, values[name])
+                values[name] = record(**values[name])
+        return cls(**values)
+
+    def to_json(self, indent: int | None = None) -> str:
+        """Returns the measurement as JSON text."""
+        return json.dumps(self.to_dict(), indent=indent)
+
+    @classmethod
+    def from_json(cls, text: str) -> Measurement:
+        """Returns the measurement that :meth:`to_json` wrote."""
+        return cls.from_dict(parse_json_object(text, "measurement"))
+
+
+def dominates(a: Sequence[float], b: Sequence[float], directions: Sequence[str]) -> bool:
+    """Whether `a` is at least as good as `b` in everything and better in something.
+
+    Example:
+        >>> dominates([0.9, 10], [0.9, 20], ["max", "min"])
+        True
+
+    Args:
+        a: One value an objective.
+        b: One value an objective.
+        directions: "max" or "min", an objective.
+
+    Raises:
+        ValueError: Lengths differ, a direction is unknown or a value is NaN.
+    """
+    first, second = _as_losses([a, b], directions)
+    return _dominates(first, second)
+
+
+def pareto_front(rows: Sequence[Sequence[float]], directions: Sequence[str]) -> list[int]:
+    """Returns the indices of the rows that no other row dominates, in their order.
+
+    Equal rows do not dominate each other: all of them stay.
+
+    Example:
+        >>> pareto_front([[0.9, 10], [0.8, 20], [0.95, 30]], ["max", "min"])
+        [0, 2]
+
+    Args:
+        rows: One row a candidate, one value an objective.
+        directions: "max" or "min", an objective.
+
+    Raises:
+        ValueError: Lengths differ, a direction is unknown or a value is NaN.
+    """
+    losses = _as_losses(rows, directions)
+    return [
+        index
+        for index, row in enumerate(losses)
+        if not any(_dominates(other, row) for other in losses)
+    ]
+
+
+def hypervolume(
+    rows: Sequence[Sequence[float]], reference: Sequence[float], directions: Sequence[str]
+) -> float:
+    """Returns the volume between the Pareto front and a reference point.
+
+    Rows that are not better than the reference in every objective add nothing.
+
+    Example:
+        >>> hypervolume([[1, 2], [2, 1]], [3, 3], ["min", "min"])
+        3.0
+
+    Args:
+        rows: One row a candidate, one value an objective.
+        reference: The worst corner, one value an objective.
+        directions: "max" or "min", an objective.
+
+    Raises:
+        ValueError: Lengths differ, a direction is unknown or a value is NaN.
+
+    References:
+        While et al., "A Fast Way of Calculating Exact Hypervolumes", 2012: slicing
+        by the last objective.
+    """
+    if not isinstance(rows, Iterable):
+        raise ValueError(f"rows must be a sequence, got {rows!r}")
+    *losses, corner = _as_losses([*rows, reference], directions)
+    inside = [row for row in losses if all(v < c for v, c in zip(row, corner, strict=True))]
+    return _volume(inside, corner)
+
+
+def _volume(points: list[tuple[float, ...]], corner: tuple[float, ...]) -> float:
+    if not points:
+        return 0.0
+    if len(corner) == 1:
+        return corner[0] - min(point[0] for point in points)
+    points = sorted(points, key=lambda point: point[-1])
+    edges = [point[-1] for point in points[1:]] + [corner[-1]]
+    return sum(
+        (edge - point[-1]) * _volume([p[:-1] for p in points[: i + 1]], corner[:-1])
+        for i, (point, edge) in enumerate(zip(points, edges, strict=True))
+        if edge > point[-1]
+    )
+
+
+def _dominates(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
+    return a != b and all(x <= y for x, y in zip(a, b, strict=True))
+
+
+def _as_losses(
+    rows: Sequence[Sequence[float]], directions: Sequence[str]
+) -> list[tuple[float, ...]]:
+    """Turns every objective into one to minimise, and refuses what can't be compared."""
+    for name, values in (("rows", rows), ("directions", directions)):
+        if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
+            raise ValueError(f"{name} must be a sequence, got {values!r}")
+    for direction in directions:
+        if direction not in DIRECTIONS:
+            raise ValueError(f"directions must be 'max' or 'min', got {direction!r}")
+    signs = [-1.0 if direction == "max" else 1.0 for direction in directions]
+    losses = []
+    for index, row in enumerate(rows):
+        try:
+            numbers = [float(0.0 + value) for value in row]  # no texts
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ValueError(f"rows[{index}] must hold numbers, got {row!r}") from error
+        if len(numbers) != len(directions):
+            raise ValueError(
+                f"rows[{index}] must hold {len(directions)} values, one a direction, got {row!r}"
+            )
+        if any(math.isnan(value) for value in numbers):
+            raise ValueError(f"rows[{index}] must hold no NaN, got {row!r}")
+        losses.append(tuple(s * v for s, v in zip(signs, numbers, strict=True)))
+    return losses

@@ -1,0 +1,1 @@
+"""Where a quantized file departs from its float model, layer by layer."""

@@ -1,0 +1,235 @@
+"""Two files of one model run side by side: how far their numbers lie apart."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from tfnas.tflite.artifact import Artifact, TensorDetails
+from tfnas.tflite.flatbuffer import TensorInfo
+
+LOUDEST = 1e12  # noise beside a signal of nothing but zeros
+_QUANTIZED = ("int2", "int4", "uint4", "int8", "uint8", "int16")
+_MOST_BATCH = 64
+_MOST_NUMBERS = 2**23  # of one file that are held at once
+
+
+def sorted_inputs(artifact: Artifact) -> list[TensorDetails]:
+    """Returns a file's inputs in the order of their names."""
+    return sorted(artifact.inputs, key=lambda tensor: tensor.name)
+
+
+class Scales:
+    """The steps of a file's quantised tensors.
+
+    Args:
+        artifact: The file.
+    """
+
+    def __init__(self, artifact: Artifact) -> None:
+        self._tensors = schema.Model.GetRootAs(artifact.content, 0).Subgraphs(0)
+
+    def in_blocks(self, tensor: TensorInfo) -> bool:
+        """Whether a tensor has a step for each block of its numbers."""
+        found = self._tensors.Tensors(tensor.index).Quantization()
+        kind = schema.QuantizationDetails.BlockwiseQuantization
+        return found is not None and found.DetailsType() == kind
+
+    def of(self, tensor: TensorInfo) -> np.ndarray:
+        """Returns a tensor's step: one number, or an array that fits the tensor's shape.
+
+        Raises:
+            ValueError: The file has none for it.
+        """
+        if not tensor.scales:
+            raise ValueError(f"tensor {tensor.name!r} must have a scale, got none")
+        return _by_channel(tensor, np.array(tensor.scales, np.float64))
+
+    def dequantized(self, tensor: TensorInfo, values: np.ndarray) -> np.ndarray:
+        """Returns a tensor's stored numbers as the real numbers that they stand for.
+
+        Floats, and whole numbers that count or point, stand for themselves.
+
+        Raises:
+            ValueError: The file has no step for it.
+        """
+        if tensor.dtype not in _QUANTIZED:
+            return values.astype(np.float64)
+        zero = _by_channel(tensor, np.array(tensor.zero_points or (0,), np.float64))
+        return (values.astype(np.float64) - zero) * self.of(tensor)
+
+
+def _by_channel(tensor: TensorInfo, numbers: np.ndarray) -> np.ndarray:
+    shape = [1] * len(tensor.shape)
+    if len(numbers) > 1:
+        shape[tensor.channel_axis] = -1
+    return numbers.reshape(shape if len(numbers) > 1 else ())
+
+
+@dataclasses.dataclass
+class Sums:
+    """Squares summed over everything that two tensors held.
+
+    Args:
+        signal: Of the float file's numbers.
+        noise: Of the differences.
+        grid: Of the differences that rounding the float file's numbers makes.
+        outside: How many numbers the other tensor can't hold.
+        count: How many numbers.
+        examples: How many examples.
+        changed: How many of them have another largest number.
+    """
+
+    signal: float = 0.0
+    noise: float = 0.0
+    grid: float = 0.0
+    outside: int = 0
+    count: int = 0
+    examples: int = 0
+    changed: int = 0
+
+    @classmethod
+    def total(cls, parts: Iterable[Sums]) -> Sums:
+        """Returns the sums over several pairs of tensors."""
+        rows = [dataclasses.astuple(part) for part in parts]
+        return cls(*(sum(column) for column in zip(*rows, strict=True)))
+
+    def share(self, part: float) -> float:
+        """Returns a sum of squares as a share of the signal's."""
+        if not part:
+            return 0.0
+        return min(part / max(self.signal, 1e-300), LOUDEST)
+
+
+class Watched:
+    """A tensor of the float file and its counterpart, with the sums over both.
+
+    Args:
+        reference: The tensor of the float file.
+        tensor: The tensor of the quantised file.
+        scales: The quantised file's steps.
+    """
+
+    def __init__(self, reference: TensorInfo, tensor: TensorInfo, scales: Scales) -> None:
+        self.reference, self.tensor = reference, tensor
+        self.sums, self.fault = Sums(), ""
+        self._scales = scales
+        step = scales.of(tensor) if tensor.zero_points and tensor.dtype in _QUANTIZED else None
+        # A step of 0 is that of a tensor that holds nothing but zeros.
+        self._step = None if step is None or not step.all() else step
+
+    def add(self, reference: _Run, other: _Run) -> None:
+        """Adds what both tensors hold now; a fault ends it for this pair alone."""
+        try:
+            x = reference.value(self.reference).astype(np.float64)
+            y = self._scales.dequantized(self.tensor, other.value(self.tensor))
+        except (ValueError, RuntimeError) as error:
+            self.fault = f"can't be read while the file runs: {str(error).splitlines()[0]}"
+            return
+        if x.shape != y.shape:
+            self.fault = f"is {x.shape} in the float file and {y.shape} in the other"
+        elif not (np.isfinite(x).all() and np.isfinite(y).all()):
+            self.fault = "is not finite"
+        else:
+            self._add(x, y)
+
+    def _add(self, x: np.ndarray, y: np.ndarray) -> None:
+        sums = self.sums
+        sums.signal += float(np.square(x).sum())
+        sums.noise += float(np.square(x - y).sum())
+        sums.count += x.size
+        if x.ndim == 2 and x.shape[1] > 1:
+            sums.examples += len(x)
+            sums.changed += int((x.argmax(axis=1) != y.argmax(axis=1)).sum())
+        if self._step is not None:
+            limits = np.iinfo(self.tensor.dtype)
+            place = x / self._step + self.tensor.zero_points[0]
+            held = np.clip(np.round(place), limits.min, limits.max)
+            sums.grid += float(np.square((held - place) * self._step).sum())
+            slack = 1 + 1e-3  # the end of a softmax, 1.0, is one step too far by design
+            sums.outside += int((place < limits.min - slack).sum())
+            sums.outside += int((place > limits.max + slack).sum())
+
+
+def run_both(
+    reference: Artifact,
+    artifact: Artifact,
+    columns: Sequence[np.ndarray],
+    watched: Sequence[Watched],
+    keep_all: bool = True,
+) -> None:
+    """Runs both files on the same examples and adds up what the pairs of tensors hold.
+
+    Args:
+        reference: The float file.
+        artifact: The quantised file.
+        columns: The inputs, real numbers, in the order of :func:`sorted_inputs`.
+        watched: The pairs; only outputs where `keep_all` is false.
+        keep_all: Whether they are not outputs alone.
+
+    Raises:
+        RuntimeError: The interpreter refuses a file.
+    """
+    examples = len(columns[0])
+    numbers = sum(int(np.prod(t.shape)) for t in reference.graph.tensors if t.constant is None)
+    batch = min(_MOST_BATCH, examples, max(1, _MOST_NUMBERS // max(numbers, 1)))
+    try:
+        _run(reference, artifact, columns, watched, keep_all, batch)
+    except (RuntimeError, _BatchRefused):  # an operator fixes the batch: one at a time
+        for pair in watched:
+            pair.sums, pair.fault = Sums(), ""
+        _run(reference, artifact, columns, watched, keep_all, 1)
+
+
+class _BatchRefused(Exception):
+    """A file does not give one output an example for this batch."""
+
+
+def _run(
+    reference: Artifact,
+    artifact: Artifact,
+    columns: Sequence[np.ndarray],
+    watched: Sequence[Watched],
+    keep_all: bool,
+    batch: int,
+) -> None:
+    runs = _Run(reference, keep_all), _Run(artifact, keep_all)
+    for start in range(0, len(columns[0]), batch):
+        for run in runs:
+            run.feed([column[start : start + batch] for column in columns])
+        for pair in watched:
+            if not pair.fault:
+                pair.add(*runs)
+
+
+class _Run:
+    """A file's interpreter, built anew where the number of examples changes."""
+
+    def __init__(self, artifact: Artifact, keep_all: bool) -> None:
+        self._artifact, self._keep_all = artifact, keep_all
+        self._size = 0
+
+    def feed(self, columns: Sequence[np.ndarray]) -> None:
+        """Runs the file on a batch."""
+        inputs = sorted_inputs(self._artifact)
+        if len(columns[0]) != self._size:
+            self._size = len(columns[0])
+            order = [inputs.index(tensor) for tensor in self._artifact.inputs]
+            self._interpreter = self._artifact.interpreter(
+                xnnpack=False, shapes=[columns[i].shape for i in order], keep_all=self._keep_all
+            )
+        for tensor, block in zip(inputs, columns, strict=True):
+            self._interpreter.set_tensor(tensor.index, tensor.quantize(block))
+        self._interpreter.invoke()
+        for tensor in self._artifact.outputs:
+            out = self._interpreter.get_tensor(tensor.index)
+            if self._size > 1 and (out.ndim == 0 or len(out) != self._size):
+                raise _BatchRefused(tensor.name)
+
+    def value(self, tensor: TensorInfo) -> np.ndarray:
+        """Returns what a tensor holds now."""
+        value: np.ndarray = self._interpreter.get_tensor(tensor.index)
+        return value

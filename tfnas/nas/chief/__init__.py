@@ -1,0 +1,1 @@
+"""Searches with a chief and workers of their own: keras_tuner's protocol."""

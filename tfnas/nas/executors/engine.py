@@ -1,0 +1,184 @@
+"""Trials on any executor of :mod:`concurrent.futures`, while one process owns the oracle.
+
+A worker gets a copy of the tuner with an oracle that knows its trial alone, runs the trial
+as it would run here (with deterministic operations where they are so here), and sends back what
+the trial reported. Files go into the trial's folder, which all machines must see. A worker that
+dies costs its trial a retry: where the executor can't say which of several trials broke it, they
+are run again one by one.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import cloudpickle
+import keras_tuner as kt
+from keras_tuner.src.engine import metrics_tracking
+
+from tfnas.nas.search_callbacks import Listener
+from tfnas.runtime.randomness import make_operations_deterministic, operations_are_deterministic
+from tfnas.runtime.worker_processes import TrialDied
+
+_Status = kt.engine.trial.TrialStatus
+_Broken = concurrent.futures.BrokenExecutor
+MakesExecutor = Callable[[], concurrent.futures.Executor]
+
+
+class Engine:
+    """Runs a tuner's trials on an executor.
+
+    Args:
+        tuner: The tuner; its oracle stays here.
+        executor: An executor, or a function that makes one.
+        parallel: Trials at once; None: the executor's number of workers.
+    """
+
+    def __init__(
+        self,
+        tuner: Any,
+        executor: concurrent.futures.Executor | MakesExecutor,
+        parallel: int | None = None,
+    ) -> None:
+        self.tuner = tuner
+        self._make: MakesExecutor | None = None
+        if hasattr(executor, "submit") and not isinstance(executor, type):
+            self._executor: Any = executor
+        else:
+            self._make = executor
+            self._executor = executor()
+        self._own = self._make is not None  # what we made, we end
+        self._parallel = parallel or _workers(self._executor)
+        self._running: dict[concurrent.futures.Future[Any], tuple[Any, str]] = {}
+        self._suspects: set[str] = set()
+
+    def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Runs trials until the oracle has no more."""
+        try:
+            while True:
+                self._fill(args, kwargs)
+                if not self._running:
+                    return
+                done, _ = concurrent.futures.wait(
+                    self._running, return_when=concurrent.futures.FIRST_COMPLETED
+                )
+                order = list(self._running)
+                for future in sorted(done, key=order.index):
+                    self._finish(future)
+        finally:
+            for future in self._running:
+                future.cancel()
+            if self._own:
+                self._executor.shutdown(wait=not self._running, cancel_futures=True)
+
+    def _fill(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        taken = {name for _, name in self._running.values()}
+        at_once = 1 if self._suspects else self._parallel
+        for number in range(self._parallel):
+            name = f"{self.tuner.tuner_id}-{number}"
+            if len(self._running) >= at_once:
+                return
+            if name in taken:
+                continue
+            self.tuner.pre_create_trial()
+            trial = self.tuner.oracle.create_trial(name)
+            if trial.status != _Status.RUNNING:
+                return
+            self.tuner.on_trial_begin(trial)
+            call = worker_copy(self.tuner, trial), trial, args, kwargs
+            payload = cloudpickle.dumps((*call, operations_are_deterministic()))
+            try:
+                future = self._executor.submit(run_in_worker, payload)
+            except _Broken:
+                self._renew()
+                future = self._executor.submit(run_in_worker, payload)
+            self._running[future] = (trial, name)
+
+    def _finish(self, future: concurrent.futures.Future[Any]) -> None:
+        if future not in self._running:
+            return  # its executor broke, and it was put back
+        trial, _ = self._running.pop(future)
+        try:
+            state = future.result()
+        except _Broken:
+            lost = [trial, *(other for other, _ in self._running.values())]
+            self._running.clear()
+            self._renew()
+            for other in lost:
+                self.tuner.oracle.lost(other.trial_id, "its worker died", alone=len(lost) == 1)
+            self._suspects |= {other.trial_id for other in lost}
+            return
+        except kt.errors.FatalError:
+            raise
+        except Exception as error:  # the worker's end, or an executor's own: Dask's KilledWorker
+            plain = isinstance(error, TrialDied | OSError | concurrent.futures.CancelledError)
+            reason = str(error) if plain else f"{type(error).__name__}: {error}"
+            self.tuner.oracle.lost(trial.trial_id, reason, alone=True)
+            self._suspects.discard(trial.trial_id)
+            self.tuner.listener.trial_ended(self.tuner.oracle.get_trial(trial.trial_id))
+            return
+        self._suspects.discard(trial.trial_id)
+        trial.status, trial.message = state["status"], state["message"]
+        trial.hyperparameters = kt.HyperParameters.from_config(state["hyperparameters"])
+        trial.metrics = metrics_tracking.MetricsTracker.from_config(state["metrics"])
+        self.tuner.oracle.trials[trial.trial_id].metrics = trial.metrics
+        self.tuner.on_trial_end(trial)
+
+    def _renew(self) -> None:
+        """A broken process pool takes no more calls: another one like it."""
+        broken: Any = self._executor
+        if self._make is not None:
+            self._executor = self._make()
+        elif isinstance(broken, concurrent.futures.ProcessPoolExecutor):
+            old: Any = broken
+            self._executor = concurrent.futures.ProcessPoolExecutor(
+                old._max_workers, old._mp_context, old._initializer, old._initargs
+            )
+        else:
+            raise RuntimeError(
+                f"executor {type(broken).__name__} broke and can't be made anew: give a function "
+                "that makes it instead"
+            )
+        self._own = True
+        broken.shutdown(wait=False, cancel_futures=True)
+
+
+def worker_copy(tuner: Any, trial: Any) -> Any:
+    """Returns the tuner as a worker needs it: with this trial, its parent and no other."""
+    twin = copy.copy(tuner)
+    twin.oracle = tuner.oracle.for_worker(trial)
+    twin.executor = twin.prediction = None  # what proposals need stays here
+    twin.listener = Listener()
+    return twin
+
+
+def run_in_worker(payload: bytes) -> dict[str, Any]:
+    """Runs a trial; returns what it reported as plain values.
+
+    Args:
+        payload: Tuner, trial, what `search` was given, and whether operations are to be
+            deterministic, pickled.
+    """
+    tuner, trial, args, kwargs, deterministic = cloudpickle.loads(payload)
+    if deterministic:
+        make_operations_deterministic()
+    tuner._try_run_and_update_trial(trial, *args, **kwargs)
+    known = tuner.oracle.trials[trial.trial_id]
+    return {
+        "status": trial.status,
+        "message": trial.message,
+        "hyperparameters": trial.hyperparameters.get_config(),
+        "metrics": known.metrics.get_config(),
+    }
+
+
+def _workers(executor: Any) -> int:
+    """An executor's number of workers."""
+    if (count := getattr(executor, "_max_workers", None)) is not None:
+        return int(count)
+    client = getattr(executor, "_client", None)  # Dask's
+    if client is not None:
+        return max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
+    return 1

@@ -1,0 +1,1 @@
+"""Search algorithms: which architecture is tried next."""

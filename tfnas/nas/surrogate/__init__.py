@@ -1,0 +1,1 @@
+"""A model of the results so far, which screens proposals before training."""

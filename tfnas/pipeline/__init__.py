@@ -1,1 +1,0 @@
-"""Whole jobs, each from data to files with proof."""

@@ -1,1 +1,0 @@
-"""Structured pruning: channels that really go, with everything that depends on them."""

@@ -1,0 +1,153 @@
+"""The kernels of a model: what can be pruned, and how each lies in a `.tflite` file.
+
+Granularities such as 1x4 blocks and 2:4 only help where a runtime finds them, so they
+are laid along the axes of the converted file: a :class:`Kernel` turns its array into
+(rows, positions, columns), where columns are innermost in the file, and back.
+
+| layer                     | Keras            | rows    | positions | columns      |
+|---------------------------|------------------|---------|-----------|--------------|
+| Dense                     | (in, out)        | out     |           | in           |
+| Conv1D, Conv2D            | (*k, in, out)    | out     | k         | in           |
+| Conv3D                    | (*k, in, out)    | in      | k         | out          |
+| Conv1D to 3D, transposed  | (*k, out, in)    | out     | k         | in           |
+| DepthwiseConv1D, 2D       | (*k, in, mult)   |         | k         | in x mult    |
+| EinsumDense               | by its equation  | the rest|           | contracted   |
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tfnas.graph.functional import Skipped
+from tfnas.graph.layer_kernels import ModelKernel, model_kernels, named
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Kernel(ModelKernel):
+    """One kernel of a model, with how it lies in the file.
+
+    Args:
+        rows: Axes that are outermost in the file: the outputs.
+        positions: Axes between.
+        columns: Axes that are innermost in the file.
+        filters: Which of (rows, positions, columns) counts whole filters, 0 or 2; None
+            where the kernel has none, as in a recurrent cell.
+    """
+
+    rows: tuple[int, ...]
+    positions: tuple[int, ...]
+    columns: tuple[int, ...]
+    filters: int | None
+
+    def to_file(self, array: np.ndarray) -> np.ndarray:
+        """Returns an array of the variable's shape as (rows, positions, columns)."""
+        groups = self.rows, self.positions, self.columns
+        sizes = [math.prod(array.shape[axis] for axis in axes) for axes in groups]
+        return array.transpose(self._order).reshape(sizes)
+
+    def from_file(self, array: np.ndarray) -> np.ndarray:
+        """Returns an array of (rows, positions, columns) in the variable's shape."""
+        turned = array.reshape([self.shape[axis] for axis in self._order])
+        return turned.transpose(np.argsort(self._order))
+
+    @property
+    def _order(self) -> tuple[int, ...]:
+        return (*self.rows, *self.positions, *self.columns)
+
+
+def find_kernels(model: Any) -> tuple[list[Kernel], list[Skipped]]:
+    """Returns the kernels of a model, and the layers with weights that have none, and why.
+
+    Args:
+        model: A built Keras 3 model or layer.
+
+    Raises:
+        ValueError: The model is no Keras model, or is not built.
+    """
+    found, skipped = model_kernels(model)
+    return [
+        Kernel(k.name, k.path, k.layer, k.variable, *_layout(k.layer, k.variable)) for k in found
+    ], skipped
+
+
+def select(
+    kernels: Sequence[Kernel], layers: Any = None, exclude: Any = ()
+) -> tuple[list[Kernel], list[Skipped]]:
+    """Returns the kernels that are asked for, and the others with the reason.
+
+    Args:
+        kernels: All kernels.
+        layers: What to keep; None: everything. A name, path or pattern ("block_*"), a
+            layer or a layer's class, or a list of these. A path stands for all below it.
+        exclude: What to leave out, in the same terms; also "first", "last" and "depthwise"
+            where no layer has that name.
+
+    Raises:
+        ValueError: An entry names no layer with a kernel, or nothing is left.
+    """
+    wanted = None if layers is None else named(kernels, layers, "layers")
+    unwanted = named(kernels, exclude, "exclude")
+    kept, skipped = [], []
+    for kernel in kernels:
+        if id(kernel) in unwanted:
+            skipped.append(Skipped(kernel.name, kernel.kind, f"excluded by {unwanted[id(kernel)]}"))
+        elif wanted is not None and id(kernel) not in wanted:
+            skipped.append(Skipped(kernel.name, kernel.kind, "not among layers"))
+        else:
+            kept.append(kernel)
+    if not kept:
+        raise ValueError(f"layers and exclude must leave a kernel, got none of {len(kernels)}")
+    return kept, skipped
+
+
+def trainable(kernels: Sequence[Kernel]) -> tuple[list[Kernel], list[Skipped]]:
+    """Returns the kernels that training changes, and the others with the reason.
+
+    Raises:
+        ValueError: None is left.
+    """
+    kept = [kernel for kernel in kernels if kernel.variable.trainable]
+    if not kept:
+        raise ValueError("model must hold a kernel that is trained, got all of them frozen")
+    reason = "not trained; name it in layers to prune it"
+    frozen = [kernel for kernel in kernels if not kernel.variable.trainable]
+    return kept, [Skipped(k.name, k.kind, reason) for k in frozen]
+
+
+def _layout(layer: Any, variable: Any) -> tuple[Any, Any, Any, int | None]:
+    """(rows, positions, columns, filters) of a kernel; see the module's table."""
+    from keras import layers
+
+    last = len(variable.shape) - 1
+    spatial = tuple(range(last - 1))
+    depthwise = isinstance(layer, layers.DepthwiseConv1D | layers.DepthwiseConv2D)
+    transposed = layers.Conv1DTranspose | layers.Conv2DTranspose | layers.Conv3DTranspose
+    if depthwise or variable.name == "depthwise_kernel":
+        return (), spatial, (last - 1, last), 2
+    if isinstance(layer, transposed):
+        return (last - 1,), spatial, (last,), 0
+    if isinstance(layer, layers.Conv3D):
+        return (last - 1,), spatial, (last,), 2
+    if isinstance(layer, layers.EinsumDense):
+        return _einsum_layout(layer.equation, last + 1)
+    recurrent = hasattr(layer, "state_size")
+    return (last,), spatial, (last - 1,), None if recurrent else 0
+
+
+def _einsum_layout(equation: str, dimensions: int) -> tuple[Any, Any, Any, int | None]:
+    terms, result = equation.replace(" ", "").split("->")
+    given, letters = (term.replace(".", "") for term in terms.split(","))
+    # The file lays contracted axes in the order of the input's.
+    contracted = [i for i in range(dimensions) if letters[i] not in result]
+    contracted.sort(key=lambda i: given.index(letters[i]))
+    rest = [i for i in range(dimensions) if letters[i] in result]
+    batch = [i for i in rest if letters[i] in given]
+    if not batch:
+        return tuple(rest), (), tuple(contracted), 0
+    # A kernel an entry of the input's axis: a matrix product with the outputs innermost.
+    return tuple(batch), tuple(contracted), tuple(i for i in rest if i not in batch), 2

@@ -1,0 +1,111 @@
+"""What was pruned, what was not, and why."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from tfnas.graph.functional import Skipped
+from tfnas.pruning.prunable_kernels import Kernel
+from tfnas.table import table
+
+
+@dataclasses.dataclass(frozen=True)
+class PrunedKernel:
+    """Zeros of one kernel.
+
+    Args:
+        name: Path of its layer.
+        kind: The layer's class.
+        shape: Shape of the kernel, as Keras has it.
+        weights: Number of weights.
+        zeros: Number of weights that are exactly zero.
+        note: What else is known, such as the error of its reconstruction.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    weights: int
+    zeros: int
+    note: str = ""
+
+    @property
+    def sparsity(self) -> float:
+        """Share of zeros."""
+        return self.zeros / self.weights
+
+
+@dataclasses.dataclass(frozen=True)
+class PruningReport:
+    """Zeros of a model, a kernel, and the layers that were left alone. Prints as a table.
+
+    Args:
+        kernels: The kernels that were pruned.
+        skipped: The layers with weights that were not, and why.
+    """
+
+    kernels: tuple[PrunedKernel, ...]
+    skipped: tuple[Skipped, ...] = ()
+
+    @property
+    def weights(self) -> int:
+        """Number of weights of the pruned kernels."""
+        return sum(kernel.weights for kernel in self.kernels)
+
+    @property
+    def zeros(self) -> int:
+        """Number of zeros in the pruned kernels."""
+        return sum(kernel.zeros for kernel in self.kernels)
+
+    @property
+    def sparsity(self) -> float:
+        """Share of zeros in the pruned kernels, in [0, 1]."""
+        return self.zeros / self.weights if self.weights else 0.0
+
+    def rows(self) -> list[list[str]]:
+        """Returns a row a kernel and a row a skipped layer; see :attr:`HEADERS`."""
+        pruned = [
+            [
+                kernel.name,
+                kernel.kind,
+                "x".join(map(str, kernel.shape)),
+                kernel.note,
+                f"{kernel.weights:,}",
+                f"{kernel.zeros:,}",
+                f"{kernel.sparsity:.4f}",
+            ]
+            for kernel in self.kernels
+        ]
+        left = [[s.name, s.kind, "", f"left: {s.reason}", "", "", ""] for s in self.skipped]
+        return [*pruned, *left]
+
+    HEADERS = ("layer", "kind", "kernel", "note", "weights", "zeros", "sparsity")
+
+    def __str__(self) -> str:
+        total = (
+            f"{self.zeros:,} of {self.weights:,} weights in {len(self.kernels)} kernels are zero: "
+            f"sparsity {self.sparsity:.4f}"
+        )
+        return table(self.HEADERS, self.rows(), right=4) + "\n" + total
+
+
+def report_of(
+    kernels: Sequence[Kernel], skipped: Sequence[Skipped], notes: Mapping[str, str] | None = None
+) -> PruningReport:
+    """Counts the zeros that the kernels hold now.
+
+    Args:
+        kernels: The kernels.
+        skipped: What was left alone.
+        notes: Notes by the kernels' names.
+    """
+    rows = []
+    for kernel in kernels:
+        zeros = int(np.count_nonzero(kernel.numpy() == 0))
+        kind = type(kernel.layer).__name__
+        note = (notes or {}).get(kernel.name, "")
+        rows.append(PrunedKernel(kernel.name, kind, kernel.shape, kernel.size, zeros, note))
+    return PruningReport(tuple(rows), tuple(skipped))

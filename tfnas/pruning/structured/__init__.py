@@ -1,0 +1,1 @@
+"""Structured pruning: channels are removed, with all that depends on them."""

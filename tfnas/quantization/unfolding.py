@@ -1,0 +1,42 @@
+"""Laying open what a layer computes with: the calls inside it, as those of a nested model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from tfnas.quantization.layer_registry import Role, registered_role
+
+
+def body_of(node: Any) -> Any:
+    """Returns the functional model of what a layer registered as "open" does in one call.
+
+    Args:
+        node: Keras' record of the call.
+
+    Returns:
+        A model that holds the layer's own inner layers; None where the layer is not "open".
+
+    Raises:
+        ValueError: The layer computes with more than layers and `keras.ops`, or with weights
+            that are no inner layer's.
+    """
+    layer = node.operation
+    if registered_role(layer) is not Role.OPEN:
+        return None
+    where = f"layer {layer.name!r} of class {type(layer).__name__}, registered as 'open',"
+    own = [*layer._trainable_variables, *layer._non_trainable_variables]
+    if own:
+        raise ValueError(f"{where} must hold its weights in inner layers, got {own[0].name!r}")
+    inputs = [keras.Input(batch_shape=t.shape, dtype=t.dtype) for t in node.input_tensors]
+    pairs = zip(node.input_tensors, inputs, strict=True)
+    args, kwargs = node.arguments.fill_in({id(old): new for old, new in pairs})
+    try:
+        return keras.Model(inputs, layer.call(*args, **kwargs), name=layer.name)
+    except Exception as error:  # anything that the layer's own code may raise
+        cause = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"{where} must compute with Keras layers and keras.ops alone, got "
+            f"{type(error).__name__}: {cause}"
+        ) from error

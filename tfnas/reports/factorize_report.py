@@ -1,0 +1,65 @@
+"""A factorisation run's results for people: text and Markdown."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from tfnas.data.datasets import DataSplit
+from tfnas.measure.latency import provenance
+from tfnas.reports.file_rows import file_rows, headers, speed_lines, time_cell
+from tfnas.runtime.files import write_atomically
+from tfnas.table import markdown_table, table
+
+if TYPE_CHECKING:
+    from tfnas.compression.jobs.factorize_job import FactorizeConfig, FactorizeResult
+
+_FILES = headers("time of the reference [95%]")
+
+
+def summary(result: FactorizeResult) -> str:
+    """Returns the results as plain text."""
+    files = ["Test part, the .tflite files themselves:", table(_FILES, _rows(result)), ""]
+    lines = [
+        f"{result.report}\n",
+        *files,
+        *_speed(result),
+        *result.notes,
+    ]
+    return "\n".join([*lines, f"Everything is in {result.output}"])
+
+
+def write(result: FactorizeResult, split: DataSplit, config: FactorizeConfig) -> None:
+    """Writes report.md."""
+    report = result.report
+    settings = [[name, value] for name, value in dataclasses.asdict(config).items()]
+    (before, after), (old, new) = report.macs, report.parameters
+    what = "output on training images" if report.weighted else "kernel"
+    parts = [
+        f"# Low rank, on {split.name}",
+        f"{split}.",
+        "## The files, on the test part",
+        markdown_table(_FILES, _rows(result)),
+        "\n".join(f"- {line}" for line in [*_speed(result), *result.notes]),
+        "## Layers that became factors",
+        markdown_table(list(report.HEADERS), report.rows(), right=2) if report.layers else "None.",
+        f"{before:,} MACs to {after:,}, {old:,} parameters to {new:,}. The error is the share of "
+        f"the layer's squared {what} that the ranks leave out, before any training.",
+        "## Layers that stay" if report.left else "",
+        markdown_table(["layer", "class", "why"], report.left_rows(), right=3)
+        if report.left
+        else "",
+        *report.notes,
+        "## How it was made",
+        markdown_table(["setting", "value"], settings, right=2),
+        markdown_table(["where", "value"], list(provenance().items()), right=2),
+    ]
+    write_atomically(result.output / "report.md", "\n\n".join(p for p in parts if p) + "\n")
+
+
+def _rows(result: FactorizeResult) -> list[list[str]]:
+    return file_rows(result.rows, lambda row: [time_cell(result.latencies[row.label])])
+
+
+def _speed(result: FactorizeResult) -> list[str]:
+    return speed_lines(result.latencies, "low rank")

@@ -1,0 +1,317 @@
+"""Pictures. Colours are Okabe and Ito's, which colour-blind people can tell apart."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from tfnas.measure.quantization_debugger.error_report import QuantizationError
+    from tfnas.pruning.sensitivity import Sensitivity
+
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#999999"
+PURPLE = "#CC79A7"
+MEASURED = ("accuracy", "latency", "size")
+Row = tuple[float, float, int]  # accuracy, latency ratio, bytes
+_LABELS = {
+    "latency": "latency of the file, as a ratio to {} (less is better)",
+    "bytes": "size of the file, KiB (less is better)",
+}
+_MARKERS = ("D", "s", "^", "P")
+_NAMED = 3  # files far below whose accuracies are told
+_LIMIT = {"color": ORANGE, "linestyle": "--", "linewidth": 1, "zorder": 0}
+
+
+def pareto_picture(
+    rows: Sequence[Row],
+    front: Sequence[int],
+    chosen: int | None = None,
+    title: str = "",
+    beside: str = "the reference model",
+    objectives: Sequence[str] = MEASURED,
+    part: str = "validation part",
+    *,
+    over: Sequence[str] = ("latency",),
+    others: Mapping[str, Row] | None = None,
+    errors: Sequence[float] = (),
+    limits: Mapping[str, float] | None = None,
+) -> bytes:
+    """Returns a picture of accuracy over latency or size, with the Pareto front, as PNG.
+
+    Args:
+        rows: (accuracy, latency ratio, bytes) a candidate.
+        front: Indices of the candidates on the front.
+        chosen: Index of the candidate that was chosen.
+        title: Title of the picture.
+        beside: What the latencies are ratios to.
+        objectives: What it is the front of.
+        part: What the accuracy is of.
+        over: A panel each, side by side: "latency" or "bytes".
+        others: What the candidates are to be seen beside, by name.
+        errors: Half the width of each accuracy's interval; none: no intervals are drawn.
+        limits: "accuracy", "latency" or "bytes" -> the limit, drawn as a line.
+    """
+    others, limits = others or {}, dict(limits or {})
+    figure = _empty_figure(7.2 if len(over) == 1 else 5.2 * len(over), 5.3)
+    panels = figure.subplots(1, len(over), sharey=True, squeeze=False)[0]
+    far = _far_below([row[0] for row in rows], [row[0] for row in others.values()], chosen)
+    shown = [row[0] for row in others.values()]
+    for i in sorted(set(range(len(rows))) - set(far)):
+        shown += [rows[i][0] + sign * (errors[i] if errors else 0.0) for sign in (-1, 1)]
+    if "accuracy" in limits and _near(limits["accuracy"], shown):
+        shown.append(limits["accuracy"])
+    else:
+        limits.pop("accuracy", None)
+    low, high = min(shown, default=0.0), max(shown, default=1.0)
+    span = max(high - low, 0.005)
+    edge = low - 0.12 * span if far else low
+    for axes, name in zip(panels, over, strict=True):
+        known = [_x(row, name) for row in (*rows, *others.values())]
+        _draw_candidates(axes, rows, front, name, errors, objectives, far)
+        _draw_far(axes, rows, front, name, far, edge)
+        if chosen is not None:
+            _mark_chosen(axes, rows[chosen], name, known)
+        _draw_others(axes, others, name)
+        _draw_limits(axes, limits, name, known)
+        _scale(axes, known)
+        axes.set_xlabel(_LABELS[name].format(beside))
+        axes.grid(alpha=0.3)
+        axes.set_ylim(edge - 0.07 * span, high + 0.07 * span)
+    panels[0].set_ylabel(f"accuracy of the file, {part}")
+    figure.suptitle(title, fontsize=11)
+    if rows or others:
+        _legend(figure, panels[0], None if "bytes" in over else "area: size of the file")
+    return _png(figure)
+
+
+def _draw_others(axes: Any, others: Mapping[str, Row], name: str) -> None:
+    for number, (label, row) in enumerate(others.items()):
+        style = {"marker": _MARKERS[number % len(_MARKERS)], "color": PURPLE, "s": 70}
+        axes.scatter([_x(row, name)], [row[0]], label=label, edgecolors="white", **style)
+
+
+def _draw_limits(axes: Any, limits: Mapping[str, float], name: str, known: Sequence[float]) -> None:
+    limit = _x((0.0, limits[name], limits[name]), name) if name in limits else None
+    lines = [axes.axvline(limit, **_LIMIT)] if limit and _near(limit, known) else []
+    if "accuracy" in limits:
+        lines.append(axes.axhline(limits["accuracy"], **_LIMIT))
+    for line in lines[:1]:
+        line.set_label("limit of the budget")
+
+
+def _legend(figure: Any, axes: Any, title: str | None) -> None:
+    """Below the panels, where it hides no point."""
+    from matplotlib.collections import PathCollection
+
+    legend = figure.legend(
+        *axes.get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=3,
+        fontsize=8,
+        title=title,
+        title_fontsize=8,
+    )
+    for handle in legend.legend_handles:
+        if isinstance(handle, PathCollection):
+            handle.set_sizes([50])
+
+
+def _x(row: tuple[float, float, float], name: str) -> float:
+    """What a panel is over: the latency, or the size in KiB."""
+    return row[2] / 1024 if name == "bytes" else row[1]
+
+
+def _near(limit: float, values: Sequence[float]) -> bool:
+    """Whether a line at the limit leaves room for the values; else it is not drawn."""
+    low, high = min(values, default=limit), max(values, default=limit)
+    if _spans_much(values):
+        low, high, limit = np.log([low, high, limit])
+    room = 0.4 * max(high - low, 0.1 * abs(high))
+    return bool(low - room <= limit <= high + room)
+
+
+def _far_below(
+    accuracies: Sequence[float], others: Sequence[float], chosen: int | None
+) -> list[int]:
+    """Candidates whose accuracies are drawn at the edge.
+
+    A file that guesses would squeeze all that matter into one line.
+    """
+    if not accuracies:
+        return []
+    middle, top = float(np.median(accuracies)), max([*accuracies, *others])
+    least = middle - 4 * max(top - middle, 0.005)
+    return [i for i, value in enumerate(accuracies) if value < least and i != chosen]
+
+
+def _draw_candidates(
+    axes: Any,
+    rows: Sequence[Row],
+    front: Sequence[int],
+    name: str,
+    errors: Sequence[float],
+    objectives: Sequence[str],
+    far: Sequence[int],
+) -> None:
+    largest = max((row[2] for row in rows), default=1)
+    others = [i for i in range(len(rows)) if i not in front]
+    told = f"Pareto front: {', '.join(objectives)}"
+    for indices, color, label in ((others, GREY, "dominated"), (front, BLUE, told)):
+        drawn = [i for i in indices if i not in far]
+        x, y = [_x(rows[i], name) for i in drawn], [rows[i][0] for i in drawn]
+        if errors and drawn:
+            spread = [errors[i] for i in drawn]
+            axes.errorbar(x, y, spread, fmt="none", ecolor=color, elinewidth=1, alpha=0.6)
+        area = [30 + 270 * rows[i][2] / largest for i in drawn]
+        style = {"color": color, "alpha": 0.75, "edgecolors": "white"}
+        axes.scatter(x, y, s=area, label=label if drawn else None, **style)
+
+
+def _draw_far(
+    axes: Any,
+    rows: Sequence[Row],
+    front: Sequence[int],
+    name: str,
+    far: Sequence[int],
+    edge: float,
+) -> None:
+    colors = [BLUE if i in front else GREY for i in far]
+    below = [_x(rows[i], name) for i in far]
+    label = "far below" if far else None
+    axes.scatter(below, [edge] * len(far), marker="v", c=colors, label=label)
+    for at, i in zip(below, far if len(far) <= _NAMED else [], strict=False):
+        offset = {"xytext": (0, 7), "textcoords": "offset points", "ha": "center", "fontsize": 8}
+        axes.annotate(f"{rows[i][0]:.3f}", (at, edge), **offset)
+
+
+def _mark_chosen(axes: Any, row: Row, name: str, known: Sequence[float]) -> None:
+    accuracy, latency, size = row
+    at = _x(row, name)
+    axes.scatter([at], [accuracy], marker="*", s=90, color=ORANGE, zorder=3, label="chosen")
+    # Away from the nearer edge.
+    low, high = min(known), max(known)
+    middle = (low * high) ** 0.5 if _spans_much(known) else (low + high) / 2
+    side = -1 if at > middle else 1
+    axes.annotate(
+        f"{accuracy:.3f}, {latency:.3f}x, {size / 1024:.0f} KiB",
+        (at, accuracy),
+        textcoords="offset points",
+        xytext=(10 * side, -18),
+        ha="right" if side < 0 else "left",
+    )
+
+
+def _scale(axes: Any, values: Sequence[float]) -> None:
+    """Logarithmic where the values span much."""
+    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+
+    if _spans_much(values):
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(ScalarFormatter())
+        axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _spans_much(values: Sequence[float]) -> bool:
+    return bool(values) and max(values) > 5 * min(values)
+
+
+def sensitivity_picture(found: Sensitivity, title: str = "") -> bytes:
+    """Returns a picture of the quality with one layer alone pruned, as PNG.
+
+    A row a layer, the most sensitive on top; a column a sparsity; the darker, the more is
+    lost. The losses themselves are in the cells.
+
+    Args:
+        found: The record of :func:`tfnas.sensitivity`.
+        title: Title of the picture.
+    """
+    losses = found.losses()
+    order = np.argsort(-losses[:, -1], kind="stable")
+    losses, names = losses[order], [found.names[i] for i in order]
+    figure, axes = _figure(3.5 + 0.9 * losses.shape[1], 1.6 + 0.26 * len(names))
+    shown = np.sqrt(losses)  # small differences stay visible beside large ones
+    image = axes.imshow(shown, cmap="cividis_r", aspect="auto", vmin=0)
+    middle = float(shown.max()) / 2
+    for row, column in np.ndindex(*losses.shape):
+        colour = "white" if shown[row, column] > middle else "black"
+        text = f"{losses[row, column]:.3g}"
+        axes.text(column, row, text, ha="center", va="center", fontsize=7, color=colour)
+    axes.set_xticks(range(losses.shape[1]), [f"{s:.0%}" for s in found.sparsities])
+    axes.set_yticks(range(len(names)), names, fontsize=7)
+    axes.set_xlabel("share of this layer's weights set to zero")
+    axes.set_title(title or f"What it costs (unpruned: {found.baseline:.4g})", fontsize=10)
+    bar = figure.colorbar(image, ax=axes, label="quality lost")
+    ticks = np.linspace(0, float(shown.max()) or 1.0, 5)
+    bar.set_ticks(ticks, labels=[f"{t * t:.2g}" for t in ticks])
+    return _png(figure)
+
+
+def quantization_picture(found: QuantizationError, title: str = "") -> bytes:
+    """Returns a picture of the signal-to-noise ratio of every layer, as PNG.
+
+    A row an operator, the one that adds most noise on top. The bar is the SQNR of its
+    output, the diamond that of its weights. Where nothing is lost there is no number to
+    draw, and the row says "exact".
+
+    Args:
+        found: The record of :func:`tfnas.quantization_error`.
+        title: Title of the picture.
+    """
+    from matplotlib.patches import Patch
+
+    from tfnas.measure.quantization_debugger.sqnr import as_share
+
+    rows = found.layers
+    figure, axes = _figure(8.0, 1.9 + 0.24 * len(rows))
+    drawn = [entry.sqnr if np.isfinite(entry.sqnr) else 0.0 for entry in rows]
+    saturated = [entry.saturation > 0 for entry in rows]
+    axes.barh(range(len(rows)), drawn, color=[ORANGE if s else BLUE for s in saturated])
+    weights = [(i, e.weight_sqnr) for i, e in enumerate(rows) if e.weight_noise]
+    diamonds = axes.scatter(
+        [sqnr for _, sqnr in weights],
+        [place for place, _ in weights],
+        marker="D",
+        s=22,
+        color=GREEN,
+        edgecolors="white",
+        label="weights",
+        zorder=3,
+    )
+    for place, entry in enumerate(rows):
+        text = f" {as_share(entry.saturation)} saturated" if entry.saturation else ""
+        text = text if np.isfinite(entry.sqnr) else " exact"
+        colour = ORANGE if entry.saturation else GREY
+        axes.text(max(drawn[place], 0), place, text, va="center", fontsize=7, color=colour)
+    axes.set_yticks(range(len(rows)), [f"{e.layer} ({e.operator})" for e in rows], fontsize=7)
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_xlabel("signal to quantisation noise, dB (more is better)")
+    axes.set_title(title or f"{found.model}, {found.mode}: most noise added on top", fontsize=10)
+    axes.grid(axis="x", alpha=0.3)
+    axes.axvline(0, color=GREY, linewidth=0.8)
+    bars = [Patch(color=BLUE, label="output"), Patch(color=ORANGE, label="output, saturated")]
+    figure.legend(handles=[*bars, diamonds], loc="outside lower center", ncols=3, fontsize=8)
+    return _png(figure)
+
+
+def _empty_figure(width: float, height: float) -> Any:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _figure(width: float, height: float) -> tuple[Any, Any]:
+    figure = _empty_figure(width, height)
+    return figure, figure.add_subplot()
+
+
+def _png(figure: Any) -> bytes:
+    out = io.BytesIO()
+    figure.savefig(out, format="png", dpi=120)
+    return out.getvalue()

@@ -1,0 +1,65 @@
+"""A shrinking run's results for people: text and Markdown."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from tfnas.data.datasets import DataSplit
+from tfnas.measure.latency import provenance
+from tfnas.reports.file_rows import file_rows, headers, speed_lines, time_cell
+from tfnas.runtime.files import write_atomically
+from tfnas.table import markdown_table, table
+
+if TYPE_CHECKING:
+    from tfnas.compression.jobs.prune_channels_job import ShrinkConfig, ShrinkResult
+
+_FILES = headers("time of the reference [95%]")
+
+
+def summary(result: ShrinkResult) -> str:
+    """Returns the results as plain text."""
+    lines = [f"{report}\n" for report in result.reports]
+    lines += ["Test part, the .tflite files themselves:", table(_FILES, _rows(result)), ""]
+    return "\n".join(
+        [
+            *lines,
+            *_speed(result),
+            *result.notes,
+            f"Everything is in {result.output}",
+        ]
+    )
+
+
+def write(result: ShrinkResult, split: DataSplit, config: ShrinkConfig) -> None:
+    """Writes report.md."""
+    settings = [[name, value] for name, value in dataclasses.asdict(config).items()]
+    parts = [
+        f"# Fewer channels, on {split.name}",
+        f"{split}.",
+        "## The files, on the test part",
+        markdown_table(_FILES, _rows(result)),
+        "\n".join(f"- {line}" for line in [*_speed(result), *result.notes]),
+    ]
+    for number, report in enumerate(result.reports, 1):
+        (before, after), (old, new) = report.macs, report.parameters
+        parts += [
+            f"## Step {number}",
+            markdown_table(list(report.HEADERS), report.rows()),
+            f"{before:,} MACs to {after:,}, {old:,} parameters to {new:,}.",
+        ]
+        parts += report.notes
+    parts += [
+        "## How it was made",
+        markdown_table(["setting", "value"], settings, right=2),
+        markdown_table(["where", "value"], list(provenance().items()), right=2),
+    ]
+    write_atomically(result.output / "report.md", "\n\n".join(p for p in parts if p) + "\n")
+
+
+def _rows(result: ShrinkResult) -> list[list[str]]:
+    return file_rows(result.rows, lambda row: [time_cell(result.latencies[row.label])])
+
+
+def _speed(result: ShrinkResult) -> list[str]:
+    return speed_lines(result.latencies, "smaller")

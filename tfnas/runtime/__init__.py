@@ -1,0 +1,1 @@
+"""Files, folder locks and processes: what every long job runs on."""

@@ -1,0 +1,157 @@
+"""Trials in processes of their own: one that dies or hangs costs itself and nothing else.
+
+An executor of :mod:`concurrent.futures`. Each worker process runs one call after the other
+and is started again when it died; a call that outlasts the limit is killed with its process.
+Workers are started as `python -m tfnas.runtime.worker`, not forked (TensorFlow does not
+survive that) and not spawned by :mod:`multiprocessing` (which runs the caller's script
+again).
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import os
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from typing import Any
+
+import cloudpickle
+
+from tfnas.nas.argument_checks import check_count
+
+
+class TrialDied(RuntimeError):
+    """The process that ran a call ended, or was ended, in the middle of it."""
+
+
+class TrialProcesses(concurrent.futures.Executor):
+    """Runs calls in worker processes that may die.
+
+    Example:
+        >>> from tfnas.runtime.worker_processes import TrialProcesses
+        >>> with TrialProcesses(workers=1, timeout=60) as executor:  # doctest: +SKIP
+        ...     print(executor.submit(pow, 2, 5).result())
+        32
+
+    Args:
+        workers: Number of processes.
+        timeout: Longest time of a call, in seconds; None: any.
+
+    Raises:
+        ValueError: An argument is outside its rule.
+    """
+
+    def __init__(self, workers: int = 1, timeout: float | None = None) -> None:
+        check_count("workers", workers, 1)
+        if timeout is not None and not timeout > 0:
+            raise ValueError(f"timeout must be above 0 seconds, got {timeout!r}")
+        self._max_workers, self._timeout = workers, timeout
+        self._calls: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._live: set[subprocess.Popen[bytes]] = set()
+        self._closed = False
+
+    def submit(
+        self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any
+    ) -> concurrent.futures.Future[Any]:
+        """Runs `fn` in a worker; :class:`TrialDied` where its process ends in it.
+
+        Args:
+            fn: What to call.
+            *args: Its arguments, which must pickle.
+            **kwargs: Its arguments by name.
+        """
+        if self._closed:
+            raise RuntimeError("submit must come before shutdown")
+        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        self._calls.put((future, cloudpickle.dumps((fn, args, kwargs))))
+        if len(self._threads) < self._max_workers:
+            thread = threading.Thread(target=self._serve, daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Ends the workers.
+
+        Args:
+            wait: Whether to wait for calls that run.
+            cancel_futures: Whether calls that wait are dropped.
+        """
+        self._closed = True
+        if cancel_futures:
+            while not self._calls.empty():
+                call = self._calls.get()
+                if call is not None:
+                    call[0].cancel()
+        for _ in self._threads:
+            self._calls.put(None)
+        if not wait:
+            for process in list(self._live):
+                process.kill()
+        for thread in self._threads:
+            thread.join()
+
+    def _serve(self) -> None:
+        """Feeds one worker process, started again where it died."""
+        worker: _Worker | None = None
+        while (call := self._calls.get()) is not None:
+            future, payload = call
+            if not future.set_running_or_notify_cancel():
+                continue
+            if worker is None or worker.process.poll() is not None:
+                worker = _Worker()
+                self._live.add(worker.process)
+            try:
+                future.set_result(worker.run(payload, self._timeout))
+            except BaseException as error:  # of the call, or of the worker
+                future.set_exception(error)
+            if worker.process.poll() is not None:
+                self._live.discard(worker.process)
+        if worker is not None:
+            worker.close()
+            self._live.discard(worker.process)
+
+
+class _Worker:
+    """One process and the pipe to it."""
+
+    def __init__(self) -> None:
+        self.connection, theirs = Pipe()
+        assert isinstance(theirs, Connection)
+        number = theirs.fileno()
+        os.set_inheritable(number, True)
+        code = [sys.executable, "-m", "tfnas.runtime.worker", str(number), os.getcwd()]
+        paths = os.pathsep.join(path for path in sys.path if path)
+        environment = {**os.environ, "PYTHONPATH": paths}
+        self.process = subprocess.Popen(code, pass_fds=(number,), env=environment)
+        theirs.close()
+
+    def run(self, payload: bytes, timeout: float | None) -> Any:
+        try:
+            self.connection.send_bytes(payload)
+            if not self.connection.poll(timeout):
+                self.process.kill()
+                self.process.wait()
+                raise TrialDied(f"the trial took longer than {timeout:g} s and was ended")
+            good, result = cloudpickle.loads(self.connection.recv_bytes())
+        except (EOFError, OSError) as error:
+            code = self.process.wait()
+            how = f"by signal {-code}" if code < 0 else f"with status {code}"
+            raise TrialDied(f"the process of the trial ended {how}") from error
+        if not good:
+            raise result
+        return result
+
+    def close(self) -> None:
+        self.connection.close()  # the worker ends when it reads the end
+        try:
+            self.process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()

@@ -1,0 +1,441 @@
+"""What a network of the MobileNetV2 family is, as a value.
+
+An :class:`Architecture` says everything that is needed to build the network and
+nothing about how it was found: the shape of the raw input, a stem, a sequence of
+stages (:class:`BlockSpec`), a head. It is frozen, hashable and checked when it is
+made, so a function that takes one never needs to check it again. It imports no
+TensorFlow: searching, storing and comparing architectures costs nothing.
+
+Two architectures are equal when they are the same description. Equal descriptions
+have equal :attr:`Architecture.key` in every process and in every version of tfnas.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import numbers
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from tfnas.search_space.compression import Compression
+
+INVERTED_RESIDUAL = "inverted_residual"
+FUSED_INVERTED_RESIDUAL = "fused_inverted_residual"
+IDENTITY = "identity"
+BLOCK_KINDS = (INVERTED_RESIDUAL, FUSED_INVERTED_RESIDUAL, IDENTITY)
+
+
+def scale_filters(filters: int, multiplier: float, divisor: int = 8) -> int:
+    """Scales a number of filters and rounds it to a multiple of `divisor`.
+
+    Example:
+        >>> scale_filters(24, 0.35)
+        8
+
+    Args:
+        filters: Number of filters at width 1.0.
+        multiplier: Width multiplier.
+        divisor: The result is a multiple of it.
+
+    Returns:
+        The nearest multiple of `divisor`, at least `divisor`, and never more than
+        10% below `filters * multiplier`.
+
+    References:
+        Sandler et al., "MobileNetV2", CVPR 2018, and its reference implementation.
+    """
+    exact = filters * multiplier
+    rounded = max(divisor, int(exact + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * exact else rounded
+
+
+@dataclasses.dataclass(frozen=True)
+class BlockSpec:
+    """One stage: `repeats` equal blocks, of which the first one may stride.
+
+    Example:
+        >>> BlockSpec(filters=24, repeats=2, stride=2).expansion
+        6
+
+    Args:
+        kind: "inverted_residual" (expand 1x1, depthwise k x k, project 1x1),
+            "fused_inverted_residual" (k x k convolution that expands, project 1x1)
+            or "identity" (no layers at all: see :meth:`identity`).
+        filters: Output channels at width 1.0.
+        repeats: Number of blocks.
+        stride: Stride of the first block, 1 or 2.
+        kernel: Height and width of the spatial kernel, odd.
+        expansion: Channels inside the block over channels at its input.
+
+    Raises:
+        ValueError: A field is outside its rule; the message names the field.
+    """
+
+    kind: str = INVERTED_RESIDUAL
+    filters: int = 0
+    repeats: int = 1
+    stride: int = 1
+    kernel: int = 3
+    expansion: int = 6
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.kind, str) or self.kind not in BLOCK_KINDS:
+            raise ValueError(f"kind must be one of {', '.join(BLOCK_KINDS)}, got {self.kind!r}")
+        if self.kind == IDENTITY:
+            for name, neutral in _IDENTITY_FIELDS.items():
+                value = getattr(self, name)
+                if isinstance(value, bool | float) or value != neutral:  # 0.0 has another JSON
+                    raise ValueError(
+                        f"{name} of an identity stage must be {neutral}, "
+                        f"got {value!r}: use BlockSpec.identity()"
+                    )
+                _set_int(self, name, minimum=neutral)
+            return
+        for name in ("filters", "repeats", "expansion"):
+            _set_int(self, name, minimum=1)
+        _set_int(self, "stride", minimum=1, maximum=2)
+        _set_int(self, "kernel", minimum=1)
+        if self.kernel % 2 == 0:
+            raise ValueError(f"kernel must be odd, got {self.kernel}")
+
+    @classmethod
+    def identity(cls) -> BlockSpec:
+        """Returns the stage without layers: what comes in goes out."""
+        return cls(kind=IDENTITY, **_IDENTITY_FIELDS)
+
+
+_IDENTITY_FIELDS = {"filters": 0, "repeats": 0, "stride": 1, "kernel": 0, "expansion": 0}
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+    """A network of the MobileNetV2 family, complete enough to be built.
+
+    Example:
+        >>> arch = Architecture((32, 32, 3), 10, stages=(BlockSpec(filters=16),))
+        >>> Architecture.from_json(arch.to_json()) == arch
+        True
+
+    Args:
+        input_shape: (height, width, channels) of the raw input, in pixels 0 to 255.
+        num_classes: Number of outputs.
+        stages: The stages between stem and head, at least one.
+        resolution: (height, width) that the network works at; the model resizes its
+            input when it differs. None: that of `input_shape`.
+        width_multiplier: Scales the filters of stem and stages.
+        stem_filters: Filters of the first 3x3 convolution at width 1.0.
+        stem_stride: Stride of the first convolution, 1 or 2.
+        head_filters: Filters of the last 1x1 convolution; grows with a
+            `width_multiplier` above 1 and never shrinks, as in the paper.
+        dropout: Share of the features dropped before the classifier, in [0, 1).
+        compression: What is done to the network on its way to its file; None: nothing is said
+            of that.
+
+    Raises:
+        ValueError: A field is outside its rule; the message names the field.
+
+    References:
+        Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks",
+        CVPR 2018, table 2.
+    """
+
+    input_shape: tuple[int, int, int]
+    num_classes: int
+    stages: tuple[BlockSpec, ...]
+    resolution: tuple[int, int] | None = None
+    width_multiplier: float = 1.0
+    stem_filters: int = 32
+    stem_stride: int = 2
+    head_filters: int = 1280
+    dropout: float = 0.0
+    compression: Compression | None = None
+
+    def __post_init__(self) -> None:
+        _set_shape(self, "input_shape", 3)
+        if self.resolution is None:
+            object.__setattr__(self, "resolution", self.input_shape[:2])
+        _set_shape(self, "resolution", 2)
+        _set_int(self, "num_classes", minimum=1)
+        _set_int(self, "stem_filters", minimum=1)
+        _set_int(self, "head_filters", minimum=1)
+        _set_int(self, "stem_stride", minimum=1, maximum=2)
+        _set_float(self, "width_multiplier", above=0.0)
+        _set_float(self, "dropout", at_least=0.0, below=1.0)
+        if isinstance(self.stages, BlockSpec) or not isinstance(self.stages, Iterable):
+            raise ValueError(f"stages must be a sequence of BlockSpec, got {self.stages!r}")
+        object.__setattr__(self, "stages", tuple(self.stages))
+        for index, stage in enumerate(self.stages):
+            if not isinstance(stage, BlockSpec):
+                raise ValueError(f"stages[{index}] must be a BlockSpec, got {stage!r}")
+        if all(stage.kind == IDENTITY for stage in self.stages):
+            raise ValueError(f"stages must hold at least one block, got {self.stages!r}")
+        if self.compression is not None and not isinstance(self.compression, Compression):
+            raise ValueError(f"compression must be a Compression, got {self.compression!r}")
+
+    @property
+    def working_resolution(self) -> tuple[int, int]:
+        """(height, width) that the network works at; never None."""
+        return self.resolution or self.input_shape[:2]
+
+    @property
+    def key(self) -> str:
+        """A name of 16 hexadecimal digits: equal descriptions, equal keys, for ever.
+
+        Fields that hold their default are left out of the hash, so that a field that
+        a later version adds leaves the keys of today's architectures as they are.
+        """
+        canonical = json.dumps(_without_defaults(self), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+    @property
+    def network(self) -> tuple[Any, ...]:
+        """The network itself: architectures of equal networks have equal ones.
+
+        Rounding to multiples of 8 makes one network of several descriptions: 16 and 24
+        filters at width 0.25 are both 8.
+        """
+        width = self.width_multiplier
+        stages = tuple(
+            dataclasses.replace(stage, filters=scale_filters(stage.filters, width))
+            for stage in self.stages
+            if stage.kind != IDENTITY
+        )
+        stem, head = (
+            scale_filters(self.stem_filters, width),
+            scale_filters(self.head_filters, max(1.0, width)),
+        )
+        size = self.input_shape, self.working_resolution, self.num_classes, self.dropout
+        network = (*size, stem, self.stem_stride, stages, head)
+        return network if self.compression is None else (*network, _without_gaps(self.compression))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the architecture as plain lists, dictionaries, strings and numbers."""
+        return _to_plain(dataclasses.asdict(self))
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Architecture:
+        """Returns the architecture that :meth:`to_dict` described.
+
+        Raises:
+            ValueError: A key is unknown or missing (it is named), or a value is wrong.
+        """
+        check_keys(cls, fields)
+        stages = fields["stages"]
+        if not isinstance(stages, list | tuple):
+            raise ValueError(f"stages must be a list, got {stages!r}")
+        for stage in stages:
+            check_keys(BlockSpec, stage)
+        given = {**fields, "stages": tuple(BlockSpec(**stage) for stage in stages)}
+        if given.get("compression") is not None:
+            given["compression"] = Compression.from_dict(given["compression"])
+        return cls(**given)
+
+    def to_json(self, indent: int | None = None) -> str:
+        """Returns the architecture as JSON text."""
+        return json.dumps(self.to_dict(), indent=indent)
+
+    @classmethod
+    def from_json(cls, text: str) -> Architecture:
+        """Returns the architecture that :meth:`to_json` wrote.
+
+        Raises:
+            ValueError: The text is no JSON object, a key is unknown or missing (it is
+                named), or a value is wrong.
+        """
+        return cls.from_dict(parse_json_object(text, "architecture"))
+
+    def __str__(self) -> str:
+        height, width = self.working_resolution
+        stages = " ".join(_stage_text(stage) for stage in self.stages)
+        return (
+            f"{height}x{width} x{self.width_multiplier:g} stem{self.stem_filters}s"
+            f"{self.stem_stride} {stages} head{self.head_filters}"
+            f"{'' if self.compression is None else f' ({self.compression})'}"
+        )
+
+
+def mobilenet_v2(
+    input_shape: tuple[int, int, int],
+    num_classes: int,
+    width_multiplier: float = 1.0,
+    *,
+    dropout: float = 0.1,
+) -> Architecture:
+    """Returns MobileNetV2 itself, fitted to small images where they need it.
+
+    At 224x224 it is table 2 of the paper. Below 64 pixels the stem keeps the pixels,
+    and a stage strides only while its input has more than 4 pixels a side.
+
+    Example:
+        >>> mobilenet_v2((224, 224, 3), 1000).stages[1].stride
+        2
+
+    Args:
+        input_shape: (height, width, channels) of the raw input.
+        num_classes: Number of outputs.
+        width_multiplier: Scales the filters of stem and stages.
+        dropout: Share of the features dropped before the classifier.
+
+    References:
+        Sandler et al., "MobileNetV2", CVPR 2018, table 2.
+    """
+    table = [(1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2)]
+    table += [(6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)]
+    stem, strides = fitted_strides(input_shape, [stride for *_, stride in table])
+    stages = tuple(
+        BlockSpec(filters=filters, repeats=repeats, stride=stride, expansion=expansion)
+        for (expansion, filters, repeats, _), stride in zip(table, strides, strict=True)
+    )
+    return Architecture(
+        tuple(input_shape),  # type: ignore[arg-type]
+        num_classes,
+        stages,
+        width_multiplier=width_multiplier,
+        stem_stride=stem,
+        dropout=dropout,
+    )
+
+
+def fitted_strides(
+    input_shape: Iterable[int], strides: Iterable[int], smallest: int = 4
+) -> tuple[int, list[int]]:
+    """Returns (stem stride, stage strides) that leave a small image its pixels.
+
+    Example:
+        >>> fitted_strides((8, 8, 1), [1, 2, 2, 2])
+        (1, [1, 2, 1, 1])
+
+    Args:
+        input_shape: (height, width, ...) in pixels.
+        strides: Strides wished for, a stage.
+        smallest: A map with this many pixels a side is not halved any more.
+    """
+    side = min(tuple(input_shape)[:2])
+    stem = 2 if side >= 64 else 1
+    side = math.ceil(side / stem)
+    fitted = []
+    for stride in strides:
+        stride = stride if side > smallest else 1
+        side = math.ceil(side / stride)
+        fitted.append(stride)
+    return stem, fitted
+
+
+def check_keys(record: type, fields: Any) -> None:
+    """Raises ValueError unless `fields` has just the keys of the dataclass `record`.
+
+    Fields with a default may be missing.
+    """
+    if not isinstance(fields, Mapping):
+        raise ValueError(f"{record.__name__} must be a JSON object, got {fields!r}")
+    known = {field.name: field for field in dataclasses.fields(record)}
+    unknown = sorted(str(key) for key in set(fields) - set(known))
+    if unknown:
+        raise ValueError(f"unknown key in {record.__name__}: {', '.join(unknown)}")
+    missing = [
+        name
+        for name, field in known.items()
+        if name not in fields
+        and field.default is dataclasses.MISSING
+        and field.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise ValueError(f"missing key in {record.__name__}: {', '.join(missing)}")
+
+
+def parse_json_object(text: str, what: str) -> dict[str, Any]:
+    """Returns the JSON object in `text`, or raises ValueError that says `what` it is not."""
+    try:
+        value = json.loads(text)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"{what} is not valid JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{what} must be a JSON object, got {type(value).__name__}")
+    return value
+
+
+def _without_gaps(compression: Compression) -> Compression:
+    """Stages that are left out are no part of the network."""
+    kept = tuple(weights for weights in compression.stage_weights if weights)
+    return dataclasses.replace(compression, stage_weights=kept)
+
+
+def _stage_text(stage: BlockSpec) -> str:
+    if stage.kind == IDENTITY:
+        return "-"
+    kind = "f" if stage.kind == FUSED_INVERTED_RESIDUAL else "i"
+    stride = "s2" if stage.stride == 2 else ""
+    return f"{stage.repeats}x{kind}{stage.filters}k{stage.kernel}e{stage.expansion}{stride}"
+
+
+def _without_defaults(record: Any) -> Any:
+    if isinstance(record, tuple):
+        return [_without_defaults(item) for item in record]
+    if not dataclasses.is_dataclass(record):
+        return record
+    return {
+        field.name: _without_defaults(getattr(record, field.name))
+        for field in dataclasses.fields(record)
+        if getattr(record, field.name) != field.default
+    }
+
+
+def _to_plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _to_plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_to_plain(item) for item in value]
+    return value
+
+
+def _as_int(name: str, value: Any, minimum: int, maximum: int | None) -> int:
+    bounds = f">= {minimum}" if maximum is None else f"between {minimum} and {maximum}"
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not whole or value < minimum or (maximum is not None and value > maximum):
+        raise ValueError(f"{name} must be a whole number {bounds}, got {value!r}")
+    return int(value)
+
+
+def _set_int(record: Any, name: str, minimum: int, maximum: int | None = None) -> None:
+    object.__setattr__(record, name, _as_int(name, getattr(record, name), minimum, maximum))
+
+
+def _set_shape(record: Any, name: str, length: int) -> None:
+    value = getattr(record, name)
+    readable = isinstance(value, Iterable) and not isinstance(value, str | bytes)
+    items = tuple(value) if readable else ()
+    if len(items) != length:
+        raise ValueError(f"{name} must hold {length} whole numbers, got {value!r}")
+    shape = tuple(_as_int(f"{name}[{i}]", item, 1, None) for i, item in enumerate(items))
+    object.__setattr__(record, name, shape)
+
+
+def _set_float(
+    record: Any,
+    name: str,
+    *,
+    above: float | None = None,
+    at_least: float | None = None,
+    below: float | None = None,
+) -> None:
+    value = getattr(record, name)
+    rules = [
+        text
+        for bound, text in (
+            (above, f"> {above}"),
+            (at_least, f">= {at_least}"),
+            (below, f"< {below}"),
+        )
+        if bound is not None
+    ]
+    good = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    good = good and abs(value) < 1e300  # false for NaN and infinity as well
+    good = good and (above is None or value > above)
+    good = good and (at_least is None or value >= at_least)
+    good = good and (below is None or value < below)
+    if not good:
+        raise ValueError(f"{name} must be a number {' and '.join(rules)}, got {value!r}")
+    object.__setattr__(record, name, float(value))

@@ -1,0 +1,112 @@
+"""Architectures as Keras models.
+
+Padding follows XNNPACK's sparse kernels: a strided convolution is padded evenly by a
+ZeroPadding2D layer and then runs without padding ("same" would pad one side more), so
+that a model of RGB input, a stride-2 stem and kernels 3 and 5 can run sparse.
+
+The scaling of raw pixels to [-1, 1] is the model's first layer: the deployed file eats
+what the camera gives.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import layers
+
+from tfnas.search_space.architecture import (
+    FUSED_INVERTED_RESIDUAL,
+    IDENTITY,
+    Architecture,
+    BlockSpec,
+    scale_filters,
+)
+
+
+def build_model(arch: Architecture, batchnorm_momentum: float = 0.9) -> keras.Model:
+    """Returns `arch` as an untrained functional model that eats raw pixels.
+
+    Example:
+        >>> import tfnas
+        >>> model = build_model(tfnas.mobilenet_v2((224, 224, 3), 1000))
+        >>> model.count_params()
+        3538984
+
+    Args:
+        arch: The architecture.
+        batchnorm_momentum: Momentum of all BatchNormalization layers.
+
+    Returns:
+        Input (batch, height, width, channels), values 0 to 255; output
+        (batch, num_classes), class probabilities.
+    """
+    builder = _Builder(batchnorm_momentum)
+    width = arch.width_multiplier
+    inputs = layers.Input(arch.input_shape, name="image")
+    x = inputs
+    if arch.working_resolution != arch.input_shape[:2]:
+        x = layers.Resizing(*arch.working_resolution, name="resize")(x)
+    x = layers.Rescaling(1 / 127.5, offset=-1.0, name="rescale")(x)
+    x = builder.convolution(x, "stem", scale_filters(arch.stem_filters, width), 3, arch.stem_stride)
+    for index, stage in enumerate(arch.stages, 1):
+        x = builder.stage(x, f"stage{index}", stage, width)
+    x = builder.convolution(x, "head", scale_filters(arch.head_filters, max(1.0, width)), 1)
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    if arch.dropout:
+        x = layers.Dropout(arch.dropout, name="dropout")(x)
+    x = layers.Dense(arch.num_classes, name="logits")(x)
+    outputs = layers.Activation("softmax", name="probabilities", dtype="float32")(x)
+    return keras.Model(inputs, outputs, name=f"tfnas_{arch.key}")
+
+
+class _Builder:
+    """Names and stacks the layers; holds what all of them share."""
+
+    def __init__(self, batchnorm_momentum: float):
+        self.momentum = batchnorm_momentum
+
+    def stage(self, x: Any, name: str, stage: BlockSpec, width: float) -> Any:
+        if stage.kind == IDENTITY:
+            return x
+        filters = scale_filters(stage.filters, width)
+        for index in range(stage.repeats):
+            stride = stage.stride if index == 0 else 1
+            x = self.block(x, f"{name}_block{index + 1}", stage, filters, stride)
+        return x
+
+    def block(self, x: Any, name: str, stage: BlockSpec, filters: int, stride: int) -> Any:
+        inputs, channels = x, x.shape[-1]
+        hidden = channels * stage.expansion
+        if stage.kind == FUSED_INVERTED_RESIDUAL:
+            x = self.convolution(x, f"{name}_fused", hidden, stage.kernel, stride)
+        else:
+            if stage.expansion > 1:
+                x = self.convolution(x, f"{name}_expand", hidden, 1)
+            x = self.convolution(x, f"{name}_depthwise", None, stage.kernel, stride)
+        x = self.convolution(x, f"{name}_project", filters, 1, activation=False)
+        if stride == 1 and channels == filters:
+            x = layers.Add(name=f"{name}_add")([inputs, x])
+        return x
+
+    def convolution(
+        self,
+        x: Any,
+        name: str,
+        filters: int | None,
+        kernel: int,
+        stride: int = 1,
+        activation: bool = True,
+    ) -> Any:
+        """Convolution (depthwise where `filters` is None), BatchNormalization, ReLU6."""
+        padding = "same"
+        if stride > 1:
+            x = layers.ZeroPadding2D(kernel // 2, name=f"{name}_pad")(x)
+            padding = "valid"
+        common = {"strides": stride, "padding": padding, "use_bias": False, "name": name}
+        if filters is None:
+            x = layers.DepthwiseConv2D(kernel, **common)(x)
+        else:
+            x = layers.Conv2D(filters, kernel, **common)(x)
+        x = layers.BatchNormalization(momentum=self.momentum, name=f"{name}_bn")(x)
+        return layers.ReLU(6.0, name=f"{name}_relu")(x) if activation else x

@@ -1,0 +1,157 @@
+"""How a network is compressed, as a value: what a search may choose beside the network.
+
+It imports no TensorFlow and does nothing itself: :mod:`tfnas.compression.trial_compression` does
+it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import numbers
+from collections.abc import Callable, Mapping
+from typing import Any
+
+MODES = (
+    *("float32", "float16", "dynamic", "int4", "weights8", "weights4"),
+    *("int8", "int8x4", "int16x8"),
+)
+TRAINED_MODES = ("int8", "int8x4", "int16x8")  # those that a network can be trained for
+STAGED_MODES = ("dynamic", "weights8", "int8")  # those whose layers may have other weights
+WEIGHTS = ("int8", "int4")
+
+
+@dataclasses.dataclass(frozen=True)
+class Compression:
+    """What is done to a network on its way to its file. The defaults do nothing.
+
+    Example:
+        >>> print(Compression("int8", aware=True, sparsity=0.5, clusters=16))
+        int8 trained, 50% zeros, 16 values
+        >>> Compression("int8", sparsity=0.5).steps
+        ('sparsity',)
+
+    Args:
+        mode: Number format of the file; see :func:`tfnas.to_tflite`.
+        aware: Whether the network is trained for that format; integer activations alone.
+        stage_weights: "int8" or "int4" a stage, "" where there is none; empty: the mode's.
+        sparsity: Share of the weights that is zero, in [0, 1).
+        clusters: Most distinct values of a kernel, from 2 on; 0: any.
+        low_rank: Share of the multiply-accumulates that stays when layers become products of
+            thinner ones, in (0, 1]; 1: layers stay.
+        distill: Whether a teacher's outputs are learned beside the labels.
+
+    Raises:
+        ValueError: A field is outside its rule; the message names it.
+    """
+
+    mode: str = "float32"
+    aware: bool = False
+    stage_weights: tuple[str, ...] = ()
+    sparsity: float = 0.0
+    clusters: int = 0
+    low_rank: float = 1.0
+    distill: bool = False
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise ValueError(f"mode must be one of {', '.join(MODES)}, got {self.mode!r}")
+        for name in ("aware", "distill"):
+            object.__setattr__(self, name, check_choice(name, getattr(self, name)))
+        for name in ("sparsity", "clusters", "low_rank"):
+            object.__setattr__(self, name, check_choice(name, getattr(self, name)))
+        object.__setattr__(self, "stage_weights", tuple(self.stage_weights))
+        unknown = [w for w in self.stage_weights if w not in ("", *WEIGHTS)]
+        if unknown:
+            raise ValueError(f"stage_weights must hold int8, int4 or '', got {unknown[0]!r}")
+        if self.aware and self.mode not in TRAINED_MODES:
+            raise ValueError(
+                f"aware goes with the modes {', '.join(TRAINED_MODES)}, got {self.mode!r}"
+            )
+        if any(self.stage_weights) and self.mode not in STAGED_MODES:
+            raise ValueError(
+                f"stage_weights go with the modes {', '.join(STAGED_MODES)}, got {self.mode!r}"
+            )
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """What is done after the network's own training, in its order: each trains further."""
+        chosen = {
+            "low_rank": self.low_rank < 1,
+            "sparsity": self.sparsity > 0,
+            "clusters": self.clusters > 0,
+            "aware": self.aware,
+        }
+        return tuple(name for name, wanted in chosen.items() if wanted)
+
+    @property
+    def layer_weights(self) -> dict[str, str]:
+        """Pattern of layers' names -> format of their weights, where that is not the mode's."""
+        return {f"stage{i}_*": "int4" for i, w in enumerate(self.stage_weights, 1) if w == "int4"}
+
+    def __str__(self) -> str:
+        four = [str(i) for i, w in enumerate(self.stage_weights, 1) if w == "int4"]
+        parts = [
+            self.mode + " trained" * self.aware,
+            f"4-bit weights in stage {' '.join(four)}" if four else "",
+            f"low rank {self.low_rank:g}" if self.low_rank < 1 else "",
+            f"{self.sparsity:.0%} zeros" if self.sparsity else "",
+            f"{self.clusters} values" if self.clusters else "",
+            "distilled" if self.distill else "",
+        ]
+        return ", ".join(filter(None, parts))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns it as plain lists, strings and numbers."""
+        return {**dataclasses.asdict(self), "stage_weights": list(self.stage_weights)}
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Compression:
+        """Returns what :meth:`to_dict` described.
+
+        Raises:
+            ValueError: A key is unknown, or a value is wrong; it is named.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        if not isinstance(fields, Mapping):
+            raise ValueError(f"Compression must be a JSON object, got {fields!r}")
+        if unknown := sorted(str(key) for key in set(fields) - known):
+            raise ValueError(f"unknown key in Compression: {', '.join(unknown)}")
+        return cls(**fields)
+
+
+_NOTHING: dict[str, Any] = {"sparsity": 0.0, "clusters": 0, "low_rank": 1.0}
+_RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "sparsity": (lambda value: 0 <= value < 1, "a number in [0, 1) or None"),
+    "clusters": (
+        lambda value: value == int(value) and (value == 0 or value >= 2),
+        "a whole number >= 2, or 0 or None",
+    ),
+    "low_rank": (lambda value: 0 < value <= 1, "a number in (0, 1] or None"),
+}
+
+
+def check_choice(name: str, value: Any) -> Any:
+    """Returns a value of a field of :class:`Compression` in its own type; None: nothing.
+
+    Example:
+        >>> check_choice("clusters", None), check_choice("sparsity", 0)
+        (0, 0.0)
+
+    Args:
+        name: "aware", "sparsity", "clusters", "low_rank" or "distill".
+        value: What was given.
+
+    Raises:
+        ValueError: It is outside the field's rule.
+    """
+    if name in ("aware", "distill"):
+        if value not in (True, False):
+            raise ValueError(f"{name} must be True or False, got {value!r}")
+        return bool(value)
+    value = _NOTHING[name] if value is None else value
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    holds, rule = _RULES[name]
+    if not (real and math.isfinite(value) and holds(value)):
+        raise ValueError(f"{name} must be {rule}, got {value!r}")
+    return int(value) if name == "clusters" else float(value)

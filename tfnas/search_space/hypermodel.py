@@ -1,0 +1,145 @@
+"""A search space as a `keras_tuner.HyperModel`, so that any keras_tuner Tuner takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import keras_tuner as kt
+import tensorflow as tf
+from keras_tuner.src.engine import hypermodel as kt_hypermodel
+
+from tfnas.search_space.architecture import Architecture
+from tfnas.search_space.compression import Compression
+from tfnas.search_space.compression_choices import CompressionSpace
+from tfnas.search_space.search_space import SearchSpace
+
+
+def compile_for_search(model: keras.Model, **arguments: Any) -> keras.Model:
+    """Compiles a classifier with what the caller gave, and sensible values for the rest.
+
+    XLA is left off without an accelerator: on a CPU it makes the training of depthwise
+    convolutions about three times slower.
+
+    Args:
+        model: The model.
+        **arguments: As for `keras.Model.compile`. Defaults: Adam at 0.003, sparse
+            categorical cross-entropy, accuracy.
+    """
+    defaults = {
+        "optimizer": keras.optimizers.Adam(3e-3),
+        "loss": "sparse_categorical_crossentropy",
+        "metrics": ["accuracy"],
+        "jit_compile": "auto" if tf.config.list_physical_devices("GPU") else False,
+    }
+    given = {name: fresh_copy(value) for name, value in arguments.items()}
+    model.compile(**{**defaults, **given})
+    return model
+
+
+def fresh_copy(value: Any) -> Any:
+    """Returns an optimizer that no model has used yet; anything else as it is."""
+    if isinstance(value, keras.optimizers.Optimizer):
+        return keras.optimizers.deserialize(keras.optimizers.serialize(value))
+    return value
+
+
+class CompressedHyperModel(kt.HyperModel):
+    """Any hypermodel, with the choices of a compression as further hyperparameters.
+
+    Example:
+        >>> import keras, keras_tuner, tfnas
+        >>> def build(hp):
+        ...     units = hp.Choice("units", [8, 16])
+        ...     return keras.Sequential([keras.Input((4,)), keras.layers.Dense(units)])
+        >>> hypermodel = CompressedHyperModel(build, tfnas.CompressionSpace(sparsity=(0, 0.5)))
+        >>> hp = keras_tuner.HyperParameters()
+        >>> _ = hypermodel.build(hp)
+        >>> hp.values["compression_sparsity"], hypermodel.compression(hp).sparsity
+        (0.0, 0.0)
+
+    Args:
+        hypermodel: A keras_tuner HyperModel or a model-building function.
+        choices: What may be chosen.
+
+    Raises:
+        ValueError: There are choices of stages, which a hypermodel doesn't have.
+    """
+
+    def __init__(self, hypermodel: Any, choices: CompressionSpace) -> None:
+        super().__init__()
+        self.inner = kt_hypermodel.get_hypermodel(hypermodel)
+        self.choices = choices
+        choices.declare(kt.HyperParameters())  # its own rules, before any work
+
+    def compression(self, hp: kt.HyperParameters) -> Compression:
+        """Returns the compression that the hyperparameters describe."""
+        return self.choices.of(hp.values)
+
+    def build(self, hp: kt.HyperParameters) -> keras.Model:
+        """Declares the choices and builds the model."""
+        self.choices.declare(hp)
+        return self.inner.build(hp)
+
+    def declare_hyperparameters(self, hp: kt.HyperParameters) -> None:
+        """Declares the choices, and what the hypermodel declares beforehand."""
+        self.choices.declare(hp)
+        self.inner.declare_hyperparameters(hp)
+
+    def fit(self, hp: kt.HyperParameters, model: keras.Model, *args: Any, **kwargs: Any) -> Any:
+        """Trains as the hypermodel does."""
+        return self.inner.fit(hp, model, *args, **kwargs)
+
+
+class SpaceHyperModel(kt.HyperModel):
+    """Builds and compiles the architecture that the hyperparameters describe.
+
+    Example:
+        >>> import keras_tuner, tfnas
+        >>> space = tfnas.MobileNetV2Space((28, 28, 1), 10)
+        >>> tuner = keras_tuner.RandomSearch(space.hypermodel(), "val_accuracy")
+
+    Args:
+        space: The search space.
+        configure: Optional function of the built model that compiles it; instead of
+            `compile_arguments`.
+        **compile_arguments: As for `keras.Model.compile`; see :func:`compile_for_search`.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        configure: Callable[[keras.Model], Any] | None = None,
+        **compile_arguments: Any,
+    ):
+        super().__init__()
+        if configure is not None and compile_arguments:
+            raise ValueError(
+                f"configure must stand alone, got {', '.join(compile_arguments)} beside it"
+            )
+        self.space = space
+        self.configure = configure
+        self.compile_arguments = compile_arguments
+
+    def declare_hyperparameters(self, hp: kt.HyperParameters) -> None:
+        """Declares all hyperparameters without building a model."""
+        self.space.declare(hp)
+
+    def architecture(self, hp: kt.HyperParameters) -> Architecture:
+        """Returns the architecture that the hyperparameters describe."""
+        return self.space.declare(hp)
+
+    def compression(self, hp: kt.HyperParameters) -> Compression | None:
+        """Returns the compression that they describe; None: the space has no choice of it."""
+        if getattr(self.space, "compression", None) is None:
+            return None
+        return self.architecture(hp).compression
+
+    def build(self, hp: kt.HyperParameters) -> keras.Model:
+        """Returns the compiled model that the hyperparameters describe."""
+        model = self.space.build(self.architecture(hp))
+        if self.configure is not None:
+            self.configure(model)
+            return model
+        return compile_for_search(model, **self.compile_arguments)

@@ -1,0 +1,147 @@
+"""Any keras_tuner search space as decisions, so that every oracle searches it.
+
+keras_tuner's hyperparameters are declared by the hypermodel while it builds. Here each
+becomes a :class:`~tfnas.search_space.search_space.Decision` over a finite list of choices: those of
+a `Choice`, `Boolean` or `Fixed`, the steps of an `Int` or `Float`, and, where a range has no
+steps or very many, :data:`GRID` values spaced as its `sampling` says (linear or log).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tfnas.search_space.search_space import ConditionedDecision, DecisionSpace, Values
+
+GRID = 24  # choices of a range without steps
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """Decided hyperparameters: what an architecture is to a space of architectures.
+
+    Args:
+        items: (name, value) of each active hyperparameter, in the order of the space.
+    """
+
+    items: tuple[tuple[str, Any], ...]
+
+    @property
+    def network(self) -> Point:
+        """What makes two of them the same: all of it."""
+        return self
+
+    @property
+    def key(self) -> str:
+        """A short name for it, the same in every process."""
+        return hashlib.sha256(json.dumps(self.items).encode()).hexdigest()[:12]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns name -> value."""
+        return dict(self.items)
+
+    def to_json(self, indent: int | None = None) -> str:
+        """Returns it as JSON text."""
+        return json.dumps(self.to_dict(), indent=indent)
+
+    def __str__(self) -> str:
+        return " ".join(f"{name}={value}" for name, value in self.items)
+
+
+class HyperParameterSpace(DecisionSpace):
+    """The search space that keras_tuner's hyperparameters span.
+
+    Example:
+        >>> import keras_tuner
+        >>> hp = keras_tuner.HyperParameters()
+        >>> _ = hp.Choice("units", [8, 16]), hp.Boolean("bias")
+        >>> HyperParameterSpace(hp.space).size
+        4
+
+    Args:
+        space: keras_tuner's hyperparameters, `hp.space`.
+    """
+
+    def __init__(self, space: Sequence[Any]) -> None:
+        found: dict[str, ConditionedDecision] = {}
+        for hp in space:
+            decision = _decision(hp)
+            while decision.name in found:  # one name under several conditions
+                decision = dataclasses.replace(decision, name=f"{decision.name}'")
+            found[decision.name] = decision
+        self.decisions = tuple(found.values())
+
+    @property
+    def size(self) -> int:
+        """Number of different points; an upper bound where conditions are nested."""
+        conditioned = [d for d in self.decisions if isinstance(d, ConditionedDecision)]
+        if any(len(d.conditions) > 1 for d in conditioned):
+            return math.prod(len(d.choices) for d in self.decisions)
+        return super().size
+
+    def values(self, arch: Any) -> Values:
+        """Returns the active decisions of a point.
+
+        Raises:
+            ValueError: It is not in the space.
+        """
+        given = dict(arch.items)
+        decided: Values = {}
+        for decision in self.decisions:
+            if decision.active(decided):
+                value = given.get(_plain(decision.name))
+                if value not in decision.choices:
+                    raise ValueError(
+                        f"{decision.name} must be one of {decision.choices}, got {value!r}"
+                    )
+                decided[decision.name] = value
+        return decided
+
+    def from_values(self, values: Mapping[str, Any]) -> Any:
+        """Returns the point of these decisions; inactive ones are ignored.
+
+        A value that is no choice (of a trial whose values were set by hand) is taken for the
+        nearest.
+        """
+        decided: Values = {}
+        for decision in self.decisions:
+            if decision.active(decided):
+                known = values.get(decision.name, values.get(_plain(decision.name)))
+                decided[decision.name] = _nearest(known, decision.choices)
+        return Point(tuple((_plain(name), value) for name, value in decided.items()))
+
+    def build(self, arch: Any) -> Any:
+        """The hypermodel builds, not the space."""
+        raise NotImplementedError("a keras_tuner hypermodel builds its own models")
+
+
+def _plain(name: str) -> str:
+    return name.rstrip("'")
+
+
+def _decision(hp: Any) -> ConditionedDecision:
+    conditions = tuple((c.name, tuple(c.values)) for c in hp.conditions)
+    parent, values = conditions[-1] if conditions else (None, ())
+    return ConditionedDecision(hp.name, _choices(hp), parent, values, conditions)
+
+
+def _choices(hp: Any) -> tuple[Any, ...]:
+    """The values of a hyperparameter, at most :data:`GRID` of a range."""
+    ranged = hasattr(hp, "min_value")
+    known = [] if ranged and hp.step is None else list(hp.values)
+    if not ranged or 0 < len(known) <= 4 * GRID:
+        return tuple(dict.fromkeys(known))
+    last = 1.0 - 1e-9  # prob_to_value takes [0, 1)
+    return tuple(dict.fromkeys(hp.prob_to_value(i * last / (GRID - 1)) for i in range(GRID)))
+
+
+def _nearest(value: Any, choices: tuple[Any, ...]) -> Any:
+    if value in choices:
+        return value
+    if isinstance(value, int | float) and all(isinstance(c, int | float) for c in choices):
+        return min(choices, key=lambda choice: abs(choice - value))
+    return choices[0]

@@ -1,0 +1,1 @@
+"""Devices: microcontrollers, accelerators, phones."""

@@ -1,0 +1,1 @@
+"""TFLite Micro: its interpreter, run here, and its memory."""

@@ -1,0 +1,385 @@
+"""A file in TFLite Micro: what it computes there, and the memory that it takes.
+
+The interpreter of microcontrollers runs on this machine too, from the optional package
+tflite-micro, with its reference kernels. It has one block of memory, the arena: activations
+and scratch buffers lie at its head and share places over time, what lives as long as the
+interpreter lies at its tail. The plan of the activations follows from the file alone;
+the rest depends on the kernels, and on the width of pointers: a 32-bit device needs
+less of it than this machine says.
+"""
+
+from __future__ import annotations
+
+import bisect
+import dataclasses
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from tfnas.data.datasets import arrays
+from tfnas.optional import require
+from tfnas.targets.external_programs import last_lines
+from tfnas.targets.tflite_micro import interpreter_process
+from tfnas.tflite.artifact import Artifact, as_artifact
+from tfnas.tflite.flatbuffer import OperatorInfo, TensorInfo, read_graphs
+from tfnas.tflite.operator_rules.tflite_micro import TAKES_INT4, check_micro, for_accelerator
+
+_ALIGNMENT = 16  # of each buffer in the arena, in bytes
+_NEVER = -1  # when a tensor that no operator takes or makes is used
+_SIZES = {"int4": 1, "bool": 1, "resource": 4, "variant": 4}
+# Fields of operators' options that name a subgraph, in the order TFLite Micro plans them.
+_BODIES = (
+    *("thenSubgraphIndex", "elseSubgraphIndex", "initSubgraphIndex"),
+    *("condSubgraphIndex", "bodySubgraphIndex"),
+)
+_SUMMING = {"MEAN", "SUM"}
+_REDUCING = {*_SUMMING, "REDUCE_MAX", "REDUCE_MIN"}
+_TOTALS = re.compile(r"Arena allocation (total|head|tail) (\d+) bytes")
+
+
+@dataclasses.dataclass(frozen=True)
+class MicroMemory:
+    """The memory that a file takes in TFLite Micro on this machine.
+
+    Args:
+        arena: Bytes of the arena that are used.
+        persistent: Those that stay: tensors' and operators' records, what kernels prepare.
+        non_persistent: Those that are shared over time: activations and scratch buffers.
+    """
+
+    arena: int
+    persistent: int
+    non_persistent: int
+
+    def __str__(self) -> str:
+        return (
+            f"arena {self.arena:,} bytes: {self.persistent:,} persistent, "
+            f"{self.non_persistent:,} shared over time"
+        )
+
+
+def run_micro(file: Artifact | str | os.PathLike[str], x: Any) -> Any:
+    """Runs a file in TFLite Micro on real numbers and returns real numbers.
+
+    Its kernels are plain C++, for integers the same on any processor. The operators of a
+    MobileNetV2 (ADD, CONV_2D, DEPTHWISE_CONV_2D, MEAN, MUL, PAD, SOFTMAX) give the numbers of
+    LiteRT's reference kernels, `file.predict(x, reference=True)`; a number of an integer
+    FULLY_CONNECTED may be one step apart, since TFLite Micro rounds 8 bits twice and takes
+    multipliers of 15 bits for 16 bits. What follows it carries that on. Integer SUM is
+    right in TFLite Micro and far off in LiteRT's reference kernel (ai-edge-litert 2.3).
+    The kernels of `file.predict(x)`, XNNPACK's and LiteRT's other fast ones, round each
+    operator in their own way, which may depend on the processor.
+
+    Example:
+        >>> import keras, numpy as np, tfnas
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+        >>> tfnas.run_micro(tfnas.to_tflite(model), np.zeros((3, 4))).shape
+        (3, 2)
+
+    Args:
+        file: An artefact or the path of a file.
+        x: What `Artifact.predict` takes: an array, examples first, a data set, or, with
+            several inputs, a dictionary by input name.
+
+    Returns:
+        An array, examples first, or a list of them with several outputs.
+
+    Raises:
+        ImportError: The package tflite-micro is not installed.
+        ValueError: The inputs are wrong, TFLite Micro has no kernel for an operator, or the file
+            needs an accelerator.
+        RuntimeError: TFLite Micro refuses the file, or breaks off; its own words are told.
+
+    References:
+        TFLite Micro, `python/tflite_micro/runtime.py`.
+    """
+    _check_package()
+    file = as_artifact(file)
+    check_micro(file)
+    _check_alone(file)
+    columns = file._columns(arrays(x, what="x")[0])
+    outputs = _run(file, columns)
+    values = [t.dequantize(o) for t, o in zip(file.outputs, outputs, strict=True)]
+    return values[0] if len(values) == 1 else values
+
+
+def micro_memory(file: Artifact | str | os.PathLike[str]) -> MicroMemory:
+    """Measures the arena that a file takes in TFLite Micro, on this machine.
+
+    Example:
+        >>> import keras, tfnas
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+        >>> memory = tfnas.micro_memory(tfnas.to_tflite(model))
+        >>> memory.arena == memory.persistent + memory.non_persistent
+        True
+
+    Args:
+        file: An artefact or the path of a file.
+
+    Returns:
+        The memory in bytes, with records of this machine's width, and those that the
+        package keeps to count with.
+
+    Raises:
+        ImportError: The package tflite-micro is not installed.
+        ValueError: TFLite Micro has no kernel for an operator, or the file needs an accelerator.
+        RuntimeError: TFLite Micro refuses the file, or breaks off; its own words are told.
+
+    References:
+        TFLite Micro, `tensorflow/lite/micro/docs/memory_management.md`.
+    """
+    _check_package()
+    file = as_artifact(file)
+    check_micro(file)
+    _check_alone(file)
+    with tempfile.TemporaryDirectory() as folder:
+        text = _call(file, pathlib.Path(folder))
+    found = {name: int(count) for name, count in _TOTALS.findall(text)}
+    if set(found) != {"total", "head", "tail"}:
+        raise RuntimeError(f"TFLite Micro must tell the arena's total, head and tail, got {text!r}")
+    return MicroMemory(found["total"], found["tail"], found["head"])
+
+
+def planned_arena(file: Artifact | str | os.PathLike[str]) -> int:
+    """Plans where a file's activations lie, and returns the memory that they take.
+
+    Example:
+        >>> import keras, tfnas
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(20)])
+        >>> tfnas.planned_arena(tfnas.to_tflite(model))  # 4 and 20 floats, in steps of 16 bytes
+        96
+
+    Args:
+        file: An artefact or the path of a file, with its batch as it stands there.
+
+    Returns:
+        Bytes for inputs, outputs and what lies between, each from its first use to its last,
+        and for the scratch buffers of sums, transposed convolutions and 4-bit kernels, placed by
+        TFLite Micro's greedy planner, or where a compiler has placed them. Scratch buffers of
+        other kernels (recurrent ones above all) are not in it, nor what stays in memory.
+
+    Raises:
+        ValueError: A tensor has an open shape or no numbers of a known size.
+
+    References:
+        TFLite Micro, `micro_allocation_info.cc` and `memory_planner/greedy_memory_planner.cc`.
+    """
+    return _greedy(_Lifetimes(as_artifact(file)).buffers())
+
+
+# --- the plan
+
+
+@dataclasses.dataclass(frozen=True)
+class _Buffer:
+    """Memory that is taken from one operator to another, both included."""
+
+    size: int
+    first: int
+    last: int
+    offset: int = _NEVER  # where a compiler has placed it
+
+    def meets(self, other: _Buffer) -> bool:
+        return self.first <= other.last and other.first <= self.last
+
+
+class _Lifetimes:
+    """When each tensor of a file is used, by a clock that ticks once an operator.
+
+    The body of a loop or branch is planned at its operator, as if it ran once.
+    """
+
+    def __init__(self, file: Artifact) -> None:
+        self._graphs = read_graphs(file.content)
+        self._model = schema.Model.GetRootAs(file.content, 0)
+        self._spans: dict[tuple[int, int], tuple[int, int]] = {}
+        self._scratch: list[_Buffer] = []
+        self._clock = 0
+        self._mark(0)
+
+    def buffers(self) -> list[_Buffer]:
+        """Returns what must be placed: tensors in the order of their numbers, then scratch."""
+        found, offsets = [], _offline(self._model)
+        for i, graph in enumerate(self._graphs):
+            tensors = self._model.Subgraphs(i)
+            for tensor in graph.tensors:
+                stays = tensor.constant is not None or tensors.Tensors(tensor.index).IsVariable()
+                size = 0 if stays else _aligned(_bytes(tensor))
+                if size:
+                    span = self._spans.get((i, tensor.index), (_NEVER, _NEVER))
+                    found.append(_Buffer(size, *span, offsets.get((i, tensor.index), _NEVER)))
+        return found + self._scratch
+
+    def _mark(self, index: int) -> None:
+        graph = self._graphs[index]
+        for tensor in (*graph.inputs, *graph.outputs):
+            self._make(index, tensor)
+        for op in graph.operators:
+            self._clock += 1
+            for tensor in op.outputs:
+                self._make(index, tensor)
+            for body in _bodies(op):
+                self._clock += 1
+                self._mark(body)
+            for tensor in (*op.inputs, *op.outputs):
+                self._use(index, tensor)
+            sizes = (_aligned(size) for size in _scratch_sizes(op) if size)
+            self._scratch += [_Buffer(size, self._clock, self._clock) for size in sizes]
+        for tensor in graph.outputs:
+            self._use(index, tensor)
+
+    def _make(self, graph: int, tensor: TensorInfo) -> None:
+        self._spans[graph, tensor.index] = self._clock, self._clock
+
+    def _use(self, graph: int, tensor: TensorInfo) -> None:
+        first, _ = self._spans.get((graph, tensor.index), (_NEVER, _NEVER))
+        self._spans[graph, tensor.index] = first, self._clock
+
+
+def _bodies(op: OperatorInfo) -> list[int]:
+    found = (getattr(op.options, name, None) for name in _BODIES)
+    return [index for index in found if index is not None]
+
+
+def _scratch_sizes(op: OperatorInfo) -> list[int]:
+    """Bytes that a kernel asks for while it runs: `Prepare` of TFLite Micro's own kernels."""
+    integers = bool(op.outputs) and op.outputs[0].dtype in ("int8", "int16")
+    if op.name in TAKES_INT4:  # they are unpacked
+        return [_elements(tensor) for tensor in op.inputs if tensor.dtype == "int4"]
+    if op.name == "TRANSPOSE_CONV" and integers:  # sums of 32 or 64 bits
+        return [_elements(op.outputs[0]) * (4 if op.outputs[0].dtype == "int8" else 8)]
+    if op.name in _REDUCING:
+        places, axes = len(op.inputs[0].shape), _elements(op.inputs[1])
+        sums = _elements(op.outputs[0]) if integers and op.name in _SUMMING else 0
+        return [4 * places, 4 * axes, 4 * sums]
+    return []
+
+
+def _offline(model: Any) -> dict[tuple[int, int], int]:
+    """(subgraph, tensor) -> its offset in the arena, where a compiler has planned it."""
+    for i in range(model.MetadataLength()):
+        entry = model.Metadata(i)
+        if entry.Name() == b"OfflineMemoryAllocation":
+            told = model.Buffers(entry.Buffer()).DataAsNumpy()
+            # A version, the subgraph, which TFLite Micro takes for the first, and how many.
+            _, _, count, *offsets = np.frombuffer(bytes(told), "<i4").tolist()
+            return {(0, n): offset for n, offset in enumerate(offsets[:count]) if offset >= 0}
+    return {}
+
+
+def _elements(tensor: TensorInfo) -> int:
+    return int(np.prod(tensor.shape, dtype=np.int64))
+
+
+def _bytes(tensor: TensorInfo) -> int:
+    if any(size < 0 for size in tensor.shape):
+        raise ValueError(f"tensor {tensor.name!r} must have a fixed shape, got {tensor.shape}")
+    return _elements(tensor) * _item_size(tensor)
+
+
+def _item_size(tensor: TensorInfo) -> int:
+    if tensor.dtype in _SIZES:
+        return _SIZES[tensor.dtype]
+    try:
+        return np.dtype(tensor.dtype).itemsize or 1
+    except TypeError as error:
+        raise ValueError(
+            f"tensor {tensor.name!r} must hold numbers of a known size, got {tensor.dtype}"
+        ) from error
+
+
+def _aligned(size: int) -> int:
+    return -(-size // _ALIGNMENT) * _ALIGNMENT
+
+
+def _greedy(buffers: list[_Buffer]) -> int:
+    """Places the largest first, each in the first gap that it fits in while it is used."""
+    fixed = [(buffer.offset, buffer) for buffer in buffers if buffer.offset != _NEVER]
+    placed = sorted(fixed, key=lambda item: item[0])
+    free = [buffer for buffer in buffers if buffer.offset == _NEVER]
+    last_first = free[::-1]  # as TFLite Micro takes those of one size
+    for buffer in sorted(last_first, key=lambda buffer: -buffer.size):
+        offset = 0
+        for start, other in placed:
+            if not other.meets(buffer):
+                continue
+            if start - offset >= buffer.size:
+                break
+            offset = max(offset, start + other.size)
+        bisect.insort(placed, (offset, buffer), key=lambda item: item[0])
+    return max((start + buffer.size for start, buffer in placed), default=0)
+
+
+# --- the interpreter
+
+
+def _check_package() -> None:
+    require("tflite_micro", "TFLite Micro")
+
+
+def _check_alone(file: Artifact) -> None:
+    if for_accelerator(file):
+        raise ValueError(
+            "file must run without an accelerator here, got one compiled for an Ethos-U: "
+            "measure the file that it was made from"
+        )
+
+
+def _call(file: Artifact, folder: pathlib.Path, **options: int) -> str:
+    """Runs the worker on what lies in a folder, and returns what TFLite Micro said."""
+    file.save(folder / "model.tflite")
+    # More than any kernel is known to ask for: pages that are not used cost nothing here.
+    arena = 8 * planned_arena(file) + 4 * file.size + 2**20
+    (folder / "call.json").write_text(json.dumps({"arena": arena, **options}))
+    done = subprocess.run(
+        [sys.executable, interpreter_process.__file__, os.fspath(folder)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+    )
+    if done.returncode > 0:
+        raise RuntimeError(f"TFLite Micro refuses the file: {' '.join(done.stderr.split())}")
+    if done.returncode < 0:
+        raise RuntimeError(
+            f"TFLite Micro breaks off on the file with signal {-done.returncode}: "
+            f"{last_lines(done.stderr)}"
+        )
+    return done.stderr
+
+
+def _run(file: Artifact, columns: list[np.ndarray]) -> list[np.ndarray]:
+    """The file's outputs, quantised, for inputs in real numbers."""
+    batch = _batch(file)
+    places = [tensor.index for tensor in file.graph.inputs]
+    order = [tensor.index for tensor in file.graph.outputs]
+    inputs: dict[str, Any] = {
+        str(places.index(tensor.index)): tensor.quantize(column)
+        for tensor, column in zip(file.inputs, columns, strict=True)
+    }
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = pathlib.Path(temporary)
+        np.savez(folder / "inputs.npz", **inputs)
+        _call(file, folder, batch=batch, outputs=len(order))
+        with np.load(folder / "outputs.npz") as found:
+            return [found[str(order.index(tensor.index))] for tensor in file.outputs]
+
+
+def _batch(file: Artifact) -> int:
+    """Examples an invocation: TFLite Micro keeps to the shapes that stand in the file."""
+    sizes = {tensor.shape[:1] for tensor in (*file.graph.inputs, *file.graph.outputs)}
+    if len(sizes) != 1 or () in sizes:
+        raise ValueError(
+            "file must have examples in the first dimension of all inputs and outputs, as many "
+            f"in each, got shapes that begin with {sorted(sizes)}"
+        )
+    [[batch]] = sizes
+    return batch

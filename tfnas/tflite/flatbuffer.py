@@ -1,0 +1,281 @@
+"""A `.tflite` file's subgraphs as plain records, read from its flatbuffer.
+
+The interpreter hides what matters here: options of operators, the element type of 4-bit
+weights, which tensors are constants. So the file itself is read, through the schema
+that ai-edge-litert ships. What was changed through it is packed here too.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+from collections.abc import Container, Sequence
+from typing import Any
+
+import flatbuffers  # type: ignore[import-untyped]
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from tfnas.tflite.file_validation import check_file
+
+_TYPE_NAMES = {v: k.lower() for k, v in vars(schema.TensorType).items() if not k.startswith("_")}
+_OP_NAMES = {v: k for k, v in vars(schema.BuiltinOperator).items() if not k.startswith("_")}
+# The end of a name of an operation that multiplies by a kernel.
+PRODUCT = re.compile(r"/(?:\w*conv\w*|depthwise|MatMul)\d*$")
+_ALIGNMENT = 16  # of a buffer's bytes, as the schema says
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorInfo:
+    """One tensor of the file.
+
+    Args:
+        index: Its number.
+        name: Its name.
+        dtype: Its element type as the schema says it, such as "int4".
+        shape: Its shape.
+        constant: The bytes that the file holds for it, None for an activation.
+        zero_points: The quantised numbers that stand for 0.0, one for the tensor or one a
+            channel; empty for floats.
+        channel_axis: The dimension that has one zero point (and step) an index.
+        scales: The steps of quantised numbers, one for the tensor or one a channel; empty for
+            floats, and where they have one a block.
+        sparsity: How the constant leaves out zeros, as the schema says it; None where it
+            holds every number.
+    """
+
+    index: int
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    constant: bytes | None = dataclasses.field(repr=False)
+    zero_points: tuple[int, ...] = ()
+    channel_axis: int = 0
+    scales: tuple[float, ...] = ()
+    sparsity: schema.SparsityParametersT | None = dataclasses.field(
+        default=None, repr=False, compare=False
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class OperatorInfo:
+    """One operator of the file.
+
+    Args:
+        name: Its name, such as "CONV_2D"; a custom operator's own name.
+        inputs: Its input tensors; optional ones that are absent are left out.
+        outputs: Its output tensors.
+        options: Its options object of the schema, or None.
+        custom: Whether TFLite has no such built-in operator.
+    """
+
+    name: str
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    options: object = dataclasses.field(repr=False)
+    custom: bool = False
+
+    @property
+    def layer(self) -> str:
+        """The Keras layer that the operator came from, as far as the names tell."""
+        return layer_name(self.outputs[0].name) if self.outputs else ""
+
+
+@dataclasses.dataclass(frozen=True)
+class FileGraph:
+    """The first subgraph of a `.tflite` file.
+
+    Args:
+        operators: In the order of execution.
+        tensors: All tensors by number.
+        inputs: The graph's inputs.
+        outputs: The graph's outputs.
+    """
+
+    operators: tuple[OperatorInfo, ...]
+    tensors: tuple[TensorInfo, ...]
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+
+    def constant_behind(self, tensor: TensorInfo) -> TensorInfo | None:
+        """Returns the constant that a tensor is, or is only unpacked from.
+
+        float16 weights pass a DEQUANTIZE, sparse ones a DENSIFY, before they are used.
+
+        Args:
+            tensor: A tensor of this graph.
+
+        Returns:
+            The tensor that the file holds; None where the tensor is computed from data.
+        """
+        while tensor.constant is None:
+            maker = self._makers.get(tensor.index)
+            if maker is None or maker.name not in ("DEQUANTIZE", "DENSIFY"):
+                return None
+            tensor = maker.inputs[0]
+        return tensor
+
+    @functools.cached_property
+    def _makers(self) -> dict[int, OperatorInfo]:
+        return {tensor.index: op for op in self.operators for tensor in op.outputs}
+
+
+def read_graph(content: bytes) -> FileGraph:
+    """Reads the first subgraph of a `.tflite` file: the one that is run.
+
+    Args:
+        content: The file.
+
+    Raises:
+        ValueError: The content is no `.tflite` file, or a broken one.
+    """
+    return read_graphs(content)[0]
+
+
+def read_graphs(content: bytes) -> list[FileGraph]:
+    """Reads all subgraphs; bodies of loops and branches have their own.
+
+    Args:
+        content: The file.
+
+    Raises:
+        ValueError: The content is no `.tflite` file, or a broken one.
+    """
+    check_file(content)
+    model = unpack(content)
+    for buffer in model.buffers or ():  # large ones may lie behind the flatbuffer
+        if buffer.offset > 1:
+            end = buffer.offset + buffer.size
+            buffer.data = np.frombuffer(content[buffer.offset : end], np.uint8)
+    return [_graph(model, graph) for graph in model.subgraphs]
+
+
+def _graph(model: schema.ModelT, graph: schema.SubGraphT) -> FileGraph:
+    tensors = tuple(_tensor(i, t, model.buffers) for i, t in enumerate(graph.tensors or ()))
+    operators = []
+    for op in graph.operators or ():
+        code = model.operatorCodes[op.opcodeIndex]
+        builtin = max(code.builtinCode, code.deprecatedBuiltinCode)
+        custom = builtin == schema.BuiltinOperator.CUSTOM
+        name = (
+            (code.customCode or b"").decode() if custom else _OP_NAMES.get(builtin, f"OP_{builtin}")
+        )
+        ins = tuple(tensors[i] for i in integers(op.inputs) if i >= 0)
+        outs = tuple(tensors[i] for i in integers(op.outputs))
+        operators.append(OperatorInfo(name, ins, outs, op.builtinOptions, custom))
+    return FileGraph(
+        tuple(operators),
+        tensors,
+        tuple(tensors[i] for i in integers(graph.inputs)),
+        tuple(tensors[i] for i in integers(graph.outputs)),
+    )
+
+
+def unpack(content: bytes) -> schema.ModelT:
+    """Returns a file's records, to change and to :func:`pack` again.
+
+    Args:
+        content: The file, checked before.
+    """
+    return schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+
+
+def pack(model: schema.ModelT, builder: flatbuffers.Builder | None = None) -> bytes:
+    """Returns the file of a model's records, its buffers aligned as the schema wants them.
+
+    Args:
+        model: The records; they stay as they are but for the kind of their buffers.
+        builder: What writes them, a fresh one; None: one that writes all as it comes.
+
+    Raises:
+        ValueError: A buffer lies behind the flatbuffer.
+    """
+    operators = [op for graph in model.subgraphs for op in graph.operators or ()]
+    behind = [buffer.offset for buffer in model.buffers]
+    behind += [op.largeCustomOptionsOffset for op in operators]
+    if any(offset > 1 for offset in behind):
+        raise ValueError("content must have all buffers in its flatbuffer, got some behind it")
+    model.buffers = [_AlignedBuffer(buffer.data) for buffer in model.buffers]
+    builder = flatbuffers.Builder(1024) if builder is None else builder
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    return bytes(builder.Output())
+
+
+class _AlignedBuffer(schema.BufferT):
+    """A buffer as the schema wants it; the generated code aligns it to 4 bytes only.
+
+    Weights are read in place, some with instructions that fault or slow down elsewhere.
+    """
+
+    def Pack(self, builder: Any) -> Any:
+        data = None
+        if self.data is not None:
+            payload = np.asarray(self.data, np.uint8).tobytes()
+            builder.StartVector(1, len(payload), _ALIGNMENT)
+            builder.head -= len(payload)
+            builder.Bytes[builder.head : builder.head + len(payload)] = payload
+            data = builder.EndVector()
+        schema.BufferStart(builder)
+        if data is not None:
+            schema.BufferAddData(builder, data)
+        return schema.BufferEnd(builder)
+
+
+def layer_name(tensor_name: str) -> str:
+    """Returns the Keras layer's name in a tensor's name, as far as it can be told.
+
+    Example:
+        >>> layer_name("model_1/stem_relu_1/Relu6;model_1/stem_1/convolution")
+        'stem_relu'
+    """
+    parts = tensor_name.split(";")[0].split("/")
+    if len(parts) < 2:
+        return tensor_name
+    return re.sub(r"_\d+$", "", parts[-2] if len(parts) > 2 else parts[0])
+
+
+def innermost(scopes: Sequence[str], names: Container[str], counted: bool = True) -> str | None:
+    """Returns the last part of a scoped name that is a known name, None where none is.
+
+    Example:
+        >>> innermost(["model_1", "gelu_1", "Erf"], {"gelu"})
+        'gelu'
+
+    Args:
+        scopes: The parts.
+        names: The known names.
+        counted: Whether a counter stands behind them; a part without it is tried first.
+    """
+    for part in reversed(scopes):
+        for name in (re.sub(r"_\d+$", "", part), part) if counted else (part,):
+            if name in names:
+                return name
+    return None
+
+
+def _tensor(index: int, tensor: schema.TensorT, buffers: list[schema.BufferT]) -> TensorInfo:
+    data = buffers[tensor.buffer].data
+    constant = None if data is None or len(data) == 0 else np.asarray(data, np.uint8).tobytes()
+    shape = integers(tensor.shape)
+    name = (tensor.name or b"").decode()
+    quantization = tensor.quantization
+    zero_points = () if quantization is None else integers(quantization.zeroPoint)
+    return TensorInfo(
+        index,
+        name,
+        _TYPE_NAMES.get(tensor.type, "?"),
+        shape,
+        constant,
+        zero_points,
+        quantization.quantizedDimension if zero_points else 0,
+        ()
+        if quantization is None
+        else tuple(map(float, () if quantization.scale is None else quantization.scale)),
+        tensor.sparsity,
+    )
+
+
+def integers(vector: np.ndarray | list[int] | None) -> tuple[int, ...]:
+    """Returns a vector of the schema, none where the file has none, as Python's integers."""
+    return () if vector is None else tuple(int(n) for n in vector)

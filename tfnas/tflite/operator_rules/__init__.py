@@ -1,0 +1,1 @@
+"""Which operators each runtime takes."""

@@ -1,0 +1,285 @@
+"""Which operators a file needs on a microcontroller, and whether TFLite Micro has them.
+
+TFLite Micro links only the kernels that a program names, and has fewer of them than
+LiteRT: none for float16, for float activations with integer kernels ("dynamic" range), for
+sparse tensors, and none that changes a shape while it runs. What a file needs stands in its
+bytes, so it is said here before anything is compiled. The tables are those of TFLite Micro's
+reference kernels in 2026; a vendor's library may have more.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from tfnas.tflite.artifact import Artifact, as_artifact
+from tfnas.tflite.flatbuffer import FileGraph, OperatorInfo, TensorInfo, read_graphs
+
+# Methods of MicroMutableOpResolver whose names are not the operator's in camel case.
+_UNLIKE = {
+    "BATCH_MATMUL": "BatchMatMul",
+    "CUMSUM": "CumSum",
+    "PADV2": "PadV2",
+    "UNIDIRECTIONAL_SEQUENCE_LSTM": "UnidirectionalSequenceLSTM",
+}
+_ALIKE = """
+    ABS ADD ADD_N ARG_MAX ARG_MIN ASSIGN_VARIABLE AVERAGE_POOL_2D BATCH_TO_SPACE_ND
+    BROADCAST_ARGS BROADCAST_TO CALL_ONCE CAST CEIL CONCATENATION CONV_2D COS DEPTH_TO_SPACE
+    DEPTHWISE_CONV_2D DEQUANTIZE DIV DYNAMIC_UPDATE_SLICE ELU EMBEDDING_LOOKUP EQUAL EXP
+    EXPAND_DIMS FILL FLOOR FLOOR_DIV FLOOR_MOD FULLY_CONNECTED GATHER GATHER_ND GREATER
+    GREATER_EQUAL HARD_SWISH IF L2_NORMALIZATION L2_POOL_2D LEAKY_RELU LESS LESS_EQUAL LOG
+    LOG_SOFTMAX LOGICAL_AND LOGICAL_NOT LOGICAL_OR LOGISTIC MAX_POOL_2D MAXIMUM MEAN MINIMUM
+    MIRROR_PAD MUL NEG NOT_EQUAL PACK PAD PRELU QUANTIZE READ_VARIABLE REDUCE_ALL REDUCE_MAX
+    REDUCE_MIN RELU RELU6 RESHAPE RESIZE_BILINEAR RESIZE_NEAREST_NEIGHBOR REVERSE_V2 ROUND
+    RSQRT SELECT_V2 SHAPE SIN SLICE SOFTMAX SPACE_TO_BATCH_ND SPACE_TO_DEPTH SPLIT SPLIT_V
+    SQRT SQUARE SQUARED_DIFFERENCE SQUEEZE STRIDED_SLICE SUB SUM SVDF TANH TRANSPOSE
+    TRANSPOSE_CONV UNPACK VAR_HANDLE WHILE ZEROS_LIKE
+"""
+_COMPILED = "ethos-u"  # the operator that an accelerator's part became
+_CUSTOM = {
+    "CIRCULAR_BUFFER": "CircularBuffer",
+    "TFLite_Detection_PostProcess": "DetectionPostprocess",
+    _COMPILED: "EthosU",
+}
+
+
+def _camel(name: str) -> str:
+    """Conv2D of CONV_2D: a letter after a digit is large too."""
+    return "".join(part.capitalize() if part[0].isalpha() else part for part in name.split("_"))
+
+
+_METHODS = {name: _camel(name) for name in _ALIKE.split()} | _UNLIKE
+
+_DTYPES = {
+    *("float32", "int8", "int16", "int32", "int64", "bool", "uint8", "uint32", "int4"),
+    "resource",  # a variable's handle
+}
+# Operator -> places of what is multiplied: activations, kernel.
+_PRODUCTS = {
+    "CONV_2D": (0, 1),
+    "DEPTHWISE_CONV_2D": (0, 1),
+    "FULLY_CONNECTED": (0, 1),
+    "TRANSPOSE_CONV": (2, 1),
+    "BATCH_MATMUL": (0, 1),
+    "SVDF": (0, 1),
+    "UNIDIRECTIONAL_SEQUENCE_LSTM": (0, 1),
+}
+# Operator -> types of its input that its kernel refuses: measured with that package.
+_INTEGERS = ("int8", "int16")
+_LACKS = {
+    **dict.fromkeys(("EXP", "LOG", "SQRT"), _INTEGERS),
+    **dict.fromkeys(("REDUCE_MAX", "REDUCE_MIN", "RESIZE_BILINEAR"), ("int16",)),
+    "MIRROR_PAD": ("int16",),
+    **dict.fromkeys(("SPACE_TO_BATCH_ND", "BATCH_TO_SPACE_ND"), ("int16",)),
+    "SQUARED_DIFFERENCE": ("int16",),
+}
+TAKES_INT4 = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+# Operator -> places of inputs that say a shape or a place in one, so must be constants.
+_CONSTANTS = {
+    "BROADCAST_TO": (1,),
+    "EXPAND_DIMS": (1,),
+    "FILL": (0,),
+    "PAD": (1,),
+    "PADV2": (1,),
+    "RESIZE_BILINEAR": (1,),
+    "RESIZE_NEAREST_NEIGHBOR": (1,),
+    "SPLIT": (0,),
+    "SPLIT_V": (2,),
+    "STRIDED_SLICE": (1, 2, 3),
+    "TRANSPOSE": (1,),
+}
+
+
+def micro_operators(file: Artifact | str | os.PathLike[str]) -> list[str]:
+    """Lists the operators that a file needs, as TFLite names them.
+
+    Example:
+        >>> import keras, tfnas
+        >>> layers = [keras.Input((4,)), keras.layers.Dense(2, activation="softmax")]
+        >>> tfnas.micro_operators(tfnas.to_tflite(keras.Sequential(layers)))
+        ['FULLY_CONNECTED', 'SOFTMAX']
+
+    Args:
+        file: An artefact or the path of a file; bodies of its loops and branches count.
+
+    Returns:
+        Each name once, in the order of first use; a custom operator's own name.
+
+    Raises:
+        ValueError: The content is no `.tflite` file.
+    """
+    return [name for name, _ in _needed(as_artifact(file))]
+
+
+def resolver_code(file: Artifact | str | os.PathLike[str], namespace: str = "tflite") -> str:
+    """Returns the C++ code that links exactly the kernels that a file needs.
+
+    Example:
+        >>> import keras, tfnas
+        >>> layers = [keras.Input((4,)), keras.layers.Dense(2, activation="softmax")]
+        >>> print(tfnas.resolver_code(tfnas.to_tflite(keras.Sequential(layers))))
+        tflite::MicroMutableOpResolver<2> resolver;
+        resolver.AddFullyConnected();
+        resolver.AddSoftmax();
+
+    Args:
+        file: An artefact or the path of a file.
+        namespace: Where TFLite Micro's sources have the class: those behind the package
+            of October 2026 have it in "tflite::micro", older ones in "tflite".
+
+    Returns:
+        Lines of a function's body; the header that they need is
+        `tensorflow/lite/micro/micro_mutable_op_resolver.h`.
+
+    Raises:
+        ValueError: TFLite Micro has no kernel for an operator; each is named.
+
+    References:
+        TFLite Micro, `tensorflow/lite/micro/micro_mutable_op_resolver.h`.
+    """
+    needed = _needed(as_artifact(file))
+    _raise([_missing(name, custom) for name, custom in needed if not _method(name, custom)])
+    lines = [f"{namespace}::MicroMutableOpResolver<{max(1, len(needed))}> resolver;"]
+    lines += [f"resolver.Add{_method(name, custom)}();" for name, custom in needed]
+    return "\n".join(lines)
+
+
+def check_micro(file: Artifact | str | os.PathLike[str]) -> None:
+    """Raises where TFLite Micro has no kernel for something in a file.
+
+    Example:
+        >>> import keras, tfnas
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+        >>> tfnas.check_micro(tfnas.to_tflite(model))
+        >>> tfnas.check_micro(tfnas.to_tflite(model, "float16"))
+        Traceback (most recent call last):
+        ...
+        ValueError: file must have kernels in TFLite Micro, got DEQUANTIZE: float16 numbers
+
+    Args:
+        file: An artefact or the path of a file.
+
+    Raises:
+        ValueError: It needs something that TFLite Micro lacks; each operator is named with
+            the reason.
+
+    References:
+        TFLite Micro, `tensorflow/lite/micro/kernels`.
+    """
+    file = as_artifact(file)
+    graphs = read_graphs(file.content)
+    operators = [op for graph in graphs for op in graph.operators]
+    faults = [fault for op in operators for fault in _faults(op)]
+    _raise([*_open_inputs(file, graphs[0]), *faults])
+    if not any(op.custom for op in operators):  # LiteRT may not know them
+        _raise(list(_shapes_that_grow(file, graphs[0])))
+
+
+def for_accelerator(file: Artifact) -> bool:
+    """Whether a file was compiled for an Ethos-U, and runs nowhere else."""
+    return any(op.custom and op.name == _COMPILED for op in file.graph.operators)
+
+
+def _needed(file: Artifact) -> list[tuple[str, bool]]:
+    """Name of each operator, and whether it is a custom one."""
+    operators = (op for graph in read_graphs(file.content) for op in graph.operators)
+    return list(dict.fromkeys((op.name, op.custom) for op in operators))
+
+
+def _method(name: str, custom: bool) -> str | None:
+    return (_CUSTOM if custom else _METHODS).get(name)
+
+
+def _missing(name: str, custom: bool) -> str:
+    return f"{name}: {'a custom operator' if custom else 'no kernel'}"
+
+
+def _raise(faults: list[str]) -> None:
+    if faults:
+        told = "; ".join(dict.fromkeys(faults))
+        raise ValueError(f"file must have kernels in TFLite Micro, got {told}")
+
+
+def _faults(op: OperatorInfo) -> Iterator[str]:
+    if not _method(op.name, op.custom):
+        yield _missing(op.name, op.custom)
+        return
+    if op.custom:
+        return  # its own business
+    for tensor in (*op.inputs, *op.outputs):
+        if tensor.dtype not in _DTYPES:
+            yield f"{op.name}: {tensor.dtype} numbers"
+        elif tensor.sparsity is not None:
+            yield f"{op.name}: a sparse tensor"
+        elif any(size < 0 for size in tensor.shape):
+            yield f"{op.name}: an open shape {list(tensor.shape)}"
+    yield from _kernel_faults(op)
+    for place in _CONSTANTS.get(op.name, ()):
+        if place < len(op.inputs) and op.inputs[place].constant is None:
+            yield f"{op.name}: a shape that is computed (input {place} is no constant)"
+
+
+def _kernel_faults(op: OperatorInfo) -> Iterator[str]:
+    int4 = [tensor for tensor in op.inputs if tensor.dtype == "int4"]
+    if int4 and op.name not in TAKES_INT4:
+        yield f"{op.name}: int4 numbers"
+    if op.name == "DEQUANTIZE" and len(op.inputs[0].zero_points) > 1:
+        # It runs, and is wrong without a word: measured with the package of October 2026.
+        yield f"{op.name}: a step a channel, of which it takes the first for all"
+    if op.name == "RELU6" and _rescales(op):  # likewise
+        yield f"{op.name}: another step for its output than for its input, which it ignores"
+    if op.inputs and op.inputs[0].dtype in _LACKS.get(op.name, ()):
+        yield f"{op.name}: {op.inputs[0].dtype} numbers"
+    if op.name == "GATHER" and op.inputs[1].dtype == "int64":
+        yield f"{op.name}: places as int64 numbers"
+    if op.name == "FULLY_CONNECTED" and int4 and len(op.inputs[0].shape) > 2:
+        yield f"{op.name}: int4 numbers with an input of {len(op.inputs[0].shape)} dimensions"
+    if op.name not in _PRODUCTS:
+        return
+    x, kernel = (op.inputs[place] for place in _PRODUCTS[op.name])
+    if not _fit(x, kernel):
+        hybrid = " (dynamic range)" if x.dtype == "float32" else ""
+        yield f"{op.name}: {x.dtype} activations with {kernel.dtype} kernels{hybrid}"
+
+
+def _shapes_that_grow(file: Artifact, graph: FileGraph) -> Iterator[str]:
+    """Outputs of another shape than stands in the file, which TFLite Micro believes.
+
+    Of an open batch the converter writes 1 also behind an operator that makes a larger batch
+    of it, as dilated convolutions do: LiteRT computes the shape anew, TFLite Micro writes past it.
+    """
+    try:
+        details = file.interpreter(xnnpack=False).get_tensor_details()
+    except RuntimeError:  # LiteRT refuses it: there is nothing to compare with
+        return
+    shapes = {detail["index"]: tuple(map(int, detail["shape"])) for detail in details}
+    for op in graph.operators:
+        for tensor in op.outputs:
+            if (shape := shapes.get(tensor.index, tensor.shape)) != tensor.shape:
+                yield (
+                    f"{op.name}: the shape {list(tensor.shape)} in the file, where it makes "
+                    f"{list(shape)} (a model with batch_shape=(1, ...) has fixed shapes)"
+                )
+                return
+
+
+def _rescales(op: OperatorInfo) -> bool:
+    x, y = op.inputs[0], op.outputs[0]
+    return (x.scales, x.zero_points) != (y.scales, y.zero_points)
+
+
+def _fit(x: TensorInfo, kernel: TensorInfo) -> bool:
+    allowed = {"float32": ("float32",), "int8": ("int8", "int4"), "int16": ("int8", "int16")}
+    return kernel.dtype in allowed.get(x.dtype, ())
+
+
+def _open_inputs(file: Artifact, graph: FileGraph) -> Iterator[str]:
+    """Inputs that have no size of their own; an open batch is 1 in TFLite Micro."""
+    tensors = schema.Model.GetRootAs(file.content, 0).Subgraphs(0)
+    for tensor in graph.inputs:
+        signature = np.atleast_1d(tensors.Tensors(tensor.index).ShapeSignatureAsNumpy())
+        if (signature[1:] < 0).any():
+            yield f"input {tensor.name!r}: an open shape {signature.tolist()}"

@@ -1,1 +1,0 @@
-"""Tuners: keras_tuner's API, driven by what is measured on the file."""
