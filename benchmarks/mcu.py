@@ -36,7 +36,7 @@ from tfnas.cli.console import PlainProgress
 from tfnas.data.datasets import DataSplit, spread
 from tfnas.measure.accuracy import score
 from tfnas.measure.profile import profile
-from tfnas.nas.tuner import Candidate
+from tfnas.nas.tuner import MeasuredTrial
 from tfnas.search_space.hypermodel import compile_for_search
 from tfnas.table import table
 from tfnas.targets.device import MICRO, VELA, Device
@@ -91,7 +91,7 @@ def main(argv: list[str]) -> None:
     print("$ python", " ".join(sys.argv))
 
 
-def searched(split: DataSplit) -> list[Candidate]:
+def searched(split: DataSplit) -> list[MeasuredTrial]:
     """The front of a search: within the limits, none is more accurate and cheaper."""
     part = split.limited(TRIAL_IMAGES.value, SEED.value)
     limits = {
@@ -122,7 +122,7 @@ def searched(split: DataSplit) -> list[Candidate]:
     return sorted(result.front, key=lambda candidate: candidate.metrics[OBJECTIVE.value])
 
 
-def finals(split: DataSplit, front: list[Candidate]) -> list[Network]:
+def finals(split: DataSplit, front: list[MeasuredTrial]) -> list[Network]:
     """Some of the front and MobileNetV2 0.35, trained alike."""
     places = np.linspace(len(front) - 1, 0, min(SHOWN.value, len(front))).round().astype(int)
     space = tfnas.MobileNetV2Space(split.input_shape, split.num_classes, "microcontroller")

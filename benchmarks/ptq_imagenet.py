@@ -11,7 +11,7 @@ images whose class changed, bytes and seconds of conversion:
 - with ranges of our own roundings, `tfnas.quantize_aware(model, data=...)` untrained: the
   least and largest values of all, and percentiles of each batch;
 - the same where what rounding moves is moved back in BatchNormalization ("corrected",
-  `tfnas.correct_shift`).
+  `tfnas.correct_bias`).
 
 What can't be converted gets a line with the reason.
 """

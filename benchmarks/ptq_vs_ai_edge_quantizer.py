@@ -93,8 +93,8 @@ def prepared(pixels: np.ndarray) -> np.ndarray:
 
 
 def spec_of(mode: str) -> tfnas.QuantSpec:
-    name, _, correct_shift = mode.partition("+")
-    return dataclasses.replace(tfnas.QuantSpec.of(name), correct=bool(correct_shift))
+    name, _, correct_bias = mode.partition("+")
+    return dataclasses.replace(tfnas.QuantSpec.of(name), correct=bool(correct_bias))
 
 
 def attempt(function: Any, *arguments: Any) -> Any:

@@ -43,7 +43,7 @@ UPWARD = {
     ("compression.job_folder", "reports.compress_report"),
     ("compression.jobs.cluster_job", "reports.cluster_report"),
     ("compression.jobs.factorize_job", "reports.factorize_report"),
-    ("compression.jobs.prune_channels_job", "reports.shrink_report"),
+    ("compression.jobs.prune_channels_job", "reports.prune_channels_report"),
     ("compression.jobs.prune_job", "reports.prune_report"),
     ("compression.jobs.qat_job", "reports.qat_report"),
     ("nas.search_job", "reports.search_report"),

@@ -40,10 +40,15 @@ if TYPE_CHECKING:
     from tfnas.pruning.sensitivity import sensitivity
     from tfnas.pruning.structured.iterative import ChannelPruning
     from tfnas.pruning.structured.prune_channels import prune_channels
-    from tfnas.quantization.bias_correction import correct_shift
+    from tfnas.quantization.bias_correction import correct_bias
     from tfnas.quantization.layer_registry import register_quantizable
     from tfnas.quantization.quantization_schedule import QuantizationSchedule
-    from tfnas.quantization.quantize_aware import calibrate, left_float, quantize_aware, strip
+    from tfnas.quantization.quantize_aware import (
+        calibrate,
+        quantize_aware,
+        strip_quantization,
+        unquantized_layers,
+    )
     from tfnas.quantization.spec import QuantSpec
     from tfnas.runtime.worker_processes import TrialProcesses
     from tfnas.search_space.architecture import Architecture, BlockSpec, mobilenet_v2
@@ -97,7 +102,7 @@ _HOME = {
     "check_micro": "tflite.operator_rules.tflite_micro",
     "cluster": "clustering.cluster",
     "compress": "compression.compress",
-    "correct_shift": "quantization.bias_correction",
+    "correct_bias": "quantization.bias_correction",
     "data": "data",
     "evaluate": "measure.accuracy",
     "factorize": "low_rank.factorize",
@@ -106,7 +111,7 @@ _HOME = {
     "hypervolume": "measure.measurement",
     "keep_clusters": "clustering.shared_values",
     "keep_zeros": "pruning.mask_constraint",
-    "left_float": "quantization.quantize_aware",
+    "unquantized_layers": "quantization.quantize_aware",
     "legacy": "legacy",
     "load_model": "loading",
     "micro_memory": "targets.tflite_micro.interpreter",
@@ -128,7 +133,7 @@ _HOME = {
     "search": "nas.search_job",
     "sensitivity": "pruning.sensitivity",
     "sparse_eligibility": "tflite.sparse_eligibility",
-    "strip": "quantization.quantize_aware",
+    "strip_quantization": "quantization.quantize_aware",
     "teacher_outputs": "distillation.cached_teacher",
     "throughput": "measure.throughput",
     "to_saved_model": "tflite.saved_model",
@@ -169,7 +174,7 @@ __all__ = [
     "check_micro",
     "cluster",
     "compress",
-    "correct_shift",
+    "correct_bias",
     "data",
     "evaluate",
     "factorize",
@@ -178,7 +183,6 @@ __all__ = [
     "hypervolume",
     "keep_clusters",
     "keep_zeros",
-    "left_float",
     "legacy",
     "load_model",
     "micro_memory",
@@ -200,11 +204,12 @@ __all__ = [
     "search",
     "sensitivity",
     "sparse_eligibility",
-    "strip",
+    "strip_quantization",
     "teacher_outputs",
     "throughput",
     "to_saved_model",
     "to_tflite",
+    "unquantized_layers",
     "vela",
 ]
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tfnas.compression.budget import Costs
+from tfnas.compression.budget import CandidateCosts
 from tfnas.compression.candidate_store import Candidate
 from tfnas.compression.recipe import Recipe
 
@@ -11,7 +11,7 @@ FORMATS = ["float16", "dynamic", "int8", "int8x4"]  # without training
 
 def candidate(recipe=None, drop=0.0, size=100, latency=0.5, gz=None, macs=1.0, right=None):
     """Returns a candidate of such costs; `right`: which examples it got right."""
-    costs = Costs(drop, size, size if gz is None else gz, latency, macs, 10)
+    costs = CandidateCosts(drop, size, size if gz is None else gz, latency, macs, 10)
     right = np.ones(10, bool) if right is None else right
     return Candidate(recipe or Recipe((), "int8"), None, costs, (drop, drop - 1, drop + 1), right)
 

@@ -18,7 +18,7 @@ from planning import FORMATS, candidate
 import tfnas
 from tfnas.cli import app
 from tfnas.compression import job_folder
-from tfnas.compression.budget import Budget, Costs
+from tfnas.compression.budget import Budget, CandidateCosts
 from tfnas.compression.candidate_store import beaten, front
 from tfnas.compression.compress import chosen
 from tfnas.compression.progress import Progress
@@ -46,10 +46,10 @@ def test_bad_budgets_are_named(given, message):
 
 def test_excesses():
     budget = Budget(max_drop=1.0, max_bytes=100, max_latency=0.5)
-    assert budget.excesses(Costs(1.0, 100, 1, 0.5, 1.0, 1)) == {}
-    over = budget.excesses(Costs(1.5, 150, 1, 0.4, 1.0, 1))
+    assert budget.excesses(CandidateCosts(1.0, 100, 1, 0.5, 1.0, 1)) == {}
+    over = budget.excesses(CandidateCosts(1.5, 150, 1, 0.4, 1.0, 1))
     assert over == {"max_drop": 0.5, "max_bytes": 0.5}
-    assert Budget(max_drop=0).excesses(Costs(0.0, 1, 1, 1, 1, 1)) == {}
+    assert Budget(max_drop=0).excesses(CandidateCosts(0.0, 1, 1, 1, 1, 1)) == {}
 
 
 # --- what is chosen

@@ -10,12 +10,12 @@ import pytest
 from planning import walked
 
 import tfnas
-from tfnas.compression.budget import Budget, Costs
+from tfnas.compression.budget import Budget, CandidateCosts
 from tfnas.compression.candidate_store import Candidate, front
 from tfnas.compression.compress import chosen
 from tfnas.compression.device_costs import Target
 from tfnas.compression.effort import Effort
-from tfnas.compression.plan_reasons import decide
+from tfnas.compression.plan_reasons import decide_plan
 from tfnas.compression.planner import plan
 from tfnas.compression.recipe import Recipe
 from tfnas.reports.compress_report import verdict
@@ -27,11 +27,11 @@ needs_vela = pytest.mark.skipif(
     importlib.util.find_spec("ethosu") is None,
     reason="no ethos-u-vela on this machine: nothing was compiled",
 )
-PLAIN = Costs(0.0, 800, 700, 0.5, 1.0, 10)
+PLAIN = CandidateCosts(0.0, 800, 700, 0.5, 1.0, 10)
 
 
 def costs(refused="", drop=0.0, **device):
-    return Costs(drop, 800, 700, 0.5, 1.0, 10, device, refused)
+    return CandidateCosts(drop, 800, 700, 0.5, 1.0, 10, device, refused)
 
 
 def candidate(recipe=None, **given):
@@ -68,7 +68,7 @@ def test_the_one_that_keeps_the_device_is_on_the_front():
 
 def tried(budget, outcome, device=None):
     effort = Effort(("int8",), 1, rounds=1)
-    return walked(plan(budget, effort, decide(budget, effort, None, device)), outcome)
+    return walked(plan(budget, effort, decide_plan(budget, effort, None, device)), outcome)
 
 
 def test_channels_give_way_to_what_the_firmware_leaves_of_the_flash():

@@ -11,16 +11,21 @@ from planning import walked
 
 import tfnas
 from tfnas.compression import model_analysis as survey_module
-from tfnas.compression.budget import Budget, Costs
+from tfnas.compression.budget import Budget, CandidateCosts
 from tfnas.compression.candidate_store import Candidate
 from tfnas.compression.effort import EFFORTS
 from tfnas.compression.layer_costs import file_layers
-from tfnas.compression.model_analysis import DENSE, LayerLook, Survey, survey
-from tfnas.compression.plan_reasons import CAREFUL, SPARSITIES, decide
+from tfnas.compression.model_analysis import DENSE, LayerAnalysis, ModelAnalysis, analyze_model
+from tfnas.compression.plan_reasons import CAREFUL, SPARSITIES, decide_plan
 from tfnas.compression.planner import plan
 from tfnas.compression.progress import Progress
-from tfnas.compression.recipe import Recipe, Step
-from tfnas.compression.techniques.recipe_steps import Kitchen, NotPossible, both_sizes, dense_ranks
+from tfnas.compression.recipe import Recipe, RecipeStep
+from tfnas.compression.techniques.recipe_steps import (
+    NotPossible,
+    StepRunner,
+    both_sizes,
+    dense_ranks,
+)
 from tfnas.compression.training_settings import TrainingSettings
 
 NORMAL = EFFORTS["normal"]
@@ -30,15 +35,15 @@ CONV = "3x3 convolutions"
 def seen(*, dense=100, changed=0.05, pruned=None, times=(0.6, 0.2, 0.2)):
     """A network of a convolution of 1,000 weights, a depthwise one and a dense layer."""
     layers = (
-        LayerLook("conv", CONV, 90_000, 1000, times[0], 0.02, pruned),
-        LayerLook("deep", "3x3 depthwise convolutions", 5000, 90, times[1], 0.01, pruned),
-        LayerLook("head", DENSE, dense, dense, times[2], 0.001, pruned),
+        LayerAnalysis("conv", CONV, 90_000, 1000, times[0], 0.02, pruned),
+        LayerAnalysis("deep", "3x3 depthwise convolutions", 5000, 90, times[1], 0.01, pruned),
+        LayerAnalysis("head", DENSE, dense, dense, times[2], 0.001, pruned),
     )
-    return Survey(layers, 5000, changed, 128, pruned is not None)
+    return ModelAnalysis(layers, 5000, changed, 128, pruned is not None)
 
 
 def decided(budget, effort="normal", **given):
-    return decide(Budget.of(budget), EFFORTS[effort], seen(**given))
+    return decide_plan(Budget.of(budget), EFFORTS[effort], seen(**given))
 
 
 # --- decisions
@@ -54,12 +59,12 @@ def test_every_decision_has_its_reason():
         "conv most: 5.0%: zeros begin at 60%",
     ):
         assert words in told
-    assert decide(Budget(max_drop=1.0), NORMAL, None).told == ()
+    assert decide_plan(Budget(max_drop=1.0), NORMAL, None).told == ()
 
 
 def test_what_was_not_looked_at_is_told():
     found = dataclasses.replace(seen(), left_out=("time a layer: too long",))
-    made = decide(Budget(max_drop=1.0), NORMAL, found)
+    made = decide_plan(Budget(max_drop=1.0), NORMAL, found)
     assert made.told[0] == "not looked at: time a layer: too long"
 
 
@@ -112,11 +117,11 @@ def test_zeros_begin_where_the_model_bears_them():
 
 def tried(budget, outcomes, effort=NORMAL, **given):
     budget = Budget.of(budget)
-    return walked(plan(budget, effort, decide(budget, effort, seen(**given))), outcomes)
+    return walked(plan(budget, effort, decide_plan(budget, effort, seen(**given))), outcomes)
 
 
 def candidate(recipe, drop=0.1, size=1000, latency=0.5):
-    costs = Costs(drop, size, size, latency, 1.0, 10)
+    costs = CandidateCosts(drop, size, size, latency, 1.0, 10)
     return Candidate(recipe, None, costs, (drop, drop, drop), np.ones(4, bool))
 
 
@@ -182,7 +187,7 @@ def file(mostly_dense, digits):
 
 @pytest.fixture(scope="module")
 def looked(mostly_dense, file, digits):
-    return survey(mostly_dense, file, digits.x_test, pruning=True)
+    return analyze_model(mostly_dense, file, digits.x_test, pruning=True)
 
 
 def test_a_look_tells_where_the_cost_is_and_what_the_model_bears(looked):
@@ -199,23 +204,23 @@ def test_a_look_tells_where_the_cost_is_and_what_the_model_bears(looked):
     assert max(layer.changed or 0 for layer in looked.layers) > 0
     assert looked.images == 128
     assert looked.left_out == ()
-    assert Survey.from_json(looked.to_json()) == looked
+    assert ModelAnalysis.from_json(looked.to_json()) == looked
 
 
 def test_big_models_are_not_looked_at_for_long(mostly_dense, file, digits, monkeypatch):
     for limit in ("SECONDS", "NOISE_MACS", "TIMED_MACS"):
         monkeypatch.setattr(survey_module, limit, 0)
-    found = survey(mostly_dense, file, digits.x_test, pruning=True)
+    found = analyze_model(mostly_dense, file, digits.x_test, pruning=True)
     reasons = [text.split(":")[0] for text in found.left_out]
     assert reasons == ["time a layer", "int8 error a layer", "pruning a layer"]
     assert found.changed is None
-    none = survey(mostly_dense, None, digits.x_test, pruning=False)
+    none = analyze_model(mostly_dense, None, digits.x_test, pruning=False)
     assert none.left_out[0] == "time a layer: there is no int8 file"
 
 
 def test_a_broken_survey_is_named():
     with pytest.raises(ValueError, match="unknown key in Survey: colour"):
-        Survey.from_json('{"layers": [], "activations": 1, "colour": 2}')
+        ModelAnalysis.from_json('{"layers": [], "activations": 1, "colour": 2}')
 
 
 def test_the_layers_of_a_file(mostly_dense, file, digits):
@@ -240,15 +245,15 @@ def test_dense_layers_lose_weights_by_low_rank(mostly_dense, digits):
     ranks = dense_ranks(mostly_dense, 0.25)
     assert ranks == {"wide": int(0.25 * 512 * 32 / 544)}  # the head has too few to matter
     settings = TrainingSettings(epochs=1, batch_size=64, distill=0.9)
-    kitchen = Kitchen(mostly_dense, digits, settings, Progress())
-    thin = kitchen.apply(mostly_dense, Step("thin", 0.25))
+    runner = StepRunner(mostly_dense, digits, settings, Progress())
+    thin = runner.apply(mostly_dense, RecipeStep("thin", 0.25))
     assert thin.get_layer("wide_first").kernel.shape == (512, ranks["wide"])
     assert thin.get_layer("conv").kernel.shape == (3, 3, 1, 8)
     right = thin.predict(digits.x_test, verbose=0).argmax(-1) == digits.y_test
     assert right.mean() > 0.5
     with pytest.raises(NotPossible, match=r"no dense layer has 0\.01 of its weights"):
-        kitchen.apply(mostly_dense, Step("thin", 0.01))
-    assert Recipe((Step("thin", 0.25),), "int8").key == "thin_0.25-int8"
+        runner.apply(mostly_dense, RecipeStep("thin", 0.01))
+    assert Recipe((RecipeStep("thin", 0.25),), "int8").key == "thin_0.25-int8"
 
 
 @pytest.mark.slow
@@ -296,10 +301,10 @@ def test_shares_of_costs_and_weights_are_both_kept():
             layers.Dense(4),
         ]
     )
-    step = Step("shrink", 0.6, 0.4)
+    step = RecipeStep("shrink", 0.6, 0.4)
     sizes = both_sizes(model, step)
     _, report = tfnas.prune_channels(model, sizes=sizes)
     assert report.macs[1] <= 0.6 * report.macs[0]
     assert 0.3 * report.parameters[0] < report.parameters[1] <= 0.4 * report.parameters[0]
     with pytest.raises(ValueError, match="target_params can't be met"):
-        both_sizes(model, Step("shrink", 0.6, 0.001))
+        both_sizes(model, RecipeStep("shrink", 0.6, 0.001))

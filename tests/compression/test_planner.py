@@ -8,7 +8,7 @@ from planning import FORMATS, candidate, walked
 from tfnas.compression.budget import Budget
 from tfnas.compression.effort import EFFORTS, Effort
 from tfnas.compression.planner import plan
-from tfnas.compression.recipe import Recipe, Step
+from tfnas.compression.recipe import Recipe, RecipeStep
 
 
 def tried(budget, effort, outcomes):
@@ -182,7 +182,7 @@ def test_low_rank_stands_in_for_channels_that_can_not_go():
 
 
 def test_recipes_keep_the_order_of_techniques():
-    steps = Step("cluster", 16), Step("prune", 0.5)
+    steps = RecipeStep("cluster", 16), RecipeStep("prune", 0.5)
     with pytest.raises(ValueError, match="order shrink, factorize, thin, train, prune"):
         Recipe(steps, "int8")
     assert Recipe(steps[::-1], "int8", aware=True).key == "prune_0.5-cluster_16-int8_trained"

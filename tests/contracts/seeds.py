@@ -22,8 +22,8 @@ import tfnas
 from tfnas.cli import app
 from tfnas.compression.fine_tune import finetune
 from tfnas.compression.progress import Progress
-from tfnas.compression.recipe import Step
-from tfnas.compression.techniques.recipe_steps import Kitchen
+from tfnas.compression.recipe import RecipeStep
+from tfnas.compression.techniques.recipe_steps import StepRunner
 from tfnas.compression.training_settings import TrainingSettings
 from tfnas.runtime.randomness import make_operations_deterministic
 
@@ -97,14 +97,14 @@ def quick(folder):
     for name, settings in CASES.items():
         seeds = {"first": 0, "again": 0, "other": 1}
         found[name] = {k: trained(path, seed, **settings) for k, seed in seeds.items()}
-    steps = [Step("shrink", 0.5), Step("prune", 0.5), Step("cluster", 8)]
+    steps = [RecipeStep("shrink", 0.5), RecipeStep("prune", 0.5), RecipeStep("cluster", 8)]
     for run in ("first", "again", "other"):
         disturb()
         model = tfnas.load_model(path)
         settings = TrainingSettings(epochs=1, batch_size=32, distill=0.3, seed=run == "other")
-        kitchen = Kitchen(model, SPLIT, settings, Progress())
-        made = {step.technique: kitchen.apply(model, step) for step in steps}
-        made["aware"] = kitchen.aware(model, "int8", ())
+        runner = StepRunner(model, SPLIT, settings, Progress())
+        made = {step.technique: runner.apply(model, step) for step in steps}
+        made["aware"] = runner.aware(model, "int8", ())
         for name, each in made.items():
             found.setdefault(f"step {name}", {})[run] = of_weights(each)
     return found
@@ -182,7 +182,7 @@ def jobs(folder):
     path = folder / "model.keras"
     network().save(path)
     found = {}
-    size = tfnas.to_tflite(network(), "int8", SPLIT.x_train[:50]).slimmed().size
+    size = tfnas.to_tflite(network(), "int8", SPLIT.x_train[:50]).minified().size
     for name, budget in {
         "bytes": {"max_bytes": int(0.6 * size)},
         "macs": {"max_macs": 0.6},

@@ -249,7 +249,7 @@ def test_a_tensor_beside_its_own_permute_converts(trained):
     x = normal(24, 8, 8, 1)
     if trained:
         trainable = tfnas.quantize_aware(model, data=x)
-        if tfnas.left_float(trainable):
+        if tfnas.unquantized_layers(trainable):
             return  # named before training
         file = tfnas.to_tflite(trainable, "int8")
     else:

@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras import layers
 
 import tfnas
-from tfnas.compression.budget import Budget, Costs
+from tfnas.compression.budget import Budget, CandidateCosts
 from tfnas.compression.candidate_store import Candidate, front
 from tfnas.compression.compress import chosen
 from tfnas.compression.recipe import Recipe
@@ -16,7 +16,7 @@ THEME = "any data, any metric, any training"
 
 
 def candidate(name, **costs):
-    costs = Costs(**{"latency": 0.5, "macs": 0.5, "memory": 1000, **costs})
+    costs = CandidateCosts(**{"latency": 0.5, "macs": 0.5, "memory": 1000, **costs})
     return Candidate(Recipe((), name), None, costs, (costs.drop,) * 3, np.ones(4, bool))
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 import tfnas
 from tfnas import data
-from tfnas.compression.budget import Budget, Costs
+from tfnas.compression.budget import Budget, CandidateCosts
 from tfnas.compression.candidate_store import Candidate, beaten
 from tfnas.compression.candidate_store import front as pareto
 from tfnas.compression.compress import WHOLE, CompressResult, chosen
@@ -23,23 +23,23 @@ from tfnas.compression.file_comparison_table import compare_files
 from tfnas.compression.fine_tune import finetune
 from tfnas.compression.jobs.cluster_job import ClusterConfig, cluster_to_files
 from tfnas.compression.jobs.factorize_job import FactorizeConfig, factorize_to_files
-from tfnas.compression.jobs.prune_channels_job import ShrinkConfig, shrink_to_files
+from tfnas.compression.jobs.prune_channels_job import PruneChannelsConfig, prune_channels_to_files
 from tfnas.compression.jobs.prune_job import PruneConfig, prune_to_files
 from tfnas.compression.jobs.qat_job import QatConfig, qat_to_files
 from tfnas.compression.layer_costs import file_layers
-from tfnas.compression.model_analysis import DENSE, LayerLook, Survey, survey
-from tfnas.compression.plan_reasons import decide
+from tfnas.compression.model_analysis import DENSE, LayerAnalysis, ModelAnalysis, analyze_model
+from tfnas.compression.plan_reasons import decide_plan
 from tfnas.compression.planner import plan
 from tfnas.compression.progress import Progress
-from tfnas.compression.recipe import Recipe, Step
-from tfnas.compression.targets_from_budget import asked_steps, with_less
-from tfnas.compression.techniques.recipe_steps import Kitchen
+from tfnas.compression.recipe import Recipe, RecipeStep
+from tfnas.compression.targets_from_budget import steps_for_budget, with_less
+from tfnas.compression.techniques.recipe_steps import StepRunner
 from tfnas.compression.training_settings import TrainingSettings
 from tfnas.compression.trial_compression import CompressedTraining, epochs_of
 from tfnas.data.augmentation import AugmentedImages
 from tfnas.distillation import losses
 from tfnas.measure.accuracy import paired_difference, score
-from tfnas.measure.agreement import sameness
+from tfnas.measure.agreement import agreement as agreement_of
 from tfnas.measure.latency_model import profiling
 from tfnas.measure.latency_model.features import macs, network_features
 from tfnas.measure.latency_model.regression import LatencyErrors, cross_validated, fit_costs
@@ -51,9 +51,9 @@ from tfnas.nas.samplers.evolution import EvolutionOracle
 from tfnas.nas.samplers.pareto_selection import best_first, crowding, pareto_ranks
 from tfnas.nas.samplers.random_search import RandomOracle
 from tfnas.nas.samplers.reinforce import ReinforceOracle
-from tfnas.nas.search_job import Row, SearchConfig, SearchResult
+from tfnas.nas.search_job import ReportRow, SearchConfig, SearchResult
 from tfnas.nas.surrogate.gaussian_process import Surrogate
-from tfnas.nas.tuner import Candidate as Trial
+from tfnas.nas.tuner import MeasuredTrial as Trial
 from tfnas.nas.weight_inheritance import inherit_weights
 from tfnas.quantization.spec import MODES  # noqa: F401
 from tfnas.reports import compress_report as report
@@ -79,7 +79,7 @@ def to_file(model, mode, x=None, **options):
 
 def minified(file):
     """Returns a file in fewer bytes."""
-    return file.slimmed()
+    return file.minified()
 
 
 def spec(**fields):
@@ -94,12 +94,12 @@ def quantize_aware(model, mode, x=None):
 
 def float_again(model):
     """Returns a plain float model with the weights of a quantization-aware one."""
-    return tfnas.strip(model)
+    return tfnas.strip_quantization(model)
 
 
 def unquantized(model):
     """Returns the names and kinds of the calls that stay float."""
-    return [[found.name, found.kind] for found in tfnas.left_float(model)]
+    return [[found.name, found.kind] for found in tfnas.unquantized_layers(model)]
 
 
 def freezing(start, freeze):
@@ -107,9 +107,9 @@ def freezing(start, freeze):
     return tfnas.QuantizationSchedule(start, freeze)
 
 
-def correct_shift(model, original, x):
+def correct_bias(model, original, x):
     """Corrects what rounding has moved, in place; returns the number of layers."""
-    return tfnas.correct_shift(model, original, x)
+    return tfnas.correct_bias(model, original, x)
 
 
 def mixed(model, size, x, **options):
@@ -311,14 +311,14 @@ def fine_tune(model, parts, teacher, rebuild=False, **fields):
 
 def compress_step(model, parts, technique, amount, weights=None):
     """Returns a model with one step of `compress` more."""
-    kitchen = Kitchen(model, parts, TrainingSettings(epochs=1, batch_size=64), Progress())
-    return kitchen.apply(model, Step(TECHNIQUES[technique], amount, weights))
+    runner = StepRunner(model, parts, TrainingSettings(epochs=1, batch_size=64), Progress())
+    return runner.apply(model, RecipeStep(TECHNIQUES[technique], amount, weights))
 
 
 def compress_aware(model, parts, mode):
     """Returns a model that `compress` has trained for integers."""
     settings = TrainingSettings(epochs=1, batch_size=64, distill=0.3)
-    return Kitchen(model, parts, settings, Progress()).aware(model, mode, ())
+    return StepRunner(model, parts, settings, Progress()).aware(model, mode, ())
 
 
 def compression(**fields):
@@ -468,7 +468,7 @@ def _steps(recipe):
 
 def recipe(steps=(), mode="int8", aware=False):
     """Returns a recipe of (technique, amount, share of the weights)."""
-    found = tuple(Step(TECHNIQUES[word], *amounts) for word, *amounts in steps)
+    found = tuple(RecipeStep(TECHNIQUES[word], *amounts) for word, *amounts in steps)
     return Recipe(found, mode, aware)
 
 
@@ -476,14 +476,14 @@ def candidate(made, costs, right=None, file=None, device=None):
     """Returns a file that costs (drop, bytes, gzipped bytes, time, MACs, memory)."""
     right = np.ones(20, bool) if right is None else right
     drop = costs[0]
-    record = Costs(*costs, device or {})
+    record = CandidateCosts(*costs, device or {})
     return Candidate(made, file, record, (drop, drop - 1, drop + 1), right)
 
 
 def recorded_look(layers, activations, changed, pruned):
     """Returns a look at a model: rows of (name, group, MACs, weights, time, noise, changed)."""
-    looked = tuple(LayerLook(*layer) for layer in layers)
-    return Survey(looked, activations, changed, 128, pruned)
+    looked = tuple(LayerAnalysis(*layer) for layer in layers)
+    return ModelAnalysis(looked, activations, changed, 128, pruned)
 
 
 DENSE_GROUP = DENSE
@@ -491,14 +491,14 @@ DENSE_GROUP = DENSE
 
 def look(model, file, x, pruning):
     """Returns what is seen of a model, without times."""
-    found = survey(model, file, x, pruning)
+    found = analyze_model(model, file, x, pruning)
     rows = [[k.name, k.group, k.macs, k.weights, k.noise, k.changed] for k in found.layers]
     return [rows, found.activations, found.changed, found.images, len(found.left_out)]
 
 
 def decided(limits, effort, seen, flash=0, ram=0):
     """Returns (the plan's decisions, their values)."""
-    made = decide(_budget(limits), EFFORTS[effort], seen, Device("ethos-u55-128", flash, ram))
+    made = decide_plan(_budget(limits), EFFORTS[effort], seen, Device("ethos-u55-128", flash, ram))
     values = [made.formats, made.later, made.integers, [_OUR_WORD[t] for t in made.techniques]]
     values += [made.sparsities, made.proportional, made.weights, made.dense, made.fixed]
     values += [[made.share_for_time(ratio) for ratio in (0.2, 0.5, 0.9)]]
@@ -522,13 +522,13 @@ def planned(limits, effort, made, outcome):
 
 def amounts_asked(technique, limits, known, made):
     """Returns the amounts of a technique that the budget asks for."""
-    steps, _ = asked_steps(TECHNIQUES[technique], _budget(limits), known, made)
+    steps, _ = steps_for_budget(TECHNIQUES[technique], _budget(limits), known, made)
     return [[step.amount, step.weights] for step in steps]
 
 
 def amounts_again(amount, weights, file, limits, made):
     """Returns the smaller amounts where a file takes a little too much."""
-    step = Step(TECHNIQUES["channels"], amount, weights)
+    step = RecipeStep(TECHNIQUES["channels"], amount, weights)
     return [[s.amount, s.weights] for s in with_less(step, file, _budget(limits), made)]
 
 
@@ -600,7 +600,7 @@ def difference(one, other):
 
 def agreement(one, other, x, y, models):
     """Returns how two files answer the same examples."""
-    return sameness(one, other, x, y, tuple("abcd"), models)
+    return agreement_of(one, other, x, y, tuple("abcd"), models)
 
 
 def latency_features(space, count, seed, mode):
@@ -669,10 +669,10 @@ def compress_report(model, parts, files, labels):
         original=(0.9, 1.0, original.size),
         rows=rows,
         latencies=times,
-        same=sameness(original, small, parts.x_test, parts.y_test, parts.class_names),
+        same=agreement(original, small, parts.x_test, parts.y_test, parts.class_names),
         failures={"int4": "no kernel"},
-        survey=looked,
-        decisions=decide(budget, EFFORTS["normal"], looked, Device()),
+        analyze_model=looked,
+        decisions=decide_plan(budget, EFFORTS["normal"], looked, Device()),
         layers=file_layers(model, small, parts.x_test),
         throughput=[Throughput(i, 8, 1, 100.0 + i, 90.0, 120.0, 1.5, 1.2, 1.7, 20) for i in (0, 1)],
         saved_model=None,
@@ -698,7 +698,7 @@ def search_report(archs, parts):
     right = [rng.random(len(parts.y_test)) > share for share in (0.1, 0.2, 0.3)]
     labels = ("winner, int8", "winner, float32", "MobileNetV2, int8")
     rows = [
-        Row(label, c.measurement, c.objective, r)
+        ReportRow(label, c.measurement, c.objective, r)
         for label, c, r in zip(labels, tried, right, strict=False)
     ]
     result = SearchResult(
@@ -730,7 +730,11 @@ JOBS = {  # our word -> (job, its record of settings, settings)
     "zeros": (prune_to_files, PruneConfig, {"sparsity": 0.5, "sparse": False}),
     "values": (cluster_to_files, ClusterConfig, {"clusters": 8, "renew": 3}),
     "low rank": (factorize_to_files, FactorizeConfig, {"macs": 0.7, "distill": 0.3}),
-    "channels": (shrink_to_files, ShrinkConfig, {"macs": 0.6, "criterion": "taylor"}),
+    "channels": (
+        prune_channels_to_files,
+        PruneChannelsConfig,
+        {"macs": 0.6, "criterion": "taylor"},
+    ),
     "aware": (qat_to_files, QatConfig, {"mode": "int8", "start_epoch": 0}),
 }
 

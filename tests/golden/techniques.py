@@ -130,7 +130,7 @@ def _corrected(network):
     model = networks.build(network)
     x = networks.inputs(model)
     rounded = names.quantize_aware(model, "int8x4", x)
-    return [names.correct_shift(rounded, model, x), weights_of(rounded)]
+    return [names.correct_bias(rounded, model, x), weights_of(rounded)]
 
 
 def _stripped(network):

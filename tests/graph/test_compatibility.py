@@ -116,7 +116,7 @@ def test_zeros_stay_in_training_with_roundings(pruned, digits):
     """Without another call: what holds them goes along."""
     trainable = tfnas.quantize_aware(pruned, data=digits.x_train[:100])
     fit(trainable, digits)
-    plain = tfnas.strip(trainable)
+    plain = tfnas.strip_quantization(trainable)
     for name in ("stem", "middle", "head"):
         before, after = (np.asarray(m.get_layer(name).kernel) for m in (pruned, plain))
         np.testing.assert_array_equal(before == 0, after == 0)
@@ -138,7 +138,7 @@ def test_zeros_stay_in_training_with_roundings(pruned, digits):
 def test_layers_of_a_quantisation_aware_model_are_not_replaced(name, call, aware):
     with pytest.raises(ValueError, match=rf"(?s)quantisation-aware yet.*{name}.*tfnas\.strip"):
         call(aware)
-    call(tfnas.strip(aware))
+    call(tfnas.strip_quantization(aware))
 
 
 def test_values_come_before_the_roundings(aware, digits):

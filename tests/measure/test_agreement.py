@@ -5,19 +5,19 @@ import numpy as np
 import pytest
 from keras import layers
 
-from tfnas.measure.agreement import PLAIN, Pair, attack, calibration_error, sameness
+from tfnas.measure.agreement import PLAIN, MetricPair, agreement, attack, calibration_error
 
 
 @pytest.fixture(scope="module")
 def found(tiny_model, digits, artifacts):
     twins = tiny_model, tiny_model
     files = artifacts["float32"], artifacts["int8"]
-    return sameness(*files, digits.x_test, digits.y_test, digits.class_names, twins)
+    return agreement(*files, digits.x_test, digits.y_test, digits.class_names, twins)
 
 
 def test_a_file_is_the_same_as_itself(artifacts, digits):
     file = artifacts["float32"]
-    same = sameness(file, file, digits.x_test, digits.y_test, digits.class_names)
+    same = agreement(file, file, digits.x_test, digits.y_test, digits.class_names)
     assert same.changed[0] == same.broke == same.repaired == 0
     assert same.warnings() == []
     assert all(pair.original == pair.small for pair in same.accuracy.values())
@@ -27,10 +27,10 @@ def test_a_file_is_the_same_as_itself(artifacts, digits):
 def test_answers_that_are_known_are_not_asked_for(found, artifacts, digits):
     files = artifacts["float32"], artifacts["int8"]
     known = tuple(file.predict(digits.x_test) for file in files)
-    again = sameness(*files, digits.x_test, digits.y_test, digits.class_names, answers=known)
+    again = agreement(*files, digits.x_test, digits.y_test, digits.class_names, answers=known)
     assert (again.changed, again.classes) == (found.changed, found.classes)
     with pytest.raises(ValueError, match="answers must be those to 3 images, got"):
-        sameness(*files, digits.x_test[:3], digits.y_test[:3], answers=known)
+        agreement(*files, digits.x_test[:3], digits.y_test[:3], answers=known)
 
 
 def test_counts_fit_together(found, artifacts, digits):
@@ -75,8 +75,8 @@ def test_an_attack_on_one_unit_moves_away_from_the_class(label, expected):
 
 
 def test_where_the_small_file_alone_fails_is_told(found):
-    worse = Pair(0.9, 0.5, (-0.4, -0.5, -0.3))
-    accuracy = {PLAIN: Pair(0.9, 0.89, (-0.01, -0.02, 0.0)), "blur": worse}
+    worse = MetricPair(0.9, 0.5, (-0.4, -0.5, -0.3))
+    accuracy = {PLAIN: MetricPair(0.9, 0.89, (-0.01, -0.02, 0.0)), "blur": worse}
     record = type(found)(100, (0.1, 0, 0.2), 1, 0, accuracy, {}, (0, 0), np.array([0]))
     assert record.warnings() == ["accuracy under blur falls by 40.0 points, more than overall"]
 

@@ -69,7 +69,7 @@ class Events(Listener):
 @pytest.fixture(scope="module")
 def searched(space, images, tmp_path_factory):
     tuner = make_tuner(space, tmp_path_factory.mktemp("search"))
-    tuner.listener = Events()
+    tuner.trial_callbacks = Events()
     run(tuner, images)
     return tuner
 
@@ -82,9 +82,9 @@ def test_all_trials_completed_and_differ(searched):
     candidates = searched.candidates()
     assert [c.trial_id for c in candidates] == ["0", "1", "2", "3"]
     assert len({c.architecture for c in candidates}) == 4
-    assert searched.listener.began == ["0", "1", "2", "3"]
-    assert searched.listener.epochs == [(name, 0) for name in "0123"]
-    assert searched.listener.ended == [(name, "COMPLETED") for name in "0123"]
+    assert searched.trial_callbacks.began == ["0", "1", "2", "3"]
+    assert searched.trial_callbacks.epochs == [(name, 0) for name in "0123"]
+    assert searched.trial_callbacks.ended == [(name, "COMPLETED") for name in "0123"]
 
 
 def test_trials_report_what_the_file_does(searched):
@@ -158,16 +158,16 @@ def test_best_model_is_the_one_behind_the_best_file(searched, images):
 def test_a_reloaded_project_goes_on_without_repeating(searched, space, images, tmp_path, capsys):
     shutil.copytree(searched.project_dir, tmp_path / "p")
     tuner = make_tuner(space, tmp_path, max_trials=5, seed=5)
-    tuner.listener = Events()
+    tuner.trial_callbacks = Events()
     assert "Reloading Tuner" in capsys.readouterr().out
     assert tuner.remaining_trials == 1
     before = [(c.trial_id, c.architecture, c.objective) for c in searched.candidates()]
     assert [(c.trial_id, c.architecture, c.objective) for c in tuner.candidates()] == before
     run(tuner, images)
-    assert tuner.listener.began == ["4"]
+    assert tuner.trial_callbacks.began == ["4"]
     assert len({c.architecture for c in tuner.candidates()}) == 5
     run(tuner, images)
-    assert tuner.listener.began == ["4"]
+    assert tuner.trial_callbacks.began == ["4"]
 
 
 HISTORY = []
@@ -209,7 +209,7 @@ def test_data_sets_and_val_accuracy_measure_the_best_epoch(space, images, tmp_pa
 def one_failed(space, images, tmp_path_factory):
     """Two trials of up to 5 epochs that stop early; the first one can't be converted."""
     tuner = make_tuner(space, tmp_path_factory.mktemp("failed"), max_trials=2, mode="float32")
-    tuner.listener = Events()
+    tuner.trial_callbacks = Events()
     real, calls = tuner_module.to_tflite, []
 
     def first_fails(*args, **kwargs):
@@ -231,14 +231,14 @@ def test_a_failed_conversion_fails_its_trial_only(one_failed):
     assert failed.status == "FAILED"
     assert "no such operator: FANCY" in failed.message
     assert done.status == "COMPLETED"
-    assert one_failed.listener.ended == [("0", "FAILED"), ("1", "COMPLETED")]
+    assert one_failed.trial_callbacks.ended == [("0", "FAILED"), ("1", "COMPLETED")]
     assert [c.trial_id for c in one_failed.candidates()] == ["1"]
     assert [c.trial_id for c in one_failed.pareto_front()] == ["1"]
 
 
 def test_keras_callbacks_work(one_failed):
     """EarlyStopping with patience 1 and no progress: two of the five epochs."""
-    assert one_failed.listener.epochs == [("0", 0), ("0", 1), ("1", 0), ("1", 1)]
+    assert one_failed.trial_callbacks.epochs == [("0", 0), ("0", 1), ("1", 0), ("1", 1)]
 
 
 def test_target_ms_becomes_a_ratio_once(space, images, tmp_path, monkeypatch):
@@ -270,10 +270,10 @@ def test_target_ms_becomes_a_ratio_once(space, images, tmp_path, monkeypatch):
 @pytest.mark.parametrize("given", [{}, {"validation_data": None}])
 def test_missing_validation_data_is_an_error_before_any_training(space, images, tmp_path, given):
     tuner = make_tuner(space, tmp_path)
-    tuner.listener = Events()
+    tuner.trial_callbacks = Events()
     with pytest.raises(ValueError, match=r"validation_data must be given, got None"):
         tuner.search(*images[:2], epochs=1, **given)
-    assert tuner.listener.began == []
+    assert tuner.trial_callbacks.began == []
     assert tuner.oracle.trials == {}
 
 
@@ -329,7 +329,7 @@ def two_objectives(space, images, tmp_path_factory):
         inherit=True,
         children=4,
     )
-    tuner.listener = Events()
+    tuner.trial_callbacks = Events()
     run(tuner, images)
     return tuner
 
@@ -362,17 +362,17 @@ def test_children_tell_what_they_inherited(two_objectives):
 
 def test_limits_that_nothing_keeps_say_so_at_once(space, images, tmp_path):
     tuner = make_tuner(space, tmp_path, limits={"parameters": 1})
-    tuner.listener = Events()
+    tuner.trial_callbacks = Events()
     with pytest.raises(RuntimeError, match=r"limits parameters <= 1 can't be kept by any of"):
         run(tuner, images)
-    assert tuner.listener.began == []
+    assert tuner.trial_callbacks.began == []
 
 
 def test_a_file_that_is_too_large_costs_no_training(space, images, tmp_path, capfd):
     tuner = make_tuner(space, tmp_path, max_trials=2, limits={"size_bytes": 100})
-    tuner.listener = Events()
+    tuner.trial_callbacks = Events()
     run(tuner, images)
-    assert tuner.listener.epochs == []
+    assert tuner.trial_callbacks.epochs == []
     for trial in tuner.oracle.trials.values():
         assert trial.status == "FAILED"
         assert trial.message.startswith("infeasible: size_bytes")

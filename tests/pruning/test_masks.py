@@ -12,7 +12,7 @@ from tfnas.pruning import criteria, masks, scope
 from tfnas.pruning.criteria import check_criterion, scores
 from tfnas.pruning.mask_plan import MaskPlan
 from tfnas.pruning.masks import Blocks, Granularity, Units, granularity, lowest, prune_units
-from tfnas.pruning.prunable_kernels import Kernel
+from tfnas.pruning.prunable_kernels import PrunableKernel
 from tfnas.pruning.scope import erdos_renyi_kernel, keep_by_ratio, keep_globally
 
 SETTINGS = settings(max_examples=60, deadline=None)
@@ -29,7 +29,7 @@ class Variable:
 
 def kernel(shape, name="k", filters=0):
     """A kernel whose array lies as (rows, positions, columns) already."""
-    return Kernel(name, name, Layer(), Variable(shape), (0,), (1,), (2,), filters)
+    return PrunableKernel(name, name, Layer(), Variable(shape), (0,), (1,), (2,), filters)
 
 
 def rng(seed=0):

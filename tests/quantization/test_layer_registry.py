@@ -128,19 +128,19 @@ def test_a_layer_is_float_before_and_integer_after_it_is_registered(kind):
     layer, x = KINDS[kind](name="own"), some()
     model = model_with(layer)
     before = tfnas.quantize_aware(model, data=x)
-    (skipped,) = tfnas.left_float(before)
+    (skipped,) = tfnas.unquantized_layers(before)
     assert (skipped.name, skipped.kind) == ("own", type(layer).__name__)
     assert skipped.reason == (
         f"no integer form of {type(layer).__name__} (tfnas.register_quantizable can give it one)"
     )
     register_quantizable(type(layer), kind.split(",")[0])
     after = tfnas.quantize_aware(model, data=x)
-    assert tfnas.left_float(after) == []
+    assert tfnas.unquantized_layers(after) == []
     np.testing.assert_allclose(np.asarray(after(x)), np.asarray(model(x)), atol=0.1)
     file = tfnas.to_tflite(after, "int8")
     assert floats_in(file) == []
     assert_agree(after, file, x)
-    plain = tfnas.strip(after)
+    plain = tfnas.strip_quantization(after)
     np.testing.assert_allclose(np.asarray(plain(x)), np.asarray(model(x)), atol=1e-5)
 
 
@@ -213,18 +213,18 @@ def test_a_decorator_registers_and_a_subclass_inherits():
             return ops.relu(x)
 
     for layer in (Turned(), Named(), Opened()):
-        assert tfnas.left_float(tfnas.quantize_aware(model_with(layer))) == []
+        assert tfnas.unquantized_layers(tfnas.quantize_aware(model_with(layer))) == []
     register_quantizable(Named, "float")
-    (skipped,) = tfnas.left_float(tfnas.quantize_aware(model_with(Named())))
+    (skipped,) = tfnas.unquantized_layers(tfnas.quantize_aware(model_with(Named())))
     assert skipped.reason == "Named is registered as float"
     assert register_quantizable(Named, None) is Named
-    assert tfnas.left_float(tfnas.quantize_aware(model_with(Named()))) == []
+    assert tfnas.unquantized_layers(tfnas.quantize_aware(model_with(Named()))) == []
 
 
 def test_a_layer_of_keras_can_stay_float_too():
     register_quantizable(layers.Softmax, "float")
     trainable = tfnas.quantize_aware(model_with(layers.Softmax(name="own")))
-    assert [s.name for s in tfnas.left_float(trainable)] == ["own"]
+    assert [s.name for s in tfnas.unquantized_layers(trainable)] == ["own"]
 
 
 @pytest.mark.parametrize("role", ["kernel", "", 3, Shuffle])

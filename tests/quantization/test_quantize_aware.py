@@ -460,7 +460,7 @@ def sorted_weights(model):
 @pytest.mark.parametrize("kind", ALL)
 def test_the_trainable_model_computes_nearly_what_the_model_does(kind):
     c = case(kind)
-    assert tfnas.left_float(c.trainable) == []
+    assert tfnas.unquantized_layers(c.trainable) == []
     assert_near(predict(c.trainable, c.x), predict(c.model, c.x), 0.05, c.names)
 
 
@@ -479,7 +479,7 @@ def test_the_file_holds_integers_only_and_agrees_with_the_model(kind):
 @pytest.mark.parametrize("kind", ALL)
 def test_strip_gives_back_the_model_and_its_weights(kind):
     c = case(kind)
-    plain = tfnas.strip(c.trainable)
+    plain = tfnas.strip_quantization(c.trainable)
     assert fake_quants(plain) == []
     for a, b in zip(predict(plain, c.x), predict(c.model, c.x), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6 * max(1.0, np.abs(b).max()))
@@ -505,7 +505,7 @@ def test_saving_and_loading_changes_nothing(kind, tmp_path):
     loaded = tfnas.load_model(tmp_path / "m.keras")
     for a, b in zip(predict(loaded, c.x), predict(c.trainable, c.x), strict=True):
         np.testing.assert_array_equal(a, b)
-    assert tfnas.left_float(loaded) == []
+    assert tfnas.unquantized_layers(loaded) == []
     assert [type(layer) for layer in loaded.layers] == [type(i) for i in c.trainable.layers]
 
 
@@ -549,7 +549,7 @@ def test_several_inputs_and_outputs(build):
     if in_a_file:
         assert floats_in(c.file) == []
         assert_agree(c.trainable, c.file, x, tail=3.05)  # 3.02 seen, between 3 and 4 steps
-    plain = tfnas.strip(c.trainable)
+    plain = tfnas.strip_quantization(c.trainable)
     assert_near(predict(plain, x), predict(model, x), 1e-6)
     assert plain.output_shape == model.output_shape
 
@@ -564,7 +564,7 @@ def test_sequential_models_nested_in_each_other():
     assert_near(predict(c.trainable, c.x), predict(model, c.x), 0.05)
     assert floats_in(c.file) == []
     assert_agree(c.trainable, c.file, c.x)
-    assert sorted_weights(tfnas.strip(c.trainable)) == sorted_weights(model)
+    assert sorted_weights(tfnas.strip_quantization(c.trainable)) == sorted_weights(model)
 
 
 def test_names_that_a_nested_model_makes_twice():
@@ -590,7 +590,10 @@ def test_layers_that_do_not_train_still_do_not():
     assert [w.shape for w in trainable.trainable_weights] == [
         w.shape for w in model.trainable_weights
     ]
-    assert [w.shape for w in tfnas.strip(trainable).trainable_weights] == [(192, 2), (2,)]
+    assert [w.shape for w in tfnas.strip_quantization(trainable).trainable_weights] == [
+        (192, 2),
+        (2,),
+    ]
 
 
 def test_images_of_bytes():
@@ -604,7 +607,9 @@ def test_images_of_bytes():
 def test_a_file_of_floats_is_that_of_the_stripped_model():
     c = case("kernels of vectors")
     for mode in ("float32", "float16", "dynamic"):
-        assert tfnas.to_tflite(c.trainable, mode) == tfnas.to_tflite(tfnas.strip(c.trainable), mode)
+        assert tfnas.to_tflite(c.trainable, mode) == tfnas.to_tflite(
+            tfnas.strip_quantization(c.trainable), mode
+        )
 
 
 # --- what stays float
@@ -706,12 +711,12 @@ def float_case(name):
 def test_what_cannot_be_quantised_does_not_stop_the_rest(kind):
     c = float_case(kind)
     assert_near(predict(c.trainable, c.x), predict(c.model, c.x), 0.1)
-    plain = tfnas.strip(c.trainable)
+    plain = tfnas.strip_quantization(c.trainable)
     assert_near(predict(plain, c.x), predict(c.model, c.x), 1e-5)
     if isinstance(c.file, Exception):
         raise c.file
     assert {t.dtype for t in (*c.file.inputs, *c.file.outputs)} == {"int8"}
-    skipped = tfnas.left_float(c.trainable)
+    skipped = tfnas.unquantized_layers(c.trainable)
     if "odd" in [layer.name for layer in c.model.layers] and not floats_in(c.file):
         assert skipped == []  # it was quantised after all: as good
     else:
@@ -736,7 +741,7 @@ def test_what_cannot_be_quantised_does_not_stop_the_rest(kind):
     ],
 )
 def test_a_layer_that_stays_float_has_a_reason(kind, what, reason):
-    (skipped,) = tfnas.left_float(float_case(kind).trainable)
+    (skipped,) = tfnas.unquantized_layers(float_case(kind).trainable)
     assert (skipped.name, skipped.kind, skipped.reason) == ("odd", what, reason)
 
 
@@ -787,7 +792,7 @@ def test_the_schema_says_the_format_of_every_kernel(layers, mode, wanted):
     c = three(layers, mode)
     assert kernels_of(c.file) == wanted
     assert_agree(c.trainable, c.file, c.x)
-    skipped = tfnas.left_float(c.trainable)
+    skipped = tfnas.unquantized_layers(c.trainable)
     assert len(skipped) == wanted.count("float32")
     assert all(s.reason == "left float by the specification" for s in skipped)
     assert bool(floats_in(c.file)) == ("float32" in wanted)
@@ -946,7 +951,7 @@ def test_model_and_file_choose_the_same_class(trained, digits):
 
 
 def test_the_stripped_model_has_the_trained_weights(trained, digits):
-    plain = tfnas.strip(trained.trainable)
+    plain = tfnas.strip_quantization(trained.trainable)
     kernels = [np.asarray(w) for w in trained.trainable.weights if w.name == "kernel"]
     for a, b in zip(kernels, [w for w in plain.weights if w.name == "kernel"], strict=True):
         np.testing.assert_array_equal(a, b)
@@ -1070,7 +1075,9 @@ def test_zeros_survive_training_and_reach_the_file(digits):
     zeros = tfnas.file_sparsity(tfnas.to_tflite(trainable, "int8"))
     assert zeros.weights == report.weights
     assert zeros.zeros >= report.zeros
-    kernels = [np.asarray(w) for w in tfnas.strip(trainable).weights if w.name == "kernel"]
+    kernels = [
+        np.asarray(w) for w in tfnas.strip_quantization(trainable).weights if w.name == "kernel"
+    ]
     assert sum(int((k == 0).sum()) for k in kernels) == report.zeros
 
 
@@ -1088,7 +1095,7 @@ def test_few_values_of_a_kernel_stay_few():
             axis = op.inputs[1].channel_axis
             for i in range(kernel.shape[axis]):
                 assert len(np.unique(np.take(kernel, i, axis))) <= 5
-    assert sorted_weights(tfnas.strip(trainable)) == sorted_weights(model)
+    assert sorted_weights(tfnas.strip_quantization(trainable)) == sorted_weights(model)
 
 
 # --- other ways to train
@@ -1249,7 +1256,9 @@ def test_a_model_that_is_quantised_already_is_refused():
         tfnas.quantize_aware(trainable)
 
 
-@pytest.mark.parametrize("function", [tfnas.strip, lambda m: tfnas.calibrate(m, some(VECTOR))])
+@pytest.mark.parametrize(
+    "function", [tfnas.strip_quantization, lambda m: tfnas.calibrate(m, some(VECTOR))]
+)
 def test_a_float_model_has_nothing_to_strip_or_calibrate(function):
     with pytest.raises(ValueError, match="model must be quantisation-aware, got 'small'"):
         function(small())

@@ -57,7 +57,7 @@ def steps_apart(trainable, file, x):
 @pytest.mark.parametrize("kind", GROUPS)
 def test_the_file_holds_integers_only_and_agrees_with_the_model(kind):
     c = case(kind)
-    assert tfnas.left_float(c.trainable) == []
+    assert tfnas.unquantized_layers(c.trainable) == []
     base.assert_near(base.predict(c.trainable, c.x), base.predict(c.model, c.x), 0.03, c.names)
     file = file_of(c)
     assert base.floats_in(file) == []
@@ -73,7 +73,7 @@ def test_the_file_holds_integers_only_and_agrees_with_the_model(kind):
 @pytest.mark.parametrize("kind", GROUPS)
 def test_strip_and_saving_keep_the_function(kind, tmp_path):
     c = case(kind)
-    plain = tfnas.strip(c.trainable)
+    plain = tfnas.strip_quantization(c.trainable)
     assert fake_quants(plain) == []
     for a, b in zip(base.predict(plain, c.x), base.predict(c.model, c.x), strict=True):
         np.testing.assert_allclose(a, b, atol=2e-6 * max(1.0, np.abs(b).max()))
@@ -175,7 +175,7 @@ def test_formats_of_single_layers(layers, wanted):
     c = base.made(base.three_layers(), base.some(base.IMAGE), spec, spec)
     assert base.kernels_of(file_of(c)) == wanted
     base.assert_agree(c.trainable, c.file, c.x, tail=TAIL)
-    assert bool(tfnas.left_float(c.trainable)) == ("float32" in wanted)
+    assert bool(tfnas.unquantized_layers(c.trainable)) == ("float32" in wanted)
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_what_cannot_be_quantised_does_not_stop_the_rest(kind):
     c = base.made(base.stir(keras.Model(inputs, head)), base.some(shape, 100), MODE, MODE)
     file = file_of(c)
     assert {t.dtype for t in (*file.inputs, *file.outputs)} == {"int16"}
-    assert len(tfnas.left_float(c.trainable)) >= 1
+    assert len(tfnas.unquantized_layers(c.trainable)) >= 1
     last = [op for op in file.graph.operators if op.name == "FULLY_CONNECTED"][-1]
     assert (last.inputs[1].dtype, last.outputs[0].dtype) == ("int8", "int16")
     base.assert_agree(c.trainable, file, c.x, tail=TAIL)

@@ -1,4 +1,4 @@
-"""A slimmed file: the same operators, weights, names at its ends and numbers, in fewer bytes."""
+"""A minified file: the same operators, weights, names at its ends and numbers, in fewer bytes."""
 
 import io
 import pathlib
@@ -37,7 +37,7 @@ def parts(artifact):
 @pytest.mark.parametrize("mode", MODES)
 def test_what_it_computes_stays_to_the_bit(artifacts, digits, mode):
     file = artifacts[mode]
-    slim = file.slimmed()
+    slim = file.minified()
     assert slim.size < file.size
     assert parts(slim) == parts(file)
     assert slim.inputs == file.inputs
@@ -45,13 +45,13 @@ def test_what_it_computes_stays_to_the_bit(artifacts, digits, mode):
     x = digits.x_test[:40]
     np.testing.assert_array_equal(slim.predict(x), file.predict(x))
     assert (slim.mode, slim.origin) == (file.mode, file.origin)
-    assert slim.slimmed().content == slim.content
+    assert slim.minified().content == slim.content
 
 
 def test_equal_lists_are_held_once(artifacts):
     """8 bytes of zero point a channel go but for one list a length, beside names and notes."""
     file = artifacts["int8"]
-    slim = file.slimmed()
+    slim = file.minified()
     lists = [t.zero_points for t in file.graph.tensors if t.zero_points]
     repeated = sum(map(len, lists)) - sum(map(len, set(lists)))
     names = [sum(len(t.name) for t in f.graph.tensors) for f in (file, slim)]
@@ -59,7 +59,7 @@ def test_equal_lists_are_held_once(artifacts):
 
 
 def test_buffers_stay_aligned(artifacts):
-    content = artifacts["int8"].slimmed().content
+    content = artifacts["int8"].minified().content
     for tensor in artifacts["int8"].graph.tensors:
         if tensor.constant and len(tensor.constant) > 64:
             assert content.find(tensor.constant) % 16 == 0
@@ -69,7 +69,7 @@ def test_names_tell_the_same_layers(artifacts, tiny_model):
     names = LayerNames(tiny_model)
     file = artifacts["int8"]
     ends = {t.index for t in (*file.graph.inputs, *file.graph.outputs)}
-    slim = file.slimmed().graph.tensors
+    slim = file.minified().graph.tensors
     told = [names.mentioned(tensor.name) for tensor in file.graph.tensors]
     assert len({layer for found in told for layer in found}) > 5
     for tensor, short, found in zip(file.graph.tensors, slim, told, strict=True):
@@ -83,19 +83,19 @@ def test_names_tell_the_same_layers(artifacts, tiny_model):
 @pytest.mark.parametrize("mode", ["float32", "int8", "int8x4"])
 def test_kernels_are_of_the_same_layers(artifacts, mode):
     file = artifacts[mode]
-    whole, slim = ([k.layer for k in read_kernels(f)] for f in (file, file.slimmed()))
+    whole, slim = ([k.layer for k in read_kernels(f)] for f in (file, file.minified()))
     assert slim == whole
 
 
 def test_errors_by_layer_are_those_of_the_whole_file(artifacts, tiny_model, digits):
     file, x = artifacts["int8"], digits.x_train[:32]
-    files = (file, file.slimmed())
+    files = (file, file.minified())
     whole, slim = (tfnas.quantization_error(tiny_model, f, x, keep_float=()) for f in files)
     assert slim.layers == whole.layers
 
 
 def test_operators_keep_names_that_differ(artifacts):
-    graphs = [f.graph for f in (artifacts["int8"], artifacts["int8"].slimmed())]
+    graphs = [f.graph for f in (artifacts["int8"], artifacts["int8"].minified())]
     told = [[t.name for op in graph.operators for t in op.outputs] for graph in graphs]
     assert len(set(told[1])) == len(set(told[0]))
     assert all(told[1])
@@ -113,7 +113,7 @@ def test_short_name():
 
 def test_metadata_and_labels_stay(artifacts):
     file = artifacts["int8"].with_metadata(labels=[f"digit {i}" for i in range(10)], mean=1, std=2)
-    slim = file.slimmed()
+    slim = file.minified()
     assert slim.size < file.size
     assert slim.metadata == file.metadata
     held = [zipfile.ZipFile(io.BytesIO(f.content)).read("labels.txt") for f in (file, slim)]
@@ -126,7 +126,7 @@ def test_what_others_attached_stays(artifacts):
     stream = io.BytesIO(named)
     with zipfile.ZipFile(stream, "a") as archive:
         archive.writestr("vocabulary.txt", "one\ntwo", zipfile.ZIP_DEFLATED)
-    slim = tfnas.Artifact(stream.getvalue()).slimmed()
+    slim = tfnas.Artifact(stream.getvalue()).minified()
     assert slim.size < len(stream.getvalue())
     with zipfile.ZipFile(io.BytesIO(slim.content)) as archive:
         assert archive.namelist() == ["labels.txt", "vocabulary.txt"]
@@ -141,7 +141,7 @@ def test_notes_that_something_else_uses_stay(artifacts):
     [entry] = [entry for entry in model.metadata if entry.name == b"CONVERSION_METADATA"]
     entry.buffer = used
     file = tfnas.Artifact(pack(model))
-    assert parts(file.slimmed()) == parts(file)
+    assert parts(file.minified()) == parts(file)
 
 
 def test_sparse_kernels_stay(digits):
@@ -151,7 +151,7 @@ def test_sparse_kernels_stay(digits):
     )
     pruned, _ = tfnas.prune(model, 0.9)
     file = tfnas.to_tflite(pruned, sparse=True)
-    slim = file.slimmed()
+    slim = file.minified()
     assert any(t.sparsity is not None for t in slim.graph.tensors)
     assert slim.size < file.size
     x = digits.x_test[:20]
@@ -170,7 +170,7 @@ def test_several_graphs_stay():
 
     inputs = keras.Input((4,), batch_size=1)
     file = tfnas.to_tflite(keras.Model(inputs, Doubling()(inputs)))
-    slim = file.slimmed()
+    slim = file.minified()
     assert len(read_graphs(slim.content)) == len(read_graphs(file.content)) > 1
     x = np.arange(4, dtype=np.float32)[None]
     np.testing.assert_array_equal(slim.predict(x), 8 * x)
@@ -179,7 +179,7 @@ def test_several_graphs_stay():
 def test_ends_are_called_by_their_names():
     first, second = keras.Input((4,), name="left"), keras.Input((4,), name="right")
     file = tfnas.to_tflite(keras.Model([first, second], layers.Dense(3)(first - second)))
-    slim = file.slimmed()
+    slim = file.minified()
     assert slim.size < file.size
     x = {"left": np.ones((1, 4), np.float32), "right": np.full((1, 4), 3, np.float32)}
     runner = [f.interpreter().get_signature_runner() for f in (file, slim)]
@@ -190,12 +190,12 @@ def test_ends_are_called_by_their_names():
 
 def test_a_microcontroller_needs_as_much_memory(artifacts):
     file = artifacts["int8"]
-    assert planned_arena(file.slimmed()) == planned_arena(file)
+    assert planned_arena(file.minified()) == planned_arena(file)
 
 
 def test_files_of_others():
     file = tfnas.Artifact.load(REFERENCE)
-    slim = file.slimmed()
+    slim = file.minified()
     assert slim.size <= file.size
     kinds = [Counter(op.name for op in f.graph.operators) for f in (file, slim)]
     assert kinds[0] == kinds[1]

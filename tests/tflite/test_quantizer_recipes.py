@@ -439,11 +439,11 @@ def test_correction_moves_nothing_but_the_statistics(shifting):
     model, x = shifting
     rounded = tfnas.quantize_aware(model, "int8x4", data=x)
     before = {v.path: np.array(v) for v in rounded.variables}
-    assert tfnas.correct_shift(rounded, model, x) == 3
+    assert tfnas.correct_bias(rounded, model, x) == 3
     moved = {v.path for v in rounded.variables if not np.array_equal(before[v.path], v)}
     assert {path.split("/")[-1] for path in moved} == {"moving_mean", "moving_variance"}
     with pytest.raises(ValueError, match="model must be quantisation-aware"):
-        tfnas.correct_shift(model, model, x)
+        tfnas.correct_bias(model, model, x)
 
 
 def test_correction_is_of_integer_activations():
@@ -475,8 +475,10 @@ def test_what_stays_float_may_be_concatenated(left, tmp_path):
     file = tfnas.to_tflite(model, spec, x)
     assert noise(file, tfnas.to_tflite(model), x) < 1e-3
     rounded = tfnas.quantize_aware(model, spec, data=x)
-    told = {skipped.name: skipped.reason for skipped in tfnas.left_float(rounded)}
+    told = {skipped.name: skipped.reason for skipped in tfnas.unquantized_layers(rounded)}
     assert told["joined"] == "joins numbers of a layer that stays float"
-    np.testing.assert_allclose(tfnas.strip(rounded).predict(x), model.predict(x), atol=1e-5)
+    np.testing.assert_allclose(
+        tfnas.strip_quantization(rounded).predict(x), model.predict(x), atol=1e-5
+    )
     rounded.save(tmp_path / "model.keras")
     assert tfnas.load_model(tmp_path / "model.keras").count_params() == rounded.count_params()

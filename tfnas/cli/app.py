@@ -16,7 +16,7 @@ from absl import flags
 from tfnas.cli import console
 
 COMMANDS = (
-    *("compress", "search", "prune", "shrink", "cluster", "factorize", "qat"),
+    *("compress", "search", "prune", "prune-channels", "cluster", "factorize", "qat"),
     *("export", "bench", "profile"),
 )
 
@@ -42,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
         return 0
     if argv[0] not in COMMANDS:
         return _fail("tfnas", f"no such command {argv[0]!r}: one of {', '.join(COMMANDS)}", 2)
-    command = importlib.import_module(f"tfnas.cli.{argv[0]}_command")
+    command = importlib.import_module(f"tfnas.cli.{argv[0].replace('-', '_')}_command")
     if any(arg in ("-h", "--help", "-help", "--helpfull") for arg in argv[1:]):
         print(_help(argv[0], command))
         return 0

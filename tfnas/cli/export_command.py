@@ -90,7 +90,7 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
     model = load_model(source)
     images = None if split is None else data.spread(split.x_train, _CALIBRATION)
     artifact, found = _converted(model, images, values)
-    artifact = artifact.slimmed() if values["slim"].value else artifact
+    artifact = artifact.minified() if values["slim"].value else artifact
     if values["c"].value:
         _check_micro(artifact, pathlib.Path(target))
     path = artifact.save(target)

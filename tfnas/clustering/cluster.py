@@ -8,7 +8,7 @@ from typing import Any
 
 from tfnas.clustering.batchnorm_folding import Normalized, foldable, folded_copy, normalized_kernels
 from tfnas.clustering.cluster_plan import ClusterPlan, Task
-from tfnas.clustering.clusterable_kernels import CHANNEL, Kernel, find_kernels
+from tfnas.clustering.clusterable_kernels import CHANNEL, ClusterableKernel, find_kernels
 from tfnas.clustering.clustering_report import ClusteringReport, record_of, report_of
 from tfnas.clustering.importance import mean_squares
 from tfnas.clustering.shared_values import attach, check_backend
@@ -174,14 +174,16 @@ def _note(pair: Normalized, plan: ClusterPlan) -> str:
     return f"BatchNormalization {pair.norm.name} multiplies each {per} in the file{why}"
 
 
-def _twins(tasks: Sequence[Task], kernels: Sequence[Kernel], found: Sequence[Kernel]) -> list[Task]:
+def _twins(
+    tasks: Sequence[Task], kernels: Sequence[ClusterableKernel], found: Sequence[ClusterableKernel]
+) -> list[Task]:
     """The tasks with a copy's kernels, by their place: Keras may name the copy's otherwise."""
     place = {id(kernel): i for i, kernel in enumerate(kernels)}
     twins = [found[place[id(task.kernel)]] for task in tasks]
     return [_moved(t, k.layer, k.variable) for t, k in zip(tasks, twins, strict=True)]
 
 
-def _copied(kernel: Kernel, layers: Mapping[int, Any]) -> tuple[Any, Any]:
+def _copied(kernel: ClusterableKernel, layers: Mapping[int, Any]) -> tuple[Any, Any]:
     """The copies of a kernel's layer and variable."""
     layer = layers[id(kernel.layer)]
     weights = [*layer._trainable_variables, *layer._non_trainable_variables]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tfnas.clustering.centroids import INITIALIZATIONS, MOST, share
-from tfnas.clustering.clusterable_kernels import CHANNEL, GRANULARITIES, Kernel
+from tfnas.clustering.clusterable_kernels import CHANNEL, GRANULARITIES, ClusterableKernel
 from tfnas.graph.functional import Skipped
 from tfnas.graph.layer_kernels import named
 
@@ -27,7 +27,7 @@ class Task:
         zeros: Whether its exact zeros are a cluster of their own.
     """
 
-    kernel: Kernel
+    kernel: ClusterableKernel
     clusters: int
     zeros: bool
 
@@ -74,7 +74,7 @@ class ClusterPlan:
         if not _is_whole(self.seed, 0):
             raise ValueError(f"seed must be a whole number >= 0, got {self.seed!r}")
 
-    def admit(self, kernels: Sequence[Kernel]) -> tuple[list[Task], list[Skipped]]:
+    def admit(self, kernels: Sequence[ClusterableKernel]) -> tuple[list[Task], list[Skipped]]:
         """Returns what is to be clustered, and the other kernels with the reason.
 
         Raises:
@@ -83,7 +83,7 @@ class ClusterPlan:
         """
         ignored = named(kernels, self.ignore, "ignore")
         counts = self._counts(kernels)
-        fits: list[tuple[Kernel, int]] = []
+        fits: list[tuple[ClusterableKernel, int]] = []
         skipped = []
         for kernel in kernels:
             count = counts.get(id(kernel))
@@ -139,7 +139,7 @@ class ClusterPlan:
         back = task.kernel.from_groups
         return back(shared, self.granularity), back(labels, self.granularity)
 
-    def _counts(self, kernels: Sequence[Kernel]) -> dict[int, int | None]:
+    def _counts(self, kernels: Sequence[ClusterableKernel]) -> dict[int, int | None]:
         """Clusters by kernel id; a dictionary's first entry that fits counts."""
         if not isinstance(self.clusters, Mapping):
             return {id(kernel): int(self.clusters) for kernel in kernels}
@@ -149,7 +149,7 @@ class ClusterPlan:
                 counts.setdefault(key, count)
         return counts
 
-    def _hindrance(self, kernel: Kernel, count: int | None) -> str | None:
+    def _hindrance(self, kernel: ClusterableKernel, count: int | None) -> str | None:
         if count is None:
             return "not among clusters"
         grouped = kernel.groups(kernel.numpy(), self.granularity)
@@ -160,7 +160,7 @@ class ClusterPlan:
             return f"holds {grouped.shape[1]} weights{each}, no more than clusters"
         return "holds one value" if (grouped == grouped.flat[0]).all() else None
 
-    def _keeps_zeros(self, kernels: Sequence[Kernel]) -> bool:
+    def _keeps_zeros(self, kernels: Sequence[ClusterableKernel]) -> bool:
         if isinstance(self.zeros, bool):
             return self.zeros
         zeros = sum(int(np.count_nonzero(kernel.numpy() == 0)) for kernel in kernels)

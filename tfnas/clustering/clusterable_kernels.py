@@ -19,7 +19,7 @@ GRANULARITIES = (LAYER, CHANNEL)
 _TRANSPOSED = ("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose")
 
 
-class Kernel(ModelKernel):
+class ClusterableKernel(ModelKernel):
     """One kernel of a model, with its channels."""
 
     @property
@@ -48,7 +48,9 @@ class Kernel(ModelKernel):
         return np.ascontiguousarray(np.moveaxis(turned, range(len(axes)), axes))
 
 
-def find_kernels(model: Any, embeddings: bool = False) -> tuple[list[Kernel], list[Skipped]]:
+def find_kernels(
+    model: Any, embeddings: bool = False
+) -> tuple[list[ClusterableKernel], list[Skipped]]:
     """Returns the kernels of a model, and the layers with weights that have none, and why.
 
     Args:
@@ -59,4 +61,4 @@ def find_kernels(model: Any, embeddings: bool = False) -> tuple[list[Kernel], li
         ValueError: The model is no Keras model, or is not built.
     """
     found, skipped = model_kernels(model, embeddings)
-    return [Kernel(k.name, k.path, k.layer, k.variable) for k in found], skipped
+    return [ClusterableKernel(k.name, k.path, k.layer, k.variable) for k in found], skipped

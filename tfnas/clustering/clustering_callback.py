@@ -39,7 +39,7 @@ import keras
 import numpy as np
 
 from tfnas.clustering.cluster_plan import ClusterPlan, Task
-from tfnas.clustering.clusterable_kernels import Kernel, find_kernels
+from tfnas.clustering.clusterable_kernels import ClusterableKernel, find_kernels
 from tfnas.clustering.clustering_report import ClusteringReport, record_of, report_of
 from tfnas.clustering.shared_values import (
     GRADIENTS,
@@ -143,7 +143,9 @@ class ClusteringCallback(keras.callbacks.Callback):
             if value not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
         self.clusters, self.renew, self.by, self.gradients = clusters, renew, by, gradients
-        self.kernels: tuple[Kernel, ...] = ()  # what is clustered, once training has begun
+        self.kernels: tuple[
+            ClusterableKernel, ...
+        ] = ()  # what is clustered, once training has begun
         self._pruning: Any = None  # a PruningCallback before this one in the same fit
         self._trained: list[_Trained] = []
         self._skipped: list[Skipped] = []

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tfnas.clustering.clusterable_kernels import Kernel
+from tfnas.clustering.clusterable_kernels import ClusterableKernel
 from tfnas.clustering.code_length import codebook_bytes, huffman_bytes
 from tfnas.graph.functional import Skipped
 from tfnas.search_space.architecture import check_keys
@@ -142,7 +142,7 @@ class ClusteringReport:
 
 
 def record_of(
-    kernel: Kernel, clusters: int, granularity: str, before: np.ndarray, note: str = ""
+    kernel: ClusterableKernel, clusters: int, granularity: str, before: np.ndarray, note: str = ""
 ) -> ClusteredKernel:
     """Measures a kernel as it is now.
 

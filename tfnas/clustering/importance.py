@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from tfnas.clustering.clusterable_kernels import Kernel
+from tfnas.clustering.clusterable_kernels import ClusterableKernel
 from tfnas.graph.batchnorm import input_batches
 from tfnas.graph.traversal import visit
 
@@ -29,7 +29,9 @@ _KINDS = (
 )
 
 
-def mean_squares(model: Any, kernels: Sequence[Kernel], data: Any) -> dict[int, np.ndarray]:
+def mean_squares(
+    model: Any, kernels: Sequence[ClusterableKernel], data: Any
+) -> dict[int, np.ndarray]:
     """Returns id of each kernel -> E[x^2] of the input that meets each weight, in its shape.
 
     Convolutions and Dense layers with the channels last; others are left out.
@@ -53,7 +55,7 @@ def mean_squares(model: Any, kernels: Sequence[Kernel], data: Any) -> dict[int, 
     return found
 
 
-def _spread(squares: np.ndarray, kernel: Kernel) -> np.ndarray:
+def _spread(squares: np.ndarray, kernel: ClusterableKernel) -> np.ndarray:
     """A number an input channel, as a number a weight."""
     squares = np.maximum(squares, _LEAST * squares.mean())
     if not squares.any():

@@ -26,7 +26,7 @@ import keras
 import numpy as np
 
 from tfnas.clustering.centroids import MOST
-from tfnas.clustering.clusterable_kernels import CHANNEL, LAYER, Kernel, find_kernels
+from tfnas.clustering.clusterable_kernels import CHANNEL, LAYER, ClusterableKernel, find_kernels
 from tfnas.graph.compatibility import in_chain
 from tfnas.graph.layer_kernels import check_built
 
@@ -50,7 +50,7 @@ class TiedValues(keras.constraints.Constraint):
 
     def __init__(
         self,
-        kernel: Kernel,
+        kernel: ClusterableKernel,
         granularity: str,
         clusters: int,
         zeros: bool,
@@ -230,7 +230,7 @@ def keep_clusters(model: Any, embeddings: bool = False) -> dict[str, int]:
     return kept
 
 
-def clustered_kernels(model: Any, embeddings: bool = False) -> list[tuple[Kernel, str]]:
+def clustered_kernels(model: Any, embeddings: bool = False) -> list[tuple[ClusterableKernel, str]]:
     """Returns the kernels of few values, and whether each channel has its own.
 
     Args:
@@ -252,7 +252,9 @@ def clustered_kernels(model: Any, embeddings: bool = False) -> list[tuple[Kernel
     return found
 
 
-def keep(model: Any, kernel: Kernel, granularity: str, gradients: str | None = None) -> None:
+def keep(
+    model: Any, kernel: ClusterableKernel, granularity: str, gradients: str | None = None
+) -> None:
     """Ties the weights of a kernel that are equal now."""
     groups = kernel.groups(kernel.numpy(), granularity)
     zeros = bool((groups == 0).any())
@@ -263,7 +265,7 @@ def keep(model: Any, kernel: Kernel, granularity: str, gradients: str | None = N
 
 def attach(
     model: Any,
-    kernel: Kernel,
+    kernel: ClusterableKernel,
     granularity: str,
     clusters: int,
     zeros: bool,
@@ -300,7 +302,7 @@ def check_backend() -> None:
         )
 
 
-def _granularity(array: np.ndarray, kernel: Kernel) -> str | None:
+def _granularity(array: np.ndarray, kernel: ClusterableKernel) -> str | None:
     """How a kernel's weights are shared as they are, None where they are not."""
     values = len(np.unique(array))
     if 1 < values <= min(MOST, array.size // 2):
@@ -331,7 +333,7 @@ def _without_ties(constraint: Any) -> Any:
     return constraint
 
 
-def _short_names(kernels: Sequence[Kernel]) -> list[str]:
+def _short_names(kernels: Sequence[ClusterableKernel]) -> list[str]:
     """The kernels' names without the models around them."""
     names: list[str] = []
     for kernel in kernels:

@@ -10,7 +10,7 @@ from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
-class Costs:
+class CandidateCosts:
     """What a file costs, beside the original's float32 file.
 
     Args:
@@ -129,7 +129,7 @@ class Budget:
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {name: value for name, value in fields.items() if value is not None}
 
-    def excesses(self, costs: Costs) -> dict[str, float]:
+    def excesses(self, costs: CandidateCosts) -> dict[str, float]:
         """Returns each limit that is not kept, and by how much as a share of it.
 
         Those of the drop and of operators on the processor are in points and operators, since

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from tfnas.compression.budget import Costs
+from tfnas.compression.budget import CandidateCosts
 from tfnas.compression.device_costs import Target
-from tfnas.compression.model_analysis import Survey, survey
-from tfnas.compression.recipe import Recipe, Step
-from tfnas.compression.techniques.recipe_steps import CALIBRATION, Kitchen, NotPossible
+from tfnas.compression.model_analysis import ModelAnalysis, analyze_model
+from tfnas.compression.recipe import Recipe, RecipeStep
+from tfnas.compression.techniques.recipe_steps import CALIBRATION, NotPossible, StepRunner
 from tfnas.data.datasets import DataSplit, spread
 from tfnas.loading import load_model
 from tfnas.measure.accuracy import correct, paired_difference
@@ -48,7 +48,7 @@ class Candidate:
 
     recipe: Recipe
     file: Artifact
-    costs: Costs
+    costs: CandidateCosts
     drop: tuple[float, float, float]
     right: np.ndarray = dataclasses.field(repr=False)
     beaten: bool = False
@@ -95,17 +95,17 @@ def beaten(
     )
 
 
-def _on_device(costs: Costs) -> str:
+def _on_device(costs: CandidateCosts) -> str:
     if costs.refused:
         return f", the device can't run it: {costs.refused}"
     return "".join(f", {name} {text}" for name, text in costs.device_texts().items())
 
 
-class Workshop:
+class CandidateStore:
     """Makes and measures candidates in a folder; what is there already is read.
 
     Args:
-        kitchen: Makes the models.
+        runner: Makes the models.
         folder: Where models and candidates are kept.
         gzipped: Whether sizes are compared after gzip.
         target: The device that files are meant for.
@@ -114,29 +114,29 @@ class Workshop:
     """
 
     def __init__(
-        self, kitchen: Kitchen, folder: pathlib.Path, gzipped: bool, target: Target, timed: bool
+        self, runner: StepRunner, folder: pathlib.Path, gzipped: bool, target: Target, timed: bool
     ) -> None:
         self.timed = timed
-        self.kitchen, self.folder, self.gzipped, self.target = kitchen, folder, gzipped, target
-        self.whole = to_tflite(kitchen.original)
+        self.runner, self.folder, self.gzipped, self.target = runner, folder, gzipped, target
+        self.whole = to_tflite(runner.original)
         self.right = self._right(self.whole)
-        self.profile = profile(kitchen.original)
+        self.profile = profile(runner.original)
         self.candidates: list[Candidate] = []
         self.failures: dict[str, str] = {}
 
     @property
     def split(self) -> DataSplit:
         """The data."""
-        return self.kitchen.split
+        return self.runner.split
 
     @functools.cached_property
     def int8(self) -> Artifact | None:
         """The original's int8 file after training, None where it can't be made."""
         with contextlib.suppress(ConversionError):
-            return to_tflite(self.kitchen.original, "int8", self._typical())
+            return to_tflite(self.runner.original, "int8", self._typical())
         return None
 
-    def survey(self, pruning: bool) -> Survey:
+    def analyze_model(self, pruning: bool) -> ModelAnalysis:
         """Returns a look at the original, that of an earlier run where it saw as much.
 
         Times differ from run to run; what was seen once decides, so that a job which was
@@ -147,17 +147,17 @@ class Workshop:
         """
         path = self.folder / "survey.json"
         if path.exists():
-            before = Survey.from_json(path.read_text())
+            before = ModelAnalysis.from_json(path.read_text())
             if before.pruned or not pruning:
                 return before
-        found = survey(self.kitchen.original, self.int8, self.split.x_val, pruning)
+        found = analyze_model(self.runner.original, self.int8, self.split.x_val, pruning)
         write_atomically(path, found.to_json())
         return found
 
     def make(self, recipe: Recipe) -> Candidate | None:
         """Returns what comes of a recipe, None where it can't be made; see `failures`."""
         folder = self._place(recipe)
-        told = self.kitchen.progress
+        told = self.runner.progress
         try:
             if (folder / "record.json").exists():
                 made = self._read(recipe, folder)
@@ -214,13 +214,13 @@ class Workshop:
         cost = profile(model)
         if recipe.aware:
             kept = tuple(step.technique for step in recipe.steps)
-            model = self.kitchen.aware(model, recipe.mode, kept)
+            model = self.runner.aware(model, recipe.mode, kept)
             file = to_tflite(model, recipe.mode)
         elif recipe == Recipe((), "int8") and self.int8 is not None:
             file = self.int8
         else:
             file = to_tflite(model, recipe.mode, self._typical())
-        file = file.slimmed()
+        file = file.minified()
         right = self._right(file)
         old, new = benchmark([self.whole, file], rounds=ROUNDS)
         shutil.rmtree(folder, ignore_errors=True)
@@ -240,31 +240,35 @@ class Workshop:
         file = Artifact.load(folder / "model.tflite")
         right = np.load(folder / "right.npy", allow_pickle=False)
         value, low, high = record["drop"]
-        return Candidate(recipe, file, Costs(**record["costs"]), (value, low, high), right)
+        return Candidate(recipe, file, CandidateCosts(**record["costs"]), (value, low, high), right)
 
-    def _model(self, steps: tuple[Step, ...]) -> Any:
+    def _model(self, steps: tuple[RecipeStep, ...]) -> Any:
         """The float model of some steps."""
         if not steps:
-            return self.kitchen.original
+            return self.runner.original
         key = Recipe(steps, "float").key
         path = self.folder / "models" / f"{key}{self._epochs(True)}.keras"
         if not path.exists():
-            save_model(self.kitchen.apply(self._model(steps[:-1]), steps[-1]), path)
+            save_model(self.runner.apply(self._model(steps[:-1]), steps[-1]), path)
         return load_model(path)
 
     def _typical(self) -> np.ndarray:
         return spread(self.split.x_train, CALIBRATION)
 
     def _epochs(self, trains: bool) -> str:
-        return f"-{self.kitchen.settings.epochs}_epochs" if trains else ""
+        return f"-{self.runner.settings.epochs}_epochs" if trains else ""
 
     def _right(self, file: Artifact) -> np.ndarray:
         return correct(self.split.y_val, file.predict(self.split.x_val))
 
     def _costs(
         self, file: Artifact, right: np.ndarray, latency: float, cost: Profile
-    ) -> tuple[Costs, tuple[float, float, float]]:
+    ) -> tuple[CandidateCosts, tuple[float, float, float]]:
         value, low, high = (100 * v for v in paired_difference(self.right, right))
         memory = cost.peak_activation_bytes(ACTIVATION_BYTES.get(file.mode, 4))
         macs = cost.macs / max(1, self.profile.macs)
-        return Costs(value, file.size, file.gzip_size, latency, macs, memory), (value, low, high)
+        return CandidateCosts(value, file.size, file.gzip_size, latency, macs, memory), (
+            value,
+            low,
+            high,
+        )

@@ -14,22 +14,22 @@ from typing import Any
 
 from tfnas.compression import job_folder
 from tfnas.compression.budget import Budget
-from tfnas.compression.candidate_store import Candidate, Workshop, front
+from tfnas.compression.candidate_store import Candidate, CandidateStore, front
 from tfnas.compression.device_costs import Target
 from tfnas.compression.effort import EFFORTS, Effort
 from tfnas.compression.file_comparison_table import FileRow, compare_files
 from tfnas.compression.fine_tune import check_fits
 from tfnas.compression.inputs import given_model
 from tfnas.compression.layer_costs import FileLayer, file_layers
-from tfnas.compression.model_analysis import Survey
-from tfnas.compression.plan_reasons import Decisions, decide
+from tfnas.compression.model_analysis import ModelAnalysis
+from tfnas.compression.plan_reasons import PlanReasons, decide_plan
 from tfnas.compression.planner import plan
 from tfnas.compression.progress import Progress
-from tfnas.compression.techniques.recipe_steps import Kitchen
+from tfnas.compression.techniques.recipe_steps import StepRunner
 from tfnas.compression.training_settings import TrainingSettings
 from tfnas.data.datasets import DataSplit
 from tfnas.graph.functional import last_activation
-from tfnas.measure.agreement import Sameness, sameness
+from tfnas.measure.agreement import Agreement, agreement
 from tfnas.measure.latency import benchmark
 from tfnas.measure.measurement import Latency
 from tfnas.measure.throughput import Throughput, throughput
@@ -82,10 +82,10 @@ class CompressResult:
     original: tuple[float, float, int]
     rows: list[FileRow]
     latencies: dict[str, Latency]
-    same: Sameness
+    same: Agreement
     failures: dict[str, str]
-    survey: Survey
-    decisions: Decisions
+    survey: ModelAnalysis
+    decisions: PlanReasons
     layers: tuple[FileLayer, ...]
     throughput: list[Throughput]
     saved_model: pathlib.Path | None
@@ -197,18 +197,18 @@ def compress(
     job_folder.claim(folder, model, split, settings)
     job_folder.set_aside(folder)
     told = progress or Progress()
-    kitchen = Kitchen(model, split, settings, told)
+    runner = StepRunner(model, split, settings, told)
     gzipped, timed = asked.max_gzip_bytes is not None, asked.max_latency is not None
-    workshop = Workshop(kitchen, folder, gzipped, target, timed)
+    store = CandidateStore(runner, folder, gzipped, target, timed)
     told.phase("looking at the model: where its cost is, and what it bears")
-    decisions = decide(asked, tries, workshop.survey(bool(tries.epochs)), target.device)
+    decisions = decide_plan(asked, tries, store.analyze_model(bool(tries.epochs)), target.device)
     for line in decisions.told:
         told.phase(f"plan: {line}")
     steps = plan(asked, tries, decisions)
     outcome: Candidate | None = None
     while (recipe := _next(steps, outcome)) is not None:
-        outcome = workshop.make(recipe)
-    return _finished(workshop, asked, effort, decisions, told, settings)
+        outcome = store.make(recipe)
+    return _finished(store, asked, effort, decisions, told, settings)
 
 
 def _check_model(model: Any) -> None:
@@ -234,66 +234,66 @@ def _next(steps: Any, outcome: Candidate | None) -> Any:
 
 
 def _finished(
-    workshop: Workshop,
+    store: CandidateStore,
     budget: Budget,
     effort: str,
-    decisions: Decisions,
+    decisions: PlanReasons,
     told: Progress,
     settings: TrainingSettings,
 ) -> CompressResult:
-    if not workshop.candidates:
-        raise RuntimeError(f"no file could be made: {'; '.join(workshop.failures.values())}")
+    if not store.candidates:
+        raise RuntimeError(f"no file could be made: {'; '.join(store.failures.values())}")
     told.phase("measuring the front on images that nothing was chosen by")
-    best_ones = front(workshop.candidates, workshop.gzipped)
-    files = [(WHOLE, workshop.whole)]
+    best_ones = front(store.candidates, store.gzipped)
+    files = [(WHOLE, store.whole)]
     files += [(str(candidate.recipe), candidate.file) for candidate in best_ones]
-    rows = compare_files(workshop.split, files)
+    rows = compare_files(store.split, files)
     # Beside each other, which tells more of their times than when each was made.
     times = benchmark([file for _, file in files])
     latencies = {label: time for (label, _), time in zip(files, times, strict=True)}
     ratios = [time.ratio / times[0].ratio for time in times[1:]]
-    best_ones = front(workshop.retimed(best_ones, ratios), workshop.gzipped)
+    best_ones = front(store.retimed(best_ones, ratios), store.gzipped)
     kept = {WHOLE, *(str(candidate.recipe) for candidate in best_ones)}
     rows = [row for row in rows if row.label in kept]
     best = chosen(best_ones, budget)
-    best.file.save(workshop.folder / "best.tflite")
-    twin = workshop.twin(best.recipe)
+    best.file.save(store.folder / "best.tflite")
+    twin = store.twin(best.recipe)
     told.phase(f"telling what {best.recipe} is: the same model? its layers, its throughput")
     result = CompressResult(
-        workshop.folder,
+        store.folder,
         budget,
         effort,
-        workshop.target.device,
-        workshop.candidates,
+        store.target.device,
+        store.candidates,
         best_ones,
         best,
         budget.excesses(best.costs),
-        (float(workshop.right.mean()), 1.0, workshop.whole.size),
+        (float(store.right.mean()), 1.0, store.whole.size),
         rows,
         latencies,
-        _same(workshop, best, twin, rows),
-        workshop.failures,
-        workshop.survey(pruning=False),
+        _same(store, best, twin, rows),
+        store.failures,
+        store.analyze_model(pruning=False),
         decisions,
-        file_layers(twin, best.file, workshop.split.x_val),
-        _throughput([workshop.whole, best.file], workshop.split, times[0].median_ms),
-        _saved_model(workshop, twin),
+        file_layers(twin, best.file, store.split.x_val),
+        _throughput([store.whole, best.file], store.split, times[0].median_ms),
+        _saved_model(store, twin),
     )
-    compress_report.write(result, workshop.split, settings)
+    compress_report.write(result, store.split, settings)
     return result
 
 
-def _same(workshop: Workshop, best: Candidate, twin: Any, rows: list[FileRow]) -> Sameness:
-    split = workshop.split
+def _same(store: CandidateStore, best: Candidate, twin: Any, rows: list[FileRow]) -> Agreement:
+    split = store.split
     answers = {row.label: row.answers for row in rows}
     known = answers[WHOLE], answers[str(best.recipe)]
-    return sameness(
-        workshop.whole,
+    return agreement(
+        store.whole,
         best.file,
         split.x_test,
         split.y_test,
         split.class_names,
-        (workshop.kitchen.original, twin),
+        (store.runner.original, twin),
         answers=known,
     )
 
@@ -305,12 +305,12 @@ def _throughput(files: list[Artifact], split: DataSplit, ms: float) -> list[Thro
     return throughput(files, split.x_test[: max(BATCHES)], batches, threads, rounds=12)
 
 
-def _saved_model(workshop: Workshop, twin: Any) -> pathlib.Path | None:
+def _saved_model(store: CandidateStore, twin: Any) -> pathlib.Path | None:
     """The Keras model behind the best file, for servers."""
     try:
-        return to_saved_model(twin, workshop.folder / "saved_model")
+        return to_saved_model(twin, store.folder / "saved_model")
     except Exception as error:  # hours of work are not lost for what Keras can't export
-        workshop.failures["SavedModel"] = " ".join(str(error).split())
+        store.failures["SavedModel"] = " ".join(str(error).split())
         return None
 
 

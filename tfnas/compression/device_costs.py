@@ -8,7 +8,7 @@ import math
 import pathlib
 from typing import Any
 
-from tfnas.compression.budget import Budget, Costs
+from tfnas.compression.budget import Budget, CandidateCosts
 from tfnas.runtime.files import write_atomically
 from tfnas.search_space.architecture import parse_json_object
 from tfnas.targets.device import MICRO, VELA, Device, NotOnDevice
@@ -47,7 +47,7 @@ class Target:
         device.check(set(target.wanted))
         return target
 
-    def costs(self, costs: Costs, file: Artifact, folder: pathlib.Path) -> Costs:
+    def costs(self, costs: CandidateCosts, file: Artifact, folder: pathlib.Path) -> CandidateCosts:
         """Returns a file's costs with what it takes of the device.
 
         A file that the device can't run takes more than any limit, and the reason is told.

@@ -9,7 +9,7 @@ from typing import Any
 from tfnas import data as data_module
 from tfnas.data.datasets import DataSplit
 from tfnas.loading import load_model
-from tfnas.quantization.quantize_aware import fake_quants, strip
+from tfnas.quantization.quantize_aware import fake_quants, strip_quantization
 from tfnas.search_space.architecture import parse_json_object
 
 Data = DataSplit | str | pathlib.Path | None
@@ -62,7 +62,7 @@ def _of_search(folder: pathlib.Path, data: Data) -> tuple[Any, DataSplit]:
             ) from error
     model = load_model(folder / "best.keras")
     # Of a network that was searched with its compression: what is made of it is rounded anew.
-    return (strip(model) if fake_quants(model) else model), split
+    return (strip_quantization(model) if fake_quants(model) else model), split
 
 
 def _finished(folder: pathlib.Path) -> dict[str, Any]:

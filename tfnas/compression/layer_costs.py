@@ -11,7 +11,7 @@ from tfnas.compression.model_analysis import file_errors, named, noise_of
 from tfnas.measure.profile import profile
 from tfnas.measure.quantization_debugger.file_comparison import BITS
 from tfnas.measure.quantization_debugger.layer_names import LayerNames
-from tfnas.quantization.quantize_aware import fake_quants, strip
+from tfnas.quantization.quantize_aware import fake_quants, strip_quantization
 from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.file_weights import read_kernels
 
@@ -59,7 +59,7 @@ def file_layers(twin: Any, file: Artifact, x: np.ndarray) -> tuple[FileLayer, ..
         file: The file.
         x: Images to measure the noise with.
     """
-    plain = strip(twin) if fake_quants(twin) else twin
+    plain = strip_quantization(twin) if fake_quants(twin) else twin
     cost = profile(plain)
     names = LayerNames(plain)
     macs: dict[str, int] = {}

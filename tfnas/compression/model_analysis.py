@@ -38,7 +38,7 @@ DENSE = "dense layers"
 
 
 @dataclasses.dataclass(frozen=True)
-class LayerLook:
+class LayerAnalysis:
     """What was seen of a layer.
 
     Args:
@@ -62,7 +62,7 @@ class LayerLook:
 
 
 @dataclasses.dataclass(frozen=True)
-class Survey:
+class ModelAnalysis:
     """What was seen of a model.
 
     Args:
@@ -75,7 +75,7 @@ class Survey:
         seconds: How long it took.
     """
 
-    layers: tuple[LayerLook, ...]
+    layers: tuple[LayerAnalysis, ...]
     activations: int
     changed: float | None = None
     images: int = 0
@@ -111,7 +111,7 @@ class Survey:
         return json.dumps(dataclasses.asdict(self), indent=1)
 
     @classmethod
-    def from_json(cls, text: str) -> Survey:
+    def from_json(cls, text: str) -> ModelAnalysis:
         """Returns the record that :meth:`to_json` wrote.
 
         Raises:
@@ -121,13 +121,13 @@ class Survey:
         check_keys(cls, fields)
         layers = []
         for layer in fields["layers"]:
-            check_keys(LayerLook, layer)
-            layers.append(LayerLook(**layer))
+            check_keys(LayerAnalysis, layer)
+            layers.append(LayerAnalysis(**layer))
         lists = {"layers": tuple(layers), "left_out": tuple(fields.get("left_out", ()))}
         return cls(**{**fields, **lists})
 
 
-def survey(model: Any, int8: Artifact | None, x: np.ndarray, pruning: bool) -> Survey:
+def analyze_model(model: Any, int8: Artifact | None, x: np.ndarray, pruning: bool) -> ModelAnalysis:
     """Looks at a model for some seconds.
 
     Example:
@@ -162,7 +162,7 @@ def survey(model: Any, int8: Artifact | None, x: np.ndarray, pruning: bool) -> S
         )
         for layer in layers
     ]
-    return Survey(
+    return ModelAnalysis(
         tuple(look for look in looked if look.weights or look.macs or look.time),
         cost.peak_activations,
         told,
@@ -214,9 +214,9 @@ def named(found: dict[str, float], name: str) -> float | None:
     return found.get(name, found.get(name.rsplit("/", 1)[-1]))
 
 
-def _layers(model: Any, cost: Profile) -> list[LayerLook]:
+def _layers(model: Any, cost: Profile) -> list[LayerAnalysis]:
     """The calls that cost something; of a layer called twice the costs add up."""
-    found: dict[str, LayerLook] = {}
+    found: dict[str, LayerAnalysis] = {}
     calls = {call.name: call for call in walk(model).calls}
     for layer in cost.layers:
         if layer.kind == "BatchNormalization":
@@ -225,7 +225,7 @@ def _layers(model: Any, cost: Profile) -> list[LayerLook]:
         macs = (layer.macs or 0) + (before.macs if before else 0)
         weights = layer.parameters + (before.weights if before else 0)
         group = _group(layer.kind, getattr(calls[layer.name], "operation", None))
-        found[layer.name] = LayerLook(layer.name, group, macs, weights)
+        found[layer.name] = LayerAnalysis(layer.name, group, macs, weights)
     return list(found.values())
 
 

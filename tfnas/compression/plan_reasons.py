@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from tfnas.compression.budget import STORED, Budget
 from tfnas.compression.effort import Effort
-from tfnas.compression.model_analysis import DENSE, PRUNED, Survey
+from tfnas.compression.model_analysis import DENSE, PRUNED, ModelAnalysis
 from tfnas.measure.measure import ACTIVATION_BYTES
 from tfnas.quantization.spec import FLOAT, QuantSpec
 from tfnas.targets.device import Device
@@ -32,7 +32,7 @@ _OF_DEVICE = ("max_flash_", "max_ram_", "max_vela_")
 
 
 @dataclasses.dataclass(frozen=True)
-class Decisions:
+class PlanReasons:
     """What is tried, and in which order.
 
     Args:
@@ -74,9 +74,9 @@ class Decisions:
         return min(1.0, root * root)
 
 
-def decide(
-    budget: Budget, effort: Effort, seen: Survey | None, device: Device | None = None
-) -> Decisions:
+def decide_plan(
+    budget: Budget, effort: Effort, seen: ModelAnalysis | None, device: Device | None = None
+) -> PlanReasons:
     """Returns what is tried; without a look at the model, all of the effort in its order.
 
     Args:
@@ -88,9 +88,9 @@ def decide(
     device = device or Device()
     fixed = {"flash_bytes": device.runtime_flash, "ram_bytes": device.runtime_ram}
     if seen is None:
-        return Decisions(effort.formats, fixed=fixed)
+        return PlanReasons(effort.formats, fixed=fixed)
     told = tuple(f"not looked at: {why}" for why in seen.left_out)
-    made = Decisions(effort.formats, fixed=fixed, told=told)
+    made = PlanReasons(effort.formats, fixed=fixed, told=told)
     made = _formats(made, budget, seen)
     if not effort.epochs:
         return _with(made, "effort quick: nothing is trained, so number formats alone are tried")
@@ -100,11 +100,11 @@ def decide(
     return _sparsities(made, budget, seen)
 
 
-def _with(made: Decisions, told: str, **changes: object) -> Decisions:
+def _with(made: PlanReasons, told: str, **changes: object) -> PlanReasons:
     return dataclasses.replace(made, told=(*made.told, told), **changes)  # type: ignore[arg-type]
 
 
-def _formats(made: Decisions, budget: Budget, seen: Survey) -> Decisions:
+def _formats(made: PlanReasons, budget: Budget, seen: ModelAnalysis) -> PlanReasons:
     """Leaves out what exceeds a limit by arithmetic alone."""
     on_device = any(name.startswith(_OF_DEVICE) for name in budget.limits)
     for mode in made.formats:
@@ -130,7 +130,7 @@ def _formats(made: Decisions, budget: Budget, seen: Survey) -> Decisions:
     return made
 
 
-def _integers(made: Decisions, budget: Budget, seen: Survey) -> Decisions:
+def _integers(made: PlanReasons, budget: Budget, seen: ModelAnalysis) -> PlanReasons:
     if seen.changed is None:
         return made
     worst = max(seen.layers, key=lambda layer: layer.noise or 0.0)
@@ -144,7 +144,7 @@ def _integers(made: Decisions, budget: Budget, seen: Survey) -> Decisions:
     return _with(made, told)
 
 
-def _techniques(made: Decisions, budget: Budget, seen: Survey) -> Decisions:
+def _techniques(made: PlanReasons, budget: Budget, seen: ModelAnalysis) -> PlanReasons:
     dense = sum(layer.weights for layer in seen.layers if layer.group == DENSE)
     share = seen.share("weights", DENSE)
     bytes_asked = not _STORED.isdisjoint(budget.limits)
@@ -163,7 +163,7 @@ def _techniques(made: Decisions, budget: Budget, seen: Survey) -> Decisions:
     return _with(made, told, techniques=("shrink", "thin"))
 
 
-def _times(made: Decisions, budget: Budget, seen: Survey) -> Decisions:
+def _times(made: PlanReasons, budget: Budget, seen: ModelAnalysis) -> PlanReasons:
     groups = seen.groups("time")
     if not any(groups.values()):
         return made
@@ -184,7 +184,7 @@ def _times(made: Decisions, budget: Budget, seen: Survey) -> Decisions:
     return _with(made, told, proportional=min(1.0, full))
 
 
-def _sparsities(made: Decisions, budget: Budget, seen: Survey) -> Decisions:
+def _sparsities(made: PlanReasons, budget: Budget, seen: ModelAnalysis) -> PlanReasons:
     known = [layer for layer in seen.layers if layer.changed is not None]
     if not known:
         return made

@@ -23,15 +23,15 @@ from typing import TYPE_CHECKING
 
 from tfnas.compression.budget import Budget
 from tfnas.compression.effort import Effort
-from tfnas.compression.plan_reasons import Decisions, decide
-from tfnas.compression.recipe import Recipe, Step
+from tfnas.compression.plan_reasons import PlanReasons, decide_plan
+from tfnas.compression.recipe import Recipe, RecipeStep
 from tfnas.compression.targets_from_budget import (
     FEWER_BITS,
     FEWEST,
     LEAST,
     Known,
-    asked_steps,
     rounded,
+    steps_for_budget,
     with_less,
 )
 
@@ -50,7 +50,7 @@ HOPELESS = 3.0  # points beyond the limit that longer training won't bring back
 _BY_BITS = {"bytes", "flash_bytes"}  # fall with the bits of each
 
 
-def plan(budget: Budget, effort: Effort, made: Decisions | None = None) -> Plan:
+def plan(budget: Budget, effort: Effort, made: PlanReasons | None = None) -> Plan:
     """Yields recipes; is sent what came of each, None where it could not be made.
 
     Args:
@@ -58,7 +58,7 @@ def plan(budget: Budget, effort: Effort, made: Decisions | None = None) -> Plan:
         effort: How much is tried.
         made: What the look at the model decided; None: nothing was looked at.
     """
-    made = made or decide(budget, effort, None)
+    made = made or decide_plan(budget, effort, None)
     found: dict[str, Candidate | None] = {}
     for mode in made.formats:
         found[mode] = yield Recipe((), mode, why="a number format costs seconds")
@@ -85,7 +85,7 @@ def plan(budget: Budget, effort: Effort, made: Decisions | None = None) -> Plan:
 
 
 def _made_smaller(
-    technique: str, budget: Budget, effort: Effort, known: Known, made: Decisions
+    technique: str, budget: Budget, effort: Effort, known: Known, made: PlanReasons
 ) -> Search:
     """Amounts of a technique, one after another.
 
@@ -99,11 +99,11 @@ def _made_smaller(
     Returns:
         Whether a file keeps all limits.
     """
-    asked, why = asked_steps(technique, budget, known, made)
-    waiting = list(asked) or [Step(technique, share) for share in effort.ladder]
-    scaled = asked[0] if asked else Step(technique, 0.5)  # what further shares are like
+    asked, why = steps_for_budget(technique, budget, known, made)
+    waiting = list(asked) or [RecipeStep(technique, share) for share in effort.ladder]
+    scaled = asked[0] if asked else RecipeStep(technique, 0.5)  # what further shares are like
     tried: dict[float, bool] = {1.0: True}  # share -> whether the accuracy allows it
-    nearer: list[Step] = []  # asked for after a file was a little too large
+    nearer: list[RecipeStep] = []  # asked for after a file was a little too large
     left, met = max(effort.rounds, len(waiting)), False
     while waiting or left > 0:
         step = waiting.pop(0) if waiting else _next_step(scaled, tried)
@@ -114,7 +114,7 @@ def _made_smaller(
         ended = yield from _trained((step,), budget, why, known, made, enough)
         if ended is None and technique == "shrink" and effort.low_rank:
             why = f"channels can't go: {step}"
-            steps = (Step("factorize", _share(step)),)
+            steps = (RecipeStep("factorize", _share(step)),)
             ended = yield from _trained(steps, budget, why, known, made, enough)
         fine = ended is not None and _accurate(budget, ended)
         tried[_share(step)] = fine
@@ -139,20 +139,20 @@ def _made_smaller(
     return met
 
 
-def _share(step: Step) -> float:
+def _share(step: RecipeStep) -> float:
     """What a step is ordered by: the costs that stay, or the weights where these alone count."""
     return step.amount if step.amount < 1 or step.weights is None else step.weights
 
 
-def _milder(step: Step) -> list[Step]:
+def _milder(step: RecipeStep) -> list[RecipeStep]:
     """Half-way between a step and the whole model, where there is such a share."""
     share = rounded((1 + _share(step)) / 2)
     if step.technique != "shrink" or share <= _share(step):
         return []
-    return [Step("shrink", share) if step.amount < 1 else Step("shrink", 1.0, share)]
+    return [RecipeStep("shrink", share) if step.amount < 1 else RecipeStep("shrink", 1.0, share)]
 
 
-def _next_step(scaled: Step, tried: dict[float, bool]) -> Step | None:
+def _next_step(scaled: RecipeStep, tried: dict[float, bool]) -> RecipeStep | None:
     """Further on where the smallest allowed share is the smallest tried, else half-way."""
     allowed = min(share for share, fine in tried.items() if fine)
     below = [share for share in tried if share < allowed]
@@ -160,19 +160,19 @@ def _next_step(scaled: Step, tried: dict[float, bool]) -> Step | None:
     if share in tried or share <= LEAST:
         return None
     if scaled.amount >= 1:
-        return Step(scaled.technique, 1.0, share)
+        return RecipeStep(scaled.technique, 1.0, share)
     if scaled.weights is None:
-        return Step(scaled.technique, share)
+        return RecipeStep(scaled.technique, share)
     weights = rounded(scaled.weights * share / scaled.amount, FEWEST)
-    return None if weights == scaled.weights else Step(scaled.technique, share, weights)
+    return None if weights == scaled.weights else RecipeStep(scaled.technique, share, weights)
 
 
 def _trained(
-    steps: tuple[Step, ...],
+    steps: tuple[RecipeStep, ...],
     budget: Budget,
     why: str,
     known: Known,
-    made: Decisions,
+    made: PlanReasons,
     enough: float = 0.0,
 ) -> Attempt:
     """int8 after steps; trained for integers unless that is needless, longer where it may help.
@@ -193,7 +193,7 @@ def _trained(
     best = yield Recipe(steps, "int8", why=why)
     if best is None or best.beaten:
         return best
-    longer = (*steps, Step("train", LONGER))
+    longer = (*steps, RecipeStep("train", LONGER))
     rounding = bool(known) and known[0].recipe.aware
     if not rounding and ENOUGH < _missed(budget, best) <= HOPELESS:
         best = _better(best, (yield Recipe(longer, "int8", why="longer training brings more back")))
@@ -216,7 +216,7 @@ def _better(one: Candidate, other: Candidate | None) -> Candidate:
 
 
 def _in_fewer_bits(
-    steps: tuple[Step, ...], best: Candidate, budget: Budget, known: Known
+    steps: tuple[RecipeStep, ...], best: Candidate, budget: Budget, known: Known
 ) -> Attempt:
     """Trained for 4-bit weights, where bytes alone keep int8 from the budget, and they suffice.
 
@@ -235,10 +235,10 @@ def _in_fewer_bits(
     return light if light is not None and not budget.excesses(light.costs) else None
 
 
-def _for_gzip(budget: Budget, steps: tuple[Step, ...], why: str, made: Decisions) -> Plan:
+def _for_gzip(budget: Budget, steps: tuple[RecipeStep, ...], why: str, made: PlanReasons) -> Plan:
     assert budget.max_gzip_bytes is not None
     for sparsity in made.sparsities:
-        more = (*steps, Step("prune", sparsity), Step("cluster", VALUES))
+        more = (*steps, RecipeStep("prune", sparsity), RecipeStep("cluster", VALUES))
         packed = yield Recipe(more, "int8", aware=True, why=why)
         if packed is None or packed.costs.gzip_bytes <= budget.max_gzip_bytes:
             return

@@ -13,7 +13,7 @@ STEPS = ("shrink", "factorize", "thin", "train", "prune", "cluster")
 
 
 @dataclasses.dataclass(frozen=True)
-class Step:
+class RecipeStep:
     """One technique with its amount.
 
     Args:
@@ -49,7 +49,7 @@ class Recipe:
         why: Why it is tried, for people; not part of what it is.
     """
 
-    steps: tuple[Step, ...]
+    steps: tuple[RecipeStep, ...]
     mode: str
     aware: bool = False
     why: str = dataclasses.field(default="", compare=False)

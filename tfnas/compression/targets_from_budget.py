@@ -6,8 +6,8 @@ import math
 from typing import TYPE_CHECKING
 
 from tfnas.compression.budget import STORED, Budget
-from tfnas.compression.plan_reasons import Decisions
-from tfnas.compression.recipe import Step
+from tfnas.compression.plan_reasons import PlanReasons
+from tfnas.compression.recipe import RecipeStep
 
 if TYPE_CHECKING:
     from tfnas.compression.candidate_store import Candidate
@@ -27,9 +27,9 @@ _COMPUTED = (  # fall with what channels compute
 _STORED = ("bytes", "flash_bytes", "vela_flash_bytes")  # fall with their weights
 
 
-def asked_steps(
-    technique: str, budget: Budget, known: Known, made: Decisions
-) -> tuple[list[Step], str]:
+def steps_for_budget(
+    technique: str, budget: Budget, known: Known, made: PlanReasons
+) -> tuple[list[RecipeStep], str]:
     """What the budget asks a technique for, and by which limits; none where it asks nothing.
 
     With 8 bits a weight first, then, where bytes are asked for, with the fewer that are known.
@@ -42,7 +42,7 @@ def asked_steps(
     """
     if technique == "thin":
         share, why = _asked_of_dense(budget, known, made)
-        return ([] if share is None else [Step("thin", share)]), why
+        return ([] if share is None else [RecipeStep("thin", share)]), why
     computed = {} if budget.max_macs is None else {"max_macs": budget.max_macs}
     for name, (limit, value) in _exceeded(_COMPUTED, budget, known[:1], made).items():
         ratio = MARGIN * limit / value
@@ -55,9 +55,9 @@ def asked_steps(
         weights = min(shares, default=None)  # None: the format keeps the limit
         if weights is None or weights >= FEWEST:
             share = None if weights is None else rounded(weights, FEWEST)
-            steps.append(Step(technique, costs, share))
+            steps.append(RecipeStep(technique, costs, share))
     if not steps and (stored or computed):
-        steps = [Step(technique, costs, FEWEST if stored else None)]
+        steps = [RecipeStep(technique, costs, FEWEST if stored else None)]
     asked = list(dict.fromkeys(step for step in steps if step.amount < 1 or step.weights))
     if not asked:
         return [], "fewer channels run faster anywhere"
@@ -66,7 +66,7 @@ def asked_steps(
 
 
 def _weights_share(
-    name: str, file: Candidate, limit: float, value: float, made: Decisions
+    name: str, file: Candidate, limit: float, value: float, made: PlanReasons
 ) -> float:
     """The share of the weights that a limit on bytes leaves, all else in the file staying."""
     held = _BYTES_OF_WEIGHT[file.recipe.mode] * made.weights
@@ -75,7 +75,7 @@ def _weights_share(
     return (ROOM * limit - (value - held)) / held
 
 
-def _asked_of_dense(budget: Budget, known: Known, made: Decisions) -> tuple[float | None, str]:
+def _asked_of_dense(budget: Budget, known: Known, made: PlanReasons) -> tuple[float | None, str]:
     """The share of the dense layers' weights, a byte each, that limits on bytes leave them."""
     shares = {
         name: 1 - (value - MARGIN * limit) / max(1, made.dense)
@@ -88,7 +88,7 @@ def _asked_of_dense(budget: Budget, known: Known, made: Decisions) -> tuple[floa
 
 
 def _exceeded(
-    names: tuple[str, ...], budget: Budget, known: Known, made: Decisions
+    names: tuple[str, ...], budget: Budget, known: Known, made: PlanReasons
 ) -> dict[str, tuple[float, float]]:
     """Limit -> (limit, value) of costs above it, less what the model has no part in.
 
@@ -106,7 +106,9 @@ def _exceeded(
     return found
 
 
-def with_less(step: Step, file: Candidate, budget: Budget, made: Decisions) -> list[Step]:
+def with_less(
+    step: RecipeStep, file: Candidate, budget: Budget, made: PlanReasons
+) -> list[RecipeStep]:
     """What is asked for instead of a step whose file takes a little more bytes than it may.
 
     Args:
@@ -127,7 +129,7 @@ def with_less(step: Step, file: Candidate, budget: Budget, made: Decisions) -> l
     if not over or not held or step.weights is None:
         return []
     share = rounded(step.weights - max(over) / held, FEWEST)
-    return [Step(step.technique, step.amount, share)] if share < step.weights else []
+    return [RecipeStep(step.technique, step.amount, share)] if share < step.weights else []
 
 
 def rounded(share: float, least: float = LEAST) -> float:

@@ -46,7 +46,7 @@ def check_float(
             raise ValueError(
                 f"model must not be quantisation-aware yet, got {model.name!r} with "
                 f"{layer.name!r}: {technique} {why}. Give it the float model, or "
-                "tfnas.strip(model), and call tfnas.quantize_aware afterwards"
+                "tfnas.strip_quantization(model), and call tfnas.quantize_aware afterwards"
             )
 
 

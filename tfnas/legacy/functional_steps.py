@@ -8,7 +8,7 @@ from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
-class Step:
+class GraphStep:
     """One use of a layer.
 
     Args:
@@ -36,7 +36,7 @@ class Graph:
 
     inputs: Any
     outputs: Any
-    steps: tuple[Step, ...]
+    steps: tuple[GraphStep, ...]
 
 
 def read_keras(model: Any) -> Graph | None:
@@ -50,7 +50,7 @@ def read_keras(model: Any) -> Graph | None:
     if functional is None or not hasattr(functional, "_nodes_by_depth"):
         return None
     steps = (
-        Step(node.operation, node.arguments.args, node.arguments.kwargs, tuple(node.outputs))
+        GraphStep(node.operation, node.arguments.args, node.arguments.kwargs, tuple(node.outputs))
         for node in _nodes(functional)
     )
     return Graph(functional._inputs_struct, functional._outputs_struct, tuple(steps))
@@ -65,7 +65,7 @@ def read_tf_keras(model: Any) -> Graph | None:
     if not getattr(model, "_nodes_by_depth", None):
         return None
     steps = (
-        Step(node.layer, node.call_args, node.call_kwargs, tuple(flat(node.outputs)))
+        GraphStep(node.layer, node.call_args, node.call_kwargs, tuple(flat(node.outputs)))
         for node in _nodes(model)
     )
     return Graph(model._nested_inputs, model._nested_outputs, tuple(steps))

@@ -35,7 +35,7 @@ ACTIVATIONS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class OperationRow:
     """One operation under its three names.
 
     Args:
@@ -54,10 +54,10 @@ class Row:
     settings: tuple[str, ...] = ()
 
 
-def _rows(names: str, *parameters: str, settings: tuple[str, ...] = ()) -> list[Row]:
+def _rows(names: str, *parameters: str, settings: tuple[str, ...] = ()) -> list[OperationRow]:
     rows = []
     for kind, function, symbol in (name.split(":") for name in names.split()):
-        rows.append(Row(kind, function, symbol, parameters, settings))
+        rows.append(OperationRow(kind, function, symbol, parameters, settings))
     return rows
 
 

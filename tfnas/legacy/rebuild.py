@@ -9,7 +9,7 @@ from typing import Any
 
 from tfnas.legacy import configs, operations
 from tfnas.legacy.environment import tf_keras
-from tfnas.legacy.functional_steps import Graph, Step, flat, mapped, read_keras, read_tf_keras
+from tfnas.legacy.functional_steps import Graph, GraphStep, flat, mapped, read_keras, read_tf_keras
 from tfnas.legacy.output_comparison import Tap, check_equal
 
 
@@ -226,7 +226,7 @@ class _Rebuild:
                 if outermost:
                     self.taps.append(Tap(step.layer.name, old, new))
 
-    def _step(self, step: Step, known: dict[int, Any], prefix: str) -> list[Any]:
+    def _step(self, step: GraphStep, known: dict[int, Any], prefix: str) -> list[Any]:
         args, kwargs = mapped(
             (tuple(step.args), dict(step.kwargs)), lambda value: known.get(id(value), value)
         )

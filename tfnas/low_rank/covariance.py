@@ -17,7 +17,7 @@ PATCHES = 32_000  # read of a layer in all, about; or so many times its inputs, 
 AT_LEAST = 8
 
 
-class Moments:
+class InputCovariance:
     """Sums over inputs, patch by patch.
 
     Example:
@@ -71,7 +71,9 @@ class Moments:
         return shrunk
 
 
-def measure(model: Any, layers: Sequence[Any], batches: Sequence[Any]) -> dict[int, Moments]:
+def measure(
+    model: Any, layers: Sequence[Any], batches: Sequence[Any]
+) -> dict[int, InputCovariance]:
     """Returns the moments of each layer's inputs, by the layer's id.
 
     Args:
@@ -84,14 +86,14 @@ def measure(model: Any, layers: Sequence[Any], batches: Sequence[Any]) -> dict[i
     """
     import keras
 
-    found: dict[int, Moments] = {}
+    found: dict[int, InputCovariance] = {}
     examples = sum(len(keras.tree.flatten(batch)[0]) for batch in batches)
     for batch in batches:
         for visit_ in visit(model, [batch], layers):
             layer = visit_.layer
             inputs = math.prod(layer.kernel.shape[:-1])
             per_example = math.ceil(max(PATCHES, AT_LEAST * inputs) / examples)
-            moments = found.setdefault(id(layer), Moments(inputs))
+            moments = found.setdefault(id(layer), InputCovariance(inputs))
             for tensor in visit_.inputs:
                 rows = patches(layer, tensor, per_example)
                 if not np.isfinite(rows).all():

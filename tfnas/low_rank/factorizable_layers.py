@@ -16,7 +16,7 @@ _KINDS = ("Dense", "Conv1D", "Conv2D")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Unit:
+class FactorizableLayer:
     """A layer that can be factorised, with all of its uses.
 
     Args:
@@ -52,7 +52,7 @@ class Unit:
         return bool(self.layer.use_bias) or self.norm is not None
 
 
-def units_of(flow: Walk, methods: tuple[str, ...]) -> tuple[list[Unit], list[Skipped]]:
+def units_of(flow: Walk, methods: tuple[str, ...]) -> tuple[list[FactorizableLayer], list[Skipped]]:
     """Returns the layers that can be factorised, and why others that multiply can't be.
 
     Args:
@@ -62,7 +62,7 @@ def units_of(flow: Walk, methods: tuple[str, ...]) -> tuple[list[Unit], list[Ski
     uses: dict[int, list[Call]] = {}
     for call in flow.calls:
         uses.setdefault(id(call.operation), []).append(call)
-    found: list[Unit] = []
+    found: list[FactorizableLayer] = []
     left: list[Skipped] = []
     for calls in uses.values():
         first = calls[0]
@@ -76,7 +76,9 @@ def units_of(flow: Walk, methods: tuple[str, ...]) -> tuple[list[Unit], list[Ski
             able = tuple(m for m in methods if (m == "svd") == single)
             if able:
                 norm = _norm_behind(flow, calls)
-                found.append(Unit(first.name, layer, kernel, able, _places(calls), norm))
+                found.append(
+                    FactorizableLayer(first.name, layer, kernel, able, _places(calls), norm)
+                )
                 continue
             size = "x".join(str(n) for n in kernel.shape[:2])
             reason = f"{' and '.join(methods)} can't take a kernel of {size}"
@@ -114,7 +116,7 @@ def _kernel(layer: Any) -> np.ndarray:
 
 
 def _places(calls: list[Call]) -> tuple[int, int, int]:
-    """See :class:`Unit`. An open size counts as one position of the output."""
+    """See :class:`FactorizableLayer`. An open size counts as one position of the output."""
     totals = [0, 0, 0]
     for call in calls:
         before, after = call.inputs[0].shape[1:-1], call.outputs[0].shape[1:-1]

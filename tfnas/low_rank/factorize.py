@@ -22,8 +22,8 @@ from tfnas.graph.batchnorm import fitting_columns
 from tfnas.graph.compatibility import check_dense, check_float
 from tfnas.graph.functional import Call, Skipped, Walk, walk
 from tfnas.graph.macs import call_macs
-from tfnas.low_rank.covariance import Moments, measure
-from tfnas.low_rank.factorizable_layers import METHODS, Unit, units_of
+from tfnas.low_rank.covariance import InputCovariance, measure
+from tfnas.low_rank.factorizable_layers import METHODS, FactorizableLayer, units_of
 from tfnas.low_rank.factorized_model import Factored, build, check_copies, factored
 from tfnas.low_rank.low_rank_report import FactoredLayer, FactorizationReport
 from tfnas.low_rank.options import Option, Options
@@ -169,7 +169,10 @@ def _check_patterns(argument: str, patterns: Any, flow: Walk) -> None:
 
 
 def _check_able(
-    patterns: Iterable[str], ignore: Sequence[str], units: Sequence[Unit], left: Sequence[Skipped]
+    patterns: Iterable[str],
+    ignore: Sequence[str],
+    units: Sequence[FactorizableLayer],
+    left: Sequence[Skipped],
 ) -> None:
     """Raises ValueError where an entry of `rank` names nothing but layers that must stay."""
     for pattern in patterns:
@@ -201,7 +204,7 @@ def _batches(model: Any, data: Any) -> list[Any]:
 
 def _candidates(
     flow: Walk, methods: tuple[str, ...], ignore: tuple[str, ...]
-) -> tuple[list[Unit], list[Skipped]]:
+) -> tuple[list[FactorizableLayer], list[Skipped]]:
     units, left = units_of(flow, methods)
     kept = {
         id(call.operation)
@@ -216,7 +219,7 @@ def _candidates(
     return [unit for unit in units if id(unit.layer) not in kept], left
 
 
-def _options(unit: Unit, moments: Mapping[int, Moments] | None) -> Options:
+def _options(unit: FactorizableLayer, moments: Mapping[int, InputCovariance] | None) -> Options:
     """Moments are about the mean where a bias or BatchNormalization takes up its shift."""
     if moments is None:
         return Options(unit)

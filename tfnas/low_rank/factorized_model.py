@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tfnas.graph.functional import Call, LayerCopies, Walk, rebuild
-from tfnas.low_rank.factorizable_layers import Unit
+from tfnas.low_rank.factorizable_layers import FactorizableLayer
 from tfnas.low_rank.options import Option, Options, joined_kernel
 
 _OF_THE_LAST = ("bias_initializer", "bias_regularizer", "bias_constraint", "activity_regularizer")
@@ -31,7 +31,7 @@ class Factored:
         shift: What the mean output lacks, (outputs,); None where nothing takes it up.
     """
 
-    unit: Unit
+    unit: FactorizableLayer
     option: Option
     kernels: tuple[np.ndarray, ...]
     shift: np.ndarray | None = None

@@ -9,7 +9,7 @@ from functools import cached_property, reduce
 
 import numpy as np
 
-from tfnas.low_rank.factorizable_layers import Unit
+from tfnas.low_rank.factorizable_layers import FactorizableLayer
 from tfnas.low_rank.svd import Spatial, Svd, relative_error
 from tfnas.low_rank.tucker import Tucker
 
@@ -58,7 +58,7 @@ class Options:
 
     def __init__(
         self,
-        unit: Unit,
+        unit: FactorizableLayer,
         moments: np.ndarray | None = None,
         measured: np.ndarray | None = None,
     ) -> None:

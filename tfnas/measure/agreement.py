@@ -21,7 +21,7 @@ NOISE, BRIGHTNESS, ATTACK = 12.0, 40.0, 2.0  # of pixels from 0 to 255
 
 
 @dataclasses.dataclass(frozen=True)
-class Pair:
+class MetricPair:
     """A share of the original and of the small file on the same examples.
 
     Args:
@@ -36,7 +36,7 @@ class Pair:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Sameness:
+class Agreement:
     """How two files answer the same examples.
 
     Args:
@@ -54,8 +54,8 @@ class Sameness:
     changed: tuple[float, float, float]
     broke: int
     repaired: int
-    accuracy: dict[str, Pair]
-    classes: dict[str, Pair]
+    accuracy: dict[str, MetricPair]
+    classes: dict[str, MetricPair]
     calibration: tuple[float, float]
     worst: np.ndarray = dataclasses.field(repr=False)
 
@@ -81,7 +81,7 @@ class Sameness:
 PLAIN = "as they are"
 
 
-def sameness(
+def agreement(
     original: Artifact,
     small: Artifact,
     x: np.ndarray,
@@ -91,7 +91,7 @@ def sameness(
     seed: int = 0,
     *,
     answers: tuple[np.ndarray, np.ndarray] | None = None,
-) -> Sameness:
+) -> Agreement:
     """Compares the answers of two classifiers of images, as they are and changed.
 
     Example:
@@ -153,7 +153,7 @@ def sameness(
     }
     certainty = _probabilities(answers[0])[np.arange(len(y)), told[0]]
     broke = np.flatnonzero(right[0] & ~right[1])
-    return Sameness(
+    return Agreement(
         len(y),
         (changes / len(y), *wilson_interval(changes, len(y))),
         len(broke),
@@ -165,10 +165,10 @@ def sameness(
     )
 
 
-def pair(original: np.ndarray, small: np.ndarray) -> Pair:
+def pair(original: np.ndarray, small: np.ndarray) -> MetricPair:
     """Returns the record of two models' right answers to the same examples."""
     difference = paired_difference(small, original)
-    return Pair(float(original.mean()), float(small.mean()), difference)
+    return MetricPair(float(original.mean()), float(small.mean()), difference)
 
 
 def changes_of(seed: int) -> dict[str, Callable[[np.ndarray], np.ndarray]]:

@@ -1,6 +1,6 @@
 """What a search wants: objectives with their directions, and hard limits.
 
-One :class:`Goals` says which of two trials is better. A trial within all limits beats one
+One :class:`Objectives` says which of two trials is better. A trial within all limits beats one
 outside; of two outside, the one that exceeds them less is better (Deb's constrained
 domination). With one objective that is an order; with several, :mod:`.selection` ranks by
 Pareto fronts.
@@ -121,7 +121,7 @@ class Limit:
 
 
 @dataclasses.dataclass(frozen=True)
-class Goals:
+class Objectives:
     """Objectives and limits.
 
     Args:
@@ -135,7 +135,7 @@ class Goals:
     limits: tuple[Limit, ...] = ()
 
     @classmethod
-    def of(cls, objective: Any, limits: Mapping[str, float] | None = None) -> Goals:
+    def of(cls, objective: Any, limits: Mapping[str, float] | None = None) -> Objectives:
         """Returns the goals of an objective and of bounds by name.
 
         Args:

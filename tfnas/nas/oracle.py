@@ -30,7 +30,7 @@ from keras_tuner.src.engine import oracle as kt_oracle
 
 from tfnas.nas.argument_checks import check_count
 from tfnas.nas.chief.trial_messages import message_of
-from tfnas.nas.objectives import Goals, ParetoObjective, objective_of
+from tfnas.nas.objectives import Objectives, ParetoObjective, objective_of
 from tfnas.nas.successive_halving import Halving
 from tfnas.nas.trial_records import Entry, Proposal, ranked
 from tfnas.runtime.files import write_atomically
@@ -104,7 +104,7 @@ class SpaceOracle(kt.Oracle):
             self.objective = objective
         if seed is not None:  # keras_tuner takes 0 for "none given"
             self.seed = self._seed_state = seed
-        self.goals = Goals.of(self.objective, limits)
+        self.objectives = Objectives.of(self.objective, limits)
         self.known_costs: Callable[[Any], Mapping[str, float]] | None = None
         """Metrics of a point that are known without a trial; proposals outside of the limits
         are dropped."""
@@ -178,7 +178,7 @@ class SpaceOracle(kt.Oracle):
             proposal = self._fitting(rng) or self._walk(rng)
         if proposal is None and self.known_costs is not None and not self._entries:
             raise RuntimeError(
-                f"limits {', '.join(map(str, self.goals.limits))} can't be kept by any of "
+                f"limits {', '.join(map(str, self.objectives.limits))} can't be kept by any of "
                 f"{len(self._unfit)} architectures that were looked at"
             )
         if proposal is None:
@@ -213,7 +213,7 @@ class SpaceOracle(kt.Oracle):
     def _walk(self, rng: np.random.Generator) -> Proposal | None:
         """A random walk away from what is known; None where it leads nowhere."""
         point = self.propose(rng).point
-        asks = self.known_costs is not None and bool(self.goals.limits)
+        asks = self.known_costs is not None and bool(self.objectives.limits)
         for _ in range(self._KNOWN_STEPS if asks else self._STEPS):
             point = self.space.mutate(point, rng)
             if point.network not in self._tried and self._fits(point):
@@ -229,9 +229,12 @@ class SpaceOracle(kt.Oracle):
         self._tried[point.network] = trial_id
 
     def _fits(self, point: Any) -> bool:
-        if self.known_costs is None or not self.goals.limits:
+        if self.known_costs is None or not self.objectives.limits:
             return True
-        if point.network not in self._unfit and self.goals.violation(self.known_costs(point)) > 0:
+        if (
+            point.network not in self._unfit
+            and self.objectives.violation(self.known_costs(point)) > 0
+        ):
             self._unfit.add(point.network)
         return point.network not in self._unfit
 
@@ -302,7 +305,7 @@ class SpaceOracle(kt.Oracle):
         trial = self.trials[trial_id]
         metrics = {**metrics, **self.halving.metrics(trial_id)}
         self._check_objective_found(metrics)
-        directions = dict(zip(self.goals.names, self.goals.directions, strict=True))
+        directions = dict(zip(self.objectives.names, self.objectives.directions, strict=True))
         for name, value in metrics.items():
             if not trial.metrics.exists(name):
                 trial.metrics.register(name, direction=directions.get(name))
@@ -314,7 +317,7 @@ class SpaceOracle(kt.Oracle):
     def score_trial(self, trial: kt.engine.trial.Trial) -> None:
         """Scores a trial by the first objective; NaN where any objective is no number."""
         told: dict[str, float] = {}
-        for name in self.goals.names:
+        for name in self.objectives.names:
             history = trial.metrics.get_history(name)
             seen = [value for step in history for value in step.value]
             if not any(math.isfinite(value) for value in seen):
@@ -322,7 +325,7 @@ class SpaceOracle(kt.Oracle):
                 trial.message = f"{name} must be a finite number, got {seen[-1] if seen else None}"
                 return
             told[name] = trial.metrics.get_best_value(name)
-        first = self.goals.names[0]
+        first = self.objectives.names[0]
         trial.score, trial.best_step = told[first], trial.metrics.get_best_step(first)
 
     @_synchronized
@@ -350,13 +353,13 @@ class SpaceOracle(kt.Oracle):
 
     def _completed(self, trial: kt.engine.trial.Trial) -> None:
         tracked = trial.metrics
-        names = {*self.goals.names, *(limit.name for limit in self.goals.limits)}
+        names = {*self.objectives.names, *(limit.name for limit in self.objectives.limits)}
         metrics = {n: tracked.get_best_value(n) for n in names if tracked.exists(n)}
         entry = Entry(
             trial.trial_id,
             self.architecture(trial),
-            self.goals.violation(metrics),
-            self.goals.losses(metrics),
+            self.objectives.violation(metrics),
+            self.objectives.losses(metrics),
             self.halving.parent(trial.trial_id, self._parents),
         )
         self._note(trial.trial_id, entry.point)

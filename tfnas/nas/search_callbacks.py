@@ -5,8 +5,8 @@ from __future__ import annotations
 import keras_tuner as kt
 
 
-class Listener:
-    """Hears of trials as they run; override what matters. Set it as `tuner.listener`."""
+class TrialCallbacks:
+    """Hears of trials as they run; override what matters. Set it as `tuner.trial_callbacks`."""
 
     def trial_began(self, trial: kt.engine.trial.Trial) -> None:
         """A trial begins."""

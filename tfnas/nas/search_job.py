@@ -32,16 +32,16 @@ from tfnas.measure.measure import measurement_of
 from tfnas.measure.measurement import Latency, Measurement
 from tfnas.measure.profile import profile
 from tfnas.nas.latency_prediction import PredictionErrors
-from tfnas.nas.objectives import REWARD, Goals, objective_of
+from tfnas.nas.objectives import REWARD, Objectives, objective_of
 from tfnas.nas.oracle import INFEASIBLE
 from tfnas.nas.reward import mnasnet_reward
 from tfnas.nas.samplers.evolution import EvolutionTuner
 from tfnas.nas.samplers.random_search import RandomTuner
 from tfnas.nas.samplers.reinforce import ReinforceTuner
-from tfnas.nas.search_callbacks import Listener
+from tfnas.nas.search_callbacks import TrialCallbacks
 from tfnas.nas.successive_halving import Halving
 from tfnas.nas.surrogate.screening import ScreenedOracle
-from tfnas.nas.tuner import Candidate, MeasuredTuner, latency_metrics
+from tfnas.nas.tuner import MeasuredTrial, MeasuredTuner, latency_metrics
 from tfnas.optional import require
 from tfnas.quantization.quantize_aware import fake_quants
 from tfnas.quantization.spec import MODES, QuantSpec
@@ -158,9 +158,9 @@ class SearchConfig:
             raise ValueError(
                 f"trial_timeout must be above 0 s and goes with workers, got {self.trial_timeout!r}"
             )
-        goals = Goals.of(objective_of(list(self.objectives)), self.limits)
+        objectives = Objectives.of(objective_of(list(self.objectives)), self.limits)
         device = Device(self.accelerator, self.runtime_flash, self.runtime_ram)
-        device.check_room({limit.name: limit.bound for limit in goals.limits})
+        device.check_room({limit.name: limit.bound for limit in objectives.limits})
         may_distil = self.compression is not None and any(self.compression.distill)
         if may_distil != (self.teacher is not None):
             raise ValueError(
@@ -181,7 +181,7 @@ _MINIMA = {
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Row:
+class ReportRow:
     """A line of the final comparison, measured on the test part.
 
     Args:
@@ -214,11 +214,11 @@ class SearchResult:
     """
 
     output: pathlib.Path
-    winner: Candidate
-    candidates: list[Candidate]
-    front: list[Candidate]
-    rows: list[Row]
-    randoms: list[Row]
+    winner: MeasuredTrial
+    candidates: list[MeasuredTrial]
+    front: list[MeasuredTrial]
+    rows: list[ReportRow]
+    randoms: list[ReportRow]
     interrupted: bool
     prediction: PredictionErrors | None = None
 
@@ -307,7 +307,9 @@ class _Run:
             _remove_results(output)
         record = {"config": dataclasses.asdict(config), "provenance": provenance()}
         write_atomically(output / "config.json", json.dumps(record, indent=2))
-        self.tuner.listener = _TrialLog(self.tuner, output / "trials.jsonl", progress, config)
+        self.tuner.trial_callbacks = _TrialLog(
+            self.tuner, output / "trials.jsonl", progress, config
+        )
 
     def _make_tuner(self, hypermodel: Any, overwrite: bool) -> MeasuredTuner:
         config = self.config
@@ -354,8 +356,8 @@ class _Run:
         if self.config.latency_seconds is not None:
             self.progress.phase(f"latency of the space: {self.config.latency_seconds:g} s")
         interrupted = False
-        rows: list[Row] = []
-        randoms: list[Row] = []
+        rows: list[ReportRow] = []
+        randoms: list[ReportRow] = []
         try:
             self.tuner.search(
                 self.split.x_train,
@@ -402,7 +404,7 @@ class _Run:
         trials = [oracle.get_trial(trial_id) for trial_id in oracle.end_order]
         where = self.output / "trials.jsonl"
         if trials and all(INFEASIBLE in (trial.message or "") for trial in trials):
-            limits = ", ".join(map(str, oracle.goals.limits))
+            limits = ", ".join(map(str, oracle.objectives.limits))
             return (
                 f"none of {len(trials)} trials could be run within the limits ({limits}), the "
                 f"last: {_cause(trials[-1])}; see {where}"
@@ -415,32 +417,32 @@ class _Run:
         nearest = self.tuner.candidate(oracle.get_best_trials(1)[0])
         return (
             f"none of {len(oracle.entries)} trained networks keeps the limits "
-            f"({', '.join(map(str, oracle.goals.limits))}), the nearest is trial "
-            f"{nearest.trial_id}: {'; '.join(oracle.goals.broken(nearest.metrics))}; see "
+            f"({', '.join(map(str, oracle.objectives.limits))}), the nearest is trial "
+            f"{nearest.trial_id}: {'; '.join(oracle.objectives.broken(nearest.metrics))}; see "
             f"{self.output / 'trials.jsonl'}"
         )
 
-    def _winner(self, candidates: list[Candidate]) -> Candidate:
+    def _winner(self, candidates: list[MeasuredTrial]) -> MeasuredTrial:
         """The best as the oracle sees it; of several objectives the front's best reward."""
         oracle = self.tuner.oracle
-        if len(oracle.goals.names) == 1:
+        if len(oracle.objectives.names) == 1:
             pick = oracle.pick() if isinstance(oracle, ScreenedOracle) else None
             chosen = pick or oracle.get_best_trials(1)[0]
             return next(c for c in candidates if c.trial_id == chosen.trial_id)
         return max(self.tuner.pareto_front() or candidates, key=self._reward)
 
-    def _reward(self, candidate: Candidate) -> float:
+    def _reward(self, candidate: MeasuredTrial) -> float:
         accuracy, ratio, _ = candidate.objectives()
         target, exponent = self.tuner.target_ratio, self.config.latency_exponent
         return mnasnet_reward(accuracy, ratio, target, exponent)
 
-    def _final_model(self, winner: Candidate, again: bool) -> keras.Model:
+    def _final_model(self, winner: MeasuredTrial, again: bool) -> keras.Model:
         if again and self.config.final_epochs:
             self.progress.phase(f"training the best again, {self.config.final_epochs} epochs")
             return self._train(winner.architecture)
         return self.tuner.load_model(self.tuner.oracle.get_trial(winner.trial_id))
 
-    def _final_files(self, winner: Candidate, again: bool) -> dict[str, Artifact]:
+    def _final_files(self, winner: MeasuredTrial, again: bool) -> dict[str, Artifact]:
         """The best's files, from an earlier run of the same search where they are there."""
         mark = self.output / "final" / f"{winner.architecture.key}.best"
         modes = _modes(winner.architecture)
@@ -465,8 +467,8 @@ class _Run:
         return files
 
     def _compare(
-        self, winner: Candidate, files: dict[str, Artifact]
-    ) -> tuple[list[Row], list[Row]]:
+        self, winner: MeasuredTrial, files: dict[str, Artifact]
+    ) -> tuple[list[ReportRow], list[ReportRow]]:
         """Trains the others as long, then measures all on the test part, side by side."""
         mode = next(iter(files))
         entries = [(f"tfnas, {name}", winner.architecture, file) for name, file in files.items()]
@@ -485,7 +487,7 @@ class _Run:
         ]
         return rows[:own], rows[own:]
 
-    def _row(self, label: str, arch: Architecture, file: Artifact, latency: Latency) -> Row:
+    def _row(self, label: str, arch: Architecture, file: Artifact, latency: Latency) -> ReportRow:
         predictions = file.predict(self.split.x_test)
         model = self.space.build(arch)
         if arch.compression is not None:
@@ -496,9 +498,9 @@ class _Run:
         measurement = measurement_of(file, quality, latency, cost, arch.key, **where)
         target, exponent = self.tuner.target_ratio, self.config.latency_exponent
         reward = mnasnet_reward(quality.value, latency.ratio, target, exponent)
-        return Row(label, measurement, reward, correct(self.split.y_test, predictions))
+        return ReportRow(label, measurement, reward, correct(self.split.y_test, predictions))
 
-    def _random_architectures(self, winner: Candidate) -> list[Architecture]:
+    def _random_architectures(self, winner: MeasuredTrial) -> list[Architecture]:
         """Random networks with the winner's parameters within a factor of 1.5."""
         rng = np.random.default_rng([self.config.seed, 1])
         wanted = winner.measurement.parameters or 0
@@ -561,14 +563,14 @@ class _Run:
     def _calibration(self) -> np.ndarray:
         return data_module.spread(self.split.x_train, CALIBRATION)
 
-    def _remeasured(self, front: list[Candidate]) -> list[Candidate]:
+    def _remeasured(self, front: list[MeasuredTrial]) -> list[MeasuredTrial]:
         """The front with latencies from one run, side by side; what falls behind goes."""
         self.progress.phase("measuring the Pareto front side by side")
         latencies = benchmark([c.artifact() for c in front], threads=self.config.threads)
         return self.tuner.front_of(map(_with_latency, front, latencies))
 
 
-class _TrialLog(Listener):
+class _TrialLog(TrialCallbacks):
     """Writes one JSON line a trial, and passes the news on."""
 
     def __init__(
@@ -608,9 +610,9 @@ class _TrialLog(Listener):
             )
         )
 
-    def _told(self, candidate: Candidate) -> str:
+    def _told(self, candidate: MeasuredTrial) -> str:
         """A candidate in words, with the limits that it breaks."""
-        broken = self.tuner.oracle.goals.broken(candidate.metrics)
+        broken = self.tuner.oracle.objectives.broken(candidate.metrics)
         return "; ".join([_text(candidate, self.config.objectives[0]), *broken])
 
     def _line(self, trial: Any, seconds: float | None = None) -> str:
@@ -676,14 +678,14 @@ def _training(split: DataSplit) -> tuple[np.ndarray, np.ndarray]:
     return split.x_train, split.y_train
 
 
-def _with_latency(candidate: Candidate, latency: Latency) -> Candidate:
+def _with_latency(candidate: MeasuredTrial, latency: Latency) -> MeasuredTrial:
     """A candidate with its latency as it was measured again."""
     measurement = dataclasses.replace(candidate.measurement, latency=latency)
     metrics = {**candidate.metrics, **latency_metrics(latency)}
     return dataclasses.replace(candidate, measurement=measurement, metrics=metrics)
 
 
-def _front_text(front: list[Candidate]) -> str:
+def _front_text(front: list[MeasuredTrial]) -> str:
     """The front in one line, the fastest first."""
     rows = [candidate.objectives() for candidate in front]
     shown = [f"{accuracy:.3f} at {ratio:.3f}x" for accuracy, ratio, _ in rows[:6]]
@@ -691,7 +693,7 @@ def _front_text(front: list[Candidate]) -> str:
     return f"{len(rows)} on the front: {', '.join(shown)}{more}"
 
 
-def _text(candidate: Candidate, objective: str) -> str:
+def _text(candidate: MeasuredTrial, objective: str) -> str:
     accuracy, ratio, size = candidate.objectives()
     epochs = candidate.metrics.get("epochs")  # where there are rungs
     after = "" if epochs is None else f" after {epochs:.0f} epochs"
@@ -701,7 +703,7 @@ def _text(candidate: Candidate, objective: str) -> str:
     )
 
 
-def _compressed(candidate: Candidate) -> str:
+def _compressed(candidate: MeasuredTrial) -> str:
     """What was chosen of a compression, and the bytes that it pays in."""
     compression = candidate.architecture.compression
     if compression is None:

@@ -45,7 +45,7 @@ from tfnas.nas.latency_prediction import Prediction, PredictionErrors
 from tfnas.nas.objectives import KNOWN_DIRECTIONS, REWARD, objective_of
 from tfnas.nas.oracle import INFEASIBLE, SpaceOracle
 from tfnas.nas.reward import mnasnet_reward
-from tfnas.nas.search_callbacks import Listener
+from tfnas.nas.search_callbacks import TrialCallbacks
 from tfnas.nas.successive_halving import continue_from
 from tfnas.nas.weight_inheritance import inherit_weights
 from tfnas.quantization.quantize_aware import fake_quants
@@ -73,7 +73,7 @@ _MODEL = "model.keras"  # of a trial that compresses
 
 
 @dataclasses.dataclass(frozen=True)
-class Candidate:
+class MeasuredTrial:
     """A trial that ended well, with what was measured on its file.
 
     Args:
@@ -210,7 +210,7 @@ class MeasuredTuner(kt.Tuner):
         self.rounds = rounds
         self.inherit = inherit
         self.executor, self.parallel = executor, parallel
-        self.listener: Listener = Listener()
+        self.trial_callbacks: TrialCallbacks = TrialCallbacks()
         self._written: str | None = None  # what the tuner's file holds, as far as this wrote it
         if oracle.halving.eta is not None and kwargs.get("executions_per_trial", 1) != 1:
             raise ValueError(
@@ -222,7 +222,7 @@ class MeasuredTuner(kt.Tuner):
         hypermodel = with_compression(as_hypermodel(hypermodel), compression)
         if hypermodel is None and type(self).run_trial is MeasuredTuner.run_trial:
             raise ValueError("hypermodel must be given unless run_trial is overridden, got None")
-        wanted = {*oracle.goals.names, *(limit.name for limit in oracle.goals.limits)}
+        wanted = {*oracle.objectives.names, *(limit.name for limit in oracle.objectives.limits)}
         self.measures = isinstance(hypermodel, SpaceHyperModel | CompressedHyperModel) or bool(
             wanted & (set(KNOWN_DIRECTIONS) - _BEFORE)
         )
@@ -231,7 +231,7 @@ class MeasuredTuner(kt.Tuner):
         self.device = Device(accelerator, runtime_flash, runtime_ram)
         self._of_device = wanted & {*MICRO, *VELA}
         self.device.check(self._of_device)
-        self.device.check_room({limit.name: limit.bound for limit in oracle.goals.limits})
+        self.device.check_room({limit.name: limit.bound for limit in oracle.objectives.limits})
         self.prediction: Prediction | None = None
         if latency_model is not None or latency_seconds is not None:
             given = latency_model, latency_seconds, self.spec, threads
@@ -302,27 +302,27 @@ class MeasuredTuner(kt.Tuner):
     def on_trial_begin(self, trial: kt.engine.trial.Trial) -> None:
         """keras_tuner's hook."""
         super().on_trial_begin(trial)
-        self.listener.trial_began(trial)
+        self.trial_callbacks.trial_began(trial)
 
     def on_epoch_end(
         self, trial: kt.engine.trial.Trial, model: Any, epoch: int, logs: Any = None
     ) -> None:
         """keras_tuner's hook."""
         super().on_epoch_end(trial, model, epoch, logs)
-        self.listener.epoch_ended(trial, epoch)
+        self.trial_callbacks.epoch_ended(trial, epoch)
 
     def on_trial_end(self, trial: kt.engine.trial.Trial) -> None:
         """keras_tuner's hook."""
         try:
             super().on_trial_end(trial)
         finally:  # also when this failure is the one that ends the search
-            self.listener.trial_ended(self.oracle.get_trial(trial.trial_id))
+            self.trial_callbacks.trial_ended(self.oracle.get_trial(trial.trial_id))
 
-    def candidates(self) -> list[Candidate]:
+    def candidates(self) -> list[MeasuredTrial]:
         """Returns the trials that ended well, in the order of their end."""
         return [self.candidate(trial) for trial in self.oracle.completed()]
 
-    def pareto_front(self) -> list[Candidate]:
+    def pareto_front(self) -> list[MeasuredTrial]:
         """Returns the candidates that no other beats in all objectives at once.
 
         With one objective it is accuracy, latency and size that count, and they are sorted by
@@ -332,12 +332,12 @@ class MeasuredTuner(kt.Tuner):
         entries = [entry for entry in self.oracle.entries if entry.violation == 0]
         return self.front_of(self.candidate(self.oracle.trials[e.trial_id]) for e in entries)
 
-    def front_of(self, candidates: Iterable[Candidate]) -> list[Candidate]:
+    def front_of(self, candidates: Iterable[MeasuredTrial]) -> list[MeasuredTrial]:
         """Returns those of some candidates that no other beats, as :meth:`pareto_front` does."""
-        found, goals = list(candidates), self.oracle.goals
-        if len(goals.names) > 1:
-            rows: list[tuple[float, ...]] = [goals.losses(c.metrics) for c in found]
-            directions: tuple[str, ...] = ("min",) * len(goals.names)
+        found, objectives = list(candidates), self.oracle.objectives
+        if len(objectives.names) > 1:
+            rows: list[tuple[float, ...]] = [objectives.losses(c.metrics) for c in found]
+            directions: tuple[str, ...] = ("min",) * len(objectives.names)
             place = 0
         else:
             rows = [candidate.objectives() for candidate in found]
@@ -353,11 +353,11 @@ class MeasuredTuner(kt.Tuner):
         found = [(c.architecture, c.measurement.latency) for c in self.candidates()]
         return self.prediction.errors([(a, latency.ratio) for a, latency in found if latency])
 
-    def candidate(self, trial: kt.engine.trial.Trial) -> Candidate:
+    def candidate(self, trial: kt.engine.trial.Trial) -> MeasuredTrial:
         """Returns what was measured in a completed trial."""
         folder = pathlib.Path(self.get_trial_dir(trial.trial_id))
         text = (folder / "measurement.json").read_text()
-        return Candidate(
+        return MeasuredTrial(
             trial.trial_id,
             self.oracle.architecture(trial),
             Measurement.from_json(text),
@@ -482,7 +482,9 @@ class MeasuredTuner(kt.Tuner):
         the trial reports what the last epoch logs.
         """
         options = dict(kwargs)
-        if self._nobody_else_reads_logs() and not reads_each_epoch(kwargs, self.oracle.goals.names):
+        if self._nobody_else_reads_logs() and not reads_each_epoch(
+            kwargs, self.oracle.objectives.names
+        ):
             options = validated_at_the_end(kwargs, reported)
         options["callbacks"] = trial_callbacks([*(kwargs.get("callbacks") or ()), *callbacks])
         return self.hypermodel.fit(trial.hyperparameters, model, *args, **options)
@@ -497,7 +499,7 @@ class MeasuredTuner(kt.Tuner):
 
     def _refuse_infeasible(self, trial: kt.engine.trial.Trial, model: Any, x: Any) -> None:
         """Fails a trial that breaks a limit whatever it learns, before it is trained."""
-        limits = {limit.name for limit in self.oracle.goals.limits}
+        limits = {limit.name for limit in self.oracle.objectives.limits}
         known: dict[str, float] = {}
         compression = self._compression(trial)
         try:
@@ -509,7 +511,7 @@ class MeasuredTuner(kt.Tuner):
                 known |= self._untrained_file(model, x, self._spec(compression), limits)
         except (NotCompressible, NotOnDevice, VelaError) as error:
             raise _Infeasible(f"{INFEASIBLE}{error}") from error
-        if broken := self.oracle.goals.broken(known):
+        if broken := self.oracle.objectives.broken(known):
             raise _Infeasible(f"{INFEASIBLE}{'; '.join(broken)}")
 
     def _untrained_file(
@@ -570,8 +572,8 @@ class MeasuredTuner(kt.Tuner):
         that keras_tuner checkpoints.
         """
         epoch = -1
-        values = history.get(self.oracle.goals.names[0])
-        if len(self.oracle.goals.names) > 1:
+        values = history.get(self.oracle.objectives.names[0])
+        if len(self.oracle.objectives.names) > 1:
             values = None
         if values and self.executions_per_trial == 1:
             best = np.argmax if self.oracle.objective.direction == "max" else np.argmin

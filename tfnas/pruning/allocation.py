@@ -31,7 +31,14 @@ from tfnas.graph.batchnorm import input_batches, layers_of
 from tfnas.graph.divergence import divergence
 from tfnas.graph.traversal import Visit, visit
 from tfnas.pruning.budget_spread import spread
-from tfnas.pruning.input_moments import Moments, hindrance, measure, quadratic, to_kernel, to_rows
+from tfnas.pruning.input_moments import (
+    InputMoments,
+    hindrance,
+    measure,
+    quadratic,
+    to_kernel,
+    to_rows,
+)
 from tfnas.pruning.optimal_brain_surgeon import Start, cheapest, shrink
 from tfnas.pruning.reconstruct import output_scale, takes_mean
 
@@ -180,7 +187,11 @@ def _probe(kernel: Any, place: Visit, shrinkage: float, rows: int) -> _Probe:
 
 
 def _errors(
-    weights: np.ndarray, fitting: Moments, testing: Moments, scale: np.ndarray, amount: float
+    weights: np.ndarray,
+    fitting: InputMoments,
+    testing: InputMoments,
+    scale: np.ndarray,
+    amount: float,
 ) -> Iterator[float]:
     """The error at each level, of some rows that stand for all."""
     rows, inputs = weights.shape

@@ -16,7 +16,7 @@ import numpy as np
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Moments:
+class InputMoments:
     """Moments of inputs x' of the pruned layer and x of the original one.
 
     Args:
@@ -72,7 +72,7 @@ class Moments:
 
 def measure(
     kernel: Any, inputs: Sequence[Any], originals: Sequence[Any], rows: int, central: bool
-) -> Moments:
+) -> InputMoments:
     """Returns the moments over all batches.
 
     Args:
@@ -270,7 +270,7 @@ class _Sums:
         self._means += np.stack([x.sum(axis=1, dtype=np.float64) for x in (a, b)])
         self.count += a.shape[1]
 
-    def moments(self, central: bool, repeats: int) -> Moments:
+    def moments(self, central: bool, repeats: int) -> InputMoments:
         """Returns the moments; those of each group `repeats` times, or without group."""
         means = self._means / self.count
         squares = self._squares / self.count
@@ -282,4 +282,4 @@ class _Sums:
                 squares[index] += means[one][:, :, None] * means[other][:, None, :]
         single = repeats == 0
         parts = [x[0] if single else np.repeat(x, repeats, axis=0) for x in (*squares, *means)]
-        return Moments(parts[0], parts[1], parts[2], parts[3], parts[4], central, self.count)
+        return InputMoments(parts[0], parts[1], parts[2], parts[3], parts[4], central, self.count)

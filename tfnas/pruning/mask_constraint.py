@@ -18,7 +18,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfnas.pruning.prunable_kernels import Kernel, find_kernels, select
+from tfnas.pruning.prunable_kernels import PrunableKernel, find_kernels, select
 
 
 class ZeroMask(keras.constraints.Constraint):
@@ -89,7 +89,7 @@ def keep_zeros(model: Any, layers: Any = None, exclude: Any = ()) -> int:
     return sum(int(np.count_nonzero(~mask)) for mask in masks)
 
 
-def attach(model: Any, kernels: Sequence[Kernel]) -> None:
+def attach(model: Any, kernels: Sequence[PrunableKernel]) -> None:
     """Hangs a mask that lets everything through on each kernel that has none yet.
 
     A training function that was traced before would not know of it: it is made anew.
@@ -115,7 +115,9 @@ def attach(model: Any, kernels: Sequence[Kernel]) -> None:
         model.make_train_function(force=True)
 
 
-def carry_masks(model: Any, kernels: Sequence[Kernel], twins: Sequence[Kernel]) -> None:
+def carry_masks(
+    model: Any, kernels: Sequence[PrunableKernel], twins: Sequence[PrunableKernel]
+) -> None:
     """Hangs the masks of a model's kernels on those of its copy.
 
     Args:
@@ -129,7 +131,7 @@ def carry_masks(model: Any, kernels: Sequence[Kernel], twins: Sequence[Kernel]) 
             twin.variable.constraint.mask.assign(kernel.variable.constraint.mask)
 
 
-def assign_masks(kernels: Sequence[Kernel], masks: Sequence[np.ndarray]) -> None:
+def assign_masks(kernels: Sequence[PrunableKernel], masks: Sequence[np.ndarray]) -> None:
     """Sets the masks of kernels that were attached, and zeroes what they mask.
 
     Raises:
@@ -146,13 +148,13 @@ def assign_masks(kernels: Sequence[Kernel], masks: Sequence[np.ndarray]) -> None
     apply_masks(kernels)
 
 
-def apply_masks(kernels: Sequence[Kernel]) -> None:
+def apply_masks(kernels: Sequence[PrunableKernel]) -> None:
     """Zeroes what the masks mask, now."""
     for kernel in kernels:
         kernel.variable.assign(kernel.variable.constraint(kernel.variable))
 
 
-def detach(kernels: Sequence[Kernel]) -> None:
+def detach(kernels: Sequence[PrunableKernel]) -> None:
     """Gives the kernels back the constraints that they had before."""
     for kernel in kernels:
         if isinstance(kernel.variable.constraint, ZeroMask):

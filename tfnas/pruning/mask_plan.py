@@ -12,7 +12,7 @@ from tfnas.graph.functional import Skipped
 from tfnas.graph.layer_kernels import match
 from tfnas.pruning.criteria import Criterion, scores
 from tfnas.pruning.masks import Granularity, Units, granularity
-from tfnas.pruning.prunable_kernels import Kernel
+from tfnas.pruning.prunable_kernels import PrunableKernel
 from tfnas.pruning.scope import SCOPES, erdos_renyi_kernel, keep_by_ratio, keep_globally
 from tfnas.schedules import check_ratio
 
@@ -55,7 +55,9 @@ class MaskPlan:
                 f"got {self.scope!r}"
             )
 
-    def admit(self, kernels: Sequence[Kernel]) -> tuple[list[Kernel], list[Skipped]]:
+    def admit(
+        self, kernels: Sequence[PrunableKernel]
+    ) -> tuple[list[PrunableKernel], list[Skipped]]:
         """Returns the kernels that can be cut this way, and the others with the reason.
 
         Raises:
@@ -82,7 +84,9 @@ class MaskPlan:
                     raise ValueError(f"scope must name layers with a kernel, got {pattern!r}")
         return fits, skipped
 
-    def ratios(self, kernels: Sequence[Kernel], ratio: float, pace: float = 1.0) -> list[float]:
+    def ratios(
+        self, kernels: Sequence[PrunableKernel], ratio: float, pace: float = 1.0
+    ) -> list[float]:
         """Returns the ratio of each kernel; of a global scope, the common one.
 
         Args:
@@ -108,7 +112,7 @@ class MaskPlan:
 
     def masks(
         self,
-        kernels: Sequence[Kernel],
+        kernels: Sequence[PrunableKernel],
         weights: Sequence[np.ndarray],
         gradients: Sequence[np.ndarray] | None,
         ratio: float,
@@ -140,7 +144,7 @@ class MaskPlan:
 
     def masks_above(
         self,
-        kernels: Sequence[Kernel],
+        kernels: Sequence[PrunableKernel],
         weights: Sequence[np.ndarray],
         gradients: Sequence[np.ndarray] | None,
         threshold: float,
@@ -154,7 +158,7 @@ class MaskPlan:
         ]
         return self._spread(kernels, parts, kept)
 
-    def _own(self, kernel: Kernel, ratio: float, pace: float) -> float:
+    def _own(self, kernel: PrunableKernel, ratio: float, pace: float) -> float:
         assert isinstance(self.scope, Mapping)
         if kernel.name in self.scope:  # a name goes before patterns
             return float(self.scope[kernel.name]) * pace
@@ -165,7 +169,7 @@ class MaskPlan:
 
     def _scores(
         self,
-        kernels: Sequence[Kernel],
+        kernels: Sequence[PrunableKernel],
         weights: Sequence[np.ndarray],
         gradients: Sequence[np.ndarray] | None,
     ) -> list[np.ndarray]:
@@ -175,14 +179,17 @@ class MaskPlan:
             for kernel, values, slope in zip(kernels, weights, slopes, strict=True)
         ]
 
-    def _units(self, kernels: Sequence[Kernel], parts: Sequence[np.ndarray]) -> list[Units]:
+    def _units(self, kernels: Sequence[PrunableKernel], parts: Sequence[np.ndarray]) -> list[Units]:
         return [
             self.granularity.units(part, kernel.filters)
             for kernel, part in zip(kernels, parts, strict=True)
         ]
 
     def _spread(
-        self, kernels: Sequence[Kernel], parts: Sequence[np.ndarray], kept: Sequence[np.ndarray]
+        self,
+        kernels: Sequence[PrunableKernel],
+        parts: Sequence[np.ndarray],
+        kept: Sequence[np.ndarray],
     ) -> list[np.ndarray]:
         return [
             kernel.from_file(self.granularity.mask(keep, part, kernel.filters))
@@ -190,6 +197,6 @@ class MaskPlan:
         ]
 
 
-def file_shape(kernel: Kernel) -> tuple[int, int, int]:
+def file_shape(kernel: PrunableKernel) -> tuple[int, int, int]:
     """(rows, positions, columns) of a kernel."""
     return kernel.to_file(np.empty(kernel.shape, bool)).shape

@@ -1,7 +1,7 @@
 """The kernels of a model: what can be pruned, and how each lies in a `.tflite` file.
 
 Granularities such as 1x4 blocks and 2:4 only help where a runtime finds them, so they
-are laid along the axes of the converted file: a :class:`Kernel` turns its array into
+are laid along the axes of the converted file: a :class:`PrunableKernel` turns its array into
 (rows, positions, columns), where columns are innermost in the file, and back.
 
 | layer                     | Keras            | rows    | positions | columns      |
@@ -28,7 +28,7 @@ from tfnas.graph.layer_kernels import ModelKernel, model_kernels, named
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Kernel(ModelKernel):
+class PrunableKernel(ModelKernel):
     """One kernel of a model, with how it lies in the file.
 
     Args:
@@ -60,7 +60,7 @@ class Kernel(ModelKernel):
         return (*self.rows, *self.positions, *self.columns)
 
 
-def find_kernels(model: Any) -> tuple[list[Kernel], list[Skipped]]:
+def find_kernels(model: Any) -> tuple[list[PrunableKernel], list[Skipped]]:
     """Returns the kernels of a model, and the layers with weights that have none, and why.
 
     Args:
@@ -71,13 +71,14 @@ def find_kernels(model: Any) -> tuple[list[Kernel], list[Skipped]]:
     """
     found, skipped = model_kernels(model)
     return [
-        Kernel(k.name, k.path, k.layer, k.variable, *_layout(k.layer, k.variable)) for k in found
+        PrunableKernel(k.name, k.path, k.layer, k.variable, *_layout(k.layer, k.variable))
+        for k in found
     ], skipped
 
 
 def select(
-    kernels: Sequence[Kernel], layers: Any = None, exclude: Any = ()
-) -> tuple[list[Kernel], list[Skipped]]:
+    kernels: Sequence[PrunableKernel], layers: Any = None, exclude: Any = ()
+) -> tuple[list[PrunableKernel], list[Skipped]]:
     """Returns the kernels that are asked for, and the others with the reason.
 
     Args:
@@ -105,7 +106,7 @@ def select(
     return kept, skipped
 
 
-def trainable(kernels: Sequence[Kernel]) -> tuple[list[Kernel], list[Skipped]]:
+def trainable(kernels: Sequence[PrunableKernel]) -> tuple[list[PrunableKernel], list[Skipped]]:
     """Returns the kernels that training changes, and the others with the reason.
 
     Raises:

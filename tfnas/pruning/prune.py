@@ -16,7 +16,7 @@ from tfnas.pruning.criteria import WITH_DATA, Criterion, check_criterion
 from tfnas.pruning.gradients import LossGradients
 from tfnas.pruning.mask_constraint import assign_masks, attach, carry_masks
 from tfnas.pruning.mask_plan import MaskPlan, Scope
-from tfnas.pruning.prunable_kernels import Kernel, find_kernels, select
+from tfnas.pruning.prunable_kernels import PrunableKernel, find_kernels, select
 from tfnas.pruning.pruning_report import PruningReport, report_of
 from tfnas.pruning.repair import by_output_error, repair, without_zeros
 from tfnas.schedules import check_ratio
@@ -130,7 +130,9 @@ def prune(
     return copy, report_of(pruned, skipped, notes)
 
 
-def twins(copy: Any, kernels: Sequence[Kernel], wanted: Sequence[Kernel]) -> list[Kernel]:
+def twins(
+    copy: Any, kernels: Sequence[PrunableKernel], wanted: Sequence[PrunableKernel]
+) -> list[PrunableKernel]:
     """Returns a copy's kernels for some of its original's.
 
     By their place, not by name: Keras may number the copy's layers otherwise.

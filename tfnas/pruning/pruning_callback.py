@@ -37,7 +37,7 @@ from tfnas.pruning.criteria import WITH_DATA, Criterion, check_criterion
 from tfnas.pruning.gradients import LossGradients
 from tfnas.pruning.mask_constraint import apply_masks, assign_masks, attach
 from tfnas.pruning.mask_plan import MaskPlan, Scope
-from tfnas.pruning.prunable_kernels import Kernel, find_kernels, select, trainable
+from tfnas.pruning.prunable_kernels import PrunableKernel, find_kernels, select, trainable
 from tfnas.pruning.pruning_report import PruningReport, report_of
 from tfnas.schedules import Schedule, as_schedule
 
@@ -120,7 +120,7 @@ class PruningCallback(keras.callbacks.Callback):
         self.loss = loss
         self._pruned: Any = None  # the model that the kernels belong to
         self._clustering: Any = None  # a ClusteringCallback before this one in the same fit
-        self._kernels: list[Kernel] = []
+        self._kernels: list[PrunableKernel] = []
         self._skipped: list[Skipped] = []
         self._gradients: LossGradients | None = None
         self._peak: float | None = None
@@ -191,7 +191,7 @@ class PruningCallback(keras.callbacks.Callback):
         apply_masks(self._kernels)  # the step may have been traced before the masks were there
 
     @property
-    def kernels(self) -> tuple[Kernel, ...]:
+    def kernels(self) -> tuple[PrunableKernel, ...]:
         """The kernels that are pruned; none before the training of a model begins."""
         return tuple(self._kernels) if self._pruned is not None else ()
 
@@ -221,7 +221,7 @@ class PruningCallback(keras.callbacks.Callback):
         self._gradients = LossGradients(model, kept, self.loss) if needed else None
         self._renewed = self._ratio = None
 
-    def _check_schedule(self, kernels: list[Kernel], positions: int | None) -> None:
+    def _check_schedule(self, kernels: list[PrunableKernel], positions: int | None) -> None:
         self._peak = self.schedule.peak(positions)
         if self._peak is None:
             if isinstance(self.plan.scope, Mapping):

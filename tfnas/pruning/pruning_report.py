@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from tfnas.graph.functional import Skipped
-from tfnas.pruning.prunable_kernels import Kernel
+from tfnas.pruning.prunable_kernels import PrunableKernel
 from tfnas.table import table
 
 
@@ -93,7 +93,9 @@ class PruningReport:
 
 
 def report_of(
-    kernels: Sequence[Kernel], skipped: Sequence[Skipped], notes: Mapping[str, str] | None = None
+    kernels: Sequence[PrunableKernel],
+    skipped: Sequence[Skipped],
+    notes: Mapping[str, str] | None = None,
 ) -> PruningReport:
     """Counts the zeros that the kernels hold now.
 

@@ -33,7 +33,7 @@ import numpy as np
 from tfnas.graph.batchnorm import channel_statistics, input_batches, layers_of, move_statistics
 from tfnas.graph.traversal import Visit, visit
 from tfnas.pruning.input_moments import (
-    Moments,
+    InputMoments,
     Wish,
     hindrance,
     measure,
@@ -123,7 +123,7 @@ class _Problem:
     """
 
     kernel: Any
-    moments: Moments
+    moments: InputMoments
     weights: np.ndarray
     wish: Wish | None
     amount: float

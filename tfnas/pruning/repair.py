@@ -10,12 +10,12 @@ import numpy as np
 from tfnas.pruning.allocation import distribute, measure_curves
 from tfnas.pruning.input_moments import hindrance
 from tfnas.pruning.mask_constraint import assign_masks, attach, detach
-from tfnas.pruning.prunable_kernels import Kernel
+from tfnas.pruning.prunable_kernels import PrunableKernel
 from tfnas.pruning.reconstruct import reconstruct
 
 
 def by_output_error(
-    model: Any, kernels: Sequence[Kernel], data: Any, sparsity: float
+    model: Any, kernels: Sequence[PrunableKernel], data: Any, sparsity: float
 ) -> dict[str, float]:
     """Returns a ratio a kernel, by what its error does to the model's outputs."""
     # Kernels that can't be fitted have no curve; they get the common ratio, as all together.
@@ -36,7 +36,7 @@ def without_zeros(masks: Sequence[np.ndarray], weights: Sequence[np.ndarray]) ->
 def repair(
     copy: Any,
     original: Any,
-    kernels: Sequence[Kernel],
+    kernels: Sequence[PrunableKernel],
     masks: Sequence[np.ndarray],
     data: Any,
     choose: bool,

@@ -24,7 +24,7 @@ from tfnas.quantization.fake_quant import FakeQuant
 _BATCH = 32
 
 
-def correct_shift(model: Any, original: Any, data: Any) -> int:
+def correct_bias(model: Any, original: Any, data: Any) -> int:
     """Moves a quantisation-aware model's BatchNormalization by what rounding has moved.
 
     Example:
@@ -33,7 +33,7 @@ def correct_shift(model: Any, original: Any, data: Any) -> int:
         >>> model = keras.Sequential([keras.Input((8, 8, 3)), *layers])
         >>> x = np.random.default_rng(0).normal(size=(64, 8, 8, 3))
         >>> rounded = tfnas.quantize_aware(model, "int8x4", data=x)
-        >>> tfnas.correct_shift(rounded, model, x)
+        >>> tfnas.correct_bias(rounded, model, x)
         1
 
     Args:

@@ -47,7 +47,7 @@ def register_quantizable(layer_class: Any = None, role: str | None = "open") -> 
     | role      | the layer                                                               |
     |-----------|-------------------------------------------------------------------------|
     | "open"    | computes with Keras layers and `keras.ops` alone: each becomes what it  |
-    |           | is by itself (flat after :func:`tfnas.strip`)                           |
+    |           | is by itself (flat after :func:`tfnas.strip_quantization`)                |
     | "same"    | moves numbers without changing them                                     |
     | "compute" | is one operator that TFLite has in integers; its output is rounded      |
     | "float"   | stays float                                                             |
@@ -59,7 +59,7 @@ def register_quantizable(layer_class: Any = None, role: str | None = "open") -> 
         ...     def call(self, x):
         ...         return keras.ops.transpose(x, (0, 2, 1))
         >>> model = keras.Sequential([keras.Input((4, 3)), keras.layers.Dense(2), Turned()])
-        >>> tfnas.left_float(tfnas.quantize_aware(model))
+        >>> tfnas.unquantized_layers(tfnas.quantize_aware(model))
         []
         >>> tfnas.register_quantizable(Turned, None) is Turned  # and it is forgotten
         True

@@ -35,8 +35,8 @@ def quantize_aware(
     """Returns a model with the same weights that trains as its integer file will compute.
 
     It is compiled, trained, saved and loaded (:func:`tfnas.load_model`) like any Keras
-    model; :func:`tfnas.to_tflite` needs no calibration data for it; :func:`tfnas.strip` gives
-    back a plain float model. The model given stays as it is. Zeros that stay in its training, as
+    model; :func:`tfnas.to_tflite` needs no calibration data for it;
+    :func:`tfnas.strip_quantization` gives back a plain float model. The model given stays as it is. Zeros that stay in its training, as
     those of :func:`tfnas.prune`, stay in that of the new one; those of a model that was loaded do
     with :func:`tfnas.keep_zeros`, equal weights, zeros among them, with
     :func:`tfnas.keep_clusters`.
@@ -62,7 +62,7 @@ def quantize_aware(
             tf_keras model.
 
     Returns:
-        The model. :func:`tfnas.left_float` tells what stays float, and why.
+        The model. :func:`tfnas.unquantized_layers` tells what stays float, and why.
 
     Raises:
         ValueError: An argument is outside its rule: a model that was never built or is
@@ -125,13 +125,14 @@ def calibrate(model: Any, data: Any) -> Any:
     return model
 
 
-def strip(model: Any) -> Any:
+def strip_quantization(model: Any) -> Any:
     """Returns a plain float model with the weights of a quantisation-aware one.
 
     Example:
         >>> import keras, tfnas
         >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4, name="d")])
-        >>> [layer.name for layer in tfnas.strip(tfnas.quantize_aware(model)).layers][-1]
+        >>> plain = tfnas.strip_quantization(tfnas.quantize_aware(model))
+        >>> plain.layers[-1].name
         'd'
 
     Args:
@@ -165,13 +166,13 @@ def fake_quants(model: Any) -> list[FakeQuant]:
     return [layer for layer in model._flatten_layers() if isinstance(layer, FakeQuant)]
 
 
-def left_float(model: Any) -> list[Skipped]:
+def unquantized_layers(model: Any) -> list[Skipped]:
     """Returns the calls of a quantisation-aware model that stay float, and why.
 
     Example:
         >>> import keras, tfnas
         >>> model = keras.Sequential([keras.Input((8,)), keras.layers.LayerNormalization()])
-        >>> tfnas.left_float(tfnas.quantize_aware(model))[0].reason
+        >>> tfnas.unquantized_layers(tfnas.quantize_aware(model))[0].reason
         'no integer form of LayerNormalization'
 
     Args:

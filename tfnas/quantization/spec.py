@@ -70,7 +70,7 @@ class QuantSpec:
         momentum: Of the moving average, in [0, 1).
         percentile: In (50, 100); for "percentile".
         correct: Whether post-training conversion to integer activations corrects the shift
-            that rounding brings (:func:`tfnas.correct_shift`); nothing to training.
+            that rounding brings (:func:`tfnas.correct_bias`); nothing to training.
         weight_only: With float activations, whether operators unpack their weights and
             compute in floats: as accurate as the weights allow, no faster than floats.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfnas.data.datasets import DataSplit
-from tfnas.measure.agreement import PLAIN, Pair
+from tfnas.measure.agreement import PLAIN, MetricPair
 from tfnas.measure.latency import provenance
 from tfnas.measure.throughput import Throughput
 from tfnas.reports import html
@@ -20,7 +20,7 @@ from tfnas.table import markdown_table, table
 from tfnas.targets.device import Device
 
 if TYPE_CHECKING:
-    from tfnas.compression.budget import Costs
+    from tfnas.compression.budget import CandidateCosts
     from tfnas.compression.compress import CompressResult
     from tfnas.compression.training_settings import TrainingSettings
 
@@ -108,7 +108,7 @@ def _excess(name: str, value: float) -> str:
     return f"{value:.0f}" if name == "max_vela_cpu_operators" else f"{value:.0%}"
 
 
-def _refusal(recipe: Any, costs: Costs) -> str:
+def _refusal(recipe: Any, costs: CandidateCosts) -> str:
     return f"The device can't run {recipe}: {costs.refused.rstrip('.')}"
 
 
@@ -259,7 +259,7 @@ def _pair_headers(what: str) -> list[str]:
     return [what, "original", "best", "points [95%]"]
 
 
-def _pairs(pairs: dict[str, Pair]) -> list[list[str]]:
+def _pairs(pairs: dict[str, MetricPair]) -> list[list[str]]:
     ordered = sorted(pairs.items(), key=lambda kv: (kv[0] != PLAIN, kv[1].difference[0]))
     return [
         [

@@ -16,7 +16,7 @@ from tfnas.table import csv_table, markdown_table, table
 from tfnas.targets.device import MICRO, VELA
 
 if TYPE_CHECKING:
-    from tfnas.nas.search_job import Row, SearchConfig, SearchResult
+    from tfnas.nas.search_job import ReportRow, SearchConfig, SearchResult
 
 _HEADERS = ["model", "accuracy", "95% interval", "latency", "ms", "bytes", "gzip", "MACs", "reward"]
 _RUNGS = ("rung", "epochs")
@@ -114,7 +114,7 @@ def _comparison(result: SearchResult) -> list[list[str]]:
     return rows
 
 
-def _cells(label: str, row: Row) -> list[str]:
+def _cells(label: str, row: ReportRow) -> list[str]:
     m = row.measurement
     assert m.score is not None
     assert m.latency is not None
@@ -131,7 +131,7 @@ def _cells(label: str, row: Row) -> list[str]:
     ]
 
 
-def _median_cells(rows: list[Row]) -> list[str]:
+def _median_cells(rows: list[ReportRow]) -> list[str]:
     def median(values: list[Any]) -> float:
         return statistics.median(values)
 

@@ -170,7 +170,7 @@ class Artifact:
         wanted = make_metadata(description, labels, mean, std, author, version)
         return dataclasses.replace(self, content=write_metadata(self.content, wanted))
 
-    def slimmed(self) -> Artifact:
+    def minified(self) -> Artifact:
         """Returns the same file in fewer bytes, for devices where these count.
 
         Lists that are equal (zero points, steps, shapes) are held once, names of tensors inside
@@ -181,13 +181,13 @@ class Artifact:
             >>> import keras, tfnas
             >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
             >>> file = tfnas.to_tflite(model)
-            >>> file.slimmed().size < file.size
+            >>> file.minified().size < file.size
             True
 
         Raises:
             ValueError: The file has buffers behind its flatbuffer.
         """
-        return dataclasses.replace(self, content=minify.slim(self.content))
+        return dataclasses.replace(self, content=minify.minify(self.content))
 
     @property
     def size(self) -> int:

@@ -21,9 +21,14 @@ import numpy as np
 from tfnas.graph.batchnorm import fitting_columns
 from tfnas.legacy.rebuild import is_tf_keras
 from tfnas.legacy.tfmot_qat import computes_in_float, is_quantized
-from tfnas.quantization.bias_correction import correct_shift
+from tfnas.quantization.bias_correction import correct_bias
 from tfnas.quantization.float32_model import in_float32, in_half_precision
-from tfnas.quantization.quantize_aware import fake_quants, left_float, quantize_aware, strip
+from tfnas.quantization.quantize_aware import (
+    fake_quants,
+    quantize_aware,
+    strip_quantization,
+    unquantized_layers,
+)
 from tfnas.quantization.quantized_kernel import QuantizedKernel
 from tfnas.quantization.spec import QuantSpec
 from tfnas.tflite.artifact import Artifact
@@ -111,7 +116,7 @@ def to_tflite(
     if not is_tf_keras(model):
         model = in_float32(model)
     if trained and spec.activations == "float32":
-        model, trained = strip(model), False
+        model, trained = strip_quantization(model), False
     if _needs_recipe(spec):
         return _by_recipe(model, spec)
     if not trained and _needs_roundings(spec):
@@ -183,7 +188,7 @@ def _by_roundings(model: Any, spec: QuantSpec, calibration: Any) -> Artifact:
             f"{model.name!r} that TFLite and layers={dict(spec.layers)} allow"
         )
     if spec.correct:
-        correct_shift(rounding, model, _packed(model, [c[:CORRECTION_EXAMPLES] for c in columns]))
+        correct_bias(rounding, model, _packed(model, [c[:CORRECTION_EXAMPLES] for c in columns]))
     artifact = to_tflite(rounding, spec)
     untrained = {"calibration_examples": len(columns[0]), "quantization_aware": False}
     return Artifact(artifact.content, spec.mode, {**artifact.origin, **untrained})
@@ -197,7 +202,7 @@ def _packed(model: Any, columns: list[np.ndarray]) -> Any:
 
 
 def _has_floats(model: Any, by_tfmot: bool) -> bool:
-    return computes_in_float(model) if by_tfmot else bool(left_float(model))
+    return computes_in_float(model) if by_tfmot else bool(unquantized_layers(model))
 
 
 def _check_trained(model: Any, spec: QuantSpec, trained: bool, sparse: bool) -> None:

@@ -21,7 +21,7 @@ from tfnas.tflite.metadata import attached_files, with_files
 _NOTES = b"CONVERSION_METADATA"  # the converter's versions and options; nothing reads them
 
 
-def slim(content: bytes) -> bytes:
+def minify(content: bytes) -> bytes:
     """Returns a `.tflite` file that computes the same in fewer bytes; never a larger one.
 
     Args:

@@ -194,7 +194,7 @@ def mixed_precision(
     if activations != FLOAT and fake_quants(model):
         raise ValueError(
             f"model must be a float one for activations {activations!r}, got {model.name!r}, whose "
-            "weights were trained for their formats: tfnas.strip(model)"
+            "weights were trained for their formats: tfnas.strip_quantization(model)"
         )
     budget = int(size * plain.size) if size < 1 else int(size)
     asked = _Asked(model, plain, _packed(model, columns), activations, weight_only, data)

@@ -272,7 +272,7 @@ def test_leaving_it_float_gives_most_back_and_costs_bytes(hurt):
 
 def test_a_model_that_was_trained_is_rebuilt_from_its_float_form(trainable, int8x4):
     found = measure(trainable, int8x4, X, keep_float=[3])
-    as_float = measure(tfnas.strip(trainable), int8x4, X, keep_float=())
+    as_float = measure(tfnas.strip_quantization(trainable), int8x4, X, keep_float=())
     assert found.layers == as_float.layers
     given, kept = found.kept_float
     assert kept.size > given.size

@@ -13,8 +13,8 @@ from tfnas.measure.profile import profile
 from tfnas.pruning.structured.channel_groups import trace
 from tfnas.pruning.structured.channel_importance import takers
 from tfnas.pruning.structured.prune_channels import prune_channels
-from tfnas.pruning.structured.remaining_cost import Costs
-from tfnas.pruning.structured.slicing import shrink
+from tfnas.pruning.structured.remaining_cost import RemainingCosts
+from tfnas.pruning.structured.slicing import slice_channels
 
 
 def randomised(model, seed=0):
@@ -61,12 +61,12 @@ def some_removed(dependencies, seed, share=0.5):
 def assert_equal_to_masked(model, seed=0):
     dependencies = trace(model)
     removed = some_removed(dependencies, seed)
-    smaller = shrink(model, dependencies, removed)
+    smaller = slice_channels(model, dependencies, removed)
     expected = outputs(masked(model, dependencies, removed))
     for got, wanted in zip(outputs(smaller), expected, strict=True):
         scale = max(1.0, float(np.abs(wanted).max()))
         np.testing.assert_allclose(got / scale, wanted / scale, atol=1e-5)
-    costs = Costs(dependencies, model.count_params())
+    costs = RemainingCosts(dependencies, model.count_params())
     assert smaller.count_params() == costs.parameters(removed)
     assert profile(smaller).macs == costs.macs(removed)
     return dependencies, removed, smaller
@@ -211,7 +211,7 @@ def test_channels_that_contribute_nothing_leave_the_outputs_alone():
     dependencies = trace(model)
     removed = some_removed(dependencies, 3)
     silent = masked(model, dependencies, removed)
-    smaller = shrink(silent, trace(silent), removed)
+    smaller = slice_channels(silent, trace(silent), removed)
     np.testing.assert_allclose(outputs(smaller)[0], outputs(silent)[0], atol=1e-5)
 
 

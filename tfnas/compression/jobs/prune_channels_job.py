@@ -17,18 +17,18 @@ from tfnas.graph.compatibility import model_achieved
 from tfnas.measure.latency_model.latency_model import LatencyModel
 from tfnas.measure.measurement import Latency
 from tfnas.pruning.mask_constraint import keep_zeros
-from tfnas.pruning.structured.channel_report import RewriteReport
+from tfnas.pruning.structured.channel_report import ChannelPruningReport
 from tfnas.pruning.structured.channel_selection import MOST
 from tfnas.pruning.structured.iterative import ChannelPruning
 from tfnas.pruning.structured.prune_channels import prune_channels
-from tfnas.reports import shrink_report
+from tfnas.reports import prune_channels_report
 
 CALIBRATION = 300
 SCORED = 512  # training examples behind the criterion "taylor"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ShrinkConfig(TrainingSettings):
+class PruneChannelsConfig(TrainingSettings):
     """What a shrinking run was asked for: one of `macs`, `params`, `latency` and `sizes`.
 
     Args:
@@ -78,7 +78,7 @@ class ShrinkConfig(TrainingSettings):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class ShrinkResult:
+class PruneChannelsResult:
     """What a shrinking run leaves.
 
     Args:
@@ -90,22 +90,22 @@ class ShrinkResult:
     """
 
     output: pathlib.Path
-    reports: list[RewriteReport]
+    reports: list[ChannelPruningReport]
     rows: list[FileRow]
     latencies: dict[str, Latency]
     notes: list[str]
 
     def __str__(self) -> str:
-        return shrink_report.summary(self)
+        return prune_channels_report.summary(self)
 
 
-def shrink_to_files(
+def prune_channels_to_files(
     model: Any,
     split: DataSplit,
     output: str | pathlib.Path,
-    config: ShrinkConfig,
+    config: PruneChannelsConfig,
     progress: Progress | None = None,
-) -> ShrinkResult:
+) -> PruneChannelsResult:
     """Removes channels of a classifier and writes model.keras, `.tflite` files and report.md.
 
     Args:
@@ -124,8 +124,8 @@ def shrink_to_files(
     told.phase("converting and measuring the files on the test part")
     images = spread(split.x_train, CALIBRATION)
     found = save_and_compare(model, smaller, "smaller", split, folder, images)
-    result = ShrinkResult(folder, reports, found.rows, found.latencies, found.notes)
-    shrink_report.write(result, split, config)
+    result = PruneChannelsResult(folder, reports, found.rows, found.latencies, found.notes)
+    prune_channels_report.write(result, split, config)
     return result
 
 
@@ -140,8 +140,8 @@ def held(model: Any) -> list[ClusteringCallback]:
 
 
 def _shrunk(
-    model: Any, split: DataSplit, config: ShrinkConfig, folder: pathlib.Path, told: Progress
-) -> tuple[Any, list[RewriteReport]]:
+    model: Any, split: DataSplit, config: PruneChannelsConfig, folder: pathlib.Path, told: Progress
+) -> tuple[Any, list[ChannelPruningReport]]:
     options = {
         "criterion": config.criterion,
         "scope": config.scope,

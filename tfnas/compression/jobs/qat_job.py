@@ -16,7 +16,7 @@ from tfnas.measure.quantization_debugger.error_report import QuantizationError
 from tfnas.measure.quantization_debugger.quantization_error import quantization_error
 from tfnas.optional import require
 from tfnas.quantization.quantization_schedule import QuantizationSchedule
-from tfnas.quantization.quantize_aware import left_float, quantize_aware, strip
+from tfnas.quantization.quantize_aware import quantize_aware, strip_quantization, unquantized_layers
 from tfnas.quantization.spec import QuantSpec
 from tfnas.reports import qat_report
 from tfnas.runtime.files import save_model
@@ -137,14 +137,14 @@ def qat_to_files(
     for name in _WRITTEN:  # nothing of an earlier run stays beside this one's
         (folder / name).unlink(missing_ok=True)
     save_model(trainable, folder / "model.keras")
-    save_model(strip(trainable), folder / "model_float.keras")
+    save_model(strip_quantization(trainable), folder / "model_float.keras")
     told.phase("converting and measuring the files on the test part")
     trained = to_tflite(trainable, config.spec)
     trained.save(folder / f"model_{config.mode}.tflite")
     rows = compare_files(split, [*files, (f"trained, {config.mode}", trained)])
     examined = spread(split.x_train, EXAMINED)
     errors = quantization_error(trainable, trained, examined, keep_float=())
-    result = QatResult(folder, rows, left_float(trainable), errors, notes)
+    result = QatResult(folder, rows, unquantized_layers(trainable), errors, notes)
     qat_report.write(result, split, config)
     return result
 

@@ -14,7 +14,7 @@ import numpy as np
 from tfnas.clustering.clustering_callback import ClusteringCallback
 from tfnas.compression.fine_tune import classification_loss, finetune, kept_answers, training_steps
 from tfnas.compression.progress import Progress
-from tfnas.compression.recipe import Step
+from tfnas.compression.recipe import RecipeStep
 from tfnas.compression.training_settings import TrainingSettings
 from tfnas.data.datasets import DataSplit, spread
 from tfnas.distillation.feature_losses import FeatureHint
@@ -24,7 +24,7 @@ from tfnas.graph.layer_kernels import model_kernels
 from tfnas.low_rank.factorize import factorize
 from tfnas.pruning.mask_constraint import keep_zeros
 from tfnas.pruning.pruning_callback import PruningCallback
-from tfnas.pruning.structured.channel_report import RewriteReport
+from tfnas.pruning.structured.channel_report import ChannelPruningReport
 from tfnas.pruning.structured.prune_channels import prune_channels
 from tfnas.quantization.quantize_aware import quantize_aware
 from tfnas.schedules import polynomial
@@ -53,7 +53,7 @@ def _refusals() -> Iterator[None]:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Kitchen:
+class StepRunner:
     """What every step works with.
 
     Args:
@@ -73,7 +73,7 @@ class Kitchen:
         """What the original says of the training images."""
         return kept_answers(self.original, self.split, self.settings)
 
-    def apply(self, model: Any, step: Step) -> Any:
+    def apply(self, model: Any, step: RecipeStep) -> Any:
         """Returns a model with one step more; the one given stays as it is.
 
         Args:
@@ -85,13 +85,13 @@ class Kitchen:
         """
         return getattr(self, f"_{step.technique}")(model, step)
 
-    def _shrink(self, model: Any, step: Step) -> Any:
+    def _shrink(self, model: Any, step: RecipeStep) -> Any:
         with _refusals():
             smaller = self._without_channels(model, step)
         self._fit(smaller, longer=REBUILT, rebuild=True)
         return smaller
 
-    def _without_channels(self, model: Any, step: Step) -> Any:
+    def _without_channels(self, model: Any, step: RecipeStep) -> Any:
         targets = {"target_macs": step.amount, "target_params": step.weights}
         asked = {name: share for name, share in targets.items() if share and share < 1}
         options: dict[str, Any] = {
@@ -104,15 +104,15 @@ class Kitchen:
             return prune_channels(model, sizes=both_sizes(model, step), **options)[0]
         return by_savings(model, shared_makers(model), **asked, **options)[0]
 
-    def _train(self, model: Any, step: Step) -> Any:
+    def _train(self, model: Any, step: RecipeStep) -> Any:
         copy = clone(model)
         self._fit(copy, longer=step.amount, rebuild=True)
         return copy
 
-    def _factorize(self, model: Any, step: Step) -> Any:
+    def _factorize(self, model: Any, step: RecipeStep) -> Any:
         return self._with_low_rank(model, target_macs=step.amount)
 
-    def _thin(self, model: Any, step: Step) -> Any:
+    def _thin(self, model: Any, step: RecipeStep) -> Any:
         ranks = dense_ranks(model, step.amount)
         if not ranks:
             raise NotPossible(f"no dense layer has {step.amount:g} of its weights at a lower rank")
@@ -127,7 +127,7 @@ class Kitchen:
         self._fit(thin, hints=True)
         return thin
 
-    def _prune(self, model: Any, step: Step) -> Any:
+    def _prune(self, model: Any, step: RecipeStep) -> Any:
         copy = clone(model)
         steps = training_steps(self.split, self.settings.epochs, self.settings.batch_size)
         schedule = polynomial(
@@ -136,7 +136,7 @@ class Kitchen:
         self._fit(copy, [PruningCallback(schedule, scope="global")])
         return copy
 
-    def _cluster(self, model: Any, step: Step) -> Any:
+    def _cluster(self, model: Any, step: RecipeStep) -> Any:
         # Normalisation stays: of integers it is a factor a channel of the scale, and they are
         # as few as the values here.
         copy = clone(model)
@@ -199,7 +199,7 @@ def shared_makers(model: Any) -> list[str]:
     return [maker for g in found.groups if len(g.makers) > 1 for maker in g.makers]
 
 
-def by_savings(model: Any, shared: list[str], **options: Any) -> tuple[Any, RewriteReport]:
+def by_savings(model: Any, shared: list[str], **options: Any) -> tuple[Any, ChannelPruningReport]:
     """Fewer channels where that saves most, if it goes inside the blocks alone, and by fours.
 
     What runs between residual blocks is then the original's. Kernels compute 8 channels at a
@@ -228,7 +228,7 @@ def by_savings(model: Any, shared: list[str], **options: Any) -> tuple[Any, Rewr
     raise last
 
 
-def both_sizes(model: Any, step: Step) -> dict[str, int]:
+def both_sizes(model: Any, step: RecipeStep) -> dict[str, int]:
     """Returns the channels that layers keep for a share of the costs and one of the weights.
 
     Of each group as few as the stricter of the two asks for; then more weights than were asked
@@ -259,7 +259,7 @@ def both_sizes(model: Any, step: Step) -> dict[str, int]:
     return found
 
 
-def _kept(report: RewriteReport) -> dict[str, int]:
+def _kept(report: ChannelPruningReport) -> dict[str, int]:
     """First layer of each group that loses channels -> how many it keeps."""
     return {g.makers[0]: g.after for g in report.groups if g.makers and g.after < g.before}
 

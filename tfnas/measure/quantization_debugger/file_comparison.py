@@ -18,9 +18,9 @@ from tfnas.measure.quantization_debugger.activation_error import (
 from tfnas.measure.quantization_debugger.error_report import LayerError, OutputError, Unaligned
 from tfnas.measure.quantization_debugger.layer_names import LayerNames
 from tfnas.measure.quantization_debugger.operator_alignment import (
+    AlignedOperators,
     Alignment,
     Flow,
-    Pair,
     carries_numbers,
 )
 from tfnas.tflite.artifact import Artifact
@@ -146,7 +146,7 @@ class Comparison:
                 found.append(Unaligned(pair.layer, pair.operator.name, "quantized", fault))
         return tuple(found)
 
-    def _fault(self, pair: Pair) -> str:
+    def _fault(self, pair: AlignedOperators) -> str:
         """Why the numbers of two operators can't be compared, else empty."""
         for tensor in pair.operator.outputs:
             watched = self._watched.get(tensor.index)
@@ -173,7 +173,7 @@ class Comparison:
             if watched is not None and not watched.tensor.dtype.startswith("float"):
                 yield _entry(tensor.name, "INPUT", watched.tensor, watched.sums, 0.0)
 
-    def _entry(self, pair: Pair) -> LayerError | None:
+    def _entry(self, pair: AlignedOperators) -> LayerError | None:
         parts = [self._watched.get(tensor.index) for tensor in pair.operator.outputs]
         watched = [part for part in parts if part is not None]
         if not watched or self._fault(pair):
@@ -197,7 +197,7 @@ class Comparison:
             seen.add(index)
         return most
 
-    def _with_weights(self, entry: LayerError, pair: Pair) -> LayerError:
+    def _with_weights(self, entry: LayerError, pair: AlignedOperators) -> LayerError:
         own, originals = self.kernels.of(pair.operator), self._originals.of(pair.reference)
         kernels = own or (self._kernels_before(pair.layer) if originals else [])
         if not kernels:
@@ -214,7 +214,7 @@ class Comparison:
         return [kernel for op in self._alone.get(layer, ()) for kernel in self.kernels.of(op)]
 
     def _weight_noise(
-        self, pair: Pair, originals: Sequence[FileKernel], kernels: Sequence[FileKernel]
+        self, pair: AlignedOperators, originals: Sequence[FileKernel], kernels: Sequence[FileKernel]
     ) -> float | None:
         shapes = [[kernel.values.shape for kernel in part] for part in (originals, kernels)]
         if shapes[0] != shapes[1]:

@@ -55,11 +55,11 @@ class FileFormat:
         )
         return cls(weights, activations, activations == "float32" and unpacked, dict(layers))
 
-    def spec(self, left_float: Collection[str], known: Collection[str]) -> QuantSpec:
+    def spec(self, unquantized_layers: Collection[str], known: Collection[str]) -> QuantSpec:
         """Returns the specification of this file with some layers float.
 
         Args:
-            left_float: These layers.
+            unquantized_layers: These layers.
             known: The layers that a specification can name; others are as they are.
 
         Raises:
@@ -71,7 +71,7 @@ class FileFormat:
             for name, bits in self.layers.items()
             if bits in _FORMATS and name in known and (bits != default or self._is_path(name))
         }
-        named.update((self._called(name), "float32") for name in left_float)
+        named.update((self._called(name), "float32") for name in unquantized_layers)
         inner_first = sorted(named, key=lambda name: -name.count("/"))
         pairs = [(glob.escape(name), named[name]) for name in inner_first]
         more: dict[str, Any] = {"weight_only": True} if self.weight_only else {}

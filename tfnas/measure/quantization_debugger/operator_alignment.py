@@ -24,7 +24,7 @@ from tfnas.tflite.flatbuffer import OperatorInfo, TensorInfo
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Pair:
+class AlignedOperators:
     """An operator of the float file and its counterpart in the quantised one."""
 
     layer: str
@@ -182,7 +182,7 @@ class Alignment:
         while any(self._match(key) for key in _KEYS) or self._match_ends():
             pass
         self.pairs = tuple(
-            Pair(self.left.owner(partner), partner, op)
+            AlignedOperators(self.left.owner(partner), partner, op)
             for op in self.right.operators
             if (partner := self._partners.get(id(op))) is not None
         )

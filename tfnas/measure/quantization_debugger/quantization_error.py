@@ -33,7 +33,7 @@ from tfnas.measure.quantization_debugger.float_layers import (
     layers_with_format,
     with_float_layers,
 )
-from tfnas.quantization.quantize_aware import fake_quants, strip
+from tfnas.quantization.quantize_aware import fake_quants, strip_quantization
 from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.convert import to_tflite
 from tfnas.tflite.file_weights import read_kernels
@@ -62,7 +62,7 @@ def quantization_error(
 
     Args:
         model: The built Keras 3 model that the file was made from: the float one, or a
-            quantisation-aware one, whose float counterpart is `tfnas.strip(model)`.
+            quantisation-aware one, whose float counterpart is `tfnas.strip_quantization(model)`.
         artifact: The quantised file, of any mode.
         data: A few hundred typical inputs; targets are ignored.
         keep_float: For each of these numbers k, the file is made again with the k layers
@@ -93,7 +93,7 @@ def quantization_error(
     typical = columns if calibration is None else _typical(model, calibration)
     _check_ends(model, artifact)
     _check_quantized(artifact)
-    plain = strip(model) if fake_quants(model) else model
+    plain = strip_quantization(model) if fake_quants(model) else model
     found = Comparison(plain, to_tflite(plain), artifact, columns)
     found.run()
     rows = found.layers()

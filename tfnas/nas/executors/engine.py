@@ -18,7 +18,7 @@ import cloudpickle
 import keras_tuner as kt
 from keras_tuner.src.engine import metrics_tracking
 
-from tfnas.nas.search_callbacks import Listener
+from tfnas.nas.search_callbacks import TrialCallbacks
 from tfnas.runtime.randomness import make_operations_deterministic, operations_are_deterministic
 from tfnas.runtime.worker_processes import TrialDied
 
@@ -117,7 +117,7 @@ class Engine:
             reason = str(error) if plain else f"{type(error).__name__}: {error}"
             self.tuner.oracle.lost(trial.trial_id, reason, alone=True)
             self._suspects.discard(trial.trial_id)
-            self.tuner.listener.trial_ended(self.tuner.oracle.get_trial(trial.trial_id))
+            self.tuner.trial_callbacks.trial_ended(self.tuner.oracle.get_trial(trial.trial_id))
             return
         self._suspects.discard(trial.trial_id)
         trial.status, trial.message = state["status"], state["message"]
@@ -150,7 +150,7 @@ def worker_copy(tuner: Any, trial: Any) -> Any:
     twin = copy.copy(tuner)
     twin.oracle = tuner.oracle.for_worker(trial)
     twin.executor = twin.prediction = None  # what proposals need stays here
-    twin.listener = Listener()
+    twin.trial_callbacks = TrialCallbacks()
     return twin
 
 

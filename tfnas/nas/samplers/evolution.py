@@ -81,7 +81,7 @@ class EvolutionOracle(ScreenedOracle):
         )
         self.population_size = population_size
         self.tournament_size = tournament_size
-        several = len(self.goals.names) > 1
+        several = len(self.objectives.names) > 1
         self.crossover = crossover if crossover is not None else 0.5 * several
         self.population: list[Entry] = []
         self._ranked: tuple[int, np.ndarray] = (-1, np.zeros(0, int))
@@ -89,7 +89,7 @@ class EvolutionOracle(ScreenedOracle):
     def learn(self, entry: Entry) -> None:
         """Lets the oldest die, or with several objectives the worst."""
         self.population.append(entry)
-        if len(self.goals.names) == 1:
+        if len(self.objectives.names) == 1:
             self.population = self.population[-self.population_size :]
         elif len(self.population) > self.population_size:
             kept = set(ranked(self.population)[: self.population_size].tolist())

@@ -147,7 +147,7 @@ class ScreenedOracle(SpaceOracle):
     @property
     def sees(self) -> bool:
         """Whether there is a surrogate of the one objective."""
-        single = len(self.goals.names) == 1
+        single = len(self.objectives.names) == 1
         return self.children > 1 and single and len(self.evidence) >= _LEAST
 
     def choose(self, proposals: list[Proposal], rng: np.random.Generator) -> Proposal:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from tfnas.graph.functional import Call, Value, Walk, walk
-from tfnas.pruning.structured.channel_ids import Atoms, Channels
+from tfnas.pruning.structured.channel_ids import ChannelIds, Channels
 
 OUTPUT = "it is the model's output"  # a reason
 
@@ -56,7 +56,7 @@ class Slices:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Unit:
+class ChannelUnit:
     """A layer with the weights whose size follows from channels.
 
     Args:
@@ -108,7 +108,7 @@ class Dependencies:
 
     flow: Walk
     values: dict[Value, Channels | None]
-    units: dict[int, Unit]
+    units: dict[int, ChannelUnit]
     groups: tuple[Group, ...]
     classes: np.ndarray
 
@@ -131,9 +131,9 @@ class Trace:
 
     def __init__(self, flow: Walk) -> None:
         self.flow = flow
-        self.atoms = Atoms()
+        self.atoms = ChannelIds()
         self.values: dict[Value, Channels | None] = {}
-        self.units: dict[int, Unit] = {}
+        self.units: dict[int, ChannelUnit] = {}
 
     def channels(self, value: Value, axis: int | None = None, reason: str = "") -> Channels:
         """Returns a value's channels along an axis (the last by default).
@@ -165,12 +165,12 @@ class Trace:
         """Channels of a model's input, which never change."""
         self.values[value] = self._fixed(value, "it is the model's input")
 
-    def unit(self, call: Call) -> tuple[Unit, bool]:
+    def unit(self, call: Call) -> tuple[ChannelUnit, bool]:
         """Returns the layer's unit, and whether this is its first call."""
         key = id(call.operation)
         first = key not in self.units
         if first:
-            self.units[key] = Unit(call.name, call.operation, [], {})
+            self.units[key] = ChannelUnit(call.name, call.operation, [], {})
         return self.units[key], first
 
     def _fixed(self, value: Value, reason: str) -> Channels | None:
@@ -221,7 +221,7 @@ def _dependencies(found: Trace) -> Dependencies:
     )
 
 
-def _groups(atoms: Atoms, classes: np.ndarray) -> tuple[Group, ...]:
+def _groups(atoms: ChannelIds, classes: np.ndarray) -> tuple[Group, ...]:
     """Makers that share a class are one group; classes without a maker are no one's."""
     makers = atoms.makers()
     names = list(dict.fromkeys(maker for maker in makers if maker))  # in the network's order
@@ -230,7 +230,7 @@ def _groups(atoms: Atoms, classes: np.ndarray) -> tuple[Group, ...]:
     for atom, maker in enumerate(makers):
         if maker:
             of_class.setdefault(int(classes[atom]), []).append(number_of[maker])
-    related = Atoms()
+    related = ChannelIds()
     everyone = related.fresh(len(names), "")
     for numbers in of_class.values():
         related.join(np.full(len(numbers), numbers[0]), np.array(numbers))

@@ -27,7 +27,7 @@ class Channels:
     labels: np.ndarray
 
 
-class Atoms:
+class ChannelIds:
     """A growing set of atoms, in classes that stay or go together."""
 
     def __init__(self) -> None:

@@ -28,7 +28,7 @@ class GroupChange:
 
 
 @dataclasses.dataclass(frozen=True)
-class RewriteReport:
+class ChannelPruningReport:
     """What structured pruning did. Prints as a table, group by group.
 
     Args:
@@ -55,7 +55,7 @@ class RewriteReport:
         return dataclasses.asdict(self)
 
     @classmethod
-    def of(cls, fields: dict[str, Any]) -> RewriteReport:
+    def of(cls, fields: dict[str, Any]) -> ChannelPruningReport:
         """Returns the record that :meth:`as_dict` wrote."""
         groups = tuple(GroupChange(**{**g, "makers": tuple(g["makers"])}) for g in fields["groups"])
         pairs = {name: tuple(fields[name]) for name in ("macs", "parameters", "notes")}

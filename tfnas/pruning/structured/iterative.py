@@ -17,9 +17,9 @@ from typing import Any
 
 from tfnas.graph.functional import LayerCopies, walk
 from tfnas.pruning.structured.channel_groups import trace
-from tfnas.pruning.structured.channel_report import RewriteReport
+from tfnas.pruning.structured.channel_report import ChannelPruningReport
 from tfnas.pruning.structured.prune_channels import ignored, prune_channels
-from tfnas.pruning.structured.remaining_cost import Costs
+from tfnas.pruning.structured.remaining_cost import RemainingCosts
 from tfnas.runtime.files import model_digest, save_model, write_atomically
 
 _STATE = "channel_pruning.json"
@@ -79,14 +79,14 @@ class ChannelPruning:
         self._options = options
         self._later = {**options, "ignore": _names_when_flat(model, options.get("ignore", ()))}
         dependencies = trace(model)
-        costs = Costs(dependencies, model.count_params())
+        costs = RemainingCosts(dependencies, model.count_params())
         whole = costs.macs(costs.nothing)
         self.targets = tuple(
             int(whole * target_macs ** (step / steps)) for step in range(1, steps + 1)
         )
         prune_channels(model, target_macs=self.targets[-1], **options)  # every bad argument shows
 
-    def run(self) -> tuple[Any, list[RewriteReport]]:
+    def run(self) -> tuple[Any, list[ChannelPruningReport]]:
         """Runs the steps that are left; returns the last model and all reports."""
         done = self._finished()
         model = self.model
@@ -131,12 +131,12 @@ class ChannelPruning:
             "options": {k: list(v) if k == "ignore" else v for k, v in sorted(plain.items())},
         }
 
-    def _report(self, step: int) -> RewriteReport:
+    def _report(self, step: int) -> ChannelPruningReport:
         assert self.folder is not None
         state = json.loads((self.folder / _STATE).read_text())
-        return RewriteReport.of(state["reports"][step - 1])
+        return ChannelPruningReport.of(state["reports"][step - 1])
 
-    def _keep(self, model: Any, report: RewriteReport, step: int) -> None:
+    def _keep(self, model: Any, report: ChannelPruningReport, step: int) -> None:
         if self.folder is None:
             return
         save_model(model, self._path(step))

@@ -16,7 +16,7 @@ from tfnas.graph.functional import walk
 from tfnas.pruning.gradients import LossGradients
 from tfnas.pruning.structured.channel_groups import OUTPUT, Dependencies, Group, trace
 from tfnas.pruning.structured.channel_importance import CRITERIA, scores, takers
-from tfnas.pruning.structured.channel_report import GroupChange, RewriteReport
+from tfnas.pruning.structured.channel_report import ChannelPruningReport, GroupChange
 from tfnas.pruning.structured.channel_selection import (
     MOST,
     Cost,
@@ -25,8 +25,8 @@ from tfnas.pruning.structured.channel_selection import (
     needed_by_makers,
     removal_order,
 )
-from tfnas.pruning.structured.remaining_cost import Costs
-from tfnas.pruning.structured.slicing import shrink
+from tfnas.pruning.structured.remaining_cost import RemainingCosts
+from tfnas.pruning.structured.slicing import slice_channels
 
 SCOPES = ("global", "group", "saving")
 _TARGETS = ("ratio", "target_macs", "target_params", "target_latency", "sizes")
@@ -49,7 +49,7 @@ def prune_channels(
     data: Any = None,
     loss: Any = None,
     seed: int = 0,
-) -> tuple[Any, RewriteReport]:
+) -> tuple[Any, ChannelPruningReport]:
     """Returns a smaller model without the channels that are worth least, and a report.
 
     Example:
@@ -108,16 +108,20 @@ def prune_channels(
     check_ratio_of_groups(max_ratio)
     check_float(model, "prune_channels")
     dependencies = trace(model, ignored(model, ignore))
-    costs = Costs(dependencies, model.count_params())
+    costs = RemainingCosts(dependencies, model.count_params())
     if criterion == "taylor" or latency is not None:
-        shrink(model, dependencies, costs.nothing)  # what can't be copied shows before long work
+        slice_channels(
+            model, dependencies, costs.nothing
+        )  # what can't be copied shows before long work
     gradients = None
     if criterion == "taylor":
         gradients = (g for _, g in LossGradients(model, takers(dependencies), loss).each(data))
     found = scores(dependencies, criterion, gradients=gradients, seed=seed)
     if sizes is not None:
         chosen = by_sizes(dependencies, found, sizes)
-        return shrink(model, dependencies, chosen), _report(model, dependencies, costs, chosen)
+        return slice_channels(model, dependencies, chosen), _report(
+            model, dependencies, costs, chosen
+        )
     priced = _Priced.of(target, model, dependencies, costs, latency)
     # Norms say which channel of a group is worth least, but not what the loss would be: per
     # saving, they would empty the groups whose channels cost most. Taylor's tell the loss.
@@ -133,7 +137,9 @@ def prune_channels(
             f"go the model has {priced.told(priced.cost(everything))}; by max_ratio at most "
             f"{max_ratio:.0%} of a group go{_obstacles(dependencies)}"
         )
-    return shrink(model, dependencies, removed), _report(model, dependencies, costs, removed)
+    return slice_channels(model, dependencies, removed), _report(
+        model, dependencies, costs, removed
+    )
 
 
 def _target(*values: Any) -> tuple[str, Any]:
@@ -234,7 +240,7 @@ class _Priced:
         target: tuple[str, float],
         model: Any,
         dependencies: Dependencies,
-        costs: Costs,
+        costs: RemainingCosts,
         latency: Callable[[Any], float] | None,
     ) -> _Priced:
         name, value = target
@@ -253,7 +259,7 @@ def _by_latency(
     value: float,
     model: Any,
     dependencies: Dependencies,
-    costs: Costs,
+    costs: RemainingCosts,
     latency: Callable[[Any], float],
 ) -> _Priced:
     """What a channel of each group saves: the time without half of the group."""
@@ -267,18 +273,18 @@ def _by_latency(
         if half:
             removed = costs.nothing.copy()
             removed[half] = True
-            saved = whole - float(latency(shrink(model, dependencies, removed)))
+            saved = whole - float(latency(slice_channels(model, dependencies, removed)))
             savings[group.classes] = max(saved / len(half), 1e-9 * whole)
 
     def cost(removed: np.ndarray) -> float:
-        return float(latency(shrink(model, dependencies, removed)))
+        return float(latency(slice_channels(model, dependencies, removed)))
 
     return _Priced(cost, value * whole, savings, lambda time: f"{time / whole:.3f} of its time")
 
 
 def _report(
-    model: Any, dependencies: Dependencies, costs: Costs, removed: np.ndarray
-) -> RewriteReport:
+    model: Any, dependencies: Dependencies, costs: RemainingCosts, removed: np.ndarray
+) -> ChannelPruningReport:
     groups = tuple(_change(group, removed) for group in dependencies.groups)
     norms = sorted(
         unit.path
@@ -297,7 +303,7 @@ def _report(
         if names
     ]
     notes += _held(model)
-    return RewriteReport(
+    return ChannelPruningReport(
         groups,
         (costs.macs(costs.nothing), costs.macs(removed)),
         (costs.parameters(costs.nothing), costs.parameters(removed)),

@@ -10,7 +10,7 @@ from tfnas.graph.macs import call_macs
 from tfnas.pruning.structured.channel_groups import Dependencies, Slices
 
 
-class Costs:
+class RemainingCosts:
     """Counts multiply-accumulates, weights and channels.
 
     `uncounted` holds the layers whose multiply-accumulates are not known; they count nothing.

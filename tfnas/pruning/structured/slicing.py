@@ -11,7 +11,7 @@ from tfnas.graph.functional import Call, LayerCopies, rebuild
 from tfnas.pruning.structured.channel_groups import Dependencies
 
 
-def shrink(model: Any, dependencies: Dependencies, removed: np.ndarray) -> Any:
+def slice_channels(model: Any, dependencies: Dependencies, removed: np.ndarray) -> Any:
     """Returns a new functional model without some channels; nested models become flat.
 
     Args:

@@ -40,8 +40,11 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
 
 def main(positional: list[str], values: flags.FlagValues) -> int:
     """Runs the command."""
-    from tfnas.compression.jobs.prune_channels_job import ShrinkConfig, shrink_to_files
+    from tfnas.compression.jobs.prune_channels_job import (
+        PruneChannelsConfig,
+        prune_channels_to_files,
+    )
 
-    settings = settings_of(ShrinkConfig, values)
-    config = ShrinkConfig(**{**settings, "sizes": parse_sizes(values.sizes)})
-    return run_on_model(positional, values, config, shrink_to_files, "small")
+    settings = settings_of(PruneChannelsConfig, values)
+    config = PruneChannelsConfig(**{**settings, "sizes": parse_sizes(values.sizes)})
+    return run_on_model(positional, values, config, prune_channels_to_files, "small")

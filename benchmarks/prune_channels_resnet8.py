@@ -151,7 +151,7 @@ def shrunk(
 def same_widths(original: Any, report: Any, seed: int) -> Any:
     """The original with as many channels a group, taken at random."""
     from tfnas.pruning.structured.channel_groups import trace
-    from tfnas.pruning.structured.slicing import shrink
+    from tfnas.pruning.structured.slicing import slice_channels
 
     rng = np.random.default_rng(seed)
     dependencies = trace(original)
@@ -159,7 +159,7 @@ def same_widths(original: Any, report: Any, seed: int) -> Any:
     for group, change in zip(dependencies.groups, report.groups, strict=True):
         gone = rng.choice(group.classes, change.before - change.after, replace=False)
         removed[gone] = True
-    return shrink(original, dependencies, removed)
+    return slice_channels(original, dependencies, removed)
 
 
 def train(

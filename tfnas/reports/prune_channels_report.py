@@ -12,12 +12,12 @@ from tfnas.runtime.files import write_atomically
 from tfnas.table import markdown_table, table
 
 if TYPE_CHECKING:
-    from tfnas.compression.jobs.prune_channels_job import ShrinkConfig, ShrinkResult
+    from tfnas.compression.jobs.prune_channels_job import PruneChannelsConfig, PruneChannelsResult
 
 _FILES = headers("time of the reference [95%]")
 
 
-def summary(result: ShrinkResult) -> str:
+def summary(result: PruneChannelsResult) -> str:
     """Returns the results as plain text."""
     lines = [f"{report}\n" for report in result.reports]
     lines += ["Test part, the .tflite files themselves:", table(_FILES, _rows(result)), ""]
@@ -31,7 +31,7 @@ def summary(result: ShrinkResult) -> str:
     )
 
 
-def write(result: ShrinkResult, split: DataSplit, config: ShrinkConfig) -> None:
+def write(result: PruneChannelsResult, split: DataSplit, config: PruneChannelsConfig) -> None:
     """Writes report.md."""
     settings = [[name, value] for name, value in dataclasses.asdict(config).items()]
     parts = [
@@ -57,9 +57,9 @@ def write(result: ShrinkResult, split: DataSplit, config: ShrinkConfig) -> None:
     write_atomically(result.output / "report.md", "\n\n".join(p for p in parts if p) + "\n")
 
 
-def _rows(result: ShrinkResult) -> list[list[str]]:
+def _rows(result: PruneChannelsResult) -> list[list[str]]:
     return file_rows(result.rows, lambda row: [time_cell(result.latencies[row.label])])
 
 
-def _speed(result: ShrinkResult) -> list[str]:
+def _speed(result: PruneChannelsResult) -> list[str]:
     return speed_lines(result.latencies, "smaller")
