@@ -146,7 +146,9 @@ class Work:
         steps = EPOCHS.value * (len(self.x) // BATCH.value)
         schedule = keras.optimizers.schedules.CosineDecay(rate or RATE.value, steps)
         optimizer = keras.optimizers.Adam(schedule)
-        distiller = tfnas.Distiller(model, self.original, alpha=ALPHA.value, temperature=1.0)
+        distiller = tfnas.Distiller(
+            self.original, model, student_loss_weight=ALPHA.value, temperature=1.0
+        )
         distiller.compile(optimizer, metrics=["accuracy"], jit_compile=False)
         data = batches(self.original, self.x, self.y)
         distiller.fit(data, epochs=EPOCHS.value, verbose=2, callbacks=callbacks)

@@ -1,6 +1,6 @@
 """`tfnas.compress` without training: EfficientNet-Lite0 on a sample of ImageNet.
 
-    python benchmarks/compress_imagenet.py [--images=1000] [--workdir=runs/compress_imagenet]
+    python benchmarks/compress_imagenet.py [--images=1000] [--directory=runs/compress_imagenet]
 
 200 images calibrate; of the others half choose and half measure. Prints what the call prints:
 the Pareto set on the images that nothing was chosen by, with bytes and times. The images were
@@ -20,7 +20,7 @@ from absl import app, flags, logging
 import tfnas
 from tfnas.cli.console import PlainProgress
 
-WORKDIR = flags.DEFINE_string("workdir", "runs/compress_imagenet", "folder of the job")
+DIRECTORY = flags.DEFINE_string("directory", "runs/compress_imagenet", "folder of the job")
 MAX_DROP = flags.DEFINE_float("max_drop", 1.0, "points of accuracy that may be lost")
 
 
@@ -42,7 +42,7 @@ def main(argv: list[str]) -> None:
         split,
         {"max_drop": MAX_DROP.value},
         "quick",
-        WORKDIR.value,
+        DIRECTORY.value,
         progress=PlainProgress(),
     )
     print(f"\n{result}\n\n$ python", " ".join(sys.argv))

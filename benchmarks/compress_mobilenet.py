@@ -1,6 +1,6 @@
 """`tfnas.compress` on a keras.applications MobileNetV2 fine-tuned on Fashion-MNIST.
 
-    python benchmarks/compress_mobilenet.py [--weights=imagenet] [--workdir=runs/compress_mobilenet]
+    python benchmarks/compress_mobilenet.py [--weights=imagenet] [--directory=FOLDER]
 
 First trains the model as its user would (or takes the one of an earlier run): MobileNetV2 0.35
 on images of 32 x 32 x 3, made within the model from grey ones of 28 x 28. --weights=imagenet
@@ -29,7 +29,7 @@ EXAMPLES = flags.DEFINE_integer("examples", None, "training images; none: all 60
 MAX_MACS = flags.DEFINE_float("max_macs", 0.5, "multiply-accumulates that may stay, a share")
 EFFORT = flags.DEFINE_string("effort", "normal", "quick, normal or thorough")
 STEP_EPOCHS = flags.DEFINE_integer("step_epochs", None, "epochs of a step; none: by the effort")
-WORKDIR = flags.DEFINE_string("workdir", "runs/compress_mobilenet", "folder of the job")
+DIRECTORY = flags.DEFINE_string("directory", "runs/compress_mobilenet", "folder of the job")
 SIZE = 32
 
 
@@ -37,7 +37,7 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)
     began = time.monotonic()
     split = tfnas.data.load("fashion_mnist").limited(EXAMPLES.value)
-    path = pathlib.Path(WORKDIR.value).with_suffix(".keras")
+    path = pathlib.Path(DIRECTORY.value).with_suffix(".keras")
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         finetuned(split).save(path)
@@ -47,7 +47,7 @@ def main(argv: list[str]) -> None:
         split,
         {"max_drop": 1.0, "max_macs": MAX_MACS.value},
         EFFORT.value,
-        WORKDIR.value,
+        DIRECTORY.value,
         epochs=STEP_EPOCHS.value,
         augment=("flip", "shift"),
         progress=PlainProgress(),

@@ -1,6 +1,6 @@
 """One call on MLPerf Tiny's ResNet8, beside the reference's own int8 file.
 
-    python benchmarks/compress_resnet8.py [--effort=normal] [--workdir=runs/compress_resnet8]
+    python benchmarks/compress_resnet8.py [--effort=normal] [--directory=runs/compress_resnet8]
 
 From the reference's float weights and CIFAR-10, `tfnas.compress` looks for an int8 file of at
 most half the bytes and half the multiply-accumulates of `pretrainedResnet_quant.tflite`, at
@@ -27,7 +27,7 @@ from tfnas.runtime.files import write_atomically
 from tfnas.table import table
 
 EFFORT = flags.DEFINE_string("effort", "normal", "quick, normal or thorough")
-WORKDIR = flags.DEFINE_string("workdir", "runs/compress_resnet8", "folder of the job")
+DIRECTORY = flags.DEFINE_string("directory", "runs/compress_resnet8", "folder of the job")
 STEP_EPOCHS = flags.DEFINE_integer("step_epochs", None, "epochs of a step; none: by the effort")
 REFERENCE = flags.DEFINE_string(
     "reference", None, "the reference's int8 file; default: beside the model"
@@ -48,7 +48,7 @@ def main(argv: list[str]) -> None:
         split.limited(resnet8.EXAMPLES.value),
         budget,
         EFFORT.value,
-        WORKDIR.value,
+        DIRECTORY.value,
         epochs=STEP_EPOCHS.value,
         batch_size=128,  # faster than 64: BUILD_NOTES.md, 2026-11-27
         learning_rate=3e-3,
@@ -85,7 +85,7 @@ def main(argv: list[str]) -> None:
         for (_, file), time_, found in zip(files, times, right, strict=True)
     ]
     picture = _picture(places, differences, result.front.index(result.best))
-    print("drawn in", write_atomically(result.output / "beside_reference.png", picture))
+    print("drawn in", write_atomically(result.directory / "beside_reference.png", picture))
     print(f"the call took {minutes:.1f} minutes")
 
 

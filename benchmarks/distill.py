@@ -178,7 +178,7 @@ def label_loss() -> Any:
 
 def ours(student: Any, teacher: Any, hint: float) -> Any:
     features = [tfnas.FeatureHint(LAST, LAST, hint)] if hint else []
-    return tfnas.Distiller(student, teacher, ALPHA.value, TEMPERATURE.value, features=features)
+    return tfnas.Distiller(teacher, student, ALPHA.value, TEMPERATURE.value, features=features)
 
 
 def theirs(student: Any, teacher: Any, hint: float) -> Any:

@@ -1,6 +1,6 @@
 """Networks for 64 KB of RAM and 128 KB of flash: what a search finds, and what devices say of it.
 
-    python benchmarks/mcu.py [--datasets=fashion_mnist,digits] [--workdir=runs/mcu]
+    python benchmarks/mcu.py [--datasets=fashion_mnist,digits] [--directory=runs/mcu]
 
 `tfnas.search` looks for the front of accuracy (of the int8 file, on validation images) and
 --objective within both limits: flash is the file, RAM the arena that TFLite Micro plans; what a
@@ -42,7 +42,9 @@ from tfnas.table import table
 from tfnas.targets.device import MICRO, VELA, Device
 
 DATASETS = flags.DEFINE_list("datasets", ["fashion_mnist", "digits"], "names of data sets")
-WORKDIR = flags.DEFINE_string("workdir", "runs/mcu", "folder of the searches, which go on there")
+DIRECTORY = flags.DEFINE_string(
+    "directory", "runs/mcu", "folder of the searches, which go on there"
+)
 OBJECTIVE = flags.DEFINE_string("objective", "macs", "beside accuracy: macs or vela_cycles")
 TRIALS = flags.DEFINE_integer("trials", 10, "trials of a search")
 TRIAL_IMAGES = flags.DEFINE_integer("trial_images", 6000, "training images of a trial")
@@ -102,7 +104,7 @@ def searched(split: DataSplit) -> list[MeasuredTrial]:
     }
     result = tfnas.search(
         split,
-        pathlib.Path(WORKDIR.value, split.name),
+        pathlib.Path(DIRECTORY.value, split.name),
         preset="microcontroller",
         objectives=("file_accuracy", OBJECTIVE.value),
         limits=limits,

@@ -135,7 +135,7 @@ def shrunk(
     """The smaller model, not trained yet, and its share of the multiply-accumulates."""
     options: dict[str, Any] = {**target, "seed": seed}
     if "sizes" not in target:
-        options |= {"scope": SCOPE.value, "round_to": ROUND_TO.value, "ignore": KEEP.value}
+        options |= {"scope": SCOPE.value, "round_to": ROUND_TO.value, "exclude": KEEP.value}
     labels = np.eye(resnet8.CLASSES, dtype=np.float32)[y[: SCORED.value]]
     images = x[: SCORED.value].astype(np.float32)
     data = tf.data.Dataset.from_tensor_slices((images, labels)).batch(16)
@@ -182,7 +182,7 @@ def train(
     )
     optimizer = (tfnas.Muon if OPTIMIZER.value == "muon" else keras.optimizers.Adam)(rate)
     hints = block_hints(model, original, x[:256], HINT.value) if HINT.value else []
-    distiller = tfnas.Distiller(model, original, ALPHA.value, TEMPERATURE.value, features=hints)
+    distiller = tfnas.Distiller(original, model, ALPHA.value, TEMPERATURE.value, features=hints)
     distiller.compile(optimizer, metrics=["accuracy"], jit_compile=False)
     distiller.fit(data, epochs=EPOCHS.value, verbose=2)
 

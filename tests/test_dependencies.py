@@ -154,7 +154,7 @@ def test_reports_with_pictures_ask_for_matplotlib_before_any_work(monkeypatch, t
     # What is no model or data set would be the next thing to be refused.
     calls = [
         lambda: tfnas.search("nothing", output),
-        lambda: tfnas.compress("nothing", "nothing", {"max_bytes": 0.5}, workdir=output),
+        lambda: tfnas.compress("nothing", "nothing", {"max_bytes": 0.5}, directory=output),
         lambda: prune_to_files(None, None, output, PruneConfig(sparsity=0.5, scope="sensitivity")),
         lambda: qat_to_files(None, None, output, QatConfig(epochs=1)),
     ]

@@ -113,7 +113,7 @@ def test_small_gradients_of_half_precision():
     [
         ({"momentum": 1.0}, r"momentum must be in \[0, 1\), got 1.0"),
         ({"ns_steps": 0}, "ns_steps must be a whole number >= 1, got 0"),
-        ({"scale": 0.0}, "scale must be above 0, got 0.0"),
+        ({"rms_rate": 0.0}, "rms_rate must be above 0, got 0.0"),
     ],
 )
 def test_bad_arguments_are_named(options, message):

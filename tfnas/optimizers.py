@@ -38,11 +38,11 @@ class Muon(keras.optimizers.Adam):
         learning_rate: A number or a schedule.
         momentum: Of the kernels' gradients, in [0, 1); Nesterov's.
         ns_steps: Steps of the Newton-Schulz iteration.
-        scale: Root of the mean square of a kernel's step, in units of the rate.
+        rms_rate: Root of the mean square of a kernel's step, in units of the rate.
         **adam: What :class:`keras.optimizers.Adam` takes.
 
     Raises:
-        ValueError: `momentum`, `ns_steps` or `scale` is outside its rule.
+        ValueError: `momentum`, `ns_steps` or `rms_rate` is outside its rule.
 
     References:
         Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024; the
@@ -55,7 +55,7 @@ class Muon(keras.optimizers.Adam):
         *,
         momentum: float = 0.95,
         ns_steps: int = 5,
-        scale: float = 0.2,
+        rms_rate: float = 0.2,
         name: str = "muon",
         **adam: Any,
     ) -> None:
@@ -63,10 +63,10 @@ class Muon(keras.optimizers.Adam):
             raise ValueError(f"momentum must be in [0, 1), got {momentum!r}")
         if not (isinstance(ns_steps, int) and ns_steps >= 1):
             raise ValueError(f"ns_steps must be a whole number >= 1, got {ns_steps!r}")
-        if not scale > 0:
-            raise ValueError(f"scale must be above 0, got {scale!r}")
+        if not rms_rate > 0:
+            raise ValueError(f"rms_rate must be above 0, got {rms_rate!r}")
         super().__init__(learning_rate, name=name, **adam)
-        self.momentum, self.ns_steps, self.scale = momentum, ns_steps, scale
+        self.momentum, self.ns_steps, self.rms_rate = momentum, ns_steps, rms_rate
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Moves one variable."""
@@ -81,13 +81,13 @@ class Muon(keras.optimizers.Adam):
         rows = ops.reshape(gradient + self.momentum * moment, (count, shape[-1]))
         rows = ops.cast(rows, "float32")  # squares of small numbers vanish in 16 bits
         # An orthogonal matrix of n x m has a mean square of 1 / max(n, m).
-        size = self.scale * max(count, shape[-1]) ** 0.5
+        size = self.rms_rate * max(count, shape[-1]) ** 0.5
         step = ops.cast(learning_rate, "float32") * size * orthogonal(rows, self.ns_steps)
         self.assign_sub(variable, ops.cast(ops.reshape(step, shape), variable.dtype))
 
     def get_config(self) -> dict[str, Any]:
         """What makes an optimizer like this one."""
-        own = ("momentum", "ns_steps", "scale")
+        own = ("momentum", "ns_steps", "rms_rate")
         return {**super().get_config(), **{name: getattr(self, name) for name in own}}
 
 

@@ -97,12 +97,12 @@ def test_values_are_trained_and_counted_in_the_files(cluster):
 
 @pytest.mark.slow
 def test_without_training_and_renewed(cluster):
-    code, _, err, folder = cluster("--clusters=4", "--epochs=0", "--ignore=first")
+    code, _, err, folder = cluster("--clusters=4", "--epochs=0", "--exclude=first")
     assert (code, err) == (0, "")
     found = kernels(folder)
     assert found["stem"].values > 4
     assert found["body"].values == found["head"].values == 4
-    code, _, err, folder = cluster("--clusters=4", "--epochs=1", "--renew=1", "--ignore=block")
+    code, _, err, folder = cluster("--clusters=4", "--epochs=1", "--renew=1", "--exclude=block")
     assert (code, err) == (0, "")
     assert kernels(folder)["stem"].values == kernels(folder)["head"].values == 4
     assert kernels(folder)["body"].values > 100
@@ -114,8 +114,8 @@ def test_without_training_and_renewed(cluster):
         (["--clusters=300"], "clusters must be a whole number from 2 to 256"),
         (["--layers=head"], "layers must hold NAME=K, got 'head'"),
         (["--layers=nothing=4"], "clusters must name layers with a kernel, got 'nothing'"),
-        (["--ignore=nothing"], "ignore must name layers with a kernel, got 'nothing'"),
-        (["--ignore=*"], "clusters and ignore must leave a kernel"),
+        (["--exclude=nothing"], "exclude must name layers with a kernel, got 'nothing'"),
+        (["--exclude=*"], "clusters and exclude must leave a kernel"),
         (["--learning_rate=0"], "learning_rate must be above 0"),
         (["--dataset=nowhere"], "dataset must be one of"),
     ],

@@ -69,10 +69,10 @@ def test_half_the_macs(run, saved):
 @pytest.mark.slow
 def test_without_data_and_training(run):
     code, out, folder = run(
-        *("--rank=0.25", "--epochs=0", "--calibration=0", "--methods=tucker", "--ignore=stem")
+        *("--rank=0.25", "--epochs=0", "--calibration=0", "--methods=tucker", "--exclude=stem")
     )
     assert code == 0
-    assert "stem (Conv2D) stays: ignore names it" in out
+    assert "stem (Conv2D) stays: exclude names it" in out
     report = (folder / "report.md").read_text()
     assert "squared kernel" in report
     assert "| body | tucker |" in report
@@ -86,7 +86,7 @@ def test_without_data_and_training(run):
         (["--macs=0.0001"], "target_macs can't be met"),
         (["--rank=2.5"], "rank must be a whole number"),
         (["--energy=2"], "energy must be in"),
-        (["--macs=0.5", "--ignore=nothing"], "ignore must name layers"),
+        (["--macs=0.5", "--exclude=nothing"], "exclude must name layers"),
         (["--macs=0.5", "--methods=svd,cp"], "methods must be some of"),
         (["--macs=0.5", "--learning_rate=0"], "learning_rate must be above 0"),
     ],

@@ -85,7 +85,7 @@ def test_widths_of_ones_own(shrink):
         (["--sizes=stem"], "sizes must hold LAYER=NUMBER, got 'stem'"),
         (["--sizes=stem=0"], "from 1 to what a layer has, got 0 for 'stem' of 16"),
         (["--macs=0.0001"], "target_macs can't be met"),
-        (["--macs=0.5", "--ignore=nothing"], "ignore must name layers"),
+        (["--macs=0.5", "--exclude=nothing"], "exclude must name layers"),
         (["--params=0.5", "--steps=2"], "steps must be 1 unless macs is a share"),
         (["--macs=0.5", "--steps=3", "--epochs=2"], "steps must be at most epochs"),
     ],

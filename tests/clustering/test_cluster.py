@@ -276,7 +276,7 @@ def nested():
 
 
 def test_nested_models_and_shared_layers_once():
-    clustered, report = cluster(nested(), 4, ignore="mha")
+    clustered, report = cluster(nested(), 4, exclude="mha")
     assert [k.name for k in report.kernels] == ["shared", "inner/a", "head"]
     assert report.folded == ("inner/a",)
     assert sum(s.reason == "ignored by 'mha'" for s in report.skipped) == 4
@@ -316,9 +316,9 @@ def test_numbers_by_name_the_first_that_fits():
 
 
 def test_ignored_ends_and_kinds():
-    _, report = cluster(classifier(), 4, ignore=["first", layers.Dense, "split"])
+    _, report = cluster(classifier(), 4, exclude=["first", layers.Dense, "split"])
     assert [k.name for k in report.kernels] == ["deep", "wide"]
-    _, report = cluster(classifier(), 4, ignore=["depthwise", "last"])
+    _, report = cluster(classifier(), 4, exclude=["depthwise", "last"])
     assert "deep" not in [k.name for k in report.kernels]
 
 
@@ -519,8 +519,8 @@ def test_more_values_err_less():
         ({"zeros": "yes"}, "zeros must be 'auto', True or False, got 'yes'"),
         ({"fold": "yes"}, "fold must be 'auto', True or False, got 'yes'"),
         ({"seed": -1}, "seed must be a whole number >= 0, got -1"),
-        ({"ignore": "nothing"}, "ignore must name layers with a kernel, got 'nothing'"),
-        ({"ignore": "*"}, "clusters and ignore must leave a kernel"),
+        ({"exclude": "nothing"}, "exclude must name layers with a kernel, got 'nothing'"),
+        ({"exclude": "*"}, "clusters and exclude must leave a kernel"),
         ({"data": "images"}, "data must be arrays"),
         ({"data": np.zeros((4, 9))}, "data must fit the inputs"),
     ],

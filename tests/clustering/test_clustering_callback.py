@@ -370,7 +370,7 @@ def test_bad_arguments_are_named_at_once(settings, told):
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"ignore": "nothing"}, "ignore must name layers with a kernel, got 'nothing'"),
+        ({"exclude": "nothing"}, "exclude must name layers with a kernel, got 'nothing'"),
         ({"clusters": {"nothing": 3}}, "clusters must name layers with a kernel, got 'nothing'"),
         ({"clusters": None}, "model must hold kernels of 2 to 256 distinct values"),
     ],
@@ -416,7 +416,7 @@ def test_clusters_that_are_there_by_name(digits):
     few, _ = tfnas.cluster(model, 4, embeddings=True)
     few.compile("adam", LOSS, jit_compile=False)
     x, y = np.random.default_rng(0).integers(0, 50, (64, 12)), np.arange(64) % 10
-    callback = ClusteringCallback(None, embeddings=True, ignore=["e"])
+    callback = ClusteringCallback(None, embeddings=True, exclude=["e"])
     few.fit(x, y, epochs=1, verbose=0, callbacks=[callback])
     values = {layer.name: len(np.unique(layer.weights[0])) for layer in few.layers if layer.weights}
     assert values["table"] <= 4

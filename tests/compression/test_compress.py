@@ -33,7 +33,10 @@ from tfnas.compression.progress import Progress
         ({"max_drop": -1}, "max_drop must be a finite number >= 0, got -1"),
         ({"max_bytes": 0}, "max_bytes must be a finite number above 0, got 0"),
         ({"max_macs": 1.5}, "max_macs must be a share up to 1, got 1.5"),
-        ({"max_latency": float("nan")}, "max_latency must be a finite number above 0, got nan"),
+        (
+            {"max_latency_ratio": float("nan")},
+            "max_latency_ratio must be a finite number above 0, got nan",
+        ),
         ({"max_bytes": True}, "max_bytes must be a finite number above 0, got True"),
         ({"max_speed": 3}, "budget must hold limits of max_drop, .*, got max_speed"),
         (7, "budget must be a Budget or a dictionary, got 7"),
@@ -45,7 +48,7 @@ def test_bad_budgets_are_named(given, message):
 
 
 def test_excesses():
-    budget = Budget(max_drop=1.0, max_bytes=100, max_latency=0.5)
+    budget = Budget(max_drop=1.0, max_bytes=100, max_latency_ratio=0.5)
     assert budget.excesses(CandidateCosts(1.0, 100, 1, 0.5, 1.0, 1)) == {}
     over = budget.excesses(CandidateCosts(1.5, 150, 1, 0.4, 1.0, 1))
     assert over == {"max_drop": 0.5, "max_bytes": 0.5}
@@ -295,7 +298,7 @@ def test_another_job_in_the_folder_is_refused(run, tiny_model, digits, monkeypat
     with pytest.raises(ValueError, match=r"a job of another version of tfnas"):
         tfnas.compress(*given, folder)
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(ValueError, match=r"workdir must be a folder, got .*, which is a file"):
+    with pytest.raises(ValueError, match=r"directory must be a folder, got .*, which is a file"):
         tfnas.compress(*given, tmp_path / "file")
     (tmp_path / "report.md").write_text("of a search")
     with pytest.raises(
@@ -329,7 +332,7 @@ def test_models_that_no_step_could_take_are_refused_first(digits, tmp_path, end,
         }
         split = dataclasses.replace(digits, class_names=("even", "odd"), **labels)
     with pytest.raises(ValueError, match=message):
-        tfnas.compress(model, split, {"max_drop": 1.0}, workdir=tmp_path)
+        tfnas.compress(model, split, {"max_drop": 1.0}, directory=tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -337,7 +340,7 @@ def test_models_that_no_step_could_take_are_refused_first(digits, tmp_path, end,
 def test_a_job_is_overwritten_where_that_is_asked_for(tiny_model, digits, tmp_path):
     given = (tiny_model, digits, {"max_memory": 4000}, "quick")  # leaves integers alone
     (tmp_path / "mine.txt").write_text("not a job")
-    with pytest.raises(ValueError, match="workdir must be a job's folder to overwrite it"):
+    with pytest.raises(ValueError, match="directory must be a job's folder to overwrite it"):
         tfnas.compress(*given, tmp_path, overwrite=True)
     assert (tmp_path / "mine.txt").exists()
     folder = tmp_path / "job"
@@ -359,7 +362,7 @@ def test_a_job_is_overwritten_where_that_is_asked_for(tiny_model, digits, tmp_pa
     ],
 )
 def test_bad_arguments_are_named_before_any_work(change, message, tiny_model, digits, tmp_path):
-    given = {"budget": {"max_drop": 1.0}, "workdir": tmp_path / "job", **change}
+    given = {"budget": {"max_drop": 1.0}, "directory": tmp_path / "job", **change}
     with pytest.raises(ValueError, match=message):
         tfnas.compress(tiny_model, digits, **given)
     assert not (tmp_path / "job").exists()
@@ -380,7 +383,7 @@ def test_the_command(tiny_model, tmp_path, capsys):
 @pytest.mark.slow
 def test_fewer_channels_zeros_and_few_values(tiny_model, digits, tmp_path):
     budget = {"max_drop": 2.0, "max_macs": 0.7, "max_gzip_bytes": 20_000}
-    result = tfnas.compress(tiny_model, digits, budget, workdir=tmp_path, epochs=2)
+    result = tfnas.compress(tiny_model, digits, budget, directory=tmp_path, epochs=2)
     names = {str(made.recipe): made for made in result.candidates}
     shrunk = names["shrink 0.7, int8"]
     assert shrunk.costs.macs <= 0.7

@@ -215,7 +215,7 @@ def test_the_verdict_says_why_the_device_can_not_run_it():
 def test_bad_devices_are_named_before_any_work(change, message, tiny_model, digits, tmp_path):
     job = tmp_path / "job"
     with pytest.raises(ValueError, match=message):
-        tfnas.compress(tiny_model, digits, {"max_flash_bytes": 5000}, workdir=job, **change)
+        tfnas.compress(tiny_model, digits, {"max_flash_bytes": 5000}, directory=job, **change)
     assert not job.exists()
 
 
@@ -225,7 +225,7 @@ def test_a_missing_package_is_told_before_any_work(tiny_model, digits, tmp_path,
 
     monkeypatch.setattr(device_module, "check_package", missing)
     with pytest.raises(ImportError, match="ethos-u-vela"):
-        tfnas.compress(tiny_model, digits, {"max_vela_ms": 1.0}, workdir=tmp_path / "job")
+        tfnas.compress(tiny_model, digits, {"max_vela_ms": 1.0}, directory=tmp_path / "job")
     assert not (tmp_path / "job").exists()
 
 

@@ -67,7 +67,7 @@ def test_a_file_and_a_model_need_data(folder, tiny_model, digits):
 def test_what_is_no_finished_search_is_refused(break_it, message, folder, tmp_path):
     break_it(folder)
     with pytest.raises(ValueError, match=message):
-        tfnas.compress(folder, None, {"max_drop": 1.0}, workdir=tmp_path / "job")
+        tfnas.compress(folder, None, {"max_drop": 1.0}, directory=tmp_path / "job")
     assert not (tmp_path / "job").exists()
 
 

@@ -50,7 +50,7 @@ def decided(budget, effort="normal", **given):
 
 
 def test_every_decision_has_its_reason():
-    made = decided({"max_drop": 1.0, "max_latency": 0.3, "max_gzip_bytes": 500}, pruned=0.05)
+    made = decided({"max_drop": 1.0, "max_latency_ratio": 0.3, "max_gzip_bytes": 500}, pruned=0.05)
     told = " | ".join(made.told)
     for words in (
         "int8 after training changes the class of 5.0% of 128 images, most noise comes in conv",
@@ -91,13 +91,13 @@ def test_dense_layers_are_thinned_where_the_bytes_are_theirs():
     assert decided({"max_bytes": 9000}, dense=100).techniques == ("shrink",)
     assert decided({"max_bytes": 9000}, dense=5000).techniques == ("thin", "shrink")
     assert decided({"max_drop": 1.0}, dense=5000).techniques == ("thin", "shrink")
-    made = decided({"max_latency": 0.5}, dense=5000)
+    made = decided({"max_latency_ratio": 0.5}, dense=5000)
     assert made.techniques == ("shrink", "thin")
     assert "which are not asked for" in " ".join(made.told)
 
 
 def test_time_that_does_not_fall_with_macs_asks_for_fewer_of_them():
-    made = decided({"max_latency": 0.5}, times=(0.5, 0.3, 0.0))
+    made = decided({"max_latency_ratio": 0.5}, times=(0.5, 0.3, 0.0))
     assert made.proportional == 0.5
     share = made.share_for_time(0.5)
     assert 0.5 * share + 0.5 * share**0.5 == pytest.approx(0.5)
@@ -259,7 +259,7 @@ def test_dense_layers_lose_weights_by_low_rank(mostly_dense, digits):
 @pytest.mark.slow
 def test_a_model_of_dense_layers_is_thinned_to_its_bytes(mostly_dense, digits, tmp_path):
     budget = {"max_drop": 5.0, "max_bytes": 11_000}  # 4 bits alone take 12,736
-    result = tfnas.compress(mostly_dense, digits, budget, workdir=tmp_path, epochs=3)
+    result = tfnas.compress(mostly_dense, digits, budget, directory=tmp_path, epochs=3)
     assert result.decisions.techniques == ("thin", "shrink")
     assert result.meets
     assert result.best.recipe.steps[0].technique == "thin"

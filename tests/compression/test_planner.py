@@ -95,7 +95,8 @@ def test_training_for_integers_comes_first_where_the_whole_model_needed_it():
 
 @pytest.mark.parametrize("effort", ["normal", "thorough"])
 @pytest.mark.parametrize(
-    "budget", [{"max_macs": 0.97}, {"max_macs": 0.92}, {"max_bytes": 990}, {"max_latency": 0.49}]
+    "budget",
+    [{"max_macs": 0.97}, {"max_macs": 0.92}, {"max_bytes": 990}, {"max_latency_ratio": 0.49}],
 )
 @pytest.mark.parametrize("drop", [-1.0, 0.5, 1.2, 2.0, 9.0])
 def test_no_recipe_is_tried_twice(budget, effort, drop):
@@ -115,7 +116,7 @@ def test_what_is_accurate_but_not_small_enough_goes_on_smaller():
         share = next((s.amount for s in recipe.steps), 1.0)
         return candidate(recipe, -0.1, int(1000 * share), 0.5 * share**0.5)
 
-    found = tried({"max_drop": 1, "max_latency": 0.35, "max_bytes": 900}, "normal", outcome)
+    found = tried({"max_drop": 1, "max_latency_ratio": 0.35, "max_bytes": 900}, "normal", outcome)
     shares = list(dict.fromkeys(name.split(",")[0] for name in found[4:]))
     assert shares[0].startswith("shrink 0.66 weights 0.85")
     assert shares[1].startswith("shrink 0.46 weights 0.59")

@@ -146,7 +146,14 @@ def specification(rng):
     fields = ["weights", "activations", "layers", "ranges", "momentum", "percentile"]
     fields += ["weight_only", "correct"]
     block = ["kind", "filters", "repeats", "stride", "kernel", "expansion"]
-    budget = ["max_drop", "max_bytes", "max_gzip_bytes", "max_latency", "max_macs", "max_memory"]
+    budget = [
+        "max_drop",
+        "max_bytes",
+        "max_gzip_bytes",
+        "max_latency_ratio",
+        "max_macs",
+        "max_memory",
+    ]
     polynomial = ["final", "end", "initial", "begin", "power", "by", "frequency"]
     one, two = value(rng), value(rng)
 

@@ -104,7 +104,7 @@ def regression():
 
 def distill(student, teacher, x, targets):
     """Returns the loss of each epoch."""
-    distiller = tfnas.Distiller(student, teacher)
+    distiller = tfnas.Distiller(teacher, student)
     distiller.compile(keras.optimizers.Adam(0.01), metrics=["mae"], jit_compile=False)
     return distiller.fit(x, targets, epochs=10, verbose=0).history["loss"]
 

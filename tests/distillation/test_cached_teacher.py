@@ -40,12 +40,12 @@ def test_kept_outputs_teach_as_the_teacher_does(rows):
     teachers = [model(16, "softmax"), model(8)]
     told = tfnas.teacher_outputs(teachers, x, weights=[1, 3])
     assert (told.shape, told.dtype) == ((300, 3), np.float32)
-    live = tfnas.Distiller(student, teachers, teacher_weights=[1, 3])
-    kept = tfnas.Distiller(student)
+    live = tfnas.Distiller(teachers, student, teacher_weights=[1, 3])
+    kept = tfnas.Distiller(None, student)
     expected = live.compute_loss(x, y, live(x))
     np.testing.assert_allclose(kept.compute_loss(x, (y, told), kept(x)), expected, rtol=1e-5)
     probabilities = keras.ops.convert_to_numpy(keras.ops.softmax(told))
-    stated = tfnas.Distiller(student, teacher_gives="probabilities")
+    stated = tfnas.Distiller(None, student, teacher_gives="probabilities")
     found = stated.compute_loss(x, [y, probabilities], stated(x))
     np.testing.assert_allclose(found, expected, rtol=1e-4)
 
@@ -53,7 +53,7 @@ def test_kept_outputs_teach_as_the_teacher_does(rows):
 def test_a_fit_with_kept_outputs(rows):
     x, y = rows
     told = tfnas.teacher_outputs(model(16), x)
-    distiller = tfnas.Distiller(model(4))
+    distiller = tfnas.Distiller(None, model(4))
     distiller.compile("adam", metrics=["accuracy"], jit_compile=False)
     data = tf.data.Dataset.from_tensor_slices((x, (y, told))).batch(100)
     history = distiller.fit(data, validation_data=(x, y), shuffle=False, verbose=0).history
@@ -66,7 +66,7 @@ def test_a_fit_with_kept_outputs(rows):
 def test_classes_weigh_beside_kept_outputs(rows):
     x, y = rows
     told = tfnas.teacher_outputs(model(16), x)
-    distiller = tfnas.Distiller(model(4))
+    distiller = tfnas.Distiller(None, model(4))
     distiller.compile(keras.optimizers.SGD(0.0), jit_compile=False)
     given, weights = {"batch_size": 300, "verbose": 0}, {0: 0.0, 1: 3.0}
     by_example = np.array([0.0, 3.0, 1.0])[y]

@@ -97,7 +97,7 @@ def test_the_worked_example_holds_for_models():
     teacher = keras.Sequential([keras.Input((3,)), layers.Dense(3), layers.Softmax()])
     for model, p in ((student, [0.1, 0.2, 0.7]), (teacher, [0.05, 0.15, 0.8])):
         model.layers[0].set_weights([np.zeros((3, 3)), np.log(p)])
-    distiller = tfnas.Distiller(student, teacher, 0.5, 1.0, reverse=True)
+    distiller = tfnas.Distiller(teacher, student, 0.5, 1.0, reverse=True)
     kl = 0.1 * np.log(0.1 / 0.05) + 0.2 * np.log(0.2 / 0.15) + 0.7 * np.log(0.7 / 0.8)
     found = loss_of(distiller, np.zeros((2, 3)), np.array([2, 2]))
     assert found == pytest.approx(0.5 * -np.log(0.7) + 0.5 * kl, rel=1e-5)
@@ -106,7 +106,7 @@ def test_the_worked_example_holds_for_models():
 def test_training_moves_the_student_alone(images):
     student, teacher = convnet(), convnet(8)
     before = [v.numpy() for v in teacher.variables]
-    distiller = compiled(tfnas.Distiller(student, teacher, features=ALL), run_eagerly=True)
+    distiller = compiled(tfnas.Distiller(teacher, student, features=ALL), run_eagerly=True)
     own = {id(v) for v in student.trainable_variables}
     extra = [v for v in distiller.trainable_variables if id(v) not in own]
     assert [v.name for v in extra] == ["projection", "offset"]
@@ -124,7 +124,7 @@ def test_training_moves_the_student_alone(images):
 def test_the_student_learns_what_the_teacher_knows(rows):
     x, _ = rows
     teacher, student = mlp(16), mlp(16)
-    distiller = tfnas.Distiller(student, teacher, alpha=0, temperature=2)
+    distiller = tfnas.Distiller(teacher, student, student_loss_weight=0, temperature=2)
     distiller.compile(keras.optimizers.Adam(0.05), jit_compile=False)
     before = loss_of(distiller, x, None)
     distiller.fit(np.tile(x, (60, 1)), batch_size=N, shuffle=False, verbose=0)  # no labels
@@ -141,7 +141,7 @@ def test_one_forward_pass_a_step(images, end):
         return keras.Sequential([keras.Input((8, 8, 1)), counting, *model.layers]), counting
 
     (student, ours), (teacher, theirs) = counted(4), counted(8)
-    distiller = compiled(tfnas.Distiller(student, teacher, features=ALL), run_eagerly=True)
+    distiller = compiled(tfnas.Distiller(teacher, student, features=ALL), run_eagerly=True)
     ours.calls = theirs.calls = 0  # building a Sequential takes one
     distiller.fit(*images, batch_size=8, epochs=1, verbose=0)
     assert (ours.calls, theirs.calls) == (3, 3)
@@ -160,15 +160,15 @@ def test_probabilities_and_logits_are_told_apart(rows):
     for model in (dense, behind, opaque):
         model.build((None, 8))
         model.set_weights(logits.get_weights())
-    expected = loss_of(tfnas.Distiller(logits, teacher, 0.3, 3.0), x, y)
+    expected = loss_of(tfnas.Distiller(teacher, logits, 0.3, 3.0), x, y)
     for model in (dense, behind):
-        assert loss_of(tfnas.Distiller(model, teacher, 0.3, 3.0), x, y) == pytest.approx(expected)
-    stated = tfnas.Distiller(opaque, teacher, 0.3, 3.0, student_gives="probabilities")
+        assert loss_of(tfnas.Distiller(teacher, model, 0.3, 3.0), x, y) == pytest.approx(expected)
+    stated = tfnas.Distiller(teacher, opaque, 0.3, 3.0, student_gives="probabilities")
     assert loss_of(stated, x, y) == pytest.approx(expected, rel=1e-4)
     taught = mlp(16, "softmax")
     taught.set_weights(teacher.get_weights())
-    assert loss_of(tfnas.Distiller(dense, taught, 0.3, 3.0), x, y) == pytest.approx(expected)
-    wrong = tfnas.Distiller(logits, taught, 0.3, 3.0, teacher_gives="logits")
+    assert loss_of(tfnas.Distiller(taught, dense, 0.3, 3.0), x, y) == pytest.approx(expected)
+    wrong = tfnas.Distiller(taught, logits, 0.3, 3.0, teacher_gives="logits")
     assert loss_of(wrong, x, y) != pytest.approx(expected, rel=1e-2)
 
 
@@ -177,7 +177,7 @@ def test_a_confident_wrong_softmax_still_learns():
     model = mlp(activation="softmax")
     model.layers[-1].set_weights([np.zeros((4, 3)), np.array([0.0, 0.0, 90.0])])
     for student in (model, quantize_aware(model)):
-        distiller = tfnas.Distiller(student, mlp(), alpha=1)
+        distiller = tfnas.Distiller(mlp(), student, student_loss_weight=1)
         x = np.ones((2, 8), "float32")
         with tf.GradientTape() as tape:
             loss = distiller.compute_loss(x, np.array([0, 0]), distiller(x, training=False))
@@ -196,7 +196,7 @@ def test_the_last_activation_is_found_behind_roundings():
 
 def test_kinds_of_labels_agree(rows):
     x, y = rows
-    distiller = tfnas.Distiller(mlp(), mlp(16), label_smoothing=0.1)
+    distiller = tfnas.Distiller(mlp(16), mlp(), label_smoothing=0.1)
     expected = loss_of(distiller, x, y)
     for labels in (y[:, None], np.eye(3)[y], y.astype("float32")):
         assert loss_of(distiller, x, labels) == pytest.approx(expected)
@@ -205,7 +205,7 @@ def test_kinds_of_labels_agree(rows):
 def test_weights_of_examples_and_classes(rows):
     x, y = rows
     weight = np.where(y == 1, 3.0, 0.0)
-    distiller = compiled(tfnas.Distiller(mlp(), mlp(16)))
+    distiller = compiled(tfnas.Distiller(mlp(16), mlp()))
     parts = [loss_of(distiller, x[i : i + 1], y[i : i + 1]) for i in range(N)]
     assert loss_of(distiller, x, y, weight) == pytest.approx(np.mean(parts * weight), rel=1e-4)
     distiller.optimizer.learning_rate = 0.0
@@ -227,7 +227,7 @@ def test_weights_of_parts_of_an_example_weigh_its_features_by_their_mean(rows):
         for _ in range(2)
     )
     hint = tfnas.FeatureHint("inner", "inner", 1.0, project=False)
-    both = [tfnas.Distiller(student, teacher, features=f) for f in ([], [hint])]
+    both = [tfnas.Distiller(teacher, student, features=f) for f in ([], [hint])]
     weights = rng.uniform(0, 2, (6, 6)).astype("float32")  # as many positions as examples
     plain, hinted = (float(loss_of(distiller, x, y, weights)) for distiller in both)
     by_example = [float(loss_of(d, x, y, weights.mean(1, keepdims=True))) for d in both]
@@ -239,7 +239,7 @@ def test_many_labels_an_example(rows, classes):
     x, y = rows
     labels = (np.arange(classes) <= y[:, None]).astype("float32")
     student, teacher = mlp(4, "sigmoid", classes), mlp(16, classes=classes)
-    distiller = tfnas.Distiller(student, teacher, 0.4, 2.0)
+    distiller = tfnas.Distiller(teacher, student, 0.4, 2.0)
     assert distiller.multi_label
     expected = distillation_loss(labels, logit(student(x)), teacher(x), 0.4, 2.0, multi_label=True)
     assert loss_of(distiller, x, labels) == pytest.approx(np.mean(expected), rel=1e-4)
@@ -251,7 +251,7 @@ def test_many_labels_an_example(rows, classes):
 
 def test_labels_that_are_no_shares_are_refused(rows):
     x, _ = rows
-    distiller = compiled(tfnas.Distiller(mlp(classes=1), mlp(16, classes=1)))
+    distiller = compiled(tfnas.Distiller(mlp(16, classes=1), mlp(classes=1)))
     with pytest.raises(ValueError, match="y must hold numbers from 0 to 1"):
         distiller.fit(x, np.linspace(0, 9, len(x)), verbose=0)
 
@@ -263,7 +263,7 @@ def logit(p):
 def test_evaluation_is_the_students(rows):
     x, y = rows
     student = mlp(activation="softmax")
-    distiller = compiled(tfnas.Distiller(student, mlp(16), label_smoothing=0.0))
+    distiller = compiled(tfnas.Distiller(mlp(16), student, label_smoothing=0.0))
     student.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=False)
     found = distiller.evaluate(x, y, verbose=0)
     np.testing.assert_allclose(found, student.evaluate(x, y, verbose=0), rtol=1e-5)
@@ -276,8 +276,8 @@ def test_several_teachers_are_averaged(rows):
     p = 0.25 * np.asarray(a(x)) + 0.75 * np.asarray(keras.ops.softmax(b(x)))
     expected = distillation_loss(y, student(x), np.log(p), 0.5, 4.0)
     distiller = tfnas.Distiller(
-        student,
         [a, b],
+        student,
         teacher_weights=[1, 3],
         features=[tfnas.FeatureHint("middle", "middle", 1e-9, of=1)],
     )
@@ -289,14 +289,14 @@ def test_a_teacher_with_its_own_view_of_the_inputs(images):
     x, y = images
     student, teacher = convnet(), convnet(8, size=16)
     scale = layers.Rescaling(2.0, 1.0)
-    distiller = tfnas.Distiller(student, teacher, preprocess=scale)
+    distiller = tfnas.Distiller(teacher, student, preprocess=scale)
     seen = keras.ops.image.resize(2 * x + 1, (16, 16), "bilinear")
     expected = np.mean(distillation_loss(y, student(x), teacher(seen), 0.5, 4.0))
     assert loss_of(distiller, x, y) == pytest.approx(expected, rel=1e-4)
-    by_function = tfnas.Distiller(student, [teacher], preprocess=[lambda x: 2 * x + 1])
+    by_function = tfnas.Distiller([teacher], student, preprocess=[lambda x: 2 * x + 1])
     assert loss_of(by_function, x, y) == pytest.approx(expected, rel=1e-4)
     color = keras.Sequential([keras.Input((4, 4, 3)), layers.Flatten(), layers.Dense(3)])
-    repeated = tfnas.Distiller(student, color, preprocess=lambda x: keras.ops.repeat(x, 3, -1))
+    repeated = tfnas.Distiller(color, student, preprocess=lambda x: keras.ops.repeat(x, 3, -1))
     seen = np.repeat(x, 3, -1).reshape(N, 4, 2, 4, 2, 3).mean((2, 4))
     expected = np.mean(distillation_loss(y, student(x), color(seen), 0.5, 4.0))
     assert loss_of(repeated, x, y) == pytest.approx(expected, rel=1e-4)
@@ -307,7 +307,7 @@ def test_layers_inside_nested_models(images):
     student, teacher = nested(), nested(12)
     backbone = student.get_layer("backbone")
     hints = [tfnas.FeatureHint("inner", "backbone/inner")]
-    distiller = tfnas.Distiller(student, teacher, features=hints)
+    distiller = tfnas.Distiller(teacher, student, features=hints)
     read = Reader(student, "student", ["inner"]).read(x, False, False)
     np.testing.assert_allclose(read.outputs, student(x), atol=1e-6)
     np.testing.assert_allclose(
@@ -325,10 +325,10 @@ def test_layers_inside_nested_models(images):
 def test_regularisers_and_masks_count(rows):
     x, y = rows
     student = mlp(kernel_regularizer=keras.regularizers.L2(0.5))
-    distiller = tfnas.Distiller(student, mlp(16))
+    distiller = tfnas.Distiller(mlp(16), student)
     plain = mlp()
     plain.set_weights(student.get_weights())
-    expected = loss_of(tfnas.Distiller(plain, distiller.teachers[0]), x, y)
+    expected = loss_of(tfnas.Distiller(distiller.teachers[0], plain), x, y)
     expected += 0.5 * (student.layers[-1].kernel.numpy() ** 2).sum()
     assert loss_of(distiller, x, y) == pytest.approx(expected, rel=1e-5)
     tagger = keras.Sequential(
@@ -336,7 +336,7 @@ def test_regularisers_and_masks_count(rows):
     )
     words = np.array([[3, 4, 0, 0, 0], [1, 2, 3, 4, 0]])
     tags = np.array([[0, 1, 2, 2, 2], [2, 1, 0, 1, 1]])
-    distiller = tfnas.Distiller(tagger, keras.models.clone_model(tagger))
+    distiller = tfnas.Distiller(keras.models.clone_model(tagger), tagger)
     found = loss_of(distiller, words, tags)
     tags[words == 0] = 0
     assert loss_of(distiller, words, tags) == pytest.approx(found)
@@ -359,7 +359,7 @@ def trained(start, teacher, data, features, **options):
     """The history of a training that always begins and goes on in the same way."""
     student = clone(start)
     keras.utils.set_random_seed(0)
-    distiller = compiled(tfnas.Distiller(student, teacher, features=features), **options)
+    distiller = compiled(tfnas.Distiller(teacher, student, features=features), **options)
     batch_size = {"batch_size": 8} if isinstance(data, tuple) else {}
     data = data if isinstance(data, tuple) else (data,)
     history = distiller.fit(*data, **batch_size, epochs=2, shuffle=False, verbose=0).history
@@ -383,7 +383,7 @@ def test_xla_computes_the_same(images):
 
 def test_callbacks_of_keras(rows, tmp_path):
     x, y = rows
-    distiller = compiled(tfnas.Distiller(mlp(), mlp(64)))
+    distiller = compiled(tfnas.Distiller(mlp(64), mlp()))
     path = tmp_path / "best.weights.h5"
     history = distiller.fit(
         x,
@@ -413,8 +413,8 @@ def test_a_saved_distiller_goes_on(images, tmp_path):
     student, teachers = convnet(activation="softmax"), [convnet(8), convnet(6, size=6)]
     teachers[0].compile("adam", loss=lambda a, b: keras.ops.mean(a - b))  # would not load
     distiller = tfnas.Distiller(
-        student,
         teachers,
+        student,
         0.3,
         2.0,
         features=ALL,
@@ -437,8 +437,9 @@ def test_a_saved_distiller_goes_on(images, tmp_path):
 
 def test_a_saved_distiller_is_loaded_by_a_process_that_knows_nothing(tmp_path):
     hint = tfnas.FeatureHint("middle", "middle")
-    compiled(tfnas.Distiller(mlp(), mlp(16), features=[hint])).save(tmp_path / "d.keras")
-    code = f"import tfnas; m = tfnas.load_model({str(tmp_path / 'd.keras')!r}); print(m.alpha)"
+    compiled(tfnas.Distiller(mlp(16), mlp(), features=[hint])).save(tmp_path / "d.keras")
+    path = str(tmp_path / "d.keras")
+    code = f"import tfnas; print(tfnas.load_model({path!r}).student_loss_weight)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert run.stdout.strip() == "0.5", run.stderr
 
@@ -450,7 +451,7 @@ def test_pruning_prunes_the_student(rows):
 
     student, teacher = deep(8), deep(16)
     hint = tfnas.FeatureHint("middle", "middle")
-    distiller = compiled(tfnas.Distiller(student, teacher, features=[hint]), run_eagerly=True)
+    distiller = compiled(tfnas.Distiller(teacher, student, features=[hint]), run_eagerly=True)
     pruning = tfnas.PruningCallback(0.5, exclude="last", criterion="taylor", data=rows)
     distiller.fit(*rows, epochs=2, verbose=0, callbacks=[pruning], batch_size=8)
     zeros = [np.mean(student.get_layer(n).kernel.numpy() == 0) for n in ("first", "middle")]
@@ -464,11 +465,13 @@ def test_pruning_prunes_the_student(rows):
 def test_a_hint_without_projection_compares_as_it_is(rows):
     student, teacher = mlp(8), mlp(8)
     hint = tfnas.FeatureHint("middle", "middle", weight=3.0, project=False)
-    distiller = compiled(tfnas.Distiller(student, teacher, alpha=0.0, features=[hint]))
+    distiller = compiled(
+        tfnas.Distiller(teacher, student, student_loss_weight=0.0, features=[hint])
+    )
     assert distiller.projections == [None]
     assert not distiller.weights[len(student.weights) :]
     x = rows[0]
-    plain = compiled(tfnas.Distiller(student, teacher, alpha=0.0))
+    plain = compiled(tfnas.Distiller(teacher, student, student_loss_weight=0.0))
     gaps = [
         np.asarray(keras.Model(m.inputs[0], m.get_layer("middle").output)(x))
         for m in (student, teacher)
@@ -487,7 +490,7 @@ def test_an_integer_student(images):
     student = quantize_aware(convnet(activation="softmax"))
     last = [layer.name for layer in student.layers if "second" in layer.name][-1]
     distiller = tfnas.Distiller(
-        student, convnet(8), features=[tfnas.FeatureHint(last, "second", 0.1)]
+        convnet(8), student, features=[tfnas.FeatureHint(last, "second", 0.1)]
     )
     compiled(distiller).fit(x, y, epochs=2, verbose=0)
     file = tfnas.to_tflite(distiller.student, "int8")
@@ -502,7 +505,7 @@ def test_half_precision(images):
         student = convnet(activation="softmax")
     finally:
         keras.config.set_dtype_policy(policy)
-    distiller = compiled(tfnas.Distiller(student, convnet(8), features=ALL))
+    distiller = compiled(tfnas.Distiller(convnet(8), student, features=ALL))
     assert isinstance(distiller.optimizer, keras.optimizers.LossScaleOptimizer)
     assert distiller(x).dtype == "float16"
     loss = distiller.compute_loss(x, y, distiller(x, training=False))
@@ -518,8 +521,8 @@ def test_xla_is_off_where_the_teacher_has_none(rows):
     stubborn = layers.Lambda(lambda x: x)
     stubborn.supports_jit = False
     teacher = keras.Sequential([keras.Input((8,)), stubborn, layers.Dense(3)])
-    assert not compiled(tfnas.Distiller(mlp(), teacher), jit_compile="auto").jit_compile
-    assert compiled(tfnas.Distiller(mlp(), mlp(16)), jit_compile="auto").supports_jit
+    assert not compiled(tfnas.Distiller(teacher, mlp()), jit_compile="auto").jit_compile
+    assert compiled(tfnas.Distiller(mlp(16), mlp()), jit_compile="auto").supports_jit
 
 
 STRATEGY = """
@@ -576,19 +579,19 @@ def test_a_subclassed_student_and_teacher(rows):
     x, y = rows
     student, teacher = opaque(), opaque()
     with pytest.raises(ValueError, match="student must be built, got 'own"):
-        tfnas.Distiller(student, teacher)
+        tfnas.Distiller(teacher, student)
     student(x), teacher(x)  # builds them
     for known in ("student", "teacher"):
         other = {"student": "teacher", "teacher": "student"}[known]
         with pytest.raises(ValueError, match=f"{other}_gives must be 'logits' or 'probabilities'"):
-            tfnas.Distiller(student, teacher, **{f"{known}_gives": "logits"})
-    distiller = tfnas.Distiller(student, teacher, student_gives="logits", teacher_gives="logits")
+            tfnas.Distiller(teacher, student, **{f"{known}_gives": "logits"})
+    distiller = tfnas.Distiller(teacher, student, student_gives="logits", teacher_gives="logits")
     expected = distillation_loss(y, student(x), teacher(x), 0.5, 4.0)
     assert loss_of(distiller, x, y) == pytest.approx(np.mean(expected), rel=1e-5)
     with pytest.raises(ValueError, match="features need a functional or Sequential student"):
         tfnas.Distiller(
-            student,
             mlp(),
+            student,
             student_gives="logits",
             features=[tfnas.FeatureHint("dense", "middle")],
         )
@@ -602,9 +605,12 @@ def two_outputs():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"alpha": 1.5}, r"alpha must be a number in \[0, 1\], got 1.5"),
-        ({"alpha": True}, "alpha must be a number"),
-        ({"alpha": float("nan")}, "alpha must be a number"),
+        (
+            {"student_loss_weight": 1.5},
+            r"student_loss_weight must be a number in \[0, 1\], got 1.5",
+        ),
+        ({"student_loss_weight": True}, "student_loss_weight must be a number"),
+        ({"student_loss_weight": float("nan")}, "student_loss_weight must be a number"),
         ({"temperature": 0}, r"temperature must be a number in \(0, inf\), got 0"),
         ({"temperature": "hot"}, "temperature must be a number"),
         ({"temperature": float("inf")}, "temperature must be a number"),
@@ -679,7 +685,7 @@ def test_what_only_data_shows_is_named(rows, images):
     model = mlp()
     with pytest.raises(ValueError, match="another model than the student"):
         tfnas.Distiller(model, model)
-    distiller = tfnas.Distiller(mlp(), mlp(16))
+    distiller = tfnas.Distiller(mlp(16), mlp())
     with pytest.raises(ValueError, match="loss must be left out"):
         distiller.compile("adam", loss="mse")
     for labels, message in (
@@ -690,7 +696,7 @@ def test_what_only_data_shows_is_named(rows, images):
     ):
         with pytest.raises(ValueError, match=message):
             loss_of(distiller, x, labels)
-    alone = tfnas.Distiller(mlp())
+    alone = tfnas.Distiller(None, mlp())
     with pytest.raises(ValueError, match=r"y must be \(labels, teacher's outputs\) where teacher"):
         loss_of(alone, x, y)
     with pytest.raises(
@@ -718,7 +724,7 @@ def sequences():
 @pytest.mark.parametrize("metrics", [None, ["accuracy"]])
 def test_labels_may_be_left_out_beside_metrics(rows, metrics):
     x, y = rows
-    distiller = tfnas.Distiller(mlp(), mlp(16), alpha=0)
+    distiller = tfnas.Distiller(mlp(16), mlp(), student_loss_weight=0)
     distiller.compile("adam", metrics=metrics, jit_compile=False)
     assert list(distiller.fit(x, epochs=2, verbose=0).history) == ["loss"]
     seen = distiller.fit(x, epochs=2, verbose=0, validation_data=(x, y)).history
@@ -735,7 +741,7 @@ def test_class_numbers_that_there_are_not(label, rows):
     x, y = rows
     wrong = np.asarray(y).copy()
     wrong[5] = label
-    taught, alone = tfnas.Distiller(mlp(), mlp(16)), tfnas.Distiller(mlp())
+    taught, alone = tfnas.Distiller(mlp(16), mlp()), tfnas.Distiller(None, mlp())
     told = np.zeros((N, 3), np.float32)
     for distiller, given in (
         (taught, {"y": wrong}),
@@ -752,11 +758,11 @@ def test_a_message_that_names_layers_names_all_or_says_so():
     deep = keras.Sequential([keras.Input((8,)), *long, layers.Dense(3)])
     hint = [tfnas.FeatureHint("x", "middle")]
     with pytest.raises(ValueError, match="none of its layers: the last 24 of 31: d7, d8"):
-        tfnas.Distiller(deep, mlp(), features=hint)
+        tfnas.Distiller(mlp(), deep, features=hint)
     with pytest.raises(ValueError, match="none of its layers: middle, dense"):
         tfnas.Distiller(mlp(), mlp(), features=hint)
 
 
 def test_a_distiller_is_no_model_to_convert():
     with pytest.raises(ValueError, match=r"give its student, distiller\.student"):
-        tfnas.to_tflite(tfnas.Distiller(mlp(), mlp(16)))
+        tfnas.to_tflite(tfnas.Distiller(mlp(16), mlp()))

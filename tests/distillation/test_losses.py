@@ -73,12 +73,16 @@ def test_divergence_of_labels_is_the_mean_over_two_sided_ones(s, t, temperature,
 
 @few
 @given(LOGITS, LOGITS, st.sampled_from([0.0, 0.3, 1.0]), TEMPERATURES, st.booleans())
-def test_the_loss_is_its_formula(student, teacher, alpha, temperature, multi_label):
+def test_the_loss_is_its_formula(student, teacher, student_loss_weight, temperature, multi_label):
     labels = np.eye(5, dtype=np.float32)[[0, 3, 3, 4]]
     label_part = cross_entropy(labels, student, multi_label=multi_label)
     far = kl_divergence(student, teacher, temperature, multi_label=multi_label)
-    expected = alpha * numpy(label_part) + (1 - alpha) * temperature**2 * numpy(far)
-    found = distillation_loss(labels, student, teacher, alpha, temperature, multi_label=multi_label)
+    expected = student_loss_weight * numpy(label_part) + (
+        1 - student_loss_weight
+    ) * temperature**2 * numpy(far)
+    found = distillation_loss(
+        labels, student, teacher, student_loss_weight, temperature, multi_label=multi_label
+    )
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 

@@ -169,7 +169,7 @@ def pruning_callback(schedule, **options):
 
 def clustering_callback(clusters, exclude=(), **options):
     """Returns the callback that clusters while training."""
-    return tfnas.ClusteringCallback(clusters, ignore=exclude, **options)
+    return tfnas.ClusteringCallback(clusters, exclude=exclude, **options)
 
 
 def prune(model, *args, **options):
@@ -186,7 +186,7 @@ def sensitivity(model, evaluate, total, **options):
 
 def prune_channels(model, ratio=None, exclude=(), **options):
     """Returns (smaller model, what went of each group, costs)."""
-    smaller, found = tfnas.prune_channels(model, ratio, ignore=exclude, **options)
+    smaller, found = tfnas.prune_channels(model, ratio, exclude=exclude, **options)
     return smaller, [found.as_dict()[key] for key in sorted(found.as_dict())]
 
 
@@ -197,13 +197,13 @@ def prune_channels_in_steps(model, share, **options):
 
 def cluster(model, clusters, exclude=(), **options):
     """Returns (clustered copy, [[values after, error, bytes, coded, Huffman]])."""
-    copy, found = tfnas.cluster(model, clusters, ignore=exclude, **options)
+    copy, found = tfnas.cluster(model, clusters, exclude=exclude, **options)
     return copy, [[k.name, k.after, k.error, k.bytes, k.coded, k.huffman] for k in found.kernels]
 
 
 def factorize(model, exclude=(), **options):
     """Returns (model of factors, [[layer, method, ranks, MACs, error]])."""
-    thin, found = tfnas.factorize(model, ignore=exclude, **options)
+    thin, found = tfnas.factorize(model, exclude=exclude, **options)
     return thin, [[k.name, k.method, k.ranks, k.macs, k.error] for k in found.layers]
 
 
@@ -276,7 +276,7 @@ def transfer_distance(transfer, student, teacher):
 def distiller(student, teacher, transfer=None, **options):
     """Returns a model that learns from labels and from another."""
     features = [] if transfer is None else [transfer]
-    return tfnas.Distiller(student, teacher, 0.4, 3.0, features=features, **options)
+    return tfnas.Distiller(teacher, student, 0.4, 3.0, features=features, **options)
 
 
 def teacher_outputs(teacher, x):
@@ -653,7 +653,7 @@ def compress_report(model, parts, files, labels):
             recipe([("channels", 0.5)], "int8", True), (0.6, 400, 350, 0.5, 0.5, 20), file=small
         ),
     ]
-    budget = _budget({"max_drop": 1.0, "max_latency": 0.6, "max_bytes": 500})
+    budget = _budget({"max_drop": 1.0, "max_latency_ratio": 0.6, "max_bytes": 500})
     rows = compare_files(parts, [(WHOLE, original), (str(tried[1].recipe), small)])
     looked = recorded_look([("stem", "3x3", 5000, 90, 0.4, 0.02, 0.1)], 900, 0.05, True)
     times = {row.label: _latency(1.5 / (1 + i)) for i, row in enumerate(rows)}
@@ -681,7 +681,7 @@ def compress_report(model, parts, files, labels):
     with tempfile.TemporaryDirectory() as folder:
         there = dataclasses.replace(result, output=pathlib.Path(folder))
         report.write(there, parts, TrainingSettings(epochs=3))
-        texts += [(there.output / name).read_text() for name in ("report.md", "report.html")]
+        texts += [(there.directory / name).read_text() for name in ("report.md", "report.html")]
     return texts
 
 
@@ -710,7 +710,7 @@ def search_report(archs, parts):
         there = dataclasses.replace(result, output=pathlib.Path(folder))
         search_texts.write(there, SearchConfig("digits", seed=4), parts, 0.7)
         names = ("pareto.csv", "report.md", "results.json")
-        texts += [(there.output / name).read_text() for name in names]
+        texts += [(there.directory / name).read_text() for name in names]
     return texts
 
 

@@ -31,7 +31,7 @@ CHANNELS = {
     "scale": {"target_macs": 0.6, "criterion": "scale", "round_to": 4},
     "random": {"target_params": 0.7, "criterion": "random", "seed": 3},
     "taylor": {"target_macs": 0.5, "criterion": "taylor"},
-    "latency": {"target_latency": 0.7},
+    "latency": {"target_latency_ratio": 0.7},
     "stem stays": {"target_params": 0.6, "exclude": ("stem",), "max_ratio": 0.7},
 }
 CLUSTERS = {

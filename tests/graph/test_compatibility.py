@@ -86,7 +86,7 @@ def test_pruned_then_clustered_then_quantised(network, pruned, clustered, digits
 def test_shrunk_then_distilled_then_quantised(network, digits):
     smaller, report = tfnas.prune_channels(network, target_macs=0.5)
     widths = [smaller.get_layer(name).filters for name in ("stem", "middle")]
-    distiller = tfnas.Distiller(smaller, network)
+    distiller = tfnas.Distiller(network, smaller)
     distiller.compile(keras.optimizers.Adam(2e-3), jit_compile=False)
     distiller.fit(digits.x_train, digits.y_train, epochs=3, verbose=0)
     trainable = tfnas.quantize_aware(smaller, data=digits.x_train[:100])
@@ -220,7 +220,7 @@ def test_masks_don_t_change_behind_tied_values(network):
 def test_factors_would_have_no_zeros(pruned):
     with pytest.raises(ValueError, match="60% zeros in the kernel of 'stem', which would be lost"):
         tfnas.factorize(pruned, target_macs=0.5)
-    tfnas.factorize(pruned, rank={"head": 4}, ignore=["stem", "middle", "head"])
+    tfnas.factorize(pruned, rank={"head": 4}, exclude=["stem", "middle", "head"])
 
 
 def test_factors_would_share_no_values(network):

@@ -276,10 +276,10 @@ def test_more_energy_costs_more():
 
 def test_methods_and_ignore_are_kept():
     model = network()
-    _, report = factorize(model, rank=0.3, methods="svd", ignore="head")
+    _, report = factorize(model, rank=0.3, methods="svd", exclude="head")
     assert [f.name for f in report.layers] == ["wide"]
     reasons = {skipped.name: skipped.reason for skipped in report.left}
-    assert reasons["head"] == "ignore names it"
+    assert reasons["head"] == "exclude names it"
     assert reasons["stem"] == "svd can't take a kernel of 3x3"
     assert [s.name for s in report.left] == ["stem", "body", "depthwise", "head"]
     for method in ("spatial", "tucker"):
@@ -488,7 +488,7 @@ def test_a_target_out_of_reach_says_how_near_one_can_get():
         ({"target_macs": float("nan")}, "target_macs must be a number above 0, got nan"),
         ({"rank": 2, "methods": ()}, "methods must be some of svd, spatial, tucker, got \\(\\)"),
         ({"rank": 2, "methods": "cp"}, "methods must be some of"),
-        ({"rank": 2, "ignore": "nothing"}, "ignore must name layers, got 'nothing'"),
+        ({"rank": 2, "exclude": "nothing"}, "exclude must name layers, got 'nothing'"),
         ({"rank": 2, "data": np.zeros((0, 12, 12, 6))}, "data must hold at least one example"),
         ({"rank": 2, "data": np.zeros((4, 12, 6))}, "data must have the shape"),
         ({"rank": 2, "data": np.full((4, 12, 12, 6), np.nan)}, "data must be finite"),

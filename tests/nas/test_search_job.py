@@ -121,7 +121,7 @@ def lines(output):
 
 
 def test_the_folder_holds_everything(finished):
-    output = finished[0].output
+    output = finished[0].directory
     assert {path.name for path in output.iterdir()} == {
         *("config.json", "trials.jsonl", "pareto.csv", "pareto.png", "results.json", "report.md"),
         *("best.keras", "best_float32.tflite", "best_int8.tflite", "search", "final"),
@@ -129,7 +129,7 @@ def test_the_folder_holds_everything(finished):
 
 
 def test_config_json(finished, npz):
-    record = json.loads((finished[0].output / "config.json").read_text())
+    record = json.loads((finished[0].directory / "config.json").read_text())
     assert record["config"].items() >= SETTINGS.items()
     assert record["config"]["dataset"] == str(npz)
     assert record["provenance"]["tfnas"] == tfnas.__version__
@@ -137,7 +137,7 @@ def test_config_json(finished, npz):
 
 def test_one_json_line_a_trial(finished):
     result, watch, _ = finished
-    records = lines(result.output)
+    records = lines(result.directory)
     assert [record["trial"] for record in records] == ["0", "1"]
     for record, candidate in zip(records, result.candidates, strict=True):
         assert record["status"] == "COMPLETED"
@@ -162,7 +162,7 @@ def test_the_winner_has_the_best_reward(finished):
 
 def test_pareto_csv_and_picture(finished):
     result = finished[0]
-    rows = list(csv.DictReader(io.StringIO((result.output / "pareto.csv").read_text())))
+    rows = list(csv.DictReader(io.StringIO((result.directory / "pareto.csv").read_text())))
     assert [row["trial"] for row in rows] == [c.trial_id for c in result.front]
     for row, candidate in zip(rows, result.front, strict=True):
         accuracy, ratio, size = candidate.objectives()
@@ -170,7 +170,7 @@ def test_pareto_csv_and_picture(finished):
         assert float(row["latency_ratio"]) == pytest.approx(ratio, abs=5e-5)
         assert int(row["size_bytes"]) == size
         assert row["key"] == candidate.architecture.key
-    content = (result.output / "pareto.png").read_bytes()
+    content = (result.directory / "pareto.png").read_bytes()
     assert content[:8] == b"\x89PNG\r\n\x1a\n"
     with Image.open(io.BytesIO(content)) as picture:
         picture.load()
@@ -178,7 +178,7 @@ def test_pareto_csv_and_picture(finished):
 
 
 def test_the_files_are_the_best_model(finished, npz):
-    output = finished[0].output
+    output = finished[0].directory
     model = keras.saving.load_model(output / "best.keras")
     with np.load(npz) as file:
         x = file["x_test"]
@@ -198,7 +198,7 @@ def test_the_comparison_is_of_the_files_on_the_test_part(finished, npz):
     with np.load(npz) as file:
         x, y = file["x_test"], file["y_test"]
     for row, mode in zip(result.rows, ("int8", "float32"), strict=False):
-        artifact = tfnas.Artifact.load(result.output / f"best_{mode}.tflite")
+        artifact = tfnas.Artifact.load(result.directory / f"best_{mode}.tflite")
         right = artifact.predict(x).argmax(axis=1) == y
         np.testing.assert_array_equal(row.right, right)
         assert row.measurement.score.value == right.mean()
@@ -211,7 +211,7 @@ def test_the_comparison_is_of_the_files_on_the_test_part(finished, npz):
 
 def test_results_json(finished):
     result = finished[0]
-    record = json.loads((result.output / "results.json").read_text())
+    record = json.loads((result.directory / "results.json").read_text())
     assert record["interrupted"] is False
     assert record["target_ratio"] == 0.05
     assert record["winner"]["trial"] == result.winner.trial_id
@@ -224,7 +224,7 @@ def test_results_json(finished):
 
 def test_report_holds_the_tables(finished):
     result = finished[0]
-    text = (result.output / "report.md").read_text()
+    text = (result.directory / "report.md").read_text()
     for heading in (
         "# Search on few_digits",
         "## The best, on the test part",
@@ -254,12 +254,12 @@ def test_the_test_part_is_touched_at_the_end_only(finished):
 def test_the_same_call_again_has_nothing_left_to_try(finished, npz):
     result = finished[0]
     watch = Watch()
-    again = tfnas.search(str(npz), result.output, progress=watch, **SETTINGS)
+    again = tfnas.search(str(npz), result.directory, progress=watch, **SETTINGS)
     assert watch.trials == []
     assert [(c.trial_id, c.architecture, c.objective) for c in again.candidates] == [
         (c.trial_id, c.architecture, c.objective) for c in result.candidates
     ]
-    assert [line["trial"] for line in lines(result.output)] == ["0", "1"]
+    assert [line["trial"] for line in lines(result.directory)] == ["0", "1"]
     assert [row.measurement.score for row in again.rows] == [
         row.measurement.score for row in result.rows
     ], "the same seed trains the same models"
@@ -277,19 +277,19 @@ def test_a_search_with_rungs_and_predicted_latencies(npz, tmp_path):
     assert watch.phases[1] == "latency of the space: 0.5 s"
     assert sorted(c.metrics["epochs"] for c in result.candidates) == [1.0, 2.0]
     assert result.prediction.trials.networks == 2
-    record = json.loads((result.output / "results.json").read_text())
+    record = json.loads((result.directory / "results.json").read_text())
     assert record["latency_prediction"] == dataclasses.asdict(result.prediction)
-    keys = [str(line["architecture"]) for line in lines(result.output)]
+    keys = [str(line["architecture"]) for line in lines(result.directory)]
     assert (len(keys), len(set(keys))) == (3, 2)
-    assert [line["epochs"] for line in lines(result.output)] == [1.0, 1.0, 2.0]
-    for text in (str(result), (result.output / "report.md").read_text()):
+    assert [line["epochs"] for line in lines(result.directory)] == [1.0, 1.0, 2.0]
+    for text in (str(result), (result.directory / "report.md").read_text()):
         assert "Successive halving: 2 trained 1 epochs, 1 trained 2 epochs; 3 epochs" in text
         assert "Predicted latency, cross-validated: " in text
         assert "rung" in text
 
 
 def test_another_setting_in_the_same_folder_is_an_error(finished, npz):
-    output = finished[0].output
+    output = finished[0].directory
     before = (output / "config.json").read_bytes()
     with pytest.raises(ValueError, match=r"holds a search with another epochs, seed: choose"):
         tfnas.search(str(npz), output, **{**SETTINGS, "epochs": 2, "seed": 1})

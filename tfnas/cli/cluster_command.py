@@ -39,7 +39,7 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
     )
     flags.DEFINE_list("layers", [], "layers with a number of values of their own: NAME=K", **common)
     flags.DEFINE_list(
-        "ignore", [], "layers left alone: names, patterns, first, last, depthwise", **common
+        "exclude", [], "layers left alone: names, patterns, first, last, depthwise", **common
     )
     return values
 

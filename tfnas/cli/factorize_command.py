@@ -24,7 +24,7 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
     methods = ["svd", "spatial", "tucker"]
     text = "svd (Dense and 1x1), spatial and tucker (k x k): some of them"
     flags.DEFINE_list("methods", methods, text, **common)
-    flags.DEFINE_list("ignore", [], "layers that stay: names or patterns", **common)
+    flags.DEFINE_list("exclude", [], "layers that stay: names or patterns", **common)
     text = "images that tell which error of a layer matters; 0: the kernels alone do"
     flags.DEFINE_integer("calibration", 300, text, lower_bound=0, **common)
     return values

@@ -34,7 +34,7 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
     scopes = ["global", "group", "saving"]
     flags.DEFINE_enum("scope", "global", scopes, "how channels are spread over groups", **common)
     flags.DEFINE_float("max_ratio", 0.9, "share of a group's channels that may go", **common)
-    flags.DEFINE_list("ignore", [], "layers whose channels stay: names or patterns", **common)
+    flags.DEFINE_list("exclude", [], "layers whose channels stay: names or patterns", **common)
     return values
 
 

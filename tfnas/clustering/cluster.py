@@ -47,7 +47,7 @@ def cluster(
     initialization: str = "kmeans++",
     zeros: Any = "auto",
     data: Any = None,
-    ignore: Any = (),
+    exclude: Any = (),
     embeddings: bool = False,
     fold: Any = "auto",
     seed: int = 0,
@@ -80,7 +80,7 @@ def cluster(
         data: Typical inputs, by which an error of a weight counts as much as the mean square
             of the input that it meets: a few hundred examples, as arrays, a `tf.data.Dataset`
             or a `keras.utils.PyDataset`. None: all count the same.
-        ignore: What to leave alone: names, paths or patterns ("block_*"), layers, classes of
+        exclude: What to leave alone: names, paths or patterns ("block_*"), layers, classes of
             layers, "first", "last", "depthwise".
         embeddings: Whether tables of embeddings are clustered too.
         fold: Whether BatchNormalization is folded into the kernels that are clustered, which
@@ -98,7 +98,7 @@ def cluster(
     References:
         Han, Mao and Dally, "Deep Compression", ICLR 2016.
     """
-    plan = ClusterPlan(clusters, granularity, initialization, zeros, ignore, embeddings, seed)
+    plan = ClusterPlan(clusters, granularity, initialization, zeros, exclude, embeddings, seed)
     check_data(data)
     check_backend()
     prepared = prepare(model, plan, fold)

@@ -44,7 +44,7 @@ class ClusterPlan:
     granularity: str = "layer"
     initialization: str = "kmeans++"
     zeros: Any = "auto"
-    ignore: Any = ()
+    exclude: Any = ()
     embeddings: bool = False
     seed: int = 0
 
@@ -78,17 +78,17 @@ class ClusterPlan:
         """Returns what is to be clustered, and the other kernels with the reason.
 
         Raises:
-            ValueError: An entry of `clusters` or `ignore` names no layer with a kernel, a kernel
+            ValueError: An entry of `clusters` or `exclude` names no layer with a kernel, a kernel
                 holds NaN or inf, or nothing is left.
         """
-        ignored = named(kernels, self.ignore, "ignore")
+        excluded = named(kernels, self.exclude, "exclude")
         counts = self._counts(kernels)
         fits: list[tuple[ClusterableKernel, int]] = []
         skipped = []
         for kernel in kernels:
             count = counts.get(id(kernel))
-            if id(kernel) in ignored:
-                reason = f"ignored by {ignored[id(kernel)]}"
+            if id(kernel) in excluded:
+                reason = f"excluded by {excluded[id(kernel)]}"
             else:
                 reason = self._hindrance(kernel, count) or ""
             if reason:
@@ -97,7 +97,7 @@ class ClusterPlan:
                 fits.append((kernel, count))
         if not fits:
             raise ValueError(
-                f"clusters and ignore must leave a kernel to cluster, got none of {len(kernels)}"
+                f"clusters and exclude must leave a kernel to cluster, got none of {len(kernels)}"
             )
         pruned = self._keeps_zeros([kernel for kernel, _ in fits])
         return [Task(k, count, pruned and bool((k.numpy() == 0).any())) for k, count in fits], (

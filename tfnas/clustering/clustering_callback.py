@@ -104,7 +104,7 @@ class ClusteringCallback(keras.callbacks.Callback):
         gradients: "sum", the gradient of a shared value; or "mean", which is as large as a
             single weight's and keeps the learning rate of SGD usable. Adam and its kin divide
             by the size: there both are the same.
-        ignore: What to leave alone; see :func:`tfnas.cluster`.
+        exclude: What to leave alone; see :func:`tfnas.cluster`.
         embeddings: Whether tables of embeddings are clustered too.
         seed: Seed of draws.
 
@@ -127,13 +127,15 @@ class ClusteringCallback(keras.callbacks.Callback):
         initialization: str = "kmeans++",
         zeros: Any = "auto",
         gradients: str = "sum",
-        ignore: Any = (),
+        exclude: Any = (),
         embeddings: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
         asked = 16 if clusters is None else clusters
-        self.plan = ClusterPlan(asked, granularity, initialization, zeros, ignore, embeddings, seed)
+        self.plan = ClusterPlan(
+            asked, granularity, initialization, zeros, exclude, embeddings, seed
+        )
         whole = isinstance(renew, numbers.Integral) and not isinstance(renew, bool)
         if renew is not None and not (whole and renew >= 1):
             raise ValueError(f"renew must be None or a whole number >= 1, got {renew!r}")
@@ -244,11 +246,11 @@ class ClusteringCallback(keras.callbacks.Callback):
     def _present(self) -> list[tuple[Task, ClusterPlan]]:
         """The kernels that are clustered already, in as many values as they have."""
         kernels, self._skipped = find_kernels(self.model, self.plan.embeddings)
-        ignored = named(kernels, self.plan.ignore, "ignore")
+        excluded = named(kernels, self.plan.exclude, "exclude")
         self._skipped += [
-            Skipped(k.name, k.kind, f"ignored by {ignored[id(k)]}")
+            Skipped(k.name, k.kind, f"excluded by {excluded[id(k)]}")
             for k in kernels
-            if id(k) in ignored
+            if id(k) in excluded
         ]
         left = {s.name for s in self._skipped}
         found = []

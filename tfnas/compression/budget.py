@@ -62,7 +62,7 @@ class Budget:
         max_drop: Most points of accuracy that may be lost.
         max_bytes: Most bytes of the file.
         max_gzip_bytes: Most bytes of the file after gzip.
-        max_latency: Most time, as a ratio to the original's float32 file on this machine.
+        max_latency_ratio: Most time, as a ratio to the original's float32 file on this machine.
         max_macs: Most multiply-accumulates, as a share of the original's, up to 1.
         max_memory: Most bytes of activations alive at once.
         max_flash_bytes: Most bytes of a microcontroller's flash, file and firmware.
@@ -81,7 +81,7 @@ class Budget:
     max_drop: float | None = None
     max_bytes: int | None = None
     max_gzip_bytes: int | None = None
-    max_latency: float | None = None
+    max_latency_ratio: float | None = None
     max_macs: float | None = None
     max_memory: int | None = None
     max_flash_bytes: int | None = None

@@ -49,7 +49,7 @@ class CompressResult:
     """What :func:`compress` leaves.
 
     Args:
-        output: Its folder.
+        directory: Its folder.
         budget: What was asked for.
         effort: How much was tried: "quick", "normal" or "thorough".
         device: The device that limits are for, where there are such.
@@ -71,7 +71,7 @@ class CompressResult:
         saved_model: Folder of the best one as a SavedModel; None where there is none.
     """
 
-    output: pathlib.Path
+    directory: pathlib.Path
     budget: Budget
     effort: str
     device: Device
@@ -107,7 +107,7 @@ def compress(
     data: DataSplit | str | pathlib.Path | None,
     budget: Budget | Mapping[str, Any],
     effort: str = "normal",
-    workdir: str | pathlib.Path = "compressed",
+    directory: str | pathlib.Path = "compressed",
     *,
     epochs: int | None = None,
     batch_size: int = 64,
@@ -140,14 +140,14 @@ def compress(
             and validation images train; half of the test images chooses, the other half is
             measured once. None: the data of the search.
         budget: A :class:`tfnas.Budget` or its fields: max_drop in points, max_bytes,
-            max_gzip_bytes, max_latency and max_macs as shares of the original's, max_memory in
-            bytes; of a microcontroller max_flash_bytes and max_ram_bytes; of an accelerator
+            max_gzip_bytes, max_latency_ratio and max_macs as shares of the original's, max_memory
+            in bytes; of a microcontroller max_flash_bytes and max_ram_bytes; of an accelerator
             max_vela_ms, max_vela_cycles, max_vela_sram_bytes, max_vela_flash_bytes and
             max_vela_cpu_operators, as its compiler expects them.
         effort: "quick": number formats alone, seconds each. "normal": training for integers and
             fewer channels too, and for gzipped bytes zeros and few values. "thorough": more of
             all, and longer.
-        workdir: Folder for everything.
+        directory: Folder for everything.
         epochs: Epochs of each step that trains; None: by the effort.
         batch_size: Examples a training step.
         learning_rate: Adam's, at the start of its decay.
@@ -191,14 +191,14 @@ def compress(
         augment=tuple(augment),
         seed=seed,
     )
-    folder = pathlib.Path(workdir)
+    folder = pathlib.Path(directory)
     if overwrite:
         job_folder.empty(folder)
     job_folder.claim(folder, model, split, settings)
     job_folder.set_aside(folder)
     told = progress or Progress()
     runner = StepRunner(model, split, settings, told)
-    gzipped, timed = asked.max_gzip_bytes is not None, asked.max_latency is not None
+    gzipped, timed = asked.max_gzip_bytes is not None, asked.max_latency_ratio is not None
     store = CandidateStore(runner, folder, gzipped, target, timed)
     told.phase("looking at the model: where its cost is, and what it bears")
     decisions = decide_plan(asked, tries, store.analyze_model(bool(tries.epochs)), target.device)

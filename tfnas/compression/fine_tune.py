@@ -139,7 +139,7 @@ def finetune(
         seed_layers(model, settings.seed)
         if settings.distill:
             asked = teacher if told is None else None
-            trained = Distiller(model, asked, 1 - settings.distill, TEMPERATURE, features=hints)
+            trained = Distiller(asked, model, 1 - settings.distill, TEMPERATURE, features=hints)
             loss = None
         trained.compile(
             _optimizer(settings.learning_rate, steps, rebuild),

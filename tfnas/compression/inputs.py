@@ -43,7 +43,7 @@ def _folder(model: Any) -> pathlib.Path | None:
         return path if path.is_dir() else None
     from tfnas.nas.search_job import SearchResult  # as heavy as a search
 
-    return model.output if isinstance(model, SearchResult) else None
+    return model.directory if isinstance(model, SearchResult) else None
 
 
 def _of_search(folder: pathlib.Path, data: Data) -> tuple[Any, DataSplit]:

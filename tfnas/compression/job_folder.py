@@ -33,7 +33,7 @@ def empty(folder: pathlib.Path) -> None:
     if not folder.is_dir() or not any(folder.iterdir()):
         return
     if not (folder / "job.json").exists():
-        raise ValueError(f"workdir must be a job's folder to overwrite it, got {str(folder)!r}")
+        raise ValueError(f"directory must be a job's folder to overwrite it, got {str(folder)!r}")
     shutil.rmtree(folder)
 
 
@@ -81,13 +81,13 @@ def claim(folder: pathlib.Path, model: Any, split: DataSplit, settings: Training
         "data": f"{split.name}, {len(split.x_train)} images, {_digest(split)}",
     }
     if folder.exists() and not folder.is_dir():
-        raise ValueError(f"workdir must be a folder, got {str(folder)!r}, which is a file")
+        raise ValueError(f"directory must be a folder, got {str(folder)!r}, which is a file")
     path = folder / "job.json"
     if not path.exists():
         taken = [name for name in (*PRODUCTS, "earlier") if (folder / name).exists()]
         if taken:
             raise ValueError(
-                f"workdir must be a folder of its own, got {str(folder)!r}, which holds "
+                f"directory must be a folder of its own, got {str(folder)!r}, which holds "
                 f"{', '.join(taken)} of something else"
             )
         write_atomically(path, json.dumps(job, indent=1))
@@ -95,13 +95,13 @@ def claim(folder: pathlib.Path, model: Any, split: DataSplit, settings: Training
     before = parse_json_object(path.read_text(), "job")
     if before.get("recipes") != RECIPES:
         raise ValueError(
-            f"workdir {str(folder)!r} holds a job of another version of tfnas, whose recipes meant "
-            "something else; take another folder, or overwrite it"
+            f"directory {str(folder)!r} holds a job of another version of tfnas, whose recipes "
+            "meant something else; take another folder, or overwrite it"
         )
     for name, value in job.items():
         if before.get(name) != value:
             raise ValueError(
-                f"workdir {str(folder)!r} holds a job of another {name}: {before.get(name)!r}, "
+                f"directory {str(folder)!r} holds a job of another {name}: {before.get(name)!r}, "
                 f"got {value!r}; take another folder, or overwrite it"
             )
 

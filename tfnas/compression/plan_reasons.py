@@ -25,7 +25,7 @@ MOST_OF_IT = 0.5  # share of a cost from which a group of layers decides
 FLOAT_BYTES = 4
 _STORED = {f"max_{name}" for name in STORED}
 _COMPUTED = {
-    *("max_latency", "max_macs", "max_memory", "max_ram_bytes"),
+    *("max_latency_ratio", "max_macs", "max_memory", "max_ram_bytes"),
     *("max_vela_ms", "max_vela_cycles", "max_vela_sram_bytes"),
 }
 _OF_DEVICE = ("max_flash_", "max_ram_", "max_vela_")
@@ -169,7 +169,7 @@ def _times(made: PlanReasons, budget: Budget, seen: ModelAnalysis) -> PlanReason
         return made
     name, most = next(iter(groups.items()))
     told = f"{most:.0%} of the int8 file's time is in {name}"
-    if budget.max_latency is None:
+    if budget.max_latency_ratio is None:
         return _with(made, told)
     # Depthwise layers, sums and pools compute per channel, not per pair of channels.
     full = sum(
@@ -179,7 +179,7 @@ def _times(made: PlanReasons, budget: Budget, seen: ModelAnalysis) -> PlanReason
     )
     told += (
         f", {full:.0%} in layers whose time falls as multiply-accumulates do, the rest as their "
-        "root: max_latency is turned into a share of them by that"
+        "root: max_latency_ratio is turned into a share of them by that"
     )
     return _with(made, told, proportional=min(1.0, full))
 

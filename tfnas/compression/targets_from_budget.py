@@ -46,7 +46,7 @@ def steps_for_budget(
     computed = {} if budget.max_macs is None else {"max_macs": budget.max_macs}
     for name, (limit, value) in _exceeded(_COMPUTED, budget, known[:1], made).items():
         ratio = MARGIN * limit / value
-        computed[name] = made.share_for_time(ratio) if name == "max_latency" else ratio
+        computed[name] = made.share_for_time(ratio) if name == "max_latency_ratio" else ratio
     costs = rounded(min(computed.values())) if computed else 1.0
     steps, stored = [], _exceeded(_STORED, budget, known[:1], made)
     for file in known if stored else ():

@@ -171,7 +171,7 @@ class _Job:
             rate = keras.optimizers.schedules.CosineDecay(self.rate / SLOWER[part], total)
         if self.compression.distill:
             with _refusals():
-                trained = Distiller(model, self.way.teacher)
+                trained = Distiller(self.way.teacher, model)
         if trained is not self.network:
             _compile_like(trained, self.network, rate)
         before = int(trained.optimizer.iterations)

@@ -51,7 +51,7 @@ def teacher_outputs(
         ...     )
         >>> x, y = np.random.default_rng(0).normal(size=(64, 8)), np.zeros(64, int)
         >>> told = tfnas.teacher_outputs(model(64), x)
-        >>> distiller = tfnas.Distiller(model(4))
+        >>> distiller = tfnas.Distiller(None, model(4))
         >>> distiller.compile("adam")
         >>> history = distiller.fit(x, (y, told), verbose=0)
 

@@ -42,7 +42,7 @@ class Distiller(keras.Model):
         ...     return keras.Sequential(
         ...         [keras.Input((8,)), keras.layers.Dense(units, "relu"), keras.layers.Dense(3)]
         ...     )
-        >>> distiller = tfnas.Distiller(model(4), model(64), alpha=0.3, temperature=2)
+        >>> distiller = tfnas.Distiller(model(64), model(4), student_loss_weight=0.3, temperature=2)
         >>> distiller.compile("adam", metrics=["accuracy"])
         >>> x, y = np.random.default_rng(0).normal(size=(64, 8)), np.zeros(64, int)
         >>> history = distiller.fit(x, y, epochs=2, verbose=0)
@@ -53,17 +53,17 @@ class Distiller(keras.Model):
     in the step, and the targets are a pair::
 
         told = tfnas.teacher_outputs(teacher, x, file="told.npz")
-        distiller = tfnas.Distiller(student)
+        distiller = tfnas.Distiller(None, student)
         distiller.compile("adam", metrics=["accuracy"])
         distiller.fit(x, (y, told), validation_data=(x_val, y_val))
 
     Args:
-        student: A built Keras 3 model with one output, (n, ..., classes). It is trained in
-            place.
-        teacher: The same, or a list of such models, whose probabilities are averaged. They run
-            in inference mode and stay as they are. None: targets are (labels, outputs).
-        alpha: Weight of the labels, in [0, 1]; the rest is the teacher's. At 0 labels may be
-            left out; metrics are then those of the validation alone.
+        teacher: A built Keras 3 model with one output, (n, ..., classes), or a list of such
+            models, whose probabilities are averaged. They run in inference mode and stay as
+            they are. None: targets are (labels, teacher's outputs).
+        student: The same kind of model. It is trained in place.
+        student_loss_weight: Weight of the labels, in [0, 1]; the rest is the teacher's. At 0
+            labels may be left out; metrics are then those of the validation alone.
         temperature: What both models' logits are divided by for the teacher's part, above 0.
         features: What the student learns of the teacher's inside: a list of
             :class:`tfnas.FeatureHint`, :class:`tfnas.AttentionTransfer` and
@@ -90,9 +90,9 @@ class Distiller(keras.Model):
 
     def __init__(
         self,
+        teacher: Any,
         student: Any,
-        teacher: Any = None,
-        alpha: float = 0.5,
+        student_loss_weight: float = 0.5,
         temperature: float = 4.0,
         *,
         features: Sequence[Transfer] = (),
@@ -106,13 +106,13 @@ class Distiller(keras.Model):
         name: str = "distiller",
     ) -> None:
         check_model("student", student)
-        check_number("alpha", alpha, low=0.0, high=1.0)
+        check_number("student_loss_weight", student_loss_weight, low=0.0, high=1.0)
         check_number("temperature", temperature, low=0.0, outside={0.0})
         check_number("label_smoothing", label_smoothing, low=0.0, high=1.0, outside={1.0})
         # The student casts its own inputs, and the teacher wants them as they came.
         super().__init__(name=name, dtype=student.dtype_policy, autocast=False)
         self.student = student
-        self.alpha, self.temperature = float(alpha), float(temperature)
+        self.student_loss_weight, self.temperature = float(student_loss_weight), float(temperature)
         self.reverse, self.label_smoothing = bool(reverse), float(label_smoothing)
         self.features = compatibility_checks.checked_features(features, teacher)
         self.teachers = Teachers(teacher, teacher_weights, preprocess, teacher_gives, self.features)
@@ -153,7 +153,7 @@ class Distiller(keras.Model):
         if loss is not None:
             raise ValueError(
                 f"loss must be left out, since the distiller has its own, got {loss!r}: see "
-                f"alpha, label_smoothing and multi_label"
+                f"student_loss_weight, label_smoothing and multi_label"
             )
         super().compile(optimizer=optimizer, loss=None, **kwargs)
 
@@ -167,7 +167,8 @@ class Distiller(keras.Model):
 
         Args:
             x: As Keras takes it.
-            y: Labels; without a teacher (labels, teacher's outputs); None where `alpha` is 0.
+            y: Labels; without a teacher (labels, teacher's outputs); None where
+                `student_loss_weight` is 0.
             args: As Keras takes them.
             kwargs: As Keras takes them: `epochs`, `callbacks`, `validation_data`...
 
@@ -219,15 +220,15 @@ class Distiller(keras.Model):
         if not hasattr(y_pred, "_tfnas_reading"):  # it went through other hands
             y_pred = self(x, training=training)
         logits, seen = y_pred._tfnas_reading
-        alpha = self.alpha if training else 1.0
+        student_loss_weight = self.student_loss_weight if training else 1.0
         labels, told = compatibility_checks.split_targets(y, kept=not self.teachers)
-        told, taught = self._told(x, told, alpha, training)
-        if alpha > 0:
+        told, taught = self._told(x, told, student_loss_weight, training)
+        if student_loss_weight > 0:
             compatibility_checks.check_labels(labels, logits, self.multi_label)
-        if alpha < 1:
+        if student_loss_weight < 1:
             compatibility_checks.check_told(told, logits)
         losses = distillation_loss(
-            *(labels, logits, told, alpha, self.temperature),
+            *(labels, logits, told, student_loss_weight, self.temperature),
             reverse=self.reverse,
             multi_label=self.multi_label,
             label_smoothing=self.label_smoothing,
@@ -242,7 +243,7 @@ class Distiller(keras.Model):
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         """Returns the metrics of the student with the labels, and the mean of the loss."""
         labels, told = compatibility_checks.split_targets(y, kept=not self.teachers)
-        if labels is None:  # alpha is 0: nothing to hold the metrics against
+        if labels is None:  # no weight on labels: nothing to hold the metrics against
             return self._results(known=lambda metric: metric is not self._compile_metrics)
         if told is not None and isinstance(sample_weight, (list, tuple)):
             sample_weight = sample_weight[0]  # Keras repeats it for labels and outputs
@@ -259,9 +260,11 @@ class Distiller(keras.Model):
             results.update(result if isinstance(result, dict) else {metric.name: result})
         return results
 
-    def _told(self, x: Any, given: Any, alpha: float, training: bool) -> tuple[Any, Any]:
+    def _told(
+        self, x: Any, given: Any, student_loss_weight: float, training: bool
+    ) -> tuple[Any, Any]:
         """(the teachers' logits, their inner activations); None where nothing asks for them."""
-        if not training or (alpha == 1 and not self.features):
+        if not training or (student_loss_weight == 1 and not self.features):
             return None, []
         if self.teachers:
             return self.teachers.told(x, self.multi_label)
@@ -284,7 +287,7 @@ class Distiller(keras.Model):
             "name": self.name,
             "student": serialized(self.student),
             **self.teachers.get_config(),
-            "alpha": self.alpha,
+            "student_loss_weight": self.student_loss_weight,
             "temperature": self.temperature,
             "features": [keras.saving.serialize_keras_object(f) for f in self.features],
             "reverse": self.reverse,

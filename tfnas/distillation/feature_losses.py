@@ -83,7 +83,7 @@ class FeatureHint(Transfer):
         ...     middle = keras.layers.Dense(units, "relu", name="middle")
         ...     return keras.Sequential([keras.Input((8,)), middle, keras.layers.Dense(3)])
         >>> hint = tfnas.FeatureHint("middle", "middle", weight=0.1)
-        >>> distiller = tfnas.Distiller(model(4), model(16), features=[hint])
+        >>> distiller = tfnas.Distiller(model(16), model(4), features=[hint])
 
     Args:
         student: Name or path of the student's layer, (n, ..., channels).
@@ -139,7 +139,7 @@ class AttentionTransfer(Transfer):
         ...     maps = [keras.layers.Conv2D(filters, 3, name="maps"), keras.layers.Flatten()]
         ...     return keras.Sequential([keras.Input((8, 8, 1)), *maps, keras.layers.Dense(3)])
         >>> attention = tfnas.AttentionTransfer("maps", "maps", weight=10)
-        >>> distiller = tfnas.Distiller(model(4), model(16), features=[attention])
+        >>> distiller = tfnas.Distiller(model(16), model(4), features=[attention])
 
     Args:
         student: Name or path of the student's layer, (n, ..., channels) with at least one
@@ -180,7 +180,7 @@ class RelationalTransfer(Transfer):
         ...     middle = keras.layers.Dense(units, "relu", name="middle")
         ...     return keras.Sequential([keras.Input((8,)), middle, keras.layers.Dense(3)])
         >>> relations = tfnas.RelationalTransfer("middle", "middle", angles=0)
-        >>> distiller = tfnas.Distiller(model(4), model(16), features=[relations])
+        >>> distiller = tfnas.Distiller(model(16), model(4), features=[relations])
 
     Args:
         student: Name or path of the student's layer, (n, ...).

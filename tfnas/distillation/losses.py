@@ -2,10 +2,10 @@
 
 A student with logits s learns from labels and from a teacher with logits t::
 
-    alpha * cross_entropy(labels, s) + (1 - alpha) * T^2 * KL(softmax(t / T) || softmax(s / T))
+    w * cross_entropy(labels, s) + (1 - w) * T^2 * KL(softmax(t / T) || softmax(s / T))
 
-T^2 keeps the gradients of the second term as large as those of the first, whatever the
-temperature. Probabilities come in through :func:`as_logits`: their logarithm serves as
+where w is `student_loss_weight` and T the temperature. T^2 keeps the gradients of the second
+term as large as those of the first, whatever the temperature. Probabilities come in through :func:`as_logits`: their logarithm serves as
 logits, since softmax forgets what is added to all of them.
 
 With `multi_label` every class is a yes or no of its own: sigmoids, binary cross-entropy and
@@ -33,7 +33,7 @@ def distillation_loss(
     labels: Any,
     student: Any,
     teacher: Any,
-    alpha: float = 0.5,
+    student_loss_weight: float = 0.5,
     temperature: float = 1.0,
     *,
     reverse: bool = False,
@@ -50,10 +50,10 @@ def distillation_loss(
         0.1950
 
     Args:
-        labels: As for :func:`cross_entropy`; not looked at where alpha is 0.
+        labels: As for :func:`cross_entropy`; not looked at where student_loss_weight is 0.
         student: Logits, (..., classes).
-        teacher: Logits, (..., classes); not looked at where alpha is 1.
-        alpha: Weight of the labels, in [0, 1]; the rest is the teacher's.
+        teacher: Logits, (..., classes); not looked at where student_loss_weight is 1.
+        student_loss_weight: Weight of the labels, in [0, 1]; the rest is the teacher's.
         temperature: What both logits are divided by for the teacher's part, above 0.
         reverse: KL(student || teacher) instead of KL(teacher || student).
         multi_label: Whether each class is decided on its own.
@@ -66,11 +66,11 @@ def distillation_loss(
         Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015.
     """
     loss: Any = 0.0
-    if alpha > 0:
-        loss += alpha * cross_entropy(labels, student, label_smoothing, multi_label)
-    if alpha < 1:
+    if student_loss_weight > 0:
+        loss += student_loss_weight * cross_entropy(labels, student, label_smoothing, multi_label)
+    if student_loss_weight < 1:
         far = kl_divergence(student, teacher, temperature, reverse, multi_label)
-        loss += (1 - alpha) * temperature**2 * far
+        loss += (1 - student_loss_weight) * temperature**2 * far
     return loss
 
 

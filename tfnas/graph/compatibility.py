@@ -50,7 +50,7 @@ def check_float(
             )
 
 
-def check_dense(name: str, kernel: np.ndarray, technique: str, ignore: str = "") -> None:
+def check_dense(name: str, kernel: np.ndarray, technique: str, exclude: str = "") -> None:
     """Refuses a kernel whose zeros or shared values would be lost.
 
     Example:
@@ -60,7 +60,7 @@ def check_dense(name: str, kernel: np.ndarray, technique: str, ignore: str = "")
         name: The layer's name.
         kernel: Its weights, output channels last.
         technique: The caller's name.
-        ignore: What else the caller could do.
+        exclude: What else the caller could do.
 
     Raises:
         ValueError: The kernel is pruned or clustered.
@@ -72,7 +72,7 @@ def check_dense(name: str, kernel: np.ndarray, technique: str, ignore: str = "")
     state = values if held == "clusters" else f"{(kernel == 0).mean():.0%} zeros"
     raise ValueError(
         f"model must not be pruned or clustered before {technique}, got {state} in the kernel of "
-        f"{name!r}, which would be lost: {technique} comes first{ignore}"
+        f"{name!r}, which would be lost: {technique} comes first{exclude}"
     )
 
 

@@ -48,7 +48,7 @@ def factorize(
     data: Any = None,
     *,
     methods: Sequence[str] = METHODS,
-    ignore: Sequence[str] = (),
+    exclude: Sequence[str] = (),
 ) -> tuple[Any, FactorizationReport]:
     """Returns a model whose layers are products of thinner ones, and a report.
 
@@ -73,7 +73,7 @@ def factorize(
         data: Typical inputs, prepared as for training; labels are ignored. None: the error is
             that of the kernels.
         methods: Some of "svd" (Dense and 1 x 1), "spatial" and "tucker" (k x k).
-        ignore: Names or patterns of layers that stay.
+        exclude: Names or patterns of layers that stay.
 
     Returns:
         A new functional model (nested models become flat), not compiled, and what became of
@@ -93,14 +93,14 @@ def factorize(
     check_float(model, "factorize")
     methods = _methods(methods)
     flow = walk(model)
-    ignore = (ignore,) if isinstance(ignore, str) else tuple(ignore)
-    _check_patterns("ignore", ignore, flow)
+    exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
+    _check_patterns("exclude", exclude, flow)
     _check_patterns("rank", rank if isinstance(rank, Mapping) else (), flow)
-    _check_dense(flow, ignore, rank if isinstance(rank, Mapping) else ("*",))
+    _check_dense(flow, exclude, rank if isinstance(rank, Mapping) else ("*",))
     batches = None if data is None else _batches(model, data)
     check_copies(flow)  # what can't be copied shows before long work
-    units, left = _candidates(flow, methods, ignore)
-    _check_able(rank if isinstance(rank, Mapping) else (), ignore, units, left)
+    units, left = _candidates(flow, methods, exclude)
+    _check_able(rank if isinstance(rank, Mapping) else (), exclude, units, left)
     moments = None if batches is None else measure(model, [u.layer for u in units], batches)
     layers = [_options(unit, moments) for unit in units]
     choices = _chosen(layers, rank, energy, target_macs, flow)
@@ -139,14 +139,14 @@ def _check(rank: Any, energy: Any, target_macs: Any) -> None:
             )
 
 
-def _check_dense(flow: Walk, ignore: Sequence[str], wanted: Iterable[str]) -> None:
+def _check_dense(flow: Walk, exclude: Sequence[str], wanted: Iterable[str]) -> None:
     """Refuses zeros and shared values in what is to be factorised."""
     for call in flow.calls:
         kernel = getattr(call.operation, "kernel", None)
         named = any(matches(pattern, call.name) for pattern in wanted)
-        if kernel is None or not named or any(matches(p, call.name) for p in ignore):
+        if kernel is None or not named or any(matches(p, call.name) for p in exclude):
             continue
-        check_dense(call.name, np.asarray(kernel), "factorize", ", or ignore names the layer")
+        check_dense(call.name, np.asarray(kernel), "factorize", ", or exclude names the layer")
 
 
 def _is_number(value: Any) -> bool:
@@ -170,15 +170,15 @@ def _check_patterns(argument: str, patterns: Any, flow: Walk) -> None:
 
 def _check_able(
     patterns: Iterable[str],
-    ignore: Sequence[str],
+    exclude: Sequence[str],
     units: Sequence[FactorizableLayer],
     left: Sequence[Skipped],
 ) -> None:
     """Raises ValueError where an entry of `rank` names nothing but layers that must stay."""
     for pattern in patterns:
         stay = [s for s in left if matches(pattern, s.name)]
-        ignored = any(matches(name, s.name) for s in stay for name in ignore)
-        if ignored or any(matches(pattern, unit.name) for unit in units):
+        excluded = any(matches(name, s.name) for s in stay for name in exclude)
+        if excluded or any(matches(pattern, unit.name) for unit in units):
             continue
         why = [f"{s.name}: {s.reason}" for s in stay]
         raise ValueError(
@@ -203,16 +203,16 @@ def _batches(model: Any, data: Any) -> list[Any]:
 
 
 def _candidates(
-    flow: Walk, methods: tuple[str, ...], ignore: tuple[str, ...]
+    flow: Walk, methods: tuple[str, ...], exclude: tuple[str, ...]
 ) -> tuple[list[FactorizableLayer], list[Skipped]]:
     units, left = units_of(flow, methods)
     kept = {
         id(call.operation)
         for call in flow.calls
-        if any(matches(pattern, call.name) for pattern in ignore)
+        if any(matches(pattern, call.name) for pattern in exclude)
     }
     left += [
-        Skipped(unit.name, type(unit.layer).__name__, "ignore names it")
+        Skipped(unit.name, type(unit.layer).__name__, "exclude names it")
         for unit in units
         if id(unit.layer) in kept
     ]

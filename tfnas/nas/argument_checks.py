@@ -64,4 +64,4 @@ def check_teacher(hypermodel: Any, teacher: Any) -> None:
         check_model("teacher", model)
     if isinstance(hypermodel, SpaceHyperModel):
         space = hypermodel.space
-        Distiller(space.build(space.sample(np.random.default_rng(0))), teacher)  # its own rules
+        Distiller(teacher, space.build(space.sample(np.random.default_rng(0))))  # its own rules

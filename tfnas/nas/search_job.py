@@ -202,7 +202,7 @@ class SearchResult:
     """What a search leaves.
 
     Args:
-        output: The run's folder.
+        directory: The run's folder.
         winner: The candidate that was chosen, as its trial measured it.
         candidates: All trials that ended well.
         front: Those that no other beats in all objectives at once, or with one objective in
@@ -213,7 +213,7 @@ class SearchResult:
         prediction: How far predicted latencies can be believed; None: none were predicted.
     """
 
-    output: pathlib.Path
+    directory: pathlib.Path
     winner: MeasuredTrial
     candidates: list[MeasuredTrial]
     front: list[MeasuredTrial]
@@ -228,7 +228,7 @@ class SearchResult:
 
 def search(
     data: str | DataSplit,
-    output: str | pathlib.Path,
+    directory: str | pathlib.Path,
     *,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -246,7 +246,7 @@ def search(
 
     Args:
         data: Name or path of a data set (see :func:`tfnas.data.load`), or a split.
-        output: Folder for the results; it is made where there is none.
+        directory: Folder for the results; it is made where there is none.
         overwrite: Whether an earlier search in the folder is thrown away.
         progress: Is told what happens.
         **settings: Fields of :class:`SearchConfig`.
@@ -266,7 +266,7 @@ def search(
     split = data if isinstance(data, DataSplit) else None
     config = SearchConfig(split.name if split else str(data), **settings)
     require("matplotlib", "the pictures of a report")
-    return _Run(config, pathlib.Path(output), split, progress or Progress(), overwrite).run()
+    return _Run(config, pathlib.Path(directory), split, progress or Progress(), overwrite).run()
 
 
 class _Run:
@@ -275,12 +275,12 @@ class _Run:
     def __init__(
         self,
         config: SearchConfig,
-        output: pathlib.Path,
+        directory: pathlib.Path,
         split: DataSplit | None,
         progress: Progress,
         overwrite: bool,
     ):
-        self.config, self.output, self.progress = config, output, progress
+        self.config, self.directory, self.progress = config, directory, progress
         self.full = split or data_module.load(
             config.dataset, image_size=config.image_size, seed=config.seed
         )
@@ -300,15 +300,15 @@ class _Run:
         )
         self.teacher = None if config.teacher is None else load_model(config.teacher)
         if not overwrite:
-            _refuse_another(output, config)
+            _refuse_another(directory, config)
         optimizer = keras.optimizers.Adam(self._schedule(len(self.split.x_train), config.epochs))
         self.tuner = self._make_tuner(self.space.hypermodel(optimizer=optimizer), overwrite)
         if overwrite:
-            _remove_results(output)
+            _remove_results(directory)
         record = {"config": dataclasses.asdict(config), "provenance": provenance()}
-        write_atomically(output / "config.json", json.dumps(record, indent=2))
+        write_atomically(directory / "config.json", json.dumps(record, indent=2))
         self.tuner.trial_callbacks = _TrialLog(
-            self.tuner, output / "trials.jsonl", progress, config
+            self.tuner, directory / "trials.jsonl", progress, config
         )
 
     def _make_tuner(self, hypermodel: Any, overwrite: bool) -> MeasuredTuner:
@@ -345,7 +345,7 @@ class _Run:
             runtime_ram=config.runtime_ram,
             latency_seconds=config.latency_seconds,
             executor=executor,
-            directory=str(self.output),
+            directory=str(self.directory),
             project_name="search",
             overwrite=overwrite,
             **own[config.algorithm],
@@ -394,7 +394,7 @@ class _Run:
                 self._final_files(winner, again=False)
         front = self._remeasured(self.tuner.pareto_front())
         told = rows, randoms, interrupted, self.tuner.prediction_errors()
-        result = SearchResult(self.output, winner, candidates, front, *told)
+        result = SearchResult(self.directory, winner, candidates, front, *told)
         search_report.write(result, self.config, self.split, self.tuner.target_ratio)
         return result
 
@@ -402,7 +402,7 @@ class _Run:
         """Why there is none, in words."""
         oracle = self.tuner.oracle
         trials = [oracle.get_trial(trial_id) for trial_id in oracle.end_order]
-        where = self.output / "trials.jsonl"
+        where = self.directory / "trials.jsonl"
         if trials and all(INFEASIBLE in (trial.message or "") for trial in trials):
             limits = ", ".join(map(str, oracle.objectives.limits))
             return (
@@ -419,7 +419,7 @@ class _Run:
             f"none of {len(oracle.entries)} trained networks keeps the limits "
             f"({', '.join(map(str, oracle.objectives.limits))}), the nearest is trial "
             f"{nearest.trial_id}: {'; '.join(oracle.objectives.broken(nearest.metrics))}; see "
-            f"{self.output / 'trials.jsonl'}"
+            f"{self.directory / 'trials.jsonl'}"
         )
 
     def _winner(self, candidates: list[MeasuredTrial]) -> MeasuredTrial:
@@ -444,9 +444,9 @@ class _Run:
 
     def _final_files(self, winner: MeasuredTrial, again: bool) -> dict[str, Artifact]:
         """The best's files, from an earlier run of the same search where they are there."""
-        mark = self.output / "final" / f"{winner.architecture.key}.best"
+        mark = self.directory / "final" / f"{winner.architecture.key}.best"
         modes = _modes(winner.architecture)
-        names = {mode: self.output / f"best_{mode}.tflite" for mode in modes}
+        names = {mode: self.directory / f"best_{mode}.tflite" for mode in modes}
         if again and mark.exists() and all(path.exists() for path in names.values()):
             return {
                 mode: dataclasses.replace(Artifact.load(path), mode=mode)
@@ -460,10 +460,10 @@ class _Run:
 
     def _export(self, model: keras.Model, arch: Architecture) -> dict[str, Artifact]:
         """Writes best.keras and its files: of a compressed network the one it was made for."""
-        save_model(model, self.output / "best.keras")
+        save_model(model, self.directory / "best.keras")
         files = {mode: self._file(model, spec) for mode, spec in _modes(arch).items()}
         for mode, file in files.items():
-            file.save(self.output / f"best_{mode}.tflite")
+            file.save(self.directory / f"best_{mode}.tflite")
         return files
 
     def _compare(
@@ -519,7 +519,7 @@ class _Run:
         return found
 
     def _trained_file(self, arch: Architecture, mode: str) -> Artifact:
-        path = self.output / "final" / f"{arch.key}.tflite"
+        path = self.directory / "final" / f"{arch.key}.tflite"
         if path.exists():  # of an earlier run of the same search
             return dataclasses.replace(Artifact.load(path), mode=mode)
         self.progress.phase(f"training for comparison: {arch}")
@@ -634,9 +634,9 @@ class _TrialLog(TrialCallbacks):
         return json.dumps(line) + "\n"
 
 
-def _refuse_another(output: pathlib.Path, config: SearchConfig) -> None:
+def _refuse_another(directory: pathlib.Path, config: SearchConfig) -> None:
     """Raises ValueError where the folder holds a search with other settings."""
-    path = output / "config.json"
+    path = directory / "config.json"
     if not path.exists():
         return
     kept = parse_json_object(path.read_text(), str(path)).get("config", {})
@@ -652,17 +652,17 @@ def _refuse_another(output: pathlib.Path, config: SearchConfig) -> None:
         differ.remove("max_trials")  # more trials: it goes on
     if differ:
         raise ValueError(
-            f"output {str(output)!r} holds a search with another {', '.join(differ)}: "
+            f"directory {str(directory)!r} holds a search with another {', '.join(differ)}: "
             "choose another folder, or --overwrite (overwrite=True) to start anew"
         )
 
 
-def _remove_results(output: pathlib.Path) -> None:
+def _remove_results(directory: pathlib.Path) -> None:
     """Removes what an earlier search left, and nothing else."""
     names = ("best.keras", "pareto.csv", "pareto.png", "results.json", "report.md", "trials.jsonl")
     for name in (*names, *(f"best_{mode}.tflite" for mode in MODES)):
-        (output / name).unlink(missing_ok=True)
-    for path in (*output.glob("final/*.tflite"), *output.glob("final/*.best")):
+        (directory / name).unlink(missing_ok=True)
+    for path in (*directory.glob("final/*.tflite"), *directory.glob("final/*.best")):
         path.unlink()
 
 

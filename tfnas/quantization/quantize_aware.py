@@ -36,7 +36,8 @@ def quantize_aware(
 
     It is compiled, trained, saved and loaded (:func:`tfnas.load_model`) like any Keras
     model; :func:`tfnas.to_tflite` needs no calibration data for it;
-    :func:`tfnas.strip_quantization` gives back a plain float model. The model given stays as it is. Zeros that stay in its training, as
+    :func:`tfnas.strip_quantization` gives back a plain float model. The model itself stays as it
+    is. Zeros that stay in its training, as
     those of :func:`tfnas.prune`, stay in that of the new one; those of a model that was loaded do
     with :func:`tfnas.keep_zeros`, equal weights, zeros among them, with
     :func:`tfnas.keep_clusters`.

@@ -27,7 +27,7 @@ def summary(result: ClusterResult) -> str:
     """Returns the results as plain text."""
     lines = [str(result.report), ""]
     lines += ["Test part, the .tflite files themselves:", table(_FILES, _rows(result)), ""]
-    lines += [*result.notes, _SPEED, "", f"Everything is in {result.output}"]
+    lines += [*result.notes, _SPEED, "", f"Everything is in {result.directory}"]
     return "\n".join(lines)
 
 
@@ -54,7 +54,7 @@ def write(result: ClusterResult, split: DataSplit, config: ClusterConfig) -> Non
         markdown_table(["setting", "value"], settings, right=2),
         markdown_table(["where", "value"], list(provenance().items()), right=2),
     ]
-    write_atomically(result.output / "report.md", "\n\n".join(parts) + "\n")
+    write_atomically(result.directory / "report.md", "\n\n".join(parts) + "\n")
 
 
 def _rows(result: ClusterResult) -> list[list[str]]:

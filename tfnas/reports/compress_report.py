@@ -63,7 +63,7 @@ def summary(result: CompressResult) -> str:
             "",
             verdict(result),
             *(f"- {line}" for line in (*_remarks(result), *result.same.warnings())),
-            f"Everything is in {result.output}: report.html, best.tflite"
+            f"Everything is in {result.directory}: report.html, best.tflite"
             + (", saved_model" if result.saved_model else ""),
         ]
     )
@@ -116,9 +116,9 @@ def write(result: CompressResult, split: DataSplit, settings: TrainingSettings) 
     """Writes report.md, report.html and the pictures."""
     pictures = _pictures(result, split)
     for name, content in pictures.items():
-        write_atomically(result.output / name, content)
-    write_atomically(result.output / "report.md", _markdown(result, split, settings))
-    write_atomically(result.output / "report.html", _page(result, split, settings, pictures))
+        write_atomically(result.directory / name, content)
+    write_atomically(result.directory / "report.md", _markdown(result, split, settings))
+    write_atomically(result.directory / "report.html", _page(result, split, settings, pictures))
 
 
 def _markdown(result: CompressResult, split: DataSplit, settings: TrainingSettings) -> str:
@@ -393,7 +393,7 @@ def _settings(result: CompressResult, settings: TrainingSettings) -> list[list[s
 def _pictures(result: CompressResult, split: DataSplit) -> dict[str, bytes]:
     """Accuracy over time and over bytes of all candidates, by the examples to choose by."""
     limits, gzipped = result.budget.limits, result.budget.max_gzip_bytes is not None
-    lines = {"latency": limits.get("max_latency"), "bytes": limits.get("max_bytes")}
+    lines = {"latency": limits.get("max_latency_ratio"), "bytes": limits.get("max_bytes")}
     if "max_drop" in limits:
         lines["accuracy"] = result.original[0] - limits["max_drop"] / 100
     return {

@@ -26,7 +26,7 @@ def summary(result: FactorizeResult) -> str:
         *_speed(result),
         *result.notes,
     ]
-    return "\n".join([*lines, f"Everything is in {result.output}"])
+    return "\n".join([*lines, f"Everything is in {result.directory}"])
 
 
 def write(result: FactorizeResult, split: DataSplit, config: FactorizeConfig) -> None:
@@ -54,7 +54,7 @@ def write(result: FactorizeResult, split: DataSplit, config: FactorizeConfig) ->
         markdown_table(["setting", "value"], settings, right=2),
         markdown_table(["where", "value"], list(provenance().items()), right=2),
     ]
-    write_atomically(result.output / "report.md", "\n\n".join(p for p in parts if p) + "\n")
+    write_atomically(result.directory / "report.md", "\n\n".join(p for p in parts if p) + "\n")
 
 
 def _rows(result: FactorizeResult) -> list[list[str]]:

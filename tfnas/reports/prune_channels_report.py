@@ -26,7 +26,7 @@ def summary(result: PruneChannelsResult) -> str:
             *lines,
             *_speed(result),
             *result.notes,
-            f"Everything is in {result.output}",
+            f"Everything is in {result.directory}",
         ]
     )
 
@@ -54,7 +54,7 @@ def write(result: PruneChannelsResult, split: DataSplit, config: PruneChannelsCo
         markdown_table(["setting", "value"], settings, right=2),
         markdown_table(["where", "value"], list(provenance().items()), right=2),
     ]
-    write_atomically(result.output / "report.md", "\n\n".join(p for p in parts if p) + "\n")
+    write_atomically(result.directory / "report.md", "\n\n".join(p for p in parts if p) + "\n")
 
 
 def _rows(result: PruneChannelsResult) -> list[list[str]]:

@@ -28,7 +28,7 @@ def summary(result: PruneResult) -> str:
     lines = [str(result.report), ""]
     lines += ["Test part, the .tflite files themselves:", table(_FILES, _file_rows(result)), ""]
     lines += [f"pruned, float32: {_verdict(result)}", *result.notes, _SPEED, ""]
-    return "\n".join([*lines, f"Everything is in {result.output}"])
+    return "\n".join([*lines, f"Everything is in {result.directory}"])
 
 
 def write(result: PruneResult, split: DataSplit, config: PruneConfig) -> None:
@@ -37,12 +37,12 @@ def write(result: PruneResult, split: DataSplit, config: PruneConfig) -> None:
         [k.name, k.kind, "x".join(map(str, k.shape)), k.note, k.weights, k.zeros, k.sparsity]
         for k in result.report.kernels
     ]
-    write_atomically(result.output / "kernels.csv", csv_table(result.report.HEADERS, rows))
+    write_atomically(result.directory / "kernels.csv", csv_table(result.report.HEADERS, rows))
     found = result.sensitivity
     if found is not None:
-        write_atomically(result.output / "sensitivity.json", found.to_json())
-        write_atomically(result.output / "sensitivity.png", sensitivity_picture(found))
-    write_atomically(result.output / "report.md", _markdown(result, split, config))
+        write_atomically(result.directory / "sensitivity.json", found.to_json())
+        write_atomically(result.directory / "sensitivity.png", sensitivity_picture(found))
+    write_atomically(result.directory / "report.md", _markdown(result, split, config))
 
 
 def _markdown(result: PruneResult, split: DataSplit, config: PruneConfig) -> str:

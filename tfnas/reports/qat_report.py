@@ -20,14 +20,14 @@ def summary(result: QatResult) -> str:
     """Returns the results as plain text."""
     lines = ["Test part, the .tflite files themselves:", table(headers(), file_rows(result.rows))]
     lines += ["", "The layers of the trained file, the worst first:", str(result.errors), ""]
-    lines += [*_left_float(result), *result.notes, f"Everything is in {result.output}"]
+    lines += [*_left_float(result), *result.notes, f"Everything is in {result.directory}"]
     return "\n".join(lines)
 
 
 def write(result: QatResult, split: DataSplit, config: QatConfig) -> None:
     """Writes report.md, errors.json and errors.png."""
-    write_atomically(result.output / "errors.json", result.errors.to_json())
-    write_atomically(result.output / "errors.png", quantization_picture(result.errors))
+    write_atomically(result.directory / "errors.json", result.errors.to_json())
+    write_atomically(result.directory / "errors.png", quantization_picture(result.errors))
     settings = [[name, value] for name, value in dataclasses.asdict(config).items()]
     errors = result.errors
     parts = [
@@ -44,7 +44,7 @@ def write(result: QatResult, split: DataSplit, config: QatConfig) -> None:
         markdown_table(["setting", "value"], settings, right=2),
         markdown_table(["where", "value"], list(provenance().items()), right=2),
     ]
-    write_atomically(result.output / "report.md", "\n\n".join(p for p in parts if p) + "\n")
+    write_atomically(result.directory / "report.md", "\n\n".join(p for p in parts if p) + "\n")
 
 
 def _left_float(result: QatResult) -> list[str]:

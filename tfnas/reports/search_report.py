@@ -38,7 +38,7 @@ def summary(result: SearchResult) -> str:
     lines += [table(_headers(result), _front_rows(result)), ""]
     for line in _notes(result):
         lines += [line, ""]
-    lines += [f"Everything is in {result.output}"]
+    lines += [f"Everything is in {result.directory}"]
     return "\n".join(lines)
 
 
@@ -56,14 +56,14 @@ def write(
         f"{split.name}: {len(shown)} candidates",
         objectives=config.objectives if len(config.objectives) > 1 else MEASURED,
     )
-    write_atomically(result.output / "pareto.png", picture)
+    write_atomically(result.directory / "pareto.png", picture)
     architectures = [[c.architecture.key, str(c.architecture)] for c in result.front]
     front = [[*row, *arch] for row, arch in zip(_front_rows(result), architectures, strict=True)]
     headers = [*_headers(result), "key", "architecture"]
-    write_atomically(result.output / "pareto.csv", csv_table(headers, front))
-    write_atomically(result.output / "results.json", _json(result, target_ratio))
+    write_atomically(result.directory / "pareto.csv", csv_table(headers, front))
+    write_atomically(result.directory / "results.json", _json(result, target_ratio))
     report = _markdown(result, config, split, target_ratio, headers, front)
-    write_atomically(result.output / "report.md", report)
+    write_atomically(result.directory / "report.md", report)
 
 
 def _markdown(

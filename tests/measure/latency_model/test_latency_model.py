@@ -212,7 +212,7 @@ def test_channels_go_by_the_fit(fitted, monkeypatch):
     monkeypatch.setattr(latency_model, "benchmark", None)  # nothing is left to measure
     model = SPACE.build(max(sampled(20), key=lambda a: macs(operators_of_architecture(a))))
     smaller, _ = tfnas.prune_channels(
-        model, target_latency=0.8, latency=fitted, round_to=8, criterion="random"
+        model, target_latency_ratio=0.8, latency=fitted, round_to=8, criterion="random"
     )
     assert fitted(smaller) <= 0.8 * fitted(model)
 

@@ -93,7 +93,7 @@ def test_channels_go_where_time_is_saved(counted):
     model = network(32)
     latency = tfnas.LatencyModel(rounds=6)
     smaller, _ = tfnas.prune_channels(
-        model, target_latency=0.7, latency=latency, round_to=8, criterion="random"
+        model, target_latency_ratio=0.7, latency=latency, round_to=8, criterion="random"
     )
     assert latency(smaller) <= 0.7 * latency(model)
     assert np.isfinite(smaller.predict(np.zeros((1, 16, 16, 3)), verbose=0)).all()

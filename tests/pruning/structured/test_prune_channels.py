@@ -360,7 +360,7 @@ def test_what_cannot_be_copied_shows_before_time_is_measured():
     with pytest.raises(ValueError, match="can't be copied"):
         prune_channels(
             flattened(lambda x: layers.Conv2D(8, 1)(Nameless(6)(x))),
-            target_latency=0.5,
+            target_latency_ratio=0.5,
             latency=lambda model: measured.append(model) or 1.0,
         )
     assert not measured
@@ -384,7 +384,9 @@ def test_no_layer_loses_all_of_its_channels():
     smaller, _ = prune_channels(model, 0.8)
     assert smaller.get_layer("a").filters == 1
     smaller, _ = prune_channels(
-        two_and_fourteen(8), target_latency=0.7, latency=lambda candidate: candidate.count_params()
+        two_and_fourteen(8),
+        target_latency_ratio=0.7,
+        latency=lambda candidate: candidate.count_params(),
     )
     assert smaller.get_layer("a").filters >= 1
 
@@ -520,7 +522,7 @@ def test_time_is_saved_where_the_callable_says_it_is():
     def latency(candidate):  # the last convolution costs everything
         return 1.0 + candidate.get_layer("conv2").filters
 
-    smaller, report = prune_channels(model, target_latency=0.5, latency=latency)
+    smaller, report = prune_channels(model, target_latency_ratio=0.5, latency=latency)
     assert latency(smaller) <= 0.5 * latency(model)
     sizes = {g.name: (g.before, g.after) for g in report.groups}
     assert sizes["conv0"][0] == sizes["conv0"][1]
@@ -528,7 +530,7 @@ def test_time_is_saved_where_the_callable_says_it_is():
 
 
 def test_ignored_layers_keep_their_channels():
-    _, report = prune_channels(mobile(), 0.5, ignore=["conv0"])
+    _, report = prune_channels(mobile(), 0.5, exclude=["conv0"])
     change = next(g for g in report.groups if g.name == "conv0")
     assert (change.before, change.after, change.reason) == (16, 16, "it is ignored")
 
@@ -542,16 +544,16 @@ def test_ignored_layers_keep_their_channels():
         ({"ratio": float("nan")}, "ratio must be a number above 0"),
         ({"target_macs": 0.0001}, "target_macs can't be met.*with every channel gone that may go"),
         ({"target_macs": -1}, "target_macs must be a number above 0"),
-        ({"target_latency": 0.5}, "latency goes with target_latency"),
-        ({"ratio": 0.5, "latency": len}, "latency goes with target_latency"),
-        ({"target_latency": 0.5, "latency": lambda model: 0.0}, "must return a time above 0"),
+        ({"target_latency_ratio": 0.5}, "latency goes with target_latency_ratio"),
+        ({"ratio": 0.5, "latency": len}, "latency goes with target_latency_ratio"),
+        ({"target_latency_ratio": 0.5, "latency": lambda model: 0.0}, "must return a time above 0"),
         ({"ratio": 0.5, "criterion": "best"}, "criterion must be one of"),
         ({"ratio": 0.5, "criterion": "taylor"}, "data must hold inputs and targets"),
         ({"ratio": 0.5, "scope": "layer"}, "scope must be one of"),
         ({"ratio": 0.5, "scope": "saving"}, "scope 'saving' goes with target_macs"),
         ({"ratio": 0.5, "round_to": 0}, "round_to must be a whole number"),
         ({"ratio": 0.5, "max_ratio": 0}, r"max_ratio must be in \(0, 1\], got 0"),
-        ({"ratio": 0.5, "ignore": ["nothing"]}, "ignore must name layers"),
+        ({"ratio": 0.5, "exclude": ["nothing"]}, "exclude must name layers"),
     ],
 )
 def test_bad_arguments(arguments, told):
@@ -599,7 +601,7 @@ def nested():
 @pytest.mark.parametrize(("path", "kept"), [("one/conv", "conv"), ("two/*", "conv_2")])
 def test_what_is_ignored_stays_so_in_every_step(path, kept):
     pruning = tfnas.ChannelPruning(
-        nested(), 0.6, steps=2, fit=lambda model, step: None, ignore=[path]
+        nested(), 0.6, steps=2, fit=lambda model, step: None, exclude=[path]
     )
     smaller, _ = pruning.run()
     assert smaller.get_layer(kept).filters == 8

@@ -41,7 +41,7 @@ class ClusterConfig(TrainingSettings):
         granularity: See :func:`tfnas.cluster`, as the next three.
         initialization: What k-means begins with.
         weighted: Without training, whether errors of weights count by the inputs they meet.
-        ignore: Layers left alone.
+        exclude: Layers left alone.
 
     Raises:
         ValueError: An argument is outside its rule.
@@ -54,7 +54,7 @@ class ClusterConfig(TrainingSettings):
     granularity: str = "layer"
     initialization: str = "kmeans++"
     weighted: bool = True
-    ignore: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -69,7 +69,7 @@ class ClusterConfig(TrainingSettings):
             clusters,
             self.granularity,
             self.initialization,
-            ignore=self.ignore,
+            exclude=self.exclude,
             seed=self.seed,
         )
 
@@ -98,7 +98,7 @@ class ClusterResult:
     """What a clustering run leaves.
 
     Args:
-        output: The run's folder.
+        directory: The run's folder.
         report: The values of the Keras model.
         rows: The files on the test part, the original float32 file first.
         values: The values of each file's kernels, by label.
@@ -106,7 +106,7 @@ class ClusterResult:
         notes: What could not be done, and why.
     """
 
-    output: pathlib.Path
+    directory: pathlib.Path
     report: ClusteringReport
     rows: list[FileRow]
     values: dict[str, list[FileValues]]
@@ -120,7 +120,7 @@ class ClusterResult:
 def cluster_to_files(
     model: Any,
     split: DataSplit,
-    output: str | pathlib.Path,
+    directory: str | pathlib.Path,
     config: ClusterConfig,
     progress: Progress | None = None,
 ) -> ClusterResult:
@@ -129,14 +129,14 @@ def cluster_to_files(
     Args:
         model: A trained Keras 3 classifier of images; it stays as it is.
         split: Its data. The test part is used once, at the end.
-        output: Folder for the results.
+        directory: Folder for the results.
         config: What to do.
         progress: Is told what happens.
 
     Raises:
         ValueError: An argument is outside its rule; before any long work.
     """
-    told, folder = progress or Progress(), pathlib.Path(output)
+    told, folder = progress or Progress(), pathlib.Path(directory)
     check_fits(model, split)
     prepared = prepare(model, config.plan())
     folder.mkdir(parents=True, exist_ok=True)
@@ -194,7 +194,7 @@ def _at_once(
         granularity=plan.granularity,
         initialization=plan.initialization,
         data=spread(split.x_train, CALIBRATION) if config.weighted else None,
-        ignore=plan.ignore,
+        exclude=plan.exclude,
         seed=plan.seed,
     )
 

@@ -34,7 +34,7 @@ class FactorizeConfig(TrainingSettings):
         rank: Channels between factors; below 1: a share of the full rank.
         epochs: Epochs of training; 0: none.
         methods: See :func:`tfnas.factorize`.
-        ignore: Layers that stay.
+        exclude: Layers that stay.
         calibration: Training images that weigh the errors; 0: none do.
 
     Raises:
@@ -46,7 +46,7 @@ class FactorizeConfig(TrainingSettings):
     rank: float | None = None
     epochs: int = 5
     methods: tuple[str, ...] = METHODS
-    ignore: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
     calibration: int = 300
 
     def __post_init__(self) -> None:
@@ -69,14 +69,14 @@ class FactorizeResult:
     """What a run leaves.
 
     Args:
-        output: The run's folder.
+        directory: The run's folder.
         report: What became of each layer.
         rows: The files on the test part, the original float32 file first.
         latencies: Measured time of each file, by label.
         notes: What could not be done, and why.
     """
 
-    output: pathlib.Path
+    directory: pathlib.Path
     report: FactorizationReport
     rows: list[FileRow]
     latencies: dict[str, Latency]
@@ -89,7 +89,7 @@ class FactorizeResult:
 def factorize_to_files(
     model: Any,
     split: DataSplit,
-    output: str | pathlib.Path,
+    directory: str | pathlib.Path,
     config: FactorizeConfig,
     progress: Progress | None = None,
 ) -> FactorizeResult:
@@ -98,14 +98,14 @@ def factorize_to_files(
     Args:
         model: A trained Keras 3 classifier of images; it stays as it is.
         split: Its data. The test part is used once, at the end.
-        output: Folder for the results.
+        directory: Folder for the results.
         config: What to do.
         progress: Is told what happens.
 
     Raises:
         ValueError: An argument is outside its rule; before any long work.
     """
-    told, folder = progress or Progress(), pathlib.Path(output)
+    told, folder = progress or Progress(), pathlib.Path(directory)
     check_fits(model, split)
     told.phase("factorising")
     smaller, report = _factorized(model, split, config)
@@ -132,7 +132,7 @@ def _factorized(
         target_macs=config.macs,
         data=spread(split.x_train, config.calibration) if config.calibration else None,
         methods=config.methods,
-        ignore=config.ignore,
+        exclude=config.exclude,
     )
     if report.layers and layers_of(smaller, keras.layers.BatchNormalization):
         recalibrate_batchnorm(smaller, spread(split.x_train, CALIBRATION))

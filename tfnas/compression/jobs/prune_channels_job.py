@@ -42,7 +42,7 @@ class PruneChannelsConfig(TrainingSettings):
         scope: "global", "group" or "saving".
         round_to: Multiple that sizes shall have; None: any size.
         max_ratio: Share of a group's channels that may go, in (0, 1].
-        ignore: Layers whose channels stay.
+        exclude: Layers whose channels stay.
 
     Raises:
         ValueError: An argument is outside its rule.
@@ -58,7 +58,7 @@ class PruneChannelsConfig(TrainingSettings):
     scope: str = "global"
     round_to: int | None = None
     max_ratio: float = MOST
-    ignore: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sizes", tuple(dict(self.sizes).items()))
@@ -82,14 +82,14 @@ class PruneChannelsResult:
     """What a shrinking run leaves.
 
     Args:
-        output: The run's folder.
+        directory: The run's folder.
         reports: What each step took away.
         rows: The files on the test part, the original float32 file first.
         latencies: Measured time of each file, by label.
         notes: What could not be done, and why.
     """
 
-    output: pathlib.Path
+    directory: pathlib.Path
     reports: list[ChannelPruningReport]
     rows: list[FileRow]
     latencies: dict[str, Latency]
@@ -102,7 +102,7 @@ class PruneChannelsResult:
 def prune_channels_to_files(
     model: Any,
     split: DataSplit,
-    output: str | pathlib.Path,
+    directory: str | pathlib.Path,
     config: PruneChannelsConfig,
     progress: Progress | None = None,
 ) -> PruneChannelsResult:
@@ -111,14 +111,14 @@ def prune_channels_to_files(
     Args:
         model: A trained Keras 3 classifier of images; it stays as it is.
         split: Its data. The test part is used once, at the end.
-        output: Folder for the results.
+        directory: Folder for the results.
         config: What to do.
         progress: Is told what happens.
 
     Raises:
         ValueError: An argument is outside its rule; before any long work.
     """
-    told, folder = progress or Progress(), pathlib.Path(output)
+    told, folder = progress or Progress(), pathlib.Path(directory)
     check_fits(model, split)
     smaller, reports = _shrunk(model, split, config, folder, told)
     told.phase("converting and measuring the files on the test part")
@@ -147,7 +147,7 @@ def _shrunk(
         "scope": config.scope,
         "round_to": config.round_to,
         "max_ratio": config.max_ratio,
-        "ignore": config.ignore,
+        "exclude": config.exclude,
         "data": (spread(split.x_train, SCORED), spread(split.y_train, SCORED)),
         "loss": classification_loss(model),
         "seed": config.seed,
@@ -184,7 +184,7 @@ def _shrunk(
     if config.latency is not None:
         told.phase("measuring layers alone")
         prices = LatencyModel("int8")
-        target = {"target_latency": config.latency, "latency": prices}
+        target = {"target_latency_ratio": config.latency, "latency": prices}
     smaller, report = prune_channels(model, **target, **options)
     folder.mkdir(parents=True, exist_ok=True)
     fit(smaller, 1)

@@ -70,7 +70,7 @@ class PruneResult:
     """What a pruning run leaves.
 
     Args:
-        output: The run's folder.
+        directory: The run's folder.
         report: The zeros of the Keras model.
         rows: The files on the test part, the unpruned float32 file first.
         sparsities: The zeros of the pruned files, by label.
@@ -78,7 +78,7 @@ class PruneResult:
         notes: What could not be done, and why.
     """
 
-    output: pathlib.Path
+    directory: pathlib.Path
     report: PruningReport
     rows: list[FileRow]
     sparsities: dict[str, FileSparsity]
@@ -92,7 +92,7 @@ class PruneResult:
 def prune_to_files(
     model: Any,
     split: DataSplit,
-    output: str | pathlib.Path,
+    directory: str | pathlib.Path,
     config: PruneConfig,
     progress: Progress | None = None,
 ) -> PruneResult:
@@ -101,7 +101,7 @@ def prune_to_files(
     Args:
         model: A trained Keras 3 classifier of images; it stays as it is.
         split: Its data. The test part is used once, at the end.
-        output: Folder for the results.
+        directory: Folder for the results.
         config: What to do.
         progress: Is told what happens.
 
@@ -109,7 +109,7 @@ def prune_to_files(
         ValueError: An argument is outside its rule; before any long work.
         ImportError: A picture is due and matplotlib is not installed; as early.
     """
-    told, folder = progress or Progress(), pathlib.Path(output)
+    told, folder = progress or Progress(), pathlib.Path(directory)
     if config.scope == BY_SENSITIVITY:
         require("matplotlib", "the pictures of a report")
     check_fits(model, split)

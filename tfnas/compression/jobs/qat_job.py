@@ -79,14 +79,14 @@ class QatResult:
     """What quantisation-aware training leaves.
 
     Args:
-        output: The run's folder.
+        directory: The run's folder.
         rows: The files on the test part: float32, post-training, trained.
         skipped: What stays float in the trained model, and why.
         errors: What each layer's rounding costs in the trained file.
         notes: What could not be done, and why.
     """
 
-    output: pathlib.Path
+    directory: pathlib.Path
     rows: list[FileRow]
     skipped: list[Skipped]
     errors: QuantizationError
@@ -99,7 +99,7 @@ class QatResult:
 def qat_to_files(
     model: Any,
     split: DataSplit,
-    output: str | pathlib.Path,
+    directory: str | pathlib.Path,
     config: QatConfig,
     progress: Progress | None = None,
 ) -> QatResult:
@@ -108,7 +108,7 @@ def qat_to_files(
     Args:
         model: A trained Keras 3 classifier of images; it stays as it is.
         split: Its data. The test part is used once, at the end.
-        output: Folder for the results.
+        directory: Folder for the results.
         config: What to do.
         progress: Is told what happens.
 
@@ -117,7 +117,7 @@ def qat_to_files(
         ImportError: matplotlib is not installed; as early.
         ConversionError: The model can't be converted.
     """
-    told, folder = progress or Progress(), pathlib.Path(output)
+    told, folder = progress or Progress(), pathlib.Path(directory)
     require("matplotlib", "the pictures of a report")
     check_fits(model, split)
     images = spread(split.x_train, CALIBRATION)

@@ -216,7 +216,7 @@ def by_savings(model: Any, shared: list[str], **options: Any) -> tuple[Any, Chan
     macs = "target_macs" in options
     share = options["target_macs" if macs else "target_params"]
     last = ValueError("no channel can go")
-    for more in ({"ignore": shared, "round_to": 4}, {"ignore": shared}, {"round_to": 4}, {}):
+    for more in ({"exclude": shared, "round_to": 4}, {"exclude": shared}, {"round_to": 4}, {}):
         try:
             smaller, report = prune_channels(model, scope="saving", **options, **more)
         except ValueError as error:

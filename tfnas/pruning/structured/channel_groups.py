@@ -187,12 +187,12 @@ class Trace:
         return Channels(axis, labels)
 
 
-def trace(model: Any, ignore: Sequence[str] = ()) -> Dependencies:
+def trace(model: Any, exclude: Sequence[str] = ()) -> Dependencies:
     """Finds the groups of channels of a functional or Sequential model.
 
     Args:
         model: A built model.
-        ignore: Paths of layers whose channels stay.
+        exclude: Paths of layers whose channels stay.
 
     Raises:
         ValueError: The model has no known connections.
@@ -206,7 +206,7 @@ def trace(model: Any, ignore: Sequence[str] = ()) -> Dependencies:
     for call in flow.calls:
         outputs = rule(found, call)
         found.values.update(zip(call.outputs, outputs, strict=True))
-        if call.name in ignore:
+        if call.name in exclude:
             for value in call.outputs:
                 found.lock(value, "it is ignored")
     for value in flow.outputs:

@@ -18,7 +18,7 @@ from typing import Any
 from tfnas.graph.functional import LayerCopies, walk
 from tfnas.pruning.structured.channel_groups import trace
 from tfnas.pruning.structured.channel_report import ChannelPruningReport
-from tfnas.pruning.structured.prune_channels import ignored, prune_channels
+from tfnas.pruning.structured.prune_channels import excluded, prune_channels
 from tfnas.pruning.structured.remaining_cost import RemainingCosts
 from tfnas.runtime.files import model_digest, save_model, write_atomically
 
@@ -77,7 +77,7 @@ class ChannelPruning:
         if options.get("loss") is None and (callable(loss) or isinstance(loss, str)):
             options["loss"] = loss  # smaller models, and those from disk, are not compiled
         self._options = options
-        self._later = {**options, "ignore": _names_when_flat(model, options.get("ignore", ()))}
+        self._later = {**options, "exclude": _names_when_flat(model, options.get("exclude", ()))}
         dependencies = trace(model)
         costs = RemainingCosts(dependencies, model.count_params())
         whole = costs.macs(costs.nothing)
@@ -128,7 +128,7 @@ class ChannelPruning:
         return {
             "model": model_digest(self.model),
             "target": list(self.targets),
-            "options": {k: list(v) if k == "ignore" else v for k, v in sorted(plain.items())},
+            "options": {k: list(v) if k == "exclude" else v for k, v in sorted(plain.items())},
         }
 
     def _report(self, step: int) -> ChannelPruningReport:
@@ -160,7 +160,7 @@ def _names_when_flat(model: Any, patterns: Sequence[str]) -> list[str]:
     """The names that ignored layers have in the smaller models, where no model is nested."""
     import keras
 
-    paths, copies = set(ignored(model, patterns)), LayerCopies()
+    paths, copies = set(excluded(model, patterns)), LayerCopies()
     names: dict[int, str] = {}
     found = []
     for call in walk(model).calls:

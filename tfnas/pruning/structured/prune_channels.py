@@ -29,7 +29,7 @@ from tfnas.pruning.structured.remaining_cost import RemainingCosts
 from tfnas.pruning.structured.slicing import slice_channels
 
 SCOPES = ("global", "group", "saving")
-_TARGETS = ("ratio", "target_macs", "target_params", "target_latency", "sizes")
+_TARGETS = ("ratio", "target_macs", "target_params", "target_latency_ratio", "sizes")
 
 
 def prune_channels(
@@ -38,14 +38,14 @@ def prune_channels(
     *,
     target_macs: float | None = None,
     target_params: float | None = None,
-    target_latency: float | None = None,
+    target_latency_ratio: float | None = None,
     latency: Callable[[Any], float] | None = None,
     sizes: Mapping[str, int] | None = None,
     criterion: str = "l2",
     scope: str = "global",
     round_to: int | None = None,
     max_ratio: float = MOST,
-    ignore: Sequence[str] = (),
+    exclude: Sequence[str] = (),
     data: Any = None,
     loss: Any = None,
     seed: int = 0,
@@ -67,7 +67,7 @@ def prune_channels(
         target_macs: Most multiply-accumulates an example; in (0, 1]: as a share of the
             model's.
         target_params: Most weights; in (0, 1]: as a share of the model's.
-        target_latency: Most that `latency` may give, as a share of the model's, in (0, 1).
+        target_latency_ratio: Most that `latency` may give, as a share of the model's, in (0, 1).
         latency: Takes a model and returns its time; :class:`tfnas.LatencyModel` is one.
         sizes: Layer -> number of its channels that stay, those worth most, and of all that
             hangs together with them; other layers keep theirs. For widths found otherwise;
@@ -75,13 +75,13 @@ def prune_channels(
         criterion: "l1", "l2", "scale" (of BatchNormalization), "taylor" (with `data`), or
             "random"; see :mod:`tfnas.pruning.structured.channel_importance`.
         scope: "global": channels go wherever least is lost (with "taylor" or
-            `target_latency`: for what is saved); "group": the same share of every group;
+            `target_latency_ratio`: for what is saved); "group": the same share of every group;
             "saving": more of the groups whose channels save more, which are mostly early ones.
             The share that goes is as the square root of what a channel saves.
         round_to: Multiple that the sizes of groups shall have, such as 8.
         max_ratio: Share of any group's channels that may go, in (0, 1]; one always stays. Less
             keeps "global" from emptying the groups that its scores think least of.
-        ignore: Names or patterns of layers whose channels stay.
+        exclude: Names or patterns of layers whose channels stay.
         data: Inputs and targets, for "taylor".
         loss: The loss behind "taylor"; None: the one the model is compiled with.
         seed: Seed of "random".
@@ -96,18 +96,18 @@ def prune_channels(
     References:
         Fang et al., "DepGraph: Towards Any Structural Pruning", CVPR 2023.
     """
-    target = _target(ratio, target_macs, target_params, target_latency, sizes)
+    target = _target(ratio, target_macs, target_params, target_latency_ratio, sizes)
     _check(target, latency, criterion, scope, round_to, data)
     if scope == "saving" and ratio is not None:
         raise ValueError(
-            "scope 'saving' goes with target_macs, target_params or target_latency, got ratio "
-            f"{ratio!r}"
+            "scope 'saving' goes with target_macs, target_params or target_latency_ratio, got "
+            f"ratio {ratio!r}"
         )
     if sizes is not None and round_to is not None:
         raise ValueError(f"round_to doesn't go with sizes, which are exact, got {round_to!r}")
     check_ratio_of_groups(max_ratio)
     check_float(model, "prune_channels")
-    dependencies = trace(model, ignored(model, ignore))
+    dependencies = trace(model, excluded(model, exclude))
     costs = RemainingCosts(dependencies, model.count_params())
     if criterion == "taylor" or latency is not None:
         slice_channels(
@@ -158,7 +158,7 @@ def _target(*values: Any) -> tuple[str, Any]:
     amount = float(value) if number else 0.0
     if not amount > 0:
         raise ValueError(f"{name} must be a number above 0, got {value!r}")
-    if name in ("ratio", "target_latency") and amount >= 1:
+    if name in ("ratio", "target_latency_ratio") and amount >= 1:
         raise ValueError(f"{name} must be in (0, 1), got {value!r}")
     return name, amount
 
@@ -166,8 +166,8 @@ def _target(*values: Any) -> tuple[str, Any]:
 def _check(
     target: tuple[str, Any], latency: Any, criterion: str, scope: str, round_to: Any, data: Any
 ) -> None:
-    if (target[0] == "target_latency") != (latency is not None):
-        raise ValueError(f"latency goes with target_latency, got {latency!r} and {target[0]}")
+    if (target[0] == "target_latency_ratio") != (latency is not None):
+        raise ValueError(f"latency goes with target_latency_ratio, got {latency!r} and {target[0]}")
     if latency is not None and not callable(latency):
         raise ValueError(f"latency must take a model and return its time, got {latency!r}")
     if criterion not in CRITERIA:
@@ -188,7 +188,7 @@ def check_ratio_of_groups(value: Any) -> None:
         raise ValueError(f"max_ratio must be in (0, 1], got {value!r}")
 
 
-def ignored(model: Any, patterns: Sequence[str]) -> list[str]:
+def excluded(model: Any, patterns: Sequence[str]) -> list[str]:
     """Returns the paths of the layers that names or patterns match.
 
     Args:
@@ -207,7 +207,7 @@ def ignored(model: Any, patterns: Sequence[str]) -> list[str]:
             n for n in names if any(fnmatch.fnmatchcase(p, pattern) for p in (n, n.split("/")[-1]))
         ]
         if not matches:
-            raise ValueError(f"ignore must name layers, got {pattern!r}, which matches none")
+            raise ValueError(f"exclude must name layers, got {pattern!r}, which matches none")
         found += matches
     return found
 
