@@ -41,8 +41,8 @@ def main(argv: list[str]) -> None:
         tfnas.load_model(folder / "efficientnet_lite0_imagenet.keras"),
         split,
         {"max_drop": MAX_DROP.value},
-        "quick",
-        DIRECTORY.value,
+        effort="quick",
+        directory=DIRECTORY.value,
         progress=PlainProgress(),
     )
     print(f"\n{result}\n\n$ python", " ".join(sys.argv))

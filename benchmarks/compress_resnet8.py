@@ -47,8 +47,8 @@ def main(argv: list[str]) -> None:
         resnet8.load_model(),
         split.limited(resnet8.EXAMPLES.value),
         budget,
-        EFFORT.value,
-        DIRECTORY.value,
+        effort=EFFORT.value,
+        directory=DIRECTORY.value,
         epochs=STEP_EPOCHS.value,
         batch_size=128,  # faster than 64: BUILD_NOTES.md, 2026-11-27
         learning_rate=3e-3,

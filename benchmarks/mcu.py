@@ -104,7 +104,7 @@ def searched(split: DataSplit) -> list[MeasuredTrial]:
     }
     result = tfnas.search(
         split,
-        pathlib.Path(DIRECTORY.value, split.name),
+        directory=pathlib.Path(DIRECTORY.value, split.name),
         preset="microcontroller",
         objectives=("file_accuracy", OBJECTIVE.value),
         limits=limits,

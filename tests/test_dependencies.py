@@ -153,7 +153,7 @@ def test_reports_with_pictures_ask_for_matplotlib_before_any_work(monkeypatch, t
     output = tmp_path / "out"
     # What is no model or data set would be the next thing to be refused.
     calls = [
-        lambda: tfnas.search("nothing", output),
+        lambda: tfnas.search("nothing", directory=output),
         lambda: tfnas.compress("nothing", "nothing", {"max_bytes": 0.5}, directory=output),
         lambda: prune_to_files(None, None, output, PruneConfig(sparsity=0.5, scope="sensitivity")),
         lambda: qat_to_files(None, None, output, QatConfig(epochs=1)),

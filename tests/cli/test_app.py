@@ -74,7 +74,7 @@ def test_version(tfnas_command, argument):
 @pytest.mark.parametrize(
     ("argv", "told"),
     [
-        (["serach"], "no such command 'serach': one of compress, search, prune, shrink,"),
+        (["serach"], "no such command 'serach': one of compress, search, prune, prune-channels,"),
         (["--fast"], "no such command '--fast'"),
     ],
 )
@@ -89,13 +89,13 @@ def test_unknown_command(tfnas_command, argv, told):
     ("argv", "told"),
     [
         (["profile", "m.keras", "--depth=3"], "depth"),
-        (["search", "--output=o"], "--dataset"),
-        (["search", "--dataset=digits"], "--output"),
-        (["search", "--dataset=digits", "--output=o", "--max_trials=0"], "max_trials"),
-        (["search", "--dataset=digits", "--output=o", "--epochs=two"], "epochs"),
-        (["search", "--dataset=digits", "--output=o", "--preset=huge"], "preset"),
+        (["search", "--directory=o"], "--dataset"),
+        (["search", "--dataset=digits"], "--directory"),
+        (["search", "--dataset=digits", "--directory=o", "--max_trials=0"], "max_trials"),
+        (["search", "--dataset=digits", "--directory=o", "--epochs=two"], "epochs"),
+        (["search", "--dataset=digits", "--directory=o", "--preset=huge"], "preset"),
         (
-            ["search", "digits", "--dataset=digits", "--output=o"],
+            ["search", "digits", "--dataset=digits", "--directory=o"],
             "takes no arguments besides flags",
         ),
         (["export", "m.keras", "--mode=int3"], "mode"),
@@ -120,16 +120,19 @@ def test_wrong_usage(tfnas_command, argv, told):
         (["profile", "{tmp}/broken.keras"], "can't be loaded"),
         (["export", "{tmp}/none.keras"], "none.keras"),
         (["export", "{tmp}/none.keras", "--dataset={tmp}/none.npz"], "dataset must be one of"),
-        (["export", "{model}", "--mode=int8", "--output={tmp}/o.tflite"], "dataset must be given"),
+        (
+            ["export", "{model}", "--mode=int8", "--directory={tmp}/o.tflite"],
+            "dataset must be given",
+        ),
         (["bench", "{tmp}/none.tflite"], "none.tflite"),
         (["bench", "{tmp}/broken.keras"], "must be a .tflite file"),
-        (["search", "--dataset={tmp}/none.npz", "--output={tmp}/run"], "dataset must be one of"),
+        (["search", "--dataset={tmp}/none.npz", "--directory={tmp}/run"], "dataset must be one of"),
         (
-            ["search", "--dataset=digits", "--output={tmp}/run", "--learning_rate=0"],
+            ["search", "--dataset=digits", "--directory={tmp}/run", "--learning_rate=0"],
             "learning_rate must be above 0",
         ),
         (
-            ["search", "--dataset=digits", "--output={tmp}/run", "--tournament_size=9"],
+            ["search", "--dataset=digits", "--directory={tmp}/run", "--tournament_size=9"],
             "tournament_size must be from 1 to population_size (8), got 9",
         ),
     ],
@@ -179,7 +182,7 @@ def test_profile(tfnas_command, model):
 def test_export_then_bench(tfnas_command, tmp_path, model, npz):
     target = tmp_path / "out" / "small.tflite"
     code, out, err = tfnas_command(
-        "export", model, "--mode=int8", f"--dataset={npz}", f"--output={target}"
+        "export", model, "--mode=int8", f"--dataset={npz}", f"--directory={target}"
     )
     assert (code, err) == (0, "")
     artifact = tfnas.Artifact.load(target)
@@ -224,7 +227,7 @@ def test_search_hands_its_flags_over(tfnas_command, tmp_path, monkeypatch, inter
 
     monkeypatch.setattr(pipeline, "search", fake)
     flags = ["--max_trials=7", "--target_latency_ms=0.5", "--nobaseline", "--overwrite", "--seed=3"]
-    got = tfnas_command("search", "--dataset=digits", f"--output={tmp_path}", *flags)
+    got = tfnas_command("search", "--dataset=digits", f"--directory={tmp_path}", *flags)
     assert got == (code, "\nthe tables\n", "")
     [(data, output, settings)] = calls
     assert (data, output) == ("digits", str(tmp_path))

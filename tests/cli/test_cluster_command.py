@@ -53,7 +53,7 @@ def cluster(saved, tmp_path, capsys, monkeypatch):
 
     def call(*flags):
         folder = tmp_path / "out"
-        argv = ["cluster", str(saved), "--dataset=digits", f"--output={folder}", *flags]
+        argv = ["cluster", str(saved), "--dataset=digits", f"--directory={folder}", *flags]
         code = app.main(argv)
         captured = capsys.readouterr()
         return code, captured.out, captured.err, folder

@@ -41,7 +41,7 @@ def run(saved, tmp_path, capsys, monkeypatch):
     def call(*given):
         folder = tmp_path / "out"
         values = command.define(flags.FlagValues())
-        argv = ["tfnas", str(saved), "--dataset=digits", f"--output={folder}", *given]
+        argv = ["tfnas", str(saved), "--dataset=digits", f"--directory={folder}", *given]
         positional = values(argv)[1:]
         code = command.main(positional, values)
         return code, capsys.readouterr().out, folder

@@ -1,4 +1,4 @@
-"""`tfnas shrink`, from a saved model to smaller files and a report."""
+"""`tfnas prune-channels`, from a saved model to smaller files and a report."""
 
 import keras
 import pytest
@@ -31,10 +31,10 @@ def saved(digits, tmp_path_factory):
 
 
 @pytest.fixture
-def shrink(saved, tmp_path, capsys):
+def prune_channels(saved, tmp_path, capsys):
     def call(*flags):
         folder = tmp_path / "out"
-        argv = ["shrink", str(saved), "--dataset=digits", f"--output={folder}", *flags]
+        argv = ["prune-channels", str(saved), "--dataset=digits", f"--directory={folder}", *flags]
         code = app.main(argv)
         captured = capsys.readouterr()
         return code, captured.out, captured.err, folder
@@ -42,8 +42,10 @@ def shrink(saved, tmp_path, capsys):
     return call
 
 
-def test_half_the_macs_in_two_steps(shrink, saved):
-    code, out, err, folder = shrink("--macs=0.5", "--epochs=2", "--steps=2", "--batch_size=32")
+def test_half_the_macs_in_two_steps(prune_channels, saved):
+    code, out, err, folder = prune_channels(
+        "--macs=0.5", "--epochs=2", "--steps=2", "--batch_size=32"
+    )
     assert (code, err) == (0, "")
     names = {path.name for path in folder.iterdir()}
     assert names == {"model.keras", "model_float32.tflite", "model_int8.tflite", "report.md"}
@@ -56,20 +58,20 @@ def test_half_the_macs_in_two_steps(shrink, saved):
     assert "stem" in report
 
 
-def test_a_share_of_the_time_without_training(shrink, monkeypatch):
+def test_a_share_of_the_time_without_training(prune_channels, monkeypatch):
     # So small a network's time is mostly what every inference costs; here it is its MACs.
     monkeypatch.setattr(
         "tfnas.compression.jobs.prune_channels_job.LatencyModel",
         lambda mode: lambda model: tfnas.profile(model).macs,
     )
-    code, out, err, folder = shrink("--latency=0.8", "--epochs=0", "--criterion=taylor")
+    code, out, err, folder = prune_channels("--latency=0.8", "--epochs=0", "--criterion=taylor")
     assert (code, err) == (0, "")
     assert "measuring layers alone" in out
     assert (folder / "model_int8.tflite").exists()
 
 
-def test_widths_of_ones_own(shrink):
-    code, _, err, folder = shrink("--sizes=stem=5,body=8", "--epochs=0")
+def test_widths_of_ones_own(prune_channels):
+    code, _, err, folder = prune_channels("--sizes=stem=5,body=8", "--epochs=0")
     assert (code, err) == (0, "")
     small = tfnas.load_model(folder / "model.keras")
     assert [small.get_layer(n).filters for n in ("stem", "body")] == [5, 8]
@@ -90,8 +92,8 @@ def test_widths_of_ones_own(shrink):
         (["--macs=0.5", "--steps=3", "--epochs=2"], "steps must be at most epochs"),
     ],
 )
-def test_bad_input_is_one_line_before_any_work(shrink, flags, told):
-    code, _, err, folder = shrink(*flags)
+def test_bad_input_is_one_line_before_any_work(prune_channels, flags, told):
+    code, _, err, folder = prune_channels(*flags)
     assert code == 1
     assert told in err
     assert err.count("\n") == 1

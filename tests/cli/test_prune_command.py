@@ -38,7 +38,7 @@ def saved(digits, tmp_path_factory):
 def prune(saved, tmp_path, capsys):
     def call(*flags, output="out"):
         folder = tmp_path / output
-        argv = ["prune", str(saved), "--dataset=digits", f"--output={folder}", *flags]
+        argv = ["prune", str(saved), "--dataset=digits", f"--directory={folder}", *flags]
         code = app.main(argv)
         captured = capsys.readouterr()
         return code, captured.out, captured.err, folder

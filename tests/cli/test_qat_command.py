@@ -45,7 +45,7 @@ def command(saved, capsys):
 def test_qat_writes_models_file_report_and_picture(command, tmp_path, digits):
     folder = tmp_path / "out"
     flags = ["--dataset=digits", "--epochs=1", "--mode=int8x4", "--layers=head=int8"]
-    code, out, err = command("qat", *flags, f"--output={folder}")
+    code, out, err = command("qat", *flags, f"--directory={folder}")
     assert (code, err) == (0, "")
     names = {path.name for path in folder.iterdir()}
     assert names == {
@@ -85,7 +85,7 @@ def test_qat_writes_models_file_report_and_picture(command, tmp_path, digits):
 )
 def test_bad_input_of_qat_is_one_line_before_any_work(command, tmp_path, flags, told):
     folder = tmp_path / "out"
-    code, _, err = command("qat", "--dataset=digits", f"--output={folder}", *flags)
+    code, _, err = command("qat", "--dataset=digits", f"--directory={folder}", *flags)
     assert code == 1
     assert told in err
     assert err.count("\n") == 1
@@ -95,7 +95,7 @@ def test_bad_input_of_qat_is_one_line_before_any_work(command, tmp_path, flags, 
 def test_qat_does_not_write_over_its_model(saved, tmp_path, capsys):
     source = tmp_path / "model_float.keras"
     source.write_bytes(saved.read_bytes())
-    flags = ["--dataset=digits", "--epochs=1", f"--output={tmp_path}"]
+    flags = ["--dataset=digits", "--epochs=1", f"--directory={tmp_path}"]
     assert app.main(["qat", str(source), *flags]) == 1
     assert "must not hold the model itself" in capsys.readouterr().err
     assert source.exists()
@@ -104,7 +104,7 @@ def test_qat_does_not_write_over_its_model(saved, tmp_path, capsys):
 def test_export_of_dense_layers_alone(command, tmp_path):
     path = tmp_path / "dense.tflite"
     code, out, err = command(
-        "export", "--mode=dynamic", "--layers=Dense=int8,*=float32", f"--output={path}"
+        "export", "--mode=dynamic", "--layers=Dense=int8,*=float32", f"--directory={path}"
     )
     assert (code, err) == (0, "")
     kinds = {k.layer: k.tensor.dtype for k in tfnas.tflite.file_weights.read_kernels(_load(path))}
@@ -115,19 +115,19 @@ def test_export_of_dense_layers_alone(command, tmp_path):
 def test_export_mixed_meets_the_size_and_tells_why(command, tmp_path):
     path = tmp_path / "mixed.tflite"
     code, out, err = command(
-        "export", "--mode=mixed", "--size=0.2", "--dataset=digits", f"--output={path}"
+        "export", "--mode=mixed", "--size=0.2", "--dataset=digits", f"--directory={path}"
     )
     assert (code, err) == (0, "")
     assert "effect of int4" in out
     plain = tmp_path / "plain.tflite"
-    assert command("export", f"--output={plain}")[0] == 0
+    assert command("export", f"--directory={plain}")[0] == 0
     assert path.stat().st_size <= 0.2 * plain.stat().st_size
 
 
 def test_export_by_a_recipe(command, tmp_path):
     path = tmp_path / "recipe.tflite"
     code, _, err = command(
-        "export", "--recipe=static_wi8_ai8", "--dataset=digits", f"--output={path}"
+        "export", "--recipe=static_wi8_ai8", "--dataset=digits", f"--directory={path}"
     )
     assert (code, err) == (0, "")
     assert {k.tensor.dtype for k in tfnas.tflite.file_weights.read_kernels(_load(path))} == {"int8"}
@@ -136,7 +136,7 @@ def test_export_by_a_recipe(command, tmp_path):
 def test_export_tells_and_draws_what_each_layer_costs(command, tmp_path):
     path = tmp_path / "int8.tflite"
     code, out, err = command(
-        "export", "--mode=int8", "--dataset=digits", "--errors", f"--output={path}"
+        "export", "--mode=int8", "--dataset=digits", "--errors", f"--directory={path}"
     )
     assert (code, err) == (0, "")
     assert "stem" in out
@@ -163,7 +163,7 @@ def test_export_tells_and_draws_what_each_layer_costs(command, tmp_path):
 )
 def test_flags_of_export_that_do_not_go_together(command, tmp_path, flags, told):
     path = tmp_path / "file.tflite"
-    code, _, err = command("export", *flags, f"--output={path}")
+    code, _, err = command("export", *flags, f"--directory={path}")
     assert code == 1
     assert told in err
     assert err.count("\n") == 1

@@ -293,7 +293,7 @@ def test_another_job_in_the_folder_is_refused(run, tiny_model, digits, monkeypat
         tfnas.compress(*given, folder, seed=3)
     other = dataclasses.replace(digits, y_test=digits.y_test[::-1])
     with pytest.raises(ValueError, match=r"holds a job of another data"):
-        tfnas.compress(tiny_model, other, *given[2:], folder)
+        tfnas.compress(tiny_model, other, *given[2:], effort=folder)
     monkeypatch.setattr(job_folder, "RECIPES", 0)
     with pytest.raises(ValueError, match=r"a job of another version of tfnas"):
         tfnas.compress(*given, folder)
@@ -372,7 +372,7 @@ def test_bad_arguments_are_named_before_any_work(change, message, tiny_model, di
 def test_the_command(tiny_model, tmp_path, capsys):
     tiny_model.save(tmp_path / "m.keras")
     line = ["compress", str(tmp_path / "m.keras"), "--dataset=digits", "--max_bytes=1"]
-    assert app.main([*line, "--effort=quick", f"--output={tmp_path / 'out'}"]) == 3
+    assert app.main([*line, "--effort=quick", f"--directory={tmp_path / 'out'}"]) == 3
     out = capsys.readouterr().out
     assert "No file keeps the budget (max_bytes 1). The nearest," in out
     assert (tmp_path / "out" / "report.html").exists()
@@ -385,7 +385,7 @@ def test_fewer_channels_zeros_and_few_values(tiny_model, digits, tmp_path):
     budget = {"max_drop": 2.0, "max_macs": 0.7, "max_gzip_bytes": 20_000}
     result = tfnas.compress(tiny_model, digits, budget, directory=tmp_path, epochs=2)
     names = {str(made.recipe): made for made in result.candidates}
-    shrunk = names["shrink 0.7, int8"]
+    shrunk = names["prune_channels 0.7, int8"]
     assert shrunk.costs.macs <= 0.7
     assert shrunk.file.size < names["int8"].file.size
     packed = next(made for name, made in names.items() if "cluster" in name)

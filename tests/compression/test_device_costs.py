@@ -77,9 +77,9 @@ def test_channels_give_way_to_what_the_firmware_leaves_of_the_flash():
         lambda recipe: candidate(recipe, flash_bytes=1000),
         Device(runtime_flash=200),
     )
-    assert found[:2] == ["int8", "shrink 1 weights 0.47, int8"]  # 95% of 400 : 800
+    assert found[:2] == ["int8", "prune_channels 1 weights 0.47, int8"]  # 95% of 400 : 800
     found = tried(Budget(max_vela_cycles=500), lambda r: candidate(r, vela_cycles=1000.0))
-    assert found[1] == "shrink 0.47, int8"
+    assert found[1] == "prune_channels 0.47, int8"
 
 
 def test_what_the_device_can_not_run_is_not_made_smaller():
@@ -165,10 +165,12 @@ def test_numbers_of_the_accelerator(artifacts, tmp_path):
 def test_a_job_goes_on_for_a_device(tiny_model, digits, tmp_path):
     """A job without a device, as before there were such, then the same for one."""
     folder = tmp_path / "job"
-    tfnas.compress(tiny_model, digits, {"max_memory": 4000}, "quick", folder)  # integers alone
+    tfnas.compress(
+        tiny_model, digits, {"max_memory": 4000}, effort="quick", directory=folder
+    )  # integers alone
     limits = {"max_flash_bytes": 200_000, "max_ram_bytes": 1000}
     device = {"runtime_flash": 20_000, "runtime_ram": 900}
-    result = tfnas.compress(tiny_model, digits, limits, "quick", folder, **device)
+    result = tfnas.compress(tiny_model, digits, limits, effort="quick", directory=folder, **device)
     assert [str(made.recipe) for made in result.candidates] == ["int8", "int8x4"]
     assert "float16 is left out: the device takes no" in " ".join(result.decisions.told)
     record = json.loads((folder / "candidates" / "int8" / "record.json").read_text())

@@ -89,7 +89,9 @@ def test_the_command(folder, tmp_path, tfnas_command):
 @pytest.mark.slow
 def test_search_then_compress(digits, tmp_path):
     settings = {"preset": "microcontroller", "max_trials": 2, "epochs": 1, "baseline": False}
-    found = tfnas.search("digits", tmp_path / "run", **settings)
-    result = tfnas.compress(found, None, {"max_drop": 100.0}, "quick", tmp_path / "small")
+    found = tfnas.search("digits", directory=tmp_path / "run", **settings)
+    result = tfnas.compress(
+        found, None, {"max_drop": 100.0}, effort="quick", directory=tmp_path / "small"
+    )
     assert result.meets
     assert result.rows[0].file.size > result.best.file.size

@@ -88,11 +88,17 @@ def test_integers_are_trained_for_where_int8_changes_classes():
 
 
 def test_dense_layers_are_thinned_where_the_bytes_are_theirs():
-    assert decided({"max_bytes": 9000}, dense=100).techniques == ("shrink",)
-    assert decided({"max_bytes": 9000}, dense=5000).techniques == ("thin", "shrink")
-    assert decided({"max_drop": 1.0}, dense=5000).techniques == ("thin", "shrink")
+    assert decided({"max_bytes": 9000}, dense=100).techniques == ("prune-channels",)
+    assert decided({"max_bytes": 9000}, dense=5000).techniques == (
+        "factorize_dense",
+        "prune-channels",
+    )
+    assert decided({"max_drop": 1.0}, dense=5000).techniques == (
+        "factorize_dense",
+        "prune-channels",
+    )
     made = decided({"max_latency_ratio": 0.5}, dense=5000)
-    assert made.techniques == ("shrink", "thin")
+    assert made.techniques == ("prune-channels", "factorize_dense")
     assert "which are not asked for" in " ".join(made.told)
 
 
@@ -127,27 +133,29 @@ def candidate(recipe, drop=0.1, size=1000, latency=0.5):
 
 def test_training_for_integers_is_left_out_where_nothing_is_lost():
     found = tried({"max_drop": 1.0, "max_macs": 0.5}, candidate, changed=0.0)
-    assert found[4:] == ["shrink 0.5, int8", "shrink 0.35, int8"]
+    assert found[4:] == ["prune_channels 0.5, int8", "prune_channels 0.35, int8"]
     costly = tried({"max_drop": 1.0}, lambda r: candidate(r, drop=2.0), changed=0.0)
-    trained = ["shrink 0.5, int8 trained", "shrink 0.5, train 4, int8 trained"]
-    assert costly[4:8] == ["int8 trained", "shrink 0.5, int8", *trained]
+    trained = ["prune_channels 0.5, int8 trained", "prune_channels 0.5, train 4, int8 trained"]
+    assert costly[4:8] == ["int8 trained", "prune_channels 0.5, int8", *trained]
 
 
 def test_the_first_technique_that_keeps_the_budget_is_enough():
     def outcome(recipe):
-        thin = next((s.amount for s in recipe.steps if s.technique == "thin"), 1.0)
+        thin = next((s.amount for s in recipe.steps if s.technique == "factorize_dense"), 1.0)
         return candidate(recipe, size=int(1000 + 5000 * thin))
 
     budget = {"max_drop": 1.0, "max_bytes": 4000}
     found = tried(budget, outcome, dense=5000, changed=0.0)
     # 6,000 - 5,000 (1 - share) must be 95% of 4,000; float16 has no room.
-    assert found == ["dynamic", "int8", "int8x4", "thin 0.56, int8"]
+    assert found == ["dynamic", "int8", "int8x4", "factorize_dense 0.56, int8"]
 
     def refused(recipe):
-        return None if any(s.technique == "thin" for s in recipe.steps) else outcome(recipe)
+        return (
+            None if any(s.technique == "factorize_dense" for s in recipe.steps) else outcome(recipe)
+        )
 
     found = tried(budget, refused, dense=5000, changed=0.0)
-    assert found[3:5] == ["thin 0.56, int8", "shrink 1 weights 0.63, int8"]
+    assert found[3:5] == ["factorize_dense 0.56, int8", "prune_channels 1 weights 0.63, int8"]
 
 
 def test_formats_that_were_left_out_come_back_where_int8_can_not_be_made():
@@ -246,23 +254,23 @@ def test_dense_layers_lose_weights_by_low_rank(mostly_dense, digits):
     assert ranks == {"wide": int(0.25 * 512 * 32 / 544)}  # the head has too few to matter
     settings = TrainingSettings(epochs=1, batch_size=64, distill=0.9)
     runner = StepRunner(mostly_dense, digits, settings, Progress())
-    thin = runner.apply(mostly_dense, RecipeStep("thin", 0.25))
+    thin = runner.apply(mostly_dense, RecipeStep("factorize_dense", 0.25))
     assert thin.get_layer("wide_first").kernel.shape == (512, ranks["wide"])
     assert thin.get_layer("conv").kernel.shape == (3, 3, 1, 8)
     right = thin.predict(digits.x_test, verbose=0).argmax(-1) == digits.y_test
     assert right.mean() > 0.5
     with pytest.raises(NotPossible, match=r"no dense layer has 0\.01 of its weights"):
-        runner.apply(mostly_dense, RecipeStep("thin", 0.01))
-    assert Recipe((RecipeStep("thin", 0.25),), "int8").key == "thin_0.25-int8"
+        runner.apply(mostly_dense, RecipeStep("factorize_dense", 0.01))
+    assert Recipe((RecipeStep("factorize_dense", 0.25),), "int8").key == "factorize_dense_0.25-int8"
 
 
 @pytest.mark.slow
 def test_a_model_of_dense_layers_is_thinned_to_its_bytes(mostly_dense, digits, tmp_path):
     budget = {"max_drop": 5.0, "max_bytes": 11_000}  # 4 bits alone take 12,736
     result = tfnas.compress(mostly_dense, digits, budget, directory=tmp_path, epochs=3)
-    assert result.decisions.techniques == ("thin", "shrink")
+    assert result.decisions.techniques == ("factorize_dense", "prune-channels")
     assert result.meets
-    assert result.best.recipe.steps[0].technique == "thin"
+    assert result.best.recipe.steps[0].technique == "factorize_dense"
 
 
 def test_a_limit_on_bytes_asks_for_weights_less_what_else_the_file_holds():
@@ -273,7 +281,7 @@ def test_a_limit_on_bytes_asks_for_weights_less_what_else_the_file_holds():
     held = seen(dense=500, changed=0.0).weights
     asked = math.floor(100 * (0.99 * 2400 - (3000 - held)) / held) / 100
     assert 0.15 < asked < 0.95
-    assert f"shrink 0.5 weights {asked:g}, int8" in found
+    assert f"prune_channels 0.5 weights {asked:g}, int8" in found
 
 
 def test_a_file_that_is_a_little_too_large_loses_as_many_weights_more():
@@ -284,10 +292,12 @@ def test_a_file_that_is_a_little_too_large_loses_as_many_weights_more():
         return candidate(recipe, size=int(size * share) + 500 + 100 * bool(step))
 
     found = tried({"max_bytes": 1200, "max_macs": 0.5}, outcome, dense=410, changed=0.0)
-    shrunk = [name for name in found if name.startswith("shrink") and name.endswith(", int8")]
+    shrunk = [
+        name for name in found if name.startswith("prune-channels") and name.endswith(", int8")
+    ]
     # 1,500 weights: 1188 - 500 of 1,500 bytes, then 72 bytes and 12 of room less.
-    assert shrunk[0] == "shrink 0.5 weights 0.45, int8"
-    assert shrunk[1].startswith("shrink 0.5 weights 0.3")
+    assert shrunk[0] == "prune_channels 0.5 weights 0.45, int8"
+    assert shrunk[1].startswith("prune_channels 0.5 weights 0.3")
     assert len(shrunk) == len(set(shrunk))
 
 
@@ -301,10 +311,10 @@ def test_shares_of_costs_and_weights_are_both_kept():
             layers.Dense(4),
         ]
     )
-    step = RecipeStep("shrink", 0.6, 0.4)
+    step = RecipeStep("prune-channels", 0.6, 0.4)
     sizes = both_sizes(model, step)
     _, report = tfnas.prune_channels(model, sizes=sizes)
     assert report.macs[1] <= 0.6 * report.macs[0]
     assert 0.3 * report.parameters[0] < report.parameters[1] <= 0.4 * report.parameters[0]
     with pytest.raises(ValueError, match="target_params can't be met"):
-        both_sizes(model, RecipeStep("shrink", 0.6, 0.001))
+        both_sizes(model, RecipeStep("prune-channels", 0.6, 0.001))

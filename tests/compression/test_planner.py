@@ -27,22 +27,28 @@ def test_shares_follow_the_budget_and_the_accuracy():
     found = tried({"max_drop": 1, "max_macs": 0.5}, "normal", good)
     assert found == [
         *FORMATS,
-        *("shrink 0.5, int8", "shrink 0.5, int8 trained"),
-        *("shrink 0.35, int8", "shrink 0.35, int8 trained"),  # the accuracy allows more
+        *("prune_channels 0.5, int8", "prune_channels 0.5, int8 trained"),
+        *(
+            "prune_channels 0.35, int8",
+            "prune_channels 0.35, int8 trained",
+        ),  # the accuracy allows more
     ]
     found = tried({"max_drop": 1, "max_bytes": 500}, "normal", good)
-    assert found[4] == "shrink 1 weights 0.47, int8"  # nothing is said of costs
+    assert found[4] == "prune_channels 1 weights 0.47, int8"  # nothing is said of costs
     found = tried({"max_drop": 1, "max_macs": 0.5, "max_bytes": 500}, "normal", good)
-    assert found[4] == "shrink 0.5 weights 0.47, int8"
-    assert tried({"max_bytes": 10}, "normal", good)[4] == "shrink 1 weights 0.05, int8"
+    assert found[4] == "prune_channels 0.5 weights 0.47, int8"
+    assert tried({"max_bytes": 10}, "normal", good)[4] == "prune_channels 1 weights 0.05, int8"
 
     def bad(recipe):
         return candidate(recipe, drop=5.0 if recipe.steps else 0.1)
 
     found = tried({"max_drop": 1, "max_macs": 0.5}, "normal", bad)
-    assert found[4:] == ["shrink 0.5, int8", "shrink 0.5, int8 trained"]  # the limit forbids more
+    assert found[4:] == [
+        "prune_channels 0.5, int8",
+        "prune_channels 0.5, int8 trained",
+    ]  # the limit forbids more
     found = tried({"max_drop": 1}, "normal", bad)
-    assert found[6:] == ["shrink 0.75, int8", "shrink 0.75, int8 trained"]
+    assert found[6:] == ["prune_channels 0.75, int8", "prune_channels 0.75, int8 trained"]
 
 
 def test_what_meets_the_budget_is_enough_unless_the_effort_is_thorough():
@@ -50,17 +56,17 @@ def test_what_meets_the_budget_is_enough_unless_the_effort_is_thorough():
         return candidate(recipe, drop=0.1, macs=0.5 if recipe.steps else 1.0)
 
     budget = {"max_drop": 1, "max_macs": 0.5}
-    halves = ["shrink 0.5, int8", "shrink 0.5, int8 trained"]
-    milder = ["shrink 0.75, int8"]  # what the limit costs; integers lose little
+    halves = ["prune_channels 0.5, int8", "prune_channels 0.5, int8 trained"]
+    milder = ["prune_channels 0.75, int8"]  # what the limit costs; integers lose little
     assert tried(budget, "normal", halved)[4:] == halves + milder
 
     def more_lost(recipe):
         return candidate(recipe, drop=0.31, macs=0.5 if recipe.steps else 1.0)
 
-    assert tried(budget, "normal", more_lost)[-1] == "shrink 0.75, int8 trained"
+    assert tried(budget, "normal", more_lost)[-1] == "prune_channels 0.75, int8 trained"
     thorough = tried(budget, "thorough", halved)
     assert thorough[5:8] == halves + milder
-    assert "shrink 0.35, int8" in thorough
+    assert "prune_channels 0.35, int8" in thorough
 
 
 def test_training_goes_on_where_the_accuracy_is_nearly_enough():
@@ -72,16 +78,19 @@ def test_training_goes_on_where_the_accuracy_is_nearly_enough():
 
     budget = {"max_drop": 1, "max_macs": 0.5}
     found = tried(budget, "normal", outcome(lambda r: 0.9 if longer(r) else 2.5))
-    more = ["shrink 0.5, train 4, int8", "shrink 0.5, train 4, int8 trained"]
-    assert found[4:7] == ["shrink 0.5, int8", *more]
+    more = ["prune_channels 0.5, train 4, int8", "prune_channels 0.5, train 4, int8 trained"]
+    assert found[4:7] == ["prune_channels 0.5, int8", *more]
     found = tried(budget, "normal", outcome(lambda r: 1.2))  # rounding may be all that it lacks
-    assert found[4:7] == ["shrink 0.5, int8", "shrink 0.5, int8 trained", more[1]]
+    assert found[4:7] == ["prune_channels 0.5, int8", "prune_channels 0.5, int8 trained", more[1]]
     found = tried(budget, "normal", outcome(lambda r: 5.0))
     assert not any("train 4" in name for name in found)
     found = tried(budget, "normal", outcome(lambda r: 5.0 if not r.aware else 2.0 - longer(r)))
-    assert found[4:7] == ["shrink 0.5, int8", "shrink 0.5, int8 trained", more[1]]
+    assert found[4:7] == ["prune_channels 0.5, int8", "prune_channels 0.5, int8 trained", more[1]]
     found = tried(budget, "normal", outcome(lambda r: -0.5))
-    assert found[4:] == ["shrink 0.5, int8", "shrink 0.75, int8"]  # rounding costs nothing
+    assert found[4:] == [
+        "prune_channels 0.5, int8",
+        "prune_channels 0.75, int8",
+    ]  # rounding costs nothing
 
 
 def test_training_for_integers_comes_first_where_the_whole_model_needed_it():
@@ -89,7 +98,11 @@ def test_training_for_integers_comes_first_where_the_whole_model_needed_it():
         return candidate(recipe, drop=0.5 if recipe.aware else 3.0, macs=0.5)
 
     found = tried({"max_drop": 1, "max_macs": 0.5}, "normal", outcome)
-    assert found[4:7] == ["int8 trained", "shrink 0.5, int8", "shrink 0.5, int8 trained"]
+    assert found[4:7] == [
+        "int8 trained",
+        "prune_channels 0.5, int8",
+        "prune_channels 0.5, int8 trained",
+    ]
     assert not any("train 4" in name for name in found)
 
 
@@ -118,8 +131,8 @@ def test_what_is_accurate_but_not_small_enough_goes_on_smaller():
 
     found = tried({"max_drop": 1, "max_latency_ratio": 0.35, "max_bytes": 900}, "normal", outcome)
     shares = list(dict.fromkeys(name.split(",")[0] for name in found[4:]))
-    assert shares[0].startswith("shrink 0.66 weights 0.85")
-    assert shares[1].startswith("shrink 0.46 weights 0.59")
+    assert shares[0].startswith("prune_channels 0.66 weights 0.85")
+    assert shares[1].startswith("prune_channels 0.46 weights 0.59")
 
 
 def test_four_bits_are_trained_for_where_bytes_alone_are_short():
@@ -140,8 +153,11 @@ def test_four_bits_are_trained_for_where_bytes_alone_are_short():
 
     found = tried({"max_drop": 1, "max_bytes": 400}, "normal", lost)
     # 0.95 of 400 by the 1000 bytes of int8, which lose too much, then by 600.
-    assert found[4:6] == ["shrink 1 weights 0.38, int8", "shrink 1 weights 0.38, int8 trained"]
-    asked = "shrink 1 weights 0.63"
+    assert found[4:6] == [
+        "prune_channels 1 weights 0.38, int8",
+        "prune_channels 1 weights 0.38, int8 trained",
+    ]
+    asked = "prune_channels 1 weights 0.63"
     assert found[6:9] == [f"{asked}, {how}" for how in ("int8", "int8 trained", "int8x4 trained")]
     found = tried({"max_drop": 1, "max_gzip_bytes": 1}, "normal", outcome)
     assert "int8x4 trained" not in found
@@ -156,7 +172,7 @@ def test_what_is_beaten_is_not_worked_on():
     def outcome(recipe):
         return dataclasses.replace(candidate(recipe), beaten=bool(recipe.steps))
 
-    assert "shrink 0.5, int8 trained" not in tried({"max_drop": 1}, "normal", outcome)
+    assert "prune_channels 0.5, int8 trained" not in tried({"max_drop": 1}, "normal", outcome)
 
 
 def test_gzipped_bytes_ask_for_zeros_and_few_values():
@@ -174,16 +190,22 @@ def test_gzipped_bytes_ask_for_zeros_and_few_values():
 
 def test_low_rank_stands_in_for_channels_that_can_not_go():
     def outcome(recipe):
-        shrunk = any(s.technique == "shrink" for s in recipe.steps)
+        shrunk = any(s.technique == "prune-channels" for s in recipe.steps)
         return None if shrunk else candidate(recipe, drop=0.1)
 
     effort = dataclasses.replace(EFFORTS["thorough"], rounds=1, ladder=(0.5,))
     found = tried({"max_drop": 1}, effort, outcome)
-    assert found[5:] == ["shrink 0.5, int8", "factorize 0.5, int8", "factorize 0.5, int8 trained"]
+    assert found[5:] == [
+        "prune_channels 0.5, int8",
+        "factorize 0.5, int8",
+        "factorize 0.5, int8 trained",
+    ]
 
 
 def test_recipes_keep_the_order_of_techniques():
     steps = RecipeStep("cluster", 16), RecipeStep("prune", 0.5)
-    with pytest.raises(ValueError, match="order shrink, factorize, thin, train, prune"):
+    with pytest.raises(
+        ValueError, match="order prune_channels, factorize, factorize_dense, train, prune"
+    ):
         Recipe(steps, "int8")
     assert Recipe(steps[::-1], "int8", aware=True).key == "prune_0.5-cluster_16-int8_trained"

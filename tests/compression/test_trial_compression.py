@@ -334,9 +334,9 @@ def test_a_space_has_its_own_compression_and_a_teacher_of_its_shape(tmp_path):
 def test_settings_of_the_whole_job(npz, tmp_path):
     distilling = tfnas.CompressionSpace(distill=(True,))
     with pytest.raises(ValueError, match="teacher must be the path of a model just where"):
-        tfnas.search(str(npz), tmp_path / "out", compression=distilling)
+        tfnas.search(str(npz), directory=tmp_path / "out", compression=distilling)
     with pytest.raises(ValueError, match="teacher must be the path of a model just where"):
-        tfnas.search(str(npz), tmp_path / "out", teacher="t.keras")
+        tfnas.search(str(npz), directory=tmp_path / "out", teacher="t.keras")
     assert not (tmp_path / "out").exists()
 
 
@@ -398,7 +398,7 @@ def test_the_whole_job_compressed(npz, tmp_path, tfnas_command):
         *("--compression=stage_weights=int8,int4", "--population_size=1", "--tournament_size=1"),
         f"--teacher={tmp_path / 'teacher.keras'}",
     ]
-    argv = ["search", f"--dataset={npz}", f"--output={tmp_path / 'out'}", *flags]
+    argv = ["search", f"--dataset={npz}", f"--directory={tmp_path / 'out'}", *flags]
     code, out, err = tfnas_command(*argv)
     assert (code, err) == (0, "")
     assert "50% zeros" in out

@@ -40,7 +40,7 @@ COMMANDS = {
     "prune taught": ["--sparsity=0.6", "--epochs=1", "--distill=0.5", "--augment=flip,shift"],
     "cluster": ["--clusters=8", "--epochs=1", "--renew=2"],
     "factorize": ["--macs=0.6", "--epochs=1", "--augment=shift"],
-    "shrink": ["--macs=0.5", "--epochs=2", "--steps=2", "--distill=0.5"],
+    "prune-channels": ["--macs=0.5", "--epochs=2", "--steps=2", "--distill=0.5"],
     "qat": ["--epochs=2", "--augment=flip"],
 }
 
@@ -97,7 +97,7 @@ def quick(folder):
     for name, settings in CASES.items():
         seeds = {"first": 0, "again": 0, "other": 1}
         found[name] = {k: trained(path, seed, **settings) for k, seed in seeds.items()}
-    steps = [RecipeStep("shrink", 0.5), RecipeStep("prune", 0.5), RecipeStep("cluster", 8)]
+    steps = [RecipeStep("prune-channels", 0.5), RecipeStep("prune", 0.5), RecipeStep("cluster", 8)]
     for run in ("first", "again", "other"):
         disturb()
         model = tfnas.load_model(path)
@@ -121,7 +121,7 @@ def commands(folder):
             disturb()
             output = folder / f"{name.replace(' ', '_')}_{run}"
             argv = [command, path, "--dataset=digits", "--train_limit=200", f"--seed={seed}"]
-            argv = [*argv, "--deterministic", *flags, f"--output={output}"]
+            argv = [*argv, "--deterministic", *flags, f"--directory={output}"]
             with contextlib.redirect_stdout(io.StringIO()):
                 assert app.main(list(map(str, argv))) == 0, argv
             files = {path.name: of_file(path) for path in sorted(output.glob("*.tflite"))}
@@ -153,8 +153,8 @@ def job(folder, model, budget, kills=()):
                 tfnas.load_model(model),
                 split,
                 budget,
-                "normal",
-                folder,
+                effort="normal",
+                directory=folder,
                 epochs=2,
                 batch_size=32,
                 augment=("shift",),

@@ -388,7 +388,7 @@ def test_real_processes_fail_with_one_line(tmp_path, marker, tflite_files):
     for line in (
         ["bench", "cut.tflite"],
         ["profile", "cut.keras"],
-        ["search", "--dataset=pickled.npz", "--output=run"],
+        ["search", "--dataset=pickled.npz", "--directory=run"],
     ):
         done = subprocess.run([COMMAND, *line], cwd=tmp_path, capture_output=True, text=True)
         assert (done.returncode, done.stdout) == (1, "")

@@ -49,7 +49,7 @@ def fine_tuned(tmp_path_factory):
 def test_fine_tuning_follows_from_its_seed(fine_tuned):
     """Alone, taught, on changed images, and as a step of `compress`."""
     assert set(seeds.CASES) < set(fine_tuned)
-    assert {"step shrink", "step prune", "step cluster", "step aware"} < set(fine_tuned)
+    assert {"step prune_channels", "step prune", "step cluster", "step aware"} < set(fine_tuned)
     check(fine_tuned)
 
 
@@ -62,7 +62,13 @@ def test_fine_tuning_is_the_same_whatever_the_order_of_sets(fine_tuned, tmp_path
 def test_each_command_twice(tmp_path):
     """Weights and files, byte by byte."""
     found = printed("commands", tmp_path, "1")
-    assert {name.split()[0] for name in found} == {"prune", "cluster", "factorize", "shrink", "qat"}
+    assert {name.split()[0] for name in found} == {
+        "prune",
+        "cluster",
+        "factorize",
+        "prune-channels",
+        "qat",
+    }
     check(found)
 
 

@@ -167,7 +167,9 @@ def test_compress_takes_a_model_with_layers_of_the_users_own(few_digits, scale, 
     model = keras.Model(inputs, outputs)
     model.compile("adam", "sparse_categorical_crossentropy", jit_compile=False)
     model.fit(few_digits.x_train, few_digits.y_train, epochs=1, verbose=0)
-    result = tfnas.compress(model, few_digits, {"max_drop": 5.0}, "quick", tmp_path / "job")
+    result = tfnas.compress(
+        model, few_digits, {"max_drop": 5.0}, effort="quick", directory=tmp_path / "job"
+    )
     assert result.best.file.predict(few_digits.x_test).shape == (100, 10)
 
 

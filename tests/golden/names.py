@@ -287,9 +287,9 @@ def teacher_outputs(teacher, x):
 # --- training of whole models
 
 TECHNIQUES = {  # our word -> compress's
-    "channels": "shrink",
+    "channels": "prune_channels",
     "low rank": "factorize",
-    "dense ranks": "thin",
+    "dense ranks": "factorize_dense",
     "longer": "train",
     "zeros": "prune",
     "values": "cluster",

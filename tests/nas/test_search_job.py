@@ -112,7 +112,7 @@ def finished(npz, tmp_path_factory):
     with np.load(npz) as file, pytest.MonkeyPatch.context() as patch:
         uses = Uses(file["x_test"], watch, patch)
         output = tmp_path_factory.mktemp("run") / "out"
-        result = tfnas.search(str(npz), output, progress=watch, **SETTINGS)
+        result = tfnas.search(str(npz), directory=output, progress=watch, **SETTINGS)
     return result, watch, uses
 
 
@@ -254,7 +254,7 @@ def test_the_test_part_is_touched_at_the_end_only(finished):
 def test_the_same_call_again_has_nothing_left_to_try(finished, npz):
     result = finished[0]
     watch = Watch()
-    again = tfnas.search(str(npz), result.directory, progress=watch, **SETTINGS)
+    again = tfnas.search(str(npz), directory=result.directory, progress=watch, **SETTINGS)
     assert watch.trials == []
     assert [(c.trial_id, c.architecture, c.objective) for c in again.candidates] == [
         (c.trial_id, c.architecture, c.objective) for c in result.candidates
@@ -273,7 +273,7 @@ def test_a_search_with_rungs_and_predicted_latencies(npz, tmp_path):
         "final_epochs": 0, "baseline": False, "objectives": ("file_accuracy", "latency_ratio"),
     }  # fmt: skip
     watch = Watch()
-    result = tfnas.search(str(npz), tmp_path / "out", progress=watch, **settings)
+    result = tfnas.search(str(npz), directory=tmp_path / "out", progress=watch, **settings)
     assert watch.phases[1] == "latency of the space: 0.5 s"
     assert sorted(c.metrics["epochs"] for c in result.candidates) == [1.0, 2.0]
     assert result.prediction.trials.networks == 2
@@ -292,7 +292,7 @@ def test_another_setting_in_the_same_folder_is_an_error(finished, npz):
     output = finished[0].directory
     before = (output / "config.json").read_bytes()
     with pytest.raises(ValueError, match=r"holds a search with another epochs, seed: choose"):
-        tfnas.search(str(npz), output, **{**SETTINGS, "epochs": 2, "seed": 1})
+        tfnas.search(str(npz), directory=output, **{**SETTINGS, "epochs": 2, "seed": 1})
     assert (output / "config.json").read_bytes() == before
 
 
@@ -320,7 +320,7 @@ def test_another_setting_in_the_same_folder_is_an_error(finished, npz):
 )
 def test_wrong_settings(npz, tmp_path, settings, message):
     with pytest.raises(ValueError, match=message):
-        tfnas.search(str(npz), tmp_path / "out", **settings)
+        tfnas.search(str(npz), directory=tmp_path / "out", **settings)
     assert not (tmp_path / "out").exists()
 
 
@@ -335,7 +335,7 @@ def test_wrong_settings(npz, tmp_path, settings, message):
 def test_settings_that_the_tuner_refuses_do_not_claim_the_folder(npz, tmp_path, settings):
     """Otherwise the corrected call is refused: the folder holds another search."""
     with pytest.raises(ValueError, match="must"):
-        tfnas.search(str(npz), tmp_path / "out", **settings)
+        tfnas.search(str(npz), directory=tmp_path / "out", **settings)
     assert not (tmp_path / "out" / "config.json").exists()
 
 
@@ -344,7 +344,7 @@ def test_an_interrupted_search_leaves_a_finished_folder(npz, tmp_path, monkeypat
     with np.load(npz) as file:
         uses = Uses(file["x_test"], watch, monkeypatch)
     split = tfnas.data.load(npz)
-    result = tfnas.search(split, tmp_path, progress=watch, **SETTINGS)
+    result = tfnas.search(split, directory=tmp_path, progress=watch, **SETTINGS)
     assert result.interrupted is True
     assert result.rows == result.randoms == []
     assert [c.trial_id for c in result.candidates] == ["0"]
@@ -362,7 +362,7 @@ def test_an_interrupted_search_leaves_a_finished_folder(npz, tmp_path, monkeypat
 
 def test_interrupted_before_any_trial_ended(npz, tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        tfnas.search(str(npz), tmp_path, progress=Watch(interrupt_at=1), **SETTINGS)
+        tfnas.search(str(npz), directory=tmp_path, progress=Watch(interrupt_at=1), **SETTINGS)
     assert lines(tmp_path) == []
 
 
@@ -371,7 +371,7 @@ def test_pixels_that_are_scaled_already_are_refused(tmp_path):
     images, labels = rng.random((40, 8, 8, 1)), np.arange(40) % 2
     np.savez(tmp_path / "f.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
     with pytest.raises(ValueError, match="must hold raw pixels from 0 to 255, got at most"):
-        tfnas.search(tmp_path / "f.npz", tmp_path / "out")
+        tfnas.search(tmp_path / "f.npz", directory=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -380,11 +380,11 @@ def test_several_objectives_by_reinforcement_with_limits(npz, tmp_path):
     watch = Watch()
     settings = {**SETTINGS, "final_epochs": 0, "baseline": False, "algorithm": "reinforce"}
     settings |= {"objectives": ("file_accuracy", "size_bytes"), "limits": {"macs": 1e9}}
-    result = tfnas.search(str(npz), tmp_path / "out", progress=watch, **settings)
+    result = tfnas.search(str(npz), directory=tmp_path / "out", progress=watch, **settings)
     assert len(result.candidates) == 2
     assert result.winner in result.candidates
     assert all(news.front.startswith(("1 on", "2 on")) for news in watch.ended)
     kept = json.loads((tmp_path / "out" / "config.json").read_text())["config"]
     assert kept["limits"] == {"macs": 1e9}
-    more = tfnas.search(str(npz), tmp_path / "out", **{**settings, "max_trials": 3})
+    more = tfnas.search(str(npz), directory=tmp_path / "out", **{**settings, "max_trials": 3})
     assert len(more.candidates) == 3

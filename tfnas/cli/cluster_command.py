@@ -10,7 +10,7 @@ SUMMARY = "let the weights of a .keras model share few values, so that it compre
 POSITIONAL = "MODEL.keras"
 EXAMPLE = (
     "example: tfnas cluster model.keras --dataset=fashion_mnist --clusters=16 --epochs=3 "
-    "--layers=first=64 --output=runs/clustered"
+    "--layers=first=64 --directory=runs/clustered"
 )
 
 

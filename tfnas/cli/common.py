@@ -65,7 +65,7 @@ def define_data(common: dict[str, Any], required: bool = True) -> None:
         required=required,
         **common,
     )
-    flags.DEFINE_string("output", None, "folder; default: beside the model", **common)
+    flags.DEFINE_string("directory", None, "folder; default: beside the model", **common)
     for name, default, minimum, text in (
         ("batch_size", 64, 1, "examples a training step"),
         ("train_limit", None, 1, "training examples; none: all"),
@@ -115,7 +115,7 @@ def run_on_model(
         positional: The model's path.
         values: The flags of :func:`define_training`.
         config: What to do.
-        run: Takes (model, split, output, config, progress).
+        run: Takes (model, split, directory, config, progress).
         suffix: What the default folder's name adds to the model's.
         written: Models that the run writes into its folder.
 
@@ -124,9 +124,9 @@ def run_on_model(
     """
     from tfnas.cli.console import progress_display
 
-    model, split, output = load_model_and_split(positional, values, suffix, written)
+    model, split, directory = load_model_and_split(positional, values, suffix, written)
     with progress_display() as progress:
-        result = run(model, split, output, config, progress)
+        result = run(model, split, directory, config, progress)
     print(f"\n{result}")
     return 0
 
@@ -145,10 +145,14 @@ def load_model_and_split(
     model = load_model(source)
     size, seed = data.parse_size(values["image_size"].value), values["seed"].value
     split = data.load(values["dataset"].value, image_size=size, seed=seed)
-    output = pathlib.Path(values["output"].value or source.with_name(f"{source.stem}_{suffix}"))
-    if source.resolve() in [(output / name).resolve() for name in written]:
-        raise ValueError(f"output {str(output)!r} must not hold the model itself, got {source}")
-    return model, split.limited(values["train_limit"].value, seed), output
+    directory = pathlib.Path(
+        values["directory"].value or source.with_name(f"{source.stem}_{suffix}")
+    )
+    if source.resolve() in [(directory / name).resolve() for name in written]:
+        raise ValueError(
+            f"directory {str(directory)!r} must not hold the model itself, got {source}"
+        )
+    return model, split.limited(values["train_limit"].value, seed), directory
 
 
 def define_deterministic(common: dict[str, Any]) -> None:

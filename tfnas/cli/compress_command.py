@@ -18,7 +18,7 @@ SUMMARY = "make a .keras model, or a search's best, small enough for a budget; p
 POSITIONAL = "MODEL.keras|SEARCH_FOLDER"
 EXAMPLE = (
     "example: tfnas compress model.keras --dataset=fashion_mnist --max_drop=1.0 "
-    "--max_bytes=100000 --output=runs/compressed"
+    "--max_bytes=100000 --directory=runs/compressed"
 )
 RESUMES = True
 MISSED = 3  # exit code
@@ -52,14 +52,14 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
     limits = {name: _bound(name, text) for name, text in given.items()}
     _check_device(values, limits)
     budget = Budget.of({k: int(v) if v.is_integer() else v for k, v in limits.items()})
-    model, split, output = _given(positional, values)
+    model, split, directory = _given(positional, values)
     with progress_display() as progress:
         result = compress(
             model,
             split,
             budget,
-            values["effort"].value,
-            output,
+            effort=values["effort"].value,
+            directory=directory,
             epochs=values["epochs"].value,
             batch_size=values["batch_size"].value,
             learning_rate=values["learning_rate"].value,
@@ -107,5 +107,5 @@ def _given(positional: Sequence[str], values: flags.FlagValues) -> tuple[Any, An
     size, seed = data.parse_size(values["image_size"].value), values["seed"].value
     own = None if name is None else data.load(name, image_size=size, seed=seed)
     model, split = given_model(source, own)
-    output = values["output"].value or source.with_name(f"{source.resolve().name}_compressed")
-    return model, split.limited(values["train_limit"].value, seed), pathlib.Path(output)
+    directory = values["directory"].value or source.with_name(f"{source.resolve().name}_compressed")
+    return model, split.limited(values["train_limit"].value, seed), pathlib.Path(directory)

@@ -10,7 +10,7 @@ SUMMARY = "make layers of a .keras model products of thinner ones, by low-rank f
 POSITIONAL = "MODEL.keras"
 EXAMPLE = (
     "example: tfnas factorize model.keras --dataset=fashion_mnist --macs=0.6 --epochs=5 "
-    "--output=runs/low_rank"
+    "--directory=runs/low_rank"
 )
 
 

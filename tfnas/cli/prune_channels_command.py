@@ -1,4 +1,4 @@
-"""`tfnas shrink`."""
+"""`tfnas prune-channels`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from tfnas.cli.common import define_training, parse_sizes, run_on_model, setting
 SUMMARY = "remove channels of a .keras model, so that it runs faster anywhere"
 POSITIONAL = "MODEL.keras"
 EXAMPLE = (
-    "example: tfnas shrink model.keras --dataset=fashion_mnist --macs=0.5 --epochs=5 "
-    "--output=runs/small"
+    "example: tfnas prune-channels model.keras --dataset=fashion_mnist --macs=0.5 --epochs=5 "
+    "--directory=runs/small"
 )
 
 

@@ -10,7 +10,7 @@ SUMMARY = "set weights of a .keras model to zero, with or without training"
 POSITIONAL = "MODEL.keras"
 EXAMPLE = (
     "example: tfnas prune model.keras --dataset=fashion_mnist --sparsity=0.8 --epochs=5 "
-    "--exclude=first,last --output=runs/pruned"
+    "--exclude=first,last --directory=runs/pruned"
 )
 
 

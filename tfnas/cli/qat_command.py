@@ -10,7 +10,7 @@ SUMMARY = "train a .keras model for integers, and write its .tflite file"
 POSITIONAL = "MODEL.keras"
 EXAMPLE = (
     "example: tfnas qat model.keras --dataset=fashion_mnist --epochs=3 --mode=int8x4 "
-    "--layers=stem=int8 --output=runs/qat"
+    "--layers=stem=int8 --directory=runs/qat"
 )
 
 

@@ -16,7 +16,7 @@ POSITIONAL = ""
 RESUMES = True
 EXAMPLE = (
     "example: tfnas search --dataset=digits --preset=microcontroller --max_trials=16 --epochs=6 "
-    "--final_epochs=30 --target_latency_ms=0.02 --output=runs/digits"
+    "--final_epochs=30 --target_latency_ms=0.02 --directory=runs/digits"
 )
 
 
@@ -31,7 +31,7 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
         required=True,
         **common,
     )
-    flags.DEFINE_string("output", None, "folder for the results", required=True, **common)
+    flags.DEFINE_string("directory", None, "folder for the results", required=True, **common)
     flags.DEFINE_enum(
         "preset", "mobile", ["microcontroller", "mobile", "full"], "size of the space", **common
     )
@@ -130,14 +130,14 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
     settings["objectives"] = tuple(settings["objectives"])
     settings["limits"] = dict(_limit(text) for text in values["limit"].value)
     settings["compression"] = _compression(values["compression"].value)
-    folder = pathlib.Path(values["output"].value)
+    folder = pathlib.Path(values["directory"].value)
     if values["resume"].value and not (folder / "config.json").exists():
-        raise ValueError(f"--output must hold a search to --resume, got {str(folder)!r}")
+        raise ValueError(f"--directory must hold a search to --resume, got {str(folder)!r}")
     settings["image_size"] = parse_size(values["image_size"].value)
     with progress_display() as progress:
         result = search(
             values["dataset"].value,
-            values["output"].value,
+            directory=values["directory"].value,
             overwrite=values["overwrite"].value,
             progress=progress,
             **settings,

@@ -106,9 +106,9 @@ def compress(
     model: Any,
     data: DataSplit | str | pathlib.Path | None,
     budget: Budget | Mapping[str, Any],
-    effort: str = "normal",
-    directory: str | pathlib.Path = "compressed",
     *,
+    directory: str | pathlib.Path = "compressed",
+    effort: str = "normal",
     epochs: int | None = None,
     batch_size: int = 64,
     learning_rate: float = 2e-3,
@@ -129,7 +129,8 @@ def compress(
     Example:
         >>> import tfnas
         >>> model = tfnas.load_model("model.keras")  # doctest: +SKIP
-        >>> result = tfnas.compress(model, "digits", {"max_drop": 1.0}, "quick")  # doctest: +SKIP
+        >>> budget = {"max_drop": 1.0, "max_bytes": 100_000}
+        >>> result = tfnas.compress(model, "digits", budget)  # doctest: +SKIP
         >>> result.best.file.save("small.tflite")  # doctest: +SKIP
 
     Args:

@@ -52,7 +52,7 @@ class PlanReasons:
     formats: tuple[str, ...]
     later: tuple[str, ...] = ()
     integers: bool = True
-    techniques: tuple[str, ...] = ("shrink",)
+    techniques: tuple[str, ...] = ("prune_channels",)
     sparsities: tuple[float, ...] = SPARSITIES
     proportional: float = 1.0
     weights: int = 0
@@ -158,9 +158,9 @@ def _techniques(made: PlanReasons, budget: Budget, seen: ModelAnalysis) -> PlanR
     told += f"multiply-accumulates, sit in {DENSE}: "
     if bytes_asked or not others:
         told += "low rank of these comes first, fewer channels where that does not suffice"
-        return _with(made, told, techniques=("thin", "shrink"))
+        return _with(made, told, techniques=("factorize_dense", "prune_channels"))
     told += "low rank of these would save bytes, which are not asked for: fewer channels first"
-    return _with(made, told, techniques=("shrink", "thin"))
+    return _with(made, told, techniques=("prune_channels", "factorize_dense"))
 
 
 def _times(made: PlanReasons, budget: Budget, seen: ModelAnalysis) -> PlanReasons:

@@ -112,14 +112,14 @@ def _made_smaller(
         left -= 1
         enough = ENOUGH if met else 0.0
         ended = yield from _trained((step,), budget, why, known, made, enough)
-        if ended is None and technique == "shrink" and effort.low_rank:
+        if ended is None and technique == "prune_channels" and effort.low_rank:
             why = f"channels can't go: {step}"
             steps = (RecipeStep("factorize", _share(step)),)
             ended = yield from _trained(steps, budget, why, known, made, enough)
         fine = ended is not None and _accurate(budget, ended)
         tried[_share(step)] = fine
         met = met or (ended is not None and not budget.excesses(ended.costs))
-        if ended is None and technique == "thin":
+        if ended is None and technique == "factorize_dense":
             break  # no other share goes either
         why = "the accuracy allows it" if fine else "half-way back in accuracy"
         if step in asked:
@@ -147,9 +147,13 @@ def _share(step: RecipeStep) -> float:
 def _milder(step: RecipeStep) -> list[RecipeStep]:
     """Half-way between a step and the whole model, where there is such a share."""
     share = rounded((1 + _share(step)) / 2)
-    if step.technique != "shrink" or share <= _share(step):
+    if step.technique != "prune_channels" or share <= _share(step):
         return []
-    return [RecipeStep("shrink", share) if step.amount < 1 else RecipeStep("shrink", 1.0, share)]
+    return [
+        RecipeStep("prune_channels", share)
+        if step.amount < 1
+        else RecipeStep("prune_channels", 1.0, share)
+    ]
 
 
 def _next_step(scaled: RecipeStep, tried: dict[float, bool]) -> RecipeStep | None:

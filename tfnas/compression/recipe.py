@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 
-STEPS = ("shrink", "factorize", "thin", "train", "prune", "cluster")
+STEPS = ("prune_channels", "factorize", "factorize_dense", "train", "prune", "cluster")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,10 +18,10 @@ class RecipeStep:
 
     Args:
         technique: One of `STEPS`.
-        amount: "shrink" and "factorize": share of the multiply-accumulates that stays; "thin":
-            share of the dense layers' weights that low rank leaves; "train": times as many
+        amount: "prune_channels" and "factorize": share of the multiply-accumulates that stays;
+            "factorize_dense": share of the dense layers' weights that low rank leaves; "train": times as many
             epochs as a step has; "prune": share of zeros; "cluster": values a kernel.
-        weights: "shrink": share of the weights that stays as well; None: whatever is left.
+        weights: "prune_channels": share of the weights that stays as well; None: whatever is left.
     """
 
     technique: str
@@ -38,9 +38,9 @@ class Recipe:
     """Steps that end in a file of a mode.
 
     Example:
-        >>> recipe = Recipe((Step("shrink", 0.5),), "int8", aware=True)
+        >>> recipe = Recipe((Step("prune_channels", 0.5),), "int8", aware=True)
         >>> str(recipe), recipe.key
-        ('shrink 0.5, int8 trained', 'shrink_0.5-int8_trained')
+        ('prune_channels 0.5, int8 trained', 'prune_channels_0.5-int8_trained')
 
     Args:
         steps: The techniques in their order.

@@ -40,9 +40,9 @@ def steps_for_budget(
         known: What formats came to.
         made: What the look at the model decided.
     """
-    if technique == "thin":
+    if technique == "factorize_dense":
         share, why = _asked_of_dense(budget, known, made)
-        return ([] if share is None else [RecipeStep("thin", share)]), why
+        return ([] if share is None else [RecipeStep("factorize_dense", share)]), why
     computed = {} if budget.max_macs is None else {"max_macs": budget.max_macs}
     for name, (limit, value) in _exceeded(_COMPUTED, budget, known[:1], made).items():
         ratio = MARGIN * limit / value

@@ -5,8 +5,9 @@ A student with logits s learns from labels and from a teacher with logits t::
     w * cross_entropy(labels, s) + (1 - w) * T^2 * KL(softmax(t / T) || softmax(s / T))
 
 where w is `student_loss_weight` and T the temperature. T^2 keeps the gradients of the second
-term as large as those of the first, whatever the temperature. Probabilities come in through :func:`as_logits`: their logarithm serves as
-logits, since softmax forgets what is added to all of them.
+term as large as those of the first, whatever the temperature. Probabilities come in through
+:func:`as_logits`: their logarithm serves as logits, since softmax forgets what is added to all
+of them.
 
 With `multi_label` every class is a yes or no of its own: sigmoids, binary cross-entropy and
 binary divergence, averaged over the classes, as Keras does.

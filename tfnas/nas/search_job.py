@@ -228,8 +228,9 @@ class SearchResult:
 
 def search(
     data: str | DataSplit,
-    directory: str | pathlib.Path,
     *,
+    directory: str | pathlib.Path,
+    config: SearchConfig | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
     **settings: Any,
@@ -240,8 +241,9 @@ def search(
 
     Example:
         >>> import tfnas
-        >>> result = tfnas.search("digits", "runs/digits", preset="microcontroller",
-        ...                       max_trials=12, epochs=5)  # doctest: +SKIP
+        >>> result = tfnas.search(
+        ...     "digits", directory="runs/digits", preset="microcontroller", max_trials=12, epochs=5
+        ... )  # doctest: +SKIP
         >>> print(result)  # doctest: +SKIP
 
     Args:
@@ -249,7 +251,8 @@ def search(
         directory: Folder for the results; it is made where there is none.
         overwrite: Whether an earlier search in the folder is thrown away.
         progress: Is told what happens.
-        **settings: Fields of :class:`SearchConfig`.
+        config: The settings; in place of `settings`.
+        **settings: Fields of :class:`SearchConfig`, instead of `config`.
 
     Returns:
         The candidates, the Pareto front and the comparison on the test part.
@@ -260,13 +263,22 @@ def search(
         RuntimeError: No trial ended well.
         KeyboardInterrupt: Interrupted before any trial ended well.
     """
+    split = data if isinstance(data, DataSplit) else None
+    config = _config_of(split.name if split else str(data), config, settings)
+    require("matplotlib", "the pictures of a report")
+    return _Run(config, pathlib.Path(directory), split, progress or Progress(), overwrite).run()
+
+
+def _config_of(dataset: str, config: SearchConfig | None, settings: dict[str, Any]) -> SearchConfig:
+    """The settings of a search, given as a record or one by one."""
+    if config is not None:
+        if settings:
+            raise ValueError(f"config must be None beside settings, got {sorted(settings)} too")
+        return dataclasses.replace(config, dataset=dataset)
     known = {field.name for field in dataclasses.fields(SearchConfig)} - {"dataset"}
     if unknown := sorted(set(settings) - known):
         raise ValueError(f"unknown setting: {', '.join(unknown)}")
-    split = data if isinstance(data, DataSplit) else None
-    config = SearchConfig(split.name if split else str(data), **settings)
-    require("matplotlib", "the pictures of a report")
-    return _Run(config, pathlib.Path(directory), split, progress or Progress(), overwrite).run()
+    return SearchConfig(dataset, **settings)
 
 
 class _Run:

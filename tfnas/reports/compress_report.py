@@ -41,7 +41,7 @@ _THROUGHPUT = (
 )
 _AMOUNTS = (
     "Points are accuracy less the original's; time is a ratio to its float32 file, MACs a share of "
-    'its own. "shrink 0.5 weights 0.4": channels went until at most 0.5 of the '
+    'its own. "prune_channels 0.5 weights 0.4": channels went until at most 0.5 of the '
     'multiply-accumulates and 0.4 of the weights were left; "train 4": 4 times as many epochs '
     'more; "trained": for the numbers of the file.'
 )

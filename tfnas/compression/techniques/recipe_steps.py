@@ -85,7 +85,7 @@ class StepRunner:
         """
         return getattr(self, f"_{step.technique}")(model, step)
 
-    def _shrink(self, model: Any, step: RecipeStep) -> Any:
+    def _prune_channels(self, model: Any, step: RecipeStep) -> Any:
         with _refusals():
             smaller = self._without_channels(model, step)
         self._fit(smaller, longer=REBUILT, rebuild=True)
@@ -112,7 +112,7 @@ class StepRunner:
     def _factorize(self, model: Any, step: RecipeStep) -> Any:
         return self._with_low_rank(model, target_macs=step.amount)
 
-    def _thin(self, model: Any, step: RecipeStep) -> Any:
+    def _factorize_dense(self, model: Any, step: RecipeStep) -> Any:
         ranks = dense_ranks(model, step.amount)
         if not ranks:
             raise NotPossible(f"no dense layer has {step.amount:g} of its weights at a lower rank")
