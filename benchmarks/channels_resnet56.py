@@ -81,17 +81,17 @@ def main(argv: list[str]) -> None:
 def resnet56() -> Any:
     """He et al. 2016, section 4.2, with convolutions in the shortcuts that change the size."""
     inputs = keras.Input((32, 32, 3))
-    x = normalised(inputs, 16, 3, 1)
+    x = normalized(inputs, 16, 3, 1)
     for width in (16, 32, 64):
         for block in range(9):
             strides = 2 if width > 16 and block == 0 else 1
-            shortcut = x if strides == 1 else normalised(x, width, 1, strides, relu=False)
-            y = normalised(x, width, 3, strides)
-            x = layers.ReLU()(layers.Add()([normalised(y, width, 3, 1, relu=False), shortcut]))
+            shortcut = x if strides == 1 else normalized(x, width, 1, strides, relu=False)
+            y = normalized(x, width, 3, strides)
+            x = layers.ReLU()(layers.Add()([normalized(y, width, 3, 1, relu=False), shortcut]))
     return keras.Model(inputs, layers.Dense(10)(layers.GlobalAveragePooling2D()(x)))
 
 
-def normalised(x: Any, width: int, size: int, strides: int, relu: bool = True) -> Any:
+def normalized(x: Any, width: int, size: int, strides: int, relu: bool = True) -> Any:
     x = layers.Conv2D(width, size, strides, padding="same", use_bias=False)(x)
     x = layers.BatchNormalization()(x)
     return layers.ReLU()(x) if relu else x

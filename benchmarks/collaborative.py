@@ -1,4 +1,4 @@
-"""Pruned, clustered, quantised, and all of them together: MLPerf Tiny's ResNet8 on CIFAR-10.
+"""Pruned, clustered, quantized, and all of them together: MLPerf Tiny's ResNet8 on CIFAR-10.
 
     python benchmarks/collaborative.py [--epochs=6] [--sparsity=0.77] [--clusters=16]
 
@@ -42,7 +42,7 @@ BATCH = flags.DEFINE_integer("batch", 128, "images a step")
 WAYS = flags.DEFINE_list(
     "ways",
     ["", "p", "pc", "pcq", "q", "pq", "c", "cq", "tfmot"],
-    "combinations of p (pruned), c (clustered) and q (quantised, int8); tfmot: its own of all",
+    "combinations of p (pruned), c (clustered) and q (quantized, int8); tfmot: its own of all",
 )
 FOLDER = flags.DEFINE_string("folder", None, "where models are kept and found again, if given")
 TFMOT = "tfmot"
@@ -107,7 +107,7 @@ class Work:
             if FOLDER.value and path.exists():
                 self.models[way] = tfnas.load_model(path)
                 return self.models[way]
-            step = {"p": self.pruned, "c": self.clustered, "q": self.quantised}[way[-1]]
+            step = {"p": self.pruned, "c": self.clustered, "q": self.quantized}[way[-1]]
             self.models[way] = step(self.model(way[:-1]))
             if FOLDER.value:
                 self.models[way].save(path)
@@ -123,14 +123,14 @@ class Work:
         return model
 
     def clustered(self, given: Any) -> Any:
-        # Normalisation stays: in the integer file it is a factor a channel of the scale, and
+        # Normalization stays: in the integer file it is a factor a channel of the scale, and
         # the integers are as few as the values here. (The float file holds as many a channel.)
         model = copy_of(given)
         callback = tfnas.ClusteringCallback(CLUSTERS.value, 5, "step", seed=SEED.value)
         self.train(model, [callback], rate=RATE.value / 3)
         return model
 
-    def quantised(self, given: Any) -> Any:
+    def quantized(self, given: Any) -> Any:
         model = tfnas.quantize_aware(given, "int8", data=self.images)
         callbacks = []
         if most_values(given) <= CLUSTERS.value:

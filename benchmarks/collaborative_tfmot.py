@@ -1,10 +1,10 @@
-"""tensorflow-model-optimization's pruned, clustered and quantised ResNet8, as a file.
+"""tensorflow-model-optimization's pruned, clustered and quantized ResNet8, as a file.
 
     python benchmarks/collaborative_tfmot.py --output=FILE.tflite
 
 Run by `collaborative.py` in a process of its own, with the same images, targets, sparsity,
 clusters, epochs and rates: prune_low_magnitude, cluster_weights that preserve sparsity,
-quantisation-aware training that preserves both (PCQAT).
+quantization-aware training that preserves both (PCQAT).
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def clustered(tfmot: Any, model: Any) -> Any:
 
 
 def aware(tfmot: Any, model: Any) -> Any:
-    """Quantisation-aware, keeping clusters and zeros."""
+    """Quantization-aware, keeping clusters and zeros."""
     annotated = tfmot.quantization.keras.quantize_annotate_model(model)
     schemes = tfmot.experimental.combine
     scheme = schemes.Default8BitClusterPreserveQuantizeScheme(preserve_sparsity=True)

@@ -3,7 +3,7 @@
     python benchmarks/compress_mobilenet.py [--weights=imagenet] [--directory=FOLDER]
 
 First trains the model as its user would (or takes the one of an earlier run): MobileNetV2 0.35
-on images of 32 x 32 x 3, made within the model from grey ones of 28 x 28. --weights=imagenet
+on images of 32 x 32 x 3, made within the model from gray ones of 28 x 28. --weights=imagenet
 starts where keras.applications does, which downloads; without, it starts at random. Then one
 call, for --max_macs of its multiply-accumulates, at most 1 point less. Prints what that prints.
 """
@@ -57,7 +57,7 @@ def main(argv: list[str]) -> None:
 
 
 def finetuned(split: DataSplit) -> Any:
-    """MobileNetV2 with a new head, trained on grey images of 0 to 255."""
+    """MobileNetV2 with a new head, trained on gray images of 0 to 255."""
     keras.utils.set_random_seed(0)
     base = keras.applications.MobileNetV2(
         (SIZE, SIZE, 3), alpha=0.35, include_top=False, weights=WEIGHTS.value, pooling="avg"

@@ -1,4 +1,4 @@
-"""Accuracy against MACs of low-rank factorisation, without training, on two trained networks.
+"""Accuracy against MACs of low-rank factorization, without training, on two trained networks.
 
     python benchmarks/low_rank.py [--models=resnet8,efficientnet] [--targets=0.9,0.8,0.7,0.6,0.5]
 

@@ -16,7 +16,7 @@ in the same way, to tell what more training does from what rounding does:
 --modes=float32,int8,int8x4 --rates=1e-4,1e-4,5e-4.
 
 Prints accuracy on all images of the float32 file, of int8 after training, and of each mode
-and seed of quantisation-aware training, with the paired difference to the float32 file, the
+and seed of quantization-aware training, with the paired difference to the float32 file, the
 share of images whose class changed, and the target.
 """
 
@@ -92,7 +92,7 @@ def start_of(mode: str, teacher: Any, calibration: np.ndarray) -> Any:
 
 
 def train(model: Any, teacher: Any, rate: float, x: np.ndarray, y: np.ndarray, seed: int) -> None:
-    """Quantisation-aware training, in place."""
+    """Quantization-aware training, in place."""
     steps = EPOCHS.value * (len(x) // BATCH.value)
     schedule = keras.optimizers.schedules.CosineDecay(rate, steps)
     model.compile(keras.optimizers.Adam(schedule), "categorical_crossentropy", jit_compile=False)

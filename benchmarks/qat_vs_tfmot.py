@@ -1,4 +1,4 @@
-"""tfnas' quantisation-aware training beside tensorflow-model-optimization's.
+"""tfnas' quantization-aware training beside tensorflow-model-optimization's.
 
     python benchmarks/qat_vs_tfmot.py [--datasets=fashion_mnist,cifar10] [--seeds=3]
         [--epochs=3] [--float_epochs=6] [--rounds=30] [--steps=60]
@@ -40,7 +40,7 @@ DATASETS = flags.DEFINE_list("datasets", ["fashion_mnist", "cifar10"], "data set
 DATA = flags.DEFINE_string("cifar10", CIFAR, "CIFAR-10 as an .npz file, where there is one")
 SEEDS = flags.DEFINE_integer("seeds", 3, "number of seeds")
 FLOAT_EPOCHS = flags.DEFINE_integer("float_epochs", 6, "epochs of the training in floats")
-EPOCHS = flags.DEFINE_integer("epochs", 3, "epochs of quantisation-aware training")
+EPOCHS = flags.DEFINE_integer("epochs", 3, "epochs of quantization-aware training")
 RATE = flags.DEFINE_float("rate", 1e-3, "Adam's rate at the start of its decay")
 FLOAT_RATE = flags.DEFINE_float("float_rate", 3e-3, "the same of the training in floats")
 EXAMPLES = flags.DEFINE_integer("examples", 60000, "training images at most")
@@ -131,7 +131,7 @@ def trained_float(
 def quantized(
     engine: str, data: tfnas.data.DataSplit, path: pathlib.Path
 ) -> dict[str, tfnas.Artifact]:
-    """The file after an engine's quantisation-aware training."""
+    """The file after an engine's quantization-aware training."""
     model = keras.saving.load_model(path, compile=False)
     aware = tfnas.quantize_aware(model, "int8", engine=engine)
     seed = int(path.stem.rsplit("_", 1)[1])

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def load_model(path: str | os.PathLike[str]) -> Any:
-    """Loads a saved model: `.keras`, `.h5`, quantisation-aware ones, distillers.
+    """Loads a saved model: `.keras`, `.h5`, quantization-aware ones, distillers.
 
     Those hold classes of tfnas, which Keras does not know before they are imported; an `.h5`
     file of Keras 2 is read by tf_keras and brought over (see :mod:`tfnas.legacy`). Code inside

@@ -21,7 +21,7 @@ class Muon(keras.optimizers.Adam):
     that a few epochs do what takes Adam more. The step is scaled so that a rate means what it
     means to Adam. What is no kernel of at least four dimensions, more than one input and more
     than one filter is Adam's: depthwise kernels, one-dimensional convolutions, dense layers
-    (mostly the head), biases and normalisations. keras.optimizers.Muon gives Adam all kernels
+    (mostly the head), biases and normalizations. keras.optimizers.Muon gives Adam all kernels
     of convolutions.
 
     Keras loads a model that was compiled with it once `tfnas.Muon` is imported, or with

@@ -151,7 +151,7 @@ def test_export_tells_and_draws_what_each_layer_costs(command, tmp_path):
         (["--mode=int8", "--size=1000"], "size goes with mode 'mixed'"),
         (["--mode=mixed", "--size=1000"], "dataset must be given for mode 'mixed'"),
         (["--mode=int8", "--activations=int8"], "activations goes with mode 'mixed'"),
-        (["--errors", "--dataset=digits"], "errors goes with a mode that quantises"),
+        (["--errors", "--dataset=digits"], "errors goes with a mode that quantizes"),
         (["--mode=int8", "--recipe=static_wi8_ai8"], "recipe goes without mode"),
         (["--mode=mixed", "--size=9", "--layers=a=int8"], "mode 'mixed' goes without layers"),
         (["--mode=mixed", "--size=9", "--dataset=digits", "--correct"], "correct goes with a mode"),

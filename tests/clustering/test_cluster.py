@@ -84,7 +84,7 @@ def distinct(model, granularity="layer"):
     }
 
 
-# --- what holds in the artefacts
+# --- what holds in the artifacts
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +136,7 @@ def test_without_folding_the_file_holds_k_values_a_channel_and_the_report_says_s
 
 def test_channels_with_values_of_their_own_need_no_folding_behind_them():
     clustered, report = cluster(classifier(), 4, granularity="channel")
-    # The Dense layer behind a normalisation is the one that it multiplies by rows.
+    # The Dense layer behind a normalization is the one that it multiplies by rows.
     assert report.folded == ("body",)
     assert {kernel.after for kernel in report.kernels} == {4}
     assert max(distinct(clustered, "channel").values()) == 4
@@ -397,7 +397,7 @@ def test_what_can_not_be_folded_stays(hindrance):
     assert len(folded.layers) == len(model.layers)
 
 
-def test_one_normalisation_before_two_dense_layers():
+def test_one_normalization_before_two_dense_layers():
     inputs = keras.Input((8,))
     x = layers.BatchNormalization()(inputs)
     model = built(keras.Model(inputs, [layers.Dense(4, name="a")(x), layers.Dense(5, name="b")(x)]))
@@ -418,7 +418,7 @@ def test_shared_values_are_not_folded_away():
         fold_batchnorm(model)
 
 
-def test_a_penalty_that_a_normalisation_undid_goes_with_it():
+def test_a_penalty_that_a_normalization_undid_goes_with_it():
     chain = [
         layers.Conv2D(4, 3, kernel_regularizer="l2", name="a"),
         layers.BatchNormalization(),
@@ -489,8 +489,8 @@ def test_the_report_counts_and_comes_back_from_json(made):
     assert 0 < head.error < 0.5
     assert "total" in str(report)
     assert "BatchNormalization folded into stem" in str(report)
-    with pytest.raises(ValueError, match="unknown key in ClusteredKernel: colour"):
-        ClusteringReport.of({"kernels": [{**report.as_dict()["kernels"][0], "colour": 1}]})
+    with pytest.raises(ValueError, match="unknown key in ClusteredKernel: color"):
+        ClusteringReport.of({"kernels": [{**report.as_dict()["kernels"][0], "color": 1}]})
 
 
 def test_more_values_err_less():

@@ -298,7 +298,7 @@ def test_restored_training_goes_on_as_it_was(digits, tmp_path):
         assert len(np.unique(kernels(resumed)[name])) == 6
 
 
-# --- with what was clustered before, and quantisation-aware training
+# --- with what was clustered before, and quantization-aware training
 
 
 def test_clusters_of_before_go_on(digits, tmp_path):
@@ -322,7 +322,7 @@ def trained(digits):
     return report, before, trainable, tfnas.to_tflite(trainable, "int8")
 
 
-def test_quantisation_aware_training_keeps_values_and_zeros(trained):
+def test_quantization_aware_training_keeps_values_and_zeros(trained):
     report, before, trainable, file = trained
     for old, new in zip(before.values(), kernels(trainable).values(), strict=True):
         assert len(np.unique(new)) == 6

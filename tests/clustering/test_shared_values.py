@@ -127,7 +127,7 @@ def test_many_equal_weights_do_not_drift():
     np.testing.assert_array_equal(np.asarray(kernel), before)
 
 
-# --- in quantisation-aware training
+# --- in quantization-aware training
 
 
 @pytest.fixture(scope="module")

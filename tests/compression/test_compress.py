@@ -217,7 +217,7 @@ def browser():
 @pytest.mark.skipif(browser() is None, reason="no Chromium: the page is not looked at")
 @pytest.mark.parametrize("width", [1100, 390], ids=["screen", "phone"])
 def test_the_page_in_a_browser(run, width, tmp_path):
-    """The picture's and the frames' colours are there, on dark text over a light page."""
+    """The picture's and the frames' colors are there, on dark text over a light page."""
     folder, _, _ = run
     shot, page = tmp_path / "shot.png", (folder / "report.html").as_uri()
     options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
@@ -230,9 +230,9 @@ def test_the_page_in_a_browser(run, width, tmp_path):
         pytest.skip(f"Chromium does not run here: {error}")
     pixels = np.asarray(Image.open(shot).convert("RGB")).astype(int)
     assert pixels.shape[1] == width
-    for colour in ((0, 114, 178), (213, 94, 0), (0, 158, 115)):  # front, chosen, kept
-        near = np.abs(pixels - colour).max(axis=-1) < 80
-        assert near.sum() > 20, colour  # a star on a phone is small
+    for color in ((0, 114, 178), (213, 94, 0), (0, 158, 115)):  # front, chosen, kept
+        near = np.abs(pixels - color).max(axis=-1) < 80
+        assert near.sum() > 20, color  # a star on a phone is small
     assert (pixels.min(axis=-1) > 230).mean() > 0.5
     assert (pixels.max(axis=-1) < 90).mean() > 0.005
 

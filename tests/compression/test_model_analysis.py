@@ -227,8 +227,8 @@ def test_big_models_are_not_looked_at_for_long(mostly_dense, file, digits, monke
 
 
 def test_a_broken_survey_is_named():
-    with pytest.raises(ValueError, match="unknown key in Survey: colour"):
-        ModelAnalysis.from_json('{"layers": [], "activations": 1, "colour": 2}')
+    with pytest.raises(ValueError, match="unknown key in Survey: color"):
+        ModelAnalysis.from_json('{"layers": [], "activations": 1, "color": 2}')
 
 
 def test_the_layers_of_a_file(mostly_dense, file, digits):

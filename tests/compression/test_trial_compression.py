@@ -239,7 +239,7 @@ def test_the_whole_job_says_which_limit_nothing_keeps(npz, tmp_path, monkeypatch
         )
 
 
-def test_a_network_that_cannot_be_factorised_so_far_is_infeasible(images, tmp_path):
+def test_a_network_that_cannot_be_factorized_so_far_is_infeasible(images, tmp_path):
     choices = tfnas.CompressionSpace(low_rank=(0.0001,))
     tuner = make_tuner(tmp_path, max_trials=1, compression=choices)
     run(tuner, images)
@@ -300,9 +300,9 @@ def test_a_package_that_is_missing_is_told_before_the_search(tmp_path, monkeypat
         ({"compression": "int8"}, r"compression must be a tfnas\.CompressionSpace, got 'int8'"),
         (
             {"compression": tfnas.CompressionSpace(distill=(True,))},
-            r"teacher must be given where the compression may distil, got None",
+            r"teacher must be given where the compression may distill, got None",
         ),
-        ({"teacher": "t"}, r"teacher goes with a compression that may distil"),
+        ({"teacher": "t"}, r"teacher goes with a compression that may distill"),
         (
             {"compression": tfnas.CompressionSpace(distill=(True,)), "teacher": "t"},
             r"teacher must be a built Keras 3 model, got str",

@@ -89,7 +89,7 @@ def regression_network():
 
 @pytest.fixture(scope="module")
 def regression():
-    """Inputs, two standardised targets, and a network trained for them by their squares."""
+    """Inputs, two standardized targets, and a network trained for them by their squares."""
     keras.utils.set_random_seed(0)
     rng = np.random.default_rng(0)
     x = rng.normal(size=(256, 10)).astype("float32")

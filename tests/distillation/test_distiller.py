@@ -129,8 +129,8 @@ def test_the_student_learns_what_the_teacher_knows(rows):
     before = loss_of(distiller, x, None)
     distiller.fit(np.tile(x, (60, 1)), batch_size=N, shuffle=False, verbose=0)  # no labels
     assert loss_of(distiller, x, None) < 0.05 * before
-    told, learnt = (keras.ops.softmax(model(x)) for model in (teacher, student))
-    assert abs(told - learnt).numpy().max() < 0.2
+    told, learned = (keras.ops.softmax(model(x)) for model in (teacher, student))
+    assert abs(told - learned).numpy().max() < 0.2
 
 
 @pytest.mark.parametrize("end", [{}, {"activation": "softmax"}])
@@ -322,7 +322,7 @@ def test_layers_inside_nested_models(images):
     assert history[-1] < history[0]
 
 
-def test_regularisers_and_masks_count(rows):
+def test_regularizers_and_masks_count(rows):
     x, y = rows
     student = mlp(kernel_regularizer=keras.regularizers.L2(0.5))
     distiller = tfnas.Distiller(mlp(16), student)

@@ -66,7 +66,7 @@ def aware(network, digits):
 # --- what is kept, in the file
 
 
-def test_pruned_then_clustered_then_quantised(network, pruned, clustered, digits):
+def test_pruned_then_clustered_then_quantized(network, pruned, clustered, digits):
     trainable = tfnas.quantize_aware(clustered, data=digits.x_train[:100])
     tfnas.keep_clusters(trainable)
     file = tfnas.to_tflite(fit(trainable, digits), "int8")
@@ -83,7 +83,7 @@ def test_pruned_then_clustered_then_quantised(network, pruned, clustered, digits
     assert accuracy(file, digits) > accuracy(whole, digits) - 0.03
 
 
-def test_shrunk_then_distilled_then_quantised(network, digits):
+def test_shrunk_then_distilled_then_quantized(network, digits):
     smaller, report = tfnas.prune_channels(network, target_macs=0.5)
     widths = [smaller.get_layer(name).filters for name in ("stem", "middle")]
     distiller = tfnas.Distiller(network, smaller)
@@ -98,7 +98,7 @@ def test_shrunk_then_distilled_then_quantised(network, digits):
     assert accuracy(file, digits) > 0.9
 
 
-def test_factorised_then_trained_then_int8(network, digits):
+def test_factorized_then_trained_then_int8(network, digits):
     thin, report = tfnas.factorize(network, target_macs=0.6, data=digits.x_train[:200])
     file = tfnas.to_tflite(fit(thin, digits, 2), "int8", digits.x_train[:100])
     shapes = {k.layer: k.tensor.shape for k in read_kernels(file)}
@@ -135,14 +135,14 @@ def test_zeros_stay_in_training_with_roundings(pruned, digits):
         ("cluster", lambda model: tfnas.cluster(model, 8)),
     ],
 )
-def test_layers_of_a_quantisation_aware_model_are_not_replaced(name, call, aware):
-    with pytest.raises(ValueError, match=rf"(?s)quantisation-aware yet.*{name}.*tfnas\.strip"):
+def test_layers_of_a_quantization_aware_model_are_not_replaced(name, call, aware):
+    with pytest.raises(ValueError, match=rf"(?s)quantization-aware yet.*{name}.*tfnas\.strip"):
         call(aware)
     call(tfnas.strip_quantization(aware))
 
 
 def test_values_come_before_the_roundings(aware, digits):
-    with pytest.raises(ValueError, match=r"quantisation-aware yet.*ClusteringCallback"):
+    with pytest.raises(ValueError, match=r"quantization-aware yet.*ClusteringCallback"):
         fit(aware, digits, 1, [tfnas.ClusteringCallback(8)])
 
 

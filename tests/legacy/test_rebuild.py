@@ -99,7 +99,7 @@ GROUPS = {
             layers.GlobalAveragePooling3D(),
         ],
     ),
-    "normalisation": (
+    "normalization": (
         IMAGE,
         [
             layers.Rescaling([0.5, 1.0, 2.0, 3.0], offset=-1.0),
@@ -145,7 +145,7 @@ GROUPS = {
             layers.Identity(),
         ],
     ),
-    "regularisation": (
+    "regularization": (
         VECTOR,
         [
             layers.Dense(8, "hard_sigmoid", kernel_regularizer="l2", kernel_constraint="non_neg"),
@@ -539,7 +539,7 @@ def test_what_tfmot_computes_in_float_is_reported():
     assert tfmot_qat.computes_in_float(wrapped)
     assert not tfmot_qat.is_quantized(legacy.to_tf_keras(model))
     assert [each.name for each in skipped] == ["scale", "conv_elu", "norm"]
-    assert {each.reason for each in skipped} == {"tfmot quantises its output only"}
+    assert {each.reason for each in skipped} == {"tfmot quantizes its output only"}
     dense = layers.Dense(3, name="dense")
     twice = keras.Model(inputs, dense(dense(inputs)))
     with pytest.raises(ValueError, match="can't go to tfmot: layer 'dense' is used twice"):

@@ -233,7 +233,7 @@ def test_the_error_of_inputs_that_go_together_is_the_real_one():
     assert found.layers[0].error <= 0.01
 
 
-def test_the_mean_goes_into_the_bias_or_the_normalisation():
+def test_the_mean_goes_into_the_bias_or_the_normalization():
     for tail in ([], [layers.BatchNormalization(name="norm")]):
         model = sequential((6,), layers.Dense(8, use_bias=not tail, name="d"), *tail)
         x = (5 + images(model, 400)).astype("float32")
@@ -287,7 +287,7 @@ def test_methods_and_ignore_are_kept():
         assert {f.method for f in report.layers} == {method}
 
 
-def test_what_cannot_be_factorised_says_why():
+def test_what_cannot_be_factorized_says_why():
     inputs = keras.Input((8, 8, 4))
     x = layers.Conv2D(4, 3, groups=2, name="groups")(inputs)
     x = layers.SeparableConv2D(4, 3, name="separable")(x)
@@ -412,7 +412,7 @@ def test_it_trains_saves_and_loads_and_the_original_stays(digits, tmp_path):
     json.dumps(report.as_dict())
 
 
-def test_the_file_agrees_with_the_factorised_model():
+def test_the_file_agrees_with_the_factorized_model():
     model = network()
     x = images(model, 64)
     smaller, _ = factorize(model, target_macs=0.5, data=x)

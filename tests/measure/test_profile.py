@@ -109,7 +109,7 @@ BY_HAND = {
         11 * 35,
     ),
     "nothing to multiply": (layers.MaxPooling2D(), (8, 8, 4), 0),
-    "normalisation": (layers.BatchNormalization(), (8, 8, 4), 0),
+    "normalization": (layers.BatchNormalization(), (8, 8, 4), 0),
 }
 
 

@@ -218,7 +218,7 @@ def wide():
     return tfnas.prune(model, 0.5, granularity="2:4")
 
 
-def test_of_four_neighbours_in_the_file_at_most_two_are_not_zero(wide):
+def test_of_four_neighbors_in_the_file_at_most_two_are_not_zero(wide):
     pruned, report = wide
     found = find_kernels(pruned)[0]
     sizes = {kernel.size for kernel in found}

@@ -470,7 +470,7 @@ class Weighted(keras.losses.Loss):
     ],
     ids=["function", "class", "lambda", "metric", "optimizer"],
 )
-def test_a_model_compiled_with_what_keras_cant_serialise_is_copied(compiled):
+def test_a_model_compiled_with_what_keras_cant_serialize_is_copied(compiled):
     model = network()
     model.compile(run_eagerly=True, **compiled)
     assert tfnas.prune(model, 0.5)[1].zeros == 80

@@ -708,7 +708,7 @@ def float_case(name):
 @pytest.mark.parametrize(
     "kind", [pytest.param(k, marks=() if k in QUICK else pytest.mark.slow) for k in FLOATS]
 )
-def test_what_cannot_be_quantised_does_not_stop_the_rest(kind):
+def test_what_cannot_be_quantized_does_not_stop_the_rest(kind):
     c = float_case(kind)
     assert_near(predict(c.trainable, c.x), predict(c.model, c.x), 0.1)
     plain = tfnas.strip_quantization(c.trainable)
@@ -718,7 +718,7 @@ def test_what_cannot_be_quantised_does_not_stop_the_rest(kind):
     assert {t.dtype for t in (*c.file.inputs, *c.file.outputs)} == {"int8"}
     skipped = tfnas.unquantized_layers(c.trainable)
     if "odd" in [layer.name for layer in c.model.layers] and not floats_in(c.file):
-        assert skipped == []  # it was quantised after all: as good
+        assert skipped == []  # it was quantized after all: as good
     else:
         assert len(skipped) >= 1
         assert all(s.name and s.kind and s.reason for s in skipped)
@@ -1057,8 +1057,8 @@ def test_schedules_that_are_refused(settings, match):
         tfnas.QuantizationSchedule(**settings)
 
 
-def test_a_schedule_wants_a_model_that_is_quantisation_aware(digits):
-    with pytest.raises(ValueError, match="model must be quantisation-aware, got 'sequential"):
+def test_a_schedule_wants_a_model_that_is_quantization_aware(digits):
+    with pytest.raises(ValueError, match="model must be quantization-aware, got 'sequential"):
         fit(classifier(), digits, 1, [tfnas.QuantizationSchedule()], count=50)
 
 
@@ -1250,9 +1250,9 @@ def test_a_model_without_known_connections_is_refused():
         tfnas.quantize_aware(model)
 
 
-def test_a_model_that_is_quantised_already_is_refused():
+def test_a_model_that_is_quantized_already_is_refused():
     trainable = tfnas.quantize_aware(small())
-    with pytest.raises(ValueError, match="model must not be quantised yet, got 'small', which is"):
+    with pytest.raises(ValueError, match="model must not be quantized yet, got 'small', which is"):
         tfnas.quantize_aware(trainable)
 
 
@@ -1260,7 +1260,7 @@ def test_a_model_that_is_quantised_already_is_refused():
     "function", [tfnas.strip_quantization, lambda m: tfnas.calibrate(m, some(VECTOR))]
 )
 def test_a_float_model_has_nothing_to_strip_or_calibrate(function):
-    with pytest.raises(ValueError, match="model must be quantisation-aware, got 'small'"):
+    with pytest.raises(ValueError, match="model must be quantization-aware, got 'small'"):
         function(small())
 
 
@@ -1337,7 +1337,7 @@ def test_four_bits_need_calibration_or_training():
 
 def test_a_sparse_file_of_a_trained_model_is_refused():
     trainable = tfnas.quantize_aware(small(), data=some(VECTOR))
-    with pytest.raises(ValueError, match="sparse must be False for a quantisation-aware model"):
+    with pytest.raises(ValueError, match="sparse must be False for a quantization-aware model"):
         tfnas.to_tflite(trainable, "int8", sparse=True)
 
 

@@ -185,7 +185,7 @@ def test_formats_of_single_layers(layers, wanted):
         *(pytest.param(k, marks=pytest.mark.slow) for k in ("custom", "attention", "embedding")),
     ],
 )
-def test_what_cannot_be_quantised_does_not_stop_the_rest(kind):
+def test_what_cannot_be_quantized_does_not_stop_the_rest(kind):
     shape, build = base.FLOATS[kind]
     keras.utils.set_random_seed(1)
     inputs = keras.Input(shape, name="given")

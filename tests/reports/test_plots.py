@@ -17,9 +17,9 @@ def drawn(*args, **kwargs):
     return np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
 
 
-def places(pixels, colour, above=0.7):
-    """(y, x) of the pixels of a colour, mixed with the paper at most."""
-    wanted = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)])
+def places(pixels, color, above=0.7):
+    """(y, x) of the pixels of a color, mixed with the paper at most."""
+    wanted = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)])
     mixed = 255 + above * (wanted - 255)
     low, high = np.minimum(wanted, mixed) - 8, np.maximum(wanted, mixed) + 8
     return np.argwhere(((pixels >= low) & (pixels <= high)).all(axis=-1))

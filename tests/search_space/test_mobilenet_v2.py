@@ -142,11 +142,11 @@ def test_a_mutation_changes_one_decision(seed, preset):
         arch = child
 
 
-def test_mutation_reaches_each_neighbour(everything):
+def test_mutation_reaches_each_neighbor(everything):
     space, rng = tiny(), np.random.default_rng(1)
     parent = everything[0]
-    neighbours = {child for child in everything if len(changed(space, parent, child)[1]) == 1}
-    assert {space.mutate(parent, rng) for _ in range(3000)} == neighbours
+    neighbors = {child for child in everything if len(changed(space, parent, child)[1]) == 1}
+    assert {space.mutate(parent, rng) for _ in range(3000)} == neighbors
 
 
 def test_mutation_needs_a_choice_and_a_member():

@@ -167,7 +167,7 @@ def test_predictions_of_integers_are_near_those_of_keras(tiny_model, artifacts, 
 
 def test_int8_finds_the_classes_of_keras(tiny_model, artifacts, digits):
     wanted = tiny_model.predict(digits.x_test, verbose=0).argmax(1)
-    assert (wanted == digits.y_test).mean() > 0.8  # it has learnt something
+    assert (wanted == digits.y_test).mean() > 0.8  # it has learned something
     found = artifacts["int8"].predict(digits.x_test)
     assert found.dtype == np.float32
     assert (found.argmax(1) == wanted).mean() > 0.95

@@ -69,7 +69,7 @@ def dense_net(share, block):
 
 @pytest.fixture(scope="module")
 def images():
-    rng = np.random.default_rng(0)  # of different colours, so that their outputs differ
+    rng = np.random.default_rng(0)  # of different colors, so that their outputs differ
     return (rng.normal(0, 20, (20, *SHAPE)) + rng.normal(0, 20, (20, 1, 1, 3))).astype(np.float32)
 
 

@@ -116,7 +116,7 @@ def test_every_field_lies_where_the_schema_has_it(artifacts):
     assert [model.at(field) for field in (0, 5, 6)] == [None] * 3
     [graph] = model.list(3)
     [image], [classes] = graph.list(2), graph.list(3)
-    # An image of one colour: ImageProperties is 2 of its union, GRAYSCALE 2 of its numbers.
+    # An image of one color: ImageProperties is 2 of its union, GRAYSCALE 2 of its numbers.
     content = image.table(3)
     assert (data[content.at(0)], data[content.table(1).at(0)]) == (2, 2)
     [unit] = image.list(4)

@@ -82,7 +82,7 @@ def test_weights_alone_are_unpacked_and_computed_with_in_floats(model, plain, x)
     assert "DEQUANTIZE" in {op.name for op in file.graph.operators}
     assert noise(file, plain, x) < 1e-3
     kernels = {k.layer: k for k in read_kernels(file)}
-    # Symmetric, a scale a channel: the dequantised kernel is within half a step.
+    # Symmetric, a scale a channel: the dequantized kernel is within half a step.
     stem = next(k for k in read_kernels(file) if k.layer == "stem")
     exact = next(k for k in read_kernels(plain) if k.layer == "stem").values
     steps = np.abs(exact).max(axis=(1, 2, 3), keepdims=True) / 127
@@ -236,7 +236,7 @@ def test_a_recipe_that_matches_nothing_is_told(plain):
         tfnas.apply_recipe(plain, [{**steps[0], "regex": "no such tensor"}])
 
 
-def test_a_quantised_file_takes_no_recipe(model, x):
+def test_a_quantized_file_takes_no_recipe(model, x):
     with pytest.raises(ValueError, match="must be a float32 file"):
         tfnas.apply_recipe(tfnas.to_tflite(model, "int8", x), "dynamic_wi8_afp32")
 
@@ -245,10 +245,10 @@ def test_a_quantised_file_takes_no_recipe(model, x):
     ("spec", "told"),
     [
         ({"layers": {"nothing": "int8"}}, "layers must name layers with a kernel"),
-        ({"layers": {"*": "float32"}}, "must quantise the kernel of some layer"),
+        ({"layers": {"*": "float32"}}, "must quantize the kernel of some layer"),
     ],
 )
-def test_specifications_that_quantise_nothing(model, spec, told):
+def test_specifications_that_quantize_nothing(model, spec, told):
     with pytest.raises(ValueError, match=told):
         tfnas.to_tflite(model, tfnas.QuantSpec("int8", "float32", **spec))
 
@@ -442,7 +442,7 @@ def test_correction_moves_nothing_but_the_statistics(shifting):
     assert tfnas.correct_bias(rounded, model, x) == 3
     moved = {v.path for v in rounded.variables if not np.array_equal(before[v.path], v)}
     assert {path.split("/")[-1] for path in moved} == {"moving_mean", "moving_variance"}
-    with pytest.raises(ValueError, match="model must be quantisation-aware"):
+    with pytest.raises(ValueError, match="model must be quantization-aware"):
         tfnas.correct_bias(model, model, x)
 
 

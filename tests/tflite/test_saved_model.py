@@ -23,7 +23,7 @@ def test_it_answers_as_the_model_does_and_replaces_itself(tiny_model, digits, tm
     assert not (folder / "left").exists()
 
 
-def test_a_quantisation_aware_model_keeps_its_rounding(tiny_model, digits, tmp_path):
+def test_a_quantization_aware_model_keeps_its_rounding(tiny_model, digits, tmp_path):
     x = digits.x_test[:20].astype("float32")
     aware = tfnas.quantize_aware(tiny_model, "int8", data=digits.x_train[:100])
     folder = tfnas.to_saved_model(aware, tmp_path / "served")

@@ -55,7 +55,7 @@ def test_mobilenet_v2_itself_is_eligible():
 
 
 OBSTACLES = {
-    "grey": ({"input_shape": (96, 96, 1)}, "stem", "the stem has 1 input channels, not 3"),
+    "gray": ({"input_shape": (96, 96, 1)}, "stem", "the stem has 1 input channels, not 3"),
     "kernel 7": (
         {"stages": stages(kernel=7)},
         "stage2_block1_depthwise",

@@ -60,7 +60,7 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
         "slim", False, "hold once what the file says twice: fewer bytes, the same numbers", **common
     )
     flags.DEFINE_bool(
-        "errors", False, "tell and draw what quantisation costs, layer by layer", **common
+        "errors", False, "tell and draw what quantization costs, layer by layer", **common
     )
     flags.DEFINE_bool(
         "c", False, "write a C source too, for TFLite Micro, and tell what it needs", **common
@@ -128,7 +128,7 @@ def _check(values: flags.FlagValues) -> None:
     if mode == MIXED and (values["layers"].value or values["sparse"].value):
         raise ValueError("mode 'mixed' goes without layers and sparse: it chooses them")
     if values["errors"].value and mode == "float32" and not (recipe or values["layers"].value):
-        raise ValueError("errors goes with a mode that quantises, got 'float32'")
+        raise ValueError("errors goes with a mode that quantizes, got 'float32'")
     if values["errors"].value:
         require("matplotlib", "the picture of errors")
     if (mode == MIXED or values["errors"].value) and not values["dataset"].value:

@@ -6,7 +6,7 @@ from absl import flags
 
 from tfnas.cli.common import define_training, run_on_model, settings_of
 
-SUMMARY = "make layers of a .keras model products of thinner ones, by low-rank factorisation"
+SUMMARY = "make layers of a .keras model products of thinner ones, by low-rank factorization"
 POSITIONAL = "MODEL.keras"
 EXAMPLE = (
     "example: tfnas factorize model.keras --dataset=fashion_mnist --macs=0.6 --epochs=5 "

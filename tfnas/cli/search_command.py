@@ -62,7 +62,7 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
         "modes, aware, stage_weights, sparsity, clusters, low_rank, distill; repeat it",
         **common,
     )
-    text = "a trained .keras model to learn from, where --compression=distill=... may distil"
+    text = "a trained .keras model to learn from, where --compression=distill=... may distill"
     flags.DEFINE_string("teacher", None, text, **common)
     flags.DEFINE_float(
         "trial_timeout", None, "longest time of a trial in s; goes with --workers", **common

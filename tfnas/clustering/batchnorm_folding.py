@@ -56,7 +56,7 @@ def fold_batchnorm(model: Any, layers: Collection[str] | None = None) -> tuple[A
     """Returns a copy with BatchNormalization folded into kernels, and those layers' paths.
 
     The copy computes the same; it is flat, and the folded layers have a bias and no penalty
-    (regulariser) on their kernels. Training it further goes on without those normalisations.
+    (regularizer) on their kernels. Training it further goes on without those normalizations.
 
     Example:
         >>> import keras
@@ -160,7 +160,7 @@ def folded_copy(
 def _changes(layer: Any) -> dict[str, Any]:
     """What a layer's configuration becomes.
 
-    A normalisation undid what a penalty on the kernel's size did to it; without one the
+    A normalization undid what a penalty on the kernel's size did to it; without one the
     penalty would shrink what the layer gives, so it goes with it.
     """
     kind = type(layer).__name__
@@ -170,7 +170,7 @@ def _changes(layer: Any) -> dict[str, Any]:
 
 
 def foldable(pairs: list[Normalized], layers: Collection[str] | None) -> set[int]:
-    """Returns ids of the calls of normalisations that go: into all their kernels or into none."""
+    """Returns ids of the calls of normalizations that go: into all their kernels or into none."""
     wanted = {id(p.norm) for p in pairs if layers is None or p.kernel.name in layers}
     return wanted - {id(p.norm) for p in pairs if p.hindrance}
 
@@ -217,7 +217,7 @@ def _hindrance(norm: Call, kernel: Call, calls: Any, alone: bool) -> str | None:
     if not alone:
         return "its layer's output goes elsewhere too"
     if axis % rank != channels:
-        return "it normalises another axis"
+        return "it normalizes another axis"
     if norm.node.arguments.kwargs.get("training") or norm.training:
         return "it is called with training=True"
     return None
@@ -234,7 +234,7 @@ def _affine(norm: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _folded(layer: Any, pairs: list[Normalized]) -> list[np.ndarray]:
-    """The layer's weights, its bias among them, with normalisations multiplied in."""
+    """The layer's weights, its bias among them, with normalizations multiplied in."""
     weights = layer.get_weights()
     if not pairs:
         return weights

@@ -12,7 +12,7 @@ optimizer, a kernel holds no more values than it may. What trains is the values:
 |       | a place of its own that its own updates move       | by k-means, every n epochs or steps |
 
 With `renew` the gradient at the shared value is taken for that at the weight's own place
-(a straight-through estimator), as quantisation-aware training does. Weights then go over at
+(a straight-through estimator), as quantization-aware training does. Weights then go over at
 once that have come apart since the last renewal: let that be a few steps, or take a tenth of
 the learning rate. It reaches more with few values; with many there is little to move.
 

@@ -7,7 +7,7 @@ the output with as many values.
 
 References:
     LeCun, Denker and Solla, "Optimal Brain Damage", 1989, equation (3); Choi, El-Khamy and Lee,
-    "Towards the Limit of Network Quantization", ICLR 2017, section 3.3.
+    "Toward the Limit of Network Quantization", ICLR 2017, section 3.3.
 """
 
 from __future__ import annotations

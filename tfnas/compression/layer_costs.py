@@ -55,7 +55,7 @@ def file_layers(twin: Any, file: Artifact, x: np.ndarray) -> tuple[FileLayer, ..
         ('c', 3888, 32, 108)
 
     Args:
-        twin: The Keras model behind it, quantisation-aware or not.
+        twin: The Keras model behind it, quantization-aware or not.
         file: The file.
         x: Images to measure the noise with.
     """

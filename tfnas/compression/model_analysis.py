@@ -184,11 +184,11 @@ def noise_of(errors: QuantizationError) -> dict[str, float]:
 def file_errors(
     model: Any, file: Artifact, x: np.ndarray, macs: int
 ) -> tuple[QuantizationError | None, str]:
-    """Measures what quantisation adds layer by layer, if that takes seconds.
+    """Measures what quantization adds layer by layer, if that takes seconds.
 
     Args:
         model: The Keras model behind the file.
-        file: The quantised file.
+        file: The quantized file.
         x: Images.
         macs: Multiply-accumulates of the model.
 

@@ -19,8 +19,8 @@ class RecipeStep:
     Args:
         technique: One of `STEPS`.
         amount: "prune_channels" and "factorize": share of the multiply-accumulates that stays;
-            "factorize_dense": share of the dense layers' weights that low rank leaves; "train": times as many
-            epochs as a step has; "prune": share of zeros; "cluster": values a kernel.
+            "factorize_dense": share of the dense layers' weights that low rank leaves; "train":
+            times as many epochs as a step has; "prune": share of zeros; "cluster": values a kernel.
         weights: "prune_channels": share of the weights that stays as well; None: whatever is left.
     """
 

@@ -79,7 +79,7 @@ def untrained_form(model: Any, compression: Compression) -> Any:
         compression: What will be done to it.
 
     Raises:
-        NotCompressible: It can't be factorised so far; the message says how near one can get.
+        NotCompressible: It can't be factorized so far; the message says how near one can get.
     """
     if compression.low_rank == 1:
         return model
@@ -92,7 +92,7 @@ class Compressed:
 
     Args:
         plain: The float model, for what it costs.
-        model: What is converted: `plain`, or a quantisation-aware model of it.
+        model: What is converted: `plain`, or a quantization-aware model of it.
         logs: What the last epoch reported.
     """
 
@@ -109,7 +109,7 @@ class CompressedTraining:
         fit: Trains a compiled model in place, called with the model and `epochs`,
             `initial_epoch` and `callbacks`; returns what Keras' `fit` returns.
         images: Typical inputs, a few hundred.
-        teacher: The model, or the models, that is learned from; None where nothing distils.
+        teacher: The model, or the models, that is learned from; None where nothing distills.
         seed: Seed of draws.
         trained: Is told of the network when its own training has ended.
     """

@@ -1,7 +1,7 @@
 """A Keras model that trains a student by its labels and by a teacher.
 
-`fit` minimises the loss of :mod:`tfnas.distillation.losses`, plus the weighted distances of
-inner activations (:mod:`tfnas.distillation.feature_losses`), plus the student's own regularisers.
+`fit` minimizes the loss of :mod:`tfnas.distillation.losses`, plus the weighted distances of
+inner activations (:mod:`tfnas.distillation.feature_losses`), plus the student's own regularizers.
 The student runs once a step, whatever is asked for, and so does every teacher. All losses are
 computed in float32.
 
@@ -236,7 +236,7 @@ class Distiller(keras.Model):
         total = weighted_mean(losses, sample_weight, getattr(y_pred, "_keras_mask", None))
         for far, weight in self._distances(seen, taught):
             total += weight * weighted_mean(far, sample_weight)
-        if self.losses:  # regularisers
+        if self.losses:  # regularizers
             total += super().compute_loss(x, None, y_pred, None, training)
         return total
 
@@ -282,7 +282,7 @@ class Distiller(keras.Model):
             yield transfer.distance(own, taught[transfer.of][transfer.teacher]), transfer.weight
 
     def get_config(self) -> dict[str, Any]:
-        """Returns the arguments, serialised, with student and teacher."""
+        """Returns the arguments, serialized, with student and teacher."""
         return {
             "name": self.name,
             "student": serialized(self.student),

@@ -112,7 +112,7 @@ class Teachers:
         return all(layer.supports_jit for layer in parts)
 
     def get_config(self) -> dict[str, Any]:
-        """Returns the arguments, serialised; None for no teacher."""
+        """Returns the arguments, serialized; None for no teacher."""
         saved = [serialized(model) for model in self.models]
         changes = [p and keras.saving.serialize_keras_object(p) for p in self.preprocess]
         return {

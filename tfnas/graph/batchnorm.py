@@ -97,7 +97,7 @@ def channel_statistics(layer: Any, inputs: Sequence[Any]) -> tuple[np.ndarray, n
 
 
 def set_statistics(layer: Any, mean: np.ndarray, variance: np.ndarray) -> None:
-    """Gives a BatchNormalization the mean and variance that it normalises by."""
+    """Gives a BatchNormalization the mean and variance that it normalizes by."""
     layer.moving_mean.assign(mean.astype(np.float32))
     layer.moving_variance.assign(variance.astype(np.float32))
 

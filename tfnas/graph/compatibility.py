@@ -1,7 +1,7 @@
 """Which technique may not follow which, read from the model itself.
 
 The order that keeps what each step achieved: channels and low rank first, which change the
-layers; then zeros; then shared values, of which zero may be one; then quantisation-aware
+layers; then zeros; then shared values, of which zero may be one; then quantization-aware
 training, whose ranges belong to the weights they were measured with. Distillation goes with
 any training.
 """
@@ -27,7 +27,7 @@ def check_float(
     technique: str,
     why: str = "changes layers, and the ranges that were measured are of those as they are",
 ) -> None:
-    """Refuses a quantisation-aware model where layers or kernels are to be replaced.
+    """Refuses a quantization-aware model where layers or kernels are to be replaced.
 
     Example:
         >>> import keras
@@ -39,12 +39,12 @@ def check_float(
         why: What it does that does not go with such a model.
 
     Raises:
-        ValueError: The model is a quantisation-aware one.
+        ValueError: The model is a quantization-aware one.
     """
     for layer in getattr(model, "_flatten_layers", lambda: ())():
         if type(layer).__module__.startswith("tfnas.quantization."):
             raise ValueError(
-                f"model must not be quantisation-aware yet, got {model.name!r} with "
+                f"model must not be quantization-aware yet, got {model.name!r} with "
                 f"{layer.name!r}: {technique} {why}. Give it the float model, or "
                 "tfnas.strip_quantization(model), and call tfnas.quantize_aware afterwards"
             )

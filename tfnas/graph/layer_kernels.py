@@ -184,7 +184,7 @@ def _hindrance(layer: Any, own: list[Any]) -> str | None:
     if getattr(layer, "lora_enabled", False):
         return "LoRA adds to its kernel: merge it first"
     if getattr(layer, "quantization_mode", None):
-        return f"quantised already ({layer.quantization_mode})"
+        return f"quantized already ({layer.quantization_mode})"
     whole = [v.name for v in own if _is_kernel(v, True) and "float" not in str(v.dtype)]
     return f"{whole[0]} holds whole numbers" if whole else None
 

@@ -2,8 +2,8 @@
 
 tfnas works with Keras 3 models. Two things still live on the other side: files that were
 written by Keras 2 and that Keras 3 refuses (or, worse, reads differently), and tfmot, whose
-quantisation-aware training takes `tf_keras` models only. A model crosses layer by layer:
-each is made again from its config, without initialisers, regularisers and constraints, and
+quantization-aware training takes `tf_keras` models only. A model crosses layer by layer:
+each is made again from its config, without initializers, regularizers and constraints, and
 gets the weights of its original; then both models see the same random inputs, and the first
 layer that computes something else is named.
 

@@ -1,6 +1,6 @@
 """Making one layer again in the other Keras, from its config.
 
-Initialisers, regularisers and constraints stay behind: the weights are copied, so that the
+Initializers, regularizers and constraints stay behind: the weights are copied, so that the
 first have nothing to do, and the others' classes differ. What remains is nearly the same on
 both sides. A setting that the other side doesn't know is dropped where it has its default
 value, and is an error elsewhere.
@@ -50,7 +50,7 @@ def to_tf_keras(layer: Any, name: str) -> Any:
 
     kind = type(layer).__name__
     if kind == "Activation" and layer.activation is keras.activations.relu6:
-        return tf_keras().layers.ReLU(6.0, name=name)  # tfmot quantises this one
+        return tf_keras().layers.ReLU(6.0, name=name)  # tfmot quantizes this one
     target = _counterpart(layer, "keras", "tf_keras")
     config = _config(layer, target, RENAMED.get(kind, {}), to_tf_keras, activations.to_tf_keras)
     return _make(target, {**config, "name": name}, layer)

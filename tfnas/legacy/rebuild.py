@@ -17,7 +17,7 @@ def to_tf_keras(model: Any, *, check: bool = True) -> Any:
     """Makes a Keras 3 model again in tf_keras, with the same layers, names and weights.
 
     Nested models, shared layers, several inputs and outputs, `x + y` and common `keras.ops`
-    are taken. Initialisers, regularisers, constraints and the compiled state stay behind.
+    are taken. Initializers, regularizers, constraints and the compiled state stay behind.
 
     Example:
         >>> import keras, tfnas

@@ -1,8 +1,8 @@
-"""Quantisation-aware training by tfmot itself, for Keras 3 models.
+"""Quantization-aware training by tfmot itself, for Keras 3 models.
 
 tfmot refuses nested models, shared layers and every layer that it has no entry for. Nested
 models are dissolved here. A layer without an entry gets what tfmot gives `Add`: its output
-is quantised. That makes an integer operation of one without weights and constants (Multiply,
+is quantized. That makes an integer operation of one without weights and constants (Multiply,
 hard swish, a slice); any other computes in float between two conversions, and is reported.
 """
 
@@ -17,7 +17,7 @@ from tfnas.legacy.rebuild import flattened
 
 # tfmot's transforms rewrite these into layers that its registry knows.
 TRANSFORMED = ("SeparableConv1D", "SeparableConv2D")
-# BatchNormalization is quantised together with one of these in front of it.
+# BatchNormalization is quantized together with one of these in front of it.
 FOLDED = ("Conv2D", "DepthwiseConv2D", "Dense", *TRANSFORMED)
 ACTIVATIONS = ("linear", "relu", "swish", "softmax", "sigmoid", "tanh", "gelu")
 # What moves values about: TFLite wants the scale of the input at the output, so that a range
@@ -30,11 +30,11 @@ MOVES = (
 )
 # Unknown to tfmot, but one integer operation in the file.
 INTEGER = ("hard_silu", "leaky_relu", "log_softmax")
-OUTPUT_ONLY = "tfmot quantises its output only"
+OUTPUT_ONLY = "tfmot quantizes its output only"
 
 
 def quantize_aware_tfmot(model: Any) -> tuple[Any, tuple[Skipped, ...]]:
-    """Makes a tf_keras model with tfmot's fake quantisation of a Keras 3 model.
+    """Makes a tf_keras model with tfmot's fake quantization of a Keras 3 model.
 
     It trains with tf_keras' `compile` and `fit`.
 
@@ -69,7 +69,7 @@ def quantize_aware_tfmot(model: Any) -> tuple[Any, tuple[Skipped, ...]]:
 
 
 def is_quantized(model: Any) -> bool:
-    """Whether tfmot's fake quantisation is in a tf_keras model.
+    """Whether tfmot's fake quantization is in a tf_keras model.
 
     Args:
         model: A tf_keras model.
@@ -78,7 +78,7 @@ def is_quantized(model: Any) -> bool:
 
 
 def computes_in_float(model: Any) -> bool:
-    """Whether a file of a model that tfmot quantised will hold float operations.
+    """Whether a file of a model that tfmot quantized will hold float operations.
 
     Args:
         model: A model of :func:`quantize_aware_tfmot`.
@@ -170,7 +170,7 @@ def _apply(name: str, plain: Any, reasons: dict[str, str | None]) -> Any:
 
 
 def _has_float_output(layer: Any) -> bool:
-    """Whether a wrapper can quantise what the layer gives: one tensor of floats."""
+    """Whether a wrapper can quantize what the layer gives: one tensor of floats."""
     output = layer._inbound_nodes[0].outputs
     is_input = type(layer).__name__ == "InputLayer"
     return not is_input and hasattr(output, "dtype") and output.dtype.is_floating
@@ -185,12 +185,12 @@ def _reason(layer: Any) -> str | None:
     if _is_native(layer) or _moves(layer) or type(layer).__name__ == "InputLayer":
         return None
     if not _has_float_output(layer):
-        return "tfmot quantises only layers with one output of floats"
+        return "tfmot quantizes only layers with one output of floats"
     return OUTPUT_ONLY if _needs_float(layer) else None
 
 
 def _needs_float(layer: Any) -> bool:
-    """Whether a layer that only has its output quantised is no integer operation."""
+    """Whether a layer that only has its output quantized is no integer operation."""
     activation = getattr(getattr(layer, "activation", None), "__name__", INTEGER[0])
     is_scaling = type(layer).__name__ == "Rescaling"
     return bool(layer.weights) or is_scaling or activation not in INTEGER

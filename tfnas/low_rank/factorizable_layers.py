@@ -1,4 +1,4 @@
-"""Which layers can be factorised, and what each use of them costs."""
+"""Which layers can be factorized, and what each use of them costs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _KINDS = ("Dense", "Conv1D", "Conv2D")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FactorizableLayer:
-    """A layer that can be factorised, with all of its uses.
+    """A layer that can be factorized, with all of its uses.
 
     Args:
         name: Path of its first use.
@@ -53,7 +53,7 @@ class FactorizableLayer:
 
 
 def units_of(flow: Walk, methods: tuple[str, ...]) -> tuple[list[FactorizableLayer], list[Skipped]]:
-    """Returns the layers that can be factorised, and why others that multiply can't be.
+    """Returns the layers that can be factorized, and why others that multiply can't be.
 
     Args:
         flow: The model's walk.
@@ -91,13 +91,13 @@ def _hindrance(layer: Any) -> str | None:
     if "Depthwise" in kind or "Separable" in kind:
         return "a depthwise kernel is one small map a channel: there is nothing to win"
     if kind not in _KINDS or not type(layer).__module__.startswith("keras."):
-        return f"layers of type {kind} can't be factorised"
+        return f"layers of type {kind} can't be factorized"
     if getattr(layer, "groups", 1) != 1:
-        return f"convolutions of {layer.groups} groups can't be factorised"
+        return f"convolutions of {layer.groups} groups can't be factorized"
     if getattr(layer, "data_format", "channels_last") != "channels_last":
         return f"its data format is {layer.data_format}"
     if getattr(layer, "quantization_mode", None) or getattr(layer, "lora_enabled", False):
-        return "its kernel is quantised or has a LoRA beside it"
+        return "its kernel is quantized or has a LoRA beside it"
     if len(layer.weights) != 1 + bool(layer.use_bias):
         return "it holds other weights than kernel and bias"
     if layer.kernel.constraint is not None:

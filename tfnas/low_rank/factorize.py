@@ -82,8 +82,8 @@ def factorize(
     Raises:
         ValueError: An argument is outside its rule, a pattern matches no layer, the target
             can't be met (the message tells how near one can get), an entry of `rank` names no
-            layer that can be factorised, or the model is pruned, clustered or
-            quantisation-aware already, which would be lost.
+            layer that can be factorized, or the model is pruned, clustered or
+            quantization-aware already, which would be lost.
 
     References:
         Jaderberg et al. 2014; Zhang et al. 2015; Kim et al. 2016; see
@@ -140,7 +140,7 @@ def _check(rank: Any, energy: Any, target_macs: Any) -> None:
 
 
 def _check_dense(flow: Walk, exclude: Sequence[str], wanted: Iterable[str]) -> None:
-    """Refuses zeros and shared values in what is to be factorised."""
+    """Refuses zeros and shared values in what is to be factorized."""
     for call in flow.calls:
         kernel = getattr(call.operation, "kernel", None)
         named = any(matches(pattern, call.name) for pattern in wanted)
@@ -182,7 +182,7 @@ def _check_able(
             continue
         why = [f"{s.name}: {s.reason}" for s in stay]
         raise ValueError(
-            f"rank must name layers that can be factorised, got {pattern!r}: "
+            f"rank must name layers that can be factorized, got {pattern!r}: "
             f"{'; '.join(why) or 'nothing in it multiplies by a kernel of its own'}"
         )
 
@@ -246,7 +246,7 @@ def _chosen(
         least = whole - sum(most_saved(options) for options in layers)
         raise ValueError(
             f"target_macs can't be met: got {target_macs:g}, and with every layer at rank 1 that "
-            f"can be factorised the model has {least:,} of {whole:,} MACs, {least / whole:.3f}"
+            f"can be factorized the model has {least:,} of {whole:,} MACs, {least / whole:.3f}"
         )
     return choices
 

@@ -1,4 +1,4 @@
-"""The factorised model: every layer made anew, some as two or three that follow each other.
+"""The factorized model: every layer made anew, some as two or three that follow each other.
 
 What stands in front has no bias and no activation; the layer's own come last. Strides and
 dilation go with the kernel along whose axis they are, and so does the padding: 'same' pads each

@@ -37,7 +37,7 @@ class FactoredLayer:
 
 @dataclasses.dataclass(frozen=True)
 class FactorizationReport:
-    """What factorisation did. Prints as a table, layer by layer.
+    """What factorization did. Prints as a table, layer by layer.
 
     Args:
         layers: The layers that became factors, in the order of the network.

@@ -1,4 +1,4 @@
-"""Quality of an artefact on examples, with its uncertainty."""
+"""Quality of an artifact on examples, with its uncertainty."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def evaluate(
         interval over the examples.
 
     Raises:
-        ValueError: The artefact is none, or targets are missing or do not fit the predictions.
+        ValueError: The artifact is none, or targets are missing or do not fit the predictions.
     """
     if not isinstance(artifact, Artifact):
         raise ValueError(
@@ -125,9 +125,9 @@ def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
     """
     share = successes / trials
     shrink = 1 + _Z95**2 / trials
-    centre = (share + _Z95**2 / (2 * trials)) / shrink
+    center = (share + _Z95**2 / (2 * trials)) / shrink
     half = _Z95 / shrink * math.sqrt(share * (1 - share) / trials + (_Z95 / (2 * trials)) ** 2)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    return max(0.0, center - half), min(1.0, center + half)
 
 
 def paired_difference(right_a: np.ndarray, right_b: np.ndarray) -> tuple[float, float, float]:
@@ -153,9 +153,9 @@ def paired_difference(right_a: np.ndarray, right_b: np.ndarray) -> tuple[float, 
     n = len(right_a) + 2
     gained = float((right_a & ~right_b).sum()) + 0.5
     lost = float((~right_a & right_b).sum()) + 0.5
-    centre = (gained - lost) / n
+    center = (gained - lost) / n
     half = _Z95 * math.sqrt(gained + lost - (gained - lost) ** 2 / n) / n
-    return float(right_a.mean() - right_b.mean()), centre - half, centre + half
+    return float(right_a.mean() - right_b.mean()), center - half, center + half
 
 
 def correct(y_true: np.ndarray, y_pred: np.ndarray) -> np.ndarray:

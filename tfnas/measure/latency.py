@@ -50,7 +50,7 @@ def benchmark(
         True
 
     Args:
-        artifacts: One artefact or the path of a file, or a sequence of them.
+        artifacts: One artifact or the path of a file, or a sequence of them.
         *more: Nothing: several files are one sequence.
         rounds: Number of interleaved rounds, at least 6 (below, no range of the samples holds
             the median with 95%).
@@ -228,10 +228,10 @@ def median_interval(samples: np.ndarray, confidence: float = 0.95) -> tuple[floa
 
 
 def as_artifacts(files: Any, name: str = "artifacts") -> list[Artifact]:
-    """Returns files as artefacts, those that are paths loaded.
+    """Returns files as artifacts, those that are paths loaded.
 
     Args:
-        files: An artefact or the path of a file, or several of them.
+        files: An artifact or the path of a file, or several of them.
         name: Of the argument, for the message.
 
     Raises:

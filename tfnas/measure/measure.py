@@ -1,4 +1,4 @@
-"""The record of what was measured on one artefact, put together in one place."""
+"""The record of what was measured on one artifact, put together in one place."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What was measured on an artefact, and when one measurement is better than another.
+"""What was measured on an artifact, and when one measurement is better than another.
 
 A :class:`Measurement` is a record of results with their uncertainty and provenance; it
-is written as JSON beside every artefact and read back. The Pareto rule works on plain
+is written as JSON beside every artifact and read back. The Pareto rule works on plain
 rows of numbers, so that anything can be ranked by it: see :func:`pareto_front`.
 This module imports no TensorFlow.
 """
@@ -21,7 +21,7 @@ DIRECTIONS = ("max", "min")
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """A quality of an artefact on a set of examples, with its 95% interval.
+    """A quality of an artifact on a set of examples, with its 95% interval.
 
     Example:
         >>> str(Score("accuracy", 0.9, 0.88, 0.92, 1000))
@@ -86,7 +86,7 @@ class Latency:
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-    """Everything that is known about one artefact.
+    """Everything that is known about one artifact.
 
     Example:
         >>> m = Measurement(size_bytes=1000)
@@ -246,7 +246,7 @@ def _dominates(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
 def _as_losses(
     rows: Sequence[Sequence[float]], directions: Sequence[str]
 ) -> list[tuple[float, ...]]:
-    """Turns every objective into one to minimise, and refuses what can't be compared."""
+    """Turns every objective into one to minimize, and refuses what can't be compared."""
     for name, values in (("rows", rows), ("directions", directions)):
         if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
             raise ValueError(f"{name} must be a sequence, got {values!r}")

@@ -2,7 +2,7 @@
 
 MACs count one multiplication with its addition, as MobileNetV2's paper does (300 million
 for 1.0 at 224x224): convolutions, dense layers, einsums and matrix products.
-Normalisation that folds into a convolution, activations, additions and pooling count
+Normalization that folds into a convolution, activations, additions and pooling count
 nothing.
 """
 
@@ -56,7 +56,7 @@ class Profile:
         parameters: Number of weights, trainable or not.
         macs: Multiply-accumulates of all layers that can be counted.
         peak_activations: Most activation elements alive at once, running one operator
-            after the other, with normalisation and activation folded away.
+            after the other, with normalization and activation folded away.
     """
 
     name: str

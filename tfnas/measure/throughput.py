@@ -103,7 +103,7 @@ def throughput(
         (4, True, 1.0)
 
     Args:
-        files: One artefact or the path of a file, or a sequence of them, the one that ratios
+        files: One artifact or the path of a file, or a sequence of them, the one that ratios
             are taken to first.
         x: Typical examples; with several inputs a dictionary by input name. They are repeated
             to fill a batch. None: noise.

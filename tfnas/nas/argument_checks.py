@@ -55,11 +55,11 @@ def check_teacher(hypermodel: Any, teacher: Any) -> None:
     if not wanted:
         if teacher is not None:
             raise ValueError(
-                "teacher goes with a compression that may distil, distill=(False, True), got none"
+                "teacher goes with a compression that may distill, distill=(False, True), got none"
             )
         return
     if teacher is None:
-        raise ValueError("teacher must be given where the compression may distil, got None")
+        raise ValueError("teacher must be given where the compression may distill, got None")
     for model in teacher if isinstance(teacher, list | tuple) else [teacher]:
         check_model("teacher", model)
     if isinstance(hypermodel, SpaceHyperModel):

@@ -164,7 +164,7 @@ class SearchConfig:
         may_distil = self.compression is not None and any(self.compression.distill)
         if may_distil != (self.teacher is not None):
             raise ValueError(
-                "teacher must be the path of a model just where the compression may distil, "
+                "teacher must be the path of a model just where the compression may distill, "
                 f"got {self.teacher!r}"
             )
 

@@ -80,7 +80,7 @@ class MeasuredTrial:
         trial_id: keras_tuner's name of the trial.
         architecture: What was built.
         measurement: What its file does; the score is on the validation data.
-        objective: The value that the search maximises or minimises.
+        objective: The value that the search maximizes or minimizes.
         path: The `.tflite` file.
         metrics: All that the trial reported, by name.
     """

@@ -2,7 +2,7 @@
 
 References:
     Real et al., "Large-Scale Evolution of Image Classifiers", ICML 2017, section 3.4 (weight
-    inheritance). Cai et al., "Once-for-All", ICLR 2020 (the centre of a larger kernel).
+    inheritance). Cai et al., "Once-for-All", ICLR 2020 (the center of a larger kernel).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ def inherit_weights(child: Any, parent: Any) -> float:
     """Copies what fits from layers of the same name; returns the share of weights taken.
 
     Of an axis that differs in size the first entries are copied, of the two spatial axes of a
-    convolution the centre. What the parent has no value for stays as it was made.
+    convolution the center. What the parent has no value for stays as it was made.
 
     Example:
         >>> import keras
@@ -58,8 +58,8 @@ def _copy(weight: Any, value: np.ndarray) -> int:
     into, out_of = [], []
     for axis, (size, given) in enumerate(zip(own.shape, value.shape, strict=True)):
         common = min(size, given)
-        centred = own.ndim == 4 and axis < 2
-        first, from_ = ((size - common) // 2, (given - common) // 2) if centred else (0, 0)
+        centered = own.ndim == 4 and axis < 2
+        first, from_ = ((size - common) // 2, (given - common) // 2) if centered else (0, 0)
         into.append(slice(first, first + common))
         out_of.append(slice(from_, from_ + common))
     overlap = value[tuple(out_of)]

@@ -1,4 +1,4 @@
-"""How much to prune of each layer, chosen with unlabelled examples only.
+"""How much to prune of each layer, chosen with unlabeled examples only.
 
 Layers differ by orders of magnitude in what their errors cost: a block with a shortcut
 around it forgives what the last convolutions do not. :func:`measure_curves` measures for
@@ -11,7 +11,7 @@ ratio, fitted on one half of the examples and measured on the other, so that lay
 inputs than the examples can determine show their real error; and slope is what one unit of
 error does to the model's outputs, measured by running the model with that layer damaged.
 
-:func:`distribute` then minimises the sum of effects for a given number of zeros: with a price
+:func:`distribute` then minimizes the sum of effects for a given number of zeros: with a price
 per zero each layer chooses its own best ratio (:mod:`tfnas.pruning.budget_spread`). It takes no
 time, so that one measurement serves any number of sparsities.
 
@@ -124,7 +124,7 @@ def measure_curves(
         model: A built Keras 3 model, before pruning.
         kernels: Records of :func:`tfnas.pruning.prunable_kernels.find_kernels`; those that can't be
             fitted are left out.
-        data: Unlabelled inputs, as for :func:`tfnas.data.batches`; at least 2 batches.
+        data: Unlabeled inputs, as for :func:`tfnas.data.batches`; at least 2 batches.
         shrinkage: As for :func:`tfnas.pruning.reconstruct.reconstruct`.
         rows: About how many patches are read of each layer.
         batch_size: Examples a forward pass.

@@ -7,7 +7,7 @@ into units that are kept or pruned as one:
 |-------------|----------------------------------------|-------------------------|--------------|
 | "element"   | a weight                               | the weight's            | all          |
 | "1x4"       | a block of 1 row and 4 columns         | mean over the block     | all          |
-| "2:4"       | 4 neighbours in a row, of which 2 stay | sum of the 2 lowest     | the 2 lowest |
+| "2:4"       | 4 neighbors in a row, of which 2 stay | sum of the 2 lowest     | the 2 lowest |
 | "filter"    | all weights of a filter or unit        | mean over the filter    | all          |
 
 Blocks at the edges may be smaller. Which of several equal scores goes is drawn at random,
@@ -73,7 +73,7 @@ class Granularity:
 
 @dataclasses.dataclass(frozen=True)
 class Blocks(Granularity):
-    """Blocks of `rows` x `columns` neighbours of the file's matrix."""
+    """Blocks of `rows` x `columns` neighbors of the file's matrix."""
 
     rows: int = 1
     columns: int = 1
@@ -113,7 +113,7 @@ class Filters(Granularity):
 
 @dataclasses.dataclass(frozen=True)
 class NOfM(Granularity):
-    """Of `group` neighbours along the innermost axis at most `stay` are not zero."""
+    """Of `group` neighbors along the innermost axis at most `stay` are not zero."""
 
     stay: int = 2
     group: int = 4

@@ -23,7 +23,7 @@ The target y need not be W x: with x from a network whose earlier layers are pru
 and y from the original one, the layer also repairs what they broke. `cross` carries that.
 
 Where there are few examples H is uncertain, and the optimum chases noise. :func:`shrink`
-draws H towards its diagonal and the solution towards the weights that were there.
+draws H toward its diagonal and the solution toward the weights that were there.
 
 References:
     Hassibi and Stork, "Second Order Derivatives for Network Pruning: Optimal Brain
@@ -59,7 +59,7 @@ class Pruned:
 def shrink(
     weights: np.ndarray, hessian: np.ndarray, cross: np.ndarray | None, amount: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns moments drawn towards their diagonal: the guard against few examples.
+    """Returns moments drawn toward their diagonal: the guard against few examples.
 
     `H' = (1 - amount) H + amount diag(H)` and, as if the added inputs had been mapped by
     the given weights, `c' = (1 - amount) c + amount diag(H) w`. An amount of 1 returns the

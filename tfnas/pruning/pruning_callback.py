@@ -9,7 +9,7 @@ The masks follow from the weights and the position alone, so training that is in
 and restored (`BackupAndRestore`) goes on as if it had not been.
 
 With a :class:`tfnas.ClusteringCallback` in one `fit` it goes only before that one, and with a
-ratio that does not change; else prune in a `fit` of its own first. A quantisation-aware model
+ratio that does not change; else prune in a `fit` of its own first. A quantization-aware model
 may be pruned while it trains, not by :func:`tfnas.prune`: its ranges follow.
 
 Steps are the optimizer's in this training, counted from its first epoch. A model that `fit`

@@ -64,7 +64,7 @@ def reconstruct(
         original: The model before pruning, of the same structure.
         kernels: Records of :func:`tfnas.pruning.prunable_kernels.find_kernels` of `model`; of these
             those named in `zeros` or `keep` are fitted.
-        data: Unlabelled inputs, as for :func:`tfnas.data.batches`; a few hundred examples.
+        data: Unlabeled inputs, as for :func:`tfnas.data.batches`; a few hundred examples.
         zeros: Kernel's name -> number of weights to remove, chosen here by what the output
             loses (0 only fits the kernel to the changed inputs).
         keep: Kernel's name -> boolean array of the kernel's shape, False where it is zero.

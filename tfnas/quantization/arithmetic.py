@@ -1,6 +1,6 @@
-"""Quantisation of numbers: uniform (a scale and a zero point) and non-uniform (k-means).
+"""Quantization of numbers: uniform (a scale and a zero point) and non-uniform (k-means).
 
-Uniform quantisation maps a real range [fmin, fmax] to the integers qmin to qmax:
+Uniform quantization maps a real range [fmin, fmax] to the integers qmin to qmax:
 
     scale = (fmax - fmin) / (qmax - qmin)                                      (1)
     q = round((x - fmin) / scale) + qmin, clipped to [qmin, qmax]              (2)
@@ -29,7 +29,7 @@ LEAST_BITS, MOST_BITS = 2, 16
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """The real numbers that a uniform quantisation can tell apart.
+    """The real numbers that a uniform quantization can tell apart.
 
     Args:
         scale: Distance of two steps; a number, or one a channel.
@@ -127,7 +127,7 @@ def fake_quantize(
     bits: int = 8,
     narrow: bool = False,
 ) -> np.ndarray:
-    """Returns numbers as they are after quantisation and back, equal to TensorFlow's.
+    """Returns numbers as they are after quantization and back, equal to TensorFlow's.
 
     Example:
         >>> fake_quantize(np.array([0.5]), -1.0, 1.0, bits=4).round(4)
@@ -169,7 +169,7 @@ def kmeans_quantize(x: np.ndarray, bits: int = 4) -> tuple[np.ndarray, np.ndarra
         The codebook, ascending, and codes in the shape of `x`.
 
     References:
-        Han et al. 2016: initialised linearly over the range, which keeps the few large
+        Han et al. 2016: initialized linearly over the range, which keeps the few large
         weights.
     """
     if not 1 <= bits <= MOST_BITS:
@@ -183,6 +183,6 @@ def kmeans_quantize(x: np.ndarray, bits: int = 4) -> tuple[np.ndarray, np.ndarra
 
 
 def check_bits(bits: int) -> None:
-    """Raises ValueError unless the number of bits is one that can be quantised to."""
+    """Raises ValueError unless the number of bits is one that can be quantized to."""
     if isinstance(bits, bool) or not isinstance(bits, int) or not LEAST_BITS <= bits <= MOST_BITS:
         raise ValueError(f"bits must be a whole number from 2 to 16, got {bits!r}")

@@ -1,7 +1,7 @@
 """Undoing the shift that rounding brings: what each channel's mean and spread have moved by.
 
 Rounding a kernel moves the mean of every output channel, and from layer to layer these shifts
-add up to most of what post-training quantisation loses. A BatchNormalization can take them
+add up to most of what post-training quantization loses. A BatchNormalization can take them
 up: its mean and variance move as those of its inputs do between the float model and the
 rounded one, layer after layer, on the same examples. The difference of two measurements on
 the same examples needs few of them, where a new measurement would need thousands.
@@ -25,7 +25,7 @@ _BATCH = 32
 
 
 def correct_bias(model: Any, original: Any, data: Any) -> int:
-    """Moves a quantisation-aware model's BatchNormalization by what rounding has moved.
+    """Moves a quantization-aware model's BatchNormalization by what rounding has moved.
 
     Example:
         >>> import keras, numpy as np, tfnas
@@ -40,16 +40,16 @@ def correct_bias(model: Any, original: Any, data: Any) -> int:
         model: A model of :func:`tfnas.quantize_aware` that was not trained since; changed in
             place.
         original: The float model that it was made from.
-        data: Unlabelled inputs; some hundreds are enough.
+        data: Unlabeled inputs; some hundreds are enough.
 
     Returns:
         How many layers were corrected: those that bear the same name in both models.
 
     Raises:
-        ValueError: The first model is not quantisation-aware, or the data does not fit.
+        ValueError: The first model is not quantization-aware, or the data does not fit.
     """
     if not layers_of(model, FakeQuant):
-        raise ValueError(f"model must be quantisation-aware, got {model.name!r}")
+        raise ValueError(f"model must be quantization-aware, got {model.name!r}")
     batches = input_batches(data, _BATCH)
     norms = {n.name: n for n in layers_of(original, keras.layers.BatchNormalization)}
     ours = [n for n in layers_of(model, keras.layers.BatchNormalization) if n.name in norms]

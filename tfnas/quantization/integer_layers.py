@@ -109,7 +109,7 @@ class SixteenBitForm(keras.layers.Wrapper):
     """What a layer computes, by operators that there are in 16 bits.
 
     A concatenation of two is the sum of both, each padded with zeros; a repetition is a
-    nearest-neighbour RESIZE.
+    nearest-neighbor RESIZE.
 
     Args:
         layer: A Concatenate (called with two inputs), UpSampling or RepeatVector layer.

@@ -42,7 +42,7 @@ def register_quantizable(layer_class: Any = None, role: str | None = "open") -> 
     """Tells :func:`tfnas.quantize_aware` what a layer class of one's own becomes in integers.
 
     Without it, such a layer stays float in the file. Subclasses are what their class is; what
-    a class was told last counts. Models that are quantisation-aware already stay as they are.
+    a class was told last counts. Models that are quantization-aware already stay as they are.
 
     | role      | the layer                                                               |
     |-----------|-------------------------------------------------------------------------|

@@ -1,4 +1,4 @@
-"""A model as the quantiser wants it: flat, one operation a layer.
+"""A model as the quantizer wants it: flat, one operation a layer.
 
 Nested models are laid flat, and so are layers that are registered as "open"; a layer's own
 activation becomes a layer of its own; a separable convolution becomes its depthwise and its

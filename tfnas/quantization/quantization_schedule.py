@@ -1,4 +1,4 @@
-"""When a quantisation-aware model begins to round, and when its ranges stand still."""
+"""When a quantization-aware model begins to round, and when its ranges stand still."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class QuantizationSchedule(keras.callbacks.Callback):
     def on_train_begin(self, logs: Any = None) -> None:
         """Checks that there is something to schedule."""
         if not self._layers(FakeQuant):
-            raise ValueError(f"model must be quantisation-aware, got {self.model.name!r}")
+            raise ValueError(f"model must be quantization-aware, got {self.model.name!r}")
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Sets what this epoch does; the graph is traced anew where that is new."""

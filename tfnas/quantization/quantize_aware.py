@@ -1,4 +1,4 @@
-"""Quantisation-aware training for Keras 3, and the way back.
+"""Quantization-aware training for Keras 3, and the way back.
 
 :func:`quantize_aware` rebuilds a model call by call. Every activation that the integer file
 will hold goes through a :class:`~tfnas.quantization.fake_quant.FakeQuant`, every kernel
@@ -67,7 +67,7 @@ def quantize_aware(
 
     Raises:
         ValueError: An argument is outside its rule: a model that was never built or is
-            quantised already, a specification that names no layer.
+            quantized already, a specification that names no layer.
     """
     spec = QuantSpec.of(spec)
     _check_asked(spec, engine)
@@ -90,7 +90,7 @@ def quantize_aware(
 
 
 def calibrate(model: Any, data: Any) -> Any:
-    """Sets the ranges of a quantisation-aware model's activations from typical inputs.
+    """Sets the ranges of a quantization-aware model's activations from typical inputs.
 
     Example:
         >>> import keras, numpy as np, tfnas
@@ -108,11 +108,11 @@ def calibrate(model: Any, data: Any) -> Any:
 
     Raises:
         ValueError: The data holds no example or does not fit, or the model is not
-            quantisation-aware.
+            quantization-aware.
     """
     found = fake_quants(model)
     if not found:
-        raise ValueError(f"model must be quantisation-aware, got {model.name!r}")
+        raise ValueError(f"model must be quantization-aware, got {model.name!r}")
     columns = fitting_columns(model, data)
     for layer in found:
         layer.observing = True
@@ -127,7 +127,7 @@ def calibrate(model: Any, data: Any) -> Any:
 
 
 def strip_quantization(model: Any) -> Any:
-    """Returns a plain float model with the weights of a quantisation-aware one.
+    """Returns a plain float model with the weights of a quantization-aware one.
 
     Example:
         >>> import keras, tfnas
@@ -140,10 +140,10 @@ def strip_quantization(model: Any) -> Any:
         model: A model of :func:`tfnas.quantize_aware`.
 
     Raises:
-        ValueError: It is not quantisation-aware.
+        ValueError: It is not quantization-aware.
     """
     if not fake_quants(model):
-        raise ValueError(f"model must be quantisation-aware, got {model.name!r}")
+        raise ValueError(f"model must be quantization-aware, got {model.name!r}")
     copies = LayerCopies()
 
     def apply(call: Call, tensors: list[Any]) -> Any:
@@ -163,12 +163,12 @@ def strip_quantization(model: Any) -> Any:
 
 
 def fake_quants(model: Any) -> list[FakeQuant]:
-    """Returns the activation roundings of a model; none where it is not quantised."""
+    """Returns the activation roundings of a model; none where it is not quantized."""
     return [layer for layer in model._flatten_layers() if isinstance(layer, FakeQuant)]
 
 
 def unquantized_layers(model: Any) -> list[Skipped]:
-    """Returns the calls of a quantisation-aware model that stay float, and why.
+    """Returns the calls of a quantization-aware model that stay float, and why.
 
     Example:
         >>> import keras, tfnas
@@ -188,7 +188,7 @@ def unquantized_layers(model: Any) -> list[Skipped]:
             continue
         what = role(call)
         if what is Role.NORM and not is_channel_norm(call):
-            reason = "normalises another axis than the last, or more than 4 dimensions"
+            reason = "normalizes another axis than the last, or more than 4 dimensions"
             found.append(Skipped(call.name, call.kind, reason))
         elif what is Role.KERNEL:
             found.append(Skipped(call.name, call.kind, "left float by the specification"))
@@ -206,7 +206,7 @@ def _check_model(model: Any) -> None:
         raise ValueError(f"model must be a Keras 3 model, got {type(model).__name__}")
     walk(model)  # raises where it is not built from known connections
     if fake_quants(model):
-        raise ValueError(f"model must not be quantised yet, got {model.name!r}, which is")
+        raise ValueError(f"model must not be quantized yet, got {model.name!r}, which is")
 
 
 def _check_asked(spec: QuantSpec, engine: str) -> None:

@@ -15,7 +15,7 @@ specification too.
 | int8x4   | int4    | int8        | yes              |
 | int16x8  | int8    | int16       | yes              |
 
-With float activations an operator either takes its integer weights and quantises what it
+With float activations an operator either takes its integer weights and quantizes what it
 is given as it runs ("dynamic", "int4"), or has them unpacked to floats first ("weights8",
 "weights4", `weight_only`). Where TFLite has no 4-bit kernel, as for depthwise convolutions
 with float activations, weights of 4 bits become 8.

@@ -1,4 +1,4 @@
-"""A factorisation run's results for people: text and Markdown."""
+"""A factorization run's results for people: text and Markdown."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def section(title: str, *parts: str) -> str:
 
 
 def note(value: str, good: bool) -> str:
-    """Returns a framed sentence; the words carry the meaning, the colour repeats it."""
+    """Returns a framed sentence; the words carry the meaning, the color repeats it."""
     return f'<p class="{"good" if good else "bad"}">{text(value)}</p>'
 
 

@@ -1,4 +1,4 @@
-"""Pictures. Colours are Okabe and Ito's, which colour-blind people can tell apart."""
+"""Pictures. Colors are Okabe and Ito's, which color-blind people can tell apart."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from tfnas.measure.quantization_debugger.error_report import QuantizationError
     from tfnas.pruning.sensitivity import Sensitivity
 
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#999999"
+BLUE, ORANGE, GREEN, GRAY = "#0072B2", "#D55E00", "#009E73", "#999999"
 PURPLE = "#CC79A7"
 MEASURED = ("accuracy", "latency", "size")
 Row = tuple[float, float, int]  # accuracy, latency ratio, bytes
@@ -159,7 +159,7 @@ def _draw_candidates(
     largest = max((row[2] for row in rows), default=1)
     others = [i for i in range(len(rows)) if i not in front]
     told = f"Pareto front: {', '.join(objectives)}"
-    for indices, color, label in ((others, GREY, "dominated"), (front, BLUE, told)):
+    for indices, color, label in ((others, GRAY, "dominated"), (front, BLUE, told)):
         drawn = [i for i in indices if i not in far]
         x, y = [_x(rows[i], name) for i in drawn], [rows[i][0] for i in drawn]
         if errors and drawn:
@@ -178,7 +178,7 @@ def _draw_far(
     far: Sequence[int],
     edge: float,
 ) -> None:
-    colors = [BLUE if i in front else GREY for i in far]
+    colors = [BLUE if i in front else GRAY for i in far]
     below = [_x(rows[i], name) for i in far]
     label = "far below" if far else None
     axes.scatter(below, [edge] * len(far), marker="v", c=colors, label=label)
@@ -237,9 +237,9 @@ def sensitivity_picture(found: Sensitivity, title: str = "") -> bytes:
     image = axes.imshow(shown, cmap="cividis_r", aspect="auto", vmin=0)
     middle = float(shown.max()) / 2
     for row, column in np.ndindex(*losses.shape):
-        colour = "white" if shown[row, column] > middle else "black"
+        color = "white" if shown[row, column] > middle else "black"
         text = f"{losses[row, column]:.3g}"
-        axes.text(column, row, text, ha="center", va="center", fontsize=7, color=colour)
+        axes.text(column, row, text, ha="center", va="center", fontsize=7, color=color)
     axes.set_xticks(range(losses.shape[1]), [f"{s:.0%}" for s in found.sparsities])
     axes.set_yticks(range(len(names)), names, fontsize=7)
     axes.set_xlabel("share of this layer's weights set to zero")
@@ -284,14 +284,14 @@ def quantization_picture(found: QuantizationError, title: str = "") -> bytes:
     for place, entry in enumerate(rows):
         text = f" {as_share(entry.saturation)} saturated" if entry.saturation else ""
         text = text if np.isfinite(entry.sqnr) else " exact"
-        colour = ORANGE if entry.saturation else GREY
-        axes.text(max(drawn[place], 0), place, text, va="center", fontsize=7, color=colour)
+        color = ORANGE if entry.saturation else GRAY
+        axes.text(max(drawn[place], 0), place, text, va="center", fontsize=7, color=color)
     axes.set_yticks(range(len(rows)), [f"{e.layer} ({e.operator})" for e in rows], fontsize=7)
     axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_xlabel("signal to quantisation noise, dB (more is better)")
+    axes.set_xlabel("signal to quantization noise, dB (more is better)")
     axes.set_title(title or f"{found.model}, {found.mode}: most noise added on top", fontsize=10)
     axes.grid(axis="x", alpha=0.3)
-    axes.axvline(0, color=GREY, linewidth=0.8)
+    axes.axvline(0, color=GRAY, linewidth=0.8)
     bars = [Patch(color=BLUE, label="output"), Patch(color=ORANGE, label="output, saturated")]
     figure.legend(handles=[*bars, diamonds], loc="outside lower center", ncols=3, fontsize=8)
     return _png(figure)

@@ -1,4 +1,4 @@
-"""A quantisation-aware training's results for people: text, Markdown, a picture."""
+"""A quantization-aware training's results for people: text, Markdown, a picture."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def write(result: QatResult, split: DataSplit, config: QatConfig) -> None:
     settings = [[name, value] for name, value in dataclasses.asdict(config).items()]
     errors = result.errors
     parts = [
-        f"# {config.mode} after {config.epochs} epochs of quantisation-aware training, on "
+        f"# {config.mode} after {config.epochs} epochs of quantization-aware training, on "
         f"{split.name}",
         f"{split}.",
         "## The files, on the test part",

@@ -48,8 +48,8 @@ class CompressionSpace:
         sparsity: Shares of each layer's weights that are zero, in [0, 1), depthwise kernels left
             alone; 0 or None: not pruned.
         clusters: Most distinct values of a kernel, from 2 on; 0 or None: not clustered.
-        low_rank: Shares of the multiply-accumulates that stay when layers are factorised, in
-            (0, 1]; 1 or None: not factorised.
+        low_rank: Shares of the multiply-accumulates that stay when layers are factorized, in
+            (0, 1]; 1 or None: not factorized.
         distill: Whether the tuner's `teacher` is learned from beside the labels.
 
     Raises:

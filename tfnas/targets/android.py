@@ -174,7 +174,7 @@ def benchmark_on_phone(
         >>> print(latency.ratio, latency.profile())  # doctest: +SKIP
 
     Args:
-        file: An artefact or the path of a file.
+        file: An artifact or the path of a file.
         binary: Path of TFLite's `benchmark_model`, built for the phone's processor.
         serial: The phone's, as `adb devices` tells it; needed where there are several.
         adb: The Android debug bridge: its name or its path.

@@ -175,7 +175,7 @@ def vela(
         (128, ())
 
     Args:
-        file: An artefact or the path of a file. Only integers run on the NPU: a float file is
+        file: An artifact or the path of a file. Only integers run on the NPU: a float file is
             compiled too, and all of it is told in `cpu_operators`.
         accelerator: The NPU and its multiply-accumulates a cycle, such as "ethos-u85-256".
         system_config: A system of the compiler's `Arm/vela.ini`, which has clock and memories,

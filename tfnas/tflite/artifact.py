@@ -26,15 +26,15 @@ from tfnas.tflite.metadata import Metadata, make_metadata, read_metadata, write_
 
 @dataclasses.dataclass(frozen=True)
 class TensorDetails:
-    """An input or output of an artefact.
+    """An input or output of an artifact.
 
     Args:
         name: Its name: the Keras input's name, "output_0" and so on.
         index: Its tensor's number in the file.
         shape: Its shape; -1 is an open dimension.
         dtype: Its element type.
-        scale: Quantisation step, 0.0 for floats: value = (q - zero_point) * scale.
-        zero_point: The quantised number that stands for 0.0.
+        scale: Quantization step, 0.0 for floats: value = (q - zero_point) * scale.
+        zero_point: The quantized number that stands for 0.0.
     """
 
     name: str
@@ -159,7 +159,7 @@ class Artifact:
             version: The model's version.
 
         Returns:
-            A new artefact.
+            A new artifact.
 
         Raises:
             ValueError: An argument does not fit the file or the others.
@@ -272,13 +272,13 @@ class Artifact:
     ) -> Any:
         """Runs the file on real numbers and returns real numbers.
 
-        Inputs are quantised and outputs dequantised as the file says. Arrays are read without
+        Inputs are quantized and outputs dequantized as the file says. Arrays are read without
         importing TensorFlow or Keras.
 
         Args:
             x: An array (examples first), a `tf.data.Dataset` or a
                 `keras.utils.PyDataset`; with several inputs a dictionary by input name,
-                or, where the artefact was just converted, a list in the model's order.
+                or, where the artifact was just converted, a list in the model's order.
             batch_size: Examples an invocation, where the file allows more than one.
             threads: Threads of the interpreter.
             reference: Whether LiteRT's reference kernels compute. They are slow, and each
@@ -392,10 +392,10 @@ FILES = Artifact | str | os.PathLike
 
 
 def as_artifact(file: Any, name: str = "file") -> Artifact:
-    """Returns a file as an artefact, loaded where it is a path.
+    """Returns a file as an artifact, loaded where it is a path.
 
     Args:
-        file: An artefact or the path of a file.
+        file: An artifact or the path of a file.
         name: Of the argument, for the message.
 
     Raises:

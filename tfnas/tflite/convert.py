@@ -91,7 +91,7 @@ def to_tflite(
             tells the dense file's size, plain and gzipped.
 
     Returns:
-        The artefact.
+        The artifact.
 
     Raises:
         ValueError: An argument is outside its rule: no calibration data, a wrong shape
@@ -110,7 +110,7 @@ def to_tflite(
     trained = by_tfmot or bool(fake_quants(model))
     if by_tfmot and spec.mode != "int8":
         raise ValueError(
-            f"mode must be 'int8' for model {model.name!r}, which tfmot quantised, got "
+            f"mode must be 'int8' for model {model.name!r}, which tfmot quantized, got "
             f"{spec.mode!r}"
         )
     if not is_tf_keras(model):
@@ -165,7 +165,7 @@ def _needs_roundings(spec: QuantSpec) -> bool:
 
 
 def _by_recipe(model: Any, spec: QuantSpec) -> Artifact:
-    """The float file, its weights then quantised a layer at a time."""
+    """The float file, its weights then quantized a layer at a time."""
     plain = to_tflite(model)
     artifact = apply_recipe(plain, weights_recipe(model, plain, spec))
     artifact = Artifact(artifact.content, spec.mode, {**artifact.origin, "mode": spec.mode})
@@ -206,11 +206,11 @@ def _has_floats(model: Any, by_tfmot: bool) -> bool:
 
 
 def _check_trained(model: Any, spec: QuantSpec, trained: bool, sparse: bool) -> None:
-    """What quantisation-aware models alone can do, and what they can't."""
+    """What quantization-aware models alone can do, and what they can't."""
     if not trained:
         return
     if sparse:
-        raise ValueError("sparse must be False for a quantisation-aware model, got True")
+        raise ValueError("sparse must be False for a quantization-aware model, got True")
     layers = fake_quants(model)
     wrong = next((layer for layer in layers if layer.bits != spec.activation_bits), None)
     if wrong is not None:
@@ -241,7 +241,7 @@ def _check_trained(model: Any, spec: QuantSpec, trained: bool, sparse: bool) -> 
 
 
 def _four_bits(model: Any) -> bool:
-    """Whether a quantisation-aware model has a kernel of 4 bits."""
+    """Whether a quantization-aware model has a kernel of 4 bits."""
     kernels = (k for k in model._flatten_layers() if isinstance(k, QuantizedKernel))
     return any(kernel.bits == 4 for kernel in kernels)
 

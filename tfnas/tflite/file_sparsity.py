@@ -1,6 +1,6 @@
 """How many of a file's weights are zero, counted in the file.
 
-A pruned Keras model promises zeros; quantisation, folding and the converter come between
+A pruned Keras model promises zeros; quantization, folding and the converter come between
 it and the file. So each kernel is read back from the `.tflite` bytes, whatever form it has
 there (float, integer, two 4-bit numbers a byte, or TFLite's sparse encoding, which leaves
 zeros out), and the numbers that stand for 0.0 are counted. Kernels are what convolutions,

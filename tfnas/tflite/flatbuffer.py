@@ -36,10 +36,10 @@ class TensorInfo:
         dtype: Its element type as the schema says it, such as "int4".
         shape: Its shape.
         constant: The bytes that the file holds for it, None for an activation.
-        zero_points: The quantised numbers that stand for 0.0, one for the tensor or one a
+        zero_points: The quantized numbers that stand for 0.0, one for the tensor or one a
             channel; empty for floats.
         channel_axis: The dimension that has one zero point (and step) an index.
-        scales: The steps of quantised numbers, one for the tensor or one a channel; empty for
+        scales: The steps of quantized numbers, one for the tensor or one a channel; empty for
             floats, and where they have one a block.
         sparsity: How the constant leaves out zeros, as the schema says it; None where it
             holds every number.

@@ -39,11 +39,11 @@ _TENSOR = {"name": 0, "content": 3, "units": 4, "files": 6}
 _CONTENT = {"kind": 0, "properties": 1}
 _UNIT = {"kind": 0, "options": 1}
 _NORMALIZATION = {"mean": 0, "std": 1}
-_IMAGE = {"colours": 0}
+_IMAGE = {"colors": 0}
 _FILE = {"name": 0, "description": 1, "kind": 2}
 
 _FEATURE_PROPERTIES, _IMAGE_PROPERTIES = 1, 2
-_COLOURS = {3: 1, 1: 2}  # channels -> RGB, GRAYSCALE
+_COLORS = {3: 1, 1: 2}  # channels -> RGB, GRAYSCALE
 _NORMALIZATION_OPTIONS = 1
 _TENSOR_AXIS_LABELS = 2
 _MOST_LABELS = 2**24  # bytes of the text; a small archive can unpack to anything
@@ -262,9 +262,9 @@ def _pack_tensor(
 
 def _pack_content(builder: Any, shape: Sequence[int]) -> int:
     """An image where the shape is one's, else numbers of no known meaning."""
-    image = len(shape) == 4 and shape[-1] in _COLOURS
-    colours = {_IMAGE["colours"]: _COLOURS[shape[-1]]} if image else {}
-    properties = _table(builder, bytes_=colours)
+    image = len(shape) == 4 and shape[-1] in _COLORS
+    colors = {_IMAGE["colors"]: _COLORS[shape[-1]]} if image else {}
+    properties = _table(builder, bytes_=colors)
     kind = _IMAGE_PROPERTIES if image else _FEATURE_PROPERTIES
     return _table(
         builder, offsets={_CONTENT["properties"]: properties}, bytes_={_CONTENT["kind"]: kind}

@@ -168,7 +168,7 @@ def mixed_precision(
     Args:
         model: A trained model, as for :func:`tfnas.to_tflite`.
         size: Bytes that the file may have; below 1: a share of the float32 file's.
-        data: Unlabelled inputs; 128 examples from all over them are used (and 500 to
+        data: Unlabeled inputs; 128 examples from all over them are used (and 500 to
             calibrate integer activations).
         activations: "float32" or "int8".
         weight_only: With float activations, whether weights are unpacked to floats.
@@ -278,7 +278,7 @@ class _Asked:
                     )
                 )
         if not any(len(layer.formats) > 1 for layer in found):
-            raise ValueError(f"model must have a layer to quantise, got {self.model.name!r}")
+            raise ValueError(f"model must have a layer to quantize, got {self.model.name!r}")
         return found
 
     def _alone(self, name: str, wanted: str) -> Artifact | None:

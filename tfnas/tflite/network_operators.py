@@ -1,6 +1,6 @@
 """A network as the operators of its file, known before anything is converted.
 
-The converter folds normalisation and clipping into the layer before, where nothing else needs
+The converter folds normalization and clipping into the layer before, where nothing else needs
 what that one gives, and drops what is nothing at inference. What is left is what takes time.
 An :class:`~tfnas.search_space.architecture.Architecture` is told without building a model: a search
 asks for thousands.

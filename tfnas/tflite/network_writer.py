@@ -72,7 +72,7 @@ class _Writer:
         return self._tensor((1, *shape), _TYPE.INT8 if self.integer else _TYPE.FLOAT32, quantized)
 
     def weights(self, shape: Shape, axis: int) -> tuple[int, int]:
-        """A kernel, quantised per channel along the axis, and a bias."""
+        """A kernel, quantized per channel along the axis, and a bias."""
         channels = shape[axis]
         steps = np.full(channels, _WEIGHT_STEP)
         if self.integer:

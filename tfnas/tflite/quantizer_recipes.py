@@ -27,7 +27,7 @@ from tfnas.tflite.file_weights import FileKernel, read_kernels
 from tfnas.tflite.flatbuffer import TensorInfo, innermost, read_graphs
 
 _ALGORITHM = "min_max_uniform_quantize"
-# What ai-edge-quantizer 0.10 quantises with float activations, and with 4 bits
+# What ai-edge-quantizer 0.10 quantizes with float activations, and with 4 bits
 # (`default_policy.py`); its names for TFLite's operators.
 _NAMES = {
     "CONV_2D": "CONV_2D",
@@ -74,7 +74,7 @@ def weights_recipe(model: Any, artifact: Artifact, spec: QuantSpec) -> list[dict
 
     Raises:
         ValueError: An entry of `spec.layers` matches no layer with a kernel, or no kernel
-            would be quantised.
+            would be quantized.
     """
     layers = layers_of_file(model, artifact)
     spec.check_patterns([(name, kind) for name, (kind, _) in layers.items()])
@@ -87,7 +87,7 @@ def weights_recipe(model: Any, artifact: Artifact, spec: QuantSpec) -> list[dict
                 recipe += _entries(artifact, kernel, max(bits, least), spec.weight_only)
     if not recipe:
         raise ValueError(
-            f"mode {spec.mode!r} must quantise the kernel of some layer, got none for "
+            f"mode {spec.mode!r} must quantize the kernel of some layer, got none for "
             f"{', '.join(list(layers)[:5]) or 'a file without kernels'}"
         )
     return recipe
@@ -125,7 +125,7 @@ def apply_recipe(
     recipe: str | os.PathLike[str] | Sequence[dict[str, Any]],
     calibration: Any = None,
 ) -> Artifact:
-    """Quantises a float32 file by a recipe of ai-edge-quantizer.
+    """Quantizes a float32 file by a recipe of ai-edge-quantizer.
 
     Example:
         >>> import keras, tfnas
@@ -139,10 +139,10 @@ def apply_recipe(
         recipe: A name in `ai_edge_quantizer.recipe`, a JSON file, or the recipe itself: a list
             of dictionaries.
         calibration: Typical inputs, as for :func:`tfnas.to_tflite`, for recipes that
-            quantise activations.
+            quantize activations.
 
     Returns:
-        The quantised file; its `origin` holds the recipe.
+        The quantized file; its `origin` holds the recipe.
 
     Raises:
         ValueError: The recipe is unknown or no recipe, it needs calibration data, or the
@@ -248,7 +248,7 @@ def _ranges(
 ) -> Any:
     """The ends of each activation over all examples, where the recipe asks for no more.
 
-    The quantiser's moving average over examples would cut them, and leave of an output that
+    The quantizer's moving average over examples would cut them, and leave of an output that
     is one number an example next to nothing.
     """
     from ai_edge_quantizer import calibrator, recipe_manager

@@ -13,7 +13,7 @@ def to_saved_model(model: Any, folder: str | os.PathLike[str]) -> pathlib.Path:
     """Writes a Keras model as a SavedModel, whole or not at all.
 
     TF Serving, TF.js and TensorFlow in C++ and Java load it, without Keras and without tfnas. It
-    computes with float32: of a quantisation-aware model with the rounded numbers, which is what
+    computes with float32: of a quantization-aware model with the rounded numbers, which is what
     its int8 file gives, at float's speed.
 
     Example:

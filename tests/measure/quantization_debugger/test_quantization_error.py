@@ -1,4 +1,4 @@
-"""Where a quantised file departs from its float model, held against NumPy."""
+"""Where a quantized file departs from its float model, held against NumPy."""
 
 import dataclasses
 import doctest
@@ -653,9 +653,9 @@ def test_errors_name_argument_rule_and_value(model, int8, arguments, message):
         measure(given.pop("model"), given.pop("artifact"), given.pop("data"), **given)
 
 
-def test_a_file_must_be_quantised(model):
+def test_a_file_must_be_quantized(model):
     with pytest.raises(
-        ValueError, match="artifact must hold quantised numbers, got a file of mode"
+        ValueError, match="artifact must hold quantized numbers, got a file of mode"
     ):
         measure(model, tfnas.to_tflite(model), X)
 

@@ -33,7 +33,7 @@ def test_what_keeps_the_limits_comes_first():
 
 
 def test_crowding_by_hand():
-    # Neighbours (0, 4) and (3, 0): 3 / 3 of the first objective and 4 / 4 of the second.
+    # Neighbors (0, 4) and (3, 0): 3 / 3 of the first objective and 4 / 4 of the second.
     assert crowding([[0, 4], [1, 2], [3, 0]]).tolist() == [np.inf, 2.0, np.inf]
 
 

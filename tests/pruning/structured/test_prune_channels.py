@@ -320,14 +320,14 @@ def test_layers_with_weights_of_other_kinds_lock(change):
     assert not len(group.classes)
 
 
-def test_a_quantised_model_is_refused_with_the_reason():
+def test_a_quantized_model_is_refused_with_the_reason():
     model = tfnas.quantize_aware(flattened(lambda x: x), "int8")
-    with pytest.raises(ValueError, match="must not be quantisation-aware yet"):
+    with pytest.raises(ValueError, match="must not be quantization-aware yet"):
         prune_channels(model, 0.5)
     model = keras.Sequential([keras.Input((8,)), layers.Dense(6), layers.Dense(3)])
     for layer in model.layers:
         layer.quantize("int8")
-    with pytest.raises(ValueError, match="have to go before it is quantised"):
+    with pytest.raises(ValueError, match="have to go before it is quantized"):
         prune_channels(model, 0.5)
 
 

@@ -217,7 +217,7 @@ def test_shapes_that_are_computed():
 
 def test_greedy_puts_short_lives_into_gaps():
     assert _greedy([]) == 0
-    one_by_one = [_Buffer(32, i, i + 1) for i in range(5)]  # each meets its neighbours
+    one_by_one = [_Buffer(32, i, i + 1) for i in range(5)]  # each meets its neighbors
     assert _greedy(one_by_one) == 64
     assert _greedy([_Buffer(64, 0, 1), _Buffer(16, 0, 4), _Buffer(64, 2, 4)]) == 80
     at_once = [_Buffer(16 * n, 0, 3) for n in range(1, 5)]

@@ -93,7 +93,7 @@ def factorize_to_files(
     config: FactorizeConfig,
     progress: Progress | None = None,
 ) -> FactorizeResult:
-    """Factorises a classifier and writes model.keras, `.tflite` files and report.md.
+    """Factorizes a classifier and writes model.keras, `.tflite` files and report.md.
 
     Args:
         model: A trained Keras 3 classifier of images; it stays as it is.
@@ -107,7 +107,7 @@ def factorize_to_files(
     """
     told, folder = progress or Progress(), pathlib.Path(directory)
     check_fits(model, split)
-    told.phase("factorising")
+    told.phase("factorizing")
     smaller, report = _factorized(model, split, config)
     folder.mkdir(parents=True, exist_ok=True)
     if config.epochs and report.layers:

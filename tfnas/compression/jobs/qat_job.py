@@ -1,4 +1,4 @@
-"""A trained classifier and a data set, to a quantisation-aware one, its files and a report."""
+"""A trained classifier and a data set, to a quantization-aware one, its files and a report."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _WRITTEN = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class QatConfig(TrainingSettings):
-    """What quantisation-aware training was asked for.
+    """What quantization-aware training was asked for.
 
     Args:
         epochs: Epochs of training, at least 1.
@@ -76,7 +76,7 @@ class QatConfig(TrainingSettings):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class QatResult:
-    """What quantisation-aware training leaves.
+    """What quantization-aware training leaves.
 
     Args:
         directory: The run's folder.

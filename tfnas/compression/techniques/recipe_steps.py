@@ -137,7 +137,7 @@ class StepRunner:
         return copy
 
     def _cluster(self, model: Any, step: RecipeStep) -> Any:
-        # Normalisation stays: of integers it is a factor a channel of the scale, and they are
+        # Normalization stays: of integers it is a factor a channel of the scale, and they are
         # as few as the values here.
         copy = clone(model)
         callback = ClusteringCallback(int(step.amount), RENEWAL, "step", seed=self.settings.seed)

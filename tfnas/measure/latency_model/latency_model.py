@@ -5,7 +5,7 @@ are two ways to know it:
 
 - As it comes, each distinct layer (class, settings, input shapes) is converted and measured
   once, all that are new together, interleaved with the reference model. What the converter
-  folds into the layer before it (normalisation, clipping, dropout, reshapes) counts nothing,
+  folds into the layer before it (normalization, clipping, dropout, reshapes) counts nothing,
   and the sum leaves out what fusion saves and how caches carry over.
 - :meth:`LatencyModel.fit` measures whole random networks of a search space for a minute and
   learns what their operators cost, by features of their shapes. A prediction then takes

@@ -23,7 +23,7 @@ def sorted_inputs(artifact: Artifact) -> list[TensorDetails]:
 
 
 class Scales:
-    """The steps of a file's quantised tensors.
+    """The steps of a file's quantized tensors.
 
     Args:
         artifact: The file.
@@ -109,8 +109,8 @@ class Watched:
 
     Args:
         reference: The tensor of the float file.
-        tensor: The tensor of the quantised file.
-        scales: The quantised file's steps.
+        tensor: The tensor of the quantized file.
+        scales: The quantized file's steps.
     """
 
     def __init__(self, reference: TensorInfo, tensor: TensorInfo, scales: Scales) -> None:
@@ -165,7 +165,7 @@ def run_both(
 
     Args:
         reference: The float file.
-        artifact: The quantised file.
+        artifact: The quantized file.
         columns: The inputs, real numbers, in the order of :func:`sorted_inputs`.
         watched: The pairs; only outputs where `keep_all` is false.
         keep_all: Whether they are not outputs alone.

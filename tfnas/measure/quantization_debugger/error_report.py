@@ -14,7 +14,7 @@ from tfnas.table import table
 
 @dataclasses.dataclass(frozen=True)
 class LayerError:
-    """What quantisation does to one operator of the file.
+    """What quantization does to one operator of the file.
 
     Noise is the mean square of the difference to the float file, as a share of the mean
     square of the float file's own numbers, so from 0 up.
@@ -22,7 +22,7 @@ class LayerError:
     Args:
         layer: The Keras layer.
         operator: The operator in the file, such as "CONV_2D"; "INPUT" for an input that is
-            quantised.
+            quantized.
         dtype: Element type of its output in the file.
         shape: Shape of its output in the file, the batch first.
         noise: Noise of its output.
@@ -30,7 +30,7 @@ class LayerError:
         saturation: Share of the float file's numbers that lie more than one step outside
             of what the output can hold; 0 for float outputs.
         grid_noise: Noise of the float file's numbers rounded to the output's steps, nothing
-            else being quantised; 0 for float outputs.
+            else being quantized; 0 for float outputs.
         weights: Number of weights, biases not counted.
         weight_bits: Bits of a weight in the file, None without weights.
         weight_noise: Noise of the weights, None where they can't be compared.
@@ -50,12 +50,12 @@ class LayerError:
 
     @property
     def sqnr(self) -> float:
-        """Signal-to-quantisation-noise ratio of the output, in dB."""
+        """Signal-to-quantization-noise ratio of the output, in dB."""
         return decibels(self.noise)
 
     @property
     def weight_sqnr(self) -> float | None:
-        """Signal-to-quantisation-noise ratio of the weights, in dB."""
+        """Signal-to-quantization-noise ratio of the weights, in dB."""
         return None if self.weight_noise is None else decibels(self.weight_noise)
 
     def row(self) -> list[str]:
@@ -77,7 +77,7 @@ class LayerError:
 
 @dataclasses.dataclass(frozen=True)
 class OutputError:
-    """What quantisation does to one output of the model.
+    """What quantization does to one output of the model.
 
     Args:
         name: Its name in the file.
@@ -92,7 +92,7 @@ class OutputError:
 
     @property
     def sqnr(self) -> float:
-        """Signal-to-quantisation-noise ratio, in dB."""
+        """Signal-to-quantization-noise ratio, in dB."""
         return decibels(self.noise)
 
 
@@ -103,7 +103,7 @@ class FloatLayers:
     Args:
         layers: The layers.
         size: Size of the file, in bytes; None where there is none.
-        outputs: What quantisation does to its outputs.
+        outputs: What quantization does to its outputs.
         note: Why there is no such file, or what else became float in it; else empty.
     """
 
@@ -132,7 +132,7 @@ class Unaligned:
 
 @dataclasses.dataclass(frozen=True)
 class QuantizationError:
-    """Where a quantised file departs from its float model. Prints as a table, worst first.
+    """Where a quantized file departs from its float model. Prints as a table, worst first.
 
     Args:
         model: The model's name.
@@ -153,7 +153,7 @@ class QuantizationError:
 
     @property
     def outputs(self) -> tuple[OutputError, ...]:
-        """What quantisation does to the model's outputs, in the model's order."""
+        """What quantization does to the model's outputs, in the model's order."""
         return self.kept_float[0].outputs
 
     @property
@@ -162,7 +162,7 @@ class QuantizationError:
         return int(self.kept_float[0].size or 0)
 
     def worst(self, k: int | None = None) -> tuple[str, ...]:
-        """Returns the layers with quantised weights, the one that adds most noise first.
+        """Returns the layers with quantized weights, the one that adds most noise first.
 
         Args:
             k: How many at most; None: all.

@@ -1,4 +1,4 @@
-"""A quantised file held against the float32 file of the same model, operator by operator."""
+"""A quantized file held against the float32 file of the same model, operator by operator."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Comparison:
     Args:
         model: The float Keras model.
         reference: Its float32 file.
-        artifact: The quantised file.
+        artifact: The quantized file.
         columns: The model's inputs, in its order.
     """
 
@@ -83,7 +83,7 @@ class Comparison:
             Watched(graphs[0].tensors[one.index], graphs[1].tensors[other.index], self._scales)
             for one, other in pairs
         ]
-        self._watched: dict[int, Watched] = {}  # by the tensor of the quantised file
+        self._watched: dict[int, Watched] = {}  # by the tensor of the quantized file
         self._unread: dict[int, str] = {}
 
     def run(self, outputs_alone: bool = False) -> None:
@@ -119,7 +119,7 @@ class Comparison:
             self._unread[right.index] = str(error)
 
     def outputs(self) -> tuple[OutputError, ...]:
-        """Returns what quantisation does to each output."""
+        """Returns what quantization does to each output."""
         found = []
         for tensor, end in zip(self.artifact.outputs, self._ends, strict=True):
             if end.fault:
@@ -234,7 +234,7 @@ class Comparison:
         """A kernel with the factors that stand before it in its own file alone.
 
         A Rescaling, or a BatchNormalization before a Dense layer, is a factor an input channel:
-        the converter multiplies it into the float file's kernel, while quantisation-aware
+        the converter multiplies it into the float file's kernel, while quantization-aware
         training keeps it as a depthwise convolution of one weight a channel.
         """
         values = held.values(kernel)

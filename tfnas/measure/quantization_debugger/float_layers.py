@@ -1,4 +1,4 @@
-"""The file of a model again, quantised as another file is, with some layers left float."""
+"""The file of a model again, quantized as another file is, with some layers left float."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FORMATS = {4: "int4", 8: "int8", 32: "float32"}
 
 @dataclasses.dataclass(frozen=True)
 class FileFormat:
-    """How a file is quantised, read from the file.
+    """How a file is quantized, read from the file.
 
     Args:
         weights: Format of the weights: the integers or else the floats with fewest bits.
@@ -91,7 +91,7 @@ def layers_with_format(model: Any, form: FileFormat) -> set[str]:
 
     Args:
         model: The float model.
-        form: The format of its quantised file.
+        form: The format of its quantized file.
 
     Raises:
         ValueError: The model is not built from layers with known connections.

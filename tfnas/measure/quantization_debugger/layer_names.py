@@ -79,7 +79,7 @@ def _variants(part: str) -> Iterator[str]:
     """What a layer may be called whose scope this is, the likeliest first.
 
     A scope has a counter behind the layer's name, so that "dense_1" is "dense"; a
-    quantisation-aware model adds "quantized_", "_range", "_depthwise" or an activation.
+    quantization-aware model adds "quantized_", "_range", "_depthwise" or an activation.
     """
     name = re.sub(r"_\d+$", "", part)
     yield name

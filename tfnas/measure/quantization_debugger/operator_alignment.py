@@ -1,8 +1,8 @@
 """Which operators of two `.tflite` files of one model compute the same numbers.
 
-A float file and a quantised one of the same model differ in more than their numbers:
-quantisers put QUANTIZE, DEQUANTIZE and casts between operators, the converter appends
-counters to names, quantisation-aware models have layers with other names, and what is
+A float file and a quantized one of the same model differ in more than their numbers:
+quantizers put QUANTIZE, DEQUANTIZE and casts between operators, the converter appends
+counters to names, quantization-aware models have layers with other names, and what is
 fused may differ. So operators are paired by what they take first (an operator of the same
 kind that takes the same values is the same), names and layers tell those apart that this
 leaves open, and by names or layers alone go those whose inputs are not known to be the same.
@@ -25,7 +25,7 @@ from tfnas.tflite.flatbuffer import OperatorInfo, TensorInfo
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class AlignedOperators:
-    """An operator of the float file and its counterpart in the quantised one."""
+    """An operator of the float file and its counterpart in the quantized one."""
 
     layer: str
     reference: OperatorInfo
@@ -33,7 +33,7 @@ class AlignedOperators:
 
 
 def carries_numbers(tensor: TensorInfo) -> bool:
-    """Whether a tensor holds real numbers, as floats or quantised: no shapes, no indices."""
+    """Whether a tensor holds real numbers, as floats or quantized: no shapes, no indices."""
     return tensor.dtype.startswith("float") or bool(tensor.zero_points)
 
 
@@ -167,12 +167,12 @@ class Alignment:
     Args:
         names: The layers of the model.
         reference: The float file.
-        artifact: The quantised file.
+        artifact: The quantized file.
     """
 
     def __init__(self, names: LayerNames, reference: Artifact, artifact: Artifact) -> None:
         self.left, self.right = Flow(reference, names), Flow(artifact, names)
-        self.values: dict[int, int] = {}  # of the quantised file -> of the float file
+        self.values: dict[int, int] = {}  # of the quantized file -> of the float file
         ends = sorted_inputs(reference), sorted_inputs(artifact)
         for one, other in zip(*ends, strict=True):
             self.values[other.index] = one.index
@@ -251,7 +251,7 @@ class Alignment:
         return [op for op in flow.operators if id(op) not in self._partners]
 
     def without_counterpart(self) -> dict[str, list[OperatorInfo]]:
-        """Returns the operators of the quantised file that have none, by layer."""
+        """Returns the operators of the quantized file that have none, by layer."""
         found: dict[str, list[OperatorInfo]] = {}
         for op in self._open(self.right):
             found.setdefault(self.right.owner(op), []).append(op)

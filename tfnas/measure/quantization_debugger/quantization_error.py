@@ -1,6 +1,6 @@
-"""Where a quantised file departs from its float model, and what leaving layers float gives back.
+"""Where a quantized file departs from its float model, and what leaving layers float gives back.
 
-:func:`quantization_error` runs the float32 file of the same model beside the quantised one,
+:func:`quantization_error` runs the float32 file of the same model beside the quantized one,
 operator by operator (:mod:`tfnas.measure.quantization_debugger.operator_alignment`), and takes the
 noise where it is made: what an operator's output has more than its inputs had. The noise of several
 inputs need not add up in the output, so this is a ranking, not an account; what it ranks first is
@@ -8,7 +8,7 @@ then left float and the file measured again.
 
 References:
     Lin, Talathi and Annapureddy, "Fixed Point Quantization of Deep Convolutional Networks",
-    ICML 2016, for the signal-to-quantisation-noise ratio (SQNR) of layers; Nagel et al., "A
+    ICML 2016, for the signal-to-quantization-noise ratio (SQNR) of layers; Nagel et al., "A
     White Paper on Neural Network Quantization", arXiv 2106.08295, 2021, section 3, for looking
     at one layer at a time and keeping the worst in more bits.
 """
@@ -49,7 +49,7 @@ def quantization_error(
     keep_float: Sequence[int] = (1, 2, 4),
     calibration: Any = None,
 ) -> QuantizationError:
-    """Measures, layer by layer, what quantisation does to a model's numbers.
+    """Measures, layer by layer, what quantization does to a model's numbers.
 
     Example:
         >>> import keras, numpy as np, tfnas
@@ -62,8 +62,8 @@ def quantization_error(
 
     Args:
         model: The built Keras 3 model that the file was made from: the float one, or a
-            quantisation-aware one, whose float counterpart is `tfnas.strip_quantization(model)`.
-        artifact: The quantised file, of any mode.
+            quantization-aware one, whose float counterpart is `tfnas.strip_quantization(model)`.
+        artifact: The quantized file, of any mode.
         data: A few hundred typical inputs; targets are ignored.
         keep_float: For each of these numbers k, the file is made again with the k layers
             float whose weights' operators add most noise, and measured. A file with
@@ -81,7 +81,7 @@ def quantization_error(
 
     Raises:
         ValueError: An argument is outside its rule: a model that was never built, a file
-            with nothing quantised or with other inputs, data that does not fit.
+            with nothing quantized or with other inputs, data that does not fit.
         ConversionError: The model can't be converted to a float32 file.
         RuntimeError: The interpreter refuses a file.
     """
@@ -207,7 +207,7 @@ def _check_ends(model: Any, artifact: Artifact) -> None:
 
 
 def _check_quantized(artifact: Artifact) -> None:
-    """Raises ValueError where a file holds nothing quantised, or what can't be run here."""
+    """Raises ValueError where a file holds nothing quantized, or what can't be run here."""
     kernels = [kernel.tensor for kernel in read_kernels(artifact)]
     scales = Scales(artifact)
     blocks = next((tensor.name for tensor in kernels if scales.in_blocks(tensor)), None)
@@ -220,7 +220,7 @@ def _check_quantized(artifact: Artifact) -> None:
     floats = all(tensor.dtype == "float32" for tensor in kernels)
     if floats and not any(tensor.zero_points for tensor in made):
         raise ValueError(
-            f"artifact must hold quantised numbers, got a file of mode {artifact.mode!r} whose "
+            f"artifact must hold quantized numbers, got a file of mode {artifact.mode!r} whose "
             "weights and activations are all float32 (the converter leaves kernels of less than "
             "1,024 weights alone in mode 'dynamic')"
         )

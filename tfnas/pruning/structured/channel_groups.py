@@ -6,7 +6,7 @@ of which weights run over which channels. The result, :class:`Dependencies`, is 
 choosing and shrinking need.
 
 References:
-    Fang et al., "DepGraph: Towards Any Structural Pruning", CVPR 2023. There dependencies are
+    Fang et al., "DepGraph: Toward Any Structural Pruning", CVPR 2023. There dependencies are
     traced between layers; here between single channels, so that concatenations, flattened
     maps and shared layers need no cases of their own.
 """
@@ -32,7 +32,7 @@ class Slices:
     Args:
         variable: The weight.
         axes: Axis -> atoms of its positions.
-        role: "kernel" where it mixes channels, "scale" for a normalisation's factor,
+        role: "kernel" where it mixes channels, "scale" for a normalization's factor,
             "other" for the rest.
         makes: The axis over which it makes channels, None where it makes none.
         positions: For a kernel: at how many places it is applied, over all calls.

@@ -5,7 +5,7 @@ class's channels has a say:
 
     l1, l2      the norm of the class's slice of each kernel, over the mean norm of that
                 kernel's slices, averaged over kernels
-    scale       |gamma| of the normalisations that the class passes, likewise; groups
+    scale       |gamma| of the normalizations that the class passes, likewise; groups
                 without one are scored by l2
     taylor      mean over batches of (sum of w dL/dw over the slices that take the class)^2.
                 As outputs are linear in these slices, the sum is the derivative of the loss

@@ -44,7 +44,7 @@ class ChannelPruning:
         target_macs: Share of its multiply-accumulates at the end, in (0, 1).
         steps: Number of steps, from 1 on.
         fit: Takes (model, step) and trains the model in place, or returns a trained one;
-            step counts from 1. It may distil from the unpruned model.
+            step counts from 1. It may distill from the unpruned model.
         folder: Where finished steps are kept, so that a later run of the same model, target
             and options goes on behind them; None: nowhere.
         options: More arguments of :func:`tfnas.prune_channels`.

@@ -13,7 +13,7 @@ opaque: its inputs' channels are locked, with the reason.
 | Flatten, Reshape, Permute                 | moved and repeated as the numbers are           |
 
 A grouped convolution keeps its number of groups: position j of every group goes or stays
-together. Normalisation over channels (LayerNormalization) is understood, but its statistics
+together. Normalization over channels (LayerNormalization) is understood, but its statistics
 are then over fewer channels: an approximation that training has to mend.
 """
 
@@ -39,7 +39,7 @@ def rule(trace: Trace, call: Call) -> list[Channels | None]:
     if found is None or not (_is_of_keras(call) or call.kind in _FOREIGN):
         return trace.opaque(call, f"{call.kind} {call.name!r} is not understood")
     if getattr(call.operation, "quantization_mode", None):
-        return trace.opaque(call, f"{call.kind} {call.name!r} is quantised")
+        return trace.opaque(call, f"{call.kind} {call.name!r} is quantized")
     if getattr(call.operation, "lora_enabled", False):
         return trace.opaque(call, f"{call.kind} {call.name!r} has LoRA weights")
     return found(trace, call)

@@ -94,7 +94,7 @@ def prune_channels(
             target can't be met; the message tells how near one can get.
 
     References:
-        Fang et al., "DepGraph: Towards Any Structural Pruning", CVPR 2023.
+        Fang et al., "DepGraph: Toward Any Structural Pruning", CVPR 2023.
     """
     target = _target(ratio, target_macs, target_params, target_latency_ratio, sizes)
     _check(target, latency, criterion, scope, round_to, data)
@@ -216,8 +216,8 @@ def _obstacles(dependencies: Dependencies) -> str:
     """What keeps most channels, beside the model's output."""
     if not dependencies.groups:
         return (
-            "; no layer is known to make channels: those of a quantised model have to go "
-            "before it is quantised"
+            "; no layer is known to make channels: those of a quantized model have to go "
+            "before it is quantized"
         )
     reasons: Counter[str] = Counter(r for g in dependencies.groups for r in g.kept.values())
     del reasons[OUTPUT]
@@ -297,7 +297,7 @@ def _report(
     notes = [
         f"{told}: {', '.join(names)}"
         for told, names in (
-            ("normalised over fewer channels now, so only nearly as before", norms),
+            ("normalized over fewer channels now, so only nearly as before", norms),
             ("MACs are without those of layers that are not understood", costs.uncounted),
         )
         if names

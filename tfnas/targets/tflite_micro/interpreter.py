@@ -85,7 +85,7 @@ def run_micro(file: Artifact | str | os.PathLike[str], x: Any) -> Any:
         (3, 2)
 
     Args:
-        file: An artefact or the path of a file.
+        file: An artifact or the path of a file.
         x: What `Artifact.predict` takes: an array, examples first, a data set, or, with
             several inputs, a dictionary by input name.
 
@@ -122,7 +122,7 @@ def micro_memory(file: Artifact | str | os.PathLike[str]) -> MicroMemory:
         True
 
     Args:
-        file: An artefact or the path of a file.
+        file: An artifact or the path of a file.
 
     Returns:
         The memory in bytes, with records of this machine's width, and those that the
@@ -158,7 +158,7 @@ def planned_arena(file: Artifact | str | os.PathLike[str]) -> int:
         96
 
     Args:
-        file: An artefact or the path of a file, with its batch as it stands there.
+        file: An artifact or the path of a file, with its batch as it stands there.
 
     Returns:
         Bytes for inputs, outputs and what lies between, each from its first use to its last,
@@ -357,7 +357,7 @@ def _call(file: Artifact, folder: pathlib.Path, **options: int) -> str:
 
 
 def _run(file: Artifact, columns: list[np.ndarray]) -> list[np.ndarray]:
-    """The file's outputs, quantised, for inputs in real numbers."""
+    """The file's outputs, quantized, for inputs in real numbers."""
     batch = _batch(file)
     places = [tensor.index for tensor in file.graph.inputs]
     order = [tensor.index for tensor in file.graph.outputs]

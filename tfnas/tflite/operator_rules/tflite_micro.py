@@ -103,7 +103,7 @@ def micro_operators(file: Artifact | str | os.PathLike[str]) -> list[str]:
         ['FULLY_CONNECTED', 'SOFTMAX']
 
     Args:
-        file: An artefact or the path of a file; bodies of its loops and branches count.
+        file: An artifact or the path of a file; bodies of its loops and branches count.
 
     Returns:
         Each name once, in the order of first use; a custom operator's own name.
@@ -126,7 +126,7 @@ def resolver_code(file: Artifact | str | os.PathLike[str], namespace: str = "tfl
         resolver.AddSoftmax();
 
     Args:
-        file: An artefact or the path of a file.
+        file: An artifact or the path of a file.
         namespace: Where TFLite Micro's sources have the class: those behind the package
             of October 2026 have it in "tflite::micro", older ones in "tflite".
 
@@ -160,7 +160,7 @@ def check_micro(file: Artifact | str | os.PathLike[str]) -> None:
         ValueError: file must have kernels in TFLite Micro, got DEQUANTIZE: float16 numbers
 
     Args:
-        file: An artefact or the path of a file.
+        file: An artifact or the path of a file.
 
     Raises:
         ValueError: It needs something that TFLite Micro lacks; each operator is named with
