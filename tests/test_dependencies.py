@@ -1,6 +1,7 @@
 """What tfnas imports is what setup.cfg declares, and what the lists of exact versions hold."""
 
 import ast
+import functools
 import configparser
 import importlib.metadata
 import pathlib
@@ -74,8 +75,13 @@ def packages_of(module):
     for known, (package, _) in OPTIONAL.items():
         if f"{module}.".startswith(f"{known}."):
             return {canonicalize_name(package)}
-    installed = importlib.metadata.packages_distributions()
-    return {canonicalize_name(name) for name in installed[module.split(".")[0]]}
+    return {canonicalize_name(name) for name in installed_packages()[module.split(".")[0]]}
+
+
+@functools.cache
+def installed_packages():
+    """Module -> the packages that bring it; reads the files of every installed package."""
+    return importlib.metadata.packages_distributions()
 
 
 def test_each_imported_module_is_declared():
