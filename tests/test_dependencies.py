@@ -1,8 +1,8 @@
 """What tfnas imports is what setup.cfg declares, and what the lists of exact versions hold."""
 
 import ast
-import functools
 import configparser
+import functools
 import importlib.metadata
 import pathlib
 import re
