@@ -55,16 +55,7 @@ CYCLIC = {
     ("tflite.quantizer_recipes", "tflite.convert"),
 }
 # Names that two public classes have. This list may only shrink.
-SHARED_CLASS_NAMES = {
-    "Candidate",
-    "Costs",
-    "Kernel",
-    "Moments",
-    "Pair",
-    "Row",
-    "Step",
-    "Unit",
-}
+SHARED_CLASS_NAMES: set[str] = set()
 
 
 def module_name(path):

@@ -104,7 +104,7 @@ def test_qat_does_not_write_over_its_model(saved, tmp_path, capsys):
 def test_export_of_dense_layers_alone(command, tmp_path):
     path = tmp_path / "dense.tflite"
     code, out, err = command(
-        "export", "--mode=dynamic", "--layers=Dense=int8,*=float32", f"--directory={path}"
+        "export", "--mode=dynamic", "--layers=Dense=int8,*=float32", f"--output={path}"
     )
     assert (code, err) == (0, "")
     kinds = {k.layer: k.tensor.dtype for k in tfnas.tflite.file_weights.read_kernels(_load(path))}
@@ -115,19 +115,19 @@ def test_export_of_dense_layers_alone(command, tmp_path):
 def test_export_mixed_meets_the_size_and_tells_why(command, tmp_path):
     path = tmp_path / "mixed.tflite"
     code, out, err = command(
-        "export", "--mode=mixed", "--size=0.2", "--dataset=digits", f"--directory={path}"
+        "export", "--mode=mixed", "--size=0.2", "--dataset=digits", f"--output={path}"
     )
     assert (code, err) == (0, "")
     assert "effect of int4" in out
     plain = tmp_path / "plain.tflite"
-    assert command("export", f"--directory={plain}")[0] == 0
+    assert command("export", f"--output={plain}")[0] == 0
     assert path.stat().st_size <= 0.2 * plain.stat().st_size
 
 
 def test_export_by_a_recipe(command, tmp_path):
     path = tmp_path / "recipe.tflite"
     code, _, err = command(
-        "export", "--recipe=static_wi8_ai8", "--dataset=digits", f"--directory={path}"
+        "export", "--recipe=static_wi8_ai8", "--dataset=digits", f"--output={path}"
     )
     assert (code, err) == (0, "")
     assert {k.tensor.dtype for k in tfnas.tflite.file_weights.read_kernels(_load(path))} == {"int8"}
@@ -136,7 +136,7 @@ def test_export_by_a_recipe(command, tmp_path):
 def test_export_tells_and_draws_what_each_layer_costs(command, tmp_path):
     path = tmp_path / "int8.tflite"
     code, out, err = command(
-        "export", "--mode=int8", "--dataset=digits", "--errors", f"--directory={path}"
+        "export", "--mode=int8", "--dataset=digits", "--errors", f"--output={path}"
     )
     assert (code, err) == (0, "")
     assert "stem" in out
@@ -163,7 +163,7 @@ def test_export_tells_and_draws_what_each_layer_costs(command, tmp_path):
 )
 def test_flags_of_export_that_do_not_go_together(command, tmp_path, flags, told):
     path = tmp_path / "file.tflite"
-    code, _, err = command("export", *flags, f"--directory={path}")
+    code, _, err = command("export", *flags, f"--output={path}")
     assert code == 1
     assert told in err
     assert err.count("\n") == 1

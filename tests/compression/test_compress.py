@@ -1,6 +1,7 @@
 """One call: budget, what is kept on disk, report."""
 
 import dataclasses
+import functools
 import html.parser
 import json
 import pathlib
@@ -106,11 +107,12 @@ class Told(Progress):
 def run(tiny_model, digits, tmp_path_factory):
     """A job that was interrupted after two files, and went on."""
     folder = tmp_path_factory.mktemp("compress") / "job"
-    given = (tiny_model, digits, {"max_drop": 100.0}, "quick", folder)
+    given = (tiny_model, digits, {"max_drop": 100.0})
+    options = {"effort": "quick", "directory": folder}
     with pytest.raises(KeyboardInterrupt):
-        tfnas.compress(*given, progress=Told(stop_after=1))
+        tfnas.compress(*given, **options, progress=Told(stop_after=1))
     told = Told()
-    return folder, told, tfnas.compress(*given, progress=told)
+    return folder, told, tfnas.compress(*given, **options, progress=told)
 
 
 def test_a_job_goes_on_where_it_was_stopped(run):
@@ -244,9 +246,9 @@ def test_what_an_earlier_call_ended_with_leaves_its_place(run, tiny_model, digit
     shutil.copytree(folder, job)
     report = (job / "report.md").read_text()
     assert "| effort" in report
-    given = (tiny_model, digits, {"max_drop": 3.0}, "quick", job)
+    given = (tiny_model, digits, {"max_drop": 3.0})
     with pytest.raises(KeyboardInterrupt):
-        tfnas.compress(*given, progress=Told(stop_after=1))
+        tfnas.compress(*given, effort="quick", directory=job, progress=Told(stop_after=1))
     assert not (job / "report.html").exists()
     assert (job / "earlier" / "report.md").read_text() == report
     kept = tfnas.Artifact.load(job / "earlier" / "best.tflite")
@@ -288,23 +290,24 @@ def test_kills_lose_nothing_of_what_an_earlier_call_ended_with(tmp_path, monkeyp
 
 def test_another_job_in_the_folder_is_refused(run, tiny_model, digits, monkeypatch, tmp_path):
     folder, _, _ = run
-    given = (tiny_model, digits, {"max_drop": 1.0}, "quick")
+    given = (tiny_model, digits, {"max_drop": 1.0})
+    quick = functools.partial(tfnas.compress, effort="quick")
     with pytest.raises(ValueError, match=r"holds a job of another settings"):
-        tfnas.compress(*given, folder, seed=3)
+        quick(*given, directory=folder, seed=3)
     other = dataclasses.replace(digits, y_test=digits.y_test[::-1])
     with pytest.raises(ValueError, match=r"holds a job of another data"):
-        tfnas.compress(tiny_model, other, *given[2:], effort=folder)
+        quick(tiny_model, other, *given[2:], directory=folder)
     monkeypatch.setattr(job_folder, "RECIPES", 0)
     with pytest.raises(ValueError, match=r"a job of another version of tfnas"):
-        tfnas.compress(*given, folder)
+        quick(*given, directory=folder)
     (tmp_path / "file").write_text("mine")
     with pytest.raises(ValueError, match=r"directory must be a folder, got .*, which is a file"):
-        tfnas.compress(*given, tmp_path / "file")
+        quick(*given, directory=tmp_path / "file")
     (tmp_path / "report.md").write_text("of a search")
     with pytest.raises(
         ValueError, match=r"must be a folder of its own, .* report\.md of something"
     ):
-        tfnas.compress(*given, tmp_path)
+        quick(*given, directory=tmp_path)
     assert (tmp_path / "report.md").read_text() == "of a search"
 
 
@@ -338,16 +341,17 @@ def test_models_that_no_step_could_take_are_refused_first(digits, tmp_path, end,
 
 @pytest.mark.slow
 def test_a_job_is_overwritten_where_that_is_asked_for(tiny_model, digits, tmp_path):
-    given = (tiny_model, digits, {"max_memory": 4000}, "quick")  # leaves integers alone
+    given = (tiny_model, digits, {"max_memory": 4000})  # leaves integers alone
+    quick = functools.partial(tfnas.compress, effort="quick", overwrite=True)
     (tmp_path / "mine.txt").write_text("not a job")
     with pytest.raises(ValueError, match="directory must be a job's folder to overwrite it"):
-        tfnas.compress(*given, tmp_path, overwrite=True)
+        quick(*given, directory=tmp_path)
     assert (tmp_path / "mine.txt").exists()
     folder = tmp_path / "job"
     folder.mkdir()
     (folder / "job.json").write_text('{"model": "another"}')
     (folder / "left").write_text("")
-    result = tfnas.compress(*given, folder, overwrite=True)
+    result = quick(*given, directory=folder)
     assert result.meets
     assert not (folder / "left").exists()
 

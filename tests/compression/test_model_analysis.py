@@ -88,17 +88,17 @@ def test_integers_are_trained_for_where_int8_changes_classes():
 
 
 def test_dense_layers_are_thinned_where_the_bytes_are_theirs():
-    assert decided({"max_bytes": 9000}, dense=100).techniques == ("prune-channels",)
+    assert decided({"max_bytes": 9000}, dense=100).techniques == ("prune_channels",)
     assert decided({"max_bytes": 9000}, dense=5000).techniques == (
         "factorize_dense",
-        "prune-channels",
+        "prune_channels",
     )
     assert decided({"max_drop": 1.0}, dense=5000).techniques == (
         "factorize_dense",
-        "prune-channels",
+        "prune_channels",
     )
     made = decided({"max_latency_ratio": 0.5}, dense=5000)
-    assert made.techniques == ("prune-channels", "factorize_dense")
+    assert made.techniques == ("prune_channels", "factorize_dense")
     assert "which are not asked for" in " ".join(made.told)
 
 
@@ -227,7 +227,7 @@ def test_big_models_are_not_looked_at_for_long(mostly_dense, file, digits, monke
 
 
 def test_a_broken_survey_is_named():
-    with pytest.raises(ValueError, match="unknown key in Survey: color"):
+    with pytest.raises(ValueError, match="unknown key in ModelAnalysis: color"):
         ModelAnalysis.from_json('{"layers": [], "activations": 1, "color": 2}')
 
 
@@ -268,7 +268,7 @@ def test_dense_layers_lose_weights_by_low_rank(mostly_dense, digits):
 def test_a_model_of_dense_layers_is_thinned_to_its_bytes(mostly_dense, digits, tmp_path):
     budget = {"max_drop": 5.0, "max_bytes": 11_000}  # 4 bits alone take 12,736
     result = tfnas.compress(mostly_dense, digits, budget, directory=tmp_path, epochs=3)
-    assert result.decisions.techniques == ("factorize_dense", "prune-channels")
+    assert result.decisions.techniques == ("factorize_dense", "prune_channels")
     assert result.meets
     assert result.best.recipe.steps[0].technique == "factorize_dense"
 
@@ -293,7 +293,7 @@ def test_a_file_that_is_a_little_too_large_loses_as_many_weights_more():
 
     found = tried({"max_bytes": 1200, "max_macs": 0.5}, outcome, dense=410, changed=0.0)
     shrunk = [
-        name for name in found if name.startswith("prune-channels") and name.endswith(", int8")
+        name for name in found if name.startswith("prune_channels") and name.endswith(", int8")
     ]
     # 1,500 weights: 1188 - 500 of 1,500 bytes, then 72 bytes and 12 of room less.
     assert shrunk[0] == "prune_channels 0.5 weights 0.45, int8"
@@ -311,10 +311,10 @@ def test_shares_of_costs_and_weights_are_both_kept():
             layers.Dense(4),
         ]
     )
-    step = RecipeStep("prune-channels", 0.6, 0.4)
+    step = RecipeStep("prune_channels", 0.6, 0.4)
     sizes = both_sizes(model, step)
     _, report = tfnas.prune_channels(model, sizes=sizes)
     assert report.macs[1] <= 0.6 * report.macs[0]
     assert 0.3 * report.parameters[0] < report.parameters[1] <= 0.4 * report.parameters[0]
     with pytest.raises(ValueError, match="target_params can't be met"):
-        both_sizes(model, RecipeStep("prune-channels", 0.6, 0.001))
+        both_sizes(model, RecipeStep("prune_channels", 0.6, 0.001))

@@ -153,8 +153,8 @@ def everything(images, tmp_path_factory):
     uses = collections.Counter()
 
     class Noted(tfnas.Distiller):
-        def __init__(self, student, given, **kwargs):
-            super().__init__(student, given, **kwargs)
+        def __init__(self, given, student, **kwargs):
+            super().__init__(given, student, **kwargs)
             uses["distilled"] += given is teacher
 
         def fit(self, *args, **kwargs):

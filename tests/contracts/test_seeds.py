@@ -20,7 +20,7 @@ from tfnas.data.augmentation import AugmentedImages, shuffled
 from tfnas.runtime.randomness import kept_random_state, seed_layers, seeded
 
 PROGRAM = pathlib.Path(seeds.__file__)
-PACKAGES = str(PROGRAM.parents[1])
+PACKAGES = str(PROGRAM.parents[2])
 
 
 def printed(part, folder, hash_seed):

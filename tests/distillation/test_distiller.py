@@ -709,7 +709,7 @@ def test_what_only_data_shows_is_named(rows, images):
     ):
         with pytest.raises(ValueError, match=f"features must compare layers that {rule}"):
             tfnas.Distiller(
-                *(sequences() if student == "middle" else (convnet(), convnet(8))),
+                *(reversed([*sequences()]) if student == "middle" else (convnet(8), convnet())),
                 features=[tfnas.FeatureHint(student, teacher)],
             )
 

@@ -198,7 +198,7 @@ def test_roots():
 def test_moments_are_numpys_far_from_zero():
     rng = np.random.default_rng(6)
     x = (1000 + rng.normal(size=(5000, 3))).astype(np.float32)
-    found = covariance_module.Moments(3)
+    found = covariance_module.InputCovariance(3)
     for part in np.split(x, 5):
         found.add(part)
     exact = x.astype(np.float64)

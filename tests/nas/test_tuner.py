@@ -12,7 +12,7 @@ import tensorflow as tf
 import tfnas
 from tfnas.measure.measurement import Latency
 from tfnas.nas import tuner as tuner_module
-from tfnas.nas.tuner import Listener
+from tfnas.nas.search_callbacks import TrialCallbacks
 
 TARGET, EXPONENT = 0.02, -0.1
 
@@ -52,7 +52,7 @@ def run(tuner, images, epochs=1, **kwargs):
     )
 
 
-class Events(Listener):
+class Events(TrialCallbacks):
     def __init__(self):
         self.began, self.epochs, self.ended = [], [], []
 

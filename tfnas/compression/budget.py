@@ -17,7 +17,7 @@ class CandidateCosts:
         drop: Points of accuracy lost, (accuracy of the original - its own) x 100.
         bytes: Size of the file.
         gzip_bytes: Size of the file after gzip.
-        latency: Time of an inference, as a ratio to the original's float32 file.
+        latency_ratio: Time of an inference, as a ratio to the original's float32 file.
         macs: Multiply-accumulates, as a share of the original's.
         memory: Most bytes of activations alive at once.
         device: Metric of :mod:`tfnas.targets.device` -> what the file takes, those that limits
@@ -28,7 +28,7 @@ class CandidateCosts:
     drop: float
     bytes: int
     gzip_bytes: int
-    latency: float
+    latency_ratio: float
     macs: float
     memory: int
     device: Mapping[str, float] = dataclasses.field(default_factory=dict)

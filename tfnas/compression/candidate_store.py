@@ -70,7 +70,7 @@ class Candidate:
                 the same each time.
         """
         size = self.costs.gzip_bytes if gzipped else self.costs.bytes
-        time = self.costs.latency if timed else self.costs.macs
+        time = self.costs.latency_ratio if timed else self.costs.macs
         return self.costs.drop, size, time, *self.costs.device.values()
 
 
@@ -193,7 +193,7 @@ class CandidateStore:
             ratios: Time of each, as a ratio to the original's float32 file.
         """
         renewed = [
-            dataclasses.replace(each, costs=dataclasses.replace(each.costs, latency=ratio))
+            dataclasses.replace(each, costs=dataclasses.replace(each.costs, latency_ratio=ratio))
             for each, ratio in zip(made, ratios, strict=True)
         ]
         twins = dict(zip(map(id, made), renewed, strict=True))
@@ -205,7 +205,7 @@ class CandidateStore:
         costs = made.costs
         return (
             f"{made.recipe}: {made.points} points, "
-            f"{costs.bytes:,} bytes ({costs.gzip_bytes:,} gzipped), {costs.latency:.3f}x the time"
+            f"{costs.bytes:,} bytes ({costs.gzip_bytes:,} gzipped), {costs.latency_ratio:.3f}x the time"
             f"{_on_device(costs)}{', beaten by another' if made.beaten else ''}"
         )
 

@@ -331,4 +331,4 @@ def chosen(candidates: list[Candidate], budget: Budget) -> Candidate:
         return min(candidates, key=lambda c: sum(budget.excesses(c.costs).values()))
     if budget.max_drop is None:
         return min(fine, key=lambda c: c.costs.drop)
-    return min(fine, key=lambda c: c.row(gzipped)[1] * c.costs.latency)
+    return min(fine, key=lambda c: c.row(gzipped)[1] * c.costs.latency_ratio)

@@ -21,7 +21,7 @@ MARGIN = 0.95  # of a limit: what does not shrink with the share must have room
 ROOM = 0.99  # of bytes told by the weights: trained for integers, a file holds a little more
 _BYTES_OF_WEIGHT = {"int8": 1.0, FEWER_BITS: 0.5}
 _COMPUTED = (  # fall with what channels compute
-    *("latency", "memory", "ram_bytes"),
+    *("latency_ratio", "memory", "ram_bytes"),
     *("vela_ms", "vela_cycles", "vela_sram_bytes"),
 )
 _STORED = ("bytes", "flash_bytes", "vela_flash_bytes")  # fall with their weights

@@ -21,7 +21,7 @@ class InputCovariance:
     """Sums over inputs, patch by patch.
 
     Example:
-        >>> found = Moments(2)
+        >>> found = InputCovariance(2)
         >>> found.add(np.array([[1.0, 0.0], [3.0, 0.0]]))
         >>> found.mean.tolist(), found.second(central=True).round(3).tolist()
         ([2.0, 0.0], [[1.0, 0.0], [0.0, 0.0]])

@@ -317,7 +317,7 @@ def _candidates(result: CompressResult) -> list[list[str]]:
             made.points,
             f"{made.costs.bytes:,}",
             f"{made.costs.gzip_bytes:,}",
-            f"{made.costs.latency:.3f}x",
+            f"{made.costs.latency_ratio:.3f}x",
             f"{made.costs.macs:.3f}",
             f"{made.costs.memory:,}",
             *made.costs.device_texts().values(),
@@ -398,7 +398,10 @@ def _pictures(result: CompressResult, split: DataSplit) -> dict[str, bytes]:
         lines["accuracy"] = result.original[0] - limits["max_drop"] / 100
     return {
         file: pareto_picture(
-            [(float(c.right.mean()), c.costs.latency, c.costs.bytes) for c in result.candidates],
+            [
+                (float(c.right.mean()), c.costs.latency_ratio, c.costs.bytes)
+                for c in result.candidates
+            ],
             [result.candidates.index(made) for made in result.front],
             result.candidates.index(result.best),
             f"Compressed, on {split.name}",
