@@ -97,7 +97,7 @@ def quick(folder):
     for name, settings in CASES.items():
         seeds = {"first": 0, "again": 0, "other": 1}
         found[name] = {k: trained(path, seed, **settings) for k, seed in seeds.items()}
-    steps = [RecipeStep("prune-channels", 0.5), RecipeStep("prune", 0.5), RecipeStep("cluster", 8)]
+    steps = [RecipeStep("prune_channels", 0.5), RecipeStep("prune", 0.5), RecipeStep("cluster", 8)]
     for run in ("first", "again", "other"):
         disturb()
         model = tfnas.load_model(path)

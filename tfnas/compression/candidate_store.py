@@ -205,7 +205,8 @@ class CandidateStore:
         costs = made.costs
         return (
             f"{made.recipe}: {made.points} points, "
-            f"{costs.bytes:,} bytes ({costs.gzip_bytes:,} gzipped), {costs.latency_ratio:.3f}x the time"
+            f"{costs.bytes:,} bytes ({costs.gzip_bytes:,} gzipped), "
+            f"{costs.latency_ratio:.3f}x the time"
             f"{_on_device(costs)}{', beaten by another' if made.beaten else ''}"
         )
 
