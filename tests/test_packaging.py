@@ -1,5 +1,7 @@
 """What a wheel of tfnas holds."""
 
+import subprocess
+import sys
 import zipfile
 
 from wheels import built_wheel, copied_tree
@@ -19,6 +21,14 @@ def test_the_wheel_holds_the_package_and_nothing_else(tmp_path):
     assert scripts == ["[console_scripts]", "tfnas", "=", "tfnas.cli.app:run"]
     assert "Requires-Dist: keras-tuner" in metadata
     code = {path.relative_to(tree).as_posix() for path in (tree / "tfnas").rglob("*.py")}
-    wanted = {*code, "tfnas/py.typed", "tfnas/measure/reference.tflite"}
+    others = {"tfnas/__init__.pyi", "tfnas/py.typed", "tfnas/measure/reference.tflite"}
     assert len(code) > 30
-    assert {name for name in held if not name.startswith(info)} == wanted
+    assert {name for name in held if not name.startswith(info)} == code | others
+    # Python imports from the file itself too, as it stands in a sys.path.
+    program = (
+        f"import sys; sys.path.insert(0, {str(file)!r}); import tfnas; print(tfnas.__file__);"
+        "assert tfnas.BlockSpec.__module__ == 'tfnas.search_space.architecture'"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(str(file))
