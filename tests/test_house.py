@@ -1,9 +1,7 @@
 """Rules that hold for the package as a whole."""
 
 import ast
-import collections
 import doctest
-import functools
 import importlib
 import inspect
 import os
@@ -12,29 +10,13 @@ import subprocess
 import sys
 
 import pytest
+from package_source import FLOOR, PackageSource, modules_in_cycles, points_up, room_of
+from structure import bare_any, exported_things, public_things
 
 import tfnas
 
-PACKAGE = pathlib.Path(tfnas.__file__).parent
-REPOSITORY = PACKAGE.parent
-
-# From the ground up: a module imports from its own floor and from those before it, wherever in
-# the file the import stands (in a function or under TYPE_CHECKING too).
-FLOORS = (
-    ("runtime", "table", "schedules", "optimizers", "data", "search_space", "optional"),
-    ("graph",),
-    ("pruning", "clustering", "low_rank", "distillation", "legacy"),
-    ("quantization",),
-    ("tflite", "loading"),
-    ("measure",),
-    ("targets",),
-    ("compression",),
-    ("nas",),
-    ("reports",),
-    ("cli",),
-)
-FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-TECHNIQUES = {"pruning", "clustering", "low_rank", "distillation", "legacy"}  # strangers
+SOURCE = PackageSource(pathlib.Path(tfnas.__file__).parent)
+REPOSITORY = SOURCE.folder.parent
 
 # (importer, imported): imports that still point up. This list may only shrink.
 UPWARD = {
@@ -54,110 +36,47 @@ CYCLIC = {
     ("pruning.structured.channel_groups", "pruning.structured.layer_rules"),
     ("tflite.quantizer_recipes", "tflite.convert"),
 }
-# Names that two public classes have. This list may only shrink.
-SHARED_CLASS_NAMES: set[str] = set()
-
-
-def module_name(path):
-    """Returns the dotted name in the package of a file in it; "" is the package itself."""
-    parts = path.relative_to(PACKAGE).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-MODULES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
-
-
-def room_of(module):
-    return module.partition(".")[0]
-
-
-def imported_modules(tree, importer, modules=MODULES):
-    """Yields the module of tfnas behind each import, wherever it stands."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                package = ["tfnas", *importer.split(".")]
-                base = ".".join([*package[: len(package) - node.level], *([base] if base else [])])
-            names = [f"{base}.{alias.name}" for alias in node.names]
-        else:
-            continue
-        for name in names:
-            package, *parts = name.split(".")
-            if package != "tfnas" or not parts or parts[0].startswith("__"):
-                continue
-            if len(parts) == 1:
-                parts = tfnas._HOME.get(parts[0], parts[0]).split(".")
-            while len(parts) > 1 and ".".join(parts) not in modules:
-                parts.pop()
-            yield ".".join(parts)
-
-
-def points_up(importer, imported):
-    """Whether an import breaks the order of the floors."""
-    here, there = room_of(importer), room_of(imported)
-    if there not in FLOOR or FLOOR[there] > FLOOR[here]:
-        return True
-    return here != there and {here, there} <= TECHNIQUES
-
-
-@functools.cache
-def all_imports():
-    """Returns every (importer, imported) of the package, but for its public names and its entry."""
-    return frozenset(
-        (importer, imported)
-        for importer, path in MODULES.items()
-        if importer not in ("", "__main__")
-        for imported in imported_modules(ast.parse(path.read_text("utf-8")), importer)
-    )
-
-
-def modules_in_cycles(imports):
-    """Returns what is left after modules that import nothing, or nobody imports, are taken off."""
-    left = set(imports)
-    while True:
-        importers = {importer for importer, _ in left}
-        imported = {module for _, module in left}
-        kept = {(a, b) for a, b in left if a in imported and b in importers and a != b}
-        if kept == left:
-            return left
-        left = kept
+# Most parameters of public functions that are bare Any, in percent. These may only shrink.
+BARE_ANY = 22.6
+BARE_ANY_OF_EXPORTED_NAMES = 33.1
 
 
 def test_every_module_is_on_a_floor():
-    rooms = {room_of(module) for module in MODULES} - {"", "__main__"}
+    rooms = {room_of(module) for module in SOURCE.modules} - {"", "__main__"}
     assert rooms == set(FLOOR)
 
 
 def test_imports_point_down():
-    assert {pair for pair in all_imports() if points_up(*pair)} == UPWARD
+    assert {pair for pair in SOURCE.imports if points_up(*pair)} == UPWARD
 
 
 def test_no_modules_import_each_other():
-    down = {pair for pair in all_imports() if not points_up(*pair)}
+    down = {pair for pair in SOURCE.imports if not points_up(*pair)}
     assert modules_in_cycles(down - CYCLIC) == set()
     for pair in CYCLIC:  # each is still needed
         assert pair in modules_in_cycles(down - (CYCLIC - {pair}))
 
 
 def test_no_two_modules_share_a_name():
-    stems = [path.stem for path in MODULES.values() if not path.stem.startswith("__")]
-    assert [name for name, count in collections.Counter(stems).items() if count > 1] == []
+    assert SOURCE.shared_module_names() == set()
 
 
 def test_no_two_public_classes_share_a_name():
-    homes = collections.defaultdict(set)
-    for path in MODULES.values():
-        for node in ast.parse(path.read_text("utf-8")).body:
-            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-                homes[node.name].add(path.relative_to(REPOSITORY).as_posix())
-    assert {name for name, files in homes.items() if len(files) > 1} == SHARED_CLASS_NAMES
+    assert SOURCE.shared_class_names() == set()
+
+
+def test_arguments_of_public_functions_have_types():
+    for things, most in (
+        (public_things(SOURCE), BARE_ANY),
+        (exported_things(SOURCE), BARE_ANY_OF_EXPORTED_NAMES),
+    ):
+        untyped, arguments = bare_any(things)
+        assert arguments > 300
+        assert 100 * untyped / arguments <= most
 
 
 def test_tests_mirror_the_package():
-    packages = {path.parent.relative_to(PACKAGE) for path in MODULES.values()}
+    packages = {path.parent.relative_to(SOURCE.folder) for path in SOURCE.modules.values()}
     others = {pathlib.Path(name) for name in ("contracts", "defects")}
     tests = REPOSITORY / "tests"
     folders = {path.parent.relative_to(tests) for path in tests.rglob("test_*.py")}
@@ -182,7 +101,7 @@ def test_tests_mirror_the_package():
     ],
 )
 def test_the_import_rule_sees_what_it_must(importer, code, bad):
-    found = imported_modules(ast.parse(code), importer)
+    found = SOURCE.imported_modules(ast.parse(code), importer)
     assert any(points_up(importer, imported) for imported in found) is bad
 
 
@@ -254,7 +173,7 @@ def test_tfnas_leaves_keras_3_to_tensorflow():
 
 
 def test_all_is_what_can_be_imported():
-    assert set(tfnas.__all__) == set(tfnas._HOME)
+    assert set(tfnas.__all__) == set(SOURCE.public_names)
     assert tfnas.__all__ == sorted(tfnas.__all__)
     assert set(tfnas.__all__) <= set(dir(tfnas))
     with pytest.raises(AttributeError, match="module 'tfnas' has no attribute 'nothing'"):
@@ -265,7 +184,7 @@ def test_all_is_what_can_be_imported():
 def test_public_names_resolve_and_show_an_example(name):
     value = getattr(tfnas, name)
     assert inspect.getdoc(value)
-    home = f"tfnas.{tfnas._HOME[name]}"
+    home = f"tfnas.{SOURCE.public_names[name]}"
     assert (value.__name__ if inspect.ismodule(value) else value.__module__) == home
     if inspect.ismodule(value) or (inspect.isclass(value) and issubclass(value, Exception)):
         return
