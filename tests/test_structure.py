@@ -151,7 +151,7 @@ def test_the_command_prints_all_of_it(tiny):
         "names of two public classes: 1 (Pair)",
         "repeated runs of 6 or more lines of code: 1, in 2 places",
         "bare Any, parameters of all public functions: 3 of 7 (42.9%)",
-        "Raises                      1 of 1 (100.0%)         1 of 1 (100.0%)",
+        f"{'Raises':<18}{'1 of 1 (100.0%)':>24}{'1 of 1 (100.0%)':>24}",
     ):
         assert f"{line}\n" in done.stdout
 
