@@ -90,7 +90,8 @@ def _fail(who: str, text: str, code: int) -> int:
 
 def _overview() -> str:
     modules = {name: _module_of(name) for name in COMMANDS}
-    lines = [f"  {name:<10}{module.SUMMARY}" for name, module in modules.items()]
+    width = max(map(len, COMMANDS)) + 2
+    lines = [f"  {name:<{width}}{module.SUMMARY}" for name, module in modules.items()]
     return "\n".join(
         [
             "Compress and search Keras models, measured on the .tflite file itself.",
