@@ -155,7 +155,7 @@ class Reader(html.parser.HTMLParser):
 
 
 def parts():
-    """Function that makes HTML of plain text -> what it makes of HOSTILE, how many times."""
+    """Function of reports.html -> its HTML of HOSTILE, and how often HOSTILE stands in it."""
     image = np.zeros((2, 3, 1))
     png = page_parts.png(image)
     return {
@@ -180,7 +180,7 @@ def parts():
     }
 
 
-def test_parts_are_all_public_functions_that_make_html():
+def test_parts_are_all_public_functions_that_return_html():
     tree = SOURCE.trees["reports.html"]
     names = {n.name for n in tree.body if isinstance(n, ast.FunctionDef) and n.name[0] != "_"}
     assert set(parts()) == names - {"png"}
@@ -188,8 +188,8 @@ def test_parts_are_all_public_functions_that_make_html():
 
 @pytest.mark.parametrize("name", parts())
 def test_any_text_stays_text_in_html(name):
-    made, times = parts()[name]
-    page = Reader(made)
+    markup, times = parts()[name]
+    page = Reader(markup)
     assert page.open == []
     assert "script" not in page.tags
     texts = [*page.texts, *(value for _, value in page.attributes)]
@@ -197,7 +197,9 @@ def test_any_text_stays_text_in_html(name):
 
 
 def test_a_page_needs_nothing_but_itself():
-    page = page_parts.page("title", [made for name, (made, _) in parts().items() if name != "page"])
+    page = page_parts.page(
+        "title", [markup for name, (markup, _) in parts().items() if name != "page"]
+    )
     read = Reader(page)
     assert read.open == []
     assert not {"script", "link", "iframe", "object", "embed"} & set(read.tags)
