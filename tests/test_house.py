@@ -180,6 +180,15 @@ def test_all_is_what_can_be_imported():
         _ = tfnas.nothing
 
 
+def test_the_stub_exports_each_name_once():
+    tree = ast.parse((SOURCE.folder / "__init__.pyi").read_text("utf-8"))
+    imports = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
+    aliases = [alias for node in imports for alias in node.names]
+    assert sorted(alias.name for alias in aliases) == tfnas.__all__
+    # Type checkers take a name of a stub as exported where it is imported as itself.
+    assert [alias.name for alias in aliases if alias.asname != alias.name] == []
+
+
 @pytest.mark.parametrize("name", tfnas.__all__)
 def test_public_names_resolve_and_show_an_example(name):
     value = getattr(tfnas, name)
