@@ -235,7 +235,7 @@ def constant(ratio, **options):
 
 def muon(rate, momentum, steps, scale):
     """Returns the optimizer."""
-    return tfnas.Muon(rate, momentum=momentum, ns_steps=steps, scale=scale)
+    return tfnas.Muon(rate, momentum=momentum, ns_steps=steps, rms_rate=scale)
 
 
 # --- distillation
