@@ -39,14 +39,6 @@ TECHNIQUES = {"pruning", "clustering", "low_rank", "distillation", "legacy"}  # 
 
 # (importer, imported): imports that still point up. This list may only shrink.
 UPWARD = {
-    ("compression.compress", "reports.compress_report"),
-    ("compression.inputs", "nas.search_job"),
-    ("compression.job_folder", "reports.compress_report"),
-    ("compression.jobs.cluster_job", "reports.cluster_report"),
-    ("compression.jobs.factorize_job", "reports.factorize_report"),
-    ("compression.jobs.prune_channels_job", "reports.prune_channels_report"),
-    ("compression.jobs.prune_job", "reports.prune_report"),
-    ("compression.jobs.qat_job", "reports.qat_report"),
     ("nas.search_job", "reports.search_report"),
 }
 # (importer, imported): imports that close a cycle on one floor. This list may only shrink.

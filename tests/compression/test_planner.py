@@ -190,7 +190,7 @@ def test_gzipped_bytes_ask_for_zeros_and_few_values():
 
 def test_low_rank_stands_in_for_channels_that_can_not_go():
     def outcome(recipe):
-        shrunk = any(s.technique == "prune-channels" for s in recipe.steps)
+        shrunk = any(s.technique == "prune_channels" for s in recipe.steps)
         return None if shrunk else candidate(recipe, drop=0.1)
 
     effort = dataclasses.replace(EFFORTS["thorough"], rounds=1, ladder=(0.5,))
