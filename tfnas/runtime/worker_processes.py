@@ -22,7 +22,7 @@ from typing import Any
 
 import cloudpickle
 
-from tfnas.nas.argument_checks import check_count
+from tfnas.runtime.argument_rules import check_count
 
 
 class TrialDied(RuntimeError):
