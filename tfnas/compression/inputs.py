@@ -41,7 +41,7 @@ def _folder(model: Any) -> pathlib.Path | None:
     if isinstance(model, str | os.PathLike):
         path = pathlib.Path(model)
         return path if path.is_dir() else None
-    from tfnas.nas.search_job import SearchResult  # as heavy as a search
+    from tfnas.nas.search_result import SearchResult  # as heavy as a search
 
     return model.directory if isinstance(model, SearchResult) else None
 
