@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tfnas.distillation.feature_losses import AttentionTransfer, FeatureHint, RelationalTransfer
     from tfnas.graph.batchnorm import recalibrate_batchnorm
     from tfnas.jobs.compress import compress
+    from tfnas.jobs.search_job import search
     from tfnas.loading import load_model
     from tfnas.low_rank.factorize import factorize
     from tfnas.measure.accuracy import evaluate
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from tfnas.nas.samplers.evolution import EvolutionTuner
     from tfnas.nas.samplers.random_search import RandomTuner
     from tfnas.nas.samplers.reinforce import ReinforceTuner
-    from tfnas.nas.search_job import search
     from tfnas.optimizers import Muon
     from tfnas.pruning.mask_constraint import keep_zeros
     from tfnas.pruning.prune import prune
@@ -130,7 +130,7 @@ _HOME = {
     "resolver_code": "tflite.operator_rules.tflite_micro",
     "run_micro": "targets.tflite_micro.interpreter",
     "schedules": "schedules",
-    "search": "nas.search_job",
+    "search": "jobs.search_job",
     "sensitivity": "pruning.sensitivity",
     "sparse_eligibility": "tflite.sparse_eligibility",
     "strip_quantization": "quantization.quantize_aware",

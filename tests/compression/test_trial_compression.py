@@ -12,8 +12,8 @@ import pytest
 import tfnas
 from tfnas.cli import search_command as command
 from tfnas.compression import trial_compression
+from tfnas.jobs.search_job import _with_latency
 from tfnas.nas.oracle import INFEASIBLE
-from tfnas.nas.search_job import _with_latency
 from tfnas.targets import device
 from tfnas.tflite.flatbuffer import read_graphs
 

@@ -57,7 +57,7 @@ from tfnas.nas.samplers.evolution import EvolutionOracle
 from tfnas.nas.samplers.pareto_selection import best_first, crowding, pareto_ranks
 from tfnas.nas.samplers.random_search import RandomOracle
 from tfnas.nas.samplers.reinforce import ReinforceOracle
-from tfnas.nas.search_job import ReportRow, SearchConfig, SearchResult
+from tfnas.nas.search_result import ReportRow, SearchConfig, SearchResult
 from tfnas.nas.surrogate.gaussian_process import Surrogate
 from tfnas.nas.tuner import MeasuredTrial as Trial
 from tfnas.nas.weight_inheritance import inherit_weights
@@ -719,7 +719,7 @@ def search_report(archs, parts):
         *(pathlib.Path("out"), tried[0], tried, tried[:2], rows, rows[1:], False),
         PredictionErrors(LatencyErrors(0.02, 0.07, 0.95, 0.98, 0.99, 40), None),
     )
-    texts = [search_texts.summary(result)]
+    texts = [str(result)]
     with tempfile.TemporaryDirectory() as folder:
         there = dataclasses.replace(result, output=pathlib.Path(folder))
         search_texts.write(there, SearchConfig("digits", seed=4), parts, 0.7)

@@ -119,11 +119,9 @@ def test_a_job_continues_where_it_was_stopped(run):
     folder, progress, result = run
     found = [text for text in progress.phases if text.endswith("read, built before")]
     assert found == ["float16: read, built before", "dynamic: read, built before"]
-    assert [str(candidate.recipe) for found in result.candidates] == FORMATS
+    assert [str(found.recipe) for found in result.candidates] == FORMATS
     for found in result.candidates:
-        record = json.loads(
-            (folder / "candidates" / found.recipe.key / "record.json").read_text()
-        )
+        record = json.loads((folder / "candidates" / found.recipe.key / "record.json").read_text())
         assert record["costs"]["bytes"] == found.file.size
 
 
@@ -211,7 +209,7 @@ def test_the_page_needs_nothing_but_itself(run):
     for expected in ("keeps the budget", "Is it still the same model?", "float16", "blur", *parts):
         assert expected in words
     for found in result.candidates:
-        assert str(candidate.recipe) in words
+        assert str(found.recipe) in words
     for name in ("pareto.png", "pareto_bytes.png"):
         assert (folder / name).read_bytes().startswith(b"\x89PNG")
     assert "| float16 |" in (folder / "report.md").read_text().replace("  ", " ")
@@ -394,11 +392,11 @@ def test_the_command(tiny_model, tmp_path, capsys):
 def test_fewer_channels_zeros_and_few_values(tiny_model, digits, tmp_path):
     budget = {"max_drop": 2.0, "max_macs": 0.7, "max_gzip_bytes": 20_000}
     result = tfnas.compress(tiny_model, digits, budget, directory=tmp_path, epochs=2)
-    names = {str(candidate.recipe): candidate for found in result.candidates}
+    names = {str(found.recipe): found for found in result.candidates}
     shrunk = names["prune_channels 0.7, int8"]
     assert shrunk.costs.macs <= 0.7
     assert shrunk.file.size < names["int8"].file.size
-    packed = next(candidate for name, candidate in names.items() if "cluster" in name)
+    packed = next(found for name, found in names.items() if "cluster" in name)
     assert packed.costs.gzip_bytes < names["int8"].costs.gzip_bytes
 
 

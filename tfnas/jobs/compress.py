@@ -42,7 +42,7 @@ from tfnas.tflite.saved_model import to_saved_model
 if TYPE_CHECKING:
     import keras
 
-    from tfnas.nas.search_job import SearchResult
+    from tfnas.nas.search_result import SearchResult
 
 ORIGINAL = "original, float32"  # label of the original's file
 BATCHES, THREADS = (1, 8, 32), (1, 2)  # of the throughput

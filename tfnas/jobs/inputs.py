@@ -15,7 +15,7 @@ from tfnas.search_space.architecture import parse_json_object
 if TYPE_CHECKING:
     import keras
 
-    from tfnas.nas.search_job import SearchResult
+    from tfnas.nas.search_result import SearchResult
 
 Data = DataSplit | str | pathlib.Path | None
 
@@ -48,7 +48,7 @@ def _search_folder(model: Any) -> pathlib.Path | None:
     if isinstance(model, str | os.PathLike):
         path = pathlib.Path(model)
         return path if path.is_dir() else None
-    from tfnas.nas.search_job import SearchResult  # as heavy as a search
+    from tfnas.nas.search_result import SearchResult
 
     return model.directory if isinstance(model, SearchResult) else None
 
