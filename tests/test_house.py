@@ -270,6 +270,11 @@ def test_public_names_resolve_and_show_an_example(name):
         "table",
         "nas.reward",
         "quantization.spec",
+        "compression.budget",
+        "compression.progress",
+        "compression.recipe",
+        "runtime.argument_rules",
+        "runtime.files",
     ],
 )
 def test_examples_of_the_light_modules_are_true(module):

@@ -198,6 +198,17 @@ class Page(html.parser.HTMLParser):
         self.words.append(data)
 
 
+def test_the_result_prints_for_terminals_and_notebooks(run):
+    folder, _, result = run
+    text = str(result)
+    assert all(len(line) <= 80 for line in text.split("\n\n")[0].split("\n"))
+    assert "keeps the budget (max_drop 100.0)" in text
+    assert f"Everything is in {folder}" in text
+    assert "\n" not in repr(result)
+    assert repr(result).startswith(f"CompressResult({result.best.recipe}: ")
+    assert result._repr_html_().count("<tr>") == 1 + len(result.rows)
+
+
 def test_the_page_needs_nothing_but_itself(run):
     folder, _, result = run
     page = Page((folder / "report.html").read_text())
