@@ -1,4 +1,4 @@
-"""How the commands train a given model further."""
+"""Fine-tuning of a model, with and without distillation."""
 
 import dataclasses
 
@@ -25,8 +25,10 @@ def test_the_model_given_can_be_the_teacher(tiny_model, digits):
         epochs=8, batch_size=32, learning_rate=1e-2, distill=1.0, augment=("shift",)
     )
     finetune(student, silent, settings, teacher=tiny_model)
-    told, taught = (m.predict(digits.x_test, verbose=0).argmax(-1) for m in (student, tiny_model))
-    assert (told == taught).mean() > 0.7
+    classes, teacher_classes = (
+        m.predict(digits.x_test, verbose=0).argmax(-1) for m in (student, tiny_model)
+    )
+    assert (classes == teacher_classes).mean() > 0.7
 
 
 @pytest.mark.parametrize("augment", [(), ("flip",)])
@@ -145,9 +147,9 @@ def test_mirrored_images_have_the_answers_to_these():
     answers = [x.reshape(10, -1).astype(np.float32), x[:, :, ::-1].reshape(10, -1) + np.float32(0)]
     data = AugmentedImages(x, np.arange(10), ("flip",), 4, 0, answers)
     mirrored = 0
-    for images, (labels, told) in data.dataset():
-        np.testing.assert_array_equal(np.reshape(images, (len(images), -1)), told)
-        mirrored += (np.asarray(told) == answers[1][labels]).all(axis=1).sum()
+    for images, (labels, logits) in data.dataset():
+        np.testing.assert_array_equal(np.reshape(images, (len(images), -1)), logits)
+        mirrored += (np.asarray(logits) == answers[1][labels]).all(axis=1).sum()
     assert 0 < mirrored < 10
 
 
@@ -157,10 +159,10 @@ def test_as_a_dataset_it_gives_the_same_batches():
     dataset = theirs.dataset()
     assert len(dataset) == 3
     assert not dataset.options().autotune.enabled
-    ours[0]  # both have given one batch before
+    ours[0]  # both have yielded one batch before
     for _ in range(2):
-        given = [ours[i] for i in range(len(ours))]
+        batches = [ours[i] for i in range(len(ours))]
         ours.on_epoch_end()
-        for (images, labels), (own, own_labels) in zip(given, dataset, strict=True):
+        for (images, labels), (own, own_labels) in zip(batches, dataset, strict=True):
             np.testing.assert_array_equal(images, own)
             np.testing.assert_array_equal(labels, own_labels)

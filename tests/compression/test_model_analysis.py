@@ -1,4 +1,4 @@
-"""The look at a model, and what the plan makes of it."""
+"""The analysis of a model, and the settings of the plan that follow from it."""
 
 import dataclasses
 import math
@@ -110,8 +110,8 @@ def test_dense_layers_are_factorized_where_most_bytes_are_theirs():
 def test_latency_that_does_not_fall_with_macs_needs_fewer_of_them():
     settings = decided({"max_latency_ratio": 0.5}, times=(0.5, 0.3, 0.0))
     assert settings.proportional == 0.5
-    share = settings.macs_for_latency(0.5)
-    assert 0.5 * share + 0.5 * share**0.5 == pytest.approx(0.5)
+    fraction = settings.macs_for_latency(0.5)
+    assert 0.5 * fraction + 0.5 * fraction**0.5 == pytest.approx(0.5)
     only_channels = dataclasses.replace(settings, proportional=0.0)
     assert only_channels.macs_for_latency(0.5) == pytest.approx(0.25)
 
@@ -126,9 +126,9 @@ def test_sparsities_begin_by_the_sensitivity():
 # --- the plan that comes of them
 
 
-def tried(budget, outcomes, effort=NORMAL, **given):
+def tried(budget, outcomes, effort=NORMAL, **values):
     budget = Budget.of(budget)
-    return walked(plan(budget, effort, decide_plan(budget, effort, seen(**given))), outcomes)
+    return walked(plan(budget, effort, decide_plan(budget, effort, seen(**values))), outcomes)
 
 
 def candidate(recipe, drop=0.1, size=1000, latency=0.5):
@@ -146,12 +146,12 @@ def test_training_for_integers_is_left_out_where_nothing_is_lost():
 
 def test_the_first_technique_that_keeps_the_budget_is_enough():
     def outcome(recipe):
-        thin = next((s.amount for s in recipe.steps if s.technique == "factorize_dense"), 1.0)
-        return candidate(recipe, size=int(1000 + 5000 * thin))
+        fraction = next((s.amount for s in recipe.steps if s.technique == "factorize_dense"), 1.0)
+        return candidate(recipe, size=int(1000 + 5000 * fraction))
 
     budget = {"max_drop": 1.0, "max_bytes": 4000}
     found = tried(budget, outcome, dense=5000, changed=0.0)
-    # 6,000 - 5,000 (1 - share) must be 95% of 4,000; float16 has no room.
+    # 6,000 - 5,000 (1 - fraction) must be 95% of 4,000; float16 has no room.
     assert found == ["dynamic", "int8", "int8x4", "factorize_dense 0.56, int8"]
 
     def refused(recipe):
@@ -171,7 +171,7 @@ def test_formats_that_were_left_out_come_back_where_int8_can_not_be_made():
     assert found == ["int8", "int8x4", "float16", "dynamic"]
 
 
-# --- the look itself
+# --- the analysis itself
 
 
 @pytest.fixture(scope="module")
@@ -259,10 +259,10 @@ def test_dense_layers_lose_weights_by_low_rank(mostly_dense, digits):
     assert ranks == {"wide": int(0.25 * 512 * 32 / 544)}  # the head has too few to matter
     settings = TrainingSettings(epochs=1, batch_size=64, distill=0.9)
     runner = StepRunner(mostly_dense, digits, settings, Progress())
-    thin = runner.apply(mostly_dense, RecipeStep("factorize_dense", 0.25))
-    assert thin.get_layer("wide_first").kernel.shape == (512, ranks["wide"])
-    assert thin.get_layer("conv").kernel.shape == (3, 3, 1, 8)
-    right = thin.predict(digits.x_test, verbose=0).argmax(-1) == digits.y_test
+    factorized = runner.apply(mostly_dense, RecipeStep("factorize_dense", 0.25))
+    assert factorized.get_layer("wide_first").kernel.shape == (512, ranks["wide"])
+    assert factorized.get_layer("conv").kernel.shape == (3, 3, 1, 8)
+    right = factorized.predict(digits.x_test, verbose=0).argmax(-1) == digits.y_test
     assert right.mean() > 0.5
     with pytest.raises(NotPossible, match=r"no dense layer has 0\.01 of its weights"):
         runner.apply(mostly_dense, RecipeStep("factorize_dense", 0.01))
@@ -284,26 +284,26 @@ def test_a_limit_on_bytes_counts_what_else_the_file_holds():
 
     found = tried({"max_bytes": 2400, "max_macs": 0.5}, outcome, dense=500, changed=0.0)
     held = seen(dense=500, changed=0.0).weights
-    asked = math.floor(100 * (0.99 * 2400 - (3000 - held)) / held) / 100
-    assert 0.15 < asked < 0.95
-    assert f"prune_channels 0.5 weights {asked:g}, int8" in found
+    expected = math.floor(100 * (0.99 * 2400 - (3000 - held)) / held) / 100
+    assert 0.15 < expected < 0.95
+    assert f"prune_channels 0.5 weights {expected:g}, int8" in found
 
 
 def test_a_file_that_is_slightly_too_large_loses_more_weights():
     def outcome(recipe):
         step = next(iter(recipe.steps), None)
-        share = 1.0 if step is None else step.weights or 1.0
+        fraction = 1.0 if step is None else step.weights or 1.0
         size = 1500 if recipe.mode == "int8" else 1000
-        return candidate(recipe, size=int(size * share) + 500 + 100 * bool(step))
+        return candidate(recipe, size=int(size * fraction) + 500 + 100 * bool(step))
 
     found = tried({"max_bytes": 1200, "max_macs": 0.5}, outcome, dense=410, changed=0.0)
-    shrunk = [
+    pruned = [
         name for name in found if name.startswith("prune_channels") and name.endswith(", int8")
     ]
     # 1,500 weights: 1188 - 500 of 1,500 bytes, then 72 bytes and 12 of room less.
-    assert shrunk[0] == "prune_channels 0.5 weights 0.45, int8"
-    assert shrunk[1].startswith("prune_channels 0.5 weights 0.3")
-    assert len(shrunk) == len(set(shrunk))
+    assert pruned[0] == "prune_channels 0.5 weights 0.45, int8"
+    assert pruned[1].startswith("prune_channels 0.5 weights 0.3")
+    assert len(pruned) == len(set(pruned))
 
 
 def test_limits_on_costs_and_weights_are_both_kept():

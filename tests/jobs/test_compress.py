@@ -231,7 +231,7 @@ def browser():
     return next((path for name in names if (path := shutil.which(name))), None)
 
 
-@pytest.mark.skipif(browser() is None, reason="no Chromium: the page is not looked at")
+@pytest.mark.skipif(browser() is None, reason="no Chromium: the page is not rendered")
 @pytest.mark.parametrize("width", [1100, 390], ids=["screen", "phone"])
 def test_the_page_in_a_browser(run, width, tmp_path):
     """The picture's and the frames' colors are there, on dark text over a light page."""
@@ -404,9 +404,9 @@ def test_fewer_channels_zeros_and_few_values(tiny_model, digits, tmp_path):
     budget = {"max_drop": 2.0, "max_macs": 0.7, "max_gzip_bytes": 20_000}
     result = tfnas.compress(tiny_model, digits, budget, directory=tmp_path, epochs=2)
     names = {str(found.recipe): found for found in result.candidates}
-    shrunk = names["prune_channels 0.7, int8"]
-    assert shrunk.costs.macs <= 0.7
-    assert shrunk.file.size < names["int8"].file.size
+    pruned = names["prune_channels 0.7, int8"]
+    assert pruned.costs.macs <= 0.7
+    assert pruned.file.size < names["int8"].file.size
     packed = next(found for name, found in names.items() if "cluster" in name)
     assert packed.costs.gzip_bytes < names["int8"].costs.gzip_bytes
 

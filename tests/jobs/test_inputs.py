@@ -1,4 +1,4 @@
-"""A search's best, made smaller: search -> compress."""
+"""The best model of a search is compressed."""
 
 import json
 
@@ -55,7 +55,7 @@ def test_a_file_and_a_model_need_data(folder, tiny_model, digits):
         (lambda f: (f / "results.json").unlink(), "which has no results.json"),
         (
             lambda f: (f / "results.json").write_text('{"interrupted": true}'),
-            "which was interrupted: the same search on it goes on",
+            "which was interrupted: the same search on it continues",
         ),
         (lambda f: (f / "config.json").write_text("{}"), "whose config.json has no config"),
         (

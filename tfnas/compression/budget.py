@@ -88,7 +88,7 @@ class Budget:
 
     Raises:
         ValueError: A limit is no number above 0 (max_drop and max_vela_cpu_operators: from 0
-            on), or none is given.
+            on), or no limit is set.
     """
 
     max_drop: float | None = None

@@ -38,7 +38,7 @@ class Candidate:
     """A file with its costs.
 
     Args:
-        recipe: The recipe that it was made by.
+        recipe: Its recipe.
         file: The file.
         costs: Its costs; the drop of accuracy on the images for choosing.
         drop: Points lost on those, with their 95% interval: (value, low, high).

@@ -205,11 +205,11 @@ class _Job:
 
     def low_rank(self, model: Any) -> Any:
         """Factorizes layers and trains the factors."""
-        thin = _factorized(model, self.compression.low_rank, self.training.images)
-        if layers_of(thin, keras.layers.BatchNormalization):
-            recalibrate_batchnorm(thin, self.training.images)
-        self.train(thin, "low_rank")
-        return thin
+        factorized = _factorized(model, self.compression.low_rank, self.training.images)
+        if layers_of(factorized, keras.layers.BatchNormalization):
+            recalibrate_batchnorm(factorized, self.training.images)
+        self.train(factorized, "low_rank")
+        return factorized
 
     def sparsity(self, model: Any) -> Any:
         """Prunes the smallest weights of each layer but depthwise ones, while training.

@@ -84,7 +84,7 @@ def _finished_config(folder: pathlib.Path) -> dict[str, Any]:
         if not (folder / name).is_file():
             raise error(f", which has no {name}")
     if parse_json_object((folder / "results.json").read_text(), "results").get("interrupted"):
-        raise error(", which was interrupted: the same search on it goes on")
+        raise error(", which was interrupted: the same search on it continues")
     config = parse_json_object((folder / "config.json").read_text(), "config").get("config")
     if not isinstance(config, dict):
         raise error(", whose config.json has no config")

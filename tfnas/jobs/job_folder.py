@@ -70,7 +70,7 @@ def claim(
     The budget, its device and the effort (with its epochs) may change: candidates stay valid.
 
     Args:
-        folder: The folder, made where there is none.
+        folder: The folder; a missing one is created.
         model: The model before compression.
         split: The data, divided as the job uses it.
         settings: How steps are trained.

@@ -138,7 +138,7 @@ def _far_below(
 ) -> list[int]:
     """Returns the candidates that are drawn at the edge, far below the others.
 
-    On the scale of a file that only guesses, the others would not be told apart.
+    On the scale of a file that only guesses, the others would lie on one line.
     """
     if not accuracies:
         return []

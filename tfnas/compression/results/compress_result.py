@@ -29,7 +29,7 @@ class CompressResult(PrintedResult):
         budget: The limits.
         effort: How much was tried: "quick", "normal" or "thorough".
         device: The device of the limits on a device.
-        candidates: All files that were made, in their order.
+        candidates: All candidates, in the order in which they were built.
         front: The Pareto front of accuracy, size, time and the device's limited metrics.
         best: The candidate that meets the budget best, or the nearest to it.
         excesses: Limits that `best` exceeds -> by how much; empty where it meets all.
