@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,12 +23,15 @@ from tfnas.runtime.files import write_atomically
 from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.file_weights import FileKernel, read_kernels
 
+if TYPE_CHECKING:
+    import keras
+
 CALIBRATION = 300
 _CHANNELS_LAST = ("DEPTHWISE_CONV_2D", "CONV_3D", "BATCH_MATMUL")
 
 
 def cluster_to_files(
-    model: Any,
+    model: keras.Model,
     split: DataSplit,
     directory: str | pathlib.Path,
     config: ClusterConfig,
@@ -97,8 +100,8 @@ def _count(kernel: FileKernel) -> FileValues:
 
 
 def _without_training(
-    model: Any, split: DataSplit, config: ClusterConfig, progress: Progress
-) -> tuple[Any, ClusteringReport]:
+    model: keras.Model, split: DataSplit, config: ClusterConfig, progress: Progress
+) -> tuple[keras.Model, ClusteringReport]:
     progress.phase("clustering without training")
     plan = config.plan()
     return cluster(
@@ -113,7 +116,11 @@ def _without_training(
 
 
 def _with_training(
-    model: Any, prepared: Prepared, split: DataSplit, config: ClusterConfig, progress: Progress
+    model: keras.Model,
+    prepared: Prepared,
+    split: DataSplit,
+    config: ClusterConfig,
+    progress: Progress,
 ) -> ClusteringReport:
     """Trains the prepared copy in place."""
     progress.phase(f"training the values, {config.epochs} epochs on {len(split.x_train)} images")

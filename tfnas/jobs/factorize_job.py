@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pathlib
-from typing import Any
 
 import keras
 
@@ -21,7 +20,7 @@ CALIBRATION = 300  # images for int8 ranges and batchnorm statistics
 
 
 def factorize_to_files(
-    model: Any,
+    model: keras.Model,
     split: DataSplit,
     directory: str | pathlib.Path,
     config: FactorizeConfig,
@@ -59,8 +58,8 @@ def factorize_to_files(
 
 
 def _factorize(
-    model: Any, split: DataSplit, config: FactorizeConfig
-) -> tuple[Any, FactorizationReport]:
+    model: keras.Model, split: DataSplit, config: FactorizeConfig
+) -> tuple[keras.Model, FactorizationReport]:
     rank = config.rank
     factorized, report = factorize(
         model,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tfnas.clustering.clustering_callback import ClusteringCallback
 from tfnas.compression.file_comparison_table import save_and_compare
@@ -24,12 +24,15 @@ from tfnas.pruning.structured.iterative import ChannelPruning
 from tfnas.pruning.structured.prune_channels import prune_channels
 from tfnas.reports import prune_channels_report
 
+if TYPE_CHECKING:
+    import keras
+
 CALIBRATION = 300
 SCORED = 512  # training examples for the criterion "taylor"
 
 
 def prune_channels_to_files(
-    model: Any,
+    model: keras.Model,
     split: DataSplit,
     directory: str | pathlib.Path,
     config: PruneChannelsConfig,
@@ -61,7 +64,7 @@ def prune_channels_to_files(
     return result
 
 
-def keep_achieved(model: Any) -> list[ClusteringCallback]:
+def keep_achieved(model: keras.Model) -> list[ClusteringCallback]:
     """Keeps the zeros and shared values of a model through training.
 
     Args:
@@ -79,12 +82,12 @@ def keep_achieved(model: Any) -> list[ClusteringCallback]:
 
 
 def _prune(
-    model: Any,
+    model: keras.Model,
     split: DataSplit,
     config: PruneChannelsConfig,
     folder: pathlib.Path,
     progress: Progress,
-) -> tuple[Any, list[ChannelPruningReport]]:
+) -> tuple[keras.Model, list[ChannelPruningReport]]:
     options = {
         "criterion": config.criterion,
         "scope": config.scope,
@@ -98,7 +101,7 @@ def _prune(
 
     teacher_logits = cached_teacher_logits(model, split, config) if config.epochs else None
 
-    def fit(smaller: Any, step: int) -> None:
+    def fit(smaller: keras.Model, step: int) -> None:
         first, last = ((config.epochs * n) // config.steps for n in (step - 1, step))
         if last == first:
             return

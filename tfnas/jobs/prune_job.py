@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tfnas.compression.file_comparison_table import compare_files, convert_all
 from tfnas.compression.fine_tune import check_fits, classification_loss, finetune, training_steps
@@ -24,6 +24,9 @@ from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.convert import ConversionError, to_tflite
 from tfnas.tflite.file_sparsity import file_sparsity
 
+if TYPE_CHECKING:
+    import keras
+
 CALIBRATION = 300
 SCORED = 512  # training examples for gradient criteria and reconstruction
 RAMP = 0.6  # fraction of the training in which the sparsity grows
@@ -41,7 +44,7 @@ _WRITTEN = (
 
 
 def prune_to_files(
-    model: Any,
+    model: keras.Model,
     split: DataSplit,
     directory: str | pathlib.Path,
     config: PruneConfig,
@@ -85,7 +88,7 @@ def prune_to_files(
     return result
 
 
-def _check_arguments(model: Any, split: DataSplit, config: PruneConfig) -> None:
+def _check_arguments(model: keras.Model, split: DataSplit, config: PruneConfig) -> None:
     """Prunes a copy that is thrown away, so that a bad argument fails before long work."""
     scope = "layer" if config.scope in (BY_SENSITIVITY, BY_OUTPUT) else config.scope
     if config.criterion == OBS and (config.epochs or config.scope == BY_SENSITIVITY):
@@ -109,14 +112,14 @@ def _check_arguments(model: Any, split: DataSplit, config: PruneConfig) -> None:
 
 
 def _sensitivity(
-    model: Any, split: DataSplit, config: PruneConfig, progress: Progress
+    model: keras.Model, split: DataSplit, config: PruneConfig, progress: Progress
 ) -> Sensitivity | None:
     if config.scope != BY_SENSITIVITY:
         return None
     progress.phase(f"measuring each layer's sensitivity on {len(split.x_val)} validation images")
     loss = classification_loss(model)
 
-    def quality(candidate: Any) -> float:
+    def quality(candidate: keras.Model) -> float:
         # The loss, not the accuracy: it also moves where no class changes.
         return -float(loss(split.y_val, candidate.predict(split.x_val, verbose=0)))
 
@@ -141,8 +144,8 @@ def _sparsities(config: PruneConfig) -> list[float]:
 
 
 def _without_training(
-    model: Any, split: DataSplit, config: PruneConfig, scope: Any, progress: Progress
-) -> tuple[Any, PruningReport]:
+    model: keras.Model, split: DataSplit, config: PruneConfig, scope: Any, progress: Progress
+) -> tuple[keras.Model, PruningReport]:
     progress.phase("pruning without training")
     return prune(
         model,
@@ -157,8 +160,8 @@ def _without_training(
 
 
 def _while_training(
-    model: Any, split: DataSplit, config: PruneConfig, scope: Any, progress: Progress
-) -> tuple[Any, PruningReport]:
+    model: keras.Model, split: DataSplit, config: PruneConfig, scope: Any, progress: Progress
+) -> tuple[keras.Model, PruningReport]:
     progress.phase(f"pruning while training, {config.epochs} epochs on {len(split.x_train)} images")
     copy = clone(model)
     steps = training_steps(split, config.epochs, config.batch_size)
@@ -188,13 +191,17 @@ def _while_training(
     return copy, pruning.report
 
 
-def _scoring(model: Any, split: DataSplit, config: PruneConfig) -> dict[str, Any]:
+def _scoring(model: keras.Model, split: DataSplit, config: PruneConfig) -> dict[str, Any]:
     examples = spread(split.x_train, SCORED), spread(split.y_train, SCORED)
     return {"criterion": config.criterion, "data": examples, "loss": classification_loss(model)}
 
 
 def _files(
-    model: Any, pruned: Any, split: DataSplit, config: PruneConfig, folder: pathlib.Path
+    model: keras.Model,
+    pruned: keras.Model,
+    split: DataSplit,
+    config: PruneConfig,
+    folder: pathlib.Path,
 ) -> tuple[list[tuple[str, Artifact]], list[str]]:
     """Returns (label, file) of the unpruned and the pruned model, and what failed to convert."""
     images = spread(split.x_train, CALIBRATION)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tfnas.compression.file_comparison_table import compare_files
 from tfnas.compression.fine_tune import check_fits, finetune
@@ -18,6 +18,10 @@ from tfnas.reports import qat_report
 from tfnas.runtime.files import save_model
 from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.convert import ConversionError, to_tflite
+
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
 
 CALIBRATION = 300
 EXAMINED = 128  # training examples for the errors of single layers
@@ -34,7 +38,7 @@ _WRITTEN = (
 
 
 def qat_to_files(
-    model: Any,
+    model: keras.Model,
     split: DataSplit,
     directory: str | pathlib.Path,
     config: QatConfig,
@@ -90,7 +94,7 @@ def qat_to_files(
 
 
 def _without_training(
-    model: Any, images: Any, config: QatConfig
+    model: keras.Model, images: np.ndarray, config: QatConfig
 ) -> tuple[list[tuple[str, Artifact]], list[str]]:
     """Returns the files that the trained one is compared with, and notes on what failed."""
     files, notes = [("float32", to_tflite(model))], []
