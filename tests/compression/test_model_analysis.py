@@ -55,7 +55,7 @@ def test_every_setting_has_its_reason():
     )
     reasons = " | ".join(settings.reasons)
     for words in (
-        "post-training int8 changes the class of 5.0% of 128 images, most noise comes in conv",
+        "post-training int8 changes the class of 5.0% of 128 images, most noise is added in conv",
         "95% of the multiply-accumulates are in 3x3 convolutions",
         "60% of the int8 file's latency is in 3x3 convolutions",
         "conv most: 5.0%: sparsities begin at 60%",

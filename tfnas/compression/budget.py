@@ -62,6 +62,19 @@ _FROM_ZERO = (
 )  # limits that may be 0: no fraction of them exists
 
 
+def cost_of_limit(limit: str) -> str:
+    """Returns the name of the cost that a limit is on.
+
+    Example:
+        >>> cost_of_limit("max_bytes"), cost_of_limit("max_latency_ratio")
+        ('bytes', 'latency')
+
+    Args:
+        limit: Name of a field of :class:`Budget`.
+    """
+    return limit.removeprefix("max_").removesuffix("_ratio")
+
+
 @dataclasses.dataclass(frozen=True)
 class Budget:
     """Limits of a compressed model's costs; None: no limit.
@@ -161,7 +174,7 @@ class Budget:
         """
         found = {}
         for name, limit in self.limits.items():
-            value = costs.value(name.removeprefix("max_"))
+            value = costs.value(cost_of_limit(name))
             if value > limit:
                 found[name] = value - limit if name in _FROM_ZERO else value / limit - 1
         return found

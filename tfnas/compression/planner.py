@@ -23,7 +23,7 @@ import math
 from collections.abc import Generator
 from typing import TYPE_CHECKING
 
-from tfnas.compression.budget import Budget
+from tfnas.compression.budget import Budget, cost_of_limit
 from tfnas.compression.effort import Effort
 from tfnas.compression.plan_settings import PlanSettings, decide_plan
 from tfnas.compression.recipe import Recipe, RecipeStep
@@ -232,7 +232,7 @@ def _in_fewer_bits(
     Returns:
         The candidate if it meets all limits, else None.
     """
-    over = {name.removeprefix("max_") for name in budget.excesses(best.costs)}
+    over = {cost_of_limit(name) for name in budget.excesses(best.costs)}
     if len(known) < 2 or not over or not over <= _BY_BITS:
         return None
     for name in over:

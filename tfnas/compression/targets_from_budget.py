@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from tfnas.compression.budget import STORED, Budget
+from tfnas.compression.budget import STORED, Budget, cost_of_limit
 from tfnas.compression.plan_settings import PlanSettings
 from tfnas.compression.recipe import RecipeStep
 
@@ -102,14 +102,15 @@ def _exceeded(
     Bytes are those of the smallest file known, since any fraction can be converted to its format.
     """
     found: dict[str, tuple[float, float]] = {}
+    limits = {cost_of_limit(name): (name, limit) for name, limit in budget.limits.items()}
     for name in names if known else ():
-        limit = budget.limits.get(f"max_{name}")
-        if limit is None:
+        if name not in limits:
             continue
+        limit_name, limit = limits[name]
         value = min(c.costs.value(name) for c in (known if name in STORED else known[:1]))
         if value > limit:
             fixed = settings.fixed.get(name, 0)
-            found[f"max_{name}"] = limit - fixed, value - fixed
+            found[limit_name] = limit - fixed, value - fixed
     return found
 
 
