@@ -24,6 +24,7 @@ FLOORS = (
     ("compression",),
     ("nas",),
     ("reports",),
+    ("jobs",),
     ("cli",),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

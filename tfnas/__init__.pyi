@@ -11,13 +11,14 @@ from tfnas.clustering.cluster import cluster as cluster
 from tfnas.clustering.clustering_callback import ClusteringCallback as ClusteringCallback
 from tfnas.clustering.shared_values import keep_clusters as keep_clusters
 from tfnas.compression.budget import Budget as Budget
-from tfnas.compression.compress import compress as compress
 from tfnas.distillation.cached_teacher import teacher_outputs as teacher_outputs
 from tfnas.distillation.distiller import Distiller as Distiller
 from tfnas.distillation.feature_losses import AttentionTransfer as AttentionTransfer
 from tfnas.distillation.feature_losses import FeatureHint as FeatureHint
 from tfnas.distillation.feature_losses import RelationalTransfer as RelationalTransfer
 from tfnas.graph.batchnorm import recalibrate_batchnorm as recalibrate_batchnorm
+from tfnas.jobs.compress import compress as compress
+from tfnas.jobs.search_job import search as search
 from tfnas.loading import load_model as load_model
 from tfnas.low_rank.factorize import factorize as factorize
 from tfnas.measure.accuracy import evaluate as evaluate
@@ -34,7 +35,6 @@ from tfnas.measure.throughput import throughput as throughput
 from tfnas.nas.samplers.evolution import EvolutionTuner as EvolutionTuner
 from tfnas.nas.samplers.random_search import RandomTuner as RandomTuner
 from tfnas.nas.samplers.reinforce import ReinforceTuner as ReinforceTuner
-from tfnas.nas.search_job import search as search
 from tfnas.optimizers import Muon as Muon
 from tfnas.pruning.mask_constraint import keep_zeros as keep_zeros
 from tfnas.pruning.prune import prune as prune

@@ -213,7 +213,8 @@ def test_export_writes_beside_the_model_by_default(tfnas_command, model):
 
 @pytest.mark.parametrize(("interrupted", "code"), [(False, 0), (True, 130)])
 def test_search_hands_its_flags_over(tfnas_command, tmp_path, monkeypatch, interrupted, code):
-    import tfnas.nas.search_job as pipeline
+    from tfnas.jobs import search_job
+    from tfnas.nas.search_result import SearchConfig
 
     calls = []
 
@@ -225,7 +226,7 @@ def test_search_hands_its_flags_over(tfnas_command, tmp_path, monkeypatch, inter
         calls.append((data, directory, settings))
         return Result(interrupted=interrupted)
 
-    monkeypatch.setattr(pipeline, "search", fake)
+    monkeypatch.setattr(search_job, "search", fake)
     flags = ["--max_trials=7", "--target_latency_ms=0.5", "--nobaseline", "--overwrite", "--seed=3"]
     got = tfnas_command("search", "--dataset=digits", f"--directory={tmp_path}", *flags)
     assert got == (code, "\nthe tables\n", "")
@@ -234,8 +235,8 @@ def test_search_hands_its_flags_over(tfnas_command, tmp_path, monkeypatch, inter
     assert settings.pop("overwrite") is True
     settings.pop("progress")
     wanted = {"max_trials": 7, "target_latency_ms": 0.5, "baseline": False, "seed": 3}
-    defaults = pipeline.SearchConfig("digits", **wanted)
-    assert pipeline.SearchConfig("digits", **settings) == defaults
+    defaults = SearchConfig("digits", **wanted)
+    assert SearchConfig("digits", **settings) == defaults
 
 
 @pytest.mark.parametrize("command", [[COMMAND], [sys.executable, "-m", "tfnas"]])

@@ -12,9 +12,9 @@ from tfnas.compression.trial_compression import CompressedTraining
 from tfnas.nas.samplers.evolution import EvolutionTuner
 from tfnas.nas.samplers.random_search import RandomTuner
 from tfnas.nas.samplers.reinforce import ReinforceTuner
+from tfnas.nas.search_result import _halving_savings
 from tfnas.nas.successive_halving import Halving
 from tfnas.nas.trial_records import ranked
-from tfnas.reports import search_report
 from tfnas.search_space.compression import Compression
 
 SCORE, COST = kt.Objective("score", "max"), kt.Objective("cost", "min")
@@ -335,18 +335,14 @@ def test_a_compression_is_done_again_on_a_network_that_goes_on(epochs, before, e
 
 
 @dataclasses.dataclass
-class Told:
+class Candidate:
     metrics: dict
 
 
-def test_the_report_tells_what_the_rungs_took():
-    class Result:
-        candidates = [Told({"epochs": float(e)}) for e in (1, 1, 1, 3, 9)]  # noqa: RUF012
-
-    [line] = search_report._savings(Result)
+def test_the_report_says_how_many_epochs_the_rungs_trained():
+    [line] = _halving_savings([Candidate({"epochs": float(e)}) for e in (1, 1, 1, 3, 9)])
     assert line == (
         "Successive halving: 5 trained 1 epochs, 2 trained 3 epochs, 1 trained 9 epochs; 15 epochs "
         "together, 45 if all had had 9."
     )
-    Result.candidates = [Told({})]
-    assert search_report._savings(Result) == []
+    assert _halving_savings([Candidate({})]) == []

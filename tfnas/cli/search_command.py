@@ -122,7 +122,8 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
     """Runs the command."""
     from tfnas.cli.console import progress_display
     from tfnas.data.datasets import parse_size
-    from tfnas.nas.search_job import SearchConfig, search
+    from tfnas.jobs.search_job import search
+    from tfnas.nas.search_result import SearchConfig
 
     names = {field.name for field in dataclasses.fields(SearchConfig)}
     names -= {"dataset", "limits", "compression"}

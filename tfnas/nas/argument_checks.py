@@ -13,13 +13,6 @@ from tfnas.search_space.compression_choices import CompressionSpace
 from tfnas.search_space.hypermodel import CompressedHyperModel, SpaceHyperModel
 
 
-def check_count(name: str, value: Any, least: int, optional: bool = False) -> None:
-    """Raises ValueError unless an argument is a whole number that is large enough."""
-    whole = isinstance(value, int) and not isinstance(value, bool) and value >= least
-    if not whole and not (optional and value is None):
-        raise ValueError(f"{name} must be a whole number >= {least}, got {value!r}")
-
-
 def check_target(milliseconds: float | None, ratio: float | None) -> None:
     """Raises ValueError unless at most one target is given, and that above 0."""
     if milliseconds is not None and ratio is not None:

@@ -28,11 +28,11 @@ import keras_tuner as kt
 import numpy as np
 from keras_tuner.src.engine import oracle as kt_oracle
 
-from tfnas.nas.argument_checks import check_count
 from tfnas.nas.chief.trial_messages import message_of
 from tfnas.nas.objectives import Objectives, ParetoObjective, objective_of
 from tfnas.nas.successive_halving import Halving
 from tfnas.nas.trial_records import Entry, Proposal, ranked
+from tfnas.runtime.argument_rules import check_count
 from tfnas.runtime.files import write_atomically
 from tfnas.search_space.hyperparameters import HyperParameterSpace
 from tfnas.search_space.search_space import SearchSpace

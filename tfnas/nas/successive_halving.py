@@ -25,8 +25,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tfnas.nas.argument_checks import check_count
 from tfnas.nas.trial_records import Entry, ranked
+from tfnas.runtime.argument_rules import check_count
 
 
 class Halving:

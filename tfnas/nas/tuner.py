@@ -38,7 +38,7 @@ from tfnas.measure.latency_model.latency_model import LatencyModel
 from tfnas.measure.measure import ACTIVATION_BYTES, measurement_of
 from tfnas.measure.measurement import Latency, Measurement, pareto_front
 from tfnas.measure.profile import profile
-from tfnas.nas.argument_checks import check_count, check_target, check_teacher, with_compression
+from tfnas.nas.argument_checks import check_target, check_teacher, with_compression
 from tfnas.nas.executors.engine import Engine
 from tfnas.nas.fit_arguments import reads_each_epoch, trial_callbacks, validated_at_the_end
 from tfnas.nas.latency_prediction import Prediction, PredictionErrors
@@ -50,6 +50,7 @@ from tfnas.nas.successive_halving import continue_from
 from tfnas.nas.weight_inheritance import inherit_weights
 from tfnas.quantization.quantize_aware import fake_quants
 from tfnas.quantization.spec import QuantSpec
+from tfnas.runtime.argument_rules import check_count
 from tfnas.runtime.files import save_model, write_atomically
 from tfnas.runtime.folder_lock import owner_of
 from tfnas.runtime.randomness import kept_random_state

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from tfnas.nas.argument_checks import check_count
 from tfnas.nas.samplers.pareto_selection import tournament
 from tfnas.nas.surrogate.screening import ScreenedOracle
 from tfnas.nas.trial_records import Entry, Proposal, ranked
 from tfnas.nas.tuner import MeasuredTuner, oracle_arguments
+from tfnas.runtime.argument_rules import check_count
 from tfnas.search_space.search_space import SearchSpace
 
 _MORE_CHANGES = 0.5  # chance that one more decision of a screened child changes

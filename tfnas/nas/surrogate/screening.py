@@ -18,10 +18,10 @@ from typing import Any
 import keras_tuner as kt
 import numpy as np
 
-from tfnas.nas.argument_checks import check_count
 from tfnas.nas.oracle import SpaceOracle
 from tfnas.nas.surrogate.gaussian_process import Surrogate, expected_improvement
 from tfnas.nas.trial_records import Entry, Proposal
+from tfnas.runtime.argument_rules import check_count
 
 MOST = 256  # measurements that a surrogate is fitted on
 _LEAST = 4

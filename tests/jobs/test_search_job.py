@@ -1,4 +1,4 @@
-"""The whole pipeline on a hundred and fifty digits: the folder, resuming, interruption."""
+"""The whole job_module on a hundred and fifty digits: the folder, resuming, interruption."""
 
 import csv
 import dataclasses
@@ -12,7 +12,7 @@ from PIL import Image
 
 import tfnas
 from tfnas.compression.progress import Progress
-from tfnas.nas import search_job as pipeline
+from tfnas.jobs import search_job as job_module
 from tfnas.nas import tuner as tuner_module
 from tfnas.search_space import mobilenet_v2 as spaces
 
@@ -59,7 +59,7 @@ class Uses:
         artifact = tfnas.Artifact
         patch.setattr(artifact, "predict", self.wrapped("predict", artifact.predict, 1))
         patch.setattr(keras.Model, "fit", self.wrapped("fit", keras.Model.fit, 1))
-        for module in (pipeline, tuner_module):
+        for module in (job_module, tuner_module):
             patch.setattr(module, "to_tflite", self.wrapped("convert", module.to_tflite, 2))
 
     def wrapped(self, what, function, index):
@@ -86,7 +86,7 @@ def _fast():
     stages = [dataclasses.replace(s, repeats=(1,), kernels=(3, 5)) for s in preset.stages[:2]]
     small = dataclasses.replace(preset, stages=tuple(stages))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "mobilenet_v2", small_baseline)
+        patch.setattr(job_module, "mobilenet_v2", small_baseline)
         patch.setitem(spaces.PRESETS, "microcontroller", small)
         yield
 
@@ -228,7 +228,7 @@ def test_report_holds_the_tables(finished):
     for heading in (
         "# Search on few_digits",
         "## The best, on the test part",
-        "## How it was made",
+        "## Settings and environment",
     ):
         assert heading in text
     for row in result.rows:
@@ -239,6 +239,20 @@ def test_report_holds_the_tables(finished):
         assert candidate.architecture.key in text
     assert "| max_trials" in text
     assert "tfnas, int8" in str(result)
+
+
+def test_the_result_fits_a_terminal_and_a_notebook(finished):
+    result = finished[0]
+    tables = [line for line in str(result).splitlines() if line.count("  ") > 4]
+    assert len(tables) >= 2 * 2 + len(result.rows) + len(result.front)
+    assert max(map(len, tables)) <= 80
+    assert repr(result) == (
+        f"<SearchResult: 2 candidates, {len(result.front)} on the front, "
+        f"winner trial {result.winner.trial_id}, in {str(result.directory)!r}>"
+    )
+    page = result._repr_html_()
+    assert page.count("<table>") == 2
+    assert page.count("<tr>") == 2 + len(result.rows) + len(result.front)
 
 
 def test_the_test_part_is_touched_at_the_end_only(finished):

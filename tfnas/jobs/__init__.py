@@ -1,0 +1,1 @@
+"""Jobs: calls that run everything, from a model or a data set to a folder of files and a report."""

@@ -1,0 +1,479 @@
+"""`tfnas.search`: from a data set to small, measured `.tflite` files.
+
+Candidates are trained, converted and measured on the validation part. The best one is trained
+again. At the end, and only then, the test part is used to compare it with MobileNetV2 0.35 (and
+with random architectures of its size) that were trained for as many epochs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import math
+import pathlib
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfnas import data as data_module
+from tfnas.compression.progress import Progress
+from tfnas.compression.trial_compression import CompressedTraining, spec_of, untrained_form
+from tfnas.data.datasets import DataSplit
+from tfnas.graph.tracing import TraceOnce
+from tfnas.loading import load_model
+from tfnas.measure.accuracy import correct, score
+from tfnas.measure.latency import benchmark, provenance
+from tfnas.measure.measure import measurement_of
+from tfnas.measure.measurement import Latency
+from tfnas.measure.profile import profile
+from tfnas.nas.oracle import INFEASIBLE
+from tfnas.nas.reward import mnasnet_reward
+from tfnas.nas.samplers.evolution import EvolutionTuner
+from tfnas.nas.samplers.random_search import RandomTuner
+from tfnas.nas.samplers.reinforce import ReinforceTuner
+from tfnas.nas.search_result import ReportRow, SearchConfig, SearchResult
+from tfnas.nas.surrogate.screening import ScreenedOracle
+from tfnas.nas.trial_log import TrialLog, failure_cause
+from tfnas.nas.tuner import MeasuredTrial, MeasuredTuner, latency_metrics
+from tfnas.optional import require
+from tfnas.quantization.quantize_aware import fake_quants
+from tfnas.quantization.spec import MODES, QuantSpec
+from tfnas.reports import search_report
+from tfnas.runtime.files import save_model, write_atomically
+from tfnas.runtime.randomness import seeded
+from tfnas.runtime.worker_processes import TrialProcesses
+from tfnas.search_space.architecture import Architecture, mobilenet_v2, parse_json_object
+from tfnas.search_space.hypermodel import compile_for_search
+from tfnas.search_space.mobilenet_v2 import MobileNetV2Space
+from tfnas.tflite.artifact import Artifact
+from tfnas.tflite.convert import to_tflite
+
+CALIBRATION = 300
+_MAY_CHANGE = ("workers", "trial_timeout")  # settings that may change when a search resumes
+
+
+def search(
+    data: str | DataSplit,
+    *,
+    directory: str | pathlib.Path,
+    config: SearchConfig | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> SearchResult:
+    """Searches architectures for a data set and writes the best one, with a report, to a folder.
+
+    The same call resumes an interrupted search; `overwrite` starts a new one.
+
+    Example:
+        >>> import tfnas
+        >>> result = tfnas.search(
+        ...     "digits", directory="runs/digits", preset="microcontroller", max_trials=12, epochs=5
+        ... )  # doctest: +SKIP
+        >>> print(result)  # doctest: +SKIP
+
+    Args:
+        data: Name or path of a data set (see :func:`tfnas.data.load`), or a split.
+        directory: Folder for the results; it is created if needed.
+        config: The settings of the search.
+        overwrite: Whether an earlier search in the folder is removed.
+        progress: Receives the progress of the search; None: it is not shown.
+        **settings: Fields of :class:`tfnas.nas.search_result.SearchConfig`, instead of `config`.
+
+    Returns:
+        The candidates, the Pareto front and the comparison on the test part.
+
+    Raises:
+        ValueError: A setting is outside its rule, or the folder holds another search.
+        ImportError: matplotlib is not installed; before any long work.
+        RuntimeError: No trial ended well.
+        KeyboardInterrupt: Interrupted before any trial ended well.
+    """
+    split = data if isinstance(data, DataSplit) else None
+    config = _config_of(split.name if split else str(data), config, settings)
+    require("matplotlib", "the pictures of a report")
+    return _Run(config, pathlib.Path(directory), split, progress or Progress(), overwrite).run()
+
+
+def _config_of(dataset: str, config: SearchConfig | None, settings: dict[str, Any]) -> SearchConfig:
+    """The settings of a search, from a record or from keyword arguments."""
+    if config is not None:
+        if settings:
+            raise ValueError(f"config must be None with other settings, got {sorted(settings)} too")
+        return dataclasses.replace(config, dataset=dataset)
+    known = {field.name for field in dataclasses.fields(SearchConfig)} - {"dataset"}
+    if unknown := sorted(set(settings) - known):
+        raise ValueError(f"unknown setting: {', '.join(unknown)}")
+    return SearchConfig(dataset, **settings)
+
+
+class _Run:
+    """The steps of one search."""
+
+    def __init__(
+        self,
+        config: SearchConfig,
+        directory: pathlib.Path,
+        split: DataSplit | None,
+        progress: Progress,
+        overwrite: bool,
+    ):
+        self.config, self.directory, self.progress = config, directory, progress
+        self.full = split or data_module.load(
+            config.dataset, image_size=config.image_size, seed=config.seed
+        )
+        largest = float(self.full.x_train.max())
+        if largest <= 1.0:
+            raise ValueError(
+                f"dataset {config.dataset!r} must hold raw pixels from 0 to 255, got at most "
+                f"{largest:g}: the networks of the search scale their inputs themselves"
+            )
+        self.split = self.full.limited(config.train_limit, config.seed)
+        self.trial_epochs = config.epochs
+        self.space = MobileNetV2Space(
+            self.split.input_shape,
+            self.split.num_classes,
+            config.preset,
+            compression=config.compression,
+        )
+        self.teacher = None if config.teacher is None else load_model(config.teacher)
+        if not overwrite:
+            _check_same_search(directory, config)
+        optimizer = keras.optimizers.Adam(self._schedule(len(self.split.x_train), config.epochs))
+        self.tuner = self._make_tuner(self.space.hypermodel(optimizer=optimizer), overwrite)
+        if overwrite:
+            _remove_results(directory)
+        record = {"config": dataclasses.asdict(config), "provenance": provenance()}
+        write_atomically(directory / "config.json", json.dumps(record, indent=2))
+        self.tuner.trial_callbacks = TrialLog(
+            self.tuner, directory / "trials.jsonl", progress, config
+        )
+
+    def _make_tuner(self, hypermodel: Any, overwrite: bool) -> MeasuredTuner:
+        config = self.config
+        classes = {"evolution": EvolutionTuner, "reinforce": ReinforceTuner, "random": RandomTuner}
+        algorithm_settings: dict[str, dict[str, Any]] = {
+            "evolution": {
+                "population_size": config.population_size,
+                "tournament_size": config.tournament_size,
+                "children": config.children,
+            },
+            "reinforce": {"form": config.form, "children": config.children},
+            "random": {},
+        }
+        executor = None
+        if config.workers:
+            executor = functools.partial(TrialProcesses, config.workers, config.trial_timeout)
+        return classes[config.algorithm](
+            hypermodel,
+            list(config.objectives),
+            max_trials=config.max_trials,
+            seed=config.seed,
+            limits=config.limits,
+            halving=config.halving,
+            min_epochs=config.min_epochs,
+            target_latency_ms=config.target_latency_ms,
+            target_latency_ratio=config.target_latency_ratio,
+            latency_exponent=config.latency_exponent,
+            threads=config.threads,
+            inherit=config.inherit,
+            teacher=self.teacher,
+            accelerator=config.accelerator,
+            runtime_flash=config.runtime_flash,
+            runtime_ram=config.runtime_ram,
+            latency_seconds=config.latency_seconds,
+            executor=executor,
+            directory=str(self.directory),
+            project_name="search",
+            overwrite=overwrite,
+            **algorithm_settings[config.algorithm],
+        )
+
+    def run(self) -> SearchResult:
+        self.progress.phase(f"search: {self.split}; {self.space.size:.3g} architectures")
+        if self.config.latency_seconds is not None:
+            self.progress.phase(f"latency of the space: {self.config.latency_seconds:g} s")
+        interrupted = False
+        rows: list[ReportRow] = []
+        randoms: list[ReportRow] = []
+        try:
+            self.tuner.search(
+                self.split.x_train,
+                self.split.y_train,
+                validation_data=(self.split.x_val, self.split.y_val),
+                epochs=self.config.epochs,
+                batch_size=self.config.batch_size,
+                verbose=0,
+            )
+        except KeyboardInterrupt:
+            if not self.tuner.candidates():
+                raise
+            interrupted = True
+        except RuntimeError as error:  # too many failures in a row
+            if not self.tuner.candidates():
+                raise
+            self.progress.phase(f"search stopped: {error}")
+        candidates = self.tuner.candidates()
+        if not candidates:
+            raise RuntimeError(self._no_candidate())
+        if not self.tuner.pareto_front():
+            raise RuntimeError(self._none_within_limits())
+        winner = self._winner(candidates)
+        # A winner of a lower rung is compared with models that were trained as long.
+        self.trial_epochs = int(winner.metrics.get("epochs", self.config.epochs))
+        files: dict[str, Artifact] | None = None
+        try:
+            files = self._final_files(winner, retrain=not interrupted)
+            if not interrupted:
+                rows, randoms = self._compare(winner, files)
+        except KeyboardInterrupt:
+            interrupted = True
+            if files is None:
+                self._final_files(winner, retrain=False)
+        result = SearchResult(
+            self.directory,
+            winner,
+            candidates,
+            front=self._remeasured(self.tuner.pareto_front()),
+            rows=rows,
+            randoms=randoms,
+            interrupted=interrupted,
+            prediction=self.tuner.prediction_errors(),
+        )
+        search_report.write(result, self.config, self.split, self.tuner.target_ratio)
+        return result
+
+    def _no_candidate(self) -> str:
+        """The message of a search none of whose trials ended well."""
+        oracle = self.tuner.oracle
+        trials = [oracle.get_trial(trial_id) for trial_id in oracle.end_order]
+        log = self.directory / "trials.jsonl"
+        if trials and all(INFEASIBLE in (trial.message or "") for trial in trials):
+            limits = ", ".join(map(str, oracle.objectives.limits))
+            return (
+                f"none of {len(trials)} trials kept the limits ({limits}) before its training; "
+                f"the last: {failure_cause(trials[-1])}; see {log}"
+            )
+        return f"no trial ended well: see {log}"
+
+    def _none_within_limits(self) -> str:
+        """The message of a search none of whose trials keeps the limits, with the nearest one."""
+        oracle = self.tuner.oracle
+        nearest = self.tuner.candidate(oracle.get_best_trials(1)[0])
+        return (
+            f"none of {len(oracle.entries)} trained networks keeps the limits "
+            f"({', '.join(map(str, oracle.objectives.limits))}), the nearest is trial "
+            f"{nearest.trial_id}: {'; '.join(oracle.objectives.broken(nearest.metrics))}; see "
+            f"{self.directory / 'trials.jsonl'}"
+        )
+
+    def _winner(self, candidates: list[MeasuredTrial]) -> MeasuredTrial:
+        """The oracle's best trial; with several objectives the best reward on the front."""
+        oracle = self.tuner.oracle
+        if len(oracle.objectives.names) == 1:
+            pick = oracle.pick() if isinstance(oracle, ScreenedOracle) else None
+            best = pick or oracle.get_best_trials(1)[0]
+            return next(c for c in candidates if c.trial_id == best.trial_id)
+        return max(self.tuner.pareto_front() or candidates, key=self._reward)
+
+    def _reward(self, candidate: MeasuredTrial) -> float:
+        accuracy, ratio, _ = candidate.objectives()
+        target, exponent = self.tuner.target_ratio, self.config.latency_exponent
+        return mnasnet_reward(accuracy, ratio, target, exponent)
+
+    def _final_model(self, winner: MeasuredTrial, retrain: bool) -> keras.Model:
+        if retrain and self.config.final_epochs:
+            self.progress.phase(f"training the best again, {self.config.final_epochs} epochs")
+            return self._train(winner.architecture)
+        return self.tuner.load_model(self.tuner.oracle.get_trial(winner.trial_id))
+
+    def _final_files(self, winner: MeasuredTrial, retrain: bool) -> dict[str, Artifact]:
+        """The winner's files; they are read if an earlier run of the search wrote them."""
+        marker = self.directory / "final" / f"{winner.architecture.key}.best"
+        modes = _modes(winner.architecture)
+        names = {mode: self.directory / f"best_{mode}.tflite" for mode in modes}
+        if retrain and marker.exists() and all(path.exists() for path in names.values()):
+            return {
+                mode: dataclasses.replace(Artifact.load(path), mode=mode)
+                for mode, path in names.items()
+            }
+        marker.unlink(missing_ok=True)
+        files = self._export(self._final_model(winner, retrain), winner.architecture)
+        if retrain:
+            write_atomically(marker, "trained\n")
+        return files
+
+    def _export(self, model: keras.Model, arch: Architecture) -> dict[str, Artifact]:
+        """Writes best.keras and its files; for a compressed network only that of its mode."""
+        save_model(model, self.directory / "best.keras")
+        files = {mode: self._file(model, spec) for mode, spec in _modes(arch).items()}
+        for mode, file in files.items():
+            file.save(self.directory / f"best_{mode}.tflite")
+        return files
+
+    def _compare(
+        self, winner: MeasuredTrial, files: dict[str, Artifact]
+    ) -> tuple[list[ReportRow], list[ReportRow]]:
+        """Trains the other models, then measures all on the test part, side by side."""
+        mode = next(iter(files))
+        models = [(f"tfnas, {name}", winner.architecture, file) for name, file in files.items()]
+        if self.config.baseline:
+            arch = mobilenet_v2(self.space.input_shape, self.space.num_classes, 0.35)
+            file = self._trained_file(arch, mode)
+            models.append((f"MobileNetV2 0.35, {mode}", arch, file))
+        first_random = len(models)
+        for number, arch in enumerate(self._random_architectures(winner), 1):
+            models.append((f"random {number}, {mode}", arch, self._trained_file(arch, mode)))
+        self.progress.phase("measuring on the test part")
+        latencies = benchmark([file for *_, file in models], threads=self.config.threads)
+        rows = [
+            self._row(label, arch, file, latency)
+            for (label, arch, file), latency in zip(models, latencies, strict=True)
+        ]
+        return rows[:first_random], rows[first_random:]
+
+    def _row(self, label: str, arch: Architecture, file: Artifact, latency: Latency) -> ReportRow:
+        predictions = file.predict(self.split.x_test)
+        model = self.space.build(arch)
+        if arch.compression is not None:
+            model = untrained_form(model, arch.compression)
+        cost = profile(model)
+        quality = score(self.split.y_test, predictions)
+        where = {"dataset": self.split.name, "part": "test"}
+        measurement = measurement_of(file, quality, latency, cost, arch.key, **where)
+        target, exponent = self.tuner.target_ratio, self.config.latency_exponent
+        reward = mnasnet_reward(quality.value, latency.ratio, target, exponent)
+        return ReportRow(label, measurement, reward, correct(self.split.y_test, predictions))
+
+    def _random_architectures(self, winner: MeasuredTrial) -> list[Architecture]:
+        """Random networks whose parameters are within a factor of 1.5 of the winner's."""
+        rng = np.random.default_rng([self.config.seed, 1])
+        target = winner.measurement.parameters or 0
+        found: list[Architecture] = []
+        networks = {winner.architecture.network}
+        for _ in range(100 * self.config.random_candidates):
+            if len(found) == self.config.random_candidates:
+                break
+            # Only the network is random: the compression is the winner's.
+            compression = winner.architecture.compression
+            arch = dataclasses.replace(self.space.sample(rng), compression=compression)
+            count = self.space.build(arch).count_params()
+            if target / 1.5 <= count <= target * 1.5 and arch.network not in networks:
+                found.append(arch)
+                networks.add(arch.network)
+        return found
+
+    def _trained_file(self, arch: Architecture, mode: str) -> Artifact:
+        path = self.directory / "final" / f"{arch.key}.tflite"
+        if path.exists():  # an earlier run of the search wrote it
+            return dataclasses.replace(Artifact.load(path), mode=mode)
+        self.progress.phase(f"training for comparison: {arch}")
+        spec = mode if arch.compression is None else spec_of(arch.compression)
+        file = self._file(self._train(arch), spec)
+        file.save(path)
+        return file
+
+    def _train(self, arch: Architecture) -> keras.Model:
+        """Trains a model for the final comparison; every model of it is trained here."""
+        with seeded(self.config.seed):
+            return self._train_seeded(arch)
+
+    def _train_seeded(self, arch: Architecture) -> keras.Model:
+        epochs = self.config.final_epochs or self.trial_epochs
+        x, y = self.full.training_part() if self.config.final_epochs else _training(self.split)
+        model = self.space.build(arch)
+        compile_for_search(model, optimizer=keras.optimizers.Adam(self._schedule(len(x), epochs)))
+        report_epoch = keras.callbacks.LambdaCallback(
+            on_epoch_end=lambda epoch, logs: self.progress.epoch_ended(epoch + 1, epochs)
+        )
+
+        def fit(
+            model: keras.Model, callbacks: list[keras.callbacks.Callback], **options: Any
+        ) -> keras.callbacks.History:
+            return model.fit(
+                x,
+                y,
+                batch_size=self.config.batch_size,
+                verbose=0,
+                callbacks=[report_epoch, *callbacks, TraceOnce()],
+                **options,
+            )
+
+        if arch.compression is None:
+            fit(model, [], epochs=epochs)
+            return model
+        images, seed = data_module.spread(x, CALIBRATION), self.config.seed
+        training = CompressedTraining(fit, images, teacher=self.teacher, seed=seed)
+        return training.run(model, arch.compression, epochs).model
+
+    def _file(self, model: keras.Model, spec: str | QuantSpec) -> Artifact:
+        return to_tflite(model, spec, None if fake_quants(model) else self._calibration())
+
+    def _schedule(self, examples: int, epochs: int) -> keras.optimizers.schedules.CosineDecay:
+        steps = epochs * -(-examples // self.config.batch_size)
+        return keras.optimizers.schedules.CosineDecay(self.config.learning_rate, steps)
+
+    def _calibration(self) -> np.ndarray:
+        return data_module.spread(self.split.x_train, CALIBRATION)
+
+    def _remeasured(self, front: list[MeasuredTrial]) -> list[MeasuredTrial]:
+        """The front with latencies that were measured side by side.
+
+        A candidate that another one dominates by the new latencies is left out.
+        """
+        self.progress.phase("measuring the Pareto front side by side")
+        latencies = benchmark([c.artifact() for c in front], threads=self.config.threads)
+        return self.tuner.front_of(map(_with_latency, front, latencies))
+
+
+def _check_same_search(directory: pathlib.Path, config: SearchConfig) -> None:
+    """Raises ValueError if the folder holds a search with other settings."""
+    path = directory / "config.json"
+    if not path.exists():
+        return
+    kept = parse_json_object(path.read_text(), str(path)).get("config", {})
+    settings = json.loads(json.dumps(dataclasses.asdict(config)))
+    # A search of an earlier version has no value for settings that were added since.
+    defaults = {field.name: field.default for field in dataclasses.fields(config)}
+    differ = [
+        name
+        for name, value in settings.items()
+        if kept.get(name, defaults[name]) != value and name not in _MAY_CHANGE
+    ]
+    if "max_trials" in differ and settings["max_trials"] > kept.get("max_trials", math.inf):
+        differ.remove("max_trials")  # more trials resume the search
+    if differ:
+        raise ValueError(
+            f"directory {str(directory)!r} holds a search with another {', '.join(differ)}: "
+            "choose another folder, or --overwrite (overwrite=True) to start a new search"
+        )
+
+
+def _remove_results(directory: pathlib.Path) -> None:
+    """Removes the files of an earlier search, and nothing else."""
+    names = ("best.keras", "pareto.csv", "pareto.png", "results.json", "report.md", "trials.jsonl")
+    for name in (*names, *(f"best_{mode}.tflite" for mode in MODES)):
+        (directory / name).unlink(missing_ok=True)
+    for path in (*directory.glob("final/*.tflite"), *directory.glob("final/*.best")):
+        path.unlink()
+
+
+def _modes(arch: Architecture) -> dict[str, str | QuantSpec]:
+    """Mode -> number formats of the winner's files; the first one is compared."""
+    if arch.compression is None:
+        return {"int8": "int8", "float32": "float32"}
+    spec = spec_of(arch.compression)
+    return {spec.mode: spec}
+
+
+def _training(split: DataSplit) -> tuple[np.ndarray, np.ndarray]:
+    return split.x_train, split.y_train
+
+
+def _with_latency(candidate: MeasuredTrial, latency: Latency) -> MeasuredTrial:
+    """A candidate with a latency that was measured again."""
+    measurement = dataclasses.replace(candidate.measurement, latency=latency)
+    metrics = {**candidate.metrics, **latency_metrics(latency)}
+    return dataclasses.replace(candidate, measurement=measurement, metrics=metrics)

@@ -1,0 +1,125 @@
+"""The log of a search: one line of JSON for each trial, and the progress display."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import time
+from typing import Any
+
+from tfnas.compression.progress import Progress, TrialNews
+from tfnas.nas.search_callbacks import TrialCallbacks
+from tfnas.nas.search_result import SearchConfig
+from tfnas.nas.tuner import MeasuredTrial, MeasuredTuner
+from tfnas.runtime.files import write_atomically
+
+
+class TrialLog(TrialCallbacks):
+    """Writes one line of JSON for each trial that ended, and reports progress.
+
+    Args:
+        tuner: The tuner whose trials are logged.
+        path: The `.jsonl` file; trials that have ended already are written at once.
+        progress: Receives the progress.
+        config: The settings of the search.
+    """
+
+    def __init__(
+        self, tuner: MeasuredTuner, path: pathlib.Path, progress: Progress, config: SearchConfig
+    ):
+        self.tuner, self.path, self.progress, self.config = tuner, path, progress, config
+        self.started = time.monotonic()
+        oracle = tuner.oracle
+        ended = [self._line(oracle.get_trial(trial_id)) for trial_id in oracle.end_order]
+        write_atomically(path, "".join(ended))  # a resumed search has no line twice
+
+    def trial_began(self, trial: Any) -> None:
+        """Reports the start of a trial."""
+        self.started = time.monotonic()
+        self.progress.trial_began(int(trial.trial_id) + 1, self.config.max_trials)
+
+    def epoch_ended(self, trial: Any, epoch: int) -> None:
+        """Reports an epoch."""
+        self.progress.epoch_ended(epoch + 1, self.config.epochs)
+
+    def trial_ended(self, trial: Any) -> None:
+        """Writes the line of the trial and reports it, with the best trial so far."""
+        if trial.trial_id not in self.tuner.oracle.end_order:
+            return  # sent for a retry
+        seconds = time.monotonic() - self.started
+        with self.path.open("a") as file:
+            file.write(self._line(trial, seconds))
+        oracle = self.tuner.oracle
+        done = trial.status == "COMPLETED"
+        best = self.tuner.candidate(oracle.get_best_trials(1)[0]) if oracle.entries else None
+        text = (
+            self._describe(self.tuner.candidate(trial))
+            if done
+            else f"failed: {failure_cause(trial)}"
+        )
+        self.progress.trial_ended(
+            TrialNews(
+                int(trial.trial_id) + 1,
+                self.config.max_trials,
+                seconds,
+                text,
+                None
+                if best is None
+                else f"{self._describe(best)} (in search/trial_{best.trial_id})",
+                _front_text(self.tuner.pareto_front()) if done else None,
+            )
+        )
+
+    def _describe(self, candidate: MeasuredTrial) -> str:
+        """A candidate in one line, with the limits that it breaks."""
+        broken = self.tuner.oracle.objectives.broken(candidate.metrics)
+        return "; ".join([_text(candidate, self.config.objectives[0]), *broken])
+
+    def _line(self, trial: Any, seconds: float | None = None) -> str:
+        done = trial.status == "COMPLETED"
+        known = bool(trial.hyperparameters.values)  # not of a file that can't be read
+        arch = self.tuner.oracle.architecture(trial) if known else None
+        candidate = self.tuner.candidate(trial) if done else None
+        line = {
+            "trial": trial.trial_id,
+            "status": trial.status,
+            "objective": trial.score if done else None,
+            "seconds": None if seconds is None else round(seconds, 2),
+            "architecture": None if arch is None else arch.to_dict(),
+            "measurement": None if candidate is None else candidate.measurement.to_dict(),
+            "metrics": None if candidate is None else dict(candidate.metrics),
+            "failure": None if done else failure_cause(trial),
+            **self.tuner.oracle.halving.metrics(trial.trial_id),
+        }
+        return json.dumps(line) + "\n"
+
+
+def _front_text(front: list[MeasuredTrial]) -> str:
+    """The Pareto front in one line, the fastest first."""
+    rows = [candidate.objectives() for candidate in front]
+    shown = [f"{accuracy:.3f} at {ratio:.3f}x" for accuracy, ratio, _ in rows[:6]]
+    more = f" and {len(rows) - 6} more" if len(rows) > 6 else ""
+    return f"{len(rows)} on the front: {', '.join(shown)}{more}"
+
+
+def _text(candidate: MeasuredTrial, objective: str) -> str:
+    accuracy, ratio, size = candidate.objectives()
+    epochs = candidate.metrics.get("epochs")  # where there are rungs
+    after = "" if epochs is None else f" after {epochs:.0f} epochs"
+    return (
+        f"{objective} {candidate.objective:.4f}, accuracy {accuracy:.4f}{after}, "
+        f"latency {ratio:.3f}x, {size / 1024:.1f} KiB{_compressed(candidate)}"
+    )
+
+
+def _compressed(candidate: MeasuredTrial) -> str:
+    """The compression of a candidate, and its gzipped size."""
+    compression = candidate.architecture.compression
+    if compression is None:
+        return ""
+    return f", {(candidate.measurement.gzip_bytes or 0) / 1024:.1f} KiB gzipped ({compression})"
+
+
+def failure_cause(trial: Any) -> str:
+    """Returns the last line of the message of a failed trial."""
+    return (trial.message or "no message").strip().splitlines()[-1]

@@ -1,0 +1,28 @@
+"""Rules of single arguments that many classes share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def check_count(name: str, value: Any, minimum: int, optional: bool = False) -> None:
+    """Checks that an argument is a whole number that is large enough.
+
+    Example:
+        >>> check_count("workers", 2, 1)
+        >>> check_count("workers", 0, 1)
+        Traceback (most recent call last):
+        ValueError: workers must be a whole number >= 1, got 0
+
+    Args:
+        name: Name of the argument, for the message.
+        value: Its value.
+        minimum: The smallest value allowed.
+        optional: Whether None is allowed too.
+
+    Raises:
+        ValueError: It is not.
+    """
+    is_count = isinstance(value, int) and not isinstance(value, bool) and value >= minimum
+    if not is_count and not (optional and value is None):
+        raise ValueError(f"{name} must be a whole number >= {minimum}, got {value!r}")
