@@ -59,7 +59,8 @@ if TYPE_CHECKING:
     from tfnas.targets.ethos_u import vela
     from tfnas.targets.tflite_micro.interpreter import micro_memory, planned_arena, run_micro
     from tfnas.tflite.artifact import Artifact
-    from tfnas.tflite.convert import ConversionError, to_tflite
+    from tfnas.tflite.conversion_error import ConversionError
+    from tfnas.tflite.convert import to_tflite
     from tfnas.tflite.file_sparsity import file_sparsity
     from tfnas.tflite.mixed_precision import mixed_precision
     from tfnas.tflite.operator_rules.tflite_micro import check_micro, micro_operators, resolver_code
@@ -79,7 +80,7 @@ _HOME = {
     "ClusteringCallback": "clustering.clustering_callback",
     "Compression": "search_space.compression",
     "CompressionSpace": "search_space.compression_choices",
-    "ConversionError": "tflite.convert",
+    "ConversionError": "tflite.conversion_error",
     "Distiller": "distillation.distiller",
     "EvolutionTuner": "nas.samplers.evolution",
     "FeatureHint": "distillation.feature_losses",

@@ -26,7 +26,7 @@ from tfnas.pruning.prunable_kernels import find_kernels
 from tfnas.pruning.sensitivity import sensitivity
 from tfnas.search_space.architecture import check_keys, parse_json_object
 from tfnas.tflite.artifact import Artifact
-from tfnas.tflite.convert import ConversionError
+from tfnas.tflite.conversion_error import ConversionError
 
 SECONDS = 8.0  # that the pruning of kernels, one at a time, may take
 PRUNED = 0.75  # of one kernel's weights

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from tfnas.data.representative_dataset import CALIBRATION_EXAMPLES
 from tfnas.graph.batchnorm import fitting_columns
 from tfnas.legacy.rebuild import is_tf_keras
 from tfnas.legacy.tfmot_qat import computes_in_float, is_quantized
@@ -32,6 +33,7 @@ from tfnas.quantization.quantize_aware import (
 from tfnas.quantization.quantized_kernel import QuantizedKernel
 from tfnas.quantization.spec import QuantSpec
 from tfnas.tflite.artifact import Artifact
+from tfnas.tflite.conversion_error import ConversionError, NoCalibration
 from tfnas.tflite.file_sparsity import sparse_fault
 from tfnas.tflite.flatbuffer import innermost, read_graphs
 from tfnas.tflite.frozen_saved_model import (
@@ -42,17 +44,9 @@ from tfnas.tflite.frozen_saved_model import (
 from tfnas.tflite.graph_repair import mend
 from tfnas.tflite.quantizer_recipes import apply_recipe, weights_recipe
 
-CALIBRATION_EXAMPLES, CORRECTION_EXAMPLES = 500, 256
+CORRECTION_EXAMPLES = 256
 SPARSE_MODES = ("float32", "float16", "int8")
 INT8_HINT = " (XNNPACK takes int8 dense layers only unpruned or in 1x16 blocks)"
-
-
-class ConversionError(RuntimeError):
-    """The model can't be converted as asked; the message says why, and where."""
-
-
-class NoCalibration(ValueError):
-    """The mode needs typical inputs, and none were given."""
 
 
 def to_tflite(

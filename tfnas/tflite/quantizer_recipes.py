@@ -20,9 +20,16 @@ from typing import Any
 
 import numpy as np
 
+from tfnas.data.datasets import arrays, spread
+from tfnas.data.representative_dataset import (
+    CALIBRATION_EXAMPLES,
+    is_representative_dataset,
+    representative_arrays,
+)
 from tfnas.legacy.rebuild import is_tf_keras
 from tfnas.quantization.spec import QuantSpec
 from tfnas.tflite.artifact import Artifact
+from tfnas.tflite.conversion_error import ConversionError
 from tfnas.tflite.file_weights import FileKernel, read_kernels
 from tfnas.tflite.flatbuffer import TensorInfo, innermost, read_graphs
 
@@ -155,8 +162,6 @@ def apply_recipe(
     """
     from ai_edge_quantizer import quantizer  # type: ignore[import-untyped]
 
-    from tfnas.tflite.convert import ConversionError
-
     name, steps = _recipe(recipe)
     if not isinstance(artifact, Artifact):
         raise ValueError(f"artifact must be a tfnas.Artifact, got {type(artifact).__name__}")
@@ -233,14 +238,15 @@ def _recipe(given: Any) -> tuple[str, list[dict[str, Any]]]:
 
 def _columns(artifact: Artifact, name: str, calibration: Any) -> list[np.ndarray]:
     """Calibration examples in the order of the file's inputs, checked."""
-    from tfnas.data.datasets import arrays, spread
-
     if calibration is None:
         raise ValueError(f"calibration must hold typical inputs for recipe {name}, got None")
+    if is_representative_dataset(calibration):
+        examples = representative_arrays(calibration, CALIBRATION_EXAMPLES, "calibration")
+        return artifact._columns(examples)
     columns = artifact._columns(arrays(calibration, what="calibration")[0])
     if not len(columns[0]):
         raise ValueError("calibration must hold at least one example, got none")
-    return [spread(column, 500) for column in columns]
+    return [spread(column, CALIBRATION_EXAMPLES) for column in columns]
 
 
 def _ranges(

@@ -22,7 +22,8 @@ from tfnas.reports import prune_report
 from tfnas.runtime.files import save_model
 from tfnas.schedules import check_ratio, polynomial
 from tfnas.tflite.artifact import Artifact
-from tfnas.tflite.convert import ConversionError, to_tflite
+from tfnas.tflite.conversion_error import ConversionError
+from tfnas.tflite.convert import to_tflite
 from tfnas.tflite.file_sparsity import FileSparsity, file_sparsity
 
 CALIBRATION = 300

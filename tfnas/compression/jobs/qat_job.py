@@ -21,7 +21,8 @@ from tfnas.quantization.spec import QuantSpec
 from tfnas.reports import qat_report
 from tfnas.runtime.files import save_model
 from tfnas.tflite.artifact import Artifact
-from tfnas.tflite.convert import ConversionError, to_tflite
+from tfnas.tflite.conversion_error import ConversionError
+from tfnas.tflite.convert import to_tflite
 
 CALIBRATION = 300
 EXAMINED = 128  # training examples behind the errors of single layers
