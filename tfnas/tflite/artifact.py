@@ -272,7 +272,7 @@ class Artifact:
 
     def predict(
         self, x: Any, *, batch_size: int = 64, threads: int = 1, reference: bool = False
-    ) -> np.ndarray | list[np.ndarray]:
+    ) -> Any:
         """Runs the file on real numbers and returns real numbers.
 
         Inputs are quantized and outputs dequantized with the file's scales. TensorFlow and Keras

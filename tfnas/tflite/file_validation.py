@@ -1,7 +1,7 @@
 """Validation of a `.tflite` file's structure, before anything else reads the file.
 
 The schema's generated code follows every offset and index in a file without a check, and so does
-LiteRT's interpreter with some of them: a corrupt file ends in an obscure error, or in a crash of the
+LiteRT's interpreter with some of them: a corrupt file ends in an obscure error, or crashes the
 process. So the file is validated first: everything that the schema can read lies inside the file,
 indices refer to existing items, a graph computes each tensor before it is used and never calls
 itself, and the sparse encoding of a constant is consistent.
@@ -58,7 +58,9 @@ def check_file(content: bytes) -> None:
         _check_tables(model, len(content))
         _check_model(model, len(content))
     except (struct.error, TypeError, OverflowError, UnicodeDecodeError) as error:
-        raise ValueError(f"content must be an intact .tflite file, got {error}") from error
+        raise ValueError(
+            f"content must be an intact .tflite file, got a corrupt one: {error}"
+        ) from error
 
 
 # --- structure

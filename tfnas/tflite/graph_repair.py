@@ -1,6 +1,6 @@
 """Repair of files that TensorFlow's converter writes for quantization-aware models.
 
-With 16-bit activations (see :mod:`tfnas.quantization.quantize_aware`) the converter writes two things
+With 16-bit activations (:mod:`tfnas.quantization.quantize_aware`) the converter writes two things
 that TFLite's kernels don't accept, though it gets them right after post-training quantization:
 
 - 32-bit biases: a depthwise convolution refuses them, and other operators would then accumulate
