@@ -337,7 +337,7 @@ def _convert(
 
 @contextlib.contextmanager
 def _converter(model: keras.Model) -> Iterator[Any]:
-    """TensorFlow's converter for a model: from a frozen SavedModel where possible, which is faster."""
+    """TensorFlow's converter for a model, from a frozen SavedModel where that is possible."""
     import tensorflow as tf
 
     if is_tf_keras(model) or not can_be_frozen(model):

@@ -7,9 +7,10 @@ counted. Kernels are the weights that convolutions, dense and recurrent layers m
 shape tensors and embeddings don't count.
 
 Sparsity does not imply speed. XNNPACK considers sparse kernels only for a file in sparse encoding
-whose graph is eligible (:mod:`tfnas.tflite.sparse_eligibility`); this module measures no time. Nor is
-the sparse encoding always the smallest download: gzip compresses the zeros of a dense file nearly
-as well, and a gzipped dense int8 file is smaller than a sparse one. Compare `gzip_size` first.
+whose graph is eligible (:mod:`tfnas.tflite.sparse_eligibility`); this module measures no time. Nor
+is the sparse encoding always the smallest download: gzip compresses the zeros of a dense file
+nearly as well, and a gzipped dense int8 file is smaller than a sparse one. Compare `gzip_size`
+first.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Minification: a smaller `.tflite` file whose outputs are the same, bit by bit.
 
 A converted file stores much information more than once. Every tensor has its own vector of zero
-points (8 bytes per channel, nearly always zeros), its own vector of scales, its own shape, and a name
-that lists every operation of every layer that was fused into it. Equal vectors can be stored once,
-since a flatbuffer refers to them by offset, and the layers in a name suffice. In a small network
-for microcontrollers this saves a tenth of the file.
+points (8 bytes per channel, nearly always zeros), its own vector of scales, its own shape, and a
+name that lists every operation of every layer that was fused into it. Equal vectors can be stored
+once, since a flatbuffer refers to them by offset, and the layers in a name suffice. In a small
+network for microcontrollers this saves a tenth of the file.
 """
 
 from __future__ import annotations
