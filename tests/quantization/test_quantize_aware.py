@@ -282,7 +282,7 @@ STRUCTURES = {
     "shared, two norms": (IMAGE, shared_norms),
     "shared, transposed": (IMAGE, shared_transposed),
     "shared, dense": (VECTOR, shared_dense),
-    "shared, norm and float_model": (IMAGE, shared_with_itself),
+    "shared, norm and plain": (IMAGE, shared_with_itself),
     "residual": (IMAGE, residual),
     "inverted residual": (IMAGE, inverted_residual),
     "nested": (IMAGE, nested),
@@ -423,13 +423,13 @@ def predict(model, x):
 
 def assert_near(found, expected, limit, names=None):
     """Compares root mean square differences, relative to the values' standard deviation."""
-    far = {}
+    too_far = {}
     for i, (a, b) in enumerate(zip(found, expected, strict=True)):
         assert a.shape == b.shape
         error = np.sqrt(np.square(a - b).mean()) / (b.std() + 1e-6)
         if not error <= limit:
-            far[names[i] if names else i] = float(error)
-    assert far == {}
+            too_far[names[i] if names else i] = float(error)
+    assert too_far == {}
 
 
 TAIL = 3.001  # steps, for 99% of the numbers
@@ -440,7 +440,7 @@ LONG_TAIL = {"minimum, relu": 5.05}
 def assert_agree(trainable, file, x, names=None, tail=TAIL):
     """The median difference of a model's and its file's outputs is a step at most."""
     found = keras.tree.flatten(file.predict(x))
-    far = {}
+    too_far = {}
     for i, (a, b) in enumerate(zip(found, predict(trainable, x), strict=True)):
         steps = np.abs(a - b) / file.outputs[i].scale
         assert len(np.unique(b)) > 3
@@ -448,8 +448,8 @@ def assert_agree(trainable, file, x, names=None, tail=TAIL):
         if not (
             np.median(steps) <= 1.001 and np.quantile(steps, 0.99) <= LONG_TAIL.get(what, tail)
         ):
-            far[what] = float(np.median(steps)), float(np.quantile(steps, 0.99))
-    assert far == {}
+            too_far[what] = float(np.median(steps)), float(np.quantile(steps, 0.99))
+    assert too_far == {}
 
 
 def kernels_of(artifact):
