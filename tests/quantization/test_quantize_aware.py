@@ -473,7 +473,7 @@ def sorted_weights(model):
 
 
 @pytest.mark.parametrize("kind", ALL)
-def test_the_trainable_model_computes_nearly_what_the_model_does(kind):
+def test_the_quantization_aware_model_computes_nearly_the_same(kind):
     c = case(kind)
     assert tfnas.unquantized_layers(c.trainable) == []
     assert_near(predict(c.trainable, c.x), predict(c.model, c.x), 0.05, c.names)
