@@ -64,7 +64,7 @@ from tfnas.targets.tflite_micro.interpreter import micro_memory as micro_memory
 from tfnas.targets.tflite_micro.interpreter import planned_arena as planned_arena
 from tfnas.targets.tflite_micro.interpreter import run_micro as run_micro
 from tfnas.tflite.artifact import Artifact as Artifact
-from tfnas.tflite.convert import ConversionError as ConversionError
+from tfnas.tflite.conversion_error import ConversionError as ConversionError
 from tfnas.tflite.convert import to_tflite as to_tflite
 from tfnas.tflite.file_sparsity import file_sparsity as file_sparsity
 from tfnas.tflite.mixed_precision import mixed_precision as mixed_precision

@@ -1,4 +1,4 @@
-"""Arithmetic of quantization: equal to TensorFlow's to the bit."""
+"""Arithmetic of quantization: bit-exact with TensorFlow."""
 
 import doctest
 import importlib
@@ -19,20 +19,19 @@ from tfnas.quantization.arithmetic import (
 )
 
 BITS = st.integers(2, 16)
-# Neither so small that a step is below the smallest normal number, nor so large that
-# TensorFlow overflows.
+# Not so small that a step is subnormal, and not so large that TensorFlow overflows.
 SIZES = st.floats(2.0**-20, 2.0**20, width=32)
 
 
 @st.composite
 def ranges(draw):
-    """(low, high) around 0, both of any size; either may be 0."""
+    """(low, high) around 0 with ends of any magnitude; one of them may be 0."""
     low, high = draw(SIZES), draw(SIZES)
     return draw(st.sampled_from([(-low, high), (0.0, high), (-low, 0.0)]))
 
 
 def around(low, high, count=257, seed=0):
-    """Numbers in a range, around it, and on its ends, as float32."""
+    """float32 numbers in a range, around it, and at its ends."""
     rng = np.random.default_rng(seed)
     width = high - low
     inside = rng.uniform(low, high, count)
@@ -44,11 +43,11 @@ def bits_of(x):
     return np.asarray(x, np.float32).view(np.uint32)
 
 
-def assert_same_bits(found, wanted):
+def assert_same_bits(found, expected):
     """Equal to the bit, but for the sign of a zero."""
-    found, wanted = np.asarray(found), np.asarray(wanted)
-    assert found.dtype == wanted.dtype == np.float32
-    np.testing.assert_array_equal(bits_of(found + 0.0), bits_of(wanted + 0.0))
+    found, expected = np.asarray(found), np.asarray(expected)
+    assert found.dtype == expected.dtype == np.float32
+    np.testing.assert_array_equal(bits_of(found + 0.0), bits_of(expected + 0.0))
 
 
 # --- grid
@@ -65,7 +64,7 @@ def test_the_worked_example():
 
 @given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6), BITS)
 @settings(max_examples=60, deadline=None)
-def test_a_grid_errs_by_half_a_step_at_most(fmin, width, bits):
+def test_the_error_of_a_grid_is_half_a_step_at_most(fmin, width, bits):
     found = grid(fmin, fmin + width, bits)
     x = np.random.default_rng(0).uniform(fmin, fmin + width, 300)
     q = found.quantize(x)
@@ -85,7 +84,7 @@ def test_integers_survive_the_way_to_real_numbers_and_back(fmin, width, bits):
 
 
 @pytest.mark.parametrize("bits", [2, 3, 8, 16])
-def test_a_grid_has_as_many_steps_as_its_bits_say(bits):
+def test_a_grid_has_two_to_the_bits_steps(bits):
     found = grid(-3.0, 5.0, bits)
     assert found.qmax - found.qmin + 1 == 2**bits
     assert float(found.high) == pytest.approx(5.0)
@@ -99,7 +98,7 @@ def test_halves_are_rounded_up():
     np.testing.assert_array_equal(found.quantize(np.array([-1.5, -0.5, 0.5, 1.5])), [-1, 0, 1, 2])
 
 
-def test_a_grid_may_have_a_range_a_channel():
+def test_a_grid_may_have_a_range_per_channel():
     found = grid(np.array([-1.0, 0.0]), np.array([1.0, 10.0]), bits=4)
     q = found.quantize(np.array([[0.5, 0.5], [9.0, 9.0]]))
     np.testing.assert_array_equal(q, [[3, -7], [7, 6]])
@@ -152,7 +151,7 @@ def test_a_symmetric_grid_is_the_same_on_both_sides_of_zero(bits, seed):
 
 
 @pytest.mark.parametrize(("axis", "shape"), [(0, (3, 1, 1)), (1, (1, 4, 1)), (-1, (1, 1, 5))])
-def test_a_symmetric_grid_with_a_scale_a_channel(axis, shape):
+def test_a_symmetric_grid_with_a_scale_per_channel(axis, shape):
     x = np.random.default_rng(0).normal(size=(3, 4, 5))
     found = symmetric_grid(x, 8, axis)
     assert found.scale.shape == shape
@@ -178,35 +177,35 @@ def test_a_symmetric_grid_of_zeros_holds_zero():
 
 @given(ranges(), BITS, st.booleans())
 @settings(max_examples=150, deadline=None)
-def test_fake_quantize_is_that_of_tensorflow_to_the_bit(ends, bits, narrow):
+def test_fake_quantize_is_bit_exact_with_tensorflow(ends, bits, narrow):
     low, high = ends
     x = around(low, high)
-    wanted = tf.quantization.fake_quant_with_min_max_vars(
+    expected = tf.quantization.fake_quant_with_min_max_vars(
         x, low, high, num_bits=bits, narrow_range=narrow
     )
-    assert_same_bits(fake_quantize(x, low, high, bits, narrow), wanted.numpy())
+    assert_same_bits(fake_quantize(x, low, high, bits, narrow), expected.numpy())
 
 
 @given(st.lists(ranges(), min_size=1, max_size=5), BITS, st.booleans())
 @settings(max_examples=80, deadline=None)
-def test_fake_quantize_a_channel_is_that_of_tensorflow_to_the_bit(ends, bits, narrow):
+def test_fake_quantize_per_channel_is_bit_exact_with_tensorflow(ends, bits, narrow):
     low, high = np.array(ends, np.float32).T
     x = np.stack([around(a, b, 60) for a, b in ends], axis=-1)
-    wanted = tf.quantization.fake_quant_with_min_max_vars_per_channel(
+    expected = tf.quantization.fake_quant_with_min_max_vars_per_channel(
         x, low, high, num_bits=bits, narrow_range=narrow
     )
-    assert_same_bits(fake_quantize(x, low, high, bits, narrow), wanted.numpy())
+    assert_same_bits(fake_quantize(x, low, high, bits, narrow), expected.numpy())
 
 
 @given(ranges(), BITS, st.booleans())
 @settings(max_examples=80, deadline=None)
-def test_fake_quantize_errs_by_half_a_step_at_most(ends, bits, narrow):
+def test_the_error_of_fake_quantize_is_half_a_step_at_most(ends, bits, narrow):
     scale, low, high = nudge(*ends, bits, narrow)
     x = around(low, high)
     found = fake_quantize(x, *ends, bits, narrow)
-    wanted = np.clip(x, low, high)
+    expected = np.clip(x, low, high)
     slack = 4 * np.finfo(np.float32).eps * (abs(low) + abs(high))
-    assert np.abs(found - wanted).max() <= scale / 2 + slack
+    assert np.abs(found - expected).max() <= scale / 2 + slack
     assert len(np.unique(found)) <= 2**bits - narrow
 
 
@@ -224,7 +223,7 @@ def test_zero_stays_zero_and_falls_on_a_step(ends, bits, narrow):
     scale, low, high = nudge(*ends, bits, narrow)
     assert {np.asarray(v).dtype for v in (scale, low, high)} == {np.dtype(np.float32)}
     assert low <= 0.0 <= high
-    # As wide as before, shifted by half a step at most.
+    # The width is the same, and the shift half a step at most.
     assert abs(low - np.float32(ends[0])) <= scale * 0.5 * (1 + 1e-3)
     assert (high - low) / scale == pytest.approx(2**bits - 1 - narrow, rel=1e-4)
 
@@ -239,19 +238,19 @@ def test_fake_quantize_of_the_worked_example():
 @settings(max_examples=30, deadline=None)
 def test_a_symmetric_grid_is_the_narrow_range_of_tensorflow(seed, bits):
     x = np.random.default_rng(seed).normal(size=(6, 5)).astype(np.float32)
-    most = np.abs(x).max(0)
+    largest = np.abs(x).max(0)
     found = symmetric_grid(x, bits, axis=1)
-    wanted = fake_quantize(x, -most, most, bits, narrow=True)
+    expected = fake_quantize(x, -largest, largest, bits, narrow=True)
     np.testing.assert_allclose(
-        found.dequantize(found.quantize(x)), wanted, atol=float(found.scale.max()) * 1e-4
+        found.dequantize(found.quantize(x)), expected, atol=float(found.scale.max()) * 1e-4
     )
 
 
 # --- k-means
 
 
-def worse(values, codebook, start):
-    """How much farther values are from a codebook than from the one it began with."""
+def added_error(values, codebook, start):
+    """Squared error of a codebook minus that of its initialization."""
     distance = np.abs(values[:, None] - np.asarray(codebook)).min(1)
     before = np.abs(values[:, None] - np.asarray(start)).min(1)
     return np.square(distance).sum() - np.square(before).sum()
@@ -269,7 +268,7 @@ def test_kmeans_quantize_has_at_most_two_to_the_bits_values(bits, seed):
     assert codes.max() == len(codebook) - 1
     flat = x.reshape(-1)
     start = np.linspace(flat.min(), flat.max(), 2**bits)
-    assert worse(flat, codebook, start) <= 1e-6
+    assert added_error(flat, codebook, start) <= 1e-6
     np.testing.assert_array_equal(codes.reshape(-1), np.abs(flat[:, None] - codebook).argmin(1))
 
 

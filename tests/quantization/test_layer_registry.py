@@ -1,4 +1,4 @@
-"""tfnas.register_quantizable: layers of one's own in integer files."""
+"""tfnas.register_quantizable: custom layers in integer files."""
 
 import doctest
 
@@ -19,7 +19,7 @@ PACKAGE = "test_quantizable"
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class Shuffle(layers.Layer):
-    """Moves channels from group to group."""
+    """Shuffles the channels of groups."""
 
     def __init__(self, groups=2, **kwargs):
         super().__init__(**kwargs)
@@ -48,7 +48,7 @@ class QuickGelu(layers.Layer):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class Block(layers.Layer):
-    """A residual block with inner layers, as people write them."""
+    """A residual block with inner layers, as users write them."""
 
     def __init__(self, filters=4, **kwargs):
         super().__init__(**kwargs)
@@ -92,7 +92,7 @@ KINDS = {"same": Shuffle, "compute": Gate, "open": QuickGelu, "open, inner layer
 
 @pytest.fixture(autouse=True)
 def _forget(monkeypatch):
-    """What a test registers is gone after it."""
+    """Clears the registry after each test."""
     monkeypatch.setattr(layer_registry, "_REGISTERED", {})
     monkeypatch.setattr(tfnas, "register_quantizable", register_quantizable, raising=False)
 
@@ -109,7 +109,7 @@ def model_with(layer):
     )
 
 
-def some(count=200):
+def examples(count=200):
     return np.random.default_rng(0).normal(size=(count, *IMAGE)).astype(np.float32)
 
 
@@ -117,15 +117,15 @@ def floats_in(artifact):
     return [t.name for t in artifact.graph.tensors if t.dtype.startswith("float")]
 
 
-def assert_agree(trainable, file, x):
-    steps = np.abs(file.predict(x) - np.asarray(trainable(x))) / file.outputs[0].scale
+def assert_agree(quantized, file, x):
+    steps = np.abs(file.predict(x) - np.asarray(quantized(x))) / file.outputs[0].scale
     assert np.median(steps) <= 1.001
     assert np.quantile(steps, 0.99) <= 3.001
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_layer_is_float_before_and_integer_after_it_is_registered(kind):
-    layer, x = KINDS[kind](name="own"), some()
+    layer, x = KINDS[kind](name="own"), examples()
     model = model_with(layer)
     before = tfnas.quantize_aware(model, data=x)
     (skipped,) = tfnas.unquantized_layers(before)
@@ -140,12 +140,12 @@ def test_a_layer_is_float_before_and_integer_after_it_is_registered(kind):
     file = tfnas.to_tflite(after, "int8")
     assert floats_in(file) == []
     assert_agree(after, file, x)
-    plain = tfnas.strip_quantization(after)
-    np.testing.assert_allclose(np.asarray(plain(x)), np.asarray(model(x)), atol=1e-5)
+    float_model = tfnas.strip_quantization(after)
+    np.testing.assert_allclose(np.asarray(float_model(x)), np.asarray(model(x)), atol=1e-5)
 
 
 def test_a_layer_that_is_not_registered_stays_float_in_the_file():
-    file = tfnas.to_tflite(tfnas.quantize_aware(model_with(QuickGelu()), data=some()), "int8")
+    file = tfnas.to_tflite(tfnas.quantize_aware(model_with(QuickGelu()), data=examples()), "int8")
     assert floats_in(file) != []
     assert file.inputs[0].dtype == file.outputs[0].dtype == "int8"
 
@@ -153,30 +153,30 @@ def test_a_layer_that_is_not_registered_stays_float_in_the_file():
 @pytest.mark.parametrize("kind", ["same", "compute", "open, inner layers"])
 def test_with_sixteen_bits(kind):
     register_quantizable(KINDS[kind], kind.split(",")[0])
-    trainable = tfnas.quantize_aware(model_with(KINDS[kind]()), "int16x8", data=some())
-    file = tfnas.to_tflite(trainable, "int16x8")
+    quantized = tfnas.quantize_aware(model_with(KINDS[kind]()), "int16x8", data=examples())
+    file = tfnas.to_tflite(quantized, "int16x8")
     assert floats_in(file) == []
-    assert_agree(trainable, file, some())
+    assert_agree(quantized, file, examples())
 
 
 def test_inner_layers_of_an_open_layer_train_and_are_saved(tmp_path):
     register_quantizable(Block, "open")
-    model, x = model_with(Block(name="own")), some(64)
-    trainable = tfnas.quantize_aware(model, data=x)
+    model, x = model_with(Block(name="own")), examples(64)
+    quantized = tfnas.quantize_aware(model, data=x)
     before = [np.array(w) for w in model.get_weights()]
-    trainable.compile("adam", "mse", jit_compile=False)
-    trainable.fit(x, np.zeros((64, 8, 8, 3)), epochs=2, verbose=0)
-    kernels = [k for k in trainable.layers if isinstance(k, QuantizedKernel)]
+    quantized.compile("adam", "mse", jit_compile=False)
+    quantized.fit(x, np.zeros((64, 8, 8, 3)), epochs=2, verbose=0)
+    kernels = [k for k in quantized.layers if isinstance(k, QuantizedKernel)]
     assert [k.layer.name for k in kernels] == ["first", "conv", "last"]
     assert (np.asarray(kernels[1].layer.kernel) != before[2]).any()
-    moving = next(w for w in trainable.weights if w.path == "norm/moving_variance")
+    moving = next(w for w in quantized.weights if w.path == "norm/moving_variance")
     assert (np.asarray(moving) != 1.0).all()
     for a, b in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(a, b)
-    trainable.save(tmp_path / "m.keras")
+    quantized.save(tmp_path / "m.keras")
     loaded = tfnas.load_model(tmp_path / "m.keras")
-    np.testing.assert_array_equal(np.asarray(loaded(x)), np.asarray(trainable(x)))
-    assert_agree(trainable, tfnas.to_tflite(trainable, "int8"), x)
+    np.testing.assert_array_equal(np.asarray(loaded(x)), np.asarray(quantized(x)))
+    assert_agree(quantized, tfnas.to_tflite(quantized, "int8"), x)
 
 
 def test_an_inner_layer_is_named_by_its_path():
@@ -184,8 +184,8 @@ def test_an_inner_layer_is_named_by_its_path():
     inputs = keras.Input(IMAGE)
     model = keras.Model(inputs, Block(name="b")(Block(name="a")(inputs)))
     spec = tfnas.QuantSpec(layers={"b/conv": "int4"})
-    trainable = tfnas.quantize_aware(model, spec)
-    bits = [layer.bits for layer in trainable.layers if isinstance(layer, QuantizedKernel)]
+    quantized = tfnas.quantize_aware(model, spec)
+    bits = [layer.bits for layer in quantized.layers if isinstance(layer, QuantizedKernel)]
     assert bits == [8, 4]
 
 
@@ -193,9 +193,9 @@ def test_an_open_layer_that_is_used_twice_has_one_kernel():
     register_quantizable(Block, "open")
     inputs, block = keras.Input(IMAGE), Block(name="own")
     model = keras.Model(inputs, block(block(inputs)))
-    trainable = tfnas.quantize_aware(model, data=some())
-    assert sum(isinstance(layer, QuantizedKernel) for layer in trainable.layers) == 1
-    assert_agree(trainable, tfnas.to_tflite(trainable, "int8"), some())
+    quantized = tfnas.quantize_aware(model, data=examples())
+    assert sum(isinstance(layer, QuantizedKernel) for layer in quantized.layers) == 1
+    assert_agree(quantized, tfnas.to_tflite(quantized, "int8"), examples())
 
 
 def test_a_decorator_registers_and_a_subclass_inherits():
@@ -223,8 +223,8 @@ def test_a_decorator_registers_and_a_subclass_inherits():
 
 def test_a_layer_of_keras_can_stay_float_too():
     register_quantizable(layers.Softmax, "float")
-    trainable = tfnas.quantize_aware(model_with(layers.Softmax(name="own")))
-    assert [s.name for s in tfnas.unquantized_layers(trainable)] == ["own"]
+    quantized = tfnas.quantize_aware(model_with(layers.Softmax(name="own")))
+    assert [s.name for s in tfnas.unquantized_layers(quantized)] == ["own"]
 
 
 @pytest.mark.parametrize("role", ["kernel", "", 3, Shuffle])
@@ -251,17 +251,17 @@ def test_what_is_no_layer_class_is_refused(what):
         (OfTensorFlow, r"layer 'own' of class OfTensorFlow.*Keras layers and keras.ops alone, got"),
     ],
 )
-def test_what_cannot_be_laid_open_is_refused(layer, match):
+def test_a_layer_that_cannot_be_unfolded_is_refused(layer, match):
     register_quantizable(layer, "open")
     with pytest.raises(ValueError, match=match):
         tfnas.quantize_aware(model_with(layer(name="own")))
 
 
-def test_a_layer_that_computes_several_steps_is_named_where_it_is_no_integer():
+def test_a_registered_layer_that_is_float_in_the_file_is_named():
     register_quantizable(QuickGelu, "compute")
-    trainable = tfnas.quantize_aware(model_with(QuickGelu(name="own")), data=some())
+    quantized = tfnas.quantize_aware(model_with(QuickGelu(name="own")), data=examples())
     with pytest.raises(tfnas.ConversionError, match=r"file must hold no float tensor .*'own'"):
-        tfnas.to_tflite(trainable, "int8")
+        tfnas.to_tflite(quantized, "int8")
 
 
 def test_the_example_is_true():

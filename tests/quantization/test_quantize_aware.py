@@ -1,7 +1,7 @@
-"""tfnas.quantize_aware: every kind of layer, and that a model and its file are one thing.
+"""tfnas.quantize_aware: every kind of layer, and that a model and its file agree.
 
-A kind is a small model. Its trainable form and its file are made once and shared by the tests
-that look at them.
+A kind is a small model. Its quantization-aware model and its file are made once and shared by the
+tests.
 """
 
 import functools
@@ -17,7 +17,7 @@ from keras import layers, ops
 import tfnas
 from tfnas.graph.functional import settle
 from tfnas.quantization.fake_quant import FakeQuant
-from tfnas.quantization.float32_model import in_float32
+from tfnas.quantization.float32_model import to_float32
 from tfnas.quantization.quantize_aware import fake_quants
 from tfnas.quantization.quantized_kernel import QuantizedKernel
 from tfnas.tflite.file_weights import read_kernels
@@ -35,12 +35,12 @@ def conv(x):
 
 
 def before(shape):
-    """A layer with a kernel that keeps a shape's rank."""
+    """A layer with a kernel, for inputs of a shape."""
     return {IMAGE: conv, SEQUENCE: lambda x: L.Conv1D(4, 3)(x), VECTOR: dense}[shape]
 
 
 def of_two(join, shape=IMAGE):
-    """Joins two branches whose ranges differ much."""
+    """Joins two branches with very different ranges."""
     one = conv if len(shape) == 3 else dense
     return shape, lambda x: join(one(x), one(L.Rescaling(3.0, 1.0)(x)))
 
@@ -87,8 +87,16 @@ ACTIVATIONS = {
     "softmax": lambda: L.Softmax(),
 }
 ARGUMENTS = (
-    *("relu", "relu6", "leaky_relu", "hard_swish", "hard_silu", "swish", "silu", "sigmoid"),
-    *("tanh", "softmax"),
+    "relu",
+    "relu6",
+    "leaky_relu",
+    "hard_swish",
+    "hard_silu",
+    "swish",
+    "silu",
+    "sigmoid",
+    "tanh",
+    "softmax",
 )
 MERGES = {
     "add": L.Add,
@@ -174,7 +182,7 @@ OPERATIONS = {
         ),
     ),
 }
-# What comes before a ReLU need not be a convolution.
+# A ReLU after other layers than a convolution.
 BEFORE_RELU = {
     **{
         f"{name}, relu": of_two(lambda x, y, m=m: L.ReLU()(m()([x, y])))
@@ -241,7 +249,7 @@ def nested_deep(x):
 
 
 def shared_norm_and_relu(x):
-    """One convolution: a BatchNormalization behind one call of it, a ReLU behind another."""
+    """One convolution: a BatchNormalization after one call of it, a ReLU after another."""
     one = L.Conv2D(3, 3, padding="same")
     return L.BatchNormalization()(one(x)) + L.ReLU()(one(L.ReLU()(x)))
 
@@ -329,7 +337,7 @@ FAMILIES = {
     "structures": STRUCTURES,
 }
 KINDS = {name: kind for family in FAMILIES.values() for name, kind in family.items()}
-# A group is a model of all kinds of a family that take the same input, an output each.
+# A group is one model of all kinds of a family with the same input shape, an output for each.
 GROUPS = {
     f"{family} of {what}": tuple(n for n, (own, _) in kinds.items() if own == shape)
     for family, kinds in FAMILIES.items()
@@ -337,9 +345,16 @@ GROUPS = {
 }
 GROUPS = {name: kinds for name, kinds in GROUPS.items() if kinds}
 SHORT = (
-    *("kernels of images", "kernels of sequences", "kernels of vectors", "activations of vectors"),
-    *("merges of vectors", "moves of vectors", "affine of images", "affine of vectors"),
-    *("before relu of images", "structures of images"),
+    "kernels of images",
+    "kernels of sequences",
+    "kernels of vectors",
+    "activations of vectors",
+    "merges of vectors",
+    "moves of vectors",
+    "affine of images",
+    "affine of vectors",
+    "before relu of images",
+    "structures of images",
 )
 ALL = [
     *(pytest.param(group, marks=() if group in SHORT else pytest.mark.slow) for group in GROUPS),
@@ -348,12 +363,12 @@ ALL = [
 
 
 def adapted(layer):
-    layer.adapt(2.0 * some(IMAGE) + 1.0)
+    layer.adapt(2.0 * examples(IMAGE) + 1.0)
     return layer
 
 
-def stir(model, seed=0):
-    """Gives biases and statistics values that tell something."""
+def randomize(model, seed=0):
+    """Gives biases and statistics random values."""
     rng = np.random.default_rng(seed)
     for layer in model._flatten_layers():
         if isinstance(layer, keras.Model):
@@ -366,22 +381,22 @@ def stir(model, seed=0):
     return model
 
 
-def some(shape, count=200, seed=0):
+def examples(shape, count=200, seed=0):
     return np.random.default_rng(seed).normal(size=(count, *shape)).astype(np.float32)
 
 
 @functools.cache
 def case(name):
-    """The model of a kind or a group, its data, its trainable form and its file."""
+    """The model of a kind or a group, its data, its quantization-aware model and its file."""
     kinds = GROUPS.get(name, (name,))
     shape = KINDS[kinds[0]][0]
     keras.utils.set_random_seed(1)
     inputs = keras.Input(shape, name="given")
     model = keras.Model(inputs, [KINDS[kind][1](inputs) for kind in kinds], name="net")
-    return made(stir(model), some(shape), names=kinds)
+    return quantized(randomize(model), examples(shape), names=kinds)
 
 
-def made(model, x, spec="int8", mode="int8", names=()):
+def quantized(model, x, spec="int8", mode="int8", names=()):
     before = [np.array(w) for w in model.get_weights()]
     trainable = tfnas.quantize_aware(model, spec, data=x)
     return types.SimpleNamespace(
@@ -395,7 +410,7 @@ def made(model, x, spec="int8", mode="int8", names=()):
 
 
 def file_of(trainable, mode="int8"):
-    """The file, or the error that there is instead."""
+    """The file, or the ConversionError."""
     try:
         return tfnas.to_tflite(trainable, mode)
     except tfnas.ConversionError as error:
@@ -406,26 +421,26 @@ def predict(model, x):
     return [np.asarray(y) for y in keras.tree.flatten(model(x, training=False))]
 
 
-def assert_near(found, wanted, share, names=None):
-    """Root mean square of the difference, as a share of the values' own spread."""
-    far = {}
-    for i, (a, b) in enumerate(zip(found, wanted, strict=True)):
+def assert_near(found, expected, limit, names=None):
+    """Compares root mean square differences, relative to the values' standard deviation."""
+    too_far = {}
+    for i, (a, b) in enumerate(zip(found, expected, strict=True)):
         assert a.shape == b.shape
         error = np.sqrt(np.square(a - b).mean()) / (b.std() + 1e-6)
-        if not error <= share:
-            far[names[i] if names else i] = float(error)
-    assert far == {}
+        if not error <= limit:
+            too_far[names[i] if names else i] = float(error)
+    assert too_far == {}
 
 
-TAIL = 3.001  # steps, 99 of 100 numbers
+TAIL = 3.001  # steps, for 99% of the numbers
 # MINIMUM brings its inputs to one scale first, which rounds once more.
 LONG_TAIL = {"minimum, relu": 5.05}
 
 
 def assert_agree(trainable, file, x, names=None, tail=TAIL):
-    """A model's and its file's outputs are within a step at the median."""
+    """The median difference of a model's and its file's outputs is a step at most."""
     found = keras.tree.flatten(file.predict(x))
-    far = {}
+    too_far = {}
     for i, (a, b) in enumerate(zip(found, predict(trainable, x), strict=True)):
         steps = np.abs(a - b) / file.outputs[i].scale
         assert len(np.unique(b)) > 3
@@ -433,8 +448,8 @@ def assert_agree(trainable, file, x, names=None, tail=TAIL):
         if not (
             np.median(steps) <= 1.001 and np.quantile(steps, 0.99) <= LONG_TAIL.get(what, tail)
         ):
-            far[what] = float(np.median(steps)), float(np.quantile(steps, 0.99))
-    assert far == {}
+            too_far[what] = float(np.median(steps)), float(np.quantile(steps, 0.99))
+    assert too_far == {}
 
 
 def kernels_of(artifact):
@@ -458,7 +473,7 @@ def sorted_weights(model):
 
 
 @pytest.mark.parametrize("kind", ALL)
-def test_the_trainable_model_computes_nearly_what_the_model_does(kind):
+def test_the_quantization_aware_model_computes_nearly_the_same(kind):
     c = case(kind)
     assert tfnas.unquantized_layers(c.trainable) == []
     assert_near(predict(c.trainable, c.x), predict(c.model, c.x), 0.05, c.names)
@@ -479,11 +494,11 @@ def test_the_file_holds_integers_only_and_agrees_with_the_model(kind):
 @pytest.mark.parametrize("kind", ALL)
 def test_strip_gives_back_the_model_and_its_weights(kind):
     c = case(kind)
-    plain = tfnas.strip_quantization(c.trainable)
-    assert fake_quants(plain) == []
-    for a, b in zip(predict(plain, c.x), predict(c.model, c.x), strict=True):
+    float_model = tfnas.strip_quantization(c.trainable)
+    assert fake_quants(float_model) == []
+    for a, b in zip(predict(float_model, c.x), predict(c.model, c.x), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6 * max(1.0, np.abs(b).max()))
-    assert sorted_weights(plain) == sorted_weights(c.model)
+    assert sorted_weights(float_model) == sorted_weights(c.model)
 
 
 @pytest.mark.parametrize("kind", ALL)
@@ -536,12 +551,12 @@ def output_that_is_used_inside():
 )
 def test_several_inputs_and_outputs(build):
     keras.utils.set_random_seed(2)
-    model = stir(build())
-    x = {"zebra": 3 * some((4,)), "apple": some((3,), seed=1)}
+    model = randomize(build())
+    x = {"zebra": 3 * examples((4,)), "apple": examples((3,), seed=1)}
     if not isinstance(model.input, dict):
         x = [x["zebra"], x["apple"]]
-    c = made(model, x)
-    # TensorFlow's converter takes no model with a dictionary of outputs, float ones included.
+    c = quantized(model, x)
+    # TensorFlow's converter refuses models with a dictionary of outputs, float ones too.
     in_a_file = not isinstance(model.output, dict)
     assert c.trainable.input_shape == model.input_shape
     assert c.trainable.output_shape == model.output_shape
@@ -549,9 +564,9 @@ def test_several_inputs_and_outputs(build):
     if in_a_file:
         assert floats_in(c.file) == []
         assert_agree(c.trainable, c.file, x, tail=3.05)  # 3.02 seen, between 3 and 4 steps
-    plain = tfnas.strip_quantization(c.trainable)
-    assert_near(predict(plain, x), predict(model, x), 1e-6)
-    assert plain.output_shape == model.output_shape
+    float_model = tfnas.strip_quantization(c.trainable)
+    assert_near(predict(float_model, x), predict(model, x), 1e-6)
+    assert float_model.output_shape == model.output_shape
 
 
 def test_sequential_models_nested_in_each_other():
@@ -560,14 +575,14 @@ def test_sequential_models_nested_in_each_other():
     model = keras.Sequential(
         [keras.Input(IMAGE), stem, L.Flatten(), L.Dense(4, activation="softmax", name="d")]
     )
-    c = made(stir(model), some(IMAGE))
+    c = quantized(randomize(model), examples(IMAGE))
     assert_near(predict(c.trainable, c.x), predict(model, c.x), 0.05)
     assert floats_in(c.file) == []
     assert_agree(c.trainable, c.file, c.x)
     assert sorted_weights(tfnas.strip_quantization(c.trainable)) == sorted_weights(model)
 
 
-def test_names_that_a_nested_model_makes_twice():
+def test_names_that_occur_twice_in_nested_models():
     def block(name):
         inputs = keras.Input(VECTOR)
         return keras.Model(
@@ -577,8 +592,8 @@ def test_names_that_a_nested_model_makes_twice():
     inputs = keras.Input(VECTOR)
     x = block("b")(block("a")(inputs))
     model = keras.Model(inputs, L.Dense(3, name="conv_2")(L.Dense(4, name="deep_relu")(x)))
-    trainable = tfnas.quantize_aware(model, data=some(VECTOR))
-    assert_near(predict(trainable, some(VECTOR)), predict(model, some(VECTOR)), 0.05)
+    trainable = tfnas.quantize_aware(model, data=examples(VECTOR))
+    assert_near(predict(trainable, examples(VECTOR)), predict(model, examples(VECTOR)), 0.05)
 
 
 def test_layers_that_do_not_train_still_do_not():
@@ -586,7 +601,7 @@ def test_layers_that_do_not_train_still_do_not():
     base = inner_model("base")
     base.trainable = False
     model = keras.Model(inputs, L.Dense(2, name="head")(L.Flatten()(base(inputs))))
-    trainable = tfnas.quantize_aware(model, data=some(IMAGE, 20))
+    trainable = tfnas.quantize_aware(model, data=examples(IMAGE, 20))
     assert [w.shape for w in trainable.trainable_weights] == [
         w.shape for w in model.trainable_weights
     ]
@@ -622,7 +637,7 @@ class Doubled(L.Layer):
 
 
 class WithoutConfig(L.Layer):
-    """Has an argument that Keras can't save, and so no configuration."""
+    """A layer without get_config(), whose argument Keras can't save."""
 
     def __init__(self, function, **kwargs):
         super().__init__(**kwargs)
@@ -672,18 +687,18 @@ QUICK = ("layer normalization", "gelu", "lambda", "custom", "custom without conf
     ("build", "shape"), [(shared, IMAGE), (shared_norm_and_relu, IMAGE), (shared_dense, VECTOR)]
 )
 def test_every_use_of_a_shared_kernel_has_its_integers(build, shape, mode):
-    """Left alone, the converter chooses a grid of its own for a kernel that is used twice."""
+    """By itself the converter chooses another grid for a kernel that is used twice."""
     keras.utils.set_random_seed(1)
     inputs = keras.Input(shape)
-    c = made(stir(keras.Model(inputs, build(inputs))), some(shape), mode, mode)
+    c = quantized(randomize(keras.Model(inputs, build(inputs))), examples(shape), mode, mode)
     (wrapper,) = (layer for layer in c.trainable.layers if isinstance(layer, QuantizedKernel))
-    most, values = 2 ** (wrapper.bits - 1) - 1, np.asarray(wrapper.rounded(wrapper.layer.kernel))
+    qmax, values = 2 ** (wrapper.bits - 1) - 1, np.asarray(wrapper.rounded(wrapper.layer.kernel))
     axes = None if shape == VECTOR else (0, 1, 2)
-    wanted = np.round(values / np.abs(values).max(axes, keepdims=True) * most)
+    expected = np.round(values / np.abs(values).max(axes, keepdims=True) * qmax)
     uses = [k for k in read_kernels(c.file) if k.operator in ("CONV_2D", "FULLY_CONNECTED")]
     assert [k.tensor.dtype for k in uses] == [f"int{wrapper.bits}"] * 2
     for use in uses:
-        np.testing.assert_array_equal(np.sort(use.values, axis=None), np.sort(wanted, axis=None))
+        np.testing.assert_array_equal(np.sort(use.values, axis=None), np.sort(expected, axis=None))
     assert_agree(c.trainable, c.file, c.x)
 
 
@@ -692,7 +707,7 @@ def test_a_shared_kernel_is_in_the_file_once():
     inputs = keras.Input((64,))
     one = L.Dense(64)
     model = keras.Model(inputs, one(L.ReLU()(one(inputs))))
-    file = tfnas.to_tflite(tfnas.quantize_aware(model, data=some((64,))), "int8")
+    file = tfnas.to_tflite(tfnas.quantize_aware(model, data=examples((64,))), "int8")
     assert file.size < 1.9 * one.kernel.shape[0] * one.kernel.shape[1]
 
 
@@ -702,23 +717,23 @@ def float_case(name):
     keras.utils.set_random_seed(1)
     inputs = keras.Input(shape, name="given")
     head = L.Dense(3, name="head")(L.Flatten()(build(inputs)))
-    return made(stir(keras.Model(inputs, head, name="net")), some(shape, 100))
+    return quantized(randomize(keras.Model(inputs, head, name="net")), examples(shape, 100))
 
 
 @pytest.mark.parametrize(
     "kind", [pytest.param(k, marks=() if k in QUICK else pytest.mark.slow) for k in FLOATS]
 )
-def test_what_cannot_be_quantized_does_not_stop_the_rest(kind):
+def test_a_float_layer_does_not_prevent_the_quantization_of_others(kind):
     c = float_case(kind)
     assert_near(predict(c.trainable, c.x), predict(c.model, c.x), 0.1)
-    plain = tfnas.strip_quantization(c.trainable)
-    assert_near(predict(plain, c.x), predict(c.model, c.x), 1e-5)
+    float_model = tfnas.strip_quantization(c.trainable)
+    assert_near(predict(float_model, c.x), predict(c.model, c.x), 1e-5)
     if isinstance(c.file, Exception):
         raise c.file
     assert {t.dtype for t in (*c.file.inputs, *c.file.outputs)} == {"int8"}
     skipped = tfnas.unquantized_layers(c.trainable)
     if "odd" in [layer.name for layer in c.model.layers] and not floats_in(c.file):
-        assert skipped == []  # it was quantized after all: as good
+        assert skipped == []  # it was quantized after all, which is fine
     else:
         assert len(skipped) >= 1
         assert all(s.name and s.kind and s.reason for s in skipped)
@@ -750,7 +765,7 @@ def test_a_layer_that_stays_float_has_a_reason(kind, what, reason):
 
 def three_layers():
     keras.utils.set_random_seed(4)
-    return stir(
+    return randomize(
         keras.Sequential(
             [
                 keras.Input(IMAGE),
@@ -769,14 +784,14 @@ def three_layers():
 def three(layers=(), mode="int8", ranges="moving_average"):
     spec = tfnas.QuantSpec.of(mode)
     spec = tfnas.QuantSpec(spec.weights, spec.activations, layers, ranges, percentile=99.0)
-    c = made(three_layers(), some(IMAGE), spec, spec)
+    c = quantized(three_layers(), examples(IMAGE), spec, spec)
     if isinstance(c.file, Exception):
         raise c.file
     return c
 
 
 @pytest.mark.parametrize(
-    ("layers", "mode", "wanted"),
+    ("layers", "mode", "expected"),
     [
         ((), "int8", ["int8", "int8", "int8"]),
         ((), "int8x4", ["int4", "int4", "int4"]),
@@ -788,14 +803,14 @@ def three(layers=(), mode="int8", ranges="moving_average"):
         ((("first", "float32"), ("second", "int4")), "int8", ["float32", "int4", "int8"]),
     ],
 )
-def test_the_schema_says_the_format_of_every_kernel(layers, mode, wanted):
+def test_every_kernel_has_its_format_in_the_file(layers, mode, expected):
     c = three(layers, mode)
-    assert kernels_of(c.file) == wanted
+    assert kernels_of(c.file) == expected
     assert_agree(c.trainable, c.file, c.x)
     skipped = tfnas.unquantized_layers(c.trainable)
-    assert len(skipped) == wanted.count("float32")
+    assert len(skipped) == expected.count("float32")
     assert all(s.reason == "left float by the specification" for s in skipped)
-    assert bool(floats_in(c.file)) == ("float32" in wanted)
+    assert bool(floats_in(c.file)) == ("float32" in expected)
 
 
 def test_four_bits_make_a_smaller_file():
@@ -845,21 +860,21 @@ def test_every_way_to_find_ranges(ranges):
         np.testing.assert_allclose([first.low, first.high], [c.x.min(), c.x.max()], rtol=1e-5)
 
 
-def test_calibration_goes_on_from_what_was_seen():
+def test_calibration_widens_observed_ranges():
     trainable = tfnas.quantize_aware(three_layers())
     first = fake_quants(trainable)[0]
     assert not first.observed
-    assert tfnas.calibrate(trainable, some(IMAGE, 64)) is trainable
+    assert tfnas.calibrate(trainable, examples(IMAGE, 64)) is trainable
     assert first.observed
     before = float(first.high)
-    tfnas.calibrate(trainable, 10 * some(IMAGE, 64))
+    tfnas.calibrate(trainable, 10 * examples(IMAGE, 64))
     assert float(first.high) > before
     assert not first.observing
 
 
 def test_ranges_hold_the_extremes_of_all_calibration_data():
-    """256 examples are read at a time; those above 0 come last."""
-    x = np.sort(some(VECTOR, 1024), axis=0)
+    """Examples are read in batches; those above 0 come last."""
+    x = np.sort(examples(VECTOR, 1024), axis=0)
     model = keras.Sequential([keras.Input(VECTOR), L.Dense(3)])
     first = fake_quants(tfnas.quantize_aware(model, data=x))[0]
     assert float(first.high) > 0.5 * x.max()
@@ -929,7 +944,7 @@ def test_training_changes_weights_and_ranges(trained):
     fixed = np.array([q.fixed is not None for q in fake_quants(trained.trainable)])
     np.testing.assert_array_equal(after[fixed], trained.before[fixed])
     moved = ~fixed
-    moved[0] = False  # the input's: every batch has the same ends
+    moved[0] = False  # of the input: every batch has the same range
     assert (after[moved, 1] != trained.before[moved, 1]).all()
     assert np.isfinite(trained.losses).all()
     assert trained.losses[-1] < 0.5
@@ -937,30 +952,30 @@ def test_training_changes_weights_and_ranges(trained):
 
 def test_model_and_file_choose_the_same_class(trained, digits):
     x = np.concatenate([digits.x_test, digits.x_train])[:1000]
-    wanted = trained.trainable.predict(x, verbose=0)
+    expected = trained.trainable.predict(x, verbose=0)
     found = trained.file.predict(x)
-    top = np.sort(wanted, axis=1)
+    top = np.sort(expected, axis=1)
     separated = top[:, -1] - top[:, -2] > 2 * trained.file.outputs[0].scale
     assert separated.mean() > 0.8
-    same = found.argmax(1) == wanted.argmax(1)
+    same = found.argmax(1) == expected.argmax(1)
     assert same[separated].mean() >= 0.995
     assert (
-        wanted.argmax(1) == np.concatenate([digits.y_test, digits.y_train])[:1000]
+        expected.argmax(1) == np.concatenate([digits.y_test, digits.y_train])[:1000]
     ).mean() > 0.85
-    assert np.median(np.abs(found - wanted)) <= 1.001 * trained.file.outputs[0].scale
+    assert np.median(np.abs(found - expected)) <= 1.001 * trained.file.outputs[0].scale
 
 
 def test_the_stripped_model_has_the_trained_weights(trained, digits):
-    plain = tfnas.strip_quantization(trained.trainable)
+    float_model = tfnas.strip_quantization(trained.trainable)
     kernels = [np.asarray(w) for w in trained.trainable.weights if w.name == "kernel"]
-    for a, b in zip(kernels, [w for w in plain.weights if w.name == "kernel"], strict=True):
+    for a, b in zip(kernels, [w for w in float_model.weights if w.name == "kernel"], strict=True):
         np.testing.assert_array_equal(a, b)
     x = digits.x_test[:200]
-    assert_near(predict(plain, x), predict(trained.trainable, x), 0.2)
-    assert [type(layer).__name__ for layer in plain.layers[1:]] == [
+    assert_near(predict(float_model, x), predict(trained.trainable, x), 0.2)
+    assert [type(layer).__name__ for layer in float_model.layers[1:]] == [
         type(layer).__name__ for layer in trained.model.layers
     ]
-    again = tfnas.quantize_aware(plain, data=x)
+    again = tfnas.quantize_aware(float_model, data=x)
     assert floats_in(tfnas.to_tflite(again, "int8")) == []
 
 
@@ -982,7 +997,7 @@ def test_ranges_that_are_learned_have_gradients(digits):
     fit(trainable, digits, 2)
     after = ranges_of(trainable)
     fixed = np.array([q.fixed is not None for q in fake_quants(trainable)])
-    fixed[0] = True  # the input's 255 is far from what a step can move
+    fixed[0] = True  # of the input: a training step is tiny compared with 255
     assert (before[~fixed, 1] != after[~fixed, 1]).all()
     relu = np.array([q.relu is not None for q in fake_quants(trainable)])
     assert (after[relu, 0] == 0).all()
@@ -1001,7 +1016,7 @@ def test_ranges_are_found_in_training_without_any_data_before(digits):
 # --- schedules
 
 
-def test_before_it_starts_training_is_that_of_a_float(digits):
+def test_before_the_start_epoch_training_is_that_of_a_float_model(digits):
     model = classifier()
     trainable = tfnas.quantize_aware(model)
     schedule = tfnas.QuantizationSchedule(start_epoch=5)
@@ -1015,7 +1030,7 @@ def test_before_it_starts_training_is_that_of_a_float(digits):
         tfnas.to_tflite(trainable, "int8")
 
 
-def test_a_schedule_starts_rounding_and_then_holds_the_ranges(digits):
+def test_a_schedule_starts_rounding_and_then_freezes_the_ranges(digits):
     trainable = tfnas.quantize_aware(classifier())
     seen = []
     watch = keras.callbacks.LambdaCallback(
@@ -1057,7 +1072,7 @@ def test_schedules_that_are_refused(settings, match):
         tfnas.QuantizationSchedule(**settings)
 
 
-def test_a_schedule_wants_a_model_that_is_quantization_aware(digits):
+def test_a_schedule_needs_a_quantization_aware_model(digits):
     with pytest.raises(ValueError, match="model must be quantization-aware, got 'sequential"):
         fit(classifier(), digits, 1, [tfnas.QuantizationSchedule()], count=50)
 
@@ -1087,7 +1102,7 @@ def test_few_values_of_a_kernel_stay_few():
     for name in ("first", "second", "last"):
         kernel = model.get_layer(name).kernel
         kernel.assign(rng.choice([-0.7, -0.1, 0.0, 0.2, 0.5], kernel.shape))
-    trainable = tfnas.quantize_aware(model, data=some(IMAGE))
+    trainable = tfnas.quantize_aware(model, data=examples(IMAGE))
     file = tfnas.to_tflite(trainable, "int8")
     for op in file.graph.operators:
         if op.name in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
@@ -1147,18 +1162,18 @@ def test_mixed_precision(policy, digits):
         keras.config.set_dtype_policy("float32")
     assert {layer.compute_dtype for layer in trainable.layers[1:]} == {policy[6:]}
     x = digits.x_test[:300]
-    file, single = tfnas.to_tflite(trainable, "int8"), in_float32(trainable)
+    file, single = tfnas.to_tflite(trainable, "int8"), to_float32(trainable)
     assert floats_in(file) == []
     assert_agree(single, file, x)
-    found, wanted = file.predict(x), np.asarray(trainable(x), np.float32)
-    assert np.median(np.abs(found - wanted)) <= file.outputs[0].scale
-    assert (found.argmax(1) == wanted.argmax(1)).mean() >= 0.97
+    found, expected = file.predict(x), np.asarray(trainable(x), np.float32)
+    assert np.median(np.abs(found - expected)) <= file.outputs[0].scale
+    assert (found.argmax(1) == expected.argmax(1)).mean() >= 0.97
     assert [q.name for q in fake_quants(single)] == [q.name for q in fake_quants(trainable)]
     np.testing.assert_array_equal(ranges_of(single), ranges_of(trainable))
-    np.testing.assert_allclose(tfnas.to_tflite(trainable).predict(x), wanted, atol=0.1)
+    np.testing.assert_allclose(tfnas.to_tflite(trainable).predict(x), expected, atol=0.1)
 
 
-def test_a_layer_of_half_precision_that_cannot_be_made_again_is_named():
+def test_a_layer_of_half_precision_that_cannot_be_rebuilt_is_named():
     model = keras.Sequential(
         [
             keras.Input(VECTOR),
@@ -1166,14 +1181,14 @@ def test_a_layer_of_half_precision_that_cannot_be_made_again_is_named():
             WithoutConfig(ops.abs, dtype="mixed_float16", name="odd"),
         ]
     )
-    trainable = tfnas.quantize_aware(model, data=some(VECTOR))
+    trainable = tfnas.quantize_aware(model, data=examples(VECTOR))
     with pytest.raises(ValueError, match="must compute in float32 to be exported, got 'odd'"):
         tfnas.to_tflite(trainable, "int8")
 
 
-def test_a_model_of_float32_is_taken_as_it_is():
+def test_a_float32_model_is_returned_as_it_is():
     trainable = tfnas.quantize_aware(small())
-    assert in_float32(trainable) is trainable
+    assert to_float32(trainable) is trainable
 
 
 MIRRORED = """
@@ -1220,7 +1235,7 @@ def small():
 
 
 @pytest.mark.parametrize("model", [None, "model", L.Dense(3)])
-def test_what_is_no_model_is_refused(model):
+def test_other_objects_are_refused(model):
     with pytest.raises(ValueError, match="model must be a Keras 3 model, got"):
         tfnas.quantize_aware(model)
 
@@ -1257,7 +1272,7 @@ def test_a_model_that_is_quantized_already_is_refused():
 
 
 @pytest.mark.parametrize(
-    "function", [tfnas.strip_quantization, lambda m: tfnas.calibrate(m, some(VECTOR))]
+    "function", [tfnas.strip_quantization, lambda m: tfnas.calibrate(m, examples(VECTOR))]
 )
 def test_a_float_model_has_nothing_to_strip_or_calibrate(function):
     with pytest.raises(ValueError, match="model must be quantization-aware, got 'small'"):
@@ -1324,7 +1339,7 @@ def test_export_before_any_data_was_seen_is_refused():
 
 @pytest.mark.parametrize(("spec", "mode"), [("int8", "int16x8"), ("int8", "int8x4")])
 def test_export_in_a_mode_of_other_bits_is_refused(spec, mode):
-    trainable = tfnas.quantize_aware(small(), spec, data=some(VECTOR))
+    trainable = tfnas.quantize_aware(small(), spec, data=examples(VECTOR))
     with pytest.raises(ValueError, match=f"mode must have .* got '{mode}'"):
         tfnas.to_tflite(trainable, mode)
 
@@ -1332,11 +1347,11 @@ def test_export_in_a_mode_of_other_bits_is_refused(spec, mode):
 def test_four_bits_need_calibration_or_training():
     with pytest.raises(ValueError, match="calibration must hold typical inputs for mode 'int8x4'"):
         tfnas.to_tflite(small(), "int8x4")
-    assert kernels_of(tfnas.to_tflite(small(), "int8x4", some(VECTOR))) == ["int4"]
+    assert kernels_of(tfnas.to_tflite(small(), "int8x4", examples(VECTOR))) == ["int4"]
 
 
 def test_a_sparse_file_of_a_trained_model_is_refused():
-    trainable = tfnas.quantize_aware(small(), data=some(VECTOR))
+    trainable = tfnas.quantize_aware(small(), data=examples(VECTOR))
     with pytest.raises(ValueError, match="sparse must be False for a quantization-aware model"):
         tfnas.to_tflite(trainable, "int8", sparse=True)
 
@@ -1352,12 +1367,12 @@ def test_a_sparse_file_of_a_trained_model_is_refused():
         QuantizedKernel(L.Dense(3, name="inner"), 4, name="q"),
     ],
 )
-def test_layers_are_made_again_from_their_configuration(layer):
+def test_layers_are_rebuilt_from_their_configuration(layer):
     again = type(layer).from_config(layer.get_config())
     assert again.get_config() == layer.get_config()
 
 
-def test_a_kernel_of_zeros_and_constant_inputs_do_no_harm():
+def test_a_kernel_of_zeros_and_constant_inputs_are_quantized():
     model = keras.Sequential([keras.Input(VECTOR), L.Dense(3), L.ReLU(), L.Dense(2)])
     model.layers[0].kernel.assign(np.zeros((6, 3)))
     trainable = tfnas.quantize_aware(model, data=np.zeros((10, 6)))
@@ -1378,7 +1393,7 @@ def test_rounding_passes_the_gradient_inside_the_range_only():
 
 
 @pytest.mark.parametrize("mode", ["int8", "int16x8"])
-def test_a_channel_that_died_out_keeps_its_bias(mode):
+def test_a_channel_of_tiny_weights_keeps_its_bias(mode):
     keras.utils.set_random_seed(0)
     x = inputs = keras.Input((8, 8, 3))
     x = keras.layers.Conv2D(6, 3, use_bias=False, name="conv")(x)

@@ -1,4 +1,4 @@
-"""tfnas.quantize_aware with 16-bit activations: its kinds of layers, and what differs."""
+"""tfnas.quantize_aware with 16-bit activations: every kind of layer, and what differs."""
 
 import functools
 
@@ -12,15 +12,20 @@ from keras import layers
 import tfnas
 from tfnas.quantization.fake_quant import FakeQuant
 from tfnas.quantization.quantize_aware import fake_quants
-from tfnas.tflite.graph_repair import mend
+from tfnas.tflite.graph_repair import repair
 
 MODE = "int16x8"
-# Steps, 99 of 100 numbers. 16-bit kernels look functions up and multiply by 16 bits, and one
-# step of a wide range can be five of the narrow one behind it ("relu, relu of 1").
+# Steps, for 99% of the numbers. 16-bit kernels use lookup tables and 16-bit multipliers, and one
+# step of a wide range can be five of the narrower one after it ("relu, relu of 1").
 TAIL = 5.001
 SHORT = (
-    *("kernels of images", "kernels of vectors", "arguments of images", "merges of vectors"),
-    *("moves of sequences", "operations of vectors", "structures of images"),
+    "kernels of images",
+    "kernels of vectors",
+    "arguments of images",
+    "merges of vectors",
+    "moves of sequences",
+    "operations of vectors",
+    "structures of images",
 )
 GROUPS = [
     pytest.param(group, marks=() if group in SHORT else pytest.mark.slow) for group in base.GROUPS
@@ -30,13 +35,13 @@ L = layers
 
 @functools.cache
 def case(name):
-    """The model of a group, its data, its trainable form and its file."""
+    """The model of a group, its data, its quantization-aware model and its file."""
     kinds = base.GROUPS[name]
     shape = base.KINDS[kinds[0]][0]
     keras.utils.set_random_seed(1)
     inputs = keras.Input(shape, name="given")
     model = keras.Model(inputs, [base.KINDS[kind][1](inputs) for kind in kinds], name="net")
-    return base.made(base.stir(model), base.some(shape), MODE, MODE, names=kinds)
+    return base.quantized(base.randomize(model), base.examples(shape), MODE, MODE, names=kinds)
 
 
 def file_of(c):
@@ -62,8 +67,8 @@ def test_the_file_holds_integers_only_and_agrees_with_the_model(kind):
     file = file_of(c)
     assert base.floats_in(file) == []
     assert {t.dtype for t in (*file.inputs, *file.outputs)} == {"int16"}
-    made = {t.dtype for op in file.graph.operators for t in op.outputs}
-    assert made <= {"int16", "int32"}  # int32 are shapes
+    outputs = {t.dtype for op in file.graph.operators for t in op.outputs}
+    assert outputs <= {"int16", "int32"}  # int32 are shapes
     assert set(base.kernels_of(file)) <= {"int8"}
     points = {p for t in file.graph.tensors if t.dtype == "int16" for p in t.zero_points}
     assert points <= {0}
@@ -73,9 +78,9 @@ def test_the_file_holds_integers_only_and_agrees_with_the_model(kind):
 @pytest.mark.parametrize("kind", GROUPS)
 def test_strip_and_saving_keep_the_function(kind, tmp_path):
     c = case(kind)
-    plain = tfnas.strip_quantization(c.trainable)
-    assert fake_quants(plain) == []
-    for a, b in zip(base.predict(plain, c.x), base.predict(c.model, c.x), strict=True):
+    float_model = tfnas.strip_quantization(c.trainable)
+    assert fake_quants(float_model) == []
+    for a, b in zip(base.predict(float_model, c.x), base.predict(c.model, c.x), strict=True):
         np.testing.assert_allclose(a, b, atol=2e-6 * max(1.0, np.abs(b).max()))
     c.trainable.save(tmp_path / "m.keras")
     loaded = tfnas.load_model(tmp_path / "m.keras")
@@ -98,18 +103,18 @@ def trained(digits):
 def mixtures(digits, count=1000):
     rng = np.random.default_rng(0)
     one, other = digits.x_test[rng.integers(0, len(digits.x_test), (2, count))]
-    share = rng.uniform(size=(count, 1, 1, 1))
-    return (share * one + (1.0 - share) * other).astype(np.float32)
+    weight = rng.uniform(size=(count, 1, 1, 1))
+    return (weight * one + (1.0 - weight) * other).astype(np.float32)
 
 
 def test_a_trained_model_and_its_file_agree(trained, digits):
     _, trainable, file = trained
     x = mixtures(digits)
-    wanted, found = np.asarray(trainable(x)), file.predict(x)
-    first, second = np.sort(wanted, axis=1)[:, :-3:-1].T
+    expected, found = np.asarray(trainable(x)), file.predict(x)
+    first, second = np.sort(expected, axis=1)[:, :-3:-1].T
     sure = first - second > 0.05  # 1,638 steps; a mixture of two digits may be as much of both
     assert sure.mean() > 0.7
-    np.testing.assert_array_equal(wanted[sure].argmax(1), found[sure].argmax(1))
+    np.testing.assert_array_equal(expected[sure].argmax(1), found[sure].argmax(1))
     (steps,) = steps_apart(trainable, file, x)
     assert np.median(steps) <= 1.0  # 0 seen
     assert np.quantile(steps, 0.99) <= 4.0  # 3 seen
@@ -148,7 +153,7 @@ def test_every_way_to_find_ranges(ranges, digits):
     assert np.median(steps) <= 1.0
 
 
-def test_a_rounding_of_sixteen_bits_lies_evenly_around_0():
+def test_a_sixteen_bit_grid_is_symmetric_around_0():
     import tensorflow as tf
 
     layer = FakeQuant(16, momentum=0.0)
@@ -164,33 +169,36 @@ def test_a_rounding_of_sixteen_bits_lies_evenly_around_0():
 
 
 @pytest.mark.parametrize(
-    ("layers", "wanted"),
+    ("layers", "expected"),
     [
         ({"*": "int4"}, ["int4", "int8", "int4"]),  # no 4-bit depthwise convolution
         ({"first": "float32"}, ["float32", "int8", "int8"]),
     ],
 )
-def test_formats_of_single_layers(layers, wanted):
+def test_formats_of_single_layers(layers, expected):
     spec = tfnas.QuantSpec("int8", "int16", layers=layers)
-    c = base.made(base.three_layers(), base.some(base.IMAGE), spec, spec)
-    assert base.kernels_of(file_of(c)) == wanted
+    c = base.quantized(base.three_layers(), base.examples(base.IMAGE), spec, spec)
+    assert base.kernels_of(file_of(c)) == expected
     base.assert_agree(c.trainable, c.file, c.x, tail=TAIL)
-    assert bool(tfnas.unquantized_layers(c.trainable)) == ("float32" in wanted)
+    assert bool(tfnas.unquantized_layers(c.trainable)) == ("float32" in expected)
 
 
 @pytest.mark.parametrize(
     "kind",
     [
-        *("layer normalization", "gelu"),
+        "layer normalization",
+        "gelu",
         *(pytest.param(k, marks=pytest.mark.slow) for k in ("custom", "attention", "embedding")),
     ],
 )
-def test_what_cannot_be_quantized_does_not_stop_the_rest(kind):
+def test_a_float_layer_does_not_prevent_the_quantization_of_others(kind):
     shape, build = base.FLOATS[kind]
     keras.utils.set_random_seed(1)
     inputs = keras.Input(shape, name="given")
     head = L.Dense(3, name="head")(L.Flatten()(build(inputs)))
-    c = base.made(base.stir(keras.Model(inputs, head)), base.some(shape, 100), MODE, MODE)
+    c = base.quantized(
+        base.randomize(keras.Model(inputs, head)), base.examples(shape, 100), MODE, MODE
+    )
     file = file_of(c)
     assert {t.dtype for t in (*file.inputs, *file.outputs)} == {"int16"}
     assert len(tfnas.unquantized_layers(c.trainable)) >= 1
@@ -199,37 +207,37 @@ def test_what_cannot_be_quantized_does_not_stop_the_rest(kind):
     base.assert_agree(c.trainable, file, c.x, tail=TAIL)
 
 
-@pytest.mark.parametrize(("trained", "asked"), [(MODE, "int8"), ("int8", MODE)])
-def test_export_with_other_bits_is_refused(trained, asked):
-    trainable = tfnas.quantize_aware(base.small(), trained, data=base.some(base.VECTOR))
-    with pytest.raises(ValueError, match=f"mode must have activations of .* got '{asked}'"):
-        tfnas.to_tflite(trainable, asked)
+@pytest.mark.parametrize(("trained", "mode"), [(MODE, "int8"), ("int8", MODE)])
+def test_export_with_other_bits_is_refused(trained, mode):
+    trainable = tfnas.quantize_aware(base.small(), trained, data=base.examples(base.VECTOR))
+    with pytest.raises(ValueError, match=f"mode must have activations of .* got '{mode}'"):
+        tfnas.to_tflite(trainable, mode)
 
 
-# --- mending the file
+# --- repair of the file
 
 
 @pytest.mark.parametrize("mode", ["int8", MODE])
-def test_a_bias_that_the_converter_has_cut_is_refused(mode):
+def test_a_bias_that_the_converter_has_clipped_is_refused(mode):
     model = keras.Sequential([keras.Input((6,)), L.Dense(3, name="only")], name="net")
     model.layers[0].kernel.assign(np.full((6, 3), 1e-6))
     model.layers[0].bias.assign([1e5, -1e5, 3.0])
-    trainable = tfnas.quantize_aware(model, mode, data=1e-3 * base.some((6,)))
+    trainable = tfnas.quantize_aware(model, mode, data=1e-3 * base.examples((6,)))
     match = f"'net' can't be converted to {mode}: biases must fit into 32 bits, got .*only"
     with pytest.raises(tfnas.ConversionError, match=match):
         tfnas.to_tflite(trainable, mode)
 
 
-def test_a_channel_that_has_died_out_does_no_harm():
-    """Weight decay leaves such channels behind: no weights, and a bias of its own."""
+def test_a_channel_of_tiny_weights_is_quantized():
+    """Weight decay leaves such channels behind: weights near 0, and a bias."""
     keras.utils.set_random_seed(0)
     conv, norm = L.Conv2D(4, 3, use_bias=False), L.BatchNormalization()
     model = keras.Sequential([keras.Input(base.IMAGE), conv, norm, L.ReLU()])
     conv.kernel.assign(np.asarray(conv.kernel) * [1.0, 1e-20, 1.0, 1e-7])
-    x = base.some(base.IMAGE)
-    made = np.asarray(conv(x))
-    norm.moving_mean.assign(made.mean((0, 1, 2)))
-    norm.moving_variance.assign(made.var((0, 1, 2)))
+    x = base.examples(base.IMAGE)
+    outputs = np.asarray(conv(x))
+    norm.moving_mean.assign(outputs.mean((0, 1, 2)))
+    norm.moving_variance.assign(outputs.var((0, 1, 2)))
     norm.beta.assign([0.1, 0.7, -0.1, 0.2])
     trainable = tfnas.quantize_aware(model, MODE, data=x)
     base.assert_near(base.predict(trainable, x), base.predict(model, x), 0.01)
@@ -239,8 +247,8 @@ def test_a_channel_that_has_died_out_does_no_harm():
 
 @pytest.mark.parametrize("mode", ["int8", MODE])
 @pytest.mark.parametrize("number", [3.0, -3.0, 0.0])
-def test_a_number_far_larger_than_what_it_is_added_to(mode, number):
-    inputs, x = keras.Input((6,)), 1e-7 * base.some((6,))
+def test_adding_a_number_far_larger_than_the_input(mode, number):
+    inputs, x = keras.Input((6,)), 1e-7 * base.examples((6,))
     model = keras.Model(inputs, 2.0 * (inputs + number))
     trainable = tfnas.quantize_aware(model, mode, data=x)
     file = tfnas.to_tflite(trainable, mode)
@@ -248,17 +256,17 @@ def test_a_number_far_larger_than_what_it_is_added_to(mode, number):
     np.testing.assert_allclose(file.predict(x), 2.0 * number, atol=1e-6 + file.outputs[0].scale)
 
 
-def test_a_network_of_tiny_numbers_has_a_file():
-    """A fresh network can let its numbers die away; the interpreter refuses finer steps."""
+def test_a_network_of_tiny_activations_can_be_converted():
+    """Activations of an untrained network can vanish; the interpreter refuses tiny scales."""
     model = keras.Sequential([keras.Input((6,)), L.Dense(5, use_bias=False), L.ReLU(6.0)])
     model.layers[0].kernel.assign(1e-9 * np.asarray(model.layers[0].kernel))
-    trainable = tfnas.quantize_aware(model, MODE, data=base.some((6,)))
+    trainable = tfnas.quantize_aware(model, MODE, data=base.examples((6,)))
     file = tfnas.to_tflite(trainable, MODE)
-    assert np.abs(file.predict(base.some((6,)))).max() <= 1e-6
+    assert np.abs(file.predict(base.examples((6,)))).max() <= 1e-6
 
 
 def edited(content, edit):
-    """A file with an operator more, or another end."""
+    """The file after a change of its objects."""
     import flatbuffers
 
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
@@ -268,12 +276,12 @@ def edited(content, edit):
     return bytes(builder.Output())
 
 
-def test_a_logistic_whose_step_others_rely_on_is_refused():
+def test_a_logistic_whose_scale_other_operators_need_is_refused():
     inputs = keras.Input((6,))
     model = keras.Model(inputs, L.Activation("sigmoid")(L.Dense(4)(inputs)))
-    trainable = tfnas.quantize_aware(model, MODE, data=base.some((6,)))
+    trainable = tfnas.quantize_aware(model, MODE, data=base.examples((6,)))
     content = tfnas.to_tflite(trainable, MODE).content
-    assert mend(content) == mend(mend(content))
+    assert repair(content) == repair(repair(content))
 
     def make_it_an_output(model):
         graph = model.subgraphs[0]
@@ -281,5 +289,5 @@ def test_a_logistic_whose_step_others_rely_on_is_refused():
         logistic = graph.operators[kinds.index(schema.BuiltinOperator.LOGISTIC)]
         graph.outputs = np.array(logistic.outputs)
 
-    with pytest.raises(ValueError, match="a 16-bit LOGISTIC must be followed by its rounding"):
-        mend(edited(content, make_it_an_output))
+    with pytest.raises(ValueError, match="a 16-bit LOGISTIC must be followed by a QUANTIZE or MUL"):
+        repair(edited(content, make_it_an_output))

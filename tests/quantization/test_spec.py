@@ -1,4 +1,4 @@
-"""tfnas.QuantSpec: modes by name, layers of their own, and what is refused."""
+"""tfnas.QuantSpec: modes by name, formats of single layers, and invalid arguments."""
 
 import dataclasses
 
@@ -31,8 +31,15 @@ def test_a_mode_is_short_for_a_specification(mode, weights, activations, bits, d
 
 def test_modes_are_in_the_order_of_the_table():
     expected = (
-        *("float32", "float16", "dynamic", "int4", "weights8", "weights4"),
-        *("int8", "int8x4", "int16x8"),
+        "float32",
+        "float16",
+        "dynamic",
+        "int4",
+        "weights8",
+        "weights4",
+        "int8",
+        "int8x4",
+        "int16x8",
     )
     assert expected == MODES
 
@@ -76,7 +83,7 @@ def test_pairs_of_formats_without_a_mode_are_refused(weights, activations):
         QuantSpec(weights, activations)
 
 
-# --- layers of their own
+# --- formats of single layers
 
 
 @pytest.mark.parametrize(
@@ -112,7 +119,7 @@ def test_layers_are_named_by_name_pattern_path_or_class(pattern, name, kind, fou
             spec.check_patterns([("first", "Other"), (name, kind)])
 
 
-def test_the_first_entry_that_matches_counts():
+def test_the_first_match_counts():
     spec = QuantSpec(layers={"head": "float32", "h*": "int8", "Dense": "int4"})
     assert spec.weight_bits("head", "Dense") is None
     assert spec.weight_bits("hall", "Dense") == 8
@@ -121,7 +128,7 @@ def test_the_first_entry_that_matches_counts():
 
 
 @pytest.mark.parametrize(("mode", "bits"), [("int8", 8), ("int8x4", 4), ("int16x8", 8)])
-def test_a_layer_without_an_entry_gets_the_bits_of_the_mode(mode, bits):
+def test_a_layer_without_a_match_gets_the_bits_of_the_mode(mode, bits):
     assert QuantSpec.of(mode).weight_bits("any", "Dense") == bits
     spec = dataclasses.replace(QuantSpec.of(mode), layers={"head": "float32"})
     assert spec.mode == mode
@@ -146,7 +153,7 @@ def test_layers_that_are_no_dictionary_are_refused(layers):
         QuantSpec(layers=layers)
 
 
-def test_an_entry_that_matches_nothing_is_named():
+def test_a_pattern_that_matches_nothing_is_named():
     spec = QuantSpec(layers={"head": "int4", "tail": "int8"})
     with pytest.raises(ValueError, match="got 'tail', which matches none of head, body"):
         spec.check_patterns([("head", "Dense"), ("body", "Dense")])
@@ -176,7 +183,7 @@ def test_specifications_do_not_change():
 
 
 @pytest.mark.parametrize("ranges", RANGES)
-def test_every_kind_of_range_is_taken(ranges):
+def test_every_kind_of_range_is_accepted(ranges):
     assert QuantSpec(ranges=ranges).ranges == ranges
 
 

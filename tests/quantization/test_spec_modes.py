@@ -1,4 +1,4 @@
-"""tfnas.QuantSpec: what the name of a mode stands for."""
+"""tfnas.QuantSpec: the specification of a mode."""
 
 import pytest
 
@@ -23,7 +23,7 @@ def test_quant_spec_of_a_mode(mode, weights, activations, calibrated):
     assert QuantSpec.of(spec) is spec
 
 
-def test_quant_spec_refuses_what_no_mode_is():
+def test_quant_spec_refuses_unknown_modes():
     known = ", ".join(MODES)
     with pytest.raises(ValueError, match=f"mode must be one of {known}, got 'int3'"):
         QuantSpec.of("int3")

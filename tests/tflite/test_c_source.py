@@ -1,4 +1,4 @@
-"""Artifact.save_c: what a compiler makes of it."""
+"""Artifact.save_c: the source compiles, and the program contains the file."""
 
 import pathlib
 import shutil
@@ -36,9 +36,7 @@ def artifact():
         ("g++", ".c", "c++17"),
     ],
 )
-def test_a_compiler_takes_it_and_the_program_holds_the_file(
-    artifact, tmp_path, compiler, suffix, standard
-):
+def test_it_compiles_and_the_program_holds_the_file(artifact, tmp_path, compiler, suffix, standard):
     if shutil.which(compiler) is None:
         pytest.skip(f"no {compiler} on this machine")
     source, header = artifact.save_c(tmp_path / "new" / f"net{suffix}", "some_net")
@@ -53,8 +51,8 @@ def test_a_compiler_takes_it_and_the_program_holds_the_file(
 
 
 @pytest.mark.parametrize(("compiler", "suffix"), [("gcc", ".c"), ("g++", ".cc")])
-def test_the_alignment_is_asked_for(tmp_path, compiler, suffix):
-    """A compiler aligns long arrays by itself, so the declaration is looked at."""
+def test_the_alignment_is_requested(tmp_path, compiler, suffix):
+    """A compiler aligns long arrays by itself, so the declaration is checked."""
     if shutil.which(compiler) is None:
         pytest.skip(f"no {compiler} on this machine")
     (tmp_path / "net.h").write_text(header_text(b"abc", "net"))
@@ -71,11 +69,11 @@ def test_names_and_lengths(artifact, tmp_path):
     assert "TFNAS_ALIGNED const unsigned char model[] = {" in text
     assert f"const unsigned int model_len = {artifact.size};" in text
     assert "extern const unsigned char model[];" in header.read_text()
-    assert {p.name for p in tmp_path.iterdir()} == {"net.cc", "net.h"}  # no part is left
+    assert {p.name for p in tmp_path.iterdir()} == {"net.cc", "net.h"}  # no temporary file is left
 
 
 @pytest.mark.parametrize("length", [1, 11, 12, 13, 25])
-def test_every_byte_stands_once(length):
+def test_every_byte_is_written_once(length):
     content = bytes(range(length))
     text = source_text(content, "net", "net.h")
     [body] = [part.split("}")[0] for part in text.split("{")[1:]]
@@ -87,15 +85,15 @@ def test_every_byte_stands_once(length):
 @pytest.mark.parametrize(
     "name", ["", "8bit", "my net", "net-1", "netz\u00fc", "int", "class", "alignas", "_Bool", "a\n"]
 )
-def test_a_wrong_name_is_told(artifact, tmp_path, name):
-    with pytest.raises(ValueError, match="name must be a C identifier") as told:
+def test_a_wrong_name_is_refused(artifact, tmp_path, name):
+    with pytest.raises(ValueError, match="name must be a C identifier") as error:
         artifact.save_c(tmp_path / "net.c", name)
-    assert str(told.value).endswith(f"got {name!r}")
+    assert str(error.value).endswith(f"got {name!r}")
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("path", ["net", "net.cpp", "net.h", "net.tflite"])
-def test_a_wrong_suffix_is_told(artifact, tmp_path, path):
+def test_a_wrong_suffix_is_refused(artifact, tmp_path, path):
     with pytest.raises(ValueError, match=r"path must end in \.c or \.cc, got '.*'"):
         artifact.save_c(tmp_path / path)
 

@@ -1,4 +1,4 @@
-"""tfnas.to_tflite and Artifact: what is in the file, and that it computes what Keras does."""
+"""tfnas.to_tflite and Artifact: the content of the file, and that it computes as Keras does."""
 
 import gzip
 import hashlib
@@ -77,14 +77,14 @@ def test_integer_files_hold_no_float_at_all(artifacts, mode):
 
 
 def weights(artifact):
-    """Kernel of each convolution and dense layer; the constant behind a DEQUANTIZE."""
-    made_by = {op.outputs[0].index: op for op in artifact.graph.operators}
+    """Kernel of each convolution and dense layer; the constant before a DEQUANTIZE."""
+    producers = {op.outputs[0].index: op for op in artifact.graph.operators}
     kernels = [
         op.inputs[1]
         for op in artifact.graph.operators
         if op.name in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
     ]
-    return [made_by[k.index].inputs[0] if k.constant is None else k for k in kernels]
+    return [producers[k.index].inputs[0] if k.constant is None else k for k in kernels]
 
 
 @pytest.mark.parametrize(
@@ -93,9 +93,11 @@ def weights(artifact):
 )
 def test_every_weight_has_the_type_of_the_mode(tiny_model, artifacts, mode, dtype):
     kernels = weights(artifacts[mode])
-    wanted = [w for layer in tiny_model.layers for w in layer.weights if w.name == "kernel"]
-    assert len(kernels) == len(wanted)
-    assert sum(int(np.prod(k.shape)) for k in kernels) == sum(int(np.prod(w.shape)) for w in wanted)
+    expected = [w for layer in tiny_model.layers for w in layer.weights if w.name == "kernel"]
+    assert len(kernels) == len(expected)
+    assert sum(int(np.prod(k.shape)) for k in kernels) == sum(
+        int(np.prod(w.shape)) for w in expected
+    )
     assert {k.dtype for k in kernels} == {dtype}
     assert all(len(k.constant) == np.dtype(dtype).itemsize * np.prod(k.shape) for k in kernels)
 
@@ -143,34 +145,34 @@ def test_spec_stands_for_a_mode(small, data):
 # --- what the file computes
 
 
-# Float32 kernels add in orders of their own, which moves a probability by about 1e-6 (LiteRT's
+# Float32 kernels add in different orders, which changes a probability by about 1e-6 (LiteRT's
 # reference kernels, its fast ones, XNNPACK and Keras differ by up to 9e-7 here).
 SUMS = 1e-5
 
 
 @pytest.mark.parametrize(("mode", "atol"), [("float32", SUMS), ("float16", 0.02)])
 def test_predictions_are_those_of_keras(tiny_model, artifacts, digits, mode, atol):
-    wanted = tiny_model.predict(digits.x_test, verbose=0)
+    expected = tiny_model.predict(digits.x_test, verbose=0)
     found = artifacts[mode].predict(digits.x_test)
-    assert found.shape == wanted.shape
-    np.testing.assert_allclose(found, wanted, atol=atol, rtol=0)
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, atol=atol, rtol=0)
 
 
 @pytest.mark.parametrize("mode", ["dynamic", "int16x8"])
 def test_predictions_of_integers_are_near_those_of_keras(tiny_model, artifacts, digits, mode):
-    """Over all images: one between two classes may move by any share, as training left it."""
-    wanted = tiny_model.predict(digits.x_test, verbose=0)
+    """Over all images: a single one between two classes may change by any amount."""
+    expected = tiny_model.predict(digits.x_test, verbose=0)
     found = artifacts[mode].predict(digits.x_test)
-    assert found.shape == wanted.shape
-    assert np.sqrt(np.square(found - wanted).mean()) < 0.02
+    assert found.shape == expected.shape
+    assert np.sqrt(np.square(found - expected).mean()) < 0.02
 
 
 def test_int8_finds_the_classes_of_keras(tiny_model, artifacts, digits):
-    wanted = tiny_model.predict(digits.x_test, verbose=0).argmax(1)
-    assert (wanted == digits.y_test).mean() > 0.8  # it has learned something
+    expected = tiny_model.predict(digits.x_test, verbose=0).argmax(1)
+    assert (expected == digits.y_test).mean() > 0.8  # the model is trained
     found = artifacts["int8"].predict(digits.x_test)
     assert found.dtype == np.float32
-    assert (found.argmax(1) == wanted).mean() > 0.95
+    assert (found.argmax(1) == expected).mean() > 0.95
 
 
 @pytest.mark.parametrize("mode", ["float32", "int8"])
@@ -178,17 +180,17 @@ def test_int8_finds_the_classes_of_keras(tiny_model, artifacts, digits):
 def test_batch_size_changes_nothing(artifacts, digits, mode, batch_size):
     x = digits.x_test[:50]
     found = artifacts[mode].predict(x, batch_size=batch_size)
-    # A kernel for one example may add in another order than one for many; integers do not mind.
+    # A kernel for one example may add in another order than one for many; integer sums are equal.
     atol = SUMS if mode == "float32" else 1e-6
     np.testing.assert_allclose(found, artifacts[mode].predict(x), atol=atol, rtol=0)
 
 
 def test_predict_takes_every_kind_of_data(artifacts, digits):
     x, y = digits.x_test[:40], digits.y_test[:40]
-    wanted = artifacts["int8"].predict(x)
+    expected = artifacts["int8"].predict(x)
     for data in (tf.data.Dataset.from_tensor_slices((x, y)).batch(9), x.astype(float), (x, y)):
-        np.testing.assert_array_equal(artifacts["int8"].predict(data), wanted)
-    np.testing.assert_array_equal(artifacts["int8"].predict(x, threads=2), wanted)
+        np.testing.assert_array_equal(artifacts["int8"].predict(data), expected)
+    np.testing.assert_array_equal(artifacts["int8"].predict(x, threads=2), expected)
 
 
 def test_quantize_and_dequantize_are_inverse_and_clip(artifacts):
@@ -203,8 +205,8 @@ def test_model_that_fixes_the_batch():
     inputs = keras.Input(batch_shape=(1, 4))
     model = keras.Model(inputs, keras.ops.reshape(layers.Dense(6)(inputs), (1, 3, 2)))
     x = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
-    wanted = np.concatenate([model(row[None]).numpy() for row in x])
-    np.testing.assert_allclose(tfnas.to_tflite(model).predict(x), wanted, atol=1e-5)
+    expected = np.concatenate([model(row[None]).numpy() for row in x])
+    np.testing.assert_allclose(tfnas.to_tflite(model).predict(x), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(("mode", "atol"), [("float32", 1e-5), ("int8", 0.3)])
@@ -214,15 +216,15 @@ def test_two_inputs_and_two_outputs(mode, atol):
     zebra, apple = rng.normal(size=(60, 4)), 3 * rng.normal(size=(60, 4)) + 2
     artifact = tfnas.to_tflite(model, mode, [zebra, apple])
     assert sorted(t.name for t in artifact.inputs) == ["apple", "zebra"]
-    wanted = model.predict([zebra, apple], verbose=0)
+    expected = model.predict([zebra, apple], verbose=0)
     as_list = artifact.predict([zebra, apple])
     as_dict = artifact.predict({"apple": apple, "zebra": zebra})
     assert [o.shape for o in as_list] == [(60, 5), (60, 2)]
-    for a, b, c in zip(as_list, as_dict, wanted, strict=True):
+    for a, b, c in zip(as_list, as_dict, expected, strict=True):
         np.testing.assert_array_equal(a, b)
         np.testing.assert_allclose(a, c, atol=atol)
     swapped = artifact.predict([apple, zebra])[0]
-    assert np.abs(swapped - wanted[0]).max() > 1
+    assert np.abs(swapped - expected[0]).max() > 1
     if mode == "int8":
         by_name = tfnas.to_tflite(model, mode, {"apple": apple, "zebra": zebra})
         assert by_name.sha256 == artifact.sha256
@@ -252,15 +254,15 @@ class Batches(keras.utils.PyDataset):
 
 
 def test_kind_of_calibration_data_does_not_matter(small, data):
-    wanted = tfnas.to_tflite(small, "int8", data).sha256
+    expected = tfnas.to_tflite(small, "int8", data).sha256
     sets = (
         tf.data.Dataset.from_tensor_slices(data).batch(32),
         tf.data.Dataset.from_tensor_slices((data, np.zeros(150))).batch(7),
         Batches(data),
         (data.astype(np.float64), np.zeros(150)),
     )
-    assert {tfnas.to_tflite(small, "int8", s).sha256 for s in sets} == {wanted}
-    assert tfnas.to_tflite(small, "int8", 100 * data).sha256 != wanted
+    assert {tfnas.to_tflite(small, "int8", s).sha256 for s in sets} == {expected}
+    assert tfnas.to_tflite(small, "int8", 100 * data).sha256 != expected
 
 
 def test_calibration_stops_at_500(small, data):
@@ -290,22 +292,22 @@ def test_calibration_that_is_refused(small, case):
 # --- models and modes that are refused
 
 
-def test_unknown_mode(small):
+def test_an_unknown_mode_is_refused(small):
     with pytest.raises(ValueError, match=r"mode must be one of float32, .*, got 'int3'"):
         tfnas.to_tflite(small, "int3")
     with pytest.raises(ValueError, match=r"weights/activations must be one of .* got float16/int8"):
         tfnas.QuantSpec("float16", "int8")
 
 
-def test_what_is_no_built_model():
-    for thing in ("model", tf.Module(), layers.Dense(2)):
+def test_models_that_are_not_built_are_refused():
+    for other in ("model", tf.Module(), layers.Dense(2)):
         with pytest.raises(ValueError, match="model must be a Keras 3 or tf_keras model, got"):
-            tfnas.to_tflite(thing)
+            tfnas.to_tflite(other)
     with pytest.raises(ValueError, match="must be built and have known inputs, got 'unbuilt'"):
         tfnas.to_tflite(keras.Sequential([layers.Dense(2)], name="unbuilt"))
 
 
-def test_other_backend(small, monkeypatch):
+def test_another_backend_is_refused(small, monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     with pytest.raises(RuntimeError, match=r"TensorFlow backend to write .tflite files, got 'jax'"):
         tfnas.to_tflite(small)
@@ -409,7 +411,7 @@ def test_save_that_fails_leaves_the_old_file(artifacts, tmp_path, monkeypatch, f
 
 
 @pytest.mark.parametrize("content", [b"", b"TFL3", b"garbage" * 100, b"\0" * 64])
-def test_load_of_garbage(tmp_path, content):
+def test_loading_garbage_is_refused(tmp_path, content):
     path = tmp_path / "x.tflite"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"path '.*x.tflite' must be a .tflite file"):
@@ -418,7 +420,7 @@ def test_load_of_garbage(tmp_path, content):
         tfnas.Artifact(content)
 
 
-def test_load_of_nothing(tmp_path):
+def test_loading_a_missing_file_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError):
         tfnas.Artifact.load(tmp_path / "absent.tflite")
 
@@ -427,7 +429,7 @@ def test_load_of_nothing(tmp_path):
     ("name", "dtype"),
     [("pretrainedResnet.tflite", "float32"), ("pretrainedResnet_quant.tflite", "int8")],
 )
-def test_file_that_tfnas_did_not_make(name, dtype):
+def test_a_file_of_another_origin(name, dtype):
     path = SHARED / "mlperf_tiny" / name
     if not path.exists():
         pytest.skip(f"{path} is not there")

@@ -1,4 +1,4 @@
-"""Zeros counted in the file, and files that leave them out."""
+"""Zeros counted in the file, and files in sparse encoding."""
 
 import doctest
 import re
@@ -16,7 +16,7 @@ from tfnas.tflite.file_weights import FileKernel, dense_values, read_kernels
 from tfnas.tflite.flatbuffer import TensorInfo
 
 SHAPE = (16, 16, 3)
-# Sparse kernels, where a processor has them, add what is not zero in an order of their own. Two
+# Sparse kernels, where a processor has them, add the nonzero products in another order. Two
 # orders of up to 256 float32 numbers differ by at most 256 * 2**-24 = 1.5e-5 of the sum of their
 # magnitudes, here of the order of 1, in each of six layers. Faults were NaN or above 1.
 SUMS = 1e-4
@@ -28,20 +28,20 @@ PRUNED = {
 }
 
 
-def pruned(kernel, share, block=1):
-    """The kernel with a share of its weights at 0: runs of `block` along the input channels."""
+def pruned(kernel, fraction, block=1):
+    """The kernel with a fraction of its weights at 0, in blocks along the input channels."""
     inner = np.moveaxis(kernel, -2, -1)  # a dense or convolution kernel in the file's order
     flat = inner.reshape(-1, block).copy()
-    zeros = round(share * len(flat))
+    zeros = round(fraction * len(flat))
     flat[np.random.default_rng(0).permutation(len(flat))[:zeros]] = 0
-    flat /= max(1 - share, 0.1) ** 0.5  # else nothing of the input is left at the output
+    flat /= max(1 - fraction, 0.1) ** 0.5  # else the outputs hardly depend on the inputs
     return np.moveaxis(flat.reshape(inner.shape), -1, -2)
 
 
-def prune(model, share, block=1, names=None):
+def prune(model, fraction, block=1, names=None):
     for layer in model.layers:
         if hasattr(layer, "kernel") and (names is None or layer.name in names):
-            layer.kernel.assign(pruned(layer.kernel.numpy(), share, block))
+            layer.kernel.assign(pruned(layer.kernel.numpy(), fraction, block))
     return model
 
 
@@ -60,22 +60,22 @@ def network():
     return keras.Model(inputs, layers.Dense(8, "tanh", name="head")(x))
 
 
-def dense_net(share, block):
+def dense_net(fraction, block):
     keras.utils.set_random_seed(0)
     inputs = keras.Input((64,), name="features")
     model = keras.Sequential([inputs, layers.Dense(64, "relu"), layers.Dense(32)])
-    return prune(model, share, block)
+    return prune(model, fraction, block)
 
 
 @pytest.fixture(scope="module")
 def images():
-    rng = np.random.default_rng(0)  # of different colors, so that their outputs differ
+    rng = np.random.default_rng(0)  # of different colors, so that the outputs differ
     return (rng.normal(0, 20, (20, *SHAPE)) + rng.normal(0, 20, (20, 1, 1, 3))).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
 def models():
-    """Mode -> a model that is pruned where the mode's sparse files are sound."""
+    """Mode -> a model that is pruned in the layers whose sparse kernels the mode supports."""
     return {mode: prune(network(), 0.9, names=names) for mode, names in PRUNED.items()}
 
 
@@ -105,7 +105,7 @@ def zeros_of(model):
 
 
 def sparse_tensors(artifact):
-    """Tensors with a sparse encoding, as the schema alone tells."""
+    """Tensors with a sparse encoding, by the schema."""
     graph = schema.Model.GetRootAs(artifact.content, 0).Subgraphs(0)
     tensors = map(graph.Tensors, range(graph.TensorsLength()))
     return [tensor for tensor in tensors if tensor.Sparsity() is not None]
@@ -122,8 +122,8 @@ def test_float_files_hold_the_zeros_of_keras(files, models, mode, sparse):
     assert [kernel.layer for kernel in found.kernels] == NAMES
     assert {kernel.layer: kernel.zeros for kernel in found.kernels} == zeros_of(model)
     assert {kernel.dtype for kernel in found.kernels} == {mode}
-    wanted = sum(w.shape.num_elements() for w in model.weights if w.name == "kernel")
-    assert (found.weights, found.zeros) == (wanted, sum(zeros_of(model).values()))
+    expected = sum(w.shape.num_elements() for w in model.weights if w.name == "kernel")
+    assert (found.weights, found.zeros) == (expected, sum(zeros_of(model).values()))
     if mode == "float32":
         assert found.sparsity == pytest.approx(0.9, abs=0.001)
 
@@ -224,7 +224,7 @@ def tensor(dtype, data, shape, **more):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "data", "wanted"),
+    ("dtype", "data", "expected"),
     [
         ("int4", [0xF0, 0x78, 0x01], [[0, -1, -8], [7, 1, 0]]),
         ("uint4", [0xF0, 0x78, 0x01], [[0, 15, 8], [7, 1, 0]]),
@@ -232,17 +232,20 @@ def tensor(dtype, data, shape, **more):
         ("int16", [1, 0, 255, 255, 0, 0, 2, 0, 0, 1, 3, 0], [[1, -1, 0], [2, 256, 3]]),
     ],
 )
-def test_packed_numbers(dtype, data, wanted):
-    np.testing.assert_array_equal(dense_values(tensor(dtype, data, (2, 3))), wanted)
+def test_packed_numbers(dtype, data, expected):
+    np.testing.assert_array_equal(dense_values(tensor(dtype, data, (2, 3))), expected)
 
 
 def test_zero_is_the_zero_point():
     values = np.array([[3, 0], [5, 3]], np.uint8)
     one = FileKernel("a", "b", tensor("uint8", values.tobytes(), (2, 2), zero_points=(3,)), values)
     assert one.zeros.tolist() == [[True, False], [False, True]]
-    for axis, wanted in ((0, [[True, False], [True, False]]), (1, [[True, False], [False, False]])):
+    for axis, expected in (
+        (0, [[True, False], [True, False]]),
+        (1, [[True, False], [False, False]]),
+    ):
         info = tensor("uint8", b"", (2, 2), zero_points=(3, 5), channel_axis=axis)
-        assert FileKernel("a", "b", info, values).zeros.tolist() == wanted
+        assert FileKernel("a", "b", info, values).zeros.tolist() == expected
 
 
 def test_tensors_that_cannot_be_read():
@@ -269,14 +272,14 @@ def test_sparse_file_is_sparse_smaller_and_computes_the_same(files, images, mode
     assert stored == PRUNED[mode]
     assert sparse.size < dense.size
     assert sparse.mode == dense.mode == mode
-    wanted = dense.predict(images)
-    assert wanted.std(axis=0).max() > 2 * dense.outputs[0].scale + 0.005
+    expected = dense.predict(images)
+    assert expected.std(axis=0).max() > 2 * dense.outputs[0].scale + 0.005
     # Integers add up to the same in any order, and both files have dense integer kernels.
     atol = 1e-6 if mode == "int8" else SUMS
-    np.testing.assert_allclose(sparse.predict(images), wanted, atol=atol, rtol=0)
+    np.testing.assert_allclose(sparse.predict(images), expected, atol=atol, rtol=0)
 
 
-def test_origin_tells_what_the_dense_file_weighs(files):
+def test_origin_holds_the_size_of_the_dense_file(files):
     dense, sparse = files["float32", False], files["float32", True]
     assert "sparse" not in dense.origin
     assert sparse.origin == {
@@ -327,8 +330,8 @@ REFUSED = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_sparse_files_that_are_refused(case):
-    mode, share, block, match = REFUSED[case]
-    source = dense_net(share, block)
+    mode, fraction, block, match = REFUSED[case]
+    source = dense_net(fraction, block)
     match = f"sparse must be False for model '{source.name}': .*{match}"
     with pytest.raises(tfnas.ConversionError, match=match):
         tfnas.to_tflite(source, mode, X, sparse=True)

@@ -1,4 +1,4 @@
-"""The fast way into the converter beside TensorFlow's own: the same file comes out."""
+"""Conversion through a frozen SavedModel writes the same file as TensorFlow's own way."""
 
 import gc
 
@@ -23,7 +23,7 @@ def two_ends():
 
 
 def chain():
-    """A Sequential model with dropout, and with a gradient of its own in silu."""
+    """A Sequential model with dropout, and with the custom gradient of silu."""
     return keras.Sequential(
         [
             keras.Input((8, 8, 3)),
@@ -37,7 +37,7 @@ def chain():
 
 
 def contents(artifact):
-    """Operators with their options, weights, types, shapes and scales; not names, nor order."""
+    """Operators with their options, weights, types, shapes and scales, without names and order."""
 
     def described(tensor):
         numbers = tensor.constant and hash(tensor.constant)
@@ -78,7 +78,7 @@ def test_trained_ranges_become_the_same_file(monkeypatch):
     assert contents(fast) == contents(tfnas.to_tflite(trainable, "int8"))
 
 
-def test_what_has_no_constants_goes_another_way(monkeypatch):
+def test_models_without_constants_are_not_frozen(monkeypatch):
     words = layers.StringLookup(vocabulary=["a", "b"])
     inputs = keras.Input((1,), dtype="string")
     assert not can_be_frozen(keras.Model(inputs, words(inputs)))
@@ -87,7 +87,7 @@ def test_what_has_no_constants_goes_another_way(monkeypatch):
     assert not can_be_frozen(chain())
 
 
-def test_garbage_is_left_as_it_was():
+def test_the_collector_is_left_as_it_was():
     with without_old_garbage():
         assert gc.get_freeze_count()
     assert not gc.get_freeze_count()

@@ -1,4 +1,4 @@
-"""TFLite Metadata in a file: that others find it, and that the file computes what it did."""
+"""TFLite Metadata in a file: other readers find it, and the file computes the same."""
 
 import io
 import pathlib
@@ -12,7 +12,7 @@ from ai_edge_litert import schema_py_generated as schema
 from keras import layers
 
 import tfnas
-from tfnas.tflite.graph_repair import mend
+from tfnas.tflite.graph_repair import repair
 from tfnas.tflite.metadata import Metadata, read_metadata, write_metadata
 
 REFERENCE = pathlib.Path(tfnas.__file__).parent / "measure" / "reference.tflite"
@@ -47,39 +47,39 @@ def buffer_of(artifact):
 
 
 class Fields:
-    """A table read by the format's own rules, to compare with; flatbuffers' package is not used."""
+    """A table read by the rules of the format, without the flatbuffers package, to compare with."""
 
     def __init__(self, data, place):
         self.data, self.place = data, place
         self.slots = place - struct.unpack_from("<i", data, place)[0]
         self.size = struct.unpack_from("<H", data, self.slots)[0]
 
-    def at(self, field):
+    def position(self, field):
         slot = 4 + 2 * field
         found = struct.unpack_from("<H", self.data, self.slots + slot)[0] if slot < self.size else 0
         return self.place + found if found else None
 
-    def far(self, field):
-        place = self.at(field)
-        return place + struct.unpack_from("<I", self.data, place)[0]
+    def target(self, field):
+        start = self.position(field)
+        return start + struct.unpack_from("<I", self.data, start)[0]
 
     def table(self, field):
-        return Fields(self.data, self.far(field))
+        return Fields(self.data, self.target(field))
 
     def list(self, field):
-        start = self.far(field)
+        start = self.target(field)
         [count] = struct.unpack_from("<I", self.data, start)
         places = [start + 4 + 4 * i for i in range(count)]
         return [Fields(self.data, p + struct.unpack_from("<I", self.data, p)[0]) for p in places]
 
     def text(self, field):
-        start = self.far(field)
+        start = self.target(field)
         [count] = struct.unpack_from("<I", self.data, start)
         assert self.data[start + 4 + count] == 0
         return self.data[start + 4 : start + 4 + count].decode()
 
     def floats(self, field):
-        start = self.far(field)
+        start = self.target(field)
         [count] = struct.unpack_from("<I", self.data, start)
         return struct.unpack_from(f"<{count}f", self.data, start + 4)
 
@@ -88,19 +88,19 @@ class Fields:
 def test_what_is_written_is_read_and_outputs_stay(artifacts, digits, mode):
     source = artifacts[mode]
     assert source.metadata is None
-    told = source.with_metadata(**EVERYTHING)
-    assert told.metadata == Metadata(
+    described = source.with_metadata(**EVERYTHING)
+    assert described.metadata == Metadata(
         EVERYTHING["description"], tuple(LABELS), (127.5,), (64.25,), "J\u00fcrgen", "v1.2"
     )
-    assert (told.mode, told.origin, source.metadata) == (source.mode, source.origin, None)
+    assert (described.mode, described.origin, source.metadata) == (source.mode, source.origin, None)
     x = digits.x_test[:50]
-    np.testing.assert_array_equal(told.predict(x), source.predict(x))
-    assert (told.inputs, told.outputs) == (source.inputs, source.outputs)
-    assert source.size < told.size < source.size + 4000
+    np.testing.assert_array_equal(described.predict(x), source.predict(x))
+    assert (described.inputs, described.outputs) == (source.inputs, source.outputs)
+    assert source.size < described.size < source.size + 4000
 
 
-def test_a_saved_file_keeps_them(artifacts, tmp_path):
-    path = artifacts["int8"].with_metadata(**EVERYTHING).save(tmp_path / "told.tflite")
+def test_a_saved_file_keeps_metadata_and_labels(artifacts, tmp_path):
+    path = artifacts["int8"].with_metadata(**EVERYTHING).save(tmp_path / "described.tflite")
     assert tfnas.Artifact.load(path).metadata.labels == tuple(LABELS)
     with zipfile.ZipFile(path) as archive:
         assert archive.namelist() == ["labels.txt"]
@@ -113,29 +113,29 @@ def test_every_field_lies_where_the_schema_has_it(artifacts):
     model = Fields(data, struct.unpack_from("<I", data)[0])
     assert model.text(1) == EVERYTHING["description"]
     assert (model.text(2), model.text(4), model.text(7)) == ("v1.2", "J\u00fcrgen", "1.0.0")
-    assert [model.at(field) for field in (0, 5, 6)] == [None] * 3
+    assert [model.position(field) for field in (0, 5, 6)] == [None] * 3
     [graph] = model.list(3)
     [image], [classes] = graph.list(2), graph.list(3)
     # An image of one color: ImageProperties is 2 of its union, GRAYSCALE 2 of its numbers.
     content = image.table(3)
-    assert (data[content.at(0)], data[content.table(1).at(0)]) == (2, 2)
+    assert (data[content.position(0)], data[content.table(1).position(0)]) == (2, 2)
     [unit] = image.list(4)
-    assert data[unit.at(0)] == 1  # NormalizationOptions
+    assert data[unit.position(0)] == 1  # NormalizationOptions
     assert (unit.table(1).floats(0), unit.table(1).floats(1)) == ((127.5,), (64.25,))
-    assert data[classes.table(3).at(0)] == 1  # FeatureProperties
+    assert data[classes.table(3).position(0)] == 1  # FeatureProperties
     [file] = classes.list(6)
-    assert (file.text(0), data[file.at(2)]) == ("labels.txt", 2)  # TENSOR_AXIS_LABELS
+    assert (file.text(0), data[file.position(2)]) == ("labels.txt", 2)  # TENSOR_AXIS_LABELS
     names = [t.name for t in (*artifacts["int8"].graph.inputs, *artifacts["int8"].graph.outputs)]
     assert [image.text(0), classes.text(0)] == names
 
 
 def test_without_labels_there_is_no_archive(reference):
-    told = reference.with_metadata(author="me")
-    assert told.metadata == Metadata(author="me")
-    assert not zipfile.is_zipfile(io.BytesIO(told.content))
+    described = reference.with_metadata(author="me")
+    assert described.metadata == Metadata(author="me")
+    assert not zipfile.is_zipfile(io.BytesIO(described.content))
 
 
-def test_new_metadata_take_the_place_of_old_ones(artifacts):
+def test_new_metadata_replaces_old_metadata(artifacts):
     once = artifacts["int8"].with_metadata(**EVERYTHING)
     again = once.with_metadata(description="Other.", labels=LABELS[::-1])
     assert again.metadata == Metadata("Other.", tuple(LABELS[::-1]))
@@ -145,7 +145,7 @@ def test_new_metadata_take_the_place_of_old_ones(artifacts):
     assert once.with_metadata(**EVERYTHING).content == once.content  # to the byte
 
 
-def test_other_metadata_of_the_file_stay(reference):
+def test_other_metadata_of_the_file_stays(reference):
     def names(artifact):
         model = schema.Model.GetRootAs(artifact.content, 0)
         return [model.Metadata(i).Name() for i in range(model.MetadataLength())]
@@ -171,26 +171,26 @@ def test_weights_stay_aligned(artifacts):
     assert {start % 16 for start in starts} == {0}
 
 
-def test_weights_of_a_mended_file_are_aligned_too(artifacts, digits):
+def test_weights_of_a_repaired_file_are_aligned_too(artifacts, digits):
     file = artifacts["int16x8"]
-    mended = mend(file.content)
-    assert mended != file.content  # it was packed again
-    starts = starts_of_buffers(mended)
+    repaired = repair(file.content)
+    assert repaired != file.content  # it was packed again
+    starts = starts_of_buffers(repaired)
     assert len(starts) > 10
     assert {start % 16 for start in starts} == {0}
     x = digits.x_test[:20]
-    np.testing.assert_array_equal(tfnas.Artifact(mended).predict(x), file.predict(x))
+    np.testing.assert_array_equal(tfnas.Artifact(repaired).predict(x), file.predict(x))
 
 
 def test_one_number_a_channel(reference):
     channels = reference.graph.inputs[0].shape[-1]
     assert channels == 3
-    told = reference.with_metadata(mean=[1, 2, 3], std=(4, 5, 6))
-    assert (told.metadata.mean, told.metadata.std) == ((1.0, 2.0, 3.0), (4.0, 5.0, 6.0))
+    described = reference.with_metadata(mean=[1, 2, 3], std=(4, 5, 6))
+    assert (described.metadata.mean, described.metadata.std) == ((1.0, 2.0, 3.0), (4.0, 5.0, 6.0))
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         ({"description": 3}, "description must be a string, got 3"),
         ({"version": None}, "version must be a string, got None"),
@@ -203,14 +203,14 @@ def test_one_number_a_channel(reference):
         ({"mean": 1, "std": 0}, "std must be above 0, got 0"),
         ({"mean": [1, 2], "std": 1}, "mean must hold 1 number or 3, got 2"),
         ({"mean": 1, "std": [1, 2]}, "std must hold 1 number or 3, got 2"),
-        ({"mean": float("nan"), "std": 1}, "mean must be a finite number or one a channel"),
-        ({"mean": "x", "std": 1}, "mean must be a number or one a channel, got 'x'"),
+        ({"mean": float("nan"), "std": 1}, "mean must be a finite number or one per channel"),
+        ({"mean": "x", "std": 1}, "mean must be a number or one per channel, got 'x'"),
     ],
 )
-def test_wrong_arguments_are_told(dense, arguments, told):
+def test_wrong_arguments_are_refused(dense, arguments, message):
     with pytest.raises(ValueError) as error:  # noqa: PT011 the text is compared below
         dense.with_metadata(**arguments)
-    assert told in str(error.value)
+    assert message in str(error.value)
 
 
 def test_labels_and_means_need_one_tensor():
@@ -224,12 +224,12 @@ def test_labels_and_means_need_one_tensor():
     assert file.with_metadata(author="me").metadata.author == "me"
 
 
-def test_broken_metadata_are_told(dense):
-    told = dense.with_metadata(author="somebody")
-    data = buffer_of(told)
-    place = told.content.index(data)
-    for broken in (b"\0" * len(data), data[:8] + b"\xff" * (len(data) - 8)):
-        content = told.content[:place] + broken + told.content[place + len(data) :]
+def test_corrupt_metadata_is_refused(dense):
+    described = dense.with_metadata(author="somebody")
+    data = buffer_of(described)
+    start = described.content.index(data)
+    for corrupt in (b"\0" * len(data), data[:8] + b"\xff" * (len(data) - 8)):
+        content = described.content[:start] + corrupt + described.content[start + len(data) :]
         with pytest.raises(ValueError, match="metadata must"):
             read_metadata(content)
     with pytest.raises(ValueError, match=r"content must be a \.tflite file"):

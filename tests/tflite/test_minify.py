@@ -1,4 +1,4 @@
-"""A minified file: the same operators, weights, names at its ends and numbers, in fewer bytes."""
+"""A minified file: smaller, with the same operators, weights, inputs, outputs and predictions."""
 
 import io
 import pathlib
@@ -23,7 +23,7 @@ REFERENCE = pathlib.Path(tfnas.__file__).parent / "measure" / "reference.tflite"
 
 
 def parts(artifact):
-    """What a file computes by: its operators and all of its tensors but the inner names."""
+    """Everything that determines the computation: operators and tensors, without inner names."""
     graph = artifact.graph
     tensors = [(t.dtype, t.shape, t.constant, t.zero_points, t.scales) for t in graph.tensors]
     operators = [
@@ -35,27 +35,27 @@ def parts(artifact):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_what_it_computes_stays_to_the_bit(artifacts, digits, mode):
+def test_predictions_are_the_same_bit_by_bit(artifacts, digits, mode):
     file = artifacts[mode]
-    slim = file.minified()
-    assert slim.size < file.size
-    assert parts(slim) == parts(file)
-    assert slim.inputs == file.inputs
-    assert slim.outputs == file.outputs
+    minified = file.minified()
+    assert minified.size < file.size
+    assert parts(minified) == parts(file)
+    assert minified.inputs == file.inputs
+    assert minified.outputs == file.outputs
     x = digits.x_test[:40]
-    np.testing.assert_array_equal(slim.predict(x), file.predict(x))
-    assert (slim.mode, slim.origin) == (file.mode, file.origin)
-    assert slim.minified().content == slim.content
+    np.testing.assert_array_equal(minified.predict(x), file.predict(x))
+    assert (minified.mode, minified.origin) == (file.mode, file.origin)
+    assert minified.minified().content == minified.content
 
 
 def test_equal_lists_are_held_once(artifacts):
-    """8 bytes of zero point a channel go but for one list a length, beside names and notes."""
+    """8 bytes of zero point per channel are saved, except for one list per length."""
     file = artifacts["int8"]
-    slim = file.minified()
+    minified = file.minified()
     lists = [t.zero_points for t in file.graph.tensors if t.zero_points]
     repeated = sum(map(len, lists)) - sum(map(len, set(lists)))
-    names = [sum(len(t.name) for t in f.graph.tensors) for f in (file, slim)]
-    assert file.size - slim.size > 0.95 * (8 * repeated + names[0] - names[1])
+    names = [sum(len(t.name) for t in f.graph.tensors) for f in (file, minified)]
+    assert file.size - minified.size > 0.95 * (8 * repeated + names[0] - names[1])
 
 
 def test_buffers_stay_aligned(artifacts):
@@ -65,14 +65,14 @@ def test_buffers_stay_aligned(artifacts):
             assert content.find(tensor.constant) % 16 == 0
 
 
-def test_names_tell_the_same_layers(artifacts, tiny_model):
+def test_names_hold_the_same_layers(artifacts, tiny_model):
     names = LayerNames(tiny_model)
     file = artifacts["int8"]
     ends = {t.index for t in (*file.graph.inputs, *file.graph.outputs)}
-    slim = file.minified().graph.tensors
-    told = [names.mentioned(tensor.name) for tensor in file.graph.tensors]
-    assert len({layer for found in told for layer in found}) > 5
-    for tensor, short, found in zip(file.graph.tensors, slim, told, strict=True):
+    minified = file.minified().graph.tensors
+    mentioned = [names.mentioned(tensor.name) for tensor in file.graph.tensors]
+    assert len({layer for found in mentioned for layer in found}) > 5
+    for tensor, short, found in zip(file.graph.tensors, minified, mentioned, strict=True):
         kernels = [layer for layer in found if layer in names.with_kernel]
         product = any(PRODUCT.search(part) for part in tensor.name.split(";"))
         kept = kernels if tensor.constant and product else found
@@ -83,22 +83,22 @@ def test_names_tell_the_same_layers(artifacts, tiny_model):
 @pytest.mark.parametrize("mode", ["float32", "int8", "int8x4"])
 def test_kernels_are_of_the_same_layers(artifacts, mode):
     file = artifacts[mode]
-    whole, slim = ([k.layer for k in read_kernels(f)] for f in (file, file.minified()))
-    assert slim == whole
+    original, minified = ([k.layer for k in read_kernels(f)] for f in (file, file.minified()))
+    assert minified == original
 
 
-def test_errors_by_layer_are_those_of_the_whole_file(artifacts, tiny_model, digits):
+def test_errors_by_layer_are_those_of_the_original_file(artifacts, tiny_model, digits):
     file, x = artifacts["int8"], digits.x_train[:32]
     files = (file, file.minified())
-    whole, slim = (tfnas.quantization_error(tiny_model, f, x, keep_float=()) for f in files)
-    assert slim.layers == whole.layers
+    original, minified = (tfnas.quantization_error(tiny_model, f, x, keep_float=()) for f in files)
+    assert minified.layers == original.layers
 
 
 def test_operators_keep_names_that_differ(artifacts):
     graphs = [f.graph for f in (artifacts["int8"], artifacts["int8"].minified())]
-    told = [[t.name for op in graph.operators for t in op.outputs] for graph in graphs]
-    assert len(set(told[1])) == len(set(told[0]))
-    assert all(told[1])
+    outputs = [[t.name for op in graph.operators for t in op.outputs] for graph in graphs]
+    assert len(set(outputs[1])) == len(set(outputs[0]))
+    assert all(outputs[1])
 
 
 def test_short_name():
@@ -113,28 +113,28 @@ def test_short_name():
 
 def test_metadata_and_labels_stay(artifacts):
     file = artifacts["int8"].with_metadata(labels=[f"digit {i}" for i in range(10)], mean=1, std=2)
-    slim = file.minified()
-    assert slim.size < file.size
-    assert slim.metadata == file.metadata
-    held = [zipfile.ZipFile(io.BytesIO(f.content)).read("labels.txt") for f in (file, slim)]
+    minified = file.minified()
+    assert minified.size < file.size
+    assert minified.metadata == file.metadata
+    held = [zipfile.ZipFile(io.BytesIO(f.content)).read("labels.txt") for f in (file, minified)]
     assert held[0] == held[1]
 
 
-def test_what_others_attached_stays(artifacts):
-    """Their labels may have any name, and vocabularies no place in our metadata."""
+def test_other_attached_files_stay(artifacts):
+    """Labels of other tools may have any name, and our metadata has no field for vocabularies."""
     named = artifacts["int8"].with_metadata(labels=[f"digit {i}" for i in range(10)]).content
     stream = io.BytesIO(named)
     with zipfile.ZipFile(stream, "a") as archive:
         archive.writestr("vocabulary.txt", "one\ntwo", zipfile.ZIP_DEFLATED)
-    slim = tfnas.Artifact(stream.getvalue()).minified()
-    assert slim.size < len(stream.getvalue())
-    with zipfile.ZipFile(io.BytesIO(slim.content)) as archive:
+    minified = tfnas.Artifact(stream.getvalue()).minified()
+    assert minified.size < len(stream.getvalue())
+    with zipfile.ZipFile(io.BytesIO(minified.content)) as archive:
         assert archive.namelist() == ["labels.txt", "vocabulary.txt"]
         assert archive.read("vocabulary.txt") == b"one\ntwo"
-    assert slim.metadata.labels == tuple(f"digit {i}" for i in range(10))
+    assert minified.metadata.labels == tuple(f"digit {i}" for i in range(10))
 
 
-def test_notes_that_something_else_uses_stay(artifacts):
+def test_notes_in_a_buffer_that_is_used_elsewhere_stay(artifacts):
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(artifacts["float32"].content, 0))
     tensors = model.subgraphs[0].tensors
     used = next(t.buffer for t in tensors if model.buffers[t.buffer].data is not None)
@@ -151,11 +151,11 @@ def test_sparse_kernels_stay(digits):
     )
     pruned, _ = tfnas.prune(model, 0.9)
     file = tfnas.to_tflite(pruned, sparse=True)
-    slim = file.minified()
-    assert any(t.sparsity is not None for t in slim.graph.tensors)
-    assert slim.size < file.size
+    minified = file.minified()
+    assert any(t.sparsity is not None for t in minified.graph.tensors)
+    assert minified.size < file.size
     x = digits.x_test[:20]
-    np.testing.assert_array_equal(slim.predict(x), file.predict(x))
+    np.testing.assert_array_equal(minified.predict(x), file.predict(x))
 
 
 def test_several_graphs_stay():
@@ -170,22 +170,22 @@ def test_several_graphs_stay():
 
     inputs = keras.Input((4,), batch_size=1)
     file = tfnas.to_tflite(keras.Model(inputs, Doubling()(inputs)))
-    slim = file.minified()
-    assert len(read_graphs(slim.content)) == len(read_graphs(file.content)) > 1
+    minified = file.minified()
+    assert len(read_graphs(minified.content)) == len(read_graphs(file.content)) > 1
     x = np.arange(4, dtype=np.float32)[None]
-    np.testing.assert_array_equal(slim.predict(x), 8 * x)
+    np.testing.assert_array_equal(minified.predict(x), 8 * x)
 
 
-def test_ends_are_called_by_their_names():
+def test_inputs_and_outputs_keep_their_names():
     first, second = keras.Input((4,), name="left"), keras.Input((4,), name="right")
     file = tfnas.to_tflite(keras.Model([first, second], layers.Dense(3)(first - second)))
-    slim = file.minified()
-    assert slim.size < file.size
+    minified = file.minified()
+    assert minified.size < file.size
     x = {"left": np.ones((1, 4), np.float32), "right": np.full((1, 4), 3, np.float32)}
-    runner = [f.interpreter().get_signature_runner() for f in (file, slim)]
-    (whole,), (same,) = (tuple(run(**x).values()) for run in runner)
-    np.testing.assert_array_equal(whole, same)
-    np.testing.assert_array_equal(slim.predict(x), file.predict(x))
+    runner = [f.interpreter().get_signature_runner() for f in (file, minified)]
+    (original,), (same,) = (tuple(run(**x).values()) for run in runner)
+    np.testing.assert_array_equal(original, same)
+    np.testing.assert_array_equal(minified.predict(x), file.predict(x))
 
 
 def test_a_microcontroller_needs_as_much_memory(artifacts):
@@ -195,12 +195,12 @@ def test_a_microcontroller_needs_as_much_memory(artifacts):
 
 def test_files_of_others():
     file = tfnas.Artifact.load(REFERENCE)
-    slim = file.minified()
-    assert slim.size <= file.size
-    kinds = [Counter(op.name for op in f.graph.operators) for f in (file, slim)]
+    minified = file.minified()
+    assert minified.size <= file.size
+    kinds = [Counter(op.name for op in f.graph.operators) for f in (file, minified)]
     assert kinds[0] == kinds[1]
     x = np.random.default_rng(0).normal(size=(2, *file.inputs[0].shape[1:])).astype(np.float32)
-    np.testing.assert_array_equal(slim.predict(x), file.predict(x))
+    np.testing.assert_array_equal(minified.predict(x), file.predict(x))
 
 
 def test_command(tmp_path, tiny_model, tfnas_command):

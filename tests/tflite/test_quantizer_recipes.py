@@ -1,4 +1,4 @@
-"""Formats that the converter alone can't give: 4 bits, a format a layer, recipes."""
+"""Formats that the converter does not have: 4 bits, formats of single layers, recipes."""
 
 import dataclasses
 
@@ -36,23 +36,23 @@ def x():
 
 
 @pytest.fixture(scope="module")
-def plain(model):
+def float_file(model):
     return tfnas.to_tflite(model)
 
 
 def formats(model, file):
-    """Layer -> element types of its kernels, as the file's schema says them."""
-    found = layers_of_file(model, file)
-    return {name: {k.tensor.dtype for k in kernels} for name, (_, kernels) in found.items()}
+    """Layer -> element types of its kernels in the file."""
+    layers = layers_of_file(model, file)
+    return {name: {k.tensor.dtype for k in kernels} for name, (_, kernels) in layers.items()}
 
 
-def noise(file, plain, x):
-    expected, got = plain.predict(x), file.predict(x)
+def noise(file, float_file, x):
+    expected, got = float_file.predict(x), file.predict(x)
     return float(((got - expected) ** 2).sum() / (expected**2).sum())
 
 
-def test_layers_are_found_whatever_the_file_calls_them(model, plain):
-    kinds = {name: kind for name, (kind, _) in layers_of_file(model, plain).items()}
+def test_layers_are_found_under_all_names_in_the_file(model, float_file):
+    kinds = {name: kind for name, (kind, _) in layers_of_file(model, float_file).items()}
     assert kinds == {
         "stem": "Conv2D",
         "separable": "SeparableConv2D",
@@ -65,32 +65,32 @@ def test_layers_are_found_whatever_the_file_calls_them(model, plain):
 
 
 @pytest.mark.parametrize("mode", ["int4", "weights4"])
-def test_four_bits_where_tflite_has_them_and_eight_elsewhere(model, plain, x, mode):
+def test_four_bits_where_tflite_has_them_and_eight_elsewhere(model, float_file, x, mode):
     file = tfnas.to_tflite(model, mode)
     assert file.mode == mode
     found = formats(model, file)
     assert found["stem"] == found["shared"] == found["inside"] == found["head"] == {"int4"}
     assert found["separable"] == {"int4", "int8"}
     assert found["up"] == {"int8"}
-    assert file.size < plain.size
-    assert noise(file, plain, x) < 0.1
+    assert file.size < float_file.size
+    assert noise(file, float_file, x) < 0.1
 
 
-def test_weights_alone_are_unpacked_and_computed_with_in_floats(model, plain, x):
+def test_weights_alone_are_unpacked_and_computed_with_in_floats(model, float_file, x):
     file = tfnas.to_tflite(model, "weights8")
     assert all(found == {"int8"} for found in formats(model, file).values())
     assert "DEQUANTIZE" in {op.name for op in file.graph.operators}
-    assert noise(file, plain, x) < 1e-3
+    assert noise(file, float_file, x) < 1e-3
     kernels = {k.layer: k for k in read_kernels(file)}
     # Symmetric, a scale a channel: the dequantized kernel is within half a step.
     stem = next(k for k in read_kernels(file) if k.layer == "stem")
-    exact = next(k for k in read_kernels(plain) if k.layer == "stem").values
+    exact = next(k for k in read_kernels(float_file) if k.layer == "stem").values
     steps = np.abs(exact).max(axis=(1, 2, 3), keepdims=True) / 127
     assert np.abs(stem.values * steps - exact).max() <= 0.5001 * steps.max()
     assert kernels
 
 
-def test_dynamic_for_dense_layers_alone_saves_loads_and_runs(model, plain, x, tmp_path):
+def test_dynamic_for_dense_layers_alone_saves_loads_and_runs(model, float_file, x, tmp_path):
     spec = tfnas.QuantSpec("int8", "float32", layers={"Dense": "int8", "*": "float32"})
     file = tfnas.to_tflite(model, spec)
     found = formats(model, file)
@@ -99,10 +99,10 @@ def test_dynamic_for_dense_layers_alone_saves_loads_and_runs(model, plain, x, tm
     assert found["stem"] == {"float32"}
     again = tfnas.Artifact.load(file.save(tmp_path / "dense.tflite"))
     np.testing.assert_array_equal(again.predict(x), file.predict(x))
-    assert noise(again, plain, x) < 1e-3
+    assert noise(again, float_file, x) < 1e-3
 
 
-def test_integers_with_a_format_a_layer(model, x):
+def test_integer_activations_with_formats_of_single_layers(model, x):
     spec = tfnas.QuantSpec("int8", "int8", layers={"head": "int4", "inside": "float32"})
     file = tfnas.to_tflite(model, spec, x)
     types = {t.dtype for op in file.graph.operators for t in op.inputs}
@@ -110,7 +110,7 @@ def test_integers_with_a_format_a_layer(model, x):
     assert file.inputs[0].dtype == file.outputs[0].dtype == "int8"
 
 
-def test_int8_with_four_bit_weights_needs_no_training(model, plain, x):
+def test_int8_with_four_bit_weights_needs_no_training(model, float_file, x):
     file = tfnas.to_tflite(model, "int8x4", x)
     assert file.mode == "int8x4"
     assert not file.origin["quantization_aware"]
@@ -122,27 +122,27 @@ def test_int8_with_four_bit_weights_needs_no_training(model, plain, x):
 
 
 @pytest.mark.parametrize("recipe", ["dynamic_wi8_afp32", "static_wi8_ai8", "weight_only_wi4_afp32"])
-def test_recipes_by_name(plain, x, recipe, capfd):
-    file = tfnas.apply_recipe(plain, recipe, x)
+def test_recipes_by_name(float_file, x, recipe, capfd):
+    file = tfnas.apply_recipe(float_file, recipe, x)
     assert file.mode == recipe
-    assert file.size < plain.size
-    assert noise(file, plain, x) < (0.05 if "wi4" in recipe else 0.01)
+    assert file.size < float_file.size
+    assert noise(file, float_file, x) < (0.05 if "wi4" in recipe else 0.01)
     assert "Calibration" not in capfd.readouterr().err
 
 
-def test_a_recipe_from_a_file_and_as_a_list(plain, tmp_path):
-    by_name = tfnas.apply_recipe(plain, "dynamic_wi8_afp32")
+def test_a_recipe_from_a_file_and_as_a_list(float_file, tmp_path):
+    by_name = tfnas.apply_recipe(float_file, "dynamic_wi8_afp32")
     steps = by_name.origin["recipe"]
-    assert tfnas.apply_recipe(plain, steps).content == by_name.content
+    assert tfnas.apply_recipe(float_file, steps).content == by_name.content
     import json
 
     path = tmp_path / "own.json"
     path.write_text(json.dumps(steps))
-    assert tfnas.apply_recipe(plain, path).content == by_name.content
+    assert tfnas.apply_recipe(float_file, path).content == by_name.content
 
 
 @pytest.mark.parametrize(
-    ("recipe", "told"),
+    ("recipe", "match"),
     [
         ("nonsense", "recipe must be one of dynamic_"),
         ("missing.json", "must be a JSON file"),
@@ -151,12 +151,12 @@ def test_a_recipe_from_a_file_and_as_a_list(plain, tmp_path):
         ("static_wi8_ai8", "calibration must hold typical inputs"),
     ],
 )
-def test_bad_recipes(plain, recipe, told):
-    with pytest.raises(ValueError, match=told):
-        tfnas.apply_recipe(plain, recipe)
+def test_bad_recipes(float_file, recipe, match):
+    with pytest.raises(ValueError, match=match):
+        tfnas.apply_recipe(float_file, recipe)
 
 
-def test_a_recipe_with_calibration_sees_the_ends_of_every_input_and_output():
+def test_a_recipe_with_calibration_observes_the_range_of_every_input_and_output():
     keras.utils.set_random_seed(0)
     layers = keras.layers
     inputs = keras.Input((32,), name="second"), keras.Input((16,), name="first")
@@ -164,8 +164,8 @@ def test_a_recipe_with_calibration_sees_the_ends_of_every_input_and_output():
     model = keras.Model(inputs, layers.Dense(1)(x))  # one number an example
     rng = np.random.default_rng(0)
     data = [rng.normal(size=(64, 32)), 10 * rng.normal(size=(64, 16))]
-    plain = tfnas.to_tflite(model)
-    assert noise(tfnas.apply_recipe(plain, "static_wi8_ai8", data), plain, data) < 1e-3
+    float_file = tfnas.to_tflite(model)
+    assert noise(tfnas.apply_recipe(float_file, "static_wi8_ai8", data), float_file, data) < 1e-3
 
 
 @pytest.fixture(scope="module")
@@ -180,13 +180,13 @@ def tokens():
 @pytest.mark.parametrize("mode", ["int4", "weights8"])
 def test_models_of_tokens(tokens, mode):
     x = np.random.default_rng(0).integers(0, 40, (64, 12))
-    file, plain = tfnas.to_tflite(tokens, mode), tfnas.to_tflite(tokens)
-    wanted = {"int4": "int4", "weights8": "int8"}[mode]
-    assert formats(tokens, file) == {"mid": {wanted}, "head": {wanted}}
+    file, float_file = tfnas.to_tflite(tokens, mode), tfnas.to_tflite(tokens)
+    expected = {"int4": "int4", "weights8": "int8"}[mode]
+    assert formats(tokens, file) == {"mid": {expected}, "head": {expected}}
     assert file.inputs[0].dtype == "int32"
-    assert noise(file, plain, x) < 0.1
-    static = tfnas.apply_recipe(plain, "static_wi8_ai8", x)
-    assert noise(static, plain, x) < 1e-3
+    assert noise(file, float_file, x) < 0.1
+    static = tfnas.apply_recipe(float_file, "static_wi8_ai8", x)
+    assert noise(static, float_file, x) < 1e-3
 
 
 def test_kernels_inside_a_loop():
@@ -195,11 +195,11 @@ def test_kernels_inside_a_loop():
     inputs = keras.Input((10, 8), batch_size=1)
     model = keras.Model(inputs, layers.Dense(3, name="head")(layers.LSTM(32)(inputs)))
     x = np.random.default_rng(0).normal(size=(16, 10, 8))
-    plain, file = tfnas.to_tflite(model), tfnas.to_tflite(model, "weights8")
+    float_file, file = tfnas.to_tflite(model), tfnas.to_tflite(model, "weights8")
     assert formats(model, file) == {"head": {"int8"}, "lstm_cell": {"int8"}}
-    assert noise(file, plain, x) < 1e-3
+    assert noise(file, float_file, x) < 1e-3
     file, found = tfnas.mixed_precision(model, 0.7, x)
-    assert file.size <= 0.7 * plain.size
+    assert file.size <= 0.7 * float_file.size
     assert {layer.name for layer in found.layers} == {"head", "lstm_cell"}
 
 
@@ -224,16 +224,16 @@ def test_a_model_is_no_file(model):
         tfnas.apply_recipe(model, "dynamic_wi8_afp32")
 
 
-def test_four_bits_for_no_kernel_at_all_are_told(model, x):
+def test_four_bits_for_no_kernel_at_all_are_refused(model, x):
     spec = tfnas.QuantSpec("int4", "int8", layers={"*": "int8"})
     with pytest.raises(ValueError, match="must give 4 bits to the kernel of some layer"):
         tfnas.to_tflite(model, spec, x)
 
 
-def test_a_recipe_that_matches_nothing_is_told(plain):
-    steps = tfnas.apply_recipe(plain, "dynamic_wi8_afp32").origin["recipe"]
+def test_a_recipe_that_matches_nothing_is_refused(float_file):
+    steps = tfnas.apply_recipe(float_file, "dynamic_wi8_afp32").origin["recipe"]
     with pytest.raises(tfnas.ConversionError, match="changed nothing"):
-        tfnas.apply_recipe(plain, [{**steps[0], "regex": "no such tensor"}])
+        tfnas.apply_recipe(float_file, [{**steps[0], "regex": "no such tensor"}])
 
 
 def test_a_quantized_file_takes_no_recipe(model, x):
@@ -242,14 +242,14 @@ def test_a_quantized_file_takes_no_recipe(model, x):
 
 
 @pytest.mark.parametrize(
-    ("spec", "told"),
+    ("spec", "match"),
     [
         ({"layers": {"nothing": "int8"}}, "layers must name layers with a kernel"),
         ({"layers": {"*": "float32"}}, "must quantize the kernel of some layer"),
     ],
 )
-def test_specifications_that_quantize_nothing(model, spec, told):
-    with pytest.raises(ValueError, match=told):
+def test_specifications_that_quantize_nothing(model, spec, match):
+    with pytest.raises(ValueError, match=match):
         tfnas.to_tflite(model, tfnas.QuantSpec("int8", "float32", **spec))
 
 
@@ -272,7 +272,7 @@ def test_mixed_precision_meets_the_size_and_keeps_the_sensitive_layer_fine(x):
         ]
     )
     kernel = np.array(model.get_layer("hurt").kernel)
-    kernel[0] *= 50  # coarse steps for every output
+    kernel[0] *= 50  # a large scale for every output
     model.get_layer("hurt").kernel.assign(kernel)
     file, found = tfnas.mixed_precision(model, 30_000, x)
     assert file.size == found.size <= 30_000
@@ -283,8 +283,8 @@ def test_mixed_precision_meets_the_size_and_keeps_the_sensitive_layer_fine(x):
     assert mixed_precision.MixedPrecision.from_json(found.to_json()) == found
     assert found.rows()[0][0] == "hurt"
     uniform = tfnas.to_tflite(model, "int4")
-    plain = tfnas.to_tflite(model)
-    assert noise(file, plain, x) < noise(uniform, plain, x)
+    float_file = tfnas.to_tflite(model)
+    assert noise(file, float_file, x) < noise(uniform, float_file, x)
     assert tfnas.to_tflite(model, found.spec).content == file.content
 
 
@@ -298,18 +298,18 @@ def test_mixed_precision_with_integer_activations(model, x):
     assert not any(t.startswith("float") for t in types)
 
 
-def test_a_generous_budget_keeps_the_floats(model, plain, x):
-    file, found = tfnas.mixed_precision(model, plain.size, x)
-    assert file.content == plain.content
+def test_a_large_budget_keeps_the_floats(model, float_file, x):
+    file, found = tfnas.mixed_precision(model, float_file.size, x)
+    assert file.content == float_file.content
     assert found.measured == 0.0
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "match"),
     [
-        ({"size": 0}, "size must be bytes, or a share"),
+        ({"size": 0}, "size must be bytes, or a fraction"),
         ({"size": 0.01}, "size must be at least about"),
-        ({"size": float("inf")}, "size must be bytes, or a share"),
+        ({"size": float("inf")}, "size must be bytes, or a fraction"),
         ({"size": 0.5, "activations": "int16"}, "activations must be"),
         ({"size": 0.5, "activations": "int8", "weight_only": True}, "weight_only goes with"),
         ({"size": 0.5, "formats": ["int8"]}, "formats must be two or more of"),
@@ -317,8 +317,8 @@ def test_a_generous_budget_keeps_the_floats(model, plain, x):
         ({"size": 0.5, "data": np.zeros((0, 12, 12, 3))}, "data must hold"),
     ],
 )
-def test_bad_arguments_of_mixed_precision(model, x, arguments, told):
-    with pytest.raises(ValueError, match=told):
+def test_bad_arguments_of_mixed_precision(model, x, arguments, match):
+    with pytest.raises(ValueError, match=match):
         tfnas.mixed_precision(model, **{"data": x, **arguments})
 
 
@@ -332,7 +332,7 @@ def test_mixed_precision_refuses_models_without_inputs_and_trained_ones(x):
         tfnas.mixed_precision(trained, 0.5, x, activations="int8")
 
 
-def test_mixed_precision_passes_over_what_stays_float_beside_integers():
+def test_mixed_precision_skips_layers_that_stay_float_with_integer_activations():
     keras.utils.set_random_seed(0)
     layers = keras.layers
     inputs = keras.Input((8, 16))
@@ -354,8 +354,13 @@ def options(draw):
         effects = sorted(draw(st.lists(st.integers(0, 100), min_size=count, max_size=count)))
         layers.append(
             mixed_precision.LayerFormats(
-                *(str(number), "Dense", 1, tuple("abcd"[: count + 1])),
-                *((0, *savings), (0.0, *map(float, effects)), "a"),
+                str(number),
+                "Dense",
+                1,
+                formats=tuple("abcd"[: count + 1]),
+                savings=(0, *savings),
+                effects=(0.0, *map(float, effects)),
+                chosen="a",
             )
         )
     return layers
@@ -363,9 +368,9 @@ def options(draw):
 
 @settings(max_examples=100, deadline=None)
 @given(options(), st.floats(0, 1))
-def test_the_choice_saves_enough_and_is_near_the_best(layers, share):
+def test_the_choice_saves_enough_and_is_near_the_best(layers, fraction):
     most = sum(layer.savings[-1] for layer in layers)
-    missing = round(share * most)
+    missing = round(fraction * most)
     chosen = mixed_precision._choose(layers, missing, 1000, 1000 - missing)
 
     def total(values):
@@ -379,7 +384,7 @@ def test_the_choice_saves_enough_and_is_near_the_best(layers, share):
 
 
 def best_effect(layers, missing):
-    """Least effect by trying every choice, kept by bytes saved."""
+    """Smallest effect of all combinations of formats that save enough."""
     reached = {0: 0.0}
     for layer in layers:
         new = {}
@@ -392,7 +397,7 @@ def best_effect(layers, missing):
 
 
 class Doubled(keras.Model):
-    """A functional model whose class computes something else with it."""
+    """A functional model whose class overrides call()."""
 
     def __init__(self):
         inputs = keras.Input((4,))
@@ -426,32 +431,33 @@ def shifting():
 @pytest.mark.parametrize("mode", ["int8x4", "int8"])
 def test_correcting_the_shift_lowers_the_noise(shifting, mode):
     model, x = shifting
-    plain = tfnas.to_tflite(model)
+    float_file = tfnas.to_tflite(model)
     spec = tfnas.QuantSpec.of(mode)
-    alike = dataclasses.replace(spec, layers={"*": spec.weights})  # the same way, not corrected
-    before = noise(tfnas.to_tflite(model, alike, x), plain, x)
+    # Through fake quantization too, but not corrected.
+    uncorrected = dataclasses.replace(spec, layers={"*": spec.weights})
+    before = noise(tfnas.to_tflite(model, uncorrected, x), float_file, x)
     corrected = tfnas.to_tflite(model, dataclasses.replace(spec, correct=True), x)
-    assert noise(corrected, plain, x) < (0.3 if mode == "int8x4" else 0.9) * before
+    assert noise(corrected, float_file, x) < (0.3 if mode == "int8x4" else 0.9) * before
     assert corrected.inputs[0].dtype == corrected.outputs[0].dtype == "int8"
 
 
 def test_correction_moves_nothing_but_the_statistics(shifting):
     model, x = shifting
-    rounded = tfnas.quantize_aware(model, "int8x4", data=x)
-    before = {v.path: np.array(v) for v in rounded.variables}
-    assert tfnas.correct_bias(rounded, model, x) == 3
-    moved = {v.path for v in rounded.variables if not np.array_equal(before[v.path], v)}
+    quantized = tfnas.quantize_aware(model, "int8x4", data=x)
+    before = {v.path: np.array(v) for v in quantized.variables}
+    assert tfnas.correct_bias(quantized, model, x) == 3
+    moved = {v.path for v in quantized.variables if not np.array_equal(before[v.path], v)}
     assert {path.split("/")[-1] for path in moved} == {"moving_mean", "moving_variance"}
     with pytest.raises(ValueError, match="model must be quantization-aware"):
         tfnas.correct_bias(model, model, x)
 
 
-def test_correction_is_of_integer_activations():
+def test_correction_needs_integer_activations():
     with pytest.raises(ValueError, match="correct goes with integer activations"):
         tfnas.QuantSpec("int8", "float32", correct=True)
 
 
-def test_a_call_of_its_own_is_no_graph():
+def test_a_model_with_a_call_of_its_own_is_no_graph():
     class Doubled(keras.Model):
         def call(self, inputs, training=None):
             return 2.0 * super().call(inputs, training=training)
@@ -464,7 +470,7 @@ def test_a_call_of_its_own_is_no_graph():
 
 
 @pytest.mark.parametrize("left", ["d1", "d?"])
-def test_what_stays_float_may_be_concatenated(left, tmp_path):
+def test_outputs_of_float_layers_can_be_concatenated(left, tmp_path):
     keras.utils.set_random_seed(0)
     inputs = keras.Input((8,))
     parts = [keras.layers.Dense(6, activation="relu", name=f"d{n}")(inputs) for n in (1, 2)]
@@ -474,11 +480,11 @@ def test_what_stays_float_may_be_concatenated(left, tmp_path):
     spec = tfnas.QuantSpec(layers={left: "float32"})
     file = tfnas.to_tflite(model, spec, x)
     assert noise(file, tfnas.to_tflite(model), x) < 1e-3
-    rounded = tfnas.quantize_aware(model, spec, data=x)
-    told = {skipped.name: skipped.reason for skipped in tfnas.unquantized_layers(rounded)}
-    assert told["joined"] == "joins numbers of a layer that stays float"
+    quantized = tfnas.quantize_aware(model, spec, data=x)
+    reasons = {skipped.name: skipped.reason for skipped in tfnas.unquantized_layers(quantized)}
+    assert reasons["joined"] == "joins numbers of a layer that stays float"
     np.testing.assert_allclose(
-        tfnas.strip_quantization(rounded).predict(x), model.predict(x), atol=1e-5
+        tfnas.strip_quantization(quantized).predict(x), model.predict(x), atol=1e-5
     )
-    rounded.save(tmp_path / "model.keras")
-    assert tfnas.load_model(tmp_path / "model.keras").count_params() == rounded.count_params()
+    quantized.save(tmp_path / "model.keras")
+    assert tfnas.load_model(tmp_path / "model.keras").count_params() == quantized.count_params()

@@ -1,4 +1,4 @@
-"""Models as TensorFlow's SavedModel."""
+"""tfnas.to_saved_model: export for servers."""
 
 import numpy as np
 import pytest
@@ -7,17 +7,19 @@ import tensorflow as tf
 import tfnas
 
 
-def answers(folder, x):
-    loaded = tf.saved_model.load(str(folder))  # its variables live as long as it does
+def served(folder, x):
+    loaded = tf.saved_model.load(
+        str(folder)
+    )  # kept in a name, since its variables live only as long as it does
     return np.asarray(loaded.serve(x))
 
 
-def test_it_answers_as_the_model_does_and_replaces_itself(tiny_model, digits, tmp_path):
+def test_it_computes_as_the_model_does_and_replaces_itself(tiny_model, digits, tmp_path):
     x = digits.x_test[:20].astype("float32")
     folder = tfnas.to_saved_model(tiny_model, tmp_path / "served")
     assert [path.name for path in tmp_path.iterdir()] == ["served"]
-    wanted = tiny_model.predict(x, verbose=0)
-    np.testing.assert_allclose(answers(folder, x), wanted, atol=1e-5)
+    expected = tiny_model.predict(x, verbose=0)
+    np.testing.assert_allclose(served(folder, x), expected, atol=1e-5)
     (folder / "left").write_text("of before")
     tfnas.to_saved_model(tiny_model, folder)
     assert not (folder / "left").exists()
@@ -27,12 +29,12 @@ def test_a_quantization_aware_model_keeps_its_rounding(tiny_model, digits, tmp_p
     x = digits.x_test[:20].astype("float32")
     aware = tfnas.quantize_aware(tiny_model, "int8", data=digits.x_train[:100])
     folder = tfnas.to_saved_model(aware, tmp_path / "served")
-    wanted = aware.predict(x, verbose=0)
-    np.testing.assert_allclose(answers(folder, x), wanted, atol=1e-5)
-    assert np.abs(wanted - tiny_model.predict(x, verbose=0)).max() > 1e-5
+    expected = aware.predict(x, verbose=0)
+    np.testing.assert_allclose(served(folder, x), expected, atol=1e-5)
+    assert np.abs(expected - tiny_model.predict(x, verbose=0)).max() > 1e-5
 
 
-def test_what_is_no_saved_model_is_not_removed(tiny_model, tmp_path):
+def test_other_files_are_not_removed(tiny_model, tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(ValueError, match="folder must be new, empty or a SavedModel"):
         tfnas.to_saved_model(tiny_model, tmp_path)

@@ -1,4 +1,4 @@
-"""tfnas.sparse_eligibility: the verdict, and the layer that it names."""
+"""tfnas.sparse_eligibility: the verdict and the first layer that prevents it."""
 
 import dataclasses
 
@@ -82,7 +82,7 @@ def test_verdict_names_the_obstacle(case):
     found = verdict(**changes)
     assert not found.eligible
     assert found.reason == reason
-    if layer is not None:  # the layer itself, or what is fused into it
+    if layer is not None:  # the layer itself, or one that is fused into it
         assert found.layer in (layer, f"{layer}_bn", f"{layer}_relu")
     assert str(found) == f"not eligible for sparse kernels: {reason} (layer {found.layer})"
 
@@ -97,7 +97,7 @@ def test_file_without_convolution():
 
 
 @pytest.mark.parametrize("mode", ["float32", "float16"])
-def test_a_file_that_leaves_its_zeros_out_is_eligible_too(mode):
+def test_a_file_in_sparse_encoding_is_eligible_too(mode):
     pruned, _ = tfnas.prune(build_model(BASE), 0.8, exclude=["last"])
     file = tfnas.to_tflite(pruned, mode, sparse=True)
     assert any(tensor.sparsity is not None for tensor in file.graph.tensors)

@@ -141,7 +141,8 @@ def _check(values: flags.FlagValues) -> None:
 
 def _converted(model: Any, images: Any, values: flags.FlagValues) -> tuple[Artifact, Any]:
     from tfnas.quantization.spec import QuantSpec
-    from tfnas.tflite.convert import NoCalibration, to_tflite
+    from tfnas.tflite.conversion_error import NoCalibration
+    from tfnas.tflite.convert import to_tflite
     from tfnas.tflite.mixed_precision import mixed_precision
     from tfnas.tflite.quantizer_recipes import apply_recipe
 

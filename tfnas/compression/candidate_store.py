@@ -27,7 +27,8 @@ from tfnas.measure.profile import Profile, profile
 from tfnas.runtime.files import save_model, write_atomically
 from tfnas.search_space.architecture import parse_json_object
 from tfnas.tflite.artifact import Artifact
-from tfnas.tflite.convert import ConversionError, to_tflite
+from tfnas.tflite.conversion_error import ConversionError
+from tfnas.tflite.convert import to_tflite
 
 ROUNDS = 20  # of the latency measurement of each new file
 _APART = ("device", "refused")  # costs that depend on the device: kept in `device.json`

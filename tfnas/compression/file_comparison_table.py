@@ -15,7 +15,8 @@ from tfnas.measure.latency import benchmark
 from tfnas.measure.measurement import Latency, Score
 from tfnas.runtime.files import save_model
 from tfnas.tflite.artifact import Artifact
-from tfnas.tflite.convert import ConversionError, to_tflite
+from tfnas.tflite.conversion_error import ConversionError
+from tfnas.tflite.convert import to_tflite
 
 if TYPE_CHECKING:
     import keras

@@ -26,7 +26,7 @@ from tfnas.pruning.prunable_kernels import find_kernels
 from tfnas.pruning.sensitivity import sensitivity
 from tfnas.search_space.architecture import check_keys, parse_json_object
 from tfnas.tflite.artifact import Artifact
-from tfnas.tflite.convert import ConversionError
+from tfnas.tflite.conversion_error import ConversionError
 
 if TYPE_CHECKING:
     import keras

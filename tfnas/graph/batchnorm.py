@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from tfnas.data.datasets import arrays, leaves, sliced, spread
+from tfnas.data.representative_dataset import is_representative_dataset, representative_arrays
 from tfnas.graph.traversal import visit
 
 
@@ -155,14 +156,19 @@ def fitting_columns(
 
     Args:
         model: A built model with known inputs.
-        data: As for :func:`tfnas.data.batches`; targets are ignored.
+        data: As for :func:`tfnas.data.batches`, or a TFLite representative dataset; targets
+            are ignored.
         limit: Number of examples at most, from all over arrays. None: all.
         what: Name of the argument, for the error message.
 
     Raises:
         ValueError: It holds other inputs, another shape, or NaN.
     """
-    given = arrays(data, what=what)[0] if limit is None else spread(data, limit, what)
+    given: Any
+    if is_representative_dataset(data):
+        given = representative_arrays(data, limit, what)
+    else:
+        given = arrays(data, what=what)[0] if limit is None else spread(data, limit, what)
     names = [tensor.name for tensor in model.inputs]
     if isinstance(given, dict):
         if set(given) != set(names):

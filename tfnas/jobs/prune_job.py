@@ -21,7 +21,8 @@ from tfnas.reports import prune_report
 from tfnas.runtime.files import save_model
 from tfnas.schedules import polynomial
 from tfnas.tflite.artifact import Artifact
-from tfnas.tflite.convert import ConversionError, to_tflite
+from tfnas.tflite.conversion_error import ConversionError
+from tfnas.tflite.convert import to_tflite
 from tfnas.tflite.file_sparsity import file_sparsity
 
 if TYPE_CHECKING:

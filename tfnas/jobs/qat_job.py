@@ -17,7 +17,8 @@ from tfnas.quantization.quantize_aware import quantize_aware, strip_quantization
 from tfnas.reports import qat_report
 from tfnas.runtime.files import save_model
 from tfnas.tflite.artifact import Artifact
-from tfnas.tflite.convert import ConversionError, to_tflite
+from tfnas.tflite.conversion_error import ConversionError
+from tfnas.tflite.convert import to_tflite
 
 if TYPE_CHECKING:
     import keras

@@ -63,7 +63,8 @@ from tfnas.targets.device import MICRO, VELA, Device, NotOnDevice
 from tfnas.targets.device import UNTRAINED as DEVICE_UNTRAINED
 from tfnas.targets.ethos_u import VelaError
 from tfnas.tflite.artifact import Artifact
-from tfnas.tflite.convert import ConversionError, to_tflite
+from tfnas.tflite.conversion_error import ConversionError
+from tfnas.tflite.convert import to_tflite
 
 _CALIBRATION = 200
 _Status = kt.engine.trial.TrialStatus

@@ -1,1 +1,1 @@
-"""Quantization: which numbers a model computes with."""
+"""Quantization: number formats of weights and activations, and training for them."""

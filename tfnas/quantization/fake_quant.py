@@ -1,13 +1,13 @@
-"""The rounding of activations, as the `.tflite` file will compute them.
+"""Fake quantization of activations, as the `.tflite` file will compute them.
 
 :class:`FakeQuant` rounds an activation to its grid, and learns or observes the range.
 
-The gradient passes rounding as if it were not there, and stops where a value was clipped
+The gradient passes the rounding unchanged and is zero where a value was clipped
 (straight-through estimator, Bengio et al. 2013).
 
-Layers hold whether they are active as plain attributes, not as variables, so that an
-exported graph holds the rounding alone; whoever changes them has the model trace anew (see
-:mod:`tfnas.quantization.quantization_schedule`).
+Whether a layer is active is a plain attribute, not a variable, so that the exported graph holds
+the rounding and nothing else. After a change of it the model's functions must be traced again
+(see :mod:`tfnas.quantization.quantization_schedule`).
 """
 
 from __future__ import annotations
@@ -19,32 +19,34 @@ import tensorflow as tf
 
 from tfnas.quantization.quantized_kernel import PACKAGE
 
-# With 16 bits no grid of an activation or a kernel is narrower: a ReLU6's highest value and a
-# bias are counted in its steps, in 32 bits.
-LEAST = 2.0**-13
+# The smallest range of a 16-bit activation, or of a kernel beside one. The file counts biases and
+# a ReLU6's maximum in steps of these ranges, with 32 bits: finer steps would overflow.
+MIN_RANGE_16 = 2.0**-13
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class FakeQuant(keras.layers.Layer):
-    """Rounds an activation to 2^bits steps between two ends.
+    """Fake quantization of an activation: rounds it to 2^bits steps between `low` and `high`.
 
-    With more than 8 bits the steps lie evenly around 0, 2^bits - 1 of them: TFLite's 16-bit
-    kernels know no other zero point. Both ends are still watched; the farther one counts.
+    With more than 8 bits the grid is symmetric around 0 with 2^bits - 1 steps, because TFLite's
+    16-bit kernels require the zero point 0. Both ends are observed; the larger magnitude counts.
 
     Args:
         bits: 2 to 16.
-        ranges: How the ends are found: "moving_average" of each batch's least and largest
-            value, "percentile" (the same of percentiles), or "learned" by their gradient,
-            starting from the first batch (after LSQ, Esser et al. 2020).
-        momentum: Of the moving average.
+        ranges: How `low` and `high` are found: "moving_average" of each batch's minimum and
+            maximum, "percentile" (a moving average of percentiles), or "learned" by gradient
+            descent, starting from the first batch (after LSQ, Esser et al. 2020).
+        momentum: Momentum of the moving average, in [0, 1).
         percentile: In (50, 100); for "percentile".
-        relu: None, or the highest value that a ReLU lets through (math.inf for none): it is
-            computed here, before the rounding, where the converter fuses it.
-        fixed: (low, high) that never change, as of a softmax.
-        after_float: Whether what comes before stays float in the file. The converter makes
-            an integer of every operator between two roundings; numbers that went through
-            another precision it leaves alone. Half precision is finer than 8 bits, and
-            double than 16.
+        relu: Maximum value of a ReLU that is computed here before the rounding, because the
+            converter fuses it (math.inf for a plain ReLU). None: no ReLU.
+        fixed: A constant (low, high), as for a softmax.
+        after_float: Whether the layer before stays float in the file. The converter turns every
+            operator between two fake quantizations into an integer one, except where a value
+            was cast to another precision in between. So the value is cast to float16 (finer
+            than 8 bits) or float64 (finer than 16) and back.
+        active: Whether it rounds. Inactive, it only observes the range.
+        frozen: Whether the range no longer changes in training.
     """
 
     def __init__(
@@ -66,10 +68,10 @@ class FakeQuant(keras.layers.Layer):
         self.fixed = None if fixed is None else tuple(fixed)
         self.after_float = after_float
         self.active, self.frozen = active, frozen
-        self.observing = False  # looks at ranges also outside training
+        self.observing = False  # calibration: observe ranges outside training too
 
     def build(self, input_shape: Any) -> None:
-        """Makes the ends of the range."""
+        """Creates the weights `low` and `high`."""
         low, high = self.fixed or (0.0, 0.0)
         learned = self.ranges == "learned" and self.fixed is None
         common = {"shape": (), "dtype": "float32", "aggregation": "mean", "autocast": False}
@@ -88,21 +90,21 @@ class FakeQuant(keras.layers.Layer):
         self.built = True
 
     def call(self, x: Any, training: bool | None = None) -> Any:
-        """Rounds, and in training looks at the range first."""
+        """Rounds the input; in training it observes the range first."""
         x = _relu(x, self.relu)
         if (training or self.observing) and self.fixed is None and not self.frozen:
             self._observe(x)
         if not self.active:
             learned = self.ranges == "learned" and self.fixed is None
-            # Without a gradient, if only 0, Keras warns of every range.
+            # A gradient of 0, since Keras warns of trainable weights without any gradient.
             return x + tf.cast(0.0 * (self.low + self.high), x.dtype) if learned else x
         value = tf.cast(x, tf.float32)
         if self.after_float and not training:
-            other = tf.float64 if self.symmetric else tf.float16
-            value = tf.cast(tf.cast(value, other), tf.float32)
+            detour = tf.float64 if self.symmetric else tf.float16
+            value = tf.cast(tf.cast(value, detour), tf.float32)
         if training and self.ranges == "learned" and self.fixed is None and not self.frozen:
-            return tf.cast(self._learned(value), x.dtype)
-        low, high = self.span()
+            return tf.cast(self._round_learned(value), x.dtype)
+        low, high = self.grid_range()
         rounded = tf.quantization.fake_quant_with_min_max_vars(
             value, low, high, num_bits=self.bits, narrow_range=self.symmetric
         )
@@ -110,56 +112,56 @@ class FakeQuant(keras.layers.Layer):
 
     @property
     def symmetric(self) -> bool:
-        """Whether 0 lies in the middle of the steps."""
+        """Whether the grid is symmetric around 0."""
         return self.bits > 8
 
-    def span(self) -> tuple[Any, Any]:
-        """Returns the ends of the steps, as tensors."""
+    def grid_range(self) -> tuple[Any, Any]:
+        """Returns the lowest and highest value of the grid, as tensors."""
         low, high = self.low.value, self.high.value
         if not self.symmetric:
             return low, high
-        most = tf.maximum(tf.maximum(-low, high), LEAST)
-        return -most, most
+        largest = tf.maximum(tf.maximum(-low, high), MIN_RANGE_16)
+        return -largest, largest
 
-    def _learned(self, value: Any) -> Any:
-        """The same rounding with a gradient for the ends, also inside the range (LSQ)."""
+    def _round_learned(self, value: Any) -> Any:
+        """The same rounding, with a gradient for the range from values inside it too (LSQ)."""
         steps = 2.0**self.bits - (2.0 if self.symmetric else 1.0)
         count = tf.cast(tf.size(value), tf.float32)
         # LSQ's gradient scale: a range must not move faster than a weight.
-        ease = tf.math.rsqrt(count * steps / tf.cast(tf.shape(value)[0], tf.float32))
-        low, high = (_eased(end, ease) for end in self.span())
+        factor = tf.math.rsqrt(count * steps / tf.cast(tf.shape(value)[0], tf.float32))
+        low, high = (_scale_gradient(end, factor) for end in self.grid_range())
         scale = tf.maximum(high - low, 1e-6) / steps
         zero = tf.stop_gradient(tf.round(-low / scale))
-        place = tf.clip_by_value(value / scale + zero, 0.0, steps)
-        rounded = place + tf.stop_gradient(tf.round(place) - place)
+        position = tf.clip_by_value(value / scale + zero, 0.0, steps)
+        rounded = position + tf.stop_gradient(tf.round(position) - position)
         return (rounded - zero) * scale
 
     @property
     def observed(self) -> bool:
-        """Whether the range is known."""
+        """Whether a range was observed, or is fixed."""
         low, high = (float(keras.ops.convert_to_numpy(v)) for v in (self.low, self.high))
         return self.fixed is not None or high > low
 
     def _observe(self, x: Any) -> None:
         value = tf.stop_gradient(tf.cast(x, tf.float32))
         first = tf.equal(self.low.value, self.high.value)
-        kept = tf.where(first, 0.0, 1.0 if self.ranges == "learned" else self.momentum)
-        low, high = self._ends(value)
-        if self.observing:  # all examples count alike
-            kept = tf.zeros_like(kept)
+        momentum = tf.where(first, 0.0, 1.0 if self.ranges == "learned" else self.momentum)
+        low, high = self._batch_range(value)
+        if self.observing:  # calibration: the range of all examples, no moving average
+            momentum = tf.zeros_like(momentum)
             low = tf.minimum(low, self.low.value)
             high = tf.maximum(high, self.high.value)
-        self.high.assign(kept * self.high.value + (1.0 - kept) * high)
+        self.high.assign(momentum * self.high.value + (1.0 - momentum) * high)
         if self.relu is None:
-            self.low.assign(kept * self.low.value + (1.0 - kept) * low)
+            self.low.assign(momentum * self.low.value + (1.0 - momentum) * low)
 
-    def _ends(self, value: Any) -> tuple[Any, Any]:
-        """The batch's ends; 0 is always inside, and the ends never meet."""
+    def _batch_range(self, value: Any) -> tuple[Any, Any]:
+        """Range of a batch; it always includes 0 and is never empty."""
         if self.ranges == "percentile":
-            line = tf.sort(tf.reshape(value, [-1]))
-            last = tf.cast(tf.size(line) - 1, tf.float32)
-            place = tf.cast(tf.round(last * (self.percentile / 100.0)), tf.int32)
-            low, high = line[tf.size(line) - 1 - place], line[place]
+            ordered = tf.sort(tf.reshape(value, [-1]))
+            last = tf.cast(tf.size(ordered) - 1, tf.float32)
+            index = tf.cast(tf.round(last * (self.percentile / 100.0)), tf.int32)
+            low, high = ordered[tf.size(ordered) - 1 - index], ordered[index]
         else:
             low = tf.constant(0.0) if self.relu is not None else tf.reduce_min(value)
             high = tf.reduce_max(value)
@@ -167,26 +169,26 @@ class FakeQuant(keras.layers.Layer):
         return low, tf.maximum(tf.maximum(high, 0.0), low + 1e-6)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
-        """The input's."""
+        """Returns the input's shape."""
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
-        """Returns what makes the layer again."""
+        """Returns the layer's configuration, for saving."""
         names = ("bits", "ranges", "momentum", "percentile", "relu", "fixed", "after_float")
         settings = {name: getattr(self, name) for name in (*names, "active", "frozen")}
         return {**super().get_config(), **settings}
 
 
-def _relu(x: Any, highest: float | None) -> Any:
-    """The ReLU up to a value, in the forms that the converter knows."""
-    if highest is None:
+def _relu(x: Any, max_value: float | None) -> Any:
+    """A ReLU with a maximum, in the forms that the converter recognizes."""
+    if max_value is None:
         return x
-    if highest == 6.0:
+    if max_value == 6.0:
         return tf.nn.relu6(x)
-    rising = tf.nn.relu(x)
-    return rising if highest == float("inf") else tf.minimum(rising, tf.cast(highest, x.dtype))
+    relu = tf.nn.relu(x)
+    return relu if max_value == float("inf") else tf.minimum(relu, tf.cast(max_value, x.dtype))
 
 
-def _eased(value: Any, ease: Any) -> Any:
-    """A value as it is, with its gradient made smaller."""
-    return tf.stop_gradient(value * (1.0 - ease)) + value * ease
+def _scale_gradient(value: Any, factor: Any) -> Any:
+    """Returns the value unchanged, with its gradient multiplied by the factor."""
+    return tf.stop_gradient(value * (1.0 - factor)) + value * factor

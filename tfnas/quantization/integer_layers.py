@@ -1,11 +1,11 @@
-"""Layers in the form that an integer file computes them in.
+"""Layers that are computed by other operators in an integer file than in a float file.
 
-- :class:`ChannelAffine` is a factor and an offset a channel (Rescaling, Normalization, a
-  BatchNormalization that follows no convolution) as a 1x1 depthwise convolution, which an
-  integer file computes exactly; an offset alone as a sum with a constant.
-- :class:`SixteenBitForm` and :func:`hard_silu` stand in where there is no 16-bit operator: the
-  converter of TensorFlow 2.21 knows no 16-bit CONCATENATION and TILE, TFLite no 16-bit
-  HARD_SWISH.
+- :class:`ChannelAffine`: a factor and an offset for each channel (Rescaling, Normalization, a
+  BatchNormalization that is not folded into a convolution) becomes a 1x1 depthwise convolution,
+  which an integer file computes exactly; an offset alone becomes a sum with a constant.
+- :class:`SixteenBitForm` and :func:`hard_silu` replace layers that have no 16-bit operator: the
+  converter of TensorFlow 2.21 has no 16-bit CONCATENATION and TILE, TFLite no 16-bit HARD_SWISH.
+- :class:`FloatConcatenate` keeps a concatenation float where one of its inputs is.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfnas.graph.functional import Call
-from tfnas.quantization.quantized_kernel import PACKAGE, some
+from tfnas.quantization.quantized_kernel import PACKAGE, zeros_to_ones
 
 HARD_SILU = {"hard_silu", "hard_swish", "HardSilu"}
 _REPEATS = ("UpSampling1D", "UpSampling2D", "RepeatVector")
@@ -26,12 +26,12 @@ _REPEATS = ("UpSampling1D", "UpSampling2D", "RepeatVector")
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class ChannelAffine(keras.layers.Wrapper):
-    """x * factor + offset a channel, as an integer file computes it where nothing trains.
+    """x * factor + offset for each channel; at inference in the form of an integer file.
 
     Args:
         layer: Rescaling, Normalization or BatchNormalization, over the last axis of an input
             of 2 to 4 dimensions.
-        bits: Of the activations.
+        bits: Bits of the activations.
     """
 
     def __init__(self, layer: Any, bits: int = 8, **kwargs: Any) -> None:
@@ -50,37 +50,39 @@ class ChannelAffine(keras.layers.Wrapper):
         layer = self.layer
         if training and isinstance(layer, keras.layers.BatchNormalization):
             return layer(x, training=True)
-        x = tf.cast(x, self.compute_dtype)  # of images in whole numbers too
-        plain = isinstance(layer, keras.layers.Rescaling) and np.ndim(layer.offset) == 0
-        if plain and self.bits <= 8 and layer.offset and np.all(np.equal(layer.scale, 1.0)):
+        x = tf.cast(x, self.compute_dtype)  # images may be integers
+        one_offset = isinstance(layer, keras.layers.Rescaling) and np.ndim(layer.offset) == 0
+        if one_offset and self.bits <= 8 and layer.offset and np.all(np.equal(layer.scale, 1.0)):
             return x + tf.cast(_constant(float(layer.offset)), x.dtype)
-        return self._convolved(x)
+        return self._convolve(x)
 
-    def _convolved(self, x: Any) -> Any:
-        factor, offset = self._terms()
+    def _convolve(self, x: Any) -> Any:
+        factor, offset = self._factor_and_offset()
         kernel = tf.reshape(factor, [1, 1, self.channels, 1])
-        # One value a channel: it is the grid's end, so rounding changes nothing, but tells
-        # the converter the scale. With 16 bits it is 1 step of 127: the bias is counted in
-        # steps of input times kernel, and may be far larger than what it is added to.
-        most = some(tf.abs(factor)) * (127.0 if self.bits > 8 else 1.0)
+        # A channel's only value is an end of its range, so rounding changes nothing; the
+        # converter needs it to know the scale. With 16 bits the value is 1 step of 127: the
+        # bias is counted in steps of input times kernel, and must not overflow 32 bits.
+        largest = zeros_to_ones(tf.abs(factor)) * (127.0 if self.bits > 8 else 1.0)
         kernel = tf.quantization.fake_quant_with_min_max_vars_per_channel(
-            tf.reshape(kernel, [1, 1, self.channels]), -most, most, narrow_range=True
+            tf.reshape(kernel, [1, 1, self.channels]), -largest, largest, narrow_range=True
         )
         kernel = tf.cast(tf.reshape(kernel, [1, 1, self.channels, 1]), x.dtype)
-        sides = range(1, 1 + 4 - len(x.shape))  # the axes that an image has more
-        for _ in sides:
+        missing = range(4 - len(x.shape))  # axes that (batch, height, width, channels) has more
+        for _ in missing:
             x = tf.expand_dims(x, 1)
-        found = tf.nn.depthwise_conv2d(x, kernel, strides=[1, 1, 1, 1], padding="VALID")
-        found = tf.nn.bias_add(found, tf.cast(offset, x.dtype))
-        for _ in sides:
-            found = tf.squeeze(found, 1)
-        return found
+        result = tf.nn.depthwise_conv2d(x, kernel, strides=[1, 1, 1, 1], padding="VALID")
+        result = tf.nn.bias_add(result, tf.cast(offset, x.dtype))
+        for _ in missing:
+            result = tf.squeeze(result, 1)
+        return result
 
-    def _terms(self) -> tuple[Any, Any]:
+    def _factor_and_offset(self) -> tuple[Any, Any]:
+        """Returns two tensors of shape (channels,)."""
         layer, ones = self.layer, np.ones(self.channels, np.float32)
         if isinstance(layer, keras.layers.Rescaling):
-            terms = (ones * np.asarray(value, np.float32) for value in (layer.scale, layer.offset))
-            scale, offset = terms
+            scale, offset = (
+                ones * np.asarray(value, np.float32) for value in (layer.scale, layer.offset)
+            )
             return tf.constant(scale), tf.constant(offset)
         if isinstance(layer, keras.layers.Normalization):
             mean = np.reshape(keras.ops.convert_to_numpy(layer.mean), -1) * ones
@@ -96,85 +98,85 @@ class ChannelAffine(keras.layers.Wrapper):
         return factor, offset + layer.beta.value if layer.center else offset
 
     def compute_output_shape(self, input_shape: Any) -> Any:
-        """The input's."""
+        """Returns the input's shape."""
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
-        """Returns what makes the layer again."""
+        """Returns the layer's configuration, for saving."""
         return {**super().get_config(), "bits": self.bits}
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class SixteenBitForm(keras.layers.Wrapper):
-    """What a layer computes, by operators that there are in 16 bits.
+    """A layer computed by operators that have 16-bit kernels.
 
-    A concatenation of two is the sum of both, each padded with zeros; a repetition is a
-    nearest-neighbor RESIZE.
+    A concatenation of two inputs becomes the sum of both, each padded with zeros; a repetition
+    becomes a nearest-neighbor RESIZE.
 
     Args:
         layer: A Concatenate (called with two inputs), UpSampling or RepeatVector layer.
     """
 
     def build(self, input_shape: Any = None) -> None:
-        """These layers have no weights."""
+        """Marks the layer as built; it has no weights."""
         self.layer.built = self.built = True
 
     def call(self, x: Any) -> Any:
-        """The layer's numbers."""
+        """Returns the wrapped layer's output."""
         layer = self.layer
         if isinstance(layer, keras.layers.Concatenate):
             return _padded_sum(x, layer.axis)
         if isinstance(layer, keras.layers.RepeatVector):
-            return tf.squeeze(_repeated(x[:, tf.newaxis, tf.newaxis, :], layer.n, 1), 2)
+            return tf.squeeze(_repeat(x[:, tf.newaxis, tf.newaxis, :], layer.n, 1), 2)
         if isinstance(layer, keras.layers.UpSampling1D):
-            return tf.squeeze(_repeated(x[:, :, tf.newaxis, :], layer.size, 1), 2)
-        return _repeated(x, *layer.size)
+            return tf.squeeze(_repeat(x[:, :, tf.newaxis, :], layer.size, 1), 2)
+        return _repeat(x, *layer.size)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
-        """The layer's."""
+        """Returns the wrapped layer's output shape."""
         return self.layer.compute_output_shape(input_shape)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class FloatConcatenate(keras.layers.Wrapper):
-    """A concatenation that stays float in the file, as it joins numbers of a float layer.
+    """A concatenation that stays float in the file, because one of its inputs does.
 
-    An integer one has one scale for all; what the converter leaves float can't have it. Numbers
-    that went through half precision it does not make integers of.
+    An integer concatenation has one scale for all inputs, which a float operator's output can't
+    have. The converter leaves values alone that were cast to float16 and back.
 
     Args:
         layer: A Concatenate layer.
     """
 
     def build(self, input_shape: Any = None) -> None:
-        """The layer has no weights."""
+        """Marks the layer as built; it has no weights."""
         self.layer.built = self.built = True
 
     def call(self, x: Any, training: Any = None) -> Any:
-        """The layer's numbers."""
+        """Concatenates; at inference after a cast to float16 and back."""
         if not training:
             x = [tf.cast(tf.cast(part, tf.float16), part.dtype) for part in x]
         return self.layer(x)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
-        """The layer's."""
+        """Returns the wrapped layer's output shape."""
         return self.layer.compute_output_shape(input_shape)
 
 
-def needs_form(call: Call) -> bool:
-    """Whether a call in 16 bits needs a :class:`SixteenBitForm`."""
+def needs_16_bit_form(call: Call) -> bool:
+    """Whether a call with 16-bit activations needs a :class:`SixteenBitForm`."""
     if call.kind in _REPEATS:
-        plain = getattr(call.operation, "interpolation", "nearest") == "nearest"
-        return plain and getattr(call.operation, "data_format", None) != "channels_first"
+        nearest = getattr(call.operation, "interpolation", "nearest") == "nearest"
+        return nearest and getattr(call.operation, "data_format", None) != "channels_first"
     return call.kind == "Concatenate" and len(call.inputs) == 2
 
 
 def hard_silu(x: Any, name: Callable[[str], str]) -> Any:
-    """Returns x * relu6(x + 3) / 6, in layers that each have a 16-bit kernel.
+    """Returns hard_silu(x) = x * relu6(x + 3) / 6, by layers that have 16-bit kernels.
 
     Args:
         x: A Keras tensor.
-        name: Makes a name that is free, from one that is wished.
+        name: Returns an unused layer name that resembles the requested one.
     """
     gate = keras.layers.Rescaling(1.0, 3.0, name=name("hard_silu_shift"))(x)
     gate = keras.layers.ReLU(6.0, name=name("hard_silu_gate"))(gate)
@@ -183,26 +185,26 @@ def hard_silu(x: Any, name: Callable[[str], str]) -> Any:
 
 
 def _constant(offset: float) -> Any:
-    """A number other than 0 as an end of its own grid, for an integer sum."""
-    ends = min(offset, 0.0), max(offset, 0.0)
-    return tf.quantization.fake_quant_with_min_max_vars(tf.constant([offset]), *ends)
+    """A constant other than 0 for an integer sum: an end of its own range, so exact."""
+    span = min(offset, 0.0), max(offset, 0.0)
+    return tf.quantization.fake_quant_with_min_max_vars(tf.constant([offset]), *span)
 
 
 def _padded_sum(tensors: Any, axis: int) -> Any:
     first, second = tensors
     axis %= len(first.shape)
     sizes = [_sizes(tensor)[axis] for tensor in tensors]
-    behind: list[Any] = [[0, 0] for _ in first.shape]
+    after: list[Any] = [[0, 0] for _ in first.shape]
     before: list[Any] = [[0, 0] for _ in first.shape]
-    behind[axis], before[axis] = [0, sizes[1]], [sizes[0], 0]
-    return tf.pad(first, behind) + tf.pad(second, before)
+    after[axis], before[axis] = [0, sizes[1]], [sizes[0], 0]
+    return tf.pad(first, after) + tf.pad(second, before)
 
 
-def _repeated(image: Any, rows: int, columns: int) -> Any:
+def _repeat(image: Any, rows: int, columns: int) -> Any:
     _, height, width, _ = _sizes(image)
     return tf.image.resize(image, (height * rows, width * columns), method="nearest")
 
 
 def _sizes(tensor: Any) -> list[Any]:
-    """Sizes of a tensor, as numbers where they are known."""
+    """Sizes of a tensor's dimensions: numbers where they are known, else scalar tensors."""
     return [tf.shape(tensor)[i] if n is None else n for i, n in enumerate(tensor.shape)]

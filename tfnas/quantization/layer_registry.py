@@ -1,4 +1,4 @@
-"""What a layer becomes in an integer file, and how a layer of one's own says it."""
+"""Registry of custom layers: what a layer class becomes in an integer file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import keras
 
 
 class Role(enum.Enum):
-    """See the table in :mod:`tfnas.quantization.layer_roles`."""
+    """What a call becomes in an integer file; see :mod:`tfnas.quantization.layer_roles`."""
 
     KERNEL = enum.auto()
     NORM = enum.auto()
@@ -39,17 +39,18 @@ def register_quantizable(
 
 
 def register_quantizable(layer_class: Any = None, role: str | None = "open") -> Any:
-    """Tells :func:`tfnas.quantize_aware` what a layer class of one's own becomes in integers.
+    """Registers a custom layer class for :func:`tfnas.quantize_aware`.
 
-    Without it, such a layer stays float in the file. Subclasses are what their class is; what
-    a class was told last counts. Models that are quantization-aware already stay as they are.
+    A custom layer that is not registered stays float in the file. Subclasses inherit the role of
+    their class; the last registration of a class counts. Models that are quantization-aware
+    already do not change.
 
     | role      | the layer                                                               |
     |-----------|-------------------------------------------------------------------------|
-    | "open"    | computes with Keras layers and `keras.ops` alone: each becomes what it  |
-    |           | is by itself (flat after :func:`tfnas.strip_quantization`)                |
-    | "same"    | moves numbers without changing them                                     |
-    | "compute" | is one operator that TFLite has in integers; its output is rounded      |
+    | "open"    | calls Keras layers and `keras.ops` only: it is unfolded into them, and  |
+    |           | stays so after :func:`tfnas.strip_quantization`                         |
+    | "same"    | moves values without changing them                                      |
+    | "compute" | is one operator that TFLite has in integers; its output is quantized    |
     | "float"   | stays float                                                             |
 
     Example:
@@ -61,18 +62,19 @@ def register_quantizable(layer_class: Any = None, role: str | None = "open") -> 
         >>> model = keras.Sequential([keras.Input((4, 3)), keras.layers.Dense(2), Turned()])
         >>> tfnas.unquantized_layers(tfnas.quantize_aware(model))
         []
-        >>> tfnas.register_quantizable(Turned, None) is Turned  # and it is forgotten
+        >>> tfnas.register_quantizable(Turned, None) is Turned  # removed again
         True
 
     Args:
-        layer_class: A subclass of `keras.layers.Layer`; left out where used as a decorator.
-        role: "open", "same", "compute" or "float"; None: what was registered is forgotten.
+        layer_class: A subclass of `keras.layers.Layer`. Leave it out to use the function as a
+            decorator.
+        role: "open", "same", "compute" or "float". None: removes the class from the registry.
 
     Returns:
-        The class; without one, a decorator.
+        The class; without `layer_class` a decorator.
 
     Raises:
-        ValueError: The class is no layer class, or the role is unknown.
+        ValueError: `layer_class` is no layer class, or the role is unknown.
     """
     if role is not None and role not in ROLES:
         raise ValueError(f"role must be one of {', '.join(ROLES)} or None, got {role!r}")
@@ -91,6 +93,6 @@ def register_quantizable(layer_class: Any = None, role: str | None = "open") -> 
 
 
 def registered_role(operation: Any) -> Role | None:
-    """Returns what a layer's class, or the nearest base of it, was registered as."""
+    """Returns the role that a layer's class, or its nearest base class, is registered with."""
     bases = type(operation).__mro__
     return next((_REGISTERED[base] for base in bases if base in _REGISTERED), None)

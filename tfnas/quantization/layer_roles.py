@@ -1,18 +1,19 @@
-"""What each layer or operation becomes in an integer file.
+"""Roles: what each layer or operation becomes in an integer file.
 
-| role    | meaning                                                                   |
-|---------|---------------------------------------------------------------------------|
-| KERNEL  | has a kernel that is rounded; its output is rounded                       |
-| NORM    | BatchNormalization: folded into a kernel before it, else a factor a channel|
-| AFFINE  | a factor and an offset a channel: Rescaling, Normalization                |
-| RELU    | clipping, which the rounding of what comes before it does                 |
-| COMPUTE | computes in integers; its output is rounded                               |
-| FIXED   | its output has a range that TFLite fixes                                  |
-| SAME    | moves numbers without changing them: the grid stays                       |
-| OPEN    | laid open first: what it computes with has roles of its own               |
-| FLOAT   | stays float                                                               |
+| role    | meaning                                                                    |
+|---------|----------------------------------------------------------------------------|
+| KERNEL  | has a kernel, which is quantized as its output is                          |
+| NORM    | BatchNormalization: folded into the kernel before it, else like AFFINE     |
+| AFFINE  | a factor and an offset for each channel: Rescaling, Normalization          |
+| RELU    | clipping, which is part of the quantization of the output before it        |
+| COMPUTE | computes in integers; its output is quantized                              |
+| FIXED   | its output has a range that TFLite prescribes                              |
+| SAME    | moves values without changing them; scale and zero point stay              |
+| OPEN    | a registered layer that is unfolded into the layers and operations inside  |
+| FLOAT   | stays float                                                                |
 
-A layer class of the user's own is what it was registered as (:mod:`.roles`), else FLOAT.
+A custom layer class has the role that it was registered with
+(:mod:`tfnas.quantization.layer_registry`), else FLOAT.
 """
 
 from __future__ import annotations
@@ -24,26 +25,66 @@ from tfnas.graph.functional import Call
 from tfnas.quantization.layer_registry import Role, registered_role
 
 _KERNELS = {
-    *("Dense", "Conv1D", "Conv2D", "DepthwiseConv1D", "DepthwiseConv2D", "Conv2DTranspose"),
+    "Dense",
+    "Conv1D",
+    "Conv2D",
+    "DepthwiseConv1D",
+    "DepthwiseConv2D",
+    "Conv2DTranspose",
 }
-# The converter wants one scale for the whole kernel of these ("'tfl.transpose' op has
-# mismatched quantized axes" otherwise); all others have one a channel.
+# The converter requires one scale for the entire kernel of these ("'tfl.transpose' op has
+# mismatched quantized axes" otherwise); all others have one scale per channel.
 ONE_SCALE = ("Dense", "Conv2DTranspose")
 _EIGHT_BITS = ("Conv2DTranspose",)  # TFLite has no 4-bit kernel for these
-# Nor these with 16-bit activations: the interpreter takes such a file and misreads it.
+# Nor for these with 16-bit activations: the interpreter accepts such a file and misreads it.
 _EIGHT_BITS_16 = ("Conv2DTranspose", "DepthwiseConv1D", "DepthwiseConv2D")
 _SAME = {
-    *("Dropout", "SpatialDropout1D", "SpatialDropout2D", "GaussianNoise", "GaussianDropout"),
-    *("Identity", "ActivityRegularization", "Flatten", "Reshape", "Permute", "Squeeze"),
-    *("ExpandDims", "Transpose", "GetItem", "ZeroPadding1D", "ZeroPadding2D", "Pad"),
-    *("Cropping1D", "Cropping2D", "UpSampling1D", "UpSampling2D", "RepeatVector"),
-    *("MaxPooling1D", "MaxPooling2D", "AveragePooling1D", "AveragePooling2D"),
-    *("GlobalMaxPooling1D", "GlobalMaxPooling2D", "StochasticDepth", "DropPath"),
+    "Dropout",
+    "SpatialDropout1D",
+    "SpatialDropout2D",
+    "GaussianNoise",
+    "GaussianDropout",
+    "Identity",
+    "ActivityRegularization",
+    "Flatten",
+    "Reshape",
+    "Permute",
+    "Squeeze",
+    "ExpandDims",
+    "Transpose",
+    "GetItem",
+    "ZeroPadding1D",
+    "ZeroPadding2D",
+    "Pad",
+    "Cropping1D",
+    "Cropping2D",
+    "UpSampling1D",
+    "UpSampling2D",
+    "RepeatVector",
+    "MaxPooling1D",
+    "MaxPooling2D",
+    "AveragePooling1D",
+    "AveragePooling2D",
+    "GlobalMaxPooling1D",
+    "GlobalMaxPooling2D",
+    "StochasticDepth",
+    "DropPath",
 }
 _COMPUTE = {
-    *("Add", "Subtract", "Multiply", "Maximum", "Minimum", "Concatenate"),
-    *("GlobalAveragePooling1D", "GlobalAveragePooling2D", "LeakyReLU", "LeakyRelu", "Mean"),
-    *("Silu", "HardSilu", "Relu"),
+    "Add",
+    "Subtract",
+    "Multiply",
+    "Maximum",
+    "Minimum",
+    "Concatenate",
+    "GlobalAveragePooling1D",
+    "GlobalAveragePooling2D",
+    "LeakyReLU",
+    "LeakyRelu",
+    "Mean",
+    "Silu",
+    "HardSilu",
+    "Relu",
 }
 _ACTIVATIONS = {
     **dict.fromkeys(("silu", "swish", "hard_silu", "hard_swish", "leaky_relu"), Role.COMPUTE),
@@ -57,11 +98,11 @@ _FIXED_RANGES = {
     "tanh": (-1.0, 127.0 / 128.0),
 }
 _REGISTER = " (tfnas.register_quantizable can give it one)"
-_FIXED_16 = (-32767.0 / 32768.0, 32767.0 / 32768.0)  # a step of 2^-15, for all of them
+_FIXED_16 = (-32767.0 / 32768.0, 32767.0 / 32768.0)  # a scale of 2^-15 for all functions
 
 
 def role(call: Call) -> Role:
-    """Returns what a call becomes."""
+    """Returns the role of a call."""
     kind, registered = call.kind, registered_role(call.operation)
     if registered is not None:
         return registered
@@ -85,46 +126,45 @@ _BINARY = {"Add", "Subtract", "Multiply", "Maximum", "Minimum"}
 
 
 def kernel_bits(kind: str, bits: int, activation_bits: int) -> int:
-    """The bits that TFLite has a kernel for, where others were asked for."""
-    without = _EIGHT_BITS_16 if activation_bits > 8 else _EIGHT_BITS
-    return max(bits, 8) if kind in without else bits
+    """Returns the requested bits, or 8 where TFLite has no kernel with fewer."""
+    eight_only = _EIGHT_BITS_16 if activation_bits > 8 else _EIGHT_BITS
+    return max(bits, 8) if kind in eight_only else bits
 
 
 def fuses_relu(call: Call) -> bool:
-    """Whether TFLite's operator for a call has a ReLU inside, so that one rounding does."""
+    """Whether TFLite's operator for a call can include a ReLU after it."""
     fusing = ("Add", "Subtract", "Multiply", "Concatenate")
     return role(call) in (Role.KERNEL, Role.NORM, Role.AFFINE) or call.kind in fusing
 
 
 def is_channel_norm(call: Call) -> bool:
-    """Whether a BatchNormalization is a factor and an offset a channel of the last axis."""
+    """Whether a BatchNormalization is over the last axis of at most 4 dimensions."""
     rank = len(call.inputs[0].shape)
     return rank <= 4 and call.operation.axis in (-1, rank - 1)
 
 
 def activation_name(call: Call) -> str | None:
-    """Name of the activation function that a call is, None where it is something else."""
+    """Returns the name of the activation function that a call is; None for other calls."""
     kind, operation = call.kind, call.operation
     if kind == "Activation":
         return str(getattr(operation.activation, "__name__", ""))
     if kind == "ReLU":
-        plain = not operation.negative_slope and not operation.threshold
-        return "relu" if plain else None
+        return "relu" if not operation.negative_slope and not operation.threshold else None
     if kind in ("Softmax", "LeakyReLU"):
         return {"Softmax": "softmax", "LeakyReLU": "leaky_relu"}[kind]
     return _OPERATIONS.get(kind)
 
 
 def relu_limit(call: Call) -> float:
-    """The highest value that a call with the role RELU lets through."""
-    highest = getattr(call.operation, "max_value", None)
-    if highest is not None:
-        return float(highest)
+    """Returns the maximum output of a call with the role RELU, math.inf if there is none."""
+    max_value = getattr(call.operation, "max_value", None)
+    if max_value is not None:
+        return float(max_value)
     return 6.0 if activation_name(call) == "relu6" else math.inf
 
 
 def fixed_range(call: Call, bits: int = 8) -> tuple[float, float]:
-    """The range of a call with the role FIXED, as TFLite's kernels of 8 or 16 bits have it."""
+    """Returns the output range that TFLite's kernels prescribe for a call with the role FIXED."""
     return _FIXED_16 if bits > 8 else _FIXED_RANGES[activation_name(call) or ""]
 
 
@@ -142,6 +182,6 @@ def reason_for_float(call: Call) -> str:
 
 
 def activation_of(layer: Any) -> str | None:
-    """Name of a layer's own activation, None where it has none."""
+    """Returns the name of a layer's `activation` argument, None where it is linear."""
     name = getattr(getattr(layer, "activation", None), "__name__", None)
     return None if name in (None, "linear") else str(name)

@@ -1,9 +1,9 @@
-"""A model as the quantizer wants it: flat, one operation a layer.
+"""Normal form of a model: a flat graph with one operation per layer.
 
-Nested models are laid flat, and so are layers that are registered as "open"; a layer's own
-activation becomes a layer of its own; a separable convolution becomes its depthwise and its
-pointwise one, as in the file; a sum, difference, product or quotient of a tensor and a number
-becomes a Rescaling. The function and the weights stay.
+Nested models and layers registered as "open" are unfolded; a layer's `activation` becomes a layer
+of its own; a separable convolution becomes a depthwise and a pointwise one, as in the file; a sum,
+difference, product or quotient of a tensor and a number becomes a Rescaling. Function and weights
+stay the same.
 """
 
 from __future__ import annotations
@@ -17,26 +17,32 @@ import numpy as np
 from tfnas.graph.functional import Call, LayerCopies, rebuild, walk
 from tfnas.quantization.integer_layers import HARD_SILU, hard_silu
 from tfnas.quantization.layer_roles import activation_name, activation_of
-from tfnas.quantization.unfolding import body_of
+from tfnas.quantization.unfolding import unfold
 
 _SPLIT = (
     "Dense",
-    *("Conv1D", "Conv2D", "DepthwiseConv1D", "DepthwiseConv2D", "Conv2DTranspose"),
-    *("SeparableConv1D", "SeparableConv2D"),
+    "Conv1D",
+    "Conv2D",
+    "DepthwiseConv1D",
+    "DepthwiseConv2D",
+    "Conv2DTranspose",
+    "SeparableConv1D",
+    "SeparableConv2D",
 )
 Origins = dict[int, tuple[str, str]]
 
 
-def normal_form(model: Any, bits: int = 8) -> tuple[Any, Origins]:
-    """Returns a flat functional model with the same function; see the module.
+def normal_form(model: keras.Model, bits: int = 8) -> tuple[keras.Model, Origins]:
+    """Returns a flat functional model that computes the same; see the module.
 
     Args:
         model: A built functional or Sequential model.
-        bits: Of the activations; with 16, what has no kernel is made of what has one.
+        bits: Bits of the activations. With 16, layers without a 16-bit kernel are replaced by
+            layers that have one.
 
     Returns:
-        The model, and id of each layer with a kernel -> (path, class) of the layer that it
-        comes from.
+        The model, and a dictionary from the id of each layer with a kernel to the (path, class)
+        of the layer in `model` that it comes from.
     """
     copies = LayerCopies()
     split: dict[int, list[Any]] = {}
@@ -44,46 +50,45 @@ def normal_form(model: Any, bits: int = 8) -> tuple[Any, Origins]:
 
     def apply(call: Call, tensors: list[Any]) -> list[Any]:
         layer = call.operation
-        several = _by_pairs(call, tensors, copies, bits)
-        if several is not None:
-            return [several]
-        terms = _terms_of(call)
-        if terms is not None:
-            return [
-                keras.layers.Rescaling(*terms, name=copies.unique(call.operation.name))(*tensors)
-            ]
+        merged = _merge_pairwise(call, tensors, copies, bits)
+        if merged is not None:
+            return [merged]
+        affine = _scale_and_offset(call)
+        if affine is not None:
+            name = copies.unique(call.operation.name)
+            return [keras.layers.Rescaling(*affine, name=name)(*tensors)]
         if bits > 8 and {call.kind, activation_name(call)} & HARD_SILU:
             return [hard_silu(tensors[0], copies.unique)]
         if call.kind not in _SPLIT:
             return copies.call(call, tensors)
         if id(layer) not in split:
-            split[id(layer)] = _parts(layer, copies)
+            split[id(layer)] = _split_layer(layer, copies)
             origins.update({id(part): (call.name, call.kind) for part in split[id(layer)]})
         (tensor,) = tensors
         for part in split[id(layer)]:
-            swish = bits > 8 and activation_of(part) in HARD_SILU
-            tensor = hard_silu(tensor, copies.unique) if swish else part(tensor)
+            is_hard_silu = bits > 8 and activation_of(part) in HARD_SILU
+            tensor = hard_silu(tensor, copies.unique) if is_hard_silu else part(tensor)
         return [tensor]
 
-    plain = rebuild(model, apply, flow=walk(model, body_of))
+    flat = rebuild(model, apply, flow=walk(model, unfold))
     copies.carry_weights()
-    return plain, origins
+    return flat, origins
 
 
 _PAIRWISE = {"Add": "Add", "Multiply": "Multiply", "Average": "Add"}
 
 
-def _by_pairs(call: Call, tensors: list[Any], copies: LayerCopies, bits: int) -> Any:
-    """A sum, product or mean of several, two at a time: each result has a range of its own.
+def _merge_pairwise(call: Call, tensors: list[Any], copies: LayerCopies, bits: int) -> Any:
+    """A sum, product or mean of several tensors, two at a time: each result has its own range.
 
-    None where a call is something else. With 16 bits also a concatenation.
+    With 16 bits concatenations too. None for other calls.
     """
-    joins = bits > 8 and call.kind == "Concatenate"
-    few = 1 if joins or call.kind == "Average" else 2
-    if not (joins or call.kind in _PAIRWISE) or len(tensors) <= few:
+    concatenates = bits > 8 and call.kind == "Concatenate"
+    enough = 1 if concatenates or call.kind == "Average" else 2
+    if not (concatenates or call.kind in _PAIRWISE) or len(tensors) <= enough:
         return None
     merge = getattr(keras.layers, _PAIRWISE.get(call.kind, call.kind))
-    settings = {"axis": call.operation.axis} if joins else {}
+    settings = {"axis": call.operation.axis} if concatenates else {}
     name = call.name.split("/")[-1]
     result = tensors[0]
     for other in tensors[1:]:
@@ -94,8 +99,8 @@ def _by_pairs(call: Call, tensors: list[Any], copies: LayerCopies, bits: int) ->
     return result
 
 
-def _terms_of(call: Call) -> tuple[float, float] | None:
-    """Factor and offset of an operation on one tensor and a number; None of anything else."""
+def _scale_and_offset(call: Call) -> tuple[float, float] | None:
+    """Scale and offset of an operation on one tensor and a number; None for other calls."""
     if len(call.inputs) != 1 or not 2 <= len(call.inputs[0].shape) <= 4:
         return None
     if call.inputs[0].shape[-1] is None or "float" not in call.inputs[0].dtype:
@@ -103,27 +108,27 @@ def _terms_of(call: Call) -> tuple[float, float] | None:
     if call.kind == "Negative":
         return -1.0, 0.0
     arguments = call.node.arguments.args
-    plain = [isinstance(a, int | float | np.number) and np.isfinite(a) for a in arguments]
-    if call.kind not in _TERMS or len(plain) != 2 or not any(plain):
+    is_number = [isinstance(a, int | float | np.number) and np.isfinite(a) for a in arguments]
+    if call.kind not in _AFFINE or len(is_number) != 2 or not any(is_number):
         return None
-    return _TERMS[call.kind](float(arguments[plain.index(True)]), plain[0])
+    return _AFFINE[call.kind](float(arguments[is_number.index(True)]), is_number[0])
 
 
-# Of the number, and whether it comes before the tensor.
-_TERMS: dict[str, Callable[[float, bool], tuple[float, float] | None]] = {
+# Operation -> function of the number, and of whether the number comes before the tensor.
+_AFFINE: dict[str, Callable[[float, bool], tuple[float, float] | None]] = {
     "Add": lambda number, first: (1.0, number),
     "Subtract": lambda number, first: (-1.0, number) if first else (1.0, -number),
     "Multiply": lambda number, first: (number, 0.0),
     "TrueDivide": lambda number, first: None if first or not number else (1.0 / number, 0.0),
 }
-_TERMS["Divide"] = _TERMS["TrueDivide"]
+_AFFINE["Divide"] = _AFFINE["TrueDivide"]
 
 
-def _parts(layer: Any, copies: LayerCopies) -> list[Any]:
-    """The layers that do what one layer does."""
+def _split_layer(layer: Any, copies: LayerCopies) -> list[Any]:
+    """The layers that one layer is split into; together they compute the same."""
     activation = activation_of(layer)
     if isinstance(layer, keras.layers.SeparableConv1D | keras.layers.SeparableConv2D):
-        parts = _separable_parts(layer, copies)
+        parts = _split_separable(layer, copies)
     elif activation is None:
         return [copies.of(layer)]
     else:
@@ -134,16 +139,16 @@ def _parts(layer: Any, copies: LayerCopies) -> list[Any]:
     return parts
 
 
-def _separable_parts(layer: Any, copies: LayerCopies) -> list[Any]:
-    one = isinstance(layer, keras.layers.SeparableConv1D)
+def _split_separable(layer: Any, copies: LayerCopies) -> list[Any]:
+    is_1d = isinstance(layer, keras.layers.SeparableConv1D)
     depthwise, pointwise = (
         (keras.layers.DepthwiseConv1D, keras.layers.Conv1D)
-        if one
+        if is_1d
         else (keras.layers.DepthwiseConv2D, keras.layers.Conv2D)
     )
     first = depthwise(
-        layer.kernel_size[0] if one else layer.kernel_size,
-        strides=layer.strides[0] if one else layer.strides,
+        layer.kernel_size[0] if is_1d else layer.kernel_size,
+        strides=layer.strides[0] if is_1d else layer.strides,
         padding=layer.padding,
         depth_multiplier=layer.depth_multiplier,
         dilation_rate=layer.dilation_rate,

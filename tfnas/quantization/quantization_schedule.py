@@ -1,4 +1,4 @@
-"""When a quantization-aware model begins to round, and when its ranges stand still."""
+"""Schedule of quantization-aware training: when rounding starts, and when ranges freeze."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from tfnas.quantization.quantized_kernel import QuantizedKernel
 
 
 class QuantizationSchedule(keras.callbacks.Callback):
-    """Trains as a float at first, then rounds; later holds the ranges of activations.
+    """Callback that starts quantization after some epochs, and freezes ranges after some more.
 
-    Ranges are observed from the beginning, so that rounding starts with good ones. Holding
-    them for the last epochs lets the weights settle on one grid (Krishnamoorthi 2018,
-    section 3.2).
+    Ranges are observed from the first epoch on, so that rounding starts with good ones. Frozen
+    ranges in the last epochs let the weights settle on one grid (Krishnamoorthi 2018, section
+    3.2).
 
     Example:
         >>> import keras, numpy as np, tfnas
@@ -27,11 +27,11 @@ class QuantizationSchedule(keras.callbacks.Callback):
         >>> history = model.fit(*data, epochs=3, verbose=0, callbacks=[schedule])
 
     Args:
-        start_epoch: First epoch that rounds.
-        freeze_epoch: First epoch in which ranges stand still; None: never.
+        start_epoch: First epoch with rounding, counted from 0.
+        freeze_epoch: First epoch in which the ranges of activations are frozen. None: never.
 
     Raises:
-        ValueError: An epoch is below 0, or ranges would stand still before rounding starts.
+        ValueError: An epoch is below 0, or `freeze_epoch` is before `start_epoch`.
 
     References:
         Krishnamoorthi, "Quantizing deep convolutional networks for efficient inference",
@@ -51,12 +51,12 @@ class QuantizationSchedule(keras.callbacks.Callback):
         self.start_epoch, self.freeze_epoch = start_epoch, freeze_epoch
 
     def on_train_begin(self, logs: Any = None) -> None:
-        """Checks that there is something to schedule."""
+        """Checks that the model is quantization-aware."""
         if not self._layers(FakeQuant):
             raise ValueError(f"model must be quantization-aware, got {self.model.name!r}")
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Sets what this epoch does; the graph is traced anew where that is new."""
+        """Sets the state of all layers; the model is traced again where it changes."""
         active = epoch >= self.start_epoch
         frozen = self.freeze_epoch is not None and epoch >= self.freeze_epoch
         changed = False

@@ -1,10 +1,11 @@
-"""Quantization-aware training for Keras 3, and the way back.
+"""Quantization-aware training for Keras 3.
 
 :func:`quantize_aware` rebuilds a model call by call. Every activation that the integer file
 will hold goes through a :class:`~tfnas.quantization.fake_quant.FakeQuant`, every kernel
-through a :class:`~tfnas.quantization.quantized_kernel.QuantizedKernel`, placed where the converter
-folds: one rounding after the last of convolution, BatchNormalization and ReLU. What a
-layer becomes is in :mod:`tfnas.quantization.layer_roles`.
+through a :class:`~tfnas.quantization.quantized_kernel.QuantizedKernel`. Activations are rounded
+where the converter fuses operators: once after convolution, BatchNormalization and ReLU.
+:mod:`tfnas.quantization.layer_roles` lists what each layer becomes. :func:`strip_quantization`
+is the way back to a float model.
 
 References:
     Jacob et al., "Quantization and Training of Neural Networks for Efficient
@@ -13,7 +14,7 @@ References:
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import keras
 
@@ -21,7 +22,7 @@ from tfnas.graph.batchnorm import fitting_columns
 from tfnas.graph.compatibility import carry_zeros
 from tfnas.graph.functional import Call, LayerCopies, Skipped, rebuild, walk
 from tfnas.quantization.fake_quant import FakeQuant
-from tfnas.quantization.fake_quant_placement import Builder
+from tfnas.quantization.fake_quant_placement import FakeQuantBuilder
 from tfnas.quantization.integer_layers import ChannelAffine, FloatConcatenate, SixteenBitForm
 from tfnas.quantization.layer_roles import Role, is_channel_norm, reason_for_float, role
 from tfnas.quantization.normal_form import normal_form
@@ -30,17 +31,19 @@ from tfnas.quantization.spec import QuantSpec
 
 
 def quantize_aware(
-    model: Any, spec: str | QuantSpec = "int8", data: Any = None, engine: str = "tfnas"
-) -> Any:
-    """Returns a model with the same weights that trains as its integer file will compute.
+    model: keras.Model,
+    spec: str | QuantSpec = "int8",
+    data: Any = None,
+    engine: Literal["tfnas", "tfmot"] = "tfnas",
+) -> keras.Model:
+    """Returns a quantization-aware copy of a model, for training.
 
-    It is compiled, trained, saved and loaded (:func:`tfnas.load_model`) like any Keras
-    model; :func:`tfnas.to_tflite` needs no calibration data for it;
-    :func:`tfnas.strip_quantization` gives back a plain float model. The model itself stays as it
-    is. Zeros that stay in its training, as
-    those of :func:`tfnas.prune`, stay in that of the new one; those of a model that was loaded do
-    with :func:`tfnas.keep_zeros`, equal weights, zeros among them, with
-    :func:`tfnas.keep_clusters`.
+    The copy computes as its integer file will. Compile, train, save and load it
+    (:func:`tfnas.load_model`) like any Keras model. :func:`tfnas.to_tflite` needs no calibration
+    data for it, and :func:`tfnas.strip_quantization` turns it back into a float model. `model` is
+    not changed. Zeros that :func:`tfnas.prune` keeps in training are kept in the copy too. After
+    loading a model, call :func:`tfnas.keep_zeros` to keep zeros, or :func:`tfnas.keep_clusters` to
+    keep clusters of equal weights (and zeros).
 
     Example:
         >>> import keras, numpy as np, tfnas
@@ -56,41 +59,44 @@ def quantize_aware(
         model: A built functional or Sequential Keras 3 model.
         spec: "int8", "int8x4" (4-bit weights), "int16x8" (16-bit activations), or a
             :class:`tfnas.QuantSpec`. Where TFLite has no 4-bit kernel, as for transposed
-            convolutions, weights of 4 bits become 8.
-        data: Typical inputs, to set the ranges of activations before any training. None:
-            the first batches of training do.
-        engine: "tfnas"; or "tfmot" for tensorflow-model-optimization's own, which returns a
-            tf_keras model.
+            convolutions, weights have 8 bits instead.
+        data: Calibration data: typical inputs, as for :func:`calibrate`, that set the ranges of
+            activations before training. None: the first batches of training set them.
+        engine: "tfnas", or "tfmot" for the quantization of tensorflow-model-optimization, which
+            returns a tf_keras model.
 
     Returns:
-        The model. :func:`tfnas.unquantized_layers` tells what stays float, and why.
+        The quantization-aware model. :func:`tfnas.unquantized_layers` lists the layers that stay
+        float, with reasons.
 
     Raises:
-        ValueError: An argument is outside its rule: a model that was never built or is
-            quantized already, a specification that names no layer.
+        ValueError: The model is not built or is quantized already, the specification names a
+            layer that does not exist, or the data does not fit.
     """
     spec = QuantSpec.of(spec)
-    _check_asked(spec, engine)
+    _check_arguments(spec, engine)
     _check_model(model)
     if engine == "tfmot":
         from tfnas.legacy import quantize_aware_tfmot
 
         return quantize_aware_tfmot(model)[0]
-    plain, origins = normal_form(model, spec.activation_bits)
-    flow = walk(plain)
+    flat, origins = normal_form(model, spec.activation_bits)
+    flow = walk(flat)
     names = [(c.name, c.kind) for c in flow.calls if role(c) is Role.KERNEL]
     spec.check_patterns([*names, *origins.values()])
-    builder = Builder(flow, spec, origins)
-    trainable = rebuild(plain, builder.apply, flow=flow, on_input=builder.on_input)
+    builder = FakeQuantBuilder(flow, spec, origins)
+    quantized = rebuild(flat, builder.apply, flow=flow, on_input=builder.on_input)
     builder.copies.carry_weights()
-    carry_zeros(model, trainable)
+    carry_zeros(model, quantized)
     if data is not None:
-        calibrate(trainable, data)
-    return trainable
+        calibrate(quantized, data)
+    return quantized
 
 
-def calibrate(model: Any, data: Any) -> Any:
-    """Sets the ranges of a quantization-aware model's activations from typical inputs.
+def calibrate(model: keras.Model, data: Any) -> keras.Model:
+    """Sets the activation ranges of a quantization-aware model from typical inputs.
+
+    Ranges that were observed before are widened.
 
     Example:
         >>> import keras, numpy as np, tfnas
@@ -100,47 +106,52 @@ def calibrate(model: Any, data: Any) -> Any:
         True
 
     Args:
-        model: A model of :func:`quantize_aware`; changed in place.
-        data: Inputs; targets are ignored.
+        model: A model returned by :func:`quantize_aware`; changed in place.
+        data: Inputs: arrays, a `tf.data.Dataset` or a `keras.utils.PyDataset` (targets are
+            ignored), or a TFLite representative dataset of at most 500 examples, a function
+            that yields lists (one array for each input, batch dimension included) or
+            dictionaries by input name.
 
     Returns:
         The model.
 
     Raises:
-        ValueError: The data holds no example or does not fit, or the model is not
-            quantization-aware.
+        ValueError: The data is empty or does not fit, or the model is not quantization-aware.
     """
-    found = fake_quants(model)
-    if not found:
+    layers = fake_quants(model)
+    if not layers:
         raise ValueError(f"model must be quantization-aware, got {model.name!r}")
     columns = fitting_columns(model, data)
-    for layer in found:
+    for layer in layers:
         layer.observing = True
     try:
         for start in range(0, len(columns[0]), _BATCH):
             part = [column[start : start + _BATCH] for column in columns]
             model(keras.tree.pack_sequence_as(model.input, part), training=False)
     finally:
-        for layer in found:
+        for layer in layers:
             layer.observing = False
     return model
 
 
-def strip_quantization(model: Any) -> Any:
-    """Returns a plain float model with the weights of a quantization-aware one.
+def strip_quantization(model: keras.Model) -> keras.Model:
+    """Returns a float model with the weights of a quantization-aware one.
 
     Example:
         >>> import keras, tfnas
         >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4, name="d")])
-        >>> plain = tfnas.strip_quantization(tfnas.quantize_aware(model))
-        >>> plain.layers[-1].name
+        >>> float_model = tfnas.strip_quantization(tfnas.quantize_aware(model))
+        >>> float_model.layers[-1].name
         'd'
 
     Args:
-        model: A model of :func:`tfnas.quantize_aware`.
+        model: A model returned by :func:`tfnas.quantize_aware`; it is not changed.
+
+    Returns:
+        A model of plain Keras layers, flat where the original was nested.
 
     Raises:
-        ValueError: It is not quantization-aware.
+        ValueError: The model is not quantization-aware.
     """
     if not fake_quants(model):
         raise ValueError(f"model must be quantization-aware, got {model.name!r}")
@@ -157,18 +168,18 @@ def strip_quantization(model: Any) -> Any:
             return [copies.of(layer.layer)(tensors if len(tensors) > 1 else tensors[0])]
         return copies.call(call, tensors)
 
-    plain = rebuild(model, apply)
+    float_model = rebuild(model, apply)
     copies.carry_weights()
-    return plain
+    return float_model
 
 
-def fake_quants(model: Any) -> list[FakeQuant]:
-    """Returns the activation roundings of a model; none where it is not quantized."""
+def fake_quants(model: keras.Model) -> list[FakeQuant]:
+    """Returns the FakeQuant layers of a model; an empty list if it is not quantization-aware."""
     return [layer for layer in model._flatten_layers() if isinstance(layer, FakeQuant)]
 
 
-def unquantized_layers(model: Any) -> list[Skipped]:
-    """Returns the calls of a quantization-aware model that stay float, and why.
+def unquantized_layers(model: keras.Model) -> list[Skipped]:
+    """Returns the layers of a quantization-aware model that stay float, with reasons.
 
     Example:
         >>> import keras, tfnas
@@ -177,39 +188,42 @@ def unquantized_layers(model: Any) -> list[Skipped]:
         'no integer form of LayerNormalization'
 
     Args:
-        model: A model of :func:`tfnas.quantize_aware`.
+        model: A model returned by :func:`tfnas.quantize_aware`.
+
+    Returns:
+        A record for each layer or operation: its name, kind and reason.
     """
-    found = []
+    skipped = []
     for call in walk(model).calls:
         if isinstance(call.operation, FloatConcatenate):
             reason = "joins numbers of a layer that stays float"
-            found.append(Skipped(call.operation.layer.name, "Concatenate", reason))
+            skipped.append(Skipped(call.operation.layer.name, "Concatenate", reason))
         if isinstance(call.operation, (FakeQuant, *_WRAPPERS)):
             continue
-        what = role(call)
-        if what is Role.NORM and not is_channel_norm(call):
+        call_role = role(call)
+        if call_role is Role.NORM and not is_channel_norm(call):
             reason = "normalizes another axis than the last, or more than 4 dimensions"
-            found.append(Skipped(call.name, call.kind, reason))
-        elif what is Role.KERNEL:
-            found.append(Skipped(call.name, call.kind, "left float by the specification"))
-        elif what is Role.FLOAT:
-            found.append(Skipped(call.name, call.kind, reason_for_float(call)))
-    return found
+            skipped.append(Skipped(call.name, call.kind, reason))
+        elif call_role is Role.KERNEL:
+            skipped.append(Skipped(call.name, call.kind, "left float by the specification"))
+        elif call_role is Role.FLOAT:
+            skipped.append(Skipped(call.name, call.kind, reason_for_float(call)))
+    return skipped
 
 
 _BATCH = 64
 _WRAPPERS = (QuantizedKernel, ChannelAffine, SixteenBitForm, FloatConcatenate)
 
 
-def _check_model(model: Any) -> None:
+def _check_model(model: object) -> None:
     if not isinstance(model, keras.Model):
         raise ValueError(f"model must be a Keras 3 model, got {type(model).__name__}")
-    walk(model)  # raises where it is not built from known connections
+    walk(model)  # raises unless the model is functional or Sequential, and built
     if fake_quants(model):
         raise ValueError(f"model must not be quantized yet, got {model.name!r}, which is")
 
 
-def _check_asked(spec: QuantSpec, engine: str) -> None:
+def _check_arguments(spec: QuantSpec, engine: str) -> None:
     if engine not in ("tfnas", "tfmot"):
         raise ValueError(f"engine must be 'tfnas' or 'tfmot', got {engine!r}")
     if spec.activations not in ("int8", "int16") or spec.weights not in ("int8", "int4"):

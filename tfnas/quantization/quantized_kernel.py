@@ -1,9 +1,10 @@
-"""A layer whose kernel is rounded as the `.tflite` file holds it.
+"""Fake quantization of kernels, as the `.tflite` file will hold them.
 
-Symmetric, per output channel (per tensor for Dense and transposed convolutions, which the
-converter wants; one scale for all channels where they share their values). A convolution's
-kernel is rounded before a BatchNormalization is folded into it: a factor a channel changes the
-scale, not the rounding, so with one scale a channel this is exact.
+The grid is symmetric with one scale per output channel. The converter requires one scale for the
+entire kernel of Dense layers and transposed convolutions; kernels whose channels share their values
+have one scale too. A convolution's kernel is rounded before a BatchNormalization is folded into
+it. Folding multiplies each channel by a factor, which changes its scale and not its integers, so
+with one scale per channel this is exact.
 """
 
 from __future__ import annotations
@@ -20,17 +21,18 @@ PACKAGE = "tfnas"
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class QuantizedKernel(keras.layers.Wrapper):
-    """Calls a layer with its kernel rounded to 2^bits - 1 steps around 0.
+    """Calls a layer with its kernel rounded to a symmetric grid of 2^bits - 1 steps.
 
     Args:
         layer: A Dense or convolution layer.
         bits: 2 to 8.
         active: Whether it rounds.
-        least: The least that the ends of the grid are. The step of a bias is that of the input
-            times that of the kernel: beside a kernel that has died out, and fine steps of the
-            input, it would not fit into its integer.
-        one_scale: Whether all channels have the same scale: of a kernel whose channels share
-            their values, the file's integers are then as few as those, and compress as well.
+        least: Minimum of a channel's largest absolute weight, for its scale. The scale of the bias
+            is that of the input times that of the kernel: with a kernel near 0 and 16-bit
+            inputs the bias would overflow its 32 bits.
+        one_scale: Whether all channels have the same scale. Where the channels share their
+            values (clustering), the file then holds no more distinct integers than these, and
+            compresses as well.
     """
 
     def __init__(
@@ -56,7 +58,7 @@ class QuantizedKernel(keras.layers.Wrapper):
 
         Args:
             x: The input.
-            use: Number of the call, where a model calls the layer several times.
+            use: Index of the call, where a model calls the layer several times.
         """
         layer = self.layer
         if not self.active:
@@ -124,25 +126,25 @@ class QuantizedKernel(keras.layers.Wrapper):
         return found if bias is None else tf.nn.bias_add(found, tf.cast(bias.value, found.dtype))
 
     def rounded(self, kernel: Any, use: int = 0) -> Any:
-        """Returns the kernel on its grid.
+        """Returns the kernel rounded to its grid.
 
-        Of a kernel that several operations take, the converter forgets the grid, and chooses
-        one of its own with 8 bits and a scale a channel. So each use has a kernel of its own
-        for it: the ends are apart by less than rounding can tell, and the file holds the
-        integers once.
+        If several operations share a kernel, the converter drops its grid and chooses one with
+        8 bits and a scale per channel. So the ranges of the uses differ by one float32 step:
+        each use has a kernel of its own for the converter, which rounds to the same integers,
+        and the file holds these once.
         """
         kernel = tf.convert_to_tensor(kernel)
         value = tf.cast(kernel, tf.float32)
         options = {"num_bits": self.bits, "narrow_range": True}
-        wider = 1.0 + use * _APART
+        widening = 1.0 + use * _FLOAT32_STEP
 
-        def end(most: Any) -> Any:
-            return tf.maximum(some(most), self.least) * wider
+        def range_end(largest: Any) -> Any:
+            return tf.maximum(zeros_to_ones(largest), self.least) * widening
 
         if type(self.layer).__name__ in ONE_SCALE:
-            most = end(tf.reduce_max(tf.abs(tf.stop_gradient(value))))
-            found = tf.quantization.fake_quant_with_min_max_vars(value, -most, most, **options)
-            return tf.cast(found, kernel.dtype)
+            end = range_end(tf.reduce_max(tf.abs(tf.stop_gradient(value))))
+            result = tf.quantization.fake_quant_with_min_max_vars(value, -end, end, **options)
+            return tf.cast(result, kernel.dtype)
         # A depthwise kernel's channels are its last two axes.
         depthwise = isinstance(
             self.layer, keras.layers.DepthwiseConv1D | keras.layers.DepthwiseConv2D
@@ -152,31 +154,31 @@ class QuantizedKernel(keras.layers.Wrapper):
         largest = tf.reduce_max(tf.abs(tf.stop_gradient(flat)), axes)
         if self.one_scale:
             largest = tf.ones_like(largest) * tf.reduce_max(largest)
-        dead = _DEAD_BESIDE_16 if self.least else _DEAD
-        most = end(tf.maximum(largest, dead * tf.reduce_max(largest)))
-        found = tf.quantization.fake_quant_with_min_max_vars_per_channel(
-            flat, -most, most, **options
+        smallest = _MIN_RATIO_16 if self.least else _MIN_RATIO
+        end = range_end(tf.maximum(largest, smallest * tf.reduce_max(largest)))
+        result = tf.quantization.fake_quant_with_min_max_vars_per_channel(
+            flat, -end, end, **options
         )
-        return tf.cast(tf.reshape(found, value.shape), kernel.dtype)
+        return tf.cast(tf.reshape(result, value.shape), kernel.dtype)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
-        """The layer's."""
+        """Returns the wrapped layer's output shape."""
         return self.layer.compute_output_shape(input_shape)
 
     def get_config(self) -> dict[str, Any]:
-        """Returns what makes the layer again."""
+        """Returns the layer's configuration, for saving."""
         names = ("bits", "active", "least", "one_scale")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
-# Of a channel that has died out (training leaves 1e-7 of the others) the step would be so fine
-# that what the channel then gives, its bias, would not fit into 32 bits beside it.
-# Steps of 16-bit inputs are 256 times finer; a living channel (1/200 of the largest, at least)
-# still has 40 steps.
-_DEAD, _DEAD_BESIDE_16 = 2.0**-13, 2.0**-6
-_APART = 2.0**-23  # one step of a float32
+# The smallest range of a channel relative to the kernel's largest. Weight decay can leave a channel
+# 1e-7 of the others: its scale would be so small that its bias overflows 32 bits. Steps of
+# 16-bit inputs are 256 times finer; there a channel with 1/200 of the largest weights still has 40
+# steps.
+_MIN_RATIO, _MIN_RATIO_16 = 2.0**-13, 2.0**-6
+_FLOAT32_STEP = 2.0**-23  # relative
 
 
-def some(most: Any) -> Any:
-    """A channel of zeros has no scale of its own: any will do."""
-    return tf.where(most > 0.0, most, tf.ones_like(most))
+def zeros_to_ones(x: Any) -> Any:
+    """Replaces zeros by ones: a channel of zeros may have any scale but 0."""
+    return tf.where(x > 0.0, x, tf.ones_like(x))

@@ -1,6 +1,6 @@
-"""Which numbers a model computes with: one record for training and for export.
+"""Number formats of a model, in one record for training and for export.
 
-A mode's name is short for a :class:`QuantSpec`; whatever takes a mode takes a
+The name of a mode is short for a :class:`QuantSpec`; every function that takes a mode takes a
 specification too.
 
 | mode     | weights | activations | calibration data |
@@ -15,12 +15,13 @@ specification too.
 | int8x4   | int4    | int8        | yes              |
 | int16x8  | int8    | int16       | yes              |
 
-With float activations an operator either takes its integer weights and quantizes what it
-is given as it runs ("dynamic", "int4"), or has them unpacked to floats first ("weights8",
-"weights4", `weight_only`). Where TFLite has no 4-bit kernel, as for depthwise convolutions
-with float activations, weights of 4 bits become 8.
+With float activations, an operator with integer weights either quantizes its inputs at run time
+("dynamic", "int4"), or its weights are dequantized to floats before use ("weights8", "weights4",
+`weight_only`). Where TFLite has no 4-bit kernel, as for depthwise convolutions with float
+activations, weights have 8 bits instead.
 
-A model of :func:`tfnas.quantize_aware` knows its ranges and needs no calibration data.
+A quantization-aware model (:func:`tfnas.quantize_aware`) contains its ranges and needs no
+calibration data.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import numbers
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 _MODES = {
@@ -50,7 +51,7 @@ FLOAT = "float32"
 
 @dataclasses.dataclass(frozen=True)
 class QuantSpec:
-    """Number formats of weights and activations, and how training finds their ranges.
+    """Number formats of weights and activations, and how training finds the ranges.
 
     Example:
         >>> QuantSpec.of("int8").needs_calibration
@@ -62,25 +63,25 @@ class QuantSpec:
         weights: "float32", "float16", "int8" or "int4".
         activations: "float32", "int16" or "int8"; also the format of the file's inputs
             and outputs.
-        layers: Other formats of the weights of some layers: a dictionary name, pattern or
-            layer's class -> "int8", "int4" or "float32" (the layer stays float). The first
-            that matches counts: `{"Dense": "int8", "*": "float32"}` is Dense layers alone.
+        layers: Weight formats of single layers: a dictionary from a layer's name, a name
+            pattern or a layer class to "int8", "int4" or "float32" (the layer stays float). The
+            first match counts: `{"Dense": "int8", "*": "float32"}` quantizes Dense layers only.
         ranges: How training finds the ranges of activations: "moving_average",
             "percentile" or "learned".
-        momentum: Of the moving average, in [0, 1).
+        momentum: Momentum of the moving average, in [0, 1).
         percentile: In (50, 100); for "percentile".
-        correct: Whether post-training conversion to integer activations corrects the shift
-            that rounding brings (:func:`tfnas.correct_bias`); nothing to training.
-        weight_only: With float activations, whether operators unpack their weights and
+        correct: Whether post-training conversion to integer activations applies
+            :func:`tfnas.correct_bias`. Training ignores it.
+        weight_only: With float activations, whether operators dequantize their weights and
             compute in floats: as accurate as the weights allow, no faster than floats.
 
     Raises:
-        ValueError: An argument is outside its rule, or no mode has these formats.
+        ValueError: An argument is invalid, or no mode has this combination of formats.
     """
 
     weights: str = "int8"
     activations: str = "int8"
-    layers: Any = ()
+    layers: Mapping[Any, str] | Sequence[tuple[Any, str]] = ()
     ranges: str = "moving_average"
     momentum: float = 0.99
     percentile: float = 99.99
@@ -110,7 +111,10 @@ class QuantSpec:
 
     @classmethod
     def of(cls, mode: str | QuantSpec) -> QuantSpec:
-        """Returns the specification that a mode's name stands for; a record as it is.
+        """Returns the specification of a mode; a specification is returned unchanged.
+
+        Args:
+            mode: Name of a mode, or a specification.
 
         Raises:
             ValueError: The mode is unknown.
@@ -130,12 +134,12 @@ class QuantSpec:
 
     @property
     def needs_calibration(self) -> bool:
-        """Whether the ranges of activations must be known before conversion."""
+        """Whether post-training conversion needs calibration data."""
         return self.activations != "float32"
 
     @property
     def activation_bits(self) -> int:
-        """Bits of an activation, 32 where it is a float."""
+        """Bits of an activation; 32 for float activations."""
         return _BITS.get(self.activations, 32)
 
     def weight_bits(
@@ -145,18 +149,19 @@ class QuantSpec:
 
         Args:
             name: The layer's name.
-            kind: Its class.
-            path: Another name that it goes by, as inside a nested model.
-            origin: Another class that it goes by, as half of a SeparableConv2D.
+            kind: Name of its class.
+            path: Name in the original model, such as "outer/conv" in a nested one. None: `name`.
+            origin: Class in the original model, such as "SeparableConv2D" for its depthwise
+                part. None: `kind`.
         """
-        ways = [(name, kind), (path or name, origin or kind)]
+        identities = [(name, kind), (path or name, origin or kind)]
         for pattern, value in self.layers:
-            if any(_matches(pattern, *way) for way in ways):
+            if any(_matches(pattern, *identity) for identity in identities):
                 return _BITS.get(value)
         return _BITS.get(self.weights)
 
     def check_patterns(self, layers: Iterable[tuple[str, str]]) -> None:
-        """Raises ValueError where an entry of `layers` matches none of (name, kind)."""
+        """Raises ValueError if an item of `layers` matches none of these (name, kind) pairs."""
         known = list(layers)
         for pattern, _ in self.layers:
             if not any(_matches(pattern, name, kind) for name, kind in known):
@@ -167,10 +172,10 @@ class QuantSpec:
 
 
 def _pairs(layers: Any) -> tuple[tuple[str, str], ...]:
-    pairwise = isinstance(layers, tuple | list) and all(
+    are_pairs = isinstance(layers, tuple | list) and all(
         isinstance(item, tuple | list) and len(item) == 2 for item in layers
     )
-    if not isinstance(layers, Mapping) and not pairwise:
+    if not isinstance(layers, Mapping) and not are_pairs:
         raise ValueError(f"layers must be a dictionary name -> format, got {layers!r}")
     items = layers.items() if isinstance(layers, Mapping) else layers
     pairs = tuple(

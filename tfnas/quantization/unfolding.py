@@ -1,4 +1,4 @@
-"""Laying open what a layer computes with: the calls inside it, as those of a nested model."""
+"""Unfolding of layers registered as "open": their inner calls as a functional model."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import keras
 from tfnas.quantization.layer_registry import Role, registered_role
 
 
-def body_of(node: Any) -> Any:
-    """Returns the functional model of what a layer registered as "open" does in one call.
+def unfold(node: Any) -> keras.Model | None:
+    """Returns a functional model of one call of a layer that is registered as "open".
 
     Args:
-        node: Keras' record of the call.
+        node: Keras' node of the call.
 
     Returns:
-        A model that holds the layer's own inner layers; None where the layer is not "open".
+        A model that shares the layer's inner layers; None for a layer that is not "open".
 
     Raises:
-        ValueError: The layer computes with more than layers and `keras.ops`, or with weights
-            that are no inner layer's.
+        ValueError: The layer calls something other than Keras layers and `keras.ops`, or has
+            weights outside its inner layers.
     """
     layer = node.operation
     if registered_role(layer) is not Role.OPEN:

@@ -1,1 +1,1 @@
-"""From a Keras model to a checked `.tflite` file."""
+"""Conversion of Keras models to checked `.tflite` files, and reading of such files."""

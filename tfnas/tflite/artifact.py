@@ -1,7 +1,7 @@
-"""The deployed thing: a `.tflite` file with what is known about it.
+"""The deployable result: a `.tflite` file in memory, with a record of its origin.
 
-Everything that tfnas claims about a compressed model is measured on an
-:class:`Artifact`, never on the Keras model that it came from.
+Everything that tfnas reports about a compressed model is measured on an :class:`Artifact`, never
+on the Keras model that it was converted from.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ class TensorDetails:
     """An input or output of an artifact.
 
     Args:
-        name: Its name: the Keras input's name, "output_0" and so on.
-        index: Its tensor's number in the file.
-        shape: Its shape; -1 is an open dimension.
-        dtype: Its element type.
-        scale: Quantization step, 0.0 for floats: value = (q - zero_point) * scale.
-        zero_point: The quantized number that stands for 0.0.
+        name: Name of the Keras input, or "output_0" and so on.
+        index: Index of the tensor in the file.
+        shape: Shape with the batch dimension first; -1 for an open dimension.
+        dtype: Element type, such as "int8".
+        scale: Quantization scale, 0.0 for floats: value = (q - zero_point) * scale.
+        zero_point: The quantized integer that stands for 0.0.
     """
 
     name: str
@@ -45,7 +45,7 @@ class TensorDetails:
     zero_point: int
 
     def quantize(self, x: np.ndarray) -> np.ndarray:
-        """Returns real numbers as this tensor holds them, rounded and clipped."""
+        """Returns real numbers in this tensor's element type, rounded and clipped."""
         if not self.scale:
             return np.asarray(x).astype(self.dtype)
         limits = np.iinfo(self.dtype)
@@ -53,7 +53,7 @@ class TensorDetails:
         return np.clip(q, limits.min, limits.max).astype(self.dtype)
 
     def dequantize(self, q: np.ndarray) -> np.ndarray:
-        """Returns this tensor's numbers as real numbers."""
+        """Returns the real numbers that this tensor's elements stand for."""
         if not self.scale:
             return q
         return (q.astype(np.float32) - self.zero_point) * np.float32(self.scale)
@@ -72,11 +72,11 @@ class Artifact:
 
     Args:
         content: The file's bytes.
-        mode: How it was converted, such as "int8"; "file" when it was only loaded.
-        origin: How it was made: model, versions, calibration.
+        mode: Mode of its conversion, such as "int8"; "file" for a loaded file.
+        origin: Record of the conversion: model, versions, calibration and so on.
 
     Raises:
-        ValueError: The content is no `.tflite` file, or a broken one.
+        ValueError: The content is not a valid `.tflite` file.
     """
 
     content: bytes = dataclasses.field(repr=False)
@@ -88,11 +88,14 @@ class Artifact:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Artifact:
-        """Reads a `.tflite` file, also one that tfnas did not make.
+        """Reads a `.tflite` file, of tfnas or of any other origin.
+
+        Args:
+            path: Path of the file.
 
         Raises:
             FileNotFoundError: There is no such file.
-            ValueError: It is no `.tflite` file, or a broken one.
+            ValueError: It is not a valid `.tflite` file.
         """
         try:
             return cls(pathlib.Path(path).read_bytes(), origin={"file": os.fspath(path)})
@@ -100,7 +103,7 @@ class Artifact:
             raise ValueError(f"path {os.fspath(path)!r} must be a .tflite file: {error}") from error
 
     def save(self, path: str | os.PathLike[str]) -> pathlib.Path:
-        """Writes the file, whole or not at all; makes its folder where there is none."""
+        """Writes the file atomically, creates missing folders, and returns the path."""
         return write_atomically(path, self.content)
 
     def save_c(
@@ -117,14 +120,14 @@ class Artifact:
             ('net.cc', 'net.h')
 
         Args:
-            path: The source: a `.c` or `.cc` file; its folder is made where there is none.
+            path: Path of the `.c` or `.cc` source file; missing folders are created.
             name: Name of the array, which is aligned to 16 bytes; `NAME_len` is its length.
 
         Returns:
-            The source's path, and that of the header beside it.
+            The path of the source file, and of the header beside it.
 
         Raises:
-            ValueError: `path` has another suffix, or `name` is no name that C and C++ allow.
+            ValueError: `path` has another suffix, or `name` is not a C and C++ identifier.
         """
         return c_source.save_c(self.content, path, name)
 
@@ -138,9 +141,9 @@ class Artifact:
         author: str = "",
         version: str = "",
     ) -> Artifact:
-        """Returns the same file with TFLite Metadata, which phones' libraries read.
+        """Returns the file with TFLite Metadata, which Android and iOS libraries read.
 
-        It takes the place of metadata that the file has. What the file computes stays.
+        Existing metadata is replaced. The computation does not change.
 
         Example:
             >>> import keras, tfnas
@@ -152,30 +155,30 @@ class Artifact:
         Args:
             description: What the model does.
             labels: Name of each class, in the order of the output's last dimension.
-            mean: What is subtracted from the input, one number or one a channel, before it
-                is divided by `std`; only told to others, the file does not do it.
-            std: What the input is then divided by, one number or one a channel.
-            author: Who made the model.
+            mean: Mean that the application must subtract from inputs, one number or one for each
+                channel. It is only recorded: the file does not normalize its inputs.
+            std: Standard deviation that inputs must then be divided by, likewise.
+            author: Author of the model.
             version: The model's version.
 
         Returns:
             A new artifact.
 
         Raises:
-            ValueError: An argument does not fit the file or the others.
+            ValueError: An argument is invalid, or does not fit the file or the others.
 
         References:
             TensorFlow Lite Support, metadata_schema.fbs, version 1.1.0.
         """
-        wanted = make_metadata(description, labels, mean, std, author, version)
-        return dataclasses.replace(self, content=write_metadata(self.content, wanted))
+        metadata = make_metadata(description, labels, mean, std, author, version)
+        return dataclasses.replace(self, content=write_metadata(self.content, metadata))
 
     def minified(self) -> Artifact:
-        """Returns the same file in fewer bytes, for devices where these count.
+        """Returns a smaller file that computes the same, for devices with little memory.
 
-        Lists that are equal (zero points, steps, shapes) are held once, names of tensors inside
-        keep their layers alone, the converter's notes go. Operators and weights stay, and so
-        does every number that the file computes; inputs and outputs keep their names.
+        Equal vectors (zero points, scales, shapes) are stored once, names of inner tensors are
+        shortened to their layers, and the converter's notes are removed. Operators, weights,
+        outputs and the names of inputs and outputs stay the same.
 
         Example:
             >>> import keras, tfnas
@@ -185,7 +188,7 @@ class Artifact:
             True
 
         Raises:
-            ValueError: The file has buffers behind its flatbuffer.
+            ValueError: The file has buffers after its flatbuffer.
         """
         return dataclasses.replace(self, content=minify.minify(self.content))
 
@@ -201,7 +204,7 @@ class Artifact:
 
     @functools.cached_property
     def sha256(self) -> str:
-        """Hash of the file."""
+        """SHA-256 hash of the file, in hexadecimal."""
         return hashlib.sha256(self.content).hexdigest()
 
     @functools.cached_property
@@ -211,7 +214,7 @@ class Artifact:
 
     @functools.cached_property
     def metadata(self) -> Metadata | None:
-        """The file's TFLite Metadata, None where it has none."""
+        """The file's TFLite Metadata, None if it has none."""
         return read_metadata(self.content)
 
     @functools.cached_property
@@ -221,7 +224,7 @@ class Artifact:
 
     @functools.cached_property
     def outputs(self) -> tuple[TensorDetails, ...]:
-        """The file's outputs, in the order of the Keras model's."""
+        """The file's outputs, in the order of the Keras model's outputs."""
         return self._details[1]
 
     def interpreter(
@@ -236,16 +239,16 @@ class Artifact:
 
         Args:
             threads: Number of threads.
-            xnnpack: Whether the XNNPACK delegate may take the operators it knows.
-            shapes: Shape of each input, the batch first. None: as the file has them.
-            keep_all: Whether every tensor can be read after a run, not the outputs alone;
-                takes the memory of all of them.
-            reference: Whether LiteRT's reference kernels compute, no delegate then. They are slow,
-                and each rounds as TFLite Micro's does, but for a few operators; see
+            xnnpack: Whether the XNNPACK delegate runs the operators that it supports.
+            shapes: Shape of each input, batch dimension first. None: the shapes in the file.
+            keep_all: Whether all tensors can be read after a run, not only the outputs; needs
+                memory for all of them.
+            reference: Whether LiteRT's reference kernels compute, without a delegate. They are
+                slow, and except for a few operators they round as TFLite Micro's kernels do; see
                 :func:`tfnas.run_micro`.
 
         Raises:
-            ValueError: `threads` is below 1, or an operator is unknown to LiteRT.
+            ValueError: `threads` is below 1, or LiteRT does not support an operator.
             RuntimeError: The interpreter refuses the file.
         """
         if threads < 1:
@@ -256,7 +259,7 @@ class Artifact:
             resolver = OpResolverType.AUTO
         else:
             resolver = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-        interpreter = self._opened(
+        interpreter = self._new_interpreter(
             num_threads=threads,
             experimental_op_resolver_type=resolver,
             experimental_preserve_all_tensors=keep_all,
@@ -272,25 +275,25 @@ class Artifact:
     ) -> Any:
         """Runs the file on real numbers and returns real numbers.
 
-        Inputs are quantized and outputs dequantized as the file says. Arrays are read without
-        importing TensorFlow or Keras.
+        Inputs are quantized and outputs dequantized with the file's scales. TensorFlow and Keras
+        are not imported if `x` consists of arrays.
 
         Args:
-            x: An array (examples first), a `tf.data.Dataset` or a
-                `keras.utils.PyDataset`; with several inputs a dictionary by input name,
-                or, where the artifact was just converted, a list in the model's order.
-            batch_size: Examples an invocation, where the file allows more than one.
+            x: An array of shape (examples, ...), a `tf.data.Dataset` or a
+                `keras.utils.PyDataset`. With several inputs: a dictionary by input name, or a
+                list in the model's order if tfnas converted the file in this process.
+            batch_size: Examples per invocation, if the file does not fix the batch size.
             threads: Threads of the interpreter.
-            reference: Whether LiteRT's reference kernels compute. They are slow, and each
-                rounds as TFLite Micro's does, but for a few operators; see
+            reference: Whether LiteRT's reference kernels compute. They are slow, and except for
+                a few operators they round as TFLite Micro's kernels do; see
                 :func:`tfnas.run_micro`.
 
         Returns:
-            An array (examples first), or a list of them with several outputs.
+            An array of shape (examples, ...), or a list of them with several outputs.
 
         Raises:
             ValueError: The number or a shape of the inputs is wrong, `batch_size` is below 1, or
-                the file does not give one output an example.
+                the file does not have one output per example.
             RuntimeError: The interpreter refuses the file.
         """
         from tfnas.data.datasets import arrays
@@ -301,11 +304,11 @@ class Artifact:
         examples = len(columns[0])
         try:
             outputs = self._run(columns, min(batch_size, examples), threads, reference)
-        except (RuntimeError, _BatchRefused):  # an operator fixes the batch: one at a time
+        except (RuntimeError, _BatchRefused):  # an operator fixes the batch size: one at a time
             try:
                 outputs = self._run(columns, 1, threads, reference)
             except _BatchRefused as error:
-                raise ValueError(f"file must give an output an example, but {error}") from error
+                raise ValueError(f"file must have an output per example, but {error}") from error
         values = [t.dequantize(o) for t, o in zip(self.outputs, outputs, strict=True)]
         return values[0] if len(values) == 1 else values
 
@@ -320,7 +323,7 @@ class Artifact:
             stop = min(start + batch, examples)
             for tensor, column in zip(self.inputs, columns, strict=True):
                 block = tensor.quantize(column[start:stop])
-                if stop - start < batch:  # the last one is filled up and cut again
+                if stop - start < batch:  # pad the last batch; the outputs are cut below
                     block = np.concatenate([block, np.repeat(block[-1:], batch - len(block), 0)])
                 interpreter.set_tensor(tensor.index, block)
             interpreter.invoke()
@@ -332,7 +335,7 @@ class Artifact:
         return [np.concatenate(part) for part in parts]
 
     def _columns(self, x: Any) -> list[np.ndarray]:
-        """The inputs in the file's order, checked."""
+        """Checks the inputs and returns one array for each, in the file's order."""
         names = [tensor.name for tensor in self.inputs]
         if isinstance(x, dict):
             if set(x) != set(names):
@@ -344,7 +347,7 @@ class Artifact:
             if len(columns) == len(names) > 1:
                 if len(order) != len(names):
                     raise ValueError(
-                        f"x must be a dictionary of {names} where the file does not tell the "
+                        f"x must be a dictionary of {names}, since the file does not hold the "
                         "order of the model's inputs"
                     )
                 columns = [columns[order.index(name)] for name in names]
@@ -352,27 +355,27 @@ class Artifact:
             raise ValueError(f"x must hold {len(names)} inputs {names}, got {len(columns)}")
         for tensor, column in zip(self.inputs, columns, strict=True):
             fits = column.ndim == len(tensor.shape) and all(
-                want in (-1, got)
-                for want, got in zip(tensor.shape[1:], column.shape[1:], strict=True)
+                size in (-1, got)
+                for size, got in zip(tensor.shape[1:], column.shape[1:], strict=True)
             )
             if not fits:
                 raise ValueError(
-                    f"x must have the shape (examples, {_dims(tensor.shape[1:])}) for input "
+                    f"x must have the shape (examples, {_shape_text(tensor.shape[1:])}) for input "
                     f"{tensor.name!r}, got {column.shape}"
                 )
             if np.isnan(column).any():
                 raise ValueError(f"x must hold no NaN for input {tensor.name!r}")
         return columns
 
-    def _opened(self, **options: Any) -> Interpreter:
+    def _new_interpreter(self, **options: Any) -> Interpreter:
         try:
             return Interpreter(model_content=self.content, **options)
         except (ValueError, MemoryError) as error:
-            raise ValueError(f"content must be a file that LiteRT takes: {error}") from error
+            raise ValueError(f"content must be a file that LiteRT can run: {error}") from error
 
     @functools.cached_property
     def _details(self) -> tuple[tuple[TensorDetails, ...], tuple[TensorDetails, ...]]:
-        interpreter = self._opened()
+        interpreter = self._new_interpreter()
         _allocate(interpreter)
         if len(interpreter.get_signature_list()) == 1:
             runner = interpreter.get_signature_runner()
@@ -380,26 +383,26 @@ class Artifact:
         else:
             inputs = {d["name"]: d for d in interpreter.get_input_details()}
             outputs = {d["name"]: d for d in interpreter.get_output_details()}
-        outputs = dict(sorted(outputs.items(), key=lambda item: _natural(item[0])))
+        outputs = dict(sorted(outputs.items(), key=lambda item: _split_number(item[0])))
         return tuple(tuple(map(_tensor_details, d, d.values())) for d in (inputs, outputs))  # type: ignore[return-value]
 
 
 class _BatchRefused(Exception):
-    """The file does not give one output an example for this batch."""
+    """The file does not return one output per example for this batch size."""
 
 
 FILES = Artifact | str | os.PathLike
 
 
-def as_artifact(file: Any, name: str = "file") -> Artifact:
-    """Returns a file as an artifact, loaded where it is a path.
+def as_artifact(file: Artifact | str | os.PathLike[str], name: str = "file") -> Artifact:
+    """Returns an artifact; a path is loaded.
 
     Args:
         file: An artifact or the path of a file.
-        name: Of the argument, for the message.
+        name: Name of the argument, for the error message.
 
     Raises:
-        ValueError: It is something else.
+        ValueError: It is neither.
     """
     if not isinstance(file, FILES):
         raise ValueError(f"{name} must be a tfnas.Artifact or a path, got {type(file).__name__}")
@@ -413,12 +416,13 @@ def _allocate(interpreter: Interpreter) -> None:
         raise RuntimeError("file must need less memory than there is, got none left") from error
 
 
-def _natural(name: str) -> tuple[str, int]:
+def _split_number(name: str) -> tuple[str, int]:
+    """("output_", 10) of "output_10", which sorts after "output_9"."""
     stem = name.rstrip("0123456789")
     return stem, int(name[len(stem) :] or 0)
 
 
-def _dims(shape: Sequence[int]) -> str:
+def _shape_text(shape: Sequence[int]) -> str:
     return ", ".join("any" if size == -1 else str(size) for size in shape)
 
 

@@ -1,8 +1,8 @@
-"""A `.tflite` file as C source, for devices that have no file system.
+"""Export of a `.tflite` file as C source, for devices without a file system.
 
-The array is aligned to 16 bytes, because interpreters read weights in place and the file's
-own alignment holds only when the file itself begins at such an address. Source and header
-compile as C99 (GCC and compilers that know its attributes), as C11 and as C++11.
+The array is aligned to 16 bytes: interpreters read weights in place, and the alignment inside the
+file holds only if the file itself starts at such an address. Source and header compile as C99 (with
+GCC and compilers that support its attributes), as C11 and as C++11.
 """
 
 from __future__ import annotations
@@ -69,32 +69,32 @@ extern const unsigned int {name}_len;
 def save_c(
     content: bytes, path: str | os.PathLike[str], name: str
 ) -> tuple[pathlib.Path, pathlib.Path]:
-    """Writes bytes as a C array, the header beside the source.
+    """Writes bytes as a C array: a source file, and a header beside it.
 
     Args:
         content: The bytes.
-        path: The source: a `.c` or `.cc` file; its folder is made where there is none.
+        path: Path of the `.c` or `.cc` source file; missing folders are created.
         name: Name of the array; its length is `NAME_len`.
 
     Returns:
-        The source's path and the header's.
+        The path of the source file and of the header.
 
     Raises:
-        ValueError: `path` has another suffix, or `name` is no name that C and C++ allow.
+        ValueError: `path` has another suffix, or `name` is not a C and C++ identifier.
     """
     source = pathlib.Path(path)
     if source.suffix not in _SUFFIXES:
         raise ValueError(f"path must end in .c or .cc, got {os.fspath(path)!r}")
     _check_name(name)
     header = source.with_suffix(".h")
-    # The header first: a kill in between leaves no source without one.
+    # The header first, so that an interruption can't leave a source without its header.
     write_atomically(header, header_text(content, name))
     write_atomically(source, source_text(content, name, header.name))
     return source, header
 
 
 def source_text(content: bytes, name: str, header: str) -> str:
-    """Returns the C source that defines an array of some bytes.
+    """Returns the C source that defines the array.
 
     Example:
         >>> print(source_text(b"TFL", "net", "net.h").splitlines()[11])
@@ -113,7 +113,7 @@ def source_text(content: bytes, name: str, header: str) -> str:
 
 
 def header_text(content: bytes, name: str) -> str:
-    """Returns the header that declares an array of some bytes, for C and C++.
+    """Returns the header that declares the array, for C and C++.
 
     Args:
         content: The bytes.
@@ -123,7 +123,7 @@ def header_text(content: bytes, name: str) -> str:
 
 
 def c_name(text: str) -> str:
-    """Returns a name that C and C++ allow, as near to a text as can be.
+    """Returns a C and C++ identifier that resembles a text.
 
     Example:
         >>> c_name("8-bit net"), c_name("int")

@@ -1,16 +1,16 @@
-"""How many of a file's weights are zero, counted in the file.
+"""Sparsity of a file: the share of its weights that are zero, counted in the `.tflite` file.
 
-A pruned Keras model promises zeros; quantization, folding and the converter come between
-it and the file. So each kernel is read back from the `.tflite` bytes, whatever form it has
-there (float, integer, two 4-bit numbers a byte, or TFLite's sparse encoding, which leaves
-zeros out), and the numbers that stand for 0.0 are counted. Kernels are what convolutions,
-dense and recurrent layers multiply with; biases, tables of shapes and embeddings are not.
+The zeros of a pruned Keras model pass through quantization, folding and the converter. So each
+kernel is read back from the file in whatever form it has there (float, integer, two 4-bit numbers
+per byte, or TFLite's sparse encoding, which omits zeros), and the elements that stand for 0.0 are
+counted. Kernels are the weights that convolutions, dense and recurrent layers multiply by; biases,
+shape tensors and embeddings don't count.
 
-Zeros say nothing about speed. XNNPACK considers sparse kernels only for a file that is
-stored sparsely and whose form admits them (:mod:`tfnas.tflite.sparse_eligibility`), and nothing
-here measures them. Nor is the encoding always the best way to a small download: gzip finds most
-of the zeros of a dense file as well, and makes a dense int8 file smaller than a sparse
-one. So look at `gzip_size` before choosing it.
+Sparsity does not imply speed. XNNPACK considers sparse kernels only for a file in sparse encoding
+whose graph is eligible (:mod:`tfnas.tflite.sparse_eligibility`); this module measures no time. Nor
+is the sparse encoding always the smallest download: gzip compresses the zeros of a dense file
+nearly as well, and a gzipped dense int8 file is smaller than a sparse one. Compare `gzip_size`
+first.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from tfnas.tflite.file_weights import read_kernels
 from tfnas.tflite.flatbuffer import read_graphs
 from tfnas.tflite.sparse_eligibility import SparseVerdict, sparse_eligibility
 
-STORED_FROM = 0.3  # share of zeros from which the converter stores a kernel sparsely
-ROUNDING = 0.01  # of the outputs' range; faults of the converter were NaN or above 1
+STORED_FROM = 0.3  # fraction of zeros from which the converter stores a kernel sparsely
+ROUNDING = 0.01  # of the outputs' range; wrong files of the converter gave NaN or more than 1
 
-# Measured with ai-edge-litert 2.3. XNNPACK gives a float16 TRANSPOSE_CONV memory that
-# nothing was written to: NaN one time, small numbers another.
+# Operators whose sparse files compute right, measured with ai-edge-litert 2.3. XNNPACK's sparse
+# float16 TRANSPOSE_CONV reads uninitialized memory: sometimes NaN, sometimes small numbers.
 _PRODUCTS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 _SOUND = {
     "float32": (*_PRODUCTS, "TRANSPOSE_CONV"),
@@ -40,17 +40,17 @@ _SOUND = {
 
 @dataclasses.dataclass(frozen=True)
 class KernelSparsity:
-    """The zeros of one kernel of a file.
+    """Sparsity of one kernel of a file.
 
     Args:
-        layer: The Keras layer, as far as the names in the file tell.
-        operator: The operator that takes the kernel, such as "CONV_2D".
-        dtype: Its element type in the file.
-        shape: Its shape in the file: output channels first for convolutions and dense
-            layers, last for depthwise ones.
+        layer: The Keras layer, by the tensor names in the file.
+        operator: The operator that uses the kernel, such as "CONV_2D".
+        dtype: Element type in the file.
+        shape: Shape in the file: output channels first for convolutions and dense layers, last
+            for depthwise convolutions.
         weights: Number of weights.
         zeros: Number of weights that are exactly 0.0.
-        sparse: Whether the file leaves its zeros out.
+        sparse: Whether the kernel is in sparse encoding, without its zeros.
     """
 
     layer: str
@@ -63,19 +63,19 @@ class KernelSparsity:
 
     @property
     def sparsity(self) -> float:
-        """Share of zeros, from 0 to 1."""
+        """Fraction of zeros, from 0 to 1."""
         return self.zeros / self.weights if self.weights else 0.0
 
 
 @dataclasses.dataclass(frozen=True)
 class FileSparsity:
-    """The zeros of a file's kernels, and what the file weighs.
+    """Sparsity of a file's kernels, and the file's size.
 
     Args:
-        kernels: One record a kernel, in the order of execution.
+        kernels: One record for each kernel, in the order of execution.
         size: Size of the file, in bytes.
         gzip_size: Size of the file after gzip, in bytes.
-        verdict: Whether the file's form admits sparse kernels.
+        verdict: Whether the file's graph is eligible for sparse kernels.
     """
 
     kernels: tuple[KernelSparsity, ...]
@@ -95,7 +95,7 @@ class FileSparsity:
 
     @property
     def sparsity(self) -> float:
-        """Share of zeros in all kernels, from 0 to 1."""
+        """Fraction of zeros in all kernels, from 0 to 1."""
         return self.zeros / self.weights if self.weights else 0.0
 
     def __str__(self) -> str:
@@ -106,7 +106,7 @@ class FileSparsity:
                 k.operator,
                 k.dtype,
                 "x".join(map(str, k.shape)),
-                _form(k.sparse),
+                "sparse" if k.sparse else "dense",
                 *_counts(k),
             ]
             for k in self.kernels
@@ -134,10 +134,10 @@ def file_sparsity(artifact: Artifact) -> FileSparsity:
         artifact: The file.
 
     Returns:
-        The counts, a kernel and in total; `print` shows them as a table.
+        The counts for each kernel and in total; `print` shows them as a table.
 
     Raises:
-        ValueError: A kernel has an element type or an encoding that can't be read.
+        ValueError: A kernel has an unknown element type or encoding.
     """
     kernels = tuple(
         KernelSparsity(
@@ -155,17 +155,17 @@ def file_sparsity(artifact: Artifact) -> FileSparsity:
 
 
 def sparse_fault(artifact: Artifact, dense: Artifact) -> str | None:
-    """Says what is wrong with a sparse file, beside the dense file of the same model.
+    """Checks a sparse file against the dense file of the same model.
 
-    The converter writes sparse files that the interpreter takes and computes nonsense
-    with, so both files are run on the same random inputs.
+    The interpreter accepts some sparse files of the converter but computes wrong outputs, so both
+    files are run on the same random inputs.
 
     Args:
-        artifact: The file that should be sparse.
-        dense: The same model's file without the sparse encoding.
+        artifact: The file in sparse encoding.
+        dense: The file of the same model without sparse encoding.
 
     Returns:
-        One line, or None where nothing is wrong.
+        The fault in one line, None if there is none.
     """
     kernels = file_sparsity(artifact).kernels
     if not any(kernel.sparse for kernel in kernels):
@@ -184,15 +184,15 @@ def sparse_fault(artifact: Artifact, dense: Artifact) -> str | None:
 
 
 def _misread(artifact: Artifact) -> str | None:
-    """Names an operator that takes a sparse tensor for a dense one, or is not known not to."""
+    """Reports an operator that may read a sparse tensor as a dense one."""
     operators = [op for graph in read_graphs(artifact.content) for op in graph.operators]
     for op in operators:
-        raw = [tensor for tensor in op.inputs if tensor.sparsity is not None]
-        if raw and op.name not in ("DENSIFY", "FULLY_CONNECTED"):
+        sparse = [tensor for tensor in op.inputs if tensor.sparsity is not None]
+        if sparse and op.name not in ("DENSIFY", "FULLY_CONNECTED"):
             return (
-                f"{op.name} would read the sparse {raw[0].dtype} tensor {raw[0].name!r} "
-                "as a dense one (the converter leaves dense layers' kernels in 1x4 blocks "
-                "to it; float32 has no such fault)"
+                f"{op.name} would read the sparse {sparse[0].dtype} tensor {sparse[0].name!r} "
+                "as a dense one (an error of the converter for dense layers in 1x4 blocks; "
+                "float32 does not have it)"
             )
     for kernel in read_kernels(artifact):
         dtype = kernel.tensor.dtype
@@ -205,36 +205,35 @@ def _misread(artifact: Artifact) -> str | None:
 
 
 def _difference(artifact: Artifact, dense: Artifact) -> str | None:
-    """Says by how much the outputs of two files differ, where that is more than rounding."""
+    """Reports the difference of two files' outputs, if it is more than rounding."""
     if any(-1 in tensor.shape[1:] for tensor in dense.inputs):
-        return None  # no size is known to be right for an open dimension
+        return None  # an open dimension: no size is known to work
     rng = np.random.default_rng(0)
-    x = {tensor.name: _random(tensor, rng) for tensor in dense.inputs}
-    wanted, got = dense.predict(x), artifact.predict(x)
-    pairs = zip(wanted, got, strict=True) if isinstance(wanted, list) else [(wanted, got)]
-    for tensor, pair in zip(dense.outputs, pairs, strict=True):
-        want, have = (np.asarray(values, np.float64) for values in pair)
+    x = {tensor.name: _random_input(tensor, rng) for tensor in dense.inputs}
+    expected, found = (_as_list(file.predict(x)) for file in (dense, artifact))
+    for tensor, *pair in zip(dense.outputs, expected, found, strict=True):
+        want, got = (np.asarray(values, np.float64) for values in pair)
         limit = ROUNDING * np.ptp(want) + 1e-5 * np.abs(want).max(initial=0) + 2 * tensor.scale
-        if not np.allclose(have, want, rtol=0, atol=limit, equal_nan=True):
+        if not np.allclose(got, want, rtol=0, atol=limit, equal_nan=True):
             return (
                 f"outputs must be those of the dense file, got a difference of "
-                f"{np.abs(have - want).max():.3g} in {tensor.name!r}"
+                f"{np.abs(got - want).max():.3g} in {tensor.name!r}"
             )
     return None
 
 
-def _random(tensor: TensorDetails, rng: np.random.Generator) -> np.ndarray:
+def _as_list(outputs: np.ndarray | list[np.ndarray]) -> list[np.ndarray]:
+    return outputs if isinstance(outputs, list) else [outputs]
+
+
+def _random_input(tensor: TensorDetails, rng: np.random.Generator) -> np.ndarray:
     shape = (4, *tensor.shape[1:]) if tensor.shape[:1] == (-1,) else tensor.shape
-    if tensor.scale:  # all of the range that the file was calibrated for
+    if tensor.scale:  # the entire range that the file was calibrated for
         limits = np.iinfo(tensor.dtype)
         return tensor.dequantize(rng.integers(limits.min, limits.max, shape, endpoint=True))
     if tensor.dtype.startswith("float"):
         return rng.normal(size=shape).astype(tensor.dtype)
-    return np.zeros(shape, tensor.dtype)  # an index that every table has
-
-
-def _form(sparse: bool) -> str:
-    return "sparse" if sparse else "dense"
+    return np.zeros(shape, tensor.dtype)  # an index that every embedding has
 
 
 def _counts(record: KernelSparsity | FileSparsity) -> tuple[int, int, str]:

@@ -1,10 +1,10 @@
-"""Whether a `.tflite` file's structure can be trusted, before anything else reads it.
+"""Validation of a `.tflite` file's structure, before anything else reads the file.
 
-The schema's generated code follows every offset and number of a file as it is, and LiteRT's
-interpreter some of them: a broken one ends in an obscure error, or ends the process. So it is
-looked at first: all that can be read through the schema lies inside the file, numbers name
-things that exist, a graph computes a tensor before it uses it and never runs itself, and
-what a sparse constant leaves out adds up.
+The schema's generated code follows every offset and index in a file without a check, and so does
+LiteRT's interpreter with some of them: a corrupt file ends in an obscure error, or crashes the
+process. So the file is validated first: everything that the schema can read lies inside the file,
+indices refer to existing items, a graph computes each tensor before it is used and never calls
+itself, and the sparse encoding of a constant is consistent.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from flatbuffers.number_types import UOffsetTFlags  # type: ignore[import-untype
 
 VERSION = 3  # of the schema, the only one that LiteRT reads
 _HEADER = 16
-_MOST_BYTES = 2**31  # of a tensor; the interpreter would ask for them before any work
-_COUNTS = {  # options -> the field that says how many inputs or outputs there are
+_MOST_BYTES = 2**31  # of a tensor; the interpreter allocates them before anything else
+_COUNTS = {  # options -> the field with the number of inputs or outputs
     "SplitOptions": ("NumSplits", "Outputs"),
     "SplitVOptions": ("NumSplits", "Outputs"),
     "UnpackOptions": ("Num", "Outputs"),
     "PackOptions": ("ValuesCount", "Inputs"),
 }
-_UNPACKING = (schema.BuiltinOperator.DEQUANTIZE, schema.BuiltinOperator.DENSIFY)
+_SAME_SHAPE = (schema.BuiltinOperator.DEQUANTIZE, schema.BuiltinOperator.DENSIFY)
 
 
 def _size(name: str) -> int | None:
-    """Bytes of a number of an element type, None where it has no whole ones."""
+    """Bytes per element of a type; None for strings, packed types and the like."""
     known = {"BOOL": "bool_"}.get(name, name.lower())
     return np.dtype(np.sctypeDict[known]).itemsize if known in np.sctypeDict else None
 
@@ -43,13 +43,13 @@ _TYPES = {v: _size(k) for k, v in vars(schema.TensorType).items() if not k.start
 
 
 def check_file(content: bytes) -> None:
-    """Raises ValueError unless the content is a `.tflite` file with a sound structure.
+    """Raises ValueError unless the content is a `.tflite` file with a valid structure.
 
     Args:
-        content: The file.
+        content: The file's bytes.
 
     Raises:
-        ValueError: It is none, or something in it points nowhere; the message tells what.
+        ValueError: It is not a `.tflite` file, or it is corrupt; the message names the item.
     """
     if len(content) < _HEADER or content[4:8] != b"TFL3":
         raise ValueError(f"content must be a .tflite file, got {content[:8]!r}...")
@@ -58,23 +58,23 @@ def check_file(content: bytes) -> None:
         _check_tables(model, len(content))
         _check_model(model, len(content))
     except (struct.error, TypeError, OverflowError, UnicodeDecodeError) as error:
-        raise ValueError(f"content must be a whole .tflite file, got a broken one: {error}") from (
-            error
-        )
+        raise ValueError(
+            f"content must be an intact .tflite file, got a corrupt one: {error}"
+        ) from error
 
 
 # --- structure
 
 
 class _Table(flatbuffers.table.Table):
-    """A table whose texts and numbers must lie inside the file; other reads see to that."""
+    """A table that checks that its strings and vectors lie inside the file."""
 
     def GetVectorAsNumpy(self, flags: Any, off: int) -> np.ndarray:
         try:
             return super().GetVectorAsNumpy(flags, off)
         except ValueError as error:
             raise ValueError(
-                f"content must hold its numbers whole, got too few: {error}"
+                f"content must hold complete vectors, got a truncated one: {error}"
             ) from error
 
     def String(self, off: int) -> bytes:
@@ -82,26 +82,26 @@ class _Table(flatbuffers.table.Table):
         start = off + UOffsetTFlags.bytewidth
         stop = start + self.Get(UOffsetTFlags, off)
         if self.Bytes[stop : stop + 1] != b"\0":
-            raise ValueError(f"content must hold its texts whole, got one that ends at {stop}")
+            raise ValueError(f"content must hold complete strings, got one that ends at {stop}")
         text = bytes(self.Bytes[start:stop])
         text.decode()
         return text
 
 
 def _check_tables(model: Any, size: int) -> None:
-    """Reads all that the schema knows, so that whatever lies outside the file raises."""
+    """Reads everything in the schema, so that anything outside the file raises an error."""
     pending, seen = [model], 0
     while pending:
         item = pending.pop()
         seen += 1
-        if seen > size:  # a table has at least 4 bytes: some are there over and over
-            raise ValueError(f"content must have at most a table a byte, got more than {size:,}")
+        if seen > size:  # a table has at least 4 bytes: some are referenced again and again
+            raise ValueError(f"content must have fewer tables than bytes, got more than {size:,}")
         item._tab = _Table(item._tab.Bytes, item._tab.Pos)
-        pending += _parts(item)
+        pending += _children(item)
 
 
-def _parts(item: Any) -> Iterator[Any]:
-    """The tables that a table holds; everything else in it is read on the way."""
+def _children(item: Any) -> Iterator[Any]:
+    """Yields the tables that a table refers to, and reads all its other fields."""
     single, lists, unions = _fields(type(item).__name__)
     for name in single:
         value = getattr(item, name)()
@@ -118,30 +118,30 @@ def _parts(item: Any) -> Iterator[Any]:
 
 @cache
 def _fields(kind: str) -> tuple[list[str], list[str], list[str]]:
-    """Names of a table's fields: single values and arrays of numbers, lists, unions."""
+    """Names of a table's fields: single values and arrays, lists of tables, unions."""
     methods = {
         n: f
         for n, f in vars(getattr(schema, kind)).items()
         if inspect.isfunction(f) and n != "Init"
     }
     unions = [n for n in methods if f"{n}Type" in methods]
-    one = {n for n, f in methods.items() if len(inspect.signature(f).parameters) == 1}
-    lists = [n for n in methods if n not in one and f"{n}AsNumpy" not in one]
-    return sorted(one.difference(unions)), lists, unions
+    single = {n for n, f in methods.items() if len(inspect.signature(f).parameters) == 1}
+    lists = [n for n in methods if n not in single and f"{n}AsNumpy" not in single]
+    return sorted(single.difference(unions)), lists, unions
 
 
 def _union(item: Any, name: str) -> Iterator[Any]:
     value = getattr(item, name)()
-    kind = _union_kind(type(item).__name__, name, getattr(item, f"{name}Type")())
-    if value is not None and kind is not None:
-        found = kind()
-        found.Init(value.Bytes, value.Pos)
-        yield found
+    table_class = _union_class(type(item).__name__, name, getattr(item, f"{name}Type")())
+    if value is not None and table_class is not None:
+        table = table_class()
+        table.Init(value.Bytes, value.Pos)
+        yield table
 
 
 @cache
-def _union_kind(owner: str, name: str, number: int) -> Any:
-    """The class of a union's value, None where it has none or the schema doesn't know it."""
+def _union_class(owner: str, name: str, number: int) -> Any:
+    """The class of a union's value; None for an empty union or an unknown type."""
     names = {
         "BuiltinOptions": schema.BuiltinOptions,
         "BuiltinOptions2": schema.BuiltinOptions2,
@@ -150,9 +150,9 @@ def _union_kind(owner: str, name: str, number: int) -> Any:
         "ArrayIndices": schema.SparseIndexVector,
     }
     if name not in names:
-        raise ValueError(f"content has a union that is not known, {owner}.{name}")
-    found = (k for k, v in vars(names[name]).items() if v == number and not k.startswith("_"))
-    return getattr(schema, next(found, "NONE"), None)
+        raise ValueError(f"content must have known unions, got {owner}.{name}")
+    members = (k for k, v in vars(names[name]).items() if v == number and not k.startswith("_"))
+    return getattr(schema, next(members, "NONE"), None)
 
 
 # --- indices
@@ -169,9 +169,12 @@ def _check_model(model: Any, size: int) -> None:
     buffers = [model.Buffers(i) for i in range(model.BuffersLength())]
     for buffer in buffers:
         if buffer.Offset() > 1 and buffer.Offset() + buffer.Size() > size:
-            raise ValueError(f"content must hold its buffers, got one of {buffer.Size()} too long")
+            raise ValueError(
+                f"content must hold complete buffers, got one of {buffer.Size():,} bytes that "
+                "exceeds the file"
+            )
     for i in range(model.MetadataLength()):
-        _check("buffer of metadata", model.Metadata(i).Buffer(), len(buffers))
+        _check_index("buffer of metadata", model.Metadata(i).Buffer(), len(buffers))
     stored = [b.Size() if b.Offset() > 1 else b.DataLength() for b in buffers]
     codes = [model.OperatorCodes(i) for i in range(model.OperatorCodesLength())]
     kinds = [max(code.BuiltinCode(), code.DeprecatedBuiltinCode()) for code in codes]
@@ -182,12 +185,12 @@ def _check_model(model: Any, size: int) -> None:
     _check_calls(graphs)
 
 
-def _check(what: str, index: Any, count: int, least: int = 0) -> np.ndarray:
-    """Returns indices as an array, or raises ValueError that names one out of its range."""
+def _check_index(what: str, index: Any, count: int, least: int = 0) -> np.ndarray:
+    """Returns indices as an array; raises ValueError if one is not from `least` to count - 1."""
     indices = np.atleast_1d(np.asarray(index, np.int64))
     wrong = indices[(indices < least) | (indices >= count)]
     if len(wrong):
-        raise ValueError(f"content must hold every {what}, got number {wrong[0]} of {count}")
+        raise ValueError(f"content must hold every {what}, got index {wrong[0]} of {count}")
     return indices
 
 
@@ -199,34 +202,36 @@ def _check_graph(graph: Any, kinds: list[int], stored: list[int]) -> None:
     shapes = [tuple(_vector(tensor, "Shape")) for tensor in tensors]
     constant = np.array([stored[tensor.Buffer()] > 0 for tensor in tensors], bool)
     ready = constant | np.array([tensor.IsVariable() for tensor in tensors], bool)
-    ready[_check("input of a graph", _vector(graph, "Inputs"), count)] = True
+    ready[_check_index("input of a graph", _vector(graph, "Inputs"), count)] = True
     for i in range(graph.OperatorsLength()):
         operator = graph.Operators(i)
-        taken, made = _check_operator(operator, kinds, shapes)
-        foreign = kinds[operator.OpcodeIndex()] == schema.BuiltinOperator.CUSTOM  # may take scratch
-        if not (foreign or ready[taken].all()) or constant[made].any():
+        inputs, outputs = _check_operator(operator, kinds, shapes)
+        # A custom operator may have scratch tensors among its inputs.
+        custom = kinds[operator.OpcodeIndex()] == schema.BuiltinOperator.CUSTOM
+        if not (custom or ready[inputs].all()) or constant[outputs].any():
             raise ValueError(
-                f"content must compute tensors before they are used, no constants, got operator {i}"
+                "content must compute tensors before their use and not overwrite constants, got "
+                f"operator {i}"
             )
-        ready[made] = True
-    if not ready[_check("output of a graph", _vector(graph, "Outputs"), count)].all():
+        ready[outputs] = True
+    if not ready[_check_index("output of a graph", _vector(graph, "Outputs"), count)].all():
         raise ValueError("content must compute the outputs of a graph, got one that is not")
 
 
 def _check_operator(
     operator: Any, kinds: list[int], shapes: list[tuple[int, ...]]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the tensors that an operator takes and makes."""
+    """Returns the indices of an operator's input and output tensors."""
     what, count = "tensor of an operator", len(shapes)
-    _check("kind of an operator", operator.OpcodeIndex(), len(kinds))
-    _check(what, _vector(operator, "Intermediates"), count, -1)
-    taken = _check(what, _vector(operator, "Inputs"), count, -1)
-    made = _check(what, _vector(operator, "Outputs"), count)
-    taken = taken[taken >= 0]  # an optional input may be absent
-    if kinds[operator.OpcodeIndex()] in _UNPACKING:
-        found = [shapes[t] for t in (*taken, *made)]
-        if len(set(found)) > 1:
-            raise ValueError(f"content must unpack a tensor in its shape, got {found}")
+    _check_index("kind of an operator", operator.OpcodeIndex(), len(kinds))
+    _check_index(what, _vector(operator, "Intermediates"), count, -1)
+    inputs = _check_index(what, _vector(operator, "Inputs"), count, -1)
+    outputs = _check_index(what, _vector(operator, "Outputs"), count)
+    inputs = inputs[inputs >= 0]  # an optional input may be absent
+    if kinds[operator.OpcodeIndex()] in _SAME_SHAPE:
+        different = [shapes[t] for t in (*inputs, *outputs)]
+        if len(set(different)) > 1:
+            raise ValueError(f"content must unpack a tensor in its own shape, got {different}")
     for options in _union(operator, "BuiltinOptions"):
         field, side = _COUNTS.get(type(options).__name__, (None, ""))
         if field and getattr(options, field)() != getattr(operator, f"{side}Length")():
@@ -234,11 +239,11 @@ def _check_operator(
                 f"content must have as many {side.lower()} as {type(options).__name__} say, "
                 f"{getattr(options, field)()}, got {getattr(operator, f'{side}Length')()}"
             )
-    return taken, made
+    return inputs, outputs
 
 
 def _vector(item: Any, name: str) -> np.ndarray:
-    """An array of numbers, empty where the file has none."""
+    """A field that is an array of numbers; an empty array if the field is absent."""
     return getattr(item, f"{name}AsNumpy")() if getattr(item, f"{name}Length")() else np.zeros(0)
 
 
@@ -252,7 +257,7 @@ def _check_tensor(tensor: Any, stored: list[int]) -> None:
     signature = _vector(tensor, "ShapeSignature")
     if (signature < -1).any() or len(signature) not in (0, len(shape)):
         raise ValueError(f"content must have open sizes of -1, got {signature.tolist()}")
-    _check("buffer of a tensor", tensor.Buffer(), len(stored))
+    _check_index("buffer of a tensor", tensor.Buffer(), len(stored))
     bytes_ = abs(math.prod(shape.tolist())) * (_TYPES[tensor.Type()] or 1)
     if bytes_ > _MOST_BYTES:
         raise ValueError(f"content must have tensors of at most 2 GiB, got {shape.tolist()}")
@@ -267,18 +272,20 @@ def _check_tensor(tensor: Any, stored: list[int]) -> None:
 
 
 def _sparse_numbers(sparsity: Any, shape: list[int]) -> int:
-    """How many numbers a sparse constant stores, once its levels are found to fit its shape.
+    """Checks a sparse constant's levels and returns how many numbers it stores.
 
-    :func:`tfnas.tflite.file_weights.dense_values` tells how the levels are read.
+    The levels are described in :mod:`tfnas.tflite.file_weights`.
     """
     levels = [sparsity.DimMetadata(i) for i in range(sparsity.DimMetadataLength())]
     order, blocked = _vector(sparsity, "TraversalOrder"), _vector(sparsity, "BlockMap")
     if not len(levels) == len(order) == len(shape) + len(blocked):
-        raise ValueError(f"content must have a sparse level a dimension, got {len(levels)}")
+        raise ValueError(
+            f"content must have one sparse level per dimension and block, got {len(levels)}"
+        )
     if sorted(order) != list(range(len(levels))):
         raise ValueError(f"content must have each sparse level once, got {order.tolist()}")
     sizes = [*shape, *(levels[i].DenseSize() for i in range(len(shape), len(levels)))]
-    for block, dimension in enumerate(_check("blocked dimension", blocked, len(shape))):
+    for block, dimension in enumerate(_check_index("blocked dimension", blocked, len(shape))):
         inner = sizes[len(shape) + block]
         if inner < 1 or sizes[dimension] % inner:
             raise ValueError(f"content must have blocks that fit their dimension, got {inner}")
@@ -290,7 +297,7 @@ def _sparse_numbers(sparsity: Any, shape: list[int]) -> int:
 
 
 def _level_nodes(level: Any, size: int, nodes: int) -> int:
-    """How many nodes a level of a sparse constant has, below so many."""
+    """Returns how many nodes a level of a sparse constant has below `nodes` parent nodes."""
     if level.Format() == schema.DimensionType.DENSE:
         if level.DenseSize() != size:
             raise ValueError(
@@ -301,36 +308,36 @@ def _level_nodes(level: Any, size: int, nodes: int) -> int:
     if None in parts:
         raise ValueError("content must hold the indices of a sparse level, got none")
     segments, indices = (_vector(part, "Values").astype(np.int64) for part in parts)
-    grows = len(segments) == nodes + 1 and segments[0] == 0 and (np.diff(segments) >= 0).all()
-    if not grows or segments[-1] != len(indices):
-        raise ValueError(f"content must have segments of {len(indices)} indices that add up")
-    return len(_check("index of a sparse level", indices, size))
+    ascending = len(segments) == nodes + 1 and segments[0] == 0 and (np.diff(segments) >= 0).all()
+    if not ascending or segments[-1] != len(indices):
+        raise ValueError(f"content must have segments that add up to {len(indices)} indices")
+    return len(_check_index("index of a sparse level", indices, size))
 
 
 def _check_signature(signature: Any, graphs: list[Any]) -> None:
-    _check("graph of a signature", signature.SubgraphIndex(), len(graphs))
+    _check_index("graph of a signature", signature.SubgraphIndex(), len(graphs))
     count = graphs[signature.SubgraphIndex()].TensorsLength()
     for name in ("Inputs", "Outputs"):
         for i in range(getattr(signature, f"{name}Length")()):
-            entry = getattr(signature, name)(i)
-            if entry.Name() is None:
+            tensor = getattr(signature, name)(i)
+            if tensor.Name() is None:
                 raise ValueError("content must name the tensors of a signature, got one without")
-            _check("tensor of a signature", entry.TensorIndex(), count)
+            _check_index("tensor of a signature", tensor.TensorIndex(), count)
 
 
 def _check_calls(graphs: list[Any]) -> None:
-    """Bodies of loops and branches exist, and none runs itself."""
-    calls = [_check("graph that is called", list(_called(g)), len(graphs)) for g in graphs]
+    """Checks that the bodies of loops and branches exist, and that no graph calls itself."""
+    calls = [_check_index("called graph", list(_called_graphs(g)), len(graphs)) for g in graphs]
     depth = np.zeros(len(graphs), int)
-    for _ in graphs:  # the longest way down, one step longer each time, has an end
-        deeper = np.array([1 + max((depth[c] for c in found), default=-1) for found in calls])
+    for _ in graphs:  # without recursion the depths stop growing after at most this many steps
+        deeper = np.array([1 + max((depth[c] for c in called), default=-1) for called in calls])
         if (deeper == depth).all():
             return
         depth = deeper
     raise ValueError("content must have graphs that end, got one that calls itself")
 
 
-def _called(graph: Any) -> Iterator[int]:
+def _called_graphs(graph: Any) -> Iterator[int]:
     for i in range(graph.OperatorsLength()):
         operator = graph.Operators(i)
         for options in (*_union(operator, "BuiltinOptions"), *_union(operator, "BuiltinOptions2")):

@@ -1,8 +1,8 @@
-"""A file's kernels as arrays, whatever form they have in the file.
+"""Reads the kernels of a file as arrays, whatever form they have in the file.
 
-float16 kernels stand behind a DEQUANTIZE, 4-bit ones are packed two a byte, and TFLite's
-sparse encoding leaves zeros out and puts a DENSIFY in front of most operators. Here all
-of them become dense arrays in the file's layout, of the numbers that are stored.
+float16 kernels pass a DEQUANTIZE operator before use, 4-bit kernels are packed two per byte, and
+TFLite's sparse encoding omits zeros and puts a DENSIFY before most operators. Here all of them
+become dense arrays of the stored numbers, in the layout of the file.
 """
 
 from __future__ import annotations
@@ -16,29 +16,42 @@ from ai_edge_litert import schema_py_generated as schema
 from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.flatbuffer import PRODUCT, OperatorInfo, TensorInfo, layer_name, read_graphs
 
-_SECOND_INPUT = {
-    *("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "CONV_3D", "CONV_3D_TRANSPOSE"),
+_SECOND_INPUT = {  # operators whose kernel is their second input
+    "CONV_2D",
+    "DEPTHWISE_CONV_2D",
+    "TRANSPOSE_CONV",
+    "CONV_3D",
+    "CONV_3D_TRANSPOSE",
     "FULLY_CONNECTED",
 }
-_ANY_INPUT = {
-    *("BATCH_MATMUL", "LSTM", "RNN", "SVDF", "UNIDIRECTIONAL_SEQUENCE_LSTM"),
-    *("UNIDIRECTIONAL_SEQUENCE_RNN", "BIDIRECTIONAL_SEQUENCE_LSTM"),
+_ANY_INPUT = {  # operators that may have a kernel at any input, or several
+    "BATCH_MATMUL",
+    "LSTM",
+    "RNN",
+    "SVDF",
+    "UNIDIRECTIONAL_SEQUENCE_LSTM",
+    "UNIDIRECTIONAL_SEQUENCE_RNN",
+    "BIDIRECTIONAL_SEQUENCE_LSTM",
     "BIDIRECTIONAL_SEQUENCE_RNN",
 }
-_PACKED = {"int4": (4, True), "uint4": (4, False), "int2": (2, True)}
+_PACKED = {  # element type -> bits, signed
+    "int4": (4, True),
+    "uint4": (4, False),
+    "int2": (2, True),
+}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FileKernel:
-    """One kernel as the file holds it.
+    """One kernel of a file.
 
     Args:
-        layer: The Keras layer, as far as the names in the file tell.
-        operator: The operator that takes the kernel.
+        layer: The Keras layer, by the tensor names in the file.
+        operator: The operator that uses the kernel.
         tensor: The tensor in the file.
-        values: The stored numbers, with the zeros that a sparse encoding leaves out; in
-            the file's layout, so that the innermost axis is the one that hardware reads
-            along (input channels, for convolutions and dense layers).
+        values: The stored numbers, including the zeros that a sparse encoding omits, in the
+            layout of the file: the last axis is the one that hardware reads along (input
+            channels, for convolutions and dense layers).
     """
 
     layer: str
@@ -48,7 +61,7 @@ class FileKernel:
 
     @property
     def zeros(self) -> np.ndarray:
-        """True where the weight is exactly 0.0; the shape of `values`."""
+        """Boolean array in the shape of `values`: True where the weight is exactly 0.0."""
         points = np.array(self.tensor.zero_points or (0,))
         if len(points) > 1:
             shape = [1] * self.values.ndim
@@ -64,27 +77,28 @@ def read_kernels(artifact: Artifact) -> Iterator[FileKernel]:
         artifact: The file.
 
     Raises:
-        ValueError: A kernel has an element type or an encoding that can't be read.
+        ValueError: A kernel has an unknown element type or encoding.
     """
     for graph in read_graphs(artifact.content):
         seen = set()
         for op in graph.operators:
-            for tensor in _candidates(op):
+            for tensor in _kernel_inputs(op):
                 constant = graph.constant_behind(tensor)
                 if constant is None or len(constant.shape) < 2 or constant.index in seen:
                     continue
                 seen.add(constant.index)
-                yield FileKernel(_layer(op, constant), op.name, constant, dense_values(constant))
+                layer = _layer_of_kernel(op, constant)
+                yield FileKernel(layer, op.name, constant, dense_values(constant))
 
 
-def _candidates(op: OperatorInfo) -> tuple[TensorInfo, ...]:
+def _kernel_inputs(op: OperatorInfo) -> tuple[TensorInfo, ...]:
     if op.name in _SECOND_INPUT:
         return op.inputs[1:2]
     return op.inputs if op.name in _ANY_INPUT else ()
 
 
-def _layer(op: OperatorInfo, constant: TensorInfo) -> str:
-    """The layer that owns the kernel; an output is named after its activation first."""
+def _layer_of_kernel(op: OperatorInfo, constant: TensorInfo) -> str:
+    """The layer that the kernel belongs to; an output's name may begin with its activation."""
     for name in (constant.name, op.outputs[0].name):
         parts = [part for part in name.rstrip(";0123456789").split(";") if PRODUCT.search(part)]
         if parts:
@@ -93,18 +107,18 @@ def _layer(op: OperatorInfo, constant: TensorInfo) -> str:
 
 
 def dense_values(tensor: TensorInfo) -> np.ndarray:
-    """Returns a constant's stored numbers in its shape, with the zeros that it leaves out.
+    """Returns a constant's stored numbers in its shape; a sparse encoding is expanded.
 
     Args:
         tensor: A constant of a file.
 
     Raises:
-        ValueError: Its element type or its encoding can't be read.
+        ValueError: It has an unknown element type or encoding.
     """
-    values = _stored(tensor)
+    values = _stored_values(tensor)
     try:
         if tensor.sparsity is not None:
-            return _scatter(values, tensor.shape, tensor.sparsity)
+            return _expand_sparse(values, tensor.shape, tensor.sparsity)
         return values[: int(np.prod(tensor.shape))].reshape(tensor.shape)
     except (ValueError, IndexError) as error:
         raise ValueError(
@@ -113,8 +127,8 @@ def dense_values(tensor: TensorInfo) -> np.ndarray:
         ) from error
 
 
-def _stored(tensor: TensorInfo) -> np.ndarray:
-    """The numbers that the file holds for a constant, one after the other."""
+def _stored_values(tensor: TensorInfo) -> np.ndarray:
+    """The numbers that the file stores for a constant, as a flat array."""
     data = tensor.constant or b""
     if tensor.dtype in _PACKED:
         bits, signed = _PACKED[tensor.dtype]
@@ -130,17 +144,17 @@ def _stored(tensor: TensorInfo) -> np.ndarray:
         raise ValueError(f"tensor {tensor.name!r} must hold numbers, got {tensor.dtype}") from error
 
 
-def _scatter(
+def _expand_sparse(
     values: np.ndarray, shape: tuple[int, ...], sparsity: schema.SparsityParametersT
 ) -> np.ndarray:
-    """Decodes TFLite's sparse encoding: a tree with one level a dimension.
+    """Decodes TFLite's sparse encoding: a tree with one level per dimension.
 
-    A level is dense (every index has a child) or compressed (`arraySegments` says how many
-    children each node has, `arrayIndices` which). A block inside of dimension d is a level
-    of its own, numbered after the dimensions; d's index is then outer * block + inner.
+    A level is dense (every index has a child) or compressed (`arraySegments` has the number of
+    children of each node, `arrayIndices` their indices). A block within dimension d is a level
+    of its own, numbered after the dimensions; the index in d is then outer * block + inner.
     """
     levels = sparsity.dimMetadata
-    places: dict[int, np.ndarray] = {}  # dimension -> index of each node of this level
+    indices: dict[int, np.ndarray] = {}  # dimension -> index of each node of this level
     sizes = {}
     nodes = 1
     for dimension, level in zip(map(int, sparsity.traversalOrder), levels, strict=True):
@@ -150,13 +164,13 @@ def _scatter(
         else:
             children = np.diff(np.asarray(level.arraySegments.values, np.int64))
             index = np.asarray(level.arrayIndices.values, np.int64)
-        places = {d: np.repeat(place, children) for d, place in places.items()}
-        places[dimension] = index
+        indices = {d: np.repeat(outer, children) for d, outer in indices.items()}
+        indices[dimension] = index
         sizes[dimension] = level.denseSize
         nodes = len(index)
     blocks = () if sparsity.blockMap is None else sparsity.blockMap
     for block, dimension in enumerate(map(int, blocks), len(shape)):
-        places[dimension] = places[dimension] * sizes[block] + places[block]
+        indices[dimension] = indices[dimension] * sizes[block] + indices[block]
     dense = np.zeros(shape, values.dtype)
-    dense[tuple(places[d] for d in range(len(shape)))] = values
+    dense[tuple(indices[d] for d in range(len(shape)))] = values
     return dense

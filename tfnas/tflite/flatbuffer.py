@@ -1,8 +1,8 @@
-"""A `.tflite` file's subgraphs as plain records, read from its flatbuffer.
+"""Reads the subgraphs of a `.tflite` file as plain records, from its flatbuffer.
 
-The interpreter hides what matters here: options of operators, the element type of 4-bit
-weights, which tensors are constants. So the file itself is read, through the schema
-that ai-edge-litert ships. What was changed through it is packed here too.
+The interpreter does not expose the options of operators, the element type of 4-bit weights, or
+which tensors are constants. So the file itself is read with the schema in ai-edge-litert.
+:func:`unpack` and :func:`pack` change a file with the same schema.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from tfnas.tflite.file_validation import check_file
 
 _TYPE_NAMES = {v: k.lower() for k, v in vars(schema.TensorType).items() if not k.startswith("_")}
 _OP_NAMES = {v: k for k, v in vars(schema.BuiltinOperator).items() if not k.startswith("_")}
-# The end of a name of an operation that multiplies by a kernel.
+# End of the name of an operation that multiplies by a kernel.
 PRODUCT = re.compile(r"/(?:\w*conv\w*|depthwise|MatMul)\d*$")
-_ALIGNMENT = 16  # of a buffer's bytes, as the schema says
+_ALIGNMENT = 16  # bytes, for a buffer's data, by the schema
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,18 +31,17 @@ class TensorInfo:
     """One tensor of the file.
 
     Args:
-        index: Its number.
-        name: Its name.
-        dtype: Its element type as the schema says it, such as "int4".
-        shape: Its shape.
-        constant: The bytes that the file holds for it, None for an activation.
-        zero_points: The quantized numbers that stand for 0.0, one for the tensor or one a
-            channel; empty for floats.
-        channel_axis: The dimension that has one zero point (and step) an index.
-        scales: The steps of quantized numbers, one for the tensor or one a channel; empty for
-            floats, and where they have one a block.
-        sparsity: How the constant leaves out zeros, as the schema says it; None where it
-            holds every number.
+        index: Index of the tensor in its subgraph.
+        name: Name of the tensor.
+        dtype: Element type by the schema, such as "int4".
+        shape: Shape.
+        constant: The bytes that the file stores for it; None for an activation.
+        zero_points: The quantized integers that stand for 0.0, one for the tensor or one for
+            each channel; empty for floats.
+        channel_axis: The dimension of the channels, for zero points and scales per channel.
+        scales: Quantization scales, one for the tensor or one for each channel; empty for floats
+            and for scales per block.
+        sparsity: The sparse encoding of a constant, as in the schema; None for a dense one.
     """
 
     index: int
@@ -63,11 +62,11 @@ class OperatorInfo:
     """One operator of the file.
 
     Args:
-        name: Its name, such as "CONV_2D"; a custom operator's own name.
-        inputs: Its input tensors; optional ones that are absent are left out.
-        outputs: Its output tensors.
-        options: Its options object of the schema, or None.
-        custom: Whether TFLite has no such built-in operator.
+        name: TFLite's name of the operator, such as "CONV_2D", or the name of a custom operator.
+        inputs: Input tensors, without absent optional ones.
+        outputs: Output tensors.
+        options: The options object of the schema, or None.
+        custom: Whether it is a custom operator, not one of TFLite's.
     """
 
     name: str
@@ -78,7 +77,7 @@ class OperatorInfo:
 
     @property
     def layer(self) -> str:
-        """The Keras layer that the operator came from, as far as the names tell."""
+        """The Keras layer that the operator was converted from, by its output's name."""
         return layer_name(self.outputs[0].name) if self.outputs else ""
 
 
@@ -88,7 +87,7 @@ class FileGraph:
 
     Args:
         operators: In the order of execution.
-        tensors: All tensors by number.
+        tensors: All tensors by index.
         inputs: The graph's inputs.
         outputs: The graph's outputs.
     """
@@ -99,52 +98,52 @@ class FileGraph:
     outputs: tuple[TensorInfo, ...]
 
     def constant_behind(self, tensor: TensorInfo) -> TensorInfo | None:
-        """Returns the constant that a tensor is, or is only unpacked from.
+        """Returns the stored constant of a weight tensor, past DEQUANTIZE and DENSIFY.
 
-        float16 weights pass a DEQUANTIZE, sparse ones a DENSIFY, before they are used.
+        float16 weights pass a DEQUANTIZE operator before use, sparse ones a DENSIFY.
 
         Args:
             tensor: A tensor of this graph.
 
         Returns:
-            The tensor that the file holds; None where the tensor is computed from data.
+            The constant; None for a tensor that depends on the inputs.
         """
         while tensor.constant is None:
-            maker = self._makers.get(tensor.index)
-            if maker is None or maker.name not in ("DEQUANTIZE", "DENSIFY"):
+            producer = self._producers.get(tensor.index)
+            if producer is None or producer.name not in ("DEQUANTIZE", "DENSIFY"):
                 return None
-            tensor = maker.inputs[0]
+            tensor = producer.inputs[0]
         return tensor
 
     @functools.cached_property
-    def _makers(self) -> dict[int, OperatorInfo]:
+    def _producers(self) -> dict[int, OperatorInfo]:
         return {tensor.index: op for op in self.operators for tensor in op.outputs}
 
 
 def read_graph(content: bytes) -> FileGraph:
-    """Reads the first subgraph of a `.tflite` file: the one that is run.
+    """Reads the first subgraph of a `.tflite` file, its main graph.
 
     Args:
-        content: The file.
+        content: The file's bytes.
 
     Raises:
-        ValueError: The content is no `.tflite` file, or a broken one.
+        ValueError: The content is not a valid `.tflite` file.
     """
     return read_graphs(content)[0]
 
 
 def read_graphs(content: bytes) -> list[FileGraph]:
-    """Reads all subgraphs; bodies of loops and branches have their own.
+    """Reads all subgraphs: the main graph, then the bodies of loops and branches.
 
     Args:
-        content: The file.
+        content: The file's bytes.
 
     Raises:
-        ValueError: The content is no `.tflite` file, or a broken one.
+        ValueError: The content is not a valid `.tflite` file.
     """
     check_file(content)
     model = unpack(content)
-    for buffer in model.buffers or ():  # large ones may lie behind the flatbuffer
+    for buffer in model.buffers or ():  # large ones may lie after the flatbuffer
         if buffer.offset > 1:
             end = buffer.offset + buffer.size
             buffer.data = np.frombuffer(content[buffer.offset : end], np.uint8)
@@ -173,23 +172,23 @@ def _graph(model: schema.ModelT, graph: schema.SubGraphT) -> FileGraph:
 
 
 def unpack(content: bytes) -> schema.ModelT:
-    """Returns a file's records, to change and to :func:`pack` again.
+    """Returns a file as mutable objects of the schema; :func:`pack` writes them again.
 
     Args:
-        content: The file, checked before.
+        content: The file's bytes, validated before (:func:`check_file`).
     """
     return schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
 
 
 def pack(model: schema.ModelT, builder: flatbuffers.Builder | None = None) -> bytes:
-    """Returns the file of a model's records, its buffers aligned as the schema wants them.
+    """Returns the file of a model's objects, with its buffers aligned as the schema requires.
 
     Args:
-        model: The records; they stay as they are but for the kind of their buffers.
-        builder: What writes them, a fresh one; None: one that writes all as it comes.
+        model: The objects. Only the class of its buffers is changed.
+        builder: A new builder that writes the file. None: flatbuffers' own.
 
     Raises:
-        ValueError: A buffer lies behind the flatbuffer.
+        ValueError: A buffer lies after the flatbuffer.
     """
     operators = [op for graph in model.subgraphs for op in graph.operators or ()]
     behind = [buffer.offset for buffer in model.buffers]
@@ -203,9 +202,9 @@ def pack(model: schema.ModelT, builder: flatbuffers.Builder | None = None) -> by
 
 
 class _AlignedBuffer(schema.BufferT):
-    """A buffer as the schema wants it; the generated code aligns it to 4 bytes only.
+    """A buffer with the alignment of the schema; the generated code aligns to 4 bytes only.
 
-    Weights are read in place, some with instructions that fault or slow down elsewhere.
+    Weights are read in place, and some instructions fail or are slow at other addresses.
     """
 
     def Pack(self, builder: Any) -> Any:
@@ -223,7 +222,7 @@ class _AlignedBuffer(schema.BufferT):
 
 
 def layer_name(tensor_name: str) -> str:
-    """Returns the Keras layer's name in a tensor's name, as far as it can be told.
+    """Returns the name of the Keras layer in a tensor's name, or the name itself.
 
     Example:
         >>> layer_name("model_1/stem_relu_1/Relu6;model_1/stem_1/convolution")
@@ -236,16 +235,16 @@ def layer_name(tensor_name: str) -> str:
 
 
 def innermost(scopes: Sequence[str], names: Container[str], counted: bool = True) -> str | None:
-    """Returns the last part of a scoped name that is a known name, None where none is.
+    """Returns the last part of a scoped name that is a known name, None if there is none.
 
     Example:
         >>> innermost(["model_1", "gelu_1", "Erf"], {"gelu"})
         'gelu'
 
     Args:
-        scopes: The parts.
+        scopes: The parts of the scoped name.
         names: The known names.
-        counted: Whether a counter stands behind them; a part without it is tried first.
+        counted: Whether parts may end in a counter ("_1"); the part without it is tried first.
     """
     for part in reversed(scopes):
         for name in (re.sub(r"_\d+$", "", part), part) if counted else (part,):
@@ -277,5 +276,5 @@ def _tensor(index: int, tensor: schema.TensorT, buffers: list[schema.BufferT]) -
 
 
 def integers(vector: np.ndarray | list[int] | None) -> tuple[int, ...]:
-    """Returns a vector of the schema, none where the file has none, as Python's integers."""
+    """Returns a vector of the schema as Python integers; an absent one is empty."""
     return () if vector is None else tuple(int(n) for n in vector)

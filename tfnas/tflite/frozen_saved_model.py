@@ -1,10 +1,10 @@
-"""Writes a Keras model as a SavedModel whose weights are constants, which converts fast.
+"""Writes a Keras model as a SavedModel with constant weights, which converts faster.
 
-`TFLiteConverter.from_keras_model` goes through `keras.export`: all variables are written as a
-checkpoint, every function is traced several times, and that takes most of a conversion's
-time. Here the model is traced once, its variables become constants, and what is written is a
-single function without any state. The converter reads it as it reads every SavedModel, and
-writes the same operators, weights and ranges (`tests/tflite/test_frozen_saved_model.py`).
+`TFLiteConverter.from_keras_model` goes through `keras.export`: it writes all variables as a
+checkpoint and traces every function several times, which takes most of the conversion. Here the
+model is traced once, its variables become constants, and the SavedModel is a single function
+without state. The converter reads it like any SavedModel and writes the same operators, weights
+and ranges (`tests/tflite/test_frozen_saved_model.py`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _MOST_BYTES = 2**30  # of weights: a graph of constants is one protocol buffer, 
 
 
 def can_be_frozen(model: keras.Model) -> bool:
-    """Whether a model's graph can hold its state: weights of at most 1 GiB, and no tables."""
+    """Whether a model's state can be constant: at most 1 GiB of weights, and no lookup tables."""
     weights = sum(v.value.shape.num_elements() * v.value.dtype.size for v in model.variables)
     return weights <= _MOST_BYTES and not any(
         _holds_tables(layer) for layer in model._flatten_layers()
@@ -33,7 +33,7 @@ def can_be_frozen(model: keras.Model) -> bool:
 
 
 def write_frozen_saved_model(model: keras.Model, directory: str | pathlib.Path) -> None:
-    """Writes a model for inference, with the names of its inputs and outputs as keras.export's.
+    """Writes a model for inference, with the input and output names of `Model.export`.
 
     Args:
         model: A built Keras 3 model with known inputs; see :func:`can_be_frozen`.
@@ -65,19 +65,20 @@ def write_frozen_saved_model(model: keras.Model, directory: str | pathlib.Path) 
         module,
         str(directory),
         signatures={SIGNATURE: signature},
-        # Those of silu, say, capture values of the first graph, and nobody trains this one.
+        # Custom gradients (of silu, for example) capture values of the first graph; they are not
+        # needed for inference.
         options=tf.saved_model.SaveOptions(experimental_custom_gradients=False),
     )
 
 
 @contextlib.contextmanager
 def without_old_garbage() -> Iterator[None]:
-    """Leaves objects that exist already out of garbage collections for a while.
+    """Excludes existing objects from garbage collection while the context is open.
 
-    The converter collects garbage in the middle of each conversion. In a process that has
-    trained networks, looking through all old objects takes longer than the conversion.
+    The converter runs the garbage collector during each conversion. In a process that has
+    trained networks, scanning all existing objects takes longer than the conversion.
     """
-    if gc.get_freeze_count():  # the user's own gc.freeze() must outlive this
+    if gc.get_freeze_count():  # keep the user's own gc.freeze()
         yield
         return
     gc.freeze()
@@ -88,12 +89,12 @@ def without_old_garbage() -> Iterator[None]:
 
 
 def _named(outputs: object) -> dict[str, tf.Tensor]:
-    """Outputs by the names that a SavedModel's signature gives them."""
+    """Outputs by their names in the SavedModel's signature."""
     if isinstance(outputs, dict):
         return dict(outputs)
     return {f"output_{i}": value for i, value in enumerate(keras.tree.flatten(outputs))}
 
 
 def _holds_tables(layer: keras.layers.Layer) -> bool:
-    """Whether a layer looks up strings or integers in a table that is initialized at loading."""
+    """Whether a layer has a lookup table, which is initialized when the model is loaded."""
     return hasattr(layer, "lookup_table") or hasattr(layer, "_lookup_layer")

@@ -1,12 +1,11 @@
-"""TFLite Metadata: what a `.tflite` file tells others about its inputs and outputs.
+"""TFLite Metadata: a description of the model, its inputs and its outputs inside the file.
 
-It is a flatbuffer of its own in a buffer of the file, under the name TFLITE_METADATA, and
-the names of the classes are a text file in a zip archive behind the model, where task
-libraries, Android Studio and `unzip` find them. An interpreter looks at neither.
+It is a flatbuffer of its own in a buffer of the file, named TFLITE_METADATA. The names of the
+classes are a text file in a zip archive that is appended to the model, where task libraries,
+Android Studio and `unzip` find them. Interpreters ignore both.
 
-Its tables are written by hand here, so that no package is needed for a handful of them. The
-numbers below are places of fields in the schema, counted from 0; a union takes two, its type
-first.
+The few tables are written here by hand, which avoids a dependency. The numbers below are the
+indices of fields in the schema, counted from 0; a union takes two, its type first.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from tfnas.tflite.flatbuffer import TensorInfo, pack, read_graph, unpack
 BUFFER_NAME = b"TFLITE_METADATA"
 IDENTIFIER = b"M001"
 LABELS_FILE = "labels.txt"
-_PARSER_VERSION = "1.0.0"  # the schema's first version has every field that is written here
+_PARSER_VERSION = "1.0.0"  # the schema's first version has all fields that are written here
 
 _MODEL = {"description": 1, "version": 2, "subgraphs": 3, "author": 4, "parser": 7}
 _SUBGRAPH = {"inputs": 2, "outputs": 3}
@@ -46,25 +45,34 @@ _FEATURE_PROPERTIES, _IMAGE_PROPERTIES = 1, 2
 _COLORS = {3: 1, 1: 2}  # channels -> RGB, GRAYSCALE
 _NORMALIZATION_OPTIONS = 1
 _TENSOR_AXIS_LABELS = 2
-_MOST_LABELS = 2**24  # bytes of the text; a small archive can unpack to anything
-_MOST_ATTACHED = 2**26  # bytes of labels and the like; more is no file of ours to unpack
-# What reading a broken flatbuffer or a broken archive ends in.
-_BROKEN = (
-    *(struct.error, IndexError, KeyError, TypeError, ValueError, OverflowError),
-    *(zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError),
+_MOST_LABELS = 2**24  # bytes of text: a small archive may unpack to any size
+_MOST_ATTACHED = 2**26  # bytes of all attached files, for the same reason
+# Errors that a corrupt flatbuffer or archive can cause.
+_CORRUPT = (
+    struct.error,
+    IndexError,
+    KeyError,
+    TypeError,
+    ValueError,
+    OverflowError,
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Metadata:
-    """What a file tells about itself.
+    """The content of a file's TFLite Metadata.
 
     Args:
         description: What the model does.
         labels: Name of each class, in the order of the output's last dimension.
-        mean: What is subtracted from the input, one number or one a channel.
-        std: What the input is then divided by, one number or one a channel.
-        author: Who made the model.
+        mean: Mean to subtract from inputs, one number or one for each channel.
+        std: Standard deviation to then divide inputs by, likewise.
+        author: Author of the model.
         version: The model's version.
     """
 
@@ -84,10 +92,10 @@ def make_metadata(
     author: str,
     version: str,
 ) -> Metadata:
-    """Returns the record of some arguments, checked.
+    """Checks the arguments of :meth:`tfnas.Artifact.with_metadata` and returns a record of them.
 
     Raises:
-        ValueError: One of them has the wrong form.
+        ValueError: An argument is invalid.
     """
     for name, text in (("description", description), ("author", author), ("version", version)):
         if not isinstance(text, str):
@@ -95,7 +103,7 @@ def make_metadata(
     if isinstance(labels, str) or not all(isinstance(label, str) for label in labels):
         raise ValueError(f"labels must be a sequence of strings, got {labels!r}")
     for label in labels:
-        if label.splitlines() != [label]:  # they are the lines of a file
+        if label.splitlines() != [label]:  # labels become the lines of a file
             raise ValueError(f"labels must be lines of text that are not empty, got {label!r}")
     means, stds = _numbers(mean, "mean"), _numbers(std, "std")
     if bool(means) != bool(stds):
@@ -106,42 +114,42 @@ def make_metadata(
 
 
 def write_metadata(content: bytes, metadata: Metadata) -> bytes:
-    """Returns a `.tflite` file with metadata, in place of those that it has.
+    """Returns a `.tflite` file with metadata, which replaces metadata that it has.
 
     Args:
-        content: The file.
-        metadata: What it shall tell.
+        content: The file's bytes.
+        metadata: The metadata.
 
     Raises:
-        ValueError: The content is no `.tflite` file, has buffers behind its flatbuffer, or
-            its inputs and outputs don't fit the metadata.
+        ValueError: The content is not a valid `.tflite` file, has buffers after its flatbuffer,
+            or its inputs and outputs don't fit the metadata.
     """
     graph = read_graph(content)
     _check_fit(metadata, graph.inputs, graph.outputs)
     model = unpack(content)
-    _set_buffer(model, _packed(metadata, graph.inputs, graph.outputs))
+    _set_buffer(model, _serialize(metadata, graph.inputs, graph.outputs))
     labels = "\n".join(metadata.labels) + "\n"
     return with_files(pack(model), {LABELS_FILE: labels.encode()} if metadata.labels else {})
 
 
 def read_metadata(content: bytes) -> Metadata | None:
-    """Returns what a `.tflite` file tells about itself, None where it has no metadata.
+    """Returns the TFLite Metadata of a `.tflite` file, None if it has none.
 
     Args:
-        content: The file.
+        content: The file's bytes.
 
     Raises:
-        ValueError: The content is no `.tflite` file, or its metadata are broken.
+        ValueError: The content is not a valid `.tflite` file, or its metadata is corrupt.
     """
     check_file(content)
     model = schema.Model.GetRootAs(content, 0)
     for i in range(model.MetadataLength()):
-        entry = model.Metadata(i)
-        if entry.Name() == BUFFER_NAME:
-            data = bytes(model.Buffers(entry.Buffer()).DataAsNumpy())
+        item = model.Metadata(i)
+        if item.Name() == BUFFER_NAME:
+            data = bytes(model.Buffers(item.Buffer()).DataAsNumpy())
             try:
-                return _unpacked(data, content)
-            except _BROKEN as error:
+                return _parse(data, content)
+            except _CORRUPT as error:
                 raise ValueError(
                     f"metadata must be TFLite Metadata, got {data[:8]!r}...: {error}"
                 ) from error
@@ -150,12 +158,12 @@ def read_metadata(content: bytes) -> Metadata | None:
 
 def _numbers(values: float | Sequence[float], name: str) -> tuple[float, ...]:
     try:
-        found = np.atleast_1d(np.asarray(values, np.float64))
+        array = np.atleast_1d(np.asarray(values, np.float64))
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} must be a number or one a channel, got {values!r}") from error
-    if found.ndim != 1 or not np.isfinite(found).all():
-        raise ValueError(f"{name} must be a finite number or one a channel, got {values!r}")
-    return tuple(found.tolist())
+        raise ValueError(f"{name} must be a number or one per channel, got {values!r}") from error
+    if array.ndim != 1 or not np.isfinite(array).all():
+        raise ValueError(f"{name} must be a finite number or one per channel, got {values!r}")
+    return tuple(array.tolist())
 
 
 def _check_fit(
@@ -177,29 +185,29 @@ def _check_fit(
 
 def _set_buffer(model: Any, data: bytes) -> None:
     buffer = schema.BufferT(np.frombuffer(data, np.uint8))
-    for entry in model.metadata or ():
-        if entry.name == BUFFER_NAME:
-            model.buffers[entry.buffer] = buffer
+    for item in model.metadata or ():
+        if item.name == BUFFER_NAME:
+            model.buffers[item.buffer] = buffer
             return
     model.buffers.append(buffer)
-    entry = schema.MetadataT()
-    entry.name, entry.buffer = BUFFER_NAME.decode(), len(model.buffers) - 1
-    model.metadata = [*(model.metadata or ()), entry]
+    item = schema.MetadataT()
+    item.name, item.buffer = BUFFER_NAME.decode(), len(model.buffers) - 1
+    model.metadata = [*(model.metadata or ()), item]
 
 
 def with_files(content: bytes, files: Mapping[str, bytes]) -> bytes:
-    """Returns a `.tflite` file with others attached, as phones' libraries read them.
+    """Returns a `.tflite` file with other files attached, where Android and iOS libraries look.
 
     Args:
-        content: The file.
-        files: Name -> content; none: the file stays as it is.
+        content: The file's bytes.
+        files: Name -> content of each attached file. Empty: `content` is returned.
     """
     if not files:
         return content
     stream = io.BytesIO(content)
     with zipfile.ZipFile(stream, "a") as archive:
         for name, data in files.items():
-            archive.writestr(zipfile.ZipInfo(name), data)  # has no clock: equal files are equal
+            archive.writestr(zipfile.ZipInfo(name), data)  # without a time stamp: reproducible
     return stream.getvalue()
 
 
@@ -207,7 +215,10 @@ def attached_files(content: bytes) -> dict[str, bytes]:
     """Returns the files that are attached to a `.tflite` file with metadata, by name.
 
     Args:
-        content: The file.
+        content: The file's bytes.
+
+    Raises:
+        ValueError: The archive is corrupt, or unpacks to more than 64 MiB.
     """
     model = schema.Model.GetRootAs(content, 0)
     names = {model.Metadata(i).Name() for i in range(model.MetadataLength())}
@@ -215,18 +226,18 @@ def attached_files(content: bytes) -> dict[str, bytes]:
         return {}
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            found = archive.infolist()
-            if sum(info.file_size for info in found) > _MOST_ATTACHED:
+            files = archive.infolist()
+            if sum(info.file_size for info in files) > _MOST_ATTACHED:
                 raise ValueError(f"more than {_MOST_ATTACHED:,} bytes")
-            return {info.filename: archive.read(info) for info in found}
-    except _BROKEN as error:
-        raise ValueError(f"content must have sound files attached, got {error}") from error
+            return {info.filename: archive.read(info) for info in files}
+    except _CORRUPT as error:
+        raise ValueError(f"content must have readable files attached, got {error}") from error
 
 
 # --- writing
 
 
-def _packed(
+def _serialize(
     metadata: Metadata, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]
 ) -> bytes:
     builder = flatbuffers.Builder(1024)
@@ -261,7 +272,7 @@ def _pack_tensor(
 
 
 def _pack_content(builder: Any, shape: Sequence[int]) -> int:
-    """An image where the shape is one's, else numbers of no known meaning."""
+    """The kind of content: an image if the tensor has an image's shape, else features."""
     image = len(shape) == 4 and shape[-1] in _COLORS
     colors = {_IMAGE["colors"]: _COLORS[shape[-1]]} if image else {}
     properties = _table(builder, bytes_=colors)
@@ -305,16 +316,16 @@ def _table(
 ) -> int:
     offsets, bytes_ = offsets or {}, bytes_ or {}
     builder.StartObject(1 + max((*offsets, *bytes_), default=-1))
-    for place, offset in offsets.items():
-        builder.PrependUOffsetTRelativeSlot(place, offset, 0)
-    for place, value in bytes_.items():
-        builder.PrependUint8Slot(place, value, 0)
+    for field, offset in offsets.items():
+        builder.PrependUOffsetTRelativeSlot(field, offset, 0)
+    for field, value in bytes_.items():
+        builder.PrependUint8Slot(field, value, 0)
     return builder.EndObject()
 
 
 def _vector(builder: Any, offsets: Sequence[int]) -> int:
     builder.StartVector(4, len(offsets), 4)
-    for offset in reversed(offsets):  # a flatbuffer grows to the front
+    for offset in reversed(offsets):  # a flatbuffer is written from its end to its start
         builder.PrependUOffsetTRelative(offset)
     return builder.EndVector()
 
@@ -323,33 +334,33 @@ def _vector(builder: Any, offsets: Sequence[int]) -> int:
 
 
 class _Table:
-    """A table of a flatbuffer, read by the places of its fields."""
+    """A table of a flatbuffer, read by the indices of its fields."""
 
     def __init__(self, data: bytes, position: int) -> None:
         self._table = flatbuffers.table.Table(data, position)
 
-    def _place(self, field: int) -> int:
-        """Where a field lies in the flatbuffer, 0 where the table has none."""
+    def _position(self, field: int) -> int:
+        """Position of a field in the flatbuffer, 0 if the table does not have it."""
         offset = self._table.Offset(4 + 2 * field)
         return self._table.Pos + offset if offset else 0
 
     def text(self, field: int) -> str:
-        place = self._place(field)
-        return self._table.String(place).decode() if place else ""
+        position = self._position(field)
+        return self._table.String(position).decode() if position else ""
 
     def byte(self, field: int) -> int:
-        place = self._place(field)
-        return self._table.Bytes[place] if place else 0
+        position = self._position(field)
+        return self._table.Bytes[position] if position else 0
 
     def table(self, field: int) -> _Table | None:
-        place = self._place(field)
-        return _Table(self._table.Bytes, self._table.Indirect(place)) if place else None
+        position = self._position(field)
+        return _Table(self._table.Bytes, self._table.Indirect(position)) if position else None
 
     def tables(self, field: int) -> Iterator[_Table]:
         offset = self._table.Offset(4 + 2 * field)
         for i in range(self._table.VectorLen(offset) if offset else 0):
-            place = self._table.Vector(offset) + 4 * i
-            yield _Table(self._table.Bytes, self._table.Indirect(place))
+            position = self._table.Vector(offset) + 4 * i
+            yield _Table(self._table.Bytes, self._table.Indirect(position))
 
     def floats(self, field: int) -> tuple[float, ...]:
         offset = self._table.Offset(4 + 2 * field)
@@ -359,7 +370,7 @@ class _Table:
         return struct.unpack_from(f"<{count}f", self._table.Bytes, start)
 
 
-def _unpacked(data: bytes, content: bytes) -> Metadata:
+def _parse(data: bytes, content: bytes) -> Metadata:
     if data[4:8] != IDENTIFIER:
         raise ValueError(f"metadata must have the identifier {IDENTIFIER!r}, got {data[4:8]!r}")
     root = _Table(data, flatbuffers.encode.Get(flatbuffers.packer.uoffset, data, 0))
@@ -388,8 +399,8 @@ def _labels(tensor: _Table, content: bytes) -> tuple[str, ...]:
     for file in tensor.tables(_TENSOR["files"]):
         if file.byte(_FILE["kind"]) == _TENSOR_AXIS_LABELS:
             with zipfile.ZipFile(io.BytesIO(content)) as archive:
-                entry = archive.getinfo(file.text(_FILE["name"]))
-                if entry.file_size > _MOST_LABELS:
-                    raise ValueError(f"labels must be a short text, got {entry.file_size:,} bytes")
-                return tuple(archive.read(entry).decode().splitlines())
+                info = archive.getinfo(file.text(_FILE["name"]))
+                if info.file_size > _MOST_LABELS:
+                    raise ValueError(f"labels must be a short text, got {info.file_size:,} bytes")
+                return tuple(archive.read(info).decode().splitlines())
     return ()

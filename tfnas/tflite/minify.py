@@ -1,10 +1,10 @@
-"""The same `.tflite` file in fewer bytes: what it computes stays as it is, to the bit.
+"""Minification: a smaller `.tflite` file whose outputs are the same, bit by bit.
 
-A converted file says many things more than once. Every tensor has its own list of zero points,
-8 bytes a channel, which are nearly always zeros; its own list of steps and its own shape; and a
-name that tells every operation of every layer that was fused into it. Lists that are equal can
-be held once, since a flatbuffer points at them, and of a name the layers suffice. In a small
-network, as microcontrollers run them, that is a tenth of the file.
+A converted file stores much information more than once. Every tensor has its own vector of zero
+points (8 bytes per channel, nearly always zeros), its own vector of scales, its own shape, and a
+name that lists every operation of every layer that was fused into it. Equal vectors can be stored
+once, since a flatbuffer refers to them by offset, and the layers in a name suffice. In a small
+network for microcontrollers this saves a tenth of the file.
 """
 
 from __future__ import annotations
@@ -18,35 +18,36 @@ from tfnas.tflite.file_validation import check_file
 from tfnas.tflite.flatbuffer import PRODUCT, integers, pack, unpack
 from tfnas.tflite.metadata import attached_files, with_files
 
-_NOTES = b"CONVERSION_METADATA"  # the converter's versions and options; nothing reads them
+_NOTES = b"CONVERSION_METADATA"  # the converter's version and options; no runtime reads them
 
 
 def minify(content: bytes) -> bytes:
-    """Returns a `.tflite` file that computes the same in fewer bytes; never a larger one.
+    """Returns a smaller `.tflite` file that computes the same, or the file itself.
 
     Args:
-        content: The file.
+        content: The file's bytes.
 
     Raises:
-        ValueError: The content is no `.tflite` file, or has buffers behind its flatbuffer.
+        ValueError: The content is not a valid `.tflite` file, or has buffers after its
+            flatbuffer.
     """
     check_file(content)
     model = unpack(content)
-    _drop_notes(model)
+    _remove_notes(model)
     for graph in model.subgraphs:
-        # Inputs and outputs are called by name.
+        # Inputs and outputs are addressed by name.
         ends = {*integers(graph.inputs), *integers(graph.outputs)}
         for index, tensor in enumerate(graph.tensors or ()):
             if tensor.name and index not in ends:
                 data = model.buffers[tensor.buffer].data
-                held = data is not None and len(data) > 0
-                tensor.name = short_name(tensor.name.decode(), constant=held).encode()
+                constant = data is not None and len(data) > 0
+                tensor.name = short_name(tensor.name.decode(), constant=constant).encode()
     smaller = with_files(pack(model, _SharingBuilder()), attached_files(content))
     return min(smaller, content, key=len)
 
 
 def short_name(tensor_name: str, constant: bool = False) -> str:
-    """Returns a tensor's name with each of its layers once, and what multiplies by a kernel.
+    """Shortens a tensor's name to one operation for each layer, and those with a kernel.
 
     Example:
         >>> short_name("net_1/bn_1/add;net_1/bn_1/mul;net_1/conv_1/convolution;net_1/conv_1/bias")
@@ -55,9 +56,10 @@ def short_name(tensor_name: str, constant: bool = False) -> str:
         'net_1/conv_1/convolution'
 
     Args:
-        tensor_name: Names of operations within their scopes, with ";" between them. The first
-            one stays whole, since it tells operators of one layer apart.
-        constant: Whether it is a kernel or a bias, of which the product alone is of use.
+        tensor_name: Names of operations with their scopes, separated by ";". The first one is
+            kept in full, since it distinguishes the operators of one layer.
+        constant: Whether the tensor is a kernel or a bias; then only operations with a kernel
+            are kept.
     """
     kept: dict[str, str] = {}
     for part in tensor_name.split(";"):
@@ -70,46 +72,47 @@ def short_name(tensor_name: str, constant: bool = False) -> str:
     return ";".join(products if constant and products else kept.values()) or tensor_name
 
 
-def _drop_notes(model: Any) -> None:
-    notes = [entry for entry in model.metadata or () if entry.name == _NOTES]
-    model.metadata = [entry for entry in model.metadata or () if entry.name != _NOTES]
-    used = {entry.buffer for entry in model.metadata}
+def _remove_notes(model: Any) -> None:
+    notes = [item for item in model.metadata or () if item.name == _NOTES]
+    model.metadata = [item for item in model.metadata or () if item.name != _NOTES]
+    used = {item.buffer for item in model.metadata}
     used.update(t.buffer for graph in model.subgraphs for t in graph.tensors or ())
-    for entry in notes:
-        if entry.buffer not in used:
-            model.buffers[entry.buffer] = schema.BufferT()  # others are counted by their places
+    for item in notes:
+        if item.buffer not in used:
+            # Empty, not removed: that would shift the indices of the other buffers.
+            model.buffers[item.buffer] = schema.BufferT()
 
 
 class _SharingBuilder(flatbuffers.Builder):
-    """Writes vectors of numbers and characters once that are equal to the byte.
+    """Writes equal vectors of numbers and characters once.
 
-    Vectors of offsets are not: these count from where they stand.
+    Vectors of offsets can't be shared, because offsets are relative to their own position.
     """
 
     def __init__(self) -> None:
         super().__init__(1024)
-        self._known: dict[tuple[bytes, int], int] = {}  # vector, alignment -> its place
-        self._before, self._alignment, self._points = 0, 1, False
+        self._known: dict[tuple[bytes, int], int] = {}  # vector, alignment -> its position
+        self._before, self._alignment, self._has_offsets = 0, 1, False
 
     def StartVector(self, size: int, count: int, alignment: int) -> Any:
-        self._before, self._alignment, self._points = self.Offset(), alignment, False
+        self._before, self._alignment, self._has_offsets = self.Offset(), alignment, False
         return super().StartVector(size, count, alignment)
 
-    def CreateString(self, *given: Any, **options: Any) -> Any:
-        self._before, self._alignment, self._points = self.Offset(), 1, False
-        return super().CreateString(*given, **options)
+    def CreateString(self, *args: Any, **kwargs: Any) -> Any:
+        self._before, self._alignment, self._has_offsets = self.Offset(), 1, False
+        return super().CreateString(*args, **kwargs)
 
     def PrependUOffsetTRelative(self, offset: int) -> None:
-        self._points = True
+        self._has_offsets = True
         super().PrependUOffsetTRelative(offset)
 
-    def EndVector(self, *given: Any) -> Any:
-        place = super().EndVector(*given)
-        if self._points:
-            return place
+    def EndVector(self, *args: Any) -> Any:
+        position = super().EndVector(*args)
+        if self._has_offsets:
+            return position
         start = len(self.Bytes) - self._before
-        held = bytes(self.Bytes[len(self.Bytes) - self.Offset() : start])
-        known = self._known.setdefault((held, self._alignment), place)
-        if known != place:  # takes back what was written
+        vector = bytes(self.Bytes[len(self.Bytes) - self.Offset() : start])
+        known = self._known.setdefault((vector, self._alignment), position)
+        if known != position:  # written before: discard the copy
             self.head = start
         return known

@@ -1,19 +1,20 @@
-"""A number format for each layer's weights, so that a file fits into a given size.
+"""Mixed precision: a weight format for each layer, under a budget for the file's size.
 
-Layers differ by orders of magnitude in what coarse weights cost. For every layer and format
-a `.tflite` file with that one layer's weights in that format is made and run:
+Layers differ by orders of magnitude in how much coarse weights hurt. For every layer and format
+a `.tflite` file with only that layer's weights in that format is made and run:
 
-    effect(layer, format) = divergence of the file's outputs from the float file's,
+    effect(layer, format) = divergence of the file's outputs from those of the float file,
     saving(layer, format) = bytes by which the file is smaller.
 
-From the float file on, the step of least effect a byte saved is taken next, along the lower
-convex hull of each layer's formats, until the size is met; then what is left over is
-given back to the layers that gain most by it. That effects of single layers add up is an
-assumption: the record tells what the whole file was measured to cost.
+The search starts with the float file. Along the lower convex hull of each layer's formats it
+takes the step with the smallest effect per saved byte, until the size is met. The bytes that are
+then left over go back to the layers whose effect they reduce most. The search assumes that the
+effects of single layers add up; the result has both the predicted sum and the measured divergence
+of the final file.
 
 References:
-    Dong et al., "HAWQ-V2", NeurIPS 2020 (a format a layer under a size constraint, by the
-    sum of each layer's sensitivity). Everett 1963 (one price a byte is optimal on hulls).
+    Dong et al., "HAWQ-V2", NeurIPS 2020 (a format for each layer under a size constraint, by
+    the sum of the layers' sensitivities). Everett 1963 (one price per byte is optimal on hulls).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import json
 import math
 import numbers
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -43,24 +44,27 @@ from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.convert import to_tflite
 from tfnas.tflite.quantizer_recipes import apply_recipe, layers_of_file, weights_recipe
 
+if TYPE_CHECKING:
+    import keras
+
 EXAMPLES = 128
 _FORMATS = (FLOAT, "int8", "int4")
-_BUILDS = 8
+_MAX_BUILDS = 8
 
 
 @dataclasses.dataclass(frozen=True)
 class LayerFormats:
-    """What each format of one layer's weights costs.
+    """Size and effect of each weight format of one layer.
 
     Args:
-        name: The layer.
-        kind: Its class.
+        name: Name of the layer.
+        kind: Class of the layer.
         weights: Number of weights.
         formats: Formats that were tried, the finest first.
-        savings: Bytes that each saves, against the first.
-        effects: Divergence of the outputs that each brings alone (nats an example where
-            the outputs are class scores, else relative squared change).
-        chosen: The format chosen.
+        savings: Bytes saved by each format, relative to the first one.
+        effects: Divergence of the outputs for each format of this layer alone (nats per example
+            if the outputs are class scores, else the relative squared change).
+        chosen: The chosen format.
     """
 
     name: str
@@ -74,14 +78,14 @@ class LayerFormats:
 
 @dataclasses.dataclass(frozen=True)
 class MixedPrecision:
-    """Formats chosen under a size budget. Prints as a table, the most sensitive layer first.
+    """Weight formats chosen under a size budget; `print` shows a table, most sensitive layer first.
 
     Args:
-        budget: Bytes allowed.
-        size: Bytes of the file.
-        predicted: Sum of the chosen effects.
-        measured: Divergence of the file's outputs from the float file's.
-        layers: What was measured and chosen.
+        budget: Allowed size of the file, in bytes.
+        size: Size of the file, in bytes.
+        predicted: Sum of the effects of the chosen formats.
+        measured: Divergence of the file's outputs from those of the float file.
+        layers: Measurements and choice for each layer.
         activations: Number format of activations.
         weight_only: See :class:`tfnas.QuantSpec`.
     """
@@ -96,17 +100,17 @@ class MixedPrecision:
 
     @property
     def spec(self) -> QuantSpec:
-        """The choice as a specification, for :func:`tfnas.quantize_aware` too."""
+        """The choice as a specification, for :func:`tfnas.to_tflite` and `quantize_aware`."""
         chosen = {layer.name: layer.chosen for layer in self.layers}
         return _spec(self.activations, self.weight_only, chosen)
 
     def headers(self) -> list[str]:
-        """Returns the titles of the columns."""
+        """Returns the titles of the table's columns."""
         tried = dict.fromkeys(f for layer in self.layers for f in layer.formats if f != FLOAT)
         return ["layer", "type", "weights", *(f"effect of {f}" for f in tried), "chosen"]
 
     def rows(self) -> list[list[str]]:
-        """Returns a row a layer, the most sensitive first; see :meth:`headers`."""
+        """Returns one row for each layer, the most sensitive first; see :meth:`headers`."""
         tried = [title.removeprefix("effect of ") for title in self.headers()[3:-1]]
         rows = []
         for layer in sorted(self.layers, key=lambda one: -max(one.effects)):
@@ -128,25 +132,25 @@ class MixedPrecision:
 
     @classmethod
     def from_json(cls, text: str) -> MixedPrecision:
-        """Returns the record that :meth:`to_json` wrote.
+        """Returns the record from the JSON text of :meth:`to_json`.
 
         Raises:
-            ValueError: The text is no such record; a key that is unknown or missing is named.
+            ValueError: The text is not such a record; the message names unknown or missing keys.
         """
         from tfnas.search_space.architecture import check_keys, parse_json_object
 
         fields = parse_json_object(text, "mixed precision")
         check_keys(cls, fields)
         layers = []
-        for entry in fields["layers"]:
-            check_keys(LayerFormats, entry)
-            lists = {k: tuple(v) for k, v in entry.items() if isinstance(v, list)}
-            layers.append(LayerFormats(**{**entry, **lists}))
+        for layer in fields["layers"]:
+            check_keys(LayerFormats, layer)
+            lists = {k: tuple(v) for k, v in layer.items() if isinstance(v, list)}
+            layers.append(LayerFormats(**{**layer, **lists}))
         return cls(**{**fields, "layers": tuple(layers)})
 
 
 def mixed_precision(
-    model: Any,
+    model: keras.Model,
     size: float,
     data: Any,
     *,
@@ -154,61 +158,62 @@ def mixed_precision(
     weight_only: bool = False,
     formats: Sequence[str] | None = None,
 ) -> tuple[Artifact, MixedPrecision]:
-    """Makes a file of at most a given size, each layer's weights as fine as that allows.
+    """Chooses a weight format for each layer so that the file has at most a given size.
 
     Example:
         >>> import keras, numpy as np, tfnas
         >>> layers = keras.layers.Dense(64), keras.layers.Dense(64)
         >>> model = keras.Sequential([keras.Input((64,)), *layers])
         >>> x = np.random.default_rng(0).normal(size=(64, 64))
-        >>> file, found = tfnas.mixed_precision(model, 10_000, x)
-        >>> file.size <= 10_000, sorted(layer.chosen for layer in found.layers)
+        >>> file, result = tfnas.mixed_precision(model, 10_000, x)
+        >>> file.size <= 10_000, sorted(layer.chosen for layer in result.layers)
         (True, ['int4', 'int8'])
 
     Args:
         model: A trained model, as for :func:`tfnas.to_tflite`.
-        size: Bytes that the file may have; below 1: a share of the float32 file's.
-        data: Unlabeled inputs; 128 examples from all over them are used (and 500 to
-            calibrate integer activations).
+        size: Maximum size of the file in bytes; below 1: a fraction of the float32 file's size.
+        data: Inputs, as `calibration` of :func:`tfnas.to_tflite` (a TFLite representative
+            dataset too). 128 examples measure the effects, evenly spaced ones of arrays; 500
+            calibrate integer activations.
         activations: "float32" or "int8".
-        weight_only: With float activations, whether weights are unpacked to floats.
+        weight_only: With float activations, whether weights are dequantized before use.
         formats: Formats to choose from. None: "float32", "int8" and "int4" with float
             activations, "int8" and "int4" with integer ones.
 
     Returns:
-        The file, and what was measured and chosen.
+        The file, and the record of what was measured and chosen.
 
     Raises:
-        ValueError: An argument is outside its rule, or not even the coarsest formats meet
-            the size; the message tells what they need.
+        ValueError: An argument is invalid, or even the coarsest formats exceed the size; the
+            message has the size that they need.
         ConversionError: The model can't be converted.
     """
-    chosen_from = _checked(size, activations, weight_only, formats)
-    plain = to_tflite(model)  # tells first what no model can be converted
+    candidates = _check_arguments(size, activations, weight_only, formats)
+    float_file = to_tflite(model)  # the first error is of a model that can't be converted
     columns = fitting_columns(model, data, EXAMPLES)
     if activations != FLOAT and is_tf_keras(model):
         raise ValueError(
-            f"model must be a Keras 3 model for activations {activations!r}, got tf_keras' "
-            f"{model.name!r}"
+            f"model must be a Keras 3 model for activations {activations!r}, got the tf_keras "
+            f"model {model.name!r}"
         )
     if activations != FLOAT and fake_quants(model):
         raise ValueError(
             f"model must be a float one for activations {activations!r}, got {model.name!r}, whose "
             "weights were trained for their formats: tfnas.strip_quantization(model)"
         )
-    budget = int(size * plain.size) if size < 1 else int(size)
-    asked = _Asked(model, plain, _packed(model, columns), activations, weight_only, data)
-    options = asked.measure(chosen_from)
-    return asked.build(options, budget)
+    budget = int(size * float_file.size) if size < 1 else int(size)
+    x = columns[0] if len(columns) == 1 else columns
+    search = _FormatSearch(model, float_file, x, activations, weight_only, data)
+    return search.build(search.measure(candidates), budget)
 
 
-def _checked(
+def _check_arguments(
     size: float, activations: str, weight_only: bool, formats: Sequence[str] | None
 ) -> tuple[str, ...]:
-    """Returns the formats to choose from, the finest first."""
+    """Checks the arguments and returns the formats to choose from, the finest first."""
     real = isinstance(size, numbers.Real) and not isinstance(size, bool)
     if not real or not size > 0 or not math.isfinite(size):
-        raise ValueError(f"size must be bytes, or a share in (0, 1), got {size!r}")
+        raise ValueError(f"size must be bytes, or a fraction in (0, 1), got {size!r}")
     if activations not in (FLOAT, "int8"):
         raise ValueError(f"activations must be 'float32' or 'int8', got {activations!r}")
     if weight_only and activations != FLOAT:
@@ -223,15 +228,11 @@ def _checked(
     return tuple(f for f in _FORMATS if f in formats)
 
 
-def _with_rounded_kernel(model: Any) -> set[str]:
-    """The layers whose kernels :func:`tfnas.quantize_aware` rounds."""
-    plain, origins = normal_form(model)
-    own = [call.name for call in walk(plain).calls if role(call) is Role.KERNEL]
+def _quantizable_layers(model: keras.Model) -> set[str]:
+    """Names of the layers whose kernels :func:`tfnas.quantize_aware` quantizes."""
+    flat, origins = normal_form(model)
+    own = [call.name for call in walk(flat).calls if role(call) is Role.KERNEL]
     return {name.split("/")[-1] for name in (*own, *(path for path, _ in origins.values()))}
-
-
-def _packed(model: Any, columns: list[np.ndarray]) -> Any:
-    return columns[0] if len(columns) == 1 else columns
 
 
 def _spec(activations: str, weight_only: bool, layers: dict[str, str]) -> QuantSpec:
@@ -239,108 +240,120 @@ def _spec(activations: str, weight_only: bool, layers: dict[str, str]) -> QuantS
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Asked:
-    """A call's model, its float file, examples and settings."""
+class _FormatSearch:
+    """Model, float file, examples and settings of one search."""
 
-    model: Any
-    plain: Artifact
+    model: keras.Model
+    float_file: Artifact
     x: Any
     activations: str
     weight_only: bool
     calibration: Any
 
     def measure(self, formats: tuple[str, ...]) -> list[LayerFormats]:
-        """One file a layer and format."""
-        found = []
-        layers = layers_of_file(self.model, self.plain)
-        if self.activations != FLOAT:  # others stay float there, and have no name
-            known = _with_rounded_kernel(self.model)
+        """Makes and runs one file for each layer and format."""
+        measured = []
+        layers = layers_of_file(self.model, self.float_file)
+        if self.activations != FLOAT:  # the others stay float, and a spec can't name them
+            known = _quantizable_layers(self.model)
             layers = {name: layer for name, layer in layers.items() if name in known}
         for name, (kind, kernels) in layers.items():
             weights = sum(kernel.values.size for kernel in kernels)
             savings: list[int] = []
             effects: list[float] = []
             tried: list[str] = []
-            for wanted in formats:
-                file = self.plain if wanted == FLOAT else self._alone(name, wanted)
-                if file is None or (savings and self.plain.size - file.size <= savings[-1]):
-                    continue  # the operator has no such kernel, or nothing is gained
-                savings.append(self.plain.size - file.size)
+            for format_ in formats:
+                file = self._quantize_layer(name, format_)
+                if file is None or (savings and self.float_file.size - file.size <= savings[-1]):
+                    continue  # the operator has no such kernel, or the file is not smaller
+                savings.append(self.float_file.size - file.size)
                 effects.append(divergence(self.expected, self._outputs(file)))
-                tried.append(wanted)
+                tried.append(format_)
             if tried:
-                least = [saving - savings[0] for saving in savings]
-                rising = np.maximum.accumulate(effects)
-                found.append(
-                    LayerFormats(
-                        *(name, kind, weights, tuple(tried), tuple(least)),
-                        *(tuple(map(float, rising)), tried[0]),
-                    )
+                layer = LayerFormats(
+                    name,
+                    kind,
+                    weights,
+                    formats=tuple(tried),
+                    savings=tuple(saving - savings[0] for saving in savings),
+                    effects=tuple(map(float, np.maximum.accumulate(effects))),
+                    chosen=tried[0],
                 )
-        if not any(len(layer.formats) > 1 for layer in found):
+                measured.append(layer)
+        if not any(len(layer.formats) > 1 for layer in measured):
             raise ValueError(f"model must have a layer to quantize, got {self.model.name!r}")
-        return found
+        return measured
 
-    def _alone(self, name: str, wanted: str) -> Artifact | None:
-        spec = _spec(FLOAT, self.weight_only, {name: wanted, "*": FLOAT})
+    def _quantize_layer(self, name: str, format_: str) -> Artifact | None:
+        """The float file with one layer in another format; None if its operator stays float."""
+        if format_ == FLOAT:
+            return self.float_file
+        spec = _spec(FLOAT, self.weight_only, {name: format_, "*": FLOAT})
         try:
-            return apply_recipe(self.plain, weights_recipe(self.model, self.plain, spec))
-        except ValueError:  # an operator whose weights stay floats
+            return self._quantize_weights(spec)
+        except ValueError:
             return None
+
+    def _quantize_weights(self, spec: QuantSpec) -> Artifact:
+        return apply_recipe(self.float_file, weights_recipe(self.model, self.float_file, spec))
 
     @functools.cached_property
     def expected(self) -> list[np.ndarray]:
-        """What the float file gives."""
-        return self._outputs(self.plain)
+        """Outputs of the float file."""
+        return self._outputs(self.float_file)
 
     def _outputs(self, file: Artifact) -> list[np.ndarray]:
-        given = file.predict(self.x)
-        return given if isinstance(given, list) else [given]
+        outputs = file.predict(self.x)
+        return outputs if isinstance(outputs, list) else [outputs]
 
     def build(self, options: list[LayerFormats], budget: int) -> tuple[Artifact, MixedPrecision]:
-        """The file of least effect within the budget."""
+        """Returns the file with the smallest effect within the budget, and its record."""
         file = start = self._file(options)
         missing = start.size - budget
-        for _ in range(_BUILDS):
+        for _ in range(_MAX_BUILDS):
             if file.size <= budget:
                 break
             options = _choose(options, missing, start.size, budget)
             file = self._file(options)
-            missing += max(0, file.size - budget)  # sizes add up but for a few bytes
+            missing += max(0, file.size - budget)  # sizes add up except for a few bytes
         if file.size > budget:
             raise ValueError(f"size must be at least about {file.size:,} bytes, got {budget:,}")
         predicted = sum(layer.effects[layer.formats.index(layer.chosen)] for layer in options)
-        half = max(1e-12, *(tensor.scale / 2 for tensor in file.outputs))
-        measured = divergence(self.expected, self._outputs(file), half)
-        found = MixedPrecision(
-            *(budget, file.size, predicted, measured, tuple(options)),
-            *(self.activations, self.weight_only),
+        half_step = max(1e-12, *(tensor.scale / 2 for tensor in file.outputs))
+        result = MixedPrecision(
+            budget,
+            file.size,
+            predicted,
+            measured=divergence(self.expected, self._outputs(file), half_step),
+            layers=tuple(options),
+            activations=self.activations,
+            weight_only=self.weight_only,
         )
-        mixed = {"mode": file.mode, "size_budget": budget}
-        return Artifact(file.content, file.mode, {**file.origin, **mixed}), found
+        origin = {**file.origin, "mode": file.mode, "size_budget": budget}
+        return Artifact(file.content, file.mode, origin), result
 
     def _file(self, options: list[LayerFormats]) -> Artifact:
         chosen = {layer.name: layer.chosen for layer in options}
         if self.activations != FLOAT:
             return to_tflite(self.model, _spec(self.activations, False, chosen), self.calibration)
         if set(chosen.values()) == {FLOAT}:
-            return self.plain
+            return self.float_file
         spec = _spec(FLOAT, self.weight_only, {**chosen, "*": FLOAT})
-        file = apply_recipe(self.plain, weights_recipe(self.model, self.plain, spec))
+        file = self._quantize_weights(spec)
         return Artifact(file.content, spec.mode, file.origin)
 
 
 def _choose(
     options: Sequence[LayerFormats], missing: int, start: int, budget: int
 ) -> list[LayerFormats]:
-    """The formats of least total effect that save `missing` bytes."""
+    """The formats with the smallest total effect that save `missing` bytes."""
     most = sum(layer.savings[-1] for layer in options)
     if most < missing:
         raise ValueError(
-            f"size must be at least about {start - most:,} bytes, what the coarsest formats "
+            f"size must be at least about {start - most:,} bytes, which the coarsest formats "
             f"need, got {budget:,}"
         )
-    at = [0] * len(options)
+    at = [0] * len(options)  # index of each layer's format
     saved = 0
     for _, number, format_ in sorted(_steps(options)):
         if saved >= missing:
@@ -348,7 +361,7 @@ def _choose(
         layer = options[number]
         saved += layer.savings[format_] - layer.savings[at[number]]
         at[number] = format_
-    while (finer := _best_return(options, at, saved - missing)) is not None:
+    while (finer := _best_refinement(options, at, saved - missing)) is not None:
         number, format_ = finer
         saved -= options[number].savings[at[number]] - options[number].savings[format_]
         at[number] = format_
@@ -359,7 +372,7 @@ def _choose(
 
 
 def _steps(options: Sequence[LayerFormats]) -> list[tuple[float, int, int]]:
-    """(effect a byte saved, layer, format that the step leads to) along each layer's hull."""
+    """(effect per saved byte, layer, format after the step) along each layer's hull."""
     steps = []
     for number, layer in enumerate(options):
         hull = lower_hull(layer.savings, layer.effects)
@@ -369,15 +382,15 @@ def _steps(options: Sequence[LayerFormats]) -> list[tuple[float, int, int]]:
     return steps
 
 
-def _best_return(
+def _best_refinement(
     options: Sequence[LayerFormats], at: Sequence[int], spare: int
 ) -> tuple[int, int] | None:
-    """The (layer, finer format) within the spare bytes that takes most effect back."""
+    """The (layer, finer format) within the spare bytes that reduces the effect most."""
     best, gain = None, 0.0
     for number, layer in enumerate(options):
         for format_ in range(at[number]):
-            bytes_back = layer.savings[at[number]] - layer.savings[format_]
-            effect_back = layer.effects[at[number]] - layer.effects[format_]
-            if bytes_back <= spare and effect_back > gain:
-                best, gain = (number, format_), effect_back
+            cost = layer.savings[at[number]] - layer.savings[format_]
+            reduction = layer.effects[at[number]] - layer.effects[format_]
+            if cost <= spare and reduction > gain:
+                best, gain = (number, format_), reduction
     return best

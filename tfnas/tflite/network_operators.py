@@ -1,9 +1,10 @@
-"""A network as the operators of its file, known before anything is converted.
+"""Predicts the operators of a network's file without converting it.
 
-The converter folds normalization and clipping into the layer before, where nothing else needs
-what that one gives, and drops what is nothing at inference. What is left is what takes time.
-An :class:`~tfnas.search_space.architecture.Architecture` is told without building a model: a search
-asks for thousands.
+The converter fuses normalization and clipping into the operator before, if nothing else uses that
+operator's output, and drops layers that do nothing at inference. The operators that remain
+determine the latency. The operators of an
+:class:`~tfnas.search_space.architecture.Architecture` are found without building a model, since a
+search needs those of thousands.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import dataclasses
 import math
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tfnas.graph.functional import Call, Value, Walk, walk
 from tfnas.search_space.architecture import (
@@ -24,14 +25,22 @@ from tfnas.search_space.architecture import (
     scale_filters,
 )
 
+if TYPE_CHECKING:
+    import keras
+
 Shape = tuple[int, ...]
-FREE = {
-    *("Dropout", "SpatialDropout2D", "Identity", "ActivityRegularization", "GaussianNoise"),
-    *("GaussianDropout", "StochasticDepth"),
+FREE = {  # layers without an operator at inference
+    "Dropout",
+    "SpatialDropout2D",
+    "Identity",
+    "ActivityRegularization",
+    "GaussianNoise",
+    "GaussianDropout",
+    "StochasticDepth",
 }
 CLIPPED = ("relu", "relu6")
-# Operators that clip what they give by themselves.
-_CLIPS = {"convolution", "depthwise", "dense", "add", "multiply", "scale"}
+# Operators that can include a ReLU.
+_FUSES_CLIP = {"convolution", "depthwise", "dense", "add", "multiply", "scale"}
 _BLOCKS = {INVERTED_RESIDUAL, FUSED_INVERTED_RESIDUAL, IDENTITY}
 _HAS_WEIGHTS = {"convolution", "depthwise", "dense"}
 
@@ -41,16 +50,17 @@ class Operator:
     """One operator of the file.
 
     Args:
-        kind: What it computes, such as "depthwise"; "layer" where only the converter knows.
-        sources: Where its inputs come from: an operator's place in the list, or -1 - n for the
-            model's n-th input.
-        inputs: Shapes of its inputs without the batch.
-        output: Shape of its output without the batch.
-        kernel: (height, width) of the window that it looks at.
-        strides: (height, width) between windows.
-        same: Whether windows reach over the border.
-        clip: "relu" or "relu6" where it clips its output, else "".
-        layer: The layer, where only the converter knows: class, shapes and a hash.
+        kind: Kind of computation, such as "depthwise"; "layer" for a layer whose operators only
+            the converter knows.
+        sources: Where each input comes from: the index of an operator, or -1 - n for the n-th
+            input of the model.
+        inputs: Shapes of the inputs without the batch.
+        output: Shape of the output without the batch.
+        kernel: Kernel or pool size (height, width).
+        strides: Strides (height, width).
+        same: Whether the padding is "same", not "valid".
+        clip: "relu" or "relu6" if the operator clips its output, else "".
+        layer: For the kind "layer": a key of class, shapes and a hash of the configuration.
     """
 
     kind: str
@@ -71,8 +81,8 @@ class Operators:
     Args:
         inputs: Shapes of the network's inputs without the batch.
         operators: In the order of execution.
-        outputs: Places of the operators that give the network's outputs.
-        calls: Place -> the layer's call; empty where there is no model.
+        outputs: Indices of the operators whose outputs are the network's outputs.
+        calls: Index of an operator -> call of its layer; empty without a model.
     """
 
     inputs: tuple[Shape, ...]
@@ -81,15 +91,15 @@ class Operators:
     calls: dict[int, Call] = dataclasses.field(default_factory=dict, compare=False, repr=False)
 
 
-def operators_of(model: Any, layer_key: Callable[[Call], str]) -> Operators:
-    """Returns the operators that the file of a functional model has.
+def operators_of(model: keras.Model, layer_key: Callable[[Call], str]) -> Operators:
+    """Returns the operators that the file of a functional model will have.
 
     Args:
-        model: A built functional or Sequential Keras model of known input sizes.
-        layer_key: Names a call of which only the converter knows what it becomes.
+        model: A built functional or Sequential Keras model with known input sizes.
+        layer_key: Returns the key of a call whose operators only the converter knows.
 
     Raises:
-        ValueError: The model has no known connections, or an input of open size.
+        ValueError: The model is not functional, or an input has an open size.
     """
     flow = walk(model)
     for value in flow.inputs:
@@ -99,15 +109,17 @@ def operators_of(model: Any, layer_key: Callable[[Call], str]) -> Operators:
 
 
 def operators_of_architecture(arch: Architecture) -> Operators | None:
-    """Returns the operators of :func:`tfnas.search_space.blocks.build_model`'s model, in
-    microseconds.
+    """Returns the operators of an architecture's file, without building the model.
+
+    Finding them takes microseconds. They are those of the model that
+    :func:`tfnas.search_space.blocks.build_model` builds.
 
     Args:
         arch: The architecture.
 
     Returns:
-        The operators; None where they do not follow from the architecture alone: it has a block
-        of an unknown kind, or is compressed on its way to the file.
+        The operators; None if the architecture does not determine them, because it has a custom
+        kind of block or is compressed.
     """
     kinds = {stage.kind for stage in arch.stages}
     if kinds - _BLOCKS or getattr(arch, "compression", None) is not None:
@@ -119,34 +131,34 @@ def operators_of_architecture(arch: Architecture) -> Operators | None:
 
 
 class _Lowering:
-    """Goes through the calls and keeps, for each value, the operator that gives it."""
+    """Translates calls to operators; keeps the index of the operator that computes each value."""
 
     def __init__(self, flow: Walk, layer_key: Callable[[Call], str]) -> None:
         self.flow, self.layer_key = flow, layer_key
         self.uses = Counter([*flow.outputs, *(v for call in flow.calls for v in call.inputs)])
-        self.places: dict[Value, int] = {value: -1 - i for i, value in enumerate(flow.inputs)}
+        self.indices: dict[Value, int] = {value: -1 - i for i, value in enumerate(flow.inputs)}
         self.operators: list[Operator] = []
         self.calls: dict[int, Call] = {}
 
     def result(self) -> Operators:
         for call in self.flow.calls:
-            self._take(call)
+            self._lower(call)
         shapes = tuple(_shape(value) for value in self.flow.inputs)
-        ends = tuple(self.places[value] for value in self.flow.outputs)
+        ends = tuple(self.indices[value] for value in self.flow.outputs)
         return Operators(shapes, tuple(self.operators), ends, self.calls)
 
-    def _take(self, call: Call) -> None:
+    def _lower(self, call: Call) -> None:
         if len(call.outputs) != 1 or not call.inputs:
-            self._only_the_converter(call)
+            self._add_unknown(call)
         elif call.kind in FREE or _activation(call) == "linear":
-            self.places[call.outputs[0]] = self.places[call.inputs[0]]
+            self.indices[call.outputs[0]] = self.indices[call.inputs[0]]
         elif call.kind == "BatchNormalization":
             if not self._folds(call, _HAS_WEIGHTS):
                 self._add(call, "scale")
         elif (clip := _clip(call)) is not None:
-            if self._folds(call, _CLIPS):
-                place = self.places[call.outputs[0]]
-                self.operators[place] = dataclasses.replace(self.operators[place], clip=clip)
+            if self._folds(call, _FUSES_CLIP):
+                index = self.indices[call.outputs[0]]
+                self.operators[index] = dataclasses.replace(self.operators[index], clip=clip)
             else:
                 self._add(call, "clip", clip=clip)
         elif (fields := _fields(call)) is not None:
@@ -156,38 +168,38 @@ class _Lowering:
             if activation == "softmax" and fields["kind"] != "softmax":
                 self._add_after(call, "softmax")
         else:
-            self._only_the_converter(call)
+            self._add_unknown(call)
 
     def _folds(self, call: Call, kinds: set[str]) -> bool:
-        """Whether a call goes into the operator before it; the value is then that one's."""
+        """Whether a call is fused into the operator before it, which then computes its value."""
         source = call.inputs[0]
-        place = self.places[source]
-        before = self.operators[place] if place >= 0 else None
+        index = self.indices[source]
+        before = self.operators[index] if index >= 0 else None
         if before is None or before.kind not in kinds or before.clip or self.uses[source] > 1:
             return False
-        self.places[call.outputs[0]] = place
+        self.indices[call.outputs[0]] = index
         return True
 
     def _add(self, call: Call, kind: str, **fields: Any) -> None:
-        sources = tuple(self.places[value] for value in call.inputs)
+        sources = tuple(self.indices[value] for value in call.inputs)
         shapes = tuple(_shape(value) for value in call.inputs)
         self.operators.append(Operator(kind, sources, shapes, _shape(call.outputs[0]), **fields))
         self.calls[len(self.operators) - 1] = call
         for value in call.outputs:
-            self.places[value] = len(self.operators) - 1
+            self.indices[value] = len(self.operators) - 1
 
     def _add_after(self, call: Call, kind: str) -> None:
         shape, [output] = _shape(call.outputs[0]), call.outputs
-        self.operators.append(Operator(kind, (self.places[output],), (shape,), shape))
-        self.places[output] = len(self.operators) - 1
+        self.operators.append(Operator(kind, (self.indices[output],), (shape,), shape))
+        self.indices[output] = len(self.operators) - 1
         self.calls[len(self.operators) - 1] = call
 
-    def _only_the_converter(self, call: Call) -> None:
+    def _add_unknown(self, call: Call) -> None:
         self._add(call, "layer", layer=self.layer_key(call))
 
 
 def _fields(call: Call) -> dict[str, Any] | None:
-    """What an operator is beside its shapes; None where only the converter knows."""
+    """Fields of an operator other than its shapes; None if only the converter knows them."""
     read = _READERS.get(call.kind)
     shapes = [value.shape[1:] for value in (*call.inputs, *call.outputs)]
     if read is None or any(size is None for shape in shapes for size in shape):
@@ -199,31 +211,32 @@ def _fields(call: Call) -> dict[str, Any] | None:
 
 def _convolution(call: Call) -> dict[str, Any] | None:
     layer = call.operation
-    if layer.groups != 1 or not _plain(call):
+    if layer.groups != 1 or not _is_simple(call):
         return None
     return {"kind": "convolution", **_window(layer, layer.kernel_size)}
 
 
 def _depthwise(call: Call) -> dict[str, Any] | None:
     layer = call.operation
-    if layer.depth_multiplier != 1 or not _plain(call):
+    if layer.depth_multiplier != 1 or not _is_simple(call):
         return None
     return {"kind": "depthwise", **_window(layer, layer.kernel_size)}
 
 
-def _plain(call: Call) -> bool:
+def _is_simple(call: Call) -> bool:
     layer = call.operation
     simple = layer.padding in ("same", "valid") and set(layer.dilation_rate) == {1}
     return simple and _own_activation(call) in ("linear", *CLIPPED)
 
 
 def _window(layer: Any, size: Any) -> dict[str, Any]:
-    """Size, strides and padding, which some layers keep as one number and some as two."""
+    """Size, strides and padding."""
     kernel, strides = _pair(size), _pair(layer.strides)
     return {"kernel": kernel, "strides": strides, "same": layer.padding == "same"}
 
 
 def _pair(size: Any) -> tuple[int, int]:
+    """Some layers keep a size as one number, some as two."""
     first, second = (size, size) if isinstance(size, int) else size
     return int(first), int(second)
 
@@ -280,7 +293,7 @@ _READERS: dict[str, Callable[[Call], dict[str, Any] | None]] = {
 
 
 def _activation(call: Call) -> str | None:
-    """The function of an Activation layer, None of another."""
+    """The function of an Activation layer; None for other layers."""
     return _own_activation(call) if call.kind == "Activation" else None
 
 
@@ -290,7 +303,7 @@ def _own_activation(call: Call) -> str:
 
 
 def _clip(call: Call) -> str | None:
-    """How a call clips, None where it does something else."""
+    """The kind of ReLU that a call is; None for other calls."""
     if _activation(call) in CLIPPED:
         return _activation(call)
     if call.kind != "ReLU":

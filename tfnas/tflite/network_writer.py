@@ -1,8 +1,8 @@
-"""Files of a network's operators with random weights, without the converter.
+"""Writes a file of a network's operators with random weights, without the converter.
 
-The converter takes seconds a network, this milliseconds: in a minute hundreds of networks are
-measured instead of ten. Their operators, shapes and number formats are those that the
-converter writes, so XNNPACK runs them as fast; what they compute is noise.
+The converter takes seconds per network, this module milliseconds: hundreds of networks can be
+measured in a minute instead of ten. Operators, shapes and number formats are those that the
+converter writes, so XNNPACK runs them as fast. The outputs are meaningless.
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ from tfnas.tflite.network_operators import Operator, Operators, Shape
 MODES = ("float32", "int8")
 _CODE, _TYPE, _OPTIONS = schema.BuiltinOperator, schema.TensorType, schema.BuiltinOptions
 _CLIP = {"": 0, "relu": 1, "relu6": 3}  # schema.ActivationFunctionType
-# Steps between which XNNPACK takes all operators; of probabilities TFLite fixes the step.
+# Scales with which XNNPACK accepts all operators; TFLite prescribes that of probabilities.
 _STEP, _ZERO, _WEIGHT_STEP, _PROBABILITY = 0.05, -1, 0.01, (1 / 256, -128)
-# Versions of the operators that take int8 beside those that take floats, as the converter's.
+# Versions of the operators with int8 inputs, as the converter writes them.
 _INT8_VERSION = {_CODE.CONV_2D: 3, _CODE.DEPTHWISE_CONV_2D: 3, _CODE.FULLY_CONNECTED: 4}
 _VERSION = {_CODE.RESIZE_BILINEAR: 3, _CODE.RESHAPE: 1}
 
 
 def writable(network: Operators) -> bool:
-    """Whether all operators can be written here; others need the converter."""
+    """Whether this module can write all operators of a network; others need the converter."""
     return all(operator.kind != "layer" for operator in network.operators)
 
 
 def write(network: Operators, mode: str, seed: int = 0) -> Artifact:
-    """Returns a file of these operators with random weights.
+    """Returns a file of a network's operators with random weights.
 
     Args:
-        network: Operators that are :func:`writable`.
+        network: The operators; :func:`writable` must hold for them.
         mode: "float32" or "int8".
-        seed: Seed of the weights.
+        seed: Seed of the random weights.
     """
     return Artifact(_Writer(mode, seed).file(network), mode, {"made": "random weights"})
 
 
 class _Writer:
-    """Collects the file's tables."""
+    """Collects the tensors, buffers and operators of one file."""
 
     def __init__(self, mode: str, seed: int) -> None:
         self.integer = mode == "int8"
@@ -58,12 +58,12 @@ class _Writer:
 
     def file(self, network: Operators) -> bytes:
         inputs = [self.activation(shape) for shape in network.inputs]
-        made: list[int] = []
+        outputs: list[int] = []  # tensor index of each operator's output
         for operator in network.operators:
-            sources = [made[i] if i >= 0 else inputs[-1 - i] for i in operator.sources]
-            made.append(_WRITERS[operator.kind](self, operator, sources))
+            sources = [outputs[i] if i >= 0 else inputs[-1 - i] for i in operator.sources]
+            outputs.append(_WRITERS[operator.kind](self, operator, sources))
         self.graph.inputs = inputs
-        self.graph.outputs = [made[i] if i >= 0 else inputs[-1 - i] for i in network.outputs]
+        self.graph.outputs = [outputs[i] if i >= 0 else inputs[-1 - i] for i in network.outputs]
         return pack(self.model)
 
     # tensors
@@ -72,7 +72,7 @@ class _Writer:
         return self._tensor((1, *shape), _TYPE.INT8 if self.integer else _TYPE.FLOAT32, quantized)
 
     def weights(self, shape: Shape, axis: int) -> tuple[int, int]:
-        """A kernel, quantized per channel along the axis, and a bias."""
+        """Adds a kernel with one scale per channel of the axis, and a bias."""
         channels = shape[axis]
         steps = np.full(channels, _WEIGHT_STEP)
         if self.integer:
@@ -88,7 +88,7 @@ class _Writer:
         )
 
     def factor(self, shape: Shape = ()) -> int:
-        """A number, or one a channel, to multiply with or to add."""
+        """Adds a constant to multiply by or to add."""
         values = np.full(shape, 20 if self.integer else 0.9)
         return self.constant(values.astype(np.int8 if self.integer else np.float32), _STEP)
 
@@ -97,13 +97,13 @@ class _Writer:
         buffer = schema.BufferT()
         buffer.data = np.frombuffer(values.tobytes(), np.uint8)
         self.model.buffers.append(buffer)
-        place = self._tensor(values.shape, kinds[str(values.dtype)])
-        tensor = self.graph.tensors[place]
+        index = self._tensor(values.shape, kinds[str(values.dtype)])
+        tensor = self.graph.tensors[index]
         tensor.buffer = len(self.model.buffers) - 1
         if self.integer and step is not None:
             steps, axis = step if isinstance(step, tuple) else (np.array([step]), 0)
             tensor.quantization = _quantization(steps, np.zeros(len(steps), np.int64), axis)
-        return place
+        return index
 
     def _tensor(self, shape: Shape, kind: int, quantized: tuple[float, int] | None = None) -> int:
         tensor = schema.TensorT()
@@ -120,7 +120,7 @@ class _Writer:
     def operator(
         self, code: int, inputs: Sequence[int], output: int, name: str | None = None, **options: Any
     ) -> int:
-        """Adds an operator; `name` is that of its options in the schema."""
+        """Adds an operator; `name` is the class of its options in the schema."""
         record = schema.OperatorT()
         record.opcodeIndex = self._code(code)
         record.inputs, record.outputs = list(inputs), [output]
@@ -144,7 +144,7 @@ class _Writer:
 
 
 def kernel_inputs(shape: Shape, axis: int) -> int:
-    """Returns how many products one output of a kernel adds up."""
+    """Returns the fan-in of a kernel: the number of products in each output."""
     return int(np.prod(shape)) // shape[axis]
 
 
@@ -155,7 +155,7 @@ def _quantization(steps: np.ndarray, zeros: np.ndarray, axis: int) -> Any:
     return record
 
 
-# --- one writer a kind
+# --- one function for each kind of operator
 
 
 def _window(operator: Operator) -> dict[str, Any]:

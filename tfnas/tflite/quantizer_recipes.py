@@ -1,9 +1,9 @@
-"""Post-training recipes on a float `.tflite` file, carried out by ai-edge-quantizer.
+"""Post-training quantization of a float `.tflite` file by recipes of ai-edge-quantizer.
 
-The converter knows one format for a whole file. Files whose weights have 4 bits, or a
-format a layer, or are unpacked to floats before use, are made from the float file here:
-:func:`weights_recipe` writes a :class:`~tfnas.quantization.spec.QuantSpec` down as a recipe,
-and :func:`apply_recipe` carries out any recipe, also one from a file or by its name.
+TensorFlow's converter supports one format for an entire file. Files with 4-bit weights, with other
+formats for single layers, or with weights that are dequantized before use are made from the float
+file instead: :func:`weights_recipe` translates a :class:`~tfnas.quantization.spec.QuantSpec` into
+a recipe, and :func:`apply_recipe` applies any recipe, also one from a file or by its name.
 """
 
 from __future__ import annotations
@@ -16,19 +16,29 @@ import pathlib
 import re
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tfnas.data.datasets import arrays, spread
+from tfnas.data.representative_dataset import (
+    CALIBRATION_EXAMPLES,
+    is_representative_dataset,
+    representative_arrays,
+)
 from tfnas.legacy.rebuild import is_tf_keras
 from tfnas.quantization.spec import QuantSpec
 from tfnas.tflite.artifact import Artifact
+from tfnas.tflite.conversion_error import ConversionError
 from tfnas.tflite.file_weights import FileKernel, read_kernels
 from tfnas.tflite.flatbuffer import TensorInfo, innermost, read_graphs
 
+if TYPE_CHECKING:
+    import keras
+
 _ALGORITHM = "min_max_uniform_quantize"
-# What ai-edge-quantizer 0.10 quantizes with float activations, and with 4 bits
-# (`default_policy.py`); its names for TFLite's operators.
+# TFLite operator -> name in ai-edge-quantizer 0.10, for the operators that it quantizes with
+# float activations (`default_policy.py`).
 _NAMES = {
     "CONV_2D": "CONV_2D",
     "DEPTHWISE_CONV_2D": "DEPTHWISE_CONV_2D",
@@ -39,33 +49,39 @@ _NAMES = {
 _FOUR_BITS = {"CONV_2D", "FULLY_CONNECTED"}
 
 
-def layers_of_file(model: Any, artifact: Artifact) -> dict[str, tuple[str, list[FileKernel]]]:
-    """Returns the layers that own a file's kernels: name -> (class, kernels).
+def layers_of_file(
+    model: keras.Model, artifact: Artifact
+) -> dict[str, tuple[str, list[FileKernel]]]:
+    """Returns the layers that the kernels of a file belong to.
 
     Args:
         model: The Keras or tf_keras model.
         artifact: The file that it was converted to.
+
+    Returns:
+        Name of the layer -> (its class, its kernels).
     """
     classes = {layer.name: type(layer).__name__ for layer in model._flatten_layers()}
-    found: dict[str, tuple[str, list[FileKernel]]] = {}
+    layers: dict[str, tuple[str, list[FileKernel]]] = {}
     for kernel in read_kernels(artifact):
-        name = _owner(kernel, classes, counted=not is_tf_keras(model))
-        found.setdefault(name, (classes.get(name, kernel.operator), []))[1].append(kernel)
-    return found
+        name = _layer_of(kernel, classes, counted=not is_tf_keras(model))
+        layers.setdefault(name, (classes.get(name, kernel.operator), []))[1].append(kernel)
+    return layers
 
 
-def _owner(kernel: FileKernel, classes: dict[str, str], counted: bool) -> str:
-    """The layer of the model whose kernel it is, else what the file's names tell.
+def _layer_of(kernel: FileKernel, classes: dict[str, str], counted: bool) -> str:
+    """The model's layer that a kernel belongs to, else the name that the file has for it.
 
-    Keras 3 puts a counter behind each layer's name, tf_keras none: its "dense_1" is no "dense".
+    Keras 3 appends a counter to each layer's name in the graph. tf_keras does not: its "dense_1"
+    is not a layer "dense".
     """
     if counted and kernel.layer in classes:
         return kernel.layer
     return innermost(re.split("[/;]", kernel.tensor.name), classes, counted) or kernel.layer
 
 
-def weights_recipe(model: Any, artifact: Artifact, spec: QuantSpec) -> list[dict[str, Any]]:
-    """Returns the recipe that gives each layer's weights the format of a specification.
+def weights_recipe(model: keras.Model, artifact: Artifact, spec: QuantSpec) -> list[dict[str, Any]]:
+    """Returns the recipe that quantizes each layer's weights as a specification says.
 
     Args:
         model: The model.
@@ -73,7 +89,7 @@ def weights_recipe(model: Any, artifact: Artifact, spec: QuantSpec) -> list[dict
         spec: Integer weights and float activations.
 
     Raises:
-        ValueError: An entry of `spec.layers` matches no layer with a kernel, or no kernel
+        ValueError: An item of `spec.layers` matches no layer with a kernel, or no kernel
             would be quantized.
     """
     layers = layers_of_file(model, artifact)
@@ -83,8 +99,8 @@ def weights_recipe(model: Any, artifact: Artifact, spec: QuantSpec) -> list[dict
         bits = spec.weight_bits(name, kind)
         for kernel in kernels:
             if bits is not None and kernel.operator in _NAMES:
-                least = bits if kernel.operator in _FOUR_BITS else 8
-                recipe += _entries(artifact, kernel, max(bits, least), spec.weight_only)
+                supported = bits if kernel.operator in _FOUR_BITS else max(bits, 8)
+                recipe += _recipe_items(artifact, kernel, supported, spec.weight_only)
     if not recipe:
         raise ValueError(
             f"mode {spec.mode!r} must quantize the kernel of some layer, got none for "
@@ -93,15 +109,15 @@ def weights_recipe(model: Any, artifact: Artifact, spec: QuantSpec) -> list[dict
     return recipe
 
 
-def _entries(
+def _recipe_items(
     artifact: Artifact, kernel: FileKernel, bits: int, weight_only: bool
 ) -> Iterator[dict[str, Any]]:
-    """An entry for every operator that takes the kernel, found by its output's name."""
+    """One item for each operator that uses the kernel; it matches by the output's name."""
     operators = ((graph, op) for graph in read_graphs(artifact.content) for op in graph.operators)
     for graph, op in operators:
-        # Whole records: loops' bodies number their tensors anew.
-        taken = [graph.constant_behind(tensor) for tensor in op.inputs]
-        if op.name in _NAMES and kernel.tensor in taken:
+        # Compare records, not indices: the bodies of loops have indices of their own.
+        constants = [graph.constant_behind(tensor) for tensor in op.inputs]
+        if op.name in _NAMES and kernel.tensor in constants:
             yield {
                 "regex": f"^{re.escape(op.outputs[0].name)};",
                 "operation": _NAMES[op.name],
@@ -136,48 +152,47 @@ def apply_recipe(
 
     Args:
         artifact: A float32 file.
-        recipe: A name in `ai_edge_quantizer.recipe`, a JSON file, or the recipe itself: a list
-            of dictionaries.
-        calibration: Typical inputs, as for :func:`tfnas.to_tflite`, for recipes that
-            quantize activations.
+        recipe: A name in `ai_edge_quantizer.recipe`, the path of a JSON file, or the recipe
+            itself: a list of dictionaries.
+        calibration: Typical inputs for recipes that quantize activations, as for
+            :func:`tfnas.to_tflite` (a TFLite representative dataset too). At most 500 examples
+            are used.
 
     Returns:
         The quantized file; its `origin` holds the recipe.
 
     Raises:
-        ValueError: The recipe is unknown or no recipe, it needs calibration data, or the
-            data does not fit.
-        ConversionError: ai-edge-quantizer can't carry it out on this file, nothing became
-            smaller by it, or the interpreter refuses the result.
+        ValueError: The recipe is unknown or invalid, it needs calibration data, or the data
+            does not fit.
+        ConversionError: ai-edge-quantizer can't apply it to this file, it changed nothing, or
+            the interpreter refuses the result.
 
     References:
         https://github.com/google-ai-edge/ai-edge-quantizer
     """
     from ai_edge_quantizer import quantizer  # type: ignore[import-untyped]
 
-    from tfnas.tflite.convert import ConversionError
-
-    name, steps = _recipe(recipe)
+    name, steps = _load_recipe(recipe)
     if not isinstance(artifact, Artifact):
         raise ValueError(f"artifact must be a tfnas.Artifact, got {type(artifact).__name__}")
-    rounded = next((tensor for tensor in _tensors(artifact) if tensor.zero_points), None)
-    if rounded is not None:
+    quantized = next((tensor for tensor in _tensors(artifact) if tensor.zero_points), None)
+    if quantized is not None:
         raise ValueError(
-            f"artifact must be a float32 file, got {rounded.dtype} numbers in {rounded.name!r}"
+            f"artifact must be a float32 file, got {quantized.dtype} numbers in {quantized.name!r}"
         )
     try:
         worker = quantizer.Quantizer(bytearray(artifact.content), steps)
-        needs = worker.need_calibration
-    except Exception as error:  # it raises many types for a recipe that is none
+        needs_calibration = worker.need_calibration
+    except Exception as error:  # it raises many types for an invalid recipe
         raise ValueError(
             f"recipe must be one of ai-edge-quantizer's, got {name}: {error}"
         ) from error
-    columns = _columns(artifact, name, calibration) if needs else []
+    columns = _calibration_columns(artifact, name, calibration) if needs_calibration else []
     try:
-        with _quiet():
-            found = _ranges(worker, artifact, steps, columns) if needs else None
+        with _quiet_quantizer():
+            ranges = _ranges(worker, artifact, steps, columns) if needs_calibration else None
             content = worker.quantize(
-                found, enable_progress_bar=False, enable_progress_report=False
+                ranges, enable_progress_bar=False, enable_progress_report=False
             )
         result = Artifact(
             bytes(content.quantized_model or b""),
@@ -185,11 +200,9 @@ def apply_recipe(
             {**artifact.origin, "mode": name, "recipe": list(steps)},
         )
         result.interpreter()
-    except Exception as error:  # likewise
+    except Exception as error:  # and for a file that it can't quantize
         cause = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise ConversionError(
-            f"recipe {name} can't be carried out on this file: {cause}"
-        ) from error
+        raise ConversionError(f"recipe {name} can't be applied to this file: {cause}") from error
     before, after = ({t.dtype for t in _tensors(file)} for file in (artifact, result))
     if before == after:
         raise ConversionError(f"recipe {name} changed nothing: no operator of the file matches it")
@@ -197,27 +210,27 @@ def apply_recipe(
 
 
 def _tensors(artifact: Artifact) -> Iterator[TensorInfo]:
-    """All tensors of a file, those inside loops too."""
+    """All tensors of a file, including those in the bodies of loops."""
     return (tensor for graph in read_graphs(artifact.content) for tensor in graph.tensors)
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps ai-edge-quantizer's progress bars and its interpreter's warning away."""
+def _quiet_quantizer() -> Iterator[None]:
+    """Hides ai-edge-quantizer's progress bars and its interpreter's warning."""
     with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Warning: Enabling `experimental_preserve_all_tensors`")
         yield
 
 
-def _recipe(given: Any) -> tuple[str, list[dict[str, Any]]]:
-    """A recipe and what to call it."""
+def _load_recipe(recipe: Any) -> tuple[str, list[dict[str, Any]]]:
+    """Returns the recipe's name, and the recipe."""
     from ai_edge_quantizer import recipe as known
 
-    if isinstance(given, list | tuple):
-        return "recipe", list(given)
-    if not isinstance(given, str | os.PathLike):
-        raise ValueError(f"recipe must be a name, a JSON file or a list, got {given!r}")
-    text = os.fspath(given)
+    if isinstance(recipe, list | tuple):
+        return "recipe", list(recipe)
+    if not isinstance(recipe, str | os.PathLike):
+        raise ValueError(f"recipe must be a name, a JSON file or a list, got {recipe!r}")
+    text = os.fspath(recipe)
     if pathlib.Path(text).suffix == ".json":
         try:
             steps = json.loads(pathlib.Path(text).read_text())
@@ -231,39 +244,41 @@ def _recipe(given: Any) -> tuple[str, list[dict[str, Any]]]:
     return text, getattr(known, text)()
 
 
-def _columns(artifact: Artifact, name: str, calibration: Any) -> list[np.ndarray]:
-    """Calibration examples in the order of the file's inputs, checked."""
-    from tfnas.data.datasets import arrays, spread
-
+def _calibration_columns(artifact: Artifact, name: str, calibration: Any) -> list[np.ndarray]:
+    """Checks the calibration data and returns one array for each input, in the file's order."""
     if calibration is None:
         raise ValueError(f"calibration must hold typical inputs for recipe {name}, got None")
+    if is_representative_dataset(calibration):
+        examples = representative_arrays(calibration, CALIBRATION_EXAMPLES, "calibration")
+        return artifact._columns(examples)
     columns = artifact._columns(arrays(calibration, what="calibration")[0])
     if not len(columns[0]):
         raise ValueError("calibration must hold at least one example, got none")
-    return [spread(column, 500) for column in columns]
+    return [spread(column, CALIBRATION_EXAMPLES) for column in columns]
 
 
 def _ranges(
     worker: Any, artifact: Artifact, steps: list[dict[str, Any]], columns: list[np.ndarray]
 ) -> Any:
-    """The ends of each activation over all examples, where the recipe asks for no more.
+    """The minimum and maximum of each activation over all examples.
 
-    The quantizer's moving average over examples would cut them, and leave of an output that
-    is one number an example next to nothing.
+    The quantizer's own calibration is a moving average over examples, which clips outliers, and
+    leaves nearly nothing of an output that is one number per example. Algorithms other than
+    min-max need more statistics and use it nevertheless.
     """
     from ai_edge_quantizer import calibrator, recipe_manager
     from ai_edge_quantizer.utils import qsv_utils  # type: ignore[import-untyped]
 
     examples = _signatures(artifact, columns)
     if {step.get("algorithm_key", _ALGORITHM) for step in steps} - {_ALGORITHM, "no_quantize"}:
-        return worker.calibrate(examples)  # it gathers more than ends
+        return worker.calibrate(examples)
     manager = recipe_manager.RecipeManager()
     manager.load_quantization_recipe(steps)
-    watched = calibrator.Calibrator(
+    min_max = calibrator.Calibrator(
         artifact.content, num_threads=1, qsv_update_func=qsv_utils.min_max_update
     )
-    watched.calibrate(examples, manager)
-    return watched.get_model_qsvs()
+    min_max.calibrate(examples, manager)
+    return min_max.get_model_qsvs()
 
 
 def _signatures(artifact: Artifact, columns: list[np.ndarray]) -> dict[str, Any]:

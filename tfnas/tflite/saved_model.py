@@ -1,4 +1,4 @@
-"""A model as TensorFlow's SavedModel, for servers that take no `.tflite` file."""
+"""Export of a model as a TensorFlow SavedModel, for servers that don't run `.tflite` files."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ import os
 import pathlib
 import shutil
 import uuid
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import keras
 
 
-def to_saved_model(model: Any, folder: str | os.PathLike[str]) -> pathlib.Path:
-    """Writes a Keras model as a SavedModel, whole or not at all.
+def to_saved_model(model: keras.Model, folder: str | os.PathLike[str]) -> pathlib.Path:
+    """Writes a Keras model as a TensorFlow SavedModel, atomically.
 
-    TF Serving, TF.js and TensorFlow in C++ and Java load it, without Keras and without tfnas. It
-    computes with float32: of a quantization-aware model with the rounded numbers, which is what
-    its int8 file gives, at float's speed.
+    TF Serving, TF.js and TensorFlow in C++ and Java load it without Keras and without tfnas. It
+    computes in float32. The SavedModel of a quantization-aware model computes with the rounded
+    values, as its int8 file does, but at the speed of floats.
 
     Example:
         >>> import keras, tempfile, tfnas
@@ -24,14 +27,15 @@ def to_saved_model(model: Any, folder: str | os.PathLike[str]) -> pathlib.Path:
         True
 
     Args:
-        model: A built Keras 3 model; its endpoint is called "serve" and takes any batch.
-        folder: Where it goes: no folder yet, an empty one, or a SavedModel, which is replaced.
+        model: A built Keras 3 model. Its endpoint "serve" takes any batch size.
+        folder: Path of the SavedModel: a new or empty folder, or an existing SavedModel, which
+            is replaced.
 
     Returns:
         The folder.
 
     Raises:
-        ValueError: The model is not built, or the folder holds something else.
+        ValueError: The model is not built, or the folder holds other files.
     """
     import keras
 
@@ -51,12 +55,12 @@ def to_saved_model(model: Any, folder: str | os.PathLike[str]) -> pathlib.Path:
 
 
 def check_saved_model_folder(folder: str | os.PathLike[str]) -> None:
-    """Raises ValueError where writing a SavedModel would remove something else."""
+    """Raises ValueError if writing a SavedModel to a folder would delete other files."""
     target = pathlib.Path(folder)
-    fine = not target.exists() or (
+    replaceable = not target.exists() or (
         target.is_dir() and ((target / "saved_model.pb").exists() or not any(target.iterdir()))
     )
-    if not fine:
+    if not replaceable:
         raise ValueError(
             f"folder must be new, empty or a SavedModel, got {os.fspath(target)!r} with other files"
         )

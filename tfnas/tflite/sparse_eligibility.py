@@ -1,11 +1,10 @@
-"""Whether XNNPACK could run a file's convolutions on sparse kernels.
+"""Whether XNNPACK can run the convolutions of a file with sparse kernels.
 
-XNNPACK's sparse inference takes a whole stretch of the graph or nothing of it: from a
-3x3 stride-2 stem over an RGB image to the global average pooling. The verdict here is
-about the graph's form alone. It does not say that the weights are sparse enough (two
-thirds of all 1x1 kernels' weights), nor that it would be faster: on x86 with AVX the
-sparse kernels are not used at all. The delegate turns to them only for files that hold their
-weights in the sparse encoding: `to_tflite(model, sparse=True)`.
+XNNPACK's sparse inference requires an unbroken section of the graph: from a 3x3 stride-2 stem over
+an RGB image to the global average pooling. The verdict is about the structure of the graph only. It
+does not say that the weights are sparse enough (two thirds of the weights of all 1x1 kernels), or
+that inference would be faster: on x86 with AVX sparse kernels are not used at all. The delegate
+considers them only for files in sparse encoding: `to_tflite(model, sparse=True)`.
 
 References:
     Elsen et al., "Fast Sparse ConvNets", CVPR 2020; the rules are those of TensorFlow
@@ -24,19 +23,31 @@ from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.flatbuffer import OperatorInfo, TensorInfo
 
 _UNARY = {
-    *("ABS", "CEIL", "ELU", "FLOOR", "HARD_SWISH", "LEAKY_RELU", "LOGISTIC", "NEG"),
-    *("RELU", "RELU6", "RELU_N1_TO_1", "ROUND", "SQUARE", "RESIZE_BILINEAR"),
+    "ABS",
+    "CEIL",
+    "ELU",
+    "FLOOR",
+    "HARD_SWISH",
+    "LEAKY_RELU",
+    "LOGISTIC",
+    "NEG",
+    "RELU",
+    "RELU6",
+    "RELU_N1_TO_1",
+    "ROUND",
+    "SQUARE",
+    "RESIZE_BILINEAR",
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class SparseVerdict:
-    """Whether a file's graph has the form that sparse kernels need.
+    """Whether a file's graph is eligible for XNNPACK's sparse kernels.
 
     Args:
-        eligible: Whether it has.
-        layer: The first layer in the way, None where there is none.
-        reason: What is in the way.
+        eligible: Whether it is.
+        layer: The first layer that prevents it, None if the graph is eligible.
+        reason: Why the layer prevents it.
     """
 
     eligible: bool
@@ -50,7 +61,7 @@ class SparseVerdict:
 
 
 def sparse_eligibility(artifact: Artifact) -> SparseVerdict:
-    """Says whether a file's form admits sparse kernels, and what is in the way if not.
+    """Checks whether a file's graph is eligible for XNNPACK's sparse kernels.
 
     Example:
         >>> import tfnas
@@ -63,13 +74,13 @@ def sparse_eligibility(artifact: Artifact) -> SparseVerdict:
         artifact: A float32 or float16 file; integer files are never eligible.
 
     Returns:
-        The verdict, with the first layer in the way.
+        The verdict, with the first layer that prevents it.
     """
-    padding: dict[int, tuple[int, ...]] = {}  # tensor number -> (top, bottom, left, right)
-    in_stretch = False
+    padding: dict[int, tuple[int, ...]] = {}  # tensor index -> (top, bottom, left, right)
+    after_stem = False
     for op in artifact.graph.operators:
         if op.outputs and artifact.graph.constant_behind(op.outputs[0]) is not None:
-            continue  # float16 or sparse weights, unpacked before the first run
+            continue  # DEQUANTIZE or DENSIFY of weights, computed once before the first run
         if not op.outputs:
             return SparseVerdict(False, None, f"operator {op.name} has no sparse kernel")
         if op.outputs[0].dtype != "float32":
@@ -77,17 +88,17 @@ def sparse_eligibility(artifact: Artifact) -> SparseVerdict:
         if op.name == "PAD" and _pads(op) is not None:
             padding[op.outputs[0].index] = _pads(op) or ()
             continue
-        if not in_stretch and op.name != "CONV_2D":
-            continue  # what comes before the stem runs as it always does
-        if in_stretch and op.name in ("MEAN", "DEPTH_TO_SPACE"):
+        if not after_stem and op.name != "CONV_2D":
+            continue  # operators before the stem may be of any kind
+        if after_stem and op.name in ("MEAN", "DEPTH_TO_SPACE"):
             return SparseVerdict(True)
-        check = _CHECKS.get(op.name) if in_stretch else _check_stem
+        check = _CHECKS.get(op.name) if after_stem else _check_stem
         if check is None and op.name not in _UNARY:
             return SparseVerdict(False, op.layer, f"operator {op.name} has no sparse kernel")
         reason = check(op, padding.get(op.inputs[0].index)) if check else None
         if reason:
             return SparseVerdict(False, op.layer, reason)
-        in_stretch = True
+        after_stem = True
     last = artifact.graph.operators[-1].layer if artifact.graph.operators else None
     return SparseVerdict(False, last, "no convolution begins, or no global average pooling ends it")
 
@@ -137,8 +148,8 @@ _CHECKS: dict[str, Callable[[OperatorInfo, tuple[int, ...] | None], str | None]]
 }
 
 
-def _check_padding(op: OperatorInfo, pads: tuple[int, ...] | None, wanted: int) -> str | None:
-    """The padding of a PAD before it, or of "same", must be `wanted` on all sides."""
+def _check_padding(op: OperatorInfo, pads: tuple[int, ...] | None, required: int) -> str | None:
+    """The padding, by a PAD before the operator or "same", must be `required` on each side."""
     if op.options.padding == schema.Padding.SAME:  # type: ignore[attr-defined]
         size, out = op.inputs[0].shape[1:3], op.outputs[0].shape[1:3]
         stride = op.options.strideH  # type: ignore[attr-defined]
@@ -147,11 +158,11 @@ def _check_padding(op: OperatorInfo, pads: tuple[int, ...] | None, wanted: int) 
         found = tuple(side for t in total for side in (t // 2, t - t // 2))
     else:
         found = pads or (0, 0, 0, 0)
-    return None if found == (wanted,) * 4 else f"padding is {found}, not {wanted} on each side"
+    return None if found == (required,) * 4 else f"padding is {found}, not {required} on each side"
 
 
 def _pads(op: OperatorInfo) -> tuple[int, ...] | None:
-    """(top, bottom, left, right) of a PAD of an image's sides, else None."""
+    """(top, bottom, left, right) of a PAD of height and width only; None for other ones."""
     table: TensorInfo = op.inputs[1]
     if table.constant is None or table.shape != (4, 2):
         return None

@@ -1,10 +1,10 @@
-"""Which operators a file needs on a microcontroller, and whether TFLite Micro has them.
+"""The operators that a file needs on a microcontroller, and whether TFLite Micro supports them.
 
-TFLite Micro links only the kernels that a program names, and has fewer of them than
-LiteRT: none for float16, for float activations with integer kernels ("dynamic" range), for
-sparse tensors, and none that changes a shape while it runs. What a file needs stands in its
-bytes, so it is said here before anything is compiled. The tables are those of TFLite Micro's
-reference kernels in 2026; a vendor's library may have more.
+TFLite Micro links only the kernels that a program registers, and has fewer of them than LiteRT:
+none for float16, for float activations with integer kernels ("dynamic"), for sparse tensors, and
+none that computes a shape at run time. The file itself has all that is needed to check this before
+anything is compiled. The tables are those of TFLite Micro's reference kernels in 2026; the library
+of a vendor may have more.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from ai_edge_litert import schema_py_generated as schema
 from tfnas.tflite.artifact import Artifact, as_artifact
 from tfnas.tflite.flatbuffer import FileGraph, OperatorInfo, TensorInfo, read_graphs
 
-# Methods of MicroMutableOpResolver whose names are not the operator's in camel case.
-_UNLIKE = {
+# Methods of MicroMutableOpResolver that are not the operator's name in camel case.
+_OTHER_METHODS = {
     "BATCH_MATMUL": "BatchMatMul",
     "CUMSUM": "CumSum",
     "PADV2": "PadV2",
     "UNIDIRECTIONAL_SEQUENCE_LSTM": "UnidirectionalSequenceLSTM",
 }
-_ALIKE = """
+_CAMEL_CASE_METHODS = """
     ABS ADD ADD_N ARG_MAX ARG_MIN ASSIGN_VARIABLE AVERAGE_POOL_2D BATCH_TO_SPACE_ND
     BROADCAST_ARGS BROADCAST_TO CALL_ONCE CAST CEIL CONCATENATION CONV_2D COS DEPTH_TO_SPACE
     DEPTHWISE_CONV_2D DEQUANTIZE DIV DYNAMIC_UPDATE_SLICE ELU EMBEDDING_LOOKUP EQUAL EXP
@@ -38,7 +38,7 @@ _ALIKE = """
     SQRT SQUARE SQUARED_DIFFERENCE SQUEEZE STRIDED_SLICE SUB SUM SVDF TANH TRANSPOSE
     TRANSPOSE_CONV UNPACK VAR_HANDLE WHILE ZEROS_LIKE
 """
-_COMPILED = "ethos-u"  # the operator that an accelerator's part became
+_COMPILED = "ethos-u"  # the operator of a part that Vela compiled for an accelerator
 _CUSTOM = {
     "CIRCULAR_BUFFER": "CircularBuffer",
     "TFLite_Detection_PostProcess": "DetectionPostprocess",
@@ -47,17 +47,25 @@ _CUSTOM = {
 
 
 def _camel(name: str) -> str:
-    """Conv2D of CONV_2D: a letter after a digit is large too."""
+    """Conv2D for CONV_2D: a letter after a digit is upper case too."""
     return "".join(part.capitalize() if part[0].isalpha() else part for part in name.split("_"))
 
 
-_METHODS = {name: _camel(name) for name in _ALIKE.split()} | _UNLIKE
+_METHODS = {name: _camel(name) for name in _CAMEL_CASE_METHODS.split()} | _OTHER_METHODS
 
 _DTYPES = {
-    *("float32", "int8", "int16", "int32", "int64", "bool", "uint8", "uint32", "int4"),
-    "resource",  # a variable's handle
+    "float32",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "bool",
+    "uint8",
+    "uint32",
+    "int4",
+    "resource",  # handle of a variable
 }
-# Operator -> places of what is multiplied: activations, kernel.
+# Operator -> indices of the inputs that it multiplies: activations, kernel.
 _PRODUCTS = {
     "CONV_2D": (0, 1),
     "DEPTHWISE_CONV_2D": (0, 1),
@@ -67,9 +75,9 @@ _PRODUCTS = {
     "SVDF": (0, 1),
     "UNIDIRECTIONAL_SEQUENCE_LSTM": (0, 1),
 }
-# Operator -> types of its input that its kernel refuses: measured with that package.
+# Operator -> types of its first input that its kernel refuses, measured with the package of 2026.
 _INTEGERS = ("int8", "int16")
-_LACKS = {
+_UNSUPPORTED_INPUTS = {
     **dict.fromkeys(("EXP", "LOG", "SQRT"), _INTEGERS),
     **dict.fromkeys(("REDUCE_MAX", "REDUCE_MIN", "RESIZE_BILINEAR"), ("int16",)),
     "MIRROR_PAD": ("int16",),
@@ -77,7 +85,7 @@ _LACKS = {
     "SQUARED_DIFFERENCE": ("int16",),
 }
 TAKES_INT4 = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
-# Operator -> places of inputs that say a shape or a place in one, so must be constants.
+# Operator -> indices of inputs that hold a shape or an axis, and so must be constants.
 _CONSTANTS = {
     "BROADCAST_TO": (1,),
     "EXPAND_DIMS": (1,),
@@ -103,19 +111,19 @@ def micro_operators(file: Artifact | str | os.PathLike[str]) -> list[str]:
         ['FULLY_CONNECTED', 'SOFTMAX']
 
     Args:
-        file: An artifact or the path of a file; bodies of its loops and branches count.
+        file: An artifact or the path of a file; the bodies of loops and branches count too.
 
     Returns:
-        Each name once, in the order of first use; a custom operator's own name.
+        Each name once, in the order of first use; a custom operator by its own name.
 
     Raises:
-        ValueError: The content is no `.tflite` file.
+        ValueError: `file` is not a valid `.tflite` file.
     """
     return [name for name, _ in _needed(as_artifact(file))]
 
 
 def resolver_code(file: Artifact | str | os.PathLike[str], namespace: str = "tflite") -> str:
-    """Returns the C++ code that links exactly the kernels that a file needs.
+    """Returns C++ code that registers exactly the kernels that a file needs.
 
     Example:
         >>> import keras, tfnas
@@ -127,15 +135,15 @@ def resolver_code(file: Artifact | str | os.PathLike[str], namespace: str = "tfl
 
     Args:
         file: An artifact or the path of a file.
-        namespace: Where TFLite Micro's sources have the class: those behind the package
-            of October 2026 have it in "tflite::micro", older ones in "tflite".
+        namespace: Namespace of the class in TFLite Micro's sources: "tflite::micro" in those
+            of the package of October 2026, "tflite" in older ones.
 
     Returns:
-        Lines of a function's body; the header that they need is
+        Statements for the body of a function; they need the header
         `tensorflow/lite/micro/micro_mutable_op_resolver.h`.
 
     Raises:
-        ValueError: TFLite Micro has no kernel for an operator; each is named.
+        ValueError: TFLite Micro has no kernel for some operators; the message names them.
 
     References:
         TFLite Micro, `tensorflow/lite/micro/micro_mutable_op_resolver.h`.
@@ -148,7 +156,7 @@ def resolver_code(file: Artifact | str | os.PathLike[str], namespace: str = "tfl
 
 
 def check_micro(file: Artifact | str | os.PathLike[str]) -> None:
-    """Raises where TFLite Micro has no kernel for something in a file.
+    """Raises ValueError if TFLite Micro can't run a file.
 
     Example:
         >>> import keras, tfnas
@@ -163,8 +171,8 @@ def check_micro(file: Artifact | str | os.PathLike[str]) -> None:
         file: An artifact or the path of a file.
 
     Raises:
-        ValueError: It needs something that TFLite Micro lacks; each operator is named with
-            the reason.
+        ValueError: TFLite Micro has no kernel for some operators; the message names them, with
+            reasons.
 
     References:
         TFLite Micro, `tensorflow/lite/micro/kernels`.
@@ -174,17 +182,17 @@ def check_micro(file: Artifact | str | os.PathLike[str]) -> None:
     operators = [op for graph in graphs for op in graph.operators]
     faults = [fault for op in operators for fault in _faults(op)]
     _raise([*_open_inputs(file, graphs[0]), *faults])
-    if not any(op.custom for op in operators):  # LiteRT may not know them
-        _raise(list(_shapes_that_grow(file, graphs[0])))
+    if not any(op.custom for op in operators):  # LiteRT may not be able to run them
+        _raise(list(_wrong_shapes(file, graphs[0])))
 
 
 def for_accelerator(file: Artifact) -> bool:
-    """Whether a file was compiled for an Ethos-U, and runs nowhere else."""
+    """Whether a file was compiled for an Ethos-U accelerator, and so runs nowhere else."""
     return any(op.custom and op.name == _COMPILED for op in file.graph.operators)
 
 
 def _needed(file: Artifact) -> list[tuple[str, bool]]:
-    """Name of each operator, and whether it is a custom one."""
+    """(name, whether it is a custom operator) of each operator, once."""
     operators = (op for graph in read_graphs(file.content) for op in graph.operators)
     return list(dict.fromkeys((op.name, op.custom) for op in operators))
 
@@ -199,8 +207,8 @@ def _missing(name: str, custom: bool) -> str:
 
 def _raise(faults: list[str]) -> None:
     if faults:
-        told = "; ".join(dict.fromkeys(faults))
-        raise ValueError(f"file must have kernels in TFLite Micro, got {told}")
+        text = "; ".join(dict.fromkeys(faults))
+        raise ValueError(f"file must have kernels in TFLite Micro, got {text}")
 
 
 def _faults(op: OperatorInfo) -> Iterator[str]:
@@ -208,7 +216,7 @@ def _faults(op: OperatorInfo) -> Iterator[str]:
         yield _missing(op.name, op.custom)
         return
     if op.custom:
-        return  # its own business
+        return  # its rules are unknown
     for tensor in (*op.inputs, *op.outputs):
         if tensor.dtype not in _DTYPES:
             yield f"{op.name}: {tensor.dtype} numbers"
@@ -217,9 +225,9 @@ def _faults(op: OperatorInfo) -> Iterator[str]:
         elif any(size < 0 for size in tensor.shape):
             yield f"{op.name}: an open shape {list(tensor.shape)}"
     yield from _kernel_faults(op)
-    for place in _CONSTANTS.get(op.name, ()):
-        if place < len(op.inputs) and op.inputs[place].constant is None:
-            yield f"{op.name}: a shape that is computed (input {place} is no constant)"
+    for index in _CONSTANTS.get(op.name, ()):
+        if index < len(op.inputs) and op.inputs[index].constant is None:
+            yield f"{op.name}: a shape that is computed (input {index} is no constant)"
 
 
 def _kernel_faults(op: OperatorInfo) -> Iterator[str]:
@@ -227,11 +235,11 @@ def _kernel_faults(op: OperatorInfo) -> Iterator[str]:
     if int4 and op.name not in TAKES_INT4:
         yield f"{op.name}: int4 numbers"
     if op.name == "DEQUANTIZE" and len(op.inputs[0].zero_points) > 1:
-        # It runs, and is wrong without a word: measured with the package of October 2026.
+        # It runs, but its output is wrong: measured with the package of October 2026.
         yield f"{op.name}: a step a channel, of which it takes the first for all"
-    if op.name == "RELU6" and _rescales(op):  # likewise
+    if op.name == "RELU6" and _rescales(op):  # wrong outputs too
         yield f"{op.name}: another step for its output than for its input, which it ignores"
-    if op.inputs and op.inputs[0].dtype in _LACKS.get(op.name, ()):
+    if op.inputs and op.inputs[0].dtype in _UNSUPPORTED_INPUTS.get(op.name, ()):
         yield f"{op.name}: {op.inputs[0].dtype} numbers"
     if op.name == "GATHER" and op.inputs[1].dtype == "int64":
         yield f"{op.name}: places as int64 numbers"
@@ -239,28 +247,28 @@ def _kernel_faults(op: OperatorInfo) -> Iterator[str]:
         yield f"{op.name}: int4 numbers with an input of {len(op.inputs[0].shape)} dimensions"
     if op.name not in _PRODUCTS:
         return
-    x, kernel = (op.inputs[place] for place in _PRODUCTS[op.name])
-    if not _fit(x, kernel):
+    x, kernel = (op.inputs[index] for index in _PRODUCTS[op.name])
+    if not _are_supported(x, kernel):
         hybrid = " (dynamic range)" if x.dtype == "float32" else ""
         yield f"{op.name}: {x.dtype} activations with {kernel.dtype} kernels{hybrid}"
 
 
-def _shapes_that_grow(file: Artifact, graph: FileGraph) -> Iterator[str]:
-    """Outputs of another shape than stands in the file, which TFLite Micro believes.
+def _wrong_shapes(file: Artifact, graph: FileGraph) -> Iterator[str]:
+    """Outputs whose shape differs from the one in the file, which TFLite Micro relies on.
 
-    Of an open batch the converter writes 1 also behind an operator that makes a larger batch
-    of it, as dilated convolutions do: LiteRT computes the shape anew, TFLite Micro writes past it.
+    The converter writes an open batch as 1, also after an operator that enlarges the batch, as
+    in dilated convolutions. LiteRT computes the shape again; TFLite Micro writes past the buffer.
     """
     try:
         details = file.interpreter(xnnpack=False).get_tensor_details()
-    except RuntimeError:  # LiteRT refuses it: there is nothing to compare with
+    except RuntimeError:  # LiteRT refuses the file: nothing to compare with
         return
     shapes = {detail["index"]: tuple(map(int, detail["shape"])) for detail in details}
     for op in graph.operators:
         for tensor in op.outputs:
             if (shape := shapes.get(tensor.index, tensor.shape)) != tensor.shape:
                 yield (
-                    f"{op.name}: the shape {list(tensor.shape)} in the file, where it makes "
+                    f"{op.name}: the shape {list(tensor.shape)} in the file, where it computes "
                     f"{list(shape)} (a model with batch_shape=(1, ...) has fixed shapes)"
                 )
                 return
@@ -271,13 +279,13 @@ def _rescales(op: OperatorInfo) -> bool:
     return (x.scales, x.zero_points) != (y.scales, y.zero_points)
 
 
-def _fit(x: TensorInfo, kernel: TensorInfo) -> bool:
+def _are_supported(x: TensorInfo, kernel: TensorInfo) -> bool:
     allowed = {"float32": ("float32",), "int8": ("int8", "int4"), "int16": ("int8", "int16")}
     return kernel.dtype in allowed.get(x.dtype, ())
 
 
 def _open_inputs(file: Artifact, graph: FileGraph) -> Iterator[str]:
-    """Inputs that have no size of their own; an open batch is 1 in TFLite Micro."""
+    """Inputs with an open size other than the batch, which is 1 in TFLite Micro."""
     tensors = schema.Model.GetRootAs(file.content, 0).Subgraphs(0)
     for tensor in graph.inputs:
         signature = np.atleast_1d(tensors.Tensors(tensor.index).ShapeSignatureAsNumpy())

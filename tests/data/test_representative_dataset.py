@@ -1,0 +1,165 @@
+"""Calibration data in TFLite's own form: a function that yields examples."""
+
+import doctest
+import itertools
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+import tfnas
+from tfnas.data import representative_dataset as module
+from tfnas.data.representative_dataset import is_representative_dataset, representative_arrays
+
+
+def two_inputs():
+    keras.utils.set_random_seed(0)
+    zebra, apple = keras.Input((4,), name="zebra"), keras.Input((3,), name="apple")
+    joined = layers.Concatenate()([layers.Dense(8, "relu")(zebra), layers.Dense(5)(apple)])
+    return keras.Model([zebra, apple], layers.Dense(2)(joined))
+
+
+@pytest.fixture(scope="module")
+def model():
+    return two_inputs()
+
+
+@pytest.fixture(scope="module")
+def columns():
+    rng = np.random.default_rng(0)
+    return [rng.normal(size=(60, n)).astype(np.float32) for n in (4, 3)]
+
+
+def as_lists(columns, batch=1):
+    zebra, apple = columns
+
+    def examples():
+        for i in range(0, len(zebra), batch):
+            yield [zebra[i : i + batch], apple[i : i + batch]]
+
+    return examples
+
+
+def as_dictionaries(columns):
+    zebra, apple = columns
+
+    def examples():
+        for i in range(len(zebra)):
+            yield {"apple": tf.constant(apple[i : i + 1]), "zebra": zebra[i : i + 1]}
+
+    return examples
+
+
+FORMS = {
+    "lists": as_lists,
+    "lists in batches": lambda columns: as_lists(columns, 7),
+    "dictionaries": as_dictionaries,
+    "TensorFlow's class": lambda columns: tf.lite.RepresentativeDataset(as_lists(columns)),
+}
+
+
+@pytest.mark.parametrize("mode", ["int8", "int8x4"])
+@pytest.mark.parametrize("form", FORMS)
+def test_the_file_is_that_of_the_same_arrays(model, columns, form, mode):
+    file = tfnas.to_tflite(model, mode, FORMS[form](columns))
+    assert file.content == tfnas.to_tflite(model, mode, columns).content
+    assert file.origin["calibration_examples"] == 60
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_recipe_and_quantize_aware_take_it_too(model, columns, form):
+    float_file = tfnas.to_tflite(model)
+    found = tfnas.apply_recipe(float_file, "static_wi8_ai8", FORMS[form](columns))
+    expected = tfnas.apply_recipe(float_file, "static_wi8_ai8", columns)
+    assert found.content == expected.content
+    found = tfnas.quantize_aware(model, data=FORMS[form](columns))
+    expected = tfnas.quantize_aware(model, data=columns)
+    for a, b in zip(found.get_weights(), expected.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_mixed_precision_takes_it_too(model, columns):
+    found, _ = tfnas.mixed_precision(model, 4000, as_lists(columns), activations="int8")
+    expected, _ = tfnas.mixed_precision(model, 4000, columns, activations="int8")
+    assert found.content == expected.content
+
+
+def endless(columns):
+    return lambda: itertools.cycle(as_lists(columns)())
+
+
+def test_of_an_endless_one_the_first_500_examples_calibrate(model, columns):
+    file = tfnas.to_tflite(model, "int8", endless(columns))
+    assert file.origin["calibration_examples"] == 500
+    file = tfnas.to_tflite(model, "int8", lambda: itertools.cycle(as_lists(columns, 7)()))
+    assert file.origin["calibration_examples"] == 500
+
+
+def test_an_endless_one_is_refused_where_all_examples_are_read(model, columns):
+    with pytest.raises(ValueError, match="data must end after at most 500 examples where it is a"):
+        tfnas.quantize_aware(model, data=endless(columns))
+
+
+ROWS = [np.zeros((1, 4)), np.zeros((1, 3))]
+REFUSED = {
+    "empty": (lambda: iter(()), "must hold at least one example, got none"),
+    "no iterator": (lambda: None, "must be a function without arguments that returns an iterator"),
+    "an argument": (lambda x: x, "must be a function without arguments that returns an iterator"),
+    "bare arrays": (lambda: iter(ROWS), "must yield lists or dictionaries of arrays, got ndarray"),
+    "tuples": (lambda: [tuple(ROWS)], "must yield lists or dictionaries of arrays, got tuple"),
+    "an empty list": (lambda: [[]], "must yield lists or dictionaries of arrays, got list"),
+    "no batch": (lambda: [[np.float32(1), ROWS[1]]], "must yield arrays of equal batch size"),
+    "empty batches": (
+        lambda: itertools.repeat([x[:0] for x in ROWS]),
+        r"must yield arrays of equal batch size, at least 1, got the shapes \[\(0, 4\), \(0, 3\)\]",
+    ),
+    "two batch sizes": (
+        lambda: [[np.zeros((2, 4)), ROWS[1]]],
+        r"must yield arrays of equal batch size, at least 1, got the shapes \[\(2, 4\), \(1, 3\)\]",
+    ),
+    "other inputs later": (lambda: [ROWS, ROWS[:1]], "must yield the same inputs each time"),
+    "other shapes later": (
+        lambda: [ROWS, [np.zeros((1, 5)), ROWS[1]]],
+        "must yield arrays of one shape for input 0",
+    ),
+    "one input": (lambda: [ROWS[:1]], "must hold 2 inputs, got 1"),
+    "another name": (
+        lambda: [{"zebra": ROWS[0], "b": ROWS[1]}],
+        r"must hold the inputs \['zebra', 'apple'\], got \['b', 'zebra'\]",
+    ),
+    "wrong order": (lambda: [ROWS[::-1]], r"must have the shape \(examples, 4\) for input 'zebra'"),
+    "NaN": (lambda: [[np.nan * x for x in ROWS]], "must be finite for input 'zebra'"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_function_that_is_refused(model, case):
+    calibration, match = REFUSED[case]
+    with pytest.raises(ValueError, match=f"^calibration {match}"):
+        tfnas.to_tflite(model, "int8", calibration)
+
+
+def test_only_functions_have_this_form(columns):
+    for data in (columns, columns[0], {"a": columns[0]}, tf.data.Dataset.range(3), "digits", None):
+        assert not is_representative_dataset(data)
+
+
+def test_reading_stops_at_the_limit():
+    read = []
+
+    def examples():
+        for i in range(10):
+            read.append(i)
+            yield [np.full((2, 3), i)]
+
+    [array] = representative_arrays(examples, 5)
+    assert array[:, 0].tolist() == [0, 0, 1, 1, 2]
+    assert read == [0, 1, 2]
+
+
+def test_the_example_is_true():
+    result = doctest.testmod(module)
+    assert result.attempted > 0
+    assert result.failed == 0
