@@ -1,4 +1,4 @@
-"""Tables as plain text, Markdown and CSV."""
+"""Formats tables as plain text, Markdown and CSV."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[object]], right: int =
         head      7
 
     Args:
-        headers: One title a column.
-        rows: One cell a column.
-        right: Index of the first column that is aligned to the right.
+        headers: One title per column.
+        rows: One cell per column in each.
+        right: Index of the first right-aligned column.
     """
     cells = [list(map(str, headers)), *(list(map(str, row)) for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(headers))]

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from tfnas.graph.batchnorm import fitting_columns
-from tfnas.graph.compatibility import check_dense, check_float
+from tfnas.graph.compatibility import check_float, check_uncompressed
 from tfnas.graph.functional import Call, Skipped, Walk, walk
 from tfnas.graph.macs import call_macs
 from tfnas.low_rank.covariance import InputCovariance, measure
@@ -146,7 +146,9 @@ def _check_dense(flow: Walk, exclude: Sequence[str], wanted: Iterable[str]) -> N
         named = any(matches(pattern, call.name) for pattern in wanted)
         if kernel is None or not named or any(matches(p, call.name) for p in exclude):
             continue
-        check_dense(call.name, np.asarray(kernel), "factorize", ", or exclude names the layer")
+        check_uncompressed(
+            call.name, np.asarray(kernel), "factorize", ", or exclude names the layer"
+        )
 
 
 def _is_number(value: Any) -> bool:

@@ -13,7 +13,7 @@ from tfnas.compression.fine_tune import check_fits, classification_loss, finetun
 from tfnas.compression.progress import Progress
 from tfnas.compression.training_settings import TrainingSettings, check_whole_numbers
 from tfnas.data.datasets import DataSplit, spread
-from tfnas.graph.compatibility import model_achieved
+from tfnas.graph.compatibility import model_compression
 from tfnas.measure.latency_model.latency_model import LatencyModel
 from tfnas.measure.measurement import Latency
 from tfnas.pruning.mask_constraint import keep_zeros
@@ -131,7 +131,7 @@ def prune_channels_to_files(
 
 def held(model: Any) -> list[ClusteringCallback]:
     """Keeps through training what pruning or clustering achieved; returns callbacks for it."""
-    found = model_achieved(model)
+    found = model_compression(model)
     if "clusters" in found:
         return [ClusteringCallback(None)]  # zeros stay too
     if "zeros" in found:
