@@ -546,7 +546,7 @@ for strategy in (tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["
         for new, old in zip((student, teacher), start):
             new.set_weights(old.get_weights())
         keras.utils.set_random_seed(0)
-        distiller = Distiller(student, teacher, features=[FeatureHint("middle", "middle")])
+        distiller = Distiller(teacher, student, features=[FeatureHint("middle", "middle")])
         distiller.compile(keras.optimizers.SGD(0.1), metrics=["accuracy"], jit_compile=False)
     loss = distiller.fit(x, y, batch_size=16, epochs=2, shuffle=False, verbose=0).history["loss"]
     results.append((np.array(loss), student.get_weights()[0], strategy.num_replicas_in_sync))
@@ -718,8 +718,8 @@ def test_mismatched_data_is_named(rows, images):
 
 
 def sequences():
-    """A student and a teacher whose sequences differ in length."""
-    for name, stride in (("middle", 2), ("wide", 1)):
+    """A teacher and a student whose sequences differ in length."""
+    for name, stride in (("wide", 1), ("middle", 2)):
         maps = layers.Conv1D(4, 3, strides=stride, name=name)
         yield keras.Sequential([keras.Input((9, 2)), maps, layers.Flatten(), layers.Dense(3)])
 
