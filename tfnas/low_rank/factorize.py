@@ -137,8 +137,8 @@ def _check(rank: Any, energy: Any, target_macs: Any) -> None:
     if isinstance(rank, Mapping) and not rank:
         raise ValueError("rank must name layers, got {}")
     for value in rank.values() if isinstance(rank, Mapping) else [rank] * (rank is not None):
-        whole = isinstance(value, numbers.Integral) and int(value) >= 1
-        if not (_is_number(value) and (whole or 0 < value < 1)):
+        is_integer = isinstance(value, numbers.Integral) and int(value) >= 1
+        if not (_is_number(value) and (is_integer or 0 < value < 1)):
             raise ValueError(
                 f"rank must be a whole number >= 1, or a fraction in (0, 1), got {value!r}"
             )
