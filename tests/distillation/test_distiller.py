@@ -10,7 +10,7 @@ import tensorflow as tf
 from keras import layers
 
 import tfnas
-from tfnas.distillation.forward import ForwardPass, last_activation
+from tfnas.distillation.forward import ForwardPass, last_activation_call
 from tfnas.distillation.losses import distillation_loss
 from tfnas.graph.functional import clone, walk
 from tfnas.quantization.quantize_aware import quantize_aware
@@ -188,10 +188,10 @@ def test_a_confident_wrong_softmax_still_learns():
 
 def test_the_last_activation_is_found_behind_roundings():
     sigmoid = keras.Sequential([keras.Input((4,)), layers.Dense(2), layers.Activation("sigmoid")])
-    assert last_activation(walk(sigmoid))[0] == "sigmoid"
-    assert last_activation(walk(quantize_aware(mlp(activation="softmax"))))[0] == "softmax"
+    assert last_activation_call(walk(sigmoid))[0] == "sigmoid"
+    assert last_activation_call(walk(quantize_aware(mlp(activation="softmax"))))[0] == "softmax"
     relu = keras.Sequential([keras.Input((4,)), layers.Dense(2, "softmax"), layers.ReLU()])
-    assert last_activation(walk(relu)) is None
+    assert last_activation_call(walk(relu)) is None
 
 
 def test_label_formats_give_the_same_loss(rows):

@@ -66,7 +66,7 @@ class ForwardPass:
                 f"{role}_gives must be 'logits' or 'probabilities' where {role} is not a "
                 f"functional or Sequential model, got None for {model.name!r}"
             )
-        found = None if self._flow is None else last_activation(self._flow)
+        found = None if self._flow is None else last_activation_call(self._flow)
         self.activation: str | None = found[0] if found else None
         self.probabilities = (
             self.activation is not None if gives is None else bool(gives == "probabilities")
@@ -167,7 +167,7 @@ def _only(outputs: Any) -> Any:
     return outputs[0] if isinstance(outputs, list | tuple) and len(outputs) == 1 else outputs
 
 
-def last_activation(flow: Walk) -> tuple[str, Call] | None:
+def last_activation_call(flow: Walk) -> tuple[str, Call] | None:
     """Returns "softmax" or "sigmoid" and the call that computes it; None: outputs are logits.
 
     Args:
