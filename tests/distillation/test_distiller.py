@@ -155,13 +155,13 @@ def test_probabilities_and_logits_are_distinguished(rows):
     keras.utils.set_random_seed(0)  # some pairs of networks differ by less than the tolerance
     logits, teacher = mlp(), mlp(16)
     dense = mlp(activation="softmax")
-    behind = keras.Sequential([*mlp().layers, layers.Softmax(), layers.Reshape((3,))])
+    reshaped = keras.Sequential([*mlp().layers, layers.Softmax(), layers.Reshape((3,))])
     opaque = keras.Sequential([*mlp().layers, layers.Lambda(keras.ops.softmax)])
-    for model in (dense, behind, opaque):
+    for model in (dense, reshaped, opaque):
         model.build((None, 8))
         model.set_weights(logits.get_weights())
     expected = loss_of(tfnas.Distiller(teacher, logits, 0.3, 3.0), x, y)
-    for model in (dense, behind):
+    for model in (dense, reshaped):
         assert loss_of(tfnas.Distiller(teacher, model, 0.3, 3.0), x, y) == pytest.approx(expected)
     stated = tfnas.Distiller(teacher, opaque, 0.3, 3.0, student_gives="probabilities")
     assert loss_of(stated, x, y) == pytest.approx(expected, rel=1e-4)
