@@ -1,4 +1,4 @@
-"""Muon's steps beside SVD's, keras.optimizers.Muon's on matrices, and Adam's elsewhere."""
+"""Muon compared with the SVD, with keras.optimizers.Muon on matrices, and with Adam."""
 
 import doctest
 import subprocess
@@ -16,19 +16,19 @@ from tfnas.optimizers import is_matrix, orthogonal
 
 
 @pytest.mark.parametrize("shape", [(27, 16), (16, 27), (64, 64), (1, 5)])
-def test_orthogonal_is_near_what_svd_gives(shape):
+def test_orthogonal_approximates_the_svd(shape):
     matrix = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     left, _, right = np.linalg.svd(matrix, full_matrices=False)
     found = np.asarray(orthogonal(matrix, 5))
     values = np.linalg.svd(found, compute_uv=False)
-    assert values.min() > 0.3  # of a square matrix the least one is still on its way
+    assert values.min() > 0.3  # the smallest one of a square matrix has not converged yet
     assert values.max() < 1.3
     cosine = (found * (left @ right)).sum() / np.linalg.norm(found) / np.linalg.norm(left @ right)
     assert cosine > 0.97
 
 
 @pytest.mark.skipif(not hasattr(keras.optimizers, "Muon"), reason="Keras has none before 3.10")
-def test_kernels_move_as_matrices_do_in_keras():
+def test_kernels_are_updated_as_matrices_are_in_keras():
     rng = np.random.default_rng(1)
     start = rng.normal(size=(3, 3, 4, 8)).astype(np.float32)
     kernel = keras.Variable(start, name="kernel")
@@ -42,14 +42,14 @@ def test_kernels_move_as_matrices_do_in_keras():
     np.testing.assert_allclose(np.asarray(kernel).reshape(36, 8), matrix, atol=1e-6)
 
 
-def test_a_step_has_the_size_of_the_rate():
+def test_rms_rate_sets_the_size_of_a_step():
     kernel = keras.Variable(np.zeros((3, 3, 16, 32)), name="kernel")
     gradient = 1e-4 * np.random.default_rng(0).normal(size=kernel.shape)
     tfnas.Muon(0.01).apply([gradient.astype(np.float32)], [kernel])
     assert np.sqrt(np.mean(np.square(kernel))) == pytest.approx(0.2 * 0.01, rel=0.2)
 
 
-def test_all_else_is_adams():
+def test_other_variables_get_adams_update():
     rng = np.random.default_rng(0)
     shapes = [(3, 3, 8, 1), (8, 4), (4,), (3, 3, 1, 8)]
     start = [rng.normal(size=shape).astype(np.float32) for shape in shapes]
@@ -68,8 +68,8 @@ def test_is_matrix():
     assert [is_matrix(v) for v in model.trainable_variables] == [True, False, False, False]
 
 
-def test_trains_in_fit_as_by_hand_and_is_kept(tmp_path):
-    """The graph of `fit` moves the kernel of 2 inputs and 4 filters as eager steps do."""
+def test_fit_matches_manual_steps_and_the_optimizer_is_saved(tmp_path):
+    """In `fit` the kernel of 2 inputs and 4 filters changes as in eager steps."""
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(16, 8, 8, 2)).astype(np.float32), np.ones((16, 144), np.float32)
 
@@ -79,17 +79,17 @@ def test_trains_in_fit_as_by_hand_and_is_kept(tmp_path):
         assert is_matrix(model.layers[0].kernel)
         return model
 
-    model, by_hand = network(), network()
+    model, manual = network(), network()
     model.compile(tfnas.Muon(5e-2, momentum=0.9), "mse", jit_compile=False)
     losses = model.fit(x, y, 16, 20, verbose=0).history["loss"]
     assert losses[-1] < 0.5 * losses[0]
     optimizer = tfnas.Muon(5e-2, momentum=0.9)
     for _ in range(20):
         with tf.GradientTape() as tape:
-            loss = tf.reduce_mean(tf.square(by_hand(x) - y))
-        variables = by_hand.trainable_variables
+            loss = tf.reduce_mean(tf.square(manual(x) - y))
+        variables = manual.trainable_variables
         optimizer.apply(tape.gradient(loss, [v.value for v in variables]), variables)
-    np.testing.assert_allclose(model.layers[0].kernel, by_hand.layers[0].kernel, atol=1e-4)
+    np.testing.assert_allclose(model.layers[0].kernel, manual.layers[0].kernel, atol=1e-4)
     model.save(tmp_path / "m.keras")
     program = (
         "import keras, sys, tfnas.optimizers\n"
@@ -116,10 +116,10 @@ def test_small_gradients_of_half_precision():
         ({"rms_rate": 0.0}, "rms_rate must be above 0, got 0.0"),
     ],
 )
-def test_bad_arguments_are_named(options, message):
+def test_invalid_arguments_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         tfnas.Muon(**options)
 
 
-def test_examples():
+def test_doctests_pass():
     assert doctest.testmod(optimizers).failed == 0

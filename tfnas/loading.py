@@ -1,17 +1,19 @@
-"""Loading a saved model, with layers of tfnas in it or not."""
+"""Loads saved Keras models, with or without tfnas classes in them."""
 
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import keras
 
 
-def load_model(path: str | os.PathLike[str]) -> Any:
-    """Loads a saved model: `.keras`, `.h5`, quantization-aware ones, distillers.
+def load_model(path: str | os.PathLike[str]) -> keras.Model:
+    """Loads a saved `.keras` or `.h5` model, including quantization-aware models and distillers.
 
-    Those hold classes of tfnas, which Keras does not know before they are imported; an `.h5`
-    file of Keras 2 is read by tf_keras and brought over (see :mod:`tfnas.legacy`). Code inside
-    the file is never run.
+    Classes of tfnas are registered first, so that Keras finds them. An `.h5` file of Keras 2 is
+    read with tf_keras and converted (see :mod:`tfnas.legacy`). Code inside the file is never run.
 
     Example:
         >>> import tfnas
@@ -24,10 +26,10 @@ def load_model(path: str | os.PathLike[str]) -> Any:
         The model, not compiled.
 
     Raises:
-        ValueError: There is no such file, or it is no Keras model.
+        ValueError: There is no such file, or it is not a Keras model.
         ImportError: A file of Keras 2 needs tf_keras, which is not installed.
     """
-    # These register their classes.
+    # Importing these modules registers their classes with Keras.
     import tfnas.distillation.distiller
     import tfnas.distillation.feature_losses
     import tfnas.quantization.quantize_aware  # noqa: F401

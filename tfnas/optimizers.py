@@ -1,4 +1,4 @@
-"""Muon for convolutional networks: what few epochs of training after a cut need."""
+"""Muon for convolutional networks: an optimizer for short fine-tuning after compression."""
 
 from __future__ import annotations
 
@@ -15,16 +15,21 @@ _EPSILON = 1e-7
 
 @keras.saving.register_keras_serializable("tfnas")
 class Muon(keras.optimizers.Adam):
-    """Adam, but for the kernels of convolutions, whose momentum is made orthogonal.
+    """Orthogonalizes the momentum of convolution kernels; updates other variables as Adam does.
 
-    All directions of a kernel, as a matrix of inputs by filters, move equally far a step, so
-    that a few epochs do what takes Adam more. The step is scaled so that a rate means what it
-    means to Adam. What is no kernel of at least four dimensions, more than one input and more
-    than one filter is Adam's: depthwise kernels, one-dimensional convolutions, dense layers
-    (mostly the head), biases and normalizations. keras.optimizers.Muon gives Adam all kernels
-    of convolutions.
+    A kernel is updated as a matrix (height * width * inputs, filters) whose directions all move
+    equally far per step, so that a few epochs achieve what takes Adam more. Variables with fewer
+    than four dimensions, a single input or a single filter get Adam's update: depthwise kernels,
+    one-dimensional convolutions, dense layers (mostly the head), biases and normalizations.
 
-    Keras loads a model that was compiled with it once `tfnas.Muon` is imported, or with
+    `momentum`, `ns_steps` and `rms_rate` have the names, meanings, defaults and scale of
+    :class:`keras.optimizers.Muon`: on a matrix both take the same step. `rms_rate` gives a step
+    the root mean square `rms_rate * learning_rate`, so that learning rates of Adam can be used.
+    There are three differences: keras.optimizers.Muon updates two-dimensional variables only,
+    and convolution kernels as Adam does; its `rms_rate=None` and `nesterov=False` are not
+    supported here; and it decays weights by default (0.004), while here `weight_decay` is None.
+
+    Keras loads a model compiled with it if `tfnas.Muon` was imported before, or with
     `compile=False`; :func:`tfnas.load_model` always does.
 
     Example:
@@ -35,14 +40,14 @@ class Muon(keras.optimizers.Adam):
         True
 
     Args:
-        learning_rate: A number or a schedule.
-        momentum: Of the kernels' gradients, in [0, 1); Nesterov's.
-        ns_steps: Steps of the Newton-Schulz iteration.
-        rms_rate: Root of the mean square of a kernel's step, in units of the rate.
-        **adam: What :class:`keras.optimizers.Adam` takes.
+        learning_rate: A number or a `keras.optimizers.schedules.LearningRateSchedule`.
+        momentum: Nesterov momentum of the kernels' gradients, in [0, 1).
+        ns_steps: Number of Newton-Schulz iterations, at least 1.
+        rms_rate: Root mean square of a kernel's step, as a multiple of the learning rate.
+        **adam: Further arguments of :class:`keras.optimizers.Adam`.
 
     Raises:
-        ValueError: `momentum`, `ns_steps` or `rms_rate` is outside its rule.
+        ValueError: `momentum`, `ns_steps` or `rms_rate` is invalid.
 
     References:
         Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024; the
@@ -69,7 +74,7 @@ class Muon(keras.optimizers.Adam):
         self.momentum, self.ns_steps, self.rms_rate = momentum, ns_steps, rms_rate
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        """Moves one variable."""
+        """Updates one variable."""
         if not is_matrix(variable):
             super().update_step(gradient, variable, learning_rate)
             return
@@ -79,26 +84,26 @@ class Muon(keras.optimizers.Adam):
         shape = tuple(variable.shape)
         count = math.prod(shape[:-1])
         rows = ops.reshape(gradient + self.momentum * moment, (count, shape[-1]))
-        rows = ops.cast(rows, "float32")  # squares of small numbers vanish in 16 bits
+        rows = ops.cast(rows, "float32")  # squares of small numbers underflow in 16 bits
         # An orthogonal matrix of n x m has a mean square of 1 / max(n, m).
         size = self.rms_rate * max(count, shape[-1]) ** 0.5
         step = ops.cast(learning_rate, "float32") * size * orthogonal(rows, self.ns_steps)
         self.assign_sub(variable, ops.cast(ops.reshape(step, shape), variable.dtype))
 
     def get_config(self) -> dict[str, Any]:
-        """What makes an optimizer like this one."""
-        own = ("momentum", "ns_steps", "rms_rate")
-        return {**super().get_config(), **{name: getattr(self, name) for name in own}}
+        """Returns the arguments."""
+        names = ("momentum", "ns_steps", "rms_rate")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
 def is_matrix(variable: Any) -> bool:
-    """Whether a variable has the shape of a convolution's kernel of several inputs and filters."""
+    """Whether a variable is shaped like a convolution kernel with several inputs and filters."""
     shape = tuple(variable.shape)
     return len(shape) >= 4 and min(shape[-2:]) > 1
 
 
 def orthogonal(matrix: Any, iterations: int = 5) -> Any:
-    """Returns about U V^T of a matrix U S V^T, by a Newton-Schulz iteration.
+    """Approximates U V^T of a matrix with the SVD U S V^T by Newton-Schulz iteration.
 
     Example:
         >>> import numpy as np
@@ -107,8 +112,11 @@ def orthogonal(matrix: Any, iterations: int = 5) -> Any:
                [0. , 1.1]], dtype=float32)
 
     Args:
-        matrix: A matrix.
-        iterations: Steps; after 5 singular values are between about 0.7 and 1.2.
+        matrix: A float32 tensor (rows, columns).
+        iterations: Number of iterations; after 5, singular values are about 0.7 to 1.2.
+
+    Returns:
+        A tensor of the same shape.
     """
     a, b, c = _COEFFICIENTS
     wide = matrix.shape[0] <= matrix.shape[1]

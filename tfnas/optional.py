@@ -1,4 +1,4 @@
-"""Packages that only a part of tfnas needs: each belongs to an extra of `setup.cfg`."""
+"""Optional dependencies: packages of the extras in `setup.cfg`, needed by parts of tfnas."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ OPTIONAL = {
 
 
 def require(module: str, what: str) -> None:
-    """Raises unless an optional module is installed; nothing is imported.
+    """Raises ImportError unless an optional module is installed; imports nothing.
 
-    Call it before long work.
+    Call it before long-running work.
 
     Example:
         >>> from tfnas.optional import require
@@ -26,10 +26,10 @@ def require(module: str, what: str) -> None:
 
     Args:
         module: One of `OPTIONAL`.
-        what: What needs it, for the message.
+        what: The feature that needs it, for the message.
 
     Raises:
-        ImportError: It is not installed; the message names the package and the extra.
+        ImportError: The module is not installed; the message names the package and the extra.
     """
     package, extra = OPTIONAL[module]
     if not _is_installed(module):
@@ -42,5 +42,5 @@ def require(module: str, what: str) -> None:
 def _is_installed(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # the package around it is missing
+    except ModuleNotFoundError:  # its parent package is missing
         return False

@@ -1,4 +1,4 @@
-"""Tables as plain text, Markdown and CSV."""
+"""Formats tables as plain text, Markdown and CSV."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def table(
         head      7
 
     Args:
-        headers: One title a column.
-        rows: One cell a column.
-        right: Index of the first column that is aligned to the right.
+        headers: One title per column.
+        rows: One cell per column in each.
+        right: Index of the first right-aligned column.
         width: Longest line, in characters: where it is exceeded, cells of the first column are
             wrapped, as far as their words allow. None: any length.
     """

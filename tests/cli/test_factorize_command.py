@@ -72,7 +72,7 @@ def test_without_data_and_training(run):
         *("--rank=0.25", "--epochs=0", "--calibration=0", "--methods=tucker", "--exclude=stem")
     )
     assert code == 0
-    assert "stem (Conv2D) stays: exclude names it" in out
+    assert "stem (Conv2D) stays: named in exclude" in out
     report = (folder / "report.md").read_text()
     assert "squared kernel" in report
     assert "| body | tucker |" in report

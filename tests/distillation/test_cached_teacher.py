@@ -1,4 +1,4 @@
-"""A teacher's outputs on disk: used again only where they are still true."""
+"""Cached teacher logits: used again only where they are still valid."""
 
 import keras
 import numpy as np
@@ -24,67 +24,77 @@ def rows():
 @pytest.fixture
 def runs(monkeypatch):
     """Numbers of examples that the teacher was run on."""
-    seen, told = [], cached_teacher._told
+    seen, original = [], cached_teacher._teacher_logits
 
     def counting(teachers, inputs, multi_label):
         seen.append(len(inputs))
-        return told(teachers, inputs, multi_label)
+        return original(teachers, inputs, multi_label)
 
-    monkeypatch.setattr(cached_teacher, "_told", counting)
+    monkeypatch.setattr(cached_teacher, "_teacher_logits", counting)
     return seen
 
 
-def test_kept_outputs_teach_as_the_teacher_does(rows):
+def test_cached_logits_give_the_same_loss_as_the_teacher(rows):
     x, y = rows
     student = model(4)
     teachers = [model(16, "softmax"), model(8)]
-    told = tfnas.teacher_outputs(teachers, x, weights=[1, 3])
-    assert (told.shape, told.dtype) == ((300, 3), np.float32)
+    teacher_logits = tfnas.teacher_outputs(teachers, x, weights=[1, 3])
+    assert (teacher_logits.shape, teacher_logits.dtype) == ((300, 3), np.float32)
     live = tfnas.Distiller(teachers, student, teacher_weights=[1, 3])
     kept = tfnas.Distiller(None, student)
     expected = live.compute_loss(x, y, live(x))
-    np.testing.assert_allclose(kept.compute_loss(x, (y, told), kept(x)), expected, rtol=1e-5)
-    probabilities = keras.ops.convert_to_numpy(keras.ops.softmax(told))
+    np.testing.assert_allclose(
+        kept.compute_loss(x, (y, teacher_logits), kept(x)), expected, rtol=1e-5
+    )
+    probabilities = keras.ops.convert_to_numpy(keras.ops.softmax(teacher_logits))
     stated = tfnas.Distiller(None, student, teacher_gives="probabilities")
     found = stated.compute_loss(x, [y, probabilities], stated(x))
     np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
-def test_a_fit_with_kept_outputs(rows):
+def test_fit_with_cached_logits(rows):
     x, y = rows
-    told = tfnas.teacher_outputs(model(16), x)
+    teacher_logits = tfnas.teacher_outputs(model(16), x)
     distiller = tfnas.Distiller(None, model(4))
     distiller.compile("adam", metrics=["accuracy"], jit_compile=False)
-    data = tf.data.Dataset.from_tensor_slices((x, (y, told))).batch(100)
+    data = tf.data.Dataset.from_tensor_slices((x, (y, teacher_logits))).batch(100)
     history = distiller.fit(data, validation_data=(x, y), shuffle=False, verbose=0).history
     assert list(history) == ["accuracy", "loss", "val_accuracy", "val_loss"]
-    weighted = distiller.fit(x, (y, told), sample_weight=np.zeros(300), verbose=0)
+    weighted = distiller.fit(x, (y, teacher_logits), sample_weight=np.zeros(300), verbose=0)
     assert weighted.history["loss"] == [0.0]
-    assert distiller.evaluate(x, (y, told), verbose=0) == distiller.evaluate(x, y, verbose=0)
+    assert distiller.evaluate(x, (y, teacher_logits), verbose=0) == distiller.evaluate(
+        x, y, verbose=0
+    )
 
 
-def test_classes_weigh_beside_kept_outputs(rows):
+def test_class_weight_with_cached_logits(rows):
     x, y = rows
-    told = tfnas.teacher_outputs(model(16), x)
+    teacher_logits = tfnas.teacher_outputs(model(16), x)
     distiller = tfnas.Distiller(None, model(4))
     distiller.compile(keras.optimizers.SGD(0.0), jit_compile=False)
-    given, weights = {"batch_size": 300, "verbose": 0}, {0: 0.0, 1: 3.0}
+    options, weights = {"batch_size": 300, "verbose": 0}, {0: 0.0, 1: 3.0}
     by_example = np.array([0.0, 3.0, 1.0])[y]
-    wanted = distiller.fit(x, (y, told), sample_weight=by_example, **given).history["loss"]
+    expected = distiller.fit(x, (y, teacher_logits), sample_weight=by_example, **options).history[
+        "loss"
+    ]
     for labels in (y, np.eye(3)[y]):
-        found = distiller.fit(x, (labels, told), class_weight=weights, **given).history["loss"]
-        assert found == pytest.approx(wanted, rel=1e-5)
-    data = tf.data.Dataset.from_tensor_slices((x, (y, told))).batch(100)
+        found = distiller.fit(x, (labels, teacher_logits), class_weight=weights, **options).history[
+            "loss"
+        ]
+        assert found == pytest.approx(expected, rel=1e-5)
+    data = tf.data.Dataset.from_tensor_slices((x, (y, teacher_logits))).batch(100)
     with pytest.raises(ValueError, match="class_weight must come with arrays of"):
         distiller.fit(data, class_weight=weights, verbose=0)
     with pytest.raises(ValueError, match="class_weight must come without sample_weight"):
-        distiller.fit(x, (y, told), class_weight=weights, sample_weight=by_example, **given)
+        distiller.fit(
+            x, (y, teacher_logits), class_weight=weights, sample_weight=by_example, **options
+        )
 
 
-def test_what_the_first_examples_do_not_show_is_seen(runs, tmp_path):
+def test_changes_beyond_the_first_examples_are_noticed(runs, tmp_path):
     x = np.abs(np.random.default_rng(0).normal(size=(300, 8))).astype("float32")
     x[100:] *= -1
-    teacher, file = model(16), tmp_path / "told.npz"
+    teacher, file = model(16), tmp_path / "logits.npz"
     before = tfnas.teacher_outputs(teacher, x, file)
     after = tfnas.teacher_outputs(teacher, x, file, preprocess=keras.ops.relu)
     np.testing.assert_array_equal(before[:100], after[:100])
@@ -95,31 +105,31 @@ def test_what_the_first_examples_do_not_show_is_seen(runs, tmp_path):
 
 def test_outputs_are_computed_once(rows, runs, tmp_path):
     x, _ = rows
-    teacher, file = model(16), tmp_path / "folder" / "told.npz"
+    teacher, file = model(16), tmp_path / "folder" / "logits.npz"
     first = tfnas.teacher_outputs(teacher, x, file)
     assert runs == [256, 44]
     again = tfnas.teacher_outputs(teacher, x, file)
-    assert runs == [256, 44, 54, 10]  # a few of all, to see that they are still true
+    assert runs == [256, 44, 54, 10]  # a sample of all, to check that the cache is still valid
     np.testing.assert_array_equal(first, again)
     np.testing.assert_allclose(first, teacher.predict(x, verbose=0), atol=1e-5)
 
 
-@pytest.mark.parametrize("what", ["weights", "data", "preprocess", "activation", "average"])
-def test_what_is_no_longer_true_is_computed_anew(rows, runs, tmp_path, what):
+@pytest.mark.parametrize("change", ["weights", "data", "preprocess", "activation", "average"])
+def test_an_outdated_cache_is_computed_again(rows, runs, tmp_path, change):
     x, _ = rows
     teacher, other = model(16), model(16)
-    file = tmp_path / "told.npz"
+    file = tmp_path / "logits.npz"
     before = {"teacher": [teacher, other], "preprocess": lambda x: 2 * x}
     tfnas.teacher_outputs(x=x, file=file, **before)
     now = {"x": x, **before}
-    if what == "weights":
+    if change == "weights":
         kernel = other.layers[0].kernel
         kernel.assign(kernel + 1e-6)
-    elif what == "data":
+    elif change == "data":
         now["x"] = np.concatenate([x[:-1], x[-1:] + 1])
-    elif what == "preprocess":
+    elif change == "preprocess":
         now["preprocess"] = lambda x: 3 * x
-    elif what == "activation":
+    elif change == "activation":
         teacher.layers[0].activation = keras.activations.sigmoid
     else:
         now["weights"] = [1, 2]
@@ -132,9 +142,9 @@ def test_what_is_no_longer_true_is_computed_anew(rows, runs, tmp_path, what):
     assert runs == [54, 10]
 
 
-def test_data_sets_in_batches(rows, runs, tmp_path):
+def test_batched_datasets(rows, runs, tmp_path):
     x, y = rows
-    teacher, file = model(16), tmp_path / "told.npz"
+    teacher, file = model(16), tmp_path / "logits.npz"
     data = tf.data.Dataset.from_tensor_slices((x, y)).batch(128)
     found = [tfnas.teacher_outputs(teacher, data, file) for _ in range(2)]
     assert runs == [128, 128, 44, 27, 27, 10]
@@ -143,30 +153,34 @@ def test_data_sets_in_batches(rows, runs, tmp_path):
         tfnas.teacher_outputs(teacher, data.repeat())
 
 
-def test_files_of_others_are_left_alone(rows, tmp_path):
+def test_other_files_are_not_overwritten(rows, tmp_path):
     x, _ = rows
     for name, content in (("a.npz", b"PK not a zip"), ("b.npz", b"")):
         path = tmp_path / name
         path.write_bytes(content)
-        with pytest.raises(ValueError, match="file must be free, or hold a teacher's outputs"):
+        with pytest.raises(
+            ValueError, match="file must not exist yet, or hold a teacher's outputs"
+        ):
             tfnas.teacher_outputs(model(4), x, path)
         assert path.read_bytes() == content
     np.savez(tmp_path / "mine.npz", x=x)
     np.savez(tmp_path / "objects.npz", outputs=np.array([{}]), fingerprint="")
     for name in ("mine.npz", "objects.npz"):
-        with pytest.raises(ValueError, match="file must be free"):
+        with pytest.raises(ValueError, match="file must not exist yet"):
             tfnas.teacher_outputs(model(4), x, tmp_path / name)
-    with pytest.raises(ValueError, match=r"file must be a path that ends in \.npz, got 'told.npy'"):
-        tfnas.teacher_outputs(model(4), x, "told.npy")
+    with pytest.raises(
+        ValueError, match=r"file must be a path that ends in \.npz, got 'logits.npy'"
+    ):
+        tfnas.teacher_outputs(model(4), x, "logits.npy")
     with pytest.raises(ValueError, match="teacher must be a built Keras 3 model"):
         tfnas.teacher_outputs(None, x)
     with pytest.raises(ValueError, match="x must hold at least one example"):
         tfnas.teacher_outputs(model(4), x[:0])
 
 
-def test_a_kill_leaves_the_old_file(rows, tmp_path, monkeypatch):
+def test_an_interrupted_write_leaves_the_old_file(rows, tmp_path, monkeypatch):
     x, _ = rows
-    file = tmp_path / "told.npz"
+    file = tmp_path / "logits.npz"
     kept = tfnas.teacher_outputs(model(4), x, file)
 
     def killed(*args):
@@ -178,4 +192,4 @@ def test_a_kill_leaves_the_old_file(rows, tmp_path, monkeypatch):
             tfnas.teacher_outputs(model(8), x, file)
     with np.load(file) as found:
         np.testing.assert_array_equal(found["outputs"], kept)
-    assert [path.name for path in tmp_path.iterdir()] == ["told.npz"]
+    assert [path.name for path in tmp_path.iterdir()] == ["logits.npz"]

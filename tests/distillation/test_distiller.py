@@ -1,4 +1,4 @@
-"""Distillation: one forward pass of the student, teachers that stay as they are."""
+"""The distiller: one forward pass per model and step, unchanged teachers, Keras' API."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ import tensorflow as tf
 from keras import layers
 
 import tfnas
-from tfnas.distillation.forward import Reader, last_activation
+from tfnas.distillation.forward import ForwardPass, last_activation_call
 from tfnas.distillation.losses import distillation_loss
 from tfnas.graph.functional import clone, walk
 from tfnas.quantization.quantize_aware import quantize_aware
@@ -19,7 +19,7 @@ N = 24
 
 
 class Counting(layers.Layer):
-    """Counts its calls on real numbers."""
+    """Counts its calls on tensors that are not symbolic."""
 
     calls = 0
 
@@ -53,7 +53,7 @@ def convnet(filters=4, size=8, **options):
 
 
 def nested(filters=6):
-    """A classifier around a model of its own, as in transfer learning."""
+    """A classifier around a nested backbone, as in transfer learning."""
     inside = keras.Input((8, 8, 1))
     maps = layers.Conv2D(filters, 3, name="inner")(inside)
     maps = layers.BatchNormalization()(maps)
@@ -103,7 +103,7 @@ def test_the_worked_example_holds_for_models():
     assert found == pytest.approx(0.5 * -np.log(0.7) + 0.5 * kl, rel=1e-5)
 
 
-def test_training_moves_the_student_alone(images):
+def test_training_changes_only_the_student(images):
     student, teacher = convnet(), convnet(8)
     before = [v.numpy() for v in teacher.variables]
     distiller = compiled(tfnas.Distiller(teacher, student, features=ALL), run_eagerly=True)
@@ -121,7 +121,7 @@ def test_training_moves_the_student_alone(images):
     assert list(distiller.teachers) == [teacher]
 
 
-def test_the_student_learns_what_the_teacher_knows(rows):
+def test_the_student_learns_the_teachers_outputs(rows):
     x, _ = rows
     teacher, student = mlp(16), mlp(16)
     distiller = tfnas.Distiller(teacher, student, student_loss_weight=0, temperature=2)
@@ -129,12 +129,12 @@ def test_the_student_learns_what_the_teacher_knows(rows):
     before = loss_of(distiller, x, None)
     distiller.fit(np.tile(x, (60, 1)), batch_size=N, shuffle=False, verbose=0)  # no labels
     assert loss_of(distiller, x, None) < 0.05 * before
-    told, learned = (keras.ops.softmax(model(x)) for model in (teacher, student))
-    assert abs(told - learned).numpy().max() < 0.2
+    target, learned = (keras.ops.softmax(model(x)) for model in (teacher, student))
+    assert abs(target - learned).numpy().max() < 0.2
 
 
 @pytest.mark.parametrize("end", [{}, {"activation": "softmax"}])
-def test_one_forward_pass_a_step(images, end):
+def test_one_forward_pass_per_step(images, end):
     def counted(filters):
         model = convnet(filters, **end)
         counting = Counting()
@@ -150,18 +150,18 @@ def test_one_forward_pass_a_step(images, end):
     assert (ours.calls, theirs.calls) == (9, 3)
 
 
-def test_probabilities_and_logits_are_told_apart(rows):
+def test_probabilities_and_logits_are_distinguished(rows):
     x, y = rows
-    keras.utils.set_random_seed(0)  # some pairs of networks differ by less than is asked for
+    keras.utils.set_random_seed(0)  # some pairs of networks differ by less than the tolerance
     logits, teacher = mlp(), mlp(16)
     dense = mlp(activation="softmax")
-    behind = keras.Sequential([*mlp().layers, layers.Softmax(), layers.Reshape((3,))])
+    reshaped = keras.Sequential([*mlp().layers, layers.Softmax(), layers.Reshape((3,))])
     opaque = keras.Sequential([*mlp().layers, layers.Lambda(keras.ops.softmax)])
-    for model in (dense, behind, opaque):
+    for model in (dense, reshaped, opaque):
         model.build((None, 8))
         model.set_weights(logits.get_weights())
     expected = loss_of(tfnas.Distiller(teacher, logits, 0.3, 3.0), x, y)
-    for model in (dense, behind):
+    for model in (dense, reshaped):
         assert loss_of(tfnas.Distiller(teacher, model, 0.3, 3.0), x, y) == pytest.approx(expected)
     stated = tfnas.Distiller(teacher, opaque, 0.3, 3.0, student_gives="probabilities")
     assert loss_of(stated, x, y) == pytest.approx(expected, rel=1e-4)
@@ -188,13 +188,13 @@ def test_a_confident_wrong_softmax_still_learns():
 
 def test_the_last_activation_is_found_behind_roundings():
     sigmoid = keras.Sequential([keras.Input((4,)), layers.Dense(2), layers.Activation("sigmoid")])
-    assert last_activation(walk(sigmoid))[0] == "sigmoid"
-    assert last_activation(walk(quantize_aware(mlp(activation="softmax"))))[0] == "softmax"
+    assert last_activation_call(walk(sigmoid))[0] == "sigmoid"
+    assert last_activation_call(walk(quantize_aware(mlp(activation="softmax"))))[0] == "softmax"
     relu = keras.Sequential([keras.Input((4,)), layers.Dense(2, "softmax"), layers.ReLU()])
-    assert last_activation(walk(relu)) is None
+    assert last_activation_call(walk(relu)) is None
 
 
-def test_kinds_of_labels_agree(rows):
+def test_label_formats_give_the_same_loss(rows):
     x, y = rows
     distiller = tfnas.Distiller(mlp(16), mlp(), label_smoothing=0.1)
     expected = loss_of(distiller, x, y)
@@ -202,22 +202,22 @@ def test_kinds_of_labels_agree(rows):
         assert loss_of(distiller, x, labels) == pytest.approx(expected)
 
 
-def test_weights_of_examples_and_classes(rows):
+def test_sample_weight_and_class_weight(rows):
     x, y = rows
     weight = np.where(y == 1, 3.0, 0.0)
     distiller = compiled(tfnas.Distiller(mlp(16), mlp()))
     parts = [loss_of(distiller, x[i : i + 1], y[i : i + 1]) for i in range(N)]
     assert loss_of(distiller, x, y, weight) == pytest.approx(np.mean(parts * weight), rel=1e-4)
     distiller.optimizer.learning_rate = 0.0
-    given = {"batch_size": N, "verbose": 0}
-    by_class = distiller.fit(x, y, class_weight={0: 0, 1: 3, 2: 0}, **given).history["loss"]
-    by_example = distiller.fit(x, y, sample_weight=weight, **given).history["loss"]
+    options = {"batch_size": N, "verbose": 0}
+    by_class = distiller.fit(x, y, class_weight={0: 0, 1: 3, 2: 0}, **options).history["loss"]
+    by_example = distiller.fit(x, y, sample_weight=weight, **options).history["loss"]
     assert by_class == pytest.approx(by_example, rel=1e-5)
     assert by_class == pytest.approx([np.mean(parts * weight)], rel=1e-4)
 
 
-def test_weights_of_parts_of_an_example_weigh_its_features_by_their_mean(rows):
-    """A segmentation's weights, one a position: features have one distance an example."""
+def test_features_are_weighted_by_the_mean_over_an_examples_positions(rows):
+    """Segmentation has one weight per position; features have one distance per example."""
     rng = np.random.default_rng(1)
     x, y = rng.normal(size=(6, 6, 2)).astype("float32"), rng.integers(0, 3, (6, 6))
     student, teacher = (
@@ -235,7 +235,7 @@ def test_weights_of_parts_of_an_example_weigh_its_features_by_their_mean(rows):
 
 
 @pytest.mark.parametrize("classes", [1, 3])
-def test_many_labels_an_example(rows, classes):
+def test_multi_label(rows, classes):
     x, y = rows
     labels = (np.arange(classes) <= y[:, None]).astype("float32")
     student, teacher = mlp(4, "sigmoid", classes), mlp(16, classes=classes)
@@ -249,7 +249,7 @@ def test_many_labels_an_example(rows, classes):
     assert history["loss"][1] < history["loss"][0]
 
 
-def test_labels_that_are_no_shares_are_refused(rows):
+def test_multi_labels_outside_0_to_1_are_refused(rows):
     x, _ = rows
     distiller = compiled(tfnas.Distiller(mlp(16, classes=1), mlp(classes=1)))
     with pytest.raises(ValueError, match="y must hold numbers from 0 to 1"):
@@ -260,7 +260,7 @@ def logit(p):
     return np.log(p) - np.log1p(-np.asarray(p))
 
 
-def test_evaluation_is_the_students(rows):
+def test_evaluate_and_predict_are_the_students(rows):
     x, y = rows
     student = mlp(activation="softmax")
     distiller = compiled(tfnas.Distiller(mlp(16), student, label_smoothing=0.0))
@@ -285,7 +285,7 @@ def test_several_teachers_are_averaged(rows):
     assert loss_of(distiller, x, y) == pytest.approx(np.mean(expected), rel=1e-4)
 
 
-def test_a_teacher_with_its_own_view_of_the_inputs(images):
+def test_inputs_are_preprocessed_and_resized_for_the_teacher(images):
     x, y = images
     student, teacher = convnet(), convnet(8, size=16)
     scale = layers.Rescaling(2.0, 1.0)
@@ -308,10 +308,10 @@ def test_layers_inside_nested_models(images):
     backbone = student.get_layer("backbone")
     hints = [tfnas.FeatureHint("inner", "backbone/inner")]
     distiller = tfnas.Distiller(teacher, student, features=hints)
-    read = Reader(student, "student", ["inner"]).read(x, False, False)
-    np.testing.assert_allclose(read.outputs, student(x), atol=1e-6)
+    result = ForwardPass(student, "student", ["inner"]).run(x, False, False)
+    np.testing.assert_allclose(result.outputs, student(x), atol=1e-6)
     np.testing.assert_allclose(
-        read.features["inner"], backbone.get_layer("inner")(x * 2), atol=1e-6
+        result.features["inner"], backbone.get_layer("inner")(x * 2), atol=1e-6
     )
     assert np.isfinite(loss_of(distiller, x, y))
     moving = backbone.layers[2].moving_mean.numpy()
@@ -322,7 +322,7 @@ def test_layers_inside_nested_models(images):
     assert history[-1] < history[0]
 
 
-def test_regularizers_and_masks_count(rows):
+def test_regularizers_and_masks_are_used(rows):
     x, y = rows
     student = mlp(kernel_regularizer=keras.regularizers.L2(0.5))
     distiller = tfnas.Distiller(mlp(16), student)
@@ -356,7 +356,7 @@ class Batches(keras.utils.PyDataset):
 
 
 def trained(start, teacher, data, features, **options):
-    """The history of a training that always begins and goes on in the same way."""
+    """The history of a training with fixed initial weights, seed and order of batches."""
     student = clone(start)
     keras.utils.set_random_seed(0)
     distiller = compiled(tfnas.Distiller(teacher, student, features=features), **options)
@@ -366,7 +366,7 @@ def trained(start, teacher, data, features, **options):
     return np.array([history["loss"], history["accuracy"]])
 
 
-def test_every_way_to_train_gives_the_same(rows):
+def test_eager_and_compiled_training_give_the_same(rows):
     start, teacher = mlp(), mlp(16)
     features = [tfnas.FeatureHint("middle", "middle")]
     eager = trained(start, teacher, rows, features, run_eagerly=True)
@@ -406,7 +406,7 @@ def test_callbacks_of_keras(rows, tmp_path):
     assert path.stat().st_size < 40_000  # the student's weights and Adam's, no teacher's
 
 
-def test_a_saved_distiller_goes_on(images, tmp_path):
+def test_a_saved_distiller_resumes_training(images, tmp_path):
     x, y = images
     adapted = layers.Normalization()
     adapted.adapt(x * 3 + 1)
@@ -435,7 +435,7 @@ def test_a_saved_distiller_goes_on(images, tmp_path):
     np.testing.assert_allclose(plain(x), loaded(x), atol=1e-6)
 
 
-def test_a_saved_distiller_is_loaded_by_a_process_that_knows_nothing(tmp_path):
+def test_a_saved_distiller_is_loaded_by_a_new_process(tmp_path):
     hint = tfnas.FeatureHint("middle", "middle")
     compiled(tfnas.Distiller(mlp(16), mlp(), features=[hint])).save(tmp_path / "d.keras")
     path = str(tmp_path / "d.keras")
@@ -462,7 +462,7 @@ def test_pruning_prunes_the_student(rows):
     assert np.all(distiller.projections[0].projection.numpy() != 0)
 
 
-def test_a_hint_without_projection_compares_as_it_is(rows):
+def test_a_hint_without_projection_compares_activations_directly(rows):
     student, teacher = mlp(8), mlp(8)
     hint = tfnas.FeatureHint("middle", "middle", weight=3.0, project=False)
     distiller = compiled(
@@ -485,7 +485,7 @@ def test_a_hint_without_projection_compares_as_it_is(rows):
 
 
 @pytest.mark.slow
-def test_an_integer_student(images):
+def test_a_quantization_aware_student(images):
     x, y = images
     student = quantize_aware(convnet(activation="softmax"))
     last = [layer.name for layer in student.layers if "second" in layer.name][-1]
@@ -497,7 +497,7 @@ def test_an_integer_student(images):
     assert file.inputs[0].dtype == file.outputs[0].dtype == "int8"
 
 
-def test_half_precision(images):
+def test_mixed_precision(images):
     x, y = images
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_float16")
@@ -517,7 +517,7 @@ def test_half_precision(images):
     assert all(v.dtype == "float32" for v in distiller.projections[0].variables)
 
 
-def test_xla_is_off_where_the_teacher_has_none(rows):
+def test_xla_is_off_where_the_teacher_does_not_support_it(rows):
     stubborn = layers.Lambda(lambda x: x)
     stubborn.supports_jit = False
     teacher = keras.Sequential([keras.Input((8,)), stubborn, layers.Dense(3)])
@@ -546,7 +546,7 @@ for strategy in (tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["
         for new, old in zip((student, teacher), start):
             new.set_weights(old.get_weights())
         keras.utils.set_random_seed(0)
-        distiller = Distiller(student, teacher, features=[FeatureHint("middle", "middle")])
+        distiller = Distiller(teacher, student, features=[FeatureHint("middle", "middle")])
         distiller.compile(keras.optimizers.SGD(0.1), metrics=["accuracy"], jit_compile=False)
     loss = distiller.fit(x, y, batch_size=16, epochs=2, shuffle=False, verbose=0).history["loss"]
     results.append((np.array(loss), student.get_weights()[0], strategy.num_replicas_in_sync))
@@ -588,7 +588,9 @@ def test_a_subclassed_student_and_teacher(rows):
     distiller = tfnas.Distiller(teacher, student, student_gives="logits", teacher_gives="logits")
     expected = distillation_loss(y, student(x), teacher(x), 0.5, 4.0)
     assert loss_of(distiller, x, y) == pytest.approx(np.mean(expected), rel=1e-5)
-    with pytest.raises(ValueError, match="features need a functional or Sequential student"):
+    with pytest.raises(
+        ValueError, match="features must come with a functional or Sequential student"
+    ):
         tfnas.Distiller(
             mlp(),
             student,
@@ -598,8 +600,8 @@ def test_a_subclassed_student_and_teacher(rows):
 
 
 def two_outputs():
-    given = keras.Input((8,))
-    return keras.Model(given, {"a": layers.Dense(3)(given), "b": layers.Dense(3)(given)})
+    inputs = keras.Input((8,))
+    return keras.Model(inputs, {"a": layers.Dense(3)(inputs), "b": layers.Dense(3)(inputs)})
 
 
 @pytest.mark.parametrize(
@@ -627,14 +629,14 @@ def two_outputs():
         ({"preprocess": [None, None]}, "preprocess must be a callable, or a list of one"),
         ({"preprocess": lambda x: x[:, :2]}, r"preprocess must fit .*, got \(None, 2\)"),
         ({"preprocess": lambda x: 1 / 0}, "preprocess must take a batch .* division by zero"),
-        ({"teacher_weights": [1, 2]}, "teacher_weights must be a list of one number a teacher"),
+        ({"teacher_weights": [1, 2]}, "teacher_weights must be a list of one number per teacher"),
         ({"teacher_weights": [0]}, "teacher_weights must be a number in"),
         ({"student_gives": "scores"}, "student_gives must be 'logits', 'probabilities' or None"),
         ({"teacher_gives": "scores"}, "teacher_gives must be 'logits', 'probabilities' or None"),
         ({"multi_label": 1}, "multi_label must be True, False or None, got 1"),
         (
             {"teacher": lambda: mlp(activation="softmax"), "multi_label": True},
-            "multi_label must go",
+            "multi_label must match",
         ),
         ({"student": lambda: mlp(activation="sigmoid"), "multi_label": False}, "multi_label must"),
         ({"features": "middle"}, "features must be a list of FeatureHint"),
@@ -642,32 +644,33 @@ def two_outputs():
         ({"features": [tfnas.FeatureHint("x", "middle")]}, "layers of the student .* got 'x'"),
         (
             {"features": [tfnas.FeatureHint("middle", "middle", project=False)]},
-            "as many channels where project is False",
+            "the same number of channels where project is False",
         ),
         ({"features": [tfnas.FeatureHint("middle", "x")]}, "layers of the teacher .* got 'x'"),
         ({"features": [tfnas.FeatureHint("middle", "middle", of=1)]}, "one of 1 teachers"),
-        ({"features": [tfnas.AttentionTransfer("middle", "middle")]}, "give maps"),
+        ({"features": [tfnas.AttentionTransfer("middle", "middle")]}, "give feature maps"),
         (
             {"features": [tfnas.FeatureHint("middle", "middle")], "teacher": None},
             "features must be left out where teacher is None",
         ),
     ],
 )
-def test_bad_arguments_are_named(change, message):
-    given = {"student": mlp, "teacher": lambda: mlp(16), **change}
+def test_invalid_arguments_are_named(change, message):
+    arguments = {"student": mlp, "teacher": lambda: mlp(16), **change}
     for name in ("student", "teacher"):
-        value = given[name]
-        given[name] = value() if callable(value) and not isinstance(value, keras.Model) else value
+        value = arguments[name]
+        if callable(value) and not isinstance(value, keras.Model):
+            arguments[name] = value()
     with pytest.raises(ValueError, match=message):
-        tfnas.Distiller(**given)
+        tfnas.Distiller(**arguments)
 
 
 @pytest.mark.parametrize(
-    ("make", "message"),
+    ("create", "message"),
     [
         (lambda: tfnas.FeatureHint(3, "a"), "student must be the name of a layer, got 3"),
         (lambda: tfnas.FeatureHint("a", "a", weight=0), r"weight must be a number in \(0, inf\)"),
-        (lambda: tfnas.FeatureHint("a", "a", of=-1), "of must be the number of a teacher"),
+        (lambda: tfnas.FeatureHint("a", "a", of=-1), "of must be the index of a teacher"),
         (lambda: tfnas.RelationalTransfer("a", "a", angles=-1), "angles must be a number in"),
         (
             lambda: tfnas.RelationalTransfer("a", "a", distances=0, angles=0),
@@ -675,12 +678,12 @@ def test_bad_arguments_are_named(change, message):
         ),
     ],
 )
-def test_bad_transfers_are_named(make, message):
+def test_invalid_feature_losses_are_named(create, message):
     with pytest.raises(ValueError, match=message):
-        make()
+        create()
 
 
-def test_what_only_data_shows_is_named(rows, images):
+def test_mismatched_data_is_named(rows, images):
     x, y = rows
     model = mlp()
     with pytest.raises(ValueError, match="another model than the student"):
@@ -692,7 +695,7 @@ def test_what_only_data_shows_is_named(rows, images):
         (None, "y must be given where labels count"),
         ((y, y), "y must be one array of labels, got a tuple of two: .* teacher is left out"),
         ({"a": y}, "y must be one array of labels, got a dict"),
-        (np.zeros((N, 4)), r"y must be class numbers, .* \(24, 3\), got labels \(24, 4\)"),
+        (np.zeros((N, 4)), r"y must be class indices, .* \(24, 3\), got labels \(24, 4\)"),
     ):
         with pytest.raises(ValueError, match=message):
             loss_of(distiller, x, labels)
@@ -705,7 +708,7 @@ def test_what_only_data_shows_is_named(rows, images):
         loss_of(alone, x, (y, np.zeros((N, 2))))
     for student, teacher, rule in (
         ("maps", "pooled", "have the same rank"),
-        ("middle", "wide", "agree in all but their channels, or are 2-D maps"),
+        ("middle", "wide", "differ only in their channels, or are 2-D feature maps"),
     ):
         with pytest.raises(ValueError, match=f"features must compare layers that {rule}"):
             tfnas.Distiller(
@@ -715,14 +718,14 @@ def test_what_only_data_shows_is_named(rows, images):
 
 
 def sequences():
-    """A student and a teacher whose sequences differ in length."""
-    for name, stride in (("middle", 2), ("wide", 1)):
+    """A teacher and a student whose sequences differ in length."""
+    for name, stride in (("wide", 1), ("middle", 2)):
         maps = layers.Conv1D(4, 3, strides=stride, name=name)
         yield keras.Sequential([keras.Input((9, 2)), maps, layers.Flatten(), layers.Dense(3)])
 
 
 @pytest.mark.parametrize("metrics", [None, ["accuracy"]])
-def test_labels_may_be_left_out_beside_metrics(rows, metrics):
+def test_labels_may_be_left_out_with_metrics(rows, metrics):
     x, y = rows
     distiller = tfnas.Distiller(mlp(16), mlp(), student_loss_weight=0)
     distiller.compile("adam", metrics=metrics, jit_compile=False)
@@ -737,23 +740,23 @@ def test_labels_may_be_left_out_beside_metrics(rows, metrics):
 
 
 @pytest.mark.parametrize("label", [-1, 3])
-def test_class_numbers_that_there_are_not(label, rows):
+def test_invalid_class_indices(label, rows):
     x, y = rows
     wrong = np.asarray(y).copy()
     wrong[5] = label
     taught, alone = tfnas.Distiller(mlp(16), mlp()), tfnas.Distiller(None, mlp())
-    told = np.zeros((N, 3), np.float32)
-    for distiller, given in (
+    teacher_logits = np.zeros((N, 3), np.float32)
+    for distiller, arguments in (
         (taught, {"y": wrong}),
-        (alone, {"y": (wrong, told)}),
+        (alone, {"y": (wrong, teacher_logits)}),
         (taught, {"y": y, "validation_data": (x, wrong)}),
     ):
         distiller.compile("adam")
-        with pytest.raises(ValueError, match="y must hold class numbers from 0 to 2 for a student"):
-            distiller.fit(x, **given, verbose=0)
+        with pytest.raises(ValueError, match="y must hold class indices from 0 to 2 for a student"):
+            distiller.fit(x, **arguments, verbose=0)
 
 
-def test_a_message_that_names_layers_names_all_or_says_so():
+def test_messages_list_all_layers_or_state_that_they_do_not():
     long = [layers.Dense(2, name=f"d{n}") for n in range(30)]
     deep = keras.Sequential([keras.Input((8,)), *long, layers.Dense(3)])
     hint = [tfnas.FeatureHint("x", "middle")]
@@ -763,6 +766,6 @@ def test_a_message_that_names_layers_names_all_or_says_so():
         tfnas.Distiller(mlp(), mlp(), features=hint)
 
 
-def test_a_distiller_is_no_model_to_convert():
+def test_a_distiller_can_not_be_converted():
     with pytest.raises(ValueError, match=r"give its student, distiller\.student"):
         tfnas.to_tflite(tfnas.Distiller(mlp(16), mlp()))

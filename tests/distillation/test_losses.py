@@ -1,4 +1,4 @@
-"""The mathematics of distillation, beside NumPy and SciPy."""
+"""Distillation losses, compared with NumPy, SciPy and Keras."""
 
 import doctest
 import importlib
@@ -34,7 +34,7 @@ def numpy(tensor):
 @pytest.mark.parametrize(
     "module", ["losses", "feature_distances", "feature_losses", "distiller", "cached_teacher"]
 )
-def test_examples_are_true(module):
+def test_doctests_pass(module):
     result = doctest.testmod(importlib.import_module(f"tfnas.distillation.{module}"))
     assert result.failed == 0
     assert result.attempted > 0 or module == "feature_distances"
@@ -62,7 +62,7 @@ def test_divergence_is_scipys(student, teacher, temperature, reverse):
 
 @few
 @given(LOGITS, LOGITS, TEMPERATURES, st.booleans())
-def test_divergence_of_labels_is_the_mean_over_two_sided_ones(s, t, temperature, reverse):
+def test_multi_label_divergence_is_the_mean_of_binary_ones(s, t, temperature, reverse):
     p, q = (scipy.special.expit(z.astype(float) / temperature) for z in (t, s))
     p, q = (q, p) if reverse else (p, q)
     rel = scipy.special.rel_entr
@@ -76,10 +76,10 @@ def test_divergence_of_labels_is_the_mean_over_two_sided_ones(s, t, temperature,
 def test_the_loss_is_its_formula(student, teacher, student_loss_weight, temperature, multi_label):
     labels = np.eye(5, dtype=np.float32)[[0, 3, 3, 4]]
     label_part = cross_entropy(labels, student, multi_label=multi_label)
-    far = kl_divergence(student, teacher, temperature, multi_label=multi_label)
+    divergence = kl_divergence(student, teacher, temperature, multi_label=multi_label)
     expected = student_loss_weight * numpy(label_part) + (
         1 - student_loss_weight
-    ) * temperature**2 * numpy(far)
+    ) * temperature**2 * numpy(divergence)
     found = distillation_loss(
         labels, student, teacher, student_loss_weight, temperature, multi_label=multi_label
     )
@@ -112,11 +112,11 @@ def test_cross_entropy_is_keras(logits, smoothing):
 
 @few
 @given(LOGITS, st.booleans(), TEMPERATURES)
-def test_probabilities_stand_for_their_logits(logits, multi_label, temperature):
+def test_as_logits_inverts_softmax_and_sigmoid(logits, multi_label, temperature):
     softened = scipy.special.expit if multi_label else lambda z: scipy.special.softmax(z, -1)
     found = as_logits(softened(logits).astype(np.float32), multi_label)
-    far = kl_divergence(found, logits, temperature, multi_label=multi_label)
-    np.testing.assert_allclose(far, 0, atol=1e-4)
+    divergence = kl_divergence(found, logits, temperature, multi_label=multi_label)
+    np.testing.assert_allclose(divergence, 0, atol=1e-4)
 
 
 def test_probabilities_of_zero_and_one_stay_finite():
@@ -137,7 +137,7 @@ def test_teachers_are_averaged_by_their_probabilities(multi_label):
     np.testing.assert_array_equal(averaged([a], [5.0], multi_label), a)
 
 
-def test_means_are_keras_own():
+def test_weighted_mean_reduces_as_keras_does():
     losses, weights = np.arange(6, dtype="float32").reshape(3, 2), np.array([0.0, 1.0, 2.0])
     tensor = keras.ops.convert_to_tensor(losses)
     assert float(weighted_mean(tensor)) == losses.mean()
@@ -153,7 +153,7 @@ def test_means_are_keras_own():
 
 
 def pairs(x):
-    """[i, j]: the distance of two rows, relative to the mean over all pairs."""
+    """Returns [i, j]: the distance of two rows, divided by the mean over all pairs."""
     distances = np.array([[np.linalg.norm(a - b) for b in x] for a in x])
     return distances / distances[~np.eye(len(x), dtype=bool)].mean()
 
@@ -208,7 +208,7 @@ def test_relations_of_few_or_equal_examples_are_finite(relation, count):
 
 @few
 @given(arrays(np.float32, (2, 6, 6, 3), elements=st.floats(-4, 4, width=32)))
-def test_attention_looks_at_places_not_at_channels(maps):
+def test_attention_compares_positions_not_channels(maps):
     power = (maps.astype(float) ** 2).mean(-1).reshape(2, -1)
     other = np.roll(maps, 1, axis=1)
     moved = (other.astype(float) ** 2).mean(-1).reshape(2, -1)
@@ -219,17 +219,17 @@ def test_attention_looks_at_places_not_at_channels(maps):
     assert abs(same).max() < 1e-5
 
 
-def test_maps_of_other_sizes_are_brought_to_the_smaller():
+def test_maps_of_different_sizes_are_downsampled_to_the_smaller():
     rng = np.random.default_rng(0)
     large = rng.normal(size=(2, 8, 6, 3)).astype("float32")
     pooled = large.reshape(2, 4, 2, 3, 2, 3).mean((2, 4))
     for small, big in ((pooled, large), (large, pooled)):
         assert abs(numpy(feature_distances.hint_distance(small, big))).max() < 1e-10
-    odd = feature_distances.shrunk(large, (3, 4))
+    odd = feature_distances.area_downsample(large, (3, 4))
     rows = [large[:, :3], large[:, 2:6], large[:, 5:]]  # thirds of 8 rows
-    shares = [[3, 3, 2], [1, 3, 3, 1], [2, 3, 3]]
+    weights = [[3, 3, 2], [1, 3, 3, 1], [2, 3, 3]]
     thirds = [
-        np.einsum("nhwc,h->nwc", r, np.array(w) / 8) for r, w in zip(rows, shares, strict=True)
+        np.einsum("nhwc,h->nwc", r, np.array(w) / 8) for r, w in zip(rows, weights, strict=True)
     ]
     halves = np.stack(thirds, 1).reshape(2, 3, 2, 3, 3) @ np.eye(3)
     first = np.einsum("nhgwc,w->nhgc", halves, np.array([2, 1, 0]) / 3)
@@ -242,7 +242,7 @@ def test_maps_of_other_sizes_are_brought_to_the_smaller():
     )
 
 
-def test_half_precision_is_computed_in_full():
+def test_half_precision_is_computed_in_float32():
     s, t = np.full((1, 3), 9.0, np.float16), np.array([[9.0, -9.0, 0.0]], np.float16)
     assert numpy(distillation_loss(np.array([1]), s, t, 0.5, 4.0)).dtype == np.float32
     assert numpy(feature_distances.hint_distance(s * 500, t)).dtype == np.float32

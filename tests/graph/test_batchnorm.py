@@ -1,4 +1,4 @@
-"""Layer inputs and BatchNormalization statistics against ones computed by hand."""
+"""Layer inputs and BatchNormalization statistics, compared with direct computations."""
 
 import keras
 import numpy as np
@@ -11,7 +11,7 @@ from tfnas.graph.traversal import visit
 
 @keras.saving.register_keras_serializable("test_calibration")
 class Subclassed(keras.Model):
-    """Two Dense layers with BatchNormalization behind, one within a layer of its own."""
+    """Two Dense layers, each with a BatchNormalization after it; one pair is nested."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -50,15 +50,15 @@ def norms(model):
 
 
 def batch_inputs(model, layer, x):
-    """What a layer is given on all examples at once, recorded by hand."""
+    """Records the inputs of a layer, with all examples in one batch."""
     seen = []
     call = layer.call
 
-    def noting(inputs, *args, **kwargs):
+    def recording(inputs, *args, **kwargs):
         seen.append(np.array(inputs))
         return call(inputs, *args, **kwargs)
 
-    layer.call = noting
+    layer.call = recording
     model(x, training=False)
     del layer.call
     return seen
@@ -71,10 +71,10 @@ def test_statistics_are_those_of_all_examples_in_the_recalibrated_network(build,
     weights = [np.array(v) for v in model.trainable_variables]
     assert recalibrate_batchnorm(model, x, batch_size) is model
     assert len(norms(model)) == 2
-    for norm in norms(model):  # of the final network: each was measured behind recalibrated ones
-        given = np.concatenate(batch_inputs(model, norm, x))
-        np.testing.assert_allclose(norm.moving_mean, given.mean(axis=0), rtol=1e-4, atol=1e-5)
-        np.testing.assert_allclose(norm.moving_variance, given.var(axis=0), rtol=1e-4, atol=1e-6)
+    for norm in norms(model):  # in the final network: each was measured after recalibrated ones
+        inputs = np.concatenate(batch_inputs(model, norm, x))
+        np.testing.assert_allclose(norm.moving_mean, inputs.mean(axis=0), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(norm.moving_variance, inputs.var(axis=0), rtol=1e-4, atol=1e-6)
     for variable, before in zip(model.trainable_variables, weights, strict=True):
         np.testing.assert_array_equal(variable, before)
 
@@ -84,20 +84,20 @@ def test_images_with_channels_first_axis_and_a_shared_layer():
     norm = layers.BatchNormalization(axis=1)
     model = keras.Model(start, norm(keras.ops.abs(norm(start))))
     x = np.random.default_rng(0).normal(2.0, 3.0, (20, 2, 4, 4)).astype("float32")
-    given = np.concatenate(batch_inputs(model, norm, x))  # both uses, as they are before
+    inputs = np.concatenate(batch_inputs(model, norm, x))  # of both uses, before the change
     recalibrate_batchnorm(model, x, 8)
-    np.testing.assert_allclose(norm.moving_mean, given.mean(axis=(0, 2, 3)), rtol=1e-4)
-    np.testing.assert_allclose(norm.moving_variance, given.var(axis=(0, 2, 3)), rtol=1e-4)
+    np.testing.assert_allclose(norm.moving_mean, inputs.mean(axis=(0, 2, 3)), rtol=1e-4)
+    np.testing.assert_allclose(norm.moving_variance, inputs.var(axis=(0, 2, 3)), rtol=1e-4)
 
 
-def test_a_large_mean_does_not_drown_the_variance():
+def test_the_variance_is_accurate_with_a_large_mean():
     model = keras.Sequential([keras.Input((3,)), layers.BatchNormalization()])
     x = (1000 + np.random.default_rng(0).normal(size=(300, 3))).astype("float32")
     recalibrate_batchnorm(model, x)
     np.testing.assert_allclose(model.layers[0].moving_variance, x.astype(float).var(axis=0), 1e-3)
 
 
-def test_all_kinds_of_data_give_the_same():
+def test_all_data_formats_give_the_same():
     import tensorflow as tf
 
     class Batches(keras.utils.PyDataset):
@@ -120,7 +120,7 @@ def test_all_kinds_of_data_give_the_same():
             np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-6)
 
 
-def test_flags_and_calls_are_left_as_they_were():
+def test_flags_and_call_methods_are_unchanged():
     model = functional()
     norms(model)[0].trainable = False
     before = [layer.trainable for layer in model._flatten_layers()]
@@ -139,7 +139,7 @@ def test_a_model_with_two_inputs_takes_a_dictionary():
 
 
 @pytest.mark.parametrize("build", [functional, subclassed])
-def test_nan_leaves_the_model_as_it_was(build):
+def test_nan_leaves_the_model_unchanged(build):
     model, x = build(), examples()
     before = [np.array(v) for v in model.variables]
     x[50, 2] = np.nan
@@ -149,7 +149,7 @@ def test_nan_leaves_the_model_as_it_was(build):
         np.testing.assert_array_equal(variable, value)
 
 
-def test_errors_say_what_is_wrong():
+def test_invalid_arguments_are_named():
     plain = keras.Sequential([keras.Input((6,)), layers.Dense(2)])
     with pytest.raises(ValueError, match="model must hold a BatchNormalization layer, got none"):
         recalibrate_batchnorm(plain, examples())
@@ -162,28 +162,28 @@ def test_errors_say_what_is_wrong():
 
 
 @pytest.mark.parametrize("build", [functional, subclassed])
-def test_a_layer_sees_what_the_caller_made_of_those_before(build):
+def test_inputs_reflect_changes_to_earlier_layers(build):
     model, x = build(), examples()
     dense = [layer for layer in model._flatten_layers() if isinstance(layer, layers.Dense)]
     batches = input_batches(x, 32)
     seen = []
-    for place in visit(model, batches, dense[::-1]):  # the order asked for does not matter
+    for place in visit(model, batches, dense[::-1]):  # the order of the request does not matter
         seen.append(place)
         place.layer.kernel.assign(np.array(place.layer.kernel) * 2)
     assert {place.layer for place in seen} == set(dense)
     for place in seen:
-        wanted = np.concatenate(batch_inputs(model, place.layer, x))
-        np.testing.assert_allclose(np.concatenate(place.inputs), wanted, rtol=1e-4, atol=1e-5)
+        expected = np.concatenate(batch_inputs(model, place.layer, x))
+        np.testing.assert_allclose(np.concatenate(place.inputs), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_successor_is_the_layer_that_takes_the_output():
     model = functional()
     dense = [layer for layer in model._flatten_layers() if isinstance(layer, layers.Dense)]
-    followed = {
+    successors = {
         place.layer.name: place.successor
         for place in visit(model, [examples()], [*dense, *norms(model)])
     }
-    assert followed["d"] is model.get_layer("first")
-    assert followed["inner_dense"] is model.get_layer("inner").layers[-1]
-    assert followed["first"] is None
-    assert followed["last"] is None
+    assert successors["d"] is model.get_layer("first")
+    assert successors["inner_dense"] is model.get_layer("inner").layers[-1]
+    assert successors["first"] is None
+    assert successors["last"] is None

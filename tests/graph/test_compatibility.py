@@ -1,4 +1,4 @@
-"""Techniques one after another: what each keeps of the one before, and orders that are refused."""
+"""Sequences of techniques: what each step preserves, and which orders are refused."""
 
 import keras
 import numpy as np
@@ -63,7 +63,7 @@ def aware(network, digits):
     return tfnas.quantize_aware(network, data=digits.x_train[:100])
 
 
-# --- what is kept, in the file
+# --- what is preserved, in the file
 
 
 def test_pruned_then_clustered_then_quantized(network, pruned, clustered, digits):
@@ -71,19 +71,19 @@ def test_pruned_then_clustered_then_quantized(network, pruned, clustered, digits
     tfnas.keep_clusters(trainable)
     file = tfnas.to_tflite(fit(trainable, digits), "int8")
     zeros = [(np.asarray(pruned.get_layer(n).kernel) == 0).sum() for n in ("middle", "head")]
-    held = {k.layer: k for k in read_kernels(file)}
+    kernels = {k.layer: k for k in read_kernels(file)}
     for name, count in zip(("middle", "head"), zeros, strict=True):
-        kernel = held[f"quantized_{name}"]
+        kernel = kernels[f"quantized_{name}"]
         assert kernel.values.dtype == np.int8
         assert kernel.zeros.sum() == count
         channels = np.moveaxis(kernel.values, kernel.tensor.channel_axis or 0, 0)
         assert max(len(np.unique(channel)) for channel in channels) <= 8
-    whole = tfnas.to_tflite(network)
-    assert 6 * file.gzip_size < whole.gzip_size
-    assert accuracy(file, digits) > accuracy(whole, digits) - 0.03
+    baseline = tfnas.to_tflite(network)
+    assert 6 * file.gzip_size < baseline.gzip_size
+    assert accuracy(file, digits) > accuracy(baseline, digits) - 0.03
 
 
-def test_shrunk_then_distilled_then_quantized(network, digits):
+def test_channels_pruned_then_distilled_then_quantized(network, digits):
     smaller, report = tfnas.prune_channels(network, target_macs=0.5)
     widths = [smaller.get_layer(name).filters for name in ("stem", "middle")]
     distiller = tfnas.Distiller(network, smaller)
@@ -91,29 +91,29 @@ def test_shrunk_then_distilled_then_quantized(network, digits):
     distiller.fit(digits.x_train, digits.y_train, epochs=3, verbose=0)
     trainable = tfnas.quantize_aware(smaller, data=digits.x_train[:100])
     file = tfnas.to_tflite(fit(trainable, digits), "int8")
-    held = {k.layer: k for k in read_kernels(file)}
-    channels = [held[f"quantized_{name}"].tensor.shape[0] for name in ("stem", "middle")]
+    kernels = {k.layer: k for k in read_kernels(file)}
+    channels = [kernels[f"quantized_{name}"].tensor.shape[0] for name in ("stem", "middle")]
     assert channels == widths
     assert report.macs[1] <= 0.5 * report.macs[0]
     assert accuracy(file, digits) > 0.9
 
 
 def test_factorized_then_trained_then_int8(network, digits):
-    thin, report = tfnas.factorize(network, target_macs=0.6, data=digits.x_train[:200])
-    file = tfnas.to_tflite(fit(thin, digits, 2), "int8", digits.x_train[:100])
+    low_rank, report = tfnas.factorize(network, target_macs=0.6, data=digits.x_train[:200])
+    file = tfnas.to_tflite(fit(low_rank, digits, 2), "int8", digits.x_train[:100])
     shapes = {k.layer: k.tensor.shape for k in read_kernels(file)}
-    done = next(layer for layer in report.layers if layer.name == "middle")
-    assert shapes["middle_first"][0] == done.ranks[0]
+    middle = next(layer for layer in report.layers if layer.name == "middle")
+    assert shapes["middle_first"][0] == middle.ranks[0]
     assert accuracy(file, digits) > 0.9
 
 
-def test_a_pruned_model_loses_channels_and_keeps_its_zeros(pruned):
+def test_prune_channels_keeps_the_zeros_of_a_pruned_model(pruned):
     smaller, _ = tfnas.prune_channels(pruned, target_macs=0.6)
     assert is_pruned(np.asarray(smaller.get_layer("middle").kernel))
 
 
-def test_zeros_stay_in_training_with_roundings(pruned, digits):
-    """Without another call: what holds them goes along."""
+def test_zeros_stay_in_quantization_aware_training(pruned, digits):
+    """Without another call: the pruning constraints are copied along."""
     trainable = tfnas.quantize_aware(pruned, data=digits.x_train[:100])
     fit(trainable, digits)
     plain = tfnas.strip_quantization(trainable)
@@ -141,13 +141,13 @@ def test_layers_of_a_quantization_aware_model_are_not_replaced(name, call, aware
     call(tfnas.strip_quantization(aware))
 
 
-def test_values_come_before_the_roundings(aware, digits):
+def test_clustering_must_precede_quantization_aware_training(aware, digits):
     with pytest.raises(ValueError, match=r"quantization-aware yet.*ClusteringCallback"):
         fit(aware, digits, 1, [tfnas.ClusteringCallback(8)])
 
 
-def test_zeros_may_come_with_the_roundings(network, digits):
-    """While it trains the ranges follow."""
+def test_pruning_may_accompany_quantization_aware_training(network, digits):
+    """The ranges are updated during training."""
     trainable = tfnas.quantize_aware(network, data=digits.x_train[:100])
     fit(trainable, digits, 2, [tfnas.PruningCallback(0.5)])
     file = tfnas.to_tflite(trainable, "int8")
@@ -183,14 +183,14 @@ def rising(epoch):
 )
 def test_pruning_and_clustering_in_one_fit(callbacks, got, network, digits):
     model, steps = keras.models.clone_model(network), []
-    counted = keras.callbacks.LambdaCallback(on_train_batch_end=lambda *_: steps.append(1))
+    counter = keras.callbacks.LambdaCallback(on_train_batch_end=lambda *_: steps.append(1))
     with pytest.raises(ValueError, match=rf"callbacks must not .*got {got}.*Prune first, in a fit"):
-        fit(model, digits, 3, [*callbacks(), counted])
+        fit(model, digits, 3, [*callbacks(), counter])
     assert not steps
-    fit(model, digits, 1, [tfnas.ClusteringCallback(8)])  # nothing is left of that fit
+    fit(model, digits, 1, [tfnas.ClusteringCallback(8)])  # the failed fit leaves no state behind
 
 
-def test_zeros_that_are_there_first_and_stay_go_with_clusters(network, digits):
+def test_constant_pruning_can_be_combined_with_clustering(network, digits):
     model = keras.models.clone_model(network)
     model.set_weights(network.get_weights())
     fit(model, digits, 2, [tfnas.PruningCallback(0.5), tfnas.ClusteringCallback(8)])
@@ -210,26 +210,26 @@ def test_other_kernels_may_be_clustered_while_some_are_pruned(network, digits):
     )
 
 
-def test_masks_don_t_change_behind_tied_values(network):
+def test_masks_can_not_change_under_tied_values(network):
     shared, _ = tfnas.cluster(network, 8)
     kernel = find_kernels(shared)[0][0]
     with pytest.raises(ValueError, match=r"masks must not change once the weights of 'stem'"):
         assign_masks([kernel], [np.ones(kernel.shape, bool)])
 
 
-def test_factors_would_have_no_zeros(pruned):
+def test_pruned_kernels_are_not_factorized(pruned):
     with pytest.raises(ValueError, match="60% zeros in the kernel of 'stem', which would be lost"):
         tfnas.factorize(pruned, target_macs=0.5)
     tfnas.factorize(pruned, rank={"head": 4}, exclude=["stem", "middle", "head"])
 
 
-def test_factors_would_share_no_values(network):
+def test_clustered_kernels_are_not_factorized(network):
     shared, _ = tfnas.cluster(network, 8)
     with pytest.raises(ValueError, match=r"before factorize, got 8 shared values .*stem"):
         tfnas.factorize(shared, energy=0.9)
 
 
-def test_equal_weights_are_not_pruned(network, digits):
+def test_clustered_kernels_are_not_pruned(network, digits):
     shared, _ = tfnas.cluster(network, 8)
     with pytest.raises(ValueError, match="pruned before it is clustered, got 8 shared values"):
         tfnas.prune(shared, 0.5)
@@ -238,14 +238,14 @@ def test_equal_weights_are_not_pruned(network, digits):
         fit(shared, digits, 1, [callback])
 
 
-# --- how it is seen
+# --- detection
 
 
 def test_shared_values():
     rng = np.random.default_rng(0)
     assert shares_values(rng.choice([0.0, 0.1, 0.2], (30, 30)))
     own = np.stack([rng.choice(rng.normal(size=4), 100) for _ in range(30)], -1)
-    assert shares_values(own)  # each channel has its own
+    assert shares_values(own)  # each channel has its own values
     assert not shares_values(rng.normal(size=(30, 30)))
     assert not shares_values(np.ones((30, 30)))
     assert not shares_values(np.where(rng.random((30, 30)) < 0.99, 0, rng.normal(size=(30, 30))))
@@ -256,8 +256,10 @@ def test_pruned():
     weights = rng.normal(size=(3, 3, 8, 8))
     assert not is_pruned(weights)
     assert is_pruned(np.where(rng.random(weights.shape) < 0.2, 0, weights))
-    assert not is_pruned(np.where(rng.random(weights.shape) < 0.05, 0, weights))  # of training
-    weights[..., :4] = 0  # channels as a whole
+    assert not is_pruned(
+        np.where(rng.random(weights.shape) < 0.05, 0, weights)
+    )  # as training leaves
+    weights[..., :4] = 0  # entire channels
     weights[:, :, 2] = 0
     assert not is_pruned(weights)
     assert not is_pruned(np.zeros((8, 16)))
@@ -265,7 +267,7 @@ def test_pruned():
 
 @pytest.mark.parametrize("filters", [2, 4, 24])
 @pytest.mark.parametrize("sparsity", [0.0, 0.3, 0.5, 0.75, 0.9])
-def test_the_file_of_a_small_kernel_holds_no_more_integers_than_values(sparsity, filters):
+def test_the_file_of_a_small_kernel_has_no_more_integers_than_values(sparsity, filters):
     keras.utils.set_random_seed(filters)
     model = keras.Sequential(
         [keras.Input((8, 8, 1)), layers.Conv2D(filters, 3, name="stem"), layers.Flatten()]
@@ -275,21 +277,21 @@ def test_the_file_of_a_small_kernel_holds_no_more_integers_than_values(sparsity,
     values = len(np.unique(kernel.get_layer("stem").kernel))
     data = np.random.default_rng(0).normal(size=(20, 8, 8, 1))
     file = tfnas.to_tflite(tfnas.quantize_aware(kernel, data=data), "int8")
-    (held,) = read_kernels(file)
-    assert len(np.unique(held.values)) <= values <= 16
+    (stored,) = read_kernels(file)
+    assert len(np.unique(stored.values)) <= values <= 16
 
 
-def test_channels_of_their_own_values_keep_their_own_steps():
+def test_channels_with_separate_values_keep_separate_scales():
     model = keras.Sequential([keras.Input((8, 8, 1)), layers.Conv2D(24, 3), layers.Flatten()])
     pruned, _ = tfnas.prune(model, 0.3)
-    for given in (model, pruned):
-        own, _ = tfnas.cluster(given, 4, granularity="channel")
-        for trainable in map(tfnas.quantize_aware, (given, own)):
+    for start in (model, pruned):
+        clustered, _ = tfnas.cluster(start, 4, granularity="channel")
+        for trainable in map(tfnas.quantize_aware, (start, clustered)):
             kernel = next(v for v in trainable.layers if hasattr(v, "one_scale"))
             assert not kernel.one_scale
 
 
-def test_values_of_channels():
+def test_channels_share_values():
     rng = np.random.default_rng(0)
     assert channels_share_values(rng.choice([0.0, 0.1, 0.2, 0.3], (3, 3, 8, 8)))
     own = np.stack([rng.choice(rng.normal(size=4), 100) for _ in range(4)], -1)
@@ -307,8 +309,8 @@ def test_values_of_channels():
     assert channels_share_values(two)
 
 
-def test_half_precision_is_no_sharing():
-    """Rounded to bfloat16 some weights are equal by chance."""
+def test_half_precision_is_not_taken_for_sharing():
+    """After rounding to bfloat16 some weights are equal by chance."""
     rng = np.random.default_rng(0)
     for shape in (
         (3, 3, 1, 8),

@@ -1,4 +1,4 @@
-"""The training step is traced once a trial, and nothing is validated that nobody reads."""
+"""A trial traces its training step once and skips validation that nothing reads."""
 
 import collections
 
@@ -16,7 +16,7 @@ EXAMPLES = 12
 
 @pytest.fixture
 def traces(monkeypatch):
-    """Counts how often Keras' steps run in Python: once a trace."""
+    """Counts how often Keras' steps run in Python, that is, how often they are traced."""
     counts = collections.Counter()
     for name in ("train_step", "test_step"):
         step = getattr(keras.Model, name)
@@ -54,28 +54,28 @@ def data():
 
 def weights_after(model, callbacks, **kwargs):
     x, y = data()
-    given = {"epochs": 2, "verbose": 0, **kwargs}
-    history = model.fit(x, y, callbacks=callbacks, **given)
+    options = {"epochs": 2, "verbose": 0, **kwargs}
+    history = model.fit(x, y, callbacks=callbacks, **options)
     return model.get_weights() + [v.numpy() for v in model.optimizer.variables], history.history
 
 
 @pytest.mark.parametrize("batch_size", [4, 5])  # 5: the last batch is smaller
 @pytest.mark.parametrize("steps", [1, 3])
-def test_the_step_is_traced_once_and_learns_the_same(traces, batch_size, steps):
+def test_the_step_is_traced_once_with_the_same_result(traces, batch_size, steps):
     expected = weights_after(
         compiled(steps_per_execution=steps), [], batch_size=batch_size, shuffle=True
     )
-    assert traces["train_step"] > 1, "Keras traces once by itself: TraceOnce can go"
+    assert traces["train_step"] > 1, "Keras itself traces only once: remove TraceOnce"
     traces.clear()
     got = weights_after(compiled(steps_per_execution=steps), [TraceOnce()], batch_size=batch_size)
     assert traces["train_step"] == 1
     assert got[1] == expected[1]
-    for mine, keras_own in zip(got[0], expected[0], strict=True):
-        np.testing.assert_array_equal(mine, keras_own)
+    for actual, reference in zip(got[0], expected[0], strict=True):
+        np.testing.assert_array_equal(actual, reference)
 
 
 @pytest.mark.parametrize("kind", ["data set", "generator", "weights", "two outputs", "again"])
-def test_once_for_all_kinds_of_data(traces, kind):
+def test_traced_once_with_all_data_formats(traces, kind):
     (x, y), model = data(), compiled()
     arguments = {"x": x, "y": y, "batch_size": 5, "shuffle": False}
     if kind == "data set":
@@ -98,7 +98,7 @@ def test_once_for_all_kinds_of_data(traces, kind):
 
 
 class OwnStep(keras.Model):
-    """Learns without labels: Keras' loss is not what it calls."""
+    """Overrides `train_step`: learns without labels and without Keras' loss."""
 
     def train_step(self, x):
         with tf.GradientTape() as tape:
@@ -109,7 +109,7 @@ class OwnStep(keras.Model):
         return {"loss": loss}
 
 
-def test_a_step_of_the_users_own_is_left_alone():
+def test_a_custom_train_step_is_not_changed():
     inputs = keras.Input((4,))
     model = OwnStep(inputs, keras.layers.Dense(4)(inputs))
     model.compile("adam", "sparse_categorical_crossentropy", jit_compile=False)
@@ -118,7 +118,7 @@ def test_a_step_of_the_users_own_is_left_alone():
     assert (model.get_weights()[0] != before).all()
 
 
-def test_what_runs_eagerly_or_is_not_built_trains():
+def test_eager_and_unbuilt_models_train():
     x, y = data()
     for model in (compiled(run_eagerly=True), keras.Sequential([keras.layers.Dense(3)])):
         if not model.built:
@@ -160,14 +160,14 @@ def tuner_of(directory, objective="reward", compression=None):
 
 
 def search(tuner, images, batch_size=32, **kwargs):
-    """Searches; returns the trial's metrics and how many epochs were validated."""
+    """Runs a search; returns the trial's metrics and the number of validated epochs."""
     x, y, x_val, y_val = images
     validated = []
     evaluate = keras.Model.evaluate
 
-    def counted(model, *args, **given):
+    def counted(model, *args, **options):
         validated.append(model)
-        return evaluate(model, *args, **given)
+        return evaluate(model, *args, **options)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(keras.Model, "evaluate", counted)
@@ -188,15 +188,15 @@ def test_a_trial_traces_its_step_once(traces, images, tmp_path, batch_size):
     metrics, validated = search(tuner_of(tmp_path), images, batch_size)
     assert traces["train_step"] == 1
     assert {"loss", "accuracy", "val_loss", "val_accuracy"} <= set(metrics)
-    assert (traces["test_step"], validated) == (1, 1), "the last epoch's is reported"
+    assert (traces["test_step"], validated) == (1, 1), "only the last epoch is reported"
 
 
-def test_what_an_epoch_is_validated_with_is_there_for_who_reads_it(images, tmp_path):
-    told = []
-    listening = keras.callbacks.LambdaCallback(on_epoch_end=lambda e, logs: told.append(dict(logs)))
-    metrics, validated = search(tuner_of(tmp_path / "a"), images, callbacks=[listening])
-    assert validated == len(told) == 3
-    assert all("val_accuracy" in logs for logs in told)
+def test_every_epoch_is_validated_where_a_callback_or_objective_reads_it(images, tmp_path):
+    seen = []
+    reader = keras.callbacks.LambdaCallback(on_epoch_end=lambda e, logs: seen.append(dict(logs)))
+    metrics, validated = search(tuner_of(tmp_path / "a"), images, callbacks=[reader])
+    assert validated == len(seen) == 3
+    assert all("val_accuracy" in logs for logs in seen)
     silent, _ = search(tuner_of(tmp_path / "b"), images)
     names = {"loss", "accuracy", "val_loss", "val_accuracy", "file_accuracy", "size_bytes"}
     assert {name: metrics[name] for name in names} == {name: silent[name] for name in names}
@@ -204,15 +204,15 @@ def test_what_an_epoch_is_validated_with_is_there_for_who_reads_it(images, tmp_p
     assert validated == 3
 
 
-def test_of_a_compressed_trial_the_part_that_is_reported_is_validated(traces, images, tmp_path):
+def test_a_compressed_trial_validates_only_the_reported_model(traces, images, tmp_path):
     space = tfnas.CompressionSpace(sparsity=(0.5,))
     metrics, validated = search(tuner_of(tmp_path, compression=space), images)
     assert {"val_loss", "val_accuracy"} <= set(metrics)
-    assert traces["train_step"] == 2, "the network's, and with its zeros a copy's"
+    assert traces["train_step"] == 2, "one for the network, one for its pruned copy"
     assert (traces["test_step"], validated) == (1, 1)
 
 
-def test_weights_are_written_once_where_the_file_is_measured(images, tmp_path, monkeypatch):
+def test_weights_are_saved_once_where_the_file_is_measured(images, tmp_path, monkeypatch):
     written = []
     save = keras.Model.save_weights
 
@@ -229,8 +229,8 @@ def test_weights_are_written_once_where_the_file_is_measured(images, tmp_path, m
         np.testing.assert_array_equal(kept, saved)
 
 
-class Told:
-    """A checkpoint that notes its epochs."""
+class RecordingCheckpoint:
+    """A checkpoint that records its epochs."""
 
     def __init__(self):
         self.epochs = []
@@ -251,12 +251,12 @@ class Told:
     [
         ({"epochs": 3}, False, {}, [2]),
         ({"epochs": 3}, False, {"score": 1.0}, [0, 1, 2]),
-        ({"epochs": 9}, True, {}, [0, 1, 2]),  # an early stop: this epoch is the last
-        (None, False, None, [0, 1, 2]),  # a training loop of the user's own
+        ({"epochs": 9}, True, {}, [0, 1, 2]),  # stopped early: any epoch may be the last
+        (None, False, None, [0, 1, 2]),  # a custom training loop
     ],
 )
-def test_a_checkpoint_is_written_where_it_may_be_the_last(params, stops, logs, expected):
-    checkpoint, model = Told(), compiled()
+def test_a_checkpoint_is_saved_where_it_may_be_the_last(params, stops, logs, expected):
+    checkpoint, model = RecordingCheckpoint(), compiled()
     model.stop_training = stops
     callback = SaveReadEpochs(checkpoint)
     callback.set_model(model)

@@ -1,4 +1,4 @@
-"""The bridge to tf_keras and tfmot: layer by layer, whole models, old files, errors."""
+"""Conversion to and from tf_keras, and tfmot: layers, models, old files, errors."""
 
 import importlib.util
 import json
@@ -23,7 +23,7 @@ pytest.importorskip("tf_keras")
 SHARED = pathlib.Path(__file__).parents[3] / "shared" / "data"
 
 pytestmark = [
-    # Keras' own walk over structures, and its reading of tensors.
+    # Keras' traversal of structures and its conversion of tensors.
     pytest.mark.filterwarnings("ignore:.*__array__ implementation doesn't accept a copy keyword"),
     pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file"),
     # tf_keras and tfmot on Python 3.11 and NumPy 2.
@@ -32,8 +32,8 @@ pytestmark = [
 ]
 
 
-def randomise(model, seed=0):
-    """Gives every weight a value of its own: BatchNormalization is else the identity."""
+def randomize(model, seed=0):
+    """Sets random weights: a new BatchNormalization would be the identity."""
     generator = np.random.default_rng(seed)
     for layer in model._flatten_layers():
         for weight in layer._trainable_variables + layer._non_trainable_variables:
@@ -49,11 +49,11 @@ def randomise(model, seed=0):
 
 
 def both_ways(model, data):
-    """The differences on the way there and back, and the model that came back."""
-    there = legacy.to_tf_keras(model)
-    back = legacy.from_tf_keras(there)
-    outputs = [np.asarray(each(data, training=False)) for each in (model, there, back)]
-    return difference(*outputs[:2]), difference(*outputs[::2]), back
+    """Converts a model to tf_keras and back; returns both differences and the last model."""
+    converted = legacy.to_tf_keras(model)
+    returned = legacy.from_tf_keras(converted)
+    outputs = [np.asarray(each(data, training=False)) for each in (model, converted, returned)]
+    return difference(*outputs[:2]), difference(*outputs[::2]), returned
 
 
 IMAGE, SEQUENCE, VECTOR, VOLUME = (8, 8, 4), (6, 4), (8,), (4, 4, 4, 2)
@@ -122,15 +122,31 @@ GROUPS = {
             *(
                 layers.Activation(name)
                 for name in (
-                    *("linear", "hard_sigmoid", "elu", "hard_silu", "leaky_relu", "tanh"),
-                    *("softplus", "mish", "log_softmax", "softsign", "selu", "gelu", "relu6"),
-                    *("silu", "exponential", "log_sigmoid", "hard_tanh", "sigmoid", "softmax"),
+                    "linear",
+                    "hard_sigmoid",
+                    "elu",
+                    "hard_silu",
+                    "leaky_relu",
+                    "tanh",
+                    "softplus",
+                    "mish",
+                    "log_softmax",
+                    "softsign",
+                    "selu",
+                    "gelu",
+                    "relu6",
+                    "silu",
+                    "exponential",
+                    "log_sigmoid",
+                    "hard_tanh",
+                    "sigmoid",
+                    "softmax",
                 )
             ),
             layers.Softmax(axis=2),
         ],
     ),
-    "moving about": (
+    "reshaping": (
         IMAGE,
         [
             layers.ZeroPadding2D(((1, 2), (0, 3))),
@@ -173,8 +189,8 @@ GROUPS = {
 @pytest.mark.parametrize("group", GROUPS)
 def test_layers_both_ways(group):
     shape, stack = GROUPS[group]
-    made = [type(layer).from_config(layer.get_config()) for layer in stack]
-    model = randomise(keras.Sequential([keras.Input(shape), *made]))
+    copies = [type(layer).from_config(layer.get_config()) for layer in stack]
+    model = randomize(keras.Sequential([keras.Input(shape), *copies]))
     data = np.random.default_rng(1).normal(size=(3, *shape)).astype("float32")
     there, back, returned = both_ways(model, data)
     assert (there, back) <= (1e-6, 1e-6)
@@ -202,19 +218,21 @@ def test_graphs_both_ways():
         for merge in (layers.Average, layers.Maximum, layers.Minimum, layers.Subtract)
     ]
     outputs = {"merged": layers.Concatenate()(merged), "dot": y}
-    model = randomise(keras.Model({"image": image, "words": words}, outputs))
-    there = legacy.to_tf_keras(model)
-    back = legacy.from_tf_keras(there)
+    model = randomize(keras.Model({"image": image, "words": words}, outputs))
+    converted = legacy.to_tf_keras(model)
+    returned = legacy.from_tf_keras(converted)
     generator = np.random.default_rng(0)
     data = {
         "image": generator.normal(size=(3, 8, 8, 3)).astype("float32"),
         "words": generator.integers(0, 7, (3, 5)).astype("int32"),
     }
     for name in outputs:
-        found = [np.asarray(each(data, training=False)[name]) for each in (model, there, back)]
+        found = [
+            np.asarray(each(data, training=False)[name]) for each in (model, converted, returned)
+        ]
         assert max(difference(found[0], found[1]), difference(found[0], found[2])) <= 1e-6
-    assert back.get_layer("inner").layers[0].name == model.get_layer("inner").layers[0].name
-    assert len(back.weights) == len(model.weights)
+    assert returned.get_layer("inner").layers[0].name == model.get_layer("inner").layers[0].name
+    assert len(returned.weights) == len(model.weights)
 
 
 OPERATORS = {
@@ -248,7 +266,7 @@ def test_operators_both_ways(name):
     keras.Model.from_config(returned.get_config())
 
 
-def test_every_operator_is_known_by_its_public_name():
+def test_operators_have_their_public_names():
     from tensorflow.python.util.tf_export import get_canonical_name_for_symbol
 
     for row in operations.TABLE:
@@ -258,18 +276,18 @@ def test_every_operator_is_known_by_its_public_name():
 
 
 def test_a_slash_in_a_name_becomes_an_underscore():
-    kit = legacy.tf_keras()
-    inputs = kit.Input((4,), name="in")
-    x = kit.layers.Dense(2, name="block/dense")(inputs)
-    model = kit.Model(inputs, kit.layers.ThresholdedReLU(0.3, name="block/relu")(x * 0.5))
+    tf_keras = legacy.tf_keras()
+    inputs = tf_keras.Input((4,), name="in")
+    x = tf_keras.layers.Dense(2, name="block/dense")(inputs)
+    model = tf_keras.Model(inputs, tf_keras.layers.ThresholdedReLU(0.3, name="block/relu")(x * 0.5))
     names = [layer.name for layer in legacy.from_tf_keras(model).layers]
     assert names == ["in", "block_dense", "block_relu"]
 
 
 def test_each_hard_sigmoid_keeps_its_meaning(tmp_path):
-    kit = legacy.tf_keras()
-    layer = kit.layers.Activation("hard_sigmoid", name="a")
-    old = kit.Sequential([kit.Input((5,)), layer])
+    tf_keras = legacy.tf_keras()
+    layer = tf_keras.layers.Activation("hard_sigmoid", name="a")
+    old = tf_keras.Sequential([tf_keras.Input((5,)), layer])
     data = np.linspace(-4, 4, 5, dtype="float32")[None]
     expected = np.clip(0.2 * data + 0.5, 0, 1)
     old.save(tmp_path / "old.h5")
@@ -277,19 +295,19 @@ def test_each_hard_sigmoid_keeps_its_meaning(tmp_path):
         file.attrs["keras_version"] = "2.4.0"
     model = legacy.load_model(tmp_path / "old.h5")
     np.testing.assert_allclose(model.predict(data, verbose=0), expected, atol=1e-6)
-    # Keras 3 loads it too, and computes something else.
+    # Keras 3 loads it too, but computes something else.
     wrong = keras.models.load_model(tmp_path / "old.h5", compile=False)
     assert np.abs(wrong.predict(data, verbose=0) - expected).max() > 0.03
     model.save(tmp_path / "new.keras")
     again = legacy.load_model(tmp_path / "new.keras")
     np.testing.assert_allclose(again.predict(data, verbose=0), expected, atol=1e-6)
     returned = legacy.to_tf_keras(again)
-    assert returned.layers[-1].activation is kit.activations.hard_sigmoid
+    assert returned.layers[-1].activation is tf_keras.activations.hard_sigmoid
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason=f"{SHARED.name} of the shared data is absent")
 @pytest.mark.parametrize("name", ["vww_96.h5", "pretrainedResnet.h5"])
-def test_real_files_of_keras_2(name):
+def test_published_files_of_keras_2(name):
     path = SHARED / "mlperf_tiny" / name
     model = legacy.load_h5(path)
     old = legacy.tf_keras().models.load_model(path, compile=False)
@@ -331,7 +349,7 @@ def write_h5(path, layer, version="2.4.0"):
         ),
         (
             {"class_name": "Dense", "module": "os", "config": {"name": "d", "units": 2}},
-            r"layer 'd' \(Dense\): it asks for the module 'os'",
+            r"layer 'd' \(Dense\): it imports the module 'os'",
         ),
         (
             {"class_name": "TFOpLambda", "config": {"name": "w", "function": "io.write_file"}},
@@ -358,13 +376,13 @@ def write_h5(path, layer, version="2.4.0"):
         ),
     ],
 )
-def test_a_file_can_not_bring_code(tmp_path, layer, message, version):
+def test_no_code_of_a_file_is_run(tmp_path, layer, message, version):
     with pytest.raises(ValueError, match=message):
         legacy.load_h5(write_h5(tmp_path / "m.h5", layer, version))
 
 
 def test_broken_files(tmp_path):
-    with pytest.raises(ValueError, match="which is no file"):
+    with pytest.raises(ValueError, match="which does not exist"):
         legacy.load_model(tmp_path / "nothing.h5")
     (tmp_path / "text.h5").write_text("hello")
     with pytest.raises(ValueError, match=r"text\.h5' can't be loaded"):
@@ -373,14 +391,14 @@ def test_broken_files(tmp_path):
     with pytest.raises(ValueError, match=r"old\.keras"):
         legacy.load_model(tmp_path / "old.keras")
     (tmp_path / "file.tflite").write_bytes(b"TFL3")
-    with pytest.raises(ValueError, match="give the Keras model that it was made from"):
+    with pytest.raises(ValueError, match="pass the Keras model that it was converted from"):
         legacy.load_model(tmp_path / "file.tflite")
     (tmp_path / "text.keras").write_text("hello")
     with pytest.raises(ValueError, match=r"text\.keras' can't be loaded"):
         legacy.load_model(tmp_path / "text.keras")
     with h5py.File(tmp_path / "weights.h5", "w") as file:
         file.attrs["keras_version"] = "2.4.0"
-    with pytest.raises(ValueError, match="must hold a whole model, got weights only"):
+    with pytest.raises(ValueError, match="must hold an entire model, got weights only"):
         legacy.load_h5(tmp_path / "weights.h5")
     bad = {"class_name": "Dense", "config": {"name": "d", "units": -2}}
     with pytest.raises(ValueError, match=r"can't be loaded: "):
@@ -395,9 +413,9 @@ class Twice(layers.Layer):
 @pytest.mark.parametrize(
     ("layer", "message"),
     [
-        (Twice(name="t"), r"layer 't' \(.*Twice\) can't be brought over: it is not the Twice of"),
-        (layers.Lambda(lambda x: x, name="l"), r"layer 'l' .* has no Lambda to stand for it"),
-        (layers.RMSNormalization(name="r"), r"layer 'r' .* has no RMSNormalization to stand"),
+        (Twice(name="t"), r"layer 't' \(.*Twice\) can't be converted: it is not the Twice of"),
+        (layers.Lambda(lambda x: x, name="l"), r"layer 'l' .* has no Lambda to replace it"),
+        (layers.RMSNormalization(name="r"), r"layer 'r' .* has no RMSNormalization to replace"),
         (layers.Dense(2, "sparsemax", name="s"), "layer 's' .* activation 'sparsemax' has no"),
         (layers.Resizing(2, 2, pad_to_aspect_ratio=True, name="p"), "its pad_to_aspect_ratio=True"),
     ],
@@ -415,10 +433,10 @@ def test_operations_without_a_counterpart_are_named():
         legacy.to_tf_keras(keras.Model(inputs, keras.ops.cumsum(inputs, axis=1)))
     import tensorflow as tf
 
-    kit = legacy.tf_keras()
-    inputs = kit.Input((4,))
+    tf_keras = legacy.tf_keras()
+    inputs = tf_keras.Input((4,))
     with pytest.raises(ValueError, match=r"tf\.math\.cumsum has no counterpart in Keras 3"):
-        legacy.from_tf_keras(kit.Model(inputs, tf.cumsum(inputs, axis=1)))
+        legacy.from_tf_keras(tf_keras.Model(inputs, tf.cumsum(inputs, axis=1)))
 
 
 def test_arguments_are_checked():
@@ -440,12 +458,12 @@ def test_the_first_layer_that_differs_is_named(monkeypatch):
     real = configs.activations.to_tf_keras
     swapped = {"tanh": "sigmoid"}
     monkeypatch.setattr(configs.activations, "to_tf_keras", lambda f: swapped.get(real(f), real(f)))
-    with pytest.raises(ValueError, match=r"computes something else .* first after layer 'guilty'"):
+    with pytest.raises(ValueError, match=r"has other outputs after .* first after layer 'guilty'"):
         legacy.to_tf_keras(model)
     assert legacy.to_tf_keras(model, check=False).layers[-1].name == "after"
 
 
-def test_missing_libraries_are_asked_for(monkeypatch):
+def test_missing_packages_are_named(monkeypatch):
     real = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == "tf_keras" else real(name)
@@ -472,15 +490,15 @@ def test_tf_keras_stays_keras_3(value):
     )
     environment = {k: v for k, v in os.environ.items() if k != "TF_USE_LEGACY_KERAS"}
     environment |= {} if value is None else {"TF_USE_LEGACY_KERAS": value}
-    done = subprocess.run(
+    run = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, env=environment
     )
-    assert done.returncode == 0, done.stderr
-    assert [version[0] for version in done.stdout.split()] == ["3", "3", "2"]
+    assert run.returncode == 0, run.stderr
+    assert [version[0] for version in run.stdout.split()] == ["3", "3", "2"]
 
 
 @pytest.mark.slow
-def test_tfmot_trains_what_came_over():
+def test_tfmot_trains_converted_models():
     pytest.importorskip("tensorflow_model_optimization")
     import tensorflow as tf
 
@@ -495,7 +513,7 @@ def test_tfmot_trains_what_came_over():
     )
     inputs = keras.Input((8, 8, 3))
     x = layers.Conv2D(4, 3, padding="same", activation="relu6", name="first")(inputs)
-    # Named as tf_keras would name the two halves of a separable convolution.
+    # The automatic name of one half of a separable convolution in tf_keras.
     y = layers.DepthwiseConv2D(3, padding="same", name="depthwise_conv2d")(x)
     y = layers.ReLU(6.0)(layers.BatchNormalization(name="bn")(y))
     x = inner(x + y) * x[:, :, :, :1]
@@ -528,7 +546,7 @@ def test_tfmot_trains_what_came_over():
     assert "HARD_SWISH" in [op.name for op in graph.operators]
 
 
-def test_what_tfmot_computes_in_float_is_reported():
+def test_layers_that_compute_in_float_are_reported():
     pytest.importorskip("tensorflow_model_optimization")
     inputs = keras.Input((8, 8, 3))
     x = layers.Rescaling(1 / 255, name="scale")(inputs)
@@ -542,7 +560,9 @@ def test_what_tfmot_computes_in_float_is_reported():
     assert {each.reason for each in skipped} == {"tfmot quantizes its output only"}
     dense = layers.Dense(3, name="dense")
     twice = keras.Model(inputs, dense(dense(inputs)))
-    with pytest.raises(ValueError, match="can't go to tfmot: layer 'dense' is used twice"):
+    with pytest.raises(
+        ValueError, match="can't be quantized by tfmot: layer 'dense' is used twice"
+    ):
         legacy.quantize_aware_tfmot(twice)
 
 
@@ -575,7 +595,7 @@ def floats(request):
     keras.config.set_dtype_policy(policy)
 
 
-# float64 tells a wrong setting from rounding, which goes another way in each library's
+# float64 distinguishes a wrong setting from rounding, which differs between the libraries'
 # kernels: in float32 ResNet50, ResNet50V2 and InceptionResNetV2 add it up to 1.3e-6.
 @pytest.mark.slow
 @pytest.mark.parametrize(
@@ -585,8 +605,8 @@ def floats(request):
 def test_families_of_keras_applications(family, floats, limit):
     size = FAMILIES[family]
     top = {"include_top": False} if family == "VGG16" else {"classifier_activation": None}
-    make = getattr(keras.applications, family)
-    model = randomise(make(weights=None, input_shape=(size, size, 3), **top))
+    create = getattr(keras.applications, family)
+    model = randomize(create(weights=None, input_shape=(size, size, 3), **top))
     data = np.random.default_rng(1).uniform(0, 255, (2, size, size, 3)).astype(floats)
     there, back, returned = both_ways(model, data)
     assert max(there, back) <= limit

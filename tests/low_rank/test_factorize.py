@@ -1,4 +1,4 @@
-"""`factorize`: models in, low-rank models out, equal where nothing is lost."""
+"""`factorize`: structure, outputs, errors and reports of factorized models."""
 
 import doctest
 import functools
@@ -23,7 +23,7 @@ def images(model, count=16, seed=0):
     return np.random.default_rng(seed).normal(size=(count, *shape)).astype("float32")
 
 
-def out(model, x):
+def outputs(model, x):
     return np.asarray(keras.ops.convert_to_numpy(model(x, training=False)), np.float32)
 
 
@@ -41,7 +41,7 @@ def sequential(shape, *parts):
 
 @functools.cache
 def network():
-    """One for all tests: none of them changes it."""
+    """A model shared by tests that do not change it."""
     return fresh_network()
 
 
@@ -60,28 +60,29 @@ def fresh_network():
 
 
 def replaced(model, method, ranks, data=None):
-    """A model whose every layer that `method` takes has given ranks, MACs or not."""
+    """Factorizes every layer that `method` applies to, at given ranks, even without saving MACs."""
     flow = walk(model)
-    found, _ = factorizable_layers.units_of(flow, (method,))
+    units, _ = factorizable_layers.find_layers(flow, (method,))
     parts = []
-    for unit in found:
+    for unit in units:
         second = mean = None
         if data is not None:
-            moments = factorize_module.measure(model, [unit.layer], [data])[id(unit.layer)]
-            second, mean = moments.shrunk(unit.absorbs_mean), moments.mean
-        one = options.Options(unit, second)
-        wanted = ranks or one.full(method)
-        parts.append(factorized_model.factored(one, one.at(method, wanted), mean))
+            measured = factorize_module.measure_covariances(model, [unit.layer], [data])
+            covariance = measured[id(unit.layer)]
+            second = covariance.shrinkage_estimate(unit.absorbs_mean)
+            mean = covariance.mean
+        layer_options = options.Options(unit, second)
+        option = layer_options.at(method, ranks or layer_options.full(method))
+        parts.append(factorized_model.layer_factors(layer_options, option, mean))
     return factorized_model.build(model, flow, parts), parts
 
 
 @pytest.mark.parametrize("module", [rank_selection, factorized_model, options, factorizable_layers])
-def test_examples_are_true(module):
+def test_doctests_pass(module):
     assert doctest.testmod(module).failed == 0
 
 
-def test_the_example_of_factorize_is_true(monkeypatch):
-    monkeypatch.setitem(tfnas._HOME, "factorize", "factorization.apply")
+def test_the_doctest_of_factorize_passes():
     result = doctest.testmod(factorize_module)
     assert (result.attempted, result.failed) == (4, 0)
 
@@ -102,19 +103,19 @@ CONVOLUTIONS = [
 
 @pytest.mark.parametrize("method", ["spatial", "tucker"])
 @pytest.mark.parametrize("shape", CONVOLUTIONS, ids=str)
-def test_full_rank_is_the_layer_itself(method, shape):
+def test_full_rank_reproduces_the_layer(method, shape):
     size = (11, 10, 3) if shape.get("strides", 1) != 2 else (11, 12, 3)
     model = sequential(size, layers.Conv2D(4, activation="tanh", name="conv", **shape))
     smaller, (part,) = replaced(model, method, None)
     x = images(model)
-    np.testing.assert_allclose(out(smaller, x), out(model, x), atol=1e-5)
+    np.testing.assert_allclose(outputs(smaller, x), outputs(model, x), atol=1e-5)
     assert part.option.error < 1e-12
     assert tfnas.profile(smaller).macs == part.option.macs
     assert smaller.count_params() == part.parameters
 
 
 @pytest.mark.parametrize("ranks", [(3, 2), (3, 4), (2, 4), (2, 2)])
-def test_tucker_leaves_out_what_reduces_nothing(ranks):
+def test_tucker_leaves_out_factors_that_reduce_nothing(ranks):
     model = sequential((8, 8, 3), layers.Conv2D(4, 3, strides=2, padding="same", name="conv"))
     smaller, (part,) = replaced(model, "tucker", ranks)
     names = [layer.name for layer in smaller.layers[1:]]
@@ -126,7 +127,7 @@ def test_tucker_leaves_out_what_reduces_nothing(ranks):
 
 
 @pytest.mark.parametrize("data", [False, True])
-def test_full_rank_of_dense_and_1x1_also_with_data(data):
+def test_full_rank_of_dense_and_1x1_with_and_without_data(data):
     model = sequential(
         (9, 9, 6),
         layers.Conv2D(5, 1, strides=2, activation="relu"),
@@ -139,12 +140,12 @@ def test_full_rank_of_dense_and_1x1_also_with_data(data):
     x = images(model)
     smaller, parts = replaced(model, "svd", None, x if data else None)
     assert len(parts) == 4
-    np.testing.assert_allclose(out(smaller, x), out(model, x), atol=1e-5)
+    np.testing.assert_allclose(outputs(smaller, x), outputs(model, x), atol=1e-5)
     assert tfnas.profile(smaller).macs == sum(part.option.macs for part in parts)
 
 
 @pytest.mark.parametrize("padding", ["valid", "same", "causal"])
-def test_one_dimension(padding):
+def test_one_dimensional_convolutions(padding):
     model = sequential(
         (20, 6),
         layers.Conv1D(8, 3, padding=padding, dilation_rate=2, name="a"),
@@ -155,11 +156,11 @@ def test_one_dimension(padding):
     for method, count in (("spatial", 2), ("tucker", 2), ("svd", 1)):
         smaller, parts = replaced(model, method, None, x)
         assert len(parts) == count
-        np.testing.assert_allclose(out(smaller, x), out(model, x), atol=1e-5)
+        np.testing.assert_allclose(outputs(smaller, x), outputs(model, x), atol=1e-5)
         assert all(part.option.error < 1e-9 for part in parts)
 
 
-def test_a_lossless_rank_is_found_and_costs_nothing():
+def test_a_lossless_rank_is_found():
     model = fresh_network()
     rng = np.random.default_rng(0)
     wide, body = model.get_layer("wide"), model.get_layer("body")
@@ -174,13 +175,13 @@ def test_a_lossless_rank_is_found_and_costs_nothing():
             ("body", "tucker", (4, 6)),
             ("wide", "svd", (5,)),
         ]
-        np.testing.assert_allclose(out(smaller, x), out(model, x), atol=1e-5)
+        np.testing.assert_allclose(outputs(smaller, x), outputs(model, x), atol=1e-5)
         assert report.macs == (tfnas.profile(model).macs, tfnas.profile(smaller).macs)
         assert report.macs[1] < report.macs[0]
 
 
 @pytest.mark.parametrize("target", [0.9, 0.6, 0.3, 100_000])
-def test_a_target_is_met_from_below_and_nearly(target):
+def test_a_target_is_met_closely_from_below(target):
     model = network()
     before = tfnas.profile(model).macs
     limit = target * before if target <= 1 else target
@@ -191,17 +192,17 @@ def test_a_target_is_met_from_below_and_nearly(target):
     assert report.parameters[0] == model.count_params()
 
 
-def test_data_makes_the_same_target_cheaper():
+def test_data_reduces_the_loss_at_the_same_target():
     model = network()
     rng = np.random.default_rng(0)
     shared = rng.normal(size=(200, 12, 12, 1))
     x = (shared * rng.normal(size=6) + 0.1 * rng.normal(size=(200, 12, 12, 6))).astype("float32")
-    wrong = []
+    errors = []
     for data in (None, x[:100]):
         smaller, report = factorize(model, target_macs=0.6, data=data)
-        wrong.append(np.mean((out(smaller, x[100:]) - out(model, x[100:])) ** 2))
+        errors.append(np.mean((outputs(smaller, x[100:]) - outputs(model, x[100:])) ** 2))
         assert report.weighted is (data is not None)
-    assert wrong[1] < 0.5 * wrong[0]
+    assert errors[1] < 0.5 * errors[0]
 
 
 def test_the_reported_error_is_that_of_the_output_on_the_data():
@@ -212,20 +213,20 @@ def test_the_reported_error_is_that_of_the_output_on_the_data():
     x = (2 + images(model, 300)).astype("float32")
     for method in ("spatial", "tucker"):
         smaller, report = factorize(model, rank=2, data=x, methods=[method])
-        y = out(model, x)
-        measured = np.mean((out(smaller, x) - y) ** 2) / np.mean((y - y.mean((0, 1, 2))) ** 2)
+        y = outputs(model, x)
+        measured = np.mean((outputs(smaller, x) - y) ** 2) / np.mean((y - y.mean((0, 1, 2))) ** 2)
         assert report.layers[0].error == pytest.approx(measured, rel=0.02)
 
 
-def test_the_error_of_inputs_that_go_together_is_the_real_one():
+def test_the_error_is_exact_for_correlated_inputs():
     """200 examples of 5 directions in 60 inputs: rank 5 loses next to nothing."""
     rng = np.random.default_rng(0)
     model = sequential((60,), layers.Dense(40, name="d"))
     x = rng.normal(size=(200, 5)) @ rng.normal(size=(5, 60)) + 0.01 * rng.normal(size=(200, 60))
     x = x.astype("float32")
     smaller, report = factorize(model, rank=5, data=x)
-    y = out(model, x)
-    measured = np.mean((out(smaller, x) - y) ** 2) / np.mean((y - y.mean(0)) ** 2)
+    y = outputs(model, x)
+    measured = np.mean((outputs(smaller, x) - y) ** 2) / np.mean((y - y.mean(0)) ** 2)
     assert report.layers[0].error == pytest.approx(measured, rel=0.02)
     assert measured < 0.01
     _, found = factorize(model, energy=0.99, data=x)
@@ -233,19 +234,21 @@ def test_the_error_of_inputs_that_go_together_is_the_real_one():
     assert found.layers[0].error <= 0.01
 
 
-def test_the_mean_goes_into_the_bias_or_the_normalization():
+def test_the_bias_or_normalization_compensates_the_mean():
     for tail in ([], [layers.BatchNormalization(name="norm")]):
         model = sequential((6,), layers.Dense(8, use_bias=not tail, name="d"), *tail)
         x = (5 + images(model, 400)).astype("float32")
         smaller, report = factorize(model, rank=2, data=x)
-        np.testing.assert_allclose(out(smaller, x).mean(0), out(model, x).mean(0), atol=1e-4)
+        np.testing.assert_allclose(
+            outputs(smaller, x).mean(0), outputs(model, x).mean(0), atol=1e-4
+        )
         assert report.layers[0].error > 0.05
         assert tail == [] or not np.allclose(
             smaller.get_layer("norm").moving_mean, model.get_layer("norm").moving_mean
         )
 
 
-def test_ranks_by_name_and_share():
+def test_ranks_by_name_and_fraction():
     model = network()
     _, report = factorize(model, rank={"head": 2, "w*": 0.25, "stem": 3, "*": 10_000})
     assert {f.name: f.ranks for f in report.layers} == {
@@ -254,13 +257,13 @@ def test_ranks_by_name_and_share():
         "stem": (3, 3) if report.layers[0].method == "tucker" else (3,),
     }
     reasons = {skipped.name: skipped.reason for skipped in report.left}
-    assert reasons["body"] == "at rank 10000 it would not multiply less"
-    assert "nothing to win" in reasons["depthwise"]
+    assert reasons["body"] == "rank 10000 would save no MACs"
+    assert "nothing to save" in reasons["depthwise"]
     _, report = factorize(model, rank={"wide": 4})
-    assert {s.reason for s in report.left if s.name != "depthwise"} == {"rank names it not"}
+    assert {s.reason for s in report.left if s.name != "depthwise"} == {"not named in rank"}
 
 
-def test_more_energy_costs_more():
+def test_more_energy_takes_more_macs():
     model = network()
     macs = []
     for energy in (0.3, 0.6, 0.9):
@@ -271,15 +274,15 @@ def test_more_energy_costs_more():
     assert macs[0] < macs[-1]
     _, report = factorize(model, energy=1.0)
     assert report.layers == ()
-    assert "with 1 of its energy it would not multiply less" in str(report)
+    assert "keeping 1 of its energy would save no MACs" in str(report)
 
 
-def test_methods_and_ignore_are_kept():
+def test_methods_and_exclude_are_respected():
     model = network()
     _, report = factorize(model, rank=0.3, methods="svd", exclude="head")
     assert [f.name for f in report.layers] == ["wide"]
     reasons = {skipped.name: skipped.reason for skipped in report.left}
-    assert reasons["head"] == "exclude names it"
+    assert reasons["head"] == "named in exclude"
     assert reasons["stem"] == "svd can't take a kernel of 3x3"
     assert [s.name for s in report.left] == ["stem", "body", "depthwise", "head"]
     for method in ("spatial", "tucker"):
@@ -287,7 +290,7 @@ def test_methods_and_ignore_are_kept():
         assert {f.method for f in report.layers} == {method}
 
 
-def test_what_cannot_be_factorized_says_why():
+def test_layers_that_can_not_be_factorized_have_a_reason():
     inputs = keras.Input((8, 8, 4))
     x = layers.Conv2D(4, 3, groups=2, name="groups")(inputs)
     x = layers.SeparableConv2D(4, 3, name="separable")(x)
@@ -303,13 +306,13 @@ def test_what_cannot_be_factorized_says_why():
     reasons = {skipped.name: skipped.reason for skipped in report.left}
     assert report.layers == ()
     assert "2 groups" in reasons["groups"]
-    assert "nothing to win" in reasons["separable"]
+    assert "nothing to save" in reasons["separable"]
     assert "type Conv2DTranspose" in reasons["transposed"]
     assert "under a constraint" in reasons["held"]
     assert "type TimeDistributed" in reasons["wrapped"]
     assert "bias is under a constraint" in reasons["bias"]
     assert "NaN" in reasons["broken"]
-    assert "MACs are without" in str(report)
+    assert "MACs do not include" in str(report)
     first = layers.Conv2D(4, 3, data_format="channels_first", name="first")
     _, report = factorize(keras.Sequential([keras.Input((4, 8, 8)), first]), rank=1)
     assert report.left[0].reason == "its data format is channels_first"
@@ -333,15 +336,16 @@ def test_a_shared_layer_in_nested_models_becomes_one_pair():
     assert [layer.name for layer in dense] == ["shared_first", "shared_last"]
     assert smaller.count_params() == report.parameters[1]
     both = replaced(model, "svd", None)[0]
-    np.testing.assert_allclose(out(both, x), out(model, x), atol=1e-5)
-    assert np.corrcoef(out(smaller, x).ravel(), out(model, x).ravel())[0, 1] > 0.8
+    np.testing.assert_allclose(outputs(both, x), outputs(model, x), atol=1e-5)
+    assert np.corrcoef(outputs(smaller, x).ravel(), outputs(model, x).ravel())[0, 1] > 0.8
 
 
-def test_configuration_goes_where_it_belongs():
+def test_configuration_is_split_between_the_factors():
     model = sequential(
         (8, 8, 8),
         layers.Conv2D(
-            *(16, 3),
+            16,
+            3,
             kernel_regularizer=keras.regularizers.L2(0.01),
             bias_regularizer=keras.regularizers.L1(0.02),
             activity_regularizer=keras.regularizers.L2(0.03),
@@ -367,19 +371,19 @@ def test_configuration_goes_where_it_belongs():
     assert np.asarray(last.bias).tolist() == [1.0] * 16
 
 
-def test_open_sizes_and_bfloat16():
+def test_unknown_sizes_and_bfloat16():
     model = sequential(
         (None, None, 8),
         layers.Conv2D(16, 3, strides=2, padding="same", dtype="bfloat16"),
         layers.GlobalAveragePooling2D(),
     )
     smaller, report = factorize(model, target_macs=0.6)
-    assert 0.5 < report.macs[1] / report.macs[0] <= 0.6  # for each position of the output
+    assert 0.5 < report.macs[1] / report.macs[0] <= 0.6  # per output position
     x = images(model)
-    assert np.corrcoef(out(smaller, x).ravel(), out(model, x).ravel())[0, 1] > 0.5
+    assert np.corrcoef(outputs(smaller, x).ravel(), outputs(model, x).ravel())[0, 1] > 0.5
 
 
-def test_it_trains_saves_and_loads_and_the_original_stays(digits, tmp_path):
+def test_result_trains_saves_and_loads_and_the_original_is_unchanged(digits, tmp_path):
     model = sequential(
         digits.input_shape,
         layers.Rescaling(1 / 255),
@@ -407,8 +411,8 @@ def test_it_trains_saves_and_loads_and_the_original_stays(digits, tmp_path):
     path = tmp_path / "model.keras"
     smaller.save(path)
     loaded = keras.saving.load_model(path)
-    expected = out(smaller, digits.x_test[:64])
-    np.testing.assert_allclose(out(loaded, digits.x_test[:64]), expected, atol=1e-6)
+    expected = outputs(smaller, digits.x_test[:64])
+    np.testing.assert_allclose(outputs(loaded, digits.x_test[:64]), expected, atol=1e-6)
     json.dumps(report.as_dict())
 
 
@@ -417,10 +421,10 @@ def test_the_file_agrees_with_the_factorized_model():
     x = images(model, 64)
     smaller, _ = factorize(model, target_macs=0.5, data=x)
     got = tfnas.to_tflite(smaller).predict(x)
-    np.testing.assert_allclose(got, out(smaller, x), atol=1e-5)
+    np.testing.assert_allclose(got, outputs(smaller, x), atol=1e-5)
 
 
-def test_twice_is_as_once():
+def test_results_are_reproducible():
     model = network()
     x = images(model, 64)
     one, first = factorize(model, target_macs=0.5, data=x)
@@ -433,48 +437,48 @@ def test_twice_is_as_once():
     assert len({layer.name for layer in again.layers}) == len(again.layers)
 
 
-def test_names_of_other_layers_are_kept():
+def test_names_of_other_layers_are_not_reused():
     model = sequential((16,), layers.Dense(16, name="d"), layers.Dense(2, name="d_first"))
     smaller, _ = factorize(model, rank={"d": np.int64(3)})
     assert [layer.name for layer in smaller.layers[1:]] == ["d_first_factor", "d_last", "d_first"]
 
 
-def test_the_report_goes_through_json_and_prints():
+def test_the_report_is_read_from_json_and_prints():
     _, report = factorize(network(), target_macs=0.5)
     assert FactorizationReport.of(json.loads(json.dumps(report.as_dict()))) == report
-    told = str(report)
-    assert "tucker" in told or "spatial" in told
-    assert "depthwise (DepthwiseConv2D) stays" in told
-    assert "MACs: " in told
+    text = str(report)
+    assert "tucker" in text or "spatial" in text
+    assert "depthwise (DepthwiseConv2D) stays" in text
+    assert "MACs: " in text
     with pytest.raises(ValueError, match="unknown"):
         FactorizationReport.of({**report.as_dict(), "unknown": 1})
 
 
-def test_nothing_to_do():
+def test_a_target_that_is_met_already():
     model = network()
     smaller, report = factorize(model, target_macs=1.0)
     assert report.layers == ()
     assert report.macs[0] == report.macs[1]
     x = images(model)
-    np.testing.assert_array_equal(out(smaller, x), out(model, x))
+    np.testing.assert_array_equal(outputs(smaller, x), outputs(model, x))
 
 
-def test_a_target_out_of_reach_says_how_near_one_can_get():
+def test_an_unreachable_target_names_the_smallest_possible_one():
     model = network()
-    with pytest.raises(ValueError, match=r"target_macs can't be met: got 0\.001") as caught:
+    with pytest.raises(ValueError, match=r"target_macs can't be met: got 0\.001") as raised:
         factorize(model, target_macs=0.001)
-    share = float(str(caught.value).rsplit(" ", 1)[1])
-    factorize(model, target_macs=share + 0.001)
+    fraction = float(str(raised.value).rsplit(" ", 1)[1])
+    factorize(model, target_macs=fraction + 0.001)
     with pytest.raises(ValueError, match="can't be met"):
-        factorize(model, target_macs=share - 0.001)
+        factorize(model, target_macs=fraction - 0.001)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         ({}, "exactly one of rank, energy and target_macs must be given, got none"),
         ({"rank": 2, "energy": 0.5}, "got rank and energy"),
-        ({"rank": 0}, "rank must be a whole number from 1 on, or a share in \\(0, 1\\), got 0"),
+        ({"rank": 0}, "rank must be a whole number >= 1, or a fraction in \\(0, 1\\), got 0"),
         ({"rank": 2.5}, "rank must be a whole number"),
         ({"rank": True}, "rank must be a whole number"),
         ({"rank": "big"}, "rank must be a whole number"),
@@ -494,8 +498,8 @@ def test_a_target_out_of_reach_says_how_near_one_can_get():
         ({"rank": 2, "data": np.full((4, 12, 12, 6), np.nan)}, "data must be finite"),
     ],
 )
-def test_bad_arguments_are_named(arguments, told):
-    with pytest.raises(ValueError, match=told):
+def test_invalid_arguments_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
         factorize(network(), **arguments)
 
 
@@ -508,7 +512,7 @@ def test_models_without_known_connections_are_refused():
         factorize(Own(), rank=2)
 
 
-def test_a_rank_that_replaces_nothing_is_told():
+def test_a_rank_that_replaces_nothing_is_reported():
     model = keras.Sequential(
         [
             keras.Input((8, 8, 3)),
@@ -519,9 +523,14 @@ def test_a_rank_that_replaces_nothing_is_told():
     )
     same, report = factorize(model, rank=999)
     assert same.count_params() == model.count_params()
-    assert report.notes == ("no layer was replaced: the model is as it was",)
+    assert report.notes == ("no layer was replaced: the model is unchanged",)
     assert report.notes[0] in str(report)
     assert factorize(model, rank={"head": 2})[1].notes == ()
-    for name, why in (("dw", "dw: a depthwise kernel is one small map"), ("flat", "nothing in it")):
-        with pytest.raises(ValueError, match=f"rank must name layers that can .*'{name}': {why}"):
+    for name, reason in (
+        ("dw", "dw: a depthwise kernel is one small map"),
+        ("flat", "nothing in it"),
+    ):
+        with pytest.raises(
+            ValueError, match=f"rank must name layers that can .*'{name}': {reason}"
+        ):
             factorize(model, rank={name: 4, "head": 2})

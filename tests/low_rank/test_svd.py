@@ -1,4 +1,4 @@
-"""Low-rank factors as mathematics: bounds, exactness, and what data changes."""
+"""The mathematics of low-rank factors: bounds, exactness, and the effect of data."""
 
 import doctest
 
@@ -18,7 +18,7 @@ few = settings(max_examples=25, deadline=None)
 
 
 def case(seed, shape, patches=None):
-    """A kernel, and moments of correlated patches (None: white)."""
+    """A kernel, correlated patches, and the second moments of the patches."""
     rng = np.random.default_rng(seed)
     kernel = rng.normal(size=shape)
     inputs = int(np.prod(shape[:-1]))
@@ -27,11 +27,11 @@ def case(seed, shape, patches=None):
 
 
 def joined(*factors):
-    """The kernel that factors in a row are."""
-    whole = factors[0]
+    """The kernel that equals a sequence of factors."""
+    product = factors[0]
     for factor in factors[1:]:
-        whole = np.matmul(whole, factor)
-    return whole
+        product = np.matmul(product, factor)
+    return product
 
 
 def tucker_kernel(found, first, last):
@@ -40,7 +40,7 @@ def tucker_kernel(found, first, last):
 
 
 @pytest.mark.parametrize("module", [svd, tucker, covariance_module])
-def test_examples_are_true(module):
+def test_doctests_pass(module):
     result = doctest.testmod(module)
     assert result.attempted > 0
     assert result.failed == 0
@@ -48,7 +48,7 @@ def test_examples_are_true(module):
 
 @few
 @given(SEEDS, st.integers(1, 7), st.integers(1, 7))
-def test_truncated_svd_is_eckart_youngs(seed, inputs, outputs):
+def test_truncated_svd_is_optimal(seed, inputs, outputs):
     kernel, *_ = case(seed, (inputs, outputs))
     found = Svd(kernel)
     singular = scipy.linalg.svdvals(kernel)
@@ -67,20 +67,20 @@ def test_truncated_svd_is_eckart_youngs(seed, inputs, outputs):
 
 @few
 @given(SEEDS, st.integers(2, 7), st.integers(2, 7))
-def test_data_aware_is_no_worse_on_its_data_and_says_so(seed, inputs, outputs):
+def test_data_aware_svd_is_no_worse_on_its_data_and_reports_its_error(seed, inputs, outputs):
     kernel, x, second = case(seed, (inputs, outputs))
     plain, aware = Svd(kernel), Svd(kernel, second)
     for rank in range(1, aware.full + 1):
-        wrong = []
+        errors = []
         for found in (plain, aware):
             left, right = found.factors(rank)
-            wrong.append(np.sum((x @ (kernel - left @ right)) ** 2) / np.sum((x @ kernel) ** 2))
-        assert wrong[1] <= wrong[0] + 1e-6
-        assert wrong[1] == pytest.approx(aware.errors[rank], abs=1e-6)
+            errors.append(np.sum((x @ (kernel - left @ right)) ** 2) / np.sum((x @ kernel) ** 2))
+        assert errors[1] <= errors[0] + 1e-6
+        assert errors[1] == pytest.approx(aware.errors[rank], abs=1e-6)
     np.testing.assert_allclose(left @ right, kernel, atol=1e-8)
 
 
-def test_data_aware_svd_is_whitening_by_hand():
+def test_data_aware_svd_equals_explicit_whitening():
     kernel, _, second = case(1, (6, 5))
     root = scipy.linalg.sqrtm(second).real
     u, s, vt = np.linalg.svd(root @ kernel)
@@ -89,12 +89,12 @@ def test_data_aware_svd_is_whitening_by_hand():
     np.testing.assert_allclose(left @ right, expected, atol=1e-6)
 
 
-def test_inputs_that_never_occur_cost_no_exactness():
+def test_inputs_that_never_occur_do_not_reduce_precision():
     kernel, *_ = case(2, (6, 4))
     x = np.zeros((50, 6))
     x[:, :2] = np.random.default_rng(0).normal(size=(50, 2))
     found = Svd(kernel, x.T @ x / 50)
-    assert found.errors[2] < 1e-6  # two inputs alone ever speak
+    assert found.errors[2] < 1e-6  # only two inputs are ever nonzero
     np.testing.assert_allclose(joined(*found.factors(4)), kernel, atol=1e-8)
     silent = Svd(kernel, np.zeros((6, 6)))
     np.testing.assert_allclose(silent.errors, Svd(kernel).errors)
@@ -107,16 +107,16 @@ def test_inputs_that_never_occur_cost_no_exactness():
     st.sampled_from([(3, 3, 2, 3), (3, 1, 4, 2), (1, 3, 3, 5), (2, 3, 1, 4), (5, 5, 1, 1)]),
     st.booleans(),
 )
-def test_spatial_error_is_what_it_says_and_full_rank_exact(seed, shape, with_data):
+def test_spatial_error_is_exact_and_full_rank_lossless(seed, shape, with_data):
     kernel, _, second = case(seed, shape)
     second = second if with_data else None
     found, flat = Spatial(kernel, second), kernel.reshape(-1, shape[-1])
     assert np.all(np.diff(found.errors) <= 1e-12)
     for rank in range(1, found.full + 1):
-        whole = joined(*found.factors(rank))
-        error = relative_error(flat, whole.reshape(flat.shape), second)
+        product = joined(*found.factors(rank))
+        error = relative_error(flat, product.reshape(flat.shape), second)
         assert error == pytest.approx(found.errors[rank], abs=1e-6)
-    np.testing.assert_allclose(whole, kernel, atol=1e-6)
+    np.testing.assert_allclose(product, kernel, atol=1e-6)
 
 
 @few
@@ -125,22 +125,22 @@ def test_spatial_error_is_what_it_says_and_full_rank_exact(seed, shape, with_dat
     st.sampled_from([(3, 3, 3, 4), (3, 1, 4, 2), (1, 3, 12, 2), (2, 2, 2, 9)]),
     st.booleans(),
 )
-def test_tucker_error_is_at_most_what_it_says_and_full_rank_exact(seed, shape, with_data):
+def test_tucker_error_is_bounded_and_full_rank_lossless(seed, shape, with_data):
     kernel, _, second = case(seed, shape)
     second = second if with_data else None
     found, flat = Tucker(kernel, second), kernel.reshape(-1, shape[-1])
     for first in range(1, found.full[0] + 1):
-        said = found.errors(first)
+        bounds = found.errors(first)
         for last in range(1, found.full[1] + 1):
-            whole = tucker_kernel(found, first, last)
-            error = relative_error(flat, whole.reshape(flat.shape), second)
-            assert error <= said[last] + 1e-6
-    np.testing.assert_allclose(whole, kernel, atol=1e-6)
+            product = tucker_kernel(found, first, last)
+            error = relative_error(flat, product.reshape(flat.shape), second)
+            assert error <= bounds[last] + 1e-6
+    np.testing.assert_allclose(product, kernel, atol=1e-6)
 
 
 @few
 @given(SEEDS, st.sampled_from([(3, 3, 4, 5), (3, 3, 6, 3)]))
-def test_tucker_keeps_the_bound_of_hosvd(seed, shape):
+def test_tucker_fulfills_the_bound_of_hosvd(seed, shape):
     """The error is at most what both unfoldings discard (De Lathauwer 2000, property 10)."""
     kernel, *_ = case(seed, shape)
     found = Tucker(kernel)
@@ -153,7 +153,7 @@ def test_tucker_keeps_the_bound_of_hosvd(seed, shape):
         assert error >= max(by_input[first:].sum(), by_output[last:].sum()) - 1e-9
 
 
-def test_tucker_finds_a_core_that_is_there():
+def test_tucker_recovers_an_exact_core():
     rng = np.random.default_rng(3)
     core = rng.normal(size=(3, 3, 2, 3))
     kernel = rng.normal(size=(6, 2)) @ core @ rng.normal(size=(3, 7))
@@ -166,36 +166,37 @@ def test_tucker_finds_a_core_that_is_there():
 
 
 @pytest.mark.parametrize("shape", [(3, 3, 4, 6), (3, 3, 6, 4)])
-def test_data_pays_for_k_by_k_kernels(shape):
+def test_data_reduces_the_error_of_k_by_k_kernels(shape):
     gains = {"spatial": [], "tucker": []}
     for seed in range(10):
         kernel, _, second = case(seed, shape)
         flat = kernel.reshape(-1, shape[-1])
-        for name, make in (
+        for name, decompose in (
             ("spatial", lambda s, k=kernel: joined(*Spatial(k, s).factors(3))),
             ("tucker", lambda s, k=kernel: tucker_kernel(Tucker(k, s), 3, 3)),
         ):
             plain, aware = (
-                relative_error(flat, make(s).reshape(flat.shape), second) for s in (None, second)
+                relative_error(flat, decompose(s).reshape(flat.shape), second)
+                for s in (None, second)
             )
             gains[name].append(aware / plain)
     assert all(max(gain) < 1 for gain in gains.values())
 
 
-def test_factors_are_of_one_scale():
+def test_factors_have_equal_norms():
     kernel, _, second = case(4, (5, 6))
     left, right = Svd(100 * kernel, second).factors(3)
     np.testing.assert_allclose(np.linalg.norm(left, axis=0), np.linalg.norm(right, axis=1))
 
 
-def test_roots():
+def test_square_roots():
     _, _, second = case(5, (4, 4))
     np.testing.assert_allclose(root_of(second).T @ root_of(second), second, rtol=1e-6)
     with pytest.raises(np.linalg.LinAlgError):
         root_of(np.diag([2.0, -1.0]))
 
 
-def test_moments_are_numpys_far_from_zero():
+def test_covariances_match_numpy_far_from_zero():
     rng = np.random.default_rng(6)
     x = (1000 + rng.normal(size=(5000, 3))).astype(np.float32)
     found = covariance_module.InputCovariance(3)
@@ -203,11 +204,11 @@ def test_moments_are_numpys_far_from_zero():
         found.add(part)
     exact = x.astype(np.float64)
     np.testing.assert_allclose(found.mean, exact.mean(axis=0))
-    central, raw = found.second(True), found.second(False)
+    central, raw = found.second_moments(True), found.second_moments(False)
     np.testing.assert_allclose(np.diag(central), exact.var(axis=0), rtol=1e-9)
     np.testing.assert_allclose(np.diag(raw), (exact**2).mean(axis=0), rtol=1e-9)
     covariance = np.cov(exact.T, bias=True)
     np.testing.assert_allclose(central, covariance, rtol=1e-9)
-    shrunk = found.shrunk(True)
-    np.testing.assert_allclose(np.diag(shrunk), np.diag(central))
-    assert shrunk[0, 1] == pytest.approx(covariance[0, 1] * (1 - 0.6 * 3 / 5003))
+    estimate = found.shrinkage_estimate(True)
+    np.testing.assert_allclose(np.diag(estimate), np.diag(central))
+    assert estimate[0, 1] == pytest.approx(covariance[0, 1] * (1 - 0.6 * 3 / 5003))

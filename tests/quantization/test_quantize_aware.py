@@ -15,7 +15,7 @@ import pytest
 from keras import layers, ops
 
 import tfnas
-from tfnas.graph.functional import settle
+from tfnas.graph.functional import refresh_normalization
 from tfnas.quantization.fake_quant import FakeQuant
 from tfnas.quantization.float32_model import to_float32
 from tfnas.quantization.quantize_aware import fake_quants
@@ -508,7 +508,7 @@ def test_the_original_is_unchanged(kind):
         np.testing.assert_array_equal(a, b)
     again = keras.Model.from_config(c.model.get_config())
     again.set_weights(c.before)
-    settle(again)
+    refresh_normalization(again)
     for a, b in zip(predict(again, c.x[:5]), predict(c.model, c.x[:5]), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
 

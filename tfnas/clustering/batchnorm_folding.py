@@ -24,7 +24,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfnas.graph.compatibility import achieved, channels_share_values, check_float
+from tfnas.graph.compatibility import channels_share_values, check_float, kernel_compression
 from tfnas.graph.functional import Call, LayerCopies, Value, Walk, rebuild, walk
 
 _KERNELS = (
@@ -92,7 +92,7 @@ def _check_shared(pair: Normalized) -> None:
     for variable in pair.kernel.operation.trainable_variables:
         kernel = np.asarray(variable)
         whole = pair.behind or channels_share_values(kernel)
-        if kernel.ndim > 1 and whole and achieved(kernel) == "clusters":
+        if kernel.ndim > 1 and whole and kernel_compression(kernel) == "clusters":
             raise ValueError(
                 f"model must not be clustered before fold_batchnorm, got shared values in "
                 f"{pair.kernel.name!r}, which would be lost: fold first, or tfnas.cluster does it"

@@ -50,7 +50,13 @@ from tfnas.clustering.shared_values import (
     retrace,
     tie_gradients,
 )
-from tfnas.graph.compatibility import TRAINED_WITH, check_apart, check_float, leave_fit, same_fit
+from tfnas.graph.compatibility import (
+    TRAINED_WITH,
+    check_disjoint,
+    check_float,
+    register_callback,
+    unregister_callback,
+)
 from tfnas.graph.functional import Skipped
 from tfnas.graph.layer_kernels import named
 
@@ -173,7 +179,10 @@ class ClusteringCallback(keras.callbacks.Callback):
         """Checks everything that can be checked."""
         check_backend()
         self._trained, self._epoch, self._batches, self._length = [], 0, 0, 0
-        self.kernels, self._pruning = (), same_fit(self.model, "cluster", self).get("prune")
+        self.kernels, self._pruning = (
+            (),
+            register_callback(self.model, "cluster", self).get("prune"),
+        )
         strategy = getattr(self.model, "distribute_strategy", None)
         replicas = getattr(strategy, "num_replicas_in_sync", 1)
         if self.renew is not None and replicas > 1:
@@ -211,7 +220,7 @@ class ClusteringCallback(keras.callbacks.Callback):
             trained.tie.free = None  # from here on the clusters hold
         if self.renew is not None:
             retrace(self.model)
-        leave_fit(self.model, "cluster")
+        unregister_callback(self.model, "cluster")
 
     def _found(self) -> list[tuple[Task, ClusterPlan]]:
         """The kernels to cluster, each with its settings; notes the others."""
@@ -229,7 +238,7 @@ class ClusteringCallback(keras.callbacks.Callback):
             got = "a PruningCallback beside a ClusteringCallback with zeros=False"
         else:
             return
-        check_apart(self._pruning.kernels, self.kernels, got)
+        check_disjoint(self._pruning.kernels, self.kernels, got)
 
     def _asked(self) -> list[tuple[Task, ClusterPlan]]:
         """The kernels that are to have as many values as `clusters` says."""

@@ -1,26 +1,30 @@
-"""Whether a student, its teachers, labels and kept outputs go together."""
+"""Checks that a student, its teachers, labels and cached teacher logits fit together."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 
 from tfnas.distillation.feature_losses import Transfer
-from tfnas.distillation.forward import Reader
+from tfnas.distillation.forward import ForwardPass
 from tfnas.distillation.losses import is_sparse
 
 
-def checked_features(features: Any, teacher: Any) -> tuple[Transfer, ...]:
-    """Returns the transfers of a list.
+def checked_features(
+    features: Sequence[Transfer],
+    teacher: keras.Model | Sequence[keras.Model] | None,
+) -> tuple[Transfer, ...]:
+    """Returns the argument `features` as a tuple, after checking it.
 
     Args:
-        features: What the caller gave.
-        teacher: The teacher, a list of them, or None.
+        features: The losses on intermediate activations.
+        teacher: The teacher, a list of teachers, or None.
 
     Raises:
-        ValueError: It is no list of transfers, or one names a teacher that is not there.
+        ValueError: It is not a list of such losses, or one refers to a missing teacher.
     """
     if not isinstance(features, (list, tuple)) or not all(
         isinstance(transfer, Transfer) for transfer in features
@@ -33,47 +37,49 @@ def checked_features(features: Any, teacher: Any) -> tuple[Transfer, ...]:
     if features and not teachers:
         raise ValueError(
             f"features must be left out where teacher is None, got {features!r}: they compare with "
-            "layers inside a teacher, of which kept outputs tell nothing"
+            "layers inside a teacher, of which cached logits hold nothing"
         )
     for transfer in features:
         if transfer.of >= teachers:
             raise ValueError(
-                f"features must compare with one of {teachers} teachers, numbered from 0, got "
+                f"features must refer to one of {teachers} teachers, numbered from 0, got "
                 f"{transfer!r}"
             )
     return tuple(features)
 
 
-def resolved_multi_label(stated: bool | None, readers: Sequence[Reader]) -> bool:
-    """Whether each class is decided on its own, as stated or as the models show.
+def resolved_multi_label(multi_label: bool | None, models: Sequence[ForwardPass]) -> bool:
+    """Returns `multi_label`, or infers it from the models where it is None.
 
     Args:
-        stated: What the caller says; None: nothing.
-        readers: The student's and the teachers'.
+        multi_label: The caller's argument.
+        models: The student's forward pass and the teachers'.
 
     Raises:
-        ValueError: The models differ from each other or from what is stated.
+        ValueError: The models contradict each other or the argument.
     """
-    if stated is not None and not isinstance(stated, bool):
-        raise ValueError(f"multi_label must be True, False or None, got {stated!r}")
-    shape = readers[0].shape
-    single = shape is not None and shape[-1] == 1  # a softmax over one class says nothing
-    found = {r.multi_label for r in readers if r.multi_label is not None} | ({True} & {single})
-    found |= set() if stated is None else {stated}
-    if len(found) > 1:
-        ends = ", ".join(f"{r.role} {r.activation or 'logits'} {r.shape}" for r in readers)
+    if multi_label is not None and not isinstance(multi_label, bool):
+        raise ValueError(f"multi_label must be True, False or None, got {multi_label!r}")
+    shape = models[0].shape
+    values = {model.multi_label for model in models if model.multi_label is not None}
+    if shape is not None and shape[-1] == 1:  # a softmax over one class is constant
+        values.add(True)
+    if multi_label is not None:
+        values.add(multi_label)
+    if len(values) > 1:
+        ends = ", ".join(f"{m.role} {m.activation or 'logits'} {m.shape}" for m in models)
         raise ValueError(
-            f"multi_label must go with the last activations, sigmoid or one unit for True and "
-            f"softmax for False, got {stated} with {ends}"
+            f"multi_label must match the last activations, True for a sigmoid or one unit and "
+            f"False for a softmax, got {multi_label} with {ends}"
         )
-    return found.pop() if found else False
+    return values.pop() if values else False
 
 
-def check_outputs(student: Reader, teachers: Iterable[Reader]) -> None:
-    """Raises ValueError where a teacher's output shape is not the student's."""
+def check_outputs(student: ForwardPass, teachers: Iterable[ForwardPass]) -> None:
+    """Raises ValueError if a teacher's output shape differs from the student's."""
     for teacher in teachers:
         if student.shape is None or teacher.shape is None:
-            continue  # a subclassed model's shape shows when it is called
+            continue  # a subclassed model's shape is known once it is called
         if not same_shape(student.shape, teacher.shape):
             raise ValueError(
                 f"teacher must give outputs of the student's shape {student.shape}, got "
@@ -82,32 +88,35 @@ def check_outputs(student: Reader, teachers: Iterable[Reader]) -> None:
 
 
 def projections(
-    features: Sequence[Transfer], student: Reader, teachers: Sequence[Reader]
-) -> list[Any]:
-    """Returns the trained projection of each transfer, None where it has none.
+    features: Sequence[Transfer], student: ForwardPass, teachers: Sequence[ForwardPass]
+) -> list[keras.layers.Layer | None]:
+    """Returns the trainable projection of each feature loss, None where it has none.
 
     Raises:
-        ValueError: Two layers can't be compared.
+        ValueError: The activations of two layers can't be compared.
     """
-    made = []
+    layers = []
     for transfer in features:
         shapes = (
             student.shape_of(transfer.student),
             teachers[transfer.of].shape_of(transfer.teacher),
         )
         transfer.check(*shapes)
-        made.append(transfer.projection(*shapes))
-    return made
+        layers.append(transfer.projection(*shapes))
+    return layers
 
 
-def split_targets(y: Any, kept: bool) -> tuple[Any, Any]:
-    """Returns (labels, a teacher's outputs) of a batch's targets, None where they are not.
+def split_targets(y: Any, with_teacher_logits: bool) -> tuple[Any, Any]:
+    """Splits a batch's targets into (labels, teacher's outputs); None for a missing part.
 
     Args:
         y: The targets.
-        kept: Whether a teacher's outputs may be among them.
+        with_teacher_logits: Whether they may hold cached outputs of a teacher.
+
+    Raises:
+        ValueError: They are neither one array of labels nor an allowed pair.
     """
-    if kept and isinstance(y, (list, tuple)) and len(y) == 2:
+    if with_teacher_logits and isinstance(y, (list, tuple)) and len(y) == 2:
         return y[0], y[1]
     if isinstance(y, (list, tuple)) and len(y) == 2 and all(hasattr(part, "shape") for part in y):
         raise ValueError(
@@ -115,34 +124,38 @@ def split_targets(y: Any, kept: bool) -> tuple[Any, Any]:
             "outputs) is for a Distiller whose teacher is left out"
         )
     if y is not None and not hasattr(y, "shape"):
-        pair = " or (labels, teacher's outputs)" if kept else ""
+        pair = " or (labels, teacher's outputs)" if with_teacher_logits else ""
         raise ValueError(f"y must be one array of labels{pair}, got a {type(y).__name__}")
     return y, None
 
 
 def check_labels(labels: Any, logits: Any, multi_label: bool) -> None:
-    """Raises ValueError where labels are missing, or are not those of these logits."""
+    """Raises ValueError if labels are missing or their shape does not match the logits."""
     if labels is None:
-        raise ValueError("y must be given where labels count (alpha above 0, or evaluation)")
-    shape, wanted = tuple(labels.shape), tuple(logits.shape)
+        raise ValueError(
+            "y must be given where labels count (student_loss_weight above 0, or evaluation)"
+        )
+    shape, expected = tuple(labels.shape), tuple(logits.shape)
     if multi_label:
-        fits = same_shape(shape, wanted) or (wanted[-1] == 1 and same_shape(shape, wanted[:-1]))
+        single = expected[-1] == 1 and same_shape(shape, expected[:-1])
+        fits = single or same_shape(shape, expected)
     elif is_sparse(labels, logits):
-        fits = same_shape(shape[: len(wanted) - 1], wanted[:-1])
+        fits = same_shape(shape[: len(expected) - 1], expected[:-1])
     else:
-        fits = same_shape(shape, wanted)
+        fits = same_shape(shape, expected)
     if not fits:
-        kinds = "0 or 1 a class" if multi_label else "class numbers, or a share a class"
-        raise ValueError(f"y must be {kinds}, for outputs {wanted}, got labels {shape}")
+        kinds = "0 or 1 per class" if multi_label else "class indices, or one-hot or soft labels"
+        raise ValueError(f"y must be {kinds}, for outputs {expected}, got labels {shape}")
 
 
-def check_classes(labels: Any, shape: Sequence[int | None] | None) -> None:
-    """Raises ValueError where class numbers given as an array are none of the student's classes.
+def check_class_indices(labels: Any, shape: Sequence[int | None] | None) -> None:
+    """Raises ValueError if an array of class indices holds one that the student does not have.
 
-    In the step itself they are not known: there TensorFlow stops with the place in its graph.
+    This is checked before training: within a step TensorFlow's error would only name an operation
+    of its graph.
 
     Args:
-        labels: Labels as the caller gives them; what is no NumPy array is not looked at.
+        labels: Labels of any kind; only NumPy arrays are checked.
         shape: The student's output shape; None: unknown.
     """
     if not isinstance(labels, np.ndarray) or shape is None or shape[-1] is None:
@@ -153,62 +166,66 @@ def check_classes(labels: Any, shape: Sequence[int | None] | None) -> None:
     low, high = labels.min(), labels.max()
     if not 0 <= low <= high < shape[-1]:
         raise ValueError(
-            f"y must hold class numbers from 0 to {shape[-1] - 1} for a student of {shape[-1]} "
+            f"y must hold class indices from 0 to {shape[-1] - 1} for a student of {shape[-1]} "
             f"classes, got {low} to {high}"
         )
 
 
-def check_shares(labels: Any) -> None:
-    """Raises ValueError where labels of single classes, given as an array, are not from 0 to 1."""
+def check_multi_labels(labels: Any) -> None:
+    """Raises ValueError if an array of labels for independent classes is not within [0, 1]."""
     if not isinstance(labels, np.ndarray) or labels.size == 0 or labels.dtype.kind not in "iuf":
         return
     low, high = labels.min(), labels.max()
     if not 0 <= low <= high <= 1:
         raise ValueError(
-            "y must hold numbers from 0 to 1 where each class is decided on its own, as one unit "
-            f"or a sigmoid does, got {low} to {high}"
+            "y must hold numbers from 0 to 1 where classes are independent (one unit or a "
+            f"sigmoid), got {low} to {high}"
         )
 
 
-def check_told(told: Any, logits: Any) -> None:
-    """Raises ValueError where a teacher's outputs are missing, or of another shape."""
-    if told is None:
+def check_teacher_logits(teacher_logits: Any, logits: Any) -> None:
+    """Raises ValueError if a teacher's logits are missing or differ in shape from the student's."""
+    if teacher_logits is None:
         raise ValueError("y must be (labels, teacher's outputs) where teacher is None, got labels")
-    if not same_shape(told.shape, logits.shape):
+    if not same_shape(teacher_logits.shape, logits.shape):
         raise ValueError(
             f"teacher must give outputs of the student's shape {tuple(logits.shape)}, got "
-            f"{tuple(told.shape)}"
+            f"{tuple(teacher_logits.shape)}"
         )
 
 
 def same_shape(a: Sequence[int | None], b: Sequence[int | None]) -> bool:
-    """Whether two shapes can be of one tensor; None is an open dimension."""
+    """Whether two shapes are compatible; None is an unknown dimension."""
     return len(a) == len(b) and all(
         None in pair or pair[0] == pair[1] for pair in zip(a, b, strict=True)
     )
 
 
-def example_weights(x: Any, y: Any, by_class: Any, given: Mapping[str, Any]) -> np.ndarray:
-    """Returns a weight an example, where `fit` has kept outputs, which Keras' own way refuses.
+def example_weights(
+    x: Any, y: Any, class_weight: Mapping[int, float], fit_arguments: Mapping[str, Any]
+) -> np.ndarray:
+    """Turns `class_weight` into one weight per example, for targets (labels, teacher's outputs).
+
+    Keras itself refuses `class_weight` together with such a pair.
 
     Args:
-        x: What `fit` was given.
-        y: (labels, outputs), or something else.
-        by_class: Class number -> weight.
-        given: The other arguments of `fit`.
+        x: Argument of `fit`.
+        y: Argument of `fit`.
+        class_weight: Class index -> weight.
+        fit_arguments: The other arguments of `fit`.
 
     Raises:
-        ValueError: There are no arrays of labels to weigh, or there are weights already.
+        ValueError: `y` is not a pair of arrays, or there are sample weights already.
     """
     pair = isinstance(y, (list, tuple)) and len(y) == 2
     if not pair or not hasattr(y[0], "shape"):
         raise ValueError(
-            "class_weight must come with arrays of (labels, outputs) where outputs are kept, got "
-            f"{type(y if y is not None else x).__name__}: give sample_weight, one an example"
+            "class_weight must come with arrays of (labels, outputs) where teacher is None, got "
+            f"{type(y if y is not None else x).__name__}: use sample_weight, one per example"
         )
-    if given.get("sample_weight") is not None:
+    if fit_arguments.get("sample_weight") is not None:
         raise ValueError("class_weight must come without sample_weight, got both")
     labels = np.asarray(y[0])
     sparse = labels.ndim == 1 or labels.shape[-1] == 1
     classes = labels.reshape(-1) if sparse else labels.argmax(-1)
-    return np.array([by_class.get(int(number), 1.0) for number in classes], np.float32)
+    return np.array([class_weight.get(int(index), 1.0) for index in classes], np.float32)

@@ -1,6 +1,6 @@
-"""Distances between a student's inner activations and a teacher's.
+"""Distances between intermediate activations of a student and of a teacher.
 
-Each function takes a batch of both and returns one float32 value an example. Channels are on
+Each function takes a batch of both and returns one float32 value per example. Channels are on
 the last axis.
 
 References:
@@ -17,15 +17,15 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-_TINY = 1e-12
+_EPSILON = 1e-12
 
 
 def hint_distance(student: Any, teacher: Any) -> Any:
     """Returns the mean squared difference of each example.
 
     Args:
-        student: (n, ..., channels), projected to as many channels as the teacher's.
-        teacher: The same; maps (n, height, width, channels) may differ in size.
+        student: (n, ..., channels), projected to the teacher's number of channels.
+        teacher: Of the same rank; feature maps (n, height, width, channels) may differ in size.
 
     Returns:
         A tensor (n,).
@@ -38,14 +38,14 @@ def hint_distance(student: Any, teacher: Any) -> Any:
 
 
 def attention_distance(student: Any, teacher: Any) -> Any:
-    """Returns how far apart the places lie that both models look at.
+    """Returns the squared distance between the attention maps of both models, in [0, 2].
 
-    Attention is the mean of squares over the channels, brought to length 1 over all places;
-    the distance is the squared one, in [0, 2].
+    An attention map is the mean of squares over the channels, normalized to length 1 over all
+    positions.
 
     Args:
-        student: (n, ..., channels) with at least one axis of places.
-        teacher: The same, with channels of its own; maps may differ in size.
+        student: (n, ..., channels) with at least one spatial or time axis.
+        teacher: Of the same rank, with any number of channels; feature maps may differ in size.
 
     Returns:
         A tensor (n,).
@@ -59,86 +59,86 @@ def attention_distance(student: Any, teacher: Any) -> Any:
 
 
 def distance_relations(student: Any, teacher: Any) -> Any:
-    """Returns how differently both models see the distances between the batch's examples.
+    """Compares the distances between the examples of a batch in both models.
 
-    All distances are taken relative to their mean over the batch.
+    All distances are divided by their mean over the batch.
 
     Args:
-        student: (n, ...) of any width.
-        teacher: (n, ...) of any width.
+        student: (n, ...) with any number of features.
+        teacher: (n, ...) with any number of features.
 
     Returns:
-        A tensor (n,): the mean Huber loss over an example's n - 1 partners; 0 for a
-        batch of one.
+        A tensor (n,): the mean Huber loss over the n - 1 other examples; 0 for a batch of one.
 
     References:
         Park et al., "Relational Knowledge Distillation", CVPR 2019, equation 7.
     """
-    apart = 1 - ops.eye(ops.shape(student)[0], dtype="float32")
-    pairs = ops.sum(apart)
+    off_diagonal = 1 - ops.eye(ops.shape(student)[0], dtype="float32")
+    pairs = ops.sum(off_diagonal)
     relative = []
     for features in (student, teacher):
-        distances = _distances(_gram(features)) * apart
+        distances = _distances(_gram(features)) * off_diagonal
         mean = ops.divide_no_nan(ops.sum(distances), pairs)
         relative.append(ops.divide_no_nan(distances, mean))
-    far = _huber(relative[0] - relative[1]) * apart
-    return ops.divide_no_nan(ops.sum(far, axis=1), ops.sum(apart, axis=1))
+    losses = _huber(relative[0] - relative[1]) * off_diagonal
+    return ops.divide_no_nan(ops.sum(losses, axis=1), ops.sum(off_diagonal, axis=1))
 
 
 def angle_relations(student: Any, teacher: Any) -> Any:
-    """Returns how differently both models see the angles between the batch's examples.
+    """Compares the angles between the examples of a batch in both models.
 
-    Memory grows with the cube of the batch: 128 examples take 8 MB an intermediate result.
+    Memory grows with the cube of the batch size: with 128 examples each intermediate result
+    takes 8 MB.
 
     Args:
-        student: (n, ...) of any width.
-        teacher: (n, ...) of any width.
+        student: (n, ...) with any number of features.
+        teacher: (n, ...) with any number of features.
 
     Returns:
-        A tensor (n,): the mean Huber loss over the cosines of all angles whose corner is
-        the example; 0 for a batch of less than three.
+        A tensor (n,): the mean Huber loss over the cosines of all angles whose vertex is the
+        example; 0 for a batch of less than three.
 
     References:
         Park et al., "Relational Knowledge Distillation", CVPR 2019, equation 9.
     """
-    apart = 1 - ops.eye(ops.shape(student)[0], dtype="float32")
-    distinct = apart[:, :, None] * apart[:, None, :] * apart[None, :, :]
-    far = _huber(_cosines(student) - _cosines(teacher)) * distinct
-    return ops.divide_no_nan(ops.sum(far, axis=(1, 2)), ops.sum(distinct, axis=(1, 2)))
+    differ = 1 - ops.eye(ops.shape(student)[0], dtype="float32")
+    distinct = differ[:, :, None] * differ[:, None, :] * differ[None, :, :]
+    losses = _huber(_cosines(student) - _cosines(teacher)) * distinct
+    return ops.divide_no_nan(ops.sum(losses, axis=(1, 2)), ops.sum(distinct, axis=(1, 2)))
 
 
 def same_size(a: Any, b: Any) -> tuple[Any, Any]:
-    """Returns two batches of maps in float32, both as large as the smaller one."""
+    """Returns two batches of feature maps in float32, both downsampled to the smaller size."""
     if len(a.shape) != 4 or a.shape[1:3] == b.shape[1:3]:
         return _float(a), _float(b)
     size = [min(m, n) for m, n in zip(a.shape[1:3], b.shape[1:3], strict=True)]
-    return shrunk(a, size), shrunk(b, size)
+    return area_downsample(a, size), area_downsample(b, size)
 
 
-def shrunk(maps: Any, size: Sequence[int]) -> Any:
-    """Returns maps in float32 whose cells are averages over the area of those given.
+def area_downsample(maps: Any, size: Sequence[int]) -> Any:
+    """Downsamples feature maps by averaging over areas; returns float32.
 
-    By two matrix products, which XLA compiles; it has no interpolation that averages.
+    Uses two matrix products, since XLA has no area interpolation.
 
     Args:
         maps: (n, height, width, channels) of known size.
-        size: Height and width, at most as large.
+        size: Height and width, at most those of `maps`.
     """
     maps = _float(maps)
     for axis, equation in ((0, "Hh,nhwc->nHwc"), (1, "Ww,nhwc->nhWc")):
-        given = maps.shape[axis + 1]
-        if given != size[axis]:
-            maps = ops.einsum(equation, _areas(given, size[axis]), maps)
+        length = maps.shape[axis + 1]
+        if length != size[axis]:
+            maps = ops.einsum(equation, _area_weights(length, size[axis]), maps)
     return maps
 
 
-def _areas(given: int, wanted: int) -> np.ndarray:
-    """(wanted, given): the share of each given cell in each of fewer cells."""
-    ends = np.arange(wanted + 1) * given / wanted
-    low, high = ends[:-1, None], ends[1:, None]
-    cells = np.arange(given)
-    shared = np.minimum(high, cells + 1) - np.maximum(low, cells)
-    return (np.maximum(shared, 0) * wanted / given).astype(np.float32)
+def _area_weights(old: int, new: int) -> np.ndarray:
+    """(new, old): the weight of each old cell in the average of each new cell."""
+    edges = np.arange(new + 1) * old / new
+    low, high = edges[:-1, None], edges[1:, None]
+    cells = np.arange(old)
+    overlap = np.minimum(high, cells + 1) - np.maximum(low, cells)
+    return (np.maximum(overlap, 0) * new / old).astype(np.float32)
 
 
 def _float(tensor: Any) -> Any:
@@ -146,34 +146,34 @@ def _float(tensor: Any) -> Any:
 
 
 def _flat(tensor: Any) -> Any:
-    """(n, everything else) in float32."""
+    """Flattens to (n, features) in float32."""
     return ops.reshape(_float(tensor), (ops.shape(tensor)[0], -1))
 
 
 def _unit(rows: Any) -> Any:
-    return rows / ops.sqrt(ops.maximum(ops.sum(ops.square(rows), axis=-1, keepdims=True), _TINY))
+    return rows / ops.sqrt(ops.maximum(ops.sum(ops.square(rows), axis=-1, keepdims=True), _EPSILON))
 
 
 def _gram(features: Any) -> Any:
-    """Products of all pairs of examples, around their mean, which keeps digits."""
+    """Dot products of all pairs of examples, centered, which keeps precision."""
     rows = _flat(features)
     rows = rows - ops.mean(rows, axis=0, keepdims=True)
     return ops.matmul(rows, ops.transpose(rows))
 
 
 def _distances(gram: Any) -> Any:
-    own = ops.diagonal(gram)
-    squares = own[:, None] + own[None, :] - 2 * gram
-    positive = squares > _TINY  # the root has no gradient at 0
+    norms = ops.diagonal(gram)
+    squares = norms[:, None] + norms[None, :] - 2 * gram
+    positive = squares > _EPSILON  # the square root has no gradient at 0
     return ops.where(positive, ops.sqrt(ops.where(positive, squares, 1.0)), 0.0)
 
 
 def _cosines(features: Any) -> Any:
     """[j, i, k]: the cosine of the angle at example j between i and k."""
     gram = _gram(features)
-    distances, own = _distances(gram), ops.diagonal(gram)
-    between = gram[None] - gram[:, :, None] - gram[:, None, :] + own[:, None, None]
-    return ops.divide_no_nan(between, distances[:, :, None] * distances[:, None, :])
+    distances, norms = _distances(gram), ops.diagonal(gram)
+    products = gram[None] - gram[:, :, None] - gram[:, None, :] + norms[:, None, None]
+    return ops.divide_no_nan(products, distances[:, :, None] * distances[:, None, :])
 
 
 def _huber(error: Any) -> Any:

@@ -1,7 +1,8 @@
-"""What of a teacher's inside a student learns: two layers, a way to compare them, a weight.
+"""Losses on intermediate activations: a pair of layers, a way to compare them, a weight.
 
-Layers go by name ("block3_add") or, in nested models, also by path ("backbone/block3_add").
-Each kind adds `weight` times its mean over the batch to the distiller's loss.
+Layers are given by name ("block3_add") or, in nested models, also by path
+("backbone/block3_add"). Each loss adds `weight` times its mean over the batch to the
+distiller's loss.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ Shape = tuple[int | None, ...]
 
 @dataclasses.dataclass(frozen=True)
 class Transfer:
-    """Two layers that are compared; see its kinds below.
+    """Base class: compares a layer of the student with one of the teacher.
 
     Args:
         student: Name or path of the student's layer.
         teacher: Name or path of the teacher's layer.
-        weight: What the distance is multiplied by, above 0.
-        of: Number of the teacher where there are several, from 0.
+        weight: Factor of the distance, above 0.
+        of: Index of the teacher where there are several, from 0.
     """
 
     student: str
@@ -34,22 +35,22 @@ class Transfer:
     of: int = 0
 
     def __post_init__(self) -> None:
-        for what in ("student", "teacher"):
-            if not isinstance(getattr(self, what), str):
-                raise ValueError(f"{what} must be the name of a layer, got {getattr(self, what)!r}")
-        check_number("weight", self.weight, low=0.0, outside={0.0})
+        for name in ("student", "teacher"):
+            if not isinstance(getattr(self, name), str):
+                raise ValueError(f"{name} must be the name of a layer, got {getattr(self, name)!r}")
+        check_number("weight", self.weight, low=0.0, excluded={0.0})
         if not isinstance(self.of, int) or isinstance(self.of, bool) or self.of < 0:
-            raise ValueError(f"of must be the number of a teacher, from 0, got {self.of!r}")
+            raise ValueError(f"of must be the index of a teacher, from 0, got {self.of!r}")
 
     def check(self, student: Shape, teacher: Shape) -> None:
         """Raises ValueError where activations of these shapes can't be compared."""
 
-    def projection(self, student: Shape, teacher: Shape) -> Any:
-        """Returns a layer for the student's activations that is trained too, or None."""
+    def projection(self, student: Shape, teacher: Shape) -> keras.layers.Layer | None:
+        """Returns a trainable layer that is applied to the student's activations first, or None."""
         return None
 
     def distance(self, student: Any, teacher: Any) -> Any:
-        """Returns one value an example, (n,)."""
+        """Returns the distance of each example, (n,)."""
         raise NotImplementedError
 
     def get_config(self) -> dict[str, Any]:
@@ -58,7 +59,7 @@ class Transfer:
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Transfer:
-        """Returns one with these arguments."""
+        """Returns an object with these arguments."""
         return cls(**config)
 
     def _refuse(self, student: Shape, teacher: Shape, rule: str) -> None:
@@ -71,11 +72,11 @@ class Transfer:
 @keras.saving.register_keras_serializable("tfnas")
 @dataclasses.dataclass(frozen=True)
 class FeatureHint(Transfer):
-    """The student's activations, projected, shall equal the teacher's.
+    """Trains the student's activations, linearly projected, to equal the teacher's.
 
-    The projection is a linear map of channels that is trained along and then thrown away. A
-    student that was made from the teacher, as by :func:`tfnas.prune_channels`, and still has
-    all channels there needs none.
+    The projection is a linear map of the channels; it is trained with the student and discarded
+    afterwards. A student derived from the teacher, as by :func:`tfnas.prune_channels`, that
+    still has all channels in this layer needs none.
 
     Example:
         >>> import keras, tfnas
@@ -87,14 +88,14 @@ class FeatureHint(Transfer):
 
     Args:
         student: Name or path of the student's layer, (n, ..., channels).
-        teacher: Name or path of the teacher's layer, of the same rank; maps (n, height, width,
-            channels) may differ in size.
-        weight: What the mean squared difference is multiplied by, above 0.
-        of: Number of the teacher where there are several, from 0.
-        project: Whether there is a projection. Without, the channels must be as many.
+        teacher: Name or path of the teacher's layer, of the same rank; feature maps
+            (n, height, width, channels) may differ in size.
+        weight: Factor of the mean squared difference, above 0.
+        of: Index of the teacher where there are several, from 0.
+        project: Whether to project. If False, both layers must have the same number of channels.
 
     Raises:
-        ValueError: An argument is outside its rule.
+        ValueError: An argument is invalid.
 
     References:
         Romero et al., "FitNets: Hints for Thin Deep Nets", ICLR 2015.
@@ -110,13 +111,15 @@ class FeatureHint(Transfer):
     def check(self, student: Shape, teacher: Shape) -> None:
         """Raises ValueError where activations of these shapes can't be compared."""
         if len(student) < 2 or student[-1] is None or teacher[-1] is None:
-            self._refuse(student, teacher, "have channels of a known number on the last axis")
+            self._refuse(student, teacher, "have a known number of channels on the last axis")
         if not self.project and student[-1] != teacher[-1]:
-            self._refuse(student, teacher, "have as many channels where project is False")
-        _check_places(self, student, teacher)
+            self._refuse(
+                student, teacher, "have the same number of channels where project is False"
+            )
+        _check_positions(self, student, teacher)
 
-    def projection(self, student: Shape, teacher: Shape) -> Any:
-        """Returns the linear map of channels, built, or None."""
+    def projection(self, student: Shape, teacher: Shape) -> keras.layers.Layer | None:
+        """Returns the built projection, or None where `project` is False."""
         if not self.project:
             return None
         layer = Projection(teacher[-1] or 0, dtype="float32")
@@ -124,14 +127,14 @@ class FeatureHint(Transfer):
         return layer
 
     def distance(self, student: Any, teacher: Any) -> Any:
-        """Returns one value an example, (n,)."""
+        """Returns the distance of each example, (n,)."""
         return feature_distances.hint_distance(student, teacher)
 
 
 @keras.saving.register_keras_serializable("tfnas")
 @dataclasses.dataclass(frozen=True)
 class AttentionTransfer(Transfer):
-    """The student shall look where the teacher looks.
+    """Trains the student's spatial attention maps to equal the teacher's.
 
     Example:
         >>> import keras, tfnas
@@ -143,14 +146,14 @@ class AttentionTransfer(Transfer):
 
     Args:
         student: Name or path of the student's layer, (n, ..., channels) with at least one
-            axis of places, such as the maps of a convolution.
-        teacher: Name or path of the teacher's layer, of the same rank; maps (n, height, width,
-            channels) may differ in size.
-        weight: What the squared distance, in [0, 2], is multiplied by, above 0.
-        of: Number of the teacher where there are several, from 0.
+            spatial or time axis, such as the feature maps of a convolution.
+        teacher: Name or path of the teacher's layer, of the same rank; feature maps
+            (n, height, width, channels) may differ in size.
+        weight: Factor of the squared distance, which is in [0, 2]; above 0.
+        of: Index of the teacher where there are several, from 0.
 
     Raises:
-        ValueError: An argument is outside its rule.
+        ValueError: An argument is invalid.
 
     References:
         Zagoruyko and Komodakis, "Paying More Attention to Attention", ICLR 2017.
@@ -159,20 +162,23 @@ class AttentionTransfer(Transfer):
     def check(self, student: Shape, teacher: Shape) -> None:
         """Raises ValueError where activations of these shapes can't be compared."""
         if len(student) < 3:
-            self._refuse(student, teacher, "give maps (n, places, channels) for attention")
-        _check_places(self, student, teacher)
+            self._refuse(
+                student, teacher, "give feature maps (n, positions, channels) for attention"
+            )
+        _check_positions(self, student, teacher)
 
     def distance(self, student: Any, teacher: Any) -> Any:
-        """Returns one value an example, (n,)."""
+        """Returns the distance of each example, (n,)."""
         return feature_distances.attention_distance(student, teacher)
 
 
 @keras.saving.register_keras_serializable("tfnas")
 @dataclasses.dataclass(frozen=True)
 class RelationalTransfer(Transfer):
-    """Examples shall lie to each other as they do in the teacher: distances and angles.
+    """Trains distances and angles between the student's features to equal the teacher's.
 
-    The layers need nothing in common. Examples are compared within a batch, on each replica.
+    Examples are compared within a batch, on each replica, so the shapes of the two layers may
+    differ in everything but the batch.
 
     Example:
         >>> import keras, tfnas
@@ -185,14 +191,14 @@ class RelationalTransfer(Transfer):
     Args:
         student: Name or path of the student's layer, (n, ...).
         teacher: Name or path of the teacher's layer, (n, ...).
-        weight: What both parts together are multiplied by, above 0.
-        of: Number of the teacher where there are several, from 0.
-        distances: Weight of the distances, from 0 on.
-        angles: Weight of the angles, from 0 on; their memory grows with the cube of the
-            batch, and 0 leaves them out.
+        weight: Factor of both parts together, above 0.
+        of: Index of the teacher where there are several, from 0.
+        distances: Weight of the distances, at least 0.
+        angles: Weight of the angles, at least 0. Their memory grows with the cube of the batch
+            size; 0 leaves them out.
 
     Raises:
-        ValueError: An argument is outside its rule.
+        ValueError: An argument is invalid.
 
     References:
         Park et al., "Relational Knowledge Distillation", CVPR 2019.
@@ -209,7 +215,7 @@ class RelationalTransfer(Transfer):
             raise ValueError("distances or angles must be above 0, got 0 for both")
 
     def distance(self, student: Any, teacher: Any) -> Any:
-        """Returns one value an example, (n,)."""
+        """Returns the distance of each example, (n,)."""
         total: Any = 0.0
         if self.distances:
             total += self.distances * feature_distances.distance_relations(student, teacher)
@@ -222,11 +228,11 @@ class RelationalTransfer(Transfer):
 class Projection(keras.layers.Layer):
     """A linear map of channels.
 
-    Its weight is not named "kernel": to prune or cluster it would be for nothing, as it is
-    no part of the student.
+    Its weight is not named "kernel", so that it is neither pruned nor clustered: it is not part
+    of the student.
 
     Args:
-        units: Number of channels that it gives.
+        units: Number of output channels.
     """
 
     def __init__(self, units: int, **kwargs: Any) -> None:
@@ -234,12 +240,12 @@ class Projection(keras.layers.Layer):
         self.units = units
 
     def build(self, input_shape: Shape) -> None:
-        """Makes the weights."""
+        """Creates the weights."""
         self.projection = self.add_weight((input_shape[-1], self.units), name="projection")
         self.offset = self.add_weight((self.units,), "zeros", name="offset")
 
     def call(self, inputs: Any) -> Any:
-        """Returns the inputs with `units` channels."""
+        """Returns the projected inputs, (..., units)."""
         return keras.ops.matmul(inputs, self.projection) + self.offset
 
     def get_config(self) -> dict[str, Any]:
@@ -247,9 +253,9 @@ class Projection(keras.layers.Layer):
         return {**super().get_config(), "units": self.units}
 
 
-def _check_places(transfer: Transfer, student: Shape, teacher: Shape) -> None:
+def _check_positions(transfer: Transfer, student: Shape, teacher: Shape) -> None:
     if len(student) != len(teacher):
         transfer._refuse(student, teacher, "have the same rank")
     differ = student[1:-1] != teacher[1:-1]
     if differ and (len(student) != 4 or None in (*student[1:-1], *teacher[1:-1])):
-        transfer._refuse(student, teacher, "agree in all but their channels, or are 2-D maps")
+        transfer._refuse(student, teacher, "differ only in their channels, or are 2-D feature maps")

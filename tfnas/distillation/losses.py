@@ -1,18 +1,18 @@
-"""The losses of knowledge distillation as functions of logits.
+"""The losses of knowledge distillation, as functions of logits.
 
 A student with logits s learns from labels and from a teacher with logits t::
 
     w * cross_entropy(labels, s) + (1 - w) * T^2 * KL(softmax(t / T) || softmax(s / T))
 
-where w is `student_loss_weight` and T the temperature. T^2 keeps the gradients of the second
-term as large as those of the first, whatever the temperature. Probabilities come in through
-:func:`as_logits`: their logarithm serves as logits, since softmax forgets what is added to all
-of them.
+where w is `student_loss_weight` and T the temperature. The factor T^2 keeps the scale of the
+second term's gradients independent of the temperature. Probabilities are turned into logits by
+:func:`as_logits`, which takes their logarithm: softmax is invariant to a constant that is added
+to all logits.
 
-With `multi_label` every class is a yes or no of its own: sigmoids, binary cross-entropy and
-binary divergence, averaged over the classes, as Keras does.
+With `multi_label` the classes are independent: sigmoid, binary cross-entropy and binary
+divergence, averaged over the classes as in Keras.
 
-Everything is computed in float32, classes on the last axis, one value an example.
+Everything is computed in float32, with classes on the last axis and one value per example.
 
 References:
     Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015.
@@ -27,7 +27,7 @@ import keras
 import numpy as np
 from keras import ops
 
-LEAST = 1e-7  # probabilities below count as it, as in Keras' own cross-entropy
+MIN_PROBABILITY = 1e-7  # smaller ones are clipped, as in Keras' own cross-entropy
 
 
 def distillation_loss(
@@ -51,14 +51,14 @@ def distillation_loss(
         0.1950
 
     Args:
-        labels: As for :func:`cross_entropy`; not looked at where student_loss_weight is 0.
+        labels: As for :func:`cross_entropy`; ignored where student_loss_weight is 0.
         student: Logits, (..., classes).
-        teacher: Logits, (..., classes); not looked at where student_loss_weight is 1.
+        teacher: Logits, (..., classes); ignored where student_loss_weight is 1.
         student_loss_weight: Weight of the labels, in [0, 1]; the rest is the teacher's.
-        temperature: What both logits are divided by for the teacher's part, above 0.
+        temperature: Divisor of both models' logits in the teacher's part, above 0.
         reverse: KL(student || teacher) instead of KL(teacher || student).
-        multi_label: Whether each class is decided on its own.
-        label_smoothing: Share of the labels that is spread over all classes, in [0, 1).
+        multi_label: Whether classes are independent (sigmoid, not softmax).
+        label_smoothing: Fraction of the label that is spread over all classes, in [0, 1).
 
     Returns:
         A tensor (...), in nats.
@@ -70,8 +70,8 @@ def distillation_loss(
     if student_loss_weight > 0:
         loss += student_loss_weight * cross_entropy(labels, student, label_smoothing, multi_label)
     if student_loss_weight < 1:
-        far = kl_divergence(student, teacher, temperature, reverse, multi_label)
-        loss += (1 - student_loss_weight) * temperature**2 * far
+        divergence = kl_divergence(student, teacher, temperature, reverse, multi_label)
+        loss += (1 - student_loss_weight) * temperature**2 * divergence
     return loss
 
 
@@ -81,11 +81,11 @@ def cross_entropy(
     """Returns the cross-entropy of each example with its labels.
 
     Args:
-        labels: Class numbers (...) or (..., 1), or a share a class (..., classes); for
-            `multi_label` 0 or 1 a class.
+        labels: Class indices (...) or (..., 1), or one-hot or soft labels (..., classes); for
+            `multi_label` 0 or 1 per class.
         logits: (..., classes).
-        label_smoothing: Share of the labels that is spread over all classes, in [0, 1).
-        multi_label: Whether each class is decided on its own.
+        label_smoothing: Fraction of the label that is spread over all classes, in [0, 1).
+        multi_label: Whether classes are independent (sigmoid, not softmax).
 
     Returns:
         A tensor (...), in nats; for `multi_label` the mean over the classes.
@@ -94,13 +94,13 @@ def cross_entropy(
     if multi_label:
         return _binary_cross_entropy(labels, logits, label_smoothing)
     if is_sparse(labels, logits):
-        hard = ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+        loss = ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
     else:
-        hard = -ops.sum(ops.cast(labels, "float32") * ops.log_softmax(logits), axis=-1)
+        loss = -ops.sum(ops.cast(labels, "float32") * ops.log_softmax(logits), axis=-1)
     if not label_smoothing:
-        return hard
-    spread = -ops.mean(ops.log_softmax(logits), axis=-1)
-    return (1 - label_smoothing) * hard + label_smoothing * spread
+        return loss
+    uniform = -ops.mean(ops.log_softmax(logits), axis=-1)
+    return (1 - label_smoothing) * loss + label_smoothing * uniform
 
 
 def kl_divergence(
@@ -115,9 +115,9 @@ def kl_divergence(
     Args:
         student: Logits, (..., classes).
         teacher: Logits, (..., classes).
-        temperature: What both are divided by, above 0.
+        temperature: Divisor of both, above 0.
         reverse: KL(student || teacher) instead.
-        multi_label: Whether each class is decided on its own.
+        multi_label: Whether classes are independent (sigmoid, not softmax).
 
     Returns:
         A tensor (...), in nats; for `multi_label` the mean over the classes.
@@ -133,57 +133,57 @@ def kl_divergence(
 
 
 def as_logits(probabilities: Any, multi_label: bool = False) -> Any:
-    """Returns logits that give these probabilities.
+    """Returns logits whose softmax or sigmoid are these probabilities.
 
     Args:
-        probabilities: (..., classes), of a softmax, or of sigmoids for `multi_label`.
-        multi_label: Whether each class is decided on its own.
+        probabilities: (..., classes), of a softmax, or of a sigmoid for `multi_label`.
+        multi_label: Whether classes are independent (sigmoid, not softmax).
 
     Returns:
         A float32 tensor of the same shape.
     """
-    p = ops.maximum(ops.cast(probabilities, "float32"), LEAST)
+    p = ops.maximum(ops.cast(probabilities, "float32"), MIN_PROBABILITY)
     if not multi_label:
         return ops.log(p)
-    return ops.log(p) - ops.log(ops.maximum(1 - p, LEAST))
+    return ops.log(p) - ops.log(ops.maximum(1 - p, MIN_PROBABILITY))
 
 
 def averaged(logits: Sequence[Any], weights: Sequence[float], multi_label: bool = False) -> Any:
-    """Returns the logits of the average of what several logits stand for.
+    """Averages the probabilities of several teachers; returns the average as logits.
 
-    Probabilities are averaged as they are, at temperature 1, so that what is kept on disk
-    serves every temperature.
+    Probabilities are averaged at temperature 1, so that logits cached on disk serve every
+    temperature.
 
     Args:
-        logits: One tensor (..., classes) a teacher.
-        weights: One number above 0 a teacher; their sum does not matter.
-        multi_label: Whether each class is decided on its own.
+        logits: One tensor (..., classes) per teacher.
+        weights: One number above 0 per teacher; their sum does not matter.
+        multi_label: Whether classes are independent (sigmoid, not softmax).
 
     Returns:
-        A float32 tensor (..., classes); of a single teacher its own logits.
+        A float32 tensor (..., classes); for a single teacher its own logits.
     """
     if len(logits) == 1:
         return ops.cast(logits[0], "float32")
     stacked = ops.stack([ops.cast(part, "float32") for part in logits], axis=0)
-    shares = np.asarray(weights, np.float32) / np.sum(weights)
-    shares = np.log(shares).reshape(-1, *(1 for _ in stacked.shape[1:]))
+    fractions = np.asarray(weights, np.float32) / np.sum(weights)
+    log_weights = np.log(fractions).reshape(-1, *(1 for _ in stacked.shape[1:]))
     if not multi_label:
-        return ops.logsumexp(ops.log_softmax(stacked) + shares, axis=0)
-    yes = ops.logsumexp(ops.log_sigmoid(stacked) + shares, axis=0)
-    return yes - ops.logsumexp(ops.log_sigmoid(-stacked) + shares, axis=0)
+        return ops.logsumexp(ops.log_softmax(stacked) + log_weights, axis=0)
+    yes = ops.logsumexp(ops.log_sigmoid(stacked) + log_weights, axis=0)
+    return yes - ops.logsumexp(ops.log_sigmoid(-stacked) + log_weights, axis=0)
 
 
 def weighted_mean(losses: Any, sample_weight: Any = None, mask: Any = None) -> Any:
-    """Returns the mean of losses over a batch, reduced as Keras reduces its own.
+    """Returns the mean of losses over a batch, with the reduction of Keras' own losses.
 
-    Under a distribution strategy it is divided by the number of replicas, whose gradients
-    are added up.
+    Under a distribution strategy it is divided by the number of replicas, since their
+    gradients are added up.
 
     Args:
         losses: (n, ...).
-        sample_weight: One number an example, (n,) or (n, 1), or one a loss; or a tuple
-            whose first one counts.
-        mask: Which losses count, of their shape; None: all.
+        sample_weight: One number per example, (n,) or (n, 1), or one per loss; of a tuple the
+            first is used.
+        mask: Which losses count, of the same shape; None: all.
     """
     if isinstance(sample_weight, (list, tuple)):  # Keras repeats it for labels and outputs
         sample_weight = sample_weight[0]
@@ -195,14 +195,14 @@ def weighted_mean(losses: Any, sample_weight: Any = None, mask: Any = None) -> A
 
 
 def is_sparse(labels: Any, logits: Any) -> bool:
-    """Whether labels are class numbers and not a share a class."""
+    """Whether labels are class indices, not one-hot or soft labels."""
     return len(labels.shape) < len(logits.shape) or (
         labels.shape[-1] == 1 and logits.shape[-1] != 1
     )
 
 
 def _aligned(weight: Any, losses: Any) -> Any:
-    """Weights with as many axes as losses (n, ...); of parts of an example their mean."""
+    """Gives weights as many axes as losses (n, ...), averaging over surplus axes."""
     while len(weight.shape) < len(losses.shape):
         weight = ops.expand_dims(weight, -1)
     while len(weight.shape) > max(len(losses.shape), 1):
@@ -212,7 +212,7 @@ def _aligned(weight: Any, losses: Any) -> Any:
 
 def _binary_cross_entropy(labels: Any, logits: Any, label_smoothing: float) -> Any:
     labels = ops.cast(labels, "float32")
-    if len(labels.shape) < len(logits.shape):  # one class: (n,) beside (n, 1)
+    if len(labels.shape) < len(logits.shape):  # one class: labels (n,), logits (n, 1)
         labels = ops.expand_dims(labels, -1)
     labels = labels * (1 - label_smoothing) + 0.5 * label_smoothing
     yes, no = ops.log_sigmoid(logits), ops.log_sigmoid(-logits)
@@ -224,7 +224,7 @@ def _relative_entropy(log_p: Any, log_q: Any) -> Any:
 
 
 class _Average(keras.losses.Loss):
-    """Keras' own mean over a batch and all replicas, of losses that are there already."""
+    """Keras' mean over a batch and all replicas, of losses computed beforehand."""
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         return y_pred

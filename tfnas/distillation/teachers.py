@@ -1,48 +1,51 @@
 """Frozen models that a student learns from.
 
-Keras must not see them as parts of the student's model: they would be trained, pruned,
-counted and written into every checkpoint. :class:`Teachers` is therefore a plain object. It
-runs its models in inference mode, lets no gradient pass, and leaves them as they are:
-not even their `trainable` is set, which copies of a teacher would inherit.
+Keras must not track them as parts of the distiller: they would be trained, pruned, counted and
+written into every checkpoint. :class:`Teachers` is therefore a plain object. It runs its models
+in inference mode and stops their gradients. It does not change them: even `trainable` stays as
+it is, since copies of a teacher would inherit it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from tfnas.distillation.feature_distances import shrunk
+from tfnas.distillation.feature_distances import area_downsample
 from tfnas.distillation.feature_losses import Transfer
-from tfnas.distillation.forward import Reader, graph
+from tfnas.distillation.forward import ForwardPass, graph
 from tfnas.distillation.losses import averaged
 from tfnas.distillation.output_checks import check_model, check_number
-from tfnas.graph.functional import settle
+from tfnas.graph.functional import refresh_normalization
+
+Preprocess = Callable[[Any], Any] | Sequence[Callable[[Any], Any] | None] | None
 
 
 class Teachers:
-    """Models that teach together.
+    """One or several teachers whose probabilities are averaged.
 
     Args:
         models: A built Keras 3 model, a list of them, or None for none.
-        weights: One number above 0 a model; None: all count alike.
-        preprocess: What is done to the student's inputs first: a callable or a Keras layer
-            for all models, or a list with one (or None) a model.
-        gives: "logits" or "probabilities", for all models; None: by the last activation.
-        features: What will be asked for of their inner activations.
+        weights: One number above 0 per model; None: equal weights.
+        preprocess: Applied to the student's inputs first: a callable or a Keras layer for all
+            models, or a list with one (or None) per model.
+        gives: Whether the outputs of all models are "logits" or "probabilities"; None: inferred
+            from each last activation.
+        features: The losses that need intermediate activations of the models.
 
     Raises:
-        ValueError: An argument is outside its rule.
+        ValueError: An argument is invalid.
     """
 
     def __init__(
         self,
-        models: Any,
+        models: keras.Model | Sequence[keras.Model] | None,
         weights: Sequence[float] | None = None,
-        preprocess: Any = None,
+        preprocess: Preprocess = None,
         gives: str | None = None,
         features: Sequence[Transfer] = (),
     ) -> None:
@@ -57,8 +60,8 @@ class Teachers:
         self.weights = _checked_weights(weights, len(self.models))
         self.preprocess = _listed_preprocess(preprocess, len(self.models))
         self.gives = gives
-        self.readers = [
-            Reader(model, "teacher", [f.teacher for f in features if f.of == index], gives)
+        self.forward_passes = [
+            ForwardPass(model, "teacher", [f.teacher for f in features if f.of == index], gives)
             for index, model in enumerate(self.models)
         ]
 
@@ -71,54 +74,58 @@ class Teachers:
     def __getitem__(self, index: int) -> Any:
         return self.models[index]
 
-    def told(self, x: Any, multi_label: bool) -> tuple[Any, list[dict[str, Any]]]:
-        """Returns (logits of their average, a dictionary layer -> activations a model).
+    def logits_and_features(self, x: Any, multi_label: bool) -> tuple[Any, list[dict[str, Any]]]:
+        """Runs all teachers on a batch.
 
         Args:
             x: A batch of the student's inputs.
-            multi_label: Whether each class is decided on its own.
+            multi_label: Whether classes are independent (sigmoid, not softmax).
+
+        Returns:
+            The averaged logits (n, ..., classes), and for each model a dictionary layer ->
+            activations.
         """
-        readings = [
-            reader.read(self._entering(index, x), False, multi_label)
-            for index, reader in enumerate(self.readers)
+        results = [
+            forward.run(self._prepared_inputs(index, x), False, multi_label)
+            for index, forward in enumerate(self.forward_passes)
         ]
-        logits = averaged([r.logits for r in readings], self.weights, multi_label)
-        features = [r.features for r in readings]
+        logits = averaged([r.logits for r in results], self.weights, multi_label)
+        features = [r.features for r in results]
         return ops.stop_gradient(logits), keras.tree.map_structure(ops.stop_gradient, features)
 
-    def check_inputs(self, student: Any) -> None:
-        """Raises ValueError where a teacher can't take the student's inputs.
+    def check_inputs(self, student: keras.Model) -> None:
+        """Raises ValueError if a teacher can't take the student's inputs.
 
         Args:
-            student: The student; a subclassed one is not looked at.
+            student: The student; a subclassed one is not checked.
         """
-        given = _input(student)
-        if given is None:
-            return  # several inputs: the teacher's own check must do
-        for model, change in zip(self.models, self.preprocess, strict=True):
-            wanted = _input_shape(model)
-            shape = tuple(given.shape) if change is None else _shape_after(change, given)
-            if wanted is not None and shape is not None and not _fits(shape, wanted):
-                what = "teacher" if change is None else "preprocess"
+        source = _input(student)
+        if source is None:
+            return  # several inputs: the teacher checks them when it is called
+        for model, preprocess in zip(self.models, self.preprocess, strict=True):
+            expected = _input_shape(model)
+            shape = tuple(source.shape) if preprocess is None else _shape_after(preprocess, source)
+            if expected is not None and shape is not None and not _fits(shape, expected):
+                argument = "teacher" if preprocess is None else "preprocess"
                 raise ValueError(
-                    f"{what} must fit the student's inputs, got {shape} for inputs {wanted} of "
-                    f"teacher {model.name!r}; images are resized, all else is for preprocess"
+                    f"{argument} must fit the student's inputs, got {shape} for inputs {expected} "
+                    f"of teacher {model.name!r}; images are resized, other changes need preprocess"
                 )
 
     def supports_jit(self) -> bool:
-        """Whether XLA can compile all of them."""
+        """Whether XLA can compile all teachers."""
         parts = [layer for model in self.models for layer in model._flatten_layers()]
         parts += [p for p in self.preprocess if isinstance(p, keras.layers.Layer)]
         return all(layer.supports_jit for layer in parts)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments, serialized; None for no teacher."""
-        saved = [serialized(model) for model in self.models]
-        changes = [p and keras.saving.serialize_keras_object(p) for p in self.preprocess]
+        models = [serialized(model) for model in self.models]
+        preprocess = [p and keras.saving.serialize_keras_object(p) for p in self.preprocess]
         return {
-            "teacher": saved or None,
-            "teacher_weights": list(self.weights) if len(saved) > 1 else None,
-            "preprocess": changes if any(changes) else None,
+            "teacher": models or None,
+            "teacher_weights": list(self.weights) if len(models) > 1 else None,
+            "preprocess": preprocess if any(preprocess) else None,
             "teacher_gives": self.gives,
         }
 
@@ -128,29 +135,29 @@ class Teachers:
 
     def set_weights(self, values: Sequence[np.ndarray]) -> None:
         """Sets all weights, in the order of :meth:`get_weights`."""
-        left = list(values)
+        remaining = list(values)
         for part in self._with_weights():
             count = len(part.weights)
-            part.set_weights(left[:count])
-            settle(part)
-            del left[:count]
+            part.set_weights(remaining[:count])
+            refresh_normalization(part)
+            del remaining[:count]
 
     def _with_weights(self) -> list[Any]:
         layers = [p for p in self.preprocess if isinstance(p, keras.layers.Layer)]
         return [*self.models, *layers]
 
-    def _entering(self, index: int, x: Any) -> Any:
-        """The inputs as a teacher wants them: preprocessed, images in its resolution."""
-        change, wanted = self.preprocess[index], _input_shape(self.models[index])
-        x = x if change is None else _applied(change, x)
-        size = None if wanted is None or len(wanted) != 4 else wanted[1:3]
+    def _prepared_inputs(self, index: int, x: Any) -> Any:
+        """Preprocesses inputs for a teacher and resizes images to its resolution."""
+        preprocess, expected = self.preprocess[index], _input_shape(self.models[index])
+        x = x if preprocess is None else _apply(preprocess, x)
+        size = None if expected is None or len(expected) != 4 else expected[1:3]
         if size is None or None in size or len(getattr(x, "shape", ())) != 4:
             return x
         return _resized(x, size)
 
 
-def serialized(model: Any) -> dict[str, Any]:
-    """A model's configuration, without how it was compiled: its losses need not load."""
+def serialized(model: keras.Model) -> dict[str, Any]:
+    """Returns a model's configuration without `compile`'s arguments, which may not load."""
     compiled, model.compiled = model.compiled, False
     try:
         return keras.saving.serialize_keras_object(model)
@@ -163,10 +170,10 @@ def _checked_weights(weights: Any, count: int) -> tuple[float, ...]:
         return (1.0,) * count
     if not isinstance(weights, (list, tuple)) or len(weights) != count:
         raise ValueError(
-            f"teacher_weights must be a list of one number a teacher, {count}, got {weights!r}"
+            f"teacher_weights must be a list of one number per teacher, {count}, got {weights!r}"
         )
     for weight in weights:
-        check_number("teacher_weights", weight, low=0.0, outside={0.0})
+        check_number("teacher_weights", weight, low=0.0, excluded={0.0})
     return tuple(map(float, weights))
 
 
@@ -174,56 +181,56 @@ def _listed_preprocess(preprocess: Any, count: int) -> tuple[Any, ...]:
     listed = preprocess if isinstance(preprocess, (list, tuple)) else [preprocess] * count
     if len(listed) != count or not all(p is None or callable(p) for p in listed):
         raise ValueError(
-            f"preprocess must be a callable, or a list of one a teacher, {count}, got "
+            f"preprocess must be a callable, or a list of one per teacher, {count}, got "
             f"{preprocess!r}"
         )
     return tuple(listed)
 
 
-def _applied(change: Any, x: Any) -> Any:
-    takes_it = getattr(change, "_call_has_training_arg", False)
-    return change(x, training=False) if takes_it else change(x)
+def _apply(preprocess: Any, x: Any) -> Any:
+    takes_training = getattr(preprocess, "_call_has_training_arg", False)
+    return preprocess(x, training=False) if takes_training else preprocess(x)
 
 
 def _input(model: Any) -> Any:
-    """A model's only input, symbolic; None where it has several, or does not tell."""
-    given = graph(model).input if getattr(model, "inputs", None) else None
-    return given if hasattr(given, "shape") else None
+    """The symbolic input of a model; None where it has several or is subclassed."""
+    tensor = graph(model).input if getattr(model, "inputs", None) else None
+    return tensor if hasattr(tensor, "shape") else None
 
 
 def _input_shape(model: Any) -> tuple[int | None, ...] | None:
-    given = _input(model)
-    return None if given is None else tuple(given.shape)
+    tensor = _input(model)
+    return None if tensor is None else tuple(tensor.shape)
 
 
-def _shape_after(change: Any, given: Any) -> tuple[int | None, ...] | None:
-    """The shape that preprocessing gives, by a batch of one; None where that is unknown."""
-    if None in given.shape[1:]:
+def _shape_after(preprocess: Any, source: Any) -> tuple[int | None, ...] | None:
+    """The shape after preprocessing, found with a batch of one; None where it is unknown."""
+    if None in source.shape[1:]:
         return None
     try:
-        made = _applied(change, ops.zeros((1, *given.shape[1:]), given.dtype))
-        return (None, *made.shape[1:])
+        outputs = _apply(preprocess, ops.zeros((1, *source.shape[1:]), source.dtype))
+        return (None, *outputs.shape[1:])
     except Exception as error:  # a caller's function may raise anything
         raise ValueError(
-            f"preprocess must take a batch of the student's inputs, {tuple(given.shape)} of "
-            f"{given.dtype}, and failed: {' '.join(str(error).split())[:200]}"
+            f"preprocess must take a batch of the student's inputs, {tuple(source.shape)} of "
+            f"{source.dtype}, and failed: {' '.join(str(error).split())[:200]}"
         ) from error
 
 
 def _resized(images: Any, size: tuple[Any, ...]) -> Any:
-    """Images in another resolution: averaged where it is smaller, else interpolated."""
-    given = tuple(images.shape[1:3])
-    if given == size:
+    """Resizes images: averages over areas where they get smaller, else interpolates."""
+    old_size = tuple(images.shape[1:3])
+    if old_size == size:
         return images
-    if None not in given:
-        images = shrunk(images, [min(pair) for pair in zip(given, size, strict=True)])
+    if None not in old_size:
+        images = area_downsample(images, [min(pair) for pair in zip(old_size, size, strict=True)])
         if tuple(images.shape[1:3]) == size:
             return images
     return ops.image.resize(ops.cast(images, "float32"), size, data_format="channels_last")
 
 
-def _fits(shape: tuple[int | None, ...], wanted: tuple[int | None, ...]) -> bool:
-    if len(shape) != len(wanted):
+def _fits(shape: tuple[int | None, ...], expected: tuple[int | None, ...]) -> bool:
+    if len(shape) != len(expected):
         return False
-    axes = [3] if len(wanted) == 4 and None not in wanted[1:3] else range(1, len(wanted))
-    return all(None in (shape[i], wanted[i]) or shape[i] == wanted[i] for i in axes)
+    axes = [3] if len(expected) == 4 and None not in expected[1:3] else range(1, len(expected))
+    return all(None in (shape[i], expected[i]) or shape[i] == expected[i] for i in axes)

@@ -1,14 +1,14 @@
-"""What typical data tells about a model: its inputs, checked, and BatchNormalization's moments.
+"""Measures BatchNormalization statistics on data, and checks data against a model's inputs.
 
-Compressing a layer moves the mean and variance of its outputs away from those that the next
-BatchNormalization remembers; often most of the accuracy lost comes back by measuring them
-anew: :func:`recalibrate_batchnorm`.
+Compressing a layer changes the mean and variance of its outputs, while the next
+BatchNormalization keeps its old moving statistics. Measuring them again often recovers most of
+the accuracy that was lost: :func:`recalibrate_batchnorm`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,13 +16,16 @@ from tfnas.data.datasets import arrays, leaves, sliced, spread
 from tfnas.data.representative_dataset import is_representative_dataset, representative_arrays
 from tfnas.graph.traversal import visit
 
+if TYPE_CHECKING:
+    import keras
 
-def recalibrate_batchnorm(model: Any, data: Any, batch_size: int = 64) -> Any:
-    """Measures the moving mean and variance of all BatchNormalization layers anew.
 
-    They become those of all examples together, not a moving average, and each layer is
-    measured with those before it recalibrated already. Nothing else changes: no weight, no
-    flag, and Dropout stays off.
+def recalibrate_batchnorm(model: keras.Model, data: Any, batch_size: int = 64) -> keras.Model:
+    """Measures the moving mean and variance of all BatchNormalization layers again.
+
+    They become the mean and variance over all examples, not a moving average. Each layer is
+    measured after those before it have been updated. Nothing else changes: no other weight and
+    no flag, and Dropout stays off.
 
     Example:
         >>> import keras
@@ -35,17 +38,16 @@ def recalibrate_batchnorm(model: Any, data: Any, batch_size: int = 64) -> Any:
     Args:
         model: A built Keras 3 model with BatchNormalization layers, also inside nested and
             subclassed models.
-        data: Inputs, labels are ignored: arrays, a `tf.data.Dataset` or a
-            `keras.utils.PyDataset`. A few hundred typical examples, prepared as for training.
-        batch_size: Examples a forward pass.
+        data: Inputs: arrays, a `tf.data.Dataset` or a `keras.utils.PyDataset`; labels are
+            ignored. A few hundred typical examples, preprocessed as for training, suffice.
+        batch_size: Examples per forward pass.
 
     Returns:
         The same model, changed in place.
 
     Raises:
-        ValueError: The model has no BatchNormalization that is used, the data holds no
-            example, does not fit the model, or leads to values that are not finite; the
-            model is then as it was.
+        ValueError: The model uses no BatchNormalization, or the data holds no example, does not
+            fit the model or leads to values that are not finite. The model is then unchanged.
 
     References:
         Wu and Johnson, "Rethinking 'Batch' in BatchNorm", arXiv 2105.07576, 2021.
@@ -71,14 +73,14 @@ def recalibrate_batchnorm(model: Any, data: Any, batch_size: int = 64) -> Any:
 
 
 def channel_statistics(layer: Any, inputs: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Returns mean and variance of each channel of a BatchNormalization's inputs, float64.
+    """Returns mean and variance (channels,) of a BatchNormalization's inputs, in float64.
 
     Args:
-        layer: The layer; its axis is the channels'.
-        inputs: Tensors of any number of examples.
+        layer: The layer; its `axis` is the channel axis.
+        inputs: Batches of its inputs, of any size.
 
     Raises:
-        ValueError: They are not finite.
+        ValueError: An input is not finite.
     """
     import keras
 
@@ -86,11 +88,12 @@ def channel_statistics(layer: Any, inputs: Sequence[Any]) -> tuple[np.ndarray, n
     for tensor in inputs:
         array = np.moveaxis(np.asarray(keras.ops.convert_to_numpy(tensor)), layer.axis, -1)
         array = array.reshape(-1, array.shape[-1]).astype(np.float32, copy=False)
-        here = array.mean(axis=0, dtype=np.float64)
-        apart = ((array - here.astype(np.float32)) ** 2).sum(axis=0, dtype=np.float64)
-        moved, total = here - mean, count + len(array)
-        square = square + apart + moved**2 * (count * len(array) / total)  # Chan's update
-        mean = mean + moved * (len(array) / total)
+        batch_mean = array.mean(axis=0, dtype=np.float64)
+        deviations = ((array - batch_mean.astype(np.float32)) ** 2).sum(axis=0, dtype=np.float64)
+        delta, total = batch_mean - mean, count + len(array)
+        # Chan's parallel update of a variance.
+        square = square + deviations + delta**2 * (count * len(array) / total)
+        mean = mean + delta * (len(array) / total)
         count = total
     if not (np.isfinite(mean).all() and np.isfinite(square).all()):
         raise ValueError(f"data must lead to finite values, got others before layer {layer.name!r}")
@@ -98,7 +101,7 @@ def channel_statistics(layer: Any, inputs: Sequence[Any]) -> tuple[np.ndarray, n
 
 
 def set_statistics(layer: Any, mean: np.ndarray, variance: np.ndarray) -> None:
-    """Gives a BatchNormalization the mean and variance that it normalizes by."""
+    """Sets a BatchNormalization's moving mean and variance, (channels,) each."""
     layer.moving_mean.assign(mean.astype(np.float32))
     layer.moving_variance.assign(variance.astype(np.float32))
 
@@ -109,13 +112,13 @@ def move_statistics(
     old: Any,
     old_measured: tuple[np.ndarray, np.ndarray],
 ) -> None:
-    """Moves a BatchNormalization's statistics as those of its inputs have moved.
+    """Shifts a BatchNormalization's statistics by the change that was measured in its inputs.
 
     Args:
         layer: The layer; changed in place.
         measured: Mean and variance of its inputs now.
-        old: The layer as it was, with its own statistics.
-        old_measured: Mean and variance of its inputs then, on the same examples.
+        old: The layer before compression, with its own statistics.
+        old_measured: Mean and variance of its inputs before, on the same examples.
     """
     (mean, variance), (old_mean, old_variance) = measured, old_measured
     ratio = (variance + old.epsilon) / (old_variance + old.epsilon)
@@ -124,8 +127,8 @@ def move_statistics(
     set_statistics(layer, shifted, np.maximum(moved, 0.0))
 
 
-def layers_of(model: Any, kinds: Any) -> list[Any]:
-    """Returns the layers of a kind, each once, also those inside models and other layers."""
+def layers_of(model: keras.layers.Layer, kinds: Any) -> list[Any]:
+    """Returns the layers of a class, each once, also those inside models and other layers."""
     return [layer for layer in model._flatten_layers() if isinstance(layer, kinds)]
 
 
@@ -134,11 +137,11 @@ def input_batches(data: Any, batch_size: int = 64, limit: int | None = None) -> 
 
     Args:
         data: As for :func:`tfnas.data.batches`.
-        batch_size: Examples a batch.
-        limit: Number of examples after which reading stops. None: all.
+        batch_size: Examples per batch.
+        limit: Number of examples after which reading stops; None: all.
 
     Raises:
-        ValueError: The batch size is below 1, or the data holds no example or has no end.
+        ValueError: The batch size is below 1, or the data holds no example or is infinite.
     """
     if not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"batch_size must be a whole number of at least 1, got {batch_size!r}")
@@ -150,37 +153,37 @@ def input_batches(data: Any, batch_size: int = 64, limit: int | None = None) -> 
 
 
 def fitting_columns(
-    model: Any, data: Any, limit: int | None = None, what: str = "data"
+    model: keras.Model, data: Any, limit: int | None = None, what: str = "data"
 ) -> list[np.ndarray]:
-    """Returns data as one array an input of a model, in its order, checked.
+    """Returns data as one array per input of a model, in the model's order, after checking it.
 
     Args:
         model: A built model with known inputs.
         data: As for :func:`tfnas.data.batches`, or a TFLite representative dataset; targets
             are ignored.
-        limit: Number of examples at most, from all over arrays. None: all.
+        limit: Maximum number of examples, spread over arrays; None: all.
         what: Name of the argument, for the error message.
 
     Raises:
-        ValueError: It holds other inputs, another shape, or NaN.
+        ValueError: The data holds other inputs, has the wrong shape, or is not finite.
     """
-    given: Any
+    inputs: Any
     if is_representative_dataset(data):
-        given = representative_arrays(data, limit, what)
+        inputs = representative_arrays(data, limit, what)
     else:
-        given = arrays(data, what=what)[0] if limit is None else spread(data, limit, what)
+        inputs = arrays(data, what=what)[0] if limit is None else spread(data, limit, what)
     names = [tensor.name for tensor in model.inputs]
-    if isinstance(given, dict):
-        if set(given) != set(names):
-            raise ValueError(f"{what} must hold the inputs {names}, got {sorted(given)}")
-        given = [given[name] for name in names]
-    columns = list(given) if isinstance(given, list | tuple) else [given]
+    if isinstance(inputs, dict):
+        if set(inputs) != set(names):
+            raise ValueError(f"{what} must hold the inputs {names}, got {sorted(inputs)}")
+        inputs = [inputs[name] for name in names]
+    columns = list(inputs) if isinstance(inputs, list | tuple) else [inputs]
     if len(columns) != len(names):
         raise ValueError(f"{what} must hold {len(names)} inputs, got {len(columns)}")
     for tensor, column in zip(model.inputs, columns, strict=True):
         expected = tuple(tensor.shape[1:])
         fits = column.ndim == len(expected) + 1 and all(
-            want in (None, got) for want, got in zip(expected, column.shape[1:], strict=True)
+            size in (None, found) for size, found in zip(expected, column.shape[1:], strict=True)
         )
         if not fits:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""How far a model's outputs have moved, without labels."""
+"""Measures how much a model's outputs have changed; needs no labels."""
 
 from __future__ import annotations
 
@@ -6,29 +6,29 @@ from collections.abc import Sequence
 
 import numpy as np
 
-_ROUNDED = 0.02  # sums of probabilities that integers stand for miss 1 by some steps
+_SUM_TOLERANCE = 0.02  # dequantized probabilities sum to 1 only within some steps
 
 
 def divergence(
-    expected: Sequence[np.ndarray], given: Sequence[np.ndarray], least: float = 1e-12
+    expected: Sequence[np.ndarray], actual: Sequence[np.ndarray], least: float = 1e-12
 ) -> float:
-    """Returns how far outputs have moved, summed over the outputs of a model.
+    """Returns the change of a model's outputs, summed over its outputs.
 
-    Outputs (examples, classes) with more than one column count as class scores, logits or
-    probabilities: the Kullback-Leibler divergence from the expected ones, in nats an
-    example. Others: the mean squared change over the expected variance.
+    Outputs (examples, classes) with more than one column are taken as logits or probabilities of
+    classes: the Kullback-Leibler divergence from the expected ones, in nats per example. For
+    others: the mean squared change divided by the expected variance.
 
     Example:
         >>> divergence([np.array([[0.0, 1.0]])], [np.array([[0.0, 1.0]])])
         0.0
 
     Args:
-        expected: The outputs as they should be, examples first.
-        given: The outputs as they are.
-        least: Probabilities below it count as it: half a step where integers stand for them.
+        expected: The reference outputs, each (examples, ...).
+        actual: The outputs to compare, of the same shapes.
+        least: Smaller probabilities are clipped to it; use half a step for dequantized ones.
     """
     total = 0.0
-    for old, new in zip(expected, given, strict=True):
+    for old, new in zip(expected, actual, strict=True):
         if old.ndim == 2 and old.shape[1] > 1:
             a, b = _log_softmax(old, least), _log_softmax(new, least)
             total += float((np.exp(a) * (a - b)).sum(axis=1).mean())
@@ -38,9 +38,9 @@ def divergence(
 
 
 def _log_softmax(values: np.ndarray, least: float) -> np.ndarray:
-    """Log probabilities of logits, or of probabilities that the model gives already."""
+    """Log probabilities of logits or probabilities."""
     values = np.asarray(values, np.float64)
-    if (values >= 0).all() and np.allclose(values.sum(axis=1), 1.0, atol=_ROUNDED):
+    if (values >= 0).all() and np.allclose(values.sum(axis=1), 1.0, atol=_SUM_TOLERANCE):
         values = np.log(np.maximum(values, least))
     values = values - values.max(axis=1, keepdims=True)
     return values - np.log(np.exp(values).sum(axis=1, keepdims=True))

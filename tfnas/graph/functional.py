@@ -1,7 +1,7 @@
-"""Walking a functional Keras model as a flat list of calls, rebuilding and copying it.
+"""Lists the calls of a functional Keras model in order, and rebuilds or copies the model.
 
-Nested models are walked into, and a layer that is used twice is there twice, once a
-call: what costs time and memory is the call, not the layer.
+The list is flat: it contains the calls inside nested models, and a layer that is used twice
+appears twice, since each call costs time and memory.
 """
 
 from __future__ import annotations
@@ -10,17 +10,20 @@ import copy
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import keras
 
 
 @dataclasses.dataclass(frozen=True)
 class Skipped:
-    """A layer that a transform left as it was.
+    """A layer that a transformation did not change.
 
     Args:
         name: Path of the layer.
-        kind: Its class.
-        reason: Why.
+        kind: Name of its class.
+        reason: Why it was not changed.
     """
 
     name: str
@@ -30,11 +33,11 @@ class Skipped:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Value:
-    """A tensor that flows between calls.
+    """A symbolic tensor between two calls.
 
     Args:
-        shape: Its shape; None is an open dimension.
-        dtype: Its element type.
+        shape: Its shape, batch first; None is an unknown dimension.
+        dtype: Its element type, such as "float32".
     """
 
     shape: tuple[int | None, ...]
@@ -48,10 +51,11 @@ class Call:
     Args:
         name: The layer's name; inside a nested model "outer/inner".
         operation: The Keras layer or operation.
-        inputs: The values that it takes.
-        outputs: The values that it gives.
+        inputs: Its input tensors.
+        outputs: Its output tensors.
         node: Keras' own record of the call, with its other arguments.
-        training: What a nested model around it was called with, None where nothing.
+        training: The `training` argument of the call of the nested model around it; None where
+            there was none.
     """
 
     name: str
@@ -63,26 +67,26 @@ class Call:
 
     @property
     def kind(self) -> str:
-        """The class of the layer or operation."""
+        """Name of the layer's or operation's class."""
         return type(self.operation).__name__
 
     def arguments(self, tensors: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Returns the call's (args, kwargs) with other tensors for its inputs.
+        """Returns the call's (args, kwargs) with new tensors in place of its inputs.
 
         Args:
-            tensors: One for each of `inputs`, in their order.
+            tensors: One for each of `inputs`, in order.
         """
-        own = {id(t): new for t, new in zip(self.node.input_tensors, tensors, strict=True)}
-        args, kwargs = self.node.arguments.fill_in(own)
-        takes_it = getattr(self.operation, "_call_has_training_arg", False)
-        if self.training is not None and takes_it:
+        new = {id(old): new for old, new in zip(self.node.input_tensors, tensors, strict=True)}
+        args, kwargs = self.node.arguments.fill_in(new)
+        takes_training = getattr(self.operation, "_call_has_training_arg", False)
+        if self.training is not None and takes_training:
             kwargs = {"training": self.training, **kwargs}
         return args, kwargs
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Walk:
-    """A model as calls in the order of execution.
+    """A model as a list of calls in the order of execution.
 
     Args:
         inputs: The model's inputs.
@@ -95,10 +99,11 @@ class Walk:
     outputs: tuple[Value, ...]
 
 
-Inside = Callable[[Any], Any]  # Keras' record of a call -> the model that it stands for, or None
+# Keras' record of a call -> the model to walk into instead, or None.
+Inside = Callable[[Any], Any]
 
 
-def walk(model: Any, inside: Inside | None = None) -> Walk:
+def walk(model: keras.Model, inside: Inside | None = None) -> Walk:
     """Returns the calls of a functional or Sequential model.
 
     Example:
@@ -109,10 +114,10 @@ def walk(model: Any, inside: Inside | None = None) -> Walk:
 
     Args:
         model: A built Keras 3 model.
-        inside: Names other calls to walk into, as if each were of a nested model.
+        inside: Returns a model to walk into for further calls, as if they were nested models.
 
     Raises:
-        ValueError: The model is not built from layers with known connections.
+        ValueError: The model is not a built functional or Sequential model.
     """
     functional = _functional(model)
     if functional is None:
@@ -126,8 +131,8 @@ def walk(model: Any, inside: Inside | None = None) -> Walk:
     return Walk(inputs, tuple(calls), outputs)
 
 
-def clone(model: Any) -> Any:
-    """Returns a copy of a model with weights of its own; like Keras' clones, not compiled.
+def clone(model: keras.Model) -> keras.Model:
+    """Returns a copy of a model with a copy of its weights, not compiled.
 
     Example:
         >>> import keras
@@ -138,27 +143,30 @@ def clone(model: Any) -> Any:
 
     Args:
         model: A built Keras 3 model: functional, Sequential, or subclassed with a
-            `get_config` that makes it again.
+            `get_config` that suffices to create it again.
 
     Raises:
-        ValueError: It can't be copied.
+        ValueError: The model can't be copied.
     """
     import keras
 
     if not isinstance(model, keras.Model) or not model.built:
-        what = "not built" if isinstance(model, keras.Model) else type(model).__name__
-        raise ValueError(f"model must be a built Keras 3 model, got {what}")
-    compiled, model.compiled = model.compiled, False  # Keras would copy losses by their config
+        found = "an unbuilt one" if isinstance(model, keras.Model) else type(model).__name__
+        raise ValueError(f"model must be a built Keras 3 model, got {found}")
+    compiled, model.compiled = (
+        model.compiled,
+        False,
+    )  # Keras would copy losses from their configuration
     try:
         copy = keras.models.clone_model(model)
         if not copy.built:
             copy.build_from_config(model.get_build_config())
         copy.set_weights(model.get_weights())
-        settle(copy)
+        refresh_normalization(copy)
     except (NotImplementedError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(
             f"model {model.name!r} can't be copied: its class and its layers need a get_config() "
-            f"that makes them again ({' '.join(str(error).split())[:200]})"
+            f"from which they can be created again ({' '.join(str(error).split())[:200]})"
         ) from error
     finally:
         model.compiled = compiled
@@ -166,47 +174,47 @@ def clone(model: Any) -> Any:
 
 
 def rebuild(
-    model: Any,
+    model: keras.Model,
     apply: Callable[[Call, list[Any]], Sequence[Any]],
     *,
     flow: Walk | None = None,
     on_input: Callable[[Any], Any] | None = None,
-) -> Any:
-    """Returns a new functional model, made call by call; nested models become flat.
+) -> keras.Model:
+    """Builds a new functional model call by call; nested models become flat.
 
     Args:
         model: A built functional or Sequential model.
         apply: Takes a call and the new tensors for its inputs, and returns the new tensors
             for its outputs.
-        flow: The model's :func:`walk`, where `apply` knows its values.
-        on_input: Takes the new tensor of an input and returns what stands for it.
+        flow: The model's :func:`walk`, if `apply` refers to its calls or values; None: a new one.
+        on_input: Takes the new tensor of an input and returns the tensor to use in its place.
 
     Raises:
-        ValueError: The model is not built from layers with known connections.
+        ValueError: The model is not a built functional or Sequential model.
     """
     import keras
 
     flow = flow or walk(model)
-    given = [
+    inputs = [
         keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor.name)
         for tensor in model.inputs
     ]
-    entering = given if on_input is None else [on_input(tensor) for tensor in given]
-    known = dict(zip(flow.inputs, entering, strict=True))
+    used = inputs if on_input is None else [on_input(tensor) for tensor in inputs]
+    tensors = dict(zip(flow.inputs, used, strict=True))
     for call in flow.calls:
-        results = apply(call, [known[value] for value in call.inputs])
-        known.update(zip(call.outputs, results, strict=True))
-    outputs = [known[value] for value in flow.outputs]
+        results = apply(call, [tensors[value] for value in call.inputs])
+        tensors.update(zip(call.outputs, results, strict=True))
+    outputs = [tensors[value] for value in flow.outputs]
     functional = _functional(model)
     return keras.Model(
-        keras.tree.pack_sequence_as(functional.input, given),
+        keras.tree.pack_sequence_as(functional.input, inputs),
         keras.tree.pack_sequence_as(functional.output, outputs),
         name=model.name,
     )
 
 
 class LayerCopies:
-    """Copies of layers, one a layer however often it is used, with unique names.
+    """Copies layers, each only once even if it is used several times, with unique names.
 
     Args:
         edit: Takes the configuration of a layer and returns that of its copy.
@@ -220,7 +228,7 @@ class LayerCopies:
         self._later: list[tuple[Any, list[Any]]] = []
 
     def of(self, layer: Any, **changes: Any) -> Any:
-        """Returns the copy of a layer; `changes` go into its configuration."""
+        """Returns the copy of a layer; `changes` update its configuration."""
         if id(layer) not in self._copies:
             self._copies[id(layer)] = layer, self._copy(layer, changes)
         return self._copies[id(layer)][1]
@@ -233,12 +241,12 @@ class LayerCopies:
             if layer.weights:
                 raise ValueError(
                     f"layer {layer.name!r} can't be copied: its class {type(layer).__name__} "
-                    f"needs a get_config() that makes it again ({str(error)[:200]})"
+                    f"needs a get_config() from which it can be created again ({str(error)[:200]})"
                 ) from error
-            return layer  # nothing of it is trained: both models may hold it, as a Lambda
+            return layer  # without weights both models may share it, as a Lambda
 
     def call(self, call: Call, tensors: list[Any]) -> list[Any]:
-        """Makes a call anew with the copy of its layer; an operation serves as it is."""
+        """Repeats a call with the copy of its layer; an operation is used itself."""
         import keras
 
         args, kwargs = call.arguments(tensors)
@@ -247,9 +255,9 @@ class LayerCopies:
         return list(keras.tree.flatten(layer(*args, **kwargs)))
 
     def _renamed(self, operation: Any) -> Any:
-        """An operation as it is, or where another of its name was called one of a free name.
+        """Returns the operation, or a copy with a free name if its name is taken.
 
-        Nested models may hold operations of one name, which is refused once they are flat.
+        Nested models may hold operations of the same name, which Keras refuses in a flat model.
         """
         if id(operation) in self._operations:
             return self._operations[id(operation)][1]
@@ -263,24 +271,24 @@ class LayerCopies:
         return used
 
     def carry_weights(self, values: Callable[[Any], list[Any]] | None = None) -> None:
-        """Gives all copies their layers' weights, once they are built.
+        """Sets the weights of all copies from their originals, once the copies are built.
 
         Args:
-            values: Gives a layer's weights for its copy; None: as they are.
+            values: Takes an original layer and returns the weights of its copy; None: unchanged.
         """
-        for layer, made in self._copies.values():
-            if made is not layer:
-                made.set_weights(layer.get_weights() if values is None else values(layer))
-                settle(made)
-        for layer, given in self._later:
-            layer.set_weights(given)
+        for layer, copied in self._copies.values():
+            if copied is not layer:
+                copied.set_weights(layer.get_weights() if values is None else values(layer))
+                refresh_normalization(copied)
+        for layer, weights in self._later:
+            layer.set_weights(weights)
 
     def set_later(self, layer: Any, values: list[Any]) -> None:
-        """Remembers weights of a layer that is no copy of one."""
+        """Has :meth:`carry_weights` set the weights of a layer that is not a copy."""
         self._later.append((layer, values))
 
     def unique(self, name: str) -> str:
-        """Returns a name that was not given before."""
+        """Returns the name, with a number appended if it was returned before."""
         free = name
         while free in self._names:
             self._names[name] += 1
@@ -289,11 +297,10 @@ class LayerCopies:
         return free
 
 
-def settle(model: Any) -> None:
-    """Makes layers whose numbers follow from their weights look at them again.
+def refresh_normalization(model: keras.layers.Layer) -> None:
+    """Updates the state that adapted Normalization layers derive from their weights.
 
-    An adapted Normalization computes with what it derived from its weights when it was
-    adapted; setting the weights alone leaves it as it was.
+    Keras derives it when the layer is adapted; setting the weights alone does not change it.
     """
     import keras
 
@@ -302,8 +309,8 @@ def settle(model: Any) -> None:
             layer.finalize_state()
 
 
-def gives_probabilities(model: Any) -> bool:
-    """Whether a classifier's output is a softmax or sigmoid, and not logits.
+def gives_probabilities(model: keras.Model) -> bool:
+    """Whether a classifier ends in a softmax or sigmoid rather than in logits.
 
     Example:
         >>> import keras
@@ -314,12 +321,12 @@ def gives_probabilities(model: Any) -> bool:
         model: A built functional or Sequential model with one output.
 
     Raises:
-        ValueError: The model has no known connections, or several outputs.
+        ValueError: The model is subclassed, or has several outputs.
     """
     return bool(last_activation(model))
 
 
-def last_activation(model: Any) -> str:
+def last_activation(model: keras.Model) -> str:
     """Returns "softmax" or "sigmoid" where a classifier ends in one, else "".
 
     Example:
@@ -332,24 +339,24 @@ def last_activation(model: Any) -> str:
         model: A built functional or Sequential model with one output.
 
     Raises:
-        ValueError: The model has no known connections, or several outputs.
+        ValueError: The model is subclassed, or has several outputs.
     """
     flow = walk(model)
     if len(flow.outputs) != 1:
         raise ValueError(f"model must have one output, got {len(flow.outputs)}")
-    wanted = flow.outputs[0]
+    value = flow.outputs[0]
     for call in reversed(flow.calls):
-        if wanted not in call.outputs:
+        if value not in call.outputs:
             continue
         kind = type(call.operation).__name__.lower()
         activation = getattr(getattr(call.operation, "activation", None), "__name__", "")
         if found := {kind, activation} & {"softmax", "sigmoid"}:
             return found.pop()
         if kind not in ("reshape", "flatten", "dropout", "identity", "activation", "fakequant"):
-            return ""  # FakeQuant: the rounding of an integer file
+            return ""  # a FakeQuant only rounds
         if kind == "activation" and activation != "linear":
             return ""
-        wanted = call.inputs[0]
+        value = call.inputs[0]
     return ""
 
 
@@ -366,31 +373,31 @@ def _walk_into(
         for node in functional._nodes_by_depth[depth]:
             if node.is_input:
                 continue
-            taken = tuple(known[id(tensor)] for tensor in node.input_tensors)
+            call_inputs = tuple(known[id(tensor)] for tensor in node.input_tensors)
             name = prefix + node.operation.name
             inner = _functional(node.operation)
             if inner is None and inside is not None:
                 inner = inside(node)
-            if inner is not None and len(inner.inputs) == len(taken):
-                asked = node.arguments.kwargs.get("training", training)
-                given = _walk_into(inner, taken, f"{name}/", calls, asked, inside)
+            if inner is not None and len(inner.inputs) == len(call_inputs):
+                mode = node.arguments.kwargs.get("training", training)
+                outputs = _walk_into(inner, call_inputs, f"{name}/", calls, mode, inside)
             else:
-                given = tuple(_value(tensor) for tensor in node.outputs)
-                calls.append(Call(name, node.operation, taken, given, node, training))
-            known.update({id(t): value for t, value in zip(node.outputs, given, strict=True)})
+                outputs = tuple(_value(tensor) for tensor in node.outputs)
+                calls.append(Call(name, node.operation, call_inputs, outputs, node, training))
+            known.update({id(t): value for t, value in zip(node.outputs, outputs, strict=True)})
     return tuple(known[id(tensor)] for tensor in functional.outputs)
 
 
 def _functional(model: Any) -> Any:
-    """The functional graph of a model or layer, None where it has none.
+    """The functional graph of a model or layer; None where it has none or does not follow it.
 
-    One with a `call` of its own computes something else than its graph.
+    A model whose class overrides `call` computes something else than its graph.
     """
-    inner = getattr(model, "_functional", None)  # Sequential keeps one once it is built
+    inner = getattr(model, "_functional", None)  # a built Sequential model has one
     candidate = model if hasattr(model, "_nodes_by_depth") else inner
-    calls = next((c for c in type(model).__mro__ if "call" in vars(c)), None)
-    own = calls is None or calls.__module__.startswith("keras.src.models.")
-    return candidate if own and hasattr(candidate, "_nodes_by_depth") else None
+    defines_call = next((c for c in type(model).__mro__ if "call" in vars(c)), None)
+    is_keras = defines_call is None or defines_call.__module__.startswith("keras.src.models.")
+    return candidate if is_keras and hasattr(candidate, "_nodes_by_depth") else None
 
 
 def _value(tensor: Any) -> Value:

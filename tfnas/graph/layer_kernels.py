@@ -1,8 +1,8 @@
-"""The kernels of a model: where they are and what they are called.
+"""Finds the kernels of a model and selects them by layer name, path, pattern or class.
 
-A kernel is a layer's own variable named "kernel" or "..._kernel" of at least two dimensions,
-and where it is asked for a table of embeddings; layers are looked for inside nested, wrapped
-and subclassed models too.
+A kernel is a layer's own variable named "kernel" or "..._kernel" with at least two dimensions;
+on request, embedding tables are included. Layers inside nested, wrapped and subclassed models
+are found too.
 """
 
 from __future__ import annotations
@@ -12,11 +12,14 @@ import fnmatch
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from tfnas.graph.functional import Skipped
+
+if TYPE_CHECKING:
+    import keras
 
 FIRST, LAST, DEPTHWISE = "first", "last", "depthwise"
 
@@ -40,7 +43,7 @@ class ModelKernel:
 
     @property
     def kind(self) -> str:
-        """The layer's class."""
+        """Name of the layer's class."""
         return type(self.layer).__name__
 
     @property
@@ -55,11 +58,11 @@ class ModelKernel:
 
     @property
     def depthwise(self) -> bool:
-        """Whether each input channel has filters of its own."""
+        """Whether it is a depthwise kernel: filters per input channel."""
         from keras import layers
 
-        own = isinstance(self.layer, layers.DepthwiseConv1D | layers.DepthwiseConv2D)
-        return own or self.variable.name == "depthwise_kernel"
+        is_depthwise = isinstance(self.layer, layers.DepthwiseConv1D | layers.DepthwiseConv2D)
+        return is_depthwise or self.variable.name == "depthwise_kernel"
 
     def numpy(self) -> np.ndarray:
         """Returns the weights."""
@@ -71,78 +74,80 @@ class ModelKernel:
 AnyKernel = TypeVar("AnyKernel", bound=ModelKernel)
 
 
-def model_kernels(model: Any, embeddings: bool = False) -> tuple[list[ModelKernel], list[Skipped]]:
-    """Returns the kernels of a model, and the layers with weights that have none, and why.
+def model_kernels(
+    model: keras.layers.Layer, embeddings: bool = False
+) -> tuple[list[ModelKernel], list[Skipped]]:
+    """Returns the kernels of a model, and the layers that have weights but no usable kernel.
 
     Args:
         model: A built Keras 3 model or layer.
-        embeddings: Whether tables of embeddings are among them.
+        embeddings: Whether to include embedding tables.
 
     Raises:
-        ValueError: The model is no Keras model, or is not built.
+        ValueError: The model is not a built Keras model.
     """
     check_built(model)
     kernels: list[ModelKernel] = []
     skipped: list[Skipped] = []
     seen: set[int] = set()
-    taken: Counter[str] = Counter()
+    names: Counter[str] = Counter()
     for path, layer in layers_with_paths(model):
-        own = [v for v in own_weights(layer) if id(v) not in seen]
-        seen.update(id(v) for v in own)
-        found = [v for v in own if _is_kernel(v, embeddings)]
-        reason = _hindrance(layer, own) if own else None
-        if reason is not None or (own and not found):
-            names = ", ".join(v.name for v in own)
-            skipped.append(Skipped(path, type(layer).__name__, reason or f"no kernel: {names}"))
+        weights = [v for v in own_weights(layer) if id(v) not in seen]
+        seen.update(id(v) for v in weights)
+        found = [v for v in weights if _is_kernel(v, embeddings)]
+        reason = _obstacle(layer, weights) if weights else None
+        if reason is not None or (weights and not found):
+            others = ", ".join(v.name for v in weights)
+            skipped.append(Skipped(path, type(layer).__name__, reason or f"no kernel: {others}"))
             continue
         for variable in found:
             name = path if len(found) == 1 else f"{path}/{variable.name}"
-            taken[name] += 1
-            if taken[name] > 1:  # layers of one name, as in a subclassed model
-                name = f"{name}#{taken[name]}"
+            names[name] += 1
+            if names[name] > 1:  # several layers of one name, as in a subclassed model
+                name = f"{name}#{names[name]}"
             kernels.append(ModelKernel(name, path, layer, variable))
     return kernels, skipped
 
 
-def named(kernels: Sequence[AnyKernel], wanted: Any, argument: str) -> dict[int, str]:
-    """Returns id of each kernel that is meant -> the entry that meant it first.
+def named(kernels: Sequence[AnyKernel], selection: Any, argument: str) -> dict[int, str]:
+    """Selects kernels; returns id of each selected kernel -> the first item that matched it.
 
     Args:
         kernels: All kernels.
-        wanted: A name, path or pattern ("block_*"), a layer or a layer's class, or a list of
+        selection: A name, path or pattern ("block_*"), a layer or a layer's class, or a list of
             these; also "first", "last" and "depthwise" where no layer has that name. A path
-            stands for all below it.
+            selects everything below it.
         argument: Name of the argument, for the error message.
 
     Raises:
-        ValueError: An entry names no layer with a kernel.
+        ValueError: An item matches no layer with a kernel.
     """
-    single = isinstance(wanted, str | type) or not isinstance(wanted, Iterable)
-    found: dict[int, str] = {}
-    for entry in [wanted] if single else wanted:
-        meant = _meant(kernels, entry)
-        if not meant:
+    single = isinstance(selection, str | type) or not isinstance(selection, Iterable)
+    selected: dict[int, str] = {}
+    for item in [selection] if single else selection:
+        matched = _matching(kernels, item)
+        if not matched:
             known = ", ".join(kernel.name for kernel in kernels[:8])
             raise ValueError(
-                f"{argument} must name layers with a kernel, got {_shown(entry)}, which matches "
+                f"{argument} must name layers with a kernel, got {_label(item)}, which matches "
                 f"none of {known}{', ...' if len(kernels) > 8 else ''}"
             )
-        for kernel in meant:
-            found.setdefault(id(kernel), _shown(entry))
-    return found
+        for kernel in matched:
+            selected.setdefault(id(kernel), _label(item))
+    return selected
 
 
 def match(kernel: ModelKernel, pattern: str) -> bool:
-    """Whether a name, a path or a pattern means a kernel or something above it."""
-    found: set[str] = {kernel.name}
+    """Whether a name, path or pattern matches a kernel's layer or a model around it."""
+    names: set[str] = {kernel.name}
     for name in (kernel.name, kernel.path):
         parts = name.split("/")
-        found.update(parts, ("/".join(parts[: i + 1]) for i in range(len(parts))))
-    return pattern in found or any(fnmatch.fnmatchcase(text, pattern) for text in found)
+        names.update(parts, ("/".join(parts[: i + 1]) for i in range(len(parts))))
+    return pattern in names or any(fnmatch.fnmatchcase(text, pattern) for text in names)
 
 
 def layers_with_paths(model: Any) -> Iterator[tuple[str, Any]]:
-    """Yields (path, layer) of a model and all layers inside it, each once, in their order."""
+    """Yields (path, layer) for a model and all layers inside it, each once, in order."""
     seen: set[int] = set()
 
     def below(layer: Any, path: str) -> Iterator[tuple[str, Any]]:
@@ -158,7 +163,7 @@ def layers_with_paths(model: Any) -> Iterator[tuple[str, Any]]:
 
 
 def own_weights(layer: Any) -> list[Any]:
-    """The variables of a layer itself, without those of layers inside it."""
+    """Returns the variables of a layer itself, without those of layers inside it."""
     return [*layer._trainable_variables, *layer._non_trainable_variables]
 
 
@@ -170,7 +175,7 @@ def check_built(model: Any) -> None:
         raise ValueError(f"model must be a Keras 3 model, got {type(model).__name__}")
     if not model.built:
         raise ValueError(
-            f"model must be built, got {model.name!r}: begin it with keras.Input, or call it once"
+            f"model must be built, got {model.name!r}: start it with keras.Input, or call it once"
         )
 
 
@@ -180,35 +185,36 @@ def _is_kernel(variable: Any, embeddings: bool) -> bool:
     return (kernel or table) and len(variable.shape) >= 2
 
 
-def _hindrance(layer: Any, own: list[Any]) -> str | None:
+def _obstacle(layer: Any, weights: list[Any]) -> str | None:
+    """Why the kernels of a layer can't be used; None where they can."""
     if getattr(layer, "lora_enabled", False):
         return "LoRA adds to its kernel: merge it first"
     if getattr(layer, "quantization_mode", None):
         return f"quantized already ({layer.quantization_mode})"
-    whole = [v.name for v in own if _is_kernel(v, True) and "float" not in str(v.dtype)]
-    return f"{whole[0]} holds whole numbers" if whole else None
+    integers = [v.name for v in weights if _is_kernel(v, True) and "float" not in str(v.dtype)]
+    return f"{integers[0]} holds integers" if integers else None
 
 
-def _meant(kernels: Sequence[AnyKernel], entry: Any) -> list[AnyKernel]:
-    if isinstance(entry, type):
-        return [kernel for kernel in kernels if isinstance(kernel.layer, entry)]
-    if not isinstance(entry, str):
-        inside = {id(layer) for _, layer in layers_with_paths(entry)} if _is_layer(entry) else ()
+def _matching(kernels: Sequence[AnyKernel], item: Any) -> list[AnyKernel]:
+    if isinstance(item, type):
+        return [kernel for kernel in kernels if isinstance(kernel.layer, item)]
+    if not isinstance(item, str):
+        inside = {id(layer) for _, layer in layers_with_paths(item)} if _is_layer(item) else ()
         return [kernel for kernel in kernels if id(kernel.layer) in inside]
-    found = [kernel for kernel in kernels if match(kernel, entry)]
+    found = [kernel for kernel in kernels if match(kernel, item)]
     if found or not kernels:
         return found
-    if entry == DEPTHWISE:
+    if item == DEPTHWISE:
         return [kernel for kernel in kernels if kernel.depthwise]
     ends = {FIRST: kernels[0].layer, LAST: kernels[-1].layer}
-    return [kernel for kernel in kernels if kernel.layer is ends.get(entry)]
+    return [kernel for kernel in kernels if kernel.layer is ends.get(item)]
 
 
-def _is_layer(entry: Any) -> bool:
+def _is_layer(item: Any) -> bool:
     import keras
 
-    return isinstance(entry, keras.layers.Layer)
+    return isinstance(item, keras.layers.Layer)
 
 
-def _shown(entry: Any) -> str:
-    return entry.__name__ if isinstance(entry, type) else repr(getattr(entry, "name", entry))
+def _label(item: Any) -> str:
+    return item.__name__ if isinstance(item, type) else repr(getattr(item, "name", item))

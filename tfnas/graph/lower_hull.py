@@ -1,4 +1,4 @@
-"""The lower convex hull: along it, taking the cheapest step next is optimal."""
+"""The lower convex hull of points: along it a greedy choice of steps is optimal."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ def lower_hull(xs: Sequence[float], ys: Sequence[float]) -> list[tuple[float, fl
         [(0, 0), (2, 2)]
 
     Args:
-        xs: Ascending.
-        ys: As many.
+        xs: x of each point, ascending.
+        ys: y of each point.
     """
     hull: list[tuple[float, float]] = []
     for x, y in zip(xs, ys, strict=True):

@@ -1,8 +1,8 @@
-"""Multiply-accumulates of one call of a layer, for one example.
+"""Counts the multiply-accumulates (MACs) of one call of a layer, per example.
 
-One multiplication with its addition counts one, as in MobileNetV2's paper: convolutions,
-dense layers, einsums and matrix products. What folds into a convolution, activations,
-additions and pooling count nothing.
+One multiplication with its addition counts as one, as in the MobileNetV2 paper: in convolutions,
+dense layers, einsums and matrix products. Normalization, activations, additions and pooling count
+as zero.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from tfnas.graph.functional import Call, Value
 
 
 def call_macs(call: Call) -> int | None:
-    """Returns the count, None where it is not known."""
+    """Returns the number of MACs of a call; None where it is unknown."""
     counter = _COUNTERS.get(call.kind)
     if counter is not None:
         return counter(call)
-    counted = not weights_of(call.operation) or call.kind in _FREE_WITH_WEIGHTS
-    return 0 if counted else None
+    is_free = not weights_of(call.operation) or call.kind in _FREE_WITH_WEIGHTS
+    return 0 if is_free else None
 
 
 def _convolution(call: Call) -> int:
@@ -73,23 +73,35 @@ _COUNTERS: dict[str, Callable[[Call], int | None]] = {
     "Matmul": _matmul,
 }
 _FREE_WITH_WEIGHTS = {
-    *("BatchNormalization", "LayerNormalization", "GroupNormalization", "Normalization"),
-    *("PReLU", "Embedding", "Dropout", "SpatialDropout2D", "GaussianNoise", "Rescaling"),
-    *("RandomFlip", "RandomRotation", "RandomZoom", "RandomTranslation", "RandomContrast"),
+    "BatchNormalization",
+    "LayerNormalization",
+    "GroupNormalization",
+    "Normalization",
+    "PReLU",
+    "Embedding",
+    "Dropout",
+    "SpatialDropout2D",
+    "GaussianNoise",
+    "Rescaling",
+    "RandomFlip",
+    "RandomRotation",
+    "RandomZoom",
+    "RandomTranslation",
+    "RandomContrast",
 }
 
 
 def _positions(value: Value, call: Call) -> int:
-    """Number of places that the kernel is applied at."""
-    last = getattr(call.operation, "data_format", "channels_last") != "channels_first"
-    return elements(value.shape[1:-1] if last else value.shape[2:])
+    """Number of positions at which the kernel is applied."""
+    data_format = getattr(call.operation, "data_format", "channels_last")
+    return elements(value.shape[2:] if data_format == "channels_first" else value.shape[1:-1])
 
 
 def elements(shape: tuple[int | None, ...]) -> int:
-    """Returns the number of elements; an open size counts 1."""
+    """Returns the number of elements; an unknown size counts as 1."""
     return math.prod(int(size or 1) for size in shape)
 
 
 def weights_of(operation: Any) -> list[Any]:
-    """Returns a layer's weights; none of an operation."""
+    """Returns a layer's weights; an operation has none."""
     return list(getattr(operation, "weights", ()))

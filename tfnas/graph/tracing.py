@@ -1,11 +1,11 @@
-"""Keras' training step, traced once: a callback for any `fit`.
+"""A callback that makes Keras trace the training step once instead of twice.
 
 `fit` compiles `train_step` with `tf.function`, which traces a function a second time where its
 first trace created variables. On TensorFlow, Keras leaves it to that first trace to create the
 variables of the optimizer and of the compiled metrics, so every `fit` of a newly compiled model
 traces its training step twice. For the small models of a search tracing takes longer than
-training. :class:`TraceOnce` has these variables created just before the first step, by the method
-with which Keras itself creates them on JAX. What is trained stays the same to the bit.
+training. :class:`TraceOnce` creates these variables just before the first step, with the method
+that Keras itself uses on JAX. The trained weights are the same, bit by bit.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import keras
 class TraceOnce(keras.callbacks.Callback):
     """Creates the variables of the optimizer and of the metrics before the first step is traced.
 
-    Put it behind all other callbacks: they may change what is trained before the first step.
-    Where a model brings a `train_step` of its own, is not built yet, runs eagerly, or gets data
-    other than plain tensors, it does nothing, and Keras traces as ever.
+    Put it last in the list of callbacks: the others may still change the model before the first
+    step. It does nothing where a model overrides `train_step`, is not built yet, runs eagerly, or
+    gets data other than plain tensors; Keras then traces as usual.
 
     Example:
         >>> import keras, numpy as np
@@ -37,13 +37,13 @@ class TraceOnce(keras.callbacks.Callback):
         self._waiting = True
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Keras' hook; before the first epoch other callbacks may have made the step anew."""
+        """Keras' hook. Not earlier, since other callbacks may create a new step on train begin."""
         if not getattr(self, "_waiting", False):
             return
         self._waiting = False
         model = self.model
         step = getattr(model, "train_function", None)
-        if step is None or not _trains_as_keras_does(model):
+        if step is None or not _has_keras_train_step(model):
             return
 
         def first_step(iterator: Any) -> Any:
@@ -68,11 +68,12 @@ def create_variables(model: keras.Model, element_spec: Any) -> bool:
 
     Args:
         model: A built and compiled model.
-        element_spec: Of a data set of batches `x`, (x, y) or (x, y, sample_weight): nested
-            `tf.TensorSpec` with shapes (batch, ...).
+        element_spec: The `element_spec` of a `tf.data.Dataset` of batches `x`, (x, y) or
+            (x, y, sample_weight): nested `tf.TensorSpec` with shapes (batch, ...).
 
     Returns:
-        Whether it did: False for a specification that is not of plain tensors of known rank.
+        True if the variables were created; False if a specification is not of a plain tensor of
+        known rank.
     """
     import tensorflow as tf
 
@@ -86,7 +87,7 @@ def create_variables(model: keras.Model, element_spec: Any) -> bool:
     return True
 
 
-def _trains_as_keras_does(model: Any) -> bool:
-    """Whether a step is Keras' own, so that it calls what `_symbolic_build` calls."""
+def _has_keras_train_step(model: Any) -> bool:
+    """Whether the training step is Keras' own, which uses what `_symbolic_build` builds."""
     step = getattr(model.train_step, "__func__", None)
     return step is keras.Model.train_step and not model.run_eagerly and model.built

@@ -1,16 +1,14 @@
-"""Leading data through a model, from layer to layer.
+"""Runs data through a model layer by layer, and stops before chosen layers.
 
-Techniques that repair a compressed layer need that layer's inputs on real examples, in the
-network as it is once the layers before it have been repaired. :func:`visit` stops before each
-layer asked for, hands over its inputs, and goes on with whatever the caller has made of the
-layer by then. So one walk through a model repairs it front to back, each layer seeing the
-repaired ones before it.
+Techniques that repair a compressed layer need its inputs on real examples, as they are after the
+layers before it have been repaired. :func:`visit` stops before each requested layer and yields
+its inputs. The caller may change the layer, and the run goes on with the changed one. So one run
+repairs a model front to back.
 
-A functional or Sequential model is walked operation by operation, and all batches advance
-together, so that a walk costs about one forward pass and holds the tensors that are still
-needed. A subclassed model, or such a layer inside, is called anew for each of its layers, up
-to that layer. Everything runs eagerly and in inference mode; the model is never compiled,
-its weights and flags are not touched.
+A functional or Sequential model runs operation by operation, with all batches at once. That costs
+about one forward pass, and holds only the tensors that are still needed. A subclassed model or
+layer is called again for each layer inside it, up to that layer. Everything runs eagerly and in
+inference mode; the model is not compiled, and its weights and flags are not changed.
 """
 
 from __future__ import annotations
@@ -18,25 +16,28 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tfnas.data.datasets import leaves, sliced
 
+if TYPE_CHECKING:
+    import keras
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Visit:
-    """A layer about to be called, with what it will be given.
+    """A layer that is about to be called, with its inputs.
 
     Args:
         layer: The layer.
-        inputs: Its first argument, a tensor a batch; of a layer that is used several times
-            as many a batch as there are uses.
-        successor: The layer of those asked for that takes this one's output as its input,
-            as a BatchNormalization takes a convolution's; None where there is none.
-        beside: The tensor, a batch, that this layer's output is added to, as a shortcut's,
-            directly or behind a BatchNormalization; empty where there is none.
+        inputs: Its first argument, one tensor per batch; for a layer that is used several
+            times, one per batch and use.
+        successor: The requested layer whose input is this layer's output, such as the
+            BatchNormalization after a convolution; None where there is none.
+        beside: The tensors, one per batch, that this layer's output is added to (a shortcut),
+            directly or after a BatchNormalization; empty where there is none.
     """
 
     layer: Any
@@ -46,36 +47,38 @@ class Visit:
 
 
 class _Reached(BaseException):
-    """Ends a forward pass. No Exception, so that Keras does not dress it up."""
+    """Ends a forward pass. Not an Exception, so that Keras does not add to its message."""
 
 
-def visit(model: Any, batches: Sequence[Any], layers: Sequence[Any]) -> Iterator[Visit]:
-    """Stops before each of some layers, in the order of execution.
+def visit(
+    model: keras.Model, batches: Sequence[Any], layers: Sequence[keras.layers.Layer]
+) -> Iterator[Visit]:
+    """Yields chosen layers with their inputs, in the order of execution.
 
-    The caller may change the layer that it is given before it asks for the next.
+    The caller may change a layer before it requests the next one.
 
     Args:
         model: A built Keras 3 model of any kind.
         batches: Its inputs, batch by batch.
-        layers: Where to stop. Those that are not used are left out.
+        layers: Where to stop. Layers that are not used are left out.
 
     Yields:
         Each layer with its inputs.
 
     Raises:
-        ValueError: A batch does not fit the model.
+        ValueError: There is no batch, or one does not fit the model.
     """
     if not batches:
         raise ValueError("data must hold at least one example, got none")
-    uses = _trial(model, batches[0], layers)
-    walk = _Walk(model, batches)
+    uses = _find_uses(model, batches[0], layers)
+    run = _Run(model, batches)
     for layer, (count, successor) in uses.items():
-        inputs = tuple(walk.inputs_of(layer, count))
-        yield Visit(layer, inputs, successor, walk.beside(layer))
+        inputs = tuple(run.inputs_of(layer, count))
+        yield Visit(layer, inputs, successor, run.beside(layer))
 
 
-class _Walk:
-    """All batches on their way through a model.
+class _Run:
+    """A forward pass of all batches that advances node by node.
 
     Args:
         model: The model.
@@ -85,7 +88,7 @@ class _Walk:
     def __init__(self, model: Any, batches: Sequence[Any]) -> None:
         self._model, self._batches = model, batches
         self._nodes = _nodes(model)
-        self._left: dict[int, int] = {}
+        self._remaining_uses: dict[int, int] = {}
         self._values: list[dict[int, Any]] = []
         if self._nodes:
             graph = _graph(model)
@@ -94,12 +97,13 @@ class _Walk:
                 self._values.append({id(t): v for t, v in zip(graph.inputs, flat, strict=True)})
             for node in self._nodes:
                 for tensor in node.input_tensors:
-                    self._left[id(tensor)] = self._left.get(id(tensor), 0) + 1
+                    uses = self._remaining_uses.get(id(tensor), 0)
+                    self._remaining_uses[id(tensor)] = uses + 1
 
     def inputs_of(self, layer: Any, uses: int) -> Iterator[Any]:
-        """Yields what the layer is given, batch by batch."""
+        """Yields the layer's inputs, batch by batch; moves the run up to it."""
         inside = [n for n in self._nodes if any(layer is part for part in _parts(n.operation))]
-        if len(inside) != 1:  # no node, as in a subclassed model, or a layer used in several
+        if len(inside) != 1:  # no graph (a subclassed model), or a layer in several nodes
             for batch in self._batches:
                 yield from _record(self._model, (batch,), {"training": False}, layer, uses)
             return
@@ -111,7 +115,7 @@ class _Walk:
             yield from _record(node.operation, args, kwargs, layer, uses)
 
     def beside(self, layer: Any) -> tuple[Any, ...]:
-        """The other summand of the Add behind the layer that the walk stands at."""
+        """The other input of the Add after the layer that the run has reached."""
         if not self._nodes or self._nodes[0].operation is not layer:
             return ()
         tensor = self._nodes[0].outputs[0]
@@ -130,18 +134,18 @@ class _Walk:
     def _step(self) -> None:
         node = self._nodes.pop(0)
         for tensor in node.input_tensors:
-            self._left[id(tensor)] -= 1
-        spent = {id(t) for t in node.input_tensors if not self._left[id(t)]}
+            self._remaining_uses[id(tensor)] -= 1
+        unused = {id(t) for t in node.input_tensors if not self._remaining_uses[id(t)]}
         for values in self._values:
             args, kwargs = node.arguments.fill_in(values)
-            given = _flat(node.operation(*args, **kwargs))
-            values.update({id(t): v for t, v in zip(node.outputs, given, strict=True)})
-            for key in spent:
+            outputs = _flat(node.operation(*args, **kwargs))
+            values.update({id(t): v for t, v in zip(node.outputs, outputs, strict=True)})
+            for key in unused:
                 del values[key]
 
 
 def _record(call: Any, args: Any, kwargs: Any, layer: Any, uses: int) -> list[Any]:
-    """What a layer is given while `call` runs; the run ends as soon as that is known."""
+    """Records a layer's inputs while `call` runs; stops once there are `uses` of them."""
     seen: list[Any] = []
 
     def before(inputs: Any) -> None:
@@ -149,37 +153,37 @@ def _record(call: Any, args: Any, kwargs: Any, layer: Any, uses: int) -> list[An
         if len(seen) == uses:
             raise _Reached
 
-    with _watched({layer: before}), contextlib.suppress(_Reached):
+    with _hooked({layer: before}), contextlib.suppress(_Reached):
         call(*args, **kwargs)
     return seen
 
 
-def _trial(model: Any, batch: Any, layers: Sequence[Any]) -> dict[Any, tuple[int, Any]]:
-    """layer -> (number of uses, successor), in the order of execution, by one example."""
-    order: dict[Any, int] = {}
-    given: dict[Any, int] = {}
-    followed: dict[Any, Any] = {}
-    held: list[Any] = []  # keeps tensors alive, so that no id is given twice
+def _find_uses(model: Any, batch: Any, layers: Sequence[Any]) -> dict[Any, tuple[int, Any]]:
+    """Runs one example; returns layer -> (number of uses, successor) in order of execution."""
+    counts: dict[Any, int] = {}
+    output_ids: dict[Any, int] = {}
+    successors: dict[Any, Any] = {}
+    alive: list[Any] = []  # keeps tensors alive, so that no id is used twice
 
     def before(layer: Any) -> Callable[[Any], None]:
-        def note(inputs: Any) -> None:
-            order[layer] = order.get(layer, 0) + 1
-            held.append(inputs)
-            for previous, output in given.items():
-                if output == id(inputs):
-                    followed[previous] = layer
+        def record(inputs: Any) -> None:
+            counts[layer] = counts.get(layer, 0) + 1
+            alive.append(inputs)
+            for previous, output_id in output_ids.items():
+                if output_id == id(inputs):
+                    successors[previous] = layer
 
-        return note
+        return record
 
     def after(layer: Any) -> Callable[[Any], None]:
-        def note(outputs: Any) -> None:
-            held.append(outputs)
-            given[layer] = id(outputs)
+        def record(outputs: Any) -> None:
+            alive.append(outputs)
+            output_ids[layer] = id(outputs)
 
-        return note
+        return record
 
-    watch = {layer: before(layer) for layer in layers}
-    with _watched(watch, {layer: after(layer) for layer in layers}):
+    hooks = {layer: before(layer) for layer in layers}
+    with _hooked(hooks, {layer: after(layer) for layer in layers}):
         try:
             model(sliced(batch, slice(0, 1)), training=False)
         except (ValueError, TypeError) as error:
@@ -187,33 +191,33 @@ def _trial(model: Any, batch: Any, layers: Sequence[Any]) -> dict[Any, tuple[int
             raise ValueError(
                 f"data must fit the inputs of {model.name!r}, got a batch of {shapes}: {error}"
             ) from error
-    return {layer: (count, followed.get(layer)) for layer, count in order.items()}
+    return {layer: (count, successors.get(layer)) for layer, count in counts.items()}
 
 
 @contextlib.contextmanager
-def _watched(
+def _hooked(
     before: dict[Any, Callable[[Any], None]],
     after: dict[Any, Callable[[Any], None]] | None = None,
 ) -> Iterator[None]:
-    """Tells of each layer's inputs and outputs, by a `call` of the instance's own."""
+    """Calls hooks with layers' inputs and outputs, by setting `call` on the instances."""
 
-    def watching(layer: Any, call: Any) -> Callable[..., Any]:
-        def watched_call(*args: Any, **kwargs: Any) -> Any:
+    def with_hooks(layer: Any, call: Any) -> Callable[..., Any]:
+        def hooked_call(*args: Any, **kwargs: Any) -> Any:
             before[layer](args[0] if args else next(iter(kwargs.values())))
             outputs = call(*args, **kwargs)
             if after:
                 after[layer](outputs)
             return outputs
 
-        return watched_call
+        return hooked_call
 
-    own = {layer: layer.__dict__.get("call") for layer in before}
+    originals = {layer: layer.__dict__.get("call") for layer in before}
     for layer in before:
-        object.__setattr__(layer, "call", watching(layer, layer.call))
+        object.__setattr__(layer, "call", with_hooks(layer, layer.call))
     try:
         yield
     finally:
-        for layer, call in own.items():
+        for layer, call in originals.items():
             object.__delattr__(layer, "call")
             if call is not None:
                 object.__setattr__(layer, "call", call)
@@ -230,8 +234,8 @@ def _nodes(model: Any) -> list[Any]:
     import keras
 
     graph = _graph(model)
-    own = (keras.Sequential.call, type(graph).call if graph is not None else None)
-    if graph is None or type(model).call not in own:  # a subclass with a call of its own
+    standard = (keras.Sequential.call, type(graph).call if graph is not None else None)
+    if graph is None or type(model).call not in standard:  # a subclass that overrides `call`
         return []
     by_depth = graph._nodes_by_depth
     nodes = [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]]

@@ -16,7 +16,7 @@ from tfnas.compression.fine_tune import (
 from tfnas.compression.progress import Progress
 from tfnas.compression.results.prune_channels_result import PruneChannelsConfig, PruneChannelsResult
 from tfnas.data.datasets import DataSplit, spread
-from tfnas.graph.compatibility import model_achieved
+from tfnas.graph.compatibility import model_compression
 from tfnas.measure.latency_model.latency_model import LatencyModel
 from tfnas.pruning.mask_constraint import keep_zeros
 from tfnas.pruning.structured.channel_report import ChannelPruningReport
@@ -73,7 +73,7 @@ def keep_achieved(model: keras.Model) -> list[ClusteringCallback]:
     Returns:
         Callbacks that the training needs for that.
     """
-    achieved = model_achieved(model)
+    achieved = model_compression(model)
     if "clusters" in achieved:
         return [ClusteringCallback(None)]  # keeps zeros too
     if "zeros" in achieved:

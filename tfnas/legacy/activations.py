@@ -1,10 +1,10 @@
-"""Activation functions of one Keras that the other lacks, or gives another meaning.
+"""Converts activation functions, including those that differ between Keras 2 and Keras 3.
 
-The trap is the hard sigmoid: relu6(x + 3) / 6 in Keras 3, clip(0.2 x + 0.5, 0, 1) in
-Keras 2. A file that names it means the one of the library that wrote it.
+The hard sigmoid is relu6(x + 3) / 6 in Keras 3, and clip(0.2 x + 0.5, 0, 1) in Keras 2. A file
+that names it means the one of the library that wrote the file.
 
-The functions here are registered under "tfnas" with the library that has to load them, so
-that models which use them can be saved, cloned and loaded again.
+Functions that a library lacks are defined here and registered with it under "tfnas", so that
+models with them can be saved, cloned and loaded.
 """
 
 from __future__ import annotations
@@ -13,28 +13,38 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-# The same function under the same name in both.
+# The same function under the same name in both libraries.
 COMMON = (
-    *("relu", "softmax", "elu", "selu", "softplus", "softsign", "gelu", "tanh", "sigmoid"),
-    *("exponential", "linear", "mish"),
+    "relu",
+    "softmax",
+    "elu",
+    "selu",
+    "softplus",
+    "softsign",
+    "gelu",
+    "tanh",
+    "sigmoid",
+    "exponential",
+    "linear",
+    "mish",
 )
 PACKAGE = "tfnas"
 
 
 def to_tf_keras(function: Any) -> Any:
-    """Returns what a tf_keras layer takes for a Keras 3 activation.
+    """Converts a Keras 3 activation to a name or function for a tf_keras layer.
 
     Args:
-        function: The activation as the Keras 3 layer holds it.
+        function: The `activation` of the Keras 3 layer.
 
     Raises:
-        ValueError: There is no counterpart.
+        ValueError: The other library has no counterpart.
     """
     import keras
 
     name = getattr(function, "__name__", type(function).__name__)
     if function is keras.activations.silu:
-        return "swish"  # by this name tfmot knows it
+        return "swish"  # the name that tfmot knows
     if name in COMMON and function is getattr(keras.activations, name):
         return name
     if function is not None and function is for_keras().get(name):
@@ -45,13 +55,13 @@ def to_tf_keras(function: Any) -> Any:
 
 
 def from_tf_keras(function: Any) -> Any:
-    """Returns what a Keras 3 layer takes for a tf_keras activation.
+    """Converts a tf_keras activation to a name or function for a Keras 3 layer.
 
     Args:
-        function: The activation as the tf_keras layer holds it.
+        function: The `activation` of the tf_keras layer.
 
     Raises:
-        ValueError: There is no counterpart.
+        ValueError: The other library has no counterpart.
     """
     from tfnas.legacy.environment import tf_keras
 
@@ -69,7 +79,7 @@ def from_tf_keras(function: Any) -> Any:
 
 @functools.cache
 def for_tf_keras() -> dict[str, Callable[[Any], Any]]:
-    """Name in Keras 3 -> the function for tf_keras, registered there."""
+    """Returns name in Keras 3 -> function for tf_keras, registered there."""
     import tensorflow as tf
 
     from tfnas.legacy.environment import tf_keras
@@ -77,7 +87,7 @@ def for_tf_keras() -> dict[str, Callable[[Any], Any]]:
     def relu6(x: Any) -> Any:
         return tf.nn.relu6(x)
 
-    # The converter makes one HARD_SWISH of exactly this.
+    # The TFLite converter fuses exactly this form into one HARD_SWISH.
     def hard_silu(x: Any) -> Any:
         return x * (tf.nn.relu6(x + 3.0) * (1.0 / 6.0))
 
@@ -103,7 +113,7 @@ def for_tf_keras() -> dict[str, Callable[[Any], Any]]:
 
 @functools.cache
 def for_keras() -> dict[str, Callable[[Any], Any]]:
-    """Name -> the function for Keras 3, registered there."""
+    """Returns name -> function for Keras 3, registered there."""
     import keras
 
     def keras2_hard_sigmoid(x: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Importing the Keras 2 libraries without turning `tf.keras` into Keras 2."""
+"""Imports the Keras 2 libraries without turning `tf.keras` into Keras 2."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ VARIABLE = "TF_USE_LEGACY_KERAS"
 
 
 def tf_keras() -> Any:
-    """Returns the module `tf_keras`; `tf.keras` stays what it is.
+    """Returns the module `tf_keras`; does not change `tf.keras`.
 
     Example:
         >>> import tfnas
         >>> layers = tfnas.legacy.tf_keras().layers
 
     Raises:
-        ImportError: It is not installed.
+        ImportError: tf_keras is not installed.
     """
     return _load("tf_keras")
 
 
 def tfmot() -> Any:
-    """Returns tensorflow_model_optimization; `tf.keras` and the environment stay as they are.
+    """Returns tensorflow_model_optimization; does not change `tf.keras` or the environment.
 
-    Importing it by hand sets TF_USE_LEGACY_KERAS=1, and `tf.keras`, which TensorFlow resolves
-    when it is first touched, is then Keras 2 for the rest of the process.
+    A plain import sets TF_USE_LEGACY_KERAS=1. TensorFlow resolves `tf.keras` at its first use,
+    which would then be Keras 2 for the rest of the process.
 
     Example:
         >>> import tfnas
         >>> quantize_model = tfnas.legacy.tfmot().quantization.keras.quantize_model
 
     Raises:
-        ImportError: It is not installed.
+        ImportError: tensorflow-model-optimization or tf_keras is not installed.
     """
     _load("tf_keras")
     return _load("tensorflow_model_optimization")
@@ -45,16 +45,16 @@ def tfmot() -> Any:
 
 def _load(module: str) -> Any:
     require(module, "models of Keras 2")
-    with _unchanged():
+    with _environment_restored():
         return importlib.import_module(module)
 
 
 @contextlib.contextmanager
-def _unchanged() -> Iterator[None]:
-    """Resolves `tf.keras` by the variable as it is now, and puts the variable back after."""
+def _environment_restored() -> Iterator[None]:
+    """Resolves `tf.keras` first, and restores the environment variable afterwards."""
     import tensorflow as tf
 
-    _ = tf.keras.__name__, tf.keras.layers  # the first use decides for good
+    _ = tf.keras.__name__, tf.keras.layers  # the first use is final
     before = os.environ.get(VARIABLE)
     try:
         yield

@@ -1,4 +1,4 @@
-"""Reading a functional model of either Keras as the same plain record."""
+"""Reads the graph of a functional model of Keras 3 or tf_keras into one common form."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ class GraphStep:
     """One use of a layer.
 
     Args:
-        layer: The layer, model or operation.
-        args: Its arguments.
-        kwargs: Its arguments by name.
-        outputs: Its outputs.
+        layer: The layer, nested model or operation.
+        args: Positional arguments of the call, with symbolic tensors.
+        kwargs: Keyword arguments of the call.
+        outputs: Symbolic output tensors.
     """
 
     layer: Any
@@ -26,12 +26,12 @@ class GraphStep:
 
 @dataclasses.dataclass(frozen=True)
 class Graph:
-    """A functional model.
+    """The graph of a functional model.
 
     Args:
-        inputs: Its inputs in the structure that its caller gives.
-        outputs: Its outputs in the structure that its caller gets.
-        steps: The uses of layers in the order of execution.
+        inputs: Symbolic inputs, in the structure of the model's argument.
+        outputs: Symbolic outputs, in the structure of the model's result.
+        steps: Uses of layers in the order of execution.
     """
 
     inputs: Any
@@ -40,12 +40,12 @@ class Graph:
 
 
 def read_keras(model: Any) -> Graph | None:
-    """Returns the graph of a Keras 3 model, None where it has none.
+    """Returns the graph of a Keras 3 model or layer; None where it has none.
 
     Args:
         model: A model or layer.
     """
-    inner = getattr(model, "_functional", None)  # Sequential keeps one once it is built
+    inner = getattr(model, "_functional", None)  # a built Sequential model has one
     functional = model if hasattr(model, "_nodes_by_depth") else inner
     if functional is None or not hasattr(functional, "_nodes_by_depth"):
         return None
@@ -57,7 +57,7 @@ def read_keras(model: Any) -> Graph | None:
 
 
 def read_tf_keras(model: Any) -> Graph | None:
-    """Returns the graph of a tf_keras model, None where it has none.
+    """Returns the graph of a tf_keras model or layer; None where it has none.
 
     Args:
         model: A model or layer.
@@ -65,7 +65,7 @@ def read_tf_keras(model: Any) -> Graph | None:
     if not getattr(model, "_nodes_by_depth", None):
         return None
     steps = (
-        GraphStep(node.layer, node.call_args, node.call_kwargs, tuple(flat(node.outputs)))
+        GraphStep(node.layer, node.call_args, node.call_kwargs, tuple(flatten(node.outputs)))
         for node in _nodes(model)
     )
     return Graph(model._nested_inputs, model._nested_outputs, tuple(steps))
@@ -76,37 +76,37 @@ def _nodes(functional: Any) -> Iterator[Any]:
         yield from (node for node in functional._nodes_by_depth[depth] if not node.is_input)
 
 
-def mapped(structure: Any, function: Callable[[Any], Any]) -> Any:
+def map_structure(structure: Any, function: Callable[[Any], Any]) -> Any:
     """Applies a function to every leaf of nested lists, tuples and dicts.
 
     Example:
-        >>> mapped([1, {"a": (2, 3)}], lambda x: -x)
+        >>> map_structure([1, {"a": (2, 3)}], lambda x: -x)
         [-1, {'a': (-2, -3)}]
 
     Args:
         structure: The structure.
-        function: leaf -> leaf.
+        function: Leaf -> new leaf.
     """
     if isinstance(structure, dict):
-        return {key: mapped(value, function) for key, value in structure.items()}
+        return {key: map_structure(value, function) for key, value in structure.items()}
     if isinstance(structure, list | tuple):
         kind = tuple if isinstance(structure, tuple) else list
-        return kind(mapped(value, function) for value in structure)
+        return kind(map_structure(value, function) for value in structure)
     return function(structure)
 
 
-def flat(structure: Any) -> list[Any]:
-    """Returns the leaves of nested lists, tuples and dicts; dicts in the order of their keys.
+def flatten(structure: Any) -> list[Any]:
+    """Returns the leaves of nested lists, tuples and dicts; dicts in the order of sorted keys.
 
     Example:
-        >>> flat([1, {"b": 2, "a": (3,)}])
+        >>> flatten([1, {"b": 2, "a": (3,)}])
         [1, 3, 2]
 
     Args:
         structure: The structure.
     """
     if isinstance(structure, dict):
-        return [leaf for key in sorted(structure) for leaf in flat(structure[key])]
+        return [leaf for key in sorted(structure) for leaf in flatten(structure[key])]
     if isinstance(structure, list | tuple):
-        return [leaf for value in structure for leaf in flat(value)]
+        return [leaf for value in structure for leaf in flatten(value)]
     return [structure]

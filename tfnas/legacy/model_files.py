@@ -1,10 +1,10 @@
-"""Loading saved models, those of Keras 2 included, without running code from the file.
+"""Loads saved models, including those of Keras 2, without running code from the file.
 
-Who wrote an .h5 file decides how it is read: Keras 3 takes many files of Keras 2, and
-gives some of them another meaning (see `activations`). The file's own description of the
-model is looked through first. It may name stock layers and TensorFlow functions on a list,
-nothing else: a Lambda layer holds marshalled code, a `module` entry can import any module,
-and an operator layer can call any function of TensorFlow, `tf.io.write_file` among them.
+An .h5 file is read by the library that wrote it: Keras 3 loads many files of Keras 2, but
+computes something else for some of them (see `activations`). The model's config in the file is
+checked first. It may name stock layers and a list of TensorFlow functions, nothing else: a Lambda
+layer holds marshalled code, a `module` entry can import any module, and an operator layer can
+call any function of TensorFlow, such as `tf.io.write_file`.
 """
 
 from __future__ import annotations
@@ -15,26 +15,40 @@ import json
 import pathlib
 import zipfile
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tfnas.legacy import activations
 from tfnas.legacy.environment import tf_keras
 from tfnas.legacy.operations import SYMBOLS
 from tfnas.legacy.rebuild import from_tf_keras
 
+if TYPE_CHECKING:
+    import keras
+
 SUFFIXES = (".h5", ".hdf5")
 STRUCTURE = frozenset(
     {
-        *("Functional", "Model", "Sequential", "SlicingOpLambda", "TFOpLambda", "TensorShape"),
-        *("DTypePolicy", "DTypePolicyMap", "Policy"),
-        *("__tuple__", "__numpy__", "__tensor__", "__keras_tensor__", "__slice__"),
+        "Functional",
+        "Model",
+        "Sequential",
+        "SlicingOpLambda",
+        "TFOpLambda",
+        "TensorShape",
+        "DTypePolicy",
+        "DTypePolicyMap",
+        "Policy",
+        "__tuple__",
+        "__numpy__",
+        "__tensor__",
+        "__keras_tensor__",
+        "__slice__",
     }
 )
-PLACES = ("layers", "initializers", "regularizers", "constraints")
+NAMESPACES = ("layers", "initializers", "regularizers", "constraints")
 
 
-def load_model(path: str | pathlib.Path) -> Any:
-    """Loads a saved model, `.keras` or `.h5`, as a Keras 3 model; no code in it is run.
+def load_model(path: str | pathlib.Path) -> keras.Model:
+    """Loads a saved `.keras` or `.h5` file as a Keras 3 model; runs no code from the file.
 
     Example:
         >>> import tfnas
@@ -54,52 +68,56 @@ def load_model(path: str | pathlib.Path) -> Any:
 
     path = pathlib.Path(path)
     if not path.is_file():
-        raise ValueError(f"model must be a .keras or .h5 file, got {str(path)!r}, which is no file")
+        raise ValueError(
+            f"model must be a .keras or .h5 file, got {str(path)!r}, which does not exist"
+        )
     with path.open("rb") as file:
-        hdf5 = file.read(4) == b"\x89HDF"  # TensorFlow 2.11 and before wrote it into any name
+        hdf5 = file.read(4) == b"\x89HDF"  # TensorFlow up to 2.11 wrote HDF5 under any file name
     if path.suffix.lower() in SUFFIXES or hdf5:
         return load_h5(path)
     if path.suffix.lower() == ".tflite":
         raise ValueError(
-            f"model must be a .keras or .h5 file, got {str(path)!r}: give the Keras model that "
-            "it was made from"
+            f"model must be a .keras or .h5 file, got {str(path)!r}: pass the Keras model that "
+            "it was converted from"
         )
     if path.suffix.lower() == ".keras" and not zipfile.is_zipfile(path):
-        raise _broken(path, ValueError("it is no .keras archive: damaged, or saved otherwise"))
+        raise _broken(
+            path, ValueError("it is not a .keras archive: damaged, or saved in another format")
+        )
     activations.for_keras()
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:  # Keras raises many types for a broken file
+    except Exception as error:  # Keras raises errors of many types for a broken file
         raise _broken(path, error) from error
 
 
-def load_h5(path: str | pathlib.Path) -> Any:
-    """Loads an .h5 file of Keras 2 or 3 as a Keras 3 model; no code in it is run.
+def load_h5(path: str | pathlib.Path) -> keras.Model:
+    """Loads an .h5 file of Keras 2 or 3 as a Keras 3 model; runs no code from the file.
 
     Example:
         >>> import tfnas
         >>> model = tfnas.legacy.load_h5("old.h5")  # doctest: +SKIP
 
     Args:
-        path: The file, holding a whole model.
+        path: The file; it must hold a model, not only weights.
 
     Returns:
         The model, not compiled.
 
     Raises:
-        ValueError: There is no such file, it holds weights only, it names something
-            that is not a stock layer or a known function (a Lambda layer for one), or a
-            layer has no counterpart in Keras 3.
+        ValueError: There is no such file, it holds weights only, it names something that is not a
+            stock layer or a known function (such as a Lambda layer), or a layer has no
+            counterpart in Keras 3.
         ImportError: A file of Keras 2 needs tf_keras, which is not installed.
     """
     path = pathlib.Path(path)
     config, version = _read(path)
     library = _library(version)
-    for place in _objects(config):
-        _check_object(place, library.__name__, path)
+    for entry in _objects(config):
+        _check_object(entry, library.__name__, path)
     try:
         model = library.models.load_model(str(path), compile=False)
-    except Exception as error:  # both raise many types for a broken file
+    except Exception as error:  # both libraries raise errors of many types for a broken file
         raise _broken(path, error) from error
     return model if library.__name__ == "keras" else from_tf_keras(model)
 
@@ -112,11 +130,11 @@ def _library(version: str) -> Any:
 
 
 def _read(path: pathlib.Path) -> tuple[Any, str]:
-    """The file's description of the model, and the version of Keras that wrote it."""
-    h5py = importlib.import_module("h5py")  # comes with Keras; ships no types
+    """The model's config in a file, and the version of Keras that wrote it."""
+    h5py = importlib.import_module("h5py")  # a dependency of Keras, without type hints
 
     if not path.is_file():
-        raise ValueError(f"model must be an .h5 file, got {str(path)!r}, which is no file")
+        raise ValueError(f"model must be an .h5 file, got {str(path)!r}, which does not exist")
     try:
         with h5py.File(path, "r") as file:
             config, version = (file.attrs.get(key) for key in ("model_config", "keras_version"))
@@ -124,7 +142,7 @@ def _read(path: pathlib.Path) -> tuple[Any, str]:
         raise _broken(path, error) from error
     if config is None:
         raise ValueError(
-            f"model {str(path)!r} must hold a whole model, got weights only: build the model "
+            f"model {str(path)!r} must hold an entire model, got weights only: build the model "
             "and call its load_weights"
         )
     try:
@@ -138,7 +156,7 @@ def _text(value: Any) -> str:
 
 
 def _objects(config: Any) -> Iterator[dict[str, Any]]:
-    """Every description of an object in the description of a model."""
+    """Yields every serialized object in the config of a model."""
     pending = [config]
     while pending:
         value = pending.pop()
@@ -150,35 +168,35 @@ def _objects(config: Any) -> Iterator[dict[str, Any]]:
             pending += value
 
 
-def _check_object(place: dict[str, Any], library: str, path: pathlib.Path) -> None:
-    kind, module = str(place.get("class_name")), str(place.get("module") or library)
-    config = place.get("config")
-    inside = config if isinstance(config, dict) else {}
-    name = inside.get("name", place.get("name", kind))
+def _check_object(entry: dict[str, Any], library: str, path: pathlib.Path) -> None:
+    kind, module = str(entry.get("class_name")), str(entry.get("module") or library)
+    config = entry.get("config")
+    settings = config if isinstance(config, dict) else {}
+    name = settings.get("name", entry.get("name", kind))
     if kind == "Lambda":
-        raise _refusal(path, name, kind, "it holds Python code, which is never run")
+        raise _error(path, name, kind, "it holds Python code, which is never run")
     if kind not in _stock(library):
-        raise _refusal(path, name, kind, f"it is not a stock class of {library}")
+        raise _error(path, name, kind, f"it is not a stock class of {library}")
     if module.split(".")[0] not in ("keras", "tf_keras"):
-        raise _refusal(path, name, kind, f"it asks for the module {module!r}")
-    if isinstance(inside.get("vocabulary"), str):
-        raise _refusal(path, name, kind, f"it reads the file {inside['vocabulary']!r}")
-    if kind.endswith("OpLambda") and inside.get("function") not in SYMBOLS:
-        function = inside.get("function")
-        raise _refusal(path, name, kind, f"it calls tf.{function}, which tfnas doesn't know")
+        raise _error(path, name, kind, f"it imports the module {module!r}")
+    if isinstance(settings.get("vocabulary"), str):
+        raise _error(path, name, kind, f"it reads the file {settings['vocabulary']!r}")
+    if kind.endswith("OpLambda") and settings.get("function") not in SYMBOLS:
+        function = settings.get("function")
+        raise _error(path, name, kind, f"it calls tf.{function}, which tfnas doesn't know")
 
 
 @functools.cache
 def _stock(library: str) -> frozenset[str]:
     module = tf_keras() if library == "tf_keras" else importlib.import_module("keras")
-    places = [getattr(module, place) for place in PLACES]
-    kinds = (name for place in places for name in dir(place))
+    namespaces = [getattr(module, name) for name in NAMESPACES]
+    names = {name for namespace in namespaces for name in dir(namespace)}
     return STRUCTURE.union(
-        name for name in kinds if any(isinstance(getattr(p, name, None), type) for p in places)
+        name for name in names if any(isinstance(getattr(n, name, None), type) for n in namespaces)
     )
 
 
-def _refusal(path: pathlib.Path, name: str, kind: str, cause: str) -> ValueError:
+def _error(path: pathlib.Path, name: str, kind: str, cause: str) -> ValueError:
     return ValueError(f"model {str(path)!r} can't be loaded: layer {name!r} ({kind}): {cause}")
 
 

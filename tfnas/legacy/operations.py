@@ -1,8 +1,8 @@
-"""Operator nodes: `x + y` and `keras.ops` in Keras 3, TFOpLambda layers in tf_keras.
+"""Converts operator nodes: `x + y` and `keras.ops` in Keras 3, TFOpLambda layers in tf_keras.
 
-Where a layer does the same it is taken (Add for `x + y` of two tensors, ReLU for
-`keras.ops.relu`), since that is what tfmot and other tools know. For the rest one table
-serves both directions.
+Where a layer computes the same, the layer is used (Add for `x + y` of two tensors, ReLU for
+`keras.ops.relu`), since tfmot and other tools know layers. For other operations one table serves
+both directions.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tfnas.legacy import activations, tensorflow_function
 from tfnas.legacy.environment import tf_keras
 
 MERGES = ("Add", "Subtract", "Multiply", "Maximum", "Minimum")
-# Class of the Keras operation -> the activation function it is.
+# Class of the Keras operation -> name of the activation function.
 ACTIVATIONS = {
     "Relu": "relu",
     "Relu6": "relu6",
@@ -36,15 +36,15 @@ ACTIVATIONS = {
 
 @dataclasses.dataclass(frozen=True)
 class OperationRow:
-    """One operation under its three names.
+    """One operation under its names in Keras 3 and in TensorFlow.
 
     Args:
         kind: Class of the Keras operation.
-        function: Its function in `keras.ops`.
-        symbol: Its public name in TensorFlow.
-        parameters: TensorFlow's parameters in the order of the function's.
-        settings: Those of the function's parameters that the operation holds as
-            attributes; they come last.
+        function: Name of the function in `keras.ops`.
+        symbol: Public name of the function in TensorFlow, without "tf.".
+        parameters: TensorFlow's parameter names, in the order of the `keras.ops` function.
+        settings: Parameters of the `keras.ops` function that the operation stores as attributes;
+            they come last.
     """
 
     kind: str
@@ -130,20 +130,20 @@ SYMBOLS = frozenset({row.symbol for row in TABLE} | {GETITEM})
 def to_tf_keras(
     operation: Any, args: Any, kwargs: Any, name: str, *, for_tfmot: bool = False
 ) -> Any:
-    """Applies to tf_keras tensors what a Keras 3 operation does.
+    """Applies the counterpart of a Keras 3 operation to tf_keras tensors.
 
     Args:
-        operation: The operation.
-        args: Its arguments, with tf_keras tensors.
-        kwargs: The same by name.
-        name: The new layer's name.
-        for_tfmot: Whether our own layer takes the place of TFOpLambda.
+        operation: The Keras 3 operation.
+        args: Positional arguments, with tf_keras tensors.
+        kwargs: Keyword arguments, with tf_keras tensors.
+        name: Name of the new layer.
+        for_tfmot: Whether to use a layer of tfnas instead of TFOpLambda, which tfmot misreads.
 
     Returns:
         The outputs.
 
     Raises:
-        ValueError: There is no counterpart.
+        ValueError: The other library has no counterpart.
     """
     kind = type(operation).__name__
     layers = tf_keras().layers
@@ -154,72 +154,70 @@ def to_tf_keras(
     if kind == "Concatenate":
         return layers.Concatenate(axis=operation.axis, name=name)(*args)
     if kind == "GetItem":
-        named = {"tensor": args[0], "slice_spec": _key(args[1])}
-        return _apply(GETITEM, named, name, for_tfmot)
+        arguments = {"tensor": args[0], "slice_spec": _index_config(args[1])}
+        return _apply(GETITEM, arguments, name, for_tfmot)
     row = next((row for row in TABLE if row.kind == kind), None)
     if row is None or kwargs:
-        raise _refusal(operation, "tf_keras", f"keras.ops operation {kind}")
+        raise _error(operation, "tf_keras", f"keras.ops operation {kind}")
     values = [*args, *(getattr(operation, setting) for setting in row.settings)]
-    named = dict(zip(row.parameters, map(_plain, values), strict=True))
-    return _apply(row.symbol, named, name, for_tfmot)
+    arguments = dict(zip(row.parameters, map(_as_numpy, values), strict=True))
+    return _apply(row.symbol, arguments, name, for_tfmot)
 
 
-def _apply(symbol: str, named: dict[str, Any], name: str, for_tfmot: bool) -> Any:
+def _apply(symbol: str, arguments: dict[str, Any], name: str, for_tfmot: bool) -> Any:
     if for_tfmot:
-        return tensorflow_function.apply(symbol, named, name)
+        return tensorflow_function.apply(symbol, arguments, name)
     layers = _op_layers()
     kind = layers.SlicingOpLambda if symbol == GETITEM else layers.TFOpLambda
-    first, *others = named.values()
-    rest = dict(zip(list(named)[1:], others, strict=True))
+    first, *_ = arguments.values()
+    rest = dict(list(arguments.items())[1:])
     return kind(tensorflow_function.function(symbol), name=name)(first, **rest)
 
 
 def from_tf_keras(layer: Any, args: Any, kwargs: Any, name: str) -> Any:
-    """Applies to Keras 3 tensors what a TFOpLambda does.
+    """Applies the counterpart of a TFOpLambda layer to Keras 3 tensors.
 
     Args:
-        layer: The TFOpLambda.
-        args: Its arguments, with Keras 3 tensors.
-        kwargs: The same by name.
-        name: The new operation's name.
+        layer: The TFOpLambda layer.
+        args: Positional arguments, with Keras 3 tensors.
+        kwargs: Keyword arguments, with Keras 3 tensors.
+        name: Name of the new operation.
 
     Returns:
         The outputs.
 
     Raises:
-        ValueError: There is no counterpart.
+        ValueError: The other library has no counterpart.
     """
     import keras
 
     symbol = layer.symbol
     if symbol == GETITEM:
-        return _named(
-            _bound(layer, args, kwargs)["tensor"][
-                tensorflow_function.slices(_bound(layer, args, kwargs)["slice_spec"])
-            ],
-            name,
-        )
+        arguments = _bound_arguments(layer, args, kwargs)
+        index = tensorflow_function.slices(arguments["slice_spec"])
+        return _with_name(arguments["tensor"][index], name)
     row = next((row for row in TABLE if row.symbol == symbol), None)
     if row is None:
-        raise _refusal(layer, "Keras 3", f"tf.{symbol}")
-    given = _bound(layer, args, kwargs)
-    if unknown := sorted(set(given) - set(row.parameters)):
-        raise _refusal(layer, "Keras 3", f"tf.{symbol} with {', '.join(unknown)}")
-    if row.kind in MERGES and _same_rank(tuple(given.values())):
-        return getattr(keras.layers, row.kind)(name=name)(list(given.values()))
+        raise _error(layer, "Keras 3", f"tf.{symbol}")
+    arguments = _bound_arguments(layer, args, kwargs)
+    if unknown := sorted(set(arguments) - set(row.parameters)):
+        raise _error(layer, "Keras 3", f"tf.{symbol} with {', '.join(unknown)}")
+    if row.kind in MERGES and _same_rank(tuple(arguments.values())):
+        return getattr(keras.layers, row.kind)(name=name)(list(arguments.values()))
     function = getattr(keras.ops, row.function)
     names = list(inspect.signature(function).parameters)
     order = dict(zip(row.parameters, names, strict=False))
-    return _named(function(**{order[key]: _plain(value) for key, value in given.items()}), name)
+    keywords = {order[key]: _as_numpy(value) for key, value in arguments.items()}
+    return _with_name(function(**keywords), name)
 
 
-def _bound(layer: Any, args: Any, kwargs: Any) -> dict[str, Any]:
+def _bound_arguments(layer: Any, args: Any, kwargs: Any) -> dict[str, Any]:
     bound = inspect.signature(layer.function).bind(*args, **kwargs).arguments
     return {key: value for key, value in bound.items() if value is not None and key != "name"}
 
 
 def is_operation_layer(layer: Any) -> bool:
-    """Whether a tf_keras layer stands for a TensorFlow function.
+    """Whether a tf_keras layer is a TFOpLambda, which calls a TensorFlow function.
 
     Args:
         layer: The layer.
@@ -227,8 +225,8 @@ def is_operation_layer(layer: Any) -> bool:
     return isinstance(layer, _op_layers().TFOpLambda)
 
 
-def _named(outputs: Any, name: str) -> Any:
-    """Keras' own names count through the process and could meet a layer's of the model."""
+def _with_name(outputs: Any, name: str) -> Any:
+    """Names the operation; Keras' automatic name could be that of a layer of the model."""
     first = outputs[0] if isinstance(outputs, list | tuple) else outputs
     first._keras_history.operation.name = name
     return outputs
@@ -240,27 +238,27 @@ def _activation(function: str, name: str) -> Any:
     layers = tf_keras().layers
     if function in ("relu", "relu6"):
         return layers.ReLU(6.0 if function == "relu6" else None, name=name)
-    made = activations.to_tf_keras(getattr(keras.activations, function))
-    return layers.Activation(made, name=name)
+    converted = activations.to_tf_keras(getattr(keras.activations, function))
+    return layers.Activation(converted, name=name)
 
 
 def _same_rank(args: Any) -> bool:
-    """Whether these are two tensors that a merging layer takes as the operator does."""
+    """Whether these are two tensors of one rank, which a merging layer treats as the operator."""
     ranks = [len(arg.shape) for arg in args if hasattr(arg, "_keras_history")]
     return len(args) == 2 and len(ranks) == 2 and ranks[0] == ranks[1]
 
 
-def _key(key: Any) -> Any:
-    """What can be written to a config: tf_keras makes slices of such dicts again."""
-    if isinstance(key, list | tuple):
-        return tuple(_key(part) for part in key)
-    if isinstance(key, slice):
-        return {"start": key.start, "stop": key.stop, "step": key.step}
-    return key
+def _index_config(index: Any) -> Any:
+    """Turns the slices of an index into dicts for a config, as tf_keras does."""
+    if isinstance(index, list | tuple):
+        return tuple(_index_config(part) for part in index)
+    if isinstance(index, slice):
+        return {"start": index.start, "stop": index.stop, "step": index.step}
+    return index
 
 
-def _plain(value: Any) -> Any:
-    """Constants as NumPy arrays: each Keras keeps them in a config of its own."""
+def _as_numpy(value: Any) -> Any:
+    """Turns a constant tensor into a NumPy array; other values are returned unchanged."""
     is_constant = hasattr(value, "numpy") and not hasattr(value, "_keras_history")
     return np.asarray(value.numpy()) if is_constant else value
 
@@ -272,8 +270,8 @@ def _op_layers() -> Any:
     return tf_op_layer
 
 
-def _refusal(layer: Any, side: str, what: str) -> ValueError:
+def _error(layer: Any, side: str, what: str) -> ValueError:
     return ValueError(
-        f"layer {layer.name!r} ({type(layer).__name__}) can't be brought over: {what} has no "
+        f"layer {layer.name!r} ({type(layer).__name__}) can't be converted: {what} has no "
         f"counterpart in {side} that tfnas knows"
     )

@@ -1,4 +1,4 @@
-"""Whether two models compute the same, and which layer is the first that doesn't."""
+"""Compares the outputs of two models, and finds the first layer where they differ."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from tfnas.legacy.functional_steps import flat, mapped
+from tfnas.legacy.functional_steps import flatten, map_structure
 
 TOLERANCE = 1e-4
 
 
 @dataclasses.dataclass(frozen=True)
 class Tap:
-    """The output of one layer in both models.
+    """The output of one layer in both models, for comparison.
 
     Args:
-        name: The layer.
-        old: The symbolic tensor in the first model.
-        new: The symbolic tensor in the second one.
+        name: Name of the layer.
+        old: Symbolic output in the original model.
+        new: Symbolic output in the converted model.
     """
 
     name: str
@@ -28,41 +28,43 @@ class Tap:
 
 
 def check_equal(old: Any, new: Any, taps: list[Tap], tolerance: float = TOLERANCE) -> None:
-    """Raises ValueError where two models give different outputs for random inputs.
+    """Raises ValueError if two models return different outputs for random inputs.
 
     Args:
-        old: The first model.
-        new: The second one.
-        taps: What to look at to find the layer, in the order of execution.
-        tolerance: Largest difference allowed, as a share of the outputs' scale.
+        old: The original model.
+        new: The converted model.
+        taps: Outputs of layers to compare, in the order of execution.
+        tolerance: Largest allowed difference, relative to the largest absolute output.
 
     Raises:
-        ValueError: They differ; the first layer that does is named.
+        ValueError: The outputs differ; the message names the first layer where they do.
     """
     arrays = [_random(tensor, seed) for seed, tensor in enumerate(old.inputs)]
-    found = max(map(difference, _outputs(old, arrays), _outputs(new, arrays)))
-    if found <= tolerance:
+    largest = max(map(difference, _outputs(old, arrays), _outputs(new, arrays)))
+    if largest <= tolerance:
         return
-    name, there = _first(old, new, taps, arrays, tolerance) or ("the output", found)
+    fallback = ("the output", largest)
+    name, at_layer = _first_difference(old, new, taps, arrays, tolerance) or fallback
     raise ValueError(
-        f"model {old.name!r} computes something else after it was brought over: the outputs "
-        f"differ by {found:.2g} of their scale, first after layer {name!r} (by {there:.2g})"
+        f"model {old.name!r} has other outputs after the conversion: they differ by {largest:.2g} "
+        f"of their scale, first after layer {name!r} (by {at_layer:.2g})"
     )
 
 
 def difference(old: np.ndarray, new: np.ndarray) -> float:
-    """Returns the largest difference as a share of the first array's largest value.
+    """Returns the largest difference, relative to the first array's largest absolute value.
 
     Example:
         >>> difference(np.array([1.0, 4.0]), np.array([1.0, 3.0]))
         0.25
 
     Args:
-        old: The array that sets the scale.
-        new: Another of the same shape.
+        old: The reference, which sets the scale.
+        new: An array of the same shape.
 
     Returns:
-        The share; infinity where the shapes or the places of NaN differ.
+        The relative difference; infinity if the shapes or the positions of NaN and infinity
+        differ.
     """
     if old.shape != new.shape or not np.array_equal(np.isfinite(old), np.isfinite(new)):
         return float("inf")
@@ -73,37 +75,36 @@ def difference(old: np.ndarray, new: np.ndarray) -> float:
     return float(np.abs(old - new).max() / max(np.abs(old).max(), 1e-12))
 
 
-def _first(
+def _first_difference(
     old: Any, new: Any, taps: list[Tap], arrays: list[np.ndarray], tolerance: float
 ) -> tuple[str, float] | None:
-    firsts = type(old).__mro__, type(new).__mro__
-    make = [_functional(mro) for mro in firsts]
-    before = _outputs(make[0](old.inputs, [tap.old for tap in taps]), arrays)
-    after = _outputs(make[1](new.inputs, [tap.new for tap in taps]), arrays)
-    found = zip(taps, map(difference, before, after), strict=True)
-    return next(((tap.name, value) for tap, value in found if value > tolerance), None)
+    old_model, new_model = _model_class(old), _model_class(new)
+    before = _outputs(old_model(old.inputs, [tap.old for tap in taps]), arrays)
+    after = _outputs(new_model(new.inputs, [tap.new for tap in taps]), arrays)
+    differences = zip(taps, map(difference, before, after), strict=True)
+    return next(((tap.name, value) for tap, value in differences if value > tolerance), None)
 
 
-def _functional(mro: tuple[type, ...]) -> Any:
-    """The Model class of the library that a class belongs to."""
-    return next(kind for kind in reversed(mro) if kind.__name__ == "Model")
+def _model_class(model: Any) -> Any:
+    """The class `Model` of the model's library."""
+    return next(kind for kind in reversed(type(model).__mro__) if kind.__name__ == "Model")
 
 
 def _outputs(model: Any, arrays: list[np.ndarray]) -> list[np.ndarray]:
     structure = getattr(model, "_inputs_struct", getattr(model, "_nested_inputs", model.inputs))
-    given = {id(tensor): array for tensor, array in zip(model.inputs, arrays, strict=True)}
+    by_tensor = {id(tensor): array for tensor, array in zip(model.inputs, arrays, strict=True)}
     if any(kind.__name__ == "Sequential" for kind in type(model).__mro__):
-        structure = model.inputs[0]  # its own record of it has a list around
-    data = mapped(structure, lambda tensor: given[id(tensor)])
-    return [np.asarray(output) for output in flat(model(data, training=False))]
+        structure = model.inputs[0]  # its recorded structure is a list of one
+    data = map_structure(structure, lambda tensor: by_tensor[id(tensor)])
+    return [np.asarray(output) for output in flatten(model(data, training=False))]
 
 
 def _random(tensor: Any, seed: int) -> np.ndarray:
-    """Two examples; open dimensions get a size that most models take."""
+    """Two random examples; unknown dimensions get a size that most models accept."""
     generator = np.random.default_rng(seed)
     batch, *rest = tensor.shape
-    open_size = 64 if len(rest) > 2 else 8
-    shape = (batch or 2, *(size or open_size for size in rest))
+    default_size = 64 if len(rest) > 2 else 8
+    shape = (batch or 2, *(size or default_size for size in rest))
     dtype = np.dtype(getattr(tensor.dtype, "name", tensor.dtype))
     if dtype.kind in "iub":
         return generator.integers(0, 2, shape).astype(dtype)

@@ -1,7 +1,7 @@
-"""A tf_keras layer that applies one TensorFlow function, for models that go to tfmot.
+"""A tf_keras layer that applies one TensorFlow function, for models that are passed to tfmot.
 
-TFOpLambda, tf_keras' own, keeps its arguments in the model's graph in a form that tfmot's
-graph transforms misread; here they are settings of the layer.
+TFOpLambda of tf_keras stores its arguments in the model's graph, where tfmot's graph transforms
+misread them. This layer stores them in its config.
 """
 
 from __future__ import annotations
@@ -13,42 +13,42 @@ from typing import Any
 import numpy as np
 
 from tfnas.legacy.environment import tf_keras
-from tfnas.legacy.functional_steps import mapped
+from tfnas.legacy.functional_steps import map_structure
 
-PLACE = "tensor:"
+PLACEHOLDER = "tensor:"
 
 
 def apply(symbol: str, arguments: dict[str, Any], name: str) -> Any:
     """Applies a function of TensorFlow to tf_keras tensors, as a layer.
 
     Args:
-        symbol: The function's public name.
-        arguments: Its arguments by name, tensors and constants.
-        name: The layer's name.
+        symbol: Public name of the function, without "tf.".
+        arguments: Its arguments by name: tensors and constants.
+        name: Name of the new layer.
 
     Returns:
         The outputs.
     """
     tensors: list[Any] = []
 
-    def take(value: Any) -> Any:
+    def to_config(value: Any) -> Any:
         if not hasattr(value, "_keras_history"):
             return np.asarray(value).tolist() if isinstance(value, np.ndarray) else value
         tensors.append(value)
-        return f"{PLACE}{len(tensors) - 1}"
+        return f"{PLACEHOLDER}{len(tensors) - 1}"
 
-    settings = mapped(arguments, take)
+    settings = map_structure(arguments, to_config)
     layer = layer_class()(symbol, settings, name=name)
     return layer(tensors[0] if len(tensors) == 1 else tensors)
 
 
 @functools.cache
 def layer_class() -> Any:
-    """Returns the class; made late, since its base is tf_keras'."""
+    """Returns the layer class; created on demand, since its base class is in tf_keras."""
 
     @tf_keras().saving.register_keras_serializable("tfnas")
     class Operator(tf_keras().layers.Layer):  # type: ignore[misc]
-        """Applies a function to its input or inputs."""
+        """Applies a TensorFlow function to one or several inputs."""
 
         def __init__(self, symbol: str, arguments: dict[str, Any], **kwargs: Any):
             super().__init__(**kwargs)
@@ -58,42 +58,42 @@ def layer_class() -> Any:
         def call(self, inputs: Any) -> Any:
             tensors = inputs if isinstance(inputs, list | tuple) else [inputs]
 
-            def fill(value: Any) -> Any:
-                is_place = isinstance(value, str) and value.startswith(PLACE)
-                return tensors[int(value.removeprefix(PLACE))] if is_place else value
+            def from_config(value: Any) -> Any:
+                is_tensor = isinstance(value, str) and value.startswith(PLACEHOLDER)
+                return tensors[int(value.removeprefix(PLACEHOLDER))] if is_tensor else value
 
-            filled = mapped(self.arguments, fill)
-            if "slice_spec" in filled:
-                filled["slice_spec"] = slices(filled["slice_spec"])
-            return function(self.symbol)(**filled)
+            arguments = map_structure(self.arguments, from_config)
+            if "slice_spec" in arguments:
+                arguments["slice_spec"] = slices(arguments["slice_spec"])
+            return function(self.symbol)(**arguments)
 
         def get_config(self) -> dict[str, Any]:
-            arguments = mapped(self.arguments, lambda value: value)
+            arguments = map_structure(self.arguments, lambda value: value)
             return {**super().get_config(), "symbol": self.symbol, "arguments": arguments}
 
     return Operator
 
 
-def slices(key: Any) -> Any:
-    """Returns an index with slices made of the dicts that stand for them in configs.
+def slices(index: Any) -> Any:
+    """Turns the dicts in an index, which configs hold in place of slices, into slices.
 
     Example:
         >>> slices([0, {"start": None, "stop": 2, "step": None}])
         (0, slice(None, 2, None))
 
     Args:
-        key: The index.
+        index: An index of `x[index]`, as read from a config.
     """
-    if isinstance(key, list | tuple):
-        return tuple(slices(part) for part in key)
-    if isinstance(key, dict) and set(key) == {"start", "stop", "step"}:
-        return slice(key["start"], key["stop"], key["step"])
-    return key
+    if isinstance(index, list | tuple):
+        return tuple(slices(part) for part in index)
+    if isinstance(index, dict) and set(index) == {"start", "stop", "step"}:
+        return slice(index["start"], index["stop"], index["step"])
+    return index
 
 
 @functools.cache
 def function(symbol: str) -> Callable[..., Any]:
-    """Returns the function of TensorFlow with a public name.
+    """Returns the TensorFlow function with a public name.
 
     Args:
         symbol: The name, without "tf.".

@@ -1,1 +1,1 @@
-"""Low-rank factorization: one layer becomes two or three that multiply less."""
+"""Low-rank factorization: replaces a layer by two or three smaller ones with fewer MACs."""

@@ -1,4 +1,4 @@
-"""Which layers can be factorized, and what each use of them costs."""
+"""Finds the layers that can be factorized, and the MACs of their uses."""
 
 from __future__ import annotations
 
@@ -23,37 +23,40 @@ class FactorizableLayer:
         name: Path of its first use.
         layer: The layer.
         kernel: Its kernel as (height, width, inputs, outputs), float64.
-        methods: What can be done with it.
-        places: Positions an example, over all uses, at which are applied: what stands in front
-            of the input alone; a kernel of the layer's height and stride along it; the layer.
-        norm: The BatchNormalization that alone takes its output, None where there is none.
+        methods: The factorization methods that apply to it.
+        positions: Numbers of positions per example, summed over all uses: of the input; after a
+            convolution with the layer's height and vertical stride alone; of the output. They
+            are where a first 1 x 1, a k x 1 and the last factor are applied.
+        norm: The BatchNormalization that is the only consumer of its output; None without.
     """
 
     name: str
     layer: Any
     kernel: np.ndarray = dataclasses.field(repr=False)
     methods: tuple[str, ...]
-    places: tuple[int, int, int]
+    positions: tuple[int, int, int]
     norm: Any = None
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates of the layer, over all uses."""
-        return self.places[2] * self.kernel.size
+        """Multiply-accumulates per example, summed over all uses."""
+        return self.positions[2] * self.kernel.size
 
     @property
     def flat(self) -> np.ndarray:
-        """The kernel as (inputs of a patch, outputs)."""
+        """The kernel as a matrix (inputs of a patch, outputs)."""
         return self.kernel.reshape(-1, self.kernel.shape[-1])
 
     @property
     def absorbs_mean(self) -> bool:
-        """Whether something behind the kernel can take up a shift of the mean output."""
+        """Whether a bias or BatchNormalization can compensate a shift of the mean output."""
         return bool(self.layer.use_bias) or self.norm is not None
 
 
-def units_of(flow: Walk, methods: tuple[str, ...]) -> tuple[list[FactorizableLayer], list[Skipped]]:
-    """Returns the layers that can be factorized, and why others that multiply can't be.
+def find_layers(
+    flow: Walk, methods: tuple[str, ...]
+) -> tuple[list[FactorizableLayer], list[Skipped]]:
+    """Returns the layers that can be factorized, and the others that multiply, with the reason.
 
     Args:
         flow: The model's walk.
@@ -63,45 +66,46 @@ def units_of(flow: Walk, methods: tuple[str, ...]) -> tuple[list[FactorizableLay
     for call in flow.calls:
         uses.setdefault(id(call.operation), []).append(call)
     found: list[FactorizableLayer] = []
-    left: list[Skipped] = []
+    skipped: list[Skipped] = []
     for calls in uses.values():
         first = calls[0]
         layer = first.operation
         if call_macs(first) == 0 or not getattr(layer, "weights", ()):
             continue
-        reason = _hindrance(layer)
+        reason = _obstacle(layer)
         if reason is None:
             kernel = _kernel(layer)
             single = kernel.shape[:2] == (1, 1)
-            able = tuple(m for m in methods if (m == "svd") == single)
-            if able:
+            usable = tuple(m for m in methods if (m == "svd") == single)
+            if usable:
                 norm = _norm_behind(flow, calls)
                 found.append(
-                    FactorizableLayer(first.name, layer, kernel, able, _places(calls), norm)
+                    FactorizableLayer(first.name, layer, kernel, usable, _positions(calls), norm)
                 )
                 continue
             size = "x".join(str(n) for n in kernel.shape[:2])
             reason = f"{' and '.join(methods)} can't take a kernel of {size}"
-        left.append(Skipped(first.name, first.kind, reason))
-    return found, left
+        skipped.append(Skipped(first.name, first.kind, reason))
+    return found, skipped
 
 
-def _hindrance(layer: Any) -> str | None:
+def _obstacle(layer: Any) -> str | None:
+    """Why a layer can't be factorized; None where it can."""
     kind = type(layer).__name__
     if "Depthwise" in kind or "Separable" in kind:
-        return "a depthwise kernel is one small map a channel: there is nothing to win"
+        return "a depthwise kernel is one small map per channel: there is nothing to save"
     if kind not in _KINDS or not type(layer).__module__.startswith("keras."):
         return f"layers of type {kind} can't be factorized"
     if getattr(layer, "groups", 1) != 1:
-        return f"convolutions of {layer.groups} groups can't be factorized"
+        return f"convolutions with {layer.groups} groups can't be factorized"
     if getattr(layer, "data_format", "channels_last") != "channels_last":
         return f"its data format is {layer.data_format}"
     if getattr(layer, "quantization_mode", None) or getattr(layer, "lora_enabled", False):
-        return "its kernel is quantized or has a LoRA beside it"
+        return "its kernel is quantized or has LoRA weights"
     if len(layer.weights) != 1 + bool(layer.use_bias):
-        return "it holds other weights than kernel and bias"
+        return "it has other weights than kernel and bias"
     if layer.kernel.constraint is not None:
-        return "its kernel is under a constraint, which factors can't keep"
+        return "its kernel is under a constraint, which factors can't fulfill"
     if layer.use_bias and layer.bias.constraint is not None:
         return "its bias is under a constraint"
     if not np.isfinite(np.asarray(layer.kernel, np.float64)).all():
@@ -115,8 +119,8 @@ def _kernel(layer: Any) -> np.ndarray:
     return kernel.reshape(*(*size, 1, 1)[:2], inputs, outputs)
 
 
-def _places(calls: list[Call]) -> tuple[int, int, int]:
-    """See :class:`FactorizableLayer`. An open size counts as one position of the output."""
+def _positions(calls: list[Call]) -> tuple[int, int, int]:
+    """See :class:`FactorizableLayer`. An unknown size counts as one output position."""
     totals = [0, 0, 0]
     for call in calls:
         before, after = call.inputs[0].shape[1:-1], call.outputs[0].shape[1:-1]
@@ -129,14 +133,14 @@ def _places(calls: list[Call]) -> tuple[int, int, int]:
 
 
 def _norm_behind(flow: Walk, calls: list[Call]) -> Any:
-    """The BatchNormalization over channels that alone takes the only use's output."""
+    """The BatchNormalization over channels that is the only consumer of a single use."""
     if len(calls) != 1 or any(calls[0].outputs[0] is value for value in flow.outputs):
         return None
     layer, output = calls[0].operation, calls[0].outputs[0]
-    takers = [call for call in flow.calls if any(output is value for value in call.inputs)]
-    if len(takers) != 1 or takers[0].kind != "BatchNormalization":
+    consumers = [call for call in flow.calls if any(output is value for value in call.inputs)]
+    if len(consumers) != 1 or consumers[0].kind != "BatchNormalization":
         return None
-    norm = takers[0].operation
+    norm = consumers[0].operation
     once = sum(call.operation is norm for call in flow.calls) == 1
     linear = layer.activation is None or layer.activation.__name__ == "linear"
     over_channels = norm.axis in (-1, len(output.shape) - 1)

@@ -1,12 +1,12 @@
-"""`factorize`: from a model and ranks, an energy or a target to a low-rank model and a report.
+"""`factorize`: replaces layers of a model by low-rank factors and reports what it did.
 
 A Dense layer or a 1 x 1 convolution becomes two layers with few channels between them. A k x k
-convolution becomes k x 1 and then 1 x k ("spatial"), or 1 x 1, a smaller k x k and 1 x 1
-("tucker"), whichever loses less for what it saves. Give data: the error that is kept small is
-then that of each layer's output on it, not that of its kernel, and a few hundred examples
-without labels suffice. What comes out are plain Keras layers. Fewer multiplications are not as
-much less time: measure the files (:func:`tfnas.benchmark`). Most of the accuracy lost comes
-back with :func:`tfnas.recalibrate_batchnorm` and a few epochs of training.
+convolution becomes k x 1 and 1 x k ("spatial"), or 1 x 1, a smaller k x k and 1 x 1 ("tucker"),
+whichever loses less for the MACs that it saves. With data, the error of each layer's output is
+minimized instead of the error of its kernel; a few hundred examples without labels suffice. The
+result has plain Keras layers. Time does not fall as much as MACs do: measure the files
+(:func:`tfnas.benchmark`). Most of the lost accuracy is recovered by
+:func:`tfnas.recalibrate_batchnorm` and a few epochs of training.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tfnas.graph.batchnorm import fitting_columns
-from tfnas.graph.compatibility import check_dense, check_float
+from tfnas.graph.compatibility import check_float, check_uncompressed
 from tfnas.graph.functional import Call, Skipped, Walk, walk
 from tfnas.graph.macs import call_macs
-from tfnas.low_rank.covariance import InputCovariance, measure
-from tfnas.low_rank.factorizable_layers import METHODS, FactorizableLayer, units_of
-from tfnas.low_rank.factorized_model import Factored, build, check_copies, factored
+from tfnas.low_rank.covariance import InputCovariance, measure_covariances
+from tfnas.low_rank.factorizable_layers import METHODS, FactorizableLayer, find_layers
+from tfnas.low_rank.factorized_model import LayerFactors, build, check_copies, layer_factors
 from tfnas.low_rank.low_rank_report import FactoredLayer, FactorizationReport
 from tfnas.low_rank.options import Option, Options
 from tfnas.low_rank.rank_selection import (
@@ -34,14 +34,17 @@ from tfnas.low_rank.rank_selection import (
     by_macs,
     by_rank,
     matches,
-    most_saved,
+    max_saving,
 )
 
-BATCH = 32  # examples a forward pass
+if TYPE_CHECKING:
+    import keras
+
+BATCH_SIZE = 32  # examples per forward pass
 
 
 def factorize(
-    model: Any,
+    model: keras.Model,
     rank: Rank | Mapping[str, Rank] | None = None,
     energy: float | None = None,
     target_macs: float | None = None,
@@ -49,10 +52,10 @@ def factorize(
     *,
     methods: Sequence[str] = METHODS,
     exclude: Sequence[str] = (),
-) -> tuple[Any, FactorizationReport]:
-    """Returns a model whose layers are products of thinner ones, and a report.
+) -> tuple[keras.Model, FactorizationReport]:
+    """Replaces layers of a model by low-rank factors; returns the new model and a report.
 
-    A layer is replaced only where that multiplies less.
+    A layer is replaced only if that saves MACs.
 
     Example:
         >>> import keras, tfnas
@@ -62,28 +65,28 @@ def factorize(
         (['d_first', 'd_last'], (10,))
 
     Args:
-        model: A built functional or Sequential Keras 3 model; it stays as it is.
-        rank: Channels between a layer's factors; in (0, 1): as a share of the full rank. A dict
-            gives such by layers' names or patterns, the first that matches counts, and leaves
-            other layers. One of rank, energy and target_macs is given.
-        energy: Share of each layer's squared singular values that stays, in (0, 1]; with data
+        model: A built functional or Sequential Keras 3 model; it is not changed.
+        rank: Number of channels between a layer's factors, or in (0, 1) a fraction of the full
+            rank. A dict maps layer names or patterns to ranks: the first match counts, and
+            other layers are not replaced. Exactly one of rank, energy and target_macs is given.
+        energy: Fraction of each layer's squared singular values to keep, in (0, 1]; with data,
             of its squared output.
-        target_macs: Most multiply-accumulates an example, met from below; in (0, 1]: as a
-            share of the model's. Ranks are chosen for all layers together.
-        data: Typical inputs, prepared as for training; labels are ignored. None: the error is
-            that of the kernels.
+        target_macs: Maximum number of multiply-accumulates per example; in (0, 1] a fraction
+            of the model's. Ranks are chosen for all layers together.
+        data: Typical inputs, preprocessed as for training; labels are ignored. None: errors are
+            those of the kernels.
         methods: Some of "svd" (Dense and 1 x 1), "spatial" and "tucker" (k x k).
-        exclude: Names or patterns of layers that stay.
+        exclude: Names or patterns of layers that are not replaced.
 
     Returns:
-        A new functional model (nested models become flat), not compiled, and what became of
-        each layer.
+        A new functional model (nested models become flat), not compiled, and a report of all
+        layers.
 
     Raises:
-        ValueError: An argument is outside its rule, a pattern matches no layer, the target
-            can't be met (the message tells how near one can get), an entry of `rank` names no
-            layer that can be factorized, or the model is pruned, clustered or
-            quantization-aware already, which would be lost.
+        ValueError: An argument is invalid, a pattern matches no layer, the target can't be met
+            (the message has the smallest possible one), an item of `rank` names no layer that
+            can be factorized, or the model is pruned, clustered or quantization-aware already,
+            which would be lost.
 
     References:
         Jaderberg et al. 2014; Zhang et al. 2015; Kim et al. 2016; see
@@ -96,34 +99,36 @@ def factorize(
     exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
     _check_patterns("exclude", exclude, flow)
     _check_patterns("rank", rank if isinstance(rank, Mapping) else (), flow)
-    _check_dense(flow, exclude, rank if isinstance(rank, Mapping) else ("*",))
+    _check_uncompressed(flow, exclude, rank if isinstance(rank, Mapping) else ("*",))
     batches = None if data is None else _batches(model, data)
-    check_copies(flow)  # what can't be copied shows before long work
-    units, left = _candidates(flow, methods, exclude)
-    _check_able(rank if isinstance(rank, Mapping) else (), exclude, units, left)
-    moments = None if batches is None else measure(model, [u.layer for u in units], batches)
-    layers = [_options(unit, moments) for unit in units]
-    choices = _chosen(layers, rank, energy, target_macs, flow)
-    parts: list[Factored] = []
+    check_copies(flow)  # fails early, before long computations
+    units, skipped = _candidates(flow, methods, exclude)
+    _check_factorizable(rank if isinstance(rank, Mapping) else (), exclude, units, skipped)
+    covariances = None
+    if batches is not None:
+        covariances = measure_covariances(model, [unit.layer for unit in units], batches)
+    layers = [_options(unit, covariances) for unit in units]
+    choices = _choose(layers, rank, energy, target_macs, flow)
+    factors: list[LayerFactors] = []
     for options, choice in zip(layers, choices, strict=True):
         if isinstance(choice, Option):
-            mean = None if moments is None else moments[id(options.unit.layer)].mean
-            parts.append(factored(options, choice, mean))
+            mean = None if covariances is None else covariances[id(options.unit.layer)].mean
+            factors.append(layer_factors(options, choice, mean))
         else:
             unit = options.unit
-            left.append(Skipped(unit.name, type(unit.layer).__name__, choice))
-    smaller = build(model, flow, parts)
-    sizes = model.count_params(), smaller.count_params()
-    return smaller, _report(flow, parts, left, sizes, data is not None)
+            skipped.append(Skipped(unit.name, type(unit.layer).__name__, choice))
+    smaller = build(model, flow, factors)
+    parameters = model.count_params(), smaller.count_params()
+    return smaller, _report(flow, factors, skipped, parameters, data is not None)
 
 
 def _check(rank: Any, energy: Any, target_macs: Any) -> None:
-    given = {"rank": rank, "energy": energy, "target_macs": target_macs}
-    chosen = [name for name, value in given.items() if value is not None]
-    if len(chosen) != 1:
+    arguments = {"rank": rank, "energy": energy, "target_macs": target_macs}
+    present = [name for name, value in arguments.items() if value is not None]
+    if len(present) != 1:
         raise ValueError(
             f"exactly one of rank, energy and target_macs must be given, got "
-            f"{' and '.join(chosen) or 'none'}"
+            f"{' and '.join(present) or 'none'}"
         )
     if energy is not None and not (_is_number(energy) and 0 < energy <= 1):
         raise ValueError(f"energy must be in (0, 1], got {energy!r}")
@@ -132,21 +137,23 @@ def _check(rank: Any, energy: Any, target_macs: Any) -> None:
     if isinstance(rank, Mapping) and not rank:
         raise ValueError("rank must name layers, got {}")
     for value in rank.values() if isinstance(rank, Mapping) else [rank] * (rank is not None):
-        whole = isinstance(value, numbers.Integral) and int(value) >= 1
-        if not (_is_number(value) and (whole or 0 < value < 1)):
+        is_integer = isinstance(value, numbers.Integral) and int(value) >= 1
+        if not (_is_number(value) and (is_integer or 0 < value < 1)):
             raise ValueError(
-                f"rank must be a whole number from 1 on, or a share in (0, 1), got {value!r}"
+                f"rank must be a whole number >= 1, or a fraction in (0, 1), got {value!r}"
             )
 
 
-def _check_dense(flow: Walk, exclude: Sequence[str], wanted: Iterable[str]) -> None:
-    """Refuses zeros and shared values in what is to be factorized."""
+def _check_uncompressed(flow: Walk, exclude: Sequence[str], patterns: Iterable[str]) -> None:
+    """Raises ValueError for zeros or shared values in layers that are to be factorized."""
     for call in flow.calls:
         kernel = getattr(call.operation, "kernel", None)
-        named = any(matches(pattern, call.name) for pattern in wanted)
-        if kernel is None or not named or any(matches(p, call.name) for p in exclude):
+        selected = any(matches(pattern, call.name) for pattern in patterns)
+        if kernel is None or not selected or any(matches(p, call.name) for p in exclude):
             continue
-        check_dense(call.name, np.asarray(kernel), "factorize", ", or exclude names the layer")
+        check_uncompressed(
+            call.name, np.asarray(kernel), "factorize", ", or name the layer in exclude"
+        )
 
 
 def _is_number(value: Any) -> bool:
@@ -154,11 +161,11 @@ def _is_number(value: Any) -> bool:
     return real and math.isfinite(value)
 
 
-def _methods(given: Sequence[str]) -> tuple[str, ...]:
-    chosen = (given,) if isinstance(given, str) else tuple(given)
-    if not chosen or not set(chosen) <= set(METHODS):
-        raise ValueError(f"methods must be some of {', '.join(METHODS)}, got {given!r}")
-    return tuple(method for method in METHODS if method in chosen)
+def _methods(methods: Sequence[str]) -> tuple[str, ...]:
+    names = (methods,) if isinstance(methods, str) else tuple(methods)
+    if not names or not set(names) <= set(METHODS):
+        raise ValueError(f"methods must be some of {', '.join(METHODS)}, got {methods!r}")
+    return tuple(method for method in METHODS if method in names)
 
 
 def _check_patterns(argument: str, patterns: Any, flow: Walk) -> None:
@@ -168,66 +175,67 @@ def _check_patterns(argument: str, patterns: Any, flow: Walk) -> None:
             raise ValueError(f"{argument} must name layers, got {pattern!r}, which matches none")
 
 
-def _check_able(
+def _check_factorizable(
     patterns: Iterable[str],
     exclude: Sequence[str],
     units: Sequence[FactorizableLayer],
-    left: Sequence[Skipped],
+    skipped: Sequence[Skipped],
 ) -> None:
-    """Raises ValueError where an entry of `rank` names nothing but layers that must stay."""
+    """Raises ValueError if a pattern of `rank` matches only layers that can't be factorized."""
     for pattern in patterns:
-        stay = [s for s in left if matches(pattern, s.name)]
-        excluded = any(matches(name, s.name) for s in stay for name in exclude)
+        matched = [s for s in skipped if matches(pattern, s.name)]
+        excluded = any(matches(name, s.name) for s in matched for name in exclude)
         if excluded or any(matches(pattern, unit.name) for unit in units):
             continue
-        why = [f"{s.name}: {s.reason}" for s in stay]
+        reasons = [f"{s.name}: {s.reason}" for s in matched]
         raise ValueError(
             f"rank must name layers that can be factorized, got {pattern!r}: "
-            f"{'; '.join(why) or 'nothing in it multiplies by a kernel of its own'}"
+            f"{'; '.join(reasons) or 'nothing in it has a kernel'}"
         )
 
 
 def _batches(model: Any, data: Any) -> list[Any]:
-    """The model's inputs, in its own structure, batch by batch."""
+    """Splits data into batches with the structure of the model's inputs."""
     import keras
 
     columns = fitting_columns(model, data)
     count = len(columns[0])
     if not count:
         raise ValueError("data must hold at least one example, got none")
-    graph = getattr(model, "_functional", None) or model  # Sequential keeps one once it is built
+    graph = getattr(model, "_functional", None) or model  # a built Sequential model has one
     return [
-        keras.tree.pack_sequence_as(graph.input, [column[i : i + BATCH] for column in columns])
-        for i in range(0, count, BATCH)
+        keras.tree.pack_sequence_as(graph.input, [column[i : i + BATCH_SIZE] for column in columns])
+        for i in range(0, count, BATCH_SIZE)
     ]
 
 
 def _candidates(
     flow: Walk, methods: tuple[str, ...], exclude: tuple[str, ...]
 ) -> tuple[list[FactorizableLayer], list[Skipped]]:
-    units, left = units_of(flow, methods)
-    kept = {
+    units, skipped = find_layers(flow, methods)
+    excluded = {
         id(call.operation)
         for call in flow.calls
         if any(matches(pattern, call.name) for pattern in exclude)
     }
-    left += [
-        Skipped(unit.name, type(unit.layer).__name__, "exclude names it")
+    skipped += [
+        Skipped(unit.name, type(unit.layer).__name__, "named in exclude")
         for unit in units
-        if id(unit.layer) in kept
+        if id(unit.layer) in excluded
     ]
-    return [unit for unit in units if id(unit.layer) not in kept], left
+    return [unit for unit in units if id(unit.layer) not in excluded], skipped
 
 
-def _options(unit: FactorizableLayer, moments: Mapping[int, InputCovariance] | None) -> Options:
-    """Moments are about the mean where a bias or BatchNormalization takes up its shift."""
-    if moments is None:
+def _options(unit: FactorizableLayer, covariances: Mapping[int, InputCovariance] | None) -> Options:
+    """Uses central moments where a bias or BatchNormalization compensates the mean."""
+    if covariances is None:
         return Options(unit)
-    found, central = moments[id(unit.layer)], unit.absorbs_mean
-    return Options(unit, found.shrunk(central), found.second(central))
+    covariance, central = covariances[id(unit.layer)], unit.absorbs_mean
+    estimate = covariance.shrinkage_estimate(central)
+    return Options(unit, estimate, covariance.second_moments(central))
 
 
-def _chosen(
+def _choose(
     layers: Sequence[Options],
     rank: Rank | Mapping[str, Rank] | None,
     energy: float | None,
@@ -239,14 +247,14 @@ def _chosen(
     if energy is not None:
         return by_energy(layers, energy)
     assert target_macs is not None
-    whole = _macs(flow.calls)
-    limit = math.floor(target_macs * whole if target_macs <= 1 else target_macs)
-    choices = by_macs(layers, whole - limit)
+    total = _macs(flow.calls)
+    limit = math.floor(target_macs * total if target_macs <= 1 else target_macs)
+    choices = by_macs(layers, total - limit)
     if choices is None:
-        least = whole - sum(most_saved(options) for options in layers)
+        least = total - sum(max_saving(options) for options in layers)
         raise ValueError(
-            f"target_macs can't be met: got {target_macs:g}, and with every layer at rank 1 that "
-            f"can be factorized the model has {least:,} of {whole:,} MACs, {least / whole:.3f}"
+            f"target_macs can't be met: got {target_macs:g}, and with all factorizable layers at "
+            f"rank 1 the model has {least:,} of {total:,} MACs, a fraction of {least / total:.3f}"
         )
     return choices
 
@@ -257,33 +265,33 @@ def _macs(calls: Sequence[Call]) -> int:
 
 def _report(
     flow: Walk,
-    parts: Sequence[Factored],
-    left: list[Skipped],
+    factors: Sequence[LayerFactors],
+    skipped: list[Skipped],
     parameters: tuple[int, int],
     weighted: bool,
 ) -> FactorizationReport:
     order = {call.name: place for place, call in enumerate(reversed(flow.calls))}
-    whole = _macs(flow.calls)
-    saved = sum(part.unit.macs - part.option.macs for part in parts)
+    total = _macs(flow.calls)
+    saved = sum(layer.unit.macs - layer.option.macs for layer in factors)
     uncounted = sorted({call.name for call in flow.calls if call_macs(call) is None})
     notes = []
-    if not parts:
-        notes.append("no layer was replaced: the model is as it was")
+    if not factors:
+        notes.append("no layer was replaced: the model is unchanged")
     if uncounted:
         names = ", ".join(uncounted)
-        notes.append(f"MACs are without those of layers that are not understood: {names}")
+        notes.append(f"MACs do not include these layers, whose MACs are unknown: {names}")
     return FactorizationReport(
-        tuple(_line(part) for part in parts),
-        tuple(sorted(left, key=lambda skipped: -order[skipped.name])),
-        (whole, whole - saved),
+        tuple(_factored_layer(layer) for layer in factors),
+        tuple(sorted(skipped, key=lambda layer: -order[layer.name])),
+        (total, total - saved),
         parameters,
         weighted,
         tuple(notes),
     )
 
 
-def _line(part: Factored) -> FactoredLayer:
-    unit, option = part.unit, part.option
+def _factored_layer(factors: LayerFactors) -> FactoredLayer:
+    unit, option = factors.unit, factors.option
     bias = unit.kernel.shape[-1] if unit.layer.use_bias else 0
     return FactoredLayer(
         unit.name,
@@ -291,6 +299,6 @@ def _line(part: Factored) -> FactoredLayer:
         option.method,
         option.ranks,
         (unit.macs, option.macs),
-        (unit.kernel.size + bias, part.parameters),
+        (unit.kernel.size + bias, factors.parameters),
         option.error,
     )

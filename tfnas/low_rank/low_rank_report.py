@@ -1,4 +1,4 @@
-"""What became of a model's layers: a record that prints as a table."""
+"""The report of a factorization, which prints as a table."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from tfnas.table import table
 
 @dataclasses.dataclass(frozen=True)
 class FactoredLayer:
-    """A layer that is factors now.
+    """A layer that was replaced by factors.
 
     Args:
-        name: Its path.
-        kind: Its class.
+        name: Path of the layer.
+        kind: Name of its class.
         method: "svd", "spatial" or "tucker".
-        ranks: The channels between the factors; Tucker's two.
-        macs: Multiply-accumulates an example over all uses, (before, after).
+        ranks: Number of channels between the factors; two for "tucker".
+        macs: Multiply-accumulates per example over all uses, (before, after).
         parameters: Number of weights, (before, after).
-        error: Share of the squared output that is lost on the data, about its mean where a bias or
-            BatchNormalization takes the mean up; without data of the squared kernel: the
-            discarded squared singular values.
+        error: Fraction of the squared output that is lost on the data (of its variance, where a
+            bias or BatchNormalization compensates the mean); without data, the fraction of the
+            squared kernel.
     """
 
     name: str
@@ -37,15 +37,15 @@ class FactoredLayer:
 
 @dataclasses.dataclass(frozen=True)
 class FactorizationReport:
-    """What factorization did. Prints as a table, layer by layer.
+    """The result of a factorization. Prints as a table, layer by layer.
 
     Args:
-        layers: The layers that became factors, in the order of the network.
-        left: Those that multiply and stay, with the reason.
-        macs: Multiply-accumulates an example, (before, after).
-        parameters: Number of weights, (before, after).
-        weighted: Whether errors are those of the output on data.
-        notes: What is only approximately so.
+        layers: The layers that were replaced by factors, in the order of execution.
+        left: The layers that multiply but were not replaced, with the reason.
+        macs: Multiply-accumulates of the model per example, (before, after).
+        parameters: Number of weights of the model, (before, after).
+        weighted: Whether errors are those of outputs on data.
+        notes: Remarks, such as layers whose MACs are unknown.
     """
 
     HEADERS = ("layer", "method", "ranks", "MACs", "after", "error")
@@ -58,15 +58,15 @@ class FactorizationReport:
     notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """Returns the record as values that JSON knows; see :meth:`of`."""
+        """Returns the report as values for JSON; see :meth:`of`."""
         return dataclasses.asdict(self)
 
     @classmethod
     def of(cls, fields: dict[str, Any]) -> FactorizationReport:
-        """Returns the record that :meth:`as_dict` wrote.
+        """Returns the report that :meth:`as_dict` wrote.
 
         Raises:
-            ValueError: A key is unknown or missing; it is named.
+            ValueError: A key is unknown or missing; the message names it.
         """
         check_keys(cls, fields)
         layers = tuple(
@@ -78,7 +78,7 @@ class FactorizationReport:
         return cls(**{**fields, "layers": layers, "left": left, **rest})
 
     def rows(self) -> list[list[str]]:
-        """Returns a row a layer that became factors; see `HEADERS`."""
+        """Returns one row per replaced layer; see `HEADERS`."""
         return [
             [
                 layer.name,
@@ -91,13 +91,13 @@ class FactorizationReport:
         ]
 
     def left_rows(self) -> list[list[str]]:
-        """Returns (layer, class, reason) of each that stays."""
+        """Returns (layer, class, reason) of each layer that was not replaced."""
         return [[skipped.name, skipped.kind, skipped.reason] for skipped in self.left]
 
     def __str__(self) -> str:
         lines = [table(list(self.HEADERS), self.rows(), right=2)] if self.layers else []
         lines += [f"{s.name} ({s.kind}) stays: {s.reason}" for s in self.left]
-        for what, (before, after) in (("MACs", self.macs), ("parameters", self.parameters)):
-            share = f", {after / before:.1%}" if before else ""
-            lines.append(f"{what}: {before:,} to {after:,}{share}")
+        for name, (before, after) in (("MACs", self.macs), ("parameters", self.parameters)):
+            fraction = f", {after / before:.1%}" if before else ""
+            lines.append(f"{name}: {before:,} to {after:,}{fraction}")
         return "\n".join([*lines, *self.notes])

@@ -1,4 +1,4 @@
-"""What can become of each layer: methods and ranks, with their cost and their error."""
+"""The options of each layer: methods and ranks, with their MACs and errors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tfnas.low_rank.factorizable_layers import FactorizableLayer
 from tfnas.low_rank.svd import Spatial, Svd, relative_error
 from tfnas.low_rank.tucker import Tucker
 
-GRID = 32  # first ranks of Tucker-2 that are tried
+FIRST_RANKS = 32  # of Tucker-2 that are tried, at most
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,9 +22,9 @@ class Option:
 
     Args:
         method: "svd", "spatial" or "tucker".
-        ranks: One, or Tucker's two.
-        macs: Multiply-accumulates over all uses.
-        error: Share of the squared output (or kernel, without data) that is lost.
+        ranks: One rank, or two for "tucker".
+        macs: Multiply-accumulates per example over all uses.
+        error: Fraction of the squared output (without data, of the squared kernel) that is lost.
     """
 
     method: str
@@ -34,26 +34,27 @@ class Option:
 
     @property
     def loss(self) -> float:
-        """-log of the share that is kept: losses of layers in a row add up (Zhang 2015)."""
+        """-log of the fraction that is kept: these losses add up over layers (Zhang 2015)."""
         return -math.log(max(1.0 - self.error, 1e-12))
 
 
 def joined_kernel(kernels: Sequence[np.ndarray]) -> np.ndarray:
-    """Returns the kernel that factors in a row are, (height, width, inputs, outputs).
+    """Returns the kernel that equals a sequence of factors, (height, width, inputs, outputs).
 
     Args:
-        kernels: In order; along each axis at most one is longer than 1.
+        kernels: The factors' kernels, in order; along each axis at most one is longer than 1.
     """
     return reduce(np.matmul, kernels)
 
 
 class Options:
-    """All options of a layer; decompositions are made when they are first needed.
+    """All options of a layer; decompositions are computed when they are first needed.
 
     Args:
         unit: The layer.
-        moments: Second moments of its patches, to choose factors by; None: white.
-        measured: Those that the error is told by; None: the same.
+        moments: Second moments of its patches (inputs, inputs), for choosing factors; None:
+            the identity (white inputs).
+        measured: Second moments for computing errors; None: the same.
     """
 
     def __init__(
@@ -88,23 +89,23 @@ class Options:
             left, right = self.svd.factors(*option.ranks)
             return left[None, None], right[None, None]
         head, core, tail = self.tucker.factors(*option.ranks)
-        around = [None if part is None else part[None, None] for part in (head, tail)]
-        return tuple(part for part in (around[0], core, around[1]) if part is not None)
+        first, last = (None if part is None else part[None, None] for part in (head, tail))
+        return tuple(part for part in (first, core, last) if part is not None)
 
     def error(self, kernels: Sequence[np.ndarray]) -> float:
-        """Returns the share of the squared output (or kernel) that an option's kernels lose."""
+        """Returns the fraction of the squared output (or kernel) that factors lose."""
         joined = joined_kernel(kernels).reshape(self.unit.flat.shape)
         return relative_error(self.unit.flat, joined, self._measured)
 
-    def within(self, allowed: float) -> Option | None:
-        """Returns the cheapest of the best options that loses no more than a share.
+    def cheapest_within(self, max_error: float) -> Option | None:
+        """Returns the cheapest of the best options whose exact error is at most `max_error`.
 
-        What is really lost is looked at, and falls along them: they are halved again and again.
+        Exact errors fall along the options, so this is a binary search.
         """
         low, high = 0, len(self.best)
         while low < high:
             middle = (low + high) // 2
-            if self.error(self.kernels(self.best[middle])) <= allowed:
+            if self.error(self.kernels(self.best[middle])) <= max_error:
                 high = middle
             else:
                 low = middle + 1
@@ -115,20 +116,20 @@ class Options:
         return self.tucker.full if method == "tucker" else (getattr(self, method).full,)
 
     def macs(self, method: str, ranks: tuple[int, ...]) -> int:
-        """Returns the multiply-accumulates at some ranks, over all uses."""
-        before, between, after = self.unit.places
-        high, wide, inputs, outputs = self.unit.kernel.shape
+        """Returns the multiply-accumulates per example at given ranks, over all uses."""
+        before, between, after = self.unit.positions
+        height, width, inputs, outputs = self.unit.kernel.shape
         if method == "svd":
             return after * ranks[0] * (inputs + outputs)
         if method == "spatial":
-            return ranks[0] * (between * high * inputs + after * wide * outputs)
+            return ranks[0] * (between * height * inputs + after * width * outputs)
         first, last = ranks
         head = before * inputs * first if first < inputs else 0
         tail = after * last * outputs if last < outputs else 0
-        return head + after * high * wide * first * last + tail
+        return head + after * height * width * first * last + tail
 
     def at(self, method: str, ranks: tuple[int, ...]) -> Option:
-        """Returns the option of some ranks."""
+        """Returns the option of a method at given ranks."""
         errors = (
             self.tucker.errors(ranks[0]) if method == "tucker" else getattr(self, method).errors
         )
@@ -136,12 +137,12 @@ class Options:
 
     @cached_property
     def best(self) -> list[Option]:
-        """Those that save MACs and that no other beats in both; MACs rise, errors fall."""
+        """The Pareto-optimal options that save MACs, by ascending MACs and falling error."""
         found: list[Option] = []
         for method in self.unit.methods:
-            firsts = self._firsts() if method == "tucker" else [()]
-            for first in firsts:
-                found += self._row(method, first)
+            first_ranks = self._first_ranks() if method == "tucker" else [()]
+            for first in first_ranks:
+                found += self._of_method(method, first)
         found.sort(key=lambda option: (option.macs, option.error))
         kept: list[Option] = []
         for option in found:
@@ -149,18 +150,18 @@ class Options:
                 kept.append(option)
         return kept
 
-    def _row(self, method: str, first: tuple[int, ...]) -> list[Option]:
-        """All options of a method; of Tucker-2 those of a first rank."""
+    def _of_method(self, method: str, first: tuple[int, ...]) -> list[Option]:
+        """The options of a method that save MACs; for Tucker-2 those of one first rank."""
         errors = self.tucker.errors(*first) if first else getattr(self, method).errors
-        row = []
+        options = []
         for rank in range(1, len(errors)):
             ranks = (*first, rank)
             macs = self.macs(method, ranks)
             if macs < self.unit.macs:
-                row.append(Option(method, ranks, macs, float(errors[rank])))
-        return row
+                options.append(Option(method, ranks, macs, float(errors[rank])))
+        return options
 
-    def _firsts(self) -> list[tuple[int, ...]]:
+    def _first_ranks(self) -> list[tuple[int, ...]]:
         most = self.tucker.full[0]
-        grid = np.unique(np.linspace(1, most, min(most, GRID)).round().astype(int))
+        grid = np.unique(np.linspace(1, most, min(most, FIRST_RANKS)).round().astype(int))
         return [(int(n),) for n in grid if self.macs("tucker", (int(n), 1)) < self.unit.macs]

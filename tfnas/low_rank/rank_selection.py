@@ -1,11 +1,11 @@
-"""Which option each layer takes: by ranks, by the energy kept, or by the MACs of all together.
+"""Chooses an option for each layer: by rank, by the energy kept, or by the MACs of the model.
 
-Each chooser returns an option a layer, or the reason why it stays as it is.
+Each function returns for every layer an option, or the reason why it is not replaced.
 
 References:
     Zhang et al., "Accelerating Very Deep Convolutional Networks for Classification and
-    Detection", TPAMI 2015, section 2.4: ranks of all layers together, so that the product of
-    the energies kept is largest, greedily by what is lost for what is saved.
+    Detection", TPAMI 2015, section 2.4: a greedy choice of all ranks that maximizes the
+    product of the energies kept, by the loss per MAC saved.
 """
 
 from __future__ import annotations
@@ -17,129 +17,131 @@ from collections.abc import Mapping, Sequence
 from tfnas.graph.lower_hull import lower_hull
 from tfnas.low_rank.options import Option, Options
 
-LOSSLESS = 1e-12  # share of the energy that rounding alone loses
+ROUNDING = 1e-12  # fraction of the energy that is lost by rounding alone
 Choice = Option | str
 Rank = int | float
 
 
 def by_rank(layers: Sequence[Options], rank: Rank | Mapping[str, Rank]) -> list[Choice]:
-    """Chooses by given ranks.
+    """Chooses options of given ranks.
 
     Args:
-        layers: The layers.
-        rank: A rank, or in (0, 1) the share of the full one; or such by name or pattern, the
-            first that matches counts.
+        layers: The options of each layer.
+        rank: A rank, or in (0, 1) a fraction of the full one; or a dict from names or patterns
+            to these, of which the first match counts.
     """
     chosen: list[Choice] = []
     for options in layers:
-        wanted = rank
-        if isinstance(wanted, Mapping):
-            fitting = [v for p, v in wanted.items() if matches(p, options.unit.name)]
-            if not fitting:
-                chosen.append("rank names it not")
+        layer_rank = rank
+        if isinstance(layer_rank, Mapping):
+            ranks = [v for p, v in layer_rank.items() if matches(p, options.unit.name)]
+            if not ranks:
+                chosen.append("not named in rank")
                 continue
-            wanted = fitting[0]
-        chosen.append(_at_rank(options, wanted))
+            layer_rank = ranks[0]
+        chosen.append(_at_rank(options, layer_rank))
     return chosen
 
 
-def _at_rank(options: Options, wanted: Rank) -> Choice:
-    """Of the methods at a rank the one that loses least for what it saves."""
+def _at_rank(options: Options, rank: Rank) -> Choice:
+    """The method that has the smallest loss per MAC saved at a rank."""
     found = []
     for method in options.unit.methods:
         full = options.full(method)
-        share = wanted < 1
-        ranks = tuple(max(1, round(wanted * n)) if share else min(int(wanted), n) for n in full)
+        is_fraction = rank < 1
+        ranks = tuple(max(1, round(rank * n)) if is_fraction else min(int(rank), n) for n in full)
         if options.macs(method, ranks) < options.unit.macs:
             found.append(options.at(method, ranks))
     if not found:
-        return f"at rank {wanted} it would not multiply less"
+        return f"rank {rank} would save no MACs"
     return min(found, key=lambda option: option.loss / (options.unit.macs - option.macs))
 
 
 def by_energy(layers: Sequence[Options], energy: float) -> list[Choice]:
-    """Chooses what multiplies least and keeps a share of the squared singular values.
+    """Chooses the fewest MACs that keep a fraction of the squared singular values.
 
     Args:
-        layers: The layers.
-        energy: The share, in (0, 1].
+        layers: The options of each layer.
+        energy: The fraction, in (0, 1].
     """
     chosen: list[Choice] = []
     for options in layers:
-        allowed = 1.0 - energy + LOSSLESS
-        first = options.within(allowed)
-        reason = f"with {energy:g} of its energy it would not multiply less"
-        chosen.append(reason if first is None else first)
+        option = options.cheapest_within(1.0 - energy + ROUNDING)
+        reason = f"keeping {energy:g} of its energy would save no MACs"
+        chosen.append(reason if option is None else option)
     return chosen
 
 
 def by_macs(layers: Sequence[Options], saving: int) -> list[Choice] | None:
-    """Chooses what loses least where all together save a number of MACs; None: they can't.
+    """Chooses the options with the smallest total loss that save a number of MACs.
 
-    Along the lower convex hull of each layer's (MACs, loss) the step that loses least for a
-    MAC is taken next, until enough is saved; what was saved too much is then given back where
-    most is won.
+    This is greedy: along the lower convex hull of each layer's (MACs, loss) it takes the step with
+    the smallest loss per MAC saved, until enough is saved. MACs saved in excess are then spent
+    where they reduce the loss most.
 
     Args:
-        layers: The layers.
-        saving: Multiply-accumulates to save.
+        layers: The options of each layer.
+        saving: Number of multiply-accumulates to save.
+
+    Returns:
+        The choices; None where the layers can't save that much.
     """
     if saving <= 0:
-        return ["the target is met without it"] * len(layers)
-    if sum(most_saved(options) for options in layers) < saving:
+        return ["not needed for the target"] * len(layers)
+    if sum(max_saving(options) for options in layers) < saving:
         return None
     steps = sorted(
         (step for number, options in enumerate(layers) for step in _steps(number, options)),
         key=lambda step: step[0],
     )
-    taken: list[Option | None] = [None] * len(layers)
+    chosen: list[Option | None] = [None] * len(layers)
     saved = 0
     for _, number, option in steps:
         if saved >= saving:
             break
-        saved += _macs(layers[number], taken[number]) - option.macs
-        taken[number] = option
-    _give_back(layers, taken, saved - saving)
+        saved += _macs(layers[number], chosen[number]) - option.macs
+        chosen[number] = option
+    _spend_excess(layers, chosen, saved - saving)
     return [
-        option or ("the target is met without it" if options.best else "no rank saves MACs")
-        for options, option in zip(layers, taken, strict=True)
+        option or ("not needed for the target" if options.best else "no rank saves MACs")
+        for options, option in zip(layers, chosen, strict=True)
     ]
 
 
-def most_saved(options: Options) -> int:
-    """Returns how many MACs a layer can save."""
+def max_saving(options: Options) -> int:
+    """Returns the largest number of MACs that a layer can save."""
     return options.unit.macs - options.best[0].macs if options.best else 0
 
 
 def _steps(number: int, options: Options) -> list[tuple[float, int, Option]]:
-    """(loss a MAC saved, layer, option) along a layer's hull, from the whole layer down."""
+    """(loss per MAC saved, layer, option) along a layer's hull, from the original layer down."""
     by_cost = {float(option.macs): option for option in options.best}
     xs = [*by_cost, float(options.unit.macs)]
     ys = [*(option.loss for option in by_cost.values()), 0.0]
     hull = lower_hull(xs, ys)[::-1]
     return [
-        ((lower - upper) / (dear - cheap), number, by_cost[cheap])
-        for (dear, upper), (cheap, lower) in itertools.pairwise(hull)
+        ((cheap_loss - loss) / (macs - cheap), number, by_cost[cheap])
+        for (macs, loss), (cheap, cheap_loss) in itertools.pairwise(hull)
     ]
 
 
-def _give_back(layers: Sequence[Options], taken: list[Option | None], spare: int) -> None:
-    """Lets layers multiply more again, as long as something is spare; changes `taken`."""
+def _spend_excess(layers: Sequence[Options], chosen: list[Option | None], spare: int) -> None:
+    """Spends spare MACs where they reduce the loss most; changes `chosen`."""
     while True:
         best: tuple[float, int, Option | None] = (0.0, -1, None)
-        for number, (options, now) in enumerate(zip(layers, taken, strict=True)):
-            if now is None:
+        for number, (options, current) in enumerate(zip(layers, chosen, strict=True)):
+            if current is None:
                 continue
             for other in (*options.best, None):
-                more = _macs(options, other) - now.macs
-                won = now.loss - (other.loss if other else 0.0)
-                if 0 < more <= spare and won > best[0]:
-                    best = won, number, other
-        won, number, option = best
+                extra = _macs(options, other) - current.macs
+                gain = current.loss - (other.loss if other else 0.0)
+                if 0 < extra <= spare and gain > best[0]:
+                    best = gain, number, other
+        _, number, option = best
         if number < 0:
             return
-        spare -= _macs(layers[number], option) - _macs(layers[number], taken[number])
-        taken[number] = option
+        spare -= _macs(layers[number], option) - _macs(layers[number], chosen[number])
+        chosen[number] = option
 
 
 def _macs(options: Options, option: Option | None) -> int:
@@ -147,5 +149,5 @@ def _macs(options: Options, option: Option | None) -> int:
 
 
 def matches(pattern: str, path: str) -> bool:
-    """Whether a name or pattern means a layer, by its path or its own name."""
+    """Whether a name or pattern matches a layer's path or name."""
     return any(fnmatch.fnmatchcase(name, pattern) for name in (path, path.split("/")[-1]))

@@ -1,12 +1,12 @@
-"""A matrix as a product of two thinner ones: plain, weighted by data, and for k x k kernels.
+"""Truncated singular value decompositions of kernels, optionally weighted by data.
 
-The best matrix of a rank keeps the largest singular values, and its squared error is the sum of
-the discarded squares (Eckart-Young). That is the right error for a layer y = x K only if inputs
-are white. With the inputs' second moments C = E x^T x the expected squared error of the output is
-tr (K - K')^T C (K - K') = |R (K - K')|^2, where R^T R = C. The best K' of a rank is then
-K V V^T, where V holds the first right singular vectors of R K; written this way no inverse is
-needed, and where C is singular nothing blows up. Errors are shares: of the squared kernel, or of
-the squared output.
+The best approximation of a matrix at a given rank keeps the largest singular values, and its
+squared error is the sum of the discarded squares (Eckart-Young). That is the output error of a
+layer y = x K only if inputs are white. With second moments C = E x^T x of the inputs, the expected
+squared error of the output is tr (K - K')^T C (K - K') = |R (K - K')|^2, where R^T R = C. The best
+K' of a rank is then K V V^T, where V holds the first right singular vectors of R K. This form
+needs no inverse, so that C may be singular. Errors are relative: fractions of the squared kernel,
+or of the squared output.
 
 References:
     Eckart and Young, "The approximation of one matrix by another of lower rank", 1936.
@@ -20,11 +20,11 @@ from __future__ import annotations
 
 import numpy as np
 
-RIDGE = 1e-8  # of the mean second moment: directions that never occur keep their order
+RIDGE = 1e-8  # of the mean second moment: orders directions that never occur
 
 
 def root_of(moments: np.ndarray) -> np.ndarray:
-    """Returns a square root R of second moments: R^T R is them, with a tiny ridge.
+    """Returns a square root R of second moments C: R^T R = C plus a tiny ridge.
 
     Example:
         >>> root_of(np.diag([4.0, 9.0])).round(3).tolist()
@@ -46,14 +46,14 @@ def root_of(moments: np.ndarray) -> np.ndarray:
 
 
 def weighted(root: np.ndarray | None, matrix: np.ndarray) -> np.ndarray:
-    """Returns R matrix; the matrix itself where inputs are taken for white."""
+    """Returns the product of R and a matrix; the matrix itself without R (white inputs)."""
     return matrix if root is None else root @ matrix
 
 
 def relative_error(
     kernel: np.ndarray, other: np.ndarray, moments: np.ndarray | None = None
 ) -> float:
-    """Returns tr (K - K')^T C (K - K') / tr K^T C K; 0 where the kernel gives nothing.
+    """Returns tr (K - K')^T C (K - K') / tr K^T C K; 0 where the denominator is 0.
 
     Example:
         >>> relative_error(np.eye(2), np.diag([1.0, 0.0]))
@@ -62,12 +62,12 @@ def relative_error(
     Args:
         kernel: K, (inputs, outputs).
         other: K', of the same shape.
-        moments: Second moments C of the inputs; None: white.
+        moments: Second moments C of the inputs; None: white inputs.
     """
-    whole, wrong = (
+    total, error = (
         float(np.sum(part * weighted(moments, part))) for part in (kernel, kernel - other)
     )
-    return max(wrong, 0.0) / whole if whole > 0 else 0.0
+    return max(error, 0.0) / total if total > 0 else 0.0
 
 
 class Svd:
@@ -85,7 +85,7 @@ class Svd:
 
     Args:
         kernel: K, (inputs, outputs).
-        moments: Second moments C of the inputs, (inputs, inputs); None: white.
+        moments: Second moments C of the inputs, (inputs, inputs); None: white inputs.
     """
 
     def __init__(self, kernel: np.ndarray, moments: np.ndarray | None = None) -> None:
@@ -96,7 +96,7 @@ class Svd:
         self.full = len(singular)
 
     def factors(self, rank: int) -> tuple[np.ndarray, np.ndarray]:
-        """Returns (inputs, rank) and (rank, outputs), whose product is the best of its rank.
+        """Returns factors (inputs, rank) and (rank, outputs) whose product is optimal.
 
         Args:
             rank: From 1 to `full`.
@@ -108,9 +108,9 @@ class Svd:
 class Spatial:
     """All decompositions of a k x k kernel into k x 1 and then 1 x k.
 
-    The kernel as a matrix of (kernel row, input) by (kernel column, output) is decomposed, the
-    rows weighted by the second moments of a column of a patch, on average over the columns.
-    With data the second factor is then fitted to the output by least squares on whole patches.
+    This decomposes the kernel as a matrix (kernel row, input) x (kernel column, output). With data,
+    its rows are weighted by the second moments of a column of a patch, averaged over the columns,
+    and the second factor is then fitted to the output by least squares on entire patches.
 
     Example:
         >>> found = Spatial(np.ones((3, 3, 4, 5)))
@@ -121,18 +121,19 @@ class Spatial:
 
     Args:
         kernel: (height, width, inputs, outputs).
-        moments: Second moments of patches, (height * width * inputs,) twice; None: white.
+        moments: Second moments of patches, square of size height * width * inputs; None: white
+            inputs.
     """
 
     def __init__(self, kernel: np.ndarray, moments: np.ndarray | None = None) -> None:
-        high, wide, inputs, outputs = self._shape = kernel.shape
-        self._matrix = kernel.transpose(0, 2, 1, 3).reshape(high * inputs, wide * outputs)
+        height, width, inputs, outputs = self._shape = kernel.shape
+        self._matrix = kernel.transpose(0, 2, 1, 3).reshape(height * inputs, width * outputs)
         self._flat = kernel.reshape(-1, outputs)
         self._root = None if moments is None else root_of(moments)
         column = None
         if moments is not None:
-            parts = moments.reshape(high, wide, inputs, high, wide, inputs)
-            column = np.einsum("awibwj->aibj", parts).reshape(high * inputs, -1) / wide
+            parts = moments.reshape(height, width, inputs, height, width, inputs)
+            column = np.einsum("awibwj->aibj", parts).reshape(height * inputs, -1) / width
         root = None if column is None else root_of(column)
         _, singular, self._right = np.linalg.svd(weighted(root, self._matrix), full_matrices=False)
         self.full = len(singular)
@@ -144,56 +145,56 @@ class Spatial:
         Args:
             rank: From 1 to `full`.
         """
-        high, wide, inputs, outputs = self._shape
+        height, width, inputs, outputs = self._shape
         right = self._right[:rank]
         left = self._matrix @ right.T
         if self._root is not None:
             fitted = least_squares(self._root, self._reduction(left), self._flat)
-            right = fitted.reshape(rank, wide * outputs)
+            right = fitted.reshape(rank, width * outputs)
         left, right = balanced(left, right)
-        down = left.reshape(high, 1, inputs, rank)
-        return down, right.reshape(rank, wide, outputs).swapaxes(0, 1)[None]
+        vertical = left.reshape(height, 1, inputs, rank)
+        return vertical, right.reshape(rank, width, outputs).swapaxes(0, 1)[None]
 
     def _reduction(self, left: np.ndarray) -> np.ndarray:
-        """What maps a patch to (rank, width): the first factor at each column."""
-        high, wide, inputs, _ = self._shape
-        first = left.reshape(high, inputs, -1)
-        spread = np.einsum("air,wv->awirv", first, np.eye(wide))
-        return spread.reshape(high * wide * inputs, -1)
+        """The matrix that maps a patch to (rank, width): the first factor at each column."""
+        height, width, inputs, _ = self._shape
+        first = left.reshape(height, inputs, -1)
+        spread = np.einsum("air,wv->awirv", first, np.eye(width))
+        return spread.reshape(height * width * inputs, -1)
 
     def _fitted_errors(self) -> np.ndarray:
         reduction = self._reduction(self._matrix @ self._right.T)
         explained = explained_rows(self._root, reduction, self._flat) ** 2
-        wide = self._shape[1]
-        return left_over(explained.sum(axis=1).reshape(-1, wide).sum(axis=1))
+        width = self._shape[1]
+        return unexplained(explained.sum(axis=1).reshape(-1, width).sum(axis=1))
 
 
 def discarded(energies: np.ndarray) -> np.ndarray:
-    """Returns the share that is lost where the first r energies stay, r from 0 on.
+    """Returns the fraction lost when the first r energies are kept, for each r from 0.
 
     Example:
         >>> discarded(np.array([3.0, 1.0])).tolist()
         [1.0, 0.25, 0.0]
 
     Args:
-        energies: Squared singular values, falling.
+        energies: Squared singular values, in descending order.
     """
     tails = np.concatenate([np.cumsum(energies[::-1])[::-1], [0.0]])
     return tails / tails[0] if tails[0] > 0 else np.zeros(len(tails))
 
 
-def left_over(explained: np.ndarray) -> np.ndarray:
-    """As :func:`discarded`, for energies that need not fall."""
+def unexplained(explained: np.ndarray) -> np.ndarray:
+    """Returns the same as :func:`discarded`, for energies in any order."""
     return np.minimum.accumulate(np.maximum(discarded(explained), 0.0))
 
 
 def explained_rows(
     root: np.ndarray | None, reduction: np.ndarray, kernel: np.ndarray
 ) -> np.ndarray:
-    """Returns what each column of a reduction adds to explaining the output, as rows.
+    """Returns rows whose squares are the output energy that each column of a reduction explains.
 
-    The output's energy that the best linear map from the first n columns explains is the sum
-    of squares of the first n rows: the reduction is made orthonormal in order.
+    The best linear map from the first n columns explains the sum of squares of the first n rows:
+    the columns are orthonormalized in order.
 
     Args:
         root: R, see :func:`root_of`.
@@ -205,14 +206,14 @@ def explained_rows(
 
 
 def least_squares(root: np.ndarray | None, reduction: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    """Returns Z, so that |R (M Z - K)|^2 is least; see :func:`explained_rows`."""
+    """Returns the Z that minimizes |R (M Z - K)|^2; see :func:`explained_rows`."""
     return np.linalg.lstsq(weighted(root, reduction), weighted(root, kernel), rcond=None)[0]
 
 
 def balanced(left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns two factors of the same product whose parts are of equal norm.
+    """Scales two factors so that corresponding columns and rows have equal norms.
 
-    Gradients of both are then of one size, and so are the values between them.
+    The product stays the same, and the gradients of both factors get similar sizes.
 
     Example:
         >>> left, right = balanced(np.array([[8.0]]), np.array([[2.0]]))
@@ -223,7 +224,7 @@ def balanced(left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarra
         left: (n, rank).
         right: (rank, m).
     """
-    tall, wide = np.linalg.norm(left, axis=0), np.linalg.norm(right, axis=1)
-    usable = (tall > 0) & (wide > 0)
-    scale = np.sqrt(np.where(usable, wide, 1.0) / np.where(usable, tall, 1.0))
+    columns, rows = np.linalg.norm(left, axis=0), np.linalg.norm(right, axis=1)
+    usable = (columns > 0) & (rows > 0)
+    scale = np.sqrt(np.where(usable, rows, 1.0) / np.where(usable, columns, 1.0))
     return left * scale, right / scale[:, None]

@@ -1,13 +1,13 @@
-"""Tucker-2: a k x k kernel as 1 x 1, a smaller k x k core, and 1 x 1.
+"""Tucker-2 decomposition: a k x k kernel becomes 1 x 1, a smaller k x k core, and 1 x 1.
 
-The first 1 x 1 maps the input's channels to fewer, the last one maps few to the output's; a
-reduction that reduces nothing is left out, so that a core alone with a 1 x 1 behind it (Zhang
-2015) or before it is one of the choices. The starting point is the truncated higher-order SVD:
+The first 1 x 1 reduces the input channels, the last one expands to the output channels. A factor
+that would not reduce its channels is left out, so the core with a single 1 x 1 after it (Zhang
+2015) or before it is among the options. The starting point is the truncated higher-order SVD:
 singular vectors of the kernel unfolded along its inputs and along its outputs. With data,
-channels are weighted by their second moments on average over the positions of a patch. Given
-the first factor, the core and the last one are then fitted to the output in closed form
-(reduced-rank regression on whole patches; without data a step of HOOI), so that errors are
-exact. A few steps of HOOI refine the first factor at the ranks that are wanted.
+channels are weighted by their second moments, averaged over the positions of a patch. Given the
+first factor, the core and the last one are fitted to the output in closed form (reduced-rank
+regression on entire patches; without data a step of HOOI), so that errors are exact. A few steps
+of HOOI refine the first factor at the chosen ranks.
 
 References:
     Kim et al., "Compression of Deep Convolutional Neural Networks for Fast and Low Power
@@ -49,90 +49,91 @@ class Tucker:
 
     Args:
         kernel: (height, width, inputs, outputs).
-        moments: Second moments of patches, (height * width * inputs,) twice; None: white.
+        moments: Second moments of patches, square of size height * width * inputs; None: white
+            inputs.
     """
 
     def __init__(self, kernel: np.ndarray, moments: np.ndarray | None = None) -> None:
-        high, wide, inputs, outputs = kernel.shape
-        self._size = high, wide
-        self._kernel = kernel.reshape(high * wide, inputs, outputs)
+        height, width, inputs, outputs = kernel.shape
+        self._size = height, width
+        self._kernel = kernel.reshape(height * width, inputs, outputs)
         self._flat = kernel.reshape(-1, outputs)
         self._moments, self._root, self._channels = moments, None, None
         if moments is not None:
-            parts = moments.reshape(high * wide, inputs, high * wide, inputs)
+            parts = moments.reshape(height * width, inputs, height * width, inputs)
             self._root = root_of(moments)
-            self._channels = root_of(np.einsum("pipj->ij", parts) / (high * wide))
-        self.full = min(inputs, high * wide * outputs), min(outputs, high * wide * inputs)
+            self._channels = root_of(np.einsum("pipj->ij", parts) / (height * width))
+        self.full = min(inputs, height * width * outputs), min(outputs, height * width * inputs)
         self._basis = self._directions(self._kernel)
         self._explained = self._explain(self._basis)
 
     def errors(self, first: int) -> np.ndarray:
-        """Returns the error of the ranks (first, r), r from 0 to `full[1]`.
+        """Returns the errors of the ranks (first, r), for r from 0 to `full[1]`.
 
-        The factors of :meth:`factors` have no more.
+        They are upper bounds for the factors of :meth:`factors`.
 
         Args:
-            first: Channels behind the first factor, from 1 to `full[0]`.
+            first: Channels after the first factor, from 1 to `full[0]`.
         """
         rows = self._rows(self._explained, first)
         gram = rows.T @ rows
         energies = np.maximum(np.linalg.eigvalsh(gram)[::-1][: self.full[1]], 0.0)
-        whole = float(np.sum(weighted(self._root, self._flat) ** 2))
-        if whole <= 0:
+        total = float(np.sum(weighted(self._root, self._flat) ** 2))
+        if total <= 0:
             return np.zeros(self.full[1] + 1)
-        missed = max(whole - float(energies.sum()), 0.0)
-        share = float(energies.sum()) / whole
-        return np.minimum(discarded(energies) * share + missed / whole, 1.0)
+        missed = max(total - float(energies.sum()), 0.0)
+        explained = float(energies.sum()) / total
+        return np.minimum(discarded(energies) * explained + missed / total, 1.0)
 
     def factors(self, first: int, last: int) -> Factors:
         """Returns (inputs, first), (height, width, first, last) and (last, outputs).
 
-        One that would reduce nothing is None, and the core has taken it up.
+        A 1 x 1 factor that would not reduce its channels is None: it is merged into the core.
 
         Args:
-            first: Channels behind the first factor, from 1 to `full[0]`.
-            last: Channels before the last one, from 1 to `full[1]`.
+            first: Channels after the first factor, from 1 to `full[0]`.
+            last: Channels before the last factor, from 1 to `full[1]`.
         """
         basis, explained = self._basis, self._explained
-        least, best = np.inf, None
+        best_error, best = np.inf, None
         for _ in range(STEPS + 1):
-            # The directions of the output that the first factor serves best ...
+            # The output directions that the first factor explains best ...
             right = _right_vectors(self._rows(explained, first), last)
-            found = self._fitted(basis[:, :first], right)
-            error = relative_error(self._flat, self._joined(found), self._moments)
-            if error < least:
-                least, best = error, found
-            if first > len(self._kernel) * last:  # more than these directions can use
+            factors = self._fitted(basis[:, :first], right)
+            error = relative_error(self._flat, self._joined(factors), self._moments)
+            if error < best_error:
+                best_error, best = error, factors
+            if first > len(self._kernel) * last:  # these directions span fewer dimensions
                 break
-            # ... and the first factor that serves these directions best.
+            # ... and the first factor that explains these directions best.
             basis = self._directions(self._kernel @ right.T)[:, :first]
             explained = self._explain(basis)
         assert best is not None
-        return self._shared_out(*best)
+        return self._balanced(*best)
 
     def _directions(self, kernel: np.ndarray) -> np.ndarray:
-        """Directions of the inputs that a kernel uses, the most used first."""
+        """Input directions of a kernel, by descending energy."""
         unfolded = kernel.transpose(1, 0, 2).reshape(kernel.shape[1], -1)
         rank = min(unfolded.shape)
         basis = unfolded @ _right_vectors(weighted(self._channels, unfolded), rank).T
         return np.linalg.qr(basis)[0]
 
     def _explain(self, basis: np.ndarray) -> np.ndarray:
-        if self._root is None:  # what follows, of an identity
-            turned = np.einsum("ir,pio->rpo", basis, self._kernel, optimize=True)
-            return turned.reshape(-1, self._flat.shape[1])
+        if self._root is None:  # the same as below for an identity
+            rows = np.einsum("ir,pio->rpo", basis, self._kernel, optimize=True)
+            return rows.reshape(-1, self._flat.shape[1])
         return explained_rows(self._root, self._reduction(basis), self._flat)
 
     def _rows(self, explained: np.ndarray, first: int) -> np.ndarray:
         return explained[: first * len(self._kernel)]
 
     def _reduction(self, basis: np.ndarray) -> np.ndarray:
-        """What maps a patch to (reduced, positions): the first factor at each position."""
+        """The matrix that maps a patch to (reduced, positions): the first factor at each one."""
         spread = np.einsum("ir,pq->pirq", basis, np.eye(len(self._kernel)))
         return spread.reshape(self._flat.shape[0], -1)
 
     def _fitted(self, basis: np.ndarray, right: np.ndarray) -> _Parts:
-        """The factors, the core fitted to the others."""
+        """All factors, with the core fitted to the first and last one."""
         if self._root is None:
             core = np.einsum("ir,pio,so->rps", basis, self._kernel, right, optimize=True)
         else:
@@ -143,8 +144,8 @@ class Tucker:
         joined = np.einsum("ir,prs,so->pio", *factors, optimize=True)
         return joined.reshape(self._flat.shape)
 
-    def _shared_out(self, first: np.ndarray, core: np.ndarray, last: np.ndarray) -> Factors:
-        """Factors of one scale; what reduces nothing goes into the core."""
+    def _balanced(self, first: np.ndarray, core: np.ndarray, last: np.ndarray) -> Factors:
+        """Balances the factors' norms; merges factors that reduce nothing into the core."""
         inputs, outputs = self._kernel.shape[1:]
         head: np.ndarray | None = None
         tail: np.ndarray | None = None
@@ -163,5 +164,5 @@ class Tucker:
 
 
 def _right_vectors(matrix: np.ndarray, count: int) -> np.ndarray:
-    """The first right singular vectors, (count, columns)."""
+    """The first right singular vectors of a matrix, (count, columns)."""
     return np.linalg.svd(matrix, full_matrices=len(matrix) < count)[2][:count]

@@ -31,7 +31,12 @@ import keras
 import numpy as np
 
 from tfnas.data.datasets import check_data
-from tfnas.graph.compatibility import check_apart, check_unshared, leave_fit, same_fit
+from tfnas.graph.compatibility import (
+    check_disjoint,
+    check_unshared,
+    register_callback,
+    unregister_callback,
+)
 from tfnas.graph.functional import Skipped
 from tfnas.pruning.criteria import WITH_DATA, Criterion, check_criterion
 from tfnas.pruning.gradients import LossGradients
@@ -143,7 +148,7 @@ class PruningCallback(keras.callbacks.Callback):
     def on_train_begin(self, logs: Any = None) -> None:
         """Checks everything that can be checked, and hangs the masks."""
         self._pruned, self._epoch, self._batches, self._length = None, 0, 0, 0
-        self._clustering = same_fit(self.model, "prune", self).get("cluster")
+        self._clustering = register_callback(self.model, "prune", self).get("cluster")
         if self.model.built:
             self._begin(self.model, self._positions())
 
@@ -170,7 +175,7 @@ class PruningCallback(keras.callbacks.Callback):
     def on_train_end(self, logs: Any = None) -> None:
         """Masks once more: averaged or restored weights come after the last step."""
         apply_masks(self._kernels)
-        leave_fit(self.model, "prune")
+        unregister_callback(self.model, "prune")
 
     def after_step(self, model: Any, epoch: int) -> None:
         """Does all of it in a training loop of one's own; call it after each step.
@@ -211,7 +216,7 @@ class PruningCallback(keras.callbacks.Callback):
         kept, unfit = self.plan.admit(kept)
         if self._clustering is not None:
             got = "a ClusteringCallback before a PruningCallback"
-            check_apart(kept, self._clustering.kernels, got)
+            check_disjoint(kept, self._clustering.kernels, got)
         for kernel in kept:
             check_unshared(kernel.name, kernel.numpy())
         self._check_schedule(kept, positions)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tfnas.graph.compatibility import check_float, model_achieved
+from tfnas.graph.compatibility import check_float, model_compression
 from tfnas.graph.functional import walk
 from tfnas.pruning.gradients import LossGradients
 from tfnas.pruning.structured.channel_groups import OUTPUT, Dependencies, Group, trace
@@ -313,7 +313,7 @@ def _report(
 
 def _held(model: Any) -> list[str]:
     """What training would undo of what pruning or clustering achieved."""
-    found = model_achieved(model)
+    found = model_compression(model)
     told = {
         "clusters": "values are shared: tfnas.ClusteringCallback(None) in its training keeps that",
         "zeros": "weights are zero: tfnas.keep_zeros(smaller) before training keeps that",
