@@ -51,7 +51,6 @@ UPWARD = {
 }
 # (importer, imported): imports that close a cycle on one floor. This list may only shrink.
 CYCLIC = {
-    ("pruning.structured.channel_groups", "pruning.structured.layer_rules"),
     ("tflite.quantizer_recipes", "tflite.convert"),
 }
 # Names that two public classes have. This list may only shrink.

@@ -217,15 +217,15 @@ def measure_batchnorm(model, x):
     tfnas.recalibrate_batchnorm(model, x)
 
 
-def polynomial(final, end, **options):
+def polynomial(final, end, initial=0.0, **options):
     """Returns the schedule of Zhu and Gupta."""
-    return tfnas.schedules.polynomial(final, end, **options)
+    return tfnas.schedules.polynomial(final, end, initial_sparsity=initial, **options)
 
 
 def schedule_values(schedule, positions):
     """Returns a schedule's ratio at each position."""
     found = as_schedule(schedule)
-    return [[found(at), found.renewal(at)] for at in range(positions)], found.peak(positions)
+    return [[found(at), found.last_update(at)] for at in range(positions)], found.peak(positions)
 
 
 def constant(ratio, **options):
