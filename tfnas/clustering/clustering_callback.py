@@ -223,7 +223,7 @@ class ClusteringCallback(keras.callbacks.Callback):
 
     def _check_pruning(self) -> None:
         """Zeros that come before the clusters, and stay as they are, go with them."""
-        if not self._pruning.holds_ratio():
+        if not self._pruning.has_constant_sparsity():
             got = "a PruningCallback whose ratio changes beside a ClusteringCallback"
         elif self.plan.zeros is False:
             got = "a PruningCallback beside a ClusteringCallback with zeros=False"

@@ -179,7 +179,7 @@ def _measured(
 
 def _tried(config: PruneConfig) -> list[float]:
     """Ratios to measure: what the granularity can reach, the one asked for well inside."""
-    highest = granularity(config.granularity).highest_ratio
+    highest = granularity(config.granularity).max_sparsity
     ratios = [highest * share for share in SPARSITIES]
     if config.sparsity >= ratios[-1]:
         ratios.append((config.sparsity + highest) / 2)
