@@ -105,7 +105,7 @@ def _check_shared(pair: Normalized) -> None:
         if kernel.ndim > 1 and loses_clusters and achieved(kernel) == "clusters":
             raise ValueError(
                 f"model must not be clustered before fold_batchnorm, got shared values in "
-                f"{pair.kernel.name!r}, which would be lost: fold first, or use tfnas.cluster, which folds"
+                f"{pair.kernel.name!r}, which would be lost: fold first, or use tfnas.cluster"
             )
 
 

@@ -4,9 +4,9 @@ k-means finds a local optimum, which depends on the initial centroids:
 
 | initialization | initial centroids                                                              |
 |----------------|--------------------------------------------------------------------------------|
-| "kmeans++"     | weights, drawn one by one with probability by squared distance to the others   |
-| "linear"       | equally spaced between the least and greatest weight, so that few weights share |
-|                | a value of large magnitude                                                     |
+| "kmeans++"     | weights, drawn one by one, in proportion to the squared distance to the others |
+| "linear"       | equally spaced from the least to the greatest weight, so that few weights      |
+|                | share the values of large magnitude                                            |
 | "density"      | equally spaced in the cumulative distribution, both ends included              |
 | "quantile"     | the middles of k parts with equally many weights                               |
 

@@ -39,7 +39,7 @@ class ClusterableKernel(ModelKernel):
         return self.channel_axes if granularity == CHANNEL else ()
 
     def groups(self, array: np.ndarray, granularity: str) -> np.ndarray:
-        """Returns an array of the kernel's shape as (groups, n); each group has its own clusters."""
+        """Returns an array of the kernel's shape as (groups, n); clusters are per group."""
         axes = self.axes(granularity)
         count = math.prod(self.shape[axis] for axis in axes)
         return np.moveaxis(array, axes, range(len(axes))).reshape(count, -1)
