@@ -73,7 +73,7 @@ def most(file):
         axis = -1 if kernel.operator in _LAST else 0
         per_kernel = max(per_kernel, len(np.unique(kernel.values)))
         parts = [len(np.unique(part)) for part in np.moveaxis(kernel.values, axis, 0)]
-        channel = max(channel, *parts)
+        per_channel = max(per_channel, *parts)
     return per_kernel, per_channel
 
 
@@ -130,7 +130,7 @@ def test_without_folding_the_file_has_k_values_per_channel_and_the_report_has_a_
     clustered, report = cluster(model, 6, fold=False)
     per_kernel, per_channel = most(tfnas.to_tflite(clustered))
     assert per_kernel > 6
-    assert channel <= 6
+    assert per_channel <= 6
     assert report.kernels[0].note == "BatchNormalization norm multiplies each channel in the file"
 
 
@@ -300,7 +300,8 @@ def test_a_shared_layer_is_not_folded_and_the_report_has_the_reason():
     _, report = cluster(model, 4)
     assert report.folded == ()
     assert report.kernels[0].note == (
-        "BatchNormalization bn multiplies each channel in the file: its layer is called several times"
+        "BatchNormalization bn multiplies each channel in the file: "
+        "its layer is called several times"
     )
 
 

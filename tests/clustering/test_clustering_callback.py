@@ -54,7 +54,7 @@ def distinct(model):
 
 
 class Watch(keras.callbacks.Callback):
-    """The largest number of distinct values of a kernel after each batch, and the head's clusters."""
+    """The most distinct values of a kernel after each batch, and the clusters of the head."""
 
     def __init__(self):
         super().__init__()

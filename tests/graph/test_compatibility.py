@@ -165,11 +165,11 @@ def rising(epoch):
     [
         (
             lambda: [tfnas.PruningCallback(rising), tfnas.ClusteringCallback(8)],
-            "a PruningCallback with a changing sparsity in one fit with a ClusteringCallback for 'stem'",
+            "a PruningCallback with a changing sparsity beside a ClusteringCallback for 'stem'",
         ),
         (
             lambda: [tfnas.PruningCallback(0.5), tfnas.ClusteringCallback(8, zeros=False)],
-            "a PruningCallback in one fit with a ClusteringCallback with zeros=False for 'stem'",
+            "a PruningCallback beside a ClusteringCallback with zeros=False for 'stem'",
         ),
         (
             lambda: [tfnas.ClusteringCallback(8), tfnas.PruningCallback(0.5)],

@@ -222,9 +222,9 @@ class ClusteringCallback(keras.callbacks.Callback):
     def _check_pruning(self) -> None:
         """Raises ValueError unless the zeros of the PruningCallback stay zero in this fit."""
         if not self._pruning.has_constant_sparsity():
-            pair = "a PruningCallback with a changing sparsity in one fit with a ClusteringCallback"
+            pair = "a PruningCallback with a changing sparsity beside a ClusteringCallback"
         elif self.plan.zeros is False:
-            pair = "a PruningCallback in one fit with a ClusteringCallback with zeros=False"
+            pair = "a PruningCallback beside a ClusteringCallback with zeros=False"
         else:
             return
         check_apart(self._pruning.kernels, self.kernels, pair)
