@@ -491,7 +491,7 @@ def test_layer_objects_include_their_inner_layers(net):
     block = net.get_layer("block_2")
     assert [k.name for k in select(found, layers=block)[0]] == ["block_2/dw", "block_2/pw"]
     assert [k.name for k in select(found, layers=[block.get_layer("pw")])[0]] == ["block_2/pw"]
-    _, left = select(found, exclude=net.get_layer("stem"))
+    _, skipped = select(found, exclude=net.get_layer("stem"))
     assert [(s.name, s.kind, s.reason) for s in skipped] == [
         ("stem", "Conv2D", "excluded by 'stem'")
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from tfnas.clustering.batchnorm_folding import Normalized, foldable, folded_copy, normalized_kernels
 from tfnas.clustering.cluster_plan import ClusterPlan, ClusterTask
@@ -34,7 +34,7 @@ class Prepared:
         unknown: Notes on what is unknown of the model.
     """
 
-    model: Any
+    model: keras.Model
     tasks: list[ClusterTask]
     skipped: list[Skipped]
     folded: list[str]
@@ -48,11 +48,11 @@ def cluster(
     *,
     granularity: str = "layer",
     initialization: str = "kmeans++",
-    zeros: Any = "auto",
+    zeros: bool | Literal["auto"] = "auto",
     data: Any = None,
     exclude: Any = (),
     embeddings: bool = False,
-    fold: Any = "auto",
+    fold: bool | Literal["auto"] = "auto",
     seed: int = 0,
 ) -> tuple[keras.Model, ClusteringReport]:
     """Returns a copy of a model whose weights share a few values, and a report.
@@ -119,7 +119,9 @@ def cluster(
     return copy, report_of(rows, prepared.skipped, prepared.folded, prepared.unknown)
 
 
-def prepare(model: Any, plan: ClusterPlan, fold: Any = "auto") -> Prepared:
+def prepare(
+    model: keras.Model, plan: ClusterPlan, fold: bool | Literal["auto"] = "auto"
+) -> Prepared:
     """Copies a model for clustering, and folds BatchNormalization.
 
     Args:

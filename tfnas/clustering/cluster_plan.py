@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import numbers
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -40,10 +40,10 @@ class ClusterPlan:
         ValueError: A setting is out of range.
     """
 
-    clusters: Any = 16
+    clusters: int | Mapping[str, int | None] = 16
     granularity: str = "layer"
     initialization: str = "kmeans++"
-    zeros: Any = "auto"
+    zeros: bool | Literal["auto"] = "auto"
     exclude: Any = ()
     embeddings: bool = False
     seed: int = 0

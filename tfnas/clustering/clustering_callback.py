@@ -32,7 +32,8 @@ from __future__ import annotations
 
 import dataclasses
 import numbers
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -118,13 +119,13 @@ class ClusteringCallback(keras.callbacks.Callback):
 
     def __init__(
         self,
-        clusters: Any = 16,
+        clusters: int | Mapping[str, int | None] | None = 16,
         renew: int | None = None,
         by: str = "epoch",
         *,
         granularity: str = "layer",
         initialization: str = "kmeans++",
-        zeros: Any = "auto",
+        zeros: bool | Literal["auto"] = "auto",
         gradients: str = "sum",
         exclude: Any = (),
         embeddings: bool = False,
@@ -167,7 +168,7 @@ class ClusteringCallback(keras.callbacks.Callback):
         ]
         return report_of(rows, self._skipped)
 
-    def on_train_begin(self, logs: Any = None) -> None:
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Checks the arguments against the model."""
         check_backend()
         self._trained, self._epoch, self._batches, self._length = [], 0, 0, 0
@@ -179,7 +180,7 @@ class ClusteringCallback(keras.callbacks.Callback):
         if self.model.built:
             self._find()
 
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Clusters at the first epoch; renews the clusters if they are due."""
         self._length = (self.params or {}).get("steps") or self._batches  # if fit knows it
         self._epoch, self._batches = epoch, 0
@@ -189,19 +190,19 @@ class ClusteringCallback(keras.callbacks.Callback):
         else:
             self._renew()
 
-    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Renews the clusters if `renew` counts steps."""
         self._batches = batch
         if self._trained and self.by == "step":
             self._renew()
 
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Starts clustering after the first batch if that batch built the model."""
         self._batches = batch + 1
         if not self._trained:
             self._begin()
 
-    def on_train_end(self, logs: Any = None) -> None:
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Clusters the final weights, which may have been averaged or restored."""
         for trained in self._trained:
             values = trained.task.kernel.numpy()

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -39,7 +39,11 @@ from tfnas.pruning.input_moments import (
     to_rows,
 )
 from tfnas.pruning.optimal_brain_surgeon import Start, cheapest, shrink
+from tfnas.pruning.prunable_kernels import PrunableKernel
 from tfnas.pruning.reconstruct import output_scale, takes_mean
+
+if TYPE_CHECKING:
+    import keras
 
 LEVELS = (0.2, 0.35, 0.5, 0.6, 0.7, 0.8, 0.9)
 _GRID = np.linspace(0.0, 0.95, 96)
@@ -111,8 +115,8 @@ def distribute(
 
 
 def measure_curves(
-    model: Any,
-    kernels: Sequence[Any],
+    model: keras.Model,
+    kernels: Sequence[PrunableKernel],
     data: Any,
     *,
     shrinkage: float = 0.3,

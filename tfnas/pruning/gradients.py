@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from tfnas.data.datasets import batches, length
+
+if TYPE_CHECKING:
+    import keras
 
 
 class Weight(Protocol):
@@ -22,7 +25,7 @@ class Weight(Protocol):
         """The variable's shape."""
 
     @property
-    def variable(self) -> Any:
+    def variable(self) -> keras.Variable:
         """The Keras variable."""
 
 
@@ -44,7 +47,12 @@ class LossGradients:
         ValueError: `loss` is None and the model is not compiled.
     """
 
-    def __init__(self, model: Any, kernels: Sequence[Weight], loss: Any = None) -> None:
+    def __init__(
+        self,
+        model: keras.Model,
+        kernels: Sequence[Weight],
+        loss: str | Callable[..., Any] | None = None,
+    ) -> None:
         self._kernels = list(kernels)
         self._model = model
         self._function = _gradient_function(model, [k.variable for k in kernels], loss)

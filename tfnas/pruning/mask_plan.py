@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -39,7 +38,13 @@ class MaskPlan:
     seed: int = 0
 
     @classmethod
-    def of(cls, criterion: Criterion, unit: Any, scope: Scope, seed: int = 0) -> MaskPlan:
+    def of(
+        cls,
+        criterion: Criterion,
+        unit: str | tuple[int, int] | Granularity,
+        scope: Scope,
+        seed: int = 0,
+    ) -> MaskPlan:
         """Returns a plan; `unit` is the granularity or its name, such as "1x4"."""
         return cls(criterion, granularity(unit), scope, seed)
 

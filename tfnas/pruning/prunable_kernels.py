@@ -19,12 +19,15 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tfnas.graph.functional import Skipped
 from tfnas.graph.layer_kernels import ModelKernel, model_kernels, named
+
+if TYPE_CHECKING:
+    import keras
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -60,7 +63,7 @@ class PrunableKernel(ModelKernel):
         return (*self.rows, *self.positions, *self.columns)
 
 
-def find_kernels(model: Any) -> tuple[list[PrunableKernel], list[Skipped]]:
+def find_kernels(model: keras.Model) -> tuple[list[PrunableKernel], list[Skipped]]:
     """Returns the kernels of a model, and its layers with weights but no kernel.
 
     Args:

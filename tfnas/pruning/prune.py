@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,24 +21,27 @@ from tfnas.pruning.pruning_report import PruningReport, report_of
 from tfnas.pruning.repair import by_output_error, repair, without_zeros
 from tfnas.schedules import check_ratio
 
+if TYPE_CHECKING:
+    import keras
+
 OBS, BY_OUTPUT = "obs", "output"
 
 
 def prune(
-    model: Any,
+    model: keras.Model,
     sparsity: float | None = None,
     threshold: float | None = None,
     criterion: Criterion = "magnitude",
     data: Any = None,
     *,
-    granularity: Any = "element",
+    granularity: str | tuple[int, int] = "element",
     scope: Scope = "layer",
     layers: Any = None,
     exclude: Any = (),
     reconstruct: bool = False,
-    loss: Any = None,
+    loss: str | Callable[..., Any] | None = None,
     seed: int = 0,
-) -> tuple[Any, PruningReport]:
+) -> tuple[keras.Model, PruningReport]:
     """Returns a pruned copy of a model, and a report; the model is not changed.
 
     The copy is not compiled, as after `keras.models.clone_model`. Its zeros stay zero when it is
@@ -131,7 +134,7 @@ def prune(
 
 
 def copied_kernels(
-    copy: Any, kernels: Sequence[PrunableKernel], selected: Sequence[PrunableKernel]
+    copy: keras.Model, kernels: Sequence[PrunableKernel], selected: Sequence[PrunableKernel]
 ) -> list[PrunableKernel]:
     """Returns the kernels of a model's copy that correspond to kernels of the model.
 

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -99,15 +99,15 @@ class PruningCallback(keras.callbacks.Callback):
 
     def __init__(
         self,
-        schedule: Any,
+        schedule: Schedule | Callable[[int], float] | float,
         criterion: Criterion = "magnitude",
-        granularity: Any = "element",
+        granularity: str | tuple[int, int] = "element",
         scope: Scope = "layer",
         layers: Any = None,
         exclude: Any = (),
         data: Any = None,
         frequency: int | None = None,
-        loss: Any = None,
+        loss: str | Callable[..., Any] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -141,14 +141,14 @@ class PruningCallback(keras.callbacks.Callback):
             raise RuntimeError("report is available after training has started")
         return report_of(self._kernels, self._skipped)
 
-    def on_train_begin(self, logs: Any = None) -> None:
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Checks the arguments against the model, and attaches the masks."""
         self._pruned, self._epoch, self._batches, self._length = None, 0, 0, 0
         self._clustering = same_fit(self.model, "prune", self).get("cluster")
         if self.model.built:
             self._start(self.model, self._training_length())
 
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Updates the masks if the schedule is due."""
         self._length = (
             self.params.get("steps") or self._batches
@@ -157,25 +157,25 @@ class PruningCallback(keras.callbacks.Callback):
         if self._pruned is not None:
             self._update(self._position())
 
-    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Updates the masks of schedules that count steps."""
         self._batches = batch
         if self._pruned is not None and self.schedule.unit == "step":
             self._update(self._position())
 
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Starts pruning after the first batch if that batch built the model."""
         self._batches = batch + 1
         if self._pruned is None:
             self._start(self.model, self._training_length())
             self._update(self._position())
 
-    def on_train_end(self, logs: Any = None) -> None:
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Applies the masks once more, to weights that were averaged or restored at the end."""
         apply_masks(self._kernels)
         leave_fit(self.model, "prune")
 
-    def after_step(self, model: Any, epoch: int) -> None:
+    def after_step(self, model: keras.Model, epoch: int) -> None:
         """Updates and applies the masks in a custom training loop, after each optimizer step.
 
         Args:

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -43,12 +43,16 @@ from tfnas.pruning.input_moments import (
     to_rows,
 )
 from tfnas.pruning.optimal_brain_surgeon import obs_prune, refit, shrink
+from tfnas.pruning.prunable_kernels import PrunableKernel
+
+if TYPE_CHECKING:
+    import keras
 
 
 def reconstruct(
-    model: Any,
-    original: Any,
-    kernels: Sequence[Any],
+    model: keras.Model,
+    original: keras.Model,
+    kernels: Sequence[PrunableKernel],
     data: Any,
     *,
     zeros: Mapping[str, int] | None = None,

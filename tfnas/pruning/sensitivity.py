@@ -15,7 +15,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,6 +28,9 @@ from tfnas.pruning.prunable_kernels import find_kernels, select
 from tfnas.pruning.prune import copied_kernels
 from tfnas.schedules import check_ratio
 from tfnas.table import table
+
+if TYPE_CHECKING:
+    import keras
 
 SPARSITIES = (0.3, 0.5, 0.7, 0.8, 0.9)
 
@@ -122,16 +125,16 @@ class Sensitivity:
 
 
 def sensitivity(
-    model: Any,
-    evaluate: Callable[[Any], float],
+    model: keras.Model,
+    evaluate: Callable[[keras.Model], float],
     sparsities: Sequence[float] = SPARSITIES,
     *,
     criterion: Criterion = "magnitude",
     data: Any = None,
-    granularity: Any = "element",
+    granularity: str | tuple[int, int] = "element",
     layers: Any = None,
     exclude: Any = (),
-    loss: Any = None,
+    loss: str | Callable[..., Any] | None = None,
     seed: int = 0,
 ) -> Sensitivity:
     """Measures the quality of a model with one kernel at a time pruned.

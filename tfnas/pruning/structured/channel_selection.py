@@ -188,11 +188,11 @@ def removal(
         return removed
     rank_of = {int(root): rank for rank, root in enumerate(order)}
     for group in dependencies.groups:
-        gone = sorted(
+        pruned = sorted(
             (int(n) for n in group.removable[removed[group.removable]]), key=rank_of.__getitem__
         )
-        kept = group.size - len(gone)
+        kept = group.size - len(pruned)
         target = min(group.size, math.ceil(kept / round_to) * round_to)
-        for root in gone[len(gone) - (target - kept) :]:
+        for root in pruned[len(pruned) - (target - kept) :]:
             removed[root] = False
     return removed

@@ -13,7 +13,7 @@ import numbers
 import os
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tfnas.graph.functional import LayerCopies, walk
 from tfnas.pruning.structured.channel_groups import trace
@@ -21,6 +21,9 @@ from tfnas.pruning.structured.channel_report import ChannelPruningReport
 from tfnas.pruning.structured.prune_channels import excluded, prune_channels
 from tfnas.pruning.structured.remaining_cost import RemainingCosts
 from tfnas.runtime.files import model_digest, save_model, write_atomically
+
+if TYPE_CHECKING:
+    import keras
 
 _STATE = "channel_pruning.json"
 
@@ -55,11 +58,11 @@ class ChannelPruning:
 
     def __init__(
         self,
-        model: Any,
+        model: keras.Model,
         target_macs: float,
         *,
         steps: int,
-        fit: Callable[[Any, int], Any],
+        fit: Callable[[keras.Model, int], keras.Model | None],
         folder: str | os.PathLike[str] | None = None,
         **options: Any,
     ) -> None:
@@ -87,7 +90,7 @@ class ChannelPruning:
             model, target_macs=self.targets[-1], **options
         )  # raises for each bad argument
 
-    def run(self) -> tuple[Any, list[ChannelPruningReport]]:
+    def run(self) -> tuple[keras.Model, list[ChannelPruningReport]]:
         """Runs the remaining steps.
 
         Returns:

@@ -42,7 +42,7 @@ def prune_channels(
     target_macs: float | None = None,
     target_params: float | None = None,
     target_latency_ratio: float | None = None,
-    latency: Callable[[Any], float] | None = None,
+    latency: Callable[[keras.Model], float] | None = None,
     sizes: Mapping[str, int] | None = None,
     criterion: str = "l2",
     scope: str = "global",
@@ -50,7 +50,7 @@ def prune_channels(
     max_ratio: float = MOST,
     exclude: Sequence[str] = (),
     data: Any = None,
-    loss: Any = None,
+    loss: str | Callable[..., Any] | None = None,
     seed: int = 0,
 ) -> tuple[keras.Model, ChannelPruningReport]:
     """Returns a smaller model without the least important channels, and a report.
