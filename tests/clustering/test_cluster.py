@@ -384,15 +384,15 @@ def test_a_folded_model_computes_the_same():
         assert kinds.count("BatchNormalization") == 0
 
 
-@pytest.mark.parametrize("hindrance", ["activation", "other use", "output", "axis", "training"])
-def test_normalizations_that_can_not_be_folded_stay(hindrance):
+@pytest.mark.parametrize("obstacle", ["activation", "other use", "output", "axis", "training"])
+def test_normalizations_that_can_not_be_folded_stay(obstacle):
     inputs = keras.Input((8, 8, 3))
-    conv = layers.Conv2D(8, 3, activation="relu" if hindrance == "activation" else None)(inputs)
-    norm = layers.BatchNormalization(axis=1 if hindrance == "axis" else -1)
-    x = norm(conv, training=True) if hindrance == "training" else norm(conv)
-    if hindrance == "other use":
+    conv = layers.Conv2D(8, 3, activation="relu" if obstacle == "activation" else None)(inputs)
+    norm = layers.BatchNormalization(axis=1 if obstacle == "axis" else -1)
+    x = norm(conv, training=True) if obstacle == "training" else norm(conv)
+    if obstacle == "other use":
         x = layers.Add()([x, conv])
-    model = built(keras.Model(inputs, [x, conv] if hindrance == "output" else x))
+    model = built(keras.Model(inputs, [x, conv] if obstacle == "output" else x))
     folded, names = fold_batchnorm(model)
     assert names == []
     assert len(folded.layers) == len(model.layers)

@@ -44,20 +44,20 @@ _IDLE = ("Dropout", "SpatialDropout1D", "SpatialDropout2D", "Identity")  # no ef
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Normalized:
+class NormalizedKernel:
     """A BatchNormalization and the kernel that the converter folds it into.
 
     Args:
         norm: The call of the BatchNormalization.
         kernel: The call of the layer that the converter folds it into.
-        behind: Whether that layer comes after the normalization.
-        hindrance: Why it can't be folded, None if it can.
+        norm_first: Whether the normalization comes before that layer.
+        obstacle: Why it can't be folded, None if it can.
     """
 
     norm: Call
     kernel: Call
-    behind: bool
-    hindrance: str | None
+    norm_first: bool
+    obstacle: str | None
 
 
 def fold_batchnorm(
@@ -97,11 +97,11 @@ def fold_batchnorm(
     return folded, names
 
 
-def _check_shared(pair: Normalized) -> None:
+def _check_shared(pair: NormalizedKernel) -> None:
     """Raises if the kernel is clustered; a factor per channel keeps values shared per channel."""
     for variable in pair.kernel.operation.trainable_variables:
         kernel = np.asarray(variable)
-        loses_clusters = pair.behind or channels_share_values(kernel)
+        loses_clusters = pair.norm_first or channels_share_values(kernel)
         if kernel.ndim > 1 and loses_clusters and achieved(kernel) == "clusters":
             raise ValueError(
                 f"model must not be clustered before fold_batchnorm, got shared values in "
@@ -109,7 +109,7 @@ def _check_shared(pair: Normalized) -> None:
             )
 
 
-def normalized_kernels(flow: Walk) -> list[Normalized]:
+def normalized_kernels(flow: Walk) -> list[NormalizedKernel]:
     """Returns each BatchNormalization that the converter would fold into a kernel."""
     uses = Counter(value for call in flow.calls for value in call.inputs)
     uses.update(flow.outputs)
@@ -119,16 +119,16 @@ def normalized_kernels(flow: Walk) -> list[Normalized]:
     for norm in (call for call in flow.calls if call.kind == "BatchNormalization"):
         before, alone = _before(norm.inputs[0], producers, uses)
         if before is not None:
-            reason = _hindrance(norm, before, calls, alone)
-            found.append(Normalized(norm, before, False, reason))
+            reason = _obstacle(norm, before, calls, alone)
+            found.append(NormalizedKernel(norm, before, False, reason))
             continue
         behind = _behind(norm.outputs[0], flow, uses)
-        found += [Normalized(norm, b, True, _hindrance(norm, b, calls, True)) for b in behind]
+        found += [NormalizedKernel(norm, b, True, _obstacle(norm, b, calls, True)) for b in behind]
     return found
 
 
 def folded_copy(
-    model: Any, pairs: list[Normalized], layers: Collection[str] | None, flow: Walk
+    model: Any, pairs: list[NormalizedKernel], layers: Collection[str] | None, flow: Walk
 ) -> tuple[Any, dict[int, Any], list[str]]:
     """Folds BatchNormalization in a copy of a model.
 
@@ -143,7 +143,7 @@ def folded_copy(
         layers that were folded into.
     """
     folded_norms = foldable(pairs, layers)
-    chosen: dict[int, list[Normalized]] = {}
+    chosen: dict[int, list[NormalizedKernel]] = {}
     for pair in pairs:
         if id(pair.norm) in folded_norms:
             chosen.setdefault(id(pair.kernel.operation), []).append(pair)
@@ -183,10 +183,10 @@ def _changes(layer: Any) -> dict[str, Any]:
     return {"use_bias": True, penalty.get(name, "kernel_regularizer"): None}
 
 
-def foldable(pairs: list[Normalized], layers: Collection[str] | None) -> set[int]:
+def foldable(pairs: list[NormalizedKernel], layers: Collection[str] | None) -> set[int]:
     """Returns the ids of the norm calls to fold, each into all of its kernels or into none."""
     selected = {id(p.norm) for p in pairs if layers is None or p.kernel.name in layers}
-    return selected - {id(p.norm) for p in pairs if p.hindrance}
+    return selected - {id(p.norm) for p in pairs if p.obstacle}
 
 
 def _before(value: Value, producers: Any, uses: Any) -> tuple[Call | None, bool]:
@@ -221,7 +221,7 @@ def _behind(value: Value, flow: Walk, uses: Any) -> list[Call]:
     return found
 
 
-def _hindrance(norm: Call, kernel: Call, calls: Any, alone: bool) -> str | None:
+def _obstacle(norm: Call, kernel: Call, calls: Any, alone: bool) -> str | None:
     layer, bn = kernel.operation, norm.operation
     rank = len(norm.inputs[0].shape)
     axis = bn.axis[0] if isinstance(bn.axis, list | tuple) else bn.axis
@@ -247,7 +247,7 @@ def _affine(norm: Any) -> tuple[np.ndarray, np.ndarray]:
     return factor, offset if norm.beta is None else offset + np.asarray(norm.beta, np.float64)
 
 
-def _folded(layer: Any, pairs: list[Normalized]) -> list[np.ndarray]:
+def _folded(layer: Any, pairs: list[NormalizedKernel]) -> list[np.ndarray]:
     """The layer's weights with a bias, after folding."""
     weights = layer.get_weights()
     if not pairs:
@@ -256,9 +256,9 @@ def _folded(layer: Any, pairs: list[Normalized]) -> list[np.ndarray]:
     bias = weights[-1].astype(np.float64) if layer.use_bias else np.zeros(1)
     kernel = kernel.astype(np.float64)
     # A normalization before the layer is folded first.
-    for pair in sorted(pairs, key=lambda pair: not pair.behind):
+    for pair in sorted(pairs, key=lambda pair: not pair.norm_first):
         factor, offset = _affine(pair.norm.operation)
-        if pair.behind:  # (x f + o) W + b = x (f W) + (o W + b), with one f and o per row
+        if pair.norm_first:  # (x f + o) W + b = x (f W) + (o W + b), with one f and o per row
             kernel, bias = kernel * factor[:, None], bias + offset @ kernel
         else:
             kernel, bias = kernel * _broadcast(factor, layer, kernel), bias * factor + offset

@@ -6,7 +6,12 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from tfnas.clustering.batchnorm_folding import Normalized, foldable, folded_copy, normalized_kernels
+from tfnas.clustering.batchnorm_folding import (
+    NormalizedKernel,
+    foldable,
+    folded_copy,
+    normalized_kernels,
+)
 from tfnas.clustering.cluster_plan import ClusterPlan, ClusterTask
 from tfnas.clustering.clusterable_kernels import CHANNEL, ClusterableKernel, find_kernels
 from tfnas.clustering.clustering_report import ClusteringReport, record_of, report_of
@@ -170,17 +175,17 @@ def prepare(
     return Prepared(copy, copied, [*skipped, *remaining], folded, notes)
 
 
-def _adds_values(pair: Normalized, plan: ClusterPlan) -> bool:
+def _adds_values(pair: NormalizedKernel, plan: ClusterPlan) -> bool:
     """Whether the BatchNormalization gives the kernel in the file more distinct values.
 
     A factor per channel keeps the number of distinct values per channel.
     """
-    return pair.behind or plan.granularity != CHANNEL
+    return pair.norm_first or plan.granularity != CHANNEL
 
 
-def _note(pair: Normalized, plan: ClusterPlan) -> str:
-    reason = f": {pair.hindrance}" if pair.hindrance else ""
-    axis = "row" if pair.behind else "channel"
+def _note(pair: NormalizedKernel, plan: ClusterPlan) -> str:
+    reason = f": {pair.obstacle}" if pair.obstacle else ""
+    axis = "row" if pair.norm_first else "channel"
     return f"BatchNormalization {pair.norm.name} multiplies each {axis} in the file{reason}"
 
 

@@ -92,7 +92,7 @@ class ClusterPlan:
             if id(kernel) in excluded:
                 reason = f"excluded by {excluded[id(kernel)]}"
             else:
-                reason = self._hindrance(kernel, count) or ""
+                reason = self._obstacle(kernel, count) or ""
             if reason:
                 skipped.append(Skipped(kernel.name, kernel.kind, reason))
             elif count is not None:
@@ -155,7 +155,7 @@ class ClusterPlan:
                 counts.setdefault(key, count)
         return counts
 
-    def _hindrance(self, kernel: ClusterableKernel, count: int | None) -> str | None:
+    def _obstacle(self, kernel: ClusterableKernel, count: int | None) -> str | None:
         if count is None:
             return "not among clusters"
         grouped = kernel.groups(kernel.numpy(), self.granularity)

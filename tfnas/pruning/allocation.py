@@ -32,11 +32,11 @@ from tfnas.graph.traversal import Visit, visit
 from tfnas.pruning.budget_spread import spread
 from tfnas.pruning.input_moments import (
     InputMoments,
-    hindrance,
     measure,
     quadratic,
     to_kernel,
     to_rows,
+    unsupported_reason,
 )
 from tfnas.pruning.optimal_brain_surgeon import Start, cheapest, shrink
 from tfnas.pruning.prunable_kernels import PrunableKernel
@@ -142,7 +142,7 @@ def measure_curves(
     batches = input_batches(data, batch_size)
     if len(batches) < 2:
         raise ValueError(f"data must hold at least 2 batches of {batch_size}, got {len(batches)}")
-    fitted = {id(k.layer): k for k in kernels if hindrance(k) is None}
+    fitted = {id(k.layer): k for k in kernels if unsupported_reason(k) is None}
     norms = layers_of(model, keras.layers.BatchNormalization)
     probes: list[_Probe] = []
     for place in visit(model, batches, [*(k.layer for k in fitted.values()), *norms]):

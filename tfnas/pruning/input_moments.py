@@ -90,7 +90,7 @@ def measure(
     """Measures the moments of a layer's inputs over all batches.
 
     Args:
-        kernel: A kernel whose :func:`hindrance` is None.
+        kernel: A kernel whose :func:`unsupported_reason` is None.
         inputs: Inputs of its layer, one array per batch.
         originals: Inputs of the original layer, for the same examples.
         rows: Approximate number of patches to read in total.
@@ -212,7 +212,7 @@ def sampled(count: int, size: int) -> np.ndarray:
     return np.sort(np.random.default_rng(0).permutation(count)[:size])
 
 
-def hindrance(kernel: Any) -> str | None:
+def unsupported_reason(kernel: Any) -> str | None:
     """Returns why a kernel can't be fitted by least squares, None if it can."""
     from keras import layers
 

@@ -36,11 +36,11 @@ from tfnas.graph.traversal import Visit, visit
 from tfnas.pruning.input_moments import (
     GapMoments,
     InputMoments,
-    hindrance,
     measure,
     measure_gap,
     to_kernel,
     to_rows,
+    unsupported_reason,
 )
 from tfnas.pruning.optimal_brain_surgeon import obs_prune, refit, shrink
 from tfnas.pruning.prunable_kernels import PrunableKernel
@@ -93,9 +93,9 @@ def reconstruct(
     _check_names(kernels, zeros, keep)
     selected = [k for k in kernels if k.name in zeros or k.name in keep]
     results: dict[str, tuple[float, float] | str] = {
-        kernel.name: hindrance(kernel) or "its layer is not used" for kernel in selected
+        kernel.name: unsupported_reason(kernel) or "its layer is not used" for kernel in selected
     }
-    fitted = {id(k.layer): k for k in selected if not hindrance(k)}
+    fitted = {id(k.layer): k for k in selected if not unsupported_reason(k)}
     partners = {id(a): b for a, b in _pairs(model, original)}
     norms = layers_of(model, keras.layers.BatchNormalization)
     stops = [*(k.layer for k in fitted.values()), *norms]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tfnas.pruning.allocation import distribute, measure_curves
-from tfnas.pruning.input_moments import hindrance
+from tfnas.pruning.input_moments import unsupported_reason
 from tfnas.pruning.mask_constraint import assign_masks, attach, detach
 from tfnas.pruning.prunable_kernels import PrunableKernel
 from tfnas.pruning.reconstruct import reconstruct
@@ -51,7 +51,7 @@ def repair(
         data: A few hundred inputs.
         choose: Whether new zeros are selected, by the change of the layer's output.
     """
-    fits = [hindrance(kernel) is None for kernel in kernels]
+    fits = [unsupported_reason(kernel) is None for kernel in kernels]
     keep, zeros = {}, {}
     for kernel, mask, fit in zip(kernels, masks, fits, strict=True):
         if choose and fit:
