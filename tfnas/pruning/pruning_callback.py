@@ -150,9 +150,8 @@ class PruningCallback(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Updates the masks if the schedule is due."""
-        self._length = (
-            self.params.get("steps") or self._batches
-        )  # unknown to fit in the first epoch
+        # In the first epoch `fit` may not know the number of steps.
+        self._length = self.params.get("steps") or self._batches
         self._epoch, self._batches = epoch, 0
         if self._pruned is not None:
             self._update(self._position())

@@ -187,9 +187,7 @@ def _gain(place: Visit) -> np.ndarray:
         return np.ones(1)
     gamma = np.asarray(norm.gamma, np.float64) if norm.scale else 1.0
     gain = gamma / np.sqrt(np.asarray(norm.moving_variance, np.float64) + norm.epsilon)
-    floor = 0.03 * float(
-        np.sqrt((gain**2).mean())
-    )  # a channel with a factor near 0 can't correct anything
+    floor = 0.03 * float(np.sqrt((gain**2).mean()))
     return np.where(np.abs(gain) < floor, np.inf, gain)
 
 

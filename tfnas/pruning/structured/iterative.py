@@ -86,9 +86,8 @@ class ChannelPruning:
         self.targets = tuple(
             int(macs * target_macs ** (step / steps)) for step in range(1, steps + 1)
         )
-        prune_channels(
-            model, target_macs=self.targets[-1], **options
-        )  # raises for each bad argument
+        # Raises now for bad arguments, instead of after the first steps.
+        prune_channels(model, target_macs=self.targets[-1], **options)
 
     def run(self) -> tuple[keras.Model, list[ChannelPruningReport]]:
         """Runs the remaining steps.
