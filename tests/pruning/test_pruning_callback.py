@@ -567,8 +567,8 @@ def test_excluded_layers_are_in_the_report():
     pruning = tfnas.PruningCallback(0.5, exclude=["first", "last", "depthwise"])
     model.fit(IMAGES, Y[:32], batch_size=8, verbose=0, callbacks=[pruning])
     assert zeros(model) == {"conv": 0, "depthwise": 0, "up": 64, "head": 0}
-    left = {s.name: s.reason for s in pruning.report.skipped}
-    assert left == {
+    skipped = {s.name: s.reason for s in pruning.report.skipped}
+    assert skipped == {
         "conv": "excluded by 'first'",
         "depthwise": "excluded by 'depthwise'",
         "head": "excluded by 'last'",
@@ -585,7 +585,7 @@ def test_the_report_prints_as_a_table():
     assert set(line) == {"-", " "}
     assert [row.split() for row in rows] == [
         ["hidden", "Dense", "16x8", "128", "64", "0.5000"],
-        ["head", "Dense", "left:", "excluded", "by", "'head'"],
+        ["head", "Dense", "skipped:", "excluded", "by", "'head'"],
     ]
     assert total == "64 of 128 weights in 1 kernels are zero: sparsity 0.5000"
     assert report.rows()[0] == ["hidden", "Dense", "16x8", "", "128", "64", "0.5000"]

@@ -408,8 +408,8 @@ def test_targets_are_met_from_below_and_nearly(criterion, scope):
     for name, count in (("target_macs", "macs"), ("target_params", "parameters")):
         smaller, report = prune_channels(model, criterion=criterion, scope=scope, **{name: 0.5})
         after = profile(smaller)
-        share = getattr(after, count) / getattr(before, count)
-        assert 0.4 < share <= 0.5
+        fraction = getattr(after, count) / getattr(before, count)
+        assert 0.4 < fraction <= 0.5
         assert getattr(report, count) == (getattr(before, count), getattr(after, count))
     smaller, _ = prune_channels(model, target_macs=before.macs // 2)
     assert profile(smaller).macs <= before.macs // 2
