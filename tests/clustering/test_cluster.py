@@ -279,7 +279,7 @@ def test_nested_models_and_shared_layers_are_clustered_once():
     clustered, report = cluster(nested(), 4, exclude="mha")
     assert [k.name for k in report.kernels] == ["shared", "inner/a", "head"]
     assert report.folded == ("inner/a",)
-    assert sum(s.reason == "ignored by 'mha'" for s in report.skipped) == 4
+    assert sum(s.reason == "excluded by 'mha'" for s in report.skipped) == 4
     file = tfnas.to_tflite(clustered)
     counts = {kernel.layer: len(np.unique(kernel.values)) for kernel in read_kernels(file)}
     assert counts["shared"] == counts["a"] == counts["head"] == 4
