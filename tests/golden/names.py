@@ -184,10 +184,21 @@ def sensitivity(model, evaluate, total, **options):
     return [found.losses(), found.suggest(total)]
 
 
+# Reasons in a report, and the words that they had before: hashes are of numbers and of reasons.
+CHANNEL_REASONS = {
+    "is computed over all channels": "weighs channels against each other",
+    "it is excluded": "it is ignored",
+}
+
+
 def prune_channels(model, ratio=None, exclude=(), **options):
     """Returns (smaller model, what went of each group, costs)."""
     smaller, found = tfnas.prune_channels(model, ratio, exclude=exclude, **options)
-    return smaller, [found.as_dict()[key] for key in sorted(found.as_dict())]
+    fields = found.as_dict()
+    for group in fields["groups"]:
+        for text, before in CHANNEL_REASONS.items():
+            group["reason"] = group["reason"].replace(text, before)
+    return smaller, [fields[key] for key in sorted(fields)]
 
 
 def prune_channels_in_steps(model, share, **options):
