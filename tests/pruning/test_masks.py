@@ -263,7 +263,7 @@ def test_a_kernel_without_filters_is_skipped_with_the_reason():
     fits, skipped = plan.admit([kernel((2, 1, 2), "dense"), kernel((2, 1, 8), "gates", None)])
     assert [k.name for k in fits] == ["dense"]
     assert [(s.name, s.reason) for s in skipped] == [
-        ("gates", "has no filters: its columns are gates")
+        ("gates", "has no filters: its columns belong to gates")
     ]
 
 

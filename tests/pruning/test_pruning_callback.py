@@ -828,7 +828,7 @@ def test_the_tflite_file_has_the_zeros(trained):
         ({"granularity": "4:2"}, "granularity must be 'element', 'filter', blocks such as '1x4'"),
         ({"scope": "all"}, "scope must be one of layer, global, erk or a dictionary of sparsities"),
         ({"scope": {"head": 1}}, "scope must be in [0, 1) for 'head', got 1.0"),
-        ({"frequency": 0}, "frequency must be a uninterrupted number above 0, got 0"),
+        ({"frequency": 0}, "frequency must be a whole number above 0, got 0"),
     ],
 )
 def test_bad_arguments_raise_when_the_callback_is_created(arguments, message):
@@ -924,7 +924,7 @@ def test_layers_without_filters_are_skipped_and_a_model_of_only_such_raises():
     model = keras.Sequential([keras.Input((16,)), *stack, layers.Dense(4, name="head")])
     report = pruned_at_once(model, 0.5, granularity="filter").report
     assert [kernel.name for kernel in report.kernels] == ["head"]
-    assert {s.reason for s in report.skipped} == {"has no filters: its columns are gates"}
+    assert {s.reason for s in report.skipped} == {"has no filters: its columns belong to gates"}
     alone = keras.Sequential([keras.Input((16,)), layers.Reshape((4, 4)), layers.GRU(4)])
     for scope in ("layer", "global", "erk"):
         with pytest.raises(ValueError, match="must"):
