@@ -158,9 +158,9 @@ def same_widths(original: Any, report: Any, seed: int) -> Any:
 
     rng = np.random.default_rng(seed)
     dependencies = trace(original)
-    removed = np.zeros(len(dependencies.classes), bool)
+    removed = np.zeros(len(dependencies.roots), bool)
     for group, change in zip(dependencies.groups, report.groups, strict=True):
-        gone = rng.choice(group.classes, change.before - change.after, replace=False)
+        gone = rng.choice(group.removable, change.before - change.after, replace=False)
         removed[gone] = True
     return slice_channels(original, dependencies, removed)
 

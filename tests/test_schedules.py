@@ -42,11 +42,11 @@ def test_examples_are_true():
     assert result.failed == 0
 
 
-def test_constant_is_0_before_its_begin():
+def test_constant_is_0_before_begin():
     assert [constant(0.3)(p) for p in (0, 1, 10**9)] == [0.3] * 3
     schedule = constant(0.3, begin=5, by="step", frequency=7)
     assert [schedule(p) for p in (0, 4, 5, 6, 1000)] == [0, 0, 0.3, 0.3, 0.3]
-    assert (schedule.unit, schedule.begin, schedule.end, schedule.every) == ("step", 5, 5, 7)
+    assert (schedule.unit, schedule.begin, schedule.end, schedule.frequency) == ("step", 5, 5, 7)
     assert constant(0)(3) == 0.0
 
 
@@ -62,28 +62,30 @@ def test_constant_is_0_before_its_begin():
 )
 def test_polynomial_is_the_formula_of_the_paper(final, initial, begin, length, power, by, position):
     end = begin + length
-    schedule = polynomial(final, end, initial=initial, begin=begin, power=power, by=by, frequency=1)
+    schedule = polynomial(
+        final, end, initial_sparsity=initial, begin=begin, power=power, by=by, frequency=1
+    )
     expected = zhu_gupta(position, final, initial, begin, end, power)
     assert schedule(position) == pytest.approx(expected, abs=1e-12)
 
 
-def test_polynomial_of_power_1_is_a_line_and_falls_where_the_final_ratio_is_lower():
+def test_polynomial_of_power_1_is_linear_and_falls_where_the_final_sparsity_is_lower():
     rise = polynomial(0.8, end=4, power=1)
     np.testing.assert_allclose([rise(t) for t in range(6)], [0, 0.2, 0.4, 0.6, 0.8, 0.8])
-    fall = polynomial(0.1, end=4, initial=0.5, power=1)
+    fall = polynomial(0.1, end=4, initial_sparsity=0.5, power=1)
     np.testing.assert_allclose([fall(t) for t in range(6)], [0.5, 0.4, 0.3, 0.2, 0.1, 0.1])
 
 
-def test_polynomial_whose_end_is_its_begin_jumps_there():
+def test_polynomial_with_equal_begin_and_end_jumps_there():
     schedule = polynomial(0.6, end=3, begin=3)
     assert [schedule(t) for t in (0, 2, 3, 4)] == [0, 0, 0.6, 0.6]
 
 
-def test_steps_are_renewed_every_100_and_epochs_every_one():
-    assert polynomial(0.5, 10).every == 1
-    assert polynomial(0.5, 4000, by="step").every == 100
-    assert polynomial(0.5, 210, begin=10, by="step").every == 10  # some twenty on the way
-    assert polynomial(0.5, 10, by="step", frequency=3).every == 3
+def test_the_default_frequency_is_100_steps_or_one_epoch():
+    assert polynomial(0.5, 10).frequency == 1
+    assert polynomial(0.5, 4000, by="step").frequency == 100
+    assert polynomial(0.5, 210, begin=10, by="step").frequency == 10  # about 20 updates
+    assert polynomial(0.5, 10, by="step", frequency=3).frequency == 3
 
 
 @SETTINGS
@@ -93,14 +95,16 @@ def test_steps_are_renewed_every_100_and_epochs_every_one():
     every=st.integers(1, 40),
     position=st.integers(0, 200),
 )
-def test_a_renewal_is_the_last_point_of_its_grid_or_the_end(begin, length, every, position):
+def test_the_last_update_is_the_last_multiple_of_the_frequency_or_the_end(
+    begin, length, every, position
+):
     end = None if length is None else begin + length
-    schedule = Schedule(lambda p: 0.5, begin=begin, end=end, every=every)
+    schedule = Schedule(lambda p: 0.5, begin=begin, end=end, frequency=every)
     position = max(position, begin)
     points = set(range(begin, 300, every))
     if end is not None:
         points = {p for p in points if p < end} | {end}
-    assert schedule.renewal(position) == max(p for p in points if p <= position)
+    assert schedule.last_update(position) == max(p for p in points if p <= position)
 
 
 @SETTINGS
@@ -110,17 +114,17 @@ def test_a_renewal_is_the_last_point_of_its_grid_or_the_end(begin, length, every
     length=st.integers(0, 50),
     every=st.integers(1, 70),
 )
-def test_the_final_ratio_is_reached_where_the_frequency_steps_over_the_end(
+def test_the_final_sparsity_is_reached_where_the_frequency_steps_over_the_end(
     final, begin, length, every
 ):
     end = begin + length
     schedule = polynomial(final, end, begin=begin, by="step", frequency=every)
     assert schedule(end) == final
     assert schedule(end + 1) == final
-    assert schedule.renewal(end + every) == end
+    assert schedule.last_update(end + every) == end
 
 
-def test_between_renewals_the_ratio_stays():
+def test_between_updates_the_sparsity_is_constant():
     schedule = polynomial(0.8, 10, power=1, by="step", frequency=4)
     ratios = [schedule(step) for step in range(12)]
     np.testing.assert_allclose(ratios, [0] * 4 + [0.32] * 4 + [0.64] * 2 + [0.8] * 2)
@@ -129,13 +133,18 @@ def test_between_renewals_the_ratio_stays():
 def test_a_function_of_the_epoch_is_a_schedule():
     schedule = as_schedule(lambda epoch: 0 if epoch < 5 else 0.5 if epoch < 10 else 0.8)
     assert [schedule(e) for e in (0, 4, 5, 9, 10, 99)] == [0, 0, 0.5, 0.5, 0.8, 0.8]
-    assert (schedule.unit, schedule.begin, schedule.end, schedule.every) == ("epoch", 0, None, 1)
+    assert (schedule.unit, schedule.begin, schedule.end, schedule.frequency) == (
+        "epoch",
+        0,
+        None,
+        1,
+    )
     assert all(type(schedule(epoch)) is float for epoch in (0, 5))
 
 
-def test_whatever_says_a_ratio_is_a_schedule():
-    given_one = polynomial(0.5, 3)
-    assert as_schedule(given_one) is given_one
+def test_numbers_functions_and_schedules_become_a_schedule():
+    schedule = polynomial(0.5, 3)
+    assert as_schedule(schedule) is schedule
     assert as_schedule(0.25)(0) == 0.25
     assert as_schedule(np.float32(0.25))(7) == 0.25
     assert as_schedule(lambda epoch: np.float32(0.25))(7) == 0.25
@@ -147,16 +156,16 @@ def test_whatever_says_a_ratio_is_a_schedule():
     assert as_schedule(Callable())(3) == pytest.approx(0.3)
 
 
-def test_a_frequency_of_ones_own_replaces_the_schedules():
+def test_the_frequency_argument_replaces_the_schedules_own():
     schedule = as_schedule(polynomial(0.8, 100, by="step"), frequency=7)
-    assert (schedule.every, schedule.end, schedule.unit) == (7, 100, "step")
+    assert (schedule.frequency, schedule.end, schedule.unit) == (7, 100, "step")
     by_epoch = as_schedule(lambda epoch: epoch / 10, frequency=3)
     np.testing.assert_allclose([by_epoch(e) for e in range(7)], [0, 0, 0, 0.3, 0.3, 0.3, 0.6])
 
 
-def test_the_peak_is_the_highest_ratio_on_the_way():
+def test_the_peak_is_the_highest_sparsity():
     assert polynomial(0.8, 10).peak(None) == 0.8
-    assert polynomial(0.1, 10, initial=0.6).peak(None) == 0.6
+    assert polynomial(0.1, 10, initial_sparsity=0.6).peak(None) == 0.6
     assert constant(0.4, begin=3).peak(None) == 0.4
     hat = as_schedule(lambda epoch: 0.7 if epoch == 5 else 0.1)
     assert hat.peak(10) == 0.7
@@ -166,10 +175,10 @@ def test_the_peak_is_the_highest_ratio_on_the_way():
 
 
 @pytest.mark.parametrize("wrong", [1.0, -0.1, 1.5, NAN, INF, None, "half"])
-def test_a_function_that_gives_no_ratio_is_refused_at_its_epoch(wrong):
+def test_a_function_that_returns_no_sparsity_raises_at_its_epoch(wrong):
     schedule = as_schedule(lambda epoch: wrong if epoch == 3 else 0.1)
     assert schedule(2) == 0.1
-    with pytest.raises(ValueError, match=r"^ratio must be .*\[0, 1\) at epoch 3, got "):
+    with pytest.raises(ValueError, match=r"^sparsity must be .*\[0, 1\) at epoch 3, got "):
         schedule(3)
     with pytest.raises(ValueError, match="at epoch 3, got"):
         schedule.peak(5)
@@ -178,15 +187,18 @@ def test_a_function_that_gives_no_ratio_is_refused_at_its_epoch(wrong):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: constant(1.0), r"ratio must be in [0, 1), got 1.0"),
-        (lambda: constant(-0.1), r"ratio must be in [0, 1), got -0.1"),
-        (lambda: constant(NAN), r"ratio must be in [0, 1), got nan"),
-        (lambda: constant("most"), r"ratio must be a number in [0, 1), got 'most'"),
+        (lambda: constant(1.0), r"target_sparsity must be in [0, 1), got 1.0"),
+        (lambda: constant(-0.1), r"target_sparsity must be in [0, 1), got -0.1"),
+        (lambda: constant(NAN), r"target_sparsity must be in [0, 1), got nan"),
+        (lambda: constant("most"), r"target_sparsity must be a number in [0, 1), got 'most'"),
         (lambda: as_schedule(None), r"schedule must be a number in [0, 1), got None"),
         (lambda: as_schedule(1.5), r"schedule must be in [0, 1), got 1.5"),
-        (lambda: polynomial(1.0, 5), r"final must be in [0, 1), got 1.0"),
-        (lambda: polynomial(NAN, 5), r"final must be in [0, 1), got nan"),
-        (lambda: polynomial(0.5, 5, initial=1), r"initial must be in [0, 1), got 1.0"),
+        (lambda: polynomial(1.0, 5), r"final_sparsity must be in [0, 1), got 1.0"),
+        (lambda: polynomial(NAN, 5), r"final_sparsity must be in [0, 1), got nan"),
+        (
+            lambda: polynomial(0.5, 5, initial_sparsity=1),
+            r"initial_sparsity must be in [0, 1), got 1.0",
+        ),
         (lambda: polynomial(0.5, 5, power=0), "power must be above 0, got 0"),
         (lambda: polynomial(0.5, 5, power=NAN), "power must be above 0, got nan"),
         (lambda: polynomial(0.5, 5, power=INF), "power must be above 0, got inf"),
@@ -212,7 +224,7 @@ def test_errors_name_argument_rule_and_value(make, message):
 
 @SETTINGS
 @given(st.floats(allow_nan=True, allow_infinity=True))
-def test_a_ratio_is_in_0_to_1_or_refused(value):
+def test_a_ratio_outside_0_to_1_raises(value):
     if 0 <= value < 1:
         assert check_ratio(value) == value
     else:
@@ -231,7 +243,7 @@ def test_schedules_import_no_tensorflow():
     )
 
 
-def test_a_tfmot_schedule_is_told_apart_without_importing_tfmot():
+def test_a_tfmot_schedule_is_recognized_without_importing_tfmot():
     python(
         "import sys, types\n"
         "from tfnas.schedules import as_schedule\n"
@@ -242,9 +254,9 @@ def test_a_tfmot_schedule_is_told_apart_without_importing_tfmot():
         "    def __call__(self, step):\n"
         "        return step % 5 == 0, 0.75\n"
         "found = as_schedule(Own())\n"
-        "assert (found.unit, found.begin, found.every) == ('step', 10, 5)\n"
+        "assert (found.unit, found.begin, found.frequency) == ('step', 10, 5)\n"
         "assert [found(step) for step in (9, 10, 99)] == [0.0, 0.75, 0.75]\n"
-        "assert as_schedule(Own(), frequency=50).every == 50\n"
+        "assert as_schedule(Own(), frequency=50).frequency == 50\n"
         "assert not any('tensorflow' in name for name in sys.modules)\n"
     )
 
@@ -259,40 +271,42 @@ sparsity = tfmot.sparsity.keras
 CASES = [(0, 0.8, 0, 10, 3), (0.3, 0.9, 5, 42, 1), (0.5, 0.5, 2, 9, 3)]
 for initial, final, begin, end, power in CASES:
     theirs = sparsity.PolynomialDecay(initial, final, begin, end, power=power, frequency=1)
-    ours = polynomial(final, end, initial=initial, begin=begin, power=power, by="step", frequency=1)
+    ours = polynomial(
+        final, end, initial_sparsity=initial, begin=begin, power=power, by="step", frequency=1
+    )
     read = as_schedule(theirs)
-    assert (read.unit, read.begin, read.end, read.every) == ("step", begin, end, 1)
+    assert (read.unit, read.begin, read.end, read.frequency) == ("step", begin, end, 1)
     for step in range(begin, end + 20):
-        wanted = float(theirs(step)[1])
-        assert abs(ours(step) - wanted) < 1e-6, (step, ours(step), wanted)
-        assert abs(read(step) - wanted) < 1e-12
+        expected = float(theirs(step)[1])
+        assert abs(ours(step) - expected) < 1e-6, (step, ours(step), expected)
+        assert abs(read(step) - expected) < 1e-12
 for begin, end in [(0, -1), (7, -1), (7, 20)]:
     theirs = sparsity.ConstantSparsity(0.625, begin, end, frequency=4)
     read = as_schedule(theirs)
-    assert (read.unit, read.begin, read.every) == ("step", begin, 4)
+    assert (read.unit, read.begin, read.frequency) == ("step", begin, 4)
     ours = constant(0.625, begin, by="step", frequency=4)
     assert [read(step) for step in range(40)] == [ours(step) for step in range(40)]
     assert read.peak(None) == 0.625
-assert as_schedule(sparsity.PolynomialDecay(0, 0.5, 0, 250)).every == 100
-assert as_schedule(sparsity.PolynomialDecay(0, 0.5, 0, 250), frequency=7).every == 7
+assert as_schedule(sparsity.PolynomialDecay(0, 0.5, 0, 250)).frequency == 100
+assert as_schedule(sparsity.PolynomialDecay(0, 0.5, 0, 250), frequency=7).frequency == 7
 
 # 8 steps an epoch, 3 epochs; tfmot's frequency of 10 steps over its end at 15.
 keras.utils.set_random_seed(0)
 model = keras.Sequential([keras.Input((16,)), keras.layers.Dense(16), keras.layers.Dense(4)])
 model.compile("adam", "mse")
 pruning = tfnas.PruningCallback(sparsity.PolynomialDecay(0.25, 0.75, 3, 15, frequency=10))
-shares = []
+sparsities = []
 
-class Look(keras.callbacks.Callback):
+class RecordSparsity(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
-        shares.append(pruning.report.sparsity)
+        sparsities.append(pruning.report.sparsity)
 
 x = np.random.default_rng(0).normal(size=(64, 16)).astype("float32")
-model.fit(x, x[:, :4], batch_size=8, epochs=3, verbose=0, callbacks=[pruning, Look()])
+model.fit(x, x[:, :4], batch_size=8, epochs=3, verbose=0, callbacks=[pruning, RecordSparsity()])
 middle = 0.75 - 0.5 * (1 - 10 / 12) ** 3
 middle = (round(256 * middle) + round(64 * middle)) / 320
-wanted = [0.0] * 3 + [0.25] * 10 + [middle] * 2 + [0.75] * 9
-assert np.allclose(shares, wanted, atol=1e-6), shares
+expected = [0.0] * 3 + [0.25] * 10 + [middle] * 2 + [0.75] * 9
+assert np.allclose(sparsities, expected, atol=1e-6), sparsities
 print("as tfmot's")
 """
 
@@ -301,8 +315,8 @@ def test_tfmot_schedules_are_read_as_tfmot_reads_them_and_prune_in_keras_3():
     assert python(TFMOT).strip().endswith("as tfmot's")
 
 
-def test_a_schedule_of_ones_own_from_tfmots_base_class_is_read_or_refused_by_name():
-    # tfmot asks of a schedule only __call__ and get_config: the steps need not be there.
+def test_a_custom_subclass_of_tfmots_schedule_is_read_or_raises_by_name():
+    # tfmot requires only __call__ and get_config of a schedule: there may be no begin_step.
     module = "tensorflow_model_optimization.python.core.sparsity.keras.pruning_schedule"
     base = type("PruningSchedule", (), {"__module__": module})
     own = type("Own", (base,), {"__call__": lambda self, step: (True, 0.5)})

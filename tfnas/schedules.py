@@ -1,13 +1,17 @@
-"""Values that depend on how far training has come.
+"""Sparsity schedules: the target sparsity as a function of the training progress.
 
-A :class:`Schedule` maps a position, counted in epochs or in steps from 0, to a ratio. It
-is a function of the position alone, so that training which was interrupted goes on where
-it was. :func:`as_schedule` turns whatever a caller may give into one:
+A :class:`Schedule` maps a position, an epoch or a step counted from 0, to a sparsity. It
+depends on the position alone, so interrupted training continues where it stopped.
+:func:`as_schedule` accepts:
 
 - a plain function of the epoch, such as ``lambda epoch: 0 if epoch < 5 else 0.8``;
 - :func:`constant` or :func:`polynomial`, by epoch or by step;
-- a schedule of tensorflow-model-optimization, which is asked by step and is told apart
-  without importing that package.
+- a schedule of tensorflow-model-optimization (tfmot), such as PolynomialDecay, which counts
+  steps. It is recognized without importing that package.
+
+:func:`polynomial` and :func:`constant` name their arguments as tfmot's PolynomialDecay and
+ConstantSparsity do. Only `begin` and `end` are not called begin_step and end_step, since they
+may also count epochs.
 
 This module imports no TensorFlow.
 """
@@ -26,21 +30,24 @@ STEPS_BETWEEN_UPDATES = 100  # tensorflow-model-optimization's default
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """A ratio as a function of the position in training.
+    """The target sparsity as a function of the position in training.
 
     Args:
-        function: Position -> ratio.
-        unit: "epoch" or "step": what positions count.
-        begin: First position at which it applies; before, the ratio is 0.
-        end: Position from which the ratio no longer changes, None where that is unknown.
-        every: Distance of the positions at which the ratio is renewed.
+        function: Takes a position and returns the sparsity.
+        unit: Unit of positions, "epoch" or "step".
+        begin: First position at which the schedule applies; the sparsity before is 0.
+        end: Position from which the sparsity is constant; None: unknown.
+        frequency: Number of epochs or steps between two updates of the sparsity.
+
+    Raises:
+        ValueError: A field is out of range.
     """
 
     function: Callable[[int], Any]
     unit: str = "epoch"
     begin: int = 0
     end: int | None = None
-    every: int = 1
+    frequency: int = 1
 
     def __post_init__(self) -> None:
         if not isinstance(self.unit, str) or self.unit not in UNITS:
@@ -50,30 +57,34 @@ class Schedule:
                 raise ValueError(f"{name} must be a whole number from 0 on, got {value!r}")
         if self.end is not None and self.end < self.begin:
             raise ValueError(f"end must not be before begin {self.begin}, got {self.end}")
-        if not _is_whole(self.every, 1):
-            raise ValueError(f"frequency must be a whole number above 0, got {self.every!r}")
+        if not _is_whole(self.frequency, 1):
+            raise ValueError(f"frequency must be a whole number above 0, got {self.frequency!r}")
 
     def __call__(self, position: int) -> float:
-        """Returns the ratio in force at a position, in [0, 1).
+        """Returns the target sparsity at a position, in [0, 1).
 
         Raises:
-            ValueError: The schedule gives NaN or a ratio outside [0, 1).
+            ValueError: The function returns NaN or a value outside [0, 1).
         """
         if position < self.begin:
             return 0.0
-        return check_ratio(self.function(self.renewal(position)), f"at {self.unit} {position}")
+        value = self.function(self.last_update(position))
+        return check_ratio(value, f"at {self.unit} {position}", "sparsity")
 
-    def renewal(self, position: int) -> int:
-        """Returns the last position up to this one at which the ratio was renewed."""
+    def last_update(self, position: int) -> int:
+        """Returns the last position, up to and including this one, that updates the sparsity."""
         if self.end is not None and position >= self.end:
-            return self.end  # reached also where `every` steps over it
-        return position - (position - self.begin) % self.every
+            return self.end  # also where the frequency does not divide the way there
+        return position - (position - self.begin) % self.frequency
 
     def peak(self, positions: int | None) -> float | None:
-        """Returns the highest ratio over the first positions, None where it can't be known.
+        """Returns the highest sparsity over the first positions, or None where it is unknown.
+
+        Args:
+            positions: Number of epochs or steps of the training; None: unknown.
 
         Raises:
-            ValueError: The schedule gives NaN or a ratio outside [0, 1) on the way.
+            ValueError: The function returns NaN or a value outside [0, 1) at one of them.
         """
         if self.end is not None:
             return max(self(p) for p in {self.begin, (self.begin + self.end) // 2, self.end})
@@ -86,19 +97,19 @@ def _is_whole(value: Any, least: int) -> bool:
 
 
 def check_ratio(value: Any, where: str = "", name: str = "ratio") -> float:
-    """Returns a ratio as a float.
+    """Returns a fraction in [0, 1), such as a sparsity, as a float.
 
     Example:
         >>> check_ratio(0.5)
         0.5
 
     Args:
-        value: The ratio.
-        where: Where it was met, for the error message.
+        value: The fraction.
+        where: Place of the value, such as "at epoch 3", for the error message.
         name: Name of the argument, for the error message.
 
     Raises:
-        ValueError: It is no number in [0, 1).
+        ValueError: The value is not a number in [0, 1).
     """
     where = f" {where}" if where else ""
     try:
@@ -110,8 +121,10 @@ def check_ratio(value: Any, where: str = "", name: str = "ratio") -> float:
     return ratio
 
 
-def constant(ratio: float, begin: int = 0, by: str = "epoch", frequency: int = 1) -> Schedule:
-    """Returns a schedule that is 0 before `begin` and `ratio` from there on.
+def constant(
+    target_sparsity: float, begin: int = 0, by: str = "epoch", frequency: int = 1
+) -> Schedule:
+    """Returns a schedule that is 0 before `begin` and `target_sparsity` from there on.
 
     Example:
         >>> schedule = constant(0.5, begin=2)
@@ -119,33 +132,33 @@ def constant(ratio: float, begin: int = 0, by: str = "epoch", frequency: int = 1
         [0.0, 0.0, 0.5, 0.5]
 
     Args:
-        ratio: In [0, 1).
+        target_sparsity: Fraction of zeros, in [0, 1).
         begin: First epoch or step at which it applies.
-        by: "epoch" or "step".
-        frequency: How many epochs or steps lie between two renewals.
+        by: Unit of `begin` and `frequency`, "epoch" or "step".
+        frequency: Number of epochs or steps between two updates of the masks.
 
     Raises:
-        ValueError: An argument is outside its rule.
+        ValueError: An argument is out of range.
     """
-    value = check_ratio(ratio)
+    value = check_ratio(target_sparsity, name="target_sparsity")
     return Schedule(lambda _: value, by, begin, begin, frequency)
 
 
 def polynomial(
-    final: float,
+    final_sparsity: float,
     end: int,
     *,
-    initial: float = 0.0,
+    initial_sparsity: float = 0.0,
     begin: int = 0,
     power: float = 3.0,
     by: str = "epoch",
     frequency: int | None = None,
 ) -> Schedule:
-    """Returns the schedule of Zhu and Gupta: fast at first, then ever slower.
+    """Returns the polynomial schedule of Zhu and Gupta, which prunes fast first and then slower.
 
-    ratio(t) = final + (initial - final) (1 - (t - begin) / (end - begin))^power   (1)
+    s(t) = s_final + (s_initial - s_final) (1 - (t - begin) / (end - begin))^power   (1)
 
-    between `begin` and `end`; 0 before and `final` from `end` on.
+    between `begin` and `end`; 0 before and `final_sparsity` from `end` on.
 
     Example:
         >>> schedule = polynomial(0.8, end=4)
@@ -153,24 +166,24 @@ def polynomial(
         [0.0, 0.4625, 0.7, 0.7875, 0.8, 0.8]
 
     Args:
-        final: Ratio from `end` on, in [0, 1).
-        end: First epoch or step with the final ratio. Training that lasts 10 epochs has
-            the epochs 0 to 9.
-        initial: Ratio at `begin`.
-        begin: First epoch or step that is pruned.
+        final_sparsity: Fraction of zeros from `end` on, in [0, 1).
+        end: First epoch or step with the final sparsity. Training of 10 epochs has the
+            epochs 0 to 9.
+        initial_sparsity: Fraction of zeros at `begin`, in [0, 1).
+        begin: First epoch or step with pruning.
         power: Exponent; 1 is linear.
-        by: "epoch" or "step".
-        frequency: How many epochs (default 1) or steps (default 100, less where there
-            would be fewer than twenty) lie between two renewals.
+        by: Unit of `begin`, `end` and `frequency`, "epoch" or "step".
+        frequency: Number of epochs or steps between two updates. None: 1 epoch; or 100
+            steps, fewer where that would give less than 20 updates.
 
     Raises:
-        ValueError: An argument is outside its rule.
+        ValueError: An argument is out of range.
 
     References:
         Zhu and Gupta, "To prune, or not to prune", 2017, equation (1).
     """
-    last = check_ratio(final, name="final")
-    first = check_ratio(initial, name="initial")
+    last = check_ratio(final_sparsity, name="final_sparsity")
+    first = check_ratio(initial_sparsity, name="initial_sparsity")
     number = isinstance(power, numbers.Real) and not isinstance(power, bool)
     if not (number and 0 < power < math.inf):
         raise ValueError(f"power must be above 0, got {power!r}")
@@ -178,19 +191,19 @@ def polynomial(
         if not _is_whole(value, 0):
             raise ValueError(f"{name} must be a whole number from 0 on, got {value!r}")
 
-    def ratio(position: int) -> float:
-        share = 1.0 if position >= end else (position - begin) / (end - begin)
-        return last + (first - last) * (1.0 - share) ** power
+    def sparsity(position: int) -> float:
+        progress = 1.0 if position >= end else (position - begin) / (end - begin)
+        return last + (first - last) * (1.0 - progress) ** power
 
     if frequency is None:
-        # Some twenty renewals on the way, also where the way is short.
+        # About 20 updates between begin and end, also in short trainings.
         fine = max(1, min(STEPS_BETWEEN_UPDATES, (end - begin) // 20))
         frequency = fine if isinstance(by, str) and by == "step" else 1
-    return Schedule(ratio, by, begin, end, frequency)
+    return Schedule(sparsity, by, begin, end, frequency)
 
 
 def as_schedule(schedule: Any, frequency: int | None = None, name: str = "schedule") -> Schedule:
-    """Returns whatever describes a schedule as one.
+    """Returns a number, a function or a schedule of tfmot as a :class:`Schedule`.
 
     Example:
         >>> as_schedule(lambda epoch: 0 if epoch < 5 else 0.5)(7)
@@ -198,12 +211,13 @@ def as_schedule(schedule: Any, frequency: int | None = None, name: str = "schedu
 
     Args:
         schedule: A :class:`Schedule`; a schedule of tensorflow-model-optimization; a
-            function epoch -> ratio; or a number, which is a constant ratio.
-        frequency: Distance of two renewals; None: the schedule's own.
+            function that takes the epoch and returns the sparsity; or a number, which is a
+            constant sparsity.
+        frequency: Number of epochs or steps between two updates; None: the schedule's own.
         name: Name of the argument, for the error message.
 
     Raises:
-        ValueError: It is none of these.
+        ValueError: The schedule is none of these, or the frequency is out of range.
     """
     if _is_tfmot(schedule):
         found = _from_tfmot(schedule)
@@ -211,14 +225,14 @@ def as_schedule(schedule: Any, frequency: int | None = None, name: str = "schedu
         found = schedule
     elif _is_keras(schedule):
         raise ValueError(
-            f"{name} must give a share of zeros, got {type(schedule).__name__}, a schedule of "
+            f"{name} must return a sparsity, got {type(schedule).__name__}, a schedule of "
             "learning rates: see tfnas.schedules"
         )
     elif callable(schedule):
         found = Schedule(schedule)
     else:
         found = constant(check_ratio(schedule, name=name))
-    return found if frequency is None else dataclasses.replace(found, every=frequency)
+    return found if frequency is None else dataclasses.replace(found, frequency=frequency)
 
 
 def _is_keras(schedule: Any) -> bool:
@@ -233,13 +247,13 @@ def _is_tfmot(schedule: Any) -> bool:
 
 
 def _from_tfmot(schedule: Any) -> Schedule:
-    """A tfmot PruningSchedule: step -> (whether to prune, ratio), as tensors."""
+    """Wraps a tfmot PruningSchedule: step -> (whether to prune, sparsity), as tensors."""
     begin, end = getattr(schedule, "begin_step", 0), getattr(schedule, "end_step", None)
-    every = getattr(schedule, "frequency", STEPS_BETWEEN_UPDATES)
+    frequency = getattr(schedule, "frequency", STEPS_BETWEEN_UPDATES)
     if end is not None and end < 0:
-        end = begin  # ConstantSparsity(end_step=-1) prunes for ever, at one ratio
+        end = begin  # ConstantSparsity(end_step=-1) prunes until training ends
 
-    def ratio(step: int) -> float:
+    def sparsity(step: int) -> float:
         return float(schedule(step)[1])
 
-    return Schedule(ratio, "step", begin, end, every)
+    return Schedule(sparsity, "step", begin, end, frequency)

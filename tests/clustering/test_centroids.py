@@ -14,7 +14,7 @@ from sklearn.cluster import KMeans
 
 from tfnas.clustering import centroids, code_length
 from tfnas.clustering import kmeans as lloyd
-from tfnas.clustering.centroids import INITIALIZATIONS, first_centroids, share
+from tfnas.clustering.centroids import INITIALIZATIONS, cluster_values, first_centroids
 from tfnas.clustering.code_length import codebook_bytes, huffman_bytes, huffman_lengths, index_bits
 
 NUMBERS = st.lists(
@@ -32,8 +32,8 @@ def error(values, found):
 
 @settings(max_examples=150, deadline=None)
 @given(NUMBERS, st.integers(2, 9), st.sampled_from(INITIALIZATIONS), st.booleans())
-def test_never_more_values_and_each_weight_the_nearest(values, k, initialization, zeros):
-    shared, labels = share(values, k, initialization, zeros=zeros)
+def test_at_most_k_values_and_each_weight_has_the_nearest(values, k, initialization, zeros):
+    shared, labels = cluster_values(values, k, initialization, zeros=zeros)
     assert len(shared) <= k
     assert labels.shape == values.shape
     assert labels.max() < len(shared)
@@ -63,7 +63,7 @@ def test_every_centroid_is_the_mean_of_its_weights(values, k, seed):
 
 
 @pytest.mark.parametrize("k", [2, 5, 16])
-def test_it_ends_where_scikit_learn_and_scipy_end(k):
+def test_the_result_is_that_of_scikit_learn_and_scipy(k):
     values = np.random.default_rng(k).normal(size=3000)
     start = np.linspace(values.min(), values.max(), k)
     shared, labels = lloyd.kmeans(values, start, steps=1000)
@@ -74,7 +74,7 @@ def test_it_ends_where_scikit_learn_and_scipy_end(k):
     np.testing.assert_allclose(shared, np.sort(third[:, 0]), atol=1e-3)
 
 
-def test_weighted_as_scikit_learn():
+def test_weights_work_as_in_scikit_learn():
     rng = np.random.default_rng(0)
     values, weights = rng.normal(size=2000), rng.uniform(0.01, 3.0, 2000)
     start = np.linspace(-2, 2, 7)
@@ -84,7 +84,7 @@ def test_weighted_as_scikit_learn():
     np.testing.assert_allclose(shared, np.sort(other.cluster_centers_[:, 0]), atol=1e-3)
 
 
-def test_a_weight_counts_as_so_many_weights():
+def test_a_weight_of_n_counts_as_n_values():
     values, counts = np.array([0.0, 0.4, 1.0, 3.0]), np.array([3, 1, 2, 1])
     start = np.array([0.0, 2.0])
     shared, _ = lloyd.kmeans(values, start, weights=counts)
@@ -94,17 +94,17 @@ def test_a_weight_counts_as_so_many_weights():
 
 @pytest.mark.parametrize("initialization", INITIALIZATIONS)
 def test_close_to_the_best_partition(initialization):
-    """Every partition of a line is a choice of borders: few enough to try them all."""
+    """Compared with all partitions of the sorted values into intervals."""
     values = np.sort(np.random.default_rng(3).normal(size=14))
     best = min(
         sum(np.square(p - p.mean()).sum() for p in np.split(values, borders))
         for borders in itertools.combinations(range(1, 14), 3)
     )
-    assert error(values, share(values, 4, initialization)) <= 2.5 * best
+    assert error(values, cluster_values(values, 4, initialization)) <= 2.5 * best
 
 
 def test_k_means_plus_plus_draws_by_squared_distance():
-    """Far values first: a lone one at 100 beside 1,000 near 0 is nearly always drawn."""
+    """A single value at 100 with 1,000 values near 0 is nearly always drawn."""
     values = np.concatenate([np.linspace(0, 1, 1000), [100.0]])
     found = [
         first_centroids(values, 2, "kmeans++", np.random.default_rng(seed)).max()
@@ -113,7 +113,7 @@ def test_k_means_plus_plus_draws_by_squared_distance():
     assert np.mean(np.array(found) == 100.0) > 0.95
 
 
-def test_where_each_initialization_begins():
+def test_the_first_centroids_of_each_initialization():
     values, rng = np.concatenate([np.arange(9.0), [100.0]]), np.random.default_rng(0)
     np.testing.assert_allclose(first_centroids(values, 3, "linear", rng), [0, 50, 100])
     np.testing.assert_allclose(first_centroids(values, 3, "density", rng), [0, 4.5, 100])
@@ -124,9 +124,9 @@ def test_where_each_initialization_begins():
     assert len(drawn) == 3
 
 
-def test_the_same_seed_shares_the_same():
+def test_the_same_seed_gives_the_same_clusters():
     values = np.random.default_rng(0).normal(size=500)
-    first, second = (share(values, 9, rng=np.random.default_rng(4)) for _ in range(2))
+    first, second = (cluster_values(values, 9, rng=np.random.default_rng(4)) for _ in range(2))
     np.testing.assert_array_equal(first[1], second[1])
 
 
@@ -149,7 +149,7 @@ def test_huffman_is_a_prefix_code_within_a_bit_of_the_entropy(counts):
 
 
 def by_merging(counts):
-    """Each merge of a Huffman tree costs the sum of what it merges."""
+    """The total length is the sum of the counts of all merges of the Huffman tree."""
     heap, cost = list(counts), 0
     heapq.heapify(heap)
     while len(heap) > 1:
@@ -170,7 +170,7 @@ def test_bytes_by_hand():
     assert codebook_bytes(group) == 3 * 4 + 12 * 2 // 8
     assert huffman_bytes(group) == 3 * 5 + math.ceil((6 + 8 + 4) / 8)
     two = np.array([[0.5, 0.5, 1.0, 1.0], [3.0] * 4])
-    assert codebook_bytes(two) == 3 * 4 + 1  # 4 indices of 1 bit, 4 of none
+    assert codebook_bytes(two) == 3 * 4 + 1  # 4 indices of 1 bit, 4 of 0 bits
     assert huffman_bytes(two) == 3 * 5 + 1
 
 

@@ -1,4 +1,4 @@
-"""tfnas.cluster: at most k values a kernel, in the model, once saved, and in the files."""
+"""tfnas.cluster: at most k values per kernel, in the model, saved models and .tflite files."""
 
 import doctest
 import json
@@ -22,7 +22,7 @@ _LAST = ("DEPTHWISE_CONV_2D", "CONV_3D")
 
 
 def built(parts, shape=(8, 8, 3), seed=0):
-    """A model with weights and statistics that are nowhere 0 or 1."""
+    """A model whose weights and statistics are never 0 or 1."""
     keras.utils.set_random_seed(seed)
     model = parts if isinstance(parts, keras.Model) else keras.Sequential([keras.Input(shape)])
     if model is not parts:
@@ -67,14 +67,14 @@ def images(shape=(8, 8, 3), n=40):
 
 
 def most(file):
-    """The most distinct values of a kernel of a file, and of an output channel."""
-    whole, channel = 0, 0
+    """The largest number of distinct values of a kernel of a file, and of an output channel."""
+    per_kernel, per_channel = 0, 0
     for kernel in read_kernels(file):
         axis = -1 if kernel.operator in _LAST else 0
-        whole = max(whole, len(np.unique(kernel.values)))
+        per_kernel = max(per_kernel, len(np.unique(kernel.values)))
         parts = [len(np.unique(part)) for part in np.moveaxis(kernel.values, axis, 0)]
-        channel = max(channel, *parts)
-    return whole, channel
+        per_channel = max(per_channel, *parts)
+    return per_kernel, per_channel
 
 
 def distinct(model, granularity="layer"):
@@ -84,12 +84,12 @@ def distinct(model, granularity="layer"):
     }
 
 
-# --- what holds in the artifacts
+# --- number of values in the artifacts
 
 
 @pytest.fixture(scope="module")
-def made():
-    """A model, its clustered copy of at most 6 values a kernel, the report, and the file."""
+def example():
+    """A model, its clustered copy of at most 6 values per kernel, the report, and the file."""
     model = classifier()
     before = [np.array(w) for w in model.weights]
     clustered, report = cluster(model, 6)
@@ -98,8 +98,8 @@ def made():
     return model, clustered, report, tfnas.to_tflite(clustered)
 
 
-def test_at_most_k_values_once_saved(made, tmp_path):
-    _, clustered, report, _ = made
+def test_a_saved_model_has_at_most_k_values(example, tmp_path):
+    _, clustered, report, _ = example
     names = ["stem", "deep", "split/depthwise_kernel", "split/pointwise_kernel", "wide", "body"]
     assert [kernel.name for kernel in report.kernels] == [*names, "head"]
     assert {kernel.after for kernel in report.kernels} == {6}
@@ -109,44 +109,44 @@ def test_at_most_k_values_once_saved(made, tmp_path):
     assert not any(w.constraint for w in loaded.trainable_weights)
 
 
-def test_at_most_k_values_in_the_float_file(made):
-    model, clustered, report, file = made
+def test_the_float_file_has_at_most_k_values(example):
+    model, clustered, report, file = example
     assert set(report.folded) == {"stem", "deep", "split", "wide", "body"}
     assert report.skipped == ()
     assert most(file)[0] == 6
-    wanted = clustered.predict(images(), verbose=0)
-    np.testing.assert_allclose(file.predict(images()), wanted, rtol=1e-3, atol=1e-3)
+    expected = clustered.predict(images(), verbose=0)
+    np.testing.assert_allclose(file.predict(images()), expected, rtol=1e-3, atol=1e-3)
     assert file.gzip_size < tfnas.to_tflite(model).gzip_size
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("mode", "each"), [("float16", 0), ("weights8", 1), ("dynamic", 1)])
-def test_at_most_k_values_in_other_files(made, mode, each):
-    assert most(tfnas.to_tflite(made[1], mode))[each] <= 6
+def test_other_files_have_at_most_k_values(example, mode, each):
+    assert most(tfnas.to_tflite(example[1], mode))[each] <= 6
 
 
-def test_without_folding_the_file_holds_k_values_a_channel_and_the_report_says_so():
+def test_without_folding_the_file_has_k_values_per_channel_and_the_report_has_a_note():
     model = built([layers.Conv2D(8, 3, name="stem"), layers.BatchNormalization(name="norm")])
     clustered, report = cluster(model, 6, fold=False)
-    whole, channel = most(tfnas.to_tflite(clustered))
-    assert whole > 6
-    assert channel <= 6
+    per_kernel, per_channel = most(tfnas.to_tflite(clustered))
+    assert per_kernel > 6
+    assert per_channel <= 6
     assert report.kernels[0].note == "BatchNormalization norm multiplies each channel in the file"
 
 
-def test_channels_with_values_of_their_own_need_no_folding_behind_them():
+def test_values_per_channel_need_no_folding_of_a_normalization_after_the_layer():
     clustered, report = cluster(classifier(), 4, granularity="channel")
-    # The Dense layer behind a normalization is the one that it multiplies by rows.
+    # A normalization before a Dense layer multiplies the rows of its kernel.
     assert report.folded == ("body",)
     assert {kernel.after for kernel in report.kernels} == {4}
     assert max(distinct(clustered, "channel").values()) == 4
     assert most(tfnas.to_tflite(clustered))[1] == 4
 
 
-def test_channels_of_few_weights_are_left_alone():
+def test_kernels_with_few_weights_per_channel_are_skipped():
     _, report = cluster(classifier(), 9, granularity="channel")
     named = {s.name: s.reason for s in report.skipped}
-    assert named["deep"] == "holds 9 weights a channel, no more than clusters"
+    assert named["deep"] == "has 9 weights per channel, not more than clusters"
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_every_kind_of_layer_in_the_file(parts, shape):
 
 
 @pytest.mark.slow
-def test_integers_hold_k_values_a_channel(digits):
+def test_integer_files_have_k_values_per_channel(digits):
     model = built(
         [
             layers.Rescaling(1 / 16),
@@ -226,7 +226,7 @@ def test_integers_hold_k_values_a_channel(digits):
     assert most(dynamic)[1] <= 8
 
 
-def test_zeros_of_a_pruned_model_stay_and_are_one_of_the_values():
+def test_zeros_of_a_pruned_model_stay_and_count_as_one_of_the_values():
     pruned, pruning = tfnas.prune(
         built(
             [layers.Conv2D(8, 3), layers.BatchNormalization(), layers.Flatten(), layers.Dense(9)]
@@ -243,7 +243,7 @@ def test_zeros_of_a_pruned_model_stay_and_are_one_of_the_values():
     assert cluster(pruned, 5, zeros=False)[1].total("zeros") < pruning.zeros
 
 
-def test_a_few_zeros_are_no_pruning_unless_asked():
+def test_a_few_zeros_do_not_stay_unless_requested():
     model = built([layers.Dense(20, name="d")], (40,))
     values = np.array(model.layers[0].kernel)
     values[0, :3] = 0.0
@@ -252,7 +252,7 @@ def test_a_few_zeros_are_no_pruning_unless_asked():
     assert cluster(model, 4, zeros=True)[1].kernels[0].zeros == 3
 
 
-def test_few_values_are_kept_as_they_are():
+def test_kernels_with_few_values_are_kept():
     model = built([layers.Dense(20, name="d")], (40,))
     model.layers[0].kernel.assign(np.round(np.array(model.layers[0].kernel), 1))
     clustered, report = cluster(model, 16)
@@ -260,7 +260,7 @@ def test_few_values_are_kept_as_they_are():
     np.testing.assert_array_equal(clustered.layers[0].kernel, model.layers[0].kernel)
 
 
-# --- which layers
+# --- selection of layers
 
 
 def nested():
@@ -275,7 +275,7 @@ def nested():
     return built(keras.Model(inputs, layers.Dense(5, name="head")(layers.Flatten()(x))))
 
 
-def test_nested_models_and_shared_layers_once():
+def test_nested_models_and_shared_layers_are_clustered_once():
     clustered, report = cluster(nested(), 4, exclude="mha")
     assert [k.name for k in report.kernels] == ["shared", "inner/a", "head"]
     assert report.folded == ("inner/a",)
@@ -285,14 +285,14 @@ def test_nested_models_and_shared_layers_once():
     assert counts["shared"] == counts["a"] == counts["head"] == 4
 
 
-def test_what_is_inside_a_layer_of_a_folded_model():
+def test_inner_layers_of_a_folded_model_are_clustered():
     clustered, report = cluster(nested(), 4)
     names = {f"mha/{part}" for part in ("query", "key", "value", "attention_output")}
     assert names < {kernel.name for kernel in report.kernels}
     assert max(distinct(clustered).values()) == 4
 
 
-def test_a_shared_layer_can_not_be_folded_and_the_report_tells_why():
+def test_a_shared_layer_is_not_folded_and_the_report_has_the_reason():
     inputs = keras.Input((6, 6, 4))
     shared = layers.Conv2D(4, 3, padding="same", name="shared")
     x = layers.BatchNormalization(name="bn")(shared(shared(inputs)))
@@ -300,11 +300,12 @@ def test_a_shared_layer_can_not_be_folded_and_the_report_tells_why():
     _, report = cluster(model, 4)
     assert report.folded == ()
     assert report.kernels[0].note == (
-        "BatchNormalization bn multiplies each channel in the file: its layer is used several times"
+        "BatchNormalization bn multiplies each channel in the file: "
+        "its layer is called several times"
     )
 
 
-def test_numbers_by_name_the_first_that_fits():
+def test_the_first_matching_item_of_a_dictionary_counts():
     clusters = {"head": 9, "s*": 5, "wide": None, "*": 3}
     clustered, report = cluster(classifier(), clusters)
     found = {k.name: k.after for k in report.kernels}
@@ -315,14 +316,14 @@ def test_numbers_by_name_the_first_that_fits():
     assert len(np.unique(clustered.get_layer("wide").kernel)) > 100
 
 
-def test_ignored_ends_and_kinds():
+def test_first_last_and_classes_can_be_excluded():
     _, report = cluster(classifier(), 4, exclude=["first", layers.Dense, "split"])
     assert [k.name for k in report.kernels] == ["deep", "wide"]
     _, report = cluster(classifier(), 4, exclude=["depthwise", "last"])
     assert "deep" not in [k.name for k in report.kernels]
 
 
-def test_tables_of_embeddings_where_asked():
+def test_embeddings_are_clustered_if_requested():
     model = built([layers.Embedding(50, 8, name="table"), layers.Flatten(), layers.Dense(3)], (5,))
     _, report = cluster(model, 4)
     assert [k.kind for k in report.kernels] == ["Dense"]
@@ -332,7 +333,7 @@ def test_tables_of_embeddings_where_asked():
     assert len(np.unique(np.frombuffer(held[0].constant, np.float32))) <= 4
 
 
-def test_a_subclassed_model_is_copied_and_what_is_not_known_is_said():
+def test_a_subclassed_model_is_copied_with_a_note_on_unknown_connections():
     class Net(keras.Model):
         def __init__(self):
             super().__init__()
@@ -357,7 +358,7 @@ def test_a_subclassed_model_is_copied_and_what_is_not_known_is_said():
         cluster(model, 4, fold=True)
 
 
-def test_a_model_of_half_precision():
+def test_a_model_of_half_precision_is_clustered():
     keras.config.set_dtype_policy("mixed_float16")
     try:
         model = built([layers.Conv2D(8, 3, name="stem"), layers.BatchNormalization()])
@@ -371,33 +372,33 @@ def test_a_model_of_half_precision():
 # --- folding
 
 
-def test_folded_is_the_same_function():
+def test_a_folded_model_computes_the_same():
     for model in (classifier(), nested()):
         folded, names = fold_batchnorm(model)
         assert names
         x = images(model.input_shape[1:])
-        wanted = np.asarray(model(x))
-        limit = 1e-4 * np.abs(wanted).max()
-        np.testing.assert_allclose(np.asarray(folded(x)), wanted, rtol=0, atol=limit)
+        expected = np.asarray(model(x))
+        limit = 1e-4 * np.abs(expected).max()
+        np.testing.assert_allclose(np.asarray(folded(x)), expected, rtol=0, atol=limit)
         kinds = [type(layer).__name__ for layer in folded.layers]
         assert kinds.count("BatchNormalization") == 0
 
 
-@pytest.mark.parametrize("hindrance", ["activation", "other use", "output", "axis", "training"])
-def test_what_can_not_be_folded_stays(hindrance):
+@pytest.mark.parametrize("obstacle", ["activation", "other use", "output", "axis", "training"])
+def test_normalizations_that_can_not_be_folded_stay(obstacle):
     inputs = keras.Input((8, 8, 3))
-    conv = layers.Conv2D(8, 3, activation="relu" if hindrance == "activation" else None)(inputs)
-    norm = layers.BatchNormalization(axis=1 if hindrance == "axis" else -1)
-    x = norm(conv, training=True) if hindrance == "training" else norm(conv)
-    if hindrance == "other use":
+    conv = layers.Conv2D(8, 3, activation="relu" if obstacle == "activation" else None)(inputs)
+    norm = layers.BatchNormalization(axis=1 if obstacle == "axis" else -1)
+    x = norm(conv, training=True) if obstacle == "training" else norm(conv)
+    if obstacle == "other use":
         x = layers.Add()([x, conv])
-    model = built(keras.Model(inputs, [x, conv] if hindrance == "output" else x))
+    model = built(keras.Model(inputs, [x, conv] if obstacle == "output" else x))
     folded, names = fold_batchnorm(model)
     assert names == []
     assert len(folded.layers) == len(model.layers)
 
 
-def test_one_normalization_before_two_dense_layers():
+def test_one_normalization_is_folded_into_two_dense_layers():
     inputs = keras.Input((8,))
     x = layers.BatchNormalization()(inputs)
     model = built(keras.Model(inputs, [layers.Dense(4, name="a")(x), layers.Dense(5, name="b")(x)]))
@@ -407,10 +408,10 @@ def test_one_normalization_before_two_dense_layers():
         np.testing.assert_allclose(new, old, rtol=1e-4, atol=1e-3)
 
 
-def test_shared_values_are_not_folded_away():
+def test_folding_a_clustered_model_raises():
     chain = [layers.Conv2D(8, 3, name="a"), layers.BatchNormalization(), layers.Flatten()]
     model = built([*chain, layers.Dense(4, name="b")], (8, 8, 3))
-    few, _ = tfnas.cluster(model, 8)  # it folds before
+    few, _ = tfnas.cluster(model, 8)  # folds before clustering
     assert not [layer for layer in few.layers if type(layer).__name__ == "BatchNormalization"]
     kernel = model.get_layer("a").kernel
     kernel.assign(np.round(np.asarray(kernel) * 8) / 8)
@@ -418,7 +419,7 @@ def test_shared_values_are_not_folded_away():
         fold_batchnorm(model)
 
 
-def test_a_penalty_that_a_normalization_undid_goes_with_it():
+def test_folding_removes_the_regularizer_of_the_kernel():
     chain = [
         layers.Conv2D(4, 3, kernel_regularizer="l2", name="a"),
         layers.BatchNormalization(),
@@ -440,18 +441,18 @@ def test_a_penalty_that_a_normalization_undid_goes_with_it():
     assert folded.get_layer("e").kernel_regularizer is not None
 
 
-# --- errors counted by inputs
+# --- errors weighted by inputs
 
 
-def test_weighting_by_inputs_loses_less_of_the_output():
+def test_weighting_by_inputs_lowers_the_output_error():
     model = built([layers.Dense(30, use_bias=False, name="d")], (40,))
     scales = np.geomspace(0.01, 1.0, 40)
     data = np.random.default_rng(0).normal(size=(500, 40)) * scales
-    wanted = model.predict(data, verbose=0)
+    expected = model.predict(data, verbose=0)
 
     def loss(**settings):
         clustered, report = cluster(model, 8, **settings)
-        error = np.square(clustered.predict(data, verbose=0) - wanted).mean()
+        error = np.square(clustered.predict(data, verbose=0) - expected).mean()
         return error, report.kernels[0].error
 
     (plain, near), (weighted, far) = loss(), loss(data=data)
@@ -469,7 +470,7 @@ def test_weighting_by_inputs_loses_less_of_the_output():
     ],
     ids=lambda layer: layer.__class__.__name__,
 )
-def test_weighting_convolutions(layer):
+def test_weighting_of_convolutions(layer):
     clustered, _ = cluster(built([layer], (8, 8, 4)), 4, data=images((8, 8, 4)))
     assert max(distinct(clustered).values()) == 4
 
@@ -477,8 +478,8 @@ def test_weighting_convolutions(layer):
 # --- the report
 
 
-def test_the_report_counts_and_comes_back_from_json(made):
-    report = made[2]
+def test_the_report_is_right_and_restored_from_json(example):
+    report = example[2]
     text = json.dumps(report.as_dict())
     assert ClusteringReport.of(json.loads(text)) == report
     head = report.kernels[-1]
@@ -493,7 +494,7 @@ def test_the_report_counts_and_comes_back_from_json(made):
         ClusteringReport.of({"kernels": [{**report.as_dict()["kernels"][0], "color": 1}]})
 
 
-def test_more_values_err_less():
+def test_more_values_lower_the_error():
     model = built([layers.Dense(20, name="d")], (40,))
     errors = [cluster(model, k)[1].kernels[0].error for k in (2, 4, 16, 64)]
     assert errors == sorted(errors, reverse=True)
@@ -503,7 +504,7 @@ def test_more_values_err_less():
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "error"),
     [
         ({"clusters": 1}, "clusters must be a whole number from 2 to 256, got 1"),
         ({"clusters": 257}, "clusters must be a whole number from 2 to 256, got 257"),
@@ -512,7 +513,7 @@ def test_more_values_err_less():
         ({"clusters": None}, "clusters must be a whole number from 2 to 256, got None"),
         ({"clusters": {}}, "clusters must name a layer"),
         ({"clusters": {"head": 0}}, "from 2 to 256 for 'head', got 0"),
-        ({"clusters": {1: 4}}, "clusters must name layers by text, got 1"),
+        ({"clusters": {1: 4}}, "clusters must name layers by strings, got 1"),
         ({"clusters": {"nothing": 4}}, "clusters must name layers with a kernel, got 'nothing'"),
         ({"granularity": "row"}, "granularity must be one of layer, channel, got 'row'"),
         ({"initialization": "x"}, "initialization must be one of kmeans.., linear, density"),
@@ -525,18 +526,18 @@ def test_more_values_err_less():
         ({"data": np.zeros((4, 9))}, "data must fit the inputs"),
     ],
 )
-def test_bad_arguments_are_named(settings, told):
-    with pytest.raises(ValueError, match=told):
+def test_bad_arguments_raise(settings, error):
+    with pytest.raises(ValueError, match=error):
         cluster(built([layers.Dense(20, name="head")], (40,)), **settings)
 
 
 @pytest.mark.parametrize("model", [None, "model", keras.Sequential([layers.Dense(2)])])
-def test_what_is_no_built_model_is_refused(model):
+def test_other_objects_than_built_models_raise(model):
     with pytest.raises(ValueError, match=r"model must be (a Keras 3 model|built), got"):
         cluster(model)
 
 
-def test_weights_that_are_no_numbers_are_refused():
+def test_weights_that_are_not_finite_raise():
     model = built([layers.Dense(20, name="d")], (40,))
     model.layers[0].kernel.assign(np.full((40, 20), np.nan))
     with pytest.raises(ValueError, match="model must hold finite weights, got NaN or inf in 'd'"):

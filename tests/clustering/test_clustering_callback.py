@@ -1,4 +1,4 @@
-"""ClusteringCallback: values that train by the sum of their weights' gradients."""
+"""ClusteringCallback: shared values are trained with the sum of their weights' gradients."""
 
 import keras
 import numpy as np
@@ -54,7 +54,7 @@ def distinct(model):
 
 
 class Watch(keras.callbacks.Callback):
-    """The most distinct values of a kernel after every batch, and the head's clusters."""
+    """The most distinct values of a kernel after each batch, and the clusters of the head."""
 
     def __init__(self):
         super().__init__()
@@ -70,7 +70,7 @@ class Watch(keras.callbacks.Callback):
 
 
 def tied_problem(optimizer, gradients="sum"):
-    """One step of a Dense layer of 3 values; returns before, gradients and after."""
+    """One step of a Dense layer with 3 values; returns weights before, gradients, weights after."""
     model = keras.Sequential([keras.Input((6,)), layers.Dense(4, use_bias=False, name="d")])
     rng = np.random.default_rng(1)
     values = rng.choice(np.float32([-0.5, 0.1, 0.8]), (6, 4))
@@ -89,8 +89,8 @@ def test_sgd_moves_a_value_along_the_sum_of_its_weights_gradients(gradients):
     values, gradient, after = tied_problem(keras.optimizers.SGD(0.01), gradients)
     for value in np.unique(values):
         mine = values == value
-        whole = gradient[mine].sum() if gradients == "sum" else gradient[mine].mean()
-        np.testing.assert_allclose(after[mine], value - 0.01 * whole, rtol=1e-5)
+        total = gradient[mine].sum() if gradients == "sum" else gradient[mine].mean()
+        np.testing.assert_allclose(after[mine], value - 0.01 * total, rtol=1e-5)
 
 
 @pytest.mark.parametrize("gradients", ["sum", "mean"])
@@ -98,13 +98,13 @@ def test_adam_moves_a_value_as_if_it_were_the_variable(gradients):
     values, gradient, after = tied_problem(keras.optimizers.Adam(0.01), gradients)
     for value in np.unique(values):
         mine = values == value
-        step = 0.01 * np.sign(gradient[mine].sum())  # Adam's first
+        step = 0.01 * np.sign(gradient[mine].sum())  # Adam's first step
         np.testing.assert_allclose(after[mine], value - step, rtol=1e-4)
 
 
-def test_the_mean_of_adams_own_steps_may_point_uphill():
-    """Why the gradients are tied before the optimizer, and not only its steps behind it."""
-    slopes = np.float32([[10, -1, -1, -1]])  # the sum is 7: down is to the left
+def test_the_mean_of_adams_steps_may_increase_the_loss():
+    """Why gradients are tied before the optimizer step, not only weights after it."""
+    slopes = np.float32([[10, -1, -1, -1]])  # the sum is 7, so the value must fall
 
     def moved(tie):
         model = keras.Sequential([keras.Input((4,)), layers.Dense(2, use_bias=False)])
@@ -135,7 +135,7 @@ def test_the_mean_of_adams_own_steps_may_point_uphill():
     ],
 )
 def test_at_most_k_values_after_every_step(optimizer, settings, digits):
-    made = {
+    optimizers = {
         "adam": lambda: keras.optimizers.Adam(3e-3),
         "sgd": lambda: keras.optimizers.SGD(1e-3, momentum=0.9),
         "accumulating": lambda: keras.optimizers.Adam(3e-3, gradient_accumulation_steps=2),
@@ -143,7 +143,7 @@ def test_at_most_k_values_after_every_step(optimizer, settings, digits):
     }
     model, watch = network(), Watch()
     clustering = ClusteringCallback({"stem": 4, "head": 8})
-    losses = fit(model, digits, [clustering, watch], 3, made[optimizer](), **settings)
+    losses = fit(model, digits, [clustering, watch], 3, optimizers[optimizer](), **settings)
     assert losses.history["loss"][-1] < losses.history["loss"][0]
     assert set(watch.seen) == {8}
     assert distinct(model) == {"stem": 4, "head": 8}
@@ -155,7 +155,7 @@ def test_at_most_k_values_after_every_step(optimizer, settings, digits):
 @pytest.mark.parametrize(
     ("renew", "by"), [pytest.param(1, "epoch", marks=pytest.mark.slow), (5, "step")]
 )
-def test_renewed_clusters_change_and_stay_few(renew, by, digits):
+def test_renewed_clusters_change_but_not_their_number(renew, by, digits):
     model, watch = network(), Watch()
     clustering = ClusteringCallback(6, renew, by)
     losses = fit(model, digits, [clustering, watch], 3).history["loss"]
@@ -165,12 +165,12 @@ def test_renewed_clusters_change_and_stay_few(renew, by, digits):
     assert changes
     assert set(changes) <= set(range(8 if by == "epoch" else 5, 24, 8 if by == "epoch" else 5))
     assert distinct(model) == {"stem": 6, "head": 6}
-    assert tied_values(model.get_layer("head").kernel.constraint).free is None
+    assert tied_values(model.get_layer("head").kernel.constraint).latent is None
     fit(model, digits, [], 1)
     assert max(distinct(model).values()) == 6
 
 
-def test_each_channel_values_of_its_own(digits):
+def test_each_channel_has_its_own_values(digits):
     model = network()
     fit(model, digits, [ClusteringCallback({"head": 3}, granularity="channel")])
     columns = np.asarray(model.get_layer("head").kernel).T
@@ -189,7 +189,7 @@ def test_zeros_of_a_pruned_model_stay(renew, digits):
     assert sum(int((k == 0).sum()) for k in kernels(pruned).values()) == report.zeros
 
 
-def test_half_precision(digits):
+def test_training_in_half_precision(digits):
     keras.config.set_dtype_policy("mixed_float16")
     try:
         model = network()
@@ -201,7 +201,7 @@ def test_half_precision(digits):
 
 
 @pytest.mark.slow
-def test_two_fits_and_a_model_compiled_again(digits):
+def test_a_second_fit_and_a_recompiled_model(digits):
     model = network()
     clustering = ClusteringCallback(6)
     fit(model, digits, [clustering], 1)
@@ -215,14 +215,14 @@ def test_two_fits_and_a_model_compiled_again(digits):
 
 
 @pytest.mark.slow
-def test_a_model_that_its_first_batch_builds(digits):
+def test_a_model_that_the_first_batch_builds_is_clustered(digits):
     keras.utils.set_random_seed(0)
     model = keras.Sequential([layers.Rescaling(1 / 16), layers.Flatten(), layers.Dense(10)])
     fit(model, digits, [ClusteringCallback(6)])
     assert list(distinct(model).values()) == [6]
 
 
-def test_a_training_loop_of_ones_own(digits):
+def test_a_custom_training_loop(digits):
     model = network()
     model.compile(keras.optimizers.Adam(3e-3), LOSS)
     clustering = ClusteringCallback(6)
@@ -239,7 +239,7 @@ def test_a_training_loop_of_ones_own(digits):
             assert set(distinct(model).values()) == {6}
 
 
-# --- beside other callbacks
+# --- with other callbacks
 
 
 @pytest.mark.parametrize(
@@ -252,11 +252,11 @@ def test_a_training_loop_of_ones_own(digits):
         ),
     ],
 )
-def test_best_weights_are_clustered_ones(renew, behind, digits):
+def test_restored_best_weights_are_clustered(renew, behind, digits):
     model = network()
     stopping = keras.callbacks.EarlyStopping("loss", patience=0, restore_best_weights=True)
     clustering = ClusteringCallback(6, renew)
-    # So fast that it gets worse, and the first epoch's weights come back.
+    # The learning rate is so high that the weights of the first epoch are restored.
     optimizer = keras.optimizers.Adam(
         keras.optimizers.schedules.PiecewiseConstantDecay([8], [3e-3, 1.0])
     )
@@ -267,7 +267,7 @@ def test_best_weights_are_clustered_ones(renew, behind, digits):
 
 
 @pytest.mark.slow
-def test_averaged_weights_are_clustered_ones(digits):
+def test_averaged_weights_are_clustered(digits):
     model = network()
     fit(model, digits, [ClusteringCallback(6)], 2, keras.optimizers.Adam(3e-3, use_ema=True))
     assert set(distinct(model).values()) == {6}
@@ -280,28 +280,28 @@ class Stop(keras.callbacks.Callback):
 
 
 @pytest.mark.slow
-def test_restored_training_goes_on_as_it_was(digits, tmp_path):
-    whole = network()
-    fit(whole, digits, [ClusteringCallback(6)], 3)
+def test_restored_training_continues_unchanged(digits, tmp_path):
+    uninterrupted = network()
+    fit(uninterrupted, digits, [ClusteringCallback(6)], 3)
     broken = network()
     backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")
     with pytest.raises(KeyboardInterrupt):
         fit(broken, digits, [ClusteringCallback(6), backup, Stop()], 3)
     resumed = network(seed=5)
-    # A built optimizer has the variables that are restored.
+    # The optimizer must be built, so that its variables can be restored.
     resumed.compile(keras.optimizers.Adam(3e-3), LOSS, jit_compile=False)
     resumed.optimizer.build(resumed.trainable_variables)
     again = keras.callbacks.BackupAndRestore(tmp_path / "backup")
     fit(resumed, digits, [ClusteringCallback(6), again], 3)
-    for name, kernel in kernels(whole).items():
+    for name, kernel in kernels(uninterrupted).items():
         np.testing.assert_allclose(kernels(resumed)[name], kernel, atol=1e-6)
         assert len(np.unique(kernels(resumed)[name])) == 6
 
 
-# --- with what was clustered before, and quantization-aware training
+# --- models that are clustered already, and quantization-aware training
 
 
-def test_clusters_of_before_go_on(digits, tmp_path):
+def test_present_clusters_are_kept(digits, tmp_path):
     clustered, report = cluster(network(), 6)
     clustered.save(tmp_path / "m.keras")
     loaded = tfnas.load_model(tmp_path / "m.keras")
@@ -313,7 +313,7 @@ def test_clusters_of_before_go_on(digits, tmp_path):
 
 @pytest.fixture(scope="module")
 def trained(digits):
-    """Clustered and pruned, then trained with its roundings."""
+    """A clustered and pruned model after quantization-aware training."""
     pruned, _ = tfnas.prune(network(), 0.4)
     clustered, report = cluster(pruned, 6)
     trainable = tfnas.quantize_aware(clustered, data=digits.x_train[:100])
@@ -332,7 +332,7 @@ def test_quantization_aware_training_keeps_values_and_zeros(trained):
     for kernel in found[1:]:
         channels = np.moveaxis(kernel.values, kernel.tensor.channel_axis, 0)
         assert max(len(np.unique(channel)) for channel in channels) <= 6
-    # A Dense layer has one scale, so the whole kernel has as few integers as values.
+    # A Dense layer has one scale, so its kernel has as many integers as values.
     assert len(np.unique(found[-1].values)) <= 6
     assert sum(int(k.zeros.sum()) for k in found) >= report.total("zeros")
 
@@ -351,58 +351,58 @@ def test_keep_clusters_of_channels(digits):
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "error"),
     [
         ({"clusters": 1}, "clusters must be a whole number from 2 to 256, got 1"),
         ({"renew": 0}, "renew must be None or a whole number >= 1, got 0"),
         ({"renew": 1.5}, "renew must be None or a whole number >= 1, got 1.5"),
-        ({"renew": 1, "clusters": None}, "renew must be None where clusters is None, got 1"),
+        ({"renew": 1, "clusters": None}, "renew must be None if clusters is None, got 1"),
         ({"by": "batch"}, "by must be one of epoch, step, got 'batch'"),
         ({"gradients": "max"}, "gradients must be one of sum, mean, got 'max'"),
         ({"granularity": "row"}, "granularity must be one of layer, channel"),
     ],
 )
-def test_bad_arguments_are_named_at_once(settings, told):
-    with pytest.raises(ValueError, match=told):
+def test_bad_arguments_raise_at_once(settings, error):
+    with pytest.raises(ValueError, match=error):
         ClusteringCallback(**settings)
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "error"),
     [
         ({"exclude": "nothing"}, "exclude must name layers with a kernel, got 'nothing'"),
         ({"clusters": {"nothing": 3}}, "clusters must name layers with a kernel, got 'nothing'"),
-        ({"clusters": None}, "model must hold kernels of 2 to 256 distinct values"),
+        ({"clusters": None}, "model must have kernels with 2 to 256 distinct values"),
     ],
 )
-def test_what_depends_on_the_model_is_named_before_the_first_step(settings, told, digits):
+def test_arguments_that_do_not_fit_the_model_raise_before_the_first_step(settings, error, digits):
     model = network()
     before = kernels(model)
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=error):
         fit(model, digits, [ClusteringCallback(**settings)])
     for name, kernel in kernels(model).items():
         np.testing.assert_array_equal(kernel, before[name])
 
 
-def test_frozen_layers_are_left_alone(digits):
+def test_frozen_layers_are_skipped(digits):
     model = network()
     model.get_layer("stem").trainable = False
     clustering = ClusteringCallback(6)
     fit(model, digits, [clustering], 1)
     assert [k.name for k in clustering.report.kernels] == ["head"]
-    assert "not trained: tfnas.cluster does it" in {s.reason for s in clustering.report.skipped}
+    assert "not trainable: use tfnas.cluster" in {s.reason for s in clustering.report.skipped}
     model.trainable = False
-    with pytest.raises(ValueError, match="model must hold a kernel that is trained"):
+    with pytest.raises(ValueError, match="model must have a trainable kernel"):
         fit(model, digits, [ClusteringCallback(6)], 1)
 
 
-def test_the_report_is_there_once_training_has_begun():
-    with pytest.raises(RuntimeError, match="report is there once training has begun"):
+def test_the_report_is_available_after_training_has_started():
+    with pytest.raises(RuntimeError, match="report is available after training has started"):
         _ = ClusteringCallback().report
 
 
-def test_clusters_that_are_there_by_name(digits):
-    """`None` takes tables of embeddings where they are asked for, and leaves what is ignored."""
+def test_present_clusters_with_exclude_and_embeddings(digits):
+    """`None` includes embeddings if requested, and skips excluded layers."""
     keras.utils.set_random_seed(0)
     model = keras.Sequential(
         [

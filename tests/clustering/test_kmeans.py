@@ -11,7 +11,7 @@ from tfnas.clustering.kmeans import kmeans
 
 
 def worse(values, codebook, start):
-    """How much farther values are from a codebook than from the one it began with."""
+    """The increase of the squared error over that of the initial codebook."""
     distance = np.abs(values[:, None] - np.asarray(codebook)).min(1)
     before = np.abs(values[:, None] - np.asarray(start)).min(1)
     return np.square(distance).sum() - np.square(before).sum()
@@ -30,7 +30,7 @@ def test_kmeans_keeps_its_promises(values, start):
     assert 1 <= len(centroids) <= len(np.unique(start))
     assert (np.diff(centroids) > 0).all()
     assert labels.shape == values.shape
-    np.testing.assert_array_equal(np.unique(labels), np.arange(len(centroids)))  # none is empty
+    np.testing.assert_array_equal(np.unique(labels), np.arange(len(centroids)))  # no empty cluster
     distances = np.abs(values[:, None] - centroids)
     own = np.take_along_axis(distances, labels[:, None], 1)[:, 0]
     np.testing.assert_allclose(own, distances.min(1), atol=1e-6)
@@ -41,7 +41,7 @@ def test_kmeans_keeps_its_promises(values, start):
 
 @given(VALUES, st.integers(1, 4))
 @settings(max_examples=60, deadline=None)
-def test_a_few_steps_of_kmeans_are_never_worse_than_none(values, steps):
+def test_a_few_steps_of_kmeans_do_not_increase_the_error(values, steps):
     values = np.array(values)
     start = np.linspace(values.min(), values.max() + 1.0, 5)
     centroids, labels = kmeans(values, start, steps)

@@ -1,4 +1,4 @@
-"""tfnas.keep_clusters: values that are shared stay shared, in training and in the file."""
+"""tfnas.keep_clusters: shared values stay shared in training and in the file."""
 
 import doctest
 
@@ -22,7 +22,7 @@ def _public(monkeypatch):
 
 
 def clustered(values=VALUES, zeros=0.4):
-    """A classifier of digits whose kernels hold few values, many of them 0."""
+    """A classifier of digits whose kernels have few distinct values, many of them 0."""
     keras.utils.set_random_seed(0)
     model = keras.Sequential(
         [
@@ -38,10 +38,10 @@ def clustered(values=VALUES, zeros=0.4):
         ]
     )
     rng = np.random.default_rng(0)
-    share = np.where(values == 0, zeros, (1 - zeros) / np.count_nonzero(values))
+    probability = np.where(values == 0, zeros, (1 - zeros) / np.count_nonzero(values))
     for name in NAMES:
         kernel = model.get_layer(name).kernel
-        kernel.assign(rng.choice(values, kernel.shape, p=share / share.sum()))
+        kernel.assign(rng.choice(values, kernel.shape, p=probability / probability.sum()))
     return model
 
 
@@ -65,7 +65,7 @@ def distinct(model):
 
 
 class Watch(keras.callbacks.Callback):
-    """Numbers of distinct values after every batch."""
+    """The numbers of distinct values after each batch."""
 
     def __init__(self):
         super().__init__()
@@ -86,7 +86,7 @@ class Watch(keras.callbacks.Callback):
     ],
     ids=["adam", "sgd, four steps", "adamw", "compiled", "eager"],
 )
-def test_values_move_together_and_are_never_more(optimizer, settings, digits):
+def test_shared_values_change_and_their_number_does_not_grow(optimizer, settings, digits):
     model = clustered()
     before = kernels(model)
     assert keep_clusters(model) == dict.fromkeys(NAMES, 5)
@@ -100,13 +100,13 @@ def test_values_move_together_and_are_never_more(optimizer, settings, digits):
             assert np.unique(new[old == value]) != value
 
 
-def test_without_it_all_weights_differ(digits):
+def test_without_keep_clusters_all_weights_differ(digits):
     model = clustered()
     fit(model, digits, 1)
     assert min(distinct(model)) > 20
 
 
-def test_a_value_moves_as_the_mean_of_its_weights():
+def test_a_shared_value_is_the_mean_of_its_weights():
     model = keras.Sequential([keras.Input((4,)), layers.Dense(2, use_bias=False)])
     model.layers[0].kernel.assign([[1, 2], [1, 0], [2, 0], [1, 2]])
     keep_clusters(model)
@@ -132,7 +132,7 @@ def test_many_equal_weights_do_not_drift():
 
 @pytest.fixture(scope="module")
 def trained(digits):
-    """A clustered and pruned model, trained further with its roundings (PCQAT)."""
+    """A clustered and pruned model after quantization-aware training (PCQAT)."""
     model = clustered()
     trainable = tfnas.quantize_aware(model, data=digits.x_train[:100])
     before, watch = kernels(trainable), Watch()
@@ -145,7 +145,7 @@ def trained(digits):
     return before, found, watch.seen, trainable
 
 
-def test_no_step_of_training_makes_more_values(trained):
+def test_no_training_step_adds_values(trained):
     before, found, seen, trainable = trained
     assert found == dict.fromkeys(NAMES, 5)
     assert seen == [[5, 5, 5]] * len(seen)
@@ -154,19 +154,19 @@ def test_no_step_of_training_makes_more_values(trained):
         assert (new[old != 0] != old[old != 0]).all()
 
 
-def test_the_file_holds_no_more_values_and_all_zeros(trained, digits):
+def test_the_file_has_no_more_values_and_all_zeros(trained, digits):
     before, _, _, trainable = trained
     file = tfnas.to_tflite(trainable, "int8")
     held = {k.layer: k for k in read_kernels(file)}
     for old, name in zip(before, NAMES, strict=True):
         kernel = held[f"quantized_{name}"]
         assert int(kernel.zeros.sum()) == int((old == 0).sum())
-        assert len(np.unique(kernel.values)) <= 5  # channels that share values share a scale
+        assert len(np.unique(kernel.values)) <= 5  # channels with shared values have one scale
     steps = np.abs(file.predict(digits.x_test[:200]) - np.asarray(trainable(digits.x_test[:200])))
     assert np.median(steps / file.outputs[0].scale) <= 1.001
 
 
-def test_clusters_are_kept_after_loading_if_asked_again(trained, digits, tmp_path):
+def test_clusters_are_kept_after_loading_with_another_call(trained, digits, tmp_path):
     before, found, _, trainable = trained
     trainable.save(tmp_path / "m.keras")
     loaded = tfnas.load_model(tmp_path / "m.keras")
@@ -178,7 +178,7 @@ def test_clusters_are_kept_after_loading_if_asked_again(trained, digits, tmp_pat
 
 
 @pytest.mark.parametrize("order", ["zeros first", "clusters first"])
-def test_beside_keep_zeros(order, digits):
+def test_keep_clusters_with_keep_zeros(order, digits):
     trainable = tfnas.quantize_aware(clustered(), data=digits.x_train[:100])
     before = kernels(trainable)
     calls = [tfnas.keep_zeros, keep_clusters]
@@ -191,8 +191,8 @@ def test_beside_keep_zeros(order, digits):
 
 
 @pytest.mark.parametrize("mode", ["int8", "int8x4", "int16x8"])
-def test_zeros_of_a_pruned_model_stay_where_they_are(mode, digits):
-    """PQAT: in Keras and in the file."""
+def test_zeros_of_a_pruned_model_stay(mode, digits):
+    """PQAT (pruning and quantization-aware training), in Keras and in the file."""
     model = clustered(np.linspace(-0.3, 0.3, 600).astype(np.float32), zeros=0.0)
     pruned, report = tfnas.prune(model, 0.6)
     trainable = tfnas.quantize_aware(pruned, mode, data=digits.x_train[:100])
@@ -206,10 +206,10 @@ def test_zeros_of_a_pruned_model_stay_where_they_are(mode, digits):
     assert file.zeros >= report.zeros
 
 
-# --- what is tied and what is not
+# --- which weights are tied
 
 
-def test_kernels_of_many_values_and_of_one_are_left_free(digits):
+def test_kernels_with_many_values_or_one_are_not_tied(digits):
     model = clustered()
     model.get_layer("stem").kernel.assign(np.random.default_rng(0).normal(size=(3, 3, 1, 8)))
     model.get_layer("head").kernel.assign(np.zeros((288, 10)))
@@ -221,7 +221,7 @@ def test_kernels_of_many_values_and_of_one_are_left_free(digits):
     assert five == 5
 
 
-def test_asking_again_ties_to_the_values_of_now(digits):
+def test_a_second_call_ties_the_present_values(digits):
     model = clustered()
     keep_clusters(model)
     kernel = model.get_layer("head").kernel
@@ -232,7 +232,7 @@ def test_asking_again_ties_to_the_values_of_now(digits):
     assert distinct(model) == [5, 5, 2]
 
 
-def test_a_constraint_of_the_layer_comes_first():
+def test_the_constraint_of_the_layer_is_applied_first():
     norm = keras.constraints.NonNeg()
     model = keras.Sequential([keras.Input((4,)), layers.Dense(2, kernel_constraint=norm)])
     model.layers[0].kernel.assign([[1, 2], [1, 2], [2, 1], [1, 2]])
@@ -241,7 +241,7 @@ def test_a_constraint_of_the_layer_comes_first():
     np.testing.assert_array_equal(np.asarray(moved), np.zeros((4, 2)))
 
 
-def test_a_model_that_was_trained_before_is_traced_again(digits):
+def test_the_training_function_of_a_trained_model_is_traced_again(digits):
     model = clustered()
     model.trainable = True
     model.compile("sgd", "mse", jit_compile=False)
@@ -265,20 +265,23 @@ def test_layers_of_one_name_and_kernels_of_one_layer():
             weight.assign(np.sign(weight))
     found = keep_clusters(model)
     assert sorted(found) == [
-        *("gru_cell", "gru_cell#2", "gru_cell/recurrent_kernel"),
-        *("gru_cell/recurrent_kernel#2", "head"),
+        "gru_cell",
+        "gru_cell#2",
+        "gru_cell/recurrent_kernel",
+        "gru_cell/recurrent_kernel#2",
+        "head",
     ]
 
 
 @pytest.mark.parametrize("model", [None, "model", keras.Sequential([layers.Dense(2)])])
-def test_what_is_no_built_model_is_refused(model):
+def test_other_objects_than_built_models_raise(model):
     with pytest.raises(ValueError, match=r"model must be (a Keras 3 model|built), got"):
         keep_clusters(model)
 
 
-def test_a_model_without_clusters_is_refused():
+def test_a_model_without_clusters_raises():
     model = keras.Sequential([keras.Input((30,)), layers.Dense(20)], name="free")
-    match = "model must hold kernels of 2 to 256 distinct values, got none in 'free'"
+    match = "model must have kernels with 2 to 256 distinct values, got none in 'free'"
     with pytest.raises(ValueError, match=match):
         keep_clusters(model)
 

@@ -154,7 +154,7 @@ def specification(rng):
         "max_macs",
         "max_memory",
     ]
-    polynomial = ["final", "end", "initial", "begin", "power", "by", "frequency"]
+    polynomial = ["final_sparsity", "end", "initial_sparsity", "begin", "power", "by", "frequency"]
     one, two = value(rng), value(rng)
 
     def some(names, **given):
@@ -172,7 +172,7 @@ def specification(rng):
         lambda: tfnas.Architecture(one, two, (tfnas.BlockSpec(filters=8),)),
         lambda: tfnas.Architecture((8, 8, 1), 10, one, resolution=two),
         lambda: tfnas.mobilenet_v2((32, 32, 3), one, two),
-        lambda: tfnas.schedules.polynomial(**some(polynomial, final=0.5, end=9))(3),
+        lambda: tfnas.schedules.polynomial(**some(polynomial, final_sparsity=0.5, end=9))(3),
         lambda: tfnas.schedules.constant(one, begin=two)(3),
         lambda: tfnas.schedules.as_schedule(one, two)(3),
         lambda: tfnas.data.parse_size(one),

@@ -191,10 +191,21 @@ def sensitivity(model, evaluate, total, **options):
     return [found.losses(), found.suggest(total)]
 
 
+# Reasons in a report, and the words that they had before: hashes are of numbers and of reasons.
+CHANNEL_REASONS = {
+    "is computed over all channels": "weighs channels against each other",
+    "it is excluded": "it is ignored",
+}
+
+
 def prune_channels(model, ratio=None, exclude=(), **options):
     """Returns (smaller model, what went of each group, costs)."""
     smaller, found = tfnas.prune_channels(model, ratio, exclude=exclude, **options)
-    return smaller, [found.as_dict()[key] for key in sorted(found.as_dict())]
+    fields = found.as_dict()
+    for group in fields["groups"]:
+        for text, before in CHANNEL_REASONS.items():
+            group["reason"] = group["reason"].replace(text, before)
+    return smaller, [fields[key] for key in sorted(fields)]
 
 
 def prune_channels_in_steps(model, share, **options):
@@ -224,15 +235,15 @@ def measure_batchnorm(model, x):
     tfnas.recalibrate_batchnorm(model, x)
 
 
-def polynomial(final, end, **options):
+def polynomial(final, end, initial=0.0, **options):
     """Returns the schedule of Zhu and Gupta."""
-    return tfnas.schedules.polynomial(final, end, **options)
+    return tfnas.schedules.polynomial(final, end, initial_sparsity=initial, **options)
 
 
 def schedule_values(schedule, positions):
     """Returns a schedule's ratio at each position."""
     found = as_schedule(schedule)
-    return [[found(at), found.renewal(at)] for at in range(positions)], found.peak(positions)
+    return [[found(at), found.last_update(at)] for at in range(positions)], found.peak(positions)
 
 
 def constant(ratio, **options):

@@ -165,7 +165,7 @@ def rising(epoch):
     [
         (
             lambda: [tfnas.PruningCallback(rising), tfnas.ClusteringCallback(8)],
-            "a PruningCallback whose ratio changes beside a ClusteringCallback for 'stem'",
+            "a PruningCallback with a changing sparsity beside a ClusteringCallback for 'stem'",
         ),
         (
             lambda: [tfnas.PruningCallback(0.5), tfnas.ClusteringCallback(8, zeros=False)],
@@ -213,7 +213,7 @@ def test_other_kernels_may_be_clustered_while_some_are_pruned(network, digits):
 def test_masks_can_not_change_under_tied_values(network):
     shared, _ = tfnas.cluster(network, 8)
     kernel = find_kernels(shared)[0][0]
-    with pytest.raises(ValueError, match=r"masks must not change once the weights of 'stem'"):
+    with pytest.raises(ValueError, match=r"masks must not change after the weights of 'stem'"):
         assign_masks([kernel], [np.ones(kernel.shape, bool)])
 
 

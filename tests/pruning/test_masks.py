@@ -1,4 +1,4 @@
-"""Scores, granularities and scopes, on arrays alone, against plain NumPy."""
+"""Scores, granularities and scopes on arrays, compared with plain NumPy."""
 
 import doctest
 import re
@@ -13,13 +13,13 @@ from tfnas.pruning.criteria import check_criterion, scores
 from tfnas.pruning.mask_plan import MaskPlan
 from tfnas.pruning.masks import Blocks, Granularity, Units, granularity, lowest, prune_units
 from tfnas.pruning.prunable_kernels import PrunableKernel
-from tfnas.pruning.scope import erdos_renyi_kernel, keep_by_ratio, keep_globally
+from tfnas.pruning.scope import erdos_renyi_kernel, keep_by_sparsity, keep_globally
 
 SETTINGS = settings(max_examples=60, deadline=None)
 
 
 class Layer:
-    """All that a mask needs to know of a layer: nothing."""
+    """A layer without attributes; masks need none."""
 
 
 class Variable:
@@ -28,7 +28,7 @@ class Variable:
 
 
 def kernel(shape, name="k", filters=0):
-    """A kernel whose array lies as (rows, positions, columns) already."""
+    """A kernel whose array is (rows, positions, columns) already."""
     return PrunableKernel(name, name, Layer(), Variable(shape), (0,), (1,), (2,), filters)
 
 
@@ -37,21 +37,21 @@ def rng(seed=0):
 
 
 def values(shape, seed=0, levels=None):
-    """Weights; of few levels where there are to be ties."""
+    """Random weights; of `levels` distinct values if given, so that scores are equal."""
     draw = rng(seed).normal(size=shape)
     return draw if levels is None else np.round(draw * levels / 3) / levels
 
 
 def mask_of(
-    weights, ratio, unit="element", where="layer", criterion="magnitude", filters=0, **more
+    weights, sparsity, unit="element", where="layer", criterion="magnitude", filters=0, **more
 ):
     plan = MaskPlan.of(criterion, unit, where, **more)
-    [mask] = plan.masks([kernel(weights.shape, filters=filters)], [weights], None, ratio)
+    [mask] = plan.masks([kernel(weights.shape, filters=filters)], [weights], None, sparsity)
     return mask
 
 
 shapes = st.tuples(st.integers(1, 9), st.integers(1, 4), st.integers(1, 9))
-ratios = st.floats(0, 0.999)
+sparsities = st.floats(0, 0.999)
 seeds = st.integers(0, 10_000)
 
 
@@ -62,7 +62,7 @@ def test_examples_are_true(module):
     assert result.failed == 0
 
 
-# Choosing
+# Selecting the lowest scores
 
 
 @SETTINGS
@@ -72,14 +72,14 @@ def test_examples_are_true(module):
     ),
     seeds,
 )
-def test_lowest_chooses_exactly_so_many_and_none_that_is_higher(drawn, seed):
+def test_lowest_selects_the_exact_number_of_lowest_scores(drawn, seed):
     level, count = np.array(drawn[0], float), drawn[1]
     chosen = lowest(level, count, rng(seed))
     assert chosen.sum() == count
     np.testing.assert_array_equal(np.sort(level[chosen]), np.sort(level)[:count])
 
 
-def test_ties_are_drawn_and_the_draw_follows_from_the_seed():
+def test_equal_scores_are_drawn_at_random_by_the_seed():
     equal = np.ones((8, 1, 50))
     first, again = (mask_of(equal, 0.5, seed=1) for _ in range(2))
     other = mask_of(equal, 0.5, seed=2)
@@ -95,46 +95,46 @@ def test_ties_are_drawn_and_the_draw_follows_from_the_seed():
     st.floats(0, 1),
     seeds,
 )
-def test_units_of_unequal_sizes_come_as_near_as_any_cut_of_their_order(units, share, seed):
+def test_units_of_unequal_sizes_come_as_close_to_the_target_as_possible(units, fraction, seed):
     level, sizes = (np.array(column) for column in zip(*units, strict=True))
-    wanted = share * sizes.sum()
-    pruned = prune_units(level.astype(float), sizes, wanted, rng(seed))
-    # Never a better unit before a worse one...
+    target = fraction * sizes.sum()
+    pruned = prune_units(level.astype(float), sizes, target, rng(seed))
+    # No unit is pruned before a unit with a lower score...
     assert not pruned.any() or level[pruned].max() <= level[~pruned].min(initial=99)
-    # ... and no further from the number than half of the largest unit.
-    assert abs(sizes[pruned].sum() - wanted) <= sizes.max() / 2
+    # ... and the number differs from the target by half of the largest unit at most.
+    assert abs(sizes[pruned].sum() - target) <= sizes.max() / 2
 
 
-def test_no_units_are_no_mask():
+def test_no_units_give_an_empty_mask():
     assert prune_units(np.zeros(0), np.zeros(0, int), 3.0, rng()).shape == (0,)
 
 
 @SETTINGS
-@given(shapes, ratios, seeds, st.sampled_from([None, 1, 2]))
-def test_single_weights_go_by_magnitude_to_the_exact_number(shape, ratio, seed, levels):
+@given(shapes, sparsities, seeds, st.sampled_from([None, 1, 2]))
+def test_weights_of_lowest_magnitude_are_pruned_to_the_exact_number(shape, sparsity, seed, levels):
     weights = values(shape, seed, levels)
-    mask = mask_of(weights, ratio)
+    mask = mask_of(weights, sparsity)
     assert mask.dtype == bool
     assert mask.shape == shape
-    count = min(int(ratio * weights.size + 0.5), weights.size - 1)
+    count = min(int(sparsity * weights.size + 0.5), weights.size - 1)
     assert (~mask).sum() == count
     expected = np.sort(np.abs(weights), axis=None)
     np.testing.assert_array_equal(np.sort(np.abs(weights)[~mask]), expected[:count])
 
 
-@pytest.mark.parametrize("ratio", [0.0, 0.1, 0.25, 0.5, 0.9, 0.99, 0.999])
+@pytest.mark.parametrize("sparsity", [0.0, 0.1, 0.25, 0.5, 0.9, 0.99, 0.999])
 @pytest.mark.parametrize("size", [1, 2, 7, 100, 1001])
-def test_the_share_is_exact_to_half_a_weight(size, ratio):
-    mask = mask_of(np.ones((size, 1, 1)), ratio)
+def test_the_sparsity_is_exact_to_half_a_weight(size, sparsity):
+    mask = mask_of(np.ones((size, 1, 1)), sparsity)
     assert (~mask).sum() <= size - 1
-    assert abs((~mask).sum() - ratio * size) <= 0.5 or mask.sum() == 1
+    assert abs((~mask).sum() - sparsity * size) <= 0.5 or mask.sum() == 1
 
 
 # Blocks, filters, N of M
 
 
 def block_reference(weights, rows, columns, count):
-    """Blocks by loops: (start row, position, start column) of the `count` lowest means."""
+    """(start row, position, start column) of the `count` blocks of lowest mean, by loops."""
     height, positions, width = weights.shape
     found = []
     for r in range(0, height, rows):
@@ -155,26 +155,26 @@ def block_reference(weights, rows, columns, count):
     st.integers(1, 3),
     st.integers(1, 3),
     st.integers(1, 3),
-    ratios,
+    sparsities,
     seeds,
 )
-def test_blocks_go_as_a_whole_the_lowest_means_first(
-    rows, columns, down, positions, across, ratio, seed
+def test_entire_blocks_of_lowest_mean_are_pruned(
+    rows, columns, down, positions, across, sparsity, seed
 ):
     weights = values((rows * down, positions, columns * across), seed)
     blocks = down * positions * across
-    count = min(int(ratio * blocks + 0.5), blocks - 1)
-    mask = mask_of(weights, ratio, f"{rows}x{columns}")
+    count = min(int(sparsity * blocks + 0.5), blocks - 1)
+    mask = mask_of(weights, sparsity, f"{rows}x{columns}")
     np.testing.assert_array_equal(mask, block_reference(weights, rows, columns, count))
 
 
 @SETTINGS
-@given(shapes, st.integers(1, 5), st.integers(1, 5), ratios, seeds)
-def test_blocks_at_the_edge_are_smaller_and_the_share_is_as_near_as_blocks_allow(
-    shape, rows, columns, ratio, seed
+@given(shapes, st.integers(1, 5), st.integers(1, 5), sparsities, seeds)
+def test_blocks_at_the_edge_are_smaller_and_the_sparsity_is_as_close_as_possible(
+    shape, rows, columns, sparsity, seed
 ):
     weights = values(shape, seed)
-    mask = mask_of(weights, ratio, (rows, columns))
+    mask = mask_of(weights, sparsity, (rows, columns))
     sizes = []
     for r in range(0, shape[0], rows):
         for p in range(shape[1]):
@@ -182,20 +182,20 @@ def test_blocks_at_the_edge_are_smaller_and_the_share_is_as_near_as_blocks_allow
                 block = mask[r : r + rows, p, c : c + columns]
                 assert block.all() or not block.any()
                 sizes.append(block.size)
-    wanted = ratio * weights.size
-    spared = weights.size - wanted < max(sizes)  # the last block stays
+    target = sparsity * weights.size
+    spared = weights.size - target < max(sizes)  # the last block stays
     assert mask.any()
-    assert spared or abs((~mask).sum() - wanted) <= max(sizes) / 2
+    assert spared or abs((~mask).sum() - target) <= max(sizes) / 2
 
 
 @SETTINGS
-@given(shapes, ratios, seeds, st.sampled_from([0, 2]))
-def test_filters_go_as_a_whole_the_lowest_means_first(shape, ratio, seed, axis):
+@given(shapes, sparsities, seeds, st.sampled_from([0, 2]))
+def test_entire_filters_of_lowest_mean_are_pruned(shape, sparsity, seed, axis):
     weights = values(shape, seed)
-    mask = mask_of(weights, ratio, "filter", filters=axis)
+    mask = mask_of(weights, sparsity, "filter", filters=axis)
     others = tuple(a for a in range(3) if a != axis)
     number = shape[axis]
-    count = min(int(ratio * number + 0.5), number - 1)
+    count = min(int(sparsity * number + 0.5), number - 1)
     means = np.abs(weights).mean(axis=others)
     gone = np.sort(np.argsort(means, kind="stable")[:count])
     np.testing.assert_array_equal(np.flatnonzero(~mask.any(axis=others)), gone)
@@ -211,7 +211,7 @@ def test_filters_go_as_a_whole_the_lowest_means_first(shape, ratio, seed, axis):
     seeds,
     st.sampled_from([None, 1]),
 )
-def test_at_the_highest_ratio_n_of_m_stay_in_every_group(
+def test_at_the_max_sparsity_n_of_m_stay_in_every_group(
     pattern, rows, positions, groups, seed, levels
 ):
     stay, group = pattern
@@ -226,17 +226,19 @@ def test_at_the_highest_ratio_n_of_m_stay_in_every_group(
 
 @SETTINGS
 @given(st.integers(1, 6), st.integers(1, 4), st.floats(0, 0.5), seeds)
-def test_below_it_whole_groups_are_thinned_the_cheapest_first(rows, groups, ratio, seed):
+def test_below_the_max_sparsity_groups_of_lowest_score_are_pruned_first(
+    rows, groups, sparsity, seed
+):
     weights = values((rows, 1, 4 * groups), seed)
-    kept = mask_of(weights, ratio, "2:4").reshape(-1, 4)
+    kept = mask_of(weights, sparsity, "2:4").reshape(-1, 4)
     assert set(kept.sum(axis=1)) <= {2, 4}
-    thinned = kept.sum(axis=1) == 2
-    assert thinned.sum() == int(ratio * weights.size / 2 + 0.5)
-    price = np.sort(np.abs(weights).reshape(-1, 4), axis=1)[:, :2].sum(axis=1)
-    assert not thinned.any() or price[thinned].max() <= price[~thinned].min(initial=np.inf)
+    pruned = kept.sum(axis=1) == 2
+    assert pruned.sum() == int(sparsity * weights.size / 2 + 0.5)
+    score = np.sort(np.abs(weights).reshape(-1, 4), axis=1)[:, :2].sum(axis=1)
+    assert not pruned.any() or score[pruned].max() <= score[~pruned].min(initial=np.inf)
 
 
-def test_n_of_m_needs_an_innermost_axis_that_it_divides():
+def test_n_of_m_must_divide_the_innermost_axis():
     plan = MaskPlan.of("magnitude", "2:4", "layer")
     assert plan.admit([kernel((3, 2, 8))])[0]
     message = (
@@ -247,21 +249,21 @@ def test_n_of_m_needs_an_innermost_axis_that_it_divides():
         plan.admit([kernel((4, 1, 8)), kernel((4, 1, 6), "stem")])
 
 
-def test_n_of_m_has_a_highest_ratio():
-    message = "ratio must be at most 0.5 with granularity '2:4', got 0.6"
+def test_n_of_m_has_a_max_sparsity():
+    message = "sparsity must be at most 0.5 with granularity '2:4', got 0.6"
     with pytest.raises(ValueError, match=re.escape(message)):
         mask_of(np.ones((2, 1, 8)), 0.6, "2:4")
-    assert granularity("2:4").highest_ratio == 0.5
-    assert granularity("1:4").highest_ratio == 0.75
-    assert granularity("element").highest_ratio == granularity("1x4").highest_ratio == 1.0
+    assert granularity("2:4").max_sparsity == 0.5
+    assert granularity("1:4").max_sparsity == 0.75
+    assert granularity("element").max_sparsity == granularity("1x4").max_sparsity == 1.0
 
 
-def test_a_kernel_without_filters_is_left_and_told():
+def test_a_kernel_without_filters_is_skipped_with_the_reason():
     plan = MaskPlan.of("magnitude", "filter", "layer")
-    fits, left = plan.admit([kernel((2, 1, 2), "dense"), kernel((2, 1, 8), "gates", None)])
+    fits, skipped = plan.admit([kernel((2, 1, 2), "dense"), kernel((2, 1, 8), "gates", None)])
     assert [k.name for k in fits] == ["dense"]
-    assert [(s.name, s.reason) for s in left] == [
-        ("gates", "has no filters: its columns are gates")
+    assert [(s.name, s.reason) for s in skipped] == [
+        ("gates", "has no filters: its columns belong to gates")
     ]
 
 
@@ -307,7 +309,7 @@ def test_granularities_by_name(text, kind):
         "a1x4",
     ],
 )
-def test_other_granularities_are_refused(wrong):
+def test_other_granularities_raise(wrong):
     with pytest.raises(ValueError, match=r"^granularity must be 'element', 'filter', .*, got "):
         granularity(wrong)
 
@@ -324,23 +326,23 @@ def several(levels=None):
     return kernels, weights
 
 
-@pytest.mark.parametrize("ratio", [0.0, 0.1, 0.5, 0.8, 0.95])
-def test_layer_scope_is_the_same_share_in_each(ratio):
+@pytest.mark.parametrize("sparsity", [0.0, 0.1, 0.5, 0.8, 0.95])
+def test_layer_scope_has_the_same_sparsity_in_each(sparsity):
     kernels, weights = several()
     for k, mask in zip(
         kernels,
-        MaskPlan.of("magnitude", "element", "layer").masks(kernels, weights, None, ratio),
+        MaskPlan.of("magnitude", "element", "layer").masks(kernels, weights, None, sparsity),
         strict=True,
     ):
-        assert (~mask).sum() == min(int(ratio * k.size + 0.5), k.size - 1)
+        assert (~mask).sum() == min(int(sparsity * k.size + 0.5), k.size - 1)
 
 
-@pytest.mark.parametrize("ratio", [0.1, 0.5, 0.8])
-def test_global_scope_is_one_order_of_all_scores(ratio):
+@pytest.mark.parametrize("sparsity", [0.1, 0.5, 0.8])
+def test_global_scope_sorts_all_scores_together(sparsity):
     kernels, weights = several()
-    found = MaskPlan.of("magnitude", "element", "global").masks(kernels, weights, None, ratio)
+    found = MaskPlan.of("magnitude", "element", "global").masks(kernels, weights, None, sparsity)
     flat = np.concatenate([np.abs(w).ravel() for w in weights])
-    count = int(ratio * flat.size + 0.5)
+    count = int(sparsity * flat.size + 0.5)
     threshold = np.sort(flat)[count]
     for weight, mask in zip(weights, found, strict=True):
         np.testing.assert_array_equal(mask, np.abs(weight) >= threshold)
@@ -352,17 +354,19 @@ def test_global_scope_is_one_order_of_all_scores(ratio):
     st.floats(0, 0.999),
     seeds,
 )
-def test_global_scope_has_the_exact_total_with_ties_and_empties_no_kernel(levels, ratio, seed):
+def test_global_scope_has_the_exact_total_with_equal_scores_and_empties_no_kernel(
+    levels, sparsity, seed
+):
     units = [Units(np.array(level, float), np.ones(len(level), int)) for level in levels]
     sizes = [len(level) for level in levels]
-    kept = keep_globally(units, sizes, ratio, seed)
+    kept = keep_globally(units, sizes, sparsity, seed)
     assert [len(keep) for keep in kept] == sizes
     assert all(keep.any() for keep in kept)
     pruned = sum(int((~keep).sum()) for keep in kept)
-    assert pruned == min(int(ratio * sum(sizes) + 0.5), sum(sizes) - len(sizes))
+    assert pruned == min(int(sparsity * sum(sizes) + 0.5), sum(sizes) - len(sizes))
     for level, keep in zip(levels, kept, strict=True):
         level = np.array(level)
-        assert keep[level == level.max()].any()  # its best stays
+        assert keep[level == level.max()].any()  # its best unit stays
 
 
 def test_global_scope_with_2_of_4_is_exact_too():
@@ -374,7 +378,7 @@ def test_global_scope_with_2_of_4_is_exact_too():
     assert [(~mask).sum() for mask in found] == [16, 0]
 
 
-def test_a_score_of_minus_infinity_goes_first_in_every_scope():
+def test_a_score_of_minus_infinity_is_pruned_first_in_every_scope():
     first = [-np.inf, -np.inf, 3.0, 1.0]
     for where in ("layer", "global"):
         mask = mask_of(
@@ -386,14 +390,14 @@ def test_a_score_of_minus_infinity_goes_first_in_every_scope():
         np.testing.assert_array_equal(mask.ravel(), [False, False, True, True])
 
 
-def erk_reference(shapes, ratio):
+def erk_reference(shapes, sparsity):
     """Bisection for eps in: sum of min(1, eps (sum of dims) / (product of dims)) sizes."""
     sizes = np.array([np.prod(s) for s in shapes], float)
     raw = np.array([np.sum(s) for s in shapes]) / sizes
     low, high = 0.0, float(sizes.max() * 10)
     for _ in range(200):
         middle = (low + high) / 2
-        if (np.minimum(1, middle * raw) * sizes).sum() < (1 - ratio) * sizes.sum():
+        if (np.minimum(1, middle * raw) * sizes).sum() < (1 - sparsity) * sizes.sum():
             low = middle
         else:
             high = middle
@@ -407,27 +411,27 @@ def erk_reference(shapes, ratio):
     ),
     st.floats(0.01, 0.99),
 )
-def test_erk_is_the_formula_and_has_the_exact_total(shapes, ratio):
-    found = np.array(erdos_renyi_kernel(shapes, ratio))
+def test_erk_is_the_formula_and_has_the_exact_total(shapes, sparsity):
+    found = np.array(erdos_renyi_kernel(shapes, sparsity))
     sizes = np.array([np.prod(s) for s in shapes], float)
     assert (found >= 0).all()
     assert (found < 1).all()
-    assert (found * sizes).sum() == pytest.approx(ratio * sizes.sum(), rel=1e-9)
-    np.testing.assert_allclose(found, erk_reference(shapes, ratio), atol=1e-6)
+    assert (found * sizes).sum() == pytest.approx(sparsity * sizes.sum(), rel=1e-9)
+    np.testing.assert_allclose(found, erk_reference(shapes, sparsity), atol=1e-6)
 
 
 def test_erk_prunes_large_kernels_more():
-    found = MaskPlan.of("magnitude", "element", "erk").ratios(several()[0], 0.9)
+    found = MaskPlan.of("magnitude", "element", "erk").sparsities(several()[0], 0.9)
     assert found[1] > found[0] > found[2] == 0.0
 
 
 @SETTINGS
 @given(st.floats(0.05, 0.95))
-def test_erk_masks_have_the_total_to_half_a_weight_a_kernel(ratio):
+def test_erk_masks_have_the_total_to_half_a_weight_per_kernel(sparsity):
     kernels, weights = several()
-    found = MaskPlan.of("magnitude", "element", "erk").masks(kernels, weights, None, ratio)
+    found = MaskPlan.of("magnitude", "element", "erk").masks(kernels, weights, None, sparsity)
     total = sum(k.size for k in kernels)
-    assert abs(sum((~m).sum() for m in found) - ratio * total) <= len(kernels) / 2
+    assert abs(sum((~m).sum() for m in found) - sparsity * total) <= len(kernels) / 2
 
 
 def test_a_dictionary_gives_ratios_by_name_and_pattern_the_first_match_counts():
@@ -435,8 +439,10 @@ def test_a_dictionary_gives_ratios_by_name_and_pattern_the_first_match_counts():
     kernels = [kernel((4, 1, 25), name) for name in names]
     plan = MaskPlan.of("magnitude", "element", {"block_1": 0.3, "block_*": 0.7, "head": 0.0})
     assert plan.admit(kernels) == (kernels, [])
-    assert plan.ratios(kernels, 0.5) == [0.5, 0.3, 0.7, 0.0]
-    np.testing.assert_allclose(plan.ratios(kernels, 0.25, pace=0.5), [0.25, 0.15, 0.35, 0.0])
+    assert plan.sparsities(kernels, 0.5) == [0.5, 0.3, 0.7, 0.0]
+    np.testing.assert_allclose(
+        plan.sparsities(kernels, 0.25, progress=0.5), [0.25, 0.15, 0.35, 0.0]
+    )
     found = plan.masks(kernels, [values((4, 1, 25))] * 4, None, 0.5)
     assert [(~mask).sum() for mask in found] == [50, 30, 70, 0]
 
@@ -450,7 +456,8 @@ def test_a_dictionary_gives_ratios_by_name_and_pattern_the_first_match_counts():
         ({"k": "much"}, "scope must be a number in [0, 1) for 'k', got 'much'"),
         (
             "all",
-            "scope must be one of layer, global, erk or a dictionary of ratios by layer, got 'all'",
+            "scope must be one of layer, global, erk or a dictionary of sparsities by layer, "
+            "got 'all'",
         ),
     ],
 )
@@ -468,12 +475,12 @@ def test_no_kernel_is_emptied(where, unit):
     for mask, weight in zip(found, weights, strict=True):
         assert mask.any()
         if unit == "element":
-            assert mask.flat[np.abs(weight).argmax()]  # it is the best that stays
+            assert mask.flat[np.abs(weight).argmax()]  # the best weight stays
 
 
 @pytest.mark.parametrize("unit", ["element", "1x4", "4x1", "filter", "2:4"])
 @pytest.mark.parametrize("where", ["layer", "global"])
-def test_what_is_zero_already_goes_first_so_that_masks_are_found_again(unit, where):
+def test_zeros_are_pruned_first_so_that_masks_are_found_again(unit, where):
     kernels = [kernel((8, 1, 8), "a"), kernel((4, 2, 16), "b")]
     weights = [values(k.shape, i) for i, k in enumerate(kernels)]
     plan = MaskPlan.of("magnitude", unit, where)
@@ -495,7 +502,7 @@ def test_units_at_and_above_a_threshold_stay():
 
 def test_a_ratio_of_0_keeps_everything_also_what_is_zero():
     units = [Units(np.zeros(5), np.ones(5, int))]
-    assert keep_by_ratio(units, [5], [0.0], 0)[0].all()
+    assert keep_by_sparsity(units, [5], [0.0], 0)[0].all()
     assert keep_globally(units, [5], 0.0, 0)[0].all()
 
 
@@ -513,7 +520,7 @@ def test_scores_are_those_of_the_table():
     np.testing.assert_array_equal(scores(np.square, WEIGHTS), [[1, 4], [0.25, 0]])
 
 
-def test_random_scores_follow_from_seed_and_name():
+def test_random_scores_depend_on_seed_and_name():
     drawn = scores("random", WEIGHTS, seed=3, name="a")
     np.testing.assert_array_equal(drawn, scores("random", WEIGHTS + 1, seed=3, name="a"))
     assert (drawn != scores("random", WEIGHTS, seed=4, name="a")).all()
@@ -521,7 +528,7 @@ def test_random_scores_follow_from_seed_and_name():
     assert ((drawn >= 0) & (drawn < 1)).all()
 
 
-def test_random_is_a_control_it_does_not_look_at_the_weights():
+def test_random_scores_do_not_depend_on_the_weights():
     weights = values((20, 1, 50))
     mask = mask_of(weights, 0.5, criterion="random")
     assert (~mask).sum() == 500
@@ -531,7 +538,7 @@ def test_random_is_a_control_it_does_not_look_at_the_weights():
 @pytest.mark.parametrize(
     ("criterion", "message"),
     [
-        (lambda w: w[:1], "criterion must give scores of shape (2, 2) for 'k', got (1, 2)"),
+        (lambda w: w[:1], "criterion must return scores of shape (2, 2) for 'k', got (1, 2)"),
         (lambda w: w * np.nan, "scores of 'k' must be numbers, got NaN by criterion"),
         ("taylor", "gradients must be given for criterion 'taylor', got None"),
         ("gradient", "gradients must be given for criterion 'gradient', got None"),
@@ -542,7 +549,7 @@ def test_criterion_errors_name_the_kernel(criterion, message):
         scores(criterion, WEIGHTS, name="k")
 
 
-def test_nan_weights_are_an_error_and_no_mask():
+def test_nan_weights_raise():
     with pytest.raises(ValueError, match=r"scores of 'k' must be numbers, got NaN by .*magnitude"):
         mask_of(np.array([[[1.0, np.nan]]]), 0.5)
 

@@ -1,4 +1,4 @@
-"""The optimal brain surgeon against least squares and brute force."""
+"""Optimal brain surgeon, compared with least squares and brute force."""
 
 import itertools
 import math
@@ -12,7 +12,7 @@ from tfnas.pruning.optimal_brain_surgeon import Pruned, obs_prune, refit, remova
 
 
 def problem(rows: int, inputs: int, seed: int = 0, examples: int = 60):
-    """Inputs, targets that are not quite linear in them, and weights."""
+    """Inputs, targets that are approximately linear in them, and weights."""
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(examples, inputs)) @ rng.normal(size=(inputs, inputs))
     weights = rng.normal(size=(rows, inputs))
@@ -31,26 +31,28 @@ def test_refit_is_least_squares_on_the_kept_inputs(rows, inputs, seed):
     keep = np.random.default_rng(seed).random((rows, inputs)) < 0.6
     solved = refit(weights, keep, hessian, cross)
     for row in range(rows):
-        wanted = np.zeros(inputs)
-        wanted[keep[row]] = np.linalg.lstsq(x[:, keep[row]], y[:, row], rcond=None)[0]
-        np.testing.assert_allclose(solved[row], wanted, rtol=1e-6, atol=1e-8)
+        expected = np.zeros(inputs)
+        expected[keep[row]] = np.linalg.lstsq(x[:, keep[row]], y[:, row], rcond=None)[0]
+        np.testing.assert_allclose(solved[row], expected, rtol=1e-6, atol=1e-8)
 
 
-def test_a_refit_of_everything_returns_the_weights():
+def test_a_refit_without_zeros_returns_the_weights():
     _, _, weights, hessian, _ = problem(3, 5)
     np.testing.assert_allclose(refit(weights, np.ones((3, 5), bool), hessian), weights)
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 4), st.integers(2, 6), st.integers(1, 5), st.floats(0, 1), st.integers(0, 99))
-def test_pruning_is_exact_to_one_weight_and_optimal_for_its_mask(rows, inputs, rounds, share, seed):
+def test_pruning_is_exact_to_one_weight_and_optimal_for_its_mask(
+    rows, inputs, rounds, fraction, seed
+):
     _, _, weights, hessian, cross = problem(rows, inputs, seed)
-    zeros = int(share * weights.size)
+    zeros = int(fraction * weights.size)
     pruned = obs_prune(weights, hessian, zeros, cross, rounds=rounds)
     assert (~pruned.keep).sum() == zeros
     assert (pruned.weights[~pruned.keep] == 0).all()
-    wanted = refit(weights, pruned.keep, hessian, cross)
-    np.testing.assert_allclose(pruned.weights, wanted, rtol=1e-6, atol=1e-8)
+    expected = refit(weights, pruned.keep, hessian, cross)
+    np.testing.assert_allclose(pruned.weights, expected, rtol=1e-6, atol=1e-8)
     assert list(pruned.losses) == sorted(pruned.losses)
 
 
@@ -72,21 +74,21 @@ def test_one_weight_is_removed_as_brute_force_would(seed):
 
 
 def test_many_rounds_come_close_to_the_best_of_all_masks():
-    shares = []
+    relative = []
     for seed in range(8):
         x, y, weights, hessian, cross = problem(1, 8, seed)
-        every = []
+        losses = []
         for kept in itertools.combinations(range(8), 4):
             keep = np.isin(np.arange(8), kept)[None]
-            every.append(loss(x, y, refit(weights, keep, hessian, cross)))
+            losses.append(loss(x, y, refit(weights, keep, hessian, cross)))
         found = [obs_prune(weights, hessian, 4, cross, rounds=rounds) for rounds in (1, 8)]
-        shares.append([loss(x, y, pruned.weights) / min(every) for pruned in found])
-    assert np.min(shares) > 1 - 1e-9
-    assert np.median(shares, axis=0)[1] < 1.05
-    assert np.mean(shares, axis=0)[1] < np.mean(shares, axis=0)[0]
+        relative.append([loss(x, y, pruned.weights) / min(losses) for pruned in found])
+    assert np.min(relative) > 1 - 1e-9
+    assert np.median(relative, axis=0)[1] < 1.05
+    assert np.mean(relative, axis=0)[1] < np.mean(relative, axis=0)[0]
 
 
-def test_rows_with_hessians_of_their_own_are_pruned_alike():
+def test_one_hessian_per_row_gives_the_same_result():
     _, _, weights, hessian, cross = problem(3, 5)
     stacked = np.stack([hessian] * 3)
     for zeros in (2, 12):
@@ -103,7 +105,7 @@ def test_a_row_weight_protects_its_row():
     assert not pruned.keep[1].any()
 
 
-def test_shrinking_leads_from_the_data_to_the_weights():
+def test_shrinkage_interpolates_between_the_data_and_the_weights():
     _, _, weights, hessian, cross = problem(2, 4)
     everything = np.ones((2, 4), bool)
     h, c = shrink(weights, hessian, cross, 1.0)
@@ -114,7 +116,7 @@ def test_shrinking_leads_from_the_data_to_the_weights():
     np.testing.assert_allclose(h, hessian)
 
 
-def test_fewer_examples_than_inputs_and_dead_inputs_are_solved_once_shrunk():
+def test_fewer_examples_than_inputs_and_dead_inputs_need_shrinkage():
     x, y, weights, _, _ = problem(2, 10, examples=4)
     x[:, 3] = 0.0
     hessian, cross = x.T @ x / 4, y.T @ x / 4
@@ -146,7 +148,7 @@ def test_removals_end_at_the_number_of_zeros():
         ({"cross": np.ones((2, 4))}, r"cross must have the shape \(2, 5\), got \(2, 4\)"),
     ],
 )
-def test_errors_say_what_is_wrong(change, message):
+def test_errors_name_the_argument(change, message):
     arguments = {"weights": np.ones((2, 5)), "hessian": np.eye(5), "zeros": 3} | change
     with pytest.raises(ValueError, match=message):
         obs_prune(**arguments)

@@ -1,4 +1,4 @@
-"""Which kernels a model has, how they are named, and how they truly lie in the file."""
+"""The kernels of a model, their names, and their layout compared with the file."""
 
 import doctest
 import re
@@ -23,7 +23,7 @@ def names(model):
 
 
 def distinct(model, seed=0):
-    """Gives every weight of a variable a value of its own, none of them 0."""
+    """Gives all weights of a variable different values other than 0."""
     draw = np.random.default_rng(seed)
     model.set_weights(
         [
@@ -35,7 +35,7 @@ def distinct(model, seed=0):
 
 
 def constants(model):
-    """The float constants of the model's file: name -> array in the file's shape."""
+    """The float constants of the model's file by name, in the file's shape."""
     return [
         np.frombuffer(tensor.constant, np.float32).reshape(tensor.shape)
         for tensor in tfnas.to_tflite(model).graph.tensors
@@ -124,8 +124,8 @@ ZOO = {
         [("x/in", 5, 1, 4, 0)],
     ),
 }
-# A three-dimensional kernel's input channels lie outside of its outputs, both inside of the
-# positions: (positions, rows, columns).
+# In a three-dimensional kernel the axes in the file are (positions, rows, columns): input
+# channels, then outputs as the innermost axis.
 POSITIONS_FIRST = {"Conv3D", "Conv3DTranspose"}
 
 
@@ -156,7 +156,7 @@ def test_to_file_and_from_file_are_inverse(zoo, kind):
 
 
 @pytest.mark.parametrize("kind", ZOO)
-def test_the_layout_is_the_files(zoo, kind):
+def test_the_layout_is_that_of_the_file(zoo, kind):
     stored = constants(zoo[kind])
     for kernel in find_kernels(zoo[kind])[0]:
         ours = kernel.to_file(kernel.numpy())
@@ -166,8 +166,8 @@ def test_the_layout_is_the_files(zoo, kind):
         assert theirs.tobytes() == np.ascontiguousarray(ours).tobytes()
 
 
-def test_the_columns_are_innermost_where_a_kernel_is_used_once_an_index():
-    # "b" is in the input, the kernel and the result: the converter writes a batch of matrices.
+def test_the_columns_are_innermost_in_a_batched_matrix_product():
+    # "b" is in the input, the kernel and the result: the converter writes a batched matrix product.
     model = distinct(built((6, 4), layers.EinsumDense("abc,bcd->abd", (6, 5), name="x")))
     [kernel] = find_kernels(model)[0]
     ours = kernel.to_file(kernel.numpy())
@@ -176,7 +176,7 @@ def test_the_columns_are_innermost_where_a_kernel_is_used_once_an_index():
     assert columns == {tuple(row) for row in ours.reshape(-1, ours.shape[2])}
 
 
-def test_the_layout_of_attention_is_the_files():
+def test_the_layout_of_attention_is_that_of_the_file():
     inputs = keras.Input((6, 4))
     model = keras.Model(inputs, layers.MultiHeadAttention(2, 3, name="mha")(inputs, inputs))
     for seed, variable in enumerate(model.weights):
@@ -191,7 +191,7 @@ def test_the_layout_of_attention_is_the_files():
         assert np.ascontiguousarray(kernel.to_file(kernel.numpy())).tobytes() in stored
 
 
-def test_an_unrolled_recurrent_kernel_lies_in_the_file_with_inputs_innermost():
+def test_an_unrolled_recurrent_kernel_has_inputs_innermost_in_the_file():
     model = distinct(built((2, 4), layers.SimpleRNN(3, unroll=True)))
     stored = [constant.tobytes() for constant in constants(model)]
     for kernel in find_kernels(model)[0]:
@@ -218,7 +218,7 @@ def wide():
     return tfnas.prune(model, 0.5, granularity="2:4")
 
 
-def test_of_four_neighbors_in_the_file_at_most_two_are_not_zero(wide):
+def test_at_most_two_of_four_neighbors_in_the_file_are_nonzero(wide):
     pruned, report = wide
     found = find_kernels(pruned)[0]
     sizes = {kernel.size for kernel in found}
@@ -247,10 +247,10 @@ def test_whole_filters_are_zero_in_the_file():
         stored[10, 8].any(axis=1),
     ]
     assert [int(c.sum()) for c in channels] == [4, 4, 5]
-    # A filter of Keras is a channel of the layer's output.
+    # A filter is an output channel of the layer.
     outputs = keras.Model(pruned.inputs, pruned.get_layer("conv").output)
-    made = outputs.predict(np.random.default_rng(0).normal(size=(2, 6, 6, 4)), verbose=0)
-    np.testing.assert_array_equal(made.any(axis=(0, 1, 2)), channels[0])
+    predicted = outputs.predict(np.random.default_rng(0).normal(size=(2, 6, 6, 4)), verbose=0)
+    np.testing.assert_array_equal(predicted.any(axis=(0, 1, 2)), channels[0])
 
 
 # Finding
@@ -274,13 +274,13 @@ def test_recurrent_layers_have_two_kernels_and_no_filters(kind):
     assert skipped == []
 
 
-def test_convolutional_recurrent_layers_too():
+def test_convolutional_recurrent_layers_have_two_kernels():
     found, _ = find_kernels(built((3, 5, 5, 2), layers.ConvLSTM2D(3, 2, name="r")))
     assert [k.variable.name for k in found] == ["kernel", "recurrent_kernel"]
     assert [k.filters for k in found] == [None, None]
 
 
-def test_a_bidirectional_layer_has_four():
+def test_a_bidirectional_layer_has_four_kernels():
     found, _ = find_kernels(built((5, 4), layers.Bidirectional(layers.LSTM(3), name="both")))
     assert len(found) == 4
     assert len({k.name for k in found}) == 4
@@ -294,7 +294,7 @@ def test_stacked_cells_are_found():
 
 
 class Block(layers.Layer):
-    """Layers in a list, in a dictionary, and a kernel of its own."""
+    """A model with layers in a list and in a dictionary, and its own kernel."""
 
     def __init__(self, **more):
         super().__init__(**more)
@@ -350,7 +350,7 @@ def test_nested_functional_models_have_paths():
     assert names(model) == ["mid/deep/d", "mid/d", "d"]
 
 
-def test_a_shared_layer_and_a_shared_variable_are_there_once():
+def test_a_shared_layer_and_a_shared_variable_are_listed_once():
     shared = layers.Dense(4, name="shared")
     inputs = keras.Input((4,))
     model = keras.Model(inputs, shared(shared(inputs)))
@@ -366,14 +366,14 @@ def test_a_layer_alone_and_a_model_without_names_can_be_searched():
     assert names(layer) == ["alone"]
 
 
-def test_layers_come_once_each_in_their_order(subclassed):
+def test_each_layer_is_listed_once_in_order(subclassed):
     paths = [path for path, _ in layers_with_paths(subclassed)]
     assert paths[0] == "net"
     assert len(paths) == len(set(paths))
     assert paths.index("block") < paths.index("tail") < paths.index("norm")
 
 
-def test_what_has_no_kernel_is_told_with_the_reason():
+def test_layers_without_kernel_are_skipped_with_the_reason():
     model = keras.Sequential(
         [
             keras.Input((5,), dtype="int32"),
@@ -381,20 +381,20 @@ def test_what_has_no_kernel_is_told_with_the_reason():
             layers.LayerNormalization(name="norm"),
             layers.Flatten(),
             layers.Dense(8, name="adapted"),
-            layers.Dense(8, name="whole"),
+            layers.Dense(8, name="quantized"),
             layers.Dense(2, name="head"),
         ]
     )
     model.get_layer("adapted").enable_lora(2)
-    model.get_layer("whole").quantize("int8")
+    model.get_layer("quantized").quantize("int8")
     found, skipped = find_kernels(model)
     assert [k.name for k in found] == ["head"]
-    told = {s.name: s.reason for s in skipped}
-    assert set(told) == {"words", "norm", "adapted", "whole"}
-    assert told["words"] == "no kernel: embeddings"
-    assert told["norm"] == "no kernel: gamma, beta"
-    assert told["adapted"] == "LoRA adds to its kernel: merge it first"
-    assert "int8" in told["whole"]
+    reasons = {s.name: s.reason for s in skipped}
+    assert set(reasons) == {"words", "norm", "adapted", "quantized"}
+    assert reasons["words"] == "no kernel: embeddings"
+    assert reasons["norm"] == "no kernel: gamma, beta"
+    assert reasons["adapted"] == "LoRA adds to its kernel: merge it first"
+    assert "int8" in reasons["quantized"]
 
 
 def test_frozen_layers_are_kernels_too():
@@ -409,14 +409,14 @@ def test_kernels_of_other_precisions_are_found(policy):
     assert kernel.numpy().shape == (4, 3)
 
 
-def test_what_is_no_built_model_is_refused():
+def test_other_objects_than_built_models_raise():
     with pytest.raises(ValueError, match="model must be a Keras 3 model, got dict"):
         find_kernels({})
     with pytest.raises(ValueError, match="model must be built, got 'late': begin it with"):
         find_kernels(keras.Sequential([layers.Dense(2)], name="late"))
 
 
-# Choosing
+# Selecting
 
 
 @pytest.fixture(scope="module")
@@ -444,14 +444,14 @@ ALL = [
 ]
 
 
-def test_without_a_choice_everything_is_kept(net):
+def test_without_arguments_all_kernels_are_selected(net):
     kept, skipped = select(find_kernels(net)[0])
     assert [k.name for k in kept] == ALL
     assert skipped == []
 
 
 @pytest.mark.parametrize(
-    ("wanted", "expected"),
+    ("selected", "expected"),
     [
         ("stem", ["stem"]),
         (["stem", "head"], ["stem", "head"]),
@@ -472,40 +472,42 @@ def test_without_a_choice_everything_is_kept(net):
         (["first", "last", "depthwise"], ["stem", *ALL[1::2][:2], "sep/depthwise_kernel", "head"]),
     ],
 )
-def test_layers_and_exclude_take_the_same_terms(net, wanted, expected):
+def test_layers_and_exclude_take_the_same_values(net, selected, expected):
     found = find_kernels(net)[0]
-    kept, left = select(found, layers=wanted)
+    kept, skipped = select(found, layers=selected)
     assert [k.name for k in kept] == expected
-    assert {s.reason for s in left} <= {"not among layers"}
-    assert sorted([*expected, *(s.name for s in left)]) == sorted(ALL)
+    assert {s.reason for s in skipped} <= {"not among layers"}
+    assert sorted([*expected, *(s.name for s in skipped)]) == sorted(ALL)
     if expected == ALL:
         return
-    kept, left = select(found, exclude=wanted)
-    assert [s.name for s in left] == expected
-    assert all(s.reason.startswith("excluded by ") for s in left)
+    kept, skipped = select(found, exclude=selected)
+    assert [s.name for s in skipped] == expected
+    assert all(s.reason.startswith("excluded by ") for s in skipped)
     assert [k.name for k in kept] == [name for name in ALL if name not in expected]
 
 
-def test_layer_objects_are_taken_with_all_that_is_inside(net):
+def test_layer_objects_include_their_inner_layers(net):
     found = find_kernels(net)[0]
     block = net.get_layer("block_2")
     assert [k.name for k in select(found, layers=block)[0]] == ["block_2/dw", "block_2/pw"]
     assert [k.name for k in select(found, layers=[block.get_layer("pw")])[0]] == ["block_2/pw"]
-    _, left = select(found, exclude=net.get_layer("stem"))
-    assert [(s.name, s.kind, s.reason) for s in left] == [("stem", "Conv2D", "excluded by 'stem'")]
+    _, skipped = select(found, exclude=net.get_layer("stem"))
+    assert [(s.name, s.kind, s.reason) for s in skipped] == [
+        ("stem", "Conv2D", "excluded by 'stem'")
+    ]
 
 
-def test_exclude_comes_before_layers(net):
+def test_exclude_takes_precedence_over_layers(net):
     found = find_kernels(net)[0]
-    kept, left = select(found, layers=["block_1", "head"], exclude=["last", "dw"])
+    kept, skipped = select(found, layers=["block_1", "head"], exclude=["last", "dw"])
     assert [k.name for k in kept] == ["block_1/pw"]
-    told = {s.name: s.reason for s in left}
-    assert told["head"] == "excluded by 'last'"
-    assert told["block_1/dw"] == told["block_2/dw"] == "excluded by 'dw'"
-    assert told["stem"] == "not among layers"
+    reasons = {s.name: s.reason for s in skipped}
+    assert reasons["head"] == "excluded by 'last'"
+    assert reasons["block_1/dw"] == reasons["block_2/dw"] == "excluded by 'dw'"
+    assert reasons["stem"] == "not among layers"
 
 
-def test_a_layer_called_first_is_meant_by_its_name():
+def test_a_layer_named_first_is_selected_by_its_name():
     model = built((4,), layers.Dense(4, name="a"), layers.Dense(4, name="first"))
     found = find_kernels(model)[0]
     assert [k.name for k in select(found, exclude="first")[0]] == ["a"]
@@ -524,17 +526,17 @@ def test_a_layer_called_first_is_meant_by_its_name():
         ({"layers": "stem", "exclude": "stem"}, "layers and exclude must leave a kernel"),
     ],
 )
-def test_a_choice_that_matches_nothing_is_refused(net, arguments, message):
+def test_names_that_match_nothing_raise(net, arguments, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         select(find_kernels(net)[0], **arguments)
 
 
-def test_a_layer_of_another_model_is_refused(net):
+def test_a_layer_of_another_model_raises(net):
     with pytest.raises(ValueError, match="layers must name layers with a kernel, got 'other'"):
         select(find_kernels(net)[0], layers=layers.Dense(2, name="other"))
 
 
-def test_case_counts_and_parts_are_whole(net):
+def test_names_are_case_sensitive_and_match_entire_parts(net):
     [stem, *_] = find_kernels(net)[0]
     assert match(stem, "stem")
     assert match(stem, "s?em")

@@ -1,4 +1,4 @@
-"""Pruning a finished model: the worked examples, copies of every kind, scores by hand."""
+"""tfnas.prune: worked examples, copies of all kinds of models, scores by hand."""
 
 import doctest
 import re
@@ -50,7 +50,7 @@ def tenths(weights):
 
 
 def mean(y, prediction):
-    """A loss whose gradient by a Dense(1) kernel is the mean of its inputs."""
+    """A loss whose gradient with respect to a Dense(1) kernel is the mean of the inputs."""
     return prediction
 
 
@@ -58,7 +58,7 @@ IMPORTANCE = {"criterion": "gradient", "data": (TENTHS[None], np.zeros((1, 1))),
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_weights_of_a_tenth_to_one_with_a_threshold_of_a_half_keep_the_half_and_above(sign):
+def test_a_threshold_of_0_5_keeps_magnitudes_from_0_5_on(sign):
     model = tenths(sign * TENTHS)
     pruned, report = tfnas.prune(model, threshold=0.5)
     kept = np.where(TENTHS >= 0.5, sign * TENTHS, 0)
@@ -67,8 +67,8 @@ def test_weights_of_a_tenth_to_one_with_a_threshold_of_a_half_keep_the_half_and_
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_importance_of_a_tenth_to_one_with_a_threshold_of_a_half_alike(sign):
-    weights = np.linspace(5, 7, 10)[::-1]  # magnitude would say otherwise
+def test_a_threshold_of_0_5_keeps_importances_from_0_5_on(sign):
+    weights = np.linspace(5, 7, 10)[::-1]  # in another order than the importance
     data = sign * TENTHS[None], np.zeros((1, 1))
     pruned, report = tfnas.prune(
         tenths(weights), threshold=0.5, criterion="gradient", data=data, loss=mean
@@ -78,7 +78,7 @@ def test_importance_of_a_tenth_to_one_with_a_threshold_of_a_half_alike(sign):
     assert (report.zeros, report.weights) == (4, 10)
 
 
-def test_first_order_taylor_of_a_tenth_to_one_alike():
+def test_a_threshold_of_0_5_keeps_taylor_scores_from_0_5_on():
     # The importance |w dL/dw| is 0.1 to 1.0 where all gradients are 1.
     data = np.ones((1, 10)), np.zeros((1, 1))
     _, report = tfnas.prune(tenths(TENTHS), threshold=0.5, criterion="taylor", data=data, loss=mean)
@@ -88,14 +88,14 @@ def test_first_order_taylor_of_a_tenth_to_one_alike():
 @pytest.mark.parametrize("kind", [float, np.float32, np.float64])
 @pytest.mark.parametrize("tenth", range(1, 11))
 @pytest.mark.parametrize("by", ["magnitude", "importance"])
-def test_a_score_that_is_the_threshold_stays_whatever_its_type(by, tenth, kind):
+def test_a_score_equal_to_the_threshold_stays_in_each_precision(by, tenth, kind):
     threshold = kind(tenth / 10)
     more = IMPORTANCE if by == "importance" else {}
     _, report = tfnas.prune(tenths(TENTHS), threshold=threshold, **more)
     assert report.zeros == tenth - 1
 
 
-def test_a_threshold_may_leave_all_or_nothing():
+def test_a_threshold_may_prune_all_or_nothing():
     assert tfnas.prune(network(), threshold=0.0)[1].zeros == 0
     assert tfnas.prune(network(), threshold=-1)[1].zeros == 0
     assert tfnas.prune(network(), threshold=100)[1].sparsity == 1.0
@@ -104,7 +104,7 @@ def test_a_threshold_may_leave_all_or_nothing():
 # The copy and the model
 
 
-def test_the_model_stays_as_it_was_and_the_copy_holds_the_rest():
+def test_the_model_is_not_changed_and_the_copy_has_the_kept_weights():
     model = network()
     model.compile("sgd", "mse", run_eagerly=True)
     before = model.get_weights()
@@ -122,14 +122,14 @@ def test_the_model_stays_as_it_was_and_the_copy_holds_the_rest():
 
 
 @pytest.mark.parametrize("sparsity", [0.0, 0.001, 0.33, 0.5, 0.9, 0.999])
-def test_the_share_is_exact_to_half_a_weight_a_layer(sparsity):
+def test_the_sparsity_is_exact_to_half_a_weight_per_layer(sparsity):
     report = tfnas.prune(network(), sparsity)[1]
     for kernel in report.kernels:
         expected = min(round(sparsity * kernel.weights), kernel.weights - 1)
         assert kernel.zeros == expected
 
 
-def test_the_lowest_magnitudes_go():
+def test_the_lowest_magnitudes_are_pruned():
     model = network()
     weights = model.layers[0].kernel.numpy()
     pruned, _ = tfnas.prune(model, 0.5)
@@ -137,7 +137,7 @@ def test_the_lowest_magnitudes_go():
     assert np.abs(weights)[gone].max() < np.abs(weights)[~gone].min()
 
 
-def test_two_calls_give_the_same_copy_and_another_seed_other_ties():
+def test_two_calls_give_the_same_copy_and_seeds_order_equal_scores():
     model = network()
     model.layers[0].kernel.assign(np.ones((16, 8)))
     one, two, other = (tfnas.prune(model, 0.5, seed=seed)[0].get_weights() for seed in (1, 1, 2))
@@ -160,14 +160,14 @@ def test_zeros_stay_when_the_copy_is_trained():
     same([w == 0 for w in pruned.get_weights()[::2]], before)
 
 
-def test_pruning_twice_and_pruning_a_model_that_is_being_pruned():
+def test_pruning_twice_and_pruning_a_model_with_masks():
     once, _ = tfnas.prune(network(), 0.5)
     twice, _ = tfnas.prune(once, 0.75)
     assert (zeros(once), zeros(twice)) == ([64, 16], [96, 24])
     for one, two in zip(once.get_weights()[::2], twice.get_weights()[::2], strict=True):
         assert (two[one == 0] == 0).all()
     once.compile("sgd", "mse", run_eagerly=True)
-    pruning = tfnas.PruningCallback(0.25)  # the callback takes over: weights grow back
+    pruning = tfnas.PruningCallback(0.25)  # a lower sparsity: weights become nonzero again
     once.fit(X, Y, batch_size=8, verbose=0, callbacks=[pruning])
     assert zeros(once)[1] == 8
 
@@ -202,7 +202,7 @@ class Named(keras.Model):
 
 
 class Unnamed(Named):
-    """Keras numbers the layers: those of a copy have other names."""
+    """Keras numbers the layers, so those of a copy have other names."""
 
     def __init__(self, units=8, **more):
         keras.Model.__init__(self, **more)
@@ -243,7 +243,7 @@ class NotCopied(keras.Model):
         return self.d(x)
 
 
-def test_a_model_that_cant_be_copied_is_refused_with_the_reason():
+def test_a_model_that_cant_be_copied_raises_with_the_reason():
     model = NotCopied(4)
     model(X[:1])
     with pytest.raises(ValueError, match=r"can't be copied: its class and its layers need a get_"):
@@ -287,7 +287,7 @@ def test_models_of_all_kinds_are_copied(make):
     assert len(pruned.get_weights()) == len(before)
 
 
-def test_the_report_tells_what_was_left_and_why():
+def test_the_report_has_the_skipped_layers_with_the_reason():
     report = tfnas.prune(images(), 0.5, exclude=["last", layers.SeparableConv2D])[1]
     assert [kernel.name for kernel in report.kernels] == ["conv", "depthwise"]
     assert [(s.name, s.kind, s.reason) for s in report.skipped] == [
@@ -297,7 +297,7 @@ def test_the_report_tells_what_was_left_and_why():
         ("norm", "BatchNormalization", "no kernel: gamma, beta, moving_mean, moving_variance"),
     ]
     text = str(report)
-    assert "left: excluded by 'last'" in text
+    assert "skipped: excluded by 'last'" in text
     assert text.endswith("in 2 kernels are zero: sparsity 0.5000")
 
 
@@ -315,7 +315,7 @@ def test_granularities_and_scopes_have_the_total(granularity, scope):
             assert (np.count_nonzero(groups, axis=1) <= 2).all()
 
 
-def test_a_dictionary_needs_no_common_ratio():
+def test_a_dictionary_needs_no_common_sparsity():
     report = tfnas.prune(network(), scope={"hidden": 0.25})[1]
     assert [kernel.zeros for kernel in report.kernels] == [32, 0]
     report = tfnas.prune(network(), 0.5, scope={"hidden": 0.25})[1]
@@ -326,8 +326,8 @@ def test_a_dictionary_needs_no_common_ratio():
 # Scores by hand
 
 
-def slopes(model, pairs, regularized=False):
-    """Mean of abs(dL/dw) over batches, by their number of examples."""
+def mean_gradients(model, pairs, regularized=False):
+    """Mean of abs(dL/dw) over batches, weighted by their number of examples."""
     kernels = [k.variable for k in find_kernels(model)[0]]
     total = [np.zeros(k.shape) for k in kernels]
     for x, y in pairs:
@@ -352,12 +352,12 @@ DATA = {
 @pytest.mark.parametrize("compiled", [True, False])
 @pytest.mark.parametrize("criterion", ["gradient", "taylor"])
 @pytest.mark.parametrize("kind", DATA)
-def test_loss_criteria_are_those_of_the_tape(kind, criterion, compiled):
+def test_loss_criteria_equal_gradients_of_a_tape(kind, criterion, compiled):
     data, pairs = DATA[kind]
     model = network()
     if compiled:
         model.compile("sgd", "mse", metrics=["mae"], run_eagerly=True)
-    expected = slopes(model, pairs)
+    expected = mean_gradients(model, pairs)
     weights = [k.numpy() for k in find_kernels(model)[0]]
     if criterion == "taylor":
         expected = [s * np.abs(w) for s, w in zip(expected, weights, strict=True)]
@@ -373,8 +373,8 @@ def test_labels_and_a_loss_object_are_taken():
     model = keras.Sequential([keras.Input((16,)), layers.Dense(4)])
     labels = np.arange(64) % 4
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    for given in (loss, "sparse_categorical_crossentropy"):
-        report = tfnas.prune(model, 0.5, criterion="taylor", data=(X, labels), loss=given)[1]
+    for value in (loss, "sparse_categorical_crossentropy"):
+        report = tfnas.prune(model, 0.5, criterion="taylor", data=(X, labels), loss=value)[1]
         assert report.zeros == 32
 
 
@@ -403,7 +403,7 @@ def test_a_function_of_the_weights_is_a_criterion():
         ({"threshold": "0.5"}, "threshold must be a finite number, got '0.5'"),
         ({"sparsity": 0.5, "criterion": "l1"}, "criterion must be one of magnitude, gradient"),
         ({"sparsity": 0.5, "criterion": "taylor"}, "data must be given for criterion 'taylor'"),
-        ({"sparsity": 0.5, "criterion": "taylor", "data": (X, Y)}, "loss must be given where the "
+        ({"sparsity": 0.5, "criterion": "taylor", "data": (X, Y)}, "loss must be set if the "
          "model is not compiled, got None for 'net'"),
         ({"sparsity": 0.5, "criterion": "taylor", "data": X, "loss": "mse"}, "data must hold "
          "inputs and targets, got inputs alone"),
@@ -412,16 +412,16 @@ def test_a_function_of_the_weights_is_a_criterion():
         ({"sparsity": 0.5, "layers": "hiden"}, "layers must name layers with a kernel, got"),
         ({"sparsity": 0.5, "exclude": "hiden"}, "exclude must name layers with a kernel"),
         ({"sparsity": 0.5, "exclude": "*"}, "layers and exclude must leave a kernel"),
-        ({"sparsity": 0.6, "granularity": "2:4"}, "ratio must be at most 0.5 with granularity"),
+        ({"sparsity": 0.6, "granularity": "2:4"}, "sparsity must be at most 0.5 with granularity"),
         ({"sparsity": 0.5, "granularity": "3:5"}, "granularity '3:5' must divide the kernel's"),
         ({"sparsity": 0.5, "granularity": "row"}, "granularity must be 'element', 'filter'"),
         ({"sparsity": 0.5, "scope": "model"}, "scope must be one of layer, global, erk"),
         ({"scope": {"tail": 0.5}}, "scope must name layers with a kernel, got 'tail'"),
         ({"scope": {"head": 1.5}}, "scope must be in [0, 1) for 'head', got 1.5"),
-        ({"scope": {"head": 0.75}, "granularity": "2:4"}, "ratio must be at most 0.5 with"),
+        ({"scope": {"head": 0.75}, "granularity": "2:4"}, "sparsity must be at most 0.5 with"),
     ],
 )  # fmt: skip
-def test_errors_name_argument_rule_and_value_and_leave_the_model(arguments, message):
+def test_errors_name_argument_rule_and_value_and_do_not_change_the_model(arguments, message):
     model = network()
     before = model.get_weights()
     with pytest.raises(ValueError, match=re.escape(message)):
@@ -429,7 +429,7 @@ def test_errors_name_argument_rule_and_value_and_leave_the_model(arguments, mess
     same(model.get_weights(), before)
 
 
-def test_what_is_no_built_model_is_refused():
+def test_other_objects_than_built_models_raise():
     with pytest.raises(ValueError, match="model must be a Keras 3 model, got str"):
         tfnas.prune("model.keras", 0.5)
     with pytest.raises(ValueError, match="model must be built"):
@@ -446,7 +446,7 @@ def test_the_example_is_true():
 
 
 def plain_loss(y, prediction):
-    """Not registered with Keras, as most losses of one's own."""
+    """A custom loss that is not registered with Keras."""
     return keras.ops.mean(keras.ops.square(prediction - y))
 
 
@@ -470,7 +470,7 @@ class Weighted(keras.losses.Loss):
     ],
     ids=["function", "class", "lambda", "metric", "optimizer"],
 )
-def test_a_model_compiled_with_what_keras_cant_serialize_is_copied(compiled):
+def test_a_model_compiled_with_objects_that_keras_cant_serialize_is_copied(compiled):
     model = network()
     model.compile(run_eagerly=True, **compiled)
     assert tfnas.prune(model, 0.5)[1].zeros == 80
@@ -479,7 +479,7 @@ def test_a_model_compiled_with_what_keras_cant_serialize_is_copied(compiled):
 
 
 @pytest.mark.parametrize("settings", [{"reconstruct": True}, {"criterion": "obs"}])
-def test_what_is_zero_already_is_not_fitted_back(settings):
+def test_present_zeros_stay_zero_in_reconstruction(settings):
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input((8,)), layers.Dense(6), layers.Dense(3)])
     x = np.random.default_rng(0).normal(size=(100, 8)).astype("float32")

@@ -1,4 +1,4 @@
-"""Pruning while training: what is zero stays zero, in every way of training there is."""
+"""PruningCallback: zeros stay zero in training of all kinds."""
 
 import doctest
 import os
@@ -25,7 +25,7 @@ IMAGES = DRAW.normal(size=(32, 6, 6, 4)).astype(np.float32)
 
 
 def network(optimizer="sgd", seed=0, **compiled):
-    """16 x 8 and 8 x 4 weights; run eagerly, which is faster here, unless told otherwise."""
+    """A model with 16 x 8 and 8 x 4 weights; eager by default, which is faster here."""
     keras.utils.set_random_seed(seed)
     model = keras.Sequential(
         [
@@ -86,11 +86,11 @@ def python(code, *arguments):
 
 
 class Nonzero(keras.metrics.Metric):
-    """Looks at a kernel after every update, in the graph: the most weights that were not 0."""
+    """A metric in the graph: the largest number of nonzero weights of a kernel after a step."""
 
     def __init__(self, variable, name="nonzero"):
         super().__init__(name=name)
-        self.look = lambda: variable  # an attribute would make it the metric's own
+        self.look = lambda: variable  # an attribute would be tracked as the metric's variable
         self.most = self.add_variable((), "zeros", name="most")
         self.steps = self.add_variable((), "zeros", name="steps")
 
@@ -104,22 +104,22 @@ class Nonzero(keras.metrics.Metric):
 
 
 class Record(keras.callbacks.Callback):
-    """Zeros of each kernel, and their places, at the end of each epoch or batch."""
+    """Records the zeros of each kernel and their positions, after each epoch and batch."""
 
     def __init__(self):
         super().__init__()
-        self.epochs, self.batches, self.places = [], [], []
+        self.epochs, self.batches, self.positions = [], [], []
 
     def on_train_batch_end(self, batch, logs=None):
         self.batches.append(zeros(self.model))
 
     def on_epoch_end(self, epoch, logs=None):
         self.epochs.append(zeros(self.model))
-        self.places.append({name: w == 0 for name, w in kernels(self.model).items()})
+        self.positions.append({name: w == 0 for name, w in kernels(self.model).items()})
 
 
 def watched(model, **compiled):
-    """The model with a metric that looks at its first kernel after each step."""
+    """The model with a metric of its first kernel after each step."""
     metric = Nonzero(model.layers[0].kernel)
     model.compile(model.optimizer, "mse", metrics=[metric], **{"jit_compile": False, **compiled})
     return model
@@ -128,7 +128,7 @@ def watched(model, **compiled):
 # The schedule
 
 
-def test_a_plain_function_of_the_epoch_just_works():
+def test_a_plain_function_of_the_epoch_is_a_schedule():
     model, record = network(), Record()
     pruning = tfnas.PruningCallback(lambda epoch: 0 if epoch < 2 else 0.5 if epoch < 4 else 0.8)
     fit(model, pruning, record, epochs=6)
@@ -138,29 +138,35 @@ def test_a_plain_function_of_the_epoch_just_works():
     assert pruning.report.sparsity == 128 / 160
 
 
-def test_between_two_renewals_the_zeros_keep_their_places():
+def test_between_two_updates_the_zeros_keep_their_positions():
     model, record = network(keras.optimizers.Adam(0.05)), Record()
     fit(model, tfnas.PruningCallback(lambda epoch: [0.3, 0.3, 0.6, 0.6][epoch]), record, epochs=4)
-    same(record.places[0], record.places[1])
-    same(record.places[2], record.places[3])
-    for name, place in record.places[0].items():  # what was pruned stays so when more goes
-        assert record.places[2][name][place].all()
+    same(record.positions[0], record.positions[1])
+    same(record.positions[2], record.positions[3])
+    for name, position in record.positions[
+        0
+    ].items():  # pruned weights stay pruned at a higher sparsity
+        assert record.positions[2][name][position].all()
 
 
 def test_a_schedule_by_step_counts_the_optimizers_steps():
     model, record = network(), Record()
     schedule = tfnas.schedules.polynomial(0.75, 10, begin=2, power=1, by="step", frequency=4)
     fit(model, tfnas.PruningCallback(schedule), record, epochs=2, batch_size=8)
-    shares = [0] * 2 + [0] * 4 + [0.375] * 4 + [0.75] * 6
-    assert [z["hidden"] for z in record.batches] == [round(128 * share) for share in shares]
+    sparsities = [0] * 2 + [0] * 4 + [0.375] * 4 + [0.75] * 6
+    assert [z["hidden"] for z in record.batches] == [
+        round(128 * sparsity) for sparsity in sparsities
+    ]
 
 
 def test_a_schedule_by_step_with_more_steps_an_execution():
     model, record = network(steps_per_execution=4), Record()
     schedule = tfnas.schedules.polynomial(0.8, 12, power=1, by="step", frequency=1)
     fit(model, tfnas.PruningCallback(schedule), record, epochs=2, batch_size=8)
-    shares = [0, 4 / 12 * 0.8, 8 / 12 * 0.8, 0.8]
-    assert [z["hidden"] for z in record.batches] == [round(128 * share) for share in shares]
+    sparsities = [0, 4 / 12 * 0.8, 8 / 12 * 0.8, 0.8]
+    assert [z["hidden"] for z in record.batches] == [
+        round(128 * sparsity) for sparsity in sparsities
+    ]
 
 
 def test_a_schedule_by_step_counts_updates_where_gradients_accumulate():
@@ -170,32 +176,34 @@ def test_a_schedule_by_step_counts_updates_where_gradients_accumulate():
     assert [z["hidden"] for z in record.batches] == [0] * 6 + [64] * 10
 
 
-def test_a_frequency_of_ones_own():
+def test_the_frequency_argument():
     model, record = network(), Record()
     pruning = tfnas.PruningCallback(lambda epoch: epoch / 10, frequency=2)
     fit(model, pruning, record, epochs=5)
-    shares = [0, 0, 0.2, 0.2, 0.4]
-    assert [z["hidden"] for z in record.epochs] == [round(128 * share) for share in shares]
+    sparsities = [0, 0, 0.2, 0.2, 0.4]
+    assert [z["hidden"] for z in record.epochs] == [
+        round(128 * sparsity) for sparsity in sparsities
+    ]
 
 
-def test_a_ratio_that_falls_lets_weights_grow_back():
+def test_pruned_weights_become_nonzero_if_the_sparsity_falls():
     model, record = network(keras.optimizers.Adam(0.01)), Record()
     fit(model, tfnas.PruningCallback(lambda epoch: [0.75, 0.25, 0][epoch]), record)
     assert [z["hidden"] for z in record.epochs] == [96, 32, 0]
-    assert record.places[0]["hidden"][record.places[1]["hidden"]].all()
+    assert record.positions[0]["hidden"][record.positions[1]["hidden"]].all()
 
 
-def test_a_schedule_that_ends_after_training_is_warned_of():
-    message = r"reaches its final ratio at epoch 5, after the last one of this training, 1"
+def test_a_schedule_that_ends_after_training_warns():
+    message = r"reaches its final sparsity at epoch 5, after the last one of this training, 1"
     with pytest.warns(UserWarning, match=message):
         fit(network(), tfnas.PruningCallback(tfnas.schedules.polynomial(0.5, 5)), epochs=2)
-    message = r"final ratio at step 16, after the last one of this training, 15"
+    message = r"final sparsity at step 16, after the last one of this training, 15"
     schedule = tfnas.schedules.polynomial(0.5, 16, by="step")
     with pytest.warns(UserWarning, match=message):
         fit(network(), tfnas.PruningCallback(schedule), epochs=2, batch_size=8)
 
 
-def test_training_that_begins_at_a_later_epoch_has_that_epochs_ratio():
+def test_training_from_a_later_epoch_has_the_sparsity_of_that_epoch():
     model, record = network(), Record()
     pruning = tfnas.PruningCallback(lambda epoch: epoch / 10)
     fit(model, pruning, record, epochs=6, initial_epoch=5)
@@ -226,17 +234,17 @@ OPTIMIZERS = {
 )
 def test_pruned_weights_are_zero_after_every_step(optimizer, compiled):
     model, record = watched(network(OPTIMIZERS[optimizer]()), **compiled), Record()
-    # A dense epoch first: momentum and averages know of the weights that go.
+    # An epoch without pruning first, so that momentum and averages include the pruned weights.
     pruning = tfnas.PruningCallback(lambda epoch: 0.75 if epoch else 0)
     history = fit(model, pruning, record, batch_size=8).history
     assert history["nonzero_most"] == [128, 32, 32]
-    assert history["nonzero_steps"] == [8, 8, 8]  # every step was looked at
-    same(record.places[1], record.places[2])
+    assert history["nonzero_steps"] == [8, 8, 8]  # every step was measured
+    same(record.positions[1], record.positions[2])
     assert zeros(model) == {"hidden": 96, "head": 24}
-    same({n: w == 0 for n, w in kernels(model).items()}, record.places[2])
+    same({n: w == 0 for n, w in kernels(model).items()}, record.positions[2])
 
 
-def test_without_the_mask_the_look_would_see_weights_come_back():
+def test_the_metric_sees_nonzero_weights_without_a_mask():
     model = watched(network(OPTIMIZERS["momentum"]()), steps_per_execution=4)
 
     class OnlyOnce(keras.callbacks.Callback):
@@ -269,7 +277,7 @@ def test_mixed_precision(criterion):
 
 
 @pytest.mark.parametrize("kind", ["NonNeg", "MaxNorm"])
-def test_the_constraint_a_kernel_had_is_kept(kind, tmp_path):
+def test_the_own_constraint_of_a_kernel_is_kept(kind, tmp_path):
     keras.utils.set_random_seed(0)
     own = {"NonNeg": keras.constraints.NonNeg(), "MaxNorm": keras.constraints.MaxNorm(0.3)}[kind]
     model = keras.Sequential(
@@ -289,18 +297,18 @@ def test_the_constraint_a_kernel_had_is_kept(kind, tmp_path):
     assert type(loaded.layers[0].kernel.constraint).__name__ == kind
 
 
-def test_a_model_that_was_fitted_before_is_traced_anew():
+def test_the_training_function_of_a_trained_model_is_traced_again():
     model = watched(network(OPTIMIZERS["momentum"]()), steps_per_execution=4)
     fit(model, epochs=1)
     history = fit(model, tfnas.PruningCallback(0.75), epochs=2).history
     assert history["nonzero_most"] == [32, 32]
 
 
-def test_training_goes_on_without_the_callback_and_the_zeros_stay():
+def test_zeros_stay_in_further_training_without_the_callback():
     model = watched(network(OPTIMIZERS["momentum"]()))
     fit(model, tfnas.PruningCallback(0.75), epochs=1)
     assert fit(model, epochs=2).history["nonzero_most"] == [32, 32]
-    model.compile("adam", "mse", run_eagerly=True)  # also when it is compiled again
+    model.compile("adam", "mse", run_eagerly=True)  # also after compiling again
     fit(model, epochs=1)
     assert zeros(model) == {"hidden": 96, "head": 24}
 
@@ -317,7 +325,7 @@ def test_one_callback_for_two_fits_and_for_two_models():
     assert (kernels(first)["hidden"] != kernels(second)["hidden"]).any()
 
 
-def test_masks_end_up_in_no_checkpoint_and_no_weights(tmp_path):
+def test_masks_are_not_saved_in_checkpoints_or_weights(tmp_path):
     model = network()
     before = [v.path for v in model.variables]
     fit(model, tfnas.PruningCallback(0.5), epochs=1)
@@ -330,25 +338,25 @@ def test_masks_end_up_in_no_checkpoint_and_no_weights(tmp_path):
     same(kernels(model), kernels(other))
 
 
-def test_constraints_can_be_taken_off_again():
+def test_masks_can_be_detached():
     model = network()
     found = find_kernels(model)[0]
     attach(model, found)
-    attach(model, found)  # once is enough
+    attach(model, found)  # a second call has no effect
     assert all(isinstance(k.variable.constraint, ZeroMask) for k in found)
     assert not any(isinstance(k.variable.constraint.inner, ZeroMask) for k in found)
     detach(found)
     assert [k.variable.constraint for k in found] == [None, None]
 
 
-def test_a_mask_selects_nan_and_minus_0_become_0():
+def test_a_mask_turns_nan_and_minus_0_to_0():
     mask = keras.Variable([True, False, False, False], dtype="bool")
     masked = np.asarray(ZeroMask(mask)(np.array([1.0, np.nan, -0.0, -2.0], np.float32)))
     np.testing.assert_array_equal(masked, [1, 0, 0, 0])
     assert not np.signbit(masked).any()
 
 
-# Together with other callbacks
+# With other callbacks
 
 
 class Interrupt(keras.callbacks.Callback):
@@ -380,15 +388,13 @@ SCHEDULES = {
         ("rising", "random", {}),
     ],
 )
-def test_training_that_was_interrupted_goes_on_as_if_it_had_not_been(
-    schedule, criterion, more, tmp_path
-):
+def test_interrupted_training_continues_with_the_same_result(schedule, criterion, more, tmp_path):
     def training(*callbacks):
         model = network(keras.optimizers.Adam(0.02))
         pruning = tfnas.PruningCallback(SCHEDULES[schedule](), criterion, data=(X, Y), **more)
         return model, lambda: fit(model, pruning, *callbacks, epochs=6)
 
-    whole, run = training()
+    uninterrupted, run = training()
     run()
     backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")
     _, run = training(backup, Interrupt(3))
@@ -396,27 +402,27 @@ def test_training_that_was_interrupted_goes_on_as_if_it_had_not_been(
         run()
     resumed, run = training(keras.callbacks.BackupAndRestore(tmp_path / "backup"))
     run()
-    assert resumed.optimizer.iterations == whole.optimizer.iterations == 12
+    assert resumed.optimizer.iterations == uninterrupted.optimizer.iterations == 12
     same(
         {name: w == 0 for name, w in kernels(resumed).items()},
-        {name: w == 0 for name, w in kernels(whole).items()},
+        {name: w == 0 for name, w in kernels(uninterrupted).items()},
     )
-    for one, other in zip(resumed.get_weights(), whole.get_weights(), strict=True):
+    for one, other in zip(resumed.get_weights(), uninterrupted.get_weights(), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
 
 
-def test_early_stopping_that_restores_a_less_pruned_epoch_leaves_zeros():
+def test_zeros_stay_if_early_stopping_restores_an_epoch_with_lower_sparsity():
     model, record = network(), Record()
-    # The "best" epoch is the first one, which was not pruned.
+    # The "best" epoch is the first one, without pruning.
     stopping = keras.callbacks.EarlyStopping("loss", 0, 9, mode="max", restore_best_weights=True)
     pruning = tfnas.PruningCallback(lambda epoch: 0.5 if epoch else 0)
     fit(model, stopping, pruning, record)
     assert stopping.best_epoch == 0
     assert zeros(model) == {"hidden": 64, "head": 16}
-    same({name: w == 0 for name, w in kernels(model).items()}, record.places[-1])
+    same({name: w == 0 for name, w in kernels(model).items()}, record.positions[-1])
 
 
-def test_checkpoints_of_each_epoch_hold_the_zeros(tmp_path):
+def test_checkpoints_of_each_epoch_have_the_zeros(tmp_path):
     model = network(OPTIMIZERS["momentum"]())
     saving = keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}.keras")
     fit(model, tfnas.PruningCallback(lambda epoch: [0.25, 0.5, 0.75][epoch]), saving)
@@ -424,7 +430,7 @@ def test_checkpoints_of_each_epoch_hold_the_zeros(tmp_path):
     assert [z["hidden"] for z in found] == [32, 64, 96]
 
 
-# A training loop of one's own
+# Custom training loops
 
 
 def loop(model, pruning, epochs=3, traced=True):
@@ -447,7 +453,7 @@ def loop(model, pruning, epochs=3, traced=True):
 
 
 @pytest.mark.parametrize("traced", [True, False])
-def test_a_custom_loop_needs_one_call_a_step(traced):
+def test_a_custom_loop_needs_one_call_per_step(traced):
     model = network(OPTIMIZERS["momentum"]())
     pruning = tfnas.PruningCallback(lambda epoch: [0, 0.5, 0.75][epoch])
     assert loop(model, pruning, traced=traced) == [0] * 4 + [64] * 4 + [96] * 4
@@ -460,9 +466,9 @@ def test_a_custom_loop_counts_steps():
     assert seen == [0] * 3 + [32] * 4 + [64] * 5
 
 
-def test_a_custom_loop_with_a_dictionary_has_to_know_the_highest_ratio():
+def test_a_custom_loop_with_a_dictionary_needs_the_peak_of_the_schedule():
     pruning = tfnas.PruningCallback(lambda epoch: 0.4 * epoch, scope={"hidden": 0.5})
-    message = "scope can be a dictionary only where the schedule's highest ratio is known"
+    message = "scope can be a dictionary only if the peak of the schedule is known"
     with pytest.raises(ValueError, match=message):
         pruning.after_step(network(), 0)
     pruning.set_params({"epochs": 3})
@@ -478,17 +484,17 @@ def pruned_at_once(model, *arguments, **more):
     return pruning
 
 
-@pytest.mark.parametrize("ratio", [0.01, 0.37, 0.5, 0.875, 0.999])
-def test_the_share_is_exact_to_one_weight_a_layer_ties_included(ratio):
+@pytest.mark.parametrize("sparsity", [0.01, 0.37, 0.5, 0.875, 0.999])
+def test_the_sparsity_is_exact_to_one_weight_per_layer_with_equal_scores(sparsity):
     model = network()
     model.set_weights([np.ones(w.shape) for w in model.get_weights()])
-    report = pruned_at_once(model, ratio).report
+    report = pruned_at_once(model, sparsity).report
     for kernel in report.kernels:
-        assert kernel.zeros == min(round(ratio * kernel.weights), kernel.weights - 1)
+        assert kernel.zeros == min(round(sparsity * kernel.weights), kernel.weights - 1)
 
 
 @pytest.mark.parametrize("criterion", ["magnitude", "gradient", "taylor", "random", np.square])
-def test_the_lowest_scores_go_by_every_criterion(criterion):
+def test_every_criterion_prunes_the_lowest_scores(criterion):
     model = network(jit_compile=False)
     before = kernels(model)["hidden"]
     with tf.GradientTape() as tape:
@@ -530,7 +536,7 @@ def test_granularities_in_a_fit_and_in_the_file(granularity):
     assert np.isfinite(model.get_weights()[0]).all()
 
 
-def test_one_threshold_over_all_kernels():
+def test_global_scope_has_one_threshold_for_all_kernels():
     model = network()
     model.layers[1].kernel.assign(model.layers[1].kernel.numpy() * 100)
     report = pruned_at_once(model, 0.5, scope="global").report
@@ -538,17 +544,17 @@ def test_one_threshold_over_all_kernels():
     model = network()
     model.layers[1].kernel.assign(model.layers[1].kernel.numpy() / 1000)
     report = pruned_at_once(model, 0.5, scope="global").report
-    assert [kernel.zeros for kernel in report.kernels] == [49, 31]  # one of the head's stays
+    assert [kernel.zeros for kernel in report.kernels] == [49, 31]  # one weight of the head stays
 
 
-def test_erdos_renyi_kernel_spares_small_kernels():
+def test_erdos_renyi_kernel_prunes_small_kernels_less():
     report = pruned_at_once(images(), 0.7, scope="erk").report
     assert report.sparsity == pytest.approx(0.7, abs=4 / report.weights)
-    shares = {kernel.name: kernel.sparsity for kernel in report.kernels}
-    assert shares["conv"] > shares["up"] > shares["head"]
+    sparsities = {kernel.name: kernel.sparsity for kernel in report.kernels}
+    assert sparsities["conv"] > sparsities["up"] > sparsities["head"]
 
 
-def test_a_dictionary_of_ratios_follows_the_schedule_in_proportion():
+def test_a_dictionary_of_sparsities_is_proportional_to_the_schedule():
     model, record = network(), Record()
     schedule = tfnas.schedules.polynomial(0.8, 2, power=1)
     fit(model, tfnas.PruningCallback(schedule, scope={"hid*": 0.5}), record)
@@ -556,13 +562,13 @@ def test_a_dictionary_of_ratios_follows_the_schedule_in_proportion():
     assert [z["head"] for z in record.epochs] == [0, 13, 26]
 
 
-def test_layers_can_be_left_out_and_are_told():
+def test_excluded_layers_are_in_the_report():
     model = images()
     pruning = tfnas.PruningCallback(0.5, exclude=["first", "last", "depthwise"])
     model.fit(IMAGES, Y[:32], batch_size=8, verbose=0, callbacks=[pruning])
     assert zeros(model) == {"conv": 0, "depthwise": 0, "up": 64, "head": 0}
-    left = {s.name: s.reason for s in pruning.report.skipped}
-    assert left == {
+    skipped = {s.name: s.reason for s in pruning.report.skipped}
+    assert skipped == {
         "conv": "excluded by 'first'",
         "depthwise": "excluded by 'depthwise'",
         "head": "excluded by 'last'",
@@ -579,7 +585,7 @@ def test_the_report_prints_as_a_table():
     assert set(line) == {"-", " "}
     assert [row.split() for row in rows] == [
         ["hidden", "Dense", "16x8", "128", "64", "0.5000"],
-        ["head", "Dense", "left:", "excluded", "by", "'head'"],
+        ["head", "Dense", "skipped:", "excluded", "by", "'head'"],
     ]
     assert total == "64 of 128 weights in 1 kernels are zero: sparsity 0.5000"
     assert report.rows()[0] == ["hidden", "Dense", "16x8", "", "128", "64", "0.5000"]
@@ -587,7 +593,7 @@ def test_the_report_prints_as_a_table():
 
 
 def test_there_is_no_report_before_training():
-    with pytest.raises(RuntimeError, match="report is there once training has begun"):
+    with pytest.raises(RuntimeError, match="report is available after training has started"):
         _ = tfnas.PruningCallback(0.5).report
 
 
@@ -595,7 +601,7 @@ def test_there_is_no_report_before_training():
 
 
 class Own(keras.Model):
-    """No get_config, a training step of its own, layers in a list."""
+    """A model with a custom training step and layers in a list, without get_config."""
 
     def __init__(self):
         super().__init__()
@@ -624,7 +630,7 @@ def test_a_subclassed_model_with_its_own_training_step(criterion):
     pruning = tfnas.PruningCallback(0.75, criterion, data=(X, Y))
     fit(model, pruning, record, epochs=2)
     assert pruning.report.zeros == 96 + 48 + 24
-    same(record.places[0], record.places[1])
+    same(record.positions[0], record.positions[1])
 
 
 @pytest.mark.parametrize("make", [Own, lambda: keras.Sequential([layers.Dense(4)])])
@@ -655,7 +661,7 @@ def test_nested_recurrent_and_attention_models():
     assert {kernel.sparsity for kernel in pruning.report.kernels} == {0.5}
 
 
-def test_a_frozen_layer_is_left_alone_unless_it_is_named():
+def test_a_frozen_layer_is_skipped_unless_it_is_named():
     model = network()
     model.layers[0].trainable = False
     model.compile("sgd", "mse", run_eagerly=True)
@@ -663,14 +669,14 @@ def test_a_frozen_layer_is_left_alone_unless_it_is_named():
     fit(model, pruning, epochs=1)
     assert zeros(model) == {"hidden": 0, "head": 16}
     assert [(s.name, s.reason) for s in pruning.report.skipped] == [
-        ("hidden", "not trained; name it in layers to prune it")
+        ("hidden", "not trainable; name it in layers to prune it")
     ]
     fit(model, tfnas.PruningCallback(0.5, layers=["hidden", "head"]), epochs=1)
     assert zeros(model) == {"hidden": 64, "head": 16}
 
 
 @pytest.mark.parametrize("unit", ["2:4", "filter", "1x4"])
-def test_zeros_of_another_granularity_are_no_mask_to_go_on_with(unit):
+def test_zeros_of_another_granularity_are_not_continued(unit):
     model = network()
     fit(model, tfnas.PruningCallback(tfnas.schedules.constant(0.5, by="step")), epochs=2)
     schedule = tfnas.schedules.constant(0.5, by="step")
@@ -686,7 +692,7 @@ def test_zeros_of_another_granularity_are_no_mask_to_go_on_with(unit):
         assert sorted(held.any(axis=1)) == [False] * 4 + [True] * 4
 
 
-def test_steps_are_those_of_this_training():
+def test_steps_count_from_the_start_of_this_training():
     model = network()
     fit(model, epochs=5)
     seen = []
@@ -700,7 +706,7 @@ def test_steps_are_those_of_this_training():
     assert [count > 0 for count in seen] == [False] * 3 + [True] * (len(seen) - 3)
 
 
-def test_data_without_an_end_is_refused_at_once():
+def test_endless_data_raises_at_once():
     data = tf.data.Dataset.from_tensors((X, Y)).repeat()
     with pytest.raises(ValueError, match="data must end, got an endless data set"):
         tfnas.PruningCallback(0.5, "taylor", data=data)
@@ -726,7 +732,7 @@ def saved(trained, tmp_path_factory):
     return path
 
 
-def test_the_saved_model_loads_without_tfnas_and_holds_the_zeros(trained, saved):
+def test_the_saved_model_loads_without_tfnas_and_has_the_zeros(trained, saved):
     python(
         "import sys, json, keras, numpy as np\n"
         "model = keras.models.load_model(sys.argv[1])\n"
@@ -741,7 +747,7 @@ def test_the_saved_model_loads_without_tfnas_and_holds_the_zeros(trained, saved)
     assert zeros(trained) == {"conv": 216, "depthwise": 54, "up": 96, "head": 12}
 
 
-def test_zeros_stay_after_loading_and_training_on(trained, saved):
+def test_zeros_stay_after_loading_and_further_training(trained, saved):
     loaded = keras.models.load_model(saved)
     before = {name: w == 0 for name, w in kernels(loaded).items()}
     assert tfnas.keep_zeros(loaded) == sum(zeros(trained).values())
@@ -752,7 +758,7 @@ def test_zeros_stay_after_loading_and_training_on(trained, saved):
     assert (kernels(loaded)["conv"] != moved["conv"]).any()
 
 
-def test_keep_zeros_in_a_model_that_is_compiled_and_was_trained(saved):
+def test_keep_zeros_in_a_compiled_and_trained_model(saved):
     loaded = keras.models.load_model(saved)
     before = {name: w == 0 for name, w in kernels(loaded).items()}
     tfnas.keep_zeros(loaded)
@@ -760,7 +766,7 @@ def test_keep_zeros_in_a_model_that_is_compiled_and_was_trained(saved):
     same({name: w == 0 for name, w in kernels(loaded).items()}, before)
 
 
-def test_keep_zeros_leaves_kernels_without_zeros_and_kernels_of_zeros_alone():
+def test_keep_zeros_skips_kernels_without_zeros_and_kernels_of_zeros_only():
     model = network()
     model.layers[0].kernel.assign(np.zeros((16, 8)))
     with pytest.raises(ValueError, match="model must hold zeros in its kernels, got none in"):
@@ -773,12 +779,12 @@ def test_keep_zeros_leaves_kernels_without_zeros_and_kernels_of_zeros_alone():
     assert zeros(model)["hidden"] < 128
 
 
-def test_keep_zeros_tells_layers_of_one_name_apart():
+def test_keep_zeros_distinguishes_layers_of_one_name():
     class Twins(keras.Model):
         def __init__(self):
             super().__init__()
-            self.one = layers.Dense(16, name="twin")
-            self.two = layers.Dense(16, name="twin")
+            self.one = layers.Dense(16, name="same")
+            self.two = layers.Dense(16, name="same")
 
         def call(self, x):
             return self.two(self.one(x))
@@ -793,7 +799,7 @@ def test_keep_zeros_tells_layers_of_one_name_apart():
     np.testing.assert_array_equal(model.two.kernel.numpy(), shifted)
 
 
-def test_the_tflite_file_holds_the_zeros(trained):
+def test_the_tflite_file_has_the_zeros(trained):
     artifact = tfnas.to_tflite(trained)
     found = [
         np.frombuffer(tensor.constant, np.float32)
@@ -820,12 +826,12 @@ def test_the_tflite_file_holds_the_zeros(trained):
         ({"criterion": "taylor"}, "data must be given for criterion 'taylor', got None"),
         ({"criterion": "gradient"}, "data must be given for criterion 'gradient', got None"),
         ({"granularity": "4:2"}, "granularity must be 'element', 'filter', blocks such as '1x4'"),
-        ({"scope": "all"}, "scope must be one of layer, global, erk or a dictionary of ratios"),
+        ({"scope": "all"}, "scope must be one of layer, global, erk or a dictionary of sparsities"),
         ({"scope": {"head": 1}}, "scope must be in [0, 1) for 'head', got 1.0"),
         ({"frequency": 0}, "frequency must be a whole number above 0, got 0"),
     ],
 )
-def test_bad_arguments_are_refused_where_the_callback_is_made(arguments, message):
+def test_bad_arguments_raise_when_the_callback_is_created(arguments, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         tfnas.PruningCallback(**{"schedule": 0.5, **arguments})
 
@@ -838,17 +844,17 @@ def test_bad_arguments_are_refused_where_the_callback_is_made(arguments, message
         ({"scope": {"tail": 0.5}}, "scope must name layers with a kernel, got 'tail'"),
         ({"granularity": "2:6"}, "granularity '2:6' must divide the kernel's innermost axis in "
          "the file, got 16 weights there (layer 'hidden'; exclude it)"),
-        ({"schedule": lambda epoch: 0.4 * epoch}, "ratio must be in [0, 1) at epoch 3, got 1.2"),
-        ({"schedule": lambda epoch: -epoch}, "ratio must be in [0, 1) at epoch 1, got -1.0"),
+        ({"schedule": lambda epoch: 0.4 * epoch}, "sparsity must be in [0, 1) at epoch 3, got 1.2"),
+        ({"schedule": lambda epoch: -epoch}, "sparsity must be in [0, 1) at epoch 1, got -1.0"),
         ({"schedule": lambda epoch: float("nan") if epoch == 3 else 0}, "at epoch 3, got nan"),
         ({"schedule": lambda epoch: None if epoch == 2 else 0}, "at epoch 2, got None"),
-        ({"schedule": 0.6, "granularity": "2:4"}, "ratio must be at most 0.5 with granularity "
+        ({"schedule": 0.6, "granularity": "2:4"}, "sparsity must be at most 0.5 with granularity "
          "'2:4', got 0.6"),
         ({"schedule": lambda epoch: epoch / 4, "granularity": "2:4"}, "at most 0.5 with granul"),
         ({"scope": {"head": 0.6}, "granularity": "2:4"}, "at most 0.5 with granularity '2:4'"),
     ],
 )  # fmt: skip
-def test_what_depends_on_the_model_is_refused_before_the_first_step(arguments, message):
+def test_arguments_that_do_not_fit_the_model_raise_before_the_first_step(arguments, message):
     model = network()
     before = model.get_weights()
     pruning = tfnas.PruningCallback(**{"schedule": 0.5, **arguments})
@@ -869,7 +875,7 @@ BAD_DATA = {
 
 @pytest.mark.parametrize("kind", BAD_DATA)
 @pytest.mark.parametrize("criterion", ["taylor", "gradient"])
-def test_bad_data_stops_at_the_step_and_leaves_the_weights(kind, criterion):
+def test_bad_data_raises_at_the_update_and_leaves_the_weights(kind, criterion):
     model = network()
     data, message = BAD_DATA[kind]
     kept = {}
@@ -885,7 +891,7 @@ def test_bad_data_stops_at_the_step_and_leaves_the_weights(kind, criterion):
         np.testing.assert_array_equal(one, other)
 
 
-def test_weights_that_became_nan_are_an_error_at_the_step():
+def test_weights_that_became_nan_raise_at_the_update():
     model = network()
     broken = model.layers[0].kernel.numpy()
     broken[0, 0] = np.nan
@@ -895,30 +901,30 @@ def test_weights_that_became_nan_are_an_error_at_the_step():
     np.testing.assert_array_equal(model.layers[0].kernel.numpy(), broken)
 
 
-def test_a_bad_ratio_in_a_custom_loop_leaves_the_weights():
+def test_a_bad_sparsity_in_a_custom_loop_leaves_the_weights():
     model = network()
     before = kernels(model)
     pruning = tfnas.PruningCallback(lambda epoch: 0 if epoch < 1 else float("nan"))
     pruning.after_step(model, 0)
-    with pytest.raises(ValueError, match=r"ratio must be in \[0, 1\) at epoch 1, got nan"):
+    with pytest.raises(ValueError, match=r"sparsity must be in \[0, 1\) at epoch 1, got nan"):
         pruning.after_step(model, 1)
     same(kernels(model), before)
 
 
-def test_a_gradient_criterion_without_a_loss_is_refused():
+def test_a_gradient_criterion_without_a_loss_raises():
     model = keras.Sequential([keras.Input((16,)), layers.Dense(4)])
-    with pytest.raises(ValueError, match="loss must be given where the model is not compiled"):
+    with pytest.raises(ValueError, match="loss must be set if the model is not compiled"):
         pruned_at_once(model, 0.5, "taylor", data=(X, Y))
     assert pruned_at_once(model, 0.5, "taylor", data=(X, Y), loss="mse").report.zeros == 32
 
 
-def test_a_layer_without_filters_is_left_and_a_model_of_only_such_is_refused():
+def test_layers_without_filters_are_skipped_and_a_model_of_only_such_raises():
     keras.utils.set_random_seed(0)
     stack = [layers.Reshape((4, 4)), layers.GRU(4, name="gru", unroll=True)]
     model = keras.Sequential([keras.Input((16,)), *stack, layers.Dense(4, name="head")])
     report = pruned_at_once(model, 0.5, granularity="filter").report
     assert [kernel.name for kernel in report.kernels] == ["head"]
-    assert {s.reason for s in report.skipped} == {"has no filters: its columns are gates"}
+    assert {s.reason for s in report.skipped} == {"has no filters: its columns belong to gates"}
     alone = keras.Sequential([keras.Input((16,)), layers.Reshape((4, 4)), layers.GRU(4)])
     for scope in ("layer", "global", "erk"):
         with pytest.raises(ValueError, match="must"):
@@ -928,7 +934,7 @@ def test_a_layer_without_filters_is_left_and_a_model_of_only_such_is_refused():
 # Gradients
 
 
-def test_gradients_are_means_over_examples_and_change_nothing():
+def test_gradients_are_means_over_examples_and_do_not_change_the_model():
     keras.utils.set_random_seed(0)
     model = keras.Sequential(
         [
@@ -968,7 +974,7 @@ def test_gradients_are_means_over_examples_and_change_nothing():
         np.testing.assert_array_equal(variable.numpy(), value)
 
 
-def test_a_kernel_that_the_loss_does_not_see_has_gradient_0():
+def test_a_kernel_that_the_loss_does_not_depend_on_has_gradient_0():
     inputs = keras.Input((16,))
     model = keras.Model(inputs, [layers.Dense(4, name="a")(inputs), layers.Dense(4)(inputs)])
     found = find_kernels(model)[0]
@@ -1029,8 +1035,8 @@ class Look(keras.callbacks.Callback):
             copies = replicas(layer.kernel)
             assert len(copies) == 2 and (copies[0] == copies[1]).all()
             counts.add(round(float((copies[0] == 0).mean()), 6))
-        [share] = counts
-        self.seen.append(share)
+        [sparsity] = counts
+        self.seen.append(sparsity)
 
 CASES = [
     dict(schedule=lambda epoch: [0, 0.5, 0.75][epoch]),
@@ -1067,6 +1073,6 @@ print("mirrored")
 
 
 @pytest.mark.slow
-def test_two_devices_hold_the_same_zeros(tmp_path):
+def test_two_devices_have_the_same_zeros(tmp_path):
     code = f"import os; os.chdir({str(tmp_path)!r})\n{MIRRORED}"
     assert python(code).strip().endswith("mirrored")

@@ -1,4 +1,4 @@
-"""Fitting a pruned model's layers to the original's, and sharing zeros among layers."""
+"""Reconstruction of pruned layers, and the distribution of zeros over layers."""
 
 import keras
 import numpy as np
@@ -30,44 +30,44 @@ def images(count=150):
 
 
 def copied(model):
-    twin = keras.models.clone_model(model)
-    twin.set_weights(model.get_weights())
-    return twin, find_kernels(twin)[0]
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    return copy, find_kernels(copy)[0]
 
 
 def change(model, original, x):
-    wanted = np.asarray(original(x))
-    return float(((np.asarray(model(x)) - wanted) ** 2).mean() / wanted.var())
+    expected = np.asarray(original(x))
+    return float(((np.asarray(model(x)) - expected) ** 2).mean() / expected.var())
 
 
 def magnitude(kernels):
     return {k.name: cheapest(np.abs(k.numpy()), k.size // 2) for k in kernels}
 
 
-def test_without_zeros_the_model_is_the_original():
+def test_without_zeros_the_model_equals_the_original():
     original, x = network(), images()
     model, kernels = copied(original)
-    told = reconstruct(model, original, kernels, x, zeros={k.name: 0 for k in kernels})
-    assert set(told) == {"stem", "depthwise", "project", "inner/wide", "head"}
-    assert all(error < 1e-6 for errors in told.values() for error in errors)
+    results = reconstruct(model, original, kernels, x, zeros={k.name: 0 for k in kernels})
+    assert set(results) == {"stem", "depthwise", "project", "inner/wide", "head"}
+    assert all(error < 1e-6 for errors in results.values() for error in errors)
     assert change(model, original, x) < 1e-9
 
 
-def test_fitting_repairs_a_pruned_model_and_keeps_its_zeros():
+def test_fitting_lowers_the_error_and_keeps_the_zeros():
     original, x = network(), images()
     model, kernels = copied(original)
     keep = magnitude(kernels)
     for kernel in kernels:
         kernel.variable.assign(kernel.numpy() * keep[kernel.name])
     before = change(model, original, x)
-    told = reconstruct(model, original, kernels, x, keep=keep)
-    assert all(after <= start for start, after in told.values())
+    results = reconstruct(model, original, kernels, x, keep=keep)
+    assert all(after <= start for start, after in results.values())
     assert change(model, original, x) < 0.8 * before
     for kernel in kernels:
         assert (kernel.numpy()[~keep[kernel.name]] == 0).all()
 
 
-def test_zeros_chosen_here_are_exact_and_better_than_by_magnitude():
+def test_selected_zeros_are_exact_in_number_and_better_than_by_magnitude():
     original, x = network(), images()
     fixed, kernels = copied(original)
     reconstruct(fixed, original, kernels, x, keep=magnitude(kernels))
@@ -78,7 +78,7 @@ def test_zeros_chosen_here_are_exact_and_better_than_by_magnitude():
     assert change(model, original, x) < change(fixed, original, x)
 
 
-def test_what_can_not_be_fitted_is_told():
+def test_kernels_that_can_not_be_fitted_have_the_reason():
     start = keras.Input((6, 4))
     x = layers.Conv1D(4, 3, padding="causal", name="causal")(start)
     x = layers.Conv1D(4, 3, groups=2, name="grouped")(x)
@@ -86,10 +86,10 @@ def test_what_can_not_be_fitted_is_told():
     model, kernels = copied(original)
     before = model.get_weights()
     x = np.ones((8, 6, 4), "float32")
-    told = reconstruct(model, original, kernels, x, zeros={k.name: 2 for k in kernels})
-    assert told["causal"] == "its padding is 'causal'"
-    assert told["grouped"] == "convolutions of 2 groups can't be fitted yet"
-    assert "LSTM" in next(reason for name, reason in told.items() if "lstm" in name)
+    results = reconstruct(model, original, kernels, x, zeros={k.name: 2 for k in kernels})
+    assert results["causal"] == "its padding is 'causal'"
+    assert results["grouped"] == "convolutions of 2 groups can't be fitted yet"
+    assert "LSTM" in next(reason for name, reason in results.items() if "lstm" in name)
     for one, two in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, two)
 
@@ -117,15 +117,15 @@ def test_errors_name_the_kernels():
 def test_patches_times_rows_are_the_layers_output(layer):
     one_dimension = isinstance(layer, layers.Conv1D)
     x = np.random.default_rng(0).normal(size=(2, 8, 3) if one_dimension else (2, 8, 7, 3))
-    wanted = np.asarray(layer(x.astype("float32")))  # biases are 0
+    expected = np.asarray(layer(x.astype("float32")))  # biases are 0
     rows = to_rows(layer, layer.kernel)
     taken = patches(layer, x, 10_000)
     if len(taken) == 1:
-        given = taken[0] @ rows.T
+        product = taken[0] @ rows.T
     else:
         multiplier = len(rows) // len(taken)
-        given = np.stack([taken[row // multiplier] @ rows[row] for row in range(len(rows))], -1)
-    np.testing.assert_allclose(given.reshape(wanted.shape), wanted, rtol=1e-4, atol=1e-5)
+        product = np.stack([taken[row // multiplier] @ rows[row] for row in range(len(rows))], -1)
+    np.testing.assert_allclose(product.reshape(expected.shape), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_moments_are_those_of_the_patches():
@@ -141,7 +141,7 @@ def test_moments_are_those_of_the_patches():
     np.testing.assert_allclose(raw.mixed, a.T @ b / 40, rtol=1e-3, atol=1e-4)
 
 
-def test_curves_rise_and_leave_the_model_as_it_was():
+def test_curves_rise_and_the_model_is_not_changed():
     model, x = network(), images()
     before = model.get_weights()
     kernels, _ = find_kernels(model)
@@ -151,19 +151,19 @@ def test_curves_rise_and_leave_the_model_as_it_was():
     assert all(curve.errors[-1] > curve.errors[0] for curve in curves)
     for one, two in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, two)
-    ratios = distribute(curves, 0.5)
+    sparsities = distribute(curves, 0.5)
     sizes = {kernel.name: kernel.size for kernel in kernels}
-    zeros = sum(ratios[name] * size for name, size in sizes.items())
+    zeros = sum(sparsities[name] * size for name, size in sizes.items())
     assert zeros == pytest.approx(0.5 * sum(sizes.values()))
 
 
-def test_a_sparsity_that_can_not_be_had_is_refused():
+def test_a_sparsity_that_is_too_high_raises():
     curve = Curve("a", 10, (0.5, 0.9), (0.1, 0.5), 1.0)
-    with pytest.raises(ValueError, match="sparsity must leave 5% of the 10 weights"):
+    with pytest.raises(ValueError, match="sparsity must leave 5% of the 10 prunable weights"):
         distribute([curve], 0.5, total=100)
 
 
-def test_a_layer_makes_up_for_what_its_shortcut_lacks():
+def test_a_layer_corrects_the_error_of_its_shortcut():
     keras.utils.set_random_seed(0)
     start = keras.Input((12,))
     x = layers.Dense(16, name="stem")(start)
@@ -175,13 +175,13 @@ def test_a_layer_makes_up_for_what_its_shortcut_lacks():
     keep = np.abs(stem.numpy()) > np.median(np.abs(stem.numpy()))
     stem.variable.assign(stem.numpy() * keep)
     alone = change(model, original, data)
-    told = reconstruct(model, original, kernels, data, zeros={"branch": 0}, shrinkage=0.0)
-    assert told["branch"][1] < told["branch"][0]
+    results = reconstruct(model, original, kernels, data, zeros={"branch": 0}, shrinkage=0.0)
+    assert results["branch"][1] < results["branch"][0]
     assert change(model, original, data) < 0.8 * alone
-    # The branch is the least-squares answer to "original output minus the shortcut's here".
+    # The branch is the least-squares fit of the original output minus the present shortcut.
     inner = np.maximum(data @ stem.numpy() + np.asarray(stem.layer.bias), 0)
-    wanted = np.asarray(original(data)) - (data @ stem.numpy() + np.asarray(stem.layer.bias))
+    expected = np.asarray(original(data)) - (data @ stem.numpy() + np.asarray(stem.layer.bias))
     design = np.column_stack([inner, np.ones(len(inner))])
-    best = design @ np.linalg.lstsq(design, wanted, rcond=None)[0]
-    least = float(((best - wanted) ** 2).mean() / np.asarray(original(data)).var())
+    best = design @ np.linalg.lstsq(design, expected, rcond=None)[0]
+    least = float(((best - expected) ** 2).mean() / np.asarray(original(data)).var())
     assert least <= change(model, original, data) < 1.02 * least

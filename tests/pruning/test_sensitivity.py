@@ -1,4 +1,4 @@
-"""Quality against sparsity, a kernel, and what follows for a total."""
+"""Quality against the sparsity of each kernel, and suggestions for a total."""
 
 import dataclasses
 import doctest
@@ -21,7 +21,7 @@ from tfnas.pruning.sensitivity import Sensitivity, spread
 DRAW = np.random.default_rng(0)
 X = DRAW.normal(size=(64, 16)).astype(np.float32)
 Y = DRAW.normal(size=(64, 4)).astype(np.float32)
-RATIOS = (0.25, 0.5, 0.75)
+SPARSITIES = (0.25, 0.5, 0.75)
 
 
 def network():
@@ -37,7 +37,7 @@ def network():
 
 
 def quality(model):
-    """Minus the mean squared error, by NumPy."""
+    """The negative mean squared error, by NumPy."""
     weights = [np.asarray(w, np.float64) for w in model.get_weights()]
     value = X
     for index in range(0, 6, 2):
@@ -48,7 +48,7 @@ def quality(model):
 
 @pytest.fixture(scope="module")
 def measured():
-    """The record, the model, its weights before, and every model's weights that was tried."""
+    """The record, the model, its weights before, and the weights of each evaluated model."""
     model, tried = network(), []
     before = model.get_weights()
 
@@ -56,27 +56,27 @@ def measured():
         tried.append((pruned is model, pruned.get_weights()))
         return quality(pruned)
 
-    return tfnas.sensitivity(model, evaluate, RATIOS), model, before, tried
+    return tfnas.sensitivity(model, evaluate, SPARSITIES), model, before, tried
 
 
 def test_scores_are_those_of_one_kernel_pruned_by_hand(measured):
     found, _, before, _ = measured
     assert found.names == ("a", "b", "c")
     assert found.weights == (128, 64, 32)
-    assert found.sparsities == RATIOS
+    assert found.sparsities == SPARSITIES
     assert found.baseline == pytest.approx(quality(network()))
     for index, row in enumerate(found.scores):
-        for ratio, score in zip(RATIOS, row, strict=True):
+        for sparsity, score in zip(SPARSITIES, row, strict=True):
             model = network()
             weights = [w.copy() for w in before]
             kernel = weights[2 * index]
             order = np.argsort(np.abs(kernel), axis=None)
-            kernel.flat[order[: round(ratio * kernel.size)]] = 0
+            kernel.flat[order[: round(sparsity * kernel.size)]] = 0
             model.set_weights(weights)
             assert score == pytest.approx(quality(model))
 
 
-def test_the_model_stays_as_it_was_and_one_kernel_at_a_time_is_pruned(measured):
+def test_the_model_is_not_changed_and_one_kernel_at_a_time_is_pruned(measured):
     _, model, before, tried = measured
     for one, other in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(one, other)
@@ -90,7 +90,7 @@ def test_the_model_stays_as_it_was_and_one_kernel_at_a_time_is_pruned(measured):
     assert changed == [[]] + [[0]] * 3 + [[2]] * 3 + [[4]] * 3
 
 
-def test_it_agrees_with_prune(measured):
+def test_scores_agree_with_prune(measured):
     found, model, _, _ = measured
     for name, row in zip(found.names, found.scores, strict=True):
         pruned, _ = tfnas.prune(model, 0.5, layers=name)
@@ -109,13 +109,13 @@ def test_criteria_and_granularities_are_those_of_prune(criterion, granularity):
         assert quality(pruned) == pytest.approx(score)
 
 
-def test_sparsities_are_tried_in_ascending_order():
+def test_sparsities_are_measured_in_ascending_order():
     found = tfnas.sensitivity(network(), quality, [0.75, 0.25], layers=["a"])
     assert found.sparsities == (0.25, 0.75)
     assert found.scores == tfnas.sensitivity(network(), quality, (0.25, 0.75), layers="a").scores
 
 
-def test_a_ratio_that_is_given_twice_does_no_harm():
+def test_equal_sparsities_are_measured_once_or_raise():
     falling = itertools.count(0, -1)
     try:
         found = tfnas.sensitivity(network(), lambda model: next(falling), [0.5, 0.5])
@@ -126,7 +126,7 @@ def test_a_ratio_that_is_given_twice_does_no_harm():
 
 
 class Unnamed(keras.Model):
-    """Keras numbers the layers: those of a copy have other names."""
+    """Keras numbers the layers, so those of a copy have other names."""
 
     def __init__(self, **more):
         super().__init__(**more)
@@ -156,7 +156,7 @@ def test_an_evaluation_that_fails_leaves_the_model():
         return 0.5
 
     with pytest.raises(RuntimeError, match="out of memory"):
-        tfnas.sensitivity(model, evaluate, RATIOS)
+        tfnas.sensitivity(model, evaluate, SPARSITIES)
     for one, other in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -173,13 +173,13 @@ RECORD = Sensitivity(
 )
 
 
-def test_losses_are_at_least_0_and_never_fall():
+def test_losses_are_at_least_0_and_do_not_decrease():
     np.testing.assert_allclose(RECORD.losses(), [[0.1, 0.4], [0.01, 0.05], [0.0, 0.3]])
     odd = dataclasses.replace(RECORD, scores=((0.5, 0.8), (0.95, 0.95), (0.9, 0.9)))
     np.testing.assert_allclose(odd.losses(), [[0.4, 0.4], [0, 0], [0, 0]])
 
 
-def test_it_prints_as_a_table_the_most_sensitive_first():
+def test_the_record_prints_as_a_table_with_the_most_sensitive_first():
     assert RECORD.headers() == ["layer", "weights", "0.5", "0.8"]
     assert RECORD.rows() == [
         ["stem", "100", "0.8000", "0.5000"],
@@ -191,7 +191,7 @@ def test_it_prints_as_a_table_the_most_sensitive_first():
     assert "unpruned: 0.9000" in text
 
 
-def test_json_gives_the_record_back(measured):
+def test_the_record_is_restored_from_json(measured):
     for record in (RECORD, measured[0]):
         again = Sensitivity.from_json(record.to_json())
         assert again == record
@@ -215,12 +215,12 @@ def changed(**fields):
         (changed(scores=3), "scores"),
     ],
 )
-def test_json_that_is_no_such_record_is_refused_by_name(text, message):
+def test_other_json_raises_and_names_the_key(text, message):
     with pytest.raises(ValueError, match=message):
         Sensitivity.from_json(text)
 
 
-# What follows for a total
+# Suggestions for a total
 
 
 @settings(max_examples=80, deadline=None)
@@ -232,21 +232,23 @@ def test_json_that_is_no_such_record_is_refused_by_name(text, message):
     ),
     st.floats(0, 1),
 )
-def test_suggestions_have_the_exact_total_and_stay_in_the_range(kernels, share):
+def test_suggestions_have_the_exact_total_and_stay_in_the_range(kernels, fraction):
     weights = tuple(size for size, _ in kernels)
     scores = tuple(tuple(row) for _, row in kernels)
     names = tuple(f"k{i}" for i in range(len(kernels)))
-    record = Sensitivity(0.9, RATIOS, names, weights, scores)
-    total = share * RATIOS[-1]
-    ratios = record.suggest(total)
-    assert tuple(ratios) == names
-    assert all(0 <= ratio <= RATIOS[-1] + 1e-9 for ratio in ratios.values())
-    gone = sum(ratio * size for ratio, size in zip(ratios.values(), weights, strict=True))
-    assert gone == pytest.approx(total * sum(weights), rel=1e-9, abs=1e-9)
+    record = Sensitivity(0.9, SPARSITIES, names, weights, scores)
+    total = fraction * SPARSITIES[-1]
+    sparsities = record.suggest(total)
+    assert tuple(sparsities) == names
+    assert all(0 <= sparsity <= SPARSITIES[-1] + 1e-9 for sparsity in sparsities.values())
+    zeros = sum(
+        sparsity * size for sparsity, size in zip(sparsities.values(), weights, strict=True)
+    )
+    assert zeros == pytest.approx(total * sum(weights), rel=1e-9, abs=1e-9)
 
 
-def interpolated(sparsities, row, ratio):
-    return np.interp(ratio, [0.0, *sparsities], [0.0, *row])
+def interpolated(sparsities, row, sparsity):
+    return np.interp(sparsity, [0.0, *sparsities], [0.0, *row])
 
 
 @settings(max_examples=40, deadline=None)
@@ -256,8 +258,8 @@ def interpolated(sparsities, row, ratio):
     ),
     st.integers(1, 8),
 )
-def test_suggestions_are_as_cheap_as_any_on_convex_curves(slopes, quarters):
-    """Brute force over a grid; a curve of rising slopes is convex."""
+def test_suggestions_have_the_least_loss_on_convex_curves(slopes, quarters):
+    """Compared with brute force over a grid; curves with increasing slopes are convex."""
     sparsities = (0.25, 0.5, 0.75)
     losses = np.cumsum(0.25 * np.array(slopes), axis=1)
     sizes = [4, 8, 12][: len(slopes)]
@@ -273,20 +275,20 @@ def test_suggestions_are_as_cheap_as_any_on_convex_curves(slopes, quarters):
     assert cost <= cheapest + 1e-9
 
 
-def test_a_dent_in_a_curve_is_bridged():
-    # Half of "a" costs as much as all of it: nothing is gained by stopping there.
+def test_curves_are_replaced_by_their_convex_hull():
+    # Half of "a" costs as much as all of it, so there is no reason to stop there.
     record = Sensitivity(1.0, (0.4, 0.8), ("a", "b"), (100, 100), ((0.8, 0.8), (0.85, 0.7)))
     assert record.suggest(0.4) == pytest.approx({"a": 0.8, "b": 0.0})
     assert record.suggest(0.8) == pytest.approx({"a": 0.8, "b": 0.8})
     assert record.suggest(0.0) == {"a": 0.0, "b": 0.0}
 
 
-def test_free_weights_go_first():
+def test_weights_without_loss_are_pruned_first():
     record = Sensitivity(0.9, (0.5,), ("free", "dear"), (10, 10), ((0.95,), (0.1,)))
     assert record.suggest(0.25) == pytest.approx({"free": 0.5, "dear": 0.0})
 
 
-def test_a_suggestion_is_a_scope(measured):
+def test_a_suggestion_can_be_passed_as_scope(measured):
     found, model, _, _ = measured
     for total in (0.3, 0.6, 0.75):
         report = tfnas.prune(model, scope=found.suggest(total))[1]
@@ -299,14 +301,14 @@ def test_a_suggestion_is_a_scope(measured):
 
 
 @pytest.mark.parametrize("total", [0.81, 0.99])
-def test_more_than_was_measured_is_not_suggested(total):
+def test_a_total_above_the_measured_sparsities_raises(total):
     message = f"total must be at most the highest sparsity measured, 0.8, got {total}"
     with pytest.raises(ValueError, match=message):
         RECORD.suggest(total)
 
 
 @pytest.mark.parametrize("total", [1.0, -0.1, float("nan"), "all"])
-def test_a_total_is_a_ratio(total):
+def test_a_total_outside_0_to_1_raises(total):
     with pytest.raises(ValueError, match="total must be"):
         RECORD.suggest(total)
 
@@ -317,15 +319,15 @@ def test_a_total_is_a_ratio(total):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"sparsities": []}, "sparsities must hold ratios in (0, 1), got []"),
-        ({"sparsities": [0.0, 0.5]}, "sparsities must hold ratios in (0, 1), got [0.0, 0.5]"),
+        ({"sparsities": []}, "sparsities must be in (0, 1), got []"),
+        ({"sparsities": [0.0, 0.5]}, "sparsities must be in (0, 1), got [0.0, 0.5]"),
         ({"sparsities": [0.5, 1.0]}, "sparsities must be in [0, 1), got 1.0"),
         ({"sparsities": [float("nan")]}, "sparsities must be in [0, 1), got nan"),
         ({"criterion": "size"}, "criterion must be one of magnitude"),
         ({"criterion": "taylor"}, "data must be given for criterion 'taylor', got None"),
-        ({"criterion": "taylor", "data": (X, Y)}, "loss must be given where the model is not"),
+        ({"criterion": "taylor", "data": (X, Y)}, "loss must be set if the model is not"),
         ({"layers": "z"}, "layers must name layers with a kernel, got 'z'"),
-        ({"granularity": "2:4", "sparsities": [0.6]}, "ratio must be at most 0.5 with granular"),
+        ({"granularity": "2:4", "sparsities": [0.6]}, "sparsity must be at most 0.5 with granular"),
         ({"granularity": "2:3"}, "granularity '2:3' must divide"),
     ],
 )

@@ -1,1 +1,1 @@
-"""Weight clustering: kernels of few distinct values."""
+"""Weight clustering: kernels whose weights share a few distinct values."""

@@ -1,13 +1,13 @@
-"""BatchNormalization folded into the kernels that it multiplies, before they are clustered.
+"""Folding of BatchNormalization into kernels, before they are clustered.
 
-A `.tflite` file has no BatchNormalization: in inference it is a factor and an offset a
-channel, and the converter multiplies the factor into the kernel before it. Of k values then
-become k for each channel. So what the converter would do to the values is done before they
-are chosen, in the Keras model, exactly: its kernels are then the file's.
+A `.tflite` file has no BatchNormalization: in inference it is a factor and an offset per
+channel, and the converter multiplies the factor into the kernel of the layer before. k shared
+values then become k per channel. Folding in the Keras model, before clustering, avoids this: the
+kernels of the model are then those of the file.
 
-TensorFlow's converter was seen (2.21) to multiply into the convolution or Dense layer before
-it; and, where there is none, into a Dense layer right behind it, there a factor a *row*, which
-no choice of values a channel would survive. A convolution behind it is left alone.
+TensorFlow's converter (2.21) folds into the convolution or Dense layer before the normalization.
+If there is none, it folds into a Dense layer directly after it, with one factor per *row*, so
+that shared values per channel would be lost too. It does not fold into a convolution after it.
 
 References:
     Jacob et al., "Quantization and Training of Neural Networks for Efficient
@@ -28,35 +28,45 @@ from tfnas.graph.compatibility import channels_share_values, check_float, kernel
 from tfnas.graph.functional import Call, LayerCopies, Value, Walk, rebuild, walk
 
 _KERNELS = (
-    *("Dense", "Conv1D", "Conv2D", "Conv3D", "DepthwiseConv1D", "DepthwiseConv2D"),
-    *("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"),
-    *("SeparableConv1D", "SeparableConv2D"),
+    "Dense",
+    "Conv1D",
+    "Conv2D",
+    "Conv3D",
+    "DepthwiseConv1D",
+    "DepthwiseConv2D",
+    "Conv1DTranspose",
+    "Conv2DTranspose",
+    "Conv3DTranspose",
+    "SeparableConv1D",
+    "SeparableConv2D",
 )
-_IDLE = ("Dropout", "SpatialDropout1D", "SpatialDropout2D", "Identity")  # in inference
+_IDLE = ("Dropout", "SpatialDropout1D", "SpatialDropout2D", "Identity")  # no effect in inference
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Normalized:
-    """A BatchNormalization beside a kernel.
+class NormalizedKernel:
+    """A BatchNormalization and the kernel that the converter folds it into.
 
     Args:
-        norm: Its call.
-        kernel: The call of the layer that the converter multiplies it into.
-        behind: Whether that layer is behind it, and not before.
-        hindrance: Why it can't be folded, None where it can.
+        norm: The call of the BatchNormalization.
+        kernel: The call of the layer that the converter folds it into.
+        norm_first: Whether the normalization comes before that layer.
+        obstacle: Why it can't be folded, None if it can.
     """
 
     norm: Call
     kernel: Call
-    behind: bool
-    hindrance: str | None
+    norm_first: bool
+    obstacle: str | None
 
 
-def fold_batchnorm(model: Any, layers: Collection[str] | None = None) -> tuple[Any, list[str]]:
-    """Returns a copy with BatchNormalization folded into kernels, and those layers' paths.
+def fold_batchnorm(
+    model: keras.Model, layers: Collection[str] | None = None
+) -> tuple[keras.Model, list[str]]:
+    """Returns a copy with BatchNormalization folded into kernels, and the paths of these layers.
 
-    The copy computes the same; it is flat, and the folded layers have a bias and no penalty
-    (regularizer) on their kernels. Training it further goes on without those normalizations.
+    The copy gives the same outputs in inference. It has no nested models, and its folded layers
+    have a bias and no kernel regularizer. Further training is without these normalizations.
 
     Example:
         >>> import keras
@@ -70,79 +80,83 @@ def fold_batchnorm(model: Any, layers: Collection[str] | None = None) -> tuple[A
 
     Args:
         model: A built functional or Sequential model.
-        layers: Paths of the layers to fold into; None: all that can be.
+        layers: Paths of the layers to fold into; None: all possible ones.
 
     Raises:
-        ValueError: The model is not built from layers with known connections, or a kernel that is
-            folded into is clustered, which would be lost.
+        ValueError: The connections of the model's layers are unknown, or a kernel to fold into
+            is clustered, which would be lost.
     """
     check_float(model, "fold_batchnorm")
     flow = walk(model)
     pairs = normalized_kernels(flow)
-    gone = foldable(pairs, layers)
+    folded_norms = foldable(pairs, layers)
     for pair in pairs:
-        if id(pair.norm) in gone:
+        if id(pair.norm) in folded_norms:
             _check_shared(pair)
     folded, _, names = folded_copy(model, pairs, layers, flow)
     return folded, names
 
 
-def _check_shared(pair: Normalized) -> None:
-    """A factor a channel leaves values alone where each channel has its own, and no others."""
+def _check_shared(pair: NormalizedKernel) -> None:
+    """Raises if the kernel is clustered; a factor per channel keeps values shared per channel."""
     for variable in pair.kernel.operation.trainable_variables:
         kernel = np.asarray(variable)
-        whole = pair.behind or channels_share_values(kernel)
-        if kernel.ndim > 1 and whole and kernel_compression(kernel) == "clusters":
+        loses_clusters = pair.norm_first or channels_share_values(kernel)
+        if kernel.ndim > 1 and loses_clusters and kernel_compression(kernel) == "clusters":
             raise ValueError(
                 f"model must not be clustered before fold_batchnorm, got shared values in "
-                f"{pair.kernel.name!r}, which would be lost: fold first, or tfnas.cluster does it"
+                f"{pair.kernel.name!r}, which would be lost: fold first, or use tfnas.cluster"
             )
 
 
-def normalized_kernels(flow: Walk) -> list[Normalized]:
-    """Returns each BatchNormalization that the converter would multiply into a kernel."""
+def normalized_kernels(flow: Walk) -> list[NormalizedKernel]:
+    """Returns each BatchNormalization that the converter would fold into a kernel."""
     uses = Counter(value for call in flow.calls for value in call.inputs)
     uses.update(flow.outputs)
-    makers = {value: call for call in flow.calls for value in call.outputs}
+    producers = {value: call for call in flow.calls for value in call.outputs}
     calls = Counter(id(call.operation) for call in flow.calls)
     found = []
     for norm in (call for call in flow.calls if call.kind == "BatchNormalization"):
-        before, alone = _before(norm.inputs[0], makers, uses)
+        before, alone = _before(norm.inputs[0], producers, uses)
         if before is not None:
-            reason = _hindrance(norm, before, calls, alone)
-            found.append(Normalized(norm, before, False, reason))
+            reason = _obstacle(norm, before, calls, alone)
+            found.append(NormalizedKernel(norm, before, False, reason))
             continue
         behind = _behind(norm.outputs[0], flow, uses)
-        found += [Normalized(norm, b, True, _hindrance(norm, b, calls, True)) for b in behind]
+        found += [NormalizedKernel(norm, b, True, _obstacle(norm, b, calls, True)) for b in behind]
     return found
 
 
 def folded_copy(
-    model: Any, pairs: list[Normalized], layers: Collection[str] | None, flow: Walk
+    model: Any, pairs: list[NormalizedKernel], layers: Collection[str] | None, flow: Walk
 ) -> tuple[Any, dict[int, Any], list[str]]:
-    """Returns the copy, each layer's copy by the layer's id, and what was folded into.
+    """Folds BatchNormalization in a copy of a model.
 
     Args:
         model: A functional or Sequential model.
-        pairs: What :func:`normalized_kernels` found in it.
-        layers: Paths of the layers to fold into; None: all that can be.
-        flow: The model's walk.
+        pairs: Result of :func:`normalized_kernels` for it.
+        layers: Paths of the layers to fold into; None: all possible ones.
+        flow: The calls of the model.
+
+    Returns:
+        The copy, the copy of each layer by the Python id of the layer, and the paths of the
+        layers that were folded into.
     """
-    gone = foldable(pairs, layers)
-    chosen: dict[int, list[Normalized]] = {}
+    folded_norms = foldable(pairs, layers)
+    chosen: dict[int, list[NormalizedKernel]] = {}
     for pair in pairs:
-        if id(pair.norm) in gone:
+        if id(pair.norm) in folded_norms:
             chosen.setdefault(id(pair.kernel.operation), []).append(pair)
     copies = LayerCopies()
-    made: dict[int, tuple[Any, Any]] = {}
+    copied: dict[int, tuple[Any, Any]] = {}
 
     def apply(call: Call, tensors: list[Any]) -> list[Any]:
-        if id(call) in gone:
+        if id(call) in folded_norms:
             return tensors[:1]
         layer = call.operation
         if isinstance(layer, keras.layers.Layer):
             changed = _changes(layer) if id(layer) in chosen else {}
-            made[id(layer)] = layer, copies.of(layer, **changed)
+            copied[id(layer)] = layer, copies.of(layer, **changed)
         return copies.call(call, tensors)
 
     def values(layer: Any) -> list[Any]:
@@ -150,18 +164,18 @@ def folded_copy(
 
     copy = rebuild(model, apply, flow=flow)
     copies.carry_weights(values)
-    twins = {}
-    for layer, own in made.values():  # what is inside a layer is there once it is built
+    copy_of = {}
+    for layer, own in copied.values():  # the inner layers exist after the layer is built
         parts = zip(layer._flatten_layers(), own._flatten_layers(), strict=True)
-        twins.update({id(part): twin for part, twin in parts})
-    return copy, twins, [found[0].kernel.name for found in chosen.values()]
+        copy_of.update({id(part): part_copy for part, part_copy in parts})
+    return copy, copy_of, [found[0].kernel.name for found in chosen.values()]
 
 
 def _changes(layer: Any) -> dict[str, Any]:
-    """What a layer's configuration becomes.
+    """The changes of a layer's configuration: a bias, and no kernel regularizer.
 
-    A normalization undid what a penalty on the kernel's size did to it; without one the
-    penalty would shrink what the layer gives, so it goes with it.
+    A normalization cancels the effect of a regularizer on the scale of the outputs; without the
+    normalization the regularizer would shrink the outputs.
     """
     kind = type(layer).__name__
     name = next((n for n in ("Separable", "Depthwise") if n in kind), "")
@@ -169,33 +183,33 @@ def _changes(layer: Any) -> dict[str, Any]:
     return {"use_bias": True, penalty.get(name, "kernel_regularizer"): None}
 
 
-def foldable(pairs: list[Normalized], layers: Collection[str] | None) -> set[int]:
-    """Returns ids of the calls of normalizations that go: into all their kernels or into none."""
-    wanted = {id(p.norm) for p in pairs if layers is None or p.kernel.name in layers}
-    return wanted - {id(p.norm) for p in pairs if p.hindrance}
+def foldable(pairs: list[NormalizedKernel], layers: Collection[str] | None) -> set[int]:
+    """Returns the ids of the norm calls to fold, each into all of its kernels or into none."""
+    selected = {id(p.norm) for p in pairs if layers is None or p.kernel.name in layers}
+    return selected - {id(p.norm) for p in pairs if p.obstacle}
 
 
-def _before(value: Value, makers: Any, uses: Any) -> tuple[Call | None, bool]:
-    """The kernel's call that gives a value, and whether nothing else takes what it gives."""
+def _before(value: Value, producers: Any, uses: Any) -> tuple[Call | None, bool]:
+    """The call of the kernel before a value, and whether its output has no other user."""
     alone = uses[value] == 1
-    maker = makers.get(value)
-    while maker is not None and maker.kind in _IDLE:
-        value = maker.inputs[0]
-        alone, maker = alone and uses[value] == 1, makers.get(value)
-    if maker is None or maker.kind not in _KERNELS:
+    producer = producers.get(value)
+    while producer is not None and producer.kind in _IDLE:
+        value = producer.inputs[0]
+        alone, producer = alone and uses[value] == 1, producers.get(value)
+    if producer is None or producer.kind not in _KERNELS:
         return None, alone
-    linear = getattr(maker.operation.activation, "__name__", "") == "linear"
-    return (maker if linear else None), alone
+    linear = getattr(producer.operation.activation, "__name__", "") == "linear"
+    return (producer if linear else None), alone
 
 
 def _behind(value: Value, flow: Walk, uses: Any) -> list[Call]:
-    """The Dense calls that take a value; none where something else takes it as well."""
+    """The Dense calls that use a value; none if anything else uses it too."""
     found: list[Call] = []
     pending = [value]
     while pending:
-        wanted = pending.pop()
-        users = [call for call in flow.calls if wanted in call.inputs]
-        if len(users) != uses[wanted]:  # an output of the model
+        current = pending.pop()
+        users = [call for call in flow.calls if current in call.inputs]
+        if len(users) != uses[current]:  # an output of the model
             return []
         for user in users:
             if user.kind in _IDLE:
@@ -207,15 +221,15 @@ def _behind(value: Value, flow: Walk, uses: Any) -> list[Call]:
     return found
 
 
-def _hindrance(norm: Call, kernel: Call, calls: Any, alone: bool) -> str | None:
+def _obstacle(norm: Call, kernel: Call, calls: Any, alone: bool) -> str | None:
     layer, bn = kernel.operation, norm.operation
     rank = len(norm.inputs[0].shape)
     axis = bn.axis[0] if isinstance(bn.axis, list | tuple) else bn.axis
     channels = 1 if getattr(layer, "data_format", None) == "channels_first" else rank - 1
     if calls[id(layer)] > 1:
-        return "its layer is used several times"
+        return "its layer is called several times"
     if not alone:
-        return "its layer's output goes elsewhere too"
+        return "its layer's output is also used elsewhere"
     if axis % rank != channels:
         return "it normalizes another axis"
     if norm.node.arguments.kwargs.get("training") or norm.training:
@@ -224,7 +238,7 @@ def _hindrance(norm: Call, kernel: Call, calls: Any, alone: bool) -> str | None:
 
 
 def _affine(norm: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Factor and offset a channel of a BatchNormalization in inference, float64."""
+    """Factor and offset per channel of a BatchNormalization in inference, (channels,), float64."""
     mean, variance = (np.asarray(v, np.float64) for v in (norm.moving_mean, norm.moving_variance))
     factor = 1.0 / np.sqrt(variance + norm.epsilon)
     if norm.gamma is not None:
@@ -233,26 +247,26 @@ def _affine(norm: Any) -> tuple[np.ndarray, np.ndarray]:
     return factor, offset if norm.beta is None else offset + np.asarray(norm.beta, np.float64)
 
 
-def _folded(layer: Any, pairs: list[Normalized]) -> list[np.ndarray]:
-    """The layer's weights, its bias among them, with normalizations multiplied in."""
+def _folded(layer: Any, pairs: list[NormalizedKernel]) -> list[np.ndarray]:
+    """The layer's weights with a bias, after folding."""
     weights = layer.get_weights()
     if not pairs:
         return weights
     *first, kernel = weights[:-1] if layer.use_bias else weights
     bias = weights[-1].astype(np.float64) if layer.use_bias else np.zeros(1)
     kernel = kernel.astype(np.float64)
-    # What stands before the layer comes first.
-    for pair in sorted(pairs, key=lambda pair: not pair.behind):
+    # A normalization before the layer is folded first.
+    for pair in sorted(pairs, key=lambda pair: not pair.norm_first):
         factor, offset = _affine(pair.norm.operation)
-        if pair.behind:  # (x f + o) W + b = x (f W) + (o W + b), with f and o a row
+        if pair.norm_first:  # (x f + o) W + b = x (f W) + (o W + b), with one f and o per row
             kernel, bias = kernel * factor[:, None], bias + offset @ kernel
         else:
-            kernel, bias = kernel * _beside(factor, layer, kernel), bias * factor + offset
+            kernel, bias = kernel * _broadcast(factor, layer, kernel), bias * factor + offset
     return [*first, kernel, bias]
 
 
-def _beside(factor: np.ndarray, layer: Any, kernel: np.ndarray) -> np.ndarray:
-    """A factor a channel, in a shape that goes over the kernel."""
+def _broadcast(factor: np.ndarray, layer: Any, kernel: np.ndarray) -> np.ndarray:
+    """A factor per channel, in a shape that broadcasts over the kernel."""
     if type(layer).__name__.startswith("Depthwise"):
         return factor.reshape(kernel.shape[-2:])
     return factor[:, None] if type(layer).__name__.endswith("Transpose") else factor

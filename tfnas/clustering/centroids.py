@@ -1,14 +1,14 @@
-"""Which values the weights of a kernel share: pure mathematics on arrays.
+"""The shared values of a kernel's weights: k-means on arrays, and its initialization.
 
-k-means moves each centroid to the mean of its weights until nothing changes, so where it
-begins decides what it finds:
+k-means finds a local optimum, which depends on the initial centroids:
 
-| initialization | the first centroids                                                        |
-|----------------|----------------------------------------------------------------------------|
-| "kmeans++"     | weights, drawn one after the other by their squared distance to those drawn |
-| "linear"       | equal steps from the least to the greatest weight: few weights a large value |
-| "density"      | equal steps of the distribution function, both ends included               |
-| "quantile"     | the middles of k parts that hold as many weights each                      |
+| initialization | initial centroids                                                              |
+|----------------|--------------------------------------------------------------------------------|
+| "kmeans++"     | weights, drawn one by one, in proportion to the squared distance to the others |
+| "linear"       | equally spaced from the least to the greatest weight, so that few weights      |
+|                | share the values of large magnitude                                            |
+| "density"      | equally spaced in the cumulative distribution, both ends included              |
+| "quantile"     | the middles of k parts with equally many weights                               |
 
 References:
     Han, Mao and Dally, "Deep Compression", ICLR 2016, section 3; Arthur and Vassilvitskii,
@@ -22,8 +22,8 @@ import numpy as np
 from tfnas.clustering.kmeans import kmeans
 
 INITIALIZATIONS = ("kmeans++", "linear", "density", "quantile")
-MOST = 256  # clusters: an index of more than a byte saves little beside float16
-_DRAWN_FROM = 2**16  # values that k-means++ looks at: each draw passes over all of them
+MOST = 256  # clusters: indices of more than a byte save little compared with float16
+_DRAWN_FROM = 2**16  # largest number of values that k-means++ draws from, for speed
 _STEPS = 300
 
 
@@ -34,7 +34,7 @@ def first_centroids(
     rng: np.random.Generator,
     weights: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Returns at most `clusters` distinct values to begin k-means with, ascending.
+    """Returns at most `clusters` distinct initial centroids for k-means, ascending.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -43,10 +43,10 @@ def first_centroids(
 
     Args:
         values: (n,), at least one.
-        clusters: k, from 1 on.
-        initialization: See the module's table.
-        rng: Draws for "kmeans++".
-        weights: What a value's squared error counts, (n,); None: all the same.
+        clusters: k, at least 1.
+        initialization: A name of the module's table.
+        rng: Random generator for "kmeans++".
+        weights: Weight of each value's squared error, (n,); None: 1.
     """
     if initialization == "kmeans++":
         return _by_distance(values, clusters, rng, weights)
@@ -54,11 +54,11 @@ def first_centroids(
         return np.unique(np.linspace(values.min(), values.max(), clusters, dtype=np.float64))
     ends = np.linspace(0.0, 1.0, clusters)
     middles = (np.arange(clusters) + 0.5) / clusters
-    shares = ends if initialization == "density" and clusters > 1 else middles
-    return np.unique(np.quantile(values.astype(np.float64), shares))
+    levels = ends if initialization == "density" and clusters > 1 else middles
+    return np.unique(np.quantile(values.astype(np.float64), levels))
 
 
-def share(
+def cluster_values(
     values: np.ndarray,
     clusters: int,
     initialization: str = "kmeans++",
@@ -68,31 +68,31 @@ def share(
     zeros: bool = False,
     around: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns at most `clusters` values, and which of them each weight shares.
+    """Returns at most `clusters` centroids, and the cluster of each value.
 
-    Weights that hold no more values keep them exactly.
+    If there are no more than `clusters` distinct values, they are the centroids.
 
     Example:
         >>> values = np.array([0.0, 0.0, 0.9, 1.1, -0.5], np.float32)
-        >>> centroids, labels = share(values, 3, zeros=True)
+        >>> centroids, labels = cluster_values(values, 3, zeros=True)
         >>> centroids, labels
         (array([ 0. , -0.5,  1. ]), array([0, 0, 2, 2, 1]))
 
     Args:
         values: (n,), at least one, finite.
-        clusters: k, from 1 on; from 2 on with `zeros`.
-        initialization: See the module's table.
-        rng: Draws for "kmeans++"; None: seeded with 0.
-        weights: What a value's squared error counts, (n,), above 0; None: all the same.
-        zeros: Whether exact zeros are cluster 0, of the value 0.0, and all others go to the
-            other k - 1.
-        around: Centroids to begin with, in place of an initialization, where they are enough.
+        clusters: k, at least 1; at least 2 with `zeros`.
+        initialization: A name of the module's table.
+        rng: Random generator for "kmeans++"; None: seeded with 0.
+        weights: Weight of each value's squared error, (n,), above 0; None: 1.
+        zeros: Whether cluster 0 holds the exact zeros, with the centroid 0.0, and all other
+            values are in the other k - 1 clusters.
+        around: Initial centroids, used instead of the initialization if there are k of them.
 
     Returns:
-        Centroids, ascending behind the zero, float64, and labels, (n,), int64.
+        Centroids, float64, ascending (after the zero), and labels, (n,), int64.
     """
     if zeros:
-        return _beside_zeros(values, clusters, initialization, rng, weights, around)
+        return _cluster_nonzeros(values, clusters, initialization, rng, weights, around)
     kept, labels = np.unique(values, return_inverse=True)
     if len(kept) <= clusters:
         return kept.astype(np.float64), labels.reshape(-1)
@@ -103,7 +103,7 @@ def share(
     return kmeans(values, begin, _STEPS, weights)
 
 
-def _beside_zeros(
+def _cluster_nonzeros(
     values: np.ndarray,
     clusters: int,
     initialization: str,
@@ -117,7 +117,7 @@ def _beside_zeros(
         return np.zeros(1), labels
     part = None if weights is None else weights[other]
     begin = None if around is None else around[around != 0]
-    found, inner = share(
+    found, inner = cluster_values(
         values[other], clusters - 1, initialization, rng, weights=part, around=begin
     )
     labels[other] = inner + 1
@@ -127,9 +127,9 @@ def _beside_zeros(
 def _by_distance(
     values: np.ndarray, clusters: int, rng: np.random.Generator, weights: np.ndarray | None
 ) -> np.ndarray:
-    """k-means++: the next centroid is a value, drawn by its share of the squared error."""
+    """k-means++: the next centroid is a value, drawn in proportion to its squared error."""
     order = np.argsort(values, kind="stable")
-    # Of very many values evenly spaced ranks tell the distribution.
+    # Of very many values, equally spaced ranks represent the distribution.
     picked = np.linspace(0, len(order) - 1, min(len(order), _DRAWN_FROM)).astype(np.int64)
     line = values[order][picked].astype(np.float64)
     mass = np.ones(len(line)) if weights is None else weights[order][picked].astype(np.float64)
@@ -141,8 +141,8 @@ def _by_distance(
     return np.unique(drawn)
 
 
-def _draw(shares: np.ndarray, rng: np.random.Generator) -> int:
-    sums = np.cumsum(shares)
-    # An entry of share 0 is never drawn: the search finds the first sum above the draw.
-    place = int(np.searchsorted(sums, rng.random() * sums[-1], side="right"))
-    return min(place, int(np.flatnonzero(shares)[-1]))
+def _draw(weights: np.ndarray, rng: np.random.Generator) -> int:
+    sums = np.cumsum(weights)
+    # Elements of weight 0 are never drawn: the search finds the first sum above the draw.
+    index = int(np.searchsorted(sums, rng.random() * sums[-1], side="right"))
+    return min(index, int(np.flatnonzero(weights)[-1]))

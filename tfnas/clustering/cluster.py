@@ -1,13 +1,18 @@
-"""Clustering a finished model, without training."""
+"""Clustering of a trained model in one call, without training."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from tfnas.clustering.batchnorm_folding import Normalized, foldable, folded_copy, normalized_kernels
-from tfnas.clustering.cluster_plan import ClusterPlan, Task
+from tfnas.clustering.batchnorm_folding import (
+    NormalizedKernel,
+    foldable,
+    folded_copy,
+    normalized_kernels,
+)
+from tfnas.clustering.cluster_plan import ClusterPlan, ClusterTask
 from tfnas.clustering.clusterable_kernels import CHANNEL, ClusterableKernel, find_kernels
 from tfnas.clustering.clustering_report import ClusteringReport, record_of, report_of
 from tfnas.clustering.importance import mean_squares
@@ -17,22 +22,25 @@ from tfnas.graph.compatibility import TRAINED_WITH, check_float
 from tfnas.graph.functional import Skipped, clone, walk
 from tfnas.graph.layer_kernels import check_built
 
+if TYPE_CHECKING:
+    import keras
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Prepared:
-    """A copy of a model that is to be clustered.
+    """A copy of a model, ready for clustering.
 
     Args:
-        model: The copy, BatchNormalization folded where that was wanted.
-        tasks: Its kernels to be clustered.
-        skipped: The layers with weights left alone, and why.
+        model: The copy, with BatchNormalization folded if requested.
+        tasks: The kernels of the copy to cluster.
+        skipped: The skipped layers with weights, with the reason.
         folded: Paths of the layers that BatchNormalization was folded into.
-        notes: What the converter will do to some kernels, by the kernel's path.
-        unknown: What is not known of the model.
+        notes: Maps paths of kernels to changes that the converter will make.
+        unknown: Notes on what is unknown of the model.
     """
 
-    model: Any
-    tasks: list[Task]
+    model: keras.Model
+    tasks: list[ClusterTask]
     skipped: list[Skipped]
     folded: list[str]
     notes: dict[str, str]
@@ -40,25 +48,25 @@ class Prepared:
 
 
 def cluster(
-    model: Any,
-    clusters: Any = 16,
+    model: keras.Model,
+    clusters: int | Mapping[str, int | None] = 16,
     *,
     granularity: str = "layer",
     initialization: str = "kmeans++",
-    zeros: Any = "auto",
+    zeros: bool | Literal["auto"] = "auto",
     data: Any = None,
     exclude: Any = (),
     embeddings: bool = False,
-    fold: Any = "auto",
+    fold: bool | Literal["auto"] = "auto",
     seed: int = 0,
-) -> tuple[Any, ClusteringReport]:
-    """Returns a copy of a model whose kernels hold few values, and a report.
+) -> tuple[keras.Model, ClusteringReport]:
+    """Returns a copy of a model whose weights share a few values, and a report.
 
-    The model stays as it is. Like a clone of Keras' the copy is not compiled; when it is
-    trained further its shared values stay shared, best with a `tfnas.ClusteringCallback(None)`.
-    A kernel, or a channel of one with granularity "channel", holds at most as many distinct
-    values in the copy, once saved, and in the float32 and float16 `.tflite` file; as integers
-    each channel does, which a file may give a scale of its own.
+    The model is not changed. The copy is not compiled, as after `keras.models.clone_model`. In
+    further training its shared values stay shared, best with a `tfnas.ClusteringCallback(None)`.
+    Each kernel (with granularity "channel" each output channel) has at most `clusters` distinct
+    values in the copy, in the saved model, and in the float32 and float16 `.tflite` file. In
+    integer files this holds for each channel, which can have its own scale.
 
     Example:
         >>> import keras, numpy as np, tfnas
@@ -69,31 +77,31 @@ def cluster(
 
     Args:
         model: A built Keras 3 model.
-        clusters: Most distinct values of a kernel, 2 to 256, a zero among them; or a
-            dictionary name or pattern -> number, or None to leave alone. The first entry that
-            fits a layer counts; what none fits is left alone.
-        granularity: "layer", or "channel": each output channel has values of its own.
+        clusters: Largest number of distinct values of a kernel, 2 to 256, including zero; or a
+            dictionary that maps names or patterns of layers to numbers, or to None to skip
+            the layer. The first matching item counts; layers without a match are skipped.
+        granularity: "layer", or "channel": each output channel has its own values.
         initialization: "kmeans++", "linear", "density" or "quantile"; see
             :mod:`tfnas.clustering.centroids`.
-        zeros: Whether exact zeros stay, and all stay zeros' alone: True, False, or "auto": in a
-            pruned model, one with 1% exact zeros or more.
-        data: Typical inputs, by which an error of a weight counts as much as the mean square
-            of the input that it meets: a few hundred examples, as arrays, a `tf.data.Dataset`
-            or a `keras.utils.PyDataset`. None: all count the same.
-        exclude: What to leave alone: names, paths or patterns ("block_*"), layers, classes of
-            layers, "first", "last", "depthwise".
-        embeddings: Whether tables of embeddings are clustered too.
-        fold: Whether BatchNormalization is folded into the kernels that are clustered, which
-            the converter would else multiply by a factor a channel afterwards: True, False, or
-            "auto": where the file would hold more values for it; see
-            :mod:`tfnas.clustering.batchnorm_folding`. A model with folded layers is flat.
-        seed: Seed of draws.
+        zeros: Whether exact zeros are a cluster of their own and stay zero: True, False, or
+            "auto": if at least 1% of the weights are exact zeros, as in a pruned model.
+        data: Typical inputs, a few hundred examples: arrays, a `tf.data.Dataset` or a
+            `keras.utils.PyDataset`. The squared error of each weight is then weighted by the
+            mean square of its input. None: all errors have the same weight.
+        exclude: Layers to leave unchanged: names, paths or patterns ("block_*"), layers, classes
+            of layers, "first", "last", "depthwise".
+        embeddings: Whether the tables of Embedding layers are clustered too.
+        fold: Whether BatchNormalization is folded into the kernels before clustering, since the
+            converter would multiply them by a factor per channel afterwards: True, False, or
+            "auto": where the file would have more distinct values without folding; see
+            :mod:`tfnas.clustering.batchnorm_folding`. Folding flattens nested models.
+        seed: Seed of the initialization.
 
     Returns:
         The copy and the report.
 
     Raises:
-        ValueError: An argument is outside its rule, or the model can't be copied.
+        ValueError: An argument is out of range, or the model can't be copied.
 
     References:
         Han, Mao and Dally, "Deep Compression", ICLR 2016.
@@ -103,11 +111,11 @@ def cluster(
     check_backend()
     prepared = prepare(model, plan, fold)
     copy, kernels = prepared.model, [task.kernel for task in prepared.tasks]
-    counted = {} if data is None else mean_squares(copy, kernels, data)
+    importance = {} if data is None else mean_squares(copy, kernels, data)
     rows = []
     for task in prepared.tasks:
         kernel, before = task.kernel, task.kernel.numpy()
-        shared, labels = plan.labels(task, before, counted.get(id(kernel)))
+        shared, labels = plan.labels(task, before, importance.get(id(kernel)))
         tie = attach(copy, kernel, granularity, task.clusters, task.zeros)
         tie.assign(labels)
         kernel.variable.assign(shared)
@@ -116,11 +124,18 @@ def cluster(
     return copy, report_of(rows, prepared.skipped, prepared.folded, prepared.unknown)
 
 
-def prepare(model: Any, plan: ClusterPlan, fold: Any = "auto") -> Prepared:
-    """Returns a copy with its kernels found, and BatchNormalization folded into those.
+def prepare(
+    model: keras.Model, plan: ClusterPlan, fold: bool | Literal["auto"] = "auto"
+) -> Prepared:
+    """Copies a model for clustering, and folds BatchNormalization.
+
+    Args:
+        model: A built Keras 3 model.
+        plan: The settings.
+        fold: As for :func:`tfnas.cluster`.
 
     Raises:
-        ValueError: An argument is outside its rule, or the model can't be copied.
+        ValueError: An argument is out of range, or the model can't be copied.
     """
     if not (fold == "auto" or isinstance(fold, bool)):
         raise ValueError(f"fold must be 'auto', True or False, got {fold!r}")
@@ -136,60 +151,62 @@ def prepare(model: Any, plan: ClusterPlan, fold: Any = "auto") -> Prepared:
             raise
         copy = clone(model)
         unknown = (
-            "the connections of the model's layers are not known: a BatchNormalization behind "
-            "a kernel multiplies its channels in the file",
+            "the connections of the model's layers are unknown: a BatchNormalization after a "
+            "kernel multiplies its channels in the file",
         )
-        tasks = _twins(tasks, kernels, find_kernels(copy, plan.embeddings)[0])
+        tasks = _copied_tasks(tasks, kernels, find_kernels(copy, plan.embeddings)[0])
         return Prepared(copy, tasks, [*skipped, *none], [], {}, unknown)
     pairs = normalized_kernels(flow)
-    wanted = [p for p in pairs if fold is True or (fold == "auto" and _adds_values(p, plan))]
-    calls = foldable(wanted, paths)
+    to_fold = [p for p in pairs if fold is True or (fold == "auto" and _adds_values(p, plan))]
+    calls = foldable(to_fold, paths)
     if calls:
-        copy, layers, folded = folded_copy(model, wanted, paths, flow)
-        twins = [_moved(task, *_copied(task.kernel, layers)) for task in tasks]
+        copy, layers, folded = folded_copy(model, to_fold, paths, flow)
+        copied = [_moved(task, *_copied_kernel(task.kernel, layers)) for task in tasks]
     else:
         copy, folded = clone(model), []
-        twins = _twins(tasks, kernels, find_kernels(copy, plan.embeddings)[0])
+        copied = _copied_tasks(tasks, kernels, find_kernels(copy, plan.embeddings)[0])
     notes = {
         p.kernel.name: _note(p, plan)
         for p in pairs
         if p.kernel.name not in folded and _adds_values(p, plan)
     }
-    gone = {p.norm.name for p in wanted if id(p.norm) in calls}
-    left = [s for s in none if s.name not in gone]
-    return Prepared(copy, twins, [*skipped, *left], folded, notes)
+    removed = {p.norm.name for p in to_fold if id(p.norm) in calls}
+    remaining = [s for s in none if s.name not in removed]
+    return Prepared(copy, copied, [*skipped, *remaining], folded, notes)
 
 
-def _adds_values(pair: Normalized, plan: ClusterPlan) -> bool:
-    """Whether the file's kernel would hold more values for a BatchNormalization.
+def _adds_values(pair: NormalizedKernel, plan: ClusterPlan) -> bool:
+    """Whether the BatchNormalization gives the kernel in the file more distinct values.
 
-    A factor a channel leaves each channel as many.
+    A factor per channel keeps the number of distinct values per channel.
     """
-    return pair.behind or plan.granularity != CHANNEL
+    return pair.norm_first or plan.granularity != CHANNEL
 
 
-def _note(pair: Normalized, plan: ClusterPlan) -> str:
-    why = f": {pair.hindrance}" if pair.hindrance else ""
-    per = "row" if pair.behind else "channel"
-    return f"BatchNormalization {pair.norm.name} multiplies each {per} in the file{why}"
+def _note(pair: NormalizedKernel, plan: ClusterPlan) -> str:
+    reason = f": {pair.obstacle}" if pair.obstacle else ""
+    axis = "row" if pair.norm_first else "channel"
+    return f"BatchNormalization {pair.norm.name} multiplies each {axis} in the file{reason}"
 
 
-def _twins(
-    tasks: Sequence[Task], kernels: Sequence[ClusterableKernel], found: Sequence[ClusterableKernel]
-) -> list[Task]:
-    """The tasks with a copy's kernels, by their place: Keras may name the copy's otherwise."""
-    place = {id(kernel): i for i, kernel in enumerate(kernels)}
-    twins = [found[place[id(task.kernel)]] for task in tasks]
-    return [_moved(t, k.layer, k.variable) for t, k in zip(tasks, twins, strict=True)]
+def _copied_tasks(
+    tasks: Sequence[ClusterTask],
+    kernels: Sequence[ClusterableKernel],
+    found: Sequence[ClusterableKernel],
+) -> list[ClusterTask]:
+    """The tasks for the kernels of a copy, matched by position, since names may differ."""
+    index = {id(kernel): i for i, kernel in enumerate(kernels)}
+    copies = [found[index[id(task.kernel)]] for task in tasks]
+    return [_moved(t, k.layer, k.variable) for t, k in zip(tasks, copies, strict=True)]
 
 
-def _copied(kernel: ClusterableKernel, layers: Mapping[int, Any]) -> tuple[Any, Any]:
+def _copied_kernel(kernel: ClusterableKernel, layers: Mapping[int, Any]) -> tuple[Any, Any]:
     """The copies of a kernel's layer and variable."""
     layer = layers[id(kernel.layer)]
     weights = [*layer._trainable_variables, *layer._non_trainable_variables]
     return layer, next(v for v in weights if v.name == kernel.variable.name)
 
 
-def _moved(task: Task, layer: Any, variable: Any) -> Task:
+def _moved(task: ClusterTask, layer: Any, variable: Any) -> ClusterTask:
     own = dataclasses.replace(task.kernel, layer=layer, variable=variable)
     return dataclasses.replace(task, kernel=own)

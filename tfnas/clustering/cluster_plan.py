@@ -1,30 +1,30 @@
-"""What is clustered and how: the settings that all ways of clustering share, checked."""
+"""The settings of clustering, checked, and the kernels that they select."""
 
 from __future__ import annotations
 
 import dataclasses
 import numbers
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from tfnas.clustering.centroids import INITIALIZATIONS, MOST, share
+from tfnas.clustering.centroids import INITIALIZATIONS, MOST, cluster_values
 from tfnas.clustering.clusterable_kernels import CHANNEL, GRANULARITIES, ClusterableKernel
 from tfnas.graph.functional import Skipped
 from tfnas.graph.layer_kernels import named
 
-_PRUNED_FROM = 0.01  # share of exact zeros: trained weights hit 0.0 by pruning alone
+_PRUNED_FROM = 0.01  # fraction of exact zeros; without pruning trained weights are hardly ever 0.0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Task:
-    """A kernel to be clustered.
+class ClusterTask:
+    """A kernel to cluster.
 
     Args:
         kernel: The kernel.
-        clusters: Most values, of a channel where each has its own.
-        zeros: Whether its exact zeros are a cluster of their own.
+        clusters: Largest number of distinct values, per channel with granularity "channel".
+        zeros: Whether the exact zeros are a cluster of their own.
     """
 
     kernel: ClusterableKernel
@@ -34,26 +34,26 @@ class Task:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ClusterPlan:
-    """Settings of a clustering; see :func:`tfnas.cluster` for what they mean.
+    """The settings of clustering, named as the arguments of :func:`tfnas.cluster`.
 
     Raises:
-        ValueError: One is outside its rule.
+        ValueError: A setting is out of range.
     """
 
-    clusters: Any = 16
+    clusters: int | Mapping[str, int | None] = 16
     granularity: str = "layer"
     initialization: str = "kmeans++"
-    zeros: Any = "auto"
+    zeros: bool | Literal["auto"] = "auto"
     exclude: Any = ()
     embeddings: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
-        given = self.clusters
-        by_name = dict(given) if isinstance(given, Mapping) else {"": given}
+        clusters = self.clusters
+        by_name = dict(clusters) if isinstance(clusters, Mapping) else {"": clusters}
         for name, count in by_name.items():
             if not isinstance(name, str):
-                raise ValueError(f"clusters must name layers by text, got {name!r}")
+                raise ValueError(f"clusters must name layers by strings, got {name!r}")
             if not (count is None and name) and not _is_whole(count, 2, MOST):
                 where = f" for {name!r}" if name else ""
                 raise ValueError(
@@ -74,12 +74,14 @@ class ClusterPlan:
         if not _is_whole(self.seed, 0):
             raise ValueError(f"seed must be a whole number >= 0, got {self.seed!r}")
 
-    def admit(self, kernels: Sequence[ClusterableKernel]) -> tuple[list[Task], list[Skipped]]:
-        """Returns what is to be clustered, and the other kernels with the reason.
+    def admit(
+        self, kernels: Sequence[ClusterableKernel]
+    ) -> tuple[list[ClusterTask], list[Skipped]]:
+        """Returns the kernels to cluster, and the other kernels with the reason.
 
         Raises:
-            ValueError: An entry of `clusters` or `exclude` names no layer with a kernel, a kernel
-                holds NaN or inf, or nothing is left.
+            ValueError: A name in `clusters` or `exclude` matches no layer with a kernel, a kernel
+                holds NaN or inf, or no kernel is left.
         """
         excluded = named(kernels, self.exclude, "exclude")
         counts = self._counts(kernels)
@@ -90,7 +92,7 @@ class ClusterPlan:
             if id(kernel) in excluded:
                 reason = f"excluded by {excluded[id(kernel)]}"
             else:
-                reason = self._hindrance(kernel, count) or ""
+                reason = self._obstacle(kernel, count) or ""
             if reason:
                 skipped.append(Skipped(kernel.name, kernel.kind, reason))
             elif count is not None:
@@ -100,47 +102,51 @@ class ClusterPlan:
                 f"clusters and exclude must leave a kernel to cluster, got none of {len(kernels)}"
             )
         pruned = self._keeps_zeros([kernel for kernel, _ in fits])
-        return [Task(k, count, pruned and bool((k.numpy() == 0).any())) for k, count in fits], (
-            skipped
-        )
+        return [
+            ClusterTask(k, count, pruned and bool((k.numpy() == 0).any())) for k, count in fits
+        ], (skipped)
 
     def labels(
         self,
-        task: Task,
+        task: ClusterTask,
         values: np.ndarray,
         weights: np.ndarray | None = None,
         around: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the shared values and the clusters of a kernel's weights, in its shape.
+        """Clusters the weights of a kernel.
 
         Args:
             task: The kernel.
             values: Its weights.
-            weights: What each one's squared error counts; None: all the same.
-            around: Values that they share now, to begin with.
+            weights: Weight of the squared error of each, of the kernel's shape; None: 1.
+            around: The present shared values of the weights, as initial centroids; None: use
+                the initialization.
+
+        Returns:
+            The shared value and the cluster of each weight, both of the kernel's shape.
         """
 
         def rows(array: np.ndarray | None) -> Any:
             return None if array is None else task.kernel.groups(array, self.granularity)
 
-        grouped, counted, present = rows(values), rows(weights), rows(around)
+        grouped, importance, present = rows(values), rows(weights), rows(around)
         shared, labels = np.empty(grouped.shape), np.empty(grouped.shape, np.int64)
         for i, group in enumerate(grouped):
-            centroids, labels[i] = share(
+            centroids, labels[i] = cluster_values(
                 group,
                 task.clusters,
                 self.initialization,
                 np.random.default_rng([self.seed, i]),
-                weights=None if counted is None else counted[i],
+                weights=None if importance is None else importance[i],
                 zeros=task.zeros,
                 around=None if present is None else np.unique(present[i]),
             )
             shared[i] = centroids[labels[i]]
-        back = task.kernel.from_groups
-        return back(shared, self.granularity), back(labels, self.granularity)
+        from_groups = task.kernel.from_groups
+        return from_groups(shared, self.granularity), from_groups(labels, self.granularity)
 
     def _counts(self, kernels: Sequence[ClusterableKernel]) -> dict[int, int | None]:
-        """Clusters by kernel id; a dictionary's first entry that fits counts."""
+        """Number of clusters by kernel id; the first matching item of a dictionary counts."""
         if not isinstance(self.clusters, Mapping):
             return {id(kernel): int(self.clusters) for kernel in kernels}
         counts: dict[int, int | None] = {}
@@ -149,16 +155,16 @@ class ClusterPlan:
                 counts.setdefault(key, count)
         return counts
 
-    def _hindrance(self, kernel: ClusterableKernel, count: int | None) -> str | None:
+    def _obstacle(self, kernel: ClusterableKernel, count: int | None) -> str | None:
         if count is None:
             return "not among clusters"
         grouped = kernel.groups(kernel.numpy(), self.granularity)
         if not np.isfinite(grouped).all():
             raise ValueError(f"model must hold finite weights, got NaN or inf in {kernel.name!r}")
         if grouped.shape[1] <= count:
-            each = " a channel" if self.granularity == CHANNEL else ""
-            return f"holds {grouped.shape[1]} weights{each}, no more than clusters"
-        return "holds one value" if (grouped == grouped.flat[0]).all() else None
+            each = " per channel" if self.granularity == CHANNEL else ""
+            return f"has {grouped.shape[1]} weights{each}, not more than clusters"
+        return "has one distinct value" if (grouped == grouped.flat[0]).all() else None
 
     def _keeps_zeros(self, kernels: Sequence[ClusterableKernel]) -> bool:
         if isinstance(self.zeros, bool):

@@ -1,7 +1,7 @@
 """The kernels of a model that can be clustered, and the channels of each.
 
-Channels are those that an integer file gives scales of their own: output channels; a depthwise
-kernel's are its last two axes.
+Channels are the axes with a scale per index in an integer file: the output channels, or the
+last two axes of a depthwise kernel.
 """
 
 from __future__ import annotations
@@ -20,22 +20,26 @@ _TRANSPOSED = ("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose")
 
 
 class ClusterableKernel(ModelKernel):
-    """One kernel of a model, with its channels."""
+    """One kernel of a model with its channel axes."""
 
     @property
     def channel_axes(self) -> tuple[int, ...]:
-        """The axes that count channels."""
+        """The channel axes."""
         last = len(self.shape) - 1
         if self.depthwise:
             return last - 1, last
         return (last - 1,) if self.kind in _TRANSPOSED else (last,)
 
     def axes(self, granularity: str) -> tuple[int, ...]:
-        """The axes along which each index has clusters of its own."""
+        """Returns the axes along which each index has its own clusters.
+
+        Args:
+            granularity: "layer" or "channel".
+        """
         return self.channel_axes if granularity == CHANNEL else ()
 
     def groups(self, array: np.ndarray, granularity: str) -> np.ndarray:
-        """Returns an array of the kernel's shape as (groups, n): a row shares its values."""
+        """Returns an array of the kernel's shape as (groups, n); clusters are per group."""
         axes = self.axes(granularity)
         count = math.prod(self.shape[axis] for axis in axes)
         return np.moveaxis(array, axes, range(len(axes))).reshape(count, -1)
@@ -51,14 +55,14 @@ class ClusterableKernel(ModelKernel):
 def find_kernels(
     model: Any, embeddings: bool = False
 ) -> tuple[list[ClusterableKernel], list[Skipped]]:
-    """Returns the kernels of a model, and the layers with weights that have none, and why.
+    """Returns the kernels of a model, and its layers with weights but no kernel.
 
     Args:
         model: A built Keras 3 model.
-        embeddings: Whether tables of embeddings are among them.
+        embeddings: Whether the tables of Embedding layers are included.
 
     Raises:
-        ValueError: The model is no Keras model, or is not built.
+        ValueError: The model is not a built Keras model.
     """
     found, skipped = model_kernels(model, embeddings)
     return [ClusterableKernel(k.name, k.path, k.layer, k.variable) for k in found], skipped

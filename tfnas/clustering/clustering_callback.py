@@ -1,44 +1,44 @@
-"""Clustering while training: a callback for the `fit` that is already there.
+"""Clustering during training: a callback for `fit`.
 
-When it acts: at the beginning of the first epoch it clusters every kernel and ties its
-weights (see :mod:`tfnas.clustering.shared_values`). From then on, after every step of the
-optimizer, a kernel holds no more values than it may. What trains is the values:
+At the beginning of the first epoch it clusters every kernel and ties the weights of each cluster
+(see :mod:`tfnas.clustering.shared_values`). From then on the number of distinct values of a
+kernel stays within the limit after every optimizer step. Training moves the shared values:
 
-| renew | a shared value moves                               | a weight's cluster              |
-|-------|----------------------------------------------------|---------------------------------|
-| None  | as the optimizer moves a variable whose gradient is | stays                           |
-|       | the sum of its weights' gradients (Han et al.)     |                                 |
-| n     | as the mean of its weights, each of which also has | is that of the nearest value,   |
-|       | a place of its own that its own updates move       | by k-means, every n epochs or steps |
+| renew | a shared value                                 | the cluster of a weight             |
+|-------|------------------------------------------------|-------------------------------------|
+| None  | is updated like a variable whose gradient is   | is constant                         |
+|       | the sum of its weights' gradients (Han et al.) |                                     |
+| n     | is the mean of the latent values of its        | is found again by k-means on latent |
+|       | weights, which their own updates move          | values, every n epochs or steps     |
 
-With `renew` the gradient at the shared value is taken for that at the weight's own place
-(a straight-through estimator), as quantization-aware training does. Weights then go over at
-once that have come apart since the last renewal: let that be a few steps, or take a tenth of
-the learning rate. It reaches more with few values; with many there is little to move.
+With `renew`, the gradient at the shared value is used for the latent value (a straight-through
+estimator), as in quantization-aware training. Many weights may change their cluster at once if
+their latent values have moved far since the last renewal: use a small `renew` in steps, or a
+tenth of the learning rate. Renewal helps most with few clusters.
 
-Clusters without renewal follow from the weights alone, so training that is restored
-(`BackupAndRestore`) goes on as it was. Renewed ones go on from the shared values: where each
-weight was by itself is not saved.
+Without renewal the clusters depend on the weights alone, so restored training
+(`BackupAndRestore`) continues unchanged. With renewal it continues from the shared values, since
+latent values are not saved.
 
-Every epoch's weights are clustered, so `EarlyStopping(restore_best_weights=True)` gives back
-clustered ones. Put this callback behind it in the list: then it also ends with the clusters of
-those. Averaged weights (`use_ema`) are clustered once more at the end.
+The weights are clustered in every epoch, so `EarlyStopping(restore_best_weights=True)` restores
+clustered weights. Place this callback after EarlyStopping in the list; it then ends with the
+clusters of the restored weights. Averaged weights (`use_ema`) are clustered once more at the end.
 
-A training loop of one's own calls `set_model(model)`, `on_train_begin()` and, in each epoch,
-`on_epoch_begin(epoch)`, before the step is traced; `model.optimizer` must be the one that it
-steps with.
+A custom training loop calls `set_model(model)`, `on_train_begin()` and, in each epoch,
+`on_epoch_begin(epoch)`, before the step is traced; it must use `model.optimizer`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import numbers
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import keras
 import numpy as np
 
-from tfnas.clustering.cluster_plan import ClusterPlan, Task
+from tfnas.clustering.cluster_plan import ClusterPlan, ClusterTask
 from tfnas.clustering.clusterable_kernels import ClusterableKernel, find_kernels
 from tfnas.clustering.clustering_report import ClusteringReport, record_of, report_of
 from tfnas.clustering.shared_values import (
@@ -65,26 +65,26 @@ _UNITS = ("epoch", "step")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Trained:
-    """A kernel in training: what is asked of it, its ties, and its weights before."""
+    """A kernel in training: its task and settings, its constraint, and its weights before."""
 
-    task: Task
+    task: ClusterTask
     plan: ClusterPlan
     tie: TiedValues
     before: np.ndarray
 
     def cluster(self, values: np.ndarray, around: np.ndarray | None = None) -> None:
-        """Clusters given places of the weights, and moves the weights there."""
+        """Clusters values (weights or latent values), and sets the weights to the shared values."""
         shared, labels = self.plan.labels(self.task, values, around=around)
         self.tie.assign(labels, values)
         self.task.kernel.variable.assign(shared)
 
 
 class ClusteringCallback(keras.callbacks.Callback):
-    """Clusters a model's kernels and trains the values that its weights share.
+    """Clusters the kernels of a model, and trains their shared values.
 
-    BatchNormalization stays where it is. The converter multiplies it into the kernel before it,
-    which leaves as many values a channel, not a kernel: for that begin with the model of
-    :func:`tfnas.cluster`, which folds it.
+    BatchNormalization is not folded. The converter multiplies it into the kernel before it, which
+    keeps the number of distinct values per channel, but not per kernel. To keep it per kernel,
+    start from the model of :func:`tfnas.cluster`, which folds BatchNormalization.
 
     Example:
         >>> import keras, numpy as np, tfnas
@@ -97,26 +97,26 @@ class ClusteringCallback(keras.callbacks.Callback):
         (4, 4)
 
     Args:
-        clusters: Most distinct values of a kernel, or a dictionary, as for
-            :func:`tfnas.cluster`. None: the clusters that the model has, as after loading,
+        clusters: Largest number of distinct values of a kernel, or a dictionary, as for
+            :func:`tfnas.cluster`. None: the present clusters of the model, as after loading,
             `tfnas.cluster` or :func:`tfnas.quantize_aware`; see :func:`tfnas.keep_clusters`.
-        renew: How many epochs or steps lie between two renewals of which weights share a
-            value; None: they never change.
-        by: "epoch" or "step": what `renew` counts. Steps are batches from the first epoch on;
-            with `steps_per_execution` it acts between executions.
-        granularity: "layer", or "channel": each output channel has values of its own.
+        renew: Number of epochs or steps between two renewals of the clusters; None: the
+            cluster of each weight is constant.
+        by: Unit of `renew`, "epoch" or "step". Steps are batches, counted from the first
+            epoch; with `steps_per_execution` renewals happen between executions.
+        granularity: "layer", or "channel": each output channel has its own values.
         initialization: "kmeans++", "linear", "density" or "quantile".
-        zeros: Whether exact zeros stay: True, False, or "auto": in a pruned model.
-        gradients: "sum", the gradient of a shared value; or "mean", which is as large as a
-            single weight's and keeps the learning rate of SGD usable. Adam and its kin divide
-            by the size: there both are the same.
-        exclude: What to leave alone; see :func:`tfnas.cluster`.
-        embeddings: Whether tables of embeddings are clustered too.
-        seed: Seed of draws.
+        zeros: Whether exact zeros stay zero: True, False, or "auto": in a pruned model.
+        gradients: "sum", the gradient of a shared value; or "mean", which has the magnitude of
+            a single weight's gradient, so that SGD needs no smaller learning rate. With Adam
+            and similar optimizers, which divide by the magnitude, both are equal.
+        exclude: Layers to leave unchanged; see :func:`tfnas.cluster`.
+        embeddings: Whether the tables of Embedding layers are clustered too.
+        seed: Seed of the initialization.
 
     Raises:
-        ValueError: An argument is outside its rule. What depends on the model is raised before
-            the first step.
+        ValueError: An argument is out of range. Errors that depend on the model are raised
+            before the first step.
 
     References:
         Han, Mao and Dally, "Deep Compression", ICLR 2016, section 3.3; Bengio et al.,
@@ -125,58 +125,57 @@ class ClusteringCallback(keras.callbacks.Callback):
 
     def __init__(
         self,
-        clusters: Any = 16,
+        clusters: int | Mapping[str, int | None] | None = 16,
         renew: int | None = None,
         by: str = "epoch",
         *,
         granularity: str = "layer",
         initialization: str = "kmeans++",
-        zeros: Any = "auto",
+        zeros: bool | Literal["auto"] = "auto",
         gradients: str = "sum",
         exclude: Any = (),
         embeddings: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        asked = 16 if clusters is None else clusters
+        limit = 16 if clusters is None else clusters
         self.plan = ClusterPlan(
-            asked, granularity, initialization, zeros, exclude, embeddings, seed
+            limit, granularity, initialization, zeros, exclude, embeddings, seed
         )
-        whole = isinstance(renew, numbers.Integral) and not isinstance(renew, bool)
-        if renew is not None and not (whole and renew >= 1):
+        is_whole = isinstance(renew, numbers.Integral) and not isinstance(renew, bool)
+        if renew is not None and not (is_whole and renew >= 1):
             raise ValueError(f"renew must be None or a whole number >= 1, got {renew!r}")
         if renew is not None and clusters is None:
-            raise ValueError(f"renew must be None where clusters is None, got {renew!r}")
+            raise ValueError(f"renew must be None if clusters is None, got {renew!r}")
         for name, value, allowed in (("by", by, _UNITS), ("gradients", gradients, GRADIENTS)):
             if value not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
         self.clusters, self.renew, self.by, self.gradients = clusters, renew, by, gradients
-        self.kernels: tuple[
-            ClusterableKernel, ...
-        ] = ()  # what is clustered, once training has begun
+        # The clustered kernels, after training has started.
+        self.kernels: tuple[ClusterableKernel, ...] = ()
         self._pruning: Any = None  # a PruningCallback before this one in the same fit
         self._trained: list[_Trained] = []
         self._skipped: list[Skipped] = []
-        self._renewed = 0
+        self._renewals = 0
         self._epoch = self._batches = self._length = 0
 
     @property
     def report(self) -> ClusteringReport:
-        """The values that the model holds now, and what was left alone, and why.
+        """The present values of the kernels, and the skipped layers with the reason.
 
         Raises:
-            RuntimeError: Training has not begun.
+            RuntimeError: Training has not started.
         """
         if not self._trained:
-            raise RuntimeError("report is there once training has begun")
+            raise RuntimeError("report is available after training has started")
         rows = [
             record_of(t.task.kernel, t.task.clusters, t.plan.granularity, t.before)
             for t in self._trained
         ]
         return report_of(rows, self._skipped)
 
-    def on_train_begin(self, logs: Any = None) -> None:
-        """Checks everything that can be checked."""
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Checks the arguments against the model."""
         check_backend()
         self._trained, self._epoch, self._batches, self._length = [], 0, 0, 0
         self.kernels, self._pruning = (
@@ -188,10 +187,10 @@ class ClusteringCallback(keras.callbacks.Callback):
         if self.renew is not None and replicas > 1:
             raise ValueError(f"renew must be None on several devices, got {self.renew!r}")
         if self.model.built:
-            self._found()
+            self._find()
 
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Clusters at the first epoch; renews the clusters where that is asked for."""
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Clusters at the first epoch; renews the clusters if they are due."""
         self._length = (self.params or {}).get("steps") or self._batches  # if fit knows it
         self._epoch, self._batches = epoch, 0
         if not self._trained:
@@ -200,60 +199,60 @@ class ClusteringCallback(keras.callbacks.Callback):
         else:
             self._renew()
 
-    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        """Renews the clusters where steps are counted."""
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Renews the clusters if `renew` counts steps."""
         self._batches = batch
         if self._trained and self.by == "step":
             self._renew()
 
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """A model that its first batch builds is clustered from then on."""
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Starts clustering after the first batch if that batch built the model."""
         self._batches = batch + 1
         if not self._trained:
             self._begin()
 
-    def on_train_end(self, logs: Any = None) -> None:
-        """Clusters of the weights that are there now: averaged or restored ones come last."""
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Clusters the final weights, which may have been averaged or restored."""
         for trained in self._trained:
             values = trained.task.kernel.numpy()
             trained.cluster(values, around=np.asarray(trained.tie(values)))
-            trained.tie.free = None  # from here on the clusters hold
+            trained.tie.latent = None  # the clusters are final
         if self.renew is not None:
             retrace(self.model)
         unregister_callback(self.model, "cluster")
 
-    def _found(self) -> list[tuple[Task, ClusterPlan]]:
-        """The kernels to cluster, each with its settings; notes the others."""
-        found = self._present() if self.clusters is None else self._asked()
+    def _find(self) -> list[tuple[ClusterTask, ClusterPlan]]:
+        """The kernels to cluster with their settings; sets the skipped layers."""
+        found = self._clustered() if self.clusters is None else self._to_cluster()
         self.kernels = tuple(task.kernel for task, _ in found)
         if self._pruning is not None:
             self._check_pruning()
         return found
 
     def _check_pruning(self) -> None:
-        """Zeros that come before the clusters, and stay as they are, go with them."""
-        if not self._pruning.holds_ratio():
-            got = "a PruningCallback whose ratio changes beside a ClusteringCallback"
+        """Raises ValueError unless the zeros of the PruningCallback stay zero in this fit."""
+        if not self._pruning.has_constant_sparsity():
+            pair = "a PruningCallback with a changing sparsity beside a ClusteringCallback"
         elif self.plan.zeros is False:
-            got = "a PruningCallback beside a ClusteringCallback with zeros=False"
+            pair = "a PruningCallback beside a ClusteringCallback with zeros=False"
         else:
             return
-        check_disjoint(self._pruning.kernels, self.kernels, got)
+        check_disjoint(self._pruning.kernels, self.kernels, pair)
 
-    def _asked(self) -> list[tuple[Task, ClusterPlan]]:
-        """The kernels that are to have as many values as `clusters` says."""
+    def _to_cluster(self) -> list[tuple[ClusterTask, ClusterPlan]]:
+        """The kernels to cluster by the argument `clusters`."""
         check_float(self.model, "ClusteringCallback", TRAINED_WITH)
         kernels, none = find_kernels(self.model, self.plan.embeddings)
-        tasks, left = self.plan.admit(kernels)
+        tasks, skipped = self.plan.admit(kernels)
         frozen = [t.kernel for t in tasks if not t.kernel.variable.trainable]
         if len(frozen) == len(tasks):
-            raise ValueError("model must hold a kernel that is trained, got all of them frozen")
-        idle = [Skipped(k.name, k.kind, "not trained: tfnas.cluster does it") for k in frozen]
-        self._skipped = [*left, *idle, *none]
+            raise ValueError("model must have a trainable kernel, got all kernels frozen")
+        not_trained = [Skipped(k.name, k.kind, "not trainable: use tfnas.cluster") for k in frozen]
+        self._skipped = [*skipped, *not_trained, *none]
         return [(task, self.plan) for task in tasks if task.kernel.variable.trainable]
 
-    def _present(self) -> list[tuple[Task, ClusterPlan]]:
-        """The kernels that are clustered already, in as many values as they have."""
+    def _clustered(self) -> list[tuple[ClusterTask, ClusterPlan]]:
+        """The kernels that are clustered already, with their present number of values."""
         kernels, self._skipped = find_kernels(self.model, self.plan.embeddings)
         excluded = named(kernels, self.plan.exclude, "exclude")
         self._skipped += [
@@ -261,27 +260,27 @@ class ClusteringCallback(keras.callbacks.Callback):
             for k in kernels
             if id(k) in excluded
         ]
-        left = {s.name for s in self._skipped}
+        skipped = {s.name for s in self._skipped}
         found = []
         for kernel, granularity in clustered_kernels(self.model, self.plan.embeddings):
-            if kernel.name in left:
+            if kernel.name in skipped:
                 continue
             groups = kernel.groups(kernel.numpy(), granularity)
             zeros = bool((groups == 0).any())
-            # A cluster may be no channel's: zeros have one of their own in all.
+            # Cluster 0 is reserved for zeros, also in channels without zeros.
             most = max(len(np.unique(g)) + (zeros and not (g == 0).any()) for g in groups)
             plan = dataclasses.replace(self.plan, granularity=granularity)
-            found.append((Task(kernel, most, zeros), plan))
-        held = left | {task.kernel.name for task, _ in found}
-        free = [k for k in kernels if k.name not in held]
-        self._skipped += [Skipped(k.name, k.kind, "holds too many values") for k in free]
+            found.append((ClusterTask(kernel, most, zeros), plan))
+        known = skipped | {task.kernel.name for task, _ in found}
+        others = [k for k in kernels if k.name not in known]
+        self._skipped += [Skipped(k.name, k.kind, "has too many values") for k in others]
         return found
 
     def _begin(self) -> None:
         self._trained = []
-        for task, plan in self._found():
-            before, free = task.kernel.numpy(), self.renew is not None
-            gradients = None if free else self.gradients
+        for task, plan in self._find():
+            before, latent = task.kernel.numpy(), self.renew is not None
+            gradients = None if latent else self.gradients
             tie = attach(
                 self.model,
                 task.kernel,
@@ -289,7 +288,7 @@ class ClusteringCallback(keras.callbacks.Callback):
                 task.clusters,
                 task.zeros,
                 gradients,
-                free,
+                latent,
             )
             trained = _Trained(task, plan, tie, before)
             trained.cluster(before)
@@ -297,19 +296,19 @@ class ClusteringCallback(keras.callbacks.Callback):
         if self.renew is None and getattr(self.model, "optimizer", None) is not None:
             tie_gradients(self.model.optimizer)
         retrace(self.model)
-        self._renewed = self._due()
+        self._renewals = self._due()
 
     def _due(self) -> int:
-        """How often the clusters were to be renewed by now."""
+        """The number of renewals that are due so far."""
         if self.renew is None:
             return 0
         steps = self._epoch * self._length + self._batches
         return (self._epoch if self.by == "epoch" else steps) // self.renew
 
     def _renew(self) -> None:
-        if self._due() == self._renewed:
+        if self._due() == self._renewals:
             return
         for trained in self._trained:
-            free = np.asarray(keras.ops.convert_to_numpy(trained.tie.free))
-            trained.cluster(free, around=trained.task.kernel.numpy())
-        self._renewed = self._due()
+            latent = np.asarray(keras.ops.convert_to_numpy(trained.tie.latent))
+            trained.cluster(latent, around=trained.task.kernel.numpy())
+        self._renewals = self._due()

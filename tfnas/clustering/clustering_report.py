@@ -1,4 +1,4 @@
-"""What clustering did to a model, and what it weighs: records that print as a table."""
+"""Report of clustering: the values, errors and sizes of each kernel, as a table."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from tfnas.table import table
 
 @dataclasses.dataclass(frozen=True)
 class ClusteredKernel:
-    """One kernel before and after.
+    """One kernel before and after clustering.
 
-    Sizes are those of the kernel alone. Gzip is what a download or a flash image can have
-    without more; the coded sizes need a runtime that decodes them, which TFLite is not.
+    Sizes are of the kernel alone, in bytes. A download or a flash image reaches the gzip size
+    directly; the coded sizes need a runtime that decodes them, which TFLite does not.
 
     Args:
         name: Path of its layer.
         kind: The layer's class.
-        shape: Shape of the kernel, as Keras has it.
-        clusters: Values that were asked for at most.
-        granularity: "layer", or "channel": each output channel has values of its own.
+        shape: Shape of the kernel in Keras.
+        clusters: Largest requested number of distinct values.
+        granularity: "layer", or "channel": each output channel has its own values.
         before: Distinct values before.
-        after: Distinct values after, of the channel that has most with "channel".
+        after: Distinct values after; with "channel" the largest number of a channel.
         zeros: Weights that are exactly zero.
-        error: Root-mean-square distance of the weights from those before they were clustered,
-            as a share of the root-mean-square of those. Training since then is in it.
+        error: Root-mean-square difference of the weights before and after, relative to the
+            root-mean-square of the weights before. Includes changes by training.
         bytes: Size as float32.
-        gzip_before: Size of the float32 numbers before, after gzip.
-        gzip_after: Size of the float32 numbers now, after gzip.
-        coded: Size as codebook and indices of a fixed length.
+        gzip_before: Size of the float32 weights before clustering, with gzip.
+        gzip_after: Size of the float32 weights after clustering, with gzip.
+        coded: Size as codebook and fixed-length indices.
         huffman: Size as codebook and Huffman-coded indices.
-        note: What else is to be known.
+        note: Further information.
     """
 
     name: str
@@ -59,7 +59,7 @@ class ClusteredKernel:
     note: str = ""
 
     def row(self) -> list[str]:
-        """Returns the record as a table's row; see :attr:`ClusteringReport.HEADERS`."""
+        """Returns the table row; :attr:`ClusteringReport.HEADERS` names the columns."""
         sizes = [self.bytes, self.gzip_before, self.gzip_after, self.coded, self.huffman]
         return [
             self.name,
@@ -67,7 +67,7 @@ class ClusteredKernel:
             "x".join(map(str, self.shape)),
             self.note,
             f"{self.before:,}",
-            f"{self.after:,}{' a channel' if self.granularity == 'channel' else ''}",
+            f"{self.after:,}{' per channel' if self.granularity == 'channel' else ''}",
             f"{self.error:.4f}",
             *(f"{size:,}" for size in sizes),
         ]
@@ -75,18 +75,28 @@ class ClusteredKernel:
 
 @dataclasses.dataclass(frozen=True)
 class ClusteringReport:
-    """Values and sizes of a model's kernels, and the layers left alone. Prints as a table.
+    """The values and sizes of each clustered kernel, and the skipped layers. Prints as a table.
 
     Args:
-        kernels: The kernels that were clustered.
-        skipped: The layers with weights that were not, and why.
-        folded: The layers that BatchNormalization was folded into.
-        notes: What holds for the model as a whole.
+        kernels: The clustered kernels.
+        skipped: The layers with weights that were not clustered, with the reason.
+        folded: Paths of the layers that BatchNormalization was folded into.
+        notes: Notes on the entire model.
     """
 
     HEADERS = (
-        *("layer", "kind", "kernel", "note", "values", "after", "error", "bytes"),
-        *("gzip before", "gzip", "coded", "Huffman"),
+        "layer",
+        "kind",
+        "kernel",
+        "note",
+        "values",
+        "after",
+        "error",
+        "bytes",
+        "gzip before",
+        "gzip",
+        "coded",
+        "Huffman",
     )
 
     kernels: tuple[ClusteredKernel, ...]
@@ -99,12 +109,15 @@ class ClusteringReport:
         return sum(getattr(kernel, name) for kernel in self.kernels)
 
     def as_dict(self) -> dict[str, Any]:
-        """Returns the record as values that JSON knows; see :meth:`of`."""
+        """Returns the report as a dictionary that JSON can hold; :meth:`of` reads it."""
         return dataclasses.asdict(self)
 
     @classmethod
     def of(cls, fields: Mapping[str, Any]) -> ClusteringReport:
-        """Returns the record that :meth:`as_dict` wrote.
+        """Returns the report that :meth:`as_dict` wrote.
+
+        Args:
+            fields: The dictionary.
 
         Raises:
             ValueError: A key is unknown or missing.
@@ -114,24 +127,24 @@ class ClusteringReport:
         for kernel in fields["kernels"]:
             check_keys(ClusteredKernel, kernel)
             kernels.append(ClusteredKernel(**{**kernel, "shape": tuple(kernel["shape"])}))
-        skipped = tuple(Skipped(**entry) for entry in fields.get("skipped", ()))
+        skipped = tuple(Skipped(**item) for item in fields.get("skipped", ()))
         texts = {name: tuple(fields.get(name, ())) for name in ("folded", "notes")}
         return cls(tuple(kernels), skipped, **texts)
 
     def rows(self) -> list[list[str]]:
-        """Returns a row a kernel, the totals, and a row a skipped layer; see `HEADERS`."""
+        """Returns one row per kernel, the totals, and one row per skipped layer; see `HEADERS`."""
         sums = ("bytes", "gzip_before", "gzip_after", "coded", "huffman")
         total = ["total", *[""] * 6, *(f"{self.total(name):,}" for name in sums)]
-        left = [[s.name, s.kind, "", f"left: {s.reason}", *[""] * 8] for s in self.skipped]
-        return [*(kernel.row() for kernel in self.kernels), total, *left]
+        skipped = [[s.name, s.kind, "", f"skipped: {s.reason}", *[""] * 8] for s in self.skipped]
+        return [*(kernel.row() for kernel in self.kernels), total, *skipped]
 
     def summary(self) -> str:
         """Returns the sizes in one line."""
-        whole, coded, huffman = (self.total(name) for name in ("bytes", "coded", "huffman"))
-        text = f"{len(self.kernels)} kernels, {whole:,} bytes as float32: "
+        total, coded, huffman = (self.total(name) for name in ("bytes", "coded", "huffman"))
+        text = f"{len(self.kernels)} kernels, {total:,} bytes as float32: "
         if coded and huffman:
-            text += f"coded {coded:,} ({whole / coded:.1f}x), "
-            text += f"with a Huffman code {huffman:,} ({whole / huffman:.1f}x)"
+            text += f"coded {coded:,} ({total / coded:.1f}x), "
+            text += f"with a Huffman code {huffman:,} ({total / huffman:.1f}x)"
         return text
 
     def __str__(self) -> str:
@@ -144,19 +157,19 @@ class ClusteringReport:
 def record_of(
     kernel: ClusterableKernel, clusters: int, granularity: str, before: np.ndarray, note: str = ""
 ) -> ClusteredKernel:
-    """Measures a kernel as it is now.
+    """Measures the present values and sizes of a kernel.
 
     Args:
         kernel: The kernel.
-        clusters: Values that were asked for at most.
+        clusters: Largest requested number of distinct values.
         granularity: "layer" or "channel".
-        before: Its weights before they were clustered.
-        note: What else is to be known.
+        before: Its weights before clustering.
+        note: Further information.
     """
     now = kernel.numpy()
     groups = kernel.groups(now, granularity)
     power = float(np.mean(np.square(before, dtype=np.float64)))
-    apart = float(np.mean(np.square(now.astype(np.float64) - before)))
+    squared_error = float(np.mean(np.square(now.astype(np.float64) - before)))
     return ClusteredKernel(
         kernel.name,
         kernel.kind,
@@ -166,7 +179,7 @@ def record_of(
         len(np.unique(before)),
         max(len(np.unique(group)) for group in groups),
         int(np.count_nonzero(now == 0)),
-        (apart / power) ** 0.5 if power else 0.0,
+        (squared_error / power) ** 0.5 if power else 0.0,
         4 * kernel.size,
         _gzipped(before),
         _gzipped(now),
@@ -182,7 +195,7 @@ def report_of(
     folded: Sequence[str] = (),
     notes: Sequence[str] = (),
 ) -> ClusteringReport:
-    """Returns the records of a model as one."""
+    """Returns the report of a model from its parts."""
     return ClusteringReport(tuple(kernels), tuple(skipped), tuple(folded), tuple(notes))
 
 

@@ -1,8 +1,8 @@
-"""What a kernel of few values weighs once it is coded: pure counting.
+"""The size of a clustered kernel with a codebook, and with Huffman coding.
 
-A kernel with k distinct values is a codebook of k numbers of 32 bits and, for each weight,
-the place of its value: in ceil(log2 k) bits, or in as many bits as a Huffman code gives that
-place. A canonical Huffman code is told by one length, a byte, a value.
+A kernel with k distinct values is a codebook of k numbers of 32 bits and an index per weight:
+of ceil(log2 k) bits, or a Huffman code. A canonical Huffman code is stored as the length of each
+code, one byte per value.
 
 References:
     Han, Mao and Dally, "Deep Compression", ICLR 2016, equation (1) and section 4; Huffman,
@@ -16,19 +16,19 @@ from collections.abc import Sequence
 
 import numpy as np
 
-_NUMBER = 4  # bytes of a codebook's entry
-_LENGTH = 1  # bytes that tell an entry's Huffman code
+_NUMBER = 4  # bytes per value of the codebook
+_LENGTH = 1  # bytes of the Huffman code length per value
 
 
 def index_bits(values: int) -> int:
-    """Returns the bits that tell one of `values` places apart.
+    """Returns the number of bits of an index into `values` values.
 
     Example:
         >>> [index_bits(k) for k in (1, 2, 3, 16, 17)]
         [0, 1, 2, 4, 5]
 
     Args:
-        values: Number of places, from 1 on.
+        values: Number of values, at least 1.
     """
     return (values - 1).bit_length()
 
@@ -44,7 +44,7 @@ def huffman_lengths(counts: Sequence[int] | np.ndarray) -> np.ndarray:
         counts: How often each symbol occurs, (k,), above 0.
 
     Returns:
-        Whole numbers, (k,); 0 for a symbol that is the only one.
+        Whole numbers, (k,); 0 if there is one symbol only.
     """
     lengths = np.zeros(len(counts), np.int64)
     heap = [(int(count), symbol, [symbol]) for symbol, count in enumerate(counts)]
@@ -58,28 +58,28 @@ def huffman_lengths(counts: Sequence[int] | np.ndarray) -> np.ndarray:
 
 
 def codebook_bytes(groups: np.ndarray) -> int:
-    """Returns the bytes of codebooks and of indices of a fixed length.
+    """Returns the size of codebooks and fixed-length indices, in bytes.
 
     Example:
         >>> codebook_bytes(np.array([[0.5, 0.1, 0.5, 0.1, 0.1, 0.1, 0.1, 0.1]]))
         9
 
     Args:
-        groups: The weights, (groups, n); each group has a codebook of its own.
+        groups: The weights, (groups, n); each group has its own codebook.
     """
     bits = sum(group.size * index_bits(len(np.unique(group))) for group in groups)
     return _codebooks(groups) * _NUMBER + -(-bits // 8)
 
 
 def huffman_bytes(groups: np.ndarray) -> int:
-    """Returns the bytes of codebooks and of Huffman-coded indices.
+    """Returns the size of codebooks and Huffman-coded indices, in bytes.
 
     Example:
         >>> huffman_bytes(np.array([[0.5, 0.1, 0.5, 0.1, 0.1, 0.1, 0.1, 0.1]]))
         11
 
     Args:
-        groups: The weights, (groups, n); each group has a codebook and a code of its own.
+        groups: The weights, (groups, n); each group has its own codebook and code.
     """
     bits = 0
     for group in groups:
@@ -89,5 +89,5 @@ def huffman_bytes(groups: np.ndarray) -> int:
 
 
 def _codebooks(groups: np.ndarray) -> int:
-    """Entries of all codebooks."""
+    """Number of values in all codebooks."""
     return sum(len(np.unique(group)) for group in groups)

@@ -1,9 +1,9 @@
-"""What an error of each weight does to its layer's output.
+"""The effect of an error of each weight on the layer's output.
 
-An error e of a weight changes the output by e times the input that meets it, so by the mean
-e^2 E[x^2]: the diagonal of the Hessian of the layer's squared output error (with inputs that
-are not correlated, all of it). k-means that weighs squared errors by E[x^2] loses less of
-the output with as many values.
+An error e of a weight changes the output by e x, where x is the weight's input. The mean squared
+change is e^2 E[x^2]: the diagonal of the Hessian of the layer's squared output error (with
+uncorrelated inputs, the entire Hessian). k-means with squared errors weighted by E[x^2] changes
+the output less for the same number of values.
 
 References:
     LeCun, Denker and Solla, "Optimal Brain Damage", 1989, equation (3); Choi, El-Khamy and Lee,
@@ -22,19 +22,26 @@ from tfnas.graph.batchnorm import input_batches
 from tfnas.graph.traversal import visit
 
 EXAMPLES = 256
-_LEAST = 1e-3  # of the mean: an input that these examples leave at 0 may not stay there
+_LEAST = 1e-3  # of the mean; an input that is 0 in these examples may be nonzero in others
 _KINDS = (
-    *("Dense", "Conv1D", "Conv2D", "Conv3D", "DepthwiseConv1D", "DepthwiseConv2D"),
-    *("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"),
+    "Dense",
+    "Conv1D",
+    "Conv2D",
+    "Conv3D",
+    "DepthwiseConv1D",
+    "DepthwiseConv2D",
+    "Conv1DTranspose",
+    "Conv2DTranspose",
+    "Conv3DTranspose",
 )
 
 
 def mean_squares(
     model: Any, kernels: Sequence[ClusterableKernel], data: Any
 ) -> dict[int, np.ndarray]:
-    """Returns id of each kernel -> E[x^2] of the input that meets each weight, in its shape.
+    """Returns E[x^2] of the input of each weight, of the kernel's shape, by the kernel's id.
 
-    Convolutions and Dense layers with the channels last; others are left out.
+    For Dense layers and convolutions with data format channels_last; others are left out.
 
     Args:
         model: The model of the kernels.
@@ -42,21 +49,21 @@ def mean_squares(
         data: Typical inputs; see :func:`tfnas.graph.batchnorm.input_batches`.
 
     Raises:
-        ValueError: The data holds no example or does not fit.
+        ValueError: The data holds no example or does not match the model.
     """
-    wanted = {k.layer: k for k in kernels if k.kind in _KINDS and _channels_last(k.layer)}
+    selected = {k.layer: k for k in kernels if k.kind in _KINDS and _channels_last(k.layer)}
     found = {}
-    for stop in visit(model, input_batches(data, limit=EXAMPLES), list(wanted)):
-        kernel = wanted[stop.layer]
+    for stop in visit(model, input_batches(data, limit=EXAMPLES), list(selected)):
+        kernel = selected[stop.layer]
         arrays = [np.asarray(x, np.float32) for x in stop.inputs]
         rows = [a.reshape(-1, a.shape[-1]) for a in arrays]
         sums = sum(np.square(a).sum(axis=0, dtype=np.float64) for a in rows)
-        found[id(kernel)] = _spread(sums / sum(map(len, rows)), kernel)
+        found[id(kernel)] = _per_weight(sums / sum(map(len, rows)), kernel)
     return found
 
 
-def _spread(squares: np.ndarray, kernel: ClusterableKernel) -> np.ndarray:
-    """A number an input channel, as a number a weight."""
+def _per_weight(squares: np.ndarray, kernel: ClusterableKernel) -> np.ndarray:
+    """Broadcasts a number per input channel to the kernel's shape."""
     squares = np.maximum(squares, _LEAST * squares.mean())
     if not squares.any():
         squares = np.ones_like(squares)
@@ -66,7 +73,7 @@ def _spread(squares: np.ndarray, kernel: ClusterableKernel) -> np.ndarray:
     inputs, outputs = shape[-2:]
     if inputs == len(squares):
         return np.broadcast_to(squares[:, None], shape)
-    groups = len(squares) // inputs  # a grouped convolution: each group has inputs of its own
+    groups = len(squares) // inputs  # a grouped convolution: each group has its own inputs
     table = np.repeat(squares.reshape(groups, inputs).T, outputs // groups, axis=1)
     return np.broadcast_to(table, shape)
 

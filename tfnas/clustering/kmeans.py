@@ -1,7 +1,7 @@
-"""k-means in one dimension, exact in what it promises: at most k values, none empty.
+"""k-means in one dimension, with at most k clusters and no empty ones.
 
-Weights are numbers on a line, so Lloyd's algorithm needs a sorted array and searches only:
-clusters are intervals, and their means come from cumulative sums.
+In one dimension clusters are intervals of the sorted values, so Lloyd's algorithm needs only
+binary searches, and the means come from cumulative sums.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 def kmeans(
     values: np.ndarray, start: np.ndarray, steps: int = 100, weights: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns centroids, ascending, and each value's cluster, at a local optimum.
+    """Returns the centroids, ascending, and the cluster of each value, at a local optimum.
 
     Example:
         >>> centroids, labels = kmeans(np.array([0.0, 0.1, 1.0, 1.2]), np.array([0.0, 1.0]))
@@ -21,12 +21,12 @@ def kmeans(
 
     Args:
         values: (n,).
-        start: (k,), the centroids to begin with; equal ones count once.
-        steps: Number of steps at most; it ends where nothing changes.
-        weights: What a value's squared error counts, (n,), above 0; None: all the same.
+        start: Initial centroids, (k,); equal ones count once.
+        steps: Largest number of steps; the loop ends earlier if nothing changes.
+        weights: Weight of each value's squared error, (n,), above 0; None: 1.
 
     Returns:
-        Centroids of clusters that hold a value (at most k), and labels (n,).
+        Centroids of the nonempty clusters, at most k, and labels, (n,).
 
     References:
         Lloyd, "Least squares quantization in PCM", 1982.
@@ -43,7 +43,7 @@ def kmeans(
         found = np.concatenate([[0], borders, [len(line)]])
         if np.array_equal(found, edges):
             break
-        edges = found[np.concatenate([[True], np.diff(found) > 0])]  # none empty
+        edges = found[np.concatenate([[True], np.diff(found) > 0])]  # without empty clusters
         centroids = np.diff(sums[edges]) / np.diff(masses[edges])
     labels = np.empty(len(values), np.int64)
     labels[order] = np.repeat(np.arange(len(centroids)), np.diff(edges))

@@ -1,18 +1,17 @@
-"""Equal weights that stay equal, whatever the optimizer does.
+"""Shared values in training: weights of a cluster stay equal after every optimizer step.
 
-A kernel of few distinct values compresses well; training would make all of them differ. A
-constraint on the variable, which Keras applies inside the compiled step right after each
-update, ties them: all weights of a cluster are moved to the mean of where the optimizer put
-them. So there are never more values than at the start, under any optimizer, weight decay or
-averaging.
+A kernel with few distinct values compresses well, but an optimizer step makes all weights
+different. A constraint of the variable, which Keras applies in the compiled step right after
+each update, ties them: it sets all weights of a cluster to their mean. So the number of distinct
+values does not grow with any optimizer, weight decay or averaging.
 
-That makes them equal; which way they go is another question. The gradient of a shared value
-is the sum of its weights' gradients (Han et al., section 3.3). SGD is linear: the mean of its
-steps is a step along that gradient. Adam divides each weight's gradient by its own size
-first, and the mean of what comes out may even point uphill: three weights of gradient -1 and
-one of +10 move by +3 - 1 steps of Adam, against the sum of +7. So in `fit`
-:class:`tfnas.ClusteringCallback` gives the optimizer the sum in place of each weight's own
-gradient (:class:`TiedStep`); then every optimizer steps as if it had the shared values alone.
+The direction of the step needs more. The gradient of a shared value is the sum of the gradients
+of its weights (Han et al., section 3.3). SGD is linear: the mean of its steps is a step along
+that gradient. Adam divides each gradient by its own magnitude first, and the mean of its steps
+may even increase the loss: for three weights of gradient -1 and one of +10, the steps of Adam
+have the signs 3 times + and once -, while the sum of the gradients is +7. Therefore
+:class:`tfnas.ClusteringCallback` passes the sum to the optimizer in place of each weight's own
+gradient (:class:`TiedStep`), and every optimizer steps as if the shared values were the variables.
 """
 
 from __future__ import annotations
@@ -34,18 +33,19 @@ GRADIENTS = ("sum", "mean")
 
 
 class TiedValues(keras.constraints.Constraint):
-    """Moves the weights of each cluster to their mean, after the variable's own constraint.
+    """Sets the weights of each cluster to their mean, after the variable's own constraint.
 
     Args:
-        kernel: Whose weights.
-        granularity: "layer" or "channel": whether each channel has clusters of its own.
-        clusters: Most clusters of a group.
-        zeros: Whether cluster 0 of each group is exact zeros, which stay.
+        kernel: The kernel.
+        granularity: "layer", or "channel": each channel has its own clusters.
+        clusters: Largest number of clusters of a group (the kernel, or a channel).
+        zeros: Whether cluster 0 of each group holds exact zeros, which stay zero.
         inner: The variable's own constraint, or None.
-        gradients: What :class:`TiedStep` gives a cluster: the "sum" or the "mean" of its
-            weights' gradients; None: to each weight its own.
-        free: Whether each weight also keeps a place of its own, moved by its own updates, so
-            that it may go over to another cluster. Its cluster's value is the mean of those.
+        gradients: The gradient that :class:`TiedStep` gives the weights of a cluster: the "sum"
+            or the "mean" of their gradients; None: each its own.
+        latent: Whether each weight also has a latent value, which its own updates move and
+            which may later be assigned to another cluster. The value of a cluster is the mean
+            of the latent values.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class TiedValues(keras.constraints.Constraint):
         zeros: bool,
         inner: Any = None,
         gradients: str | None = None,
-        free: bool = False,
+        latent: bool = False,
     ) -> None:
         self.inner, self.zeros, self.gradients = inner, zeros, gradients
         self.kernel, self.granularity, self.clusters = kernel, granularity, clusters
@@ -67,100 +67,103 @@ class TiedValues(keras.constraints.Constraint):
         self._offsets = kernel.from_groups(
             np.repeat(self._first[:, None], kernel.size // len(self._first), 1), granularity
         )
-        self.places = _held(np.zeros(kernel.shape), "uint8", "cluster_places")
-        self.members = _held(np.zeros(slots), "int32", "cluster_members")
-        self.counts = _held(np.ones(slots), "float32", "cluster_counts")
-        self.free: Any = None
-        if free:
-            self.free = _held(np.zeros(kernel.shape), "float32", "free_weights")
-            self.values = _held(np.zeros(slots), "float32", "cluster_values")
+        self.cluster_labels = _state(np.zeros(kernel.shape), "uint8", "cluster_labels")
+        self.members = _state(np.zeros(slots), "int32", "cluster_members")
+        self.counts = _state(np.ones(slots), "float32", "cluster_counts")
+        self.latent: Any = None
+        if latent:
+            self.latent = _state(np.zeros(kernel.shape), "float32", "latent_weights")
+            self.values = _state(np.zeros(slots), "float32", "cluster_values")
 
     def __call__(self, w: Any) -> Any:
-        """Returns the weights with one value a cluster."""
+        """Returns the weights with one value per cluster."""
         value = keras.ops.convert_to_tensor(w if self.inner is None else self.inner(w))
         slots = self._slots()
-        if self.free is None:
-            return self._spread(self._means(value, slots), slots, value)
-        # What the step moved each weight by, added to where it would be without its cluster.
-        before = self._spread(self.values, slots, self.free)
-        free = self.free + (keras.ops.cast(value, "float32") - before)
-        if self.zeros:  # a zero has no place of its own to leave for
-            free = keras.ops.where(keras.ops.equal(self.places, 0), 0.0, free)
-        means = self._means(free, slots)
-        self.free.assign(free)
+        if self.latent is None:
+            return self._gather(self._means(value, slots), slots, value)
+        # The change of each weight by the step is added to its latent value.
+        before = self._gather(self.values, slots, self.latent)
+        latent = self.latent + (keras.ops.cast(value, "float32") - before)
+        if self.zeros:  # zeros have no latent value
+            latent = keras.ops.where(keras.ops.equal(self.cluster_labels, 0), 0.0, latent)
+        means = self._means(latent, slots)
+        self.latent.assign(latent)
         self.values.assign(means)
-        return self._spread(means, slots, value)
+        return self._gather(means, slots, value)
 
     def gradient(self, gradient: Any) -> Any:
-        """Returns the gradient that each weight of a cluster is to have; see `gradients`."""
+        """Returns the tied gradient of each weight, by the argument `gradients` of the class."""
         if self.gradients is None:
             return gradient
         slots, gradient = self._slots(), keras.ops.convert_to_tensor(gradient)
         flat = keras.ops.reshape(gradient, (-1,))
-        sums = keras.ops.segment_sum(flat, slots, num_segments=len(self._zero))
+        sums = keras.ops.segment_sum(flat, slots, num_segments=len(self._is_zero))
         if self.gradients == "mean":
             sums = sums / keras.ops.cast(self.counts, sums.dtype)
-        return self._spread(self._without_zeros(sums), slots, gradient)
+        return self._gather(self._without_zeros(sums), slots, gradient)
 
     def assign(self, labels: np.ndarray, values: np.ndarray | None = None) -> None:
-        """Sets which cluster each weight is in.
+        """Sets the cluster of each weight.
 
         Args:
-            labels: Whole numbers from 0, of the kernel's shape.
-            values: Where each weight would be by itself, of the same shape, where that is kept.
+            labels: Index of the cluster in its group, of the kernel's shape.
+            values: Latent value of each weight, of the same shape; required if `latent`.
         """
         slots = (self._offsets + labels).reshape(-1)
-        members = np.zeros(len(self._zero), np.int32)
+        members = np.zeros(len(self._is_zero), np.int32)
         members[slots] = np.arange(slots.size)
-        counts = np.bincount(slots, minlength=len(self._zero))
-        self.places.assign(labels)
+        counts = np.bincount(slots, minlength=len(self._is_zero))
+        self.cluster_labels.assign(labels)
         self.members.assign(members)
         self.counts.assign(np.maximum(counts, 1))
-        if self.free is not None:
+        if self.latent is not None:
             assert values is not None
-            self.free.assign(np.where(labels == 0, 0.0, values) if self.zeros else values)
-            self.values.assign(self._means(self.free, self._slots()))
+            self.latent.assign(np.where(labels == 0, 0.0, values) if self.zeros else values)
+            self.values.assign(self._means(self.latent, self._slots()))
 
     def labels(self) -> np.ndarray:
-        """Returns the cluster of each weight within its group, of the kernel's shape."""
-        return np.asarray(keras.ops.convert_to_numpy(self.places)).astype(np.int64)
+        """Returns the cluster of each weight in its group, of the kernel's shape."""
+        return np.asarray(keras.ops.convert_to_numpy(self.cluster_labels)).astype(np.int64)
 
     def _slots(self) -> Any:
-        return keras.ops.reshape(keras.ops.cast(self.places, "int32") + self._offsets, (-1,))
+        return keras.ops.reshape(
+            keras.ops.cast(self.cluster_labels, "int32") + self._offsets, (-1,)
+        )
 
     def _means(self, value: Any, slots: Any) -> Any:
         flat = keras.ops.reshape(value, (-1,))
-        # The mean of what differs from one of them: a sum of many equal numbers is not exact.
-        own = keras.ops.take(flat, self.members)
-        apart = flat - keras.ops.take(own, slots)
-        sums = keras.ops.segment_sum(apart, slots, num_segments=len(self._zero))
-        return self._without_zeros(own + sums / keras.ops.cast(self.counts, sums.dtype))
+        # The mean of the differences to one of the weights, since a sum of many equal numbers is
+        # not exact.
+        reference = keras.ops.take(flat, self.members)
+        difference = flat - keras.ops.take(reference, slots)
+        sums = keras.ops.segment_sum(difference, slots, num_segments=len(self._is_zero))
+        return self._without_zeros(reference + sums / keras.ops.cast(self.counts, sums.dtype))
 
     @property
-    def _zero(self) -> np.ndarray:
-        """Which slots are clusters of zeros, (slots,)."""
-        zero = np.zeros(len(self._first) * self.clusters, bool)
-        zero[self._first] = self.zeros
-        return zero
+    def _is_zero(self) -> np.ndarray:
+        """Whether each cluster holds zeros, (groups x clusters,)."""
+        result = np.zeros(len(self._first) * self.clusters, bool)
+        result[self._first] = self.zeros
+        return result
 
     def _without_zeros(self, values: Any) -> Any:
         if not self.zeros:
             return values
-        return keras.ops.where(self._zero, keras.ops.zeros_like(values), values)
+        return keras.ops.where(self._is_zero, keras.ops.zeros_like(values), values)
 
     @staticmethod
-    def _spread(values: Any, slots: Any, like: Any) -> Any:
-        """Each weight its cluster's number, in a tensor of another's shape and type."""
+    def _gather(values: Any, slots: Any, like: Any) -> Any:
+        """The value of each weight's cluster, in the shape and type of another tensor."""
         return keras.ops.cast(
             keras.ops.reshape(keras.ops.take(values, slots), like.shape), like.dtype
         )
 
 
 class TiedStep:
-    """An optimizer's step with the gradients of tied weights tied.
+    """The update step of an optimizer with tied gradients for tied weights.
 
-    It stands between clipping, averaging over steps and loss scales, which see each weight's own
-    gradient as in any training, and the update itself.
+    Gradient clipping, accumulation and loss scaling come before it and see each weight's own
+    gradient.
 
     Args:
         step: The optimizer's own `_backend_update_step`.
@@ -170,7 +173,7 @@ class TiedStep:
         self.step = step
 
     def __call__(self, grads: Sequence[Any], trainable_variables: Any, learning_rate: Any) -> Any:
-        """Makes the step."""
+        """Makes the step with tied gradients."""
         ties = [tied_values(getattr(v, "constraint", None)) for v in trainable_variables]
         grads = [
             gradient if tie is None or gradient is None else tie.gradient(gradient)
@@ -180,23 +183,27 @@ class TiedStep:
 
 
 def tie_gradients(optimizer: Any) -> None:
-    """Makes an optimizer give tied weights their tied gradients."""
+    """Makes an optimizer use tied gradients for tied weights.
+
+    Args:
+        optimizer: A Keras optimizer; changed in place.
+    """
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # of a LossScaleOptimizer
     if not isinstance(optimizer._backend_update_step, TiedStep):
         optimizer._backend_update_step = TiedStep(optimizer._backend_update_step)
 
 
-def keep_clusters(model: Any, embeddings: bool = False) -> dict[str, int]:
-    """Makes equal weights of a model's clustered kernels stay equal in further training.
+def keep_clusters(model: keras.Model, embeddings: bool = False) -> dict[str, int]:
+    """Keeps the shared values of a model's clustered kernels shared in further training.
 
-    A kernel is clustered if it holds 2 to 256 distinct values, and at most half as many as
-    weights; or if that is so in each of its channels, zeros not counted. Others are left free.
-    Exact zeros stay zeros. Call it after loading or :func:`tfnas.quantize_aware` and before
-    `fit`; it holds for as long as this object lives.
+    A kernel counts as clustered if it has 2 to 256 distinct values and at least twice as many
+    weights; or if each of its channels does, not counting zeros. Other kernels are not changed.
+    Exact zeros stay zero. Call it after loading or :func:`tfnas.quantize_aware` and before
+    `fit`. It holds for this model object and is not saved with it.
 
-    A shared value moves to the mean of where the optimizer puts its weights. With Adam and its
-    kin give `fit` a `tfnas.ClusteringCallback(None)` instead: it keeps the same clusters, and
-    moves them by the sum of their gradients.
+    After each step a shared value is the mean of its weights. With Adam and similar optimizers
+    use `tfnas.ClusteringCallback(None)` in `fit` instead: it keeps the same clusters, and
+    updates the shared values by the sum of their gradients.
 
     Example:
         >>> import keras, numpy as np, tfnas
@@ -207,11 +214,11 @@ def keep_clusters(model: Any, embeddings: bool = False) -> dict[str, int]:
 
     Args:
         model: A built Keras 3 model; changed in place.
-        embeddings: Whether tables of embeddings are kept too.
+        embeddings: Whether the tables of Embedding layers are included.
 
     Returns:
-        Layer of each clustered kernel -> the number of its values, of the channel that has
-        most where each has its own; "layer#2" is another of that name.
+        Maps the layer of each clustered kernel to its number of distinct values (the largest
+        number of a channel if clusters are per channel); "layer#2" is the second of that name.
 
     Raises:
         ValueError: The model is not built, or no kernel is clustered.
@@ -231,14 +238,14 @@ def keep_clusters(model: Any, embeddings: bool = False) -> dict[str, int]:
 
 
 def clustered_kernels(model: Any, embeddings: bool = False) -> list[tuple[ClusterableKernel, str]]:
-    """Returns the kernels of few values, and whether each channel has its own.
+    """Returns the clustered kernels of a model, each with its granularity.
 
     Args:
         model: A built Keras 3 model.
-        embeddings: Whether tables of embeddings are among them.
+        embeddings: Whether the tables of Embedding layers are included.
 
     Raises:
-        ValueError: There is none.
+        ValueError: No kernel is clustered.
     """
     found = []
     for kernel in find_kernels(model, embeddings)[0]:
@@ -247,7 +254,7 @@ def clustered_kernels(model: Any, embeddings: bool = False) -> list[tuple[Cluste
             found.append((kernel, granularity))
     if not found:
         raise ValueError(
-            f"model must hold kernels of 2 to {MOST} distinct values, got none in {model.name!r}"
+            f"model must have kernels with 2 to {MOST} distinct values, got none in {model.name!r}"
         )
     return found
 
@@ -255,10 +262,17 @@ def clustered_kernels(model: Any, embeddings: bool = False) -> list[tuple[Cluste
 def keep(
     model: Any, kernel: ClusterableKernel, granularity: str, gradients: str | None = None
 ) -> None:
-    """Ties the weights of a kernel that are equal now."""
+    """Ties the weights of a kernel that are equal.
+
+    Args:
+        model: The model of the kernel.
+        kernel: The kernel.
+        granularity: "layer" or "channel".
+        gradients: As for :class:`TiedValues`.
+    """
     groups = kernel.groups(kernel.numpy(), granularity)
     zeros = bool((groups == 0).any())
-    labels = np.stack([_places(group, zeros) for group in groups])
+    labels = np.stack([_labels(group, zeros) for group in groups])
     tie = attach(model, kernel, granularity, int(labels.max()) + 1, zeros, gradients)
     tie.assign(kernel.from_groups(labels, granularity))
 
@@ -270,25 +284,28 @@ def attach(
     clusters: int,
     zeros: bool,
     gradients: str | None = None,
-    free: bool = False,
+    latent: bool = False,
 ) -> TiedValues:
-    """Hangs a :class:`TiedValues` on a kernel, in place of one that it had."""
+    """Attaches a new :class:`TiedValues` to a kernel; the other arguments are those of the class.
+
+    An earlier one is removed; the kernel's other constraints stay.
+    """
     inner = _without_ties(kernel.variable.constraint)
     strategy = getattr(model, "distribute_strategy", None)
-    # A mirrored variable needs mirrored places.
+    # The state of a mirrored variable has to be mirrored too.
     with contextlib.nullcontext() if strategy is None else strategy.scope():
-        tie = TiedValues(kernel, granularity, clusters, zeros, inner, gradients, free)
+        tie = TiedValues(kernel, granularity, clusters, zeros, inner, gradients, latent)
     kernel.variable.constraint = tie
     return tie
 
 
 def tied_values(constraint: Any) -> TiedValues | None:
-    """Returns the TiedValues in a chain of constraints, None where there is none."""
+    """Returns the TiedValues in a chain of constraints, None if there is none."""
     return in_chain(constraint, lambda one: isinstance(one, TiedValues))
 
 
 def retrace(model: Any) -> None:
-    """Makes the compiled step of training anew: it was traced with the constraints of then."""
+    """Builds the training function again, since it was traced with the old constraints."""
     if getattr(model, "train_function", None) is not None:
         model.make_train_function(force=True)
 
@@ -303,20 +320,20 @@ def check_backend() -> None:
 
 
 def _granularity(array: np.ndarray, kernel: ClusterableKernel) -> str | None:
-    """How a kernel's weights are shared as they are, None where they are not."""
+    """The granularity of a kernel's present shared values, None if it is not clustered."""
     values = len(np.unique(array))
     if 1 < values <= min(MOST, array.size // 2):
         return LAYER
     groups = kernel.groups(array, CHANNEL)
     counts = [len(np.unique(group)) for group in groups]
-    # Pruned weights are equal as well: what is shared must be others than zero.
-    others = sum(len(np.unique(group[group != 0])) for group in groups)
-    shared = max(counts) < MOST and 0 < others <= np.count_nonzero(array) // 2
+    # Pruned weights are equal too, so only values other than zero count.
+    nonzero = sum(len(np.unique(group[group != 0])) for group in groups)
+    shared = max(counts) < MOST and 0 < nonzero <= np.count_nonzero(array) // 2
     return CHANNEL if shared and values > 1 else None
 
 
-def _places(group: np.ndarray, zeros: bool) -> np.ndarray:
-    """Which of its distinct values each weight has; with `zeros` place 0 is theirs alone."""
+def _labels(group: np.ndarray, zeros: bool) -> np.ndarray:
+    """The index of each weight's value; with `zeros` index 0 is reserved for zero."""
     values = np.unique(group)
     if zeros:
         values = np.concatenate([[0.0], values[values != 0]])
@@ -325,7 +342,7 @@ def _places(group: np.ndarray, zeros: bool) -> np.ndarray:
 
 
 def _without_ties(constraint: Any) -> Any:
-    """A chain of constraints without TiedValues of before."""
+    """A chain of constraints without TiedValues."""
     if isinstance(constraint, TiedValues):
         return _without_ties(constraint.inner)
     if tied_values(constraint) is not None:
@@ -334,15 +351,15 @@ def _without_ties(constraint: Any) -> Any:
 
 
 def _short_names(kernels: Sequence[ClusterableKernel]) -> list[str]:
-    """The kernels' names without the models around them."""
+    """The names of kernels without the names of nested models."""
     names: list[str] = []
     for kernel in kernels:
         own = kernel.variable.name
         name = kernel.layer.name if own == "kernel" else f"{kernel.layer.name}/{own}"
-        alike = sum(other.split("#")[0] == name for other in names)
-        names.append(f"{name}#{alike + 1}" if alike else name)
+        same = sum(other.split("#")[0] == name for other in names)
+        names.append(f"{name}#{same + 1}" if same else name)
     return names
 
 
-def _held(array: np.ndarray, dtype: str, name: str) -> keras.Variable:
+def _state(array: np.ndarray, dtype: str, name: str) -> keras.Variable:
     return keras.Variable(array.astype(dtype), dtype=dtype, trainable=False, name=name)

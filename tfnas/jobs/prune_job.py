@@ -137,7 +137,7 @@ def _sensitivity(
 
 def _sparsities(config: PruneConfig) -> list[float]:
     """Sparsities to measure, up to the highest of the granularity, the target well inside."""
-    highest = granularity(config.granularity).highest_ratio
+    highest = granularity(config.granularity).max_sparsity
     ratios = [highest * fraction for fraction in SPARSITIES]
     if config.sparsity >= ratios[-1]:
         ratios.append((config.sparsity + highest) / 2)

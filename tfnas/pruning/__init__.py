@@ -1,1 +1,1 @@
-"""Pruning: weights that are zero, and stay zero."""
+"""Pruning: sets the least important weights to zero, and keeps them zero in training."""

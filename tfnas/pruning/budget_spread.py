@@ -1,8 +1,8 @@
-"""A total of zeros spread over kernels, so that the sum of what they cost is least.
+"""Distribution of a total number of zeros over kernels, so that the sum of losses is least.
 
-Each kernel's curve of cost over weights removed is replaced by its lower convex hull, on
-which taking the cheapest segment next is optimal (the solution of the Lagrangian at one price
-per zero); the last segment is taken in part, so that the total is exact.
+Each kernel's curve of loss over removed weights is replaced by its lower convex hull. On convex
+curves it is optimal to take the segment of least loss per weight next (a Lagrangian with one
+price per zero). The last segment is taken in part, so that the total is exact.
 
 References:
     Everett, "Generalized Lagrange Multiplier Method for Solving Problems of Optimum Allocation
@@ -25,13 +25,13 @@ def spread(
     losses: np.ndarray,
     total: float,
 ) -> list[float]:
-    """Returns a ratio a kernel, so that the sum of losses is least for the total.
+    """Returns the sparsity of each kernel for which the sum of losses is least.
 
     Args:
-        weights: Number of weights a kernel.
-        sparsities: Ratios at which losses are known, ascending.
-        losses: Loss at each ratio, (kernels, sparsities), 0 at a ratio of 0.
-        total: Share of all weights that is to go.
+        weights: Number of weights of each kernel.
+        sparsities: Sparsities with known losses, ascending.
+        losses: Loss at each sparsity, (kernels, sparsities); the loss at sparsity 0 is 0.
+        total: Target sparsity of all weights together.
     """
     segments = []
     for kernel, (size, row) in enumerate(zip(weights, losses, strict=True)):
@@ -40,9 +40,9 @@ def spread(
             price = (high - low) / ((right - left) * size)
             segments.append((price, left, kernel, right - left))
     missing = total * sum(weights)
-    ratios = [0.0] * len(weights)
+    result = [0.0] * len(weights)
     for _, _, kernel, width in sorted(segments):
         taken = min(width, missing / weights[kernel])
-        ratios[kernel] += taken
+        result[kernel] += taken
         missing = max(0.0, missing - taken * weights[kernel])
-    return ratios
+    return result

@@ -1,18 +1,18 @@
-"""How much a weight matters: scores, of which the lowest are pruned.
+"""Importance scores of weights; the lowest are pruned first.
 
 | criterion   | score                        | needs data | reference                      |
 |-------------|------------------------------|------------|--------------------------------|
 | "magnitude" | abs(w)                       | no         | Han et al. 2015                |
-| "gradient"  | mean over batches abs(dL/dw) | yes        | the loss gradient itself       |
+| "gradient"  | mean over batches abs(dL/dw) | yes        | the gradient of the loss       |
 | "taylor"    | mean over batches abs(w dL/dw)| yes       | Molchanov et al. 2019          |
-| "random"    | uniform in [0, 1)            | no         | a control                      |
+| "random"    | uniform in [0, 1)            | no         | a random baseline              |
 
-A criterion may also be a function weights -> scores of the same shape.
+A criterion may also be a function that takes the weights and returns scores of their shape.
 
 References:
     Han et al., "Learning both Weights and Connections for Efficient Neural Networks", 2015.
     Molchanov et al., "Importance Estimation for Neural Network Pruning", CVPR 2019: the
-    loss' first-order change when a weight is removed; here its absolute value.
+    first-order change of the loss when a weight is removed; here its absolute value.
 """
 
 from __future__ import annotations
@@ -28,7 +28,13 @@ WITH_DATA = ("gradient", "taylor")
 
 
 def check_criterion(criterion: Criterion, data: object, more: tuple[str, ...] = ()) -> None:
-    """Raises ValueError unless the criterion is known and has the data that it needs."""
+    """Raises ValueError if the criterion is unknown, or needs data that is missing.
+
+    Args:
+        criterion: A name or a function of the weights.
+        data: The data argument, None if missing.
+        more: Further names of criteria, all of which need data.
+    """
     known = (*CRITERIA, *more)
     if not callable(criterion) and criterion not in known:
         raise ValueError(
@@ -46,22 +52,23 @@ def scores(
     seed: int = 0,
     name: str = "",
 ) -> np.ndarray:
-    """Returns a score a weight; the lowest are pruned first.
+    """Returns the score of each weight; the lowest are pruned first.
 
     Example:
         >>> scores("taylor", np.array([1.0, -2.0]), np.array([3.0, 0.5]))
         array([3., 1.])
 
     Args:
-        criterion: A name of the module's table, or a function weights -> scores.
-        weights: The weights.
-        gradients: Mean over batches of the loss gradient's absolute value, in the shape of
-            the weights, for "gradient" and "taylor".
+        criterion: A name of the module's table, or a function of the weights.
+        weights: The weights of a kernel.
+        gradients: For "gradient" and "taylor": mean over batches of the absolute gradient of
+            the loss, of the shape of the weights.
         seed: Seed of "random".
-        name: Name of the kernel: kernels of one shape get different random scores.
+        name: Name of the kernel, part of the random seed, so that kernels of one shape get
+            different scores.
 
     Raises:
-        ValueError: Scores are NaN, of another shape, or gradients are missing.
+        ValueError: The scores hold NaN or have another shape, or gradients are missing.
     """
     if callable(criterion):
         found = np.asarray(criterion(weights))
@@ -75,7 +82,7 @@ def scores(
         found = gradients if criterion == "gradient" else np.abs(weights) * gradients
     if found.shape != weights.shape:
         raise ValueError(
-            f"criterion must give scores of shape {weights.shape} for {name!r}, got {found.shape}"
+            f"criterion must return scores of shape {weights.shape} for {name!r}, got {found.shape}"
         )
     if np.isnan(found).any():
         raise ValueError(f"scores of {name!r} must be numbers, got NaN by criterion {criterion!r}")

@@ -1,51 +1,58 @@
-"""The loss gradient of kernels over real batches, for the criteria that ask for it."""
+"""Gradients of the loss with respect to kernels, for criteria that depend on data."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from tfnas.data.datasets import batches, length
 
+if TYPE_CHECKING:
+    import keras
+
 
 class Weight(Protocol):
-    """What gradients are asked for: a kernel, or the like."""
+    """Any object with a Keras variable that gradients can be computed for, such as a kernel."""
 
     @property
     def name(self) -> str:
-        """What to call it."""
+        """The name in error messages."""
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The variable's shape."""
 
     @property
-    def variable(self) -> Any:
+    def variable(self) -> keras.Variable:
         """The Keras variable."""
 
 
-_HALF_PRECISION_SCALE = 2.0**15  # where Keras' LossScaleOptimizer begins
+_HALF_PRECISION_SCALE = 2.0**15  # initial scale of Keras' LossScaleOptimizer
 
 
 class LossGradients:
-    """abs(dL/dw) of kernels, averaged over batches by their number of examples.
+    """Computes abs(dL/dw) of kernels, averaged over the examples of all batches.
 
-    The model runs as in inference (moving statistics, no dropout), and nothing of it is
-    changed. Made once a model, since its function is traced at the first call.
+    The model runs in inference mode (moving statistics, no dropout) and is not changed. Create
+    one object per model, since the gradient function is traced at the first call.
 
     Args:
         model: A built Keras model.
         kernels: Its kernels.
-        loss: A loss (y, prediction) -> value, by name or as Keras takes it; None: the one
-            that the model is compiled with.
+        loss: A Keras loss, or its name; None: the loss that the model is compiled with.
 
     Raises:
-        ValueError: There is no loss.
+        ValueError: `loss` is None and the model is not compiled.
     """
 
-    def __init__(self, model: Any, kernels: Sequence[Weight], loss: Any = None) -> None:
+    def __init__(
+        self,
+        model: keras.Model,
+        kernels: Sequence[Weight],
+        loss: str | Callable[..., Any] | None = None,
+    ) -> None:
         self._kernels = list(kernels)
         self._model = model
         self._function = _gradient_function(model, [k.variable for k in kernels], loss)
@@ -53,14 +60,14 @@ class LossGradients:
         self._first_scale = _HALF_PRECISION_SCALE if half else 1.0
 
     def __call__(self, data: Any) -> list[np.ndarray]:
-        """Returns the averages, one array a kernel.
+        """Returns the mean absolute gradient of each kernel, of the kernel's shape.
 
         Args:
             data: Inputs and targets: a tuple (x, y), a `tf.data.Dataset` or a
                 `keras.utils.PyDataset`.
 
         Raises:
-            ValueError: There are no targets or no examples, or a gradient is not finite.
+            ValueError: The data has no targets or no examples, or a gradient is not finite.
         """
         totals = [np.zeros(kernel.shape, np.float64) for kernel in self._kernels]
         examples = 0
@@ -71,7 +78,11 @@ class LossGradients:
         return [total / examples for total in totals]
 
     def each(self, data: Any) -> Iterator[tuple[int, list[np.ndarray]]]:
-        """Yields (number of examples, dL/dw of each kernel) of every batch; see `__call__`."""
+        """Yields (number of examples, dL/dw of each kernel) of each batch.
+
+        Args:
+            data: As for `__call__`.
+        """
         metrics = [(v, v.numpy()) for v in getattr(self._model, "metrics_variables", ())]
         examples = 0
         for x, y in batches(data):
@@ -80,27 +91,27 @@ class LossGradients:
             count = length(x, "data")
             examples += count
             yield count, self._finite(x, y)
-        for variable, value in metrics:  # a compiled loss keeps means of its own
+        for variable, value in metrics:  # compute_loss updates metrics of the model
             variable.assign(value)
         if not examples:
             raise ValueError("data must hold at least one example, got none")
 
     def _finite(self, x: Any, y: Any) -> list[np.ndarray]:
-        """Gradients of a batch; where half precision overflows, with a smaller loss scale."""
+        """The gradients of a batch; the loss scale is lowered if half precision overflows."""
         scale = self._first_scale
         while True:
             found = [np.asarray(g) for g in self._function(x, y, np.float32(scale))]
-            wrong = [
+            not_finite = [
                 kernel.name
                 for kernel, gradient in zip(self._kernels, found, strict=True)
                 if not np.isfinite(gradient).all()
             ]
-            if not wrong:
+            if not not_finite:
                 return found
             if scale == 1.0:
                 raise ValueError(
-                    f"gradients must be finite, got NaN or inf for {wrong[0]!r} "
-                    f"and {len(wrong) - 1} more"
+                    f"gradients must be finite, got NaN or inf for {not_finite[0]!r} "
+                    f"and {len(not_finite) - 1} more"
                 )
             scale = max(1.0, scale / 32)
 
@@ -134,6 +145,6 @@ def _loss_function(model: Any, loss: Any) -> Callable[[Any, Any, Any], Any]:
         return lambda x, y, prediction: keras.ops.mean(function(y, prediction))
     if not getattr(model, "compiled", False):
         raise ValueError(
-            f"loss must be given where the model is not compiled, got None for {model.name!r}"
+            f"loss must be set if the model is not compiled, got None for {model.name!r}"
         )
     return lambda x, y, prediction: model.compute_loss(x, y, prediction)

@@ -1,8 +1,8 @@
-"""Second moments of a layer's inputs, as the matrix product that the layer is.
+"""Second moments of a layer's inputs, for the layer as a matrix product.
 
-A kernel becomes rows, one an output: (outputs, inputs) for Dense and convolutions, where
-an input is one element of a patch; (channels x multiplier, positions) for a depthwise
-convolution, each row with a Hessian of its own.
+A kernel becomes a matrix with one row per output: (outputs, inputs) for Dense layers and
+convolutions, where an input is one element of a patch; (channels x multiplier, positions) for a
+depthwise convolution, where each row has its own Hessian.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class InputMoments:
-    """Moments of inputs x' of the pruned layer and x of the original one.
+    """Moments of the inputs x' of the pruned layer and x of the original layer.
 
     Args:
         hessian: mean x' x'^T, (inputs, inputs) or (rows, inputs, inputs).
@@ -25,8 +25,8 @@ class InputMoments:
         target: mean x x^T, of the same shape.
         mean: mean x', (inputs,) or (rows, inputs).
         original_mean: mean x, of the same shape.
-        central: Whether the moments are about the means.
-        count: Number of examples times positions that were read.
+        central: Whether the means are subtracted.
+        count: Number of patches: examples times positions.
     """
 
     hessian: np.ndarray
@@ -38,33 +38,47 @@ class InputMoments:
     count: int
 
     def cross(self, weights: np.ndarray) -> np.ndarray:
-        """Returns mean x' y of each row, y the original's output; (rows, inputs)."""
+        """Returns mean x' y of each row, where y is the original output; (rows, inputs)."""
         if self.mixed.ndim == 2:
             return weights @ self.mixed.T
         return np.einsum("rij,rj->ri", self.mixed, weights)
 
     def mean_output(self, weights: np.ndarray, original: bool = False) -> np.ndarray:
-        """Returns the mean output of each row without bias."""
+        """Returns the mean output of each row without bias, (rows,)."""
         mean = self.original_mean if original else self.mean
         return weights @ mean if mean.ndim == 1 else (weights * mean).sum(axis=1)
 
     def error(
-        self, solved: np.ndarray, weights: np.ndarray, scale: np.ndarray, wish: Wish | None = None
+        self,
+        solved: np.ndarray,
+        weights: np.ndarray,
+        scale: np.ndarray,
+        gap: GapMoments | None = None,
     ) -> float:
-        """Returns the error of the output relative to the original output's square."""
+        """Returns the squared output error relative to the mean square of the original output.
+
+        Args:
+            solved: Weights of the pruned layer, (rows, inputs).
+            weights: Weights of the original layer, (rows, inputs).
+            scale: Weight of each row's error, (rows,).
+            gap: Moments of a gap that is added to the target; None: no gap.
+        """
         cross, power = self.cross(weights), quadratic(weights, self.target)
-        wanted = power
-        if wish is not None:
-            cross, wanted = cross + wish.cross, power + wish.power
+        target_power = power
+        if gap is not None:
+            cross, target_power = cross + gap.cross, power + gap.power
         squared = quadratic(solved, self.hessian) - 2 * (solved * cross).sum(axis=1)
-        wrong, whole = scale @ (squared + wanted), scale @ power
-        return max(float(wrong), 0.0) / float(whole) if whole > 0 else 0.0
+        error, total = scale @ (squared + target_power), scale @ power
+        return max(float(error), 0.0) / float(total) if total > 0 else 0.0
 
     def shrinkage(self, least: float) -> float:
-        """Returns how far to draw to the diagonal: further where examples are few.
+        """Returns the amount of shrinkage to the diagonal, more if there are few patches.
 
-        inputs / (inputs + count) would be the share of noise in each moment if inputs were
-        white and the examples independent.
+        inputs / (inputs + count) is the fraction of noise in each moment if the inputs are
+        white and the patches independent.
+
+        Args:
+            least: The least amount, in [0, 1].
         """
         inputs = self.hessian.shape[-1]
         return max(least, min(1.0, 0.6 * inputs / (inputs + self.count)))
@@ -73,81 +87,81 @@ class InputMoments:
 def measure(
     kernel: Any, inputs: Sequence[Any], originals: Sequence[Any], rows: int, central: bool
 ) -> InputMoments:
-    """Returns the moments over all batches.
+    """Measures the moments of a layer's inputs over all batches.
 
     Args:
-        kernel: A kernel whose :func:`hindrance` is None.
-        inputs: Its layer's inputs, batch by batch.
-        originals: Those of the original's layer, for the same examples.
-        rows: About how many patches to read in all.
+        kernel: A kernel whose :func:`unsupported_reason` is None.
+        inputs: Inputs of its layer, one array per batch.
+        originals: Inputs of the original layer, for the same examples.
+        rows: Approximate number of patches to read in total.
         central: Whether to subtract the means.
     """
     per_example = max(1, rows // max(1, sum(len(x) for x in inputs)))
     equal = all(a is b for a, b in zip(inputs, originals, strict=True))
     sums = None
-    for here, there in zip(inputs, originals, strict=True):
-        a = patches(kernel.layer, here, per_example)
-        b = a if equal else patches(kernel.layer, there, per_example)
+    for batch, original in zip(inputs, originals, strict=True):
+        a = patches(kernel.layer, batch, per_example)
+        b = a if equal else patches(kernel.layer, original, per_example)
         sums = sums or _Sums(a, b)
         sums.add(a, b)
     if sums is None:
-        raise ValueError(f"inputs of {kernel.name!r} must hold a batch, got none")
+        raise ValueError(f"inputs of {kernel.name!r} must hold at least one batch, got none")
     return sums.moments(central, getattr(kernel.layer, "depth_multiplier", 0))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Wish:
-    """What is wanted of a layer's output besides the original's: a gap to make up for.
+class GapMoments:
+    """Moments of a gap that a layer should add to its original output, means subtracted.
 
     Args:
-        cross: mean x' gap of each output about the means, (rows, inputs).
-        power: mean (y + gap)^2 - y^2 of each output y about the means, (rows,).
+        cross: mean x' gap of each output, (rows, inputs).
+        power: mean (y + gap)^2 - y^2 of each output y, (rows,).
     """
 
     cross: np.ndarray
     power: np.ndarray
 
 
-def measure_wish(
+def measure_gap(
     kernel: Any,
     inputs: Sequence[Any],
     originals: Sequence[Any],
     gaps: Sequence[np.ndarray],
     weights: np.ndarray,
     rows: int,
-) -> Wish:
-    """Returns the moments of a gap.
+) -> GapMoments:
+    """Measures the moments of a gap between two models.
 
     Args:
         kernel: A kernel of a Dense layer or a convolution that is not depthwise.
-        inputs: Its layer's inputs x', batch by batch.
-        originals: Those of the original's layer.
-        gaps: The gap, batch by batch, in the output's shape.
-        weights: The original's, (rows, inputs).
+        inputs: Inputs x' of its layer, one array per batch.
+        originals: Inputs of the original layer.
+        gaps: The gaps, one array per batch, of the output's shape.
+        weights: Weights of the original layer, (rows, inputs).
         rows: As for :func:`measure`.
     """
     per_example = max(1, rows // max(1, sum(len(x) for x in inputs)))
     cross, power, count = np.zeros((1, 1)), np.zeros(1), 0
-    for here, there, gap in zip(inputs, originals, gaps, strict=True):
+    for batch, original, gap in zip(inputs, originals, gaps, strict=True):
         flat = gap.reshape(len(gap), -1, gap.shape[-1])
-        wanted = flat[:, sampled(flat.shape[1], per_example)].reshape(-1, gap.shape[-1])
-        x, y = (patches(kernel.layer, given, per_example)[0] for given in (here, there))
-        wanted, x, y = (a - a.mean(axis=0) for a in (wanted, x, y @ weights.T.astype(x.dtype)))
-        cross = cross + (wanted.T @ x).astype(np.float64)
-        power = power + (wanted * (wanted + 2 * y)).sum(axis=0, dtype=np.float64)
+        target = flat[:, sampled(flat.shape[1], per_example)].reshape(-1, gap.shape[-1])
+        x, y = (patches(kernel.layer, values, per_example)[0] for values in (batch, original))
+        target, x, y = (a - a.mean(axis=0) for a in (target, x, y @ weights.T.astype(x.dtype)))
+        cross = cross + (target.T @ x).astype(np.float64)
+        power = power + (target * (target + 2 * y)).sum(axis=0, dtype=np.float64)
         count += len(x)
-    return Wish(cross / count, power / count)
+    return GapMoments(cross / count, power / count)
 
 
 def patches(layer: Any, inputs: Any, per_example: int) -> np.ndarray:
-    """Returns what a layer multiplies its kernel with: (groups, n, inputs), float32.
+    """Returns the patches that a layer multiplies its kernel with, (groups, n, inputs), float32.
 
-    groups is 1, or for a depthwise convolution the number of channels.
+    The number of groups is 1, or the number of channels for a depthwise convolution.
 
     Args:
         layer: A Dense or convolution layer.
         inputs: A batch of its inputs.
-        per_example: How many positions of an example to take at most, always the same ones.
+        per_example: Largest number of positions per example; the same positions each time.
     """
     import keras
 
@@ -158,12 +172,12 @@ def patches(layer: Any, inputs: Any, per_example: int) -> np.ndarray:
     if isinstance(layer, keras.layers.Conv1D):
         array = array[:, :, None]
     size, strides, dilation = (
-        (*given, 1)[:2] for given in (layer.kernel_size, layer.strides, layer.dilation_rate)
+        (*value, 1)[:2] for value in (layer.kernel_size, layer.strides, layer.dilation_rate)
     )
     windows = _windows(array, size, strides, dilation, layer.padding == "same")
-    high, wide = windows.shape[1:3]
-    index = sampled(high * wide, per_example)
-    taken = windows[:, index // wide, index % wide]  # (examples, index, channels, *size)
+    height, width = windows.shape[1:3]
+    index = sampled(height * width, per_example)
+    taken = windows[:, index // width, index % width]  # (examples, index, channels, *size)
     channels = taken.shape[2]
     if isinstance(layer, keras.layers.DepthwiseConv2D):
         taken = taken.transpose(2, 0, 1, 3, 4)
@@ -179,7 +193,7 @@ def _windows(
     dilation: Sequence[int],
     same: bool,
 ) -> np.ndarray:
-    """A view of all windows, (examples, high, wide, channels, *size)."""
+    """A view of all windows, (examples, height, width, channels, *size)."""
     spans = [(k - 1) * d + 1 for k, d in zip(size, dilation, strict=True)]
     if same:
         pads = [(0, 0)]
@@ -191,15 +205,15 @@ def _windows(
     return windows[:, :: strides[0], :: strides[1], :, :: dilation[0], :: dilation[1]]
 
 
-def sampled(count: int, wanted: int) -> np.ndarray:
-    """Returns `wanted` of the numbers below `count`, at random but always the same."""
-    if wanted >= count:
+def sampled(count: int, size: int) -> np.ndarray:
+    """Returns `size` distinct indices below `count`, random but the same in each call."""
+    if size >= count:
         return np.arange(count)
-    return np.sort(np.random.default_rng(0).permutation(count)[:wanted])
+    return np.sort(np.random.default_rng(0).permutation(count)[:size])
 
 
-def hindrance(kernel: Any) -> str | None:
-    """Returns why a kernel's layer is no matrix product known here, None where it is."""
+def unsupported_reason(kernel: Any) -> str | None:
+    """Returns why a kernel can't be fitted by least squares, None if it can."""
     from keras import layers
 
     layer = kernel.layer
@@ -217,18 +231,23 @@ def hindrance(kernel: Any) -> str | None:
 
 
 def to_rows(layer: Any, array: Any) -> np.ndarray:
-    """Returns an array of the shape of a layer's kernel as (rows, inputs), float64."""
+    """Returns an array of the shape of the layer's kernel as (rows, inputs), float64."""
     array = np.asarray(array, np.float64)
     return array.reshape(-1, _rows(layer, array.shape)).T
 
 
 def to_kernel(layer: Any, rows: np.ndarray) -> np.ndarray:
-    """Returns (rows, inputs) in the shape of a layer's kernel, float32."""
+    """Returns an array of (rows, inputs) in the shape of the layer's kernel, float32."""
     return rows.T.reshape(tuple(layer.kernel.shape)).astype(np.float32)
 
 
 def quadratic(weights: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Returns w M w^T of each row; M is shared, or (rows, inputs, inputs)."""
+    """Returns w M w^T of each row w, (rows,).
+
+    Args:
+        weights: (rows, inputs).
+        matrix: (inputs, inputs), or (rows, inputs, inputs) with one matrix per row.
+    """
     if matrix.ndim == 2:
         return ((weights @ matrix) * weights).sum(axis=1)
     return np.einsum("ri,rij,rj->r", weights, matrix, weights)
@@ -242,36 +261,42 @@ def _rows(layer: Any, shape: Sequence[int]) -> int:
 
 
 class _Sums:
-    """Moments summed batch by batch, about the first batch's means for exactness.
+    """Sums of moments over batches, relative to the first batch's means for precision.
 
     Args:
-        here: The first batch's patches, (groups, n, inputs).
-        there: The original's.
+        pruned: Patches of the first batch in the pruned model, (groups, n, inputs).
+        original: Patches of the same batch in the original model.
     """
 
-    def __init__(self, here: np.ndarray, there: np.ndarray) -> None:
-        self._shifts = here.mean(axis=1, keepdims=True), there.mean(axis=1, keepdims=True)
+    def __init__(self, pruned: np.ndarray, original: np.ndarray) -> None:
+        self._shifts = pruned.mean(axis=1, keepdims=True), original.mean(axis=1, keepdims=True)
         self.count = 0
-        groups, _, inputs = here.shape
+        groups, _, inputs = pruned.shape
         self._squares = np.zeros((3, groups, inputs, inputs))
         self._means = np.zeros((2, groups, inputs))
 
-    def add(self, here: np.ndarray, there: np.ndarray) -> None:
+    def add(self, pruned: np.ndarray, original: np.ndarray) -> None:
         """Adds a batch."""
-        a = here - self._shifts[0]
+        a = pruned - self._shifts[0]
         turned = a.transpose(0, 2, 1)
         square = turned @ a
-        if here is there:
+        if pruned is original:
             b = a
             self._squares += square
         else:
-            b = there - self._shifts[1]
+            b = original - self._shifts[1]
             self._squares += np.stack([square, turned @ b, b.transpose(0, 2, 1) @ b])
         self._means += np.stack([x.sum(axis=1, dtype=np.float64) for x in (a, b)])
         self.count += a.shape[1]
 
     def moments(self, central: bool, repeats: int) -> InputMoments:
-        """Returns the moments; those of each group `repeats` times, or without group."""
+        """Returns the moments.
+
+        Args:
+            central: Whether the means are subtracted.
+            repeats: How often each group is repeated, the depth multiplier of a depthwise
+                convolution; 0: there is one group, whose axis is dropped.
+        """
         means = self._means / self.count
         squares = self._squares / self.count
         for index, (one, other) in enumerate(((0, 0), (0, 1), (1, 1))):

@@ -1,13 +1,13 @@
-"""Zeros that stay, whatever the optimizer does.
+"""The pruning mask as a constraint of the kernel, applied after every optimizer step.
 
-Keras optimizers apply a variable's `constraint` right after each update, inside the
-compiled training step: also between the steps of one execution (`steps_per_execution`),
-where a callback's hook comes too late, and whatever momentum or weight decay has moved. So
-the mask is a variable that a :class:`ZeroMask` holds and applies there.
+Keras optimizers apply a variable's `constraint` right after each update, inside the compiled
+training step. So masked weights are zero also between the steps of one execution
+(`steps_per_execution`), where callbacks are not called, and after updates by momentum or weight
+decay. The mask is a variable that a :class:`ZeroMask` holds.
 
-The constraint hangs on the variable, not on the layer's configuration: a saved model is a
-plain Keras model that loads without tfnas. After loading, :func:`keep_zeros` is the one line
-that keeps its zeros in further training.
+The constraint belongs to the variable, not to the layer's configuration: a saved model is a
+plain Keras model that loads without tfnas. After loading, call :func:`keep_zeros` to keep its
+zeros in further training.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from tfnas.pruning.prunable_kernels import PrunableKernel, find_kernels, select
 
 
 class ZeroMask(keras.constraints.Constraint):
-    """Sets masked weights to zero, after the constraint that the variable had before.
+    """Sets masked weights to zero, after the variable's own constraint.
 
     Args:
-        mask: Boolean Keras variable of the kernel's shape: True stays.
+        mask: Boolean Keras variable of the kernel's shape; False is zero.
         inner: The variable's own constraint, or None.
     """
 
@@ -36,11 +36,11 @@ class ZeroMask(keras.constraints.Constraint):
     def __call__(self, w: Any) -> Any:
         """Returns the weights with exact zeros where the mask is False."""
         value = keras.ops.convert_to_tensor(w if self.inner is None else self.inner(w))
-        # A selection, not a product: NaN and -0.0 become 0.0 as well.
+        # `where` instead of a product, so that NaN and -0.0 become 0.0 too.
         return keras.ops.where(self.mask, value, keras.ops.zeros_like(value))
 
     def carry(self, model: Any, kernel: Any) -> None:
-        """Hangs a mask like this one on the same kernel of a model made of this one's layers.
+        """Copies the mask to the same kernel of a model that was built from this one.
 
         Args:
             model: The other model.
@@ -52,11 +52,11 @@ class ZeroMask(keras.constraints.Constraint):
             assign_masks([kernel], [mask])
 
 
-def keep_zeros(model: Any, layers: Any = None, exclude: Any = ()) -> int:
-    """Makes the zeros in a model's kernels stay zero in further training.
+def keep_zeros(model: keras.Model, layers: Any = None, exclude: Any = ()) -> int:
+    """Keeps the zeros in a model's kernels zero in further training.
 
-    For a pruned model that was loaded from disk, or pruned by other means. Call it after
-    loading and before `fit`; the zeros then hold for as long as this object lives.
+    For a pruned model that was loaded from disk, or pruned by another tool. Call it after
+    loading and before `fit`. It holds for this model object and is not saved with it.
 
     Example:
         >>> import keras, numpy as np, tfnas
@@ -67,13 +67,13 @@ def keep_zeros(model: Any, layers: Any = None, exclude: Any = ()) -> int:
 
     Args:
         model: A built Keras 3 model; changed in place.
-        layers: Where zeros are kept; None: in every layer with a kernel. As for
+        layers: Layers whose zeros are kept; None: every layer with a kernel. As for
             :func:`tfnas.prune`.
-        exclude: Where they are not.
+        exclude: Layers whose zeros are not kept.
 
     Returns:
-        The number of weights that stay zero. A kernel that is all zeros is taken for one
-        that has yet to be trained, and is left free.
+        The number of weights that stay zero. A kernel of zeros only counts as not trained yet,
+        and is not masked.
 
     Raises:
         ValueError: The model is not built, or no kernel holds a zero.
@@ -90,9 +90,16 @@ def keep_zeros(model: Any, layers: Any = None, exclude: Any = ()) -> int:
 
 
 def attach(model: Any, kernels: Sequence[PrunableKernel]) -> None:
-    """Hangs a mask that lets everything through on each kernel that has none yet.
+    """Attaches a mask without zeros to each kernel that has no mask yet.
 
-    A training function that was traced before would not know of it: it is made anew.
+    The training function is built again, since it was traced without the mask.
+
+    Args:
+        model: The model of the kernels.
+        kernels: The kernels.
+
+    Raises:
+        RuntimeError: Keras runs on another backend than TensorFlow.
     """
     if keras.backend.backend() != "tensorflow":
         raise RuntimeError(
@@ -116,46 +123,50 @@ def attach(model: Any, kernels: Sequence[PrunableKernel]) -> None:
 
 
 def carry_masks(
-    model: Any, kernels: Sequence[PrunableKernel], twins: Sequence[PrunableKernel]
+    model: Any, kernels: Sequence[PrunableKernel], copies: Sequence[PrunableKernel]
 ) -> None:
-    """Hangs the masks of a model's kernels on those of its copy.
+    """Copies the masks of a model's kernels to the kernels of a copy of the model.
 
     Args:
         model: The copy.
-        kernels: The original's kernels.
-        twins: The copy's, in the same order.
+        kernels: Kernels of the original.
+        copies: Kernels of the copy, in the same order.
     """
-    for kernel, twin in zip(kernels, twins, strict=True):
+    for kernel, copy in zip(kernels, copies, strict=True):
         if isinstance(kernel.variable.constraint, ZeroMask):
-            attach(model, [twin])
-            twin.variable.constraint.mask.assign(kernel.variable.constraint.mask)
+            attach(model, [copy])
+            copy.variable.constraint.mask.assign(kernel.variable.constraint.mask)
 
 
 def assign_masks(kernels: Sequence[PrunableKernel], masks: Sequence[np.ndarray]) -> None:
-    """Sets the masks of kernels that were attached, and zeroes what they mask.
+    """Sets the masks of kernels, and zeroes the masked weights.
+
+    Args:
+        kernels: Kernels with an attached mask.
+        masks: New masks, boolean, of the kernels' shapes; False is zero.
 
     Raises:
-        ValueError: A kernel was clustered since.
+        ValueError: A kernel was clustered after its mask was attached.
     """
     for kernel, mask in zip(kernels, masks, strict=True):
-        zeros = kernel.variable.constraint
-        if not isinstance(zeros, ZeroMask):  # tied behind it meanwhile
+        constraint = kernel.variable.constraint
+        if not isinstance(constraint, ZeroMask):
             raise ValueError(
-                f"masks must not change once the weights of {kernel.name!r} share values, got a "
-                f"{type(zeros).__name__} on it: prune first, then cluster, and the zeros stay"
+                f"masks must not change after the weights of {kernel.name!r} were clustered, got a "
+                f"{type(constraint).__name__} on it: prune first, then cluster, which keeps zeros"
             )
-        zeros.mask.assign(mask)
+        constraint.mask.assign(mask)
     apply_masks(kernels)
 
 
 def apply_masks(kernels: Sequence[PrunableKernel]) -> None:
-    """Zeroes what the masks mask, now."""
+    """Sets the masked weights of kernels to zero."""
     for kernel in kernels:
         kernel.variable.assign(kernel.variable.constraint(kernel.variable))
 
 
 def detach(kernels: Sequence[PrunableKernel]) -> None:
-    """Gives the kernels back the constraints that they had before."""
+    """Removes the masks; the kernels get their own constraints back."""
     for kernel in kernels:
         if isinstance(kernel.variable.constraint, ZeroMask):
             kernel.variable.constraint = kernel.variable.constraint.inner

@@ -1,10 +1,9 @@
-"""What is pruned by which rule: one plan, for training and for a finished model alike."""
+"""The masks of all kernels by criterion, granularity and scope; for `prune` and the callback."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -13,7 +12,7 @@ from tfnas.graph.layer_kernels import match
 from tfnas.pruning.criteria import Criterion, scores
 from tfnas.pruning.masks import Granularity, Units, granularity
 from tfnas.pruning.prunable_kernels import PrunableKernel
-from tfnas.pruning.scope import SCOPES, erdos_renyi_kernel, keep_by_ratio, keep_globally
+from tfnas.pruning.scope import SCOPES, erdos_renyi_kernel, keep_by_sparsity, keep_globally
 from tfnas.schedules import check_ratio
 
 Scope = str | Mapping[str, float]
@@ -21,16 +20,16 @@ Scope = str | Mapping[str, float]
 
 @dataclasses.dataclass(frozen=True)
 class MaskPlan:
-    """Criterion, granularity and scope together.
+    """The settings that determine the masks of a model's kernels.
 
     Args:
         criterion: See :mod:`tfnas.pruning.criteria`.
         granularity: See :mod:`tfnas.pruning.masks`.
         scope: See :mod:`tfnas.pruning.scope`.
-        seed: Seed of all draws.
+        seed: Seed of the order of equal scores, and of criterion "random".
 
     Raises:
-        ValueError: The scope is unknown or holds a ratio outside [0, 1).
+        ValueError: The scope is unknown or holds a sparsity outside [0, 1).
     """
 
     criterion: Criterion
@@ -39,8 +38,14 @@ class MaskPlan:
     seed: int = 0
 
     @classmethod
-    def of(cls, criterion: Criterion, unit: Any, scope: Scope, seed: int = 0) -> MaskPlan:
-        """Returns a plan with the granularity given by its name."""
+    def of(
+        cls,
+        criterion: Criterion,
+        unit: str | tuple[int, int] | Granularity,
+        scope: Scope,
+        seed: int = 0,
+    ) -> MaskPlan:
+        """Returns a plan; `unit` is the granularity or its name, such as "1x4"."""
         return cls(criterion, granularity(unit), scope, seed)
 
     def __post_init__(self) -> None:
@@ -51,17 +56,18 @@ class MaskPlan:
                 check_ratio(value, f"for {name!r}", "scope")
         elif self.scope not in SCOPES:
             raise ValueError(
-                f"scope must be one of {', '.join(SCOPES)} or a dictionary of ratios by layer, "
+                f"scope must be one of {', '.join(SCOPES)} or a dictionary of sparsities by layer, "
                 f"got {self.scope!r}"
             )
 
     def admit(
         self, kernels: Sequence[PrunableKernel]
     ) -> tuple[list[PrunableKernel], list[Skipped]]:
-        """Returns the kernels that can be cut this way, and the others with the reason.
+        """Returns the kernels that the granularity fits, and the others with the reason.
 
         Raises:
-            ValueError: N:M does not divide a kernel, or the scope names no kernel.
+            ValueError: N:M does not divide a kernel, the granularity fits no kernel, or a name
+                of the scope matches no kernel.
         """
         fits, skipped = [], []
         for kernel in kernels:
@@ -84,30 +90,30 @@ class MaskPlan:
                     raise ValueError(f"scope must name layers with a kernel, got {pattern!r}")
         return fits, skipped
 
-    def ratios(
-        self, kernels: Sequence[PrunableKernel], ratio: float, pace: float = 1.0
+    def sparsities(
+        self, kernels: Sequence[PrunableKernel], sparsity: float, progress: float = 1.0
     ) -> list[float]:
-        """Returns the ratio of each kernel; of a global scope, the common one.
+        """Returns the target sparsity of each kernel; with a global scope, the common one.
 
         Args:
             kernels: The kernels.
-            ratio: The common ratio.
-            pace: How far a schedule has come, 1 at its highest ratio: what a dictionary of
-                ratios is multiplied by.
+            sparsity: The common sparsity, in [0, 1).
+            progress: Sparsity of the schedule relative to its peak, in [0, 1]. The sparsities
+                of a dictionary are multiplied by it.
         """
         if isinstance(self.scope, Mapping):
-            return [self._own(kernel, ratio, pace) for kernel in kernels]
-        if self.scope == "erk" and ratio:
-            return erdos_renyi_kernel([kernel.shape for kernel in kernels], ratio)
-        return [ratio] * len(kernels)
+            return [self._own(kernel, sparsity, progress) for kernel in kernels]
+        if self.scope == "erk" and sparsity:
+            return erdos_renyi_kernel([kernel.shape for kernel in kernels], sparsity)
+        return [sparsity] * len(kernels)
 
-    def check_reachable(self, ratios: Sequence[float]) -> None:
-        """Raises ValueError where the granularity can't reach one of the ratios."""
-        highest = self.granularity.highest_ratio
-        if max(ratios, default=0.0) > highest + 1e-9:
+    def check_reachable(self, sparsities: Sequence[float]) -> None:
+        """Raises ValueError if one of the sparsities is above what the granularity allows."""
+        highest = self.granularity.max_sparsity
+        if max(sparsities, default=0.0) > highest + 1e-9:
             raise ValueError(
-                f"ratio must be at most {highest:g} with granularity "
-                f"{self.granularity.text!r}, got {max(ratios):g}"
+                f"sparsity must be at most {highest:g} with granularity "
+                f"{self.granularity.text!r}, got {max(sparsities):g}"
             )
 
     def masks(
@@ -115,32 +121,32 @@ class MaskPlan:
         kernels: Sequence[PrunableKernel],
         weights: Sequence[np.ndarray],
         gradients: Sequence[np.ndarray] | None,
-        ratio: float,
-        pace: float = 1.0,
+        sparsity: float,
+        progress: float = 1.0,
     ) -> list[np.ndarray]:
-        """Returns which weights stay, a kernel, in the variables' shapes.
+        """Returns the mask of each kernel, boolean, of the kernel's shape; False is pruned.
 
         Args:
             kernels: The kernels.
             weights: Their values.
             gradients: Mean absolute gradients, where the criterion needs them.
-            ratio: Share of weights that goes, in [0, 1).
-            pace: See :meth:`ratios`.
+            sparsity: Fraction of weights to prune, in [0, 1).
+            progress: As for :meth:`sparsities`.
 
         Raises:
-            ValueError: The ratio is above what the granularity can reach, or scores are NaN.
+            ValueError: The sparsity is above what the granularity allows, or scores are NaN.
         """
-        ratios = self.ratios(kernels, ratio, pace)
-        self.check_reachable(ratios)
-        parts = self._scores(kernels, weights, gradients)
-        units = self._units(kernels, parts)
+        sparsities = self.sparsities(kernels, sparsity, progress)
+        self.check_reachable(sparsities)
+        all_scores = self._scores(kernels, weights, gradients)
+        units = self._units(kernels, all_scores)
         sizes = [kernel.size for kernel in kernels]
-        spare = self.granularity.highest_ratio == 1.0  # N:M empties no kernel anyway
+        keep_best = self.granularity.max_sparsity == 1.0  # N:M never empties a kernel
         if self.scope == "global":
-            kept = keep_globally(units, sizes, ratio, self.seed, spare)
+            kept = keep_globally(units, sizes, sparsity, self.seed, keep_best)
         else:
-            kept = keep_by_ratio(units, sizes, ratios, self.seed, spare)
-        return self._spread(kernels, parts, kept)
+            kept = keep_by_sparsity(units, sizes, sparsities, self.seed, keep_best)
+        return self._unit_masks(kernels, all_scores, kept)
 
     def masks_above(
         self,
@@ -149,23 +155,23 @@ class MaskPlan:
         gradients: Sequence[np.ndarray] | None,
         threshold: float,
     ) -> list[np.ndarray]:
-        """Returns which weights stay when units with a score below `threshold` go."""
-        parts = self._scores(kernels, weights, gradients)
-        # In the weights' own precision: a threshold of 0.7 keeps a float32 weight of 0.7.
+        """Returns masks that prune the units with a score below `threshold`."""
+        all_scores = self._scores(kernels, weights, gradients)
+        # In the precision of the weights, so that a threshold of 0.7 keeps a float32 weight of 0.7.
         kept = [
             units.scores.astype(values.dtype) >= values.dtype.type(threshold)
-            for units, values in zip(self._units(kernels, parts), weights, strict=True)
+            for units, values in zip(self._units(kernels, all_scores), weights, strict=True)
         ]
-        return self._spread(kernels, parts, kept)
+        return self._unit_masks(kernels, all_scores, kept)
 
-    def _own(self, kernel: PrunableKernel, ratio: float, pace: float) -> float:
+    def _own(self, kernel: PrunableKernel, sparsity: float, progress: float) -> float:
         assert isinstance(self.scope, Mapping)
-        if kernel.name in self.scope:  # a name goes before patterns
-            return float(self.scope[kernel.name]) * pace
+        if kernel.name in self.scope:  # names take precedence over patterns
+            return float(self.scope[kernel.name]) * progress
         for pattern, value in self.scope.items():
             if match(kernel, pattern):
-                return float(value) * pace
-        return ratio
+                return float(value) * progress
+        return sparsity
 
     def _scores(
         self,
@@ -173,30 +179,32 @@ class MaskPlan:
         weights: Sequence[np.ndarray],
         gradients: Sequence[np.ndarray] | None,
     ) -> list[np.ndarray]:
-        slopes = gradients if gradients is not None else [None] * len(kernels)
+        by_kernel = gradients if gradients is not None else [None] * len(kernels)
         return [
-            kernel.to_file(scores(self.criterion, values, slope, self.seed, kernel.name))
-            for kernel, values, slope in zip(kernels, weights, slopes, strict=True)
+            kernel.to_file(scores(self.criterion, values, gradient, self.seed, kernel.name))
+            for kernel, values, gradient in zip(kernels, weights, by_kernel, strict=True)
         ]
 
-    def _units(self, kernels: Sequence[PrunableKernel], parts: Sequence[np.ndarray]) -> list[Units]:
+    def _units(
+        self, kernels: Sequence[PrunableKernel], all_scores: Sequence[np.ndarray]
+    ) -> list[Units]:
         return [
-            self.granularity.units(part, kernel.filters)
-            for kernel, part in zip(kernels, parts, strict=True)
+            self.granularity.units(kernel_scores, kernel.filters)
+            for kernel, kernel_scores in zip(kernels, all_scores, strict=True)
         ]
 
-    def _spread(
+    def _unit_masks(
         self,
         kernels: Sequence[PrunableKernel],
-        parts: Sequence[np.ndarray],
+        all_scores: Sequence[np.ndarray],
         kept: Sequence[np.ndarray],
     ) -> list[np.ndarray]:
         return [
-            kernel.from_file(self.granularity.mask(keep, part, kernel.filters))
-            for kernel, part, keep in zip(kernels, parts, kept, strict=True)
+            kernel.from_file(self.granularity.mask(keep, kernel_scores, kernel.filters))
+            for kernel, kernel_scores, keep in zip(kernels, all_scores, kept, strict=True)
         ]
 
 
 def file_shape(kernel: PrunableKernel) -> tuple[int, int, int]:
-    """(rows, positions, columns) of a kernel."""
+    """Returns the shape of a kernel in the file: (rows, positions, columns)."""
     return kernel.to_file(np.empty(kernel.shape, bool)).shape

@@ -1,17 +1,17 @@
-"""From scores to masks: granularity and the choice of exactly so many.
+"""From scores to masks: the granularity of pruning, and the selection of the lowest scores.
 
-A granularity cuts a kernel, given as (rows, positions, columns) as in the `.tflite` file,
-into units that are kept or pruned as one:
+A granularity divides a kernel, laid out as (rows, positions, columns) as in the `.tflite` file,
+into units that are kept or pruned together:
 
-| granularity | a unit is                              | its score               | pruned of it |
-|-------------|----------------------------------------|-------------------------|--------------|
-| "element"   | a weight                               | the weight's            | all          |
-| "1x4"       | a block of 1 row and 4 columns         | mean over the block     | all          |
-| "2:4"       | 4 neighbors in a row, of which 2 stay | sum of the 2 lowest     | the 2 lowest |
-| "filter"    | all weights of a filter or unit        | mean over the filter    | all          |
+| granularity | a unit is                             | its score            | pruned of it |
+|-------------|---------------------------------------|----------------------|--------------|
+| "element"   | a weight                              | that of the weight   | all          |
+| "1x4"       | a block of 1 row and 4 columns        | mean over the block  | all          |
+| "2:4"       | 4 neighbors in a row, of which 2 stay | sum of the 2 lowest  | the 2 lowest |
+| "filter"    | all weights of a filter or unit       | mean over the filter | all          |
 
-Blocks at the edges may be smaller. Which of several equal scores goes is drawn at random,
-so that a kernel of equal weights does not lose its first rows.
+Blocks at the edges may be smaller. Equal scores are pruned in random order, so that a kernel
+of equal weights does not lose its first rows.
 
 References:
     Mishra et al., "Accelerating Sparse Deep Neural Networks", 2021, for 2:4.
@@ -27,11 +27,11 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Units:
-    """A kernel cut into units.
+    """The units of a kernel.
 
     Args:
-        scores: Score a unit, (units,).
-        sizes: Weights that go with a unit when it is pruned, (units,).
+        scores: Score of each unit, (units,).
+        sizes: Number of weights that are pruned with each unit, (units,).
     """
 
     scores: np.ndarray
@@ -40,7 +40,7 @@ class Units:
 
 @dataclasses.dataclass(frozen=True)
 class Granularity:
-    """Base: single weights.
+    """Single weights; the base class of the other granularities.
 
     Args:
         text: Its name, such as "1x4".
@@ -49,31 +49,35 @@ class Granularity:
     text: str = "element"
 
     @property
-    def highest_ratio(self) -> float:
-        """The share of weights that are pruned when every unit is."""
+    def max_sparsity(self) -> float:
+        """The fraction of weights that is pruned when all units are."""
         return 1.0
 
     def check(self, shape: tuple[int, int, int], filters: int | None) -> str | None:
-        """Returns why a kernel can't be cut this way and has to be left out, or None.
+        """Returns why a kernel has to be skipped, None if the granularity fits it.
+
+        Args:
+            shape: Shape of the kernel in the file: (rows, positions, columns).
+            filters: Axis of `shape` that counts filters, None if there is none.
 
         Raises:
-            ValueError: It does not divide the kernel.
+            ValueError: The granularity does not divide the kernel.
         """
         return None
 
     def units(self, scores: np.ndarray, filters: int | None) -> Units:
-        """Cuts scores of shape (rows, positions, columns) into units."""
+        """Returns the units of scores of shape (rows, positions, columns)."""
         flat = scores.reshape(-1)
         return Units(flat, np.ones(flat.size, np.int64))
 
     def mask(self, keep: np.ndarray, scores: np.ndarray, filters: int | None) -> np.ndarray:
-        """Returns which weights stay, (rows, positions, columns), given which units do."""
+        """Returns the mask of the weights, (rows, positions, columns), for the kept units."""
         return keep.reshape(scores.shape)
 
 
 @dataclasses.dataclass(frozen=True)
 class Blocks(Granularity):
-    """Blocks of `rows` x `columns` neighbors of the file's matrix."""
+    """Blocks of `rows` x `columns` weights of the matrix in the file."""
 
     rows: int = 1
     columns: int = 1
@@ -86,8 +90,8 @@ class Blocks(Granularity):
     def mask(self, keep: np.ndarray, scores: np.ndarray, filters: int | None) -> np.ndarray:
         rows, positions, columns = scores.shape
         blocks = keep.reshape(-(-rows // self.rows), positions, -(-columns // self.columns))
-        whole = blocks.repeat(self.rows, axis=0).repeat(self.columns, axis=2)
-        return whole[:rows, :, :columns]
+        repeated = blocks.repeat(self.rows, axis=0).repeat(self.columns, axis=2)
+        return repeated[:rows, :, :columns]
 
     def _sum(self, array: np.ndarray) -> np.ndarray:
         by_rows = np.add.reduceat(array, np.arange(0, array.shape[0], self.rows), axis=0)
@@ -99,7 +103,7 @@ class Filters(Granularity):
     """Whole filters (units of a Dense layer, channels of a depthwise one)."""
 
     def check(self, shape: tuple[int, int, int], filters: int | None) -> str | None:
-        return "has no filters: its columns are gates" if filters is None else None
+        return "has no filters: its columns belong to gates" if filters is None else None
 
     def units(self, scores: np.ndarray, filters: int | None) -> Units:
         others = tuple(axis for axis in range(3) if axis != filters)
@@ -113,13 +117,13 @@ class Filters(Granularity):
 
 @dataclasses.dataclass(frozen=True)
 class NOfM(Granularity):
-    """Of `group` neighbors along the innermost axis at most `stay` are not zero."""
+    """N:M: at most `stay` of each `group` neighbors along the innermost axis are nonzero."""
 
     stay: int = 2
     group: int = 4
 
     @property
-    def highest_ratio(self) -> float:
+    def max_sparsity(self) -> float:
         return 1.0 - self.stay / self.group
 
     def check(self, shape: tuple[int, int, int], filters: int | None) -> str | None:
@@ -143,7 +147,7 @@ class NOfM(Granularity):
 
 
 def granularity(value: str | tuple[int, int] | Granularity) -> Granularity:
-    """Returns the granularity that is described.
+    """Returns a granularity by its name.
 
     Example:
         >>> granularity("1x4")
@@ -153,7 +157,7 @@ def granularity(value: str | tuple[int, int] | Granularity) -> Granularity:
         value: "element", "filter", "ROWSxCOLUMNS" or (rows, columns), or "N:M".
 
     Raises:
-        ValueError: It is none of these.
+        ValueError: The value is none of these.
     """
     if isinstance(value, Granularity):
         return value
@@ -174,10 +178,10 @@ def granularity(value: str | tuple[int, int] | Granularity) -> Granularity:
 
 
 def lowest(scores: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Returns a mask of exactly `count` of the lowest scores.
+    """Returns a boolean array that is True for exactly `count` of the lowest scores.
 
-    Equal ones go in a random order that depends on their number alone, not on which of them
-    are equal: weights that were pruned by it before are pruned by it again.
+    Equal scores are taken in a random order that depends only on the number of scores, so that
+    pruned weights are selected again at the next update.
 
     Example:
         >>> lowest(np.array([3.0, 1.0, 2.0]), 2, np.random.default_rng(0))
@@ -186,7 +190,7 @@ def lowest(scores: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarr
     Args:
         scores: (n,).
         count: 0 to n.
-        rng: Makes the order among equal scores.
+        rng: Random generator for the order of equal scores.
     """
     if count <= 0:
         return np.zeros(scores.size, bool)
@@ -203,21 +207,24 @@ def lowest(scores: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarr
 def prune_units(
     scores: np.ndarray, sizes: np.ndarray, weights: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """Returns which units go, so that as nearly `weights` weights go as the units allow.
+    """Returns which units to prune, so that the number of pruned weights is close to a target.
 
     Args:
-        scores: Score a unit, (n,).
-        sizes: Weights that go with a unit, (n,).
-        weights: Number of weights to prune.
-        rng: Draws among equal scores.
+        scores: Score of each unit, (units,).
+        sizes: Number of weights that are pruned with each unit, (units,).
+        weights: Target number of pruned weights.
+        rng: Random generator for the order of equal scores.
+
+    Returns:
+        Boolean, (units,).
     """
     if scores.size == 0:
         return np.zeros(0, bool)
     if (sizes == sizes[0]).all():
         return lowest(scores, min(scores.size, int(weights / sizes[0] + 0.5)), rng)
     order = np.lexsort((rng.permutation(scores.size), scores))
-    gone = np.concatenate([[0], np.cumsum(sizes[order])])
-    count = int(np.abs(gone - weights).argmin())
+    totals = np.concatenate([[0], np.cumsum(sizes[order])])
+    count = int(np.abs(totals - weights).argmin())
     pruned = np.zeros(scores.size, bool)
     pruned[order[:count]] = True
     return pruned

@@ -1,13 +1,13 @@
-"""Optimal brain surgeon on one layer: which weights go, and how the others make up for it.
+"""Optimal brain surgeon on one layer: selects weights to prune, and adjusts the others.
 
-A layer that computes `y = W x` (one row of W an output) and is pruned to W' errs by
+A layer that computes `y = W x` (one row of W per output) and is pruned to W' has the error
 
     E(W') = sum over rows r of  a_r * mean over examples |w'_r x - y_r|^2
           = sum over r of  a_r * (w'_r H w'_r^T - 2 w'_r c_r + mean y_r^2)
 
 with the second moments of its inputs `H = mean x x^T` and `c_r = mean x y_r`. Rows share H
-and do not interact, so that for a given set S of kept weights the optimum is the normal
-equations' solution (:func:`refit`)
+and do not interact, so that for a set S of kept weights the optimum is the solution of the normal
+equations (:func:`refit`)
 
     w'_S = H_SS^{-1} c_S .
 
@@ -15,15 +15,16 @@ From there, removing one more weight j and correcting the others optimally costs
 
     a_r * w'_j^2 / [H_SS^{-1}]_jj                                                    (1)
 
-(Hassibi and Stork, equation 5). :func:`obs_prune` removes the cheapest weights of all rows
-in a few rounds, and solves exactly for the kept ones after each, so that costs are those of
-the layer as it then is. Each round costs one Cholesky inverse a row; the first is shared.
+(Hassibi and Stork, equation 5). :func:`obs_prune` removes the weights of least cost in a few
+rounds, and solves exactly for the kept weights after each round, so that the costs of the next
+round are up to date. Each round needs one Cholesky inverse per row; that of the first is shared.
 
-The target y need not be W x: with x from a network whose earlier layers are pruned already
-and y from the original one, the layer also repairs what they broke. `cross` carries that.
+The target y can differ from W x: with x from a network whose earlier layers are pruned and y
+from the original network, the layer also corrects errors of the earlier layers. `cross` holds
+the moments of that target.
 
-Where there are few examples H is uncertain, and the optimum chases noise. :func:`shrink`
-draws H toward its diagonal and the solution toward the weights that were there.
+With few examples H is noisy, and so is the optimum. :func:`shrink` moves H toward its diagonal
+and the solution toward the original weights.
 
 References:
     Hassibi and Stork, "Second Order Derivatives for Network Pruning: Optimal Brain
@@ -40,14 +41,13 @@ from scipy.linalg import lapack, solve_triangular
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pruned:
-    """A pruned layer.
+    """The result of pruning one layer.
 
     Args:
         weights: (rows, inputs), zero where `keep` is False.
-        keep: (rows, inputs), which weights stayed.
-        zeros: After each round, the number of weights removed; ascending.
-        losses: What equation (1)'s costs came to after each round: the rise of E over that
-            of the best weights without zeros, summed over rows with their weights.
+        keep: (rows, inputs), boolean, True for kept weights.
+        zeros: Number of removed weights after each round, ascending.
+        losses: Increase of E after each round, over that of the optimum without zeros.
     """
 
     weights: np.ndarray
@@ -59,15 +59,15 @@ class Pruned:
 def shrink(
     weights: np.ndarray, hessian: np.ndarray, cross: np.ndarray | None, amount: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns moments drawn toward their diagonal: the guard against few examples.
+    """Returns moments that are shrunk toward their diagonal, for layers with few examples.
 
-    `H' = (1 - amount) H + amount diag(H)` and, as if the added inputs had been mapped by
-    the given weights, `c' = (1 - amount) c + amount diag(H) w`. An amount of 1 returns the
-    weights themselves as the optimum, and magnitude scaled by the inputs as the criterion.
+    `H' = (1 - amount) H + amount diag(H)` and `c' = (1 - amount) c + amount diag(H) w`. With an
+    amount of 1 the optimum is the original weights, and the criterion is the magnitude times
+    the root-mean-square of the input.
 
     Args:
-        weights: (rows, inputs), the layer's.
-        hessian: (inputs, inputs), or (rows, inputs, inputs) where each row has its own.
+        weights: Weights of the layer, (rows, inputs).
+        hessian: (inputs, inputs), or (rows, inputs, inputs) with one matrix per row.
         cross: (rows, inputs), mean of input times target. None: `weights @ hessian`.
         amount: In [0, 1].
 
@@ -84,7 +84,7 @@ def shrink(
         cross = _times(weights, hessian)
     diagonal = np.diagonal(hessian, axis1=-2, axis2=-1)
     floor = 1e-6 * max(float(diagonal.mean()), 1e-30)
-    added = amount * diagonal + np.maximum(floor - diagonal, 0)  # constant inputs: keep w
+    added = amount * diagonal + np.maximum(floor - diagonal, 0)  # keeps w for constant inputs
     index = np.arange(hessian.shape[-1])
     shrunk = (1 - amount) * hessian
     shrunk[..., index, index] += added
@@ -102,13 +102,13 @@ def refit(
         array([[1.5, 0. ]])
 
     Args:
-        weights: (rows, inputs), before pruning; they set the target where `cross` is None.
-        keep: (rows, inputs), which may be other than zero.
-        hessian: (inputs, inputs), or (rows, inputs, inputs) where each row has its own.
+        weights: (rows, inputs), before pruning; the target if `cross` is None.
+        keep: (rows, inputs), boolean, True for weights that may be nonzero.
+        hessian: (inputs, inputs), or (rows, inputs, inputs) with one matrix per row.
         cross: (rows, inputs), mean of input times target.
 
     Raises:
-        ValueError: Shapes do not fit, or the kept inputs' moments are singular.
+        ValueError: Shapes do not match, or the moments of the kept inputs are singular.
     """
     cross = _checked(weights, hessian, cross)
     if keep.shape != weights.shape:
@@ -130,7 +130,7 @@ def obs_prune(
     row_weights: np.ndarray | None = None,
     rounds: int = 4,
 ) -> Pruned:
-    """Removes the weights that the layer's output misses least, and refits the others.
+    """Removes the weights that change the layer's output least, and refits the others.
 
     Example:
         >>> pruned = obs_prune(np.array([[2.0, 1.0], [0.1, 3.0]]), np.eye(2), zeros=2)
@@ -140,16 +140,15 @@ def obs_prune(
 
     Args:
         weights: (rows, inputs), before pruning.
-        hessian: (inputs, inputs), or (rows, inputs, inputs) where each row has its own.
-        zeros: How many weights to remove, counted over all rows.
+        hessian: (inputs, inputs), or (rows, inputs, inputs) with one matrix per row.
+        zeros: Number of weights to remove from all rows together.
         cross: (rows, inputs), mean of input times target. None: `weights @ hessian`.
-        row_weights: (rows,), what a squared error of each row costs. None: 1.
-        rounds: Rounds of removing and refitting; the number of kept weights falls by the
-            same factor in each.
+        row_weights: (rows,), weight of each row's squared error. None: 1.
+        rounds: Number of rounds; each lowers the number of kept weights by the same factor.
 
     Raises:
-        ValueError: Shapes do not fit, `zeros` or `rounds` is out of range, or the inputs'
-            moments are singular.
+        ValueError: Shapes do not match, `zeros` or `rounds` is out of range, or the moments
+            are singular.
     """
     cross = _checked(weights, hessian, cross)
     if not 0 <= zeros <= weights.size:
@@ -173,7 +172,7 @@ def obs_prune(
 
 
 def cheapest(cost: np.ndarray, count: int) -> np.ndarray:
-    """Returns False for the `count` entries of least cost, True for the others."""
+    """Returns a boolean array: False for the `count` elements of least cost, True for others."""
     keep = np.ones(cost.shape, bool)
     if count:
         keep.flat[np.argpartition(cost, count - 1, axis=None)[:count]] = False
@@ -181,7 +180,7 @@ def cheapest(cost: np.ndarray, count: int) -> np.ndarray:
 
 
 def removals(size: int, zeros: int, rounds: int) -> list[int]:
-    """Returns how many weights are gone after each round, ascending and ending at `zeros`.
+    """Returns the number of removed weights after each round, ascending up to `zeros`.
 
     Example:
         >>> removals(100, 75, 2)
@@ -193,7 +192,7 @@ def removals(size: int, zeros: int, rounds: int) -> list[int]:
 
 
 class Start:
-    """The optimum without zeros, and the way from there to the one with given zeros.
+    """The optimum without zeros, from which the optimum for any mask is computed.
 
     Args:
         hessian: (inputs, inputs), or (rows, inputs, inputs).
@@ -209,35 +208,35 @@ class Start:
         self.spread = np.broadcast_to(diagonal, cross.shape)
 
     def without(self, keep: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the optimum within `keep`, and diag(H_SS^-1) of each row (1 elsewhere)."""
+        """Returns the optimal weights with the mask `keep`, and diag(H_SS^-1) of each row."""
         weights, spread = np.zeros_like(self._cross), np.ones_like(self._cross)
         for row, kept in enumerate(keep):
-            index, gone = np.flatnonzero(kept), np.flatnonzero(~kept)
+            index, removed = np.flatnonzero(kept), np.flatnonzero(~kept)
             if not index.size:
                 continue
-            few = gone.size <= index.size
-            solve = self._by_removed if few else self._by_kept
-            weights[row, index], spread[row, index] = solve(row, index, gone)
+            few_removed = removed.size <= index.size
+            solve = self._by_removed if few_removed else self._by_kept
+            weights[row, index], spread[row, index] = solve(row, index, removed)
         return weights, spread
 
     def _by_kept(
-        self, row: int, index: np.ndarray, gone: np.ndarray
+        self, row: int, index: np.ndarray, removed: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         inverse = _inverse(_moments(self._hessian, row)[np.ix_(index, index)])
         return inverse @ self._cross[row, index], np.diagonal(inverse)
 
     def _by_removed(
-        self, row: int, index: np.ndarray, gone: np.ndarray
+        self, row: int, index: np.ndarray, removed: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """By the complement of the removed ones in G = H^-1, cheaper while they are few.
+        """Solves with the removed weights in G = H^-1, which is faster while they are few.
 
         H_SS^-1 = G_SS - G_SR G_RR^-1 G_RS and w_S = w - G_SR G_RR^-1 w_R.
         """
         inverse, start = _moments(self._inverse, row), self.weights[row]
-        if not gone.size:
+        if not removed.size:
             return start, np.diagonal(inverse)
-        factor = _factor(inverse[np.ix_(gone, gone)])
-        right = np.column_stack([inverse[np.ix_(gone, index)], start[gone]])
+        factor = _factor(inverse[np.ix_(removed, removed)])
+        right = np.column_stack([inverse[np.ix_(removed, index)], start[removed]])
         half = solve_triangular(factor, right, lower=True, check_finite=False)
         spread = np.diagonal(inverse)[index] - (half[:, :-1] ** 2).sum(axis=0)
         return start[index] - half[:, :-1].T @ half[:, -1], spread
@@ -251,8 +250,8 @@ def _factor(matrix: np.ndarray) -> np.ndarray:
     factor, info = lapack.dpotrf(matrix, lower=1)
     if info or not np.isfinite(factor[-1, -1]):
         raise ValueError(
-            f"hessian must be positive definite, got a singular one of {matrix.shape}: "
-            f"shrink it first"
+            f"hessian must be positive definite, got a singular matrix of shape "
+            f"{matrix.shape}: shrink it first"
         )
     return factor
 

@@ -1,8 +1,8 @@
-"""The kernels of a model: what can be pruned, and how each lies in a `.tflite` file.
+"""The prunable kernels of a model, and the layout of each in a `.tflite` file.
 
-Granularities such as 1x4 blocks and 2:4 only help where a runtime finds them, so they
-are laid along the axes of the converted file: a :class:`PrunableKernel` turns its array into
-(rows, positions, columns), where columns are innermost in the file, and back.
+Granularities such as 1x4 blocks and 2:4 help only if a runtime can use them, so they follow the
+axes of the converted file: a :class:`PrunableKernel` converts its array to (rows, positions,
+columns), where columns are the innermost axis in the file, and back.
 
 | layer                     | Keras            | rows    | positions | columns      |
 |---------------------------|------------------|---------|-----------|--------------|
@@ -19,24 +19,27 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tfnas.graph.functional import Skipped
 from tfnas.graph.layer_kernels import ModelKernel, model_kernels, named
 
+if TYPE_CHECKING:
+    import keras
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PrunableKernel(ModelKernel):
-    """One kernel of a model, with how it lies in the file.
+    """One kernel of a model with its layout in the file.
 
     Args:
-        rows: Axes that are outermost in the file: the outputs.
-        positions: Axes between.
+        rows: Axes that are outermost in the file, the outputs.
+        positions: Axes between rows and columns, the spatial ones.
         columns: Axes that are innermost in the file.
-        filters: Which of (rows, positions, columns) counts whole filters, 0 or 2; None
-            where the kernel has none, as in a recurrent cell.
+        filters: Index in (rows, positions, columns) of the filter axis, 0 or 2; None: the
+            kernel has no filters, as in a recurrent cell.
     """
 
     rows: tuple[int, ...]
@@ -60,14 +63,14 @@ class PrunableKernel(ModelKernel):
         return (*self.rows, *self.positions, *self.columns)
 
 
-def find_kernels(model: Any) -> tuple[list[PrunableKernel], list[Skipped]]:
-    """Returns the kernels of a model, and the layers with weights that have none, and why.
+def find_kernels(model: keras.Model) -> tuple[list[PrunableKernel], list[Skipped]]:
+    """Returns the kernels of a model, and its layers with weights but no kernel.
 
     Args:
         model: A built Keras 3 model or layer.
 
     Raises:
-        ValueError: The model is no Keras model, or is not built.
+        ValueError: The model is not a built Keras model.
     """
     found, skipped = model_kernels(model)
     return [
@@ -79,25 +82,25 @@ def find_kernels(model: Any) -> tuple[list[PrunableKernel], list[Skipped]]:
 def select(
     kernels: Sequence[PrunableKernel], layers: Any = None, exclude: Any = ()
 ) -> tuple[list[PrunableKernel], list[Skipped]]:
-    """Returns the kernels that are asked for, and the others with the reason.
+    """Returns the kernels that `layers` and `exclude` select, and the others with the reason.
 
     Args:
         kernels: All kernels.
-        layers: What to keep; None: everything. A name, path or pattern ("block_*"), a
-            layer or a layer's class, or a list of these. A path stands for all below it.
-        exclude: What to leave out, in the same terms; also "first", "last" and "depthwise"
-            where no layer has that name.
+        layers: Layers to select; None: all. A name, path or pattern ("block_*"), a layer or a
+            class of layers, or a list of these. A path includes all layers below it.
+        exclude: Layers to leave out, likewise; also "first", "last" and "depthwise" if no
+            layer has that name.
 
     Raises:
-        ValueError: An entry names no layer with a kernel, or nothing is left.
+        ValueError: An item matches no layer with a kernel, or no kernel is left.
     """
-    wanted = None if layers is None else named(kernels, layers, "layers")
-    unwanted = named(kernels, exclude, "exclude")
+    selected = None if layers is None else named(kernels, layers, "layers")
+    excluded = named(kernels, exclude, "exclude")
     kept, skipped = [], []
     for kernel in kernels:
-        if id(kernel) in unwanted:
-            skipped.append(Skipped(kernel.name, kernel.kind, f"excluded by {unwanted[id(kernel)]}"))
-        elif wanted is not None and id(kernel) not in wanted:
+        if id(kernel) in excluded:
+            skipped.append(Skipped(kernel.name, kernel.kind, f"excluded by {excluded[id(kernel)]}"))
+        elif selected is not None and id(kernel) not in selected:
             skipped.append(Skipped(kernel.name, kernel.kind, "not among layers"))
         else:
             kept.append(kernel)
@@ -107,21 +110,21 @@ def select(
 
 
 def trainable(kernels: Sequence[PrunableKernel]) -> tuple[list[PrunableKernel], list[Skipped]]:
-    """Returns the kernels that training changes, and the others with the reason.
+    """Returns the trainable kernels, and the frozen ones with the reason.
 
     Raises:
-        ValueError: None is left.
+        ValueError: All kernels are frozen.
     """
     kept = [kernel for kernel in kernels if kernel.variable.trainable]
     if not kept:
-        raise ValueError("model must hold a kernel that is trained, got all of them frozen")
-    reason = "not trained; name it in layers to prune it"
+        raise ValueError("model must have a trainable kernel, got all kernels frozen")
+    reason = "not trainable; name it in layers to prune it"
     frozen = [kernel for kernel in kernels if not kernel.variable.trainable]
     return kept, [Skipped(k.name, k.kind, reason) for k in frozen]
 
 
 def _layout(layer: Any, variable: Any) -> tuple[Any, Any, Any, int | None]:
-    """(rows, positions, columns, filters) of a kernel; see the module's table."""
+    """(rows, positions, columns, filters) of a kernel, by the module's table."""
     from keras import layers
 
     last = len(variable.shape) - 1
@@ -142,13 +145,13 @@ def _layout(layer: Any, variable: Any) -> tuple[Any, Any, Any, int | None]:
 
 def _einsum_layout(equation: str, dimensions: int) -> tuple[Any, Any, Any, int | None]:
     terms, result = equation.replace(" ", "").split("->")
-    given, letters = (term.replace(".", "") for term in terms.split(","))
-    # The file lays contracted axes in the order of the input's.
+    inputs, letters = (term.replace(".", "") for term in terms.split(","))
+    # The file has the contracted axes in the order of the input.
     contracted = [i for i in range(dimensions) if letters[i] not in result]
-    contracted.sort(key=lambda i: given.index(letters[i]))
+    contracted.sort(key=lambda i: inputs.index(letters[i]))
     rest = [i for i in range(dimensions) if letters[i] in result]
-    batch = [i for i in rest if letters[i] in given]
+    batch = [i for i in rest if letters[i] in inputs]
     if not batch:
         return tuple(rest), (), tuple(contracted), 0
-    # A kernel an entry of the input's axis: a matrix product with the outputs innermost.
+    # A batched matrix product, with the outputs innermost.
     return tuple(batch), tuple(contracted), tuple(i for i in rest if i not in batch), 2

@@ -1,11 +1,11 @@
-"""Pruning a finished model, without training."""
+"""Pruning of a trained model in one call, without training."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,28 +21,31 @@ from tfnas.pruning.pruning_report import PruningReport, report_of
 from tfnas.pruning.repair import by_output_error, repair, without_zeros
 from tfnas.schedules import check_ratio
 
+if TYPE_CHECKING:
+    import keras
+
 OBS, BY_OUTPUT = "obs", "output"
 
 
 def prune(
-    model: Any,
+    model: keras.Model,
     sparsity: float | None = None,
     threshold: float | None = None,
     criterion: Criterion = "magnitude",
     data: Any = None,
     *,
-    granularity: Any = "element",
+    granularity: str | tuple[int, int] = "element",
     scope: Scope = "layer",
     layers: Any = None,
     exclude: Any = (),
     reconstruct: bool = False,
-    loss: Any = None,
+    loss: str | Callable[..., Any] | None = None,
     seed: int = 0,
-) -> tuple[Any, PruningReport]:
-    """Returns a pruned copy of a model, and a report; the model stays as it is.
+) -> tuple[keras.Model, PruningReport]:
+    """Returns a pruned copy of a model, and a report; the model is not changed.
 
-    The zeros of the copy stay zero when it is compiled and trained further. Like a clone of
-    Keras' it is not compiled.
+    The copy is not compiled, as after `keras.models.clone_model`. Its zeros stay zero when it is
+    compiled and trained further.
 
     Example:
         >>> import keras, numpy as np, tfnas
@@ -54,46 +57,46 @@ def prune(
 
     Args:
         model: A built Keras 3 model.
-        sparsity: Share of weights that becomes zero, in [0, 1). Not with `threshold`.
-        threshold: Scores below it become zero: of magnitudes, in the weights' own unit.
-        criterion: What is pruned first: "magnitude", "gradient", "taylor", "random", or a
-            function of a kernel's weights (see :mod:`tfnas.pruning.criteria`); or "obs",
-            what the layer's output misses least once the kept weights make up for it.
+        sparsity: Fraction of weights to set to zero, in [0, 1). Not with `threshold`.
+        threshold: Weights with a score below it are set to zero. For criterion "magnitude" a
+            magnitude.
+        criterion: Importance of weights: "magnitude", "gradient", "taylor", "random", or a
+            function of a kernel's weights (see :mod:`tfnas.pruning.criteria`); or "obs", the
+            change of the layer's output after the kept weights are adjusted.
         data: Inputs and targets for "gradient" and "taylor": a tuple (x, y), a
             `tf.data.Dataset` or a `keras.utils.PyDataset`. For "obs" and `reconstruct` a
             few hundred inputs; targets are ignored.
         granularity: "element", blocks such as "1x4", N:M such as "2:4", or "filter". See
             :mod:`tfnas.pruning.masks`.
-        scope: "layer", "global", "erk", or a dictionary name or pattern -> ratio; layers
-            that it does not name get `sparsity`. See :mod:`tfnas.pruning.scope`. With "obs"
-            also "output": by what each layer's error does to the model's outputs, measured on
-            the data (:mod:`tfnas.pruning.allocation`).
-        layers: What to prune; None: every layer with a kernel. Names, paths or patterns,
+        scope: "layer", "global", "erk", or a dictionary that maps names or patterns of layers
+            to sparsities; other layers get `sparsity`. See :mod:`tfnas.pruning.scope`. With
+            "obs" also "output": by the effect of each layer's error on the model's outputs,
+            measured on the data (:mod:`tfnas.pruning.allocation`).
+        layers: Layers to prune; None: every layer with a kernel. Names, paths or patterns,
             layers, or classes of layers.
-        exclude: What to leave alone, in the same terms; also "first", "last", "depthwise".
-        reconstruct: Whether the kept weights are fitted anew, layer by layer and in closed
-            form, to what the original gives on the data; BatchNormalization follows. "obs"
-            does it always.
-        loss: The loss behind "gradient" and "taylor"; None: the one the model is compiled
-            with.
-        seed: Seed of draws among equal scores and of "random".
+        exclude: Layers to leave unchanged, likewise; also "first", "last", "depthwise".
+        reconstruct: Whether the kept weights are fitted, layer by layer and in closed form, to
+            the outputs of the original layers on the data; the statistics of
+            BatchNormalization are adapted. Always done for "obs".
+        loss: Loss for "gradient" and "taylor"; None: the loss that the model is compiled with.
+        seed: Seed of the order of equal scores, and of "random".
 
     Returns:
-        The copy and the report; after a reconstruction it tells each layer's relative
+        The copy and the report. After a reconstruction the report has each layer's relative
         output error before and after.
 
     Raises:
-        ValueError: An argument is outside its rule, or the model can't be copied.
+        ValueError: An argument is out of range, or the model can't be copied.
 
     References:
         Han et al. 2015 for magnitude, Molchanov et al. 2019 for "taylor", Hassibi and Stork
-        1992 and Frantar et al. 2022 for "obs" and the reconstruction.
+        1992 and Frantar et al. 2022 for "obs" and reconstruction.
     """
     check_criterion(criterion, data, more=(OBS,))
     check_data(data)
     _check_amount(sparsity, threshold, scope)
     if reconstruct and data is None:
-        raise ValueError("data must be given to reconstruct, got None")
+        raise ValueError("data must be given with reconstruct=True, got None")
     obs = criterion == OBS
     by_output = _check_obs(threshold, granularity, scope) if obs else False
     plan = MaskPlan.of(
@@ -106,14 +109,14 @@ def prune(
     for kernel in kept:
         check_unshared(kernel.name, kernel.numpy())
     if sparsity is not None:
-        plan.check_reachable(plan.ratios(kept, sparsity))
+        plan.check_reachable(plan.sparsities(kept, sparsity))
     copy = clone(model)
-    carry_masks(copy, kernels, twins(copy, kernels, kernels))
-    pruned = twins(copy, kernels, kept)
+    carry_masks(copy, kernels, copied_kernels(copy, kernels, kernels))
+    pruned = copied_kernels(copy, kernels, kept)
     skipped = [*excluded, *unfit, *none]
     if by_output:
-        ratios = by_output_error(model, kept, data, sparsity or 0.0)
-        plan = dataclasses.replace(plan, scope=ratios)
+        sparsities = by_output_error(model, kept, data, sparsity or 0.0)
+        plan = dataclasses.replace(plan, scope=sparsities)
     gradients = LossGradients(model, kept, loss)(data) if criterion in WITH_DATA else None
     weights = [kernel.numpy() for kernel in kept]
     if threshold is not None:
@@ -130,40 +133,40 @@ def prune(
     return copy, report_of(pruned, skipped, notes)
 
 
-def twins(
-    copy: Any, kernels: Sequence[PrunableKernel], wanted: Sequence[PrunableKernel]
+def copied_kernels(
+    copy: keras.Model, kernels: Sequence[PrunableKernel], selected: Sequence[PrunableKernel]
 ) -> list[PrunableKernel]:
-    """Returns a copy's kernels for some of its original's.
+    """Returns the kernels of a model's copy that correspond to kernels of the model.
 
-    By their place, not by name: Keras may number the copy's layers otherwise.
+    They are matched by position, since Keras may give the layers of the copy other names.
 
     Args:
         copy: The copy.
         kernels: All kernels of the original.
-        wanted: Some of them.
+        selected: The kernels of the original to return the copies of.
     """
-    place = {id(kernel): i for i, kernel in enumerate(kernels)}
+    index = {id(kernel): i for i, kernel in enumerate(kernels)}
     found = find_kernels(copy)[0]
-    return [dataclasses.replace(found[place[id(k)]], name=k.name, path=k.path) for k in wanted]
+    return [dataclasses.replace(found[index[id(k)]], name=k.name, path=k.path) for k in selected]
 
 
 def _check_obs(threshold: float | None, unit: Any, scope: Scope) -> bool:
-    """Whether the ratios are to be found by the outputs; raises where "obs" can't be had."""
+    """Checks the arguments for criterion "obs"; returns whether the scope is "output"."""
     if threshold is not None:
         raise ValueError(f"threshold must be None for criterion 'obs', got {threshold!r}")
     if unit != "element":
         raise ValueError(f"granularity must be 'element' for criterion 'obs', got {unit!r}")
     if scope == "global":
         raise ValueError(
-            "scope must not be 'global' for criterion 'obs', whose scores of two layers do not "
-            "compare: take 'output'"
+            "scope must not be 'global' for criterion 'obs', whose scores are not comparable "
+            "between layers: use 'output'"
         )
     return isinstance(scope, str) and scope == BY_OUTPUT
 
 
 def _check_amount(sparsity: float | None, threshold: float | None, scope: Scope) -> None:
-    given = sum(value is not None for value in (sparsity, threshold))
-    if given > 1 or (not given and not isinstance(scope, Mapping)):
+    count = sum(value is not None for value in (sparsity, threshold))
+    if count > 1 or (not count and not isinstance(scope, Mapping)):
         raise ValueError(
             f"one of sparsity and threshold must be given, got sparsity={sparsity!r} and "
             f"threshold={threshold!r}"

@@ -1,30 +1,31 @@
-"""Pruning while training: a callback for the `fit` that is already there.
+"""Pruning during training: a callback for `fit`.
 
-When it acts: at the beginning of training it hangs a mask on every kernel (see
-:mod:`tfnas.pruning.mask_constraint`); at the beginning of an epoch, or of a batch for schedules
-that count steps, it renews the masks whenever the schedule's ratio has changed. Between two
-renewals the masked weights are exactly zero after every step of the optimizer.
+At the beginning of training each kernel gets a mask (see
+:mod:`tfnas.pruning.mask_constraint`). At the beginning of an epoch, or of a batch for schedules
+that count steps, the masks are updated if the sparsity of the schedule has changed. Between
+two updates the masked weights are exactly zero after every optimizer step.
 
-The masks follow from the weights and the position alone, so training that is interrupted
-and restored (`BackupAndRestore`) goes on as if it had not been.
+The masks depend on the weights and the position alone, so training that is interrupted and
+restored (`BackupAndRestore`) continues with the same masks.
 
-With a :class:`tfnas.ClusteringCallback` in one `fit` it goes only before that one, and with a
-ratio that does not change; else prune in a `fit` of its own first. A quantization-aware model
-may be pruned while it trains, not by :func:`tfnas.prune`: its ranges follow.
+In one `fit` with a :class:`tfnas.ClusteringCallback` this callback must come first and the
+sparsity must be constant; otherwise prune in a separate `fit` before clustering. A
+quantization-aware model can be pruned with this callback, since training adapts its ranges, but
+not with :func:`tfnas.prune`.
 
-Steps are the optimizer's in this training, counted from its first epoch. A model that `fit`
+Steps are optimizer steps of this training, counted from its first epoch. A model that `fit`
 builds is pruned after its first batch.
 
-Put it after `EarlyStopping(restore_best_weights=True)` in the list of callbacks, and let
-that one start once the schedule has ended (`start_from_epoch`): else it may give back the
-weights of an epoch that was pruned less.
+In the list of callbacks, place it after `EarlyStopping(restore_best_weights=True)`, and set
+`start_from_epoch` of EarlyStopping to the end of the schedule. Otherwise EarlyStopping may
+restore the weights of an epoch with a lower sparsity.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -48,7 +49,7 @@ from tfnas.schedules import Schedule, as_schedule
 
 
 class PruningCallback(keras.callbacks.Callback):
-    """Prunes a model while it trains.
+    """Prunes a model during training, by a sparsity schedule.
 
     Example:
         >>> import keras, numpy as np, tfnas
@@ -60,7 +61,7 @@ class PruningCallback(keras.callbacks.Callback):
         >>> pruning.report.zeros, pruning.report.weights
         (16, 32)
 
-    In a training loop of one's own, one call a step does the same::
+    In a custom training loop, call `after_step` after each optimizer step::
 
         pruning = tfnas.PruningCallback(tfnas.schedules.polynomial(0.8, end=5))
         for epoch in range(10):
@@ -69,33 +70,33 @@ class PruningCallback(keras.callbacks.Callback):
                 pruning.after_step(model, epoch)
 
     Args:
-        schedule: What share of weights is zero, in [0, 1): a function of the epoch, one of
-            :mod:`tfnas.schedules`, a number, or a schedule object of
-            tensorflow-model-optimization. A ratio that falls lets weights grow back.
+        schedule: Fraction of zeros, in [0, 1): a function of the epoch, a schedule of
+            :mod:`tfnas.schedules` or of tensorflow-model-optimization, or a number. If the
+            sparsity falls, pruned weights can become nonzero again.
         criterion: "magnitude", "gradient", "taylor", "random", or a function of a kernel's
-            weights; the lowest scores go. See :mod:`tfnas.pruning.criteria`.
+            weights; the lowest scores are pruned. See :mod:`tfnas.pruning.criteria`.
         granularity: "element"; blocks of (rows, columns) of the file's matrix such as "1x4"
             or "4x1"; N:M such as "2:4" along the file's innermost axis; or "filter". See
             :mod:`tfnas.pruning.masks`.
-        scope: "layer" (the same ratio in each), "global" (one threshold), "erk", or a
-            dictionary name or pattern -> ratio. A layer of the dictionary has its ratio
-            when the schedule is at its highest, and less in proportion before; the others
-            follow the schedule. See :mod:`tfnas.pruning.scope`.
-        layers: What to prune; None: every layer with a kernel that is trained. Names, paths
-            or patterns ("block_*"), layers, or classes of layers.
-        exclude: What to leave alone, in the same terms; also "first", "last", "depthwise".
+        scope: "layer" (the same sparsity in each layer), "global" (one threshold for all),
+            "erk", or a dictionary that maps names or patterns of layers to sparsities. A layer
+            of the dictionary has its sparsity when the schedule is at its peak, and
+            proportionally less before; other layers follow the schedule. See
+            :mod:`tfnas.pruning.scope`.
+        layers: Layers to prune; None: every layer with a trainable kernel. Names, paths or
+            patterns ("block_*"), layers, or classes of layers.
+        exclude: Layers to leave unchanged, likewise; also "first", "last", "depthwise".
         data: Inputs and targets for "gradient" and "taylor": a tuple (x, y), a
-            `tf.data.Dataset` or a `keras.utils.PyDataset`. A few hundred examples do.
-        frequency: How many epochs, or steps for a schedule by step, lie between two
-            renewals. None: 1 epoch, 100 steps, or the schedule's own.
-        loss: The loss behind "gradient" and "taylor"; None: the one the model is compiled
-            with.
-        seed: Seed of draws among equal scores and of "random".
+            `tf.data.Dataset` or a `keras.utils.PyDataset`. A few hundred examples suffice.
+        frequency: Number of epochs, or of steps for a schedule by step, between two updates of
+            the masks. None: the schedule's own.
+        loss: Loss for "gradient" and "taylor"; None: the loss that the model is compiled with.
+        seed: Seed of the order of equal scores, and of "random".
 
     Raises:
-        ValueError: An argument is outside its rule. What depends on the model (a layer's
-            name that matches nothing, N:M that does not divide, a ratio outside [0, 1)
-            somewhere on the schedule) is raised before the first step.
+        ValueError: An argument is out of range. Errors that depend on the model (a name that
+            matches no layer, N:M that does not divide a kernel, a sparsity outside [0, 1)
+            later in the schedule) are raised before the first step.
 
     References:
         Zhu and Gupta, "To prune, or not to prune", 2017.
@@ -103,15 +104,15 @@ class PruningCallback(keras.callbacks.Callback):
 
     def __init__(
         self,
-        schedule: Any,
+        schedule: Schedule | Callable[[int], float] | float,
         criterion: Criterion = "magnitude",
-        granularity: Any = "element",
+        granularity: str | tuple[int, int] = "element",
         scope: Scope = "layer",
         layers: Any = None,
         exclude: Any = (),
         data: Any = None,
         frequency: int | None = None,
-        loss: Any = None,
+        loss: str | Callable[..., Any] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -123,91 +124,92 @@ class PruningCallback(keras.callbacks.Callback):
         self.exclude = exclude
         self.data = data
         self.loss = loss
-        self._pruned: Any = None  # the model that the kernels belong to
-        self._clustering: Any = None  # a ClusteringCallback before this one in the same fit
+        self._pruned: Any = None  # the model of the kernels
+        self._clustering: Any = None  # a ClusteringCallback in the same fit
         self._kernels: list[PrunableKernel] = []
         self._skipped: list[Skipped] = []
         self._gradients: LossGradients | None = None
         self._peak: float | None = None
-        self._renewed: int | None = None
-        self._ratio: float | None = None
+        self._last_update: int | None = None
+        self._sparsity: float | None = None
         self._steps = 0
         self._epoch = self._batches = self._length = 0
 
     @property
     def report(self) -> PruningReport:
-        """The zeros that the model holds now, and what was left alone, and why.
+        """The present zeros of the model, and the skipped layers with the reason.
 
         Raises:
-            RuntimeError: Training has not begun.
+            RuntimeError: Training has not started.
         """
         if self._pruned is None:
-            raise RuntimeError("report is there once training has begun")
+            raise RuntimeError("report is available after training has started")
         return report_of(self._kernels, self._skipped)
 
-    def on_train_begin(self, logs: Any = None) -> None:
-        """Checks everything that can be checked, and hangs the masks."""
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Checks the arguments against the model, and attaches the masks."""
         self._pruned, self._epoch, self._batches, self._length = None, 0, 0, 0
         self._clustering = register_callback(self.model, "prune", self).get("cluster")
         if self.model.built:
-            self._begin(self.model, self._positions())
+            self._start(self.model, self._training_length())
 
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Renews the masks where the schedule says so."""
-        self._length = self.params.get("steps") or self._batches  # where fit does not know it
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Updates the masks if the schedule is due."""
+        # In the first epoch `fit` may not know the number of steps.
+        self._length = self.params.get("steps") or self._batches
         self._epoch, self._batches = epoch, 0
         if self._pruned is not None:
-            self._renew(self._position())
+            self._update(self._position())
 
-    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        """Renews the masks of schedules that count steps."""
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Updates the masks of schedules that count steps."""
         self._batches = batch
         if self._pruned is not None and self.schedule.unit == "step":
-            self._renew(self._position())
+            self._update(self._position())
 
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """A model that its first batch builds is pruned from then on."""
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Starts pruning after the first batch if that batch built the model."""
         self._batches = batch + 1
         if self._pruned is None:
-            self._begin(self.model, self._positions())
-            self._renew(self._position())
+            self._start(self.model, self._training_length())
+            self._update(self._position())
 
-    def on_train_end(self, logs: Any = None) -> None:
-        """Masks once more: averaged or restored weights come after the last step."""
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Applies the masks once more, to weights that were averaged or restored at the end."""
         apply_masks(self._kernels)
         unregister_callback(self.model, "prune")
 
-    def after_step(self, model: Any, epoch: int) -> None:
-        """Does all of it in a training loop of one's own; call it after each step.
+    def after_step(self, model: keras.Model, epoch: int) -> None:
+        """Updates and applies the masks in a custom training loop, after each optimizer step.
 
         Args:
-            model: The model that is trained, built.
+            model: The model in training, built.
             epoch: Number of the epoch, from 0.
 
         Raises:
             ValueError: As for the class.
         """
         if self._pruned is not model:
-            known = self.schedule.unit == "epoch" and self.params
-            self._begin(model, self.params.get("epochs") if known else None)
+            has_epochs = self.schedule.unit == "epoch" and self.params
+            self._start(model, self.params.get("epochs") if has_epochs else None)
             self._steps = 0
         self._steps += 1
-        self._renew(epoch if self.schedule.unit == "epoch" else self._steps)
-        apply_masks(self._kernels)  # the step may have been traced before the masks were there
+        self._update(epoch if self.schedule.unit == "epoch" else self._steps)
+        apply_masks(self._kernels)  # the step may have been traced before the masks were attached
 
     @property
     def kernels(self) -> tuple[PrunableKernel, ...]:
-        """The kernels that are pruned; none before the training of a model begins."""
+        """The kernels that are pruned; none before training starts."""
         return tuple(self._kernels) if self._pruned is not None else ()
 
-    def holds_ratio(self) -> bool:
-        """Whether the ratio is the same from the first epoch or step of this training on."""
+    def has_constant_sparsity(self) -> bool:
+        """Returns whether the sparsity is the same at all epochs or steps of this training."""
         end = None if self.schedule.end is None else self.schedule.end + 1
-        known = [count for count in (self._positions(), end) if count is not None]
-        ratios = set(map(self.schedule, range(min(known)))) if known else {0.0, 1.0}
-        return len(ratios) <= 1
+        counts = [count for count in (self._training_length(), end) if count is not None]
+        sparsities = set(map(self.schedule, range(min(counts)))) if counts else {0.0, 1.0}
+        return len(sparsities) <= 1
 
-    def _begin(self, model: Any, positions: int | None) -> None:
+    def _start(self, model: Any, positions: int | None) -> None:
         kernels, none = find_kernels(model)
         kept, excluded = select(kernels, self.layers, self.exclude)
         if self.layers is None:
@@ -215,8 +217,8 @@ class PruningCallback(keras.callbacks.Callback):
             excluded += frozen
         kept, unfit = self.plan.admit(kept)
         if self._clustering is not None:
-            got = "a ClusteringCallback before a PruningCallback"
-            check_disjoint(kept, self._clustering.kernels, got)
+            order = "a ClusteringCallback before a PruningCallback"
+            check_disjoint(kept, self._clustering.kernels, order)
         for kernel in kept:
             check_unshared(kernel.name, kernel.numpy())
         self._check_schedule(kept, positions)
@@ -224,66 +226,67 @@ class PruningCallback(keras.callbacks.Callback):
         self._pruned, self._kernels, self._skipped = model, kept, [*excluded, *unfit, *none]
         needed = self.plan.criterion in WITH_DATA
         self._gradients = LossGradients(model, kept, self.loss) if needed else None
-        self._renewed = self._ratio = None
+        self._last_update = self._sparsity = None
 
     def _check_schedule(self, kernels: list[PrunableKernel], positions: int | None) -> None:
         self._peak = self.schedule.peak(positions)
         if self._peak is None:
             if isinstance(self.plan.scope, Mapping):
                 raise ValueError(
-                    "scope can be a dictionary only where the schedule's highest ratio is known: "
-                    "take one of tfnas.schedules, or call set_params({'epochs': n}) first"
+                    "scope can be a dictionary only if the peak of the schedule is known: "
+                    "use a schedule of tfnas.schedules, or call set_params({'epochs': n}) first"
                 )
             return
-        self.plan.check_reachable(self.plan.ratios(kernels, self._peak))
+        self.plan.check_reachable(self.plan.sparsities(kernels, self._peak))
         if positions is not None and self.schedule.end and self.schedule.end >= positions:
             warnings.warn(
-                f"the schedule reaches its final ratio at {self.schedule.unit} "
+                f"the schedule reaches its final sparsity at {self.schedule.unit} "
                 f"{self.schedule.end}, after the last one of this training, {positions - 1}",
                 stacklevel=2,
             )
 
-    def _positions(self) -> int | None:
-        """How many epochs or steps this training has, None where that is unknown."""
+    def _training_length(self) -> int | None:
+        """The number of epochs or steps of this training, None if unknown."""
         epochs, steps = self.params.get("epochs"), self.params.get("steps")
         if self.schedule.unit == "epoch":
             return epochs
-        return epochs * steps // self._accumulated() if epochs and steps else None
+        return epochs * steps // self._batches_per_step() if epochs and steps else None
 
     def _position(self) -> int:
-        """Where training is, as `fit` counts epochs and batches, also when it goes on."""
+        """The present epoch or step, as `fit` counts them, also in continued training."""
         if self.schedule.unit == "epoch":
             return self._epoch
-        return (self._epoch * self._length + self._batches) // self._accumulated()
+        return (self._epoch * self._length + self._batches) // self._batches_per_step()
 
-    def _accumulated(self) -> int:
-        """Batches of one step of the optimizer."""
+    def _batches_per_step(self) -> int:
+        """Number of batches whose gradients one optimizer step accumulates."""
         optimizer = getattr(self.model, "optimizer", None)
         inner = getattr(optimizer, "inner_optimizer", optimizer)  # of a LossScaleOptimizer
         return getattr(inner, "gradient_accumulation_steps", None) or 1
 
-    def _renew(self, position: int) -> None:
-        due = self.schedule.renewal(position)
-        if due == self._renewed:
+    def _update(self, position: int) -> None:
+        due = self.schedule.last_update(position)
+        if due == self._last_update:
             return
-        ratio = self.schedule(position)
-        if ratio != self._ratio:
-            resumed = self._ratio is None and position > 0
-            assign_masks(self._kernels, self._masks(ratio, resumed))
-        self._renewed, self._ratio = due, ratio
+        sparsity = self.schedule(position)
+        if sparsity != self._sparsity:
+            resumed = self._sparsity is None and position > 0
+            assign_masks(self._kernels, self._masks(sparsity, resumed))
+        self._last_update, self._sparsity = due, sparsity
 
-    def _masks(self, ratio: float, resumed: bool) -> list[np.ndarray]:
-        """The masks of a ratio; where training goes on, the zeros that are there already."""
-        if not ratio:
+    def _masks(self, sparsity: float, resumed: bool) -> list[np.ndarray]:
+        """The masks for a sparsity; in resumed training, the present zeros if they match."""
+        if not sparsity:
             return [np.ones(kernel.shape, bool) for kernel in self._kernels]
         gradients = None if self._gradients is None else self._gradients(self.data)
         weights = [kernel.numpy() for kernel in self._kernels]
-        pace = ratio / self._peak if self._peak else 1.0
+        progress = sparsity / self._peak if self._peak else 1.0
         if resumed:
-            # Zeros of this plan are what magnitude prunes first: then it finds just them.
-            by_size = dataclasses.replace(self.plan, criterion="magnitude")
-            found = by_size.masks(self._kernels, weights, None, ratio, pace)
-            there = [values != 0 for values in weights]
-            if all(map(np.array_equal, found, there)):
-                return there
-        return self.plan.masks(self._kernels, weights, gradients, ratio, pace)
+            # Magnitude prunes zeros first, so if the present zeros are masks of this plan, then
+            # pruning by magnitude selects exactly them.
+            by_magnitude = dataclasses.replace(self.plan, criterion="magnitude")
+            found = by_magnitude.masks(self._kernels, weights, None, sparsity, progress)
+            present = [values != 0 for values in weights]
+            if all(map(np.array_equal, found, present)):
+                return present
+        return self.plan.masks(self._kernels, weights, gradients, sparsity, progress)

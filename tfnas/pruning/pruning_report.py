@@ -1,4 +1,4 @@
-"""What was pruned, what was not, and why."""
+"""Report of pruning: the zeros of each kernel, and the skipped layers with the reason."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from tfnas.table import table
 
 @dataclasses.dataclass(frozen=True)
 class PrunedKernel:
-    """Zeros of one kernel.
+    """The number of zeros of one kernel.
 
     Args:
         name: Path of its layer.
         kind: The layer's class.
-        shape: Shape of the kernel, as Keras has it.
+        shape: Shape of the kernel in Keras.
         weights: Number of weights.
         zeros: Number of weights that are exactly zero.
-        note: What else is known, such as the error of its reconstruction.
+        note: Further information, such as the error of the reconstruction.
     """
 
     name: str
@@ -34,17 +34,17 @@ class PrunedKernel:
 
     @property
     def sparsity(self) -> float:
-        """Share of zeros."""
+        """Fraction of zeros, in [0, 1]."""
         return self.zeros / self.weights
 
 
 @dataclasses.dataclass(frozen=True)
 class PruningReport:
-    """Zeros of a model, a kernel, and the layers that were left alone. Prints as a table.
+    """The zeros of each pruned kernel, and the skipped layers. Prints as a table.
 
     Args:
-        kernels: The kernels that were pruned.
-        skipped: The layers with weights that were not, and why.
+        kernels: The pruned kernels.
+        skipped: The layers with weights that were not pruned, with the reason.
     """
 
     kernels: tuple[PrunedKernel, ...]
@@ -62,11 +62,11 @@ class PruningReport:
 
     @property
     def sparsity(self) -> float:
-        """Share of zeros in the pruned kernels, in [0, 1]."""
+        """Fraction of zeros in the pruned kernels, in [0, 1]."""
         return self.zeros / self.weights if self.weights else 0.0
 
     def rows(self) -> list[list[str]]:
-        """Returns a row a kernel and a row a skipped layer; see :attr:`HEADERS`."""
+        """Returns one row per kernel and per skipped layer; `HEADERS` names the columns."""
         pruned = [
             [
                 kernel.name,
@@ -79,8 +79,8 @@ class PruningReport:
             ]
             for kernel in self.kernels
         ]
-        left = [[s.name, s.kind, "", f"left: {s.reason}", "", "", ""] for s in self.skipped]
-        return [*pruned, *left]
+        skipped = [[s.name, s.kind, "", f"skipped: {s.reason}", "", "", ""] for s in self.skipped]
+        return [*pruned, *skipped]
 
     HEADERS = ("layer", "kind", "kernel", "note", "weights", "zeros", "sparsity")
 
@@ -97,12 +97,12 @@ def report_of(
     skipped: Sequence[Skipped],
     notes: Mapping[str, str] | None = None,
 ) -> PruningReport:
-    """Counts the zeros that the kernels hold now.
+    """Counts the present zeros of kernels.
 
     Args:
         kernels: The kernels.
-        skipped: What was left alone.
-        notes: Notes by the kernels' names.
+        skipped: The skipped layers.
+        notes: Maps the names of kernels to notes.
     """
     rows = []
     for kernel in kernels:

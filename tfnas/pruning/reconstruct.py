@@ -1,21 +1,22 @@
-"""Repairing a pruned model without labels: each layer is fitted to what the original gave.
+"""Reconstruction of a pruned model without labels: fits each layer to the original's output.
 
-The model is walked front to back (:func:`tfnas.graph.traversal.visit`), the original beside it.
-At each kernel the inputs in the model as repaired so far, x', and in the original, x, give
-the second moments of a least-squares problem
+The model and the original are traversed front to back (:func:`tfnas.graph.traversal.visit`). At
+each kernel the inputs x' in the model, with all earlier layers reconstructed, and the inputs x
+in the original give the second moments of a least-squares problem
 
     min over W'  of  mean |W' x' - W x|^2 ,   W' zero where pruned,
 
-solved in closed form by :mod:`tfnas.pruning.optimal_brain_surgeon`, which also chooses the zeros if
-asked to. Moments are central where a bias or a BatchNormalization follows, which then takes up the
-difference of the means. At each BatchNormalization mean and variance move as those of its
-inputs did between the two models: the difference of two measurements on the same examples is
-less noisy than a new measurement. A layer whose output is added to a shortcut is also asked for
-what the shortcut lacks by then, so that errors do not pile up along it.
+solved in closed form by :mod:`tfnas.pruning.optimal_brain_surgeon`, which can also select the
+zeros. If the layer has a bias or is followed by a BatchNormalization, means are subtracted from
+the moments, and the bias or the moving mean corrects their difference. The moving mean and
+variance of each BatchNormalization change by as much as those of its inputs differ between the
+two models: the difference of two measurements on the same examples is less noisy than a new
+measurement. A layer whose output is added to a shortcut also corrects the error of the shortcut,
+so that errors do not accumulate along it.
 
-A convolution is a matrix product over patches; patches are sampled at the same random
-positions in both models. What is no such product (transposed convolutions, recurrent cells,
-EinsumDense, embeddings) is left as it was, and the reason told.
+A convolution is a matrix product over patches, which are sampled at the same random positions
+in both models. Other layers (transposed convolutions, recurrent cells, EinsumDense, embeddings)
+are not changed, and the result has the reason.
 
 References:
     Frantar, Singh and Alistarh, "Optimal Brain Compression", NeurIPS 2022 (layer-wise problem,
@@ -26,28 +27,32 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tfnas.graph.batchnorm import channel_statistics, input_batches, layers_of, move_statistics
 from tfnas.graph.traversal import Visit, visit
 from tfnas.pruning.input_moments import (
+    GapMoments,
     InputMoments,
-    Wish,
-    hindrance,
     measure,
-    measure_wish,
+    measure_gap,
     to_kernel,
     to_rows,
+    unsupported_reason,
 )
 from tfnas.pruning.optimal_brain_surgeon import obs_prune, refit, shrink
+from tfnas.pruning.prunable_kernels import PrunableKernel
+
+if TYPE_CHECKING:
+    import keras
 
 
 def reconstruct(
-    model: Any,
-    original: Any,
-    kernels: Sequence[Any],
+    model: keras.Model,
+    original: keras.Model,
+    kernels: Sequence[PrunableKernel],
     data: Any,
     *,
     zeros: Mapping[str, int] | None = None,
@@ -57,57 +62,57 @@ def reconstruct(
     rows: int = 60_000,
     batch_size: int = 32,
 ) -> dict[str, tuple[float, float] | str]:
-    """Fits the kernels of a pruned model to the outputs of the original's layers.
+    """Fits the kernels of a pruned model to the outputs of the original layers.
 
     Args:
         model: A copy of `original`, changed in place.
         original: The model before pruning, of the same structure.
-        kernels: Records of :func:`tfnas.pruning.prunable_kernels.find_kernels` of `model`; of these
+        kernels: Kernels of `model`, of :func:`tfnas.pruning.prunable_kernels.find_kernels`;
             those named in `zeros` or `keep` are fitted.
         data: Unlabeled inputs, as for :func:`tfnas.data.batches`; a few hundred examples.
-        zeros: Kernel's name -> number of weights to remove, chosen here by what the output
-            loses (0 only fits the kernel to the changed inputs).
-        keep: Kernel's name -> boolean array of the kernel's shape, False where it is zero.
-        shrinkage: How far the moments are drawn to their diagonal, in [0, 1]; layers that
-            see few examples for their inputs, as a Dense one does, are drawn further.
-        rounds: Rounds of removing and fitting, for `zeros`.
-        rows: About how many patches are read of each layer.
-        batch_size: Examples a forward pass.
+        zeros: Maps the name of a kernel to the number of weights to remove, selected by the
+            change of the output (0 only fits the kernel to the changed inputs).
+        keep: Maps the name of a kernel to a mask of its shape, boolean, False for zeros.
+        shrinkage: Least shrinkage of the moments to their diagonal, in [0, 1]; layers with few
+            patches for their number of inputs, as Dense layers, get more.
+        rounds: Number of rounds of removing and fitting, for `zeros`.
+        rows: Approximate number of patches that are read of each layer.
+        batch_size: Number of examples per forward pass.
 
     Returns:
-        Kernel's name -> error of the layer's output relative to the original output's
-        variance, (with the given weights masked, fitted); or why it was left as it was.
+        Maps the name of each kernel to the error of its layer's output relative to the variance
+        of the original output, (masked only, fitted); or to the reason why it was not fitted.
 
     Raises:
-        ValueError: A name is not among the kernels, a kernel is in both `zeros` and `keep`,
-            or the data does not fit.
+        ValueError: A name matches no kernel, a kernel is in both `zeros` and `keep`, or the
+            data does not match the model.
     """
     import keras
 
     zeros, keep = dict(zeros or {}), dict(keep or {})
     _check_names(kernels, zeros, keep)
-    wanted = [k for k in kernels if k.name in zeros or k.name in keep]
-    told: dict[str, tuple[float, float] | str] = {
-        kernel.name: hindrance(kernel) or "its layer is not used" for kernel in wanted
+    selected = [k for k in kernels if k.name in zeros or k.name in keep]
+    results: dict[str, tuple[float, float] | str] = {
+        kernel.name: unsupported_reason(kernel) or "its layer is not used" for kernel in selected
     }
-    fitted = {id(k.layer): k for k in wanted if not hindrance(k)}
+    fitted = {id(k.layer): k for k in selected if not unsupported_reason(k)}
     partners = {id(a): b for a, b in _pairs(model, original)}
     norms = layers_of(model, keras.layers.BatchNormalization)
-    places = [*(k.layer for k in fitted.values()), *norms]
+    stops = [*(k.layer for k in fitted.values()), *norms]
     batches = input_batches(data, batch_size)
-    before = visit(original, batches, [partners[id(layer)] for layer in places])
-    for here, there in zip(visit(model, batches, places), before, strict=True):
-        kernel = fitted.get(id(here.layer))
+    originals = visit(original, batches, [partners[id(layer)] for layer in stops])
+    for pruned, unpruned in zip(visit(model, batches, stops), originals, strict=True):
+        kernel = fitted.get(id(pruned.layer))
         if kernel is None:
-            measured = channel_statistics(here.layer, here.inputs)
-            before_it = channel_statistics(there.layer, there.inputs)
-            move_statistics(here.layer, measured, there.layer, before_it)
+            after = channel_statistics(pruned.layer, pruned.inputs)
+            before = channel_statistics(unpruned.layer, unpruned.inputs)
+            move_statistics(pruned.layer, after, unpruned.layer, before)
             continue
-        problem = _problem(kernel, here, there, rows, shrinkage)
-        told[kernel.name] = problem.solve(
-            here, there, zeros.get(kernel.name), keep.get(kernel.name), rounds
+        problem = _problem(kernel, pruned, unpruned, rows, shrinkage)
+        results[kernel.name] = problem.solve(
+            pruned, unpruned, zeros.get(kernel.name), keep.get(kernel.name), rounds
         )
-    return told
+    return results
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -116,82 +121,82 @@ class _Problem:
 
     Args:
         kernel: The kernel.
-        moments: Of its inputs in both models.
-        weights: The original's, (rows, inputs).
-        wish: What is wanted of the output besides the original's, or None.
-        amount: How far the moments are drawn to their diagonal.
+        moments: Moments of its inputs in both models.
+        weights: Weights of the original, (rows, inputs).
+        gap: Moments of the shortcut's error, which the layer corrects too; None: no shortcut.
+        amount: Shrinkage of the moments to their diagonal, in [0, 1].
     """
 
     kernel: Any
     moments: InputMoments
     weights: np.ndarray
-    wish: Wish | None
+    gap: GapMoments | None
     amount: float
 
     def solve(
         self,
-        here: Visit,
-        there: Visit,
+        pruned: Visit,
+        unpruned: Visit,
         zeros: int | None,
         keep: np.ndarray | None,
         rounds: int,
     ) -> tuple[float, float]:
-        """Sets the kernel and its bias; returns the relative errors before and after."""
-        moments, weights, scale = self.moments, self.weights, output_scale(there)
-        cross = moments.cross(weights) + (0.0 if self.wish is None else self.wish.cross)
-        hessian, drawn = shrink(weights, moments.hessian, cross, self.amount)
+        """Sets the kernel and its bias; returns the relative errors (masked only, fitted)."""
+        moments, weights, scale = self.moments, self.weights, output_scale(unpruned)
+        cross = moments.cross(weights) + (0.0 if self.gap is None else self.gap.cross)
+        hessian, cross = shrink(weights, moments.hessian, cross, self.amount)
         if zeros is None:
-            kept = to_rows(here.layer, keep).astype(bool)
-            solved = refit(weights, kept, hessian, drawn)
+            kept = to_rows(pruned.layer, keep).astype(bool)
+            solved = refit(weights, kept, hessian, cross)
         else:
-            pruned = obs_prune(weights, hessian, zeros, drawn, scale, rounds)
-            kept, solved = pruned.keep, pruned.weights
-        self.kernel.variable.assign(to_kernel(here.layer, solved))
-        if _has_bias(here.layer) and moments.central:
+            result = obs_prune(weights, hessian, zeros, cross, scale, rounds)
+            kept, solved = result.keep, result.weights
+        self.kernel.variable.assign(to_kernel(pruned.layer, solved))
+        if _has_bias(pruned.layer) and moments.central:
             shift = moments.mean_output(weights, original=True) - moments.mean_output(solved)
-            here.layer.bias.assign(np.asarray(there.layer.bias) + shift.astype(np.float32))
+            pruned.layer.bias.assign(np.asarray(unpruned.layer.bias) + shift.astype(np.float32))
         before, after = (
-            moments.error(w, weights, scale, self.wish) for w in (weights * kept, solved)
+            moments.error(w, weights, scale, self.gap) for w in (weights * kept, solved)
         )
         return before, after
 
 
-def _problem(kernel: Any, here: Visit, there: Visit, rows: int, shrinkage: float) -> _Problem:
-    moments = measure(kernel, here.inputs, there.inputs, rows, takes_mean(here))
-    weights = to_rows(there.layer, there.layer.kernel)
-    wish = None
-    if here.beside and there.beside and not kernel.depthwise and moments.central:
-        gaps = _gaps(here, there)
-        wish = measure_wish(kernel, here.inputs, there.inputs, gaps, weights, rows)
-    return _Problem(kernel, moments, weights, wish, moments.shrinkage(shrinkage))
+def _problem(kernel: Any, pruned: Visit, unpruned: Visit, rows: int, shrinkage: float) -> _Problem:
+    moments = measure(kernel, pruned.inputs, unpruned.inputs, rows, takes_mean(pruned))
+    weights = to_rows(unpruned.layer, unpruned.layer.kernel)
+    gap = None
+    if pruned.beside and unpruned.beside and not kernel.depthwise and moments.central:
+        gaps = _gaps(pruned, unpruned)
+        gap = measure_gap(kernel, pruned.inputs, unpruned.inputs, gaps, weights, rows)
+    return _Problem(kernel, moments, weights, gap, moments.shrinkage(shrinkage))
 
 
-def _gaps(here: Visit, there: Visit) -> list[np.ndarray]:
-    """What the other summand lacks, batch by batch: this layer's output can make up for it."""
-    gain = _gain(there).astype(np.float32)
+def _gaps(pruned: Visit, unpruned: Visit) -> list[np.ndarray]:
+    """The error of the shortcut, one array per batch, in units of this layer's output."""
+    gain = _gain(unpruned).astype(np.float32)
     return [
-        (np.asarray(wanted) - np.asarray(given)) / gain
-        for given, wanted in zip(here.beside, there.beside, strict=True)
+        (np.asarray(original) - np.asarray(present)) / gain
+        for present, original in zip(pruned.beside, unpruned.beside, strict=True)
     ]
 
 
 def _gain(place: Visit) -> np.ndarray:
-    """What the BatchNormalization behind a layer multiplies its outputs by, never 0."""
+    """The factor per channel of the BatchNormalization after a layer; inf where it is near 0."""
     norm = _norm(place)
     if norm is None:
         return np.ones(1)
     gamma = np.asarray(norm.gamma, np.float64) if norm.scale else 1.0
     gain = gamma / np.sqrt(np.asarray(norm.moving_variance, np.float64) + norm.epsilon)
-    floor = 0.03 * float(np.sqrt((gain**2).mean()))  # a channel that is shut can't make up
+    floor = 0.03 * float(np.sqrt((gain**2).mean()))
     return np.where(np.abs(gain) < floor, np.inf, gain)
 
 
 def output_scale(place: Visit) -> np.ndarray:
-    """What a squared error of each output counts: by the BatchNormalization behind it."""
+    """Returns the weight of each output's squared error, by the BatchNormalization after it."""
     rows = to_rows(place.layer, place.layer.kernel).shape[0]
     gain = _gain(place)
     scale = np.where(np.isinf(gain), 0.0, gain) ** 2 * np.ones(rows)
-    return np.maximum(scale, 1e-3 * max(float(scale.mean()), 1e-30))  # no row is lost
+    return np.maximum(scale, 1e-3 * max(float(scale.mean()), 1e-30))  # no row has weight 0
 
 
 def _has_bias(layer: Any) -> bool:
@@ -199,19 +204,19 @@ def _has_bias(layer: Any) -> bool:
 
 
 def takes_mean(place: Visit) -> bool:
-    """Whether something behind the kernel takes up a difference of the means."""
+    """Returns whether a bias or a BatchNormalization can correct a difference of the means."""
     return _has_bias(place.layer) or _norm(place) is not None
 
 
 def _norm(place: Visit) -> Any:
-    """The BatchNormalization right behind a layer that has no activation, or None."""
+    """The BatchNormalization directly after a layer without activation, or None."""
     import keras
 
-    behind = place.successor
+    successor = place.successor
     linear = getattr(place.layer, "activation", None) is keras.activations.linear
-    if not linear or not isinstance(behind, keras.layers.BatchNormalization):
+    if not linear or not isinstance(successor, keras.layers.BatchNormalization):
         return None
-    return behind if behind.axis in (-1, behind.input_spec.ndim - 1) else None
+    return successor if successor.axis in (-1, successor.input_spec.ndim - 1) else None
 
 
 def _pairs(model: Any, original: Any) -> list[tuple[Any, Any]]:
@@ -227,10 +232,10 @@ def _check_names(
     kernels: Sequence[Any], zeros: Mapping[str, int], keep: Mapping[str, np.ndarray]
 ) -> None:
     names = {kernel.name for kernel in kernels}
-    for what, given in (("zeros", zeros), ("keep", keep)):
-        unknown = sorted(set(given) - names)
+    for argument, by_name in (("zeros", zeros), ("keep", keep)):
+        unknown = sorted(set(by_name) - names)
         if unknown:
-            raise ValueError(f"{what} must name kernels, got {', '.join(unknown)}")
+            raise ValueError(f"{argument} must name kernels, got {', '.join(unknown)}")
     both = sorted(set(zeros) & set(keep))
     if both:
         raise ValueError(f"a kernel must be in zeros or in keep, got {', '.join(both)} in both")

@@ -1,4 +1,4 @@
-"""The step from masks to a repaired model, for :func:`tfnas.prune`."""
+"""Reconstruction of a masked model, for :func:`tfnas.prune`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tfnas.pruning.allocation import distribute, measure_curves
-from tfnas.pruning.input_moments import hindrance
+from tfnas.pruning.input_moments import unsupported_reason
 from tfnas.pruning.mask_constraint import assign_masks, attach, detach
 from tfnas.pruning.prunable_kernels import PrunableKernel
 from tfnas.pruning.reconstruct import reconstruct
@@ -17,15 +17,15 @@ from tfnas.pruning.reconstruct import reconstruct
 def by_output_error(
     model: Any, kernels: Sequence[PrunableKernel], data: Any, sparsity: float
 ) -> dict[str, float]:
-    """Returns a ratio a kernel, by what its error does to the model's outputs."""
-    # Kernels that can't be fitted have no curve; they get the common ratio, as all together.
+    """Returns the sparsity of each kernel, by the effect of its error on the model's outputs."""
+    # Kernels that can't be fitted have no curve; they get the common sparsity.
     return dict(distribute(measure_curves(model, kernels, data), sparsity))
 
 
 def without_zeros(masks: Sequence[np.ndarray], weights: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Returns masks that also hold what is zero already: it is not to be fitted back.
+    """Returns masks that also mask present zeros, so that fitting keeps these zero.
 
-    A kernel that is all zeros is taken for one that has yet to be trained.
+    A kernel of zeros only counts as not trained yet, and keeps its mask.
     """
     return [
         mask & (values != 0) if values.any() else mask
@@ -41,32 +41,32 @@ def repair(
     data: Any,
     choose: bool,
 ) -> dict[str, str]:
-    """Fits a pruned copy's kernels to the original's outputs; returns a note a kernel.
+    """Fits the kernels of a pruned copy to the original's outputs; returns notes by kernel name.
 
     Args:
-        copy: The pruned copy, its masks hung; changed in place.
+        copy: The pruned copy, with masks attached; changed in place.
         original: The model before pruning.
-        kernels: The copy's kernels.
-        masks: Their masks; with `choose`, only how many zeros they hold counts.
+        kernels: The kernels of the copy.
+        masks: The masks of the kernels; with `choose` only their number of zeros matters.
         data: A few hundred inputs.
-        choose: Whether the zeros are chosen anew, by what the output loses.
+        choose: Whether new zeros are selected, by the change of the layer's output.
     """
-    fits = [hindrance(kernel) is None for kernel in kernels]
+    fits = [unsupported_reason(kernel) is None for kernel in kernels]
     keep, zeros = {}, {}
     for kernel, mask, fit in zip(kernels, masks, fits, strict=True):
         if choose and fit:
             zeros[kernel.name] = int(np.count_nonzero(~mask))
         else:
             keep[kernel.name] = mask
-    detach(kernels)  # a new kernel is not to be masked with the old zeros
-    told = reconstruct(copy, original, kernels, data, zeros=zeros, keep=keep)
+    detach(kernels)  # the old masks must not apply to the fitted kernels
+    results = reconstruct(copy, original, kernels, data, zeros=zeros, keep=keep)
     attach(copy, kernels)
     final = [
         kernel.numpy() != 0 if choose and fit else mask
         for kernel, mask, fit in zip(kernels, masks, fits, strict=True)
     ]
     assign_masks(kernels, final)
-    return {name: _note(result) for name, result in told.items()}
+    return {name: _note(result) for name, result in results.items()}
 
 
 def _note(result: tuple[float, float] | str) -> str:

@@ -1,12 +1,12 @@
-"""How much a model's quality falls when one kernel alone is pruned.
+"""Sensitivity analysis: the loss of quality when one kernel alone is pruned.
 
-:func:`sensitivity` measures it, kernel by kernel; :meth:`Sensitivity.suggest` spreads a
-total over the kernels so that the sum of the measured losses is least. That the losses of
-single kernels add up is an assumption: measure what it suggests.
+:func:`sensitivity` measures it for each kernel; :meth:`Sensitivity.suggest` distributes a total
+sparsity over the kernels so that the sum of the measured losses is least. It assumes that the
+losses of single kernels add up, so evaluate the pruned model.
 
 References:
     Li et al., "Pruning Filters for Efficient ConvNets", ICLR 2017, section 3.2, for the
-    measurement; He et al. 2018 and Evci et al. 2020 for why a uniform share is not best.
+    measurement; He et al. 2018 and Evci et al. 2020 on why a uniform sparsity is not the best.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,23 +25,26 @@ from tfnas.pruning.criteria import WITH_DATA, Criterion, check_criterion
 from tfnas.pruning.gradients import LossGradients
 from tfnas.pruning.mask_plan import MaskPlan
 from tfnas.pruning.prunable_kernels import find_kernels, select
-from tfnas.pruning.prune import twins
+from tfnas.pruning.prune import copied_kernels
 from tfnas.schedules import check_ratio
 from tfnas.table import table
+
+if TYPE_CHECKING:
+    import keras
 
 SPARSITIES = (0.3, 0.5, 0.7, 0.8, 0.9)
 
 
 @dataclasses.dataclass(frozen=True)
 class Sensitivity:
-    """Quality against sparsity, a kernel. Prints as a table, the most sensitive first.
+    """Quality against sparsity for each kernel. Prints as a table, the most sensitive first.
 
     Args:
-        baseline: Quality of the model as it is; more is better.
-        sparsities: The ratios that were tried, ascending.
-        names: The kernels.
-        weights: Number of weights of each.
-        scores: Quality with one kernel pruned, a row a kernel, a column a ratio.
+        baseline: Quality of the unpruned model; higher is better.
+        sparsities: The measured sparsities, ascending.
+        names: Names of the kernels.
+        weights: Number of weights of each kernel.
+        scores: Quality with one kernel pruned, (kernels, sparsities).
     """
 
     baseline: float
@@ -51,19 +54,20 @@ class Sensitivity:
     scores: tuple[tuple[float, ...], ...]
 
     def losses(self) -> np.ndarray:
-        """Returns what each ratio costs, (kernels, sparsities), at least 0 and never falling."""
+        """Returns the loss of quality, (kernels, sparsities), at least 0 and not decreasing."""
         return np.maximum.accumulate(np.maximum(self.baseline - np.array(self.scores), 0), axis=1)
 
     def suggest(self, total: float) -> dict[str, float]:
-        """Returns a ratio a kernel with which `total` of all weights are zero.
+        """Returns the sparsity of each kernel for a total sparsity.
 
-        It is what `scope=` of `tfnas.prune` and `tfnas.PruningCallback` takes.
+        Pass it as `scope=` to `tfnas.prune` or `tfnas.PruningCallback`.
 
         Args:
-            total: Share of the kernels' weights, from 0 to the highest ratio tried.
+            total: Target sparsity of all kernels together, from 0 to the highest measured
+                sparsity.
 
         Raises:
-            ValueError: The total is out of that range.
+            ValueError: The total is out of range.
         """
         check_ratio(total, name="total")
         if total > self.sparsities[-1]:
@@ -71,11 +75,11 @@ class Sensitivity:
                 f"total must be at most the highest sparsity measured, {self.sparsities[-1]:g}, "
                 f"got {total:g}"
             )
-        ratios = spread(self.weights, self.sparsities, self.losses(), total)
-        return dict(zip(self.names, ratios, strict=True))
+        sparsities = spread(self.weights, self.sparsities, self.losses(), total)
+        return dict(zip(self.names, sparsities, strict=True))
 
     def rows(self) -> list[list[str]]:
-        """Returns a row a kernel, the most sensitive first; see :meth:`headers`."""
+        """Returns one row per kernel, the most sensitive first; see :meth:`headers`."""
         order = np.argsort(-self.losses()[:, -1], kind="stable")
         return [
             [self.names[i], f"{self.weights[i]:,}", *(f"{s:.4f}" for s in self.scores[i])]
@@ -89,7 +93,7 @@ class Sensitivity:
     def __str__(self) -> str:
         return (
             table(self.headers(), self.rows()) + f"\nunpruned: {self.baseline:.4f}; columns: the "
-            "quality with so large a share of this kernel alone set to zero"
+            "quality with this kernel alone pruned to that sparsity"
         )
 
     def to_json(self) -> str:
@@ -100,8 +104,11 @@ class Sensitivity:
     def from_json(cls, text: str) -> Sensitivity:
         """Returns the record that :meth:`to_json` wrote.
 
+        Args:
+            text: JSON text.
+
         Raises:
-            ValueError: The text is no such record; a key that is unknown or missing is named.
+            ValueError: The text is not such a record; the message names unknown or missing keys.
         """
         from tfnas.search_space.architecture import check_keys, parse_json_object
 
@@ -118,16 +125,16 @@ class Sensitivity:
 
 
 def sensitivity(
-    model: Any,
-    evaluate: Callable[[Any], float],
+    model: keras.Model,
+    evaluate: Callable[[keras.Model], float],
     sparsities: Sequence[float] = SPARSITIES,
     *,
     criterion: Criterion = "magnitude",
     data: Any = None,
-    granularity: Any = "element",
+    granularity: str | tuple[int, int] = "element",
     layers: Any = None,
     exclude: Any = (),
-    loss: Any = None,
+    loss: str | Callable[..., Any] | None = None,
     seed: int = 0,
 ) -> Sensitivity:
     """Measures the quality of a model with one kernel at a time pruned.
@@ -136,57 +143,58 @@ def sensitivity(
         >>> import keras, numpy as np, tfnas
         >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4, name="d")])
         >>> x = np.random.default_rng(0).normal(size=(32, 8))
-        >>> wanted = model.predict(x, verbose=0)
-        >>> def closeness(pruned):
-        ...     return -float(np.square(pruned.predict(x, verbose=0) - wanted).mean())
-        >>> found = tfnas.sensitivity(model, closeness, [0.25, 0.5])
+        >>> expected = model.predict(x, verbose=0)
+        >>> def evaluate(pruned):
+        ...     return -float(np.square(pruned.predict(x, verbose=0) - expected).mean())
+        >>> found = tfnas.sensitivity(model, evaluate, [0.25, 0.5])
         >>> list(found.suggest(0.5))
         ['d']
 
     Args:
-        model: A built Keras 3 model; it stays as it is.
-        evaluate: Takes a (pruned, not compiled) model and returns its quality; more is
-            better. It is called once for each kernel and ratio, and once before.
-        sparsities: Ratios to try, in (0, 1).
-        criterion: See :func:`tfnas.prune`, as all that follows.
+        model: A built Keras 3 model; it is not changed.
+        evaluate: Takes a (pruned, not compiled) model and returns its quality; higher is
+            better. It is called once for the unpruned model, and once for each kernel and
+            sparsity.
+        sparsities: Sparsities to measure, in (0, 1).
+        criterion: As for :func:`tfnas.prune`, as are all following arguments.
         data: Inputs and targets for "gradient" and "taylor".
         granularity: "element", blocks, N:M or "filter".
-        layers: What to try; None: every layer with a kernel.
-        exclude: What to leave out.
-        loss: The loss behind "gradient" and "taylor".
-        seed: Seed of draws.
+        layers: Layers to measure; None: every layer with a kernel.
+        exclude: Layers to leave out.
+        loss: Loss for "gradient" and "taylor".
+        seed: Seed of the order of equal scores, and of "random".
 
     Returns:
-        The record.
+        The qualities.
 
     Raises:
-        ValueError: An argument is outside its rule, or `evaluate` returns no number.
+        ValueError: An argument is out of range, or `evaluate` returns no number.
     """
     check_criterion(criterion, data)
-    ratios = tuple(sorted({check_ratio(s, name="sparsities") for s in sparsities}))
-    if not ratios or ratios[0] == 0.0:
-        raise ValueError(f"sparsities must hold ratios in (0, 1), got {list(sparsities)}")
+    levels = tuple(sorted({check_ratio(s, name="sparsities") for s in sparsities}))
+    if not levels or levels[0] == 0.0:
+        raise ValueError(f"sparsities must be in (0, 1), got {list(sparsities)}")
     plan = MaskPlan.of(criterion, granularity, "layer", seed)
-    every = find_kernels(model)[0]
-    kernels = plan.admit(select(every, layers, exclude)[0])[0]
-    plan.check_reachable(ratios)
+    all_kernels = find_kernels(model)[0]
+    kernels = plan.admit(select(all_kernels, layers, exclude)[0])[0]
+    plan.check_reachable(levels)
     gradients = LossGradients(model, kernels, loss)(data) if criterion in WITH_DATA else None
     copy = clone(model)
-    pruned = twins(copy, every, kernels)
+    pruned = copied_kernels(copy, all_kernels, kernels)
     baseline = _quality(evaluate, copy)
     scores = []
     for index, kernel in enumerate(kernels):
-        twin, weights = pruned[index].variable, kernel.numpy()
-        slope = None if gradients is None else [gradients[index]]
+        variable, weights = pruned[index].variable, kernel.numpy()
+        gradient = None if gradients is None else [gradients[index]]
         row = []
-        for ratio in ratios:
-            [mask] = plan.masks([kernel], [weights], slope, ratio)
-            twin.assign(np.where(mask, weights, 0))
+        for sparsity in levels:
+            [mask] = plan.masks([kernel], [weights], gradient, sparsity)
+            variable.assign(np.where(mask, weights, 0))
             row.append(_quality(evaluate, copy))
-        twin.assign(weights)
+        variable.assign(weights)
         scores.append(tuple(row))
     names = tuple(kernel.name for kernel in kernels)
-    return Sensitivity(baseline, ratios, names, tuple(k.size for k in kernels), tuple(scores))
+    return Sensitivity(baseline, levels, names, tuple(k.size for k in kernels), tuple(scores))
 
 
 def _quality(evaluate: Callable[[Any], float], model: Any) -> float:

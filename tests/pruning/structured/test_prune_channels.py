@@ -1,4 +1,4 @@
-"""Structured pruning: the graph of channels, and models that really are smaller."""
+"""Structured pruning: dependencies between channels, and the smaller models."""
 
 import keras
 import numpy as np
@@ -11,14 +11,14 @@ import tfnas
 from tfnas.graph.functional import clone
 from tfnas.measure.profile import profile
 from tfnas.pruning.structured.channel_groups import trace
-from tfnas.pruning.structured.channel_importance import takers
+from tfnas.pruning.structured.channel_importance import input_kernels
 from tfnas.pruning.structured.prune_channels import prune_channels
 from tfnas.pruning.structured.remaining_cost import RemainingCosts
 from tfnas.pruning.structured.slicing import slice_channels
 
 
-def randomised(model, seed=0):
-    """All weights random, also those that begin as 0 or 1."""
+def randomized(model, seed=0):
+    """The model with random weights, also those that are initialized to 0 or 1."""
     rng = np.random.default_rng(seed)
     for variable in model.variables:
         if variable.dtype == "float32":
@@ -28,33 +28,33 @@ def randomised(model, seed=0):
 
 
 def masked(model, dependencies, removed):
-    """A copy whose consumers are blind for the removed channels."""
+    """A copy whose kernels are zero for the removed input channels."""
     copy = clone(model)
-    twins = dict(zip(map(id, model.variables), copy.variables, strict=True))
-    for part in takers(dependencies):
-        array = np.array(part.variable)
-        for axis, labels in part.axes.items():
-            if axis != part.makes:
-                gone = ~dependencies.kept(labels, removed)
+    copies = dict(zip(map(id, model.variables), copy.variables, strict=True))
+    for kernel in input_kernels(dependencies):
+        array = np.array(kernel.variable)
+        for axis, ids in kernel.axes.items():
+            if axis != kernel.output_axis:
+                gone = ~dependencies.kept(ids, removed)
                 np.moveaxis(array, axis, 0)[gone] = 0
-        twins[id(part.variable)].assign(array)
+        copies[id(kernel.variable)].assign(array)
     return copy
 
 
 def outputs(model, seed=1):
     rng = np.random.default_rng(seed)
     x = [rng.normal(size=(3, *tensor.shape[1:])).astype("float32") for tensor in model.inputs]
-    given = model(x if len(x) > 1 else x[0], training=False)
-    return [np.asarray(keras.ops.convert_to_numpy(t)) for t in keras.tree.flatten(given)]
+    result = model(x if len(x) > 1 else x[0], training=False)
+    return [np.asarray(keras.ops.convert_to_numpy(t)) for t in keras.tree.flatten(result)]
 
 
-def some_removed(dependencies, seed, share=0.5):
+def some_removed(dependencies, seed, fraction=0.5):
     rng = np.random.default_rng(seed)
-    removed = np.zeros(len(dependencies.classes), bool)
+    removed = np.zeros(len(dependencies.roots), bool)
     for group in dependencies.groups:
-        most = len(group.classes) if group.kept else len(group.classes) - 1
-        count = min(most, int(rng.integers(0, max(1, round(share * group.size)) + 1)))
-        removed[rng.permutation(group.classes)[: max(count, 0)]] = True
+        most = len(group.removable) if group.locked else len(group.removable) - 1
+        count = min(most, int(rng.integers(0, max(1, round(fraction * group.size)) + 1)))
+        removed[rng.permutation(group.removable)[: max(count, 0)]] = True
     return removed
 
 
@@ -63,9 +63,9 @@ def assert_equal_to_masked(model, seed=0):
     removed = some_removed(dependencies, seed)
     smaller = slice_channels(model, dependencies, removed)
     expected = outputs(masked(model, dependencies, removed))
-    for got, wanted in zip(outputs(smaller), expected, strict=True):
-        scale = max(1.0, float(np.abs(wanted).max()))
-        np.testing.assert_allclose(got / scale, wanted / scale, atol=1e-5)
+    for got, reference in zip(outputs(smaller), expected, strict=True):
+        scale = max(1.0, float(np.abs(reference).max()))
+        np.testing.assert_allclose(got / scale, reference / scale, atol=1e-5)
     costs = RemainingCosts(dependencies, model.count_params())
     assert smaller.count_params() == costs.parameters(removed)
     assert profile(smaller).macs == costs.macs(removed)
@@ -151,7 +151,7 @@ MODELS = [
 @pytest.mark.parametrize("seed", [0, 1])
 def test_removing_any_channels_equals_masking_them(build, seed):
     keras.utils.set_random_seed(0)
-    _, removed, _ = assert_equal_to_masked(randomised(build()), seed)
+    _, removed, _ = assert_equal_to_masked(randomized(build()), seed)
     assert removed.any()
 
 
@@ -201,13 +201,13 @@ def built(plan, flat):
 
 @settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(graphs())
-def test_any_graph_less_some_channels_equals_the_masked_one(drawn):
+def test_removing_channels_of_a_random_graph_equals_masking_them(drawn):
     plan, seed, flat = drawn
-    assert_equal_to_masked(randomised(built(plan, flat), seed), seed)
+    assert_equal_to_masked(randomized(built(plan, flat), seed), seed)
 
 
-def test_channels_that_contribute_nothing_leave_the_outputs_alone():
-    model = randomised(squeeze_and_excite())
+def test_removing_channels_that_contribute_nothing_keeps_the_outputs():
+    model = randomized(squeeze_and_excite())
     dependencies = trace(model)
     removed = some_removed(dependencies, 3)
     silent = masked(model, dependencies, removed)
@@ -222,7 +222,7 @@ def test_channels_last_and_first_agree():
     x = layers.Permute((2, 3, 1))(layers.ReLU()(x))
     model = keras.Model(first, layers.Dense(3)(x))
     dependencies = trace(model)
-    assert next((g.name, len(g.classes)) for g in dependencies.groups) == ("a", 8)
+    assert next((g.name, len(g.removable)) for g in dependencies.groups) == ("a", 8)
 
 
 def test_what_is_not_understood_locks_its_group_with_the_reason():
@@ -232,7 +232,7 @@ def test_what_is_not_understood_locks_its_group_with_the_reason():
     model = keras.Model(inputs, layers.Dense(2, name="head")(layers.Dense(8, name="free")(x)))
     _, report = prune_channels(model, 0.5)
     reasons = {g.name: g.reason for g in report.groups}
-    assert "LSTM 'memory' is not understood" in reasons["seen"]
+    assert "LSTM 'memory' is not supported" in reasons["seen"]
     assert reasons["head"] == "it is the model's output"
     assert reasons["free"] == ""
     assert {g.name for g in report.locked} == {"seen", "head"}
@@ -250,11 +250,11 @@ def test_operations_across_channels_lock(lock):
         x = keras.ops.matmul(x, keras.ops.transpose(x, (0, 1, 3, 2)))
     model = keras.Model(inputs, layers.Conv2D(2, 1, name="head")(x))
     dependencies = trace(model)
-    assert not len(next(g for g in dependencies.groups if g.name == "a").classes)
+    assert not len(next(g for g in dependencies.groups if g.name == "a").removable)
 
 
 def flattened(through, width=6, **settings):
-    """A convolution, something, and a Dense layer on all of its numbers."""
+    """A convolution, an operation, and a Dense layer on all elements."""
     inputs = keras.Input((4, 6, 3))
     x = through(layers.Conv2D(width, 1, name="a", **settings)(inputs))
     return keras.Model(inputs, layers.Dense(2, name="head")(layers.Flatten()(x)))
@@ -268,12 +268,12 @@ THROUGH = {
 
 @pytest.mark.parametrize("through", THROUGH.values(), ids=THROUGH)
 def test_channels_are_followed_through(through):
-    _, removed, _ = assert_equal_to_masked(randomised(flattened(through)))
+    _, removed, _ = assert_equal_to_masked(randomized(flattened(through)))
     assert removed.any()
 
 
 class ReLU(layers.Layer):
-    """Not Keras' layer of this name: it adds channels up."""
+    """A custom layer with the name of a Keras layer; it sums over the channels."""
 
     def call(self, x):
         return keras.ops.cumsum(x, axis=-1)
@@ -300,14 +300,14 @@ LOCKING = {
 def test_layers_that_need_every_channel_lock(lock):
     groups = {g.name: g for g in trace(flattened(LOCKING[lock])).groups}
     group = groups.get("b", groups["a"])
-    assert not len(group.classes)
-    assert group.kept
+    assert not len(group.removable)
+    assert group.locked
 
 
-def test_what_is_the_same_for_every_channel_locks_nothing():
+def test_operations_that_are_equal_for_all_channels_lock_nothing():
     drop = layers.Dropout(0.5, noise_shape=(None, 1, 1, 1))
     model = flattened(drop, activation=layers.LeakyReLU())
-    _, removed, _ = assert_equal_to_masked(randomised(model))
+    _, removed, _ = assert_equal_to_masked(randomized(model))
     assert removed.any()
 
 
@@ -317,35 +317,35 @@ def test_layers_with_weights_of_other_kinds_lock(change):
     layer = model.layers[1]
     layer.enable_lora(2) if change == "lora" else layer.quantize("int8")
     group = next(g for g in trace(model).groups if g.name == "a")
-    assert not len(group.classes)
+    assert not len(group.removable)
 
 
-def test_a_quantized_model_is_refused_with_the_reason():
+def test_a_quantized_model_raises_with_the_reason():
     model = tfnas.quantize_aware(flattened(lambda x: x), "int8")
     with pytest.raises(ValueError, match="must not be quantization-aware yet"):
         prune_channels(model, 0.5)
     model = keras.Sequential([keras.Input((8,)), layers.Dense(6), layers.Dense(3)])
     for layer in model.layers:
         layer.quantize("int8")
-    with pytest.raises(ValueError, match="have to go before it is quantized"):
+    with pytest.raises(ValueError, match="prune the channels of a model before it is quantized"):
         prune_channels(model, 0.5)
 
 
-def test_what_keeps_most_channels_is_told_where_a_target_is_not_met():
-    with pytest.raises(ValueError, match=r"6 have to stay, since Cumsum .* is not"):
+def test_the_error_of_a_missed_target_has_the_reason_of_most_locked_channels():
+    with pytest.raises(ValueError, match=r"6 channels have to stay: Cumsum .* is not"):
         prune_channels(flattened(lambda x: keras.ops.cumsum(x, axis=-1)), 0.5)
 
 
-def test_layers_whose_macs_are_not_known_are_told():
+def test_the_notes_name_layers_with_unknown_macs():
     inputs = keras.Input((8, 6))
     x = layers.LSTM(5, name="memory")(layers.Dense(4)(inputs))
     model = keras.Model(inputs, layers.Dense(2)(layers.Dense(8)(x)))
     _, report = prune_channels(model, np.float32(0.5))
-    assert report.notes == ("MACs are without those of layers that are not understood: memory",)
+    assert report.notes == ("MACs are without those of layers that are not supported: memory",)
 
 
 class Nameless(layers.Layer):
-    """A layer with weights that can't be made again."""
+    """A layer with weights that can't be copied."""
 
     def __init__(self, units):
         super().__init__()
@@ -355,7 +355,7 @@ class Nameless(layers.Layer):
         return x * self.factor
 
 
-def test_what_cannot_be_copied_shows_before_time_is_measured():
+def test_a_model_that_cannot_be_copied_raises_before_time_is_measured():
     measured = []
     with pytest.raises(ValueError, match="can't be copied"):
         prune_channels(
@@ -376,7 +376,7 @@ def two_and_fourteen(least):
 
 
 def test_no_layer_loses_all_of_its_channels():
-    model = randomised(two_and_fourteen(2))
+    model = randomized(two_and_fourteen(2))
     for name in ("a", "head"):
         kernel = np.array(model.get_layer(name).kernel)
         kernel[(..., slice(2), slice(None)) if name == "head" else ...] *= 1e-6
@@ -408,21 +408,21 @@ def test_targets_are_met_from_below_and_nearly(criterion, scope):
     for name, count in (("target_macs", "macs"), ("target_params", "parameters")):
         smaller, report = prune_channels(model, criterion=criterion, scope=scope, **{name: 0.5})
         after = profile(smaller)
-        share = getattr(after, count) / getattr(before, count)
-        assert 0.4 < share <= 0.5
+        fraction = getattr(after, count) / getattr(before, count)
+        assert 0.4 < fraction <= 0.5
         assert getattr(report, count) == (getattr(before, count), getattr(after, count))
     smaller, _ = prune_channels(model, target_macs=before.macs // 2)
     assert profile(smaller).macs <= before.macs // 2
     assert smaller.output_shape == model.output_shape
 
 
-def test_a_ratio_of_every_group():
+def test_scope_group_removes_the_same_fraction_of_each_group():
     _, report = prune_channels(mobile(), 0.5, scope="group")
     assert {(g.before, g.after) for g in report.groups} >= {(16, 8), (24, 12), (32, 16)}
 
 
 def test_groups_whose_channels_save_more_lose_more():
-    """The share that goes is as the root of what a channel saves."""
+    """The removed fraction is proportional to the square root of the saving per channel."""
     sizes = [(32, 3, "early"), (32, 3, "late"), (8, 1, "last")]
     x = inputs = keras.Input((16, 16, 32))
     for filters, kernel, name in sizes:
@@ -431,7 +431,7 @@ def test_groups_whose_channels_save_more_lose_more():
     model = keras.Model(inputs, x)
     _, report = prune_channels(model, target_macs=0.5, scope="saving")
     gone = {group.name: group.before - group.after for group in report.groups}
-    per_channel = {  # MACs, by what a channel is made of and who reads it
+    per_channel = {  # MACs of the layer with the channel as output, and of the next
         "early": 256 * 9 * 32 + 64 * 9 * 32,
         "late": 64 * 9 * 32 + 64 * 8,
     }
@@ -447,8 +447,8 @@ def test_sizes_are_rounded_up_to_a_multiple():
 
 
 @pytest.mark.parametrize("max_ratio", [0.3, 0.5, 1.0])
-def test_no_group_loses_more_than_it_may(max_ratio):
-    """However little its channels are worth."""
+def test_no_group_loses_more_than_max_ratio(max_ratio):
+    """Even if its channels have the lowest scores."""
     model = keras.Sequential(
         [
             keras.Input((8, 8, 3)),
@@ -466,7 +466,7 @@ def test_no_group_loses_more_than_it_may(max_ratio):
     assert kept + smaller.get_layer("rich").filters == 30
 
 
-def test_the_least_worth_goes_first():
+def test_the_least_important_channels_are_removed_first():
     model = mobile()
     kernel = np.array(model.get_layer("conv1").kernel)
     kernel[..., 5:11] *= 1e-3
@@ -481,23 +481,23 @@ def test_the_least_worth_goes_first():
     )
 
 
-def test_taylor_keeps_what_the_loss_needs():
+def test_taylor_keeps_the_channels_that_the_loss_needs():
     model = mobile()
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(64, 16, 16, 3)).astype("float32"), rng.integers(0, 10, 64)
     needed = np.array(model.get_layer("conv2").kernel)
-    needed[:, :, :12] = 0  # nothing downstream sees these channels of conv1
+    needed[:, :, :12] = 0  # the next layer does not use these channels of conv1
     model.get_layer("conv2").kernel.assign(needed)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     dependencies = trace(model)
     from tfnas.pruning.gradients import LossGradients
     from tfnas.pruning.structured.channel_importance import scores
 
-    each = (g for _, g in LossGradients(model, takers(dependencies), loss).each((x, y)))
+    each = (g for _, g in LossGradients(model, input_kernels(dependencies), loss).each((x, y)))
     found = scores(dependencies, "taylor", gradients=each)
     group = next(g for g in dependencies.groups if g.name == "conv1")
-    assert found[group.classes][:12].max() == 0.0
-    assert found[group.classes][12:].min() > 0.0
+    assert found[group.removable][:12].max() == 0.0
+    assert found[group.removable][12:].min() > 0.0
     smaller, _ = prune_channels(model, 0.2, criterion="taylor", data=(x, y), loss=loss)
     assert smaller.get_layer("conv1").filters < 24
 
@@ -516,7 +516,7 @@ def test_the_smaller_model_trains_saves_loads_and_exports(tmp_path):
     np.testing.assert_allclose(file.predict(x), smaller.predict(x, verbose=0), atol=1e-4)
 
 
-def test_time_is_saved_where_the_callable_says_it_is():
+def test_channels_are_removed_where_the_latency_function_measures_a_saving():
     model = mobile()
 
     def latency(candidate):  # the last convolution costs everything
@@ -529,44 +529,44 @@ def test_time_is_saved_where_the_callable_says_it_is():
     assert sizes["conv2"][1] <= 15
 
 
-def test_ignored_layers_keep_their_channels():
+def test_excluded_layers_keep_their_channels():
     _, report = prune_channels(mobile(), 0.5, exclude=["conv0"])
     change = next(g for g in report.groups if g.name == "conv0")
-    assert (change.before, change.after, change.reason) == (16, 16, "it is ignored")
+    assert (change.before, change.after, change.reason) == (16, 16, "it is excluded")
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "error"),
     [
         ({}, "exactly one of ratio, target_macs"),
         ({"ratio": 0.5, "target_macs": 0.5}, "exactly one of"),
         ({"ratio": 1.0}, "ratio must be in"),
         ({"ratio": float("nan")}, "ratio must be a number above 0"),
-        ({"target_macs": 0.0001}, "target_macs can't be met.*with every channel gone that may go"),
+        ({"target_macs": 0.0001}, "target_macs can't be met.*without all removable channels"),
         ({"target_macs": -1}, "target_macs must be a number above 0"),
-        ({"target_latency_ratio": 0.5}, "latency goes with target_latency_ratio"),
-        ({"ratio": 0.5, "latency": len}, "latency goes with target_latency_ratio"),
+        ({"target_latency_ratio": 0.5}, "latency and target_latency_ratio require each other"),
+        ({"ratio": 0.5, "latency": len}, "latency and target_latency_ratio require each other"),
         ({"target_latency_ratio": 0.5, "latency": lambda model: 0.0}, "must return a time above 0"),
         ({"ratio": 0.5, "criterion": "best"}, "criterion must be one of"),
         ({"ratio": 0.5, "criterion": "taylor"}, "data must hold inputs and targets"),
         ({"ratio": 0.5, "scope": "layer"}, "scope must be one of"),
-        ({"ratio": 0.5, "scope": "saving"}, "scope 'saving' goes with target_macs"),
+        ({"ratio": 0.5, "scope": "saving"}, "scope 'saving' requires target_macs"),
         ({"ratio": 0.5, "round_to": 0}, "round_to must be a whole number"),
         ({"ratio": 0.5, "max_ratio": 0}, r"max_ratio must be in \(0, 1\], got 0"),
         ({"ratio": 0.5, "exclude": ["nothing"]}, "exclude must name layers"),
     ],
 )
-def test_bad_arguments(arguments, told):
-    with pytest.raises(ValueError, match=told):
+def test_bad_arguments(arguments, error):
+    with pytest.raises(ValueError, match=error):
         prune_channels(mobile(), **arguments)
 
 
-def test_a_model_that_is_not_functional_is_refused():
+def test_a_model_that_is_not_functional_raises():
     with pytest.raises(ValueError, match="model must be a built functional"):
         prune_channels(keras.Sequential([layers.Dense(3)]), 0.5)
 
 
-def test_in_steps_and_on_behind_the_last_one(tmp_path):
+def test_an_interrupted_run_continues_after_the_last_step(tmp_path):
     model, seen = mobile(), []
 
     def fit(smaller, step):
@@ -583,10 +583,10 @@ def test_in_steps_and_on_behind_the_last_one(tmp_path):
     smaller, reports = pruning().run()
     assert [step for step, *_ in seen] == [1, 2, "a", 3]
     assert len(reports) == 3
-    whole = profile(model).macs
-    assert profile(smaller).macs == reports[-1].macs[1] <= 0.3 * whole
+    baseline = profile(model).macs
+    assert profile(smaller).macs == reports[-1].macs[1] <= 0.3 * baseline
     assert reports[1].macs[0] == reports[0].macs[1]
-    with pytest.raises(ValueError, match="must be empty or hold this run's steps"):
+    with pytest.raises(ValueError, match="must be empty or hold the steps of this run"):
         tfnas.ChannelPruning(model, 0.4, steps=3, fit=fit, folder=tmp_path).run()
 
 
@@ -599,7 +599,7 @@ def nested():
 
 
 @pytest.mark.parametrize(("path", "kept"), [("one/conv", "conv"), ("two/*", "conv_2")])
-def test_what_is_ignored_stays_so_in_every_step(path, kept):
+def test_excluded_layers_are_excluded_in_every_step(path, kept):
     pruning = tfnas.ChannelPruning(
         nested(), 0.6, steps=2, fit=lambda model, step: None, exclude=[path]
     )
@@ -607,7 +607,7 @@ def test_what_is_ignored_stays_so_in_every_step(path, kept):
     assert smaller.get_layer(kept).filters == 8
 
 
-def test_the_loss_of_the_first_model_serves_every_step(tmp_path):
+def test_the_loss_of_the_first_model_is_used_in_every_step(tmp_path):
     model = mobile()
     model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     data = np.zeros((4, 16, 16, 3), "float32"), np.zeros(4, int)
@@ -618,21 +618,21 @@ def test_the_loss_of_the_first_model_serves_every_step(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "error"),
     [
-        ({"target_macs": 1.5}, "target_macs must be a share"),
+        ({"target_macs": 1.5}, "target_macs must be in"),
         ({"steps": 0}, "steps must be a whole number"),
         ({"fit": None}, "fit must take a model"),
         ({"criterion": "best"}, "criterion must be one of"),
     ],
 )
-def test_bad_arguments_of_the_steps_show_before_any_training(arguments, told):
+def test_bad_arguments_of_channel_pruning_raise_before_any_training(arguments, error):
     settings = {"target_macs": 0.5, "steps": 2, "fit": lambda model, step: None}
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=error):
         tfnas.ChannelPruning(mobile(), **{**settings, **arguments})
 
 
-def test_operations_of_one_name_in_nested_models_are_laid_flat():
+def test_nested_models_with_equal_operation_names_are_flattened():
     b = keras.Input((8, 8, 4))
     base = keras.Model(b, b + layers.Conv2D(4, 3, padding="same")(b), name="base")
     keras.backend.clear_session()
@@ -640,4 +640,4 @@ def test_operations_of_one_name_in_nested_models_are_laid_flat():
     x = layers.Conv2D(4, 3, padding="same", name="stem")(inputs)
     x = base(x) + x
     model = keras.Model(inputs, layers.Conv2D(2, 1, name="head")(x))
-    assert_equal_to_masked(randomised(model))
+    assert_equal_to_masked(randomized(model))

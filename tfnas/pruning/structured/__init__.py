@@ -1,1 +1,1 @@
-"""Structured pruning: channels are removed, with all that depends on them."""
+"""Structured pruning: removes channels and the weights that depend on them."""

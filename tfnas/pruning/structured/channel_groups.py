@@ -1,248 +1,134 @@
-"""Following channels through a model: groups of channels, and the weights that hang on them.
+"""Groups of dependent channels, and the weights that depend on each channel.
 
-:func:`trace` walks the calls of a functional model once. Each call's rule
-(:mod:`tfnas.pruning.structured.layer_rules`) tells which channels come out, and records which axes
-of which weights run over which channels. The result, :class:`Dependencies`, is all that scoring,
-choosing and shrinking need.
+:func:`trace` walks the calls of a functional model once. The rule of each call
+(:mod:`tfnas.pruning.structured.layer_rules`) computes the channels of its outputs and records the
+channels along each axis of its weights. Scoring, selection and slicing all use the result,
+:class:`Dependencies`.
 
 References:
-    Fang et al., "DepGraph: Toward Any Structural Pruning", CVPR 2023. There dependencies are
-    traced between layers; here between single channels, so that concatenations, flattened
-    maps and shared layers need no cases of their own.
+    Fang et al., "DepGraph: Toward Any Structural Pruning", CVPR 2023. DepGraph traces
+    dependencies between layers; here they are traced between single channels, so that
+    concatenations, flattened feature maps and shared layers need no special cases.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tfnas.graph.functional import Call, Value, Walk, walk
+from tfnas.graph.functional import Value, Walk, walk
 from tfnas.pruning.structured.channel_ids import ChannelIds, Channels
+from tfnas.pruning.structured.channel_trace import ChannelLayer, ChannelTrace
+from tfnas.pruning.structured.layer_rules import apply_rule
 
-OUTPUT = "it is the model's output"  # a reason
+if TYPE_CHECKING:
+    import keras
 
-
-@dataclasses.dataclass(eq=False)
-class Slices:
-    """How a weight's axes run over channels.
-
-    Args:
-        variable: The weight.
-        axes: Axis -> atoms of its positions.
-        role: "kernel" where it mixes channels, "scale" for a normalization's factor,
-            "other" for the rest.
-        makes: The axis over which it makes channels, None where it makes none.
-        positions: For a kernel: at how many places it is applied, over all calls.
-    """
-
-    variable: Any
-    axes: dict[int, np.ndarray]
-    role: str = "other"
-    makes: int | None = None
-    positions: int = 0
-
-    @property
-    def name(self) -> str:
-        """The variable's path."""
-        return str(self.variable.path)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The variable's shape."""
-        return tuple(self.variable.shape)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class ChannelUnit:
-    """A layer with the weights whose size follows from channels.
-
-    Args:
-        path: The layer's path.
-        layer: The layer.
-        slices: Its weights; those that are left out do not depend on channels.
-        sizes: Argument of its configuration -> atoms whose number it tells.
-    """
-
-    path: str
-    layer: Any
-    slices: list[Slices]
-    sizes: dict[str, np.ndarray]
+MODEL_OUTPUT = "it is the model's output"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Group:
-    """Channels that are scored against each other: those that the same layers make.
+    """Channels that are ranked against each other: the output channels of the same layers.
 
     Args:
-        name: The layers that make them, the first one's path and how many more.
-        makers: Paths of all of them.
-        classes: The classes that can go.
-        kept: Class -> why it can't.
+        name: Path of the first of these layers, and the number of the others.
+        makers: Paths of the layers whose output channels these are.
+        removable: Roots of the channels that can be removed.
+        locked: Maps the root of each other channel to the reason why it has to stay.
     """
 
     name: str
     makers: tuple[str, ...]
-    classes: np.ndarray
-    kept: dict[int, str]
+    removable: np.ndarray
+    locked: dict[int, str]
 
     @property
     def size(self) -> int:
         """Number of channels, removable or not."""
-        return len(self.classes) + len(self.kept)
+        return len(self.removable) + len(self.locked)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dependencies:
-    """What :func:`trace` finds.
+    """The channels of a model, and the layers and weights that depend on them.
 
     Args:
         flow: The model's calls.
-        values: The channels of each value; None where they are not known.
-        units: Layers by id.
+        values: The channels of each value; None where they are unknown.
+        layers: The layers and operations that depend on channels, by their Python id.
         groups: The groups of channels.
-        classes: The class of each atom.
+        roots: The root of each channel id, (channel ids,): coupled channels have one root.
     """
 
     flow: Walk
     values: dict[Value, Channels | None]
-    units: dict[int, ChannelUnit]
+    layers: dict[int, ChannelLayer]
     groups: tuple[Group, ...]
-    classes: np.ndarray
+    roots: np.ndarray
 
-    def kept(self, labels: np.ndarray, removed: np.ndarray) -> np.ndarray:
-        """Returns True for the positions that stay.
+    def kept(self, ids: np.ndarray, removed: np.ndarray) -> np.ndarray:
+        """Returns True for the channel ids that stay.
 
         Args:
-            labels: Atoms.
-            removed: A boolean a class (indexed by its number): whether it goes.
+            ids: Channel ids.
+            removed: Whether the channels of each root are removed, boolean, (channel ids,).
         """
-        return ~removed[self.classes[labels]]
+        return ~removed[self.roots[ids]]
 
 
-class Trace:
-    """The state of a walk; rules talk to this.
+def trace(model: keras.Model, exclude: Sequence[str] = ()) -> Dependencies:
+    """Finds the groups of dependent channels of a functional or Sequential model.
 
     Args:
-        flow: The calls.
-    """
-
-    def __init__(self, flow: Walk) -> None:
-        self.flow = flow
-        self.atoms = ChannelIds()
-        self.values: dict[Value, Channels | None] = {}
-        self.units: dict[int, ChannelUnit] = {}
-
-    def channels(self, value: Value, axis: int | None = None, reason: str = "") -> Channels:
-        """Returns a value's channels along an axis (the last by default).
-
-        Where they are not known, or run along another axis, that is locked and new, locked
-        ones stand for the axis.
-        """
-        wanted = (len(value.shape) - 1 if axis is None else axis) % len(value.shape)
-        known = self.values.get(value)
-        if known is not None and known.axis == wanted:
-            return known
-        why = reason or "its channels are not along the axis that the next layer takes"
-        self.lock(value, why)
-        return self._locked(value, wanted, why)
-
-    def lock(self, value: Value, reason: str) -> None:
-        """Locks what is known of a value's channels."""
-        known = self.values.get(value)
-        if known is not None:
-            self.atoms.lock(known.labels, reason)
-
-    def opaque(self, call: Call, reason: str) -> list[Channels | None]:
-        """Locks all that enters a call; what comes out is new and locked."""
-        for value in call.inputs:
-            self.lock(value, reason)
-        return [self._fixed(value, reason) for value in call.outputs]
-
-    def fixed_input(self, value: Value) -> None:
-        """Channels of a model's input, which never change."""
-        self.values[value] = self._fixed(value, "it is the model's input")
-
-    def unit(self, call: Call) -> tuple[ChannelUnit, bool]:
-        """Returns the layer's unit, and whether this is its first call."""
-        key = id(call.operation)
-        first = key not in self.units
-        if first:
-            self.units[key] = ChannelUnit(call.name, call.operation, [], {})
-        return self.units[key], first
-
-    def _fixed(self, value: Value, reason: str) -> Channels | None:
-        if len(value.shape) < 2 or value.shape[-1] is None:
-            return None
-        return self._locked(value, len(value.shape) - 1, reason)
-
-    def _locked(self, value: Value, axis: int, reason: str) -> Channels:
-        size = value.shape[axis]
-        if size is None:
-            raise ValueError(f"model must have channel axes of known size, got {value.shape}")
-        labels = self.atoms.fresh(size, "")
-        self.atoms.lock(labels, reason)
-        return Channels(axis, labels)
-
-
-def trace(model: Any, exclude: Sequence[str] = ()) -> Dependencies:
-    """Finds the groups of channels of a functional or Sequential model.
-
-    Args:
-        model: A built model.
-        exclude: Paths of layers whose channels stay.
+        model: A built functional or Sequential model.
+        exclude: Paths of layers whose channels are not removed.
 
     Raises:
-        ValueError: The model has no known connections.
+        ValueError: The connections of the model's layers are unknown.
     """
-    from tfnas.pruning.structured.layer_rules import rule
-
     flow = walk(model)
-    found = Trace(flow)
+    found = ChannelTrace(flow)
     for value in flow.inputs:
         found.fixed_input(value)
     for call in flow.calls:
-        outputs = rule(found, call)
+        outputs = apply_rule(found, call)
         found.values.update(zip(call.outputs, outputs, strict=True))
         if call.name in exclude:
             for value in call.outputs:
-                found.lock(value, "it is ignored")
+                found.lock(value, "it is excluded")
     for value in flow.outputs:
-        found.lock(value, OUTPUT)
-    return _dependencies(found)
+        found.lock(value, MODEL_OUTPUT)
+    roots = found.ids.roots(np.arange(len(found.ids)))
+    return Dependencies(found.flow, found.values, found.layers, _groups(found.ids, roots), roots)
 
 
-def _dependencies(found: Trace) -> Dependencies:
-    classes = found.atoms.roots(np.arange(len(found.atoms)))
-    return Dependencies(
-        found.flow, found.values, found.units, _groups(found.atoms, classes), classes
-    )
-
-
-def _groups(atoms: ChannelIds, classes: np.ndarray) -> tuple[Group, ...]:
-    """Makers that share a class are one group; classes without a maker are no one's."""
-    makers = atoms.makers()
+def _groups(ids: ChannelIds, roots: np.ndarray) -> tuple[Group, ...]:
+    """Layers with coupled output channels form one group."""
+    makers = ids.makers()
     names = list(dict.fromkeys(maker for maker in makers if maker))  # in the network's order
-    number_of = {name: number for number, name in enumerate(names)}
-    of_class: dict[int, list[int]] = {}
-    for atom, maker in enumerate(makers):
+    index_of = {name: index for index, name in enumerate(names)}
+    makers_of: dict[int, list[int]] = {}  # root -> indices of layers
+    for number, maker in enumerate(makers):
         if maker:
-            of_class.setdefault(int(classes[atom]), []).append(number_of[maker])
-    related = ChannelIds()
-    everyone = related.fresh(len(names), "")
-    for numbers in of_class.values():
-        related.join(np.full(len(numbers), numbers[0]), np.array(numbers))
-    heads = related.roots(everyone)
+            makers_of.setdefault(int(roots[number]), []).append(index_of[maker])
+    coupled = ChannelIds()  # of layers
+    every_layer = coupled.new(len(names), "")
+    for indices in makers_of.values():
+        coupled.join(np.full(len(indices), indices[0]), np.array(indices))
+    group_of = coupled.roots(every_layer)
     members: dict[int, list[int]] = {}
-    for number in sorted(of_class):
-        members.setdefault(int(heads[of_class[number][0]]), []).append(number)
-    locked = atoms.locked()
+    for root in sorted(makers_of):
+        members.setdefault(int(group_of[makers_of[root][0]]), []).append(root)
+    locked = ids.locked()
     groups = []
-    for head, numbers in sorted(members.items()):
-        own = tuple(names[i] for i in np.flatnonzero(heads == head))
-        name = own[0] if len(own) == 1 else f"{own[0]} and {len(own) - 1} more"
-        free = np.array([n for n in numbers if n not in locked], int)
-        groups.append(Group(name, own, free, {n: locked[n] for n in numbers if n in locked}))
+    for group, own in sorted(members.items()):
+        paths = tuple(names[i] for i in np.flatnonzero(group_of == group))
+        name = paths[0] if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
+        removable = np.array([root for root in own if root not in locked], int)
+        reasons = {root: locked[root] for root in own if root in locked}
+        groups.append(Group(name, paths, removable, reasons))
     return tuple(groups)

@@ -1,10 +1,11 @@
-"""Channels by identity: which positions of which tensors must stay or go together.
+"""Channel ids: which channels of which tensors must be pruned together.
 
-Every channel that some layer makes is an *atom*, a number. A tensor carries one atom a
-position of its channel axis (:class:`Channels`). What an operation does to channels is done to
-these numbers: a concatenation joins two rows of them, a Flatten repeats them, a depthwise
-convolution hands them on. Where an addition meets two atoms they become one (union-find):
-they stay or go together. What is not understood locks the atoms that it sees.
+Each output channel of a layer gets an id, a whole number. A tensor has one id per position of
+its channel axis (:class:`Channels`). An operation on channels becomes an operation on ids: a
+concatenation concatenates them, a Flatten repeats them, a depthwise convolution passes them on.
+An addition couples the ids of its operands (union-find): coupled channels are kept or removed
+together, and their *root*, the smallest id among them, stands for all of them. An operation
+without a rule locks the ids of its inputs.
 """
 
 from __future__ import annotations
@@ -20,27 +21,35 @@ class Channels:
 
     Args:
         axis: The channel axis, counted with the batch.
-        labels: (size of the axis,), an atom a position.
+        ids: Channel ids, (size of the axis,).
     """
 
     axis: int
-    labels: np.ndarray
+    ids: np.ndarray
 
 
 class ChannelIds:
-    """A growing set of atoms, in classes that stay or go together."""
+    """Creates, couples and locks channel ids.
+
+    Example:
+        >>> channels = ChannelIds()
+        >>> a, b = channels.new(3, "a"), channels.new(3, "b")
+        >>> channels.join(a, b)
+        >>> channels.roots(b)
+        array([0, 1, 2])
+    """
 
     def __init__(self) -> None:
         self._parents: list[int] = []
         self._makers: list[str] = []
         self._locked: dict[int, str] = {}
 
-    def fresh(self, count: int, maker: str) -> np.ndarray:
-        """Returns new atoms, each alone in its class.
+    def new(self, count: int, maker: str) -> np.ndarray:
+        """Returns new ids, which are not coupled to others.
 
         Args:
-            count: How many.
-            maker: Name of the layer that makes these channels.
+            count: Number of ids.
+            maker: Path of the layer whose output channels they are; "" for none.
         """
         first = len(self._parents)
         self._parents += range(first, first + count)
@@ -48,37 +57,37 @@ class ChannelIds:
         return np.arange(first, first + count)
 
     def join(self, left: np.ndarray, right: np.ndarray) -> None:
-        """Joins the classes of two rows of atoms, position by position."""
+        """Couples two rows of ids, position by position."""
         for a, b in zip(left.tolist(), right.tolist(), strict=True):
             one, other = self._root(a), self._root(b)
             if one != other:
                 self._parents[max(one, other)] = min(one, other)
 
-    def lock(self, labels: np.ndarray, reason: str) -> None:
-        """Keeps atoms, and so all of their classes, whatever they are worth."""
-        for atom in labels.tolist():
-            self._locked.setdefault(atom, reason)
+    def lock(self, ids: np.ndarray, reason: str) -> None:
+        """Marks ids, and all that are coupled to them, as not removable."""
+        for number in ids.tolist():
+            self._locked.setdefault(number, reason)
 
-    def roots(self, labels: np.ndarray) -> np.ndarray:
-        """Returns the class of each atom, named by its least atom."""
-        return np.array([self._root(atom) for atom in labels.tolist()], int)
+    def roots(self, ids: np.ndarray) -> np.ndarray:
+        """Returns the root of each id: the smallest id that is coupled to it."""
+        return np.array([self._root(number) for number in ids.tolist()], int)
 
     def locked(self) -> dict[int, str]:
-        """Returns class -> why it is locked."""
+        """Returns the reason of each locked root."""
         found: dict[int, str] = {}
-        for atom, reason in self._locked.items():
-            found.setdefault(self._root(atom), reason)
+        for number, reason in self._locked.items():
+            found.setdefault(self._root(number), reason)
         return found
 
     def makers(self) -> list[str]:
-        """Returns the layer that makes each atom."""
+        """Returns the path of the layer whose output channel each id is."""
         return list(self._makers)
 
     def __len__(self) -> int:
         return len(self._parents)
 
-    def _root(self, atom: int) -> int:
-        while self._parents[atom] != atom:
-            self._parents[atom] = self._parents[self._parents[atom]]
-            atom = self._parents[atom]
-        return atom
+    def _root(self, number: int) -> int:
+        while self._parents[number] != number:
+            self._parents[number] = self._parents[self._parents[number]]
+            number = self._parents[number]
+        return number

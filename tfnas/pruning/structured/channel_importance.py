@@ -1,19 +1,18 @@
-"""What a channel is worth, from its weights or from what the loss would say.
+"""Importance of channels, from their weights or from the gradient of the loss.
 
-A score belongs to a class of channels that go together. Every kernel that makes or takes the
-class's channels has a say:
+Coupled channels, which are removed together, have one score:
 
-    l1, l2      the norm of the class's slice of each kernel, over the mean norm of that
-                kernel's slices, averaged over kernels
-    scale       |gamma| of the normalizations that the class passes, likewise; groups
-                without one are scored by l2
-    taylor      mean over batches of (sum of w dL/dw over the slices that take the class)^2.
+    l1, l2      the norm of the channels' slice of each kernel that they enter or leave,
+                relative to the mean norm of that kernel's slices, averaged over kernels
+    scale       |gamma| of the normalizations of the channels, likewise; groups without a
+                normalization are scored by l2
+    taylor      mean over batches of (sum of w dL/dw over the slices that the channels enter)^2.
                 As outputs are linear in these slices, the sum is the derivative of the loss
-                by a gate on the channel where it enters its consumers.
-    random      a control
+                with respect to a gate on the channel at the input of the next layers.
+    random      a random baseline
 
-Scores of a group are divided by their mean, so that groups compare; but not Taylor's, which
-are squared changes of the loss and compare as they are.
+The scores of a group are divided by their mean, which makes groups comparable; not those of
+"taylor", which are squared changes of the loss and comparable as they are.
 
 References:
     Li et al., "Pruning Filters for Efficient ConvNets", ICLR 2017 (norms). Liu et al.,
@@ -28,7 +27,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from tfnas.pruning.structured.channel_groups import Dependencies, Slices
+from tfnas.pruning.structured.channel_groups import Dependencies
+from tfnas.pruning.structured.channel_trace import ChannelWeight
 
 CRITERIA = ("l1", "l2", "scale", "taylor", "random")
 
@@ -40,34 +40,34 @@ def scores(
     gradients: Iterable[Sequence[np.ndarray]] | None = None,
     seed: int = 0,
 ) -> np.ndarray:
-    """Returns a score a class, by the class's number; 0 where it has none.
+    """Returns the score of each root, (channel ids,); 0 for other channel ids.
 
     Args:
         dependencies: The traced model.
         criterion: One of :data:`CRITERIA`.
-        gradients: For "taylor": batch by batch dL/dw of each of :func:`takers`.
+        gradients: For "taylor": for each batch, dL/dw of each of :func:`input_kernels`.
         seed: Seed of "random".
     """
-    size = len(dependencies.classes)
+    size = len(dependencies.roots)
     if criterion == "random":
         raw = np.random.default_rng(seed).random(size)
     elif criterion == "taylor":
         raw = _taylor(dependencies, gradients or ())
     elif criterion == "scale":
         raw = _mean_of(dependencies, "scale", _norm(1))
-        plain = _mean_of(dependencies, "kernel", _norm(2))
+        fallback = _mean_of(dependencies, "kernel", _norm(2))
         for group in dependencies.groups:
-            if not raw[group.classes].any():
-                raw[group.classes] = plain[group.classes]
+            if not raw[group.removable].any():
+                raw[group.removable] = fallback[group.removable]
     else:
         raw = _mean_of(dependencies, "kernel", _norm(1 if criterion == "l1" else 2))
     if criterion == "taylor":
         return raw / raw.max() if raw.max() > 0 else raw
     result = np.zeros(size)
     for group in dependencies.groups:
-        if len(group.classes):
-            mean = float(raw[group.classes].mean())
-            result[group.classes] = raw[group.classes] / mean if mean > 0 else 1.0
+        if len(group.removable):
+            mean = float(raw[group.removable].mean())
+            result[group.removable] = raw[group.removable] / mean if mean > 0 else 1.0
     return result
 
 
@@ -79,51 +79,55 @@ def _norm(power: int) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def _rows(array: np.ndarray, axis: int) -> np.ndarray:
-    """(positions of an axis, all else)."""
+    """The array as (positions of an axis, all other elements)."""
     return np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1)
 
 
 def _mean_of(
     dependencies: Dependencies, role: str, norm: Callable[[np.ndarray], np.ndarray]
 ) -> np.ndarray:
-    """Each weight's say about each class it meets, relative to its mean, averaged."""
-    size = len(dependencies.classes)
-    total, voices = np.zeros(size), np.zeros(size)
-    for part in _parts(dependencies, role):
-        array = np.asarray(part.variable, np.float64)
-        for axis, labels in part.axes.items():
-            classes = dependencies.classes[labels]
+    """The norms of each root's slices, relative to the mean of their weight, averaged."""
+    size = len(dependencies.roots)
+    total, counts = np.zeros(size), np.zeros(size)
+    for weight in _weights(dependencies, role):
+        array = np.asarray(weight.variable, np.float64)
+        for axis, ids in weight.axes.items():
+            roots = dependencies.roots[ids]
             own = np.zeros(size)
-            np.add.at(own, classes, norm(_rows(array, axis)))
-            met = np.unique(classes)
-            mean = own[met].mean()
+            np.add.at(own, roots, norm(_rows(array, axis)))
+            present = np.unique(roots)
+            mean = own[present].mean()
             if mean > 0:
-                total[met] += own[met] / mean
-                voices[met] += 1
-    return total / np.maximum(voices, 1)
+                total[present] += own[present] / mean
+                counts[present] += 1
+    return total / np.maximum(counts, 1)
 
 
-def _parts(dependencies: Dependencies, role: str) -> Iterable[Slices]:
-    for unit in dependencies.units.values():
-        yield from (part for part in unit.slices if part.role == role)
+def _weights(dependencies: Dependencies, role: str) -> Iterable[ChannelWeight]:
+    for layer in dependencies.layers.values():
+        yield from (weight for weight in layer.weights if weight.role == role)
 
 
-def takers(dependencies: Dependencies) -> list[Slices]:
-    """Returns the kernels that mix channels: those whose slices are gates on what enters."""
-    return [part for part in _parts(dependencies, "kernel") if part.makes is not None]
+def input_kernels(dependencies: Dependencies) -> list[ChannelWeight]:
+    """Returns the kernels that combine input channels into output channels.
+
+    Zeros in the slice of an input channel have the effect of removing that channel.
+    """
+    kernels = _weights(dependencies, "kernel")
+    return [kernel for kernel in kernels if kernel.output_axis is not None]
 
 
 def _taylor(dependencies: Dependencies, gradients: Iterable[Sequence[np.ndarray]]) -> np.ndarray:
-    size = len(dependencies.classes)
+    size = len(dependencies.roots)
     total, count = np.zeros(size), 0
-    parts = takers(dependencies)
+    kernels = input_kernels(dependencies)
     for batch in gradients:
         gate = np.zeros(size)
-        for part, slope in zip(parts, batch, strict=True):
-            product = np.asarray(part.variable, np.float64) * slope
-            for axis, labels in part.axes.items():
-                if axis != part.makes:
-                    np.add.at(gate, dependencies.classes[labels], _rows(product, axis).sum(axis=1))
+        for kernel, gradient in zip(kernels, batch, strict=True):
+            product = np.asarray(kernel.variable, np.float64) * gradient
+            for axis, ids in kernel.axes.items():
+                if axis != kernel.output_axis:
+                    np.add.at(gate, dependencies.roots[ids], _rows(product, axis).sum(axis=1))
         total += gate**2
         count += 1
     return total / max(count, 1)

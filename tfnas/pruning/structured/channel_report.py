@@ -1,4 +1,4 @@
-"""What became of a model's channels: a record that prints as a table."""
+"""Report of structured pruning: the channels of each group before and after, as a table."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from tfnas.table import table
 
 @dataclasses.dataclass(frozen=True)
 class GroupChange:
-    """One group of channels that depend on each other.
+    """Number of channels of one group of dependent channels, before and after.
 
     Args:
-        name: The layers that make them: the first one's path, and how many more.
-        makers: Paths of all of them.
-        before: Channels before.
-        after: Channels after.
-        reason: Why some or all had to stay; empty where any could have gone.
+        name: Path of the first layer whose output channels these are, and the number of the
+            others.
+        makers: Paths of all layers whose output channels these are.
+        before: Number of channels before.
+        after: Number of channels after.
+        reason: Why some or all channels had to stay; empty if each could be removed.
     """
 
     name: str
@@ -29,16 +30,16 @@ class GroupChange:
 
 @dataclasses.dataclass(frozen=True)
 class ChannelPruningReport:
-    """What structured pruning did. Prints as a table, group by group.
+    """The result of structured pruning. Prints as a table with one row per group.
 
     Args:
         groups: The groups, in the order of the network.
-        macs: Multiply-accumulates an example, (before, after).
+        macs: MACs (multiply-accumulates) per example, (before, after).
         parameters: Number of weights, (before, after).
-        notes: What is only approximately so.
+        notes: Limits of the result, such as approximations.
     """
 
-    HEADERS = ("group", "channels", "after", "why the rest stays")
+    HEADERS = ("group", "channels", "after", "why the others stay")
 
     groups: tuple[GroupChange, ...]
     macs: tuple[int, int]
@@ -47,27 +48,31 @@ class ChannelPruningReport:
 
     @property
     def locked(self) -> tuple[GroupChange, ...]:
-        """Groups that stay whole, where some or all channels had to."""
+        """Groups that lost no channel and have channels that had to stay."""
         return tuple(g for g in self.groups if g.reason and g.before == g.after)
 
     def as_dict(self) -> dict[str, Any]:
-        """Returns the record as values that JSON knows; see :meth:`of`."""
+        """Returns the report as a dictionary that JSON can hold; :meth:`of` reads it."""
         return dataclasses.asdict(self)
 
     @classmethod
     def of(cls, fields: dict[str, Any]) -> ChannelPruningReport:
-        """Returns the record that :meth:`as_dict` wrote."""
+        """Returns the report that :meth:`as_dict` wrote.
+
+        Args:
+            fields: The dictionary.
+        """
         groups = tuple(GroupChange(**{**g, "makers": tuple(g["makers"])}) for g in fields["groups"])
         pairs = {name: tuple(fields[name]) for name in ("macs", "parameters", "notes")}
         return cls(groups=groups, **pairs)
 
     def rows(self) -> list[list[str]]:
-        """Returns a row a group; see `HEADERS`."""
+        """Returns one row per group; `HEADERS` names the columns."""
         return [[g.name, str(g.before), str(g.after), g.reason] for g in self.groups]
 
     def __str__(self) -> str:
         lines = [table(list(self.HEADERS), self.rows(), right=2)] if self.groups else []
-        for what, (before, after) in (("MACs", self.macs), ("parameters", self.parameters)):
-            share = f", {after / before:.1%}" if before else ""
-            lines.append(f"{what}: {before:,} to {after:,}{share}")
+        for name, (before, after) in (("MACs", self.macs), ("parameters", self.parameters)):
+            fraction = f", {after / before:.1%}" if before else ""
+            lines.append(f"{name}: {before:,} to {after:,}{fraction}")
         return "\n".join([*lines, *self.notes])

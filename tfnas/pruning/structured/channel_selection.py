@@ -1,9 +1,9 @@
-"""Which channels go, so that a target is met from below and as little as possible is lost.
+"""Selection of the channels to remove, so that a target is met and the least is lost.
 
-Channels are put in an order, the least worth first; the shortest prefix whose removal meets
-the target is taken, by bisection, as every cost falls with every channel. No group and no
-layer loses all of its channels, and where `round_to` asks for it the best of the removed come
-back until a group's size is a multiple.
+Channels are sorted, the least important first. Bisection finds the shortest prefix of this
+order whose removal meets the target, since each removed channel lowers the cost. Each group
+and each layer keeps at least one channel. With `round_to` the most important of the removed
+channels are kept after all, until the size of the group is a multiple.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ import numpy as np
 
 from tfnas.pruning.structured.channel_groups import Dependencies, Group
 
-MOST = 0.9  # share of a group's channels that may go, unless said otherwise
+MOST = 0.9  # default of max_ratio
 
-Cost = Callable[[np.ndarray], float]  # whether each class goes -> what the model then costs
+Cost = Callable[
+    [np.ndarray], float
+]  # takes whether each root is removed; returns the cost of the smaller model
 
 
 def removal_order(
@@ -28,60 +30,68 @@ def removal_order(
     savings: np.ndarray | None = None,
     most: float = MOST,
 ) -> np.ndarray:
-    """Returns the classes that may go, the first to go first.
+    """Returns the roots of the removable channels, the first to remove first.
 
     Args:
         dependencies: The traced model.
-        scores: A score a class.
-        scope: "global": by score; "group": by rank in the group, so that groups shrink alike;
-            "saving": by rank, groups more whose channels save more.
-        savings: What each class's removal saves; scores are then a saving. "saving" needs it.
-        most: Share of a group's channels that may go.
+        scores: The score of each root, (channel ids,).
+        scope: "global": by score; "group": by rank in the group, so that all groups lose the
+            same fraction; "saving": by rank, more from groups whose channels save more.
+        savings: Cost that the removal of each root saves, (channel ids,); "global" then sorts
+            by score per saving. Required for "saving".
+        most: Largest fraction of a group's channels that is removed.
     """
     keys: list[tuple[float, int]] = []
-    needed = needed_by_makers(dependencies, scores)
+    needed = best_of_each_layer(dependencies, scores)
     for group in dependencies.groups:
-        ranked = group.classes[np.argsort(scores[group.classes], kind="stable")]
-        free = len(ranked) - max(0, least_kept(group, most) - len(group.kept))
-        for rank, number in enumerate(ranked[: max(free, 0)]):
-            if int(number) in needed:
+        ranked = group.removable[np.argsort(scores[group.removable], kind="stable")]
+        free = len(ranked) - max(0, least_kept(group, most) - len(group.locked))
+        for rank, root in enumerate(ranked[: max(free, 0)]):
+            if int(root) in needed:
                 continue
             if scope == "group":
                 key = (rank + 1) / len(ranked)
             elif scope == "saving":
-                # What a group loses grows with the square of the share that has gone: then
-                # all lose alike per saving where that share goes as the saving's root.
+                # If the loss of a group grows with the square of its removed fraction, the loss
+                # per saving is equal in all groups when that fraction is proportional to the
+                # square root of the saving.
                 assert savings is not None
-                saved = math.sqrt(savings[number])
+                saved = math.sqrt(savings[root])
                 key = (rank + 1) / len(ranked) / saved if saved else math.inf
             else:
-                key = scores[number] / (savings[number] if savings is not None else 1.0)
-            keys.append((float(key), int(number)))
-    return np.array([number for _, number in sorted(keys)], int)
+                key = scores[root] / (savings[root] if savings is not None else 1.0)
+            keys.append((float(key), int(root)))
+    return np.array([root for _, root in sorted(keys)], int)
 
 
-def needed_by_makers(dependencies: Dependencies, scores: np.ndarray) -> set[int]:
-    """Returns the best class of each layer that makes channels: none is left without any.
+def best_of_each_layer(dependencies: Dependencies, scores: np.ndarray) -> set[int]:
+    """Returns the most important root of each layer, so that no layer loses all channels.
 
-    A group may be made by several layers, as where a concatenation is added to something.
+    That a group keeps a channel is not enough: a group can hold the channels of several
+    layers, as when a concatenation is added to another tensor.
 
     Args:
         dependencies: The traced model.
-        scores: A score a class.
+        scores: The score of each root, (channel ids,).
     """
-    locked = {number for group in dependencies.groups for number in group.kept}
+    locked = {root for group in dependencies.groups for root in group.locked}
     needed: set[int] = set()
-    for unit in dependencies.units.values():
-        for part in unit.slices:
-            if part.makes is not None:
-                classes = dependencies.classes[part.axes[part.makes]]
-                if locked.isdisjoint(classes.tolist()):
-                    needed.add(int(classes[np.argmax(scores[classes])]))
+    for layer in dependencies.layers.values():
+        for weight in layer.weights:
+            if weight.output_axis is not None:
+                roots = dependencies.roots[weight.axes[weight.output_axis]]
+                if locked.isdisjoint(roots.tolist()):
+                    needed.add(int(roots[np.argmax(scores[roots])]))
     return needed
 
 
 def least_kept(group: Group, most: float) -> int:
-    """Returns how many channels of a group stay where a share of `most` may go."""
+    """Returns the least number of channels that a group keeps.
+
+    Args:
+        group: The group.
+        most: Largest fraction of its channels that is removed.
+    """
     return max(1, group.size - math.floor(most * group.size + 1e-9))
 
 
@@ -92,16 +102,16 @@ def choose(
     target: float,
     round_to: int | None = None,
 ) -> np.ndarray | None:
-    """Returns whether each class goes; None where not even all that may go suffices.
+    """Returns whether each root is removed, (channel ids,); None if the target can't be met.
 
     Args:
         dependencies: The traced model.
-        order: Of :func:`removal_order`.
-        cost: What the model costs after a removal; it must not rise with it.
-        target: Most that it may cost.
-        round_to: Multiple that the sizes of groups shall have.
+        order: Result of :func:`removal_order`.
+        cost: Cost of the model after a removal; it must not rise when more is removed.
+        target: Largest allowed cost.
+        round_to: Multiple that the group sizes are rounded up to.
     """
-    low, high = 0, len(order)  # high removed suffice, fewer than low do not
+    low, high = 0, len(order)  # removing `high` meets the target, fewer than `low` does not
     if cost(removal(dependencies, order, high, round_to)) > target:
         return None
     while low < high:
@@ -116,43 +126,43 @@ def choose(
 def by_sizes(
     dependencies: Dependencies, scores: np.ndarray, sizes: Mapping[str, int]
 ) -> np.ndarray:
-    """Returns whether each class goes where groups shall have sizes that were given.
+    """Returns whether each root is removed, (channel ids,), to give groups the target sizes.
 
     Args:
         dependencies: The traced model.
-        scores: A score a class.
-        sizes: Layer that makes channels -> how many of its group's stay.
+        scores: The score of each root, (channel ids,).
+        sizes: Maps the path of a layer to the number of channels that its group keeps.
 
     Raises:
-        ValueError: A layer makes no channels that may go, or a size can't be had.
+        ValueError: A layer has no output channels of its own, or a size is not possible.
     """
-    removed = np.zeros(len(dependencies.classes), bool)
-    needed = needed_by_makers(dependencies, scores)
-    asked: dict[str, tuple[str, int]] = {}
+    removed = np.zeros(len(dependencies.roots), bool)
+    needed = best_of_each_layer(dependencies, scores)
+    requested: dict[str, tuple[str, int]] = {}
     for name, size in sizes.items():
         group = next((g for g in dependencies.groups if name in g.makers), None)
         if group is None:
             makers = sorted(maker for g in dependencies.groups for maker in g.makers)
             raise ValueError(
-                f"sizes must name layers that make channels, got {name!r}; there are "
+                f"sizes must name layers with output channels, got {name!r}; these are "
                 f"{', '.join(makers) or 'none'}"
             )
-        whole = isinstance(size, numbers.Integral) and not isinstance(size, bool)
-        if not whole or not 1 <= size <= group.size:
+        is_whole = isinstance(size, numbers.Integral) and not isinstance(size, bool)
+        if not is_whole or not 1 <= size <= group.size:
             raise ValueError(
-                f"sizes must be whole numbers from 1 to what a layer has, got {size!r} for "
-                f"{name!r} of {group.size}"
+                f"sizes must be whole numbers from 1 to the number of channels, got {size!r} for "
+                f"{name!r} with {group.size} channels"
             )
-        other, before = asked.setdefault(group.name, (name, size))
+        other, before = requested.setdefault(group.name, (name, size))
         if before != size:
             raise ValueError(
-                f"sizes must be the same for {other!r} and {name!r}, whose channels hang together, "
+                f"sizes must be the same for {other!r} and {name!r}, whose channels are coupled, "
                 f"got {before} and {size}"
             )
-        ranked = group.classes[np.argsort(scores[group.classes], kind="stable")]
-        free = [number for number in ranked if int(number) not in needed]
+        ranked = group.removable[np.argsort(scores[group.removable], kind="stable")]
+        free = [root for root in ranked if int(root) not in needed]
         if size < group.size and group.size - size > len(free):
-            reasons = "; ".join(dict.fromkeys(group.kept.values()))
+            reasons = "; ".join(dict.fromkeys(group.locked.values()))
             raise ValueError(
                 f"sizes must leave {name!r} at least {group.size - len(free)} channels, got "
                 f"{size}{': ' if reasons else ''}{reasons}"
@@ -164,18 +174,25 @@ def by_sizes(
 def removal(
     dependencies: Dependencies, order: np.ndarray, count: int, round_to: int | None
 ) -> np.ndarray:
-    """Returns whether each class goes where the first `count` of an order shall."""
-    removed = np.zeros(len(dependencies.classes), bool)
+    """Returns whether each root is removed, (channel ids,): the first `count` of an order.
+
+    Args:
+        dependencies: The traced model.
+        order: Roots, the first to remove first.
+        count: Number of roots to remove.
+        round_to: Multiple that the group sizes are rounded up to.
+    """
+    removed = np.zeros(len(dependencies.roots), bool)
     removed[order[:count]] = True
     if round_to is None or round_to == 1:
         return removed
-    place = {int(number): rank for rank, number in enumerate(order)}
+    rank_of = {int(root): rank for rank, root in enumerate(order)}
     for group in dependencies.groups:
-        gone = sorted(
-            (int(n) for n in group.classes[removed[group.classes]]), key=place.__getitem__
+        pruned = sorted(
+            (int(n) for n in group.removable[removed[group.removable]]), key=rank_of.__getitem__
         )
-        kept = group.size - len(gone)
-        wanted = min(group.size, math.ceil(kept / round_to) * round_to)
-        for number in gone[len(gone) - (wanted - kept) :]:
-            removed[number] = False
+        kept = group.size - len(pruned)
+        target = min(group.size, math.ceil(kept / round_to) * round_to)
+        for root in pruned[len(pruned) - (target - kept) :]:
+            removed[root] = False
     return removed

@@ -1,9 +1,9 @@
-"""Shrinking in steps, with training between them.
+"""Iterative structured pruning: several small steps with fine-tuning after each.
 
-A network that loses half of its channels at once loses what training between smaller steps
-keeps. :class:`ChannelPruning` lowers the target by the same factor in each step, prunes, and
-hands the smaller model to the caller's own `fit`. With a folder every finished step is on
-disk, and a run that was killed goes on behind the last one.
+A network that loses half of its channels at once becomes worse than one that is fine-tuned
+between smaller steps. :class:`ChannelPruning` lowers the MACs by the same factor in each step,
+prunes, and passes the smaller model to the caller's `fit`. With a folder each finished step is
+saved, and an interrupted run continues after the last saved step.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numbers
 import os
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tfnas.graph.functional import LayerCopies, walk
 from tfnas.pruning.structured.channel_groups import trace
@@ -22,11 +22,14 @@ from tfnas.pruning.structured.prune_channels import excluded, prune_channels
 from tfnas.pruning.structured.remaining_cost import RemainingCosts
 from tfnas.runtime.files import model_digest, save_model, write_atomically
 
+if TYPE_CHECKING:
+    import keras
+
 _STATE = "channel_pruning.json"
 
 
 class ChannelPruning:
-    """Prunes channels in steps; see the module.
+    """Prunes channels in several steps and fine-tunes the model after each.
 
     Example:
         >>> import keras, numpy as np, tfnas
@@ -41,32 +44,31 @@ class ChannelPruning:
 
     Args:
         model: A built functional or Sequential Keras 3 model; it stays as it is.
-        target_macs: Share of its multiply-accumulates at the end, in (0, 1).
-        steps: Number of steps, from 1 on.
-        fit: Takes (model, step) and trains the model in place, or returns a trained one;
-            step counts from 1. It may distill from the unpruned model.
-        folder: Where finished steps are kept, so that a later run of the same model, target
-            and options goes on behind them; None: nowhere.
-        options: More arguments of :func:`tfnas.prune_channels`.
+        target_macs: MACs of the final model as a fraction of the model's, in (0, 1).
+        steps: Number of steps, at least 1.
+        fit: Function (model, step) that trains the model in place, or returns a trained
+            model; steps count from 1. It may distill from the unpruned model.
+        folder: Directory for the finished steps, from which a later run with the same model,
+            target and options continues; None: steps are not saved.
+        options: Further arguments of :func:`tfnas.prune_channels`.
 
     Raises:
-        ValueError: An argument is outside its rule, or the folder holds the steps of
-            another run.
+        ValueError: An argument is out of range, or the folder holds the steps of another run.
     """
 
     def __init__(
         self,
-        model: Any,
+        model: keras.Model,
         target_macs: float,
         *,
         steps: int,
-        fit: Callable[[Any, int], Any],
+        fit: Callable[[keras.Model, int], keras.Model | None],
         folder: str | os.PathLike[str] | None = None,
         **options: Any,
     ) -> None:
         number = isinstance(target_macs, numbers.Real) and not isinstance(target_macs, bool)
         if not number or not 0 < target_macs < 1:
-            raise ValueError(f"target_macs must be a share in (0, 1), got {target_macs!r}")
+            raise ValueError(f"target_macs must be in (0, 1), got {target_macs!r}")
         if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
             raise ValueError(f"steps must be a whole number from 1 on, got {steps!r}")
         if not callable(fit):
@@ -75,19 +77,24 @@ class ChannelPruning:
         self.folder = None if folder is None else pathlib.Path(folder)
         loss = getattr(model, "loss", None)
         if options.get("loss") is None and (callable(loss) or isinstance(loss, str)):
-            options["loss"] = loss  # smaller models, and those from disk, are not compiled
+            options["loss"] = loss  # the smaller models are not compiled
         self._options = options
         self._later = {**options, "exclude": _names_when_flat(model, options.get("exclude", ()))}
         dependencies = trace(model)
         costs = RemainingCosts(dependencies, model.count_params())
-        whole = costs.macs(costs.nothing)
+        macs = costs.macs(costs.nothing)
         self.targets = tuple(
-            int(whole * target_macs ** (step / steps)) for step in range(1, steps + 1)
+            int(macs * target_macs ** (step / steps)) for step in range(1, steps + 1)
         )
-        prune_channels(model, target_macs=self.targets[-1], **options)  # every bad argument shows
+        # Raises now for bad arguments, instead of after the first steps.
+        prune_channels(model, target_macs=self.targets[-1], **options)
 
-    def run(self) -> tuple[Any, list[ChannelPruningReport]]:
-        """Runs the steps that are left; returns the last model and all reports."""
+    def run(self) -> tuple[keras.Model, list[ChannelPruningReport]]:
+        """Runs the remaining steps.
+
+        Returns:
+            The final model, and the report of each step.
+        """
         done = self._finished()
         model = self.model
         if done:
@@ -102,7 +109,7 @@ class ChannelPruning:
             trained = self.fit(model, step)
             model = model if trained is None else trained
             reports.append(report)
-            self._keep(model, report, step)
+            self._save(model, report, step)
         return model, reports
 
     def _path(self, step: int) -> pathlib.Path:
@@ -110,20 +117,20 @@ class ChannelPruning:
         return self.folder / f"step_{step}.keras"
 
     def _finished(self) -> int:
-        """How many steps the folder holds, after a look at whether they are of this run."""
+        """The number of saved steps; raises ValueError if they are of another run."""
         if self.folder is None or not (self.folder / _STATE).exists():
             return 0
         state = json.loads((self.folder / _STATE).read_text())
-        kept, own = state.get("run", {}), self._identity()
-        if differing := [name for name in own if kept.get(name) != own[name]]:
+        saved, own = state.get("run", {}), self._identity()
+        if differing := [name for name in own if saved.get(name) != own[name]]:
             raise ValueError(
-                f"folder {str(self.folder)!r} must be empty or hold this run's steps, got one of "
-                f"another {' and '.join(differing)}"
+                f"folder {str(self.folder)!r} must be empty or hold the steps of this run, got "
+                f"a run with another {' and '.join(differing)}"
             )
         return len(state["reports"])
 
     def _identity(self) -> dict[str, Any]:
-        """What makes two runs the same one; the data and the loss are the caller's affair."""
+        """The values by which a run is recognized; the data and the loss are not compared."""
         plain = {k: v for k, v in self._options.items() if k not in ("data", "loss")}
         return {
             "model": model_digest(self.model),
@@ -136,28 +143,28 @@ class ChannelPruning:
         state = json.loads((self.folder / _STATE).read_text())
         return ChannelPruningReport.of(state["reports"][step - 1])
 
-    def _keep(self, model: Any, report: ChannelPruningReport, step: int) -> None:
+    def _save(self, model: Any, report: ChannelPruningReport, step: int) -> None:
         if self.folder is None:
             return
         save_model(model, self._path(step))
-        told = self.folder / _STATE
-        reports = json.loads(told.read_text())["reports"] if step > 1 else []
+        path = self.folder / _STATE
+        reports = json.loads(path.read_text())["reports"] if step > 1 else []
         state = {"run": self._identity(), "reports": [*reports, report.as_dict()]}
-        write_atomically(told, json.dumps(state))
+        write_atomically(path, json.dumps(state))
 
 
 def _loaded(path: pathlib.Path) -> Any:
-    """A step's model, compiled as it was where Keras can tell how."""
+    """A saved model, compiled if Keras knows its loss and metrics."""
     import keras
 
     try:
         return keras.saving.load_model(path)
-    except (TypeError, ValueError):  # a loss or metric of the caller's own
+    except (TypeError, ValueError):  # a custom loss or metric
         return keras.saving.load_model(path, compile=False)
 
 
 def _names_when_flat(model: Any, patterns: Sequence[str]) -> list[str]:
-    """The names that ignored layers have in the smaller models, where no model is nested."""
+    """The names of the excluded layers in the smaller models, which have no nested models."""
     import keras
 
     paths, copies = set(excluded(model, patterns)), LayerCopies()

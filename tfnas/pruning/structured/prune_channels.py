@@ -1,4 +1,4 @@
-"""`prune_channels`: from a model and one target to a smaller model and a report."""
+"""Structured pruning in one call: removes the least important channels to meet a target."""
 
 from __future__ import annotations
 
@@ -7,39 +7,42 @@ import math
 import numbers
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from tfnas.graph.compatibility import check_float, model_compression
 from tfnas.graph.functional import walk
 from tfnas.pruning.gradients import LossGradients
-from tfnas.pruning.structured.channel_groups import OUTPUT, Dependencies, Group, trace
-from tfnas.pruning.structured.channel_importance import CRITERIA, scores, takers
+from tfnas.pruning.structured.channel_groups import MODEL_OUTPUT, Dependencies, Group, trace
+from tfnas.pruning.structured.channel_importance import CRITERIA, input_kernels, scores
 from tfnas.pruning.structured.channel_report import ChannelPruningReport, GroupChange
 from tfnas.pruning.structured.channel_selection import (
     MOST,
     Cost,
+    best_of_each_layer,
     by_sizes,
     choose,
-    needed_by_makers,
     removal_order,
 )
 from tfnas.pruning.structured.remaining_cost import RemainingCosts
 from tfnas.pruning.structured.slicing import slice_channels
+
+if TYPE_CHECKING:
+    import keras
 
 SCOPES = ("global", "group", "saving")
 _TARGETS = ("ratio", "target_macs", "target_params", "target_latency_ratio", "sizes")
 
 
 def prune_channels(
-    model: Any,
+    model: keras.Model,
     ratio: float | None = None,
     *,
     target_macs: float | None = None,
     target_params: float | None = None,
     target_latency_ratio: float | None = None,
-    latency: Callable[[Any], float] | None = None,
+    latency: Callable[[keras.Model], float] | None = None,
     sizes: Mapping[str, int] | None = None,
     criterion: str = "l2",
     scope: str = "global",
@@ -47,10 +50,10 @@ def prune_channels(
     max_ratio: float = MOST,
     exclude: Sequence[str] = (),
     data: Any = None,
-    loss: Any = None,
+    loss: str | Callable[..., Any] | None = None,
     seed: int = 0,
-) -> tuple[Any, ChannelPruningReport]:
-    """Returns a smaller model without the channels that are worth least, and a report.
+) -> tuple[keras.Model, ChannelPruningReport]:
+    """Returns a smaller model without the least important channels, and a report.
 
     Example:
         >>> import keras, tfnas
@@ -62,36 +65,40 @@ def prune_channels(
 
     Args:
         model: A built functional or Sequential Keras 3 model; it stays as it is.
-        ratio: Share of the channels that can go, in (0, 1). One target of these five is
-            given, and met from below.
-        target_macs: Most multiply-accumulates an example; in (0, 1]: as a share of the
-            model's.
-        target_params: Most weights; in (0, 1]: as a share of the model's.
-        target_latency_ratio: Most that `latency` may give, as a share of the model's, in (0, 1).
-        latency: Takes a model and returns its time; :class:`tfnas.LatencyModel` is one.
-        sizes: Layer -> number of its channels that stay, those worth most, and of all that
-            hangs together with them; other layers keep theirs. For widths found otherwise;
-            `max_ratio` and `scope` play no part.
+        ratio: Fraction of the removable channels to remove, in (0, 1). Exactly one of these
+            targets is required: `ratio`, `target_macs`, `target_params`,
+            `target_latency_ratio`, `sizes`. The result does not exceed it.
+        target_macs: Most MACs (multiply-accumulates) per example; in (0, 1]: as a fraction of
+            the model's.
+        target_params: Most weights; in (0, 1]: as a fraction of the model's.
+        target_latency_ratio: Longest time of the smaller model as a fraction of the model's,
+            in (0, 1). Requires `latency`.
+        latency: Takes a model and returns its time in any unit; :class:`tfnas.LatencyModel` is
+            one.
+        sizes: Maps the path of a layer to its number of channels afterwards. Coupled layers
+            get the same number; other layers keep theirs. `max_ratio` and `scope` are ignored.
         criterion: "l1", "l2", "scale" (of BatchNormalization), "taylor" (with `data`), or
             "random"; see :mod:`tfnas.pruning.structured.channel_importance`.
-        scope: "global": channels go wherever least is lost (with "taylor" or
-            `target_latency_ratio`: for what is saved); "group": the same share of every group;
-            "saving": more of the groups whose channels save more, which are mostly early ones.
-            The share that goes is as the square root of what a channel saves.
-        round_to: Multiple that the sizes of groups shall have, such as 8.
-        max_ratio: Share of any group's channels that may go, in (0, 1]; one always stays. Less
-            keeps "global" from emptying the groups that its scores think least of.
-        exclude: Names or patterns of layers whose channels stay.
-        data: Inputs and targets, for "taylor".
-        loss: The loss behind "taylor"; None: the one the model is compiled with.
-        seed: Seed of "random".
+        scope: "global": the channels with the lowest scores of the model (with "taylor" or
+            `target_latency_ratio`: lowest score per saving); "group": the same fraction of each
+            group; "saving": a larger fraction of groups whose channels save more, mostly early
+            ones, in proportion to the square root of the saving per channel.
+        round_to: Multiple that the group sizes are rounded up to, such as 8.
+        max_ratio: Largest fraction of a group's channels that is removed, in (0, 1]; at least
+            one channel stays. Protects groups with low scores in scope "global".
+        exclude: Names, paths or patterns ("block_*") of layers whose channels are not removed.
+        data: Inputs and targets for "taylor": a tuple (x, y), a `tf.data.Dataset` or a
+            `keras.utils.PyDataset`.
+        loss: Loss for "taylor"; None: the loss that the model is compiled with.
+        seed: Seed of criterion "random".
 
     Returns:
-        A new functional model (nested models become flat), not compiled, and what went.
+        The smaller model, functional and not compiled (nested models are flattened), and the
+        report.
 
     Raises:
-        ValueError: An argument is outside its rule, a pattern matches no layer, or the
-            target can't be met; the message tells how near one can get.
+        ValueError: An argument is out of range, a pattern matches no layer, or the target
+            can't be met; the message has the smallest possible model.
 
     References:
         Fang et al., "DepGraph: Toward Any Structural Pruning", CVPR 2023.
@@ -100,54 +107,52 @@ def prune_channels(
     _check(target, latency, criterion, scope, round_to, data)
     if scope == "saving" and ratio is not None:
         raise ValueError(
-            "scope 'saving' goes with target_macs, target_params or target_latency_ratio, got "
+            "scope 'saving' requires target_macs, target_params or target_latency_ratio, got "
             f"ratio {ratio!r}"
         )
     if sizes is not None and round_to is not None:
-        raise ValueError(f"round_to doesn't go with sizes, which are exact, got {round_to!r}")
-    check_ratio_of_groups(max_ratio)
+        raise ValueError(f"round_to must be None with sizes, which are exact, got {round_to!r}")
+    check_max_ratio(max_ratio)
     check_float(model, "prune_channels")
     dependencies = trace(model, excluded(model, exclude))
     costs = RemainingCosts(dependencies, model.count_params())
     if criterion == "taylor" or latency is not None:
-        slice_channels(
-            model, dependencies, costs.nothing
-        )  # what can't be copied shows before long work
+        # A model that can't be copied raises before the long computation.
+        slice_channels(model, dependencies, costs.nothing)
     gradients = None
     if criterion == "taylor":
-        gradients = (g for _, g in LossGradients(model, takers(dependencies), loss).each(data))
-    found = scores(dependencies, criterion, gradients=gradients, seed=seed)
+        kernels = input_kernels(dependencies)
+        gradients = (g for _, g in LossGradients(model, kernels, loss).each(data))
+    importance = scores(dependencies, criterion, gradients=gradients, seed=seed)
     if sizes is not None:
-        chosen = by_sizes(dependencies, found, sizes)
-        return slice_channels(model, dependencies, chosen), _report(
-            model, dependencies, costs, chosen
+        removed = by_sizes(dependencies, importance, sizes)
+        return slice_channels(model, dependencies, removed), _report(
+            model, dependencies, costs, removed
         )
-    priced = _Priced.of(target, model, dependencies, costs, latency)
-    # Norms say which channel of a group is worth least, but not what the loss would be: per
-    # saving, they would empty the groups whose channels cost most. Taylor's tell the loss.
-    tells = criterion == "taylor" or latency is not None
-    savings = priced.savings if tells or scope == "saving" else None
-    order = removal_order(dependencies, found, scope, savings, max_ratio)
-    removed = choose(dependencies, order, priced.cost, priced.limit, round_to)
-    if removed is None:
-        everything = np.zeros(len(dependencies.classes), bool)
-        everything[order] = True
+    budget = _CostTarget.of(target, model, dependencies, costs, latency)
+    # Norms rank the channels of a group but do not estimate the loss: per saving, they would
+    # empty the groups whose channels cost most. Taylor scores do estimate the loss.
+    per_saving = criterion == "taylor" or latency is not None or scope == "saving"
+    savings = budget.savings if per_saving else None
+    order = removal_order(dependencies, importance, scope, savings, max_ratio)
+    chosen = choose(dependencies, order, budget.cost, budget.limit, round_to)
+    if chosen is None:
+        all_removed = np.zeros(len(dependencies.roots), bool)
+        all_removed[order] = True
         raise ValueError(
-            f"{target[0]} can't be met: got {target[1]:g}, and with every channel gone that may "
-            f"go the model has {priced.told(priced.cost(everything))}; by max_ratio at most "
-            f"{max_ratio:.0%} of a group go{_obstacles(dependencies)}"
+            f"{target[0]} can't be met: got {target[1]:g}, and without all removable channels the "
+            f"model still has {budget.describe(budget.cost(all_removed))}; max_ratio allows the "
+            f"removal of {max_ratio:.0%} of a group{_obstacles(dependencies)}"
         )
-    return slice_channels(model, dependencies, removed), _report(
-        model, dependencies, costs, removed
-    )
+    return slice_channels(model, dependencies, chosen), _report(model, dependencies, costs, chosen)
 
 
 def _target(*values: Any) -> tuple[str, Any]:
-    given = dict(zip(_TARGETS, values, strict=True))
-    chosen = {name: value for name, value in given.items() if value is not None}
+    targets = dict(zip(_TARGETS, values, strict=True))
+    chosen = {name: value for name, value in targets.items() if value is not None}
     if len(chosen) != 1:
         raise ValueError(
-            f"exactly one of {', '.join(_TARGETS)} must be given, got {', '.join(chosen) or 'none'}"
+            f"exactly one of {', '.join(_TARGETS)} must be set, got {', '.join(chosen) or 'none'}"
         )
     name, value = next(iter(chosen.items()))
     if name == "sizes":
@@ -167,7 +172,9 @@ def _check(
     target: tuple[str, Any], latency: Any, criterion: str, scope: str, round_to: Any, data: Any
 ) -> None:
     if (target[0] == "target_latency_ratio") != (latency is not None):
-        raise ValueError(f"latency goes with target_latency_ratio, got {latency!r} and {target[0]}")
+        raise ValueError(
+            f"latency and target_latency_ratio require each other, got {latency!r} and {target[0]}"
+        )
     if latency is not None and not callable(latency):
         raise ValueError(f"latency must take a model and return its time, got {latency!r}")
     if criterion not in CRITERIA:
@@ -176,20 +183,20 @@ def _check(
         raise ValueError("data must hold inputs and targets for criterion 'taylor', got None")
     if scope not in SCOPES:
         raise ValueError(f"scope must be one of {', '.join(SCOPES)}, got {scope!r}")
-    whole = isinstance(round_to, int) and not isinstance(round_to, bool) and round_to >= 1
-    if round_to is not None and not whole:
+    valid = isinstance(round_to, int) and not isinstance(round_to, bool) and round_to >= 1
+    if round_to is not None and not valid:
         raise ValueError(f"round_to must be a whole number from 1 on, got {round_to!r}")
 
 
-def check_ratio_of_groups(value: Any) -> None:
-    """Raises ValueError unless `max_ratio` is a share in (0, 1]."""
+def check_max_ratio(value: Any) -> None:
+    """Raises ValueError unless `max_ratio` is in (0, 1]."""
     number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if not (number and 0 < value <= 1):
         raise ValueError(f"max_ratio must be in (0, 1], got {value!r}")
 
 
-def excluded(model: Any, patterns: Sequence[str]) -> list[str]:
-    """Returns the paths of the layers that names or patterns match.
+def excluded(model: keras.Model, patterns: Sequence[str]) -> list[str]:
+    """Returns the paths of the layers that match names or patterns.
 
     Args:
         model: A built functional or Sequential model.
@@ -213,26 +220,26 @@ def excluded(model: Any, patterns: Sequence[str]) -> list[str]:
 
 
 def _obstacles(dependencies: Dependencies) -> str:
-    """What keeps most channels, beside the model's output."""
+    """The most frequent reasons why channels have to stay, except the model's output."""
     if not dependencies.groups:
         return (
-            "; no layer is known to make channels: those of a quantized model have to go "
+            "; the model has no layer with known output channels: prune the channels of a model "
             "before it is quantized"
         )
-    reasons: Counter[str] = Counter(r for g in dependencies.groups for r in g.kept.values())
-    del reasons[OUTPUT]
+    reasons: Counter[str] = Counter(r for g in dependencies.groups for r in g.locked.values())
+    del reasons[MODEL_OUTPUT]
     return "".join(
-        f"; {count} have to stay, since {reason}" for reason, count in reasons.most_common(2)
+        f"; {count} channels have to stay: {reason}" for reason, count in reasons.most_common(2)
     )
 
 
-class _Priced:
-    """A target as a cost, a limit and what each class saves."""
+class _CostTarget:
+    """A target as a cost function, a limit, the saving of each root, and a text for a cost."""
 
     def __init__(
-        self, cost: Cost, limit: float, savings: np.ndarray | None, told: Callable[[float], str]
+        self, cost: Cost, limit: float, savings: np.ndarray | None, describe: Callable[[float], str]
     ) -> None:
-        self.cost, self.limit, self.savings, self.told = cost, limit, savings, told
+        self.cost, self.limit, self.savings, self.describe = cost, limit, savings, describe
 
     @classmethod
     def of(
@@ -242,17 +249,21 @@ class _Priced:
         dependencies: Dependencies,
         costs: RemainingCosts,
         latency: Callable[[Any], float] | None,
-    ) -> _Priced:
+    ) -> _CostTarget:
         name, value = target
         if name == "ratio":
-            return cls(costs.share, 1.0 - value, None, lambda share: f"{share:.1%} of its channels")
+            return cls(
+                costs.kept_fraction, 1.0 - value, None, lambda kept: f"{kept:.1%} of its channels"
+            )
         if latency is not None:
             return _by_latency(value, model, dependencies, costs, latency)
-        what = "macs" if name == "target_macs" else "parameters"
-        count: Callable[[np.ndarray], float] = getattr(costs, what)
-        whole = count(costs.nothing)
-        limit = value * whole if value <= 1 else value
-        return cls(count, limit, costs.savings(what), lambda n: f"{n:,.0f} of {whole:,.0f} {what}")
+        unit: Literal["macs", "parameters"] = "macs" if name == "target_macs" else "parameters"
+        count: Callable[[np.ndarray], float] = getattr(costs, unit)
+        baseline = count(costs.nothing)
+        limit = value * baseline if value <= 1 else value
+        return cls(
+            count, limit, costs.savings(unit), lambda n: f"{n:,.0f} of {baseline:,.0f} {unit}"
+        )
 
 
 def _by_latency(
@@ -261,25 +272,27 @@ def _by_latency(
     dependencies: Dependencies,
     costs: RemainingCosts,
     latency: Callable[[Any], float],
-) -> _Priced:
-    """What a channel of each group saves: the time without half of the group."""
-    whole = float(latency(model))
-    if not (math.isfinite(whole) and whole > 0):
-        raise ValueError(f"latency must return a time above 0, got {whole!r}")
-    savings = np.full(len(dependencies.classes), 1e-9 * whole)
-    needed = needed_by_makers(dependencies, np.zeros(len(dependencies.classes)))
+) -> _CostTarget:
+    """Savings per channel, from the time of the model without half of each group."""
+    baseline = float(latency(model))
+    if not (math.isfinite(baseline) and baseline > 0):
+        raise ValueError(f"latency must return a time above 0, got {baseline!r}")
+    savings = np.full(len(dependencies.roots), 1e-9 * baseline)
+    needed = best_of_each_layer(dependencies, np.zeros(len(dependencies.roots)))
     for group in dependencies.groups:
-        half = [number for number in group.classes[1::2] if int(number) not in needed]
+        half = [root for root in group.removable[1::2] if int(root) not in needed]
         if half:
             removed = costs.nothing.copy()
             removed[half] = True
-            saved = whole - float(latency(slice_channels(model, dependencies, removed)))
-            savings[group.classes] = max(saved / len(half), 1e-9 * whole)
+            saved = baseline - float(latency(slice_channels(model, dependencies, removed)))
+            savings[group.removable] = max(saved / len(half), 1e-9 * baseline)
 
     def cost(removed: np.ndarray) -> float:
         return float(latency(slice_channels(model, dependencies, removed)))
 
-    return _Priced(cost, value * whole, savings, lambda time: f"{time / whole:.3f} of its time")
+    return _CostTarget(
+        cost, value * baseline, savings, lambda time: f"{time / baseline:.3f} of its time"
+    )
 
 
 def _report(
@@ -287,22 +300,22 @@ def _report(
 ) -> ChannelPruningReport:
     groups = tuple(_change(group, removed) for group in dependencies.groups)
     norms = sorted(
-        unit.path
-        for unit in dependencies.units.values()
-        if type(unit.layer).__name__ == "LayerNormalization"
+        layer.path
+        for layer in dependencies.layers.values()
+        if type(layer.layer).__name__ == "LayerNormalization"
         and any(
-            removed[dependencies.classes[x]].any() for p in unit.slices for x in p.axes.values()
+            removed[dependencies.roots[ids]].any() for w in layer.weights for ids in w.axes.values()
         )
     )
     notes = [
-        f"{told}: {', '.join(names)}"
-        for told, names in (
-            ("normalized over fewer channels now, so only nearly as before", norms),
-            ("MACs are without those of layers that are not understood", costs.uncounted),
+        f"{note}: {', '.join(names)}"
+        for note, names in (
+            ("statistics are over fewer channels now, an approximation", norms),
+            ("MACs are without those of layers that are not supported", costs.uncounted),
         )
         if names
     ]
-    notes += _held(model)
+    notes += _zeros_and_clusters(model)
     return ChannelPruningReport(
         groups,
         (costs.macs(costs.nothing), costs.macs(removed)),
@@ -311,17 +324,17 @@ def _report(
     )
 
 
-def _held(model: Any) -> list[str]:
-    """What training would undo of what pruning or clustering achieved."""
+def _zeros_and_clusters(model: Any) -> list[str]:
+    """Notes about zeros and shared values, which training would change."""
     found = model_compression(model)
-    told = {
-        "clusters": "values are shared: tfnas.ClusteringCallback(None) in its training keeps that",
-        "zeros": "weights are zero: tfnas.keep_zeros(smaller) before training keeps that",
+    notes = {
+        "clusters": "weights share values: train with tfnas.ClusteringCallback(None) to keep them",
+        "zeros": "weights are zero: call tfnas.keep_zeros(smaller) before training to keep them",
     }
-    return [text for what, text in told.items() if what in found]
+    return [text for name, text in notes.items() if name in found]
 
 
 def _change(group: Group, removed: np.ndarray) -> GroupChange:
-    after = group.size - int(removed[group.classes].sum())
-    reason = "; ".join(dict.fromkeys(group.kept.values()))
+    after = group.size - int(removed[group.removable].sum())
+    reason = "; ".join(dict.fromkeys(group.locked.values()))
     return GroupChange(group.name, group.makers, group.size, after, reason)

@@ -1,19 +1,22 @@
-"""What a model costs after some channels have gone, without building it."""
+"""MACs and parameters of a model after the removal of channels, without building it."""
 
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import numpy as np
 
 from tfnas.graph.macs import call_macs
-from tfnas.pruning.structured.channel_groups import Dependencies, Slices
+from tfnas.pruning.structured.channel_groups import Dependencies
+from tfnas.pruning.structured.channel_trace import ChannelWeight
 
 
 class RemainingCosts:
-    """Counts multiply-accumulates, weights and channels.
+    """Counts the MACs, weights and channels that remain after a removal.
 
-    `uncounted` holds the layers whose multiply-accumulates are not known; they count nothing.
+    `nothing` is the removal of no channel. `uncounted` holds the paths of the layers whose MACs
+    are unknown; they count as 0.
 
     Args:
         dependencies: The traced model.
@@ -22,42 +25,49 @@ class RemainingCosts:
 
     def __init__(self, dependencies: Dependencies, parameters: int) -> None:
         self._dependencies = dependencies
-        self._parts = [p for unit in dependencies.units.values() for p in unit.slices]
-        self._rest = parameters - sum(math.prod(part.shape) for part in self._parts)
+        self._weights = [w for layer in dependencies.layers.values() for w in layer.weights]
+        self._rest = parameters - sum(math.prod(weight.shape) for weight in self._weights)
         macs = {call: call_macs(call) for call in dependencies.flow.calls}
         self.uncounted = sorted({call.name for call, count in macs.items() if count is None})
         counted = sum(count or 0 for count in macs.values())
-        parts = sum(part.positions * math.prod(part.shape) for part in self._parts)
-        self._other_macs = counted - parts  # of layers that no channel can leave
-        self.nothing = np.zeros(len(dependencies.classes), bool)
+        prunable = sum(weight.positions * math.prod(weight.shape) for weight in self._weights)
+        self._other_macs = counted - prunable  # of layers that do not depend on channels
+        self.nothing = np.zeros(len(dependencies.roots), bool)
 
     def macs(self, removed: np.ndarray) -> int:
-        """Multiply-accumulates an example."""
+        """Returns the MACs per example.
+
+        Args:
+            removed: Whether each root is removed, boolean, (channel ids,).
+        """
         return self._other_macs + sum(
-            part.positions * self._elements(part, removed) for part in self._parts if part.positions
+            weight.positions * self._elements(weight, removed)
+            for weight in self._weights
+            if weight.positions
         )
 
     def parameters(self, removed: np.ndarray) -> int:
-        """Number of weights."""
-        return self._rest + sum(self._elements(part, removed) for part in self._parts)
+        """Returns the number of weights."""
+        return self._rest + sum(self._elements(weight, removed) for weight in self._weights)
 
-    def share(self, removed: np.ndarray) -> float:
-        """Share of the channels that could go which stays."""
-        free = np.concatenate([g.classes for g in self._dependencies.groups] or [np.zeros(0, int)])
-        return 1.0 - float(removed[free].mean()) if len(free) else 1.0
+    def kept_fraction(self, removed: np.ndarray) -> float:
+        """Returns the fraction of the removable channels that is kept."""
+        groups = self._dependencies.groups
+        removable = np.concatenate([g.removable for g in groups] or [np.zeros(0, int)])
+        return 1.0 - float(removed[removable].mean()) if len(removable) else 1.0
 
-    def savings(self, what: str) -> np.ndarray:
-        """Returns what each class's removal alone saves, "macs" or "parameters"."""
+    def savings(self, unit: Literal["macs", "parameters"]) -> np.ndarray:
+        """Returns the MACs or parameters that the removal of each root alone saves."""
         saved = np.zeros(len(self.nothing))
-        for part in self._parts:
-            whole = math.prod(part.shape) * (part.positions if what == "macs" else 1)
-            for axis, labels in part.axes.items():
-                share = np.full(len(labels), whole / part.shape[axis])
-                np.add.at(saved, self._dependencies.classes[labels], share)
+        for weight in self._weights:
+            total = math.prod(weight.shape) * (weight.positions if unit == "macs" else 1)
+            for axis, ids in weight.axes.items():
+                per_channel = np.full(len(ids), total / weight.shape[axis])
+                np.add.at(saved, self._dependencies.roots[ids], per_channel)
         return saved
 
-    def _elements(self, part: Slices, removed: np.ndarray) -> int:
-        shape = list(part.shape)
-        for axis, labels in part.axes.items():
-            shape[axis] = int(self._dependencies.kept(labels, removed).sum())
+    def _elements(self, weight: ChannelWeight, removed: np.ndarray) -> int:
+        shape = list(weight.shape)
+        for axis, ids in weight.axes.items():
+            shape[axis] = int(self._dependencies.kept(ids, removed).sum())
         return math.prod(shape)

@@ -1,4 +1,4 @@
-"""The smaller model: every layer made anew with the channels that stay, weights carried over."""
+"""Builds the smaller model: new layers with the kept channels and their weights."""
 
 from __future__ import annotations
 
@@ -11,38 +11,39 @@ from tfnas.graph.functional import Call, LayerCopies, rebuild
 from tfnas.pruning.structured.channel_groups import Dependencies
 
 
-def slice_channels(model: Any, dependencies: Dependencies, removed: np.ndarray) -> Any:
-    """Returns a new functional model without some channels; nested models become flat.
+def slice_channels(
+    model: keras.Model, dependencies: Dependencies, removed: np.ndarray
+) -> keras.Model:
+    """Returns a new functional model without the removed channels; nested models are flattened.
 
     Args:
-        model: The model.
-        dependencies: What :func:`~tfnas.pruning.structured.channel_groups.trace` found in it.
-        removed: Whether each class goes.
+        model: A built functional or Sequential model.
+        dependencies: Result of :func:`~tfnas.pruning.structured.channel_groups.trace` for it.
+        removed: Whether each root is removed, boolean, (channel ids,).
     """
     copies = LayerCopies()
 
     def apply(call: Call, tensors: list[Any]) -> list[Any]:
-        unit = dependencies.units.get(id(call.operation))
-        if unit is None or not unit.sizes:
+        layer = dependencies.layers.get(id(call.operation))
+        if layer is None or not layer.sizes:
             return copies.call(call, tensors)
-        if "channels" in unit.sizes:
+        if "channels" in layer.sizes:
             return [_reshape(call, tensors[0], dependencies, removed, copies)]
         changes = {
-            name: int(dependencies.kept(labels, removed).sum())
-            for name, labels in unit.sizes.items()
+            name: int(dependencies.kept(ids, removed).sum()) for name, ids in layer.sizes.items()
         }
         copies.of(call.operation, **changes)
         return copies.call(call, tensors)
 
     def sliced(layer: Any) -> list[np.ndarray]:
-        unit = dependencies.units.get(id(layer))
-        parts = {id(part.variable): part for part in unit.slices} if unit else {}
+        traced = dependencies.layers.get(id(layer))
+        weights = {id(weight.variable): weight for weight in traced.weights} if traced else {}
         values = []
         for variable in layer.weights:
             array = np.asarray(variable)
-            part = parts.get(id(variable))
-            for axis, labels in (part.axes if part else {}).items():
-                array = np.compress(dependencies.kept(labels, removed), array, axis=axis)
+            weight = weights.get(id(variable))
+            for axis, ids in (weight.axes if weight else {}).items():
+                array = np.compress(dependencies.kept(ids, removed), array, axis=axis)
             values.append(array)
         return values
 
@@ -54,11 +55,11 @@ def slice_channels(model: Any, dependencies: Dependencies, removed: np.ndarray) 
 def _reshape(
     call: Call, tensor: Any, dependencies: Dependencies, removed: np.ndarray, copies: LayerCopies
 ) -> Any:
-    """A reshape to as many channels as there are now."""
+    """A reshape to the number of channels that are kept."""
     found = dependencies.values[call.outputs[0]]
     assert found is not None
     shape = list(call.outputs[0].shape)
-    shape[found.axis] = int(dependencies.kept(found.labels, removed).sum())
+    shape[found.axis] = int(dependencies.kept(found.ids, removed).sum())
     if isinstance(call.operation, keras.layers.Layer):
         name = copies.unique(call.operation.name)
         return keras.layers.Reshape(tuple(shape[1:]), name=name)(tensor)
