@@ -263,7 +263,7 @@ def quantization_picture(found: QuantizationError, title: str = "") -> bytes:
     """
     from matplotlib.patches import Patch
 
-    from tfnas.measure.quantization_debugger.sqnr import as_share
+    from tfnas.measure.quantization_debugger.sqnr import as_percent
 
     rows = found.layers
     figure, axes = _figure(8.0, 1.9 + 0.24 * len(rows))
@@ -282,7 +282,7 @@ def quantization_picture(found: QuantizationError, title: str = "") -> bytes:
         zorder=3,
     )
     for place, entry in enumerate(rows):
-        text = f" {as_share(entry.saturation)} saturated" if entry.saturation else ""
+        text = f" {as_percent(entry.saturation)} saturated" if entry.saturation else ""
         text = text if np.isfinite(entry.sqnr) else " exact"
         color = ORANGE if entry.saturation else GRAY
         axes.text(max(drawn[place], 0), place, text, va="center", fontsize=7, color=color)
