@@ -337,7 +337,7 @@ def test_one_of_several_phones(phone, dense):
             "sh: .*64-bit ELF file$",
         ),
         ("STARTING!\nSegmentation fault\ntfnas-exit-status=139\n", r"code 139: STARTING! \| Segm"),
-        ("STARTING!\n", "with exit code unknown: nothing said"),
+        ("STARTING!\n", "with exit code unknown: no output"),
         (
             "STARTING!\ntfnas-exit-status=0\n",
             "benchmark_model must tell its timings, got STARTING!",

@@ -14,7 +14,12 @@ import tfnas
 from tfnas.measure import latency as timing
 from tfnas.measure.latency_model import latency_model, profiling
 from tfnas.measure.latency_model.features import macs, network_features, operator_features
-from tfnas.measure.latency_model.regression import LatencyErrors, cross_validated, fit_costs, price
+from tfnas.measure.latency_model.regression import (
+    LatencyErrors,
+    cross_validated,
+    fit_costs,
+    predicted_ratio,
+)
 from tfnas.tflite.network_operators import operators_of, operators_of_architecture
 
 SPACE = tfnas.MobileNetV2Space((8, 8, 1), 10, "microcontroller")
@@ -49,7 +54,7 @@ def measured(monkeypatch):
 def fitted_once():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(profiling, "benchmark", time_by_size([]))
-        patch.setattr(profiling, "FEWEST", 80)
+        patch.setattr(profiling, "MIN_NETWORKS", 80)
         return tfnas.LatencyModel().fit(SPACE, seconds=1e-9)
 
 
@@ -75,7 +80,7 @@ def test_linear_costs_are_found_again():
         {"inference": 1, "macs": rng.uniform(1e5, 1e7), "layers": n, "unused": rng.uniform()}
         for n in rng.integers(5, 60, 40)
     ]
-    ratios = [price(row, true) for row in rows]
+    ratios = [predicted_ratio(row, true) for row in rows]
     costs = fit_costs(rows, ratios)
     assert costs == pytest.approx(true, rel=1e-4, abs=1e-6)
     assert cross_validated(rows, ratios).within_10 == 1
@@ -118,7 +123,7 @@ def test_the_file_is_found_again_by_its_operators(fitted):
 
 
 def test_the_same_seed_gives_the_same_costs(measured, monkeypatch):
-    monkeypatch.setattr(profiling, "FEWEST", 12)
+    monkeypatch.setattr(profiling, "MIN_NETWORKS", 12)
     first, second = (tfnas.LatencyModel().fit(SPACE, seconds=1e-9, seed=3) for _ in range(2))
     assert first.fitted.costs == second.fitted.costs
     assert first.fitted.space == second.fitted.space

@@ -607,7 +607,7 @@ def test_json_that_is_no_such_record_is_refused_by_name(text, message):
 
 def test_a_signal_of_zeros_has_a_finite_noise():
     sums = activation_error.Sums(signal=0.0, noise=1.0)
-    assert sums.share(sums.noise) == activation_error.LOUDEST
+    assert sums.relative(sums.noise) == activation_error.MAX_NOISE
     assert activation_error.Sums().share(0.0) == 0.0
 
 

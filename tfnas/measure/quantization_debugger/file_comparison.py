@@ -149,9 +149,9 @@ class Comparison:
     def _fault(self, pair: AlignedOperators) -> str:
         """Why the outputs of two operators can't be compared, else empty."""
         for tensor in pair.operator.outputs:
-            tensors = self._pairs.get(tensor.index)
-            if tensors is not None and tensors.fault:
-                return f"its output {tensors.fault}"
+            compared = self._pairs.get(tensor.index)
+            if compared is not None and compared.fault:
+                return f"its output {compared.fault}"
             if tensor.index in self._unreadable:
                 return self._unreadable[tensor.index]
         return ""
@@ -169,18 +169,18 @@ class Comparison:
 
     def _inputs(self) -> Iterable[LayerError]:
         for tensor in sorted_inputs(self.artifact):
-            tensors = self._pairs.get(tensor.index)
-            if tensors is not None and not tensors.tensor.dtype.startswith("float"):
-                yield _layer_error(tensor.name, "INPUT", tensors.tensor, tensors.sums, 0.0)
+            compared = self._pairs.get(tensor.index)
+            if compared is not None and not compared.tensor.dtype.startswith("float"):
+                yield _layer_error(tensor.name, "INPUT", compared.tensor, compared.sums, 0.0)
 
     def _layer_error(self, pair: AlignedOperators) -> LayerError | None:
         parts = [self._pairs.get(tensor.index) for tensor in pair.operator.outputs]
-        tensors = [part for part in parts if part is not None]
-        if not tensors or self._fault(pair):
+        compared = [part for part in parts if part is not None]
+        if not compared or self._fault(pair):
             return None
-        sums = Sums.total(part.sums for part in tensors)
+        sums = Sums.total(part.sums for part in compared)
         input_noise = self._input_noise(pair.operator)
-        error = _layer_error(pair.layer, pair.operator.name, tensors[0].tensor, sums, input_noise)
+        error = _layer_error(pair.layer, pair.operator.name, compared[0].tensor, sums, input_noise)
         return self._with_weights(error, pair)
 
     def _input_noise(self, op: OperatorInfo) -> float:
@@ -189,9 +189,9 @@ class Comparison:
         pending, seen, most = list(flow.inputs_of(op)), set[int](), 0.0
         while pending:
             index = pending.pop()
-            tensors, producer = self._pairs.get(index), flow.producers.get(index)
-            if tensors is not None and not tensors.fault:
-                most = max(most, tensors.sums.relative(tensors.sums.noise))
+            compared, producer = self._pairs.get(index), flow.producers.get(index)
+            if compared is not None and not compared.fault:
+                most = max(most, compared.sums.relative(compared.sums.noise))
             elif producer is not None and index not in seen:
                 pending += flow.inputs_of(producer)
             seen.add(index)
