@@ -135,7 +135,9 @@ def test_function_that_returns_one_value_in_all(regression):
 
 def test_function_of_the_wrong_shape(regression):
     artifact, x, y, _ = regression
-    with pytest.raises(ValueError, match=r"one value or one an example, got \(79,\)"):
+    with pytest.raises(
+        ValueError, match=r"one value, or one value per example, got an array of shape \(79,\)"
+    ):
         tfnas.evaluate(artifact, x, y, lambda t, p: t[1:, 0])
 
 
@@ -179,18 +181,22 @@ def test_errors(artifacts, digits, two_outputs):
     artifact, x, y = artifacts["float32"], digits.x_test, digits.y_test
     with pytest.raises(ValueError, match="y must hold the targets, got None"):
         tfnas.evaluate(artifact, x)
-    with pytest.raises(ValueError, match=r"one target a prediction .* got \(359,\)"):
+    with pytest.raises(ValueError, match=r"one target per example .* got targets \(359,\)"):
         tfnas.evaluate(artifact, x, y[:-1])
-    with pytest.raises(ValueError, match=r"class numbers or one-hot rows, got \(360, 4\)"):
+    with pytest.raises(
+        ValueError, match=r"class indices or one-hot rows, got the shape \(360, 4\)"
+    ):
         tfnas.evaluate(artifact, x, np.eye(4)[y % 4])
     with pytest.raises(ValueError, match=r"must be a metric of keras.metrics, got 'goodness'"):
         tfnas.evaluate(artifact, x, y, "goodness")
     with pytest.raises(ValueError, match=r"must name outputs of \['output_0'\], got logits"):
         tfnas.evaluate(artifact, x, y, {"logits": "accuracy"})
     artifact, x, targets, _ = two_outputs
-    with pytest.raises(ValueError, match=r"must name the output it is for.*'output_1'"):
+    with pytest.raises(
+        ValueError, match=r"must be a dictionary by output name, one of .*'output_1'\], got"
+    ):
         tfnas.evaluate(artifact, x, targets)
-    with pytest.raises(ValueError, match="y must hold 2 targets, one an output, got 1"):
+    with pytest.raises(ValueError, match="y must hold 2 targets, one per output, got 1"):
         tfnas.evaluate(artifact, x, targets[0], {"output_0": "accuracy"})
     with pytest.raises(ValueError, match="y must hold the targets of output_1, got"):
         tfnas.evaluate(artifact, x, {"output_0": targets[0]}, {"output_1": "mse"})

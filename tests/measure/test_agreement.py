@@ -29,7 +29,9 @@ def test_known_answers_are_not_computed_again(found, artifacts, digits):
     known = tuple(file.predict(digits.x_test) for file in files)
     again = agreement(*files, digits.x_test, digits.y_test, digits.class_names, answers=known)
     assert (again.changed, again.classes) == (found.changed, found.classes)
-    with pytest.raises(ValueError, match="answers must be those to 3 images, got"):
+    with pytest.raises(
+        ValueError, match="answers must hold one prediction for each of the 3 images, got"
+    ):
         agreement(*files, digits.x_test[:3], digits.y_test[:3], answers=known)
 
 

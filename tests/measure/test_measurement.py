@@ -172,7 +172,7 @@ def test_rows_that_cannot_be_compared_are_refused(call, bad):
     if bad == "direction":
         directions, message = ["max", "lower"], "directions must be 'max' or 'min', got 'lower'"
     elif bad is None:
-        row, message = [1.0], r"must hold 2 values, one a direction, got \[1.0\]"
+        row, message = [1.0], r"must hold 2 values, one per direction, got \[1.0\]"
     else:
         row, message = [1.0, bad], r"must hold no NaN, got \[1.0, nan\]"
     good = [0.0, 0.0]

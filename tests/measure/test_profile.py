@@ -213,13 +213,16 @@ def test_peak_activations_where_the_input_of_an_activation_is_used_again():
 
 
 def test_text_is_a_table_with_totals():
-    lines = str(tfnas.profile(residual())).splitlines()
+    found = tfnas.profile(residual())
+    lines = str(found).splitlines()
+    assert max(map(len, lines)) <= 80
     assert lines[0].split() == ["layer", "kind", "output", "parameters", "MACs"]
     row = next(line for line in lines if line.startswith("a "))
     assert row.split() == ["a", "Conv2D", "4x4x4", "76", "1,152"]
-    assert lines[-1] == (
+    assert found.summary() == (
         "residual: 168 parameters, 2,176 MACs, peak activations 256 bytes in int8, 1,024 in float32"
     )
+    assert " ".join(str(found).split()).endswith(found.summary())
 
 
 def test_models_that_cannot_be_profiled():
@@ -231,5 +234,5 @@ def test_models_that_cannot_be_profiled():
         with pytest.raises(ValueError, match="must be a built functional or Sequential"):
             tfnas.profile(model)
     inputs = keras.Input((None, None, 3))
-    with pytest.raises(ValueError, match=r"inputs of known size, got .None, None, None, 3"):
+    with pytest.raises(ValueError, match=r"inputs of known shape, got .None, None, None, 3"):
         tfnas.profile(keras.Model(inputs, layers.Conv2D(2, 3)(inputs)))

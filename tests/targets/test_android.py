@@ -306,11 +306,19 @@ def test_no_binary(phone, dense):
     ("listed", "serial", "message"),
     [
         ("", None, "a phone must be connected, with USB debugging on, got none"),
-        ("4A1\tdevice\n5B2\tdevice", None, r"serial must say which phone, got none for 4A1 \(dev"),
+        (
+            "4A1\tdevice\n5B2\tdevice",
+            None,
+            r"serial must name one of several phones, got None: 4A1 \(dev",
+        ),
         ("4A1\tunauthorized", None, "phone 4A1 is unauthorized: allow USB debugging on its"),
         ("4A1\toffline", None, "phone 4A1 must be ready, got 'offline'"),
         ("4A1\tno permissions (udev)", "4A1", r"must be ready, got 'no permissions \(udev\)'"),
-        ("4A1\tdevice", "9Z9", r"serial must be a connected phone's, got '9Z9': 4A1 \(device\)"),
+        (
+            "4A1\tdevice",
+            "9Z9",
+            r"serial must be that of a connected phone, got '9Z9': 4A1 \(device\)",
+        ),
     ],
 )
 def test_no_phone_that_can_be_used(phone, dense, listed, serial, message):

@@ -141,7 +141,7 @@ class VelaReport(Tabular):
             ["operators on the CPU", f"{len(self.cpu_operators):,}"],
             ["bytes of the compiled file", f"{self.compiled.size:,}"],
         ]
-        return [TextTable([f"{self.accelerator}, {self.clock_mhz:g} MHz", "estimate"], rows)]
+        return [TextTable([f"{self.accelerator}, {self.clock_mhz:g} MHz", ""], rows)]
 
     def notes(self) -> list[str]:
         """Returns the system, and each kind of operator on the CPU with the reason."""

@@ -73,7 +73,7 @@ def test_the_table_is_stored_and_refused_for_other_settings(counted, tmp_path):
     first = tfnas.LatencyModel(rounds=6, file=path)(network())
     assert tfnas.LatencyModel(rounds=6, file=path)(network()) == first
     assert len(counted) == 1
-    with pytest.raises(ValueError, match="must hold times of"):
+    with pytest.raises(ValueError, match="must hold latencies of"):
         tfnas.LatencyModel(rounds=6, threads=2, file=path)
     path.write_text("{}")
     with pytest.raises(ValueError, match="must be a table of latencies"):
@@ -114,5 +114,5 @@ def test_bad_arguments(arguments, message):
 
 def test_an_open_input_is_refused(counted):
     model = keras.Sequential([keras.Input((None, None, 3)), layers.Conv2D(4, 3)])
-    with pytest.raises(ValueError, match="inputs of known size"):
+    with pytest.raises(ValueError, match="inputs of known shape"):
         tfnas.LatencyModel(rounds=6)(model)

@@ -221,7 +221,7 @@ def test_four_bit_weights_are_two_per_byte_low_bits_first(model, trainable, int8
 
 
 def test_batches_do_not_matter(model, int8, found, monkeypatch):
-    monkeypatch.setattr(activation_error, "_MOST_BATCH", 7)
+    monkeypatch.setattr(activation_error, "_MAX_BATCH", 7)
     again = measure(model, int8, X, keep_float=())
     assert [error.layer for error in again.layers] == [error.layer for error in found.layers]
     for one, other in zip(again.layers, found.layers, strict=True):
@@ -367,7 +367,9 @@ def test_files_of_ai_edge_quantizer(recipe, bits):
 
 def test_blockwise_scales_are_refused():
     model, artifact, x = quantized_by_recipe("dynamic_wi4b32_afp32")
-    with pytest.raises(ValueError, match="artifact must have a step a tensor or a channel, got"):
+    with pytest.raises(
+        ValueError, match="artifact must be quantized per tensor or per channel, got"
+    ):
         measure(model, artifact, x)
 
 
@@ -458,9 +460,9 @@ def test_operators_without_a_counterpart_are_listed_and_the_others_measured():
     bn.set_weights([DRAW.uniform(0.5, 2, 16), *DRAW.normal(size=(2, 16)), np.full(16, 2.0)])
     artifact = tfnas.to_tflite(tfnas.quantize_aware(model, data=X), "int8")
     found = measure(model, artifact, X, keep_float=[2])
-    alone = {(error.layer, error.operator, error.file) for error in found.unaligned}
+    alone = {(op.layer, op.operator, op.file) for op in found.unaligned}
     assert ("d", "FULLY_CONNECTED", "quantized") in alone  # the float one has bn inside
-    assert all(error.reason for error in found.unaligned)
+    assert all(op.reason for op in found.unaligned)
     assert "d (FULLY_CONNECTED, quantized): the other file computes no" in str(found)
     errors = by_layer(found)
     assert errors["d"].sqnr > 30  # taken where both files have passed bn
@@ -567,6 +569,11 @@ def test_it_prints_as_tables():
     assert text.index("body ") < text.index("add ") < text.index("head ")
     assert "stem (PAD, float): the other file computes none" in text
     assert "inf" not in text
+    assert max(map(len, text.splitlines())) <= 80
+    for title in (*RECORD.headers(), *RECORD.kept_headers()):
+        assert title in text
+    assert "\n" not in repr(RECORD)
+    assert RECORD._repr_html_().count("<table>") == 2
     assert RECORD.layers[2].sqnr == RECORD.outputs[1].sqnr == math.inf
     assert RECORD.worst() == ("body",)
 
@@ -661,7 +668,7 @@ def test_errors_name_argument_rule_and_value(model, int8, arguments, message):
 
 def test_a_file_must_be_quantized(model):
     with pytest.raises(
-        ValueError, match="artifact must hold quantized numbers, got a file of mode"
+        ValueError, match="artifact must have quantized weights or activations, got a file of mode"
     ):
         measure(model, tfnas.to_tflite(model), X)
 

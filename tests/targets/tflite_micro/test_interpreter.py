@@ -321,7 +321,9 @@ def test_outputs_must_have_the_batch():
     pytest.importorskip("tflite_micro")
     pair = keras.Input(batch_shape=(2, 4))
     file = tfnas.to_tflite(keras.Model(pair, keras.ops.sum(pair, axis=0)))
-    with pytest.raises(ValueError, match="file must have examples in the first dimension"):
+    with pytest.raises(
+        ValueError, match="file must have the same batch size in the first dimension"
+    ):
         tfnas.run_micro(file, np.zeros((2, 4)))
 
 
