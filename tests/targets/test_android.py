@@ -292,13 +292,13 @@ def test_runs_that_all_took_the_same_time():
 
 def test_no_adb(phone, dense):
     phone.adb = phone.folder / "none" / "adb"
-    with pytest.raises(FileNotFoundError, match=r"adb must be .*platform-tools, got no program "):
+    with pytest.raises(FileNotFoundError, match=r"adb must be .*platform-tools, got .*which is no program"):
         phone.measure(dense)
 
 
 def test_no_binary(phone, dense):
     phone.binary.unlink()
-    with pytest.raises(FileNotFoundError, match="binary must be the file of TFLite's benchmark_m"):
+    with pytest.raises(FileNotFoundError, match="binary must be the path of TFLite's benchmark_m"):
         phone.measure(dense)
 
 
@@ -436,7 +436,7 @@ def test_bench_prints_the_phone_beside_this_machine(phone, dense, monkeypatch, c
     [
         (["--adb"], "adb_binary must be given with adb, got none"),
         (["--serial=4A1"], "adb_binary and serial go with adb, got no adb"),
-        (["--adb", "--adb_binary=none"], "binary must be the file of TFLite's benchmark_model"),
+        (["--adb", "--adb_binary=none"], "binary must be the path of TFLite's benchmark_model"),
     ],
 )
 def test_flags_that_do_not_go_together(dense, tmp_path, capsys, flags, message):
