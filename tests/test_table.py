@@ -78,10 +78,8 @@ def test_a_wide_table_is_split_and_keeps_every_column_and_cell():
     assert len(parts) == 2
     for part in parts:
         assert part[0].startswith("layer ")
-        assert [line.split()[0] for line in part[2:]] == [
-            "...lock_1/expand/conv",
-            "...lock_2/expand/conv",
-        ][: len(part) - 2] or all(line.startswith("...") for line in part[2:])
+        names = [line.split()[0] for line in part[2:]]
+        assert names == ["...ock_1/expand/conv", "...ock_2/expand/conv"]
     for cell in (*WIDE[1:], *ROWS[0][1:], *ROWS[1][1:]):
         assert cell in text
 

@@ -292,7 +292,9 @@ def test_runs_that_all_took_the_same_time():
 
 def test_no_adb(phone, dense):
     phone.adb = phone.folder / "none" / "adb"
-    with pytest.raises(FileNotFoundError, match=r"adb must be .*platform-tools, got .*which is no program"):
+    with pytest.raises(
+        FileNotFoundError, match=r"adb must be .*platform-tools, got .*which is no program"
+    ):
         phone.measure(dense)
 
 
