@@ -10,9 +10,9 @@ from tfnas.measure.agreement import PLAIN, MetricPair, agreement, attack, calibr
 
 @pytest.fixture(scope="module")
 def found(tiny_model, digits, artifacts):
-    twins = tiny_model, tiny_model
+    models = tiny_model, tiny_model
     files = artifacts["float32"], artifacts["int8"]
-    return agreement(*files, digits.x_test, digits.y_test, digits.class_names, twins)
+    return agreement(*files, digits.x_test, digits.y_test, digits.class_names, models)
 
 
 def test_a_file_agrees_with_itself(artifacts, digits):

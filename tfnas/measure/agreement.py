@@ -88,7 +88,7 @@ def agreement(
     x: np.ndarray,
     y: np.ndarray,
     class_names: Sequence[str] = (),
-    twins: tuple[Any, Any] | None = None,
+    keras_models: tuple[Any, Any] | None = None,
     seed: int = 0,
     *,
     answers: tuple[np.ndarray, np.ndarray] | None = None,
@@ -109,8 +109,8 @@ def agreement(
         x: Images (n, height, width, channels), pixels 0 to 255.
         y: Class indices (n,).
         class_names: Name of each class; empty: the indices.
-        twins: The Keras models of (original, small). Adds adversarial images: one step of the
-            fast gradient sign method on each Keras model, predicted by its own file (a file
+        keras_models: The Keras models of (original, small). Adds adversarial images: one step
+            of the fast gradient sign method on each model, predicted by its own file (a file
             has no gradient).
         seed: Seed of the noise.
         answers: Predictions of (original, small) for `x`, if they are known; None: both files
@@ -142,10 +142,10 @@ def agreement(
     for name, corrupt in corruptions(seed).items():
         images = corrupt(x)
         accuracy[name] = pair(*(correct(y, f.predict(images)) for f in (original, small)))
-    if twins is not None:
-        attacked = [attack(model, x, y) for model in twins]
+    if keras_models is not None:
+        attacked = [attack(model, x, y) for model in keras_models]
         files = zip((original, small), attacked, strict=True)
-        name = f"attack (one step of {ATTACK:g}, made on each Keras twin)"
+        name = f"attack (one step of {ATTACK:g}, computed on each Keras model)"
         accuracy[name] = pair(*(correct(y, file.predict(images)) for file, images in files))
     names = list(class_names) or [str(n) for n in range(int(y.max()) + 1)]
     classes = {
