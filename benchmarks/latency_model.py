@@ -49,7 +49,9 @@ def main(argv: list[str]) -> None:
         predicted = [model(arch) for arch in archs]
         took = (time.perf_counter() - start) / len(archs) * 1000
         sweeps = [_measure(files[mode], seed) for seed in (1, 2)]
-        by_macs = [predicted_ratio(macs_features(_macs(space, arch)), fitted.macs_costs) for arch in archs]
+        by_macs = [
+            predicted_ratio(macs_features(_macs(space, arch)), fitted.macs_costs) for arch in archs
+        ]
         for place, truth in enumerate(("ratio", "undisturbed")):
             first, second = (sweep[:, place] for sweep in sweeps)
             measured = np.sqrt(first * second)
