@@ -25,7 +25,7 @@ import tfnas
 from tfnas.measure.latency import provenance, reference_artifact
 from tfnas.measure.latency_model.features import macs_features
 from tfnas.measure.latency_model.profiling import SAMPLE_MS
-from tfnas.measure.latency_model.regression import LatencyErrors, price
+from tfnas.measure.latency_model.regression import LatencyErrors, predicted_ratio
 from tfnas.table import table
 
 SECONDS = flags.DEFINE_float("seconds", 60, "time of profiling a mode, in seconds")
@@ -50,7 +50,9 @@ def main(argv: list[str]) -> None:
         predicted = [model(arch) for arch in archs]
         took = (time.perf_counter() - start) / len(archs) * 1000
         sweeps = [_measure(files[mode], seed) for seed in (1, 2)]
-        by_macs = [price(macs_features(_macs(space, arch)), fitted.macs_costs) for arch in archs]
+        by_macs = [
+            predicted_ratio(macs_features(_macs(space, arch)), fitted.macs_costs) for arch in archs
+        ]
         for place, truth in enumerate(("ratio", "undisturbed")):
             first, second = (sweep[:, place] for sweep in sweeps)
             measured = np.sqrt(first * second)

@@ -1,12 +1,21 @@
-"""Formats tables as plain text, Markdown and CSV."""
+"""Tables as plain text, Markdown, CSV and HTML, and records that print as tables."""
 
 from __future__ import annotations
 
 import csv
+import dataclasses
 import html
 import io
+import itertools
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+WIDTH = 80  # characters a line of a terminal
+_GAP = 2  # spaces between columns
+_NARROWEST = 20  # characters that a narrowed column keeps
+_MOST_ITEMS = 4  # of a collection that a short repr spells out
+_SCALARS = (str, int, float, bool, type(None))
 
 
 def table(
@@ -81,12 +90,85 @@ def csv_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return out.getvalue()
 
 
-def html_table(headers: Sequence[str], rows: Sequence[Sequence[object]], right: int = 1) -> str:
-    """Returns an HTML table, as notebooks show it; see :func:`table` for the arguments.
+class TextTable(NamedTuple):
+    """A table as data: it becomes text, Markdown, CSV or HTML.
+
+    Args:
+        headers: One title a column.
+        rows: One cell a column.
+        right: Index of the first column that is aligned to the right.
+        title: A line above the table; empty: none.
+    """
+
+    headers: Sequence[str]
+    rows: Sequence[Sequence[object]]
+    right: int = 1
+    title: str = ""
+
+
+class Tabular:
+    """Mixin of result records: `print(result)` shows tables, a notebook shows HTML.
+
+    A subclass defines :meth:`headers` and :meth:`rows`, or :meth:`tables` where it has several.
+    A dataclass is declared with `repr=False`, so that its `repr` is the one line of
+    :func:`short_repr`.
 
     Example:
-        >>> html_table(["layer", "MACs"], [["stem", 1200]]).count("<td")
-        2
+        >>> class Sizes(Tabular):
+        ...     def headers(self):
+        ...         return ["layer", "bytes"]
+        ...     def rows(self):
+        ...         return [["stem", 1200], ["head", 7]]
+        >>> print(Sizes())
+        layer  bytes
+        -----  -----
+        stem    1200
+        head       7
+    """
+
+    def headers(self) -> Sequence[str]:
+        """Returns one title a column."""
+        raise NotImplementedError(f"{type(self).__name__} must define headers() or tables()")
+
+    def rows(self) -> Sequence[Sequence[object]]:
+        """Returns the rows, one cell a column."""
+        raise NotImplementedError(f"{type(self).__name__} must define rows() or tables()")
+
+    def tables(self) -> Sequence[TextTable]:
+        """Returns the tables that are shown, one below the other."""
+        return [TextTable(self.headers(), self.rows())]
+
+    def notes(self) -> Sequence[str]:
+        """Returns sentences that are shown below the tables."""
+        return ()
+
+    def __str__(self) -> str:
+        blocks = []
+        for each in self.tables():
+            text = fit_table(each.headers, each.rows, each.right)
+            blocks.append("\n".join([*fit_text(each.title), text]))
+        notes = [line for note in self.notes() for line in fit_text(note)]
+        return "\n".join(["\n\n".join(blocks), *notes])
+
+    def __repr__(self) -> str:
+        return short_repr(self)
+
+    def _repr_html_(self) -> str:
+        """The tables and notes as HTML: Jupyter calls this."""
+        blocks = []
+        for each in self.tables():
+            blocks += [f"<p>{html.escape(each.title)}</p>"] if each.title else []
+            blocks.append(html_table(each.headers, each.rows, each.right))
+        blocks += [f"<p>{html.escape(note)}</p>" for note in self.notes()]
+        return "\n".join(blocks)
+
+
+def html_table(headers: Sequence[str], rows: Sequence[Sequence[object]], right: int = 1) -> str:
+    """Returns an HTML table with all text escaped; see :func:`table` for the arguments.
+
+    Example:
+        >>> html_table(["layer"], [["<a>"]]).splitlines()[-2]
+        '<tr><td style="text-align: left">&lt;a&gt;</td></tr>'
     """
 
     def line(tag: str, row: Sequence[object]) -> str:
@@ -97,5 +179,119 @@ def html_table(headers: Sequence[str], rows: Sequence[Sequence[object]], right: 
         )
         return f"<tr>{''.join(cells)}</tr>"
 
-    body = "".join(line("td", row) for row in rows)
-    return f"<table><thead>{line('th', headers)}</thead><tbody>{body}</tbody></table>"
+    lines = [line("th", headers), *(line("td", row) for row in rows)]
+    return "\n".join(["<table>", *lines, "</table>"])
+
+
+def fit_table(
+    headers: Sequence[str], rows: Sequence[Sequence[object]], right: int = 1, width: int = WIDTH
+) -> str:
+    """Returns a text table whose lines have at most `width` characters, without losing a column.
+
+    Where the table is too wide, the widest column of text is wrapped, or long names in the first
+    column are shortened from the left; where that does not suffice, the columns are split into
+    several tables that all begin with the first column.
+
+    Example:
+        >>> print(fit_table(["layer", "kind"], [["block_1/expand/conv_1", "Conv2D"]], 2, width=28))
+        layer                 kind
+        --------------------  ------
+        ...k_1/expand/conv_1  Conv2D
+
+    Args:
+        headers: One title a column.
+        rows: One cell a column.
+        right: Index of the first column that is aligned to the right.
+        width: Most characters a line. A column that is wider by itself is wrapped.
+    """
+    cells = [list(map(str, headers)), *(list(map(str, row)) for row in rows)]
+    columns = [list(column) for column in zip(*cells, strict=True)]
+    widths = [max(map(len, column)) for column in columns]
+    if sum(widths) + _GAP * (len(widths) - 1) <= width:
+        return table(headers, rows, right)
+    for i in sorted(range(len(columns)), key=lambda i: -widths[i]):
+        spare = width - sum(w + _GAP for j, w in enumerate(widths) if j != i)
+        if spare >= _NARROWEST and (i == 0 or any(" " in cell for cell in columns[i])):
+            limits = [spare if j == i else w for j, w in enumerate(widths)]
+            return _narrowed(columns, limits, right)
+    first = min(widths[0], _NARROWEST)
+    limits = [first, *(min(w, width - first - _GAP) for w in widths[1:])]
+    groups: list[list[int]] = [[0]]
+    for i in range(1, len(columns)):
+        used = sum(limits[j] + _GAP for j in groups[-1])
+        if len(groups[-1]) > 1 and used + limits[i] > width:
+            groups.append([0])
+        groups[-1].append(i)
+    return "\n\n".join(
+        _narrowed(
+            [columns[i] for i in group], [limits[i] for i in group], sum(i < right for i in group)
+        )
+        for group in groups
+    )
+
+
+def fit_text(text: str, width: int = WIDTH) -> list[str]:
+    """Returns a text as lines of at most `width` characters; words longer than that stay whole."""
+    return [
+        line
+        for part in text.splitlines()
+        for line in textwrap.wrap(
+            part,
+            width,
+            subsequent_indent="  ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    ]
+
+
+def short_repr(record: object) -> str:
+    """Returns the `repr` of a dataclass as one line: long collections and arrays are counted only.
+
+    Example:
+        >>> import dataclasses
+        >>> Sizes = dataclasses.make_dataclass("Sizes", ["name", "bytes"])
+        >>> short_repr(Sizes("a", list(range(100))))
+        "Sizes(name='a', bytes=<100 items>)"
+    """
+    if not dataclasses.is_dataclass(record):
+        return object.__repr__(record)
+    shown = (
+        f"{field.name}={_short(getattr(record, field.name))}"
+        for field in dataclasses.fields(record)
+        if field.repr
+    )
+    return f"{type(record).__name__}({', '.join(shown)})"
+
+
+def _short(value: object) -> str:
+    if hasattr(value, "shape") and hasattr(value, "dtype") and value.shape:
+        return f"<array of shape {tuple(value.shape)}>"
+    if isinstance(value, Mapping | list | tuple | set | frozenset):
+        plain = isinstance(value, Mapping) or all(isinstance(v, _SCALARS) for v in value)
+        if len(value) > _MOST_ITEMS or not plain or (isinstance(value, Mapping) and value):
+            return f"<{len(value)} item{'' if len(value) == 1 else 's'}>"
+    return " ".join(repr(value).split())
+
+
+def _narrowed(columns: Sequence[Sequence[str]], limits: Sequence[int], right: int) -> str:
+    """The table of these columns, headers first, each at most as wide as its limit."""
+    names = _shortened(columns[0], limits[0])
+    lines = []
+    for row in zip(names, *columns[1:], strict=True):
+        parts = [
+            textwrap.wrap(cell, limit, break_on_hyphens=False) if len(cell) > limit else [cell]
+            for cell, limit in zip(row, limits, strict=True)
+        ]
+        lines.append(list(itertools.zip_longest(*parts, fillvalue="")))
+    # A title of several lines stays one row of the header: only its first line is above the rule.
+    header, *rest = lines
+    return table(header[0], [*header[1:], *itertools.chain.from_iterable(rest)], right)
+
+
+def _shortened(names: Sequence[str], limit: int) -> list[str]:
+    """Long names end-first ("...block/conv"), if they stay distinct; texts with spaces stay."""
+    short = [
+        name if len(name) <= limit or " " in name else f"...{name[3 - limit :]}" for name in names
+    ]
+    return short if len(set(short)) == len(set(names)) else list(names)

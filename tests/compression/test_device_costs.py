@@ -141,7 +141,7 @@ def test_a_compiler_that_fails_on_a_file_does_not_end_the_job(artifacts, tmp_pat
 def test_flash_of_an_accelerator_that_keeps_weights_elsewhere(accelerator, monkeypatch):
     monkeypatch.setattr(device_module, "check_package", lambda: None)
     with pytest.raises(
-        ValueError, match=r"vela_flash_bytes must be asked of .*weights lie in flash"
+        ValueError, match=r"vela_flash_bytes must be requested for .*weights are in flash"
     ):
         Target.of(Budget(max_vela_flash_bytes=1000), Device(accelerator))
     Target.of(Budget(max_vela_sram_bytes=1000), Device(accelerator))

@@ -27,7 +27,7 @@ SLOW = 30.0  # s of this process's own time, whatever else runs; more counts as 
 
 
 class Marker:
-    """What a pickle would do to whoever reads it: make a file."""
+    """An object whose unpickling creates a file."""
 
     def __init__(self, path):
         self.path = path
@@ -37,7 +37,7 @@ class Marker:
 
 
 def outcome(call, *allowed):
-    """Runs a call: "right", or the name of the error that its documentation tells.
+    """Runs a call and returns "right", or the name of a documented error.
 
     Raises:
         AssertionError: It ends in another error, in an obscure one, or too late.
@@ -78,7 +78,7 @@ def json_text(rng, plain):
     """A record as JSON text, damaged in one of several ways."""
     tree = copy.deepcopy(plain)
     how = rng.integers(7)
-    if how < 3:  # a value somewhere becomes another one
+    if how < 3:  # a value somewhere is replaced by another one
         _replace(rng, tree)
     text = json.dumps(tree, default=str)
     if how == 3:
@@ -146,7 +146,7 @@ def written(parts, compression=zipfile.ZIP_STORED):
 
 
 def npy(array=None, header=None):
-    """An array as a file, or a header that may tell anything with few bytes behind it."""
+    """An array as a file, or any header with few bytes behind it."""
     stream = io.BytesIO()
     if header is None:
         np.lib.format.write_array(stream, np.asarray(array), allow_pickle=False)
@@ -156,7 +156,7 @@ def npy(array=None, header=None):
 
 
 def pickled_npy(marker):
-    """An array of objects as NumPy writes it: a pickle, here one with consequences."""
+    """An array of objects as NumPy writes it: a pickle, here a malicious one."""
     header = b"{'descr': '|O', 'fortran_order': False, 'shape': (), }".ljust(117) + b"\n"
     start = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
     return start + pickle.dumps(Marker(marker))
@@ -183,7 +183,7 @@ HEADERS = (
 
 
 def npz(rng, marker):
-    """An .npz file: damaged, lying about itself, of wrong arrays, or with pickles."""
+    """An .npz file: damaged, with false headers, with wrong arrays, or with pickles."""
     parts = arrays(rng)
     key = list(parts)[rng.integers(4)]
     how = rng.integers(5)
@@ -218,7 +218,7 @@ def _wrong(rng, array):
 
 
 def image(rng):
-    """A picture's bytes: damaged, huge by its own words, of another kind, or none."""
+    """The bytes of an image: damaged, of a false huge size, of another format, or no image."""
     from PIL import Image
 
     form = ("PNG", "JPEG", "GIF", "BMP", "WEBP")[rng.integers(5)]
@@ -272,7 +272,7 @@ def image_folder(rng, folder):
 
 
 def lambda_layer(marker):
-    """A Lambda layer's description whose code makes a file."""
+    """The config of a Lambda layer whose code creates a file."""
     import base64
     import marshal
 
@@ -283,7 +283,7 @@ def lambda_layer(marker):
 
 
 def hostile_layers(marker):
-    """Descriptions of layers that would run code, read files or ask for all memory."""
+    """Configs of layers that would run code, read files or allocate all memory."""
     path = str(marker)
     call = {"module": "os", "class_name": "function", "config": "mkdir", "registered_name": "mkdir"}
     get_file = {**call, "module": "keras.utils", "config": "get_file"}
@@ -314,7 +314,7 @@ def hostile_layers(marker):
 
 
 def keras_file(rng, content, marker):
-    """A .keras file: damaged, with parts that are missing or others', or with hostile layers."""
+    """A .keras file: damaged, with missing or foreign parts, or with hostile layers."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         parts = {name: archive.read(name) for name in archive.namelist()}
     how = rng.integers(6)
@@ -344,7 +344,7 @@ def keras_file(rng, content, marker):
 
 
 def use(content):
-    """All that is read of a file, and one run of it."""
+    """Reads everything of a file and runs it once."""
     import tfnas
 
     artifact = tfnas.Artifact(content)
@@ -361,7 +361,7 @@ def use(content):
 
 
 def tflite(number, files):
-    """The damaged file of a number, a seed of its own among them."""
+    """The damaged `.tflite` file of a case number."""
     rng = np.random.default_rng([7, number])
     return damaged(rng, files[number % len(files)])
 
@@ -376,10 +376,10 @@ def main(folder, first, last):
         content = tflite(number, files)
         with contextlib.redirect_stderr(io.StringIO()):
             try:
-                told = outcome(lambda c=content: use(c), ValueError, RuntimeError)
+                result = outcome(lambda c=content: use(c), ValueError, RuntimeError)
             except Exception as error:
-                told = f"FAULT {type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        print(told, flush=True)
+                result = f"FAULT {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        print(result, flush=True)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ COMMANDS = {
 
 
 def network():
-    """One that draws in every way: initial weights, two Dropouts, one of them nested."""
+    """A network with all uses of randomness: initial weights, two Dropouts, one nested."""
     keras.utils.set_random_seed(5)
     head = keras.Sequential(
         [keras.Input((384,)), layers.Dropout(0.2), layers.Dense(10, "softmax")], name="head"
@@ -75,7 +75,7 @@ def of_file(path):
 
 
 def disturb():
-    """What else a program may draw and seed."""
+    """Draws from and seeds the global generators, as other code may."""
     random.seed()
     np.random.seed()  # noqa: NPY002
     tf.random.set_seed(random.randrange(2**31))
@@ -90,7 +90,7 @@ def trained(model, seed, **settings):
 
 
 def quick(folder):
-    """Fine-tuning in all ways, and each kind of step of a job."""
+    """Fine-tuning with all settings, and each kind of step of a job."""
     path = folder / "model.keras"
     network().save(path)
     found = {}
@@ -103,9 +103,9 @@ def quick(folder):
         model = tfnas.load_model(path)
         settings = TrainingSettings(epochs=1, batch_size=32, distill=0.3, seed=int(run == "other"))
         runner = StepRunner(model, SPLIT, settings, Progress())
-        made = {step.technique: runner.apply(model, step) for step in steps}
-        made["aware"] = runner.aware(model, "int8", ())
-        for name, each in made.items():
+        models = {step.technique: runner.apply(model, step) for step in steps}
+        models["aware"] = runner.aware(model, "int8", ())
+        for name, each in models.items():
             found.setdefault(f"step {name}", {})[run] = of_weights(each)
     return found
 
@@ -143,7 +143,7 @@ class Killed(Progress):
 
 
 def job(folder, model, budget, kills=()):
-    """Candidates of a job of `compress` that is killed and goes on."""
+    """Candidates of a `compress` job that is killed and resumed."""
     split = tfnas.data.load("digits").limited(200)
     for epochs in (*kills, None):
         disturb()
@@ -165,11 +165,12 @@ def job(folder, model, budget, kills=()):
         else:
             assert epochs is None
     found = {}
-    for made in result.candidates:
+    for candidate in result.candidates:
         place = folder / "candidates"
-        [twin] = [p for p in place.glob("*/record.json") if _recipe(p) == str(made.recipe)]
-        weights = of_weights(tfnas.load_model(twin.with_name("model.keras")))
-        found[str(made.recipe)] = [weights, of_file(twin.with_name("model.tflite"))]
+        recipe = str(candidate.recipe)
+        [record] = [p for p in place.glob("*/record.json") if _recipe(p) == recipe]
+        weights = of_weights(tfnas.load_model(record.with_name("model.keras")))
+        found[recipe] = [weights, of_file(record.with_name("model.tflite"))]
     return found
 
 
@@ -178,7 +179,7 @@ def _recipe(record):
 
 
 def jobs(folder):
-    """Two jobs, each as it is, once more, and with kills."""
+    """Two jobs, each run twice, and once with kills."""
     path = folder / "model.keras"
     network().save(path)
     found = {}
@@ -217,12 +218,12 @@ class KilledTraining(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
-def search(folder, seed=0, kill=False, **given):
+def search(folder, seed=0, kill=False, **arguments):
     """Weights of each trial."""
     for killed in [True, False] if kill else [False]:
         disturb()
         tuner = tfnas.RandomTuner(
-            build, "val_accuracy", max_trials=3, seed=seed, directory=str(folder), **given
+            build, "val_accuracy", max_trials=3, seed=seed, directory=str(folder), **arguments
         )
         data = (SPLIT.x_val[:50], SPLIT.y_val[:50])
         callbacks = [KilledTraining()] if killed else []

@@ -48,14 +48,14 @@ COMMAND = pathlib.Path(sys.executable).with_name("tfnas")
 
 
 def rngs(kind, count):
-    """A generator a case; the first `CASES` are those of the fast run."""
+    """One generator per case; the first `CASES` are those of the fast run."""
     begin = 0 if count == CASES[kind] else CASES[kind]
     base = sorted(CASES).index(kind)
     return [np.random.default_rng([base, number]) for number in range(begin, begin + count)]
 
 
-def tell(kind, count, ends):
-    """Prints how the cases ended; all of them did, and not all in the same way."""
+def report(kind, count, ends):
+    """Prints the outcomes, and asserts that no case failed and that outcomes differ."""
     found = collections.Counter(ends)
     shown = ", ".join(f"{number} {end}" for end, number in found.most_common())
     print(f"\nfuzz: {kind}: {count} cases: {shown}")
@@ -65,7 +65,7 @@ def tell(kind, count, ends):
 
 
 def every(kind, count, run):
-    """Runs one call a case; what is told of those that fail begins with their numbers."""
+    """Runs one call per case; the message of a failed case begins with its number."""
     ends, faults = [], []
     for number, rng in enumerate(rngs(kind, count)):
         try:
@@ -73,7 +73,7 @@ def every(kind, count, run):
         except AssertionError as error:
             faults.append(f"{number}: {error}")
     assert not faults, "\n".join(faults)
-    return tell(kind, count, ends)
+    return report(kind, count, ends)
 
 
 def counts(*kinds):
@@ -88,7 +88,7 @@ def counts(*kinds):
 
 @pytest.fixture
 def marker(tmp_path):
-    """A folder that only code of a hostile file would make."""
+    """The path of a folder that only the code of a hostile file would create."""
     path = tmp_path / "made_by_a_file"
     yield path
     assert not path.exists()
@@ -157,8 +157,8 @@ def specification(rng):
     polynomial = ["final_sparsity", "end", "initial_sparsity", "begin", "power", "by", "frequency"]
     one, two = value(rng), value(rng)
 
-    def some(names, **given):
-        return given | {str(name): value(rng) for name in rng.choice(names, 2, replace=False)}
+    def some(names, **arguments):
+        return arguments | {str(name): value(rng) for name in rng.choice(names, 2, replace=False)}
 
     calls = [
         lambda: tfnas.QuantSpec.of(one),
@@ -236,7 +236,7 @@ def test_records(kind, count):
 
 
 def check_split(split):
-    """What is loaded is what the documentation says."""
+    """Asserts what the documentation says of a loaded data set."""
     for x, y in (
         (split.x_train, split.y_train),
         (split.x_val, split.y_val),
@@ -290,7 +290,7 @@ def test_keras_files(kind, count, tmp_path, marker, model_file):
 
 @counts("tflite")
 def test_tflite_files(kind, count, tflite_files):
-    """In a process of their own: one that dies names the case, and the rest goes on."""
+    """In a process of their own: if it dies, the case is named and the others continue."""
     first = 0 if count == CASES[kind] else CASES[kind]
     last, ends, faults = first + count, [], []
     while first < last:
@@ -309,11 +309,11 @@ def test_tflite_files(kind, count, tflite_files):
                 faults.append(f"{line} {done.returncode}")
         assert done.stdout, done.stderr
     assert faults == []
-    assert tell(kind, count, ends)["right"] > 20
+    assert report(kind, count, ends)["right"] > 20
 
 
 def test_a_sound_file_is_not_refused(tflite_files):
-    """As everywhere in these tests: every file that tfnas makes or reads is looked at."""
+    """Every file that the other tests convert or read is validated in the same way."""
     for path in tflite_files.iterdir():
         check_file(path.read_bytes())
         read_metadata(path.read_bytes())
@@ -362,14 +362,14 @@ def test_the_command(kind, count, tfnas_command, tmp_path, marker, model_file, t
         line = lines(rng, files, tmp_path, marker)
         code, out, err = tfnas_command(*line)
         assert "Traceback" not in out + err, line
-        if code == 0:  # a file that is damaged where it doesn't matter
+        if code == 0:  # the file is damaged where it does not matter
             assert line[0] == "profile", line
             return "right"
         assert code in (1, 2), line
         assert err.startswith("tfnas"), err
         assert err.count("\n") == 1, err
         assert len(err) < 800 or code == 2, err
-        assert "TFNAS_DEBUG" not in err, err  # an error that nobody thought of
+        assert "TFNAS_DEBUG" not in err, err  # an unexpected error
         return f"exit {code}"
 
     found = every(kind, count, run)
@@ -377,9 +377,9 @@ def test_the_command(kind, count, tfnas_command, tmp_path, marker, model_file, t
 
 
 def test_real_processes_fail_with_one_line(tmp_path, marker, tflite_files):
-    whole = (tflite_files / "float32.tflite").read_bytes()
+    content = (tflite_files / "float32.tflite").read_bytes()
     files = {
-        "cut.tflite": whole[: len(whole) // 2],
+        "cut.tflite": content[: len(content) // 2],
         "pickled.npz": written({"x_train.npy": pickled_npy(marker), "y_train.npy": b""}),
         "cut.keras": b"PK\x03\x04" + bytes(40),
     }

@@ -1,4 +1,4 @@
-"""What every oracle must do, whatever it proposes. No network is built, no model trained."""
+"""The contract of every oracle. No network is built, no model trained."""
 
 import json
 import math
@@ -44,7 +44,7 @@ def declared():
 
 @pytest.fixture(params=ORACLES)
 def make(request, tmp_path):
-    def made(folder="project", **arguments):
+    def build(folder="project", **arguments):
         kind, settings = ORACLES[request.param]
         defaults = {"objective": SCORE, "max_trials": 24, "seed": 0, "hyperparameters": declared()}
         oracle = kind(**{**defaults, **settings, **arguments})
@@ -52,7 +52,7 @@ def make(request, tmp_path):
         oracle._set_project_dir(str(tmp_path), folder)
         return oracle
 
-    return made
+    return build
 
 
 def worth(values):
@@ -192,14 +192,14 @@ def test_proposals_outside_of_known_limits_are_dropped(make):
 
 @pytest.fixture
 def oracle(tmp_path):
-    def made(**arguments):
+    def build(**arguments):
         settings = {"objective": SCORE, "max_trials": 10, "seed": 0, "hyperparameters": declared()}
         found = RandomOracle(**{**settings, **arguments})
         found.verbose = 0
         found._set_project_dir(str(tmp_path), "project")
         return found
 
-    return made
+    return build
 
 
 def test_a_trial_that_took_the_process_down_twice_is_not_tried_again(oracle):
@@ -256,8 +256,8 @@ def test_a_full_disk_fails_the_trial_and_not_the_search(oracle, monkeypatch):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         finish(first, trial)
-    told = [str(warning.message) for warning in caught]
-    assert any("trial 02 failed: its result can't be written" in text for text in told)
+    score = [str(warning.message) for warning in caught]
+    assert any("trial 02 failed: its result can't be written" in text for text in score)
     monkeypatch.setattr(module, "write_atomically", write)
     assert first.trials["02"].status == "FAILED"
     assert "No space left" in first.trials["02"].message
@@ -350,8 +350,8 @@ def test_the_surrogate_sees_through_noise(tmp_path):
     oracle._set_project_dir(str(tmp_path), "project")
     rng = np.random.default_rng(0)
     while (trial := begin(oracle)) is not None:
-        told = worth(trial.hyperparameters.values)["score"] + rng.normal()
-        finish(oracle, trial, {"score": told})
+        score = worth(trial.hyperparameters.values)["score"] + rng.normal()
+        finish(oracle, trial, {"score": score})
     assert 0.3 < oracle.rank_correlation() <= 1.0
     pick = worth(oracle.pick().hyperparameters.values)["score"]
     true = [worth(e.point.to_dict())["score"] for e in oracle.entries]

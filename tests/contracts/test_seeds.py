@@ -46,8 +46,8 @@ def fine_tuned(tmp_path_factory):
     return printed("quick", tmp_path_factory.mktemp("quick"), "1")
 
 
-def test_fine_tuning_follows_from_its_seed(fine_tuned):
-    """Alone, taught, on changed images, and as a step of `compress`."""
+def test_fine_tuning_is_determined_by_its_seed(fine_tuned):
+    """Alone, distilled, on augmented images, and as a step of `compress`."""
     assert set(seeds.CASES) < set(fine_tuned)
     assert {"step prune_channels", "step prune", "step cluster", "step aware"} < set(fine_tuned)
     check(fine_tuned)
@@ -102,7 +102,7 @@ def drawn():
     )
 
 
-def test_a_training_leaves_the_callers_generators_as_they_were():
+def test_training_does_not_change_the_callers_generators():
     with kept_random_state():
         keras.utils.set_random_seed(1)
         first = drawn()
@@ -116,7 +116,7 @@ def test_a_training_leaves_the_callers_generators_as_they_were():
             assert drawn() == own
 
 
-def test_who_has_set_no_seed_has_none_afterwards():
+def test_without_a_seed_of_the_caller_there_is_none_afterwards():
     with kept_random_state():
         tf.random.set_seed(None)
         with seeded(0):
@@ -130,7 +130,7 @@ def test_who_has_set_no_seed_has_none_afterwards():
         assert drawn() == after
 
 
-def test_layers_that_draw_are_seeded_each_by_itself():
+def test_layers_that_draw_are_seeded_individually():
     inner = keras.Sequential([keras.Input((4,)), keras.layers.Dropout(0.5)])
     layers = [keras.Input((4,)), keras.layers.Dropout(0.5), inner, keras.layers.GaussianNoise(1.0)]
     model = keras.Sequential([*layers, keras.layers.Dense(2)])
@@ -152,7 +152,7 @@ def test_layers_that_draw_are_seeded_each_by_itself():
 # --- the batches
 
 
-def test_arrays_come_in_an_order_of_their_own_each_epoch():
+def test_arrays_are_shuffled_anew_each_epoch():
     """Also with TensorFlow's seed set, where those of Keras' `fit` come in the same each time."""
     x, y = np.arange(10, dtype=np.uint8)[:, None], (np.arange(10), np.arange(10.0)[:, None])
 
@@ -178,7 +178,7 @@ def test_arrays_come_in_an_order_of_their_own_each_epoch():
 
 
 def test_reading_ahead_changes_no_batch():
-    """Whoever stops within an epoch, or reads all of it, has the same next ones."""
+    """The next batches are the same whether an epoch is read in part or to its end."""
     x = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1), np.uint8)
     found = []
     for read in (1, 2, 10):

@@ -1,4 +1,4 @@
-"""Known defects: each test asserts what is right and is expected to fail until it is mended.
+"""Known defects: each test asserts what is right and is expected to fail until it is repaired.
 
 The mark is strict: a test that passes fails the suite, until its mark is removed.
 """
@@ -12,7 +12,7 @@ import pytest
 
 @pytest.fixture
 def python():
-    """Runs code in a process of its own, where a crash costs nothing."""
+    """Runs code in a process of its own, so that a crash does not end the tests."""
 
     def run(code, timeout=120):
         quiet = {"CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"}

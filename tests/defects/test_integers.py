@@ -11,7 +11,7 @@ THEME = "transformers and recurrent networks as integers"
 
 
 def float_operators(file):
-    """Names of a file's operators that take or give real numbers."""
+    """Names of a file's operators with float inputs or outputs."""
     return [
         op.name
         for op in file.graph.operators
@@ -21,13 +21,13 @@ def float_operators(file):
 
 @pytest.fixture(scope="module")
 def words():
-    """Rows of eight word numbers."""
+    """Rows of eight word indices."""
     return np.random.default_rng(0).integers(0, 800, (40, 8)).astype("int32")
 
 
 @pytest.fixture(scope="module")
 def text_model():
-    """A classifier of words, nearly all of whose weights are an embedding's."""
+    """A text classifier with nearly all its weights in an embedding."""
     return keras.Sequential(
         [
             keras.Input((8,), dtype="int32"),

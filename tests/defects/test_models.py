@@ -57,7 +57,7 @@ def test_int8_of_an_lstm_of_fixed_batch_converts_or_is_refused(python):
 
 
 def attention_network():
-    """Attention of four heads over 16 places of 32 numbers, then two dense layers."""
+    """Attention of four heads over (16, 32), then two dense layers."""
     inputs = keras.Input((16, 32))
     attended = layers.MultiHeadAttention(4, 8)(inputs, inputs)
     return keras.Model(inputs, layers.Dense(32)(layers.Dense(32)(attended)))
@@ -108,7 +108,7 @@ def macs_from_weights(model):
     raises=AssertionError,
     reason=f"{THEME}: target_macs is met on the layers that are counted alone",
 )
-def test_target_macs_is_a_share_of_the_whole_model():
+def test_target_macs_is_a_fraction_of_the_entire_model():
     model = attention_network()
     try:
         smaller, _ = tfnas.prune_channels(model, target_macs=0.5)
@@ -121,7 +121,7 @@ def test_target_macs_is_a_share_of_the_whole_model():
 
 @keras.saving.register_keras_serializable("tfnas_defects")
 class Subclassed(keras.Model):
-    """A network as many write it, without `keras.Input`."""
+    """A typical subclassed network, without `keras.Input`."""
 
     def __init__(self, **options):
         super().__init__(**options)
@@ -150,7 +150,7 @@ def subclassed(images):
 
 @pytest.fixture(scope="module")
 def wrapped(subclassed):
-    """The functional model that the refusals of subclassed models advise."""
+    """A functional model around the subclassed one, as the error messages advise."""
     inputs = keras.Input((8, 8, 1))
     return keras.Model(inputs, subclassed(inputs))
 
@@ -208,8 +208,8 @@ def test_an_activation_that_is_zero_throughout_converts(trained):
     else:
         file = tfnas.to_tflite(model, "int8", x)
     for op in (op for op in file.graph.operators if op.name == "FULLY_CONNECTED"):
-        taken, kernel, given = (max(t.scales) for t in (*op.inputs[:2], *op.outputs))
-        assert taken * kernel / given < 256  # XNNPACK's limit
+        inputs, kernel, outputs = (max(t.scales) for t in (*op.inputs[:2], *op.outputs))
+        assert inputs * kernel / outputs < 256  # XNNPACK's limit
     step = file.outputs[0].scale
     expected = model.predict(x, verbose=0)
     np.testing.assert_allclose(file.predict(x, reference=True), expected, atol=2 * step)

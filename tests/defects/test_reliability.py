@@ -1,4 +1,4 @@
-"""Known defects where a process dies, hangs, or takes something with it."""
+"""Known defects where a process dies, hangs, or damages something else."""
 
 import contextlib
 import fcntl
@@ -23,8 +23,8 @@ import tfnas
 from tfnas.runtime.worker_processes import TrialDied, TrialProcesses
 
 THEME = "nothing lost, nothing hangs"
-AT_ONCE = 5  # seconds: ample for what happens at once
-AMPLE = 120  # seconds: for a process to start on a machine with much else to do
+AT_ONCE = 5  # seconds: ample for what happens immediately
+AMPLE = 120  # seconds: for a process to start on a busy machine
 
 
 @pytest.mark.xfail(
@@ -165,14 +165,14 @@ def outcomes(search):
     reason=f"{THEME}: the second interrupt in one trial counts as its failure",
 )
 def test_a_search_interrupted_twice_in_one_trial_is_the_same_search(tmp_path):
-    whole = interruptible(tmp_path / "whole")
-    whole.search(verbose=0)
+    uninterrupted = interruptible(tmp_path / "uninterrupted")
+    uninterrupted.search(verbose=0)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             interruptible(tmp_path / "twice", interrupted=True).search(verbose=0)
     twice = interruptible(tmp_path / "twice")
     twice.search(verbose=0)
-    assert outcomes(twice) == outcomes(whole)
+    assert outcomes(twice) == outcomes(uninterrupted)
 
 
 class Pause(layers.Layer):

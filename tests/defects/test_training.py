@@ -88,7 +88,7 @@ def regression_network():
 
 @pytest.fixture(scope="module")
 def regression():
-    """Inputs, two standardized targets, and a network trained for them by their squares."""
+    """Inputs, two standardized targets, and a network trained on them with mean squared error."""
     keras.utils.set_random_seed(0)
     rng = np.random.default_rng(0)
     x = rng.normal(size=(256, 10)).astype("float32")
@@ -133,7 +133,7 @@ def test_an_output_whose_kind_is_unknown_is_refused_before_training(regression):
 
 
 class Scale(layers.Layer):
-    """A layer that no registry knows."""
+    """A layer that is not registered."""
 
     def call(self, x):
         return x / 255.0

@@ -46,29 +46,29 @@ def two_outputs():
 
 @pytest.mark.parametrize(("k", "n"), [(0, 1), (1, 1), (0, 50), (50, 50), (90, 100), (7213, 10000)])
 def test_wilson_interval(k, n):
-    wanted = binomtest(k, n).proportion_ci(0.95, method="wilson")
-    assert wilson_interval(k, n) == pytest.approx((wanted.low, wanted.high), abs=1e-9)
+    expected = binomtest(k, n).proportion_ci(0.95, method="wilson")
+    assert wilson_interval(k, n) == pytest.approx((expected.low, expected.high), abs=1e-9)
 
 
 @pytest.mark.parametrize("mode", ["float32", "int8"])
-def test_accuracy_is_that_of_sklearn(artifacts, digits, mode):
+def test_accuracy_equals_that_of_sklearn(artifacts, digits, mode):
     found = tfnas.evaluate(artifacts[mode], digits.x_test, digits.y_test)
     classes = artifacts[mode].predict(digits.x_test).argmax(1)
     assert found.value == metrics.accuracy_score(digits.y_test, classes)
-    wanted = binomtest(int((classes == digits.y_test).sum()), 360).proportion_ci(method="wilson")
-    assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high))
+    expected = binomtest(int((classes == digits.y_test).sum()), 360).proportion_ci(method="wilson")
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
     assert (found.name, found.examples) == ("accuracy", 360)
 
 
 def test_accuracy_for_every_form_of_targets(artifacts, digits):
     x, y = digits.x_test, digits.y_test
-    wanted = tfnas.evaluate(artifacts["float32"], x, y)
-    assert 0.5 < wanted.value < 1  # else the comparisons say little
+    expected = tfnas.evaluate(artifacts["float32"], x, y)
+    assert 0.5 < expected.value < 1  # otherwise the comparisons below show little
     dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(50)
     for arguments in ((x, y[:, None]), (x, np.eye(10)[y]), (x, y.tolist()), ((x, y),), (dataset,)):
-        assert tfnas.evaluate(artifacts["float32"], *arguments) == wanted
+        assert tfnas.evaluate(artifacts["float32"], *arguments) == expected
     small_batches = tfnas.evaluate(artifacts["float32"], x, y, batch_size=7, threads=2)
-    assert small_batches == wanted
+    assert small_batches == expected
 
 
 def test_dataset_that_is_shuffled_each_time_keeps_its_pairs(artifacts, digits):
@@ -100,9 +100,9 @@ def test_other_metric_by_name(digits, artifacts):
     found = tfnas.evaluate(
         artifacts["float32"], digits.x_test, digits.y_test, "sparse_categorical_accuracy"
     )
-    wanted = tfnas.evaluate(artifacts["float32"], digits.x_test, digits.y_test)
-    assert found.value == pytest.approx(wanted.value)
-    assert found.low == pytest.approx(wanted.low, abs=0.02)
+    expected = tfnas.evaluate(artifacts["float32"], digits.x_test, digits.y_test)
+    assert found.value == pytest.approx(expected.value)
+    assert found.low == pytest.approx(expected.low, abs=0.02)
 
 
 def test_interval_of_a_metric_with_a_state(binary):
@@ -113,7 +113,7 @@ def test_interval_of_a_metric_with_a_state(binary):
     assert (found.low, found.high) == pytest.approx((own.low, own.high), abs=0.03)
 
 
-def test_function_that_gives_one_value_an_example(regression):
+def test_function_that_returns_one_value_per_example(regression):
     artifact, x, y, predictions = regression
 
     def distance(y_true, y_pred):
@@ -126,7 +126,7 @@ def test_function_that_gives_one_value_an_example(regression):
     assert tfnas.evaluate(artifact, x, y, distance) == found  # the same every time
 
 
-def test_function_that_gives_one_value_for_all(regression):
+def test_function_that_returns_one_value_in_all(regression):
     artifact, x, y, predictions = regression
     found = tfnas.evaluate(artifact, x, y, lambda t, p: metrics.r2_score(t, p))
     assert found.value == pytest.approx(metrics.r2_score(y, predictions), rel=1e-5)
@@ -135,7 +135,9 @@ def test_function_that_gives_one_value_for_all(regression):
 
 def test_function_of_the_wrong_shape(regression):
     artifact, x, y, _ = regression
-    with pytest.raises(ValueError, match=r"one value or one an example, got \(79,\)"):
+    with pytest.raises(
+        ValueError, match=r"one value, or one value per example, got an array of shape \(79,\)"
+    ):
         tfnas.evaluate(artifact, x, y, lambda t, p: t[1:, 0])
 
 
@@ -146,8 +148,8 @@ def test_dictionary_of_metrics(two_outputs, as_dict):
     found = tfnas.evaluate(artifact, x, y, {"output_1": "mse", "output_0": "accuracy"})
     assert list(found) == ["output_1", "output_0"]
     assert found["output_0"].value == metrics.accuracy_score(targets[0], predictions[0].argmax(1))
-    wanted = metrics.mean_squared_error(targets[1], predictions[1])
-    assert found["output_1"].value == pytest.approx(wanted, rel=1e-5)
+    expected = metrics.mean_squared_error(targets[1], predictions[1])
+    assert found["output_1"].value == pytest.approx(expected, rel=1e-5)
 
 
 def test_dictionary_of_metrics_for_targets_of_some_outputs(two_outputs):
@@ -179,18 +181,22 @@ def test_errors(artifacts, digits, two_outputs):
     artifact, x, y = artifacts["float32"], digits.x_test, digits.y_test
     with pytest.raises(ValueError, match="y must hold the targets, got None"):
         tfnas.evaluate(artifact, x)
-    with pytest.raises(ValueError, match=r"one target a prediction .* got \(359,\)"):
+    with pytest.raises(ValueError, match=r"one target per example .* got targets \(359,\)"):
         tfnas.evaluate(artifact, x, y[:-1])
-    with pytest.raises(ValueError, match=r"class numbers or one-hot rows, got \(360, 4\)"):
+    with pytest.raises(
+        ValueError, match=r"class indices or one-hot rows, got the shape \(360, 4\)"
+    ):
         tfnas.evaluate(artifact, x, np.eye(4)[y % 4])
     with pytest.raises(ValueError, match=r"must be a metric of keras.metrics, got 'goodness'"):
         tfnas.evaluate(artifact, x, y, "goodness")
     with pytest.raises(ValueError, match=r"must name outputs of \['output_0'\], got logits"):
         tfnas.evaluate(artifact, x, y, {"logits": "accuracy"})
     artifact, x, targets, _ = two_outputs
-    with pytest.raises(ValueError, match=r"must name the output it is for.*'output_1'"):
+    with pytest.raises(
+        ValueError, match=r"must be a dictionary by output name, one of .*'output_1'\], got"
+    ):
         tfnas.evaluate(artifact, x, targets)
-    with pytest.raises(ValueError, match="y must hold 2 targets, one an output, got 1"):
+    with pytest.raises(ValueError, match="y must hold 2 targets, one per output, got 1"):
         tfnas.evaluate(artifact, x, targets[0], {"output_0": "accuracy"})
     with pytest.raises(ValueError, match="y must hold the targets of output_1, got"):
         tfnas.evaluate(artifact, x, {"output_0": targets[0]}, {"output_1": "mse"})

@@ -1,4 +1,4 @@
-"""Whether a small file is still the same model."""
+"""Agreement of the predictions of two files."""
 
 import keras
 import numpy as np
@@ -10,12 +10,12 @@ from tfnas.measure.agreement import PLAIN, MetricPair, agreement, attack, calibr
 
 @pytest.fixture(scope="module")
 def found(tiny_model, digits, artifacts):
-    twins = tiny_model, tiny_model
+    models = tiny_model, tiny_model
     files = artifacts["float32"], artifacts["int8"]
-    return agreement(*files, digits.x_test, digits.y_test, digits.class_names, twins)
+    return agreement(*files, digits.x_test, digits.y_test, digits.class_names, models)
 
 
-def test_a_file_is_the_same_as_itself(artifacts, digits):
+def test_a_file_agrees_with_itself(artifacts, digits):
     file = artifacts["float32"]
     same = agreement(file, file, digits.x_test, digits.y_test, digits.class_names)
     assert same.changed[0] == same.broke == same.repaired == 0
@@ -24,16 +24,18 @@ def test_a_file_is_the_same_as_itself(artifacts, digits):
     assert same.calibration[0] == same.calibration[1]
 
 
-def test_answers_that_are_known_are_not_asked_for(found, artifacts, digits):
+def test_known_answers_are_not_computed_again(found, artifacts, digits):
     files = artifacts["float32"], artifacts["int8"]
     known = tuple(file.predict(digits.x_test) for file in files)
     again = agreement(*files, digits.x_test, digits.y_test, digits.class_names, answers=known)
     assert (again.changed, again.classes) == (found.changed, found.classes)
-    with pytest.raises(ValueError, match="answers must be those to 3 images, got"):
+    with pytest.raises(
+        ValueError, match="answers must hold one prediction for each of the 3 images, got"
+    ):
         agreement(*files, digits.x_test[:3], digits.y_test[:3], answers=known)
 
 
-def test_counts_fit_together(found, artifacts, digits):
+def test_counts_are_consistent(found, artifacts, digits):
     answers = [artifacts[m].predict(digits.x_test).argmax(-1) for m in ("float32", "int8")]
     assert found.changed[0] == np.mean(answers[0] != answers[1])
     plain = found.accuracy[PLAIN]
@@ -46,7 +48,7 @@ def test_counts_fit_together(found, artifacts, digits):
     assert [found.classes[name].original for name in digits.class_names] == pytest.approx(own)
 
 
-def test_attacks_hurt(found):
+def test_attacks_reduce_accuracy(found):
     name = next(name for name in found.accuracy if name.startswith("attack"))
     assert found.accuracy[name].original < found.accuracy[PLAIN].original
 
@@ -74,7 +76,7 @@ def test_an_attack_on_one_unit_moves_away_from_the_class(label, expected):
     np.testing.assert_array_equal(moved.reshape(-1), expected)
 
 
-def test_where_the_small_file_alone_fails_is_told(found):
+def test_warnings_list_where_the_small_file_alone_fails(found):
     worse = MetricPair(0.9, 0.5, (-0.4, -0.5, -0.3))
     accuracy = {PLAIN: MetricPair(0.9, 0.89, (-0.01, -0.02, 0.0)), "blur": worse}
     record = type(found)(100, (0.1, 0, 0.2), 1, 0, accuracy, {}, (0, 0), np.array([0]))

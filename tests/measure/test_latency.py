@@ -1,4 +1,4 @@
-"""tfnas.benchmark: structure and arithmetic; no test here depends on how long a thing takes."""
+"""tfnas.benchmark: structure and arithmetic; no test here depends on real times."""
 
 import dataclasses
 import gc
@@ -61,7 +61,7 @@ def test_median_interval_covers_the_median():
     assert 0.94 < covered < 0.98  # 0.957 by the binomial distribution
 
 
-def test_median_interval_does_not_mind_the_order():
+def test_median_interval_is_independent_of_the_order():
     samples = np.random.default_rng(0).normal(size=41)
     assert median_interval(samples) == median_interval(np.sort(samples)[::-1])
 
@@ -77,7 +77,7 @@ def test_rounds_are_interleaved_in_random_order():
     assert len({tuple(row) for row in rounds}) > 5
 
 
-def test_ratios_belong_to_their_files_and_drift_divides_out():
+def test_ratios_belong_to_their_files_and_drift_cancels_out():
     found = {}
     for order in ([2.0, 3.0, 5.0], [5.0, 2.0, 3.0]):
         FakeTimer.samples = 1000
@@ -117,7 +117,7 @@ def test_garbage_collection_is_restored():
     assert gc.isenabled()
 
 
-def test_one_result_a_file_in_order(dense, artifacts, tmp_path):
+def test_one_result_per_file_in_order(dense, artifacts, tmp_path):
     path = dense.save(tmp_path / "dense.tflite")
     results = tfnas.benchmark([artifacts["float32"], path, str(path), artifacts["int8"]], **FAST)
     assert len(results) == 4
@@ -126,7 +126,7 @@ def test_one_result_a_file_in_order(dense, artifacts, tmp_path):
     assert all(0 < r.ratio_low <= r.ratio <= r.ratio_high for r in results)
 
 
-def test_results_follow_the_files_given(dense, artifacts, monkeypatch):
+def test_results_have_the_order_of_the_files(dense, artifacts, monkeypatch):
     files = [artifacts["int8"], dense, artifacts["float32"]]
     seconds = {file.sha256: i for i, file in enumerate([reference_artifact(), *files], 1)}
     monkeypatch.setattr(latency, "_Timer", lambda file, *_: FakeTimer(seconds[file.sha256]))
@@ -183,10 +183,10 @@ def test_files_are_checked(tmp_path):
 
 def test_provenance():
     found = provenance(dataset="digits")
-    wanted = (
+    expected = (
         "cpu cores system python tfnas tensorflow keras ai-edge-litert keras-tuner numpy dataset"
     )
-    assert set(found) == set(wanted.split())
+    assert set(found) == set(expected.split())
     assert found["dataset"] == "digits"
     assert found["numpy"] == np.__version__
     assert found["keras"] == keras.__version__

@@ -85,14 +85,14 @@ def test_wrong_keys_are_named(fields, message):
         Measurement.from_json(json.dumps(fields))
 
 
-def test_text_that_is_no_object_is_refused():
+def test_text_that_is_no_json_object_is_refused():
     with pytest.raises(ValueError, match="measurement is not valid JSON"):
         Measurement.from_json("")
     with pytest.raises(ValueError, match="measurement must be a JSON object, got int"):
         Measurement.from_json("1")
 
 
-def test_records_read_as_text():
+def test_records_as_text():
     assert str(LATENCY) == "2 ms, 0.250x reference [0.240, 0.260]"
     assert str(Score("f1", 0.12344, 0, 1, 3)) == "f1 0.1234 [0.0000, 1.0000] n=3"
 
@@ -167,12 +167,12 @@ def test_equal_rows_all_stay():
 
 @pytest.mark.parametrize("bad", [float("nan"), pytest.param(None, id="short"), "direction"])
 @pytest.mark.parametrize("call", ["dominates", "pareto_front", "hypervolume", "reference"])
-def test_what_cannot_be_compared_is_refused(call, bad):
+def test_rows_that_cannot_be_compared_are_refused(call, bad):
     row, directions = [1.0, 2.0], ["max", "min"]
     if bad == "direction":
         directions, message = ["max", "lower"], "directions must be 'max' or 'min', got 'lower'"
     elif bad is None:
-        row, message = [1.0], r"must hold 2 values, one a direction, got \[1.0\]"
+        row, message = [1.0], r"must hold 2 values, one per direction, got \[1.0\]"
     else:
         row, message = [1.0, bad], r"must hold no NaN, got \[1.0, nan\]"
     good = [0.0, 0.0]

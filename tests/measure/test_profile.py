@@ -125,7 +125,7 @@ def test_matrix_product_of_two_tensors():
     assert found.macs == 6 * 5 * 7
 
 
-def test_nested_models_are_walked_into():
+def test_nested_models_are_included():
     inner = keras.Sequential([keras.Input((8,)), layers.Dense(4, name="d")], name="inner")
     middle_input = keras.Input((8,))
     middle = keras.Model(middle_input, layers.ReLU(name="r")(inner(middle_input)), name="middle")
@@ -136,7 +136,7 @@ def test_nested_models_are_walked_into():
     assert found.parameters == model.count_params() == 36 + 10
 
 
-def test_shared_layer_works_at_every_call_and_weighs_once():
+def test_shared_layer_has_macs_per_call_and_parameters_once():
     shared = layers.Dense(4, name="shared")
     a, b = keras.Input((8,)), keras.Input((8,))
     model = keras.Model([a, b], layers.Add(name="sum")([shared(a), shared(b)]))
@@ -174,7 +174,7 @@ def test_unknown_layer_with_weights_is_listed():
     assert "not counted" in str(found)
 
 
-def test_recurrent_layer_is_not_passed_over():
+def test_recurrent_layer_is_counted():
     model = keras.Sequential([keras.Input((5, 3)), layers.LSTM(4, name="lstm")])
     assert tfnas.profile(model).uncounted == ("lstm",)
 
@@ -213,16 +213,19 @@ def test_peak_activations_where_the_input_of_an_activation_is_used_again():
 
 
 def test_text_is_a_table_with_totals():
-    lines = str(tfnas.profile(residual())).splitlines()
+    found = tfnas.profile(residual())
+    lines = str(found).splitlines()
+    assert max(map(len, lines)) <= 80
     assert lines[0].split() == ["layer", "kind", "output", "parameters", "MACs"]
     row = next(line for line in lines if line.startswith("a "))
     assert row.split() == ["a", "Conv2D", "4x4x4", "76", "1,152"]
-    assert lines[-1] == (
+    assert found.summary() == (
         "residual: 168 parameters, 2,176 MACs, peak activations 256 bytes in int8, 1,024 in float32"
     )
+    assert " ".join(str(found).split()).endswith(found.summary())
 
 
-def test_models_that_can_not_be_profiled():
+def test_models_that_cannot_be_profiled():
     class Own(keras.Model):
         def call(self, x):
             return x
@@ -231,5 +234,5 @@ def test_models_that_can_not_be_profiled():
         with pytest.raises(ValueError, match="must be a built functional or Sequential"):
             tfnas.profile(model)
     inputs = keras.Input((None, None, 3))
-    with pytest.raises(ValueError, match=r"inputs of known size, got .None, None, None, 3"):
+    with pytest.raises(ValueError, match=r"inputs of known shape, got .None, None, None, 3"):
         tfnas.profile(keras.Model(inputs, layers.Conv2D(2, 3)(inputs)))

@@ -1,4 +1,4 @@
-"""Examples a second over batch sizes and threads."""
+"""Throughput over batch sizes and numbers of threads."""
 
 import keras
 import numpy as np
@@ -22,8 +22,8 @@ def test_every_file_at_every_setting(artifacts, digits):
     assert all(each.ratio == 1 for each in found if each.file == 0)
 
 
-def test_examples_a_second_count_the_batch(artifacts, monkeypatch):
-    """By a clock that knows how long a batch takes: 10 ms, and 1 ms an example."""
+def test_examples_per_second_count_the_batch(artifacts, monkeypatch):
+    """With a simulated clock: a batch takes 10 ms plus 1 ms per example."""
 
     def run(runner, repeats):
         for _ in range(repeats):
@@ -35,7 +35,7 @@ def test_examples_a_second_count_the_batch(artifacts, monkeypatch):
     assert [each.per_second for each in found] == pytest.approx([1000 / 11, 64_000 / 74])
 
 
-def test_a_batch_that_the_file_does_not_take_is_told():
+def test_a_batch_that_the_file_does_not_take_is_reported():
     layers = keras.layers
     inputs = keras.Input((4,), batch_size=1)
     fixed = tfnas.to_tflite(keras.Model(inputs, layers.Reshape((2, 2))(layers.Dense(4)(inputs))))

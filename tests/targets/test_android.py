@@ -1,4 +1,4 @@
-"""Latency on a phone: a stand-in for adb says what the tool says, and keeps what it was asked."""
+"""Latency on a phone: a fake adb prints the tool's output and logs its own arguments."""
 
 import json
 import os
@@ -32,7 +32,7 @@ for words, *answers in json.loads((here / "answers.json").read_text()):
         sys.exit(code)
 """
 
-# What versions of the tool write, shortened: an old one, and a new one with a delegate.
+# Shortened output of an old version of the tool, and of a new one with a delegate.
 OLD = """STARTING!
 Log parameter values verbosely: [0]
 Min num runs: [50]
@@ -145,7 +145,7 @@ DONE = "tfnas-exit-status=0\n"
 
 
 def simple(us):
-    """What the tool says of a file whose runs all took as long."""
+    """The tool's output for a file whose runs all took the same time, in us."""
     return (
         f"count=5 curr={us}(all same)\n\ncount=50 curr={us}(all same)\n\nInference timings in us: "
         f"Init: 900, First inference: {us}, Warmup (avg): {us}, Inference (avg): {us}\n{DONE}"
@@ -153,7 +153,7 @@ def simple(us):
 
 
 class Phone:
-    """A stand-in for adb and a phone behind it."""
+    """A fake adb with a phone."""
 
     def __init__(self, folder):
         self.adb, self.folder = folder / "adb", folder
@@ -200,7 +200,7 @@ REMOVED = (
 )
 
 
-def test_what_is_done_on_the_phone(phone, dense):
+def test_commands_on_the_phone(phone, dense):
     phone.measure(dense, threads=2, runs=70, warmup_runs=3, use_xnnpack=False)
     flags = (
         "--num_threads=2 --num_runs=70 --warmup_runs=3 --use_xnnpack=false "
@@ -223,7 +223,7 @@ def test_what_is_done_on_the_phone(phone, dense):
         assert (phone.folder / f"{name}.tflite").read_bytes() == file.content
 
 
-def test_what_a_new_tool_says(phone, dense, tmp_path):
+def test_output_of_a_new_tool(phone, dense, tmp_path):
     latency = phone.measure(dense.save(tmp_path / "dense.tflite"))
     assert (latency.device, latency.abi) == ("Pixel 6", "arm64-v8a")
     assert (latency.ms, latency.median_ms, latency.average_ms) == (1.2, 1.2, 1.2345)
@@ -251,17 +251,17 @@ def test_what_a_new_tool_says(phone, dense, tmp_path):
     assert lines[2].endswith("1.200")
 
 
-def test_an_operator_that_is_called_more_than_once_takes_as_often_its_time(phone, dense):
+def test_the_time_of_an_operator_is_that_of_all_its_calls(phone, dense):
     once, often = "0.000\t        1\t[StatefulPartitionedCall", "0.000\t       50\t[Stateful"
-    said = NEW.replace(once, often + "PartitionedCall")
-    phone.answers[f"--graph={FOLDER}/model.tflite"] = [said + DONE]
+    output = NEW.replace(once, often + "PartitionedCall")
+    phone.answers[f"--graph={FOLDER}/model.tflite"] = [output + DONE]
     assert phone.measure(dense).operators[1].average_ms == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(("there", "instead"), [("[avg ms]", "[mean]"), ("0.010", "soon")])
-def test_a_profile_that_is_not_understood(phone, dense, there, instead):
+def test_a_profile_that_cannot_be_parsed(phone, dense, there, instead):
     phone.answers[f"--graph={FOLDER}/model.tflite"] = [NEW.replace(there, instead) + DONE]
-    with pytest.raises(RuntimeError, match="benchmark_model must tell a profile, got the row"):
+    with pytest.raises(RuntimeError, match="benchmark_model must report a profile, got the row"):
         phone.measure(dense)
 
 
@@ -269,7 +269,7 @@ def test_two_runs_have_folders_of_their_own():
     assert module._run_name() != module._run_name()
 
 
-def test_what_an_old_tool_says(phone, dense):
+def test_output_of_an_old_tool(phone, dense):
     phone.answers[f"--graph={FOLDER}/model.tflite"] = [OLD + DONE]
     latency = phone.measure(dense)
     assert (latency.median_ms, latency.p5_ms, latency.p95_ms) == (None, None, None)
@@ -281,42 +281,52 @@ def test_what_an_old_tool_says(phone, dense):
     )
 
 
-def test_runs_that_all_took_as_long():
-    told = module._parse(simple(1900))
-    assert (told.ms, told.median_ms, told.min_ms, told.max_ms) == (1.9, None, 1.9, 1.9)
-    assert (told.runs, told.memory_mb, told.operators) == (50, None, ())
+def test_runs_that_all_took_the_same_time():
+    run = module._parse(simple(1900))
+    assert (run.ms, run.median_ms, run.min_ms, run.max_ms) == (1.9, None, 1.9, 1.9)
+    assert (run.runs, run.memory_mb, run.operators) == (50, None, ())
 
 
-# --- what can go wrong
+# --- errors
 
 
 def test_no_adb(phone, dense):
     phone.adb = phone.folder / "none" / "adb"
-    with pytest.raises(FileNotFoundError, match=r"adb must be .*platform-tools, got no program "):
+    with pytest.raises(
+        FileNotFoundError, match=r"adb must be .*platform-tools, got .*which is no program"
+    ):
         phone.measure(dense)
 
 
 def test_no_binary(phone, dense):
     phone.binary.unlink()
-    with pytest.raises(FileNotFoundError, match="binary must be the file of TFLite's benchmark_m"):
+    with pytest.raises(FileNotFoundError, match="binary must be the path of TFLite's benchmark_m"):
         phone.measure(dense)
 
 
 @pytest.mark.parametrize(
-    ("listed", "serial", "told"),
+    ("listed", "serial", "message"),
     [
         ("", None, "a phone must be connected, with USB debugging on, got none"),
-        ("4A1\tdevice\n5B2\tdevice", None, r"serial must say which phone, got none for 4A1 \(dev"),
+        (
+            "4A1\tdevice\n5B2\tdevice",
+            None,
+            r"serial must name one of several phones, got None: 4A1 \(dev",
+        ),
         ("4A1\tunauthorized", None, "phone 4A1 is unauthorized: allow USB debugging on its"),
         ("4A1\toffline", None, "phone 4A1 must be ready, got 'offline'"),
         ("4A1\tno permissions (udev)", "4A1", r"must be ready, got 'no permissions \(udev\)'"),
-        ("4A1\tdevice", "9Z9", r"serial must be a connected phone's, got '9Z9': 4A1 \(device\)"),
+        (
+            "4A1\tdevice",
+            "9Z9",
+            r"serial must be that of a connected phone, got '9Z9': 4A1 \(device\)",
+        ),
     ],
 )
-def test_no_phone_that_can_be_used(phone, dense, listed, serial, told):
+def test_no_phone_that_can_be_used(phone, dense, listed, serial, message):
     started = "* daemon not running; starting now at tcp:5037\n* daemon started successfully\n"
     phone.answers["devices"] = [started + DEVICES.format(listed)]
-    with pytest.raises(RuntimeError, match=told):
+    with pytest.raises(RuntimeError, match=message):
         phone.measure(dense, serial=serial)
     assert phone.calls == ["devices"]  # nothing was pushed
 
@@ -328,7 +338,7 @@ def test_one_of_several_phones(phone, dense):
 
 
 @pytest.mark.parametrize(
-    ("said", "told"),
+    ("output", "message"),
     [
         (
             "sh: /data/local/tmp/tfnas/benchmark_model: not executable: 64-bit ELF file\n"
@@ -337,16 +347,16 @@ def test_one_of_several_phones(phone, dense):
             "sh: .*64-bit ELF file$",
         ),
         ("STARTING!\nSegmentation fault\ntfnas-exit-status=139\n", r"code 139: STARTING! \| Segm"),
-        ("STARTING!\n", "with exit code unknown: nothing said"),
+        ("STARTING!\n", "with exit code unknown: no output"),
         (
             "STARTING!\ntfnas-exit-status=0\n",
-            "benchmark_model must tell its timings, got STARTING!",
+            "benchmark_model must report its timings, got STARTING!",
         ),
     ],
 )
-def test_a_tool_that_fails(phone, dense, said, told):
-    phone.answers[f"--graph={FOLDER}/model.tflite"] = [said]
-    with pytest.raises(RuntimeError, match=told):
+def test_a_tool_that_fails(phone, dense, output, message):
+    phone.answers[f"--graph={FOLDER}/model.tflite"] = [output]
+    with pytest.raises(RuntimeError, match=message):
         phone.measure(dense)
     assert phone.calls[-1] == REMOVED
 
@@ -358,7 +368,7 @@ def test_a_phone_that_goes_away(phone, dense):
         phone.measure(dense)
 
 
-def test_a_tool_that_takes_too_long_is_ended(phone, dense, monkeypatch):
+def test_a_tool_that_takes_too_long_is_stopped(phone, dense, monkeypatch):
     phone.answers[f"--graph={FOLDER}/model.tflite"] = [("", 0, 600)]
     run = subprocess.run
 
@@ -375,7 +385,7 @@ def test_a_tool_that_takes_too_long_is_ended(phone, dense, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ({"threads": 0}, "threads must be a whole number >= 1, got 0"),
         ({"runs": 2.5}, "runs must be a whole number >= 1, got 2.5"),
@@ -386,8 +396,8 @@ def test_a_tool_that_takes_too_long_is_ended(phone, dense, monkeypatch):
         ({"timeout": 0}, "timeout must be a finite number of seconds above 0, got 0"),
     ],
 )
-def test_wrong_arguments(phone, dense, options, told):
-    with pytest.raises(ValueError, match=told):
+def test_wrong_arguments(phone, dense, options, message):
+    with pytest.raises(ValueError, match=message):
         phone.measure(dense, **options)
 
 
@@ -400,20 +410,20 @@ def test_bench_prints_the_phone_beside_this_machine(phone, dense, monkeypatch, c
     path = dense.save(phone.folder / "dense.tflite")
     monkeypatch.setenv("PATH", str(phone.folder), prepend=os.pathsep)
     flags = ["--rounds=6", "--adb", f"--adb_binary={phone.binary}", "--serial=4A1"]
-    flags += [f"--json={phone.folder / 'told.json'}"]
+    flags += [f"--json={phone.folder / 'phone.json'}"]
     code = app.main(["bench", str(path), *flags])
     out, err = capsys.readouterr()
     assert (code, err) == (0, "")
-    usual, told = out.split("\n\nfile ")[0], out.split("\n\nfile ")[1]
-    assert "reference model" in usual
+    here, on_phone = out.split("\n\nfile ")[0], out.split("\n\nfile ")[1]
+    assert "reference model" in here
     cells = ["dense.tflite", "0.6000x", "[0.5714,", "0.6316]", "1.2000", "1.4000", "2.5", "5.2"]
-    assert told.splitlines()[2].split() == cells
+    assert on_phone.splitlines()[2].split() == cells
     assert (
         "\n\nPixel 6 (arm64-v8a), 1 thread(s), XNNPACK on, reference model 1.9000 and 2.1000 ms\n"
         "\ndense.tflite on the phone\noperator "
-    ) in told
-    assert "TfLiteXNNPackDelegate" in told
-    record = json.loads((phone.folder / "told.json").read_text())[str(path)]
+    ) in on_phone
+    assert "TfLiteXNNPackDelegate" in on_phone
+    record = json.loads((phone.folder / "phone.json").read_text())[str(path)]
     measured = Measurement.from_dict(record)
     assert measured.to_dict() == record
     assert measured.phone["median_ms"] == 1.2
@@ -424,16 +434,16 @@ def test_bench_prints_the_phone_beside_this_machine(phone, dense, monkeypatch, c
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "message"),
     [
         (["--adb"], "adb_binary must be given with adb, got none"),
         (["--serial=4A1"], "adb_binary and serial go with adb, got no adb"),
-        (["--adb", "--adb_binary=none"], "binary must be the file of TFLite's benchmark_model"),
+        (["--adb", "--adb_binary=none"], "binary must be the path of TFLite's benchmark_model"),
     ],
 )
-def test_flags_that_do_not_go_together(dense, tmp_path, capsys, flags, told):
+def test_flags_that_do_not_go_together(dense, tmp_path, capsys, flags, message):
     path = dense.save(tmp_path / "dense.tflite")
     assert app.main(["bench", str(path), *flags]) == 1
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.startswith(f"tfnas bench: error: {told}")
+    assert err.startswith(f"tfnas bench: error: {message}")

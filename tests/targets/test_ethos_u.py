@@ -1,4 +1,4 @@
-"""Files compiled for Ethos-U accelerators: what Arm's compiler says of them."""
+"""Files compiled for Ethos-U accelerators, and the estimates of Arm's compiler."""
 
 import importlib.util
 import json
@@ -48,7 +48,7 @@ def test_an_int8_file_runs_on_the_accelerator(artifacts):
 
 
 @needs_vela
-def test_the_compiled_file_goes_on_to_a_microcontroller(artifacts):
+def test_the_compiled_file_is_for_a_microcontroller(artifacts):
     compiled = tfnas.vela(artifacts["int8"], "ethos-u85-256").compiled
     assert [op.name for op in compiled.graph.operators] == ["ethos-u"]
     assert "resolver.AddEthosU();" in tfnas.resolver_code(compiled)
@@ -59,9 +59,9 @@ def test_the_compiled_file_goes_on_to_a_microcontroller(artifacts):
 @needs_vela
 def test_the_compiled_file_keeps_its_labels(dense):
     labels = [f"class {i}" for i in range(8)]
-    told = dense.with_metadata(description="a few classes", labels=labels)
-    compiled = tfnas.vela(told).compiled
-    assert compiled.metadata == told.metadata
+    described = dense.with_metadata(description="a few classes", labels=labels)
+    compiled = tfnas.vela(described).compiled
+    assert compiled.metadata == described.metadata
     assert tfnas.vela(dense).compiled.metadata is None
 
 
@@ -76,7 +76,7 @@ def test_the_report_as_a_record(dense):
 
 
 @needs_vela
-def test_a_float_file_stays_on_the_processor_and_the_report_says_why(artifacts, tmp_path):
+def test_a_float_file_stays_on_the_cpu_and_the_report_has_the_reasons(artifacts, tmp_path):
     path = artifacts["float32"].save(tmp_path / "float.tflite")
     report = tfnas.vela(path)
     operators = artifacts["float32"].graph.operators
@@ -110,13 +110,13 @@ def test_another_system_and_the_table(dense):
 
 
 @needs_vela
-def test_a_failure_of_the_compiler_is_told(dense):
+def test_a_failure_of_the_compiler_is_reported(dense):
     with pytest.raises(RuntimeError, match=r"exit code 1: .*System_Config\.Nope not found"):
         tfnas.vela(dense, system_config="Nope")
 
 
 @needs_vela
-def test_a_compiler_that_takes_too_long_is_ended(dense):
+def test_a_compiler_that_takes_too_long_is_stopped(dense):
     with pytest.raises(VelaError, match=r"ethos-u-vela must end within 0\.01 s"):
         tfnas.vela(dense, timeout=0.01)
 
@@ -136,7 +136,7 @@ def test_without_the_package(dense, monkeypatch):
         tfnas.vela(dense)
 
 
-def test_a_crash_and_missing_files_are_told(dense, monkeypatch):
+def test_a_crash_and_missing_files_are_reported(dense, monkeypatch):
     done = subprocess.CompletedProcess([], -11, "first\n\nlast\n")
     monkeypatch.setattr(module, "check_package", lambda: None)
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
@@ -148,12 +148,12 @@ def test_a_crash_and_missing_files_are_told(dense, monkeypatch):
 
 
 def test_listings_of_both_of_its_compilers_are_read(dense):
-    said = (
+    output = (
         "Warning (supported operators) operator: FULLY_CONNECTED, ofm: 'a;b'\nReason: No (x)\n"
         "   CPU: Passthrough = a;b (outputs [1, 8])\n"
         "   NPU: Conv2D = c = d (inputs [1, 8] [8], outputs [1, 8])\n"
     )
-    npu, cpu = module._operators(dense, said)
+    npu, cpu = module._operators(dense, output)
     assert npu == (VelaOperator("Conv2D", "c = d"),)
     assert cpu == (VelaOperator("Passthrough", "a;b", "No (x)"),)
 
@@ -167,12 +167,12 @@ def test_bench_prints_the_report_beside_the_table(dense, tmp_path, capsys):
     code = app.main(["bench", str(path), "--rounds=6", "--vela=ethos-u55-64"])
     out, err = capsys.readouterr()
     assert (code, err) == (0, "")
-    usual, told = out.split("\ndense.tflite\n")
-    assert "reference model" in usual
-    assert told == f"{tfnas.vela(dense, 'ethos-u55-64')}\n"
+    bench_table, report = out.split("\ndense.tflite\n")
+    assert "reference model" in bench_table
+    assert report == f"{tfnas.vela(dense, 'ethos-u55-64')}\n"
 
 
-def test_an_unknown_accelerator_is_told_before_anything_is_measured(dense, tmp_path, capsys):
+def test_an_unknown_accelerator_is_refused_before_anything_is_measured(dense, tmp_path, capsys):
     path = dense.save(tmp_path / "dense.tflite")
     assert app.main(["bench", str(path), "--vela=u55"]) == 1
     out, err = capsys.readouterr()

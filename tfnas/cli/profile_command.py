@@ -20,6 +20,6 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
     from tfnas.loading import load_model
     from tfnas.measure.profile import profile
 
-    text = str(profile(load_model(positional[0])))
-    print(text if values["layers"].value else text.splitlines()[-1])
+    cost = profile(load_model(positional[0]))
+    print(cost if values["layers"].value else cost.summary())
     return 0

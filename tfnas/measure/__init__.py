@@ -1,1 +1,1 @@
-"""Measuring a file: latency, quality, cost."""
+"""Measurements of models and `.tflite` files: latency, quality, cost, quantization error."""

@@ -1,4 +1,4 @@
-"""Quality of an artifact on examples, with its uncertainty."""
+"""The quality of a `.tflite` file on labeled examples, with a 95% interval."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def evaluate(
     batch_size: int = 64,
     threads: int = 1,
 ) -> Any:
-    """Measures a `.tflite` file on examples.
+    """Runs a `.tflite` file on examples and returns its metric with a 95% interval.
 
     Example:
         >>> import keras, numpy as np, tfnas
@@ -38,58 +38,69 @@ def evaluate(
 
     Args:
         artifact: The file.
-        x: Inputs; or inputs and targets as a `tf.data.Dataset` or a
-            `keras.utils.PyDataset`, then `y` is None.
-        y: Targets: for "accuracy" class numbers (n,) or (n, 1), or one-hot (n, classes);
-            with one output of one unit, 0 or 1 and a threshold of 0.5.
+        x: Inputs, examples first; or a `tf.data.Dataset` or `keras.utils.PyDataset` that gives
+            inputs and targets, then `y` is None.
+        y: Targets: for "accuracy" class indices (n,) or (n, 1), or one-hot (n, classes). A model
+            with one output unit is binary: targets 0 or 1, threshold 0.5.
         metric: "accuracy"; the name of a metric of `keras.metrics` such as "mse"; or a
-            function (y_true, y_pred) -> one value an example (their mean is reported),
-            or one value for all. With several outputs a dictionary output name ->
-            metric, or a function that takes the lists of targets and predictions.
-        batch_size: Examples an invocation.
+            function `(y_true, y_pred)` that returns one value per example (their mean is
+            reported) or one value in all. With several outputs: a dictionary from output name
+            to metric, or a function that takes the lists of targets and predictions.
+        batch_size: Examples per invocation.
         threads: Threads of the interpreter.
 
     Returns:
-        A :class:`~tfnas.measure.measurement.Score`; for a dictionary of metrics a dictionary of
-        them. The 95% interval is Wilson's for an accuracy, else a bootstrap percentile
+        A :class:`~tfnas.measure.measurement.Score`, or a dictionary of them if `metric` is a
+        dictionary. The 95% interval is Wilson's for an accuracy, else a bootstrap percentile
         interval over the examples.
 
     Raises:
-        ValueError: The artifact is none, or targets are missing or do not fit the predictions.
+        ValueError: `artifact` is no :class:`tfnas.Artifact`, or the targets are missing or do not
+            fit the predictions.
     """
     if not isinstance(artifact, Artifact):
         raise ValueError(
             f"artifact must be a tfnas.Artifact, got {type(artifact).__name__}: tfnas.to_tflite "
-            "makes one of a model, tfnas.Artifact.load of a file"
+            "converts a model to one, tfnas.Artifact.load reads one from a file"
         )
     inputs, targets = arrays(x, what="x")
     if y is not None:
         targets, _ = arrays(y, what="y")
     if targets is None:
-        raise ValueError("y must hold the targets, got None and no targets in x")
+        raise ValueError("y must hold the targets, got None, and x holds no targets either")
     predictions = artifact.predict(inputs, batch_size=batch_size, threads=threads)
     names = [tensor.name for tensor in artifact.outputs]
     if not isinstance(metric, Mapping):
         if isinstance(metric, str) and len(names) > 1:
-            raise ValueError(f"metric must name the output it is for, one of {names}")
+            raise ValueError(
+                f"metric must be a dictionary by output name, one of {names}, got {metric!r}"
+            )
         return score(targets, predictions, metric)
     unknown = sorted(set(metric) - set(names))
     if unknown:
         raise ValueError(f"metric must name outputs of {names}, got {', '.join(unknown)}")
     by_name = dict(zip(names, predictions if len(names) > 1 else [predictions], strict=True))
-    wanted = targets if isinstance(targets, dict) else _by_output(targets, names)
-    missing = sorted(set(metric) - set(wanted))
+    expected = targets if isinstance(targets, dict) else _by_output(targets, names)
+    missing = sorted(set(metric) - set(expected))
     if missing:
-        raise ValueError(f"y must hold the targets of {', '.join(missing)}, got {sorted(wanted)}")
-    return {name: score(wanted[name], by_name[name], m) for name, m in metric.items()}
+        raise ValueError(f"y must hold the targets of {', '.join(missing)}, got {sorted(expected)}")
+    return {name: score(expected[name], by_name[name], m) for name, m in metric.items()}
 
 
 def score(y_true: Any, y_pred: Any, metric: Metric = "accuracy") -> Score:
-    """Scores predictions that are already there; see :func:`evaluate`.
+    """Computes a metric of predictions, with its 95% interval.
 
     Example:
         >>> score(np.array([0, 1]), np.array([[0.9, 0.1], [0.2, 0.8]])).value
         1.0
+
+    Args:
+        y_true: Targets, as for :func:`evaluate`.
+        y_pred: Predictions, (examples, classes) for "accuracy"; lists with several outputs.
+        metric: As for :func:`evaluate`.
+
+    Raises:
+        ValueError: Targets do not fit the predictions, or the metric is unknown.
     """
     if metric == "accuracy":
         right = correct(np.asarray(y_true), np.asarray(y_pred))
@@ -105,7 +116,8 @@ def score(y_true: Any, y_pred: Any, metric: Metric = "accuracy") -> Score:
     else:
         if values.ndim:
             raise ValueError(
-                f"metric {name!r} must give one value or one an example, got {values.shape}"
+                f"metric {name!r} must return one value, or one value per example, got an array of "
+                f"shape {values.shape}"
             )
         picks = (rng.integers(examples, size=examples) for _ in range(_RESAMPLES // 5))
         draws = [float(np.asarray(function(_take(y_true, i), _take(y_pred, i)))) for i in picks]
@@ -114,35 +126,46 @@ def score(y_true: Any, y_pred: Any, metric: Metric = "accuracy") -> Score:
 
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
-    """Returns the 95% interval of a share.
+    """Returns the 95% interval of a proportion.
 
     Example:
         >>> [round(end, 4) for end in wilson_interval(90, 100)]
         [0.8256, 0.9448]
 
+    Args:
+        successes: Number of successes.
+        trials: Number of trials, at least 1.
+
     References:
         Wilson, "Probable Inference", JASA 1927.
     """
-    share = successes / trials
-    shrink = 1 + _Z95**2 / trials
-    center = (share + _Z95**2 / (2 * trials)) / shrink
-    half = _Z95 / shrink * math.sqrt(share * (1 - share) / trials + (_Z95 / (2 * trials)) ** 2)
+    proportion = successes / trials
+    denominator = 1 + _Z95**2 / trials
+    center = (proportion + _Z95**2 / (2 * trials)) / denominator
+    half = (
+        _Z95
+        / denominator
+        * math.sqrt(proportion * (1 - proportion) / trials + (_Z95 / (2 * trials)) ** 2)
+    )
     return max(0.0, center - half), min(1.0, center + half)
 
 
 def paired_difference(right_a: np.ndarray, right_b: np.ndarray) -> tuple[float, float, float]:
-    """Returns accuracy of a minus accuracy of b on the same examples: (value, low, high).
+    """Returns the accuracy of model a minus that of model b on the same examples.
 
     Example:
         >>> paired_difference(np.array([True, True]), np.array([True, False]))[0]
         0.5
 
     Args:
-        right_a: Whether each example was right, model a.
-        right_b: Whether each example was right, model b.
+        right_a: Whether model a is right, (examples,) of bool.
+        right_b: Whether model b is right, (examples,) of bool.
 
     Returns:
-        The difference with its 95% interval.
+        The difference with its 95% interval: (value, low, high).
+
+    Raises:
+        ValueError: The shapes differ.
 
     References:
         Agresti and Min, "Simple improved confidence intervals for comparing matched
@@ -159,16 +182,24 @@ def paired_difference(right_a: np.ndarray, right_b: np.ndarray) -> tuple[float, 
 
 
 def correct(y_true: np.ndarray, y_pred: np.ndarray) -> np.ndarray:
-    """Returns for each example whether the predicted class is the true one."""
+    """Returns whether each example's predicted class is the true one, (examples,) of bool.
+
+    Args:
+        y_true: Class indices (n,) or (n, 1), or one-hot rows (n, classes).
+        y_pred: Predictions (n, classes), or (n, 1) of a binary model with a threshold of 0.5.
+
+    Raises:
+        ValueError: The shapes do not fit.
+    """
     if y_pred.ndim != 2 or len(y_true) != len(y_pred):
         raise ValueError(
-            f"y must hold one target a prediction of shape (examples, classes), "
-            f"got {y_true.shape} and predictions of {y_pred.shape}"
+            "y must hold one target per example and predictions must have the shape "
+            f"(examples, classes), got targets {y_true.shape} and predictions {y_pred.shape}"
         )
     if y_true.ndim == 2 and y_true.shape[1] == y_pred.shape[1] > 1:
         y_true = y_true.argmax(axis=1)
     if y_true.size != len(y_pred):
-        raise ValueError(f"y must hold class numbers or one-hot rows, got {y_true.shape}")
+        raise ValueError(f"y must hold class indices or one-hot rows, got the shape {y_true.shape}")
     labels = y_true.reshape(-1)
     if y_pred.shape[1] == 1:
         return (y_pred[:, 0] > 0.5) == (labels > 0.5)
@@ -188,7 +219,7 @@ def _metric_function(metric: Metric) -> tuple[Callable[[Any, Any], Any], str]:
 
     def values(y_true: Any, y_pred: Any) -> Any:
         if isinstance(function, keras.metrics.Metric):
-            function.reset_state()  # else every resample would add to the ones before
+            function.reset_state()  # a metric accumulates: each resample starts anew
         return keras.ops.convert_to_numpy(function(y_true, y_pred))
 
     return values, metric
@@ -197,7 +228,7 @@ def _metric_function(metric: Metric) -> tuple[Callable[[Any, Any], Any], str]:
 def _by_output(targets: Any, names: list[str]) -> dict[str, Any]:
     items = list(targets) if isinstance(targets, list | tuple) else [targets]
     if len(items) != len(names):
-        raise ValueError(f"y must hold {len(names)} targets, one an output, got {len(items)}")
+        raise ValueError(f"y must hold {len(names)} targets, one per output, got {len(items)}")
     return dict(zip(names, items, strict=True))
 
 

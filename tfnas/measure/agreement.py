@@ -1,8 +1,8 @@
-"""Whether a small file is still the same model as the one that it came from.
+"""Agreement: whether a compressed file still predicts as the original does.
 
-Equal accuracy hides that other examples are wrong now, that one class pays for all, or that
-what the model says of its own certainty no longer holds. So both files answer the same images,
-as they are and changed, and every difference is paired.
+Two files of equal accuracy may be wrong on different examples, one class may have lost most, or
+the confidence may no longer be calibrated. So both files predict the same images, unchanged and
+corrupted (noise, blur, brightness), and each difference is paired over the examples.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ NOISE, BRIGHTNESS, ATTACK = 12.0, 40.0, 2.0  # of pixels from 0 to 255
 
 @dataclasses.dataclass(frozen=True)
 class MetricPair:
-    """A share of the original and of the small file on the same examples.
+    """A metric of the original and of the compressed file on the same examples.
 
     Args:
-        original: The original's.
-        small: The small file's.
-        difference: Small minus original, with its 95% interval: (value, low, high).
+        original: Accuracy of the original, in [0, 1].
+        small: Accuracy of the compressed file, in [0, 1].
+        difference: `small` minus `original`, with its 95% interval: (value, low, high).
     """
 
     original: float
@@ -37,17 +37,18 @@ class MetricPair:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Agreement:
-    """How two files answer the same examples.
+    """How the predictions of two files agree on the same examples.
 
     Args:
         examples: Number of examples.
-        changed: Share whose class changed, with its 95% interval: (value, low, high).
-        broke: Examples that the original had right and the small file has wrong.
-        repaired: Examples that the small file has right and the original had wrong.
-        accuracy: Condition -> accuracy of both: "as they are", noise, blur, brightness, attack.
-        classes: Class -> accuracy of both.
-        calibration: Expected calibration error of (original, small), in [0, 1].
-        worst: Examples that broke, those of which the original was most certain first.
+        changed: Fraction whose predicted class changed, with its 95% interval:
+            (value, low, high).
+        broke: Number of examples that the original has right and the compressed file wrong.
+        repaired: Number of examples that the compressed file has right and the original wrong.
+        accuracy: Accuracy of both by condition: "as they are", noise, blur, brightness, attack.
+        classes: Accuracy of both by class.
+        calibration: Expected calibration error of (original, compressed), in [0, 1].
+        worst: Indices of the examples that broke, by falling confidence of the original.
     """
 
     examples: int
@@ -60,20 +61,20 @@ class Agreement:
     worst: np.ndarray = dataclasses.field(repr=False)
 
     def warnings(self) -> list[str]:
-        """Returns where the small file fails and the original does not, beyond doubt.
+        """Returns the conditions and classes that lost more accuracy than the examples overall.
 
-        A condition or class counts where the interval of its difference lies further below
-        zero than that of the examples as they are.
+        A condition or class is listed if the upper end of its difference's interval is below
+        zero and below the lower end of the difference on the unchanged examples.
         """
         plain = self.accuracy[PLAIN].difference[1]
         found = []
-        for what, pairs in (("under", self.accuracy), ("of class", self.classes)):
+        for preposition, pairs in (("under", self.accuracy), ("of class", self.classes)):
             for name, pair in pairs.items():
                 value, _, high = pair.difference
                 if name != PLAIN and high < min(0.0, plain):
                     found.append(
-                        f"accuracy {what} {name} falls by {-100 * value:.1f} points, more than "
-                        "overall"
+                        f"accuracy {preposition} {name} falls by {-100 * value:.1f} points, "
+                        "more than overall"
                     )
         return found
 
@@ -87,39 +88,39 @@ def agreement(
     x: np.ndarray,
     y: np.ndarray,
     class_names: Sequence[str] = (),
-    twins: tuple[Any, Any] | None = None,
+    keras_models: tuple[Any, Any] | None = None,
     seed: int = 0,
     *,
     answers: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Agreement:
-    """Compares the answers of two classifiers of images, as they are and changed.
+    """Compares the predictions of two image classifiers on unchanged and corrupted images.
 
     Example:
         >>> import keras, tfnas
         >>> model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten(),
         ...     keras.layers.Dense(3)])
         >>> file, images = tfnas.to_tflite(model), np.zeros((8, 4, 4, 1), "float32")
-        >>> sameness(file, file, images, np.zeros(8, int)).changed[0]
+        >>> agreement(file, file, images, np.zeros(8, int)).changed[0]
         0.0
 
     Args:
-        original: The file to compare with.
-        small: The file that came from it.
+        original: The original file.
+        small: The compressed file.
         x: Images (n, height, width, channels), pixels 0 to 255.
-        y: Labels (n,).
-        class_names: Name of each label.
-        twins: (original, small) as Keras models: adds images attacked by one step of the
-            gradient's sign, each made on the original's twin and on the small one's, and shown
-            to the respective file (transferred, since a file has no gradient).
+        y: Class indices (n,).
+        class_names: Name of each class; empty: the indices.
+        keras_models: The Keras models of (original, small). Adds adversarial images: one step
+            of the fast gradient sign method on each model, predicted by its own file (a file
+            has no gradient).
         seed: Seed of the noise.
-        answers: What (original, small) gave for these images, where that is known; None: they
-            are asked.
+        answers: Predictions of (original, small) for `x`, if they are known; None: both files
+            are run.
 
     Returns:
-        The record.
+        The agreement.
 
     Raises:
-        ValueError: `answers` are not of as many images.
+        ValueError: `answers` are not one prediction per image.
 
     References:
         Guo et al., "On Calibration of Modern Neural Networks", ICML 2017; Goodfellow et al.,
@@ -129,21 +130,22 @@ def agreement(
     x, y = np.asarray(x, np.float32), np.asarray(y).reshape(-1)
     if answers is None:
         answers = original.predict(x), small.predict(x)
-    elif any(len(given) != len(x) for given in answers):
+    elif any(len(answer) != len(x) for answer in answers):
         raise ValueError(
-            f"answers must be those to {len(x)} images, got {[len(given) for given in answers]}"
+            f"answers must hold one prediction for each of the {len(x)} images, got "
+            f"{[len(answer) for answer in answers]}"
         )
     right = [correct(y, a) for a in answers]
-    told = [_classes(a) for a in answers]
-    changes = int((told[0] != told[1]).sum())
+    predicted = [_probabilities(a).argmax(-1) for a in answers]
+    changes = int((predicted[0] != predicted[1]).sum())
     accuracy = {PLAIN: pair(*right)}
-    for name, change in changes_of(seed).items():
-        images = change(x)
+    for name, corrupt in corruptions(seed).items():
+        images = corrupt(x)
         accuracy[name] = pair(*(correct(y, f.predict(images)) for f in (original, small)))
-    if twins is not None:
-        attacked = [attack(twin, x, y) for twin in twins]
+    if keras_models is not None:
+        attacked = [attack(model, x, y) for model in keras_models]
         files = zip((original, small), attacked, strict=True)
-        name = f"attack (one step of {ATTACK:g}, made on each Keras twin)"
+        name = f"attack (one step of {ATTACK:g}, computed on each Keras model)"
         accuracy[name] = pair(*(correct(y, file.predict(images)) for file, images in files))
     names = list(class_names) or [str(n) for n in range(int(y.max()) + 1)]
     classes = {
@@ -151,7 +153,7 @@ def agreement(
         for n, name in enumerate(names)
         if (y == n).any()
     }
-    certainty = _probabilities(answers[0])[np.arange(len(y)), told[0]]
+    confidence = _probabilities(answers[0])[np.arange(len(y)), predicted[0]]
     broke = np.flatnonzero(right[0] & ~right[1])
     return Agreement(
         len(y),
@@ -161,18 +163,23 @@ def agreement(
         accuracy,
         classes,
         (calibration_error(answers[0], y), calibration_error(answers[1], y)),
-        broke[np.argsort(-certainty[broke], kind="stable")],
+        broke[np.argsort(-confidence[broke], kind="stable")],
     )
 
 
 def pair(original: np.ndarray, small: np.ndarray) -> MetricPair:
-    """Returns the record of two models' right answers to the same examples."""
+    """Returns the accuracies of two models and their paired difference.
+
+    Args:
+        original: Whether the original is right, (examples,) of bool.
+        small: Whether the compressed model is right, (examples,) of bool.
+    """
     difference = paired_difference(small, original)
     return MetricPair(float(original.mean()), float(small.mean()), difference)
 
 
-def changes_of(seed: int) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
-    """Returns changes of images that a robust classifier bears."""
+def corruptions(seed: int) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
+    """Returns mild image corruptions by name; a robust classifier tolerates them."""
     from scipy.ndimage import gaussian_filter
 
     def noise(x: np.ndarray) -> np.ndarray:
@@ -191,13 +198,13 @@ def changes_of(seed: int) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
 
 
 def attack(model: Any, x: np.ndarray, y: np.ndarray, batch_size: int = 200) -> np.ndarray:
-    """Returns images moved by one step along the sign of the loss's gradient.
+    """Returns adversarial images: one step of the fast gradient sign method.
 
     Args:
         model: A Keras classifier.
-        x: Images, pixels 0 to 255.
-        y: Labels.
-        batch_size: Images a pass.
+        x: Images (n, height, width, channels), pixels 0 to 255.
+        y: Class indices (n,).
+        batch_size: Images per gradient.
     """
     import tensorflow as tf
 
@@ -207,10 +214,10 @@ def attack(model: Any, x: np.ndarray, y: np.ndarray, batch_size: int = 200) -> n
             tape.watch(images)
             outputs = model(images, training=False)
             outputs = outputs[0] if isinstance(outputs, list | tuple) else outputs
-            if outputs.shape[-1] == 1:  # of the second class
+            if outputs.shape[-1] == 1:  # the probability or logit of class 1
                 margin = (1 - 2 * tf.cast(labels, outputs.dtype)) * outputs[:, 0]
                 return tape.gradient(margin, images)
-            # Of probabilities and of logits alike: the true class against the best other one.
+            # The margin works for probabilities and logits: best other class minus true class.
             truth = tf.one_hot(labels, outputs.shape[-1])
             margin = tf.reduce_max(outputs - 1e9 * truth, -1) - tf.reduce_sum(outputs * truth, -1)
         return tape.gradient(margin, images)
@@ -224,37 +231,36 @@ def attack(model: Any, x: np.ndarray, y: np.ndarray, batch_size: int = 200) -> n
 
 
 def calibration_error(answers: np.ndarray, y: np.ndarray) -> float:
-    """Returns the expected calibration error, in [0, 1], of 15 bins of equal width.
+    """Returns the expected calibration error, in [0, 1], over 15 bins of equal width.
 
     Example:
         >>> calibration_error(np.array([[1.0, 0.0], [1.0, 0.0]]), np.array([0, 1]))
         0.5
 
+    Args:
+        answers: Predictions (n, classes), probabilities or logits.
+        y: Class indices (n,).
+
     References:
         Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, equation 3.
     """
-    probabilities = _probabilities(answers)
-    certainty, right = probabilities.max(-1), correct(y, answers)
-    bins = np.minimum((certainty * BINS).astype(int), BINS - 1)
+    confidence, right = _probabilities(answers).max(-1), correct(y, answers)
+    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
     gaps = [
-        abs(right[bins == b].mean() - certainty[bins == b].mean()) * (bins == b).mean()
+        abs(right[bins == b].mean() - confidence[bins == b].mean()) * (bins == b).mean()
         for b in np.unique(bins)
     ]
     return float(sum(gaps))
 
 
 def _probabilities(answers: np.ndarray) -> np.ndarray:
-    """(n, classes); logits are told by not adding up to 1."""
+    """Predictions as probabilities (n, classes); rows that do not sum to 1 are logits."""
     answers = np.asarray(answers, np.float64)
     if answers.shape[-1] == 1:
         inside = (answers >= 0).all() and (answers <= 1).all()
-        share = answers if inside else 1 / (1 + np.exp(-answers))
-        return np.concatenate([1 - share, share], axis=-1)
+        second = answers if inside else 1 / (1 + np.exp(-answers))
+        return np.concatenate([1 - second, second], axis=-1)
     if (answers >= 0).all() and np.allclose(answers.sum(-1), 1, atol=0.05):
         return answers
     scaled = np.exp(answers - answers.max(-1, keepdims=True))
     return scaled / scaled.sum(-1, keepdims=True)
-
-
-def _classes(answers: np.ndarray) -> np.ndarray:
-    return _probabilities(answers).argmax(-1)

@@ -1,9 +1,9 @@
 """Latency as a ratio to a fixed reference model, measured side by side.
 
-On a shared machine absolute times drift by 20% within an hour, and so does everything
-else that runs: the drift divides out. So all files are measured in interleaved rounds,
-in a new random order each round, a fixed reference model beside them, and what is
-reported is the median over the rounds of (time / reference's time in the same round).
+On a shared machine absolute times drift by 20% within an hour; ratios of times measured at the
+same moment do not. So all files and a fixed reference model are measured in interleaved rounds,
+in a new random order each round, and the result is the median over the rounds of
+(time / time of the reference in the same round).
 """
 
 from __future__ import annotations
@@ -50,21 +50,21 @@ def benchmark(
         True
 
     Args:
-        artifacts: One artifact or the path of a file, or a sequence of them.
-        *more: Nothing: several files are one sequence.
-        rounds: Number of interleaved rounds, at least 6 (below, no range of the samples holds
-            the median with 95%).
+        artifacts: An artifact or the path of a file, or a sequence of them.
+        *more: Not allowed; pass several files as one sequence.
+        rounds: Number of interleaved rounds, at least 6 (fewer samples give no 95% interval of
+            the median).
         threads: Threads of each interpreter.
         xnnpack: Whether the XNNPACK delegate may run.
         warmup: Untimed inferences of each file before the first round.
         sample_ms: A sample repeats the inference until it lasts this long, in ms.
-        reference: The file that ratios are taken to. Default: the one that tfnas ships,
-            so that ratios from different runs compare.
+        reference: The reference file. Default: the one that tfnas ships, so that ratios of
+            different runs can be compared.
         seed: Seed of the order within a round.
 
     Returns:
-        One :class:`~tfnas.measure.measurement.Latency` a file, in the order given. The interval
-        is that of the median over the rounds at 95% (order statistics).
+        One :class:`~tfnas.measure.measurement.Latency` per file, in the order of `artifacts`,
+        with the 95% interval of the median over the rounds (order statistics).
 
     Raises:
         ValueError: An argument is outside its rule; the message names it.
@@ -85,8 +85,9 @@ def benchmark(
     blocks = []
     timers: dict[int, _Timer] = {}
     for block in np.array_split(np.arange(rounds), min(_PASSES, rounds)):
-        # Where an interpreter's memory happens to lie shifts its time by up to 2%, for as
-        # long as it lives: new ones, made in another order beside the old, average that out.
+        # The addresses that an interpreter's buffers happen to get shift its time by up to 2%
+        # for its lifetime. New interpreters, created in a new order, average that out. The old
+        # ones are still alive then, so that the new ones get other addresses.
         order = rng.permutation(len(files) + 1)
         timers = {
             int(i): _Timer((anchor, *files)[i], threads, xnnpack, warmup, sample_ms) for i in order
@@ -100,27 +101,30 @@ def benchmark(
 
 
 def check_rounds(rounds: int) -> None:
-    """Raises ValueError unless the number of rounds can give a 95% interval."""
+    """Raises ValueError if there are too few rounds for a 95% interval of the median."""
     if not isinstance(rounds, int) or rounds < 6:
         raise ValueError(f"rounds must be a whole number >= 6, got {rounds!r}")
 
 
 @functools.cache
 def reference_artifact() -> Artifact:
-    """Returns the reference model that tfnas ships; it never changes.
+    """Returns the reference file that tfnas ships; it never changes.
 
-    It is a float32 MobileNetV2-like network of 48x48 images with random weights:
-    about 0.2 ms on a desktop core. `benchmarks/make_reference.py` made it.
+    It is a float32 network like MobileNetV2 for 48x48 images with random weights, about 0.2 ms
+    on a desktop core, written by `benchmarks/make_reference.py`.
     """
     file = importlib.resources.files("tfnas.measure").joinpath("reference.tflite")
     return Artifact(file.read_bytes(), origin={"file": "tfnas reference"})
 
 
 def provenance(**more: Any) -> dict[str, Any]:
-    """Returns where and with what is measured: CPU, cores, system, versions.
+    """Returns the machine and the versions that a measurement is made with.
 
     Args:
-        **more: Further entries, such as the data set.
+        **more: Further items, such as the data set.
+
+    Returns:
+        CPU, number of cores, system, Python and package versions, and the items of `more`.
     """
     packages = ("tensorflow", "keras", "ai-edge-litert", "keras-tuner", "numpy")
     return {
@@ -134,7 +138,7 @@ def provenance(**more: Any) -> dict[str, Any]:
 
 
 class _Timer:
-    """Times one file; a sample is long enough for the clock."""
+    """Times one file; a sample repeats the inference until it lasts `sample_ms`."""
 
     def __init__(self, file: Artifact, threads: int, xnnpack: bool, warmup: int, sample_ms: float):
         self.interpreter = file.interpreter(threads, xnnpack)
@@ -142,7 +146,7 @@ class _Timer:
         for tensor in self.interpreter.get_input_details():
             noise = rng.uniform(0, 100, tensor["shape"]).astype(tensor["dtype"])
             if noise.dtype.kind in "iu" and not tensor["quantization"][0]:
-                noise[...] = 0  # may be an index: 0 is one in any vocabulary
+                noise[...] = 0  # may be an index, and 0 is valid in any vocabulary
             self.interpreter.set_tensor(tensor["index"], noise)
         for _ in range(warmup + 1):
             self.interpreter.invoke()
@@ -150,7 +154,7 @@ class _Timer:
         self.repeats = max(1, math.ceil(sample_ms / 1000 / max(once, 1e-7)))
 
     def sample(self) -> float:
-        """Seconds an inference, after one untimed to warm the caches."""
+        """Seconds per inference, after an untimed one that warms the caches."""
         self.interpreter.invoke()
         return self._run(self.repeats) / self.repeats
 
@@ -163,7 +167,10 @@ class _Timer:
 
 
 def _interleaved(timers: Sequence[_Timer], rounds: int, rng: np.random.Generator) -> np.ndarray:
-    """Seconds an inference, (rounds, files); the reference is measured on both ends."""
+    """Seconds per inference, (rounds, files).
+
+    The reference, file 0, is measured at both ends of a round, and its two times are averaged.
+    """
     times = np.empty((rounds, len(timers)))
     collecting = gc.isenabled()
     gc.disable()
@@ -200,16 +207,16 @@ def _summary(
 
 
 def median_interval(samples: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
-    """Returns an interval of the median, whatever the distribution of independent samples.
+    """Returns a distribution-free confidence interval of the median of independent samples.
 
     Example:
         >>> median_interval(np.arange(1, 31))
         (10.0, 21.0)
 
     Args:
-        samples: One value a round.
-        confidence: Probability that the interval holds the median; with few samples the
-            whole range is returned.
+        samples: One value per round, (rounds,).
+        confidence: Probability that the interval contains the median. With too few samples for
+            it, the full range is returned.
 
     References:
         Conover, "Practical Nonparametric Statistics", 3rd ed., section 3.2: ranks from
@@ -228,14 +235,14 @@ def median_interval(samples: np.ndarray, confidence: float = 0.95) -> tuple[floa
 
 
 def as_artifacts(files: Any, name: str = "artifacts") -> list[Artifact]:
-    """Returns files as artifacts, those that are paths loaded.
+    """Returns artifacts and paths of files as a list of artifacts.
 
     Args:
-        files: An artifact or the path of a file, or several of them.
-        name: Of the argument, for the message.
+        files: An artifact or the path of a file, or a sequence of them.
+        name: Name of the argument, for the error message.
 
     Raises:
-        ValueError: There is none, or one is something else.
+        ValueError: There is no file, or one is neither an artifact nor a path.
     """
     several = isinstance(files, Iterable) and not isinstance(files, FILES)
     listed = list(files) if several else [files]

@@ -1,4 +1,4 @@
-"""The record of what was measured on one artifact, put together in one place."""
+"""Builds the :class:`Measurement` of one artifact from its parts."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ def measurement_of(
     latency: Latency,
     cost: Profile,
     architecture: str,
-    **where: Any,
+    **more: Any,
 ) -> Measurement:
-    """Returns the measurement of a file of which all parts are known.
+    """Returns the measurement of a file, with the machine and versions as its provenance.
 
     Args:
         artifact: The file.
-        score: Its quality.
-        latency: Its time.
-        cost: Profile of the Keras model behind it.
+        score: Its quality on the test examples.
+        latency: Its latency.
+        cost: Profile of the Keras model that it was converted from.
         architecture: Key of the architecture.
-        **where: Entries of the provenance, such as the data set.
+        **more: Further items of the provenance, such as the data set.
     """
     return Measurement(
         size_bytes=artifact.size,
@@ -41,5 +41,5 @@ def measurement_of(
         macs=cost.macs,
         peak_activation_bytes=cost.peak_activation_bytes(ACTIVATION_BYTES.get(artifact.mode, 4)),
         architecture=architecture,
-        provenance=provenance(**where),
+        provenance=provenance(**more),
     )

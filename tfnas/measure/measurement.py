@@ -1,9 +1,8 @@
-"""What was measured on an artifact, and when one measurement is better than another.
+"""Records of measurements, and Pareto dominance between them.
 
-A :class:`Measurement` is a record of results with their uncertainty and provenance; it
-is written as JSON beside every artifact and read back. The Pareto rule works on plain
-rows of numbers, so that anything can be ranked by it: see :func:`pareto_front`.
-This module imports no TensorFlow.
+A :class:`Measurement` holds the results of one artifact with their uncertainty and provenance;
+it is stored as JSON beside the artifact. :func:`pareto_front` and :func:`hypervolume` work on
+plain rows of numbers, so that anything can be ranked by them. This module imports no TensorFlow.
 """
 
 from __future__ import annotations
@@ -15,20 +14,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tfnas.search_space.architecture import check_keys, parse_json_object
+from tfnas.table import Tabular, TextTable
 
 DIRECTIONS = ("max", "min")
 
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """A quality of an artifact on a set of examples, with its 95% interval.
+    """A metric of an artifact on a set of examples, with its 95% interval.
 
     Example:
         >>> str(Score("accuracy", 0.9, 0.88, 0.92, 1000))
         'accuracy 0.9000 [0.8800, 0.9200] n=1000'
 
     Args:
-        name: What is measured, such as "accuracy".
+        name: The metric, such as "accuracy".
         value: Its value over all examples.
         low: Lower end of the 95% interval.
         high: Upper end of the 95% interval.
@@ -46,10 +46,10 @@ class Score:
 
 
 @dataclasses.dataclass(frozen=True)
-class Latency:
-    """Time of one inference, as a ratio to a reference model measured beside it.
+class Latency(Tabular):
+    """Time of one inference, in ms and as a ratio to a reference model measured beside it.
 
-    Absolute times drift on a shared machine; the ratio does not. Compare `ratio`.
+    Absolute times drift on a shared machine and the ratio does not, so compare `ratio`.
 
     Args:
         median_ms: Median time of one inference, in ms.
@@ -62,7 +62,7 @@ class Latency:
         reference: sha256 of the reference file.
         rounds: Number of interleaved rounds.
         threads: Threads of the interpreter.
-        xnnpack: Whether the XNNPACK delegate was on.
+        xnnpack: Whether the XNNPACK delegate was allowed.
     """
 
     median_ms: float
@@ -77,6 +77,23 @@ class Latency:
     threads: int
     xnnpack: bool
 
+    def headers(self) -> list[str]:
+        """Returns the titles of the columns."""
+        return ["median ms", "10th to 90th", "ratio [95%]", "rounds", "threads", "XNNPACK"]
+
+    def rows(self) -> list[list[str]]:
+        """Returns the latency as the one row of a table."""
+        return [
+            [
+                f"{self.median_ms:.4g}",
+                f"{self.p10_ms:.4g} to {self.p90_ms:.4g}",
+                f"{self.ratio:.3f} [{self.ratio_low:.3f}, {self.ratio_high:.3f}]",
+                str(self.rounds),
+                str(self.threads),
+                "on" if self.xnnpack else "off",
+            ]
+        ]
+
     def __str__(self) -> str:
         return (
             f"{self.median_ms:.4g} ms, {self.ratio:.3f}x reference "
@@ -84,9 +101,9 @@ class Latency:
         )
 
 
-@dataclasses.dataclass(frozen=True)
-class Measurement:
-    """Everything that is known about one artifact.
+@dataclasses.dataclass(frozen=True, repr=False)
+class Measurement(Tabular):
+    """Everything that is known about one artifact. Prints as a table of what was measured.
 
     Example:
         >>> m = Measurement(size_bytes=1000)
@@ -99,14 +116,14 @@ class Measurement:
         sha256: Hash of the file.
         mode: How it was converted, such as "int8".
         score: Quality on a set of examples.
-        latency: Time of an inference.
+        latency: Time of one inference.
         parameters: Number of weights of the Keras model.
         macs: Multiply-accumulates of one inference.
         peak_activation_bytes: Memory of the activations alive at once, in bytes.
         architecture: Key of the architecture.
         provenance: Where and with what it was measured: CPU, versions, data set.
-        phone: What a phone took, as `PhoneLatency.to_dict` tells it: times, ratio, operators.
-        vela: What an accelerator's compiler expects, as `VelaReport.to_dict` tells it.
+        phone: `PhoneLatency.to_dict()`, the latency on a phone.
+        vela: `VelaReport.to_dict()`, the estimates of an accelerator's compiler.
     """
 
     size_bytes: int
@@ -123,16 +140,47 @@ class Measurement:
     phone: Mapping[str, Any] | None = None
     vela: Mapping[str, Any] | None = None
 
+    def tables(self) -> list[TextTable]:
+        """Returns what was measured and the provenance; what is unknown is left out."""
+        numbers = {
+            "size": _bytes(self.size_bytes),
+            "size, gzipped": _bytes(self.gzip_bytes),
+            "mode": self.mode,
+            "score": self.score,
+            "latency": self.latency,
+            "parameters": None if self.parameters is None else f"{self.parameters:,}",
+            "MACs": None if self.macs is None else f"{self.macs:,}",
+            "peak activations": _bytes(self.peak_activation_bytes),
+            "architecture": self.architecture,
+            "sha256": self.sha256,
+        }
+        sections = {
+            "measured": numbers,
+            "provenance": self.provenance,
+            "phone": self.phone or {},
+            "vela": self.vela or {},
+        }
+        found = []
+        for title, section in sections.items():
+            rows = [
+                [name, str(value)]
+                for name, value in section.items()
+                if value is not None and not isinstance(value, Mapping | list | tuple)
+            ]
+            if rows:
+                found.append(TextTable([title, "value"], rows, right=2))
+        return found
+
     def to_dict(self) -> dict[str, Any]:
-        """Returns the measurement as plain dictionaries, strings and numbers."""
+        """Returns the measurement as plain dictionaries, lists, strings and numbers."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Measurement:
-        """Returns the measurement that :meth:`to_dict` described.
+        """Returns the measurement of a dictionary as :meth:`to_dict` returns it.
 
         Raises:
-            ValueError: A key is unknown or missing; it is named.
+            ValueError: A key is unknown or missing; the message names it.
         """
         check_keys(cls, fields)
         values = dict(fields)
@@ -148,21 +196,25 @@ class Measurement:
 
     @classmethod
     def from_json(cls, text: str) -> Measurement:
-        """Returns the measurement that :meth:`to_json` wrote."""
+        """Returns the measurement of JSON text as :meth:`to_json` returns it.
+
+        Raises:
+            ValueError: The text is no JSON object, or a key is unknown or missing.
+        """
         return cls.from_dict(parse_json_object(text, "measurement"))
 
 
 def dominates(a: Sequence[float], b: Sequence[float], directions: Sequence[str]) -> bool:
-    """Whether `a` is at least as good as `b` in everything and better in something.
+    """Whether `a` is at least as good as `b` in every objective and better in at least one.
 
     Example:
         >>> dominates([0.9, 10], [0.9, 20], ["max", "min"])
         True
 
     Args:
-        a: One value an objective.
-        b: One value an objective.
-        directions: "max" or "min", an objective.
+        a: One value per objective.
+        b: One value per objective.
+        directions: "max" or "min" for each objective.
 
     Raises:
         ValueError: Lengths differ, a direction is unknown or a value is NaN.
@@ -172,7 +224,7 @@ def dominates(a: Sequence[float], b: Sequence[float], directions: Sequence[str])
 
 
 def pareto_front(rows: Sequence[Sequence[float]], directions: Sequence[str]) -> list[int]:
-    """Returns the indices of the rows that no other row dominates, in their order.
+    """Returns the indices of the rows that no other row dominates, ascending.
 
     Equal rows do not dominate each other: all of them stay.
 
@@ -181,8 +233,8 @@ def pareto_front(rows: Sequence[Sequence[float]], directions: Sequence[str]) -> 
         [0, 2]
 
     Args:
-        rows: One row a candidate, one value an objective.
-        directions: "max" or "min", an objective.
+        rows: One row per candidate, one value per objective.
+        directions: "max" or "min" for each objective.
 
     Raises:
         ValueError: Lengths differ, a direction is unknown or a value is NaN.
@@ -207,9 +259,9 @@ def hypervolume(
         3.0
 
     Args:
-        rows: One row a candidate, one value an objective.
-        reference: The worst corner, one value an objective.
-        directions: "max" or "min", an objective.
+        rows: One row per candidate, one value per objective.
+        reference: The reference point, the worst corner, one value per objective.
+        directions: "max" or "min" for each objective.
 
     Raises:
         ValueError: Lengths differ, a direction is unknown or a value is NaN.
@@ -223,6 +275,10 @@ def hypervolume(
     *losses, corner = _as_losses([*rows, reference], directions)
     inside = [row for row in losses if all(v < c for v, c in zip(row, corner, strict=True))]
     return _volume(inside, corner)
+
+
+def _bytes(count: int | None) -> str | None:
+    return None if count is None else f"{count:,} bytes"
 
 
 def _volume(points: list[tuple[float, ...]], corner: tuple[float, ...]) -> float:
@@ -246,7 +302,7 @@ def _dominates(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
 def _as_losses(
     rows: Sequence[Sequence[float]], directions: Sequence[str]
 ) -> list[tuple[float, ...]]:
-    """Turns every objective into one to minimize, and refuses what can't be compared."""
+    """The rows with every objective as one to minimize. Raises ValueError as the callers do."""
     for name, values in (("rows", rows), ("directions", directions)):
         if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
             raise ValueError(f"{name} must be a sequence, got {values!r}")
@@ -257,12 +313,12 @@ def _as_losses(
     losses = []
     for index, row in enumerate(rows):
         try:
-            numbers = [float(0.0 + value) for value in row]  # no texts
+            numbers = [float(0.0 + value) for value in row]  # 0.0 + refuses texts
         except (TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"rows[{index}] must hold numbers, got {row!r}") from error
         if len(numbers) != len(directions):
             raise ValueError(
-                f"rows[{index}] must hold {len(directions)} values, one a direction, got {row!r}"
+                f"rows[{index}] must hold {len(directions)} values, one per direction, got {row!r}"
             )
         if any(math.isnan(value) for value in numbers):
             raise ValueError(f"rows[{index}] must hold no NaN, got {row!r}")

@@ -1,29 +1,43 @@
-"""What a model costs before it is run: parameters, multiply-accumulates, memory.
+"""Static cost of a model: parameters, multiply-accumulates (MACs) and activation memory.
 
-MACs count one multiplication with its addition, as MobileNetV2's paper does (300 million
-for 1.0 at 224x224): convolutions, dense layers, einsums and matrix products.
-Normalization that folds into a convolution, activations, additions and pooling count
-nothing.
+One MAC is a multiplication with its addition, as in the MobileNetV2 paper (300 million for
+width 1.0 at 224x224). Convolutions, dense layers, einsums and matrix products are counted;
+normalization that folds into a convolution, activations, additions and pooling count as 0.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tfnas.graph.functional import Call, Value, walk
 from tfnas.graph.macs import call_macs, elements, weights_of
-from tfnas.table import table
+from tfnas.table import Tabular, TextTable
 
-# No operator at all in the file: output and input are one buffer.
+if TYPE_CHECKING:
+    import keras
+
+# These layers have no operator in the file: their output is the buffer of their input.
 _SAME_BUFFER = {
-    *("Dropout", "SpatialDropout2D", "Flatten", "Reshape", "GaussianNoise", "Identity"),
-    *("GaussianDropout", "AlphaDropout", "ActivityRegularization"),
+    "ActivityRegularization",
+    "AlphaDropout",
+    "Dropout",
+    "Flatten",
+    "GaussianDropout",
+    "GaussianNoise",
+    "Identity",
+    "Reshape",
+    "SpatialDropout2D",
 }
-# Folded into the operator before them, where nothing else needs what that one gives.
+# These layers are folded into the operator before them if they are its only consumer.
 _FOLDED = {
-    *("BatchNormalization", "ReLU", "Activation", "Rescaling", "Normalization", "LeakyReLU"),
+    "Activation",
+    "BatchNormalization",
+    "LeakyReLU",
+    "Normalization",
+    "ReLU",
+    "Rescaling",
 }
 
 
@@ -34,9 +48,9 @@ class LayerProfile:
     Args:
         name: The layer's name.
         kind: The layer's class.
-        output_shape: Shape of its (first) output without the batch.
-        parameters: Number of weights; 0 where an earlier call of the layer had them.
-        macs: Multiply-accumulates for one example, None where they can't be counted.
+        output_shape: Shape of its first output without the batch.
+        parameters: Number of weights; 0 for further calls of a shared layer.
+        macs: Multiply-accumulates for one example; None if they can't be counted.
     """
 
     name: str
@@ -46,17 +60,17 @@ class LayerProfile:
     macs: int | None
 
 
-@dataclasses.dataclass(frozen=True)
-class Profile:
-    """Cost of a model for one example.
+@dataclasses.dataclass(frozen=True, repr=False)
+class Profile(Tabular):
+    """Cost of a model for one example. Prints as a table of its layers.
 
     Args:
         name: The model's name.
-        layers: Its calls in the order of execution.
+        layers: The calls of its layers, in the order of execution.
         parameters: Number of weights, trainable or not.
         macs: Multiply-accumulates of all layers that can be counted.
-        peak_activations: Most activation elements alive at once, running one operator
-            after the other, with normalization and activation folded away.
+        peak_activations: Most activation elements alive at once if operators run one after the
+            other, with normalization and activations folded.
     """
 
     name: str
@@ -74,8 +88,21 @@ class Profile:
         """Returns the activation memory in bytes: 1 an element for int8, 4 for float32."""
         return self.peak_activations * bytes_per_element
 
-    def __str__(self) -> str:
-        rows = [
+    def summary(self) -> str:
+        """Returns the totals of the model as one line."""
+        return (
+            f"{self.name}: {self.parameters:,} parameters, {self.macs:,} MACs, peak activations "
+            f"{self.peak_activation_bytes(1):,} bytes in int8, "
+            f"{self.peak_activation_bytes(4):,} in float32"
+        )
+
+    def headers(self) -> list[str]:
+        """Returns the titles of the columns."""
+        return ["layer", "kind", "output", "parameters", "MACs"]
+
+    def rows(self) -> list[list[str]]:
+        """Returns one row per call of a layer, in the order of execution."""
+        return [
             [
                 layer.name,
                 layer.kind,
@@ -85,18 +112,18 @@ class Profile:
             ]
             for layer in self.layers
         ]
-        total = (
-            f"{self.name}: {self.parameters:,} parameters, {self.macs:,} MACs, peak activations "
-            f"{self.peak_activation_bytes(1):,} bytes in int8, "
-            f"{self.peak_activation_bytes(4):,} in float32"
-        )
-        return (
-            table(["layer", "kind", "output", "parameters", "MACs"], rows, right=3) + "\n" + total
-        )
+
+    def tables(self) -> list[TextTable]:
+        """Returns the table of the layers."""
+        return [TextTable(self.headers(), self.rows(), right=3)]
+
+    def notes(self) -> list[str]:
+        """Returns the totals of the model."""
+        return [self.summary()]
 
 
-def profile(model: Any) -> Profile:
-    """Counts what a model costs for one example.
+def profile(model: keras.Model) -> Profile:
+    """Counts parameters, MACs and activation memory of a model for one example.
 
     Example:
         >>> import keras, tfnas
@@ -105,19 +132,19 @@ def profile(model: Any) -> Profile:
         32
 
     Args:
-        model: A built functional or Sequential Keras 3 model, nested models included.
+        model: A built functional or Sequential Keras 3 model; it may contain nested models.
 
     Returns:
-        Parameters, MACs and output shape a layer, and the peak of the activations.
+        Parameters, MACs and output shape of each layer, and the peak of the activations.
 
     Raises:
-        ValueError: The model is not built, is subclassed, or has an input of open size
-            (other than the batch).
+        ValueError: The model is not built, is subclassed, or has an input with a dimension of
+            None other than the batch.
     """
     flow = walk(model)
     open_inputs = [value.shape for value in flow.inputs if None in value.shape[1:]]
     if open_inputs:
-        raise ValueError(f"model must have inputs of known size, got {open_inputs[0]}")
+        raise ValueError(f"model must have inputs of known shape, got {open_inputs[0]}")
     seen: set[int] = set()
     layers = []
     for call in flow.calls:
@@ -136,22 +163,22 @@ def profile(model: Any) -> Profile:
 
 
 def _peak(inputs: tuple[Value, ...], calls: tuple[Call, ...], outputs: tuple[Value, ...]) -> int:
-    """Most elements alive at once, each value from its making to its last use."""
-    home: dict[Value, Value] = {value: value for value in inputs}
+    """Most elements alive at once: each value lives from its computation to its last use."""
+    buffer: dict[Value, Value] = {value: value for value in inputs}
     uses = Counter([*outputs, *(value for call in calls for value in call.inputs)])
     for call in calls:
-        alone = len(call.inputs) == len(call.outputs) == 1
-        folded = call.kind in _FOLDED and alone and uses[call.inputs[0]] == 1
-        in_place = folded or (call.kind in _SAME_BUFFER and alone)
+        one_to_one = len(call.inputs) == len(call.outputs) == 1
+        folded = call.kind in _FOLDED and one_to_one and uses[call.inputs[0]] == 1
+        in_place = folded or (call.kind in _SAME_BUFFER and one_to_one)
         for output in call.outputs:
             shared = in_place and elements(output.shape[1:]) == elements(call.inputs[0].shape[1:])
-            home.setdefault(output, home[call.inputs[0]] if shared else output)
-    last = {home[value]: step for step, call in enumerate(calls) for value in call.inputs}
-    last.update({home[value]: len(calls) for value in outputs})
-    alive = {home[value] for value in inputs}
+            buffer.setdefault(output, buffer[call.inputs[0]] if shared else output)
+    last = {buffer[value]: step for step, call in enumerate(calls) for value in call.inputs}
+    last.update({buffer[value]: len(calls) for value in outputs})
+    alive = {buffer[value] for value in inputs}
     peak = 0
     for step, call in enumerate(calls):
-        alive |= {home[output] for output in call.outputs}
+        alive |= {buffer[output] for output in call.outputs}
         peak = max(peak, sum(elements(value.shape[1:]) for value in alive))
         alive = {value for value in alive if last.get(value, step) > step}
     return peak

@@ -1,10 +1,10 @@
-"""Examples a second of files, over batch sizes and threads: what a server pays for.
+"""Throughput of files in examples per second, over batch sizes and numbers of threads.
 
-A phone asks for one answer soon, a server for many answers an hour: a batch shares the cost of
-each operator's start, and threads share the work. Which of two files is better may change with
-both. As :mod:`tfnas.measure.latency` does, all are measured in interleaved rounds, in a new order
-each round; the files of one setting stand next to each other, so that what else runs on the
-machine divides out of their ratio.
+Latency matters on a phone, throughput on a server: a batch shares the fixed cost of each
+operator, and threads share the work, so which of two files is better may depend on both. As in
+:mod:`tfnas.measure.latency`, all files are measured in interleaved rounds, in a new order each
+round. The files of one setting are measured right after each other, so that other load on the
+machine cancels out of their ratio.
 """
 
 from __future__ import annotations
@@ -20,29 +20,30 @@ import numpy as np
 
 from tfnas.data.datasets import arrays
 from tfnas.measure.latency import as_artifacts, check_rounds, median_interval
+from tfnas.table import Tabular
 from tfnas.tflite.artifact import Artifact
 
-_PASSES = 4  # times that the interpreters are made anew: where their memory lies shifts times
+_PASSES = 4  # sets of new interpreters: the addresses of their buffers shift their times
 _SETTINGS = ("batch_sizes", "threads")
 
 
 @dataclasses.dataclass(frozen=True)
-class Throughput:
-    """Examples a second of a file at one batch size and number of threads.
+class Throughput(Tabular):
+    """Throughput of a file at one batch size and number of threads.
 
     Args:
-        file: Place of the file among those given, from 0.
-        batch_size: Examples an invocation.
+        file: Index of the file among the measured ones.
+        batch_size: Examples per invocation.
         threads: Threads of the interpreter.
-        per_second: Median examples a second; None where the file does not take the batch.
+        per_second: Median examples per second; None if the file does not take the batch.
         low: Lower end of the 95% interval of that median.
         high: Upper end of it.
-        ratio: Median over the rounds of (examples a second / the first file's in the same
-            round, batch and threads), no unit; None where one of the two has none.
+        ratio: Median over the rounds of (examples per second / those of the first file in the
+            same round, batch and threads), no unit; None if one of the two is unknown.
         ratio_low: Lower end of the 95% interval of that median.
         ratio_high: Upper end of it.
         rounds: Number of interleaved rounds.
-        note: Why there is no number, else empty.
+        note: Why there are no numbers, else empty.
     """
 
     file: int
@@ -63,10 +64,10 @@ class Throughput:
         return ["file", "threads", "batch", "examples/s", "95% interval", "to the first [95%]"]
 
     def row(self, label: str) -> list[str]:
-        """Returns the record as a table's row.
+        """Returns the throughput as a row of a table.
 
         Args:
-            label: What the file is called.
+            label: Name of the file.
         """
         start = [label, str(self.threads), str(self.batch_size)]
         if self.per_second is None:
@@ -77,6 +78,10 @@ class Throughput:
         elif self.ratio is not None:
             ratio = f"{self.ratio:.3f}x [{self.ratio_low:.3f}, {self.ratio_high:.3f}]"
         return [*start, f"{self.per_second:,.0f}", f"[{self.low:,.0f}, {self.high:,.0f}]", ratio]
+
+    def rows(self) -> list[list[str]]:
+        """Returns the throughput as the one row of a table."""
+        return [self.row(f"file {self.file}")]
 
     def __str__(self) -> str:
         return " ".join(part for part in self.row(f"file {self.file}") if part)
@@ -93,7 +98,7 @@ def throughput(
     sample_ms: float = 3.0,
     seed: int = 0,
 ) -> list[Throughput]:
-    """Measures examples a second of each file at each batch size and number of threads.
+    """Measures the throughput of files at each batch size and number of threads.
 
     Example:
         >>> import keras, tfnas
@@ -103,11 +108,10 @@ def throughput(
         (4, True, 1.0)
 
     Args:
-        files: One artifact or the path of a file, or a sequence of them, the one that ratios
-            are taken to first.
-        x: Typical examples; with several inputs a dictionary by input name. They are repeated
-            to fill a batch. None: noise.
-        batch_sizes: Examples an invocation, each at least 1.
+        files: An artifact or the path of a file, or a sequence of them; ratios are to the first.
+        x: Typical examples, (n, ...); with several inputs a dictionary by input name. They are
+            repeated to fill a batch. None: noise.
+        batch_sizes: Examples per invocation, each at least 1.
         threads: Threads of the interpreter, each at least 1.
         rounds: Number of interleaved rounds, at least 6.
         xnnpack: Whether the XNNPACK delegate may run.
@@ -115,8 +119,8 @@ def throughput(
         seed: Seed of the order within a round.
 
     Returns:
-        One record a number of threads, batch size and file, in that order. Where an operator of
-        a file fixes the batch, its record says so and has no numbers.
+        One record per number of threads, batch size and file, in that order. If an operator of
+        a file fixes the batch size, its record has a note and no numbers.
 
     Raises:
         ValueError: An argument is outside its rule; the message names it.
@@ -156,11 +160,11 @@ def throughput(
 
 
 class _BatchRefused(Exception):
-    """A file does not take the batch; the message says why."""
+    """A file does not take a batch of this size; the message says why."""
 
 
 class _Runner:
-    """Times batches of one file; a sample is long enough for the clock."""
+    """Times batches of one file; a sample repeats a batch until it lasts `sample_ms`."""
 
     def __init__(
         self,
@@ -189,7 +193,7 @@ class _Runner:
         self.repeats = max(1, math.ceil(sample_ms / 1000 / max(once, 1e-7)))
 
     def sample(self) -> float:
-        """Examples a second, after one batch untimed to warm the caches."""
+        """Examples per second, after an untimed batch that warms the caches."""
         self.invoke()
         return self.batch * self.repeats / self._run(self.repeats)
 
@@ -224,13 +228,13 @@ def _record(
 
 def _check_numbers(name: str, values: Any) -> None:
     listed = list(values) if isinstance(values, Sequence) and not isinstance(values, str) else []
-    whole = all(isinstance(v, int) and not isinstance(v, bool) and v >= 1 for v in listed)
-    if not listed or not whole or len(set(listed)) < len(listed):
+    valid = all(isinstance(v, int) and not isinstance(v, bool) and v >= 1 for v in listed)
+    if not listed or not valid or len(set(listed)) < len(listed):
         raise ValueError(f"{name} must hold different whole numbers >= 1, got {values!r}")
 
 
 def _columns(file: Artifact, x: Any) -> list[np.ndarray]:
-    """An array an input of the file, in its order, examples first."""
+    """One array per input of the file, in the order of its inputs, examples first."""
     if x is None:
         return [_noise(tensor.shape[1:], tensor.scale, tensor.dtype) for tensor in file.inputs]
     inputs = arrays(x, what="x")[0]
@@ -244,19 +248,21 @@ def _columns(file: Artifact, x: Any) -> list[np.ndarray]:
     if len(columns) != len(names):
         raise ValueError(f"x must be a dictionary of the inputs {names}, got one array")
     for tensor, column in zip(file.inputs, columns, strict=True):
-        wanted, got = tensor.shape[1:], column.shape[1:]
-        if len(wanted) != len(got) or any(
-            want not in (-1, have) for want, have in zip(wanted, got, strict=True)
+        expected, got = tensor.shape[1:], column.shape[1:]
+        if len(expected) != len(got) or any(
+            size not in (-1, found) for size, found in zip(expected, got, strict=True)
         ):
             raise ValueError(
-                f"x must hold examples of shape {wanted} for input {tensor.name!r}, got {got}"
+                f"x must hold examples of shape {expected} for input {tensor.name!r}, got {got}"
             )
     return columns
 
 
 def _noise(shape: tuple[int, ...], scale: float, dtype: str) -> np.ndarray:
     if -1 in shape:
-        raise ValueError(f"x must be given where an input's size is open, got {shape}")
+        raise ValueError(
+            f"x must hold examples if an input has an open shape, got None for {shape}"
+        )
     if np.dtype(dtype).kind in "iu" and not scale:
-        return np.zeros((1, *shape), dtype)  # may be an index: 0 is one in any vocabulary
+        return np.zeros((1, *shape), dtype)  # may be an index, and 0 is valid in any vocabulary
     return np.random.default_rng(0).uniform(0, 100, (1, *shape)).astype(np.float32)

@@ -262,7 +262,7 @@ def quantization_picture(errors: QuantizationError, title: str = "") -> bytes:
     """
     from matplotlib.patches import Patch
 
-    from tfnas.measure.quantization_debugger.sqnr import as_share
+    from tfnas.measure.quantization_debugger.sqnr import as_percent
 
     rows = errors.layers
     figure, axes = _figure(8.0, 1.9 + 0.24 * len(rows))
@@ -281,7 +281,7 @@ def quantization_picture(errors: QuantizationError, title: str = "") -> bytes:
         zorder=3,
     )
     for place, row in enumerate(rows):
-        text = f" {as_share(row.saturation)} saturated" if row.saturation else ""
+        text = f" {as_percent(row.saturation)} saturated" if row.saturation else ""
         text = text if np.isfinite(row.sqnr) else " exact"
         color = ORANGE if row.saturation else GRAY
         axes.text(max(drawn[place], 0), place, text, va="center", fontsize=7, color=color)

@@ -1,1 +1,1 @@
-"""Devices: microcontrollers, accelerators, phones."""
+"""Target devices: microcontrollers, accelerators and phones."""

@@ -1,10 +1,9 @@
-"""Latency on an Android phone, by TFLite's own `benchmark_model` and the Android debug bridge.
+"""Latency on an Android phone, with TFLite's `benchmark_model` and the Android debug bridge (adb).
 
-The phone gets the tool, the file and the reference model that tfnas ships, in a folder of their
-own that is removed afterwards. The reference runs before and after the file: what is reported
-is the file's time as a ratio to the mean of both, and how far these two lie apart tells whether
-the phone kept its clock (it gets warm, and slows down). Operators are counted while they are
-timed, so times are a little longer than without.
+The tool, the file and the reference model that tfnas ships are pushed to a folder on the phone
+that is removed afterwards. The reference runs before and after the file, and the result is the
+file's time as a ratio to the mean of both; their difference shows whether the phone slowed down
+as it got warm. Operators are profiled in the same run, so times are a little longer than without.
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tfnas.measure.latency import reference_artifact
-from tfnas.table import table
+from tfnas.table import Tabular, TextTable, table
 from tfnas.targets.external_programs import check_timeout, last_lines, plain_record
 from tfnas.tflite.artifact import Artifact, as_artifact
 
 FOLDER = "/data/local/tmp/tfnas"
 _BINARY, _MODEL, _REFERENCE = "benchmark_model", "model.tflite", "reference.tflite"
 _STATUS = "tfnas-exit-status"
-_ANOTHER_MACHINE = ("exec format error", "not executable", "bad elf", "no such file")
+_WRONG_ARCHITECTURE = ("exec format error", "not executable", "bad elf", "no such file")
 
 _NUMBER = r"([-+\d.e]+)"
 _TIMINGS = re.compile(
@@ -37,7 +36,7 @@ _TIMINGS = re.compile(
 )
 _STATISTICS = re.compile(r"^(?:INFO: )?(count=\d+ .*)$", re.MULTILINE)
 _FIELD = re.compile(rf"(\w+)={_NUMBER}")
-# The growth of the process's peak; "Peak memory footprint" is what it was called before.
+# The growth of the process's peak memory; older versions write "Peak memory footprint".
 _MEMORY = re.compile(rf"[Mm]emory footprint.*\(MB\): init=\S+ overall={_NUMBER}")
 _PROFILE = "Operator-wise Profiling Info"
 _DELEGATE = "Delegate internal:"
@@ -46,13 +45,13 @@ _RUN_ORDER = re.compile(r"^=+ Run Order =+$")
 
 @dataclasses.dataclass(frozen=True)
 class PhoneOperator:
-    """One row of the phone's profile.
+    """One operator of the profile on the phone.
 
     Args:
-        kind: What it is, such as "CONV_2D", or a delegate's own name for it.
+        kind: The operator, such as "CONV_2D", or a delegate's own name for it.
         name: The name of its output, or the delegate's number.
-        average_ms: Its mean time an inference, in ms.
-        inside: Whether a delegate runs it; its time is in the delegate's own row too.
+        average_ms: Mean time per inference, in ms.
+        inside: Whether a delegate runs it; the delegate's own row includes its time.
     """
 
     kind: str
@@ -63,20 +62,20 @@ class PhoneOperator:
 
 @dataclasses.dataclass(frozen=True)
 class PhoneRun:
-    """What one run of the tool told of a file.
+    """The result of one run of the benchmark tool on a file.
 
     Args:
         average_ms: Mean time of one inference, in ms.
-        median_ms: Median, in ms; None where the tool is too old to tell.
-        p5_ms: 5th percentile, in ms, or None.
-        p95_ms: 95th percentile, in ms, or None.
+        median_ms: Median, in ms; None if the tool is too old to report it.
+        p5_ms: 5th percentile, in ms; None likewise.
+        p95_ms: 95th percentile, in ms; None likewise.
         min_ms: Shortest time, in ms.
         max_ms: Longest time, in ms.
-        init_ms: Time to load the file and to prepare it, in ms.
+        init_ms: Time to load and prepare the file, in ms.
         first_ms: Time of the first inference, in ms.
-        memory_mb: Growth of the process's peak memory, in MB; None where it is not told.
+        memory_mb: Growth of the process's peak memory, in MB; None if it is not reported.
         operators: The profile, in the order of execution.
-        runs: Inferences that were timed.
+        runs: Number of timed inferences.
     """
 
     average_ms: float
@@ -93,29 +92,31 @@ class PhoneRun:
 
     @property
     def ms(self) -> float:
-        """The median, or, where the tool does not tell it, the mean; in ms."""
+        """The median time in ms, or the mean if the tool does not report the median."""
         return self.average_ms if self.median_ms is None else self.median_ms
 
     def profile(self) -> str:
-        """Returns the operators as a table, slowest first; what a delegate runs is indented."""
-        rows = [
+        """Returns the operators as a table, slowest first; those of a delegate are indented."""
+        return table(["operator", "output", "ms"], self._profile_rows(), right=2)
+
+    def _profile_rows(self) -> list[list[str]]:
+        return [
             [("  " if op.inside else "") + op.kind, op.name, f"{op.average_ms:.3f}"]
             for op in sorted(self.operators, key=lambda op: -op.average_ms)
         ]
-        return table(["operator", "output", "ms"], rows, right=2)
 
 
-@dataclasses.dataclass(frozen=True)
-class PhoneLatency(PhoneRun):
-    """Time of one inference on a phone, as a ratio to a reference model measured beside it.
+@dataclasses.dataclass(frozen=True, repr=False)
+class PhoneLatency(Tabular, PhoneRun):
+    """Time of one inference on a phone, in ms and as a ratio to a reference model.
 
     Args:
         device: The phone's model, such as "Pixel 6".
-        abi: What its processor runs, such as "arm64-v8a".
+        abi: Its application binary interface, such as "arm64-v8a".
         threads: Threads of the interpreter.
-        xnnpack: Whether the XNNPACK delegate was on.
+        xnnpack: Whether the XNNPACK delegate was allowed.
         reference: sha256 of the reference file.
-        reference_ms: Its time before and after the file's, in ms.
+        reference_ms: Time of the reference before and after the file, in ms.
     """
 
     device: str
@@ -141,15 +142,38 @@ class PhoneLatency(PhoneRun):
         return self.ms / min(self.reference_ms)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns all of it as plain dictionaries, lists, strings and numbers."""
+        """Returns the latency as plain dictionaries, lists, strings and numbers."""
         ratios = {name: getattr(self, name) for name in ("ratio", "ratio_low", "ratio_high")}
         return plain_record(self, **ratios)
 
-    def __str__(self) -> str:
+    def tables(self) -> list[TextTable]:
+        """Returns the times and the profile of the operators, slowest first."""
+        milliseconds = {
+            "median": self.median_ms,
+            "mean": self.average_ms,
+            "5th percentile": self.p5_ms,
+            "95th percentile": self.p95_ms,
+            "shortest": self.min_ms,
+            "longest": self.max_ms,
+            "first": self.first_ms,
+            "initialization": self.init_ms,
+            "reference before": self.reference_ms[0],
+            "reference after": self.reference_ms[1],
+        }
+        times = [[name, f"{ms:.4g}"] for name, ms in milliseconds.items() if ms is not None]
+        return [
+            TextTable(["time", "ms"], times, title=f"{self._line()}, {self.abi}"),
+            TextTable(["operator", "output", "ms"], self._profile_rows(), right=2),
+        ]
+
+    def _line(self) -> str:
         return (
             f"{self.ms:.4g} ms, {self.ratio:.3f}x reference "
             f"[{self.ratio_low:.3f}, {self.ratio_high:.3f}] on {self.device}"
         )
+
+    def __str__(self) -> str:
+        return self._line()
 
 
 def benchmark_on_phone(
@@ -164,7 +188,7 @@ def benchmark_on_phone(
     use_xnnpack: bool = True,
     timeout: float = 300,
 ) -> PhoneLatency:
-    """Measures the time of one inference (batch 1) on a phone that is connected.
+    """Measures the time of one inference (batch 1) on a connected Android phone.
 
     Example:
         >>> import tfnas
@@ -176,28 +200,29 @@ def benchmark_on_phone(
     Args:
         file: An artifact or the path of a file.
         binary: Path of TFLite's `benchmark_model`, built for the phone's processor.
-        serial: The phone's, as `adb devices` tells it; needed where there are several.
-        adb: The Android debug bridge: its name or its path.
+        serial: The phone's serial number as `adb devices` lists it; required if several phones
+            are connected.
+        adb: Name or path of the Android debug bridge.
         threads: Threads of the interpreter.
-        runs: Inferences to time, at least; the tool goes on for a second.
-        warmup_runs: Untimed ones before, at least; the tool goes on for half a second.
+        runs: Least number of timed inferences; the tool runs for at least a second.
+        warmup_runs: Least number of untimed inferences before; at least half a second.
         use_xnnpack: Whether the XNNPACK delegate may run.
-        timeout: Time that each of the three runs may take, in seconds.
+        timeout: Time limit of each of the three runs, in seconds.
 
     Returns:
         The latency, with the profile of the operators.
 
     Raises:
         FileNotFoundError: There is no `adb`, no `binary` or no `file`.
-        RuntimeError: No phone can be used, or the tool failed on it or said what can't be read.
-        TimeoutError: The phone did not answer in time.
+        RuntimeError: No phone can be used, or the tool failed or its output can't be parsed.
+        TimeoutError: The phone did not finish in time.
         ValueError: An argument is outside its rule; the message names it.
 
     References:
         TensorFlow, `tensorflow/lite/tools/benchmark/README.md`.
     """
-    whole = (("threads", threads, 1), ("runs", runs, 1), ("warmup_runs", warmup_runs, 0))
-    for name, value, least in whole:
+    counts = (("threads", threads, 1), ("runs", runs, 1), ("warmup_runs", warmup_runs, 0))
+    for name, value, least in counts:
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise ValueError(f"{name} must be a whole number >= {least}, got {value!r}")
     check_timeout(timeout)
@@ -207,7 +232,7 @@ def benchmark_on_phone(
     phone = _Phone(adb, serial, timeout)
     flags = [f"--num_threads={threads}", f"--num_runs={runs}", f"--warmup_runs={warmup_runs}"]
     flags += [f"--use_xnnpack={str(use_xnnpack).lower()}", "--enable_op_profiling=true"]
-    with phone.holding(binary, artifact, reference):
+    with phone.pushed(binary, artifact, reference):
         before, found, after = (
             _parse(phone.benchmark(graph, flags)) for graph in (_REFERENCE, _MODEL, _REFERENCE)
         )
@@ -223,10 +248,10 @@ def benchmark_on_phone(
 
 
 def check_binary(binary: str | os.PathLike[str]) -> None:
-    """Raises FileNotFoundError unless there is such a program to push."""
+    """Raises FileNotFoundError if the benchmark tool's file does not exist."""
     if not pathlib.Path(binary).is_file():
         raise FileNotFoundError(
-            "binary must be the file of TFLite's benchmark_model, got "
+            "binary must be the path of TFLite's benchmark_model, got "
             f"{os.fspath(binary)!r}, where there is no file"
         )
 
@@ -235,7 +260,7 @@ def check_binary(binary: str | os.PathLike[str]) -> None:
 
 
 class _Phone:
-    """A phone that can be used, and what adb does with it."""
+    """A connected phone, driven through adb."""
 
     def __init__(self, adb: str, serial: str | None, timeout: float) -> None:
         self._adb, self._timeout = adb, timeout
@@ -245,42 +270,45 @@ class _Phone:
         self.abi = self._property("ro.product.cpu.abi") or "unknown processor"
 
     @contextlib.contextmanager
-    def holding(
+    def pushed(
         self, binary: str | os.PathLike[str], file: Artifact, reference: Artifact
     ) -> Iterator[None]:
-        """Has the tool and the files on the phone, and removes them whatever happens."""
+        """Pushes the tool and the files to the phone, and removes them on exit."""
         try:
             self._shell(f"mkdir -p {self._folder}")
             with tempfile.TemporaryDirectory() as folder:
                 here = pathlib.Path(folder)
-                model, anchor = here / "model.tflite", here / "reference.tflite"
-                sources = (binary, file.save(model), reference.save(anchor))
+                sources = (
+                    binary,
+                    file.save(here / "model.tflite"),
+                    reference.save(here / "reference.tflite"),
+                )
                 for source, name in zip(sources, (_BINARY, _MODEL, _REFERENCE), strict=True):
                     self._on_phone("push", os.fspath(source), f"{self._folder}/{name}")
             self._shell(f"chmod +x {self._folder}/{_BINARY}")
             yield
         except TimeoutError:
-            with contextlib.suppress(RuntimeError, OSError):  # it would go on and heat the phone
-                self._shell(f"pkill -f '{self._folder}/[b]enchmark_model'")  # not this shell
+            with contextlib.suppress(RuntimeError, OSError):  # or it runs on and heats the phone
+                self._shell(f"pkill -f '{self._folder}/[b]enchmark_model'")  # [b]: not this shell
             raise
         finally:
-            with contextlib.suppress(RuntimeError, OSError):  # what came before counts
+            with contextlib.suppress(RuntimeError, OSError):  # an earlier error is what matters
                 names = (_BINARY, _MODEL, _REFERENCE)
                 paths = " ".join(f"{self._folder}/{name}" for name in names)
                 self._shell(f"rm -f {paths}; rmdir {self._folder}")
 
     def benchmark(self, graph: str, flags: Sequence[str]) -> str:
-        """Runs the tool on a file of the phone and returns what it said."""
+        """Runs the tool on a file of the phone and returns its output."""
         where = self._folder
         command = " ".join([f"{where}/{_BINARY}", f"--graph={where}/{graph}", *flags])
-        # Phones before Android 7 don't hand on the exit status.
-        said = self._on_phone("shell", f"{command} 2>&1; echo {_STATUS}=$?")
-        text, mark, status = said.rpartition(f"{_STATUS}=")
+        # adb does not return the exit status on phones before Android 7.
+        output = self._on_phone("shell", f"{command} 2>&1; echo {_STATUS}=$?")
+        text, mark, status = output.rpartition(f"{_STATUS}=")
         if mark and status.strip() == "0":
             return text
         code = status.strip() if mark else "unknown"
-        other = any(words in said.lower() for words in _ANOTHER_MACHINE)
-        hint = f"; it must be built for the phone's processor, {self.abi}" if other else ""
+        mismatch = any(words in output.lower() for words in _WRONG_ARCHITECTURE)
+        hint = f"; it must be built for the phone's processor, {self.abi}" if mismatch else ""
         raise RuntimeError(
             f"benchmark_model failed on {self.model} with exit code {code}{hint}: "
             f"{last_lines(text)}"
@@ -296,7 +324,7 @@ class _Phone:
         return self._call("-s", self._serial, *arguments)
 
     def _call(self, *arguments: str) -> str:
-        """Runs adb and returns all that it said."""
+        """Runs adb and returns its output."""
         try:
             done = subprocess.run(
                 [self._adb, *arguments],
@@ -310,37 +338,41 @@ class _Phone:
         except (FileNotFoundError, PermissionError) as error:
             raise FileNotFoundError(
                 f"adb must be the Android debug bridge, of Android's platform-tools, "
-                f"got no program {self._adb!r}"
+                f"got {self._adb!r}, which is no program"
             ) from error
         except subprocess.TimeoutExpired as error:
-            what = next((a for a in arguments if a in ("devices", "push", "shell")), "")
+            command = next((a for a in arguments if a in ("devices", "push", "shell")), "")
             raise TimeoutError(
-                f"adb {what} must end within {self._timeout:g} s, got no result"
+                f"adb {command} must end within {self._timeout:g} s, got no result"
             ) from error
-        said = done.stdout.replace("\r\n", "\n")
+        output = done.stdout.replace("\r\n", "\n")
         if done.returncode:
-            raise RuntimeError(f"adb failed with exit code {done.returncode}: {last_lines(said)}")
-        return said
+            raise RuntimeError(f"adb failed with exit code {done.returncode}: {last_lines(output)}")
+        return output
 
 
 def _run_name() -> str:
-    """Two runs on one phone keep out of each other's folder."""
+    """A unique suffix: two runs on one phone must not share a folder."""
     return uuid.uuid4().hex[:8]
 
 
-def _chosen(said: str, serial: str | None) -> str:
-    """The phone to use, of those that `adb devices` lists."""
-    lines = said.partition("List of devices attached")[2].splitlines()
+def _chosen(output: str, serial: str | None) -> str:
+    """The serial number to use, of those in the output of `adb devices`."""
+    lines = output.partition("List of devices attached")[2].splitlines()
     pairs = [line.split(None, 1) for line in lines if line.strip()]
     states = {pair[0]: pair[1].strip() for pair in pairs if len(pair) == 2}
     if serial is None:
         if not states:
             raise RuntimeError("a phone must be connected, with USB debugging on, got none")
         if len(states) > 1:
-            raise RuntimeError(f"serial must say which phone, got none for {_listed(states)}")
+            raise RuntimeError(
+                f"serial must name one of several phones, got None: {_listed(states)}"
+            )
         [serial] = states
     elif serial not in states:
-        raise RuntimeError(f"serial must be a connected phone's, got {serial!r}: {_listed(states)}")
+        raise RuntimeError(
+            f"serial must be that of a connected phone, got {serial!r}: {_listed(states)}"
+        )
     if states[serial] == "unauthorized":
         raise RuntimeError(f"phone {serial} is unauthorized: allow USB debugging on its screen")
     if states[serial] != "device":
@@ -352,23 +384,24 @@ def _listed(states: dict[str, str]) -> str:
     return ", ".join(f"{name} ({state})" for name, state in states.items()) or "none"
 
 
-# --- what the tool says
+# --- the tool's output
 
 
-def _parse(said: str) -> PhoneRun:
-    """Reads what the tool said, of old and new versions.
+def _parse(output: str) -> PhoneRun:
+    """Parses the tool's output, of old and new versions.
 
     Raises:
-        RuntimeError: The timings are not in it.
+        RuntimeError: There are no timings in it.
     """
-    timings, statistics = _TIMINGS.search(said), _STATISTICS.findall(said)
+    timings, statistics = _TIMINGS.search(output), _STATISTICS.findall(output)
     if timings is None or not statistics:
-        raise RuntimeError(f"benchmark_model must tell its timings, got {last_lines(said)}")
+        raise RuntimeError(f"benchmark_model must report its timings, got {last_lines(output)}")
     init, first, _, average = (float(number) / 1000 for number in timings.groups())
-    # Warm-up comes first. Where all runs took as long, "curr" alone is told.
+    # The last statistics are those after warm-up. If all runs took equally long, the tool
+    # reports "curr" alone.
     fields = {name: float(number) for name, number in _FIELD.findall(statistics[-1])}
     ms = {name: value / 1000 for name, value in fields.items()}
-    memory = _MEMORY.search(said)
+    memory = _MEMORY.search(output)
     return PhoneRun(
         average_ms=average,
         median_ms=ms.get("median"),
@@ -379,16 +412,16 @@ def _parse(said: str) -> PhoneRun:
         init_ms=init,
         first_ms=first,
         memory_mb=None if memory is None else float(memory[1]),
-        operators=tuple(_operators(said.partition(_PROFILE)[2])),
+        operators=tuple(_operators(output.partition(_PROFILE)[2])),
         runs=int(fields["count"]),
     )
 
 
-def _operators(said: str) -> Iterator[PhoneOperator]:
-    """Rows of the tables in order of execution; their columns differ between versions."""
+def _operators(output: str) -> Iterator[PhoneOperator]:
+    """The rows of the "Run Order" tables; their columns differ between versions."""
     columns: list[str] = []
     inside = reading = False
-    for line in said.splitlines():
+    for line in output.splitlines():
         cells = [cell.strip() for cell in line.removeprefix("INFO: ").split("\t")]
         inside |= line.strip().endswith(_DELEGATE)
         if _RUN_ORDER.match(cells[0]):
@@ -402,14 +435,14 @@ def _operators(said: str) -> Iterator[PhoneOperator]:
 
 
 def _operator(row: dict[str, str], inside: bool) -> PhoneOperator:
-    """A row of the table; the tool's times are of a call, and some operators have several."""
+    """A row of the table; its time is per call, and some operators are called several times."""
     try:
         average = float(row["[avg ms]"]) * float(row.get("[times called]", 1))
         return PhoneOperator(row["[node type]"], _name(row["[Name]"]), average, inside)
     except (KeyError, ValueError) as error:
-        raise RuntimeError(f"benchmark_model must tell a profile, got the row {row}") from error
+        raise RuntimeError(f"benchmark_model must report a profile, got the row {row}") from error
 
 
-def _name(told: str) -> str:
-    """A name without the brackets and the number that the tool puts around it."""
-    return re.sub(r"^\[(.*)\](?::\d+)?$", r"\1", told)
+def _name(cell: str) -> str:
+    """A name without the tool's brackets and number: "[relu]:3" is "relu"."""
+    return re.sub(r"^\[(.*)\](?::\d+)?$", r"\1", cell)

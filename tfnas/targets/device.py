@@ -1,18 +1,18 @@
-"""What a file takes of a device, as metrics: flash, RAM, an accelerator's numbers.
+"""Metrics of a file on a device: flash, RAM and the estimates of an accelerator's compiler.
 
-| metric               | what it is                                              | before training |
+| metric               | meaning                                                 | before training |
 |----------------------|---------------------------------------------------------|-----------------|
-| `flash_bytes`        | the file, and what the firmware takes beside it         | yes             |
-| `ram_bytes`          | the arena as planned for TFLite Micro, and the firmware's | yes           |
+| `flash_bytes`        | the file plus `runtime_flash`                           | yes             |
+| `ram_bytes`          | the planned arena of TFLite Micro plus `runtime_ram`    | yes             |
 | `vela_sram_bytes`    | SRAM of the accelerator's part                          | yes             |
-| `vela_cpu_operators` | operators that the accelerator leaves to the processor  | yes             |
-| `vela_flash_bytes`   | weights as the compiler encodes them, in either flash   | no              |
+| `vela_cpu_operators` | number of operators that stay on the CPU                | yes             |
+| `vela_flash_bytes`   | weights as the compiler encodes them, in all flash      | no              |
 | `vela_cycles`        | clock cycles of the accelerator's part                  | no              |
-| `vela_ms`            | the same in ms                                          | no              |
+| `vela_ms`            | time of the accelerator's part, in ms                   | no              |
 
-The plan of the arena follows from the file alone (:func:`tfnas.planned_arena`); what the
-program, the interpreter and its records take depends on device and compiler: tell it once, as
-`runtime_flash` and `runtime_ram`. Numbers of the accelerator are its compiler's estimates
+The arena is planned from the file alone (:func:`tfnas.planned_arena`). The memory of the
+firmware (program, interpreter and its data structures) depends on device and compiler: pass it
+as `runtime_flash` and `runtime_ram`. The `vela_` metrics are the compiler's estimates
 (:func:`tfnas.vela`).
 """
 
@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Set
-from typing import Any
 
 from tfnas.targets.ethos_u import ACCELERATORS, check_package, vela
 from tfnas.targets.tflite_micro.interpreter import planned_arena
@@ -29,25 +28,28 @@ from tfnas.tflite.operator_rules.tflite_micro import check_micro
 
 MICRO = ("flash_bytes", "ram_bytes")
 VELA = (
-    *("vela_ms", "vela_cycles", "vela_sram_bytes", "vela_flash_bytes"),
+    "vela_ms",
+    "vela_cycles",
+    "vela_sram_bytes",
+    "vela_flash_bytes",
     "vela_cpu_operators",
 )
-_WEIGHTS_IN_DRAM = ("ethos-u65", "ethos-u85")  # in the compiler's own memory mode for them
+_WEIGHTS_IN_DRAM = ("ethos-u65", "ethos-u85")  # in the compiler's default memory mode
 UNTRAINED = frozenset({*MICRO, "vela_sram_bytes", "vela_cpu_operators"})
 
 
 class NotOnDevice(ValueError):
-    """A file that the device can't run, whatever it learns; the message says why."""
+    """The device can't run a file, whatever its weights are; the message says why."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Device:
-    """What files are meant for.
+    """A target device.
 
     Args:
         accelerator: The NPU of the `vela_` metrics, such as "ethos-u55-128".
-        runtime_flash: Bytes of flash that the firmware takes beside the file.
-        runtime_ram: Bytes of RAM that it takes beside the activations.
+        runtime_flash: Flash of the firmware without the file, in bytes.
+        runtime_ram: RAM of the firmware without the activations, in bytes.
 
     Raises:
         ValueError: An argument is outside its rule; the message names it.
@@ -67,59 +69,62 @@ class Device:
             if not isinstance(value, int) or isinstance(value, bool) or value < 0:
                 raise ValueError(f"{name} must be a whole number of bytes >= 0, got {value!r}")
 
-    def check(self, wanted: Set[str]) -> None:
-        """Raises unless all of the wanted metrics can be told.
+    def check(self, names: Set[str]) -> None:
+        """Raises if a requested metric can't be measured.
 
         Args:
-            wanted: Names of metrics.
+            names: Names of the requested metrics.
 
         Raises:
-            ImportError: They need a package that is not installed.
-            ValueError: The accelerator has no such number.
+            ImportError: A metric needs a package that is not installed.
+            ValueError: The accelerator does not have this metric.
         """
-        if wanted & set(VELA):
+        if names & set(VELA):
             check_package()
-        if "vela_flash_bytes" in wanted and self.accelerator.startswith(_WEIGHTS_IN_DRAM):
+        if "vela_flash_bytes" in names and self.accelerator.startswith(_WEIGHTS_IN_DRAM):
             raise ValueError(
-                "vela_flash_bytes must be asked of an accelerator whose weights lie in flash "
-                f"(an ethos-u55), got {self.accelerator}, whose compiler has them in DRAM"
+                "vela_flash_bytes must be requested for an accelerator whose weights are in flash "
+                f"(an ethos-u55), got {self.accelerator}, whose weights are in DRAM"
             )
 
     def check_room(self, limits: Mapping[str, float], prefix: str = "") -> None:
-        """Raises unless each limit leaves room beside the firmware.
+        """Raises if the firmware alone reaches a limit.
 
         Args:
-            limits: Metric -> its bound.
-            prefix: What limits are called before the metric's name, for the message.
+            limits: Upper bounds by metric.
+            prefix: Prefix of the metric's name in the error message, such as "max_".
 
         Raises:
-            ValueError: The firmware alone takes all that a limit gives.
+            ValueError: The firmware alone takes as many bytes as a limit allows.
         """
         for metric, name in (("flash_bytes", "runtime_flash"), ("ram_bytes", "runtime_ram")):
-            taken, most = getattr(self, name), limits.get(metric)
-            if most is not None and most <= taken:
+            used, limit = getattr(self, name), limits.get(metric)
+            if limit is not None and limit <= used:
                 raise ValueError(
-                    f"{prefix}{metric} must be above {name}, {taken:,} bytes, got {most:,g}"
+                    f"{prefix}{metric} must be above {name}, {used:,} bytes, got {limit:,g}"
                 )
 
-    def metrics(self, file: Artifact, wanted: Set[str]) -> dict[str, float]:
-        """Returns those of the wanted metrics that are a device's.
+    def metrics(self, file: Artifact, names: Set[str]) -> dict[str, float]:
+        """Measures the requested metrics of a file on this device.
 
         Args:
             file: The file.
-            wanted: Names of metrics; others than a device's are ignored.
+            names: Names of metrics; those that are none of a device are ignored.
+
+        Returns:
+            Value by name, in the unit that the name ends with.
 
         Raises:
-            NotOnDevice: TFLite Micro has no kernel for an operator, or can't plan its memory;
-                or the accelerator runs none of the file, so that its numbers are all 0.
+            NotOnDevice: TFLite Micro has no kernel for an operator or can't plan its memory, or
+                the accelerator runs no operator of the file.
             VelaError: The accelerator's compiler failed.
         """
         found: dict[str, float] = {}
-        if wanted & set(MICRO):
+        if names & set(MICRO):
             found |= self._micro(file)
-        if wanted & set(VELA):
+        if names & set(VELA):
             found |= self._vela(file)
-        return {name: value for name, value in found.items() if name in wanted}
+        return {name: value for name, value in found.items() if name in names}
 
     def _micro(self, file: Artifact) -> dict[str, float]:
         try:
@@ -134,8 +139,8 @@ class Device:
 
     def _vela(self, file: Artifact) -> dict[str, float]:
         try:
-            report: Any = vela(file, self.accelerator)
-        except ValueError as error:  # no file for it
+            report = vela(file, self.accelerator)
+        except ValueError as error:  # the compiler can't take the file
             raise NotOnDevice(str(error)) from error
         if not report.npu_operators:
             raise NotOnDevice(

@@ -1,9 +1,9 @@
-"""What Arm's compiler makes of a file for an Ethos-U accelerator, and what it expects of it.
+"""Compiles a file for an Arm Ethos-U accelerator (NPU) and reports the compiler's estimates.
 
-ethos-u-vela joins the operators that the accelerator (the NPU) has into one custom operator
-and leaves the rest to the processor beside it. Its numbers are estimates of the NPU's part alone,
-at the clock of a system that its configuration describes: compare them with each other. It
-runs in a process of its own, in a folder that is removed afterwards.
+ethos-u-vela fuses the operators that the NPU supports into one custom operator and leaves the
+rest to the CPU beside it. Its estimates are of the NPU's part alone, for the clock and memories
+of a system in its configuration, so compare them with each other only. The compiler runs in a
+process of its own, in a folder that is removed afterwards.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tfnas.optional import require
-from tfnas.table import table
+from tfnas.table import Tabular, TextTable
 from tfnas.targets.external_programs import check_timeout, last_lines, plain_record
 from tfnas.tflite.artifact import Artifact, as_artifact
 from tfnas.tflite.operator_rules.tflite_micro import for_accelerator
@@ -36,20 +36,20 @@ _REASON = re.compile(r"operator: \S+, ofm: '(.+)'\s*\n\s*Reason: (.+)")
 
 
 class VelaError(RuntimeError):
-    """The compiler failed, or did not end in its time; the message tells what it said."""
+    """The compiler failed or timed out; the message has the last lines of its output."""
 
 
 @dataclasses.dataclass(frozen=True)
 class VelaCycles:
-    """Clock cycles that one inference takes on the NPU, by what is busy.
+    """Clock cycles of one inference on the NPU.
 
     Args:
-        total: What the inference takes; parts overlap, so it is no sum.
-        npu: Those in which the NPU computes.
-        sram: Those of access to this memory, and so on.
-        dram: See `sram`.
-        on_chip_flash: See `sram`.
-        off_chip_flash: See `sram`.
+        total: Cycles of the inference; the parts below overlap, so it is not their sum.
+        npu: Cycles in which the NPU computes.
+        sram: Cycles of access to SRAM.
+        dram: Cycles of access to DRAM.
+        on_chip_flash: Cycles of access to on-chip flash.
+        off_chip_flash: Cycles of access to off-chip flash.
     """
 
     total: int
@@ -62,13 +62,13 @@ class VelaCycles:
 
 @dataclasses.dataclass(frozen=True)
 class VelaMemory:
-    """Bytes of each memory that the NPU's part takes: activations, and weights as encoded.
+    """Memory of the NPU's part: activations, and weights as the compiler encodes them.
 
     Args:
-        sram: Bytes of this memory, and so on.
-        dram: See `sram`.
-        on_chip_flash: See `sram`.
-        off_chip_flash: See `sram`.
+        sram: SRAM, in bytes.
+        dram: DRAM, in bytes.
+        on_chip_flash: On-chip flash, in bytes.
+        off_chip_flash: Off-chip flash, in bytes.
     """
 
     sram: int
@@ -79,13 +79,13 @@ class VelaMemory:
 
 @dataclasses.dataclass(frozen=True)
 class VelaOperator:
-    """One operator as the compiler lists it.
+    """An operator in the compiler's listing.
 
     Args:
-        kind: What it is: TFLite's name on the CPU, the compiler's own on the NPU, where one
-            of TFLite may have become several.
+        kind: TFLite's name of the operator on the CPU, the compiler's own name on the NPU,
+            where one TFLite operator may have become several.
         name: The name of its output.
-        reason: Why it stays on the CPU, where the compiler says so.
+        reason: Why it stays on the CPU, if the compiler reports it.
     """
 
     kind: str
@@ -93,21 +93,21 @@ class VelaOperator:
     reason: str = ""
 
 
-@dataclasses.dataclass(frozen=True)
-class VelaReport:
-    """What the compiler expects of a file.
+@dataclasses.dataclass(frozen=True, repr=False)
+class VelaReport(Tabular):
+    """The compiler's estimates of a file on an NPU, and the compiled file.
 
     Args:
         accelerator: The NPU, such as "ethos-u55-128".
-        system_config: Name of the system that its numbers are for.
-        memory_mode: Name of how it uses the memories.
+        system_config: Name of the system that the estimates are for.
+        memory_mode: Name of the memory mode.
         clock_mhz: The NPU's clock, in MHz.
-        inference_ms: Time of the NPU's part of one inference, in ms; 0 where it has none.
-        cycles: Cycles of that part.
-        memory: Bytes of that part.
-        macs: Multiply-accumulates of that part.
-        npu_operators: What the NPU runs.
-        cpu_operators: What the processor beside it must run.
+        inference_ms: Time of the NPU's part of one inference, in ms; 0 without such a part.
+        cycles: Clock cycles of the NPU's part.
+        memory: Memory of the NPU's part.
+        macs: Multiply-accumulates of the NPU's part.
+        npu_operators: Operators that the NPU runs.
+        cpu_operators: Operators that the CPU beside it runs.
         compiled: The compiled file; on a microcontroller it runs in TFLite Micro.
     """
 
@@ -124,35 +124,38 @@ class VelaReport:
     compiled: Artifact = dataclasses.field(repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns it as plain dictionaries, lists, strings and numbers; of the file its bytes."""
+        """Returns the report as plain dictionaries; `compiled` is the size in bytes."""
         return plain_record(self, compiled=self.compiled.size)
 
-    def __str__(self) -> str:
+    def tables(self) -> list[TextTable]:
+        """Returns the estimates as a table."""
         memory = dataclasses.asdict(self.memory).items()
         timed = bool(self.npu_operators)
         rows = [
             ["time, ms", f"{self.inference_ms:.4g}" if timed else "- (nothing runs on the NPU)"],
             ["cycles", f"{self.cycles.total:,}"],
             ["  computing", f"{self.cycles.npu:,}"],
-            *([f"bytes of {_words(area)}", f"{size:,}"] for area, size in memory if size),
+            *([f"bytes of {_area_name(area)}", f"{size:,}"] for area, size in memory if size),
             ["MACs", f"{self.macs:,}"],
-            ["operators on the NPU, as it splits them", f"{len(self.npu_operators):,}"],
+            ["operators on the NPU, as the compiler splits them", f"{len(self.npu_operators):,}"],
             ["operators on the CPU", f"{len(self.cpu_operators):,}"],
             ["bytes of the compiled file", f"{self.compiled.size:,}"],
         ]
-        where = f"{self.system_config}, {self.memory_mode}: estimates of the NPU's part alone"
-        lines = [table([f"{self.accelerator}, {self.clock_mhz:g} MHz", ""], rows), where]
-        return "\n".join([*lines, *self._left()])
+        return [TextTable([f"{self.accelerator}, {self.clock_mhz:g} MHz", ""], rows)]
 
-    def _left(self) -> list[str]:
-        """A line for each kind of operator that the CPU keeps, and each reason."""
+    def notes(self) -> list[str]:
+        """Returns the system, and each kind of operator on the CPU with the reason."""
+        system = f"{self.system_config}, {self.memory_mode}: estimates of the NPU's part alone"
         counts: dict[tuple[str, str], int] = {}
         for op in self.cpu_operators:
-            what = op.kind, re.sub(r" \(.*\)$", "", op.reason)
-            counts[what] = counts.get(what, 0) + 1
+            key = op.kind, re.sub(r" \(.*\)$", "", op.reason)
+            counts[key] = counts.get(key, 0) + 1
         return [
-            f"on the CPU: {count} x {kind}{f' ({reason})' if reason else ''}"
-            for (kind, reason), count in counts.items()
+            system,
+            *(
+                f"on the CPU: {count} x {kind}{f' ({reason})' if reason else ''}"
+                for (kind, reason), count in counts.items()
+            ),
         ]
 
 
@@ -164,7 +167,7 @@ def vela(
     memory_mode: str | None = None,
     timeout: float = 120,
 ) -> VelaReport:
-    """Compiles a file for an Arm Ethos-U accelerator and tells what the compiler expects.
+    """Compiles a file for an Arm Ethos-U accelerator and returns the compiler's estimates.
 
     Example:
         >>> import keras, numpy as np, tfnas
@@ -175,24 +178,24 @@ def vela(
         (128, ())
 
     Args:
-        file: An artifact or the path of a file. Only integers run on the NPU: a float file is
-            compiled too, and all of it is told in `cpu_operators`.
-        accelerator: The NPU and its multiply-accumulates a cycle, such as "ethos-u85-256".
-        system_config: A system of the compiler's `Arm/vela.ini`, which has clock and memories,
-            such as "Ethos_U55_Deep_Embedded". Default: the compiler's for the accelerator.
-        memory_mode: How memories are used, a name there such as "Sram_Only". Default: the
+        file: An artifact or the path of a file. The NPU runs integers only: all operators of a
+            float file stay on the CPU and are listed in `cpu_operators`.
+        accelerator: The NPU and its multiply-accumulates per cycle, such as "ethos-u85-256".
+        system_config: A system of the compiler's `Arm/vela.ini`, with clock and memories, such
+            as "Ethos_U55_Deep_Embedded". Default: the compiler's for the accelerator.
+        memory_mode: A memory mode of `Arm/vela.ini`, such as "Sram_Only". Default: the
             compiler's for the accelerator.
-        timeout: Time that the compiler may take, in seconds.
+        timeout: Time limit of the compiler, in seconds.
 
     Returns:
-        The report, and in it the compiled file.
+        The report, which includes the compiled file.
 
     Raises:
         ImportError: The package ethos-u-vela is not installed.
-        VelaError: The compiler failed (a `RuntimeError`; its last lines are told), or took too
-            long.
-        ValueError: The accelerator is unknown, the content is no `.tflite` file, or it is one that
-            the compiler can't take: 4-bit numbers, or compiled before.
+        VelaError: The compiler failed or timed out (a `RuntimeError`; the message has the last
+            lines of its output).
+        ValueError: The accelerator is unknown, the content is no `.tflite` file, or the compiler
+            can't take it: it has 4-bit tensors or is already compiled.
 
     References:
         Arm, "Vela Compiler", OPTIONS.md and PERFORMANCE.md of ethos-u-vela.
@@ -209,44 +212,40 @@ def vela(
     with tempfile.TemporaryDirectory() as folder:
         here = pathlib.Path(folder)
         artifact.save(here / "model.tflite")
-        said = _run([*flags, "model.tflite"], here, timeout)
+        output = _run([*flags, "model.tflite"], here, timeout)
         summaries = list(here.glob("out/*_summary_*.csv"))
         compiled = here / "out" / "model_vela.tflite"
         if len(summaries) != 1 or not compiled.exists():
-            raise VelaError(f"ethos-u-vela must write a summary and a file, got {last_lines(said)}")
+            raise VelaError(
+                f"ethos-u-vela must write a summary and a file, got {last_lines(output)}"
+            )
         with summaries[0].open(newline="", encoding="utf-8") as lines:
             [summary] = csv.DictReader(lines)
         origin = {**artifact.origin, "accelerator": accelerator}
-        made = Artifact(compiled.read_bytes(), "vela", origin)
-        return _report(artifact, accelerator, summary, said, _described_as(artifact, made))
+        result = Artifact(compiled.read_bytes(), "vela", origin)
+        # The compiler keeps the metadata's buffer, but not the labels behind it.
+        if artifact.metadata is not None:
+            result = result.with_metadata(**dataclasses.asdict(artifact.metadata))
+        return _report(artifact, accelerator, summary, output, result)
 
 
 def check_package() -> None:
-    """Raises ImportError where the compiler is not installed."""
-    require("ethosu.vela", "numbers of accelerators")
+    """Raises ImportError if the compiler is not installed."""
+    require("ethosu.vela", "estimates for accelerators")
 
 
 def _check_file(file: Artifact) -> None:
-    """Raises ValueError for files that the compiler crashes on, or leaves as they are."""
+    """Raises ValueError for files that the compiler crashes on or leaves unchanged."""
     if for_accelerator(file):
         raise ValueError("file must not be compiled yet, got one compiled for an Ethos-U")
     if any(tensor.dtype == "int4" for tensor in file.graph.tensors):
         raise ValueError(
-            "file must hold no 4-bit numbers, which ethos-u-vela can't compile, got some"
+            "file must have no 4-bit tensors, which ethos-u-vela can't compile, got some"
         )
 
 
-def _described_as(file: Artifact, compiled: Artifact) -> Artifact:
-    """A compiled file with the labels of the one given.
-
-    The compiler keeps the metadata's own buffer, but not the labels behind it.
-    """
-    told = file.metadata
-    return compiled if told is None else compiled.with_metadata(**dataclasses.asdict(told))
-
-
 def _run(arguments: Sequence[str], folder: pathlib.Path, timeout: float) -> str:
-    """Runs the compiler and returns what it said."""
+    """Runs the compiler and returns its output."""
     try:
         done = subprocess.run(
             [sys.executable, "-m", "ethosu.vela", *arguments],
@@ -269,20 +268,22 @@ def _run(arguments: Sequence[str], folder: pathlib.Path, timeout: float) -> str:
 
 
 def _report(
-    file: Artifact, accelerator: str, summary: Mapping[str, str], said: str, compiled: Artifact
+    file: Artifact, accelerator: str, summary: Mapping[str, str], output: str, compiled: Artifact
 ) -> VelaReport:
-    npu, cpu = _operators(file, said)
-    cycles = {name: _whole(summary[f"cycles_{name}_access"]) for name in _AREAS}
+    npu, cpu = _operators(file, output)
+    cycles = {name: _rounded(summary[f"cycles_{name}_access"]) for name in _AREAS}
     return VelaReport(
         accelerator=accelerator,
         system_config=summary["system_config"],
         memory_mode=summary["memory_mode"],
         clock_mhz=float(summary["core_clock"]) / 1e6,
         inference_ms=float(summary["inference_time"]) * 1e3,
-        cycles=VelaCycles(_whole(summary["cycles_total"]), _whole(summary["cycles_npu"]), **cycles),
-        # It tells KiB.
-        memory=VelaMemory(**{a: _whole(summary[f"{a}_memory_used"], 1024) for a in _AREAS}),
-        macs=_whole(summary["nn_macs"]),
+        cycles=VelaCycles(
+            _rounded(summary["cycles_total"]), _rounded(summary["cycles_npu"]), **cycles
+        ),
+        # The summary is in KiB.
+        memory=VelaMemory(**{a: _rounded(summary[f"{a}_memory_used"], 1024) for a in _AREAS}),
+        macs=_rounded(summary["nn_macs"]),
         npu_operators=npu,
         cpu_operators=cpu,
         compiled=compiled,
@@ -290,13 +291,13 @@ def _report(
 
 
 def _operators(
-    file: Artifact, said: str
+    file: Artifact, output: str
 ) -> tuple[tuple[VelaOperator, ...], tuple[VelaOperator, ...]]:
-    """What runs on the NPU and on the CPU, in the order of the compiler's listing."""
-    # What it leaves alone it calls "Passthrough": the file knows better.
+    """The operators on the NPU and on the CPU, in the order of the compiler's listing."""
+    # The compiler calls operators that it does not change "Passthrough": take the file's names.
     kinds = {op.outputs[0].name: op.name for op in file.graph.operators if op.outputs}
-    reasons = dict(_REASON.findall(said))
-    listed = _LISTED.findall(said)
+    reasons = dict(_REASON.findall(output))
+    listed = _LISTED.findall(output)
     npu = tuple(VelaOperator(kind, name) for where, kind, name in listed if where == "NPU")
     cpu = tuple(
         VelaOperator(kinds.get(name, kind), name, reasons.get(name, "").strip())
@@ -306,9 +307,9 @@ def _operators(
     return npu, cpu
 
 
-def _whole(text: str, unit: int = 1) -> int:
+def _rounded(text: str, unit: int = 1) -> int:
     return round(float(text) * unit)
 
 
-def _words(area: str) -> str:
+def _area_name(area: str) -> str:
     return area.replace("_", "-", 1).replace("_", " ") if "flash" in area else area.upper()

@@ -19,7 +19,7 @@ import dataclasses
 
 import numpy as np
 
-from tfnas.table import table
+from tfnas.table import Tabular, TextTable
 from tfnas.tflite.artifact import Artifact, TensorDetails
 from tfnas.tflite.file_weights import read_kernels
 from tfnas.tflite.flatbuffer import read_graphs
@@ -67,8 +67,8 @@ class KernelSparsity:
         return self.zeros / self.weights if self.weights else 0.0
 
 
-@dataclasses.dataclass(frozen=True)
-class FileSparsity:
+@dataclasses.dataclass(frozen=True, repr=False)
+class FileSparsity(Tabular):
     """Sparsity of a file's kernels, and the file's size.
 
     Args:
@@ -98,9 +98,13 @@ class FileSparsity:
         """Fraction of zeros in all kernels, from 0 to 1."""
         return self.zeros / self.weights if self.weights else 0.0
 
-    def __str__(self) -> str:
-        titles = ["layer", "operator", "dtype", "shape", "stored", "weights", "zeros", "share"]
-        rows = [
+    def headers(self) -> list[str]:
+        """Returns the titles of the columns."""
+        return ["layer", "operator", "dtype", "shape", "stored", "weights", "zeros", "share"]
+
+    def rows(self) -> list[list[object]]:
+        """Returns one row per kernel, in the order of execution, and one of the total."""
+        rows: list[list[object]] = [
             [
                 k.layer,
                 k.operator,
@@ -112,10 +116,15 @@ class FileSparsity:
             for k in self.kernels
         ]
         rows.append(["total", "", "", "", "", *_counts(self)])
-        return (
-            f"{table(titles, rows, right=5)}\n"
-            f"file: {self.size} bytes, {self.gzip_size} gzipped\n{self.verdict}"
-        )
+        return rows
+
+    def tables(self) -> list[TextTable]:
+        """Returns the table of the kernels."""
+        return [TextTable(self.headers(), self.rows(), right=5)]
+
+    def notes(self) -> list[str]:
+        """Returns the size of the file and whether it admits sparse kernels."""
+        return [f"file: {self.size} bytes, {self.gzip_size} gzipped", str(self.verdict)]
 
 
 def file_sparsity(artifact: Artifact) -> FileSparsity:

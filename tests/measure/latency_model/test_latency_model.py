@@ -1,4 +1,4 @@
-"""Costs of operators, learned from random networks of a space."""
+"""LatencyModel.fit: costs of operators fitted to random networks of a space."""
 
 import copy
 import dataclasses
@@ -14,14 +14,19 @@ import tfnas
 from tfnas.measure import latency as timing
 from tfnas.measure.latency_model import latency_model, profiling
 from tfnas.measure.latency_model.features import macs, network_features, operator_features
-from tfnas.measure.latency_model.regression import LatencyErrors, cross_validated, fit_costs, price
+from tfnas.measure.latency_model.regression import (
+    LatencyErrors,
+    cross_validated,
+    fit_costs,
+    predicted_ratio,
+)
 from tfnas.tflite.network_operators import operators_of, operators_of_architecture
 
 SPACE = tfnas.MobileNetV2Space((8, 8, 1), 10, "microcontroller")
 
 
 class Time:
-    """A file takes a millisecond and as much again for each 10,000 bytes."""
+    """A simulated latency: 1 ms plus 1 ms for each 10,000 bytes of the file."""
 
     def __init__(self, file):
         self.p10_ms = 1 + file.size / 10_000
@@ -39,7 +44,7 @@ def time_by_size(calls):
 
 @pytest.fixture
 def measured(monkeypatch):
-    """Files take as long as they are; the settings of each measurement."""
+    """Simulates latencies by file size; returns the settings of each measurement."""
     calls = []
     monkeypatch.setattr(profiling, "benchmark", time_by_size(calls))
     return calls
@@ -49,7 +54,7 @@ def measured(monkeypatch):
 def fitted_once():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(profiling, "benchmark", time_by_size([]))
-        patch.setattr(profiling, "FEWEST", 80)
+        patch.setattr(profiling, "MIN_NETWORKS", 80)
         return tfnas.LatencyModel().fit(SPACE, seconds=1e-9)
 
 
@@ -68,20 +73,20 @@ def sampled(count, seed=5, space=SPACE):
 # --- the fit
 
 
-def test_linear_costs_are_found_again():
+def test_linear_costs_are_recovered():
     rng = np.random.default_rng(0)
     true = {"inference": 0.3, "macs": 2e-6, "layers": 0.01, "unused": 0.0}
     rows = [
         {"inference": 1, "macs": rng.uniform(1e5, 1e7), "layers": n, "unused": rng.uniform()}
         for n in rng.integers(5, 60, 40)
     ]
-    ratios = [price(row, true) for row in rows]
+    ratios = [predicted_ratio(row, true) for row in rows]
     costs = fit_costs(rows, ratios)
     assert costs == pytest.approx(true, rel=1e-4, abs=1e-6)
     assert cross_validated(rows, ratios).within_10 == 1
 
 
-def test_what_was_disturbed_counts_nothing():
+def test_outliers_have_no_weight():
     rows = [{"inference": 1.0, "macs": float(n)} for n in range(1, 31)]
     ratios = [1 + 0.5 * n for n in range(1, 31)]
     for i in (3, 11, 17, 26):
@@ -95,18 +100,18 @@ def test_no_cost_is_negative():
     assert min(costs.values()) >= 0
 
 
-def test_errors_are_what_they_say():
+def test_errors_by_hand():
     errors = LatencyErrors.of([1.0, 2.1, 4.0, 6.0], [1.0, 2.0, 4.0, 8.0])
     assert errors.within_10 == 0.75
     assert errors.median == pytest.approx(0.025)
     assert errors.spearman == pytest.approx(1)
     assert errors.r2 == pytest.approx(1 - (0.01 + 4) / (2.75**2 + 1.75**2 + 0.25**2 + 4.25**2))
     assert "75% within 10%" in str(errors)
-    with pytest.raises(ValueError, match="a number each for 2 networks or more"):
+    with pytest.raises(ValueError, match="one ratio per network, of at least 2 networks"):
         LatencyErrors.of([1.0], [1.0])
 
 
-def test_the_file_is_found_again_by_its_operators(fitted):
+def test_simulated_latencies_are_predicted_from_operators(fitted):
     assert fitted.fitted.errors.networks >= 80
     assert fitted.fitted.errors.within_10 > 0.9
     assert fitted.fitted.direct
@@ -118,7 +123,7 @@ def test_the_file_is_found_again_by_its_operators(fitted):
 
 
 def test_the_same_seed_gives_the_same_costs(measured, monkeypatch):
-    monkeypatch.setattr(profiling, "FEWEST", 12)
+    monkeypatch.setattr(profiling, "MIN_NETWORKS", 12)
     first, second = (tfnas.LatencyModel().fit(SPACE, seconds=1e-9, seed=3) for _ in range(2))
     assert first.fitted.costs == second.fitted.costs
     assert first.fitted.space == second.fitted.space
@@ -133,7 +138,7 @@ def test_threads_and_seed_reach_the_measurement(measured):
     assert measured[0]["rounds"] >= 6
 
 
-def test_a_space_of_other_descriptions_is_built(measured):
+def test_a_space_without_architectures_is_built(measured):
     class Other:
         built = 0
 
@@ -150,12 +155,12 @@ def test_a_space_of_other_descriptions_is_built(measured):
     assert not latency.fitted.direct
     assert space.built >= 10
     assert latency(space.build(8)) < latency(space.build(28))
-    with pytest.raises(ValueError, match=r"such as space\.build"):
+    with pytest.raises(ValueError, match=r"got the architecture .* pass space\.build"):
         latency(sampled(1)[0])
 
 
 def test_a_real_fit_ranks_small_before_large(monkeypatch):
-    """Files run in LiteRT; the clock alone is not this machine's: it counts their numbers."""
+    """Files run in LiteRT, but the clock is simulated: it counts elements."""
 
     def run(timer, repeats):
         for _ in range(repeats):
@@ -170,11 +175,11 @@ def test_a_real_fit_ranks_small_before_large(monkeypatch):
     assert "cross-validated" in str(latency.fitted)
 
 
-# --- models beside the space
+# --- models outside the space
 
 
-def test_a_layer_of_two_operators_is_priced_once(fitted, monkeypatch):
-    """Where the fit knows no softmax, a dense layer with one is measured whole."""
+def test_a_layer_of_two_operators_is_counted_once(fitted, monkeypatch):
+    """A dense layer with a softmax unknown to the fit is measured with both operators."""
     inputs = keras.Input((16,))
     network = keras.Model(inputs, layers.Dense(10, activation="softmax")(inputs))
     operators = fitted._operators(network)
@@ -188,7 +193,7 @@ def test_a_layer_of_two_operators_is_priced_once(fitted, monkeypatch):
     assert fitted(network) == pytest.approx(fitted._by_fit(rest, fitted.fitted) + 0.25)
 
 
-def test_a_layer_that_no_network_had_is_measured_alone(fitted, monkeypatch):
+def test_a_layer_unknown_to_the_fit_is_measured_alone(fitted, monkeypatch):
     inputs = keras.Input((8, 8, 1))
     x = layers.Conv2D(8, 3, padding="same", use_bias=False)(inputs)
     plain = keras.Model(inputs, x)
@@ -200,7 +205,7 @@ def test_a_layer_that_no_network_had_is_measured_alone(fitted, monkeypatch):
         return [types.SimpleNamespace(ratio=0.5) for _ in files]
 
     monkeypatch.setattr(latency_model, "benchmark", measure)
-    assert fitted(odd) == pytest.approx(fitted(plain))  # each as long as nothing
+    assert fitted(odd) == pytest.approx(fitted(plain))  # each as long as the empty model
     assert len(alone) == 3
     fitted.table = {key: 0.5 if key == "nothing" else 0.75 for key in fitted.table}
     assert fitted(odd) == pytest.approx(fitted(plain) + 0.5)
@@ -208,7 +213,7 @@ def test_a_layer_that_no_network_had_is_measured_alone(fitted, monkeypatch):
 
 
 @pytest.mark.slow
-def test_channels_go_by_the_fit(fitted, monkeypatch):
+def test_channels_are_pruned_by_the_fit(fitted, monkeypatch):
     monkeypatch.setattr(latency_model, "benchmark", None)  # nothing is left to measure
     model = SPACE.build(max(sampled(20), key=lambda a: macs(operators_of_architecture(a))))
     smaller, _ = tfnas.prune_channels(
@@ -272,7 +277,7 @@ def test_every_kind_of_operator_is_written_and_runs(mode):
     assert file.predict(np.ones((2, 12, 12, 4))).shape == (2, 5)
 
 
-def test_what_folds_depends_on_who_else_needs_the_value():
+def test_folding_depends_on_other_consumers_of_the_value():
     inputs = keras.Input((4, 4, 2))
     x = layers.Conv2D(2, 1)(inputs)
     both = layers.Add()([layers.ReLU()(x), x])
@@ -283,7 +288,7 @@ def test_what_folds_depends_on_who_else_needs_the_value():
     assert only.clip == "relu"
 
 
-def test_what_only_the_converter_knows_keeps_its_name():
+def test_layers_without_a_writer_keep_their_names():
     inputs = keras.Input((6, 6, 4))
     calls = (
         layers.Conv2D(4, 3, groups=2),
@@ -313,7 +318,7 @@ def test_a_kernel_size_has_costs_of_its_own():
 # --- on disk
 
 
-def test_it_is_the_same_after_a_file(fitted, tmp_path):
+def test_round_trip_through_a_file(fitted, tmp_path):
     path = fitted.save(tmp_path / "new" / "here.json")
     loaded = tfnas.LatencyModel.load(path, mode="float32", threads=1)
     assert loaded.fitted == fitted.fitted
@@ -331,7 +336,7 @@ def test_another_mode_or_thread_count_is_refused(fitted, tmp_path, name, value):
     assert tfnas.LatencyModel.load(path, anywhere=True, **{name: value})(sampled(1)[0]) > 0
 
 
-def test_another_machine_is_refused_unless_told(fitted, tmp_path, monkeypatch):
+def test_another_machine_is_refused_unless_allowed(fitted, tmp_path, monkeypatch):
     path = fitted.save(tmp_path / "here.json")
     arch = sampled(1)[0]
     before = fitted(arch)
@@ -339,11 +344,11 @@ def test_another_machine_is_refused_unless_told(fitted, tmp_path, monkeypatch):
     monkeypatch.setattr(latency_model, "_here", lambda: {**here, "cpu": "another one"})
     with pytest.raises(ValueError, match=r"the machine must be .* cpu 'another one', fitted on"):
         tfnas.LatencyModel.load(path)(arch)
-    told = tfnas.LatencyModel.load(path, anywhere=True)
-    assert told(arch) == before
+    loaded = tfnas.LatencyModel.load(path, anywhere=True)
+    assert loaded(arch) == before
     inputs = keras.Input((4, 4, 2))
-    with pytest.raises(ValueError, match="operators that the fit saw, got layer"):
-        told(keras.Model(inputs, layers.LeakyReLU()(inputs)))
+    with pytest.raises(ValueError, match="operators that the fit knows, got layer"):
+        loaded(keras.Model(inputs, layers.LeakyReLU()(inputs)))
 
 
 def set_in(state, path, value):
@@ -354,7 +359,7 @@ def set_in(state, path, value):
 
 
 @pytest.mark.parametrize(
-    ("path", "value", "told"),
+    ("path", "value", "message"),
     [
         ("format", "tfnas latency model 9", "format must be"),
         ("mode", 3, "mode must be one of"),
@@ -377,17 +382,17 @@ def set_in(state, path, value):
         ("more", 1, "unknown key in StoredModel: more"),
     ],
 )
-def test_a_damaged_file_is_refused_by_name_and_rule(fitted, tmp_path, path, value, told):
+def test_a_damaged_file_is_refused_by_name_and_rule(fitted, tmp_path, path, value, message):
     file = fitted.save(tmp_path / "here.json")
     state = json.loads(file.read_text())
     set_in(state, path, value)
     file.write_text(json.dumps(state))
-    with pytest.raises(ValueError, match=f"here.json.*{told}"):
+    with pytest.raises(ValueError, match=f"here.json.*{message}"):
         tfnas.LatencyModel.load(file)
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (b"", "not valid JSON"),
         (b"\xff\xfe", "must be UTF-8"),
@@ -396,10 +401,10 @@ def test_a_damaged_file_is_refused_by_name_and_rule(fitted, tmp_path, path, valu
         (b"[" * 100_000, "not valid JSON"),
     ],
 )
-def test_what_is_no_such_file_is_refused(tmp_path, content, told):
+def test_other_files_are_refused(tmp_path, content, message):
     file = tmp_path / "here.json"
     file.write_bytes(content)
-    with pytest.raises(ValueError, match=f"here.json.*{told}"):
+    with pytest.raises(ValueError, match=f"here.json.*{message}"):
         tfnas.LatencyModel.load(file)
     with pytest.raises(FileNotFoundError):
         tfnas.LatencyModel.load(tmp_path / "none.json")
@@ -409,7 +414,7 @@ def test_what_is_no_such_file_is_refused(tmp_path, content, told):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         ({"space": 3}, "space must be a search space with sample"),
         ({"seconds": 0}, "seconds must be a finite number above 0"),
@@ -419,15 +424,15 @@ def test_what_is_no_such_file_is_refused(tmp_path, content, told):
         ({"seed": True}, "seed must be a whole number >= 0"),
     ],
 )
-def test_bad_arguments(measured, arguments, told):
-    with pytest.raises(ValueError, match=told):
+def test_bad_arguments(measured, arguments, message):
+    with pytest.raises(ValueError, match=message):
         tfnas.LatencyModel().fit(**{"space": SPACE, **arguments})
     assert measured == []
 
 
-def test_a_format_a_layer_is_refused(measured):
+def test_formats_per_layer_are_refused(measured):
     spec = tfnas.QuantSpec(layers={"stem": "int4"})
-    with pytest.raises(ValueError, match="mode must give all layers one format"):
+    with pytest.raises(ValueError, match="mode must have one format for all layers"):
         tfnas.LatencyModel(spec).fit(SPACE, seconds=1)
 
 
@@ -438,17 +443,17 @@ def test_a_space_of_few_networks_is_refused(measured):
         tfnas.LatencyModel().fit(space, seconds=1e-9)
 
 
-def test_what_is_not_fitted_is_not_saved(tmp_path):
+def test_an_unfitted_model_is_not_saved(tmp_path):
     with pytest.raises(ValueError, match="must be fitted"):
         tfnas.LatencyModel().save(tmp_path / "here.json")
 
 
-def test_a_compressed_architecture_has_no_price_of_its_own(fitted):
+def test_a_compressed_architecture_is_refused(fitted):
     arch = sampled(1)[0]
     if not any(field.name == "compression" for field in dataclasses.fields(arch)):
         pytest.skip("architectures have no compression")
     compressed = dataclasses.replace(arch, compression=tfnas.Compression())
     assert operators_of_architecture(compressed) is None
     for latency in (fitted, tfnas.LatencyModel()):
-        with pytest.raises(ValueError, match="don't follow from the architecture"):
+        with pytest.raises(ValueError, match="model must be a built model, got the architecture"):
             latency(compressed)

@@ -1,4 +1,4 @@
-"""Times of models as sums of their layers' times."""
+"""Latencies of models as sums over their layers."""
 
 import keras
 import numpy as np
@@ -20,7 +20,7 @@ def network(width=16):
 
 @pytest.fixture
 def counted(monkeypatch):
-    """Every file takes as long as it has bytes; how many files were measured each time."""
+    """Simulates latencies by file size; returns the number of files of each measurement."""
     calls = []
 
     class Time:
@@ -68,12 +68,12 @@ def test_the_sum_is_over_calls(counted):
     assert two - one == pytest.approx(one - latency.table["nothing"])
 
 
-def test_the_table_is_kept_and_refused_where_it_does_not_fit(counted, tmp_path):
+def test_the_table_is_stored_and_refused_for_other_settings(counted, tmp_path):
     path = tmp_path / "table.json"
     first = tfnas.LatencyModel(rounds=6, file=path)(network())
     assert tfnas.LatencyModel(rounds=6, file=path)(network()) == first
     assert len(counted) == 1
-    with pytest.raises(ValueError, match="must hold times of"):
+    with pytest.raises(ValueError, match="must hold latencies of"):
         tfnas.LatencyModel(rounds=6, threads=2, file=path)
     path.write_text("{}")
     with pytest.raises(ValueError, match="must be a table of latencies"):
@@ -89,7 +89,7 @@ def test_a_real_measurement_gives_a_time_for_every_layer():
 
 
 @pytest.mark.slow
-def test_channels_go_where_time_is_saved(counted):
+def test_channels_are_pruned_where_latency_is_saved(counted):
     model = network(32)
     latency = tfnas.LatencyModel(rounds=6)
     smaller, _ = tfnas.prune_channels(
@@ -100,19 +100,19 @@ def test_channels_go_where_time_is_saved(counted):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         ({"rounds": 2}, "rounds must be a whole number >= 6"),
         ({"threads": 0}, "threads must be at least 1"),
         ({"mode": "int3"}, "mode must be one of"),
     ],
 )
-def test_bad_arguments(arguments, told):
-    with pytest.raises(ValueError, match=told):
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
         tfnas.LatencyModel(**arguments)
 
 
 def test_an_open_input_is_refused(counted):
     model = keras.Sequential([keras.Input((None, None, 3)), layers.Conv2D(4, 3)])
-    with pytest.raises(ValueError, match="inputs of known size"):
+    with pytest.raises(ValueError, match="inputs of known shape"):
         tfnas.LatencyModel(rounds=6)(model)

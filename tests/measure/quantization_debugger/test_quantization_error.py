@@ -1,4 +1,4 @@
-"""Where a quantized file departs from its float model, held against NumPy."""
+"""tfnas.quantization_error against NumPy."""
 
 import dataclasses
 import doctest
@@ -31,7 +31,7 @@ X = DRAW.normal(size=(150, 12)).astype(np.float32)  # no multiple of the batch
 
 
 def network(*, hurt=False):
-    """Three dense layers; `hurt` gives the middle one a step as wide as its other weights."""
+    """Three dense layers; `hurt` gives the middle one a scale as large as its other weights."""
     keras.utils.set_random_seed(0)
     model = keras.Sequential(
         [
@@ -46,7 +46,7 @@ def network(*, hurt=False):
         layer.set_weights([kernel, np.random.default_rng(1).normal(0, 0.3, bias.shape)])
     if hurt:
         kernel, bias = model.get_layer("a").get_weights()
-        bias[0] = -50.0  # never above 0 after the ReLU, so that no number of the model changes
+        bias[0] = -50.0  # 0 after the ReLU, so that no output of the model changes
         model.get_layer("a").set_weights([kernel, bias])
         kernel, bias = model.get_layer("b").get_weights()
         kernel[0] = 60.0
@@ -80,7 +80,7 @@ def int8x4(trainable):
 
 
 def by_layer(record):
-    return {entry.layer: entry for entry in record.layers}
+    return {error.layer: error for error in record.layers}
 
 
 def sqnr(x, y):
@@ -89,7 +89,7 @@ def sqnr(x, y):
 
 
 def float_values(model, x=X):
-    """What each dense layer gives, by NumPy."""
+    """The outputs of each dense layer by NumPy."""
     values = {}
     for layer in model.layers:
         kernel, bias = layer.get_weights()
@@ -100,7 +100,7 @@ def float_values(model, x=X):
 
 
 def raw_kernels(artifact):
-    """The stored numbers and the steps of each dense layer's kernel, in the file's order."""
+    """The stored values and the scales of each dense layer's kernel, in the file's order."""
     interpreter = artifact.interpreter(xnnpack=False)
     details = {d["index"]: d for d in interpreter.get_tensor_details()}
     for op in artifact.graph.operators:
@@ -110,7 +110,7 @@ def raw_kernels(artifact):
 
 
 def integer_values(artifact, x=X):
-    """What each dense layer gives, by integer arithmetic as TFLite's specification has it."""
+    """The outputs of each dense layer by the integer arithmetic of TFLite's specification."""
     interpreter = artifact.interpreter()
     details = {d["index"]: d for d in interpreter.get_tensor_details()}
 
@@ -134,32 +134,32 @@ def integer_values(artifact, x=X):
     return values
 
 
-# What is measured
+# Measured errors
 
 
-def test_the_sqnr_of_activations_is_that_of_integer_arithmetic_in_numpy(model, int8, found):
-    wanted, given = float_values(model), integer_values(int8)
-    entries = by_layer(found)
+def test_the_sqnr_of_activations_equals_that_of_integer_arithmetic_in_numpy(model, int8, found):
+    expected, quantized = float_values(model), integer_values(int8)
+    errors = by_layer(found)
     for name in "abc":  # halves are rounded in another way
-        assert entries[name].sqnr == pytest.approx(sqnr(wanted[name], given[name]), abs=0.2)
-        assert entries[name].operator == "FULLY_CONNECTED"
-        assert entries[name].dtype == "int8"
-    assert entries["a"].shape == (1, 16)
-    (start,) = (entry for entry in found.layers if entry.operator == "INPUT")
-    assert start.sqnr == pytest.approx(sqnr(X, given["INPUT"]), abs=0.01)
+        assert errors[name].sqnr == pytest.approx(sqnr(expected[name], quantized[name]), abs=0.2)
+        assert errors[name].operator == "FULLY_CONNECTED"
+        assert errors[name].dtype == "int8"
+    assert errors["a"].shape == (1, 16)
+    (start,) = (error for error in found.layers if error.operator == "INPUT")
+    assert start.sqnr == pytest.approx(sqnr(X, quantized["INPUT"]), abs=0.01)
     assert start.sqnr == pytest.approx(sqnr_module.decibels(start.grid_noise))
     assert found.examples == len(X)
     assert found.unaligned == ()
 
 
-def test_the_sqnr_of_activations_is_that_of_what_the_file_holds(model, int8, found):
+def test_the_sqnr_of_activations_equals_that_of_the_files_tensors(model, int8, found):
     interpreter = Interpreter(
         model_content=int8.content,
         experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
         experimental_preserve_all_tensors=True,
     )
     interpreter.allocate_tensors()
-    wanted = float_values(model)
+    expected = float_values(model)
     details = {d["index"]: d["quantization"] for d in interpreter.get_tensor_details()}
     held = {name: [] for name in "abc"}
     for row in int8.inputs[0].quantize(X):
@@ -170,39 +170,43 @@ def test_the_sqnr_of_activations_is_that_of_what_the_file_holds(model, int8, fou
             scale, zero = details[index]
             held[name].append((interpreter.get_tensor(index)[0].astype(float) - zero) * scale)
     for name in "abc":
-        assert by_layer(found)[name].sqnr == pytest.approx(sqnr(wanted[name], held[name]), abs=1e-3)
+        assert by_layer(found)[name].sqnr == pytest.approx(
+            sqnr(expected[name], held[name]), abs=1e-3
+        )
 
 
 def test_outputs_and_changed_classes_are_those_of_predict(model, int8, found):
-    wanted, given = float_values(model)["c"], int8.predict(X)
+    expected, quantized = float_values(model)["c"], int8.predict(X)
     (output,) = found.outputs
-    assert output.sqnr == pytest.approx(sqnr(wanted, given), abs=0.2)  # XNNPACK rounds otherwise
-    changed = (wanted.argmax(axis=1) != given.argmax(axis=1)).mean()
+    assert output.sqnr == pytest.approx(
+        sqnr(expected, quantized), abs=0.2
+    )  # XNNPACK rounds otherwise
+    changed = (expected.argmax(axis=1) != quantized.argmax(axis=1)).mean()
     assert output.changed == pytest.approx(changed)
     assert found.size == int8.size
 
 
-def test_noise_added_is_what_the_output_has_more_than_the_input(found):
-    entries = by_layer(found)
-    chain = [next(e for e in found.layers if e.operator == "INPUT"), *(entries[n] for n in "abc")]
+def test_noise_added_is_output_noise_minus_input_noise(found):
+    errors = by_layer(found)
+    chain = [next(e for e in found.layers if e.operator == "INPUT"), *(errors[n] for n in "abc")]
     assert chain[0].added == chain[0].noise
     for before, after in itertools.pairwise(chain):
         assert after.added == pytest.approx(max(after.noise - before.noise, 0.0))
-    added = [entry.added for entry in found.layers]
+    added = [error.added for error in found.layers]
     assert added == sorted(added, reverse=True)
 
 
 def test_the_sqnr_of_weights_is_that_of_numpy(model, int8, found):
     for name, (tensor, interpreter, steps) in zip("abc", raw_kernels(int8), strict=True):
         kernel = model.get_layer(name).get_weights()[0].T
-        given = interpreter.get_tensor(tensor.index).astype(np.float64) * steps[:, None]
-        entry = by_layer(found)[name]
-        assert entry.weight_sqnr == pytest.approx(sqnr(kernel, given))
-        assert entry.weights == kernel.size
-        assert entry.weight_bits == 8
+        quantized = interpreter.get_tensor(tensor.index).astype(np.float64) * steps[:, None]
+        error = by_layer(found)[name]
+        assert error.weight_sqnr == pytest.approx(sqnr(kernel, quantized))
+        assert error.weights == kernel.size
+        assert error.weight_bits == 8
 
 
-def test_four_bit_weights_are_two_a_byte_the_low_ones_first(model, trainable, int8x4):
+def test_four_bit_weights_are_two_per_byte_low_bits_first(model, trainable, int8x4):
     found = measure(trainable, int8x4, X, keep_float=())
     for name, (tensor, _, steps) in zip("abc", raw_kernels(int8x4), strict=True):
         numbers = []
@@ -210,29 +214,29 @@ def test_four_bit_weights_are_two_a_byte_the_low_ones_first(model, trainable, in
             numbers += [byte & 15, byte >> 4]
         stored = np.array([n - 16 if n > 7 else n for n in numbers])
         kernel = model.get_layer(name).get_weights()[0].T
-        given = stored[: kernel.size].reshape(kernel.shape) * steps.astype(np.float64)[:, None]
-        entry = by_layer(found)[name]
-        assert entry.weight_bits == 4
-        assert entry.weight_sqnr == pytest.approx(sqnr(kernel, given))
+        quantized = stored[: kernel.size].reshape(kernel.shape) * steps.astype(np.float64)[:, None]
+        error = by_layer(found)[name]
+        assert error.weight_bits == 4
+        assert error.weight_sqnr == pytest.approx(sqnr(kernel, quantized))
 
 
 def test_batches_do_not_matter(model, int8, found, monkeypatch):
-    monkeypatch.setattr(activation_error, "_MOST_BATCH", 7)
+    monkeypatch.setattr(activation_error, "_MAX_BATCH", 7)
     again = measure(model, int8, X, keep_float=())
-    assert [entry.layer for entry in again.layers] == [entry.layer for entry in found.layers]
+    assert [error.layer for error in again.layers] == [error.layer for error in found.layers]
     for one, other in zip(again.layers, found.layers, strict=True):
         assert one.noise == pytest.approx(other.noise)
         assert one.saturation == other.saturation
 
 
 def test_nothing_saturates_on_the_data_that_set_the_ranges(found):
-    assert {entry.saturation for entry in found.layers} == {0.0}
+    assert {error.saturation for error in found.layers} == {0.0}
 
 
 def test_ranges_of_a_tenth_saturate(model):
     narrow = tfnas.to_tflite(model, "int8", X / 10)
     found = measure(model, narrow, X, keep_float=())
-    (start,) = (entry for entry in found.layers if entry.operator == "INPUT")
+    (start,) = (error for error in found.layers if error.operator == "INPUT")
     scale, zero = narrow.inputs[0].scale, narrow.inputs[0].zero_point
     low, high = (-128 - zero - 1) * scale, (127 - zero + 1) * scale
     outside = ~((low <= X) & (high >= X))
@@ -241,7 +245,7 @@ def test_ranges_of_a_tenth_saturate(model):
     assert all(by_layer(found)[name].saturation > 0 for name in "abc")
 
 
-# Which layer to leave float
+# Layers in float32
 
 
 @pytest.fixture(scope="module")
@@ -257,38 +261,38 @@ def test_a_layer_that_was_hurt_is_first(hurt):
     assert hurt.worst(1) == ("b",)
 
 
-def test_leaving_it_float_gives_most_back_and_costs_bytes(hurt):
-    given, anew, one, two, three = hurt.kept_float
+def test_keeping_it_in_float32_gains_most_sqnr_and_costs_bytes(hurt):
+    original, converted, one, two, three = hurt.kept_float
     assert [len(kept.layers) for kept in hurt.kept_float] == [0, 0, 1, 2, 3]
-    assert (given.size, one.layers) == (hurt.size, ("b",))
+    assert (original.size, one.layers) == (hurt.size, ("b",))
     assert not any(kept.note for kept in hurt.kept_float)
-    assert one.size > anew.size
-    ratios = [kept.outputs[0].sqnr for kept in (anew, one, two, three)]
+    assert one.size > converted.size
+    ratios = [kept.outputs[0].sqnr for kept in (converted, one, two, three)]
     gains = np.diff(ratios)
     assert gains[0] > 10
     assert gains[0] > 3 * np.abs(gains[1:]).max()
-    assert one.outputs[0].changed < given.outputs[0].changed
+    assert one.outputs[0].changed < original.outputs[0].changed
 
 
 def test_a_model_that_was_trained_is_rebuilt_from_its_float_form(trainable, int8x4):
     found = measure(trainable, int8x4, X, keep_float=[3])
     as_float = measure(tfnas.strip_quantization(trainable), int8x4, X, keep_float=())
     assert found.layers == as_float.layers
-    given, kept = found.kept_float
-    assert kept.size > given.size
-    assert kept.outputs[0].sqnr > given.outputs[0].sqnr + 10
+    original, kept = found.kept_float
+    assert kept.size > original.size
+    assert kept.outputs[0].sqnr > original.outputs[0].sqnr + 10
     assert set(kept.layers) == set("abc")
 
 
-def test_other_formats_of_layers_stay_as_they_are(model):
+def test_formats_of_other_layers_are_kept(model):
     spec = tfnas.QuantSpec("int4", "int8", layers={"a": "int8"})
     artifact = tfnas.to_tflite(tfnas.quantize_aware(model, spec, data=X), spec)
     found = measure(model, artifact, X, keep_float=[0])
     assert {n: e.weight_bits for n, e in by_layer(found).items() if e.weights} == {
         **{"a": 8, "b": 4, "c": 4}
     }
-    given, anew = found.kept_float
-    assert (anew.size, anew.outputs) == (given.size, given.outputs)
+    original, converted = found.kept_float
+    assert (converted.size, converted.outputs) == (original.size, original.outputs)
 
 
 @pytest.fixture(scope="module")
@@ -301,16 +305,16 @@ def wide():
 
 def test_float_activations_do_not_saturate(wide):
     found = measure(wide, tfnas.to_tflite(wide, "dynamic"), X, keep_float=[1])
-    entries = by_layer(found)
-    bits = {name: entries[name].weight_bits for name in ("first", "second", "last")}
+    errors = by_layer(found)
+    bits = {name: errors[name].weight_bits for name in ("first", "second", "last")}
     assert bits == {"first": 32, "second": 8, "last": 8}
-    assert entries["first"].noise == pytest.approx(0, abs=1e-10)
+    assert errors["first"].noise == pytest.approx(0, abs=1e-10)
     assert {(e.saturation, e.grid_noise, e.dtype) for e in found.layers} == {(0, 0, "float32")}
-    assert not any(entry.operator == "INPUT" for entry in found.layers)
-    given, kept = found.kept_float
+    assert not any(error.operator == "INPUT" for error in found.layers)
+    original, kept = found.kept_float
     assert kept.note == ""
-    assert kept.size > given.size
-    assert kept.outputs[0].sqnr > given.outputs[0].sqnr
+    assert kept.size > original.size
+    assert kept.outputs[0].sqnr > original.outputs[0].sqnr
 
 
 def test_float16(wide):
@@ -318,9 +322,9 @@ def test_float16(wide):
     found = measure(wide, artifact, X, keep_float=[1])
     for name in ("first", "second", "last"):
         kernel = wide.get_layer(name).get_weights()[0]
-        entry = by_layer(found)[name]
-        assert entry.weight_bits == 16
-        assert entry.weight_sqnr == pytest.approx(sqnr(kernel, kernel.astype(np.float16)))
+        error = by_layer(found)[name]
+        assert error.weight_bits == 16
+        assert error.weight_sqnr == pytest.approx(sqnr(kernel, kernel.astype(np.float16)))
     assert found.outputs[0].sqnr > 60
     assert len(found.kept_float) == 2
     assert found.kept_float[1].size or found.kept_float[1].note
@@ -328,13 +332,13 @@ def test_float16(wide):
 
 def test_sixteen_bit_activations(model):
     found = measure(model, tfnas.to_tflite(model, "int16x8", X), X, keep_float=[1])
-    assert {entry.dtype for entry in found.layers} == {"int16"}
-    assert all(sqnr_module.decibels(entry.grid_noise) > 80 for entry in found.layers)
+    assert {error.dtype for error in found.layers} == {"int16"}
+    assert all(sqnr_module.decibels(error.grid_noise) > 80 for error in found.layers)
     assert len(found.kept_float) == 2
 
 
 def quantized_by_recipe(recipe):
-    """A model with rows of whole blocks of 32, its inputs, and its file."""
+    """A model with rows of a multiple of 32 (one block), its inputs, and its file."""
     quantizer = pytest.importorskip("ai_edge_quantizer.quantizer")
     recipes = pytest.importorskip("ai_edge_quantizer.recipe")
     keras.utils.set_random_seed(0)
@@ -352,18 +356,20 @@ def test_files_of_ai_edge_quantizer(recipe, bits):
     model, artifact, x = quantized_by_recipe(recipe)
     found = measure(model, artifact, x, keep_float=[1])
     assert found.unaligned == ()
-    entry = by_layer(found)["second"]
-    assert entry.weight_bits == bits
-    assert 6 * bits - 8 < entry.weight_sqnr < 6 * bits + 3  # 6 dB a bit
+    error = by_layer(found)["second"]
+    assert error.weight_bits == bits
+    assert 6 * bits - 8 < error.weight_sqnr < 6 * bits + 3  # 6 dB a bit
     assert found.outputs[0].sqnr > 5 * bits - 10
-    given, kept = found.kept_float
+    original, kept = found.kept_float
     assert kept.note == ""
-    assert kept.outputs[0].sqnr > given.outputs[0].sqnr
+    assert kept.outputs[0].sqnr > original.outputs[0].sqnr
 
 
-def test_steps_of_blocks_are_refused():
+def test_blockwise_scales_are_refused():
     model, artifact, x = quantized_by_recipe("dynamic_wi4b32_afp32")
-    with pytest.raises(ValueError, match="artifact must have a step a tensor or a channel, got"):
+    with pytest.raises(
+        ValueError, match="artifact must be quantized per tensor or per channel, got"
+    ):
         measure(model, artifact, x)
 
 
@@ -411,19 +417,19 @@ def graph():
 
 
 @pytest.mark.parametrize("mode", ["float16", "int8", "int16x8", "trained"])
-def test_every_operator_has_its_row_whatever_the_file_calls_it(graph, mode):
+def test_every_operator_has_a_row_in_every_mode(graph, mode):
     if mode == "trained":
         artifact = tfnas.to_tflite(tfnas.quantize_aware(graph, data=PAIR), "int8")
     else:
         artifact = tfnas.to_tflite(graph, mode, PAIR)
     found = measure(graph, artifact, PAIR, keep_float=())
     rows = {}
-    for entry in found.layers:
-        key = entry.layer, entry.operator
+    for error in found.layers:
+        key = error.layer, error.operator
         rows[key] = rows.get(key, 0) + 1
     assert rows == (ROWS if mode == "float16" else {**ROWS, **ENDS})
     assert found.unaligned == ()
-    assert min(entry.sqnr for entry in found.layers) > 20
+    assert min(error.sqnr for error in found.layers) > 20
     classes, value = found.outputs
     assert classes.changed < 0.1
     assert value.changed is None
@@ -432,7 +438,7 @@ def test_every_operator_has_its_row_whatever_the_file_calls_it(graph, mode):
     assert again.layers == found.layers
 
 
-def test_a_separable_layer_is_left_float_as_a_whole(graph):
+def test_a_separable_layer_is_kept_in_float32_entirely(graph):
     artifact = tfnas.to_tflite(graph, "int8", PAIR)
     found = measure(graph, artifact, PAIR, keep_float=[6], calibration=PAIR)
     assert set(found.kept_float[1].layers) == set(found.worst()) >= {"sep", "shared", "conv"}
@@ -440,7 +446,7 @@ def test_a_separable_layer_is_left_float_as_a_whole(graph):
     assert found.kept_float[1].size > artifact.size
 
 
-def test_what_has_no_counterpart_is_listed_and_the_rest_is_measured():
+def test_operators_without_a_counterpart_are_listed_and_the_others_measured():
     keras.utils.set_random_seed(0)
     model = keras.Sequential(
         [
@@ -454,31 +460,31 @@ def test_what_has_no_counterpart_is_listed_and_the_rest_is_measured():
     bn.set_weights([DRAW.uniform(0.5, 2, 16), *DRAW.normal(size=(2, 16)), np.full(16, 2.0)])
     artifact = tfnas.to_tflite(tfnas.quantize_aware(model, data=X), "int8")
     found = measure(model, artifact, X, keep_float=[2])
-    alone = {(entry.layer, entry.operator, entry.file) for entry in found.unaligned}
+    alone = {(op.layer, op.operator, op.file) for op in found.unaligned}
     assert ("d", "FULLY_CONNECTED", "quantized") in alone  # the float one has bn inside
-    assert all(entry.reason for entry in found.unaligned)
+    assert all(op.reason for op in found.unaligned)
     assert "d (FULLY_CONNECTED, quantized): the other file computes no" in str(found)
-    entries = by_layer(found)
-    assert entries["d"].sqnr > 30  # taken where both files have passed bn
-    assert (entries["d"].weights, entries["d"].weight_bits) == (192, 8)
-    assert entries["d"].weight_noise is None  # bn is in one kernel and not in the other
-    assert entries["last"].sqnr > 30
+    errors = by_layer(found)
+    assert errors["d"].sqnr > 30  # taken where both files have passed bn
+    assert (errors["d"].weights, errors["d"].weight_bits) == (192, 8)
+    assert errors["d"].weight_noise is None  # bn is in one kernel and not in the other
+    assert errors["last"].sqnr > 30
     assert set(found.kept_float[1].layers) == {"d", "last"}
 
 
-def test_what_becomes_float_unasked_is_told():
+def test_layers_that_become_float32_unrequested_are_reported():
     keras.utils.set_random_seed(0)
     stack = [layers.EinsumDense("ab,bc->ac", 16, name="e"), layers.Dense(3, name="d")]
     model = keras.Sequential([keras.Input((12,)), *stack])
     found = measure(model, tfnas.to_tflite(model, "int8", X), X, keep_float=[1])
     assert set(found.worst()) == {"e", "d"}
-    given, kept = found.kept_float
-    assert kept.layers == ("d",)  # the way that makes it knows no integer form of the other
-    assert kept.note == "with e float as well, unasked"
-    assert kept.size > given.size
+    original, kept = found.kept_float
+    assert kept.layers == ("d",)  # quantization-aware conversion has no integer form of e
+    assert kept.note == "e became float32 as well"
+    assert kept.size > original.size
 
 
-def test_nested_layers_go_by_their_path():
+def test_nested_layers_are_named_by_path():
     keras.utils.set_random_seed(0)
 
     def part(name):
@@ -497,23 +503,23 @@ def test_nested_layers_go_by_their_path():
 
 def test_an_operator_that_fixes_the_batch_is_run_one_example_at_a_time():
     keras.utils.set_random_seed(0)
-    given = keras.Input(batch_shape=(1, 12))
-    x = layers.Dense(8, name="d")(given)
+    inputs = keras.Input(batch_shape=(1, 12))
+    x = layers.Dense(8, name="d")(inputs)
     x = keras.ops.reshape(x, (1, 4, 2))
-    model = keras.Model(given, layers.Dense(2, name="e")(layers.Flatten()(x)))
+    model = keras.Model(inputs, layers.Dense(2, name="e")(layers.Flatten()(x)))
     found = measure(model, tfnas.to_tflite(model, "int8", X), X[:5], keep_float=())
     assert found.outputs[0].sqnr > 25
     assert {"d", "e"} <= set(by_layer(found))
 
 
-def test_a_file_that_was_loaded_is_read_like_one_that_was_made(model, int8, found, tmp_path):
+def test_a_loaded_file_gives_the_same_result(model, int8, found, tmp_path):
     loaded = tfnas.Artifact.load(int8.save(tmp_path / "model.tflite"))
     again = measure(model, loaded, X, keep_float=())
     assert again.layers == found.layers
     assert again.mode == "file"
 
 
-def test_layers_whose_names_look_like_counters_are_told_apart():
+def test_layers_whose_names_look_like_counters_are_distinguished():
     model = keras.Sequential(
         [keras.Input((4,)), *(layers.Dense(4, name=n) for n in ("dense", "dense_1", "dense_1_2"))]
     )
@@ -557,12 +563,17 @@ def test_it_prints_as_tables():
     ]
     assert len(RECORD.headers()) == 11
     assert RECORD.kept_rows() == [
-        ["none, the file as given", "0", "1,000", "+0.0%", "10.0 exact", "2.00% -"],
+        ["none, the file itself", "0", "1,000", "+0.0%", "10.0 exact", "2.00% -"],
         ["body: no such file", "1", "-", "-", "-", "-"],
     ]
     assert text.index("body ") < text.index("add ") < text.index("head ")
     assert "stem (PAD, float): the other file computes none" in text
     assert "inf" not in text
+    assert max(map(len, text.splitlines())) <= 80
+    for title in (*RECORD.headers(), *RECORD.kept_headers()):
+        assert title in text
+    assert "\n" not in repr(RECORD)
+    assert RECORD._repr_html_().count("<table>") == 2
     assert RECORD.layers[2].sqnr == RECORD.outputs[1].sqnr == math.inf
     assert RECORD.worst() == ("body",)
 
@@ -595,20 +606,20 @@ def changed(key=None, **fields):
         (changed("kept_float", outputs=[{}]), "missing key in OutputError"),
         (changed("unaligned", why=""), "unknown key in Unaligned: why"),
         (changed(layers=3), "layers must be a list, got 3"),
-        (changed(kept_float=[]), "kept_float must hold the file as it was given"),
+        (changed(kept_float=[]), "kept_float must begin with the file itself"),
         ("[]", "quantization error must be a JSON object"),
         ("{", "quantization error is not valid JSON"),
     ],
 )
-def test_json_that_is_no_such_record_is_refused_by_name(text, message):
+def test_other_json_is_refused_and_names_the_key(text, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         QuantizationError.from_json(text)
 
 
 def test_a_signal_of_zeros_has_a_finite_noise():
     sums = activation_error.Sums(signal=0.0, noise=1.0)
-    assert sums.share(sums.noise) == activation_error.LOUDEST
-    assert activation_error.Sums().share(0.0) == 0.0
+    assert sums.relative(sums.noise) == activation_error.MAX_NOISE
+    assert activation_error.Sums().relative(0.0) == 0.0
 
 
 def test_the_picture_is_a_png(found, hurt):
@@ -639,23 +650,25 @@ class Plain(keras.Model):
         ({"calibration": X[:, :5]}, "calibration must have the shape (examples, 12)"),
         (
             {"keep_float": [-1]},
-            "keep_float must be a list of whole numbers of at least 0, got [-1]",
+            "keep_float must be a list of whole numbers >= 0, got [-1]",
         ),
-        ({"keep_float": [1.0]}, "keep_float must be a list of whole numbers of at least 0"),
-        ({"keep_float": [True]}, "keep_float must be a list of whole numbers of at least 0"),
-        ({"keep_float": 2}, "keep_float must be a list of whole numbers of at least 0, got 2"),
-        ({"keep_float": "12"}, "keep_float must be a list of whole numbers of at least 0"),
+        ({"keep_float": [1.0]}, "keep_float must be a list of whole numbers >= 0"),
+        ({"keep_float": [True]}, "keep_float must be a list of whole numbers >= 0"),
+        ({"keep_float": 2}, "keep_float must be a list of whole numbers >= 0, got 2"),
+        ({"keep_float": "12"}, "keep_float must be a list of whole numbers >= 0"),
     ],
 )
 def test_errors_name_argument_rule_and_value(model, int8, arguments, message):
-    given = {"model": model, "artifact": int8, "data": X, **arguments}
+    arguments = {"model": model, "artifact": int8, "data": X, **arguments}
     with pytest.raises(ValueError, match=re.escape(message)):
-        measure(given.pop("model"), given.pop("artifact"), given.pop("data"), **given)
+        measure(
+            arguments.pop("model"), arguments.pop("artifact"), arguments.pop("data"), **arguments
+        )
 
 
 def test_a_file_must_be_quantized(model):
     with pytest.raises(
-        ValueError, match="artifact must hold quantized numbers, got a file of mode"
+        ValueError, match="artifact must have quantized weights or activations, got a file of mode"
     ):
         measure(model, tfnas.to_tflite(model), X)
 
@@ -666,21 +679,21 @@ def test_a_file_must_fit_the_model(model, graph, int8):
         measure(other, int8, X[:, :7])
     with pytest.raises(ValueError, match="artifact must have the inputs"):
         measure(graph, int8, PAIR)
-    given = keras.Input((12,))
-    twice = keras.Model(given, [layers.Dense(3)(given), layers.Dense(3)(given)])
+    inputs = keras.Input((12,))
+    twice = keras.Model(inputs, [layers.Dense(3)(inputs), layers.Dense(3)(inputs)])
     with pytest.raises(ValueError, match="artifact must have the 2 outputs of the model, got 1"):
         measure(twice, int8, X)
 
 
 @pytest.mark.parametrize("module", [sqnr_module, layer_names, quantization_error])
-def test_examples_are_true(module):
+def test_docstring_examples(module):
     result = doctest.testmod(module)
     assert result.attempted > 0
     assert result.failed == 0
 
 
 @pytest.mark.parametrize("mode", ["int8", "int8x4"])
-def test_a_factor_that_one_file_folds_is_no_noise_of_weights(mode):
+def test_a_factor_folded_in_one_file_is_no_weight_noise(mode):
     """The float file's kernels hold the Rescaling and the BatchNormalization, the other's don't."""
     keras.utils.set_random_seed(0)
     model = keras.Sequential(

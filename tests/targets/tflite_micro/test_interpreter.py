@@ -1,4 +1,4 @@
-"""Files for TFLite Micro: what they need, where they run, and what they take there."""
+"""Files for TFLite Micro: required operators, unsupported kernels, memory and outputs."""
 
 import copy
 import sys
@@ -19,7 +19,7 @@ BUILTIN = schema.BuiltinOperator
 
 
 def edited(artifact, change):
-    """A file after a change of its records, which need make no sense to an interpreter."""
+    """A file after a change of its flatbuffer; an interpreter need not accept it."""
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(artifact.content, 0))
     change(model)
     builder = flatbuffers.Builder(0)
@@ -28,7 +28,7 @@ def edited(artifact, change):
 
 
 def instead_of(old, new, custom=None):
-    """A change that gives all operators of one kind another's name."""
+    """A change that renames all operators of one kind."""
 
     def change(model):
         [code] = [c for c in model.operatorCodes if old in (c.builtinCode, c.deprecatedBuiltinCode)]
@@ -40,7 +40,7 @@ def instead_of(old, new, custom=None):
 
 @pytest.fixture(scope="module")
 def chain():
-    """Three dense layers of 4, 20, 8 and 2 numbers."""
+    """Three dense layers with 4 inputs and 20, 8 and 2 outputs."""
     keras.utils.set_random_seed(0)
     return keras.Sequential(
         [keras.Input((4,)), *(layers.Dense(n, "relu") for n in (20, 8)), layers.Dense(2)]
@@ -49,7 +49,7 @@ def chain():
 
 @pytest.fixture(scope="module")
 def forked():
-    """Two inputs, not in the order of the alphabet, and two outputs; a join of old numbers."""
+    """Two inputs, not in alphabetical order, two outputs, and a skip connection."""
     keras.utils.set_random_seed(0)
     zebra, apple = keras.Input((4,), name="zebra"), keras.Input((3,), name="apple")
     first = layers.Dense(16, "relu")(zebra)
@@ -58,14 +58,14 @@ def forked():
     return keras.Model([zebra, apple], [layers.Dense(5)(joined), layers.Softmax()(last)])
 
 
-# --- what a file needs
+# --- required operators
 
 
 def test_operators_in_the_order_of_first_use(artifacts):
     file = artifacts["int8"]
-    wanted = list(dict.fromkeys(op.name for op in file.graph.operators))
-    assert tfnas.micro_operators(file) == wanted
-    assert {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"} <= set(wanted)
+    expected = list(dict.fromkeys(op.name for op in file.graph.operators))
+    assert tfnas.micro_operators(file) == expected
+    assert {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"} <= set(expected)
 
 
 def test_resolver_code_names_each_operator_once(artifacts):
@@ -96,7 +96,7 @@ def test_resolver_code_names_each_operator_once(artifacts):
         (BUILTIN.UNIDIRECTIONAL_SEQUENCE_LSTM, "UnidirectionalSequenceLSTM"),
     ],
 )
-def test_methods_whose_names_are_easily_got_wrong(chain, builtin, method):
+def test_irregular_method_names(chain, builtin, method):
     file = edited(tfnas.to_tflite(chain), instead_of(BUILTIN.FULLY_CONNECTED, builtin))
     assert f"resolver.Add{method}();" in tfnas.resolver_code(file)
 
@@ -114,7 +114,7 @@ def test_custom_operators(chain):
             ask(strange)
 
 
-# --- what has no kernel
+# --- unsupported operators
 
 
 @pytest.mark.parametrize("mode", ["float32", "int8", "int16x8"])
@@ -128,12 +128,12 @@ def test_float16_has_none(artifacts):
 
 
 def test_dynamic_range_has_none(artifacts):
-    with pytest.raises(ValueError, match="file must have kernels in TFLite Micro") as told:
+    with pytest.raises(ValueError, match="file must have kernels in TFLite Micro") as raised:
         tfnas.check_micro(artifacts["dynamic"])
-    assert ": float32 activations with int8 kernels (dynamic range)" in str(told.value)
+    assert ": float32 activations with int8 kernels (dynamic range)" in str(raised.value)
 
 
-def test_a_step_a_channel_is_not_unpacked(artifacts):
+def test_per_channel_scales_are_not_dequantized(artifacts):
     pytest.importorskip("ai_edge_quantizer")
     file = tfnas.apply_recipe(artifacts["float32"], "weight_only_wi8_afp32")
     with pytest.raises(ValueError, match="got DEQUANTIZE: a step a channel, of which it takes"):
@@ -149,7 +149,7 @@ def test_an_unknown_operator_is_named_beside_the_others(chain):
         tfnas.check_micro(edited(tfnas.to_tflite(chain), change))
 
 
-def test_a_clipped_output_of_another_step(digits):
+def test_a_clipped_output_of_another_scale(digits):
     layer = keras.layers.ReLU(6.0)
     model = keras.Sequential([keras.Input((4,)), layer])
     x = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32) * 2
@@ -159,23 +159,23 @@ def test_a_clipped_output_of_another_step(digits):
 
 
 @pytest.mark.parametrize(
-    ("make", "mode", "told"),
+    ("make", "mode", "message"),
     [
         (keras.ops.exp, "int8", "EXP: int8 numbers"),
         (lambda x: keras.ops.max(x, 1), "int16x8", "REDUCE_MAX: int16 numbers"),
         (lambda x: keras.ops.take(x, np.array([0, 2]), 1), "float32", "GATHER: places as int64"),
     ],
 )
-def test_numbers_that_a_kernel_does_not_take(make, mode, told):
+def test_types_that_a_kernel_does_not_take(make, mode, message):
     x = keras.Input((6, 4))
     noise = np.random.default_rng(0).normal(size=(20, 6, 4)).astype(np.float32)
     file = tfnas.to_tflite(keras.Model(x, make(x)), mode, None if mode == "float32" else noise)
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         tfnas.check_micro(file)
 
 
 def test_shapes_that_an_open_batch_hides():
-    """A dilated convolution makes a batch of 4, which the file does not say."""
+    """A dilated convolution has an inner batch of 4, which the file does not store."""
     dilated = layers.Conv2D(4, 3, dilation_rate=2, padding="same")
     file = tfnas.to_tflite(keras.Sequential([keras.Input((8, 8, 2)), dilated]))
     with pytest.raises(ValueError, match=r"SPACE_TO_BATCH_ND: the shape \[1, .* makes \[4, "):
@@ -215,7 +215,7 @@ def test_shapes_that_are_computed():
 # --- the plan
 
 
-def test_greedy_puts_short_lives_into_gaps():
+def test_greedy_puts_short_lived_buffers_into_gaps():
     assert _greedy([]) == 0
     one_by_one = [_Buffer(32, i, i + 1) for i in range(5)]  # each meets its neighbors
     assert _greedy(one_by_one) == 64
@@ -241,7 +241,7 @@ def test_a_plan_needs_shapes(chain):
 
 
 @pytest.mark.parametrize("mode", ["float32", "int8", "int16x8"])
-def test_the_plan_is_the_interpreters(artifacts, mode):
+def test_the_plan_equals_that_of_the_interpreter(artifacts, mode):
     pytest.importorskip("tflite_micro")
     planned, memory = tfnas.planned_arena(artifacts[mode]), tfnas.micro_memory(artifacts[mode])
     assert memory.arena == memory.persistent + memory.non_persistent
@@ -254,7 +254,7 @@ def test_the_plan_is_the_interpreters(artifacts, mode):
 
 @pytest.mark.parametrize("mode", ["float32", "int8", "int16x8", "int8x4"])
 def test_scratch_buffers_are_planned(mode):
-    """Sums over 100 channels, a transposed convolution and 4-bit kernels ask for the most."""
+    """Sums over 100 channels, a transposed convolution and 4-bit kernels need the most."""
     pytest.importorskip("tflite_micro")
     keras.utils.set_random_seed(0)
     body = [layers.Conv2D(8, 3, strides=2), layers.Conv2DTranspose(6, 3, strides=2)]
@@ -273,11 +273,11 @@ def test_a_compilers_own_plan_is_kept(artifacts):
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(compiled.content, 0))
     names = [bytes(entry.name) for entry in model.metadata]
     entry = model.metadata[names.index(b"OfflineMemoryAllocation")]
-    told = np.frombuffer(bytes(model.buffers[entry.buffer].data), "<i4").copy()
-    planned, places = tfnas.planned_arena(compiled), told[3:]
+    metadata = np.frombuffer(bytes(model.buffers[entry.buffer].data), "<i4").copy()
+    planned, places = tfnas.planned_arena(compiled), metadata[3:]
     assert (places >= 0).any()
     places[places >= 0] += 160
-    model.buffers[entry.buffer].data = np.frombuffer(told.tobytes(), np.uint8)
+    model.buffers[entry.buffer].data = np.frombuffer(metadata.tobytes(), np.uint8)
     assert tfnas.planned_arena(tfnas.Artifact(pack(model))) == planned + 160
 
 
@@ -292,7 +292,7 @@ def test_one_file_or_another(artifacts, chain, tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["float32", "int8"])
-def test_plan_of_branches_is_the_interpreters(forked, mode):
+def test_the_plan_of_branches_equals_that_of_the_interpreter(forked, mode):
     pytest.importorskip("tflite_micro")
     rng = np.random.default_rng(0)
     x = {"zebra": rng.normal(size=(20, 4)), "apple": rng.normal(size=(20, 3))}
@@ -301,17 +301,17 @@ def test_plan_of_branches_is_the_interpreters(forked, mode):
     assert tfnas.planned_arena(file) == tfnas.micro_memory(file).non_persistent
 
 
-def test_plan_of_a_loop_is_the_interpreters():
+def test_the_plan_of_a_loop_equals_that_of_the_interpreter():
     pytest.importorskip("tflite_micro")
     keras.utils.set_random_seed(0)
-    # A batch that is open, the converter does not take; a loop over time is a WHILE.
+    # The converter takes no open batch here; a loop over time is a WHILE.
     file = tfnas.to_tflite(keras.Sequential([keras.Input(batch_shape=(1, 5, 4)), layers.GRU(8)]))
     assert "WHILE" in tfnas.micro_operators(file)
     assert {"GATHER", "TANH"} <= set(tfnas.micro_operators(file))  # of the loop's body
     assert tfnas.planned_arena(file) == tfnas.micro_memory(file).non_persistent
     x = np.random.default_rng(0).normal(size=(4, 5, 4))
-    wanted = file.predict(x, reference=True)  # other kernels sum in an order of their own
-    np.testing.assert_allclose(tfnas.run_micro(file, x), wanted, rtol=0, atol=1e-6)
+    expected = file.predict(x, reference=True)  # other kernels sum in an order of their own
+    np.testing.assert_allclose(tfnas.run_micro(file, x), expected, rtol=0, atol=1e-6)
 
 
 # --- the interpreter
@@ -321,17 +321,19 @@ def test_outputs_must_have_the_batch():
     pytest.importorskip("tflite_micro")
     pair = keras.Input(batch_shape=(2, 4))
     file = tfnas.to_tflite(keras.Model(pair, keras.ops.sum(pair, axis=0)))
-    with pytest.raises(ValueError, match="file must have examples in the first dimension"):
+    with pytest.raises(
+        ValueError, match="file must have the same batch size in the first dimension"
+    ):
         tfnas.run_micro(file, np.zeros((2, 4)))
 
 
 def part(file, first, last):
-    """Operators `first` to `last` of a file as a file, which takes what the first takes."""
-    given = [t.index for t in file.graph.operators[first].inputs if t.constant is None]
+    """Operators `first` to `last` of a file as a file with the inputs of the first."""
+    inputs = [t.index for t in file.graph.operators[first].inputs if t.constant is None]
 
     def change(model):
         graph = model.subgraphs[0]
-        graph.inputs, graph.outputs = given, list(graph.operators[last].outputs)
+        graph.inputs, graph.outputs = inputs, list(graph.operators[last].outputs)
         graph.operators = graph.operators[first : last + 1]
         model.signatureDefs = None
 
@@ -339,7 +341,7 @@ def part(file, first, last):
 
 
 def severed(file):
-    """A file's operators side by side: each takes inputs of its own and gives an output."""
+    """A file's operators side by side, each with its own inputs and outputs."""
 
     def change(model):
         graph = model.subgraphs[0]
@@ -364,48 +366,48 @@ def severed(file):
 
 @pytest.fixture(scope="module", params=["int8", "int16x8"])
 def operators(artifacts, digits, request):
-    """Names of a file's operators, these side by side, and what each takes in the whole file.
+    """Names of a file's operators, these side by side, and their inputs in the entire file.
 
     LiteRT's reference kernels compute what they take, which are the same on any processor.
     """
     file, x = artifacts[request.param], digits.x_test[:50]
-    whole = file.interpreter(shapes=[x.shape], keep_all=True, reference=True)
-    whole.set_tensor(file.inputs[0].index, file.inputs[0].quantize(x))
-    whole.invoke()
+    entire = file.interpreter(shapes=[x.shape], keep_all=True, reference=True)
+    entire.set_tensor(file.inputs[0].index, file.inputs[0].quantize(x))
+    entire.invoke()
     apart = severed(file)
     taken = [t.index for op in file.graph.operators for t in op.inputs if t.constant is None]
-    given = {
-        tensor.name: tensor.dequantize(whole.get_tensor(index))
+    inputs = {
+        tensor.name: tensor.dequantize(entire.get_tensor(index))
         for tensor, index in zip(apart.inputs, taken, strict=True)
     }
     names = [op.name for op in file.graph.operators]
-    return types.SimpleNamespace(mode=request.param, names=names, file=apart, x=given)
+    return types.SimpleNamespace(mode=request.param, names=names, file=apart, x=inputs)
 
 
 def steps_apart(tensors, some, others):
-    """Largest difference of each output, in its steps."""
+    """Largest difference of each output, in quantization steps."""
     return [
         int(np.round(np.abs(a - b).max() / tensor.scale))
         for tensor, a, b in zip(tensors, some, others, strict=True)
     ]
 
 
-def test_each_operator_gives_the_numbers_of_litert(operators):
+def test_each_operator_has_the_outputs_of_litert(operators):
     """LiteRT's reference kernels are plain integer code, as TFLite Micro's: no processor matters.
 
     All are the same but FULLY_CONNECTED, where the two round in other ways (see the next test).
     """
     pytest.importorskip("tflite_micro")
     file = operators.file
-    wanted, got = file.predict(operators.x, reference=True), tfnas.run_micro(file, operators.x)
-    assert [a.shape for a in got] == [b.shape for b in wanted]
+    expected, got = file.predict(operators.x, reference=True), tfnas.run_micro(file, operators.x)
+    assert [a.shape for a in got] == [b.shape for b in expected]
     assert all(len(np.unique(numbers)) > 10 for numbers in got)
-    for name, steps in zip(operators.names, steps_apart(file.outputs, got, wanted), strict=True):
+    for name, steps in zip(operators.names, steps_apart(file.outputs, got, expected), strict=True):
         assert steps <= (name == "FULLY_CONNECTED"), name
 
 
 def test_both_round_what_a_dense_layer_computes(operators):
-    """Held against NumPy: sums of integers, times a number, to the nearest integer."""
+    """Compared with NumPy: integer sums times a factor, rounded to the nearest integer."""
     pytest.importorskip("tflite_micro")
     file, place = operators.file, operators.names.index("FULLY_CONNECTED")
     op, result = file.graph.operators[place], file.outputs[place]
@@ -420,7 +422,7 @@ def test_both_round_what_a_dense_layer_computes(operators):
     exact = np.clip((x @ kernel.T + bias) * factors + result.zero_point, limits.min, limits.max)
     # Rounding once errs by half a step. TFLite Micro rounds 8 bits twice, the first time to a
     # multiple of at most twice the factor; for 16 bits its factors have 15 bits, an error of up to
-    # 2**-15 of themselves. Less than 0.5 + 0.5 + 1 apart, two whole numbers differ by one at most.
+    # 2**-15 of themselves. Less than 0.5 + 0.5 + 1 apart, two integers differ by one at most.
     off = 1e-5 + (factors if operators.mode == "int8" else np.abs(exact) * 2.0**-15)
     for outputs in (
         file.predict(operators.x, reference=True),
@@ -432,12 +434,12 @@ def test_both_round_what_a_dense_layer_computes(operators):
 def test_fast_kernels_round_each_operator_in_their_own_way(operators):
     """Each kernel rounds the same real number, on any processor: one step apart at most."""
     file = operators.file
-    wanted, got = file.predict(operators.x, reference=True), file.predict(operators.x)
-    assert max(steps_apart(file.outputs, got, wanted)) <= 1
+    expected, got = file.predict(operators.x, reference=True), file.predict(operators.x)
+    assert max(steps_apart(file.outputs, got, expected)) <= 1
 
 
 @pytest.mark.parametrize("mode", ["int8", "int16x8"])
-def test_outputs_are_those_of_litert(artifacts, digits, mode):
+def test_outputs_equal_those_of_litert(artifacts, digits, mode):
     """The one dense layer comes last: its steps and no others reach the softmax."""
     pytest.importorskip("tflite_micro")
     file, x = artifacts[mode], digits.x_test
@@ -452,7 +454,7 @@ def test_outputs_are_those_of_litert(artifacts, digits, mode):
     assert np.ptp(got) > 20 * file.outputs[0].scale  # not all the same
 
 
-def test_classes_are_those_of_fast_kernels_where_the_network_is_sure(artifacts, digits):
+def test_confident_classes_equal_those_of_fast_kernels(artifacts, digits):
     pytest.importorskip("tflite_micro")
     file, x = artifacts["int8"], digits.x_test
     got, fast = tfnas.run_micro(file, x), file.predict(x)
@@ -462,12 +464,12 @@ def test_classes_are_those_of_fast_kernels_where_the_network_is_sure(artifacts, 
     np.testing.assert_array_equal(got[sure].argmax(axis=1), fast[sure].argmax(axis=1))
 
 
-def test_float_outputs_are_those_of_litert(artifacts, digits):
+def test_float_outputs_equal_those_of_litert(artifacts, digits):
     pytest.importorskip("tflite_micro")
     x = digits.x_test[:50]
     file = artifacts["float32"]
-    wanted, got = file.predict(x, reference=True), tfnas.run_micro(file, x)
-    np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-5)
+    expected, got = file.predict(x, reference=True), tfnas.run_micro(file, x)
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
     np.testing.assert_allclose(got, file.predict(x), rtol=0, atol=1e-5)  # sums in another order
 
 
@@ -476,13 +478,13 @@ def test_several_inputs_and_outputs(forked):
     file = tfnas.to_tflite(forked)
     rng = np.random.default_rng(0)
     x = {"zebra": rng.normal(size=(7, 4)), "apple": rng.normal(size=(7, 3))}
-    wanted, got = file.predict(x, reference=True), tfnas.run_micro(file, x)
+    expected, got = file.predict(x, reference=True), tfnas.run_micro(file, x)
     assert [part.shape for part in got] == [(7, 5), (7, 10 + 6)]
-    for part, want in zip(got, wanted, strict=True):
+    for part, want in zip(got, expected, strict=True):
         np.testing.assert_allclose(part, want, rtol=0, atol=1e-6)
 
 
-def test_a_refusal_is_told_in_its_words(chain, capfd):
+def test_a_refusal_has_the_interpreters_message(chain, capfd):
     pytest.importorskip("tflite_micro")
     file = edited(tfnas.to_tflite(chain), instead_of(BUILTIN.FULLY_CONNECTED, BUILTIN.ABS))
     capfd.readouterr()  # the converter's
@@ -491,14 +493,14 @@ def test_a_refusal_is_told_in_its_words(chain, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_what_has_no_kernel_is_not_run(artifacts, digits):
+def test_files_without_kernels_are_not_run(artifacts, digits):
     pytest.importorskip("tflite_micro")
     for ask in (tfnas.micro_memory, lambda file: tfnas.run_micro(file, digits.x_test[:1])):
         with pytest.raises(ValueError, match="file must have kernels in TFLite Micro"):
             ask(artifacts["float16"])
 
 
-def test_without_the_package_the_way_to_it_is_told(chain, monkeypatch):
+def test_without_the_package_the_error_says_how_to_install_it(chain, monkeypatch):
     monkeypatch.setitem(sys.modules, "tflite_micro", None)
     file = tfnas.to_tflite(chain)
     for ask in (tfnas.micro_memory, lambda file: tfnas.run_micro(file, np.zeros((1, 4)))):
@@ -506,6 +508,6 @@ def test_without_the_package_the_way_to_it_is_told(chain, monkeypatch):
             ask(file)
 
 
-def test_memory_reads_as_a_line():
+def test_memory_prints_as_a_line():
     text = str(MicroMemory(12_000, 8_000, 4_000))
     assert text == "arena 12,000 bytes: 8,000 persistent, 4,000 shared over time"

@@ -1,1 +1,1 @@
-"""A latency model: the time of a model as the sum of its operators' times."""
+"""A latency model: the latency of a model is predicted as a sum over its operators."""

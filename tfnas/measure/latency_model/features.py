@@ -1,9 +1,9 @@
-"""What an operator's time depends on, as numbers that add up over a network.
+"""Features of operators that their latency is linear in; a network's features are their sum.
 
-XNNPACK computes in tiles: 16 or 32 output channels at once, 7 positions or so, 4 inputs of 8
-bits. Work is counted with shapes padded to them, beside what is read, written and fixed an
-operator. Convolutions have code of their own for some windows and none for others, so each
-size and stride of a window has its own numbers.
+XNNPACK computes in tiles of 16 or 32 output channels, about 7 positions and, for 8 bits, 4 input
+channels. So work is counted with sizes rounded up to tiles, beside the elements that are read
+and written and a constant per operator. Some kernel sizes have microkernels of their own and
+others do not, so each kernel size and stride has its own features.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from tfnas.tflite.network_operators import Operator, Operators
 
 Features = dict[str, float]
 ALWAYS = "inference"
-_TILE, _WIDE, _ROWS, _INPUTS = 16, 32, 7, 4
+_TILE, _WIDE_TILE, _ROWS, _INPUTS = 16, 32, 7, 4
 
 
 def network_features(network: Operators, mode: str) -> Features:
-    """Returns the sum of the features of the network's operators.
+    """Returns the sum of the features of a network's operators.
 
     Args:
         network: The operators.
-        mode: "float32", "int8" or another; integers are read four at a time.
+        mode: "float32", "int8" or another mode; integers are read four at a time.
     """
     total: Counter[str] = Counter({ALWAYS: 1})
     for operator in network.operators:
@@ -33,7 +33,7 @@ def network_features(network: Operators, mode: str) -> Features:
 
 
 def operator_features(operator: Operator, mode: str) -> Features:
-    """Returns what one operator's time depends on.
+    """Returns the features of one operator.
 
     Args:
         operator: The operator.
@@ -48,7 +48,7 @@ def macs(network: Operators) -> int:
 
 
 def macs_features(count: int) -> Features:
-    """Returns the features of a model that knows the multiply-accumulates alone."""
+    """Returns the features of the baseline model that uses multiply-accumulates alone."""
     return {ALWAYS: 1.0, "macs": float(count)}
 
 
@@ -64,17 +64,17 @@ def _macs(operator: Operator) -> int:
 def _convolution(operator: Operator, mode: str) -> Features:
     height, width, channels = operator.output
     positions, taps = height * width, math.prod(operator.kernel)
-    entering = operator.inputs[0][-1]
-    read = _up(entering, _INPUTS if mode.startswith("int") else 1) * taps
+    input_channels = operator.inputs[0][-1]
+    read = _round_up(input_channels, _INPUTS if mode.startswith("int") else 1) * taps
     name = "pointwise" if taps == 1 and operator.strides == (1, 1) else _window(operator)
     features: Features = {
         name: 1,
-        f"{name} macs": positions * channels * entering * taps,
-        f"{name} tiles": _up(positions, _ROWS) * _up(channels, _TILE) * read,
-        f"{name} wide tiles": positions * _up(channels, _WIDE) * read,
-        f"{name} input": math.prod(operator.inputs[0]) * math.ceil(channels / _WIDE),
+        f"{name} macs": positions * channels * input_channels * taps,
+        f"{name} tiles": _round_up(positions, _ROWS) * _round_up(channels, _TILE) * read,
+        f"{name} wide tiles": positions * _round_up(channels, _WIDE_TILE) * read,
+        f"{name} input": math.prod(operator.inputs[0]) * math.ceil(channels / _WIDE_TILE),
         f"{name} output": positions * channels,
-        f"{name} weights": channels * entering * taps,
+        f"{name} weights": channels * input_channels * taps,
     }
     if name != "pointwise":
         features[f"{name} gathered"] = positions * taps
@@ -86,7 +86,7 @@ def _depthwise(operator: Operator, mode: str) -> Features:
     name = _window(operator)
     return {
         name: 1,
-        f"{name} output": height * width * _up(channels, _TILE),
+        f"{name} output": height * width * _round_up(channels, _TILE),
         f"{name} input": math.prod(operator.inputs[0]),
         f"{name} gathered": height * width * operator.kernel[1],
         f"{name} weights": math.prod(operator.kernel) * channels,
@@ -122,11 +122,10 @@ _FEATURES: dict[str, Callable[[Operator, str], Features]] = {
 
 
 def _window(operator: Operator) -> str:
-    """The operator's kind with its window: "depthwise 3x3 stride 2"."""
+    """The operator's kind, kernel size and strides, such as "depthwise 3x3 stride 2x2"."""
     size, strides = ("x".join(map(str, pair)) for pair in (operator.kernel, operator.strides))
     return f"{operator.kind} {size} stride {strides}"
 
 
-def _up(size: int, multiple: int) -> int:
-    """The size, rounded up to a multiple."""
+def _round_up(size: int, multiple: int) -> int:
     return math.ceil(size / multiple) * multiple

@@ -1,22 +1,22 @@
-"""The time of a model as the sum of its layers' times, without converting the model.
+"""Predicts the latency of a model as the sum over its layers, without converting the model.
 
-A search or a pruning asks for the time of hundreds of models that share most layers. There
-are two ways to know it:
+A search or structured pruning needs the latency of hundreds of models that share most layers.
+There are two ways to predict it:
 
-- As it comes, each distinct layer (class, settings, input shapes) is converted and measured
-  once, all that are new together, interleaved with the reference model. What the converter
-  folds into the layer before it (normalization, clipping, dropout, reshapes) counts nothing,
-  and the sum leaves out what fusion saves and how caches carry over.
-- :meth:`LatencyModel.fit` measures whole random networks of a search space for a minute and
-  learns what their operators cost, by features of their shapes. A prediction then takes
-  milliseconds, and layers that no network had are measured as above.
+- By default each distinct layer (class, settings, input shapes) is converted and measured once,
+  interleaved with the reference model. Layers that the converter folds into the one before
+  (normalization, clipping, dropout, reshapes) count as 0. The sum ignores what fusion saves and
+  what stays in caches.
+- :meth:`LatencyModel.fit` measures random networks of a search space for a minute and fits the
+  cost of their operators to features of their shapes. A prediction then takes milliseconds;
+  layers unknown to the fit are measured as above.
 
-Measure the model that is chosen.
+Both are estimates: measure the model that you choose with :func:`tfnas.benchmark`.
 
 References:
-    Cai, Zhu and Han, "ProxylessNAS", ICLR 2019, appendix B (latency as a sum over a table of
-    layers); Zhang et al., "nn-Meter", MobiSys 2021 (operators as they are fused, features a
-    kernel).
+    Cai, Zhu and Han, "ProxylessNAS", ICLR 2019, appendix B (a lookup table of
+    layers); Zhang et al., "nn-Meter", MobiSys 2021 (fused operators,
+    features of each kernel).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ import numbers
 import os
 import pathlib
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -39,7 +39,7 @@ from tfnas.graph.layer_kernels import model_kernels
 from tfnas.measure.latency import benchmark, check_rounds, provenance, reference_artifact
 from tfnas.measure.latency_model.features import network_features, operator_features
 from tfnas.measure.latency_model.profiling import LatencyFit, SpaceProfiler
-from tfnas.measure.latency_model.regression import price
+from tfnas.measure.latency_model.regression import predicted_ratio
 from tfnas.measure.latency_model.serialization import FORMAT, StoredModel, read_model, write_model
 from tfnas.quantization.spec import QuantSpec
 from tfnas.runtime.files import write_atomically
@@ -48,20 +48,37 @@ from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.convert import to_tflite
 from tfnas.tflite.network_operators import Operators, operators_of, operators_of_architecture
 
+if TYPE_CHECKING:
+    import keras
+
+# Layers that the converter removes or folds into the operator before them.
 _FREE = {
-    *("BatchNormalization", "ReLU", "Relu", "Relu6", "Dropout", "SpatialDropout2D", "Identity"),
-    *("Flatten", "Reshape", "ActivityRegularization", "GaussianNoise", "GaussianDropout"),
-    *("Rescaling", "Normalization", "StochasticDepth"),
+    "ActivityRegularization",
+    "BatchNormalization",
+    "Dropout",
+    "Flatten",
+    "GaussianDropout",
+    "GaussianNoise",
+    "Identity",
+    "Normalization",
+    "ReLU",
+    "Relu",
+    "Relu6",
+    "Rescaling",
+    "Reshape",
+    "SpatialDropout2D",
+    "StochasticDepth",
 }
-_CLIPPING = ("relu", "relu6", "linear")
-_COMPUTES_AS = {"int8": "int8", "int8x4": "int8", "int16x8": "int16x8"}  # others: floats
-_NOT_TIME = ("name", "dtype", "trainable", "seed")
-_EMPTY = "nothing"
+_FUSED_ACTIVATIONS = ("relu", "relu6", "linear")
+# Modes of the same arithmetic; all others compute with float32.
+_ARITHMETIC = {"int8": "int8", "int8x4": "int8", "int16x8": "int16x8"}
+_IRRELEVANT_SETTINGS = ("name", "dtype", "trainable", "seed")
+_EMPTY = "nothing"  # key of the model that measures the cost of any inference
 _MACHINE = ("cpu", "cores", "system", "ai-edge-litert", "reference")
 
 
 class LatencyModel:
-    """Prices functional models by their layers; see the module.
+    """Predicts the latency of functional models from their layers; see the module.
 
     Example:
         >>> import keras, tfnas
@@ -70,16 +87,17 @@ class LatencyModel:
         >>> 0 < latency(model) < 10
         True
 
-    `fitted` is what :meth:`fit` learned, `provenance` where; `table` has layers measured alone.
+    Attributes: `fitted`, the result of :meth:`fit`; `provenance`, the machine of the fit; `table`,
+    the ratios of layers that were measured alone.
 
     Args:
-        mode: Numbers that the files compute with, such as "int8".
+        mode: Mode of the files, such as "int8", or a :class:`tfnas.QuantSpec`.
         rounds: Interleaved rounds of each measurement.
         threads: Threads of the interpreter.
-        file: A JSON file that keeps the table between runs on one machine; None: nowhere.
+        file: A JSON file that stores the table between runs on one machine; None: not stored.
 
     Raises:
-        ValueError: An argument is outside its rule, or the file is of another machine or
+        ValueError: An argument is outside its rule, or the file is of another machine or of
             other settings.
     """
 
@@ -97,8 +115,8 @@ class LatencyModel:
         self.spec, self.rounds, self.threads = QuantSpec.of(mode), rounds, threads
         if self.spec.layers:
             raise ValueError(
-                f"mode must give all layers one format, got {dict(self.spec.layers)}: a layer is "
-                "measured alone, and known by its shape"
+                f"mode must have one format for all layers, got {dict(self.spec.layers)}: a layer "
+                "is measured alone and looked up by its shape, not by its name"
             )
         self.file = None if file is None else pathlib.Path(file)
         self.table: dict[str, float] = self._read()
@@ -106,32 +124,35 @@ class LatencyModel:
         self.provenance: dict[str, Any] = {}
         self._anywhere = True
 
-    def __call__(self, model: Any) -> float:
-        """Returns the model's time as a ratio to that of tfnas' reference model.
+    def __call__(self, model: keras.Model | Architecture) -> float:
+        """Returns the model's predicted latency as a ratio to that of the reference model.
 
         Args:
-            model: A built functional or Sequential Keras 3 model of known input sizes, or an
+            model: A built functional or Sequential Keras 3 model of known input shapes, or a
                 :class:`tfnas.Architecture` without compression.
 
+        Returns:
+            The ratio to the reference model that tfnas ships, no unit.
+
         Raises:
-            ValueError: The model has no known connections, or an input of open size; the costs
-                were fitted on another machine (see :meth:`load`); the operators of the
-                architecture's file don't follow from it.
+            ValueError: The model is subclassed or has an input with a dimension of None other
+                than the batch; the costs were fitted on another machine (see :meth:`load`); or
+                the operators can't be derived from the architecture without building it.
             ConversionError: A layer can't be converted.
         """
         if self.fitted is not None:
             self._check_machine()
             return self._by_fit(self._operators(model), self.fitted)
-        calls = _priced(walk(_built(model)))
+        calls = _timed_calls(walk(_built(model)))
         times = self._layer_times(calls)
         return self.table[_EMPTY] + sum(times)
 
     def fit(self, space: Any, seconds: float = 60, *, seed: int = 0) -> LatencyModel:
-        """Learns what operators cost from random networks of a space, measured here and now.
+        """Fits the cost of operators to random networks of a space, measured on this machine.
 
-        Their files have random weights and are written directly, hundreds a minute, for
-        "float32" and "int8"; in other modes, and where a layer has no such way, the
-        converter makes them, a dozen a minute. At least ten networks are measured.
+        The networks have random weights. For "float32" and "int8" their files are written
+        directly, hundreds a minute; in other modes, and for layers that have no writer, they
+        are converted, a dozen a minute. At least ten networks are measured.
 
         Example:
             >>> import tfnas
@@ -142,11 +163,11 @@ class LatencyModel:
 
         Args:
             space: A search space such as :class:`tfnas.MobileNetV2Space`.
-            seconds: Time to spend on measuring, in seconds.
+            seconds: Time to measure for, in seconds.
             seed: Seed of the networks and of the order of measurements.
 
         Returns:
-            This model; `fitted` tells its cross-validated errors.
+            This model; `fitted.errors` has its cross-validated errors.
 
         Raises:
             ValueError: An argument is outside its rule; the message names it.
@@ -189,13 +210,13 @@ class LatencyModel:
             'float32'
 
         Args:
-            path: The file; its folder is made where there is none.
+            path: The file; its folder is created if there is none.
 
         Returns:
             The path.
 
         Raises:
-            ValueError: The model was not fitted.
+            ValueError: The model is not fitted.
 
         References:
             :class:`tfnas.measure.latency_model.serialization.StoredModel` has the fields.
@@ -216,7 +237,7 @@ class LatencyModel:
         threads: int | None = None,
         anywhere: bool = False,
     ) -> LatencyModel:
-        """Reads a fitted model.
+        """Reads a fitted model from a file.
 
         Example:
             >>> import tfnas
@@ -224,30 +245,29 @@ class LatencyModel:
 
         Args:
             path: The file that :meth:`save` wrote.
-            mode: The mode that it must be of; None: any.
-            threads: The number of threads that it must be of; None: any.
-            anywhere: Whether it may predict although it was fitted on another machine or with
-                another runtime, and where its mode and threads are not those asked for. Layers
-                that are not known to it are then refused, as they would be measured here.
+            mode: The mode that the fit must have; None: any.
+            threads: The number of threads that the fit must have; None: any.
+            anywhere: Whether to accept a fit of another machine, runtime, mode or number of
+                threads. Layers that the fit does not know are then refused, since measuring
+                them here would mix two machines.
 
         Returns:
             The model.
 
         Raises:
             FileNotFoundError: There is no such file.
-            ValueError: It is damaged, or is of another mode or number of threads than asked.
+            ValueError: It is damaged, or of another mode or number of threads than requested.
 
         References:
             :class:`tfnas.measure.latency_model.serialization.StoredModel` has the fields.
         """
         stored = read_model(path)
-        asked = {"mode": mode, "threads": threads}
-        for name, value in asked.items():
+        for name, value in (("mode", mode), ("threads", threads)):
             found = getattr(stored, name)
             if value is not None and value != found and not anywhere:
                 raise ValueError(
                     f"{name} must be {found!r}, for which {os.fspath(path)!r} was fitted, got "
-                    f"{value!r}; anywhere=True takes it nevertheless"
+                    f"{value!r}; anywhere=True accepts it nevertheless"
                 )
         model = cls(stored.mode, threads=stored.threads)
         model.fitted, model.provenance = stored.fit, dict(stored.provenance)
@@ -263,56 +283,58 @@ class LatencyModel:
             )
 
     def _differences(self) -> list[str]:
-        """How this machine differs from the one that the costs were fitted on."""
+        """The differences between this machine and the one of the fit."""
         return [
             f"{name} {value!r}, fitted on {self.provenance.get(name)!r}"
             for name, value in _here().items()
             if value != self.provenance.get(name)
         ]
 
-    def _operators(self, model: Any) -> Operators:
+    def _operators(self, model: keras.Model | Architecture) -> Operators:
         if not isinstance(model, Architecture):
             return operators_of(model, _key)
-        told = operators_of_architecture(model) if self.fitted and self.fitted.direct else None
-        if told is None:
+        direct = self.fitted is not None and self.fitted.direct
+        operators = operators_of_architecture(model) if direct else None
+        if operators is None:
             raise _must_be_built(model)
-        return told
+        return operators
 
     def _by_fit(self, network: Operators, fitted: LatencyFit) -> float:
-        """The fitted costs, and layers that the fit never saw measured alone."""
-        strange = []
-        for place, operator in enumerate(network.operators):
-            if operator_features(operator, self.spec.mode).keys() - fitted.costs.keys():
-                strange.append(place)
-        calls = {id(network.calls[i]): network.calls[i] for i in strange if i in network.calls}
-        # A call is measured whole, with operators of it that the fit knows.
-        measured = {i for i, call in network.calls.items() if id(call) in calls} | set(strange)
-        known = [o for i, o in enumerate(network.operators) if i not in measured]
-        rest = Operators(network.inputs, tuple(known), ())
-        ratio = price(network_features(rest, self.spec.mode), fitted.costs)
-        if not strange:
+        """The ratio by the fitted costs; layers unknown to the fit are measured alone."""
+        unknown = [
+            i
+            for i, operator in enumerate(network.operators)
+            if operator_features(operator, self.spec.mode).keys() - fitted.costs.keys()
+        ]
+        calls = {id(network.calls[i]): network.calls[i] for i in unknown if i in network.calls}
+        # A call is measured with all its operators, also those that the fit knows.
+        measured = {i for i, call in network.calls.items() if id(call) in calls} | set(unknown)
+        known = tuple(op for i, op in enumerate(network.operators) if i not in measured)
+        features = network_features(Operators(network.inputs, known, ()), self.spec.mode)
+        ratio = predicted_ratio(features, fitted.costs)
+        if not unknown:
             return ratio
-        kinds = sorted({network.operators[place].kind for place in strange})
-        if self._differences() or not network.calls.keys() >= set(strange):
+        kinds = sorted({network.operators[i].kind for i in unknown})
+        if self._differences() or not network.calls.keys() >= set(unknown):
             raise ValueError(
-                f"model must have operators that the fit saw, got {', '.join(kinds)} of other "
-                "kinds or sizes: fit a space that has them, or pass a model on the machine of "
-                "the fit, where they are measured"
+                f"model must have operators that the fit knows, got {', '.join(kinds)} of other "
+                "kinds or sizes: fit a space that has them, or predict a model (not an "
+                "architecture) on the machine of the fit, where they are measured"
             )
         return ratio + sum(self._layer_times(list(calls.values())))
 
     def _layer_times(self, calls: Sequence[Call]) -> list[float]:
-        """The times of calls as the table has them, beyond what every inference costs."""
+        """The ratios of calls, without the cost that every inference has; measures new ones."""
         keys = [_key(call) for call in calls]
         self._measure({k: c for k, c in zip(keys, calls, strict=True) if k not in self.table})
         empty = self.table[_EMPTY]
         return [max(self.table[key] - empty, 0.0) for key in keys]
 
     def _measure(self, missing: dict[str, Call]) -> None:
-        """Measures new layers, all together."""
-        files = {key: self._convert(_alone(call)) for key, call in missing.items()}
+        """Measures new layers in one interleaved benchmark and adds them to the table."""
+        files = {key: self._convert(_model_of(call)) for key, call in missing.items()}
         if _EMPTY not in self.table:
-            files[_EMPTY] = self._convert(_nothing())
+            files[_EMPTY] = self._convert(_empty_model())
         if not files:
             return
         found = benchmark(
@@ -326,16 +348,16 @@ class LatencyModel:
             state = {"settings": self._settings(), "table": self.table}
             write_atomically(self.file, json.dumps(state, indent=1, sort_keys=True))
 
-    def _convert(self, model: Any) -> Artifact:
+    def _convert(self, model: keras.Model) -> Artifact:
         data: Any = None
         if self.spec.needs_calibration:
             rng = np.random.default_rng(0)
             noise = [rng.normal(size=(4, *t.shape[1:])).astype("float32") for t in model.inputs]
             data = noise[0] if len(noise) == 1 else noise
-        # What has no kernel is the same in all formats that compute with the same numbers.
-        plain = _COMPUTES_AS.get(self.spec.mode, "float32")
-        same = plain == self.spec.mode or bool(model_kernels(model)[0])
-        return to_tflite(model, self.spec if same else plain, data)
+        # A layer without a kernel is the same in all modes of the same arithmetic.
+        arithmetic = _ARITHMETIC.get(self.spec.mode, "float32")
+        own_mode = arithmetic == self.spec.mode or bool(model_kernels(model)[0])
+        return to_tflite(model, self.spec if own_mode else arithmetic, data)
 
     def _settings(self) -> dict[str, Any]:
         here = _here()
@@ -356,15 +378,15 @@ class LatencyModel:
             raise ValueError(f"file {str(self.file)!r} must be a table of latencies") from error
         if settings != self._settings():
             raise ValueError(
-                f"file {str(self.file)!r} must hold times of {self._settings()}, got those of "
-                f"{settings}"
+                f"file {str(self.file)!r} must hold latencies of {self._settings()}, got those "
+                f"of {settings}"
             )
         return found
 
 
 @functools.cache
 def _here() -> dict[str, Any]:
-    """What a time depends on beside the model: the machine, the runtime, the reference."""
+    """The machine, runtime and reference model that latencies depend on."""
     known = {**provenance(), "reference": reference_artifact().sha256}
     return {name: known[name] for name in _MACHINE}
 
@@ -373,8 +395,8 @@ def _is_real(value: Any) -> bool:
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
-def _built(model: Any) -> Any:
-    """The model; an architecture is built."""
+def _built(model: keras.Model | Architecture) -> keras.Model:
+    """The model, or the model of an architecture."""
     if not isinstance(model, Architecture):
         return model
     if operators_of_architecture(model) is None:
@@ -386,32 +408,32 @@ def _built(model: Any) -> Any:
 
 def _must_be_built(arch: Architecture) -> ValueError:
     return ValueError(
-        f"model must be built, as its operators don't follow from the architecture {arch.key}: "
-        "pass the model, such as space.build(arch)"
+        f"model must be a built model, got the architecture {arch.key}, whose operators can't be "
+        "derived without building it: pass space.build(arch)"
     )
 
 
-def _priced(flow: Walk) -> list[Call]:
-    """The calls that cost time."""
+def _timed_calls(flow: Walk) -> list[Call]:
+    """The calls that take time in the file."""
     for value in flow.inputs:
         if None in value.shape[1:]:
-            raise ValueError(f"model must have inputs of known size, got {value.shape}")
+            raise ValueError(f"model must have inputs of known shape, got {value.shape}")
     return [call for call in flow.calls if not _is_free(call)]
 
 
 def _is_free(call: Call) -> bool:
     if call.kind == "Activation":
-        return getattr(call.operation.activation, "__name__", "") in _CLIPPING
+        return getattr(call.operation.activation, "__name__", "") in _FUSED_ACTIVATIONS
     return call.kind in _FREE
 
 
 def _key(call: Call) -> str:
-    """What a layer's time depends on."""
-    config: dict[str, Any] = call.operation.get_config() if _is_layer(call) else _public(call)
+    """Key of the table: class, settings and input shapes, which decide a layer's latency."""
+    config: dict[str, Any] = call.operation.get_config() if _is_layer(call) else _settings(call)
     settings = {
         name: value
         for name, value in config.items()
-        if name not in _NOT_TIME
+        if name not in _IRRELEVANT_SETTINGS
         and not name.endswith(("_initializer", "_regularizer", "_constraint"))
     }
     shapes = [value.shape[1:] for value in call.inputs]
@@ -422,8 +444,8 @@ def _key(call: Call) -> str:
     return f"{call.kind} {'+'.join('x'.join(map(str, s)) for s in shapes)} {short}"
 
 
-def _public(call: Call) -> dict[str, Any]:
-    """An operation's settings, such as the axes that it is over."""
+def _settings(call: Call) -> dict[str, Any]:
+    """The settings of an operation that is no layer, such as its axes."""
     return {n: value for n, value in vars(call.operation).items() if not n.startswith("_")}
 
 
@@ -433,17 +455,16 @@ def _is_layer(call: Call) -> bool:
     return isinstance(call.operation, keras.layers.Layer)
 
 
-def _alone(call: Call) -> Any:
-    """A model of one call."""
+def _model_of(call: Call) -> keras.Model:
     import keras
 
     inputs = [keras.Input(value.shape[1:], dtype=value.dtype) for value in call.inputs]
     return keras.Model(inputs, LayerCopies().call(call, inputs))
 
 
-def _nothing() -> Any:
-    """The least that can be measured: what every inference costs, whatever it computes."""
+def _empty_model() -> keras.Model:
+    """The smallest model: it measures the cost that every inference has."""
     import keras
 
-    one = keras.Input((1,))
-    return keras.Model(one, keras.layers.ReLU()(one))
+    inputs = keras.Input((1,))
+    return keras.Model(inputs, keras.layers.ReLU()(inputs))

@@ -1,26 +1,29 @@
-"""Where a model's time goes, layer by layer: each operator measured alone."""
+"""The latency of each layer of a model, by measuring each operator as a file of its own."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tfnas.measure.latency_model.profiling import undisturbed_ratios
 from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.network_operators import Operator, Operators, operators_of
 from tfnas.tflite.network_writer import writable, write
 
-_NOTHING = Operator("clip", (-1,), ((1,),), (1,), clip="relu")
+if TYPE_CHECKING:
+    import keras
+
+_EMPTY = Operator("clip", (-1,), ((1,),), (1,), clip="relu")
 
 
 def layer_times(
-    model: Any, whole: Artifact, mode: str = "int8", *, rounds: int = 8, seed: int = 0
+    model: keras.Model, baseline: Artifact, mode: str = "int8", *, rounds: int = 8, seed: int = 0
 ) -> dict[str, float]:
-    """Returns the share of the time that each layer takes, as far as it can be measured alone.
+    """Returns the fraction of a model's latency that each layer takes.
 
-    Every operator becomes a file of its own with random weights, without the converter, so that
-    a network takes a second. Operators that only the converter writes have no entry; their time
-    is what the shares leave of 1.
+    Every operator is written as a file with random weights, without the converter, and measured;
+    a network takes about a second. Operators that only the converter can write are missing from
+    the result, so the fractions may add up to less than 1.
 
     Example:
         >>> import keras, tfnas
@@ -29,14 +32,18 @@ def layer_times(
         ['c']
 
     Args:
-        model: A built functional or Sequential Keras model of known input sizes.
-        whole: Its file of that mode, which tells what the parts are a share of.
-        mode: Numbers that the operators compute with, "float32" or "int8".
+        model: A built functional or Sequential Keras model of known input shapes.
+        baseline: Its file of this mode; the fractions are of its latency.
+        mode: "float32" or "int8".
         rounds: Interleaved rounds, at least 6.
         seed: Seed of the order of measurements.
 
+    Returns:
+        Fractions in [0, 1] by layer name.
+
     Raises:
-        ValueError: The model has no known connections, or an input of open size.
+        ValueError: The model is subclassed, or has an input with a dimension of None other than
+            the batch.
     """
     network = operators_of(model, lambda call: call.kind)
     alone = {
@@ -44,15 +51,15 @@ def layer_times(
         for place, op in enumerate(network.operators)
         if op.kind != "layer"
     }
-    different = list(dict.fromkeys([_NOTHING, *alone.values()]))
-    parts = [Operators(op.inputs, (op,), (0,)) for op in different]
-    files = [write(part, mode) for part in parts if writable(part)]
-    total, empty, *others = undisturbed_ratios([whole, *files], seed=seed, rounds=rounds)
-    cost = dict(zip(different, [0.0, *(max(ratio - empty, 0.0) for ratio in others)], strict=True))
-    named: dict[str, float] = {}
+    distinct = list(dict.fromkeys([_EMPTY, *alone.values()]))
+    networks = [Operators(op.inputs, (op,), (0,)) for op in distinct]
+    files = [write(each, mode) for each in networks if writable(each)]
+    total, empty, *others = undisturbed_ratios([baseline, *files], seed=seed, rounds=rounds)
+    cost = dict(zip(distinct, [0.0, *(max(ratio - empty, 0.0) for ratio in others)], strict=True))
+    by_layer: dict[str, float] = {}
     for place, operator in alone.items():
         if (call := network.calls.get(place)) is not None:
-            named[call.name] = named.get(call.name, 0.0) + cost[operator]
-    # Alone a layer may take longer than among others: then the shares are of their sum.
-    all_of_it = max(total - empty, sum(named.values())) or 1.0
-    return {name: value / all_of_it for name, value in named.items()}
+            by_layer[call.name] = by_layer.get(call.name, 0.0) + cost[operator]
+    # A layer may take longer alone than in the model: then the fractions are of the sum.
+    denominator = max(total - empty, sum(by_layer.values())) or 1.0
+    return {name: value / denominator for name, value in by_layer.items()}

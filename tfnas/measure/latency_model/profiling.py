@@ -1,4 +1,4 @@
-"""Random networks of a search space, measured on this machine, and the costs fitted to them."""
+"""Measures random networks of a search space on this machine and fits operator costs to them."""
 
 from __future__ import annotations
 
@@ -15,31 +15,32 @@ from tfnas.measure.latency import benchmark, reference_artifact
 from tfnas.measure.latency_model.features import Features, macs, macs_features, network_features
 from tfnas.measure.latency_model.regression import LatencyErrors, cross_validated, fit_costs
 from tfnas.search_space.architecture import Architecture
+from tfnas.table import Tabular, TextTable
 from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.network_operators import Operators, operators_of_architecture
 from tfnas.tflite.network_writer import MODES, writable, write
 
-FEWEST = 10  # networks; two for each part of the cross-validation
-TOGETHER = 4  # networks a measurement: few, so that the reference is measured often
+MIN_NETWORKS = 10  # two for each fold of the cross-validation
+BATCH = 4  # networks per benchmark: few, so that the reference is measured often
 ROUNDS, SAMPLE_MS = 16, 0.3
-_ATTEMPTS = 50
-_CHECKED = 2
-_FINGERPRINT = 16
+_ATTEMPTS = 50  # samples in a row that are known before the space counts as exhausted
+_CHECKED = 2  # architectures whose derived operators are compared with those of the model
+_FINGERPRINT_SAMPLES = 16
 
 
-@dataclasses.dataclass(frozen=True)
-class LatencyFit:
-    """What was learned of a search space on a machine.
+@dataclasses.dataclass(frozen=True, repr=False)
+class LatencyFit(Tabular):
+    """The operator costs of a search space on a machine, with cross-validated errors.
 
     Args:
-        costs: Feature -> the ratio that a unit of it adds.
-        errors: Of networks that were left out of the fit, each once; beside measurements
-            that were short, so that the noise of these is part of it.
-        macs_costs: Those of a model that knows the multiply-accumulates alone, for comparison.
-        macs_errors: Its errors.
+        costs: The ratio to the reference that a unit of each feature adds.
+        errors: Cross-validated errors: each network is predicted once by costs fitted without
+            it. The measurements were short; their noise is part of the errors.
+        macs_costs: Costs of a model of the multiply-accumulates alone, for comparison.
+        macs_errors: Cross-validated errors of that model.
         space: Fingerprint of the space.
-        seconds: Time that profiling took.
-        direct: Whether networks of the space are priced without being built.
+        seconds: Time that profiling took, in seconds.
+        direct: Whether architectures of the space are predicted without being built.
     """
 
     costs: dict[str, float] = dataclasses.field(repr=False)
@@ -50,23 +51,29 @@ class LatencyFit:
     seconds: float
     direct: bool
 
-    def __str__(self) -> str:
-        return (
-            f"cross-validated: {self.errors}\nMACs alone: {self.macs_errors}\n"
-            f"profiled for {self.seconds:.0f} s"
-        )
+    def tables(self) -> list[TextTable]:
+        """Returns the errors, with those of the model of MACs alone below."""
+        rows = [
+            ["cross-validated", *self.errors.rows()[0]],
+            ["MACs alone", *self.macs_errors.rows()[0]],
+        ]
+        return [TextTable(["costs", *self.errors.headers()], rows)]
+
+    def notes(self) -> list[str]:
+        """Returns how long was profiled."""
+        return [f"profiled for {self.seconds:.0f} s"]
 
 
 class SpaceProfiler:
-    """Measures random networks of a space until the time is used.
+    """Measures random networks of a space for a given time and fits operator costs.
 
     Args:
         space: The search space.
-        mode: Numbers that the files compute with.
+        mode: Mode of the files, such as "int8".
         threads: Threads of the interpreter.
         seed: Seed of the networks, their weights and the order of measurements.
-        lower: Tells the operators of a model.
-        convert: Converts a model, where an operator of it can't be written directly.
+        lower: Returns the operators of a model.
+        convert: Converts a model that has an operator without a writer.
     """
 
     def __init__(
@@ -87,62 +94,63 @@ class SpaceProfiler:
         self.direct = True
 
     def run(self, seconds: float) -> LatencyFit:
-        """Profiles for that long, and until ten networks are measured.
+        """Measures for that many seconds, and at least ten networks.
 
         Raises:
-            ValueError: The space has fewer networks.
+            ValueError: The space has fewer than ten networks.
         """
         start = time.perf_counter()
         networks = self._networks()
-        while time.perf_counter() - start < seconds or len(self.rows) < FEWEST:
-            batch = [pair for _, pair in zip(range(TOGETHER), networks, strict=False)]
+        while time.perf_counter() - start < seconds or len(self.rows) < MIN_NETWORKS:
+            batch = [pair for _, pair in zip(range(BATCH), networks, strict=False)]
             if not batch:
                 break
             self._measure(batch)
-        if len(self.rows) < FEWEST:
+        if len(self.rows) < MIN_NETWORKS:
             raise ValueError(
-                f"space must have at least {FEWEST} different networks, got {len(self.rows)}"
+                f"space must have at least {MIN_NETWORKS} different networks, got {len(self.rows)}"
             )
-        lines = [macs_features(count) for count in self.macs]
+        macs_rows = [macs_features(count) for count in self.macs]
         return LatencyFit(
             costs=fit_costs(self.rows, self.ratios),
             errors=cross_validated(self.rows, self.ratios, self.seed),
-            macs_costs=fit_costs(lines, self.ratios),
-            macs_errors=cross_validated(lines, self.ratios, self.seed),
+            macs_costs=fit_costs(macs_rows, self.ratios),
+            macs_errors=cross_validated(macs_rows, self.ratios, self.seed),
             space=fingerprint(self.space),
             seconds=time.perf_counter() - start,
             direct=self.direct,
         )
 
     def _networks(self) -> Iterator[tuple[Operators, Artifact]]:
-        """Random networks, none twice, as operators and as files."""
+        """Yields distinct random networks as operators and as files."""
         seen: set[Operators] = set()
         misses = 0
         while misses < _ATTEMPTS:
             arch = self.space.sample(self.rng)
             network, model = self._operators(arch, check=len(seen) < _CHECKED)
-            plain = dataclasses.replace(network, calls={})
-            misses = misses + 1 if plain in seen else 0
+            operators = dataclasses.replace(network, calls={})
+            misses = misses + 1 if operators in seen else 0
             if not misses:
-                seen.add(plain)
-                yield plain, self._file(network, model or (lambda a=arch: self.space.build(a)))
+                seen.add(operators)
+                yield operators, self._file(network, model or (lambda a=arch: self.space.build(a)))
 
     def _operators(self, arch: Any, check: bool) -> tuple[Operators, Any]:
-        """The operators, and the model where it had to be built for them."""
-        told = self._told(arch) if self.direct else None
-        if told is not None and not check:
-            return told, None
+        """The operators, and a function that returns the model if it had to be built for them."""
+        derived = self._derived(arch) if self.direct else None
+        if derived is not None and not check:
+            return derived, None
         model = self.space.build(arch)
         network = self.lower(model)
-        # What follows from an architecture is believed after the models of two said the same.
-        self.direct = self.direct and told == network
+        # Operators derived from architectures are trusted once those of two models are equal.
+        self.direct = self.direct and derived == network
         return network, lambda: model
 
-    def _told(self, arch: Any) -> Operators | None:
+    def _derived(self, arch: Any) -> Operators | None:
+        """The operators as derived from an architecture, None where that is not possible."""
         if not isinstance(arch, Architecture):
             return None
         if getattr(arch, "compression", None) is not None:
-            arch = dataclasses.replace(arch, compression=None)  # the space builds it so, too
+            arch = dataclasses.replace(arch, compression=None)  # as the space builds it
         return operators_of_architecture(arch)
 
     def _file(self, network: Operators, model: Callable[[], Any]) -> Artifact:
@@ -161,17 +169,20 @@ class SpaceProfiler:
 def undisturbed_ratios(
     files: Sequence[Artifact], threads: int = 1, seed: int = 0, rounds: int = ROUNDS
 ) -> list[float]:
-    """Measures files beside the reference model by what each takes while nothing disturbs it.
+    """Measures files as ratios to the reference model, robust against other load.
 
-    Where other programs take turns on the processor, medians of few samples are far off. So
-    samples are short, that many fall between two turns, and the 10th percentile of a file is
-    held against that of the reference, measured as one of the files.
+    If other programs share the processor, medians of few samples are far off. So samples are
+    short, many of them run uninterrupted, and the 10th percentile of a file is divided by that
+    of the reference, which is measured as one of the files.
 
     Args:
-        files: The files; few, so that all meet the same processor.
+        files: The files; few, so that all are measured under the same load.
         threads: Threads of the interpreter.
         seed: Seed of the order of measurements.
         rounds: Interleaved rounds.
+
+    Returns:
+        One ratio per file, no unit.
     """
     reference, *found = benchmark(
         [reference_artifact(), *files],
@@ -184,16 +195,13 @@ def undisturbed_ratios(
 
 
 def fingerprint(space: Any) -> str:
-    """Returns 16 hexadecimal digits that tell one search space from another.
+    """Returns 16 hexadecimal digits that identify a search space.
 
     Args:
-        space: A search space; its architectures have a key.
+        space: A search space; its architectures have a `key`.
     """
     rng = np.random.default_rng(0)
-    keys = [getattr(arch, "key", repr(arch)) for arch in _some(space, rng)]
+    samples = [space.sample(rng) for _ in range(_FINGERPRINT_SAMPLES)]
+    keys = [getattr(arch, "key", repr(arch)) for arch in samples]
     text = json.dumps([type(space).__name__, keys])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _some(space: Any, rng: np.random.Generator) -> list[Any]:
-    return [space.sample(rng) for _ in range(_FINGERPRINT)]

@@ -1,4 +1,4 @@
-"""A fitted latency model as JSON, checked word by word when it is read."""
+"""Reads and writes a fitted latency model as JSON; every field is validated on reading."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ FORMAT = "tfnas latency model 1"
 
 @dataclasses.dataclass(frozen=True)
 class StoredModel:
-    """What the file holds.
+    """The content of the file.
 
     Args:
-        format: Which format it is.
-        mode: Numbers that the files compute with.
+        format: Name and version of the format.
+        mode: Mode of the measured files, such as "int8".
         threads: Threads of the interpreter.
-        provenance: Where, when and with what it was measured.
-        fit: What was learned.
-        table: Layers that were measured alone.
+        provenance: Machine, versions and date of the fit.
+        fit: The fitted costs and their errors.
+        table: Ratios of layers that were measured alone.
     """
 
     format: str
@@ -41,17 +41,17 @@ class StoredModel:
 
 
 def write_model(path: str | os.PathLike[str], stored: StoredModel) -> pathlib.Path:
-    """Writes the file whole or not at all, and returns its path."""
+    """Writes the file atomically and returns its path."""
     text = json.dumps(dataclasses.asdict(stored), indent=1, sort_keys=True)
     return write_atomically(path, text)
 
 
 def read_model(path: str | os.PathLike[str]) -> StoredModel:
-    """Reads what :func:`write_model` wrote.
+    """Reads and validates a file of :func:`write_model`.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is not what was written; the message names the file and the rule.
+        ValueError: It is no such file; the message names the file and the rule.
     """
     try:
         return _read(pathlib.Path(path).read_bytes())
@@ -124,7 +124,7 @@ def _numbers(name: str, fields: Any) -> dict[str, float]:
 
 def _number(name: str, value: Any, negative: bool = False) -> float:
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    # Whole numbers of JSON may be too large to be floats.
+    # A JSON integer may be too large for a float.
     if not number or not -1e300 < value < 1e300 or not math.isfinite(value):
         raise ValueError(f"{name} must be a finite number, got {str(value)[:50]}")
     if value < 0 and not negative:

@@ -1,1 +1,1 @@
-"""Where a quantized file departs from its float model, layer by layer."""
+"""Quantization error of a file, layer by layer, against its float model."""

@@ -1,4 +1,4 @@
-"""Two files of one model run side by side: how far their numbers lie apart."""
+"""Runs a float and a quantized file of one model side by side and sums up the differences."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from ai_edge_litert import schema_py_generated as schema
 from tfnas.tflite.artifact import Artifact, TensorDetails
 from tfnas.tflite.flatbuffer import TensorInfo
 
-LOUDEST = 1e12  # noise beside a signal of nothing but zeros
+MAX_NOISE = 1e12  # relative noise if the signal is all zeros
 _QUANTIZED = ("int2", "int4", "uint4", "int8", "uint8", "int16")
-_MOST_BATCH = 64
-_MOST_NUMBERS = 2**23  # of one file that are held at once
+_MAX_BATCH = 64
+_MAX_ELEMENTS = 2**23  # of one file's tensors in memory at once
 
 
 def sorted_inputs(artifact: Artifact) -> list[TensorDetails]:
-    """Returns a file's inputs in the order of their names."""
+    """Returns a file's inputs sorted by name."""
     return sorted(artifact.inputs, key=lambda tensor: tensor.name)
 
 
 class Scales:
-    """The steps of a file's quantized tensors.
+    """The quantization scales of a file's tensors.
 
     Args:
         artifact: The file.
@@ -33,28 +33,26 @@ class Scales:
         self._tensors = schema.Model.GetRootAs(artifact.content, 0).Subgraphs(0)
 
     def in_blocks(self, tensor: TensorInfo) -> bool:
-        """Whether a tensor has a step for each block of its numbers."""
+        """Whether a tensor is quantized blockwise."""
         found = self._tensors.Tensors(tensor.index).Quantization()
         kind = schema.QuantizationDetails.BlockwiseQuantization
         return found is not None and found.DetailsType() == kind
 
     def of(self, tensor: TensorInfo) -> np.ndarray:
-        """Returns a tensor's step: one number, or an array that fits the tensor's shape.
+        """Returns a tensor's scale: a scalar, or an array that broadcasts to its shape.
 
         Raises:
-            ValueError: The file has none for it.
+            ValueError: The file has no scale for it.
         """
         if not tensor.scales:
             raise ValueError(f"tensor {tensor.name!r} must have a scale, got none")
         return _by_channel(tensor, np.array(tensor.scales, np.float64))
 
     def dequantized(self, tensor: TensorInfo, values: np.ndarray) -> np.ndarray:
-        """Returns a tensor's stored numbers as the real numbers that they stand for.
-
-        Floats, and whole numbers that count or point, stand for themselves.
+        """Returns the dequantized values of a tensor; floats and plain integers are kept.
 
         Raises:
-            ValueError: The file has no step for it.
+            ValueError: The file has no scale for it.
         """
         if tensor.dtype not in _QUANTIZED:
             return values.astype(np.float64)
@@ -62,25 +60,26 @@ class Scales:
         return (values.astype(np.float64) - zero) * self.of(tensor)
 
 
-def _by_channel(tensor: TensorInfo, numbers: np.ndarray) -> np.ndarray:
+def _by_channel(tensor: TensorInfo, values: np.ndarray) -> np.ndarray:
     shape = [1] * len(tensor.shape)
-    if len(numbers) > 1:
+    if len(values) > 1:
         shape[tensor.channel_axis] = -1
-    return numbers.reshape(shape if len(numbers) > 1 else ())
+    return values.reshape(shape if len(values) > 1 else ())
 
 
 @dataclasses.dataclass
 class Sums:
-    """Squares summed over everything that two tensors held.
+    """Sums over all values of a pair of tensors.
 
     Args:
-        signal: Of the float file's numbers.
-        noise: Of the differences.
-        grid: Of the differences that rounding the float file's numbers makes.
-        outside: How many numbers the other tensor can't hold.
-        count: How many numbers.
-        examples: How many examples.
-        changed: How many of them have another largest number.
+        signal: Sum of the squares of the float values.
+        noise: Sum of the squares of the differences.
+        grid: Sum of the squares of the rounding errors of the float values on the quantized
+            tensor's grid.
+        outside: Number of float values outside the range of the quantized tensor.
+        count: Number of values.
+        examples: Number of examples.
+        changed: Number of examples with another argmax.
     """
 
     signal: float = 0.0
@@ -97,20 +96,20 @@ class Sums:
         rows = [dataclasses.astuple(part) for part in parts]
         return cls(*(sum(column) for column in zip(*rows, strict=True)))
 
-    def share(self, part: float) -> float:
-        """Returns a sum of squares as a share of the signal's."""
-        if not part:
+    def relative(self, squares: float) -> float:
+        """Returns a sum of squares divided by the signal's."""
+        if not squares:
             return 0.0
-        return min(part / max(self.signal, 1e-300), LOUDEST)
+        return min(squares / max(self.signal, 1e-300), MAX_NOISE)
 
 
-class Watched:
-    """A tensor of the float file and its counterpart, with the sums over both.
+class TensorPair:
+    """A tensor of the float file and its counterpart in the quantized one, with their sums.
 
     Args:
         reference: The tensor of the float file.
         tensor: The tensor of the quantized file.
-        scales: The quantized file's steps.
+        scales: The scales of the quantized file.
     """
 
     def __init__(self, reference: TensorInfo, tensor: TensorInfo, scales: Scales) -> None:
@@ -118,11 +117,11 @@ class Watched:
         self.sums, self.fault = Sums(), ""
         self._scales = scales
         step = scales.of(tensor) if tensor.zero_points and tensor.dtype in _QUANTIZED else None
-        # A step of 0 is that of a tensor that holds nothing but zeros.
+        # A scale of 0 is that of a tensor of zeros.
         self._step = None if step is None or not step.all() else step
 
     def add(self, reference: _Run, other: _Run) -> None:
-        """Adds what both tensors hold now; a fault ends it for this pair alone."""
+        """Adds the current values of both tensors; a fault excludes this pair alone."""
         try:
             x = reference.value(self.reference).astype(np.float64)
             y = self._scales.dequantized(self.tensor, other.value(self.tensor))
@@ -146,53 +145,53 @@ class Watched:
             sums.changed += int((x.argmax(axis=1) != y.argmax(axis=1)).sum())
         if self._step is not None:
             limits = np.iinfo(self.tensor.dtype)
-            place = x / self._step + self.tensor.zero_points[0]
-            held = np.clip(np.round(place), limits.min, limits.max)
-            sums.grid += float(np.square((held - place) * self._step).sum())
-            slack = 1 + 1e-3  # the end of a softmax, 1.0, is one step too far by design
-            sums.outside += int((place < limits.min - slack).sum())
-            sums.outside += int((place > limits.max + slack).sum())
+            scaled = x / self._step + self.tensor.zero_points[0]
+            rounded = np.clip(np.round(scaled), limits.min, limits.max)
+            sums.grid += float(np.square((rounded - scaled) * self._step).sum())
+            slack = 1 + 1e-3  # a softmax of 1.0 is one step outside by design
+            sums.outside += int((scaled < limits.min - slack).sum())
+            sums.outside += int((scaled > limits.max + slack).sum())
 
 
 def run_both(
     reference: Artifact,
     artifact: Artifact,
     columns: Sequence[np.ndarray],
-    watched: Sequence[Watched],
+    pairs: Sequence[TensorPair],
     keep_all: bool = True,
 ) -> None:
-    """Runs both files on the same examples and adds up what the pairs of tensors hold.
+    """Runs both files on the same examples and adds up the sums of the pairs.
 
     Args:
         reference: The float file.
         artifact: The quantized file.
-        columns: The inputs, real numbers, in the order of :func:`sorted_inputs`.
-        watched: The pairs; only outputs where `keep_all` is false.
-        keep_all: Whether they are not outputs alone.
+        columns: The inputs as floats, in the order of :func:`sorted_inputs`.
+        pairs: The pairs of tensors; outputs only if `keep_all` is false.
+        keep_all: Whether the interpreter keeps the values of all tensors.
 
     Raises:
-        RuntimeError: The interpreter refuses a file.
+        RuntimeError: The interpreter can't run a file.
     """
     examples = len(columns[0])
-    numbers = sum(int(np.prod(t.shape)) for t in reference.graph.tensors if t.constant is None)
-    batch = min(_MOST_BATCH, examples, max(1, _MOST_NUMBERS // max(numbers, 1)))
+    elements = sum(int(np.prod(t.shape)) for t in reference.graph.tensors if t.constant is None)
+    batch = min(_MAX_BATCH, examples, max(1, _MAX_ELEMENTS // max(elements, 1)))
     try:
-        _run(reference, artifact, columns, watched, keep_all, batch)
-    except (RuntimeError, _BatchRefused):  # an operator fixes the batch: one at a time
-        for pair in watched:
+        _run(reference, artifact, columns, pairs, keep_all, batch)
+    except (RuntimeError, _BatchRefused):  # an operator fixes the batch size: one example at a time
+        for pair in pairs:
             pair.sums, pair.fault = Sums(), ""
-        _run(reference, artifact, columns, watched, keep_all, 1)
+        _run(reference, artifact, columns, pairs, keep_all, 1)
 
 
 class _BatchRefused(Exception):
-    """A file does not give one output an example for this batch."""
+    """A file does not give one output per example for this batch size."""
 
 
 def _run(
     reference: Artifact,
     artifact: Artifact,
     columns: Sequence[np.ndarray],
-    watched: Sequence[Watched],
+    pairs: Sequence[TensorPair],
     keep_all: bool,
     batch: int,
 ) -> None:
@@ -200,13 +199,13 @@ def _run(
     for start in range(0, len(columns[0]), batch):
         for run in runs:
             run.feed([column[start : start + batch] for column in columns])
-        for pair in watched:
+        for pair in pairs:
             if not pair.fault:
                 pair.add(*runs)
 
 
 class _Run:
-    """A file's interpreter, built anew where the number of examples changes."""
+    """A file's interpreter, rebuilt when the batch size changes."""
 
     def __init__(self, artifact: Artifact, keep_all: bool) -> None:
         self._artifact, self._keep_all = artifact, keep_all
@@ -230,6 +229,6 @@ class _Run:
                 raise _BatchRefused(tensor.name)
 
     def value(self, tensor: TensorInfo) -> np.ndarray:
-        """Returns what a tensor holds now."""
+        """Returns the current value of a tensor."""
         value: np.ndarray = self._interpreter.get_tensor(tensor.index)
         return value

@@ -1,4 +1,4 @@
-"""What :func:`tfnas.quantization_error` measured, as values: tables and JSON."""
+"""The result of :func:`tfnas.quantization_error`: records, tables and JSON."""
 
 from __future__ import annotations
 
@@ -7,33 +7,32 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from tfnas.measure.quantization_debugger.sqnr import as_decibels, as_share, decibels
+from tfnas.measure.quantization_debugger.sqnr import as_decibels, as_percent, decibels
 from tfnas.search_space.architecture import check_keys, parse_json_object
-from tfnas.table import table
+from tfnas.table import Tabular, TextTable
 
 
 @dataclasses.dataclass(frozen=True)
 class LayerError:
-    """What quantization does to one operator of the file.
+    """Quantization error of one operator of the file.
 
-    Noise is the mean square of the difference to the float file, as a share of the mean
-    square of the float file's own numbers, so from 0 up.
+    Noise is the mean square of the difference to the float file, divided by the mean square of
+    the float file's values, so it is at least 0.
 
     Args:
-        layer: The Keras layer.
-        operator: The operator in the file, such as "CONV_2D"; "INPUT" for an input that is
-            quantized.
+        layer: Name of the Keras layer.
+        operator: The operator in the file, such as "CONV_2D"; "INPUT" for a quantized input.
         dtype: Element type of its output in the file.
         shape: Shape of its output in the file, the batch first.
         noise: Noise of its output.
-        added: `noise` less the largest noise among what it takes, at least 0.
-        saturation: Share of the float file's numbers that lie more than one step outside
-            of what the output can hold; 0 for float outputs.
-        grid_noise: Noise of the float file's numbers rounded to the output's steps, nothing
-            else being quantized; 0 for float outputs.
-        weights: Number of weights, biases not counted.
-        weight_bits: Bits of a weight in the file, None without weights.
-        weight_noise: Noise of the weights, None where they can't be compared.
+        added: `noise` minus the largest noise of its inputs, at least 0.
+        saturation: Fraction of the float values that are more than one quantization step
+            outside the output's range; 0 for float outputs.
+        grid_noise: Noise of the float values if only this output were quantized; 0 for float
+            outputs.
+        weights: Number of weights without biases.
+        weight_bits: Bits per weight in the file, None without weights.
+        weight_noise: Noise of the weights, None if they can't be compared.
     """
 
     layer: str
@@ -59,7 +58,7 @@ class LayerError:
         return None if self.weight_noise is None else decibels(self.weight_noise)
 
     def row(self) -> list[str]:
-        """Returns the record as a table's row; see :meth:`QuantizationError.headers`."""
+        """Returns the error as a row of a table; see :meth:`QuantizationError.headers`."""
         return [
             self.layer,
             self.operator,
@@ -68,7 +67,7 @@ class LayerError:
             as_decibels(self.noise),
             f"{self.added:.2e}" if self.added else "0",
             "" if self.dtype.startswith("float") else as_decibels(self.grid_noise),
-            "" if self.dtype.startswith("float") else as_share(self.saturation),
+            "" if self.dtype.startswith("float") else as_percent(self.saturation),
             f"{self.weights:,}" if self.weights else "",
             "" if self.weight_bits is None else str(self.weight_bits),
             as_decibels(self.weight_noise),
@@ -77,13 +76,13 @@ class LayerError:
 
 @dataclasses.dataclass(frozen=True)
 class OutputError:
-    """What quantization does to one output of the model.
+    """Quantization error of one output of the model.
 
     Args:
         name: Its name in the file.
         noise: Its noise, as in :class:`LayerError`.
-        changed: Share of the examples with another class (largest number); None where the
-            output is no row of several numbers an example.
+        changed: Fraction of the examples whose class (argmax) changed; None if the output has
+            not the shape (examples, classes) with at least 2 classes.
     """
 
     name: str
@@ -98,13 +97,13 @@ class OutputError:
 
 @dataclasses.dataclass(frozen=True)
 class FloatLayers:
-    """The file again with some layers left float.
+    """The file converted again with some layers in float32.
 
     Args:
-        layers: The layers.
-        size: Size of the file, in bytes; None where there is none.
-        outputs: What quantization does to its outputs.
-        note: Why there is no such file, or what else became float in it; else empty.
+        layers: Names of these layers.
+        size: Size of the file, in bytes; None if there is no such file.
+        outputs: Quantization error of its outputs.
+        note: Why there is no such file, or which other layers are float32 in it; else empty.
     """
 
     layers: tuple[str, ...]
@@ -115,13 +114,13 @@ class FloatLayers:
 
 @dataclasses.dataclass(frozen=True)
 class Unaligned:
-    """An operator that has no counterpart in the other file, so that nothing is known of it.
+    """An operator without a counterpart in the other file: its error is not known.
 
     Args:
-        layer: The Keras layer, as far as the names tell.
-        operator: The operator.
-        file: "float" or "quantized": the file that it is in.
-        reason: Why.
+        layer: Name of the Keras layer, as far as the names in the file show it.
+        operator: The operator, such as "CONV_2D".
+        file: The file that has it, "float" or "quantized".
+        reason: Why it has no counterpart.
     """
 
     layer: str
@@ -130,17 +129,17 @@ class Unaligned:
     reason: str
 
 
-@dataclasses.dataclass(frozen=True)
-class QuantizationError:
-    """Where a quantized file departs from its float model. Prints as a table, worst first.
+@dataclasses.dataclass(frozen=True, repr=False)
+class QuantizationError(Tabular):
+    """Quantization error of a file, operator by operator. Prints as tables, worst first.
 
     Args:
-        model: The model's name.
-        mode: The file's.
+        model: Name of the model.
+        mode: Mode of the file.
         examples: Number of examples that were run.
-        layers: An entry an operator, the one that adds most noise first.
-        kept_float: The file as it was given, then with more and more of the worst layers
-            float.
+        layers: One record per operator, the one that adds most noise first.
+        kept_float: The file itself, then the files with more and more of the worst layers in
+            float32.
         unaligned: Operators of either file without a counterpart in the other.
     """
 
@@ -153,7 +152,7 @@ class QuantizationError:
 
     @property
     def outputs(self) -> tuple[OutputError, ...]:
-        """What quantization does to the model's outputs, in the model's order."""
+        """Quantization error of the file's outputs, in the order of the model's outputs."""
         return self.kept_float[0].outputs
 
     @property
@@ -162,39 +161,48 @@ class QuantizationError:
         return int(self.kept_float[0].size or 0)
 
     def worst(self, k: int | None = None) -> tuple[str, ...]:
-        """Returns the layers with quantized weights, the one that adds most noise first.
+        """Returns the names of layers with quantized weights, most added noise first.
 
         Args:
-            k: How many at most; None: all.
+            k: Number of layers, at most; None: all.
         """
-        named = (entry.layer for entry in self.layers if (entry.weight_bits or 32) < 32)
-        return tuple(dict.fromkeys(named))[:k]
+        names = (layer.layer for layer in self.layers if (layer.weight_bits or 32) < 32)
+        return tuple(dict.fromkeys(names))[:k]
 
     def headers(self) -> list[str]:
         """Returns the titles of the columns."""
         return [
-            *("layer", "operator", "output", "type", "SQNR dB", "noise added", "grid dB"),
-            *("saturated", "weights", "bits", "weights dB"),
+            "layer",
+            "operator",
+            "output",
+            "type",
+            "SQNR dB",
+            "noise added",
+            "grid dB",
+            "saturated",
+            "weights",
+            "bits",
+            "weights dB",
         ]
 
     def rows(self) -> list[list[str]]:
-        """Returns a row an operator, the one that adds most noise first."""
-        return [entry.row() for entry in self.layers]
+        """Returns one row per operator, the one that adds most noise first."""
+        return [layer.row() for layer in self.layers]
 
     def kept_headers(self) -> list[str]:
         """Returns the titles of :meth:`kept_rows`."""
-        return ["left float", "layers", "bytes", "more", "outputs dB", "classes changed"]
+        return ["in float32", "layers", "bytes", "more", "outputs dB", "classes changed"]
 
     def kept_rows(self) -> list[list[str]]:
-        """Returns what leaving layers float costs and gives back, a row a file."""
+        """Returns one row per file of `kept_float`: its size and the error of its outputs."""
         rows = []
         for index, kept in enumerate(self.kept_float):
-            none = "none, made anew" if index else "none, the file as given"
-            which = ", ".join(kept.layers) or none
-            changed = ["-" if o.changed is None else as_share(o.changed) for o in kept.outputs]
+            none = "none, converted again" if index else "none, the file itself"
+            layers = ", ".join(kept.layers) or none
+            changed = ["-" if o.changed is None else as_percent(o.changed) for o in kept.outputs]
             rows.append(
                 [
-                    f"{which}: {kept.note}" if kept.note else which,
+                    f"{layers}: {kept.note}" if kept.note else layers,
                     str(len(kept.layers)),
                     "-" if kept.size is None else f"{kept.size:,}",
                     "-" if kept.size is None else f"{kept.size / self.size - 1:+.1%}",
@@ -204,17 +212,20 @@ class QuantizationError:
             )
         return rows
 
-    def __str__(self) -> str:
-        lines = [
-            f"{self.model}, {self.mode}, {self.examples:,} examples",
-            table(self.headers(), self.rows(), right=4),
-            "",
-            table(self.kept_headers(), self.kept_rows()),
+    def tables(self) -> list[TextTable]:
+        """Returns the table of the operators and that of the files."""
+        title = f"{self.model}, {self.mode}, {self.examples:,} examples"
+        return [
+            TextTable(self.headers(), self.rows(), right=4, title=title),
+            TextTable(self.kept_headers(), self.kept_rows()),
         ]
-        if self.unaligned:
-            lines += ["", "Without a counterpart in the other file:"]
-            lines += [f"  {u.layer} ({u.operator}, {u.file}): {u.reason}" for u in self.unaligned]
-        return "\n".join(lines)
+
+    def notes(self) -> list[str]:
+        """Returns the operators without a counterpart."""
+        if not self.unaligned:
+            return []
+        lines = [f"{u.layer} ({u.operator}, {u.file}): {u.reason}" for u in self.unaligned]
+        return ["Without a counterpart in the other file:", *lines]
 
     def to_json(self) -> str:
         """Returns the record as JSON text."""
@@ -222,10 +233,10 @@ class QuantizationError:
 
     @classmethod
     def from_json(cls, text: str) -> QuantizationError:
-        """Returns the record that :meth:`to_json` wrote.
+        """Returns the record of JSON text as :meth:`to_json` returns it.
 
         Raises:
-            ValueError: The text is no such record; a key that is unknown or missing is named.
+            ValueError: The text is no such record; the message names an unknown or missing key.
         """
         fields = parse_json_object(text, "quantization error")
         check_keys(cls, fields)
@@ -235,20 +246,20 @@ class QuantizationError:
             "unaligned": _records(Unaligned, fields, "unaligned"),
         }
         if not parts["kept_float"]:
-            raise ValueError("kept_float must hold the file as it was given, got []")
+            raise ValueError("kept_float must begin with the file itself, got []")
         return cls(**{**fields, **parts})
 
 
 def _records(record: type, fields: Mapping[str, Any], key: str) -> tuple[Any, ...]:
-    """The list of records under a key, with lists as tuples again."""
+    """The records under a key, with JSON's lists turned back into tuples."""
     values = fields.get(key, ())
     if not isinstance(values, list | tuple):
         raise ValueError(f"{key} must be a list, got {values!r}")
     found = []
     for value in values:
         check_keys(record, value)
-        made = {k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}
-        if "outputs" in made:
-            made["outputs"] = _records(OutputError, made, "outputs")
-        found.append(record(**made))
+        arguments = {k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}
+        if "outputs" in arguments:
+            arguments["outputs"] = _records(OutputError, arguments, "outputs")
+        found.append(record(**arguments))
     return tuple(found)

@@ -1,4 +1,4 @@
-"""The file of a model again, quantized as another file is, with some layers left float."""
+"""Converts a model in the format of an existing file, with some layers in float32."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class FileFormat:
     """How a file is quantized, read from the file.
 
     Args:
-        weights: Format of the weights: the integers or else the floats with fewest bits.
-        activations: Format of the activations.
-        weight_only: Whether integer weights are unpacked to floats before use.
+        weights: Format of the weights with fewest bits, such as "int8".
+        activations: Format of the activations, such as "int8".
+        weight_only: Whether integer weights are dequantized to floats before use.
         layers: Bits of each layer's weights.
     """
 
@@ -38,7 +38,7 @@ class FileFormat:
 
     @classmethod
     def of(cls, artifact: Artifact, layers: Mapping[str, int]) -> FileFormat:
-        """Reads it.
+        """Reads the format of a file.
 
         Args:
             artifact: The file.
@@ -49,74 +49,73 @@ class FileFormat:
         activations = next((tensor.dtype for tensor in outputs), "float32")
         least = min(layers.values(), default=32)
         weights = "float16" if least == 16 else _FORMATS.get(least, f"int{least}")
-        unpacked = any(
+        dequantized = any(
             op.name == "DEQUANTIZE" and op.inputs[0].constant and op.inputs[0].zero_points
             for op in operators
         )
-        return cls(weights, activations, activations == "float32" and unpacked, dict(layers))
+        return cls(weights, activations, activations == "float32" and dequantized, dict(layers))
 
     def spec(self, unquantized_layers: Collection[str], known: Collection[str]) -> QuantSpec:
-        """Returns the specification of this file with some layers float.
+        """Returns the specification of this file with some layers in float32.
 
         Args:
-            unquantized_layers: These layers.
-            known: The layers that a specification can name; others are as they are.
+            unquantized_layers: Names of these layers.
+            known: Names of the layers that a specification can set; others keep the default.
 
         Raises:
             ValueError: No specification has these formats.
         """
+        # A nested layer is always named: the pattern of an outer layer may match its path.
         default = {"int4": 4, "int8": 8}.get(self.weights)
         named = {
-            self._called(name): _FORMATS[bits]
+            self._spec_name(name): _FORMATS[bits]
             for name, bits in self.layers.items()
-            if bits in _FORMATS and name in known and (bits != default or self._is_path(name))
+            if bits in _FORMATS
+            and name in known
+            and (bits != default or "/" in self._spec_name(name))
         }
-        named.update((self._called(name), "float32") for name in unquantized_layers)
+        named.update((self._spec_name(name), "float32") for name in unquantized_layers)
         inner_first = sorted(named, key=lambda name: -name.count("/"))
         pairs = [(glob.escape(name), named[name]) for name in inner_first]
         more: dict[str, Any] = {"weight_only": True} if self.weight_only else {}
         return QuantSpec(self.weights, self.activations, layers=pairs, **more)
 
-    def _is_path(self, name: str) -> bool:
-        """Whether a nested layer has to be named: the name of an outer one may match it too."""
-        return "/" in self._called(name)
-
-    def _called(self, name: str) -> str:
-        """Nested layers go by their path where the model is rebuilt, else by their name."""
+    def _spec_name(self, name: str) -> str:
+        """A nested layer's path if the model is rebuilt, for integer activations; else its name."""
         return name if self.activations != "float32" else name.split("/")[-1]
 
 
 def layers_with_format(model: Any, form: FileFormat) -> set[str]:
-    """Returns the layers whose weights' format can be asked for.
+    """Returns the names of the layers whose weight format a specification can set.
 
     Args:
         model: The float model.
         form: The format of its quantized file.
 
     Raises:
-        ValueError: The model is not built from layers with known connections.
+        ValueError: The model is neither functional nor Sequential.
     """
     if form.activations == "float32":
         return set(form.layers)
-    plain, origins = normal_form(model)
-    own = {call.name for call in walk(plain).calls if role(call) is Role.KERNEL}
+    normalized, origins = normal_form(model)
+    own = {call.name for call in walk(normalized).calls if role(call) is Role.KERNEL}
     return own | {path for path, _ in origins.values()}
 
 
 def with_float_layers(model: Any, spec: QuantSpec, calibration: Sequence[np.ndarray]) -> Artifact:
-    """Returns a model's file in the formats of a specification.
+    """Converts a float model to a file with the formats of a specification.
 
     Args:
         model: The float model.
         spec: The specification.
-        calibration: Typical inputs, in the model's order.
+        calibration: Typical inputs, one array per input of the model.
 
     Raises:
         ValueError: The specification does not fit the model.
-        ConversionError: There is no such file.
+        ConversionError: The model can't be converted.
     """
     if spec.activations == "float32":
         return to_tflite(model, spec)
     trainable = quantize_aware(model, spec, data=list(calibration))
-    fours = any(getattr(layer, "bits", None) == 4 for layer in trainable._flatten_layers())
-    return to_tflite(trainable, spec if fours else dataclasses.replace(spec, weights="int8"))
+    has_int4 = any(getattr(layer, "bits", None) == 4 for layer in trainable._flatten_layers())
+    return to_tflite(trainable, spec if has_int4 else dataclasses.replace(spec, weights="int8"))

@@ -1,4 +1,4 @@
-"""The Keras layers behind the names of a `.tflite` file's tensors."""
+"""Finds the Keras layers that the tensor names of a `.tflite` file refer to."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tfnas.graph.functional import walk
 
 
 class LayerNames:
-    """The layers of a Keras model, as the names of a file's tensors mention them.
+    """Finds the layers of a Keras model in the tensor names of its file.
 
     Args:
         model: A built Keras 3 model.
@@ -21,13 +21,13 @@ class LayerNames:
         self.outputs: tuple[str, ...] = ()
         try:
             flow = walk(model)
-        except ValueError:  # subclassed: its connections are not known, its layers are
+        except ValueError:  # a subclassed model has layers, but no known connections
             layers = model._flatten_layers(include_self=False)
             found = [(layer.name, layer) for layer in layers]
         else:
             found = [(call.name, call.operation) for call in flow.calls]
-            makers = {value: call.name for call in flow.calls for value in call.outputs}
-            self.outputs = tuple(makers.get(value, "") for value in flow.outputs)
+            producers = {value: call.name for call in flow.calls for value in call.outputs}
+            self.outputs = tuple(producers.get(value, "") for value in flow.outputs)
         self.with_kernel = {name for name, layer in found if _has_kernel(layer)}
         self._paths = {tuple(name.split("/")) for name, _ in found}
         self._prefixes = {path[:n] for path in self._paths for n in range(1, len(path) + 1)}
@@ -37,7 +37,7 @@ class LayerNames:
         self._by_end = {end: paths.pop() for end, paths in ends.items() if len(paths) == 1}
 
     def mentioned(self, tensor_name: str) -> tuple[str, ...]:
-        """Returns the layers in a tensor's name, each once, in its order.
+        """Returns the layers in a tensor's name, each once, in their order in the name.
 
         Example:
             >>> import keras
@@ -51,7 +51,7 @@ class LayerNames:
         return tuple(dict.fromkeys("/".join(path) for path in paths if path))
 
     def _path(self, scope: list[str]) -> tuple[str, ...]:
-        """The layer of a scope, which most often begins with the model's own name."""
+        """The path of a scope's layer; most scopes begin with the model's own name."""
         for start in (1, 0, *range(2, len(scope))):
             found = self._longest(scope[start:])
             if found:
@@ -63,8 +63,8 @@ class LayerNames:
         prefix: tuple[str, ...] = ()
         longest: tuple[str, ...] = ()
         for part in scope:
-            tried = ((*prefix, end) for end in _variants(part))
-            prefix = next((path for path in tried if path in self._prefixes), ())
+            candidates = ((*prefix, end) for end in _variants(part))
+            prefix = next((path for path in candidates if path in self._prefixes), ())
             if not prefix:
                 break
             longest = prefix if prefix in self._paths else longest
@@ -76,9 +76,9 @@ def _has_kernel(layer: Any) -> bool:
 
 
 def _variants(part: str) -> Iterator[str]:
-    """What a layer may be called whose scope this is, the likeliest first.
+    """Possible layer names of a part of a scope, the likeliest first.
 
-    A scope has a counter behind the layer's name, so that "dense_1" is "dense"; a
+    A scope is the layer's name with a counter: "dense_1" is the layer "dense". A
     quantization-aware model adds "quantized_", "_range", "_depthwise" or an activation.
     """
     name = re.sub(r"_\d+$", "", part)

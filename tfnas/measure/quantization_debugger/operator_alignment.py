@@ -1,12 +1,10 @@
-"""Which operators of two `.tflite` files of one model compute the same numbers.
+"""Pairs the operators of two `.tflite` files of one model that compute the same values.
 
-A float file and a quantized one of the same model differ in more than their numbers:
-quantizers put QUANTIZE, DEQUANTIZE and casts between operators, the converter appends
-counters to names, quantization-aware models have layers with other names, and what is
-fused may differ. So operators are paired by what they take first (an operator of the same
-kind that takes the same values is the same), names and layers tell those apart that this
-leaves open, and by names or layers alone go those whose inputs are not known to be the same.
-What is left has no counterpart, and is told with the reason.
+The graphs of a float file and a quantized file differ: quantizers insert QUANTIZE, DEQUANTIZE
+and casts, the converter appends counters to names, quantization-aware models have other layer
+names, and fusion may differ. Operators are paired in this order: same kind, same inputs and
+same name or layer; same kind and inputs if that is unique; same kind and name or layer, whatever
+the inputs. Operators that are left have no counterpart and are reported with the reason.
 """
 
 from __future__ import annotations
@@ -33,29 +31,28 @@ class AlignedOperators:
 
 
 def carries_numbers(tensor: TensorInfo) -> bool:
-    """Whether a tensor holds real numbers, as floats or quantized: no shapes, no indices."""
+    """Whether a tensor holds float or quantized values, not shapes or indices."""
     return tensor.dtype.startswith("float") or bool(tensor.zero_points)
 
 
 class Flow:
-    """The operators of a file that compute, and the values that they hand on.
+    """The data flow of a file without the operators that only change the number format.
 
-    Operators that only change a number's format are none: what they give is the value that
-    they take.
+    The output of QUANTIZE, DEQUANTIZE and float casts counts as the same value as their input.
 
     Args:
         artifact: The file.
-        names: The layers of its model.
+        names: The layer names of its model.
     """
 
     def __init__(self, artifact: Artifact, names: LayerNames) -> None:
         self.graph = artifact.graph
         self.operators = [op for op in self.graph.operators if not _is_helper(op)]
-        self.makers = {t.index: op for op in self.graph.operators for t in op.outputs}
-        self._users: dict[int, list[OperatorInfo]] = defaultdict(list)
+        self.producers = {t.index: op for op in self.graph.operators for t in op.outputs}
+        self._consumers: dict[int, list[OperatorInfo]] = defaultdict(list)
         for op in self.graph.operators:
             for tensor in op.inputs:
-                self._users[tensor.index].append(op)
+                self._consumers[tensor.index].append(op)
         self.inputs = {tensor.index for tensor in self.graph.inputs}
         self._ends = {tensor.index for tensor in artifact.outputs}
         self._names = names
@@ -63,13 +60,13 @@ class Flow:
         self.layers = {id(op): self._mentioned(op, layers) for op in self.operators}
 
     def _mentioned(self, op: OperatorInfo, ends: dict[int, str]) -> tuple[str, ...]:
-        """A layer that ends the model has lost its name to the output's."""
+        """The layers in the output's name; a model's output is named after the output itself."""
         found = self._names.mentioned(op.outputs[0].name)
         last = ends.get(self.settled(op.outputs[0]).index) or ends.get(op.outputs[0].index)
         return found or ((last,) if last else ())
 
     def owner(self, op: OperatorInfo) -> str:
-        """Returns the layer that an operator is of: the one with the kernel, where one has."""
+        """Returns the layer of an operator, the one with a kernel if several are fused."""
         constants = (self.graph.constant_behind(tensor) for tensor in op.inputs[1:])
         named = [n for c in constants if c for n in self._names.mentioned(c.name)]
         known = [*named, *self.layers[id(op)]]
@@ -77,25 +74,25 @@ class Flow:
         return (kernels or [*self.layers[id(op)][-1:], op.layer])[0]
 
     def source(self, tensor: TensorInfo) -> TensorInfo:
-        """Returns the tensor that an operator gave, or an input, before changes of format."""
-        maker = self.makers.get(tensor.index)
-        while maker is not None and _is_helper(maker):
-            tensor = maker.inputs[0]
-            maker = self.makers.get(tensor.index)
+        """Returns the tensor before all changes of format: an operator's output or an input."""
+        producer = self.producers.get(tensor.index)
+        while producer is not None and _is_helper(producer):
+            tensor = producer.inputs[0]
+            producer = self.producers.get(tensor.index)
         return tensor
 
     def settled(self, tensor: TensorInfo) -> TensorInfo:
-        """Returns the tensor in the format that all its users read, where it has one."""
+        """Returns the tensor in the format that its consumers read, if that is the same for all."""
         found = tensor
-        users = self._users[tensor.index]
-        while len(users) == 1 and _is_helper(users[0]) and tensor.index not in self._ends:
-            tensor = users[0].outputs[0]
-            found = tensor if users[0].name == "QUANTIZE" else found
-            users = self._users[tensor.index]
+        consumers = self._consumers[tensor.index]
+        while len(consumers) == 1 and _is_helper(consumers[0]) and tensor.index not in self._ends:
+            tensor = consumers[0].outputs[0]
+            found = tensor if consumers[0].name == "QUANTIZE" else found
+            consumers = self._consumers[tensor.index]
         return found
 
-    def taken(self, op: OperatorInfo) -> tuple[int, ...]:
-        """Returns the values that an operator takes: no constants, no shapes."""
+    def inputs_of(self, op: OperatorInfo) -> tuple[int, ...]:
+        """Returns the indices of an operator's inputs without constants and shapes."""
         sources = (self.source(tensor) for tensor in op.inputs)
         return tuple(
             tensor.index
@@ -104,19 +101,19 @@ class Flow:
         )
 
     def next_layers(self, op: OperatorInfo) -> set[str]:
-        """Returns the layers of the operators that take what an operator gives."""
+        """Returns the layers of the operators that consume an operator's outputs."""
         pending, found = list(op.outputs), set[str]()
         while pending:
-            for user in self._users[pending.pop().index]:
-                if _is_helper(user):
-                    pending += user.outputs
+            for consumer in self._consumers[pending.pop().index]:
+                if _is_helper(consumer):
+                    pending += consumer.outputs
                 else:
-                    found.update(self.layers[id(user)])
+                    found.update(self.layers[id(consumer)])
         return found
 
 
 def _is_helper(op: OperatorInfo) -> bool:
-    """Whether an operator only changes the format of numbers."""
+    """Whether an operator only changes the number format."""
     cast = op.name == "CAST" and all(
         tensor.dtype.startswith("float") for tensor in (op.inputs[0], op.outputs[0])
     )
@@ -131,54 +128,56 @@ def _form(op: OperatorInfo) -> tuple[Hashable, ...]:
 
 
 def _name(op: OperatorInfo) -> str:
-    """The output's name without the model's and without the converter's counters."""
+    """The output's name without the model's name and the converter's counters."""
     parts = (part.split("/", 1)[-1] for part in op.outputs[0].name.split(";"))
     return ";".join(re.sub(r"(?<=[a-zA-Z])\d+$", "", part) for part in parts)
 
 
-def _by(what: Callable[[Flow, OperatorInfo], Hashable], inputs: bool) -> Key:
-    def key(flow: Flow, op: OperatorInfo, taken: tuple[int | None, ...]) -> Hashable:
-        told = what(flow, op)
-        if told is None or (inputs and None in taken):
+def _by(identity: Callable[[Flow, OperatorInfo], Hashable], inputs: bool) -> Key:
+    """A key of kind, shape and identity; with the inputs, None if one of them is not paired."""
+
+    def key(flow: Flow, op: OperatorInfo, inputs_of: tuple[int | None, ...]) -> Hashable:
+        value = identity(flow, op)
+        if value is None or (inputs and None in inputs_of):
             return None
-        return (*_form(op), told, taken if inputs else None)
+        return (*_form(op), value, inputs_of if inputs else None)
 
     return key
 
 
-_LAYERS = [
+_IDENTITIES = [
     lambda flow, op: _name(op),
     lambda flow, op: flow.layers[id(op)] or None,
     lambda flow, op: frozenset(flow.layers[id(op)]) or None,
     lambda flow, op: flow.owner(op),
 ]
-# What has to be equal, the surest first.
+# What must be equal in a pair, the most reliable first.
 _KEYS = [
-    *(_by(what, inputs=True) for what in _LAYERS),
-    _by(lambda flow, op: "alone", inputs=True),
-    *(_by(what, inputs=False) for what in _LAYERS),
+    *(_by(identity, inputs=True) for identity in _IDENTITIES),
+    _by(lambda flow, op: "any", inputs=True),
+    *(_by(identity, inputs=False) for identity in _IDENTITIES),
 ]
-_ALONE = _KEYS[len(_LAYERS)]
+_INPUTS_ONLY = _KEYS[len(_IDENTITIES)]
 
 
 class Alignment:
     """The pairs of operators of two files of one model.
 
     Args:
-        names: The layers of the model.
+        names: The layer names of the model.
         reference: The float file.
         artifact: The quantized file.
     """
 
     def __init__(self, names: LayerNames, reference: Artifact, artifact: Artifact) -> None:
         self.left, self.right = Flow(reference, names), Flow(artifact, names)
-        self.values: dict[int, int] = {}  # of the quantized file -> of the float file
+        self.values: dict[int, int] = {}  # tensor of the quantized file -> of the float file
         ends = sorted_inputs(reference), sorted_inputs(artifact)
         for one, other in zip(*ends, strict=True):
             self.values[other.index] = one.index
         self._partners: dict[int, OperatorInfo] = {}
-        self._taken = {id(op): self.right.taken(op) for op in self.right.operators}
-        self._own = {id(op): self.left.taken(op) for op in self.left.operators}
+        self._left_inputs = {id(op): self.left.inputs_of(op) for op in self.left.operators}
+        self._right_inputs = {id(op): self.right.inputs_of(op) for op in self.right.operators}
         while any(self._match(key) for key in _KEYS) or self._match_ends():
             pass
         self.pairs = tuple(
@@ -188,28 +187,28 @@ class Alignment:
         )
 
     def _match(self, key: Key) -> bool:
-        """Pairs operators whose keys are equal, as many in one file as in the other."""
+        """Pairs operators with equal keys if both files have the same number of them."""
         groups: dict[Hashable, tuple[list[OperatorInfo], list[OperatorInfo]]] = {}
-        for op in self._open(self.left):
-            groups.setdefault(key(self.left, op, self._own[id(op)]), ([], []))[0].append(op)
-        for op in self._open(self.right):
-            taken = tuple(self.values.get(index) for index in self._taken[id(op)])
-            groups.setdefault(key(self.right, op, taken), ([], []))[1].append(op)
+        for op in self._unpaired(self.left):
+            groups.setdefault(key(self.left, op, self._left_inputs[id(op)]), ([], []))[0].append(op)
+        for op in self._unpaired(self.right):
+            inputs = tuple(self.values.get(index) for index in self._right_inputs[id(op)])
+            groups.setdefault(key(self.right, op, inputs), ([], []))[1].append(op)
         groups.pop(None, None)
         found = False
         for ones, others in groups.values():
-            if len(ones) == len(others) and (key is not _ALONE or len(ones) == 1):
+            if len(ones) == len(others) and (key is not _INPUTS_ONLY or len(ones) == 1):
                 for one, other in zip(ones, others, strict=True):
                     found |= self._pair(one, other)
         return found
 
     def _match_ends(self) -> bool:
-        """Pairs the last operators of a layer that the files compute in different ways."""
+        """Pairs the last operators of layers that the files compute with different operators."""
         lasts = [
             {layer: op for op in flow.operators for layer in flow.layers[id(op)]}
             for flow in (self.left, self.right)
         ]
-        left, right = ({id(op) for op in self._open(f)} for f in (self.left, self.right))
+        left, right = ({id(op) for op in self._unpaired(f)} for f in (self.left, self.right))
         found = False
         for layer in sorted(lasts[0].keys() & lasts[1].keys()):
             one, other = lasts[0][layer], lasts[1][layer]
@@ -227,47 +226,50 @@ class Alignment:
         return True
 
     def _ends_elsewhere(self, one: OperatorInfo, other: OperatorInfo) -> bool:
-        """Whether a layer is fused into one operator and comes after the other."""
+        """Whether a layer is fused into one of the operators and comes after the other."""
         mentioned = set(self.left.layers[id(one)]), set(self.right.layers[id(other)])
         later = self.left.next_layers(one), self.right.next_layers(other)
         ahead = (mentioned[0] - mentioned[1]) & (later[1] - later[0])
         return bool(ahead or (mentioned[1] - mentioned[0]) & (later[0] - later[1]))
 
-    def lone_makers(self, flow: Flow, op: OperatorInfo) -> Iterator[OperatorInfo]:
-        """Yields what stands before an operator in its file alone, the nearest first.
+    def unpaired_producers(self, flow: Flow, op: OperatorInfo) -> Iterator[OperatorInfo]:
+        """Yields the operators before an operator that only its own file has, nearest first.
 
         Args:
-            flow: The left or the right one.
-            op: An operator of it.
+            flow: The flow of the operator's file, `left` or `right`.
+            op: The operator.
         """
-        while taken := flow.taken(op):
-            maker = flow.makers.get(taken[0])
-            if maker is None or id(maker) in self._partners:
+        while inputs := flow.inputs_of(op):
+            producer = flow.producers.get(inputs[0])
+            if producer is None or id(producer) in self._partners:
                 return
-            yield maker
-            op = maker
+            yield producer
+            op = producer
 
-    def _open(self, flow: Flow) -> list[OperatorInfo]:
+    def _unpaired(self, flow: Flow) -> list[OperatorInfo]:
         return [op for op in flow.operators if id(op) not in self._partners]
 
     def without_counterpart(self) -> dict[str, list[OperatorInfo]]:
-        """Returns the operators of the quantized file that have none, by layer."""
+        """Returns the quantized file's operators without a counterpart, by layer."""
         found: dict[str, list[OperatorInfo]] = {}
-        for op in self._open(self.right):
+        for op in self._unpaired(self.right):
             found.setdefault(self.right.owner(op), []).append(op)
         return found
 
     def unaligned(self) -> Iterator[Unaligned]:
-        """Yields the operators on real numbers that have no counterpart, and why."""
+        """Yields the operators without a counterpart and why; those on shapes are left out."""
         sides = ("float", self.left, self.right), ("quantized", self.right, self.left)
         for side, flow, other in sides:
-            for op in self._open(flow):
+            for op in self._unpaired(flow):
                 if carries_numbers(op.outputs[0]):
                     yield Unaligned(flow.owner(op), op.name, side, self._reason(op, other))
 
     def _reason(self, op: OperatorInfo, other: Flow) -> str:
-        alike = sum(_form(one) == _form(op) for one in self._open(other))
-        if alike:
-            return f"neither inputs nor names tell which of {alike} like it is its counterpart"
+        similar = sum(_form(one) == _form(op) for one in self._unpaired(other))
+        if similar:
+            return (
+                f"neither inputs nor names show which of {similar} similar operators is its "
+                "counterpart"
+            )
         shape = "x".join(map(str, op.outputs[0].shape))
         return f"the other file computes no {op.name} of shape {shape} at this place"

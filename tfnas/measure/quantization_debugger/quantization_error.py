@@ -1,10 +1,10 @@
-"""Where a quantized file departs from its float model, and what leaving layers float gives back.
+"""Quantization error layer by layer, and the effect of keeping the worst layers in float32.
 
 :func:`quantization_error` runs the float32 file of the same model beside the quantized one,
-operator by operator (:mod:`tfnas.measure.quantization_debugger.operator_alignment`), and takes the
-noise where it is made: what an operator's output has more than its inputs had. The noise of several
-inputs need not add up in the output, so this is a ranking, not an account; what it ranks first is
-then left float and the file measured again.
+operator by operator (:mod:`tfnas.measure.quantization_debugger.operator_alignment`), and ranks
+operators by the noise that they add: the noise of the output minus that of the inputs. Noise does
+not simply add up in a network, so this is a ranking and no breakdown of the total error. The
+file is then converted and measured again with the layers that rank first in float32.
 
 References:
     Lin, Talathi and Annapureddy, "Fixed Point Quantization of Deep Convolutional Networks",
@@ -16,7 +16,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -38,18 +38,21 @@ from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.convert import to_tflite
 from tfnas.tflite.file_weights import read_kernels
 
-_CALIBRATION = 500
+if TYPE_CHECKING:
+    import keras
+
+_MAX_CALIBRATION = 500  # examples
 
 
 def quantization_error(
-    model: Any,
+    model: keras.Model,
     artifact: Artifact,
     data: Any,
     *,
     keep_float: Sequence[int] = (1, 2, 4),
     calibration: Any = None,
 ) -> QuantizationError:
-    """Measures, layer by layer, what quantization does to a model's numbers.
+    """Measures the quantization error of a file, layer by layer, against its float model.
 
     Example:
         >>> import keras, numpy as np, tfnas
@@ -61,112 +64,109 @@ def quantization_error(
         (('d',), True, True)
 
     Args:
-        model: The built Keras 3 model that the file was made from: the float one, or a
-            quantization-aware one, whose float counterpart is `tfnas.strip_quantization(model)`.
+        model: The built Keras 3 model that the file was converted from: a float model, or a
+            quantization-aware one, whose float model is `tfnas.strip_quantization(model)`.
         artifact: The quantized file, of any mode.
-        data: A few hundred typical inputs; targets are ignored.
-        keep_float: For each of these numbers k, the file is made again with the k layers
-            float whose weights' operators add most noise, and measured. A file with
-            integer activations is made after training, from the float model, with the
-            ranges that `calibration` gives, also where the file at hand was trained. Empty:
-            no such file. The file at hand comes first in any case; 0 makes it anew with
-            none float, which shows what making it anew changes by itself.
-        calibration: Typical inputs for these files; None: `data`.
+        data: A few hundred typical inputs, examples first; targets are ignored.
+        keep_float: For each of these numbers k, the file is converted again with the k layers
+            in float32 that add most noise, and measured. If the file has integer activations,
+            this is post-training quantization of the float model with ranges of `calibration`,
+            even if the file comes from quantization-aware training. The number 0 converts the
+            file again with no layer in float32, which shows the effect of the conversion
+            itself. Empty: no such files. The file itself always comes first.
+        calibration: Typical inputs for these conversions; None: `data`.
 
     Returns:
-        The record: for each operator the SQNR of its output in dB, the noise that it adds,
-        its saturation, and the SQNR of its weights; for each file its size in bytes, the
-        SQNR of its outputs and the share of examples whose class changed. Operators on whole
-        numbers, as those of shapes, have no noise and no entry.
+        The errors: for each operator the SQNR of its output in dB, the noise that it adds, its
+        saturation and the SQNR of its weights; for each file its size in bytes, the SQNR of its
+        outputs in dB and the fraction of examples whose class changed. Operators on plain
+        integers, such as shapes, are left out.
 
     Raises:
-        ValueError: An argument is outside its rule: a model that was never built, a file
-            with nothing quantized or with other inputs, data that does not fit.
+        ValueError: An argument is outside its rule: the model is not built, the file has
+            nothing quantized or other inputs than the model, or the data does not fit.
         ConversionError: The model can't be converted to a float32 file.
-        RuntimeError: The interpreter refuses a file.
+        RuntimeError: The interpreter can't run a file.
     """
     counts = _counts(keep_float)
     _check_model(model)
     if not isinstance(artifact, Artifact):
         raise ValueError(f"artifact must be a tfnas.Artifact, got {type(artifact).__name__}")
     columns = fitting_columns(model, data)
-    typical = columns if calibration is None else _typical(model, calibration)
-    _check_ends(model, artifact)
+    typical = columns
+    if calibration is not None:
+        typical = fitting_columns(model, calibration, _MAX_CALIBRATION, "calibration")
+    _check_inputs_and_outputs(model, artifact)
     _check_quantized(artifact)
-    plain = strip_quantization(model) if fake_quants(model) else model
-    found = Comparison(plain, to_tflite(plain), artifact, columns)
-    found.run()
-    rows = found.layers()
-    kept = [FloatLayers((), artifact.size, found.outputs())]
+    float_model = strip_quantization(model) if fake_quants(model) else model
+    comparison = Comparison(float_model, to_tflite(float_model), artifact, columns)
+    comparison.run()
+    rows = comparison.layers()
+    kept = [FloatLayers((), artifact.size, comparison.outputs())]
     if counts:
-        kept += _kept_float(plain, found, rows, counts, typical)
+        kept += _kept_float(float_model, comparison, rows, counts, typical)
     examples = len(columns[0])
     return QuantizationError(
-        model.name, artifact.mode, examples, tuple(rows), tuple(kept), found.unaligned()
+        model.name, artifact.mode, examples, tuple(rows), tuple(kept), comparison.unaligned()
     )
 
 
 def _kept_float(
-    model: Any,
-    found: Comparison,
+    model: keras.Model,
+    comparison: Comparison,
     rows: Sequence[LayerError],
     counts: Sequence[int],
     calibration: Sequence[np.ndarray],
 ) -> Iterator[FloatLayers]:
-    """The file anew with more and more of the worst layers float, measured; or why not."""
-    given = found.bits()
-    form = FileFormat.of(found.artifact, given)
+    """Converts and measures the file with more and more of the worst layers in float32."""
+    original_bits = comparison.bits()
+    form = FileFormat.of(comparison.artifact, original_bits)
     quantized = [row.layer for row in rows if row.weight_bits is not None and row.weight_bits < 32]
     try:
         known = layers_with_format(model, form)
     except ValueError as error:
-        yield FloatLayers((), None, (), _line(error))
+        yield FloatLayers((), None, (), _one_line(error))
         return
     worst = [name for name in dict.fromkeys(quantized) if name in known]
     if not worst:
-        yield FloatLayers((), None, (), "the format of no layer's weights can be asked for")
+        yield FloatLayers((), None, (), "no layer's weight format can be set")
         return
     for count in dict.fromkeys(min(count, len(worst)) for count in counts):
         layers = tuple(worst[:count])
         try:
-            built = with_float_layers(model, form.spec(layers, known), calibration)
-            again = Comparison(model, found.reference, built, found.columns)
-            note = _others_float(given, again.bits(), layers)
-            again.run(outputs_alone=True)
-            yield FloatLayers(layers, built.size, again.outputs(), note)
+            file = with_float_layers(model, form.spec(layers, known), calibration)
+            compared = Comparison(model, comparison.reference, file, comparison.columns)
+            note = _others_in_float(original_bits, compared.bits(), layers)
+            compared.run(outputs_alone=True)
+            yield FloatLayers(layers, file.size, compared.outputs(), note)
         except (ValueError, RuntimeError) as error:
-            yield FloatLayers(layers, None, (), _line(error))
+            yield FloatLayers(layers, None, (), _one_line(error))
 
 
-def _others_float(given: dict[str, int], bits: dict[str, int], layers: Sequence[str]) -> str:
-    """Names the layers that became float unasked; raises ValueError where one asked for did not."""
-    wrong = [name for name in layers if bits.get(name) != 32]
-    if wrong:
+def _others_in_float(original: dict[str, int], bits: dict[str, int], layers: Sequence[str]) -> str:
+    """Names further layers that became float32; raises ValueError if a requested one did not."""
+    quantized = [name for name in layers if bits.get(name) != 32]
+    if quantized:
         raise ValueError(
-            f"the file's weights of {', '.join(wrong)} must be float, got {bits.get(wrong[0])} bits"
+            f"the file's weights of {', '.join(quantized)} must be float32, got "
+            f"{bits.get(quantized[0])} bits"
         )
-    others = [name for name, n in bits.items() if n == 32 > given.get(name, 32)]
+    others = [name for name, n in bits.items() if n == 32 > original.get(name, 32)]
     others = [name for name in others if name not in layers]
-    return f"with {', '.join(others)} float as well, unasked" if others else ""
+    return f"{', '.join(others)} became float32 as well" if others else ""
 
 
-def _line(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
-
-
-def _typical(model: Any, calibration: Any) -> list[np.ndarray]:
-    return fitting_columns(model, calibration, _CALIBRATION, "calibration")
 
 
 def _counts(keep_float: Any) -> list[int]:
     """The numbers of layers, ascending."""
     kinds = Sequence | set | np.ndarray
     listed: list[Any] = list(keep_float) if isinstance(keep_float, kinds) else [None]
-    whole = [isinstance(k, int | np.integer) and not isinstance(k, bool) and k >= 0 for k in listed]
-    if isinstance(keep_float, str) or not all(whole):
-        raise ValueError(
-            f"keep_float must be a list of whole numbers of at least 0, got {keep_float!r}"
-        )
+    valid = [isinstance(k, int | np.integer) and not isinstance(k, bool) and k >= 0 for k in listed]
+    if isinstance(keep_float, str) or not all(valid):
+        raise ValueError(f"keep_float must be a list of whole numbers >= 0, got {keep_float!r}")
     return sorted({int(k) for k in listed})
 
 
@@ -182,21 +182,21 @@ def _check_model(model: Any) -> None:
         )
 
 
-def _check_ends(model: Any, artifact: Artifact) -> None:
-    """Raises ValueError where a file has other inputs or outputs than the model."""
+def _check_inputs_and_outputs(model: keras.Model, artifact: Artifact) -> None:
+    """Raises ValueError if a file has other inputs or outputs than the model."""
     names = sorted(tensor.name for tensor in model.inputs)
-    given = sorted(tensor.name for tensor in artifact.inputs)
-    if len(names) != len(given) or (len(names) > 1 and names != given):
-        raise ValueError(f"artifact must have the inputs {names} of the model, got {given}")
+    found = sorted(tensor.name for tensor in artifact.inputs)
+    if len(names) != len(found) or (len(names) > 1 and names != found):
+        raise ValueError(f"artifact must have the inputs {names} of the model, got {found}")
     shapes = {tensor.name: tuple(tensor.shape) for tensor in model.inputs}
     for tensor in artifact.inputs:
-        wanted = shapes[tensor.name if len(names) > 1 else names[0]]
-        if len(wanted) != len(tensor.shape) or any(
-            want not in (None, got) and got != -1
-            for want, got in zip(wanted[1:], tensor.shape[1:], strict=True)
+        expected = shapes[tensor.name if len(names) > 1 else names[0]]
+        if len(expected) != len(tensor.shape) or any(
+            size not in (None, got) and got != -1
+            for size, got in zip(expected[1:], tensor.shape[1:], strict=True)
         ):
             raise ValueError(
-                f"artifact must take the shape {wanted} of the model's input {tensor.name!r}, "
+                f"artifact must take the shape {expected} of the model's input {tensor.name!r}, "
                 f"got {tensor.shape}"
             )
     if len(model.outputs) != len(artifact.outputs):
@@ -207,20 +207,20 @@ def _check_ends(model: Any, artifact: Artifact) -> None:
 
 
 def _check_quantized(artifact: Artifact) -> None:
-    """Raises ValueError where a file holds nothing quantized, or what can't be run here."""
+    """Raises ValueError if nothing in a file is quantized, or if it is quantized blockwise."""
     kernels = [kernel.tensor for kernel in read_kernels(artifact)]
     scales = Scales(artifact)
     blocks = next((tensor.name for tensor in kernels if scales.in_blocks(tensor)), None)
     if blocks is not None:
         raise ValueError(
-            f"artifact must have a step a tensor or a channel, got one a block for {blocks!r}: "
-            "TFLite computes such files with XNNPACK alone, which hides what lies between"
+            f"artifact must be quantized per tensor or per channel, got blockwise scales for "
+            f"{blocks!r}: only XNNPACK runs such files, and it hides the intermediate tensors"
         )
-    made = [tensor for op in artifact.graph.operators for tensor in op.outputs]
+    outputs = [tensor for op in artifact.graph.operators for tensor in op.outputs]
     floats = all(tensor.dtype == "float32" for tensor in kernels)
-    if floats and not any(tensor.zero_points for tensor in made):
+    if floats and not any(tensor.zero_points for tensor in outputs):
         raise ValueError(
-            f"artifact must hold quantized numbers, got a file of mode {artifact.mode!r} whose "
-            "weights and activations are all float32 (the converter leaves kernels of less than "
-            "1,024 weights alone in mode 'dynamic')"
+            f"artifact must have quantized weights or activations, got a file of mode "
+            f"{artifact.mode!r} that is all float32 (in mode 'dynamic' the converter quantizes "
+            "no kernel of less than 1,024 weights)"
         )

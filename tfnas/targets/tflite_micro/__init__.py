@@ -1,1 +1,1 @@
-"""TFLite Micro: its interpreter, run here, and its memory."""
+"""TFLite Micro: its interpreter on this machine, and its memory."""

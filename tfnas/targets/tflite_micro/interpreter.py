@@ -1,11 +1,10 @@
-"""A file in TFLite Micro: what it computes there, and the memory that it takes.
+"""Runs a file in TFLite Micro on this machine, and measures or plans its memory.
 
-The interpreter of microcontrollers runs on this machine too, from the optional package
-tflite-micro, with its reference kernels. It has one block of memory, the arena: activations
-and scratch buffers lie at its head and share places over time, what lives as long as the
-interpreter lies at its tail. The plan of the activations follows from the file alone;
-the rest depends on the kernels, and on the width of pointers: a 32-bit device needs
-less of it than this machine says.
+The optional package tflite-micro has the interpreter of microcontrollers with its reference
+kernels. The interpreter has one block of memory, the arena: activations and scratch buffers share
+its head over time, and persistent data is at its tail. The memory of the activations can be
+planned from the file alone; the rest depends on the kernels and on the width of pointers, so a
+32-bit device needs less than is measured here.
 """
 
 from __future__ import annotations
@@ -33,12 +32,15 @@ from tfnas.tflite.flatbuffer import OperatorInfo, TensorInfo, read_graphs
 from tfnas.tflite.operator_rules.tflite_micro import TAKES_INT4, check_micro, for_accelerator
 
 _ALIGNMENT = 16  # of each buffer in the arena, in bytes
-_NEVER = -1  # when a tensor that no operator takes or makes is used
+_NEVER = -1  # time of use of a tensor that no operator reads or writes
 _SIZES = {"int4": 1, "bool": 1, "resource": 4, "variant": 4}
-# Fields of operators' options that name a subgraph, in the order TFLite Micro plans them.
+# Fields of operators' options that refer to a subgraph, in the order of TFLite Micro's plan.
 _BODIES = (
-    *("thenSubgraphIndex", "elseSubgraphIndex", "initSubgraphIndex"),
-    *("condSubgraphIndex", "bodySubgraphIndex"),
+    "thenSubgraphIndex",
+    "elseSubgraphIndex",
+    "initSubgraphIndex",
+    "condSubgraphIndex",
+    "bodySubgraphIndex",
 )
 _SUMMING = {"MEAN", "SUM"}
 _REDUCING = {*_SUMMING, "REDUCE_MAX", "REDUCE_MIN"}
@@ -47,12 +49,13 @@ _TOTALS = re.compile(r"Arena allocation (total|head|tail) (\d+) bytes")
 
 @dataclasses.dataclass(frozen=True)
 class MicroMemory:
-    """The memory that a file takes in TFLite Micro on this machine.
+    """The memory of a file in TFLite Micro on this machine.
 
     Args:
-        arena: Bytes of the arena that are used.
-        persistent: Those that stay: tensors' and operators' records, what kernels prepare.
-        non_persistent: Those that are shared over time: activations and scratch buffers.
+        arena: Used part of the arena, in bytes.
+        persistent: Bytes for the interpreter's lifetime: data structures of tensors, operators
+            and kernels.
+        non_persistent: Bytes that are shared over time: activations and scratch buffers.
     """
 
     arena: int
@@ -67,16 +70,16 @@ class MicroMemory:
 
 
 def run_micro(file: Artifact | str | os.PathLike[str], x: Any) -> Any:
-    """Runs a file in TFLite Micro on real numbers and returns real numbers.
+    """Runs a file in TFLite Micro on float inputs and returns float outputs.
 
-    Its kernels are plain C++, for integers the same on any processor. The operators of a
-    MobileNetV2 (ADD, CONV_2D, DEPTHWISE_CONV_2D, MEAN, MUL, PAD, SOFTMAX) give the numbers of
-    LiteRT's reference kernels, `file.predict(x, reference=True)`; a number of an integer
-    FULLY_CONNECTED may be one step apart, since TFLite Micro rounds 8 bits twice and takes
-    multipliers of 15 bits for 16 bits. What follows it carries that on. Integer SUM is
-    right in TFLite Micro and far off in LiteRT's reference kernel (ai-edge-litert 2.3).
-    The kernels of `file.predict(x)`, XNNPACK's and LiteRT's other fast ones, round each
-    operator in their own way, which may depend on the processor.
+    Its kernels are plain C++; with integers they compute the same on any processor. The operators
+    of a MobileNetV2 (ADD, CONV_2D, DEPTHWISE_CONV_2D, MEAN, MUL, PAD, SOFTMAX) agree exactly with
+    LiteRT's reference kernels, `file.predict(x, reference=True)`. An integer FULLY_CONNECTED may
+    differ by one quantization step, also in later operators, because TFLite Micro rounds twice
+    in 8 bits and uses 15-bit multipliers in 16 bits. Integer SUM is right in TFLite Micro and
+    wrong in LiteRT's reference kernel (ai-edge-litert 2.3). The fast kernels of
+    `file.predict(x)`, XNNPACK's among them, round in their own way, which may depend on the
+    processor.
 
     Example:
         >>> import keras, numpy as np, tfnas
@@ -86,7 +89,7 @@ def run_micro(file: Artifact | str | os.PathLike[str], x: Any) -> Any:
 
     Args:
         file: An artifact or the path of a file.
-        x: What `Artifact.predict` takes: an array, examples first, a data set, or, with
+        x: Inputs as for `Artifact.predict`: an array, examples first, a data set, or, with
             several inputs, a dictionary by input name.
 
     Returns:
@@ -94,9 +97,9 @@ def run_micro(file: Artifact | str | os.PathLike[str], x: Any) -> Any:
 
     Raises:
         ImportError: The package tflite-micro is not installed.
-        ValueError: The inputs are wrong, TFLite Micro has no kernel for an operator, or the file
-            needs an accelerator.
-        RuntimeError: TFLite Micro refuses the file, or breaks off; its own words are told.
+        ValueError: The inputs do not fit, TFLite Micro has no kernel for an operator, or the file
+            is compiled for an accelerator.
+        RuntimeError: TFLite Micro refuses the file or aborts; the message has its output.
 
     References:
         TFLite Micro, `python/tflite_micro/runtime.py`.
@@ -112,7 +115,7 @@ def run_micro(file: Artifact | str | os.PathLike[str], x: Any) -> Any:
 
 
 def micro_memory(file: Artifact | str | os.PathLike[str]) -> MicroMemory:
-    """Measures the arena that a file takes in TFLite Micro, on this machine.
+    """Measures the arena that a file needs in TFLite Micro on this machine.
 
     Example:
         >>> import keras, tfnas
@@ -125,13 +128,14 @@ def micro_memory(file: Artifact | str | os.PathLike[str]) -> MicroMemory:
         file: An artifact or the path of a file.
 
     Returns:
-        The memory in bytes, with records of this machine's width, and those that the
-        package keeps to count with.
+        The memory in bytes, with the pointer width of this machine and including what the
+        package itself needs to count allocations.
 
     Raises:
         ImportError: The package tflite-micro is not installed.
-        ValueError: TFLite Micro has no kernel for an operator, or the file needs an accelerator.
-        RuntimeError: TFLite Micro refuses the file, or breaks off; its own words are told.
+        ValueError: TFLite Micro has no kernel for an operator, or the file is compiled for an
+            accelerator.
+        RuntimeError: TFLite Micro refuses the file or aborts; the message has its output.
 
     References:
         TFLite Micro, `tensorflow/lite/micro/docs/memory_management.md`.
@@ -144,12 +148,14 @@ def micro_memory(file: Artifact | str | os.PathLike[str]) -> MicroMemory:
         text = _call(file, pathlib.Path(folder))
     found = {name: int(count) for name, count in _TOTALS.findall(text)}
     if set(found) != {"total", "head", "tail"}:
-        raise RuntimeError(f"TFLite Micro must tell the arena's total, head and tail, got {text!r}")
+        raise RuntimeError(
+            f"TFLite Micro must report the arena's total, head and tail, got {text!r}"
+        )
     return MicroMemory(found["total"], found["tail"], found["head"])
 
 
 def planned_arena(file: Artifact | str | os.PathLike[str]) -> int:
-    """Plans where a file's activations lie, and returns the memory that they take.
+    """Plans the memory of a file's activations as TFLite Micro does, and returns its size.
 
     Example:
         >>> import keras, tfnas
@@ -158,16 +164,16 @@ def planned_arena(file: Artifact | str | os.PathLike[str]) -> int:
         96
 
     Args:
-        file: An artifact or the path of a file, with its batch as it stands there.
+        file: An artifact or the path of a file; its batch size is the one stored in it.
 
     Returns:
-        Bytes for inputs, outputs and what lies between, each from its first use to its last,
-        and for the scratch buffers of sums, transposed convolutions and 4-bit kernels, placed by
-        TFLite Micro's greedy planner, or where a compiler has placed them. Scratch buffers of
-        other kernels (recurrent ones above all) are not in it, nor what stays in memory.
+        Bytes for inputs, outputs and activations, each from its first use to its last, and for
+        the scratch buffers of sums, transposed convolutions and 4-bit kernels, placed by TFLite
+        Micro's greedy planner or where a compiler has placed them. Not included: scratch buffers
+        of other kernels (above all recurrent ones) and persistent memory.
 
     Raises:
-        ValueError: A tensor has an open shape or no numbers of a known size.
+        ValueError: A tensor has an open shape or an element type of unknown size.
 
     References:
         TFLite Micro, `micro_allocation_info.cc` and `memory_planner/greedy_memory_planner.cc`.
@@ -180,19 +186,19 @@ def planned_arena(file: Artifact | str | os.PathLike[str]) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class _Buffer:
-    """Memory that is taken from one operator to another, both included."""
+    """A buffer that is used from the operator `first` to the operator `last`, inclusive."""
 
     size: int
     first: int
     last: int
-    offset: int = _NEVER  # where a compiler has placed it
+    offset: int = _NEVER  # set by a compiler
 
-    def meets(self, other: _Buffer) -> bool:
+    def overlaps(self, other: _Buffer) -> bool:
         return self.first <= other.last and other.first <= self.last
 
 
 class _Lifetimes:
-    """When each tensor of a file is used, by a clock that ticks once an operator.
+    """First and last use of each tensor of a file, counted in operators.
 
     The body of a loop or branch is planned at its operator, as if it ran once.
     """
@@ -206,13 +212,13 @@ class _Lifetimes:
         self._mark(0)
 
     def buffers(self) -> list[_Buffer]:
-        """Returns what must be placed: tensors in the order of their numbers, then scratch."""
+        """Returns the buffers to place: tensors by index, then scratch buffers."""
         found, offsets = [], _offline(self._model)
         for i, graph in enumerate(self._graphs):
             tensors = self._model.Subgraphs(i)
             for tensor in graph.tensors:
-                stays = tensor.constant is not None or tensors.Tensors(tensor.index).IsVariable()
-                size = 0 if stays else _aligned(_bytes(tensor))
+                variable = tensors.Tensors(tensor.index).IsVariable()
+                size = 0 if variable or tensor.constant is not None else _aligned(_bytes(tensor))
                 if size:
                     span = self._spans.get((i, tensor.index), (_NEVER, _NEVER))
                     found.append(_Buffer(size, *span, offsets.get((i, tensor.index), _NEVER)))
@@ -250,27 +256,27 @@ def _bodies(op: OperatorInfo) -> list[int]:
 
 
 def _scratch_sizes(op: OperatorInfo) -> list[int]:
-    """Bytes that a kernel asks for while it runs: `Prepare` of TFLite Micro's own kernels."""
+    """Bytes of a kernel's scratch buffers, as `Prepare` of TFLite Micro's kernels requests them."""
     integers = bool(op.outputs) and op.outputs[0].dtype in ("int8", "int16")
     if op.name in TAKES_INT4:  # they are unpacked
         return [_elements(tensor) for tensor in op.inputs if tensor.dtype == "int4"]
     if op.name == "TRANSPOSE_CONV" and integers:  # sums of 32 or 64 bits
         return [_elements(op.outputs[0]) * (4 if op.outputs[0].dtype == "int8" else 8)]
     if op.name in _REDUCING:
-        places, axes = len(op.inputs[0].shape), _elements(op.inputs[1])
+        dimensions, axes = len(op.inputs[0].shape), _elements(op.inputs[1])
         sums = _elements(op.outputs[0]) if integers and op.name in _SUMMING else 0
-        return [4 * places, 4 * axes, 4 * sums]
+        return [4 * dimensions, 4 * axes, 4 * sums]
     return []
 
 
 def _offline(model: Any) -> dict[tuple[int, int], int]:
-    """(subgraph, tensor) -> its offset in the arena, where a compiler has planned it."""
+    """Offset in the arena by (subgraph, tensor), if a compiler has planned it."""
     for i in range(model.MetadataLength()):
         entry = model.Metadata(i)
         if entry.Name() == b"OfflineMemoryAllocation":
-            told = model.Buffers(entry.Buffer()).DataAsNumpy()
-            # A version, the subgraph, which TFLite Micro takes for the first, and how many.
-            _, _, count, *offsets = np.frombuffer(bytes(told), "<i4").tolist()
+            buffer = model.Buffers(entry.Buffer()).DataAsNumpy()
+            # Version, subgraph (TFLite Micro always takes the first), number of offsets, offsets.
+            _, _, count, *offsets = np.frombuffer(bytes(buffer), "<i4").tolist()
             return {(0, n): offset for n, offset in enumerate(offsets[:count]) if offset >= 0}
     return {}
 
@@ -292,7 +298,7 @@ def _item_size(tensor: TensorInfo) -> int:
         return np.dtype(tensor.dtype).itemsize or 1
     except TypeError as error:
         raise ValueError(
-            f"tensor {tensor.name!r} must hold numbers of a known size, got {tensor.dtype}"
+            f"tensor {tensor.name!r} must have an element type of known size, got {tensor.dtype}"
         ) from error
 
 
@@ -301,15 +307,15 @@ def _aligned(size: int) -> int:
 
 
 def _greedy(buffers: list[_Buffer]) -> int:
-    """Places the largest first, each in the first gap that it fits in while it is used."""
+    """Size of the arena: the largest buffer first, each in the first gap that it fits in."""
     fixed = [(buffer.offset, buffer) for buffer in buffers if buffer.offset != _NEVER]
     placed = sorted(fixed, key=lambda item: item[0])
     free = [buffer for buffer in buffers if buffer.offset == _NEVER]
-    last_first = free[::-1]  # as TFLite Micro takes those of one size
+    last_first = free[::-1]  # as TFLite Micro places buffers of equal size
     for buffer in sorted(last_first, key=lambda buffer: -buffer.size):
         offset = 0
         for start, other in placed:
-            if not other.meets(buffer):
+            if not other.overlaps(buffer):
                 continue
             if start - offset >= buffer.size:
                 break
@@ -329,14 +335,14 @@ def _check_alone(file: Artifact) -> None:
     if for_accelerator(file):
         raise ValueError(
             "file must run without an accelerator here, got one compiled for an Ethos-U: "
-            "measure the file that it was made from"
+            "measure the file that it was compiled from"
         )
 
 
 def _call(file: Artifact, folder: pathlib.Path, **options: int) -> str:
-    """Runs the worker on what lies in a folder, and returns what TFLite Micro said."""
+    """Runs the interpreter's process on a folder of inputs and returns TFLite Micro's output."""
     file.save(folder / "model.tflite")
-    # More than any kernel is known to ask for: pages that are not used cost nothing here.
+    # More than any known kernel requests: unused pages cost nothing here.
     arena = 8 * planned_arena(file) + 4 * file.size + 2**20
     (folder / "call.json").write_text(json.dumps({"arena": arena, **options}))
     done = subprocess.run(
@@ -350,19 +356,19 @@ def _call(file: Artifact, folder: pathlib.Path, **options: int) -> str:
         raise RuntimeError(f"TFLite Micro refuses the file: {' '.join(done.stderr.split())}")
     if done.returncode < 0:
         raise RuntimeError(
-            f"TFLite Micro breaks off on the file with signal {-done.returncode}: "
+            f"TFLite Micro aborts on the file with signal {-done.returncode}: "
             f"{last_lines(done.stderr)}"
         )
     return done.stderr
 
 
 def _run(file: Artifact, columns: list[np.ndarray]) -> list[np.ndarray]:
-    """The file's outputs, quantized, for inputs in real numbers."""
+    """The file's outputs, still quantized, for float inputs."""
     batch = _batch(file)
-    places = [tensor.index for tensor in file.graph.inputs]
+    indices = [tensor.index for tensor in file.graph.inputs]
     order = [tensor.index for tensor in file.graph.outputs]
     inputs: dict[str, Any] = {
-        str(places.index(tensor.index)): tensor.quantize(column)
+        str(indices.index(tensor.index)): tensor.quantize(column)
         for tensor, column in zip(file.inputs, columns, strict=True)
     }
     with tempfile.TemporaryDirectory() as temporary:
@@ -374,12 +380,12 @@ def _run(file: Artifact, columns: list[np.ndarray]) -> list[np.ndarray]:
 
 
 def _batch(file: Artifact) -> int:
-    """Examples an invocation: TFLite Micro keeps to the shapes that stand in the file."""
+    """Examples per invocation: TFLite Micro can't change the shapes in the file."""
     sizes = {tensor.shape[:1] for tensor in (*file.graph.inputs, *file.graph.outputs)}
     if len(sizes) != 1 or () in sizes:
         raise ValueError(
-            "file must have examples in the first dimension of all inputs and outputs, as many "
-            f"in each, got shapes that begin with {sorted(sizes)}"
+            "file must have the same batch size in the first dimension of all inputs and outputs, "
+            f"got shapes that begin with {sorted(sizes)}"
         )
     [[batch]] = sizes
     return batch

@@ -1,10 +1,11 @@
-"""Runs one file in TFLite Micro, in a process of its own: `python micro_worker.py FOLDER`.
+"""Runs one file in TFLite Micro in a process of its own: `python interpreter_process.py FOLDER`.
 
-TFLite Micro aborts on some files, such as those whose steps no fixed-point number can hold, and
-that must not end the caller. The folder has `model.tflite`, `call.json` (bytes of the arena,
-examples an invocation) and, to compute something, `inputs.npz`: an array for each of the
-file's inputs, examples first. `outputs.npz` is left there; what TFLite Micro says, and where
-its arena goes, is on the standard error. Imports nothing of tfnas, which takes longer.
+TFLite Micro aborts the process on some files, such as those with scales that its fixed-point
+multipliers can't represent, and must not abort the caller. The folder has `model.tflite`,
+`call.json` (size of the arena in bytes, examples per invocation) and, to run the file,
+`inputs.npz` with one array per input, examples first. The result is written to `outputs.npz`;
+TFLite Micro's messages and allocations go to standard error. Nothing of tfnas is imported, to
+start quickly.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 
 
 def main(folder: pathlib.Path) -> None:
-    """Makes the interpreter, and runs it where there are inputs."""
+    """Creates the interpreter, and runs it on the inputs if there are any."""
     runtime = importlib.import_module("tflite_micro").runtime
     call = json.loads((folder / "call.json").read_text())
     content = (folder / "model.tflite").read_bytes()
