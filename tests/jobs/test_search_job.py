@@ -327,7 +327,7 @@ def test_another_setting_in_the_same_folder_is_an_error(finished, npz):
             r"max_trials must be at least 15 for one .*, got 12",
         ),
         ({"halving": 1}, r"halving must be a whole number >= 2, got 1"),
-        ({"min_epochs": 2}, r"min_epochs must go with halving, got 2 without it"),
+        ({"min_epochs": 2}, r"min_epochs needs halving, got 2 without it"),
         ({"latency_seconds": -1.0}, r"latency_seconds must be a finite number above 0, got -1"),
         ({"workers": -1}, r"workers must be a whole number >= 0, got -1"),
     ],

@@ -88,13 +88,13 @@ def rung_of(trial):
 )
 def test_epochs_of_the_rungs(eta, least, epochs, expected):
     halving = Halving(eta, least)
-    halving.fix(epochs, None)
-    assert [halving.epochs_of(rung) for rung in range(halving.top + 1)] == expected
+    halving.set_epochs(epochs, None)
+    assert [halving.epochs_of(rung) for rung in range(halving.top_rung + 1)] == expected
 
 
 def test_without_rungs_nothing_is_told():
     halving = Halving()
-    halving.fix(5, 1)
+    halving.set_epochs(5, 1)
     assert (halving.budget("0"), halving.metrics("0"), halving.promotable()) == ({}, {}, None)
 
 
@@ -104,7 +104,7 @@ def test_without_rungs_nothing_is_told():
         ({"halving": 1}, "halving must be a whole number >= 2, got 1"),
         ({"halving": 3.5}, r"halving must be a whole number >= 2, got 3\.5"),
         ({"min_epochs": 0}, "min_epochs must be a whole number >= 1, got 0"),
-        ({"halving": None, "min_epochs": 2}, "min_epochs must go with halving, got 2 without it"),
+        ({"halving": None, "min_epochs": 2}, "min_epochs needs halving, got 2 without it"),
         ({"executions_per_trial": 2}, "executions_per_trial must be 1 with halving"),
     ],
 )
@@ -143,10 +143,10 @@ def test_the_best_of_a_rung_go_on_and_all_else_is_new(tmp_path, kind):
     tuner.search(epochs=9)
     oracle, halving = tuner.oracle, tuner.oracle.halving
     assert list(oracle.trials) == [f"{number:02d}" for number in range(TRIALS)]
-    entries = {e.trial_id: e for rung in halving._ended.values() for e in rung}
+    records = {e.trial_id: e for rung in halving._ended.values() for e in rung}
     gone, networks = set(), set()
     for number, (name, begin, epochs) in enumerate(tuner.ran):
-        before = [entries[f"{n:02d}"] for n in range(number) if f"{n:02d}" in entries]
+        before = [records[f"{n:02d}"] for n in range(number) if f"{n:02d}" in records]
         expected = None
         for rung in (1, 0):
             of_rung = [e for e in before if halving.rung(e.trial_id) == rung]
@@ -159,7 +159,7 @@ def test_the_best_of_a_rung_go_on_and_all_else_is_new(tmp_path, kind):
         assert (network in networks) == (expected is not None)
         networks.add(network)
         gone.add(expected)
-    assert len(networks) == oracle.begun < TRIALS
+    assert len(networks) == oracle.num_started < TRIALS
     assert {halving.rung(name) for name in oracle.trials} == {0, 1, 2}
 
 
@@ -170,11 +170,11 @@ def test_trials_tell_their_rung_and_an_architecture_is_there_once(tmp_path):
     for trial in oracle.completed():
         assert rung_of(trial) == halving.rung(trial.trial_id)
         assert trial.metrics.get_best_value("epochs") == [1, 3, 9][rung_of(trial)]
-    points = [entry.point for entry in oracle.entries]
-    assert len(points) == len({point.network for point in points})
+    points = [record.architecture for record in oracle.records]
+    assert len(points) == len({arch.network for arch in points})
     ended = {name for name, t in oracle.trials.items() if t.status == "COMPLETED"}
     replaced = {halving.continues[name] for name in ended if name in halving.continues}
-    assert {entry.trial_id for entry in oracle.entries} == ended - replaced
+    assert {record.trial_id for record in oracle.records} == ended - replaced
     best = oracle.get_best_trials(1)[0]
     assert oracle.pick() is best
     assert best.score == max(oracle.trials[name].score for name in ended)
@@ -186,7 +186,7 @@ def test_a_promotion_that_fails_leaves_its_trial_and_is_not_repeated(tmp_path):
     oracle, halving = tuner.oracle, tuner.oracle.halving
     failed = [name for name, t in oracle.trials.items() if t.status == "FAILED"]
     assert failed
-    there = {entry.trial_id for entry in oracle.entries}
+    there = {record.trial_id for record in oracle.records}
     assert all(halving.continues[name] in there for name in failed)
     assert len(halving.continues) == len(set(halving.continues.values()))
 
@@ -199,7 +199,7 @@ def test_same_seed_same_search_also_over_a_reload(tmp_path, kind):
     parts = make(tmp_path / "b", kind)
     parts.search(epochs=9)
     assert trials_of(parts) == trials_of(whole)
-    for name in ("entries", "evidence"):
+    for name in ("records", "learning_records"):
         found, expected = getattr(parts.oracle, name), getattr(whole.oracle, name)
         assert [e.trial_id for e in found] == [e.trial_id for e in expected]
 
@@ -217,7 +217,7 @@ def test_in_parallel_nobody_waits_and_nothing_is_promoted_twice(tmp_path):
         of_rung = sum(r == rung for r in rungs)
         assert sum(halving.rung(name) == rung for name in sources) <= of_rung / 3 + 3
     again = make(tmp_path)
-    assert [e.trial_id for e in again.oracle.entries] == [e.trial_id for e in oracle.entries]
+    assert [e.trial_id for e in again.oracle.records] == [e.trial_id for e in oracle.records]
 
 
 # ---- what is learned from
@@ -228,12 +228,12 @@ def test_the_search_learns_from_one_rung_the_highest_with_enough_trials(tmp_path
     seen = []
     choose = tuner.oracle.screening.__class__.choose
 
-    def noted(screening, proposals, entries, rng):
+    def noted(screening, proposals, records, rng):
         nonlocal seen
-        rungs = {tuner.oracle.halving.rung(entry.trial_id) for entry in entries}
+        rungs = {tuner.oracle.halving.rung(record.trial_id) for record in records}
         assert len(rungs) <= 1
-        seen += [(rung, len(entries)) for rung in rungs]
-        return choose(screening, proposals, entries, rng)
+        seen += [(rung, len(records)) for rung in rungs]
+        return choose(screening, proposals, records, rng)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tuner.oracle.screening.__class__, "choose", noted)
@@ -248,11 +248,11 @@ def test_the_search_learns_from_one_rung_the_highest_with_enough_trials(tmp_path
 
 def test_on_a_higher_rung_parents_are_of_that_rung():
     halving = Halving(2)
-    halving.fix(4, None)
+    halving.set_epochs(4, None)
     parents = {"1": "0"}
-    halving.begin("2", "0")
-    halving.begin("3", "1")
-    halving.begin("4", "3")
+    halving.promote("2", "0")
+    halving.promote("3", "1")
+    halving.promote("4", "3")
     assert [halving.parent(name, parents) for name in "01234"] == [None, "0", None, "2", None]
 
 

@@ -335,7 +335,7 @@ def two_objectives(space, images, tmp_path_factory):
 
 
 def test_several_objectives_give_their_front(two_objectives):
-    rows = [(-e.losses[0], e.losses[1]) for e in two_objectives.oracle.entries]
+    rows = [(-e.losses[0], e.losses[1]) for e in two_objectives.oracle.records]
     best = {
         row for row in rows if not any(o != row and o[0] >= row[0] and o[1] <= row[1] for o in rows)
     }
@@ -363,7 +363,9 @@ def test_children_tell_what_they_inherited(two_objectives):
 def test_limits_that_nothing_keeps_say_so_at_once(space, images, tmp_path):
     tuner = make_tuner(space, tmp_path, limits={"parameters": 1})
     tuner.trial_callbacks = Events()
-    with pytest.raises(RuntimeError, match=r"limits parameters <= 1 can't be kept by any of"):
+    with pytest.raises(
+        RuntimeError, match=r"limits parameters <= 1 must leave a feasible architecture"
+    ):
         run(tuner, images)
     assert tuner.trial_callbacks.began == []
 

@@ -263,7 +263,7 @@ class _Run:
         oracle = self.tuner.oracle
         nearest = self.tuner.candidate(oracle.get_best_trials(1)[0])
         return (
-            f"none of {len(oracle.entries)} trained networks keeps the limits "
+            f"none of {len(oracle.records)} trained networks keeps the limits "
             f"({', '.join(map(str, oracle.objectives.limits))}), the nearest is trial "
             f"{nearest.trial_id}: {'; '.join(oracle.objectives.broken(nearest.metrics))}; see "
             f"{self.directory / 'trials.jsonl'}"

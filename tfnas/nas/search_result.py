@@ -142,7 +142,7 @@ class SearchConfig:
 
     def __post_init__(self) -> None:
         check_whole_numbers(self, optional=True, **_MINIMA)
-        Halving(self.halving, self.min_epochs).fix(self.epochs, self.max_trials)
+        Halving(self.halving, self.min_epochs).set_epochs(self.epochs, self.max_trials)
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate must be above 0, got {self.learning_rate!r}")
         if self.algorithm not in ALGORITHMS:

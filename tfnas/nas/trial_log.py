@@ -51,7 +51,7 @@ class TrialLog(TrialCallbacks):
             file.write(self._line(trial, seconds))
         oracle = self.tuner.oracle
         done = trial.status == "COMPLETED"
-        best = self.tuner.candidate(oracle.get_best_trials(1)[0]) if oracle.entries else None
+        best = self.tuner.candidate(oracle.get_best_trials(1)[0]) if oracle.records else None
         text = (
             self._describe(self.tuner.candidate(trial))
             if done

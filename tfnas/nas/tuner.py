@@ -40,8 +40,8 @@ from tfnas.measure.measurement import Latency, Measurement, pareto_front
 from tfnas.measure.profile import profile
 from tfnas.nas.argument_checks import check_target, check_teacher, with_compression
 from tfnas.nas.executors.engine import Engine
-from tfnas.nas.fit_arguments import reads_each_epoch, trial_callbacks, validated_at_the_end
-from tfnas.nas.latency_prediction import Prediction, PredictionErrors
+from tfnas.nas.fit_arguments import cheaper_callbacks, needs_every_validation, validate_at_the_end
+from tfnas.nas.latency_prediction import LatencyPredictor, PredictionErrors
 from tfnas.nas.objectives import KNOWN_DIRECTIONS, REWARD, objective_of
 from tfnas.nas.oracle import INFEASIBLE, SpaceOracle
 from tfnas.nas.reward import mnasnet_reward
@@ -67,9 +67,9 @@ from tfnas.tflite.convert import ConversionError, to_tflite
 
 _CALIBRATION = 200
 _Status = kt.engine.trial.TrialStatus
-_BEFORE = {"macs", "parameters", "peak_activation_bytes"}  # known without any file
-_LATENCY = {"latency_ratio", "latency_ms"}
-_UNTRAINED = {"size_bytes", *_LATENCY, *DEVICE_UNTRAINED}  # known before training
+_STATIC_METRICS = {"macs", "parameters", "peak_activation_bytes"}  # known without any file
+_LATENCY_METRICS = {"latency_ratio", "latency_ms"}
+_UNTRAINED_METRICS = {"size_bytes", *_LATENCY_METRICS, *DEVICE_UNTRAINED}  # known before training
 _MODEL = "model.keras"  # of a trial that compresses
 
 
@@ -225,22 +225,24 @@ class MeasuredTuner(kt.Tuner):
             raise ValueError("hypermodel must be given unless run_trial is overridden, got None")
         wanted = {*oracle.objectives.names, *(limit.name for limit in oracle.objectives.limits)}
         self.measures = isinstance(hypermodel, SpaceHyperModel | CompressedHyperModel) or bool(
-            wanted & (set(KNOWN_DIRECTIONS) - _BEFORE)
+            wanted & (set(KNOWN_DIRECTIONS) - _STATIC_METRICS)
         )
         self.teacher = teacher
         check_teacher(hypermodel, teacher)
         self.device = Device(accelerator, runtime_flash, runtime_ram)
-        self._of_device = wanted & {*MICRO, *VELA}
-        self.device.check(self._of_device)
+        self._device_metrics = wanted & {*MICRO, *VELA}
+        self.device.check(self._device_metrics)
         self.device.check_room({limit.name: limit.bound for limit in oracle.objectives.limits})
-        self.prediction: Prediction | None = None
+        self.latency_predictor: LatencyPredictor | None = None
         if latency_model is not None or latency_seconds is not None:
             given = latency_model, latency_seconds, self.spec, threads
-            self.prediction = Prediction(hypermodel, *given, "latency_ms" in wanted)
-            oracle.known_features = self.prediction.feature
-        self._before = bool(wanted & _BEFORE)
-        if isinstance(hypermodel, SpaceHyperModel) and (self._before or self.prediction):
-            oracle.known_costs = self._known_costs
+            self.latency_predictor = LatencyPredictor(hypermodel, *given, "latency_ms" in wanted)
+            oracle.surrogate_features = self.latency_predictor.feature
+        self._needs_costs = bool(wanted & _STATIC_METRICS)
+        if isinstance(hypermodel, SpaceHyperModel) and (
+            self._needs_costs or self.latency_predictor
+        ):
+            oracle.costs_before_trial = self._costs_before_trial
         folder = pathlib.Path(
             kwargs.get("directory") or ".", kwargs.get("project_name") or "untitled_project"
         )
@@ -276,15 +278,15 @@ class MeasuredTuner(kt.Tuner):
             )
         if hasattr(fit_args[0] if fit_args else fit_kwargs.get("x"), "as_numpy_iterator"):
             fit_kwargs.setdefault("shuffle", False)  # a tf.data.Dataset shuffles itself
-        self.oracle.halving.fix(fit_kwargs.get("epochs", 1), self.oracle.max_trials)
+        self.oracle.halving.set_epochs(fit_kwargs.get("epochs", 1), self.oracle.max_trials)
         owner = contextlib.nullcontext() if self._is_worker() else owner_of(self._folder())
         with owner, kept_random_state():  # each trial sets seeds
             if self.target_ratio is None and self.target_latency_ms is not None:
                 [latency] = benchmark(reference_artifact(), threads=self.threads)
                 self.target_ratio = self.target_latency_ms / latency.reference_ms
             self.save()  # so that a kill in the first trial is known of
-            if self.prediction is not None and not self._is_worker():
-                self.prediction.prepare(self._folder(), self.oracle.seed)
+            if self.latency_predictor is not None and not self._is_worker():
+                self.latency_predictor.prepare(self._folder(), self.oracle.seed)
             if self.executor is None:
                 super().search(*fit_args, **fit_kwargs)
             else:
@@ -330,8 +332,8 @@ class MeasuredTuner(kt.Tuner):
         latency, fastest first; with several those, by the first. Candidates that break a limit
         are left out.
         """
-        entries = [entry for entry in self.oracle.entries if entry.violation == 0]
-        return self.front_of(self.candidate(self.oracle.trials[e.trial_id]) for e in entries)
+        records = [record for record in self.oracle.records if record.violation == 0]
+        return self.front_of(self.candidate(self.oracle.trials[e.trial_id]) for e in records)
 
     def front_of(self, candidates: Iterable[MeasuredTrial]) -> list[MeasuredTrial]:
         """Returns those of some candidates that no other beats, as :meth:`pareto_front` does."""
@@ -348,11 +350,13 @@ class MeasuredTuner(kt.Tuner):
         ]
 
     def prediction_errors(self) -> PredictionErrors | None:
-        """Returns how far the predicted latencies can be believed; None: none were predicted."""
-        if self.prediction is None or self.prediction.model is None:
+        """Returns how far the predicted latencies can be shrunk; None: none were predicted."""
+        if self.latency_predictor is None or self.latency_predictor.model is None:
             return None
         found = [(c.architecture, c.measurement.latency) for c in self.candidates()]
-        return self.prediction.errors([(a, latency.ratio) for a, latency in found if latency])
+        return self.latency_predictor.errors(
+            [(a, latency.ratio) for a, latency in found if latency]
+        )
 
     def candidate(self, trial: kt.engine.trial.Trial) -> MeasuredTrial:
         """Returns what was measured in a completed trial."""
@@ -404,10 +408,10 @@ class MeasuredTuner(kt.Tuner):
         inherited: dict[str, float] = {}
         source = self.oracle.halving.continues.get(trial.trial_id)
         if source is None:
-            self._refuse_infeasible(trial, model, x)
+            self._fail_if_infeasible(trial, model, x)
             inherited = self._inherited(trial, model)
         else:
-            with _no_word_of_optimizers():
+            with _without_optimizer_warnings():
                 continue_from(model, self._get_checkpoint_fname(source))
         try:
             compression = self._compression(trial)
@@ -483,11 +487,11 @@ class MeasuredTuner(kt.Tuner):
         the trial reports what the last epoch logs.
         """
         options = dict(kwargs)
-        if self._nobody_else_reads_logs() and not reads_each_epoch(
+        if self._nobody_else_reads_logs() and not needs_every_validation(
             kwargs, self.oracle.objectives.names
         ):
-            options = validated_at_the_end(kwargs, reported)
-        options["callbacks"] = trial_callbacks([*(kwargs.get("callbacks") or ()), *callbacks])
+            options = validate_at_the_end(kwargs, reported)
+        options["callbacks"] = cheaper_callbacks([*(kwargs.get("callbacks") or ()), *callbacks])
         return self.hypermodel.fit(trial.hyperparameters, model, *args, **options)
 
     def _nobody_else_reads_logs(self) -> bool:
@@ -498,7 +502,7 @@ class MeasuredTuner(kt.Tuner):
         )
         return keras_fits and type(self).on_epoch_end is MeasuredTuner.on_epoch_end
 
-    def _refuse_infeasible(self, trial: kt.engine.trial.Trial, model: Any, x: Any) -> None:
+    def _fail_if_infeasible(self, trial: kt.engine.trial.Trial, model: Any, x: Any) -> None:
         """Fails a trial that breaks a limit whatever it learns, before it is trained."""
         limits = {limit.name for limit in self.oracle.objectives.limits}
         known: dict[str, float] = {}
@@ -506,9 +510,9 @@ class MeasuredTuner(kt.Tuner):
         try:
             if compression is not None:
                 model = untrained_form(model, compression)
-            if limits & _BEFORE:
+            if limits & _STATIC_METRICS:
                 known |= self._costs_of(model, self._spec(compression))
-            if limits & _UNTRAINED:
+            if limits & _UNTRAINED_METRICS:
                 known |= self._untrained_file(model, x, self._spec(compression), limits)
         except (NotCompressible, NotOnDevice, VelaError) as error:
             raise _Infeasible(f"{INFEASIBLE}{error}") from error
@@ -526,7 +530,7 @@ class MeasuredTuner(kt.Tuner):
             return {}  # some modes take trained networks alone
         known = {"size_bytes": float(artifact.size)}
         known |= self.device.metrics(artifact, limits & DEVICE_UNTRAINED)
-        if limits & _LATENCY:
+        if limits & _LATENCY_METRICS:
             [latency] = benchmark(artifact, threads=self.threads, rounds=self.rounds)
             known["latency_ratio"] = latency.ratio_low
             known["latency_ms"] = latency.median_ms * latency.ratio_low / latency.ratio
@@ -541,10 +545,10 @@ class MeasuredTuner(kt.Tuner):
             "peak_activation_bytes": float(cost.peak_activation_bytes(size)),
         }
 
-    def _known_costs(self, arch: Any) -> dict[str, float]:
+    def _costs_before_trial(self, arch: Any) -> dict[str, float]:
         """What is known of an architecture before it is tried."""
-        known = {} if self.prediction is None else self.prediction.known(arch)
-        if not self._before:
+        known = {} if self.latency_predictor is None else self.latency_predictor.lower_bounds(arch)
+        if not self._needs_costs:
             return known
         if arch.network not in self._costs:
             compression = getattr(arch, "compression", None)
@@ -611,7 +615,7 @@ class MeasuredTuner(kt.Tuner):
             "macs": float(cost.macs),
             "parameters": float(cost.parameters),
             "peak_activation_bytes": float(measurement.peak_activation_bytes or 0),
-            **self.device.metrics(artifact, self._of_device),
+            **self.device.metrics(artifact, self._device_metrics),
         }
 
     def load_model(self, trial: kt.engine.trial.Trial) -> keras.Model:
@@ -624,7 +628,7 @@ class MeasuredTuner(kt.Tuner):
 
     def _network(self, trial: kt.engine.trial.Trial) -> keras.Model:
         """A trial's network before any compression."""
-        with _no_word_of_optimizers():
+        with _without_optimizer_warnings():
             return super().load_model(trial)
 
     def _populate_initial_space(self) -> None:
@@ -658,9 +662,9 @@ class MeasuredTuner(kt.Tuner):
         halving = self.oracle.halving
         rungs = {"halving": halving.eta, "min_epochs": halving.min_epochs, "epochs": halving.epochs}
         kept = {"target_ratio": self.target_ratio, **rungs}
-        return {**super().get_state(), **kept, **self._measuring()}
+        return {**super().get_state(), **kept, **self._measurement_settings()}
 
-    def _measuring(self) -> dict[str, Any]:
+    def _measurement_settings(self) -> dict[str, Any]:
         """What must stay the same for rewards to compare."""
         return {
             "mode": self.spec.mode,
@@ -680,7 +684,7 @@ class MeasuredTuner(kt.Tuner):
             )
         halving = self.oracle.halving
         rungs = {"halving": halving.eta, "min_epochs": halving.min_epochs}
-        for name, value in {**rungs, **self._measuring()}.items():
+        for name, value in {**rungs, **self._measurement_settings()}.items():
             if state.get(name, value) != value:
                 raise ValueError(
                     f"{name} of the search in {self.project_dir!r} is {state[name]!r}, "
@@ -716,14 +720,14 @@ def as_hypermodel(hypermodel: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _no_word_of_optimizers() -> Iterator[None]:
+def _without_optimizer_warnings() -> Iterator[None]:
     """A file may hold another optimizer's state, or none, where a teacher taught."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
         yield
 
 
-_OF_ORACLE = (
+_ORACLE_ARGUMENTS = (
     *("hyperparameters", "tune_new_entries", "allow_new_entries", "limits"),
     *("halving", "min_epochs"),
     *("max_retries_per_trial", "max_consecutive_failed_trials"),
@@ -738,7 +742,7 @@ def oracle_arguments(hypermodel: Any, objective: Any, kwargs: dict[str, Any]) ->
         objective: As it was given; None is the reward where a space is searched.
         kwargs: The tuner's other arguments; those of the oracle leave it.
     """
-    given = {name: kwargs.pop(name) for name in _OF_ORACLE if name in kwargs}
+    given = {name: kwargs.pop(name) for name in _ORACLE_ARGUMENTS if name in kwargs}
     hypermodel = as_hypermodel(hypermodel)
     own = isinstance(hypermodel, SpaceHyperModel)
     space = hypermodel.space if own else None

@@ -15,7 +15,7 @@ import numpy as np
 def inherit_weights(child: Any, parent: Any) -> float:
     """Copies what fits from layers of the same name; returns the share of weights taken.
 
-    Of an axis that differs in size the first entries are copied, of the two spatial axes of a
+    Of an axis that differs in size the first records are copied, of the two spatial axes of a
     convolution the center. What the parent has no value for stays as it was made.
 
     Example:

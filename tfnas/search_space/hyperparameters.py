@@ -21,7 +21,7 @@ GRID = 24  # choices of a range without steps
 
 
 @dataclasses.dataclass(frozen=True)
-class Point:
+class HyperParameterValues:
     """Decided hyperparameters: what an architecture is to a space of architectures.
 
     Args:
@@ -31,7 +31,7 @@ class Point:
     items: tuple[tuple[str, Any], ...]
 
     @property
-    def network(self) -> Point:
+    def network(self) -> HyperParameterValues:
         """What makes two of them the same: all of it."""
         return self
 
@@ -112,7 +112,7 @@ class HyperParameterSpace(DecisionSpace):
             if decision.active(decided):
                 known = values.get(decision.name, values.get(_plain(decision.name)))
                 decided[decision.name] = _nearest(known, decision.choices)
-        return Point(tuple((_plain(name), value) for name, value in decided.items()))
+        return HyperParameterValues(tuple((_plain(name), value) for name, value in decided.items()))
 
     def build(self, arch: Any) -> Any:
         """The hypermodel builds, not the space."""

@@ -40,7 +40,7 @@ def oracle_in(folder):
     )  # fmt: skip
     oracle.verbose = 0
     oracle._set_project_dir(str(folder), "project")
-    oracle.halving.fix(4, None)
+    oracle.halving.set_epochs(4, None)
     return oracle
 
 
@@ -94,8 +94,8 @@ def test_the_reason_of_a_failure_reaches_the_chief(chief, worker):
 
 
 def test_what_the_chief_alone_knows_is_not_made_up(worker):
-    with pytest.raises(RuntimeError, match="entries must be asked of the chief's tuner"):
-        _ = worker.entries
+    with pytest.raises(RuntimeError, match="records must be read from the chief's tuner"):
+        _ = worker.records
     with pytest.raises(AttributeError):
         _ = worker.nothing
 

@@ -55,7 +55,7 @@ def make(folder, kind=Sum, **arguments):
 
 def results(tuner):
     oracle = tuner.oracle
-    return [(e.trial_id, dict(e.point.items), e.losses[0]) for e in oracle.entries]
+    return [(e.trial_id, dict(e.architecture.items), e.losses[0]) for e in oracle.records]
 
 
 # ---- keras_tuner's own ways
@@ -104,7 +104,7 @@ def test_any_hypermodel_and_val_accuracy(tmp_path):
     x, y = np.zeros((8, 4), "float32"), np.zeros(8, int)
     tuner.search(x, y, epochs=1, validation_data=(x, y), verbose=0)
     assert not tuner.measures
-    assert len(tuner.oracle.entries) == 2
+    assert len(tuner.oracle.records) == 2
     assert tuner.get_best_models()[0].input_shape == (None, 4)
 
 
@@ -296,8 +296,9 @@ KILLED = textwrap.dedent(
         )
         tuner.oracle.verbose = 0
         tuner.search(verbose=0, epochs=4)
-        ended = tuner.oracle.entries + tuner.oracle.evidence
-        return len(tuner.oracle.trials), [(e.trial_id, e.point.items, e.losses) for e in ended]
+        ended = tuner.oracle.records + tuner.oracle.learning_records
+        results = [(e.trial_id, e.architecture.items, e.losses) for e in ended]
+        return len(tuner.oracle.trials), results
 
     whole = search("whole", lambda: None)
     assert whole[0] == trials

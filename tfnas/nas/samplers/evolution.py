@@ -9,7 +9,7 @@ import numpy as np
 
 from tfnas.nas.samplers.pareto_selection import tournament
 from tfnas.nas.surrogate.screening import ScreenedOracle
-from tfnas.nas.trial_records import Entry, Proposal, ranked
+from tfnas.nas.trial_records import Proposal, TrialRecord, ranked
 from tfnas.nas.tuner import MeasuredTuner, oracle_arguments
 from tfnas.runtime.argument_rules import check_count
 from tfnas.search_space.search_space import SearchSpace
@@ -76,19 +76,19 @@ class EvolutionOracle(ScreenedOracle):
             seed,
             limits,
             children=children,
-            unscreened=population_size,
+            num_initial=population_size,
             **kwargs,
         )
         self.population_size = population_size
         self.tournament_size = tournament_size
         several = len(self.objectives.names) > 1
         self.crossover = crossover if crossover is not None else 0.5 * several
-        self.population: list[Entry] = []
+        self.population: list[TrialRecord] = []
         self._ranked: tuple[int, np.ndarray] = (-1, np.zeros(0, int))
 
-    def learn(self, entry: Entry) -> None:
+    def learn(self, record: TrialRecord) -> None:
         """Lets the oldest die, or with several objectives the worst."""
-        self.population.append(entry)
+        self.population.append(record)
         if len(self.objectives.names) == 1:
             self.population = self.population[-self.population_size :]
         elif len(self.population) > self.population_size:
@@ -101,36 +101,36 @@ class EvolutionOracle(ScreenedOracle):
         self.population, self._ranked = [], (-1, np.zeros(0, int))
 
     def propose(self, rng: np.random.Generator) -> Proposal:
-        """Returns a random point at first, then a child of good ones."""
-        if self.begun < self.population_size or not self.population:
+        """Returns a random arch at first, then a child of good ones."""
+        if self.num_started < self.population_size or not self.population:
             return Proposal(self.space.sample(rng))
         parent = self._parent(rng)
-        point = parent.point
+        arch = parent.architecture
         if self.crossover and rng.random() < self.crossover:
-            point = self.space.crossover(point, self._parent(rng).point, rng)
-            if point.network != parent.point.network:
-                return Proposal(self._mutated(point, rng, once=False), parent.trial_id)
-        return Proposal(self._mutated(point, rng, once=True), parent.trial_id)
+            arch = self.space.crossover(arch, self._parent(rng).architecture, rng)
+            if arch.network != parent.architecture.network:
+                return Proposal(self._mutated(arch, rng, once=False), parent.trial_id)
+        return Proposal(self._mutated(arch, rng, once=True), parent.trial_id)
 
-    def _mutated(self, point: Any, rng: np.random.Generator, once: bool) -> Any:
+    def _mutated(self, arch: Any, rng: np.random.Generator, once: bool) -> Any:
         """One change, and where a surrogate chooses perhaps more."""
         if once:
-            point = self.space.mutate(point, rng)
+            arch = self.space.mutate(arch, rng)
         while self.children > 1 and rng.random() < _MORE_CHANGES:
-            point = self.space.mutate(point, rng)
-        return point
+            arch = self.space.mutate(arch, rng)
+        return arch
 
-    def _parent(self, rng: np.random.Generator) -> Entry:
+    def _parent(self, rng: np.random.Generator) -> TrialRecord:
         """The best of a tournament; as the surrogate sees them where there is one."""
-        if self._ranked[0] != len(self.evidence):
-            self._ranked = (len(self.evidence), self._ranking())
+        if self._ranked[0] != len(self.learning_records):
+            self._ranked = (len(self.learning_records), self._ranking())
         return self.population[tournament(self._ranked[1], self.tournament_size, rng)]
 
     def _ranking(self) -> np.ndarray:
-        if not self.sees:
+        if not self.has_surrogate:
             return ranked(self.population)
-        means = self.screening.means(self.evidence, self.population)
-        return np.lexsort((-means, np.array([entry.violation for entry in self.population])))
+        means = self.screening.means(self.learning_records, self.population)
+        return np.lexsort((-means, np.array([record.violation for record in self.population])))
 
 
 class EvolutionTuner(MeasuredTuner):

@@ -5,7 +5,7 @@ Both forms are softmax-linear, so that a policy learns from a few dozen trials:
     building   the state is the architecture so far, the action the next decision's choice
     modifying  the state is a whole architecture, the action changes one decision of it
 
-Their gradients are exact; :func:`ascend` takes REINFORCE steps with an entropy bonus, or
+Their gradients are exact; :func:`update_policy` takes REINFORCE steps with an entropy bonus, or
 PPO's clipped ones.
 
 References:
@@ -27,18 +27,20 @@ _CONTEXT = 0.5  # weight of the state beside the constant
 
 
 class Policy(Protocol):
-    """What :func:`ascend` needs."""
+    """What :func:`update_policy` needs."""
 
     def log_probabilities(self, steps: Sequence[Any]) -> np.ndarray:
         """Returns ln of the probability of each step."""
         ...
 
-    def climb(self, steps: Sequence[Any], weights: np.ndarray, rate: float, entropy: float) -> None:
+    def gradient_step(
+        self, steps: Sequence[Any], weights: np.ndarray, rate: float, entropy: float
+    ) -> None:
         """Moves along sum of weight x grad ln p + entropy x grad H, averaged."""
         ...
 
 
-def ascend(
+def update_policy(
     policy: Policy,
     steps: Sequence[Any],
     advantages: np.ndarray,
@@ -66,7 +68,7 @@ def ascend(
             ratio = np.exp(policy.log_probabilities(steps) - before)
             beyond = np.where(advantages > 0, ratio > 1 + clip, ratio < 1 - clip)
             weights = advantages * ratio * ~beyond
-        policy.climb(steps, weights, rate, entropy)
+        policy.gradient_step(steps, weights, rate, entropy)
 
 
 class BuildingPolicy:
@@ -91,8 +93,8 @@ class BuildingPolicy:
         for i, decision in enumerate(self.decisions):
             if not decision.active(values):
                 continue
-            odds = _softmax(self.weights[i] @ self._seen(state[None], i)[0])
-            choice = _drawn(odds, rng)
+            probabilities = _softmax(self.weights[i] @ self._seen(state[None], i)[0])
+            choice = _draw(probabilities, rng)
             values[decision.name] = decision.choices[choice]
             state[self._starts[i] + choice] = 1.0
         return values
@@ -103,12 +105,12 @@ class BuildingPolicy:
         total = np.zeros(len(steps))
         for i in range(len(self.decisions)):
             active = chosen[:, i] >= 0
-            odds = _softmax(self._seen(states, i) @ self.weights[i].T)
-            own = np.take_along_axis(odds, np.maximum(chosen[:, i : i + 1], 0), 1)[:, 0]
+            probabilities = _softmax(self._seen(states, i) @ self.weights[i].T)
+            own = np.take_along_axis(probabilities, np.maximum(chosen[:, i : i + 1], 0), 1)[:, 0]
             total += np.where(active, np.log(np.maximum(own, 1e-12)), 0.0)
         return total
 
-    def climb(
+    def gradient_step(
         self, steps: Sequence[Values], weights: np.ndarray, rate: float, entropy: float
     ) -> None:
         """A step along the gradient of the weighted ln p, and of the entropy."""
@@ -118,7 +120,7 @@ class BuildingPolicy:
             if len(self.decisions[i].choices) < 2 or not active.any():
                 continue
             seen = self._seen(states[active], i)
-            slope = _slope(
+            slope = _logit_gradient(
                 _softmax(seen @ self.weights[i].T), chosen[active, i], weights[active], entropy
             )
             self.weights[i] += rate * slope.T @ seen / len(steps)
@@ -164,27 +166,27 @@ class ModifyingPolicy:
         Raises:
             ValueError: There is nothing to change.
         """
-        odds = self._odds([values])[0]
-        if not np.isfinite(odds).all():
-            raise ValueError("values must leave another choice open, got the only point there is")
-        return _drawn(odds, rng)
+        probabilities = self._probabilities([values])[0]
+        if not np.isfinite(probabilities).all():
+            raise ValueError("values must leave another choice open, got the only arch there is")
+        return _draw(probabilities, rng)
 
     def log_probabilities(self, steps: Sequence[tuple[Values, int]]) -> np.ndarray:
         """Returns ln of the probability of each action in its state."""
-        odds = self._odds([values for values, _ in steps])
-        own = odds[np.arange(len(steps)), [action for _, action in steps]]
+        probabilities = self._probabilities([values for values, _ in steps])
+        own = probabilities[np.arange(len(steps)), [action for _, action in steps]]
         return np.log(np.maximum(own, 1e-12))
 
-    def climb(
+    def gradient_step(
         self, steps: Sequence[tuple[Values, int]], weights: np.ndarray, rate: float, entropy: float
     ) -> None:
         """A step along the gradient of the weighted ln p, and of the entropy."""
         states = [values for values, _ in steps]
         actions = np.array([action for _, action in steps])
-        slope = _slope(self._odds(states), actions, weights, entropy)
+        slope = _logit_gradient(self._probabilities(states), actions, weights, entropy)
         self.weights += rate * slope.T @ self._seen(states) / len(steps)
 
-    def _odds(self, states: Sequence[Values]) -> np.ndarray:
+    def _probabilities(self, states: Sequence[Values]) -> np.ndarray:
         logits = self._seen(states) @ self.weights.T
         allowed = np.array(
             [
@@ -200,9 +202,13 @@ class ModifyingPolicy:
         return np.concatenate([np.ones((len(states), 1)), _CONTEXT * np.array(held)], axis=1)
 
 
-def _drawn(odds: np.ndarray, rng: np.random.Generator) -> int:
-    place = int(np.searchsorted(np.cumsum(odds), rng.random() * odds.sum()))
-    return place if place < len(odds) and odds[place] > 0 else int(np.argmax(odds))
+def _draw(probabilities: np.ndarray, rng: np.random.Generator) -> int:
+    place = int(np.searchsorted(np.cumsum(probabilities), rng.random() * probabilities.sum()))
+    return (
+        place
+        if place < len(probabilities) and probabilities[place] > 0
+        else int(np.argmax(probabilities))
+    )
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
@@ -210,10 +216,12 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
     return shifted / shifted.sum(axis=-1, keepdims=True)
 
 
-def _slope(odds: np.ndarray, chosen: np.ndarray, weights: np.ndarray, entropy: float) -> np.ndarray:
+def _logit_gradient(
+    probabilities: np.ndarray, chosen: np.ndarray, weights: np.ndarray, entropy: float
+) -> np.ndarray:
     """Gradient by the logits of weight x ln p(chosen) + entropy x H(p), row by row."""
-    slope = -odds * weights[:, None]
-    slope[np.arange(len(odds)), chosen] += weights
-    logs = np.log(np.maximum(odds, 1e-12))
-    spread = -(odds * logs).sum(1, keepdims=True)
-    return slope - entropy * odds * (logs + spread)
+    slope = -probabilities * weights[:, None]
+    slope[np.arange(len(probabilities)), chosen] += weights
+    logs = np.log(np.maximum(probabilities, 1e-12))
+    spread = -(probabilities * logs).sum(1, keepdims=True)
+    return slope - entropy * probabilities * (logs + spread)

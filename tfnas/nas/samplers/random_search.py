@@ -40,7 +40,7 @@ class RandomOracle(SpaceOracle):
         super().__init__(space, objective, max_trials, seed, limits, **kwargs)
 
     def propose(self, rng: np.random.Generator) -> Proposal:
-        """Returns a random point."""
+        """Returns a random arch."""
         return Proposal(self.space.sample(rng))
 
 

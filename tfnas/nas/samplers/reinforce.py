@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from tfnas.nas.samplers.policy import BuildingPolicy, ModifyingPolicy, ascend
+from tfnas.nas.samplers.policy import BuildingPolicy, ModifyingPolicy, update_policy
 from tfnas.nas.surrogate.screening import ScreenedOracle
-from tfnas.nas.trial_records import Entry, Proposal, ranked
+from tfnas.nas.trial_records import Proposal, TrialRecord, ranked
 from tfnas.nas.tuner import MeasuredTuner, oracle_arguments
 from tfnas.runtime.argument_rules import check_count
 from tfnas.search_space.search_space import SearchSpace, Values
@@ -90,7 +90,7 @@ class ReinforceOracle(ScreenedOracle):
             seed,
             limits,
             children=children,
-            unscreened=warmup,
+            num_initial=warmup,
             **kwargs,
         )
         self.form, self.batch_size = form, batch_size
@@ -109,40 +109,40 @@ class ReinforceOracle(ScreenedOracle):
         return self._policy
 
     def propose(self, rng: np.random.Generator) -> Proposal:
-        """Returns a random point at first, then what the policy draws."""
-        if self.begun < self.warmup or not self.evidence:
+        """Returns a random arch at first, then what the policy draws."""
+        if self.num_started < self.warmup or not self.learning_records:
             return Proposal(self.space.sample(rng))
         if self.form == "building":
             return Proposal(self.space.from_values(self.policy.sample(rng)))
         start = self._start(rng)
-        values = self.space.values(start.point)
+        values = self.space.values(start.architecture)
         while True:
             decision, choice = self.policy.actions[self.policy.sample(values, rng)]
             values = self.space.complete({**values, decision.name: choice}, rng)
             if self.children == 1 or rng.random() < 0.5:
                 return Proposal(self.space.from_values(values), start.trial_id)
 
-    def learn(self, entry: Entry) -> None:
+    def learn(self, record: TrialRecord) -> None:
         """Teaches the policy, after each batch."""
-        if len(self.evidence) % self.batch_size or len(self.evidence) < self.warmup:
+        if len(self.learning_records) % self.batch_size or len(self.learning_records) < self.warmup:
             return
-        recent = self.evidence[-_MEMORY:]
-        worth = _deviates(recent)
+        recent = self.learning_records[-_MEMORY:]
+        worth = _normal_scores(recent)
         steps: list[Any] = []
         advantages: list[float] = []
         if self.form == "building":
-            steps = [self.space.values(known.point) for known in recent]
+            steps = [self.space.values(known.architecture) for known in recent]
             advantages = list(worth)
         else:
             places = {known.trial_id: place for known, place in zip(recent, worth, strict=True)}
-            points = {known.trial_id: known.point for known in recent}
+            points = {known.trial_id: known.architecture for known in recent}
             for known in recent:
                 if known.parent in places:
-                    for step in self._steps(points[known.parent], known.point):
+                    for step in self._steps(points[known.parent], known.architecture):
                         steps.append(step)
                         advantages.append(places[known.trial_id] - places[known.parent])
         if steps:
-            ascend(
+            update_policy(
                 self.policy,
                 steps,
                 np.array(advantages),
@@ -157,17 +157,17 @@ class ReinforceOracle(ScreenedOracle):
         super().forget()
         self._ranked = (-1, np.zeros(0, int))
 
-    def _start(self, rng: np.random.Generator) -> Entry:
+    def _start(self, rng: np.random.Generator) -> TrialRecord:
         """One of the best so far, the better the likelier."""
-        recent = self.evidence[-_MEMORY:]
-        if self._ranked[0] != len(self.evidence):
-            self._ranked = (len(self.evidence), ranked(recent))
+        recent = self.learning_records[-_MEMORY:]
+        if self._ranked[0] != len(self.learning_records):
+            self._ranked = (len(self.learning_records), ranked(recent))
         order = self._ranked[1]
         place = min(int(rng.exponential(4.0)), len(order) - 1)
         return recent[order[place]]
 
     def _steps(self, before: Any, after: Any) -> list[tuple[Values, int]]:
-        """The actions that lead from one point to another, each from the first."""
+        """The actions that lead from one arch to another, each from the first."""
         old, new = self.space.values(before), self.space.values(after)
         numbers = {(d.name, c): i for i, (d, c) in enumerate(self.policy.actions)}
         return [
@@ -180,13 +180,13 @@ class ReinforceOracle(ScreenedOracle):
 _MEMORY = 256  # trials that a policy learns from
 
 
-def _deviates(entries: list[Entry]) -> np.ndarray:
-    """The place of each entry as a normal deviate, the best above 0."""
+def _normal_scores(records: list[TrialRecord]) -> np.ndarray:
+    """The place of each record as a normal deviate, the best above 0."""
     from scipy.stats import norm
 
-    places = np.empty(len(entries))
-    places[ranked(entries)[::-1]] = np.arange(len(entries))
-    return norm.ppf((places + 0.5) / len(entries))
+    places = np.empty(len(records))
+    places[ranked(records)[::-1]] = np.arange(len(records))
+    return norm.ppf((places + 0.5) / len(records))
 
 
 class ReinforceTuner(MeasuredTuner):
