@@ -175,11 +175,15 @@ class Halving:
         return root if rung == 0 else self._at.get((root, rung))
 
     def add(self, record: TrialRecord, min_records: int) -> tuple[list[TrialRecord], bool]:
-        """Returns what there is to learn now that a trial ended, and whether it is a new rung's.
+        """Adds the record of a trial that ended well.
 
         Args:
-            record: The trial.
-            enough: Trials of a rung with which the search learns from it.
+            record: The record.
+            min_records: Number of trials of a rung from which on the search learns from it.
+
+        Returns:
+            The records to learn from now, and whether they are those of a new rung, which replace
+            all earlier ones.
         """
         rung = self.rung(record.trial_id)
         of_rung = self._ended.setdefault(rung, [])

@@ -322,7 +322,7 @@ def test_a_kill_at_the_file_of_a_new_trial_loses_no_trial(tmp_path, monkeypatch)
         ({"tournament_size": 0}, r"tournament_size must be from 1 to .* got 0"),
         ({"max_trials": 0}, r"max_trials must be a whole number >= 1, got 0"),
         ({"max_trials": 1.5}, r"max_trials must be a whole number >= 1, got 1\.5"),
-        ({"objective": []}, r"objective must name at least one, got an empty list"),
+        ({"objective": []}, r"objective must have at least one name, got an empty list"),
         ({"limits": {"speed": 1}}, r"limits must name objectives or metrics .* got 'speed'"),
         ({"limits": {"macs": "1"}}, r"limits\['macs'\] must be a number, got '1'"),
         ({"children": 0}, r"children must be a whole number >= 1, got 0"),

@@ -1,4 +1,4 @@
-"""Random search: the yardstick."""
+"""Random search, the baseline of the other algorithms."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from tfnas.search_space.search_space import SearchSpace
 
 
 class RandomOracle(SpaceOracle):
-    """Proposes random points, none twice.
+    """Proposes random architectures, each at most once.
 
     Args:
-        space: The search space; None: what keras_tuner's hypermodel declares.
-        objective: As keras_tuner takes it; several are compared by Pareto dominance.
+        space: The search space; None: the hyperparameters that keras_tuner's hypermodel declares.
+        objective: As in keras_tuner; several are compared by Pareto dominance.
         max_trials: Number of trials.
         seed: Seed of all proposals.
-        limits: Metric -> bound that must be kept.
-        **kwargs: keras_tuner's further arguments of an Oracle.
+        limits: Metric -> bound to keep.
+        **kwargs: Further arguments of keras_tuner's Oracle.
 
     Raises:
         ValueError: An argument is outside its rule; the message names it.
@@ -40,12 +40,12 @@ class RandomOracle(SpaceOracle):
         super().__init__(space, objective, max_trials, seed, limits, **kwargs)
 
     def propose(self, rng: np.random.Generator) -> Proposal:
-        """Returns a random arch."""
+        """Returns a random architecture."""
         return Proposal(self.space.sample(rng))
 
 
 class RandomTuner(MeasuredTuner):
-    """Tries random architectures, measured as the other tuners measure theirs.
+    """Searches for small, fast and accurate `.tflite` files by random search.
 
     Example:
         >>> import tfnas
@@ -54,8 +54,8 @@ class RandomTuner(MeasuredTuner):
         ...                           project_name="random", seed=0)
 
     Args:
-        hypermodel: As for :class:`tfnas.EvolutionTuner`, as all others.
-        objective: What is searched for.
+        hypermodel: As for :class:`tfnas.EvolutionTuner`.
+        objective: As for :class:`tfnas.EvolutionTuner`.
         max_trials: Number of trials.
         seed: Seed of proposals and trainings.
         **kwargs: As for :class:`tfnas.EvolutionTuner`.

@@ -1,4 +1,4 @@
-"""Reinforcement learning over architectures."""
+"""Architecture search by reinforcement learning (REINFORCE or PPO)."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ FORMS = ("building", "modifying")
 
 
 class ReinforceOracle(ScreenedOracle):
-    """A policy that learns which decisions pay.
+    """A policy that learns which decisions lead to good architectures.
 
-    In the form "building" the policy decides an architecture from nothing, choice by choice,
-    each with the earlier ones in view. In the form "modifying" it changes one decision of an
-    architecture at a time (a block's type, kernel, expansion or width, a block more or
-    less), beginning with one of the best tried so far.
+    In the form "building" the policy makes all decisions of an architecture, each conditioned on
+    the earlier ones. In the form "modifying" it changes one decision at a time (type, kernel,
+    expansion or width of a block, number of blocks), starting from one of the best
+    architectures so far.
 
-    After every `batch_size` trials the policy takes a step. What a trial is worth is its
-    place among all trials so far (for "modifying": the place gained over the trial it came
-    from), as a normal deviate: so the baseline is their median, no unit matters, and several
-    objectives are ranked by Pareto front. Of `children` draws a surrogate picks one.
+    The policy is updated after every `batch_size` trials. The advantage of a trial is the normal
+    score of its rank among all trials so far (for "modifying" its gain over the parent's). So the
+    baseline is the median, units don't matter, and several objectives are ranked by Pareto front.
+    A surrogate chooses among `children` samples of the policy.
 
     Args:
-        space: The search space; None: what keras_tuner's hypermodel declares.
-        objective: As keras_tuner takes it; several are searched for their Pareto front.
+        space: The search space; None: the hyperparameters that keras_tuner's hypermodel declares.
+        objective: As in keras_tuner; of several the Pareto front is searched for.
         max_trials: Number of trials.
         seed: Seed of all proposals.
         form: "building" or "modifying".
-        batch_size: Trials a step of the policy.
-        learning_rate: Step size, above 0.
+        batch_size: Number of trials between updates of the policy.
+        learning_rate: Learning rate of the policy, above 0.
         entropy: Weight of the entropy bonus, at least 0.
         clip: PPO's epsilon, in (0, 1); None: REINFORCE.
-        epochs: Passes over the trials a step.
-        warmup: Random trials at the start.
-        children: Draws that a surrogate picks one of; 1: no surrogate.
-        limits: Metric -> bound that must be kept.
-        **kwargs: keras_tuner's further arguments of an Oracle.
+        epochs: Passes over the trials in an update.
+        warmup: Number of random trials at the start.
+        children: Number of samples that the surrogate chooses from; 1: no surrogate.
+        limits: Metric -> bound to keep.
+        **kwargs: Further arguments of keras_tuner's Oracle.
 
     Raises:
         ValueError: An argument is outside its rule; the message names it.
@@ -101,7 +101,7 @@ class ReinforceOracle(ScreenedOracle):
 
     @property
     def policy(self) -> Any:
-        """The policy; made anew where the space has grown."""
+        """The policy; a new one if the search space has grown."""
         decisions = tuple(self.space.decisions)
         if self._policy is None or self._policy.decisions != decisions:
             kind = BuildingPolicy if self.form == "building" else ModifyingPolicy
@@ -109,7 +109,7 @@ class ReinforceOracle(ScreenedOracle):
         return self._policy
 
     def propose(self, rng: np.random.Generator) -> Proposal:
-        """Returns a random arch at first, then what the policy draws."""
+        """Returns a random architecture during warm-up, then a sample of the policy."""
         if self.num_started < self.warmup or not self.learning_records:
             return Proposal(self.space.sample(rng))
         if self.form == "building":
@@ -123,24 +123,27 @@ class ReinforceOracle(ScreenedOracle):
                 return Proposal(self.space.from_values(values), start.trial_id)
 
     def learn(self, record: TrialRecord) -> None:
-        """Teaches the policy, after each batch."""
+        """Updates the policy after each batch of trials."""
         if len(self.learning_records) % self.batch_size or len(self.learning_records) < self.warmup:
             return
-        recent = self.learning_records[-_MEMORY:]
-        worth = _normal_scores(recent)
+        recent = self.learning_records[-_MAX_RECORDS:]
+        scores = _normal_scores(recent)
         steps: list[Any] = []
         advantages: list[float] = []
         if self.form == "building":
-            steps = [self.space.values(known.architecture) for known in recent]
-            advantages = list(worth)
+            steps = [self.space.values(earlier.architecture) for earlier in recent]
+            advantages = list(scores)
         else:
-            places = {known.trial_id: place for known, place in zip(recent, worth, strict=True)}
-            points = {known.trial_id: known.architecture for known in recent}
-            for known in recent:
-                if known.parent in places:
-                    for step in self._steps(points[known.parent], known.architecture):
-                        steps.append(step)
-                        advantages.append(places[known.trial_id] - places[known.parent])
+            score_of = {
+                earlier.trial_id: score for earlier, score in zip(recent, scores, strict=True)
+            }
+            architectures = {earlier.trial_id: earlier.architecture for earlier in recent}
+            for earlier in recent:
+                if earlier.parent in score_of:
+                    gain = score_of[earlier.trial_id] - score_of[earlier.parent]
+                    new_steps = self._steps(architectures[earlier.parent], earlier.architecture)
+                    steps += new_steps
+                    advantages += [gain] * len(new_steps)
         if steps:
             update_policy(
                 self.policy,
@@ -153,13 +156,13 @@ class ReinforceOracle(ScreenedOracle):
             )
 
     def forget(self) -> None:
-        """The policy stays as it is; what it was taught on does not."""
+        """Drops the ranking of a lower rung; the policy is kept."""
         super().forget()
         self._ranked = (-1, np.zeros(0, int))
 
     def _start(self, rng: np.random.Generator) -> TrialRecord:
-        """One of the best so far, the better the likelier."""
-        recent = self.learning_records[-_MEMORY:]
+        """One of the best records so far; better ones are more likely."""
+        recent = self.learning_records[-_MAX_RECORDS:]
         if self._ranked[0] != len(self.learning_records):
             self._ranked = (len(self.learning_records), ranked(recent))
         order = self._ranked[1]
@@ -167,21 +170,21 @@ class ReinforceOracle(ScreenedOracle):
         return recent[order[place]]
 
     def _steps(self, before: Any, after: Any) -> list[tuple[Values, int]]:
-        """The actions that lead from one arch to another, each from the first."""
+        """The actions that lead from one architecture to another, with the first as their state."""
         old, new = self.space.values(before), self.space.values(after)
-        numbers = {(d.name, c): i for i, (d, c) in enumerate(self.policy.actions)}
+        indices = {(d.name, c): i for i, (d, c) in enumerate(self.policy.actions)}
         return [
-            (old, numbers[name, value])
+            (old, indices[name, value])
             for name, value in new.items()
             if name in old and old[name] != value
         ]
 
 
-_MEMORY = 256  # trials that a policy learns from
+_MAX_RECORDS = 256  # trials that a policy learns from
 
 
 def _normal_scores(records: list[TrialRecord]) -> np.ndarray:
-    """The place of each record as a normal deviate, the best above 0."""
+    """The normal score of each record's rank; better ones are larger, the median is 0."""
     from scipy.stats import norm
 
     places = np.empty(len(records))
@@ -190,7 +193,7 @@ def _normal_scores(records: list[TrialRecord]) -> np.ndarray:
 
 
 class ReinforceTuner(MeasuredTuner):
-    """Searches by reinforcement learning for small, fast, accurate `.tflite` files.
+    """Searches for small, fast and accurate `.tflite` files by reinforcement learning.
 
     Example:
         >>> import tfnas
@@ -209,15 +212,15 @@ class ReinforceTuner(MeasuredTuner):
         objective: As for :class:`tfnas.EvolutionTuner`.
         max_trials: Number of trials.
         seed: Seed of proposals and trainings.
-        form: "building": the policy decides an architecture choice by choice; "modifying":
-            it changes one of the best.
-        batch_size: Trials a step of the policy.
-        learning_rate: Step size of the policy.
+        form: "building": the policy makes all decisions of an architecture; "modifying": it
+            changes decisions of one of the best architectures.
+        batch_size: Number of trials between updates of the policy.
+        learning_rate: Learning rate of the policy.
         entropy: Weight of the entropy bonus.
         clip: PPO's epsilon; None: REINFORCE.
-        epochs: Passes over the trials a step.
-        warmup: Random trials at the start.
-        children: Draws that a surrogate picks one of; 1: no surrogate.
+        epochs: Passes over the trials in an update.
+        warmup: Number of random trials at the start.
+        children: Number of samples that a surrogate chooses from; 1: no surrogate.
         **kwargs: As for :class:`tfnas.EvolutionTuner`.
 
     Raises:
