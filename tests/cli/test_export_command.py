@@ -55,7 +55,7 @@ def test_without_the_flag_there_is_no_c_source(tfnas_command, tmp_path, model):
     ("name", "flags", "told"),
     [
         ("small.tflite", ("--mode=float16", "--c"), "got DEQUANTIZE: float16 numbers"),
-        ("small.c", ("--c",), "output must not be named as the C source is"),
+        ("small.c", ("--c",), "output must not have the suffix of the C source"),
     ],
 )
 def test_what_can_not_be_is_told_before_anything_is_written(

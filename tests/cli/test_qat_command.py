@@ -97,7 +97,7 @@ def test_qat_does_not_write_over_its_model(saved, tmp_path, capsys):
     source.write_bytes(saved.read_bytes())
     flags = ["--dataset=digits", "--epochs=1", f"--directory={tmp_path}"]
     assert app.main(["qat", str(source), *flags]) == 1
-    assert "must not hold the model itself" in capsys.readouterr().err
+    assert "must not be that of the model" in capsys.readouterr().err
     assert source.exists()
 
 
@@ -147,14 +147,14 @@ def test_export_tells_and_draws_what_each_layer_costs(command, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
-        (["--mode=mixed", "--dataset=digits"], "size goes with mode 'mixed'"),
-        (["--mode=int8", "--size=1000"], "size goes with mode 'mixed'"),
+        (["--mode=mixed", "--dataset=digits"], "size must be given with mode 'mixed'"),
+        (["--mode=int8", "--size=1000"], "size must be given with mode 'mixed'"),
         (["--mode=mixed", "--size=1000"], "dataset must be given for mode 'mixed'"),
-        (["--mode=int8", "--activations=int8"], "activations goes with mode 'mixed'"),
-        (["--errors", "--dataset=digits"], "errors goes with a mode that quantizes"),
-        (["--mode=int8", "--recipe=static_wi8_ai8"], "recipe goes without mode"),
-        (["--mode=mixed", "--size=9", "--layers=a=int8"], "mode 'mixed' goes without layers"),
-        (["--mode=mixed", "--size=9", "--dataset=digits", "--correct"], "correct goes with a mode"),
+        (["--mode=int8", "--activations=int8"], "activations needs mode 'mixed'"),
+        (["--errors", "--dataset=digits"], "errors needs a mode that quantizes"),
+        (["--mode=int8", "--recipe=static_wi8_ai8"], "recipe excludes mode"),
+        (["--mode=mixed", "--size=9", "--layers=a=int8"], "mode 'mixed' excludes layers"),
+        (["--mode=mixed", "--size=9", "--dataset=digits", "--correct"], "correct needs a mode"),
         (["--mode=dynamic", "--correct"], "correct goes with integer activations"),
         (["--recipe=none_of_these"], "recipe must be one of"),
         (["--mode=float16", "--layers=head=int8"], "layers must be empty for mode 'float16'"),

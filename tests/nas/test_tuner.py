@@ -12,7 +12,7 @@ import tensorflow as tf
 import tfnas
 from tfnas.measure.measurement import Latency
 from tfnas.nas import tuner as tuner_module
-from tfnas.nas.tuner import Listener
+from tfnas.nas.search_callbacks import TrialCallbacks
 
 TARGET, EXPONENT = 0.02, -0.1
 
@@ -52,7 +52,7 @@ def run(tuner, images, epochs=1, **kwargs):
     )
 
 
-class Events(Listener):
+class Events(TrialCallbacks):
     def __init__(self):
         self.began, self.epochs, self.ended = [], [], []
 
@@ -292,7 +292,10 @@ def test_missing_validation_data_is_an_error_before_any_training(space, images, 
         ({"latency_exponent": 0.1}, r"exponent must be at most 0, got 0\.1"),
         ({"mode": "int7"}, r"int7"),
         ({"objective": ["reward", "reward"]}, r"objective must hold no name twice, got reward"),
-        ({"executor": 3}, r"executor must be one of concurrent.futures, or make one, got 3"),
+        (
+            {"executor": 3},
+            r"executor must be an executor of concurrent.futures or a function .*, got 3",
+        ),
         ({"parallel": 0}, r"parallel must be a whole number >= 1, got 0"),
         ({"tournament_size": 3}, r"tournament_size must be from 1 to population_size \(2\), got 3"),
     ],

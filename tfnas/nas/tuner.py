@@ -465,7 +465,7 @@ class MeasuredTuner(kt.Tuner):
     ) -> Compressed:
         """Trains and compresses a network, and saves its weights and the compressed model."""
         x = args[0] if args else kwargs.get("x")
-        # The network is saved before its compression instead, which keras_tuner can't do.
+        # The checkpoint (`trained` below) is of the network before its compression.
         user_callbacks = [
             callback
             for callback in kwargs.get("callbacks") or ()

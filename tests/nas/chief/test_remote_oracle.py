@@ -103,7 +103,7 @@ def test_what_the_chief_alone_knows_is_not_made_up(worker):
 def test_an_executor_beside_a_chief_is_refused(tmp_path, monkeypatch):
     for name, value in (("ORACLE_IP", "127.0.0.1"), ("ORACLE_PORT", "1"), ("TUNER_ID", "chief")):
         monkeypatch.setenv(f"KERASTUNER_{name}", value)
-    with pytest.raises(ValueError, match="executor must be None where keras_tuner's chief"):
+    with pytest.raises(ValueError, match="executor must be None if keras_tuner's chief"):
         EvolutionTuner(lambda hp: None, SCORE, executor=dict, directory=str(tmp_path))
 
 
