@@ -79,7 +79,7 @@ def test_widths_of_ones_own(prune_channels):
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "message"),
     [
         ([], "exactly one of macs, params, latency and sizes"),
         (["--macs=0.5", "--params=0.5"], "exactly one of macs, params, latency and sizes"),
@@ -92,9 +92,9 @@ def test_widths_of_ones_own(prune_channels):
         (["--macs=0.5", "--steps=3", "--epochs=2"], "steps must be at most epochs"),
     ],
 )
-def test_bad_input_is_one_line_before_any_work(prune_channels, flags, told):
+def test_bad_input_is_one_line_before_any_work(prune_channels, flags, message):
     code, _, err, folder = prune_channels(*flags)
     assert code == 1
-    assert told in err
+    assert message in err
     assert err.count("\n") == 1
     assert not folder.exists()

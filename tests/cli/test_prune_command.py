@@ -99,7 +99,7 @@ def test_scope_by_output_goes_with_obs(prune):
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "message"),
     [
         (["--sparsity=1.5"], "sparsity must be in [0, 1), got 1.5"),
         (["--sparsity=0.5", "--exclude=nothing"], "exclude must name layers with a kernel"),
@@ -109,15 +109,15 @@ def test_scope_by_output_goes_with_obs(prune):
         (["--sparsity=0.5", "--criterion=obs", "--epochs=1"], "goes with epochs 0"),
     ],
 )
-def test_bad_input_is_one_line_before_any_work(prune, flags, told):
+def test_bad_input_is_one_line_before_any_work(prune, flags, message):
     code, _, err, folder = prune(*flags)
     assert code == 1
-    assert told in err
+    assert message in err
     assert err.count("\n") == 1
     assert not folder.exists()
 
 
-def test_an_output_that_is_a_file_is_told_before_training(prune, tmp_path):
+def test_an_output_that_is_a_file_is_an_error_before_training(prune, tmp_path):
     (tmp_path / "taken").write_text("")
     code, out, err, _ = prune("--sparsity=0.5", "--epochs=1", output="taken")
     assert code == 1

@@ -59,11 +59,11 @@ def test_qat_writes_models_file_report_and_picture(command, tmp_path, digits):
     assert {"int4", "int8"} <= types
     assert not any(name.startswith("float") for name in types)
     trained = tfnas.load_model(folder / "model.keras")
-    wanted, found = trained.predict(digits.x_test, verbose=0), file.predict(digits.x_test)
-    first, second = np.sort(wanted, axis=1)[:, :-3:-1].T
+    expected, found = trained.predict(digits.x_test, verbose=0), file.predict(digits.x_test)
+    first, second = np.sort(expected, axis=1)[:, :-3:-1].T
     sure = first - second > 0.2  # 51 steps of the output; which way a kernel rounds moves few
     assert sure.mean() > 0.7
-    np.testing.assert_array_equal(found[sure].argmax(axis=1), wanted[sure].argmax(axis=1))
+    np.testing.assert_array_equal(found[sure].argmax(axis=1), expected[sure].argmax(axis=1))
     assert tfnas.load_model(folder / "model_float.keras").get_layer("head")
     errors = QuantizationError.from_json((folder / "errors.json").read_text())
     assert errors.headers()
@@ -73,7 +73,7 @@ def test_qat_writes_models_file_report_and_picture(command, tmp_path, digits):
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "message"),
     [
         (["--epochs=1", "--layers=nothing=int8"], "layers must name layers with a kernel"),
         (["--epochs=1", "--layers=head"], "layers must hold NAME=FORMAT, got 'head'"),
@@ -83,11 +83,11 @@ def test_qat_writes_models_file_report_and_picture(command, tmp_path, digits):
         (["--epochs=1", "--learning_rate=0"], "learning_rate must be above 0"),
     ],
 )
-def test_bad_input_of_qat_is_one_line_before_any_work(command, tmp_path, flags, told):
+def test_bad_input_of_qat_is_one_line_before_any_work(command, tmp_path, flags, message):
     folder = tmp_path / "out"
     code, _, err = command("qat", "--dataset=digits", f"--directory={folder}", *flags)
     assert code == 1
-    assert told in err
+    assert message in err
     assert err.count("\n") == 1
     assert not folder.exists()
 
@@ -112,7 +112,7 @@ def test_export_of_dense_layers_alone(command, tmp_path):
     assert str(path) in out
 
 
-def test_export_mixed_meets_the_size_and_tells_why(command, tmp_path):
+def test_export_mixed_meets_the_size_and_gives_the_reasons(command, tmp_path):
     path = tmp_path / "mixed.tflite"
     code, out, err = command(
         "export", "--mode=mixed", "--size=0.2", "--dataset=digits", f"--directory={path}"
@@ -133,7 +133,7 @@ def test_export_by_a_recipe(command, tmp_path):
     assert {k.tensor.dtype for k in tfnas.tflite.file_weights.read_kernels(_load(path))} == {"int8"}
 
 
-def test_export_tells_and_draws_what_each_layer_costs(command, tmp_path):
+def test_export_prints_and_plots_the_error_of_each_layer(command, tmp_path):
     path = tmp_path / "int8.tflite"
     code, out, err = command(
         "export", "--mode=int8", "--dataset=digits", "--errors", f"--directory={path}"
@@ -145,7 +145,7 @@ def test_export_tells_and_draws_what_each_layer_costs(command, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "message"),
     [
         (["--mode=mixed", "--dataset=digits"], "size must be given with mode 'mixed'"),
         (["--mode=int8", "--size=1000"], "size must be given with mode 'mixed'"),
@@ -161,11 +161,11 @@ def test_export_tells_and_draws_what_each_layer_costs(command, tmp_path):
         (["--mode=int8", "--sparse", "--layers=head=int4"], "sparse must be False"),
     ],
 )
-def test_flags_of_export_that_do_not_go_together(command, tmp_path, flags, told):
+def test_flags_of_export_that_do_not_go_together(command, tmp_path, flags, message):
     path = tmp_path / "file.tflite"
     code, _, err = command("export", *flags, f"--directory={path}")
     assert code == 1
-    assert told in err
+    assert message in err
     assert err.count("\n") == 1
     assert not path.exists()
 

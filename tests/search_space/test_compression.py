@@ -96,7 +96,9 @@ def test_without_compression_keys_and_networks_stay():
     fields = arch.to_dict()
     del fields["compression"]  # as a version before had it
     assert tfnas.Architecture.from_dict(fields).key == arch.key
-    with pytest.raises(ValueError, match="compression must be given in this space, got None"):
+    with pytest.raises(
+        ValueError, match="compression of an architecture of this space must be set, got None"
+    ):
         small_space().values(arch)
     assert small_space().sample(np.random.default_rng(0)) not in space
 
@@ -137,7 +139,7 @@ def test_any_hypermodel_takes_the_choices():
     assert hypermodel.compression(hp) == tfnas.Compression("int8", aware=True, clusters=8)
     hp.values["compression_mode"] = "float32"
     assert hypermodel.compression(hp) == tfnas.Compression("float32", clusters=8)
-    with pytest.raises(ValueError, match="stage_weights go with a space of stages"):
+    with pytest.raises(ValueError, match="stage_weights need a space with stages"):
         CompressedHyperModel(build, CHOICES)
 
 
@@ -176,10 +178,10 @@ def test_epochs_of_a_trial_are_the_same_whatever_is_chosen():
         ({"low_rank": (0,)}, r"low_rank must be a number in \(0, 1\] or None, got 0"),
         ({"distill": ("yes",)}, r"distill must be True or False, got 'yes'"),
         ({"stage_weights": ("int2",)}, r"stage_weights must be some of int8, int4, got 'int2'"),
-        ({"modes": ("float32",), "aware": (True,)}, r"aware goes with one of int8, .*, got float"),
+        ({"modes": ("float32",), "aware": (True,)}, r"aware needs one of int8, .*, got float"),
         (
             {"modes": ("float32",), "stage_weights": ("int4",)},
-            r"stage_weights go with one of dynamic, .*, got float32",
+            r"stage_weights need one of dynamic, .*, got float32",
         ),
     ],
 )
@@ -192,8 +194,8 @@ def test_wrong_choices(choices, message):
     ("fields", "message"),
     [
         ({"mode": "int7"}, r"mode must be one of float32, .*, got 'int7'"),
-        ({"aware": True}, r"aware goes with the modes int8, int8x4, int16x8, got 'float32'"),
-        ({"mode": "int4", "stage_weights": ("int4",)}, r"stage_weights go with .*, got 'int4'"),
+        ({"aware": True}, r"aware needs one of the modes int8, int8x4, int16x8, got 'float32'"),
+        ({"mode": "int4", "stage_weights": ("int4",)}, r"stage_weights need .*, got 'int4'"),
         ({"mode": "int8", "stage_weights": ("x",)}, r"stage_weights must hold int8, .*, got 'x'"),
     ],
 )

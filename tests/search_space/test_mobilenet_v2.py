@@ -381,7 +381,7 @@ SHAPE = (32, 32, 3)
         (lambda: MobileNetV2Space(SHAPE, 10, stages=[1]), r"stages must be .*, got \[1\]"),
         (
             lambda: MobileNetV2Space(SHAPE, 10, stages=[TINY_STAGES[0]]),
-            "stages must hold one that is never 'identity'",
+            "stages must hold one without 'identity' among its kinds",
         ),
         (
             lambda: MobileNetV2Space(SHAPE, 10, batchnorm_momentum=1.0),
@@ -412,7 +412,7 @@ SHAPE = (32, 32, 3)
         (lambda: StageChoices((8,), kinds=("conv",)), "kind must be one of .*, got 'conv'"),
         (
             lambda: StageChoices((8,), stride=2, kinds=(INVERTED, IDENTITY)),
-            "kinds must not hold 'identity' where stride is 2",
+            "kinds must not hold 'identity' with a stride of 2",
         ),
         (lambda: Decision("x", ()), "x must have at least one choice"),
     ],
@@ -513,7 +513,9 @@ def test_hypermodel_lets_a_function_compile():
     built = SpaceHyperModel(tiny(), configure=seen.append).build(kt.HyperParameters())
     assert seen == [built]
     assert not built.compiled
-    with pytest.raises(ValueError, match="configure must stand alone, got loss, optimizer"):
+    with pytest.raises(
+        ValueError, match="configure excludes compile arguments, got loss, optimizer"
+    ):
         SpaceHyperModel(tiny(), seen.append, loss="mse", optimizer="sgd")
 
 
