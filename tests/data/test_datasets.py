@@ -171,8 +171,11 @@ BAD_NPZ = {
     "nan": ({"x_train": np.full((40, 6, 5, 3), np.nan)}, "x_train of .* must hold finite"),
     "float labels": ({"y_train": np.arange(40) % 4.0}, "y_train of .* got float64"),
     "labels short": ({"y_test": np.zeros(9, int)}, r"y_test of .*\(9,\) for 10 images"),
-    "one-hot": ({"y_train": np.eye(4, dtype=int)[np.arange(40) % 4]}, "one whole number an image"),
-    "below 0": ({"y_train": np.arange(40) % 4 - 1}, "labels from 0 on"),
+    "one-hot": (
+        {"y_train": np.eye(4, dtype=int)[np.arange(40) % 4]},
+        "one whole number for each image",
+    ),
+    "below 0": ({"y_train": np.arange(40) % 4 - 1}, "labels >= 0"),
     "other size": ({"x_test": np.zeros((10, 6, 6, 3))}, r"x_test .* \(6, 5, 3\), got \(6, 6, 3\)"),
     "no test": ({"x_test": np.zeros((0, 6, 5, 3)), "y_test": np.zeros(0, int)}, "test part of"),
     "a class of one": ({"y_train": np.r_[np.zeros(39, int), 1]}, "validation part can't be split"),
@@ -278,7 +281,7 @@ def test_corrupt_image_is_named(tmp_path):
 
 def test_folder_without_classes_or_images(tmp_path):
     (tmp_path / "one").mkdir()
-    with pytest.raises(ValueError, match="at least 2 folders, one a class, got 1"):
+    with pytest.raises(ValueError, match="at least 2 folders, one for each class, got 1"):
         load(tmp_path)
     (tmp_path / "two").mkdir()
     with pytest.raises(ValueError, match="must hold images, got none"):

@@ -30,7 +30,7 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
         "dataset",
         None,
         "digits, mnist, fashion_mnist, cifar10, cifar100, an .npz file (x_train, y_train, x_test, "
-        "y_test), or a folder with one folder of images a class",
+        "y_test), or a folder with one folder of images for each class",
         required=True,
         **common,
     )
