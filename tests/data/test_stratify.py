@@ -16,13 +16,13 @@ def test_draws_are_those_of_scikit_learn(by_class):
             np.r_[np.repeat(np.arange(classes), 2), rng.integers(classes, size=60)]
         )
         held = int(rng.integers(classes, len(labels) - classes))
-        wanted = train_test_split(
+        expected = train_test_split(
             np.arange(len(labels)),
             test_size=held,
             random_state=seed,
             stratify=labels if by_class else None,
         )
-        for ours, theirs in zip(draw(labels, held, seed, by_class), wanted, strict=True):
+        for ours, theirs in zip(draw(labels, held, seed, by_class), expected, strict=True):
             np.testing.assert_array_equal(ours, np.sort(theirs))
 
 

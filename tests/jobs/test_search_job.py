@@ -1,4 +1,4 @@
-"""The whole job_module on a hundred and fifty digits: the folder, resuming, interruption."""
+"""A search on a hundred and fifty digits: the folder, resuming, interruption."""
 
 import csv
 import dataclasses
@@ -32,7 +32,7 @@ TEST_PHASE = "measuring on the test part"
 
 
 class Watch(Progress):
-    """Notes phases and trials; a trial can be made to raise."""
+    """Records phases and trials; can interrupt a trial."""
 
     def __init__(self, interrupt_at=None):
         self.phases, self.trials, self.ended = [], [], []
@@ -51,7 +51,7 @@ class Watch(Progress):
 
 
 class Uses:
-    """Notes every use of images, and whether an image of the test part was among them."""
+    """Records each use of images, and whether an image of the test part was among them."""
 
     def __init__(self, x_test, watch, patch):
         self.secret = {image.tobytes() for image in x_test}
@@ -107,7 +107,7 @@ def npz(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def finished(npz, tmp_path_factory):
-    """(result, what was told, which images were used) of a whole search."""
+    """(result, progress, uses of images) of a finished search."""
     watch = Watch()
     with np.load(npz) as file, pytest.MonkeyPatch.context() as patch:
         uses = Uses(file["x_test"], watch, patch)

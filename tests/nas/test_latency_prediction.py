@@ -1,4 +1,4 @@
-"""Latencies that are predicted before training: what is dropped, what is seen, what is told."""
+"""Predicted latencies: dropped proposals, features of the surrogate, errors."""
 
 import types
 
@@ -79,8 +79,8 @@ def test_a_limit_that_nothing_keeps_ends_the_search_at_once(space, fitted, tmp_p
 
 
 def test_a_limit_in_ms_is_held_against_this_machine(space, fitted, tmp_path, monkeypatch):
-    told = types.SimpleNamespace(reference_ms=0.5)
-    monkeypatch.setattr(latency_prediction, "benchmark", lambda *args, **kwargs: [told])
+    latency = types.SimpleNamespace(reference_ms=0.5)
+    monkeypatch.setattr(latency_prediction, "benchmark", lambda *args, **kwargs: [latency])
     bound = sampled(space, fitted)[12]
     tuner = make(space, tmp_path, latency_model=fitted, limits={"latency_ms": 0.5 * bound})
     tuner.search(**DATA)
@@ -153,9 +153,9 @@ def test_errors_on_the_profiled_networks_and_on_the_trials(space, fitted, tmp_pa
     ],
 )
 def test_wrong_arguments(space, fitted, tmp_path, arguments, message):
-    given = {name: fitted if value is ... else value for name, value in arguments.items()}
+    settings = {name: fitted if value is ... else value for name, value in arguments.items()}
     with pytest.raises(ValueError, match=message):
-        make(space, tmp_path, **given)
+        make(space, tmp_path, **settings)
     assert not (tmp_path / "search").exists()
 
 

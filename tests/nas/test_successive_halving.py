@@ -1,4 +1,4 @@
-"""Asynchronous successive halving: who goes on, with which weights, what is learned from."""
+"""Asynchronous successive halving: promotions, their weights, the records of the search."""
 
 import concurrent.futures
 import dataclasses
@@ -163,7 +163,7 @@ def test_the_best_of_a_rung_go_on_and_all_else_is_new(tmp_path, kind):
     assert {halving.rung(name) for name in oracle.trials} == {0, 1, 2}
 
 
-def test_trials_tell_their_rung_and_an_architecture_is_there_once(tmp_path):
+def test_trials_report_their_rung_and_each_architecture_has_one_record(tmp_path):
     tuner = make(tmp_path)
     tuner.search(epochs=9)
     oracle, halving = tuner.oracle, tuner.oracle.halving
@@ -193,14 +193,14 @@ def test_a_promotion_that_fails_leaves_its_trial_and_is_not_repeated(tmp_path):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_same_seed_same_search_also_over_a_reload(tmp_path, kind):
-    whole, other = make(tmp_path / "a", kind), make(tmp_path / "b", kind, max_trials=17)
-    whole.search(epochs=9)
+    entire, other = make(tmp_path / "a", kind), make(tmp_path / "b", kind, max_trials=17)
+    entire.search(epochs=9)
     other.search(epochs=9)
     parts = make(tmp_path / "b", kind)
     parts.search(epochs=9)
-    assert trials_of(parts) == trials_of(whole)
+    assert trials_of(parts) == trials_of(entire)
     for name in ("records", "learning_records"):
-        found, expected = getattr(parts.oracle, name), getattr(whole.oracle, name)
+        found, expected = getattr(parts.oracle, name), getattr(entire.oracle, name)
         assert [e.trial_id for e in found] == [e.trial_id for e in expected]
 
 
@@ -318,17 +318,17 @@ def test_a_compression_is_done_again_on_a_network_that_goes_on(epochs, before, e
     hp.Fixed("units", 8)
     model = build(hp)
     x = np.random.default_rng(0).normal(size=(16, 4)).astype("float32")
-    told = []
+    phases = []
 
     def fit(model, callbacks, **of_part):
-        told.append((of_part["initial_epoch"], of_part["epochs"]))
+        phases.append((of_part["initial_epoch"], of_part["epochs"]))
         y = np.arange(16) % 2
         return model.fit(x, y, batch_size=8, verbose=0, callbacks=callbacks, **of_part)
 
-    made = CompressedTraining(fit, x).run(model, Compression(sparsity=0.5), epochs, before)
-    assert told[0][1] - told[0][0] == expected
-    assert told == [(epochs - 1 - expected, epochs - 1), (epochs - 1, epochs)]
-    assert "loss" in made.logs
+    compressed = CompressedTraining(fit, x).run(model, Compression(sparsity=0.5), epochs, before)
+    assert phases[0][1] - phases[0][0] == expected
+    assert phases == [(epochs - 1 - expected, epochs - 1), (epochs - 1, epochs)]
+    assert "loss" in compressed.logs
 
 
 # ---- the report

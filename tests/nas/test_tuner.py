@@ -267,12 +267,14 @@ def test_target_ms_becomes_a_ratio_once(space, images, tmp_path, monkeypatch):
     assert json.loads((tmp_path / "p" / "tuner0.json").read_text())["target_ratio"] == 0.2
 
 
-@pytest.mark.parametrize("given", [{}, {"validation_data": None}])
-def test_missing_validation_data_is_an_error_before_any_training(space, images, tmp_path, given):
+@pytest.mark.parametrize("arguments", [{}, {"validation_data": None}])
+def test_missing_validation_data_is_an_error_before_any_training(
+    space, images, tmp_path, arguments
+):
     tuner = make_tuner(space, tmp_path)
     tuner.trial_callbacks = Events()
     with pytest.raises(ValueError, match=r"validation_data must be given, got None"):
-        tuner.search(*images[:2], epochs=1, **given)
+        tuner.search(*images[:2], epochs=1, **arguments)
     assert tuner.trial_callbacks.began == []
     assert tuner.oracle.trials == {}
 
@@ -354,7 +356,7 @@ def test_what_is_known_to_break_a_limit_is_not_tried(two_objectives):
     assert all(t.metrics.get_best_value("macs") <= 30_000 for t in trials)
 
 
-def test_children_tell_what_they_inherited(two_objectives):
+def test_children_report_the_fraction_of_inherited_weights(two_objectives):
     oracle = two_objectives.oracle
     shares = {}
     for trial_id, trial in oracle.trials.items():

@@ -148,9 +148,9 @@ def test_the_modes_are_those_that_are_converted():
     trained = tuple(mode for mode in MODES if QuantSpec.of(mode).activations != "float32")
     assert trained == module.TRAINED_MODES
     for mode in module.STAGED_MODES:
-        made = tfnas.Compression(mode, stage_weights=("int8", "int4"))
-        assert spec_of(made).layers == (("stage2_*", "int4"),)
-        assert spec_of(made).mode == mode
+        compression = tfnas.Compression(mode, stage_weights=("int8", "int4"))
+        assert spec_of(compression).layers == (("stage2_*", "int4"),)
+        assert spec_of(compression).mode == mode
 
 
 def test_epochs_of_a_trial_are_the_same_whatever_is_chosen():

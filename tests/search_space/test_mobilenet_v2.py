@@ -83,7 +83,7 @@ def test_size_of_a_preset_is_exact(preset):
     assert isinstance(space.size, int)
 
 
-def test_encoding_tells_all_architectures_apart(everything):
+def test_encodings_of_all_architectures_differ(everything):
     space = tiny()
     codes = np.stack([space.encode(arch) for arch in everything])
     assert codes.dtype == np.float32

@@ -167,13 +167,13 @@ def test_a_chief_and_two_workers(tmp_path):
         for name in ("chief", "tuner0", "tuner1")
     }
     try:
-        told = {name: p.communicate(timeout=400) for name, p in processes.items()}
+        outputs = {name: p.communicate(timeout=400) for name, p in processes.items()}
     finally:
         for process in processes.values():
             process.kill()
     for name, process in processes.items():
-        assert process.returncode == 0, f"{name}: {told[name][1][-3000:]}"
-    record = json.loads(told["chief"][0].strip().splitlines()[-1])
+        assert process.returncode == 0, f"{name}: {outputs[name][1][-3000:]}"
+    record = json.loads(outputs["chief"][0].strip().splitlines()[-1])
     trials, continues = record["trials"], record["continues"]
     assert len(trials) == 10
     assert {status for status, _, _ in trials.values()} <= {"COMPLETED", "FAILED"}

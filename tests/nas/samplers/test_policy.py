@@ -50,9 +50,9 @@ def test_a_step_goes_along_the_gradient(which):
 
         slope = approx_fprime(flat, value, 1e-6)
         array[...] = flat.reshape(array.shape)
-        twin, same, theirs = policies()[which]
-        twin.gradient_step(same, advantages, 1.0, 0.0)
-        moved = (theirs if which == 0 else [twin.weights])[number].reshape(-1) - flat
+        other, same, theirs = policies()[which]
+        other.gradient_step(same, advantages, 1.0, 0.0)
+        moved = (theirs if which == 0 else [other.weights])[number].reshape(-1) - flat
         assert moved == pytest.approx(slope, abs=1e-4)
 
 

@@ -26,11 +26,11 @@ def reference(x, y, surrogate):
 def test_surrogate_equals_scikit_learn(measured):
     x, y = measured
     surrogate = Surrogate(x, y)
-    told = reference(x, (y - y.mean()) / y.std(), surrogate)
-    asked = np.eye(3)[np.random.default_rng(1).integers(3, size=(9, 6))].reshape(9, -1)
-    mean, deviation = told.predict(asked, return_std=True)
+    expected = reference(x, (y - y.mean()) / y.std(), surrogate)
+    queries = np.eye(3)[np.random.default_rng(1).integers(3, size=(9, 6))].reshape(9, -1)
+    mean, deviation = expected.predict(queries, return_std=True)
     noise = surrogate._amplitude * surrogate.settings[1]
-    ours = surrogate.predict(asked)
+    ours = surrogate.predict(queries)
     assert ours[0] == pytest.approx(mean * y.std() + y.mean(), abs=1e-9)
     assert ours[1] == pytest.approx(np.sqrt(deviation**2 - noise) * y.std(), abs=1e-9)
 
