@@ -51,7 +51,7 @@ def zeros(folder):
     return {kernel.layer: kernel.sparsity for kernel in report.kernels}
 
 
-def test_without_training_the_kept_weights_make_up_for_the_others(prune):
+def test_without_training_the_kept_weights_are_adjusted(prune):
     code, out, err, folder = prune("--sparsity=0.7", "--exclude=last")
     assert (code, err) == (0, "")
     names = {path.name for path in folder.iterdir()}
@@ -81,7 +81,7 @@ def test_while_training_a_sensitive_layer_keeps_more(prune, digits):
     assert "Sensitivity" in (folder / "report.md").read_text()
 
 
-def test_a_second_run_leaves_nothing_of_the_first(prune):
+def test_a_second_run_removes_the_files_of_the_first(prune):
     assert prune("--sparsity=0.9")[0] == 0
     code, _, _, folder = prune("--sparsity=0.1", "--noreconstruct")
     assert code == 0

@@ -56,7 +56,7 @@ def write_images(folder, per_class=10, size=(7, 5), classes=("cat", "dog", "emu"
 # --- digits
 
 
-def test_digits_parts_share_no_example_and_make_up_the_whole(digits):
+def test_digits_parts_are_disjoint_and_complete(digits):
     from sklearn.datasets import load_digits
 
     rows = [x.reshape(len(x), -1).tobytes() for x in (digits.x_train, digits.x_val, digits.x_test)]
@@ -108,7 +108,7 @@ def test_limited_where_the_classes_can_not_be_in_proportion(digits, examples):
     np.testing.assert_array_equal(limited.y_train, digits.limited(examples).y_train)
 
 
-def test_spread_takes_examples_from_all_over_the_data():
+def test_spread_returns_evenly_spaced_examples():
     by_class = np.repeat(np.arange(10), 100)
     assert set(spread(by_class, 50)) == set(range(10))
     np.testing.assert_array_equal(spread(by_class, 5000), by_class)

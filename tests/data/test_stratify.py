@@ -26,7 +26,7 @@ def test_draws_are_those_of_scikit_learn(by_class):
             np.testing.assert_array_equal(ours, np.sort(theirs))
 
 
-def test_equal_remainders_are_rounded_by_lot():
+def test_equal_remainders_are_rounded_at_random():
     labels = np.repeat([0, 1, 2, 3], 3)
     counts = {tuple(np.bincount(labels[draw(labels, 6, seed)[1]])) for seed in range(20)}
     assert len(counts) > 1

@@ -57,7 +57,9 @@ def unbuilt(space, monkeypatch):
     monkeypatch.setattr(space, "build", build)
 
 
-def test_what_breaks_a_latency_limit_is_no_trial_and_is_not_built(space, fitted, tmp_path, unbuilt):
+def test_proposals_that_break_a_latency_limit_are_neither_tried_nor_built(
+    space, fitted, tmp_path, unbuilt
+):
     bound = sampled(space, fitted)[12]
     tuner = make(space, tmp_path, latency_model=fitted, limits={"latency_ratio": bound})
     tuner.search(**DATA)
@@ -70,7 +72,7 @@ def test_what_breaks_a_latency_limit_is_no_trial_and_is_not_built(space, fitted,
     assert not dropped & kept
 
 
-def test_a_limit_that_nothing_keeps_ends_the_search_at_once(space, fitted, tmp_path, unbuilt):
+def test_a_limit_that_no_architecture_keeps_ends_the_search(space, fitted, tmp_path, unbuilt):
     bound = sampled(space, fitted)[0] / 100
     tuner = make(space, tmp_path, latency_model=fitted, limits={"latency_ratio": bound})
     with pytest.raises(RuntimeError, match=r"limits latency_ratio <= .* must leave a feasible"):
@@ -78,7 +80,9 @@ def test_a_limit_that_nothing_keeps_ends_the_search_at_once(space, fitted, tmp_p
     assert tuner.oracle.trials == {}
 
 
-def test_a_limit_in_ms_is_held_against_this_machine(space, fitted, tmp_path, monkeypatch):
+def test_a_limit_in_ms_uses_the_reference_model_of_this_machine(
+    space, fitted, tmp_path, monkeypatch
+):
     latency = types.SimpleNamespace(reference_ms=0.5)
     monkeypatch.setattr(latency_prediction, "benchmark", lambda *args, **kwargs: [latency])
     bound = sampled(space, fitted)[12]
@@ -159,7 +163,7 @@ def test_wrong_arguments(space, fitted, tmp_path, arguments, message):
     assert not (tmp_path / "search").exists()
 
 
-def test_it_goes_with_a_search_space_that_does_not_compress(tmp_path):
+def test_it_needs_a_search_space_without_compression(tmp_path):
     with pytest.raises(ValueError, match="latency_seconds needs a search space such as"):
         make(lambda hp: None, tmp_path, latency_seconds=5)
     choices = tfnas.CompressionSpace(modes=("int8",), sparsity=(0, 0.5))

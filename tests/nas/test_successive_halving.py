@@ -92,7 +92,7 @@ def test_epochs_of_the_rungs(eta, least, epochs, expected):
     assert [halving.epochs_of(rung) for rung in range(halving.top_rung + 1)] == expected
 
 
-def test_without_rungs_nothing_is_told():
+def test_without_rungs_no_metrics_are_reported():
     halving = Halving()
     halving.set_epochs(5, 1)
     assert (halving.budget("0"), halving.metrics("0"), halving.promotable()) == ({}, {}, None)
@@ -113,7 +113,7 @@ def test_wrong_arguments(tmp_path, arguments, message):
         make(tmp_path, **arguments)
 
 
-def test_epochs_that_do_not_go_with_the_rungs(tmp_path):
+def test_too_few_epochs_for_two_rungs(tmp_path):
     tuner = make(tmp_path, min_epochs=2)
     with pytest.raises(ValueError, match="epochs must be a whole number >= 6, got 5"):
         tuner.search(epochs=5)
@@ -122,7 +122,7 @@ def test_epochs_that_do_not_go_with_the_rungs(tmp_path):
     assert tuner.ran == []
 
 
-def test_a_search_that_goes_on_keeps_its_rungs(tmp_path):
+def test_a_resumed_search_keeps_its_rungs(tmp_path):
     make(tmp_path, max_trials=14).search(epochs=9)
     again = make(tmp_path, max_trials=16)
     with pytest.raises(ValueError, match="epochs of a search with halving must stay 9, got 27"):
@@ -137,7 +137,7 @@ def test_a_search_that_goes_on_keeps_its_rungs(tmp_path):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_best_of_a_rung_go_on_and_all_else_is_new(tmp_path, kind):
+def test_the_best_of_a_rung_are_promoted_and_other_trials_are_new(tmp_path, kind):
     """Each trial is held against the rule, on what had ended before it."""
     tuner = make(tmp_path, kind)
     tuner.search(epochs=9)
@@ -180,7 +180,7 @@ def test_trials_report_their_rung_and_each_architecture_has_one_record(tmp_path)
     assert best.score == max(oracle.trials[name].score for name in ended)
 
 
-def test_a_promotion_that_fails_leaves_its_trial_and_is_not_repeated(tmp_path):
+def test_a_failed_promotion_keeps_the_trial_below_and_is_not_repeated(tmp_path):
     tuner = make(tmp_path)
     tuner.search(epochs=9)
     oracle, halving = tuner.oracle, tuner.oracle.halving
@@ -204,7 +204,7 @@ def test_same_seed_same_search_also_over_a_reload(tmp_path, kind):
         assert [e.trial_id for e in found] == [e.trial_id for e in expected]
 
 
-def test_in_parallel_nobody_waits_and_nothing_is_promoted_twice(tmp_path):
+def test_in_parallel_no_worker_waits_and_no_trial_is_promoted_twice(tmp_path):
     with concurrent.futures.ThreadPoolExecutor(3) as pool:
         tuner = make(tmp_path, executor=pool)
         tuner.search(epochs=9)
@@ -246,7 +246,7 @@ def test_the_search_learns_from_one_rung_the_highest_with_enough_trials(tmp_path
     assert {tuner.oracle.halving.rung(e.trial_id) for e in population} == {1}
 
 
-def test_on_a_higher_rung_parents_are_of_that_rung():
+def test_on_a_higher_rung_parents_are_on_that_rung():
     halving = Halving(2)
     halving.set_epochs(4, None)
     parents = {"1": "0"}
@@ -312,7 +312,7 @@ SCORE_OF_EPOCH = kt.Objective("val_loss", "min")
 
 
 @pytest.mark.parametrize(("epochs", "before", "expected"), [(6, 2, 4), (2, 1, 1)])
-def test_a_compression_is_done_again_on_a_network_that_goes_on(epochs, before, expected):
+def test_a_promoted_network_is_compressed_again(epochs, before, expected):
     """`expected` epochs of the network; one of the zeros after it."""
     hp = kt.HyperParameters()
     hp.Fixed("units", 8)

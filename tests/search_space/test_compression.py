@@ -49,7 +49,7 @@ def all_values(space):
     return found
 
 
-def test_size_is_exact_and_descriptions_differ():
+def test_size_is_exact_and_architectures_differ():
     space = small_space()
     found = [space.from_values(values) for values in all_values(space)]
     assert len({arch.key for arch in found}) == len(set(found)) == len(found) == space.size
@@ -61,7 +61,7 @@ def test_size_is_exact_and_descriptions_differ():
     assert len(np.unique(vectors, axis=0)) == len(found)
 
 
-def test_what_makes_no_sense_is_never_decided():
+def test_meaningless_combinations_are_never_decided():
     for values in all_values(small_space()):
         mode = values["compression_mode"]
         assert ("compression_aware" in values) == (mode in ("int8", "int16x8"))

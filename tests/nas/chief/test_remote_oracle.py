@@ -59,7 +59,7 @@ def worker(chief, tmp_path):
     return RemoteOracle(client)
 
 
-def test_a_worker_knows_of_its_trial_what_the_chief_knows(chief, worker):
+def test_a_worker_has_the_state_of_its_trial(chief, worker):
     seen = set()
     while (trial := worker.create_trial("tuner0")).status == "RUNNING":
         name = trial.trial_id
@@ -93,7 +93,7 @@ def test_the_reason_of_a_failure_reaches_the_chief(chief, worker):
     assert kept["message"] == f"{INFEASIBLE}too large"
 
 
-def test_what_the_chief_alone_knows_is_not_made_up(worker):
+def test_state_of_the_chief_is_an_error_in_a_worker(worker):
     with pytest.raises(RuntimeError, match="records must be read from the chief's tuner"):
         _ = worker.records
     with pytest.raises(AttributeError):

@@ -61,7 +61,7 @@ def results(tuner):
 # ---- keras_tuner's own ways
 
 
-def test_a_run_trial_of_ones_own_without_a_hypermodel(tmp_path):
+def test_an_overridden_run_trial_needs_no_hypermodel(tmp_path):
     tuner = make(tmp_path)
     tuner.search()
     assert len(results(tuner)) == 12
@@ -71,7 +71,7 @@ def test_a_run_trial_of_ones_own_without_a_hypermodel(tmp_path):
     )
 
 
-def test_a_black_box_that_returns_a_float_and_declares_as_it_goes(tmp_path):
+def test_a_run_trial_may_return_a_float_and_declare_hyperparameters(tmp_path):
     class Parabola(EvolutionTuner):
         def run_trial(self, trial, *args, **kwargs):
             x = trial.hyperparameters.Float("x", -2.0, 2.0)
@@ -163,14 +163,14 @@ class Breaks(concurrent.futures.ThreadPoolExecutor):
         return super().submit(fn, *args)
 
 
-def test_a_broken_pool_is_made_again_and_loses_nothing(tmp_path):
+def test_a_broken_pool_is_replaced_and_no_trial_is_lost(tmp_path):
     tuner = make(tmp_path, executor=Breaks)
     tuner.search()
     assert Breaks.created == 2
     assert len(results(tuner)) == 12
 
 
-def test_a_broken_executor_that_cannot_be_made_again_says_so(tmp_path):
+def test_a_broken_executor_that_cannot_be_created_again_is_an_error(tmp_path):
     Breaks.created = 0
     tuner = make(tmp_path, executor=Breaks())
     with pytest.raises(RuntimeError, match="executor Breaks broke and can't be created again"):
@@ -274,7 +274,7 @@ KILLED = textwrap.dedent(
     folder, trials, kills = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     rungs = {"halving": int(sys.argv[4])} if sys.argv[4] != "None" else {}
 
-    def search(project, tell):
+    def search(project, report):
         class Tuner(EvolutionTuner):
             def run_trial(self, trial, *args, epochs, **kwargs):
                 time.sleep(0.004)
@@ -284,7 +284,7 @@ KILLED = textwrap.dedent(
 
             def on_trial_end(self, trial):
                 super().on_trial_end(trial)
-                tell()
+                report()
 
         hp = kt.HyperParameters()
         for name in "abcdefgh":

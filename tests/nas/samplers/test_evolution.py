@@ -196,7 +196,7 @@ def test_another_seed_another_sequence(tmp_path):
 
 @pytest.mark.parametrize("stop_after", [1, 3, 8])
 @pytest.mark.parametrize("in_a_trial", [False, True])
-def test_a_reloaded_oracle_goes_on_as_if_nothing_had_happened(tmp_path, stop_after, in_a_trial):
+def test_a_reloaded_oracle_continues_as_an_uninterrupted_one(tmp_path, stop_after, in_a_trial):
     entire = make_oracle(tmp_path / "entire")
     expected = [scored_step(entire) for _ in range(14)]
 
@@ -234,7 +234,7 @@ def test_no_architecture_twice(tmp_path):
         ),
     ],
 )
-def test_a_tiny_space_is_searched_whole_and_then_the_search_stops(tmp_path, stages, size):
+def test_a_tiny_space_is_searched_completely_and_then_the_search_stops(tmp_path, stages, size):
     space = make_space(*stages)
     assert space.size == size
     oracle = make_oracle(tmp_path, space, population_size=2, tournament_size=1, max_trials=100)

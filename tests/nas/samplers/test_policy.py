@@ -81,7 +81,7 @@ def test_entropy_bonus_flattens():
     assert np.abs(policy.weights[0] - policy.weights[0].mean(0)).max() < before
 
 
-def test_reinforce_learns_what_pays():
+def test_reinforce_learns_good_decisions():
     policy, _, _ = policies()[0]
     rng = np.random.default_rng(0)
     for _ in range(60):
@@ -99,7 +99,7 @@ def test_ppo_stops_where_the_ratio_is_clipped():
     assert 1.2 < ratio < 1.4
 
 
-def test_a_modifying_policy_changes_what_is_there():
+def test_a_modifying_policy_changes_active_decisions():
     policy, changes, _ = policies()[1]
     for values, action in changes:
         decision, choice = policy.actions[action]
