@@ -132,7 +132,9 @@ class LiveProgress(PlainProgress):
 
 
 def _duration(seconds: float) -> str:
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    return f"{whole // 60} min {whole % 60:02d} s" if whole < 3600 else f"{whole / 3600:.1f} h"
+    rounded = round(seconds)
+    if rounded < 60:
+        return f"{rounded} s"
+    return (
+        f"{rounded // 60} min {rounded % 60:02d} s" if rounded < 3600 else f"{rounded / 3600:.1f} h"
+    )

@@ -198,9 +198,11 @@ def _path(name: Any) -> pathlib.Path:
 def _check_size(size: Any) -> None:
     if size is None:
         return
-    pair = isinstance(size, tuple | list) and len(size) == 2
-    whole = pair and all(isinstance(n, int | np.integer) and not isinstance(n, bool) for n in size)
-    if not whole or min(size) < 1 or max(size) > _MAX_SIDE:
+    is_pair = isinstance(size, tuple | list) and len(size) == 2
+    is_whole = is_pair and all(
+        isinstance(n, int | np.integer) and not isinstance(n, bool) for n in size
+    )
+    if not is_whole or min(size) < 1 or max(size) > _MAX_SIDE:
         raise ValueError(
             f"image_size must be (height, width), from 1 to {_MAX_SIDE} pixels, got {size!r}"
         )

@@ -89,7 +89,7 @@ class SearchConfig:
         baseline: Whether MobileNetV2 0.35 is trained for comparison.
         random_candidates: Number of random architectures with about as many parameters as the
             winner that are trained for comparison.
-        seed: Seed of the whole search; the caller's random generators keep their state.
+        seed: Seed of the search; the caller's random generators keep their state.
         compression: Choices of pruning, clustering, low rank, number formats and distillation that
             are searched too; None: every network is converted to int8.
         teacher: Path of a trained Keras model, the teacher of compressions with `distill`; it takes
