@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from tfnas.clustering.clustering_callback import ClusteringCallback
     from tfnas.clustering.shared_values import keep_clusters
     from tfnas.compression.budget import Budget
-    from tfnas.compression.compress import compress
     from tfnas.distillation.cached_teacher import teacher_outputs
     from tfnas.distillation.distiller import Distiller
     from tfnas.distillation.feature_losses import AttentionTransfer, FeatureHint, RelationalTransfer
     from tfnas.graph.batchnorm import recalibrate_batchnorm
+    from tfnas.jobs.compress import compress
     from tfnas.jobs.search_job import search
     from tfnas.loading import load_model
     from tfnas.low_rank.factorize import factorize
@@ -101,7 +101,7 @@ _HOME = {
     "calibrate": "quantization.quantize_aware",
     "check_micro": "tflite.operator_rules.tflite_micro",
     "cluster": "clustering.cluster",
-    "compress": "compression.compress",
+    "compress": "jobs.compress",
     "correct_bias": "quantization.bias_correction",
     "data": "data",
     "evaluate": "measure.accuracy",

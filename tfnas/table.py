@@ -5,10 +5,16 @@ from __future__ import annotations
 import csv
 import html
 import io
+import textwrap
 from collections.abc import Sequence
 
 
-def table(headers: Sequence[str], rows: Sequence[Sequence[object]], right: int = 1) -> str:
+def table(
+    headers: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    right: int = 1,
+    width: int | None = None,
+) -> str:
     """Returns an aligned text table.
 
     Example:
@@ -22,10 +28,20 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[object]], right: int =
         headers: One title a column.
         rows: One cell a column.
         right: Index of the first column that is aligned to the right.
+        width: Longest line, in characters: where it is exceeded, cells of the first column are
+            wrapped, as far as their words allow. None: any length.
     """
     cells = [list(map(str, headers)), *(list(map(str, row)) for row in rows)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(headers))]
-    cells.insert(1, ["-" * width for width in widths])
+    widths = _widths(cells)
+    room = None if width is None else width - sum(widths[1:]) - 2 * len(widths[1:])
+    head = cells[:1]
+    body = cells[1:]
+    if room is not None and widths[0] > room:
+        head, body = (
+            [line for row in part for line in _wrapped(row, room)] for part in (head, body)
+        )
+        widths = _widths([*head, *body])
+    cells = [*head, ["-" * width for width in widths], *body]
 
     def line(row: Sequence[str]) -> str:
         padded = (
@@ -35,6 +51,16 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[object]], right: int =
         return "  ".join(padded).rstrip()
 
     return "\n".join(line(row) for row in cells)
+
+
+def _widths(cells: list[list[str]]) -> list[int]:
+    return [max(map(len, column)) for column in zip(*cells, strict=True)]
+
+
+def _wrapped(row: list[str], room: int) -> list[list[str]]:
+    """A row as one row a line of its first cell."""
+    first, *others = textwrap.wrap(row[0], max(1, room), break_long_words=False) or [""]
+    return [[first, *row[1:]], *([text, *[""] * (len(row) - 1)] for text in others)]
 
 
 def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[object]], right: int = 1) -> str:

@@ -10,7 +10,7 @@ import pytest
 import tfnas
 from tfnas.cli import app
 from tfnas.clustering.clustering_report import ClusteringReport
-from tfnas.compression.jobs.cluster_job import ClusterConfig, count_values
+from tfnas.jobs.cluster_job import ClusterConfig, count_values
 
 
 @pytest.fixture(scope="module")

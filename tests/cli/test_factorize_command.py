@@ -59,7 +59,7 @@ def test_half_the_macs(run, saved):
     assert tfnas.profile(small).macs <= 0.5 * before
     assert "as fast as the original" in out
     report = (folder / "report.md").read_text()
-    assert "## Layers that became factors" in report
+    assert "## Factorized layers" in report
     assert "| body |" in report
     assert "low rank, int8" in report
     row = next(line for line in report.splitlines() if line.startswith("| low rank, float32"))

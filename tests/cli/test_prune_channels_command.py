@@ -61,12 +61,12 @@ def test_half_the_macs_in_two_steps(prune_channels, saved):
 def test_a_fraction_of_the_latency_without_training(prune_channels, monkeypatch):
     # So small a network's time is mostly what every inference costs; here it is its MACs.
     monkeypatch.setattr(
-        "tfnas.compression.jobs.prune_channels_job.LatencyModel",
+        "tfnas.jobs.prune_channels_job.LatencyModel",
         lambda mode: lambda model: tfnas.profile(model).macs,
     )
     code, out, err, folder = prune_channels("--latency=0.8", "--epochs=0", "--criterion=taylor")
     assert (code, err) == (0, "")
-    assert "measuring layers alone" in out
+    assert "measuring the latency of single layers" in out
     assert (folder / "model_int8.tflite").exists()
 
 
@@ -88,7 +88,7 @@ def test_width_multipliers_of_the_user(prune_channels):
         (["--sizes=stem=0"], "from 1 to what a layer has, got 0 for 'stem' of 16"),
         (["--macs=0.0001"], "target_macs can't be met"),
         (["--macs=0.5", "--exclude=nothing"], "exclude must name layers"),
-        (["--params=0.5", "--steps=2"], "steps must be 1 unless macs is a share"),
+        (["--params=0.5", "--steps=2"], "steps must be 1 unless macs is a fraction"),
         (["--macs=0.5", "--steps=3", "--epochs=2"], "steps must be at most epochs"),
     ],
 )

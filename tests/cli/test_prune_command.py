@@ -86,7 +86,7 @@ def test_a_second_run_removes_the_files_of_the_first(prune):
     code, _, _, folder = prune("--sparsity=0.1", "--noreconstruct")
     assert code == 0
     assert not (folder / "model_float32_sparse.tflite").exists()
-    assert "no file without zeros" in (folder / "report.md").read_text()
+    assert "no sparse file" in (folder / "report.md").read_text()
 
 
 def test_scope_by_output_goes_with_obs(prune):

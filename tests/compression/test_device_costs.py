@@ -11,14 +11,13 @@ from planning import walked
 
 import tfnas
 from tfnas.compression.budget import Budget, CandidateCosts
-from tfnas.compression.candidate_store import Candidate, front
-from tfnas.compression.compress import chosen
+from tfnas.compression.candidate_store import Candidate, best_for_budget, front
 from tfnas.compression.device_costs import Target
 from tfnas.compression.effort import Effort
-from tfnas.compression.plan_reasons import decide_plan
+from tfnas.compression.plan_settings import decide_plan
 from tfnas.compression.planner import plan
 from tfnas.compression.recipe import Recipe
-from tfnas.reports.compress_report import verdict
+from tfnas.compression.results.compress_result import verdict
 from tfnas.targets import device as device_module
 from tfnas.targets.device import Device
 from tfnas.targets.ethos_u import VelaError
@@ -34,9 +33,11 @@ def costs(refused="", drop=0.0, **device):
     return CandidateCosts(drop, 800, 700, 0.5, 1.0, 10, device, refused)
 
 
-def candidate(recipe=None, **given):
-    made, drop = costs(**given), given.get("drop", 0.0)
-    return Candidate(recipe or Recipe((), "int8"), None, made, (drop,) * 3, np.ones(10, bool))
+def candidate(recipe=None, **values):
+    drop = values.get("drop", 0.0)
+    return Candidate(
+        recipe or Recipe((), "int8"), None, costs(**values), (drop,) * 3, np.ones(10, bool)
+    )
 
 
 # --- the budget
@@ -60,7 +61,7 @@ def test_the_one_that_keeps_the_device_is_on_the_front():
     greedy, small = candidate(ram_bytes=900), candidate(ram_bytes=500, drop=0.1)
     refused = candidate(refused="no kernel", ram_bytes=math.inf)
     assert front([greedy, small, refused], gzipped=False) == [greedy, small]
-    assert chosen([greedy, small], Budget(max_ram_bytes=600)) is small
+    assert best_for_budget([greedy, small], Budget(max_ram_bytes=600)) is small
 
 
 # --- the plan
@@ -71,7 +72,7 @@ def tried(budget, outcome, device=None):
     return walked(plan(budget, effort, decide_plan(budget, effort, None, device)), outcome)
 
 
-def test_channels_give_way_to_what_the_firmware_leaves_of_the_flash():
+def test_channels_are_pruned_to_the_flash_beside_the_firmware():
     found = tried(
         Budget(max_flash_bytes=600),
         lambda recipe: candidate(recipe, flash_bytes=1000),
@@ -82,17 +83,17 @@ def test_channels_give_way_to_what_the_firmware_leaves_of_the_flash():
     assert found[1] == "prune_channels 0.47, int8"
 
 
-def test_what_the_device_can_not_run_is_not_made_smaller():
+def test_files_that_the_device_can_not_run_are_not_reduced():
     budget = Budget(max_ram_bytes=600)
     assert tried(budget, lambda r: candidate(r, refused="no kernel", ram_bytes=math.inf)) == [
         "int8"
     ]
 
 
-# --- what a file takes
+# --- costs of a file
 
 
-def test_flash_and_ram_are_kept_for_the_same_question(artifacts, tmp_path, monkeypatch):
+def test_flash_and_ram_are_kept_for_the_same_file_and_device(artifacts, tmp_path, monkeypatch):
     file, budget = artifacts["int8"], Budget(max_flash_bytes=1e6, max_ram_bytes=1e6)
     target = Target.of(budget, Device(runtime_flash=1000, runtime_ram=500))
     found = target.costs(PLAIN, file, tmp_path)
@@ -110,7 +111,7 @@ def test_flash_and_ram_are_kept_for_the_same_question(artifacts, tmp_path, monke
     another = target.costs(PLAIN, artifacts["float32"], tmp_path)
     assert another.device["flash_bytes"] == artifacts["float32"].size + 1000
     other = Target.of(budget, Device()).costs(PLAIN, file, tmp_path)
-    assert other.device["flash_bytes"] == file.size, "another device is another question"
+    assert other.device["flash_bytes"] == file.size, "another device is measured anew"
     assert Target().costs(PLAIN, None, tmp_path) is PLAIN
 
 
@@ -158,11 +159,11 @@ def test_numbers_of_the_accelerator(artifacts, tmp_path):
     assert found.refused.startswith("ethos-u55-64 runs none of the file's ")
 
 
-# --- the whole
+# --- a complete job
 
 
 @pytest.mark.slow
-def test_a_job_goes_on_for_a_device(tiny_model, digits, tmp_path):
+def test_a_job_continues_for_a_device(tiny_model, digits, tmp_path):
     """A job without a device, as before there were such, then the same for one."""
     folder = tmp_path / "job"
     tfnas.compress(
@@ -171,14 +172,14 @@ def test_a_job_goes_on_for_a_device(tiny_model, digits, tmp_path):
     limits = {"max_flash_bytes": 200_000, "max_ram_bytes": 1000}
     device = {"runtime_flash": 20_000, "runtime_ram": 900}
     result = tfnas.compress(tiny_model, digits, limits, effort="quick", directory=folder, **device)
-    assert [str(made.recipe) for made in result.candidates] == ["int8", "int8x4"]
-    assert "float16 is left out: the device takes no" in " ".join(result.decisions.told)
+    assert [str(each.recipe) for each in result.candidates] == ["int8", "int8x4"]
+    assert "float16 is left out: the device has no kernels" in " ".join(result.plan.reasons)
     record = json.loads((folder / "candidates" / "int8" / "record.json").read_text())
     assert set(record["costs"]) == {"drop", "bytes", "gzip_bytes", "latency", "macs", "memory"}
-    for made in result.candidates:
-        arena = tfnas.planned_arena(made.file)
-        assert made.costs.device == {
-            "flash_bytes": made.file.size + 20_000,
+    for each in result.candidates:
+        arena = tfnas.planned_arena(each.file)
+        assert each.costs.device == {
+            "flash_bytes": each.file.size + 20_000,
             "ram_bytes": arena + 900,
         }
     assert set(result.excesses) == {"max_ram_bytes"}
@@ -221,7 +222,7 @@ def test_bad_devices_are_named_before_any_work(change, message, tiny_model, digi
     assert not job.exists()
 
 
-def test_a_missing_package_is_told_before_any_work(tiny_model, digits, tmp_path, monkeypatch):
+def test_a_missing_package_is_reported_before_any_work(tiny_model, digits, tmp_path, monkeypatch):
     def missing():
         raise ImportError("accelerators need the package ethos-u-vela")
 

@@ -1,4 +1,4 @@
-"""How the commands train a given model further."""
+"""Fine-tuning of a model, with and without distillation."""
 
 import dataclasses
 
@@ -9,7 +9,7 @@ from keras import layers
 
 import tfnas
 from tfnas.compression import fine_tune as finetune_module
-from tfnas.compression.fine_tune import finetune, kept_answers
+from tfnas.compression.fine_tune import cached_teacher_logits, finetune
 from tfnas.compression.training_settings import TrainingSettings
 from tfnas.data.augmentation import AugmentedImages, flip, shift
 
@@ -25,35 +25,37 @@ def test_the_model_given_can_be_the_teacher(tiny_model, digits):
         epochs=8, batch_size=32, learning_rate=1e-2, distill=1.0, augment=("shift",)
     )
     finetune(student, silent, settings, teacher=tiny_model)
-    told, taught = (m.predict(digits.x_test, verbose=0).argmax(-1) for m in (student, tiny_model))
-    assert (told == taught).mean() > 0.7
+    classes, teacher_classes = (
+        m.predict(digits.x_test, verbose=0).argmax(-1) for m in (student, tiny_model)
+    )
+    assert (classes == teacher_classes).mean() > 0.7
 
 
 @pytest.mark.parametrize("augment", [(), ("flip",)])
-def test_what_the_teacher_says_is_kept(tiny_model, digits, augment, monkeypatch):
-    """Asked once for all epochs, it teaches as one that is asked in every step."""
+def test_teacher_logits_are_cached(tiny_model, digits, augment, monkeypatch):
+    """Cached logits train as a teacher that runs in every step."""
     few = digits.limited(200)
     settings = TrainingSettings(
         epochs=2, batch_size=50, learning_rate=1e-2, distill=1.0, augment=augment
     )
     weights = []
-    for most in (finetune_module.KEPT, 0):
-        monkeypatch.setattr(finetune_module, "KEPT", most)
+    for most in (finetune_module.CACHED, 0):
+        monkeypatch.setattr(finetune_module, "CACHED", most)
         keras.utils.set_random_seed(0)
         student = keras.Sequential(
             [keras.Input((8, 8, 1)), layers.Rescaling(1 / 16), layers.Flatten(), layers.Dense(10)]
         )
-        told = kept_answers(tiny_model, few, settings)
-        assert (told is None) == (most == 0)
-        assert told is None or [len(each) for each in told] == [200] * (1 + len(augment))
+        logits = cached_teacher_logits(tiny_model, few, settings)
+        assert (logits is None) == (most == 0)
+        assert logits is None or [len(each) for each in logits] == [200] * (1 + len(augment))
         keras.utils.set_random_seed(1)
-        finetune(student, few, settings, teacher=tiny_model, told=told)
+        finetune(student, few, settings, teacher=tiny_model, teacher_logits=logits)
         weights.append(student.get_weights())
     for kept, fresh in zip(*weights, strict=True):
         np.testing.assert_allclose(kept, fresh, atol=1e-4)
 
 
-def test_what_lost_much_is_rebuilt_by_muon(tiny_model, digits):
+def test_models_that_lost_much_are_trained_by_muon(tiny_model, digits):
     """Its rate rises for 3% of the steps and falls to 0; else Adam's only falls."""
     rates = {}
     for rebuild in (False, True):
@@ -145,9 +147,9 @@ def test_mirrored_images_have_the_answers_to_these():
     answers = [x.reshape(10, -1).astype(np.float32), x[:, :, ::-1].reshape(10, -1) + np.float32(0)]
     data = AugmentedImages(x, np.arange(10), ("flip",), 4, 0, answers)
     mirrored = 0
-    for images, (labels, told) in data.dataset():
-        np.testing.assert_array_equal(np.reshape(images, (len(images), -1)), told)
-        mirrored += (np.asarray(told) == answers[1][labels]).all(axis=1).sum()
+    for images, (labels, logits) in data.dataset():
+        np.testing.assert_array_equal(np.reshape(images, (len(images), -1)), logits)
+        mirrored += (np.asarray(logits) == answers[1][labels]).all(axis=1).sum()
     assert 0 < mirrored < 10
 
 
@@ -157,10 +159,10 @@ def test_as_a_dataset_it_gives_the_same_batches():
     dataset = theirs.dataset()
     assert len(dataset) == 3
     assert not dataset.options().autotune.enabled
-    ours[0]  # both have given one batch before
+    ours[0]  # both have yielded one batch before
     for _ in range(2):
-        given = [ours[i] for i in range(len(ours))]
+        batches = [ours[i] for i in range(len(ours))]
         ours.on_epoch_end()
-        for (images, labels), (own, own_labels) in zip(given, dataset, strict=True):
+        for (images, labels), (own, own_labels) in zip(batches, dataset, strict=True):
             np.testing.assert_array_equal(images, own)
             np.testing.assert_array_equal(labels, own_labels)

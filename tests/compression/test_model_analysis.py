@@ -1,4 +1,4 @@
-"""The look at a model, and what the plan makes of it."""
+"""The analysis of a model, and the settings of the plan that follow from it."""
 
 import dataclasses
 import math
@@ -10,13 +10,13 @@ from keras import layers
 from planning import walked
 
 import tfnas
-from tfnas.compression import model_analysis as survey_module
+from tfnas.compression import model_analysis as analysis_module
 from tfnas.compression.budget import Budget, CandidateCosts
 from tfnas.compression.candidate_store import Candidate
 from tfnas.compression.effort import EFFORTS
 from tfnas.compression.layer_costs import file_layers
 from tfnas.compression.model_analysis import DENSE, LayerAnalysis, ModelAnalysis, analyze_model
-from tfnas.compression.plan_reasons import CAREFUL, SPARSITIES, decide_plan
+from tfnas.compression.plan_settings import CAREFUL, SPARSITIES, decide_plan
 from tfnas.compression.planner import plan
 from tfnas.compression.progress import Progress
 from tfnas.compression.recipe import Recipe, RecipeStep
@@ -42,76 +42,81 @@ def seen(*, dense=100, changed=0.05, pruned=None, times=(0.6, 0.2, 0.2)):
     return ModelAnalysis(layers, 5000, changed, 128, pruned is not None)
 
 
-def decided(budget, effort="normal", **given):
-    return decide_plan(Budget.of(budget), EFFORTS[effort], seen(**given))
+def decided(budget, effort="normal", **values):
+    return decide_plan(Budget.of(budget), EFFORTS[effort], seen(**values))
 
 
-# --- decisions
+# --- settings of the plan
 
 
-def test_every_decision_has_its_reason():
-    made = decided({"max_drop": 1.0, "max_latency_ratio": 0.3, "max_gzip_bytes": 500}, pruned=0.05)
-    told = " | ".join(made.told)
+def test_every_setting_has_its_reason():
+    settings = decided(
+        {"max_drop": 1.0, "max_latency_ratio": 0.3, "max_gzip_bytes": 500}, pruned=0.05
+    )
+    reasons = " | ".join(settings.reasons)
     for words in (
-        "int8 after training changes the class of 5.0% of 128 images, most noise comes in conv",
+        "post-training int8 changes the class of 5.0% of 128 images, most noise is added in conv",
         "95% of the multiply-accumulates are in 3x3 convolutions",
-        "60% of the int8 file's time is in 3x3 convolutions",
-        "conv most: 5.0%: zeros begin at 60%",
+        "60% of the int8 file's latency is in 3x3 convolutions",
+        "conv most: 5.0%: sparsities begin at 60%",
     ):
-        assert words in told
-    assert decide_plan(Budget(max_drop=1.0), NORMAL, None).told == ()
+        assert words in reasons
+    assert decide_plan(Budget(max_drop=1.0), NORMAL, None).reasons == ()
 
 
-def test_what_was_not_looked_at_is_told():
+def test_missing_measurements_are_reported():
     found = dataclasses.replace(seen(), left_out=("time a layer: too long",))
-    made = decide_plan(Budget(max_drop=1.0), NORMAL, found)
-    assert made.told[0] == "not looked at: time a layer: too long"
+    settings = decide_plan(Budget(max_drop=1.0), NORMAL, found)
+    assert settings.reasons[0] == "not analyzed: time a layer: too long"
 
 
 def test_formats_that_exceed_a_limit_by_arithmetic_are_left_out():
-    made = decided({"max_memory": 6000}, "thorough")
-    assert made.formats == ("int8", "int8x4")  # 5,000 elements: 4 bytes each of floats, 2 of int16
-    assert made.later == ("float16", "dynamic", "int16x8")
-    assert made.told[0] == (
+    settings = decided({"max_memory": 6000}, "thorough")
+    assert settings.formats == (
+        "int8",
+        "int8x4",
+    )  # 5,000 elements: 4 bytes each of floats, 2 of int16
+    assert settings.later == ("float16", "dynamic", "int16x8")
+    assert settings.reasons[0] == (
         "float16 is left out: its activations take 20,000 bytes, above max_memory 6,000"
     )
-    made = decided({"max_bytes": 2000}, "quick")
-    assert made.formats == ("dynamic", "int8", "int8x4")
-    assert "take 2 bytes each, above max_bytes 2,000" in made.told[0]
-    assert made.told[-1].startswith("effort quick: nothing is trained")
+    settings = decided({"max_bytes": 2000}, "quick")
+    assert settings.formats == ("dynamic", "int8", "int8x4")
+    assert "take 2 bytes each, above max_bytes 2,000" in settings.reasons[0]
+    assert settings.reasons[-1].startswith("effort quick: nothing is trained")
 
 
-def test_integers_are_trained_for_where_int8_changes_classes():
+def test_quantization_aware_training_is_planned_where_int8_changes_classes():
     assert decided({"max_drop": 1.0}).integers
     assert not decided({"max_drop": 1.0}, changed=0.0).integers
-    assert decided({"max_bytes": 9000}, changed=0.0).integers  # the most accurate is wanted
+    assert decided({"max_bytes": 9000}, changed=0.0).integers  # the most accurate is best
 
 
-def test_dense_layers_are_thinned_where_the_bytes_are_theirs():
-    assert decided({"max_bytes": 9000}, dense=100).techniques == ("prune-channels",)
+def test_dense_layers_are_factorized_where_most_bytes_are_theirs():
+    assert decided({"max_bytes": 9000}, dense=100).techniques == ("prune_channels",)
     assert decided({"max_bytes": 9000}, dense=5000).techniques == (
         "factorize_dense",
-        "prune-channels",
+        "prune_channels",
     )
     assert decided({"max_drop": 1.0}, dense=5000).techniques == (
         "factorize_dense",
-        "prune-channels",
+        "prune_channels",
     )
-    made = decided({"max_latency_ratio": 0.5}, dense=5000)
-    assert made.techniques == ("prune-channels", "factorize_dense")
-    assert "which are not asked for" in " ".join(made.told)
+    settings = decided({"max_latency_ratio": 0.5}, dense=5000)
+    assert settings.techniques == ("prune_channels", "factorize_dense")
+    assert "which no limit is on" in " ".join(settings.reasons)
 
 
-def test_time_that_does_not_fall_with_macs_asks_for_fewer_of_them():
-    made = decided({"max_latency_ratio": 0.5}, times=(0.5, 0.3, 0.0))
-    assert made.proportional == 0.5
-    share = made.share_for_time(0.5)
-    assert 0.5 * share + 0.5 * share**0.5 == pytest.approx(0.5)
-    only_channels = dataclasses.replace(made, proportional=0.0)
-    assert only_channels.share_for_time(0.5) == pytest.approx(0.25)
+def test_latency_that_does_not_fall_with_macs_needs_fewer_of_them():
+    settings = decided({"max_latency_ratio": 0.5}, times=(0.5, 0.3, 0.0))
+    assert settings.proportional == 0.5
+    fraction = settings.macs_for_latency(0.5)
+    assert 0.5 * fraction + 0.5 * fraction**0.5 == pytest.approx(0.5)
+    only_channels = dataclasses.replace(settings, proportional=0.0)
+    assert only_channels.macs_for_latency(0.5) == pytest.approx(0.25)
 
 
-def test_zeros_begin_where_the_model_bears_them():
+def test_sparsities_begin_by_the_sensitivity():
     budget = {"max_gzip_bytes": 500}
     assert decided(budget, pruned=0.0).sparsities == SPARSITIES[1:]
     assert decided(budget, pruned=0.05).sparsities == SPARSITIES
@@ -121,9 +126,9 @@ def test_zeros_begin_where_the_model_bears_them():
 # --- the plan that comes of them
 
 
-def tried(budget, outcomes, effort=NORMAL, **given):
+def tried(budget, outcomes, effort=NORMAL, **values):
     budget = Budget.of(budget)
-    return walked(plan(budget, effort, decide_plan(budget, effort, seen(**given))), outcomes)
+    return walked(plan(budget, effort, decide_plan(budget, effort, seen(**values))), outcomes)
 
 
 def candidate(recipe, drop=0.1, size=1000, latency=0.5):
@@ -141,12 +146,12 @@ def test_training_for_integers_is_left_out_where_nothing_is_lost():
 
 def test_the_first_technique_that_keeps_the_budget_is_enough():
     def outcome(recipe):
-        thin = next((s.amount for s in recipe.steps if s.technique == "factorize_dense"), 1.0)
-        return candidate(recipe, size=int(1000 + 5000 * thin))
+        fraction = next((s.amount for s in recipe.steps if s.technique == "factorize_dense"), 1.0)
+        return candidate(recipe, size=int(1000 + 5000 * fraction))
 
     budget = {"max_drop": 1.0, "max_bytes": 4000}
     found = tried(budget, outcome, dense=5000, changed=0.0)
-    # 6,000 - 5,000 (1 - share) must be 95% of 4,000; float16 has no room.
+    # 6,000 - 5,000 (1 - fraction) must be 95% of 4,000; float16 has no room.
     assert found == ["dynamic", "int8", "int8x4", "factorize_dense 0.56, int8"]
 
     def refused(recipe):
@@ -166,7 +171,7 @@ def test_formats_that_were_left_out_come_back_where_int8_can_not_be_made():
     assert found == ["int8", "int8x4", "float16", "dynamic"]
 
 
-# --- the look itself
+# --- the analysis itself
 
 
 @pytest.fixture(scope="module")
@@ -194,30 +199,30 @@ def file(mostly_dense, digits):
 
 
 @pytest.fixture(scope="module")
-def looked(mostly_dense, file, digits):
+def analysis(mostly_dense, file, digits):
     return analyze_model(mostly_dense, file, digits.x_test, pruning=True)
 
 
-def test_a_look_tells_where_the_cost_is_and_what_the_model_bears(looked):
-    layers = {layer.name: layer for layer in looked.layers}
+def test_the_analysis_has_costs_and_sensitivity_by_layer(analysis):
+    layers = {layer.name: layer for layer in analysis.layers}
     assert layers["conv"].group == CONV
     assert layers["wide"].macs == 8 * 8 * 8 * 32
     assert layers["wide"].weights == 8 * 8 * 8 * 32 + 32
-    assert next(iter(looked.groups("weights"))) == DENSE
-    assert sum(looked.groups("macs").values()) == pytest.approx(1)
-    assert 0 < sum(layer.time or 0 for layer in looked.layers) <= 1.0001
+    assert next(iter(analysis.groups("weights"))) == DENSE
+    assert sum(analysis.groups("macs").values()) == pytest.approx(1)
+    assert 0 < sum(layer.time or 0 for layer in analysis.layers) <= 1.0001
     for name in ("conv", "wide", "head"):
         assert 0 <= layers[name].changed <= 1
         assert layers[name].noise >= 0
-    assert max(layer.changed or 0 for layer in looked.layers) > 0
-    assert looked.images == 128
-    assert looked.left_out == ()
-    assert ModelAnalysis.from_json(looked.to_json()) == looked
+    assert max(layer.changed or 0 for layer in analysis.layers) > 0
+    assert analysis.images == 128
+    assert analysis.left_out == ()
+    assert ModelAnalysis.from_json(analysis.to_json()) == analysis
 
 
-def test_big_models_are_not_looked_at_for_long(mostly_dense, file, digits, monkeypatch):
+def test_measurements_of_big_models_are_left_out(mostly_dense, file, digits, monkeypatch):
     for limit in ("SECONDS", "NOISE_MACS", "TIMED_MACS"):
-        monkeypatch.setattr(survey_module, limit, 0)
+        monkeypatch.setattr(analysis_module, limit, 0)
     found = analyze_model(mostly_dense, file, digits.x_test, pruning=True)
     reasons = [text.split(":")[0] for text in found.left_out]
     assert reasons == ["time a layer", "int8 error a layer", "pruning a layer"]
@@ -226,8 +231,8 @@ def test_big_models_are_not_looked_at_for_long(mostly_dense, file, digits, monke
     assert none.left_out[0] == "time a layer: there is no int8 file"
 
 
-def test_a_broken_survey_is_named():
-    with pytest.raises(ValueError, match="unknown key in Survey: color"):
+def test_a_broken_analysis_is_named():
+    with pytest.raises(ValueError, match="unknown key in ModelAnalysis: color"):
         ModelAnalysis.from_json('{"layers": [], "activations": 1, "color": 2}')
 
 
@@ -254,10 +259,10 @@ def test_dense_layers_lose_weights_by_low_rank(mostly_dense, digits):
     assert ranks == {"wide": int(0.25 * 512 * 32 / 544)}  # the head has too few to matter
     settings = TrainingSettings(epochs=1, batch_size=64, distill=0.9)
     runner = StepRunner(mostly_dense, digits, settings, Progress())
-    thin = runner.apply(mostly_dense, RecipeStep("factorize_dense", 0.25))
-    assert thin.get_layer("wide_first").kernel.shape == (512, ranks["wide"])
-    assert thin.get_layer("conv").kernel.shape == (3, 3, 1, 8)
-    right = thin.predict(digits.x_test, verbose=0).argmax(-1) == digits.y_test
+    factorized = runner.apply(mostly_dense, RecipeStep("factorize_dense", 0.25))
+    assert factorized.get_layer("wide_first").kernel.shape == (512, ranks["wide"])
+    assert factorized.get_layer("conv").kernel.shape == (3, 3, 1, 8)
+    right = factorized.predict(digits.x_test, verbose=0).argmax(-1) == digits.y_test
     assert right.mean() > 0.5
     with pytest.raises(NotPossible, match=r"no dense layer has 0\.01 of its weights"):
         runner.apply(mostly_dense, RecipeStep("factorize_dense", 0.01))
@@ -265,43 +270,43 @@ def test_dense_layers_lose_weights_by_low_rank(mostly_dense, digits):
 
 
 @pytest.mark.slow
-def test_a_model_of_dense_layers_is_thinned_to_its_bytes(mostly_dense, digits, tmp_path):
+def test_a_model_of_dense_layers_is_factorized_to_its_bytes(mostly_dense, digits, tmp_path):
     budget = {"max_drop": 5.0, "max_bytes": 11_000}  # 4 bits alone take 12,736
     result = tfnas.compress(mostly_dense, digits, budget, directory=tmp_path, epochs=3)
-    assert result.decisions.techniques == ("factorize_dense", "prune-channels")
+    assert result.plan.techniques == ("factorize_dense", "prune_channels")
     assert result.meets
     assert result.best.recipe.steps[0].technique == "factorize_dense"
 
 
-def test_a_limit_on_bytes_asks_for_weights_less_what_else_the_file_holds():
+def test_a_limit_on_bytes_counts_what_else_the_file_holds():
     def outcome(recipe):
         return candidate(recipe, size=3000 if recipe.mode == "int8" else 2500)
 
     found = tried({"max_bytes": 2400, "max_macs": 0.5}, outcome, dense=500, changed=0.0)
     held = seen(dense=500, changed=0.0).weights
-    asked = math.floor(100 * (0.99 * 2400 - (3000 - held)) / held) / 100
-    assert 0.15 < asked < 0.95
-    assert f"prune_channels 0.5 weights {asked:g}, int8" in found
+    expected = math.floor(100 * (0.99 * 2400 - (3000 - held)) / held) / 100
+    assert 0.15 < expected < 0.95
+    assert f"prune_channels 0.5 weights {expected:g}, int8" in found
 
 
-def test_a_file_that_is_a_little_too_large_loses_as_many_weights_more():
+def test_a_file_that_is_slightly_too_large_loses_more_weights():
     def outcome(recipe):
         step = next(iter(recipe.steps), None)
-        share = 1.0 if step is None else step.weights or 1.0
+        fraction = 1.0 if step is None else step.weights or 1.0
         size = 1500 if recipe.mode == "int8" else 1000
-        return candidate(recipe, size=int(size * share) + 500 + 100 * bool(step))
+        return candidate(recipe, size=int(size * fraction) + 500 + 100 * bool(step))
 
     found = tried({"max_bytes": 1200, "max_macs": 0.5}, outcome, dense=410, changed=0.0)
-    shrunk = [
-        name for name in found if name.startswith("prune-channels") and name.endswith(", int8")
+    pruned = [
+        name for name in found if name.startswith("prune_channels") and name.endswith(", int8")
     ]
     # 1,500 weights: 1188 - 500 of 1,500 bytes, then 72 bytes and 12 of room less.
-    assert shrunk[0] == "prune_channels 0.5 weights 0.45, int8"
-    assert shrunk[1].startswith("prune_channels 0.5 weights 0.3")
-    assert len(shrunk) == len(set(shrunk))
+    assert pruned[0] == "prune_channels 0.5 weights 0.45, int8"
+    assert pruned[1].startswith("prune_channels 0.5 weights 0.3")
+    assert len(pruned) == len(set(pruned))
 
 
-def test_shares_of_costs_and_weights_are_both_kept():
+def test_limits_on_costs_and_weights_are_both_kept():
     model = keras.Sequential(
         [
             keras.Input((16, 16, 3)),
@@ -311,10 +316,10 @@ def test_shares_of_costs_and_weights_are_both_kept():
             layers.Dense(4),
         ]
     )
-    step = RecipeStep("prune-channels", 0.6, 0.4)
+    step = RecipeStep("prune_channels", 0.6, 0.4)
     sizes = both_sizes(model, step)
     _, report = tfnas.prune_channels(model, sizes=sizes)
     assert report.macs[1] <= 0.6 * report.macs[0]
     assert 0.3 * report.parameters[0] < report.parameters[1] <= 0.4 * report.parameters[0]
     with pytest.raises(ValueError, match="target_params can't be met"):
-        both_sizes(model, RecipeStep("prune-channels", 0.6, 0.001))
+        both_sizes(model, RecipeStep("prune_channels", 0.6, 0.001))

@@ -1,4 +1,4 @@
-"""What `compress` tries next, by what came of its recipes so far."""
+"""Recipes that `compress` tries, by the candidates so far."""
 
 import dataclasses
 
@@ -12,7 +12,7 @@ from tfnas.compression.recipe import Recipe, RecipeStep
 
 
 def tried(budget, effort, outcomes):
-    """Names of the recipes that are tried where `outcomes(recipe)` gives what comes of them."""
+    """Returns the names of the recipes that are tried, for candidates of `outcomes(recipe)`."""
     return walked(plan(Budget.of(budget), EFFORTS.get(effort, effort)), outcomes)
 
 
@@ -20,7 +20,7 @@ def test_quick_is_formats_alone():
     assert tried({"max_drop": 1}, "quick", candidate) == FORMATS
 
 
-def test_shares_follow_the_budget_and_the_accuracy():
+def test_fractions_follow_the_budget_and_the_accuracy():
     def good(recipe):
         return candidate(recipe, drop=0.1, size=1000)
 
@@ -34,7 +34,7 @@ def test_shares_follow_the_budget_and_the_accuracy():
         ),  # the accuracy allows more
     ]
     found = tried({"max_drop": 1, "max_bytes": 500}, "normal", good)
-    assert found[4] == "prune_channels 1 weights 0.47, int8"  # nothing is said of costs
+    assert found[4] == "prune_channels 1 weights 0.47, int8"  # no limit on costs
     found = tried({"max_drop": 1, "max_macs": 0.5, "max_bytes": 500}, "normal", good)
     assert found[4] == "prune_channels 0.5 weights 0.47, int8"
     assert tried({"max_bytes": 10}, "normal", good)[4] == "prune_channels 1 weights 0.05, int8"
@@ -51,7 +51,7 @@ def test_shares_follow_the_budget_and_the_accuracy():
     assert found[6:] == ["prune_channels 0.75, int8", "prune_channels 0.75, int8 trained"]
 
 
-def test_what_meets_the_budget_is_enough_unless_the_effort_is_thorough():
+def test_a_candidate_within_the_budget_is_enough_unless_the_effort_is_thorough():
     def halved(recipe):
         return candidate(recipe, drop=0.1, macs=0.5 if recipe.steps else 1.0)
 
@@ -69,7 +69,7 @@ def test_what_meets_the_budget_is_enough_unless_the_effort_is_thorough():
     assert "prune_channels 0.35, int8" in thorough
 
 
-def test_training_goes_on_where_the_accuracy_is_nearly_enough():
+def test_training_continues_where_the_accuracy_is_slightly_too_low():
     def outcome(drops):
         return lambda r: candidate(r, drops(r) if r.steps else 0.1, macs=0.5 if r.steps else 1.0)
 
@@ -93,7 +93,7 @@ def test_training_goes_on_where_the_accuracy_is_nearly_enough():
     ]  # rounding costs nothing
 
 
-def test_training_for_integers_comes_first_where_the_whole_model_needed_it():
+def test_quantization_aware_training_comes_first_where_the_original_needed_it():
     def outcome(recipe):
         return candidate(recipe, drop=0.5 if recipe.aware else 3.0, macs=0.5)
 
@@ -115,30 +115,32 @@ def test_training_for_integers_comes_first_where_the_whole_model_needed_it():
 def test_no_recipe_is_tried_twice(budget, effort, drop):
     def outcome(recipe):
         step = next(iter(recipe.steps), None)
-        share = 1.0 if step is None else min(step.amount, step.weights or 1.0)
-        return candidate(recipe, drop if step else 0.0, int(1000 * share), 0.5 * share, macs=share)
+        fraction = 1.0 if step is None else min(step.amount, step.weights or 1.0)
+        return candidate(
+            recipe, drop if step else 0.0, int(1000 * fraction), 0.5 * fraction, macs=fraction
+        )
 
     found = tried({"max_drop": 1.0, **budget}, effort, outcome)
     assert len(found) == len(set(found))
 
 
-def test_what_is_accurate_but_not_small_enough_goes_on_smaller():
+def test_accurate_candidates_that_are_too_large_are_followed_by_smaller_ones():
     """Not to more weights at 4 bits, which could not be faster."""
 
     def outcome(recipe):
-        share = next((s.amount for s in recipe.steps), 1.0)
-        return candidate(recipe, -0.1, int(1000 * share), 0.5 * share**0.5)
+        fraction = next((s.amount for s in recipe.steps), 1.0)
+        return candidate(recipe, -0.1, int(1000 * fraction), 0.5 * fraction**0.5)
 
     found = tried({"max_drop": 1, "max_latency_ratio": 0.35, "max_bytes": 900}, "normal", outcome)
-    shares = list(dict.fromkeys(name.split(",")[0] for name in found[4:]))
-    assert shares[0].startswith("prune_channels 0.66 weights 0.85")
-    assert shares[1].startswith("prune_channels 0.46 weights 0.59")
+    fractions = list(dict.fromkeys(name.split(",")[0] for name in found[4:]))
+    assert fractions[0].startswith("prune_channels 0.66 weights 0.85")
+    assert fractions[1].startswith("prune_channels 0.46 weights 0.59")
 
 
-def test_four_bits_are_trained_for_where_bytes_alone_are_short():
+def test_four_bits_are_trained_where_only_bytes_are_exceeded():
     def outcome(recipe):
-        share = next((s.weights or s.amount for s in recipe.steps), 1.0)
-        size = int(1000 * share * (0.6 if recipe.mode == "int8x4" else 1.0))
+        fraction = next((s.weights or s.amount for s in recipe.steps), 1.0)
+        size = int(1000 * fraction * (0.6 if recipe.mode == "int8x4" else 1.0))
         drop = 30.0 if recipe.mode == "int8x4" and not recipe.aware else 0.1
         return candidate(recipe, drop=drop, size=size)
 
@@ -146,10 +148,10 @@ def test_four_bits_are_trained_for_where_bytes_alone_are_short():
     assert found == [*FORMATS, "int8x4 trained"]
 
     def lost(recipe):
-        made = outcome(recipe)
+        original = outcome(recipe)
         narrow = any(step.weights == 0.38 for step in recipe.steps)
-        costs = dataclasses.replace(made.costs, drop=9.0 if narrow else made.costs.drop)
-        return dataclasses.replace(made, costs=costs)
+        costs = dataclasses.replace(original.costs, drop=9.0 if narrow else original.costs.drop)
+        return dataclasses.replace(original, costs=costs)
 
     found = tried({"max_drop": 1, "max_bytes": 400}, "normal", lost)
     # 0.95 of 400 by the 1000 bytes of int8, which lose too much, then by 600.
@@ -157,25 +159,25 @@ def test_four_bits_are_trained_for_where_bytes_alone_are_short():
         "prune_channels 1 weights 0.38, int8",
         "prune_channels 1 weights 0.38, int8 trained",
     ]
-    asked = "prune_channels 1 weights 0.63"
-    assert found[6:9] == [f"{asked}, {how}" for how in ("int8", "int8 trained", "int8x4 trained")]
+    step = "prune_channels 1 weights 0.63"
+    assert found[6:9] == [f"{step}, {mode}" for mode in ("int8", "int8 trained", "int8x4 trained")]
     found = tried({"max_drop": 1, "max_gzip_bytes": 1}, "normal", outcome)
     assert "int8x4 trained" not in found
 
 
-def test_integers_are_trained_for_where_they_cost():
+def test_quantization_aware_training_where_int8_loses_accuracy():
     found = tried({"max_drop": 0.5}, "normal", lambda r: candidate(r, drop=1.0))
     assert found[4] == "int8 trained"
 
 
-def test_what_is_beaten_is_not_worked_on():
+def test_beaten_candidates_are_not_developed_further():
     def outcome(recipe):
         return dataclasses.replace(candidate(recipe), beaten=bool(recipe.steps))
 
     assert "prune_channels 0.5, int8 trained" not in tried({"max_drop": 1}, "normal", outcome)
 
 
-def test_gzipped_bytes_ask_for_zeros_and_few_values():
+def test_a_limit_on_gzipped_bytes_leads_to_zeros_and_few_values():
     def outcome(recipe):
         zeros = next((s.amount for s in recipe.steps if s.technique == "prune"), 0)
         return candidate(recipe, gz=int(100 * (1 - zeros)))
@@ -188,10 +190,10 @@ def test_gzipped_bytes_ask_for_zeros_and_few_values():
     ]
 
 
-def test_low_rank_stands_in_for_channels_that_can_not_go():
+def test_low_rank_replaces_channel_pruning_that_fails():
     def outcome(recipe):
-        shrunk = any(s.technique == "prune-channels" for s in recipe.steps)
-        return None if shrunk else candidate(recipe, drop=0.1)
+        pruned = any(s.technique == "prune_channels" for s in recipe.steps)
+        return None if pruned else candidate(recipe, drop=0.1)
 
     effort = dataclasses.replace(EFFORTS["thorough"], rounds=1, ladder=(0.5,))
     found = tried({"max_drop": 1}, effort, outcome)

@@ -1,4 +1,4 @@
-"""Searches whose trials are compressed: what was chosen is what the measured file holds."""
+"""Searches whose trials are compressed: the measured file holds the chosen compression."""
 
 import collections
 import dataclasses
@@ -84,18 +84,18 @@ def test_files_hold_what_was_chosen(searched):
     assert len(candidates) == 3
     assert len({chosen(searched, c) for c in candidates}) > 1
     for candidate in candidates:
-        wanted, file = chosen(searched, candidate), candidate.artifact()
-        assert candidate.measurement.mode == wanted.mode
-        assert file.inputs[0].dtype == wanted.mode
+        compression, file = chosen(searched, candidate), candidate.artifact()
+        assert candidate.measurement.mode == compression.mode
+        assert file.inputs[0].dtype == compression.mode
         values = kernels(file).values()
         assert len(values) == 2
         zeros = sum(int((kernel == 0).sum()) for kernel in values)
-        share = zeros / sum(kernel.size for kernel in values)
-        assert share >= wanted.sparsity - 0.01
-        if not wanted.sparsity:
-            assert share < 0.3
+        fraction = zeros / sum(kernel.size for kernel in values)
+        assert fraction >= compression.sparsity - 0.01
+        if not compression.sparsity:
+            assert fraction < 0.3
         for row in (row for kernel in values for row in kernel):  # each may have its own scale
-            assert len(np.unique(row)) <= (wanted.clusters or row.size)
+            assert len(np.unique(row)) <= (compression.clusters or row.size)
         assert candidate.metrics["gzip_bytes"] == file.gzip_size
 
 
@@ -152,17 +152,17 @@ def everything(images, tmp_path_factory):
     )
     uses = collections.Counter()
 
-    class Noted(tfnas.Distiller):
-        def __init__(self, student, given, **kwargs):
-            super().__init__(student, given, **kwargs)
-            uses["distilled"] += given is teacher
+    class Counted(tfnas.Distiller):
+        def __init__(self, own_teacher, student, **kwargs):
+            super().__init__(own_teacher, student, **kwargs)
+            uses["distilled"] += own_teacher is teacher
 
         def fit(self, *args, **kwargs):
             uses["epochs"] += kwargs["epochs"] - kwargs["initial_epoch"]
             return super().fit(*args, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trial_compression, "Distiller", Noted)
+        patch.setattr(trial_compression, "Distiller", Counted)
         tuner = make_tuner(
             tmp_path_factory.mktemp("everything"),
             max_trials=1,
@@ -247,7 +247,7 @@ def test_a_network_that_cannot_be_factorized_so_far_is_infeasible(images, tmp_pa
     assert f"{INFEASIBLE}target_macs can't be met" in trial.message
 
 
-def test_what_tflite_micro_has_no_kernel_for_is_infeasible(images, tmp_path):
+def test_operators_without_a_tflite_micro_kernel_are_infeasible(images, tmp_path):
     choices = tfnas.CompressionSpace(("dynamic",))
     limits = {"ram_bytes": 1e6}
     tuner = make_tuner(tmp_path, max_trials=1, compression=choices, limits=limits)
@@ -263,10 +263,10 @@ class Report:
 
 
 def test_numbers_of_the_accelerator(monkeypatch):
-    asked = []
-    monkeypatch.setattr(device, "vela", lambda *args: asked.append(args) or Report())
+    calls = []
+    monkeypatch.setattr(device, "vela", lambda *args: calls.append(args) or Report())
     found = device.Device("ethos-u65-256").metrics("file", {*device.VELA, "macs"})
-    assert asked == [("file", "ethos-u65-256")]
+    assert calls == [("file", "ethos-u65-256")]
     assert found == {
         **{"vela_ms": 0.25, "vela_cycles": 7.0, "vela_sram_bytes": 90.0, "vela_flash_bytes": 23.0},
         "vela_cpu_operators": 1.0,
@@ -333,9 +333,9 @@ def test_a_space_has_its_own_compression_and_a_teacher_of_its_shape(tmp_path):
 
 def test_settings_of_the_whole_job(npz, tmp_path):
     distilling = tfnas.CompressionSpace(distill=(True,))
-    with pytest.raises(ValueError, match="teacher must be the path of a model just where"):
+    with pytest.raises(ValueError, match="teacher must be given if and only if a choice"):
         tfnas.search(str(npz), directory=tmp_path / "out", compression=distilling)
-    with pytest.raises(ValueError, match="teacher must be the path of a model just where"):
+    with pytest.raises(ValueError, match="teacher must be given if and only if a choice"):
         tfnas.search(str(npz), directory=tmp_path / "out", teacher="t.keras")
     assert not (tmp_path / "out").exists()
 
@@ -369,8 +369,8 @@ def test_wrong_limits_on_the_command_line(text, message):
 
 
 def test_compression_on_the_command_line():
-    given = ["modes=float32,int8", "aware=false,true", "sparsity=none,0.5", "clusters=0,16"]
-    assert command._compression([*given, "low_rank=1,0.75", "stage_weights=int8,int4"]) == (
+    choices = ["modes=float32,int8", "aware=false,true", "sparsity=none,0.5", "clusters=0,16"]
+    assert command._compression([*choices, "low_rank=1,0.75", "stage_weights=int8,int4"]) == (
         tfnas.CompressionSpace(
             *(("float32", "int8"), (False, True), ("int8", "int4"), (0.0, 0.5), (0, 16)),
             low_rank=(1.0, 0.75),

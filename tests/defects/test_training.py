@@ -8,8 +8,7 @@ from keras import layers
 
 import tfnas
 from tfnas.compression.budget import Budget, CandidateCosts
-from tfnas.compression.candidate_store import Candidate, front
-from tfnas.compression.compress import chosen
+from tfnas.compression.candidate_store import Candidate, best_for_budget, front
 from tfnas.compression.recipe import Recipe
 
 THEME = "any data, any metric, any training"
@@ -39,7 +38,7 @@ def test_compress_chooses_a_file_that_keeps_the_budget(limit, over, within):
     dominating = candidate("over", drop=1.0, bytes=6000, gzip_bytes=6000, **over)
     keeping = candidate("within", drop=2.0, bytes=6700, gzip_bytes=6700, latency=0.6, **within)
     assert not budget.excesses(keeping.costs)
-    best = chosen(front([dominating, keeping], gzipped=False), budget)
+    best = best_for_budget(front([dominating, keeping], gzipped=False), budget)
     assert best is keeping
 
 

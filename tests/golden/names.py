@@ -15,29 +15,35 @@ import numpy as np
 import tfnas
 from tfnas import data
 from tfnas.compression.budget import Budget, CandidateCosts
-from tfnas.compression.candidate_store import Candidate, beaten
+from tfnas.compression.candidate_store import Candidate, beaten, best_for_budget
 from tfnas.compression.candidate_store import front as pareto
-from tfnas.compression.compress import WHOLE, CompressResult, chosen
 from tfnas.compression.effort import EFFORTS
 from tfnas.compression.file_comparison_table import compare_files
 from tfnas.compression.fine_tune import finetune
-from tfnas.compression.jobs.cluster_job import ClusterConfig, cluster_to_files
-from tfnas.compression.jobs.factorize_job import FactorizeConfig, factorize_to_files
-from tfnas.compression.jobs.prune_channels_job import PruneChannelsConfig, prune_channels_to_files
-from tfnas.compression.jobs.prune_job import PruneConfig, prune_to_files
-from tfnas.compression.jobs.qat_job import QatConfig, qat_to_files
 from tfnas.compression.layer_costs import file_layers
 from tfnas.compression.model_analysis import DENSE, LayerAnalysis, ModelAnalysis, analyze_model
-from tfnas.compression.plan_reasons import decide_plan
+from tfnas.compression.plan_settings import decide_plan
 from tfnas.compression.planner import plan
 from tfnas.compression.progress import Progress
 from tfnas.compression.recipe import Recipe, RecipeStep
-from tfnas.compression.targets_from_budget import steps_for_budget, with_less
+from tfnas.compression.results.cluster_result import ClusterConfig
+from tfnas.compression.results.compress_result import CompressResult
+from tfnas.compression.results.factorize_result import FactorizeConfig
+from tfnas.compression.results.prune_channels_result import PruneChannelsConfig
+from tfnas.compression.results.prune_result import PruneConfig
+from tfnas.compression.results.qat_result import QatConfig
+from tfnas.compression.targets_from_budget import steps_for_budget, with_fewer_weights
 from tfnas.compression.techniques.recipe_steps import StepRunner
 from tfnas.compression.training_settings import TrainingSettings
 from tfnas.compression.trial_compression import CompressedTraining, epochs_of
 from tfnas.data.augmentation import AugmentedImages
 from tfnas.distillation import losses
+from tfnas.jobs.cluster_job import cluster_to_files
+from tfnas.jobs.compress import ORIGINAL
+from tfnas.jobs.factorize_job import factorize_to_files
+from tfnas.jobs.prune_channels_job import prune_channels_to_files
+from tfnas.jobs.prune_job import prune_to_files
+from tfnas.jobs.qat_job import qat_to_files
 from tfnas.measure.accuracy import paired_difference, score
 from tfnas.measure.agreement import agreement as agreement_of
 from tfnas.measure.latency_model import profiling
@@ -59,6 +65,7 @@ from tfnas.quantization.spec import MODES  # noqa: F401
 from tfnas.reports import compress_report as report
 from tfnas.reports import search_report as search_texts
 from tfnas.schedules import as_schedule
+from tfnas.table import table
 from tfnas.targets.device import Device
 from tfnas.tflite.network_operators import operators_of_architecture
 
@@ -501,8 +508,8 @@ def decided(limits, effort, seen, flash=0, ram=0):
     made = decide_plan(_budget(limits), EFFORTS[effort], seen, Device("ethos-u55-128", flash, ram))
     values = [made.formats, made.later, made.integers, [_OUR_WORD[t] for t in made.techniques]]
     values += [made.sparsities, made.proportional, made.weights, made.dense, made.fixed]
-    values += [[made.share_for_time(ratio) for ratio in (0.2, 0.5, 0.9)]]
-    return made, values, made.told
+    values += [[made.macs_for_latency(ratio) for ratio in (0.2, 0.5, 0.9)]]
+    return made, values, made.reasons
 
 
 def planned(limits, effort, made, outcome):
@@ -529,7 +536,7 @@ def amounts_asked(technique, limits, known, made):
 def amounts_again(amount, weights, file, limits, made):
     """Returns the smaller amounts where a file takes a little too much."""
     step = RecipeStep(TECHNIQUES["channels"], amount, weights)
-    return [[s.amount, s.weights] for s in with_less(step, file, _budget(limits), made)]
+    return [[s.amount, s.weights] for s in with_fewer_weights(step, file, _budget(limits), made)]
 
 
 def excesses(limits, made):
@@ -539,7 +546,7 @@ def excesses(limits, made):
 
 def best_of(candidates, limits):
     """Returns (number of the best, numbers of the front with and without gzip)."""
-    best = candidates.index(chosen(candidates, _budget(limits)))
+    best = candidates.index(best_for_budget(candidates, _budget(limits)))
     fronts = [[candidates.index(c) for c in pareto(candidates, gz)] for gz in (False, True)]
     return [best, *fronts]
 
@@ -654,11 +661,11 @@ def compress_report(model, parts, files, labels):
         ),
     ]
     budget = _budget({"max_drop": 1.0, "max_latency_ratio": 0.6, "max_bytes": 500})
-    rows = compare_files(parts, [(WHOLE, original), (str(tried[1].recipe), small)])
+    rows = compare_files(parts, [(ORIGINAL, original), (str(tried[1].recipe), small)])
     looked = recorded_look([("stem", "3x3", 5000, 90, 0.4, 0.02, 0.1)], 900, 0.05, True)
     times = {row.label: _latency(1.5 / (1 + i)) for i, row in enumerate(rows)}
     result = CompressResult(
-        output=pathlib.Path("out"),
+        directory=pathlib.Path("out"),
         budget=budget,
         effort="normal",
         device=Device(),
@@ -669,20 +676,27 @@ def compress_report(model, parts, files, labels):
         original=(0.9, 1.0, original.size),
         rows=rows,
         latencies=times,
-        same=agreement(original, small, parts.x_test, parts.y_test, parts.class_names),
+        agreement=agreement(original, small, parts.x_test, parts.y_test, parts.class_names),
         failures={"int4": "no kernel"},
-        analyze_model=looked,
-        decisions=decide_plan(budget, EFFORTS["normal"], looked, Device()),
+        model_analysis=looked,
+        plan=decide_plan(budget, EFFORTS["normal"], looked, Device()),
         layers=file_layers(model, small, parts.x_test),
         throughput=[Throughput(i, 8, 1, 100.0 + i, 90.0, 120.0, 1.5, 1.2, 1.7, 20) for i in (0, 1)],
         saved_model=None,
     )
-    texts = [report.summary(result)]
+    # With the columns of the report: what a terminal shows is narrower.
+    texts = [
+        "\n".join([table(report._file_headers(result), report._rows(result)), *_lines(result)])
+    ]
     with tempfile.TemporaryDirectory() as folder:
-        there = dataclasses.replace(result, output=pathlib.Path(folder))
+        there = dataclasses.replace(result, directory=pathlib.Path(folder))
         report.write(there, parts, TrainingSettings(epochs=3))
         texts += [(there.directory / name).read_text() for name in ("report.md", "report.html")]
     return texts
+
+
+def _lines(result):
+    return [report.verdict(result), *report.remarks(result), *result.agreement.warnings()]
 
 
 def _latency(ratio):

@@ -228,7 +228,7 @@ def test_report_holds_the_tables(finished):
     for heading in (
         "# Search on few_digits",
         "## The best, on the test part",
-        "## How it was made",
+        "## Settings and environment",
     ):
         assert heading in text
     for row in result.rows:

@@ -1,4 +1,4 @@
-"""Pictures: what is drawn where, looked at in their pixels."""
+"""Pictures, tested by their pixels."""
 
 import io
 
@@ -19,14 +19,14 @@ def drawn(*args, **kwargs):
 
 def places(pixels, color, above=0.7):
     """(y, x) of the pixels of a color, mixed with the paper at most."""
-    wanted = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)])
-    mixed = 255 + above * (wanted - 255)
-    low, high = np.minimum(wanted, mixed) - 8, np.maximum(wanted, mixed) + 8
+    rgb = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)])
+    mixed = 255 + above * (rgb - 255)
+    low, high = np.minimum(rgb, mixed) - 8, np.maximum(rgb, mixed) + 8
     return np.argwhere(((pixels >= low) & (pixels <= high)).all(axis=-1))
 
 
 def height(pixels):
-    """How far apart the front's points lie, as a share of the picture."""
+    """How far apart the front's points lie, as a fraction of the picture."""
     y = places(pixels, BLUE)[:, 0]
     return (y.max() - y.min()) / len(pixels)
 

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and digests of models."""
+"""Atomic writes of files, and digests of models."""
 
 import os
 import stat
@@ -55,7 +55,8 @@ def test_a_model_is_the_same_however_it_was_compiled(tmp_path):
     model.optimizer.build(model.trainable_variables)
     model.save(tmp_path / "model.keras")
     loaded = [
-        keras.models.load_model(tmp_path / "model.keras", compile=given) for given in (True, False)
+        keras.models.load_model(tmp_path / "model.keras", compile=compiled)
+        for compiled in (True, False)
     ]
     digests = {files.model_digest(each) for each in (model, *loaded)}
     assert len(digests) == 1

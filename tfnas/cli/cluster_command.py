@@ -44,7 +44,8 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
 
 def main(positional: list[str], values: flags.FlagValues) -> int:
     """Runs the command."""
-    from tfnas.compression.jobs.cluster_job import ClusterConfig, cluster_to_files
+    from tfnas.compression.results.cluster_result import ClusterConfig
+    from tfnas.jobs.cluster_job import cluster_to_files
 
     settings = settings_of(ClusterConfig, values)
     config = ClusterConfig(**{**settings, "layers": _counts(settings["layers"])})

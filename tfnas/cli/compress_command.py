@@ -48,7 +48,7 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
 def main(positional: list[str], values: flags.FlagValues) -> int:
     """Runs the command."""
     from tfnas.cli.console import progress_display
-    from tfnas.compression.compress import compress
+    from tfnas.jobs.compress import compress
 
     texts = {name: values[name].value for name in _LIMITS if values[name].value is not None}
     limits = {name: _bound(name, text) for name, text in texts.items()}
@@ -101,7 +101,7 @@ def _load_inputs(
 ) -> tuple[Any, Any, pathlib.Path]:
     """The model, its data and the folder; the data of a search are its own by default."""
     from tfnas import data
-    from tfnas.compression.inputs import given_model
+    from tfnas.jobs.inputs import load_model_and_data
 
     source, name = pathlib.Path(positional[0]), values["dataset"].value
     if not source.is_dir():
@@ -110,6 +110,6 @@ def _load_inputs(
         return load_model_and_split(positional, values, "compressed")
     size, seed = data.parse_size(values["image_size"].value), values["seed"].value
     own = None if name is None else data.load(name, image_size=size, seed=seed)
-    model, split = given_model(source, own)
+    model, split = load_model_and_data(source, own)
     directory = values["directory"].value or source.with_name(f"{source.resolve().name}_compressed")
     return model, split.limited(values["train_limit"].value, seed), pathlib.Path(directory)

@@ -36,7 +36,8 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
 
 def main(positional: list[str], values: flags.FlagValues) -> int:
     """Runs the command."""
-    from tfnas.compression.jobs.factorize_job import FactorizeConfig, factorize_to_files
+    from tfnas.compression.results.factorize_result import FactorizeConfig
+    from tfnas.jobs.factorize_job import factorize_to_files
 
     config = FactorizeConfig(**settings_of(FactorizeConfig, values))
     return run_on_model(positional, values, config, factorize_to_files, "low_rank")

@@ -44,10 +44,8 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
 
 def main(positional: list[str], values: flags.FlagValues) -> int:
     """Runs the command."""
-    from tfnas.compression.jobs.prune_channels_job import (
-        PruneChannelsConfig,
-        prune_channels_to_files,
-    )
+    from tfnas.compression.results.prune_channels_result import PruneChannelsConfig
+    from tfnas.jobs.prune_channels_job import prune_channels_to_files
 
     settings = settings_of(PruneChannelsConfig, values)
     config = PruneChannelsConfig(**{**settings, "sizes": parse_sizes(values.sizes)})

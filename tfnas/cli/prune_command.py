@@ -40,7 +40,8 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
 
 def main(positional: list[str], values: flags.FlagValues) -> int:
     """Runs the command."""
-    from tfnas.compression.jobs.prune_job import PruneConfig, prune_to_files
+    from tfnas.compression.results.prune_result import PruneConfig
+    from tfnas.jobs.prune_job import prune_to_files
 
     config = PruneConfig(**settings_of(PruneConfig, values))
     return run_on_model(positional, values, config, prune_to_files, "pruned")

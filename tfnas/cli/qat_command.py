@@ -34,7 +34,8 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
 
 def main(positional: list[str], values: flags.FlagValues) -> int:
     """Runs the command."""
-    from tfnas.compression.jobs.qat_job import QatConfig, qat_to_files
+    from tfnas.compression.results.qat_result import QatConfig
+    from tfnas.jobs.qat_job import qat_to_files
 
     settings = settings_of(QatConfig, values)
     config = QatConfig(**{**settings, "layers": parse_layers(settings["layers"])})

@@ -1,1 +1,1 @@
-"""Compression jobs: from a trained model and data to measured files."""
+"""Compression of a trained model: techniques, fine-tuning, candidates, plan and budget."""

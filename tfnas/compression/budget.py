@@ -1,4 +1,4 @@
-"""What a compressed model may cost, and how far a candidate is from it."""
+"""Limits of a compressed model's costs, and by how much a candidate exceeds them."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class CandidateCosts:
-    """What a file costs, beside the original's float32 file.
+    """Costs of a file, compared with the original's float32 file.
 
     Args:
         drop: Points of accuracy lost, (accuracy of the original - its own) x 100.
         bytes: Size of the file.
         gzip_bytes: Size of the file after gzip.
-        latency: Time of an inference, as a ratio to the original's float32 file.
-        macs: Multiply-accumulates, as a share of the original's.
+        latency: Latency, as a ratio to the original's float32 file.
+        macs: Multiply-accumulates, as a fraction of the original's.
         memory: Most bytes of activations alive at once.
-        device: Metric of :mod:`tfnas.targets.device` -> what the file takes, those that limits
-            ask for; infinite where the device can't run it.
-        refused: Why the device can't run it; empty where it can, or nothing is asked.
+        device: Metric of :mod:`tfnas.targets.device` -> its value, of limited metrics only;
+            infinite where the device can't run the file.
+        refused: Why the device can't run the file; empty where it can or has no limits.
     """
 
     drop: float
@@ -35,24 +35,49 @@ class CandidateCosts:
     refused: str = ""
 
     def value(self, name: str) -> float:
-        """Returns a cost by its name, the device's too."""
+        """Returns a cost by its name.
+
+        Args:
+            name: Name of a field, or of a metric of the device.
+        """
         return self.device[name] if name in self.device else getattr(self, name)
 
     def device_texts(self) -> dict[str, str]:
-        """Returns what the file takes of the device as text, by metric."""
+        """Returns the costs on the device as texts, by metric."""
         if self.refused:
             return dict.fromkeys(self.device, "can't run")
         digits = {name: 4 if name.endswith("_ms") else 0 for name in self.device}
         return {name: f"{value:,.{digits[name]}f}" for name, value in self.device.items()}
 
 
-STORED = ("bytes", "gzip_bytes", "flash_bytes", "vela_flash_bytes")  # fall with each weight
-_FROM_ZERO = ("max_drop", "max_vela_cpu_operators")  # may be 0, so no share of them can be told
+STORED = (
+    "bytes",
+    "gzip_bytes",
+    "flash_bytes",
+    "vela_flash_bytes",
+)  # costs that fall with each weight
+_FROM_ZERO = (
+    "max_drop",
+    "max_vela_cpu_operators",
+)  # limits that may be 0: no fraction of them exists
+
+
+def cost_of_limit(limit: str) -> str:
+    """Returns the name of the cost that a limit is on.
+
+    Example:
+        >>> cost_of_limit("max_bytes"), cost_of_limit("max_latency_ratio")
+        ('bytes', 'latency')
+
+    Args:
+        limit: Name of a field of :class:`Budget`.
+    """
+    return limit.removeprefix("max_").removesuffix("_ratio")
 
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """Limits that a compressed model shall keep; None: no limit.
+    """Limits of a compressed model's costs; None: no limit.
 
     Example:
         >>> Budget.of({"max_drop": 1.0, "max_bytes": 100_000}).max_bytes
@@ -62,20 +87,21 @@ class Budget:
         max_drop: Most points of accuracy that may be lost.
         max_bytes: Most bytes of the file.
         max_gzip_bytes: Most bytes of the file after gzip.
-        max_latency_ratio: Most time, as a ratio to the original's float32 file on this machine.
-        max_macs: Most multiply-accumulates, as a share of the original's, up to 1.
+        max_latency_ratio: Highest latency on this machine, as a ratio to the original's float32
+            file.
+        max_macs: Most multiply-accumulates, as a fraction of the original's, up to 1.
         max_memory: Most bytes of activations alive at once.
         max_flash_bytes: Most bytes of a microcontroller's flash, file and firmware.
-        max_ram_bytes: Most bytes of its RAM, TFLite Micro's plan of the arena and firmware.
-        max_vela_ms: Most ms of an accelerator's part of an inference, as its compiler expects.
+        max_ram_bytes: Most bytes of its RAM, for TFLite Micro's planned arena and the firmware.
+        max_vela_ms: Most ms of an accelerator's part of an inference, as its compiler estimates.
         max_vela_cycles: Most clock cycles of that part.
         max_vela_sram_bytes: Most bytes of SRAM of that part.
-        max_vela_flash_bytes: Most bytes of flash of that part, weights as they are encoded.
+        max_vela_flash_bytes: Most bytes of flash of that part, with encoded weights.
         max_vela_cpu_operators: Most operators that the accelerator leaves to the processor.
 
     Raises:
         ValueError: A limit is no number above 0 (max_drop and max_vela_cpu_operators: from 0
-            on), or none is given.
+            on), or no limit is set.
     """
 
     max_drop: float | None = None
@@ -103,46 +129,52 @@ class Budget:
                 rule = "a finite number >= 0" if zero else "a finite number above 0"
                 raise ValueError(f"{name} must be {rule}, got {value!r}")
         if self.max_macs is not None and self.max_macs > 1:
-            raise ValueError(f"max_macs must be a share up to 1, got {self.max_macs!r}")
+            raise ValueError(f"max_macs must be a fraction up to 1, got {self.max_macs!r}")
 
     @classmethod
-    def of(cls, given: Budget | Mapping[str, Any]) -> Budget:
-        """Returns the budget that a dictionary describes; a budget as it is.
+    def of(cls, budget: Budget | Mapping[str, Any]) -> Budget:
+        """Returns a budget from a dictionary of limits; a budget is returned as it is.
+
+        Args:
+            budget: A budget, or limit -> value.
 
         Raises:
             ValueError: A key is unknown, or a limit is outside its rule.
         """
-        if isinstance(given, Budget):
-            return given
-        if not isinstance(given, Mapping):
-            raise ValueError(f"budget must be a Budget or a dictionary, got {given!r}")
+        if isinstance(budget, Budget):
+            return budget
+        if not isinstance(budget, Mapping):
+            raise ValueError(f"budget must be a Budget or a dictionary, got {budget!r}")
         known = [field.name for field in dataclasses.fields(cls)]
-        if unknown := [key for key in given if key not in known]:
+        if unknown := [key for key in budget if key not in known]:
             raise ValueError(
                 f"budget must hold limits of {', '.join(known)}, got {', '.join(map(str, unknown))}"
             )
-        return cls(**given)
+        return cls(**budget)
 
     @property
     def limits(self) -> dict[str, Any]:
-        """Limit -> value, those that are given."""
+        """Limit -> value, of the limits that are set."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {name: value for name, value in fields.items() if value is not None}
 
     def excesses(self, costs: CandidateCosts) -> dict[str, float]:
-        """Returns each limit that is not kept, and by how much as a share of it.
+        """Returns each exceeded limit, and by which fraction of it.
 
-        Those of the drop and of operators on the processor are in points and operators, since
-        their limits may be 0.
+        Excesses of max_drop and max_vela_cpu_operators are in points and operators, since these
+        limits may be 0.
 
         Example:
-            >>> costs = Costs(0.5, 200, 100, 0.5, 1.0, 10)
+            >>> costs = CandidateCosts(0.5, 200, 100, 0.5, 1.0, 10)
             >>> Budget(max_drop=1.0, max_bytes=100).excesses(costs)
             {'max_bytes': 1.0}
+
+        Args:
+            costs: The costs of a candidate.
         """
         found = {}
         for name, limit in self.limits.items():
-            value = costs.value(name.removeprefix("max_"))
+            value = costs.value(cost_of_limit(name))
             if value > limit:
                 found[name] = value - limit if name in _FROM_ZERO else value / limit - 1
         return found

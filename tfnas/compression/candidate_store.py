@@ -1,4 +1,4 @@
-"""What came of each recipe, kept on disk so that a job that was killed goes on."""
+"""Candidates of recipes, kept on disk so that a job that was killed continues."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import functools
 import json
 import pathlib
 import shutil
-from typing import Any
 
+import keras
 import numpy as np
 
-from tfnas.compression.budget import CandidateCosts
+from tfnas.compression.budget import Budget, CandidateCosts
 from tfnas.compression.device_costs import Target
 from tfnas.compression.model_analysis import ModelAnalysis, analyze_model
 from tfnas.compression.recipe import Recipe, RecipeStep
@@ -29,21 +29,21 @@ from tfnas.search_space.architecture import parse_json_object
 from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.convert import ConversionError, to_tflite
 
-ROUNDS = 20  # of the measurement of each file as it is made
-_APART = ("device", "refused")  # of the costs: they change with the device, in a record of its own
+ROUNDS = 20  # of the latency measurement of each new file
+_APART = ("device", "refused")  # costs that depend on the device: kept in `device.json`
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Candidate:
-    """A file with what it costs.
+    """A file with its costs.
 
     Args:
-        recipe: How it was made.
+        recipe: Its recipe.
         file: The file.
-        costs: What it costs; the accuracy on the examples to choose by.
-        drop: Points lost on those, with its 95% interval: (value, low, high).
-        right: Whether each of those examples was right.
-        beaten: Whether another one was better in all that counts, beyond doubt.
+        costs: Its costs; the drop of accuracy on the images for choosing.
+        drop: Points lost on those, with their 95% interval: (value, low, high).
+        right: Whether each of those images was classified right, (examples,).
+        beaten: Whether another candidate is as small and fast and significantly more accurate.
     """
 
     recipe: Recipe
@@ -55,18 +55,18 @@ class Candidate:
 
     @property
     def points(self) -> str:
-        """Accuracy less the original's as text, with its interval."""
+        """Accuracy minus the original's in points, as text with its 95% interval."""
         value, low, high = self.drop
         return f"{0 - value:+.2f} [{0 - high:+.2f}, {0 - low:+.2f}]"  # no minus before 0.00
 
     def row(self, gzipped: bool, timed: bool = True) -> tuple[float, ...]:
-        """What candidates are compared by, each the less the better: drop, size and time.
+        """Returns the values to compare candidates by, smaller is better: drop, size, time.
 
-        With what they take of a device, where limits ask for it.
+        After these come the device's limited metrics.
 
         Args:
             gzipped: Whether sizes are those after gzip.
-            timed: Whether the time is as measured; else what is computed stands for it, which is
+            timed: Whether the time is the measured latency; else multiply-accumulates, which are
                 the same each time.
         """
         size = self.costs.gzip_bytes if gzipped else self.costs.bytes
@@ -75,7 +75,12 @@ class Candidate:
 
 
 def front(candidates: list[Candidate], gzipped: bool) -> list[Candidate]:
-    """Returns those that no other is better than in all that they are compared by."""
+    """Returns the Pareto front: candidates that no other dominates.
+
+    Args:
+        candidates: The candidates.
+        gzipped: Whether sizes are those after gzip.
+    """
     rows = [candidate.row(gzipped) for candidate in candidates]
     return [candidates[i] for i in pareto_front(rows, ["min"] * len(rows[0]))] if rows else []
 
@@ -87,12 +92,40 @@ def beaten(
     gz: bool,
     timed: bool = True,
 ) -> bool:
-    """Whether one of the others is as small and fast, and more accurate beyond doubt."""
+    """Returns whether another candidate is as small and fast and significantly more accurate.
+
+    Args:
+        right: Whether each image was classified right, (examples,).
+        row: The candidate's :meth:`Candidate.row`.
+        others: The other candidates.
+        gz: Whether sizes are those after gzip.
+        timed: Whether the time is the measured latency.
+    """
     return any(
         all(a <= b for a, b in zip(other.row(gz, timed)[1:], row[1:], strict=True))
         and paired_difference(other.right, right)[1] > 0
         for other in others
     )
+
+
+def best_for_budget(candidates: list[Candidate], budget: Budget) -> Candidate:
+    """Returns the candidate that meets a budget best, or the one nearest to it.
+
+    With a limit on the drop it is the one of least size x latency among those that meet all
+    limits; without, the most accurate of them. Where none meets all, the one whose excesses add
+    up to the least.
+
+    Args:
+        candidates: At least one.
+        budget: The limits.
+    """
+    gzipped = budget.max_gzip_bytes is not None
+    meeting = [c for c in candidates if not budget.excesses(c.costs)]
+    if not meeting:
+        return min(candidates, key=lambda c: sum(budget.excesses(c.costs).values()))
+    if budget.max_drop is None:
+        return min(meeting, key=lambda c: c.costs.drop)
+    return min(meeting, key=lambda c: c.row(gzipped)[1] * c.costs.latency)
 
 
 def _on_device(costs: CandidateCosts) -> str:
@@ -102,15 +135,15 @@ def _on_device(costs: CandidateCosts) -> str:
 
 
 class CandidateStore:
-    """Makes and measures candidates in a folder; what is there already is read.
+    """Builds and measures candidates in a folder, and reads those that are there already.
 
     Args:
-        runner: Makes the models.
-        folder: Where models and candidates are kept.
+        runner: Applies the steps of a recipe to the model.
+        folder: Folder of models and candidates.
         gzipped: Whether sizes are compared after gzip.
-        target: The device that files are meant for.
-        timed: Whether measured times tell what is beaten: then a job of the same seed may go
-            another way.
+        target: The device of the files.
+        timed: Whether candidates are compared by measured latency: then a job of the same seed
+            may take other steps.
     """
 
     def __init__(
@@ -118,8 +151,8 @@ class CandidateStore:
     ) -> None:
         self.timed = timed
         self.runner, self.folder, self.gzipped, self.target = runner, folder, gzipped, target
-        self.whole = to_tflite(runner.original)
-        self.right = self._right(self.whole)
+        self.baseline = to_tflite(runner.original)
+        self.right = self._right(self.baseline)
         self.profile = profile(runner.original)
         self.candidates: list[Candidate] = []
         self.failures: dict[str, str] = {}
@@ -131,85 +164,93 @@ class CandidateStore:
 
     @functools.cached_property
     def int8(self) -> Artifact | None:
-        """The original's int8 file after training, None where it can't be made."""
+        """The original's post-training int8 file; None where it can't be converted."""
         with contextlib.suppress(ConversionError):
-            return to_tflite(self.runner.original, "int8", self._typical())
+            return to_tflite(self.runner.original, "int8", self._calibration())
         return None
 
     def analyze_model(self, pruning: bool) -> ModelAnalysis:
-        """Returns a look at the original, that of an earlier run where it saw as much.
+        """Returns the analysis of the original, that of an earlier run where it measured as much.
 
-        Times differ from run to run; what was seen once decides, so that a job which was
-        killed goes the same way again.
+        Latencies differ from run to run; the first analysis is kept, so that a job that was
+        killed takes the same steps again.
 
         Args:
-            pruning: Whether kernels are pruned for a look.
+            pruning: Whether the sensitivity to pruning is measured.
         """
-        path = self.folder / "survey.json"
+        path = self.folder / "model_analysis.json"
         if path.exists():
             before = ModelAnalysis.from_json(path.read_text())
             if before.pruned or not pruning:
                 return before
-        found = analyze_model(self.runner.original, self.int8, self.split.x_val, pruning)
-        write_atomically(path, found.to_json())
-        return found
+        analysis = analyze_model(self.runner.original, self.int8, self.split.x_val, pruning)
+        write_atomically(path, analysis.to_json())
+        return analysis
 
     def make(self, recipe: Recipe) -> Candidate | None:
-        """Returns what comes of a recipe, None where it can't be made; see `failures`."""
-        folder = self._place(recipe)
-        told = self.runner.progress
-        try:
-            if (folder / "record.json").exists():
-                made = self._read(recipe, folder)
-                told.phase(f"{recipe}: found, made before")
-            else:
-                told.phase(f"{recipe}: {recipe.why}" if recipe.why else str(recipe))
-                made = self._made(recipe, folder)
-        except (ConversionError, NotPossible) as error:
-            self.failures[str(recipe)] = str(error)
-            told.phase(f"{recipe}: not possible: {error}")
-            return None
-        costs = self.target.costs(made.costs, made.file, folder)
-        made = dataclasses.replace(made, costs=costs)
-        row = made.row(self.gzipped, self.timed)
-        lost = beaten(made.right, row, self.candidates, self.gzipped, self.timed)
-        made = dataclasses.replace(made, beaten=lost)
-        self.candidates.append(made)
-        told.phase(f"  {self.line(made)}")
-        return made
-
-    def _place(self, recipe: Recipe) -> pathlib.Path:
-        return self.folder / "candidates" / f"{recipe.key}{self._epochs(recipe.trains)}"
-
-    def twin(self, recipe: Recipe) -> Any:
-        """Returns the Keras model behind a candidate's file."""
-        return load_model(self._place(recipe) / "model.keras")
-
-    def retimed(self, made: list[Candidate], ratios: list[float]) -> list[Candidate]:
-        """Returns candidates with times that were measured beside each other.
+        """Builds and measures the candidate of a recipe.
 
         Args:
-            made: Some of `candidates`, which take the new times too.
-            ratios: Time of each, as a ratio to the original's float32 file.
+            recipe: The recipe.
+
+        Returns:
+            The candidate; None where a technique or the converter refuses the model, then
+            `failures` has the reason.
+        """
+        folder = self._folder_of(recipe)
+        progress = self.runner.progress
+        try:
+            if (folder / "record.json").exists():
+                candidate = self._read(recipe, folder)
+                progress.phase(f"{recipe}: read, built before")
+            else:
+                progress.phase(f"{recipe}: {recipe.why}" if recipe.why else str(recipe))
+                candidate = self._build(recipe, folder)
+        except (ConversionError, NotPossible) as error:
+            self.failures[str(recipe)] = str(error)
+            progress.phase(f"{recipe}: not possible: {error}")
+            return None
+        costs = self.target.costs(candidate.costs, candidate.file, folder)
+        candidate = dataclasses.replace(candidate, costs=costs)
+        row = candidate.row(self.gzipped, self.timed)
+        dominated = beaten(candidate.right, row, self.candidates, self.gzipped, self.timed)
+        candidate = dataclasses.replace(candidate, beaten=dominated)
+        self.candidates.append(candidate)
+        progress.phase(f"  {self.line(candidate)}")
+        return candidate
+
+    def _folder_of(self, recipe: Recipe) -> pathlib.Path:
+        return self.folder / "candidates" / f"{recipe.key}{self._epochs(recipe.trains)}"
+
+    def model_of(self, recipe: Recipe) -> keras.Model:
+        """Returns the Keras model behind a candidate's file."""
+        return load_model(self._folder_of(recipe) / "model.keras")
+
+    def retimed(self, measured: list[Candidate], ratios: list[float]) -> list[Candidate]:
+        """Returns candidates with latencies that were measured side by side.
+
+        Args:
+            measured: Some of `candidates`; these are replaced there too.
+            ratios: Latency of each, as a ratio to the original's float32 file.
         """
         renewed = [
             dataclasses.replace(each, costs=dataclasses.replace(each.costs, latency=ratio))
-            for each, ratio in zip(made, ratios, strict=True)
+            for each, ratio in zip(measured, ratios, strict=True)
         ]
-        twins = dict(zip(map(id, made), renewed, strict=True))
-        self.candidates = [twins.get(id(each), each) for each in self.candidates]
+        replacements = dict(zip(map(id, measured), renewed, strict=True))
+        self.candidates = [replacements.get(id(each), each) for each in self.candidates]
         return renewed
 
-    def line(self, made: Candidate) -> str:
-        """A candidate in one line."""
-        costs = made.costs
+    def line(self, candidate: Candidate) -> str:
+        """Returns a candidate in one line."""
+        costs = candidate.costs
         return (
-            f"{made.recipe}: {made.points} points, "
+            f"{candidate.recipe}: {candidate.points} points, "
             f"{costs.bytes:,} bytes ({costs.gzip_bytes:,} gzipped), {costs.latency:.3f}x the time"
-            f"{_on_device(costs)}{', beaten by another' if made.beaten else ''}"
+            f"{_on_device(costs)}{', worse than another' if candidate.beaten else ''}"
         )
 
-    def _made(self, recipe: Recipe, folder: pathlib.Path) -> Candidate:
+    def _build(self, recipe: Recipe, folder: pathlib.Path) -> Candidate:
         model = self._model(recipe.steps)
         cost = profile(model)
         if recipe.aware:
@@ -219,10 +260,10 @@ class CandidateStore:
         elif recipe == Recipe((), "int8") and self.int8 is not None:
             file = self.int8
         else:
-            file = to_tflite(model, recipe.mode, self._typical())
+            file = to_tflite(model, recipe.mode, self._calibration())
         file = file.minified()
         right = self._right(file)
-        old, new = benchmark([self.whole, file], rounds=ROUNDS)
+        old, new = benchmark([self.baseline, file], rounds=ROUNDS)
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         file.save(folder / "model.tflite")
@@ -231,7 +272,7 @@ class CandidateStore:
         costs, drop = self._costs(file, right, new.ratio / old.ratio, cost)
         own = {name: v for name, v in dataclasses.asdict(costs).items() if name not in _APART}
         record = {"recipe": str(recipe), "costs": own, "drop": drop}
-        # The last one: a candidate without it is made again.
+        # Written last: a candidate without it is built again.
         write_atomically(folder / "record.json", json.dumps(record, indent=1))
         return Candidate(recipe, file, costs, drop, right)
 
@@ -242,8 +283,8 @@ class CandidateStore:
         value, low, high = record["drop"]
         return Candidate(recipe, file, CandidateCosts(**record["costs"]), (value, low, high), right)
 
-    def _model(self, steps: tuple[RecipeStep, ...]) -> Any:
-        """The float model of some steps."""
+    def _model(self, steps: tuple[RecipeStep, ...]) -> keras.Model:
+        """Returns the float model after some steps."""
         if not steps:
             return self.runner.original
         key = Recipe(steps, "float").key
@@ -252,7 +293,7 @@ class CandidateStore:
             save_model(self.runner.apply(self._model(steps[:-1]), steps[-1]), path)
         return load_model(path)
 
-    def _typical(self) -> np.ndarray:
+    def _calibration(self) -> np.ndarray:
         return spread(self.split.x_train, CALIBRATION)
 
     def _epochs(self, trains: bool) -> str:

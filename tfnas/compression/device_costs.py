@@ -1,4 +1,4 @@
-"""What candidates take of the device that they are meant for, where limits ask for it."""
+"""Costs of candidates on a device, such as flash and RAM, where a budget limits them."""
 
 from __future__ import annotations
 
@@ -18,68 +18,70 @@ from tfnas.tflite.artifact import Artifact
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """A device, and what is asked of it.
+    """A device and its metrics that a budget limits.
 
     Args:
         device: The device.
-        wanted: Its metrics that a budget limits; see :mod:`tfnas.targets.device`.
+        metrics: Names of the limited metrics; see :mod:`tfnas.targets.device`.
     """
 
     device: Device = dataclasses.field(default_factory=Device)
-    wanted: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, budget: Budget, device: Device) -> Target:
-        """Returns what a budget asks of a device.
+        """Returns a device with the metrics that a budget limits.
 
         Args:
             budget: The limits.
             device: The device.
 
         Raises:
-            ValueError: The firmware alone takes all that a limit gives, or the accelerator has no
-                such number.
+            ValueError: The firmware alone exceeds a limit, or the accelerator has no such metric.
             ImportError: A limit needs a package that is not installed.
         """
-        asked = {limit.removeprefix("max_"): bound for limit, bound in budget.limits.items()}
-        device.check_room(asked, "max_")
-        target = cls(device, tuple(name for name in (*MICRO, *VELA) if name in asked))
-        device.check(set(target.wanted))
+        bounds = {limit.removeprefix("max_"): bound for limit, bound in budget.limits.items()}
+        device.check_room(bounds, "max_")
+        target = cls(device, tuple(name for name in (*MICRO, *VELA) if name in bounds))
+        device.check(set(target.metrics))
         return target
 
     def costs(self, costs: CandidateCosts, file: Artifact, folder: pathlib.Path) -> CandidateCosts:
-        """Returns a file's costs with what it takes of the device.
+        """Returns a file's costs with those on the device.
 
-        A file that the device can't run takes more than any limit, and the reason is told.
+        Where the device can't run the file these are infinite, and `refused` has the reason.
 
         Args:
-            costs: The others.
+            costs: The other costs.
             file: The file.
-            folder: Where `device.json` keeps what was found, for the same question.
+            folder: Folder of `device.json`, which keeps the costs of this file on this device.
         """
-        if not self.wanted:
+        if not self.metrics:
             return costs
         path = folder / "device.json"
-        asked = {
+        key = {
             "device": dataclasses.asdict(self.device),
-            "wanted": list(self.wanted),
+            "wanted": list(self.metrics),
             "sha256": file.sha256,
         }
         found = parse_json_object(path.read_text(), str(path)) if path.exists() else {}
-        kept = {"values", "refused"} <= set(found)
-        if not kept or any(found.get(name) != value for name, value in asked.items()):
-            found = self._found(file)
+        complete = {"values", "refused"} <= set(found)
+        if not complete or any(found.get(name) != value for name, value in key.items()):
+            found = self._measure(file)
             if not found.pop("failed"):
-                write_atomically(path, json.dumps(asked | found, indent=1))
+                write_atomically(path, json.dumps(key | found, indent=1))
         values, refused = found["values"], found["refused"]
-        device = {name: math.inf if refused else values[name] for name in self.wanted}
+        device = {name: math.inf if refused else values[name] for name in self.metrics}
         return dataclasses.replace(costs, device=device, refused=refused)
 
-    def _found(self, file: Artifact) -> dict[str, Any]:
-        """What the file takes, or why it can't run; a compiler that failed may yet succeed."""
+    def _measure(self, file: Artifact) -> dict[str, Any]:
+        """Returns the metrics of a file, or why the device can't run it.
+
+        A failure of the compiler is not kept on disk: it may succeed another time.
+        """
         try:
-            values = self.device.metrics(file, set(self.wanted))
+            values = self.device.metrics(file, set(self.metrics))
         except (NotOnDevice, VelaError) as error:
-            told = " ".join(str(error).split())
-            return {"values": {}, "refused": told, "failed": isinstance(error, VelaError)}
+            reason = " ".join(str(error).split())
+            return {"values": {}, "refused": reason, "failed": isinstance(error, VelaError)}
         return {"values": values, "refused": "", "failed": False}

@@ -1,4 +1,4 @@
-"""How much is tried."""
+"""How much a compression job tries."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Effort:
-    """How much is tried.
+    """How much a compression job tries.
 
     Args:
         formats: Number formats without training.
         epochs: Epochs of a step that trains; 0: nothing is trained.
-        steps: Optimizer steps of one at least: few examples are seen more often.
-        rounds: Shares of channels that are tried.
-        ladder: Shares where the budget asks for none.
-        low_rank: Whether low rank is tried where channels can't go.
+        steps: Fewest optimizer steps of a step that trains: small data sets get more epochs.
+        rounds: Number of fractions of channels that are tried.
+        ladder: Fractions to try where no limit of the budget demands one.
+        low_rank: Whether low rank is tried where channels can't be pruned.
     """
 
     formats: tuple[str, ...]

@@ -1,11 +1,11 @@
-"""Files side by side on the test part: what several commands end with."""
+"""Converts models and measures their files side by side on the test part."""
 
 from __future__ import annotations
 
 import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,19 +17,22 @@ from tfnas.runtime.files import save_model
 from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.convert import ConversionError, to_tflite
 
+if TYPE_CHECKING:
+    import keras
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FileRow:
     """A file on the test part.
 
     Args:
-        label: What it is.
+        label: Name of the file, such as "original, float32".
         file: The file.
         score: Its accuracy.
         right: Whether each example was right.
-        answers: What it gave for each example.
-        difference: Accuracy minus that of the file it is compared with, with its 95%
-            interval: (value, low, high); None for that file itself.
+        answers: Its output for each example, (examples, classes).
+        difference: Accuracy minus that of the first file, paired, with its 95% interval:
+            (value, low, high); None for the first file itself.
     """
 
     label: str
@@ -58,13 +61,13 @@ def compare_files(split: DataSplit, files: Sequence[tuple[str, Artifact]]) -> li
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Compared:
+class FileComparison:
     """Two models' files, measured beside each other.
 
     Args:
         rows: The files on the test part, the original float32 file first.
-        latencies: Measured time of each file, by label.
-        notes: What could not be made, and why.
+        latencies: Measured latency of each file, by label.
+        notes: Files that could not be converted, and why.
     """
 
     rows: list[FileRow]
@@ -73,51 +76,61 @@ class Compared:
 
 
 def save_and_compare(
-    original: Any, made: Any, label: str, split: DataSplit, folder: pathlib.Path, images: Any
-) -> Compared:
+    original: keras.Model,
+    candidate: keras.Model,
+    label: str,
+    split: DataSplit,
+    folder: pathlib.Path,
+    images: np.ndarray,
+) -> FileComparison:
     """Writes model.keras and its `.tflite` files, and measures them beside the original's.
 
     Args:
-        original: The model that was given.
-        made: What became of it.
-        label: What that is called.
+        original: The model before compression.
+        candidate: The compressed model.
+        label: Name of the compressed model in the tables.
         split: The data; its test part is used here.
         folder: Where the files go; those of an earlier run are removed.
-        images: Calibration data.
+        images: Calibration data, (examples, height, width, channels).
 
     Raises:
-        ConversionError: No file could be made.
+        ConversionError: The compressed model could not be converted to any mode.
     """
     for name in ("model.keras", "model_float32.tflite", "model_int8.tflite", "report.md"):
         (folder / name).unlink(missing_ok=True)  # nothing of an earlier run stays beside this one's
-    save_model(made, folder / "model.keras")
-    files, notes = convert_all({"original": original, label: made}, images)
+    save_model(candidate, folder / "model.keras")
+    files, notes = convert_all({"original": original, label: candidate}, images)
     own = [(name, file) for name, file in files if name.startswith(f"{label}, ")]
     if not own:
-        raise ConversionError(f"no file could be made: {'; '.join(notes)}")
+        raise ConversionError(f"no model could be converted: {'; '.join(notes)}")
     for name, file in own:
         file.save(folder / f"model_{name.removeprefix(f'{label}, ')}.tflite")
     rows = compare_files(split, files)
     times = benchmark([file for _, file in files])
     latencies = {name: time for (name, _), time in zip(files, times, strict=True)}
-    return Compared(rows, latencies, notes)
+    return FileComparison(rows, latencies, notes)
 
 
 def convert_all(
-    networks: Mapping[str, Any], images: Any, modes: Sequence[str] = ("float32", "int8")
+    models: Mapping[str, keras.Model],
+    images: np.ndarray,
+    modes: Sequence[str] = ("float32", "int8"),
 ) -> tuple[list[tuple[str, Artifact]], list[str]]:
-    """Converts models to several modes; returns ("name, mode", file) and what could not be made.
+    """Converts models to several modes.
 
     Args:
-        networks: Models by name, the original first.
-        images: Calibration data.
+        models: Models by name, the original first.
+        images: Calibration data, (examples, height, width, channels).
         modes: The modes.
+
+    Returns:
+        ("name, mode", file) of each file, and a note on each that could not be converted.
     """
     files, notes = [], []
-    for name, network in networks.items():
+    for name, model in models.items():
         for mode in modes:
             try:
-                files.append((f"{name}, {mode}", to_tflite(network, mode, images)))
+                files.append((f"{name}, {mode}", to_tflite(model, mode, images)))
             except ConversionError as error:
                 notes.append(f"{name}, {mode}: {error}")
     return files, notes

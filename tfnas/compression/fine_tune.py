@@ -1,9 +1,8 @@
-"""Training a given classifier further on a data split: what several commands share."""
+"""Fine-tuning of a classifier on a data split, with or without distillation."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 import numpy as np
@@ -22,38 +21,46 @@ from tfnas.optimizers import Muon
 from tfnas.runtime.randomness import seed_layers, seeded
 
 WARMUP = 0.03  # of the steps
-FASTER = 1.5  # Muon's rate for Adam's: BUILD_NOTES.md, 2026-11-27
-LITTLE = 0.5  # of the loss: that of moved images the teacher is not asked again
-KEPT = 2**30  # bytes of a teacher's answers that are kept instead of asked for again
-TEMPERATURE = 1.0  # a model's own smaller self learns less from softened answers: BUILD_NOTES.md
+FASTER = 1.5  # times Adam's learning rate, for Muon: BUILD_NOTES.md, 2026-11-27
+LITTLE = 0.5  # of the loss: up to here moved images reuse the teacher's logits of the unmoved
+CACHED = 2**30  # bytes of a teacher's logits that are cached at most
+TEMPERATURE = 1.0  # a compressed model learns less from softened logits: BUILD_NOTES.md
 
 
-def check_fits(model: Any, split: DataSplit) -> None:
-    """Raises ValueError unless the model takes the split's images and tells its classes."""
+def check_fits(model: keras.Model, split: DataSplit) -> None:
+    """Checks that a classifier fits the images and the classes of a data split.
+
+    Args:
+        model: The classifier.
+        split: The data.
+
+    Raises:
+        ValueError: Its input or its output does not fit.
+    """
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise ValueError(
             f"model must have one input and one output, got {len(model.inputs)} and "
             f"{len(model.outputs)}"
         )
-    takes, gives = tuple(model.inputs[0].shape[1:]), tuple(model.outputs[0].shape[1:])
-    fits = len(takes) == 3 and all(
-        want in (None, got) for want, got in zip(takes, split.input_shape, strict=True)
+    input_shape, output_shape = tuple(model.inputs[0].shape[1:]), tuple(model.outputs[0].shape[1:])
+    fits = len(input_shape) == 3 and all(
+        size in (None, actual) for size, actual in zip(input_shape, split.input_shape, strict=True)
     )
     if not fits:
         raise ValueError(
-            f"model must take the images of {split.name!r}, {split.input_shape}, got {takes}"
+            f"model must take the images of {split.name!r}, {split.input_shape}, got {input_shape}"
         )
-    binary = split.num_classes == 2 and gives == (1,)
+    binary = split.num_classes == 2 and output_shape == (1,)
     if binary and not gives_probabilities(model):
         raise ValueError("model must end in a sigmoid where it has one unit, got logits")
-    if not binary and (len(gives) != 1 or gives[0] < split.num_classes):
+    if not binary and (len(output_shape) != 1 or output_shape[0] < split.num_classes):
         raise ValueError(
             f"model must give one value for each of the {split.num_classes} classes of "
-            f"{split.name!r}, got {gives}"
+            f"{split.name!r}, got {output_shape}"
         )
 
 
-def classification_loss(model: Any) -> keras.losses.Loss:
+def classification_loss(model: keras.Model) -> keras.losses.Loss:
     """Returns the cross-entropy that fits the model's output, logits or probabilities."""
     logits = not gives_probabilities(model)
     if model.outputs[0].shape[-1] == 1:
@@ -61,30 +68,31 @@ def classification_loss(model: Any) -> keras.losses.Loss:
     return keras.losses.SparseCategoricalCrossentropy(from_logits=logits)
 
 
-def kept_answers(
-    teacher: Any, split: DataSplit, settings: TrainingSettings
+def cached_teacher_logits(
+    teacher: keras.Model, split: DataSplit, settings: TrainingSettings
 ) -> list[np.ndarray] | None:
-    """Returns what a teacher says of the training images, once for all epochs.
+    """Returns a teacher's logits of the training images, computed once for all epochs.
 
-    Of moved images it says about the same, which is good enough where it counts little
-    (BUILD_NOTES.md, 2026-11-27).
+    Images that augmentation shifts reuse the logits of the unshifted image, which is good enough
+    where distillation is at most half of the loss (BUILD_NOTES.md, 2026-11-27).
 
     Args:
         teacher: The model.
         split: The data.
-        settings: How it is trained.
+        settings: How the student is trained.
 
     Returns:
-        Logits of the images and, where training mirrors them, of their mirror images; None where
-        nothing asks for them, they are too many to keep, or it is to be asked in every step.
+        Logits of the images, (examples, classes), and, where training mirrors them, of their
+        mirror images; None where nothing is distilled, where they would take too much memory, or
+        where the teacher must run in every step.
     """
-    turned = "flip" in settings.augment
-    size = 4 * len(split.x_train) * teacher.outputs[0].shape[-1] * (1 + turned)
-    moved = "shift" in settings.augment and settings.distill > LITTLE
-    if not settings.distill or moved or size > KEPT:
+    flipped = "flip" in settings.augment
+    size = 4 * len(split.x_train) * teacher.outputs[0].shape[-1] * (1 + flipped)
+    shifted = "shift" in settings.augment and settings.distill > LITTLE
+    if not settings.distill or shifted or size > CACHED:
         return None
     images = split.x_train
-    return [teacher_outputs(teacher, x) for x in (images, images[:, :, ::-1])[: 1 + turned]]
+    return [teacher_outputs(teacher, x) for x in (images, images[:, :, ::-1])[: 1 + flipped]]
 
 
 def training_steps(split: DataSplit, epochs: int, batch_size: int) -> int:
@@ -93,15 +101,15 @@ def training_steps(split: DataSplit, epochs: int, batch_size: int) -> int:
 
 
 def finetune(
-    model: Any,
+    model: keras.Model,
     split: DataSplit,
     settings: TrainingSettings,
     *,
-    teacher: Any,
+    teacher: keras.Model,
     epochs: int | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     hints: Sequence[FeatureHint] = (),
-    told: Sequence[np.ndarray] | None = None,
+    teacher_logits: Sequence[np.ndarray] | None = None,
     rebuild: bool = False,
     progress: Progress | None = None,
 ) -> None:
@@ -116,30 +124,33 @@ def finetune(
     Args:
         model: The classifier.
         split: The data; its test part is not touched.
-        settings: How it is trained.
-        teacher: The model that it came from.
-        epochs: Number of epochs where it is another than the settings'.
+        settings: Epochs, batch size, learning rate, distillation, augmentation and seed.
+        teacher: The model before compression; the teacher of the distillation.
+        epochs: Number of epochs instead of the settings'.
         callbacks: More callbacks.
-        hints: What of the teacher's inside the model learns too, with `settings.distill`.
-        told: The teacher's :func:`kept_answers`; None: they are asked for, before the first epoch,
-            or in each step where there are hints.
-        rebuild: Whether much was lost at once: with :class:`tfnas.Muon`, after a short warmup.
-        progress: Is told when an epoch has ended.
+        hints: Feature losses between layers of teacher and model, with `settings.distill`.
+        teacher_logits: The teacher's :func:`cached_teacher_logits`; None: they are computed before
+            the first epoch, or in each step where there are hints.
+        rebuild: Whether the model lost much accuracy at once and is trained by
+            :class:`tfnas.Muon`, after a short warmup.
+        progress: Receives the end of each epoch.
     """
     epochs = settings.epochs if epochs is None else epochs
     steps = training_steps(split, epochs, settings.batch_size)
     progress = progress or Progress()
-    if settings.distill and not hints and told is None:
-        told = kept_answers(teacher, split, settings)
-    news = keras.callbacks.LambdaCallback(
+    if settings.distill and not hints and teacher_logits is None:
+        teacher_logits = cached_teacher_logits(teacher, split, settings)
+    report_epoch = keras.callbacks.LambdaCallback(
         on_epoch_end=lambda epoch, logs: progress.epoch_ended(epoch + 1, epochs)
     )
     trained, loss = model, classification_loss(model)
     with seeded(settings.seed):
         seed_layers(model, settings.seed)
         if settings.distill:
-            asked = teacher if told is None else None
-            trained = Distiller(asked, model, 1 - settings.distill, TEMPERATURE, features=hints)
+            live_teacher = teacher if teacher_logits is None else None
+            trained = Distiller(
+                live_teacher, model, 1 - settings.distill, TEMPERATURE, features=hints
+            )
             loss = None
         trained.compile(
             _optimizer(settings.learning_rate, steps, rebuild),
@@ -148,13 +159,13 @@ def finetune(
             jit_compile=False,  # three times slower on a CPU, see BUILD_NOTES.md
         )
         trained.fit(
-            _batches(split, settings, told if settings.distill else None),
+            _batches(split, settings, teacher_logits if settings.distill else None),
             epochs=epochs,
             shuffle=False,  # the batches shuffle themselves
             verbose=0,
-            callbacks=[*callbacks, news, TraceOnce()],
+            callbacks=[*callbacks, report_epoch, TraceOnce()],
         )
-    if trained is model and rebuild:  # so that Keras loads what is saved of it
+    if trained is model and rebuild:  # so that Keras loads the saved model without tfnas
         model.compile(keras.optimizers.Adam(), loss, metrics=["accuracy"], jit_compile=False)
 
 
@@ -169,10 +180,12 @@ def _optimizer(rate: float, steps: int, rebuild: bool) -> keras.optimizers.Optim
 
 
 def _batches(
-    split: DataSplit, settings: TrainingSettings, told: Sequence[np.ndarray] | None
+    split: DataSplit, settings: TrainingSettings, teacher_logits: Sequence[np.ndarray] | None
 ) -> tf.data.Dataset:
-    """What `fit` is given."""
+    """Returns the training batches of `fit`, with the teacher's logits where there are some."""
     x, y, size = split.x_train, split.y_train, settings.batch_size
     if not settings.augment:
-        return shuffled((x, y if told is None else (y, told[0])), size, settings.seed)
-    return AugmentedImages(x, y, settings.augment, size, settings.seed, told).dataset()
+        return shuffled(
+            (x, y if teacher_logits is None else (y, teacher_logits[0])), size, settings.seed
+        )
+    return AugmentedImages(x, y, settings.augment, size, settings.seed, teacher_logits).dataset()

@@ -1,9 +1,9 @@
-"""What each kernel of a file costs and holds, and what its rounding does."""
+"""Costs, values and quantization noise of each kernel of a file."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,22 +15,25 @@ from tfnas.quantization.quantize_aware import fake_quants, strip_quantization
 from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.file_weights import read_kernels
 
+if TYPE_CHECKING:
+    import keras
+
 
 @dataclasses.dataclass(frozen=True)
 class FileLayer:
     """A kernel of a file.
 
     Args:
-        layer: The Keras layer.
+        layer: Name of the Keras layer.
         operator: The operator in the file.
         shape: The kernel's shape in the file.
         bits: Bits of a weight; None for a type without a known number.
         weights: Number of weights.
-        zeros: Share of zeros among them.
-        values: Number of different values.
-        macs: Multiply-accumulates of the layer for one example; None where it is not known.
-        noise: Noise that rounding adds in the layer, as a share of what it gives; None where
-            it is not known.
+        zeros: Fraction of zeros among them.
+        values: Number of distinct values.
+        macs: Multiply-accumulates of the layer for one example; None: not known.
+        noise: Noise that quantization adds in the layer, as a fraction of its output; None: not
+            known.
     """
 
     layer: str
@@ -44,8 +47,8 @@ class FileLayer:
     noise: float | None = None
 
 
-def file_layers(twin: Any, file: Artifact, x: np.ndarray) -> tuple[FileLayer, ...]:
-    """Returns a record a kernel of a file, in its order.
+def file_layers(model: keras.Model, file: Artifact, x: np.ndarray) -> tuple[FileLayer, ...]:
+    """Returns a record for each kernel of a file, in the order of its operators.
 
     Example:
         >>> import keras, tfnas
@@ -55,29 +58,29 @@ def file_layers(twin: Any, file: Artifact, x: np.ndarray) -> tuple[FileLayer, ..
         ('c', 3888, 32, 108)
 
     Args:
-        twin: The Keras model behind it, quantization-aware or not.
+        model: The Keras model behind the file, quantization-aware or not.
         file: The file.
-        x: Images to measure the noise with.
+        x: Images to measure the noise with, (examples, height, width, channels).
     """
-    plain = strip_quantization(twin) if fake_quants(twin) else twin
-    cost = profile(plain)
-    names = LayerNames(plain)
+    float_model = strip_quantization(model) if fake_quants(model) else model
+    cost = profile(float_model)
+    names = LayerNames(float_model)
     macs: dict[str, int] = {}
     for layer in cost.layers:
         name = layer.name.rsplit("/", 1)[-1]
         macs[name] = macs.get(name, 0) + (layer.macs or 0)
-    errors, _ = file_errors(twin, file, x, cost.macs)  # a float file has none
+    errors, _ = file_errors(model, file, x, cost.macs)  # a float file has none
     noise = {} if errors is None else noise_of(errors)
 
-    def known(name: str) -> str:
-        """The model's own name for it: fewer bits come by way of a model that adds to names."""
+    def layer_name(name: str) -> str:
+        """Returns the model's name for a layer: fewer bits are converted from renamed copies."""
         if name.rsplit("/", 1)[-1] in macs:
             return name
         return (*names.mentioned(f"{name}_1/kernel"), name)[0]
 
     rows = []
     for kernel in read_kernels(file):
-        name = known(kernel.layer)
+        name = layer_name(kernel.layer)
         rows.append(
             FileLayer(
                 name,

@@ -1,10 +1,10 @@
-"""A short look at a model before anything is tried: what costs, and what it bears.
+"""Analyzes a model before compression: costs and sensitivity of each layer, in some seconds.
 
-Counted: multiply-accumulates and weights a layer. Measured, each for seconds at most: the time
-of every operator alone, the noise that int8 adds layer by layer, and how many answers change
-where one kernel alone loses three quarters of its weights. What would take longer is left out,
-and why is told. Answers are compared with the model's own, so no label is needed, and the
-images are those to choose by.
+Multiply-accumulates and weights of each layer are counted. Three things are measured, each for
+seconds at most: the latency of every operator alone, the noise that int8 adds in each layer, and
+how many predictions change where one kernel alone loses three quarters of its weights.
+Measurements that would take longer are left out, with the reason. Predictions are compared with the
+model's own, so no labels are needed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,28 +28,31 @@ from tfnas.search_space.architecture import check_keys, parse_json_object
 from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.convert import ConversionError
 
-SECONDS = 8.0  # that the pruning of kernels, one at a time, may take
-PRUNED = 0.75  # of one kernel's weights
-IMAGES, FEWEST = 256, 64  # whose answers are compared
+if TYPE_CHECKING:
+    import keras
+
+SECONDS = 8.0  # limit of the time to prune kernels, one at a time
+PRUNED = 0.75  # fraction of the weights of one kernel
+IMAGES, FEWEST = 256, 64  # most and fewest images whose predictions are compared
 NOISE_IMAGES, NOISE_FEWEST = 128, 16
-NOISE_MACS = 4e9  # that both files compute operator by operator, a few seconds
-TIMED_MACS = 1e9  # of a network whose operators are timed
+NOISE_MACS = 4e9  # most MACs of the images together; both files run operator by operator
+TIMED_MACS = 1e9  # most MACs of a model whose operators are timed
 DENSE = "dense layers"
 
 
 @dataclasses.dataclass(frozen=True)
 class LayerAnalysis:
-    """What was seen of a layer.
+    """Costs and sensitivity of a layer.
 
     Args:
-        name: Its name.
-        group: What it is among, such as "3x3 convolutions".
+        name: Name of the layer.
+        group: Its kind, such as "3x3 convolutions".
         macs: Multiply-accumulates for one example.
         weights: Number of weights.
-        time: Share of the file's time; None where it was not measured alone.
-        noise: Noise that int8 adds in it, as a share of what the layer gives; None: not known.
-        changed: Share of the images whose class changes where it alone is pruned; None: not
-            tried.
+        time: Fraction of the int8 file's latency; None: not measured.
+        noise: Noise that int8 adds in the layer, as a fraction of its output; None: not measured.
+        changed: Fraction of images whose class changes where this layer alone is pruned; None:
+            not measured.
     """
 
     name: str
@@ -63,16 +66,16 @@ class LayerAnalysis:
 
 @dataclasses.dataclass(frozen=True)
 class ModelAnalysis:
-    """What was seen of a model.
+    """Costs and sensitivity of a model.
 
     Args:
-        layers: Those with weights, multiply-accumulates or time of their own, in their order.
+        layers: Layers with weights, multiply-accumulates or latency, in their order.
         activations: Most activation elements alive at once.
-        changed: Share of the images whose class int8 changes; None: not known.
+        changed: Fraction of images whose class int8 changes; None: not measured.
         images: Number of those images.
-        pruned: Whether pruning was looked at, or tried to.
-        left_out: What was not looked at, and why.
-        seconds: How long it took.
+        pruned: Whether the sensitivity to pruning was to be measured.
+        left_out: What was not measured, and why.
+        seconds: Duration of the analysis, in seconds.
     """
 
     layers: tuple[LayerAnalysis, ...]
@@ -85,26 +88,30 @@ class ModelAnalysis:
 
     @property
     def weights(self) -> int:
-        """Weights in its layers."""
+        """Number of weights of all layers."""
         return sum(layer.weights for layer in self.layers)
 
-    def share(self, what: str, group: str) -> float:
-        """Returns the share of a group's layers of all "macs", "weights" or "time".
+    def fraction(self, cost: str, group: str) -> float:
+        """Returns the fraction of a cost that a group of layers takes.
 
         Args:
-            what: Which cost.
+            cost: "macs", "weights" or "time".
             group: The group.
         """
-        costs = [(layer.group, getattr(layer, what) or 0) for layer in self.layers]
-        # Of the time a rest is not known by layer; of the others these are all.
-        whole = 1.0 if what == "time" else sum(cost for _, cost in costs) or 1
-        return sum(cost for own, cost in costs if own == group) / whole
+        values = [(layer.group, getattr(layer, cost) or 0) for layer in self.layers]
+        # Times are fractions already, and do not add up to 1: some operators are of no layer.
+        total = 1.0 if cost == "time" else sum(value for _, value in values) or 1
+        return sum(value for own, value in values if own == group) / total
 
-    def groups(self, what: str) -> dict[str, float]:
-        """Returns each group's share of a cost, the largest first."""
+    def groups(self, cost: str) -> dict[str, float]:
+        """Returns the fraction of a cost that each group of layers takes, the largest first.
+
+        Args:
+            cost: "macs", "weights" or "time".
+        """
         names = dict.fromkeys(layer.group for layer in self.layers)
-        shares = {name: self.share(what, name) for name in names}
-        return dict(sorted(shares.items(), key=lambda item: -item[1]))
+        fractions = {name: self.fraction(cost, name) for name in names}
+        return dict(sorted(fractions.items(), key=lambda item: -item[1]))
 
     def to_json(self) -> str:
         """Returns the record as JSON text."""
@@ -117,7 +124,7 @@ class ModelAnalysis:
         Raises:
             ValueError: The text is no such record; a key that is unknown or missing is named.
         """
-        fields = parse_json_object(text, "survey")
+        fields = parse_json_object(text, "model analysis")
         check_keys(cls, fields)
         layers = []
         for layer in fields["layers"]:
@@ -127,33 +134,35 @@ class ModelAnalysis:
         return cls(**{**fields, **lists})
 
 
-def analyze_model(model: Any, int8: Artifact | None, x: np.ndarray, pruning: bool) -> ModelAnalysis:
-    """Looks at a model for some seconds.
+def analyze_model(
+    model: keras.Model, int8: Artifact | None, x: np.ndarray, pruning: bool
+) -> ModelAnalysis:
+    """Analyzes the costs and the sensitivity of a model's layers in some seconds.
 
     Example:
         >>> import keras
         >>> model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten(),
         ...     keras.layers.Dense(3, name="d")])
-        >>> found = survey(model, None, np.zeros((8, 4, 4, 1), "uint8"), pruning=False)
+        >>> found = analyze_model(model, None, np.zeros((8, 4, 4, 1), "uint8"), pruning=False)
         >>> [(layer.name, layer.group, layer.macs) for layer in found.layers]
         [('d', 'dense layers', 48)]
 
     Args:
-        model: A built functional or Sequential Keras classifier; it stays as it is.
-        int8: Its file after training; None where there is none.
-        x: Images to look with, pixels 0 to 255.
-        pruning: Whether kernels are pruned for a look.
+        model: A built functional or Sequential Keras classifier; it is not changed.
+        int8: Its post-training int8 file; None where there is none.
+        x: Images, (examples, height, width, channels), pixels from 0 to 255.
+        pruning: Whether the sensitivity to pruning is measured.
     """
     began = time.monotonic()
     cost = profile(model)
-    left: list[str] = []
+    left_out: list[str] = []
     layers = _layers(model, cost)
-    times = _times(model, int8, cost, left)
-    errors = _noise(model, int8, x, cost, left)
-    changed = _pruned(model, x, left) if pruning else {}
+    times = _times(model, int8, cost, left_out)
+    errors = _noise(model, int8, x, cost, left_out)
+    changed = _sensitivity(model, x, left_out) if pruning else {}
     noise = {} if errors is None else noise_of(errors)
-    told = None if errors is None else errors.outputs[0].changed
-    looked = [
+    changed_classes = None if errors is None else errors.outputs[0].changed
+    analyzed = [
         dataclasses.replace(
             layer,
             time=named(times, layer.name),
@@ -163,33 +172,37 @@ def analyze_model(model: Any, int8: Artifact | None, x: np.ndarray, pruning: boo
         for layer in layers
     ]
     return ModelAnalysis(
-        tuple(look for look in looked if look.weights or look.macs or look.time),
+        tuple(layer for layer in analyzed if layer.weights or layer.macs or layer.time),
         cost.peak_activations,
-        told,
+        changed_classes,
         0 if errors is None else errors.examples,
         pruning,
-        tuple(left),
+        tuple(left_out),
         round(time.monotonic() - began, 2),
     )
 
 
 def noise_of(errors: QuantizationError) -> dict[str, float]:
-    """Returns the noise that each layer adds, all its operators together."""
+    """Returns the noise that each layer adds, summed over its operators.
+
+    Args:
+        errors: Errors by operator.
+    """
     found: dict[str, float] = {}
-    for entry in errors.layers:
-        found[entry.layer] = found.get(entry.layer, 0.0) + entry.added
+    for error in errors.layers:
+        found[error.layer] = found.get(error.layer, 0.0) + error.added
     return found
 
 
 def file_errors(
-    model: Any, file: Artifact, x: np.ndarray, macs: int
+    model: keras.Model, file: Artifact, x: np.ndarray, macs: int
 ) -> tuple[QuantizationError | None, str]:
-    """Measures what quantization adds layer by layer, if that takes seconds.
+    """Measures the quantization error of each layer, if that takes seconds only.
 
     Args:
         model: The Keras model behind the file.
         file: The quantized file.
-        x: Images.
+        x: Images, (examples, height, width, channels).
         macs: Multiply-accumulates of the model.
 
     Returns:
@@ -197,10 +210,10 @@ def file_errors(
     """
     images = min(NOISE_IMAGES, len(x), int(NOISE_MACS / max(1, macs)))
     if images < min(NOISE_FEWEST, len(x)):
-        return None, f"{macs:,} multiply-accumulates, operator by operator, take too long"
+        return None, f"{macs:,} multiply-accumulates, operator by operator, would take too long"
     try:
-        typical = spread(x, images)
-        return quantization_error(model, file, typical, keep_float=(), calibration=typical), ""
+        examples = spread(x, images)
+        return quantization_error(model, file, examples, keep_float=(), calibration=examples), ""
     except (ConversionError, ValueError, RuntimeError) as error:
         return None, _line(error)
 
@@ -209,13 +222,18 @@ def _line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def named(found: dict[str, float], name: str) -> float | None:
-    """A layer's entry: some records know it by its path, others by its own name."""
-    return found.get(name, found.get(name.rsplit("/", 1)[-1]))
+def named(values: dict[str, float], name: str) -> float | None:
+    """Returns a layer's value: some records name it by its path, others by its own name.
+
+    Args:
+        values: Layer -> value.
+        name: Path of the layer.
+    """
+    return values.get(name, values.get(name.rsplit("/", 1)[-1]))
 
 
 def _layers(model: Any, cost: Profile) -> list[LayerAnalysis]:
-    """The calls that cost something; of a layer called twice the costs add up."""
+    """Returns a record a layer; the costs of a layer that is called twice add up."""
     found: dict[str, LayerAnalysis] = {}
     calls = {call.name: call for call in walk(model).calls}
     for layer in cost.layers:
@@ -230,7 +248,7 @@ def _layers(model: Any, cost: Profile) -> list[LayerAnalysis]:
 
 
 def _group(kind: str, layer: Any) -> str:
-    """What people call such layers."""
+    """Returns a name for the kind of a layer."""
     size = getattr(layer, "kernel_size", None)
     window = "x".join(map(str, size)) if isinstance(size, tuple) else ""
     if "Conv" in kind and window:
@@ -239,36 +257,38 @@ def _group(kind: str, layer: Any) -> str:
     return DENSE if kind in ("Dense", "EinsumDense") else kind
 
 
-def _times(model: Any, int8: Artifact | None, cost: Profile, left: list[str]) -> dict[str, float]:
+def _times(
+    model: Any, int8: Artifact | None, cost: Profile, left_out: list[str]
+) -> dict[str, float]:
     if int8 is None:
-        left.append("time a layer: there is no int8 file")
+        left_out.append("time a layer: there is no int8 file")
         return {}
     if cost.macs > TIMED_MACS:
-        left.append(f"time a layer: {cost.macs:,} multiply-accumulates take too long")
+        left_out.append(f"time a layer: {cost.macs:,} multiply-accumulates would take too long")
         return {}
     try:
         return layer_times(model, int8)
-    except (ValueError, RuntimeError) as error:  # a look must not end the job
-        left.append(f"time a layer: {_line(error)}")
+    except (ValueError, RuntimeError) as error:  # the analysis must not end the job
+        left_out.append(f"time a layer: {_line(error)}")
         return {}
 
 
 def _noise(
-    model: Any, int8: Artifact | None, x: np.ndarray, cost: Profile, left: list[str]
+    model: Any, int8: Artifact | None, x: np.ndarray, cost: Profile, left_out: list[str]
 ) -> QuantizationError | None:
     if int8 is None:
-        left.append("int8 error a layer: there is no int8 file")
+        left_out.append("int8 error a layer: there is no int8 file")
         return None
     errors, why = file_errors(model, int8, x, cost.macs)
     if errors is None:
-        left.append(f"int8 error a layer: {why}")
+        left_out.append(f"int8 error a layer: {why}")
     return errors
 
 
-def _pruned(model: Any, x: np.ndarray, left: list[str]) -> dict[str, float]:
-    """Share of the images whose class changes where one kernel alone is pruned."""
+def _sensitivity(model: Any, x: np.ndarray, left_out: list[str]) -> dict[str, float]:
+    """Returns the fraction of images whose class changes where one kernel alone is pruned."""
     images = spread(x, IMAGES).astype(np.float32)
-    classes = _classes(model, images)  # the first call is slower
+    classes = _classes(model, images)  # a first call is slower: not timed
     began = time.monotonic()
     _classes(model, images)
     seconds = max(time.monotonic() - began, 1e-4)
@@ -279,25 +299,27 @@ def _pruned(model: Any, x: np.ndarray, left: list[str]) -> dict[str, float]:
         affordable *= len(images) / count
         images, classes = images[:count], classes[:count]
     if int(affordable) < min(3, len(kernels)):
-        left.append(f"pruning a layer: {len(images)} images take {seconds:.1f} s a kernel")
+        left_out.append(f"pruning a layer: {len(images)} images take {seconds:.1f} s a kernel")
         return {}
     chosen = [kernel.name for kernel in kernels[: int(affordable)]]
     if len(chosen) < len(kernels):
-        left.append(f"pruning of the {len(kernels) - len(chosen)} smallest kernels: no time")
+        left_out.append(
+            f"pruning of the {len(kernels) - len(chosen)} smallest kernels: not enough time"
+        )
     if not chosen:
         return {}
 
-    def same(pruned: Any) -> float:
+    def agreement(pruned: Any) -> float:
         return float((_classes(pruned, images) == classes).mean())
 
     try:
-        found = sensitivity(model, same, [PRUNED], layers=chosen)
-    except ValueError as error:  # a look must not end the job
-        left.append(f"pruning a layer: {_line(error)}")
+        found = sensitivity(model, agreement, [PRUNED], layers=chosen)
+    except ValueError as error:  # the analysis must not end the job
+        left_out.append(f"pruning a layer: {_line(error)}")
         return {}
     return dict(zip(found.names, map(float, found.losses()[:, -1]), strict=True))
 
 
 def _classes(model: Any, images: np.ndarray) -> np.ndarray:
-    answers = np.asarray(model(images, training=False))
-    return answers[:, 0] > 0.5 if answers.shape[-1] == 1 else answers.argmax(-1)
+    outputs = np.asarray(model(images, training=False))
+    return outputs[:, 0] > 0.5 if outputs.shape[-1] == 1 else outputs.argmax(-1)

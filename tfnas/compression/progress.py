@@ -1,4 +1,4 @@
-"""What a long job tells while it runs. The base class says nothing."""
+"""Progress of a long job, as callbacks. The base class shows nothing."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class TrialNews:
-    """How a trial ended.
+    """Outcome of a trial.
 
     Args:
-        number: Its number, from 1.
+        number: Number of the trial, from 1.
         total: Number of trials.
-        seconds: How long it took.
-        text: What came out, in one line.
+        seconds: Its duration, in seconds.
+        text: Its outcome in one line.
         best: The best so far, in one line; None where there is none.
         front: The Pareto front so far, in one line; None where it did not change.
     """
@@ -27,16 +27,24 @@ class TrialNews:
 
 
 class Progress:
-    """Receives what happens; override what you show."""
+    """Receives the events of a job; override the methods that you need.
+
+    Example:
+        >>> class Printed(Progress):
+        ...     def phase(self, text: str) -> None:
+        ...         print(text)
+        >>> Printed().phase("converting")
+        converting
+    """
 
     def phase(self, text: str) -> None:
-        """A new part of the job begins."""
+        """Called when a new phase of the job begins."""
 
     def trial_began(self, number: int, total: int) -> None:
-        """A trial begins."""
+        """Called when a trial begins."""
 
     def epoch_ended(self, number: int, total: int) -> None:
-        """An epoch of the present training ended."""
+        """Called when an epoch of the current training has ended."""
 
     def trial_ended(self, news: TrialNews) -> None:
-        """A trial ended, well or not."""
+        """Called when a trial has ended, completed or failed."""

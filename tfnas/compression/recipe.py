@@ -1,8 +1,8 @@
-"""How a candidate is made: techniques one after another, and a number format.
+"""Recipes of candidates: techniques one after another, then a number format.
 
-A recipe is a value: its name is the key of what it makes, so that work that is done is found
-again. The order of its steps is the one in which each keeps what the one before it achieved
-(see :mod:`tfnas.graph.compatibility`).
+A recipe is a value whose name is the key of its candidate, so that finished work is found again.
+Its steps are in an order in which each keeps what the one before achieved (see
+:mod:`tfnas.graph.compatibility`).
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ class RecipeStep:
 
     Args:
         technique: One of `STEPS`.
-        amount: "prune_channels" and "factorize": share of the multiply-accumulates that stays;
-            "factorize_dense": share of the dense layers' weights that low rank leaves; "train":
-            times as many epochs as a step has; "prune": share of zeros; "cluster": values a kernel.
-        weights: "prune_channels": share of the weights that stays as well; None: whatever is left.
+        amount: "prune_channels" and "factorize": fraction of the multiply-accumulates that stays;
+            "factorize_dense": fraction of the dense layers' weights that stays; "train": multiple
+            of a step's epochs; "prune": fraction of zeros; "cluster": values a kernel.
+        weights: "prune_channels": fraction of the weights that stays; None: no limit on weights.
     """
 
     technique: str
@@ -35,18 +35,18 @@ class RecipeStep:
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """Steps that end in a file of a mode.
+    """Steps and the number format of a file.
 
     Example:
-        >>> recipe = Recipe((Step("prune_channels", 0.5),), "int8", aware=True)
+        >>> recipe = Recipe((RecipeStep("prune_channels", 0.5),), "int8", aware=True)
         >>> str(recipe), recipe.key
         ('prune_channels 0.5, int8 trained', 'prune_channels_0.5-int8_trained')
 
     Args:
         steps: The techniques in their order.
         mode: Number format of the file.
-        aware: Whether it is trained for that.
-        why: Why it is tried, for people; not part of what it is.
+        aware: Whether the model is trained quantization-aware for that format.
+        why: Why it is tried, for people; not part of the value.
     """
 
     steps: tuple[RecipeStep, ...]
@@ -61,12 +61,12 @@ class Recipe:
 
     @property
     def key(self) -> str:
-        """Its name as a folder's."""
+        """The name of the candidate's folder."""
         return str(self).replace(", ", "-").replace(" ", "_")
 
     @property
     def trains(self) -> bool:
-        """Whether something of it trains."""
+        """Whether a part of the recipe trains the model."""
         return bool(self.steps) or self.aware
 
     def __str__(self) -> str:

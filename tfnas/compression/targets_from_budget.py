@@ -1,137 +1,154 @@
-"""How much of a model may stay, by what a budget asks and what number formats alone came to."""
+"""Targets of techniques, computed from the limits of a budget and the costs of int8 files."""
 
 from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING
 
-from tfnas.compression.budget import STORED, Budget
-from tfnas.compression.plan_reasons import PlanReasons
+from tfnas.compression.budget import STORED, Budget, cost_of_limit
+from tfnas.compression.plan_settings import PlanSettings
 from tfnas.compression.recipe import RecipeStep
 
 if TYPE_CHECKING:
     from tfnas.compression.candidate_store import Candidate
 
-Known = tuple["Candidate", ...]  # int8, then with fewer bits; those that can be made
+KnownFiles = tuple["Candidate", ...]  # int8, then with fewer bits, where they were converted
 
 FEWER_BITS = "int8x4"
-LEAST, MOST = 0.15, 0.95  # shares that are tried
-FEWEST = 0.05  # share of weights
-MARGIN = 0.95  # of a limit: what does not shrink with the share must have room
-ROOM = 0.99  # of bytes told by the weights: trained for integers, a file holds a little more
+LEAST, MOST = 0.15, 0.95  # range of fractions that are tried
+FEWEST = 0.05  # smallest fraction of weights
+MARGIN = 0.95  # of a limit: some costs do not fall with the fraction
+ROOM = 0.99  # of a limit on bytes: quantization-aware training adds a few bytes to a file
 _BYTES_OF_WEIGHT = {"int8": 1.0, FEWER_BITS: 0.5}
-_COMPUTED = (  # fall with what channels compute
-    *("latency", "memory", "ram_bytes"),
-    *("vela_ms", "vela_cycles", "vela_sram_bytes"),
-)
-_STORED = ("bytes", "flash_bytes", "vela_flash_bytes")  # fall with their weights
+# Costs that fall with multiply-accumulates, and costs that fall with weights.
+_COMPUTED = ("latency", "memory", "ram_bytes", "vela_ms", "vela_cycles", "vela_sram_bytes")
+_STORED = ("bytes", "flash_bytes", "vela_flash_bytes")
 
 
 def steps_for_budget(
-    technique: str, budget: Budget, known: Known, made: PlanReasons
+    technique: str, budget: Budget, known: KnownFiles, settings: PlanSettings
 ) -> tuple[list[RecipeStep], str]:
-    """What the budget asks a technique for, and by which limits; none where it asks nothing.
+    """Returns the amounts of a technique that the exceeded limits demand, and the reason.
 
-    With 8 bits a weight first, then, where bytes are asked for, with the fewer that are known.
+    With 8 bits a weight first, then, where bytes are limited, with fewer bits.
 
     Args:
-        technique: Its name.
+        technique: Name of the technique.
         budget: The limits.
-        known: What formats came to.
-        made: What the look at the model decided.
+        known: The files of the uncompressed model.
+        settings: The plan's settings.
+
+    Returns:
+        Steps, none where no limit is exceeded; and why they are tried.
     """
     if technique == "factorize_dense":
-        share, why = _asked_of_dense(budget, known, made)
-        return ([] if share is None else [RecipeStep("factorize_dense", share)]), why
+        fraction, why = _fraction_of_dense(budget, known, settings)
+        return ([] if fraction is None else [RecipeStep("factorize_dense", fraction)]), why
     computed = {} if budget.max_macs is None else {"max_macs": budget.max_macs}
-    for name, (limit, value) in _exceeded(_COMPUTED, budget, known[:1], made).items():
+    for name, (limit, value) in _exceeded(_COMPUTED, budget, known[:1], settings).items():
         ratio = MARGIN * limit / value
-        computed[name] = made.share_for_time(ratio) if name == "max_latency_ratio" else ratio
+        computed[name] = settings.macs_for_latency(ratio) if name == "max_latency_ratio" else ratio
     costs = rounded(min(computed.values())) if computed else 1.0
-    steps, stored = [], _exceeded(_STORED, budget, known[:1], made)
+    steps, stored = [], _exceeded(_STORED, budget, known[:1], settings)
     for file in known if stored else ():
-        exceeded = _exceeded(_STORED, budget, (file,), made)
-        shares = [_weights_share(name, file, *numbers, made) for name, numbers in exceeded.items()]
-        weights = min(shares, default=None)  # None: the format keeps the limit
+        exceeded = _exceeded(_STORED, budget, (file,), settings)
+        fractions = [
+            _fraction_of_weights(name, file, *numbers, settings)
+            for name, numbers in exceeded.items()
+        ]
+        weights = min(fractions, default=None)  # None: the format keeps the limit
         if weights is None or weights >= FEWEST:
-            share = None if weights is None else rounded(weights, FEWEST)
-            steps.append(RecipeStep(technique, costs, share))
+            fraction = None if weights is None else rounded(weights, FEWEST)
+            steps.append(RecipeStep(technique, costs, fraction))
     if not steps and (stored or computed):
         steps = [RecipeStep(technique, costs, FEWEST if stored else None)]
-    asked = list(dict.fromkeys(step for step in steps if step.amount < 1 or step.weights))
-    if not asked:
-        return [], "fewer channels run faster anywhere"
+    distinct = list(dict.fromkeys(step for step in steps if step.amount < 1 or step.weights))
+    if not distinct:
+        return [], "fewer channels run faster on any device"
     names = [*computed, *stored]
-    return asked, f"{' and '.join(names)} {'asks' if len(names) == 1 else 'ask'} for it"
+    return distinct, f"demanded by {' and '.join(names)}"
 
 
-def _weights_share(
-    name: str, file: Candidate, limit: float, value: float, made: PlanReasons
+def _fraction_of_weights(
+    name: str, file: Candidate, limit: float, value: float, settings: PlanSettings
 ) -> float:
-    """The share of the weights that a limit on bytes leaves, all else in the file staying."""
-    held = _BYTES_OF_WEIGHT[file.recipe.mode] * made.weights
-    if not held or held > value or name == "max_vela_flash_bytes":  # which encodes them
+    """Returns the fraction of weights within a limit on bytes, if the rest of the file stays."""
+    weight_bytes = _BYTES_OF_WEIGHT[file.recipe.mode] * settings.weights
+    # Vela encodes weights: its bytes do not follow from their number.
+    if not weight_bytes or weight_bytes > value or name == "max_vela_flash_bytes":
         return MARGIN * limit / value
-    return (ROOM * limit - (value - held)) / held
+    return (ROOM * limit - (value - weight_bytes)) / weight_bytes
 
 
-def _asked_of_dense(budget: Budget, known: Known, made: PlanReasons) -> tuple[float | None, str]:
-    """The share of the dense layers' weights, a byte each, that limits on bytes leave them."""
-    shares = {
-        name: 1 - (value - MARGIN * limit) / max(1, made.dense)
-        for name, (limit, value) in _exceeded(STORED, budget, known, made).items()
+def _fraction_of_dense(
+    budget: Budget, known: KnownFiles, settings: PlanSettings
+) -> tuple[float | None, str]:
+    """Returns the fraction of dense weights, a byte each, within the limits on bytes."""
+    fractions = {
+        name: 1 - (value - MARGIN * limit) / max(1, settings.dense)
+        for name, (limit, value) in _exceeded(STORED, budget, known, settings).items()
     }
-    if not shares:
+    if not fractions:
         return None, "most of the bytes are in dense layers"
-    name = min(shares, key=lambda key: shares[key])
-    return rounded(shares[name]), f"{name} asks for it, and most bytes are in dense layers"
+    name = min(fractions, key=lambda key: fractions[key])
+    return rounded(fractions[name]), f"demanded by {name}, and most bytes are in dense layers"
 
 
 def _exceeded(
-    names: tuple[str, ...], budget: Budget, known: Known, made: PlanReasons
+    names: tuple[str, ...], budget: Budget, known: KnownFiles, settings: PlanSettings
 ) -> dict[str, tuple[float, float]]:
-    """Limit -> (limit, value) of costs above it, less what the model has no part in.
+    """Returns limit -> (limit, value) of exceeded limits, without the bytes of the firmware.
 
-    Bytes are those of the smallest file known, as its format can be taken for any share.
+    Bytes are those of the smallest file known, since any fraction can be converted to its format.
     """
     found: dict[str, tuple[float, float]] = {}
+    limits = {cost_of_limit(name): (name, limit) for name, limit in budget.limits.items()}
     for name in names if known else ():
-        limit = budget.limits.get(f"max_{name}")
-        if limit is None:
+        if name not in limits:
             continue
+        limit_name, limit = limits[name]
         value = min(c.costs.value(name) for c in (known if name in STORED else known[:1]))
         if value > limit:
-            fixed = made.fixed.get(name, 0)
-            found[f"max_{name}"] = limit - fixed, value - fixed
+            fixed = settings.fixed.get(name, 0)
+            found[limit_name] = limit - fixed, value - fixed
     return found
 
 
-def with_less(
-    step: RecipeStep, file: Candidate, budget: Budget, made: PlanReasons
+def with_fewer_weights(
+    step: RecipeStep, file: Candidate, budget: Budget, settings: PlanSettings
 ) -> list[RecipeStep]:
-    """What is asked for instead of a step whose file takes a little more bytes than it may.
+    """Returns a step with fewer weights, instead of one whose file is a little too large.
 
     Args:
-        step: The step, with a share of the weights.
-        file: What came of it.
+        step: The step, with a fraction of the weights.
+        file: Its candidate.
         budget: The limits.
-        made: What the look at the model decided.
+        settings: The plan's settings.
 
     Returns:
-        The step with fewer weights; none where bytes are not what is over, or no fewer can go.
+        The new step; none where no limit on bytes is exceeded, or no fewer weights are possible.
     """
     over = [
         file.costs.value(name) - ROOM * limit
         for name in _STORED
         if (limit := budget.limits.get(f"max_{name}")) and file.costs.value(name) > limit
     ]
-    held = _BYTES_OF_WEIGHT[file.recipe.mode] * made.weights
-    if not over or not held or step.weights is None:
+    weight_bytes = _BYTES_OF_WEIGHT[file.recipe.mode] * settings.weights
+    if not over or not weight_bytes or step.weights is None:
         return []
-    share = rounded(step.weights - max(over) / held, FEWEST)
-    return [RecipeStep(step.technique, step.amount, share)] if share < step.weights else []
+    fraction = rounded(step.weights - max(over) / weight_bytes, FEWEST)
+    return [RecipeStep(step.technique, step.amount, fraction)] if fraction < step.weights else []
 
 
-def rounded(share: float, least: float = LEAST) -> float:
-    """Returns a share in hundredths, within those that are tried."""
-    return min(MOST, max(least, math.floor(100 * share + 1e-9) / 100))
+def rounded(fraction: float, least: float = LEAST) -> float:
+    """Returns a fraction rounded down to hundredths, within the range that is tried.
+
+    Example:
+        >>> rounded(0.4567), rounded(0.01)
+        (0.45, 0.15)
+
+    Args:
+        fraction: The fraction.
+        least: The smallest value returned.
+    """
+    return min(MOST, max(least, math.floor(100 * fraction + 1e-9) / 100))

@@ -1,4 +1,4 @@
-"""Rules that the settings of several jobs share."""
+"""Training settings that several jobs share, and the checks of their fields."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ from typing import Any
 from tfnas.data.augmentation import check_augment
 
 
-def check_whole_numbers(settings: Any, optional: bool = False, **least: int) -> None:
-    """Raises ValueError unless fields of a record are whole numbers.
+def check_whole_numbers(settings: Any, optional: bool = False, **minima: int) -> None:
+    """Checks that fields of a settings record are whole numbers.
 
     Args:
         settings: The record.
-        optional: Whether they may be None.
-        **least: Name of a field -> the least that it may be.
+        optional: Whether None is allowed.
+        **minima: Name of a field -> its smallest value.
+
+    Raises:
+        ValueError: One of them is not.
     """
-    for name, minimum in least.items():
+    for name, minimum in minima.items():
         value = getattr(settings, name)
         if value is None and optional:
             continue
@@ -26,18 +29,18 @@ def check_whole_numbers(settings: Any, optional: bool = False, **least: int) -> 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
-    """How a given model is trained further; the records of the commands begin with it.
+    """How a model is fine-tuned; the settings of each job extend this record.
 
     Args:
         epochs: Epochs of training.
         batch_size: Examples a training step.
-        learning_rate: Adam's, at the start of its cosine decay.
-        distill: Share of the loss that is what the model given says, in [0, 1]; 0: the labels
-            alone.
-        augment: Changes of the training images: "flip" mirrors them, "shift" moves them by a
-            few pixels.
-        seed: Seed of everything. The caller's random generators stay as they are. On processors
-            and GPUs whose sums depend on threads, the same weights need
+        learning_rate: Learning rate of Adam at the start of its cosine decay.
+        distill: Fraction of the loss that is distillation from the model before compression, in
+            [0, 1]; 0: labels only.
+        augment: Random changes of the training images: "flip" mirrors them, "shift" moves them
+            by a few pixels.
+        seed: Seed of all random draws. The caller's random generators are left as they are. On
+            processors and GPUs whose sums depend on threads, the same weights need
             `tf.config.experimental.enable_op_determinism()` too.
 
     Raises:

@@ -1,12 +1,12 @@
-"""Training a network of a search together with its compression.
+"""Trains a network of a search and compresses it, in one trial.
 
-The number of epochs is the whole trial's, whatever is chosen, so that trials compare. Each step
+All trials have the same number of epochs, whatever is chosen, so that they compare. Each step
 of a :class:`tfnas.Compression` that trains has a sixth of them, at least one epoch; the
-network's own training before them has the rest, at least one:
+training of the uncompressed network has the rest, at least one:
 
 | step     | what happens                                  | learning rate at its start |
 |----------|-----------------------------------------------|----------------------------|
-| network  | trained as it is compiled                     | its own                    |
+| network  | trained as it is compiled                     | as compiled                |
 | low_rank | :func:`tfnas.factorize`, then training        | a third                    |
 | sparsity | zeros grow over the first half, then stay     | a third                    |
 | clusters | values are shared, renewed every few steps    | a ninth                    |
@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from tfnas.clustering.clustering_callback import ClusteringCallback
 from tfnas.distillation.distiller import Distiller
@@ -38,26 +39,26 @@ from tfnas.quantization.spec import QuantSpec
 from tfnas.schedules import polynomial
 from tfnas.search_space.compression import Compression
 
-PARTS = 6  # a step that trains has one of so many parts of the epochs
+PARTS = 6  # a step that trains has a sixth of the epochs
 SLOWER = {"low_rank": 3.0, "sparsity": 3.0, "clusters": 9.0, "aware": 30.0}
-RAMP = 0.5  # share of its epochs in which zeros grow
-RENEWAL = 5  # steps of the optimizer between two renewals of clusters
+RAMP = 0.5  # fraction of the epochs in which sparsity grows
+RENEWAL = 5  # optimizer steps between two assignments of weights to clusters
 
 
 class NotCompressible(ValueError):
-    """A network that a technique does not take; the message says why."""
+    """A technique refuses the network; the message says why."""
 
 
 def epochs_of(compression: Compression, epochs: int) -> dict[str, int]:
-    """Returns how many epochs the network and each step train.
+    """Returns the number of epochs of the network and of each step.
 
     Example:
         >>> epochs_of(Compression("int8", sparsity=0.5, clusters=16), 12)
         {'network': 8, 'sparsity': 2, 'clusters': 2}
 
     Args:
-        compression: What is done.
-        epochs: Epochs of the whole, at least 1; more are taken where each part needs one.
+        compression: The compression.
+        epochs: Epochs of the trial, at least 1; more where each part needs one.
     """
     part = max(1, epochs // PARTS)
     steps = dict.fromkeys(compression.steps, part)
@@ -65,21 +66,25 @@ def epochs_of(compression: Compression, epochs: int) -> dict[str, int]:
 
 
 def spec_of(compression: Compression) -> QuantSpec:
-    """Returns the number formats of a compression, those of stages among them."""
+    """Returns the number formats of a compression, with those of single stages.
+
+    Args:
+        compression: The compression.
+    """
     layers = compression.layer_weights
     spec = QuantSpec.of(compression.mode)
     return dataclasses.replace(spec, layers=layers) if layers else spec
 
 
-def untrained_form(model: Any, compression: Compression) -> Any:
-    """Returns a network with the layers that its file will have, before any training.
+def untrained_form(model: keras.Model, compression: Compression) -> keras.Model:
+    """Returns an untrained network with the layers of its compressed form.
 
     Args:
         model: The network as it was built.
-        compression: What will be done to it.
+        compression: The compression.
 
     Raises:
-        NotCompressible: It can't be factorized so far; the message says how near one can get.
+        NotCompressible: The network can't be factorized as far; the message says how far.
     """
     if compression.low_rank == 1:
         return model
@@ -88,56 +93,59 @@ def untrained_form(model: Any, compression: Compression) -> Any:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Compressed:
-    """What came of a network.
+    """A trained and compressed network.
 
     Args:
-        plain: The float model, for what it costs.
-        model: What is converted: `plain`, or a quantization-aware model of it.
-        logs: What the last epoch reported.
+        plain: The float model, for its costs.
+        model: The model to convert: `plain`, or its quantization-aware copy.
+        logs: The logs of the last epoch.
     """
 
-    plain: Any
-    model: Any
+    plain: keras.Model
+    model: keras.Model
     logs: dict[str, float]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class CompressedTraining:
-    """Trains networks as their compression says.
+    """Trains and compresses networks.
 
     Args:
         fit: Trains a compiled model in place, called with the model and `epochs`,
-            `initial_epoch` and `callbacks`; returns what Keras' `fit` returns.
-        images: Typical inputs, a few hundred.
-        teacher: The model, or the models, that is learned from; None where nothing distills.
-        seed: Seed of draws.
-        trained: Is told of the network when its own training has ended.
+            `initial_epoch` and `callbacks`; returns its `History`.
+        images: A few hundred typical inputs, (examples, height, width, channels).
+        teacher: The teacher model, or several; None where nothing is distilled.
+        seed: Seed of random draws.
+        trained: Called with the network when its own training has ended.
     """
 
     fit: Callable[..., Any]
-    images: Any
+    images: np.ndarray
     teacher: Any = None
     seed: int = 0
     trained: Callable[[Any], None] = lambda model: None
 
     def run(
-        self, model: Any, compression: Compression, epochs: int, initial_epoch: int = 0
+        self, model: keras.Model, compression: Compression, epochs: int, initial_epoch: int = 0
     ) -> Compressed:
         """Trains a compiled network and compresses it.
 
         Args:
             model: The network; it is trained in place.
-            compression: What is done to it.
-            epochs: Epochs of all together.
-            initial_epoch: Epochs of all together in an earlier run, whose network this is: its
-                own training goes on, all other steps are done again.
+            compression: The compression.
+            epochs: Epochs of all parts together.
+            initial_epoch: Epochs of all parts together in an earlier run of this network: its
+                own training continues, all other steps are repeated.
+
+        Returns:
+            The float model, the model to convert, and the last logs.
 
         Raises:
-            NotCompressible: A technique does not take it.
+            NotCompressible: A technique refuses the network.
         """
         job = _Job(self, model, compression, epochs_of(compression, epochs))
         if initial_epoch:
-            # At least one epoch: it tells how many steps an epoch has.
+            # At least one epoch is trained, to count the steps of an epoch.
             before = epochs_of(compression, initial_epoch)["network"]
             job.epoch = min(before, job.parts["network"] - 1)
             job.parts["network"] -= job.epoch
@@ -152,30 +160,39 @@ class CompressedTraining:
 
 
 class _Job:
-    """One network on its way: which epoch it is in, how fast it learns."""
+    """The state of one network: its current epoch and its learning rate."""
 
     def __init__(
-        self, way: CompressedTraining, network: Any, compression: Compression, parts: dict[str, int]
+        self,
+        training: CompressedTraining,
+        network: Any,
+        compression: Compression,
+        parts: dict[str, int],
     ) -> None:
-        self.way, self.network, self.compression, self.parts = way, network, compression, parts
+        self.training, self.network, self.compression, self.parts = (
+            training,
+            network,
+            compression,
+            parts,
+        )
         self.epoch = 0
         self.rate = _rate(network.optimizer)
-        self.steps = 0  # of the optimizer in an epoch; known once there was one
+        self.steps = 0  # optimizer steps of an epoch; known after the first epoch
         self.logs: dict[str, float] = {}
 
     def train(self, model: Any, part: str, callbacks: Sequence[Any] = ()) -> None:
-        """Trains for the epochs of a part, from the teacher too where that is chosen."""
+        """Trains for the epochs of a part, with distillation where that is chosen."""
         epochs, rate, trained = self.parts[part], None, model
         if part != "network":
             total = max(1, epochs * self.steps)
             rate = keras.optimizers.schedules.CosineDecay(self.rate / SLOWER[part], total)
         if self.compression.distill:
             with _refusals():
-                trained = Distiller(self.way.teacher, model)
+                trained = Distiller(self.training.teacher, model)
         if trained is not self.network:
             _compile_like(trained, self.network, rate)
         before = int(trained.optimizer.iterations)
-        history = self.way.fit(
+        history = self.training.fit(
             trained,
             epochs=self.epoch + epochs,
             initial_epoch=self.epoch,
@@ -187,22 +204,22 @@ class _Job:
         self.logs = {name: float(values[-1]) for name, values in history.history.items()}
 
     def low_rank(self, model: Any) -> Any:
-        """Layers as products of thinner ones."""
-        thin = _factorized(model, self.compression.low_rank, self.way.images)
-        if layers_of(thin, keras.layers.BatchNormalization):
-            recalibrate_batchnorm(thin, self.way.images)
-        self.train(thin, "low_rank")
-        return thin
+        """Factorizes layers and trains the factors."""
+        factorized = _factorized(model, self.compression.low_rank, self.training.images)
+        if layers_of(factorized, keras.layers.BatchNormalization):
+            recalibrate_batchnorm(factorized, self.training.images)
+        self.train(factorized, "low_rank")
+        return factorized
 
     def sparsity(self, model: Any) -> Any:
-        """Zeros, the smallest weights of each layer; depthwise ones stay.
+        """Prunes the smallest weights of each layer but depthwise ones, while training.
 
-        A few dozen steps don't repair a layer that one threshold for all has emptied: factors
-        of low rank, and depthwise kernels, have weights of another size than the others.
+        Layer by layer, since factors of low rank have weights of another size than the others:
+        a global threshold might empty a layer, which a few dozen steps don't repair.
         """
         copy, first = clone(model), self.epoch * self.steps
-        # A name that matches nothing is refused.
-        alone = ("depthwise",) if layers_of(copy, keras.layers.DepthwiseConv2D) else ()
+        # A pattern that matches no layer is refused.
+        excluded = ("depthwise",) if layers_of(copy, keras.layers.DepthwiseConv2D) else ()
         steps = self.parts["sparsity"] * self.steps
         schedule = polynomial(
             self.compression.sparsity,
@@ -211,25 +228,25 @@ class _Job:
             by="step",
             frequency=max(1, min(100, steps // 20)),
         )
-        pruning = PruningCallback(schedule, exclude=alone, seed=self.way.seed)
+        pruning = PruningCallback(schedule, exclude=excluded, seed=self.training.seed)
         self.train(copy, "sparsity", [pruning])
         return copy
 
     def clusters(self, model: Any) -> Any:
-        """Few values a kernel; zeros stay."""
+        """Clusters the weights of each kernel and trains the values; zeros stay."""
         copy = clone(model)
         values = self.compression.clusters
-        clustering = ClusteringCallback(values, RENEWAL, "step", seed=self.way.seed)
+        clustering = ClusteringCallback(values, RENEWAL, "step", seed=self.training.seed)
         self.train(copy, "clusters", [clustering])
         return copy
 
     def aware(self, model: Any) -> Any:
-        """Training as the integer file computes, zeros and shared values kept."""
+        """Trains quantization-aware; zeros and shared values stay."""
         with _refusals():
-            trainable = quantize_aware(model, spec_of(self.compression), data=self.way.images)
+            trainable = quantize_aware(model, spec_of(self.compression), data=self.training.images)
         callbacks = []
         if self.compression.clusters:
-            callbacks = [ClusteringCallback(None)]  # zeros stay too
+            callbacks = [ClusteringCallback(None)]  # keeps zeros too
         elif self.compression.sparsity:
             keep_zeros(trainable)
         self.train(trainable, "aware", callbacks)
@@ -238,20 +255,20 @@ class _Job:
 
 @contextlib.contextmanager
 def _refusals() -> Iterator[None]:
-    """Tells apart what a technique refuses from what goes wrong in training."""
+    """Turns a technique's refusal into :class:`NotCompressible`; errors of training stay errors."""
     try:
         yield
     except ValueError as error:
         raise NotCompressible(str(error)) from error
 
 
-def _factorized(model: Any, share: float, images: Any) -> Any:
+def _factorized(model: Any, target_macs: float, images: Any) -> Any:
     with _refusals():
-        return factorize(model, target_macs=share, data=images)[0]
+        return factorize(model, target_macs=target_macs, data=images)[0]
 
 
 def _rate(optimizer: Any) -> float:
-    """The learning rate that an optimizer begins with."""
+    """Returns the learning rate at the first step of an optimizer."""
     inner = getattr(optimizer, "inner_optimizer", optimizer)
     rate = inner._learning_rate
     if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
@@ -260,12 +277,12 @@ def _rate(optimizer: Any) -> float:
 
 
 def _compile_like(model: Any, network: Any, rate: Any = None) -> None:
-    """Compiles a model as another one was, with an optimizer of its own.
+    """Compiles a model like another one, with a new optimizer.
 
     Args:
-        model: What is compiled; a distiller has a loss of its own.
-        network: What was compiled before.
-        rate: The optimizer's schedule; None: as it was.
+        model: The model to compile; a distiller keeps its own loss.
+        network: The compiled model.
+        rate: The learning rate or its schedule; None: the same.
     """
     config = network.get_compile_config()
     if not config:
@@ -279,9 +296,10 @@ def _compile_like(model: Any, network: Any, rate: Any = None) -> None:
 
 
 def _with_rate(optimizer: Any, rate: Any) -> Any:
-    """Returns a fresh optimizer with another learning rate.
+    """Returns a new optimizer with another learning rate.
 
-    One that is set afterwards leaves a variable that no SavedModel finds: then no file.
+    Setting the rate of an existing one leaves an untracked variable, with which the export to a
+    SavedModel fails.
     """
     optimizer = keras.optimizers.get(optimizer)
     inner = getattr(optimizer, "inner_optimizer", None)

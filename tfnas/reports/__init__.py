@@ -1,1 +1,1 @@
-"""Reports of results: tables, plots, HTML pages."""
+"""Reports of results: Markdown, CSV, pictures and HTML pages, written into the folder of a job."""

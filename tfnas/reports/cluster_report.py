@@ -1,38 +1,28 @@
-"""A clustering run's results for people: text and Markdown."""
+"""Report of a clustering job, in Markdown."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
 
+from tfnas.compression.results.cluster_result import SPEED_NOTE, ClusterConfig, ClusterResult
+from tfnas.compression.results.file_rows import file_rows, headers, time_cell
 from tfnas.data.datasets import DataSplit
 from tfnas.measure.latency import provenance
-from tfnas.reports.file_rows import file_rows, headers, time_cell
 from tfnas.runtime.files import write_atomically
-from tfnas.table import markdown_table, table
-
-if TYPE_CHECKING:
-    from tfnas.compression.file_comparison_table import FileRow
-    from tfnas.compression.jobs.cluster_job import ClusterConfig, ClusterResult
+from tfnas.table import markdown_table
 
 _FILES = headers("values", "time of the reference [95%]")
-_VALUES = ["file", "layer", "operator", "weights", "values", "a channel"]
-_SPEED = (
-    "Shared values make a file smaller once it is compressed; TFLite computes with it as with "
-    "any other, as fast."
-)
-
-
-def summary(result: ClusterResult) -> str:
-    """Returns the results as plain text."""
-    lines = [str(result.report), ""]
-    lines += ["Test part, the .tflite files themselves:", table(_FILES, _rows(result)), ""]
-    lines += [*result.notes, _SPEED, "", f"Everything is in {result.directory}"]
-    return "\n".join(lines)
+_VALUES = ["file", "layer", "operator", "weights", "values", "values a channel"]
 
 
 def write(result: ClusterResult, split: DataSplit, config: ClusterConfig) -> None:
-    """Writes report.md."""
+    """Writes report.md.
+
+    Args:
+        result: The result of the job.
+        split: Its data.
+        config: Its settings.
+    """
     settings = [[name, value] for name, value in dataclasses.asdict(config).items()]
     report = result.report
     parts = [
@@ -40,7 +30,7 @@ def write(result: ClusterResult, split: DataSplit, config: ClusterConfig) -> Non
         f"{split}.",
         "## The files, on the test part",
         markdown_table(_FILES, _rows(result)),
-        "\n".join(f"- {line}" for line in [*result.notes, _SPEED]),
+        "\n".join(f"- {line}" for line in [*result.notes, SPEED_NOTE]),
         "## The kernels",
         markdown_table(report.HEADERS, report.rows(), right=4),
         f"{report.summary()}.",
@@ -50,7 +40,7 @@ def write(result: ClusterResult, split: DataSplit, config: ClusterConfig) -> Non
         *report.notes,
         "## The values in the files",
         markdown_table(_VALUES, _values(result), right=3),
-        "## How it was made",
+        "## Settings and environment",
         markdown_table(["setting", "value"], settings, right=2),
         markdown_table(["where", "value"], list(provenance().items()), right=2),
     ]
@@ -58,12 +48,10 @@ def write(result: ClusterResult, split: DataSplit, config: ClusterConfig) -> Non
 
 
 def _rows(result: ClusterResult) -> list[list[str]]:
-    def more(row: FileRow) -> list[str]:
-        counts = [kernel.values for kernel in result.values[row.label]]
-        values = f"{min(counts):,} to {max(counts):,}" if counts else ""
-        return [values, time_cell(result.latencies[row.label])]
-
-    return file_rows(result.rows, more)
+    return file_rows(
+        result.rows,
+        lambda row: [result.values_cell(row), time_cell(result.latencies[row.label])],
+    )
 
 
 def _values(result: ClusterResult) -> list[list[str]]:

@@ -1,56 +1,47 @@
-"""A factorization run's results for people: text and Markdown."""
+"""Report of a factorization job, in Markdown."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
 
+from tfnas.compression.results.factorize_result import FactorizeConfig, FactorizeResult
+from tfnas.compression.results.file_rows import file_rows, headers, speed_lines, time_cell
 from tfnas.data.datasets import DataSplit
 from tfnas.measure.latency import provenance
-from tfnas.reports.file_rows import file_rows, headers, speed_lines, time_cell
 from tfnas.runtime.files import write_atomically
-from tfnas.table import markdown_table, table
-
-if TYPE_CHECKING:
-    from tfnas.compression.jobs.factorize_job import FactorizeConfig, FactorizeResult
+from tfnas.table import markdown_table
 
 _FILES = headers("time of the reference [95%]")
 
 
-def summary(result: FactorizeResult) -> str:
-    """Returns the results as plain text."""
-    files = ["Test part, the .tflite files themselves:", table(_FILES, _rows(result)), ""]
-    lines = [
-        f"{result.report}\n",
-        *files,
-        *_speed(result),
-        *result.notes,
-    ]
-    return "\n".join([*lines, f"Everything is in {result.directory}"])
-
-
 def write(result: FactorizeResult, split: DataSplit, config: FactorizeConfig) -> None:
-    """Writes report.md."""
+    """Writes report.md.
+
+    Args:
+        result: The result of the job.
+        split: Its data.
+        config: Its settings.
+    """
     report = result.report
     settings = [[name, value] for name, value in dataclasses.asdict(config).items()]
     (before, after), (old, new) = report.macs, report.parameters
-    what = "output on training images" if report.weighted else "kernel"
+    error_of = "output on training images" if report.weighted else "kernel"
     parts = [
         f"# Low rank, on {split.name}",
         f"{split}.",
         "## The files, on the test part",
         markdown_table(_FILES, _rows(result)),
         "\n".join(f"- {line}" for line in [*_speed(result), *result.notes]),
-        "## Layers that became factors",
+        "## Factorized layers",
         markdown_table(list(report.HEADERS), report.rows(), right=2) if report.layers else "None.",
-        f"{before:,} MACs to {after:,}, {old:,} parameters to {new:,}. The error is the share of "
-        f"the layer's squared {what} that the ranks leave out, before any training.",
-        "## Layers that stay" if report.left else "",
+        f"{before:,} MACs to {after:,}, {old:,} parameters to {new:,}. The error is the fraction "
+        f"of the layer's squared {error_of} that the ranks leave out, before any training.",
+        "## Layers that were not factorized" if report.left else "",
         markdown_table(["layer", "class", "why"], report.left_rows(), right=3)
         if report.left
         else "",
         *report.notes,
-        "## How it was made",
+        "## Settings and environment",
         markdown_table(["setting", "value"], settings, right=2),
         markdown_table(["where", "value"], list(provenance().items()), right=2),
     ]

@@ -1,4 +1,4 @@
-"""One HTML page that needs nothing but itself: no script, no font, no network."""
+"""Parts of a self-contained HTML page: no script, no font, no network."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ pre { background: var(--soft); padding: .8rem; overflow-x: auto; font-size: .85r
 
 
 def page(title: str, parts: Sequence[str]) -> str:
-    """Returns a whole page.
+    """Returns a complete page.
 
     Args:
-        title: Its title, plain text.
+        title: Title of the page, plain text.
         parts: Pieces of HTML, one after another.
     """
     return (
@@ -65,7 +65,7 @@ def text(value: Any) -> str:
 
 
 def section(title: str, *parts: str) -> str:
-    """Returns a heading with what stands under it."""
+    """Returns a heading and the parts below it."""
     return "\n".join([f"<h2>{text(title)}</h2>", *parts])
 
 
@@ -91,9 +91,9 @@ def table(
     Args:
         headers: Titles of the columns.
         rows: Cells; numbers, or None for an empty cell, in the columns of `bars`.
-        chosen: Row that stands out.
-        bars: Columns of numbers that are drawn as bars too.
-        prose: Columns of running text.
+        chosen: Index of the highlighted row.
+        bars: Indices of columns of numbers that are drawn as bars too.
+        prose: Indices of columns of running text.
     """
     most = {c: max((float(row[c] or 0) for row in rows), default=0.0) or 1.0 for c in bars}
 
@@ -120,14 +120,14 @@ def table(
     return f'<div class="wide"><table><tr>{head}</tr>{"".join(lines)}</table></div>'
 
 
-def picture(png: bytes, told: str) -> str:
-    """Returns a picture with the text for who can't see it.
+def picture(png: bytes, description: str) -> str:
+    """Returns a picture with a text alternative.
 
     Args:
-        png: The picture.
-        told: What it shows.
+        png: The picture, a PNG file.
+        description: What it shows.
     """
-    return f'<figure><img alt="{text(told)}" src="{_uri(png)}"></figure>'
+    return f'<figure><img alt="{text(description)}" src="{_uri(png)}"></figure>'
 
 
 def beside(figures: Iterable[str]) -> str:
@@ -139,8 +139,8 @@ def tiles(images: Sequence[np.ndarray], captions: Sequence[str]) -> str:
     """Returns small images side by side.
 
     Args:
-        images: Each (height, width, 1 or 3), pixels 0 to 255.
-        captions: A line of text each.
+        images: Each (height, width, 1 or 3), pixels from 0 to 255.
+        captions: A line of text for each image.
     """
     figures = [
         f'<figure><img alt="{text(caption)}" src="{_uri(png(image))}">'
@@ -151,7 +151,11 @@ def tiles(images: Sequence[np.ndarray], captions: Sequence[str]) -> str:
 
 
 def png(image: np.ndarray) -> bytes:
-    """Returns an image as a PNG file."""
+    """Returns an image as a PNG file.
+
+    Args:
+        image: Pixels from 0 to 255, (height, width, 1 or 3).
+    """
     from PIL import Image
 
     pixels = np.clip(np.asarray(image), 0, 255).astype(np.uint8)

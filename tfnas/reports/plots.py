@@ -1,4 +1,4 @@
-"""Pictures. Colors are Okabe and Ito's, which color-blind people can tell apart."""
+"""Pictures of results, in the colors of Okabe and Ito, which color-blind people can tell apart."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ PURPLE = "#CC79A7"
 MEASURED = ("accuracy", "latency", "size")
 Row = tuple[float, float, int]  # accuracy, latency ratio, bytes
 _LABELS = {
-    "latency": "latency of the file, as a ratio to {} (less is better)",
-    "bytes": "size of the file, KiB (less is better)",
+    "latency": "latency of the file, as a ratio to {} (lower is better)",
+    "bytes": "size of the file, KiB (lower is better)",
 }
 _MARKERS = ("D", "s", "^", "P")
-_NAMED = 3  # files far below whose accuracies are told
+_NAMED = 3  # most files far below that are labeled with their accuracy
 _LIMIT = {"color": ORANGE, "linestyle": "--", "linewidth": 1, "zorder": 0}
 
 
@@ -42,16 +42,16 @@ def pareto_picture(
     """Returns a picture of accuracy over latency or size, with the Pareto front, as PNG.
 
     Args:
-        rows: (accuracy, latency ratio, bytes) a candidate.
+        rows: (accuracy, latency ratio, bytes) of each candidate.
         front: Indices of the candidates on the front.
-        chosen: Index of the candidate that was chosen.
+        chosen: Index of the chosen candidate.
         title: Title of the picture.
-        beside: What the latencies are ratios to.
-        objectives: What it is the front of.
-        part: What the accuracy is of.
-        over: A panel each, side by side: "latency" or "bytes".
-        others: What the candidates are to be seen beside, by name.
-        errors: Half the width of each accuracy's interval; none: no intervals are drawn.
+        beside: Name of the model that the latencies are ratios to.
+        objectives: Names of the objectives of the front.
+        part: Name of the part of the data that the accuracy is measured on.
+        over: "latency" or "bytes", a panel for each, side by side.
+        others: Files that the candidates are compared with, by name.
+        errors: Half the width of each accuracy's interval; empty: no intervals are drawn.
         limits: "accuracy", "latency" or "bytes" -> the limit, drawn as a line.
     """
     others, limits = others or {}, dict(limits or {})
@@ -103,7 +103,7 @@ def _draw_limits(axes: Any, limits: Mapping[str, float], name: str, known: Seque
 
 
 def _legend(figure: Any, axes: Any, title: str | None) -> None:
-    """Below the panels, where it hides no point."""
+    """Draws a legend below the panels, where it hides no point."""
     from matplotlib.collections import PathCollection
 
     legend = figure.legend(
@@ -120,12 +120,12 @@ def _legend(figure: Any, axes: Any, title: str | None) -> None:
 
 
 def _x(row: tuple[float, float, float], name: str) -> float:
-    """What a panel is over: the latency, or the size in KiB."""
+    """Returns the value on the x axis: the latency, or the size in KiB."""
     return row[2] / 1024 if name == "bytes" else row[1]
 
 
 def _near(limit: float, values: Sequence[float]) -> bool:
-    """Whether a line at the limit leaves room for the values; else it is not drawn."""
+    """Returns whether a limit is near the values, so that its line is drawn."""
     low, high = min(values, default=limit), max(values, default=limit)
     if _spans_much(values):
         low, high, limit = np.log([low, high, limit])
@@ -136,9 +136,9 @@ def _near(limit: float, values: Sequence[float]) -> bool:
 def _far_below(
     accuracies: Sequence[float], others: Sequence[float], chosen: int | None
 ) -> list[int]:
-    """Candidates whose accuracies are drawn at the edge.
+    """Returns the candidates that are drawn at the edge, far below the others.
 
-    A file that guesses would squeeze all that matter into one line.
+    On the scale of a file that only guesses, the others would lie on one line.
     """
     if not accuracies:
         return []
@@ -158,8 +158,8 @@ def _draw_candidates(
 ) -> None:
     largest = max((row[2] for row in rows), default=1)
     others = [i for i in range(len(rows)) if i not in front]
-    told = f"Pareto front: {', '.join(objectives)}"
-    for indices, color, label in ((others, GRAY, "dominated"), (front, BLUE, told)):
+    front_label = f"Pareto front: {', '.join(objectives)}"
+    for indices, color, label in ((others, GRAY, "dominated"), (front, BLUE, front_label)):
         drawn = [i for i in indices if i not in far]
         x, y = [_x(rows[i], name) for i in drawn], [rows[i][0] for i in drawn]
         if errors and drawn:
@@ -205,7 +205,7 @@ def _mark_chosen(axes: Any, row: Row, name: str, known: Sequence[float]) -> None
 
 
 def _scale(axes: Any, values: Sequence[float]) -> None:
-    """Logarithmic where the values span much."""
+    """Makes the x axis logarithmic where the values span much."""
     from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
     if _spans_much(values):
@@ -219,19 +219,19 @@ def _spans_much(values: Sequence[float]) -> bool:
     return bool(values) and max(values) > 5 * min(values)
 
 
-def sensitivity_picture(found: Sensitivity, title: str = "") -> bytes:
-    """Returns a picture of the quality with one layer alone pruned, as PNG.
+def sensitivity_picture(result: Sensitivity, title: str = "") -> bytes:
+    """Returns a picture of the quality lost with one layer alone pruned, as PNG.
 
-    A row a layer, the most sensitive on top; a column a sparsity; the darker, the more is
-    lost. The losses themselves are in the cells.
+    A row for each layer, the most sensitive on top; a column for each sparsity. The darker, the
+    more is lost; the losses are in the cells.
 
     Args:
-        found: The record of :func:`tfnas.sensitivity`.
+        result: The record of :func:`tfnas.sensitivity`.
         title: Title of the picture.
     """
-    losses = found.losses()
+    losses = result.losses()
     order = np.argsort(-losses[:, -1], kind="stable")
-    losses, names = losses[order], [found.names[i] for i in order]
+    losses, names = losses[order], [result.names[i] for i in order]
     figure, axes = _figure(3.5 + 0.9 * losses.shape[1], 1.6 + 0.26 * len(names))
     shown = np.sqrt(losses)  # small differences stay visible beside large ones
     image = axes.imshow(shown, cmap="cividis_r", aspect="auto", vmin=0)
@@ -240,37 +240,36 @@ def sensitivity_picture(found: Sensitivity, title: str = "") -> bytes:
         color = "white" if shown[row, column] > middle else "black"
         text = f"{losses[row, column]:.3g}"
         axes.text(column, row, text, ha="center", va="center", fontsize=7, color=color)
-    axes.set_xticks(range(losses.shape[1]), [f"{s:.0%}" for s in found.sparsities])
+    axes.set_xticks(range(losses.shape[1]), [f"{s:.0%}" for s in result.sparsities])
     axes.set_yticks(range(len(names)), names, fontsize=7)
-    axes.set_xlabel("share of this layer's weights set to zero")
-    axes.set_title(title or f"What it costs (unpruned: {found.baseline:.4g})", fontsize=10)
+    axes.set_xlabel("fraction of this layer's weights set to zero")
+    axes.set_title(title or f"Quality lost (unpruned: {result.baseline:.4g})", fontsize=10)
     bar = figure.colorbar(image, ax=axes, label="quality lost")
     ticks = np.linspace(0, float(shown.max()) or 1.0, 5)
     bar.set_ticks(ticks, labels=[f"{t * t:.2g}" for t in ticks])
     return _png(figure)
 
 
-def quantization_picture(found: QuantizationError, title: str = "") -> bytes:
+def quantization_picture(errors: QuantizationError, title: str = "") -> bytes:
     """Returns a picture of the signal-to-noise ratio of every layer, as PNG.
 
-    A row an operator, the one that adds most noise on top. The bar is the SQNR of its
-    output, the diamond that of its weights. Where nothing is lost there is no number to
-    draw, and the row says "exact".
+    A row for each operator, the one that adds most noise on top. The bar is the SQNR of its
+    output, the diamond that of its weights. Rows without any noise are labeled "exact".
 
     Args:
-        found: The record of :func:`tfnas.quantization_error`.
+        errors: The record of :func:`tfnas.quantization_error`.
         title: Title of the picture.
     """
     from matplotlib.patches import Patch
 
     from tfnas.measure.quantization_debugger.sqnr import as_share
 
-    rows = found.layers
+    rows = errors.layers
     figure, axes = _figure(8.0, 1.9 + 0.24 * len(rows))
-    drawn = [entry.sqnr if np.isfinite(entry.sqnr) else 0.0 for entry in rows]
-    saturated = [entry.saturation > 0 for entry in rows]
+    drawn = [row.sqnr if np.isfinite(row.sqnr) else 0.0 for row in rows]
+    saturated = [row.saturation > 0 for row in rows]
     axes.barh(range(len(rows)), drawn, color=[ORANGE if s else BLUE for s in saturated])
-    weights = [(i, e.weight_sqnr) for i, e in enumerate(rows) if e.weight_noise]
+    weights = [(i, row.weight_sqnr) for i, row in enumerate(rows) if row.weight_noise]
     diamonds = axes.scatter(
         [sqnr for _, sqnr in weights],
         [place for place, _ in weights],
@@ -281,15 +280,15 @@ def quantization_picture(found: QuantizationError, title: str = "") -> bytes:
         label="weights",
         zorder=3,
     )
-    for place, entry in enumerate(rows):
-        text = f" {as_share(entry.saturation)} saturated" if entry.saturation else ""
-        text = text if np.isfinite(entry.sqnr) else " exact"
-        color = ORANGE if entry.saturation else GRAY
+    for place, row in enumerate(rows):
+        text = f" {as_share(row.saturation)} saturated" if row.saturation else ""
+        text = text if np.isfinite(row.sqnr) else " exact"
+        color = ORANGE if row.saturation else GRAY
         axes.text(max(drawn[place], 0), place, text, va="center", fontsize=7, color=color)
-    axes.set_yticks(range(len(rows)), [f"{e.layer} ({e.operator})" for e in rows], fontsize=7)
+    axes.set_yticks(range(len(rows)), [f"{row.layer} ({row.operator})" for row in rows], fontsize=7)
     axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_xlabel("signal to quantization noise, dB (more is better)")
-    axes.set_title(title or f"{found.model}, {found.mode}: most noise added on top", fontsize=10)
+    axes.set_xlabel("signal to quantization noise, dB (higher is better)")
+    axes.set_title(title or f"{errors.model}, {errors.mode}: most noise added on top", fontsize=10)
     axes.grid(axis="x", alpha=0.3)
     axes.axvline(0, color=GRAY, linewidth=0.8)
     bars = [Patch(color=BLUE, label="output"), Patch(color=ORANGE, label="output, saturated")]

@@ -1,38 +1,27 @@
-"""A shrinking run's results for people: text and Markdown."""
+"""Report of a channel pruning job, in Markdown."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
 
+from tfnas.compression.results.file_rows import file_rows, headers, speed_lines, time_cell
+from tfnas.compression.results.prune_channels_result import PruneChannelsConfig, PruneChannelsResult
 from tfnas.data.datasets import DataSplit
 from tfnas.measure.latency import provenance
-from tfnas.reports.file_rows import file_rows, headers, speed_lines, time_cell
 from tfnas.runtime.files import write_atomically
-from tfnas.table import markdown_table, table
-
-if TYPE_CHECKING:
-    from tfnas.compression.jobs.prune_channels_job import PruneChannelsConfig, PruneChannelsResult
+from tfnas.table import markdown_table
 
 _FILES = headers("time of the reference [95%]")
 
 
-def summary(result: PruneChannelsResult) -> str:
-    """Returns the results as plain text."""
-    lines = [f"{report}\n" for report in result.reports]
-    lines += ["Test part, the .tflite files themselves:", table(_FILES, _rows(result)), ""]
-    return "\n".join(
-        [
-            *lines,
-            *_speed(result),
-            *result.notes,
-            f"Everything is in {result.directory}",
-        ]
-    )
-
-
 def write(result: PruneChannelsResult, split: DataSplit, config: PruneChannelsConfig) -> None:
-    """Writes report.md."""
+    """Writes report.md.
+
+    Args:
+        result: The result of the job.
+        split: Its data.
+        config: Its settings.
+    """
     settings = [[name, value] for name, value in dataclasses.asdict(config).items()]
     parts = [
         f"# Fewer channels, on {split.name}",
@@ -50,7 +39,7 @@ def write(result: PruneChannelsResult, split: DataSplit, config: PruneChannelsCo
         ]
         parts += report.notes
     parts += [
-        "## How it was made",
+        "## Settings and environment",
         markdown_table(["setting", "value"], settings, right=2),
         markdown_table(["where", "value"], list(provenance().items()), right=2),
     ]

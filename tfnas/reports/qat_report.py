@@ -1,31 +1,26 @@
-"""A quantization-aware training's results for people: text, Markdown, a picture."""
+"""Report of quantization-aware training: Markdown, JSON and a picture of the errors by layer."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
 
+from tfnas.compression.results.file_rows import file_rows, headers
+from tfnas.compression.results.qat_result import QatConfig, QatResult
 from tfnas.data.datasets import DataSplit
 from tfnas.measure.latency import provenance
-from tfnas.reports.file_rows import file_rows, headers
 from tfnas.reports.plots import quantization_picture
 from tfnas.runtime.files import write_atomically
-from tfnas.table import markdown_table, table
-
-if TYPE_CHECKING:
-    from tfnas.compression.jobs.qat_job import QatConfig, QatResult
-
-
-def summary(result: QatResult) -> str:
-    """Returns the results as plain text."""
-    lines = ["Test part, the .tflite files themselves:", table(headers(), file_rows(result.rows))]
-    lines += ["", "The layers of the trained file, the worst first:", str(result.errors), ""]
-    lines += [*_left_float(result), *result.notes, f"Everything is in {result.directory}"]
-    return "\n".join(lines)
+from tfnas.table import markdown_table
 
 
 def write(result: QatResult, split: DataSplit, config: QatConfig) -> None:
-    """Writes report.md, errors.json and errors.png."""
+    """Writes report.md, errors.json and errors.png.
+
+    Args:
+        result: The result of the job.
+        split: Its data.
+        config: Its settings.
+    """
     write_atomically(result.directory / "errors.json", result.errors.to_json())
     write_atomically(result.directory / "errors.png", quantization_picture(result.errors))
     settings = [[name, value] for name, value in dataclasses.asdict(config).items()]
@@ -36,18 +31,12 @@ def write(result: QatResult, split: DataSplit, config: QatConfig) -> None:
         f"{split}.",
         "## The files, on the test part",
         markdown_table(headers(), file_rows(result.rows)),
-        "\n".join(f"- {line}" for line in [*_left_float(result), *result.notes]),
-        "## What rounding costs, layer by layer",
+        "\n".join(f"- {line}" for line in [*result.unquantized_lines(), *result.notes]),
+        "## Quantization error, layer by layer",
         "![Signal to noise of each layer](errors.png)",
         markdown_table(errors.headers(), errors.rows()),
-        "## How it was made",
+        "## Settings and environment",
         markdown_table(["setting", "value"], settings, right=2),
         markdown_table(["where", "value"], list(provenance().items()), right=2),
     ]
     write_atomically(result.directory / "report.md", "\n\n".join(p for p in parts if p) + "\n")
-
-
-def _left_float(result: QatResult) -> list[str]:
-    if not result.skipped:
-        return ["Every layer computes in integers."]
-    return [f"{one.name} ({one.kind}) stays float: {one.reason}" for one in result.skipped]

@@ -1,4 +1,4 @@
-"""A search's results for people: text, Markdown, CSV, a picture, JSON."""
+"""Report of a search: Markdown, CSV, a picture and JSON."""
 
 from __future__ import annotations
 
@@ -17,13 +17,19 @@ from tfnas.table import csv_table, markdown_table
 def write(
     result: SearchResult, config: SearchConfig, split: DataSplit, target_ratio: float | None
 ) -> None:
-    """Writes pareto.csv, pareto.png, results.json and report.md into the run's folder."""
-    front_ids = {candidate.trial_id for candidate in result.front}
-    again = {candidate.trial_id: candidate for candidate in result.front}
-    shown = [again.get(candidate.trial_id, candidate) for candidate in result.candidates]
+    """Writes pareto.csv, pareto.png, results.json and report.md into the folder of the search.
+
+    Args:
+        result: The result of the search.
+        config: Its settings.
+        split: Its data.
+        target_ratio: The target latency as a ratio to the reference model's; None: no target.
+    """
+    remeasured = {candidate.trial_id: candidate for candidate in result.front}
+    shown = [remeasured.get(candidate.trial_id, candidate) for candidate in result.candidates]
     picture = pareto_picture(
         [candidate.objectives() for candidate in shown],
-        [i for i, candidate in enumerate(shown) if candidate.trial_id in front_ids],
+        [i for i, candidate in enumerate(shown) if candidate.trial_id in remeasured],
         [candidate.trial_id for candidate in shown].index(result.winner.trial_id),
         f"{split.name}: {len(shown)} candidates",
         objectives=config.objectives if len(config.objectives) > 1 else MEASURED,
@@ -49,7 +55,7 @@ def _markdown(
 ) -> str:
     where = provenance()
     target = "none" if target_ratio is None else f"{target_ratio:.4f} of the reference model's"
-    settings = [[name, _shown(value)] for name, value in dataclasses.asdict(config).items()]
+    settings = [[name, _setting(value)] for name, value in dataclasses.asdict(config).items()]
     parts = [
         f"# Search on {split.name}",
         f"{split}. Target latency: {target}.",
@@ -60,9 +66,9 @@ def _markdown(
         parts += [
             markdown_table(*result.comparison()),
             "\n".join(f"- {verdict}" for verdict in result.verdicts()),
-            "All of them were trained on the same images for as many epochs and measured side "
-            "by side. Latency is the median over interleaved rounds, as a ratio to tfnas' "
-            "reference model; ms are this machine's.",
+            "All of them were trained on the same images for the same number of epochs and "
+            "measured side by side. Latency is the median over interleaved rounds, as a ratio to "
+            "the reference model of tfnas; ms are of this machine.",
         ]
     else:
         parts += ["The search was interrupted: the test part was not touched."]
@@ -71,19 +77,19 @@ def _markdown(
         "![Accuracy over latency](pareto.png)",
         markdown_table(headers, front),
         *result.notes(),
-        "## How it was made",
+        "## Settings and environment",
         markdown_table(["setting", "value"], settings, right=2),
         markdown_table(["where", "value"], [[k, v] for k, v in where.items()], right=2),
-        "The same command on the same folder goes on where this one stopped.",
+        "The same command on the same folder continues where this one stopped.",
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _shown(value: Any) -> Any:
-    """A setting for a table: of a compression only what leaves a choice or does something."""
+def _setting(value: Any) -> Any:
+    """Returns a setting as a cell; of a compression the fields that are not empty."""
     if not isinstance(value, dict) or "modes" not in value:
         return value
-    parts = (f"{name}={','.join(map(str, given))}" for name, given in value.items() if given)
+    parts = (f"{name}={','.join(map(str, choices))}" for name, choices in value.items() if choices)
     return " ".join(parts)
 
 

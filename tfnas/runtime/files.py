@@ -1,4 +1,4 @@
-"""Writing files so that a kill at any moment leaves the old one or the new one."""
+"""Atomic writes: a kill at any moment leaves the old file or the new one."""
 
 from __future__ import annotations
 
@@ -7,19 +7,28 @@ import json
 import os
 import pathlib
 import uuid
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import keras
 
 
 def write_atomically(
     path: str | os.PathLike[str], content: bytes | str, *, sync: bool = True
 ) -> pathlib.Path:
-    """Writes a file whole or not at all: a kill leaves the old one or the new one.
+    """Writes a file atomically: a kill leaves the old file or the new one.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_atomically(f"{folder}/a/b.txt", "text").read_text()
+        'text'
 
     Args:
-        path: The file; its folder is made where there is none.
+        path: The file; a missing folder is created.
         content: Bytes, or text that is written as UTF-8.
-        sync: Whether it is on the disk before this returns, so that it outlives the machine's
-            own end too.
+        sync: Whether the file is flushed to the disk before this returns, so that it survives a
+            crash of the machine too.
 
     Returns:
         The path.
@@ -41,12 +50,12 @@ def write_atomically(
     return target
 
 
-def save_model(model: Any, path: str | os.PathLike[str]) -> None:
-    """Saves a Keras model whole or not at all, over what stood there.
+def save_model(model: keras.Model, path: str | os.PathLike[str]) -> None:
+    """Saves a Keras model atomically, over an earlier file.
 
     Args:
         model: The model.
-        path: A `.keras` file; its folder is made where there is none.
+        path: A `.keras` file; a missing folder is created.
     """
     target = pathlib.Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -55,10 +64,10 @@ def save_model(model: Any, path: str | os.PathLike[str]) -> None:
     part.replace(target)
 
 
-def model_digest(model: Any) -> str:
+def model_digest(model: keras.Model) -> str:
     """Returns a hash of a Keras model's layers and weights, as 16 hexadecimal digits.
 
-    How it was compiled is no part of it: Keras compiles what it loads, unless told otherwise.
+    Its compilation does not count, since Keras compiles the models that it loads by default.
 
     Args:
         model: A built model.

@@ -1,4 +1,4 @@
-"""One owner a search folder: two searches that write into one folder destroy both."""
+"""A lock on the folder of a search: two searches in one folder would destroy each other."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 try:
     import fcntl
-except ImportError:  # no such locks on this system
+except ImportError:  # Windows has no such locks
     fcntl = None  # type: ignore[assignment]
 
 _NAME = ".owner.lock"
@@ -16,13 +16,13 @@ _NAME = ".owner.lock"
 
 @contextlib.contextmanager
 def owner_of(folder: pathlib.Path) -> Iterator[None]:
-    """Holds a search folder; the lock goes with the process, however it ends.
+    """Locks a search folder; the lock is released when the process ends, however it ends.
 
     Args:
-        folder: The folder; it is made where there is none.
+        folder: The folder; a missing one is created.
 
     Raises:
-        RuntimeError: Another search holds it.
+        RuntimeError: Another search has locked it.
     """
     if fcntl is None:
         yield

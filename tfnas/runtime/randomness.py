@@ -1,16 +1,16 @@
-"""Seeds of a training, and the caller's random generators, which it leaves as they were.
+"""Seeds of a training, without a change of the caller's random generators.
 
-What a training draws comes from four generators of the process (Python's, NumPy's, TensorFlow's
-and Keras') and from one in each layer that draws, such as Dropout. A training that is the same
-each time needs all of them seeded; what else the caller's program draws must not become the same
-each time because a function of a library was called. :func:`seeded` does the one and undoes it
-for the other, :func:`seed_layers` does the rest.
+A training draws from four generators of the process (Python's, NumPy's, TensorFlow's and Keras')
+and from one in each random layer, such as Dropout. To be repeatable it needs all of them seeded.
+Other draws of the caller's program must not become repeatable because a function of a library was
+called. :func:`seeded` seeds the generators of the process and restores them afterwards;
+:func:`seed_layers` seeds the layers.
 
 With the same seed, TensorFlow's operations may still add numbers in another order, on GPUs above
-all. `tf.config.experimental.enable_op_determinism()` forbids that, for good and for the whole
-process; :func:`operations_are_deterministic` tells whether it was called.
+all. `tf.config.experimental.enable_op_determinism()` forbids that, for the whole
+process and irrevocably; :func:`operations_are_deterministic` returns whether it was called.
 
-The generators belong to the process: of trainings in several threads at once none is repeatable.
+The generators belong to the process: trainings in several threads at once are not repeatable.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _KERAS = ("global_random_seed", "global_seed_generator")
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Within it all draws follow from a seed; after it the caller's go on as before.
+    """Seeds all draws within the context; afterwards the caller's generators continue as before.
 
     Example:
         >>> keras.utils.set_random_seed(1)
@@ -53,22 +53,22 @@ def seeded(seed: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def kept_random_state() -> Iterator[None]:
-    """Puts the process' random generators back as they were, whatever seeds are set within it."""
+    """Restores the random generators of the process at the end of the context."""
     numpy = np.random.get_state()  # noqa: NPY002  what `set_random_seed` sets
-    python, library = random.getstate(), _library_state()
+    python, libraries = random.getstate(), _library_state()
     try:
         yield
     finally:
         random.setstate(python)
         np.random.set_state(numpy)  # noqa: NPY002
-        _restore(library)
+        _restore(libraries)
 
 
-def seed_layers(model: Any, seed: int) -> None:
-    """Seeds the layers that draw, such as Dropout, also those inside other layers.
+def seed_layers(model: keras.Model, seed: int) -> None:
+    """Seeds the random layers of a model, such as Dropout, also those inside other layers.
 
-    Each has a generator of its own, whose seed Keras draws when the layer is made, read from a
-    file, or copied; no file holds it.
+    Each has a generator of its own, whose seed Keras draws when the layer is created, loaded or
+    copied; it is not saved.
 
     Example:
         >>> layers = [keras.Input((2,)), keras.layers.Dropout(0.5), keras.layers.Dropout(0.5)]
@@ -88,30 +88,29 @@ def seed_layers(model: Any, seed: int) -> None:
 
 
 def operations_are_deterministic() -> bool:
-    """Returns whether TensorFlow's operations give the same bits each time in this process."""
-    from tensorflow.python.framework import config  # TensorFlow 2.21 exports the switch alone
+    """Returns whether TensorFlow's operations are deterministic in this process."""
+    from tensorflow.python.framework import config  # TensorFlow 2.21 exports no getter
 
     return bool(config.is_op_determinism_enabled())
 
 
 def make_operations_deterministic() -> None:
-    """Makes TensorFlow's operations give the same bits each time, in this process, for good."""
+    """Makes TensorFlow's operations deterministic in this process, irrevocably."""
     import tensorflow as tf
 
     tf.config.experimental.enable_op_determinism()
 
 
 def _library_state() -> dict[str, Any]:
-    """Keras' and TensorFlow's seeds and generators, which they let nobody read (3.15, 2.21)."""
+    """Returns Keras' and TensorFlow's seeds and generators, by private names (3.15, 2.21)."""
     from keras.src.backend.common import global_state
     from tensorflow.python.eager import context
 
-    here = context.context()
-    drawn = getattr(here, "_rng", None)  # there once a seed was set
+    generator = getattr(context.context(), "_rng", None)  # exists once a seed was set
     return {
         "keras": {name: global_state.get_global_attribute(name) for name in _KERAS},
         "seed": context.global_seed(),
-        "drawn": None if drawn is None else drawn.getstate(),
+        "generator": None if generator is None else generator.getstate(),
     }
 
 
@@ -122,6 +121,6 @@ def _restore(state: dict[str, Any]) -> None:
 
     for name, value in state["keras"].items():
         global_state.set_global_attribute(name, value)
-    tf.random.set_seed(state["seed"])  # None: none
-    if state["drawn"] is not None:
-        context.context()._rng.setstate(state["drawn"])
+    tf.random.set_seed(state["seed"])  # None: no seed
+    if state["generator"] is not None:
+        context.context()._rng.setstate(state["generator"])

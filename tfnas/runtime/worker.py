@@ -10,7 +10,7 @@ import cloudpickle
 
 
 def main() -> None:
-    """Answers calls from the pipe until it ends."""
+    """Runs the calls that arrive by the pipe, until it is closed."""
     connection = Connection(int(sys.argv[1]))
     os.chdir(sys.argv[2])
     while True:
@@ -24,7 +24,7 @@ def main() -> None:
         except BaseException as error:
             try:
                 answer = cloudpickle.dumps((False, error))
-            except Exception:  # an error that does not pickle is told in words
+            except Exception:  # the error does not pickle: send its text
                 answer = cloudpickle.dumps(
                     (False, RuntimeError(f"{type(error).__name__}: {error}"))
                 )

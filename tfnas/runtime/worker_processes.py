@@ -1,7 +1,7 @@
-"""Trials in processes of their own: one that dies or hangs costs itself and nothing else.
+"""Runs trials in worker processes: one that crashes or hangs does not end the search.
 
 An executor of :mod:`concurrent.futures`. Each worker process runs one call after the other
-and is started again when it died; a call that outlasts the limit is killed with its process.
+and is restarted when it crashed; a call that exceeds the timeout is killed with its process.
 Workers are started as `python -m tfnas.runtime.worker`, not forked (TensorFlow does not
 survive that) and not spawned by :mod:`multiprocessing` (which runs the caller's script
 again).
@@ -26,11 +26,11 @@ from tfnas.runtime.argument_rules import check_count
 
 
 class TrialDied(RuntimeError):
-    """The process that ran a call ended, or was ended, in the middle of it."""
+    """The worker process crashed, or was killed, during a call."""
 
 
 class TrialProcesses(concurrent.futures.Executor):
-    """Runs calls in worker processes that may die.
+    """Runs calls in worker processes that may crash.
 
     Example:
         >>> from tfnas.runtime.worker_processes import TrialProcesses
@@ -40,7 +40,7 @@ class TrialProcesses(concurrent.futures.Executor):
 
     Args:
         workers: Number of processes.
-        timeout: Longest time of a call, in seconds; None: any.
+        timeout: Longest duration of a call, in seconds; None: no limit.
 
     Raises:
         ValueError: An argument is outside its rule.
@@ -59,12 +59,12 @@ class TrialProcesses(concurrent.futures.Executor):
     def submit(
         self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any
     ) -> concurrent.futures.Future[Any]:
-        """Runs `fn` in a worker; :class:`TrialDied` where its process ends in it.
+        """Schedules a call in a worker; its future raises :class:`TrialDied` if the worker crashes.
 
         Args:
-            fn: What to call.
-            *args: Its arguments, which must pickle.
-            **kwargs: Its arguments by name.
+            fn: The function to call.
+            *args: Its positional arguments, which must pickle.
+            **kwargs: Its keyword arguments.
         """
         if self._closed:
             raise RuntimeError("submit must come before shutdown")
@@ -77,11 +77,11 @@ class TrialProcesses(concurrent.futures.Executor):
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Ends the workers.
+        """Stops the workers.
 
         Args:
-            wait: Whether to wait for calls that run.
-            cancel_futures: Whether calls that wait are dropped.
+            wait: Whether to wait for running calls; else they are killed.
+            cancel_futures: Whether pending calls are canceled.
         """
         self._closed = True
         if cancel_futures:
@@ -98,7 +98,7 @@ class TrialProcesses(concurrent.futures.Executor):
             thread.join()
 
     def _serve(self) -> None:
-        """Feeds one worker process, started again where it died."""
+        """Sends calls to one worker process, and restarts it when it crashed."""
         worker: _Worker | None = None
         while (call := self._calls.get()) is not None:
             future, payload = call
@@ -109,7 +109,7 @@ class TrialProcesses(concurrent.futures.Executor):
                 self._live.add(worker.process)
             try:
                 future.set_result(worker.run(payload, self._timeout))
-            except BaseException as error:  # of the call, or of the worker
+            except BaseException as error:  # raised by the call, or the crash of the worker
                 future.set_exception(error)
             if worker.process.poll() is not None:
                 self._live.discard(worker.process)
@@ -119,18 +119,18 @@ class TrialProcesses(concurrent.futures.Executor):
 
 
 class _Worker:
-    """One process and the pipe to it."""
+    """A worker process and the pipe to it."""
 
     def __init__(self) -> None:
-        self.connection, theirs = Pipe()
-        assert isinstance(theirs, Connection)
-        number = theirs.fileno()
-        os.set_inheritable(number, True)
-        code = [sys.executable, "-m", "tfnas.runtime.worker", str(number), os.getcwd()]
+        self.connection, worker_end = Pipe()
+        assert isinstance(worker_end, Connection)
+        descriptor = worker_end.fileno()
+        os.set_inheritable(descriptor, True)
+        command = [sys.executable, "-m", "tfnas.runtime.worker", str(descriptor), os.getcwd()]
         paths = os.pathsep.join(path for path in sys.path if path)
         environment = {**os.environ, "PYTHONPATH": paths}
-        self.process = subprocess.Popen(code, pass_fds=(number,), env=environment)
-        theirs.close()
+        self.process = subprocess.Popen(command, pass_fds=(descriptor,), env=environment)
+        worker_end.close()
 
     def run(self, payload: bytes, timeout: float | None) -> Any:
         try:
@@ -139,17 +139,17 @@ class _Worker:
                 self.process.kill()
                 self.process.wait()
                 raise TrialDied(f"the trial took longer than {timeout:g} s and was ended")
-            good, result = cloudpickle.loads(self.connection.recv_bytes())
+            succeeded, result = cloudpickle.loads(self.connection.recv_bytes())
         except (EOFError, OSError) as error:
             code = self.process.wait()
             how = f"by signal {-code}" if code < 0 else f"with status {code}"
             raise TrialDied(f"the process of the trial ended {how}") from error
-        if not good:
+        if not succeeded:
             raise result
         return result
 
     def close(self) -> None:
-        self.connection.close()  # the worker ends when it reads the end
+        self.connection.close()  # the worker then ends by itself
         try:
             self.process.wait(timeout=10)
         except subprocess.TimeoutExpired:

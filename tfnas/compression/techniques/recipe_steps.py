@@ -1,4 +1,4 @@
-"""Takes the steps of a recipe: from a model to one with a technique more, trained."""
+"""Applies the steps of a recipe: each compresses a copy of a model by a technique and trains it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ import keras
 import numpy as np
 
 from tfnas.clustering.clustering_callback import ClusteringCallback
-from tfnas.compression.fine_tune import classification_loss, finetune, kept_answers, training_steps
+from tfnas.compression.fine_tune import (
+    cached_teacher_logits,
+    classification_loss,
+    finetune,
+    training_steps,
+)
 from tfnas.compression.progress import Progress
 from tfnas.compression.recipe import RecipeStep
 from tfnas.compression.training_settings import TrainingSettings
@@ -29,23 +34,23 @@ from tfnas.pruning.structured.prune_channels import prune_channels
 from tfnas.quantization.quantize_aware import quantize_aware
 from tfnas.schedules import polynomial
 
-CALIBRATION = 300  # images behind ranges and moments
-SCORED = 1024  # examples behind the criterion "taylor"
-RAMP = 0.5  # share of the training in which zeros grow
-NEAR = 0.85  # of the share asked for, that rounded sizes must not fall below
-HALVINGS = 6  # looks at how many weights may stay beside a limit on costs
-REBUILT = 2.5  # times as many epochs for what loses channels: more is lost at once
-RENEWAL = 5  # steps between two renewals of clusters
-THINNED = 0.1  # of all dense weights, that a dense layer must hold to be thinned
+CALIBRATION = 300  # images for ranges, batchnorm statistics and input moments
+SCORED = 1024  # examples for the criterion "taylor"
+RAMP = 0.5  # fraction of the training in which sparsity grows
+NEAR = 0.85  # of the target, below which rounded sizes must not fall
+HALVINGS = 6  # bisections of the fraction of weights beside a limit on costs
+REBUILT = 2.5  # times as many epochs after channel pruning, which loses more at once
+RENEWAL = 5  # optimizer steps between two assignments of weights to clusters
+LARGE_DENSE = 0.1  # of all dense weights: smaller dense layers are not factorized
 
 
 class NotPossible(RuntimeError):
-    """A technique that a model does not take; the message says why."""
+    """A technique refuses a model; the message says why."""
 
 
 @contextlib.contextmanager
 def _refusals() -> Iterator[None]:
-    """What a technique refuses is no failure of the job."""
+    """Turns a technique's refusal into :class:`NotPossible`, which does not end the job."""
     try:
         yield
     except ValueError as error:
@@ -54,34 +59,33 @@ def _refusals() -> Iterator[None]:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class StepRunner:
-    """What every step works with.
+    """Applies steps of recipes to a model.
 
     Args:
-        original: The model that was given; the teacher.
-        split: Its data.
-        settings: How a step trains.
-        progress: Is told what happens.
+        original: The model before compression; the teacher of all steps.
+        split: The data.
+        settings: How a step is trained.
+        progress: Receives the end of each epoch.
     """
 
-    original: Any
+    original: keras.Model
     split: DataSplit
     settings: TrainingSettings
     progress: Progress
 
     @functools.cached_property
-    def _told(self) -> list[np.ndarray] | None:
-        """What the original says of the training images."""
-        return kept_answers(self.original, self.split, self.settings)
+    def _teacher_logits(self) -> list[np.ndarray] | None:
+        return cached_teacher_logits(self.original, self.split, self.settings)
 
-    def apply(self, model: Any, step: RecipeStep) -> Any:
-        """Returns a model with one step more; the one given stays as it is.
+    def apply(self, model: keras.Model, step: RecipeStep) -> keras.Model:
+        """Returns a model after a further step.
 
         Args:
-            model: What the steps before have made.
+            model: The model after the steps before; it is not changed.
             step: The step.
 
         Raises:
-            NotPossible: The step can't be taken; the message says why.
+            NotPossible: The technique refuses the model; the message says why.
         """
         return getattr(self, f"_{step.technique}")(model, step)
 
@@ -93,16 +97,16 @@ class StepRunner:
 
     def _without_channels(self, model: Any, step: RecipeStep) -> Any:
         targets = {"target_macs": step.amount, "target_params": step.weights}
-        asked = {name: share for name, share in targets.items() if share and share < 1}
+        limited = {name: value for name, value in targets.items() if value and value < 1}
         options: dict[str, Any] = {
             "criterion": "taylor",
             "data": (spread(self.split.x_train, SCORED), spread(self.split.y_train, SCORED)),
             "loss": classification_loss(model),
             "seed": self.settings.seed,
         }
-        if len(asked) > 1:
+        if len(limited) > 1:
             return prune_channels(model, sizes=both_sizes(model, step), **options)[0]
-        return by_savings(model, shared_makers(model), **asked, **options)[0]
+        return by_savings(model, shared_layers(model), **limited, **options)[0]
 
     def _train(self, model: Any, step: RecipeStep) -> Any:
         copy = clone(model)
@@ -118,14 +122,14 @@ class StepRunner:
             raise NotPossible(f"no dense layer has {step.amount:g} of its weights at a lower rank")
         return self._with_low_rank(model, rank=ranks)
 
-    def _with_low_rank(self, model: Any, **wanted: Any) -> Any:
+    def _with_low_rank(self, model: Any, **target: Any) -> Any:
         images = spread(self.split.x_train, CALIBRATION)
         with _refusals():
-            thin, _ = factorize(model, data=images, **wanted)
-        if layers_of(thin, keras.layers.BatchNormalization):
-            recalibrate_batchnorm(thin, images)
-        self._fit(thin, hints=True)
-        return thin
+            factorized, _ = factorize(model, data=images, **target)
+        if layers_of(factorized, keras.layers.BatchNormalization):
+            recalibrate_batchnorm(factorized, images)
+        self._fit(factorized, hints=True)
+        return factorized
 
     def _prune(self, model: Any, step: RecipeStep) -> Any:
         copy = clone(model)
@@ -137,8 +141,8 @@ class StepRunner:
         return copy
 
     def _cluster(self, model: Any, step: RecipeStep) -> Any:
-        # Normalization stays: of integers it is a factor a channel of the scale, and they are
-        # as few as the values here.
+        # BatchNormalization is not folded: in int8 it only scales each channel, so that the file
+        # has as few distinct integers as the kernel has values.
         copy = clone(model)
         callback = ClusteringCallback(int(step.amount), RENEWAL, "step", seed=self.settings.seed)
         self._fit(copy, [callback], slower=3.0)
@@ -154,9 +158,9 @@ class StepRunner:
         longer: float = 1.0,
         rebuild: bool = False,
     ) -> None:
-        """Trains in place, distilling from the original."""
-        typical = spread(self.split.x_train, CALIBRATION)
-        taught = block_hints(model, self.original, typical) if hints else ()
+        """Trains in place, with distillation from the original."""
+        images = spread(self.split.x_train, CALIBRATION)
+        features = block_hints(model, self.original, images) if hints else ()
         settings = dataclasses.replace(
             self.settings, learning_rate=self.settings.learning_rate / slower
         )
@@ -168,54 +172,67 @@ class StepRunner:
             epochs=round(longer * settings.epochs),
             callbacks=callbacks,
             rebuild=rebuild,
-            told=None if taught else self._told,
-            hints=taught,
+            teacher_logits=None if features else self._teacher_logits,
+            hints=features,
             progress=self.progress,
         )
 
-    def aware(self, model: Any, mode: str, kept: tuple[str, ...]) -> Any:
-        """Returns a model trained for integers.
+    def aware(self, model: keras.Model, mode: str, kept: tuple[str, ...]) -> keras.Model:
+        """Returns a copy of a model after quantization-aware training.
 
         Args:
             model: A float model.
-            mode: Number format.
-            kept: Techniques of the steps before.
+            mode: Number format of the file.
+            kept: Techniques of the steps before, whose results are kept.
+
+        Raises:
+            NotPossible: The model can't be quantized; the message says why.
         """
         images = spread(self.split.x_train, CALIBRATION)
         with _refusals():
             trainable = quantize_aware(model, mode, data=images)
         callbacks = []
-        if "cluster" in kept:  # Adam would move values whose gradients are not summed astray
-            callbacks = [ClusteringCallback(None)]  # zeros stay too
+        if "cluster" in kept:  # the callback sums the gradients of shared values
+            callbacks = [ClusteringCallback(None)]  # keeps zeros too
         elif "prune" in kept:
             keep_zeros(trainable)
         self._fit(trainable, callbacks, slower=10.0)
         return trainable
 
 
-def shared_makers(model: Any) -> list[str]:
-    """Returns the layers whose channels others must have as well: between residual blocks."""
-    _, found = prune_channels(model, target_macs=0.999)
-    return [maker for g in found.groups if len(g.makers) > 1 for maker in g.makers]
-
-
-def by_savings(model: Any, shared: list[str], **options: Any) -> tuple[Any, ChannelPruningReport]:
-    """Fewer channels where that saves most, if it goes inside the blocks alone, and by fours.
-
-    What runs between residual blocks is then the original's. Kernels compute 8 channels at a
-    time, but where 8 is half of a layer the multiples of 4 leave more to choose from.
+def shared_layers(model: keras.Model) -> list[str]:
+    """Returns layers that must have as many channels as another: those that a sum adds up.
 
     Args:
         model: A Keras model.
-        shared: Its :func:`shared_makers`.
-        **options: What `prune_channels` takes, `target_macs` or `target_params` among them.
+    """
+    _, report = prune_channels(model, target_macs=0.999)
+    return [maker for g in report.groups if len(g.makers) > 1 for maker in g.makers]
+
+
+def by_savings(
+    model: keras.Model, shared: list[str], **options: Any
+) -> tuple[keras.Model, ChannelPruningReport]:
+    """Prunes channels where that saves most: inside the blocks and by fours, where possible.
+
+    The channels between residual blocks then stay as they are. Kernels compute 8 channels at a
+    time, but where 8 is half of a layer, multiples of 4 leave more choices.
+
+    Args:
+        model: A Keras model.
+        shared: Its :func:`shared_layers`.
+        **options: Arguments of :func:`tfnas.prune_channels`, with `target_macs` or
+            `target_params`.
+
+    Returns:
+        The pruned model and the report.
 
     Raises:
         ValueError: The target can't be met.
     """
     macs = "target_macs" in options
-    share = options["target_macs" if macs else "target_params"]
-    last = ValueError("no channel can go")
+    target = options["target_macs" if macs else "target_params"]
+    last = ValueError("no channel can be removed")
     for more in ({"exclude": shared, "round_to": 4}, {"exclude": shared}, {"round_to": 4}, {}):
         try:
             smaller, report = prune_channels(model, scope="saving", **options, **more)
@@ -223,49 +240,52 @@ def by_savings(model: Any, shared: list[str], **options: Any) -> tuple[Any, Chan
             last = error
             continue
         before, after = report.macs if macs else report.parameters
-        if "round_to" not in more or after >= NEAR * share * before:
+        if "round_to" not in more or after >= NEAR * target * before:
             return smaller, report
     raise last
 
 
-def both_sizes(model: Any, step: RecipeStep) -> dict[str, int]:
-    """Returns the channels that layers keep for a share of the costs and one of the weights.
+def both_sizes(model: keras.Model, step: RecipeStep) -> dict[str, int]:
+    """Returns the channels that layers keep for a fraction of the MACs and one of the weights.
 
-    Of each group as few as the stricter of the two asks for; then more weights than were asked
-    for would go, so these are asked for less as far as that goes.
+    Each group keeps as few as the stricter of the two demands. Together that would remove too
+    many weights, so the fraction of weights is raised by bisection while the limit is met.
 
     Args:
         model: A Keras model.
-        step: Both shares, below 1.
+        step: Both fractions, below 1.
+
+    Returns:
+        First layer of each group -> its channels.
 
     Raises:
-        ValueError: One of them can't be met.
+        ValueError: One of the fractions can't be met.
     """
     assert step.weights is not None
-    shared = shared_makers(model)
+    shared = shared_layers(model)
     least = _kept(by_savings(model, shared, target_macs=step.amount)[1])
     limit = step.weights * model.count_params()
     low, high, found = step.weights, 1.0, None
     for tried in range(HALVINGS):
-        share = low if not tried else (low + high) / 2
-        own = _kept(by_savings(model, shared, target_params=share)[1])
+        fraction = low if not tried else (low + high) / 2
+        own = _kept(by_savings(model, shared, target_params=fraction)[1])
         sizes = {**own, **{name: min(size, own.get(name, size)) for name, size in least.items()}}
         _, report = prune_channels(model, sizes=sizes)
         if report.parameters[1] <= limit:
-            low, found = share, sizes
+            low, found = fraction, sizes
         else:
-            high = share
+            high = fraction
     assert found is not None  # the first one meets both
     return found
 
 
 def _kept(report: ChannelPruningReport) -> dict[str, int]:
-    """First layer of each group that loses channels -> how many it keeps."""
+    """Returns the first layer of each pruned group -> the channels that it keeps."""
     return {g.makers[0]: g.after for g in report.groups if g.makers and g.after < g.before}
 
 
-def dense_ranks(model: Any, share: float) -> dict[str, int]:
-    """Returns the ranks at which the large dense layers keep a share of their weights.
+def dense_ranks(model: keras.Model, fraction: float) -> dict[str, int]:
+    """Returns the ranks at which the large dense layers keep a fraction of their weights.
 
     Example:
         >>> model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(64, name="d")])
@@ -274,25 +294,27 @@ def dense_ranks(model: Any, share: float) -> dict[str, int]:
 
     Args:
         model: A Keras model.
-        share: Of each layer's weights, in (0, 1).
+        fraction: Fraction of each layer's weights, in (0, 1).
     """
     found = [k for k in model_kernels(model)[0] if isinstance(k.layer, keras.layers.Dense)]
-    least = THINNED * sum(kernel.size for kernel in found)
+    least = LARGE_DENSE * sum(kernel.size for kernel in found)
     large = [kernel for kernel in found if kernel.size >= least]
-    ranks = {kernel.path: int(share * kernel.size / sum(kernel.shape)) for kernel in large}
+    ranks = {kernel.path: int(fraction * kernel.size / sum(kernel.shape)) for kernel in large}
     return {name: rank for name, rank in ranks.items() if rank}
 
 
-def block_hints(student: Any, teacher: Any, images: Any, weight: float = 1.0) -> list[FeatureHint]:
-    """Returns hints where a student still has all channels behind a sum of its teacher's.
+def block_hints(
+    student: keras.Model, teacher: keras.Model, images: np.ndarray, weight: float = 1.0
+) -> list[FeatureHint]:
+    """Returns feature losses at the residual sums whose shape student and teacher share.
 
-    Each in units of what the teacher has there, so that all weigh the same.
+    Each is divided by the mean square of the teacher's feature, so that all weigh the same.
 
     Args:
-        student: A model that came from the teacher, layers named as there.
-        teacher: The model.
-        images: Typical inputs.
-        weight: What each counts, above 0.
+        student: A compressed copy of the teacher, with the same layer names.
+        teacher: The model before compression.
+        images: Typical inputs, (examples, height, width, channels).
+        weight: Weight of each loss, above 0.
     """
     own = {layer.name: layer for layer in student.layers}
     sums = [
@@ -305,8 +327,8 @@ def block_hints(student: Any, teacher: Any, images: Any, weight: float = 1.0) ->
     if not sums:
         return []
     outputs = [layer.output for layer in sums]
-    found = keras.Model(teacher.inputs[0], outputs)(images.astype("float32"))
-    values = keras.tree.flatten(found)
+    features = keras.Model(teacher.inputs[0], outputs)(images.astype("float32"))
+    values = keras.tree.flatten(features)
     squares = [float(keras.ops.mean(keras.ops.square(value))) for value in values]
     return [
         FeatureHint(layer.name, layer.name, weight=weight / square, project=False)

@@ -1,4 +1,4 @@
-"""Candidates and walks through a plan of `compress`, for the tests of it."""
+"""Candidates and walks through the plan of `compress`, for its tests."""
 
 import numpy as np
 
@@ -10,20 +10,20 @@ FORMATS = ["float16", "dynamic", "int8", "int8x4"]  # without training
 
 
 def candidate(recipe=None, drop=0.0, size=100, latency=0.5, gz=None, macs=1.0, right=None):
-    """Returns a candidate of such costs; `right`: which examples it got right."""
+    """Returns a candidate with such costs; `right`: whether each example was classified right."""
     costs = CandidateCosts(drop, size, size if gz is None else gz, latency, macs, 10)
     right = np.ones(10, bool) if right is None else right
     return Candidate(recipe or Recipe((), "int8"), None, costs, (drop, drop - 1, drop + 1), right)
 
 
 def walked(steps, outcome):
-    """Returns the names of the recipes that are tried where `outcome(recipe)` comes of each."""
-    names, made = [], None
+    """Returns the names of the recipes that are tried, for candidates of `outcome(recipe)`."""
+    names, result = [], None
     while True:
         try:
-            recipe = steps.send(made)
+            recipe = steps.send(result)
         except StopIteration:
             return names
         names.append(str(recipe))
         assert recipe.why
-        made = outcome(recipe)
+        result = outcome(recipe)

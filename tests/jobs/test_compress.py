@@ -1,4 +1,4 @@
-"""One call: budget, what is kept on disk, report."""
+"""`compress`: budget, files on disk, report."""
 
 import dataclasses
 import html.parser
@@ -17,22 +17,21 @@ from planning import FORMATS, candidate
 
 import tfnas
 from tfnas.cli import app
-from tfnas.compression import job_folder
 from tfnas.compression.budget import Budget, CandidateCosts
-from tfnas.compression.candidate_store import beaten, front
-from tfnas.compression.compress import chosen
+from tfnas.compression.candidate_store import beaten, best_for_budget, front
 from tfnas.compression.progress import Progress
+from tfnas.jobs import job_folder
 
 # --- the budget
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("limits", "message"),
     [
         ({}, "budget must hold at least one of max_drop, max_bytes"),
         ({"max_drop": -1}, "max_drop must be a finite number >= 0, got -1"),
         ({"max_bytes": 0}, "max_bytes must be a finite number above 0, got 0"),
-        ({"max_macs": 1.5}, "max_macs must be a share up to 1, got 1.5"),
+        ({"max_macs": 1.5}, "max_macs must be a fraction up to 1, got 1.5"),
         (
             {"max_latency_ratio": float("nan")},
             "max_latency_ratio must be a finite number above 0, got nan",
@@ -42,9 +41,9 @@ from tfnas.compression.progress import Progress
         (7, "budget must be a Budget or a dictionary, got 7"),
     ],
 )
-def test_bad_budgets_are_named(given, message):
+def test_bad_budgets_are_named(limits, message):
     with pytest.raises(ValueError, match=message):
-        Budget.of(given)
+        Budget.of(limits)
 
 
 def test_excesses():
@@ -55,17 +54,19 @@ def test_excesses():
     assert Budget(max_drop=0).excesses(CandidateCosts(0.0, 1, 1, 1, 1, 1)) == {}
 
 
-# --- what is chosen
+# --- the best candidate
 
 
 def test_the_smallest_and_fastest_that_is_accurate_enough():
     rows = [candidate(drop=0.1, size=100), candidate(drop=0.8, size=50), candidate(drop=2, size=9)]
-    assert chosen(rows, Budget(max_drop=1.0)) is rows[1]
-    assert chosen(rows, Budget(max_bytes=60)) is rows[1]  # the most accurate of the small ones
-    assert chosen(rows, Budget(max_drop=0.5, max_bytes=60)) is rows[1]  # the nearest
+    assert best_for_budget(rows, Budget(max_drop=1.0)) is rows[1]
+    assert (
+        best_for_budget(rows, Budget(max_bytes=60)) is rows[1]
+    )  # the most accurate of the small ones
+    assert best_for_budget(rows, Budget(max_drop=0.5, max_bytes=60)) is rows[1]  # the nearest
 
 
-def test_front_and_what_is_beaten():
+def test_front_and_beaten_candidates():
     rows = [candidate(drop=0.1), candidate(drop=0.1, latency=0.6), candidate(drop=1, size=10)]
     assert front(rows, gzipped=False) == [rows[0], rows[2]]
     assert front([], gzipped=False) == []
@@ -78,7 +79,7 @@ def test_front_and_what_is_beaten():
     assert not beaten(near, (0.5, 100, 0.5), [other], gz=False)  # within chance
 
 
-def test_without_a_limit_on_time_no_measured_time_tells_what_is_beaten():
+def test_without_a_limit_on_time_no_measured_time_decides_what_is_beaten():
     wrong = np.zeros(200, bool)
     one = candidate(drop=50.0, macs=0.5, right=wrong)
     for latency in (0.4, 0.6):
@@ -89,10 +90,10 @@ def test_without_a_limit_on_time_no_measured_time_tells_what_is_beaten():
     assert not beaten(wrong, one.row(False, timed=False), [more], gz=False, timed=False)
 
 
-# --- the whole
+# --- a complete job
 
 
-class Told(Progress):
+class Recorded(Progress):
     def __init__(self, stop_after=None):
         self.phases, self.stop_after = [], stop_after
 
@@ -104,23 +105,24 @@ class Told(Progress):
 
 @pytest.fixture(scope="module")
 def run(tiny_model, digits, tmp_path_factory):
-    """A job that was interrupted after two files, and went on."""
+    """A job that was interrupted after two files, and continued."""
     folder = tmp_path_factory.mktemp("compress") / "job"
-    given = (tiny_model, digits, {"max_drop": 100.0}, "quick", folder)
+    arguments = (tiny_model, digits, {"max_drop": 100.0})
+    options = {"effort": "quick", "directory": folder}
     with pytest.raises(KeyboardInterrupt):
-        tfnas.compress(*given, progress=Told(stop_after=1))
-    told = Told()
-    return folder, told, tfnas.compress(*given, progress=told)
+        tfnas.compress(*arguments, **options, progress=Recorded(stop_after=1))
+    progress = Recorded()
+    return folder, progress, tfnas.compress(*arguments, **options, progress=progress)
 
 
-def test_a_job_goes_on_where_it_was_stopped(run):
-    folder, told, result = run
-    found = [text for text in told.phases if text.endswith("found, made before")]
-    assert found == ["float16: found, made before", "dynamic: found, made before"]
-    assert [str(made.recipe) for made in result.candidates] == FORMATS
-    for made in result.candidates:
-        record = json.loads((folder / "candidates" / made.recipe.key / "record.json").read_text())
-        assert record["costs"]["bytes"] == made.file.size
+def test_a_job_continues_where_it_was_stopped(run):
+    folder, progress, result = run
+    found = [text for text in progress.phases if text.endswith("read, built before")]
+    assert found == ["float16: read, built before", "dynamic: read, built before"]
+    assert [str(found.recipe) for found in result.candidates] == FORMATS
+    for found in result.candidates:
+        record = json.loads((folder / "candidates" / found.recipe.key / "record.json").read_text())
+        assert record["costs"]["bytes"] == found.file.size
 
 
 def test_the_result_is_measured_on_other_images(run, digits):
@@ -136,27 +138,31 @@ def test_the_result_is_measured_on_other_images(run, digits):
     assert tfnas.Artifact.load(folder / "best.tflite").content == result.best.file.content
 
 
-def test_the_plan_is_told_and_kept(run):
-    folder, told, result = run
-    lines = [text.removeprefix("plan: ") for text in told.phases if text.startswith("plan: ")]
-    assert tuple(lines) == result.decisions.told
+def test_the_plan_is_reported_and_saved(run):
+    folder, progress, result = run
+    lines = [text.removeprefix("plan: ") for text in progress.phases if text.startswith("plan: ")]
+    assert tuple(lines) == result.plan.reasons
     assert lines
-    kept = json.loads((folder / "survey.json").read_text())
-    assert [layer["name"] for layer in kept["layers"]] == [n.name for n in result.survey.layers]
-    assert {row.layer for row in result.layers} <= {layer.name for layer in result.survey.layers}
+    kept = json.loads((folder / "model_analysis.json").read_text())
+    assert [layer["name"] for layer in kept["layers"]] == [
+        n.name for n in result.model_analysis.layers
+    ]
+    assert {row.layer for row in result.layers} <= {
+        layer.name for layer in result.model_analysis.layers
+    }
 
 
-def test_the_best_one_serves_from_a_saved_model_too(run, digits):
+def test_the_best_file_has_a_saved_model(run, digits):
     folder, _, result = run
     assert result.saved_model == folder / "saved_model"
     x = digits.x_test[:20].astype("float32")
     loaded = tf.saved_model.load(str(result.saved_model))  # its variables live as long as it does
     served = np.asarray(loaded.serve(x))
-    twin = tfnas.load_model(folder / "candidates" / result.best.recipe.key / "model.keras")
-    np.testing.assert_allclose(served, twin.predict(x, verbose=0), atol=1e-5)
+    model = tfnas.load_model(folder / "candidates" / result.best.recipe.key / "model.keras")
+    np.testing.assert_allclose(served, model.predict(x, verbose=0), atol=1e-5)
 
 
-def test_throughput_of_the_original_and_the_best_one(run):
+def test_throughput_of_the_original_and_the_best_file(run):
     _, _, result = run
     assert {found.file for found in result.throughput} == {0, 1}
     assert {found.batch_size for found in result.throughput} == {1, 8, 32}
@@ -192,6 +198,17 @@ class Page(html.parser.HTMLParser):
         self.words.append(data)
 
 
+def test_the_result_prints_for_terminals_and_notebooks(run):
+    folder, _, result = run
+    text = str(result)
+    assert all(len(line) <= 80 for line in text.split("\n\n")[0].split("\n"))
+    assert "keeps the budget (max_drop 100.0)" in text
+    assert f"Everything is in {folder}" in text
+    assert "\n" not in repr(result)
+    assert repr(result).startswith(f"CompressResult({result.best.recipe}: ")
+    assert result._repr_html_().count("<tr>") == 1 + len(result.rows)
+
+
 def test_the_page_needs_nothing_but_itself(run):
     folder, _, result = run
     page = Page((folder / "report.html").read_text())
@@ -199,11 +216,11 @@ def test_the_page_needs_nothing_but_itself(run):
     assert page.sources
     assert all(source.startswith("data:image/png;base64,") for source in page.sources)
     words = " ".join(page.words)
-    parts = ("Why this was tried", "Examples a second", "layer by layer", *result.decisions.told)
-    for wanted in ("keeps the budget", "Is it still the same model?", "float16", "blur", *parts):
-        assert wanted in words
-    for made in result.candidates:
-        assert str(made.recipe) in words
+    parts = ("Why this was tried", "Examples a second", "layer by layer", *result.plan.reasons)
+    for expected in ("keeps the budget", "Is it still the same model?", "float16", "blur", *parts):
+        assert expected in words
+    for found in result.candidates:
+        assert str(found.recipe) in words
     for name in ("pareto.png", "pareto_bytes.png"):
         assert (folder / name).read_bytes().startswith(b"\x89PNG")
     assert "| float16 |" in (folder / "report.md").read_text().replace("  ", " ")
@@ -214,7 +231,7 @@ def browser():
     return next((path for name in names if (path := shutil.which(name))), None)
 
 
-@pytest.mark.skipif(browser() is None, reason="no Chromium: the page is not looked at")
+@pytest.mark.skipif(browser() is None, reason="no Chromium: the page is not rendered")
 @pytest.mark.parametrize("width", [1100, 390], ids=["screen", "phone"])
 def test_the_page_in_a_browser(run, width, tmp_path):
     """The picture's and the frames' colors are there, on dark text over a light page."""
@@ -237,23 +254,24 @@ def test_the_page_in_a_browser(run, width, tmp_path):
     assert (pixels.max(axis=-1) < 90).mean() > 0.005
 
 
-def test_what_an_earlier_call_ended_with_leaves_its_place(run, tiny_model, digits, tmp_path):
+def test_results_of_an_earlier_call_are_moved_aside(run, tiny_model, digits, tmp_path):
     """A call that is stopped leaves no report of another budget where its own would be."""
     folder, _, result = run
     job = tmp_path / "job"
     shutil.copytree(folder, job)
     report = (job / "report.md").read_text()
     assert "| effort" in report
-    given = (tiny_model, digits, {"max_drop": 3.0}, "quick", job)
+    arguments = (tiny_model, digits, {"max_drop": 3.0})
+    options = {"effort": "quick", "directory": job}
     with pytest.raises(KeyboardInterrupt):
-        tfnas.compress(*given, progress=Told(stop_after=1))
+        tfnas.compress(*arguments, **options, progress=Recorded(stop_after=1))
     assert not (job / "report.html").exists()
     assert (job / "earlier" / "report.md").read_text() == report
     kept = tfnas.Artifact.load(job / "earlier" / "best.tflite")
     assert kept.content == result.best.file.content
 
 
-def test_kills_lose_nothing_of_what_an_earlier_call_ended_with(tmp_path, monkeypatch):
+def test_kills_lose_no_result_of_an_earlier_call(tmp_path, monkeypatch):
     def end_with(text, *names):
         for name in names:
             (tmp_path / name).write_text(text)
@@ -288,23 +306,24 @@ def test_kills_lose_nothing_of_what_an_earlier_call_ended_with(tmp_path, monkeyp
 
 def test_another_job_in_the_folder_is_refused(run, tiny_model, digits, monkeypatch, tmp_path):
     folder, _, _ = run
-    given = (tiny_model, digits, {"max_drop": 1.0}, "quick")
+    budget, quick = {"max_drop": 1.0}, {"effort": "quick"}
+    arguments = (tiny_model, digits, budget)
     with pytest.raises(ValueError, match=r"holds a job of another settings"):
-        tfnas.compress(*given, folder, seed=3)
+        tfnas.compress(*arguments, **quick, directory=folder, seed=3)
     other = dataclasses.replace(digits, y_test=digits.y_test[::-1])
     with pytest.raises(ValueError, match=r"holds a job of another data"):
-        tfnas.compress(tiny_model, other, *given[2:], effort=folder)
+        tfnas.compress(tiny_model, other, budget, **quick, directory=folder)
     monkeypatch.setattr(job_folder, "RECIPES", 0)
     with pytest.raises(ValueError, match=r"a job of another version of tfnas"):
-        tfnas.compress(*given, folder)
+        tfnas.compress(*arguments, **quick, directory=folder)
     (tmp_path / "file").write_text("mine")
     with pytest.raises(ValueError, match=r"directory must be a folder, got .*, which is a file"):
-        tfnas.compress(*given, tmp_path / "file")
+        tfnas.compress(*arguments, **quick, directory=tmp_path / "file")
     (tmp_path / "report.md").write_text("of a search")
     with pytest.raises(
         ValueError, match=r"must be a folder of its own, .* report\.md of something"
     ):
-        tfnas.compress(*given, tmp_path)
+        tfnas.compress(*arguments, **quick, directory=tmp_path)
     assert (tmp_path / "report.md").read_text() == "of a search"
 
 
@@ -337,17 +356,17 @@ def test_models_that_no_step_could_take_are_refused_first(digits, tmp_path, end,
 
 
 @pytest.mark.slow
-def test_a_job_is_overwritten_where_that_is_asked_for(tiny_model, digits, tmp_path):
-    given = (tiny_model, digits, {"max_memory": 4000}, "quick")  # leaves integers alone
+def test_a_job_is_overwritten_on_request(tiny_model, digits, tmp_path):
+    arguments = (tiny_model, digits, {"max_memory": 4000})  # only integers remain
     (tmp_path / "mine.txt").write_text("not a job")
     with pytest.raises(ValueError, match="directory must be a job's folder to overwrite it"):
-        tfnas.compress(*given, tmp_path, overwrite=True)
+        tfnas.compress(*arguments, effort="quick", directory=tmp_path, overwrite=True)
     assert (tmp_path / "mine.txt").exists()
     folder = tmp_path / "job"
     folder.mkdir()
     (folder / "job.json").write_text('{"model": "another"}')
     (folder / "left").write_text("")
-    result = tfnas.compress(*given, folder, overwrite=True)
+    result = tfnas.compress(*arguments, effort="quick", directory=folder, overwrite=True)
     assert result.meets
     assert not (folder / "left").exists()
 
@@ -362,9 +381,9 @@ def test_a_job_is_overwritten_where_that_is_asked_for(tiny_model, digits, tmp_pa
     ],
 )
 def test_bad_arguments_are_named_before_any_work(change, message, tiny_model, digits, tmp_path):
-    given = {"budget": {"max_drop": 1.0}, "directory": tmp_path / "job", **change}
+    arguments = {"budget": {"max_drop": 1.0}, "directory": tmp_path / "job", **change}
     with pytest.raises(ValueError, match=message):
-        tfnas.compress(tiny_model, digits, **given)
+        tfnas.compress(tiny_model, digits, **arguments)
     assert not (tmp_path / "job").exists()
 
 
@@ -384,15 +403,15 @@ def test_the_command(tiny_model, tmp_path, capsys):
 def test_fewer_channels_zeros_and_few_values(tiny_model, digits, tmp_path):
     budget = {"max_drop": 2.0, "max_macs": 0.7, "max_gzip_bytes": 20_000}
     result = tfnas.compress(tiny_model, digits, budget, directory=tmp_path, epochs=2)
-    names = {str(made.recipe): made for made in result.candidates}
-    shrunk = names["prune_channels 0.7, int8"]
-    assert shrunk.costs.macs <= 0.7
-    assert shrunk.file.size < names["int8"].file.size
-    packed = next(made for name, made in names.items() if "cluster" in name)
+    names = {str(found.recipe): found for found in result.candidates}
+    pruned = names["prune_channels 0.7, int8"]
+    assert pruned.costs.macs <= 0.7
+    assert pruned.file.size < names["int8"].file.size
+    packed = next(found for name, found in names.items() if "cluster" in name)
     assert packed.costs.gzip_bytes < names["int8"].costs.gzip_bytes
 
 
-def test_the_report_tells_where_other_images_say_otherwise(run):
+def test_the_report_says_where_the_final_images_disagree(run):
     _, _, result = run
     first, *others = result.rows
     worse = [dataclasses.replace(row, difference=(-0.05, -0.06, -0.04)) for row in others]

@@ -1,4 +1,4 @@
-"""A search's best, made smaller: search -> compress."""
+"""The best model of a search is compressed."""
 
 import json
 
@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 import tfnas
-from tfnas.compression.inputs import given_model
+from tfnas.jobs.inputs import load_model_and_data
 
 
 @pytest.fixture
 def folder(tiny_model, tmp_path):
-    """What a finished search on digits leaves, as far as it counts here."""
+    """The files of a finished search on digits that `compress` reads."""
     place = tmp_path / "run"
     place.mkdir()
     tiny_model.save(place / "best.keras")
@@ -22,30 +22,30 @@ def folder(tiny_model, tmp_path):
 
 
 def test_the_best_of_a_search_with_its_data(folder, tiny_model, digits):
-    for given in (folder, str(folder)):
-        model, split = given_model(given, None)
+    for path in (folder, str(folder)):
+        model, split = load_model_and_data(path, None)
         np.testing.assert_array_equal(model.get_weights()[0], tiny_model.get_weights()[0])
         np.testing.assert_array_equal(split.x_train, digits.x_train)
-    assert given_model(folder, digits)[1] is digits
+    assert load_model_and_data(folder, digits)[1] is digits
 
 
-def test_a_network_that_was_searched_with_its_rounding_becomes_float(folder, tiny_model, digits):
+def test_a_quantization_aware_model_of_a_search_becomes_float(folder, tiny_model, digits):
     aware = tfnas.quantize_aware(tiny_model, "int8", data=digits.x_train[:50])
     aware.save(folder / "best.keras")
-    names = [layer.name for layer in given_model(folder, None)[0].layers]
+    names = [layer.name for layer in load_model_and_data(folder, None)[0].layers]
     assert "stem" in names
     assert not any("quant" in name for name in names)
 
 
 def test_a_file_and_a_model_need_data(folder, tiny_model, digits):
-    model, split = given_model(str(folder / "best.keras"), digits)
+    model, split = load_model_and_data(str(folder / "best.keras"), digits)
     assert len(model.layers) == len(tiny_model.layers)
     assert split is digits
-    for given in (folder / "best.keras", tiny_model):
+    for model in (folder / "best.keras", tiny_model):
         with pytest.raises(
             ValueError, match="data must be given where the model is not a finished"
         ):
-            tfnas.compress(given, None, {"max_drop": 1.0})
+            tfnas.compress(model, None, {"max_drop": 1.0})
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_a_file_and_a_model_need_data(folder, tiny_model, digits):
         (lambda f: (f / "results.json").unlink(), "which has no results.json"),
         (
             lambda f: (f / "results.json").write_text('{"interrupted": true}'),
-            "which was interrupted: the same search on it goes on",
+            "which was interrupted: the same search on it continues",
         ),
         (lambda f: (f / "config.json").write_text("{}"), "whose config.json has no config"),
         (
@@ -64,7 +64,7 @@ def test_a_file_and_a_model_need_data(folder, tiny_model, digits):
         ),
     ],
 )
-def test_what_is_no_finished_search_is_refused(break_it, message, folder, tmp_path):
+def test_folders_of_no_finished_search_are_refused(break_it, message, folder, tmp_path):
     break_it(folder)
     with pytest.raises(ValueError, match=message):
         tfnas.compress(folder, None, {"max_drop": 1.0}, directory=tmp_path / "job")

@@ -1,4 +1,4 @@
-"""The folder of a job of `compress`: whose it is, and what an earlier call left there."""
+"""The folder of a job of `compress`: which job it belongs to, and files of an earlier call."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import hashlib
 import json
 import pathlib
 import shutil
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,18 +17,21 @@ from tfnas.reports import compress_report
 from tfnas.runtime.files import model_digest, write_atomically
 from tfnas.search_space.architecture import parse_json_object
 
+if TYPE_CHECKING:
+    import keras
+
 PRODUCTS = (*compress_report.FILES, "best.tflite", "saved_model")
-RECIPES = 3  # counts up whenever a recipe of the same name makes something else
+RECIPES = 3  # increased whenever a recipe of the same name means something else
 
 
-def empty(folder: pathlib.Path) -> None:
-    """Removes a job; what is no job's folder is left alone.
+def remove_job(folder: pathlib.Path) -> None:
+    """Removes the folder of a job, and no other folder.
 
     Args:
         folder: The folder, which need not exist.
 
     Raises:
-        ValueError: It holds something, and no job.
+        ValueError: The folder holds files, but no job.
     """
     if not folder.is_dir() or not any(folder.iterdir()):
         return
@@ -38,10 +41,10 @@ def empty(folder: pathlib.Path) -> None:
 
 
 def set_aside(folder: pathlib.Path) -> None:
-    """What an earlier call ended with, perhaps for another budget, leaves its place.
+    """Moves the results of an earlier call, perhaps for another budget, to the folder `earlier`.
 
-    The report, which is written last, tells that it came to its end; what a call that was killed
-    had begun to write goes. A move that was killed is ended.
+    The report is written last: where it exists, the earlier call was finished. Results of a call
+    that was killed before are removed. A move that was killed is completed.
 
     Args:
         folder: A job's folder.
@@ -59,36 +62,38 @@ def set_aside(folder: pathlib.Path) -> None:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def claim(folder: pathlib.Path, model: Any, split: DataSplit, settings: TrainingSettings) -> None:
-    """Writes what a folder is for, or checks that it is for this job.
+def claim(
+    folder: pathlib.Path, model: keras.Model, split: DataSplit, settings: TrainingSettings
+) -> None:
+    """Writes which job a folder belongs to, or checks that it belongs to this one.
 
-    The budget, its device and the effort (with its epochs) may change: what is made stays good.
+    The budget, its device and the effort (with its epochs) may change: candidates stay valid.
 
     Args:
-        folder: The folder, made where there is none.
-        model: The model that is compressed.
-        split: Its data, as the job uses them.
-        settings: How steps train.
+        folder: The folder; a missing one is created.
+        model: The model before compression.
+        split: The data, divided as the job uses it.
+        settings: How steps are trained.
 
     Raises:
-        ValueError: It is another job's, or something else's.
+        ValueError: The folder belongs to another job, or holds other files.
     """
-    asked = json.loads(json.dumps(dataclasses.asdict(settings)))
+    fields = json.loads(json.dumps(dataclasses.asdict(settings)))
     job = {
         "recipes": RECIPES,
         "model": model_digest(model),
-        "settings": {k: v for k, v in asked.items() if k != "epochs"},
+        "settings": {k: v for k, v in fields.items() if k != "epochs"},
         "data": f"{split.name}, {len(split.x_train)} images, {_digest(split)}",
     }
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"directory must be a folder, got {str(folder)!r}, which is a file")
     path = folder / "job.json"
     if not path.exists():
-        taken = [name for name in (*PRODUCTS, "earlier") if (folder / name).exists()]
-        if taken:
+        existing = [name for name in (*PRODUCTS, "earlier") if (folder / name).exists()]
+        if existing:
             raise ValueError(
                 f"directory must be a folder of its own, got {str(folder)!r}, which holds "
-                f"{', '.join(taken)} of something else"
+                f"{', '.join(existing)} of something else"
             )
         write_atomically(path, json.dumps(job, indent=1))
         return
@@ -96,19 +101,19 @@ def claim(folder: pathlib.Path, model: Any, split: DataSplit, settings: Training
     if before.get("recipes") != RECIPES:
         raise ValueError(
             f"directory {str(folder)!r} holds a job of another version of tfnas, whose recipes "
-            "meant something else; take another folder, or overwrite it"
+            "had another meaning; choose another folder, or overwrite it"
         )
     for name, value in job.items():
         if before.get(name) != value:
             raise ValueError(
                 f"directory {str(folder)!r} holds a job of another {name}: {before.get(name)!r}, "
-                f"got {value!r}; take another folder, or overwrite it"
+                f"got {value!r}; choose another folder, or overwrite it"
             )
 
 
 def _digest(split: DataSplit) -> str:
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for part in ("train", "val", "test"):
         for name in (f"x_{part}", f"y_{part}"):
-            found.update(np.ascontiguousarray(getattr(split, name)).data)
-    return found.hexdigest()[:16]
+            digest.update(np.ascontiguousarray(getattr(split, name)).data)
+    return digest.hexdigest()[:16]

@@ -1,10 +1,10 @@
-"""What `compress` is given: a model, a model's file, or a finished search."""
+"""The model and the data of `compress`: a model, a model's file, or a finished search."""
 
 from __future__ import annotations
 
 import os
 import pathlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tfnas import data as data_module
 from tfnas.data.datasets import DataSplit
@@ -12,42 +12,49 @@ from tfnas.loading import load_model
 from tfnas.quantization.quantize_aware import fake_quants, strip_quantization
 from tfnas.search_space.architecture import parse_json_object
 
+if TYPE_CHECKING:
+    import keras
+
+    from tfnas.nas.search_result import SearchResult
+
 Data = DataSplit | str | pathlib.Path | None
 
 
-def given_model(model: Any, data: Data) -> tuple[Any, DataSplit]:
+def load_model_and_data(
+    model: keras.Model | str | os.PathLike[str] | SearchResult, data: Data
+) -> tuple[keras.Model, DataSplit]:
     """Returns the model and its data.
 
     Args:
-        model: A Keras model, the path of its file, the folder of a finished search, or what
-            :func:`tfnas.search` returned.
-        data: A split, or what :func:`tfnas.data.load` takes; None: that of the search.
+        model: A Keras model, the path of its file, the folder of a finished search, or the
+            result of :func:`tfnas.search`.
+        data: A split, or what :func:`tfnas.data.load` takes; None: the data of the search.
 
     Raises:
         ValueError: There is no such file or folder, the folder holds no finished search, or
-            the data must be given.
+            the data is missing.
     """
-    folder = _folder(model)
+    folder = _search_folder(model)
     if folder is not None:
-        return _of_search(folder, data)
+        return _from_search(folder, data)
     if data is None:
         raise ValueError("data must be given where the model is not a finished search, got None")
     loaded = load_model(model) if isinstance(model, str | os.PathLike) else model
     return loaded, _split(data)
 
 
-def _folder(model: Any) -> pathlib.Path | None:
-    """The search's folder, where it is one that was given."""
+def _search_folder(model: Any) -> pathlib.Path | None:
+    """Returns the folder of a search; None where the argument is a model or its file."""
     if isinstance(model, str | os.PathLike):
         path = pathlib.Path(model)
         return path if path.is_dir() else None
-    from tfnas.nas.search_result import SearchResult  # as heavy as a search
+    from tfnas.nas.search_result import SearchResult
 
     return model.directory if isinstance(model, SearchResult) else None
 
 
-def _of_search(folder: pathlib.Path, data: Data) -> tuple[Any, DataSplit]:
-    config = _finished(folder)
+def _from_search(folder: pathlib.Path, data: Data) -> tuple[keras.Model, DataSplit]:
+    config = _finished_config(folder)
     if data is not None:
         split = _split(data)
     else:
@@ -61,26 +68,26 @@ def _of_search(folder: pathlib.Path, data: Data) -> tuple[Any, DataSplit]:
                 f"data must be given: the search's own, {name!r}, can't be read: {error}"
             ) from error
     model = load_model(folder / "best.keras")
-    # Of a network that was searched with its compression: what is made of it is rounded anew.
+    # A search with compression may end in a quantization-aware model; it is quantized again.
     return (strip_quantization(model) if fake_quants(model) else model), split
 
 
-def _finished(folder: pathlib.Path) -> dict[str, Any]:
-    """The settings of a search, if it came to its end."""
+def _finished_config(folder: pathlib.Path) -> dict[str, Any]:
+    """Returns the settings of a finished search."""
 
-    def refused(why: str) -> ValueError:
+    def error(why: str) -> ValueError:
         return ValueError(
             f"model must be the folder of a finished search, got {str(folder)!r}{why}"
         )
 
     for name in ("config.json", "best.keras", "results.json"):
         if not (folder / name).is_file():
-            raise refused(f", which has no {name}")
+            raise error(f", which has no {name}")
     if parse_json_object((folder / "results.json").read_text(), "results").get("interrupted"):
-        raise refused(", which was interrupted: the same search on it goes on")
+        raise error(", which was interrupted: the same search on it continues")
     config = parse_json_object((folder / "config.json").read_text(), "config").get("config")
     if not isinstance(config, dict):
-        raise refused(", whose config.json has no config")
+        raise error(", whose config.json has no config")
     return config
 
 

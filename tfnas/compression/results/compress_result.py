@@ -1,0 +1,146 @@
+"""Result of :func:`tfnas.compress`, and the sentences that it is summarized in."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+
+from tfnas.compression.budget import Budget, CandidateCosts
+from tfnas.compression.candidate_store import Candidate
+from tfnas.compression.file_comparison_table import FileRow
+from tfnas.compression.layer_costs import FileLayer
+from tfnas.compression.model_analysis import ModelAnalysis
+from tfnas.compression.plan_settings import PlanSettings
+from tfnas.compression.recipe import Recipe
+from tfnas.compression.results.file_rows import short_headers, short_rows
+from tfnas.compression.results.printed_result import PrintedResult
+from tfnas.measure.agreement import Agreement
+from tfnas.measure.measurement import Latency
+from tfnas.measure.throughput import Throughput
+from tfnas.targets.device import Device
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class CompressResult(PrintedResult):
+    """Result of :func:`tfnas.compress`.
+
+    Args:
+        directory: Folder of the job's files.
+        budget: The limits.
+        effort: How much was tried: "quick", "normal" or "thorough".
+        device: The device of the limits on a device.
+        candidates: All candidates, in the order in which they were built.
+        front: The Pareto front of accuracy, size, time and the device's limited metrics.
+        best: The candidate that meets the budget best, or the nearest to it.
+        excesses: Limits that `best` exceeds -> by how much; empty where it meets all.
+        original: The original's float32 file on the images for choosing: (accuracy, 1.0, bytes).
+        rows: Files on the final images: the original's float32 file first, then the front.
+        latencies: Measured latency of each of those, by label.
+        agreement: How the answers of `best` differ from the original's.
+        failures: Recipes, or other things, that failed -> why.
+        model_analysis: Costs and sensitivity of the original's layers, measured first.
+        plan: What was tried because of that, with the reasons.
+        layers: The kernels of `best`.
+        throughput: Examples a second of the original's float32 file, then of `best`.
+        saved_model: Folder of `best` as a SavedModel; None where there is none.
+    """
+
+    directory: pathlib.Path
+    budget: Budget
+    effort: str
+    device: Device
+    candidates: list[Candidate]
+    front: list[Candidate]
+    best: Candidate
+    excesses: dict[str, float]
+    original: tuple[float, float, int]
+    rows: list[FileRow]
+    latencies: dict[str, Latency]
+    agreement: Agreement
+    failures: dict[str, str]
+    model_analysis: ModelAnalysis
+    plan: PlanSettings
+    layers: tuple[FileLayer, ...]
+    throughput: list[Throughput]
+    saved_model: pathlib.Path | None
+
+    @property
+    def meets(self) -> bool:
+        """Whether `best` meets all limits of the budget."""
+        return not self.excesses
+
+    def time_ratio(self, row: FileRow) -> tuple[float, float, float]:
+        """Returns (ratio, low, high) of a file's latency to the original's."""
+        baseline, own = self.latencies[self.rows[0].label], self.latencies[row.label]
+        return (
+            own.ratio / baseline.ratio,
+            own.ratio_low / baseline.ratio_high,
+            own.ratio_high / baseline.ratio_low,
+        )
+
+    def _headline(self) -> str:
+        costs = self.best.costs
+        met = "meets" if self.meets else "exceeds"
+        return (
+            f"{self.best.recipe}: {costs.drop:.2f} points lost, {costs.bytes:,} bytes, "
+            f"{costs.latency:.3f}x, {met} {self.budget}"
+        )
+
+    def _table(self) -> tuple[list[str], list[list[str]]]:
+        def time(row: FileRow) -> list[str]:
+            return ["1" if row is self.rows[0] else f"{self.time_ratio(row)[0]:.3f}x"]
+
+        return short_headers("time"), short_rows(self.rows, time)
+
+    def _remarks(self) -> list[str]:
+        lines = [*remarks(self), *self._on_device(), *self.agreement.warnings()]
+        return [verdict(self), *(f"- {line}" for line in lines)]
+
+    def _on_device(self) -> list[str]:
+        texts = self.best.costs.device_texts()
+        metrics = ", ".join(f"{name} {value}" for name, value in texts.items())
+        return [f"{self.best.recipe} on the device: {metrics}"] if texts else []
+
+
+def verdict(result: CompressResult) -> str:
+    """Returns whether the budget is met, and by which file, in a sentence."""
+    budget = f"budget ({result.budget})"
+    if result.meets:
+        return f"{result.best.recipe} keeps the {budget}."
+    best = result.best
+    if best.costs.refused:
+        return f"No file keeps the {budget}. {refusal(best.recipe, best.costs)}."
+    over = [f"{name} by {_excess(name, value)}" for name, value in result.excesses.items()]
+    return (
+        f"No file keeps the {budget}. The nearest, {best.recipe}, exceeds "
+        f"{' and '.join(over)}: relax that, try more effort, or train longer."
+    )
+
+
+def remarks(result: CompressResult) -> list[str]:
+    """Returns what the verdict, which is by the images for choosing, does not say."""
+    best, lines = result.best, []
+    [row] = [row for row in result.rows if row.label == str(best.recipe)]
+    limit = result.budget.max_drop
+    if result.meets and limit is not None and row.difference and -100 * row.difference[0] > limit:
+        lines.append(
+            "on the final images, which nothing was chosen by, the best file loses "
+            f"{-100 * row.difference[0]:.2f} points, more than max_drop {limit:g}"
+        )
+    if best.costs.drop < 0 and best.recipe.trains:
+        lines.append(
+            f"the best file is more accurate than the original by {-best.costs.drop:.2f} points: "
+            "it was trained further, and further training might improve the original as well"
+        )
+    return lines
+
+
+def refusal(recipe: Recipe, costs: CandidateCosts) -> str:
+    """Returns why the device can't run a candidate."""
+    return f"The device can't run {recipe}: {costs.refused.rstrip('.')}"
+
+
+def _excess(name: str, value: float) -> str:
+    if name == "max_drop":
+        return f"{value:.2f} points"
+    return f"{value:.0f}" if name == "max_vela_cpu_operators" else f"{value:.0%}"

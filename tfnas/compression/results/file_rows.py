@@ -1,0 +1,88 @@
+"""Files measured side by side on the test part, as rows of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from tfnas.compression.file_comparison_table import FileRow
+from tfnas.measure.measurement import Latency
+
+_HEADERS = ["file", "accuracy", "95% interval", "points to the first [95%]"]
+
+
+def headers(*more: str) -> list[str]:
+    """Returns the titles of a report's columns, `more` before the sizes."""
+    return [*_HEADERS, *more, "bytes", "gzip"]
+
+
+def file_rows(
+    rows: Sequence[FileRow], more: Callable[[FileRow], Sequence[str]] = lambda row: ()
+) -> list[list[str]]:
+    """Returns a row a file; see :func:`headers`.
+
+    Args:
+        rows: The measured files, the one that the others are compared with first.
+        more: Returns the cells that stand before the sizes.
+    """
+    return [
+        [
+            row.label,
+            f"{row.score.value:.4f}",
+            f"[{row.score.low:.4f}, {row.score.high:.4f}]",
+            _points(row.difference),
+            *more(row),
+            f"{row.file.size:,}",
+            f"{row.file.gzip_size:,}",
+        ]
+        for row in rows
+    ]
+
+
+def short_headers(*more: str) -> list[str]:
+    """Returns the titles of a terminal's columns, `more` before the sizes."""
+    return ["file", "accuracy", "points [95%]", *more, "bytes", "gzip"]
+
+
+def short_rows(
+    rows: Sequence[FileRow], more: Callable[[FileRow], Sequence[str]] = lambda row: ()
+) -> list[list[str]]:
+    """Returns a row a file; see :func:`short_headers`, and :func:`file_rows` for the arguments."""
+    return [
+        [label, accuracy, points, *cells]
+        for label, accuracy, _, points, *cells in file_rows(rows, more)
+    ]
+
+
+def time_cell(latency: Latency) -> str:
+    """Returns a latency as a ratio to the reference model's, with its 95% interval."""
+    return f"{short_time(latency)} [{latency.ratio_low:.4f}, {latency.ratio_high:.4f}]"
+
+
+def short_time(latency: Latency) -> str:
+    """Returns a latency as a ratio to the reference model's."""
+    return f"{latency.ratio:.4f}x"
+
+
+def speed_lines(latencies: Mapping[str, Latency], label: str) -> list[str]:
+    """Returns how many times as fast each file is as the original of its mode.
+
+    Args:
+        latencies: Measured latencies by "name, mode".
+        label: Name of the files that are compared with the original's.
+    """
+    lines = []
+    for mode in ("float32", "int8"):
+        before, after = (latencies.get(f"{name}, {mode}") for name in ("original", label))
+        if before is not None and after is not None:
+            speedup = before.ratio / after.ratio
+            lines.append(
+                f"{mode}: {speedup:.2f}x as fast as the original, measured on this machine"
+            )
+    return lines
+
+
+def _points(difference: tuple[float, float, float] | None) -> str:
+    if difference is None:
+        return ""
+    value, low, high = (100 * part for part in difference)
+    return f"{value:+.2f} [{low:+.2f}, {high:+.2f}]"

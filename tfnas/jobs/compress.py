@@ -1,0 +1,268 @@
+"""One call from a trained model, its data and a budget to files that meet the budget.
+
+The model is the teacher of everything that is trained. Half of the test part is for choosing among
+files; the other half measures the chosen ones once, at the end, since the images that a model was
+trained on can't tell its accuracy.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Generator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from tfnas.compression.budget import Budget
+from tfnas.compression.candidate_store import Candidate, CandidateStore, best_for_budget, front
+from tfnas.compression.device_costs import Target
+from tfnas.compression.effort import EFFORTS, Effort
+from tfnas.compression.file_comparison_table import FileRow, compare_files
+from tfnas.compression.fine_tune import check_fits
+from tfnas.compression.layer_costs import file_layers
+from tfnas.compression.plan_settings import PlanSettings, decide_plan
+from tfnas.compression.planner import plan
+from tfnas.compression.progress import Progress
+from tfnas.compression.recipe import Recipe
+from tfnas.compression.results.compress_result import CompressResult
+from tfnas.compression.techniques.recipe_steps import StepRunner
+from tfnas.compression.training_settings import TrainingSettings
+from tfnas.data.datasets import DataSplit
+from tfnas.graph.functional import last_activation
+from tfnas.jobs import job_folder
+from tfnas.jobs.inputs import load_model_and_data
+from tfnas.measure.agreement import Agreement, agreement
+from tfnas.measure.latency import benchmark
+from tfnas.measure.throughput import Throughput, throughput
+from tfnas.optional import require
+from tfnas.reports import compress_report
+from tfnas.targets.device import Device
+from tfnas.tflite.artifact import Artifact
+from tfnas.tflite.saved_model import to_saved_model
+
+if TYPE_CHECKING:
+    import keras
+
+    from tfnas.nas.search_result import SearchResult
+
+ORIGINAL = "original, float32"  # label of the original's file
+BATCHES, THREADS = (1, 8, 32), (1, 2)  # of the throughput
+MAX_BATCH_MS = 500.0  # larger batches are left out of the throughput
+DISTILL = 0.3  # fraction of the loss: a model trained once more learns more from the labels
+
+
+def compress(
+    model: keras.Model | str | os.PathLike[str] | SearchResult,
+    data: DataSplit | str | pathlib.Path | None,
+    budget: Budget | Mapping[str, Any],
+    *,
+    directory: str | pathlib.Path = "compressed",
+    effort: str = "normal",
+    epochs: int | None = None,
+    batch_size: int = 64,
+    learning_rate: float = 2e-3,
+    augment: tuple[str, ...] = (),
+    seed: int = 0,
+    overwrite: bool = False,
+    accelerator: str = "ethos-u55-128",
+    runtime_flash: int = 0,
+    runtime_ram: int = 0,
+    progress: Progress | None = None,
+) -> CompressResult:
+    """Compresses a trained classifier until its `.tflite` file meets a budget.
+
+    It analyzes the model for some seconds, plans what to try, and reports the reasons. The same
+    call on the same folder continues where it was stopped; the report of an earlier call is then
+    in its folder `earlier`.
+
+    Example:
+        >>> import tfnas
+        >>> model = tfnas.load_model("model.keras")  # doctest: +SKIP
+        >>> budget = {"max_drop": 1.0, "max_bytes": 100_000}
+        >>> result = tfnas.compress(model, "digits", budget)  # doctest: +SKIP
+        >>> result.best.file.save("small.tflite")  # doctest: +SKIP
+
+    Args:
+        model: A trained Keras 3 classifier of images that takes pixels from 0 to 255, (batch,
+            height, width, channels); it is not changed. Or the path of its file; or a finished
+            search, as :func:`tfnas.search` returned it or as its folder: then its best model.
+        data: A :class:`~tfnas.data.DataSplit`, or what :func:`tfnas.data.load` takes. Training
+            and validation images train; half of the test images is for choosing, the other half
+            is measured once. None: the data of the search.
+        budget: A :class:`tfnas.Budget` or its fields: max_drop in points of accuracy; max_bytes
+            and max_gzip_bytes; max_latency_ratio and max_macs as fractions of the original's;
+            max_memory in bytes; of a microcontroller max_flash_bytes and max_ram_bytes; of an
+            accelerator max_vela_ms, max_vela_cycles, max_vela_sram_bytes, max_vela_flash_bytes
+            and max_vela_cpu_operators, as its compiler estimates them.
+        effort: "quick": number formats without training, seconds each. "normal": also
+            quantization-aware training and channel pruning, and for gzipped bytes pruning and
+            clustering of weights. "thorough": more of all, with longer training.
+        directory: Folder of all files.
+        epochs: Epochs of each step that trains; None: by the effort.
+        batch_size: Examples a training step.
+        learning_rate: Learning rate of Adam at the start of its decay.
+        augment: Random changes of the training images: "flip" mirrors them, "shift" moves them
+            by a few pixels.
+        seed: Seed of all random draws; see
+            :class:`tfnas.compression.training_settings.TrainingSettings`.
+        overwrite: Whether an earlier job in the folder is removed first.
+        accelerator: The NPU of the limits max_vela_...; see :func:`tfnas.vela`.
+        runtime_flash: Bytes of max_flash_bytes that the firmware takes beside the file.
+        runtime_ram: Bytes of max_ram_bytes that it takes beside the activations.
+        progress: Receives phases, with reasons, and epochs.
+
+    Returns:
+        The Pareto front of files, the best one for the budget, and the limits that it exceeds.
+
+    Raises:
+        ValueError: An argument is outside its rule, or the folder holds another job; before any
+            long work.
+        ImportError: matplotlib, or the package ethos-u-vela that a limit needs, is not installed;
+            as early.
+    """
+    budget = Budget.of(budget)
+    target = Target.of(budget, Device(accelerator, runtime_flash, runtime_ram))
+    if effort not in EFFORTS:
+        raise ValueError(f"effort must be one of {', '.join(EFFORTS)}, got {effort!r}")
+    amounts = EFFORTS[effort]
+    if not isinstance(progress, Progress | None):
+        raise ValueError(
+            f"progress must be a tfnas.compression.progress.Progress, got {progress!r}"
+        )
+    require("matplotlib", "the pictures of a report")
+    model, split = load_model_and_data(model, data)
+    check_fits(model, split)
+    _check_model(model)
+    split = split.for_given_model(seed)
+    settings = TrainingSettings(
+        epochs=_epochs(amounts, len(split.x_train), batch_size) if epochs is None else epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        distill=DISTILL,
+        augment=tuple(augment),
+        seed=seed,
+    )
+    folder = pathlib.Path(directory)
+    if overwrite:
+        job_folder.remove_job(folder)
+    job_folder.claim(folder, model, split, settings)
+    job_folder.set_aside(folder)
+    progress = progress or Progress()
+    runner = StepRunner(model, split, settings, progress)
+    gzipped, timed = budget.max_gzip_bytes is not None, budget.max_latency_ratio is not None
+    store = CandidateStore(runner, folder, gzipped, target, timed)
+    progress.phase("analyzing the model: the costs and the sensitivity of its layers")
+    analysis = store.analyze_model(bool(amounts.epochs))
+    plan_settings = decide_plan(budget, amounts, analysis, target.device)
+    for line in plan_settings.reasons:
+        progress.phase(f"plan: {line}")
+    steps = plan(budget, amounts, plan_settings)
+    outcome: Candidate | None = None
+    while (recipe := _next(steps, outcome)) is not None:
+        outcome = store.make(recipe)
+    result = _result(store, budget, effort, plan_settings, progress)
+    compress_report.write(result, split, settings)
+    return result
+
+
+def _check_model(model: keras.Model) -> None:
+    """Raises ValueError for models that a later step or measurement could not take."""
+    if None in model.inputs[0].shape[1:]:
+        raise ValueError(f"model must take images of one size, got {model.inputs[0].shape[1:]}")
+    if model.outputs[0].shape[-1] > 1 and last_activation(model) == "sigmoid":
+        raise ValueError(
+            "model must end in a softmax or in logits, of which one class is true, got a sigmoid "
+            f"of {model.outputs[0].shape[-1]} units"
+        )
+
+
+def _epochs(effort: Effort, examples: int, batch_size: int) -> int:
+    return max(effort.epochs, -(-effort.steps * batch_size // max(1, examples)))
+
+
+def _next(
+    steps: Generator[Recipe, Candidate | None, None], outcome: Candidate | None
+) -> Recipe | None:
+    try:
+        return steps.send(outcome)
+    except StopIteration:
+        return None
+
+
+def _result(
+    store: CandidateStore,
+    budget: Budget,
+    effort: str,
+    plan_settings: PlanSettings,
+    progress: Progress,
+) -> CompressResult:
+    """Measures the front on the final images and chooses the best file."""
+    if not store.candidates:
+        raise RuntimeError(f"no model could be converted: {'; '.join(store.failures.values())}")
+    progress.phase("measuring the front on the final images, which nothing was chosen by")
+    candidates = front(store.candidates, store.gzipped)
+    files = [(ORIGINAL, store.baseline)]
+    files += [(str(candidate.recipe), candidate.file) for candidate in candidates]
+    rows = compare_files(store.split, files)
+    # Side by side: more precise than the latencies measured when each file was made.
+    times = benchmark([file for _, file in files])
+    latencies = {label: time for (label, _), time in zip(files, times, strict=True)}
+    ratios = [time.ratio / times[0].ratio for time in times[1:]]
+    candidates = front(store.retimed(candidates, ratios), store.gzipped)
+    kept = {ORIGINAL, *(str(candidate.recipe) for candidate in candidates)}
+    rows = [row for row in rows if row.label in kept]
+    best = best_for_budget(candidates, budget)
+    best.file.save(store.folder / "best.tflite")
+    model = store.model_of(best.recipe)
+    progress.phase(f"examining {best.recipe}: agreement with the original, layers, throughput")
+    return CompressResult(
+        directory=store.folder,
+        budget=budget,
+        effort=effort,
+        device=store.target.device,
+        candidates=store.candidates,
+        front=candidates,
+        best=best,
+        excesses=budget.excesses(best.costs),
+        original=(float(store.right.mean()), 1.0, store.baseline.size),
+        rows=rows,
+        latencies=latencies,
+        agreement=_agreement(store, best, model, rows),
+        failures=store.failures,
+        model_analysis=store.analyze_model(pruning=False),
+        plan=plan_settings,
+        layers=file_layers(model, best.file, store.split.x_val),
+        throughput=_throughput([store.baseline, best.file], store.split, times[0].median_ms),
+        saved_model=_saved_model(store, model),
+    )
+
+
+def _agreement(
+    store: CandidateStore, best: Candidate, model: keras.Model, rows: list[FileRow]
+) -> Agreement:
+    split = store.split
+    answers = {row.label: row.answers for row in rows}
+    return agreement(
+        store.baseline,
+        best.file,
+        split.x_test,
+        split.y_test,
+        split.class_names,
+        (store.runner.original, model),
+        answers=(answers[ORIGINAL], answers[str(best.recipe)]),
+    )
+
+
+def _throughput(files: list[Artifact], split: DataSplit, ms: float) -> list[Throughput]:
+    """Measures batches of at most `MAX_BATCH_MS`, on at most as many threads as processors."""
+    batches = [size for size in BATCHES if size == 1 or size * ms <= MAX_BATCH_MS]
+    threads = [count for count in THREADS if count <= (os.cpu_count() or 1)]
+    return throughput(files, split.x_test[: max(BATCHES)], batches, threads, rounds=12)
+
+
+def _saved_model(store: CandidateStore, model: keras.Model) -> pathlib.Path | None:
+    """Exports the Keras model behind the best file for servers."""
+    try:
+        return to_saved_model(model, store.folder / "saved_model")
+    except Exception as error:  # a failed export must not lose hours of work
+        store.failures["SavedModel"] = " ".join(str(error).split())
+        return None
