@@ -63,7 +63,7 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
     flags.DEFINE_multi_string(
         "limit",
         [],
-        "bound of a metric, such as size_bytes=60000 or 'ram_bytes<=64KiB'; may be repeated",
+        "bound of a metric, such as size_bytes=60000 or 'ram_bytes<=64KiB'",
         **common,
     )
     flags.DEFINE_multi_string(
@@ -71,7 +71,7 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
         [],
         "choices of compression that are searched too, such as sparsity=0,0.5 or "
         "modes=float32,int8; one of modes, aware, stage_weights, sparsity, clusters, low_rank, "
-        "distill; may be repeated",
+        "distill",
         **common,
     )
     text = "path of a trained .keras model, the teacher of --compression=distill=..."

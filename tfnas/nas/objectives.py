@@ -15,13 +15,14 @@ from __future__ import annotations
 import dataclasses
 import math
 import numbers
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 
 import keras_tuner as kt
 from keras_tuner.src.engine import objective as kt_objective
 
 REWARD = "reward"
+ObjectiveLike: TypeAlias = str | kt.Objective | Sequence[str | kt.Objective] | None
 
 KNOWN_DIRECTIONS = {
     REWARD: "max",
@@ -64,7 +65,7 @@ class ParetoObjective(kt_objective.MultiObjective):
         return logs[self.objectives[0].name]
 
 
-def objective_of(objective: Any, default: Any = None) -> Any:
+def objective_of(objective: ObjectiveLike, default: str | None = None) -> Any:
     """Returns an objective for keras_tuner, with the directions of tfnas' metrics.
 
     Args:

@@ -29,7 +29,7 @@ import numpy as np
 from keras_tuner.src.engine import oracle as kt_oracle
 
 from tfnas.nas.chief.trial_messages import read_failure
-from tfnas.nas.objectives import Objectives, ParetoObjective, objective_of
+from tfnas.nas.objectives import ObjectiveLike, Objectives, ParetoObjective, objective_of
 from tfnas.nas.successive_halving import Halving
 from tfnas.nas.trial_records import Proposal, TrialRecord, ranked
 from tfnas.runtime.argument_rules import check_count
@@ -86,7 +86,7 @@ class SpaceOracle(kt.Oracle):
     def __init__(
         self,
         space: SearchSpace | None = None,
-        objective: Any = None,
+        objective: ObjectiveLike = None,
         max_trials: int | None = None,
         seed: int | None = None,
         limits: Mapping[str, float] | None = None,

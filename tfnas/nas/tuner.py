@@ -7,6 +7,7 @@ MnasNet's product of accuracy and latency.
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import json
@@ -39,10 +40,10 @@ from tfnas.measure.measure import ACTIVATION_BYTES, measurement_of
 from tfnas.measure.measurement import Latency, Measurement, pareto_front
 from tfnas.measure.profile import profile
 from tfnas.nas.argument_checks import check_target, check_teacher, with_compression
-from tfnas.nas.executors.engine import Engine
+from tfnas.nas.executors.engine import Engine, ExecutorFactory
 from tfnas.nas.fit_arguments import cheaper_callbacks, needs_every_validation, validate_at_the_end
 from tfnas.nas.latency_prediction import LatencyPredictor, PredictionErrors
-from tfnas.nas.objectives import KNOWN_DIRECTIONS, REWARD, objective_of
+from tfnas.nas.objectives import KNOWN_DIRECTIONS, REWARD, ObjectiveLike, objective_of
 from tfnas.nas.oracle import INFEASIBLE, SpaceOracle
 from tfnas.nas.reward import mnasnet_reward
 from tfnas.nas.search_callbacks import TrialCallbacks
@@ -178,10 +179,10 @@ class MeasuredTuner(kt.Tuner):
         threads: int = 1,
         rounds: int = DEFAULT_ROUNDS,
         inherit: bool = False,
-        executor: Any = None,
+        executor: concurrent.futures.Executor | ExecutorFactory | None = None,
         parallel: int | None = None,
         compression: CompressionSpace | None = None,
-        teacher: Any = None,
+        teacher: keras.Model | Sequence[keras.Model] | None = None,
         accelerator: str = "ethos-u55-128",
         runtime_flash: int = 0,
         runtime_ram: int = 0,
@@ -302,6 +303,7 @@ class MeasuredTuner(kt.Tuner):
         if "verbose" in kwargs:
             self.oracle.verbose = kwargs["verbose"]
         self.on_search_begin()
+        assert self.executor is not None
         Engine(self, self.executor, self.parallel).run(args, kwargs)
         self.on_search_end()
 
@@ -773,7 +775,9 @@ _ORACLE_ARGUMENTS = (
 )
 
 
-def oracle_arguments(hypermodel: Any, objective: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+def oracle_arguments(
+    hypermodel: Any, objective: ObjectiveLike, kwargs: dict[str, Any]
+) -> dict[str, Any]:
     """Returns the arguments of the oracle among those of a tuner.
 
     Args:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import dataclasses
 import numbers
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -39,6 +39,9 @@ from tfnas.search_space.search_space import (
     Values,
     combinations,
 )
+
+if TYPE_CHECKING:
+    import keras
 
 _BLOCKS = (INVERTED_RESIDUAL, FUSED_INVERTED_RESIDUAL)
 
@@ -268,7 +271,7 @@ class MobileNetV2Space(DecisionSpace):
             return False
         return True
 
-    def build(self, arch: Architecture) -> Any:
+    def build(self, arch: Architecture) -> keras.Model:
         """Builds the untrained Keras 3 model of an architecture, which takes raw pixels.
 
         Args:

@@ -13,11 +13,15 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from tfnas.search_space.architecture import Architecture
+
+if TYPE_CHECKING:
+    import keras
+    import keras_tuner
 
 Values = dict[str, Any]
 
@@ -94,13 +98,13 @@ class SearchSpace(Protocol):
 
     def encode(self, arch: Architecture) -> np.ndarray: ...
 
-    def declare(self, hp: Any) -> Architecture: ...
+    def declare(self, hp: keras_tuner.HyperParameters) -> Architecture: ...
 
     def values(self, arch: Architecture) -> Values: ...
 
     def from_values(self, values: Mapping[str, Any]) -> Architecture: ...
 
-    def build(self, arch: Architecture) -> Any: ...
+    def build(self, arch: Architecture) -> keras.Model: ...
 
 
 def combinations(decisions: Sequence[Decision]) -> int:
@@ -242,7 +246,7 @@ class DecisionSpace:
         ]
         return np.concatenate([np.asarray(group, np.float32) for group in groups])
 
-    def declare(self, hp: Any) -> Architecture:
+    def declare(self, hp: keras_tuner.HyperParameters) -> Architecture:
         """Declares the decisions as keras_tuner hyperparameters and reads them.
 
         Example:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tfnas.nas.objectives import ObjectiveLike
 from tfnas.nas.samplers.pareto_selection import tournament
 from tfnas.nas.surrogate.screening import ScreenedOracle
 from tfnas.nas.trial_records import Proposal, TrialRecord, ranked
@@ -51,7 +52,7 @@ class EvolutionOracle(ScreenedOracle):
     def __init__(
         self,
         space: SearchSpace | None = None,
-        objective: Any = None,
+        objective: ObjectiveLike = None,
         max_trials: int | None = 20,
         seed: int | None = None,
         population_size: int = 16,
@@ -180,7 +181,7 @@ class EvolutionTuner(MeasuredTuner):
     def __init__(
         self,
         hypermodel: Any = None,
-        objective: Any = None,
+        objective: ObjectiveLike = None,
         max_trials: int = 20,
         seed: int | None = None,
         population_size: int = 16,

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tfnas.nas.objectives import ObjectiveLike
 from tfnas.nas.oracle import SpaceOracle
 from tfnas.nas.trial_records import Proposal
 from tfnas.nas.tuner import MeasuredTuner, oracle_arguments
@@ -31,7 +32,7 @@ class RandomOracle(SpaceOracle):
     def __init__(
         self,
         space: SearchSpace | None = None,
-        objective: Any = None,
+        objective: ObjectiveLike = None,
         max_trials: int | None = 20,
         seed: int | None = None,
         limits: Mapping[str, float] | None = None,
@@ -67,7 +68,7 @@ class RandomTuner(MeasuredTuner):
     def __init__(
         self,
         hypermodel: Any = None,
-        objective: Any = None,
+        objective: ObjectiveLike = None,
         max_trials: int = 20,
         seed: int | None = None,
         **kwargs: Any,

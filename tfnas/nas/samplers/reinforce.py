@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tfnas.nas.objectives import ObjectiveLike
 from tfnas.nas.samplers.policy import BuildingPolicy, ModifyingPolicy, update_policy
 from tfnas.nas.surrogate.screening import ScreenedOracle
 from tfnas.nas.trial_records import Proposal, TrialRecord, ranked
@@ -58,7 +59,7 @@ class ReinforceOracle(ScreenedOracle):
     def __init__(
         self,
         space: SearchSpace | None = None,
-        objective: Any = None,
+        objective: ObjectiveLike = None,
         max_trials: int | None = 20,
         seed: int | None = None,
         form: str = "building",
@@ -234,7 +235,7 @@ class ReinforceTuner(MeasuredTuner):
     def __init__(
         self,
         hypermodel: Any = None,
-        objective: Any = None,
+        objective: ObjectiveLike = None,
         max_trials: int = 20,
         seed: int | None = None,
         form: str = "building",
