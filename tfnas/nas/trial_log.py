@@ -9,9 +9,10 @@ import time
 import keras_tuner as kt
 
 from tfnas.compression.progress import Progress, TrialNews
+from tfnas.nas.measured_trial import MeasuredTrial
 from tfnas.nas.search_callbacks import TrialCallbacks
 from tfnas.nas.search_result import SearchConfig
-from tfnas.nas.tuner import MeasuredTrial, MeasuredTuner
+from tfnas.nas.tuner import MeasuredTuner
 from tfnas.runtime.files import write_atomically
 
 
@@ -105,7 +106,7 @@ def _front_text(front: list[MeasuredTrial]) -> str:
 
 def _text(candidate: MeasuredTrial, objective: str) -> str:
     accuracy, ratio, size = candidate.objectives()
-    epochs = candidate.metrics.get("epochs")  # where there are rungs
+    epochs = candidate.metrics.get("epochs")  # reported with halving only
     after = "" if epochs is None else f" after {epochs:.0f} epochs"
     return (
         f"{objective} {candidate.objective:.4f}, accuracy {accuracy:.4f}{after}, "

@@ -37,12 +37,13 @@ from tfnas.measure.accuracy import evaluate
 from tfnas.measure.latency import DEFAULT_ROUNDS, benchmark, check_rounds, reference_artifact
 from tfnas.measure.latency_model.latency_model import LatencyModel
 from tfnas.measure.measure import ACTIVATION_BYTES, measurement_of
-from tfnas.measure.measurement import Latency, Measurement, pareto_front
+from tfnas.measure.measurement import Measurement, pareto_front
 from tfnas.measure.profile import profile
 from tfnas.nas.argument_checks import check_target, check_teacher, with_compression
 from tfnas.nas.executors.engine import Engine, ExecutorFactory
 from tfnas.nas.fit_arguments import cheaper_callbacks, needs_every_validation, validate_at_the_end
 from tfnas.nas.latency_prediction import LatencyPredictor, PredictionErrors
+from tfnas.nas.measured_trial import DIRECTIONS, MeasuredTrial, latency_metrics
 from tfnas.nas.objectives import KNOWN_DIRECTIONS, REWARD, ObjectiveLike, objective_of
 from tfnas.nas.oracle import INFEASIBLE, SpaceOracle
 from tfnas.nas.reward import mnasnet_reward
@@ -55,7 +56,6 @@ from tfnas.runtime.argument_rules import check_count
 from tfnas.runtime.files import save_model, write_atomically
 from tfnas.runtime.folder_lock import owner_of
 from tfnas.runtime.randomness import kept_random_state
-from tfnas.search_space.architecture import Architecture
 from tfnas.search_space.compression import Compression
 from tfnas.search_space.compression_choices import CompressionSpace
 from tfnas.search_space.hypermodel import CompressedHyperModel, SpaceHyperModel, compile_for_search
@@ -63,7 +63,6 @@ from tfnas.search_space.search_space import SearchSpace
 from tfnas.targets.device import MICRO, VELA, Device, NotOnDevice
 from tfnas.targets.device import UNTRAINED as DEVICE_UNTRAINED
 from tfnas.targets.ethos_u import VelaError
-from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.convert import ConversionError, to_tflite
 
 _CALIBRATION = 200
@@ -72,46 +71,6 @@ _STATIC_METRICS = {"macs", "parameters", "peak_activation_bytes"}  # known witho
 _LATENCY_METRICS = {"latency_ratio", "latency_ms"}
 _UNTRAINED_METRICS = {"size_bytes", *_LATENCY_METRICS, *DEVICE_UNTRAINED}  # known before training
 _MODEL = "model.keras"  # name of the compressed model in the folder of a trial
-
-
-@dataclasses.dataclass(frozen=True)
-class MeasuredTrial:
-    """A trial that ended well, with the measurement of its file.
-
-    Args:
-        trial_id: keras_tuner's id of the trial.
-        architecture: Its architecture.
-        measurement: What was measured on its file; the score is on the validation data.
-        objective: Value of the (first) objective.
-        path: Path of the `.tflite` file.
-        metrics: All metrics of the trial, by name.
-    """
-
-    trial_id: str
-    architecture: Architecture
-    measurement: Measurement
-    objective: float
-    path: pathlib.Path
-    metrics: Mapping[str, float] = dataclasses.field(default_factory=dict, repr=False)
-
-    def artifact(self) -> Artifact:
-        """Loads the `.tflite` file."""
-        return Artifact.load(self.path)
-
-    def objectives(self) -> tuple[float, float, int]:
-        """Returns (accuracy, latency ratio, bytes), whose directions are :data:`DIRECTIONS`."""
-        score, latency = self.measurement.score, self.measurement.latency
-        if score is None or latency is None:
-            raise ValueError(f"trial {self.trial_id} must have a score and a latency")
-        return score.value, latency.ratio, self.measurement.size_bytes
-
-
-DIRECTIONS = ("max", "min", "min")
-
-
-def latency_metrics(latency: Latency) -> dict[str, float]:
-    """Returns the metrics of a latency: "latency_ratio" and "latency_ms"."""
-    return {"latency_ratio": latency.ratio, "latency_ms": latency.median_ms}
 
 
 class _Infeasible(kt.errors.FailedTrialError):
