@@ -721,7 +721,7 @@ def search_report(archs, parts):
     )
     texts = [str(result)]
     with tempfile.TemporaryDirectory() as folder:
-        there = dataclasses.replace(result, output=pathlib.Path(folder))
+        there = dataclasses.replace(result, directory=pathlib.Path(folder))
         search_texts.write(there, SearchConfig("digits", seed=4), parts, 0.7)
         names = ("pareto.csv", "report.md", "results.json")
         texts += [(there.directory / name).read_text() for name in names]
