@@ -281,7 +281,7 @@ def test_the_same_call_again_has_nothing_left_to_try(finished, npz):
 
 @pytest.mark.slow
 def test_a_search_with_rungs_and_predicted_latencies(npz, tmp_path):
-    """Three trials, the third goes on; the report tells of both."""
+    """Three trials, the third is a promotion; the report has the epochs and the predictions."""
     settings = {
         **SETTINGS, "max_trials": 3, "epochs": 2, "halving": 2, "latency_seconds": 0.5,
         "final_epochs": 0, "baseline": False, "objectives": ("file_accuracy", "latency_ratio"),
@@ -320,7 +320,7 @@ def test_another_setting_in_the_same_folder_is_an_error(finished, npz):
         ({"epochs": 1.5}, r"epochs must be a whole number >= 1, got 1\.5"),
         ({"learning_rate": -1.0}, r"learning_rate must be above 0, got -1\.0"),
         ({"algorithm": "magic"}, r"algorithm must be one of evolution, .*, got 'magic'"),
-        ({"trial_timeout": 9.0}, r"trial_timeout must be above 0 s and goes with workers, got 9"),
+        ({"trial_timeout": 9.0}, r"trial_timeout must be above 0 s and needs workers, got 9"),
         ({"halving": 3, "epochs": 2}, r"epochs must be a whole number >= 3, got 2"),
         (
             {"halving": 2, "epochs": 8, "max_trials": 12},

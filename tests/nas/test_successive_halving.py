@@ -133,7 +133,7 @@ def test_a_resumed_search_keeps_its_rungs(tmp_path):
         make(tmp_path, halving=2)
 
 
-# ---- who goes on
+# ---- promotions
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -151,7 +151,7 @@ class SearchConfig:
             )
         if self.trial_timeout is not None and not (self.workers and self.trial_timeout > 0):
             raise ValueError(
-                f"trial_timeout must be above 0 s and goes with workers, got {self.trial_timeout!r}"
+                f"trial_timeout must be above 0 s and needs workers, got {self.trial_timeout!r}"
             )
         objectives = Objectives.of(objective_of(list(self.objectives)), self.limits)
         device = Device(self.accelerator, self.runtime_flash, self.runtime_ram)
