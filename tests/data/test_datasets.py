@@ -1,4 +1,4 @@
-"""tfnas.data: named sets, .npz files, folders of images, and whatever data a caller has."""
+"""tfnas.data: named data sets, .npz files, folders of images, and data of every kind."""
 
 import collections
 

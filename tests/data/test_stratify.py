@@ -1,4 +1,4 @@
-"""Drawing parts of a data set: beside scikit-learn's, for the same seeds."""
+"""Stratified splits, compared with those of scikit-learn for the same seeds."""
 
 import numpy as np
 import pytest

@@ -5,7 +5,7 @@ import pytest
 
 from tfnas.nas.objectives import Objectives, ParetoObjective, objective_of
 
-# ---- goals
+# ---- objectives
 
 
 def test_objectives_keep_their_directions():

@@ -220,7 +220,7 @@ def test_in_parallel_no_worker_waits_and_no_trial_is_promoted_twice(tmp_path):
     assert [e.trial_id for e in again.oracle.records] == [e.trial_id for e in oracle.records]
 
 
-# ---- what is learned from
+# ---- records that the search learns from
 
 
 def test_the_search_learns_from_one_rung_the_highest_with_enough_trials(tmp_path):

@@ -58,7 +58,7 @@ def results(tuner):
     return [(e.trial_id, dict(e.architecture.items), e.losses[0]) for e in oracle.records]
 
 
-# ---- keras_tuner's own ways
+# ---- keras_tuner's behavior
 
 
 def test_an_overridden_run_trial_needs_no_hypermodel(tmp_path):

@@ -1,4 +1,4 @@
-"""The evolution oracle, driven by hand: no network is built, no model is trained."""
+"""The evolution oracle without building or training any network."""
 
 import json
 import os

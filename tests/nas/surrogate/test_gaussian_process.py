@@ -1,4 +1,4 @@
-"""The Gaussian process, beside scikit-learn's."""
+"""The Gaussian process, compared with that of scikit-learn."""
 
 import numpy as np
 import pytest
