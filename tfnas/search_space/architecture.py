@@ -410,7 +410,7 @@ def _as_int(name: str, value: Any, minimum: int, maximum: int | None) -> int:
     bounds = f">= {minimum}" if maximum is None else f"between {minimum} and {maximum}"
     is_whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if not is_whole or value < minimum or (maximum is not None and value > maximum):
-        raise ValueError(f"{name} must be a is_whole number {bounds}, got {value!r}")
+        raise ValueError(f"{name} must be a whole number {bounds}, got {value!r}")
     return int(value)
 
 
