@@ -121,7 +121,7 @@ def test_wrong_usage(tfnas_command, argv, message):
         (["export", "{tmp}/none.keras"], "none.keras"),
         (["export", "{tmp}/none.keras", "--dataset={tmp}/none.npz"], "dataset must be one of"),
         (
-            ["export", "{model}", "--mode=int8", "--directory={tmp}/o.tflite"],
+            ["export", "{model}", "--mode=int8", "--output={tmp}/o.tflite"],
             "dataset must be given",
         ),
         (["bench", "{tmp}/none.tflite"], "none.tflite"),
@@ -182,7 +182,7 @@ def test_profile(tfnas_command, model):
 def test_export_then_bench(tfnas_command, tmp_path, model, npz):
     target = tmp_path / "out" / "small.tflite"
     code, out, err = tfnas_command(
-        "export", model, "--mode=int8", f"--dataset={npz}", f"--directory={target}"
+        "export", model, "--mode=int8", f"--dataset={npz}", f"--output={target}"
     )
     assert (code, err) == (0, "")
     artifact = tfnas.Artifact.load(target)
@@ -222,16 +222,16 @@ def test_search_hands_its_flags_over(tfnas_command, tmp_path, monkeypatch, inter
         def __str__(self):
             return "the tables"
 
-    def fake(data, output, **settings):
-        calls.append((data, output, settings))
+    def fake(data, *, directory, **settings):
+        calls.append((data, directory, settings))
         return Result(interrupted=interrupted)
 
     monkeypatch.setattr(search_job, "search", fake)
     flags = ["--max_trials=7", "--target_latency_ms=0.5", "--nobaseline", "--overwrite", "--seed=3"]
     got = tfnas_command("search", "--dataset=digits", f"--directory={tmp_path}", *flags)
     assert got == (code, "\nthe tables\n", "")
-    [(data, output, settings)] = calls
-    assert (data, output) == ("digits", str(tmp_path))
+    [(data, directory, settings)] = calls
+    assert (data, directory) == ("digits", str(tmp_path))
     assert settings.pop("overwrite") is True
     settings.pop("progress")
     expected = {"max_trials": 7, "target_latency_ms": 0.5, "baseline": False, "seed": 3}

@@ -54,11 +54,15 @@ def main(argv: Sequence[str]) -> int:
         return 0
     if argv[0] not in COMMANDS:
         return _fail("tfnas", f"no such command {argv[0]!r}: one of {', '.join(COMMANDS)}", 2)
-    command = importlib.import_module(f"tfnas.cli.{argv[0].replace('-', '_')}_command")
+    command = _command_module(argv[0])
     if any(arg in ("-h", "--help", "-help", "--helpfull") for arg in argv[1:]):
         print(_help(argv[0], command))
         return 0
     return _run_command(argv[0], command, argv)
+
+
+def _command_module(name: str) -> ModuleType:
+    return importlib.import_module(f"tfnas.cli.{name.replace('-', '_')}_command")
 
 
 def _run_command(name: str, command: ModuleType, argv: Sequence[str]) -> int:
@@ -98,8 +102,7 @@ def _fail(who: str, text: str, code: int) -> int:
 
 
 def _overview() -> str:
-    modules = {name: importlib.import_module(f"tfnas.cli.{name}_command") for name in COMMANDS}
-    lines = [f"  {name:<10}{module.SUMMARY}" for name, module in modules.items()]
+    lines = [f"  {name:<16}{_command_module(name).SUMMARY}" for name in COMMANDS]
     return "\n".join(
         [
             "Compress and search Keras models, measured on the .tflite file itself.",
