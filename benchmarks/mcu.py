@@ -37,7 +37,7 @@ from tfnas.cli.console import PlainProgress
 from tfnas.data.datasets import DataSplit, spread
 from tfnas.measure.accuracy import score
 from tfnas.measure.profile import profile
-from tfnas.nas.tuner import MeasuredTrial
+from tfnas.nas.measured_trial import MeasuredTrial
 from tfnas.search_space.hypermodel import compile_for_search
 from tfnas.table import table
 from tfnas.targets.device import MICRO, VELA, Device

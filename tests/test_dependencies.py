@@ -171,7 +171,7 @@ def test_reports_with_pictures_ask_for_matplotlib_before_any_work(monkeypatch, t
             call()
     flags = define(absl.flags.FlagValues())
     flags(["export", "--errors", "--mode=int8", "--dataset=digits"])
-    with pytest.raises(ImportError, match=r"matplotlib must .* picture of errors"):
+    with pytest.raises(ImportError, match=r"matplotlib must .* plot of errors"):
         _check(flags)
     assert not output.exists()
 

@@ -72,21 +72,21 @@ def test_version(tfnas_command, argument):
 
 
 @pytest.mark.parametrize(
-    ("argv", "told"),
+    ("argv", "message"),
     [
         (["serach"], "no such command 'serach': one of compress, search, prune, prune-channels,"),
         (["--fast"], "no such command '--fast'"),
     ],
 )
-def test_unknown_command(tfnas_command, argv, told):
+def test_unknown_command(tfnas_command, argv, message):
     code, out, err = tfnas_command(*argv)
     assert (code, out) == (2, "")
     assert is_one_error_line(err, "tfnas")
-    assert told in err
+    assert message in err
 
 
 @pytest.mark.parametrize(
-    ("argv", "told"),
+    ("argv", "message"),
     [
         (["profile", "m.keras", "--depth=3"], "depth"),
         (["search", "--directory=o"], "--dataset"),
@@ -105,16 +105,16 @@ def test_unknown_command(tfnas_command, argv, told):
         (["bench", "a.tflite", "--rounds=2"], "rounds"),
     ],
 )
-def test_wrong_usage(tfnas_command, argv, told):
+def test_wrong_usage(tfnas_command, argv, message):
     code, out, err = tfnas_command(*argv)
     assert (code, out) == (2, "")
     assert is_one_error_line(err, f"tfnas {argv[0]}")
-    assert told in err
+    assert message in err
     assert f"(see tfnas {argv[0]} --help)" in err
 
 
 @pytest.mark.parametrize(
-    ("argv", "told"),
+    ("argv", "message"),
     [
         (["profile", "{tmp}/none.keras"], "none.keras"),
         (["profile", "{tmp}/broken.keras"], "can't be loaded"),
@@ -137,12 +137,12 @@ def test_wrong_usage(tfnas_command, argv, told):
         ),
     ],
 )
-def test_failures_are_one_line(tfnas_command, tmp_path, model, argv, told):
+def test_failures_are_one_line(tfnas_command, tmp_path, model, argv, message):
     (tmp_path / "broken.keras").write_text("this is no model")
     code, out, err = tfnas_command(*(arg.format(tmp=tmp_path, model=model) for arg in argv))
     assert (code, out) == (1, "")
     assert is_one_error_line(err, f"tfnas {argv[0]}")
-    assert told in err
+    assert message in err
     assert "Traceback" not in err
 
 
@@ -222,7 +222,7 @@ def test_search_hands_its_flags_over(tfnas_command, tmp_path, monkeypatch, inter
         def __str__(self):
             return "the tables"
 
-    def fake(data, directory, **settings):
+    def fake(data, *, directory, **settings):
         calls.append((data, directory, settings))
         return Result(interrupted=interrupted)
 
@@ -234,13 +234,13 @@ def test_search_hands_its_flags_over(tfnas_command, tmp_path, monkeypatch, inter
     assert (data, directory) == ("digits", str(tmp_path))
     assert settings.pop("overwrite") is True
     settings.pop("progress")
-    wanted = {"max_trials": 7, "target_latency_ms": 0.5, "baseline": False, "seed": 3}
-    defaults = SearchConfig("digits", **wanted)
+    expected = {"max_trials": 7, "target_latency_ms": 0.5, "baseline": False, "seed": 3}
+    defaults = SearchConfig("digits", **expected)
     assert SearchConfig("digits", **settings) == defaults
 
 
 @pytest.mark.parametrize("command", [[COMMAND], [sys.executable, "-m", "tfnas"]])
-def test_the_installed_command_tells_its_version(command):
+def test_the_installed_command_prints_its_version(command):
     done = subprocess.run([*command, "--version"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"tfnas {tfnas.__version__}\n", "")
 

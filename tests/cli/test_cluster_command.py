@@ -109,7 +109,7 @@ def test_without_training_and_renewed(cluster):
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "message"),
     [
         (["--clusters=300"], "clusters must be a whole number from 2 to 256"),
         (["--layers=head"], "layers must hold NAME=K, got 'head'"),
@@ -120,10 +120,10 @@ def test_without_training_and_renewed(cluster):
         (["--dataset=nowhere"], "dataset must be one of"),
     ],
 )
-def test_bad_input_is_one_line_before_any_work(cluster, flags, told):
+def test_bad_input_is_one_line_before_any_work(cluster, flags, message):
     code, _, err, folder = cluster(*flags)
     assert code == 1
-    assert told in err
+    assert message in err
     assert err.count("\n") == 1
     assert not folder.exists()
 

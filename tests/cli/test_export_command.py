@@ -52,18 +52,18 @@ def test_without_the_flag_there_is_no_c_source(tfnas_command, tmp_path, model):
 
 
 @pytest.mark.parametrize(
-    ("name", "flags", "told"),
+    ("name", "flags", "message"),
     [
         ("small.tflite", ("--mode=float16", "--c"), "got DEQUANTIZE: float16 numbers"),
-        ("small.c", ("--c",), "output must not be named as the C source is"),
+        ("small.c", ("--c",), "output must not have the suffix of the C source"),
     ],
 )
-def test_what_can_not_be_is_told_before_anything_is_written(
-    tfnas_command, tmp_path, model, name, flags, told
+def test_unsupported_output_is_an_error_before_anything_is_written(
+    tfnas_command, tmp_path, model, name, flags, message
 ):
     code, out, err = tfnas_command("export", model, f"--output={tmp_path / name}", *flags)
     assert (code, out) == (1, "")
     assert err.startswith("tfnas export: error: ")
     assert err.count("\n") == 1
-    assert told in err
+    assert message in err
     assert list(tmp_path.iterdir()) == []

@@ -38,10 +38,10 @@ def run(saved, tmp_path, capsys, monkeypatch):
     quick = functools.partial(tfnas.benchmark, rounds=6)
     monkeypatch.setattr("tfnas.compression.file_comparison_table.benchmark", quick)
 
-    def call(*given):
+    def call(*arguments):
         folder = tmp_path / "out"
         values = command.define(flags.FlagValues())
-        argv = ["tfnas", str(saved), "--dataset=digits", f"--directory={folder}", *given]
+        argv = ["tfnas", str(saved), "--dataset=digits", f"--directory={folder}", *arguments]
         positional = values(argv)[1:]
         code = command.main(positional, values)
         return code, capsys.readouterr().out, folder
@@ -79,7 +79,7 @@ def test_without_data_and_training(run):
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("arguments", "message"),
     [
         ([], "exactly one of macs, energy and rank"),
         (["--macs=0.5", "--rank=2"], "exactly one of macs, energy and rank"),
@@ -91,7 +91,7 @@ def test_without_data_and_training(run):
         (["--macs=0.5", "--learning_rate=0"], "learning_rate must be above 0"),
     ],
 )
-def test_bad_input_is_told_before_any_work(run, tmp_path, given, told):
-    with pytest.raises(ValueError, match=told):
-        run(*given)
+def test_bad_input_is_an_error_before_any_work(run, tmp_path, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        run(*arguments)
     assert not (tmp_path / "out").exists()

@@ -58,7 +58,7 @@ def test_half_the_macs_in_two_steps(prune_channels, saved):
     assert "stem" in report
 
 
-def test_a_share_of_the_time_without_training(prune_channels, monkeypatch):
+def test_a_fraction_of_the_latency_without_training(prune_channels, monkeypatch):
     # So small a network's time is mostly what every inference costs; here it is its MACs.
     monkeypatch.setattr(
         "tfnas.jobs.prune_channels_job.LatencyModel",
@@ -70,7 +70,7 @@ def test_a_share_of_the_time_without_training(prune_channels, monkeypatch):
     assert (folder / "model_int8.tflite").exists()
 
 
-def test_widths_of_ones_own(prune_channels):
+def test_width_multipliers_of_the_user(prune_channels):
     code, _, err, folder = prune_channels("--sizes=stem=5,body=8", "--epochs=0")
     assert (code, err) == (0, "")
     small = tfnas.load_model(folder / "model.keras")
@@ -79,7 +79,7 @@ def test_widths_of_ones_own(prune_channels):
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "message"),
     [
         ([], "exactly one of macs, params, latency and sizes"),
         (["--macs=0.5", "--params=0.5"], "exactly one of macs, params, latency and sizes"),
@@ -92,9 +92,9 @@ def test_widths_of_ones_own(prune_channels):
         (["--macs=0.5", "--steps=3", "--epochs=2"], "steps must be at most epochs"),
     ],
 )
-def test_bad_input_is_one_line_before_any_work(prune_channels, flags, told):
+def test_bad_input_is_one_line_before_any_work(prune_channels, flags, message):
     code, _, err, folder = prune_channels(*flags)
     assert code == 1
-    assert told in err
+    assert message in err
     assert err.count("\n") == 1
     assert not folder.exists()

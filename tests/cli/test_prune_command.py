@@ -51,7 +51,7 @@ def zeros(folder):
     return {kernel.layer: kernel.sparsity for kernel in report.kernels}
 
 
-def test_without_training_the_kept_weights_make_up_for_the_others(prune):
+def test_without_training_the_kept_weights_are_adjusted(prune):
     code, out, err, folder = prune("--sparsity=0.7", "--exclude=last")
     assert (code, err) == (0, "")
     names = {path.name for path in folder.iterdir()}
@@ -81,7 +81,7 @@ def test_while_training_a_sensitive_layer_keeps_more(prune, digits):
     assert "Sensitivity" in (folder / "report.md").read_text()
 
 
-def test_a_second_run_leaves_nothing_of_the_first(prune):
+def test_a_second_run_removes_the_files_of_the_first(prune):
     assert prune("--sparsity=0.9")[0] == 0
     code, _, _, folder = prune("--sparsity=0.1", "--noreconstruct")
     assert code == 0
@@ -99,7 +99,7 @@ def test_scope_by_output_goes_with_obs(prune):
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "message"),
     [
         (["--sparsity=1.5"], "sparsity must be in [0, 1), got 1.5"),
         (["--sparsity=0.5", "--exclude=nothing"], "exclude must name layers with a kernel"),
@@ -109,15 +109,15 @@ def test_scope_by_output_goes_with_obs(prune):
         (["--sparsity=0.5", "--criterion=obs", "--epochs=1"], "goes with epochs 0"),
     ],
 )
-def test_bad_input_is_one_line_before_any_work(prune, flags, told):
+def test_bad_input_is_one_line_before_any_work(prune, flags, message):
     code, _, err, folder = prune(*flags)
     assert code == 1
-    assert told in err
+    assert message in err
     assert err.count("\n") == 1
     assert not folder.exists()
 
 
-def test_an_output_that_is_a_file_is_told_before_training(prune, tmp_path):
+def test_an_output_that_is_a_file_is_an_error_before_training(prune, tmp_path):
     (tmp_path / "taken").write_text("")
     code, out, err, _ = prune("--sparsity=0.5", "--epochs=1", output="taken")
     assert code == 1

@@ -59,11 +59,11 @@ def test_qat_writes_models_file_report_and_picture(command, tmp_path, digits):
     assert {"int4", "int8"} <= types
     assert not any(name.startswith("float") for name in types)
     trained = tfnas.load_model(folder / "model.keras")
-    wanted, found = trained.predict(digits.x_test, verbose=0), file.predict(digits.x_test)
-    first, second = np.sort(wanted, axis=1)[:, :-3:-1].T
+    expected, found = trained.predict(digits.x_test, verbose=0), file.predict(digits.x_test)
+    first, second = np.sort(expected, axis=1)[:, :-3:-1].T
     sure = first - second > 0.2  # 51 steps of the output; which way a kernel rounds moves few
     assert sure.mean() > 0.7
-    np.testing.assert_array_equal(found[sure].argmax(axis=1), wanted[sure].argmax(axis=1))
+    np.testing.assert_array_equal(found[sure].argmax(axis=1), expected[sure].argmax(axis=1))
     assert tfnas.load_model(folder / "model_float.keras").get_layer("head")
     errors = QuantizationError.from_json((folder / "errors.json").read_text())
     assert errors.headers()
@@ -73,7 +73,7 @@ def test_qat_writes_models_file_report_and_picture(command, tmp_path, digits):
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "message"),
     [
         (["--epochs=1", "--layers=nothing=int8"], "layers must name layers with a kernel"),
         (["--epochs=1", "--layers=head"], "layers must hold NAME=FORMAT, got 'head'"),
@@ -83,11 +83,11 @@ def test_qat_writes_models_file_report_and_picture(command, tmp_path, digits):
         (["--epochs=1", "--learning_rate=0"], "learning_rate must be above 0"),
     ],
 )
-def test_bad_input_of_qat_is_one_line_before_any_work(command, tmp_path, flags, told):
+def test_bad_input_of_qat_is_one_line_before_any_work(command, tmp_path, flags, message):
     folder = tmp_path / "out"
     code, _, err = command("qat", "--dataset=digits", f"--directory={folder}", *flags)
     assert code == 1
-    assert told in err
+    assert message in err
     assert err.count("\n") == 1
     assert not folder.exists()
 
@@ -97,7 +97,7 @@ def test_qat_does_not_write_over_its_model(saved, tmp_path, capsys):
     source.write_bytes(saved.read_bytes())
     flags = ["--dataset=digits", "--epochs=1", f"--directory={tmp_path}"]
     assert app.main(["qat", str(source), *flags]) == 1
-    assert "must not hold the model itself" in capsys.readouterr().err
+    assert "must not be that of the model" in capsys.readouterr().err
     assert source.exists()
 
 
@@ -112,7 +112,7 @@ def test_export_of_dense_layers_alone(command, tmp_path):
     assert str(path) in out
 
 
-def test_export_mixed_meets_the_size_and_tells_why(command, tmp_path):
+def test_export_mixed_meets_the_size_and_gives_the_reasons(command, tmp_path):
     path = tmp_path / "mixed.tflite"
     code, out, err = command(
         "export", "--mode=mixed", "--size=0.2", "--dataset=digits", f"--output={path}"
@@ -133,7 +133,7 @@ def test_export_by_a_recipe(command, tmp_path):
     assert {k.tensor.dtype for k in tfnas.tflite.file_weights.read_kernels(_load(path))} == {"int8"}
 
 
-def test_export_tells_and_draws_what_each_layer_costs(command, tmp_path):
+def test_export_prints_and_plots_the_error_of_each_layer(command, tmp_path):
     path = tmp_path / "int8.tflite"
     code, out, err = command(
         "export", "--mode=int8", "--dataset=digits", "--errors", f"--output={path}"
@@ -145,27 +145,27 @@ def test_export_tells_and_draws_what_each_layer_costs(command, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "message"),
     [
-        (["--mode=mixed", "--dataset=digits"], "size goes with mode 'mixed'"),
-        (["--mode=int8", "--size=1000"], "size goes with mode 'mixed'"),
+        (["--mode=mixed", "--dataset=digits"], "size must be given with mode 'mixed'"),
+        (["--mode=int8", "--size=1000"], "size must be given with mode 'mixed'"),
         (["--mode=mixed", "--size=1000"], "dataset must be given for mode 'mixed'"),
-        (["--mode=int8", "--activations=int8"], "activations goes with mode 'mixed'"),
-        (["--errors", "--dataset=digits"], "errors goes with a mode that quantizes"),
-        (["--mode=int8", "--recipe=static_wi8_ai8"], "recipe goes without mode"),
-        (["--mode=mixed", "--size=9", "--layers=a=int8"], "mode 'mixed' goes without layers"),
-        (["--mode=mixed", "--size=9", "--dataset=digits", "--correct"], "correct goes with a mode"),
+        (["--mode=int8", "--activations=int8"], "activations needs mode 'mixed'"),
+        (["--errors", "--dataset=digits"], "errors needs a mode that quantizes"),
+        (["--mode=int8", "--recipe=static_wi8_ai8"], "recipe excludes mode"),
+        (["--mode=mixed", "--size=9", "--layers=a=int8"], "mode 'mixed' excludes layers"),
+        (["--mode=mixed", "--size=9", "--dataset=digits", "--correct"], "correct needs a mode"),
         (["--mode=dynamic", "--correct"], "correct goes with integer activations"),
         (["--recipe=none_of_these"], "recipe must be one of"),
         (["--mode=float16", "--layers=head=int8"], "layers must be empty for mode 'float16'"),
         (["--mode=int8", "--sparse", "--layers=head=int4"], "sparse must be False"),
     ],
 )
-def test_flags_of_export_that_do_not_go_together(command, tmp_path, flags, told):
+def test_flags_of_export_that_do_not_go_together(command, tmp_path, flags, message):
     path = tmp_path / "file.tflite"
     code, _, err = command("export", *flags, f"--output={path}")
     assert code == 1
-    assert told in err
+    assert message in err
     assert err.count("\n") == 1
     assert not path.exists()
 

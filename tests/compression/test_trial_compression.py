@@ -300,9 +300,9 @@ def test_a_package_that_is_missing_is_told_before_the_search(tmp_path, monkeypat
         ({"compression": "int8"}, r"compression must be a tfnas\.CompressionSpace, got 'int8'"),
         (
             {"compression": tfnas.CompressionSpace(distill=(True,))},
-            r"teacher must be given where the compression may distill, got None",
+            r"teacher must be given if the compression may distill, got None",
         ),
-        ({"teacher": "t"}, r"teacher goes with a compression that may distill"),
+        ({"teacher": "t"}, r"teacher needs a compression that may distill"),
         (
             {"compression": tfnas.CompressionSpace(distill=(True,)), "teacher": "t"},
             r"teacher must be a built Keras 3 model, got str",

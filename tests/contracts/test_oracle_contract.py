@@ -99,7 +99,7 @@ def test_a_search_that_was_killed_goes_on_as_it_would_have(make, stop, within):
         begin(first)
     second = make("parts")
     second.reload()
-    assert len(second.entries) == stop
+    assert len(second.records) == stop
     run(second)
     found = [second.trials[trial_id].hyperparameters.values for trial_id in second.end_order]
     assert found == expected
@@ -142,13 +142,13 @@ def test_failures_and_nan_end_their_trial_only(make):
         else:
             good += 1
             finish(oracle, trial)
-    assert len(oracle.entries) >= 5
+    assert len(oracle.records) >= 5
     broken = [t for t in oracle.trials.values() if t.status == "FAILED"]
     assert broken
     again = make()
     again.reload()
-    assert len(again.entries) == len(oracle.entries)
-    assert [e.losses for e in again.entries] == [e.losses for e in oracle.entries]
+    assert len(again.records) == len(oracle.records)
+    assert [e.losses for e in again.records] == [e.losses for e in oracle.records]
 
 
 def test_nan_says_so(make):
@@ -164,7 +164,7 @@ def test_best_trials_come_in_order(make):
     best = oracle.get_best_trials(24)
     assert len({t.trial_id for t in best}) == 24
     if isinstance(oracle.objective, ParetoObjective):
-        rows = [(-e.losses[0], e.losses[1]) for e in oracle.entries]
+        rows = [(-e.losses[0], e.losses[1]) for e in oracle.records]
         score, cost = best[0].score, best[0].metrics.get_best_value("cost")
         assert not any(s >= score and c <= cost and (s, c) != (score, cost) for s, c in rows)
     else:
@@ -174,7 +174,7 @@ def test_best_trials_come_in_order(make):
 def test_limits_rule_over_objectives(make):
     oracle = make(limits={"score": 4.0}, max_trials=24)
     run(oracle)
-    within = [e.violation == 0 for e in oracle.entries]
+    within = [e.violation == 0 for e in oracle.records]
     assert any(within)
     best = oracle.get_best_trials(24)
     kept = [t.metrics.get_best_value("score") >= 4.0 for t in best]
@@ -183,7 +183,7 @@ def test_limits_rule_over_objectives(make):
 
 def test_proposals_outside_of_known_limits_are_dropped(make):
     oracle = make(limits={"macs": 3.0})
-    oracle.known_costs = lambda point: {"macs": float(dict(point.items)["a"] * 3)}
+    oracle.costs_before_trial = lambda arch: {"macs": float(dict(arch.items)["a"] * 3)}
     assert {values["a"] for values in run(oracle)} <= {0, 1}
 
 
@@ -226,7 +226,7 @@ def test_a_corrupt_file_fails_its_trial_with_the_reason(oracle, tmp_path):
     second.reload()
     assert second.trials["02"].status == "FAILED"
     assert second.trials["02"].message.startswith("its file can't be read")
-    assert [e.trial_id for e in second.entries] == ["00", "01", "03"]
+    assert [e.trial_id for e in second.records] == ["00", "01", "03"]
     assert len(run(second)) == 6
 
 
@@ -262,7 +262,7 @@ def test_a_full_disk_fails_the_trial_and_not_the_search(oracle, monkeypatch):
     assert first.trials["02"].status == "FAILED"
     assert "No space left" in first.trials["02"].message
     run(first)
-    assert [e.trial_id for e in first.entries] == ["00", "01", *(f"0{i}" for i in range(3, 10))]
+    assert [e.trial_id for e in first.records] == ["00", "01", *(f"0{i}" for i in range(3, 10))]
 
 
 def test_failures_one_after_the_other_end_the_search(oracle):
@@ -320,11 +320,11 @@ def test_spaces_that_grow_while_trials_run(oracle):
     trial.hyperparameters.Choice("new", [1, 2])
     finish(first, trial, {"score": 1.0})
     assert [d.name for d in first.space.decisions] == ["a", "new"]
-    assert len(first.entries) == 1
+    assert len(first.records) == 1
     while (trial := begin(first)) is not None:
         assert set(trial.hyperparameters.values) == {"a", "new"}
         finish(first, trial, {"score": 1.0})
-    assert len(first.entries) == 8
+    assert len(first.records) == 8
 
 
 def test_an_oracle_of_ones_own(oracle):
@@ -354,5 +354,5 @@ def test_the_surrogate_sees_through_noise(tmp_path):
         finish(oracle, trial, {"score": score})
     assert 0.3 < oracle.rank_correlation() <= 1.0
     pick = worth(oracle.pick().hyperparameters.values)["score"]
-    true = [worth(e.point.to_dict())["score"] for e in oracle.entries]
+    true = [worth(e.architecture.to_dict())["score"] for e in oracle.records]
     assert pick >= np.quantile(true, 0.9)

@@ -1,4 +1,4 @@
-"""tfnas.data: named sets, .npz files, folders of images, and whatever data a caller has."""
+"""tfnas.data: named data sets, .npz files, folders of images, and data of every kind."""
 
 import collections
 
@@ -56,14 +56,14 @@ def write_images(folder, per_class=10, size=(7, 5), classes=("cat", "dog", "emu"
 # --- digits
 
 
-def test_digits_parts_share_no_example_and_make_up_the_whole(digits):
+def test_digits_parts_are_disjoint_and_complete(digits):
     from sklearn.datasets import load_digits
 
     rows = [x.reshape(len(x), -1).tobytes() for x in (digits.x_train, digits.x_val, digits.x_test)]
     assert [len(r) // 64 for r in rows] == [1293, 144, 360]
     seen = collections.Counter(r[i : i + 64] for r in rows for i in range(0, len(r), 64))
-    whole = np.round(load_digits().images * (255 / 16)).astype(np.uint8).reshape(-1, 64)
-    assert seen == collections.Counter(row.tobytes() for row in whole)
+    raw = np.round(load_digits().images * (255 / 16)).astype(np.uint8).reshape(-1, 64)
+    assert seen == collections.Counter(row.tobytes() for row in raw)
     assert max(seen.values()) == 1  # no two digits are equal, so equal sets means disjoint parts
 
 
@@ -72,9 +72,9 @@ def test_digits_are_raw_pixels_and_stratified(digits):
     assert digits.num_classes == 10
     assert {x.dtype.name for x in (digits.x_train, digits.x_val, digits.x_test)} == {"uint8"}
     assert (digits.x_train.min(), digits.x_train.max()) == (0, 255)
-    whole = np.bincount(np.concatenate([digits.y_train, digits.y_val, digits.y_test]))
+    total = np.bincount(np.concatenate([digits.y_train, digits.y_val, digits.y_test]))
     for y in (digits.y_train, digits.y_val, digits.y_test):
-        assert np.abs(np.bincount(y) - whole * len(y) / whole.sum()).max() < 1.01
+        assert np.abs(np.bincount(y) - total * len(y) / total.sum()).max() < 1.01
 
 
 def test_seed_changes_validation_but_never_test(digits):
@@ -108,12 +108,12 @@ def test_limited_where_the_classes_can_not_be_in_proportion(digits, examples):
     np.testing.assert_array_equal(limited.y_train, digits.limited(examples).y_train)
 
 
-def test_spread_takes_examples_from_all_over_the_data():
+def test_spread_returns_evenly_spaced_examples():
     by_class = np.repeat(np.arange(10), 100)
     assert set(spread(by_class, 50)) == set(range(10))
     np.testing.assert_array_equal(spread(by_class, 5000), by_class)
-    whole = {"a": np.arange(9), "b": np.arange(9)}
-    assert spread(whole, 3)["b"].tolist() == [0, 4, 8]
+    inputs = {"a": np.arange(9), "b": np.arange(9)}
+    assert spread(inputs, 3)["b"].tolist() == [0, 4, 8]
 
 
 @pytest.mark.parametrize("text", ["96", "96,", "0,96", "-1,5", "a,b", "1,2,3"])
@@ -171,8 +171,11 @@ BAD_NPZ = {
     "nan": ({"x_train": np.full((40, 6, 5, 3), np.nan)}, "x_train of .* must hold finite"),
     "float labels": ({"y_train": np.arange(40) % 4.0}, "y_train of .* got float64"),
     "labels short": ({"y_test": np.zeros(9, int)}, r"y_test of .*\(9,\) for 10 images"),
-    "one-hot": ({"y_train": np.eye(4, dtype=int)[np.arange(40) % 4]}, "one whole number an image"),
-    "below 0": ({"y_train": np.arange(40) % 4 - 1}, "labels from 0 on"),
+    "one-hot": (
+        {"y_train": np.eye(4, dtype=int)[np.arange(40) % 4]},
+        "one whole number for each image",
+    ),
+    "below 0": ({"y_train": np.arange(40) % 4 - 1}, "labels >= 0"),
     "other size": ({"x_test": np.zeros((10, 6, 6, 3))}, r"x_test .* \(6, 5, 3\), got \(6, 6, 3\)"),
     "no test": ({"x_test": np.zeros((0, 6, 5, 3)), "y_test": np.zeros(0, int)}, "test part of"),
     "a class of one": ({"y_train": np.r_[np.zeros(39, int), 1]}, "validation part can't be split"),
@@ -267,8 +270,8 @@ def test_mixed_sizes_need_image_size(tmp_path):
 
 def test_corrupt_image_is_named(tmp_path):
     write_images(tmp_path, suffix=".jpg", size=(64, 64))
-    whole = (tmp_path / "dog" / "3.jpg").read_bytes()
-    (tmp_path / "dog" / "3.jpg").write_bytes(whole[: len(whole) // 2])
+    content = (tmp_path / "dog" / "3.jpg").read_bytes()
+    (tmp_path / "dog" / "3.jpg").write_bytes(content[: len(content) // 2])
     with pytest.raises(ValueError, match=r"image '.*dog/3.jpg' can't be read"):
         load(tmp_path)
     (tmp_path / "dog" / "3.jpg").write_bytes(b"no image at all")
@@ -278,7 +281,7 @@ def test_corrupt_image_is_named(tmp_path):
 
 def test_folder_without_classes_or_images(tmp_path):
     (tmp_path / "one").mkdir()
-    with pytest.raises(ValueError, match="at least 2 folders, one a class, got 1"):
+    with pytest.raises(ValueError, match="at least 2 folders, one for each class, got 1"):
         load(tmp_path)
     (tmp_path / "two").mkdir()
     with pytest.raises(ValueError, match="must hold images, got none"):
@@ -312,17 +315,17 @@ def kinds():
     }
 
 
-def check(got, wanted):
-    assert type(got) is type(wanted)
-    if isinstance(wanted, dict):
-        assert list(got) == list(wanted) or sorted(got) == sorted(wanted)
-        for key in wanted:
-            check(got[key], wanted[key])
-    elif isinstance(wanted, list | tuple):
-        for a, b in zip(got, wanted, strict=True):
+def check(got, expected):
+    assert type(got) is type(expected)
+    if isinstance(expected, dict):
+        assert list(got) == list(expected) or sorted(got) == sorted(expected)
+        for key in expected:
+            check(got[key], expected[key])
+    elif isinstance(expected, list | tuple):
+        for a, b in zip(got, expected, strict=True):
             check(a, b)
-    elif wanted is not None:
-        np.testing.assert_array_equal(got, wanted)
+    elif expected is not None:
+        np.testing.assert_array_equal(got, expected)
 
 
 @pytest.mark.parametrize("kind", kinds())

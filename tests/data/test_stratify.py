@@ -1,4 +1,4 @@
-"""Drawing parts of a data set: beside scikit-learn's, for the same seeds."""
+"""Stratified splits, compared with those of scikit-learn for the same seeds."""
 
 import numpy as np
 import pytest
@@ -16,17 +16,17 @@ def test_draws_are_those_of_scikit_learn(by_class):
             np.r_[np.repeat(np.arange(classes), 2), rng.integers(classes, size=60)]
         )
         held = int(rng.integers(classes, len(labels) - classes))
-        wanted = train_test_split(
+        expected = train_test_split(
             np.arange(len(labels)),
             test_size=held,
             random_state=seed,
             stratify=labels if by_class else None,
         )
-        for ours, theirs in zip(draw(labels, held, seed, by_class), wanted, strict=True):
+        for ours, theirs in zip(draw(labels, held, seed, by_class), expected, strict=True):
             np.testing.assert_array_equal(ours, np.sort(theirs))
 
 
-def test_equal_remainders_are_rounded_by_lot():
+def test_equal_remainders_are_rounded_at_random():
     labels = np.repeat([0, 1, 2, 3], 3)
     counts = {tuple(np.bincount(labels[draw(labels, 6, seed)[1]])) for seed in range(20)}
     assert len(counts) > 1

@@ -52,6 +52,7 @@ from tfnas.measure.latency_model.regression import LatencyErrors, cross_validate
 from tfnas.measure.measurement import Latency, Measurement, Score
 from tfnas.measure.throughput import Throughput
 from tfnas.nas.latency_prediction import PredictionErrors
+from tfnas.nas.measured_trial import MeasuredTrial as Trial
 from tfnas.nas.reward import mnasnet_reward
 from tfnas.nas.samplers.evolution import EvolutionOracle
 from tfnas.nas.samplers.pareto_selection import best_first, crowding, pareto_ranks
@@ -59,7 +60,6 @@ from tfnas.nas.samplers.random_search import RandomOracle
 from tfnas.nas.samplers.reinforce import ReinforceOracle
 from tfnas.nas.search_result import ReportRow, SearchConfig, SearchResult
 from tfnas.nas.surrogate.gaussian_process import Surrogate
-from tfnas.nas.tuner import MeasuredTrial as Trial
 from tfnas.nas.weight_inheritance import inherit_weights
 from tfnas.quantization.spec import MODES  # noqa: F401
 from tfnas.reports import compress_report as report
@@ -738,7 +738,7 @@ def search_report(archs, parts):
     )
     texts = [str(result)]
     with tempfile.TemporaryDirectory() as folder:
-        there = dataclasses.replace(result, output=pathlib.Path(folder))
+        there = dataclasses.replace(result, directory=pathlib.Path(folder))
         search_texts.write(there, SearchConfig("digits", seed=4), parts, 0.7)
         names = ("pareto.csv", "report.md", "results.json")
         texts += [(there.directory / name).read_text() for name in names]

@@ -1,4 +1,4 @@
-"""The whole job_module on a hundred and fifty digits: the folder, resuming, interruption."""
+"""A search on a hundred and fifty digits: the folder, resuming, interruption."""
 
 import csv
 import dataclasses
@@ -32,7 +32,7 @@ TEST_PHASE = "measuring on the test part"
 
 
 class Watch(Progress):
-    """Notes phases and trials; a trial can be made to raise."""
+    """Records phases and trials; can interrupt a trial."""
 
     def __init__(self, interrupt_at=None):
         self.phases, self.trials, self.ended = [], [], []
@@ -51,7 +51,7 @@ class Watch(Progress):
 
 
 class Uses:
-    """Notes every use of images, and whether an image of the test part was among them."""
+    """Records each use of images, and whether an image of the test part was among them."""
 
     def __init__(self, x_test, watch, patch):
         self.secret = {image.tobytes() for image in x_test}
@@ -107,7 +107,7 @@ def npz(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def finished(npz, tmp_path_factory):
-    """(result, what was told, which images were used) of a whole search."""
+    """(result, progress, uses of images) of a finished search."""
     watch = Watch()
     with np.load(npz) as file, pytest.MonkeyPatch.context() as patch:
         uses = Uses(file["x_test"], watch, patch)
@@ -281,7 +281,7 @@ def test_the_same_call_again_has_nothing_left_to_try(finished, npz):
 
 @pytest.mark.slow
 def test_a_search_with_rungs_and_predicted_latencies(npz, tmp_path):
-    """Three trials, the third goes on; the report tells of both."""
+    """Three trials, the third is a promotion; the report has the epochs and the predictions."""
     settings = {
         **SETTINGS, "max_trials": 3, "epochs": 2, "halving": 2, "latency_seconds": 0.5,
         "final_epochs": 0, "baseline": False, "objectives": ("file_accuracy", "latency_ratio"),
@@ -320,14 +320,14 @@ def test_another_setting_in_the_same_folder_is_an_error(finished, npz):
         ({"epochs": 1.5}, r"epochs must be a whole number >= 1, got 1\.5"),
         ({"learning_rate": -1.0}, r"learning_rate must be above 0, got -1\.0"),
         ({"algorithm": "magic"}, r"algorithm must be one of evolution, .*, got 'magic'"),
-        ({"trial_timeout": 9.0}, r"trial_timeout must be above 0 s and goes with workers, got 9"),
+        ({"trial_timeout": 9.0}, r"trial_timeout must be above 0 s and needs workers, got 9"),
         ({"halving": 3, "epochs": 2}, r"epochs must be a whole number >= 3, got 2"),
         (
             {"halving": 2, "epochs": 8, "max_trials": 12},
             r"max_trials must be at least 15 for one .*, got 12",
         ),
         ({"halving": 1}, r"halving must be a whole number >= 2, got 1"),
-        ({"min_epochs": 2}, r"min_epochs must go with halving, got 2 without it"),
+        ({"min_epochs": 2}, r"min_epochs needs halving, got 2 without it"),
         ({"latency_seconds": -1.0}, r"latency_seconds must be a finite number above 0, got -1"),
         ({"workers": -1}, r"workers must be a whole number >= 0, got -1"),
     ],

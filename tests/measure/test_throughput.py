@@ -92,4 +92,4 @@ def test_the_command(artifacts, tmp_path, tfnas_command):
     assert "batch_sizes must hold whole numbers >= 1, got '0,x'" in err
     code, _, err = tfnas_command("bench", path, "--thread_counts=2")
     assert code == 1
-    assert "thread_counts goes with throughput" in err
+    assert "thread_counts needs throughput" in err

@@ -1,4 +1,4 @@
-"""Latencies that are predicted before training: what is dropped, what is seen, what is told."""
+"""Predicted latencies: dropped proposals, features of the surrogate, errors."""
 
 import types
 
@@ -26,7 +26,7 @@ class Untrained(tfnas.EvolutionTuner):
     """Its trials report what the prediction says, twice as much at random."""
 
     def run_trial(self, trial, *args, **kwargs):
-        ratio = self.prediction.ratio(self.oracle.architecture(trial))
+        ratio = self.latency_predictor.ratio(self.oracle.architecture(trial))
         return {"file_accuracy": 0.5 + 0.1 * ratio, "latency_ratio": ratio, "latency_ms": 1.0}
 
 
@@ -57,36 +57,40 @@ def unbuilt(space, monkeypatch):
     monkeypatch.setattr(space, "build", build)
 
 
-def test_what_breaks_a_latency_limit_is_no_trial_and_is_not_built(space, fitted, tmp_path, unbuilt):
+def test_proposals_that_break_a_latency_limit_are_neither_tried_nor_built(
+    space, fitted, tmp_path, unbuilt
+):
     bound = sampled(space, fitted)[12]
     tuner = make(space, tmp_path, latency_model=fitted, limits={"latency_ratio": bound})
     tuner.search(**DATA)
-    assert len(tuner.oracle.entries) == 12
+    assert len(tuner.oracle.records) == 12
     margin = 1 + fitted.fitted.errors.p90
-    assert all(fitted(e.point) <= bound * margin for e in tuner.oracle.entries)
-    dropped = tuner.oracle._unfit
+    assert all(fitted(e.architecture) <= bound * margin for e in tuner.oracle.records)
+    dropped = tuner.oracle._infeasible
     assert dropped
-    kept = {entry.point.network for entry in tuner.oracle.entries}
+    kept = {record.architecture.network for record in tuner.oracle.records}
     assert not dropped & kept
 
 
-def test_a_limit_that_nothing_keeps_ends_the_search_at_once(space, fitted, tmp_path, unbuilt):
+def test_a_limit_that_no_architecture_keeps_ends_the_search(space, fitted, tmp_path, unbuilt):
     bound = sampled(space, fitted)[0] / 100
     tuner = make(space, tmp_path, latency_model=fitted, limits={"latency_ratio": bound})
-    with pytest.raises(RuntimeError, match=r"limits latency_ratio <= .* can't be kept by any of"):
+    with pytest.raises(RuntimeError, match=r"limits latency_ratio <= .* must leave a feasible"):
         tuner.search(**DATA)
     assert tuner.oracle.trials == {}
 
 
-def test_a_limit_in_ms_is_held_against_this_machine(space, fitted, tmp_path, monkeypatch):
-    told = types.SimpleNamespace(reference_ms=0.5)
-    monkeypatch.setattr(latency_prediction, "benchmark", lambda *args, **kwargs: [told])
+def test_a_limit_in_ms_uses_the_reference_model_of_this_machine(
+    space, fitted, tmp_path, monkeypatch
+):
+    latency = types.SimpleNamespace(reference_ms=0.5)
+    monkeypatch.setattr(latency_prediction, "benchmark", lambda *args, **kwargs: [latency])
     bound = sampled(space, fitted)[12]
     tuner = make(space, tmp_path, latency_model=fitted, limits={"latency_ms": 0.5 * bound})
     tuner.search(**DATA)
     margin = 1 + fitted.fitted.errors.p90
-    assert all(fitted(e.point) <= bound * margin for e in tuner.oracle.entries)
-    assert tuner.oracle._unfit
+    assert all(fitted(e.architecture) <= bound * margin for e in tuner.oracle.records)
+    assert tuner.oracle._infeasible
 
 
 def test_the_surrogate_sees_the_predicted_latency(space, fitted, tmp_path):
@@ -117,9 +121,11 @@ def test_it_is_fitted_once_a_search(space, fitted, tmp_path, monkeypatch):
     second = make(space, tmp_path, latency_seconds=7, max_trials=4)
     second.search(**DATA)
     assert calls == [(7, 0)]
-    assert len(second.oracle.entries) == 4
-    for entry in second.oracle.entries:
-        assert second.prediction.ratio(entry.point) == pytest.approx(fitted(entry.point))
+    assert len(second.oracle.records) == 4
+    for record in second.oracle.records:
+        assert second.latency_predictor.ratio(record.architecture) == pytest.approx(
+            fitted(record.architecture)
+        )
 
 
 def test_errors_on_the_profiled_networks_and_on_the_trials(space, fitted, tmp_path):
@@ -127,11 +133,11 @@ def test_errors_on_the_profiled_networks_and_on_the_trials(space, fitted, tmp_pa
     rng = np.random.default_rng(0)
     archs = [space.sample(rng) for _ in range(10)]
     measured = [1.25 * fitted(arch) for arch in archs]
-    errors = tuner.prediction.errors(list(zip(archs, measured, strict=True)))
+    errors = tuner.latency_predictor.errors(list(zip(archs, measured, strict=True)))
     assert errors.cross_validated == fitted.fitted.errors
     assert errors.trials.median == pytest.approx(0.2)
     assert errors.trials.networks == 10
-    assert tuner.prediction.errors([(archs[0], 1.0)]).trials is None
+    assert tuner.latency_predictor.errors([(archs[0], 1.0)]).trials is None
     assert str(errors).count("within 10%") == 2
 
 
@@ -142,25 +148,25 @@ def test_errors_on_the_profiled_networks_and_on_the_trials(space, fitted, tmp_pa
         ({"latency_seconds": True}, "latency_seconds must be a finite number above 0, got True"),
         ({"latency_model": "model"}, "latency_model must be a fitted tfnas.LatencyModel, such as"),
         ({"latency_model": LatencyModel("int8")}, "latency_model must be a fitted tfnas.Latency"),
-        ({"latency_model": ..., "mode": "float32"}, "latency_model must be of the search's mode"),
-        ({"latency_model": ..., "threads": 2}, "latency_model must be of the search's threads 2"),
+        ({"latency_model": ..., "mode": "float32"}, "latency_model must have the mode of"),
+        ({"latency_model": ..., "threads": 2}, "latency_model must have the threads of .*, 2"),
         (
             {"latency_model": ..., "latency_seconds": 5},
-            "latency_seconds must not be given beside latency_model",
+            "latency_seconds must be None with latency_model",
         ),
     ],
 )
 def test_wrong_arguments(space, fitted, tmp_path, arguments, message):
-    given = {name: fitted if value is ... else value for name, value in arguments.items()}
+    settings = {name: fitted if value is ... else value for name, value in arguments.items()}
     with pytest.raises(ValueError, match=message):
-        make(space, tmp_path, **given)
+        make(space, tmp_path, **settings)
     assert not (tmp_path / "search").exists()
 
 
-def test_it_goes_with_a_search_space_that_does_not_compress(tmp_path):
-    with pytest.raises(ValueError, match="latency_seconds must go with a search space such as"):
+def test_it_needs_a_search_space_without_compression(tmp_path):
+    with pytest.raises(ValueError, match="latency_seconds needs a search space such as"):
         make(lambda hp: None, tmp_path, latency_seconds=5)
     choices = tfnas.CompressionSpace(modes=("int8",), sparsity=(0, 0.5))
     space = tfnas.MobileNetV2Space((8, 8, 1), 10, "microcontroller", compression=choices)
-    with pytest.raises(ValueError, match="one number format and no compression"):
+    with pytest.raises(ValueError, match="one number format and without compression"):
         make(space, tmp_path, latency_seconds=5)

@@ -5,7 +5,7 @@ import pytest
 
 from tfnas.nas.objectives import Objectives, ParetoObjective, objective_of
 
-# ---- goals
+# ---- objectives
 
 
 def test_objectives_keep_their_directions():
@@ -23,7 +23,7 @@ def test_objectives_keep_their_directions():
     assert objectives.violation({"latency_ratio": 0.4}) == 0
 
 
-def test_limits_that_nothing_can_keep_are_refused():
+def test_limits_that_no_file_can_keep_are_refused():
     for bound in (-1, 0):
         with pytest.raises(ValueError, match=r"limits\['ram_bytes'\] must be above 0"):
             Objectives.of(objective_of("reward"), {"ram_bytes": bound})

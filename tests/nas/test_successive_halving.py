@@ -1,4 +1,4 @@
-"""Asynchronous successive halving: who goes on, with which weights, what is learned from."""
+"""Asynchronous successive halving: promotions, their weights, the records of the search."""
 
 import concurrent.futures
 import dataclasses
@@ -88,13 +88,13 @@ def rung_of(trial):
 )
 def test_epochs_of_the_rungs(eta, least, epochs, expected):
     halving = Halving(eta, least)
-    halving.fix(epochs, None)
-    assert [halving.epochs_of(rung) for rung in range(halving.top + 1)] == expected
+    halving.set_epochs(epochs, None)
+    assert [halving.epochs_of(rung) for rung in range(halving.top_rung + 1)] == expected
 
 
-def test_without_rungs_nothing_is_told():
+def test_without_rungs_no_metrics_are_reported():
     halving = Halving()
-    halving.fix(5, 1)
+    halving.set_epochs(5, 1)
     assert (halving.budget("0"), halving.metrics("0"), halving.promotable()) == ({}, {}, None)
 
 
@@ -104,7 +104,7 @@ def test_without_rungs_nothing_is_told():
         ({"halving": 1}, "halving must be a whole number >= 2, got 1"),
         ({"halving": 3.5}, r"halving must be a whole number >= 2, got 3\.5"),
         ({"min_epochs": 0}, "min_epochs must be a whole number >= 1, got 0"),
-        ({"halving": None, "min_epochs": 2}, "min_epochs must go with halving, got 2 without it"),
+        ({"halving": None, "min_epochs": 2}, "min_epochs needs halving, got 2 without it"),
         ({"executions_per_trial": 2}, "executions_per_trial must be 1 with halving"),
     ],
 )
@@ -113,7 +113,7 @@ def test_wrong_arguments(tmp_path, arguments, message):
         make(tmp_path, **arguments)
 
 
-def test_epochs_that_do_not_go_with_the_rungs(tmp_path):
+def test_too_few_epochs_for_two_rungs(tmp_path):
     tuner = make(tmp_path, min_epochs=2)
     with pytest.raises(ValueError, match="epochs must be a whole number >= 6, got 5"):
         tuner.search(epochs=5)
@@ -122,7 +122,7 @@ def test_epochs_that_do_not_go_with_the_rungs(tmp_path):
     assert tuner.ran == []
 
 
-def test_a_search_that_goes_on_keeps_its_rungs(tmp_path):
+def test_a_resumed_search_keeps_its_rungs(tmp_path):
     make(tmp_path, max_trials=14).search(epochs=9)
     again = make(tmp_path, max_trials=16)
     with pytest.raises(ValueError, match="epochs of a search with halving must stay 9, got 27"):
@@ -133,20 +133,20 @@ def test_a_search_that_goes_on_keeps_its_rungs(tmp_path):
         make(tmp_path, halving=2)
 
 
-# ---- who goes on
+# ---- promotions
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_best_of_a_rung_go_on_and_all_else_is_new(tmp_path, kind):
+def test_the_best_of_a_rung_are_promoted_and_other_trials_are_new(tmp_path, kind):
     """Each trial is held against the rule, on what had ended before it."""
     tuner = make(tmp_path, kind)
     tuner.search(epochs=9)
     oracle, halving = tuner.oracle, tuner.oracle.halving
     assert list(oracle.trials) == [f"{number:02d}" for number in range(TRIALS)]
-    entries = {e.trial_id: e for rung in halving._ended.values() for e in rung}
+    records = {e.trial_id: e for rung in halving._ended.values() for e in rung}
     gone, networks = set(), set()
     for number, (name, begin, epochs) in enumerate(tuner.ran):
-        before = [entries[f"{n:02d}"] for n in range(number) if f"{n:02d}" in entries]
+        before = [records[f"{n:02d}"] for n in range(number) if f"{n:02d}" in records]
         expected = None
         for rung in (1, 0):
             of_rung = [e for e in before if halving.rung(e.trial_id) == rung]
@@ -159,52 +159,52 @@ def test_the_best_of_a_rung_go_on_and_all_else_is_new(tmp_path, kind):
         assert (network in networks) == (expected is not None)
         networks.add(network)
         gone.add(expected)
-    assert len(networks) == oracle.begun < TRIALS
+    assert len(networks) == oracle.num_started < TRIALS
     assert {halving.rung(name) for name in oracle.trials} == {0, 1, 2}
 
 
-def test_trials_tell_their_rung_and_an_architecture_is_there_once(tmp_path):
+def test_trials_report_their_rung_and_each_architecture_has_one_record(tmp_path):
     tuner = make(tmp_path)
     tuner.search(epochs=9)
     oracle, halving = tuner.oracle, tuner.oracle.halving
     for trial in oracle.completed():
         assert rung_of(trial) == halving.rung(trial.trial_id)
         assert trial.metrics.get_best_value("epochs") == [1, 3, 9][rung_of(trial)]
-    points = [entry.point for entry in oracle.entries]
-    assert len(points) == len({point.network for point in points})
+    points = [record.architecture for record in oracle.records]
+    assert len(points) == len({arch.network for arch in points})
     ended = {name for name, t in oracle.trials.items() if t.status == "COMPLETED"}
     replaced = {halving.continues[name] for name in ended if name in halving.continues}
-    assert {entry.trial_id for entry in oracle.entries} == ended - replaced
+    assert {record.trial_id for record in oracle.records} == ended - replaced
     best = oracle.get_best_trials(1)[0]
     assert oracle.pick() is best
     assert best.score == max(oracle.trials[name].score for name in ended)
 
 
-def test_a_promotion_that_fails_leaves_its_trial_and_is_not_repeated(tmp_path):
+def test_a_failed_promotion_keeps_the_trial_below_and_is_not_repeated(tmp_path):
     tuner = make(tmp_path)
     tuner.search(epochs=9)
     oracle, halving = tuner.oracle, tuner.oracle.halving
     failed = [name for name, t in oracle.trials.items() if t.status == "FAILED"]
     assert failed
-    there = {entry.trial_id for entry in oracle.entries}
+    there = {record.trial_id for record in oracle.records}
     assert all(halving.continues[name] in there for name in failed)
     assert len(halving.continues) == len(set(halving.continues.values()))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_same_seed_same_search_also_over_a_reload(tmp_path, kind):
-    whole, other = make(tmp_path / "a", kind), make(tmp_path / "b", kind, max_trials=17)
-    whole.search(epochs=9)
+    entire, other = make(tmp_path / "a", kind), make(tmp_path / "b", kind, max_trials=17)
+    entire.search(epochs=9)
     other.search(epochs=9)
     parts = make(tmp_path / "b", kind)
     parts.search(epochs=9)
-    assert trials_of(parts) == trials_of(whole)
-    for name in ("entries", "evidence"):
-        found, expected = getattr(parts.oracle, name), getattr(whole.oracle, name)
+    assert trials_of(parts) == trials_of(entire)
+    for name in ("records", "learning_records"):
+        found, expected = getattr(parts.oracle, name), getattr(entire.oracle, name)
         assert [e.trial_id for e in found] == [e.trial_id for e in expected]
 
 
-def test_in_parallel_nobody_waits_and_nothing_is_promoted_twice(tmp_path):
+def test_in_parallel_no_worker_waits_and_no_trial_is_promoted_twice(tmp_path):
     with concurrent.futures.ThreadPoolExecutor(3) as pool:
         tuner = make(tmp_path, executor=pool)
         tuner.search(epochs=9)
@@ -217,10 +217,10 @@ def test_in_parallel_nobody_waits_and_nothing_is_promoted_twice(tmp_path):
         of_rung = sum(r == rung for r in rungs)
         assert sum(halving.rung(name) == rung for name in sources) <= of_rung / 3 + 3
     again = make(tmp_path)
-    assert [e.trial_id for e in again.oracle.entries] == [e.trial_id for e in oracle.entries]
+    assert [e.trial_id for e in again.oracle.records] == [e.trial_id for e in oracle.records]
 
 
-# ---- what is learned from
+# ---- records that the search learns from
 
 
 def test_the_search_learns_from_one_rung_the_highest_with_enough_trials(tmp_path):
@@ -228,12 +228,12 @@ def test_the_search_learns_from_one_rung_the_highest_with_enough_trials(tmp_path
     seen = []
     choose = tuner.oracle.screening.__class__.choose
 
-    def noted(screening, proposals, entries, rng):
+    def noted(screening, proposals, records, rng):
         nonlocal seen
-        rungs = {tuner.oracle.halving.rung(entry.trial_id) for entry in entries}
+        rungs = {tuner.oracle.halving.rung(record.trial_id) for record in records}
         assert len(rungs) <= 1
-        seen += [(rung, len(entries)) for rung in rungs]
-        return choose(screening, proposals, entries, rng)
+        seen += [(rung, len(records)) for rung in rungs]
+        return choose(screening, proposals, records, rng)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tuner.oracle.screening.__class__, "choose", noted)
@@ -246,13 +246,13 @@ def test_the_search_learns_from_one_rung_the_highest_with_enough_trials(tmp_path
     assert {tuner.oracle.halving.rung(e.trial_id) for e in population} == {1}
 
 
-def test_on_a_higher_rung_parents_are_of_that_rung():
+def test_on_a_higher_rung_parents_are_on_that_rung():
     halving = Halving(2)
-    halving.fix(4, None)
+    halving.set_epochs(4, None)
     parents = {"1": "0"}
-    halving.begin("2", "0")
-    halving.begin("3", "1")
-    halving.begin("4", "3")
+    halving.promote("2", "0")
+    halving.promote("3", "1")
+    halving.promote("4", "3")
     assert [halving.parent(name, parents) for name in "01234"] == [None, "0", None, "2", None]
 
 
@@ -312,23 +312,23 @@ SCORE_OF_EPOCH = kt.Objective("val_loss", "min")
 
 
 @pytest.mark.parametrize(("epochs", "before", "expected"), [(6, 2, 4), (2, 1, 1)])
-def test_a_compression_is_done_again_on_a_network_that_goes_on(epochs, before, expected):
+def test_a_promoted_network_is_compressed_again(epochs, before, expected):
     """`expected` epochs of the network; one of the zeros after it."""
     hp = kt.HyperParameters()
     hp.Fixed("units", 8)
     model = build(hp)
     x = np.random.default_rng(0).normal(size=(16, 4)).astype("float32")
-    told = []
+    phases = []
 
     def fit(model, callbacks, **of_part):
-        told.append((of_part["initial_epoch"], of_part["epochs"]))
+        phases.append((of_part["initial_epoch"], of_part["epochs"]))
         y = np.arange(16) % 2
         return model.fit(x, y, batch_size=8, verbose=0, callbacks=callbacks, **of_part)
 
-    made = CompressedTraining(fit, x).run(model, Compression(sparsity=0.5), epochs, before)
-    assert told[0][1] - told[0][0] == expected
-    assert told == [(epochs - 1 - expected, epochs - 1), (epochs - 1, epochs)]
-    assert "loss" in made.logs
+    compressed = CompressedTraining(fit, x).run(model, Compression(sparsity=0.5), epochs, before)
+    assert phases[0][1] - phases[0][0] == expected
+    assert phases == [(epochs - 1 - expected, epochs - 1), (epochs - 1, epochs)]
+    assert "loss" in compressed.logs
 
 
 # ---- the report

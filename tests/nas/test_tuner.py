@@ -104,7 +104,7 @@ def test_trials_report_what_the_file_does(searched):
         assert {"loss", "accuracy", "val_loss", "val_accuracy"} <= set(metrics)
 
 
-def test_reward_is_mnasnets_formula(searched):
+def test_reward_is_the_formula_of_mnasnet(searched):
     for candidate in searched.candidates():
         metrics = values(searched.oracle.get_trial(candidate.trial_id))
         expected = metrics["file_accuracy"] * (metrics["latency_ratio"] / TARGET) ** EXPONENT
@@ -155,7 +155,9 @@ def test_best_model_is_the_one_behind_the_best_file(searched, images):
     np.testing.assert_array_equal(again.predict(x_val), best.artifact().predict(x_val))
 
 
-def test_a_reloaded_project_goes_on_without_repeating(searched, space, images, tmp_path, capsys):
+def test_a_reloaded_project_continues_without_repeating_trials(
+    searched, space, images, tmp_path, capsys
+):
     shutil.copytree(searched.project_dir, tmp_path / "p")
     tuner = make_tuner(space, tmp_path, max_trials=5, seed=5)
     tuner.trial_callbacks = Events()
@@ -267,12 +269,14 @@ def test_target_ms_becomes_a_ratio_once(space, images, tmp_path, monkeypatch):
     assert json.loads((tmp_path / "p" / "tuner0.json").read_text())["target_ratio"] == 0.2
 
 
-@pytest.mark.parametrize("given", [{}, {"validation_data": None}])
-def test_missing_validation_data_is_an_error_before_any_training(space, images, tmp_path, given):
+@pytest.mark.parametrize("arguments", [{}, {"validation_data": None}])
+def test_missing_validation_data_is_an_error_before_any_training(
+    space, images, tmp_path, arguments
+):
     tuner = make_tuner(space, tmp_path)
     tuner.trial_callbacks = Events()
     with pytest.raises(ValueError, match=r"validation_data must be given, got None"):
-        tuner.search(*images[:2], epochs=1, **given)
+        tuner.search(*images[:2], epochs=1, **arguments)
     assert tuner.trial_callbacks.began == []
     assert tuner.oracle.trials == {}
 
@@ -292,7 +296,10 @@ def test_missing_validation_data_is_an_error_before_any_training(space, images, 
         ({"latency_exponent": 0.1}, r"exponent must be at most 0, got 0\.1"),
         ({"mode": "int7"}, r"int7"),
         ({"objective": ["reward", "reward"]}, r"objective must hold no name twice, got reward"),
-        ({"executor": 3}, r"executor must be one of concurrent.futures, or make one, got 3"),
+        (
+            {"executor": 3},
+            r"executor must be an executor of concurrent.futures or a function .*, got 3",
+        ),
         ({"parallel": 0}, r"parallel must be a whole number >= 1, got 0"),
         ({"tournament_size": 3}, r"tournament_size must be from 1 to population_size \(2\), got 3"),
     ],
@@ -334,8 +341,8 @@ def two_objectives(space, images, tmp_path_factory):
     return tuner
 
 
-def test_several_objectives_give_their_front(two_objectives):
-    rows = [(-e.losses[0], e.losses[1]) for e in two_objectives.oracle.entries]
+def test_several_objectives_return_their_pareto_front(two_objectives):
+    rows = [(-e.losses[0], e.losses[1]) for e in two_objectives.oracle.records]
     best = {
         row for row in rows if not any(o != row and o[0] >= row[0] and o[1] <= row[1] for o in rows)
     }
@@ -345,13 +352,13 @@ def test_several_objectives_give_their_front(two_objectives):
     assert two_objectives.oracle.get_best_trials(1)[0].status == "COMPLETED"
 
 
-def test_what_is_known_to_break_a_limit_is_not_tried(two_objectives):
+def test_proposals_known_to_break_a_limit_are_not_tried(two_objectives):
     trials = two_objectives.oracle.trials.values()
     assert all(t.status == "COMPLETED" for t in trials)
     assert all(t.metrics.get_best_value("macs") <= 30_000 for t in trials)
 
 
-def test_children_tell_what_they_inherited(two_objectives):
+def test_children_report_the_fraction_of_inherited_weights(two_objectives):
     oracle = two_objectives.oracle
     shares = {}
     for trial_id, trial in oracle.trials.items():
@@ -360,10 +367,12 @@ def test_children_tell_what_they_inherited(two_objectives):
     assert max(shares.values()) > 0.5
 
 
-def test_limits_that_nothing_keeps_say_so_at_once(space, images, tmp_path):
+def test_limits_that_no_architecture_keeps_are_an_error(space, images, tmp_path):
     tuner = make_tuner(space, tmp_path, limits={"parameters": 1})
     tuner.trial_callbacks = Events()
-    with pytest.raises(RuntimeError, match=r"limits parameters <= 1 can't be kept by any of"):
+    with pytest.raises(
+        RuntimeError, match=r"limits parameters <= 1 must leave a feasible architecture"
+    ):
         run(tuner, images)
     assert tuner.trial_callbacks.began == []
 

@@ -66,7 +66,7 @@ def test_json_round_trip_keeps_value_hash_and_key(arch):
 
 @settings(deadline=None)
 @given(architectures(), architectures())
-def test_keys_are_equal_just_where_architectures_are(a, b):
+def test_keys_are_equal_if_and_only_if_architectures_are(a, b):
     assert (a.key == b.key) == (a == b)
 
 

@@ -49,7 +49,7 @@ def all_values(space):
     return found
 
 
-def test_size_is_exact_and_descriptions_differ():
+def test_size_is_exact_and_architectures_differ():
     space = small_space()
     found = [space.from_values(values) for values in all_values(space)]
     assert len({arch.key for arch in found}) == len(set(found)) == len(found) == space.size
@@ -61,7 +61,7 @@ def test_size_is_exact_and_descriptions_differ():
     assert len(np.unique(vectors, axis=0)) == len(found)
 
 
-def test_what_makes_no_sense_is_never_decided():
+def test_meaningless_combinations_are_never_decided():
     for values in all_values(small_space()):
         mode = values["compression_mode"]
         assert ("compression_aware" in values) == (mode in ("int8", "int16x8"))
@@ -96,7 +96,9 @@ def test_without_compression_keys_and_networks_stay():
     fields = arch.to_dict()
     del fields["compression"]  # as a version before had it
     assert tfnas.Architecture.from_dict(fields).key == arch.key
-    with pytest.raises(ValueError, match="compression must be given in this space, got None"):
+    with pytest.raises(
+        ValueError, match="compression of an architecture of this space must be set, got None"
+    ):
         small_space().values(arch)
     assert small_space().sample(np.random.default_rng(0)) not in space
 
@@ -137,7 +139,7 @@ def test_any_hypermodel_takes_the_choices():
     assert hypermodel.compression(hp) == tfnas.Compression("int8", aware=True, clusters=8)
     hp.values["compression_mode"] = "float32"
     assert hypermodel.compression(hp) == tfnas.Compression("float32", clusters=8)
-    with pytest.raises(ValueError, match="stage_weights go with a space of stages"):
+    with pytest.raises(ValueError, match="stage_weights need a space with stages"):
         CompressedHyperModel(build, CHOICES)
 
 
@@ -146,9 +148,9 @@ def test_the_modes_are_those_that_are_converted():
     trained = tuple(mode for mode in MODES if QuantSpec.of(mode).activations != "float32")
     assert trained == module.TRAINED_MODES
     for mode in module.STAGED_MODES:
-        made = tfnas.Compression(mode, stage_weights=("int8", "int4"))
-        assert spec_of(made).layers == (("stage2_*", "int4"),)
-        assert spec_of(made).mode == mode
+        compression = tfnas.Compression(mode, stage_weights=("int8", "int4"))
+        assert spec_of(compression).layers == (("stage2_*", "int4"),)
+        assert spec_of(compression).mode == mode
 
 
 def test_epochs_of_a_trial_are_the_same_whatever_is_chosen():
@@ -176,10 +178,10 @@ def test_epochs_of_a_trial_are_the_same_whatever_is_chosen():
         ({"low_rank": (0,)}, r"low_rank must be a number in \(0, 1\] or None, got 0"),
         ({"distill": ("yes",)}, r"distill must be True or False, got 'yes'"),
         ({"stage_weights": ("int2",)}, r"stage_weights must be some of int8, int4, got 'int2'"),
-        ({"modes": ("float32",), "aware": (True,)}, r"aware goes with one of int8, .*, got float"),
+        ({"modes": ("float32",), "aware": (True,)}, r"aware needs one of int8, .*, got float"),
         (
             {"modes": ("float32",), "stage_weights": ("int4",)},
-            r"stage_weights go with one of dynamic, .*, got float32",
+            r"stage_weights need one of dynamic, .*, got float32",
         ),
     ],
 )
@@ -192,8 +194,8 @@ def test_wrong_choices(choices, message):
     ("fields", "message"),
     [
         ({"mode": "int7"}, r"mode must be one of float32, .*, got 'int7'"),
-        ({"aware": True}, r"aware goes with the modes int8, int8x4, int16x8, got 'float32'"),
-        ({"mode": "int4", "stage_weights": ("int4",)}, r"stage_weights go with .*, got 'int4'"),
+        ({"aware": True}, r"aware needs one of the modes int8, int8x4, int16x8, got 'float32'"),
+        ({"mode": "int4", "stage_weights": ("int4",)}, r"stage_weights need .*, got 'int4'"),
         ({"mode": "int8", "stage_weights": ("x",)}, r"stage_weights must hold int8, .*, got 'x'"),
     ],
 )

@@ -51,7 +51,7 @@ def test_points_move_within_the_space(seed):
     assert space.mutate(a, rng) != a
 
 
-def test_a_value_set_by_hand_is_taken_for_the_nearest():
+def test_a_value_set_by_the_user_becomes_the_nearest_choice():
     hp = kt.HyperParameters()
     hp.Float("rate", 0.0, 1.0, step=0.25)
     space = HyperParameterSpace(hp.space)

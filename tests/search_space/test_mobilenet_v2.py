@@ -83,7 +83,7 @@ def test_size_of_a_preset_is_exact(preset):
     assert isinstance(space.size, int)
 
 
-def test_encoding_tells_all_architectures_apart(everything):
+def test_encodings_of_all_architectures_differ(everything):
     space = tiny()
     codes = np.stack([space.encode(arch) for arch in everything])
     assert codes.dtype == np.float32
@@ -165,7 +165,7 @@ def test_mutation_needs_a_choice_and_a_member():
 
 @settings(deadline=None)
 @given(seeds)
-def test_crossover_takes_stages_whole(seed):
+def test_crossover_takes_entire_stages(seed):
     space, rng = MobileNetV2Space((32, 32, 3), 10, "full"), np.random.default_rng(seed)
     a, b = space.sample(rng), space.sample(rng)
     child = space.crossover(a, b, rng)
@@ -303,7 +303,7 @@ def model():
     return build_model(arch)
 
 
-def test_model_eats_raw_pixels_and_gives_probabilities(model):
+def test_model_takes_raw_pixels_and_returns_probabilities(model):
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (5, 13, 20, 3)).astype(np.uint8)
     pixels[0], pixels[1] = 0, 255
@@ -355,7 +355,7 @@ def test_batchnorm_momentum_reaches_every_layer():
     assert {layer.momentum for layer in norms} == {0.75}
 
 
-def test_another_resolution_is_reached_inside(everything):
+def test_another_resolution_is_set_by_resizing(everything):
     space = tiny()
     small = next(arch for arch in everything if arch.resolution == (8, 16))
     built = space.build(small)
@@ -381,7 +381,7 @@ SHAPE = (32, 32, 3)
         (lambda: MobileNetV2Space(SHAPE, 10, stages=[1]), r"stages must be .*, got \[1\]"),
         (
             lambda: MobileNetV2Space(SHAPE, 10, stages=[TINY_STAGES[0]]),
-            "stages must hold one that is never 'identity'",
+            "stages must hold one without 'identity' among its kinds",
         ),
         (
             lambda: MobileNetV2Space(SHAPE, 10, batchnorm_momentum=1.0),
@@ -412,7 +412,7 @@ SHAPE = (32, 32, 3)
         (lambda: StageChoices((8,), kinds=("conv",)), "kind must be one of .*, got 'conv'"),
         (
             lambda: StageChoices((8,), stride=2, kinds=(INVERTED, IDENTITY)),
-            "kinds must not hold 'identity' where stride is 2",
+            "kinds must not hold 'identity' with a stride of 2",
         ),
         (lambda: Decision("x", ()), "x must have at least one choice"),
     ],
@@ -432,7 +432,7 @@ def test_errors_name_the_argument(make, message):
         ("resolutions", ()),
     ],
 )
-def test_an_empty_argument_is_not_taken_for_no_argument(name, value):
+def test_an_empty_argument_is_an_argument(name, value):
     with pytest.raises(ValueError, match=name.removesuffix("s")):
         MobileNetV2Space(SHAPE, 10, **{name: value})
 
@@ -466,7 +466,7 @@ def test_values_must_be_complete_and_among_the_choices():
         space.from_values(values)
 
 
-def test_what_is_not_in_the_space_is_said():
+def test_an_architecture_outside_the_space_is_an_error():
     space = tiny()
     arch = space.sample(np.random.default_rng(0))
     fields = arch.to_dict()
@@ -513,7 +513,9 @@ def test_hypermodel_lets_a_function_compile():
     built = SpaceHyperModel(tiny(), configure=seen.append).build(kt.HyperParameters())
     assert seen == [built]
     assert not built.compiled
-    with pytest.raises(ValueError, match="configure must stand alone, got loss, optimizer"):
+    with pytest.raises(
+        ValueError, match="configure excludes compile arguments, got loss, optimizer"
+    ):
         SpaceHyperModel(tiny(), seen.append, loss="mse", optimizer="sgd")
 
 

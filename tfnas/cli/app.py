@@ -1,6 +1,7 @@
-"""`tfnas COMMAND ...`: dispatch, help, errors of one line.
+"""The `tfnas` command line: dispatch to commands, help, and errors of one line.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but no file keeps the budget, 130 interrupted.
+Exit codes: 0 success, 1 failure, 2 wrong usage, 3 success but no file keeps the budget, 130
+interrupted.
 """
 
 from __future__ import annotations
@@ -16,21 +17,32 @@ from absl import flags
 from tfnas.cli import console
 
 COMMANDS = (
-    *("compress", "search", "prune", "prune-channels", "cluster", "factorize", "qat"),
-    *("export", "bench", "profile"),
+    "compress",
+    "search",
+    "prune",
+    "prune-channels",
+    "cluster",
+    "factorize",
+    "qat",
+    "export",
+    "bench",
+    "profile",
 )
 
 
 def run() -> None:
-    """The console script."""
+    """Entry point of the console script."""
     sys.exit(main(sys.argv[1:]))
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs one command and returns its exit code.
+    """Runs one command.
 
     Args:
         argv: The command line without the program's name.
+
+    Returns:
+        The exit code.
     """
     if not argv or argv[0] in ("help", "-h", "--help", "--helpfull"):
         print(_overview())
@@ -42,14 +54,14 @@ def main(argv: Sequence[str]) -> int:
         return 0
     if argv[0] not in COMMANDS:
         return _fail("tfnas", f"no such command {argv[0]!r}: one of {', '.join(COMMANDS)}", 2)
-    command = _module_of(argv[0])
+    command = _command_module(argv[0])
     if any(arg in ("-h", "--help", "-help", "--helpfull") for arg in argv[1:]):
         print(_help(argv[0], command))
         return 0
     return _run_command(argv[0], command, argv)
 
 
-def _module_of(name: str) -> ModuleType:
+def _command_module(name: str) -> ModuleType:
     return importlib.import_module(f"tfnas.cli.{name.replace('-', '_')}_command")
 
 
@@ -60,9 +72,10 @@ def _run_command(name: str, command: ModuleType, argv: Sequence[str]) -> int:
     except flags.Error as error:
         text = "; ".join(str(error).splitlines())
         return _fail(f"tfnas {name}", f"{text} (see tfnas {name} --help)", 2)
-    wanted = command.POSITIONAL
-    if bool(positional) != bool(wanted) or (wanted and "..." not in wanted and len(positional) > 1):
-        expected = f"expected {wanted}" if wanted else "takes no arguments besides flags"
+    pattern = command.POSITIONAL
+    too_many = "..." not in pattern and len(positional) > 1
+    if bool(positional) != bool(pattern) or (pattern and too_many):
+        expected = f"expected {pattern}" if pattern else "takes no arguments besides flags"
         return _fail(f"tfnas {name}", f"{expected}, got {positional} (see tfnas {name} --help)", 2)
     try:
         with console.quiet_native_stderr():
@@ -72,14 +85,14 @@ def _run_command(name: str, command: ModuleType, argv: Sequence[str]) -> int:
                 make_operations_deterministic()
             return command.main(positional, values)
     except KeyboardInterrupt:
-        goes_on = ": the same command goes on" if getattr(command, "RESUMES", False) else ""
-        return _fail(f"tfnas {name}", f"interrupted{goes_on}", 130)
-    except Exception as error:  # the last stop: whatever it was, one line
+        hint = ": the same command resumes" if getattr(command, "RESUMES", False) else ""
+        return _fail(f"tfnas {name}", f"interrupted{hint}", 130)
+    except Exception as error:  # any error is reported in one line
         if os.environ.get("TFNAS_DEBUG"):
             raise
         text = " ".join(str(error).split()) or type(error).__name__
         if not isinstance(error, ValueError | RuntimeError | OSError | ImportError):
-            text = f"{type(error).__name__}: {text} (TFNAS_DEBUG=1 shows where)"
+            text = f"{type(error).__name__}: {text} (TFNAS_DEBUG=1 shows the traceback)"
         return _fail(f"tfnas {name}", text if len(text) < 600 else f"{text[:600]}...", 1)
 
 
@@ -89,7 +102,7 @@ def _fail(who: str, text: str, code: int) -> int:
 
 
 def _overview() -> str:
-    modules = {name: _module_of(name) for name in COMMANDS}
+    modules = {name: _command_module(name) for name in COMMANDS}
     width = max(map(len, COMMANDS)) + 2
     lines = [f"  {name:<{width}}{module.SUMMARY}" for name, module in modules.items()]
     return "\n".join(
@@ -100,7 +113,7 @@ def _overview() -> str:
             "",
             *lines,
             "",
-            "tfnas COMMAND --help tells its flags; tfnas --version the version.",
+            "tfnas COMMAND --help lists its flags; tfnas --version prints the version.",
         ]
     )
 

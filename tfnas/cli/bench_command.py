@@ -22,20 +22,22 @@ EXAMPLE = "example: tfnas bench a.tflite b.tflite --threads=2"
 def define(values: flags.FlagValues) -> flags.FlagValues:
     """Declares the flags."""
     common = {"flag_values": values, "module_name": __name__}
-    flags.DEFINE_integer("rounds", 50, "interleaved rounds", lower_bound=6, **common)
+    flags.DEFINE_integer("rounds", 50, "rounds of the measurement", lower_bound=6, **common)
     flags.DEFINE_integer("threads", 1, "threads of the interpreter", lower_bound=1, **common)
-    flags.DEFINE_bool("xnnpack", True, "let the XNNPACK delegate run", **common)
+    flags.DEFINE_bool("xnnpack", True, "use the XNNPACK delegate", **common)
     flags.DEFINE_string("json", None, "also write the measurements to this file", **common)
-    text = "also examples a second over --batch_sizes and --thread_counts"
+    text = "also measure examples per second for --batch_sizes and --thread_counts"
     flags.DEFINE_bool("throughput", False, text, **common)
-    flags.DEFINE_list("batch_sizes", ["1", "8", "32"], "throughput: examples a batch", **common)
-    flags.DEFINE_list("thread_counts", ["1", "2"], "throughput: threads", **common)
-    text = "also compile for this Arm accelerator, such as ethos-u55-128, and tell its estimates"
+    text = "batch sizes of --throughput"
+    flags.DEFINE_list("batch_sizes", ["1", "8", "32"], text, **common)
+    flags.DEFINE_list("thread_counts", ["1", "2"], "thread counts of --throughput", **common)
+    text = "also compile for this Arm NPU, such as ethos-u55-128, and print Vela's estimates"
     flags.DEFINE_string("vela", None, text, **common)
     flags.DEFINE_bool("adb", False, "also measure on a phone; needs --adb_binary", **common)
-    text = "adb: TFLite's benchmark_model, built for the phone's processor"
+    text = "path of TFLite's benchmark_model for the phone's processor, for --adb"
     flags.DEFINE_string("adb_binary", None, text, **common)
-    flags.DEFINE_string("serial", None, "adb: which phone, where there are several", **common)
+    text = "serial number of the phone if several are connected, for --adb"
+    flags.DEFINE_string("serial", None, text, **common)
     return values
 
 
@@ -80,11 +82,11 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
         f"reference model {latencies[0].reference_ms:.4f} ms"
     )
     if values["throughput"].value:
-        _tell_throughput(positional, files, values)
-    for path, report in zip(positional, reports, strict=False):  # none without --vela
+        _print_throughput(positional, files, values)
+    for path, report in zip(positional, reports, strict=False):  # no reports without --vela
         print(f"\n{pathlib.Path(path).name}\n{report}")
     if on_phone:
-        _tell_phone(positional, on_phone)
+        _print_phone(positional, on_phone)
     if values["json"].value:
         records = {
             path: Measurement(
@@ -103,45 +105,45 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
 
 
 def _check(values: flags.FlagValues) -> None:
-    """Flags that don't go together, before anything is measured."""
+    """Checks combinations of flags before anything is measured."""
     from tfnas.targets.android import check_binary
 
     adb, binary, serial = (values[name].value for name in ("adb", "adb_binary", "serial"))
     if adb and not binary:
         raise ValueError("adb_binary must be given with adb, got none")
     if not adb and (binary or serial):
-        raise ValueError("adb_binary and serial go with adb, got no adb")
+        raise ValueError("adb_binary and serial need adb, got no adb")
     if adb:
         check_binary(binary)
     for name in _COUNTS:
-        _whole(name, values)
+        _integers(name, values)
         if values[name].present and not values["throughput"].value:
-            raise ValueError(f"{name} goes with throughput, got no throughput")
+            raise ValueError(f"{name} needs throughput, got no throughput")
 
 
-def _whole(name: str, values: flags.FlagValues) -> list[int]:
-    """The numbers of a flag."""
-    given = values[name].value
-    if not given or not all(text.strip().isdecimal() and int(text) for text in given):
-        raise ValueError(f"{name} must hold whole numbers >= 1, got {','.join(given)!r}")
-    return [int(text) for text in given]
+def _integers(name: str, values: flags.FlagValues) -> list[int]:
+    """The integers of a list flag."""
+    texts = values[name].value
+    if not texts or not all(text.strip().isdecimal() and int(text) for text in texts):
+        raise ValueError(f"{name} must hold whole numbers >= 1, got {','.join(texts)!r}")
+    return [int(text) for text in texts]
 
 
-def _tell_throughput(
+def _print_throughput(
     paths: Sequence[str], files: Sequence[Artifact], values: flags.FlagValues
 ) -> None:
     from tfnas.measure.throughput import Throughput, throughput
     from tfnas.table import table
 
-    found = throughput(
+    rows = throughput(
         files,
         None,
-        *(_whole(name, values) for name in _COUNTS),
+        *(_integers(name, values) for name in _COUNTS),
         rounds=values["rounds"].value,
         xnnpack=values["xnnpack"].value,
     )
     names = [pathlib.Path(path).name for path in paths]
-    print(f"\n{table(Throughput.headers(), [each.row(names[each.file]) for each in found])}")
+    print(f"\n{table(Throughput.headers(), [row.row(names[row.file]) for row in rows])}")
 
 
 def _compiled(files: Sequence[Artifact], values: flags.FlagValues) -> list[VelaReport]:
@@ -169,7 +171,7 @@ def _on_phone(files: Sequence[Artifact], values: flags.FlagValues) -> list[Phone
     ]
 
 
-def _tell_phone(paths: Sequence[str], latencies: Sequence[PhoneLatency]) -> None:
+def _print_phone(paths: Sequence[str], latencies: Sequence[PhoneLatency]) -> None:
     from tfnas.table import table
 
     rows = [
@@ -185,8 +187,8 @@ def _tell_phone(paths: Sequence[str], latencies: Sequence[PhoneLatency]) -> None
         for path, latency in zip(paths, latencies, strict=True)
     ]
     first = latencies[0]
-    typical = "mean ms" if first.median_ms is None else "median ms"
-    headers = ["file", "reference", "range", typical, "p95 ms", "init ms", "memory MB"]
+    average = "mean ms" if first.median_ms is None else "median ms"
+    headers = ["file", "reference", "range", average, "p95 ms", "init ms", "memory MB"]
     print(f"\n{table(headers, rows)}")
     print(
         f"\n{first.device} ({first.abi}), {first.threads} thread(s), XNNPACK "

@@ -1,4 +1,4 @@
-"""Flags that several commands have."""
+"""Flags that several commands share, and the values that they are parsed to."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 
 from absl import flags
 
-Whole = tuple[str, int | None, int, str]  # a flag's name, default, least value and help
+IntegerFlag = tuple[str, int | None, int, str]  # name, default, smallest value and help
 _UNITS = {"KB": 1000, "KIB": 1024, "MB": 1000**2, "MIB": 1024**2, "": 1}
 _AMOUNT = re.compile(r"\s*([-+.\de]+?)\s*([KM]i?B)?\s*", re.IGNORECASE)
 
 
 def amount(text: str) -> float:
-    """Returns the number in a text, of bytes perhaps with their unit.
+    """Parses a number that may have a unit of bytes.
 
     Example:
         >>> amount("64KiB"), amount("0.5")
@@ -26,37 +26,38 @@ def amount(text: str) -> float:
         text: A number; KB, KiB, MB or MiB may follow.
 
     Raises:
-        ValueError: It is none.
+        ValueError: The text is not a number.
     """
-    found = _AMOUNT.fullmatch(text)
-    number, unit = found.groups("") if found else ("", "")
+    match = _AMOUNT.fullmatch(text)
+    number, unit = match.groups("") if match else ("", "")
     return float(number) * _UNITS[unit.upper()]
 
 
-def define_training(common: dict[str, Any], whole: Sequence[Whole], learning_rate: float) -> None:
-    """Declares the flags of a command that trains a given model on a data set.
+def define_training(
+    common: dict[str, Any], integers: Sequence[IntegerFlag], learning_rate: float
+) -> None:
+    """Declares the flags of a command that fine-tunes a model on a data set.
 
     Args:
-        common: What each flag is declared with.
-        whole: The command's own flags that are whole numbers.
-        learning_rate: The default.
+        common: Keyword arguments of each flag's declaration.
+        integers: The integer flags of the command.
+        learning_rate: Default of --learning_rate.
     """
-    for name, default, minimum, text in whole:
+    for name, default, minimum, text in integers:
         flags.DEFINE_integer(name, default, text, lower_bound=minimum, **common)
-    flags.DEFINE_float(
-        "learning_rate", learning_rate, "Adam's, at the start of its decay", **common
-    )
-    text = "share of the loss that is what the model given says, 0 to 1; 0: labels alone"
+    text = "initial learning rate of Adam, which decays along a cosine"
+    flags.DEFINE_float("learning_rate", learning_rate, text, **common)
+    text = "weight of the original model's outputs in the loss, from 0 to 1; 0: only labels"
     flags.DEFINE_float("distill", 0.0, text, lower_bound=0.0, upper_bound=1.0, **common)
     define_data(common)
 
 
 def define_data(common: dict[str, Any], required: bool = True) -> None:
-    """Declares the data set, how much of it is taken and how, and the folder.
+    """Declares the flags of the data set and of the folder for the results.
 
     Args:
-        common: What each flag is declared with.
-        required: Whether the data set must be given.
+        common: Keyword arguments of each flag's declaration.
+        required: Whether --dataset is required.
     """
     flags.DEFINE_string(
         "dataset",
@@ -65,40 +66,46 @@ def define_data(common: dict[str, Any], required: bool = True) -> None:
         required=required,
         **common,
     )
-    flags.DEFINE_string("directory", None, "folder; default: beside the model", **common)
+    text = "folder for the results; default: a folder beside the model"
+    flags.DEFINE_string("directory", None, text, **common)
     for name, default, minimum, text in (
-        ("batch_size", 64, 1, "examples a training step"),
-        ("train_limit", None, 1, "training examples; none: all"),
-        ("seed", 0, 0, "seed of everything"),
+        ("batch_size", 64, 1, "examples in a training step"),
+        ("train_limit", None, 1, "number of training examples used; default: all"),
+        ("seed", 0, 0, "seed of all random numbers"),
     ):
         flags.DEFINE_integer(name, default, text, lower_bound=minimum, **common)
-    text = "changes of the training images: flip, shift"
+    text = "augmentations of the training images: flip, shift"
     flags.DEFINE_list("augment", [], text, **common)
     define_deterministic(common)
     define_image_size(common)
 
 
-def define_device(common: dict[str, Any], of: str) -> None:
-    """Declares the device that files are meant for.
+def define_device(common: dict[str, Any], prefix: str) -> None:
+    """Declares the flags of the target device.
 
     Args:
-        common: What each flag is declared with.
-        of: What its numbers count for begins with: "" for metrics, "max_" for their limits.
+        common: Keyword arguments of each flag's declaration.
+        prefix: Prefix of the metrics in the help: "" for metrics, "max_" for limits of them.
     """
-    text = f"NPU of {of}vela_..."
+    text = f"NPU that {prefix}vela_... is computed for"
     flags.DEFINE_string("accelerator", "ethos-u55-128", text, **common)
     for name, text in (
-        ("runtime_flash", f"bytes that the firmware takes beside the file: {of}flash_bytes"),
-        ("runtime_ram", f"bytes that it takes beside the activations: {of}ram_bytes"),
+        ("runtime_flash", f"flash of the firmware in bytes, part of {prefix}flash_bytes"),
+        ("runtime_ram", f"RAM of the firmware in bytes, part of {prefix}ram_bytes"),
     ):
         flags.DEFINE_integer(name, 0, text, lower_bound=0, **common)
 
 
 def settings_of(config: type, values: flags.FlagValues) -> dict[str, Any]:
-    """Returns the flags that are a record's fields."""
-    found = {field.name: values[field.name].value for field in dataclasses.fields(config)}
-    # A record holds no list, which others could change.
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()}
+    """Returns the values of the flags that are fields of a dataclass.
+
+    Args:
+        config: The dataclass.
+        values: The flags.
+    """
+    settings = {field.name: values[field.name].value for field in dataclasses.fields(config)}
+    # Frozen records hold tuples, as lists could be changed.
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
 
 
 def run_on_model(
@@ -109,18 +116,21 @@ def run_on_model(
     suffix: str,
     written: Sequence[str] = ("model.keras",),
 ) -> int:
-    """Loads model and data, runs a pipeline on them, and prints what it returns.
+    """Loads a model and data, runs a job on them, and prints its result.
 
     Args:
-        positional: The model's path.
+        positional: The path of the model.
         values: The flags of :func:`define_training`.
-        config: What to do.
-        run: Takes (model, split, directory, config, progress).
-        suffix: What the default folder's name adds to the model's.
-        written: Models that the run writes into its folder.
+        config: The settings of the job.
+        run: The job, a function of (model, split, directory, config, progress).
+        suffix: Suffix of the default folder's name, after the name of the model.
+        written: Names of the models that the job writes into its folder.
+
+    Returns:
+        The exit code.
 
     Raises:
-        ValueError: One of them is the model itself.
+        ValueError: The job would overwrite the model.
     """
     from tfnas.cli.console import progress_display
 
@@ -137,7 +147,7 @@ def load_model_and_split(
     suffix: str,
     written: Sequence[str] = ("model.keras",),
 ) -> tuple[Any, Any, pathlib.Path]:
-    """Returns the model, its data and the folder; arguments as for :func:`run_on_model`."""
+    """Returns the model, its data and the folder; see :func:`run_on_model` for the arguments."""
     from tfnas import data
     from tfnas.loading import load_model
 
@@ -150,57 +160,63 @@ def load_model_and_split(
     )
     if source.resolve() in [(directory / name).resolve() for name in written]:
         raise ValueError(
-            f"directory {str(directory)!r} must not hold the model itself, got {source}"
+            f"directory {str(directory)!r} must not be that of the model, got the model {source}"
         )
     return model, split.limited(values["train_limit"].value, seed), directory
 
 
 def define_deterministic(common: dict[str, Any]) -> None:
     """Declares --deterministic."""
-    text = "operations that give the same bits each time, so that a seed gives the same weights"
-    flags.DEFINE_bool("deterministic", False, f"{text}; slower", **common)
+    text = "use deterministic operations, so that a seed always gives the same weights; slower"
+    flags.DEFINE_bool("deterministic", False, text, **common)
 
 
 def define_image_size(common: dict[str, Any]) -> None:
     """Declares --image_size."""
-    text = "resize the images of a folder: HEIGHT,WIDTH; none: they must be of one size"
+    text = "resize the images of a folder to HEIGHT,WIDTH; default: they must have one size"
     flags.DEFINE_string("image_size", None, text, **common)
 
 
 def define_layers(common: dict[str, Any]) -> None:
     """Declares --layers."""
     text = (
-        "formats of the weights of some layers, by name, pattern or class; the first that "
-        "matches counts: stem=int8,Dense=int4,*=float32"
+        "number formats of the weights of single layers, by name, pattern or class; the first "
+        "match counts: stem=int8,Dense=int4,*=float32"
     )
     flags.DEFINE_list("layers", [], text, **common)
 
 
-def parse_layers(given: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """Returns the pairs of --layers.
+def parse_layers(texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Parses the values of --layers.
+
+    Args:
+        texts: Texts of the form NAME=FORMAT.
 
     Raises:
-        ValueError: An entry is no NAME=FORMAT.
+        ValueError: A text has another form.
     """
     pairs = []
-    for entry in given:
-        name, sign, value = entry.rpartition("=")
+    for text in texts:
+        name, sign, value = text.rpartition("=")
         if not (name and sign and value):
-            raise ValueError(f"layers must hold NAME=FORMAT, got {entry!r}")
+            raise ValueError(f"layers must hold NAME=FORMAT, got {text!r}")
         pairs.append((name, value))
     return tuple(pairs)
 
 
-def parse_sizes(given: Sequence[str]) -> dict[str, int]:
-    """Returns the layers and numbers of --sizes.
+def parse_sizes(texts: Sequence[str]) -> dict[str, int]:
+    """Parses the values of --sizes.
+
+    Args:
+        texts: Texts of the form LAYER=NUMBER.
 
     Raises:
-        ValueError: An entry is no LAYER=NUMBER.
+        ValueError: A text has another form.
     """
     sizes = {}
-    for entry in given:
-        name, sign, value = entry.rpartition("=")
+    for text in texts:
+        name, sign, value = text.rpartition("=")
         if not (name and sign and value.isascii() and value.isdecimal()):
-            raise ValueError(f"sizes must hold LAYER=NUMBER, got {entry!r}")
+            raise ValueError(f"sizes must hold LAYER=NUMBER, got {text!r}")
         sizes[name] = int(value)
     return sizes

@@ -14,7 +14,7 @@ from absl import flags
 from tfnas.cli.common import amount, define_data, define_device, load_model_and_split
 from tfnas.compression.budget import Budget
 
-SUMMARY = "make a .keras model, or a search's best, small enough for a budget; prove what it costs"
+SUMMARY = "compress a .keras model, or the best one of a search, to a budget, with a report"
 POSITIONAL = "MODEL.keras|SEARCH_FOLDER"
 EXAMPLE = (
     "example: tfnas compress model.keras --dataset=fashion_mnist --max_drop=1.0 "
@@ -32,12 +32,14 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
     for name in _LIMITS:
         flags.DEFINE_string(name, None, texts.get(name, "a limit"), **common)
     efforts = ["quick", "normal", "thorough"]
-    flags.DEFINE_enum("effort", "normal", efforts, "how much is tried, and how long", **common)
-    flags.DEFINE_integer(
-        "epochs", None, "epochs of each step that trains; none: by the effort", 1, **common
-    )
-    flags.DEFINE_float("learning_rate", 2e-3, "Adam's, at the start of its decay", **common)
-    flags.DEFINE_bool("overwrite", False, "begin anew where the folder holds a job", **common)
+    text = "how many candidates are tried, and how long they are trained"
+    flags.DEFINE_enum("effort", "normal", efforts, text, **common)
+    text = "epochs of each training step; default: by --effort"
+    flags.DEFINE_integer("epochs", None, text, 1, **common)
+    text = "initial learning rate of Adam, which decays along a cosine"
+    flags.DEFINE_float("learning_rate", 2e-3, text, **common)
+    text = "replace an earlier job in the folder instead of resuming it"
+    flags.DEFINE_bool("overwrite", False, text, **common)
     define_device(common, "max_")
     define_data(common, required=False)
     return values
@@ -48,11 +50,11 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
     from tfnas.cli.console import progress_display
     from tfnas.jobs.compress import compress
 
-    given = {name: values[name].value for name in _LIMITS if values[name].value is not None}
-    limits = {name: _bound(name, text) for name, text in given.items()}
+    texts = {name: values[name].value for name in _LIMITS if values[name].value is not None}
+    limits = {name: _bound(name, text) for name, text in texts.items()}
     _check_device(values, limits)
     budget = Budget.of({k: int(v) if v.is_integer() else v for k, v in limits.items()})
-    model, split, directory = _given(positional, values)
+    model, split, directory = _load_inputs(positional, values)
     with progress_display() as progress:
         result = compress(
             model,
@@ -84,25 +86,27 @@ def _bound(name: str, text: str) -> float:
 
 
 def _check_device(values: flags.FlagValues, limits: Mapping[str, float]) -> None:
-    """What a device has counts for limits on it alone."""
+    """Checks that the flags of the device come with a limit that they apply to."""
     for flag, needed in (
         ("accelerator", "max_vela_..."),
         ("runtime_flash", "max_flash_bytes"),
         ("runtime_ram", "max_ram_bytes"),
     ):
         if values[flag].present and not any(n.startswith(needed.rstrip(".")) for n in limits):
-            raise ValueError(f"--{flag} goes with a limit on the device, --{needed}, got none")
+            raise ValueError(f"--{flag} needs a limit on the device, --{needed}, got none")
 
 
-def _given(positional: Sequence[str], values: flags.FlagValues) -> tuple[Any, Any, pathlib.Path]:
-    """The model, its data and the folder; a search brings its own data."""
+def _load_inputs(
+    positional: Sequence[str], values: flags.FlagValues
+) -> tuple[Any, Any, pathlib.Path]:
+    """The model, its data and the folder; the data of a search are its own by default."""
     from tfnas import data
     from tfnas.jobs.inputs import load_model_and_data
 
     source, name = pathlib.Path(positional[0]), values["dataset"].value
     if not source.is_dir():
         if name is None:
-            raise ValueError("dataset must be given with a model's file, got none")
+            raise ValueError("dataset must be given with the file of a model, got none")
         return load_model_and_split(positional, values, "compressed")
     size, seed = data.parse_size(values["image_size"].value), values["seed"].value
     own = None if name is None else data.load(name, image_size=size, seed=seed)

@@ -1,4 +1,4 @@
-"""The terminal: a live display where there is one, plain lines where there is none."""
+"""Progress in the terminal: a live display, or plain lines if stdout is no terminal."""
 
 from __future__ import annotations
 
@@ -15,53 +15,55 @@ from tfnas.compression.progress import Progress, TrialNews
 
 @contextlib.contextmanager
 def quiet_native_stderr() -> Iterator[None]:
-    """Keeps what TensorFlow's native code writes away from the terminal.
+    """Hides messages that TensorFlow's native code writes to stderr.
 
-    Python's own stderr goes on as before; a crash of native code still tells where.
+    Python's own stderr still works, and a crash of native code still prints a traceback.
     """
     try:
         native = sys.stderr.fileno()
-    except (OSError, ValueError, AttributeError):  # no real stderr, as under a test
+    except (OSError, ValueError, AttributeError):  # stderr is no file, as in tests
         yield
         return
     python_stderr = sys.stderr
     with (
-        os.fdopen(os.dup(native), "w", buffering=1) as kept,
+        os.fdopen(os.dup(native), "w", buffering=1) as terminal,
         tempfile.TemporaryFile() as sink,
     ):
         sys.stderr.flush()
-        faulthandler.enable(file=kept)
+        faulthandler.enable(file=terminal)
         os.dup2(sink.fileno(), native)
-        sys.stderr = kept
+        sys.stderr = terminal
         try:
             yield
         finally:
             sys.stderr = python_stderr
             faulthandler.disable()
-            os.dup2(kept.fileno(), native)
+            os.dup2(terminal.fileno(), native)
 
 
 def progress_display() -> PlainProgress:
-    """Returns the live display, or plain lines where stdout is no terminal."""
+    """Returns the live display, or plain lines if stdout is no terminal."""
     return LiveProgress() if sys.stdout.isatty() else PlainProgress()
 
 
 class PlainProgress(Progress):
-    """One line an event, with the time left. Use it in a `with` block."""
+    """Prints one line for each event, with the time left; used in a `with` block."""
 
     def __enter__(self) -> PlainProgress:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Nothing to put back."""
+        """Does nothing."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
 
     def phase(self, text: str) -> None:
+        """Prints the start of a phase."""
         self._say(text)
 
     def trial_ended(self, news: TrialNews) -> None:
+        """Prints the result of a trial and the best trial so far."""
         self.times.append(news.seconds)
         left = _duration(self.seconds_left(news))
         self._say(f"trial {news.number}/{news.total} [{_duration(news.seconds)}] {news.text}")
@@ -70,6 +72,7 @@ class PlainProgress(Progress):
             self._say(f"  {news.front}")
 
     def seconds_left(self, news: TrialNews) -> float:
+        """Returns the estimated time of the remaining trials, in s."""
         return sum(self.times) / len(self.times) * (news.total - news.number)
 
     def _say(self, text: str) -> None:
@@ -77,7 +80,7 @@ class PlainProgress(Progress):
 
 
 class LiveProgress(PlainProgress):
-    """A bar that knows the trial, the epoch, the best so far and the time left."""
+    """Shows a progress bar with the trial, the epoch and the time left, below the lines."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -92,40 +95,46 @@ class LiveProgress(PlainProgress):
         self.number, self.total = 0, 1
 
     def phase(self, text: str) -> None:
+        """Prints the start of a phase and resets the bar."""
         self._say(text)
         self.number = 0
         self.bar.reset(self.task, total=1.0, description="working", left="")
         self.bar.start()
 
     def __exit__(self, *_: object) -> None:
-        """Takes the bar away, also after an error."""
+        """Removes the bar, also after an error."""
         self.bar.stop()
 
     def trial_began(self, number: int, total: int) -> None:
+        """Shows the number of the trial."""
         self.number, self.total = number, total
         self._show((number - 1) / total)
 
     def epoch_ended(self, number: int, total: int) -> None:
-        share = number / total
-        if self.number:
-            share = (self.number - 1 + 0.8 * share) / self.total  # the rest: converting, measuring
-        self._show(share, f"epoch {number}/{total}")
+        """Advances the bar."""
+        fraction = number / total
+        if self.number:  # the last fifth of a trial is converting and measuring
+            fraction = (self.number - 1 + 0.8 * fraction) / self.total
+        self._show(fraction, f"epoch {number}/{total}")
 
     def trial_ended(self, news: TrialNews) -> None:
+        """Prints the result of a trial and advances the bar."""
         super().trial_ended(news)
         left = f"about {_duration(self.seconds_left(news))} left"
         self.bar.update(self.task, completed=news.number / news.total, left=left)
 
-    def _show(self, share: float, detail: str = "") -> None:
+    def _show(self, fraction: float, detail: str = "") -> None:
         trial = f"trial {self.number}/{self.total} " if self.number else ""
-        self.bar.update(self.task, completed=share, total=1.0, description=f"{trial}{detail}")
+        self.bar.update(self.task, completed=fraction, total=1.0, description=f"{trial}{detail}")
 
     def _say(self, text: str) -> None:
         self.bar.console.print(text, highlight=False, markup=False)
 
 
 def _duration(seconds: float) -> str:
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    return f"{whole // 60} min {whole % 60:02d} s" if whole < 3600 else f"{whole / 3600:.1f} h"
+    rounded = round(seconds)
+    if rounded < 60:
+        return f"{rounded} s"
+    return (
+        f"{rounded // 60} min {rounded % 60:02d} s" if rounded < 3600 else f"{rounded / 3600:.1f} h"
+    )

@@ -31,44 +31,33 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
         "mode",
         "float32",
         [*MODES, MIXED],
-        "numbers that the file computes with; mixed: a format a layer, chosen for --size",
+        "number formats of the file; mixed: one for each layer, chosen for --size",
         **common,
     )
     define_layers(common)
-    flags.DEFINE_float(
-        "size", None, "mixed: bytes that the file may have; below 1: a share of float32's", **common
-    )
-    flags.DEFINE_enum(
-        "activations", "float32", ["float32", "int8"], "mixed: format of activations", **common
-    )
-    flags.DEFINE_string(
-        "recipe", None, "instead of a mode: a recipe of ai-edge-quantizer, or its .json", **common
-    )
-    flags.DEFINE_string(
-        "dataset",
-        None,
-        "data to calibrate integer activations with, and to test the file on",
-        **common,
-    )
-    flags.DEFINE_bool(
-        "correct", False, "integers: correct the shift that rounding brings", **common
-    )
-    flags.DEFINE_bool(
-        "sparse", False, "store pruned kernels without their zeros, where the mode can", **common
-    )
-    flags.DEFINE_bool(
-        "slim", False, "hold once what the file says twice: fewer bytes, the same numbers", **common
-    )
-    flags.DEFINE_bool(
-        "errors", False, "tell and draw what quantization costs, layer by layer", **common
-    )
-    flags.DEFINE_bool(
-        "c", False, "write a C source too, for TFLite Micro, and tell what it needs", **common
-    )
-    text = "also write the model as a SavedModel to this folder, for servers without .tflite"
+    text = "largest size of the file of mode mixed, in bytes; below 1: a fraction of float32's"
+    flags.DEFINE_float("size", None, text, **common)
+    text = "format of the activations of mode mixed"
+    flags.DEFINE_enum("activations", "float32", ["float32", "int8"], text, **common)
+    text = "quantize with a recipe of ai-edge-quantizer, by name or .json file, instead of a mode"
+    flags.DEFINE_string("recipe", None, text, **common)
+    text = "data set to calibrate integer activations and to test the file"
+    flags.DEFINE_string("dataset", None, text, **common)
+    text = "bias correction: correct the mean shift that rounding of integer modes causes"
+    flags.DEFINE_bool("correct", False, text, **common)
+    text = "store pruned kernels without their zeros if the mode supports it"
+    flags.DEFINE_bool("sparse", False, text, **common)
+    text = "minify: remove redundant data from the file, which computes the same numbers"
+    flags.DEFINE_bool("slim", False, text, **common)
+    text = "print and plot the quantization error of each layer"
+    flags.DEFINE_bool("errors", False, text, **common)
+    text = "also write C source for TFLite Micro, and print the operators and memory it needs"
+    flags.DEFINE_bool("c", False, text, **common)
+    text = "also write a SavedModel to this folder, for servers without .tflite support"
     flags.DEFINE_string("saved_model", None, text, **common)
     define_image_size(common)
-    flags.DEFINE_string("output", None, "the file; default: beside the model", **common)
+    text = "path of the .tflite file; default: beside the model"
+    flags.DEFINE_string("output", None, text, **common)
     return values
 
 
@@ -89,48 +78,46 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
         split = data.load(values["dataset"].value, image_size=size)
     model = load_model(source)
     images = None if split is None else data.spread(split.x_train, _CALIBRATION)
-    artifact, found = _converted(model, images, values)
+    artifact, report = _convert(model, images, values)
     artifact = artifact.minified() if values["slim"].value else artifact
     if values["c"].value:
         _check_micro(artifact, pathlib.Path(target))
     path = artifact.save(target)
-    _tell(artifact, path)
+    _print_artifact(artifact, path)
     if values["c"].value:
-        _tell_micro(artifact, path)
+        _write_c_source(artifact, path)
     if values["saved_model"].value:
-        _save_for_servers(model, values["saved_model"].value)
-    if found is not None:
-        print(found)
+        _write_saved_model(model, values["saved_model"].value)
+    if report is not None:
+        print(report)
     if values["errors"].value:
-        _tell_errors(model, artifact, images, path)
+        _write_errors(model, artifact, images, path)
     if split is not None:
-        _tell_accuracy(model, artifact, split)
+        _print_accuracy(model, artifact, split)
     return 0
 
 
 def _check(values: flags.FlagValues) -> None:
-    """Flags that don't go together, before anything is loaded."""
+    """Checks combinations of flags before anything is loaded."""
     mode, recipe, size = (values[name].value for name in ("mode", "recipe", "size"))
     if (size is None) != (mode != MIXED):
         raise ValueError(
-            f"size goes with mode 'mixed' and must be given there, got {size} for {mode!r}"
+            f"size must be given with mode 'mixed', and only there, got {size} for {mode!r}"
         )
     if values["activations"].value != "float32" and mode != MIXED:
         raise ValueError(
-            f"activations goes with mode 'mixed', got {values['activations'].value!r} for {mode!r}"
+            f"activations needs mode 'mixed', got {values['activations'].value!r} for {mode!r}"
         )
     if values["correct"].value and (recipe or mode == MIXED):
-        raise ValueError(f"correct goes with a mode of integer activations, got {recipe or mode!r}")
+        raise ValueError(f"correct needs a mode of integer activations, got {recipe or mode!r}")
     if recipe and (mode != "float32" or values["layers"].value or values["sparse"].value):
-        raise ValueError(
-            f"recipe goes without mode, layers and sparse, got {recipe!r} and {mode!r}"
-        )
+        raise ValueError(f"recipe excludes mode, layers and sparse, got {recipe!r} and {mode!r}")
     if mode == MIXED and (values["layers"].value or values["sparse"].value):
-        raise ValueError("mode 'mixed' goes without layers and sparse: it chooses them")
+        raise ValueError("mode 'mixed' excludes layers and sparse, which it chooses itself")
     if values["errors"].value and mode == "float32" and not (recipe or values["layers"].value):
-        raise ValueError("errors goes with a mode that quantizes, got 'float32'")
+        raise ValueError("errors needs a mode that quantizes, got 'float32'")
     if values["errors"].value:
-        require("matplotlib", "the picture of errors")
+        require("matplotlib", "the plot of errors")
     if (mode == MIXED or values["errors"].value) and not values["dataset"].value:
         raise ValueError("dataset must be given for mode 'mixed' and for errors, got none")
     if values["saved_model"].value:
@@ -139,7 +126,8 @@ def _check(values: flags.FlagValues) -> None:
         check_saved_model_folder(values["saved_model"].value)
 
 
-def _converted(model: Any, images: Any, values: flags.FlagValues) -> tuple[Artifact, Any]:
+def _convert(model: Any, images: Any, values: flags.FlagValues) -> tuple[Artifact, Any]:
+    """The file of a model, and the report of mode mixed or None."""
     from tfnas.quantization.spec import QuantSpec
     from tfnas.tflite.conversion_error import NoCalibration
     from tfnas.tflite.convert import to_tflite
@@ -158,33 +146,35 @@ def _converted(model: Any, images: Any, values: flags.FlagValues) -> tuple[Artif
         return to_tflite(model, spec, images, sparse=values["sparse"].value), None
     except NoCalibration as error:
         raise ValueError(
-            f"dataset must be given for mode {mode!r}, got none: typical inputs tell the ranges "
-            "of its integers"
+            f"dataset must be given for mode {mode!r}, got none: the ranges of integer "
+            "activations are calibrated on it"
         ) from error
 
 
-def _tell(artifact: Artifact, path: pathlib.Path) -> None:
+def _print_artifact(artifact: Artifact, path: pathlib.Path) -> None:
     from tfnas.tflite.file_sparsity import file_sparsity
 
     print(f"{path}: {artifact.size:,} bytes, gzipped {artifact.gzip_size:,}")
-    for what, tensors in (("input", artifact.inputs), ("output", artifact.outputs)):
+    for kind, tensors in (("input", artifact.inputs), ("output", artifact.outputs)):
         for tensor in tensors:
-            print(f"  {what} {tensor.name}: {tensor.dtype} {list(tensor.shape)}")
-    zeros = file_sparsity(artifact)
-    print(f"  {zeros.zeros:,} of {zeros.weights:,} weights are zero ({zeros.sparsity:.1%})")
-    print(f"  {zeros.verdict}")
+            print(f"  {kind} {tensor.name}: {tensor.dtype} {list(tensor.shape)}")
+    report = file_sparsity(artifact)
+    print(f"  {report.zeros:,} of {report.weights:,} weights are zero ({report.sparsity:.1%})")
+    print(f"  {report.verdict}")
 
 
 def _check_micro(artifact: Artifact, target: pathlib.Path) -> None:
-    """Raises before anything is written where no microcontroller could run the file."""
+    """Checks that TFLite Micro can run the file before anything is written."""
     from tfnas.tflite.operator_rules.tflite_micro import check_micro
 
     if target.suffix in (".c", ".h"):
-        raise ValueError(f"output must not be named as the C source is, got {os.fspath(target)!r}")
+        raise ValueError(
+            f"output must not have the suffix of the C source, got {os.fspath(target)!r}"
+        )
     check_micro(artifact)
 
 
-def _tell_micro(artifact: Artifact, path: pathlib.Path) -> None:
+def _write_c_source(artifact: Artifact, path: pathlib.Path) -> None:
     from tfnas.targets.tflite_micro.interpreter import planned_arena
     from tfnas.tflite.c_source import c_name
     from tfnas.tflite.operator_rules.tflite_micro import resolver_code
@@ -196,7 +186,7 @@ def _tell_micro(artifact: Artifact, path: pathlib.Path) -> None:
     print(f"  planned arena: {planned_arena(artifact):,} bytes of activations")
 
 
-def _save_for_servers(model: Any, folder: str) -> None:
+def _write_saved_model(model: Any, folder: str) -> None:
     from tfnas.tflite.saved_model import to_saved_model
 
     path = to_saved_model(model, folder)
@@ -204,7 +194,7 @@ def _save_for_servers(model: Any, folder: str) -> None:
     print(f"{path}: a SavedModel of {size:,} bytes, which computes with float32")
 
 
-def _tell_errors(model: Any, artifact: Artifact, images: Any, path: pathlib.Path) -> None:
+def _write_errors(model: Any, artifact: Artifact, images: Any, path: pathlib.Path) -> None:
     from tfnas.measure.quantization_debugger.quantization_error import quantization_error
     from tfnas.reports.plots import quantization_picture
     from tfnas.runtime.files import write_atomically
@@ -213,10 +203,10 @@ def _tell_errors(model: Any, artifact: Artifact, images: Any, path: pathlib.Path
     print(errors)
     write_atomically(path.with_suffix(".errors.json"), errors.to_json())
     picture = write_atomically(path.with_suffix(".errors.png"), quantization_picture(errors))
-    print(f"drawn in {picture}")
+    print(f"plotted in {picture}")
 
 
-def _tell_accuracy(model: Any, artifact: Artifact, split: DataSplit) -> None:
+def _print_accuracy(model: Any, artifact: Artifact, split: DataSplit) -> None:
     from tfnas.measure.accuracy import evaluate, score
 
     keras_score = score(split.y_test, model.predict(split.x_test, verbose=0))

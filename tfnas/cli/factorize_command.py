@@ -6,7 +6,7 @@ from absl import flags
 
 from tfnas.cli.common import define_training, run_on_model, settings_of
 
-SUMMARY = "make layers of a .keras model products of thinner ones, by low-rank factorization"
+SUMMARY = "replace layers of a .keras model by smaller ones, by low-rank factorization"
 POSITIONAL = "MODEL.keras"
 EXAMPLE = (
     "example: tfnas factorize model.keras --dataset=fashion_mnist --macs=0.6 --epochs=5 "
@@ -17,15 +17,19 @@ EXAMPLE = (
 def define(values: flags.FlagValues) -> flags.FlagValues:
     """Declares the flags."""
     common = {"flag_values": values, "module_name": __name__}
-    flags.DEFINE_float("macs", None, "most multiply-accumulates; up to 1: a share", **common)
-    flags.DEFINE_float("energy", None, "share of each layer's output to keep", **common)
-    flags.DEFINE_float("rank", None, "channels between factors; below 1: a share", **common)
+    text = "largest number of multiply-accumulates; up to 1: a fraction of the model's"
+    flags.DEFINE_float("macs", None, text, **common)
+    text = "fraction of the energy of each layer's output to keep"
+    flags.DEFINE_float("energy", None, text, **common)
+    text = "rank: channels between the factors; below 1: a fraction of the full rank"
+    flags.DEFINE_float("rank", None, text, **common)
     define_training(common, [("epochs", 5, 0, "epochs of training")], learning_rate=1e-3)
     methods = ["svd", "spatial", "tucker"]
-    text = "svd (Dense and 1x1), spatial and tucker (k x k): some of them"
+    text = "factorizations to use: svd (Dense and 1x1), spatial and tucker (k x k)"
     flags.DEFINE_list("methods", methods, text, **common)
-    flags.DEFINE_list("exclude", [], "layers that stay: names or patterns", **common)
-    text = "images that tell which error of a layer matters; 0: the kernels alone do"
+    text = "layers to leave as they are: names or patterns"
+    flags.DEFINE_list("exclude", [], text, **common)
+    text = "images on which the error of a layer's output is minimized; 0: that of its kernel"
     flags.DEFINE_integer("calibration", 300, text, lower_bound=0, **common)
     return values
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from absl import flags
 
-SUMMARY = "count a .keras model's parameters, MACs and memory, a layer"
+SUMMARY = "count the parameters, MACs and activation memory of each layer of a .keras model"
 POSITIONAL = "MODEL.keras"
 EXAMPLE = "example: tfnas profile model.keras"
 
 
 def define(values: flags.FlagValues) -> flags.FlagValues:
     """Declares the flags."""
-    flags.DEFINE_bool("layers", True, "one line a layer", flag_values=values, module_name=__name__)
+    text = "print one line for each layer; else only the totals"
+    flags.DEFINE_bool("layers", True, text, flag_values=values, module_name=__name__)
     return values
 
 

@@ -17,24 +17,28 @@ EXAMPLE = (
 def define(values: flags.FlagValues) -> flags.FlagValues:
     """Declares the flags."""
     common = {"flag_values": values, "module_name": __name__}
-    flags.DEFINE_float("macs", None, "most multiply-accumulates; up to 1: a share", **common)
-    flags.DEFINE_float("params", None, "most weights; up to 1: a share", **common)
-    flags.DEFINE_float(
-        "latency", None, "most time of the int8 file, by its layers: a share", **common
-    )
-    flags.DEFINE_list("sizes", [], "channels that stay, as LAYER=NUMBER", **common)
-    whole = [
+    text = "largest number of multiply-accumulates; up to 1: a fraction of the model's"
+    flags.DEFINE_float("macs", None, text, **common)
+    text = "largest number of weights; up to 1: a fraction of the model's"
+    flags.DEFINE_float("params", None, text, **common)
+    text = "largest latency of the int8 file, estimated by layers, as a fraction of the model's"
+    flags.DEFINE_float("latency", None, text, **common)
+    flags.DEFINE_list("sizes", [], "numbers of channels to keep: LAYER=NUMBER", **common)
+    integers = [
         ("epochs", 5, 0, "epochs of training, over all steps"),
-        ("steps", 1, 1, "steps of pruning and training"),
-        ("round_to", None, 1, "multiple that the numbers of channels shall have"),
+        ("steps", 1, 1, "number of steps of pruning and training"),
+        ("round_to", None, 1, "round the numbers of channels to multiples of this number"),
     ]
-    define_training(common, whole, learning_rate=1e-3)
+    define_training(common, integers, learning_rate=1e-3)
     criteria = ["l1", "l2", "scale", "taylor", "random"]
-    flags.DEFINE_enum("criterion", "l2", criteria, "what a channel is worth", **common)
+    flags.DEFINE_enum("criterion", "l2", criteria, "importance of a channel", **common)
     scopes = ["global", "group", "saving"]
-    flags.DEFINE_enum("scope", "global", scopes, "how channels are spread over groups", **common)
-    flags.DEFINE_float("max_ratio", 0.9, "share of a group's channels that may go", **common)
-    flags.DEFINE_list("exclude", [], "layers whose channels stay: names or patterns", **common)
+    text = "how the removed channels are distributed over the groups of channels"
+    flags.DEFINE_enum("scope", "global", scopes, text, **common)
+    text = "largest fraction of a group's channels to remove"
+    flags.DEFINE_float("max_ratio", 0.9, text, **common)
+    text = "layers whose channels are kept: names or patterns"
+    flags.DEFINE_list("exclude", [], text, **common)
     return values
 
 

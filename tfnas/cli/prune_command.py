@@ -17,25 +17,24 @@ EXAMPLE = (
 def define(values: flags.FlagValues) -> flags.FlagValues:
     """Declares the flags."""
     common = {"flag_values": values, "module_name": __name__}
-    flags.DEFINE_float("sparsity", None, "share of zeros, in [0, 1)", required=True, **common)
-    whole = [
-        ("epochs", 0, 0, "epochs of training while the ratio grows; 0: prune without training"),
-    ]
-    define_training(common, whole, learning_rate=1e-3)
+    text = "fraction of the weights to set to zero, in [0, 1)"
+    flags.DEFINE_float("sparsity", None, text, required=True, **common)
+    text = "epochs of training while the sparsity grows; 0: prune without training"
+    define_training(common, [("epochs", 0, 0, text)], learning_rate=1e-3)
     criteria = ["magnitude", "gradient", "taylor", "random", "obs"]
-    flags.DEFINE_enum("criterion", "magnitude", criteria, "what goes first", **common)
-    flags.DEFINE_string(
-        "granularity", "element", "element, blocks such as 1x4, N:M such as 2:4, filter", **common
-    )
+    text = "importance of a weight; the least important ones are pruned"
+    flags.DEFINE_enum("criterion", "magnitude", criteria, text, **common)
+    text = "units of pruning: element, blocks such as 1x4, N:M such as 2:4, filter"
+    flags.DEFINE_string("granularity", "element", text, **common)
     scopes = ["layer", "global", "erk", "sensitivity", "output"]
-    flags.DEFINE_enum("scope", "layer", scopes, "how the ratio is spread over layers", **common)
-    flags.DEFINE_list(
-        "exclude", [], "layers left alone: names, patterns, first, last, depthwise", **common
-    )
-    flags.DEFINE_bool(
-        "reconstruct", True, "without training: let the kept weights make up for the rest", **common
-    )
-    flags.DEFINE_bool("sparse", True, "also write a file that leaves the zeros out", **common)
+    text = "how the sparsity is distributed over the layers"
+    flags.DEFINE_enum("scope", "layer", scopes, text, **common)
+    text = "layers to leave as they are: names, patterns, first, last, depthwise"
+    flags.DEFINE_list("exclude", [], text, **common)
+    text = "without training: adjust the kept weights to compensate for the pruned ones"
+    flags.DEFINE_bool("reconstruct", True, text, **common)
+    text = "also write a file that stores only the nonzero weights"
+    flags.DEFINE_bool("sparse", True, text, **common)
     return values
 
 

@@ -6,7 +6,7 @@ from absl import flags
 
 from tfnas.cli.common import define_layers, define_training, parse_layers, run_on_model, settings_of
 
-SUMMARY = "train a .keras model for integers, and write its .tflite file"
+SUMMARY = "quantization-aware training of a .keras model, and its .tflite file"
 POSITIONAL = "MODEL.keras"
 EXAMPLE = (
     "example: tfnas qat model.keras --dataset=fashion_mnist --epochs=3 --mode=int8x4 "
@@ -18,16 +18,17 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
     """Declares the flags."""
     common = {"flag_values": values, "module_name": __name__}
     modes = ["int8", "int8x4", "int16x8"]
-    flags.DEFINE_enum("mode", "int8", modes, "numbers that the file computes with", **common)
+    flags.DEFINE_enum("mode", "int8", modes, "number formats of the file", **common)
     define_layers(common)
     ranges = ["moving_average", "percentile", "learned"]
-    flags.DEFINE_enum("ranges", "moving_average", ranges, "of activations, how found", **common)
-    whole = [
+    text = "method that determines the ranges of activations"
+    flags.DEFINE_enum("ranges", "moving_average", ranges, text, **common)
+    integers = [
         ("epochs", 3, 1, "epochs of training"),
-        ("start_epoch", 0, 0, "first epoch that rounds"),
-        ("freeze_epoch", None, 0, "first epoch in which ranges stand still; none: never"),
+        ("start_epoch", 0, 0, "first epoch with fake quantization"),
+        ("freeze_epoch", None, 0, "first epoch in which the ranges are frozen; default: never"),
     ]
-    define_training(common, whole, learning_rate=1e-4)
+    define_training(common, integers, learning_rate=1e-4)
     return values
 
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
 from tfnas.cli.common import amount, define_deterministic, define_device, define_image_size
 
-SUMMARY = "search architectures for a data set and export the best one"
+if TYPE_CHECKING:
+    from tfnas.search_space.compression_choices import CompressionSpace
+
+SUMMARY = "search architectures for a data set and convert the best one"
 POSITIONAL = ""
 RESUMES = True
 EXAMPLE = (
@@ -27,94 +30,105 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
         "dataset",
         None,
         "digits, mnist, fashion_mnist, cifar10, cifar100, an .npz file (x_train, y_train, x_test, "
-        "y_test), or a folder with one folder of images a class",
+        "y_test), or a folder with one folder of images for each class",
         required=True,
         **common,
     )
     flags.DEFINE_string("directory", None, "folder for the results", required=True, **common)
     flags.DEFINE_enum(
-        "preset", "mobile", ["microcontroller", "mobile", "full"], "size of the space", **common
+        "preset",
+        "mobile",
+        ["microcontroller", "mobile", "full"],
+        "preset of the search space",
+        **common,
     )
     flags.DEFINE_enum(
-        "algorithm", "evolution", ["evolution", "reinforce", "random"], "how to search", **common
+        "algorithm",
+        "evolution",
+        ["evolution", "reinforce", "random"],
+        "search algorithm",
+        **common,
     )
-    flags.DEFINE_enum(
-        "form", "building", ["building", "modifying"], "of --algorithm=reinforce", **common
-    )
+    text = "whether the policy of --algorithm=reinforce builds or modifies architectures"
+    flags.DEFINE_enum("form", "building", ["building", "modifying"], text, **common)
     flags.DEFINE_list(
         "objectives",
         ["reward"],
-        "what to search for: reward, or metrics (file_accuracy, latency_ratio, size_bytes, macs, "
-        "parameters, peak_activation_bytes, gzip_bytes, flash_bytes, ram_bytes, vela_ms, "
-        "vela_cycles, vela_sram_bytes, vela_flash_bytes, vela_cpu_operators) for their front",
+        "objective: reward, or several metrics whose Pareto front is searched for "
+        "(file_accuracy, latency_ratio, size_bytes, macs, parameters, peak_activation_bytes, "
+        "gzip_bytes, flash_bytes, ram_bytes, vela_ms, vela_cycles, vela_sram_bytes, "
+        "vela_flash_bytes, vela_cpu_operators)",
         **common,
     )
     flags.DEFINE_multi_string(
         "limit",
         [],
-        "metric=bound that must be kept, such as size_bytes=60000 or 'ram_bytes<=64KiB'; repeat it",
+        "bound of a metric, such as size_bytes=60000 or 'ram_bytes<=64KiB'",
         **common,
     )
     flags.DEFINE_multi_string(
         "compression",
         [],
-        "search this too: field=choices, such as sparsity=0,0.5 or modes=float32,int8; fields are "
-        "modes, aware, stage_weights, sparsity, clusters, low_rank, distill; repeat it",
+        "choices of compression that are searched too, such as sparsity=0,0.5 or "
+        "modes=float32,int8; one of modes, aware, stage_weights, sparsity, clusters, low_rank, "
+        "distill",
         **common,
     )
-    text = "a trained .keras model to learn from, where --compression=distill=... may distill"
+    text = "path of a trained .keras model, the teacher of --compression=distill=..."
     flags.DEFINE_string("teacher", None, text, **common)
-    flags.DEFINE_float(
-        "trial_timeout", None, "longest time of a trial in s; goes with --workers", **common
-    )
+    text = "time limit of a trial in s, with --workers"
+    flags.DEFINE_float("trial_timeout", None, text, **common)
     for name, default, minimum, text in (
-        ("workers", 0, 0, "processes that run trials; 0: this one"),
-        ("children", 24, 1, "proposals that a surrogate picks one of; 1: no surrogate"),
+        ("workers", 0, 0, "number of processes that run trials; 0: trials run in this process"),
+        ("children", 24, 1, "number of proposals that a surrogate chooses from; 1: no surrogate"),
         ("max_trials", 20, 1, "number of trials"),
-        ("epochs", 3, 1, "epochs a trial; with --halving, of the highest rung"),
+        ("epochs", 3, 1, "epochs of a trial; with --halving, of the highest rung"),
         (
             "halving",
             None,
             2,
-            "successive halving: one in so many trials goes on with as many times the epochs; "
-            "a promotion counts as a trial",
+            "reduction factor of successive halving: the best 1/halving of the trials train "
+            "halving times as many epochs; each promotion counts as a trial",
         ),
-        ("min_epochs", 1, 1, "epochs of the lowest rung of --halving, at least"),
+        ("min_epochs", 1, 1, "smallest number of epochs of the lowest rung of --halving"),
         (
             "final_epochs",
             0,
             0,
-            "train the best again this long on the whole training part; 0: don't",
+            "epochs that the best architecture is trained again for, on training and validation "
+            "part; 0: the model of its trial is kept",
         ),
-        ("batch_size", 64, 1, "examples a training step"),
-        ("train_limit", None, 1, "training examples a trial; none: all"),
-        ("population_size", 8, 1, "of the evolution"),
-        ("tournament_size", 3, 1, "of the evolution"),
+        ("batch_size", 64, 1, "examples in a training step"),
+        ("train_limit", None, 1, "number of training examples used by trials; default: all"),
+        ("population_size", 8, 1, "population size of --algorithm=evolution"),
+        ("tournament_size", 3, 1, "tournament size of --algorithm=evolution"),
         ("threads", 1, 1, "threads of the latency measurement"),
-        ("random_candidates", 0, 0, "random architectures of the winner's size to compare with"),
-        ("seed", 0, 0, "seed of everything"),
+        (
+            "random_candidates",
+            0,
+            0,
+            "number of random architectures of the winner's size to compare with",
+        ),
+        ("seed", 0, 0, "seed of all random numbers"),
     ):
         flags.DEFINE_integer(name, default, text, lower_bound=minimum, **common)
-    text = "fit a latency model of the space first, for so many s, and predict candidates' latency"
+    text = "time in s to fit a latency model of the space first, which predicts latencies"
     flags.DEFINE_float("latency_seconds", None, text, **common)
-    flags.DEFINE_float("learning_rate", 3e-3, "Adam's, at the start of its decay", **common)
-    flags.DEFINE_float("target_latency_ms", None, "latency aimed at, ms on this machine", **common)
-    flags.DEFINE_float(
-        "target_latency_ratio",
-        None,
-        "latency aimed at, as a ratio to the reference model",
-        **common,
-    )
-    flags.DEFINE_float(
-        "latency_exponent", -0.07, "reward = accuracy x (latency/target)^this", **common
-    )
+    text = "initial learning rate of Adam, which decays along a cosine"
+    flags.DEFINE_float("learning_rate", 3e-3, text, **common)
+    text = "target latency of the reward, in ms on this machine"
+    flags.DEFINE_float("target_latency_ms", None, text, **common)
+    text = "target latency of the reward, as a ratio to the reference model"
+    flags.DEFINE_float("target_latency_ratio", None, text, **common)
+    text = "exponent of the reward: accuracy x (latency/target)^exponent"
+    flags.DEFINE_float("latency_exponent", -0.07, text, **common)
     define_deterministic(common)
     define_image_size(common)
     define_device(common, "")
-    flags.DEFINE_bool("inherit", False, "children begin with their parent's weights", **common)
-    flags.DEFINE_bool("resume", False, "the folder must hold a search, which goes on", **common)
-    flags.DEFINE_bool("baseline", True, "train MobileNetV2 0.35 as long to compare with", **common)
-    flags.DEFINE_bool("overwrite", False, "throw away an earlier search in the folder", **common)
+    flags.DEFINE_bool("inherit", False, "start children from their parent's weights", **common)
+    flags.DEFINE_bool("resume", False, "fail if the folder holds no search to resume", **common)
+    flags.DEFINE_bool("baseline", True, "train MobileNetV2 0.35 to compare with", **common)
+    flags.DEFINE_bool("overwrite", False, "remove an earlier search in the folder", **common)
     return values
 
 
@@ -151,34 +165,34 @@ _LIMIT = re.compile(r"(\w+)\s*(?:<=|>=|=)(.+)")
 
 
 def _limit(text: str) -> tuple[str, float]:
-    """A metric and its bound; which way it is kept is the metric's own."""
+    """A metric and its bound; the sign must fit the direction of the metric."""
     from tfnas.nas.objectives import KNOWN_DIRECTIONS
 
-    found = _LIMIT.fullmatch(text.strip())
+    match = _LIMIT.fullmatch(text.strip())
     try:
-        name, bound = found.groups() if found else ("", "")
+        name, bound = match.groups() if match else ("", "")
         number = amount(bound)
     except ValueError:
         raise ValueError(
-            f"--limit must be metric=number, in bytes perhaps with KB, KiB, MB or MiB, got {text!r}"
+            f"--limit must be metric=number, with KB, KiB, MB or MiB for bytes, got {text!r}"
         ) from None
-    kept = "max" if ">=" in text else "min" if "<=" in text else None
+    sign_direction = "max" if ">=" in text else "min" if "<=" in text else None
     direction = KNOWN_DIRECTIONS.get(name)
-    if kept is not None and direction is not None and kept != direction:
+    if None not in (sign_direction, direction) and sign_direction != direction:
         sign = "<=" if direction == "min" else ">="
         raise ValueError(f"--limit of {name} must be {name}{sign}number, got {text!r}")
     return name, number
 
 
-def _compression(given: list[str]) -> Any:
-    """The choices of --compression, None where there are none."""
+def _compression(texts: list[str]) -> CompressionSpace | None:
+    """The choices of --compression; None: there are none."""
     from tfnas.search_space.compression_choices import CompressionSpace
 
-    if not given:
+    if not texts:
         return None
     known = [field.name for field in dataclasses.fields(CompressionSpace)]
     fields: dict[str, tuple[Any, ...]] = {}
-    for text in given:
+    for text in texts:
         name, sign, choices = text.partition("=")
         if name not in known or not sign or name in fields:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Data sets: named ones, files, folders, and whatever data a caller has."""
+"""Data sets: named ones, `.npz` files, folders of images, and data of the caller."""
 
 from tfnas.data.datasets import (
     DataSplit,

@@ -1,4 +1,4 @@
-"""Changes of training images that leave their class as it is, drawn anew for each batch."""
+"""Random augmentations of training images, and data sets of augmented batches."""
 
 from __future__ import annotations
 
@@ -9,47 +9,56 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-SHARE = 1 / 16  # of an image's side that it is shifted by at most
+FRACTION = 1 / 16  # largest shift, as a fraction of an image's side
 
 
 def flip(images: Any, seed: Any = None) -> Any:
-    """Mirrors every second image, left to right.
+    """Flips each image horizontally with a probability of one half.
 
     Args:
-        images: (n, height, width, channels).
-        seed: Two whole numbers that all is drawn by; None: TensorFlow's own generator draws.
+        images: Images, (n, height, width, channels).
+        seed: Two integers, as for TensorFlow's stateless random operations; None: TensorFlow's
+            global generator is used.
+
+    Returns:
+        The images, of the same shape.
     """
-    return _mirrored(images, _every_second(images, seed))
+    return _flip(images, _half(images, seed))
 
 
-def _every_second(images: Any, seed: Any) -> Any:
+def _half(images: Any, seed: Any) -> Any:
+    """A random half of the images, as booleans (n,)."""
     return _uniform([tf.shape(images)[0]], seed) < 0.5
 
 
-def _uniform(shape: Any, seed: Any, **kind: Any) -> Any:
+def _uniform(shape: Any, seed: Any, **options: Any) -> Any:
     if seed is None:
-        return tf.random.uniform(shape, **kind)
-    return tf.random.stateless_uniform(shape, seed, **kind)
+        return tf.random.uniform(shape, **options)
+    return tf.random.stateless_uniform(shape, seed, **options)
 
 
-def _mirrored(images: Any, which: Any) -> Any:
-    return tf.where(which[:, None, None, None], images[:, :, ::-1], images)
+def _flip(images: Any, flipped: Any) -> Any:
+    return tf.where(flipped[:, None, None, None], images[:, :, ::-1], images)
 
 
 def shift(images: Any, pixels: int | None = None, seed: Any = None) -> Any:
-    """Moves each image by its own few pixels; what comes in is mirrored.
+    """Shifts each image by a random number of pixels; gaps are filled by reflection.
 
     Args:
-        images: (n, height, width, channels).
-        pixels: How far at most; None: by a share of the side.
+        images: Images, (n, height, width, channels).
+        pixels: Largest shift in pixels; None: 1/16 of the side.
         seed: As for :func:`flip`.
+
+    Returns:
+        The images, of the same shape.
     """
-    most = [max(1, round(size * SHARE)) if pixels is None else pixels for size in images.shape[1:3]]
-    padded = tf.pad(images, [[0, 0], [most[0]] * 2, [most[1]] * 2, [0, 0]], "REFLECT")
-    for axis, size, reach in zip((1, 2), images.shape[1:3], most, strict=True):
-        own = None if seed is None else tf.random.fold_in(seed, axis)
-        begin = _uniform([tf.shape(images)[0], 1], own, maxval=2 * reach + 1, dtype=tf.int32)
-        padded = tf.gather(padded, begin + tf.range(size)[None], axis=axis, batch_dims=1)
+    sides = images.shape[1:3]
+    largest = [max(1, round(side * FRACTION)) if pixels is None else pixels for side in sides]
+    padded = tf.pad(images, [[0, 0], [largest[0]] * 2, [largest[1]] * 2, [0, 0]], "REFLECT")
+    for axis, side, reach in zip((1, 2), sides, largest, strict=True):
+        axis_seed = None if seed is None else tf.random.fold_in(seed, axis)
+        begin = _uniform([tf.shape(images)[0], 1], axis_seed, maxval=2 * reach + 1, dtype=tf.int32)
+        padded = tf.gather(padded, begin + tf.range(side)[None], axis=axis, batch_dims=1)
     return padded
 
 
@@ -57,7 +66,14 @@ AUGMENTATIONS: dict[str, Callable[..., Any]] = {"flip": flip, "shift": shift}
 
 
 def check_augment(names: Sequence[str]) -> None:
-    """Raises ValueError unless all names are known."""
+    """Checks the names of augmentations.
+
+    Args:
+        names: The names.
+
+    Raises:
+        ValueError: A name is unknown or comes twice.
+    """
     known = not isinstance(names, str) and all(name in AUGMENTATIONS for name in names)
     if not known or len(set(names)) < len(names):
         raise ValueError(
@@ -66,19 +82,19 @@ def check_augment(names: Sequence[str]) -> None:
 
 
 class AugmentedImages(keras.utils.PyDataset):
-    """Batches of changed images, in an order of its own each epoch.
+    """Batches of augmented images, in another order in each epoch.
 
-    What a batch holds follows from the seed, its epoch and its place alone: threads that read
-    ahead, also beyond the end of an epoch, change nothing.
+    The contents of a batch depend only on the seed, the epoch and the index of the batch, so
+    threads that prefetch, also beyond the end of an epoch, change nothing.
 
     Args:
-        x: Images (n, height, width, channels).
-        y: Labels (n,).
+        x: Images, (n, height, width, channels).
+        y: Labels, (n,).
         names: Some of `AUGMENTATIONS`.
-        batch_size: Examples a batch.
-        seed: Seed of the order and of the changes.
-        told: What a teacher says of the images, (n, ...), and, where they are mirrored, of their
-            mirror images; targets are then (labels, what is told). None: labels alone.
+        batch_size: Examples in a batch.
+        seed: Seed of the orders and of the augmentations.
+        teacher_outputs: A teacher's outputs for the images, (n, ...), and if they are flipped, also
+            for the flipped images; targets are then (labels, teacher outputs). None: labels only.
     """
 
     def __init__(
@@ -88,26 +104,27 @@ class AugmentedImages(keras.utils.PyDataset):
         names: Sequence[str],
         batch_size: int,
         seed: int,
-        told: Sequence[np.ndarray] | None = None,
+        teacher_outputs: Sequence[np.ndarray] | None = None,
     ) -> None:
         super().__init__()
-        self.x, self.y, self.batch_size, self.told = x, y, batch_size, told
+        self.x, self.y, self.batch_size = x, y, batch_size
+        self.teacher_outputs = teacher_outputs
         self.seed, self.epoch = seed, 0
         self._order = self._order_of(0)
 
         @tf.function(reduce_retracing=True)
-        def change(images: Any, drawn_by: Any) -> tuple[Any, Any]:
-            images, which = tf.cast(images, tf.float32), tf.zeros([tf.shape(images)[0]], tf.bool)
-            for place, name in enumerate(names):
-                own = tf.random.fold_in(drawn_by, place)
+        def augment(images: Any, batch_seed: Any) -> tuple[Any, Any]:
+            images, flipped = tf.cast(images, tf.float32), tf.zeros([tf.shape(images)[0]], tf.bool)
+            for position, name in enumerate(names):
+                name_seed = tf.random.fold_in(batch_seed, position)
                 if name == "flip":
-                    which = _every_second(images, own)
-                    images = _mirrored(images, which)
+                    flipped = _half(images, name_seed)
+                    images = _flip(images, flipped)
                 else:
-                    images = AUGMENTATIONS[name](images, seed=own)
-            return images, which
+                    images = AUGMENTATIONS[name](images, seed=name_seed)
+            return images, flipped
 
-        self._change = change
+        self._augment = augment
 
     def __len__(self) -> int:
         return -(-len(self.x) // self.batch_size)
@@ -116,7 +133,7 @@ class AugmentedImages(keras.utils.PyDataset):
         return self._batch(self._order, self.epoch, index)
 
     def on_epoch_end(self) -> None:
-        """Goes to the next order."""
+        """Starts the next epoch, with another order."""
         self.epoch += 1
         self._order = self._order_of(self.epoch)
 
@@ -125,54 +142,54 @@ class AugmentedImages(keras.utils.PyDataset):
 
     def _batch(self, order: np.ndarray, epoch: int, index: int) -> tuple[Any, Any]:
         rows = order[index * self.batch_size : (index + 1) * self.batch_size]
-        drawn_by = np.random.SeedSequence([self.seed, epoch, index]).generate_state(2)
-        images, mirrored = self._change(self.x[rows], tf.constant(drawn_by, tf.int64))
-        if self.told is None:
+        batch_seed = np.random.SeedSequence([self.seed, epoch, index]).generate_state(2)
+        images, flipped = self._augment(self.x[rows], tf.constant(batch_seed, tf.int64))
+        if self.teacher_outputs is None:
             return images, self.y[rows]
-        told = self.told[0][rows].copy()
-        which = mirrored.numpy()
-        told[which] = self.told[-1][rows[which]]
-        return images, (self.y[rows], told)
+        outputs = self.teacher_outputs[0][rows].copy()
+        is_flipped = flipped.numpy()
+        outputs[is_flipped] = self.teacher_outputs[-1][rows[is_flipped]]
+        return images, (self.y[rows], outputs)
 
     def dataset(self) -> tf.data.Dataset:
-        """Returns the batches as a dataset; each time that it is read is an epoch."""
+        """Returns the batches as a `tf.data.Dataset`; each iteration over it is an epoch."""
 
         def batches() -> Iterator[tuple[Any, Any]]:
             order, epoch = self._order, self.epoch
-            self.on_epoch_end()  # now: when the last batch is read, the next epoch may have begun
+            self.on_epoch_end()  # first, as the next epoch may start before the last batch is read
             yield from (self._batch(order, epoch, index) for index in range(len(self)))
 
-        kinds = tf.nest.map_structure(
+        signature = tf.nest.map_structure(
             lambda part: tf.TensorSpec([None, *part.shape[1:]], tf.as_dtype(part.dtype)), self[0]
         )
-        dataset = tf.data.Dataset.from_generator(batches, output_signature=kinds).prefetch(2)
-        counted = dataset.apply(tf.data.experimental.assert_cardinality(len(self)))
-        return untuned(counted)
+        dataset = tf.data.Dataset.from_generator(batches, output_signature=signature).prefetch(2)
+        sized = dataset.apply(tf.data.experimental.assert_cardinality(len(self)))
+        return untuned(sized)
 
 
 def shuffled(examples: Any, batch_size: int, seed: int) -> tf.data.Dataset:
-    """Returns batches of arrays, in an order of its own each time that they are read.
+    """Returns a data set of batches of arrays, in another order in each epoch.
 
-    Of arrays, Keras' `fit` draws the order anew in each epoch, but from the same state: with
-    TensorFlow's seed set, all epochs have the same batches.
+    Keras' `fit` shuffles arrays in each epoch, but from the same random state: if TensorFlow's
+    global seed is set, all epochs have the same batches.
 
     Args:
         examples: Arrays of n rows each, in any nest of tuples.
-        batch_size: Rows a batch.
-        seed: Seed of the orders, of which TensorFlow's own is a part.
+        batch_size: Rows in a batch.
+        seed: Seed of the orders, combined with TensorFlow's global seed.
     """
     tensors = tf.nest.map_structure(tf.convert_to_tensor, examples)
     count = len(tf.nest.flatten(tensors)[0])
     rows = tf.data.Dataset.range(count).shuffle(count, seed=seed).batch(batch_size)
-    taken = rows.map(lambda own: tf.nest.map_structure(lambda t: tf.gather(t, own), tensors))
-    return untuned(taken.prefetch(2))
+    batches = rows.map(lambda row: tf.nest.map_structure(lambda t: tf.gather(t, row), tensors))
+    return untuned(batches.prefetch(2))
 
 
 def untuned(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """Returns a dataset that tf.data doesn't tune as it runs, as it does those that Keras makes.
+    """Returns a data set without tf.data's autotuning.
 
-    The thread that tunes sleeps up to a minute, and at the end of an epoch TensorFlow 2.21
-    sometimes waits for that.
+    The thread of the autotuning sleeps for up to a minute, and TensorFlow 2.21 sometimes waits for
+    it at the end of an epoch.
 
     Args:
         dataset: The dataset.

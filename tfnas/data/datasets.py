@@ -1,11 +1,11 @@
-"""Data sets, and one way to read whatever data a caller gives.
+"""Data sets, and functions that read data of any supported kind.
 
-:func:`load` brings a named data set, an `.npz` file or a folder of images as one
-:class:`DataSplit`. Validation examples come from the training part; the test part is
-touched once, at the end, by whoever makes the final table.
+:func:`load` loads a named data set, an `.npz` file or a folder of images as a :class:`DataSplit`.
+The validation part is taken from the training part. The test part is for the final measurement
+only.
 
-Everywhere in tfnas data may be arrays, a `tf.data.Dataset` or a `keras.utils.PyDataset`:
-:func:`batches` and :func:`arrays` are the only places that tell them apart.
+Data may be arrays, a `tf.data.Dataset` or a `keras.utils.PyDataset` everywhere in tfnas:
+:func:`batches` and :func:`arrays` read all of them.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from tfnas.optional import require
 NAMES = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 _NPZ_KEYS = ("x_train", "y_train", "x_test", "y_test")
-_MOST_CLASSES = 100_000
-_MOST_PIXELS = 20_000  # of an image's side
+_MAX_CLASSES = 100_000
+_MAX_SIDE = 20_000  # pixels of a side of an image
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class DataSplit:
-    """Images and labels in three parts that share no example.
+    """Images and labels in three disjoint parts.
 
     Args:
         name: Name of the data set.
-        x_train: Images to train on, (n, height, width, channels), pixels 0 to 255.
-        y_train: Labels, (n,), whole numbers from 0.
-        x_val: Images to choose by, taken from the training part.
-        y_val: Their labels.
-        x_test: Images for the one final measurement.
-        y_test: Their labels.
+        x_train: Training images, (n, height, width, channels), pixels 0 to 255.
+        y_train: Training labels, (n,), whole numbers from 0.
+        x_val: Validation images, taken from the training part.
+        y_val: Validation labels.
+        x_test: Test images, for the final measurement.
+        y_test: Test labels.
         class_names: Name of each label.
     """
 
@@ -61,18 +61,23 @@ class DataSplit:
 
     @property
     def num_classes(self) -> int:
-        """Number of labels."""
+        """Number of classes."""
         return len(self.class_names)
 
     def training_part(self) -> tuple[np.ndarray, np.ndarray]:
-        """Returns training and validation examples together, for a final training."""
+        """Returns images and labels of the training and the validation part together."""
         return (
             np.concatenate([self.x_train, self.x_val]),
             np.concatenate([self.y_train, self.y_val]),
         )
 
     def limited(self, examples: int | None, seed: int = 0) -> DataSplit:
-        """Returns the split with at most `examples` training images, drawn by class."""
+        """Returns the split with a random, stratified subset of the training images.
+
+        Args:
+            examples: Largest number of training images; None: all.
+            seed: Seed of the subset.
+        """
         if examples is None or examples >= len(self.x_train):
             return self
         if examples < self.num_classes or len(self.y_train) - examples < self.num_classes:
@@ -83,25 +88,28 @@ class DataSplit:
         return dataclasses.replace(self, x_train=self.x_train[kept], y_train=self.y_train[kept])
 
     def for_given_model(self, seed: int = 0) -> DataSplit:
-        """Returns the split as a model that was trained elsewhere needs it.
+        """Returns a split for a model that was trained before.
 
-        Such a model has seen the training images, and who knows which of them: half of the
-        test part, drawn by class where each has enough, becomes the one to choose by, and all
-        others train.
+        Such a model may have been trained on any of the training images. So half of the test part
+        becomes the validation part (stratified if there are enough examples), and the former
+        validation part is added to the training part.
+
+        Args:
+            seed: Seed of the split of the test part.
         """
         half = len(self.y_test) // 2
         counts = np.unique(self.y_test, return_counts=True)[1]
         by_class = counts.min(initial=2) >= 2 and half >= len(counts)
-        final, chosen = _split_indices(self.y_test, half, seed, "x_test", by_class)
+        test, validation = _split_indices(self.y_test, half, seed, "x_test", by_class)
         x_train, y_train = self.training_part()
         return dataclasses.replace(
             self,
             x_train=x_train,
             y_train=y_train,
-            x_val=self.x_test[chosen],
-            y_val=self.y_test[chosen],
-            x_test=self.x_test[final],
-            y_test=self.y_test[final],
+            x_val=self.x_test[validation],
+            y_val=self.y_test[validation],
+            x_test=self.x_test[test],
+            y_test=self.y_test[test],
         )
 
     def __str__(self) -> str:
@@ -120,7 +128,7 @@ def load(
     image_size: tuple[int, int] | None = None,
     seed: int = 0,
 ) -> DataSplit:
-    """Loads a data set and splits validation examples off its training part.
+    """Loads a data set and splits a validation part from its training part.
 
     Example:
         >>> import tfnas
@@ -131,18 +139,19 @@ def load(
         name: "digits" (scikit-learn's 8x8 digits, no download), "mnist",
             "fashion_mnist", "cifar10" or "cifar100" (downloaded by keras.datasets);
             the path of an `.npz` file with x_train, y_train, x_test and y_test; or the
-            path of a folder that holds one folder of images a class, or the folders
-            `train` and `test` that do.
-        validation: Share of the training part set aside, in (0, 1), by class.
-        image_size: (height, width) that images of a folder are resized to. Default:
-            they must all be of one size.
+            path of a folder with one folder of images for each class, or with the folders
+            `train` and `test` of this form.
+        validation: Fraction of the training part that becomes the validation part, in (0, 1),
+            stratified.
+        image_size: (height, width) in pixels that the images of a folder are resized to. Default:
+            all images must have the same size.
         seed: Seed of the split.
 
     Returns:
-        The split; pixels are uint8, or float32 as an `.npz` has them.
+        The split; pixels are uint8, or float32 if an `.npz` file holds floats.
 
     Raises:
-        ValueError: The name is unknown, the file is not of the form, an image can't be
+        ValueError: The name is unknown, the file has another form, an image can't be
             read, or a class has too few images.
         ImportError: "digits" needs scikit-learn, which is not installed.
     """
@@ -158,12 +167,12 @@ def load(
         parts, names = _from_npz(path)
     else:
         raise ValueError(
-            f"dataset must be one of {', '.join(NAMES)}, an .npz file or a folder of "
-            f"images a class, got {str(name)!r}"
+            f"dataset must be one of {', '.join(NAMES)}, an .npz file or a folder with one "
+            f"folder of images for each class, got {str(name)!r}"
         )
     x, y, x_test, y_test = parts
-    wanted = max(len(names), round(validation * len(x)))
-    kept, held = _split_indices(y, wanted, seed, "validation")
+    num_held = max(len(names), round(validation * len(x)))
+    kept, held = _split_indices(y, num_held, seed, "validation")
     return DataSplit(
         path.stem if path.exists() else str(name),
         *(x[kept], y[kept], x[held], y[held], x_test, y_test),
@@ -179,7 +188,7 @@ def _path(name: Any) -> pathlib.Path:
         raise ValueError(
             f"dataset must be a name, a path or a tfnas.data.DataSplit, got a {type(name).__name__}"
         ) from None
-    except (RuntimeError, OSError) as error:  # no such user, too long a name
+    except (RuntimeError, OSError) as error:  # an unknown user in "~user", or a name too long
         raise ValueError(
             f"dataset must be a name or a path, got {str(name)[:200]!r}: {error}"[:500]
         ) from error
@@ -189,16 +198,24 @@ def _path(name: Any) -> pathlib.Path:
 def _check_size(size: Any) -> None:
     if size is None:
         return
-    pair = isinstance(size, tuple | list) and len(size) == 2
-    whole = pair and all(isinstance(n, int | np.integer) and not isinstance(n, bool) for n in size)
-    if not whole or min(size) < 1 or max(size) > _MOST_PIXELS:
+    is_pair = isinstance(size, tuple | list) and len(size) == 2
+    is_whole = is_pair and all(
+        isinstance(n, int | np.integer) and not isinstance(n, bool) for n in size
+    )
+    if not is_whole or min(size) < 1 or max(size) > _MAX_SIDE:
         raise ValueError(
-            f"image_size must be (height, width), from 1 to {_MOST_PIXELS} pixels, got {size!r}"
+            f"image_size must be (height, width), from 1 to {_MAX_SIDE} pixels, got {size!r}"
         )
 
 
 def parse_size(text: str | None) -> tuple[int, int] | None:
-    """Returns (height, width) of a text such as "96,128"; None of None.
+    """Parses an image size.
+
+    Args:
+        text: A text such as "96,128", or None.
+
+    Returns:
+        (height, width) in pixels, or None.
 
     Raises:
         ValueError: The text is not two whole numbers above 0.
@@ -212,7 +229,7 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
 
 
 def batches(data: Any, what: str = "data") -> Iterator[tuple[Any, Any]]:
-    """Yields (inputs, targets or None) as NumPy, a batch at a time.
+    """Yields batches of (inputs, targets or None) as NumPy arrays.
 
     Example:
         >>> import numpy as np
@@ -220,12 +237,12 @@ def batches(data: Any, what: str = "data") -> Iterator[tuple[Any, Any]]:
         [(256, 4), (44, 4)]
 
     Args:
-        data: An array, or a list or dictionary of them (several inputs), or a tuple
-            (x, y); a batched `tf.data.Dataset`; or a `keras.utils.PyDataset`.
+        data: An array, a list or dictionary of arrays (several inputs), or a tuple (x, y); a
+            batched `tf.data.Dataset`; or a `keras.utils.PyDataset`.
         what: Name of the argument, for the error message.
 
     Raises:
-        ValueError: The data is of none of these kinds, or the arrays' lengths differ.
+        ValueError: The data is of none of these kinds, or the lengths of the arrays differ.
     """
     if _is_py_dataset(data):
         count = data.num_batches
@@ -244,16 +261,16 @@ def batches(data: Any, what: str = "data") -> Iterator[tuple[Any, Any]]:
 
 
 def arrays(data: Any, limit: int | None = None, what: str = "data") -> tuple[Any, Any]:
-    """Returns (inputs, targets or None) as whole NumPy arrays, at most `limit` examples.
+    """Returns all (inputs, targets or None) as NumPy arrays.
 
     Args:
         data: As for :func:`batches`.
-        limit: Number of examples after which reading stops. None: all.
+        limit: Largest number of examples; None: all.
         what: Name of the argument, for the error message.
 
     Raises:
-        ValueError: The data is of an unknown kind, holds no example, or has no end and
-            no `limit` was given.
+        ValueError: The data is of an unknown kind, holds no example, or is endless without a
+            `limit`.
     """
     if limit is None and _is_endless(data):
         raise ValueError(f"{what} must end, got an endless data set: take(n) it first")
@@ -273,12 +290,12 @@ def arrays(data: Any, limit: int | None = None, what: str = "data") -> tuple[Any
 
 
 def spread(data: Any, examples: int, what: str = "data") -> Any:
-    """Returns inputs from all over the data: data that is sorted by class stays typical.
+    """Returns evenly spaced inputs, which represent all classes also if data is sorted by class.
 
     Args:
-        data: As for :func:`batches`; of a data set that is read in batches the first
-            examples are taken.
-        examples: How many at most.
+        data: As for :func:`batches`; of a `tf.data.Dataset` or `PyDataset` the first examples are
+            returned.
+        examples: Largest number of inputs.
         what: Name of the argument, for the error message.
     """
     if _is_py_dataset(data) or hasattr(data, "as_numpy_iterator"):
@@ -303,7 +320,7 @@ def _named(name: str, seed: int) -> tuple[tuple[np.ndarray, ...], tuple[str, ...
 
     try:
         (x, y), (x_test, y_test) = getattr(keras.datasets, name).load_data()
-    except Exception as error:  # Keras raises a plain Exception where a download fails
+    except Exception as error:  # Keras raises a plain Exception if a download fails
         raise ValueError(f"dataset {name!r} can't be downloaded: {error}") from error
     parts = tuple(a[..., None] if a.ndim == 3 else a for a in (x, x_test))
     names = _CLASS_NAMES.get(name) or tuple(str(c) for c in range(int(y.max()) + 1))
@@ -353,7 +370,8 @@ def _class_folders(path: pathlib.Path) -> tuple[str, ...]:
     names = tuple(sorted(name for name in folders if not name.startswith((".", "__"))))
     if len(names) < 2:
         raise ValueError(
-            f"dataset {str(path)!r} must hold at least 2 folders, one a class, got {len(names)}"
+            f"dataset {str(path)!r} must hold at least 2 folders, one for each class, got "
+            f"{len(names)}"
         )
     return names
 
@@ -378,7 +396,7 @@ def _images(
                 raise ValueError(f"image {str(file)!r} can't be read: {error}") from error
             if images[-1].shape != images[0].shape:
                 raise ValueError(
-                    f"images must be of one size where image_size is not given, got "
+                    f"images must have one size if image_size is not given, got "
                     f"{images[-1].shape[:2]} in {str(file)!r} and {images[0].shape[:2]} before"
                 )
             labels.append(label)
@@ -400,14 +418,16 @@ def _checked(parts: tuple[np.ndarray, ...], name: str) -> tuple[np.ndarray, ...]
             raise ValueError(f"x_{key} of {name!r} must hold finite numbers, got {images.dtype}")
         if labels.shape not in ((len(images),), (len(images), 1)) or labels.dtype.kind not in "ui":
             raise ValueError(
-                f"y_{key} of {name!r} must hold one whole number an image, "
+                f"y_{key} of {name!r} must hold one whole number for each image, "
                 f"got {labels.dtype} {labels.shape} for {len(images)} images"
             )
         if not len(images) or labels.min() < 0:
-            raise ValueError(f"{key} part of {name!r} must hold labels from 0 on, got none or less")
-        if labels.max() >= _MOST_CLASSES:
             raise ValueError(
-                f"y_{key} of {name!r} must hold labels below {_MOST_CLASSES:,}, got {labels.max()}"
+                f"{key} part of {name!r} must hold labels >= 0, got none or negative ones"
+            )
+        if labels.max() >= _MAX_CLASSES:
+            raise ValueError(
+                f"y_{key} of {name!r} must hold labels below {_MAX_CLASSES:,}, got {labels.max()}"
             )
     if x.shape[1:] != x_test.shape[1:]:
         raise ValueError(
@@ -418,15 +438,15 @@ def _checked(parts: tuple[np.ndarray, ...], name: str) -> tuple[np.ndarray, ...]
 
 
 def _are_float32(numbers: np.ndarray) -> bool:
-    """Whether all are finite, also as float32."""
-    most = np.finfo(np.float32).max
-    return numbers.dtype.kind != "f" or not len(numbers) or bool((np.abs(numbers) <= most).all())
+    """Whether all numbers are finite as float32."""
+    largest = np.finfo(np.float32).max
+    return numbers.dtype.kind != "f" or not len(numbers) or bool((np.abs(numbers) <= largest).all())
 
 
 def _split_indices(
     labels: np.ndarray, held: int, seed: int, what: str, by_class: bool = True
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns (kept, held) indices, with the classes in proportion where that is asked for."""
+    """Indices (kept, held) of a random split, stratified by default."""
     try:
         return draw(labels, held, seed, by_class)
     except ValueError as error:
@@ -434,10 +454,10 @@ def _split_indices(
 
 
 def _is_py_dataset(data: Any) -> bool:
-    # Nothing is a PyDataset of a Keras that was never imported: arrays are read without it.
+    # Without an imported Keras there can be no PyDataset; Keras isn't imported to read arrays.
     if "keras" not in sys.modules:
         return False
-    import keras  # waits where another thread is importing it
+    import keras  # waits if another thread is importing it
 
     return isinstance(data, keras.utils.PyDataset)
 
@@ -467,18 +487,25 @@ def _numpy(item: Any) -> Any:
 
 
 def leaves(item: Any) -> list[Any]:
-    """Returns the arrays of an array, or of a list or dictionary of them."""
+    """Returns a list of the arrays of an array, or of a list or dictionary of arrays.
+
+    Args:
+        item: The array, list or dictionary.
+    """
     if isinstance(item, dict):
         return list(item.values())
     return list(item) if isinstance(item, list | tuple) else [item]
 
 
 def check_data(data: Any, what: str = "data") -> None:
-    """Raises ValueError for data that has no end, or that can't be read more than once.
+    """Checks that data can be read repeatedly.
 
     Args:
         data: As for :func:`batches`, or None.
         what: Name of the argument, for the error message.
+
+    Raises:
+        ValueError: The data is endless, or of a kind that can be read only once.
     """
     if data is None or _is_py_dataset(data) or hasattr(data, "as_numpy_iterator"):
         if data is not None and _is_endless(data):
@@ -492,10 +519,14 @@ def check_data(data: Any, what: str = "data") -> None:
 
 
 def length(item: Any, what: str = "data") -> int:
-    """Returns the number of examples of an array, or of a list or dictionary of them.
+    """Returns the number of examples of an array, or of a list or dictionary of arrays.
+
+    Args:
+        item: The array, list or dictionary.
+        what: Name of the argument, for the error message.
 
     Raises:
-        ValueError: They differ, or something else is given.
+        ValueError: The lengths differ, or `item` is of another kind.
     """
     lengths = {len(leaf) if getattr(leaf, "ndim", 0) else -1 for leaf in leaves(item)}
     if len(lengths) != 1 or -1 in lengths:
@@ -511,7 +542,12 @@ def _describe(item: Any) -> str:
 
 
 def sliced(item: Any, part: slice | np.ndarray) -> Any:
-    """Returns some examples of an array, or of a list or dictionary of them."""
+    """Returns a part of the examples of an array, or of a list or dictionary of arrays.
+
+    Args:
+        item: The array, list or dictionary.
+        part: A slice, or indices or a mask of the examples.
+    """
     if isinstance(item, dict):
         return {key: value[part] for key, value in item.items()}
     return type(item)(v[part] for v in item) if isinstance(item, list | tuple) else item[part]
@@ -528,11 +564,27 @@ def _joined(items: list[Any]) -> Any:
 
 _CLASS_NAMES = {
     "fashion_mnist": (
-        *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
-        *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+        "T-shirt/top",
+        "Trouser",
+        "Pullover",
+        "Dress",
+        "Coat",
+        "Sandal",
+        "Shirt",
+        "Sneaker",
+        "Bag",
+        "Ankle boot",
     ),
     "cifar10": (
-        *("airplane", "automobile", "bird", "cat", "deer"),
-        *("dog", "frog", "horse", "ship", "truck"),
+        "airplane",
+        "automobile",
+        "bird",
+        "cat",
+        "deer",
+        "dog",
+        "frog",
+        "horse",
+        "ship",
+        "truck",
     ),
 }

@@ -1,7 +1,7 @@
-"""Drawing a part of the examples, with the classes in proportion.
+"""Random, stratified splits of examples.
 
-The draws are those of scikit-learn's `train_test_split` for the same seed, so that a data set is
-split alike with and without it.
+The splits are those of scikit-learn's `train_test_split` for the same seed, so that a data set is
+split in the same way with and without scikit-learn.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 def draw(
     labels: np.ndarray, held: int, seed: int, by_class: bool = True
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Splits examples at random.
+    """Splits examples at random into a part that is kept and a part that is held out.
 
     Example:
         >>> import numpy as np
@@ -23,20 +23,20 @@ def draw(
 
     Args:
         labels: Class of each example, (examples,).
-        held: How many examples are held out.
-        seed: Seed of the draw.
-        by_class: Whether each class is held out in proportion.
+        held: Number of examples that are held out.
+        seed: Seed of the split.
+        by_class: Whether the split is stratified: each part has the classes in proportion.
 
     Returns:
         Indices of the examples (kept, held out), each in ascending order.
 
     Raises:
-        ValueError: A part would have no example, or one of a class has none.
+        ValueError: A part would have no example, or no example of a class.
     """
     kept = len(labels) - held
     if kept < 1 or held < 1:
         raise ValueError(f"{held} of {len(labels)} examples leave a part without any")
-    generator = np.random.RandomState(seed)  # the generator that scikit-learn seeds
+    generator = np.random.RandomState(seed)  # the generator of scikit-learn
     if not by_class:
         shuffled = generator.permutation(len(labels))
         return np.sort(shuffled[held:]), np.sort(shuffled[:held])
@@ -50,23 +50,28 @@ def draw(
     kept_counts = _apportioned(counts, kept, generator)
     held_counts = _apportioned(counts - kept_counts, held, generator)
     kept_parts, held_parts = [], []
-    for label, count, ours, theirs in zip(classes, counts, kept_counts, held_counts, strict=True):
+    for label, count, num_kept, num_held in zip(
+        classes, counts, kept_counts, held_counts, strict=True
+    ):
         members = np.flatnonzero(labels == label)[generator.permutation(count)]
-        kept_parts.append(members[:ours])
-        held_parts.append(members[ours : ours + theirs])
+        kept_parts.append(members[:num_kept])
+        held_parts.append(members[num_kept : num_kept + num_held])
     return np.sort(np.concatenate(kept_parts)), np.sort(np.concatenate(held_parts))
 
 
 def _apportioned(counts: np.ndarray, total: int, generator: np.random.RandomState) -> np.ndarray:
-    """Shares a total out in proportion; the largest remainders are rounded up, ties by lot."""
+    """Splits a total in proportion to counts.
+
+    The largest remainders are rounded up, ties at random.
+    """
     exact = counts / counts.sum() * total
-    shares = np.floor(exact)
-    remainders, left = exact - shares, int(total - shares.sum())
+    rounded = np.floor(exact)
+    remainders, left = exact - rounded, int(total - rounded.sum())
     for remainder in np.unique(remainders)[::-1]:
         if not left:
             break
         equal = np.flatnonzero(remainders == remainder)
         rounded_up = generator.choice(equal, size=min(len(equal), left), replace=False)
-        shares[rounded_up] += 1
+        rounded[rounded_up] += 1
         left -= len(rounded_up)
-    return shares.astype(int)
+    return rounded.astype(int)

@@ -28,6 +28,7 @@ from tfnas.measure.latency import benchmark, provenance
 from tfnas.measure.measure import measurement_of
 from tfnas.measure.measurement import Latency
 from tfnas.measure.profile import profile
+from tfnas.nas.measured_trial import MeasuredTrial, latency_metrics
 from tfnas.nas.oracle import INFEASIBLE
 from tfnas.nas.reward import mnasnet_reward
 from tfnas.nas.samplers.evolution import EvolutionTuner
@@ -36,7 +37,7 @@ from tfnas.nas.samplers.reinforce import ReinforceTuner
 from tfnas.nas.search_result import ReportRow, SearchConfig, SearchResult
 from tfnas.nas.surrogate.screening import ScreenedOracle
 from tfnas.nas.trial_log import TrialLog, failure_cause
-from tfnas.nas.tuner import MeasuredTrial, MeasuredTuner, latency_metrics
+from tfnas.nas.tuner import MeasuredTuner
 from tfnas.optional import require
 from tfnas.quantization.quantize_aware import fake_quants
 from tfnas.quantization.spec import MODES, QuantSpec
@@ -263,7 +264,7 @@ class _Run:
         oracle = self.tuner.oracle
         nearest = self.tuner.candidate(oracle.get_best_trials(1)[0])
         return (
-            f"none of {len(oracle.entries)} trained networks keeps the limits "
+            f"none of {len(oracle.records)} trained networks keeps the limits "
             f"({', '.join(map(str, oracle.objectives.limits))}), the nearest is trial "
             f"{nearest.trial_id}: {'; '.join(oracle.objectives.broken(nearest.metrics))}; see "
             f"{self.directory / 'trials.jsonl'}"

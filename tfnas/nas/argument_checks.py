@@ -1,4 +1,4 @@
-"""Rules for a tuner's arguments that belong together."""
+"""Checks of arguments of a tuner that depend on each other."""
 
 from __future__ import annotations
 
@@ -14,7 +14,15 @@ from tfnas.search_space.hypermodel import CompressedHyperModel, SpaceHyperModel
 
 
 def check_target(milliseconds: float | None, ratio: float | None) -> None:
-    """Raises ValueError unless at most one target is given, and that above 0."""
+    """Checks the target latency of a tuner.
+
+    Args:
+        milliseconds: `target_latency_ms`.
+        ratio: `target_latency_ratio`.
+
+    Raises:
+        ValueError: Both are set, or one is not a finite number above 0.
+    """
     if milliseconds is not None and ratio is not None:
         raise ValueError(
             f"target_latency_ms and target_latency_ratio must not both be given, "
@@ -26,35 +34,54 @@ def check_target(milliseconds: float | None, ratio: float | None) -> None:
 
 
 def with_compression(hypermodel: Any, compression: CompressionSpace | None) -> Any:
-    """A hypermodel with further choices, where there are some."""
+    """Returns a hypermodel that also chooses the compression.
+
+    Args:
+        hypermodel: A keras_tuner hypermodel or model-building function.
+        compression: Choices of the compression; None returns the hypermodel itself.
+
+    Raises:
+        ValueError: `compression` is no CompressionSpace, or goes with a search space or with no
+            hypermodel.
+    """
     if compression is None:
         return hypermodel
     if not isinstance(compression, CompressionSpace):
         raise ValueError(f"compression must be a tfnas.CompressionSpace, got {compression!r}")
     if hypermodel is None or isinstance(hypermodel, SpaceHyperModel):
         raise ValueError(
-            "compression of a search space must be given to the space, such as "
-            "tfnas.MobileNetV2Space(..., compression=...), got it beside one"
+            "compression of a search space must be an argument of the space, as in "
+            "tfnas.MobileNetV2Space(..., compression=...), got it as an argument of the tuner"
         )
     return CompressedHyperModel(hypermodel, compression)
 
 
 def check_teacher(hypermodel: Any, teacher: Any) -> None:
-    """Raises ValueError unless there is a teacher just where something may learn from it."""
+    """Checks that there is a teacher if and only if a choice of compression distills.
+
+    Args:
+        hypermodel: The hypermodel of a tuner.
+        teacher: A Keras model, several, or None.
+
+    Raises:
+        ValueError: The teacher is missing, not needed, no Keras model, or doesn't fit the networks
+            of the search space.
+    """
     choices = getattr(hypermodel, "choices", None)
     if isinstance(hypermodel, SpaceHyperModel):
         choices = getattr(hypermodel.space, "compression", None)
-    wanted = choices is not None and any(choices.distill)
-    if not wanted:
+    may_distill = choices is not None and any(choices.distill)
+    if not may_distill:
         if teacher is not None:
             raise ValueError(
-                "teacher goes with a compression that may distill, distill=(False, True), got none"
+                "teacher needs a compression that may distill, such as "
+                "tfnas.CompressionSpace(distill=(False, True)), got none"
             )
         return
     if teacher is None:
-        raise ValueError("teacher must be given where the compression may distill, got None")
+        raise ValueError("teacher must be given if the compression may distill, got None")
     for model in teacher if isinstance(teacher, list | tuple) else [teacher]:
         check_model("teacher", model)
     if isinstance(hypermodel, SpaceHyperModel):
         space = hypermodel.space
-        Distiller(teacher, space.build(space.sample(np.random.default_rng(0))))  # its own rules
+        Distiller(teacher, space.build(space.sample(np.random.default_rng(0))))  # checks the shapes

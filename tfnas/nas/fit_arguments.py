@@ -1,4 +1,7 @@
-"""What a trial's `fit` is called with, so that it does nothing that nobody reads."""
+"""Arguments of a trial's `fit` that avoid work whose results are not used.
+
+Epochs are validated and checkpointed only if a callback, an objective or the user needs it.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,11 @@ from keras_tuner.src.engine.tuner_utils import SaveBestEpoch, TunerCallback
 from tfnas.graph.tracing import TraceOnce
 
 
-class SaveReadEpochs(keras.callbacks.Callback):
-    """keras_tuner's checkpoint, without the files that the next epoch replaces unread.
+class SaveUsedEpochs(keras.callbacks.Callback):
+    """keras_tuner's checkpoint callback, which skips files that the next epoch would replace.
 
-    Where the objective is not in the logs, since it is measured on the file, keras_tuner writes
-    the weights after every epoch; the last ones stay. Here these are written alone.
+    If the objective is not in the logs, because it is measured on the file, keras_tuner writes the
+    weights after each epoch and uses only the last ones. This callback writes only those.
 
     Args:
         checkpoint: keras_tuner's callback.
@@ -26,57 +29,60 @@ class SaveReadEpochs(keras.callbacks.Callback):
         self.checkpoint = checkpoint
 
     def set_model(self, model: keras.Model) -> None:
-        """Keras' hook."""
+        """Sets the model of both callbacks."""
         super().set_model(model)
         self.checkpoint.set_model(model)
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        """Keras' hook."""
-        epochs = (self.params or {}).get("epochs")  # none in a training loop of the user's own
+        """Writes the weights in the last epoch, or if the objective is in the logs."""
+        epochs = (self.params or {}).get("epochs")  # None in a custom training loop
         last = epochs is None or epoch + 1 >= epochs or self.model.stop_training
         if last or self.checkpoint.objective.has_value(logs or {}):
             self.checkpoint.on_epoch_end(epoch, logs or {})
 
 
-def trial_callbacks(callbacks: Iterable[Any]) -> list[Any]:
-    """Returns the callbacks of a trial, as keras_tuner made them, that cost less.
+def cheaper_callbacks(callbacks: Iterable[Any]) -> list[Any]:
+    """Returns callbacks of a trial that checkpoint less often and trace the training step once.
 
     Args:
-        callbacks: The user's, then keras_tuner's.
+        callbacks: The callbacks that keras_tuner passes to `fit`.
     """
-    cheaper = [SaveReadEpochs(c) if isinstance(c, SaveBestEpoch) else c for c in callbacks]
+    cheaper = [SaveUsedEpochs(c) if isinstance(c, SaveBestEpoch) else c for c in callbacks]
     return [*cheaper, TraceOnce()]
 
 
-def reads_each_epoch(fit_kwargs: Mapping[str, Any], objectives: Iterable[str]) -> bool:
-    """Returns whether somebody may read what an epoch before the last one is validated with.
+def needs_every_validation(fit_kwargs: Mapping[str, Any], objectives: Iterable[str]) -> bool:
+    """Returns whether the validation of epochs before the last one is used.
 
-    Callbacks of the user's may, Keras' progress bar shows it, and an objective of the validation
-    data picks the best epoch.
+    It is used by callbacks of the user, by Keras' progress bar, and by an objective on the
+    validation data, which selects the best epoch.
 
     Example:
-        >>> reads_each_epoch({"verbose": 0}, ["reward"])
+        >>> needs_every_validation({"verbose": 0}, ["reward"])
         False
-        >>> reads_each_epoch({"verbose": 0}, ["val_accuracy"])
+        >>> needs_every_validation({"verbose": 0}, ["val_accuracy"])
         True
 
     Args:
-        fit_kwargs: What `fit` is to be called with.
+        fit_kwargs: Keyword arguments of `fit`.
         objectives: Names of the search's objectives.
     """
-    own = (TunerCallback, SaveBestEpoch, SaveReadEpochs, TraceOnce)
-    listening = any(not isinstance(c, own) for c in fit_kwargs.get("callbacks") or ())
-    shown = fit_kwargs.get("verbose", "auto") != 0
-    chosen = "validation_freq" in fit_kwargs
-    return listening or shown or chosen or any(name.startswith("val_") for name in objectives)
+    internal = (TunerCallback, SaveBestEpoch, SaveUsedEpochs, TraceOnce)
+    callbacks = fit_kwargs.get("callbacks") or ()
+    return (
+        any(not isinstance(callback, internal) for callback in callbacks)
+        or fit_kwargs.get("verbose", "auto") != 0
+        or "validation_freq" in fit_kwargs
+        or any(name.startswith("val_") for name in objectives)
+    )
 
 
-def validated_at_the_end(fit_kwargs: Mapping[str, Any], reported: bool = True) -> dict[str, Any]:
-    """Returns arguments of a `fit` that validates in its last epoch alone, or not at all.
+def validate_at_the_end(fit_kwargs: Mapping[str, Any], reported: bool = True) -> dict[str, Any]:
+    """Returns keyword arguments of a `fit` that validates only in its last epoch, or not at all.
 
     Args:
-        fit_kwargs: What `fit` is to be called with.
-        reported: Whether what its last epoch logs is reported.
+        fit_kwargs: Keyword arguments of `fit`.
+        reported: Whether the logs of its last epoch are reported.
     """
     if not reported:
         return {**fit_kwargs, "validation_data": None}

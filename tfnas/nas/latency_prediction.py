@@ -1,12 +1,11 @@
-"""Latencies of candidates before they are trained, by costs fitted on this machine.
+"""Predicted latencies of architectures that have not been trained, for one machine.
 
-A search that wants a low latency, or a limit of it, can know beforehand how long a candidate
-takes, to the error of :class:`tfnas.LatencyModel`: proposals that break a latency limit are
-dropped without being built or converted, and the surrogate that chooses among the others sees
-their predicted latency beside their decisions. What counts stays what is measured: each trial's
-file is measured as without predictions, and the limit is held against that.
+A search with a latency objective or limit can use a fitted :class:`tfnas.LatencyModel`. Proposals
+that exceed a latency limit by their prediction are dropped without being built or converted, and
+the surrogate sees the predicted latency beside the decisions. Trials are measured as without
+predictions: objectives and limits apply to the measured latency.
 
-A proposal is dropped where even the prediction less its error (the 90th percentile of the
+A proposal is dropped only if the prediction minus its error (the 90th percentile of the
 cross-validation) is above the limit.
 """
 
@@ -26,47 +25,48 @@ from tfnas.measure.latency import benchmark, reference_artifact
 from tfnas.measure.latency_model.latency_model import LatencyModel
 from tfnas.measure.latency_model.regression import LatencyErrors
 from tfnas.quantization.spec import QuantSpec
+from tfnas.search_space.architecture import Architecture
 from tfnas.search_space.hypermodel import SpaceHyperModel
 
 FILE = "latency_model.json"
-_SAMPLED = 64  # random architectures that tell how far latencies are spread
+_SAMPLES = 64  # random architectures from which the distribution of latencies is estimated
 
 
 @dataclasses.dataclass(frozen=True)
 class PredictionErrors:
-    """How far predicted latencies can be believed.
+    """Errors of predicted latencies.
 
     Args:
-        cross_validated: On the profiled networks, each left out of the fit.
-        trials: On the trials of the search; None: fewer than two were measured.
+        cross_validated: Errors on the profiled networks, each predicted without itself.
+        trials: Errors on the trials of the search; None: fewer than two were measured.
     """
 
     cross_validated: LatencyErrors
     trials: LatencyErrors | None
 
     def __str__(self) -> str:
-        told = f"Predicted latency, cross-validated: {self.cross_validated}"
-        return told if self.trials is None else f"{told}; on the trials: {self.trials}"
+        text = f"Predicted latency, cross-validated: {self.cross_validated}"
+        return text if self.trials is None else f"{text}; on the trials: {self.trials}"
 
 
-class Prediction:
-    """The latencies of a search space.
+class LatencyPredictor:
+    """Predicts the latencies of the architectures of a search space.
 
     Example:
         >>> import tfnas
         >>> space = tfnas.MobileNetV2Space((8, 8, 1), 10, "microcontroller")
         >>> tuner = tfnas.EvolutionTuner(space, latency_seconds=60, directory="runs",
         ...                              limits={"latency_ratio": 0.1})
-        >>> tuner.prediction.seconds
+        >>> tuner.latency_predictor.seconds
         60
 
     Args:
-        hypermodel: What is searched, a :class:`SpaceHyperModel`.
+        hypermodel: The hypermodel of the search, a :class:`SpaceHyperModel`.
         model: A fitted latency model; None: one is fitted when the search begins.
-        seconds: Time to fit it, in seconds.
+        seconds: Time to fit it, in s.
         spec: Number formats of the trials' files.
         threads: Threads of the latency measurement.
-        milliseconds: Whether times in ms are asked for too.
+        milliseconds: Whether an objective or limit is in ms.
 
     Raises:
         ValueError: An argument is outside its rule; the message names it.
@@ -84,13 +84,13 @@ class Prediction:
         name = "latency_seconds" if model is None else "latency_model"
         if not isinstance(hypermodel, SpaceHyperModel):
             raise ValueError(
-                f"{name} must go with a search space such as tfnas.MobileNetV2Space, "
+                f"{name} needs a search space such as tfnas.MobileNetV2Space, "
                 f"got {type(hypermodel).__name__}"
             )
         if getattr(hypermodel.space, "compression", None) is not None or spec.layers:
             raise ValueError(
-                f"{name} must go with files of one number format and no compression, which it "
-                "can't predict"
+                f"{name} needs files of one number format and without compression, whose latency "
+                "it can predict"
             )
         if model is None:
             real = isinstance(seconds, numbers.Real) and not isinstance(seconds, bool)
@@ -99,20 +99,22 @@ class Prediction:
                     f"latency_seconds must be a finite number above 0, got {seconds!r}"
                 )
         elif seconds is not None:
-            raise ValueError("latency_seconds must not be given beside latency_model, which is fit")
+            raise ValueError(
+                f"latency_seconds must be None with latency_model, which is fitted, got {seconds!r}"
+            )
         else:
             _check_model(model, spec, threads)
         self.space, self.model, self.seconds = hypermodel.space, model, seconds
         self.spec, self.threads, self.milliseconds = spec, threads, milliseconds
         self._reference_ms: float | None = None
         self._ratios: dict[Any, float] = {}
-        self._spread: tuple[float, float] | None = None
+        self._moments: tuple[float, float] | None = None  # mean and deviation of ln latency
 
     def prepare(self, folder: str | os.PathLike[str], seed: int) -> None:
-        """Fits the model, or reads it where the search was begun earlier.
+        """Fits the latency model, or loads it if the search is resumed.
 
         Args:
-            folder: Of the search; the fitted model is kept there.
+            folder: Folder of the search; the fitted model is kept in it.
             seed: Seed of the networks that are measured.
         """
         file = pathlib.Path(folder) / FILE
@@ -127,17 +129,17 @@ class Prediction:
             [latency] = benchmark(reference_artifact(), threads=self.threads)
             self._reference_ms = latency.reference_ms
 
-    def ratio(self, arch: Any) -> float:
+    def ratio(self, arch: Architecture) -> float:
         """Returns the predicted latency of an architecture, as a ratio to the reference model."""
         assert self.model is not None
         assert self.model.fitted is not None
         if arch.network not in self._ratios:
-            asked = arch if self.model.fitted.direct else self.space.build(arch)
-            self._ratios[arch.network] = self.model(asked)
+            network = arch if self.model.fitted.direct else self.space.build(arch)
+            self._ratios[arch.network] = self.model(network)
         return self._ratios[arch.network]
 
-    def known(self, arch: Any) -> dict[str, float]:
-        """Returns the least latency that an architecture has for all that is known."""
+    def lower_bounds(self, arch: Architecture) -> dict[str, float]:
+        """Returns the metrics of latency of an architecture, less the error of the prediction."""
         assert self.model is not None
         assert self.model.fitted is not None
         least = self.ratio(arch) / (1 + self.model.fitted.errors.p90)
@@ -145,27 +147,32 @@ class Prediction:
             return {"latency_ratio": least}
         return {"latency_ratio": least, "latency_ms": least * self._reference_ms}
 
-    def feature(self, arch: Any) -> np.ndarray:
-        """Returns what a surrogate sees of the latency: ln of it, in the space's deviations."""
-        if self._spread is None:
+    def feature(self, arch: Architecture) -> np.ndarray:
+        """Returns the latency as a feature of a surrogate, (1,).
+
+        It is the logarithm of the predicted latency, standardized over the space.
+        """
+        if self._moments is None:
             rng = np.random.default_rng(0)
-            logs = np.log([self.ratio(self.space.sample(rng)) for _ in range(_SAMPLED)])
-            self._spread = float(logs.mean()), float(logs.std()) or 1.0
-        mean, deviation = self._spread
+            logs = np.log([self.ratio(self.space.sample(rng)) for _ in range(_SAMPLES)])
+            self._moments = float(logs.mean()), float(logs.std()) or 1.0
+        mean, deviation = self._moments
         return np.array([(math.log(self.ratio(arch)) - mean) / deviation])
 
-    def errors(self, tried: Sequence[tuple[Any, float]]) -> PredictionErrors:
-        """Returns the errors, on the profiled networks and on trials.
+    def errors(self, measured: Sequence[tuple[Architecture, float]]) -> PredictionErrors:
+        """Returns the errors of predictions, on the profiled networks and on trials.
 
         Args:
-            tried: Architectures with their measured ratios.
+            measured: Architectures with their measured latency ratios.
         """
         assert self.model is not None
         assert self.model.fitted is not None
-        found = None
-        if len(tried) > 1:
-            found = LatencyErrors.of([self.ratio(arch) for arch, _ in tried], [r for _, r in tried])
-        return PredictionErrors(self.model.fitted.errors, found)
+        on_trials = None
+        if len(measured) > 1:
+            on_trials = LatencyErrors.of(
+                [self.ratio(arch) for arch, _ in measured], [ratio for _, ratio in measured]
+            )
+        return PredictionErrors(self.model.fitted.errors, on_trials)
 
 
 def _check_model(model: Any, spec: QuantSpec, threads: int) -> None:
@@ -174,11 +181,11 @@ def _check_model(model: Any, spec: QuantSpec, threads: int) -> None:
             "latency_model must be a fitted tfnas.LatencyModel, such as "
             f"tfnas.LatencyModel({spec.mode!r}).fit(space), got {model!r}"
         )
-    for name, own, wanted in (
+    for name, value, expected in (
         ("mode", model.spec.mode, spec.mode),
         ("threads", model.threads, threads),
     ):
-        if own != wanted:
+        if value != expected:
             raise ValueError(
-                f"latency_model must be of the search's {name} {wanted!r}, got {own!r}"
+                f"latency_model must have the {name} of the search, {expected!r}, got {value!r}"
             )

@@ -1,9 +1,9 @@
-"""What a search wants: objectives with their directions, and hard limits.
+"""Objectives of a search with their directions, and hard limits.
 
-One :class:`Objectives` says which of two trials is better. A trial within all limits beats one
-outside; of two outside, the one that exceeds them less is better (Deb's constrained
-domination). With one objective that is an order; with several, :mod:`.selection` ranks by
-Pareto fronts.
+:class:`Objectives` defines which of two trials is better. A trial that keeps all limits is better
+than one that doesn't; of two that don't, the one with the smaller violation is better (Deb's
+constrained domination). Trials with several objectives are ranked by Pareto fronts
+(:mod:`tfnas.nas.samplers.pareto_selection`).
 
 References:
     Deb et al., "A Fast and Elitist Multiobjective Genetic Algorithm: NSGA-II", IEEE
@@ -15,38 +15,49 @@ from __future__ import annotations
 import dataclasses
 import math
 import numbers
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 
 import keras_tuner as kt
 from keras_tuner.src.engine import objective as kt_objective
 
 REWARD = "reward"
+ObjectiveLike: TypeAlias = str | kt.Objective | Sequence[str | kt.Objective] | None
 
 KNOWN_DIRECTIONS = {
     REWARD: "max",
     "file_accuracy": "max",
-    **dict.fromkeys(
-        (
-            *("latency_ratio", "latency_ms", "size_bytes", "gzip_bytes", "macs", "parameters"),
-            *("peak_activation_bytes", "flash_bytes", "ram_bytes", "vela_ms", "vela_cycles"),
-            *("vela_sram_bytes", "vela_flash_bytes", "vela_cpu_operators"),
-        ),
-        "min",
-    ),
+    "latency_ratio": "min",
+    "latency_ms": "min",
+    "size_bytes": "min",
+    "gzip_bytes": "min",
+    "macs": "min",
+    "parameters": "min",
+    "peak_activation_bytes": "min",
+    "flash_bytes": "min",
+    "ram_bytes": "min",
+    "vela_ms": "min",
+    "vela_cycles": "min",
+    "vela_sram_bytes": "min",
+    "vela_flash_bytes": "min",
+    "vela_cpu_operators": "min",
 }
 """Metrics that tfnas measures itself, with the direction in which they get better."""
 
 
-_FROM_ZERO = ("vela_cpu_operators",)  # of which there may be none at all
+_MAY_BE_ZERO = ("vela_cpu_operators",)
 
 
 class ParetoObjective(kt_objective.MultiObjective):
-    """Several objectives that are never added up; keras_tuner sees the first one's value."""
+    """Several objectives that are not summed up; keras_tuner gets the value of the first one.
 
-    def __init__(self, objectives: list[Any]) -> None:
+    Args:
+        objectives: keras_tuner's objectives.
+    """
+
+    def __init__(self, objectives: list[kt.Objective]) -> None:
         super().__init__(objectives)
-        # keras_tuner looks for an objective's name in what a trial reports.
+        # keras_tuner looks up an objective by its name in a trial's metrics.
         self.name, self.direction = objectives[0].name, objectives[0].direction
 
     def get_value(self, logs: Mapping[str, float]) -> float:
@@ -54,12 +65,12 @@ class ParetoObjective(kt_objective.MultiObjective):
         return logs[self.objectives[0].name]
 
 
-def objective_of(objective: Any, default: Any = None) -> Any:
-    """Returns an objective as keras_tuner takes it, with the directions of our own metrics.
+def objective_of(objective: ObjectiveLike, default: str | None = None) -> Any:
+    """Returns an objective for keras_tuner, with the directions of tfnas' metrics.
 
     Args:
         objective: A name, a `keras_tuner.Objective`, a list of them, or None.
-        default: Instead of None.
+        default: Used if `objective` is None.
 
     Raises:
         ValueError: A direction is unknown, a name comes twice, or the list is empty.
@@ -67,12 +78,12 @@ def objective_of(objective: Any, default: Any = None) -> Any:
     objective = default if objective is None else objective
     if isinstance(objective, list | tuple):
         if not objective:
-            raise ValueError("objective must name at least one, got an empty list")
-        found = [_created(part) for part in objective]
-        names = [part.name for part in found]
+            raise ValueError("objective must have at least one name, got an empty list")
+        objectives = [_created(part) for part in objective]
+        names = [part.name for part in objectives]
         if len(set(names)) < len(names):
             raise ValueError(f"objective must hold no name twice, got {', '.join(names)}")
-        return found[0] if len(found) == 1 else ParetoObjective(found)
+        return objectives[0] if len(objectives) == 1 else ParetoObjective(objectives)
     if isinstance(objective, str) and objective in KNOWN_DIRECTIONS:
         return kt.Objective(objective, KNOWN_DIRECTIONS[objective])
     if isinstance(objective, kt.Objective) and objective.direction not in ("min", "max"):
@@ -97,12 +108,12 @@ def _created(part: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Limit:
-    """A bound that an architecture must keep.
+    """A bound that a metric must keep.
 
     Args:
-        name: The metric.
-        bound: Its largest value, or its smallest where `direction` is "max".
-        direction: The direction in which the metric gets better.
+        name: Name of the metric.
+        bound: Its largest value, or its smallest value if `direction` is "max".
+        direction: "min" or "max", the direction in which the metric gets better.
     """
 
     name: str
@@ -110,7 +121,7 @@ class Limit:
     direction: str
 
     def excess(self, value: float) -> float:
-        """Returns by how much a value breaks the limit, relative to the bound; 0: it holds."""
+        """Returns by how much a value exceeds the limit, relative to the bound; 0: it keeps it."""
         if math.isnan(value):
             return math.inf
         over = value - self.bound if self.direction == "min" else self.bound - value
@@ -122,12 +133,12 @@ class Limit:
 
 @dataclasses.dataclass(frozen=True)
 class Objectives:
-    """Objectives and limits.
+    """The objectives and limits of a search.
 
     Args:
         names: Names of the objectives.
-        directions: "min" or "max", an objective.
-        limits: What must hold.
+        directions: "min" or "max" for each objective.
+        limits: The limits.
     """
 
     names: tuple[str, ...]
@@ -136,19 +147,19 @@ class Objectives:
 
     @classmethod
     def of(cls, objective: Any, limits: Mapping[str, float] | None = None) -> Objectives:
-        """Returns the goals of an objective and of bounds by name.
+        """Returns the objectives and limits of a search.
 
         Args:
-            objective: Of :func:`objective_of`, or what keras_tuner made of it.
-            limits: Metric -> its bound: the most of what gets better downwards, the least
-                of what gets better upwards.
+            objective: The result of :func:`objective_of`, or the `objective` of an oracle.
+            limits: Metric -> bound: the largest value of metrics that are minimized, the smallest
+                value of those that are maximized.
 
         Raises:
-            ValueError: A limit is no number, or its direction is not known.
+            ValueError: A bound is not a finite number, or the direction of a metric is unknown.
         """
         parts = getattr(objective, "objectives", [objective])
         known = {**KNOWN_DIRECTIONS, **{part.name: part.direction for part in parts}}
-        found = []
+        checked = []
         if limits is not None and not isinstance(limits, Mapping):
             raise ValueError(f"limits must be a dictionary of metrics and bounds, got {limits!r}")
         for name, bound in dict(limits or {}).items():
@@ -161,26 +172,26 @@ class Objectives:
             if not number or not math.isfinite(bound):
                 raise ValueError(f"limits[{name!r}] must be a number, got {bound!r}")
             if KNOWN_DIRECTIONS.get(name) == "min" and not (
-                bound > 0 or (bound == 0 and name in _FROM_ZERO)
+                bound > 0 or (bound == 0 and name in _MAY_BE_ZERO)
             ):
                 raise ValueError(f"limits[{name!r}] must be above 0, got {bound!r}")
-            found.append(Limit(name, float(bound), known[name]))
+            checked.append(Limit(name, float(bound), known[name]))
         names, directions = tuple(p.name for p in parts), tuple(p.direction for p in parts)
-        return cls(names, directions, tuple(found))
+        return cls(names, directions, tuple(checked))
 
     def losses(self, metrics: Mapping[str, float]) -> tuple[float, ...]:
-        """Returns the objectives, each turned so that less is better."""
+        """Returns the objectives, with the sign changed of those that are maximized."""
         return tuple(
             -metrics[name] if direction == "max" else metrics[name]
             for name, direction in zip(self.names, self.directions, strict=True)
         )
 
     def violation(self, metrics: Mapping[str, float]) -> float:
-        """Returns how far the metrics are outside of the limits they tell of; 0: within."""
+        """Returns the sum of the relative excesses over the limits of these metrics; 0: none."""
         return sum(lim.excess(metrics[lim.name]) for lim in self.limits if lim.name in metrics)
 
     def broken(self, metrics: Mapping[str, float]) -> list[str]:
-        """Returns the limits that the metrics break, in words."""
+        """Returns a sentence for each limit that the metrics break."""
         return [
             f"{limit.name} {metrics[limit.name]:g} breaks {limit}"
             for limit in self.limits

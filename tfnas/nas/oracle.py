@@ -1,13 +1,13 @@
-"""The part that all of tfnas' oracles share: what was tried, kept so that no kill can tear it.
+"""The base class of tfnas' oracles, whose state survives a kill at any moment.
 
 keras_tuner writes its files in place; a kill in between leaves half a file and a search that
-can't be resumed. Here every trial has one file, `trial.json`, that is replaced whole, once
-when the trial begins and once when it ends. That file is the truth: order of ends, retries
-and queue are read back from the trials, so that nothing is written twice and a trial costs
-the same however many there were before. `oracle.json` holds the search space and the seed.
+can't be resumed. Here every trial has one file, `trial.json`, which is replaced atomically: once
+when the trial begins and once when it ends. On reload the order of ends, the retries and the queue
+are restored from these files, so that nothing is stored twice and a trial costs the same however
+many came before it. `oracle.json` holds the search space and the seed.
 
-A random generator is made from the seed and the number of trials, so that a resumed search
-proposes what it would have proposed.
+Each proposal has a random generator of its own, seeded by the seed and the number of trials, so
+that a resumed search proposes what the uninterrupted one would have proposed.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ import keras_tuner as kt
 import numpy as np
 from keras_tuner.src.engine import oracle as kt_oracle
 
-from tfnas.nas.chief.trial_messages import message_of
-from tfnas.nas.objectives import Objectives, ParetoObjective, objective_of
+from tfnas.nas.chief.trial_messages import read_failure
+from tfnas.nas.objectives import ObjectiveLike, Objectives, ParetoObjective, objective_of
 from tfnas.nas.successive_halving import Halving
-from tfnas.nas.trial_records import Entry, Proposal, ranked
+from tfnas.nas.trial_records import Proposal, TrialRecord, ranked
 from tfnas.runtime.argument_rules import check_count
 from tfnas.runtime.files import write_atomically
 from tfnas.search_space.hyperparameters import HyperParameterSpace
 from tfnas.search_space.search_space import SearchSpace
 
 _Status = kt.engine.trial.TrialStatus
-INFEASIBLE = "infeasible: "  # begins the message of a trial that broke a limit untrained
-_OWN = "tfnas"  # our part of trial.json
-_ATTEMPTS = 2  # times that a trial may take the process down
+INFEASIBLE = "infeasible: "  # prefix of the message of a trial that breaks a limit before training
+_STATE_KEY = "tfnas"  # key of tfnas' own state in trial.json
+_ATTEMPTS = 2  # a trial that crashes the process so often fails
 
 
 def _synchronized(function: Callable[..., Any]) -> Callable[..., Any]:
-    """keras_tuner's lock, which is given back also where the function raises."""
+    """Wraps a method in keras_tuner's lock, which is released also if the method raises."""
     locked = kt.synchronized(function)
 
     @functools.wraps(function)
@@ -61,19 +61,19 @@ def _synchronized(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class SpaceOracle(kt.Oracle):
-    """An oracle that proposes points of a search space. A subclass gives :meth:`propose`.
+    """An oracle that proposes architectures of a search space; subclasses implement `propose`.
 
     Args:
-        space: The search space; None: what keras_tuner's hypermodel declares.
-        objective: As keras_tuner takes it. Several are never added up: trials are compared
-            by Pareto dominance, and a trial's score is its first objective's value.
+        space: The search space; None: the hyperparameters that keras_tuner's hypermodel declares.
+        objective: As in keras_tuner. Several objectives are not summed up: trials are compared
+            by Pareto dominance, and the score of a trial is the value of its first objective.
         max_trials: Number of trials.
-        seed: Seed of all proposals, a whole number; None draws one.
-        limits: Metric -> bound that must be kept; see :class:`tfnas.nas.objectives.Limit`.
-        halving: One in so many trials of a rung goes on with more epochs; see
+        seed: Seed of all proposals, a whole number; None: a random one.
+        limits: Metric -> bound to keep; see :class:`tfnas.nas.objectives.Limit`.
+        halving: Reduction factor of successive halving; see
             :mod:`tfnas.nas.successive_halving`. None: all trials have the same epochs.
-        min_epochs: Epochs of the lowest rung, at least.
-        **kwargs: keras_tuner's further arguments of an Oracle.
+        min_epochs: Smallest number of epochs of the lowest rung.
+        **kwargs: Further arguments of keras_tuner's Oracle.
 
     Raises:
         ValueError: An argument is outside its rule; the message names it.
@@ -81,12 +81,12 @@ class SpaceOracle(kt.Oracle):
 
     _PROPOSALS = 100
     _STEPS = 10_000
-    _KNOWN_STEPS = 50  # where each step asks for costs, which may take a model to be built
+    _STEPS_WITH_COSTS = 50  # fewer, as the costs of a step may need a model to be built
 
     def __init__(
         self,
         space: SearchSpace | None = None,
-        objective: Any = None,
+        objective: ObjectiveLike = None,
         max_trials: int | None = None,
         seed: int | None = None,
         limits: Mapping[str, float] | None = None,
@@ -102,57 +102,67 @@ class SpaceOracle(kt.Oracle):
         else:
             super().__init__(max_trials=max_trials, seed=seed, **kwargs)
             self.objective = objective
-        if seed is not None:  # keras_tuner takes 0 for "none given"
+        if seed is not None:  # keras_tuner treats a seed of 0 as None
             self.seed = self._seed_state = seed
         self.objectives = Objectives.of(self.objective, limits)
-        self.known_costs: Callable[[Any], Mapping[str, float]] | None = None
-        """Metrics of a point that are known without a trial; proposals outside of the limits
-        are dropped."""
-        self.known_features: Callable[[Any], np.ndarray] | None = None
-        """Numbers that a surrogate sees of a point beside its decisions."""
+        self.costs_before_trial: Callable[[Any], Mapping[str, float]] | None = None
+        """Returns the metrics of an architecture that are known without a trial; proposals whose
+        metrics break a limit are dropped."""
+        self.surrogate_features: Callable[[Any], np.ndarray] | None = None
+        """Returns features of an architecture for a surrogate, (features,), beside its
+        decisions."""
         self._space: Any = space
         self._declared = -1
         self._tried: dict[Any, str] = {}
         self._networks: dict[str, Any] = {}
-        self._unfit: set[Any] = set()
-        self._entries: list[Entry] = []
-        self._evidence: list[Entry] = []
+        self._infeasible: set[Any] = set()
+        self._records: list[TrialRecord] = []
+        self._learning_records: list[TrialRecord] = []
         self._parents: dict[str, str] = {}
-        self._begun: dict[str, int] = {}
+        self._starts: dict[str, int] = {}
         self._ends: dict[str, int] = {}
         self._written = ""
 
-    # ---- what a subclass gives
+    # ---- methods that subclasses override
 
     def propose(self, rng: np.random.Generator) -> Proposal:
-        """Returns what to try next; it may have been tried before."""
+        """Returns an architecture to try next; it may have been tried before.
+
+        Args:
+            rng: NumPy's random generator.
+        """
         raise NotImplementedError
 
-    def learn(self, entry: Entry) -> None:
-        """Hears of each entry of :attr:`evidence`, in the order of their ends, also on reload."""
+    def learn(self, record: TrialRecord) -> None:
+        """Called with each record of :attr:`learning_records`, in their order, also on reload."""
 
     def forget(self) -> None:
-        """Hears that :attr:`evidence` begins anew, with the entries of a higher rung."""
+        """Called when the search starts to learn from a higher rung, with no records yet."""
 
     def choose(self, proposals: list[Proposal], rng: np.random.Generator) -> Proposal:
-        """Returns the one of several untried proposals to try."""
+        """Returns the proposal to try.
+
+        Args:
+            proposals: Proposals that were not tried yet, at least one.
+            rng: NumPy's random generator.
+        """
         return proposals[0]
 
     @property
-    def wanted(self) -> int:
-        """How many untried proposals :meth:`choose` chooses from."""
+    def num_proposals(self) -> int:
+        """Number of proposals that :meth:`choose` chooses from."""
         return 1
 
     @property
-    def enough(self) -> int:
-        """Trials of a higher rung with which the search learns from it."""
+    def min_records(self) -> int:
+        """Number of trials of a higher rung from which on the search learns from that rung."""
         return 1
 
     # ---- the space
 
     @property
     def space(self) -> Any:
-        """The search space; it grows where the hypermodel declares more."""
+        """The search space; it grows when the hypermodel declares further hyperparameters."""
         if self._declared < 0 and self._space is not None:
             return self._space
         if self._declared != len(self.hyperparameters.space):
@@ -161,139 +171,150 @@ class SpaceOracle(kt.Oracle):
         return self._space
 
     def architecture(self, trial: kt.engine.trial.Trial) -> Any:
-        """Returns the architecture, or the point, that a trial tried."""
+        """Returns the architecture of a trial, or the values of its hyperparameters."""
         return self.space.from_values(trial.hyperparameters.values)
 
     # ---- proposing
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
-        """Returns the values of a trial that was not tried yet, or goes on, for keras_tuner."""
+        """Returns the values of a new trial, in the form that keras_tuner expects.
+
+        They are those of a promoted trial, or else of an architecture that was not tried yet.
+        """
         if (source := self.halving.promotable()) is not None:
-            self.halving.begin(trial_id, source)
+            self.halving.promote(trial_id, source)
             values = dict(self.trials[source].hyperparameters.values)
             return {"status": _Status.RUNNING, "values": values}
         rng = np.random.default_rng([self.seed, len(self.trials)])
         proposal = None
         if len(self._tried) < self.space.size:
-            proposal = self._fitting(rng) or self._walk(rng)
-        if proposal is None and self.known_costs is not None and not self._entries:
+            proposal = self._feasible_proposal(rng) or self._random_walk(rng)
+        if proposal is None and self.costs_before_trial is not None and not self._records:
             raise RuntimeError(
-                f"limits {', '.join(map(str, self.objectives.limits))} can't be kept by any of "
-                f"{len(self._unfit)} architectures that were looked at"
+                f"limits {', '.join(map(str, self.objectives.limits))} must leave a feasible "
+                f"architecture, got none among {len(self._infeasible)} proposals"
             )
         if proposal is None:
             return {"status": _Status.STOPPED, "values": None}
-        self._note(trial_id, proposal.point)
+        self._register(trial_id, proposal.architecture)
         if proposal.parent is not None:
             self._parents[trial_id] = proposal.parent
-        return {"status": _Status.RUNNING, "values": self.space.values(proposal.point)}
+        return {"status": _Status.RUNNING, "values": self.space.values(proposal.architecture)}
 
-    def _fitting(self, rng: np.random.Generator) -> Proposal | None:
-        """What is chosen, unless it is known to break a limit: costs are asked for it alone."""
-        asked = 0
-        while asked < self._PROPOSALS and (found := self._untried(rng)):
-            while found:
-                proposal, asked = self.choose(found, rng), asked + 1
-                if self._fits(proposal.point):
+    def _feasible_proposal(self, rng: np.random.Generator) -> Proposal | None:
+        """The first chosen proposal that is not known to break a limit.
+
+        Costs are computed for chosen proposals only.
+        """
+        checked = 0
+        while checked < self._PROPOSALS and (proposals := self._new_proposals(rng)):
+            while proposals:
+                proposal, checked = self.choose(proposals, rng), checked + 1
+                if self._is_feasible(proposal.architecture):
                     return proposal
-                found.remove(proposal)
+                proposals.remove(proposal)
         return None
 
-    def _untried(self, rng: np.random.Generator) -> list[Proposal]:
-        """Different proposals that were not tried, none known to break a limit."""
-        found: dict[Any, Proposal] = {}
-        in_vain = 0
-        while len(found) < self.wanted and in_vain < self._PROPOSALS:
+    def _new_proposals(self, rng: np.random.Generator) -> list[Proposal]:
+        """Distinct proposals that were not tried and are not known to break a limit."""
+        proposals: dict[Any, Proposal] = {}
+        repeats = 0
+        while len(proposals) < self.num_proposals and repeats < self._PROPOSALS:
             proposal = self.propose(rng)
-            network, in_vain = proposal.point.network, in_vain + 1
-            if not (network in self._tried or network in found or network in self._unfit):
-                found[network], in_vain = proposal, 0
-        return list(found.values())
+            network, repeats = proposal.architecture.network, repeats + 1
+            if not (network in self._tried or network in proposals or network in self._infeasible):
+                proposals[network], repeats = proposal, 0
+        return list(proposals.values())
 
-    def _walk(self, rng: np.random.Generator) -> Proposal | None:
-        """A random walk away from what is known; None where it leads nowhere."""
-        point = self.propose(rng).point
-        asks = self.known_costs is not None and bool(self.objectives.limits)
-        for _ in range(self._KNOWN_STEPS if asks else self._STEPS):
-            point = self.space.mutate(point, rng)
-            if point.network not in self._tried and self._fits(point):
-                return Proposal(point)
+    def _random_walk(self, rng: np.random.Generator) -> Proposal | None:
+        """The first new and feasible architecture of a random walk; None if it finds none."""
+        arch = self.propose(rng).architecture
+        with_costs = self.costs_before_trial is not None and bool(self.objectives.limits)
+        for _ in range(self._STEPS_WITH_COSTS if with_costs else self._STEPS):
+            arch = self.space.mutate(arch, rng)
+            if arch.network not in self._tried and self._is_feasible(arch):
+                return Proposal(arch)
         return None
 
-    def _note(self, trial_id: str, point: Any) -> None:
-        """A trial's point is tried; it may have grown by what the trial declared."""
+    def _register(self, trial_id: str, arch: Any) -> None:
+        """Registers the architecture of a trial as tried.
+
+        It replaces an earlier one of the trial, which may have declared hyperparameters since.
+        """
         before = self._networks.get(trial_id)
         if before is not None and self._tried.get(before) == trial_id:
             del self._tried[before]
-        self._networks[trial_id] = point.network
-        self._tried[point.network] = trial_id
+        self._networks[trial_id] = arch.network
+        self._tried[arch.network] = trial_id
 
-    def _fits(self, point: Any) -> bool:
-        if self.known_costs is None or not self.objectives.limits:
+    def _is_feasible(self, arch: Any) -> bool:
+        if self.costs_before_trial is None or not self.objectives.limits:
             return True
         if (
-            point.network not in self._unfit
-            and self.objectives.violation(self.known_costs(point)) > 0
+            arch.network not in self._infeasible
+            and self.objectives.violation(self.costs_before_trial(arch)) > 0
         ):
-            self._unfit.add(point.network)
-        return point.network not in self._unfit
+            self._infeasible.add(arch.network)
+        return arch.network not in self._infeasible
 
-    # ---- what was found
+    # ---- results
 
     @property
-    def entries(self) -> list[Entry]:
-        """The trials that ended well, in the order of their ends.
+    def records(self) -> list[TrialRecord]:
+        """Records of the trials that ended well, in the order of their ends.
 
-        With halving, of each architecture the trial of the highest rung.
+        With halving, only the trial of the highest rung is kept of each architecture.
         """
-        return self._entries
+        return self._records
 
     @property
-    def evidence(self) -> list[Entry]:
-        """The entries that the search learns from: all, or with halving those of one rung."""
-        return self._evidence
+    def learning_records(self) -> list[TrialRecord]:
+        """Records that the search learns from: all, or with halving those of one rung."""
+        return self._learning_records
 
     @property
-    def begun(self) -> int:
-        """Number of architectures that were begun."""
+    def num_started(self) -> int:
+        """Number of architectures whose trials were started."""
         return len(self.trials) - len(self.halving.continues)
 
     def completed(self) -> list[kt.engine.trial.Trial]:
-        """Returns the trials of :attr:`entries`."""
-        return [self.trials[entry.trial_id] for entry in self._entries]
+        """Returns the trials of :attr:`records`."""
+        return [self.trials[record.trial_id] for record in self._records]
 
     def retries(self, trial_id: str) -> int:
-        """Returns how often a trial was run before and failed."""
+        """Returns how often an earlier run of a trial failed."""
         return int(self._run_times[trial_id])
 
     def parent(self, trial_id: str) -> str | None:
-        """Returns the id of the trial that a trial's architecture was made from."""
+        """Returns the id of the trial whose architecture was changed to get that of a trial."""
         return self._parents.get(trial_id)
 
     def get_best_trials(self, num_trials: int = 1) -> list[kt.engine.trial.Trial]:
-        """Returns the best trials: within the limits before outside, then by objective.
+        """Returns the best trials: those that keep the limits first, then by objective.
 
-        With several objectives the Pareto front comes first, its ends and least crowded
-        members before the others.
+        With several objectives the Pareto front comes first, its least crowded members leading.
+
+        Args:
+            num_trials: Number of trials.
         """
-        order = ranked(self._entries)[:num_trials]
-        found = [self.trials[self._entries[i].trial_id] for i in order]
+        order = ranked(self._records)[:num_trials]
+        found = [self.trials[self._records[i].trial_id] for i in order]
         if len(found) < num_trials:
-            known = {trial.trial_id for trial in found}
-            found += [trial for trial in self.trials.values() if trial.trial_id not in known]
+            completed = {trial.trial_id for trial in found}
+            found += [trial for trial in self.trials.values() if trial.trial_id not in completed]
         return found[:num_trials]
 
     # ---- the life of a trial
 
     @_synchronized
     def create_trial(self, tuner_id: str) -> kt.engine.trial.Trial:
-        """keras_tuner's; a trial that begins again is counted on disk."""
-        again = bool(self._retry_queue) and tuner_id not in self.ongoing_trials
+        """Creates a trial, as keras_tuner does; the file of a trial counts how often it starts."""
+        is_retry = bool(self._retry_queue) and tuner_id not in self.ongoing_trials
         trial = super().create_trial(tuner_id)
-        if again:
-            trial.metrics.metrics.clear()  # else keras_tuner takes an earlier run's for this one's
+        if is_retry:
+            trial.metrics.metrics.clear()  # keras_tuner would keep the metrics of the earlier run
             trial.message = None
-            self._begun[trial.trial_id] = self._begun.get(trial.trial_id, 0) + 1
+            self._starts[trial.trial_id] = self._starts.get(trial.trial_id, 0) + 1
             self._save_trial(trial)
         return trial
 
@@ -301,7 +322,7 @@ class SpaceOracle(kt.Oracle):
     def update_trial(
         self, trial_id: str, metrics: Mapping[str, float], step: int = 0
     ) -> kt.engine.trial.Trial:
-        """keras_tuner's; what a running trial reports is kept in memory until it ends."""
+        """Adds metrics to a trial, as keras_tuner does; they are written when the trial ends."""
         trial = self.trials[trial_id]
         metrics = {**metrics, **self.halving.metrics(trial_id)}
         self._check_objective_found(metrics)
@@ -310,85 +331,87 @@ class SpaceOracle(kt.Oracle):
             if not trial.metrics.exists(name):
                 trial.metrics.register(name, direction=directions.get(name))
             with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "All-NaN")  # score_trial says so in words
+                warnings.filterwarnings("ignore", "All-NaN")  # score_trial reports it
                 trial.metrics.update(name, value, step=step)
         return trial
 
     def score_trial(self, trial: kt.engine.trial.Trial) -> None:
-        """Scores a trial by the first objective; NaN where any objective is no number."""
-        told: dict[str, float] = {}
+        """Scores a trial by its first objective; NaN if any objective is not finite."""
+        values: dict[str, float] = {}
         for name in self.objectives.names:
             history = trial.metrics.get_history(name)
-            seen = [value for step in history for value in step.value]
-            if not any(math.isfinite(value) for value in seen):
+            observed = [value for step in history for value in step.value]
+            if not any(math.isfinite(value) for value in observed):
+                last = observed[-1] if observed else None
                 trial.score = math.nan
-                trial.message = f"{name} must be a finite number, got {seen[-1] if seen else None}"
+                trial.message = f"{name} must be a finite number, got {last}"
                 return
-            told[name] = trial.metrics.get_best_value(name)
+            values[name] = trial.metrics.get_best_value(name)
         first = self.objectives.names[0]
-        trial.score, trial.best_step = told[first], trial.metrics.get_best_step(first)
+        trial.score, trial.best_step = values[first], trial.metrics.get_best_step(first)
 
     @_synchronized
     def end_trial(self, trial: kt.engine.trial.Trial) -> None:
-        """keras_tuner's; a file that can't be written fails the trial, not the search."""
+        """Ends a trial, as keras_tuner does; if its file can't be written only the trial fails."""
         trial_id = trial.trial_id
         if trial.status != _Status.COMPLETED and trial.message is None:
-            trial.message = message_of(self._get_trial_dir(trial_id))
-        ended = len(self.end_order)
+            trial.message = read_failure(self._get_trial_dir(trial_id))
+        num_ended = len(self.end_order)
         try:
             super().end_trial(trial)
         except OSError as error:
-            own = self.trials[trial_id]
-            own.status, own.message = _Status.FAILED, f"its result can't be written: {error}"
+            failed = self.trials[trial_id]
+            failed.status, failed.message = _Status.FAILED, f"its result can't be written: {error}"
             self._forget_ongoing(trial_id)
             try:
-                self._save_trial(own)
+                self._save_trial(failed)
             except OSError:
-                warnings.warn(f"trial {trial_id} failed: {own.message}", stacklevel=2)
+                warnings.warn(f"trial {trial_id} failed: {failed.message}", stacklevel=2)
             self._check_consecutive_failures()
             return
-        own = self.trials[trial_id]
-        if len(self.end_order) > ended and own.status == _Status.COMPLETED:
-            self._completed(own)
+        ended = self.trials[trial_id]
+        if len(self.end_order) > num_ended and ended.status == _Status.COMPLETED:
+            self._add_record(ended)
 
-    def _completed(self, trial: kt.engine.trial.Trial) -> None:
+    def _add_record(self, trial: kt.engine.trial.Trial) -> None:
         tracked = trial.metrics
         names = {*self.objectives.names, *(limit.name for limit in self.objectives.limits)}
         metrics = {n: tracked.get_best_value(n) for n in names if tracked.exists(n)}
-        entry = Entry(
+        record = TrialRecord(
             trial.trial_id,
             self.architecture(trial),
             self.objectives.violation(metrics),
             self.objectives.losses(metrics),
             self.halving.parent(trial.trial_id, self._parents),
         )
-        self._note(trial.trial_id, entry.point)
+        self._register(trial.trial_id, record.architecture)
         source = self.halving.continues.get(trial.trial_id)
         if source is not None:
-            self._entries = [known for known in self._entries if known.trial_id != source]
-        self._entries.append(entry)
-        news, anew = self.halving.ended(entry, self.enough)
-        if anew:
-            self._evidence = []
+            self._records = [other for other in self._records if other.trial_id != source]
+        self._records.append(record)
+        new_records, is_new_rung = self.halving.add(record, self.min_records)
+        if is_new_rung:
+            self._learning_records = []
             self.forget()
-        for known in news:
-            self._evidence.append(known)
-            self.learn(known)
+        for new_record in new_records:
+            self._learning_records.append(new_record)
+            self.learn(new_record)
 
     @_synchronized
-    def lost(self, trial_id: str, reason: str, alone: bool) -> None:
-        """Takes back a trial whose worker died: it is tried again, but not a third time.
+    def worker_died(self, trial_id: str, reason: str, certain: bool) -> None:
+        """Queues a trial whose worker died for a retry; after its second crash the trial fails.
 
         Args:
             trial_id: The trial.
-            reason: What happened.
-            alone: Whether it was this trial for certain; else it is tried again for free.
+            reason: Message of the trial if it fails.
+            certain: Whether this trial is known to have caused the crash; if not, the crash isn't
+                counted.
         """
         trial = self.trials[trial_id]
         self._forget_ongoing(trial_id)
-        if not alone:
-            self._begun[trial_id] -= 1
-        if alone and self._begun[trial_id] - self._run_times[trial_id] >= _ATTEMPTS:
+        if not certain:
+            self._starts[trial_id] -= 1
+        if certain and self._starts[trial_id] - self._run_times[trial_id] >= _ATTEMPTS:
             trial.status, trial.message = _Status.FAILED, reason
             self.end_order.append(trial_id)
             self._save_trial(trial)
@@ -398,35 +421,37 @@ class SpaceOracle(kt.Oracle):
             self._save_trial(trial)
 
     def for_worker(self, trial: kt.engine.trial.Trial) -> SpaceOracle:
-        """Returns a copy that knows a trial and its parent alone, to be sent to a worker."""
-        twin = copy.copy(self)
-        kept = (trial.trial_id, self.parent(trial.trial_id))
-        twin.trials = {name: self.trials[name] for name in kept if name is not None}
-        twin.ongoing_trials, twin._retry_queue, twin.tuner_ids = {}, [], set()
-        twin.start_order, twin.end_order, twin._entries, twin._evidence = [], [], [], []
-        twin.halving = self.halving.for_worker(trial.trial_id)
-        twin._tried, twin._networks, twin._tried_so_far, twin._unfit = {}, {}, set(), set()
-        twin._begun, twin._ends = {}, {}
-        twin._id_to_hash = collections.defaultdict(lambda: None)
-        twin._run_times = collections.defaultdict(int, {kept[0]: self._run_times[kept[0]]})
-        twin._parents = {k: v for k, v in self._parents.items() if k == trial.trial_id}
-        twin.known_costs = twin.known_features = None
-        return twin
+        """Returns a copy for a worker, which knows only a trial and its parent."""
+        worker = copy.copy(self)
+        names = (trial.trial_id, self.parent(trial.trial_id))
+        worker.trials = {name: self.trials[name] for name in names if name is not None}
+        worker.ongoing_trials, worker._retry_queue, worker.tuner_ids = {}, [], set()
+        worker.start_order, worker.end_order = [], []
+        worker._records, worker._learning_records = [], []
+        worker.halving = self.halving.for_worker(trial.trial_id)
+        worker._tried, worker._networks, worker._tried_so_far = {}, {}, set()
+        worker._infeasible, worker._starts, worker._ends = set(), {}, {}
+        worker._id_to_hash = collections.defaultdict(lambda: None)
+        runs = self._run_times[trial.trial_id]
+        worker._run_times = collections.defaultdict(int, {trial.trial_id: runs})
+        worker._parents = {k: v for k, v in self._parents.items() if k == trial.trial_id}
+        worker.costs_before_trial = worker.surrogate_features = None
+        return worker
 
-    def know(
-        self, trial_id: str, kept: Mapping[str, Any], trials: Mapping[str, kt.engine.trial.Trial]
+    def adopt_trial(
+        self, trial_id: str, state: Mapping[str, Any], trials: Mapping[str, kt.engine.trial.Trial]
     ) -> None:
-        """Makes this a worker's oracle, which knows one trial and proposes nothing.
+        """Makes this the oracle of a worker, which knows one trial and proposes nothing.
 
         Args:
             trial_id: The trial.
-            kept: Our part of its file.
-            trials: The trial and its parent.
+            state: tfnas' own state in the file of the trial.
+            trials: The trial and its parent, by id.
         """
-        self.trials, self._run_times[trial_id] = dict(trials), int(kept.get("runs", 0))
-        if kept.get("parent") is not None:
-            self._parents[trial_id] = str(kept["parent"])
-        self.halving.restore(trial_id, kept)
+        self.trials, self._run_times[trial_id] = dict(trials), int(state.get("runs", 0))
+        if state.get("parent") is not None:
+            self._parents[trial_id] = str(state["parent"])
+        self.halving.restore(trial_id, state)
 
     def _forget_ongoing(self, trial_id: str) -> None:
         for tuner_id, ongoing in list(self.ongoing_trials.items()):
@@ -434,9 +459,10 @@ class SpaceOracle(kt.Oracle):
                 del self.ongoing_trials[tuner_id]
 
     def _check_consecutive_failures(self) -> None:
-        """keras_tuner's rule, on the last trials alone, and with the failure kept on disk.
+        """Ends the search after too many consecutive failures, as keras_tuner does.
 
-        A trial that broke a limit before any training is no failure of the set-up.
+        Only the last trials count, and the last failure is written to disk. A trial that broke a
+        limit before training doesn't count as a failure.
         """
         failures = 0
         last: Any = None
@@ -456,17 +482,17 @@ class SpaceOracle(kt.Oracle):
     # ---- the files
 
     def get_state(self) -> dict[str, Any]:
-        """Returns what no trial's file tells."""
+        """Returns the state that is not in the files of the trials."""
         return {"hyperparameters": self.hyperparameters.get_config(), "seed": self.seed}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Restores what :meth:`get_state` gave."""
+        """Restores the state that :meth:`get_state` returned."""
         config = state["hyperparameters"]
         self.hyperparameters = kt.HyperParameters.from_config(config)
         self.seed = self._seed_state = state["seed"]
 
     def save(self) -> None:
-        """Writes the oracle's own file, whole or not at all, where it would change."""
+        """Writes the oracle's own file atomically, if it has changed."""
         text = json.dumps(self.get_state())
         if text != self._written:
             write_atomically(self._get_oracle_fname(), text)
@@ -474,17 +500,17 @@ class SpaceOracle(kt.Oracle):
 
     def _save_trial(self, trial: kt.engine.trial.Trial) -> None:
         trial_id = trial.trial_id
-        begun = self._begun.setdefault(trial_id, 1)
+        starts = self._starts.setdefault(trial_id, 1)
         ended = trial.status in (_Status.COMPLETED, _Status.FAILED)
-        own: dict[str, Any] = {"begun": begun, "runs": int(self._run_times[trial_id])}
+        state: dict[str, Any] = {"begun": starts, "runs": int(self._run_times[trial_id])}
         if ended:
-            own["ended"] = self._ends.setdefault(trial_id, len(self._ends))
+            state["ended"] = self._ends.setdefault(trial_id, len(self._ends))
         if trial_id in self._parents:
-            own["parent"] = self._parents[trial_id]
-        own |= self.halving.kept(trial_id)
+            state["parent"] = self._parents[trial_id]
+        state |= self.halving.state_of(trial_id)
         path = os.path.join(self._get_trial_dir(trial_id), "trial.json")
-        # A trial that runs is lost with the machine anyway; of what has ended nothing may be.
-        write_atomically(path, json.dumps({**trial.get_state(), _OWN: own}), sync=ended)
+        # A power failure costs running trials anyway, but no trial that has ended.
+        write_atomically(path, json.dumps({**trial.get_state(), _STATE_KEY: state}), sync=ended)
 
     def reload(self) -> None:
         """Restores the search from the files of its trials."""
@@ -493,40 +519,40 @@ class SpaceOracle(kt.Oracle):
             self.set_state(json.loads(path.read_text()))
         except (OSError, ValueError, KeyError, TypeError) as error:
             warnings.warn(
-                f"{path} can't be read ({error}): seed and search space are taken from the "
-                "call instead",
+                f"{path} can't be read ({error}): the seed and the search space of the call are "
+                "used instead",
                 stacklevel=2,
             )
         self.trials.clear()
         folders = sorted(path.parent.glob("trial_*"), key=_number)
         if folders and not (folders[-1] / "trial.json").exists():
-            folders.pop()  # killed before its file was there: it never began
+            folders.pop()  # killed before its file was written: it never started
         for folder in folders:
-            trial, own = self._read_trial(folder)
+            trial, state = self._read_trial(folder)
             trial_id = trial.trial_id
             self.trials[trial_id] = trial
-            self._begun[trial_id] = int(own.get("begun", 1))
-            self._run_times[trial_id] = int(own.get("runs", 0))
-            if own.get("parent") is not None:
-                self._parents[trial_id] = str(own["parent"])
-            self.halving.restore(trial_id, own)
+            self._starts[trial_id] = int(state.get("begun", 1))
+            self._run_times[trial_id] = int(state.get("runs", 0))
+            if state.get("parent") is not None:
+                self._parents[trial_id] = str(state["parent"])
+            self.halving.restore(trial_id, state)
             if trial.status in (_Status.COMPLETED, _Status.FAILED):
-                self._ends[trial_id] = int(own.get("ended", len(self._ends)))
+                self._ends[trial_id] = int(state.get("ended", len(self._ends)))
         self.start_order = list(self.trials)
         self.end_order = sorted(self._ends, key=self._ends.__getitem__)
         self._requeue()
         for trial in self.trials.values():
             if trial.hyperparameters.values:
-                self._note(trial.trial_id, self.architecture(trial))
+                self._register(trial.trial_id, self.architecture(trial))
         for trial_id in self.end_order:
             if self.trials[trial_id].status == _Status.COMPLETED:
-                self._completed(self.trials[trial_id])
+                self._add_record(self.trials[trial_id])
 
     def _read_trial(self, folder: pathlib.Path) -> tuple[kt.engine.trial.Trial, dict[str, Any]]:
-        """A trial and our part of its file; a failed one where the file can't be read."""
+        """A trial and tfnas' own state of it; a failed trial if its file can't be read."""
         try:
             state = json.loads((folder / "trial.json").read_text())
-            return kt.engine.trial.Trial.from_state(state), state.get(_OWN, {})
+            return kt.engine.trial.Trial.from_state(state), state.get(_STATE_KEY, {})
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             trial = kt.engine.trial.Trial(
                 self.hyperparameters.copy(), folder.name.removeprefix("trial_"), _Status.FAILED
@@ -536,12 +562,12 @@ class SpaceOracle(kt.Oracle):
             return trial, {}
 
     def _requeue(self) -> None:
-        """What was running goes again, but not what took the process down twice."""
-        for trial_id, trial in reversed(self.trials.items()):  # keras_tuner takes the last first
+        """Queues running trials for a retry; those that crashed the process twice fail."""
+        for trial_id, trial in reversed(self.trials.items()):  # keras_tuner pops the last one
             if trial.status in (_Status.COMPLETED, _Status.FAILED):
                 continue
-            failed_runs = self._run_times[trial_id]
-            if trial.status == _Status.RUNNING and self._begun[trial_id] - failed_runs >= _ATTEMPTS:
+            crashes = self._starts[trial_id] - self._run_times[trial_id]
+            if trial.status == _Status.RUNNING and crashes >= _ATTEMPTS:
                 trial.status = _Status.FAILED
                 trial.message = f"the process ended in it {_ATTEMPTS} times"
                 self.end_order.append(trial_id)

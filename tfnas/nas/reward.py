@@ -1,4 +1,4 @@
-"""One number for accuracy and latency together."""
+"""MnasNet's reward, which combines accuracy and latency."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def mnasnet_reward(
 ) -> float:
     """Returns accuracy * (latency / target) ** exponent.
 
-    With the default exponent, halving the latency is worth 5% of the accuracy, on both
+    With the default exponent, halving the latency outweighs a loss of 5% of the accuracy, on both
     sides of the target (the paper's "soft" constraint).
 
     Example:
@@ -19,10 +19,10 @@ def mnasnet_reward(
 
     Args:
         accuracy: Accuracy of the file, in [0, 1].
-        latency_ratio: Its latency over that of the reference model, no unit.
-        target_ratio: The latency aimed at, as a ratio to the same reference model; None
-            leaves latency out.
-        exponent: At most 0; 0 leaves latency out.
+        latency_ratio: Latency of the file over that of the reference model, no unit.
+        target_ratio: Target latency, as a ratio to the same reference model; None: the reward is
+            the accuracy.
+        exponent: At most 0; 0: the reward is the accuracy.
 
     Raises:
         ValueError: An argument is outside its rule.

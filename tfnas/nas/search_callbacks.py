@@ -1,4 +1,4 @@
-"""Who hears of a search as it runs."""
+"""Callbacks of a search: code that runs at the start and end of trials."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import keras_tuner as kt
 
 
 class TrialCallbacks:
-    """Hears of trials as they run; override what matters. Set it as `tuner.trial_callbacks`."""
+    """Base class of callbacks of trials, to be set as `tuner.trial_callbacks`."""
 
     def trial_began(self, trial: kt.engine.trial.Trial) -> None:
-        """A trial begins."""
+        """Called when a trial begins."""
 
     def epoch_ended(self, trial: kt.engine.trial.Trial, epoch: int) -> None:
-        """An epoch of the trial ended; `epoch` counts from 0. Trials in workers tell nothing."""
+        """Called after an epoch of a trial; `epoch` counts from 0.
+
+        It is not called for trials that run in another process.
+        """
 
     def trial_ended(self, trial: kt.engine.trial.Trial) -> None:
-        """A trial ended: completed, failed, or sent for a retry."""
+        """Called when a trial completed, failed, or is going to be retried."""

@@ -19,9 +19,9 @@ from tfnas.compression.training_settings import check_whole_numbers
 from tfnas.measure.accuracy import paired_difference
 from tfnas.measure.measurement import Measurement
 from tfnas.nas.latency_prediction import PredictionErrors
+from tfnas.nas.measured_trial import MeasuredTrial
 from tfnas.nas.objectives import REWARD, Objectives, objective_of
 from tfnas.nas.successive_halving import Halving
-from tfnas.nas.tuner import MeasuredTrial
 from tfnas.search_space.compression_choices import CompressionSpace
 from tfnas.table import html_table, table
 from tfnas.targets.device import MICRO, VELA, Device
@@ -89,7 +89,7 @@ class SearchConfig:
         baseline: Whether MobileNetV2 0.35 is trained for comparison.
         random_candidates: Number of random architectures with about as many parameters as the
             winner that are trained for comparison.
-        seed: Seed of the whole search; the caller's random generators keep their state.
+        seed: Seed of the search; the caller's random generators keep their state.
         compression: Choices of pruning, clustering, low rank, number formats and distillation that
             are searched too; None: every network is converted to int8.
         teacher: Path of a trained Keras model, the teacher of compressions with `distill`; it takes
@@ -142,7 +142,7 @@ class SearchConfig:
 
     def __post_init__(self) -> None:
         check_whole_numbers(self, optional=True, **_MINIMA)
-        Halving(self.halving, self.min_epochs).fix(self.epochs, self.max_trials)
+        Halving(self.halving, self.min_epochs).set_epochs(self.epochs, self.max_trials)
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate must be above 0, got {self.learning_rate!r}")
         if self.algorithm not in ALGORITHMS:
@@ -151,7 +151,7 @@ class SearchConfig:
             )
         if self.trial_timeout is not None and not (self.workers and self.trial_timeout > 0):
             raise ValueError(
-                f"trial_timeout must be above 0 s and goes with workers, got {self.trial_timeout!r}"
+                f"trial_timeout must be above 0 s and needs workers, got {self.trial_timeout!r}"
             )
         objectives = Objectives.of(objective_of(list(self.objectives)), self.limits)
         device = Device(self.accelerator, self.runtime_flash, self.runtime_ram)

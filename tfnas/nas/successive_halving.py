@@ -1,18 +1,18 @@
-"""Asynchronous successive halving: trials begin with few epochs, the best of a rung go on.
+"""Asynchronous successive halving: trials start with few epochs, the best ones train longer.
 
-With `eta` 3 and at most 18 epochs there are three rungs, of 2, 6 and 18 epochs. Whenever a
-trial is asked for, the highest rung is looked at first: is one of the best third of those that
-ended there not promoted yet, then it goes on; else the lowest rung gets a new architecture.
-Nobody waits for a rung to be full, so it works with any number of workers, one among them.
+With `eta` 3 and at most 18 epochs there are three rungs, of 2, 6 and 18 epochs. Each request for a
+trial promotes one of the best third of the trials that ended on a rung, on the highest rung
+that has one that was not promoted yet. If there is none, a new architecture starts on the lowest
+rung. No rung has to be complete, so this works with any number of workers, and with one.
 
-A promotion is a trial of its own, with its own file, which continues from the weights of the
-trial below it. So a trial's file is never written again once the trial has ended, and a kill
-costs what it costs without rungs.
+A promotion is a trial of its own, with its own file, which continues from the weights of the trial
+on the rung below. So the file of a trial never changes after its end, and a kill costs no more than
+without rungs.
 
-An accuracy after 2 epochs is none after 18: the search learns from one rung at a time, the
-highest in which as many trials ended as the search needs to begin (BOHB does so). What has
-reached it was chosen on the rungs below it. Candidates and the Pareto front are of files,
-which compare whatever made them; an architecture is there with its highest rung alone.
+Accuracies after 2 and after 18 epochs don't compare. So the search learns from one rung at a time:
+the highest one with as many ended trials as the search needs to start (as in BOHB). Candidates and
+the Pareto front compare files, whatever their epochs; each architecture is represented by the trial
+on its highest rung.
 
 References:
     Li et al., "A System for Massively Parallel Hyperparameter Tuning", MLSys 2020 (ASHA).
@@ -23,24 +23,27 @@ References:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tfnas.nas.trial_records import Entry, ranked
+from tfnas.nas.trial_records import TrialRecord, ranked
 from tfnas.runtime.argument_rules import check_count
+
+if TYPE_CHECKING:
+    import keras
 
 
 class Halving:
-    """Which trial is on which rung.
+    """The rungs of successive halving, and the rung of each trial.
 
     Example:
         >>> halving = Halving(3, min_epochs=2)
-        >>> halving.fix(epochs=18, max_trials=20)
-        >>> [halving.epochs_of(rung) for rung in range(halving.top + 1)]
+        >>> halving.set_epochs(epochs=18, max_trials=20)
+        >>> [halving.epochs_of(rung) for rung in range(halving.top_rung + 1)]
         [2, 6, 18]
 
     Args:
-        eta: One in so many of a rung goes on, at least 2; None: no rungs.
-        min_epochs: The lowest rung has at least so many epochs.
+        eta: Reduction factor, at least 2: the best 1/eta of a rung are promoted. None: no rungs.
+        min_epochs: Smallest number of epochs of the lowest rung.
 
     Raises:
         ValueError: An argument is outside its rule; the message names it.
@@ -50,41 +53,41 @@ class Halving:
         check_count("halving", eta, 2, optional=True)
         check_count("min_epochs", min_epochs, 1)
         if eta is None and min_epochs != 1:
-            raise ValueError(f"min_epochs must go with halving, got {min_epochs} without it")
+            raise ValueError(f"min_epochs needs halving, got {min_epochs} without it")
         self.eta, self.min_epochs = eta, min_epochs
         self.epochs: int | None = None
-        """Epochs of the highest rung, known once the search began."""
+        """Epochs of the highest rung; None before the search begins."""
         self.continues: dict[str, str] = {}
-        """Trial -> the trial whose weights it begins with."""
+        """Promoted trial -> the trial whose weights it continues from."""
         self._rungs: dict[str, int] = {}
         self._roots: dict[str, str] = {}
         self._at: dict[tuple[str, int], str] = {}
-        self._ended: dict[int, list[Entry]] = {}
-        self._learned = 0  # the rung that is learned from
+        self._ended: dict[int, list[TrialRecord]] = {}
+        self._learning_rung = 0  # the search learns from the trials of this rung
 
     # ---- epochs
 
-    def fix(self, epochs: int, max_trials: int | None) -> None:
+    def set_epochs(self, epochs: int, max_trials: int | None) -> None:
         """Sets the epochs of the highest rung.
 
         Args:
-            epochs: As for Keras' `fit`.
-            max_trials: Of the search; None: any.
+            epochs: Epochs, as in Keras' `fit`.
+            max_trials: Number of trials of the search; None: no limit.
 
         Raises:
-            ValueError: There would be one rung, the epochs of an earlier run were others, or
-                there are too few trials for one to reach the highest rung.
+            ValueError: There would be only one rung, an earlier run of the search had other epochs,
+                or no trial could reach the highest rung within `max_trials`.
         """
         if self.eta is None:
             return
         check_count("epochs", epochs, self.eta * self.min_epochs)
         if self.epochs not in (None, epochs):
             raise ValueError(
-                f"epochs of a search with halving must stay {self.epochs}, got {epochs}: results "
-                "of a rung would not compare"
+                f"epochs of a search with halving must stay {self.epochs}, got {epochs}: the "
+                "results of a rung would not be comparable"
             )
         self.epochs = epochs
-        least = sum(self.eta**rung for rung in range(self.top + 1))
+        least = sum(self.eta**rung for rung in range(self.top_rung + 1))
         if max_trials is not None and max_trials < least:
             raise ValueError(
                 f"max_trials must be at least {least} for one trial to reach {epochs} epochs with "
@@ -92,7 +95,7 @@ class Halving:
             )
 
     @property
-    def top(self) -> int:
+    def top_rung(self) -> int:
         """The highest rung; the lowest is 0."""
         assert self.eta is not None
         assert self.epochs is not None
@@ -102,10 +105,10 @@ class Halving:
         return rung
 
     def epochs_of(self, rung: int) -> int:
-        """Returns the epochs that a network has been trained when it leaves a rung."""
+        """Returns the total epochs that a network has trained at the end of a rung."""
         assert self.eta is not None
         assert self.epochs is not None
-        return self.epochs // self.eta ** (self.top - rung)
+        return self.epochs // self.eta ** (self.top_rung - rung)
 
     def budget(self, trial_id: str) -> dict[str, int]:
         """Returns a trial's `epochs` and `initial_epoch` for Keras' `fit`; {} without rungs."""
@@ -116,7 +119,7 @@ class Halving:
         return {"epochs": self.epochs_of(rung), "initial_epoch": begin}
 
     def metrics(self, trial_id: str) -> dict[str, float]:
-        """Returns what a trial reports: its rung, and the epochs up to its end."""
+        """Returns the metrics "rung" and "epochs" (in total) of a trial; {} without rungs."""
         budget = self.budget(trial_id)
         if not budget:
             return {}
@@ -125,32 +128,32 @@ class Halving:
     # ---- trials
 
     def rung(self, trial_id: str) -> int:
-        """Returns a trial's rung."""
+        """Returns the rung of a trial, 0 for the lowest."""
         return self._rungs.get(trial_id, 0)
 
     def promotable(self) -> str | None:
-        """Returns the trial that goes on, of the highest rung that has one; None: none.
+        """Returns the trial to promote, on the highest rung that has one; None: there is none.
 
-        Trials are ranked as everywhere: those outside of the limits come last, but they are
-        not left out, since training may bring an accuracy within its limit.
+        Trials that break a limit rank last but can be promoted, as further training may bring an
+        accuracy within its limit.
         """
         if self.eta is None or self.epochs is None:
             return None
-        gone = set(self.continues.values())
-        for rung in range(self.top - 1, -1, -1):
+        promoted = set(self.continues.values())
+        for rung in range(self.top_rung - 1, -1, -1):
             ended = self._ended.get(rung, [])
             for place in ranked(ended)[: len(ended) // self.eta]:
-                if ended[place].trial_id not in gone:
+                if ended[place].trial_id not in promoted:
                     return ended[place].trial_id
         return None
 
-    def begin(self, trial_id: str, source: str, rung: int | None = None) -> None:
-        """Notes a promotion.
+    def promote(self, trial_id: str, source: str, rung: int | None = None) -> None:
+        """Registers a promotion.
 
         Args:
             trial_id: The new trial.
             source: The trial that it continues.
-            rung: The new trial's; None: the one above.
+            rung: Rung of the new trial; None: the rung above that of `source`.
         """
         self.continues[trial_id] = source
         self._rungs[trial_id] = self.rung(source) + 1 if rung is None else rung
@@ -158,11 +161,11 @@ class Halving:
         self._at[self._roots[trial_id], self._rungs[trial_id]] = trial_id
 
     def parent(self, trial_id: str, parents: Mapping[str, str]) -> str | None:
-        """Returns the trial of the same rung that a trial's architecture was made from.
+        """Returns the trial of a trial's parent architecture on the same rung.
 
         Args:
             trial_id: The trial.
-            parents: Trial of the lowest rung -> what it was made from.
+            parents: Trial of the lowest rung -> the trial of its parent architecture.
         """
         parent = parents.get(self._roots.get(trial_id, trial_id))
         rung = self.rung(trial_id)
@@ -171,50 +174,54 @@ class Halving:
         root = self._roots.get(parent, parent)
         return root if rung == 0 else self._at.get((root, rung))
 
-    def ended(self, entry: Entry, enough: int) -> tuple[list[Entry], bool]:
-        """Returns what there is to learn now that a trial ended, and whether it is a new rung's.
+    def add(self, record: TrialRecord, min_records: int) -> tuple[list[TrialRecord], bool]:
+        """Adds the record of a trial that ended well.
 
         Args:
-            entry: The trial.
-            enough: Trials of a rung with which the search learns from it.
+            record: The record.
+            min_records: Number of trials of a rung from which on the search learns from it.
+
+        Returns:
+            The records to learn from now, and whether they are those of a new rung, which replace
+            all earlier ones.
         """
-        rung = self.rung(entry.trial_id)
+        rung = self.rung(record.trial_id)
         of_rung = self._ended.setdefault(rung, [])
-        of_rung.append(entry)
-        if rung > self._learned and len(of_rung) >= enough:
-            self._learned = rung
+        of_rung.append(record)
+        if rung > self._learning_rung and len(of_rung) >= min_records:
+            self._learning_rung = rung
             return list(of_rung), True
-        return ([entry] if rung == self._learned else []), False
+        return ([record] if rung == self._learning_rung else []), False
 
     def for_worker(self, trial_id: str) -> Halving:
-        """Returns what a worker needs to run a trial."""
-        twin = Halving(self.eta, self.min_epochs)
-        twin.epochs = self.epochs
+        """Returns a copy for a worker, which knows only one trial."""
+        worker = Halving(self.eta, self.min_epochs)
+        worker.epochs = self.epochs
         if trial_id in self.continues:
-            twin.begin(trial_id, self.continues[trial_id], self.rung(trial_id))
-        return twin
+            worker.promote(trial_id, self.continues[trial_id], self.rung(trial_id))
+        return worker
 
     # ---- the files
 
-    def kept(self, trial_id: str) -> dict[str, Any]:
-        """Returns what a trial's file keeps."""
+    def state_of(self, trial_id: str) -> dict[str, Any]:
+        """Returns the state to keep in the file of a trial."""
         if trial_id not in self.continues:
             return {}
         return {"continues": self.continues[trial_id], "rung": self.rung(trial_id)}
 
-    def restore(self, trial_id: str, kept: Mapping[str, Any]) -> None:
-        """Takes back what :meth:`kept` gave."""
-        if kept.get("continues") is not None:
-            self.begin(trial_id, str(kept["continues"]), int(kept["rung"]))
+    def restore(self, trial_id: str, state: Mapping[str, Any]) -> None:
+        """Restores the state of a trial that :meth:`state_of` returned."""
+        if state.get("continues") is not None:
+            self.promote(trial_id, str(state["continues"]), int(state["rung"]))
 
 
-def continue_from(model: Any, path: str) -> None:
-    """Gives a compiled model the weights, and the optimizer's state, of a file.
+def continue_from(model: keras.Model, path: str) -> None:
+    """Loads the weights and the optimizer's state of a compiled model.
 
     Args:
-        model: A built model like the one that the file is of.
-        path: What `save_weights` wrote.
+        model: A built model of the same architecture as the saved one.
+        path: File that `save_weights` wrote.
     """
     if getattr(model, "optimizer", None) is not None:
-        model.optimizer.build(model.trainable_variables)  # else its state is not read
+        model.optimizer.build(model.trainable_variables)  # load_weights skips an unbuilt optimizer
     model.load_weights(path)

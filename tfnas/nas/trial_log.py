@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import pathlib
 import time
-from typing import Any
+
+import keras_tuner as kt
 
 from tfnas.compression.progress import Progress, TrialNews
+from tfnas.nas.measured_trial import MeasuredTrial
 from tfnas.nas.search_callbacks import TrialCallbacks
 from tfnas.nas.search_result import SearchConfig
-from tfnas.nas.tuner import MeasuredTrial, MeasuredTuner
+from tfnas.nas.tuner import MeasuredTuner
 from tfnas.runtime.files import write_atomically
 
 
@@ -33,16 +35,16 @@ class TrialLog(TrialCallbacks):
         ended = [self._line(oracle.get_trial(trial_id)) for trial_id in oracle.end_order]
         write_atomically(path, "".join(ended))  # a resumed search has no line twice
 
-    def trial_began(self, trial: Any) -> None:
+    def trial_began(self, trial: kt.engine.trial.Trial) -> None:
         """Reports the start of a trial."""
         self.started = time.monotonic()
         self.progress.trial_began(int(trial.trial_id) + 1, self.config.max_trials)
 
-    def epoch_ended(self, trial: Any, epoch: int) -> None:
+    def epoch_ended(self, trial: kt.engine.trial.Trial, epoch: int) -> None:
         """Reports an epoch."""
         self.progress.epoch_ended(epoch + 1, self.config.epochs)
 
-    def trial_ended(self, trial: Any) -> None:
+    def trial_ended(self, trial: kt.engine.trial.Trial) -> None:
         """Writes the line of the trial and reports it, with the best trial so far."""
         if trial.trial_id not in self.tuner.oracle.end_order:
             return  # sent for a retry
@@ -51,7 +53,7 @@ class TrialLog(TrialCallbacks):
             file.write(self._line(trial, seconds))
         oracle = self.tuner.oracle
         done = trial.status == "COMPLETED"
-        best = self.tuner.candidate(oracle.get_best_trials(1)[0]) if oracle.entries else None
+        best = self.tuner.candidate(oracle.get_best_trials(1)[0]) if oracle.records else None
         text = (
             self._describe(self.tuner.candidate(trial))
             if done
@@ -75,7 +77,7 @@ class TrialLog(TrialCallbacks):
         broken = self.tuner.oracle.objectives.broken(candidate.metrics)
         return "; ".join([_text(candidate, self.config.objectives[0]), *broken])
 
-    def _line(self, trial: Any, seconds: float | None = None) -> str:
+    def _line(self, trial: kt.engine.trial.Trial, seconds: float | None = None) -> str:
         done = trial.status == "COMPLETED"
         known = bool(trial.hyperparameters.values)  # not of a file that can't be read
         arch = self.tuner.oracle.architecture(trial) if known else None
@@ -104,7 +106,7 @@ def _front_text(front: list[MeasuredTrial]) -> str:
 
 def _text(candidate: MeasuredTrial, objective: str) -> str:
     accuracy, ratio, size = candidate.objectives()
-    epochs = candidate.metrics.get("epochs")  # where there are rungs
+    epochs = candidate.metrics.get("epochs")  # reported with halving only
     after = "" if epochs is None else f" after {epochs:.0f} epochs"
     return (
         f"{objective} {candidate.objective:.4f}, accuracy {accuracy:.4f}{after}, "
@@ -120,6 +122,6 @@ def _compressed(candidate: MeasuredTrial) -> str:
     return f", {(candidate.measurement.gzip_bytes or 0) / 1024:.1f} KiB gzipped ({compression})"
 
 
-def failure_cause(trial: Any) -> str:
+def failure_cause(trial: kt.engine.trial.Trial) -> str:
     """Returns the last line of the message of a failed trial."""
     return (trial.message or "no message").strip().splitlines()[-1]

@@ -1,4 +1,4 @@
-"""What an oracle proposes, what came of it, and which of it is best."""
+"""Records of a search: what an oracle proposes, and the results of the trials that ended well."""
 
 from __future__ import annotations
 
@@ -13,47 +13,49 @@ from tfnas.nas.samplers.pareto_selection import best_first
 
 @dataclasses.dataclass(frozen=True)
 class Proposal:
-    """An architecture to try, and where it comes from.
+    """An architecture to try, and the trial that it descends from.
 
     Args:
-        point: The architecture, or the point of a space of hyperparameters.
-        parent: Id of the trial that it was made from; None: of none.
+        architecture: The architecture; of a keras_tuner hypermodel its
+            :class:`~tfnas.search_space.hyperparameters.HyperParameterValues`.
+        parent: Id of the trial whose architecture was changed to get it; None: there is none.
     """
 
-    point: Any
+    architecture: Any
     parent: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
-class Entry:
-    """A trial that ended well.
+class TrialRecord:
+    """The result of a trial that ended well.
 
     Args:
-        trial_id: Its id.
-        point: What was tried.
-        violation: How far it is outside of the limits; 0: within.
-        losses: Its objectives, each turned so that less is better.
-        parent: Id of the trial that it was made from.
+        trial_id: Id of the trial.
+        architecture: Its architecture, as in :class:`Proposal`.
+        violation: Sum of the relative amounts by which it breaks limits; 0: it breaks none.
+        losses: Its objectives, with the sign changed of those that are maximized.
+        parent: Id of the trial whose architecture was changed to get this one.
     """
 
     trial_id: str
-    point: Any
+    architecture: Any
     violation: float
     losses: tuple[float, ...]
     parent: str | None
 
 
-def ranked(entries: Sequence[Entry]) -> np.ndarray:
-    """Returns the entries' numbers, the best first: within the limits, then by objective.
+def ranked(records: Sequence[TrialRecord]) -> np.ndarray:
+    """Returns the positions of the records, best first.
 
-    Several objectives are ranked by Pareto front and crowding.
+    Records that keep the limits come before the others. One objective is ranked by its value,
+    several by Pareto front and crowding distance.
 
     Args:
-        entries: Trials that ended well.
+        records: Trials that ended well.
     """
-    if not entries:
+    if not records:
         return np.zeros(0, int)
-    violations = [entry.violation for entry in entries]
-    if len(entries[0].losses) == 1:
-        return np.lexsort(([entry.losses[0] for entry in entries], violations))
-    return best_first(violations, [entry.losses for entry in entries])
+    violations = [record.violation for record in records]
+    if len(records[0].losses) == 1:
+        return np.lexsort(([record.losses[0] for record in records], violations))
+    return best_first(violations, [record.losses for record in records])

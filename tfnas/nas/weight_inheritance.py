@@ -1,4 +1,4 @@
-"""Weights that a child takes from its parent where their layers overlap.
+"""Inheritance of weights: a child copies those that overlap with its parent's.
 
 References:
     Real et al., "Large-Scale Evolution of Image Classifiers", ICML 2017, section 3.4 (weight
@@ -7,16 +7,19 @@ References:
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+if TYPE_CHECKING:
+    import keras
 
-def inherit_weights(child: Any, parent: Any) -> float:
-    """Copies what fits from layers of the same name; returns the share of weights taken.
 
-    Of an axis that differs in size the first entries are copied, of the two spatial axes of a
-    convolution the center. What the parent has no value for stays as it was made.
+def inherit_weights(child: keras.Model, parent: keras.Model) -> float:
+    """Copies the overlapping weights of layers of the same name and type.
+
+    On an axis that differs in size the first elements are copied, on the two spatial axes of a
+    convolution those of the center. All other weights keep their initial values.
 
     Example:
         >>> import keras
@@ -28,41 +31,45 @@ def inherit_weights(child: Any, parent: Any) -> float:
     Args:
         child: A built Keras model; changed in place.
         parent: A built Keras model.
+
+    Returns:
+        The fraction of the child's weights that were copied, from 0 to 1.
     """
-    theirs = {layer.name: layer for layer in parent._flatten_layers(include_self=False)}
-    taken = total = 0
+    layers = {layer.name: layer for layer in parent._flatten_layers(include_self=False)}
+    copied = total = 0
     for layer in child._flatten_layers(include_self=False):
-        given = theirs.get(layer.name)
-        mine, values = _own(layer), []
-        if given is not None and type(given) is type(layer):
-            values = [np.asarray(w) for w in _own(given)]
-        total += sum(int(np.prod(w.shape)) for w in mine)
-        if len(values) != len(mine):
+        source = layers.get(layer.name)
+        weights, values = _own_weights(layer), []
+        if source is not None and type(source) is type(layer):
+            values = [np.asarray(w) for w in _own_weights(source)]
+        total += sum(int(np.prod(w.shape)) for w in weights)
+        if len(values) != len(weights):
             continue
-        for weight, value in zip(mine, values, strict=True):
-            taken += _copy(weight, value)
-    return taken / total if total else 0.0
+        for weight, value in zip(weights, values, strict=True):
+            copied += _copy_overlap(weight, value)
+    return copied / total if total else 0.0
 
 
-def _own(layer: Any) -> list[Any]:
-    """A layer's weights without those of layers inside it, and without random states."""
+def _own_weights(layer: keras.layers.Layer) -> list[keras.Variable]:
+    """The weights of a layer without those of nested layers and without random states."""
     states = [w for w in layer._non_trainable_variables if w.dtype != "uint32"]
     return [*layer._trainable_variables, *states]
 
 
-def _copy(weight: Any, value: np.ndarray) -> int:
-    """Copies the overlap; returns its number of elements."""
-    own = np.array(weight)
-    if own.ndim != value.ndim:
+def _copy_overlap(weight: keras.Variable, value: np.ndarray) -> int:
+    """Copies the overlap of a value into a weight; returns its number of elements."""
+    updated = np.array(weight)
+    if updated.ndim != value.ndim:
         return 0
-    into, out_of = [], []
-    for axis, (size, given) in enumerate(zip(own.shape, value.shape, strict=True)):
-        common = min(size, given)
-        centered = own.ndim == 4 and axis < 2
-        first, from_ = ((size - common) // 2, (given - common) // 2) if centered else (0, 0)
-        into.append(slice(first, first + common))
-        out_of.append(slice(from_, from_ + common))
-    overlap = value[tuple(out_of)]
-    own[tuple(into)] = overlap
-    weight.assign(own)
+    targets, sources = [], []
+    for axis, (size, source_size) in enumerate(zip(updated.shape, value.shape, strict=True)):
+        common = min(size, source_size)
+        is_centered = updated.ndim == 4 and axis < 2
+        target_start = (size - common) // 2 if is_centered else 0
+        source_start = (source_size - common) // 2 if is_centered else 0
+        targets.append(slice(target_start, target_start + common))
+        sources.append(slice(source_start, source_start + common))
+    overlap = value[tuple(sources)]
+    updated[tuple(targets)] = overlap
+    weight.assign(updated)
     return int(overlap.size)

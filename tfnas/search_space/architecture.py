@@ -1,13 +1,12 @@
-"""What a network of the MobileNetV2 family is, as a value.
+"""Descriptions of networks of the MobileNetV2 family.
 
-An :class:`Architecture` says everything that is needed to build the network and
-nothing about how it was found: the shape of the raw input, a stem, a sequence of
-stages (:class:`BlockSpec`), a head. It is frozen, hashable and checked when it is
-made, so a function that takes one never needs to check it again. It imports no
-TensorFlow: searching, storing and comparing architectures costs nothing.
+An :class:`Architecture` holds all that is needed to build a network: the shape of the raw input, a
+stem, a sequence of stages (:class:`BlockSpec`) and a head. It is frozen, hashable, and checked when
+it is created. This module imports no TensorFlow, so that architectures are cheap to search, store
+and compare.
 
-Two architectures are equal when they are the same description. Equal descriptions
-have equal :attr:`Architecture.key` in every process and in every version of tfnas.
+Architectures with equal fields are equal and have the same :attr:`Architecture.key`, in every
+process and in every version of tfnas.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ def scale_filters(filters: int, multiplier: float, divisor: int = 8) -> int:
     Args:
         filters: Number of filters at width 1.0.
         multiplier: Width multiplier.
-        divisor: The result is a multiple of it.
+        divisor: Divisor of the result.
 
     Returns:
         The nearest multiple of `divisor`, at least `divisor`, and never more than
@@ -54,21 +53,21 @@ def scale_filters(filters: int, multiplier: float, divisor: int = 8) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class BlockSpec:
-    """One stage: `repeats` equal blocks, of which the first one may stride.
+    """A stage: `repeats` equal blocks, of which only the first one may have a stride.
 
     Example:
         >>> BlockSpec(filters=24, repeats=2, stride=2).expansion
         6
 
     Args:
-        kind: "inverted_residual" (expand 1x1, depthwise k x k, project 1x1),
-            "fused_inverted_residual" (k x k convolution that expands, project 1x1)
-            or "identity" (no layers at all: see :meth:`identity`).
+        kind: "inverted_residual" (1x1 expansion, k x k depthwise, 1x1 projection),
+            "fused_inverted_residual" (k x k expansion, 1x1 projection) or "identity" (no layers;
+            see :meth:`identity`).
         filters: Output channels at width 1.0.
         repeats: Number of blocks.
         stride: Stride of the first block, 1 or 2.
         kernel: Height and width of the spatial kernel, odd.
-        expansion: Channels inside the block over channels at its input.
+        expansion: Ratio of the channels inside a block to those of its input.
 
     Raises:
         ValueError: A field is outside its rule; the message names the field.
@@ -87,7 +86,8 @@ class BlockSpec:
         if self.kind == IDENTITY:
             for name, neutral in _IDENTITY_FIELDS.items():
                 value = getattr(self, name)
-                if isinstance(value, bool | float) or value != neutral:  # 0.0 has another JSON
+                # A float or bool would be another JSON text, and so another key.
+                if isinstance(value, bool | float) or value != neutral:
                     raise ValueError(
                         f"{name} of an identity stage must be {neutral}, "
                         f"got {value!r}: use BlockSpec.identity()"
@@ -103,7 +103,7 @@ class BlockSpec:
 
     @classmethod
     def identity(cls) -> BlockSpec:
-        """Returns the stage without layers: what comes in goes out."""
+        """Returns a stage without layers, whose output is its input."""
         return cls(kind=IDENTITY, **_IDENTITY_FIELDS)
 
 
@@ -112,7 +112,7 @@ _IDENTITY_FIELDS = {"filters": 0, "repeats": 0, "stride": 1, "kernel": 0, "expan
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-    """A network of the MobileNetV2 family, complete enough to be built.
+    """The complete description of a network of the MobileNetV2 family.
 
     Example:
         >>> arch = Architecture((32, 32, 3), 10, stages=(BlockSpec(filters=16),))
@@ -123,16 +123,15 @@ class Architecture:
         input_shape: (height, width, channels) of the raw input, in pixels 0 to 255.
         num_classes: Number of outputs.
         stages: The stages between stem and head, at least one.
-        resolution: (height, width) that the network works at; the model resizes its
-            input when it differs. None: that of `input_shape`.
+        resolution: (height, width) in pixels that the network works at; the model resizes its
+            input if it differs. None: that of `input_shape`.
         width_multiplier: Scales the filters of stem and stages.
         stem_filters: Filters of the first 3x3 convolution at width 1.0.
         stem_stride: Stride of the first convolution, 1 or 2.
-        head_filters: Filters of the last 1x1 convolution; grows with a
-            `width_multiplier` above 1 and never shrinks, as in the paper.
-        dropout: Share of the features dropped before the classifier, in [0, 1).
-        compression: What is done to the network on its way to its file; None: nothing is said
-            of that.
+        head_filters: Filters of the last 1x1 convolution; scaled by a
+            `width_multiplier` above 1, but never reduced, as in the paper.
+        dropout: Rate of the dropout before the classifier, in [0, 1).
+        compression: How the network is compressed before its conversion; None: unspecified.
 
     Raises:
         ValueError: A field is outside its rule; the message names the field.
@@ -177,25 +176,25 @@ class Architecture:
 
     @property
     def working_resolution(self) -> tuple[int, int]:
-        """(height, width) that the network works at; never None."""
+        """(height, width) in pixels that the network works at; never None."""
         return self.resolution or self.input_shape[:2]
 
     @property
     def key(self) -> str:
-        """A name of 16 hexadecimal digits: equal descriptions, equal keys, for ever.
+        """A hash of 16 hexadecimal digits, equal for equal architectures.
 
-        Fields that hold their default are left out of the hash, so that a field that
-        a later version adds leaves the keys of today's architectures as they are.
+        Fields with their default value are left out of the hash, so that fields that are added in
+        a later version do not change the keys of older architectures.
         """
         canonical = json.dumps(_without_defaults(self), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
     @property
     def network(self) -> tuple[Any, ...]:
-        """The network itself: architectures of equal networks have equal ones.
+        """The actual layer sizes, equal for architectures that build the same network.
 
-        Rounding to multiples of 8 makes one network of several descriptions: 16 and 24
-        filters at width 0.25 are both 8.
+        Several architectures can build one network, as filters are rounded to multiples of 8: at
+        width 0.25 both 16 and 24 filters become 8.
         """
         width = self.width_multiplier
         stages = tuple(
@@ -219,8 +218,11 @@ class Architecture:
     def from_dict(cls, fields: Mapping[str, Any]) -> Architecture:
         """Returns the architecture that :meth:`to_dict` described.
 
+        Args:
+            fields: The dictionary.
+
         Raises:
-            ValueError: A key is unknown or missing (it is named), or a value is wrong.
+            ValueError: A key is unknown or missing, or a value is wrong; the message names it.
         """
         check_keys(cls, fields)
         stages = fields["stages"]
@@ -228,10 +230,10 @@ class Architecture:
             raise ValueError(f"stages must be a list, got {stages!r}")
         for stage in stages:
             check_keys(BlockSpec, stage)
-        given = {**fields, "stages": tuple(BlockSpec(**stage) for stage in stages)}
-        if given.get("compression") is not None:
-            given["compression"] = Compression.from_dict(given["compression"])
-        return cls(**given)
+        arguments = {**fields, "stages": tuple(BlockSpec(**stage) for stage in stages)}
+        if arguments.get("compression") is not None:
+            arguments["compression"] = Compression.from_dict(arguments["compression"])
+        return cls(**arguments)
 
     def to_json(self, indent: int | None = None) -> str:
         """Returns the architecture as JSON text."""
@@ -242,8 +244,8 @@ class Architecture:
         """Returns the architecture that :meth:`to_json` wrote.
 
         Raises:
-            ValueError: The text is no JSON object, a key is unknown or missing (it is
-                named), or a value is wrong.
+            ValueError: The text is no JSON object, a key is unknown or missing, or a value is
+                wrong; the message names it.
         """
         return cls.from_dict(parse_json_object(text, "architecture"))
 
@@ -264,10 +266,10 @@ def mobilenet_v2(
     *,
     dropout: float = 0.1,
 ) -> Architecture:
-    """Returns MobileNetV2 itself, fitted to small images where they need it.
+    """Returns the architecture of MobileNetV2, with smaller strides for small images.
 
-    At 224x224 it is table 2 of the paper. Below 64 pixels the stem keeps the pixels,
-    and a stage strides only while its input has more than 4 pixels a side.
+    At 224x224 it is table 2 of the paper. Below 64 pixels the stem has stride 1, and a stage has
+    stride 2 only if its input has more than 4 pixels a side.
 
     Example:
         >>> mobilenet_v2((224, 224, 3), 1000).stages[1].stride
@@ -277,7 +279,7 @@ def mobilenet_v2(
         input_shape: (height, width, channels) of the raw input.
         num_classes: Number of outputs.
         width_multiplier: Scales the filters of stem and stages.
-        dropout: Share of the features dropped before the classifier.
+        dropout: Rate of the dropout before the classifier.
 
     References:
         Sandler et al., "MobileNetV2", CVPR 2018, table 2.
@@ -302,7 +304,7 @@ def mobilenet_v2(
 def fitted_strides(
     input_shape: Iterable[int], strides: Iterable[int], smallest: int = 4
 ) -> tuple[int, list[int]]:
-    """Returns (stem stride, stage strides) that leave a small image its pixels.
+    """Returns (stem stride, stage strides), reduced for small images.
 
     Example:
         >>> fitted_strides((8, 8, 1), [1, 2, 2, 2])
@@ -310,8 +312,8 @@ def fitted_strides(
 
     Args:
         input_shape: (height, width, ...) in pixels.
-        strides: Strides wished for, a stage.
-        smallest: A map with this many pixels a side is not halved any more.
+        strides: Requested stride of each stage.
+        smallest: Feature maps of this many pixels a side are not downsampled further.
     """
     side = min(tuple(input_shape)[:2])
     stem = 2 if side >= 64 else 1
@@ -325,9 +327,14 @@ def fitted_strides(
 
 
 def check_keys(record: type, fields: Any) -> None:
-    """Raises ValueError unless `fields` has just the keys of the dataclass `record`.
+    """Checks the keys of a dictionary; fields with a default may be missing.
 
-    Fields with a default may be missing.
+    Args:
+        record: A dataclass.
+        fields: The dictionary whose keys must be fields of the dataclass.
+
+    Raises:
+        ValueError: A key is unknown or missing, or `fields` is no dictionary.
     """
     if not isinstance(fields, Mapping):
         raise ValueError(f"{record.__name__} must be a JSON object, got {fields!r}")
@@ -347,7 +354,15 @@ def check_keys(record: type, fields: Any) -> None:
 
 
 def parse_json_object(text: str, what: str) -> dict[str, Any]:
-    """Returns the JSON object in `text`, or raises ValueError that says `what` it is not."""
+    """Returns the JSON object in a text.
+
+    Args:
+        text: The text.
+        what: Name of the text, for the message of an error.
+
+    Raises:
+        ValueError: The text is no JSON, or no object.
+    """
     try:
         value = json.loads(text)
     except (ValueError, TypeError, RecursionError) as error:
@@ -358,7 +373,7 @@ def parse_json_object(text: str, what: str) -> dict[str, Any]:
 
 
 def _without_gaps(compression: Compression) -> Compression:
-    """Stages that are left out are no part of the network."""
+    """A compression without the empty entries of identity stages."""
     kept = tuple(weights for weights in compression.stage_weights if weights)
     return dataclasses.replace(compression, stage_weights=kept)
 
@@ -393,8 +408,8 @@ def _to_plain(value: Any) -> Any:
 
 def _as_int(name: str, value: Any, minimum: int, maximum: int | None) -> int:
     bounds = f">= {minimum}" if maximum is None else f"between {minimum} and {maximum}"
-    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if not whole or value < minimum or (maximum is not None and value > maximum):
+    is_whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not is_whole or value < minimum or (maximum is not None and value > maximum):
         raise ValueError(f"{name} must be a whole number {bounds}, got {value!r}")
     return int(value)
 
@@ -431,11 +446,11 @@ def _set_float(
         )
         if bound is not None
     ]
-    good = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    good = good and abs(value) < 1e300  # false for NaN and infinity as well
-    good = good and (above is None or value > above)
-    good = good and (at_least is None or value >= at_least)
-    good = good and (below is None or value < below)
-    if not good:
+    is_valid = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    is_valid = is_valid and abs(value) < 1e300  # false for NaN and infinity as well
+    is_valid = is_valid and (above is None or value > above)
+    is_valid = is_valid and (at_least is None or value >= at_least)
+    is_valid = is_valid and (below is None or value < below)
+    if not is_valid:
         raise ValueError(f"{name} must be a number {' and '.join(rules)}, got {value!r}")
     object.__setattr__(record, name, float(value))

@@ -1,11 +1,11 @@
-"""Architectures as Keras models.
+"""Builds Keras models of architectures.
 
-Padding follows XNNPACK's sparse kernels: a strided convolution is padded evenly by a
-ZeroPadding2D layer and then runs without padding ("same" would pad one side more), so
-that a model of RGB input, a stride-2 stem and kernels 3 and 5 can run sparse.
+The padding suits XNNPACK's sparse kernels: a strided convolution is padded symmetrically by a
+ZeroPadding2D layer and runs with padding "valid" ("same" would pad one side more), so that a model
+with RGB input, a stem of stride 2 and kernels of 3 and 5 can run sparse.
 
-The scaling of raw pixels to [-1, 1] is the model's first layer: the deployed file eats
-what the camera gives.
+The first layer scales raw pixels to [-1, 1], so that the deployed file takes the images of a
+camera.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tfnas.search_space.architecture import (
 
 
 def build_model(arch: Architecture, batchnorm_momentum: float = 0.9) -> keras.Model:
-    """Returns `arch` as an untrained functional model that eats raw pixels.
+    """Builds the untrained functional model of an architecture, which takes raw pixels.
 
     Example:
         >>> import tfnas
@@ -38,8 +38,8 @@ def build_model(arch: Architecture, batchnorm_momentum: float = 0.9) -> keras.Mo
         batchnorm_momentum: Momentum of all BatchNormalization layers.
 
     Returns:
-        Input (batch, height, width, channels), values 0 to 255; output
-        (batch, num_classes), class probabilities.
+        A model with inputs (batch, height, width, channels), values 0 to 255, and outputs (batch,
+        num_classes), class probabilities.
     """
     builder = _Builder(batchnorm_momentum)
     width = arch.width_multiplier
@@ -61,7 +61,7 @@ def build_model(arch: Architecture, batchnorm_momentum: float = 0.9) -> keras.Mo
 
 
 class _Builder:
-    """Names and stacks the layers; holds what all of them share."""
+    """Adds named layers with common settings."""
 
     def __init__(self, batchnorm_momentum: float):
         self.momentum = batchnorm_momentum
@@ -98,7 +98,7 @@ class _Builder:
         stride: int = 1,
         activation: bool = True,
     ) -> Any:
-        """Convolution (depthwise where `filters` is None), BatchNormalization, ReLU6."""
+        """Convolution (depthwise if `filters` is None), BatchNormalization, ReLU6."""
         padding = "same"
         if stride > 1:
             x = layers.ZeroPadding2D(kernel // 2, name=f"{name}_pad")(x)

@@ -1,7 +1,6 @@
-"""How a network is compressed, as a value: what a search may choose beside the network.
+"""The compression of a network, as a value that a search can choose.
 
-It imports no TensorFlow and does nothing itself: :mod:`tfnas.compression.trial_compression` does
-it.
+It imports no TensorFlow. :mod:`tfnas.compression.trial_compression` applies it.
 """
 
 from __future__ import annotations
@@ -13,17 +12,24 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 MODES = (
-    *("float32", "float16", "dynamic", "int4", "weights8", "weights4"),
-    *("int8", "int8x4", "int16x8"),
+    "float32",
+    "float16",
+    "dynamic",
+    "int4",
+    "weights8",
+    "weights4",
+    "int8",
+    "int8x4",
+    "int16x8",
 )
-TRAINED_MODES = ("int8", "int8x4", "int16x8")  # those that a network can be trained for
-STAGED_MODES = ("dynamic", "weights8", "int8")  # those whose layers may have other weights
+TRAINED_MODES = ("int8", "int8x4", "int16x8")  # modes with quantization-aware training
+STAGED_MODES = ("dynamic", "weights8", "int8")  # modes that allow other weights in single layers
 WEIGHTS = ("int8", "int4")
 
 
 @dataclasses.dataclass(frozen=True)
 class Compression:
-    """What is done to a network on its way to its file. The defaults do nothing.
+    """The compression of a network before and during its conversion; by default there is none.
 
     Example:
         >>> print(Compression("int8", aware=True, sparsity=0.5, clusters=16))
@@ -33,12 +39,13 @@ class Compression:
 
     Args:
         mode: Number format of the file; see :func:`tfnas.to_tflite`.
-        aware: Whether the network is trained for that format; integer activations alone.
-        stage_weights: "int8" or "int4" a stage, "" where there is none; empty: the mode's.
-        sparsity: Share of the weights that is zero, in [0, 1).
-        clusters: Most distinct values of a kernel, from 2 on; 0: any.
-        low_rank: Share of the multiply-accumulates that stays when layers become products of
-            thinner ones, in (0, 1]; 1: layers stay.
+        aware: Whether quantization-aware training is used; only with integer activations.
+        stage_weights: Format of the weights of each stage, "int8" or "int4", "" for stages without
+            weights; empty: that of the mode.
+        sparsity: Fraction of the weights that are set to zero, in [0, 1).
+        clusters: Largest number of distinct values of a kernel, at least 2; 0: no clustering.
+        low_rank: Fraction of the multiply-accumulates that is left after low-rank factorization, in
+            (0, 1]; 1: no factorization.
         distill: Whether a teacher's outputs are learned beside the labels.
 
     Raises:
@@ -66,34 +73,34 @@ class Compression:
             raise ValueError(f"stage_weights must hold int8, int4 or '', got {unknown[0]!r}")
         if self.aware and self.mode not in TRAINED_MODES:
             raise ValueError(
-                f"aware goes with the modes {', '.join(TRAINED_MODES)}, got {self.mode!r}"
+                f"aware needs one of the modes {', '.join(TRAINED_MODES)}, got {self.mode!r}"
             )
         if any(self.stage_weights) and self.mode not in STAGED_MODES:
             raise ValueError(
-                f"stage_weights go with the modes {', '.join(STAGED_MODES)}, got {self.mode!r}"
+                f"stage_weights need one of the modes {', '.join(STAGED_MODES)}, got {self.mode!r}"
             )
 
     @property
     def steps(self) -> tuple[str, ...]:
-        """What is done after the network's own training, in its order: each trains further."""
-        chosen = {
+        """The fields that are applied after the training, in order, each with further training."""
+        active = {
             "low_rank": self.low_rank < 1,
             "sparsity": self.sparsity > 0,
             "clusters": self.clusters > 0,
             "aware": self.aware,
         }
-        return tuple(name for name, wanted in chosen.items() if wanted)
+        return tuple(name for name, is_active in active.items() if is_active)
 
     @property
     def layer_weights(self) -> dict[str, str]:
-        """Pattern of layers' names -> format of their weights, where that is not the mode's."""
+        """Pattern of layer names -> format of their weights, if it differs from the mode's."""
         return {f"stage{i}_*": "int4" for i, w in enumerate(self.stage_weights, 1) if w == "int4"}
 
     def __str__(self) -> str:
-        four = [str(i) for i, w in enumerate(self.stage_weights, 1) if w == "int4"]
+        int4_stages = [str(i) for i, w in enumerate(self.stage_weights, 1) if w == "int4"]
         parts = [
             self.mode + " trained" * self.aware,
-            f"4-bit weights in stage {' '.join(four)}" if four else "",
+            f"4-bit weights in stage {' '.join(int4_stages)}" if int4_stages else "",
             f"low rank {self.low_rank:g}" if self.low_rank < 1 else "",
             f"{self.sparsity:.0%} zeros" if self.sparsity else "",
             f"{self.clusters} values" if self.clusters else "",
@@ -102,15 +109,18 @@ class Compression:
         return ", ".join(filter(None, parts))
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns it as plain lists, strings and numbers."""
+        """Returns the compression as plain lists, strings and numbers."""
         return {**dataclasses.asdict(self), "stage_weights": list(self.stage_weights)}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Compression:
-        """Returns what :meth:`to_dict` described.
+        """Returns the compression that :meth:`to_dict` described.
+
+        Args:
+            fields: The dictionary.
 
         Raises:
-            ValueError: A key is unknown, or a value is wrong; it is named.
+            ValueError: A key is unknown, or a value is wrong; the message names it.
         """
         known = {field.name for field in dataclasses.fields(cls)}
         if not isinstance(fields, Mapping):
@@ -120,7 +130,7 @@ class Compression:
         return cls(**fields)
 
 
-_NOTHING: dict[str, Any] = {"sparsity": 0.0, "clusters": 0, "low_rank": 1.0}
+_DEFAULTS: dict[str, Any] = {"sparsity": 0.0, "clusters": 0, "low_rank": 1.0}
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "sparsity": (lambda value: 0 <= value < 1, "a number in [0, 1) or None"),
     "clusters": (
@@ -132,7 +142,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 
 def check_choice(name: str, value: Any) -> Any:
-    """Returns a value of a field of :class:`Compression` in its own type; None: nothing.
+    """Returns a value of a field of :class:`Compression` in the type of the field.
 
     Example:
         >>> check_choice("clusters", None), check_choice("sparsity", 0)
@@ -140,16 +150,16 @@ def check_choice(name: str, value: Any) -> Any:
 
     Args:
         name: "aware", "sparsity", "clusters", "low_rank" or "distill".
-        value: What was given.
+        value: The value; None: the default, which doesn't compress.
 
     Raises:
-        ValueError: It is outside the field's rule.
+        ValueError: The value is outside the rule of the field.
     """
     if name in ("aware", "distill"):
         if value not in (True, False):
             raise ValueError(f"{name} must be True or False, got {value!r}")
         return bool(value)
-    value = _NOTHING[name] if value is None else value
+    value = _DEFAULTS[name] if value is None else value
     real = isinstance(value, numbers.Real) and not isinstance(value, bool)
     holds, rule = _RULES[name]
     if not (real and math.isfinite(value) and holds(value)):

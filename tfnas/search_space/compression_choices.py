@@ -1,9 +1,8 @@
-"""The part of a search space that says how a network is compressed.
+"""Search spaces of compressions.
 
-Its choices are decisions like those of the network: evolution mutates and crosses them,
-policies learn them, and two trials that differ in them alone are two trials. Joined to a
-space of networks (`MobileNetV2Space(compression=...)`) or to any keras_tuner hypermodel
-(`EvolutionTuner(build, compression=...)`), where they are plain hyperparameters whose names
+A compression adds decisions to those of the network, which are mutated, crossed over and learned in
+the same way. It is added to a space of networks (`MobileNetV2Space(compression=...)`) or to any
+keras_tuner hypermodel (`EvolutionTuner(build, compression=...)`), as hyperparameters whose names
 begin with "compression_".
 """
 
@@ -30,7 +29,7 @@ _FIELDS = ("sparsity", "clusters", "low_rank", "distill")
 
 @dataclasses.dataclass(frozen=True)
 class CompressionSpace:
-    """Which compressions a search may choose from. One choice fixes a decision.
+    """The choices of each field of a compression; a field with one choice is fixed.
 
     Example:
         >>> choices = CompressionSpace(("float32", "int8"), sparsity=(None, 0.5, 0.75))
@@ -41,16 +40,18 @@ class CompressionSpace:
 
     Args:
         modes: Number formats of the file; see :func:`tfnas.to_tflite`.
-        aware: Whether a network is trained for its format (:func:`tfnas.quantize_aware`);
-            asked only of modes with integer activations.
-        stage_weights: Formats of the weights of each stage, "int8" and "int4"; asked of the
-            modes "int8", "dynamic" and "weights8". Empty: the mode's. Of a space with stages.
-        sparsity: Shares of each layer's weights that are zero, in [0, 1), depthwise kernels left
-            alone; 0 or None: not pruned.
-        clusters: Most distinct values of a kernel, from 2 on; 0 or None: not clustered.
-        low_rank: Shares of the multiply-accumulates that stay when layers are factorized, in
-            (0, 1]; 1 or None: not factorized.
-        distill: Whether the tuner's `teacher` is learned from beside the labels.
+        aware: Whether quantization-aware training is used (:func:`tfnas.quantize_aware`); applies
+            only to modes with integer activations.
+        stage_weights: Formats of the weights of each stage, "int8" and "int4"; applies only to
+            the modes "int8", "dynamic" and "weights8", and to spaces with stages. Empty: the
+            format of the mode.
+        sparsity: Fractions of each layer's weights that are set to zero, in [0, 1), except in
+            depthwise kernels; 0 or None: no pruning.
+        clusters: Largest numbers of distinct values of a kernel, at least 2; 0 or None: no
+            clustering.
+        low_rank: Fractions of the multiply-accumulates that are left after low-rank factorization,
+            in (0, 1]; 1 or None: no factorization.
+        distill: Whether the tuner's `teacher` is distilled.
 
     Raises:
         ValueError: A choice is outside its rule; the message names the argument.
@@ -69,17 +70,17 @@ class CompressionSpace:
             object.__setattr__(self, field.name, _choices(field.name, getattr(self, field.name)))
         if any(self.aware) and not set(self.modes) & set(TRAINED_MODES):
             raise ValueError(
-                f"aware goes with one of {', '.join(TRAINED_MODES)} among the modes, "
+                f"aware needs one of {', '.join(TRAINED_MODES)} among the modes, "
                 f"got {', '.join(self.modes)}"
             )
         if self.stage_weights and not set(self.modes) & set(STAGED_MODES):
             raise ValueError(
-                f"stage_weights go with one of {', '.join(STAGED_MODES)} among the modes, "
+                f"stage_weights need one of {', '.join(STAGED_MODES)} among the modes, "
                 f"got {', '.join(self.modes)}"
             )
 
     def decisions(self) -> tuple[Decision, ...]:
-        """Returns the decisions but for those of stages, parents before children."""
+        """Returns the decisions except those of stages, parents before children."""
         mode = Decision(MODE, self.modes)
         trained = tuple(mode for mode in self.modes if mode in TRAINED_MODES)
         aware = Decision(f"{PREFIX}aware", self.aware, MODE, trained)
@@ -88,11 +89,11 @@ class CompressionSpace:
     def stage_decisions(
         self, index: int, parent: str, blocks: Sequence[str]
     ) -> tuple[Decision, ...]:
-        """Returns the decision on a stage's weights, none where they are the mode's.
+        """Returns the decisions on a stage's weights; none if they have the mode's format.
 
         Args:
-            index: Number of the stage, from 1 on.
-            parent: Name of the decision on its kind.
+            index: Number of the stage, from 1.
+            parent: Name of the decision on the kind of the stage.
             blocks: Kinds that have weights.
         """
         if not self.stage_weights:
@@ -106,8 +107,8 @@ class CompressionSpace:
         """Returns the compression that decided values describe.
 
         Args:
-            values: Values by the decisions' names; others are ignored.
-            stages: Number of stages of the network, 0 where it has none.
+            values: Values by the names of decisions; others are ignored.
+            stages: Number of stages of the network.
         """
         weights = tuple(values.get(f"stage{i}_weights") or "" for i in range(1, stages + 1))
         return Compression(
@@ -118,13 +119,16 @@ class CompressionSpace:
         )
 
     def values(self, compression: Compression | None) -> dict[str, Any]:
-        """Returns the decided values of a compression.
+        """Returns the values of the decisions of a compression.
+
+        Args:
+            compression: The compression.
 
         Raises:
-            ValueError: There is none.
+            ValueError: It is None.
         """
         if compression is None:
-            raise ValueError("compression must be given in this space, got None")
+            raise ValueError("compression of an architecture of this space must be set, got None")
         decided: dict[str, Any] = {MODE: compression.mode}
         if compression.mode in TRAINED_MODES:
             decided[f"{PREFIX}aware"] = compression.aware
@@ -139,11 +143,11 @@ class CompressionSpace:
             hp: `keras_tuner.HyperParameters`.
 
         Raises:
-            ValueError: There are choices of stages, which a hypermodel doesn't have.
+            ValueError: There are choices for stages, which a hypermodel doesn't have.
         """
         if self.stage_weights:
             raise ValueError(
-                "stage_weights go with a space of stages such as tfnas.MobileNetV2Space, got "
+                "stage_weights need a space with stages such as tfnas.MobileNetV2Space, got "
                 f"{', '.join(self.stage_weights)} for a hypermodel"
             )
         for decision in self.decisions():
@@ -154,17 +158,17 @@ class CompressionSpace:
                     hp.Choice(decision.name, list(decision.choices))
 
 
-def _choices(name: str, given: Any) -> tuple[Any, ...]:
-    """The choices of one field, each in its own type."""
-    if isinstance(given, str) or not isinstance(given, Sequence):
-        raise ValueError(f"{name} must be a sequence of choices, got {given!r}")
-    if not given and name != "stage_weights":
+def _choices(name: str, choices: Any) -> tuple[Any, ...]:
+    """The choices of a field, each in the type of the field."""
+    if isinstance(choices, str) or not isinstance(choices, Sequence):
+        raise ValueError(f"{name} must be a sequence of choices, got {choices!r}")
+    if not choices and name != "stage_weights":
         raise ValueError(f"{name} must hold at least one choice, got none")
     known = {"modes": MODES, "stage_weights": WEIGHTS}.get(name)
     if known is None:
-        given = [check_choice(name, value) for value in given]
-    elif unknown := [value for value in given if value not in known]:
+        choices = [check_choice(name, value) for value in choices]
+    elif unknown := [value for value in choices if value not in known]:
         raise ValueError(f"{name} must be some of {', '.join(known)}, got {unknown[0]!r}")
-    if len(set(given)) < len(given):
-        raise ValueError(f"{name} must hold no choice twice, got {tuple(given)}")
-    return tuple(given)
+    if len(set(choices)) < len(choices):
+        raise ValueError(f"{name} must hold no choice twice, got {tuple(choices)}")
+    return tuple(choices)

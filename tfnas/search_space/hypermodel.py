@@ -17,15 +17,18 @@ from tfnas.search_space.search_space import SearchSpace
 
 
 def compile_for_search(model: keras.Model, **arguments: Any) -> keras.Model:
-    """Compiles a classifier with what the caller gave, and sensible values for the rest.
+    """Compiles a classifier with defaults for the arguments that are not set.
 
-    XLA is left off without an accelerator: on a CPU it makes the training of depthwise
-    convolutions about three times slower.
+    XLA is disabled without a GPU: on a CPU it makes the training of depthwise convolutions about
+    three times slower.
 
     Args:
         model: The model.
-        **arguments: As for `keras.Model.compile`. Defaults: Adam at 0.003, sparse
-            categorical cross-entropy, accuracy.
+        **arguments: Arguments of `keras.Model.compile`. Defaults: Adam with a learning rate of
+            0.003, sparse categorical cross-entropy, accuracy.
+
+    Returns:
+        The model.
     """
     defaults = {
         "optimizer": keras.optimizers.Adam(3e-3),
@@ -33,20 +36,20 @@ def compile_for_search(model: keras.Model, **arguments: Any) -> keras.Model:
         "metrics": ["accuracy"],
         "jit_compile": "auto" if tf.config.list_physical_devices("GPU") else False,
     }
-    given = {name: fresh_copy(value) for name, value in arguments.items()}
-    model.compile(**{**defaults, **given})
+    fresh = {name: fresh_copy(value) for name, value in arguments.items()}
+    model.compile(**{**defaults, **fresh})
     return model
 
 
 def fresh_copy(value: Any) -> Any:
-    """Returns an optimizer that no model has used yet; anything else as it is."""
+    """Returns an unused copy of an optimizer; any other value is returned as it is."""
     if isinstance(value, keras.optimizers.Optimizer):
         return keras.optimizers.deserialize(keras.optimizers.serialize(value))
     return value
 
 
 class CompressedHyperModel(kt.HyperModel):
-    """Any hypermodel, with the choices of a compression as further hyperparameters.
+    """A hypermodel with the choices of a compression as further hyperparameters.
 
     Example:
         >>> import keras, keras_tuner, tfnas
@@ -61,17 +64,17 @@ class CompressedHyperModel(kt.HyperModel):
 
     Args:
         hypermodel: A keras_tuner HyperModel or a model-building function.
-        choices: What may be chosen.
+        choices: The choices of the compression.
 
     Raises:
-        ValueError: There are choices of stages, which a hypermodel doesn't have.
+        ValueError: There are choices for stages, which a hypermodel doesn't have.
     """
 
     def __init__(self, hypermodel: Any, choices: CompressionSpace) -> None:
         super().__init__()
         self.inner = kt_hypermodel.get_hypermodel(hypermodel)
         self.choices = choices
-        choices.declare(kt.HyperParameters())  # its own rules, before any work
+        choices.declare(kt.HyperParameters())  # raises for choices of stages
 
     def compression(self, hp: kt.HyperParameters) -> Compression:
         """Returns the compression that the hyperparameters describe."""
@@ -83,7 +86,7 @@ class CompressedHyperModel(kt.HyperModel):
         return self.inner.build(hp)
 
     def declare_hyperparameters(self, hp: kt.HyperParameters) -> None:
-        """Declares the choices, and what the hypermodel declares beforehand."""
+        """Declares the choices and the hyperparameters that the hypermodel declares in advance."""
         self.choices.declare(hp)
         self.inner.declare_hyperparameters(hp)
 
@@ -102,9 +105,12 @@ class SpaceHyperModel(kt.HyperModel):
 
     Args:
         space: The search space.
-        configure: Optional function of the built model that compiles it; instead of
+        configure: Optional function that compiles the built model, instead of
             `compile_arguments`.
-        **compile_arguments: As for `keras.Model.compile`; see :func:`compile_for_search`.
+        **compile_arguments: Arguments of `keras.Model.compile`; see :func:`compile_for_search`.
+
+    Raises:
+        ValueError: Both `configure` and `compile_arguments` are set.
     """
 
     def __init__(
@@ -116,7 +122,7 @@ class SpaceHyperModel(kt.HyperModel):
         super().__init__()
         if configure is not None and compile_arguments:
             raise ValueError(
-                f"configure must stand alone, got {', '.join(compile_arguments)} beside it"
+                f"configure excludes compile arguments, got {', '.join(compile_arguments)}"
             )
         self.space = space
         self.configure = configure
@@ -131,7 +137,7 @@ class SpaceHyperModel(kt.HyperModel):
         return self.space.declare(hp)
 
     def compression(self, hp: kt.HyperParameters) -> Compression | None:
-        """Returns the compression that they describe; None: the space has no choice of it."""
+        """Returns the compression of the hyperparameters; None: the space has no compressions."""
         if getattr(self.space, "compression", None) is None:
             return None
         return self.architecture(hp).compression

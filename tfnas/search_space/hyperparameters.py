@@ -1,9 +1,9 @@
-"""Any keras_tuner search space as decisions, so that every oracle searches it.
+"""keras_tuner's hyperparameters as a search space, so that every oracle can search them.
 
-keras_tuner's hyperparameters are declared by the hypermodel while it builds. Here each
-becomes a :class:`~tfnas.search_space.search_space.Decision` over a finite list of choices: those of
-a `Choice`, `Boolean` or `Fixed`, the steps of an `Int` or `Float`, and, where a range has no
-steps or very many, :data:`GRID` values spaced as its `sampling` says (linear or log).
+A keras_tuner hypermodel declares its hyperparameters while it builds a model. Here each one becomes
+a :class:`~tfnas.search_space.search_space.Decision` with a finite list of choices: those of a
+`Choice`, `Boolean` or `Fixed`, the steps of an `Int` or `Float`, or, for ranges without steps or
+with very many, :data:`GRID` values spaced by its `sampling` (linear or log).
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import Any
 
 from tfnas.search_space.search_space import ConditionedDecision, DecisionSpace, Values
 
-GRID = 24  # choices of a range without steps
+GRID = 24  # number of choices of a range without steps
 
 
 @dataclasses.dataclass(frozen=True)
-class Point:
-    """Decided hyperparameters: what an architecture is to a space of architectures.
+class HyperParameterValues:
+    """Values of hyperparameters, the counterpart of an architecture for keras_tuner hypermodels.
 
     Args:
         items: (name, value) of each active hyperparameter, in the order of the space.
@@ -31,21 +31,21 @@ class Point:
     items: tuple[tuple[str, Any], ...]
 
     @property
-    def network(self) -> Point:
-        """What makes two of them the same: all of it."""
+    def network(self) -> HyperParameterValues:
+        """The values themselves, as different values give different networks."""
         return self
 
     @property
     def key(self) -> str:
-        """A short name for it, the same in every process."""
+        """A hash of 12 hexadecimal digits, the same in every process."""
         return hashlib.sha256(json.dumps(self.items).encode()).hexdigest()[:12]
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns name -> value."""
+        """Returns the values by name."""
         return dict(self.items)
 
     def to_json(self, indent: int | None = None) -> str:
-        """Returns it as JSON text."""
+        """Returns the values by name as JSON text."""
         return json.dumps(self.to_dict(), indent=indent)
 
     def __str__(self) -> str:
@@ -77,23 +77,26 @@ class HyperParameterSpace(DecisionSpace):
 
     @property
     def size(self) -> int:
-        """Number of different points; an upper bound where conditions are nested."""
+        """Number of different combinations; an upper bound if conditions are nested."""
         conditioned = [d for d in self.decisions if isinstance(d, ConditionedDecision)]
         if any(len(d.conditions) > 1 for d in conditioned):
             return math.prod(len(d.choices) for d in self.decisions)
         return super().size
 
     def values(self, arch: Any) -> Values:
-        """Returns the active decisions of a point.
+        """Returns the values of the active decisions.
+
+        Args:
+            arch: The values of the hyperparameters.
 
         Raises:
-            ValueError: It is not in the space.
+            ValueError: They are not in the space.
         """
-        given = dict(arch.items)
+        items = dict(arch.items)
         decided: Values = {}
         for decision in self.decisions:
             if decision.active(decided):
-                value = given.get(_plain(decision.name))
+                value = items.get(_plain(decision.name))
                 if value not in decision.choices:
                     raise ValueError(
                         f"{decision.name} must be one of {decision.choices}, got {value!r}"
@@ -102,20 +105,23 @@ class HyperParameterSpace(DecisionSpace):
         return decided
 
     def from_values(self, values: Mapping[str, Any]) -> Any:
-        """Returns the point of these decisions; inactive ones are ignored.
+        """Returns the hyperparameters of decided values; inactive ones are ignored.
 
-        A value that is no choice (of a trial whose values were set by hand) is taken for the
-        nearest.
+        A value that is no choice (of a trial whose values the user has set) becomes the nearest
+        choice.
+
+        Args:
+            values: Values by the names of decisions.
         """
         decided: Values = {}
         for decision in self.decisions:
             if decision.active(decided):
-                known = values.get(decision.name, values.get(_plain(decision.name)))
-                decided[decision.name] = _nearest(known, decision.choices)
-        return Point(tuple((_plain(name), value) for name, value in decided.items()))
+                value = values.get(decision.name, values.get(_plain(decision.name)))
+                decided[decision.name] = _nearest(value, decision.choices)
+        return HyperParameterValues(tuple((_plain(name), value) for name, value in decided.items()))
 
     def build(self, arch: Any) -> Any:
-        """The hypermodel builds, not the space."""
+        """Raises NotImplementedError, as the hypermodel builds the models."""
         raise NotImplementedError("a keras_tuner hypermodel builds its own models")
 
 
@@ -130,12 +136,12 @@ def _decision(hp: Any) -> ConditionedDecision:
 
 
 def _choices(hp: Any) -> tuple[Any, ...]:
-    """The values of a hyperparameter, at most :data:`GRID` of a range."""
-    ranged = hasattr(hp, "min_value")
-    known = [] if ranged and hp.step is None else list(hp.values)
-    if not ranged or 0 < len(known) <= 4 * GRID:
-        return tuple(dict.fromkeys(known))
-    last = 1.0 - 1e-9  # prob_to_value takes [0, 1)
+    """The choices of a hyperparameter, :data:`GRID` for a range without steps."""
+    is_range = hasattr(hp, "min_value")
+    values = [] if is_range and hp.step is None else list(hp.values)
+    if not is_range or 0 < len(values) <= 4 * GRID:
+        return tuple(dict.fromkeys(values))
+    last = 1.0 - 1e-9  # prob_to_value needs values in [0, 1)
     return tuple(dict.fromkeys(hp.prob_to_value(i * last / (GRID - 1)) for i in range(GRID)))
 
 

@@ -1,16 +1,16 @@
-"""The common search space: MobileNetV2's stem, stages of inverted residuals, head.
+"""The search space of MobileNetV2-like networks: stem, stages of inverted residuals, head.
 
-Start from a preset and change what you must:
+Start from a preset and change only what you need:
 
     space = tfnas.MobileNetV2Space((32, 32, 3), 10, preset="mobile")
 
 - "microcontroller": four narrow stages, for tens of kilobytes;
 - "mobile": MobileNetV2's seven stages at reduced width;
-- "full": MobileNetV2's seven stages around their full width; MobileNetV2 1.0 at
-  224x224 is a point of it.
+- "full": MobileNetV2's seven stages around their full width, with MobileNetV2 1.0 at 224x224
+  among them.
 
-In every preset small images keep their pixels: below 64 pixels a side the stem does not
-stride, and a stage strides only while its input has more than 4 pixels a side.
+Presets downsample small images less: below 64 pixels a side the stem has stride 1, and a stage has
+stride 2 only if its input has more than 4 pixels a side.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from __future__ import annotations
 import dataclasses
 import numbers
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -40,12 +40,15 @@ from tfnas.search_space.search_space import (
     combinations,
 )
 
+if TYPE_CHECKING:
+    import keras
+
 _BLOCKS = (INVERTED_RESIDUAL, FUSED_INVERTED_RESIDUAL)
 
 
 @dataclasses.dataclass(frozen=True)
 class StageChoices:
-    """What may be chosen for one stage. A single choice fixes the decision.
+    """The choices of a stage; a field with one choice is fixed.
 
     Example:
         >>> StageChoices(filters=(16, 24), stride=2).kernels
@@ -55,7 +58,7 @@ class StageChoices:
         filters: Output channels at width 1.0.
         repeats: Numbers of blocks.
         stride: Stride of the first block (not searched).
-        kinds: Block types; "identity" (the stage is left out) only where `stride` is 1.
+        kinds: Block types; "identity" (the stage is left out) only with a `stride` of 1.
         kernels: Kernel sizes.
         expansions: Expansion factors.
 
@@ -77,17 +80,17 @@ class StageChoices:
                 raise ValueError(f"{name} must be a sequence of choices, got {value!r}")
             object.__setattr__(self, name, tuple(value))
         if IDENTITY in self.kinds and self.stride != 1:
-            raise ValueError(f"kinds must not hold 'identity' where stride is {self.stride}")
+            raise ValueError(f"kinds must not hold 'identity' with a stride of {self.stride}")
         for kind in self.kinds:
             BlockSpec.identity() if kind == IDENTITY else BlockSpec(kind, self.filters[0])
         for name in ("filters", "repeats", "kernels", "expansions"):
-            for choice in getattr(self, name):  # BlockSpec's own rules, before any search
+            for choice in getattr(self, name):  # BlockSpec checks its fields
                 field = {"kernels": "kernel", "expansions": "expansion"}.get(name, name)
                 BlockSpec(**{"filters": 8, "stride": self.stride, field: choice})
 
 
 class MobileNetV2Space(DecisionSpace):
-    """MobileNetV2-like networks for images of one shape.
+    """A search space of MobileNetV2-like networks for images of one shape.
 
     Example:
         >>> import numpy as np, tfnas
@@ -97,19 +100,20 @@ class MobileNetV2Space(DecisionSpace):
     Args:
         input_shape: (height, width, channels) of the raw images, pixels 0 to 255.
         num_classes: Number of outputs.
-        preset: "microcontroller", "mobile" or "full"; gives what is not given below.
-        stages: What may be chosen, a stage. Given stages keep their strides as they are.
+        preset: "microcontroller", "mobile" or "full"; the defaults of the arguments below.
+        stages: Choices of each stage. Their strides are used as they are, also for small images.
         width_multipliers: Width multipliers to choose from.
-        resolutions: Heights in pixels that the network may work at; the model resizes
-            its input, keeping the aspect. Default: the input's own.
+        resolutions: Heights in pixels to choose from; the model resizes its input and keeps the
+            aspect ratio. Default: the height of the input.
         stem_filters: Filters of the first convolution at width 1.0.
-        stem_stride: Stride of the first convolution. Default: 2 from 64 pixels a side.
+        stem_stride: Stride of the first convolution. Default: 2 for images of at least 64 pixels a
+            side, else 1.
         head_filters: Filters of the last convolution.
-        dropout: Dropout before the classifier.
-        batchnorm_momentum: Momentum of all BatchNormalization layers. The default of 0.9
-            settles within 50 steps, so that a short training has usable statistics.
-        compression: What may be chosen of pruning, clustering, low rank, number formats and
-            distillation; None: nothing, all networks are converted alike.
+        dropout: Rate of the dropout before the classifier.
+        batchnorm_momentum: Momentum of all BatchNormalization layers. With the default of 0.9 the
+            statistics settle within 50 steps, also in a short training.
+        compression: Choices of pruning, clustering, low rank, number formats and distillation;
+            None: compression is not searched.
 
     Raises:
         ValueError: An argument is outside its rule; the message names it.
@@ -160,7 +164,7 @@ class MobileNetV2Space(DecisionSpace):
         if not self.stages or not all(isinstance(stage, StageChoices) for stage in self.stages):
             raise ValueError(f"stages must be a sequence of StageChoices, got {stages!r}")
         if all(IDENTITY in stage.kinds for stage in self.stages):
-            raise ValueError("stages must hold one that is never 'identity', got none")
+            raise ValueError("stages must hold one without 'identity' among its kinds, got none")
         for name, value in (("width_multipliers", width_multipliers), ("resolutions", resolutions)):
             if value is not None and not _numbers(value):
                 raise ValueError(f"{name} must be a sequence of numbers, got {value!r}")
@@ -174,7 +178,7 @@ class MobileNetV2Space(DecisionSpace):
             *(() if compression is None else compression.decisions()),
             *(d for i, s in enumerate(self.stages, 1) for d in _stage_decisions(i, s, compression)),
         )
-        for width in widths:  # Architecture's own rules, before any search
+        for width in widths:  # Architecture checks its fields
             self._architecture((BlockSpec(filters=8),), width, heights[0])
         for height in heights:
             self._architecture((BlockSpec(filters=8),), widths[0], height)
@@ -184,24 +188,27 @@ class MobileNetV2Space(DecisionSpace):
         """The exact number of different architectures (descriptions), a Python integer."""
         if self.compression is None or not self.compression.stage_weights:
             return combinations(self.decisions)
-        # Weights of stages hang on the mode too: one mode after the other.
-        return sum(combinations(self._under(mode)) for mode in self.compression.modes)
+        # The decisions on the weights of stages depend on the mode too, so modes are counted apart.
+        return sum(combinations(self._decisions_of(mode)) for mode in self.compression.modes)
 
-    def _under(self, mode: str) -> list[Decision]:
-        """The decisions there are where the mode is decided."""
-        found = []
+    def _decisions_of(self, mode: str) -> list[Decision]:
+        """The decisions that can be active with a mode."""
+        decisions = []
         for decision in self.decisions:
             if decision.name == MODE:
-                found.append(dataclasses.replace(decision, choices=(mode,)))
+                decisions.append(dataclasses.replace(decision, choices=(mode,)))
             elif (
                 not isinstance(decision, ConditionedDecision)
                 or mode in dict(decision.conditions)[MODE]
             ):
-                found.append(decision)
-        return found
+                decisions.append(decision)
+        return decisions
 
     def from_values(self, values: Mapping[str, Any]) -> Architecture:
-        """Returns the architecture of these decisions; inactive ones are ignored.
+        """Returns the architecture of decided values; inactive ones are ignored.
+
+        Args:
+            values: Values by the names of decisions.
 
         Raises:
             ValueError: A decision is missing or its value is not among the choices.
@@ -225,10 +232,13 @@ class MobileNetV2Space(DecisionSpace):
         return self._architecture(blocks, width, resolution, compression)
 
     def values(self, arch: Architecture) -> Values:
-        """Returns the active decisions of `arch` by name.
+        """Returns the values of the active decisions of an architecture, by name.
+
+        Args:
+            arch: The architecture.
 
         Raises:
-            ValueError: `arch` is not in the space; the message says what differs.
+            ValueError: The architecture is not in the space; the message names the difference.
         """
         values: Values = {
             "width_multiplier": arch.width_multiplier,
@@ -261,19 +271,19 @@ class MobileNetV2Space(DecisionSpace):
             return False
         return True
 
-    def build(self, arch: Architecture) -> Any:
-        """Returns `arch` as an untrained Keras 3 model that eats raw pixels.
+    def build(self, arch: Architecture) -> keras.Model:
+        """Builds the untrained Keras 3 model of an architecture, which takes raw pixels.
 
         Args:
             arch: An architecture for this space's input shape and classes; it need not
-                be a point of the space.
+                be in the space.
 
         Returns:
             A functional `keras.Model`; input (batch, height, width, channels) with values
             0 to 255, output (batch, num_classes) with class probabilities.
 
         Raises:
-            ValueError: Input shape or number of classes are not this space's.
+            ValueError: The input shape or the number of classes differs from the space's.
         """
         from tfnas.search_space.blocks import build_model
 
@@ -328,7 +338,7 @@ class MobileNetV2Space(DecisionSpace):
 
 
 def _numbers(values: Any) -> bool:
-    """Whether it is a sequence of numbers."""
+    """Whether `values` is a sequence of numbers."""
     if isinstance(values, str) or not isinstance(values, Iterable):
         return False
     return all(isinstance(v, numbers.Real) and not isinstance(v, bool) for v in values)
@@ -376,7 +386,14 @@ def _fitted(
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
-    """What a named preset stands for."""
+    """The values of a preset.
+
+    Args:
+        stages: Choices of each stage.
+        width_multipliers: Width multipliers to choose from.
+        stem_filters: Filters of the first convolution at width 1.0.
+        head_filters: Filters of the last convolution.
+    """
 
     stages: tuple[StageChoices, ...]
     width_multipliers: tuple[float, ...]

@@ -1,12 +1,11 @@
-"""What a tuner may ask of a search space.
+"""The interface of search spaces, and its implementation for spaces of decisions.
 
-A space is a list of :class:`Decision` objects (which value for the kernel of stage 3?)
-and a way to turn the decided values into an :class:`~tfnas.search_space.architecture.Architecture`
-and back. Everything a search does (sampling, mutating, crossing over, counting,
-encoding, declaring hyperparameters) follows from the decisions, so it is written here,
-once. A decision may hang on another one: the kernel of a stage matters only while the
-stage is not an identity. Values of decisions that do not matter are never stored, so
-that equal networks are equal values.
+A space consists of :class:`Decision` objects (such as the kernel size of stage 3) and of functions
+that convert decided values to an :class:`~tfnas.search_space.architecture.Architecture` and back.
+Sampling, mutation, crossover, counting, encoding and the declaration of hyperparameters follow
+from the decisions and are implemented here. A decision can depend on another one: the kernel size
+of a stage is active only if the stage is not an identity. Values of inactive decisions are not
+stored, so that equal networks have equal values.
 """
 
 from __future__ import annotations
@@ -14,24 +13,31 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from tfnas.search_space.architecture import Architecture
+
+if TYPE_CHECKING:
+    import keras
+    import keras_tuner
 
 Values = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
 class Decision:
-    """One choice that a search makes.
+    """A variable of the search, with a finite number of choices.
 
     Args:
         name: Name of the decision, unique in its space.
-        choices: The values it can take, at least one, no value twice.
-        parent: Name of the decision that this one hangs on, if any.
-        parent_values: This decision matters while the parent has one of these values.
+        choices: Its possible values, at least one, without duplicates.
+        parent: Name of the decision that this one depends on; None: it is always active.
+        parent_values: The decision is active if the parent has one of these values.
+
+    Raises:
+        ValueError: There is no choice, or one comes twice.
     """
 
     name: str
@@ -48,28 +54,33 @@ class Decision:
             raise ValueError(f"{self.name} must not hold a choice twice, got {self.choices}")
 
     def active(self, values: Mapping[str, Any]) -> bool:
-        """Whether the decision matters, given the values decided before it."""
+        """Returns whether the decision is active.
+
+        Args:
+            values: Values of the decisions before it, by name.
+        """
         return self.parent is None or values.get(self.parent) in self.parent_values
 
 
 @dataclasses.dataclass(frozen=True)
 class ConditionedDecision(Decision):
-    """A decision under all of several conditions.
+    """A decision that depends on several others.
 
     Args:
-        conditions: (name of another decision, its values) that must all hold.
+        conditions: Pairs of (name of another decision, its values); the decision is active if all
+            of them hold.
     """
 
     conditions: tuple[tuple[str, tuple[Any, ...]], ...] = ()
 
     def active(self, values: Mapping[str, Any]) -> bool:
-        """Whether all conditions hold."""
+        """Returns whether all conditions hold."""
         return all(name in values and values[name] in among for name, among in self.conditions)
 
 
 @runtime_checkable
 class SearchSpace(Protocol):
-    """The protocol that tuners rely on; :class:`DecisionSpace` implements it."""
+    """The interface of search spaces that tuners use; :class:`DecisionSpace` implements it."""
 
     @property
     def decisions(self) -> Sequence[Decision]: ...
@@ -87,17 +98,17 @@ class SearchSpace(Protocol):
 
     def encode(self, arch: Architecture) -> np.ndarray: ...
 
-    def declare(self, hp: Any) -> Architecture: ...
+    def declare(self, hp: keras_tuner.HyperParameters) -> Architecture: ...
 
     def values(self, arch: Architecture) -> Values: ...
 
     def from_values(self, values: Mapping[str, Any]) -> Architecture: ...
 
-    def build(self, arch: Architecture) -> Any: ...
+    def build(self, arch: Architecture) -> keras.Model: ...
 
 
 def combinations(decisions: Sequence[Decision]) -> int:
-    """Returns how many different values decisions can have together, by their parents.
+    """Returns the number of different combinations of decisions that depend on their parents.
 
     Example:
         >>> kind = Decision("kind", ("a", "b"))
@@ -119,20 +130,31 @@ def combinations(decisions: Sequence[Decision]) -> int:
 
 
 class DecisionSpace:
-    """Everything about a search space that follows from its decisions.
+    """A search space that is defined by its decisions.
 
-    A subclass gives `decisions` (parents before children), :meth:`values` and
+    A subclass sets `decisions` (parents before children) and implements :meth:`values` and
     :meth:`from_values`.
     """
 
     decisions: tuple[Decision, ...]
 
     def values(self, arch: Architecture) -> Values:
-        """Returns the active decisions of `arch`; ValueError where it is not in the space."""
+        """Returns the values of the active decisions of an architecture, by name.
+
+        Args:
+            arch: The architecture.
+
+        Raises:
+            ValueError: The architecture is not in the space.
+        """
         raise NotImplementedError
 
     def from_values(self, values: Mapping[str, Any]) -> Architecture:
-        """Returns the architecture of these decisions; inactive ones are ignored."""
+        """Returns the architecture of decided values; inactive ones are ignored.
+
+        Args:
+            values: Values by the names of decisions.
+        """
         raise NotImplementedError
 
     @property
@@ -141,7 +163,7 @@ class DecisionSpace:
         return combinations(self.decisions)
 
     def sample(self, rng: np.random.Generator) -> Architecture:
-        """Returns a random architecture: each active decision uniform over its choices.
+        """Returns a random architecture, each active decision uniform over its choices.
 
         Example:
             >>> import numpy as np, tfnas
@@ -155,9 +177,9 @@ class DecisionSpace:
         return self.from_values(self.complete({}, rng))
 
     def mutate(self, arch: Architecture, rng: np.random.Generator) -> Architecture:
-        """Returns `arch` with one decision changed; never `arch` itself.
+        """Returns another architecture that differs in one decision.
 
-        A decision that becomes active by the change is sampled.
+        Decisions that become active by the change are sampled.
 
         Args:
             arch: An architecture of this space.
@@ -167,19 +189,19 @@ class DecisionSpace:
             ValueError: `arch` is not in the space, or is the only one in it.
         """
         values = self.values(arch)
-        open_decisions = [d for d in self.decisions if d.name in values and len(d.choices) > 1]
-        if not open_decisions:
-            raise ValueError("arch can't be mutated: the space leaves it no other choice")
-        decision = open_decisions[rng.integers(len(open_decisions))]
+        mutable = [d for d in self.decisions if d.name in values and len(d.choices) > 1]
+        if not mutable:
+            raise ValueError("arch can't be mutated: the space has no other architecture")
+        decision = mutable[rng.integers(len(mutable))]
         others = [choice for choice in decision.choices if choice != values[decision.name]]
         values[decision.name] = others[rng.integers(len(others))]
         return self.from_values(self.complete(values, rng))
 
     def crossover(self, a: Architecture, b: Architecture, rng: np.random.Generator) -> Architecture:
-        """Returns a child that takes each group of decisions whole from `a` or from `b`.
+        """Returns a child that takes each group of decisions from either `a` or `b`.
 
-        A group is a decision without a parent and all that hangs on it: a stage comes
-        whole from one side, so a good stage is not torn apart.
+        A group is a decision without a parent and all decisions that depend on it. So a stage is
+        taken as a whole from one parent.
 
         Args:
             a: An architecture of this space.
@@ -190,29 +212,29 @@ class DecisionSpace:
             ValueError: `a` or `b` is not in the space.
         """
         parents = self.values(a), self.values(b)
-        taken: dict[str, Values] = {}
+        sources: dict[str, Values] = {}
         values: Values = {}
         for decision in self.decisions:
-            side = taken.get(decision.parent or "", parents[rng.integers(2)])
-            taken[decision.name] = side
+            source = sources.get(decision.parent or "", parents[rng.integers(2)])
+            sources[decision.name] = source
             if decision.active(values):
-                if decision.name not in side:  # its conditions came from both sides
+                if decision.name not in source:  # its conditions came from both parents
                     values[decision.name] = decision.choices[rng.integers(len(decision.choices))]
                 else:
-                    values[decision.name] = side[decision.name]
+                    values[decision.name] = source[decision.name]
         return self.from_values(values)
 
     def encode(self, arch: Architecture) -> np.ndarray:
-        """Returns `arch` as a vector for a predictor: one one-hot group a decision.
+        """Returns an architecture as a vector for a surrogate: a one-hot group for each decision.
 
-        The group of a decision that does not matter is all zeros. Different
-        architectures have different vectors.
+        The group of an inactive decision is all zeros. Different architectures have different
+        vectors.
 
         Args:
             arch: An architecture of this space.
 
         Returns:
-            A float32 vector of length sum(len(d.choices) for d in decisions).
+            The vector, float32, (sum(len(d.choices) for d in decisions),).
 
         Raises:
             ValueError: `arch` is not in the space.
@@ -224,7 +246,7 @@ class DecisionSpace:
         ]
         return np.concatenate([np.asarray(group, np.float32) for group in groups])
 
-    def declare(self, hp: Any) -> Architecture:
+    def declare(self, hp: keras_tuner.HyperParameters) -> Architecture:
         """Declares the decisions as keras_tuner hyperparameters and reads them.
 
         Example:
@@ -245,8 +267,8 @@ class DecisionSpace:
                 values[decision.name] = hp.Choice(decision.name, choices)
                 continue
             if not decision.parent_values:
-                continue  # never matters; keras_tuner refuses an empty condition
-            # Of several conditions keras_tuner knows one: its scopes nest parents alone.
+                continue  # never active; keras_tuner refuses an empty condition
+            # keras_tuner's scopes can only nest the conditions of parents.
             with hp.conditional_scope(decision.parent, list(decision.parent_values)):
                 value = hp.Choice(decision.name, choices)
                 if decision.active(values):
@@ -254,10 +276,10 @@ class DecisionSpace:
         return self.from_values(values)
 
     def complete(self, values: Mapping[str, Any], rng: np.random.Generator) -> Values:
-        """Returns values without those that do not matter, with the missing ones sampled.
+        """Returns values without those of inactive decisions, with the missing ones sampled.
 
         Args:
-            values: Decided values by name.
+            values: Decided values, by name.
             rng: NumPy's random generator.
         """
         complete: Values = {}

@@ -40,7 +40,7 @@ def oracle_in(folder):
     )  # fmt: skip
     oracle.verbose = 0
     oracle._set_project_dir(str(folder), "project")
-    oracle.halving.fix(4, None)
+    oracle.halving.set_epochs(4, None)
     return oracle
 
 
@@ -59,7 +59,7 @@ def worker(chief, tmp_path):
     return RemoteOracle(client)
 
 
-def test_a_worker_knows_of_its_trial_what_the_chief_knows(chief, worker):
+def test_a_worker_has_the_state_of_its_trial(chief, worker):
     seen = set()
     while (trial := worker.create_trial("tuner0")).status == "RUNNING":
         name = trial.trial_id
@@ -93,9 +93,9 @@ def test_the_reason_of_a_failure_reaches_the_chief(chief, worker):
     assert kept["message"] == f"{INFEASIBLE}too large"
 
 
-def test_what_the_chief_alone_knows_is_not_made_up(worker):
-    with pytest.raises(RuntimeError, match="entries must be asked of the chief's tuner"):
-        _ = worker.entries
+def test_state_of_the_chief_is_an_error_in_a_worker(worker):
+    with pytest.raises(RuntimeError, match="records must be read from the chief's tuner"):
+        _ = worker.records
     with pytest.raises(AttributeError):
         _ = worker.nothing
 
@@ -103,7 +103,7 @@ def test_what_the_chief_alone_knows_is_not_made_up(worker):
 def test_an_executor_beside_a_chief_is_refused(tmp_path, monkeypatch):
     for name, value in (("ORACLE_IP", "127.0.0.1"), ("ORACLE_PORT", "1"), ("TUNER_ID", "chief")):
         monkeypatch.setenv(f"KERASTUNER_{name}", value)
-    with pytest.raises(ValueError, match="executor must be None where keras_tuner's chief"):
+    with pytest.raises(ValueError, match="executor must be None if keras_tuner's chief"):
         EvolutionTuner(lambda hp: None, SCORE, executor=dict, directory=str(tmp_path))
 
 
@@ -167,13 +167,13 @@ def test_a_chief_and_two_workers(tmp_path):
         for name in ("chief", "tuner0", "tuner1")
     }
     try:
-        told = {name: p.communicate(timeout=400) for name, p in processes.items()}
+        outputs = {name: p.communicate(timeout=400) for name, p in processes.items()}
     finally:
         for process in processes.values():
             process.kill()
     for name, process in processes.items():
-        assert process.returncode == 0, f"{name}: {told[name][1][-3000:]}"
-    record = json.loads(told["chief"][0].strip().splitlines()[-1])
+        assert process.returncode == 0, f"{name}: {outputs[name][1][-3000:]}"
+    record = json.loads(outputs["chief"][0].strip().splitlines()[-1])
     trials, continues = record["trials"], record["continues"]
     assert len(trials) == 10
     assert {status for status, _, _ in trials.values()} <= {"COMPLETED", "FAILED"}

@@ -55,13 +55,13 @@ def make(folder, kind=Sum, **arguments):
 
 def results(tuner):
     oracle = tuner.oracle
-    return [(e.trial_id, dict(e.point.items), e.losses[0]) for e in oracle.entries]
+    return [(e.trial_id, dict(e.architecture.items), e.losses[0]) for e in oracle.records]
 
 
-# ---- keras_tuner's own ways
+# ---- keras_tuner's behavior
 
 
-def test_a_run_trial_of_ones_own_without_a_hypermodel(tmp_path):
+def test_an_overridden_run_trial_needs_no_hypermodel(tmp_path):
     tuner = make(tmp_path)
     tuner.search()
     assert len(results(tuner)) == 12
@@ -71,7 +71,7 @@ def test_a_run_trial_of_ones_own_without_a_hypermodel(tmp_path):
     )
 
 
-def test_a_black_box_that_returns_a_float_and_declares_as_it_goes(tmp_path):
+def test_a_run_trial_may_return_a_float_and_declare_hyperparameters(tmp_path):
     class Parabola(EvolutionTuner):
         def run_trial(self, trial, *args, **kwargs):
             x = trial.hyperparameters.Float("x", -2.0, 2.0)
@@ -104,7 +104,7 @@ def test_any_hypermodel_and_val_accuracy(tmp_path):
     x, y = np.zeros((8, 4), "float32"), np.zeros(8, int)
     tuner.search(x, y, epochs=1, validation_data=(x, y), verbose=0)
     assert not tuner.measures
-    assert len(tuner.oracle.entries) == 2
+    assert len(tuner.oracle.records) == 2
     assert tuner.get_best_models()[0].input_shape == (None, 4)
 
 
@@ -147,33 +147,33 @@ def test_a_trial_that_raises_in_a_worker_fails_with_its_reason(tmp_path):
 class Breaks(concurrent.futures.ThreadPoolExecutor):
     """A pool that breaks at its third call, with all that runs in it."""
 
-    made = 0
+    created = 0
 
     def __init__(self):
         super().__init__(2)
-        type(self).made += 1
+        type(self).created += 1
         self.calls = 0
 
     def submit(self, fn, /, *args):
         self.calls += 1
-        if self.calls == 3 and self.made == 1:
+        if self.calls == 3 and self.created == 1:
             future = concurrent.futures.Future()
             future.set_exception(concurrent.futures.BrokenExecutor("broken"))
             return future
         return super().submit(fn, *args)
 
 
-def test_a_broken_pool_is_made_again_and_loses_nothing(tmp_path):
+def test_a_broken_pool_is_replaced_and_no_trial_is_lost(tmp_path):
     tuner = make(tmp_path, executor=Breaks)
     tuner.search()
-    assert Breaks.made == 2
+    assert Breaks.created == 2
     assert len(results(tuner)) == 12
 
 
-def test_a_broken_executor_that_cannot_be_made_again_says_so(tmp_path):
-    Breaks.made = 0
+def test_a_broken_executor_that_cannot_be_created_again_is_an_error(tmp_path):
+    Breaks.created = 0
     tuner = make(tmp_path, executor=Breaks())
-    with pytest.raises(RuntimeError, match="executor Breaks broke and can't be made anew"):
+    with pytest.raises(RuntimeError, match="executor Breaks broke and can't be created again"):
         tuner.search()
 
 
@@ -274,7 +274,7 @@ KILLED = textwrap.dedent(
     folder, trials, kills = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     rungs = {"halving": int(sys.argv[4])} if sys.argv[4] != "None" else {}
 
-    def search(project, tell):
+    def search(project, report):
         class Tuner(EvolutionTuner):
             def run_trial(self, trial, *args, epochs, **kwargs):
                 time.sleep(0.004)
@@ -284,7 +284,7 @@ KILLED = textwrap.dedent(
 
             def on_trial_end(self, trial):
                 super().on_trial_end(trial)
-                tell()
+                report()
 
         hp = kt.HyperParameters()
         for name in "abcdefgh":
@@ -296,11 +296,12 @@ KILLED = textwrap.dedent(
         )
         tuner.oracle.verbose = 0
         tuner.search(verbose=0, epochs=4)
-        ended = tuner.oracle.entries + tuner.oracle.evidence
-        return len(tuner.oracle.trials), [(e.trial_id, e.point.items, e.losses) for e in ended]
+        ended = tuner.oracle.records + tuner.oracle.learning_records
+        results = [(e.trial_id, e.architecture.items, e.losses) for e in ended]
+        return len(tuner.oracle.trials), results
 
-    whole = search("whole", lambda: None)
-    assert whole[0] == trials
+    entire = search("entire", lambda: None)
+    assert entire[0] == trials
     random.seed(0)
     lives = 0
     while lives < kills:
@@ -310,35 +311,35 @@ KILLED = textwrap.dedent(
         if child == 0:
             with open(os.devnull, "w") as null:
                 os.dup2(null.fileno(), 1)
-            told = []
+            calls = []
 
-            def tell():
+            def report():
                 os.write(write, b".")
-                told.append(".")
-                if len(told) == trials // kills - 1:
+                calls.append(".")
+                if len(calls) == trials // kills - 1:
                     time.sleep(600)  # until it is killed, however late: it never ends by itself
 
-            search("killed", tell)
+            search("killed", report)
             os._exit(0)
         os.close(write)
         for _ in range(until):
             os.read(read, 1)
         time.sleep(random.uniform(0, 0.012))
         os.kill(child, signal.SIGKILL)
-        assert os.WIFSIGNALED(os.waitpid(child, 0)[1]), "it ended before it was killed"
+        assert os.WIFSIGNALED(os.waitpid(child, 0)[1]), "the child ended before it was killed"
         os.close(read)
         lives += 1
     done = len(list(pathlib.Path(folder, "killed").glob("trial_*")))
     again = search("killed", lambda: None)
-    assert again == whole, "the killed search is not the whole one"
+    assert again == entire, "the killed search differs from the uninterrupted one"
     print(json.dumps({"kills": lives, "trials": again[0], "before the last run": done}))
     """
 )
 
 
 def killed_search(tmp_path, *arguments):
-    given = [str(tmp_path), *map(str, arguments)]
-    command = [sys.executable, "-W", "ignore", "-c", KILLED, *given]
+    script_arguments = [str(tmp_path), *map(str, arguments)]
+    command = [sys.executable, "-W", "ignore", "-c", KILLED, *script_arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return json.loads(done.stdout.strip().splitlines()[-1])
@@ -351,9 +352,9 @@ def killed_search(tmp_path, *arguments):
 def test_a_search_that_is_killed_again_and_again_is_the_same_search(
     tmp_path, trials, kills, halving
 ):
-    told = killed_search(tmp_path, trials, kills, halving)
-    assert (told["kills"], told["trials"]) == (kills, trials)
-    assert told["before the last run"] < trials
+    result = killed_search(tmp_path, trials, kills, halving)
+    assert (result["kills"], result["trials"]) == (kills, trials)
+    assert result["before the last run"] < trials
 
 
 def test_a_second_owner_is_refused(tmp_path):

@@ -1,4 +1,4 @@
-"""The evolution oracle, driven by hand: no network is built, no model is trained."""
+"""The evolution oracle without building or training any network."""
 
 import json
 import os
@@ -103,7 +103,7 @@ def test_first_population_is_random_and_the_rest_is_mutated(tmp_path):
 
 @pytest.mark.parametrize(("direction", "best"), [("max", max), ("min", min)])
 def test_child_is_one_mutation_of_the_best_of_the_population(tmp_path, direction, best):
-    """A tournament of the whole population always draws its best member."""
+    """A tournament of the entire population always draws its best member."""
     oracle = make_oracle(tmp_path, direction=direction)
     scores = np.random.default_rng(7).permutation(20).astype(float)
     archs, mutations = [], []
@@ -196,9 +196,9 @@ def test_another_seed_another_sequence(tmp_path):
 
 @pytest.mark.parametrize("stop_after", [1, 3, 8])
 @pytest.mark.parametrize("in_a_trial", [False, True])
-def test_a_reloaded_oracle_goes_on_as_if_nothing_had_happened(tmp_path, stop_after, in_a_trial):
-    whole = make_oracle(tmp_path / "whole")
-    expected = [scored_step(whole) for _ in range(14)]
+def test_a_reloaded_oracle_continues_as_an_uninterrupted_one(tmp_path, stop_after, in_a_trial):
+    entire = make_oracle(tmp_path / "entire")
+    expected = [scored_step(entire) for _ in range(14)]
 
     first = make_oracle(tmp_path / "parts")
     got = [scored_step(first) for _ in range(stop_after)]
@@ -210,7 +210,7 @@ def test_a_reloaded_oracle_goes_on_as_if_nothing_had_happened(tmp_path, stop_aft
     second.reload()
     got += [scored_step(second) for _ in range(14 - stop_after)]
     assert got == expected
-    assert second.end_order == whole.end_order
+    assert second.end_order == entire.end_order
 
 
 def test_no_architecture_twice(tmp_path):
@@ -234,7 +234,7 @@ def test_no_architecture_twice(tmp_path):
         ),
     ],
 )
-def test_a_tiny_space_is_searched_whole_and_then_the_search_stops(tmp_path, stages, size):
+def test_a_tiny_space_is_searched_completely_and_then_the_search_stops(tmp_path, stages, size):
     space = make_space(*stages)
     assert space.size == size
     oracle = make_oracle(tmp_path, space, population_size=2, tournament_size=1, max_trials=100)
@@ -285,8 +285,8 @@ def test_a_kill_right_after_the_end_of_a_trial_does_not_run_it_again(tmp_path):
 
 
 def test_a_kill_at_the_file_of_a_new_trial_loses_no_trial(tmp_path, monkeypatch):
-    whole = make_oracle(tmp_path / "whole", max_trials=6)
-    expected = [scored_step(whole) for _ in range(6)]
+    entire = make_oracle(tmp_path / "entire", max_trials=6)
+    expected = [scored_step(entire) for _ in range(6)]
 
     first = make_oracle(tmp_path / "parts", max_trials=6)
     for _ in range(3):
@@ -322,7 +322,7 @@ def test_a_kill_at_the_file_of_a_new_trial_loses_no_trial(tmp_path, monkeypatch)
         ({"tournament_size": 0}, r"tournament_size must be from 1 to .* got 0"),
         ({"max_trials": 0}, r"max_trials must be a whole number >= 1, got 0"),
         ({"max_trials": 1.5}, r"max_trials must be a whole number >= 1, got 1\.5"),
-        ({"objective": []}, r"objective must name at least one, got an empty list"),
+        ({"objective": []}, r"objective must have at least one name, got an empty list"),
         ({"limits": {"speed": 1}}, r"limits must name objectives or metrics .* got 'speed'"),
         ({"limits": {"macs": "1"}}, r"limits\['macs'\] must be a number, got '1'"),
         ({"children": 0}, r"children must be a whole number >= 1, got 0"),

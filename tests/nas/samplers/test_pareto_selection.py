@@ -28,7 +28,7 @@ def test_ranks_are_the_fronts_peeled_one_by_one(losses):
         rank += 1
 
 
-def test_what_keeps_the_limits_comes_first():
+def test_trials_that_keep_the_limits_come_first():
     assert best_first([0.2, 0, 0.1, 0], [[0], [5], [0], [4]]).tolist() == [3, 1, 2, 0]
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy.optimize import approx_fprime
 
-from tfnas.nas.samplers.policy import BuildingPolicy, ModifyingPolicy, ascend
+from tfnas.nas.samplers.policy import BuildingPolicy, ModifyingPolicy, update_policy
 from tfnas.search_space.hyperparameters import HyperParameterSpace
 
 
@@ -50,9 +50,9 @@ def test_a_step_goes_along_the_gradient(which):
 
         slope = approx_fprime(flat, value, 1e-6)
         array[...] = flat.reshape(array.shape)
-        twin, same, theirs = policies()[which]
-        twin.climb(same, advantages, 1.0, 0.0)
-        moved = (theirs if which == 0 else [twin.weights])[number].reshape(-1) - flat
+        other, same, theirs = policies()[which]
+        other.gradient_step(same, advantages, 1.0, 0.0)
+        moved = (theirs if which == 0 else [other.weights])[number].reshape(-1) - flat
         assert moved == pytest.approx(slope, abs=1e-4)
 
 
@@ -66,40 +66,40 @@ def test_probabilities_of_a_building_policy_add_up_to_one():
     for weights in policy.weights:
         weights += np.random.default_rng(0).normal(size=weights.shape)
     every = [{"a": 1}, *({"a": 2, "b": b} for b in (1, 2, 3))]
-    odds = np.exp(policy.log_probabilities(every))
-    assert odds.sum() == pytest.approx(1.0)
+    probabilities = np.exp(policy.log_probabilities(every))
+    assert probabilities.sum() == pytest.approx(1.0)
     rng = np.random.default_rng(0)
     drawn = [policy.sample(rng) for _ in range(4000)]
-    assert [drawn.count(v) / 4000 for v in every] == pytest.approx(odds, abs=0.03)
+    assert [drawn.count(v) / 4000 for v in every] == pytest.approx(probabilities, abs=0.03)
 
 
 def test_entropy_bonus_flattens():
     policy, values, _ = policies()[0]
     before = np.abs(policy.weights[0]).max()
     for _ in range(200):
-        policy.climb(values, np.zeros(len(values)), 0.5, 1.0)
+        policy.gradient_step(values, np.zeros(len(values)), 0.5, 1.0)
     assert np.abs(policy.weights[0] - policy.weights[0].mean(0)).max() < before
 
 
-def test_reinforce_learns_what_pays():
+def test_reinforce_learns_good_decisions():
     policy, _, _ = policies()[0]
     rng = np.random.default_rng(0)
     for _ in range(60):
         drawn = [policy.sample(rng) for _ in range(16)]
         reward = np.array([float(v["layers"] == 3) for v in drawn])
-        ascend(policy, drawn, reward - reward.mean(), rate=1.0, entropy=0.0)
+        update_policy(policy, drawn, reward - reward.mean(), rate=1.0, entropy=0.0)
     assert np.mean([policy.sample(rng)["layers"] == 3 for _ in range(100)]) > 0.9
 
 
 def test_ppo_stops_where_the_ratio_is_clipped():
     policy, values, _ = policies()[0]
     before = np.exp(policy.log_probabilities(values[:1]))[0]
-    ascend(policy, values[:1], np.ones(1), rate=0.05, entropy=0.0, epochs=500, clip=0.2)
+    update_policy(policy, values[:1], np.ones(1), rate=0.05, entropy=0.0, epochs=500, clip=0.2)
     ratio = np.exp(policy.log_probabilities(values[:1]))[0] / before
     assert 1.2 < ratio < 1.4
 
 
-def test_a_modifying_policy_changes_what_is_there():
+def test_a_modifying_policy_changes_active_decisions():
     policy, changes, _ = policies()[1]
     for values, action in changes:
         decision, choice = policy.actions[action]

@@ -1,4 +1,4 @@
-"""The Gaussian process, beside scikit-learn's."""
+"""The Gaussian process, compared with that of scikit-learn."""
 
 import numpy as np
 import pytest
@@ -26,11 +26,11 @@ def reference(x, y, surrogate):
 def test_surrogate_equals_scikit_learn(measured):
     x, y = measured
     surrogate = Surrogate(x, y)
-    told = reference(x, (y - y.mean()) / y.std(), surrogate)
-    asked = np.eye(3)[np.random.default_rng(1).integers(3, size=(9, 6))].reshape(9, -1)
-    mean, deviation = told.predict(asked, return_std=True)
+    expected = reference(x, (y - y.mean()) / y.std(), surrogate)
+    queries = np.eye(3)[np.random.default_rng(1).integers(3, size=(9, 6))].reshape(9, -1)
+    mean, deviation = expected.predict(queries, return_std=True)
     noise = surrogate._amplitude * surrogate.settings[1]
-    ours = surrogate.predict(asked)
+    ours = surrogate.predict(queries)
     assert ours[0] == pytest.approx(mean * y.std() + y.mean(), abs=1e-9)
     assert ours[1] == pytest.approx(np.sqrt(deviation**2 - noise) * y.std(), abs=1e-9)
 
@@ -48,7 +48,7 @@ def test_settings_have_the_largest_marginal_likelihood(measured):
     assert max(found, key=found.__getitem__) == Surrogate(x, y).settings
 
 
-def test_left_out_is_a_fit_without_it(measured):
+def test_leave_one_out_equals_a_fit_without_the_example(measured):
     x, y = measured
     surrogate = Surrogate(x, y)
     z = (y - y.mean()) / y.std()
@@ -64,7 +64,7 @@ def test_equal_measurements_are_no_error():
     assert surrogate.rank_correlation() == 0.0
 
 
-def test_expected_improvement_is_the_mean_of_what_is_above():
+def test_expected_improvement_is_the_mean_improvement():
     drawn = np.random.default_rng(0).normal(1.0, 2.0, 400_000)
     found = expected_improvement(np.array([1.0]), np.array([2.0]), 1.5)[0]
     assert found == pytest.approx(np.maximum(drawn - 1.5, 0).mean(), rel=0.01)

@@ -1,10 +1,10 @@
-"""The oracle as a worker of keras_tuner's own chief sees it.
+"""The oracle in a worker of keras_tuner's chief.
 
-keras_tuner's client passes proposals and results over the network and nothing else. What a
-trial needs beyond them (how often it was run, its parent, the trial that it continues) stands
-in its file, in the folder that chief and workers share; from there the worker's own oracle,
-which proposes nothing, is told of the one trial that runs. The reason of a failure goes back the
-same way, since the protocol has no room for it.
+keras_tuner's client sends only proposals and results over the network. What a trial needs beyond
+them (its number of runs, its parent, the trial that it continues) is in the trial's file, in the
+folder that chief and workers share. The worker reads it there into an oracle of its own, which
+knows only this trial and proposes nothing. The reason of a failure is passed back in the folder
+too, as the protocol has no field for it.
 """
 
 from __future__ import annotations
@@ -16,47 +16,48 @@ from typing import Any
 import keras_tuner as kt
 from keras_tuner.src.distribute.oracle_client import OracleClient
 
-from tfnas.nas.chief.trial_messages import leave_message
+from tfnas.nas.chief.trial_messages import write_failure
 
 _Status = kt.engine.trial.TrialStatus
-_OF_CHIEF = ("entries", "evidence", "completed", "pick", "rank_correlation")
+_CHIEF_ONLY = ("records", "learning_records", "completed", "pick", "rank_correlation")
 
 
 class RemoteOracle(OracleClient):
-    """Asks the chief; all that is not the chief's is the worker's own oracle's.
+    """An oracle that creates and ends trials through the chief.
+
+    All other attributes are those of the worker's own oracle.
 
     Args:
         client: keras_tuner's client.
     """
 
     def __init__(self, client: OracleClient) -> None:
-        self.__dict__.update(vars(client))  # its connection; a second one is not needed
+        self.__dict__.update(vars(client))  # shares the client's connection
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or "_oracle" not in self.__dict__:
             raise AttributeError(name)
-        if name in _OF_CHIEF:
+        if name in _CHIEF_ONLY:
             raise RuntimeError(
-                f"{name} must be asked of the chief's tuner, which knows all trials: this process "
-                f"is the worker {self.tuner_id!r}"
+                f"{name} must be read from the chief's tuner, which knows all trials: this "
+                f"process is the worker {self.tuner_id!r}"
             )
         return getattr(self._oracle, name)
 
     def create_trial(self, tuner_id: str) -> kt.engine.trial.Trial:
-        """keras_tuner's; tells the worker's own oracle what the trial needs."""
+        """Gets a trial from the chief, and lets the worker's own oracle read its file."""
         trial = super().create_trial(tuner_id)
         if trial.status == _Status.RUNNING:
-            text = pathlib.Path(self._oracle._get_trial_dir(trial.trial_id), "trial.json")
-            own = json.loads(text.read_text()).get("tfnas", {})
-            parent = own.get("parent")
-            known = {trial.trial_id: trial}
-            if parent is not None:
-                known[parent] = self.get_trial(parent)
-            self._oracle.know(trial.trial_id, own, known)
+            path = pathlib.Path(self._oracle._get_trial_dir(trial.trial_id), "trial.json")
+            state = json.loads(path.read_text()).get("tfnas", {})
+            trials = {trial.trial_id: trial}
+            if (parent := state.get("parent")) is not None:
+                trials[parent] = self.get_trial(parent)
+            self._oracle.adopt_trial(trial.trial_id, state, trials)
         return trial
 
     def end_trial(self, trial: kt.engine.trial.Trial) -> None:
-        """keras_tuner's, with the reason of a failure."""
+        """Ends a trial at the chief; the reason of a failure is written to its folder."""
         if self.should_report and trial.message is not None:
-            leave_message(self._oracle._get_trial_dir(trial.trial_id), trial.message)
+            write_failure(self._oracle._get_trial_dir(trial.trial_id), trial.message)
         super().end_trial(trial)

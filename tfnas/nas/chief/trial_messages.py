@@ -1,4 +1,4 @@
-"""Why a trial failed, from a worker of keras_tuner's chief to the chief: a file of the trial."""
+"""The reasons of failures, which workers of keras_tuner's chief leave in their trial's folder."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from tfnas.runtime.files import write_atomically
 _NAME = "failure.txt"
 
 
-def leave_message(folder: str, message: str) -> None:
+def write_failure(folder: str, message: str) -> None:
     """Writes the reason of a failure.
 
     Args:
-        folder: The trial's.
+        folder: Folder of the trial.
         message: The reason.
     """
     write_atomically(pathlib.Path(folder) / _NAME, message)
 
 
-def message_of(folder: str) -> str | None:
-    """Returns the reason that was left, once; None: none was.
+def read_failure(folder: str) -> str | None:
+    """Returns the reason of a failure and removes its file; None: there is no file.
 
     Args:
-        folder: The trial's.
+        folder: Folder of the trial.
     """
     path = pathlib.Path(folder) / _NAME
     if not path.exists():

@@ -1,10 +1,10 @@
 """Trials on any executor of :mod:`concurrent.futures`, while one process owns the oracle.
 
-A worker gets a copy of the tuner with an oracle that knows its trial alone, runs the trial
-as it would run here (with deterministic operations where they are so here), and sends back what
-the trial reported. Files go into the trial's folder, which all machines must see. A worker that
-dies costs its trial a retry: where the executor can't say which of several trials broke it, they
-are run again one by one.
+A worker gets a copy of the tuner with an oracle that knows only its trial, runs the trial as it
+would run here (with deterministic operations if they are enabled here), and sends back the trial's
+metrics. Files go into the trial's folder, which all machines must share. A worker that dies costs
+its trial a retry. If the executor can't tell which of several trials broke it, they are run again
+one by one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tfnas.runtime.worker_processes import TrialDied
 
 _Status = kt.engine.trial.TrialStatus
 _Broken = concurrent.futures.BrokenExecutor
-MakesExecutor = Callable[[], concurrent.futures.Executor]
+ExecutorFactory = Callable[[], concurrent.futures.Executor]
 
 
 class Engine:
@@ -32,33 +32,38 @@ class Engine:
 
     Args:
         tuner: The tuner; its oracle stays here.
-        executor: An executor, or a function that makes one.
-        parallel: Trials at once; None: the executor's number of workers.
+        executor: An executor, or a function that creates one.
+        parallel: Number of trials at once; None: the executor's number of workers.
     """
 
     def __init__(
         self,
         tuner: Any,
-        executor: concurrent.futures.Executor | MakesExecutor,
+        executor: concurrent.futures.Executor | ExecutorFactory,
         parallel: int | None = None,
     ) -> None:
         self.tuner = tuner
-        self._make: MakesExecutor | None = None
+        self._factory: ExecutorFactory | None = None
         if hasattr(executor, "submit") and not isinstance(executor, type):
             self._executor: Any = executor
         else:
-            self._make = executor
+            self._factory = executor
             self._executor = executor()
-        self._own = self._make is not None  # what we made, we end
+        self._owns_executor = self._factory is not None  # then it is shut down here
         self._parallel = parallel or _workers(self._executor)
         self._running: dict[concurrent.futures.Future[Any], tuple[Any, str]] = {}
         self._suspects: set[str] = set()
 
     def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Runs trials until the oracle has no more."""
+        """Runs trials until the oracle has no more.
+
+        Args:
+            args: Positional arguments of the tuner's `search`.
+            kwargs: Its keyword arguments.
+        """
         try:
             while True:
-                self._fill(args, kwargs)
+                self._submit_trials(args, kwargs)
                 if not self._running:
                     return
                 done, _ = concurrent.futures.wait(
@@ -66,56 +71,60 @@ class Engine:
                 )
                 order = list(self._running)
                 for future in sorted(done, key=order.index):
-                    self._finish(future)
+                    self._collect(future)
         finally:
             for future in self._running:
                 future.cancel()
-            if self._own:
+            if self._owns_executor:
                 self._executor.shutdown(wait=not self._running, cancel_futures=True)
 
-    def _fill(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        taken = {name for _, name in self._running.values()}
+    def _submit_trials(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        busy = {name for _, name in self._running.values()}
         at_once = 1 if self._suspects else self._parallel
         for number in range(self._parallel):
             name = f"{self.tuner.tuner_id}-{number}"
             if len(self._running) >= at_once:
                 return
-            if name in taken:
+            if name in busy:
                 continue
             self.tuner.pre_create_trial()
             trial = self.tuner.oracle.create_trial(name)
             if trial.status != _Status.RUNNING:
                 return
             self.tuner.on_trial_begin(trial)
-            call = worker_copy(self.tuner, trial), trial, args, kwargs
-            payload = cloudpickle.dumps((*call, operations_are_deterministic()))
+            tuner = worker_copy(self.tuner, trial)
+            payload = cloudpickle.dumps(
+                (tuner, trial, args, kwargs, operations_are_deterministic())
+            )
             try:
                 future = self._executor.submit(run_in_worker, payload)
             except _Broken:
-                self._renew()
+                self._replace_executor()
                 future = self._executor.submit(run_in_worker, payload)
             self._running[future] = (trial, name)
 
-    def _finish(self, future: concurrent.futures.Future[Any]) -> None:
+    def _collect(self, future: concurrent.futures.Future[Any]) -> None:
         if future not in self._running:
-            return  # its executor broke, and it was put back
+            return  # its executor broke, and the trial was queued again
         trial, _ = self._running.pop(future)
         try:
             state = future.result()
         except _Broken:
             lost = [trial, *(other for other, _ in self._running.values())]
             self._running.clear()
-            self._renew()
+            self._replace_executor()
             for other in lost:
-                self.tuner.oracle.lost(other.trial_id, "its worker died", alone=len(lost) == 1)
+                self.tuner.oracle.worker_died(
+                    other.trial_id, "its worker died", certain=len(lost) == 1
+                )
             self._suspects |= {other.trial_id for other in lost}
             return
         except kt.errors.FatalError:
             raise
-        except Exception as error:  # the worker's end, or an executor's own: Dask's KilledWorker
-            plain = isinstance(error, TrialDied | OSError | concurrent.futures.CancelledError)
-            reason = str(error) if plain else f"{type(error).__name__}: {error}"
-            self.tuner.oracle.lost(trial.trial_id, reason, alone=True)
+        except Exception as error:  # the worker's, or the executor's own, as Dask's KilledWorker
+            is_plain = isinstance(error, TrialDied | OSError | concurrent.futures.CancelledError)
+            reason = str(error) if is_plain else f"{type(error).__name__}: {error}"
+            self.tuner.oracle.worker_died(trial.trial_id, reason, certain=True)
             self._suspects.discard(trial.trial_id)
             self.tuner.trial_callbacks.trial_ended(self.tuner.oracle.get_trial(trial.trial_id))
             return
@@ -126,11 +135,11 @@ class Engine:
         self.tuner.oracle.trials[trial.trial_id].metrics = trial.metrics
         self.tuner.on_trial_end(trial)
 
-    def _renew(self) -> None:
-        """A broken process pool takes no more calls: another one like it."""
+    def _replace_executor(self) -> None:
+        """Creates another executor, since a broken process pool takes no more calls."""
         broken: Any = self._executor
-        if self._make is not None:
-            self._executor = self._make()
+        if self._factory is not None:
+            self._executor = self._factory()
         elif isinstance(broken, concurrent.futures.ProcessPoolExecutor):
             old: Any = broken
             self._executor = concurrent.futures.ProcessPoolExecutor(
@@ -138,39 +147,42 @@ class Engine:
             )
         else:
             raise RuntimeError(
-                f"executor {type(broken).__name__} broke and can't be made anew: give a function "
-                "that makes it instead"
+                f"executor {type(broken).__name__} broke and can't be created again: pass a "
+                "function that creates it instead"
             )
-        self._own = True
+        self._owns_executor = True
         broken.shutdown(wait=False, cancel_futures=True)
 
 
 def worker_copy(tuner: Any, trial: Any) -> Any:
-    """Returns the tuner as a worker needs it: with this trial, its parent and no other."""
-    twin = copy.copy(tuner)
-    twin.oracle = tuner.oracle.for_worker(trial)
-    twin.executor = twin.prediction = None  # what proposals need stays here
-    twin.trial_callbacks = TrialCallbacks()
-    return twin
+    """Returns a copy of a tuner whose oracle knows only a trial and its parent."""
+    worker = copy.copy(tuner)
+    worker.oracle = tuner.oracle.for_worker(trial)
+    worker.executor = worker.latency_predictor = None  # workers propose nothing
+    worker.trial_callbacks = TrialCallbacks()
+    return worker
 
 
 def run_in_worker(payload: bytes) -> dict[str, Any]:
-    """Runs a trial; returns what it reported as plain values.
+    """Runs a trial in a worker.
 
     Args:
-        payload: Tuner, trial, what `search` was given, and whether operations are to be
-            deterministic, pickled.
+        payload: The pickled tuner, trial, positional and keyword arguments of `search`, and
+            whether operations must be deterministic.
+
+    Returns:
+        Status, message, hyperparameters and metrics of the trial, as plain values.
     """
     tuner, trial, args, kwargs, deterministic = cloudpickle.loads(payload)
     if deterministic:
         make_operations_deterministic()
     tuner._try_run_and_update_trial(trial, *args, **kwargs)
-    known = tuner.oracle.trials[trial.trial_id]
+    own_trial = tuner.oracle.trials[trial.trial_id]
     return {
         "status": trial.status,
         "message": trial.message,
         "hyperparameters": trial.hyperparameters.get_config(),
-        "metrics": known.metrics.get_config(),
+        "metrics": own_trial.metrics.get_config(),
     }
 
 

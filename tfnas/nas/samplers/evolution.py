@@ -1,4 +1,4 @@
-"""Evolution: keep the youngest (or, with several objectives, the front), breed the best."""
+"""Evolutionary search: aging evolution with one objective, NSGA-II with several."""
 
 from __future__ import annotations
 
@@ -7,36 +7,37 @@ from typing import Any
 
 import numpy as np
 
+from tfnas.nas.objectives import ObjectiveLike
 from tfnas.nas.samplers.pareto_selection import tournament
 from tfnas.nas.surrogate.screening import ScreenedOracle
-from tfnas.nas.trial_records import Entry, Proposal, ranked
+from tfnas.nas.trial_records import Proposal, TrialRecord, ranked
 from tfnas.nas.tuner import MeasuredTuner, oracle_arguments
 from tfnas.runtime.argument_rules import check_count
 from tfnas.search_space.search_space import SearchSpace
 
-_MORE_CHANGES = 0.5  # chance that one more decision of a screened child changes
+_MORE_MUTATIONS = 0.5  # probability of each further mutation of a child if there is a surrogate
 
 
 class EvolutionOracle(ScreenedOracle):
     """Aging evolution ("regularized evolution", algorithm 1 of the paper), or NSGA-II.
 
-    The first `population_size` trials are random. After that, with one objective, the
-    population is the last `population_size` trials that ended well; with several it is the
-    best of all so far by Pareto front and crowding. The best of `tournament_size` members,
-    drawn at random, is mutated, with the chance `crossover` after a crossover with
-    another such. Of `children` bred in this way a surrogate picks the one to try.
+    The first `population_size` trials are random. Later, with one objective, the population is the
+    last `population_size` trials that ended well; with several it is the best of all trials
+    by Pareto front and crowding distance. The winner of a tournament of `tournament_size` random
+    members is mutated, with the probability `crossover` after a crossover with the winner of
+    another tournament. A surrogate chooses among `children` children generated in this way.
 
     Args:
-        space: The search space; None: what keras_tuner's hypermodel declares.
-        objective: As keras_tuner takes it; several are searched for their Pareto front.
+        space: The search space; None: the hyperparameters that keras_tuner's hypermodel declares.
+        objective: As in keras_tuner; of several the Pareto front is searched for.
         max_trials: Number of trials.
         seed: Seed of all proposals.
         population_size: P of the paper, at least 1.
         tournament_size: S of the paper, from 1 to `population_size`.
-        children: Children that a surrogate picks one of; 1: no surrogate.
-        crossover: Chance of a crossover; None: 0.5 with several objectives, else 0.
-        limits: Metric -> bound that must be kept.
-        **kwargs: keras_tuner's further arguments of an Oracle.
+        children: Number of children that the surrogate chooses from; 1: no surrogate.
+        crossover: Probability of a crossover; None: 0.5 with several objectives, else 0.
+        limits: Metric -> bound to keep.
+        **kwargs: Further arguments of keras_tuner's Oracle.
 
     Raises:
         ValueError: An argument is outside its rule; the message names it.
@@ -51,7 +52,7 @@ class EvolutionOracle(ScreenedOracle):
     def __init__(
         self,
         space: SearchSpace | None = None,
-        objective: Any = None,
+        objective: ObjectiveLike = None,
         max_trials: int | None = 20,
         seed: int | None = None,
         population_size: int = 16,
@@ -76,65 +77,65 @@ class EvolutionOracle(ScreenedOracle):
             seed,
             limits,
             children=children,
-            unscreened=population_size,
+            num_initial=population_size,
             **kwargs,
         )
         self.population_size = population_size
         self.tournament_size = tournament_size
         several = len(self.objectives.names) > 1
         self.crossover = crossover if crossover is not None else 0.5 * several
-        self.population: list[Entry] = []
+        self.population: list[TrialRecord] = []
         self._ranked: tuple[int, np.ndarray] = (-1, np.zeros(0, int))
 
-    def learn(self, entry: Entry) -> None:
-        """Lets the oldest die, or with several objectives the worst."""
-        self.population.append(entry)
+    def learn(self, record: TrialRecord) -> None:
+        """Adds a record and removes the oldest one (with several objectives the worst one)."""
+        self.population.append(record)
         if len(self.objectives.names) == 1:
             self.population = self.population[-self.population_size :]
         elif len(self.population) > self.population_size:
-            kept = set(ranked(self.population)[: self.population_size].tolist())
-            self.population = [e for i, e in enumerate(self.population) if i in kept]
+            survivors = set(ranked(self.population)[: self.population_size].tolist())
+            self.population = [e for i, e in enumerate(self.population) if i in survivors]
 
     def forget(self) -> None:
-        """The population is of the new rung alone."""
+        """Empties the population, whose records are of a lower rung."""
         super().forget()
         self.population, self._ranked = [], (-1, np.zeros(0, int))
 
     def propose(self, rng: np.random.Generator) -> Proposal:
-        """Returns a random point at first, then a child of good ones."""
-        if self.begun < self.population_size or not self.population:
+        """Returns a random architecture in the initial trials, then a child of good ones."""
+        if self.num_started < self.population_size or not self.population:
             return Proposal(self.space.sample(rng))
         parent = self._parent(rng)
-        point = parent.point
+        arch = parent.architecture
         if self.crossover and rng.random() < self.crossover:
-            point = self.space.crossover(point, self._parent(rng).point, rng)
-            if point.network != parent.point.network:
-                return Proposal(self._mutated(point, rng, once=False), parent.trial_id)
-        return Proposal(self._mutated(point, rng, once=True), parent.trial_id)
+            arch = self.space.crossover(arch, self._parent(rng).architecture, rng)
+            if arch.network != parent.architecture.network:
+                return Proposal(self._mutate(arch, rng, at_least_once=False), parent.trial_id)
+        return Proposal(self._mutate(arch, rng, at_least_once=True), parent.trial_id)
 
-    def _mutated(self, point: Any, rng: np.random.Generator, once: bool) -> Any:
-        """One change, and where a surrogate chooses perhaps more."""
-        if once:
-            point = self.space.mutate(point, rng)
-        while self.children > 1 and rng.random() < _MORE_CHANGES:
-            point = self.space.mutate(point, rng)
-        return point
+    def _mutate(self, arch: Any, rng: np.random.Generator, at_least_once: bool) -> Any:
+        """One mutation, and perhaps more if there is a surrogate."""
+        if at_least_once:
+            arch = self.space.mutate(arch, rng)
+        while self.children > 1 and rng.random() < _MORE_MUTATIONS:
+            arch = self.space.mutate(arch, rng)
+        return arch
 
-    def _parent(self, rng: np.random.Generator) -> Entry:
-        """The best of a tournament; as the surrogate sees them where there is one."""
-        if self._ranked[0] != len(self.evidence):
-            self._ranked = (len(self.evidence), self._ranking())
+    def _parent(self, rng: np.random.Generator) -> TrialRecord:
+        """The winner of a tournament, by the surrogate's predictions if there is one."""
+        if self._ranked[0] != len(self.learning_records):
+            self._ranked = (len(self.learning_records), self._ranking())
         return self.population[tournament(self._ranked[1], self.tournament_size, rng)]
 
     def _ranking(self) -> np.ndarray:
-        if not self.sees:
+        if not self.has_surrogate:
             return ranked(self.population)
-        means = self.screening.means(self.evidence, self.population)
-        return np.lexsort((-means, np.array([entry.violation for entry in self.population])))
+        means = self.screening.means(self.learning_records, self.population)
+        return np.lexsort((-means, np.array([record.violation for record in self.population])))
 
 
 class EvolutionTuner(MeasuredTuner):
-    """Searches by evolution for small, fast, accurate `.tflite` files.
+    """Searches for small, fast and accurate `.tflite` files by evolution.
 
     Example:
         >>> import tfnas
@@ -151,21 +152,22 @@ class EvolutionTuner(MeasuredTuner):
         hypermodel: A search space such as :class:`tfnas.MobileNetV2Space`, its
             `hypermodel(optimizer=..., loss=...)`, or any keras_tuner HyperModel or
             model-building function.
-        objective: "reward" (the default for a space: accuracy x
-            (latency/target)^exponent, measured on the file), or anything that a trial
-            reports: "file_accuracy", "latency_ratio", "size_bytes", "val_accuracy" and so
-            on, as keras_tuner takes objectives; a list: their Pareto front.
+        objective: "reward" (the default of a search space: accuracy x
+            (latency/target)^exponent, measured on the file), or any metric of a trial
+            ("file_accuracy", "latency_ratio", "size_bytes", "val_accuracy" and so on), as in
+            keras_tuner; of a list the Pareto front is searched for.
         max_trials: Number of trials.
         seed: Seed of proposals and trainings.
         population_size: P of the paper.
         tournament_size: S of the paper.
-        children: Children that a surrogate picks one of; 1: no surrogate.
-        crossover: Chance of a crossover; None: 0.5 with several objectives, else 0.
-        **kwargs: `limits`; `halving=3` (and `min_epochs`): trials begin with few epochs, the
-            best third goes on (:mod:`tfnas.nas.successive_halving`); `mode`, `target_latency_ms`
-            (or `target_latency_ratio`), `latency_exponent`, `threads`, `rounds`, `executor` and
-            so on of :class:`~tfnas.nas.tuner.MeasuredTuner`; keras_tuner's arguments of an
-            Oracle (`hyperparameters`, `max_retries_per_trial`, ...) and of a Tuner (`directory`,
+        children: Number of children that a surrogate chooses from; 1: no surrogate.
+        crossover: Probability of a crossover; None: 0.5 with several objectives, else 0.
+        **kwargs: `limits`; `halving=3` (and `min_epochs`): trials start with few epochs, and the
+            best third is trained longer (:mod:`tfnas.nas.successive_halving`); `mode`,
+            `target_latency_ms` (or `target_latency_ratio`), `latency_exponent`, `threads`,
+            `rounds`, `executor` and other arguments of
+            :class:`~tfnas.nas.tuner.MeasuredTuner`; arguments of keras_tuner's Oracle
+            (`hyperparameters`, `max_retries_per_trial`, ...) and of its Tuner (`directory`,
             `project_name`, `overwrite`, `executions_per_trial`, ...).
 
     Raises:
@@ -179,7 +181,7 @@ class EvolutionTuner(MeasuredTuner):
     def __init__(
         self,
         hypermodel: Any = None,
-        objective: Any = None,
+        objective: ObjectiveLike = None,
         max_trials: int = 20,
         seed: int | None = None,
         population_size: int = 16,

@@ -1,7 +1,7 @@
-"""Who survives and who breeds: Pareto ranks, crowding, tournaments.
+"""Selection of an evolutionary search: Pareto ranks, crowding distances, tournaments.
 
-Everything here works on rows of (violation, losses): how far outside of the limits, and the
-objectives turned so that less is better. With one objective the ranks are an order.
+All functions take rows of (violation, losses): the amount by which a candidate breaks limits, and
+its objectives with the sign changed of those that are maximized.
 
 References:
     Deb et al., "A Fast and Elitist Multiobjective Genetic Algorithm: NSGA-II", IEEE
@@ -16,39 +16,40 @@ import numpy as np
 
 
 def pareto_ranks(violations: Sequence[float], losses: Sequence[Sequence[float]]) -> np.ndarray:
-    """Returns the front of each row, 0 for the best, by constrained domination.
+    """Returns the rank of each row's Pareto front, 0 for the best, by constrained domination.
 
     Example:
         >>> pareto_ranks([0, 0, 0, 1], [[1, 2], [2, 1], [2, 2], [0, 0]])
         array([0, 0, 1, 2])
 
     Args:
-        violations: (n,), 0 where all limits hold.
-        losses: (n, objectives), less is better.
+        violations: Amounts by which limits are broken, (n,); 0: all limits hold.
+        losses: Objectives, (n, objectives), less is better.
     """
-    outside, rows = np.asarray(violations, float), np.asarray(losses, float)
+    excess, rows = np.asarray(violations, float), np.asarray(losses, float)
     worse = (rows[:, None] >= rows[None]).all(-1) & (rows[:, None] > rows[None]).any(-1)
-    both_within = (outside[:, None] == 0) & (outside[None] == 0)
-    beaten = np.where(both_within, worse, outside[:, None] > outside[None])  # row by column
+    both_feasible = (excess[:, None] == 0) & (excess[None] == 0)
+    # dominated[i, j]: row i is dominated by row j
+    dominated = np.where(both_feasible, worse, excess[:, None] > excess[None])
     ranks = np.full(len(rows), -1)
     rank = 0
     while (ranks < 0).any():
-        left = ranks < 0
-        front = left & ~(beaten & left[None]).any(1)
+        remaining = ranks < 0
+        front = remaining & ~(dominated & remaining[None]).any(1)
         ranks[front] = rank
         rank += 1
     return ranks
 
 
 def crowding(losses: Sequence[Sequence[float]] | np.ndarray) -> np.ndarray:
-    """Returns the crowding distance of rows of one front: how alone each one is.
+    """Returns the crowding distances of the rows of one front, (n,); larger is less crowded.
 
     Example:
         >>> crowding([[0, 4], [1, 2], [4, 0]])
         array([inf,  2., inf])
 
     Args:
-        losses: (n, objectives).
+        losses: Objectives, (n, objectives).
     """
     rows = np.asarray(losses, float)
     distance = np.zeros(len(rows))
@@ -62,32 +63,32 @@ def crowding(losses: Sequence[Sequence[float]] | np.ndarray) -> np.ndarray:
 
 
 def best_first(violations: Sequence[float], losses: Sequence[Sequence[float]]) -> np.ndarray:
-    """Returns row numbers, the best first: by front, then the least crowded.
+    """Returns the row indices, best first: by Pareto front, then by crowding distance.
 
-    Equal rows keep their order, but for one of each: repetitions of a row come after
-    all others of its front, so that a population does not fill up with copies.
+    Duplicates of a row come after all other rows of its front, so that a population does not fill
+    up with copies.
 
     Args:
-        violations: (n,).
-        losses: (n, objectives).
+        violations: Amounts by which limits are broken, (n,).
+        losses: Objectives, (n, objectives), less is better.
     """
     rows = np.asarray(losses, float)
     ranks = pareto_ranks(violations, losses)
-    alone = np.zeros(len(rows))
+    distances = np.zeros(len(rows))
     for rank in np.unique(ranks):
         members = np.flatnonzero(ranks == rank)
-        kept, first = np.unique(rows[members], axis=0, return_index=True)
-        alone[members] = -1.0
-        alone[members[first]] = crowding(kept)
-    return np.lexsort((np.arange(len(rows)), -alone, ranks))
+        distinct, first = np.unique(rows[members], axis=0, return_index=True)
+        distances[members] = -1.0
+        distances[members[first]] = crowding(distinct)
+    return np.lexsort((np.arange(len(rows)), -distances, ranks))
 
 
 def tournament(order: np.ndarray, size: int, rng: np.random.Generator) -> int:
-    """Returns the best of `size` rows drawn at random.
+    """Returns the index of the best of `size` random rows.
 
     Args:
-        order: Row numbers, the best first.
-        size: Number of rows drawn, without repetition.
+        order: Row indices, best first.
+        size: Number of rows drawn, without replacement.
         rng: NumPy's random generator.
     """
     drawn = rng.choice(len(order), min(size, len(order)), replace=False)

@@ -1,12 +1,12 @@
-"""Policies over architectures: distributions with a gradient.
+"""Policies of the reinforcement learning: distributions over architectures.
 
-Both forms are softmax-linear, so that a policy learns from a few dozen trials:
+Both kinds are linear models with a softmax, so that they learn from a few dozen trials:
 
-    building   the state is the architecture so far, the action the next decision's choice
-    modifying  the state is a whole architecture, the action changes one decision of it
+    building   the state is a partial architecture, the action the choice of the next decision
+    modifying  the state is a complete architecture, the action changes one of its decisions
 
-Their gradients are exact; :func:`ascend` takes REINFORCE steps with an entropy bonus, or
-PPO's clipped ones.
+Their gradients are exact. :func:`update_policy` takes steps of REINFORCE with an entropy bonus, or
+PPO's clipped steps.
 
 References:
     Williams, "Simple Statistical Gradient-Following Algorithms for Connectionist
@@ -23,22 +23,24 @@ import numpy as np
 
 from tfnas.search_space.search_space import Decision, Values
 
-_CONTEXT = 0.5  # weight of the state beside the constant
+_STATE_SCALE = 0.5  # scale of the state's inputs relative to the constant input
 
 
 class Policy(Protocol):
-    """What :func:`ascend` needs."""
+    """The interface of policies that :func:`update_policy` uses."""
 
     def log_probabilities(self, steps: Sequence[Any]) -> np.ndarray:
-        """Returns ln of the probability of each step."""
+        """Returns the log-probability of each step, (steps,)."""
         ...
 
-    def climb(self, steps: Sequence[Any], weights: np.ndarray, rate: float, entropy: float) -> None:
-        """Moves along sum of weight x grad ln p + entropy x grad H, averaged."""
+    def gradient_step(
+        self, steps: Sequence[Any], weights: np.ndarray, rate: float, entropy: float
+    ) -> None:
+        """Adds rate x the mean of weight x grad ln p + entropy x grad H to the parameters."""
         ...
 
 
-def ascend(
+def update_policy(
     policy: Policy,
     steps: Sequence[Any],
     advantages: np.ndarray,
@@ -48,13 +50,13 @@ def ascend(
     epochs: int = 1,
     clip: float | None = None,
 ) -> None:
-    """Improves a policy by what its steps were worth, in place.
+    """Updates a policy in place by the advantages of its steps.
 
     Args:
         policy: The policy.
-        steps: What was done: value dictionaries, or (state, action) pairs.
-        advantages: What each was worth, above or below 0.
-        rate: Step size.
+        steps: Dictionaries of decided values, or (state, action) pairs.
+        advantages: Advantage of each step, (steps,).
+        rate: Learning rate.
         entropy: Weight of the entropy bonus.
         epochs: Passes over the steps.
         clip: PPO's epsilon; None: REINFORCE.
@@ -64,16 +66,16 @@ def ascend(
         weights = advantages
         if before is not None and clip is not None:
             ratio = np.exp(policy.log_probabilities(steps) - before)
-            beyond = np.where(advantages > 0, ratio > 1 + clip, ratio < 1 - clip)
-            weights = advantages * ratio * ~beyond
-        policy.climb(steps, weights, rate, entropy)
+            clipped = np.where(advantages > 0, ratio > 1 + clip, ratio < 1 - clip)
+            weights = advantages * ratio * ~clipped
+        policy.gradient_step(steps, weights, rate, entropy)
 
 
 class BuildingPolicy:
-    """Decides one after the other, each with the decisions before it in view.
+    """Makes one decision after the other, each conditioned on the decisions before it.
 
     Args:
-        decisions: The space's, parents before children.
+        decisions: Decisions of the search space, parents before children.
     """
 
     def __init__(self, decisions: Sequence[Decision]) -> None:
@@ -85,68 +87,72 @@ class BuildingPolicy:
         ]
 
     def sample(self, rng: np.random.Generator) -> Values:
-        """Returns decided values."""
+        """Returns random values of the decisions.
+
+        Args:
+            rng: NumPy's random generator.
+        """
         values: Values = {}
         state = np.zeros(self._starts[-1])
         for i, decision in enumerate(self.decisions):
             if not decision.active(values):
                 continue
-            odds = _softmax(self.weights[i] @ self._seen(state[None], i)[0])
-            choice = _drawn(odds, rng)
+            probabilities = _softmax(self.weights[i] @ self._inputs(state[None], i)[0])
+            choice = _draw(probabilities, rng)
             values[decision.name] = decision.choices[choice]
             state[self._starts[i] + choice] = 1.0
         return values
 
     def log_probabilities(self, steps: Sequence[Values]) -> np.ndarray:
-        """Returns ln of the probability of each of several decided values."""
-        states, chosen = self._encoded(steps)
+        """Returns the log-probability of each dictionary of decided values, (steps,)."""
+        states, choices = self._encode(steps)
         total = np.zeros(len(steps))
         for i in range(len(self.decisions)):
-            active = chosen[:, i] >= 0
-            odds = _softmax(self._seen(states, i) @ self.weights[i].T)
-            own = np.take_along_axis(odds, np.maximum(chosen[:, i : i + 1], 0), 1)[:, 0]
+            active = choices[:, i] >= 0
+            probabilities = _softmax(self._inputs(states, i) @ self.weights[i].T)
+            own = np.take_along_axis(probabilities, np.maximum(choices[:, i : i + 1], 0), 1)[:, 0]
             total += np.where(active, np.log(np.maximum(own, 1e-12)), 0.0)
         return total
 
-    def climb(
+    def gradient_step(
         self, steps: Sequence[Values], weights: np.ndarray, rate: float, entropy: float
     ) -> None:
-        """A step along the gradient of the weighted ln p, and of the entropy."""
-        states, chosen = self._encoded(steps)
+        """Takes a step along the gradient of the weighted log-probabilities and of the entropy."""
+        states, choices = self._encode(steps)
         for i in range(len(self.decisions)):
-            active = chosen[:, i] >= 0
+            active = choices[:, i] >= 0
             if len(self.decisions[i].choices) < 2 or not active.any():
                 continue
-            seen = self._seen(states[active], i)
-            slope = _slope(
-                _softmax(seen @ self.weights[i].T), chosen[active, i], weights[active], entropy
+            inputs = self._inputs(states[active], i)
+            gradient = _logit_gradient(
+                _softmax(inputs @ self.weights[i].T), choices[active, i], weights[active], entropy
             )
-            self.weights[i] += rate * slope.T @ seen / len(steps)
+            self.weights[i] += rate * gradient.T @ inputs / len(steps)
 
-    def _seen(self, states: np.ndarray, i: int) -> np.ndarray:
-        """What decision i sees: a constant and what was decided before it."""
-        before = _CONTEXT * states[:, : self._starts[i]]
+    def _inputs(self, states: np.ndarray, i: int) -> np.ndarray:
+        """The inputs of decision i: a constant and the decisions before it."""
+        before = _STATE_SCALE * states[:, : self._starts[i]]
         return np.concatenate([np.ones((len(states), 1)), before], axis=1)
 
-    def _encoded(self, steps: Sequence[Values]) -> tuple[np.ndarray, np.ndarray]:
+    def _encode(self, steps: Sequence[Values]) -> tuple[np.ndarray, np.ndarray]:
         states = np.zeros((len(steps), self._starts[-1]))
-        chosen = np.full((len(steps), len(self.decisions)), -1)
+        choices = np.full((len(steps), len(self.decisions)), -1)
         for row, values in enumerate(steps):
             for i, decision in enumerate(self.decisions):
                 if decision.name in values:
-                    chosen[row, i] = decision.choices.index(values[decision.name])
-                    states[row, self._starts[i] + chosen[row, i]] = 1.0
-        return states, chosen
+                    choices[row, i] = decision.choices.index(values[decision.name])
+                    states[row, self._starts[i] + choices[row, i]] = 1.0
+        return states, choices
 
 
 class ModifyingPolicy:
-    """Changes one decision of a whole architecture.
+    """Changes one decision of a complete architecture.
 
-    A step is (state, action): decided values, and the number of a (decision, choice) pair of
-    :attr:`actions`. What a change makes active is left to the caller.
+    A step is (state, action): decided values, and the index of a (decision, choice) pair in
+    :attr:`actions`. The caller decides what becomes active by the change.
 
     Args:
-        decisions: The space's, parents before children.
+        decisions: Decisions of the search space, parents before children.
     """
 
     def __init__(self, decisions: Sequence[Decision]) -> None:
@@ -155,37 +161,37 @@ class ModifyingPolicy:
         self.weights = np.zeros((len(self.actions), 1 + len(self.actions)))
 
     def sample(self, values: Values, rng: np.random.Generator) -> int:
-        """Returns the number of an action that changes something.
+        """Returns the index of a random action that changes the architecture.
 
         Args:
-            values: The architecture to change.
+            values: Decided values of the architecture.
             rng: NumPy's random generator.
 
         Raises:
-            ValueError: There is nothing to change.
+            ValueError: The space has only one architecture.
         """
-        odds = self._odds([values])[0]
-        if not np.isfinite(odds).all():
-            raise ValueError("values must leave another choice open, got the only point there is")
-        return _drawn(odds, rng)
+        probabilities = self._probabilities([values])[0]
+        if not np.isfinite(probabilities).all():
+            raise ValueError("values must allow a change, got the only architecture of the space")
+        return _draw(probabilities, rng)
 
     def log_probabilities(self, steps: Sequence[tuple[Values, int]]) -> np.ndarray:
-        """Returns ln of the probability of each action in its state."""
-        odds = self._odds([values for values, _ in steps])
-        own = odds[np.arange(len(steps)), [action for _, action in steps]]
+        """Returns the log-probability of each action in its state, (steps,)."""
+        probabilities = self._probabilities([values for values, _ in steps])
+        own = probabilities[np.arange(len(steps)), [action for _, action in steps]]
         return np.log(np.maximum(own, 1e-12))
 
-    def climb(
+    def gradient_step(
         self, steps: Sequence[tuple[Values, int]], weights: np.ndarray, rate: float, entropy: float
     ) -> None:
-        """A step along the gradient of the weighted ln p, and of the entropy."""
+        """Takes a step along the gradient of the weighted log-probabilities and of the entropy."""
         states = [values for values, _ in steps]
         actions = np.array([action for _, action in steps])
-        slope = _slope(self._odds(states), actions, weights, entropy)
-        self.weights += rate * slope.T @ self._seen(states) / len(steps)
+        gradient = _logit_gradient(self._probabilities(states), actions, weights, entropy)
+        self.weights += rate * gradient.T @ self._inputs(states) / len(steps)
 
-    def _odds(self, states: Sequence[Values]) -> np.ndarray:
-        logits = self._seen(states) @ self.weights.T
+    def _probabilities(self, states: Sequence[Values]) -> np.ndarray:
+        logits = self._inputs(states) @ self.weights.T
         allowed = np.array(
             [
                 [d.name in values and values[d.name] != choice for d, choice in self.actions]
@@ -195,14 +201,18 @@ class ModifyingPolicy:
         with np.errstate(invalid="ignore"):
             return _softmax(np.where(allowed, logits, -np.inf))
 
-    def _seen(self, states: Sequence[Values]) -> np.ndarray:
-        held = [[float(values.get(d.name) == c) for d, c in self.actions] for values in states]
-        return np.concatenate([np.ones((len(states), 1)), _CONTEXT * np.array(held)], axis=1)
+    def _inputs(self, states: Sequence[Values]) -> np.ndarray:
+        one_hot = [[float(values.get(d.name) == c) for d, c in self.actions] for values in states]
+        return np.concatenate([np.ones((len(states), 1)), _STATE_SCALE * np.array(one_hot)], axis=1)
 
 
-def _drawn(odds: np.ndarray, rng: np.random.Generator) -> int:
-    place = int(np.searchsorted(np.cumsum(odds), rng.random() * odds.sum()))
-    return place if place < len(odds) and odds[place] > 0 else int(np.argmax(odds))
+def _draw(probabilities: np.ndarray, rng: np.random.Generator) -> int:
+    place = int(np.searchsorted(np.cumsum(probabilities), rng.random() * probabilities.sum()))
+    return (
+        place
+        if place < len(probabilities) and probabilities[place] > 0
+        else int(np.argmax(probabilities))
+    )
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
@@ -210,10 +220,12 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
     return shifted / shifted.sum(axis=-1, keepdims=True)
 
 
-def _slope(odds: np.ndarray, chosen: np.ndarray, weights: np.ndarray, entropy: float) -> np.ndarray:
-    """Gradient by the logits of weight x ln p(chosen) + entropy x H(p), row by row."""
-    slope = -odds * weights[:, None]
-    slope[np.arange(len(odds)), chosen] += weights
-    logs = np.log(np.maximum(odds, 1e-12))
-    spread = -(odds * logs).sum(1, keepdims=True)
-    return slope - entropy * odds * (logs + spread)
+def _logit_gradient(
+    probabilities: np.ndarray, choices: np.ndarray, weights: np.ndarray, entropy: float
+) -> np.ndarray:
+    """Gradient of weight x ln p(choice) + entropy x H(p) with respect to the logits, per row."""
+    gradient = -probabilities * weights[:, None]
+    gradient[np.arange(len(probabilities)), choices] += weights
+    logs = np.log(np.maximum(probabilities, 1e-12))
+    entropies = -(probabilities * logs).sum(1, keepdims=True)
+    return gradient - entropy * probabilities * (logs + entropies)

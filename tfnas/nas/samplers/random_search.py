@@ -1,4 +1,4 @@
-"""Random search: the yardstick."""
+"""Random search, the baseline of the other algorithms."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tfnas.nas.objectives import ObjectiveLike
 from tfnas.nas.oracle import SpaceOracle
 from tfnas.nas.trial_records import Proposal
 from tfnas.nas.tuner import MeasuredTuner, oracle_arguments
@@ -14,15 +15,15 @@ from tfnas.search_space.search_space import SearchSpace
 
 
 class RandomOracle(SpaceOracle):
-    """Proposes random points, none twice.
+    """Proposes random architectures, each at most once.
 
     Args:
-        space: The search space; None: what keras_tuner's hypermodel declares.
-        objective: As keras_tuner takes it; several are compared by Pareto dominance.
+        space: The search space; None: the hyperparameters that keras_tuner's hypermodel declares.
+        objective: As in keras_tuner; several are compared by Pareto dominance.
         max_trials: Number of trials.
         seed: Seed of all proposals.
-        limits: Metric -> bound that must be kept.
-        **kwargs: keras_tuner's further arguments of an Oracle.
+        limits: Metric -> bound to keep.
+        **kwargs: Further arguments of keras_tuner's Oracle.
 
     Raises:
         ValueError: An argument is outside its rule; the message names it.
@@ -31,7 +32,7 @@ class RandomOracle(SpaceOracle):
     def __init__(
         self,
         space: SearchSpace | None = None,
-        objective: Any = None,
+        objective: ObjectiveLike = None,
         max_trials: int | None = 20,
         seed: int | None = None,
         limits: Mapping[str, float] | None = None,
@@ -40,12 +41,12 @@ class RandomOracle(SpaceOracle):
         super().__init__(space, objective, max_trials, seed, limits, **kwargs)
 
     def propose(self, rng: np.random.Generator) -> Proposal:
-        """Returns a random point."""
+        """Returns a random architecture."""
         return Proposal(self.space.sample(rng))
 
 
 class RandomTuner(MeasuredTuner):
-    """Tries random architectures, measured as the other tuners measure theirs.
+    """Searches for small, fast and accurate `.tflite` files by random search.
 
     Example:
         >>> import tfnas
@@ -54,8 +55,8 @@ class RandomTuner(MeasuredTuner):
         ...                           project_name="random", seed=0)
 
     Args:
-        hypermodel: As for :class:`tfnas.EvolutionTuner`, as all others.
-        objective: What is searched for.
+        hypermodel: As for :class:`tfnas.EvolutionTuner`.
+        objective: As for :class:`tfnas.EvolutionTuner`.
         max_trials: Number of trials.
         seed: Seed of proposals and trainings.
         **kwargs: As for :class:`tfnas.EvolutionTuner`.
@@ -67,7 +68,7 @@ class RandomTuner(MeasuredTuner):
     def __init__(
         self,
         hypermodel: Any = None,
-        objective: Any = None,
+        objective: ObjectiveLike = None,
         max_trials: int = 20,
         seed: int | None = None,
         **kwargs: Any,

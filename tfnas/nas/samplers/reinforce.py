@@ -1,4 +1,4 @@
-"""Reinforcement learning over architectures."""
+"""Architecture search by reinforcement learning (REINFORCE or PPO)."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from tfnas.nas.samplers.policy import BuildingPolicy, ModifyingPolicy, ascend
+from tfnas.nas.objectives import ObjectiveLike
+from tfnas.nas.samplers.policy import BuildingPolicy, ModifyingPolicy, update_policy
 from tfnas.nas.surrogate.screening import ScreenedOracle
-from tfnas.nas.trial_records import Entry, Proposal, ranked
+from tfnas.nas.trial_records import Proposal, TrialRecord, ranked
 from tfnas.nas.tuner import MeasuredTuner, oracle_arguments
 from tfnas.runtime.argument_rules import check_count
 from tfnas.search_space.search_space import SearchSpace, Values
@@ -18,33 +19,33 @@ FORMS = ("building", "modifying")
 
 
 class ReinforceOracle(ScreenedOracle):
-    """A policy that learns which decisions pay.
+    """A policy that learns which decisions lead to good architectures.
 
-    In the form "building" the policy decides an architecture from nothing, choice by choice,
-    each with the earlier ones in view. In the form "modifying" it changes one decision of an
-    architecture at a time (a block's type, kernel, expansion or width, a block more or
-    less), beginning with one of the best tried so far.
+    In the form "building" the policy makes all decisions of an architecture, each conditioned on
+    the earlier ones. In the form "modifying" it changes one decision at a time (type, kernel,
+    expansion or width of a block, number of blocks), starting from one of the best
+    architectures so far.
 
-    After every `batch_size` trials the policy takes a step. What a trial is worth is its
-    place among all trials so far (for "modifying": the place gained over the trial it came
-    from), as a normal deviate: so the baseline is their median, no unit matters, and several
-    objectives are ranked by Pareto front. Of `children` draws a surrogate picks one.
+    The policy is updated after every `batch_size` trials. The advantage of a trial is the normal
+    score of its rank among all trials so far (for "modifying" its gain over the parent's). So the
+    baseline is the median, units don't matter, and several objectives are ranked by Pareto front.
+    A surrogate chooses among `children` samples of the policy.
 
     Args:
-        space: The search space; None: what keras_tuner's hypermodel declares.
-        objective: As keras_tuner takes it; several are searched for their Pareto front.
+        space: The search space; None: the hyperparameters that keras_tuner's hypermodel declares.
+        objective: As in keras_tuner; of several the Pareto front is searched for.
         max_trials: Number of trials.
         seed: Seed of all proposals.
         form: "building" or "modifying".
-        batch_size: Trials a step of the policy.
-        learning_rate: Step size, above 0.
+        batch_size: Number of trials between updates of the policy.
+        learning_rate: Learning rate of the policy, above 0.
         entropy: Weight of the entropy bonus, at least 0.
         clip: PPO's epsilon, in (0, 1); None: REINFORCE.
-        epochs: Passes over the trials a step.
-        warmup: Random trials at the start.
-        children: Draws that a surrogate picks one of; 1: no surrogate.
-        limits: Metric -> bound that must be kept.
-        **kwargs: keras_tuner's further arguments of an Oracle.
+        epochs: Passes over the trials in an update.
+        warmup: Number of random trials at the start.
+        children: Number of samples that the surrogate chooses from; 1: no surrogate.
+        limits: Metric -> bound to keep.
+        **kwargs: Further arguments of keras_tuner's Oracle.
 
     Raises:
         ValueError: An argument is outside its rule; the message names it.
@@ -58,7 +59,7 @@ class ReinforceOracle(ScreenedOracle):
     def __init__(
         self,
         space: SearchSpace | None = None,
-        objective: Any = None,
+        objective: ObjectiveLike = None,
         max_trials: int | None = 20,
         seed: int | None = None,
         form: str = "building",
@@ -90,7 +91,7 @@ class ReinforceOracle(ScreenedOracle):
             seed,
             limits,
             children=children,
-            unscreened=warmup,
+            num_initial=warmup,
             **kwargs,
         )
         self.form, self.batch_size = form, batch_size
@@ -101,7 +102,7 @@ class ReinforceOracle(ScreenedOracle):
 
     @property
     def policy(self) -> Any:
-        """The policy; made anew where the space has grown."""
+        """The policy; a new one if the search space has grown."""
         decisions = tuple(self.space.decisions)
         if self._policy is None or self._policy.decisions != decisions:
             kind = BuildingPolicy if self.form == "building" else ModifyingPolicy
@@ -109,40 +110,43 @@ class ReinforceOracle(ScreenedOracle):
         return self._policy
 
     def propose(self, rng: np.random.Generator) -> Proposal:
-        """Returns a random point at first, then what the policy draws."""
-        if self.begun < self.warmup or not self.evidence:
+        """Returns a random architecture during warm-up, then a sample of the policy."""
+        if self.num_started < self.warmup or not self.learning_records:
             return Proposal(self.space.sample(rng))
         if self.form == "building":
             return Proposal(self.space.from_values(self.policy.sample(rng)))
         start = self._start(rng)
-        values = self.space.values(start.point)
+        values = self.space.values(start.architecture)
         while True:
             decision, choice = self.policy.actions[self.policy.sample(values, rng)]
             values = self.space.complete({**values, decision.name: choice}, rng)
             if self.children == 1 or rng.random() < 0.5:
                 return Proposal(self.space.from_values(values), start.trial_id)
 
-    def learn(self, entry: Entry) -> None:
-        """Teaches the policy, after each batch."""
-        if len(self.evidence) % self.batch_size or len(self.evidence) < self.warmup:
+    def learn(self, record: TrialRecord) -> None:
+        """Updates the policy after each batch of trials."""
+        if len(self.learning_records) % self.batch_size or len(self.learning_records) < self.warmup:
             return
-        recent = self.evidence[-_MEMORY:]
-        worth = _deviates(recent)
+        recent = self.learning_records[-_MAX_RECORDS:]
+        scores = _normal_scores(recent)
         steps: list[Any] = []
         advantages: list[float] = []
         if self.form == "building":
-            steps = [self.space.values(known.point) for known in recent]
-            advantages = list(worth)
+            steps = [self.space.values(earlier.architecture) for earlier in recent]
+            advantages = list(scores)
         else:
-            places = {known.trial_id: place for known, place in zip(recent, worth, strict=True)}
-            points = {known.trial_id: known.point for known in recent}
-            for known in recent:
-                if known.parent in places:
-                    for step in self._steps(points[known.parent], known.point):
-                        steps.append(step)
-                        advantages.append(places[known.trial_id] - places[known.parent])
+            score_of = {
+                earlier.trial_id: score for earlier, score in zip(recent, scores, strict=True)
+            }
+            architectures = {earlier.trial_id: earlier.architecture for earlier in recent}
+            for earlier in recent:
+                if earlier.parent in score_of:
+                    gain = score_of[earlier.trial_id] - score_of[earlier.parent]
+                    new_steps = self._steps(architectures[earlier.parent], earlier.architecture)
+                    steps += new_steps
+                    advantages += [gain] * len(new_steps)
         if steps:
-            ascend(
+            update_policy(
                 self.policy,
                 steps,
                 np.array(advantages),
@@ -153,44 +157,44 @@ class ReinforceOracle(ScreenedOracle):
             )
 
     def forget(self) -> None:
-        """The policy stays as it is; what it was taught on does not."""
+        """Drops the ranking of a lower rung; the policy is kept."""
         super().forget()
         self._ranked = (-1, np.zeros(0, int))
 
-    def _start(self, rng: np.random.Generator) -> Entry:
-        """One of the best so far, the better the likelier."""
-        recent = self.evidence[-_MEMORY:]
-        if self._ranked[0] != len(self.evidence):
-            self._ranked = (len(self.evidence), ranked(recent))
+    def _start(self, rng: np.random.Generator) -> TrialRecord:
+        """One of the best records so far; better ones are more likely."""
+        recent = self.learning_records[-_MAX_RECORDS:]
+        if self._ranked[0] != len(self.learning_records):
+            self._ranked = (len(self.learning_records), ranked(recent))
         order = self._ranked[1]
         place = min(int(rng.exponential(4.0)), len(order) - 1)
         return recent[order[place]]
 
     def _steps(self, before: Any, after: Any) -> list[tuple[Values, int]]:
-        """The actions that lead from one point to another, each from the first."""
+        """The actions that lead from one architecture to another, with the first as their state."""
         old, new = self.space.values(before), self.space.values(after)
-        numbers = {(d.name, c): i for i, (d, c) in enumerate(self.policy.actions)}
+        indices = {(d.name, c): i for i, (d, c) in enumerate(self.policy.actions)}
         return [
-            (old, numbers[name, value])
+            (old, indices[name, value])
             for name, value in new.items()
             if name in old and old[name] != value
         ]
 
 
-_MEMORY = 256  # trials that a policy learns from
+_MAX_RECORDS = 256  # trials that a policy learns from
 
 
-def _deviates(entries: list[Entry]) -> np.ndarray:
-    """The place of each entry as a normal deviate, the best above 0."""
+def _normal_scores(records: list[TrialRecord]) -> np.ndarray:
+    """The normal score of each record's rank; better ones are larger, the median is 0."""
     from scipy.stats import norm
 
-    places = np.empty(len(entries))
-    places[ranked(entries)[::-1]] = np.arange(len(entries))
-    return norm.ppf((places + 0.5) / len(entries))
+    places = np.empty(len(records))
+    places[ranked(records)[::-1]] = np.arange(len(records))
+    return norm.ppf((places + 0.5) / len(records))
 
 
 class ReinforceTuner(MeasuredTuner):
-    """Searches by reinforcement learning for small, fast, accurate `.tflite` files.
+    """Searches for small, fast and accurate `.tflite` files by reinforcement learning.
 
     Example:
         >>> import tfnas
@@ -209,15 +213,15 @@ class ReinforceTuner(MeasuredTuner):
         objective: As for :class:`tfnas.EvolutionTuner`.
         max_trials: Number of trials.
         seed: Seed of proposals and trainings.
-        form: "building": the policy decides an architecture choice by choice; "modifying":
-            it changes one of the best.
-        batch_size: Trials a step of the policy.
-        learning_rate: Step size of the policy.
+        form: "building": the policy makes all decisions of an architecture; "modifying": it
+            changes decisions of one of the best architectures.
+        batch_size: Number of trials between updates of the policy.
+        learning_rate: Learning rate of the policy.
         entropy: Weight of the entropy bonus.
         clip: PPO's epsilon; None: REINFORCE.
-        epochs: Passes over the trials a step.
-        warmup: Random trials at the start.
-        children: Draws that a surrogate picks one of; 1: no surrogate.
+        epochs: Passes over the trials in an update.
+        warmup: Number of random trials at the start.
+        children: Number of samples that a surrogate chooses from; 1: no surrogate.
         **kwargs: As for :class:`tfnas.EvolutionTuner`.
 
     Raises:
@@ -231,7 +235,7 @@ class ReinforceTuner(MeasuredTuner):
     def __init__(
         self,
         hypermodel: Any = None,
-        objective: Any = None,
+        objective: ObjectiveLike = None,
         max_trials: int = 20,
         seed: int | None = None,
         form: str = "building",

@@ -1,10 +1,10 @@
-"""A prediction of what an architecture is worth, from what was measured so far.
+"""A Gaussian process that predicts the objective of an architecture from measured trials.
 
-A Gaussian process over encoded architectures: a constant, a squared-exponential kernel of one
-length and independent noise. Length and noise are those of the largest marginal likelihood
-on a small grid (the amplitude has a closed form), so that a fit is exact, has no local optimum
-to be caught in and takes milliseconds. Measurements are noisy, so what is called best is
-the largest mean, not the luckiest measurement.
+It works on encoded architectures and has a constant mean, a squared-exponential kernel with one
+length scale, and independent noise. Length scale and noise maximize the marginal likelihood on a
+small grid (the amplitude has a closed form), so a fit is deterministic, has no local optima and
+takes milliseconds. Measurements are noisy, so the best architecture is that of the largest mean,
+not of the largest measurement.
 
 References:
     Rasmussen and Williams, "Gaussian Processes for Machine Learning", 2006, equations 2.25,
@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import numpy as np
 
-LENGTHS = (0.7, 1.0, 1.5, 2.0, 3.0, 4.5, 7.0)  # a changed choice is sqrt(2) away
-NOISES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)  # variance over that of the signal
+LENGTHS = (0.7, 1.0, 1.5, 2.0, 3.0, 4.5, 7.0)  # one changed choice is a distance of sqrt(2)
+NOISES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)  # variance relative to that of the signal
 
 
 class Surrogate:
@@ -31,9 +31,9 @@ class Surrogate:
         True
 
     Args:
-        x: (n, features), n at least 2.
-        y: (n,), what was measured.
-        settings: (length, noise) found before; None: search the grid.
+        x: Features, (n, features), n at least 2.
+        y: Measurements, (n,).
+        settings: (length scale, noise) of an earlier fit; None: they are searched on the grid.
     """
 
     def __init__(
@@ -44,17 +44,17 @@ class Surrogate:
         self._mean, self._scale = float(y.mean()), float(y.std()) or 1.0
         self._z = (y - self._mean) / self._scale
         squared = _squared_distances(self._x, self._x)
-        self.settings = settings or _likeliest(squared, self._z)
+        self.settings = settings or _most_likely_settings(squared, self._z)
         covariance = np.exp(-squared / self._twice) + self.settings[1] * np.eye(len(y))
         self._inverse = np.linalg.inv(covariance)
         self._weights = self._inverse @ self._z
-        self._amplitude = float(self._z @ self._weights) / len(y)  # of largest likelihood
+        self._amplitude = float(self._z @ self._weights) / len(y)  # maximizes the likelihood
 
     def predict(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns mean and standard deviation of what is behind the noise.
+        """Returns mean and standard deviation of the function without noise, each (m,).
 
         Args:
-            x: (m, features).
+            x: Features, (m, features).
         """
         kernel = self._kernel(x)
         mean = kernel @ self._weights
@@ -63,10 +63,10 @@ class Surrogate:
         return mean * self._scale + self._mean, np.sqrt(variance) * self._scale
 
     def means(self, x: np.ndarray) -> np.ndarray:
-        """Returns the mean alone, which costs less.
+        """Returns only the mean, (m,), which costs less.
 
         Args:
-            x: (m, features).
+            x: Features, (m, features).
         """
         return self._kernel(x) @ self._weights * self._scale + self._mean
 
@@ -74,12 +74,12 @@ class Surrogate:
         return np.exp(-_squared_distances(np.asarray(x, float), self._x) / self._twice)
 
     def left_out(self) -> np.ndarray:
-        """Returns what it would predict for each measurement if it did not know it."""
+        """Returns the leave-one-out prediction of each measurement, (n,)."""
         left = self._z - self._weights / np.diag(self._inverse)
         return left * self._scale + self._mean
 
     def rank_correlation(self) -> float:
-        """Returns Spearman's correlation of measurements and left-out predictions."""
+        """Returns Spearman's correlation of measurements and leave-one-out predictions."""
         from scipy.stats import spearmanr
 
         y, left = self._z, self.left_out()
@@ -92,28 +92,28 @@ class Surrogate:
         return 2 * self.settings[0] ** 2
 
 
-def _likeliest(squared: np.ndarray, z: np.ndarray) -> tuple[float, float]:
-    """(length, noise) of the largest marginal likelihood on the grid."""
-    best, found = -np.inf, (LENGTHS[0], NOISES[0])
+def _most_likely_settings(squared: np.ndarray, z: np.ndarray) -> tuple[float, float]:
+    """The (length scale, noise) of the grid with the largest marginal likelihood."""
+    best, settings = -np.inf, (LENGTHS[0], NOISES[0])
     for length in LENGTHS:
         values, vectors = np.linalg.eigh(np.exp(-squared / (2 * length**2)))
-        values, turned = np.maximum(values, 0.0), vectors.T @ z
+        values, rotated = np.maximum(values, 0.0), vectors.T @ z
         for noise in NOISES:
             spectrum = values + noise
-            amplitude = float((turned**2 / spectrum).mean())
+            amplitude = float((rotated**2 / spectrum).mean())
             likelihood = -0.5 * (len(z) * np.log(amplitude + 1e-300) + np.log(spectrum).sum())
             if likelihood > best:
-                best, found = likelihood, (length, noise)
-    return found
+                best, settings = likelihood, (length, noise)
+    return settings
 
 
 def expected_improvement(mean: np.ndarray, deviation: np.ndarray, best: float) -> np.ndarray:
-    """Returns by how much each is expected to be above the best.
+    """Returns the expected improvement of normally distributed values over a best value, (m,).
 
     Args:
-        mean: (m,).
-        deviation: (m,), above 0.
-        best: What is to be beaten.
+        mean: Means, (m,).
+        deviation: Standard deviations, (m,), above 0.
+        best: The best value so far.
     """
     from scipy.stats import norm
 
