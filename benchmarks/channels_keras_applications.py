@@ -18,6 +18,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import record
 from absl import app, flags
 
 import tfnas
@@ -48,9 +49,14 @@ def main(argv: list[str]) -> None:
     print("\n$ python", " ".join(sys.argv))
     print(table(HEADERS, rows))
     print("\n".join(told))
+    found = record.table_rows(HEADERS, rows)
+    record.write("channels_keras_applications", found, seed=0, notes=told)
 
 
-HEADERS = ["model", "MACs", "after", "parameters", "after", "faster", "s", "groups", "left whole"]
+HEADERS = [
+    *("model", "MACs", "MACs after", "parameters", "parameters after", "faster", "s"),
+    *("groups", "left whole"),
+]
 
 
 def halved(name: str, model: Any) -> tuple[list[str], list[str]]:

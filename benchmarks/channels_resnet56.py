@@ -19,6 +19,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import record
 from absl import app, flags
 from keras import layers
 
@@ -68,8 +69,10 @@ def main(argv: list[str]) -> None:
         )
     print("\n$ python", " ".join(sys.argv))
     print(f"ResNet56, {before.macs / 1e6:.1f} M multiply-accumulates")
-    headers = ["asked", "MACs reduced", "parameters", "after", "groups", "left whole", "s"]
-    print(table([*headers, "float32 faster", "int8 faster"], rows))
+    headers = ["target", "MACs reduced", "parameters", "after", "groups", "left whole", "s"]
+    headers += ["float32 faster", "int8 faster"]
+    print(table(headers, rows))
+    record.write("channels_resnet56", record.table_rows(headers, rows), seed=0)
     print("\nPublished by Torch-Pruning, not run here (100 epochs after pruning):")
     published = [
         [name, f"{old:.2f}", f"{new:.2f}", f"{new - old:+.2f}", reduced]

@@ -23,6 +23,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import record
 import resnet8
 import tensorflow as tf
 from absl import app, flags, logging
@@ -83,7 +84,9 @@ def main(argv: list[str]) -> None:
         print("  ".join(rows[-1]), flush=True)
     print("\n$ python", " ".join(sys.argv))
     headers = ["file", "accuracy", "points to float32 [95%]", "zeros", "values", "bytes", "gzip"]
-    print(table([*headers, "smaller", "faster", "s"], rows))
+    headers += ["smaller", "faster", "s"]
+    print(table(headers, rows))
+    record.write("collaborative", record.table_rows(headers, rows), seed=SEED.value)
     print(f"{time.monotonic() - began:.0f} s in all")
 
 
@@ -168,8 +171,9 @@ def by_tfmot() -> tfnas.Artifact:
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder, "tfmot.tflite")
         script = pathlib.Path(__file__).with_name("collaborative_tfmot.py")
-        given = [arg for arg in sys.argv[1:] if arg.startswith("--") and "ways" not in arg]
-        subprocess.run([sys.executable, str(script), *given, f"--output={path}"], check=True)
+        ours = ("--ways", "--result")
+        arguments = [a for a in sys.argv[1:] if a.startswith("--") and not a.startswith(ours)]
+        subprocess.run([sys.executable, str(script), *arguments, f"--output={path}"], check=True)
         return tfnas.Artifact.load(path)
 
 

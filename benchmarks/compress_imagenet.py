@@ -15,6 +15,7 @@ import time
 
 import numpy as np
 import ptq_imagenet
+import record
 from absl import app, flags, logging
 
 import tfnas
@@ -46,7 +47,11 @@ def main(argv: list[str]) -> None:
         progress=PlainProgress(),
     )
     print(f"\n{result}\n\n$ python", " ".join(sys.argv))
-    print(f"{time.monotonic() - began:.0f} s in all")
+    notes = [f"{time.monotonic() - began:.0f} s in all."]
+    print(*notes)
+    record.write(
+        "compress_imagenet", record.file_rows(result), seed=ptq_imagenet.SEED.value, notes=notes
+    )
 
 
 if __name__ == "__main__":

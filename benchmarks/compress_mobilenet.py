@@ -16,6 +16,7 @@ import time
 from typing import Any
 
 import keras
+import record
 from absl import app, flags, logging
 from keras import layers
 
@@ -53,7 +54,9 @@ def main(argv: list[str]) -> None:
         progress=PlainProgress(),
     )
     print(f"\n{result}\n\n$ python", " ".join(sys.argv))
-    print(f"{(time.monotonic() - began) / 60:.0f} minutes in all")
+    notes = [f"{(time.monotonic() - began) / 60:.0f} minutes in all."]
+    print(*notes)
+    record.write("compress_mobilenet", record.file_rows(result), seed=0, notes=notes)
 
 
 def finetuned(split: DataSplit) -> Any:

@@ -16,6 +16,7 @@ import sys
 import time
 
 import numpy as np
+import record
 import resnet8
 from absl import app, flags, logging
 
@@ -50,7 +51,7 @@ def main(argv: list[str]) -> None:
         effort=EFFORT.value,
         directory=DIRECTORY.value,
         epochs=STEP_EPOCHS.value,
-        batch_size=128,  # faster than 64: BUILD_NOTES.md, 2026-11-27
+        batch_size=128,  # faster than 64: docs/decisions/0015-muon-after-cuts.md
         learning_rate=3e-3,
         augment=("flip", "shift"),
         progress=PlainProgress(),
@@ -79,7 +80,10 @@ def main(argv: list[str]) -> None:
             ]
         )
     headers = ["file", "accuracy", "last half", "points to the reference [95%]", "bytes"]
-    print(table([*headers, "share", "faster"], rows))
+    headers += ["share", "faster"]
+    print(table(headers, rows))
+    notes = [f"`compress` took {minutes:.1f} minutes."]
+    record.write("compress_resnet8", record.table_rows(headers, rows), seed=0, notes=notes)
     places = [
         (float(found.mean()), time_.ratio / times[0].ratio, file.size)
         for (_, file), time_, found in zip(files, times, right, strict=True)

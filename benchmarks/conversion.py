@@ -12,21 +12,18 @@ benchmarks/results/conversion.json.
 from __future__ import annotations
 
 import contextlib
-import datetime
-import json
 import os
-import pathlib
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
+import record
 from absl import app, flags
 
 ROUNDS = flags.DEFINE_integer("rounds", 8, "conversions of each kind that count", 1)
 SEED = flags.DEFINE_integer("seed", 0, "seed of weights and calibration data", 0)
-RESULT = pathlib.Path(__file__).parent / "results" / "conversion.json"
 MODES = ("float32", "dynamic", "int8")
 
 
@@ -115,7 +112,6 @@ def main(argv: list[str]) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import keras
 
-    from tfnas.measure.latency import provenance
     from tfnas.table import table
 
     keras.utils.set_random_seed(SEED.value)
@@ -137,15 +133,7 @@ def main(argv: list[str]) -> None:
     ]
     head = ["network", "mode", "CPU s", "from_keras_model", "ratio [least, most]", "same file"]
     print(f"\n$ {command}\n\n{table(head, cells, right=3)}")
-    record = {
-        "command": command,
-        "seed": SEED.value,
-        "date": datetime.date.today().isoformat(),
-        "provenance": provenance(),
-        "rows": rows,
-    }
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(record, indent=1) + "\n")
+    record.write("conversion", rows, seed=SEED.value, command=command)
 
 
 if __name__ == "__main__":

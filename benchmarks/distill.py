@@ -27,6 +27,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import record
 import tensorflow as tf
 from absl import app, flags, logging
 
@@ -65,12 +66,17 @@ def main(argv: list[str]) -> None:
         if SEEDS.value:
             accuracies += accuracy_rows(name, teacher, data)
     print("\n$ python", " ".join(sys.argv))
+    found = {}
     if times:
         headers = ["training step", "keras ms", "tfnas ms", "tfnas to keras [95%]"]
-        print(table([*headers, "the same, CPU time", "rounds", "target"], times), "\n")
+        headers += ["the same, CPU time", "rounds", "target"]
+        print(table(headers, times), "\n")
+        found["Time of a training step"] = record.table_rows(headers, times)
     if accuracies:
         headers = ["float32 file", "mean accuracy", "s.d.", "points to alone [95%]", "bytes"]
         print(table(headers, accuracies))
+        found["Accuracy"] = record.table_rows(headers, accuracies)
+    record.write("distill", found, seed=0)
     print(f"{time.monotonic() - began:.0f} s in all")
 
 

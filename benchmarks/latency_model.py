@@ -18,6 +18,7 @@ import time
 from collections.abc import Sequence
 
 import numpy as np
+import record
 from absl import app, flags
 
 import tfnas
@@ -69,6 +70,8 @@ def main(argv: list[str]) -> None:
     print("\n$ python", " ".join(sys.argv))
     headers = ["mode", "measured", "predicted", "within 10%", "median", "90th", "R2", "rank"]
     print(table(headers, rows, right=3))
+    found = record.table_rows(headers, rows)
+    record.write("latency_model", found, seed=SEED.value, notes=[f"{note}." for note in notes])
     print("\n".join(notes))
     where = provenance()
     print(f"{where['cpu']}, {where['cores']} cores, LiteRT {where['ai-edge-litert']}")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 
 import numpy as np
+import record
 from absl import app, flags
 from scipy.stats import spearmanr
 
@@ -44,14 +45,14 @@ def main(argv: list[str]) -> None:
             ]
         )
     print("\n$ python", " ".join(sys.argv))
-    print(table(["what", "Spearman", "median move", "largest move", "range"], rows))
+    headers = ["what", "Spearman", "median move", "largest move", "range"]
+    print(table(headers, rows))
     anchor = reference_artifact()
     same = [tfnas.benchmark(anchor, rounds=ROUNDS.value, seed=seed)[0] for seed in range(10)]
     ratios = [item.ratio for item in same]
-    print(
-        f"\nthe same file against itself, 10 runs: ratios {min(ratios):.4f} to {max(ratios):.4f}; "
-        f"first: {same[0]}"
-    )
+    note = f"The same file against itself, 10 runs: ratios {min(ratios):.4f} to {max(ratios):.4f}"
+    print(f"\n{note}; first: {same[0]}")
+    record.write("latency_noise", record.table_rows(headers, rows), seed=0, notes=[f"{note}."])
     where = provenance()
     print(f"{where['cpu']}, {where['cores']} cores, TensorFlow {where['tensorflow']}")
 

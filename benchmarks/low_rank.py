@@ -29,6 +29,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import record
 from absl import app, flags, logging
 
 import tfnas
@@ -82,6 +83,11 @@ def main(argv: list[str]) -> None:
         print(f"\n{name}: {told}")
         print(table(_HEADERS, rows))
     print(f"\n{time.monotonic() - began:.0f} s in all")
+    found = {
+        f"{name}: {told}": record.table_rows(_HEADERS, rows)
+        for name, (told, rows) in tables.items()
+    }
+    record.write("low_rank", found, seed=SEED.value)
 
 
 def compare(

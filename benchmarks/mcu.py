@@ -29,6 +29,7 @@ import time
 
 import keras
 import numpy as np
+import record
 from absl import app, flags, logging
 
 import tfnas
@@ -81,16 +82,19 @@ class Network:
 
 def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)
+    found: dict[str, list[dict[str, str]]] = {}
     for name in DATASETS.value:
         began = time.monotonic()
         split = tfnas.data.load(name, seed=SEED.value)
         networks = finals(split, searched(split))
         minutes = (time.monotonic() - began) / 60
-        print(
-            f"\n{report(split, networks)}\n{minutes:.1f} minutes for search and training\n",
-            flush=True,
-        )
+        for title, rows in tables(split, networks).items():
+            print(f"\n{title}\n{table(list(rows[0]), [list(row.values()) for row in rows])}")
+            found[title] = rows
+        print(f"\n{minutes:.1f} minutes for search and training\n", flush=True)
     print("$ python", " ".join(sys.argv))
+    note = f"{FLASH.value:,} bytes of flash and {RAM.value:,} of RAM."
+    record.write("mcu", found, seed=SEED.value, notes=[note])
 
 
 def searched(split: DataSplit) -> list[MeasuredTrial]:
@@ -157,22 +161,17 @@ def epochs(steps: int, images: int) -> int:
     return max(1, round(steps * BATCH / images))
 
 
-# --- what is told
-
-
-def report(split: DataSplit, networks: list[Network]) -> str:
+def tables(split: DataSplit, networks: list[Network]) -> dict[str, list[dict[str, str]]]:
+    """The three tables of a data set by their titles."""
     device = Device(ACCELERATOR.value, RUNTIME_FLASH.value, RUNTIME_RAM.value)
-    return "\n\n".join(
-        [
-            f"{split.name}: {FLASH.value:,} bytes of flash, {RAM.value:,} of RAM",
-            accuracies(split, networks, device),
-            arenas(networks),
-            estimates(networks, device),
-        ]
-    )
+    return {
+        f"{split.name}: accuracy, flash, RAM": accuracies(split, networks, device),
+        f"{split.name}: the arena": arenas(networks),
+        f"{split.name}: {device.accelerator} by its compiler": estimates(networks, device),
+    }
 
 
-def accuracies(split: DataSplit, networks: list[Network], device: Device) -> str:
+def accuracies(split: DataSplit, networks: list[Network], device: Device) -> list[dict[str, str]]:
     few = spread(split.x_test, MICRO_IMAGES.value)
     rows = []
     for each in networks:
@@ -195,7 +194,7 @@ def accuracies(split: DataSplit, networks: list[Network], device: Device) -> str
             ]
         )
     headers = ["network", "in search", "accuracy [95%]", "MACs", *MICRO, "fits"]
-    return table([*headers, "same", "XNNPACK's", "off"], rows)
+    return record.table_rows([*headers, "same", "XNNPACK's", "off"], rows)
 
 
 def sameness(file: tfnas.Artifact, x: np.ndarray) -> list[str]:
@@ -207,7 +206,7 @@ def sameness(file: tfnas.Artifact, x: np.ndarray) -> list[str]:
     return [f"{(exact < 0.5).mean():.2%}", f"{(fast < 0.5).mean():.2%}", f"{fast.max():.0f}"]
 
 
-def arenas(networks: list[Network]) -> str:
+def arenas(networks: list[Network]) -> list[dict[str, str]]:
     rows = []
     for each in networks:
         planned, found = tfnas.planned_arena(each.file), tfnas.micro_memory(each.file)
@@ -215,16 +214,16 @@ def arenas(networks: list[Network]) -> str:
         sizes = found.non_persistent, found.persistent, found.arena
         rows.append([each.label, f"{planned:,}", *(f"{size:,}" for size in sizes), ratio])
     headers = ["network", "planned arena", "shared", "stays", "whole arena", "planned : shared"]
-    return table(headers, rows)
+    return record.table_rows(headers, rows)
 
 
-def estimates(networks: list[Network], device: Device) -> str:
+def estimates(networks: list[Network], device: Device) -> list[dict[str, str]]:
     rows = []
     for each in networks:
         found = device.metrics(each.file, set(VELA))
         ms, *rest = (found[name] for name in VELA)
         rows.append([each.label, f"{ms:.4f}", *(f"{value:,.0f}" for value in rest)])
-    return table([device.accelerator, *VELA], rows)
+    return record.table_rows(["network", *VELA], rows)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from typing import Any
 
 import keras_tuner as kt
 import numpy as np
+import record
 from absl import app, flags
 
 import tfnas
@@ -65,7 +66,11 @@ def main(argv: list[str]) -> None:
     print("\n$ python", " ".join(sys.argv))
     what = "hypervolume, % of the front's" if PARETO.value else "mean accuracy of the pick, %"
     print(f"{what} after so many evaluations, mean and standard error over {SEEDS.value} seeds")
-    print(table(["algorithm", *(str(mark) for mark in marks), "a run"], rows))
+    headers = ["algorithm", *(str(mark) for mark in marks), "a run"]
+    print(table(headers, rows))
+    note = f"{what} after so many evaluations, mean and standard error, {SEEDS.value} seeds."
+    found = record.table_rows(headers, rows)
+    record.write("nas_bench_macro", found, seed=FIRST.value, notes=[note.capitalize()])
 
 
 class Bench:

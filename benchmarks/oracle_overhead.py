@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras_tuner as kt
+import record
 from absl import app, flags
 
 import tfnas
@@ -60,6 +61,7 @@ def main(argv: list[str]) -> None:
         "last tenth to first",
     ]
     print(table(headers, rows))
+    record.write("oracle_overhead", record.table_rows(headers, rows), seed=1)
 
 
 def hyperparameters() -> kt.HyperParameters:

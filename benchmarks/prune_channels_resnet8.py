@@ -25,6 +25,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import record
 import resnet8
 import tensorflow as tf
 from absl import app, flags, logging
@@ -121,6 +122,8 @@ def main(argv: list[str]) -> None:
         "bytes",
     ]
     print(table(headers, rows))
+    found = record.table_rows(headers, rows)
+    record.write("prune_channels_resnet8", found, seed=FIRST.value)
     print(f"target at half: {TARGET}, int8 1.3x; {time.monotonic() - began:.0f} s in all")
 
 

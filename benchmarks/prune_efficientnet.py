@@ -25,6 +25,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import record
 from absl import app, flags
 
 import tfnas
@@ -70,7 +71,12 @@ def main(argv: list[str]) -> None:
             print(f"{sparsity:.0%} as .tflite: {tfnas.evaluate(file, held, y)}", flush=True)
             print(report)
     print("\n$ python", " ".join(sys.argv))
-    print(table(["zeros", "way", "accuracy", "points to float [95%]"], rows))
+    headers = ["zeros", "way", "accuracy", "points to float [95%]"]
+    print(table(headers, rows))
+    notes = [f"Float: {original.mean():.4f} of {len(y)} images."]
+    record.write(
+        "prune_efficientnet", record.table_rows(headers, rows), seed=SEED.value, notes=notes
+    )
     print(f"{time.monotonic() - began:.0f} s in all")
 
 

@@ -14,6 +14,7 @@ import sys
 import time
 
 import keras
+import record
 import resnet8
 from absl import app, flags
 
@@ -71,6 +72,7 @@ def main(argv: list[str]) -> None:
     print("\n$ python", " ".join(sys.argv))
     headers = ["model", "sparsity", "accuracy", "points to unpruned [95%]", "bytes", "gzip"]
     print(table(headers, rows))
+    record.write("prune_resnet8", record.table_rows(headers, rows), seed=0)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ import tempfile
 import time
 
 import numpy as np
+import record
 from absl import app, flags
 
 SEEDS = flags.DEFINE_integer("seeds", 3, "number of seeds")
@@ -214,7 +215,9 @@ def print_tables(results: dict) -> None:
         ratios = np.array(results[name]["times"])
         low, high = median_interval(ratios)
         rows.append([name, f"{np.median(ratios):.3f}x", f"[{low:.3f}, {high:.3f}]", len(ratios)])
-    print(table(["training step", "to no pruning", "95% interval", "rounds"], rows), "\n")
+    headers = ["training step", "to no pruning", "95% interval", "rounds"]
+    print(table(headers, rows), "\n")
+    found = {"Time of a training step": record.table_rows(headers, rows)}
     rows = []
     for sparsity in [0.0, *map(float, SPARSITIES.value)]:
         for name in ENGINES:
@@ -230,7 +233,10 @@ def print_tables(results: dict) -> None:
                     f"{np.mean([r['gzip'] for r in found]):,.0f}",
                 ]
             )
-    print(table(["zeros", "accuracy", "s.d.", "each seed", "bytes", "gzip"], rows))
+    headers = ["zeros", "accuracy", "s.d.", "each seed", "bytes", "gzip"]
+    print(table(headers, rows))
+    found["Accuracy of the file"] = record.table_rows(headers, rows)
+    record.write("prune_vs_tfmot", found, seed=0)
 
 
 if __name__ == "__main__":

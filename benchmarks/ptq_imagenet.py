@@ -29,6 +29,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import record
 from absl import app, flags, logging
 
 import tfnas
@@ -74,6 +75,8 @@ def main(argv: list[str]) -> None:
     print("\n$ python", " ".join(sys.argv))
     headers = ["file", "accuracy", "points to float32 [95%]", "changed", "bytes", "s", "target"]
     print(table(headers, rows))
+    notes = [f"{len(y)} images.", *(f"{line}." for line in refused)]
+    record.write("ptq_imagenet", record.table_rows(headers, rows), seed=SEED.value, notes=notes)
     print(*refused, sep="\n", end="\n" if refused else "")
     print(f"{len(y)} images, {time.monotonic() - began:.0f} s in all")
 

@@ -22,6 +22,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import record
 from absl import app, flags, logging
 
 import tfnas
@@ -82,10 +83,13 @@ def main(argv: list[str]) -> None:
     print("\n$ python", " ".join(sys.argv))
     headers = ["by", "mode", "accuracy", "points to float32 [95%]", "bytes", "gzip"]
     headers += ["inputs", "ms", "time to float32 [95%]"]
-    print(table(headers, [row for row in rows if row[1] not in failed]))
+    measured = [row for row in rows if row[1] not in failed]
+    print(table(headers, measured))
     for who, name, reason in (row for row in rows if row[1] in failed):
         print(f"{who} {name}: {reason}")
     print(f"{len(y)} images, {time.monotonic() - began:.0f} s in all")
+    notes = [f"{len(y)} images.", *(f"{name}: {reason}" for name, reason in failed.items())]
+    record.write("ptq_vs_ai_edge_quantizer", record.table_rows(headers, measured), notes=notes)
 
 
 def prepared(pixels: np.ndarray) -> np.ndarray:

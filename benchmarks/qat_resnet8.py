@@ -29,6 +29,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import record
 import resnet8
 from absl import app, flags, logging
 
@@ -78,6 +79,8 @@ def main(argv: list[str]) -> None:
     print("\n$ python", " ".join(sys.argv))
     headers = ["file", "accuracy", "points to float [95%]", "changed", "bytes", "gzip", "target"]
     print(table(headers, rows))
+    notes = [f"{len(held)} images."]
+    record.write("qat_resnet8", record.table_rows(headers, rows), seed=0, notes=notes)
     print(f"{len(held)} images, {time.monotonic() - began:.0f} s in all")
 
 

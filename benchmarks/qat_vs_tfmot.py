@@ -27,6 +27,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import record
 import tensorflow as tf
 from absl import app, flags, logging
 
@@ -67,9 +68,12 @@ def main(argv: list[str]) -> None:
             with np.load(pathlib.Path(folder, f"{stage}.npz")) as file:
                 results |= dict(file)
     print("\n$ python", " ".join(sys.argv))
+    found = {"Accuracy of the file": accuracy_rows(results)}
     if ROUNDS.value:
-        print(time_table(results), "\n")
-    print(accuracy_table(results))
+        found = {"Time of a training step": time_rows(results), **found}
+    for rows in found.values():
+        print(table(list(rows[0]), [list(row.values()) for row in rows]), "\n")
+    record.write("qat_vs_tfmot", found, seed=0)
     print(f"{time.monotonic() - began:.0f} s in all")
 
 
@@ -187,7 +191,7 @@ def step_times(engine: str, model: Any, data: tfnas.data.DataSplit) -> np.ndarra
     return times[2:] / STEPS.value  # the first ones trace and fill the cache
 
 
-def time_table(results: dict[str, np.ndarray]) -> str:
+def time_rows(results: dict[str, np.ndarray]) -> list[dict[str, Any]]:
     rows = []
     for name in DATASETS.value:
         for engine in ENGINES:
@@ -197,7 +201,7 @@ def time_table(results: dict[str, np.ndarray]) -> str:
             ratios = [ratio(times[:, clock]) for clock in range(2)]
             rows.append([f"{name} {engine}", *ms, *ratios, len(times), target])
     headers = ["training step", "float ms", "QAT ms", "QAT to float [95%]", "the same, CPU time"]
-    return table([*headers, "rounds", "target"], rows)
+    return record.table_rows([*headers, "rounds", "target"], rows)
 
 
 def ratio(times: np.ndarray) -> str:
@@ -207,7 +211,7 @@ def ratio(times: np.ndarray) -> str:
     return f"{np.median(ratios):.3f}x [{low:.3f}, {high:.3f}]"
 
 
-def accuracy_table(results: dict[str, np.ndarray]) -> str:
+def accuracy_rows(results: dict[str, np.ndarray]) -> list[dict[str, Any]]:
     rows = []
     for name in DATASETS.value:
         right = {
@@ -228,7 +232,7 @@ def accuracy_table(results: dict[str, np.ndarray]) -> str:
                 ]
             )
     headers = ["file", "accuracy", "s.d.", "each seed", "points to float [95%]"]
-    return table([*headers, "points to tfmot [95%]", "target"], rows)
+    return record.table_rows([*headers, "points to tfmot [95%]", "target"], rows)
 
 
 def points(right: np.ndarray, other: np.ndarray) -> str:

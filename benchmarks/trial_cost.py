@@ -14,7 +14,6 @@ A further side is a function in `ENGINES` that runs one trial of a seed and retu
 from __future__ import annotations
 
 import contextlib
-import datetime
 import json
 import os
 import pathlib
@@ -26,6 +25,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import record
 from absl import app, flags
 
 AGAINST = flags.DEFINE_string("against", None, "folder of another checkout of tfnas")
@@ -34,7 +34,6 @@ EPOCHS = flags.DEFINE_integer("epochs", 4, "epochs of a trial", 1)
 BATCH = flags.DEFINE_integer("batch_size", 32, "examples a training step", 1)
 SEED = flags.DEFINE_integer("seed", 1, "seed of the first round", 0)
 ENGINE = flags.DEFINE_string("engine", None, "run this side's trials, in here; seeds on stdin")
-RESULT = pathlib.Path(__file__).parent / "results" / "trial_cost.json"
 MARK = "trial_cost "  # before a line of results: libraries print too
 STAGES = ("train", "convert", "evaluate", "measure", "rest", "total", "cpu")
 
@@ -114,7 +113,7 @@ class Side:
     """A process that runs trials of one engine, with the tfnas of one checkout."""
 
     def __init__(self, engine: str, checkout: pathlib.Path, log: Any) -> None:
-        self.name = f"{engine} {commit_of(checkout)}"
+        self.name = f"{engine} {record.commit_of(checkout)}"
         arguments = [f"--{flag.name}={flag.value}" for flag in (EPOCHS, BATCH)]
         self.process = subprocess.Popen(
             [sys.executable, __file__, f"--engine={engine}", *arguments],
@@ -140,21 +139,6 @@ class Side:
         assert self.process.stdin is not None
         self.process.stdin.close()
         self.process.wait()
-
-
-def commit_of(checkout: pathlib.Path) -> str:
-    """Returns the commit of a checkout, marked where files differ from it."""
-    git = ["git", "-C", str(checkout)]
-    commit = subprocess.run(
-        [*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
-    ).stdout.strip()
-    changed = subprocess.run(
-        [*git, "status", "--porcelain", "--untracked-files=no", "tfnas"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.strip()
-    return f"{commit}, changed" if changed else commit
 
 
 def serve(engine: str) -> None:
@@ -198,13 +182,12 @@ def main(argv: list[str]) -> None:
     if ENGINE.value:
         serve(ENGINE.value)
         return
-    from tfnas.measure.latency import provenance
     from tfnas.table import table
 
     checkouts = [pathlib.Path(__file__).resolve().parents[1]]
     if AGAINST.value:
         checkouts.append(pathlib.Path(AGAINST.value).resolve())
-    date, load = datetime.date.today().isoformat(), os.getloadavg()
+    load = os.getloadavg()
     with tempfile.TemporaryFile("w+") as log, contextlib.ExitStack() as stack:
         sides = [Side("tfnas", checkout, log) for checkout in checkouts]
         for side in sides:
@@ -232,19 +215,18 @@ def main(argv: list[str]) -> None:
         for r in rows
     ]
     print(table(["side", "stage", "s [least, most]", "ratio of a round"], cells, right=2))
-    print(f"\n{alike} of {ROUNDS.value} rounds gave the same file")
-    record = {
-        "command": command,
-        "seed": SEED.value,
-        "date": date,
-        "provenance": provenance(dataset="digits"),
-        "load_before_and_after": [load[0], os.getloadavg()[0]],
-        "rounds_with_the_same_file": alike,
-        "rows": rows,
-        "trials": trials,
-    }
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(record, indent=1) + "\n")
+    note = f"{alike} of {ROUNDS.value} rounds gave the same file."
+    print(f"\n{note}")
+    record.write(
+        "trial_cost",
+        rows,
+        seed=SEED.value,
+        notes=[note] if AGAINST.value else [],
+        command=command,
+        load_before_and_after=[load[0], os.getloadavg()[0]],
+        rounds_with_the_same_file=alike,
+        trials=trials,
+    )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,123 @@
+"""Writes what a benchmark measured to benchmarks/results/NAME.json.
+
+Each file holds the tables that the script prints, with the command, the seed, the date, the
+processor, the versions of the libraries and the commit. `make tables` makes docs/benchmarks.md
+from all of them. The file is called as the script; `--result=NAME` keeps a run with other options
+beside it.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import pathlib
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from absl import flags
+
+RESULTS = pathlib.Path(__file__).parent / "results"
+RESULT = flags.DEFINE_string(
+    "result", None, "name of the file in benchmarks/results; the script's by default"
+)
+Row = Mapping[str, Any]
+
+
+def write(
+    name: str,
+    rows: Sequence[Row] | Mapping[str, Sequence[Row]],
+    *,
+    seed: int | None = None,
+    notes: Iterable[str] = (),
+    command: str | None = None,
+    **more: Any,
+) -> pathlib.Path:
+    """Writes a record and returns its path.
+
+    Args:
+        name: The script's name, without `.py`.
+        rows: Rows of a table, each from column to value; or several tables by their titles.
+        seed: The run's seed, or the first of several.
+        notes: Sentences that belong to the tables.
+        command: The command line. By default the one that runs, without folders.
+        **more: Further fields, such as the trials behind the rows.
+    """
+    from tfnas.measure.latency import provenance
+
+    record = {
+        "benchmark": name,
+        "command": command or command_line(sys.argv),
+        "seed": seed,
+        "date": datetime.date.today().isoformat(),
+        "commit": commit_of(pathlib.Path(__file__).parent),
+        "provenance": provenance(),
+        "notes": list(notes),
+        "tables": dict(rows) if isinstance(rows, Mapping) else {"": list(rows)},
+        **more,
+    }
+    chosen = RESULT.value if flags.FLAGS.is_parsed() else None
+    path = RESULTS / f"{chosen or name}.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(f"written to benchmarks/results/{path.name}", flush=True)
+    return path
+
+
+def table_rows(columns: Sequence[str], cells: Iterable[Sequence[Any]]) -> list[dict[str, Any]]:
+    """Returns rows by column, as `write` takes them, from the cells of a printed table.
+
+    Example:
+        >>> table_rows(["file", "bytes"], [["int8", "98,464"]])
+        [{'file': 'int8', 'bytes': '98,464'}]
+    """
+    if len(set(columns)) < len(columns):
+        raise ValueError(f"columns must differ, got {list(columns)}")
+    return [dict(zip(columns, row, strict=True)) for row in cells]
+
+
+def file_rows(result: Any) -> list[dict[str, Any]]:
+    """Returns a row a file of a `tfnas.CompressResult`: what it is on the last test images."""
+    rows = []
+    for row in result.rows:
+        difference = [100 * value for value in row.difference or ()]
+        latency = result.latencies.get(row.label)
+        rows.append(
+            {
+                "file": row.label,
+                "accuracy [95%]": str(row.score),
+                "points": "{:+.2f} [{:+.2f}, {:+.2f}]".format(*difference) if difference else "",
+                "latency": f"{latency.ratio:.3f}x" if latency else "",
+                "bytes": f"{row.file.size:,}",
+            }
+        )
+    return rows
+
+
+def command_line(argv: Sequence[str]) -> str:
+    """Returns a command line as it reads in a fresh clone: of paths the last part alone.
+
+    Example:
+        >>> command_line(["/home/me/tfnas/benchmarks/mcu.py", "--data=/mnt/big/cifar10.npz"])
+        'python benchmarks/mcu.py --data=cifar10.npz'
+    """
+    script, *arguments = argv
+    short = [re.sub(r"(^|=)(~|\.*/)\S*/", r"\1", argument) for argument in arguments]
+    return " ".join(["python", f"benchmarks/{pathlib.Path(script).name}", *short])
+
+
+def commit_of(checkout: pathlib.Path) -> str | None:
+    """Returns the commit of a checkout, marked where its code differs; None without git."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(checkout), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        commit, root = git("rev-parse", "--short", "HEAD"), git("rev-parse", "--show-toplevel")
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", f"{root}/tfnas")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return f"{commit}, changed" if changed else commit
