@@ -24,7 +24,8 @@ Made by `make tables` from [benchmarks/results](../benchmarks/results); edit the
 page. "Points" is a paired difference in percentage points on the same examples, with its 95%
 interval; a time or speed is a ratio of interleaved measurements. A record that says "recorded by
 hand" is from before the scripts wrote their results: its tables were printed by the command that
-it names and copied from the build notes, so it has no commit.
+it names and copied from the build notes, so it has no commit, and its processor and versions are
+those that the notes and README.md gave for all of their results.
 """
 
 
@@ -61,9 +62,9 @@ def section(record: dict[str, Any]) -> str:
     facts += [f"commit {record['commit']}"] if record["commit"] else []
     lines = [f"    {record['command']}", "", ", ".join(facts) + f" ([{record['file']}]"]
     lines[-1] += f"(../benchmarks/results/{record['file']}))."
-    lines += [""] if record["notes"] or "origin" in record else []
-    lines += [f"{record['origin'][0].upper()}{record['origin'][1:]}."] if "origin" in record else []
-    lines += record["notes"]
+    origin = [f"{record['origin'][0].upper()}{record['origin'][1:]}."] if "origin" in record else []
+    notes = [*record["notes"], *origin]
+    lines += ["", *(f"- {note}" for note in notes)] if notes else []
     for title, rows in record["tables"].items():
         lines += ["", f"**{title}**"] if title else []
         lines += ["", markdown(rows)] if rows else []
