@@ -1,0 +1,62 @@
+"""The documents: links and paths lead somewhere, decisions have their form."""
+
+import pathlib
+import re
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+DECISIONS = sorted((ROOT / "docs" / "decisions").glob("[0-9]*.md"))
+SECTIONS = ["Context", "Decision", "Alternatives", "Evidence", "Status"]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "BUILD_NOTES.md", "CHANGELOG.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
+each = pytest.mark.parametrize(
+    "page", PAGES, ids=lambda page: page.relative_to(ROOT).with_suffix("").as_posix()
+)
+
+
+def anchors(page):
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in headings}
+
+
+@each
+def test_links_lead_somewhere(page):
+    text = page.read_text(encoding="utf-8")
+    broken = []
+    for link in re.findall(r"\]\((?!https?:)([^)\s]+)\)", text):
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            broken.append(link)
+    assert broken == []
+
+
+@pytest.mark.parametrize("page", [ROOT / "BUILD_NOTES.md", *DECISIONS], ids=lambda page: page.stem)
+def test_files_that_are_named_exist(page):
+    """Paths in code font: from the root, or from the package."""
+    text = page.read_text(encoding="utf-8")
+    named = re.findall(r"`((?:[\w.-]+/)+[\w.-]*\.(?:py|tflite|sh|txt|md|json))`", text)
+    missing = [path for path in named if not any((ROOT / a / path).exists() for a in ("", "tfnas"))]
+    assert [path for path in missing if not path.startswith(("runs/", "benchmarks/results/"))] == []
+
+
+@pytest.mark.parametrize("page", DECISIONS, ids=lambda page: page.stem)
+def test_a_decision_has_its_form(page):
+    text = page.read_text(encoding="utf-8")
+    assert text.startswith(f"# {int(page.stem[:4])}. ")
+    assert re.findall(r"^## (.*)", text, re.MULTILINE) == SECTIONS
+    assert len(text.splitlines()) <= 40
+    table = (ROOT / "docs" / "decisions" / "README.md").read_text(encoding="utf-8")
+    assert f"]({page.name}) |" in table
+
+
+def test_decisions_are_numbered_without_gaps():
+    assert [int(page.stem[:4]) for page in DECISIONS] == list(range(1, len(DECISIONS) + 1))
+
+
+def test_the_build_notes_are_a_way_in():
+    assert len((ROOT / "BUILD_NOTES.md").read_text(encoding="utf-8").splitlines()) <= 200
