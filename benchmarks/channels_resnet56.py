@@ -8,7 +8,7 @@ trained for 200 epochs, pruned to 1/2.11 and 1/2.55 of its multiply-accumulates 
 multiply-accumulates take days on two cores, so accuracies can't be compared; what the
 rewriting reaches can: this builds the same network with random weights, removes channels for
 both reductions, and prints how near the target it comes, the groups, the parameters, and how
-much faster the files are. `shrink_resnet8.py` has what accuracy we measure at 1/2.14.
+much faster the files are. `prune_channels_resnet8.py` has what accuracy we measure at 1/2.14.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     python benchmarks/collaborative.py [--epochs=6] [--sparsity=0.77] [--clusters=16]
 
 Each step starts from what the one before it left and keeps what that achieved: zeros stay
-zeros, equal weights stay equal. Training as in `shrink_resnet8.py`: flipped and shifted images
-with their labels (--alpha below 1: and what the original says to them).
+zeros, equal weights stay equal. Training as in `prune_channels_resnet8.py`: flipped and shifted
+images with their labels (--alpha below 1: and the original's outputs for them).
 
 Prints for each combination: accuracy of the file on the 10,000 test images with the paired
 difference to the float32 original, zeros and distinct values counted in the file, bytes, gzipped

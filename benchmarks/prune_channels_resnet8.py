@@ -1,6 +1,6 @@
 """Half the multiply-accumulates of MLPerf Tiny's ResNet8 on CIFAR-10, in at most 15 epochs.
 
-    python benchmarks/shrink_resnet8.py [--seeds=3] [--epochs=15] [--shares=0.5]
+    python benchmarks/prune_channels_resnet8.py [--seeds=3] [--epochs=15] [--shares=0.5]
 
 Starts from the reference's trained weights, removes channels once by `tfnas.prune_channels`
 inside the residual blocks (--sizes: how many of a layer's stay; --shares: shares of the

@@ -60,3 +60,13 @@ def test_decisions_are_numbered_without_gaps():
 
 def test_the_build_notes_are_a_way_in():
     assert len((ROOT / "BUILD_NOTES.md").read_text(encoding="utf-8").splitlines()) <= 200
+
+
+def test_modules_have_the_names_that_the_map_of_renames_says():
+    text = (ROOT / "docs" / "renamed.md").read_text(encoding="utf-8")
+    _, modules = text.split("\n## Modules\n")
+    now = re.findall(r"^\| `[^`]+` \| `([^`]+)` \|", modules, re.MULTILINE)
+    paths = [ROOT / (name if "/" in name else name.replace(".", "/")) for name in now]
+    missing = [path for path in paths if not path.exists() and not path.with_suffix(".py").exists()]
+    assert len(now) > 100
+    assert missing == []
