@@ -6,7 +6,7 @@ Random weights, inputs of --size pixels, 10 classes. Each model loses channels b
 `tfnas.prune_channels(model, target_macs=0.5)`; the smaller one must build, predict finite
 numbers of the right shape and convert. Prints MACs and parameters before and after, the
 measured speed-up of the float32 file (both files interleaved; the interval is that of the
-median over the rounds), and the groups that were left whole, with their reasons.
+median over the rounds), and the groups that keep all channels, with their reasons.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ ROUNDS = flags.DEFINE_integer("rounds", 12, "interleaved rounds of the measureme
 
 
 def main(argv: list[str]) -> None:
-    rows, told = [], []
+    rows, notes = [], []
     for name in CHOSEN.value:
         keras.backend.clear_session()
         keras.utils.set_random_seed(0)
@@ -44,32 +44,32 @@ def main(argv: list[str]) -> None:
         model = getattr(keras.applications, name)(weights=None, input_shape=shape, classes=10)
         row, reasons = halved(name, model)
         rows.append(row)
-        told += reasons
+        notes += reasons
         print(table(HEADERS, [row]), flush=True)
     print("\n$ python", " ".join(sys.argv))
     print(table(HEADERS, rows))
-    print("\n".join(told))
+    print("\n".join(notes))
     found = record.table_rows(HEADERS, rows)
-    record.write("channels_keras_applications", found, seed=0, notes=told)
+    record.write("channels_keras_applications", found, seed=0, notes=notes)
 
 
 HEADERS = [
     *("model", "MACs", "MACs after", "parameters", "parameters after", "faster", "s"),
-    *("groups", "left whole"),
+    *("groups", "untouched"),
 ]
 
 
 def halved(name: str, model: Any) -> tuple[list[str], list[str]]:
-    """A line of the table, and why groups were left whole."""
+    """A line of the table, and why groups keep all channels."""
     before = tfnas.profile(model)
     begin = time.monotonic()
     smaller, report = tfnas.prune_channels(model, target_macs=SHARE.value)
     seconds = time.monotonic() - begin
     after = tfnas.profile(smaller)
     x = np.random.default_rng(0).uniform(0, 255, (2, *model.input_shape[1:])).astype("float32")
-    given = smaller.predict(x, verbose=0)
-    assert given.shape == (2, 10), given.shape
-    assert np.isfinite(given).all()
+    outputs = smaller.predict(x, verbose=0)
+    assert outputs.shape == (2, 10), outputs.shape
+    assert np.isfinite(outputs).all()
     assert after.macs <= SHARE.value * before.macs
     old, new = tfnas.benchmark(
         [tfnas.to_tflite(model), tfnas.to_tflite(smaller)], rounds=ROUNDS.value
@@ -86,7 +86,7 @@ def halved(name: str, model: Any) -> tuple[list[str], list[str]]:
         str(len(report.groups)),
         str(len(report.locked)),
     ]
-    return row, [f"{name}: {count} left whole: {reason}" for reason, count in reasons.items()]
+    return row, [f"{name}: {count} untouched: {reason}" for reason, count in reasons.items()]
 
 
 if __name__ == "__main__":

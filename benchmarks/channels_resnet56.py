@@ -69,7 +69,7 @@ def main(argv: list[str]) -> None:
         )
     print("\n$ python", " ".join(sys.argv))
     print(f"ResNet56, {before.macs / 1e6:.1f} M multiply-accumulates")
-    headers = ["target", "MACs reduced", "parameters", "after", "groups", "left whole", "s"]
+    headers = ["target", "MACs reduced", "parameters", "after", "groups", "untouched", "s"]
     headers += ["float32 faster", "int8 faster"]
     print(table(headers, rows))
     record.write("channels_resnet56", record.table_rows(headers, rows), seed=0)

@@ -45,7 +45,7 @@ WAYS = flags.DEFINE_list(
     ["", "p", "pc", "pcq", "q", "pq", "c", "cq", "tfmot"],
     "combinations of p (pruned), c (clustered) and q (quantized, int8); tfmot: its own of all",
 )
-FOLDER = flags.DEFINE_string("folder", None, "where models are kept and found again, if given")
+FOLDER = flags.DEFINE_string("folder", None, "where models are kept and found again, if set")
 TFMOT = "tfmot"
 NAMES = {"p": "pruned", "c": "clustered", "q": "int8"}
 
@@ -55,16 +55,16 @@ def main(argv: list[str]) -> None:
     began = time.monotonic()
     original = resnet8.load_model()
     x, y, held, labels = resnet8.load_images()
-    whole = tfnas.to_tflite(original)
-    before = correct(labels, whole.predict(held))
+    baseline = tfnas.to_tflite(original)
+    before = correct(labels, baseline.predict(held))
     work = Work(original, x, y)
     rows: list[list[str]] = []
     for way in WAYS.value:
         begin = time.monotonic()
-        file = whole if not way else by_tfmot() if way == TFMOT else work.file(way)
+        file = baseline if not way else by_tfmot() if way == TFMOT else work.file(way)
         right = correct(labels, file.predict(held))
         value, low, high = (100 * v for v in paired_difference(right, before))
-        old, new = tfnas.benchmark([whole, file], rounds=30)
+        old, new = tfnas.benchmark([baseline, file], rounds=30)
         kernels = [kernel.values for kernel in read_kernels(file)]
         zeros = sum((k == 0).sum() for k in kernels) / sum(k.size for k in kernels)
         rows.append(
@@ -76,7 +76,7 @@ def main(argv: list[str]) -> None:
                 str(max(len(np.unique(k)) for k in kernels)),
                 f"{file.size:,}",
                 f"{file.gzip_size:,}",
-                f"{whole.gzip_size / file.gzip_size:.1f}x",
+                f"{baseline.gzip_size / file.gzip_size:.1f}x",
                 f"{old.ratio / new.ratio:.2f}x",
                 f"{time.monotonic() - begin:.0f}",
             ]
@@ -91,7 +91,7 @@ def main(argv: list[str]) -> None:
 
 
 class Work:
-    """Makes the combinations; what two of them share is made once."""
+    """Makes the combinations; a step that two of them share is trained once."""
 
     def __init__(self, original: Any, x: np.ndarray, y: np.ndarray) -> None:
         self.original, self.x, self.y = original, x, y
@@ -116,8 +116,8 @@ class Work:
                 self.models[way].save(path)
         return self.models[way]
 
-    def pruned(self, given: Any) -> Any:
-        model = copy_of(given)
+    def pruned(self, start: Any) -> Any:
+        model = copy_of(start)
         steps = EPOCHS.value * (len(self.x) // BATCH.value)
         schedule = tfnas.schedules.polynomial(
             SPARSITY.value, end=steps // 2, by="step", frequency=50
@@ -125,20 +125,20 @@ class Work:
         self.train(model, [tfnas.PruningCallback(schedule, scope="global")])
         return model
 
-    def clustered(self, given: Any) -> Any:
+    def clustered(self, start: Any) -> Any:
         # Normalization stays: in the integer file it is a factor a channel of the scale, and
         # the integers are as few as the values here. (The float file holds as many a channel.)
-        model = copy_of(given)
+        model = copy_of(start)
         callback = tfnas.ClusteringCallback(CLUSTERS.value, 5, "step", seed=SEED.value)
         self.train(model, [callback], rate=RATE.value / 3)
         return model
 
-    def quantized(self, given: Any) -> Any:
-        model = tfnas.quantize_aware(given, "int8", data=self.images)
+    def quantized(self, start: Any) -> Any:
+        model = tfnas.quantize_aware(start, "int8", data=self.images)
         callbacks = []
-        if most_values(given) <= CLUSTERS.value:
+        if most_values(start) <= CLUSTERS.value:
             callbacks = [tfnas.ClusteringCallback(None)]  # zeros stay too
-        elif given is not self.original:
+        elif start is not self.original:
             tfnas.keep_zeros(model)
         self.train(model, callbacks, rate=RATE.value / 10)
         return model
@@ -190,9 +190,9 @@ def most_values(model: Any) -> int:
 
 
 def copy_of(model: Any) -> Any:
-    twin = keras.models.clone_model(model)
-    twin.set_weights(model.get_weights())
-    return twin
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    return copy
 
 
 if __name__ == "__main__":

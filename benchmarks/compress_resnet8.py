@@ -6,7 +6,7 @@ From the reference's float weights and CIFAR-10, `tfnas.compress` looks for an i
 most half the bytes and half the multiply-accumulates of `pretrainedResnet_quant.tflite`, at
 most 1 point below its accuracy. Prints every file of the Pareto set and the reference on the
 10,000 test images (half of which the call chose by; the other half is beside it), with bytes
-and time as ratios to the reference file, interleaved, draws them, and tells how long the call took.
+and time as ratios to the reference file, interleaved, and how long the call took; draws them.
 """
 
 from __future__ import annotations

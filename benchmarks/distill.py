@@ -121,13 +121,13 @@ def accuracy_rows(name: str, teacher: Any, data: tfnas.data.DataSplit) -> list[l
     """A row a way to train, and the teacher's."""
     right: dict[str, list[np.ndarray]] = {way: [] for way in WAYS}
     sizes = {}
-    # The images are the same in every epoch and for every student, so it is asked once.
-    told = tfnas.teacher_outputs(teacher, data.x_train.astype(np.float32))
+    # The images are the same in every epoch and for every student, so it runs once.
+    teacher_logits = tfnas.teacher_outputs(teacher, data.x_train.astype(np.float32))
     for seed in range(SEEDS.value):
         for way in WAYS:
             keras.utils.set_random_seed(seed)
             student = build_student(data)
-            train(way, student, teacher, told, data, seed)
+            train(way, student, teacher, teacher_logits, data, seed)
             found, sizes[way] = on_test_images(student, data)
             right[way].append(found)
             print(f"{name}, seed {seed}, {way}: {found.mean():.4f}")
@@ -154,7 +154,7 @@ def train(
     way: str,
     student: Any,
     teacher: Any,
-    told: np.ndarray,
+    teacher_logits: np.ndarray,
     data: tfnas.data.DataSplit,
     seed: int,
 ) -> None:
@@ -164,7 +164,7 @@ def train(
     live = way.endswith("features")  # what is inside the teacher is not kept
     distiller = ours(student, teacher if live else None, HINT.value if live else 0.0)
     distiller.compile(optimizer(data, EPOCHS.value), jit_compile=False)
-    shown = batches(data, seed, EPOCHS.value, None if live else told)
+    shown = batches(data, seed, EPOCHS.value, None if live else teacher_logits)
     distiller.fit(shown, shuffle=False, verbose=0)
 
 
@@ -197,14 +197,14 @@ def theirs(student: Any, teacher: Any, hint: float) -> Any:
 
 
 def batches(
-    data: tfnas.data.DataSplit, seed: int, epochs: int, told: np.ndarray | None = None
+    data: tfnas.data.DataSplit, seed: int, epochs: int, teacher_logits: np.ndarray | None = None
 ) -> tf.data.Dataset:
-    """All epochs' batches in an order that every way to train shares; what a teacher told too."""
+    """All epochs' batches in an order that every way to train shares; the teacher's logits too."""
     rng = np.random.default_rng(seed)
     count = len(data.x_train) // BATCH * BATCH
     order = [rng.permutation(len(data.x_train))[:count] for _ in range(epochs)]
     x, y = tf.constant(data.x_train), tf.constant(data.y_train)
-    kept = None if told is None else tf.constant(told)
+    kept = None if teacher_logits is None else tf.constant(teacher_logits)
 
     def take(rows: Any) -> tuple[Any, Any]:
         labels = tf.gather(y, rows)

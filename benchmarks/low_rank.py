@@ -13,7 +13,7 @@ The ways, each by `tfnas.factorize(model, target_macs=...)`:
 
 Prints for each way and target the MACs, the float32 `.tflite` file's accuracy as it is and with
 BatchNormalization measured anew on the calibration images ("+BN"), the latter's paired
-difference to the whole network, and the file's time as a ratio to the whole network's, all
+difference to the original network, and the file's time as a ratio to the original's, all
 files interleaved.
 """
 
@@ -66,7 +66,7 @@ _WAYS = {
     "best": (("svd", "spatial", "tucker"), True),
 }
 _HEADERS = [
-    *("way", "target", "MACs", "accuracy", "+BN", "points of +BN to the whole [95%]"),
+    *("way", "target", "MACs", "accuracy", "+BN", "points of +BN to the original [95%]"),
     *("time", "layers"),
 ]
 
@@ -79,13 +79,13 @@ def main(argv: list[str]) -> None:
     loaders = {"resnet8": resnet8, "efficientnet": efficientnet}
     tables = {name: compare(name, *loaders[name]()) for name in MODELS.value}
     print("\n$ python", " ".join(sys.argv))
-    for name, (told, rows) in tables.items():
-        print(f"\n{name}: {told}")
+    for name, (summary, rows) in tables.items():
+        print(f"\n{name}: {summary}")
         print(table(_HEADERS, rows))
     print(f"\n{time.monotonic() - began:.0f} s in all")
     found = {
-        f"{name}: {told}": record.table_rows(_HEADERS, rows)
-        for name, (told, rows) in tables.items()
+        f"{name}: {summary}": record.table_rows(_HEADERS, rows)
+        for name, (summary, rows) in tables.items()
     }
     record.write("low_rank", found, seed=SEED.value)
 
@@ -94,10 +94,10 @@ def compare(
     name: str, model: Any, calibration: np.ndarray, x: np.ndarray, y: np.ndarray
 ) -> tuple[str, list[list[str]]]:
     """What is compared in a line, and the rows of its table."""
-    whole = tfnas.to_tflite(model)
-    before = correct(y, whole.predict(x, threads=THREADS.value))
+    baseline = tfnas.to_tflite(model)
+    before = correct(y, baseline.predict(x, threads=THREADS.value))
     macs = tfnas.profile(model).macs
-    rows, files = [], [whole]
+    rows, files = [], [baseline]
     for way in WAYS.value or _WAYS:
         methods, weighs = _WAYS[way]
         for target in map(float, TARGETS.value):
@@ -123,8 +123,8 @@ def compare(
         times = tfnas.benchmark(files, rounds=ROUNDS.value)
         for row, found in zip(rows, times[1:], strict=True):
             row[6] = f"{found.ratio / times[0].ratio:.3f}x"
-    told = f"{macs:,} MACs, {len(y)} images, accuracy of the whole {before.mean():.4f}"
-    return told, rows
+    summary = f"{macs:,} MACs, {len(y)} images, accuracy of the original {before.mean():.4f}"
+    return summary, rows
 
 
 def resnet8() -> tuple[Any, np.ndarray, np.ndarray, np.ndarray]:

@@ -213,7 +213,7 @@ def arenas(networks: list[Network]) -> list[dict[str, str]]:
         ratio = f"{planned / found.non_persistent:.3f}"
         sizes = found.non_persistent, found.persistent, found.arena
         rows.append([each.label, f"{planned:,}", *(f"{size:,}" for size in sizes), ratio])
-    headers = ["network", "planned arena", "shared", "stays", "whole arena", "planned : shared"]
+    headers = ["network", "planned arena", "shared", "stays", "entire arena", "planned : shared"]
     return record.table_rows(headers, rows)
 
 

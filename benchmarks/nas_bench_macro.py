@@ -3,14 +3,14 @@
     python benchmarks/nas_bench_macro.py [--seeds=200] [--algorithms=...] [--peers]
 
 6,561 networks of eight MobileNetV2 blocks, each trained on CIFAR-10 three times (Su et al.,
-CVPR 2021). A search is told the accuracy of one of the three runs, drawn at random; what
+CVPR 2021). A search gets the accuracy of one of the three runs, drawn at random; what
 counts is the mean accuracy of the network that it picks. Ours run through their oracles
 as in any search; proposals come from the algorithm's own operators, and with --children=1 no
 surrogate chooses among them. Peers: keras_tuner's RandomSearch and BayesianOptimization
 oracles, Optuna's TPE.
 
 With --pareto the same data has two objectives (accuracy, FLOPs): hypervolume in per cent
-of the whole space's front, beside Optuna's NSGA-II and pymoo's.
+of the entire space's front, beside Optuna's NSGA-II and pymoo's.
 
 Settings were chosen on seeds from 1000 on; seeds from 0 on are reported.
 """
@@ -88,17 +88,18 @@ class Bench:
         for row in rows:
             if not front or row[0] > front[-1][0]:
                 front.append(row)
-        self.whole = tfnas.hypervolume(front, self.corner, ["max", "min"])
+        self.best_hypervolume = tfnas.hypervolume(front, self.corner, ["max", "min"])
 
-    def told(self, key: str, noise: np.random.Generator) -> dict[str, float]:
-        """What one evaluation tells."""
+    def evaluate(self, key: str, noise: np.random.Generator) -> dict[str, float]:
+        """Returns a noisy accuracy and the FLOPs of a network."""
         return {"accuracy": self.accuracies[key][noise.integers(3)], "flops": self.flops[key]}
 
     def worth(self, run: Run, mark: int) -> float:
         """What a run had after so many evaluations."""
         if PARETO.value:
             rows = [(self.means[key], self.flops[key]) for key in dict.fromkeys(run.tried[:mark])]
-            return 100 * tfnas.hypervolume(rows, self.corner, ["max", "min"]) / self.whole
+            found = tfnas.hypervolume(rows, self.corner, ["max", "min"])
+            return 100 * found / self.best_hypervolume
         return self.means[run.picks[mark]]
 
 
@@ -143,7 +144,7 @@ def searched(make: Callable[[int, int], Any]) -> Callable[[Bench, int, int], Run
             trial = oracle.create_trial("tuner0")
             key = key_of(trial)
             tried.append(key)
-            oracle.update_trial(trial.trial_id, bench.told(key, noise))
+            oracle.update_trial(trial.trial_id, bench.evaluate(key, noise))
             trial.status = "COMPLETED"
             oracle.end_trial(trial)
             if count in marks and not PARETO.value:
@@ -176,8 +177,8 @@ def reinforce(**settings: Any) -> Callable[[Bench, int, int], Run]:
     return searched(lambda seed, count: ReinforceOracle(**common(seed, count), **settings))
 
 
-def best_told(told: list[tuple[str, float]], marks: set[int]) -> dict[int, str]:
-    return {mark: max(told[:mark], key=lambda pair: pair[1])[0] for mark in marks}
+def best_measured(measured: list[tuple[str, float]], marks: set[int]) -> dict[int, str]:
+    return {mark: max(measured[:mark], key=lambda pair: pair[1])[0] for mark in marks}
 
 
 def keras_tuner_oracle(kind: str) -> Callable[[Bench, int, int], Run]:
@@ -191,17 +192,19 @@ def keras_tuner_oracle(kind: str) -> Callable[[Bench, int, int], Run]:
         )
         oracle.verbose = 0
         oracle._save_trial = oracle.save = lambda *_: None
-        noise, told = noise_of(seed), []
+        noise, measured = noise_of(seed), []
         for _ in range(evaluations):
             trial = oracle.create_trial("tuner0")
             if trial.status != "RUNNING":
                 break
             key = key_of(trial)
-            told.append((key, bench.told(key, noise)["accuracy"]))
-            oracle.update_trial(trial.trial_id, {"accuracy": told[-1][1]})
+            measured.append((key, bench.evaluate(key, noise)["accuracy"]))
+            oracle.update_trial(trial.trial_id, {"accuracy": measured[-1][1]})
             trial.status = "COMPLETED"
             oracle.end_trial(trial)
-        return Run(best_told(told, {int(m) for m in MARKS.value}), [key for key, _ in told])
+        return Run(
+            best_measured(measured, {int(m) for m in MARKS.value}), [key for key, _ in measured]
+        )
 
     return run
 
@@ -211,20 +214,22 @@ def optuna_sampler(kind: str) -> Callable[[Bench, int, int], Run]:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        noise, told = noise_of(seed), []
+        noise, measured = noise_of(seed), []
 
         def evaluate(trial: Any) -> Any:
             choices = [trial.suggest_categorical(f"l{i}", ["0", "1", "2"]) for i in range(LAYERS)]
             key = "".join(choices)
-            result = bench.told(key, noise)
-            told.append((key, result["accuracy"]))
+            result = bench.evaluate(key, noise)
+            measured.append((key, result["accuracy"]))
             return (result["accuracy"], result["flops"]) if PARETO.value else result["accuracy"]
 
         sampler = getattr(optuna.samplers, kind)(seed=seed)
         directions = ["maximize", "minimize"] if PARETO.value else ["maximize"]
         study = optuna.create_study(directions=directions, sampler=sampler)
         study.optimize(evaluate, n_trials=evaluations)
-        return Run(best_told(told, {int(m) for m in MARKS.value}), [key for key, _ in told])
+        return Run(
+            best_measured(measured, {int(m) for m in MARKS.value}), [key for key, _ in measured]
+        )
 
     return run
 
@@ -244,7 +249,7 @@ def pymoo_nsga2(bench: Bench, seed: int, evaluations: int) -> Run:
 
         def _evaluate(self, x: Any, out: dict[str, Any], *args: Any, **kwargs: Any) -> None:
             key = "".join(str(int(value)) for value in x)
-            result = bench.told(key, noise)
+            result = bench.evaluate(key, noise)
             tried.append(key)
             out["F"] = [-result["accuracy"], result["flops"]]
 

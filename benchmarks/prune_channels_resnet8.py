@@ -90,7 +90,7 @@ def main(argv: list[str]) -> None:
         for criterion in [CRITERION.value, *(["random"] if CONTROL.value else [])]:
             for seed in range(FIRST.value, FIRST.value + SEEDS.value):
                 begin = time.monotonic()
-                smaller, left = shrunk(original, x, y, target, criterion, seed)
+                smaller, left = pruned(original, x, y, target, criterion, seed)
                 train(smaller, original, x, y, seed)
                 name = f"{criterion}, seed {seed}, {time.monotonic() - begin:.0f} s"
                 for mode, file in (
@@ -132,7 +132,7 @@ def sizes() -> dict[str, int]:
     return {name: int(size) for name, size in (pair.split("=") for pair in SIZES.value)}
 
 
-def shrunk(
+def pruned(
     original: Any, x: np.ndarray, y: np.ndarray, target: dict[str, Any], criterion: str, seed: int
 ) -> tuple[Any, float]:
     """The smaller model, not trained yet, and its share of the multiply-accumulates."""

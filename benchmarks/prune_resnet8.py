@@ -37,9 +37,18 @@ def main(argv: list[str]) -> None:
     teacher = resnet8.load_model()
     x, y, x_test, y_test = resnet8.load_images()
     steps = EPOCHS.value * (len(x) // BATCH)
-    whole = tfnas.to_tflite(teacher)
-    was = correct(y_test, whole.predict(x_test))
-    rows = [["unpruned", "", f"{was.mean():.4f}", "", f"{whole.size:,}", f"{whole.gzip_size:,}"]]
+    baseline = tfnas.to_tflite(teacher)
+    before = correct(y_test, baseline.predict(x_test))
+    rows = [
+        [
+            "unpruned",
+            "",
+            f"{before.mean():.4f}",
+            "",
+            f"{baseline.size:,}",
+            f"{baseline.gzip_size:,}",
+        ]
+    ]
     for seed in range(SEEDS.value):
         keras.utils.set_random_seed(seed)
         student = resnet8.load_model()
@@ -56,13 +65,13 @@ def main(argv: list[str]) -> None:
         )
         student.fit(data, epochs=EPOCHS.value, verbose=2, callbacks=[pruning])
         file = tfnas.to_tflite(student)
-        now = correct(y_test, file.predict(x_test))
-        value, low, high = paired_difference(now, was)
+        after = correct(y_test, file.predict(x_test))
+        value, low, high = paired_difference(after, before)
         rows.append(
             [
                 f"seed {seed}, {time.time() - begin:.0f} s",
                 f"{pruning.report.sparsity:.4f}",
-                f"{now.mean():.4f}",
+                f"{after.mean():.4f}",
                 f"{100 * value:+.2f} [{100 * low:+.2f}, {100 * high:+.2f}]",
                 f"{file.size:,}",
                 f"{file.gzip_size:,}",

@@ -160,10 +160,10 @@ def accuracy(file: bytes, x, y) -> float:
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(model_content=file)
-    given = interpreter.get_input_details()[0]["index"]
-    interpreter.resize_tensor_input(given, [len(x), 28, 28, 1])
+    index = interpreter.get_input_details()[0]["index"]
+    interpreter.resize_tensor_input(index, [len(x), 28, 28, 1])
     interpreter.allocate_tensors()
-    interpreter.set_tensor(given, x[..., None].astype(np.float32) / 255)
+    interpreter.set_tensor(index, x[..., None].astype(np.float32) / 255)
     interpreter.invoke()
     found = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
     return float((found.argmax(1) == y).mean())

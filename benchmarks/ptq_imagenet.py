@@ -7,7 +7,7 @@ accuracy of each `.tflite` file with the paired difference to the float32 file, 
 images whose class changed, bytes and seconds of conversion:
 
 - float32, and int8 and int16x8 as the converter calibrates them;
-- int8 with fewer calibration images (--counts), to tell a setting's effect from chance;
+- int8 with fewer calibration images (--counts), to separate a setting's effect from chance;
 - with ranges of our own roundings, `tfnas.quantize_aware(model, data=...)` untrained: the
   least and largest values of all, and percentiles of each batch;
 - the same where what rounding moves is moved back in BatchNormalization ("corrected",
@@ -57,9 +57,9 @@ def main(argv: list[str]) -> None:
     order = np.random.default_rng(SEED.value).permutation(len(x))[: IMAGES.value]
     calibration, rest = x[order[: CALIBRATION.value]], order[CALIBRATION.value :]
     held, y = x[rest], labels[rest]
-    whole = tfnas.to_tflite(model)
-    original = whole.predict(held, threads=THREADS.value)
-    rows = [row("float32", whole, original, original, y, 0.0)]
+    baseline = tfnas.to_tflite(model)
+    original = baseline.predict(held, threads=THREADS.value)
+    rows = [row("float32", baseline, original, original, y, 0.0)]
     refused = []
     for name, make in ways(model, calibration).items():
         start = time.monotonic()

@@ -63,23 +63,23 @@ def main(argv: list[str]) -> None:
     data = tfnas.data.load(DATASET.value)
     calibration = prepared(data.x_train[: CALIBRATION.value])
     x, y = prepared(data.x_test[: EXAMPLES.value]), data.y_test[: EXAMPLES.value]
-    whole = tfnas.to_tflite(model)
-    made = {m: attempt(tfnas.to_tflite, model, spec_of(m), calibration) for m in MODES.value}
-    made |= {name: attempt(by_recipe, whole, name, calibration) for name in RECIPES.value}
-    outputs = {name: attempt(predicted, file, x) for name, file in made.items()}
+    baseline = tfnas.to_tflite(model)
+    files = {m: attempt(tfnas.to_tflite, model, spec_of(m), calibration) for m in MODES.value}
+    files |= {name: attempt(by_recipe, baseline, name, calibration) for name in RECIPES.value}
+    outputs = {name: attempt(predicted, file, x) for name, file in files.items()}
     failed = {name: found for name, found in outputs.items() if isinstance(found, str)}
-    original = correct(y, whole.predict(x))
-    runs = [name for name in made if name not in failed]
-    times = tfnas.benchmark([made[name] for name in runs], rounds=ROUNDS.value, reference=whole)
+    original = correct(y, baseline.predict(x))
+    runs = [name for name in files if name not in failed]
+    times = tfnas.benchmark([files[name] for name in runs], rounds=ROUNDS.value, reference=baseline)
     speed = dict(zip(runs, times, strict=True))
     rows = []
-    for name in made:
+    for name in files:
         who = "tfnas" if name in MODES.value else "ai-edge-quantizer"
         if name in failed:
             rows.append([who, name, failed[name]])
             continue
         right = correct(y, outputs[name])
-        rows.append([who, name, *cells(made[name], right, original, speed[name])])
+        rows.append([who, name, *cells(files[name], right, original, speed[name])])
     print("\n$ python", " ".join(sys.argv))
     headers = ["by", "mode", "accuracy", "points to float32 [95%]", "bytes", "gzip"]
     headers += ["inputs", "ms", "time to float32 [95%]"]
@@ -109,14 +109,14 @@ def attempt(function: Any, *arguments: Any) -> Any:
         return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
-def by_recipe(whole: tfnas.Artifact, name: str, calibration: np.ndarray) -> tfnas.Artifact:
+def by_recipe(baseline: tfnas.Artifact, name: str, calibration: np.ndarray) -> tfnas.Artifact:
     """The file that ai-edge-quantizer makes of the float32 file."""
     from ai_edge_quantizer import quantizer, recipe
 
-    given = whole.inputs[0].name
-    examples = [{given: calibration[i : i + 1]} for i in range(len(calibration))]
+    input_name = baseline.inputs[0].name
+    examples = [{input_name: calibration[i : i + 1]} for i in range(len(calibration))]
     with quiet():
-        engine = quantizer.Quantizer(whole.content, getattr(recipe, name)())
+        engine = quantizer.Quantizer(baseline.content, getattr(recipe, name)())
         ranges = None
         if engine.need_calibration:
             ranges = engine.calibrate({"serving_default": examples}, num_threads=1)

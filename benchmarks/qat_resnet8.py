@@ -12,7 +12,7 @@ The test images are looked at once, at the end.
 With --validation=5000 that many training images are held out and measured on instead of the
 test images, to compare recipes. The float model has seen them: accuracies are too high, and a
 recipe that strays from it looks worse than it is. The mode "float32" trains the float model
-in the same way, to tell what more training does from what rounding does:
+in the same way, to separate the effect of more training from that of rounding:
 --modes=float32,int8,int8x4 --rates=1e-4,1e-4,5e-4.
 
 Prints accuracy on all images of the float32 file, of int8 after training, and of each mode
@@ -58,9 +58,9 @@ def main(argv: list[str]) -> None:
     teacher = resnet8.load_model()
     x, y, held, held_labels = resnet8.load_images()
     calibration = x[: CALIBRATION.value].astype(np.float32)
-    whole = tfnas.to_tflite(teacher)
-    original = whole.predict(held)
-    rows = [row("float32", whole, original, original, held_labels)]
+    baseline = tfnas.to_tflite(teacher)
+    original = baseline.predict(held)
+    rows = [row("float32", baseline, original, original, held_labels)]
     file = tfnas.to_tflite(teacher, "int8", calibration)
     rows.append(row("PTQ int8", file, file.predict(held), original, held_labels))
     for mode, rate in zip(MODES.value, map(float, RATES.value), strict=True):

@@ -87,8 +87,8 @@ def run(stage: str, folder: pathlib.Path) -> None:
             results[f"{name}/{stage}/times"] = step_times(stage, start, data)
         for seed in range(SEEDS.value):
             path = folder / f"{name}_{seed}.keras"
-            made = trained_float(data, seed, path) if stage == "float" else None
-            files = made or quantized(stage, data, path)
+            floats = trained_float(data, seed, path) if stage == "float" else None
+            files = floats or quantized(stage, data, path)
             for way, file in files.items():
                 right = correct(data.y_test, file.predict(pixels(data.x_test)))
                 results[f"{name}/{way}/{seed}"] = right

@@ -100,13 +100,13 @@ def numeric(cells: list[str]) -> bool:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if old")
-    made = page()
+    expected = page()
     if parser.parse_args().check:
-        if not PAGE.exists() or PAGE.read_text(encoding="utf-8") != made:
+        if not PAGE.exists() or PAGE.read_text(encoding="utf-8") != expected:
             sys.exit("docs/benchmarks.md is not what benchmarks/results make: run make tables")
         return
     PAGE.parent.mkdir(exist_ok=True)
-    PAGE.write_text(made, encoding="utf-8")
+    PAGE.write_text(expected, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Seconds of a whole trial of a search on scikit-learn's digits, beside another checkout's.
+"""Seconds of an entire trial of a search on scikit-learn's digits, beside another checkout's.
 
     python benchmarks/trial_cost.py [--against=CHECKOUT] [--rounds=8] [--epochs=4]
 
