@@ -676,7 +676,7 @@ def compress_report(model, parts, files, labels):
         original=(0.9, 1.0, original.size),
         rows=rows,
         latencies=times,
-        agreement=agreement(original, small, parts.x_test, parts.y_test, parts.class_names),
+        agreement=agreement_of(original, small, parts.x_test, parts.y_test, parts.class_names),
         failures={"int4": "no kernel"},
         model_analysis=looked,
         plan=decide_plan(budget, EFFORTS["normal"], looked, Device()),
@@ -721,7 +721,7 @@ def search_report(archs, parts):
     )
     texts = [str(result)]
     with tempfile.TemporaryDirectory() as folder:
-        there = dataclasses.replace(result, output=pathlib.Path(folder))
+        there = dataclasses.replace(result, directory=pathlib.Path(folder))
         search_texts.write(there, SearchConfig("digits", seed=4), parts, 0.7)
         names = ("pareto.csv", "report.md", "results.json")
         texts += [(there.directory / name).read_text() for name in names]
