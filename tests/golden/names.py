@@ -693,7 +693,7 @@ def compress_report(model, parts, files, labels):
         original=(0.9, 1.0, original.size),
         rows=rows,
         latencies=times,
-        agreement=agreement(original, small, parts.x_test, parts.y_test, parts.class_names),
+        agreement=agreement_of(original, small, parts.x_test, parts.y_test, parts.class_names),
         failures={"int4": "no kernel"},
         model_analysis=looked,
         plan=decide_plan(budget, EFFORTS["normal"], looked, Device()),
