@@ -340,12 +340,12 @@ def _converter(model: keras.Model) -> Iterator[Any]:
     """TensorFlow's converter for a model, from a frozen SavedModel where that is possible."""
     import tensorflow as tf
 
-    if is_tf_keras(model) or not can_be_frozen(model):
-        yield tf.lite.TFLiteConverter.from_keras_model(model)
-        return
-    with tempfile.TemporaryDirectory() as directory, without_old_garbage():
-        write_frozen_saved_model(model, directory)
-        yield tf.lite.TFLiteConverter.from_saved_model(directory)
+    if not is_tf_keras(model) and can_be_frozen(model):
+        with tempfile.TemporaryDirectory() as directory, without_old_garbage():
+            if write_frozen_saved_model(model, directory):
+                yield tf.lite.TFLiteConverter.from_saved_model(directory)
+                return
+    yield tf.lite.TFLiteConverter.from_keras_model(model)
 
 
 def _representative_dataset(

@@ -25,19 +25,21 @@ _MOST_BYTES = 2**30  # of weights: a graph of constants is one protocol buffer, 
 
 
 def can_be_frozen(model: keras.Model) -> bool:
-    """Whether a model's state can be constant: at most 1 GiB of weights, and no lookup tables."""
+    """Whether a model's weights fit into a graph of constants: at most 1 GiB."""
     weights = sum(v.value.shape.num_elements() * v.value.dtype.size for v in model.variables)
-    return weights <= _MOST_BYTES and not any(
-        _holds_tables(layer) for layer in model._flatten_layers()
-    )
+    return weights <= _MOST_BYTES
 
 
-def write_frozen_saved_model(model: keras.Model, directory: str | pathlib.Path) -> None:
+def write_frozen_saved_model(model: keras.Model, directory: str | pathlib.Path) -> bool:
     """Writes a model for inference, with the input and output names of `Model.export`.
 
     Args:
         model: A built Keras 3 model with known inputs; see :func:`can_be_frozen`.
         directory: An empty directory.
+
+    Returns:
+        Whether it was written; False where the graph uses state other than variables, such as the
+        table of a StringLookup, which has no constant.
     """
     import tensorflow as tf
     from tensorflow.python.framework.convert_to_constants import (  # no public name in TF 2.21
@@ -54,6 +56,8 @@ def write_frozen_saved_model(model: keras.Model, directory: str | pathlib.Path) 
     traced = tf.function(infer, autograph=False).get_concrete_function(*specs)
     names = sorted(traced.structured_outputs)
     frozen = convert_variables_to_constants_v2(traced, lower_control_flow=False)
+    if len(frozen.inputs) > len(specs):  # what is no variable became an input
+        return False
 
     def serve(*inputs: tf.Tensor) -> dict[str, tf.Tensor]:
         return dict(zip(names, keras.tree.flatten(frozen(*inputs)), strict=True))
@@ -69,6 +73,7 @@ def write_frozen_saved_model(model: keras.Model, directory: str | pathlib.Path) 
         # needed for inference.
         options=tf.saved_model.SaveOptions(experimental_custom_gradients=False),
     )
+    return True
 
 
 @contextlib.contextmanager
@@ -93,8 +98,3 @@ def _named(outputs: object) -> dict[str, tf.Tensor]:
     if isinstance(outputs, dict):
         return dict(outputs)
     return {f"output_{i}": value for i, value in enumerate(keras.tree.flatten(outputs))}
-
-
-def _holds_tables(layer: keras.layers.Layer) -> bool:
-    """Whether a layer has a lookup table, which is initialized when the model is loaded."""
-    return hasattr(layer, "lookup_table") or hasattr(layer, "_lookup_layer")
