@@ -85,7 +85,7 @@ def test_width_multipliers_of_the_user(prune_channels):
         (["--macs=0.5", "--params=0.5"], "exactly one of macs, params, latency and sizes"),
         (["--macs=0.5", "--sizes=stem=8"], "got macs, sizes"),
         (["--sizes=stem"], "sizes must hold LAYER=NUMBER, got 'stem'"),
-        (["--sizes=stem=0"], "from 1 to what a layer has, got 0 for 'stem' of 16"),
+        (["--sizes=stem=0"], "from 1 to the number of channels, got 0 for 'stem' with 16 channels"),
         (["--macs=0.0001"], "target_macs can't be met"),
         (["--macs=0.5", "--exclude=nothing"], "exclude must name layers"),
         (["--params=0.5", "--steps=2"], "steps must be 1 unless macs is a fraction"),

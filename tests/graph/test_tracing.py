@@ -9,7 +9,7 @@ import tensorflow as tf
 
 import tfnas
 from tfnas.graph.tracing import TraceOnce
-from tfnas.nas.fit_arguments import SaveReadEpochs
+from tfnas.nas.fit_arguments import SaveUsedEpochs
 
 EXAMPLES = 12
 
@@ -258,7 +258,7 @@ class RecordingCheckpoint:
 def test_a_checkpoint_is_saved_where_it_may_be_the_last(params, stops, logs, expected):
     checkpoint, model = RecordingCheckpoint(), compiled()
     model.stop_training = stops
-    callback = SaveReadEpochs(checkpoint)
+    callback = SaveUsedEpochs(checkpoint)
     callback.set_model(model)
     callback.set_params(params)
     for epoch in range(3):

@@ -412,7 +412,7 @@ def test_kernels_of_other_precisions_are_found(policy):
 def test_other_objects_than_built_models_raise():
     with pytest.raises(ValueError, match="model must be a Keras 3 model, got dict"):
         find_kernels({})
-    with pytest.raises(ValueError, match="model must be built, got 'late': begin it with"):
+    with pytest.raises(ValueError, match="model must be built, got 'late': start it with"):
         find_kernels(keras.Sequential([layers.Dense(2)], name="late"))
 
 

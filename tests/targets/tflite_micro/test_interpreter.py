@@ -178,7 +178,7 @@ def test_shapes_that_an_open_batch_hides():
     """A dilated convolution has an inner batch of 4, which the file does not store."""
     dilated = layers.Conv2D(4, 3, dilation_rate=2, padding="same")
     file = tfnas.to_tflite(keras.Sequential([keras.Input((8, 8, 2)), dilated]))
-    with pytest.raises(ValueError, match=r"SPACE_TO_BATCH_ND: the shape \[1, .* makes \[4, "):
+    with pytest.raises(ValueError, match=r"SPACE_TO_BATCH_ND: the shape \[1, .* computes \[4, "):
         tfnas.check_micro(file)
     fixed = keras.Sequential([keras.Input(batch_shape=(1, 8, 8, 2)), dilated])
     tfnas.check_micro(tfnas.to_tflite(fixed))
