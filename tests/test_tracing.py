@@ -113,8 +113,9 @@ def test_a_step_of_the_users_own_is_left_alone():
     inputs = keras.Input((4,))
     model = OwnStep(inputs, keras.layers.Dense(4)(inputs))
     model.compile("adam", "sparse_categorical_crossentropy", jit_compile=False)
-    history = model.fit(data()[0], epochs=2, verbose=0, callbacks=[TraceOnce()])
-    assert history.history["loss"][1] < history.history["loss"][0]
+    before = model.get_weights()[0]
+    model.fit(data()[0], epochs=2, verbose=0, callbacks=[TraceOnce()])
+    assert (model.get_weights()[0] != before).all()
 
 
 def test_what_runs_eagerly_or_is_not_built_trains():
