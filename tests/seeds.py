@@ -101,7 +101,7 @@ def quick(folder):
     for run in ("first", "again", "other"):
         disturb()
         model = tfnas.load_model(path)
-        settings = TrainingSettings(epochs=1, batch_size=32, distill=0.3, seed=run == "other")
+        settings = TrainingSettings(epochs=1, batch_size=32, distill=0.3, seed=int(run == "other"))
         kitchen = Kitchen(model, SPLIT, settings, Progress())
         made = {step.technique: kitchen.apply(model, step) for step in steps}
         made["aware"] = kitchen.aware(model, "int8", ())
