@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib
 import json
 import os
 import pathlib
@@ -44,8 +45,8 @@ def tfnas_trial(seed: int) -> dict[str, Any]:
     import keras
 
     import tfnas
-    from tfnas.nas import tuner as tuner_module
 
+    tuner_module = importlib.import_module(tfnas.RandomTuner.__mro__[1].__module__)
     split = tfnas.data.load("digits")
     space = tfnas.MobileNetV2Space(split.input_shape, split.num_classes, "microcontroller")
     steps = EPOCHS.value * -(-len(split.x_train) // BATCH.value)
@@ -78,13 +79,14 @@ def tfnas_trial(seed: int) -> dict[str, Any]:
         )
         total, cpu = time.perf_counter() - begin, time.process_time() - cpu
         [candidate] = tuner.candidates()
+        file = contents(candidate.artifact())
     rest = total - sum(seconds.values())
     return {
         **seconds,
         "rest": rest,
         "total": total,
         "cpu": cpu,
-        "file": contents(candidate.artifact()),
+        "file": file,
     }
 
 
