@@ -23,8 +23,8 @@ UPWARD: set[tuple[str, str]] = set()
 # (importer, imported): imports that close a cycle on one floor. This list may only shrink.
 CYCLIC: set[tuple[str, str]] = set()
 # Most parameters of public functions that are bare Any, in percent. These may only shrink.
-BARE_ANY = 22.6
-BARE_ANY_OF_EXPORTED_NAMES = 33.1
+BARE_ANY = 14.7
+BARE_ANY_OF_EXPORTED_NAMES = 19.2
 
 
 def test_every_module_is_on_a_floor():
