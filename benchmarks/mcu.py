@@ -190,14 +190,14 @@ def accuracies(split: DataSplit, networks: list[Network], device: Device) -> lis
                 f"{each.macs:,}",
                 *(f"{taken[name]:,.0f}" for name in MICRO),
                 f"not {' and '.join(over)}" if over else "yes",
-                *sameness(each.file, few),
+                *kernel_agreement(each.file, few),
             ]
         )
     headers = ["network", "in search", "accuracy [95%]", "MACs", *MICRO, "fits"]
     return record.table_rows([*headers, "same", "XNNPACK's", "off"], rows)
 
 
-def sameness(file: tfnas.Artifact, x: np.ndarray) -> list[str]:
+def kernel_agreement(file: tfnas.Artifact, x: np.ndarray) -> list[str]:
     """Shares of equal numbers in TFLite Micro and LiteRT, largest difference to XNNPACK's."""
     micro, scale = tfnas.run_micro(file, x), file.outputs[0].scale
     exact, fast = (

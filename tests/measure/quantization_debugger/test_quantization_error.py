@@ -147,7 +147,7 @@ def test_the_sqnr_of_activations_equals_that_of_integer_arithmetic_in_numpy(mode
     assert errors["a"].shape == (1, 16)
     (start,) = (error for error in found.layers if error.operator == "INPUT")
     assert start.sqnr == pytest.approx(sqnr(X, quantized["INPUT"]), abs=0.01)
-    assert start.sqnr == pytest.approx(sqnr_module.decibels(start.grid_noise))
+    assert start.sqnr == pytest.approx(sqnr_module.sqnr_db(start.grid_noise))
     assert found.examples == len(X)
     assert found.unaligned == ()
 
@@ -333,7 +333,7 @@ def test_float16(wide):
 def test_sixteen_bit_activations(model):
     found = measure(model, tfnas.to_tflite(model, "int16x8", X), X, keep_float=[1])
     assert {error.dtype for error in found.layers} == {"int16"}
-    assert all(sqnr_module.decibels(error.grid_noise) > 80 for error in found.layers)
+    assert all(sqnr_module.sqnr_db(error.grid_noise) > 80 for error in found.layers)
     assert len(found.kept_float) == 2
 
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from tfnas.measure.quantization_debugger.sqnr import as_decibels, as_percent, decibels
+from tfnas.measure.quantization_debugger.sqnr import as_percent, db_text, sqnr_db
 from tfnas.search_space.architecture import check_keys, parse_json_object
 from tfnas.table import Tabular, TextTable
 
@@ -50,12 +50,12 @@ class LayerError:
     @property
     def sqnr(self) -> float:
         """Signal-to-quantization-noise ratio of the output, in dB."""
-        return decibels(self.noise)
+        return sqnr_db(self.noise)
 
     @property
     def weight_sqnr(self) -> float | None:
         """Signal-to-quantization-noise ratio of the weights, in dB."""
-        return None if self.weight_noise is None else decibels(self.weight_noise)
+        return None if self.weight_noise is None else sqnr_db(self.weight_noise)
 
     def row(self) -> list[str]:
         """Returns the error as a row of a table; see :meth:`QuantizationError.headers`."""
@@ -64,13 +64,13 @@ class LayerError:
             self.operator,
             "x".join(map(str, self.shape)),
             self.dtype,
-            as_decibels(self.noise),
+            db_text(self.noise),
             f"{self.added:.2e}" if self.added else "0",
-            "" if self.dtype.startswith("float") else as_decibels(self.grid_noise),
+            "" if self.dtype.startswith("float") else db_text(self.grid_noise),
             "" if self.dtype.startswith("float") else as_percent(self.saturation),
             f"{self.weights:,}" if self.weights else "",
             "" if self.weight_bits is None else str(self.weight_bits),
-            as_decibels(self.weight_noise),
+            db_text(self.weight_noise),
         ]
 
 
@@ -92,7 +92,7 @@ class OutputError:
     @property
     def sqnr(self) -> float:
         """Signal-to-quantization-noise ratio, in dB."""
-        return decibels(self.noise)
+        return sqnr_db(self.noise)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,7 +206,7 @@ class QuantizationError(Tabular):
                     str(len(kept.layers)),
                     "-" if kept.size is None else f"{kept.size:,}",
                     "-" if kept.size is None else f"{kept.size / self.size - 1:+.1%}",
-                    " ".join(as_decibels(o.noise) for o in kept.outputs) or "-",
+                    " ".join(db_text(o.noise) for o in kept.outputs) or "-",
                     " ".join(changed) or "-",
                 ]
             )

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 
 
-def decibels(noise: float) -> float:
+def sqnr_db(noise: float) -> float:
     """Returns relative noise as a signal-to-noise ratio in dB; infinite without noise.
 
     Example:
-        >>> decibels(0.01), decibels(0.0)
+        >>> sqnr_db(0.01), sqnr_db(0.0)
         (20.0, inf)
 
     Args:
@@ -18,16 +18,16 @@ def decibels(noise: float) -> float:
     return -10.0 * math.log10(noise) if noise > 0 else math.inf
 
 
-def as_decibels(noise: float | None) -> str:
+def db_text(noise: float | None) -> str:
     """Returns relative noise as text: in dB, "exact" without noise, "" for None.
 
     Example:
-        >>> as_decibels(0.001), as_decibels(0.0), as_decibels(None)
+        >>> db_text(0.001), db_text(0.0), db_text(None)
         ('30.0', 'exact', '')
     """
     if noise is None:
         return ""
-    return f"{decibels(noise):.1f}" if noise > 0 else "exact"
+    return f"{sqnr_db(noise):.1f}" if noise > 0 else "exact"
 
 
 def as_percent(fraction: float) -> str:
