@@ -20,7 +20,7 @@ run() { # NAME ENVIRONMENT COMMAND-PREFIX PYTEST-OPTIONS
 	( env $2 $3 "$python" -m pytest -n 2 --dist loadfile $4 >"$log" 2>&1; code=$?
 	  times >"$folder/$1.times"; exit $code ) || status=1
 	seconds=$(sed -n 2p "$folder/$1.times" | tr 'ms' '  ' | awk '{printf "%.0f", 60 * ($1 + $3) + $2 + $4}')
-	printf '%-11s %s; %s s of processor time\n' "$1" "$(tail -n 1 "$log")" "$seconds"
+	printf '%-11s %s; %s s of processor time\n' "$1" "$(grep -aE '^[0-9]+ (passed|failed)' "$log" | tail -n 1)" "$seconds"
 }
 
 setting() {

@@ -448,16 +448,21 @@ def test_weighting_by_inputs_lowers_the_output_error():
     model = built([layers.Dense(30, use_bias=False, name="d")], (40,))
     scales = np.geomspace(0.01, 1.0, 40)
     data = np.random.default_rng(0).normal(size=(500, 40)) * scales
-    expected = model.predict(data, verbose=0)
 
     def loss(**settings):
         clustered, report = cluster(model, 8, **settings)
         error = np.square(clustered.predict(data, verbose=0) - expected).mean()
         return error, report.kernels[0].error
 
-    (plain, near), (weighted, far) = loss(), loss(data=data)
-    assert weighted < 0.95 * plain
-    assert far > near
+    plain, weighted = [], []
+    for seed in range(5):  # one kernel alone may gain less than 5%
+        model.set_weights([np.random.default_rng(seed).normal(size=(40, 30))])
+        expected = model.predict(data, verbose=0)
+        (error, near), (weighted_error, far) = loss(), loss(data=data)
+        plain.append(error)
+        weighted.append(weighted_error)
+        assert far > near
+    assert np.mean(weighted) < 0.95 * np.mean(plain)
 
 
 @pytest.mark.parametrize(
