@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import json
 import pathlib
 import shutil
 
@@ -16,20 +15,23 @@ from tfnas.compression.budget import Budget, CandidateCosts
 from tfnas.compression.device_costs import Target
 from tfnas.compression.model_analysis import ModelAnalysis, analyze_model
 from tfnas.compression.recipe import Recipe, RecipeStep
-from tfnas.compression.techniques.recipe_steps import CALIBRATION, NotPossible, StepRunner
-from tfnas.data.datasets import DataSplit, spread
+from tfnas.compression.technique_context import Context
+from tfnas.compression.technique_row import Step, run_row
+from tfnas.compression.techniques.technique import NotPossible
+from tfnas.data.examples import Data
 from tfnas.loading import load_model
-from tfnas.measure.accuracy import correct, paired_difference
 from tfnas.measure.latency import benchmark
 from tfnas.measure.measure import ACTIVATION_BYTES
 from tfnas.measure.measurement import pareto_front
 from tfnas.measure.profile import Profile, profile
 from tfnas.runtime.files import save_model, write_atomically
-from tfnas.search_space.architecture import parse_json_object
+from tfnas.runtime.store import Record
+from tfnas.tasks.assessment import Assessment
 from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.conversion_error import ConversionError
 from tfnas.tflite.convert import to_tflite
 
+FORMAT = 1  # of a candidate's record
 ROUNDS = 20  # of the latency measurement of each new file
 _APART = ("device", "refused")  # costs that depend on the device: kept in `device.json`
 
@@ -41,9 +43,10 @@ class Candidate:
     Args:
         recipe: Its recipe.
         file: The file.
-        costs: Its costs; the drop of accuracy on the images for choosing.
-        drop: Points lost on those, with their 95% interval: (value, low, high).
-        right: Whether each of those images was classified right, (examples,).
+        costs: Its costs; the drop of the task's metric on the examples for choosing.
+        drop: What is lost on those, in the metric's unit, with its 95% interval: (value, low,
+            high).
+        assessment: The task's metric for each of these examples.
         beaten: Whether another candidate is as small and fast and significantly more accurate.
     """
 
@@ -51,12 +54,12 @@ class Candidate:
     file: Artifact
     costs: CandidateCosts
     drop: tuple[float, float, float]
-    right: np.ndarray = dataclasses.field(repr=False)
+    assessment: Assessment = dataclasses.field(repr=False)
     beaten: bool = False
 
     @property
     def points(self) -> str:
-        """Accuracy minus the original's in points, as text with its 95% interval."""
+        """What is gained to the original, in the metric's unit, with its 95% interval."""
         value, low, high = self.drop
         return f"{0 - value:+.2f} [{0 - high:+.2f}, {0 - low:+.2f}]"  # no minus before 0.00
 
@@ -87,16 +90,16 @@ def front(candidates: list[Candidate], gzipped: bool) -> list[Candidate]:
 
 
 def beaten(
-    right: np.ndarray,
+    assessment: Assessment,
     row: tuple[float, ...],
     others: list[Candidate],
     gz: bool,
     timed: bool = True,
 ) -> bool:
-    """Returns whether another candidate is as small and fast and significantly more accurate.
+    """Returns whether another candidate is as small and fast and significantly better.
 
     Args:
-        right: Whether each image was classified right, (examples,).
+        assessment: The candidate's quality.
         row: The candidate's :meth:`Candidate.row`.
         others: The other candidates.
         gz: Whether sizes are those after gzip.
@@ -104,7 +107,7 @@ def beaten(
     """
     return any(
         all(a <= b for a, b in zip(other.row(gz, timed)[1:], row[1:], strict=True))
-        and paired_difference(other.right, right)[1] > 0
+        and assessment.drop_from(other.assessment)[1] > 0
         for other in others
     )
 
@@ -139,7 +142,7 @@ class CandidateStore:
     """Builds and measures candidates in a folder, and reads those that are there already.
 
     Args:
-        runner: Applies the steps of a recipe to the model.
+        context: The original, its task and data, and how steps are trained.
         folder: Folder of models and candidates.
         gzipped: Whether sizes are compared after gzip.
         target: The device of the files.
@@ -148,26 +151,26 @@ class CandidateStore:
     """
 
     def __init__(
-        self, runner: StepRunner, folder: pathlib.Path, gzipped: bool, target: Target, timed: bool
+        self, context: Context, folder: pathlib.Path, gzipped: bool, target: Target, timed: bool
     ) -> None:
         self.timed = timed
-        self.runner, self.folder, self.gzipped, self.target = runner, folder, gzipped, target
-        self.baseline = to_tflite(runner.original)
-        self.right = self._right(self.baseline)
-        self.profile = profile(runner.original)
+        self.context, self.folder, self.gzipped, self.target = context, folder, gzipped, target
+        self.baseline = to_tflite(context.original)
+        self.assessment = self._assess(self.baseline)
+        self.profile = profile(context.original)
         self.candidates: list[Candidate] = []
         self.failures: dict[str, str] = {}
 
     @property
-    def split(self) -> DataSplit:
+    def data(self) -> Data:
         """The data."""
-        return self.runner.split
+        return self.context.data
 
     @functools.cached_property
     def int8(self) -> Artifact | None:
         """The original's post-training int8 file; None where it can't be converted."""
         with contextlib.suppress(ConversionError):
-            return to_tflite(self.runner.original, "int8", self._calibration())
+            return to_tflite(self.context.original, "int8", self.context.calibration())
         return None
 
     def analyze_model(self, pruning: bool) -> ModelAnalysis:
@@ -184,7 +187,9 @@ class CandidateStore:
             before = ModelAnalysis.from_json(path.read_text())
             if before.pruned or not pruning:
                 return before
-        analysis = analyze_model(self.runner.original, self.int8, self.split.x_val, pruning)
+        analysis = analyze_model(
+            self.context.original, self.int8, self.data.validation.x, self.context.task, pruning
+        )
         write_atomically(path, analysis.to_json())
         return analysis
 
@@ -199,7 +204,7 @@ class CandidateStore:
             `failures` has the reason.
         """
         folder = self._folder_of(recipe)
-        progress = self.runner.progress
+        progress = self.context.progress
         try:
             if (folder / "record.json").exists():
                 candidate = self._read(recipe, folder)
@@ -214,7 +219,7 @@ class CandidateStore:
         costs = self.target.costs(candidate.costs, candidate.file, folder)
         candidate = dataclasses.replace(candidate, costs=costs)
         row = candidate.row(self.gzipped, self.timed)
-        dominated = beaten(candidate.right, row, self.candidates, self.gzipped, self.timed)
+        dominated = beaten(candidate.assessment, row, self.candidates, self.gzipped, self.timed)
         candidate = dataclasses.replace(candidate, beaten=dominated)
         self.candidates.append(candidate)
         progress.phase(f"  {self.line(candidate)}")
@@ -246,7 +251,7 @@ class CandidateStore:
         """Returns a candidate in one line."""
         costs = candidate.costs
         return (
-            f"{candidate.recipe}: {candidate.points} points, "
+            f"{candidate.recipe}: {candidate.points} {self.context.task.metric.unit}, "
             f"{costs.bytes:,} bytes ({costs.gzip_bytes:,} gzipped), {costs.latency:.3f}x the time"
             f"{_on_device(costs)}{', worse than another' if candidate.beaten else ''}"
         )
@@ -254,63 +259,77 @@ class CandidateStore:
     def _build(self, recipe: Recipe, folder: pathlib.Path) -> Candidate:
         model = self._model(recipe.steps)
         cost = profile(model)
-        if recipe.aware:
-            kept = tuple(step.technique for step in recipe.steps)
-            model = self.runner.aware(model, recipe.mode, kept)
+        final = recipe.final_step
+        if final is not None:
+            model = self._applied(model, final, recipe.steps, folder.name)
             file = to_tflite(model, recipe.mode)
         elif recipe == Recipe((), "int8") and self.int8 is not None:
             file = self.int8
         else:
-            file = to_tflite(model, recipe.mode, self._calibration())
+            file = to_tflite(model, recipe.mode, self.context.calibration())
         file = file.minified()
-        right = self._right(file)
+        assessment = self._assess(file)
         old, new = benchmark([self.baseline, file], rounds=ROUNDS)
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         file.save(folder / "model.tflite")
         save_model(model, folder / "model.keras")
-        np.save(folder / "right.npy", right, allow_pickle=False)
-        costs, drop = self._costs(file, right, new.ratio / old.ratio, cost)
+        np.save(folder / "values.npy", assessment.values, allow_pickle=False)
+        costs, drop = self._costs(file, assessment, new.ratio / old.ratio, cost)
         own = {name: v for name, v in dataclasses.asdict(costs).items() if name not in _APART}
-        record = {"recipe": str(recipe), "costs": own, "drop": drop}
         # Written last: a candidate without it is built again.
-        write_atomically(folder / "record.json", json.dumps(record, indent=1))
-        return Candidate(recipe, file, costs, drop, right)
+        self._record(folder).write({"recipe": str(recipe), "costs": own, "drop": drop})
+        return Candidate(recipe, file, costs, drop, assessment)
+
+    def _record(self, folder: pathlib.Path) -> Record:
+        return Record(folder / "record.json", "candidate", FORMAT)
 
     def _read(self, recipe: Recipe, folder: pathlib.Path) -> Candidate:
-        record = parse_json_object((folder / "record.json").read_text(), "record")
+        record = self._record(folder).read()
         file = Artifact.load(folder / "model.tflite")
-        right = np.load(folder / "right.npy", allow_pickle=False)
+        values = np.load(folder / "values.npy", allow_pickle=False)
         value, low, high = record["drop"]
-        return Candidate(recipe, file, CandidateCosts(**record["costs"]), (value, low, high), right)
+        costs = CandidateCosts(**record["costs"])
+        assessment = Assessment(self.context.task.metric, values)
+        return Candidate(recipe, file, costs, (value, low, high), assessment)
 
     def _model(self, steps: tuple[RecipeStep, ...]) -> keras.Model:
         """Returns the float model after some steps."""
         if not steps:
-            return self.runner.original
-        key = Recipe(steps, "float").key
-        path = self.folder / "models" / f"{key}{self._epochs(True)}.keras"
+            return self.context.original
+        key = f"{Recipe(steps, 'float').key}{self._epochs(True)}"
+        path = self.folder / "models" / f"{key}.keras"
         if not path.exists():
-            save_model(self.runner.apply(self._model(steps[:-1]), steps[-1]), path)
+            model = self._model(steps[:-1])
+            save_model(self._applied(model, steps[-1].step(), steps[:-1], key), path)
         return load_model(path)
 
-    def _calibration(self) -> np.ndarray:
-        return spread(self.split.x_train, CALIBRATION)
+    def _applied(
+        self, model: keras.Model, step: Step, before: tuple[RecipeStep, ...], key: str
+    ) -> keras.Model:
+        """Returns a model after a further step; a training that was killed goes on."""
+        checkpoints = self.folder / "training" / key
+        context = self.context.replace(
+            before=tuple(each.technique for each in before), checkpoints=checkpoints
+        )
+        try:
+            [outcome] = run_row(model, [step], context)
+        except ValueError as error:  # a technique's refusal does not end the job
+            raise NotPossible(str(error)) from error
+        shutil.rmtree(checkpoints, ignore_errors=True)  # the caller writes the model
+        return outcome.model
 
     def _epochs(self, trains: bool) -> str:
-        return f"-{self.runner.settings.epochs}_epochs" if trains else ""
+        return f"-{self.context.settings.epochs}_epochs" if trains else ""
 
-    def _right(self, file: Artifact) -> np.ndarray:
-        return correct(self.split.y_val, file.predict(self.split.x_val))
+    def _assess(self, file: Artifact) -> Assessment:
+        examples = self.data.validation
+        return self.context.task.assess(examples.y, file.predict(examples.x))
 
     def _costs(
-        self, file: Artifact, right: np.ndarray, latency: float, cost: Profile
+        self, file: Artifact, assessment: Assessment, latency: float, cost: Profile
     ) -> tuple[CandidateCosts, tuple[float, float, float]]:
-        value, low, high = (100 * v for v in paired_difference(self.right, right))
+        drop = assessment.drop_from(self.assessment)
         memory = cost.peak_activation_bytes(ACTIVATION_BYTES.get(file.mode, 4))
         macs = cost.macs / max(1, self.profile.macs)
-        return CandidateCosts(value, file.size, file.gzip_size, latency, macs, memory), (
-            value,
-            low,
-            high,
-        )
+        return CandidateCosts(drop[0], file.size, file.gzip_size, latency, macs, memory), drop

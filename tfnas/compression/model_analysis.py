@@ -12,11 +12,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import keras
 import numpy as np
 
 from tfnas.data.datasets import spread
+from tfnas.data.examples import Examples, Nested, mapped
 from tfnas.graph.functional import walk
 from tfnas.measure.latency_model.layer_times import layer_times
 from tfnas.measure.profile import Profile, profile
@@ -26,10 +28,8 @@ from tfnas.pruning.prunable_kernels import find_kernels
 from tfnas.pruning.sensitivity import sensitivity
 from tfnas.search_space.architecture import check_keys, parse_json_object
 from tfnas.tflite.artifact import Artifact
+from tfnas.tasks.task import Task
 from tfnas.tflite.conversion_error import ConversionError
-
-if TYPE_CHECKING:
-    import keras
 
 SECONDS = 8.0  # limit of the time to prune kernels, one at a time
 PRUNED = 0.75  # fraction of the weights of one kernel
@@ -140,17 +140,19 @@ def analyze_model(
     """Analyzes the costs and the sensitivity of a model's layers in some seconds.
 
     Example:
-        >>> import keras
+        >>> from tfnas.tasks.image_classes import ImageClasses
         >>> model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten(),
         ...     keras.layers.Dense(3, name="d")])
-        >>> found = analyze_model(model, None, np.zeros((8, 4, 4, 1), "uint8"), pruning=False)
+        >>> x = np.zeros((8, 4, 4, 1), "uint8")
+        >>> found = analyze_model(model, None, x, ImageClasses(), pruning=False)
         >>> [(layer.name, layer.group, layer.macs) for layer in found.layers]
         [('d', 'dense layers', 48)]
 
     Args:
-        model: A built functional or Sequential Keras classifier; it is not changed.
+        model: A built functional or Sequential Keras model; it is not changed.
         int8: Its post-training int8 file; None where there is none.
-        x: Images, (examples, height, width, channels), pixels from 0 to 255.
+        x: Typical inputs, examples first.
+        task: What it is for.
         pruning: Whether the sensitivity to pruning is measured.
     """
     began = time.monotonic()
@@ -159,7 +161,7 @@ def analyze_model(
     layers = _layers(model, cost)
     times = _times(model, int8, cost, left_out)
     errors = _noise(model, int8, x, cost, left_out)
-    changed = _sensitivity(model, x, left_out) if pruning else {}
+    changed = _sensitivity(model, x, task, left_out) if pruning else {}
     noise = {} if errors is None else noise_of(errors)
     changed_classes = None if errors is None else errors.outputs[0].changed
     analyzed = [
@@ -195,21 +197,22 @@ def noise_of(errors: QuantizationError) -> dict[str, float]:
 
 
 def file_errors(
-    model: keras.Model, file: Artifact, x: np.ndarray, macs: int
+    model: keras.Model, file: Artifact, x: Nested, macs: int
 ) -> tuple[QuantizationError | None, str]:
     """Measures the quantization error of each layer, if that takes seconds only.
 
     Args:
         model: The Keras model behind the file.
         file: The quantized file.
-        x: Images, (examples, height, width, channels).
+        x: Typical inputs, examples first.
         macs: Multiply-accumulates of the model.
 
     Returns:
         The errors, or None and the reason.
     """
-    images = min(NOISE_IMAGES, len(x), int(NOISE_MACS / max(1, macs)))
-    if images < min(NOISE_FEWEST, len(x)):
+    available = len(Examples(x, ()))
+    images = min(NOISE_IMAGES, available, int(NOISE_MACS / max(1, macs)))
+    if images < min(NOISE_FEWEST, available):
         return None, f"{macs:,} multiply-accumulates, operator by operator, would take too long"
     try:
         examples = spread(x, images)
@@ -285,21 +288,25 @@ def _noise(
     return errors
 
 
-def _sensitivity(model: Any, x: np.ndarray, left_out: list[str]) -> dict[str, float]:
-    """Returns the fraction of images whose class changes where one kernel alone is pruned."""
-    images = spread(x, IMAGES).astype(np.float32)
-    classes = _classes(model, images)  # a first call is slower: not timed
+def _sensitivity(
+    model: Any, x: Nested, task: Task, left_out: list[str]
+) -> dict[str, float]:
+    """Returns the fraction of predictions that change where one kernel alone is pruned."""
+    inputs = mapped(lambda array: np.asarray(array, np.float32), Examples(x, ()).spread(IMAGES).x)
+    count = len(Examples(inputs, ()))
+    outputs = _outputs(model, inputs)  # a first call is slower: not timed
     began = time.monotonic()
-    _classes(model, images)
+    _outputs(model, inputs)
     seconds = max(time.monotonic() - began, 1e-4)
     kernels = sorted(find_kernels(model)[0], key=lambda kernel: -kernel.size)
     affordable = SECONDS / seconds - 1
     if affordable < len(kernels):
-        count = min(len(images), max(FEWEST, int(len(images) * affordable / len(kernels))))
-        affordable *= len(images) / count
-        images, classes = images[:count], classes[:count]
+        fewer = min(count, max(FEWEST, int(count * affordable / len(kernels))))
+        affordable *= count / fewer
+        inputs, count = Examples(inputs, ()).rows(slice(fewer)).x, fewer
+        outputs = mapped(lambda array: array[:fewer], outputs)
     if int(affordable) < min(3, len(kernels)):
-        left_out.append(f"pruning a layer: {len(images)} images take {seconds:.1f} s a kernel")
+        left_out.append(f"pruning a layer: {count} examples take {seconds:.1f} s a kernel")
         return {}
     chosen = [kernel.name for kernel in kernels[: int(affordable)]]
     if len(chosen) < len(kernels):
@@ -310,7 +317,7 @@ def _sensitivity(model: Any, x: np.ndarray, left_out: list[str]) -> dict[str, fl
         return {}
 
     def agreement(pruned: Any) -> float:
-        return float((_classes(pruned, images) == classes).mean())
+        return 1 - float(task.changed(outputs, _outputs(pruned, inputs)).mean())
 
     try:
         found = sensitivity(model, agreement, [PRUNED], layers=chosen)
@@ -320,6 +327,5 @@ def _sensitivity(model: Any, x: np.ndarray, left_out: list[str]) -> dict[str, fl
     return dict(zip(found.names, map(float, found.losses()[:, -1]), strict=True))
 
 
-def _classes(model: Any, images: np.ndarray) -> np.ndarray:
-    outputs = np.asarray(model(images, training=False))
-    return outputs[:, 0] > 0.5 if outputs.shape[-1] == 1 else outputs.argmax(-1)
+def _outputs(model: Any, inputs: Nested) -> Nested:
+    return keras.tree.map_structure(np.asarray, model(inputs, training=False))

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 
-STEPS = ("prune_channels", "factorize", "factorize_dense", "train", "prune", "cluster")
+from tfnas.compression.technique_row import Step, check_order
+from tfnas.compression.techniques.registry import technique
+
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,16 +19,23 @@ class RecipeStep:
     """One technique with its amount.
 
     Args:
-        technique: One of `STEPS`.
-        amount: "prune_channels" and "factorize": fraction of the multiply-accumulates that stays;
-            "factorize_dense": fraction of the dense layers' weights that stays; "train": multiple
-            of a step's epochs; "prune": fraction of zeros; "cluster": values a kernel.
+        technique: Name of a technique, see :mod:`tfnas.compression.techniques.registry`.
+        amount: Its amount, as the technique's `for_amount` takes it. "prune_channels" and
+            "factorize": fraction of the multiply-accumulates that stays; "factorize_dense":
+            fraction of the dense layers' weights that stays; "train": multiple of a step's epochs;
+            "prune": fraction of zeros; "cluster": values a kernel.
         weights: "prune_channels": fraction of the weights that stays; None: no limit on weights.
     """
 
     technique: str
     amount: float
     weights: float | None = None
+
+    def step(self) -> Step:
+        """Returns the technique with its settings."""
+        return Step(
+            self.technique, technique(self.technique).for_amount(self.amount, weights=self.weights)
+        )
 
     def __str__(self) -> str:
         also = "" if self.weights is None else f" weights {self.weights:g}"
@@ -55,14 +64,19 @@ class Recipe:
     why: str = dataclasses.field(default="", compare=False)
 
     def __post_init__(self) -> None:
-        order = [STEPS.index(step.technique) for step in self.steps]
-        if order != sorted(set(order)):
-            raise ValueError(f"steps must be in the order {', '.join(STEPS)}, got {self}")
+        check_order([step.technique for step in self.steps])
 
     @property
     def key(self) -> str:
         """The name of the candidate's folder."""
         return str(self).replace(", ", "-").replace(" ", "_")
+
+    @property
+    def final_step(self) -> Step | None:
+        """Quantization-aware training for the number format; None where there is none."""
+        if not self.aware:
+            return None
+        return Step("qat", technique("qat").settings(mode=self.mode))
 
     @property
     def trains(self) -> bool:

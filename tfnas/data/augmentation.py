@@ -137,6 +137,14 @@ class AugmentedImages(keras.utils.PyDataset):
         self.epoch += 1
         self._order = self._order_of(self.epoch)
 
+    def start_at(self, epoch: int) -> None:
+        """Continues with an epoch, as a training that was interrupted does.
+
+        Args:
+            epoch: Number of the next epoch, from 0.
+        """
+        self.epoch, self._order = epoch, self._order_of(epoch)
+
     def _order_of(self, epoch: int) -> np.ndarray:
         return np.random.default_rng([self.seed, epoch]).permutation(len(self.x))
 
@@ -167,7 +175,9 @@ class AugmentedImages(keras.utils.PyDataset):
         return untuned(sized)
 
 
-def shuffled(examples: Any, batch_size: int, seed: int) -> tf.data.Dataset:
+def shuffled(
+    examples: Any, batch_size: int, seed: int, first_epoch: int = 0
+) -> tf.data.Dataset:
     """Returns a data set of batches of arrays, in another order in each epoch.
 
     Keras' `fit` shuffles arrays in each epoch, but from the same random state: if TensorFlow's
@@ -177,12 +187,16 @@ def shuffled(examples: Any, batch_size: int, seed: int) -> tf.data.Dataset:
         examples: Arrays of n rows each, in any nest of tuples.
         batch_size: Rows in a batch.
         seed: Seed of the orders, combined with TensorFlow's global seed.
+        first_epoch: Number of epochs whose orders are passed over.
     """
     tensors = tf.nest.map_structure(tf.convert_to_tensor, examples)
     count = len(tf.nest.flatten(tensors)[0])
     rows = tf.data.Dataset.range(count).shuffle(count, seed=seed).batch(batch_size)
     batches = rows.map(lambda row: tf.nest.map_structure(lambda t: tf.gather(t, row), tensors))
-    return untuned(batches.prefetch(2))
+    dataset = untuned(batches.prefetch(2))
+    for _ in range(first_epoch):  # each iterator draws the order of its epoch
+        next(iter(dataset))
+    return dataset
 
 
 def untuned(dataset: tf.data.Dataset) -> tf.data.Dataset:

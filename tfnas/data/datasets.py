@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from tfnas.data.examples import Examples, digest_of, evenly
 from tfnas.data.stratify import draw
 from tfnas.optional import require
 
@@ -63,6 +64,25 @@ class DataSplit:
     def num_classes(self) -> int:
         """Number of classes."""
         return len(self.class_names)
+
+    @property
+    def train(self) -> Examples:
+        """The training images and labels."""
+        return Examples(self.x_train, self.y_train)
+
+    @property
+    def validation(self) -> Examples:
+        """The validation images and labels."""
+        return Examples(self.x_val, self.y_val)
+
+    @property
+    def test(self) -> Examples:
+        """The test images and labels."""
+        return Examples(self.x_test, self.y_test)
+
+    def digest(self) -> str:
+        """Returns a hash of all images and labels, as 16 hexadecimal digits."""
+        return digest_of(self.train, self.validation, self.test)
 
     def training_part(self) -> tuple[np.ndarray, np.ndarray]:
         """Returns images and labels of the training and the validation part together."""
@@ -302,8 +322,7 @@ def spread(data: Any, examples: int, what: str = "data") -> Any:
         return arrays(data, examples, what)[0]
     inputs = arrays(data, what=what)[0]
     count = length(inputs, what)
-    index = np.unique(np.linspace(0, count - 1, min(examples, count)).astype(int))
-    return sliced(inputs, index)
+    return sliced(inputs, evenly(count, examples))
 
 
 def _named(name: str, seed: int) -> tuple[tuple[np.ndarray, ...], tuple[str, ...]]:

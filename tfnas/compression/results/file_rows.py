@@ -6,13 +6,19 @@ from collections.abc import Callable, Mapping, Sequence
 
 from tfnas.compression.file_comparison_table import FileRow
 from tfnas.measure.measurement import Latency
+from tfnas.tasks.assessment import ACCURACY, Metric
 
-_HEADERS = ["file", "accuracy", "95% interval", "points to the first [95%]"]
 
 
-def headers(*more: str) -> list[str]:
-    """Returns the titles of a report's columns, `more` before the sizes."""
-    return [*_HEADERS, *more, "bytes", "gzip"]
+def headers(*more: str, metric: Metric = ACCURACY) -> list[str]:
+    """Returns the titles of a report's columns.
+
+    Args:
+        *more: Titles before those of the sizes.
+        metric: The task's metric.
+    """
+    difference = f"{metric.unit or 'difference'} to the first [95%]"
+    return ["file", metric.name, "95% interval", difference, *more, "bytes", "gzip"]
 
 
 def file_rows(
@@ -29,7 +35,7 @@ def file_rows(
             row.label,
             f"{row.score.value:.4f}",
             f"[{row.score.low:.4f}, {row.score.high:.4f}]",
-            _points(row.difference),
+            _scaled(row.difference, row.assessment.metric),
             *more(row),
             f"{row.file.size:,}",
             f"{row.file.gzip_size:,}",
@@ -38,9 +44,9 @@ def file_rows(
     ]
 
 
-def short_headers(*more: str) -> list[str]:
-    """Returns the titles of a terminal's columns, `more` before the sizes."""
-    return ["file", "accuracy", "points [95%]", *more, "bytes", "gzip"]
+def short_headers(*more: str, metric: Metric = ACCURACY) -> list[str]:
+    """Returns the titles of a terminal's columns; see :func:`headers` for the arguments."""
+    return ["file", metric.name, f"{metric.unit or 'difference'} [95%]", *more, "bytes", "gzip"]
 
 
 def short_rows(
@@ -81,8 +87,9 @@ def speed_lines(latencies: Mapping[str, Latency], label: str) -> list[str]:
     return lines
 
 
-def _points(difference: tuple[float, float, float] | None) -> str:
+def _scaled(difference: tuple[float, float, float] | None, metric: Metric) -> str:
     if difference is None:
         return ""
-    value, low, high = (100 * part for part in difference)
-    return f"{value:+.2f} [{low:+.2f}, {high:+.2f}]"
+    value, low, high = (metric.scale * part for part in difference)
+    digits = 2 if metric.unit == "points" else 4
+    return f"{value:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"

@@ -1,1 +1,1 @@
-"""The techniques as steps of a compression recipe."""
+"""The techniques: one file each, and one table of them."""

@@ -1,0 +1,131 @@
+"""What techniques get beside the model: task, data, training settings, progress."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tfnas.compression.fine_tune import fine_tune, training_steps
+from tfnas.compression.fine_tune_settings import FineTuneSettings
+from tfnas.compression.progress import Progress
+from tfnas.compression.techniques.technique import CALIBRATION, SCORED
+from tfnas.compression.training_checkpoint import TrainingCheckpoint
+from tfnas.data.examples import Data, Examples, Nested
+from tfnas.tasks.task import Distillation, Task
+
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
+
+    from tfnas.distillation.feature_losses import FeatureHint
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Context:
+    """What techniques get beside the model.
+
+    Args:
+        original: The model before compression: the teacher, and whose outputs count as right.
+        task: What it is for.
+        data: Its data.
+        settings: How a technique's model is fine-tuned.
+        progress: Receives phases and epochs.
+        before: Names of the techniques before this one, whose results are kept.
+        checkpoints: Folder of the states of trainings; None: a training that is killed is lost.
+        scored: Examples for criteria by gradient.
+        teacher_outputs: Returns the original's cached outputs; the same for all contexts of a job.
+    """
+
+    original: keras.Model
+    task: Task
+    data: Data
+    settings: FineTuneSettings
+    progress: Progress = dataclasses.field(default_factory=Progress)
+    before: tuple[str, ...] = ()
+    checkpoints: pathlib.Path | None = None
+    scored: int = SCORED
+    teacher_outputs: Callable[[], list[np.ndarray] | None] | None = None
+
+    def __post_init__(self) -> None:
+        if self.teacher_outputs is None:
+            object.__setattr__(self, "teacher_outputs", functools.cache(self._teacher_outputs))
+
+    def _teacher_outputs(self) -> list[np.ndarray] | None:
+        settings = self.settings
+        return self.task.teacher_outputs(
+            self.original, self.data.train, settings.augment, settings.distill
+        )
+
+    @property
+    def seed(self) -> int:
+        """Seed of all draws."""
+        return self.settings.seed
+
+    def calibration(self, count: int = CALIBRATION) -> Nested:
+        """Returns typical inputs, evenly spaced through the training examples."""
+        return self.data.train.spread(count).x
+
+    def scoring(self) -> tuple[Nested, Nested]:
+        """Returns inputs and targets for criteria that need gradients."""
+        examples = self.data.train.spread(self.scored)
+        return examples.x, examples.y
+
+    def steps(self) -> int:
+        """Returns the number of optimizer steps of a fine-tuning."""
+        return training_steps(self.data.train, self.settings.epochs, self.settings.batch_size)
+
+    @property
+    def first_step(self) -> int:
+        """Number of the fine-tuning's first step, as schedules by step count them."""
+        return 0
+
+    def fine_tune(
+        self,
+        model: keras.Model,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
+        *,
+        hints: Sequence[FeatureHint] = (),
+        muon: bool = False,
+        epochs: int | None = None,
+        name: str = "training",
+    ) -> None:
+        """Fine-tunes a model in place.
+
+        Args:
+            model: The model.
+            callbacks: Callbacks of the training.
+            hints: Losses between layers of the original and of the model.
+            muon: Whether Muon trains it.
+            epochs: Epochs; None: those of the settings.
+            name: Name of the training's state, another one for each training of a technique.
+        """
+        settings = self.settings
+        if epochs is not None:
+            settings = dataclasses.replace(settings, epochs=epochs)
+        path = None if self.checkpoints is None else self.checkpoints / f"{name}.npz"
+        fine_tune(
+            model,
+            self.task,
+            self.data.train,
+            settings,
+            distillation=self._distillation(hints),
+            callbacks=callbacks,
+            muon=muon,
+            progress=self.progress,
+            checkpoint=None if path is None else TrainingCheckpoint(path),
+        )
+
+    def _distillation(self, hints: Sequence[FeatureHint]) -> Distillation | None:
+        weight = self.settings.distill
+        if not weight:
+            return None
+        assert self.teacher_outputs is not None
+        outputs = None if hints else self.teacher_outputs()
+        return Distillation(self.original, weight, outputs, hints)
+
+    def replace(self, **changes: Any) -> Context:
+        """Returns a context with other fields."""
+        return dataclasses.replace(self, **changes)

@@ -1,0 +1,175 @@
+"""One call from a trained model, techniques and data to files and a report.
+
+The commands of techniques (`tfnas prune` and so on) are this call with one technique.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tfnas.compression.file_comparison_table import compare_files
+from tfnas.compression.fine_tune_settings import FineTuneSettings
+from tfnas.compression.progress import Progress
+from tfnas.compression.results.technique_result import TechniqueResult
+from tfnas.compression.technique_context import Context
+from tfnas.compression.technique_row import Step, check_order, context_of, run_row
+from tfnas.compression.techniques.registry import technique
+from tfnas.compression.techniques.technique import Outcome
+from tfnas.jobs.inputs import load_model_and_data
+from tfnas.jobs.job_folder import JobFolder
+from tfnas.measure.latency import benchmark
+from tfnas.options import as_settings
+from tfnas.reports import technique_report
+from tfnas.runtime.files import model_digest, save_model, write_atomically
+from tfnas.tflite.conversion_error import ConversionError
+
+if TYPE_CHECKING:
+    import keras
+
+    from tfnas.data.examples import Data
+    from tfnas.tasks.task import Task
+
+CHECKPOINTS = "training"
+LEARNING_RATE = 1e-3
+_OWN = (
+    *("*.keras", "model_*.tflite", "*.csv", "*.json", "*.png", "report.md", "report.html"),
+    f"{CHECKPOINTS}/*/*.npz",
+)
+
+Row = Sequence[Step | tuple[str, Mapping[str, Any]]]
+
+
+def run_techniques(
+    model: keras.Model | str | os.PathLike[str],
+    techniques: Row,
+    data: Data | str | pathlib.Path,
+    *,
+    directory: str | os.PathLike[str],
+    task: Task | None = None,
+    settings: FineTuneSettings | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> TechniqueResult:
+    """Applies techniques to a trained model; writes models, `.tflite` files and a report.
+
+    Each technique is fine-tuned, and what it achieved is kept through the next. The same call on
+    the same folder continues a training that was stopped, from its last epoch.
+
+    Example:
+        >>> import tfnas
+        >>> model = tfnas.load_model("model.keras")  # doctest: +SKIP
+        >>> row = [("prune", {"sparsity": 0.8}), ("qat", {"mode": "int8"})]
+        >>> settings = tfnas.FineTuneSettings(epochs=3)
+        >>> result = tfnas.run_techniques(
+        ...     model, row, "digits", directory="small", settings=settings
+        ... )  # doctest: +SKIP
+        >>> print(result)  # doctest: +SKIP
+
+    Args:
+        model: A trained Keras 3 model, or the path of its file; it is not changed.
+        techniques: (name, settings) of each technique in their order, or
+            :class:`~tfnas.compression.technique_row.Step` records. The names are those of the
+            commands: prune_channels, factorize, prune, cluster, qat; the settings are the flags.
+        data: The data, or what :func:`tfnas.data.load` takes. The test part is used once, at the
+            end.
+        directory: Folder of all files: a new one, an empty one, or that of the same job.
+        task: What the model is for; None: it classifies images.
+        settings: How each technique is fine-tuned; None: 3 epochs.
+        overwrite: Whether an earlier job in the folder is removed first.
+        progress: Receives phases and epochs.
+
+    Returns:
+        The files, measured on the test part beside the original's, and each technique's report.
+
+    Raises:
+        ValueError: An argument is outside its rule, or the folder holds another job or other
+            files; before any long work.
+        ImportError: A report has pictures and matplotlib is not installed; as early.
+        ConversionError: The new model can't be converted.
+    """
+    from tfnas.tasks.image_classes import ImageClasses
+
+    row = [_step(each) for each in techniques]
+    if not row:
+        raise ValueError("techniques must hold at least one technique, got none")
+    check_order([step.technique for step in row])
+    model, split = load_model_and_data(model, data)
+    settings = settings or FineTuneSettings(epochs=3)
+    task, progress = task or ImageClasses(), progress or Progress()
+    folder = JobFolder(pathlib.Path(directory), "techniques", _OWN)
+    task.check(model, split)
+    context = Context(model, task, split, settings, progress, checkpoints=folder.path / CHECKPOINTS)
+    _check(model, row, context)
+    folder.claim(_identity(model, row, context), overwrite)
+    outcomes = run_row(model, row, context)
+    return _result(model, outcomes, context, folder)
+
+
+def _step(each: Step | tuple[str, Mapping[str, Any]]) -> Step:
+    if isinstance(each, Step):
+        return each
+    name, values = each
+    kind = technique(name).settings
+    known = {field.name for field in dataclasses.fields(kind)}
+    if unknown := sorted(set(values) - known):
+        raise ValueError(
+            f"settings of {name!r} must be some of {', '.join(sorted(known))}, got {unknown[0]!r}"
+        )
+    return Step(name, as_settings(kind, values))
+
+
+def _check(model: keras.Model, row: Sequence[Step], context: Context) -> None:
+    """Checks all that can be checked before long work."""
+    from tfnas.optional import require
+
+    for number, step in enumerate(row, 1):
+        own = technique(step.technique)
+        if own.needs_matplotlib:
+            require("matplotlib", "the pictures of a report")
+        if number == 1:  # later ones get a model that does not exist yet
+            own.check(model, step.settings, context_of(step, context))
+
+
+def _identity(model: keras.Model, row: Sequence[Step], context: Context) -> dict[str, Any]:
+    """Returns what makes a job the same: model, data, techniques and training."""
+    return {
+        "model": model_digest(model),
+        "data": f"{context.data.name}, {context.data.digest()}",
+        "techniques": [json.loads(json.dumps(dataclasses.asdict(step))) for step in row],
+        "settings": json.loads(json.dumps(dataclasses.asdict(context.settings))),
+    }
+
+
+def _result(
+    model: keras.Model, outcomes: list[Outcome], context: Context, folder: JobFolder
+) -> TechniqueResult:
+    """Converts, measures and reports."""
+    context.progress.phase("converting and measuring the files on the test part")
+    last = outcomes[-1]
+    own = technique(last.technique)
+    for name, each in own.models(last).items():
+        save_model(each, folder.path / name)
+    files, notes = own.files(model, last, context)
+    prefix = f"{own.label}, "
+    if not any(label.startswith(prefix) for label, _ in files):
+        raise ConversionError(f"no model could be converted: {'; '.join(notes)}")
+    by_label = dict(files)
+    for label, file in files:
+        if label.startswith(prefix):
+            name = label.removeprefix(prefix).replace(" ", "_")
+            file.save(folder.path / f"model_{name}.tflite")
+    rows = compare_files(context.task, context.data.test, files)
+    times = benchmark([file for _, file in files])
+    latencies = {label: time for (label, _), time in zip(files, times, strict=True)}
+    outcomes = [*outcomes[:-1], own.examined(last, by_label, context)]
+    result = TechniqueResult(folder.path, outcomes, rows, latencies, notes)
+    for outcome in outcomes:
+        for name, text in technique(outcome.technique).products(outcome, by_label).items():
+            write_atomically(folder.path / name, text)
+    technique_report.write(result, context)
+    return result

@@ -1,0 +1,109 @@
+"""The quality of predictions by a task's metric, and differences between two of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+
+from tfnas.measure.accuracy import paired_difference, wilson_interval
+from tfnas.measure.measurement import Score
+
+_Z95 = 1.959963984540054
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+    """A task's metric: the mean of one value for each example.
+
+    Args:
+        name: Its name in tables, such as "accuracy".
+        higher_is_better: Its direction.
+        scale: Factor of differences in tables: 100 shows fractions as points.
+        unit: Unit of scaled differences.
+    """
+
+    name: str
+    higher_is_better: bool = True
+    scale: float = 1.0
+    unit: str = ""
+
+    def drop(self, difference: float) -> float:
+        """Returns how much worse a scaled difference is than 0, in the metric's unit."""
+        return -self.scale * difference if self.higher_is_better else self.scale * difference
+
+
+ACCURACY = Metric("accuracy", scale=100.0, unit="points")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Assessment:
+    """The quality of a model's predictions.
+
+    Example:
+        >>> right = Assessment(ACCURACY, np.array([True, True, False, True]))
+        >>> right.score.value
+        0.75
+
+    Args:
+        metric: The metric.
+        values: Its value for each example, (examples,); booleans where it is a proportion.
+    """
+
+    metric: Metric
+    values: np.ndarray = dataclasses.field(repr=False)
+
+    @property
+    def score(self) -> Score:
+        """The mean with its 95% interval: Wilson's of a proportion, else Student's."""
+        values = self.values
+        if values.dtype == bool:
+            low, high = wilson_interval(int(values.sum()), len(values))
+        else:
+            low, high = _interval(values)
+        return Score(self.metric.name, float(values.mean()), low, high, len(values))
+
+    def minus(self, other: Assessment) -> tuple[float, float, float]:
+        """Returns the difference to another assessment of the same examples.
+
+        Args:
+            other: The other assessment.
+
+        Returns:
+            The difference with its 95% interval: (value, low, high), not scaled.
+
+        Raises:
+            ValueError: The numbers of examples differ.
+        """
+        if self.values.dtype == other.values.dtype == bool:
+            return paired_difference(self.values, other.values)
+        if self.values.shape != other.values.shape:
+            raise ValueError(
+                f"other must hold {len(self.values)} examples, got {len(other.values)}"
+            )
+        differences = self.values.astype(float) - other.values.astype(float)
+        return float(differences.mean()), *_interval(differences)
+
+    def drop_from(self, baseline: Assessment) -> tuple[float, float, float]:
+        """Returns how much worse this is than a baseline, in the metric's unit.
+
+        Args:
+            baseline: The assessment of the model before compression, on the same examples.
+
+        Returns:
+            The drop with its 95% interval: (value, low, high); negative where this is better.
+        """
+        value, low, high = (self.metric.drop(each) for each in self.minus(baseline))
+        return value, min(low, high), max(low, high)
+
+
+def _interval(values: np.ndarray) -> tuple[float, float]:
+    """Returns the 95% interval of a mean, by Student's t."""
+    from scipy import stats
+
+    mean, count = float(values.mean()), len(values)
+    if count < 2:
+        return -math.inf, math.inf
+    half = float(stats.t.ppf(0.975, count - 1)) * float(values.std(ddof=1)) / math.sqrt(count)
+    return mean - half, mean + half

@@ -1,0 +1,186 @@
+"""The task of image classifiers: one label an image, cross-entropy, accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import keras
+import numpy as np
+
+from tfnas.data.augmentation import AugmentedImages
+from tfnas.data.examples import Examples
+from tfnas.distillation.cached_teacher import teacher_outputs
+from tfnas.distillation.distiller import Distiller
+from tfnas.graph.functional import gives_probabilities, last_activation
+from tfnas.measure.accuracy import correct
+from tfnas.measure.agreement import Agreement, agreement
+from tfnas.tasks.assessment import ACCURACY
+from tfnas.tasks.task import Distillation, Task
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from tfnas.data.datasets import DataSplit
+    from tfnas.tflite.artifact import Artifact
+
+LITTLE = 0.5  # of the loss: up to here moved images reuse the teacher's logits of the unmoved
+CACHED = 2**30  # bytes of a teacher's logits that are cached at most
+TEMPERATURE = 1.0  # a compressed model learns less from softened logits: docs/decisions
+
+
+class ImageClasses(Task):
+    """Images with one label each; the model gives logits or probabilities of the classes."""
+
+    metric = ACCURACY
+
+    def check(self, model: keras.Model, data: DataSplit) -> None:  # type: ignore[override]
+        """Checks that a classifier fits the images and the classes of a data split.
+
+        Args:
+            model: The classifier.
+            data: The data.
+
+        Raises:
+            ValueError: Its input or its output does not fit.
+        """
+        if len(model.inputs) != 1 or len(model.outputs) != 1:
+            raise ValueError(
+                f"model must have one input and one output, got {len(model.inputs)} and "
+                f"{len(model.outputs)}"
+            )
+        input_shape = tuple(model.inputs[0].shape[1:])
+        fits = len(input_shape) == 3 and all(
+            size in (None, actual)
+            for size, actual in zip(input_shape, data.input_shape, strict=True)
+        )
+        if not fits:
+            raise ValueError(
+                f"model must take the images of {data.name!r}, {data.input_shape}, got "
+                f"{input_shape}"
+            )
+        self._check_output(model, data)
+
+    def _check_output(self, model: keras.Model, data: DataSplit) -> None:
+        shape = tuple(model.outputs[0].shape[1:])
+        binary = data.num_classes == 2 and shape == (1,)
+        if binary and not gives_probabilities(model):
+            raise ValueError("model must end in a sigmoid where it has one unit, got logits")
+        if not binary and (len(shape) != 1 or shape[0] < data.num_classes):
+            raise ValueError(
+                f"model must give one value for each of the {data.num_classes} classes of "
+                f"{data.name!r}, got {shape}"
+            )
+
+    def loss(self, model: keras.Model) -> keras.losses.Loss:
+        """Returns the cross-entropy that fits the model's output, logits or probabilities.
+
+        Args:
+            model: The classifier.
+        """
+        logits = not gives_probabilities(model)
+        if model.outputs[0].shape[-1] == 1:
+            return keras.losses.BinaryCrossentropy(from_logits=logits)
+        return keras.losses.SparseCategoricalCrossentropy(from_logits=logits)
+
+    @property
+    def keras_metrics(self) -> list[str]:
+        """The accuracy."""
+        return ["accuracy"]
+
+    def example_values(self, y: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+        """Returns whether each image's class is the right one, (examples,) of bool."""
+        return correct(y, predictions)
+
+    def changed(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+        """Returns whether the class of each image changed, (examples,) of bool."""
+        return _classes(before) != _classes(after)
+
+    def agreement(
+        self,
+        files: tuple[Artifact, Artifact],
+        data: DataSplit,  # type: ignore[override]
+        models: tuple[keras.Model, keras.Model],
+        outputs: tuple[np.ndarray, np.ndarray],
+    ) -> Agreement:
+        """Compares the classes of two files on plain, corrupted and adversarial images."""
+        examples = data.test
+        return agreement(
+            *files, examples.x, examples.y, data.class_names, models, answers=outputs
+        )
+
+    def distiller(self, model: keras.Model, distillation: Distillation) -> keras.Model:
+        """Returns a :class:`tfnas.Distiller` of a classifier.
+
+        Args:
+            model: The student.
+            distillation: The teacher.
+        """
+        teacher = None if distillation.outputs is not None else distillation.teacher
+        labels = 1 - distillation.weight
+        return Distiller(teacher, model, labels, TEMPERATURE, features=distillation.hints)
+
+    def teacher_outputs(
+        self, teacher: keras.Model, examples: Examples, augment: Sequence[str], weight: float
+    ) -> list[np.ndarray] | None:
+        """Returns a teacher's logits of the images, computed once for all epochs.
+
+        Images that augmentation shifts reuse the logits of the unshifted image, which is good
+        enough where distillation is at most half of the loss (docs/decisions).
+
+        Args:
+            teacher: The teacher.
+            examples: The training images.
+            augment: Random changes of the images.
+            weight: Fraction of the loss that is the teacher's.
+
+        Returns:
+            Logits of the images, (examples, classes), and, where training mirrors them, of their
+            mirror images; None where they would take too much memory, or where the teacher must
+            run in every step.
+        """
+        flipped = "flip" in augment
+        size = 4 * len(examples) * teacher.outputs[0].shape[-1] * (1 + flipped)
+        if ("shift" in augment and weight > LITTLE) or size > CACHED:
+            return None
+        images = examples.x
+        return [teacher_outputs(teacher, x) for x in (images, images[:, :, ::-1])[: 1 + flipped]]
+
+    def batches(
+        self,
+        examples: Examples,
+        batch_size: int,
+        seed: int,
+        augment: Sequence[str] = (),
+        teacher_outputs: Sequence[np.ndarray] | None = None,
+        first_epoch: int = 0,
+    ) -> tf.data.Dataset:
+        """Returns the batches of a training, with augmented images where that is chosen."""
+        if not augment:
+            return super().batches(
+                examples, batch_size, seed, (), teacher_outputs, first_epoch=first_epoch
+            )
+        images = AugmentedImages(
+            examples.x, examples.y, augment, batch_size, seed, teacher_outputs
+        )
+        images.start_at(first_epoch)
+        return images.dataset()
+
+
+def _classes(outputs: np.ndarray) -> np.ndarray:
+    return outputs[:, 0] > 0.5 if outputs.shape[-1] == 1 else outputs.argmax(-1)
+
+
+def check_one_class_is_true(model: keras.Model) -> None:
+    """Raises ValueError for a classifier of independent classes.
+
+    Args:
+        model: The classifier.
+    """
+    if model.outputs[0].shape[-1] > 1 and last_activation(model) == "sigmoid":
+        raise ValueError(
+            "model must end in a softmax or in logits, of which one class is true, got a sigmoid "
+            f"of {model.outputs[0].shape[-1]} units"
+        )
+
+

@@ -1,0 +1,232 @@
+"""A task: what a model is for.
+
+The engine (techniques, fine-tuning, the planner, searches and reports) asks a :class:`Task` for
+everything that depends on the kind of a model's inputs and outputs: its loss, its metric, how
+outputs become predictions, how it is fitted and distilled. :class:`tfnas.tasks.image_classes.
+ImageClasses` is the task of image classifiers. For another kind of model write a subclass::
+
+    class Depth(Task):
+        metric = Metric("error", higher_is_better=False, unit="m")
+
+        def check(self, model, data): ...
+
+        def loss(self, model):
+            return "mse"
+
+        def example_values(self, y, predictions):
+            return abs(y - predictions).mean(axis=(1, 2))
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tfnas.data.examples import Data, Examples, Nested, leaves
+from tfnas.tasks.assessment import Assessment, Metric
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
+    from tfnas.distillation.feature_losses import FeatureHint
+    from tfnas.measure.agreement import Agreement
+    from tfnas.tflite.artifact import Artifact
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Distillation:
+    """What a model learns from its teacher.
+
+    Args:
+        teacher: The teacher; None where `outputs` were computed before.
+        weight: Fraction of the loss that is the teacher's, in (0, 1].
+        outputs: The teacher's outputs for the training examples, and for their mirror images
+            where these are trained on; None: the teacher runs in each step.
+        hints: Losses between layers of teacher and model.
+    """
+
+    teacher: keras.Model | None
+    weight: float
+    outputs: Sequence[np.ndarray] | None = None
+    hints: Sequence[FeatureHint] = ()
+
+
+class Task(abc.ABC):
+    """What a model is for; see the module."""
+
+    metric: Metric
+
+    @abc.abstractmethod
+    def check(self, model: keras.Model, data: Data) -> None:
+        """Checks that a model fits the task and the data.
+
+        Args:
+            model: The model.
+            data: The data.
+
+        Raises:
+            ValueError: It doesn't; the message names the argument, the rule and the value.
+        """
+
+    @abc.abstractmethod
+    def loss(self, model: keras.Model) -> Any:
+        """Returns the loss of a model, in a form that `Model.compile` takes.
+
+        Criteria that need gradients (such as "taylor") use it too.
+
+        Args:
+            model: The model.
+        """
+
+    @abc.abstractmethod
+    def example_values(self, y: Nested, predictions: Nested) -> np.ndarray:
+        """Returns the metric's value for each example, (examples,).
+
+        Args:
+            y: Targets, examples first.
+            predictions: The result of :meth:`postprocess`.
+        """
+
+    def postprocess(self, outputs: Nested) -> Nested:
+        """Turns a model's outputs into predictions; of a Keras model and of its file alike.
+
+        Args:
+            outputs: One array (examples, ...), or a list of them where there are several outputs.
+        """
+        return outputs
+
+    def assess(self, y: Nested, outputs: Nested) -> Assessment:
+        """Judges a model's outputs.
+
+        Args:
+            y: Targets, examples first.
+            outputs: The model's outputs.
+        """
+        return Assessment(self.metric, self.example_values(y, self.postprocess(outputs)))
+
+    def changed(self, before: Nested, after: Nested) -> np.ndarray:
+        """Returns how much of each example's prediction changed, (examples,) from 0 to 1.
+
+        By default the squared change as a fraction of the outputs' mean square.
+
+        Args:
+            before: Outputs of a model.
+            after: Outputs of another one for the same examples.
+        """
+        parts = []
+        for old, new in zip(leaves(before), leaves(after), strict=True):
+            flat = np.reshape(old, (len(old), -1)), np.reshape(new, (len(new), -1))
+            scale = float(np.mean(np.square(flat[0]))) or 1.0
+            parts.append(np.mean(np.square(flat[0] - flat[1]), axis=1) / scale)
+        return np.minimum(np.mean(parts, axis=0), 1.0)
+
+    def agreement(
+        self,
+        files: tuple[Artifact, Artifact],
+        data: Data,
+        models: tuple[keras.Model, keras.Model],
+        outputs: tuple[Nested, Nested],
+    ) -> Agreement | None:
+        """Compares the predictions of two files in detail; None where the task defines nothing.
+
+        Args:
+            files: The original file and the compressed one.
+            data: The data; its test part is used.
+            models: The Keras models behind the files.
+            outputs: The files' outputs for the test part.
+        """
+        return None
+
+    def trainer(
+        self,
+        model: keras.Model,
+        optimizer: keras.optimizers.Optimizer,
+        distillation: Distillation | None = None,
+    ) -> keras.Model:
+        """Returns a compiled model whose `fit` trains a model in place.
+
+        That is the model itself, or the result of :meth:`distiller`. Override it for a model with
+        a `train_step` of its own.
+
+        Args:
+            model: The model to train.
+            optimizer: A new optimizer.
+            distillation: What it learns from its teacher; None: nothing.
+        """
+        if distillation is not None:
+            trainer = self.distiller(model, distillation)
+            trainer.compile(optimizer, metrics=self.keras_metrics, jit_compile=False)
+            return trainer
+        # XLA is three times slower on a processor: docs/decisions.
+        model.compile(optimizer, self.loss(model), metrics=self.keras_metrics, jit_compile=False)
+        return model
+
+    @property
+    def keras_metrics(self) -> Any:
+        """Metrics for the logs of the training, in a form that `Model.compile` takes."""
+        return None
+
+    def distiller(self, model: keras.Model, distillation: Distillation) -> keras.Model:
+        """Returns a model, not compiled, that trains another one with a teacher.
+
+        Args:
+            model: The model to train.
+            distillation: The teacher.
+
+        Raises:
+            ValueError: Models of this task are not distilled.
+        """
+        raise ValueError(
+            f"distill must be 0 for {type(self).__name__}, which defines no `distiller`, got "
+            f"{distillation.weight!r}"
+        )
+
+    def teacher_outputs(
+        self, teacher: keras.Model, examples: Examples, augment: Sequence[str], weight: float
+    ) -> list[np.ndarray] | None:
+        """Returns a teacher's outputs that all epochs share; None: it must run in each step.
+
+        Args:
+            teacher: The teacher.
+            examples: The training examples.
+            augment: Random changes of the training examples.
+            weight: Fraction of the loss that is the teacher's.
+        """
+        return None
+
+    def batches(
+        self,
+        examples: Examples,
+        batch_size: int,
+        seed: int,
+        augment: Sequence[str] = (),
+        teacher_outputs: Sequence[np.ndarray] | None = None,
+        first_epoch: int = 0,
+    ) -> tf.data.Dataset:
+        """Returns the batches of a training; each iteration is an epoch of another order.
+
+        Args:
+            examples: The training examples.
+            batch_size: Examples in a batch.
+            seed: Seed of the orders.
+            augment: Random changes of the examples.
+            teacher_outputs: Outputs of :meth:`teacher_outputs`: targets are then pairs.
+            first_epoch: Number of the first epoch: a training that is continued has the batches
+                that it would have had.
+
+        Raises:
+            ValueError: The task has no such augmentation.
+        """
+        from tfnas.data.augmentation import shuffled
+
+        if augment:
+            raise ValueError(
+                f"augment must be empty for {type(self).__name__}, got {', '.join(augment)}"
+            )
+        y = examples.y if teacher_outputs is None else (examples.y, teacher_outputs[0])
+        return shuffled((examples.x, y), batch_size, seed, first_epoch)
