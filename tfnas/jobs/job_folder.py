@@ -1,119 +1,128 @@
-"""The folder of a job of `compress`: which job it belongs to, and files of an earlier call."""
+"""The folder of a job: which job it belongs to, and which of its files are the job's own."""
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
+import contextlib
 import json
+import os
 import pathlib
 import shutil
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import numpy as np
+from tfnas.jobs.output_folder import output_folder
+from tfnas.runtime.store import Record
 
-from tfnas.compression.training_settings import TrainingSettings
-from tfnas.data.datasets import DataSplit
-from tfnas.reports import compress_report
-from tfnas.runtime.files import model_digest, write_atomically
-from tfnas.search_space.architecture import parse_json_object
-
-if TYPE_CHECKING:
-    import keras
-
-PRODUCTS = (*compress_report.FILES, "best.tflite", "saved_model")
-RECIPES = 3  # increased whenever a recipe of the same name means something else
+JOB = "job.json"
+FORMAT = 4  # increased whenever a record or a recipe of the same name means something else
+_SHOWN = 5  # names in an error message
 
 
-def remove_job(folder: pathlib.Path) -> None:
-    """Removes the folder of a job, and no other folder.
+class JobFolder:
+    """The folder of a job.
 
     Args:
-        folder: The folder, which need not exist.
-
-    Raises:
-        ValueError: The folder holds files, but no job.
+        path: The folder; it need not exist.
+        kind: The kind of job, such as "compress".
+        own: Patterns of the files that the job writes, with "/" for folders in it: an overwritten
+            job loses these and nothing else.
     """
-    if not folder.is_dir() or not any(folder.iterdir()):
-        return
-    if not (folder / "job.json").exists():
-        raise ValueError(f"directory must be a job's folder to overwrite it, got {str(folder)!r}")
-    shutil.rmtree(folder)
 
+    def __init__(self, path: str | os.PathLike[str], kind: str, own: Sequence[str]) -> None:
+        self.path, self.kind, self.own = pathlib.Path(path), kind, tuple(own)
+        self._record = Record(self.path / JOB, f"job of {kind}", FORMAT)
 
-def set_aside(folder: pathlib.Path) -> None:
-    """Moves the results of an earlier call, perhaps for another budget, to the folder `earlier`.
+    def claim(self, identity: Mapping[str, Any], overwrite: bool = False) -> None:
+        """Writes which job the folder belongs to, or checks that it belongs to this one.
 
-    The report is written last: where it exists, the earlier call was finished. Results of a call
-    that was killed before are removed. A move that was killed is completed.
+        Args:
+            identity: What makes a job the same: its model, its data, its settings.
+            overwrite: Whether the files of a job in the folder are removed first; other files stay.
 
-    Args:
-        folder: A job's folder.
-    """
-    found = [folder / name for name in PRODUCTS if (folder / name).exists()]
-    moving, earlier = folder / "earlier.part", folder / "earlier"
-    if moving.exists() or compress_report.LAST in [path.name for path in found]:
-        moving.mkdir(exist_ok=True)
-        for path in found:  # the report first
-            path.replace(moving / path.name)
-        shutil.rmtree(earlier, ignore_errors=True)
-        moving.rename(earlier)
-        return
-    for path in found:
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def claim(
-    folder: pathlib.Path, model: keras.Model, split: DataSplit, settings: TrainingSettings
-) -> None:
-    """Writes which job a folder belongs to, or checks that it belongs to this one.
-
-    The budget, its device and the effort (with its epochs) may change: candidates stay valid.
-
-    Args:
-        folder: The folder; a missing one is created.
-        model: The model before compression.
-        split: The data, divided as the job uses it.
-        settings: How steps are trained.
-
-    Raises:
-        ValueError: The folder belongs to another job, or holds other files.
-    """
-    fields = json.loads(json.dumps(dataclasses.asdict(settings)))
-    job = {
-        "recipes": RECIPES,
-        "model": model_digest(model),
-        "settings": {k: v for k, v in fields.items() if k != "epochs"},
-        "data": f"{split.name}, {len(split.x_train)} images, {_digest(split)}",
-    }
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"directory must be a folder, got {str(folder)!r}, which is a file")
-    path = folder / "job.json"
-    if not path.exists():
-        existing = [name for name in (*PRODUCTS, "earlier") if (folder / name).exists()]
-        if existing:
+        Raises:
+            ValueError: The folder belongs to another job, holds other files but no job, or can't
+                be created.
+        """
+        if self.path.exists() and not self.path.is_dir():
             raise ValueError(
-                f"directory must be a folder of its own, got {str(folder)!r}, which holds "
-                f"{', '.join(existing)} of something else"
+                f"directory must be a folder, got {str(self.path)!r}, which is a file"
             )
-        write_atomically(path, json.dumps(job, indent=1))
-        return
-    before = parse_json_object(path.read_text(), "job")
-    if before.get("recipes") != RECIPES:
-        raise ValueError(
-            f"directory {str(folder)!r} holds a job of another version of tfnas, whose recipes "
-            "had another meaning; choose another folder, or overwrite it"
+        if overwrite:
+            self.remove()
+        elif self.path.is_dir() and not self._holds_job() and self._names():
+            raise ValueError(self._refusal())
+        with output_folder(self.path):
+            self._claim(json.loads(json.dumps(identity)))
+
+    def _claim(self, identity: dict[str, Any]) -> None:
+        if not self._record.exists():
+            self._record.write(identity)
+            return
+        before = self._record.read()
+        for name, value in identity.items():
+            if before.get(name) != value:
+                raise ValueError(
+                    f"directory {str(self.path)!r} holds a job of another {name}: "
+                    f"{before.get(name)!r}, got {value!r}; choose another folder, or overwrite it"
+                )
+
+    def remove(self) -> None:
+        """Removes the files of a job; other files in its folder stay.
+
+        The folder itself is removed where nothing else is in it.
+
+        Raises:
+            ValueError: The folder holds files, but no job.
+        """
+        if not self.path.is_dir() or not self._names():
+            return
+        if not self._holds_job():
+            raise ValueError(self._refusal())
+        for pattern in self.own:
+            if pattern != JOB:
+                _remove_matching(self.path, pattern)
+        folders = {parent for pattern in self.own for parent in pathlib.PurePath(pattern).parents}
+        for parent in sorted(map(str, folders - {pathlib.PurePath(".")}), key=len, reverse=True):
+            for path in list(self.path.glob(parent)):
+                _remove_empty(path)
+        _remove_matching(self.path, JOB)  # last: a removal that was killed can be repeated
+        _remove_empty(self.path)
+
+    def _holds_job(self) -> bool:
+        try:
+            record = json.loads(self._record.path.read_text("utf-8"))
+        except (OSError, ValueError):
+            return False
+        # Jobs of earlier versions have no kind.
+        return isinstance(record, dict) and {"model", "settings", "data"} <= record.keys()
+
+    def _names(self) -> list[str]:
+        """Returns the names in the folder without what a killed claim leaves."""
+        return sorted(p.name for p in self.path.iterdir() if not p.match(f".{JOB}.*.part"))
+
+    def _refusal(self) -> str:
+        names = self._names()
+        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+        return (
+            f"directory must be new, empty or the folder of a job of tfnas, got "
+            f"{str(self.path)!r}, which holds {', '.join(names[:_SHOWN])}{more}"
         )
-    for name, value in job.items():
-        if before.get(name) != value:
-            raise ValueError(
-                f"directory {str(folder)!r} holds a job of another {name}: {before.get(name)!r}, "
-                f"got {value!r}; choose another folder, or overwrite it"
-            )
 
 
-def _digest(split: DataSplit) -> str:
-    digest = hashlib.sha256()
-    for part in ("train", "val", "test"):
-        for name in (f"x_{part}", f"y_{part}"):
-            digest.update(np.ascontiguousarray(getattr(split, name)).data)
-    return digest.hexdigest()[:16]
+def _remove_matching(folder: pathlib.Path, pattern: str) -> None:
+    """Removes files or folders, and what a killed write of them left."""
+    where, _, name = pattern.rpartition("/")
+    stem, suffix = pathlib.Path(name).stem, pathlib.Path(name).suffix
+    for form in (name, f".{name}.*.part", f".{stem}.part{suffix}"):
+        for path in list(folder.glob(f"{where}/{form}" if where else form)):
+            if path.name == JOB and name != JOB:
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
+def _remove_empty(folder: pathlib.Path) -> None:
+    with contextlib.suppress(OSError):  # it holds other files
+        folder.rmdir()
