@@ -151,11 +151,12 @@ def test_digits_ask_for_scikit_learn(monkeypatch):
 
 
 def test_reports_with_pictures_ask_for_matplotlib_before_any_work(monkeypatch, tmp_path):
-    from tfnas.cli.export_command import _check, define
     from tfnas.compression.results.prune_result import PruneConfig
     from tfnas.compression.results.qat_result import QatConfig
     from tfnas.jobs.prune_job import prune_to_files
     from tfnas.jobs.qat_job import qat_to_files
+
+    from tfnas.cli.export_command import _check, define
 
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     output = tmp_path / "out"

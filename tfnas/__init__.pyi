@@ -11,6 +11,7 @@ from tfnas.clustering.cluster import cluster as cluster
 from tfnas.clustering.clustering_callback import ClusteringCallback as ClusteringCallback
 from tfnas.clustering.shared_values import keep_clusters as keep_clusters
 from tfnas.compression.budget import Budget as Budget
+from tfnas.compression.fine_tune_settings import FineTuneSettings as FineTuneSettings
 from tfnas.distillation.cached_teacher import teacher_outputs as teacher_outputs
 from tfnas.distillation.distiller import Distiller as Distiller
 from tfnas.distillation.feature_losses import AttentionTransfer as AttentionTransfer
@@ -19,6 +20,7 @@ from tfnas.distillation.feature_losses import RelationalTransfer as RelationalTr
 from tfnas.graph.batchnorm import recalibrate_batchnorm as recalibrate_batchnorm
 from tfnas.jobs.compress import compress as compress
 from tfnas.jobs.search_job import search as search
+from tfnas.jobs.technique_job import run_techniques as run_techniques
 from tfnas.loading import load_model as load_model
 from tfnas.low_rank.factorize import factorize as factorize
 from tfnas.measure.accuracy import evaluate as evaluate
@@ -63,6 +65,7 @@ from tfnas.targets.ethos_u import vela as vela
 from tfnas.targets.tflite_micro.interpreter import micro_memory as micro_memory
 from tfnas.targets.tflite_micro.interpreter import planned_arena as planned_arena
 from tfnas.targets.tflite_micro.interpreter import run_micro as run_micro
+from tfnas.tasks.task import Task as Task
 from tfnas.tflite.artifact import Artifact as Artifact
 from tfnas.tflite.conversion_error import ConversionError as ConversionError
 from tfnas.tflite.convert import to_tflite as to_tflite

@@ -70,7 +70,7 @@ class Option:
         return self.open in ("high", "both")
 
 
-def option(default: Any = _MISSING, help: str = "", **rule: Any) -> Any:  # noqa: A002
+def option(default: Any = _MISSING, help: str = "", **rule: Any) -> Any:
     """Returns a dataclass field with a description.
 
     Example:

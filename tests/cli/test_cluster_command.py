@@ -6,11 +6,11 @@ import json
 import keras
 import numpy as np
 import pytest
+from tfnas.jobs.cluster_job import ClusterConfig, count_values
 
 import tfnas
 from tfnas.cli import app
 from tfnas.clustering.clustering_report import ClusteringReport
-from tfnas.jobs.cluster_job import ClusterConfig, count_values
 
 
 @pytest.fixture(scope="module")

@@ -6,11 +6,11 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from tfnas.compression.training_settings import TrainingSettings
 
 import tfnas
 from tfnas.compression import fine_tune as finetune_module
 from tfnas.compression.fine_tune import cached_teacher_logits, finetune
-from tfnas.compression.training_settings import TrainingSettings
 from tfnas.data.augmentation import AugmentedImages, flip, shift
 
 

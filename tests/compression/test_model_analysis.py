@@ -8,6 +8,13 @@ import numpy as np
 import pytest
 from keras import layers
 from planning import walked
+from tfnas.compression.techniques.recipe_steps import (
+    NotPossible,
+    StepRunner,
+    both_sizes,
+    dense_ranks,
+)
+from tfnas.compression.training_settings import TrainingSettings
 
 import tfnas
 from tfnas.compression import model_analysis as analysis_module
@@ -20,13 +27,6 @@ from tfnas.compression.plan_settings import CAREFUL, SPARSITIES, decide_plan
 from tfnas.compression.planner import plan
 from tfnas.compression.progress import Progress
 from tfnas.compression.recipe import Recipe, RecipeStep
-from tfnas.compression.techniques.recipe_steps import (
-    NotPossible,
-    StepRunner,
-    both_sizes,
-    dense_ranks,
-)
-from tfnas.compression.training_settings import TrainingSettings
 
 NORMAL = EFFORTS["normal"]
 CONV = "3x3 convolutions"

@@ -17,14 +17,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras import layers
+from tfnas.compression.techniques.recipe_steps import StepRunner
+from tfnas.compression.training_settings import TrainingSettings
 
 import tfnas
 from tfnas.cli import app
 from tfnas.compression.fine_tune import finetune
 from tfnas.compression.progress import Progress
 from tfnas.compression.recipe import RecipeStep
-from tfnas.compression.techniques.recipe_steps import StepRunner
-from tfnas.compression.training_settings import TrainingSettings
 from tfnas.runtime.randomness import make_operations_deterministic
 
 SPLIT = tfnas.data.load("digits").limited(200)

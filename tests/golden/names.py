@@ -11,6 +11,18 @@ import unittest.mock
 
 import keras_tuner as kt
 import numpy as np
+from tfnas.compression.results.cluster_result import ClusterConfig
+from tfnas.compression.results.factorize_result import FactorizeConfig
+from tfnas.compression.results.prune_channels_result import PruneChannelsConfig
+from tfnas.compression.results.prune_result import PruneConfig
+from tfnas.compression.results.qat_result import QatConfig
+from tfnas.compression.techniques.recipe_steps import StepRunner
+from tfnas.compression.training_settings import TrainingSettings
+from tfnas.jobs.cluster_job import cluster_to_files
+from tfnas.jobs.factorize_job import factorize_to_files
+from tfnas.jobs.prune_channels_job import prune_channels_to_files
+from tfnas.jobs.prune_job import prune_to_files
+from tfnas.jobs.qat_job import qat_to_files
 
 import tfnas
 from tfnas import data
@@ -26,24 +38,12 @@ from tfnas.compression.plan_settings import decide_plan
 from tfnas.compression.planner import plan
 from tfnas.compression.progress import Progress
 from tfnas.compression.recipe import Recipe, RecipeStep
-from tfnas.compression.results.cluster_result import ClusterConfig
 from tfnas.compression.results.compress_result import CompressResult
-from tfnas.compression.results.factorize_result import FactorizeConfig
-from tfnas.compression.results.prune_channels_result import PruneChannelsConfig
-from tfnas.compression.results.prune_result import PruneConfig
-from tfnas.compression.results.qat_result import QatConfig
 from tfnas.compression.targets_from_budget import steps_for_budget, with_fewer_weights
-from tfnas.compression.techniques.recipe_steps import StepRunner
-from tfnas.compression.training_settings import TrainingSettings
 from tfnas.compression.trial_compression import CompressedTraining, epochs_of
 from tfnas.data.augmentation import AugmentedImages
 from tfnas.distillation import losses
-from tfnas.jobs.cluster_job import cluster_to_files
 from tfnas.jobs.compress import ORIGINAL
-from tfnas.jobs.factorize_job import factorize_to_files
-from tfnas.jobs.prune_channels_job import prune_channels_to_files
-from tfnas.jobs.prune_job import prune_to_files
-from tfnas.jobs.qat_job import qat_to_files
 from tfnas.measure.accuracy import paired_difference, score
 from tfnas.measure.agreement import agreement as agreement_of
 from tfnas.measure.latency_model import profiling

@@ -5,8 +5,8 @@ import json
 import keras
 import numpy as np
 import pytest
-
 from tfnas.compression.training_settings import TrainingSettings
+
 from tfnas.data.datasets import DataSplit
 from tfnas.jobs import job_folder
 

@@ -10,24 +10,18 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 from absl import flags
 
-from tfnas.cli import console
+from tfnas.cli import console, technique_command
 
-COMMANDS = (
-    "compress",
-    "search",
-    "prune",
-    "prune-channels",
-    "cluster",
-    "factorize",
-    "qat",
-    "export",
-    "bench",
-    "profile",
-)
+_FIRST, _LAST = ("compress", "search"), ("export", "bench", "profile")
+
+
+def commands() -> tuple[str, ...]:
+    """Returns the names of all commands, in the order of the help."""
+    return (*_FIRST, *technique_command.command_names(), *_LAST)
 
 
 def run() -> None:
@@ -52,8 +46,8 @@ def main(argv: Sequence[str]) -> int:
 
         print(f"tfnas {tfnas.__version__}")
         return 0
-    if argv[0] not in COMMANDS:
-        return _fail("tfnas", f"no such command {argv[0]!r}: one of {', '.join(COMMANDS)}", 2)
+    if argv[0] not in commands():
+        return _fail("tfnas", f"no such command {argv[0]!r}: one of {', '.join(commands())}", 2)
     command = _command_module(argv[0])
     if any(arg in ("-h", "--help", "-help", "--helpfull") for arg in argv[1:]):
         print(_help(argv[0], command))
@@ -61,11 +55,13 @@ def main(argv: Sequence[str]) -> int:
     return _run_command(argv[0], command, argv)
 
 
-def _command_module(name: str) -> ModuleType:
+def _command_module(name: str) -> ModuleType | SimpleNamespace:
+    if name in technique_command.command_names():
+        return technique_command.command_of(name)
     return importlib.import_module(f"tfnas.cli.{name.replace('-', '_')}_command")
 
 
-def _run_command(name: str, command: ModuleType, argv: Sequence[str]) -> int:
+def _run_command(name: str, command: ModuleType | SimpleNamespace, argv: Sequence[str]) -> int:
     values = command.define(flags.FlagValues())
     try:
         positional = values(["tfnas", *argv[1:]])[1:]
@@ -102,8 +98,8 @@ def _fail(who: str, text: str, code: int) -> int:
 
 
 def _overview() -> str:
-    modules = {name: _command_module(name) for name in COMMANDS}
-    width = max(map(len, COMMANDS)) + 2
+    modules = {name: _command_module(name) for name in commands()}
+    width = max(map(len, modules)) + 2
     lines = [f"  {name:<{width}}{module.SUMMARY}" for name, module in modules.items()]
     return "\n".join(
         [
@@ -118,7 +114,7 @@ def _overview() -> str:
     )
 
 
-def _help(name: str, command: ModuleType) -> str:
+def _help(name: str, command: ModuleType | SimpleNamespace) -> str:
     values = command.define(flags.FlagValues())
     rows = []
     for flag in values.get_flags_for_module(command.__name__) or []:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import pathlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from absl import flags
 
-IntegerFlag = tuple[str, int | None, int, str]  # name, default, smallest value and help
 _UNITS = {"KB": 1000, "KIB": 1024, "MB": 1000**2, "MIB": 1024**2, "": 1}
 _AMOUNT = re.compile(r"\s*([-+.\de]+?)\s*([KM]i?B)?\s*", re.IGNORECASE)
 
@@ -33,20 +31,17 @@ def amount(text: str) -> float:
     return float(number) * _UNITS[unit.upper()]
 
 
-def define_training(
-    common: dict[str, Any], integers: Sequence[IntegerFlag], learning_rate: float
-) -> None:
+def define_training(common: dict[str, Any], epochs: int) -> None:
     """Declares the flags of a command that fine-tunes a model on a data set.
 
     Args:
         common: Keyword arguments of each flag's declaration.
-        integers: The integer flags of the command.
-        learning_rate: Default of --learning_rate.
+        epochs: Default of --epochs.
     """
-    for name, default, minimum, text in integers:
-        flags.DEFINE_integer(name, default, text, lower_bound=minimum, **common)
-    text = "initial learning rate of Adam, which decays along a cosine"
-    flags.DEFINE_float("learning_rate", learning_rate, text, **common)
+    text = "epochs of training; 0: none"
+    flags.DEFINE_integer("epochs", epochs, text, lower_bound=0, **common)
+    text = "initial learning rate of Adam, which decays along a cosine; default: the technique's"
+    flags.DEFINE_float("learning_rate", None, text, **common)
     text = "weight of the original model's outputs in the loss, from 0 to 1; 0: only labels"
     flags.DEFINE_float("distill", 0.0, text, lower_bound=0.0, upper_bound=1.0, **common)
     define_data(common)
@@ -96,58 +91,23 @@ def define_device(common: dict[str, Any], prefix: str) -> None:
         flags.DEFINE_integer(name, 0, text, lower_bound=0, **common)
 
 
-def settings_of(config: type, values: flags.FlagValues) -> dict[str, Any]:
-    """Returns the values of the flags that are fields of a dataclass.
-
-    Args:
-        config: The dataclass.
-        values: The flags.
-    """
-    settings = {field.name: values[field.name].value for field in dataclasses.fields(config)}
-    # Frozen records hold tuples, as lists could be changed.
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
-
-
-def run_on_model(
-    positional: Sequence[str],
-    values: flags.FlagValues,
-    config: Any,
-    run: Callable[..., Any],
-    suffix: str,
-    written: Sequence[str] = ("model.keras",),
-) -> int:
-    """Loads a model and data, runs a job on them, and prints its result.
-
-    Args:
-        positional: The path of the model.
-        values: The flags of :func:`define_training`.
-        config: The settings of the job.
-        run: The job, a function of (model, split, directory, config, progress).
-        suffix: Suffix of the default folder's name, after the name of the model.
-        written: Names of the models that the job writes into its folder.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        ValueError: The job would overwrite the model.
-    """
-    from tfnas.cli.console import progress_display
-
-    model, split, directory = load_model_and_split(positional, values, suffix, written)
-    with progress_display() as progress:
-        result = run(model, split, directory, config, progress)
-    print(f"\n{result}")
-    return 0
-
-
 def load_model_and_split(
     positional: Sequence[str],
     values: flags.FlagValues,
     suffix: str,
-    written: Sequence[str] = ("model.keras",),
+    written: Sequence[str] = ("model.keras", "model_float.keras"),
 ) -> tuple[Any, Any, pathlib.Path]:
-    """Returns the model, its data and the folder; see :func:`run_on_model` for the arguments."""
+    """Returns the model, its data and the folder for the results.
+
+    Args:
+        positional: The path of the model.
+        values: The flags of :func:`define_training`.
+        suffix: Suffix of the default folder's name, after the name of the model.
+        written: Names of the models that the job writes into its folder.
+
+    Raises:
+        ValueError: The job would overwrite the model.
+    """
     from tfnas import data
     from tfnas.loading import load_model
 
@@ -184,39 +144,3 @@ def define_layers(common: dict[str, Any]) -> None:
         "match counts: stem=int8,Dense=int4,*=float32"
     )
     flags.DEFINE_list("layers", [], text, **common)
-
-
-def parse_layers(texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """Parses the values of --layers.
-
-    Args:
-        texts: Texts of the form NAME=FORMAT.
-
-    Raises:
-        ValueError: A text has another form.
-    """
-    pairs = []
-    for text in texts:
-        name, sign, value = text.rpartition("=")
-        if not (name and sign and value):
-            raise ValueError(f"layers must hold NAME=FORMAT, got {text!r}")
-        pairs.append((name, value))
-    return tuple(pairs)
-
-
-def parse_sizes(texts: Sequence[str]) -> dict[str, int]:
-    """Parses the values of --sizes.
-
-    Args:
-        texts: Texts of the form LAYER=NUMBER.
-
-    Raises:
-        ValueError: A text has another form.
-    """
-    sizes = {}
-    for text in texts:
-        name, sign, value = text.rpartition("=")
-        if not (name and sign and value.isascii() and value.isdecimal()):
-            raise ValueError(f"sizes must hold LAYER=NUMBER, got {text!r}")
-        sizes[name] = int(value)
-    return sizes

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from tfnas.cli.common import define_image_size, define_layers, parse_layers
+from tfnas.cli.common import define_image_size, define_layers
+from tfnas.compression.techniques.quantization_aware import parse_formats
 from tfnas.optional import require
 from tfnas.quantization.spec import MODES
 
@@ -134,7 +135,7 @@ def _convert(model: Any, images: Any, values: flags.FlagValues) -> tuple[Artifac
     from tfnas.tflite.mixed_precision import mixed_precision
     from tfnas.tflite.quantizer_recipes import apply_recipe
 
-    mode, layers = values["mode"].value, parse_layers(values["layers"].value)
+    mode, layers = values["mode"].value, parse_formats(values["layers"].value)
     if mode == MIXED:
         activations = values["activations"].value
         return mixed_precision(model, values["size"].value, images, activations=activations)

@@ -27,8 +27,8 @@ from tfnas.measure.quantization_debugger.quantization_error import quantization_
 from tfnas.pruning.prunable_kernels import find_kernels
 from tfnas.pruning.sensitivity import sensitivity
 from tfnas.search_space.architecture import check_keys, parse_json_object
-from tfnas.tflite.artifact import Artifact
 from tfnas.tasks.task import Task
+from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.conversion_error import ConversionError
 
 SECONDS = 8.0  # limit of the time to prune kernels, one at a time
@@ -135,7 +135,7 @@ class ModelAnalysis:
 
 
 def analyze_model(
-    model: keras.Model, int8: Artifact | None, x: np.ndarray, pruning: bool
+    model: keras.Model, int8: Artifact | None, x: Nested, task: Task, pruning: bool
 ) -> ModelAnalysis:
     """Analyzes the costs and the sensitivity of a model's layers in some seconds.
 
@@ -288,9 +288,7 @@ def _noise(
     return errors
 
 
-def _sensitivity(
-    model: Any, x: Nested, task: Task, left_out: list[str]
-) -> dict[str, float]:
+def _sensitivity(model: Any, x: Nested, task: Task, left_out: list[str]) -> dict[str, float]:
     """Returns the fraction of predictions that change where one kernel alone is pruned."""
     inputs = mapped(lambda array: np.asarray(array, np.float32), Examples(x, ()).spread(IMAGES).x)
     count = len(Examples(inputs, ()))

@@ -13,7 +13,6 @@ from tfnas.compression.technique_row import Step, check_order
 from tfnas.compression.techniques.registry import technique
 
 
-
 @dataclasses.dataclass(frozen=True)
 class RecipeStep:
     """One technique with its amount.

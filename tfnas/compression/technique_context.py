@@ -13,7 +13,7 @@ from tfnas.compression.fine_tune_settings import FineTuneSettings
 from tfnas.compression.progress import Progress
 from tfnas.compression.techniques.technique import CALIBRATION, SCORED
 from tfnas.compression.training_checkpoint import TrainingCheckpoint
-from tfnas.data.examples import Data, Examples, Nested
+from tfnas.data.examples import Data, Nested
 from tfnas.tasks.task import Distillation, Task
 
 if TYPE_CHECKING:

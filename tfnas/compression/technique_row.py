@@ -38,8 +38,7 @@ class Step:
         expected = technique(self.technique).settings
         if not isinstance(self.settings, expected):
             raise ValueError(
-                f"settings of {self.technique!r} must be {expected.__name__}, got "
-                f"{self.settings!r}"
+                f"settings of {self.technique!r} must be {expected.__name__}, got {self.settings!r}"
             )
 
 

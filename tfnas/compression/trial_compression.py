@@ -1,20 +1,11 @@
 """Trains a network of a search and compresses it, in one trial.
 
-All trials have the same number of epochs, whatever is chosen, so that they compare. Each step
-of a :class:`tfnas.Compression` that trains has a sixth of them, at least one epoch; the
-training of the uncompressed network has the rest, at least one:
-
-| step     | what happens                                  | learning rate at its start |
-|----------|-----------------------------------------------|----------------------------|
-| network  | trained as it is compiled                     | as compiled                |
-| low_rank | :func:`tfnas.factorize`, then training        | a third                    |
-| sparsity | zeros grow over the first half, then stay     | a third                    |
-| clusters | values are shared, renewed every few steps    | a ninth                    |
-| aware    | :func:`tfnas.quantize_aware`, then training   | a thirtieth                |
-
-The order is the one in which each keeps what the one before achieved
-(:mod:`tfnas.graph.compatibility`). In each step after the first the rate falls to 0 along a cosine.
-With a teacher all of them learn from it too.
+All trials have the same number of epochs, whatever is chosen, so that they compare. Each technique
+that is chosen has a sixth of them, at least one epoch; the training of the uncompressed network has
+the rest, at least one. The techniques are those of all of tfnas, in one row
+(:mod:`tfnas.compression.technique_row`), at a third of the network's own learning rate times the
+technique's scale. In each the rate falls to 0 along a cosine. With a teacher all of them learn from
+it too.
 """
 
 from __future__ import annotations
@@ -27,22 +18,21 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfnas.clustering.clustering_callback import ClusteringCallback
+from tfnas.compression.fine_tune_settings import FineTuneSettings
+from tfnas.compression.technique_context import Context
+from tfnas.compression.technique_row import Step, context_of
+from tfnas.compression.techniques.registry import technique
+from tfnas.data.examples import ArrayParts, Examples
 from tfnas.distillation.distiller import Distiller
-from tfnas.graph.batchnorm import layers_of, recalibrate_batchnorm
-from tfnas.graph.functional import clone
 from tfnas.low_rank.factorize import factorize
-from tfnas.pruning.mask_constraint import keep_zeros
-from tfnas.pruning.pruning_callback import PruningCallback
-from tfnas.quantization.quantize_aware import quantize_aware
 from tfnas.quantization.spec import QuantSpec
-from tfnas.schedules import polynomial
 from tfnas.search_space.compression import Compression
+from tfnas.tasks.image_classes import ImageClasses
 
-PARTS = 6  # a step that trains has a sixth of the epochs
-SLOWER = {"low_rank": 3.0, "sparsity": 3.0, "clusters": 9.0, "aware": 30.0}
-RAMP = 0.5  # fraction of the epochs in which sparsity grows
-RENEWAL = 5  # optimizer steps between two assignments of weights to clusters
+PARTS = 6  # a technique has a sixth of the epochs
+FINE_TUNING = 1 / 3  # of the network's own learning rate
+# Field of a Compression -> technique.
+TECHNIQUES = {"low_rank": "factorize", "sparsity": "prune", "clusters": "cluster", "aware": "qat"}
 
 
 class NotCompressible(ValueError):
@@ -151,12 +141,36 @@ class CompressedTraining:
             job.parts["network"] -= job.epoch
         job.train(model, "network")
         self.trained(model)
-        plain = model
-        for step in compression.steps:
-            if step != "aware":
-                plain = getattr(job, step)(plain)
-        final = job.aware(plain) if compression.aware else plain
+        plain = final = model
+        for part, step in row_of(compression):
+            final = job.apply(final, part, step)
+            if part != "aware":
+                plain = final
         return Compressed(plain, final, job.logs)
+
+
+def row_of(compression: Compression) -> list[tuple[str, Step]]:
+    """Returns the techniques of a compression in their order, by the names of its fields.
+
+    Example:
+        >>> [(part, step.technique) for part, step in row_of(Compression("int8", sparsity=0.5))]
+        [('sparsity', 'prune')]
+
+    Args:
+        compression: The compression.
+    """
+    found = []
+    more = dict(compression.more)
+    for part in compression.steps:
+        own = technique(TECHNIQUES.get(part, part))
+        if part == "aware":
+            spec = spec_of(compression)
+            settings = own.settings(mode=compression.mode, layers=spec.layers)
+        else:
+            amount = more[part] if part in more else getattr(compression, part)
+            settings = own.for_amount(amount, brief=True)
+        found.append((own.rank, part, Step(own.name, settings)))
+    return [(part, step) for _, part, step in sorted(found, key=lambda each: each[0])]
 
 
 class _Job:
@@ -179,18 +193,44 @@ class _Job:
         self.rate = _rate(network.optimizer)
         self.steps = 0  # optimizer steps of an epoch; known after the first epoch
         self.logs: dict[str, float] = {}
+        self.before: tuple[str, ...] = ()
 
-    def train(self, model: Any, part: str, callbacks: Sequence[Any] = ()) -> None:
+    def apply(self, model: Any, part: str, step: Step) -> Any:
+        """Applies a technique and trains for the epochs of its part."""
+        images = Examples(self.training.images, ())
+        settings = FineTuneSettings(
+            epochs=self.parts[part],
+            learning_rate=self.rate * FINE_TUNING,
+            seed=self.training.seed,
+        )
+        context = _TrialContext(
+            model,
+            ImageClasses(),
+            ArrayParts("trial", images, images, images),
+            settings,
+            before=self.before,
+            job=self,
+            part=part,
+        )
+        own = context_of(dataclasses.replace(step, epochs=self.parts[part]), context)
+        with _refusals():
+            outcome = technique(step.technique).run(model, step.settings, own)
+        self.before = (*self.before, step.technique)
+        return outcome.model
+
+    def train(
+        self, model: Any, part: str, callbacks: Sequence[Any] = (), rate: float | None = None
+    ) -> None:
         """Trains for the epochs of a part, with distillation where that is chosen."""
-        epochs, rate, trained = self.parts[part], None, model
-        if part != "network":
+        epochs, schedule, trained = self.parts[part], None, model
+        if rate is not None:
             total = max(1, epochs * self.steps)
-            rate = keras.optimizers.schedules.CosineDecay(self.rate / SLOWER[part], total)
+            schedule = keras.optimizers.schedules.CosineDecay(rate, total)
         if self.compression.distill:
             with _refusals():
                 trained = Distiller(self.training.teacher, model)
         if trained is not self.network:
-            _compile_like(trained, self.network, rate)
+            _compile_like(trained, self.network, schedule)
         before = int(trained.optimizer.iterations)
         history = self.training.fit(
             trained,
@@ -203,54 +243,35 @@ class _Job:
         self.epoch += epochs
         self.logs = {name: float(values[-1]) for name, values in history.history.items()}
 
-    def low_rank(self, model: Any) -> Any:
-        """Factorizes layers and trains the factors."""
-        factorized = _factorized(model, self.compression.low_rank, self.training.images)
-        if layers_of(factorized, keras.layers.BatchNormalization):
-            recalibrate_batchnorm(factorized, self.training.images)
-        self.train(factorized, "low_rank")
-        return factorized
 
-    def sparsity(self, model: Any) -> Any:
-        """Prunes the smallest weights of each layer but depthwise ones, while training.
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class _TrialContext(Context):
+    """Trains as the network was compiled, by the trial's own `fit`."""
 
-        Layer by layer, since factors of low rank have weights of another size than the others:
-        a global threshold might empty a layer, which a few dozen steps don't repair.
-        """
-        copy, first = clone(model), self.epoch * self.steps
-        # A pattern that matches no layer is refused.
-        excluded = ("depthwise",) if layers_of(copy, keras.layers.DepthwiseConv2D) else ()
-        steps = self.parts["sparsity"] * self.steps
-        schedule = polynomial(
-            self.compression.sparsity,
-            begin=first,
-            end=first + int(RAMP * steps),
-            by="step",
-            frequency=max(1, min(100, steps // 20)),
-        )
-        pruning = PruningCallback(schedule, exclude=excluded, seed=self.training.seed)
-        self.train(copy, "sparsity", [pruning])
-        return copy
+    job: _Job
+    part: str
 
-    def clusters(self, model: Any) -> Any:
-        """Clusters the weights of each kernel and trains the values; zeros stay."""
-        copy = clone(model)
-        values = self.compression.clusters
-        clustering = ClusteringCallback(values, RENEWAL, "step", seed=self.training.seed)
-        self.train(copy, "clusters", [clustering])
-        return copy
+    def steps(self) -> int:
+        """Returns the number of optimizer steps of the part."""
+        return self.job.parts[self.part] * self.job.steps
 
-    def aware(self, model: Any) -> Any:
-        """Trains quantization-aware; zeros and shared values stay."""
-        with _refusals():
-            trainable = quantize_aware(model, spec_of(self.compression), data=self.training.images)
-        callbacks = []
-        if self.compression.clusters:
-            callbacks = [ClusteringCallback(None)]  # keeps zeros too
-        elif self.compression.sparsity:
-            keep_zeros(trainable)
-        self.train(trainable, "aware", callbacks)
-        return trainable
+    @property
+    def first_step(self) -> int:
+        """The step at which the part begins: `fit` counts all parts together."""
+        return self.job.epoch * self.job.steps
+
+    def fine_tune(self, model: Any, callbacks: Sequence[Any] = (), **_: Any) -> None:
+        """Trains for the epochs of the part, as the network was compiled."""
+        with _errors_of_training():
+            self.job.train(model, self.part, callbacks, self.settings.learning_rate)
+
+
+class _TrainingFailed(Exception):
+    """Carries an error of a training past :func:`_refusals`."""
+
+    def __init__(self, error: ValueError) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 @contextlib.contextmanager
@@ -258,8 +279,22 @@ def _refusals() -> Iterator[None]:
     """Turns a technique's refusal into :class:`NotCompressible`; errors of training stay errors."""
     try:
         yield
+    except NotCompressible:
+        raise
     except ValueError as error:
         raise NotCompressible(str(error)) from error
+    except _TrainingFailed as failed:
+        raise failed.error from None
+
+
+@contextlib.contextmanager
+def _errors_of_training() -> Iterator[None]:
+    try:
+        yield
+    except NotCompressible:
+        raise
+    except ValueError as error:
+        raise _TrainingFailed(error) from error
 
 
 def _factorized(model: Any, target_macs: float, images: Any) -> Any:

@@ -189,9 +189,7 @@ class AugmentedImages(keras.utils.PyDataset):
         return untuned(sized)
 
 
-def shuffled(
-    examples: Any, batch_size: int, seed: int, first_epoch: int = 0
-) -> tf.data.Dataset:
+def shuffled(examples: Any, batch_size: int, seed: int, first_epoch: int = 0) -> tf.data.Dataset:
     """Returns a data set of batches of arrays, in another order in each epoch.
 
     Keras' `fit` shuffles arrays in each epoch, but from the same random state: if TensorFlow's

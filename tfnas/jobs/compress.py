@@ -17,25 +17,26 @@ from tfnas.compression.candidate_store import Candidate, CandidateStore, best_fo
 from tfnas.compression.device_costs import Target
 from tfnas.compression.effort import EFFORTS, Effort
 from tfnas.compression.file_comparison_table import FileRow, compare_files
-from tfnas.compression.fine_tune import check_fits
+from tfnas.compression.fine_tune_settings import FineTuneSettings
 from tfnas.compression.layer_costs import file_layers
 from tfnas.compression.plan_settings import PlanSettings, decide_plan
 from tfnas.compression.planner import plan
 from tfnas.compression.progress import Progress
 from tfnas.compression.recipe import Recipe
 from tfnas.compression.results.compress_result import CompressResult
-from tfnas.compression.techniques.recipe_steps import StepRunner
-from tfnas.compression.training_settings import TrainingSettings
+from tfnas.compression.technique_context import Context
 from tfnas.data.datasets import DataSplit
-from tfnas.graph.functional import last_activation
-from tfnas.jobs import job_folder
+from tfnas.data.examples import Examples
+from tfnas.jobs.compress_folder import compress_folder, identity_of, set_aside
 from tfnas.jobs.inputs import load_model_and_data
-from tfnas.measure.agreement import Agreement, agreement
+from tfnas.measure.agreement import Agreement
 from tfnas.measure.latency import benchmark
 from tfnas.measure.throughput import Throughput, throughput
 from tfnas.optional import require
 from tfnas.reports import compress_report
 from tfnas.targets.device import Device
+from tfnas.tasks.image_classes import ImageClasses
+from tfnas.tasks.task import Task
 from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.saved_model import to_saved_model
 
@@ -62,6 +63,7 @@ def compress(
     learning_rate: float = 2e-3,
     augment: tuple[str, ...] = (),
     seed: int = 0,
+    task: Task | None = None,
     overwrite: bool = False,
     accelerator: str = "ethos-u55-128",
     runtime_flash: int = 0,
@@ -115,7 +117,8 @@ def compress(
             by a few pixels.
         seed: Seed of all random draws. It also replaces the seed of random layers that were given
             one, such as `Dropout(0.5, seed=42)`; see
-            :class:`tfnas.compression.training_settings.TrainingSettings`.
+            :class:`tfnas.FineTuneSettings`.
+        task: What the model is for; None: it classifies images, one label each.
         overwrite: Whether the files of an earlier call in the folder, also of another model, are
             removed first. Files that `compress` did not write stay.
         accelerator: The accelerator (NPU) that the limits `max_vela_...` are for; see
@@ -147,25 +150,26 @@ def compress(
             f"progress must be a tfnas.compression.progress.Progress, got {progress!r}"
         )
     require("matplotlib", "the pictures of a report")
+    task = task or ImageClasses()
     model, split = load_model_and_data(model, data)
-    check_fits(model, split)
-    _check_model(model)
+    task.check(model, split)
+    _check_model(model, task)
     split = split.for_given_model(seed)
-    settings = TrainingSettings(
-        epochs=_epochs(amounts, len(split.x_train), batch_size) if epochs is None else epochs,
+    settings = FineTuneSettings(
+        epochs=_epochs(amounts, len(split.train), batch_size) if epochs is None else epochs,
         batch_size=batch_size,
         learning_rate=learning_rate,
-        distill=DISTILL,
+        distill=DISTILL if task.distills else 0.0,
         augment=tuple(augment),
         seed=seed,
     )
-    folder = pathlib.Path(directory)
-    job_folder.claim(folder, model, split, settings, overwrite)
-    job_folder.set_aside(folder)
     progress = progress or Progress()
-    runner = StepRunner(model, split, settings, progress)
+    context = Context(model, task, split, settings, progress)
+    folder = compress_folder(pathlib.Path(directory))
+    folder.claim(identity_of(context), overwrite)
+    set_aside(folder.path)
     gzipped, timed = budget.max_gzip_bytes is not None, budget.max_latency_ratio is not None
-    store = CandidateStore(runner, folder, gzipped, target, timed)
+    store = CandidateStore(context, folder.path, gzipped, target, timed)
     progress.phase("analyzing the model: the costs and the sensitivity of its layers")
     analysis = store.analyze_model(bool(amounts.epochs))
     plan_settings = decide_plan(budget, amounts, analysis, target.device)
@@ -180,15 +184,12 @@ def compress(
     return result
 
 
-def _check_model(model: keras.Model) -> None:
+def _check_model(model: keras.Model, task: Task) -> None:
     """Raises ValueError for models that a later step or measurement could not take."""
-    if None in model.inputs[0].shape[1:]:
-        raise ValueError(f"model must take images of one size, got {model.inputs[0].shape[1:]}")
-    if model.outputs[0].shape[-1] > 1 and last_activation(model) == "sigmoid":
-        raise ValueError(
-            "model must end in a softmax or in logits, of which one class is true, got a sigmoid "
-            f"of {model.outputs[0].shape[-1]} units"
-        )
+    for each in model.inputs:
+        if None in each.shape[1:]:
+            raise ValueError(f"model must take inputs of one size, got {each.shape[1:]}")
+    task.check_for_compress(model)
 
 
 def _epochs(effort: Effort, examples: int, batch_size: int) -> int:
@@ -218,7 +219,7 @@ def _result(
     candidates = front(store.candidates, store.gzipped)
     files = [(ORIGINAL, store.baseline)]
     files += [(str(candidate.recipe), candidate.file) for candidate in candidates]
-    rows = compare_files(store.split, files)
+    rows = compare_files(store.context.task, store.data.test, files)
     # Side by side: more precise than the latencies measured when each file was made.
     times = benchmark([file for _, file in files])
     latencies = {label: time for (label, _), time in zip(files, times, strict=True)}
@@ -239,40 +240,36 @@ def _result(
         front=candidates,
         best=best,
         excesses=budget.excesses(best.costs),
-        original=(float(store.right.mean()), 1.0, store.baseline.size),
+        original=(store.assessment.score.value, 1.0, store.baseline.size),
         rows=rows,
         latencies=latencies,
         agreement=_agreement(store, best, model, rows),
         failures=store.failures,
         model_analysis=store.analyze_model(pruning=False),
         plan=plan_settings,
-        layers=file_layers(model, best.file, store.split.x_val),
-        throughput=_throughput([store.baseline, best.file], store.split, times[0].median_ms),
+        layers=file_layers(model, best.file, store.data.validation.x),
+        throughput=_throughput([store.baseline, best.file], store.data.test, times[0].median_ms),
         saved_model=_saved_model(store, model),
     )
 
 
 def _agreement(
     store: CandidateStore, best: Candidate, model: keras.Model, rows: list[FileRow]
-) -> Agreement:
-    split = store.split
-    answers = {row.label: row.answers for row in rows}
-    return agreement(
-        store.baseline,
-        best.file,
-        split.x_test,
-        split.y_test,
-        split.class_names,
-        (store.runner.original, model),
-        answers=(answers[ORIGINAL], answers[str(best.recipe)]),
+) -> Agreement | None:
+    outputs = {row.label: row.outputs for row in rows}
+    return store.context.task.agreement(
+        (store.baseline, best.file),
+        store.data,
+        (store.context.original, model),
+        (outputs[ORIGINAL], outputs[str(best.recipe)]),
     )
 
 
-def _throughput(files: list[Artifact], split: DataSplit, ms: float) -> list[Throughput]:
+def _throughput(files: list[Artifact], test: Examples, ms: float) -> list[Throughput]:
     """Measures batches of at most `MAX_BATCH_MS`, on at most as many threads as processors."""
     batches = [size for size in BATCHES if size == 1 or size * ms <= MAX_BATCH_MS]
     threads = [count for count in THREADS if count <= (os.cpu_count() or 1)]
-    return throughput(files, split.x_test[: max(BATCHES)], batches, threads, rounds=12)
+    return throughput(files, test.rows(slice(max(BATCHES))).x, batches, threads, rounds=12)
 
 
 def _saved_model(store: CandidateStore, model: keras.Model) -> pathlib.Path | None:

@@ -15,7 +15,14 @@ if TYPE_CHECKING:
     from tfnas.compression.technique_context import Context
 
 PRODUCTS = (*compress_report.FILES, "best.tflite", "saved_model")
-_CANDIDATE = ("model.tflite", "model.keras", "values.npy", "right.npy", "record.json", "device.json")
+_CANDIDATE = (
+    "model.tflite",
+    "model.keras",
+    "values.npy",
+    "right.npy",
+    "record.json",
+    "device.json",
+)
 _OWN = (
     *(*PRODUCTS, "model_analysis.json"),
     *(f"{folder}/{name}" for folder in ("earlier", "earlier.part") for name in PRODUCTS),

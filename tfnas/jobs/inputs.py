@@ -7,7 +7,7 @@ import pathlib
 from typing import TYPE_CHECKING, Any
 
 from tfnas import data as data_module
-from tfnas.data.datasets import DataSplit
+from tfnas.data.examples import Data as Parts
 from tfnas.loading import load_model
 from tfnas.quantization.quantize_aware import fake_quants, strip_quantization
 from tfnas.search_space.architecture import parse_json_object
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
     from tfnas.nas.search_result import SearchResult
 
-Data = DataSplit | str | pathlib.Path | None
+Data = Parts | str | os.PathLike[str] | None
 
 
 def load_model_and_data(
     model: keras.Model | str | os.PathLike[str] | SearchResult, data: Data
-) -> tuple[keras.Model, DataSplit]:
+) -> tuple[keras.Model, Any]:
     """Returns the model and its data.
 
     Args:
@@ -53,7 +53,7 @@ def _search_folder(model: Any) -> pathlib.Path | None:
     return model.directory if isinstance(model, SearchResult) else None
 
 
-def _from_search(folder: pathlib.Path, data: Data) -> tuple[keras.Model, DataSplit]:
+def _from_search(folder: pathlib.Path, data: Data) -> tuple[keras.Model, Any]:
     config = _finished_config(folder)
     if data is not None:
         split = _split(data)
@@ -91,5 +91,7 @@ def _finished_config(folder: pathlib.Path) -> dict[str, Any]:
     return config
 
 
-def _split(data: DataSplit | str | pathlib.Path) -> DataSplit:
-    return data if isinstance(data, DataSplit) else data_module.load(data)
+def _split(data: Parts | str | os.PathLike[str]) -> Parts:
+    if all(hasattr(data, part) for part in ("train", "validation", "test")):
+        return data  # type: ignore[return-value]
+    return data_module.load(data)  # type: ignore[arg-type]  # an error names what is accepted

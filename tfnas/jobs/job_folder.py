@@ -44,9 +44,7 @@ class JobFolder:
                 be created.
         """
         if self.path.exists() and not self.path.is_dir():
-            raise ValueError(
-                f"directory must be a folder, got {str(self.path)!r}, which is a file"
-            )
+            raise ValueError(f"directory must be a folder, got {str(self.path)!r}, which is a file")
         if overwrite:
             self.remove()
         elif self.path.is_dir() and not self._holds_job() and self._names():

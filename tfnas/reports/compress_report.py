@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from tfnas.compression.file_comparison_table import FileRow
+from tfnas.compression.fine_tune_settings import FineTuneSettings
 from tfnas.compression.results.compress_result import CompressResult, refusal, remarks, verdict
 from tfnas.compression.results.file_rows import file_rows, headers
-from tfnas.compression.training_settings import TrainingSettings
 from tfnas.data.datasets import DataSplit
 from tfnas.measure.agreement import PLAIN, MetricPair
 from tfnas.measure.latency import provenance
@@ -67,7 +67,7 @@ _DRAWN = (
 _SHOWN = 12  # most images that became wrong
 
 
-def write(result: CompressResult, split: DataSplit, settings: TrainingSettings) -> None:
+def write(result: CompressResult, split: DataSplit, settings: FineTuneSettings) -> None:
     """Writes report.md, report.html and the pictures.
 
     Args:
@@ -82,7 +82,7 @@ def write(result: CompressResult, split: DataSplit, settings: TrainingSettings) 
     write_atomically(result.directory / "report.html", _page(result, split, settings, pictures))
 
 
-def _markdown(result: CompressResult, split: DataSplit, settings: TrainingSettings) -> str:
+def _markdown(result: CompressResult, split: DataSplit, settings: FineTuneSettings) -> str:
     agreement = result.agreement
     parts = [
         f"# Compression on {split.name}",
@@ -120,7 +120,7 @@ def _markdown(result: CompressResult, split: DataSplit, settings: TrainingSettin
 def _page(
     result: CompressResult,
     split: DataSplit,
-    settings: TrainingSettings,
+    settings: FineTuneSettings,
     pictures: dict[str, bytes],
 ) -> str:
     agreement = result.agreement
@@ -345,8 +345,8 @@ def _throughput(result: CompressResult) -> list[list[str]]:
     return [measured.row(labels[measured.file]) for measured in result.throughput]
 
 
-def _settings(result: CompressResult, settings: TrainingSettings) -> list[list[str]]:
-    records: list[TrainingSettings | Device] = [settings]
+def _settings(result: CompressResult, settings: FineTuneSettings) -> list[list[str]]:
+    records: list[FineTuneSettings | Device] = [settings]
     records += [result.device] * bool(_metrics(result))
     limits = [["budget", str(result.budget)], ["effort", result.effort]]
     return limits + [
@@ -362,7 +362,10 @@ def _pictures(result: CompressResult, split: DataSplit) -> dict[str, bytes]:
         lines["accuracy"] = result.original[0] - limits["max_drop"] / 100
     return {
         file: pareto_picture(
-            [(float(c.right.mean()), c.costs.latency, c.costs.bytes) for c in result.candidates],
+            [
+                (float(c.assessment.values.mean()), c.costs.latency, c.costs.bytes)
+                for c in result.candidates
+            ],
             [result.candidates.index(candidate) for candidate in result.front],
             result.candidates.index(result.best),
             f"Compression on {split.name}",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -314,3 +314,10 @@ def _png(figure: Any) -> bytes:
     out = io.BytesIO()
     figure.savefig(out, format="png", dpi=120)
     return out.getvalue()
+
+
+# Kind of a picture in a technique's report -> function of its record.
+PICTURES: dict[str, Callable[[Any], bytes]] = {
+    "sensitivity": sensitivity_picture,
+    "quantization error": quantization_picture,
+}

@@ -47,6 +47,8 @@ class Compression:
         low_rank: Fraction of the multiply-accumulates that is left after low-rank factorization, in
             (0, 1]; 1: no factorization.
         distill: Whether a teacher's outputs are learned beside the labels.
+        more: (name, amount) of further techniques; see
+            :mod:`tfnas.compression.techniques.registry`.
 
     Raises:
         ValueError: A field is outside its rule; the message names it.
@@ -59,6 +61,7 @@ class Compression:
     clusters: int = 0
     low_rank: float = 1.0
     distill: bool = False
+    more: tuple[tuple[str, float], ...] = ()
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
@@ -68,6 +71,7 @@ class Compression:
         for name in ("sparsity", "clusters", "low_rank"):
             object.__setattr__(self, name, check_choice(name, getattr(self, name)))
         object.__setattr__(self, "stage_weights", tuple(self.stage_weights))
+        object.__setattr__(self, "more", tuple((str(n), float(a)) for n, a in self.more))
         unknown = [w for w in self.stage_weights if w not in ("", *WEIGHTS)]
         if unknown:
             raise ValueError(f"stage_weights must hold int8, int4 or '', got {unknown[0]!r}")
@@ -87,6 +91,7 @@ class Compression:
             "low_rank": self.low_rank < 1,
             "sparsity": self.sparsity > 0,
             "clusters": self.clusters > 0,
+            **dict.fromkeys(dict(self.more), True),
             "aware": self.aware,
         }
         return tuple(name for name, is_active in active.items() if is_active)
@@ -104,13 +109,16 @@ class Compression:
             f"low rank {self.low_rank:g}" if self.low_rank < 1 else "",
             f"{self.sparsity:.0%} zeros" if self.sparsity else "",
             f"{self.clusters} values" if self.clusters else "",
+            *(f"{name} {amount:g}" for name, amount in self.more),
             "distilled" if self.distill else "",
         ]
         return ", ".join(filter(None, parts))
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the compression as plain lists, strings and numbers."""
-        return {**dataclasses.asdict(self), "stage_weights": list(self.stage_weights)}
+        fields = {**dataclasses.asdict(self), "stage_weights": list(self.stage_weights)}
+        more = [list(each) for each in fields.pop("more")]
+        return {**fields, "more": more} if more else fields
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Compression:

@@ -52,6 +52,9 @@ class CompressionSpace:
         low_rank: Fractions of the multiply-accumulates that are left after low-rank factorization,
             in (0, 1]; 1 or None: no factorization.
         distill: Whether the tuner's `teacher` is distilled.
+        more: Amounts of further techniques by name, such as `{"round_dense": (0.01, 0.1)}`; None
+            among the amounts: the technique is not used. See
+            :mod:`tfnas.compression.techniques.registry`.
 
     Raises:
         ValueError: A choice is outside its rule; the message names the argument.
@@ -64,10 +67,14 @@ class CompressionSpace:
     clusters: tuple[int, ...] = (0,)
     low_rank: tuple[float, ...] = (1.0,)
     distill: tuple[bool, ...] = (False,)
+    more: Any = ()
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            object.__setattr__(self, field.name, _choices(field.name, getattr(self, field.name)))
+            if field.name != "more":
+                choices = _choices(field.name, getattr(self, field.name))
+                object.__setattr__(self, field.name, choices)
+        object.__setattr__(self, "more", _amounts(dict(self.more)))
         if any(self.aware) and not set(self.modes) & set(TRAINED_MODES):
             raise ValueError(
                 f"aware needs one of {', '.join(TRAINED_MODES)} among the modes, "
@@ -84,7 +91,8 @@ class CompressionSpace:
         mode = Decision(MODE, self.modes)
         trained = tuple(mode for mode in self.modes if mode in TRAINED_MODES)
         aware = Decision(f"{PREFIX}aware", self.aware, MODE, trained)
-        return (mode, aware, *(Decision(PREFIX + f, getattr(self, f)) for f in _FIELDS))
+        more = [Decision(PREFIX + name, amounts) for name, amounts in self.more]
+        return (mode, aware, *(Decision(PREFIX + f, getattr(self, f)) for f in _FIELDS), *more)
 
     def stage_decisions(
         self, index: int, parent: str, blocks: Sequence[str]
@@ -115,8 +123,15 @@ class CompressionSpace:
             mode=values[MODE],
             aware=bool(values.get(f"{PREFIX}aware", False)) and values[MODE] in TRAINED_MODES,
             stage_weights=weights if any(weights) else (),
+            more=tuple(
+                (name, values[PREFIX + name]) for name, _ in self.more if values[PREFIX + name]
+            ),
             **{field: values[PREFIX + field] for field in _FIELDS},
         )
+
+    def _more(self, values: Mapping[str, Any]) -> tuple[tuple[str, float], ...]:
+        amounts = {name: values[PREFIX + name] for name, _ in self.more}
+        return tuple((name, amount) for name, amount in amounts.items() if amount)
 
     def values(self, compression: Compression | None) -> dict[str, Any]:
         """Returns the values of the decisions of a compression.
@@ -133,6 +148,8 @@ class CompressionSpace:
         if compression.mode in TRAINED_MODES:
             decided[f"{PREFIX}aware"] = compression.aware
         decided |= {PREFIX + field: getattr(compression, field) for field in _FIELDS}
+        amounts = dict(compression.more)
+        decided |= {PREFIX + name: amounts.get(name, 0.0) for name, _ in self.more}
         named = enumerate(compression.stage_weights, 1)
         return decided | {f"stage{i}_weights": weights for i, weights in named if weights}
 
@@ -156,6 +173,19 @@ class CompressionSpace:
             elif decision.parent_values:
                 with hp.conditional_scope(decision.parent, list(decision.parent_values)):
                     hp.Choice(decision.name, list(decision.choices))
+
+
+def _amounts(more: Mapping[str, Any]) -> tuple[tuple[str, tuple[float, ...]], ...]:
+    """The amounts of further techniques; 0: the technique is not used."""
+    found = []
+    for name, amounts in more.items():
+        if isinstance(amounts, str) or not isinstance(amounts, Sequence) or not amounts:
+            raise ValueError(f"more must hold a sequence of amounts of {name!r}, got {amounts!r}")
+        values = tuple(float(amount or 0) for amount in amounts)
+        if len(set(values)) < len(values):
+            raise ValueError(f"more must hold no amount of {name!r} twice, got {amounts!r}")
+        found.append((name, values))
+    return tuple(found)
 
 
 def _choices(name: str, choices: Any) -> tuple[Any, ...]:

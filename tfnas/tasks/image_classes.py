@@ -33,6 +33,7 @@ class ImageClasses(Task):
     """Images with one label each; the model gives logits or probabilities of the classes."""
 
     metric = ACCURACY
+    distills = True
 
     def check(self, model: keras.Model, data: DataSplit) -> None:  # type: ignore[override]
         """Checks that a classifier fits the images and the classes of a data split.
@@ -72,6 +73,21 @@ class ImageClasses(Task):
                 f"{data.name!r}, got {shape}"
             )
 
+    def check_for_compress(self, model: keras.Model) -> None:
+        """Refuses a classifier of independent classes.
+
+        Args:
+            model: The classifier.
+
+        Raises:
+            ValueError: It ends in several sigmoids.
+        """
+        if model.outputs[0].shape[-1] > 1 and last_activation(model) == "sigmoid":
+            raise ValueError(
+                "model must end in a softmax or in logits, of which one class is true, got a "
+                f"sigmoid of {model.outputs[0].shape[-1]} units"
+            )
+
     def loss(self, model: keras.Model) -> keras.losses.Loss:
         """Returns the cross-entropy that fits the model's output, logits or probabilities.
 
@@ -105,9 +121,7 @@ class ImageClasses(Task):
     ) -> Agreement:
         """Compares the classes of two files on plain, corrupted and adversarial images."""
         examples = data.test
-        return agreement(
-            *files, examples.x, examples.y, data.class_names, models, answers=outputs
-        )
+        return agreement(*files, examples.x, examples.y, data.class_names, models, answers=outputs)
 
     def distiller(self, model: keras.Model, distillation: Distillation) -> keras.Model:
         """Returns a :class:`tfnas.Distiller` of a classifier.
@@ -160,27 +174,10 @@ class ImageClasses(Task):
             return super().batches(
                 examples, batch_size, seed, (), teacher_outputs, first_epoch=first_epoch
             )
-        images = AugmentedImages(
-            examples.x, examples.y, augment, batch_size, seed, teacher_outputs
-        )
+        images = AugmentedImages(examples.x, examples.y, augment, batch_size, seed, teacher_outputs)
         images.start_at(first_epoch)
         return images.dataset()
 
 
 def _classes(outputs: np.ndarray) -> np.ndarray:
     return outputs[:, 0] > 0.5 if outputs.shape[-1] == 1 else outputs.argmax(-1)
-
-
-def check_one_class_is_true(model: keras.Model) -> None:
-    """Raises ValueError for a classifier of independent classes.
-
-    Args:
-        model: The classifier.
-    """
-    if model.outputs[0].shape[-1] > 1 and last_activation(model) == "sigmoid":
-        raise ValueError(
-            "model must end in a softmax or in logits, of which one class is true, got a sigmoid "
-            f"of {model.outputs[0].shape[-1]} units"
-        )
-
-

@@ -92,6 +92,20 @@ class Task(abc.ABC):
             predictions: The result of :meth:`postprocess`.
         """
 
+    distills: bool = False  # whether `distiller` is defined
+
+    def check_for_compress(  # noqa: B027  most tasks need nothing more
+        self, model: keras.Model
+    ) -> None:
+        """Checks what a search for the best files needs of a model beside :meth:`check`.
+
+        Args:
+            model: The model.
+
+        Raises:
+            ValueError: The model can't be judged.
+        """
+
     def postprocess(self, outputs: Nested) -> Nested:
         """Turns a model's outputs into predictions; of a Keras model and of its file alike.
 

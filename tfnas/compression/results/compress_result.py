@@ -36,7 +36,8 @@ class CompressResult(PrintedResult):
         original: The original's float32 file on the images for choosing: (accuracy, 1.0, bytes).
         rows: Files on the final images: the original's float32 file first, then the front.
         latencies: Measured latency of each of those, by label.
-        agreement: How the answers of `best` differ from the original's.
+        agreement: How the predictions of `best` differ from the original's; None where the task
+            has no such comparison.
         failures: Recipes, or other things, that failed -> why.
         model_analysis: Costs and sensitivity of the original's layers, measured first.
         plan: What was tried because of that, with the reasons.
@@ -56,7 +57,7 @@ class CompressResult(PrintedResult):
     original: tuple[float, float, int]
     rows: list[FileRow]
     latencies: dict[str, Latency]
-    agreement: Agreement
+    agreement: Agreement | None
     failures: dict[str, str]
     model_analysis: ModelAnalysis
     plan: PlanSettings
@@ -93,7 +94,11 @@ class CompressResult(PrintedResult):
         return short_headers("time"), short_rows(self.rows, time)
 
     def _remarks(self) -> list[str]:
-        lines = [*remarks(self), *self._on_device(), *self.agreement.warnings()]
+        lines = [
+            *remarks(self),
+            *self._on_device(),
+            *(self.agreement.warnings() if self.agreement else ()),
+        ]
         return [verdict(self), *(f"- {line}" for line in lines)]
 
     def _on_device(self) -> list[str]:

@@ -9,7 +9,6 @@ from tfnas.measure.measurement import Latency
 from tfnas.tasks.assessment import ACCURACY, Metric
 
 
-
 def headers(*more: str, metric: Metric = ACCURACY) -> list[str]:
     """Returns the titles of a report's columns.
 

@@ -127,7 +127,7 @@ class ChannelPruningTechnique(Technique[PruneChannelsSettings]):
             brief: As for the base class.
             weights: Fraction of the weights that stays; None or 1: no limit.
         """
-        limits = {"macs": amount, "params": weights}
+        limits: dict[str, Any] = {"macs": amount, "params": weights}
         return PruneChannelsSettings(
             criterion="taylor",
             scope="saving",
@@ -135,9 +135,7 @@ class ChannelPruningTechnique(Technique[PruneChannelsSettings]):
             **{name: value for name, value in limits.items() if value and value < 1},
         )
 
-    def check(
-        self, model: keras.Model, settings: PruneChannelsSettings, context: Context
-    ) -> None:
+    def check(self, model: keras.Model, settings: PruneChannelsSettings, context: Context) -> None:
         """Checks the number of steps."""
         epochs = context.settings.epochs
         if settings.steps > max(epochs, 1):
@@ -198,9 +196,7 @@ class ChannelPruningTechnique(Technique[PruneChannelsSettings]):
             "seed": context.seed,
         }
 
-    def run(
-        self, model: keras.Model, settings: PruneChannelsSettings, context: Context
-    ) -> Outcome:
+    def run(self, model: keras.Model, settings: PruneChannelsSettings, context: Context) -> Outcome:
         """Removes channels and fine-tunes, in one step or several."""
         steps, epochs = settings.steps, context.settings.epochs
 

@@ -17,11 +17,12 @@ from tfnas.compression.techniques.technique import (
 from tfnas.options import check_options, documented, option
 
 if TYPE_CHECKING:
-    from tfnas.compression.technique_context import Context
     from collections.abc import Mapping
 
     import keras
 
+    from tfnas.compression.technique_context import Context
+    from tfnas.distillation.feature_losses import FeatureHint
     from tfnas.tflite.artifact import Artifact
 
 LARGE_DENSE = 0.1  # of all dense weights: smaller dense layers are not factorized
@@ -178,14 +179,12 @@ def _factorized(
     from tfnas.low_rank.factorize import factorize
 
     context.progress.phase("factorizing")
-    options = (
-        {} if settings is None else {"methods": settings.methods, "exclude": settings.exclude}
-    )
+    options = {} if settings is None else {"methods": settings.methods, "exclude": settings.exclude}
     data = context.calibration(calibration) if calibration else None
     factorized, report = factorize(model, data=data, **target, **options)
     if report.layers and layers_of(factorized, keras.layers.BatchNormalization):
         recalibrate_batchnorm(factorized, context.calibration())
-    hints = ()
+    hints: list[FeatureHint] = []
     if context.settings.distill:
         hints = block_hints(factorized, context.original, context.calibration())
     return Applied(factorized, lambda: report, hints=hints, trains=bool(report.layers))

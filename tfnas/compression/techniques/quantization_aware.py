@@ -47,9 +47,7 @@ class QatSettings:
         0
     """
 
-    mode: str = option(
-        "int8", "number formats of the file", choices=("int8", "int8x4", "int16x8")
-    )
+    mode: str = option("int8", "number formats of the file", choices=("int8", "int8x4", "int16x8"))
     layers: Any = option(
         (),
         "number formats of the weights of single layers, by name, pattern or class; the first "

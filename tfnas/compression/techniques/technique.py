@@ -150,9 +150,7 @@ class Technique(abc.ABC, Generic[S]):
         """
 
     @abc.abstractmethod
-    def for_amount(
-        self, amount: float, *, brief: bool = False, weights: float | None = None
-    ) -> S:
+    def for_amount(self, amount: float, *, brief: bool = False, weights: float | None = None) -> S:
         """Returns the settings of one amount, as recipes and searches write it.
 
         Args:
@@ -186,9 +184,7 @@ class Technique(abc.ABC, Generic[S]):
         """
         applied = self.apply(model, settings, context)
         if applied.trains and context.settings.epochs:
-            context.fine_tune(
-                applied.model, applied.callbacks, hints=applied.hints, muon=self.muon
-            )
+            context.fine_tune(applied.model, applied.callbacks, hints=applied.hints, muon=self.muon)
         return Outcome(self.name, settings, applied.model, [applied.report()], applied.extras)
 
     def files(
@@ -250,9 +246,11 @@ class Technique(abc.ABC, Generic[S]):
             outcome: What the technique did.
             files: Its files, by label.
         """
-        return [report_section(f"Step {number}" if len(outcome.reports) > 1 else "Layers", report)
-                for number, report in enumerate(outcome.reports, 1)
-                if report is not None]
+        return [
+            report_section(f"Step {number}" if len(outcome.reports) > 1 else "Layers", report)
+            for number, report in enumerate(outcome.reports, 1)
+            if report is not None
+        ]
 
     def products(self, outcome: Outcome, files: Mapping[str, Artifact]) -> dict[str, str]:
         """Returns more files of the job: name -> text.

@@ -16,13 +16,13 @@ from tfnas.compression.techniques.technique import (
 from tfnas.options import check_options, documented, option
 
 if TYPE_CHECKING:
-    from tfnas.compression.technique_context import Context
     import keras
 
     from tfnas.clustering.cluster import Prepared
     from tfnas.clustering.cluster_plan import ClusterPlan
     from tfnas.clustering.clustering_callback import ClusteringCallback
     from tfnas.clustering.clustering_report import ClusteringReport
+    from tfnas.compression.technique_context import Context
     from tfnas.tflite.artifact import Artifact
 
 RENEWAL = 5  # optimizer steps between two assignments of weights to clusters

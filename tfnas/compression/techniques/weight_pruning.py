@@ -17,9 +17,9 @@ from tfnas.options import check_options, documented, option
 from tfnas.schedules import check_ratio, polynomial
 
 if TYPE_CHECKING:
-    from tfnas.compression.technique_context import Context
     import keras
 
+    from tfnas.compression.technique_context import Context
     from tfnas.pruning.sensitivity import Sensitivity
     from tfnas.tflite.artifact import Artifact
 
@@ -112,7 +112,9 @@ class WeightPruning(Technique[PruneSettings]):
                 f"{epochs} epochs and {settings.scope!r}"
             )
         if settings.scope == BY_OUTPUT and not obs:
-            raise ValueError(f"scope 'output' goes with criterion 'obs', got {settings.criterion!r}")
+            raise ValueError(
+                f"scope 'output' goes with criterion 'obs', got {settings.criterion!r}"
+            )
         few = context.data.train.rows(slice(8))
         prune(
             model,
@@ -262,7 +264,6 @@ def _sensitivity(
 ) -> Sensitivity | None:
     if settings.scope != BY_SENSITIVITY:
         return None
-    import keras
 
     from tfnas.pruning.sensitivity import sensitivity
 

@@ -1,0 +1,81 @@
+"""The commands of techniques, made from the table of techniques: `tfnas prune` and so on."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+
+from absl import flags
+
+from tfnas.cli.common import define_training, load_model_and_split
+from tfnas.cli.option_flags import define_options, option_values
+from tfnas.compression.techniques.registry import technique, techniques
+from tfnas.compression.techniques.technique import Technique
+from tfnas.options import as_settings
+
+RESUMES = True
+
+
+def command_names() -> tuple[str, ...]:
+    """Returns the names of the techniques' commands."""
+    return tuple(each.command for each in techniques() if each.has_command)
+
+
+def command_of(name: str) -> types.SimpleNamespace:
+    """Returns the command of a technique, with what :mod:`tfnas.cli.app` expects of a command.
+
+    Example:
+        >>> command_of("prune-channels").SUMMARY
+        'remove channels of a .keras model, so that it runs faster anywhere'
+
+    Args:
+        name: Name of the command.
+    """
+    own = technique(name.replace("-", "_"))
+    module = f"{__name__}.{own.name}"
+    folder = f"runs/{own.label.replace(' ', '_')}"
+    return types.SimpleNamespace(
+        __name__=module,
+        SUMMARY=own.summary,
+        POSITIONAL="MODEL.keras",
+        EXAMPLE=f"example: tfnas {own.command} model.keras --dataset=fashion_mnist {own.example} "
+        f"--directory={folder}",
+        RESUMES=RESUMES,
+        define=lambda values: _define(own, values, module),
+        main=lambda positional, values: _main(own, positional, values),
+    )
+
+
+def _define(own: Technique, values: flags.FlagValues, module: str) -> flags.FlagValues:
+    common = {"flag_values": values, "module_name": module}
+    define_options(own.settings, common)
+    define_training(common, own.epochs)
+    text = "replace an earlier job in the folder instead of resuming it"
+    flags.DEFINE_bool("overwrite", False, text, **common)
+    return values
+
+
+def _main(own: Technique, positional: list[str], values: flags.FlagValues) -> int:
+    from tfnas.cli.console import progress_display
+    from tfnas.compression.fine_tune_settings import FineTuneSettings
+    from tfnas.compression.technique_row import Step
+    from tfnas.jobs.technique_job import run_techniques
+
+    settings = own.settings(**option_values(own.settings, values))
+    training = as_settings(FineTuneSettings, option_values(FineTuneSettings, values))
+    rate = values["learning_rate"].value
+    step = Step(own.name, settings, epochs=training.epochs, learning_rate=rate)
+    suffix = own.label.replace(" ", "_")
+    model, split, directory = load_model_and_split(positional, values, suffix)
+    with progress_display() as progress:
+        result = run_techniques(
+            model,
+            [step],
+            split,
+            directory=directory,
+            settings=dataclasses.replace(training),
+            overwrite=values["overwrite"].value,
+            progress=progress,
+        )
+    print(f"\n{result}")
+    return 0
