@@ -135,6 +135,24 @@ def check_options(settings: Any) -> None:
             raise ValueError(f"{name} must be {rule}, got {value!r}")
 
 
+def check_whole_numbers(settings: Any, optional: bool = False, **minima: int) -> None:
+    """Checks that fields of a settings record are whole numbers.
+
+    Args:
+        settings: The record.
+        optional: Whether None is allowed.
+        **minima: Name of a field -> its smallest value.
+
+    Raises:
+        ValueError: One of them is not.
+    """
+    for name, minimum in minima.items():
+        value = getattr(settings, name)
+        broken = _rule_broken(value, int, Option("", low=minimum))
+        if broken and not (value is None and optional):
+            raise ValueError(f"{name} must be {broken}, got {value!r}")
+
+
 def _rule_broken(value: Any, kind: type, described: Option) -> str:
     """Returns the rule that a value breaks, "" where it keeps it."""
     boolean = isinstance(value, bool)

@@ -11,18 +11,6 @@ import unittest.mock
 
 import keras_tuner as kt
 import numpy as np
-from tfnas.compression.results.cluster_result import ClusterConfig
-from tfnas.compression.results.factorize_result import FactorizeConfig
-from tfnas.compression.results.prune_channels_result import PruneChannelsConfig
-from tfnas.compression.results.prune_result import PruneConfig
-from tfnas.compression.results.qat_result import QatConfig
-from tfnas.compression.techniques.recipe_steps import StepRunner
-from tfnas.compression.training_settings import TrainingSettings
-from tfnas.jobs.cluster_job import cluster_to_files
-from tfnas.jobs.factorize_job import factorize_to_files
-from tfnas.jobs.prune_channels_job import prune_channels_to_files
-from tfnas.jobs.prune_job import prune_to_files
-from tfnas.jobs.qat_job import qat_to_files
 
 import tfnas
 from tfnas import data
@@ -31,15 +19,18 @@ from tfnas.compression.candidate_store import Candidate, beaten, best_for_budget
 from tfnas.compression.candidate_store import front as pareto
 from tfnas.compression.effort import EFFORTS
 from tfnas.compression.file_comparison_table import compare_files
-from tfnas.compression.fine_tune import finetune
+from tfnas.compression.fine_tune_settings import FineTuneSettings
 from tfnas.compression.layer_costs import file_layers
 from tfnas.compression.model_analysis import DENSE, LayerAnalysis, ModelAnalysis, analyze_model
 from tfnas.compression.plan_settings import decide_plan
 from tfnas.compression.planner import plan
-from tfnas.compression.progress import Progress
 from tfnas.compression.recipe import Recipe, RecipeStep
 from tfnas.compression.results.compress_result import CompressResult
 from tfnas.compression.targets_from_budget import steps_for_budget, with_fewer_weights
+from tfnas.compression.technique_context import Context
+from tfnas.compression.technique_row import Step, run_row
+from tfnas.compression.techniques.quantization_aware import QatSettings
+from tfnas.compression.techniques.registry import technique as technique_named
 from tfnas.compression.trial_compression import CompressedTraining, epochs_of
 from tfnas.data.augmentation import AugmentedImages
 from tfnas.distillation import losses
@@ -67,6 +58,8 @@ from tfnas.reports import search_report as search_texts
 from tfnas.schedules import as_schedule
 from tfnas.table import table
 from tfnas.targets.device import Device
+from tfnas.tasks.assessment import ACCURACY, Assessment
+from tfnas.tasks.image_classes import ImageClasses
 from tfnas.tflite.network_operators import operators_of_architecture
 
 PACKAGE = pathlib.Path(tfnas.__file__).resolve().parent
@@ -323,20 +316,26 @@ def split(parts, class_names):
 
 def fine_tune(model, parts, teacher, rebuild=False, **fields):
     """Trains a classifier of images in place."""
-    settings = TrainingSettings(epochs=1, batch_size=64, **fields)
-    finetune(model, parts, settings, teacher=teacher, rebuild=rebuild)
+    settings = FineTuneSettings(epochs=1, batch_size=64, **fields)
+    context = Context(teacher, ImageClasses(), parts, settings)
+    context.fine_tune(model, muon=rebuild)
 
 
 def compress_step(model, parts, technique, amount, weights=None):
     """Returns a model with one step of `compress` more."""
-    runner = StepRunner(model, parts, TrainingSettings(epochs=1, batch_size=64), Progress())
-    return runner.apply(model, RecipeStep(TECHNIQUES[technique], amount, weights))
+    step = RecipeStep(TECHNIQUES[technique], amount, weights).step()
+    return _applied(model, parts, step, FineTuneSettings(epochs=1, batch_size=64))
+
+
+def _applied(model, parts, step, settings):
+    [outcome] = run_row(model, [step], Context(model, ImageClasses(), parts, settings))
+    return outcome.model
 
 
 def compress_aware(model, parts, mode):
     """Returns a model that `compress` has trained for integers."""
-    settings = TrainingSettings(epochs=1, batch_size=64, distill=0.3)
-    return StepRunner(model, parts, settings, Progress()).aware(model, mode, ())
+    settings = FineTuneSettings(epochs=1, batch_size=64, distill=0.3)
+    return _applied(model, parts, Step("qat", QatSettings(mode=mode)), settings)
 
 
 def compression(**fields):
@@ -495,7 +494,8 @@ def candidate(made, costs, right=None, file=None, device=None):
     right = np.ones(20, bool) if right is None else right
     drop = costs[0]
     record = CandidateCosts(*costs, device or {})
-    return Candidate(made, file, record, (drop, drop - 1, drop + 1), right)
+    assessment = Assessment(ACCURACY, right)
+    return Candidate(made, file, record, (drop, drop - 1, drop + 1), assessment)
 
 
 def recorded_look(layers, activations, changed, pruned):
@@ -509,7 +509,7 @@ DENSE_GROUP = DENSE
 
 def look(model, file, x, pruning):
     """Returns what is seen of a model, without times."""
-    found = analyze_model(model, file, x, pruning)
+    found = analyze_model(model, file, x, ImageClasses(), pruning)
     rows = [[k.name, k.group, k.macs, k.weights, k.noise, k.changed] for k in found.layers]
     return [rows, found.activations, found.changed, found.images, len(found.left_out)]
 
@@ -564,7 +564,7 @@ def best_of(candidates, limits):
 
 def is_beaten(right, row, others):
     """Returns whether a candidate is not worth measuring further."""
-    return beaten(right, row, others, gz=False)
+    return beaten(Assessment(ACCURACY, right), row, others, gz=False)
 
 
 # --- measurements, data, reports
@@ -678,7 +678,9 @@ def compress_report(model, parts, files, labels):
         ),
     ]
     budget = _budget({"max_drop": 1.0, "max_latency_ratio": 0.6, "max_bytes": 500})
-    rows = compare_files(parts, [(ORIGINAL, original), (str(tried[1].recipe), small)])
+    rows = compare_files(
+        ImageClasses(), parts.test, [(ORIGINAL, original), (str(tried[1].recipe), small)]
+    )
     looked = recorded_look([("stem", "3x3", 5000, 90, 0.4, 0.02, 0.1)], 900, 0.05, True)
     times = {row.label: _latency(1.5 / (1 + i)) for i, row in enumerate(rows)}
     result = CompressResult(
@@ -707,7 +709,7 @@ def compress_report(model, parts, files, labels):
     ]
     with tempfile.TemporaryDirectory() as folder:
         there = dataclasses.replace(result, directory=pathlib.Path(folder))
-        report.write(there, parts, TrainingSettings(epochs=3))
+        report.write(there, parts, FineTuneSettings(epochs=3))
         texts += [(there.directory / name).read_text() for name in ("report.md", "report.html")]
     return texts
 
@@ -757,25 +759,28 @@ def _trial(number, arch):
 
 # --- the commands' jobs
 
+RATES = {"aware": 1e-4}
 JOBS = {  # our word -> (job, its record of settings, settings)
-    "zeros": (prune_to_files, PruneConfig, {"sparsity": 0.5, "sparse": False}),
-    "values": (cluster_to_files, ClusterConfig, {"clusters": 8, "renew": 3}),
-    "low rank": (factorize_to_files, FactorizeConfig, {"macs": 0.7, "distill": 0.3}),
-    "channels": (
-        prune_channels_to_files,
-        PruneChannelsConfig,
-        {"macs": 0.6, "criterion": "taylor"},
-    ),
-    "aware": (qat_to_files, QatConfig, {"mode": "int8", "start_epoch": 0}),
+    "zeros": ("prune", {"sparsity": 0.5, "sparse": False}, {}),
+    "values": ("cluster", {"clusters": 8, "renew": 3}, {}),
+    "low rank": ("factorize", {"macs": 0.7}, {"distill": 0.3}),
+    "channels": ("prune_channels", {"macs": 0.6, "criterion": "taylor"}, {}),
+    "aware": ("qat", {"mode": "int8", "start_epoch": 0}, {}),
 }
 
 
 def job(kind, model, parts):
     """Runs a command's job; returns (the model that it keeps, the contents of its files)."""
-    run, record, settings = JOBS[kind]
-    config = record(epochs=1, batch_size=64, seed=5, **settings)
+    name, fields, training = JOBS[kind]
+    settings = FineTuneSettings(epochs=1, batch_size=64, seed=5, **training)
+    step = Step(
+        name,
+        technique_named(name).settings(**fields),
+        epochs=1,
+        learning_rate=RATES.get(kind, 1e-3),
+    )
     with tempfile.TemporaryDirectory() as folder:
-        run(model, parts, folder, config)
+        tfnas.run_techniques(model, [step], parts, directory=folder, settings=settings)
         kept = tfnas.load_model(str(next(pathlib.Path(folder).glob("*.keras"))))
         files = sorted(pathlib.Path(folder).glob("*.tflite"))
         return kept, [file.read_bytes() for file in files]

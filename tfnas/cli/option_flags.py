@@ -19,7 +19,7 @@ def define_options(record: type, common: dict[str, Any], **defaults: Any) -> Non
         **defaults: Other defaults than the fields' own.
     """
     kinds = kinds_of(record)
-    fields = {field.name: field for field in dataclasses.fields(record)}  # type: ignore[arg-type]
+    fields = {field.name: field for field in dataclasses.fields(record)}
     for name, described in options_of(record).items():
         if not described.flag:
             continue
@@ -35,8 +35,8 @@ def _define(
     if kind is bool:
         flags.DEFINE_bool(name, default, described.help, **options)
     elif kind is int:
-        low = None if described.low is None else int(described.low)
-        flags.DEFINE_integer(name, default, described.help, lower_bound=low, **options)
+        least = None if described.low is None else int(described.low)
+        flags.DEFINE_integer(name, default, described.help, lower_bound=least, **options)
     elif kind is float:
         low = None if "low" in described.open or "both" in described.open else described.low
         high = None if "high" in described.open or "both" in described.open else described.high

@@ -77,7 +77,8 @@ def run_row(model: keras.Model, row: Sequence[Step], context: Context) -> list[O
     outcomes: list[Outcome] = []
     for number, step in enumerate(row, 1):
         own = context_of(step, context, number)
-        outcomes.append(technique(step.technique).run(model, step.settings, own))
+        outcome = technique(step.technique).run(model, step.settings, own)
+        outcomes.append(dataclasses.replace(outcome, training=own.settings))
         model = outcomes[-1].model
         context = context.replace(before=(*context.before, step.technique))
     return outcomes

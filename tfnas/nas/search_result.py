@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from tfnas.compression.training_settings import check_whole_numbers
 from tfnas.measure.accuracy import paired_difference
 from tfnas.measure.measurement import Measurement
 from tfnas.nas.latency_prediction import PredictionErrors
 from tfnas.nas.measured_trial import MeasuredTrial
 from tfnas.nas.objectives import REWARD, Objectives, objective_of
 from tfnas.nas.successive_halving import Halving
+from tfnas.options import check_whole_numbers
 from tfnas.search_space.compression_choices import CompressionSpace
 from tfnas.table import html_table, table
 from tfnas.targets.device import MICRO, VELA, Device

@@ -44,7 +44,7 @@ def _markdown(result: TechniqueResult, context: Context) -> str:
         "\n".join(f"- {line}" for line in result.remarks()),
         *(text for section in result.sections() for text in _section(section)),
         "## Settings and environment",
-        markdown_table(["setting", "value"], _settings(result, context), right=2),
+        markdown_table(["setting", "value"], _settings(result), right=2),
         markdown_table(["where", "value"], list(provenance().items()), right=2),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -66,11 +66,12 @@ def _section(section: Section) -> list[str]:
     return [*parts, *section.texts]
 
 
-def _settings(result: TechniqueResult, context: Context) -> list[list[object]]:
+def _settings(result: TechniqueResult) -> list[list[object]]:
     several = len(result.outcomes) > 1
     rows: list[list[object]] = []
     for outcome in result.outcomes:
         prefix = f"{outcome.technique}: " if several else ""
-        fields = dataclasses.asdict(outcome.settings)
+        training = {} if outcome.training is None else dataclasses.asdict(outcome.training)
+        fields = {**dataclasses.asdict(outcome.settings), **training}
         rows += [[f"{prefix}{name}", value] for name, value in fields.items()]
-    return rows + [[name, value] for name, value in dataclasses.asdict(context.settings).items()]
+    return rows

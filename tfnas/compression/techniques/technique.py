@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 if TYPE_CHECKING:
     import keras
 
+    from tfnas.compression.fine_tune_settings import FineTuneSettings
     from tfnas.compression.technique_context import Context
     from tfnas.distillation.feature_losses import FeatureHint
     from tfnas.tflite.artifact import Artifact
@@ -87,6 +88,7 @@ class Outcome:
         model: The model after it.
         reports: Its report, or one of each round.
         extras: Further records for the report, by name.
+        training: How it was fine-tuned.
     """
 
     technique: str
@@ -94,6 +96,7 @@ class Outcome:
     model: keras.Model
     reports: Sequence[Any]
     extras: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    training: FineTuneSettings | None = None
 
 
 class Technique(abc.ABC, Generic[S]):

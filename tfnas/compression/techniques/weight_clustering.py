@@ -191,7 +191,7 @@ class WeightClustering(Technique[ClusterSettings]):
         rows = [
             [label, k.layer, k.operator, *(f"{n:,}" for n in (k.weights, k.values, k.channel))]
             for label, file in files.items()
-            if label.startswith(self.label)
+            if not label.startswith(("original", "post-training"))
             for k in count_values(file)
         ]
         kernels = dataclasses.replace(report_section("The kernels", report, 4), texts=texts)

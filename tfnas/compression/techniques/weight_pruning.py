@@ -205,7 +205,8 @@ class WeightPruning(Technique[PruneSettings]):
 
     def remarks(self, outcome: Outcome, files: Mapping[str, Artifact]) -> list[str]:
         """Returns whether XNNPACK's sparse kernels can run the float32 file."""
-        return [f"float32: {_speed_verdict(files)}", SPEED_NOTE]
+        verdict = _speed_verdict(files)
+        return [*([f"float32: {verdict}"] if verdict else []), SPEED_NOTE]
 
     def sections(self, outcome: Outcome, files: Mapping[str, Artifact]) -> list[Section]:
         """Returns the kernels, and the sensitivity of layers where it was measured."""
@@ -300,12 +301,12 @@ def _sparsities(settings: PruneSettings) -> list[float]:
 
 
 def _speed_verdict(files: Mapping[str, Artifact]) -> str:
-    """Returns whether XNNPACK's sparse kernels can run the pruned float32 file."""
+    """Returns whether XNNPACK's sparse kernels can run the float32 file; "": there is none."""
     from tfnas.tflite.file_sparsity import file_sparsity
 
     found = next((files[name] for name in (_SPARSE, "pruned, float32") if name in files), None)
     if found is None:
-        return "no float32 file"
+        return ""
     verdict = file_sparsity(found).verdict
     if not verdict.eligible:
         return f"{verdict}"
