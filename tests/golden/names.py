@@ -328,6 +328,8 @@ def compress_step(model, parts, technique, amount, weights=None):
 
 
 def _applied(model, parts, step, settings):
+    epochs = round(technique_named(step.technique).epochs_scale * settings.epochs)
+    step = dataclasses.replace(step, epochs=epochs)
     [outcome] = run_row(model, [step], Context(model, ImageClasses(), parts, settings))
     return outcome.model
 

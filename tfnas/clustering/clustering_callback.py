@@ -32,7 +32,7 @@ from __future__ import annotations
 
 import dataclasses
 import numbers
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import keras
@@ -220,6 +220,34 @@ class ClusteringCallback(keras.callbacks.Callback):
         if self.renew is not None:
             retrace(self.model)
         unregister_callback(self.model, "cluster")
+
+    def training_state(self) -> list[np.ndarray]:
+        """Returns what a training that is continued needs beside the model.
+
+        For each kernel its weights before clustering and, where clusters are renewed, the values
+        that its weights would have without them.
+        """
+        states = []
+        for trained in self._trained:
+            states.append(trained.before)
+            if trained.tie.latent is not None:
+                states.append(np.asarray(keras.ops.convert_to_numpy(trained.tie.latent)))
+        return states
+
+    def restore_training_state(self, state: Sequence[np.ndarray]) -> None:
+        """Continues a training, with the result of :meth:`training_state`.
+
+        Args:
+            state: The state of a callback with the same arguments, for the same model.
+        """
+        if not self._trained:  # all epochs are over
+            self._begin()
+        states, restored = list(state), []
+        for trained in self._trained:
+            restored.append(dataclasses.replace(trained, before=states.pop(0)))
+            if states and trained.tie.latent is not None:
+                trained.tie.latent.assign(states.pop(0))
+        self._trained = restored
 
     def _find(self) -> list[tuple[ClusterTask, ClusterPlan]]:
         """The kernels to cluster with their settings; sets the skipped layers."""

@@ -17,6 +17,7 @@ from tfnas.compression.model_analysis import ModelAnalysis, analyze_model
 from tfnas.compression.recipe import Recipe, RecipeStep
 from tfnas.compression.technique_context import Context
 from tfnas.compression.technique_row import Step, run_row
+from tfnas.compression.techniques.registry import technique
 from tfnas.compression.techniques.technique import NotPossible
 from tfnas.data.examples import Data
 from tfnas.loading import load_model
@@ -312,6 +313,8 @@ class CandidateStore:
         context = self.context.replace(
             before=tuple(each.technique for each in before), checkpoints=checkpoints
         )
+        scale = technique(step.technique).epochs_scale
+        step = dataclasses.replace(step, epochs=round(scale * context.settings.epochs))
         try:
             [outcome] = run_row(model, [step], context)
         except ValueError as error:  # a technique's refusal does not end the job

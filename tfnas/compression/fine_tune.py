@@ -51,13 +51,11 @@ def fine_tune(
         muon: Whether it is trained by :class:`tfnas.Muon`, after a short warmup: for a model that
             lost much accuracy at once.
         progress: Receives the end of each epoch.
-        checkpoint: State of the training: one that was killed goes on; a finished one is read.
-            None: no state is kept.
+        checkpoint: State of the training: one that was killed goes on; of a finished one no epoch
+            is repeated, and the callbacks report on it. None: no state is kept.
     """
     if checkpoint is not None:
         checkpoint.restore_model(model)
-        if checkpoint.finished:
-            return
     progress, epochs = progress or Progress(), settings.epochs
     done = 0 if checkpoint is None else checkpoint.epoch
     steps = training_steps(examples, epochs, settings.batch_size)
@@ -87,7 +85,7 @@ def fine_tune(
         )
     if trainer is model and muon:  # so that Keras loads the saved model without tfnas
         task.trainer(model, keras.optimizers.Adam())
-    if checkpoint is not None:
+    if checkpoint is not None and not checkpoint.finished:
         checkpoint.finish(model)
 
 

@@ -21,7 +21,7 @@ class Step:
     Args:
         technique: Its name, see :mod:`tfnas.compression.techniques.registry`.
         settings: Its settings, an instance of the technique's `settings`.
-        epochs: Epochs of its fine-tuning; None: those of the row, times the technique's scale.
+        epochs: Epochs of its fine-tuning; None: those of the row.
         learning_rate: Learning rate of its fine-tuning; None: that of the row, times the
             technique's scale.
 
@@ -93,7 +93,7 @@ def context_of(step: Step, context: Context, number: int = 1) -> Context:
         number: Its place in the row, from 1.
     """
     own, settings = technique(step.technique), context.settings
-    epochs = round(own.epochs_scale * settings.epochs) if step.epochs is None else step.epochs
+    epochs = settings.epochs if step.epochs is None else step.epochs
     rate = step.learning_rate
     if rate is None:
         rate = settings.learning_rate * own.learning_rate_scale

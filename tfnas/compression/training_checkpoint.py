@@ -71,12 +71,13 @@ class TrainingCheckpoint:
             _assign(model.variables, self._parts["model"], self.path)
 
     def finish(self, model: keras.Model) -> None:
-        """Keeps the variables of a model whose training has ended.
+        """Keeps the variables of a model whose training has ended, and the callbacks' states.
 
         Args:
             model: The model.
         """
-        self._write(max(1, self.epoch), True, {"model": _values(model.variables)})
+        states = self._parts.get("callbacks", [])
+        self._write(self.epoch, True, {"model": _values(model.variables), "callbacks": states})
 
     def callback(
         self, model: keras.Model, others: Sequence[keras.callbacks.Callback]
@@ -113,15 +114,23 @@ class _KeepState(keras.callbacks.Callback):
         self.resumable = [each for each in others if isinstance(each, Resumable)]
         self.waiting = bool(checkpoint.epoch)
 
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Restores the callbacks of a training that has ended: they report on it."""
+        if self.waiting and self.checkpoint.finished:
+            self.waiting = False
+            self._restore_callbacks()
+
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Restores the state of the optimizer and of the callbacks, which have begun by now."""
         if not self.waiting:
             return
         self.waiting = False
         self.model.optimizer.build(self.model.trainable_variables)
-        parts = self.checkpoint._parts
-        _assign(self._others(), parts["trainer"], self.checkpoint.path)
-        states = list(parts["callbacks"])
+        _assign(self._others(), self.checkpoint._parts["trainer"], self.checkpoint.path)
+        self._restore_callbacks()
+
+    def _restore_callbacks(self) -> None:
+        states = list(self.checkpoint._parts["callbacks"])
         for callback in self.resumable:
             count = int(states.pop(0))
             callback.restore_training_state(states[:count])
@@ -138,6 +147,8 @@ class _KeepState(keras.callbacks.Callback):
             "trainer": _values(self._others()),
             "callbacks": states,
         }
+        self.checkpoint.epoch = epoch + 1
+        self.checkpoint._parts = parts
         self.checkpoint._write(epoch + 1, False, parts)
 
     def _others(self) -> list[keras.Variable]:
