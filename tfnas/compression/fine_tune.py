@@ -9,7 +9,7 @@ import keras
 from tfnas.compression.fine_tune_settings import FineTuneSettings
 from tfnas.compression.progress import Progress
 from tfnas.compression.training_checkpoint import TrainingCheckpoint
-from tfnas.data.examples import Examples
+from tfnas.data.examples import Examples, mapped
 from tfnas.graph.tracing import TraceOnce
 from tfnas.optimizers import Muon
 from tfnas.runtime.randomness import seed_layers, seeded
@@ -67,6 +67,8 @@ def fine_tune(
         if not done:
             seed_layers(model, settings.seed)
         trainer = task.trainer(model, _optimizer(settings.learning_rate, steps, muon), distillation)
+        if not trainer.built:  # callbacks look at the layers of a built model
+            trainer(mapped(keras.ops.convert_to_tensor, examples.rows(slice(1)).x))
         batches = task.batches(
             examples,
             settings.batch_size,

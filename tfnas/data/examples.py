@@ -162,3 +162,16 @@ def joined(first: Nested, second: Nested) -> Nested:
     if isinstance(first, list | tuple):
         return type(first)(joined(a, b) for a, b in zip(first, second, strict=True))
     return np.concatenate([first, second])
+
+
+def as_tuples(nested: Nested) -> Nested:
+    """Returns nested arrays with tuples for lists, which `tf.data` would stack.
+
+    Args:
+        nested: The arrays.
+    """
+    if isinstance(nested, dict):
+        return {key: as_tuples(value) for key, value in nested.items()}
+    if isinstance(nested, list | tuple):
+        return tuple(as_tuples(part) for part in nested)
+    return nested

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tfnas.data.examples import Data, Examples, Nested, leaves
+from tfnas.data.examples import Data, Examples, Nested, as_tuples, leaves
 from tfnas.tasks.assessment import Assessment, Metric
 
 if TYPE_CHECKING:
@@ -77,11 +77,28 @@ class Task(abc.ABC):
     def loss(self, model: keras.Model) -> Any:
         """Returns the loss of a model, in a form that `Model.compile` takes.
 
-        Criteria that need gradients (such as "taylor") use it too.
+        Args:
+            model: The model.
+        """
+
+    def criterion_loss(self, model: keras.Model) -> Any:
+        """Returns the loss as a function of targets and outputs, for criteria by gradient.
 
         Args:
             model: The model.
         """
+        import keras
+
+        loss = self.loss(model)
+        if not isinstance(loss, list | tuple | dict):
+            return loss
+        losses = [keras.losses.get(each) for each in keras.tree.flatten(loss)]
+
+        def total(y: Nested, outputs: Nested) -> Any:
+            pairs = zip(losses, keras.tree.flatten(y), keras.tree.flatten(outputs), strict=True)
+            return sum(keras.ops.mean(each(true, guess)) for each, true, guess in pairs)
+
+        return total
 
     @abc.abstractmethod
     def example_values(self, y: Nested, predictions: Nested) -> np.ndarray:
@@ -243,4 +260,4 @@ class Task(abc.ABC):
                 f"augment must be empty for {type(self).__name__}, got {', '.join(augment)}"
             )
         y = examples.y if teacher_outputs is None else (examples.y, teacher_outputs[0])
-        return shuffled((examples.x, y), batch_size, seed, first_epoch)
+        return shuffled(as_tuples((examples.x, y)), batch_size, seed, first_epoch)

@@ -192,7 +192,7 @@ class ChannelPruningTechnique(Technique[PruneChannelsSettings]):
             "max_ratio": settings.max_ratio,
             "exclude": settings.exclude,
             "data": scored.scoring(),
-            "loss": context.task.loss(model),
+            "loss": context.task.criterion_loss(model),
             "seed": context.seed,
         }
 

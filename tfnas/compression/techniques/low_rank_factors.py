@@ -107,7 +107,7 @@ class LowRankFactors(Technique[FactorizeSettings]):
         """Returns the factorized layers and the others."""
         report = outcome.reports[0]
         (before, after), (old, new) = report.macs, report.parameters
-        error_of = "output on training images" if report.weighted else "kernel"
+        error_of = "output on training examples" if report.weighted else "kernel"
         texts = [
             f"{before:,} MACs to {after:,}, {old:,} parameters to {new:,}. The error is the "
             f"fraction of the layer's squared {error_of} that the ranks leave out, before any "

@@ -124,7 +124,7 @@ class WeightPruning(Technique[PruneSettings]):
             scope=scope,
             exclude=_present(settings.exclude, model),
             data=(few.x, few.y),
-            loss=context.task.loss(model),
+            loss=context.task.criterion_loss(model),
             seed=context.seed,
         )
 
@@ -256,7 +256,7 @@ def _scoring(model: keras.Model, settings: PruneSettings, context: Context) -> d
     return {
         "criterion": settings.criterion,
         "data": context.scoring(),
-        "loss": context.task.loss(model),
+        "loss": context.task.criterion_loss(model),
     }
 
 
@@ -268,7 +268,7 @@ def _sensitivity(
 
     from tfnas.pruning.sensitivity import sensitivity
 
-    examples, loss = context.data.validation, context.task.loss(model)
+    examples, loss = context.data.validation, context.task.criterion_loss(model)
     context.progress.phase(
         f"measuring each layer's sensitivity on {len(examples)} validation examples"
     )

@@ -1,0 +1,74 @@
+"""A regression of two outputs and a detector go through engine, planner and reports as they are."""
+
+import functools
+
+import numpy as np
+import pytest
+from tasks import other_tasks
+
+import tfnas
+
+MODELS = {
+    "regression": (other_tasks.TwoTargets, other_tasks.two_heads, other_tasks.table),
+    "detector": (other_tasks.OneObject, other_tasks.detector, other_tasks.boxes_in_images),
+}
+ROWS = {
+    "prune": [("prune", {"sparsity": 0.5})],
+    "channels": [("prune_channels", {"macs": 0.7, "criterion": "taylor"})],
+    "cluster, qat": [("cluster", {"clusters": 16}), ("qat", {})],
+    "factorize": [("factorize", {"macs": 0.9})],
+}
+SETTINGS = tfnas.FineTuneSettings(epochs=1, batch_size=32)
+
+
+@functools.cache
+def made(kind):
+    task, model, data = MODELS[kind]
+    return task(), model(), data()
+
+
+@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("row", ROWS)
+def test_techniques_judge_by_the_tasks_own_metric(kind, row, tmp_path):
+    task, model, data = made(kind)
+    result = tfnas.run_techniques(
+        model, ROWS[row], data, directory=tmp_path, task=task, settings=SETTINGS
+    )
+    test = data.test
+    for file in result.rows:
+        values = task.example_values(test.y, task.postprocess(file.file.predict(test.x)))
+        assert file.score.name == task.metric.name
+        assert file.score.value == pytest.approx(np.mean(values))
+    text = (tmp_path / "report.md").read_text()
+    assert task.metric.name in text and "accuracy" not in text and "images" not in text
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_a_file_is_as_good_as_its_model(kind):
+    task, model, data = made(kind)
+    kept = task.assess(data.test.y, tfnas.to_tflite(model).predict(data.test.x))
+    own = task.assess(data.test.y, model.predict(data.test.x, verbose=0))
+    assert kept.score.value == pytest.approx(own.score.value, abs=1e-4)
+    assert own.drop_from(kept)[0] == pytest.approx(0, abs=1e-2)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_compress_plans_by_the_tasks_own_metric(kind, tmp_path):
+    task, model, data = made(kind)
+    budget = {"max_macs": 0.7}
+    result = tfnas.compress(
+        model, data, budget, directory=tmp_path, task=task, epochs=1, batch_size=32
+    )
+    assert result.best.costs.macs <= 0.7
+    drop = task.assess(
+        data.for_given_model(0).validation.y,
+        result.best.file.predict(data.for_given_model(0).validation.x),
+    ).drop_from(
+        task.assess(
+            data.for_given_model(0).validation.y,
+            tfnas.to_tflite(model).predict(data.for_given_model(0).validation.x),
+        )
+    )
+    assert result.best.costs.drop == pytest.approx(drop[0], abs=1e-6)
+    assert task.metric.name in (tmp_path / "report.md").read_text()
+    assert result.agreement is None
