@@ -224,14 +224,12 @@ class ClusteringCallback(keras.callbacks.Callback):
     def training_state(self) -> list[np.ndarray]:
         """Returns what a training that is continued needs beside the model.
 
-        For each kernel its weights before clustering and, where clusters are renewed, the values
-        that its weights would have without them.
+        The number of renewals; then for each kernel its weights before clustering and now, the
+        clusters of its weights and, where these are renewed, latent values.
         """
-        states = []
-        for trained in self._trained:
-            states.append(trained.before)
-            if trained.tie.latent is not None:
-                states.append(np.asarray(keras.ops.convert_to_numpy(trained.tie.latent)))
+        states = [np.array(self._renewals)]
+        for each in self._trained:
+            states += [each.before, each.task.kernel.numpy(), *each.tie.state()]
         return states
 
     def restore_training_state(self, state: Sequence[np.ndarray]) -> None:
@@ -240,14 +238,20 @@ class ClusteringCallback(keras.callbacks.Callback):
         Args:
             state: The state of a callback with the same arguments, for the same model.
         """
-        if not self._trained:  # all epochs are over
+        continues = bool(self._trained)  # else all epochs are over
+        if not continues:
             self._begin()
-        states, restored = list(state), []
+        (renewals, *states), restored = state, []
         for trained in self._trained:
-            restored.append(dataclasses.replace(trained, before=states.pop(0)))
-            if states and trained.tie.latent is not None:
-                trained.tie.latent.assign(states.pop(0))
+            restored.append(dataclasses.replace(trained, before=states[0]))
+            trained.task.kernel.variable.assign(states[1])
+            count = len(trained.tie.state())
+            trained.tie.restore(states[2 : 2 + count])
+            del states[: 2 + count]
         self._trained = restored
+        if continues:
+            self._renewals = int(renewals)
+            self._renew()
 
     def _find(self) -> list[tuple[ClusterTask, ClusterPlan]]:
         """The kernels to cluster with their settings; sets the skipped layers."""

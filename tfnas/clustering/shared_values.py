@@ -121,6 +121,24 @@ class TiedValues(keras.constraints.Constraint):
             self.latent.assign(np.where(labels == 0, 0.0, values) if self.zeros else values)
             self.values.assign(self._means(self.latent, self._slots()))
 
+    def state(self) -> list[np.ndarray]:
+        """Returns the clusters of the weights, and their latent values and means if there are."""
+        found = [self.cluster_labels]
+        if self.latent is not None:
+            found += [self.latent, self.values]
+        return [np.asarray(keras.ops.convert_to_numpy(variable)) for variable in found]
+
+    def restore(self, state: Sequence[np.ndarray]) -> None:
+        """Takes up the result of :meth:`state`.
+
+        Args:
+            state: The state.
+        """
+        labels, *latent = state
+        self.assign(labels.astype(np.int64), latent[0] if latent else None)
+        if latent:
+            self.values.assign(latent[1])  # to the bit as the step before had them
+
     def labels(self) -> np.ndarray:
         """Returns the cluster of each weight in its group, of the kernel's shape."""
         return np.asarray(keras.ops.convert_to_numpy(self.cluster_labels)).astype(np.int64)

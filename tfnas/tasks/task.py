@@ -22,7 +22,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -54,6 +54,16 @@ class Distillation:
     weight: float
     outputs: Sequence[np.ndarray] | None = None
     hints: Sequence[FeatureHint] = ()
+
+
+class Batches(Protocol):
+    """Batches of a training, whose order depends on the number of the epoch."""
+
+    def start_at(self, epoch: int) -> None:
+        """Sets the epoch of the next iteration."""
+
+    def dataset(self) -> tf.data.Dataset:
+        """Returns the batches; each iteration is an epoch."""
 
 
 class Task(abc.ABC):
@@ -237,9 +247,8 @@ class Task(abc.ABC):
         seed: int,
         augment: Sequence[str] = (),
         teacher_outputs: Sequence[np.ndarray] | None = None,
-        first_epoch: int = 0,
-    ) -> tf.data.Dataset:
-        """Returns the batches of a training; each iteration is an epoch of another order.
+    ) -> Batches:
+        """Returns the batches of a training, in another order in each epoch.
 
         Args:
             examples: The training examples.
@@ -247,17 +256,15 @@ class Task(abc.ABC):
             seed: Seed of the orders.
             augment: Random changes of the examples.
             teacher_outputs: Outputs of :meth:`teacher_outputs`: targets are then pairs.
-            first_epoch: Number of the first epoch: a training that is continued has the batches
-                that it would have had.
 
         Raises:
             ValueError: The task has no such augmentation.
         """
-        from tfnas.data.augmentation import shuffled
+        from tfnas.data.augmentation import ShuffledBatches
 
         if augment:
             raise ValueError(
                 f"augment must be empty for {type(self).__name__}, got {', '.join(augment)}"
             )
         y = examples.y if teacher_outputs is None else (examples.y, teacher_outputs[0])
-        return shuffled(as_tuples((examples.x, y)), batch_size, seed, first_epoch)
+        return ShuffledBatches(as_tuples((examples.x, y)), batch_size, seed)
