@@ -169,9 +169,7 @@ class ImageClasses(Task):
         """Returns the batches of a training, with augmented images where that is chosen."""
         if not augment:
             return super().batches(examples, batch_size, seed, (), teacher_outputs)
-        return AugmentedImages(
-            examples.x, examples.y, augment, batch_size, seed, teacher_outputs
-        )
+        return AugmentedImages(examples.x, examples.y, augment, batch_size, seed, teacher_outputs)
 
 
 def _classes(outputs: np.ndarray) -> np.ndarray:
