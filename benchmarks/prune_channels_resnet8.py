@@ -29,9 +29,9 @@ import record
 import resnet8
 import tensorflow as tf
 from absl import app, flags, logging
-from tfnas.compression.techniques.recipe_steps import block_hints
 
 import tfnas
+from tfnas.compression.techniques.block_hints import block_hints
 from tfnas.measure.accuracy import correct, paired_difference
 from tfnas.table import table
 

@@ -151,25 +151,25 @@ def test_digits_ask_for_scikit_learn(monkeypatch):
 
 
 def test_reports_with_pictures_ask_for_matplotlib_before_any_work(monkeypatch, tmp_path):
-    from tfnas.compression.results.prune_result import PruneConfig
-    from tfnas.compression.results.qat_result import QatConfig
-    from tfnas.jobs.prune_job import prune_to_files
-    from tfnas.jobs.qat_job import qat_to_files
-
     from tfnas.cli.export_command import _check, define
 
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     output = tmp_path / "out"
+    sensitive = ("prune", {"sparsity": 0.5, "scope": "sensitivity"})
+    plain = ("prune", {"sparsity": 0.5})
     # What is no model or data set would be the next thing to be refused.
     calls = [
         lambda: tfnas.search("nothing", directory=output),
         lambda: tfnas.compress("nothing", "nothing", {"max_bytes": 0.5}, directory=output),
-        lambda: prune_to_files(None, None, output, PruneConfig(sparsity=0.5, scope="sensitivity")),
-        lambda: qat_to_files(None, None, output, QatConfig(epochs=1)),
+        lambda: tfnas.run_techniques(None, [sensitive], None, directory=output),
+        lambda: tfnas.run_techniques(None, [("qat", {})], None, directory=output),
+        lambda: tfnas.run_techniques(None, [plain, ("qat", {})], None, directory=output),
     ]
     for call in calls:
         with pytest.raises(ImportError, match=r'matplotlib must .* pictures .*"\.\[plots\]"'):
             call()
+    with pytest.raises(ValueError, match="data must be given"):  # pruning alone draws nothing
+        tfnas.run_techniques(None, [plain], None, directory=output)
     flags = define(absl.flags.FlagValues())
     flags(["export", "--errors", "--mode=int8", "--dataset=digits"])
     with pytest.raises(ImportError, match=r"matplotlib must .* plot of errors"):

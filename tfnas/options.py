@@ -44,7 +44,7 @@ class Option:
 
     @property
     def rule(self) -> str:
-        """The rule of a number in words, such as "a number in (0, 1]"."""
+        """The rule of a number in words, such as "in (0, 1]" or "above 0"."""
         left = "(" if self.open in ("low", "both") or self.low is None else "["
         right = ")" if self.open in ("high", "both") or self.high is None else "]"
         if self.low is not None and self.high is not None:
@@ -162,8 +162,10 @@ def _rule_broken(value: Any, kind: type, described: Option) -> str:
         whole = isinstance(value, int) and not boolean
         return "" if whole and described.holds(value) else f"a whole number {described.rule}"
     if kind is float:
-        real = isinstance(value, int | float) and not boolean
-        return "" if real and described.holds(value) else f"a number {described.rule}"
+        if boolean or not isinstance(value, int | float) or not math.isfinite(value):
+            bounds = "" if described.low is described.high is None else f" {described.rule}"
+            return f"a finite number{bounds}"
+        return "" if described.holds(value) else described.rule
     if kind is str and described.choices:
         return "" if value in described.choices else f"one of {', '.join(described.choices)}"
     return ""

@@ -74,7 +74,7 @@ def test_version(tfnas_command, argument):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["serach"], "no such command 'serach': one of compress, search, prune, prune-channels,"),
+        (["serach"], "no such command 'serach': one of compress, search, prune-channels, factorize,"),
         (["--fast"], "no such command '--fast'"),
     ],
 )

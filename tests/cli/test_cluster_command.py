@@ -6,11 +6,12 @@ import json
 import keras
 import numpy as np
 import pytest
-from tfnas.jobs.cluster_job import ClusterConfig, count_values
 
 import tfnas
 from tfnas.cli import app
 from tfnas.clustering.clustering_report import ClusteringReport
+from tfnas.compression.fine_tune_settings import FineTuneSettings
+from tfnas.compression.techniques.weight_clustering import ClusterSettings, count_values
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def saved(digits, tmp_path_factory):
 def cluster(saved, tmp_path, capsys, monkeypatch):
     # Timing has tests of its own, and takes longer than all else here.
     quick = functools.partial(tfnas.benchmark, rounds=6)
-    monkeypatch.setattr("tfnas.compression.file_comparison_table.benchmark", quick)
+    monkeypatch.setattr("tfnas.jobs.technique_job.benchmark", quick)
 
     def call(*flags):
         folder = tmp_path / "out"
@@ -77,7 +78,7 @@ def test_values_are_trained_and_counted_in_the_files(cluster):
     names = {path.name for path in folder.iterdir()}
     assert names == {
         *("model.keras", "model_float32.tflite", "model_int8.tflite"),
-        *("clustering.json", "report.md"),
+        *("clustering.json", "report.md", "job.json", "training"),
     }
     found = kernels(folder)
     assert [found[name].values for name in ("stem", "body", "head")] == [12, 5, 8]
@@ -102,7 +103,12 @@ def test_without_training_and_renewed(cluster):
     found = kernels(folder)
     assert found["stem"].values > 4
     assert found["body"].values == found["head"].values == 4
-    code, _, err, folder = cluster("--clusters=4", "--epochs=1", "--renew=1", "--exclude=block")
+    again = ("--clusters=4", "--epochs=1", "--renew=1", "--exclude=block")
+    code, _, err, folder = cluster(*again)
+    assert code == 1
+    assert "holds a job of another techniques" in err
+    assert kernels(folder)["stem"].values > 4  # it stayed as it was
+    code, _, err, folder = cluster(*again, "--overwrite")
     assert (code, err) == (0, "")
     assert kernels(folder)["stem"].values == kernels(folder)["head"].values == 4
     assert kernels(folder)["body"].values > 100
@@ -113,6 +119,7 @@ def test_without_training_and_renewed(cluster):
     [
         (["--clusters=300"], "clusters must be a whole number from 2 to 256"),
         (["--layers=head"], "layers must hold NAME=K, got 'head'"),
+        (["--layers=head=²"], "layers must hold NAME=K, got 'head=²'"),
         (["--layers=nothing=4"], "clusters must name layers with a kernel, got 'nothing'"),
         (["--exclude=nothing"], "exclude must name layers with a kernel, got 'nothing'"),
         (["--exclude=*"], "clusters and exclude must leave a kernel"),
@@ -128,7 +135,17 @@ def test_bad_input_is_one_line_before_any_work(cluster, flags, message):
     assert not folder.exists()
 
 
-@pytest.mark.parametrize(("name", "value"), [("epochs", -1), ("batch_size", 0), ("renew", 0)])
-def test_settings_are_checked_at_once(name, value):
+@pytest.mark.parametrize(
+    ("kind", "name", "value"),
+    [
+        (FineTuneSettings, "epochs", -1),
+        (FineTuneSettings, "batch_size", 0),
+        (ClusterSettings, "renew", 0),
+        (ClusterSettings, "clusters", 1),
+        (ClusterSettings, "clusters", 257),
+    ],
+)
+def test_settings_are_checked_at_once(kind, name, value):
+    needed = {"epochs": 1} if kind is FineTuneSettings else {}
     with pytest.raises(ValueError, match=f"{name} must be a whole number"):
-        ClusterConfig(**{name: value})
+        kind(**{**needed, name: value})

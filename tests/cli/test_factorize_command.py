@@ -7,7 +7,7 @@ import pytest
 from absl import flags
 
 import tfnas
-from tfnas.cli import factorize_command as command
+from tfnas.cli.technique_command import command_of
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,8 @@ def saved(digits, tmp_path_factory):
 @pytest.fixture
 def run(saved, tmp_path, capsys, monkeypatch):
     quick = functools.partial(tfnas.benchmark, rounds=6)
-    monkeypatch.setattr("tfnas.compression.file_comparison_table.benchmark", quick)
+    monkeypatch.setattr("tfnas.jobs.technique_job.benchmark", quick)
+    command = command_of("factorize")
 
     def call(*arguments):
         folder = tmp_path / "out"
@@ -53,7 +54,10 @@ def test_half_the_macs(run, saved):
     code, out, folder = run("--macs=0.5", "--epochs=2", "--batch_size=32")
     assert code == 0
     names = {path.name for path in folder.iterdir()}
-    assert names == {"model.keras", "model_float32.tflite", "model_int8.tflite", "report.md"}
+    assert names == {
+        *("model.keras", "model_float32.tflite", "model_int8.tflite", "report.md"),
+        *("job.json", "training"),
+    }
     before = tfnas.profile(tfnas.load_model(saved)).macs
     small = tfnas.load_model(folder / "model.keras")
     assert tfnas.profile(small).macs <= 0.5 * before

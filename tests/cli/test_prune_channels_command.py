@@ -48,7 +48,10 @@ def test_half_the_macs_in_two_steps(prune_channels, saved):
     )
     assert (code, err) == (0, "")
     names = {path.name for path in folder.iterdir()}
-    assert names == {"model.keras", "model_float32.tflite", "model_int8.tflite", "report.md"}
+    assert names == {
+        *("model.keras", "model_float32.tflite", "model_int8.tflite", "report.md"),
+        *("job.json", "training"),
+    }
     before = tfnas.profile(tfnas.load_model(saved)).macs
     small = tfnas.load_model(folder / "model.keras")
     assert tfnas.profile(small).macs <= 0.5 * before
@@ -61,7 +64,7 @@ def test_half_the_macs_in_two_steps(prune_channels, saved):
 def test_a_fraction_of_the_latency_without_training(prune_channels, monkeypatch):
     # So small a network's time is mostly what every inference costs; here it is its MACs.
     monkeypatch.setattr(
-        "tfnas.jobs.prune_channels_job.LatencyModel",
+        "tfnas.measure.latency_model.latency_model.LatencyModel",
         lambda mode: lambda model: tfnas.profile(model).macs,
     )
     code, out, err, folder = prune_channels("--latency=0.8", "--epochs=0", "--criterion=taylor")

@@ -55,7 +55,11 @@ def test_without_training_the_kept_weights_are_adjusted(prune):
     code, out, err, folder = prune("--sparsity=0.7", "--exclude=last")
     assert (code, err) == (0, "")
     names = {path.name for path in folder.iterdir()}
-    assert {"model.keras", "model_float32.tflite", "model_int8.tflite", "report.md"} <= names
+    assert names == {
+        *("model.keras", "model_float32.tflite", "model_int8.tflite", "report.md"),
+        *("kernels.csv", "model_float32_sparse.tflite", "job.json"),
+    }
+    assert "original, float32" in out
     assert "fitted" in out
     found = zeros(folder)
     assert found.pop("head", 0.0) < 0.01
@@ -81,12 +85,22 @@ def test_while_training_a_sensitive_layer_keeps_more(prune, digits):
     assert "Sensitivity" in (folder / "report.md").read_text()
 
 
-def test_a_second_run_removes_the_files_of_the_first(prune):
-    assert prune("--sparsity=0.9")[0] == 0
-    code, _, _, folder = prune("--sparsity=0.1", "--noreconstruct")
+def test_a_second_run_replaces_the_first_on_request(prune):
+    _, _, _, folder = prune("--sparsity=0.9")
+    before = contents(folder)
+    code, _, err, _ = prune("--sparsity=0.1", "--noreconstruct")
+    assert code == 1
+    assert "holds a job of another techniques" in err
+    assert "choose another folder, or overwrite it" in err
+    assert contents(folder) == before
+    code, _, _, folder = prune("--sparsity=0.1", "--noreconstruct", "--overwrite")
     assert code == 0
     assert not (folder / "model_float32_sparse.tflite").exists()
     assert "no sparse file" in (folder / "report.md").read_text()
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
 def test_scope_by_output_goes_with_obs(prune):
@@ -107,6 +121,7 @@ def test_scope_by_output_goes_with_obs(prune):
         (["--sparsity=0.5", "--granularity=3"], "granularity must be"),
         (["--sparsity=0.5", "--scope=output"], "goes with criterion 'obs'"),
         (["--sparsity=0.5", "--criterion=obs", "--epochs=1"], "goes with epochs 0"),
+        (["--sparsity=0.5", "--learning_rate=0"], "learning_rate must be above 0"),
     ],
 )
 def test_bad_input_is_one_line_before_any_work(prune, flags, message):

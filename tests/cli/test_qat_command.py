@@ -50,8 +50,10 @@ def test_qat_writes_models_file_report_and_picture(command, tmp_path, digits):
     names = {path.name for path in folder.iterdir()}
     assert names == {
         *("model.keras", "model_float.keras", "model_int8x4.tflite"),
-        *("report.md", "errors.json", "errors.png"),
+        *("report.md", "errors.json", "errors.png", "job.json", "training"),
     }
+    assert "original, float32" in out
+    assert "The layers of the trained file, the worst first:" in out
     assert "post-training, int8x4" in out
     assert "Every layer computes in integers." in out
     file = tfnas.Artifact.load(folder / "model_int8x4.tflite")
@@ -92,13 +94,38 @@ def test_bad_input_of_qat_is_one_line_before_any_work(command, tmp_path, flags, 
     assert not folder.exists()
 
 
-def test_qat_does_not_write_over_its_model(saved, tmp_path, capsys):
-    source = tmp_path / "model_float.keras"
+@pytest.mark.parametrize("name", ["model_float.keras", "model.keras", "other.keras"])
+@pytest.mark.parametrize("more", [[], ["--overwrite"]])
+def test_qat_does_not_write_over_its_model(saved, tmp_path, capsys, name, more):
+    source = tmp_path / name
     source.write_bytes(saved.read_bytes())
-    flags = ["--dataset=digits", "--epochs=1", f"--directory={tmp_path}"]
+    flags = ["--dataset=digits", "--epochs=1", f"--directory={tmp_path}", *more]
     assert app.main(["qat", str(source), *flags]) == 1
     assert "must not be that of the model" in capsys.readouterr().err
     assert source.exists()
+
+
+def test_the_default_folder_is_beside_the_model(saved, monkeypatch):
+    found = {}
+
+    def run(model, row, split, *, directory, **options):
+        found[row[0].technique] = directory
+        return "done"
+
+    monkeypatch.setattr("tfnas.jobs.technique_job.run_techniques", run)
+    flags = {"prune": "--sparsity=0.5", "prune-channels": "--macs=0.5", "factorize": "--macs=0.5"}
+    for name in ("prune", "prune-channels", "factorize", "cluster", "qat"):
+        flag = [flags[name]] if name in flags else []
+        assert app.main([name, str(saved), "--dataset=digits", *flag]) == 0
+    names = {name: folder.name for name, folder in found.items()}
+    assert names == {
+        "prune": "model_pruned",
+        "prune_channels": "model_small",
+        "factorize": "model_low_rank",
+        "cluster": "model_clustered",
+        "qat": "model_qat",
+    }
+    assert {folder.parent for folder in found.values()} == {saved.parent}
 
 
 def test_export_of_dense_layers_alone(command, tmp_path):

@@ -6,12 +6,17 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
-from tfnas.compression.training_settings import TrainingSettings
 
 import tfnas
-from tfnas.compression import fine_tune as finetune_module
-from tfnas.compression.fine_tune import cached_teacher_logits, finetune
+from tfnas.compression.fine_tune_settings import FineTuneSettings
+from tfnas.compression.technique_context import Context
 from tfnas.data.augmentation import AugmentedImages, flip, shift
+from tfnas.tasks import image_classes
+from tfnas.tasks.image_classes import ImageClasses
+
+
+def context(teacher, split, settings):
+    return Context(teacher, ImageClasses(), split, settings)
 
 
 def test_the_model_given_can_be_the_teacher(tiny_model, digits):
@@ -21,10 +26,10 @@ def test_the_model_given_can_be_the_teacher(tiny_model, digits):
     student = keras.Sequential(
         [keras.Input((8, 8, 1)), layers.Rescaling(1 / 16), layers.Flatten(), layers.Dense(10)]
     )
-    settings = TrainingSettings(
+    settings = FineTuneSettings(
         epochs=8, batch_size=32, learning_rate=1e-2, distill=1.0, augment=("shift",)
     )
-    finetune(student, silent, settings, teacher=tiny_model)
+    context(tiny_model, silent, settings).fine_tune(student)
     classes, teacher_classes = (
         m.predict(digits.x_test, verbose=0).argmax(-1) for m in (student, tiny_model)
     )
@@ -35,21 +40,23 @@ def test_the_model_given_can_be_the_teacher(tiny_model, digits):
 def test_teacher_logits_are_cached(tiny_model, digits, augment, monkeypatch):
     """Cached logits train as a teacher that runs in every step."""
     few = digits.limited(200)
-    settings = TrainingSettings(
+    settings = FineTuneSettings(
         epochs=2, batch_size=50, learning_rate=1e-2, distill=1.0, augment=augment
     )
     weights = []
-    for most in (finetune_module.CACHED, 0):
-        monkeypatch.setattr(finetune_module, "CACHED", most)
+    for most in (image_classes.CACHED, 0):
+        monkeypatch.setattr(image_classes, "CACHED", most)
         keras.utils.set_random_seed(0)
         student = keras.Sequential(
             [keras.Input((8, 8, 1)), layers.Rescaling(1 / 16), layers.Flatten(), layers.Dense(10)]
         )
-        logits = cached_teacher_logits(tiny_model, few, settings)
+        job = context(tiny_model, few, settings)
+        logits = job.teacher_outputs()
+        assert job.teacher_outputs() is logits  # once for all trainings of a job
         assert (logits is None) == (most == 0)
         assert logits is None or [len(each) for each in logits] == [200] * (1 + len(augment))
         keras.utils.set_random_seed(1)
-        finetune(student, few, settings, teacher=tiny_model, teacher_logits=logits)
+        job.fine_tune(student)
         weights.append(student.get_weights())
     for kept, fresh in zip(*weights, strict=True):
         np.testing.assert_allclose(kept, fresh, atol=1e-4)
@@ -66,11 +73,11 @@ def test_models_that_lost_much_are_trained_by_muon(tiny_model, digits):
         watch = keras.callbacks.LambdaCallback(
             on_train_begin=lambda logs, used=used, model=model: used.append(model.optimizer)
         )
-        settings = TrainingSettings(epochs=10, batch_size=100, learning_rate=1e-3)
+        settings = FineTuneSettings(epochs=10, batch_size=100, learning_rate=1e-3)
         few = dataclasses.replace(
             digits, x_train=digits.x_train[:1000], y_train=digits.y_train[:1000]
         )
-        finetune(model, few, settings, teacher=tiny_model, rebuild=rebuild, callbacks=[watch])
+        context(tiny_model, few, settings).fine_tune(model, [watch], muon=rebuild)
         assert isinstance(used[0], tfnas.Muon) == rebuild
         assert type(model.optimizer) is keras.optimizers.Adam  # Keras alone can load it
         rate = used[0]._learning_rate
@@ -86,7 +93,9 @@ def test_models_that_lost_much_are_trained_by_muon(tiny_model, digits):
     ("change", "message"),
     [
         ({"distill": 1.5}, r"distill must be in \[0, 1\], got 1.5"),
-        ({"learning_rate": 0.0}, "learning_rate must be above 0"),
+        ({"learning_rate": 0.0}, "learning_rate must be above 0, got 0.0"),
+        ({"learning_rate": float("nan")}, "learning_rate must be a finite number above 0"),
+        ({"learning_rate": None}, "learning_rate must be a finite number above 0, got None"),
         (
             {"augment": ("turn",)},
             r"augment must hold some of flip, shift, each once, got \('turn',\)",
@@ -95,11 +104,12 @@ def test_models_that_lost_much_are_trained_by_muon(tiny_model, digits):
         ({"augment": "flip"}, "augment must hold some of flip, shift, each once, got 'flip'"),
         ({"epochs": -1}, "epochs must be a whole number >= 0"),
         ({"batch_size": 0}, "batch_size must be a whole number >= 1"),
+        ({"seed": -1}, "seed must be a whole number >= 0"),
     ],
 )
 def test_bad_settings_are_named(change, message):
     with pytest.raises(ValueError, match=message):
-        TrainingSettings(**{"epochs": 1, **change})
+        FineTuneSettings(**{"epochs": 1, **change})
 
 
 # --- changes of the images

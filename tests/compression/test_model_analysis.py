@@ -8,25 +8,24 @@ import numpy as np
 import pytest
 from keras import layers
 from planning import walked
-from tfnas.compression.techniques.recipe_steps import (
-    NotPossible,
-    StepRunner,
-    both_sizes,
-    dense_ranks,
-)
-from tfnas.compression.training_settings import TrainingSettings
 
 import tfnas
 from tfnas.compression import model_analysis as analysis_module
 from tfnas.compression.budget import Budget, CandidateCosts
 from tfnas.compression.candidate_store import Candidate
 from tfnas.compression.effort import EFFORTS
+from tfnas.compression.fine_tune_settings import FineTuneSettings
 from tfnas.compression.layer_costs import file_layers
 from tfnas.compression.model_analysis import DENSE, LayerAnalysis, ModelAnalysis, analyze_model
 from tfnas.compression.plan_settings import CAREFUL, SPARSITIES, decide_plan
 from tfnas.compression.planner import plan
-from tfnas.compression.progress import Progress
 from tfnas.compression.recipe import Recipe, RecipeStep
+from tfnas.compression.technique_context import Context
+from tfnas.compression.technique_row import run_row
+from tfnas.compression.techniques.channel_sizes import both_sizes
+from tfnas.compression.techniques.low_rank_factors import dense_ranks
+from tfnas.compression.techniques.technique import NotPossible
+from tfnas.tasks.image_classes import ImageClasses
 
 NORMAL = EFFORTS["normal"]
 CONV = "3x3 convolutions"
@@ -257,15 +256,20 @@ def test_layers_of_fewer_bits_have_the_models_names(mostly_dense, digits):
 def test_dense_layers_lose_weights_by_low_rank(mostly_dense, digits):
     ranks = dense_ranks(mostly_dense, 0.25)
     assert ranks == {"wide": int(0.25 * 512 * 32 / 544)}  # the head has too few to matter
-    settings = TrainingSettings(epochs=1, batch_size=64, distill=0.9)
-    runner = StepRunner(mostly_dense, digits, settings, Progress())
-    factorized = runner.apply(mostly_dense, RecipeStep("factorize_dense", 0.25))
+    settings = FineTuneSettings(epochs=1, batch_size=64, distill=0.9)
+    context = Context(mostly_dense, ImageClasses(), digits, settings)
+
+    def applied(fraction):
+        step = RecipeStep("factorize_dense", fraction).step()
+        return run_row(mostly_dense, [step], context)[-1].model
+
+    factorized = applied(0.25)
     assert factorized.get_layer("wide_first").kernel.shape == (512, ranks["wide"])
     assert factorized.get_layer("conv").kernel.shape == (3, 3, 1, 8)
     right = factorized.predict(digits.x_test, verbose=0).argmax(-1) == digits.y_test
     assert right.mean() > 0.5
     with pytest.raises(NotPossible, match=r"no dense layer has 0\.01 of its weights"):
-        runner.apply(mostly_dense, RecipeStep("factorize_dense", 0.01))
+        applied(0.01)
     assert Recipe((RecipeStep("factorize_dense", 0.25),), "int8").key == "factorize_dense_0.25-int8"
 
 

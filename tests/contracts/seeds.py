@@ -5,6 +5,7 @@ switched off again. What is printed last is JSON: name -> digest of weights, or 
 """
 
 import contextlib
+import dataclasses
 import functools
 import hashlib
 import io
@@ -17,15 +18,17 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras import layers
-from tfnas.compression.techniques.recipe_steps import StepRunner
-from tfnas.compression.training_settings import TrainingSettings
 
 import tfnas
 from tfnas.cli import app
-from tfnas.compression.fine_tune import finetune
+from tfnas.compression.fine_tune_settings import FineTuneSettings
 from tfnas.compression.progress import Progress
-from tfnas.compression.recipe import RecipeStep
+from tfnas.compression.recipe import Recipe, RecipeStep
+from tfnas.compression.technique_context import Context
+from tfnas.compression.technique_row import run_row
+from tfnas.compression.techniques.registry import technique
 from tfnas.runtime.randomness import make_operations_deterministic
+from tfnas.tasks.image_classes import ImageClasses
 
 SPLIT = tfnas.data.load("digits").limited(200)
 CASES = {
@@ -84,9 +87,17 @@ def disturb():
 def trained(model, seed, **settings):
     disturb()
     copy = tfnas.load_model(model)
-    settings = TrainingSettings(epochs=2, batch_size=32, seed=seed, **settings)
-    finetune(copy, SPLIT, settings, teacher=tfnas.load_model(model))
+    settings = FineTuneSettings(epochs=2, batch_size=32, seed=seed, **settings)
+    Context(tfnas.load_model(model), ImageClasses(), SPLIT, settings).fine_tune(copy)
     return of_weights(copy)
+
+
+def applied(model, step, settings):
+    """A model after a step of `compress`."""
+    epochs = round(technique(step.technique).epochs_scale * settings.epochs)
+    context = Context(model, ImageClasses(), SPLIT, settings)
+    [outcome] = run_row(model, [dataclasses.replace(step, epochs=epochs)], context)
+    return outcome.model
 
 
 def quick(folder):
@@ -101,10 +112,9 @@ def quick(folder):
     for run in ("first", "again", "other"):
         disturb()
         model = tfnas.load_model(path)
-        settings = TrainingSettings(epochs=1, batch_size=32, distill=0.3, seed=int(run == "other"))
-        runner = StepRunner(model, SPLIT, settings, Progress())
-        models = {step.technique: runner.apply(model, step) for step in steps}
-        models["aware"] = runner.aware(model, "int8", ())
+        settings = FineTuneSettings(epochs=1, batch_size=32, distill=0.3, seed=int(run == "other"))
+        models = {step.technique: applied(model, step.step(), settings) for step in steps}
+        models["aware"] = applied(model, Recipe((), "int8", aware=True).final_step, settings)
         for name, each in models.items():
             found.setdefault(f"step {name}", {})[run] = of_weights(each)
     return found

@@ -1,6 +1,5 @@
 """What every command must do, whatever it is for. Nothing is trained or converted."""
 
-import importlib
 import json
 import subprocess
 import sys
@@ -8,8 +7,10 @@ import sys
 import pytest
 from absl import flags
 
-from tfnas.cli.app import COMMANDS
+from tfnas.cli import app
+from tfnas.compression.techniques.registry import technique
 
+COMMANDS = app.commands()
 TRAINERS = ("prune", "prune-channels", "cluster", "factorize", "qat")
 # What each needs on the command line beside its positional arguments.
 REQUIRED = {
@@ -24,7 +25,7 @@ REQUIRED = {
 
 
 def module_of(name):
-    return importlib.import_module(f"tfnas.cli.{name.replace('-', '_')}_command")
+    return app._command_module(name)
 
 
 def flags_of(name):
@@ -160,6 +161,50 @@ def test_a_missing_file_is_named_in_one_line(run, tmp_path, name):
     assert is_one_error_line(err, name)
     assert "none.keras" in err
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_the_commands_are_those_of_before():
+    assert set(COMMANDS) == {*TRAINERS, "compress", "search", "export", "bench", "profile"}
+    assert len(COMMANDS) == len(set(COMMANDS))
+
+
+@pytest.mark.parametrize("name", [*TRAINERS, "compress", "search"])
+def test_a_long_job_resumes(run, monkeypatch, name):
+    """Ctrl-C says so."""
+    module = module_of(name)
+    assert module.RESUMES is True
+
+    def interrupted(positional, values):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "main", interrupted)
+    monkeypatch.setattr(app, "_command_module", lambda asked: module)
+    code, out, err = run(name, *one_argument(name), *REQUIRED[name])
+    assert (code, out) == (130, "")
+    assert err == f"tfnas {name}: error: interrupted: the same command resumes\n"
+
+
+@pytest.mark.parametrize("name", TRAINERS)
+def test_what_all_techniques_have(name):
+    found, own = flags_of(name), technique(name.replace("-", "_"))
+    defaults = {
+        "epochs": own.epochs,
+        "learning_rate": None,  # the technique's own
+        "distill": 0.0,
+        "batch_size": 64,
+        "train_limit": None,
+        "seed": 0,
+        "augment": [],
+        "deterministic": False,
+        "overwrite": False,
+    }
+    assert {flag: found[flag].default for flag in defaults} == defaults
+
+
+def test_learning_rates_of_techniques_are_scaled():
+    scales = {name: technique(name.replace("-", "_")).learning_rate_scale for name in TRAINERS}
+    expected = {**dict.fromkeys(TRAINERS, 1), "cluster": 1 / 3, "qat": 1 / 10}
+    assert scales == pytest.approx(expected)
 
 
 PROBE = """

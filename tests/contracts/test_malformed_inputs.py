@@ -26,7 +26,9 @@ from fuzzing import (
 )
 
 import tfnas
-from tfnas.cli.common import parse_layers
+from tfnas.compression.techniques.channel_pruning import parse_sizes
+from tfnas.compression.techniques.quantization_aware import parse_formats
+from tfnas.compression.techniques.weight_clustering import parse_counts
 from tfnas.measure.measurement import Latency, Score
 from tfnas.measure.quantization_debugger.error_report import (
     FloatLayers,
@@ -179,7 +181,9 @@ def specification(rng):
         lambda: tfnas.data.load(one, two if rng.integers(3) == 0 else 0.1),
         lambda: tfnas.hypervolume([[1, one]], [3, two], ["min", "max"]),
         lambda: tfnas.pareto_front(one, two),
-        lambda: parse_layers([str(one), "a=int8"]),
+        lambda: [
+            parse([str(one), "a=8"]) for parse in (parse_formats, parse_sizes, parse_counts)
+        ],
         lambda: spec.weight_bits(str(one)[:100], str(two)[:100]),
     ]
     return calls[rng.integers(len(calls))]

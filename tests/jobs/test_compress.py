@@ -20,7 +20,8 @@ from tfnas.cli import app
 from tfnas.compression.budget import Budget, CandidateCosts
 from tfnas.compression.candidate_store import beaten, best_for_budget, front
 from tfnas.compression.progress import Progress
-from tfnas.jobs import job_folder
+from tfnas.jobs import compress_folder, job_folder
+from tfnas.tasks.assessment import ACCURACY, Assessment
 
 # --- the budget
 
@@ -72,11 +73,12 @@ def test_front_and_beaten_candidates():
     assert front([], gzipped=False) == []
     wrong = np.zeros(200, bool)
     other = candidate(right=~wrong)
-    assert beaten(wrong, (50.0, 100, 0.5), [other], gz=False)
-    assert not beaten(wrong, (50.0, 99, 0.5), [other], gz=False)  # smaller
+    bad = Assessment(ACCURACY, wrong)
+    assert beaten(bad, (50.0, 100, 0.5), [other], gz=False)
+    assert not beaten(bad, (50.0, 99, 0.5), [other], gz=False)  # smaller
     near = ~wrong.copy()
     near[0] = False
-    assert not beaten(near, (0.5, 100, 0.5), [other], gz=False)  # within chance
+    assert not beaten(Assessment(ACCURACY, near), (0.5, 100, 0.5), [other], gz=False)  # by chance
 
 
 def test_without_a_limit_on_time_no_measured_time_decides_what_is_beaten():
@@ -84,10 +86,11 @@ def test_without_a_limit_on_time_no_measured_time_decides_what_is_beaten():
     one = candidate(drop=50.0, macs=0.5, right=wrong)
     for latency in (0.4, 0.6):
         other = candidate(latency=latency, macs=0.5, right=~wrong)
-        assert beaten(wrong, one.row(False, timed=False), [other], gz=False, timed=False)
-        assert beaten(wrong, one.row(False), [other], gz=False) == (latency < 0.5)
+        bad, untimed = one.assessment, one.row(False, timed=False)
+        assert beaten(bad, untimed, [other], gz=False, timed=False)
+        assert beaten(bad, one.row(False), [other], gz=False) == (latency < 0.5)
     more = candidate(macs=0.6, right=~wrong)
-    assert not beaten(wrong, one.row(False, timed=False), [more], gz=False, timed=False)
+    assert not beaten(one.assessment, one.row(False, timed=False), [more], gz=False, timed=False)
 
 
 # --- a complete job
@@ -131,10 +134,10 @@ def test_the_result_is_measured_on_other_images(run, digits):
     assert result.best in result.front
     assert len(result.rows) == 1 + len(result.front)
     final = digits.for_given_model()
-    assert len(result.candidates[0].right) == len(final.y_val)
+    assert len(result.candidates[0].assessment.values) == len(final.y_val)
     row = next(row for row in result.rows if row.label == str(result.best.recipe))
     right = row.file.predict(final.x_test).argmax(-1) == final.y_test
-    np.testing.assert_array_equal(row.right, right)
+    np.testing.assert_array_equal(row.assessment.values, right)
     assert tfnas.Artifact.load(folder / "best.tflite").content == result.best.file.content
 
 
@@ -279,11 +282,11 @@ def test_kills_lose_no_result_of_an_earlier_call(tmp_path, monkeypatch):
     def earlier():
         return {path.name: path.read_text() for path in (tmp_path / "earlier").iterdir()}
 
-    names = {name for name in job_folder.PRODUCTS if name != "saved_model"}
+    names = {name for name in compress_folder.PRODUCTS if name != "saved_model"}
     end_with("one", *names)
-    job_folder.set_aside(tmp_path)
+    compress_folder.set_aside(tmp_path)
     end_with("two", "best.tflite", "report.md")  # killed before its report was there
-    job_folder.set_aside(tmp_path)
+    compress_folder.set_aside(tmp_path)
     assert earlier() == dict.fromkeys(names, "one")
     assert [path.name for path in tmp_path.iterdir()] == ["earlier"]
     end_with("three", *names)
@@ -296,11 +299,11 @@ def test_kills_lose_no_result_of_an_earlier_call(tmp_path, monkeypatch):
 
     monkeypatch.setattr(pathlib.Path, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
-        job_folder.set_aside(tmp_path)
+        compress_folder.set_aside(tmp_path)
     monkeypatch.undo()
-    job_folder.set_aside(tmp_path)
+    compress_folder.set_aside(tmp_path)
     assert earlier() == dict.fromkeys(names, "three")
-    job_folder.set_aside(tmp_path)
+    compress_folder.set_aside(tmp_path)
     assert earlier() == dict.fromkeys(names, "three")
 
 
@@ -313,7 +316,7 @@ def test_another_job_in_the_folder_is_refused(run, tiny_model, digits, monkeypat
     other = dataclasses.replace(digits, y_test=digits.y_test[::-1])
     with pytest.raises(ValueError, match=r"holds a job of another data"):
         tfnas.compress(tiny_model, other, budget, **quick, directory=folder)
-    monkeypatch.setattr(job_folder, "RECIPES", 0)
+    monkeypatch.setattr(job_folder, "FORMAT", 0)
     with pytest.raises(ValueError, match=r"a job of another version of tfnas"):
         tfnas.compress(*arguments, **quick, directory=folder)
     (tmp_path / "file").write_text("mine")

@@ -3,11 +3,9 @@
 import keras
 import numpy as np
 import pytest
-from tfnas.compression.results.factorize_result import FactorizeConfig
-from tfnas.compression.results.prune_channels_result import PruneChannelsConfig
 
+import tfnas
 from tfnas.data.datasets import DataSplit
-from tfnas.jobs import factorize_job, prune_channels_job
 from tfnas.jobs.output_folder import create_folder, output_folder
 
 
@@ -38,18 +36,19 @@ def test_a_failure_keeps_what_was_written(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("module", "job", "config", "work"),
+    ("step", "work"),
     [
-        (factorize_job, "factorize_to_files", FactorizeConfig(macs=0.5), "factorize"),
+        (("factorize", {"macs": 0.5}), "tfnas.low_rank.factorize.factorize"),
         (
-            prune_channels_job,
-            "prune_channels_to_files",
-            PruneChannelsConfig(macs=0.5),
-            "prune_channels",
+            ("prune_channels", {"macs": 0.5}),
+            "tfnas.pruning.structured.prune_channels.prune_channels",
         ),
+        (("prune", {"sparsity": 0.5}), "tfnas.compression.technique_context.fine_tune"),
+        (("cluster", {}), "tfnas.compression.technique_context.fine_tune"),
+        (("qat", {}), "tfnas.compression.technique_context.fine_tune"),
     ],
 )
-def test_jobs_need_their_folder_before_the_work(module, job, config, work, tmp_path, monkeypatch):
+def test_jobs_need_their_folder_before_the_work(step, work, tmp_path, monkeypatch):
     def stopped(*args, **kwargs):
         assert (tmp_path / "out").is_dir()
         raise KeyboardInterrupt
@@ -58,11 +57,15 @@ def test_jobs_need_their_folder_before_the_work(module, job, config, work, tmp_p
     split = DataSplit("few", x, y, x, y, x, y, ("a", "b"))
     head = keras.layers.Dense(2, "softmax")
     model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten(), head])
-    monkeypatch.setattr(module, work, stopped)
+    monkeypatch.setattr(work, stopped)
+
+    def run(directory):
+        tfnas.run_techniques(model, [step], split, directory=directory)
+
     (tmp_path / "file").write_text("")
     for directory in (tmp_path / "file", tmp_path / "file" / "out"):
-        with pytest.raises(ValueError, match="directory must be a folder that exists or can be"):
-            getattr(module, job)(model, split, directory, config)
+        with pytest.raises(ValueError, match="directory must be a folder"):
+            run(directory)
     with pytest.raises(KeyboardInterrupt):
-        getattr(module, job)(model, split, tmp_path / "out", config)
-    assert not (tmp_path / "out").exists()
+        run(tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

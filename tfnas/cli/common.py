@@ -31,15 +31,16 @@ def amount(text: str) -> float:
     return float(number) * _UNITS[unit.upper()]
 
 
-def define_training(common: dict[str, Any], epochs: int) -> None:
+def define_training(common: dict[str, Any], epochs: int, least_epochs: int = 0) -> None:
     """Declares the flags of a command that fine-tunes a model on a data set.
 
     Args:
         common: Keyword arguments of each flag's declaration.
         epochs: Default of --epochs.
+        least_epochs: Smallest value of --epochs.
     """
-    text = "epochs of training; 0: none"
-    flags.DEFINE_integer("epochs", epochs, text, lower_bound=0, **common)
+    text = "epochs of training" if least_epochs else "epochs of training; 0: none"
+    flags.DEFINE_integer("epochs", epochs, text, lower_bound=least_epochs, **common)
     text = "initial learning rate of Adam, which decays along a cosine; default: the technique's"
     flags.DEFINE_float("learning_rate", None, text, **common)
     text = "weight of the original model's outputs in the loss, from 0 to 1; 0: only labels"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import pathlib
 import types
 
 from absl import flags
@@ -33,13 +33,12 @@ def command_of(name: str) -> types.SimpleNamespace:
     """
     own = technique(name.replace("-", "_"))
     module = f"{__name__}.{own.name}"
-    folder = f"runs/{own.label.replace(' ', '_')}"
     return types.SimpleNamespace(
         __name__=module,
         SUMMARY=own.summary,
         POSITIONAL="MODEL.keras",
         EXAMPLE=f"example: tfnas {own.command} model.keras --dataset=fashion_mnist {own.example} "
-        f"--directory={folder}",
+        f"--directory=runs/{own.suffix}",
         RESUMES=RESUMES,
         define=lambda values: _define(own, values, module),
         main=lambda positional, values: _main(own, positional, values),
@@ -49,7 +48,7 @@ def command_of(name: str) -> types.SimpleNamespace:
 def _define(own: Technique, values: flags.FlagValues, module: str) -> flags.FlagValues:
     common = {"flag_values": values, "module_name": module}
     define_options(own.settings, common)
-    define_training(common, own.epochs)
+    define_training(common, own.epochs, own.least_epochs)
     text = "replace an earlier job in the folder instead of resuming it"
     flags.DEFINE_bool("overwrite", False, text, **common)
     return values
@@ -62,18 +61,22 @@ def _main(own: Technique, positional: list[str], values: flags.FlagValues) -> in
     from tfnas.jobs.technique_job import run_techniques
 
     settings = own.settings(**option_values(own.settings, values))
-    training = as_settings(FineTuneSettings, option_values(FineTuneSettings, values))
-    rate = values["learning_rate"].value
+    found = option_values(FineTuneSettings, values)
+    rate = found["learning_rate"]
+    if rate is None:  # the technique's own
+        del found["learning_rate"]
+    training = as_settings(FineTuneSettings, found)
     step = Step(own.name, settings, epochs=training.epochs, learning_rate=rate)
-    suffix = own.label.replace(" ", "_")
-    model, split, directory = load_model_and_split(positional, values, suffix)
+    # The models in the folder are the job's: it may neither replace nor remove the one given.
+    written = [pathlib.Path(positional[0]).name]
+    model, split, directory = load_model_and_split(positional, values, own.suffix, written)
     with progress_display() as progress:
         result = run_techniques(
             model,
             [step],
             split,
             directory=directory,
-            settings=dataclasses.replace(training),
+            settings=training,
             overwrite=values["overwrite"].value,
             progress=progress,
         )

@@ -77,6 +77,10 @@ class Context:
         """Returns the number of optimizer steps of a fine-tuning."""
         return training_steps(self.data.train, self.settings.epochs, self.settings.batch_size)
 
+    def training_text(self) -> str:
+        """Returns how long a fine-tuning is, such as "3 epochs on 200 examples"."""
+        return f"{self.settings.epochs} epochs on {len(self.data.train)} examples"
+
     @property
     def first_step(self) -> int:
         """Number of the fine-tuning's first step, as schedules by step count them."""

@@ -7,7 +7,7 @@ import json
 import os
 import pathlib
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tfnas.jobs.output_folder import output_folder
@@ -51,6 +51,30 @@ class JobFolder:
             raise ValueError(self._refusal())
         with output_folder(self.path):
             self._claim(json.loads(json.dumps(identity)))
+
+    @contextlib.contextmanager
+    def claimed(self, identity: Mapping[str, Any], overwrite: bool = False) -> Iterator[None]:
+        """Claims the folder for some work; gives it up where that fails before it wrote a file.
+
+        Args:
+            identity: As for :meth:`claim`.
+            overwrite: As for :meth:`claim`.
+
+        Raises:
+            ValueError: As for :meth:`claim`.
+        """
+        missing = [part for part in (self.path, *self.path.parents) if not part.exists()]
+        new = overwrite or not self._record.exists()
+        self.claim(identity, overwrite)
+        try:
+            yield
+        except BaseException:
+            if new and self._names() == [JOB]:
+                self._record.path.unlink()
+                with contextlib.suppress(OSError):
+                    for part in missing:
+                        part.rmdir()
+            raise
 
     def _claim(self, identity: dict[str, Any]) -> None:
         if not self._record.exists():

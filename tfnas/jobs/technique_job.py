@@ -98,6 +98,7 @@ def run_techniques(
     if not row:
         raise ValueError("techniques must hold at least one technique, got none")
     check_order([step.technique for step in row])
+    _check_pictures(row)
     model, split = load_model_and_data(model, data)
     settings = settings or FineTuneSettings(epochs=3)
     task, progress = task or ImageClasses(), progress or Progress()
@@ -105,9 +106,9 @@ def run_techniques(
     task.check(model, split)
     context = Context(model, task, split, settings, progress, checkpoints=folder.path / CHECKPOINTS)
     _check(model, row, context)
-    folder.claim(_identity(model, row, context), overwrite)
-    outcomes = run_row(model, row, context)
-    return _result(model, outcomes, context, folder)
+    with folder.claimed(_identity(model, row, context), overwrite):
+        outcomes = run_row(model, row, context)
+        return _result(model, outcomes, context, folder)
 
 
 def _step(each: Step | tuple[str, Mapping[str, Any]]) -> Step:
@@ -125,14 +126,17 @@ def _step(each: Step | tuple[str, Mapping[str, Any]]) -> Step:
 
 def _check(model: keras.Model, row: Sequence[Step], context: Context) -> None:
     """Checks all that can be checked before long work."""
+    for number, step in enumerate(row, 1):
+        own = context_of(step, context, number)
+        if number == 1:  # later ones get a model that does not exist yet
+            technique(step.technique).check(model, step.settings, own)
+
+
+def _check_pictures(row: Sequence[Step]) -> None:
     from tfnas.optional import require
 
-    for number, step in enumerate(row, 1):
-        own = technique(step.technique)
-        if own.needs_matplotlib:
-            require("matplotlib", "the pictures of a report")
-        if number == 1:  # later ones get a model that does not exist yet
-            own.check(model, step.settings, context_of(step, context))
+    if any(technique(step.technique).draws(step.settings) for step in row):
+        require("matplotlib", "the pictures of a report")
 
 
 def _identity(model: keras.Model, row: Sequence[Step], context: Context) -> dict[str, Any]:

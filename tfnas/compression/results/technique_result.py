@@ -94,7 +94,7 @@ class TechniqueResult(PrintedResult):
         return f"{self.title()}, {len(self.rows)} files"
 
     def _details(self) -> list[str]:
-        return [str(report) for each in self.outcomes for report in each.reports if report]
+        return [text for each in self.outcomes for text in technique(each.technique).details(each)]
 
     def _table(self) -> tuple[list[str], list[list[str]]]:
         def cells(row: FileRow) -> list[str]:

@@ -114,6 +114,7 @@ class ChannelPruningTechnique(Technique[PruneChannelsSettings]):
     settings = PruneChannelsSettings
     example = "--macs=0.5 --epochs=5"
     epochs = 5
+    folder = "small"
     epochs_scale = 2.5  # more is lost at once
     muon = True
 

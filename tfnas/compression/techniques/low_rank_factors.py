@@ -117,6 +117,8 @@ class LowRankFactors(Technique[FactorizeSettings]):
             layers = report_section("Factorized layers", report, 2)
         else:
             layers = Section("Factorized layers", texts=["None."])
+        if not report.left:
+            texts += report.notes
         sections = [dataclasses.replace(layers, texts=[*layers.texts, *texts])]
         if report.left:
             headers = ["layer", "class", "why"]

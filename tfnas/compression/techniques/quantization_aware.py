@@ -87,6 +87,8 @@ class QuantizationAware(Technique[QatSettings]):
     example = "--epochs=3 --mode=int8x4 --layers=stem=int8"
     learning_rate_scale = 0.1
     needs_matplotlib = True
+    folder = "qat"
+    least_epochs = 1
 
     def for_amount(
         self, amount: float, *, brief: bool = False, weights: float | None = None
@@ -117,7 +119,7 @@ class QuantizationAware(Technique[QatSettings]):
         trainable = self._quantized(model, settings, context)
         callbacks = keep_achieved(model, trainable, context.before)
         schedule = QuantizationSchedule(settings.start_epoch, settings.freeze_epoch)
-        context.progress.phase(f"training quantization-aware, {context.settings.epochs} epochs")
+        context.progress.phase(f"training quantization-aware, {context.training_text()}")
         return Applied(trainable, lambda: None, [*callbacks, schedule])
 
     def _quantized(
@@ -147,6 +149,10 @@ class QuantizationAware(Technique[QatSettings]):
     def title(self, outcome: Outcome) -> str:
         """Returns the number formats."""
         return f"{outcome.settings.mode} after quantization-aware training"
+
+    def details(self, outcome: Outcome) -> list[str]:
+        """Returns the errors of the layers."""
+        return [f"The layers of the trained file, the worst first:\n{outcome.extras['errors']}"]
 
     def remarks(self, outcome: Outcome, files: Mapping[str, Artifact]) -> list[str]:
         """Returns a line for each layer that stays float."""

@@ -115,7 +115,9 @@ class Technique(abc.ABC, Generic[S]):
         learning_rate_scale: Factor of the learning rate of its fine-tuning.
         epochs_scale: Factor of the epochs of its fine-tuning in `compress`.
         muon: Whether Muon trains it instead of Adam, after a big loss of accuracy.
-        needs_matplotlib: Whether its report has pictures.
+        needs_matplotlib: Whether its report always has pictures; see :meth:`draws`.
+        folder: Suffix of the command's default folder; "": the label.
+        least_epochs: Smallest value of the command's --epochs.
         choices: Amounts that `compress` tries, the mildest first, for techniques that the
             planner has no rule of its own for; empty: none.
     """
@@ -132,12 +134,27 @@ class Technique(abc.ABC, Generic[S]):
     epochs_scale: ClassVar[float] = 1.0
     muon: ClassVar[bool] = False
     needs_matplotlib: ClassVar[bool] = False
+    folder: ClassVar[str] = ""
+    least_epochs: ClassVar[int] = 0
     choices: ClassVar[tuple[float, ...]] = ()
 
     @property
     def command(self) -> str:
         """Name of the command."""
         return self.name.replace("_", "-")
+
+    @property
+    def suffix(self) -> str:
+        """Suffix of the command's default folder, after the name of the model."""
+        return self.folder or self.label.replace(" ", "_")
+
+    def draws(self, settings: S) -> bool:
+        """Returns whether the report has pictures, for which matplotlib must be installed.
+
+        Args:
+            settings: The settings.
+        """
+        return self.needs_matplotlib
 
     @abc.abstractmethod
     def apply(self, model: keras.Model, settings: S, context: Context) -> Applied:
@@ -241,6 +258,10 @@ class Technique(abc.ABC, Generic[S]):
             files: Its files, by label.
         """
         return []
+
+    def details(self, outcome: Outcome) -> list[str]:
+        """Returns what a terminal shows before the table of files."""
+        return [str(report) for report in outcome.reports if report is not None]
 
     def sections(self, outcome: Outcome, files: Mapping[str, Artifact]) -> list[Section]:
         """Returns the parts of the report after the table of files.

@@ -44,7 +44,7 @@ def parse_counts(texts: Sequence[str]) -> tuple[tuple[str, int], ...]:
     counts = []
     for text in texts:
         name, _, count = text.rpartition("=")
-        if not name or not count.isdigit():
+        if not (name and count.isascii() and count.isdecimal()):
             raise ValueError(f"layers must hold NAME=K, got {text!r}")
         counts.append((name, int(count)))
     return tuple(counts)
@@ -59,7 +59,9 @@ class ClusterSettings:
         >>> ClusterSettings(clusters=8, granularity="channel").renew
     """
 
-    clusters: int = option(16, "largest number of distinct values of a kernel, or of a channel")
+    clusters: int = option(
+        16, "largest number of distinct values of a kernel, or of a channel, up to 256", low=2
+    )
     layers: tuple[tuple[str, int], ...] = option(
         (), "numbers of values of single layers: NAME=K", parse=parse_counts
     )
@@ -89,8 +91,8 @@ class ClusterSettings:
     )
 
     def __post_init__(self) -> None:
-        check_options(self)
         self.plan(0)
+        check_options(self)
 
     def plan(self, seed: int) -> ClusterPlan:
         """Returns the number of clusters of each layer, and how they are found.
@@ -158,7 +160,7 @@ class WeightClustering(Technique[ClusterSettings]):
             return Applied(clustered, lambda: report, trains=False)
         prepared = prepare(model, plan, "auto" if settings.fold else False)
         callback = _callback(prepared, settings, context)
-        context.progress.phase(f"training the values, {context.settings.epochs} epochs")
+        context.progress.phase(f"training the values, {context.training_text()}")
         return Applied(prepared.model, lambda: _report(prepared, callback), [callback])
 
     def column(self) -> str:

@@ -97,13 +97,14 @@ class WeightPruning(Technique[PruneSettings]):
             return PruneSettings(sparsity=amount, exclude=("depthwise",))
         return PruneSettings(sparsity=amount, scope="global")
 
+    def draws(self, settings: PruneSettings) -> bool:
+        """Returns whether the sensitivity of the layers is drawn."""
+        return settings.scope == BY_SENSITIVITY
+
     def check(self, model: keras.Model, settings: PruneSettings, context: Context) -> None:
         """Prunes a copy that is thrown away, so that a bad argument fails before long work."""
-        from tfnas.optional import require
         from tfnas.pruning.prune import BY_OUTPUT, OBS, prune
 
-        if settings.scope == BY_SENSITIVITY:
-            require("matplotlib", "the pictures of a report")
         scope = "layer" if settings.scope in (BY_SENSITIVITY, BY_OUTPUT) else settings.scope
         epochs, obs = context.settings.epochs, settings.criterion == OBS
         if obs and (epochs or settings.scope == BY_SENSITIVITY):
@@ -145,7 +146,7 @@ class WeightPruning(Technique[PruneSettings]):
         from tfnas.graph.functional import clone
         from tfnas.pruning.pruning_callback import PruningCallback
 
-        context.progress.phase(f"pruning while training, {context.settings.epochs} epochs")
+        context.progress.phase(f"pruning while training, {context.training_text()}")
         steps, first = context.steps(), context.first_step
         schedule = polynomial(
             settings.sparsity,
