@@ -22,41 +22,7 @@ from tfnas.runtime.files import write_atomically
 from tfnas.tflite import c_source, flatbuffer, minify
 from tfnas.tflite.file_validation import check_file
 from tfnas.tflite.metadata import Metadata, make_metadata, read_metadata, write_metadata
-
-
-@dataclasses.dataclass(frozen=True)
-class TensorDetails:
-    """An input or output of an artifact.
-
-    Args:
-        name: Name of the Keras input, or "output_0" and so on.
-        index: Index of the tensor in the file.
-        shape: Shape with the batch dimension first; -1 for an open dimension.
-        dtype: Element type, such as "int8".
-        scale: Quantization scale, 0.0 for floats: value = (q - zero_point) * scale.
-        zero_point: The quantized integer that stands for 0.0.
-    """
-
-    name: str
-    index: int
-    shape: tuple[int, ...]
-    dtype: str
-    scale: float
-    zero_point: int
-
-    def quantize(self, x: np.ndarray) -> np.ndarray:
-        """Returns real numbers in this tensor's element type, rounded and clipped."""
-        if not self.scale:
-            return np.asarray(x).astype(self.dtype)
-        limits = np.iinfo(self.dtype)
-        q = np.round(np.asarray(x, np.float32) / np.float32(self.scale)) + self.zero_point
-        return np.clip(q, limits.min, limits.max).astype(self.dtype)
-
-    def dequantize(self, q: np.ndarray) -> np.ndarray:
-        """Returns the real numbers that this tensor's elements stand for."""
-        if not self.scale:
-            return q
-        return (q.astype(np.float32) - self.zero_point) * np.float32(self.scale)
+from tfnas.tflite.tensor_details import TensorDetails, tensor_details
 
 
 @dataclasses.dataclass(frozen=True)
@@ -384,7 +350,7 @@ class Artifact:
             inputs = {d["name"]: d for d in interpreter.get_input_details()}
             outputs = {d["name"]: d for d in interpreter.get_output_details()}
         outputs = dict(sorted(outputs.items(), key=lambda item: _split_number(item[0])))
-        return tuple(tuple(map(_tensor_details, d, d.values())) for d in (inputs, outputs))  # type: ignore[return-value]
+        return tuple(tuple(map(tensor_details, d, d.values())) for d in (inputs, outputs))  # type: ignore[return-value]
 
 
 class _BatchRefused(Exception):
@@ -424,17 +390,3 @@ def _split_number(name: str) -> tuple[str, int]:
 
 def _shape_text(shape: Sequence[int]) -> str:
     return ", ".join("any" if size == -1 else str(size) for size in shape)
-
-
-def _tensor_details(name: str, details: Mapping[str, Any]) -> TensorDetails:
-    signature = details.get("shape_signature")
-    shape = signature if signature is not None and len(signature) else details["shape"]
-    scale, zero_point = details["quantization"]
-    return TensorDetails(
-        name,
-        int(details["index"]),
-        tuple(int(n) for n in shape),
-        np.dtype(details["dtype"]).name,
-        float(scale),
-        int(zero_point),
-    )

@@ -20,10 +20,11 @@ import dataclasses
 import numpy as np
 
 from tfnas.table import Tabular, TextTable
-from tfnas.tflite.artifact import Artifact, TensorDetails
+from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.file_weights import read_kernels
 from tfnas.tflite.flatbuffer import read_graphs
 from tfnas.tflite.sparse_eligibility import SparseVerdict, sparse_eligibility
+from tfnas.tflite.tensor_details import TensorDetails
 
 STORED_FROM = 0.3  # fraction of zeros from which the converter stores a kernel sparsely
 ROUNDING = 0.01  # of the outputs' range; wrong files of the converter gave NaN or more than 1

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import pathlib
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 SIGNATURE = "serving_default"
 _MOST_BYTES = 2**30  # of weights: a graph of constants is one protocol buffer, at most 2 GiB
+# Operations that write to a variable, in the names of TensorFlow's graph.
+_ASSIGNMENT = re.compile(r"Assign(Add|Sub)?VariableOp|Resource(Scatter|Apply|StridedSlice)\w+")
 
 
 def can_be_frozen(model: keras.Model) -> bool:
@@ -38,8 +42,9 @@ def write_frozen_saved_model(model: keras.Model, directory: str | pathlib.Path) 
         directory: An empty directory.
 
     Returns:
-        Whether it was written; False where the graph uses state other than variables, such as the
-        table of a StringLookup, which has no constant.
+        Whether it was written. False where constants can't replace the model's state: the graph
+        assigns variables (a stateful RNN), or uses state that is no variable (the table of a
+        StringLookup). False also where a dictionary of outputs holds lists or dictionaries.
     """
     import tensorflow as tf
     from tensorflow.python.framework.convert_to_constants import (  # no public name in TF 2.21
@@ -54,7 +59,11 @@ def write_frozen_saved_model(model: keras.Model, directory: str | pathlib.Path) 
         return _named(outputs)
 
     traced = tf.function(infer, autograph=False).get_concrete_function(*specs)
+    if _assigns_variables(traced.graph):
+        return False
     names = sorted(traced.structured_outputs)
+    if len(names) != len(traced.outputs):  # nested outputs
+        return False
     frozen = convert_variables_to_constants_v2(traced, lower_control_flow=False)
     if len(frozen.inputs) > len(specs):  # what is no variable became an input
         return False
@@ -93,6 +102,14 @@ def without_old_garbage() -> Iterator[None]:
         yield
     finally:
         gc.unfreeze()
+
+
+def _assigns_variables(graph: tf.Graph) -> bool:
+    """Whether a graph, or a function that it calls, writes to a variable."""
+    definition = graph.as_graph_def()
+    functions = (function.node_def for function in definition.library.function)
+    nodes = itertools.chain(definition.node, *functions)
+    return any(_ASSIGNMENT.fullmatch(node.op) for node in nodes)
 
 
 def _named(outputs: object) -> dict[str, tf.Tensor]:
