@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import pkgutil
 import sys
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import ModuleSpec
 
 # Module -> (package, extra).
 OPTIONAL = {
@@ -51,4 +52,6 @@ def _find_spec(module: str) -> ModuleSpec | None:
     above = _find_spec(package)
     if above is None or above.submodule_search_locations is None:
         return None
-    return PathFinder.find_spec(module, above.submodule_search_locations)
+    finders = map(pkgutil.get_importer, above.submodule_search_locations)
+    specs = (finder.find_spec(module) for finder in finders if finder is not None)
+    return next(filter(None, specs), None)

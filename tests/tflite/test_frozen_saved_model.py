@@ -160,9 +160,20 @@ def test_plain_and_quantization_aware_models_are_frozen(tmp_path):
 
 def test_outputs_nested_in_a_dictionary():
     inputs = keras.Input((4,))
+    ends = [layers.Dense(units)(inputs) for units in (2, 3, 5, 6)]
+    model = keras.Model(inputs, {"b": ends[0], "a": [ends[1], {"deep": ends[2]}], "c": (ends[3],)})
+    file = tfnas.to_tflite(model)
+    shapes = {tensor.name: tensor.shape[-1] for tensor in file.outputs}
+    assert shapes == {"a_0": 3, "a_1_deep": 5, "b": 2, "c_0": 6}
+
+
+def test_nested_outputs_of_one_name_are_a_conversion_error(tmp_path):
+    inputs = keras.Input((4,))
     narrow, wide = layers.Dense(2)(inputs), layers.Dense(3)(inputs)
-    file = tfnas.to_tflite(keras.Model(inputs, {"a": [narrow, wide]}))
-    assert sorted(tensor.shape for tensor in file.outputs) == [(1, 2), (1, 3)]
+    model = keras.Model(inputs, {"a": [narrow], "a_0": wide})
+    assert not write_frozen_saved_model(model, tmp_path)
+    with pytest.raises(tfnas.ConversionError, match="can't be converted to float32"):
+        tfnas.to_tflite(model)
 
 
 def fail(*_):

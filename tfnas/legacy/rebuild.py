@@ -84,8 +84,8 @@ def from_tf_keras(model: Any, *, check: bool = True) -> keras.Model:
     return _convert(model, _from_tf_keras(), check)
 
 
-def is_tf_keras(model: Any) -> bool:
-    """Whether a model is a tf_keras model; does not import tf_keras.
+def is_tf_keras(model: object) -> bool:
+    """Returns whether a model is a tf_keras model; does not import tf_keras.
 
     Example:
         >>> import tfnas

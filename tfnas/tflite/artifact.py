@@ -13,7 +13,7 @@ import hashlib
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
@@ -23,6 +23,9 @@ from tfnas.tflite import c_source, flatbuffer, minify
 from tfnas.tflite.file_validation import check_file
 from tfnas.tflite.metadata import Metadata, make_metadata, read_metadata, write_metadata
 from tfnas.tflite.tensor_details import TensorDetails, tensor_details
+
+if TYPE_CHECKING:
+    from tfnas.data.data_types import InputData
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +46,9 @@ class Artifact:
 
     Raises:
         ValueError: The content is not a valid `.tflite` file.
+
+    References:
+        LiteRT's file format, `tflite/converter/schema/schema.fbs`.
     """
 
     content: bytes = dataclasses.field(repr=False)
@@ -56,8 +62,18 @@ class Artifact:
     def load(cls, path: str | os.PathLike[str]) -> Artifact:
         """Reads a `.tflite` file, of tfnas or of any other origin.
 
+        Example:
+            >>> import tempfile, tfnas
+            >>> from tfnas.measure.latency import reference_artifact
+            >>> path = reference_artifact().save(f"{tempfile.mkdtemp()}/net.tflite")
+            >>> tfnas.Artifact.load(path).mode
+            'file'
+
         Args:
             path: Path of the file.
+
+        Returns:
+            The artifact, of mode "file".
 
         Raises:
             FileNotFoundError: There is no such file.
@@ -69,7 +85,20 @@ class Artifact:
             raise ValueError(f"path {os.fspath(path)!r} must be a .tflite file: {error}") from error
 
     def save(self, path: str | os.PathLike[str]) -> pathlib.Path:
-        """Writes the file atomically, creates missing folders, and returns the path."""
+        """Writes the file to disk, atomically.
+
+        Example:
+            >>> import tempfile
+            >>> from tfnas.measure.latency import reference_artifact
+            >>> reference_artifact().save(f"{tempfile.mkdtemp()}/folder/net.tflite").name
+            'net.tflite'
+
+        Args:
+            path: Path of the file; missing folders are created, an existing file is replaced.
+
+        Returns:
+            The path.
+        """
         return write_atomically(path, self.content)
 
     def save_c(
@@ -153,6 +182,9 @@ class Artifact:
             >>> file.minified().size < file.size
             True
 
+        Returns:
+            A new artifact.
+
         Raises:
             ValueError: The file has buffers after its flatbuffer.
         """
@@ -160,37 +192,86 @@ class Artifact:
 
     @property
     def size(self) -> int:
-        """Size of the file, in bytes."""
+        """Returns the size of the file, in bytes.
+
+        Example:
+            >>> from tfnas.measure.latency import reference_artifact
+            >>> file = reference_artifact()
+            >>> file.size == len(file.content)
+            True
+        """
         return len(self.content)
 
     @functools.cached_property
     def gzip_size(self) -> int:
-        """Size of the file after gzip at its best level, in bytes."""
+        """Returns the size of the file after gzip at its best level, in bytes.
+
+        Pruned and clustered models become smaller by compression only.
+
+        Example:
+            >>> from tfnas.measure.latency import reference_artifact
+            >>> file = reference_artifact()
+            >>> file.gzip_size < file.size
+            True
+        """
         return len(gzip.compress(self.content, compresslevel=9, mtime=0))
 
     @functools.cached_property
     def sha256(self) -> str:
-        """SHA-256 hash of the file, in hexadecimal."""
+        """Returns the SHA-256 hash of the file, in hexadecimal.
+
+        Example:
+            >>> from tfnas.measure.latency import reference_artifact
+            >>> len(reference_artifact().sha256)
+            64
+        """
         return hashlib.sha256(self.content).hexdigest()
 
     @functools.cached_property
     def graph(self) -> flatbuffer.FileGraph:
-        """Operators and tensors of the file."""
+        """Returns the operators and tensors of the file, of its first graph.
+
+        Example:
+            >>> from tfnas.measure.latency import reference_artifact
+            >>> [op.name for op in reference_artifact().graph.operators][-3:]
+            ['MEAN', 'FULLY_CONNECTED', 'SOFTMAX']
+        """
         return flatbuffer.read_graph(self.content)
 
     @functools.cached_property
     def metadata(self) -> Metadata | None:
-        """The file's TFLite Metadata, None if it has none."""
+        """Returns the file's TFLite Metadata, None if it has none.
+
+        Example:
+            >>> from tfnas.measure.latency import reference_artifact
+            >>> file = reference_artifact().with_metadata(author="A. Author")
+            >>> file.metadata.author
+            'A. Author'
+        """
         return read_metadata(self.content)
 
     @functools.cached_property
     def inputs(self) -> tuple[TensorDetails, ...]:
-        """The file's inputs."""
+        """Returns the file's inputs: name, shape `(batch, ...)`, element type and quantization.
+
+        Example:
+            >>> from tfnas.measure.latency import reference_artifact
+            >>> [tensor.shape for tensor in reference_artifact().inputs]
+            [(-1, 48, 48, 3)]
+        """
         return self._details[0]
 
     @functools.cached_property
     def outputs(self) -> tuple[TensorDetails, ...]:
-        """The file's outputs, in the order of the Keras model's outputs."""
+        """Returns the file's outputs, in the order of the Keras model's outputs.
+
+        Shapes are `(batch, ...)`.
+
+        Example:
+            >>> from tfnas.measure.latency import reference_artifact
+            >>> [tensor.shape for tensor in reference_artifact().outputs]
+            [(-1, 10)]
+        """
         return self._details[1]
 
     def interpreter(
@@ -203,19 +284,32 @@ class Artifact:
     ) -> Interpreter:
         """Returns a LiteRT interpreter of the file, ready to be invoked.
 
+        Example:
+            >>> from tfnas.measure.latency import reference_artifact
+            >>> interpreter = reference_artifact().interpreter(shapes=[(5, 48, 48, 3)])
+            >>> interpreter.get_input_details()[0]["shape"].tolist()
+            [5, 48, 48, 3]
+
         Args:
             threads: Number of threads.
             xnnpack: Whether the XNNPACK delegate runs the operators that it supports.
-            shapes: Shape of each input, batch dimension first. None: the shapes in the file.
+            shapes: Shape of each input in the file's order, such as
+                `(batch, height, width, channels)`. None: the shapes in the file.
             keep_all: Whether all tensors can be read after a run, not only the outputs; needs
                 memory for all of them.
             reference: Whether LiteRT's reference kernels compute, without a delegate. They are
                 slow, and except for a few operators they round as TFLite Micro's kernels do; see
                 :func:`tfnas.run_micro`.
 
+        Returns:
+            An `ai_edge_litert.interpreter.Interpreter`, its tensors allocated.
+
         Raises:
             ValueError: `threads` is below 1, or LiteRT does not support an operator.
             RuntimeError: The interpreter refuses the file.
+
+        References:
+            LiteRT's `Interpreter`: https://ai.google.dev/edge/api/tflite/python/tf/lite/Interpreter
         """
         if threads < 1:
             raise ValueError(f"threads must be at least 1, got {threads}")
@@ -237,12 +331,18 @@ class Artifact:
         return interpreter
 
     def predict(
-        self, x: Any, *, batch_size: int = 64, threads: int = 1, reference: bool = False
+        self, x: InputData, *, batch_size: int = 64, threads: int = 1, reference: bool = False
     ) -> Any:
         """Runs the file on real numbers and returns real numbers.
 
         Inputs are quantized and outputs dequantized with the file's scales. TensorFlow and Keras
         are not imported if `x` consists of arrays.
+
+        Example:
+            >>> import numpy as np
+            >>> from tfnas.measure.latency import reference_artifact
+            >>> reference_artifact().predict(np.zeros((3, 48, 48, 3), np.float32)).shape
+            (3, 10)
 
         Args:
             x: An array of shape (examples, ...), a `tf.data.Dataset` or a

@@ -14,7 +14,13 @@ if TYPE_CHECKING:
 
 
 class ConversionError(RuntimeError):
-    """The model can't be converted as requested; the message names the cause and the layer."""
+    """The model can't be converted as requested; the message names the cause and the layer.
+
+    Example:
+        >>> import tfnas
+        >>> issubclass(tfnas.ConversionError, RuntimeError)
+        True
+    """
 
 
 class NoCalibration(ValueError):

@@ -36,6 +36,8 @@ from tfnas.tflite.tensorflow_converter import run_converter
 if TYPE_CHECKING:
     import keras
 
+    from tfnas.data.data_types import CalibrationData
+
 CORRECTION_EXAMPLES = 256
 SPARSE_MODES = ("float32", "float16", "int8")
 INT8_HINT = " (XNNPACK takes int8 dense layers only unpruned or in 1x16 blocks)"
@@ -44,7 +46,7 @@ INT8_HINT = " (XNNPACK takes int8 dense layers only unpruned or in 1x16 blocks)"
 def to_tflite(
     model: keras.Model,
     mode: str | QuantSpec = "float32",
-    calibration: Any = None,
+    calibration: CalibrationData | None = None,
     *,
     sparse: bool = False,
 ) -> Artifact:
@@ -98,6 +100,9 @@ def to_tflite(
             With `sparse` also if no kernel has enough zeros, if the file is not smaller than the
             dense one, or if its outputs differ from those of the dense one.
         RuntimeError: Keras runs on another backend than TensorFlow.
+
+    References:
+        `tf.lite.TFLiteConverter`: https://www.tensorflow.org/api_docs/python/tf/lite/TFLiteConverter
     """
     spec = QuantSpec.of(mode)
     if sparse:

@@ -15,7 +15,7 @@ import itertools
 import pathlib
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import keras
 
@@ -29,7 +29,11 @@ _ASSIGNMENT = re.compile(r"Assign(Add|Sub)?VariableOp|Resource(Scatter|Apply|Str
 
 
 def can_be_frozen(model: keras.Model) -> bool:
-    """Whether a model's weights fit into a graph of constants: at most 1 GiB."""
+    """Returns whether a model's weights fit into a graph of constants: at most 1 GiB.
+
+    Args:
+        model: A built Keras 3 model.
+    """
     weights = sum(v.value.shape.num_elements() * v.value.dtype.size for v in model.variables)
     return weights <= _MOST_BYTES
 
@@ -44,7 +48,7 @@ def write_frozen_saved_model(model: keras.Model, directory: str | pathlib.Path) 
     Returns:
         Whether it was written. False where constants can't replace the model's state: the graph
         assigns variables (a stateful RNN), or uses state that is no variable (the table of a
-        StringLookup). False also where a dictionary of outputs holds lists or dictionaries.
+        StringLookup). False also where two outputs have one name, as in {"a": [x], "a_0": y}.
     """
     import tensorflow as tf
     from tensorflow.python.framework.convert_to_constants import (  # no public name in TF 2.21
@@ -62,7 +66,7 @@ def write_frozen_saved_model(model: keras.Model, directory: str | pathlib.Path) 
     if _assigns_variables(traced.graph):
         return False
     names = sorted(traced.structured_outputs)
-    if len(names) != len(traced.outputs):  # nested outputs
+    if len(names) != len(traced.outputs):  # two outputs have one name
         return False
     frozen = convert_variables_to_constants_v2(traced, lower_control_flow=False)
     if len(frozen.inputs) > len(specs):  # what is no variable became an input
@@ -113,7 +117,15 @@ def _assigns_variables(graph: tf.Graph) -> bool:
 
 
 def _named(outputs: object) -> dict[str, tf.Tensor]:
-    """Outputs by their names in the SavedModel's signature."""
+    """Outputs by their names in the SavedModel's signature: "a_0" for the x of {"a": [x, y]}."""
     if isinstance(outputs, dict):
-        return dict(outputs)
+        return {name: leaf for key, value in outputs.items() for name, leaf in _leaves(key, value)}
     return {f"output_{i}": value for i, value in enumerate(keras.tree.flatten(outputs))}
+
+
+def _leaves(name: str, value: Any) -> Iterator[tuple[str, tf.Tensor]]:
+    if not isinstance(value, dict | list | tuple):
+        yield name, value
+        return
+    for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+        yield from _leaves(f"{name}_{key}", part)

@@ -94,6 +94,14 @@ def make_metadata(
 ) -> Metadata:
     """Checks the arguments of :meth:`tfnas.Artifact.with_metadata` and returns a record of them.
 
+    Args:
+        description: What the model does.
+        labels: Name of each class.
+        mean: Mean of the inputs, one number or one for each channel.
+        std: Standard deviation of the inputs, likewise.
+        author: Author of the model.
+        version: The model's version.
+
     Raises:
         ValueError: An argument is invalid.
     """

@@ -47,6 +47,8 @@ from tfnas.tflite.quantizer_recipes import apply_recipe, layers_of_file, weights
 if TYPE_CHECKING:
     import keras
 
+    from tfnas.data.data_types import CalibrationData
+
 EXAMPLES = 128
 _FORMATS = (FLOAT, "int8", "int4")
 _MAX_BUILDS = 8
@@ -152,7 +154,7 @@ class MixedPrecision:
 def mixed_precision(
     model: keras.Model,
     size: float,
-    data: Any,
+    data: CalibrationData,
     *,
     activations: str = FLOAT,
     weight_only: bool = False,

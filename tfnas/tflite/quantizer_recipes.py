@@ -36,6 +36,8 @@ from tfnas.tflite.flatbuffer import TensorInfo, innermost, read_graphs
 if TYPE_CHECKING:
     import keras
 
+    from tfnas.data.data_types import CalibrationData
+
 _ALGORITHM = "min_max_uniform_quantize"
 # TFLite operator -> name in ai-edge-quantizer 0.10, for the operators that it quantizes with
 # float activations (`default_policy.py`).
@@ -139,7 +141,7 @@ def _recipe_items(
 def apply_recipe(
     artifact: Artifact,
     recipe: str | os.PathLike[str] | Sequence[dict[str, Any]],
-    calibration: Any = None,
+    calibration: CalibrationData | None = None,
 ) -> Artifact:
     """Quantizes a float32 file by a recipe of ai-edge-quantizer.
 

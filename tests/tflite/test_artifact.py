@@ -1,0 +1,14 @@
+"""The examples of `Artifact` and of the tensors of its ends."""
+
+import doctest
+
+import pytest
+
+from tfnas.tflite import artifact, conversion_error, tensor_details
+
+
+@pytest.mark.parametrize("module", [artifact, conversion_error, tensor_details])
+def test_the_examples_are_true(module):
+    result = doctest.testmod(module)
+    assert result.attempted > 0
+    assert result.failed == 0
