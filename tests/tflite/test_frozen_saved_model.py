@@ -171,7 +171,8 @@ def test_nested_outputs_of_one_name_are_a_conversion_error(tmp_path):
     inputs = keras.Input((4,))
     narrow, wide = layers.Dense(2)(inputs), layers.Dense(3)(inputs)
     model = keras.Model(inputs, {"a": [narrow], "a_0": wide})
-    assert not write_frozen_saved_model(model, tmp_path)
+    with pytest.raises(ValueError, match=r"outputs must have different names.*\['a_0', 'a_0'\]"):
+        write_frozen_saved_model(model, tmp_path)
     with pytest.raises(tfnas.ConversionError, match="can't be converted to float32"):
         tfnas.to_tflite(model)
 

@@ -16,13 +16,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter, OpResolverType
+from ai_edge_litert.interpreter import Interpreter
 
 from tfnas.runtime.files import write_atomically
-from tfnas.tflite import c_source, flatbuffer, minify
+from tfnas.tflite import c_source, file_interpreter, flatbuffer, minify
 from tfnas.tflite.file_validation import check_file
 from tfnas.tflite.metadata import Metadata, make_metadata, read_metadata, write_metadata
-from tfnas.tflite.tensor_details import TensorDetails, tensor_details
+from tfnas.tflite.tensor_details import TensorDetails
 
 if TYPE_CHECKING:
     from tfnas.data.data_types import InputData
@@ -206,8 +206,6 @@ class Artifact:
     def gzip_size(self) -> int:
         """Returns the size of the file after gzip at its best level, in bytes.
 
-        Pruned and clustered models become smaller by compression only.
-
         Example:
             >>> from tfnas.measure.latency import reference_artifact
             >>> file = reference_artifact()
@@ -313,22 +311,12 @@ class Artifact:
         """
         if threads < 1:
             raise ValueError(f"threads must be at least 1, got {threads}")
-        if reference:
-            resolver = OpResolverType.BUILTIN_REF
-        elif xnnpack:
-            resolver = OpResolverType.AUTO
-        else:
-            resolver = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-        interpreter = self._new_interpreter(
-            num_threads=threads,
-            experimental_op_resolver_type=resolver,
-            experimental_preserve_all_tensors=keep_all,
-        )
+        resized = None
         if shapes is not None:
-            for tensor, shape in zip(self.inputs, shapes, strict=True):
-                interpreter.resize_tensor_input(tensor.index, list(shape))
-        _allocate(interpreter)
-        return interpreter
+            resized = dict(zip((tensor.index for tensor in self.inputs), shapes, strict=True))
+        return file_interpreter.new_interpreter(
+            self.content, threads, xnnpack, resized, keep_all=keep_all, reference=reference
+        )
 
     def predict(
         self, x: InputData, *, batch_size: int = 64, threads: int = 1, reference: bool = False
@@ -350,9 +338,7 @@ class Artifact:
                 list in the model's order if tfnas converted the file in this process.
             batch_size: Examples per invocation, if the file does not fix the batch size.
             threads: Threads of the interpreter.
-            reference: Whether LiteRT's reference kernels compute. They are slow, and except for
-                a few operators they round as TFLite Micro's kernels do; see
-                :func:`tfnas.run_micro`.
+            reference: Whether LiteRT's reference kernels compute, as in :meth:`interpreter`.
 
         Returns:
             An array of shape (examples, ...), or a list of them with several outputs.
@@ -370,10 +356,10 @@ class Artifact:
         examples = len(columns[0])
         try:
             outputs = self._run(columns, min(batch_size, examples), threads, reference)
-        except (RuntimeError, _BatchRefused):  # an operator fixes the batch size: one at a time
-            try:
+        except (RuntimeError, file_interpreter.BatchRefused):
+            try:  # an operator fixes the batch size: one example at a time
                 outputs = self._run(columns, 1, threads, reference)
-            except _BatchRefused as error:
+            except file_interpreter.BatchRefused as error:
                 raise ValueError(f"file must have an output per example, but {error}") from error
         values = [t.dequantize(o) for t, o in zip(self.outputs, outputs, strict=True)]
         return values[0] if len(values) == 1 else values
@@ -381,80 +367,17 @@ class Artifact:
     def _run(
         self, columns: list[np.ndarray], batch: int, threads: int, reference: bool
     ) -> list[np.ndarray]:
-        examples = len(columns[0])
         shapes = [(batch, *column.shape[1:]) for column in columns]
         interpreter = self.interpreter(threads, shapes=shapes, reference=reference)
-        parts: list[list[np.ndarray]] = [[] for _ in self.outputs]
-        for start in range(0, examples, batch):
-            stop = min(start + batch, examples)
-            for tensor, column in zip(self.inputs, columns, strict=True):
-                block = tensor.quantize(column[start:stop])
-                if stop - start < batch:  # pad the last batch; the outputs are cut below
-                    block = np.concatenate([block, np.repeat(block[-1:], batch - len(block), 0)])
-                interpreter.set_tensor(tensor.index, block)
-            interpreter.invoke()
-            for tensor, part in zip(self.outputs, parts, strict=True):
-                out = interpreter.get_tensor(tensor.index)
-                if out.ndim == 0 or len(out) != batch:
-                    raise _BatchRefused(f"{tensor.name} is {out.shape} for a batch of {batch}")
-                part.append(out[: stop - start])
-        return [np.concatenate(part) for part in parts]
+        return file_interpreter.run_in_batches(interpreter, self._details, columns, batch)
 
     def _columns(self, x: Any) -> list[np.ndarray]:
         """Checks the inputs and returns one array for each, in the file's order."""
-        names = [tensor.name for tensor in self.inputs]
-        if isinstance(x, dict):
-            if set(x) != set(names):
-                raise ValueError(f"x must hold the inputs {names}, got {sorted(x)}")
-            columns = [x[name] for name in names]
-        else:
-            columns = list(x) if isinstance(x, list | tuple) else [x]
-            order = [name for name in self.origin.get("inputs", ()) if name in names]
-            if len(columns) == len(names) > 1:
-                if len(order) != len(names):
-                    raise ValueError(
-                        f"x must be a dictionary of {names}, since the file does not hold the "
-                        "order of the model's inputs"
-                    )
-                columns = [columns[order.index(name)] for name in names]
-        if len(columns) != len(names):
-            raise ValueError(f"x must hold {len(names)} inputs {names}, got {len(columns)}")
-        for tensor, column in zip(self.inputs, columns, strict=True):
-            fits = column.ndim == len(tensor.shape) and all(
-                size in (-1, got)
-                for size, got in zip(tensor.shape[1:], column.shape[1:], strict=True)
-            )
-            if not fits:
-                raise ValueError(
-                    f"x must have the shape (examples, {_shape_text(tensor.shape[1:])}) for input "
-                    f"{tensor.name!r}, got {column.shape}"
-                )
-            if np.isnan(column).any():
-                raise ValueError(f"x must hold no NaN for input {tensor.name!r}")
-        return columns
-
-    def _new_interpreter(self, **options: Any) -> Interpreter:
-        try:
-            return Interpreter(model_content=self.content, **options)
-        except (ValueError, MemoryError) as error:
-            raise ValueError(f"content must be a file that LiteRT can run: {error}") from error
+        return file_interpreter.input_columns(x, self.inputs, self.origin.get("inputs", ()))
 
     @functools.cached_property
     def _details(self) -> tuple[tuple[TensorDetails, ...], tuple[TensorDetails, ...]]:
-        interpreter = self._new_interpreter()
-        _allocate(interpreter)
-        if len(interpreter.get_signature_list()) == 1:
-            runner = interpreter.get_signature_runner()
-            inputs, outputs = runner.get_input_details(), runner.get_output_details()
-        else:
-            inputs = {d["name"]: d for d in interpreter.get_input_details()}
-            outputs = {d["name"]: d for d in interpreter.get_output_details()}
-        outputs = dict(sorted(outputs.items(), key=lambda item: _split_number(item[0])))
-        return tuple(tuple(map(tensor_details, d, d.values())) for d in (inputs, outputs))  # type: ignore[return-value]
-
-
-class _BatchRefused(Exception):
-    """The file does not return one output per example for this batch size."""
+        return file_interpreter.read_ends(self.content)
 
 
 FILES = Artifact | str | os.PathLike
@@ -473,20 +396,3 @@ def as_artifact(file: Artifact | str | os.PathLike[str], name: str = "file") -> 
     if not isinstance(file, FILES):
         raise ValueError(f"{name} must be a tfnas.Artifact or a path, got {type(file).__name__}")
     return file if isinstance(file, Artifact) else Artifact.load(file)
-
-
-def _allocate(interpreter: Interpreter) -> None:
-    try:
-        interpreter.allocate_tensors()
-    except MemoryError as error:
-        raise RuntimeError("file must need less memory than there is, got none left") from error
-
-
-def _split_number(name: str) -> tuple[str, int]:
-    """("output_", 10) of "output_10", which sorts after "output_9"."""
-    stem = name.rstrip("0123456789")
-    return stem, int(name[len(stem) :] or 0)
-
-
-def _shape_text(shape: Sequence[int]) -> str:
-    return ", ".join("any" if size == -1 else str(size) for size in shape)

@@ -48,7 +48,10 @@ def write_frozen_saved_model(model: keras.Model, directory: str | pathlib.Path) 
     Returns:
         Whether it was written. False where constants can't replace the model's state: the graph
         assigns variables (a stateful RNN), or uses state that is no variable (the table of a
-        StringLookup). False also where two outputs have one name, as in {"a": [x], "a_0": y}.
+        StringLookup).
+
+    Raises:
+        ValueError: Two outputs have one name, as in {"a": [x], "a_0": y}.
     """
     import tensorflow as tf
     from tensorflow.python.framework.convert_to_constants import (  # no public name in TF 2.21
@@ -66,8 +69,6 @@ def write_frozen_saved_model(model: keras.Model, directory: str | pathlib.Path) 
     if _assigns_variables(traced.graph):
         return False
     names = sorted(traced.structured_outputs)
-    if len(names) != len(traced.outputs):  # two outputs have one name
-        return False
     frozen = convert_variables_to_constants_v2(traced, lower_control_flow=False)
     if len(frozen.inputs) > len(specs):  # what is no variable became an input
         return False
@@ -118,9 +119,14 @@ def _assigns_variables(graph: tf.Graph) -> bool:
 
 def _named(outputs: object) -> dict[str, tf.Tensor]:
     """Outputs by their names in the SavedModel's signature: "a_0" for the x of {"a": [x, y]}."""
-    if isinstance(outputs, dict):
-        return {name: leaf for key, value in outputs.items() for name, leaf in _leaves(key, value)}
-    return {f"output_{i}": value for i, value in enumerate(keras.tree.flatten(outputs))}
+    if not isinstance(outputs, dict):
+        return {f"output_{i}": value for i, value in enumerate(keras.tree.flatten(outputs))}
+    leaves = [leaf for key, value in outputs.items() for leaf in _leaves(key, value)]
+    named = dict(leaves)
+    if len(named) < len(leaves):
+        names = sorted(name for name, _ in leaves)
+        raise ValueError(f"outputs must have different names in the file, got {names}")
+    return named
 
 
 def _leaves(name: str, value: Any) -> Iterator[tuple[str, tf.Tensor]]:
