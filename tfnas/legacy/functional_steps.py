@@ -86,6 +86,9 @@ def map_structure(structure: Any, function: Callable[[Any], Any]) -> Any:
     Args:
         structure: The structure.
         function: Leaf -> new leaf.
+
+    Returns:
+        The same structure of new leaves.
     """
     if isinstance(structure, dict):
         return {key: map_structure(value, function) for key, value in structure.items()}

@@ -216,8 +216,8 @@ def _bound_arguments(layer: Any, args: Any, kwargs: Any) -> dict[str, Any]:
     return {key: value for key, value in bound.items() if value is not None and key != "name"}
 
 
-def is_operation_layer(layer: Any) -> bool:
-    """Whether a tf_keras layer is a TFOpLambda, which calls a TensorFlow function.
+def is_operation_layer(layer: object) -> bool:
+    """Returns whether a tf_keras layer is a TFOpLambda, which calls a TensorFlow function.
 
     Args:
         layer: The layer.

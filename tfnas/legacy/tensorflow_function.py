@@ -83,6 +83,9 @@ def slices(index: Any) -> Any:
 
     Args:
         index: An index of `x[index]`, as read from a config.
+
+    Returns:
+        The index that can be applied.
     """
     if isinstance(index, list | tuple):
         return tuple(slices(part) for part in index)

@@ -87,7 +87,7 @@ def quantize_aware_tfmot(model: keras.Model) -> tuple[Any, tuple[Skipped, ...]]:
 
 
 def is_quantized(model: Any) -> bool:
-    """Whether a tf_keras model holds fake quantization of tfmot.
+    """Returns whether a tf_keras model holds fake quantization of tfmot.
 
     Args:
         model: A tf_keras model.
@@ -96,7 +96,7 @@ def is_quantized(model: Any) -> bool:
 
 
 def computes_in_float(model: Any) -> bool:
-    """Whether the TFLite file of a model quantized by tfmot will hold float operations.
+    """Returns whether the TFLite file of a model quantized by tfmot will hold float operations.
 
     Args:
         model: A model of :func:`quantize_aware_tfmot`.

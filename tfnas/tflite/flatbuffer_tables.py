@@ -34,7 +34,15 @@ def pack_table(
 
 
 def pack_vector(builder: Any, offsets: Sequence[int]) -> int:
-    """Writes a vector of tables, by their offsets in the builder, and returns its own offset."""
+    """Writes a vector of tables.
+
+    Args:
+        builder: A `flatbuffers.Builder`.
+        offsets: Offset of each table in the builder.
+
+    Returns:
+        The offset of the vector in the builder.
+    """
     builder.StartVector(4, len(offsets), 4)
     for offset in reversed(offsets):  # a flatbuffer is written from its end to its start
         builder.PrependUOffsetTRelative(offset)

@@ -102,7 +102,7 @@ class MixedPrecision:
 
     @property
     def spec(self) -> QuantSpec:
-        """The choice as a specification, for :func:`tfnas.to_tflite` and `quantize_aware`."""
+        """Returns the choice, for :func:`tfnas.to_tflite` and `quantize_aware`."""
         chosen = {layer.name: layer.chosen for layer in self.layers}
         return _spec(self.activations, self.weight_only, chosen)
 

@@ -140,7 +140,7 @@ def _representative_dataset(
 
 @contextlib.contextmanager
 def quiet_converter() -> Iterator[None]:
-    """Hides the converter's prints, log messages and harmless warnings."""
+    """Hides the converter's prints, log messages and harmless warnings while it is open."""
     import tensorflow as tf
 
     logger = tf.get_logger()  # in a notebook it logs every folder it writes
