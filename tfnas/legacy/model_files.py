@@ -51,8 +51,11 @@ def load_model(path: str | pathlib.Path) -> keras.Model:
     """Loads a saved `.keras` or `.h5` file as a Keras 3 model; runs no code from the file.
 
     Example:
-        >>> import tfnas
-        >>> model = tfnas.legacy.load_model("model.keras")  # doctest: +SKIP
+        >>> import keras, tempfile, tfnas
+        >>> path = f"{tempfile.mkdtemp()}/model.keras"
+        >>> keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]).save(path)
+        >>> tfnas.legacy.load_model(path).output_shape
+        (None, 2)
 
     Args:
         path: The file.
