@@ -13,6 +13,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from tfnas.search_space.architecture import check_keys, parse_json_object
 from tfnas.table import Tabular, TextTable
 
@@ -267,8 +269,8 @@ def hypervolume(
         ValueError: Lengths differ, a direction is unknown or a value is NaN.
 
     References:
-        While et al., "A Fast Way of Calculating Exact Hypervolumes", 2012: slicing
-        by the last objective.
+        Guerreiro, Fonseca and Paquete, "The Hypervolume Indicator: Computational Problems and
+        Algorithms", ACM Computing Surveys 2021; computed by the package moocore.
     """
     if not isinstance(rows, Iterable):
         raise ValueError(f"rows must be a sequence, got {rows!r}")
@@ -282,17 +284,17 @@ def _bytes(count: int | None) -> str | None:
 
 
 def _volume(points: list[tuple[float, ...]], corner: tuple[float, ...]) -> float:
+    """The volume between points that are below a corner, and the corner."""
     if not points:
         return 0.0
-    if len(corner) == 1:
+    if any(math.isinf(value) for point in (corner, *points) for value in point):
+        return math.inf  # moocore ends the process
+    if len(corner) == 1:  # moocore 0.1.7 ends the process here too
         return corner[0] - min(point[0] for point in points)
-    points = sorted(points, key=lambda point: point[-1])
-    edges = [point[-1] for point in points[1:]] + [corner[-1]]
-    return sum(
-        (edge - point[-1]) * _volume([p[:-1] for p in points[: i + 1]], corner[:-1])
-        for i, (point, edge) in enumerate(zip(points, edges, strict=True))
-        if edge > point[-1]
-    )
+    import moocore
+
+    volume = float(moocore.hypervolume(np.array(points), ref=np.array(corner)))
+    return math.inf if math.isnan(volume) else volume  # too large for a float: inf - inf
 
 
 def _dominates(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
