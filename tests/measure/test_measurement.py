@@ -162,7 +162,7 @@ def test_hypervolume_known_values():
 
 
 def sliced_volume(points, corner):
-    """Slices by the last objective: While et al., "A Fast Way of Calculating Exact Hypervolumes"."""
+    """Slices by the last objective, as in While et al. (2012)."""
     if not points:
         return 0.0
     if len(corner) == 1:

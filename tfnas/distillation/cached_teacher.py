@@ -22,7 +22,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfnas.data.datasets import batches, check_data, leaves, sliced
+from tfnas.data.reading import batches, check_data, leaves, sliced
 from tfnas.distillation.compatibility_checks import resolved_multi_label
 from tfnas.distillation.teachers import Teachers
 from tfnas.runtime.files import write_atomically

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tfnas.data.datasets import arrays, leaves, sliced, spread
+from tfnas.data.reading import arrays, leaves, sliced, spread
 from tfnas.data.representative_dataset import is_representative_dataset, representative_arrays
 from tfnas.graph.traversal import visit
 

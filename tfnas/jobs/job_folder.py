@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tfnas.compression.training_settings import TrainingSettings
-from tfnas.data.datasets import DataSplit
+from tfnas.data.data_split import DataSplit
 from tfnas.reports import compress_report
 from tfnas.runtime.files import model_digest, write_atomically
 from tfnas.search_space.architecture import parse_json_object

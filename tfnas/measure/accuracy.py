@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tfnas.data.datasets import arrays
+from tfnas.data.reading import arrays
 from tfnas.measure.measurement import Score
 from tfnas.tflite.artifact import Artifact
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from tfnas.data.datasets import arrays
+from tfnas.data.reading import arrays
 from tfnas.measure.latency import as_artifacts, check_rounds, median_interval
 from tfnas.table import Tabular
 from tfnas.tflite.artifact import Artifact
