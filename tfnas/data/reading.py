@@ -251,7 +251,8 @@ def sliced(item: Arrays, part: slice | np.ndarray) -> Any:
         return {key: value[part] for key, value in item.items()}
     if isinstance(item, list | tuple):
         return type(item)(value[part] for value in item)
-    return np.asarray(item)[part]
+    rows: Any = item
+    return rows[part]
 
 
 def _joined(items: list[Any]) -> Any:

@@ -17,7 +17,7 @@ import os
 import pathlib
 import zipfile
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -27,13 +27,16 @@ from tfnas.distillation.compatibility_checks import resolved_multi_label
 from tfnas.distillation.teachers import Teachers
 from tfnas.runtime.files import write_atomically
 
+if TYPE_CHECKING:
+    from tfnas.data.data_types import Examples
+
 _PROBES = 64
 _TOLERANCE = 1e-3  # of the largest logit: other hardware rounds differently
 
 
 def teacher_outputs(
     teacher: keras.Model | Sequence[keras.Model],
-    x: Any,
+    x: Examples,
     file: str | os.PathLike[str] | None = None,
     *,
     preprocess: Callable[[Any], Any] | Sequence[Callable[[Any], Any] | None] | None = None,

@@ -19,8 +19,10 @@ from tfnas.graph.traversal import visit
 if TYPE_CHECKING:
     import keras
 
+    from tfnas.data.data_types import Examples
 
-def recalibrate_batchnorm(model: keras.Model, data: Any, batch_size: int = 64) -> keras.Model:
+
+def recalibrate_batchnorm(model: keras.Model, data: Examples, batch_size: int = 64) -> keras.Model:
     """Measures the moving mean and variance of all BatchNormalization layers again.
 
     They become the mean and variance over all examples, not a moving average. Each layer is

@@ -143,7 +143,16 @@ class Measurement(Tabular):
     vela: Mapping[str, Any] | None = None
 
     def tables(self) -> list[TextTable]:
-        """Returns what was measured and the provenance; what is unknown is left out."""
+        """Returns what was measured and the provenance; what is unknown is left out.
+
+        Example:
+            >>> m = Measurement(size_bytes=1000, mode="int8")
+            >>> m.tables()[0].rows
+            [['size', '1,000 bytes'], ['mode', 'int8']]
+
+        Returns:
+            One table per section that holds something.
+        """
         numbers = {
             "size": _bytes(self.size_bytes),
             "size, gzipped": _bytes(self.gzip_bytes),
@@ -174,12 +183,32 @@ class Measurement(Tabular):
         return found
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the measurement as plain dictionaries, lists, strings and numbers."""
+        """Returns the measurement as plain dictionaries, lists, strings and numbers.
+
+        Example:
+            >>> m = Measurement(size_bytes=1000, mode="int8")
+            >>> m.to_dict()["size_bytes"]
+            1000
+
+        Returns:
+            Field -> value, with records as dictionaries.
+        """
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Measurement:
         """Returns the measurement of a dictionary as :meth:`to_dict` returns it.
+
+        Example:
+            >>> m = Measurement(size_bytes=1000, mode="int8")
+            >>> Measurement.from_dict(m.to_dict()) == m
+            True
+
+        Args:
+            fields: Field -> value.
+
+        Returns:
+            The measurement.
 
         Raises:
             ValueError: A key is unknown or missing; the message names it.
@@ -193,12 +222,35 @@ class Measurement(Tabular):
         return cls(**values)
 
     def to_json(self, indent: int | None = None) -> str:
-        """Returns the measurement as JSON text."""
+        """Returns the measurement as JSON text.
+
+        Example:
+            >>> m = Measurement(size_bytes=1000, mode="int8")
+            >>> m.to_json()[:22]
+            '{"size_bytes": 1000, "'
+
+        Args:
+            indent: Spaces per level; None: one line.
+
+        Returns:
+            The text.
+        """
         return json.dumps(self.to_dict(), indent=indent)
 
     @classmethod
     def from_json(cls, text: str) -> Measurement:
         """Returns the measurement of JSON text as :meth:`to_json` returns it.
+
+        Example:
+            >>> m = Measurement(size_bytes=1000, mode="int8")
+            >>> Measurement.from_json(m.to_json()).mode
+            'int8'
+
+        Args:
+            text: A JSON object.
+
+        Returns:
+            The measurement.
 
         Raises:
             ValueError: The text is no JSON object, or a key is unknown or missing.
@@ -235,7 +287,7 @@ def pareto_front(rows: Sequence[Sequence[float]], directions: Sequence[str]) -> 
         [0, 2]
 
     Args:
-        rows: One row per candidate, one value per objective.
+        rows: One row per candidate, one value per objective: (candidates, objectives).
         directions: "max" or "min" for each objective.
 
     Raises:
@@ -261,7 +313,7 @@ def hypervolume(
         3.0
 
     Args:
-        rows: One row per candidate, one value per objective.
+        rows: One row per candidate, one value per objective: (candidates, objectives).
         reference: The reference point, the worst corner, one value per objective.
         directions: "max" or "min" for each objective.
 
