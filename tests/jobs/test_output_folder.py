@@ -6,7 +6,7 @@ import pytest
 
 from tfnas.compression.results.factorize_result import FactorizeConfig
 from tfnas.compression.results.prune_channels_result import PruneChannelsConfig
-from tfnas.data.datasets import DataSplit
+from tfnas.data.data_split import DataSplit
 from tfnas.jobs import factorize_job, prune_channels_job
 from tfnas.jobs.output_folder import create_folder, output_folder
 

@@ -17,7 +17,7 @@ from tfnas.clustering.clusterable_kernels import CHANNEL, ClusterableKernel, fin
 from tfnas.clustering.clustering_report import ClusteringReport, record_of, report_of
 from tfnas.clustering.importance import mean_squares
 from tfnas.clustering.shared_values import attach, check_backend
-from tfnas.data.datasets import check_data
+from tfnas.data.reading import check_data
 from tfnas.graph.compatibility import TRAINED_WITH, check_float
 from tfnas.graph.functional import Skipped, clone, walk
 from tfnas.graph.layer_kernels import check_built

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tfnas.data.datasets import DataSplit
+from tfnas.data.data_split import DataSplit
 from tfnas.measure.accuracy import correct, paired_difference, score
 from tfnas.measure.latency import benchmark
 from tfnas.measure.measurement import Latency, Score

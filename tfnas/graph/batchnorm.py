@@ -12,15 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tfnas.data.datasets import arrays, leaves, sliced, spread
+from tfnas.data.reading import arrays, leaves, sliced, spread
 from tfnas.data.representative_dataset import is_representative_dataset, representative_arrays
 from tfnas.graph.traversal import visit
 
 if TYPE_CHECKING:
     import keras
 
+    from tfnas.data.data_types import ExampleData
 
-def recalibrate_batchnorm(model: keras.Model, data: Any, batch_size: int = 64) -> keras.Model:
+
+def recalibrate_batchnorm(
+    model: keras.Model, data: ExampleData, batch_size: int = 64
+) -> keras.Model:
     """Measures the moving mean and variance of all BatchNormalization layers again.
 
     They become the mean and variance over all examples, not a moving average. Each layer is

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tfnas.data.datasets import leaves, sliced
+from tfnas.data.reading import leaves, sliced
 
 if TYPE_CHECKING:
     import keras

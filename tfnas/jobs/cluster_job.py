@@ -17,7 +17,8 @@ from tfnas.compression.file_comparison_table import save_and_compare
 from tfnas.compression.fine_tune import check_fits, finetune
 from tfnas.compression.progress import Progress
 from tfnas.compression.results.cluster_result import ClusterConfig, ClusterResult, FileValues
-from tfnas.data.datasets import DataSplit, spread
+from tfnas.data.data_split import DataSplit
+from tfnas.data.reading import spread
 from tfnas.jobs.output_folder import create_folder
 from tfnas.reports import cluster_report
 from tfnas.runtime.files import write_atomically

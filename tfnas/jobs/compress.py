@@ -26,8 +26,8 @@ from tfnas.compression.recipe import Recipe
 from tfnas.compression.results.compress_result import CompressResult
 from tfnas.compression.techniques.recipe_steps import StepRunner
 from tfnas.compression.training_settings import TrainingSettings
-from tfnas.data.datasets import DataSplit
-from tfnas.graph.functional import last_activation
+from tfnas.data.data_split import DataSplit
+from tfnas.graph.output_activation import last_activation
 from tfnas.jobs import job_folder
 from tfnas.jobs.inputs import load_model_and_data
 from tfnas.measure.agreement import Agreement, agreement

@@ -10,7 +10,8 @@ from tfnas.compression.file_comparison_table import save_and_compare
 from tfnas.compression.fine_tune import check_fits, finetune
 from tfnas.compression.progress import Progress
 from tfnas.compression.results.factorize_result import FactorizeConfig, FactorizeResult
-from tfnas.data.datasets import DataSplit, spread
+from tfnas.data.data_split import DataSplit
+from tfnas.data.reading import spread
 from tfnas.graph.batchnorm import layers_of, recalibrate_batchnorm
 from tfnas.jobs.output_folder import output_folder
 from tfnas.low_rank.factorize import factorize

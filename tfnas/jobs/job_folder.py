@@ -14,7 +14,7 @@ import numpy as np
 
 from tfnas.compression.recipe import STEPS
 from tfnas.compression.training_settings import TrainingSettings
-from tfnas.data.datasets import DataSplit
+from tfnas.data.data_split import DataSplit
 from tfnas.jobs.output_folder import output_folder
 from tfnas.reports import compress_report
 from tfnas.runtime.files import model_digest, write_atomically

@@ -15,7 +15,8 @@ from tfnas.compression.fine_tune import (
 )
 from tfnas.compression.progress import Progress
 from tfnas.compression.results.prune_channels_result import PruneChannelsConfig, PruneChannelsResult
-from tfnas.data.datasets import DataSplit, spread
+from tfnas.data.data_split import DataSplit
+from tfnas.data.reading import spread
 from tfnas.graph.compatibility import model_compression
 from tfnas.jobs.output_folder import output_folder
 from tfnas.measure.latency_model.latency_model import LatencyModel

@@ -9,7 +9,8 @@ from tfnas.compression.file_comparison_table import compare_files, convert_all
 from tfnas.compression.fine_tune import check_fits, classification_loss, finetune, training_steps
 from tfnas.compression.progress import Progress
 from tfnas.compression.results.prune_result import PruneConfig, PruneResult
-from tfnas.data.datasets import DataSplit, spread
+from tfnas.data.data_split import DataSplit
+from tfnas.data.reading import spread
 from tfnas.graph.functional import clone
 from tfnas.jobs.output_folder import create_folder
 from tfnas.optional import require

@@ -9,7 +9,8 @@ from tfnas.compression.file_comparison_table import compare_files
 from tfnas.compression.fine_tune import check_fits, finetune
 from tfnas.compression.progress import Progress
 from tfnas.compression.results.qat_result import QatConfig, QatResult
-from tfnas.data.datasets import DataSplit, spread
+from tfnas.data.data_split import DataSplit
+from tfnas.data.reading import spread
 from tfnas.jobs.output_folder import create_folder
 from tfnas.measure.quantization_debugger.quantization_error import quantization_error
 from tfnas.optional import require

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from tfnas.data.datasets import batches, length
+from tfnas.data.reading import batches, length
 
 if TYPE_CHECKING:
     import keras

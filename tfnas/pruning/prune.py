@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tfnas.data.datasets import check_data
+from tfnas.data.reading import check_data
 from tfnas.graph.compatibility import TRAINED_WITH, check_float, check_unshared
 from tfnas.graph.functional import clone
 from tfnas.pruning.criteria import WITH_DATA, Criterion, check_criterion

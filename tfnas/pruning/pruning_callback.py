@@ -31,7 +31,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfnas.data.datasets import check_data
+from tfnas.data.reading import check_data
 from tfnas.graph.compatibility import (
     check_disjoint,
     check_unshared,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -50,13 +51,45 @@ class QuantizationSchedule(keras.callbacks.Callback):
             )
         self.start_epoch, self.freeze_epoch = start_epoch, freeze_epoch
 
-    def on_train_begin(self, logs: Any = None) -> None:
-        """Checks that the model is quantization-aware."""
+    def on_train_begin(self, logs: Mapping[str, float] | None = None) -> None:
+        """Checks that the model is quantization-aware.
+
+        Example:
+            >>> import keras, numpy as np, tfnas
+            >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+            >>> model = tfnas.quantize_aware(model)
+            >>> model.compile("adam", "mse")
+            >>> schedule = tfnas.QuantizationSchedule(start_epoch=1)
+            >>> schedule.set_model(model)
+            >>> schedule.on_train_begin()
+
+        Args:
+            logs: Not used.
+
+        Raises:
+            ValueError: The model is not quantization-aware.
+        """
         if not self._layers(FakeQuant):
             raise ValueError(f"model must be quantization-aware, got {self.model.name!r}")
 
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Sets the state of all layers; the model is traced again where it changes."""
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        """Sets the state of all layers; the model is traced again where it changes.
+
+        Example:
+            >>> import keras, numpy as np, tfnas
+            >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+            >>> model = tfnas.quantize_aware(model)
+            >>> model.compile("adam", "mse")
+            >>> schedule = tfnas.QuantizationSchedule(start_epoch=1)
+            >>> schedule.set_model(model)
+            >>> schedule.on_epoch_begin(0)
+            >>> {layer.active for layer in model.layers if hasattr(layer, "active")}
+            {False}
+
+        Args:
+            epoch: Index of the epoch, from 0.
+            logs: Not used.
+        """
         active = epoch >= self.start_epoch
         frozen = self.freeze_epoch is not None and epoch >= self.freeze_epoch
         changed = False

@@ -14,7 +14,7 @@ References:
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import keras
 
@@ -29,11 +29,15 @@ from tfnas.quantization.normal_form import normal_form
 from tfnas.quantization.quantized_kernel import QuantizedKernel
 from tfnas.quantization.spec import QuantSpec
 
+if TYPE_CHECKING:
+    from tfnas.data.data_types import ExampleData
+    from tfnas.data.representative_dataset import RepresentativeDataset
+
 
 def quantize_aware(
     model: keras.Model,
     spec: str | QuantSpec = "int8",
-    data: Any = None,
+    data: ExampleData | RepresentativeDataset | None = None,
     engine: Literal["tfnas", "tfmot"] = "tfnas",
 ) -> keras.Model:
     """Returns a quantization-aware copy of a model, for training.
@@ -93,7 +97,7 @@ def quantize_aware(
     return quantized
 
 
-def calibrate(model: keras.Model, data: Any) -> keras.Model:
+def calibrate(model: keras.Model, data: ExampleData | RepresentativeDataset) -> keras.Model:
     """Sets the activation ranges of a quantization-aware model from typical inputs.
 
     Ranges that were observed before are widened.

@@ -6,7 +6,7 @@ import dataclasses
 
 from tfnas.compression.results.cluster_result import SPEED_NOTE, ClusterConfig, ClusterResult
 from tfnas.compression.results.file_rows import file_rows, headers, time_cell
-from tfnas.data.datasets import DataSplit
+from tfnas.data.data_split import DataSplit
 from tfnas.measure.latency import provenance
 from tfnas.runtime.files import write_atomically
 from tfnas.table import markdown_table

@@ -12,7 +12,7 @@ from tfnas.compression.file_comparison_table import FileRow
 from tfnas.compression.results.compress_result import CompressResult, refusal, remarks, verdict
 from tfnas.compression.results.file_rows import file_rows, headers
 from tfnas.compression.training_settings import TrainingSettings
-from tfnas.data.datasets import DataSplit
+from tfnas.data.data_split import DataSplit
 from tfnas.measure.agreement import PLAIN, MetricPair
 from tfnas.measure.latency import provenance
 from tfnas.measure.throughput import Throughput

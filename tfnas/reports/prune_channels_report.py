@@ -6,7 +6,7 @@ import dataclasses
 
 from tfnas.compression.results.file_rows import file_rows, headers, speed_lines, time_cell
 from tfnas.compression.results.prune_channels_result import PruneChannelsConfig, PruneChannelsResult
-from tfnas.data.datasets import DataSplit
+from tfnas.data.data_split import DataSplit
 from tfnas.measure.latency import provenance
 from tfnas.runtime.files import write_atomically
 from tfnas.table import markdown_table

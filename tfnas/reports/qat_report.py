@@ -6,7 +6,7 @@ import dataclasses
 
 from tfnas.compression.results.file_rows import file_rows, headers
 from tfnas.compression.results.qat_result import QatConfig, QatResult
-from tfnas.data.datasets import DataSplit
+from tfnas.data.data_split import DataSplit
 from tfnas.measure.latency import provenance
 from tfnas.reports.plots import quantization_picture
 from tfnas.runtime.files import write_atomically

@@ -6,7 +6,7 @@ import dataclasses
 import json
 from typing import Any
 
-from tfnas.data.datasets import DataSplit
+from tfnas.data.data_split import DataSplit
 from tfnas.measure.latency import provenance
 from tfnas.nas.search_result import SearchConfig, SearchResult
 from tfnas.reports.plots import MEASURED, pareto_picture

@@ -348,7 +348,7 @@ class Artifact:
                 the file does not have one output per example.
             RuntimeError: The interpreter refuses the file.
         """
-        from tfnas.data.datasets import arrays
+        from tfnas.data.reading import arrays
 
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tfnas.data.datasets import arrays, spread
+from tfnas.data.reading import arrays, spread
 from tfnas.data.representative_dataset import (
     CALIBRATION_EXAMPLES,
     is_representative_dataset,

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from tfnas.data.datasets import arrays
+from tfnas.data.reading import arrays
 from tfnas.optional import require
 from tfnas.targets.external_programs import last_lines
 from tfnas.targets.tflite_micro import interpreter_process
