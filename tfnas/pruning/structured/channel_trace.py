@@ -6,6 +6,7 @@ The rules of :mod:`tfnas.pruning.structured.layer_rules` read and write it, call
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -135,3 +136,17 @@ class ChannelTrace:
         ids = self.ids.new(size, "")
         self.ids.lock(ids, reason)
         return Channels(axis, ids)
+
+
+Rule = Callable[[ChannelTrace, Call], list[Channels | None]]
+
+
+def channel_axis(call: Call, rank: int) -> int:
+    """Returns the channel axis of a layer's tensors, counted with the batch.
+
+    Args:
+        call: A call of the layer.
+        rank: Number of axes of the tensor, with the batch.
+    """
+    first = getattr(call.operation, "data_format", "channels_last") == "channels_first"
+    return 1 if first else rank - 1
