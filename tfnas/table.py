@@ -106,7 +106,59 @@ class TextTable(NamedTuple):
     title: str = ""
 
 
-class Tabular:
+class Printable:
+    """Mixin of records that may have a field `notes`; all others use :class:`Tabular`.
+
+    A subclass defines :meth:`headers` and :meth:`rows`, or :meth:`tables` where it has several;
+    and :meth:`footer` where it has sentences.
+    """
+
+    def headers(self) -> Sequence[str]:
+        """Returns one title a column.
+
+        Raises:
+            NotImplementedError: The class defines no headers.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define headers() or tables()")
+
+    def rows(self) -> Sequence[Sequence[object]]:
+        """Returns the rows, one cell a column.
+
+        Raises:
+            NotImplementedError: The class defines no rows.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define rows() or tables()")
+
+    def tables(self) -> Sequence[TextTable]:
+        """Returns the tables that are shown, one below the other."""
+        return [TextTable(self.headers(), self.rows())]
+
+    def footer(self) -> Sequence[str]:
+        """Returns sentences that are shown below the tables."""
+        return ()
+
+    def __str__(self) -> str:
+        blocks = []
+        for each in self.tables():
+            text = fit_table(each.headers, each.rows, each.right)
+            blocks.append("\n".join([*fit_text(each.title), text]))
+        lines = ["\n\n".join(blocks)] if blocks else []
+        return "\n".join([*lines, *(line for note in self.footer() for line in fit_text(note))])
+
+    def __repr__(self) -> str:
+        return short_repr(self)
+
+    def _repr_html_(self) -> str:
+        """The tables and notes as HTML: Jupyter calls this."""
+        blocks = []
+        for each in self.tables():
+            blocks += [f"<p>{html.escape(each.title)}</p>"] if each.title else []
+            blocks.append(html_table(each.headers, each.rows, each.right))
+        blocks += [f"<p>{html.escape(note)}</p>" for note in self.footer()]
+        return "\n".join(blocks)
+
+
+class Tabular(Printable):
     """Mixin of result records: `print(result)` shows tables, a notebook shows HTML.
 
     A subclass defines :meth:`headers` and :meth:`rows`, or :meth:`tables` where it has several.
@@ -126,41 +178,13 @@ class Tabular:
         head       7
     """
 
-    def headers(self) -> Sequence[str]:
-        """Returns one title a column."""
-        raise NotImplementedError(f"{type(self).__name__} must define headers() or tables()")
-
-    def rows(self) -> Sequence[Sequence[object]]:
-        """Returns the rows, one cell a column."""
-        raise NotImplementedError(f"{type(self).__name__} must define rows() or tables()")
-
-    def tables(self) -> Sequence[TextTable]:
-        """Returns the tables that are shown, one below the other."""
-        return [TextTable(self.headers(), self.rows())]
-
     def notes(self) -> Sequence[str]:
         """Returns sentences that are shown below the tables."""
         return ()
 
-    def __str__(self) -> str:
-        blocks = []
-        for each in self.tables():
-            text = fit_table(each.headers, each.rows, each.right)
-            blocks.append("\n".join([*fit_text(each.title), text]))
-        notes = [line for note in self.notes() for line in fit_text(note)]
-        return "\n".join(["\n\n".join(blocks), *notes])
-
-    def __repr__(self) -> str:
-        return short_repr(self)
-
-    def _repr_html_(self) -> str:
-        """The tables and notes as HTML: Jupyter calls this."""
-        blocks = []
-        for each in self.tables():
-            blocks += [f"<p>{html.escape(each.title)}</p>"] if each.title else []
-            blocks.append(html_table(each.headers, each.rows, each.right))
-        blocks += [f"<p>{html.escape(note)}</p>" for note in self.notes()]
-        return "\n".join(blocks)
+    def footer(self) -> Sequence[str]:
+        """Returns the notes."""
+        return self.notes()
 
 
 def html_table(headers: Sequence[str], rows: Sequence[Sequence[object]], right: int = 1) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 
 from tfnas.graph.functional import Skipped
 from tfnas.pruning.prunable_kernels import PrunableKernel
-from tfnas.table import table
+from tfnas.table import Tabular, TextTable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,9 +38,16 @@ class PrunedKernel:
         return self.zeros / self.weights
 
 
-@dataclasses.dataclass(frozen=True)
-class PruningReport:
+@dataclasses.dataclass(frozen=True, repr=False)
+class PruningReport(Tabular):
     """The zeros of each pruned kernel, and the skipped layers. Prints as a table.
+
+    Example:
+        >>> print(PruningReport((PrunedKernel("head", "Dense", (8, 4), 32, 16),)))
+        layer  kind   kernel  note  weights  zeros  sparsity
+        -----  -----  ------  ----  -------  -----  --------
+        head   Dense  8x4                32     16    0.5000
+        16 of 32 weights in 1 kernels are zero: sparsity 0.5000
 
     Args:
         kernels: The pruned kernels.
@@ -65,8 +72,12 @@ class PruningReport:
         """Fraction of zeros in the pruned kernels, in [0, 1]."""
         return self.zeros / self.weights if self.weights else 0.0
 
+    def headers(self) -> list[str]:
+        """Returns the titles of the columns."""
+        return ["layer", "kind", "kernel", "note", "weights", "zeros", "sparsity"]
+
     def rows(self) -> list[list[str]]:
-        """Returns one row per kernel and per skipped layer; `HEADERS` names the columns."""
+        """Returns one row per kernel and per skipped layer."""
         pruned = [
             [
                 kernel.name,
@@ -82,14 +93,16 @@ class PruningReport:
         skipped = [[s.name, s.kind, "", f"skipped: {s.reason}", "", "", ""] for s in self.skipped]
         return [*pruned, *skipped]
 
-    HEADERS = ("layer", "kind", "kernel", "note", "weights", "zeros", "sparsity")
+    def tables(self) -> list[TextTable]:
+        """Returns the table of the kernels and skipped layers."""
+        return [TextTable(self.headers(), self.rows(), right=4)]
 
-    def __str__(self) -> str:
-        total = (
+    def notes(self) -> list[str]:
+        """Returns the number of zeros in all kernels."""
+        return [
             f"{self.zeros:,} of {self.weights:,} weights in {len(self.kernels)} kernels are zero: "
             f"sparsity {self.sparsity:.4f}"
-        )
-        return table(self.HEADERS, self.rows(), right=4) + "\n" + total
+        ]
 
 
 def report_of(

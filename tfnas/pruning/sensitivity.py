@@ -27,7 +27,7 @@ from tfnas.pruning.mask_plan import MaskPlan
 from tfnas.pruning.prunable_kernels import find_kernels, select
 from tfnas.pruning.prune import copied_kernels
 from tfnas.schedules import check_ratio
-from tfnas.table import table
+from tfnas.table import Tabular
 
 if TYPE_CHECKING:
     import keras
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 SPARSITIES = (0.3, 0.5, 0.7, 0.8, 0.9)
 
 
-@dataclasses.dataclass(frozen=True)
-class Sensitivity:
+@dataclasses.dataclass(frozen=True, repr=False)
+class Sensitivity(Tabular):
     """Quality against sparsity for each kernel. Prints as a table, the most sensitive first.
 
     Args:
@@ -90,11 +90,12 @@ class Sensitivity:
         """Returns the titles of the columns."""
         return ["layer", "weights", *(f"{sparsity:g}" for sparsity in self.sparsities)]
 
-    def __str__(self) -> str:
-        return (
-            table(self.headers(), self.rows()) + f"\nunpruned: {self.baseline:.4f}; columns: the "
-            "quality with this kernel alone pruned to that sparsity"
-        )
+    def notes(self) -> list[str]:
+        """Returns the quality of the unpruned model, and the meaning of the columns."""
+        return [
+            f"unpruned: {self.baseline:.4f}; columns: the quality with this kernel alone pruned "
+            "to that sparsity"
+        ]
 
     def to_json(self) -> str:
         """Returns the record as JSON text."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from tfnas.table import table
+from tfnas.table import Printable, TextTable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,8 +28,8 @@ class GroupChange:
     reason: str = ""
 
 
-@dataclasses.dataclass(frozen=True)
-class ChannelPruningReport:
+@dataclasses.dataclass(frozen=True, repr=False)
+class ChannelPruningReport(Printable):
     """The result of structured pruning. Prints as a table with one row per group.
 
     Args:
@@ -38,8 +38,6 @@ class ChannelPruningReport:
         parameters: Number of weights, (before, after).
         notes: Limits of the result, such as approximations.
     """
-
-    HEADERS = ("group", "channels", "after", "why the others stay")
 
     groups: tuple[GroupChange, ...]
     macs: tuple[int, int]
@@ -66,13 +64,22 @@ class ChannelPruningReport:
         pairs = {name: tuple(fields[name]) for name in ("macs", "parameters", "notes")}
         return cls(groups=groups, **pairs)
 
+    def headers(self) -> list[str]:
+        """Returns the titles of the columns."""
+        return ["group", "channels", "after", "why the others stay"]
+
     def rows(self) -> list[list[str]]:
-        """Returns one row per group; `HEADERS` names the columns."""
+        """Returns one row per group, in the order of the network."""
         return [[g.name, str(g.before), str(g.after), g.reason] for g in self.groups]
 
-    def __str__(self) -> str:
-        lines = [table(list(self.HEADERS), self.rows(), right=2)] if self.groups else []
+    def tables(self) -> list[TextTable]:
+        """Returns the table of the groups."""
+        return [TextTable(self.headers(), self.rows(), right=2)] if self.groups else []
+
+    def footer(self) -> list[str]:
+        """Returns the MACs and parameters before and after, and the notes."""
+        lines = []
         for name, (before, after) in (("MACs", self.macs), ("parameters", self.parameters)):
             fraction = f", {after / before:.1%}" if before else ""
             lines.append(f"{name}: {before:,} to {after:,}{fraction}")
-        return "\n".join([*lines, *self.notes])
+        return [*lines, *self.notes]
