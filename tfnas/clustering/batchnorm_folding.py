@@ -24,22 +24,11 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfnas.clustering.clusterable_kernels import SINGLE_KERNEL_LAYERS
 from tfnas.graph.compatibility import channels_share_values, check_float, kernel_compression
 from tfnas.graph.functional import Call, LayerCopies, Value, Walk, rebuild, walk
 
-_KERNELS = (
-    "Dense",
-    "Conv1D",
-    "Conv2D",
-    "Conv3D",
-    "DepthwiseConv1D",
-    "DepthwiseConv2D",
-    "Conv1DTranspose",
-    "Conv2DTranspose",
-    "Conv3DTranspose",
-    "SeparableConv1D",
-    "SeparableConv2D",
-)
+_KERNELS = (*SINGLE_KERNEL_LAYERS, "SeparableConv1D", "SeparableConv2D")
 _IDLE = ("Dropout", "SpatialDropout1D", "SpatialDropout2D", "Identity")  # no effect in inference
 
 

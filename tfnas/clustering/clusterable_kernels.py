@@ -17,6 +17,17 @@ from tfnas.graph.layer_kernels import ModelKernel, model_kernels
 LAYER, CHANNEL = "layer", "channel"
 GRANULARITIES = (LAYER, CHANNEL)
 _TRANSPOSED = ("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose")
+SINGLE_KERNEL_LAYERS = (
+    "Dense",
+    "Conv1D",
+    "Conv2D",
+    "Conv3D",
+    "DepthwiseConv1D",
+    "DepthwiseConv2D",
+    "Conv1DTranspose",
+    "Conv2DTranspose",
+    "Conv3DTranspose",
+)
 
 
 class ClusterableKernel(ModelKernel):

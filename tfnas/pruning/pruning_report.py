@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from tfnas.graph.functional import Skipped
+from tfnas.graph.zero_counts import ZeroCounts
 from tfnas.pruning.prunable_kernels import PrunableKernel
 from tfnas.table import Tabular, TextTable
 
@@ -39,7 +40,7 @@ class PrunedKernel:
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class PruningReport(Tabular):
+class PruningReport(ZeroCounts, Tabular):
     """The zeros of each pruned kernel, and the skipped layers. Prints as a table.
 
     Example:
@@ -56,21 +57,6 @@ class PruningReport(Tabular):
 
     kernels: tuple[PrunedKernel, ...]
     skipped: tuple[Skipped, ...] = ()
-
-    @property
-    def weights(self) -> int:
-        """Number of weights of the pruned kernels."""
-        return sum(kernel.weights for kernel in self.kernels)
-
-    @property
-    def zeros(self) -> int:
-        """Number of zeros in the pruned kernels."""
-        return sum(kernel.zeros for kernel in self.kernels)
-
-    @property
-    def sparsity(self) -> float:
-        """Fraction of zeros in the pruned kernels, in [0, 1]."""
-        return self.zeros / self.weights if self.weights else 0.0
 
     def headers(self) -> list[str]:
         """Returns the titles of the columns."""
