@@ -73,7 +73,13 @@ def _wrapped(row: list[str], room: int) -> list[list[str]]:
 
 
 def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[object]], right: int = 1) -> str:
-    """Returns a Markdown table; see :func:`table` for the arguments."""
+    """Returns a Markdown table.
+
+    Args:
+        headers: One title a column.
+        rows: One cell a column.
+        right: Index of the first column that is aligned to the right.
+    """
     rule = ["---:" if i >= right else "---" for i in range(len(headers))]
     lines = [headers, rule, *rows]
     return "\n".join(
@@ -82,7 +88,12 @@ def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[object]], rig
 
 
 def csv_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Returns a table as CSV text."""
+    """Returns a table as CSV text.
+
+    Args:
+        headers: One title a column.
+        rows: One cell a column.
+    """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(headers)
@@ -188,11 +199,16 @@ class Tabular(Printable):
 
 
 def html_table(headers: Sequence[str], rows: Sequence[Sequence[object]], right: int = 1) -> str:
-    """Returns an HTML table with all text escaped; see :func:`table` for the arguments.
+    """Returns an HTML table with all text escaped.
 
     Example:
         >>> html_table(["layer"], [["<a>"]]).splitlines()[-2]
         '<tr><td style="text-align: left">&lt;a&gt;</td></tr>'
+
+    Args:
+        headers: One title a column.
+        rows: One cell a column.
+        right: Index of the first column that is aligned to the right.
     """
 
     def line(tag: str, row: Sequence[object]) -> str:
@@ -255,7 +271,12 @@ def fit_table(
 
 
 def fit_text(text: str, width: int = WIDTH) -> list[str]:
-    """Returns a text as lines of at most `width` characters; words longer than that stay whole."""
+    """Returns a text as lines of at most `width` characters; words longer than that stay whole.
+
+    Args:
+        text: The text.
+        width: Most characters a line. Further lines of a paragraph are indented by two.
+    """
     return [
         line
         for part in text.splitlines()
@@ -277,6 +298,9 @@ def short_repr(record: object) -> str:
         >>> Sizes = dataclasses.make_dataclass("Sizes", ["name", "bytes"])
         >>> short_repr(Sizes("a", list(range(100))))
         "Sizes(name='a', bytes=<100 items>)"
+
+    Args:
+        record: A dataclass; other objects have Python's own `repr`.
     """
     if not dataclasses.is_dataclass(record):
         return object.__repr__(record)

@@ -80,6 +80,23 @@ class ClusteredKernel:
 class ClusteringReport(Printable):
     """The values and sizes of each clustered kernel, and the skipped layers. Prints as tables.
 
+    Example:
+        >>> sizes = dict(bytes=4000, gzip_before=3700, gzip_after=500, coded=516, huffman=480)
+        >>> counts = dict(clusters=16, before=1000, after=16, zeros=0, error=0.05)
+        >>> kernel = ClusteredKernel("d", "Dense", (50, 20), granularity="layer", **counts, **sizes)
+        >>> print(ClusteringReport((kernel,)))
+        layer  kind   kernel  note  values  after   error
+        -----  -----  ------  ----  ------  -----  ------
+        d      Dense  50x20          1,000     16  0.0500
+        <BLANKLINE>
+        Size in bytes:
+        layer  bytes  gzip before  gzip  coded  Huffman
+        -----  -----  -----------  ----  -----  -------
+        d      4,000        3,700   500    516      480
+        total  4,000        3,700   500    516      480
+        1 kernels, 4,000 bytes as float32: coded 516 (7.8x), with a Huffman code 480
+          (8.3x)
+
     Args:
         kernels: The clustered kernels.
         skipped: The layers with weights that were not clustered, with the reason.
@@ -93,7 +110,11 @@ class ClusteringReport(Printable):
     notes: tuple[str, ...] = ()
 
     def total(self, name: str) -> int:
-        """Returns the sum of a field over the kernels, such as "huffman", in bytes."""
+        """Returns the sum of a field over the kernels, in bytes.
+
+        Args:
+            name: Name of the field, such as "huffman".
+        """
         return sum(getattr(kernel, name) for kernel in self.kernels)
 
     def as_dict(self) -> dict[str, Any]:
@@ -164,8 +185,11 @@ def record_of(
         kernel: The kernel.
         clusters: Largest requested number of distinct values.
         granularity: "layer" or "channel".
-        before: Its weights before clustering.
+        before: Its weights before clustering, of its shape.
         note: Further information.
+
+    Returns:
+        The numbers of values, the error and the sizes in bytes.
     """
     now = kernel.numpy()
     groups = kernel.groups(now, granularity)
@@ -196,7 +220,14 @@ def report_of(
     folded: Sequence[str] = (),
     notes: Sequence[str] = (),
 ) -> ClusteringReport:
-    """Returns the report of a model from its parts."""
+    """Returns the report of a model from its parts.
+
+    Args:
+        kernels: The clustered kernels.
+        skipped: The layers with weights that were not clustered.
+        folded: Paths of the layers that BatchNormalization was folded into.
+        notes: Notes on the entire model.
+    """
     return ClusteringReport(tuple(kernels), tuple(skipped), tuple(folded), tuple(notes))
 
 

@@ -223,6 +223,9 @@ def keep_clusters(model: keras.Model, embeddings: bool = False) -> dict[str, int
     Raises:
         ValueError: The model is not built, or no kernel is clustered.
         RuntimeError: Keras runs on another backend than TensorFlow.
+
+    References:
+        Han, Mao and Dally, "Deep Compression", ICLR 2016, section 3.3.
     """
     check_built(model)
     check_backend()

@@ -46,6 +46,15 @@ class FactorizationReport(Printable):
         parameters: Number of weights of the model, (before, after).
         weighted: Whether errors are those of outputs on data.
         notes: Remarks, such as layers whose MACs are unknown.
+
+    Example:
+        >>> d = FactoredLayer("d", "Dense", "svd", (10,), (2048, 960), (2080, 992), error=0.125)
+        >>> print(FactorizationReport((d,), (), (2048, 960), (2080, 992), weighted=False))
+        layer  method  ranks   MACs  after   error
+        -----  ------  -----  -----  -----  ------
+        d      svd        10  2,048    960  12.50%
+        MACs: 2,048 to 960, 46.9%
+        parameters: 2,080 to 992, 47.7%
     """
 
     layers: tuple[FactoredLayer, ...]
@@ -62,6 +71,9 @@ class FactorizationReport(Printable):
     @classmethod
     def of(cls, fields: dict[str, Any]) -> FactorizationReport:
         """Returns the report that :meth:`as_dict` wrote.
+
+        Args:
+            fields: The dictionary.
 
         Raises:
             ValueError: A key is unknown or missing; the message names it.

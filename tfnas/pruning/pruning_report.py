@@ -35,7 +35,7 @@ class PrunedKernel:
 
     @property
     def sparsity(self) -> float:
-        """Fraction of zeros, in [0, 1]."""
+        """Returns the fraction of zeros, in [0, 1]."""
         return self.zeros / self.weights
 
 
@@ -102,6 +102,9 @@ def report_of(
         kernels: The kernels.
         skipped: The skipped layers.
         notes: Maps the names of kernels to notes.
+
+    Returns:
+        The report, with the kernels in the given order.
     """
     rows = []
     for kernel in kernels:

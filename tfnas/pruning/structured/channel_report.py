@@ -37,6 +37,17 @@ class ChannelPruningReport(Printable):
         macs: MACs (multiply-accumulates) per example, (before, after).
         parameters: Number of weights, (before, after).
         notes: Limits of the result, such as approximations.
+
+    Example:
+        >>> stem = GroupChange("stem", ("stem",), before=16, after=8)
+        >>> head = GroupChange("head", ("head",), before=10, after=10)
+        >>> print(ChannelPruningReport((stem, head), (4000, 1000), parameters=(500, 200)))
+        group  channels  after  why the others stay
+        -----  --------  -----  -------------------
+        stem         16      8
+        head         10     10
+        MACs: 4,000 to 1,000, 25.0%
+        parameters: 500 to 200, 40.0%
     """
 
     groups: tuple[GroupChange, ...]
@@ -46,7 +57,7 @@ class ChannelPruningReport(Printable):
 
     @property
     def locked(self) -> tuple[GroupChange, ...]:
-        """Groups that lost no channel and have channels that had to stay."""
+        """Returns the groups that lost no channel and have channels that had to stay."""
         return tuple(g for g in self.groups if g.reason and g.before == g.after)
 
     def as_dict(self) -> dict[str, Any]:
@@ -58,7 +69,10 @@ class ChannelPruningReport(Printable):
         """Returns the report that :meth:`as_dict` wrote.
 
         Args:
-            fields: The dictionary.
+            fields: The dictionary. Unknown keys are ignored.
+
+        Raises:
+            KeyError: A key is missing.
         """
         groups = tuple(GroupChange(**{**g, "makers": tuple(g["makers"])}) for g in fields["groups"])
         pairs = {name: tuple(fields[name]) for name in ("macs", "parameters", "notes")}

@@ -32,7 +32,15 @@ _FOREIGN = ("DropPath", "StochasticDepth")  # custom layers, elementwise in all 
 
 
 def apply_rule(trace: ChannelTrace, call: Call) -> list[Channels | None]:
-    """Applies the rule of a call: returns the channels of its outputs, None where unknown."""
+    """Applies the rule of a call: returns the channels of its outputs.
+
+    Args:
+        trace: The state of the trace; the rule adds channel ids and weights.
+        call: The call of a layer or operation.
+
+    Returns:
+        The channels of each output, None where they are unknown.
+    """
     found = _RULES.get(call.kind)
     if found is None or not (_is_of_keras(call) or call.kind in _FOREIGN):
         return trace.opaque(call, f"{call.kind} {call.name!r} is not supported")
