@@ -206,7 +206,7 @@ class PruningCallback(keras.callbacks.Callback):
             logs: Not used.
         """
         # In the first epoch `fit` may not know the number of steps.
-        self._length = self.params.get("steps") or self._batches
+        self._length = (self.params or {}).get("steps") or self._batches
         self._epoch, self._batches = epoch, 0
         if self._pruned is not None:
             self._update(self._position())
@@ -380,7 +380,8 @@ class PruningCallback(keras.callbacks.Callback):
 
     def _training_length(self) -> int | None:
         """The number of epochs or steps of this training, None if unknown."""
-        epochs, steps = self.params.get("epochs"), self.params.get("steps")
+        params = self.params or {}  # None outside of `fit`
+        epochs, steps = params.get("epochs"), params.get("steps")
         if self.schedule.unit == "epoch":
             return epochs
         return epochs * steps // self._batches_per_step() if epochs and steps else None

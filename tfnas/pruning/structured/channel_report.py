@@ -44,8 +44,8 @@ class ChannelPruningReport(Printable):
         >>> print(ChannelPruningReport((stem, head), (4000, 1000), parameters=(500, 200)))
         group  channels  after  why the others stay
         -----  --------  -----  -------------------
-        stem         16      8
-        head         10     10
+        stem   16            8
+        head   10           10
         MACs: 4,000 to 1,000, 25.0%
         parameters: 500 to 200, 40.0%
     """
