@@ -76,7 +76,11 @@ class TiedValues(keras.constraints.Constraint):
             self.values = _state(np.zeros(slots), "float32", "cluster_values")
 
     def __call__(self, w: Any) -> Any:
-        """Returns the weights with one value per cluster."""
+        """Returns the weights with one value per cluster.
+
+        Args:
+            w: The weights, of the kernel's shape.
+        """
         value = keras.ops.convert_to_tensor(w if self.inner is None else self.inner(w))
         slots = self._slots()
         if self.latent is None:
@@ -92,7 +96,11 @@ class TiedValues(keras.constraints.Constraint):
         return self._gather(means, slots, value)
 
     def gradient(self, gradient: Any) -> Any:
-        """Returns the tied gradient of each weight, by the argument `gradients` of the class."""
+        """Returns the tied gradient of each weight, by the argument `gradients` of the class.
+
+        Args:
+            gradient: Gradient of each weight, of the kernel's shape.
+        """
         if self.gradients is None:
             return gradient
         slots, gradient = self._slots(), keras.ops.convert_to_tensor(gradient)
@@ -303,18 +311,30 @@ def attach(
 
 
 def tied_values(constraint: Any) -> TiedValues | None:
-    """Returns the TiedValues in a chain of constraints, None if there is none."""
+    """Returns the TiedValues in a chain of constraints, None if there is none.
+
+    Args:
+        constraint: The constraint of a variable, or None.
+    """
     return in_chain(constraint, lambda one: isinstance(one, TiedValues))
 
 
 def retrace(model: Any) -> None:
-    """Builds the training function again, since it was traced with the old constraints."""
+    """Builds the training function again, since it was traced with the old constraints.
+
+    Args:
+        model: A Keras model.
+    """
     if getattr(model, "train_function", None) is not None:
         model.make_train_function(force=True)
 
 
 def check_backend() -> None:
-    """Raises RuntimeError unless Keras runs on TensorFlow."""
+    """Checks that Keras runs on TensorFlow.
+
+    Raises:
+        RuntimeError: It runs on another backend.
+    """
     if keras.backend.backend() != "tensorflow":
         raise RuntimeError(
             f"Keras must run on the TensorFlow backend to keep clusters in training, got "

@@ -108,7 +108,14 @@ class MaskPlan:
         return [sparsity] * len(kernels)
 
     def check_reachable(self, sparsities: Sequence[float]) -> None:
-        """Raises ValueError if one of the sparsities is above what the granularity allows."""
+        """Checks that the granularity allows the sparsities.
+
+        Args:
+            sparsities: Sparsities of kernels, in [0, 1).
+
+        Raises:
+            ValueError: One of them is above what the granularity allows.
+        """
         highest = self.granularity.max_sparsity
         if max(sparsities, default=0.0) > highest + 1e-9:
             raise ValueError(
@@ -206,5 +213,9 @@ class MaskPlan:
 
 
 def file_shape(kernel: PrunableKernel) -> tuple[int, int, int]:
-    """Returns the shape of a kernel in the file: (rows, positions, columns)."""
+    """Returns the shape of a kernel in the file: (rows, positions, columns).
+
+    Args:
+        kernel: The kernel.
+    """
     return kernel.to_file(np.empty(kernel.shape, bool)).shape

@@ -172,7 +172,12 @@ def obs_prune(
 
 
 def cheapest(cost: np.ndarray, count: int) -> np.ndarray:
-    """Returns a boolean array: False for the `count` elements of least cost, True for others."""
+    """Returns a boolean array: False for the `count` elements of least cost, True for others.
+
+    Args:
+        cost: Cost of each element, of any shape.
+        count: Number of elements to select.
+    """
     keep = np.ones(cost.shape, bool)
     if count:
         keep.flat[np.argpartition(cost, count - 1, axis=None)[:count]] = False
@@ -208,7 +213,11 @@ class Start:
         self.spread = np.broadcast_to(diagonal, cross.shape)
 
     def without(self, keep: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the optimal weights with the mask `keep`, and diag(H_SS^-1) of each row."""
+        """Returns the optimal weights with the mask `keep`, and diag(H_SS^-1) of each row.
+
+        Args:
+            keep: Mask, boolean, (rows, inputs).
+        """
         weights, spread = np.zeros_like(self._cross), np.ones_like(self._cross)
         for row, kept in enumerate(keep):
             index, removed = np.flatnonzero(kept), np.flatnonzero(~kept)
