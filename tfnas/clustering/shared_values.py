@@ -181,7 +181,13 @@ class TiedStep:
         self.step = step
 
     def __call__(self, grads: Sequence[Any], trainable_variables: Any, learning_rate: Any) -> Any:
-        """Makes the step with tied gradients."""
+        """Returns the result of the optimizer step, with tied gradients.
+
+        Args:
+            grads: Gradient of each variable, None where there is none.
+            trainable_variables: The variables, of the same number.
+            learning_rate: The present learning rate.
+        """
         ties = [tied_values(getattr(v, "constraint", None)) for v in trainable_variables]
         grads = [
             gradient if tie is None or gradient is None else tie.gradient(gradient)
@@ -297,9 +303,21 @@ def attach(
     gradients: str | None = None,
     latent: bool = False,
 ) -> TiedValues:
-    """Attaches a new :class:`TiedValues` to a kernel; the other arguments are those of the class.
+    """Attaches a new :class:`TiedValues` to a kernel; see that class for the arguments.
 
     An earlier one is removed; the kernel's other constraints stay.
+
+    Args:
+        model: The model of the kernel.
+        kernel: The kernel.
+        granularity: "layer" or "channel".
+        clusters: Largest number of clusters of a group.
+        zeros: Whether cluster 0 of each group holds exact zeros.
+        gradients: "sum", "mean" or None.
+        latent: Whether each weight also has a latent value.
+
+    Returns:
+        The new constraint, whose clusters are not assigned yet.
     """
     inner = _without_ties(kernel.variable.constraint)
     strategy = getattr(model, "distribute_strategy", None)

@@ -97,6 +97,9 @@ def measure_covariances(
         layers: Some of its Dense and convolution layers.
         batches: The model's inputs, batch by batch; one is in memory at a time.
 
+    Returns:
+        Maps the Python id of each layer to the covariance of its inputs.
+
     Raises:
         ValueError: The data leads to values that are not finite.
     """

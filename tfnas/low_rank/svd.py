@@ -238,6 +238,9 @@ def balanced(left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarra
     Args:
         left: (n, rank).
         right: (rank, m).
+
+    Returns:
+        The scaled factors, of the same shapes.
     """
     columns, rows = np.linalg.norm(left, axis=0), np.linalg.norm(right, axis=1)
     usable = (columns > 0) & (rows > 0)

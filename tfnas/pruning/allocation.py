@@ -138,6 +138,9 @@ def measure_curves(
         rows: Approximate number of patches that are read of each layer.
         batch_size: Number of examples per forward pass.
 
+    Returns:
+        One curve per kernel that can be fitted: its effect at several sparsities.
+
     Raises:
         ValueError: The data holds fewer than two batches, or does not match the model.
     """

@@ -82,6 +82,9 @@ class LossGradients:
 
         Args:
             data: As for `__call__`.
+
+        Raises:
+            ValueError: The data has no targets or no examples, or a gradient is not finite.
         """
         metrics = [(v, v.numpy()) for v in getattr(self._model, "metrics_variables", ())]
         examples = 0

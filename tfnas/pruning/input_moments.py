@@ -104,6 +104,12 @@ def measure(
         originals: Inputs of the original layer, for the same examples.
         rows: Approximate number of patches to read in total.
         central: Whether to subtract the means.
+
+    Returns:
+        The moments, of all batches together.
+
+    Raises:
+        ValueError: There is no batch.
     """
     per_example = max(1, rows // max(1, sum(len(x) for x in inputs)))
     equal = all(a is b for a, b in zip(inputs, originals, strict=True))
@@ -148,6 +154,9 @@ def measure_gap(
         gaps: The gaps, one array per batch, of the output's shape.
         weights: Weights of the original layer, (rows, inputs).
         rows: As for :func:`measure`.
+
+    Returns:
+        The moments, of all batches together.
     """
     per_example = max(1, rows // max(1, sum(len(x) for x in inputs)))
     cross, power, count = np.zeros((1, 1)), np.zeros(1), 0

@@ -45,7 +45,14 @@ class MaskPlan:
         scope: Scope,
         seed: int = 0,
     ) -> MaskPlan:
-        """Returns a plan; `unit` is the granularity or its name, such as "1x4"."""
+        """Returns a plan from the arguments of :func:`tfnas.prune`.
+
+        Args:
+            criterion: Importance of weights: a name, or a function of the weights.
+            unit: The granularity, or its name, such as "1x4".
+            scope: "layer", "global", "erk", or a dictionary of sparsities by layer.
+            seed: Seed of the order of equal scores.
+        """
         return cls(criterion, granularity(unit), scope, seed)
 
     def __post_init__(self) -> None:
@@ -64,6 +71,9 @@ class MaskPlan:
         self, kernels: Sequence[PrunableKernel]
     ) -> tuple[list[PrunableKernel], list[Skipped]]:
         """Returns the kernels that the granularity fits, and the others with the reason.
+
+        Args:
+            kernels: The selected kernels of a model.
 
         Raises:
             ValueError: N:M does not divide a kernel, the granularity fits no kernel, or a name
@@ -162,7 +172,14 @@ class MaskPlan:
         gradients: Sequence[np.ndarray] | None,
         threshold: float,
     ) -> list[np.ndarray]:
-        """Returns masks that prune the units with a score below `threshold`."""
+        """Returns masks that prune the units with a score below `threshold`.
+
+        Args:
+            kernels: The kernels.
+            weights: Their values.
+            gradients: Mean absolute gradients, where the criterion needs them.
+            threshold: Lowest score of a unit that is kept.
+        """
         all_scores = self._scores(kernels, weights, gradients)
         # In the precision of the weights, so that a threshold of 0.7 keeps a float32 weight of 0.7.
         kept = [

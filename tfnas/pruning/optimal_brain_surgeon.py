@@ -74,6 +74,9 @@ def shrink(
     Returns:
         The Hessian and the cross moments.
 
+    Raises:
+        ValueError: The amount is out of range.
+
     References:
         Schäfer and Strimmer, "A Shrinkage Approach to Large-Scale Covariance Matrix
         Estimation", 2005, target D (the diagonal).
@@ -146,6 +149,9 @@ def obs_prune(
         row_weights: (rows,), weight of each row's squared error. None: 1.
         rounds: Number of rounds; each lowers the number of kept weights by the same factor.
 
+    Returns:
+        The refitted weights and the mask, both (rows, inputs), and the loss after each round.
+
     Raises:
         ValueError: Shapes do not match, `zeros` or `rounds` is out of range, or the moments
             are singular.
@@ -190,6 +196,11 @@ def removals(size: int, zeros: int, rounds: int) -> list[int]:
     Example:
         >>> removals(100, 75, 2)
         [50, 75]
+
+    Args:
+        size: Number of all weights.
+        zeros: Number of weights to remove.
+        rounds: Number of rounds.
     """
     kept = max(size - zeros, 1) / size
     counts = {round(size * (1 - kept ** (step / rounds))) for step in range(1, rounds)}

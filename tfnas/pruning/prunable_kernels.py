@@ -120,6 +120,9 @@ def select(
 def trainable(kernels: Sequence[PrunableKernel]) -> tuple[list[PrunableKernel], list[Skipped]]:
     """Returns the trainable kernels, and the frozen ones with the reason.
 
+    Args:
+        kernels: Kernels of a model.
+
     Raises:
         ValueError: All kernels are frozen.
     """

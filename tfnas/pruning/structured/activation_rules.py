@@ -45,7 +45,13 @@ _ACTIVATION_LAYERS = {"ReLU", "LeakyReLU", "ELU"}
 def own_activation(
     trace: ChannelTrace, call: Call, outputs: list[Channels | None]
 ) -> list[Channels | None]:
-    """Locks the channels unless the activation is known to be elementwise."""
+    """Returns the channels after the activation of a layer; locks them unless it is elementwise.
+
+    Args:
+        trace: The state of the trace.
+        call: A call of the layer.
+        outputs: The channels of the call's outputs before the activation.
+    """
     activation = getattr(call.operation, "activation", None)
     if activation is None or _is_elementwise(activation):
         return outputs

@@ -117,6 +117,9 @@ class ChannelTrace:
         Args:
             call: The call.
             reason: Why the channels have to stay.
+
+        Returns:
+            The channels of each output, None where they are unknown.
         """
         for value in call.inputs:
             self.lock(value, reason)
