@@ -262,6 +262,17 @@ def as_schedule(schedule: Any, frequency: int | None = None, name: str = "schedu
     return found if frequency is None else dataclasses.replace(found, frequency=frequency)
 
 
+def batches_per_step(model: Any) -> int:
+    """Returns the number of batches whose gradients one optimizer step of a model accumulates.
+
+    Args:
+        model: A Keras model, or None.
+    """
+    optimizer = getattr(model, "optimizer", None)
+    inner = getattr(optimizer, "inner_optimizer", optimizer)  # of a LossScaleOptimizer
+    return getattr(inner, "gradient_accumulation_steps", None) or 1
+
+
 def _is_keras(schedule: Any) -> bool:
     return any(base.__name__ == "LearningRateSchedule" for base in type(schedule).__mro__)
 

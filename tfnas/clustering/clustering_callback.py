@@ -167,9 +167,9 @@ class ClusteringCallback(keras.callbacks.Callback):
             >>> import keras, tfnas
             >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4, name="head")])
             >>> clustering = tfnas.ClusteringCallback(clusters=4)
-            >>> clustering.set_model(model)
-            >>> clustering.on_train_begin()
-            >>> clustering.on_epoch_begin(0)
+            >>> callbacks = keras.callbacks.CallbackList([clustering], model=model)
+            >>> callbacks.on_train_begin()
+            >>> callbacks.on_epoch_begin(0)
             >>> [(kernel.name, kernel.after) for kernel in clustering.report.kernels]
             [('head', 4)]
 
@@ -191,8 +191,8 @@ class ClusteringCallback(keras.callbacks.Callback):
             >>> import keras, tfnas
             >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4, name="head")])
             >>> clustering = tfnas.ClusteringCallback(clusters=4)
-            >>> clustering.set_model(model)
-            >>> clustering.on_train_begin()
+            >>> callbacks = keras.callbacks.CallbackList([clustering], model=model)
+            >>> callbacks.on_train_begin()
             >>> [kernel.name for kernel in clustering.kernels]
             ['head']
 
@@ -205,10 +205,8 @@ class ClusteringCallback(keras.callbacks.Callback):
         """
         check_backend()
         self._trained, self._epoch, self._batches, self._length = [], 0, 0, 0
-        self.kernels, self._pruning = (
-            (),
-            register_callback(self.model, "cluster", self).get("prune"),
-        )
+        self.kernels = ()
+        self._pruning = register_callback(self.model, "cluster", self).get("prune")
         strategy = getattr(self.model, "distribute_strategy", None)
         replicas = getattr(strategy, "num_replicas_in_sync", 1)
         if self.renew is not None and replicas > 1:
@@ -219,15 +217,13 @@ class ClusteringCallback(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Clusters the weights at the first epoch, and later renews the clusters if that is due.
 
-        Keras calls it before each epoch.
-
         Example:
             >>> import keras, numpy as np, tfnas
             >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
             >>> clustering = tfnas.ClusteringCallback(clusters=4)
-            >>> clustering.set_model(model)
-            >>> clustering.on_train_begin()
-            >>> clustering.on_epoch_begin(0)
+            >>> callbacks = keras.callbacks.CallbackList([clustering], model=model)
+            >>> callbacks.on_train_begin()
+            >>> callbacks.on_epoch_begin(0)
             >>> len(np.unique(model.layers[0].kernel))
             4
 
@@ -267,16 +263,14 @@ class ClusteringCallback(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Clusters the weights after the first batch if that batch built the model.
 
-        Keras calls it after each batch.
-
         Example:
             >>> import keras, numpy as np, tfnas
             >>> model = keras.Sequential([keras.layers.Dense(4)])
             >>> clustering = tfnas.ClusteringCallback(clusters=4)
-            >>> clustering.set_model(model)
-            >>> clustering.on_train_begin()
+            >>> callbacks = keras.callbacks.CallbackList([clustering], model=model)
+            >>> callbacks.on_train_begin()
             >>> outputs = model(np.ones((2, 8)))
-            >>> clustering.on_train_batch_end(0)
+            >>> callbacks.on_train_batch_end(0)
             >>> len(np.unique(model.layers[0].kernel))
             4
 
@@ -289,19 +283,18 @@ class ClusteringCallback(keras.callbacks.Callback):
             self._begin()
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Clusters the final weights, which may have been averaged or restored; Keras calls it.
+        """Clusters the final weights, which may have been averaged or restored.
 
         Example:
             >>> import keras, numpy as np, tfnas
             >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
             >>> clustering = tfnas.ClusteringCallback(clusters=4)
-            >>> clustering.set_model(model)
-            >>> clustering.on_train_begin()
-            >>> clustering.on_epoch_begin(0)
-            >>> model.set_weights([np.arange(32.0).reshape(8, 4), np.zeros(4)])
-            >>> clustering.on_train_end()
-            >>> len(np.unique(model.layers[0].kernel)) <= 4
-            True
+            >>> callbacks = keras.callbacks.CallbackList([clustering], model=model)
+            >>> callbacks.on_train_begin()
+            >>> callbacks.on_epoch_begin(0)
+            >>> callbacks.on_train_end()
+            >>> len(np.unique(model.layers[0].kernel))
+            4
 
         Args:
             logs: Not used.

@@ -303,21 +303,10 @@ def attach(
     gradients: str | None = None,
     latent: bool = False,
 ) -> TiedValues:
-    """Attaches a new :class:`TiedValues` to a kernel; see that class for the arguments.
+    """Attaches a new :class:`TiedValues` to a kernel of a model and returns it.
 
-    An earlier one is removed; the kernel's other constraints stay.
-
-    Args:
-        model: The model of the kernel.
-        kernel: The kernel.
-        granularity: "layer" or "channel".
-        clusters: Largest number of clusters of a group.
-        zeros: Whether cluster 0 of each group holds exact zeros.
-        gradients: "sum", "mean" or None.
-        latent: Whether each weight also has a latent value.
-
-    Returns:
-        The new constraint, whose clusters are not assigned yet.
+    An earlier one is removed; the kernel's other constraints stay. For the arguments see the
+    class.
     """
     inner = _without_ties(kernel.variable.constraint)
     strategy = getattr(model, "distribute_strategy", None)

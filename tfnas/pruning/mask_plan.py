@@ -165,6 +165,28 @@ class MaskPlan:
             kept = keep_by_sparsity(units, sizes, sparsities, self.seed, keep_best)
         return self._unit_masks(kernels, all_scores, kept)
 
+    def present_masks(
+        self,
+        kernels: Sequence[PrunableKernel],
+        weights: Sequence[np.ndarray],
+        sparsity: float,
+        progress: float,
+    ) -> list[np.ndarray] | None:
+        """Returns the present zeros as masks, None if they are no masks of this plan.
+
+        Args:
+            kernels: The kernels.
+            weights: Their values.
+            sparsity: Sparsity of the plan, in (0, 1).
+            progress: As for :meth:`sparsities`.
+        """
+        # Magnitude prunes zeros first, so if the present zeros are masks of this plan, then
+        # pruning by magnitude selects exactly them.
+        by_magnitude = dataclasses.replace(self, criterion="magnitude")
+        found = by_magnitude.masks(kernels, weights, None, sparsity, progress)
+        present = [values != 0 for values in weights]
+        return present if all(map(np.array_equal, found, present)) else None
+
     def masks_above(
         self,
         kernels: Sequence[PrunableKernel],

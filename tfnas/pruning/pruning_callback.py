@@ -23,7 +23,6 @@ restore the weights of an epoch with a lower sparsity.
 
 from __future__ import annotations
 
-import dataclasses
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -47,7 +46,7 @@ from tfnas.pruning.mask_constraint import apply_masks, assign_masks, attach
 from tfnas.pruning.mask_plan import MaskPlan, Scope
 from tfnas.pruning.prunable_kernels import PrunableKernel, find_kernels, select, trainable
 from tfnas.pruning.pruning_report import PruningReport, report_of
-from tfnas.schedules import Schedule, as_schedule
+from tfnas.schedules import Schedule, as_schedule, batches_per_step
 
 
 class PruningCallback(keras.callbacks.Callback):
@@ -63,13 +62,7 @@ class PruningCallback(keras.callbacks.Callback):
         >>> pruning.report.zeros, pruning.report.weights
         (16, 32)
 
-    In a custom training loop, call `after_step` after each optimizer step::
-
-        pruning = tfnas.PruningCallback(tfnas.schedules.polynomial(0.8, end=5))
-        for epoch in range(10):
-            for x, y in batches:
-                train_step(x, y)
-                pruning.after_step(model, epoch)
+    In a custom training loop, call :meth:`after_step` after each optimizer step.
 
     Args:
         schedule: Fraction of zeros, in [0, 1): a function of the epoch, a schedule of
@@ -167,9 +160,8 @@ class PruningCallback(keras.callbacks.Callback):
             >>> import keras, tfnas
             >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4, name="head")])
             >>> pruning = tfnas.PruningCallback(0.5)
-            >>> pruning.set_params({"epochs": 2})
-            >>> pruning.set_model(model)
-            >>> pruning.on_train_begin()
+            >>> callbacks = keras.callbacks.CallbackList([pruning], model=model, epochs=2)
+            >>> callbacks.on_train_begin()
             >>> [kernel.name for kernel in pruning.kernels]
             ['head']
 
@@ -191,11 +183,10 @@ class PruningCallback(keras.callbacks.Callback):
             >>> import keras, tfnas
             >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
             >>> pruning = tfnas.PruningCallback(lambda epoch: 0.25 * epoch)
-            >>> pruning.set_params({"epochs": 3})
-            >>> pruning.set_model(model)
-            >>> pruning.on_train_begin()
+            >>> callbacks = keras.callbacks.CallbackList([pruning], model=model, epochs=3)
+            >>> callbacks.on_train_begin()
             >>> for epoch in range(3):
-            ...     pruning.on_epoch_begin(epoch)
+            ...     callbacks.on_epoch_begin(epoch)
             ...     print(pruning.report.sparsity)
             0.0
             0.25
@@ -217,14 +208,12 @@ class PruningCallback(keras.callbacks.Callback):
         Example:
             >>> import keras, tfnas
             >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
-            >>> schedule = tfnas.schedules.constant(0.5, begin=1, by="step", frequency=1)
-            >>> pruning = tfnas.PruningCallback(schedule)
-            >>> pruning.set_params({"epochs": 1, "steps": 2})
-            >>> pruning.set_model(model)
-            >>> pruning.on_train_begin()
-            >>> pruning.on_epoch_begin(0)
+            >>> pruning = tfnas.PruningCallback(tfnas.schedules.constant(0.5, begin=1, by="step"))
+            >>> callbacks = keras.callbacks.CallbackList([pruning], model=model, epochs=1, steps=2)
+            >>> callbacks.on_train_begin()
+            >>> callbacks.on_epoch_begin(0)
             >>> for batch in range(2):
-            ...     pruning.on_train_batch_begin(batch)
+            ...     callbacks.on_train_batch_begin(batch)
             ...     print(pruning.report.sparsity)
             0.0
             0.5
@@ -244,11 +233,10 @@ class PruningCallback(keras.callbacks.Callback):
             >>> import keras, numpy as np, tfnas
             >>> model = keras.Sequential([keras.layers.Dense(4)])
             >>> pruning = tfnas.PruningCallback(0.5)
-            >>> pruning.set_params({"epochs": 1, "steps": 1})
-            >>> pruning.set_model(model)
-            >>> pruning.on_train_begin()
+            >>> callbacks = keras.callbacks.CallbackList([pruning], model=model, epochs=1, steps=1)
+            >>> callbacks.on_train_begin()
             >>> outputs = model(np.ones((2, 8)))
-            >>> pruning.on_train_batch_end(0)
+            >>> callbacks.on_train_batch_end(0)
             >>> pruning.report.zeros
             16
 
@@ -271,12 +259,11 @@ class PruningCallback(keras.callbacks.Callback):
             >>> import keras, numpy as np, tfnas
             >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
             >>> pruning = tfnas.PruningCallback(0.5)
-            >>> pruning.set_params({"epochs": 1})
-            >>> pruning.set_model(model)
-            >>> pruning.on_train_begin()
-            >>> pruning.on_epoch_begin(0)
+            >>> callbacks = keras.callbacks.CallbackList([pruning], model=model, epochs=1)
+            >>> callbacks.on_train_begin()
+            >>> callbacks.on_epoch_begin(0)
             >>> model.set_weights([np.ones((8, 4)), np.zeros(4)])
-            >>> pruning.on_train_end()
+            >>> callbacks.on_train_end()
             >>> pruning.report.zeros
             16
 
@@ -334,8 +321,6 @@ class PruningCallback(keras.callbacks.Callback):
             >>> import tfnas
             >>> tfnas.PruningCallback(0.5).has_constant_sparsity()
             True
-            >>> tfnas.PruningCallback(tfnas.schedules.polynomial(0.5, 4)).has_constant_sparsity()
-            False
         """
         end = None if self.schedule.end is None else self.schedule.end + 1
         counts = [count for count in (self._training_length(), end) if count is not None]
@@ -380,23 +365,16 @@ class PruningCallback(keras.callbacks.Callback):
 
     def _training_length(self) -> int | None:
         """The number of epochs or steps of this training, None if unknown."""
-        params = self.params or {}  # None outside of `fit`
-        epochs, steps = params.get("epochs"), params.get("steps")
+        epochs, steps = map((self.params or {}).get, ("epochs", "steps"))
         if self.schedule.unit == "epoch":
             return epochs
-        return epochs * steps // self._batches_per_step() if epochs and steps else None
+        return epochs * steps // batches_per_step(self.model) if epochs and steps else None
 
     def _position(self) -> int:
         """The present epoch or step, as `fit` counts them, also in continued training."""
         if self.schedule.unit == "epoch":
             return self._epoch
-        return (self._epoch * self._length + self._batches) // self._batches_per_step()
-
-    def _batches_per_step(self) -> int:
-        """Number of batches whose gradients one optimizer step accumulates."""
-        optimizer = getattr(self.model, "optimizer", None)
-        inner = getattr(optimizer, "inner_optimizer", optimizer)  # of a LossScaleOptimizer
-        return getattr(inner, "gradient_accumulation_steps", None) or 1
+        return (self._epoch * self._length + self._batches) // batches_per_step(self.model)
 
     def _update(self, position: int) -> None:
         due = self.schedule.last_update(position)
@@ -416,11 +394,7 @@ class PruningCallback(keras.callbacks.Callback):
         weights = [kernel.numpy() for kernel in self._kernels]
         progress = sparsity / self._peak if self._peak else 1.0
         if resumed:
-            # Magnitude prunes zeros first, so if the present zeros are masks of this plan, then
-            # pruning by magnitude selects exactly them.
-            by_magnitude = dataclasses.replace(self.plan, criterion="magnitude")
-            found = by_magnitude.masks(self._kernels, weights, None, sparsity, progress)
-            present = [values != 0 for values in weights]
-            if all(map(np.array_equal, found, present)):
+            present = self.plan.present_masks(self._kernels, weights, sparsity, progress)
+            if present is not None:
                 return present
         return self.plan.masks(self._kernels, weights, gradients, sparsity, progress)
