@@ -20,8 +20,9 @@ _EPSILON = 1e-7
 class Muon(keras.optimizers.Adam):
     """Orthogonalizes the momentum of convolution kernels; updates other variables as Adam does.
 
-    A kernel is updated as a matrix (height * width * inputs, filters) whose directions all move
-    equally far per step, so that a few epochs achieve what takes Adam more. Variables with fewer
+    A kernel (height, width, inputs, filters) is updated as a matrix
+    (height * width * inputs, filters) whose directions all move equally far per step, so that a
+    few epochs achieve what takes Adam more. Variables with fewer
     than four dimensions, a single input or a single filter get Adam's update: depthwise kernels,
     one-dimensional convolutions, dense layers (mostly the head), biases and normalizations.
 

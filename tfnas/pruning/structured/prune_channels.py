@@ -70,7 +70,7 @@ def prune_channels(
 
     Args:
         model: A built functional or Sequential Keras 3 model; it is not changed.
-        ratio: Fraction of the removable channels to remove, at least, in (0, 1).
+        ratio: Smallest fraction of the removable channels that is removed, in (0, 1).
         target_macs: Largest number of MACs (multiply-accumulates) per example. A value in
             (0, 1] is a fraction of the MACs of `model`.
         target_params: Largest number of weights. A value in (0, 1] is a fraction of the number
@@ -91,7 +91,7 @@ def prune_channels(
             removal saves.
             "group": the same fraction of each group.
             "saving": the fraction of a group is proportional to the square root of the cost
-            that the removal of one of its channels saves. These are mostly early groups.
+            that the removal of one of its channels saves. Early groups mostly lose more.
         round_to: The number of channels of each group is rounded up to a multiple of it, such
             as 8.
         max_ratio: Largest fraction of a group's channels that is removed, in (0, 1]; at least
