@@ -17,8 +17,13 @@ import pytest
 from package_source import PackageSource
 
 import tfnas
+from tfnas.clustering.clustering_report import ClusteringReport
+from tfnas.low_rank.low_rank_report import FactorizationReport
+from tfnas.pruning.pruning_report import PruningReport
+from tfnas.pruning.sensitivity import Sensitivity
+from tfnas.pruning.structured.channel_report import ChannelPruningReport
 from tfnas.reports import html as page_parts
-from tfnas.table import Tabular, csv_table, markdown_table
+from tfnas.table import Printable, csv_table, markdown_table
 
 SOURCE = PackageSource(pathlib.Path(tfnas.__file__).parent)
 HOSTILE = """<script>alert("1 & 2")</script> 'größe' | = \\ end"""
@@ -117,7 +122,7 @@ def tables():
 def test_a_record_of_any_texts_is_a_table(kind):
     record = record_of(kind)
     assert HOSTILE in str(record)
-    if isinstance(record, Tabular):
+    if isinstance(record, Printable):
         shown = [(table.headers, table.rows) for table in record.tables()]
     else:
         headers = record.headers() if hasattr(record, "headers") else record.HEADERS
@@ -136,6 +141,34 @@ def check_table(headers, rows):
     assert {len(row) for row in cells} == {len(headers) + 2}
     [_, *read] = csv.reader(csv_table(headers, rows).splitlines())
     assert read == [list(map(str, row)) for row in rows]
+
+
+# Records that users print; this list may only grow.
+PRINTED = [
+    ChannelPruningReport,
+    ClusteringReport,
+    FactorizationReport,
+    PruningReport,
+    Sensitivity,
+]
+
+
+@pytest.mark.parametrize("kind", PRINTED, ids=lambda kind: kind.__name__)
+def test_a_printed_record_fits_a_terminal_and_a_notebook(kind):
+    record = record_of(kind)
+    assert isinstance(record, Printable)
+    lines = str(record).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert all(line == line.rstrip() for line in lines)
+    line = repr(record)
+    assert line.startswith(f"{kind.__name__}(")
+    assert "\n" not in line
+    page = Reader(record._repr_html_())
+    assert page.open == []
+    assert "script" not in page.tags
+    cells = [str(cell) for table in record.tables() for row in table.rows for cell in row]
+    assert HOSTILE in cells
+    assert set(filter(None, cells)) <= set(page.texts)
 
 
 # --- HTML

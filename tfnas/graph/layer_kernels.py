@@ -12,7 +12,7 @@ import fnmatch
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     import keras
 
 FIRST, LAST, DEPTHWISE = "first", "last", "depthwise"
+# A name, path or pattern, a layer or a layer's class; see :func:`named`.
+LayerSelector: TypeAlias = "str | keras.layers.Layer | type[keras.layers.Layer]"
+LayerSelection: TypeAlias = "LayerSelector | Iterable[LayerSelector]"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -39,6 +39,9 @@ from tfnas.low_rank.rank_selection import (
 
 if TYPE_CHECKING:
     import keras
+    import tensorflow as tf
+
+    from tfnas.data.data_types import Arrays
 
 BATCH_SIZE = 32  # examples per forward pass
 
@@ -48,7 +51,7 @@ def factorize(
     rank: Rank | Mapping[str, Rank] | None = None,
     energy: float | None = None,
     target_macs: float | None = None,
-    data: Any = None,
+    data: Arrays | tf.data.Dataset | keras.utils.PyDataset | None = None,
     *,
     methods: Sequence[str] = METHODS,
     exclude: Sequence[str] = (),
@@ -73,8 +76,9 @@ def factorize(
             of its squared output.
         target_macs: Maximum number of multiply-accumulates per example; in (0, 1] a fraction
             of the model's. Ranks are chosen for all layers together.
-        data: Typical inputs, preprocessed as for training; labels are ignored. None: errors are
-            those of the kernels.
+        data: Typical inputs, preprocessed as for training: arrays such as
+            (examples, height, width, channels), a `tf.data.Dataset` or a
+            `keras.utils.PyDataset`; labels are ignored. None: errors are those of the kernels.
         methods: Some of "svd" (Dense and 1 x 1), "spatial" and "tucker" (k x k).
         exclude: Names or patterns of layers that are not replaced.
 

@@ -18,15 +18,15 @@ class Weight(Protocol):
 
     @property
     def name(self) -> str:
-        """The name in error messages."""
+        """Returns the name in error messages."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The variable's shape."""
+        """Returns the variable's shape."""
 
     @property
     def variable(self) -> keras.Variable:
-        """The Keras variable."""
+        """Returns the Keras variable."""
 
 
 _HALF_PRECISION_SCALE = 2.0**15  # initial scale of Keras' LossScaleOptimizer
@@ -82,6 +82,9 @@ class LossGradients:
 
         Args:
             data: As for `__call__`.
+
+        Raises:
+            ValueError: The data has no targets or no examples, or a gradient is not finite.
         """
         metrics = [(v, v.numpy()) for v in getattr(self._model, "metrics_variables", ())]
         examples = 0

@@ -32,7 +32,7 @@ def write(result: ClusterResult, split: DataSplit, config: ClusterConfig) -> Non
         markdown_table(_FILES, _rows(result)),
         "\n".join(f"- {line}" for line in [*result.notes, SPEED_NOTE]),
         "## The kernels",
-        markdown_table(report.HEADERS, report.rows(), right=4),
+        markdown_table(report.headers(), report.rows(), right=4),
         f"{report.summary()}.",
         "BatchNormalization was folded into "
         + (", ".join(report.folded) if report.folded else "no layer")

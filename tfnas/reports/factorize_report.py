@@ -33,7 +33,7 @@ def write(result: FactorizeResult, split: DataSplit, config: FactorizeConfig) ->
         markdown_table(_FILES, _rows(result)),
         "\n".join(f"- {line}" for line in [*_speed(result), *result.notes]),
         "## Factorized layers",
-        markdown_table(list(report.HEADERS), report.rows(), right=2) if report.layers else "None.",
+        markdown_table(report.headers(), report.rows(), right=2) if report.layers else "None.",
         f"{before:,} MACs to {after:,}, {old:,} parameters to {new:,}. The error is the fraction "
         f"of the layer's squared {error_of} that the ranks leave out, before any training.",
         "## Layers that were not factorized" if report.left else "",

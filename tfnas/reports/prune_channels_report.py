@@ -34,7 +34,7 @@ def write(result: PruneChannelsResult, split: DataSplit, config: PruneChannelsCo
         (before, after), (old, new) = report.macs, report.parameters
         parts += [
             f"## Step {number}",
-            markdown_table(list(report.HEADERS), report.rows()),
+            markdown_table(report.headers(), report.rows()),
             f"{before:,} MACs to {after:,}, {old:,} parameters to {new:,}.",
         ]
         parts += report.notes

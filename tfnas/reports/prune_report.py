@@ -27,7 +27,7 @@ def write(result: PruneResult, split: DataSplit, config: PruneConfig) -> None:
         [k.name, k.kind, "x".join(map(str, k.shape)), k.note, k.weights, k.zeros, k.sparsity]
         for k in result.report.kernels
     ]
-    write_atomically(result.directory / "kernels.csv", csv_table(result.report.HEADERS, rows))
+    write_atomically(result.directory / "kernels.csv", csv_table(result.report.headers(), rows))
     sensitivity = result.sensitivity
     if sensitivity is not None:
         write_atomically(result.directory / "sensitivity.json", sensitivity.to_json())
@@ -49,7 +49,7 @@ def _markdown(result: PruneResult, split: DataSplit, config: PruneConfig) -> str
             for line in [f"float32: {result.speed_verdict()}", *result.notes, SPEED_NOTE]
         ),
         "## The kernels",
-        markdown_table(report.HEADERS, report.rows(), right=4),
+        markdown_table(report.headers(), report.rows(), right=4),
         f"{report.zeros:,} of {report.weights:,} weights are zero.",
     ]
     if result.sensitivity is not None:

@@ -19,6 +19,7 @@ import dataclasses
 
 import numpy as np
 
+from tfnas.graph.zero_counts import ZeroCounts
 from tfnas.table import Tabular, TextTable
 from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.file_weights import read_kernels
@@ -69,7 +70,7 @@ class KernelSparsity:
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class FileSparsity(Tabular):
+class FileSparsity(ZeroCounts, Tabular):
     """Sparsity of a file's kernels, and the file's size.
 
     Args:
@@ -83,21 +84,6 @@ class FileSparsity(Tabular):
     size: int
     gzip_size: int
     verdict: SparseVerdict
-
-    @property
-    def weights(self) -> int:
-        """Number of weights in all kernels."""
-        return sum(kernel.weights for kernel in self.kernels)
-
-    @property
-    def zeros(self) -> int:
-        """Number of weights that are exactly 0.0."""
-        return sum(kernel.zeros for kernel in self.kernels)
-
-    @property
-    def sparsity(self) -> float:
-        """Fraction of zeros in all kernels, from 0 to 1."""
-        return self.zeros / self.weights if self.weights else 0.0
 
     def headers(self) -> list[str]:
         """Returns the titles of the columns."""
