@@ -53,7 +53,7 @@ from tfnas.targets.device import Device
 KINDS = ("prune", "cluster", "factorize", "prune_channels", "qat", "compress", "search")
 
 
-def write_report(kind, folder, layer="stem", teacher=None):
+def write_report(kind, folder, layer="stem", teacher=None, words=None):
     """Writes the report of a recorded result.
 
     Args:
@@ -61,6 +61,7 @@ def write_report(kind, folder, layer="stem", teacher=None):
         folder: Where it is written.
         layer: Name of a layer, a class and a data set: whatever a user may choose.
         teacher: Path of a teacher, a setting of searches.
+        words: How the report calls examples and their metric.
     """
     folder = pathlib.Path(folder)
     data = split(layer)
@@ -72,7 +73,7 @@ def write_report(kind, folder, layer="stem", teacher=None):
         "qat": _qat,
         "compress": _compress,
         "search": lambda *arguments: _search(*arguments, teacher),
-    }[kind](folder, data, layer)
+    }[kind](folder, data, layer, words)
 
 
 def split(name):
@@ -113,7 +114,7 @@ def errors(layer):
     return QuantizationError("model", "int8", 64, (one, two), (kept,))
 
 
-def _prune(folder, data, layer):
+def _prune(folder, data, layer, words):
     kernels = (
         PrunedKernel(layer, "Conv2D", (3, 3, 1, 8), 72, 36, "fitted, error 0.012"),
         PrunedKernel("head", "Dense", (96, 3), 2880, 2304),
@@ -125,10 +126,10 @@ def _prune(folder, data, layer):
     files = rows("unpruned, float32", "pruned, float32")
     result = PruneResult(folder, report, files, {}, curve, [f"no sparse file: {layer}"])
     config = PruneConfig(sparsity=0.8, exclude=(layer,), scope="sensitivity")
-    prune_report.write(result, data, config)
+    prune_report.write(result, data, config, words)
 
 
-def _cluster(folder, data, layer):
+def _cluster(folder, data, layer, words):
     kernel = ClusteredKernel(
         layer,
         "Conv2D",
@@ -151,37 +152,37 @@ def _cluster(folder, data, layer):
     labels = ("original, float32", "clustered, float32")
     counts, times = dict.fromkeys(labels, values), dict.fromkeys(labels, latency(0.5))
     result = ClusterResult(folder, report, rows(*labels), counts, times, [f"skipped {layer}"])
-    cluster_report.write(result, data, ClusterConfig(layers=((layer, 4), ("*", 16))))
+    cluster_report.write(result, data, ClusterConfig(layers=((layer, 4), ("*", 16))), words)
 
 
-def _factorize(folder, data, layer):
+def _factorize(folder, data, layer, words):
     factored = FactoredLayer(layer, "Conv2D", "svd", (4,), (8640, 4000), (800, 400), 0.0123)
     left = (Skipped("head", "Dense", f"feeds {layer}"),)
     report = FactorizationReport((factored,), left, (9000, 4360), (900, 500), True, ("A note.",))
     labels = ("original, float32", "low rank, float32")
     times = {label: latency(0.5 - 0.1 * i) for i, label in enumerate(labels)}
     result = FactorizeResult(folder, report, rows(*labels), times, [])
-    factorize_report.write(result, data, FactorizeConfig(macs=0.5, exclude=(layer,)))
+    factorize_report.write(result, data, FactorizeConfig(macs=0.5, exclude=(layer,)), words)
 
 
-def _prune_channels(folder, data, layer):
+def _prune_channels(folder, data, layer, words):
     groups = (GroupChange(layer, (layer,), 16, 8), GroupChange("b", ("b",), 8, 8, f"as {layer}"))
     report = ChannelPruningReport(groups, (9000, 4500), (900, 470), (f"{layer} is approximate.",))
     labels = ("original, float32", "smaller, float32")
     times = {label: latency(0.5 - 0.1 * i) for i, label in enumerate(labels)}
     result = PruneChannelsResult(folder, [report, report], rows(*labels), times, ["int8: failed"])
     config = PruneChannelsConfig(sizes=((layer, 5), ("body", 8)))
-    prune_channels_report.write(result, data, config)
+    prune_channels_report.write(result, data, config, words)
 
 
-def _qat(folder, data, layer):
+def _qat(folder, data, layer, words):
     skipped = [Skipped(layer, "Lambda", "unknown")]
     files = rows("float32", "post-training, int8", "trained, int8")
     result = QatResult(folder, files, skipped, errors(layer), [f"float16: {layer}"])
-    qat_report.write(result, data, QatConfig(epochs=2, layers=((layer, "int4"),)))
+    qat_report.write(result, data, QatConfig(epochs=2, layers=((layer, "int4"),)), words)
 
 
-def _compress(folder, data, layer):
+def _compress(folder, data, layer, words):
     tried = [
         candidate(Recipe((), "float16", why=f"small, of {layer}"), 0.1, 900, 0.9),
         candidate(Recipe((), "int8", why="fast"), 1.6, 400, 0.5, macs=0.5),
@@ -218,10 +219,10 @@ def _compress(folder, data, layer):
         throughput=[Throughput(i, 8, 1, 100.0 + i, 90.0, 120.0, 1.5, 1.2, 1.7, 20) for i in (0, 1)],
         saved_model=None,
     )
-    compress_report.write(result, data, TrainingSettings(epochs=3))
+    compress_report.write(result, data, TrainingSettings(epochs=3), words)
 
 
-def _search(folder, data, layer, teacher):
+def _search(folder, data, layer, words, teacher):
     space = tfnas.MobileNetV2Space((32, 32, 3), 3, "mobile")
     rng = np.random.default_rng(1)
     trials = [_trial(i, space.sample(rng)) for i in range(3)]
@@ -233,7 +234,7 @@ def _search(folder, data, layer, teacher):
     result = SearchResult(folder, trials[0], trials, trials[:2], files, files[1:], False)
     compression = teacher and tfnas.CompressionSpace(distill=(True,))
     config = SearchConfig(layer, seed=4, teacher=teacher, compression=compression or None)
-    search_report.write(result, config, data, 0.7)
+    search_report.write(result, config, data, 0.7, words)
 
 
 def _trial(number, arch):
