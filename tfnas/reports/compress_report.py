@@ -30,7 +30,7 @@ from tfnas.reports.content import (
     paragraphs,
 )
 from tfnas.reports.pages import HTML, MARKDOWN, png_of, write_report
-from tfnas.reports.plots import pareto_picture
+from tfnas.reports.plots import ParetoLabels, pareto_picture
 from tfnas.targets.device import Device
 
 _CANDIDATES = ("recipe", "points [95%]", "bytes", "gzip", "time", "MACs", "memory, bytes")
@@ -363,9 +363,8 @@ def _drawn(result: CompressResult, split: DataSplit, words: Words) -> dict[str, 
             [result.candidates.index(candidate) for candidate in result.front],
             result.candidates.index(result.best),
             f"Compression on {split.name}",
-            "the original",
+            ParetoLabels(words.metric, f"{words.examples} for choosing", "the original"),
             (words.metric, "latency", size, *_metrics(result)),
-            f"{words.examples} for choosing",
             over=(over,),
             others={result.rows[0].label: result.original},
             errors=[(c.drop[2] - c.drop[1]) / 200 for c in result.candidates],

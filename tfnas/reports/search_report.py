@@ -23,7 +23,7 @@ from tfnas.reports.content import (
     paragraphs,
 )
 from tfnas.reports.pages import write_report
-from tfnas.reports.plots import MEASURED, pareto_picture
+from tfnas.reports.plots import MEASURED, ParetoLabels, pareto_picture
 from tfnas.runtime.files import write_atomically
 from tfnas.table import csv_table
 
@@ -64,7 +64,7 @@ def content(
     target = "none" if target_ratio is None else f"{target_ratio:.4f} of the reference model's"
     settings = {name: _setting(value) for name, value in dataclasses.asdict(config).items()}
     front = _front(result)
-    drawn = _picture(result, config, split)
+    drawn = _picture(result, config, split, words)
     description = f"{words.metric.capitalize()} over latency"
     return Report(
         f"Search on {split.name}",
@@ -109,7 +109,7 @@ def _front(result: SearchResult) -> Table:
     return Table([*headers, "key", "architecture"], front)
 
 
-def _picture(result: SearchResult, config: SearchConfig, split: DataSplit) -> bytes:
+def _picture(result: SearchResult, config: SearchConfig, split: DataSplit, words: Words) -> bytes:
     remeasured = {candidate.trial_id: candidate for candidate in result.front}
     shown = [remeasured.get(candidate.trial_id, candidate) for candidate in result.candidates]
     return pareto_picture(
@@ -117,7 +117,8 @@ def _picture(result: SearchResult, config: SearchConfig, split: DataSplit) -> by
         [i for i, candidate in enumerate(shown) if candidate.trial_id in remeasured],
         [candidate.trial_id for candidate in shown].index(result.winner.trial_id),
         f"{split.name}: {len(shown)} candidates",
-        objectives=config.objectives if len(config.objectives) > 1 else MEASURED,
+        ParetoLabels(words.metric),
+        config.objectives if len(config.objectives) > 1 else (words.metric, *MEASURED[1:]),
     )
 
 
