@@ -31,6 +31,7 @@ class ParetoLabels(NamedTuple):
     beside: str = "the reference model"
 
 
+LABELS = ParetoLabels()
 Row = tuple[float, float, int]  # accuracy, latency ratio, bytes
 _LABELS = {
     "latency": "latency of the file, as a ratio to {} (lower is better)",
@@ -46,7 +47,7 @@ def pareto_picture(
     front: Sequence[int],
     chosen: int | None = None,
     title: str = "",
-    labels: ParetoLabels = ParetoLabels(),
+    labels: ParetoLabels = LABELS,
     objectives: Sequence[str] = MEASURED,
     *,
     over: Sequence[str] = ("latency",),
