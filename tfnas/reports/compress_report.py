@@ -25,6 +25,7 @@ from tfnas.reports.content import (
     Verdict,
     Warnings,
     Words,
+    capitalized,
     environment,
     listing,
     paragraphs,
@@ -133,7 +134,7 @@ def _outcome(result: CompressResult, split: DataSplit, words: Words) -> Section:
         Picture(
             file,
             png,
-            f"{words.metric.capitalize()} of every file over its {_PICTURES[file]}; "
+            f"{capitalized(words.metric)} of every file over its {_PICTURES[file]}; "
             "the best is marked.",
         )
         for file, png in _drawn(result, split, words).items()
@@ -163,7 +164,7 @@ def _final_files(result: CompressResult, split: DataSplit, words: Words) -> Sect
 def _all_candidates(result: CompressResult, split: DataSplit, words: Words) -> Section:
     titles = words.titles(_candidate_headers(result))
     chosen = result.candidates.index(result.best)
-    explained = _AMOUNTS.format(points=words.points.capitalize(), metric=words.metric)
+    explained = _AMOUNTS.format(points=capitalized(words.points), metric=words.metric)
     return Section(
         f"All candidates, on {len(split.x_val)} {words.examples} for choosing",
         [
@@ -255,7 +256,7 @@ def _candidate_headers(result: CompressResult) -> list[str]:
 
 
 def _failures(result: CompressResult) -> list[str]:
-    """Returns a line for record recipe that failed or that the device can't run."""
+    """Returns a line for each recipe that failed or that the device can't run."""
     refused = [c for c in result.candidates if c.costs.refused]
     return [
         *(f"{name}: not possible: {why}" for name, why in result.failures.items()),
@@ -295,7 +296,7 @@ def _candidates(result: CompressResult) -> list[list[str]]:
 
 
 def _layers(result: CompressResult) -> list[list[Cell]]:
-    """Returns a row for record kernel of the best file."""
+    """Returns a row for each kernel of the best file."""
     return [
         [
             layer.layer,
@@ -317,7 +318,7 @@ def _analysis_title(result: CompressResult) -> str:
 
 
 def _analysis(result: CompressResult) -> list[list[Cell]]:
-    """Returns a row for record layer of the original."""
+    """Returns a row for each layer of the original."""
     return [
         [
             layer.name,

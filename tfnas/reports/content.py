@@ -38,6 +38,16 @@ class Words:
         ]
 
 
+def capitalized(word: str) -> str:
+    """Returns a word as it begins a sentence; one like "mAP" stays.
+
+    Example:
+        >>> capitalized("accuracy"), capitalized("mAP")
+        ('Accuracy', 'mAP')
+    """
+    return word.capitalize() if word.islower() else word
+
+
 @dataclasses.dataclass(frozen=True)
 class Paragraph:
     """Sentences.

@@ -18,6 +18,7 @@ from tfnas.reports.content import (
     Section,
     Table,
     Words,
+    capitalized,
     environment,
     listing,
     paragraphs,
@@ -65,7 +66,7 @@ def content(
     settings = {name: _setting(value) for name, value in dataclasses.asdict(config).items()}
     front = _front(result)
     drawn = _picture(result, config, split, words)
-    description = f"{words.metric.capitalize()} over latency"
+    description = f"{capitalized(words.metric)} over latency"
     return Report(
         f"Search on {split.name}",
         [
