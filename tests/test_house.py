@@ -202,6 +202,8 @@ def test_public_names_resolve_and_show_an_example(name):
         "compression.recipe",
         "runtime.argument_rules",
         "runtime.files",
+        "reports.content",
+        "reports.pages",
     ],
 )
 def test_examples_of_the_light_modules_are_true(module):

@@ -50,20 +50,38 @@ def table(
             [line for row in part for line in _wrapped(row, room)] for part in (head, body)
         )
         widths = _widths([*head, *body])
-    cells = [*head, ["-" * width for width in widths], *body]
+    return _aligned([*head, ["-" * width for width in widths], *body], widths, right)
 
-    def line(row: Sequence[str]) -> str:
-        padded = (
-            cell.rjust(width) if i >= right else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        return "  ".join(padded).rstrip()
 
-    return "\n".join(line(row) for row in cells)
+def _aligned(cells: list[list[str]], widths: list[int], right: int) -> str:
+    """The cells in columns of these widths, by rich: it knows how wide a character is."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, _GAP, 0, 0))
+    for i in range(len(widths)):
+        grid.add_column(justify="right" if i >= right else "left", no_wrap=True)
+    for row in cells:
+        grid.add_row(*map(Text, row))  # as text: brackets are no markup
+    out = io.StringIO()
+    width = max(1, sum(widths) + _GAP * len(widths))
+    console = Console(
+        file=out,
+        width=width,
+        color_system=None,
+        force_terminal=False,
+        force_jupyter=False,
+        legacy_windows=False,
+    )
+    console.print(grid)
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
 
 
 def _widths(cells: list[list[str]]) -> list[int]:
-    return [max(map(len, column)) for column in zip(*cells, strict=True)]
+    from rich.cells import cell_len
+
+    return [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
 
 
 def _wrapped(row: list[str], room: int) -> list[list[str]]:
@@ -246,7 +264,7 @@ def fit_table(
     """
     cells = [list(map(str, headers)), *(list(map(str, row)) for row in rows)]
     columns = [list(column) for column in zip(*cells, strict=True)]
-    widths = [max(map(len, column)) for column in columns]
+    widths = _widths(cells)
     if sum(widths) + _GAP * (len(widths) - 1) <= width:
         return table(headers, rows, right)
     for i in sorted(range(len(columns)), key=lambda i: -widths[i]):
