@@ -128,7 +128,9 @@ def test_sparsities_begin_by_the_sensitivity():
 
 def tried(budget, outcomes, effort=NORMAL, **values):
     budget = Budget.of(budget)
-    return walked(first_state(budget, effort, decide_plan(budget, effort, seen(**values))), outcomes)
+    return walked(
+        first_state(budget, effort, decide_plan(budget, effort, seen(**values))), outcomes
+    )
 
 
 def candidate(recipe, drop=0.1, size=1000, latency=0.5):
