@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import pathlib
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 from tfnas.compression.budget import Budget
@@ -20,9 +20,8 @@ from tfnas.compression.file_comparison_table import FileRow, compare_files
 from tfnas.compression.fine_tune import check_fits
 from tfnas.compression.layer_costs import file_layers
 from tfnas.compression.plan_settings import PlanSettings, decide_plan
-from tfnas.compression.planner import plan
+from tfnas.compression.planner import first_state, next_step
 from tfnas.compression.progress import Progress
-from tfnas.compression.recipe import Recipe
 from tfnas.compression.results.compress_result import CompressResult
 from tfnas.compression.techniques.recipe_steps import StepRunner
 from tfnas.compression.training_settings import TrainingSettings
@@ -171,10 +170,9 @@ def compress(
     plan_settings = decide_plan(budget, amounts, analysis, target.device)
     for line in plan_settings.reasons:
         progress.phase(f"plan: {line}")
-    steps = plan(budget, amounts, plan_settings)
-    outcome: Candidate | None = None
-    while (recipe := _next(steps, outcome)) is not None:
-        outcome = store.make(recipe)
+    state, recipe = next_step(first_state(budget, amounts, plan_settings), None)
+    while recipe is not None:
+        state, recipe = next_step(state, store.make(recipe))
     result = _result(store, budget, effort, plan_settings, progress)
     compress_report.write(result, split, settings)
     return result
@@ -193,15 +191,6 @@ def _check_model(model: keras.Model) -> None:
 
 def _epochs(effort: Effort, examples: int, batch_size: int) -> int:
     return max(effort.epochs, -(-effort.steps * batch_size // max(1, examples)))
-
-
-def _next(
-    steps: Generator[Recipe, Candidate | None, None], outcome: Candidate | None
-) -> Recipe | None:
-    try:
-        return steps.send(outcome)
-    except StopIteration:
-        return None
 
 
 def _result(
