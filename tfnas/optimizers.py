@@ -8,6 +8,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from tfnas.keras_private import momentum_of
+
 # Coefficients of the quintic iteration, which pulls singular values to about 1 in 5 steps.
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 _EPSILON = 1e-7
@@ -79,7 +81,7 @@ class Muon(keras.optimizers.Adam):
             super().update_step(gradient, variable, learning_rate)
             return
         gradient = ops.cast(gradient, variable.dtype)
-        moment = self._momentums[self._get_variable_index(variable)]
+        moment = momentum_of(self, variable)
         self.assign(moment, self.momentum * moment + gradient)
         shape = tuple(variable.shape)
         count = math.prod(shape[:-1])
