@@ -3,8 +3,8 @@
 A training draws from four generators of the process (Python's, NumPy's, TensorFlow's and Keras')
 and from one in each random layer, such as Dropout. To be repeatable it needs all of them seeded.
 Other draws of the caller's program must not become repeatable because a function of a library was
-called. :func:`seeded` seeds the generators of the process and restores them afterwards;
-:func:`seed_layers` seeds the layers.
+called. :func:`seeded` seeds the generators of the process and restores them afterwards, with the
+exceptions that :func:`kept_random_state` lists; :func:`seed_layers` seeds the layers.
 
 With the same seed, TensorFlow's operations may still add numbers in another order, on GPUs above
 all. `tf.config.experimental.enable_op_determinism()` forbids that, for the whole
@@ -31,6 +31,8 @@ _LIMIT = 2**32  # NumPy's seeds are below
 def seeded(seed: int) -> Iterator[None]:
     """Seeds all draws within the context; afterwards the caller's generators continue as before.
 
+    :func:`kept_random_state` lists what is seeded and restored, and what is not.
+
     Example:
         >>> keras.utils.set_random_seed(1)
         >>> with seeded(0):
@@ -53,7 +55,18 @@ def seeded(seed: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def kept_random_state() -> Iterator[None]:
-    """Restores the random generators of the process at the end of the context."""
+    """Restores the random generators of the process at the end of the context.
+
+    Restored are the state of Python's `random`, of NumPy's legacy generator, of Keras' global seed
+    generator, and TensorFlow's global seed with the generator of its eager operations. Not
+    restored are:
+
+    - the sequences of eager TensorFlow operations with a seed of their own, such as
+      `tf.random.uniform([], seed=1)`: `tf.random.set_seed` clears their kernels, so that each
+      starts again at its first number;
+    - `tf.random.get_global_generator()`: what is drawn from it within the context is neither
+      seeded nor taken back.
+    """
     numpy = np.random.get_state()  # noqa: NPY002  what `set_random_seed` sets
     python, libraries = random.getstate(), random_state()
     try:
@@ -68,7 +81,8 @@ def seed_layers(model: keras.Model, seed: int) -> None:
     """Seeds the random layers of a model, such as Dropout, also those inside other layers.
 
     Each has a generator of its own, whose seed Keras draws when the layer is created, loaded or
-    copied; it is not saved.
+    copied; it is not saved. A seed that the layer was given, as in `Dropout(0.5, seed=42)`, is
+    replaced too.
 
     Example:
         >>> layers = [keras.Input((2,)), keras.layers.Dropout(0.5), keras.layers.Dropout(0.5)]

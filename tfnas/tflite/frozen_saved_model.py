@@ -85,6 +85,8 @@ def without_old_garbage() -> Iterator[None]:
     if gc.get_freeze_count():  # keep the user's own gc.freeze()
         yield
         return
+    # The caller's garbage in reference cycles that exists now is not collected until the context is
+    # closed; `unfreeze` makes all objects collectable again, in all threads.
     gc.freeze()
     try:
         yield
