@@ -76,8 +76,8 @@ def followed_graph(model: keras.Model) -> Any:
 def functional_inside(model: keras.Model) -> Any:
     """Returns the functional model inside a Sequential one, and any other model itself.
 
-    Reads `Sequential._functional` (Keras 3.12.0, 3.15.1). A functional model keeps the structure
-    of its inputs and outputs, which a Sequential one around it does not show.
+    Reads `Sequential._functional` (Keras 3.12.0, 3.15.1). A functional model has an `input` and an
+    `output`, in their structures, also before it is called; a Sequential one has not.
 
     Args:
         model: A Keras 3 model.
@@ -415,7 +415,8 @@ def random_state() -> dict[str, Any]:
     """Returns the seeds and the states of the random generators of Keras and TensorFlow.
 
     Reads `keras.src.backend.common.global_state` (Keras 3.12.0, 3.15.1) and
-    `tensorflow.python.eager.context` (TensorFlow 2.21.0).
+    `tensorflow.python.eager.context` (TensorFlow 2.21.0). Keras' generator is in it as an object,
+    which `keras.utils.set_random_seed` replaces; draws from that same object are not taken back.
     """
     from keras.src.backend.common import global_state
     from tensorflow.python.eager import context
