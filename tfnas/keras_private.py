@@ -415,8 +415,8 @@ def random_state() -> dict[str, Any]:
     """Returns the seeds and the states of the random generators of Keras and TensorFlow.
 
     Reads `keras.src.backend.common.global_state` (Keras 3.12.0, 3.15.1) and
-    `tensorflow.python.eager.context` (TensorFlow 2.21.0). Keras' generator is in it as an object,
-    which `keras.utils.set_random_seed` replaces; draws from that same object are not taken back.
+    `tensorflow.python.eager.context` (TensorFlow 2.21.0). Keras' generator is in it as an object:
+    draws from that same object are not taken back. See :func:`forget_seed_generator`.
     """
     from keras.src.backend.common import global_state
     from tensorflow.python.eager import context
@@ -446,6 +446,17 @@ def restore_random_state(state: Mapping[str, Any]) -> None:
     tf.random.set_seed(state["seed"])  # None: no seed
     if state["generator"] is not None:
         context.context()._rng.setstate(state["generator"])
+
+
+def forget_seed_generator() -> None:
+    """Has Keras create the generator of `keras.random` anew, from the global seed.
+
+    Sets a name of `keras.src.backend.common.global_state` (Keras 3.12.0, 3.15.1), as
+    `keras.utils.set_random_seed` itself does in 3.15.1, but not in 3.12.0.
+    """
+    from keras.src.backend.common import global_state
+
+    global_state.set_global_attribute("global_seed_generator", None)
 
 
 def op_determinism_is_enabled() -> bool:

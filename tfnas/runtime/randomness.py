@@ -22,7 +22,12 @@ from collections.abc import Iterator
 import keras
 import numpy as np
 
-from tfnas.keras_private import op_determinism_is_enabled, random_state, restore_random_state
+from tfnas.keras_private import (
+    forget_seed_generator,
+    op_determinism_is_enabled,
+    random_state,
+    restore_random_state,
+)
 
 _LIMIT = 2**32  # NumPy's seeds are below
 
@@ -50,6 +55,7 @@ def seeded(seed: int) -> Iterator[None]:
     """
     with kept_random_state():
         keras.utils.set_random_seed(seed % _LIMIT)
+        forget_seed_generator()  # Keras 3.12 keeps the old one
         yield
 
 
