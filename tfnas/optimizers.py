@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import keras
 from keras import ops
 
+from tfnas.keras_private import momentum_of
+
 if TYPE_CHECKING:
     import tensorflow as tf
 
@@ -103,7 +105,7 @@ class Muon(keras.optimizers.Adam):
             super().update_step(gradient, variable, learning_rate)
             return
         gradient = ops.cast(gradient, variable.dtype)
-        moment = self._momentums[self._get_variable_index(variable)]
+        moment = momentum_of(self, variable)
         self.assign(moment, self.momentum * moment + gradient)
         shape = tuple(variable.shape)
         count = math.prod(shape[:-1])

@@ -27,6 +27,7 @@ import numpy as np
 from tfnas.clustering.clusterable_kernels import SINGLE_KERNEL_LAYERS
 from tfnas.graph.compatibility import channels_share_values, check_float, kernel_compression
 from tfnas.graph.functional import Call, LayerCopies, Value, Walk, rebuild, walk
+from tfnas.keras_private import all_layers
 
 _KERNELS = (*SINGLE_KERNEL_LAYERS, "SeparableConv1D", "SeparableConv2D")
 _IDLE = ("Dropout", "SpatialDropout1D", "SpatialDropout2D", "Identity")  # no effect in inference
@@ -168,7 +169,7 @@ def folded_copy(
     copies.carry_weights(values)
     copy_of = {}
     for layer, own in copied.values():  # the inner layers exist after the layer is built
-        parts = zip(layer._flatten_layers(), own._flatten_layers(), strict=True)
+        parts = zip(all_layers(layer), all_layers(own), strict=True)
         copy_of.update({id(part): part_copy for part, part_copy in parts})
     return copy, copy_of, [found[0].kernel.name for found in chosen.values()]
 

@@ -22,6 +22,7 @@ from tfnas.data.reading import check_data
 from tfnas.graph.compatibility import TRAINED_WITH, check_float
 from tfnas.graph.functional import Skipped, clone, walk
 from tfnas.graph.layer_kernels import LayerSelection, check_built
+from tfnas.keras_private import own_variables
 
 if TYPE_CHECKING:
     import keras
@@ -209,8 +210,7 @@ def _copied_tasks(
 def _copied_kernel(kernel: ClusterableKernel, layers: Mapping[int, Any]) -> tuple[Any, Any]:
     """The copies of a kernel's layer and variable."""
     layer = layers[id(kernel.layer)]
-    weights = [*layer._trainable_variables, *layer._non_trainable_variables]
-    return layer, next(v for v in weights if v.name == kernel.variable.name)
+    return layer, next(v for v in own_variables(layer) if v.name == kernel.variable.name)
 
 
 def _moved(task: ClusterTask, layer: Any, variable: Any) -> ClusterTask:

@@ -28,6 +28,7 @@ from tfnas.clustering.centroids import MOST
 from tfnas.clustering.clusterable_kernels import CHANNEL, LAYER, ClusterableKernel, find_kernels
 from tfnas.graph.compatibility import in_chain
 from tfnas.graph.layer_kernels import check_built
+from tfnas.keras_private import renew_train_function, set_update_step, update_step
 
 GRADIENTS = ("sum", "mean")
 
@@ -174,7 +175,7 @@ class TiedStep:
     gradient.
 
     Args:
-        step: The optimizer's own `_backend_update_step`.
+        step: The optimizer's own; see :func:`tfnas.keras_private.update_step`.
     """
 
     def __init__(self, step: Any) -> None:
@@ -203,8 +204,8 @@ def tie_gradients(optimizer: Any) -> None:
         optimizer: A Keras optimizer; changed in place.
     """
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # of a LossScaleOptimizer
-    if not isinstance(optimizer._backend_update_step, TiedStep):
-        optimizer._backend_update_step = TiedStep(optimizer._backend_update_step)
+    if not isinstance(step := update_step(optimizer), TiedStep):
+        set_update_step(optimizer, TiedStep(step))
 
 
 def keep_clusters(model: keras.Model, embeddings: bool = False) -> dict[str, int]:
@@ -332,8 +333,7 @@ def retrace(model: Any) -> None:
     Args:
         model: A Keras model.
     """
-    if getattr(model, "train_function", None) is not None:
-        model.make_train_function(force=True)
+    renew_train_function(model)
 
 
 def check_backend() -> None:

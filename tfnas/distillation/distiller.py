@@ -27,6 +27,7 @@ from tfnas.distillation.forward import ForwardPass
 from tfnas.distillation.losses import as_logits, distillation_loss, weighted_mean
 from tfnas.distillation.output_checks import check_model, check_number
 from tfnas.distillation.teachers import Preprocess, Teachers, serialized
+from tfnas.keras_private import attach, attached, compiled_metrics, mask_of
 
 _FILE = "teachers.npz"
 
@@ -157,7 +158,7 @@ class Distiller(keras.Model):
         result = self._student_pass.run(inputs, training, self.multi_label)
         # `compute_loss` needs more of this pass: it is attached to the outputs, as Keras does
         # with masks. As an attribute of the model it would mix up replicas.
-        result.outputs._tfnas_forward = result.logits, result.features
+        attach(result.outputs, "forward", (result.logits, result.features))
         return result.outputs
 
     def compile(self, optimizer: Any = "adam", loss: Any = None, **kwargs: Any) -> None:
@@ -243,9 +244,9 @@ class Distiller(keras.Model):
         Raises:
             ValueError: Labels or a teacher's outputs are missing, or have the wrong shape.
         """
-        if not hasattr(y_pred, "_tfnas_forward"):  # missing, or a changed tensor
+        if attached(y_pred, "forward") is None:  # missing, or a changed tensor
             y_pred = self(x, training=training)
-        logits, features = y_pred._tfnas_forward
+        logits, features = attached(y_pred, "forward")
         student_loss_weight = self.student_loss_weight if training else 1.0
         labels, cached = compatibility_checks.split_targets(y, not self.teachers)
         teacher_logits, teacher_features = self._teacher_outputs(
@@ -265,7 +266,7 @@ class Distiller(keras.Model):
             multi_label=self.multi_label,
             label_smoothing=self.label_smoothing,
         )
-        total = weighted_mean(losses, sample_weight, getattr(y_pred, "_keras_mask", None))
+        total = weighted_mean(losses, sample_weight, mask_of(y_pred))
         for distance, weight in self._distances(features, teacher_features):
             total += weight * weighted_mean(distance, sample_weight)
         if self.losses:  # regularizers
@@ -286,7 +287,8 @@ class Distiller(keras.Model):
         """
         labels, teacher_logits = compatibility_checks.split_targets(y, not self.teachers)
         if labels is None:  # student_loss_weight is 0: metrics have no labels to compare with
-            return self._results(lambda metric: metric is not self._compile_metrics)
+            own = compiled_metrics(self)
+            return self._results(lambda metric: metric is not own)
         if teacher_logits is not None and isinstance(sample_weight, (list, tuple)):
             sample_weight = sample_weight[0]  # Keras repeats it for labels and outputs
         return super().compute_metrics(x, labels, y_pred, sample_weight)

@@ -15,6 +15,7 @@ import numpy as np
 from tfnas.data.reading import arrays, leaves, sliced, spread
 from tfnas.data.representative_dataset import is_representative_dataset, representative_arrays
 from tfnas.graph.traversal import visit
+from tfnas.keras_private import all_layers
 
 if TYPE_CHECKING:
     import keras
@@ -133,7 +134,7 @@ def move_statistics(
 
 def layers_of(model: keras.layers.Layer, kinds: Any) -> list[Any]:
     """Returns the layers of a class, each once, also those inside models and other layers."""
-    return [layer for layer in model._flatten_layers() if isinstance(layer, kinds)]
+    return [layer for layer in all_layers(model) if isinstance(layer, kinds)]
 
 
 def input_batches(data: Any, batch_size: int = 64, limit: int | None = None) -> list[Any]:

@@ -18,6 +18,7 @@ from tfnas.legacy.functional_steps import (
     read_tf_keras,
 )
 from tfnas.legacy.output_comparison import Tap, check_equal
+from tfnas.legacy.tf_keras_private import producer
 
 if TYPE_CHECKING:
     import keras
@@ -223,9 +224,7 @@ class _Conversion:
         return converted
 
     def _input(self, tensor: Any) -> Any:
-        history = tensor._keras_history
-        layer = history.layer if hasattr(history, "layer") else history.operation
-        name = self._unique_name(layer.name, "")
+        name = self._unique_name(producer(tensor).name, "")
         return self.direction.target.Input(
             tuple(tensor.shape[1:]), tensor.shape[0], dtype=_dtype(tensor), name=name
         )

@@ -22,6 +22,7 @@ from tfnas.graph.batchnorm import fitting_columns
 from tfnas.graph.compatibility import check_float, check_uncompressed
 from tfnas.graph.functional import Call, Skipped, Walk, walk
 from tfnas.graph.macs import call_macs
+from tfnas.keras_private import functional_inside
 from tfnas.low_rank.covariance import InputCovariance, measure_covariances
 from tfnas.low_rank.factorizable_layers import METHODS, FactorizableLayer, find_layers
 from tfnas.low_rank.factorized_model import LayerFactors, build, check_copies, layer_factors
@@ -206,9 +207,9 @@ def _batches(model: Any, data: Any) -> list[Any]:
     count = len(columns[0])
     if not count:
         raise ValueError("data must hold at least one example, got none")
-    graph = getattr(model, "_functional", None) or model  # a built Sequential model has one
+    structure = functional_inside(model).input
     return [
-        keras.tree.pack_sequence_as(graph.input, [column[i : i + BATCH_SIZE] for column in columns])
+        keras.tree.pack_sequence_as(structure, [column[i : i + BATCH_SIZE] for column in columns])
         for i in range(0, count, BATCH_SIZE)
     ]
 

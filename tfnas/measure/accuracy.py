@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfnas.data.reading import arrays
+from tfnas.keras_private import metric_function
 from tfnas.measure.measurement import Score
 from tfnas.tflite.artifact import Artifact
 
@@ -218,7 +219,7 @@ def _metric_function(metric: Metric) -> tuple[Callable[[Any, Any], Any], str]:
         found: Any = keras.metrics.get(metric)
     except ValueError as error:
         raise ValueError(f"metric must be a metric of keras.metrics, got {metric!r}") from error
-    function = getattr(found, "_fn", found)
+    function = metric_function(found)
 
     def values(y_true: Any, y_pred: Any) -> Any:
         if isinstance(function, keras.metrics.Metric):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from tfnas.data.reading import batches, length
+from tfnas.keras_private import all_layers
 
 if TYPE_CHECKING:
     import keras
@@ -56,7 +57,7 @@ class LossGradients:
         self._kernels = list(kernels)
         self._model = model
         self._function = _gradient_function(model, [k.variable for k in kernels], loss)
-        half = any(layer.compute_dtype == "float16" for layer in model._flatten_layers())
+        half = any(layer.compute_dtype == "float16" for layer in all_layers(model))
         self._first_scale = _HALF_PRECISION_SCALE if half else 1.0
 
     def __call__(self, data: Any) -> list[np.ndarray]:

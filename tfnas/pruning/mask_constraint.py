@@ -19,6 +19,7 @@ import keras
 import numpy as np
 
 from tfnas.graph.layer_kernels import LayerSelection
+from tfnas.keras_private import renew_train_function
 from tfnas.pruning.prunable_kernels import PrunableKernel, find_kernels, select
 
 
@@ -130,8 +131,7 @@ def attach(model: Any, kernels: Sequence[PrunableKernel]) -> None:
             with strategy.scope():  # a mirrored variable needs a mirrored mask
                 mask = _mask_variable(ones)
         kernel.variable.constraint = ZeroMask(mask, kernel.variable.constraint)
-    if getattr(model, "train_function", None) is not None:
-        model.make_train_function(force=True)
+    renew_train_function(model)
 
 
 def carry_masks(

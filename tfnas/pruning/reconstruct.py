@@ -33,6 +33,7 @@ import numpy as np
 
 from tfnas.graph.batchnorm import channel_statistics, input_batches, layers_of, move_statistics
 from tfnas.graph.traversal import Visit, visit
+from tfnas.keras_private import all_layers
 from tfnas.pruning.input_moments import (
     GapMoments,
     InputMoments,
@@ -234,7 +235,7 @@ def _norm(place: Visit) -> Any:
 
 
 def _pairs(model: Any, original: Any) -> list[tuple[Any, Any]]:
-    ours, theirs = list(model._flatten_layers()), list(original._flatten_layers())
+    ours, theirs = all_layers(model), all_layers(original)
     if [type(layer) for layer in ours] != [type(layer) for layer in theirs]:
         raise ValueError(
             f"original must have the same layers as model, got {len(theirs)} and {len(ours)}"

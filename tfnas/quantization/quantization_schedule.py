@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from tfnas.keras_private import all_layers, renew_functions
 from tfnas.quantization.fake_quant import FakeQuant
 from tfnas.quantization.quantized_kernel import QuantizedKernel
 
@@ -100,9 +101,7 @@ class QuantizationSchedule(keras.callbacks.Callback):
                 changed |= layer.frozen != frozen
                 layer.frozen = frozen
         if changed:
-            self.model.make_train_function(force=True)
-            self.model.make_test_function(force=True)
-            self.model.predict_function = None
+            renew_functions(self.model)
 
     def _layers(self, kinds: Any) -> list[Any]:
-        return [layer for layer in self.model._flatten_layers() if isinstance(layer, kinds)]
+        return [layer for layer in all_layers(self.model) if isinstance(layer, kinds)]

@@ -21,6 +21,7 @@ import keras
 from tfnas.graph.batchnorm import fitting_columns
 from tfnas.graph.compatibility import carry_zeros
 from tfnas.graph.functional import Call, LayerCopies, Skipped, rebuild, walk
+from tfnas.keras_private import all_layers
 from tfnas.quantization.fake_quant import FakeQuant
 from tfnas.quantization.fake_quant_placement import FakeQuantBuilder
 from tfnas.quantization.integer_layers import ChannelAffine, FloatConcatenate, SixteenBitForm
@@ -179,7 +180,7 @@ def strip_quantization(model: keras.Model) -> keras.Model:
 
 def fake_quants(model: keras.Model) -> list[FakeQuant]:
     """Returns the FakeQuant layers of a model; an empty list if it is not quantization-aware."""
-    return [layer for layer in model._flatten_layers() if isinstance(layer, FakeQuant)]
+    return [layer for layer in all_layers(model) if isinstance(layer, FakeQuant)]
 
 
 def unquantized_layers(model: keras.Model) -> list[Skipped]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from tfnas.keras_private import all_layers
 from tfnas.tflite.flatbuffer import innermost
 
 if TYPE_CHECKING:
@@ -58,5 +59,5 @@ def conversion_message(model: keras.Model, spec: QuantSpec, error: Exception) ->
 
 def _innermost_layer(scope: str, model: keras.Model) -> str | None:
     """The last part of a scoped name that is a layer of the model."""
-    names = {layer.name for layer in model._flatten_layers(include_self=False)}
+    names = {layer.name for layer in all_layers(model, include_self=False)}
     return innermost(scope.split(";")[0].split("/"), names)

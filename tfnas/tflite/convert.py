@@ -14,6 +14,7 @@ import numpy as np
 
 from tfnas.data.representative_dataset import CALIBRATION_EXAMPLES
 from tfnas.graph.batchnorm import fitting_columns
+from tfnas.keras_private import all_layers, functional_inside
 from tfnas.legacy.rebuild import is_tf_keras
 from tfnas.legacy.tfmot_qat import computes_in_float, is_quantized
 from tfnas.quantization.bias_correction import correct_bias
@@ -203,8 +204,7 @@ def _as_inputs(model: keras.Model, columns: list[np.ndarray]) -> Any:
     """Arrays in the structure of the model's inputs (an array, a list or a dictionary)."""
     import keras
 
-    functional = getattr(model, "_functional", None) or model  # a Sequential model has one inside
-    return keras.tree.pack_sequence_as(functional.input, columns)
+    return keras.tree.pack_sequence_as(functional_inside(model).input, columns)
 
 
 def _stays_partly_float(model: Any, by_tfmot: bool) -> bool:
@@ -245,7 +245,7 @@ def _check_quantization_aware(model: Any, spec: QuantSpec, sparse: bool) -> None
 
 
 def _has_4_bit_kernel(model: keras.Model) -> bool:
-    kernels = (k for k in model._flatten_layers() if isinstance(k, QuantizedKernel))
+    kernels = (k for k in all_layers(model) if isinstance(k, QuantizedKernel))
     return any(kernel.bits == 4 for kernel in kernels)
 
 

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
+from tfnas.keras_private import functional_inside, with_constants
+
 if TYPE_CHECKING:
     import tensorflow as tf
 
@@ -54,12 +56,9 @@ def write_frozen_saved_model(model: keras.Model, directory: str | pathlib.Path) 
         ValueError: Two outputs have one name, as in {"a": [x], "a_0": y}.
     """
     import tensorflow as tf
-    from tensorflow.python.framework.convert_to_constants import (  # no public name in TF 2.21
-        convert_variables_to_constants_v2,
-    )
 
     specs = [tf.TensorSpec(t.shape, t.dtype, name=t.name) for t in model.inputs]
-    functional = getattr(model, "_functional", None) or model  # Sequential models hold one
+    functional = functional_inside(model)
 
     def infer(*inputs: tf.Tensor) -> dict[str, tf.Tensor]:
         outputs = model(keras.tree.pack_sequence_as(functional.input, inputs), training=False)
@@ -69,7 +68,7 @@ def write_frozen_saved_model(model: keras.Model, directory: str | pathlib.Path) 
     if _assigns_variables(traced.graph):
         return False
     names = sorted(traced.structured_outputs)
-    frozen = convert_variables_to_constants_v2(traced, lower_control_flow=False)
+    frozen = with_constants(traced)
     if len(frozen.inputs) > len(specs):  # what is no variable became an input
         return False
 

@@ -26,6 +26,7 @@ from tfnas.data.representative_dataset import (
     is_representative_dataset,
     representative_arrays,
 )
+from tfnas.keras_private import all_layers
 from tfnas.legacy.rebuild import is_tf_keras
 from tfnas.quantization.spec import QuantSpec
 from tfnas.tflite.artifact import Artifact
@@ -63,7 +64,7 @@ def layers_of_file(
     Returns:
         Name of the layer -> (its class, its kernels).
     """
-    classes = {layer.name: type(layer).__name__ for layer in model._flatten_layers()}
+    classes = {layer.name: type(layer).__name__ for layer in all_layers(model)}
     layers: dict[str, tuple[str, list[FileKernel]]] = {}
     for kernel in read_kernels(artifact):
         name = _layer_of(kernel, classes, counted=not is_tf_keras(model))
