@@ -101,7 +101,7 @@ def test_the_teacher_and_the_optimizer_are_taken_up(digits, tmp_path):
 def test_the_state_of_another_training_is_refused(digits, tmp_path):
     run("factorize", {"macs": 0.7}, tmp_path, digits)
     [path] = tmp_path.rglob("*.npz")
-    with pytest.raises(ValueError, match="must hold the .* variables of this training"):
+    with pytest.raises(ValueError, match=r"must hold the .* variables of this training"):
         run("factorize", {"macs": 0.5}, tmp_path, digits)
     content = dict(np.load(path))
     content["format"] = np.array(99)

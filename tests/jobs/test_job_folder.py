@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from tfnas.compression.training_settings import TrainingSettings
 
-from tfnas.data.datasets import DataSplit
+from tfnas.data.data_split import DataSplit
 from tfnas.jobs import job_folder
 
 OURS = (

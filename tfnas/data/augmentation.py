@@ -1,4 +1,11 @@
-"""Random augmentations of training images, and data sets of augmented batches."""
+"""Random augmentations of training images, and data sets of augmented batches.
+
+Keras' `RandomFlip` and `RandomTranslation` are not used. Their seed is an integer or a
+`SeedGenerator`, which counts its draws; here a batch follows from the seed, the epoch and its
+index alone, so that threads and a resumed training change nothing, and the flipped images must be
+known to take a teacher's outputs for them. `RandomTranslation` also shifts by fractions of pixels
+and repeats the pixel at the border when it reflects (1 0 0 1 2, here 1 0 1 2).
+"""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from tfnas.data.augmentation import AugmentedImages
 from tfnas.data.examples import Examples
 from tfnas.distillation.cached_teacher import teacher_outputs
 from tfnas.distillation.distiller import Distiller
-from tfnas.graph.functional import gives_probabilities, last_activation
+from tfnas.graph.output_activation import gives_probabilities, last_activation
 from tfnas.measure.accuracy import correct
 from tfnas.measure.agreement import Agreement, agreement
 from tfnas.tasks.assessment import ACCURACY
@@ -31,6 +31,7 @@ class ImageClasses(Task):
     """Images with one label each; the model gives logits or probabilities of the classes."""
 
     metric = ACCURACY
+    noun = "images"
     distills = True
 
     def check(self, model: keras.Model, data: DataSplit) -> None:  # type: ignore[override]

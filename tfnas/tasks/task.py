@@ -70,6 +70,7 @@ class Task(abc.ABC):
     """What a model is for; see the module."""
 
     metric: Metric
+    noun: str = "examples"  # what an example is, in the plural
 
     @abc.abstractmethod
     def check(self, model: keras.Model, data: Data) -> None:

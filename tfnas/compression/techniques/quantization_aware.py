@@ -168,7 +168,15 @@ class QuantizationAware(Technique[QatSettings]):
         errors = outcome.extras["errors"]
         picture = ("errors.png", "quantization error", errors)
         title = "Quantization error, layer by layer"
-        return [Section(title, errors.headers(), errors.rows(), 1, (), picture)]
+        return [
+            Section(
+                title,
+                errors.headers(),
+                errors.rows(),
+                caption="Signal to noise of each layer",
+                picture=picture,
+            )
+        ]
 
     def products(self, outcome: Outcome, files: Mapping[str, Artifact]) -> dict[str, str]:
         """Returns the errors of the layers as JSON."""

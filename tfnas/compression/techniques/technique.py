@@ -45,15 +45,19 @@ class Section:
         rows: The table's rows.
         right: Number of the first column that is aligned to the right.
         texts: Paragraphs after the table.
+        prose: Numbers of columns whose cells are sentences.
+        caption: Text of the picture.
         picture: (file name, kind, record) of a picture before the table; see
             :data:`tfnas.reports.plots.PICTURES`.
     """
 
     title: str
     headers: Sequence[str] = ()
-    rows: Sequence[Sequence[object]] = ()
+    rows: Sequence[Sequence[str | int | float | None]] = ()
     right: int = 1
     texts: Sequence[str] = ()
+    prose: Sequence[int] = ()
+    caption: str = ""
     picture: tuple[str, str, Any] | None = None
 
 
@@ -295,8 +299,7 @@ def report_section(title: str, report: Any, right: int = 1) -> Section:
 
     Args:
         title: Title of the section.
-        report: A record with `HEADERS` or `headers()`, and `rows()`.
+        report: A record with `headers()` and `rows()`.
         right: Number of the first column that is aligned to the right.
     """
-    headers = report.headers() if hasattr(report, "headers") else report.HEADERS
-    return Section(title, list(headers), report.rows(), right)
+    return Section(title, list(report.headers()), report.rows(), right)

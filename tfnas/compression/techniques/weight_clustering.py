@@ -196,7 +196,9 @@ class WeightClustering(Technique[ClusterSettings]):
             if not label.startswith(("original", "post-training"))
             for k in count_values(file)
         ]
-        kernels = dataclasses.replace(report_section("The kernels", report, 4), texts=texts)
+        kernels = dataclasses.replace(
+            report_section("The kernels", report, 4), texts=texts, prose=[3]
+        )
         return [kernels, Section("The values in the files", headers, rows, 3)]
 
     def products(self, outcome: Outcome, files: Mapping[str, Artifact]) -> dict[str, str]:

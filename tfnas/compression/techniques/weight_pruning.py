@@ -213,7 +213,9 @@ class WeightPruning(Technique[PruneSettings]):
         """Returns the kernels, and the sensitivity of layers where it was measured."""
         report = outcome.reports[0]
         text = f"{report.zeros:,} of {report.weights:,} weights are zero."
-        kernels = dataclasses.replace(report_section("The kernels", report, 4), texts=[text])
+        kernels = dataclasses.replace(
+            report_section("The kernels", report, 4), texts=[text], prose=[3]
+        )
         found = outcome.extras.get("sensitivity")
         if found is None:
             return [kernels]
@@ -222,7 +224,17 @@ class WeightPruning(Technique[PruneSettings]):
             "layer first."
         )
         picture = ("sensitivity.png", "sensitivity", found)
-        return [kernels, Section("Sensitivity", found.headers(), found.rows(), 1, [text], picture)]
+        return [
+            kernels,
+            Section(
+                "Sensitivity",
+                found.headers(),
+                found.rows(),
+                texts=[text],
+                caption="Quality with one layer pruned",
+                picture=picture,
+            ),
+        ]
 
     def products(self, outcome: Outcome, files: Mapping[str, Artifact]) -> dict[str, str]:
         """Returns the zeros of each kernel as CSV, and the sensitivity as JSON."""
@@ -233,7 +245,7 @@ class WeightPruning(Technique[PruneSettings]):
             [k.name, k.kind, "x".join(map(str, k.shape)), k.note, k.weights, k.zeros, k.sparsity]
             for k in report.kernels
         ]
-        products = {"kernels.csv": csv_table(report.HEADERS, rows)}
+        products = {"kernels.csv": csv_table(report.headers(), rows)}
         if "sensitivity" in outcome.extras:
             products["sensitivity.json"] = outcome.extras["sensitivity"].to_json()
         return products
