@@ -169,6 +169,12 @@ class WeightPruning(Technique[PruneSettings]):
         from tfnas.pruning.prune import prune
 
         context.progress.phase("pruning without training")
+        if settings.reconstruct:  # needs examples whatever the criterion
+            options = {
+                **options,
+                "data": context.scoring(),
+                "loss": context.task.criterion_loss(model),
+            }
         pruned, report = prune(
             model, settings.sparsity, reconstruct=settings.reconstruct, **options
         )
