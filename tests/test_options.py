@@ -121,7 +121,7 @@ def test_types_and_descriptions():
 
 def test_the_docstring_has_each_described_field_once():
     text = Example.__doc__
-    assert text.startswith("Settings of a test.\n\nExample:\n    >>> 1\n")
+    assert text.startswith("Settings of a test.\n\nExample:\n    >>> 1\n    1\n\nArgs:\n")
     assert text.count("Args:\n") == text.count("Raises:\n") == 1
     assert "    needed: A share.\n    count: Number of things.\n" in text
     assert "    form: Form of the things: round, square.\n" in text

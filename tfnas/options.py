@@ -8,6 +8,7 @@ record's docstring. The rule of a field is checked by :func:`check_options` and 
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 import textwrap
 import types
@@ -183,7 +184,7 @@ def documented(record: type[_T]) -> type[_T]:
         first = f"{name}: {texts[:1].upper()}{texts[1:]}."
         lines += textwrap.wrap(first, 92, initial_indent="    ", subsequent_indent=" " * 8)
     raises = "Raises:\n    ValueError: A field breaks its rule; the message names it."
-    parts = [textwrap.dedent(record.__doc__ or "").strip(), "Args:\n" + "\n".join(lines), raises]
+    parts = [inspect.cleandoc(record.__doc__ or ""), "Args:\n" + "\n".join(lines), raises]
     record.__doc__ = "\n\n".join(parts) + "\n"
     return record
 

@@ -321,9 +321,9 @@ def test_limits_on_costs_and_weights_are_both_kept():
         ]
     )
     step = RecipeStep("prune_channels", 0.6, 0.4)
-    sizes = both_sizes(model, step)
+    sizes = both_sizes(model, step.amount, step.weights)
     _, report = tfnas.prune_channels(model, sizes=sizes)
     assert report.macs[1] <= 0.6 * report.macs[0]
     assert 0.3 * report.parameters[0] < report.parameters[1] <= 0.4 * report.parameters[0]
     with pytest.raises(ValueError, match="target_params can't be met"):
-        both_sizes(model, RecipeStep("prune_channels", 0.6, 0.001))
+        both_sizes(model, 0.6, 0.001)
