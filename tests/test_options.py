@@ -110,9 +110,13 @@ def test_what_keeps_its_rule_is_kept(change):
 
 
 def test_types_and_descriptions():
-    assert set(options_of(Example)) == set(kinds_of(Example)) == {
-        *("needed", "count", "rate", "form", "text", "on", "names"),
-    }
+    assert (
+        set(options_of(Example))
+        == set(kinds_of(Example))
+        == {
+            *("needed", "count", "rate", "form", "text", "on", "names"),
+        }
+    )
     assert kinds_of(Example)["count"] == (int, True)
     assert kinds_of(Example)["needed"] == (float, False)
     assert kinds_of(Example)["names"] == (tuple, False)
@@ -130,7 +134,9 @@ def test_the_docstring_has_each_described_field_once():
 
 
 @pytest.mark.parametrize(
-    "record", [FineTuneSettings, *(each.settings for each in techniques())], ids=lambda r: r.__name__
+    "record",
+    [FineTuneSettings, *(each.settings for each in techniques())],
+    ids=lambda r: r.__name__,
 )
 def test_the_records_of_tfnas_describe_every_field(record):
     described = options_of(record)

@@ -74,7 +74,10 @@ def test_version(tfnas_command, argument):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["serach"], "no such command 'serach': one of compress, search, prune-channels, factorize,"),
+        (
+            ["serach"],
+            "no such command 'serach': one of compress, search, prune-channels, factorize,",
+        ),
         (["--fast"], "no such command '--fast'"),
     ],
 )

@@ -110,7 +110,11 @@ COMMANDS = [each for each in techniques() if each.has_command]
 
 @pytest.mark.parametrize("own", COMMANDS, ids=lambda own: own.name)
 def test_every_field_of_a_technique_is_a_flag_with_its_default(own):
-    needed = {"prune": {"sparsity": 0.5}, "factorize": {"macs": 0.5}, "prune_channels": {"macs": 0.5}}
+    needed = {
+        "prune": {"sparsity": 0.5},
+        "factorize": {"macs": 0.5},
+        "prune_channels": {"macs": 0.5},
+    }
     fields = needed.get(own.name, {})
     values = parsed(*(f"--{name}={value}" for name, value in fields.items()), record=own.settings)
     assert own.settings(**option_values(own.settings, values)) == own.settings(**fields)

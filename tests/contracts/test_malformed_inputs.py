@@ -181,9 +181,7 @@ def specification(rng):
         lambda: tfnas.data.load(one, two if rng.integers(3) == 0 else 0.1),
         lambda: tfnas.hypervolume([[1, one]], [3, two], ["min", "max"]),
         lambda: tfnas.pareto_front(one, two),
-        lambda: [
-            parse([str(one), "a=8"]) for parse in (parse_formats, parse_sizes, parse_counts)
-        ],
+        lambda: [parse([str(one), "a=8"]) for parse in (parse_formats, parse_sizes, parse_counts)],
         lambda: spec.weight_bits(str(one)[:100], str(two)[:100]),
     ]
     return calls[rng.integers(len(calls))]

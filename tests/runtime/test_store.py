@@ -70,7 +70,9 @@ def test_another_kind_is_refused_by_name(tmp_path):
 )
 def test_a_record_without_a_form_is_refused(tmp_path, values):
     (tmp_path / "job.json").write_text(json.dumps(values))
-    with pytest.raises(ValueError, match=r"must hold a job, got a file of another version of tfnas"):
+    with pytest.raises(
+        ValueError, match=r"must hold a job, got a file of another version of tfnas"
+    ):
         Record(tmp_path / "job.json", "job", 1).read()
 
 
