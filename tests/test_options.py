@@ -142,7 +142,8 @@ def test_the_records_of_tfnas_describe_every_field(record):
     described = options_of(record)
     assert set(described) == {field.name for field in dataclasses.fields(record)}
     for name, each in described.items():
-        assert each.help and not each.help.endswith("."), name
+        assert each.help, name
+        assert not each.help.endswith("."), name
         assert f"    {name}: {each.help[0].upper()}" in record.__doc__
     assert max(map(len, record.__doc__.splitlines())) <= 100
     assert record.__doc__.count("Args:\n") == 1

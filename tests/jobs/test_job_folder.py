@@ -189,18 +189,28 @@ class Stopped(BaseException):
 @pytest.mark.parametrize("error", [Stopped, ValueError])
 def test_work_that_fails_at_once_leaves_no_folder(tmp_path, job, error):
     folder = JobFolder(tmp_path / "a" / "job", "techniques", ())
-    with pytest.raises(error), folder.claimed(job):
-        assert files(tmp_path) == {"a/job/job.json"}
-        raise error
+
+    def work():
+        with folder.claimed(job):
+            assert files(tmp_path) == {"a/job/job.json"}
+            raise error
+
+    with pytest.raises(error):
+        work()
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("names", [("training/1_prune/training.npz",), ("model.keras",)])
 def test_work_that_fails_later_keeps_its_files_and_its_claim(tmp_path, job, names):
     folder = JobFolder(tmp_path / "job", "techniques", ())
-    with pytest.raises(Stopped), folder.claimed(job):
-        write(tmp_path / "job", *names)
-        raise Stopped
+
+    def work():
+        with folder.claimed(job):
+            write(tmp_path / "job", *names)
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        work()
     assert files(tmp_path / "job") == {"job.json", *names}
     with folder.claimed(job):
         pass

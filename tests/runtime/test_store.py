@@ -52,8 +52,8 @@ def test_a_write_that_is_killed_leaves_the_old_record(tmp_path, monkeypatch):
 def test_another_version_is_refused_by_name(tmp_path, version):
     Record(tmp_path / "job.json", "job", version).write({"a": 1})
     message = (
-        rf"job\.json holds a job of another version of tfnas \(form {version!r}, this version's is 2"
-        r"\); choose another folder, or overwrite it"
+        rf"job\.json holds a job of another version of tfnas \(form {version!r}, this version's "
+        r"is 2\); choose another folder, or overwrite it"
     )
     with pytest.raises(ValueError, match=message):
         Record(tmp_path / "job.json", "job", 2).read()

@@ -181,7 +181,9 @@ def _factorized(
     from tfnas.low_rank.factorize import factorize
 
     context.progress.phase("factorizing")
-    options = {} if settings is None else {"methods": settings.methods, "exclude": settings.exclude}
+    options: dict[str, Any] = {}
+    if settings is not None:
+        options = {"methods": settings.methods, "exclude": settings.exclude}
     data = context.calibration(calibration) if calibration else None
     factorized, report = factorize(model, data=data, **target, **options)
     if report.layers and layers_of(factorized, keras.layers.BatchNormalization):
