@@ -201,7 +201,7 @@ def file(mostly_dense, digits):
 
 @pytest.fixture(scope="module")
 def analysis(mostly_dense, file, digits):
-    return analyze_model(mostly_dense, file, digits.x_test, pruning=True)
+    return analyze_model(mostly_dense, file, digits.x_test, ImageClasses(), pruning=True)
 
 
 def test_the_analysis_has_costs_and_sensitivity_by_layer(analysis):
@@ -224,11 +224,11 @@ def test_the_analysis_has_costs_and_sensitivity_by_layer(analysis):
 def test_measurements_of_big_models_are_left_out(mostly_dense, file, digits, monkeypatch):
     for limit in ("SECONDS", "NOISE_MACS", "TIMED_MACS"):
         monkeypatch.setattr(analysis_module, limit, 0)
-    found = analyze_model(mostly_dense, file, digits.x_test, pruning=True)
+    found = analyze_model(mostly_dense, file, digits.x_test, ImageClasses(), pruning=True)
     reasons = [text.split(":")[0] for text in found.left_out]
     assert reasons == ["time a layer", "int8 error a layer", "pruning a layer"]
     assert found.changed is None
-    none = analyze_model(mostly_dense, None, digits.x_test, pruning=False)
+    none = analyze_model(mostly_dense, None, digits.x_test, ImageClasses(), pruning=False)
     assert none.left_out[0] == "time a layer: there is no int8 file"
 
 
@@ -323,9 +323,9 @@ def test_limits_on_costs_and_weights_are_both_kept():
         ]
     )
     step = RecipeStep("prune_channels", 0.6, 0.4)
-    sizes = both_sizes(model, step)
+    sizes = both_sizes(model, step.amount, step.weights)
     _, report = tfnas.prune_channels(model, sizes=sizes)
     assert report.macs[1] <= 0.6 * report.macs[0]
     assert 0.3 * report.parameters[0] < report.parameters[1] <= 0.4 * report.parameters[0]
     with pytest.raises(ValueError, match="target_params can't be met"):
-        both_sizes(model, RecipeStep("prune_channels", 0.6, 0.001))
+        both_sizes(model, 0.6, 0.001)

@@ -62,7 +62,7 @@ def test_it_is_a_command_with_a_report(rounding, model, tmp_path, capsys):
     assert "| classes |" in report
     assert "| step | 0.5 |" in report
     assert app.main([*argv, "--step=0"]) in (1, 2)
-    assert "step must be a number above 0, got 0" in capsys.readouterr().err
+    assert "step must be above 0, got 0" in capsys.readouterr().err
 
 
 def test_it_is_a_step_of_a_row_and_of_compress(rounding, model, digits, tmp_path):
@@ -75,7 +75,7 @@ def test_it_is_a_step_of_a_row_and_of_compress(rounding, model, digits, tmp_path
     result = tfnas.compress(
         *(model, digits.limited(100), {"max_gzip_bytes": int(0.8 * plain.gzip_size)}),
         directory=tmp_path / "compressed",
-        epochs=1,
+        effort="quick",
     )
     tried = [str(candidate.recipe) for candidate in result.candidates]
     assert any(recipe.startswith("round_dense") for recipe in tried)

@@ -317,7 +317,7 @@ def test_another_job_in_the_folder_is_refused(run, tiny_model, digits, monkeypat
     with pytest.raises(ValueError, match=r"holds a job of another data"):
         tfnas.compress(tiny_model, other, budget, **quick, directory=folder)
     monkeypatch.setattr(job_folder, "FORMAT", 0)
-    with pytest.raises(ValueError, match=r"a job of another version of tfnas"):
+    with pytest.raises(ValueError, match=r"a job of compress of another version of tfnas"):
         tfnas.compress(*arguments, **quick, directory=folder)
     (tmp_path / "file").write_text("mine")
     with pytest.raises(ValueError, match=r"directory must be a folder, got .*, which is a file"):
@@ -333,7 +333,7 @@ def test_another_job_in_the_folder_is_refused(run, tiny_model, digits, monkeypat
     [
         ({"units": 1}, 8, "must end in a sigmoid where it has one unit, got logits"),
         ({"units": 10, "activation": "sigmoid"}, 8, "got a sigmoid of 10 units"),
-        ({"units": 10}, None, r"must take images of one size, got \(None, None, 1\)"),
+        ({"units": 10}, None, r"must take inputs of one size, got \(None, None, 1\)"),
     ],
 )
 def test_models_that_no_step_could_take_are_refused_first(digits, tmp_path, end, size, message):

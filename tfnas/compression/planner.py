@@ -174,9 +174,11 @@ def _after_formats(state: PlannerState, phase: TryFormats) -> PlannerState:
     base, budget, settings = state.converted("int8"), state.budget, state.settings
     if base is None and not phase.later:
         return _to(state, TryFormats(settings.later, later=True))
-    if not state.effort.epochs or (base is not None and base.costs.refused):
+    if base is not None and base.costs.refused:
         # Fewer channels do not change the operators that the device can't run.
         return _to(state, Finished())
+    if not state.effort.epochs:
+        return _with_more(state)
     allowed = math.inf if budget.max_drop is None else budget.max_drop
     enough = min(ENOUGH, allowed) if settings.integers else allowed
     loses = base is None or base.costs.drop > enough

@@ -176,7 +176,8 @@ def compress(
     progress.phase("analyzing the model: the costs and the sensitivity of its layers")
     analysis = store.analyze_model(bool(amounts.epochs))
     plan_settings = dataclasses.replace(
-        decide_plan(budget, amounts, analysis, target.device), more=_further_techniques()
+        decide_plan(budget, amounts, analysis, target.device),
+        more=_further_techniques(trained=bool(amounts.epochs)),
     )
     for line in plan_settings.reasons:
         progress.phase(f"plan: {line}")
@@ -188,9 +189,18 @@ def compress(
     return result
 
 
-def _further_techniques() -> tuple[RecipeStep, ...]:
-    """Returns the steps of techniques that the planner has no rule of its own for."""
-    return tuple(RecipeStep(each.name, amount) for each in techniques() for amount in each.choices)
+def _further_techniques(trained: bool) -> tuple[RecipeStep, ...]:
+    """Returns the steps of techniques that the planner has no rule of its own for.
+
+    Args:
+        trained: Whether techniques that train are among them.
+    """
+    return tuple(
+        RecipeStep(each.name, amount)
+        for each in techniques()
+        if trained or not each.trains
+        for amount in each.choices
+    )
 
 
 def _check_model(model: keras.Model, task: Task) -> None:

@@ -7,6 +7,7 @@ import pathlib
 import shutil
 from typing import TYPE_CHECKING, Any
 
+from tfnas.compression.techniques.registry import techniques
 from tfnas.jobs.job_folder import JobFolder
 from tfnas.reports import compress_report
 from tfnas.runtime.files import model_digest
@@ -27,7 +28,7 @@ _OWN = (
     *(*PRODUCTS, "model_analysis.json"),
     *(f"{folder}/{name}" for folder in ("earlier", "earlier.part") for name in PRODUCTS),
     *(f"candidates/*/{name}" for name in _CANDIDATE),
-    *("models/*.keras", "training/*/*/*.npz"),
+    "training/*/*/*.npz",
 )
 
 
@@ -37,7 +38,8 @@ def compress_folder(path: pathlib.Path) -> JobFolder:
     Args:
         path: The folder; it need not exist.
     """
-    return JobFolder(path, "compress", _OWN)
+    models = [f"models/{each.name}_*.keras" for each in techniques()]
+    return JobFolder(path, "compress", (*_OWN, *models))
 
 
 def identity_of(context: Context) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import os
 import pathlib
@@ -15,6 +16,7 @@ from tfnas.runtime.store import Record
 
 JOB = "job.json"
 FORMAT = 4  # increased whenever a record or a recipe of the same name means something else
+_FILES = "files"  # key of the names that a job recorded
 _SHOWN = 5  # names in an error message
 
 
@@ -25,7 +27,7 @@ class JobFolder:
         path: The folder; it need not exist.
         kind: The kind of job, such as "compress".
         own: Patterns of the files that the job writes, with "/" for folders in it: an overwritten
-            job loses these and nothing else.
+            job loses these, and those of :meth:`will_write`, and nothing else.
     """
 
     def __init__(self, path: str | os.PathLike[str], kind: str, own: Sequence[str]) -> None:
@@ -76,6 +78,15 @@ class JobFolder:
                         part.rmdir()
             raise
 
+    def will_write(self, names: Sequence[str]) -> None:
+        """Records names of files that the job is about to write, beside the patterns of `own`.
+
+        Args:
+            names: Names in the folder itself.
+        """
+        record = self._record.read()
+        self._record.write({**record, _FILES: sorted({*record.get(_FILES, ()), *names})})
+
     def _claim(self, identity: dict[str, Any]) -> None:
         if not self._record.exists():
             self._record.write(identity)
@@ -100,7 +111,7 @@ class JobFolder:
             return
         if not self._holds_job():
             raise ValueError(self._refusal())
-        for pattern in self.own:
+        for pattern in (*self.own, *self._recorded()):
             if pattern != JOB:
                 _remove_matching(self.path, pattern)
         folders = {parent for pattern in self.own for parent in pathlib.PurePath(pattern).parents}
@@ -117,6 +128,12 @@ class JobFolder:
             return False
         # Jobs of earlier versions have no kind.
         return isinstance(record, dict) and {"model", "settings", "data"} <= record.keys()
+
+    def _recorded(self) -> list[str]:
+        """Returns the names of :meth:`will_write`, also those of a job of another kind."""
+        names = json.loads(self._record.path.read_text("utf-8")).get(_FILES, [])
+        plain = [name for name in names if pathlib.PurePath(name).name == name]
+        return [glob.escape(name) for name in plain]
 
     def _names(self) -> list[str]:
         """Returns the names in the folder without what a killed claim leaves."""

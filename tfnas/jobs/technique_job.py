@@ -19,13 +19,13 @@ from tfnas.compression.results.technique_result import TechniqueResult
 from tfnas.compression.technique_context import Context
 from tfnas.compression.technique_row import Step, check_order, context_of, run_row
 from tfnas.compression.techniques.registry import technique
-from tfnas.compression.techniques.technique import Outcome
+from tfnas.compression.techniques.technique import TechniqueOutcome
 from tfnas.jobs.inputs import load_model_and_data
 from tfnas.jobs.job_folder import JobFolder
 from tfnas.measure.latency import benchmark
-from tfnas.options import as_settings
 from tfnas.reports import technique_report
 from tfnas.runtime.files import model_digest, save_model, write_atomically
+from tfnas.settings_fields import as_settings
 from tfnas.tflite.conversion_error import ConversionError
 
 if TYPE_CHECKING:
@@ -33,13 +33,12 @@ if TYPE_CHECKING:
 
     from tfnas.data.examples import Data
     from tfnas.tasks.task import Task
+    from tfnas.tflite.artifact import Artifact
 
 CHECKPOINTS = "training"
 LEARNING_RATE = 1e-3
-_OWN = (
-    *("*.keras", "model_*.tflite", "*.csv", "*.json", "*.png", "report.md", "report.html"),
-    f"{CHECKPOINTS}/*/*.npz",
-)
+_REPORTS = ("report.md", "report.html")
+_OWN = (*_REPORTS, f"{CHECKPOINTS}/*/*.npz")
 
 Row = Sequence[Step | tuple[str, Mapping[str, Any]]]
 
@@ -150,30 +149,47 @@ def _identity(model: keras.Model, row: Sequence[Step], context: Context) -> dict
 
 
 def _result(
-    model: keras.Model, outcomes: list[Outcome], context: Context, folder: JobFolder
+    model: keras.Model, outcomes: list[TechniqueOutcome], context: Context, folder: JobFolder
 ) -> TechniqueResult:
     """Converts, measures and reports."""
     context.progress.phase("converting and measuring the files on the test part")
     last = outcomes[-1]
     own = technique(last.technique)
-    for name, each in own.models(last).items():
-        save_model(each, folder.path / name)
     files, notes = own.files(model, last, context)
     prefix = f"{own.label}, "
     if not any(label.startswith(prefix) for label, _ in files):
         raise ConversionError(f"no model could be converted: {'; '.join(notes)}")
     by_label = dict(files)
-    for label, file in files:
-        if label.startswith(prefix):
-            name = label.removeprefix(prefix).replace(" ", "_")
-            file.save(folder.path / f"model_{name}.tflite")
     rows = compare_files(context.task, context.data.test, files)
     times = benchmark([file for _, file in files])
     latencies = {label: time for (label, _), time in zip(files, times, strict=True)}
     outcomes = [*outcomes[:-1], own.examined(last, by_label, context)]
     result = TechniqueResult(folder.path, outcomes, rows, latencies, notes)
-    for outcome in outcomes:
-        for name, text in technique(outcome.technique).products(outcome, by_label).items():
-            write_atomically(folder.path / name, text)
+    saved = {
+        f"model_{label.removeprefix(prefix).replace(' ', '_')}.tflite": file
+        for label, file in files
+        if label.startswith(prefix)
+    }
+    _write(result, own.models(last), saved, folder)
     technique_report.write(result, context)
     return result
+
+
+def _write(
+    result: TechniqueResult,
+    models: Mapping[str, keras.Model],
+    files: Mapping[str, Artifact],
+    folder: JobFolder,
+) -> None:
+    """Writes all but the report, after the names of all files."""
+    products: dict[str, str] = {}
+    for outcome in result.outcomes:
+        products |= technique(outcome.technique).products(outcome, result.files)
+    pictures = [section.picture[0] for section in result.sections() if section.picture]
+    folder.will_write([*models, *files, *products, *pictures])
+    for name, model in models.items():
+        save_model(model, folder.path / name)
+    for name, file in files.items():
+        file.save(folder.path / name)
+    for name, text in products.items():
+        write_atomically(folder.path / name, text)

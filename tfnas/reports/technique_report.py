@@ -45,7 +45,7 @@ def content(result: TechniqueResult, context: Context) -> Report:
     )
 
 
-def _section(section: technique.Section) -> Section:
+def _section(section: technique.ReportSection) -> Section:
     blocks: list[Block] = []
     if section.picture is not None:
         name, kind, record = section.picture

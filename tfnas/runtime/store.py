@@ -61,8 +61,13 @@ class Record:
         except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
             raise ValueError(f"{self.path} must hold a {self.kind}: {error}") from error
         found = values.pop(_FORMAT, None) if isinstance(values, dict) else None
-        if not isinstance(found, list) or len(found) != 2 or found[0] != self.kind:
-            raise ValueError(f"{self.path} must hold a {self.kind}, got another file of this name")
+        if not isinstance(found, list) or len(found) != 2:
+            raise ValueError(
+                f"{self.path} must hold a {self.kind}, got a file of another version of tfnas or "
+                "of something else; choose another folder, or overwrite it"
+            )
+        if found[0] != self.kind:
+            raise ValueError(f"{self.path} must hold a {self.kind}, got a {found[0]}")
         if found[1] != self.version:
             raise ValueError(
                 f"{self.path} holds a {self.kind} of another version of tfnas (form {found[1]!r}, "

@@ -2,19 +2,8 @@
 
 The engine (techniques, fine-tuning, the planner, searches and reports) asks a :class:`Task` for
 everything that depends on the kind of a model's inputs and outputs: its loss, its metric, how
-outputs become predictions, how it is fitted and distilled. :class:`tfnas.tasks.image_classes.
-ImageClasses` is the task of image classifiers. For another kind of model write a subclass::
-
-    class Depth(Task):
-        metric = Metric("error", higher_is_better=False, unit="m")
-
-        def check(self, model, data): ...
-
-        def loss(self, model):
-            return "mse"
-
-        def example_values(self, y, predictions):
-            return abs(y - predictions).mean(axis=(1, 2))
+outputs become predictions, how it is fitted and distilled.
+:class:`tfnas.tasks.image_classes.ImageClasses` is the task of image classifiers.
 """
 
 from __future__ import annotations
@@ -67,7 +56,22 @@ class Batches(Protocol):
 
 
 class Task(abc.ABC):
-    """What a model is for; see the module."""
+    """What a model is for: a subclass says how its outputs are trained, judged and compared.
+
+    Example:
+        >>> class Depth(Task):
+        ...     metric = Metric("error", higher_is_better=False, unit="m")
+        ...     def check(self, model, data):
+        ...         if len(model.outputs) != 1:
+        ...             raise ValueError(f"model must have one output, got {len(model.outputs)}")
+        ...     def loss(self, model):
+        ...         return "mse"
+        ...     def example_values(self, y, predictions):
+        ...         return abs(y - predictions)
+        >>> assessment = Depth().assess(np.array([1.0, 2.0]), np.array([1.0, 2.5]))
+        >>> assessment.score.value
+        0.25
+    """
 
     metric: Metric
     noun: str = "examples"  # what an example is, in the plural

@@ -8,6 +8,7 @@ record's docstring. The rule of a field is checked by :func:`check_options` and 
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 import textwrap
 import types
@@ -21,7 +22,7 @@ _T = TypeVar("_T")
 
 
 @dataclasses.dataclass(frozen=True)
-class Option:
+class FieldOption:
     """Description of a field.
 
     Args:
@@ -86,12 +87,12 @@ def option(default: Any = _MISSING, help: str = "", **rule: Any) -> Any:
     Args:
         default: The default; left out: the field must be set.
         help: What the field is.
-        **rule: Further fields of :class:`Option`.
+        **rule: Further fields of :class:`FieldOption`.
     """
-    return dataclasses.field(default=default, metadata={_KEY: Option(help, **rule)})
+    return dataclasses.field(default=default, metadata={_KEY: FieldOption(help, **rule)})
 
 
-def options_of(record: Any) -> dict[str, Option]:
+def options_of(record: Any) -> dict[str, FieldOption]:
     """Returns the described fields of a settings record or of its class."""
     fields = dataclasses.fields(record)
     return {field.name: field.metadata[_KEY] for field in fields if _KEY in field.metadata}
@@ -148,12 +149,12 @@ def check_whole_numbers(settings: Any, optional: bool = False, **minima: int) ->
     """
     for name, minimum in minima.items():
         value = getattr(settings, name)
-        broken = _rule_broken(value, int, Option("", low=minimum))
+        broken = _rule_broken(value, int, FieldOption("", low=minimum))
         if broken and not (value is None and optional):
             raise ValueError(f"{name} must be {broken}, got {value!r}")
 
 
-def _rule_broken(value: Any, kind: type, described: Option) -> str:
+def _rule_broken(value: Any, kind: type, described: FieldOption) -> str:
     """Returns the rule that a value breaks, "" where it keeps it."""
     boolean = isinstance(value, bool)
     if kind is bool:
@@ -183,12 +184,12 @@ def documented(record: type[_T]) -> type[_T]:
         first = f"{name}: {texts[:1].upper()}{texts[1:]}."
         lines += textwrap.wrap(first, 92, initial_indent="    ", subsequent_indent=" " * 8)
     raises = "Raises:\n    ValueError: A field breaks its rule; the message names it."
-    parts = [textwrap.dedent(record.__doc__ or "").strip(), "Args:\n" + "\n".join(lines), raises]
+    parts = [inspect.cleandoc(record.__doc__ or ""), "Args:\n" + "\n".join(lines), raises]
     record.__doc__ = "\n\n".join(parts) + "\n"
     return record
 
 
-def _choices_text(described: Option) -> str:
+def _choices_text(described: FieldOption) -> str:
     return f": {', '.join(described.choices)}" if described.choices else ""
 
 
