@@ -1,0 +1,381 @@
+"""Constants of the fine-tuning, two values of each against the other, on three networks.
+
+    python benchmarks/engine_constants.py --recordings=spoken_digits_8khz.npz [--seeds=0,1,2]
+
+Fine-tuning is coded in three places that differ in these constants: the steps of `compress`, the
+trials of a search that compresses, and the commands (`tfnas prune` and others). To code it once,
+one value of each has to be taken. Here each is fine-tuned with both values, all else equal: the
+same trained network, examples, order of batches and seed. The networks: MLPerf Tiny's ResNet8 on
+CIFAR-10, from the reference's trained weights; MobileNetV2 of width 0.35 on Fashion-MNIST at 32x32;
+and a 1-D convolutional network on mel spectrograms of spoken digits (--recordings). The last two
+are trained here first. A run has few examples and epochs, so that all of them take less than an
+hour of a processor's core.
+
+Accuracy is measured on held-out examples: training images of Fashion-MNIST and recordings (takes 5
+to 19) that nothing was trained on, and for ResNet8, which saw all training images, the first half
+of the test images. Pruned and clustered models are measured as they are, quantized ones as files.
+
+Prints for each network and constant both accuracies, the paired difference in points with its 95%
+interval (bootstrap over examples), the differences of each seed, and the difference of the cross-
+entropy. A value is better where the interval is on one side of 0 and all seeds agree. The last
+table takes the mean over networks, with an interval over networks' examples and seeds.
+
+Finished runs are kept in --folder and found again: seeds and networks may be run apart.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import record
+import resnet8
+import tensorflow as tf
+from absl import app, flags, logging
+
+import tfnas
+from tfnas.data.augmentation import flip, shift, shuffled, untuned
+from tfnas.data.datasets import spread
+from tfnas.graph.tracing import TraceOnce
+from tfnas.measure.accuracy import correct
+from tfnas.schedules import polynomial
+from tfnas.table import table
+
+NETWORKS = flags.DEFINE_list(
+    "networks", ["resnet8", "mobilenet_v2", "spoken_digits"], "networks to measure"
+)
+SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "seeds of the fine-tuning")
+RECORDINGS = flags.DEFINE_string("recordings", None, "spoken_digits_8khz.npz")
+FASHION = flags.DEFINE_string("fashion", "fashion_mnist", "Fashion-MNIST, for tfnas.data.load")
+FOLDER = flags.DEFINE_string("folder", "runs/engine_constants", "folder of finished runs")
+RATE = flags.DEFINE_float("rate", 2e-3, "Adam's rate at the start of fine-tuning")
+EPOCHS = flags.DEFINE_integer("epochs", 2, "epochs of fine-tuning on images")
+BASE_EPOCHS = flags.DEFINE_integer("base_epochs", 8, "epochs of the networks trained here")
+LONGER = flags.DEFINE_integer("longer", 3, "times the epochs, for the few recordings")
+BATCH = flags.DEFINE_integer("batch", 64, "examples a step")
+HELD = flags.DEFINE_integer("held", 5000, "most examples to measure on")
+SPARSITY = flags.DEFINE_float("sparsity", 0.75, "fraction of zeros")
+CLUSTERS = flags.DEFINE_integer("clusters", 16, "most values of a kernel")
+THREADS = flags.DEFINE_integer("threads", 1, "threads of TensorFlow")
+RESAMPLES = 2000  # of the bootstrap
+LEAST = 1 / 512  # probability below which a file of 8-bit outputs tells nothing
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A fine-tuning; "int8" and "int8x4" are quantization-aware, "ptq" only calibrates int8."""
+
+    technique: str
+    rate: float = 1.0
+    ramp: float = 0.5
+    scope: str = "global"
+    renew: int | None = 5
+    calibration: int = 300
+
+    @property
+    def name(self) -> str:
+        """The name of its file."""
+        return "_".join(
+            f"{value:.3g}" if isinstance(value, float) else str(value)
+            for value in dataclasses.astuple(self)
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Constant:
+    """Two values of a constant, and the one to take where they are equal, with its reason."""
+
+    name: str
+    values: tuple[str, str]
+    runs: tuple[Run, Run]
+    otherwise: int
+    reason: str
+
+
+def constant(
+    name: str, values: str, first: Run, otherwise: int, reason: str, **second: Any
+) -> Constant:
+    """A constant; of the second value only what differs is given."""
+    one, two = values.split(" | ")
+    return Constant(
+        name, (one, two), (first, dataclasses.replace(first, **second)), otherwise, reason
+    )
+
+
+PRUNE, CLUSTER = Run("prune"), Run("cluster", rate=1 / 3)
+CONSTANTS = [
+    constant("ramp of the sparsity", "0.5 | 0.6", PRUNE, 0, "in two of three places", ramp=0.6),
+    constant("pruning's rate", "1 | 1/2", PRUNE, 0, "compress's", rate=0.5),
+    constant("pruning's scope", "global | layer", PRUNE, 0, "compress's", scope="layer"),
+    constant("clustering's rate", "1/3 | 1/9", CLUSTER, 0, "compress's", rate=1 / 9),
+    constant("clustering's rate", "1/3 | 1", CLUSTER, 0, "in two of three places", rate=1.0),
+    constant("renewal", "5 steps | never", CLUSTER, 0, "in two of three places", renew=None),
+    constant("QAT's rate, int8", "1/10 | 1/30", Run("int8", 0.1), 0, "compress's", rate=1 / 30),
+    constant("QAT's rate, int8x4", "1/10 | 1/30", Run("int8x4", 0.1), 0, "compress's", rate=1 / 30),
+    constant("calibration", "300 | 200", Run("ptq"), 0, "in all places but one", calibration=200),
+]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Task:
+    """A trained network with its examples; x may be of any kind."""
+
+    name: str
+    model: keras.Model
+    x: np.ndarray
+    y: np.ndarray
+    held: np.ndarray
+    labels: np.ndarray
+    epochs: int
+    augment: bool = False
+
+
+def main(argv: list[str]) -> None:
+    logging.set_verbosity(logging.WARNING)
+    tf.config.threading.set_intra_op_parallelism_threads(THREADS.value)
+    tf.config.threading.set_inter_op_parallelism_threads(THREADS.value)
+    began = time.monotonic()
+    found = {name: measured(name) for name in NETWORKS.value}
+    headers = ["network", "constant", "values", "first", "second", "points, first - second [95%]"]
+    headers += ["points of each seed", "cross-entropy", "better"]
+    rows = [network_row(name, c, runs) for name, runs in found.items() for c in CONSTANTS]
+    overall = ["constant", "values", "points, first - second [95%]", "taken"]
+    picks = [overall_row(c, list(found.values())) for c in CONSTANTS]
+    print("\n$ python", " ".join(sys.argv))
+    print(table(headers, rows))
+    print(table(overall, picks))
+    titles = {
+        "Each network": record.table_rows(headers, rows),
+        "Mean of the networks": record.table_rows(overall, picks),
+    }
+    notes = [
+        f"Rates are fractions of {RATE.value:g}, the rate of fine-tuning; sparsity "
+        f"{SPARSITY.value:g}, {CLUSTERS.value} clusters. The scope layer leaves depthwise kernels "
+        "as they are. A lower cross-entropy is better.",
+        "A value is taken where the interval of the mean is on one side of 0; otherwise the one "
+        "that the reason names.",
+    ]
+    if len(SEEDS.value) > 1:
+        record.write("engine_constants", titles, seed=int(SEEDS.value[0]), notes=notes)
+    print(f"{time.monotonic() - began:.0f} s in all")
+
+
+def measured(name: str) -> dict[Run, np.ndarray]:
+    """Returns what each run gives: probabilities of the true classes and whether it is right.
+
+    Returns:
+        Run -> (seeds, 2, examples).
+    """
+    folder = pathlib.Path(FOLDER.value) / name
+    folder.mkdir(parents=True, exist_ok=True)
+    task: Task | None = None
+    found = {}
+    for run in dict.fromkeys(run for c in CONSTANTS for run in c.runs):
+        seeds = []
+        for seed in map(int, SEEDS.value):
+            path = folder / f"{run.name}_{seed}.npy"
+            if not path.exists():
+                task = task or TASKS[name](folder)
+                start = time.monotonic()
+                np.save(path, answers(task, run, seed))
+                print(f"{name} {path.stem}: {time.monotonic() - start:.0f} s", flush=True)
+            seeds.append(np.load(path))
+        found[run] = np.stack(seeds)
+    return found
+
+
+def answers(task: Task, run: Run, seed: int) -> np.ndarray:
+    """Fine-tunes a copy, and returns (2, examples): true class's probability, and whether right."""
+    keras.utils.set_random_seed(seed)
+    if run.technique == "ptq":
+        chosen = np.random.default_rng(seed).permutation(len(task.x))[: run.calibration]
+        file = tfnas.to_tflite(task.model, "int8", task.x[chosen].astype(np.float32))
+        return _scored(task, file.predict(task.held.astype(np.float32)))
+    if run.technique in ("prune", "cluster"):
+        model = keras.models.clone_model(task.model)
+        model.set_weights(task.model.get_weights())
+        fit(model, task, seed, run.rate * RATE.value, [callback_of(task, run, seed)])
+        return _scored(task, model.predict(task.held, batch_size=250, verbose=0))
+    images = spread(task.x, run.calibration).astype(np.float32)
+    model = tfnas.quantize_aware(task.model, run.technique, data=images)
+    fit(model, task, seed, run.rate * RATE.value)
+    file = tfnas.to_tflite(model, run.technique)
+    return _scored(task, file.predict(task.held.astype(np.float32)))
+
+
+def callback_of(task: Task, run: Run, seed: int) -> keras.callbacks.Callback:
+    """The callback that prunes or clusters."""
+    if run.technique == "cluster":
+        unit = "epoch" if run.renew is None else "step"
+        return tfnas.ClusteringCallback(CLUSTERS.value, run.renew, unit, seed=seed)
+    steps = task.epochs * -(-len(task.x) // BATCH.value)
+    schedule = polynomial(
+        SPARSITY.value, end=int(run.ramp * steps), by="step", frequency=max(1, steps // 20)
+    )
+    depthwise = any(isinstance(k, keras.layers.DepthwiseConv2D) for k in task.model.layers)
+    exclude = ("depthwise",) if depthwise and run.scope == "layer" else ()
+    return tfnas.PruningCallback(schedule, scope=run.scope, exclude=exclude, seed=seed)
+
+
+def fit(
+    model: Any, task: Task, seed: int, rate: float, callbacks: Any = (), epochs: int | None = None
+) -> None:
+    """Trains in place, on labels alone."""
+    epochs = epochs or task.epochs
+    steps = epochs * -(-len(task.x) // BATCH.value)
+    data = shuffled((task.x, task.y), BATCH.value, seed)
+    if task.augment:
+        data = untuned(data.map(lambda x, y: (flip(shift(tf.cast(x, tf.float32))), y)).prefetch(2))
+    schedule = keras.optimizers.schedules.CosineDecay(rate, steps)
+    model.compile(
+        keras.optimizers.Adam(schedule), "sparse_categorical_crossentropy", jit_compile=False
+    )
+    model.fit(data, epochs=epochs, shuffle=False, verbose=0, callbacks=[*callbacks, TraceOnce()])
+
+
+def _scored(task: Task, found: np.ndarray) -> np.ndarray:
+    true = found[np.arange(len(found)), task.labels]
+    return np.stack([true, correct(task.labels, found)]).astype(np.float32)
+
+
+def resnet8_task(folder: pathlib.Path) -> Task:
+    """MLPerf Tiny's ResNet8, trained; measured on half of the test images."""
+    x, y, held, labels = resnet8.load_images()
+    half = min(HELD.value, len(held) // 2)
+    model = resnet8.load_model()
+    return Task("resnet8", model, x, y, held[:half], labels[:half], EPOCHS.value, augment=True)
+
+
+def mobilenet_v2_task(folder: pathlib.Path) -> Task:
+    """A small MobileNetV2 on Fashion-MNIST at 32x32."""
+    split = tfnas.data.load(FASHION.value)
+    border = [(0, 0), (2, 2), (2, 2), (0, 0)]
+    x, held = np.pad(split.x_train, border), np.pad(split.x_val, border)
+    x, y = x[: resnet8.EXAMPLES.value], split.y_train[: resnet8.EXAMPLES.value]
+    model = tfnas.build_model(tfnas.mobilenet_v2((32, 32, 1), 10, 0.35))
+    held, labels = held[: HELD.value], split.y_val[: HELD.value]
+    return trained(folder, Task("mobilenet_v2", model, x, y, held, labels, EPOCHS.value))
+
+
+def spoken_digits_task(folder: pathlib.Path) -> Task:
+    """Convolutions over time, on mel spectrograms of recordings."""
+    if not RECORDINGS.value:
+        raise app.UsageError("--recordings must name spoken_digits_8khz.npz")
+    with np.load(pathlib.Path(RECORDINGS.value).expanduser()) as file:
+        x, y, take = spectrograms(file["samples"], file["lengths"]), file["y"], file["take"]
+    held, train = (take >= 5) & (take < 20), take >= 20
+    x = (x - x[train].mean()) / x[train].std()
+    inputs = outputs = keras.Input(x.shape[1:])
+    for filters in (16, 24, 32):
+        outputs = keras.layers.Conv1D(filters, 5, padding="same", use_bias=False)(outputs)
+        outputs = keras.layers.BatchNormalization(momentum=0.9)(outputs)
+        outputs = keras.layers.MaxPooling1D()(keras.layers.ReLU()(outputs))
+    outputs = keras.layers.GlobalAveragePooling1D()(outputs)
+    model = keras.Model(inputs, keras.layers.Dense(10, activation="softmax")(outputs))
+    epochs = LONGER.value * EPOCHS.value
+    return trained(
+        folder, Task("spoken_digits", model, x[train], y[train], x[held], y[held], epochs)
+    )
+
+
+def spectrograms(samples: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Returns log-mel spectrograms (recordings, 61 frames, 32 bands) of the first second."""
+    ends = np.cumsum(lengths)
+    sound = np.zeros((len(lengths), 8000), np.float32)
+    for row, length, end in zip(sound, lengths, ends, strict=True):
+        first = samples[end - length : end][: len(row)]
+        row[: len(first)] = first / 2**15
+    mel = keras.layers.MelSpectrogram(
+        fft_length=256, sequence_stride=128, sampling_rate=8000, num_mel_bins=32, min_freq=60.0
+    )
+    parts = [np.asarray(mel(part)) for part in np.array_split(sound, 30)]
+    return np.concatenate(parts).transpose(0, 2, 1)
+
+
+def trained(folder: pathlib.Path, task: Task) -> Task:
+    """Trains the network of a task, or finds it trained in a folder."""
+    path = folder / "model.keras"
+    if not path.exists():
+        keras.utils.set_random_seed(0)
+        epochs = BASE_EPOCHS.value * max(1, task.epochs // EPOCHS.value)
+        fit(task.model, task, 0, 3e-3, epochs=epochs)
+        task.model.save(path)
+    model = keras.saving.load_model(path, compile=False)
+    accuracy = correct(task.labels, model.predict(task.held, verbose=0)).mean()
+    print(f"{task.name}: {accuracy:.4f} on {len(task.held)} held-out examples", flush=True)
+    return dataclasses.replace(task, model=model)
+
+
+TASKS: dict[str, Callable[[pathlib.Path], Task]] = {
+    "resnet8": resnet8_task,
+    "mobilenet_v2": mobilenet_v2_task,
+    "spoken_digits": spoken_digits_task,
+}
+
+
+def points(runs: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """Returns the paired differences in points, (seeds, examples)."""
+    return 100 * (runs[0][:, 1] - runs[1][:, 1])
+
+
+def interval(values: np.ndarray) -> tuple[float, float]:
+    """Returns the middle 95%."""
+    low, high = np.percentile(values, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def network_row(name: str, c: Constant, found: dict[Run, np.ndarray]) -> list[str]:
+    """A line of the first table."""
+    first, second = (found[run] for run in c.runs)
+    differences = points((first, second))
+    mean, seeds = differences.mean(axis=0), differences.mean(axis=1)
+    draws = np.random.default_rng(0).integers(len(mean), size=(RESAMPLES, len(mean)))
+    low, high = interval(mean[draws].mean(axis=1))
+    entropies = [-np.log(np.maximum(part[:, 0], LEAST)).mean() for part in (first, second)]
+    better = ""
+    if low > 0 and (seeds > 0).all():
+        better = c.values[0]
+    elif high < 0 and (seeds < 0).all():
+        better = c.values[1]
+    return [
+        name,
+        c.name,
+        " | ".join(c.values),
+        f"{first[:, 1].mean():.4f}",
+        f"{second[:, 1].mean():.4f}",
+        f"{mean.mean():+.2f} [{low:+.2f}, {high:+.2f}]",
+        ", ".join(f"{value:+.2f}" for value in seeds),
+        f"{entropies[0] - entropies[1]:+.4f}",
+        better,
+    ]
+
+
+def overall_row(c: Constant, networks: list[dict[Run, np.ndarray]]) -> list[str]:
+    """A line of the second table; examples and seeds are drawn anew in each network."""
+    rng = np.random.default_rng(0)
+    total = np.zeros(RESAMPLES)
+    for found in networks:
+        differences = points((found[c.runs[0]], found[c.runs[1]]))
+        seeds, examples = differences.shape
+        for n in range(RESAMPLES):
+            drawn = differences[rng.integers(seeds, size=seeds)].mean(axis=0)
+            total[n] += drawn[rng.integers(examples, size=examples)].mean() / len(networks)
+    mean = np.mean([points((f[c.runs[0]], f[c.runs[1]])).mean() for f in networks])
+    low, high = interval(total)
+    taken = c.values[0] if low > 0 else c.values[1] if high < 0 else None
+    return [
+        c.name,
+        " | ".join(c.values),
+        f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]",
+        taken or f"{c.values[c.otherwise]}: no difference; {c.reason}",
+    ]
+
+
+if __name__ == "__main__":
+    app.run(main)
