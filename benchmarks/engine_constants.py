@@ -45,6 +45,7 @@ from tfnas.data.datasets import spread
 from tfnas.graph.tracing import TraceOnce
 from tfnas.measure.accuracy import correct
 from tfnas.schedules import polynomial
+from tfnas.search_space.blocks import build_model
 from tfnas.table import table
 
 NETWORKS = flags.DEFINE_list(
@@ -56,8 +57,9 @@ FASHION = flags.DEFINE_string("fashion", "fashion_mnist", "Fashion-MNIST, for tf
 FOLDER = flags.DEFINE_string("folder", "runs/engine_constants", "folder of finished runs")
 RATE = flags.DEFINE_float("rate", 2e-3, "Adam's rate at the start of fine-tuning")
 EPOCHS = flags.DEFINE_integer("epochs", 2, "epochs of fine-tuning on images")
-BASE_EPOCHS = flags.DEFINE_integer("base_epochs", 8, "epochs of the networks trained here")
-LONGER = flags.DEFINE_integer("longer", 3, "times the epochs, for the few recordings")
+BASE_EPOCHS = flags.DEFINE_integer("base_epochs", 15, "epochs of the networks trained here")
+LONGER = flags.DEFINE_integer("longer", 10, "times the epochs, for the few recordings")
+FEWER = flags.DEFINE_integer("fashion_examples", 6400, "training images of Fashion-MNIST")
 BATCH = flags.DEFINE_integer("batch", 64, "examples a step")
 HELD = flags.DEFINE_integer("held", 5000, "most examples to measure on")
 SPARSITY = flags.DEFINE_float("sparsity", 0.75, "fraction of zeros")
@@ -257,8 +259,8 @@ def mobilenet_v2_task(folder: pathlib.Path) -> Task:
     split = tfnas.data.load(FASHION.value)
     border = [(0, 0), (2, 2), (2, 2), (0, 0)]
     x, held = np.pad(split.x_train, border), np.pad(split.x_val, border)
-    x, y = x[: resnet8.EXAMPLES.value], split.y_train[: resnet8.EXAMPLES.value]
-    model = tfnas.build_model(tfnas.mobilenet_v2((32, 32, 1), 10, 0.35))
+    x, y = x[: FEWER.value], split.y_train[: FEWER.value]
+    model = build_model(tfnas.mobilenet_v2((32, 32, 1), 10, 0.35))
     held, labels = held[: HELD.value], split.y_val[: HELD.value]
     return trained(folder, Task("mobilenet_v2", model, x, y, held, labels, EPOCHS.value))
 
