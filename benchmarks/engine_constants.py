@@ -21,7 +21,7 @@ interval (bootstrap over examples), the differences of each seed, and the differ
 entropy. A value is better where the interval is on one side of 0 and all seeds agree. The last
 table takes the mean over networks, with an interval over networks' examples and seeds.
 
-Finished runs are kept in --folder and found again: seeds and networks may be run apart.
+Finished runs are kept in --folder and found again: seeds, networks and techniques may be run apart.
 """
 
 from __future__ import annotations
@@ -51,6 +51,9 @@ from tfnas.table import table
 
 NETWORKS = flags.DEFINE_list(
     "networks", ["resnet8", "mobilenet_v2", "spoken_digits"], "networks to measure"
+)
+TECHNIQUES = flags.DEFINE_list(
+    "techniques", ["prune", "cluster", "int8", "int8x4", "ptq"], "techniques to measure"
 )
 SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "seeds of the fine-tuning")
 RECORDINGS = flags.DEFINE_string("recordings", None, "spoken_digits_8khz.npz")
@@ -93,36 +96,31 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Constant:
-    """Two values of a constant, and the one to take where they are equal, with its reason."""
+    """Two values of a constant, and why the first is taken where no difference is found."""
 
     name: str
     values: tuple[str, str]
     runs: tuple[Run, Run]
-    otherwise: int
     reason: str
 
 
-def constant(
-    name: str, values: str, first: Run, otherwise: int, reason: str, **second: Any
-) -> Constant:
+def constant(name: str, values: str, first: Run, reason: str, **second: Any) -> Constant:
     """A constant; of the second value only what differs is given."""
     one, two = values.split(" | ")
-    return Constant(
-        name, (one, two), (first, dataclasses.replace(first, **second)), otherwise, reason
-    )
+    return Constant(name, (one, two), (first, dataclasses.replace(first, **second)), reason)
 
 
 PRUNE, CLUSTER = Run("prune"), Run("cluster", rate=1 / 3)
 CONSTANTS = [
-    constant("ramp of the sparsity", "0.5 | 0.6", PRUNE, 0, "in two of three places", ramp=0.6),
-    constant("pruning's rate", "1 | 1/2", PRUNE, 0, "compress's", rate=0.5),
-    constant("pruning's scope", "global | layer", PRUNE, 0, "compress's", scope="layer"),
-    constant("clustering's rate", "1/3 | 1/9", CLUSTER, 0, "compress's", rate=1 / 9),
-    constant("clustering's rate", "1/3 | 1", CLUSTER, 0, "in two of three places", rate=1.0),
-    constant("renewal", "5 steps | never", CLUSTER, 0, "in two of three places", renew=None),
-    constant("QAT's rate, int8", "1/10 | 1/30", Run("int8", 0.1), 0, "compress's", rate=1 / 30),
-    constant("QAT's rate, int8x4", "1/10 | 1/30", Run("int8x4", 0.1), 0, "compress's", rate=1 / 30),
-    constant("calibration", "300 | 200", Run("ptq"), 0, "in all places but one", calibration=200),
+    constant("ramp of the sparsity", "0.5 | 0.6", PRUNE, "in two of three places", ramp=0.6),
+    constant("pruning's rate", "1 | 1/2", PRUNE, "compress's", rate=0.5),
+    constant("pruning's scope", "global | layer", PRUNE, "compress's", scope="layer"),
+    constant("clustering's rate", "1/3 | 1/9", CLUSTER, "compress's", rate=1 / 9),
+    constant("clustering's rate", "1/3 | 1", CLUSTER, "in two of three places", rate=1.0),
+    constant("renewal", "5 steps | never", CLUSTER, "in two of three places", renew=None),
+    constant("QAT's rate, int8", "1/10 | 1/30", Run("int8", 0.1), "compress's", rate=1 / 30),
+    constant("QAT's rate, int8x4", "1/10 | 1/30", Run("int8x4", 0.1), "compress's", rate=1 / 30),
+    constant("calibration", "300 | 200", Run("ptq"), "in all places but one", calibration=200),
 ]
 
 
@@ -145,13 +143,14 @@ def main(argv: list[str]) -> None:
     tf.config.threading.set_intra_op_parallelism_threads(THREADS.value)
     tf.config.threading.set_inter_op_parallelism_threads(THREADS.value)
     began = time.monotonic()
-    found = {name: measured(name) for name in NETWORKS.value}
+    constants = [c for c in CONSTANTS if c.runs[0].technique in TECHNIQUES.value]
+    found = {name: measured(name, constants) for name in NETWORKS.value}
     headers = ["network", "constant", "values", "first", "second", "points, first - second [95%]"]
     headers += ["points of each seed", "cross-entropy, first - second", "better"]
-    rows = [network_row(name, c, runs) for name, runs in found.items() for c in CONSTANTS]
+    rows = [network_row(name, c, runs) for name, runs in found.items() for c in constants]
     overall = ["constant", "values", "points, first - second [95%]"]
     overall += ["first better on", "second better on", "taken"]
-    picks = [overall_row(c, found) for c in CONSTANTS]
+    picks = [overall_row(c, found) for c in constants]
     print("\n$ python", " ".join(sys.argv))
     print(table(headers, rows))
     print(table(overall, picks))
@@ -164,14 +163,14 @@ def main(argv: list[str]) -> None:
         f"{SPARSITY.value:g}, {CLUSTERS.value} clusters. The scope layer leaves depthwise kernels "
         "as they are. A lower cross-entropy is better.",
         "A value is taken where the interval of the mean is on one side of 0; otherwise the one "
-        "that the reason names.",
+        "whose reason is given.",
     ]
     if len(SEEDS.value) > 1:
         record.write("engine_constants", titles, seed=int(SEEDS.value[0]), notes=notes)
     print(f"{time.monotonic() - began:.0f} s in all")
 
 
-def measured(name: str) -> dict[Run, np.ndarray]:
+def measured(name: str, constants: list[Constant]) -> dict[Run, np.ndarray]:
     """Returns what each run gives: probabilities of the true classes and whether it is right.
 
     Returns:
@@ -181,7 +180,7 @@ def measured(name: str) -> dict[Run, np.ndarray]:
     folder.mkdir(parents=True, exist_ok=True)
     task: Task | None = None
     found = {}
-    for run in dict.fromkeys(run for c in CONSTANTS for run in c.runs):
+    for run in dict.fromkeys(run for c in constants for run in c.runs):
         seeds = []
         for seed in map(int, SEEDS.value):
             path = folder / f"{run.name}_{seed}.npy"
@@ -391,7 +390,7 @@ def overall_row(c: Constant, networks: dict[str, dict[Run, np.ndarray]]) -> list
         " | ".join(c.values),
         f"{np.mean(means):+.2f} [{low:+.2f}, {high:+.2f}]",
         *(", ".join(names) for names in better.values()),
-        taken or f"{c.values[c.otherwise]}: no difference; {c.reason}",
+        taken or f"{c.values[0]}: no difference; {c.reason}",
     ]
 
 
