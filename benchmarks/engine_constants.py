@@ -8,13 +8,11 @@ one value of each has to be taken. Here each is fine-tuned with both values, all
 same trained network, examples, order of batches and seed. The networks: MLPerf Tiny's ResNet8 on
 CIFAR-10, from the reference's trained weights; MobileNetV2 of width 0.35 on Fashion-MNIST at 32x32;
 and a 1-D convolutional network on mel spectrograms of spoken digits in noise (--recordings). The
-last two are trained here first. A run has few examples and epochs, so that all of them take about
-an hour of a processor's core.
+last two are trained here first. Runs are short: all of them take some two hours of one core.
 
 Accuracy is measured on held-out examples: training images of Fashion-MNIST and other takes of
 the recordings, which nothing was trained on, and for ResNet8, which saw all training images, the
-first half of the test images. Pruned and clustered models are measured as they are, quantized ones
-as files.
+first half of the test images. Quantized models are measured as files.
 
 Prints for each network and constant both accuracies, the paired difference in points with its 95%
 interval (bootstrap over examples), the differences of each seed, and the difference of the cross-
