@@ -32,9 +32,12 @@ from tfnas.measure.quantization_debugger.quantization_error import (
     quantization_error as quantization_error,
 )
 from tfnas.measure.throughput import throughput as throughput
-from tfnas.nas.samplers.evolution import EvolutionTuner as EvolutionTuner
-from tfnas.nas.samplers.random_search import RandomTuner as RandomTuner
-from tfnas.nas.samplers.reinforce import ReinforceTuner as ReinforceTuner
+from tfnas.nas.algorithm_tuners import EvolutionTuner as EvolutionTuner
+from tfnas.nas.algorithm_tuners import RandomTuner as RandomTuner
+from tfnas.nas.algorithm_tuners import ReinforceTuner as ReinforceTuner
+from tfnas.nas.samplers.evolution import EvolutionSampler as EvolutionSampler
+from tfnas.nas.samplers.reinforce import ReinforceSampler as ReinforceSampler
+from tfnas.nas.tuner_config import TunerConfig as TunerConfig
 from tfnas.optimizers import Muon as Muon
 from tfnas.pruning.mask_constraint import keep_zeros as keep_zeros
 from tfnas.pruning.prune import prune as prune
@@ -59,6 +62,7 @@ from tfnas.search_space.compression_choices import CompressionSpace as Compressi
 from tfnas.search_space.mobilenet_v2 import MobileNetV2Space as MobileNetV2Space
 from tfnas.search_space.mobilenet_v2 import StageChoices as StageChoices
 from tfnas.targets.android import benchmark_on_phone as benchmark_on_phone
+from tfnas.targets.device import Device as Device
 from tfnas.targets.ethos_u import vela as vela
 from tfnas.targets.tflite_micro.interpreter import micro_memory as micro_memory
 from tfnas.targets.tflite_micro.interpreter import planned_arena as planned_arena

@@ -152,8 +152,7 @@ def tuner_of(directory, objective="reward", compression=None):
         objective,
         max_trials=1,
         seed=0,
-        rounds=6,
-        target_latency_ratio=0.02,
+        config=tfnas.TunerConfig(rounds=6, target_latency_ratio=0.02),
         directory=str(directory),
         project_name="p",
     )

@@ -44,7 +44,12 @@ class NotOnDevice(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Device:
-    """A target device.
+    """The device that a search measures files for.
+
+    Example:
+        >>> import tfnas
+        >>> tfnas.Device(runtime_ram=20_000)
+        Device(accelerator='ethos-u55-128', runtime_flash=0, runtime_ram=20000)
 
     Args:
         accelerator: The NPU of the `vela_` metrics, such as "ethos-u55-128".
