@@ -59,8 +59,9 @@ from tfnas.search_space.architecture import BlockSpec as BlockSpec
 from tfnas.search_space.architecture import mobilenet_v2 as mobilenet_v2
 from tfnas.search_space.compression import Compression as Compression
 from tfnas.search_space.compression_choices import CompressionSpace as CompressionSpace
+from tfnas.search_space.fixed_layers import FixedLayers as FixedLayers
 from tfnas.search_space.mobilenet_v2 import MobileNetV2Space as MobileNetV2Space
-from tfnas.search_space.mobilenet_v2 import StageChoices as StageChoices
+from tfnas.search_space.stage_choices import StageChoices as StageChoices
 from tfnas.targets.android import benchmark_on_phone as benchmark_on_phone
 from tfnas.targets.device import Device as Device
 from tfnas.targets.ethos_u import vela as vela

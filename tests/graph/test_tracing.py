@@ -143,8 +143,7 @@ def tuner_of(directory, objective="reward", compression=None):
         "microcontroller",
         stages=[stage],
         width_multipliers=(1.0,),
-        stem_filters=8,
-        head_filters=8,
+        fixed=tfnas.FixedLayers(stem_filters=8, head_filters=8),
         compression=compression,
     )
     return tfnas.RandomTuner(

@@ -34,8 +34,7 @@ def space():
         "microcontroller",
         stages=[stage],
         width_multipliers=(1.0,),
-        stem_filters=8,
-        head_filters=16,
+        fixed=tfnas.FixedLayers(stem_filters=8, head_filters=16),
     )
 
 

@@ -20,6 +20,7 @@ from tfnas.measure.profile import profile
 from tfnas.nas.latency_prediction import LatencyPredictor
 from tfnas.nas.tuner_config import TunerConfig
 from tfnas.quantization.spec import QuantSpec
+from tfnas.search_space.architecture import Architecture
 from tfnas.search_space.compression import Compression
 from tfnas.search_space.search_space import SearchSpace
 from tfnas.targets.device import UNTRAINED as DEVICE_UNTRAINED
@@ -111,7 +112,7 @@ class KnownCosts:
         self._needs_costs = bool(names & STATIC_METRICS)
         self._costs: dict[Any, dict[str, float]] = {}
 
-    def __call__(self, arch: Any) -> Mapping[str, float]:
+    def __call__(self, arch: Architecture) -> Mapping[str, float]:
         """Returns the known metrics of an architecture.
 
         Args:
@@ -121,7 +122,7 @@ class KnownCosts:
         if not self._needs_costs:
             return known
         if arch.network not in self._costs:
-            compression = getattr(arch, "compression", None)
+            compression = arch.compression
             model = self.space.build(arch)
             if compression is not None:
                 with contextlib.suppress(NotCompressible):  # its trial reports the reason

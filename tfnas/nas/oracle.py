@@ -35,6 +35,7 @@ from tfnas.nas.trial_failures import too_many_failures
 from tfnas.nas.trial_records import TrialRecord, ranked
 from tfnas.nas.trial_store import ENDED, TrialStore
 from tfnas.runtime.argument_rules import check_count
+from tfnas.search_space.architecture import Architecture
 from tfnas.search_space.hyperparameters import HyperParameterSpace
 from tfnas.search_space.search_space import SearchSpace
 
@@ -121,7 +122,7 @@ class SpaceOracle(HookedOracle):
         """Returns the architecture of a trial, or the values of its hyperparameters."""
         return self.space.from_values(trial.hyperparameters.values)
 
-    def encode(self, arch: Any) -> np.ndarray:
+    def encode(self, arch: Architecture) -> np.ndarray:
         """Returns the features of an architecture, (features,), for a surrogate.
 
         They are its decisions and its `surrogate_features`.

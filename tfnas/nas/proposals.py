@@ -15,6 +15,7 @@ import numpy as np
 from tfnas.nas.samplers.sampler import Sampler
 from tfnas.nas.search_state import SearchState
 from tfnas.nas.trial_records import Proposal
+from tfnas.search_space.architecture import Architecture
 
 _PROPOSALS = 100
 _STEPS = 10_000
@@ -25,14 +26,14 @@ class ProposalFilter:
     """Knows which networks were tried, and which ones are infeasible."""
 
     def __init__(self) -> None:
-        self.costs: Callable[[Any], Mapping[str, float]] | None = None
+        self.costs: Callable[[Architecture], Mapping[str, float]] | None = None
         """Returns the metrics of an architecture that are known without a trial; proposals whose
         metrics break a limit are dropped."""
         self.infeasible: set[Any] = set()
         self._tried: dict[Any, str] = {}
         self._networks: dict[str, Any] = {}
 
-    def register(self, trial_id: str, arch: Any) -> None:
+    def register(self, trial_id: str, arch: Architecture) -> None:
         """Registers the architecture of a trial as tried.
 
         It replaces an earlier one of the trial, which may have declared hyperparameters since.
@@ -112,7 +113,7 @@ class ProposalFilter:
                 return Proposal(arch)
         return None
 
-    def _is_feasible(self, search: SearchState, arch: Any) -> bool:
+    def _is_feasible(self, search: SearchState, arch: Architecture) -> bool:
         if self.costs is None or not search.objectives.limits:
             return True
         network = arch.network

@@ -9,6 +9,7 @@ import numpy as np
 
 from tfnas.nas.objectives import Objectives
 from tfnas.nas.trial_records import TrialRecord
+from tfnas.search_space.architecture import Architecture
 
 
 class SearchState(Protocol):
@@ -34,6 +35,6 @@ class SearchState(Protocol):
         """Records that the search learns from: all, or with halving those of one rung."""
         ...
 
-    def encode(self, arch: Any) -> np.ndarray:
+    def encode(self, arch: Architecture) -> np.ndarray:
         """Returns the features of an architecture for a surrogate, (features,)."""
         ...

@@ -139,11 +139,21 @@ class TunerConfig:
 
     @property
     def spec(self) -> QuantSpec:
-        """The number formats of the files; a searched compression has its own."""
+        """Returns the number formats of the files; a searched compression has its own.
+
+        Example:
+            >>> TunerConfig(mode="float32").spec.mode
+            'float32'
+        """
         return QuantSpec.of(self.mode)
 
     def for_trials(self) -> TunerConfig:
-        """Returns the settings that a trial needs; only these are sent to workers."""
+        """Returns the settings that a trial needs; only these are sent to workers.
+
+        Example:
+            >>> TunerConfig(threads=2, parallel=4).for_trials().parallel is None
+            True
+        """
         nothing: dict[str, Any] = dict.fromkeys(
             ("executor", "parallel", "latency_model", "latency_seconds")
         )

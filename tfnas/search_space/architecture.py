@@ -15,11 +15,12 @@ import dataclasses
 import hashlib
 import json
 import math
-import numbers
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tfnas.search_space.compression import Compression
+from tfnas.search_space.field_checks import set_float, set_int, set_shape
+from tfnas.search_space.json_records import check_keys, parse_json_object
 
 INVERTED_RESIDUAL = "inverted_residual"
 FUSED_INVERTED_RESIDUAL = "fused_inverted_residual"
@@ -71,6 +72,10 @@ class BlockSpec:
 
     Raises:
         ValueError: A field is outside its rule; the message names the field.
+
+    References:
+        Sandler et al., "MobileNetV2", CVPR 2018, section 3 (inverted residuals); Tan and Le,
+        "EfficientNetV2", ICML 2021 (the fused block).
     """
 
     kind: str = INVERTED_RESIDUAL
@@ -92,18 +97,23 @@ class BlockSpec:
                         f"{name} of an identity stage must be {neutral}, "
                         f"got {value!r}: use BlockSpec.identity()"
                     )
-                _set_int(self, name, minimum=neutral)
+                set_int(self, name, minimum=neutral)
             return
         for name in ("filters", "repeats", "expansion"):
-            _set_int(self, name, minimum=1)
-        _set_int(self, "stride", minimum=1, maximum=2)
-        _set_int(self, "kernel", minimum=1)
+            set_int(self, name, minimum=1)
+        set_int(self, "stride", minimum=1, maximum=2)
+        set_int(self, "kernel", minimum=1)
         if self.kernel % 2 == 0:
             raise ValueError(f"kernel must be odd, got {self.kernel}")
 
     @classmethod
     def identity(cls) -> BlockSpec:
-        """Returns a stage without layers, whose output is its input."""
+        """Returns a stage without layers, whose output is its input.
+
+        Example:
+            >>> BlockSpec.identity().kind
+            'identity'
+        """
         return cls(kind=IDENTITY, **_IDENTITY_FIELDS)
 
 
@@ -153,16 +163,16 @@ class Architecture:
     compression: Compression | None = None
 
     def __post_init__(self) -> None:
-        _set_shape(self, "input_shape", 3)
+        set_shape(self, "input_shape", 3)
         if self.resolution is None:
             object.__setattr__(self, "resolution", self.input_shape[:2])
-        _set_shape(self, "resolution", 2)
-        _set_int(self, "num_classes", minimum=1)
-        _set_int(self, "stem_filters", minimum=1)
-        _set_int(self, "head_filters", minimum=1)
-        _set_int(self, "stem_stride", minimum=1, maximum=2)
-        _set_float(self, "width_multiplier", above=0.0)
-        _set_float(self, "dropout", at_least=0.0, below=1.0)
+        set_shape(self, "resolution", 2)
+        set_int(self, "num_classes", minimum=1)
+        set_int(self, "stem_filters", minimum=1)
+        set_int(self, "head_filters", minimum=1)
+        set_int(self, "stem_stride", minimum=1, maximum=2)
+        set_float(self, "width_multiplier", above=0.0)
+        set_float(self, "dropout", at_least=0.0, below=1.0)
         if isinstance(self.stages, BlockSpec) or not isinstance(self.stages, Iterable):
             raise ValueError(f"stages must be a sequence of BlockSpec, got {self.stages!r}")
         object.__setattr__(self, "stages", tuple(self.stages))
@@ -176,12 +186,21 @@ class Architecture:
 
     @property
     def working_resolution(self) -> tuple[int, int]:
-        """(height, width) in pixels that the network works at; never None."""
+        """Returns (height, width) in pixels that the network works at; never None.
+
+        Example:
+            >>> mobilenet_v2((96, 64, 3), 10).working_resolution
+            (96, 64)
+        """
         return self.resolution or self.input_shape[:2]
 
     @property
     def key(self) -> str:
-        """A hash of 16 hexadecimal digits, equal for equal architectures.
+        """Returns a hash of 16 hexadecimal digits, equal for equal architectures.
+
+        Example:
+            >>> mobilenet_v2((32, 32, 3), 10).key
+            '93eff45111ed14bc'
 
         Fields with their default value are left out of the hash, so that fields that are added in
         a later version do not change the keys of older architectures.
@@ -191,7 +210,13 @@ class Architecture:
 
     @property
     def network(self) -> tuple[Any, ...]:
-        """The actual layer sizes, equal for architectures that build the same network.
+        """Returns the actual layer sizes, equal for architectures that build the same network.
+
+        Example:
+            >>> one = Architecture((8, 8, 1), 10, (BlockSpec(filters=16),), width_multiplier=0.25)
+            >>> other = Architecture((8, 8, 1), 10, (BlockSpec(filters=24),), width_multiplier=0.25)
+            >>> one == other, one.network == other.network
+            (False, True)
 
         Several architectures can build one network, as filters are rounded to multiples of 8: at
         width 0.25 both 16 and 24 filters become 8.
@@ -211,12 +236,22 @@ class Architecture:
         return network if self.compression is None else (*network, _without_gaps(self.compression))
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the architecture as plain lists, dictionaries, strings and numbers."""
+        """Returns the architecture as plain lists, dictionaries, strings and numbers.
+
+        Example:
+            >>> mobilenet_v2((32, 32, 3), 10).to_dict()["stages"][0]["filters"]
+            16
+        """
         return _to_plain(dataclasses.asdict(self))
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Architecture:
         """Returns the architecture that :meth:`to_dict` described.
+
+        Example:
+            >>> arch = mobilenet_v2((32, 32, 3), 10)
+            >>> Architecture.from_dict(arch.to_dict()) == arch
+            True
 
         Args:
             fields: The dictionary.
@@ -236,12 +271,28 @@ class Architecture:
         return cls(**arguments)
 
     def to_json(self, indent: int | None = None) -> str:
-        """Returns the architecture as JSON text."""
+        """Returns the architecture as JSON text.
+
+        Example:
+            >>> mobilenet_v2((32, 32, 3), 10).to_json()[:28]
+            '{"input_shape": [32, 32, 3],'
+
+        Args:
+            indent: Spaces a level; None: one line.
+        """
         return json.dumps(self.to_dict(), indent=indent)
 
     @classmethod
     def from_json(cls, text: str) -> Architecture:
         """Returns the architecture that :meth:`to_json` wrote.
+
+        Example:
+            >>> text = mobilenet_v2((32, 32, 3), 10).to_json()
+            >>> Architecture.from_json(text).num_classes
+            10
+
+        Args:
+            text: The text.
 
         Raises:
             ValueError: The text is no JSON object, a key is unknown or missing, or a value is
@@ -326,52 +377,6 @@ def fitted_strides(
     return stem, fitted
 
 
-def check_keys(record: type, fields: Any) -> None:
-    """Checks the keys of a dictionary; fields with a default may be missing.
-
-    Args:
-        record: A dataclass.
-        fields: The dictionary whose keys must be fields of the dataclass.
-
-    Raises:
-        ValueError: A key is unknown or missing, or `fields` is no dictionary.
-    """
-    if not isinstance(fields, Mapping):
-        raise ValueError(f"{record.__name__} must be a JSON object, got {fields!r}")
-    known = {field.name: field for field in dataclasses.fields(record)}
-    unknown = sorted(str(key) for key in set(fields) - set(known))
-    if unknown:
-        raise ValueError(f"unknown key in {record.__name__}: {', '.join(unknown)}")
-    missing = [
-        name
-        for name, field in known.items()
-        if name not in fields
-        and field.default is dataclasses.MISSING
-        and field.default_factory is dataclasses.MISSING
-    ]
-    if missing:
-        raise ValueError(f"missing key in {record.__name__}: {', '.join(missing)}")
-
-
-def parse_json_object(text: str, what: str) -> dict[str, Any]:
-    """Returns the JSON object in a text.
-
-    Args:
-        text: The text.
-        what: Name of the text, for the message of an error.
-
-    Raises:
-        ValueError: The text is no JSON, or no object.
-    """
-    try:
-        value = json.loads(text)
-    except (ValueError, TypeError, RecursionError) as error:
-        raise ValueError(f"{what} is not valid JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{what} must be a JSON object, got {type(value).__name__}")
-    return value
-
-
 def _without_gaps(compression: Compression) -> Compression:
     """A compression without the empty entries of identity stages."""
     kept = tuple(weights for weights in compression.stage_weights if weights)
@@ -404,53 +409,3 @@ def _to_plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_to_plain(item) for item in value]
     return value
-
-
-def _as_int(name: str, value: Any, minimum: int, maximum: int | None) -> int:
-    bounds = f">= {minimum}" if maximum is None else f"between {minimum} and {maximum}"
-    is_whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if not is_whole or value < minimum or (maximum is not None and value > maximum):
-        raise ValueError(f"{name} must be a whole number {bounds}, got {value!r}")
-    return int(value)
-
-
-def _set_int(record: Any, name: str, minimum: int, maximum: int | None = None) -> None:
-    object.__setattr__(record, name, _as_int(name, getattr(record, name), minimum, maximum))
-
-
-def _set_shape(record: Any, name: str, length: int) -> None:
-    value = getattr(record, name)
-    readable = isinstance(value, Iterable) and not isinstance(value, str | bytes)
-    items = tuple(value) if readable else ()
-    if len(items) != length:
-        raise ValueError(f"{name} must hold {length} whole numbers, got {value!r}")
-    shape = tuple(_as_int(f"{name}[{i}]", item, 1, None) for i, item in enumerate(items))
-    object.__setattr__(record, name, shape)
-
-
-def _set_float(
-    record: Any,
-    name: str,
-    *,
-    above: float | None = None,
-    at_least: float | None = None,
-    below: float | None = None,
-) -> None:
-    value = getattr(record, name)
-    rules = [
-        text
-        for bound, text in (
-            (above, f"> {above}"),
-            (at_least, f">= {at_least}"),
-            (below, f"< {below}"),
-        )
-        if bound is not None
-    ]
-    is_valid = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    is_valid = is_valid and abs(value) < 1e300  # false for NaN and infinity as well
-    is_valid = is_valid and (above is None or value > above)
-    is_valid = is_valid and (at_least is None or value >= at_least)
-    is_valid = is_valid and (below is None or value < below)
-    if not is_valid:
-        raise ValueError(f"{name} must be a number {' and '.join(rules)}, got {value!r}")
-    object.__setattr__(record, name, float(value))

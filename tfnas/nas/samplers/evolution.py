@@ -91,7 +91,18 @@ class EvolutionSampler(Sampler):
         self._ranked: tuple[int, np.ndarray] = (-1, np.zeros(0, int))
 
     def begin(self, objectives: Objectives) -> None:
-        """Fills in the parts that were not passed in."""
+        """Fills in the parts that were not passed in.
+
+        Example:
+            >>> from tfnas.nas.objectives import Objectives, objective_of
+            >>> sampler = EvolutionSampler()
+            >>> sampler.begin(Objectives.of(objective_of(["file_accuracy", "size_bytes"])))
+            >>> sampler.survival, sampler.crossover
+            (ParetoSurvival(), GroupCrossover(probability=0.5))
+
+        Args:
+            objectives: The objectives of the search.
+        """
         several = len(objectives.names) > 1
         self.screening = self.surrogate or default_screening(objectives, self.children)
         self.selection = self.selection or TournamentSelection(self.tournament_size)
@@ -101,7 +112,12 @@ class EvolutionSampler(Sampler):
         self.crossover = self.crossover or GroupCrossover(0.5 if several else 0.0)
 
     def learn(self, search: SearchState, record: TrialRecord) -> None:
-        """Adds a record to the population, which then has its largest size at most."""
+        """Adds a record to the population, which then has its largest size at most.
+
+        Args:
+            search: The search so far.
+            record: The newest record.
+        """
         assert self.survival is not None
         self.population = self.survival.survivors([*self.population, record], self.population_size)
 
@@ -111,7 +127,12 @@ class EvolutionSampler(Sampler):
         self.population, self._ranked = [], (-1, np.zeros(0, int))
 
     def propose(self, search: SearchState, rng: np.random.Generator) -> Proposal:
-        """Returns a random architecture in the initial trials, then a child of good ones."""
+        """Returns a random architecture in the initial trials, then a child of good ones.
+
+        Args:
+            search: The search so far.
+            rng: NumPy's random generator.
+        """
         if search.num_started < self.population_size or not self.population:
             return Proposal(search.space.sample(rng))
         assert self.crossover is not None

@@ -89,7 +89,11 @@ class ReinforceSampler(Sampler):
         self._policy: Any = None
 
     def begin(self, objectives: Objectives) -> None:
-        """Fills in the surrogate if it was not passed in."""
+        """Fills in the surrogate if it was not passed in.
+
+        Args:
+            objectives: The objectives of the search.
+        """
         self.screening = self.surrogate or default_screening(objectives, self.children)
 
     def policy(self, search: SearchState) -> Any:
@@ -104,14 +108,24 @@ class ReinforceSampler(Sampler):
         return self._policy
 
     def propose(self, search: SearchState, rng: np.random.Generator) -> Proposal:
-        """Returns a random architecture during warm-up, then a sample of the policy."""
+        """Returns a random architecture during warm-up, then a sample of the policy.
+
+        Args:
+            search: The search so far.
+            rng: NumPy's random generator.
+        """
         if search.num_started < self.warmup or not search.learning_records:
             return Proposal(search.space.sample(rng))
         screened = self.screening.children > 1
         return self._form.propose(search, self.policy(search), rng, screened)
 
     def learn(self, search: SearchState, record: TrialRecord) -> None:
-        """Updates the policy after each batch of trials."""
+        """Updates the policy after each batch of trials.
+
+        Args:
+            search: The search so far.
+            record: The newest record.
+        """
         count = len(search.learning_records)
         if count % self.batch_size or count < self.warmup:
             return

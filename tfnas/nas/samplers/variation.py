@@ -7,15 +7,20 @@ methods can take their place.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
+
+from tfnas.search_space.architecture import Architecture
+from tfnas.search_space.search_space import SearchSpace
 
 
 class Mutation(Protocol):
     """The interface of mutations."""
 
-    def mutate(self, space: Any, arch: Any, rng: np.random.Generator, *, at_least: int = 1) -> Any:
+    def mutate(
+        self, space: SearchSpace, arch: Architecture, rng: np.random.Generator, *, at_least: int = 1
+    ) -> Architecture:
         """Returns a changed architecture.
 
         Args:
@@ -35,7 +40,13 @@ class Crossover(Protocol):
         """Probability that a child has two parents."""
         ...
 
-    def cross(self, space: Any, first: Any, second: Any, rng: np.random.Generator) -> Any:
+    def cross(
+        self,
+        space: SearchSpace,
+        first: Architecture,
+        second: Architecture,
+        rng: np.random.Generator,
+    ) -> Architecture:
         """Returns a child of two architectures.
 
         Args:
@@ -64,7 +75,9 @@ class DecisionMutation:
         if not 0.0 <= self.further < 1.0:
             raise ValueError(f"further must be in [0, 1), got {self.further!r}")
 
-    def mutate(self, space: Any, arch: Any, rng: np.random.Generator, *, at_least: int = 1) -> Any:
+    def mutate(
+        self, space: SearchSpace, arch: Architecture, rng: np.random.Generator, *, at_least: int = 1
+    ) -> Architecture:
         """Returns a changed architecture, as in :class:`Mutation`."""
         for _ in range(at_least):
             arch = space.mutate(arch, rng)
@@ -90,6 +103,12 @@ class GroupCrossover:
         if not 0.0 <= self.probability <= 1.0:
             raise ValueError(f"probability must be in [0, 1], got {self.probability!r}")
 
-    def cross(self, space: Any, first: Any, second: Any, rng: np.random.Generator) -> Any:
+    def cross(
+        self,
+        space: SearchSpace,
+        first: Architecture,
+        second: Architecture,
+        rng: np.random.Generator,
+    ) -> Architecture:
         """Returns a child of two architectures, as in :class:`Crossover`."""
         return space.crossover(first, second, rng)
