@@ -55,8 +55,8 @@ from tfnas.quantization.quantize_aware import unquantized_layers as unquantized_
 from tfnas.quantization.spec import QuantSpec as QuantSpec
 from tfnas.runtime.worker_processes import TrialProcesses as TrialProcesses
 from tfnas.search_space.architecture import Architecture as Architecture
-from tfnas.search_space.architecture import BlockSpec as BlockSpec
 from tfnas.search_space.architecture import mobilenet_v2 as mobilenet_v2
+from tfnas.search_space.block_spec import BlockSpec as BlockSpec
 from tfnas.search_space.compression import Compression as Compression
 from tfnas.search_space.compression_choices import CompressionSpace as CompressionSpace
 from tfnas.search_space.fixed_layers import FixedLayers as FixedLayers

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfnas.search_space.architecture import Architecture, BlockSpec, mobilenet_v2
+from tfnas.search_space.architecture import Architecture, mobilenet_v2
+from tfnas.search_space.block_spec import BlockSpec
 from tfnas.search_space.blocks import build_model
 from tfnas.search_space.fixed_layers import FixedLayers
 from tfnas.search_space.hypermodel import SpaceHyperModel

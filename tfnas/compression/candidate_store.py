@@ -25,7 +25,7 @@ from tfnas.measure.measure import ACTIVATION_BYTES
 from tfnas.measure.measurement import pareto_front
 from tfnas.measure.profile import Profile, profile
 from tfnas.runtime.files import save_model, write_atomically
-from tfnas.search_space.architecture import parse_json_object
+from tfnas.search_space.json_records import parse_json_object
 from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.conversion_error import ConversionError
 from tfnas.tflite.convert import to_tflite

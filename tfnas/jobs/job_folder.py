@@ -15,7 +15,7 @@ from tfnas.compression.training_settings import TrainingSettings
 from tfnas.data.datasets import DataSplit
 from tfnas.reports import compress_report
 from tfnas.runtime.files import model_digest, write_atomically
-from tfnas.search_space.architecture import parse_json_object
+from tfnas.search_space.json_records import parse_json_object
 
 if TYPE_CHECKING:
     import keras

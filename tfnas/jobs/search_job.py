@@ -47,8 +47,9 @@ from tfnas.reports import search_report
 from tfnas.runtime.files import save_model, write_atomically
 from tfnas.runtime.randomness import seeded
 from tfnas.runtime.worker_processes import TrialProcesses
-from tfnas.search_space.architecture import Architecture, mobilenet_v2, parse_json_object
+from tfnas.search_space.architecture import Architecture, mobilenet_v2
 from tfnas.search_space.hypermodel import compile_for_search
+from tfnas.search_space.json_records import parse_json_object
 from tfnas.search_space.mobilenet_v2 import MobileNetV2Space
 from tfnas.targets.device import Device
 from tfnas.tflite.artifact import Artifact

@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from tfnas.search_space.architecture import check_keys, parse_json_object
+from tfnas.search_space.json_records import check_keys, parse_json_object
 from tfnas.table import Tabular, TextTable
 
 DIRECTIONS = ("max", "min")

@@ -22,11 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tfnas.search_space.architecture import (
-    IDENTITY,
-    Architecture,
-    BlockSpec,
-)
+from tfnas.search_space.architecture import Architecture
+from tfnas.search_space.block_spec import IDENTITY, BlockSpec
 from tfnas.search_space.compression import Compression
 from tfnas.search_space.compression_choices import MODE, CompressionSpace
 from tfnas.search_space.fixed_layers import FixedLayers

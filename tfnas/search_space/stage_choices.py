@@ -6,12 +6,12 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tfnas.search_space.architecture import (
+from tfnas.search_space.architecture import fitted_strides
+from tfnas.search_space.block_spec import (
     FUSED_INVERTED_RESIDUAL,
     IDENTITY,
     INVERTED_RESIDUAL,
     BlockSpec,
-    fitted_strides,
 )
 from tfnas.search_space.compression_choices import CompressionSpace
 from tfnas.search_space.search_space import Decision
