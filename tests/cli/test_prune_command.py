@@ -56,6 +56,7 @@ def test_without_training_the_kept_weights_are_adjusted(prune):
     assert (code, err) == (0, "")
     names = {path.name for path in folder.iterdir()}
     assert {"model.keras", "model_float32.tflite", "model_int8.tflite", "report.md"} <= names
+    assert "report.html" in names
     assert "fitted" in out
     found = zeros(folder)
     assert found.pop("head", 0.0) < 0.01

@@ -50,7 +50,7 @@ def test_qat_writes_models_file_report_and_picture(command, tmp_path, digits):
     names = {path.name for path in folder.iterdir()}
     assert names == {
         *("model.keras", "model_float.keras", "model_int8x4.tflite"),
-        *("report.md", "errors.json", "errors.png"),
+        *("report.md", "report.html", "errors.json", "errors.png"),
     }
     assert "post-training, int8x4" in out
     assert "Every layer computes in integers." in out

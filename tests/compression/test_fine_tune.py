@@ -105,6 +105,20 @@ def test_bad_settings_are_named(change, message):
 # --- changes of the images
 
 
+@pytest.mark.parametrize("sides", [(1, 32), (32, 1), (1, 1), (2, 3)])
+def test_small_images_are_moved_within_their_sides(sides):
+    x = np.random.default_rng(0).random((4, *sides, 1), np.float32)
+    moved = np.asarray(shift(x, seed=(0, 1)))
+    assert moved.shape == x.shape
+    assert np.isin(moved, x).all()
+
+
+@pytest.mark.parametrize("pixels", [4, -1])
+def test_shifts_as_large_as_the_image_are_refused(pixels):
+    with pytest.raises(ValueError, match=f"pixels must be >= 0 and below .*, 4 x 8, got {pixels}$"):
+        shift(np.zeros((2, 4, 8, 1), np.float32), pixels)
+
+
 def test_images_are_mirrored_and_moved_each_by_itself():
     x = np.arange(6 * 32 * 32, dtype=np.float32).reshape(6, 32, 32, 1)
     keras.utils.set_random_seed(0)

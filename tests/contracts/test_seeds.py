@@ -102,6 +102,29 @@ def drawn():
     )
 
 
+def test_what_is_not_restored_is_what_the_documentation_says():
+    with kept_random_state():
+        tf.random.set_seed(1)
+        first = float(tf.random.uniform([], seed=7))
+        with seeded(0):
+            pass
+        assert float(tf.random.uniform([], seed=7)) == first  # its sequence starts again
+        generator = tf.random.get_global_generator()
+        before = np.asarray(generator.state)
+        with seeded(0):
+            generator.uniform([])
+        assert not np.array_equal(np.asarray(generator.state), before)
+
+
+def test_layers_with_a_seed_of_their_own_are_seeded_too():
+    def state(seed):
+        model = keras.Sequential([keras.Input((2,)), keras.layers.Dropout(0.5, seed=seed)])
+        seed_layers(model, 0)
+        return np.asarray(model.variables[0]).tolist()
+
+    assert state(42) == state(43)
+
+
 def test_training_does_not_change_the_callers_generators():
     with kept_random_state():
         keras.utils.set_random_seed(1)

@@ -320,9 +320,7 @@ def test_another_job_in_the_folder_is_refused(run, tiny_model, digits, monkeypat
     with pytest.raises(ValueError, match=r"directory must be a folder, got .*, which is a file"):
         tfnas.compress(*arguments, **quick, directory=tmp_path / "file")
     (tmp_path / "report.md").write_text("of a search")
-    with pytest.raises(
-        ValueError, match=r"must be a folder of its own, .* report\.md of something"
-    ):
+    with pytest.raises(ValueError, match=r"must be new, empty or .* holds file, report\.md$"):
         tfnas.compress(*arguments, **quick, directory=tmp_path)
     assert (tmp_path / "report.md").read_text() == "of a search"
 
@@ -359,16 +357,18 @@ def test_models_that_no_step_could_take_are_refused_first(digits, tmp_path, end,
 def test_a_job_is_overwritten_on_request(tiny_model, digits, tmp_path):
     arguments = (tiny_model, digits, {"max_memory": 4000})  # only integers remain
     (tmp_path / "mine.txt").write_text("not a job")
-    with pytest.raises(ValueError, match="directory must be a job's folder to overwrite it"):
+    with pytest.raises(ValueError, match="directory must be new, empty or the folder of a job"):
         tfnas.compress(*arguments, effort="quick", directory=tmp_path, overwrite=True)
     assert (tmp_path / "mine.txt").exists()
     folder = tmp_path / "job"
     folder.mkdir()
-    (folder / "job.json").write_text('{"model": "another"}')
-    (folder / "left").write_text("")
+    (folder / "job.json").write_text('{"model": "another", "settings": {}, "data": "other"}')
+    (folder / "model_analysis.json").write_text("of another model")
+    (folder / "mine.txt").write_text("no file of a job")
     result = tfnas.compress(*arguments, effort="quick", directory=folder, overwrite=True)
     assert result.meets
-    assert not (folder / "left").exists()
+    assert "layers" in json.loads((folder / "model_analysis.json").read_text())
+    assert (folder / "mine.txt").read_text() == "no file of a job"
 
 
 @pytest.mark.parametrize(

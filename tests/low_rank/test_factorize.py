@@ -10,7 +10,13 @@ import pytest
 
 import tfnas
 from tfnas.graph.functional import walk
-from tfnas.low_rank import factorizable_layers, factorized_model, options, rank_selection
+from tfnas.low_rank import (
+    factorizable_layers,
+    factorized_model,
+    low_rank_report,
+    options,
+    rank_selection,
+)
 from tfnas.low_rank import factorize as factorize_module
 from tfnas.low_rank.factorize import factorize
 from tfnas.low_rank.low_rank_report import FactorizationReport
@@ -77,7 +83,10 @@ def replaced(model, method, ranks, data=None):
     return factorized_model.build(model, flow, parts), parts
 
 
-@pytest.mark.parametrize("module", [rank_selection, factorized_model, options, factorizable_layers])
+@pytest.mark.parametrize(
+    "module",
+    [rank_selection, factorized_model, options, factorizable_layers, low_rank_report],
+)
 def test_doctests_pass(module):
     assert doctest.testmod(module).failed == 0
 

@@ -135,7 +135,7 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
 def main(positional: list[str], values: flags.FlagValues) -> int:
     """Runs the command."""
     from tfnas.cli.console import progress_display
-    from tfnas.data.datasets import parse_size
+    from tfnas.data.image_folder import parse_size
     from tfnas.jobs.search_job import search
     from tfnas.nas.search_result import SearchConfig
 

@@ -77,14 +77,22 @@ def cost_of_limit(limit: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """Limits of a compressed model's costs; None: no limit.
+    """Limits that :func:`tfnas.compress` keeps a model's accuracy, size and speed within.
+
+    A limit that is None does not count; at least one must be set.
 
     Example:
-        >>> Budget.of({"max_drop": 1.0, "max_bytes": 100_000}).max_bytes
-        100000
+        >>> import tfnas
+        >>> budget = tfnas.Budget(max_drop=1.0, max_bytes=100_000)
+        >>> print(budget)
+        max_drop 1.0, max_bytes 100,000
+        >>> budget.limits
+        {'max_drop': 1.0, 'max_bytes': 100000}
+        >>> print(tfnas.Budget.of({"max_macs": 0.5}))  # half of the multiply-accumulates
+        max_macs 0.5
 
     Args:
-        max_drop: Most points of accuracy that may be lost.
+        max_drop: Most points of accuracy that may be lost; from 90% to 89% is 1 point.
         max_bytes: Most bytes of the file.
         max_gzip_bytes: Most bytes of the file after gzip.
         max_latency_ratio: Highest latency on this machine, as a ratio to the original's float32
@@ -135,8 +143,15 @@ class Budget:
     def of(cls, budget: Budget | Mapping[str, Any]) -> Budget:
         """Returns a budget from a dictionary of limits; a budget is returned as it is.
 
+        Example:
+            >>> Budget.of({"max_drop": 1.0, "max_bytes": 100_000}).max_bytes
+            100000
+
         Args:
             budget: A budget, or limit -> value.
+
+        Returns:
+            The budget.
 
         Raises:
             ValueError: A key is unknown, or a limit is outside its rule.
@@ -153,8 +168,13 @@ class Budget:
         return cls(**budget)
 
     @property
-    def limits(self) -> dict[str, Any]:
-        """Limit -> value, of the limits that are set."""
+    def limits(self) -> dict[str, float]:
+        """Limit -> value, of the limits that are set.
+
+        Example:
+            >>> Budget(max_drop=1.0).limits
+            {'max_drop': 1.0}
+        """
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {name: value for name, value in fields.items() if value is not None}
 
@@ -171,8 +191,11 @@ class Budget:
 
         Args:
             costs: The costs of a candidate.
+
+        Returns:
+            Limit -> excess; empty where the budget is kept.
         """
-        found = {}
+        found: dict[str, float] = {}
         for name, limit in self.limits.items():
             value = costs.value(cost_of_limit(name))
             if value > limit:

@@ -17,7 +17,8 @@ from tfnas.compression.device_costs import Target
 from tfnas.compression.model_analysis import ModelAnalysis, analyze_model
 from tfnas.compression.recipe import Recipe, RecipeStep
 from tfnas.compression.techniques.recipe_steps import CALIBRATION, NotPossible, StepRunner
-from tfnas.data.datasets import DataSplit, spread
+from tfnas.data.data_split import DataSplit
+from tfnas.data.reading import spread
 from tfnas.loading import load_model
 from tfnas.measure.accuracy import correct, paired_difference
 from tfnas.measure.latency import benchmark

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tfnas.data.datasets import DataSplit
+from tfnas.data.data_split import DataSplit
 from tfnas.measure.accuracy import correct, paired_difference, score
 from tfnas.measure.latency import benchmark
 from tfnas.measure.measurement import Latency, Score
@@ -20,6 +20,11 @@ from tfnas.tflite.convert import to_tflite
 
 if TYPE_CHECKING:
     import keras
+
+_WRITTEN = (
+    *("model.keras", "model_float32.tflite", "model_int8.tflite"),
+    *("report.md", "report.html"),
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -97,8 +102,8 @@ def save_and_compare(
     Raises:
         ConversionError: The compressed model could not be converted to any mode.
     """
-    for name in ("model.keras", "model_float32.tflite", "model_int8.tflite", "report.md"):
-        (folder / name).unlink(missing_ok=True)  # nothing of an earlier run stays beside this one's
+    for name in _WRITTEN:  # nothing of an earlier run stays beside this one's
+        (folder / name).unlink(missing_ok=True)
     save_model(candidate, folder / "model.keras")
     files, notes = convert_all({"original": original, label: candidate}, images)
     own = [(name, file) for name, file in files if name.startswith(f"{label}, ")]

@@ -11,11 +11,11 @@ import tensorflow as tf
 from tfnas.compression.progress import Progress
 from tfnas.compression.training_settings import TrainingSettings
 from tfnas.data.augmentation import AugmentedImages, shuffled
-from tfnas.data.datasets import DataSplit
+from tfnas.data.data_split import DataSplit
 from tfnas.distillation.cached_teacher import teacher_outputs
 from tfnas.distillation.distiller import Distiller
 from tfnas.distillation.feature_losses import FeatureHint
-from tfnas.graph.functional import gives_probabilities
+from tfnas.graph.output_activation import gives_probabilities
 from tfnas.graph.tracing import TraceOnce
 from tfnas.optimizers import Muon
 from tfnas.runtime.randomness import seed_layers, seeded

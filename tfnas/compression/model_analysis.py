@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tfnas.data.datasets import spread
+from tfnas.data.reading import spread
 from tfnas.graph.functional import walk
 from tfnas.measure.latency_model.layer_times import layer_times
 from tfnas.measure.profile import Profile, profile

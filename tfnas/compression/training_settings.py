@@ -33,13 +33,14 @@ class TrainingSettings:
 
     Args:
         epochs: Epochs of training.
-        batch_size: Examples a training step.
+        batch_size: Examples per training step.
         learning_rate: Learning rate of Adam at the start of its cosine decay.
         distill: Fraction of the loss that is distillation from the model before compression, in
             [0, 1]; 0: labels only.
         augment: Random changes of the training images: "flip" mirrors them, "shift" moves them
             by a few pixels.
-        seed: Seed of all random draws. The caller's random generators are left as they are. On
+        seed: Seed of all random draws, also of random layers that were given a seed, as
+            `Dropout(0.5, seed=42)`. The caller's random generators are left as they are. On
             processors and GPUs whose sums depend on threads, the same weights need
             `tf.config.experimental.enable_op_determinism()` too.
 

@@ -31,6 +31,7 @@ from tfnas.clustering.clustering_callback import ClusteringCallback
 from tfnas.distillation.distiller import Distiller
 from tfnas.graph.batchnorm import layers_of, recalibrate_batchnorm
 from tfnas.graph.functional import clone
+from tfnas.keras_private import learning_rate_or_schedule
 from tfnas.low_rank.factorize import factorize
 from tfnas.pruning.mask_constraint import keep_zeros
 from tfnas.pruning.pruning_callback import PruningCallback
@@ -270,7 +271,7 @@ def _factorized(model: Any, target_macs: float, images: Any) -> Any:
 def _rate(optimizer: Any) -> float:
     """Returns the learning rate at the first step of an optimizer."""
     inner = getattr(optimizer, "inner_optimizer", optimizer)
-    rate = inner._learning_rate
+    rate = learning_rate_or_schedule(inner)
     if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
         rate = rate(0)
     return float(rate)

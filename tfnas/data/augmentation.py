@@ -1,4 +1,11 @@
-"""Random augmentations of training images, and data sets of augmented batches."""
+"""Random augmentations of training images, and data sets of augmented batches.
+
+Keras' `RandomFlip` and `RandomTranslation` are not used. Their seed is an integer or a
+`SeedGenerator`, which counts its draws; here a batch follows from the seed, the epoch and its
+index alone, so that threads and a resumed training change nothing, and the flipped images must be
+known to take a teacher's outputs for them. `RandomTranslation` also shifts by fractions of pixels
+and repeats the pixel at the border when it reflects (1 0 0 1 2, here 1 0 1 2).
+"""
 
 from __future__ import annotations
 
@@ -46,14 +53,28 @@ def shift(images: Any, pixels: int | None = None, seed: Any = None) -> Any:
 
     Args:
         images: Images, (n, height, width, channels).
-        pixels: Largest shift in pixels; None: 1/16 of the side.
+        pixels: Largest shift in pixels, below both sides; None: 1/16 of the side, at least one
+            pixel of a side that has two or more.
         seed: As for :func:`flip`.
 
     Returns:
         The images, of the same shape.
+
+    Raises:
+        ValueError: `pixels` is negative or as large as a side.
     """
     sides = images.shape[1:3]
-    largest = [max(1, round(side * FRACTION)) if pixels is None else pixels for side in sides]
+    if pixels is not None and not 0 <= pixels < min(sides):
+        height, width = sides
+        raise ValueError(
+            f"pixels must be >= 0 and below the sides of the images, {height} x {width}, got "
+            f"{pixels!r}"
+        )
+    # A reflection repeats no edge: it has one pixel less than the side.
+    largest = [
+        min(max(1, round(side * FRACTION)), side - 1) if pixels is None else pixels
+        for side in sides
+    ]
     padded = tf.pad(images, [[0, 0], [largest[0]] * 2, [largest[1]] * 2, [0, 0]], "REFLECT")
     for axis, side, reach in zip((1, 2), sides, largest, strict=True):
         axis_seed = None if seed is None else tf.random.fold_in(seed, axis)

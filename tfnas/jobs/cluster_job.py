@@ -17,7 +17,9 @@ from tfnas.compression.file_comparison_table import save_and_compare
 from tfnas.compression.fine_tune import check_fits, finetune
 from tfnas.compression.progress import Progress
 from tfnas.compression.results.cluster_result import ClusterConfig, ClusterResult, FileValues
-from tfnas.data.datasets import DataSplit, spread
+from tfnas.data.data_split import DataSplit
+from tfnas.data.reading import spread
+from tfnas.jobs.output_folder import create_folder
 from tfnas.reports import cluster_report
 from tfnas.runtime.files import write_atomically
 from tfnas.tflite.artifact import Artifact
@@ -52,10 +54,10 @@ def cluster_to_files(
     Raises:
         ValueError: An argument is outside its rule; before any long work.
     """
-    progress, folder = progress or Progress(), pathlib.Path(directory)
+    progress = progress or Progress()
     check_fits(model, split)
     prepared = prepare(model, config.plan())
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = create_folder(directory)
     if config.epochs:
         report = _with_training(model, prepared, split, config, progress)
         clustered = prepared.model

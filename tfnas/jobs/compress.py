@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import os
 import pathlib
-from collections.abc import Generator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal
 
 from tfnas.compression.budget import Budget
 from tfnas.compression.candidate_store import Candidate, CandidateStore, best_for_budget, front
@@ -20,14 +20,13 @@ from tfnas.compression.file_comparison_table import FileRow, compare_files
 from tfnas.compression.fine_tune import check_fits
 from tfnas.compression.layer_costs import file_layers
 from tfnas.compression.plan_settings import PlanSettings, decide_plan
-from tfnas.compression.planner import plan
+from tfnas.compression.planner import first_state, next_step
 from tfnas.compression.progress import Progress
-from tfnas.compression.recipe import Recipe
 from tfnas.compression.results.compress_result import CompressResult
 from tfnas.compression.techniques.recipe_steps import StepRunner
 from tfnas.compression.training_settings import TrainingSettings
-from tfnas.data.datasets import DataSplit
-from tfnas.graph.functional import last_activation
+from tfnas.data.data_split import DataSplit
+from tfnas.graph.output_activation import last_activation
 from tfnas.jobs import job_folder
 from tfnas.jobs.inputs import load_model_and_data
 from tfnas.measure.agreement import Agreement, agreement
@@ -53,10 +52,10 @@ DISTILL = 0.3  # fraction of the loss: a model trained once more learns more fro
 def compress(
     model: keras.Model | str | os.PathLike[str] | SearchResult,
     data: DataSplit | str | pathlib.Path | None,
-    budget: Budget | Mapping[str, Any],
+    budget: Budget | Mapping[str, float],
     *,
     directory: str | pathlib.Path = "compressed",
-    effort: str = "normal",
+    effort: Literal["quick", "normal", "thorough"] = "normal",
     epochs: int | None = None,
     batch_size: int = 64,
     learning_rate: float = 2e-3,
@@ -70,54 +69,72 @@ def compress(
 ) -> CompressResult:
     """Compresses a trained classifier until its `.tflite` file meets a budget.
 
-    It analyzes the model for some seconds, plans what to try, and reports the reasons. The same
-    call on the same folder continues where it was stopped; the report of an earlier call is then
-    in its folder `earlier`.
+    It analyzes the model for some seconds, plans what to try, and reports the reasons. The model
+    is also the teacher of what is trained. Call it again with the same arguments and the same
+    folder to continue a job that was stopped: candidates that exist are read, not built again.
+    Where a call finds the report and files of an earlier, finished call in its folder, perhaps
+    for another budget, it moves them to the subfolder `earlier` before it starts.
 
     Example:
+        A finished job takes some seconds to hours, by the effort:
+
         >>> import tfnas
         >>> model = tfnas.load_model("model.keras")  # doctest: +SKIP
         >>> budget = {"max_drop": 1.0, "max_bytes": 100_000}
         >>> result = tfnas.compress(model, "digits", budget)  # doctest: +SKIP
         >>> result.best.file.save("small.tflite")  # doctest: +SKIP
 
+        Arguments are checked before any work:
+
+        >>> try:
+        ...     tfnas.compress("model.keras", "digits", {"max_bytes": -1})
+        ... except ValueError as error:
+        ...     print(error)
+        max_bytes must be a finite number above 0, got -1
+
     Args:
         model: A trained Keras 3 classifier of images that takes pixels from 0 to 255, (batch,
-            height, width, channels); it is not changed. Or the path of its file; or a finished
-            search, as :func:`tfnas.search` returned it or as its folder: then its best model.
-        data: A :class:`~tfnas.data.DataSplit`, or what :func:`tfnas.data.load` takes. Training
-            and validation images train; half of the test images is for choosing, the other half
-            is measured once. None: the data of the search.
-        budget: A :class:`tfnas.Budget` or its fields: max_drop in points of accuracy; max_bytes
-            and max_gzip_bytes; max_latency_ratio and max_macs as fractions of the original's;
-            max_memory in bytes; of a microcontroller max_flash_bytes and max_ram_bytes; of an
-            accelerator max_vela_ms, max_vela_cycles, max_vela_sram_bytes, max_vela_flash_bytes
-            and max_vela_cpu_operators, as its compiler estimates them.
+            height, width, channels), and returns (batch, classes); it is not changed. Or the path
+            of its file. Or a finished search, as the result of :func:`tfnas.search` or as its
+            folder: then the best model of the search is compressed.
+        data: A :class:`~tfnas.data.DataSplit`, or what :func:`tfnas.data.load` takes. Models are
+            trained on the training and validation images. One half of the test images decides
+            which files are chosen; the other half is used once, to measure the chosen files.
+            None: the data of the search.
+        budget: A :class:`tfnas.Budget`, or a dictionary of its fields, such as `{"max_drop": 1.0,
+            "max_bytes": 100_000}`: at most 1 point of accuracy lost, at most 100,000 bytes.
         effort: "quick": number formats without training, seconds each. "normal": also
             quantization-aware training and channel pruning, and for gzipped bytes pruning and
             clustering of weights. "thorough": more of all, with longer training.
-        directory: Folder of all files.
-        epochs: Epochs of each step that trains; None: by the effort.
-        batch_size: Examples a training step.
+        directory: Folder of all files: a new or an empty one, or that of an earlier call.
+        epochs: Epochs of each step that trains; None: chosen by `effort`.
+        batch_size: Images per training step.
         learning_rate: Learning rate of Adam at the start of its decay.
         augment: Random changes of the training images: "flip" mirrors them, "shift" moves them
             by a few pixels.
-        seed: Seed of all random draws; see
+        seed: Seed of all random draws. It also replaces the seed of random layers that were given
+            one, such as `Dropout(0.5, seed=42)`; see
             :class:`tfnas.compression.training_settings.TrainingSettings`.
-        overwrite: Whether an earlier job in the folder is removed first.
-        accelerator: The NPU of the limits max_vela_...; see :func:`tfnas.vela`.
-        runtime_flash: Bytes of max_flash_bytes that the firmware takes beside the file.
-        runtime_ram: Bytes of max_ram_bytes that it takes beside the activations.
-        progress: Receives phases, with reasons, and epochs.
+        overwrite: Whether the files of an earlier call in the folder, also of another model, are
+            removed first. Files that `compress` did not write stay.
+        accelerator: The accelerator (NPU) that the limits `max_vela_...` are for; see
+            :func:`tfnas.vela`.
+        runtime_flash: Bytes of flash that the firmware needs besides the file; they count toward
+            `max_flash_bytes`.
+        runtime_ram: Bytes of RAM that the firmware needs besides the activations; they count
+            toward `max_ram_bytes`.
+        progress: Is told each phase, with its reasons, and the end of each epoch; None: nothing
+            is shown.
 
     Returns:
         The Pareto front of files, the best one for the budget, and the limits that it exceeds.
 
     Raises:
-        ValueError: An argument is outside its rule, or the folder holds another job; before any
-            long work.
-        ImportError: matplotlib, or the package ethos-u-vela that a limit needs, is not installed;
-            as early.
+        ValueError: An argument is outside its rule, or the folder holds another job or files that
+            are not of a job. It is raised before any long work.
+        ImportError: matplotlib is not installed, or ethos-u-vela where a limit `max_vela_...` is
+            set. It is raised before any long work.
+        RuntimeError: No model could be converted.
     """
     budget = Budget.of(budget)
     target = Target.of(budget, Device(accelerator, runtime_flash, runtime_ram))
@@ -142,9 +159,7 @@ def compress(
         seed=seed,
     )
     folder = pathlib.Path(directory)
-    if overwrite:
-        job_folder.remove_job(folder)
-    job_folder.claim(folder, model, split, settings)
+    job_folder.claim(folder, model, split, settings, overwrite)
     job_folder.set_aside(folder)
     progress = progress or Progress()
     runner = StepRunner(model, split, settings, progress)
@@ -155,10 +170,9 @@ def compress(
     plan_settings = decide_plan(budget, amounts, analysis, target.device)
     for line in plan_settings.reasons:
         progress.phase(f"plan: {line}")
-    steps = plan(budget, amounts, plan_settings)
-    outcome: Candidate | None = None
-    while (recipe := _next(steps, outcome)) is not None:
-        outcome = store.make(recipe)
+    state, recipe = next_step(first_state(budget, amounts, plan_settings), None)
+    while recipe is not None:
+        state, recipe = next_step(state, store.make(recipe))
     result = _result(store, budget, effort, plan_settings, progress)
     compress_report.write(result, split, settings)
     return result
@@ -177,15 +191,6 @@ def _check_model(model: keras.Model) -> None:
 
 def _epochs(effort: Effort, examples: int, batch_size: int) -> int:
     return max(effort.epochs, -(-effort.steps * batch_size // max(1, examples)))
-
-
-def _next(
-    steps: Generator[Recipe, Candidate | None, None], outcome: Candidate | None
-) -> Recipe | None:
-    try:
-        return steps.send(outcome)
-    except StopIteration:
-        return None
 
 
 def _result(

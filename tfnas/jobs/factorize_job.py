@@ -10,8 +10,10 @@ from tfnas.compression.file_comparison_table import save_and_compare
 from tfnas.compression.fine_tune import check_fits, finetune
 from tfnas.compression.progress import Progress
 from tfnas.compression.results.factorize_result import FactorizeConfig, FactorizeResult
-from tfnas.data.datasets import DataSplit, spread
+from tfnas.data.data_split import DataSplit
+from tfnas.data.reading import spread
 from tfnas.graph.batchnorm import layers_of, recalibrate_batchnorm
+from tfnas.jobs.output_folder import output_folder
 from tfnas.low_rank.factorize import factorize
 from tfnas.low_rank.low_rank_report import FactorizationReport
 from tfnas.reports import factorize_report
@@ -41,11 +43,21 @@ def factorize_to_files(
     Raises:
         ValueError: An argument is outside its rule; before any long work.
     """
-    progress, folder = progress or Progress(), pathlib.Path(directory)
+    progress = progress or Progress()
     check_fits(model, split)
+    with output_folder(directory) as folder:
+        return _factorize_to_files(model, split, folder, config, progress)
+
+
+def _factorize_to_files(
+    model: keras.Model,
+    split: DataSplit,
+    folder: pathlib.Path,
+    config: FactorizeConfig,
+    progress: Progress,
+) -> FactorizeResult:
     progress.phase("factorizing")
     factorized, report = _factorize(model, split, config)
-    folder.mkdir(parents=True, exist_ok=True)
     if config.epochs and report.layers:
         progress.phase(f"training {config.epochs} epochs")
         finetune(factorized, split, config, teacher=model, progress=progress)

@@ -7,7 +7,7 @@ import pathlib
 from typing import TYPE_CHECKING, Any
 
 from tfnas import data as data_module
-from tfnas.data.datasets import DataSplit
+from tfnas.data.data_split import DataSplit
 from tfnas.loading import load_model
 from tfnas.quantization.quantize_aware import fake_quants, strip_quantization
 from tfnas.search_space.json_records import parse_json_object

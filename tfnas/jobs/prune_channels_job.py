@@ -15,8 +15,10 @@ from tfnas.compression.fine_tune import (
 )
 from tfnas.compression.progress import Progress
 from tfnas.compression.results.prune_channels_result import PruneChannelsConfig, PruneChannelsResult
-from tfnas.data.datasets import DataSplit, spread
+from tfnas.data.data_split import DataSplit
+from tfnas.data.reading import spread
 from tfnas.graph.compatibility import model_compression
+from tfnas.jobs.output_folder import output_folder
 from tfnas.measure.latency_model.latency_model import LatencyModel
 from tfnas.pruning.mask_constraint import keep_zeros
 from tfnas.pruning.structured.channel_report import ChannelPruningReport
@@ -53,15 +55,16 @@ def prune_channels_to_files(
     Raises:
         ValueError: An argument is outside its rule; before any long work.
     """
-    progress, folder = progress or Progress(), pathlib.Path(directory)
+    progress = progress or Progress()
     check_fits(model, split)
-    smaller, reports = _prune(model, split, config, folder, progress)
-    progress.phase("converting and measuring the files on the test part")
-    images = spread(split.x_train, CALIBRATION)
-    files = save_and_compare(model, smaller, "smaller", split, folder, images)
-    result = PruneChannelsResult(folder, reports, files.rows, files.latencies, files.notes)
-    prune_channels_report.write(result, split, config)
-    return result
+    with output_folder(directory) as folder:
+        smaller, reports = _prune(model, split, config, progress)
+        progress.phase("converting and measuring the files on the test part")
+        images = spread(split.x_train, CALIBRATION)
+        files = save_and_compare(model, smaller, "smaller", split, folder, images)
+        result = PruneChannelsResult(folder, reports, files.rows, files.latencies, files.notes)
+        prune_channels_report.write(result, split, config)
+        return result
 
 
 def keep_achieved(model: keras.Model) -> list[ClusteringCallback]:
@@ -85,7 +88,6 @@ def _prune(
     model: keras.Model,
     split: DataSplit,
     config: PruneChannelsConfig,
-    folder: pathlib.Path,
     progress: Progress,
 ) -> tuple[keras.Model, list[ChannelPruningReport]]:
     options = {
@@ -122,7 +124,6 @@ def _prune(
     if config.steps > 1:
         assert config.macs is not None
         pruning = ChannelPruning(model, config.macs, steps=config.steps, fit=fit, **options)
-        folder.mkdir(parents=True, exist_ok=True)
         return pruning.run()
     target: dict[str, Any] = {"target_macs": config.macs, "target_params": config.params}
     if config.sizes:
@@ -132,6 +133,5 @@ def _prune(
         latency_model = LatencyModel("int8")
         target = {"target_latency_ratio": config.latency, "latency": latency_model}
     smaller, report = prune_channels(model, **target, **options)
-    folder.mkdir(parents=True, exist_ok=True)
     fit(smaller, 1)
     return smaller, [report]

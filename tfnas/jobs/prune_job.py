@@ -9,8 +9,10 @@ from tfnas.compression.file_comparison_table import compare_files, convert_all
 from tfnas.compression.fine_tune import check_fits, classification_loss, finetune, training_steps
 from tfnas.compression.progress import Progress
 from tfnas.compression.results.prune_result import PruneConfig, PruneResult
-from tfnas.data.datasets import DataSplit, spread
+from tfnas.data.data_split import DataSplit
+from tfnas.data.reading import spread
 from tfnas.graph.functional import clone
+from tfnas.jobs.output_folder import create_folder
 from tfnas.optional import require
 from tfnas.pruning.masks import granularity
 from tfnas.pruning.prune import BY_OUTPUT, OBS, prune
@@ -67,12 +69,12 @@ def prune_to_files(
         ValueError: An argument is outside its rule; before any long work.
         ImportError: A picture is due and matplotlib is not installed; as early.
     """
-    progress, folder = progress or Progress(), pathlib.Path(directory)
+    progress = progress or Progress()
     if config.scope == BY_SENSITIVITY:
         require("matplotlib", "the pictures of a report")
     check_fits(model, split)
     _check_arguments(model, split, config)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = create_folder(directory)
     found = _sensitivity(model, split, config, progress)
     scope: Any = found.suggest(config.sparsity) if found else config.scope
     prune_model = _while_training if config.epochs else _without_training

@@ -9,7 +9,9 @@ from tfnas.compression.file_comparison_table import compare_files
 from tfnas.compression.fine_tune import check_fits, finetune
 from tfnas.compression.progress import Progress
 from tfnas.compression.results.qat_result import QatConfig, QatResult
-from tfnas.data.datasets import DataSplit, spread
+from tfnas.data.data_split import DataSplit
+from tfnas.data.reading import spread
+from tfnas.jobs.output_folder import create_folder
 from tfnas.measure.quantization_debugger.quantization_error import quantization_error
 from tfnas.optional import require
 from tfnas.quantization.quantization_schedule import QuantizationSchedule
@@ -62,12 +64,12 @@ def qat_to_files(
         ImportError: matplotlib is not installed; as early.
         ConversionError: The model can't be converted.
     """
-    progress, folder = progress or Progress(), pathlib.Path(directory)
+    progress = progress or Progress()
     require("matplotlib", "the pictures of a report")
     check_fits(model, split)
     images = spread(split.x_train, CALIBRATION)
     trainable = quantize_aware(model, config.spec, data=images)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = create_folder(directory)
     progress.phase(f"converting without training, {config.mode}")
     files, notes = _without_training(model, images, config)
     progress.phase(f"training {config.epochs} epochs on {len(split.x_train)} images")

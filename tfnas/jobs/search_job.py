@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import math
 import pathlib
 from typing import Any
 
@@ -20,8 +19,9 @@ import numpy as np
 from tfnas import data as data_module
 from tfnas.compression.progress import Progress
 from tfnas.compression.trial_compression import CompressedTraining, spec_of, untrained_form
-from tfnas.data.datasets import DataSplit
+from tfnas.data.data_split import DataSplit
 from tfnas.graph.tracing import TraceOnce
+from tfnas.jobs import search_folder
 from tfnas.loading import load_model
 from tfnas.measure.accuracy import correct, score
 from tfnas.measure.latency import benchmark, provenance
@@ -42,21 +42,19 @@ from tfnas.nas.tuner import MeasuredTuner
 from tfnas.nas.tuner_config import TunerConfig
 from tfnas.optional import require
 from tfnas.quantization.quantize_aware import fake_quants
-from tfnas.quantization.spec import MODES, QuantSpec
+from tfnas.quantization.spec import QuantSpec
 from tfnas.reports import search_report
 from tfnas.runtime.files import save_model, write_atomically
 from tfnas.runtime.randomness import seeded
 from tfnas.runtime.worker_processes import TrialProcesses
 from tfnas.search_space.architecture import Architecture, mobilenet_v2
 from tfnas.search_space.hypermodel import compile_for_search
-from tfnas.search_space.json_records import parse_json_object
 from tfnas.search_space.mobilenet_v2 import MobileNetV2Space
 from tfnas.targets.device import Device
 from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.convert import to_tflite
 
 CALIBRATION = 300
-_MAY_CHANGE = ("workers", "trial_timeout")  # settings that may change when a search resumes
 
 
 def search(
@@ -70,31 +68,53 @@ def search(
 ) -> SearchResult:
     """Searches architectures for a data set and writes the best one, with a report, to a folder.
 
-    The same call resumes an interrupted search; `overwrite` starts a new one.
+    Each trial trains a network, converts it to a `.tflite` file and measures that. The same call
+    resumes an interrupted search; `overwrite` starts a new one.
 
     Example:
+        A search of 12 trials takes some minutes:
+
         >>> import tfnas
         >>> result = tfnas.search(
         ...     "digits", directory="runs/digits", preset="microcontroller", max_trials=12, epochs=5
         ... )  # doctest: +SKIP
         >>> print(result)  # doctest: +SKIP
 
+        Settings are checked before any work:
+
+        >>> try:
+        ...     tfnas.search("digits", directory="runs/digits", max_trials=0)
+        ... except ValueError as error:
+        ...     print(error)
+        max_trials must be a whole number >= 1, got 0
+
     Args:
-        data: Name or path of a data set (see :func:`tfnas.data.load`), or a split.
-        directory: Folder for the results; it is created if needed.
-        config: The settings of the search.
-        overwrite: Whether an earlier search in the folder is removed.
-        progress: Receives the progress of the search; None: it is not shown.
-        **settings: Fields of :class:`tfnas.nas.search_result.SearchConfig`, instead of `config`.
+        data: Name or path of a data set (see :func:`tfnas.data.load`), or a split of raw images
+            (examples, height, width, channels) with pixels from 0 to 255.
+        directory: Folder for the results; it is created if needed. It may hold other files, but
+            none of the names that a search writes.
+        config: The settings of the search; None: they are given as `settings`.
+        overwrite: Whether the files of an earlier search in the folder are removed. Files that a
+            search did not write stay, except in its subfolder `search`.
+        progress: Is told of phases, trials and epochs; None: nothing is shown.
+        **settings: Fields of :class:`tfnas.nas.search_result.SearchConfig`, instead of `config`;
+            most used: `preset` (size of the networks), `max_trials`, `epochs` (per trial),
+            `final_epochs` (of the best network), `target_latency_ratio` (to the reference
+            model's latency), `limits` (metric -> bound) and `seed`.
 
     Returns:
         The candidates, the Pareto front and the comparison on the test part.
 
     Raises:
-        ValueError: A setting is outside its rule, or the folder holds another search.
-        ImportError: matplotlib is not installed; before any long work.
+        ValueError: A setting is outside its rule, or the folder holds another search or other
+            files that would be written over.
+        ImportError: matplotlib is not installed. It is raised before any long work.
         RuntimeError: No trial ended well.
         KeyboardInterrupt: Interrupted before any trial ended well.
+
+    References:
+        Tan et al., MnasNet: Platform-Aware Neural Architecture Search for Mobile, CVPR 2019 (the
+        reward, accuracy x latency ratio ^ exponent).
     """
     split = data if isinstance(data, DataSplit) else None
     config = _config_of(split.name if split else str(data), config, settings)
@@ -157,12 +177,13 @@ class _Run:
             compression=config.compression,
         )
         self.teacher = None if config.teacher is None else load_model(config.teacher)
+        search_folder.check_is_free(directory)
         if not overwrite:
-            _check_same_search(directory, config)
+            search_folder.check_same_search(directory, config)
         optimizer = keras.optimizers.Adam(self._schedule(len(self.split.x_train), config.epochs))
         self.tuner = self._make_tuner(self.space.hypermodel(optimizer=optimizer), overwrite)
         if overwrite:
-            _remove_results(directory)
+            search_folder.remove_results(directory)
         record = {"config": dataclasses.asdict(config), "provenance": provenance()}
         write_atomically(directory / "config.json", json.dumps(record, indent=2))
         self.tuner.trial_callbacks = TrialLog(
@@ -307,7 +328,9 @@ class _Run:
                 mode: dataclasses.replace(Artifact.load(path), mode=mode)
                 for mode, path in names.items()
             }
-        marker.unlink(missing_ok=True)
+        # All markers: the files of an earlier winner are about to be replaced.
+        for stale in marker.parent.glob("*.best"):
+            stale.unlink()
         files = self._export(self._final_model(winner, retrain), winner.architecture)
         if retrain:
             write_atomically(marker, "trained\n")
@@ -434,38 +457,6 @@ class _Run:
         self.progress.phase("measuring the Pareto front side by side")
         latencies = benchmark([c.artifact() for c in front], threads=self.config.threads)
         return self.tuner.front_of(map(_with_latency, front, latencies))
-
-
-def _check_same_search(directory: pathlib.Path, config: SearchConfig) -> None:
-    """Raises ValueError if the folder holds a search with other settings."""
-    path = directory / "config.json"
-    if not path.exists():
-        return
-    kept = parse_json_object(path.read_text(), str(path)).get("config", {})
-    settings = json.loads(json.dumps(dataclasses.asdict(config)))
-    # A search of an earlier version has no value for settings that were added since.
-    defaults = {field.name: field.default for field in dataclasses.fields(config)}
-    differ = [
-        name
-        for name, value in settings.items()
-        if kept.get(name, defaults[name]) != value and name not in _MAY_CHANGE
-    ]
-    if "max_trials" in differ and settings["max_trials"] > kept.get("max_trials", math.inf):
-        differ.remove("max_trials")  # more trials resume the search
-    if differ:
-        raise ValueError(
-            f"directory {str(directory)!r} holds a search with another {', '.join(differ)}: "
-            "choose another folder, or --overwrite (overwrite=True) to start a new search"
-        )
-
-
-def _remove_results(directory: pathlib.Path) -> None:
-    """Removes the files of an earlier search, and nothing else."""
-    names = ("best.keras", "pareto.csv", "pareto.png", "results.json", "report.md", "trials.jsonl")
-    for name in (*names, *(f"best_{mode}.tflite" for mode in MODES)):
-        (directory / name).unlink(missing_ok=True)
-    for path in (*directory.glob("final/*.tflite"), *directory.glob("final/*.best")):
-        path.unlink()
 
 
 def _modes(arch: Architecture) -> dict[str, str | QuantSpec]:

@@ -44,7 +44,7 @@ class LayerFactors:
 
     @property
     def parameters(self) -> int:
-        """Number of weights."""
+        """Returns the number of weights."""
         bias = self.unit.kernel.shape[-1] if self.unit.layer.use_bias else 0
         return sum(kernel.size for kernel in self.kernels) + bias
 
@@ -56,6 +56,9 @@ def layer_factors(options: Options, option: Option, mean: np.ndarray | None) -> 
         options: The layer's options.
         option: The chosen one.
         mean: Mean of its patches, (inputs,); None without data.
+
+    Returns:
+        The kernels of the factors, with their error and what they lose in the mean output.
     """
     unit = options.unit
     kernels = options.kernels(option)
@@ -66,7 +69,14 @@ def layer_factors(options: Options, option: Option, mean: np.ndarray | None) -> 
 
 
 def check_copies(flow: Walk) -> None:
-    """Raises ValueError if a layer can't be created again from its configuration."""
+    """Checks that each layer can be created again from its configuration.
+
+    Args:
+        flow: The calls of a model.
+
+    Raises:
+        ValueError: A layer can not be created again.
+    """
     import keras
 
     copies = LayerCopies()

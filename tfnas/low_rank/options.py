@@ -34,7 +34,7 @@ class Option:
 
     @property
     def loss(self) -> float:
-        """-log of the fraction that is kept: these losses add up over layers (Zhang 2015)."""
+        """Returns -log of the kept fraction: these losses add up over layers (Zhang 2015)."""
         return -math.log(max(1.0 - self.error, 1e-12))
 
 
@@ -68,21 +68,25 @@ class Options:
 
     @cached_property
     def svd(self) -> Svd:
-        """Decompositions of a 1 x 1 kernel."""
+        """Returns the decompositions of a 1 x 1 kernel."""
         return Svd(self.unit.flat, self.moments)
 
     @cached_property
     def spatial(self) -> Spatial:
-        """Decompositions into k x 1 and 1 x k."""
+        """Returns the decompositions into k x 1 and 1 x k."""
         return Spatial(self.unit.kernel, self.moments)
 
     @cached_property
     def tucker(self) -> Tucker:
-        """Decompositions into 1 x 1, core and 1 x 1."""
+        """Returns the decompositions into 1 x 1, core and 1 x 1."""
         return Tucker(self.unit.kernel, self.moments)
 
     def kernels(self, option: Option) -> tuple[np.ndarray, ...]:
-        """Returns an option's kernels, in order, each (height, width, inputs, outputs)."""
+        """Returns an option's kernels, in order, each (height, width, inputs, outputs).
+
+        Args:
+            option: An option of this layer.
+        """
         if option.method == "spatial":
             return self.spatial.factors(*option.ranks)
         if option.method == "svd":
@@ -93,7 +97,11 @@ class Options:
         return tuple(part for part in (first, core, last) if part is not None)
 
     def error(self, kernels: Sequence[np.ndarray]) -> float:
-        """Returns the fraction of the squared output (or kernel) that factors lose."""
+        """Returns the fraction of the squared output (or kernel) that factors lose.
+
+        Args:
+            kernels: The factors' kernels, in order.
+        """
         joined = joined_kernel(kernels).reshape(self.unit.flat.shape)
         return relative_error(self.unit.flat, joined, self._measured)
 
@@ -101,6 +109,9 @@ class Options:
         """Returns the cheapest of the best options whose exact error is at most `max_error`.
 
         Exact errors fall along the options, so this is a binary search.
+
+        Args:
+            max_error: Largest error, as a fraction in [0, 1].
         """
         low, high = 0, len(self.best)
         while low < high:
@@ -112,11 +123,20 @@ class Options:
         return self.best[low] if low < len(self.best) else None
 
     def full(self, method: str) -> tuple[int, ...]:
-        """Returns the full ranks of a method."""
+        """Returns the full ranks of a method.
+
+        Args:
+            method: "svd", "spatial" or "tucker".
+        """
         return self.tucker.full if method == "tucker" else (getattr(self, method).full,)
 
     def macs(self, method: str, ranks: tuple[int, ...]) -> int:
-        """Returns the multiply-accumulates per example at given ranks, over all uses."""
+        """Returns the multiply-accumulates per example at given ranks, over all uses.
+
+        Args:
+            method: "svd", "spatial" or "tucker".
+            ranks: One rank, or two for "tucker".
+        """
         before, between, after = self.unit.positions
         height, width, inputs, outputs = self.unit.kernel.shape
         if method == "svd":
@@ -129,7 +149,12 @@ class Options:
         return head + after * height * width * first * last + tail
 
     def at(self, method: str, ranks: tuple[int, ...]) -> Option:
-        """Returns the option of a method at given ranks."""
+        """Returns the option of a method at given ranks.
+
+        Args:
+            method: "svd", "spatial" or "tucker".
+            ranks: One rank, or two for "tucker".
+        """
         errors = (
             self.tucker.errors(ranks[0]) if method == "tucker" else getattr(self, method).errors
         )
@@ -137,7 +162,7 @@ class Options:
 
     @cached_property
     def best(self) -> list[Option]:
-        """The Pareto-optimal options that save MACs, by ascending MACs and falling error."""
+        """Returns the Pareto-optimal options that save MACs, by ascending MACs."""
         found: list[Option] = []
         for method in self.unit.methods:
             first_ranks = self._first_ranks() if method == "tucker" else [()]

@@ -29,6 +29,9 @@ def by_rank(layers: Sequence[Options], rank: Rank | Mapping[str, Rank]) -> list[
         layers: The options of each layer.
         rank: A rank, or in (0, 1) a fraction of the full one; or a dict from names or patterns
             to these, of which the first match counts.
+
+    Returns:
+        For each layer its option, or the reason why it is not replaced.
     """
     chosen: list[Choice] = []
     for options in layers:
@@ -63,6 +66,9 @@ def by_energy(layers: Sequence[Options], energy: float) -> list[Choice]:
     Args:
         layers: The options of each layer.
         energy: The fraction, in (0, 1].
+
+    Returns:
+        For each layer its option, or the reason why it is not replaced.
     """
     chosen: list[Choice] = []
     for options in layers:
@@ -109,7 +115,11 @@ def by_macs(layers: Sequence[Options], saving: int) -> list[Choice] | None:
 
 
 def max_saving(options: Options) -> int:
-    """Returns the largest number of MACs that a layer can save."""
+    """Returns the largest number of MACs that a layer can save.
+
+    Args:
+        options: The options of the layer.
+    """
     return options.unit.macs - options.best[0].macs if options.best else 0
 
 
@@ -149,5 +159,10 @@ def _macs(options: Options, option: Option | None) -> int:
 
 
 def matches(pattern: str, path: str) -> bool:
-    """Whether a name or pattern matches a layer's path or name."""
+    """Returns whether a name or pattern matches a layer's path or name.
+
+    Args:
+        pattern: A name, path or pattern ("block_*").
+        path: Path of the layer, such as "backbone/stem".
+    """
     return any(fnmatch.fnmatchcase(name, pattern) for name in (path, path.split("/")[-1]))

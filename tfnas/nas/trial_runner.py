@@ -24,7 +24,7 @@ from tfnas.compression.trial_compression import (
     epochs_of,
     untrained_form,
 )
-from tfnas.data.datasets import arrays, spread
+from tfnas.data.reading import arrays, spread
 from tfnas.measure.accuracy import evaluate
 from tfnas.measure.latency import benchmark
 from tfnas.measure.measure import measurement_of

@@ -1,50 +1,51 @@
-"""Report of a clustering job, in Markdown."""
+"""Report of a clustering job, in Markdown and HTML."""
 
 from __future__ import annotations
 
-import dataclasses
-
 from tfnas.compression.results.cluster_result import SPEED_NOTE, ClusterConfig, ClusterResult
 from tfnas.compression.results.file_rows import file_rows, headers, time_cell
-from tfnas.data.datasets import DataSplit
-from tfnas.measure.latency import provenance
-from tfnas.runtime.files import write_atomically
-from tfnas.table import markdown_table
+from tfnas.data.data_split import DataSplit
+from tfnas.reports.content import Report, Section, Table, Words, paragraphs
+from tfnas.reports.job_content import files_table, job_content
+from tfnas.reports.pages import write_report
 
 _FILES = headers("values", "time of the reference [95%]")
 _VALUES = ["file", "layer", "operator", "weights", "values", "values a channel"]
 
 
-def write(result: ClusterResult, split: DataSplit, config: ClusterConfig) -> None:
-    """Writes report.md.
+def write(
+    result: ClusterResult, split: DataSplit, config: ClusterConfig, words: Words | None = None
+) -> None:
+    """Writes report.md and report.html.
 
     Args:
         result: The result of the job.
         split: Its data.
         config: Its settings.
+        words: How the report calls examples and their metric; None: images and accuracy.
     """
-    settings = [[name, value] for name, value in dataclasses.asdict(config).items()]
+    write_report(result.directory, content(result, split, config, words or Words()))
+
+
+def content(result: ClusterResult, split: DataSplit, config: ClusterConfig, words: Words) -> Report:
+    """Returns what the report says; see :func:`write` for the arguments."""
     report = result.report
-    parts = [
-        f"# Kernels of at most {config.clusters} values, on {split.name}",
-        f"{split}.",
-        "## The files, on the test part",
-        markdown_table(_FILES, _rows(result)),
-        "\n".join(f"- {line}" for line in [*result.notes, SPEED_NOTE]),
-        "## The kernels",
-        markdown_table(report.HEADERS, report.rows(), right=4),
-        f"{report.summary()}.",
-        "BatchNormalization was folded into "
-        + (", ".join(report.folded) if report.folded else "no layer")
-        + ".",
-        *report.notes,
-        "## The values in the files",
-        markdown_table(_VALUES, _values(result), right=3),
-        "## Settings and environment",
-        markdown_table(["setting", "value"], settings, right=2),
-        markdown_table(["where", "value"], list(provenance().items()), right=2),
-    ]
-    write_atomically(result.directory / "report.md", "\n\n".join(parts) + "\n")
+    folded = ", ".join(report.folded) if report.folded else "no layer"
+    texts = paragraphs(
+        f"{report.summary()}.", f"BatchNormalization was folded into {folded}.", *report.notes
+    )
+    kernels = Table(report.headers(), report.rows(), right=4, prose=[3])
+    return job_content(
+        f"Kernels of at most {config.clusters} values",
+        split,
+        files_table(_FILES, _rows(result), words),
+        [*result.notes, SPEED_NOTE],
+        [
+            Section("The kernels", [kernels, *texts]),
+            Section("The values in the files", [Table(_VALUES, _values(result), right=3)]),
+        ],
+        config,
+    )
 
 
 def _rows(result: ClusterResult) -> list[list[str]]:

@@ -1,54 +1,51 @@
-"""Report of a channel pruning job, in Markdown."""
+"""Report of a channel pruning job, in Markdown and HTML."""
 
 from __future__ import annotations
 
-import dataclasses
-
 from tfnas.compression.results.file_rows import file_rows, headers, speed_lines, time_cell
 from tfnas.compression.results.prune_channels_result import PruneChannelsConfig, PruneChannelsResult
-from tfnas.data.datasets import DataSplit
-from tfnas.measure.latency import provenance
-from tfnas.runtime.files import write_atomically
-from tfnas.table import markdown_table
+from tfnas.data.data_split import DataSplit
+from tfnas.pruning.structured.channel_report import ChannelPruningReport
+from tfnas.reports.content import Report, Section, Table, Words, paragraphs
+from tfnas.reports.job_content import change, files_table, job_content
+from tfnas.reports.pages import write_report
 
 _FILES = headers("time of the reference [95%]")
 
 
-def write(result: PruneChannelsResult, split: DataSplit, config: PruneChannelsConfig) -> None:
-    """Writes report.md.
+def write(
+    result: PruneChannelsResult,
+    split: DataSplit,
+    config: PruneChannelsConfig,
+    words: Words | None = None,
+) -> None:
+    """Writes report.md and report.html.
 
     Args:
         result: The result of the job.
         split: Its data.
         config: Its settings.
+        words: How the report calls examples and their metric; None: images and accuracy.
     """
-    settings = [[name, value] for name, value in dataclasses.asdict(config).items()]
-    parts = [
-        f"# Fewer channels, on {split.name}",
-        f"{split}.",
-        "## The files, on the test part",
-        markdown_table(_FILES, _rows(result)),
-        "\n".join(f"- {line}" for line in [*_speed(result), *result.notes]),
-    ]
-    for number, report in enumerate(result.reports, 1):
-        (before, after), (old, new) = report.macs, report.parameters
-        parts += [
-            f"## Step {number}",
-            markdown_table(list(report.HEADERS), report.rows()),
-            f"{before:,} MACs to {after:,}, {old:,} parameters to {new:,}.",
-        ]
-        parts += report.notes
-    parts += [
-        "## Settings and environment",
-        markdown_table(["setting", "value"], settings, right=2),
-        markdown_table(["where", "value"], list(provenance().items()), right=2),
-    ]
-    write_atomically(result.directory / "report.md", "\n\n".join(p for p in parts if p) + "\n")
+    write_report(result.directory, content(result, split, config, words or Words()))
 
 
-def _rows(result: PruneChannelsResult) -> list[list[str]]:
-    return file_rows(result.rows, lambda row: [time_cell(result.latencies[row.label])])
+def content(
+    result: PruneChannelsResult, split: DataSplit, config: PruneChannelsConfig, words: Words
+) -> Report:
+    """Returns what the report says; see :func:`write` for the arguments."""
+    rows = file_rows(result.rows, lambda row: [time_cell(result.latencies[row.label])])
+    return job_content(
+        "Fewer channels",
+        split,
+        files_table(_FILES, rows, words),
+        [*speed_lines(result.latencies, "smaller"), *result.notes],
+        [_step(number, report) for number, report in enumerate(result.reports, 1)],
+        config,
+    )
 
 
-def _speed(result: PruneChannelsResult) -> list[str]:
-    return speed_lines(result.latencies, "smaller")
+def _step(number: int, report: ChannelPruningReport) -> Section:
+    changed = Table(report.headers(), report.rows(), prose=[3])
+    texts = paragraphs(change(report.macs, report.parameters), *report.notes)
+    return Section(f"Step {number}", [changed, *texts])

@@ -1,42 +1,45 @@
-"""Report of quantization-aware training: Markdown, JSON and a picture of the errors by layer."""
+"""Report of quantization-aware training: Markdown, HTML, JSON, a picture of errors by layer."""
 
 from __future__ import annotations
 
-import dataclasses
-
 from tfnas.compression.results.file_rows import file_rows, headers
 from tfnas.compression.results.qat_result import QatConfig, QatResult
-from tfnas.data.datasets import DataSplit
-from tfnas.measure.latency import provenance
+from tfnas.data.data_split import DataSplit
+from tfnas.reports.content import Block, Picture, Pictures, Report, Section, Table, Words
+from tfnas.reports.job_content import files_table, job_content
+from tfnas.reports.pages import write_report
 from tfnas.reports.plots import quantization_picture
 from tfnas.runtime.files import write_atomically
-from tfnas.table import markdown_table
 
 
-def write(result: QatResult, split: DataSplit, config: QatConfig) -> None:
-    """Writes report.md, errors.json and errors.png.
+def write(
+    result: QatResult, split: DataSplit, config: QatConfig, words: Words | None = None
+) -> None:
+    """Writes errors.json, errors.png, report.md and report.html.
 
     Args:
         result: The result of the job.
         split: Its data.
         config: Its settings.
+        words: How the report calls examples and their metric; None: images and accuracy.
     """
     write_atomically(result.directory / "errors.json", result.errors.to_json())
-    write_atomically(result.directory / "errors.png", quantization_picture(result.errors))
-    settings = [[name, value] for name, value in dataclasses.asdict(config).items()]
+    write_report(result.directory, content(result, split, config, words or Words()))
+
+
+def content(result: QatResult, split: DataSplit, config: QatConfig, words: Words) -> Report:
+    """Returns what the report says; see :func:`write` for the arguments."""
     errors = result.errors
-    parts = [
-        f"# {config.mode} after {config.epochs} epochs of quantization-aware training, on "
-        f"{split.name}",
-        f"{split}.",
-        "## The files, on the test part",
-        markdown_table(headers(), file_rows(result.rows)),
-        "\n".join(f"- {line}" for line in [*result.unquantized_lines(), *result.notes]),
-        "## Quantization error, layer by layer",
-        "![Signal to noise of each layer](errors.png)",
-        markdown_table(errors.headers(), errors.rows()),
-        "## Settings and environment",
-        markdown_table(["setting", "value"], settings, right=2),
-        markdown_table(["where", "value"], list(provenance().items()), right=2),
+    drawn = quantization_picture(errors)
+    blocks: list[Block] = [
+        Pictures([Picture("errors.png", drawn, "Signal to noise of each layer")]),
+        Table(errors.headers(), errors.rows()),
     ]
-    write_atomically(result.directory / "report.md", "\n\n".join(p for p in parts if p) + "\n")
+    return job_content(
+        f"{config.mode} after {config.epochs} epochs of quantization-aware training",
+        split,
+        files_table(headers(), file_rows(result.rows), words),
+        [*result.unquantized_lines(), *result.notes],
+        [Section("Quantization error, layer by layer", blocks)],
+        config,
+    )

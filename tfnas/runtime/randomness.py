@@ -3,8 +3,8 @@
 A training draws from four generators of the process (Python's, NumPy's, TensorFlow's and Keras')
 and from one in each random layer, such as Dropout. To be repeatable it needs all of them seeded.
 Other draws of the caller's program must not become repeatable because a function of a library was
-called. :func:`seeded` seeds the generators of the process and restores them afterwards;
-:func:`seed_layers` seeds the layers.
+called. :func:`seeded` seeds the generators of the process and restores them afterwards, with the
+exceptions that :func:`kept_random_state` lists; :func:`seed_layers` seeds the layers.
 
 With the same seed, TensorFlow's operations may still add numbers in another order, on GPUs above
 all. `tf.config.experimental.enable_op_determinism()` forbids that, for the whole
@@ -18,18 +18,25 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Iterator
-from typing import Any
 
 import keras
 import numpy as np
 
+from tfnas.keras_private import (
+    forget_seed_generator,
+    op_determinism_is_enabled,
+    random_state,
+    restore_random_state,
+)
+
 _LIMIT = 2**32  # NumPy's seeds are below
-_KERAS = ("global_random_seed", "global_seed_generator")
 
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Seeds all draws within the context; afterwards the caller's generators continue as before.
+
+    :func:`kept_random_state` lists what is seeded and restored, and what is not.
 
     Example:
         >>> keras.utils.set_random_seed(1)
@@ -48,27 +55,40 @@ def seeded(seed: int) -> Iterator[None]:
     """
     with kept_random_state():
         keras.utils.set_random_seed(seed % _LIMIT)
+        forget_seed_generator()  # Keras 3.12 keeps the old one
         yield
 
 
 @contextlib.contextmanager
 def kept_random_state() -> Iterator[None]:
-    """Restores the random generators of the process at the end of the context."""
+    """Restores the random generators of the process at the end of the context.
+
+    Restored are the state of Python's `random`, of NumPy's legacy generator, of Keras' global seed
+    generator, and TensorFlow's global seed with the generator of its eager operations. Not
+    restored are:
+
+    - the sequences of eager TensorFlow operations with a seed of their own, such as
+      `tf.random.uniform([], seed=1)`: `tf.random.set_seed` clears their kernels, so that each
+      starts again at its first number;
+    - `tf.random.get_global_generator()`: what is drawn from it within the context is neither
+      seeded nor taken back.
+    """
     numpy = np.random.get_state()  # noqa: NPY002  what `set_random_seed` sets
-    python, libraries = random.getstate(), _library_state()
+    python, libraries = random.getstate(), random_state()
     try:
         yield
     finally:
         random.setstate(python)
         np.random.set_state(numpy)  # noqa: NPY002
-        _restore(libraries)
+        restore_random_state(libraries)
 
 
 def seed_layers(model: keras.Model, seed: int) -> None:
     """Seeds the random layers of a model, such as Dropout, also those inside other layers.
 
     Each has a generator of its own, whose seed Keras draws when the layer is created, loaded or
-    copied; it is not saved.
+    copied; it is not saved. A seed that the layer was given, as in `Dropout(0.5, seed=42)`, is
+    replaced too.
 
     Example:
         >>> layers = [keras.Input((2,)), keras.layers.Dropout(0.5), keras.layers.Dropout(0.5)]
@@ -89,9 +109,7 @@ def seed_layers(model: keras.Model, seed: int) -> None:
 
 def operations_are_deterministic() -> bool:
     """Returns whether TensorFlow's operations are deterministic in this process."""
-    from tensorflow.python.framework import config  # TensorFlow 2.21 exports no getter
-
-    return bool(config.is_op_determinism_enabled())
+    return op_determinism_is_enabled()
 
 
 def make_operations_deterministic() -> None:
@@ -99,28 +117,3 @@ def make_operations_deterministic() -> None:
     import tensorflow as tf
 
     tf.config.experimental.enable_op_determinism()
-
-
-def _library_state() -> dict[str, Any]:
-    """Returns Keras' and TensorFlow's seeds and generators, by private names (3.15, 2.21)."""
-    from keras.src.backend.common import global_state
-    from tensorflow.python.eager import context
-
-    generator = getattr(context.context(), "_rng", None)  # exists once a seed was set
-    return {
-        "keras": {name: global_state.get_global_attribute(name) for name in _KERAS},
-        "seed": context.global_seed(),
-        "generator": None if generator is None else generator.getstate(),
-    }
-
-
-def _restore(state: dict[str, Any]) -> None:
-    import tensorflow as tf
-    from keras.src.backend.common import global_state
-    from tensorflow.python.eager import context
-
-    for name, value in state["keras"].items():
-        global_state.set_global_attribute(name, value)
-    tf.random.set_seed(state["seed"])  # None: no seed
-    if state["generator"] is not None:
-        context.context()._rng.setstate(state["generator"])

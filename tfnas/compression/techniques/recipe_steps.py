@@ -21,7 +21,8 @@ from tfnas.compression.fine_tune import (
 from tfnas.compression.progress import Progress
 from tfnas.compression.recipe import RecipeStep
 from tfnas.compression.training_settings import TrainingSettings
-from tfnas.data.datasets import DataSplit, spread
+from tfnas.data.data_split import DataSplit
+from tfnas.data.reading import spread
 from tfnas.distillation.feature_losses import FeatureHint
 from tfnas.graph.batchnorm import layers_of, recalibrate_batchnorm
 from tfnas.graph.functional import clone

@@ -1,0 +1,98 @@
+"""The folder of a search: what a search may write over, resume and remove."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import pathlib
+
+from tfnas.nas.search_result import SearchConfig
+from tfnas.quantization.spec import MODES
+from tfnas.search_space.json_records import parse_json_object
+
+RESULTS = (
+    *("best.keras", "pareto.csv", "pareto.png", "results.json", "report.md", "trials.jsonl"),
+    *(f"best_{mode}.tflite" for mode in MODES),
+)
+_KEY = "[0-9a-f]" * 16  # of an architecture
+_LOCK = ".owner.lock"
+_MAY_CHANGE = ("workers", "trial_timeout")  # settings that may change when a search resumes
+
+
+def check_is_free(directory: pathlib.Path) -> None:
+    """Checks that a search in a folder would write over no files but those of a search.
+
+    Args:
+        directory: The folder, which need not exist.
+
+    Raises:
+        ValueError: It is a file, or holds files of the names of a search, but no search.
+    """
+    if directory.exists() and not directory.is_dir():
+        raise ValueError(f"directory must be a folder, got {str(directory)!r}, which is a file")
+    if _is_search(directory):
+        return
+    found = [n for n in ("config.json", *RESULTS, "final") if (directory / n).exists()]
+    # A tuner that refused its settings left an empty folder.
+    trials = directory / "search"
+    if trials.is_file() or any(p.is_file() and p.name != _LOCK for p in trials.rglob("*")):
+        found.append("search")
+    if found:
+        raise ValueError(
+            "directory must be a folder where a search writes over no other files, got "
+            f"{str(directory)!r}, which holds {', '.join(found)} of something else"
+        )
+
+
+def check_same_search(directory: pathlib.Path, config: SearchConfig) -> None:
+    """Checks that a folder holds no search with other settings.
+
+    Args:
+        directory: The folder, which need not exist.
+        config: The settings.
+
+    Raises:
+        ValueError: It does.
+    """
+    path = directory / "config.json"
+    if not path.exists():
+        return
+    kept = parse_json_object(path.read_text(), str(path)).get("config", {})
+    settings = json.loads(json.dumps(dataclasses.asdict(config)))
+    # A search of an earlier version has no value for settings that were added since.
+    defaults = {field.name: field.default for field in dataclasses.fields(config)}
+    differ = [
+        name
+        for name, value in settings.items()
+        if kept.get(name, defaults[name]) != value and name not in _MAY_CHANGE
+    ]
+    if "max_trials" in differ and settings["max_trials"] > kept.get("max_trials", math.inf):
+        differ.remove("max_trials")  # more trials resume the search
+    if differ:
+        raise ValueError(
+            f"directory {str(directory)!r} holds a search with another {', '.join(differ)}: "
+            "choose another folder, or --overwrite (overwrite=True) to start a new search"
+        )
+
+
+def remove_results(directory: pathlib.Path) -> None:
+    """Removes the files of an earlier search, and nothing else.
+
+    Args:
+        directory: A folder that :func:`check_is_free` accepts.
+    """
+    for name in RESULTS:
+        (directory / name).unlink(missing_ok=True)
+    for kind in ("tflite", "best"):
+        for path in directory.glob(f"final/{_KEY}.{kind}"):
+            path.unlink()
+
+
+def _is_search(directory: pathlib.Path) -> bool:
+    try:
+        record = json.loads((directory / "config.json").read_text())
+    except (OSError, ValueError):
+        return False
+    config = record.get("config") if isinstance(record, dict) else None
+    return isinstance(config, dict) and "dataset" in config
