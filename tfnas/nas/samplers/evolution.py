@@ -140,8 +140,8 @@ class EvolutionSampler(Sampler):
         parent = self._parent(search, rng)
         arch, at_least = parent.architecture, 1
         if self.crossover.probability and rng.random() < self.crossover.probability:
-            other = self._parent(search, rng)
-            arch = self.crossover.cross(search.space, arch, other.architecture, rng)
+            parents = arch, self._parent(search, rng).architecture
+            arch = self.crossover.cross(search.space, parents, rng)
             at_least = int(arch.network == parent.architecture.network)
         child = self.mutation.mutate(search.space, arch, rng, at_least=at_least)
         return Proposal(child, parent.trial_id)

@@ -7,12 +7,14 @@ methods can take their place.
 from __future__ import annotations
 
 import dataclasses
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 
 from tfnas.search_space.architecture import Architecture
 from tfnas.search_space.search_space import SearchSpace
+
+Parents: TypeAlias = tuple[Architecture, Architecture]
 
 
 class Mutation(Protocol):
@@ -40,19 +42,12 @@ class Crossover(Protocol):
         """Probability that a child has two parents."""
         ...
 
-    def cross(
-        self,
-        space: SearchSpace,
-        first: Architecture,
-        second: Architecture,
-        rng: np.random.Generator,
-    ) -> Architecture:
+    def cross(self, space: SearchSpace, parents: Parents, rng: np.random.Generator) -> Architecture:
         """Returns a child of two architectures.
 
         Args:
             space: The search space.
-            first: An architecture.
-            second: Another one.
+            parents: Two architectures.
             rng: NumPy's random generator.
         """
         ...
@@ -103,12 +98,6 @@ class GroupCrossover:
         if not 0.0 <= self.probability <= 1.0:
             raise ValueError(f"probability must be in [0, 1], got {self.probability!r}")
 
-    def cross(
-        self,
-        space: SearchSpace,
-        first: Architecture,
-        second: Architecture,
-        rng: np.random.Generator,
-    ) -> Architecture:
+    def cross(self, space: SearchSpace, parents: Parents, rng: np.random.Generator) -> Architecture:
         """Returns a child of two architectures, as in :class:`Crossover`."""
-        return space.crossover(first, second, rng)
+        return space.crossover(*parents, rng)
