@@ -114,6 +114,17 @@ class EvolutionSampler(Sampler):
     def learn(self, search: SearchState, record: TrialRecord) -> None:
         """Adds a record to the population, which then has its largest size at most.
 
+        Example:
+            >>> import numpy as np, tfnas
+            >>> from tfnas.nas.oracle import SpaceOracle
+            >>> from tfnas.nas.trial_records import TrialRecord
+            >>> space = tfnas.MobileNetV2Space((8, 8, 1), 10, "microcontroller")
+            >>> search = SpaceOracle(EvolutionSampler(), space, "reward", seed=0)
+            >>> arch = space.sample(np.random.default_rng(0))
+            >>> search.sampler.learn(search, TrialRecord("0", arch, 0.0, (-0.9,), parent=None))
+            >>> len(search.sampler.population)
+            1
+
         Args:
             search: The search so far.
             record: The newest record.
@@ -122,12 +133,28 @@ class EvolutionSampler(Sampler):
         self.population = self.survival.survivors([*self.population, record], self.population_size)
 
     def forget(self) -> None:
-        """Empties the population, whose records are of a lower rung."""
+        """Empties the population, whose records are of a lower rung.
+
+        Example:
+            >>> sampler = EvolutionSampler()
+            >>> sampler.forget()
+            >>> sampler.population
+            []
+        """
         super().forget()
         self.population, self._ranked = [], (-1, np.zeros(0, int))
 
     def propose(self, search: SearchState, rng: np.random.Generator) -> Proposal:
         """Returns a random architecture in the initial trials, then a child of good ones.
+
+        Example:
+            >>> import numpy as np, tfnas
+            >>> from tfnas.nas.oracle import SpaceOracle
+            >>> space = tfnas.MobileNetV2Space((8, 8, 1), 10, "microcontroller")
+            >>> search = SpaceOracle(EvolutionSampler(), space, "reward", seed=0)
+            >>> proposal = search.sampler.propose(search, np.random.default_rng(0))
+            >>> proposal.architecture.input_shape, proposal.parent
+            ((8, 8, 1), None)
 
         Args:
             search: The search so far.

@@ -91,6 +91,13 @@ class ReinforceSampler(Sampler):
     def begin(self, objectives: Objectives) -> None:
         """Fills in the surrogate if it was not passed in.
 
+        Example:
+            >>> from tfnas.nas.objectives import Objectives, objective_of
+            >>> sampler = ReinforceSampler(children=6)
+            >>> sampler.begin(Objectives.of(objective_of("reward")))
+            >>> sampler.screening.children
+            6
+
         Args:
             objectives: The objectives of the search.
         """
@@ -98,6 +105,15 @@ class ReinforceSampler(Sampler):
 
     def policy(self, search: SearchState) -> Any:
         """Returns the policy; a new one if the search space has grown.
+
+        Example:
+            >>> import tfnas
+            >>> from tfnas.nas.oracle import SpaceOracle
+            >>> space = tfnas.MobileNetV2Space((8, 8, 1), 10, "microcontroller")
+            >>> search = SpaceOracle(ReinforceSampler(), space, "reward", seed=0)
+            >>> policy = search.sampler.policy(search)
+            >>> len(policy.decisions) == len(space.decisions)
+            True
 
         Args:
             search: The search so far.
@@ -110,6 +126,15 @@ class ReinforceSampler(Sampler):
     def propose(self, search: SearchState, rng: np.random.Generator) -> Proposal:
         """Returns a random architecture during warm-up, then a sample of the policy.
 
+        Example:
+            >>> import numpy as np, tfnas
+            >>> from tfnas.nas.oracle import SpaceOracle
+            >>> space = tfnas.MobileNetV2Space((8, 8, 1), 10, "microcontroller")
+            >>> search = SpaceOracle(ReinforceSampler(), space, "reward", seed=0)
+            >>> proposal = search.sampler.propose(search, np.random.default_rng(0))
+            >>> proposal.architecture.num_classes
+            10
+
         Args:
             search: The search so far.
             rng: NumPy's random generator.
@@ -121,6 +146,16 @@ class ReinforceSampler(Sampler):
 
     def learn(self, search: SearchState, record: TrialRecord) -> None:
         """Updates the policy after each batch of trials.
+
+        Example:
+            >>> import numpy as np, tfnas
+            >>> from tfnas.nas.oracle import SpaceOracle
+            >>> from tfnas.nas.trial_records import TrialRecord
+            >>> space = tfnas.MobileNetV2Space((8, 8, 1), 10, "microcontroller")
+            >>> search = SpaceOracle(ReinforceSampler(warmup=1, batch_size=1), space, "reward", seed=0)
+            >>> arch = space.sample(np.random.default_rng(0))
+            >>> search.learning_records = [TrialRecord("0", arch, 0.0, (-0.9,), parent=None)]
+            >>> search.sampler.learn(search, search.learning_records[-1])
 
         Args:
             search: The search so far.
@@ -145,7 +180,11 @@ class ReinforceSampler(Sampler):
             )
 
     def forget(self) -> None:
-        """Drops the ranking of a lower rung; the policy is kept."""
+        """Drops the ranking of a lower rung; the policy is kept.
+
+        Example:
+            >>> ReinforceSampler(form="modifying").forget()
+        """
         super().forget()
         self._form.forget()
 
