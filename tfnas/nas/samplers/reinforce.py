@@ -152,7 +152,8 @@ class ReinforceSampler(Sampler):
             >>> from tfnas.nas.oracle import SpaceOracle
             >>> from tfnas.nas.trial_records import TrialRecord
             >>> space = tfnas.MobileNetV2Space((8, 8, 1), 10, "microcontroller")
-            >>> search = SpaceOracle(ReinforceSampler(warmup=1, batch_size=1), space, "reward", seed=0)
+            >>> sampler = ReinforceSampler(warmup=1, batch_size=1)
+            >>> search = SpaceOracle(sampler, space, "reward", seed=0)
             >>> arch = space.sample(np.random.default_rng(0))
             >>> search.learning_records = [TrialRecord("0", arch, 0.0, (-0.9,), parent=None)]
             >>> search.sampler.learn(search, search.learning_records[-1])
