@@ -14,7 +14,8 @@ import pathlib
 import keras
 
 import tfnas
-from tfnas.search_space.architecture import Architecture, BlockSpec
+from tfnas.search_space.architecture import Architecture
+from tfnas.search_space.block_spec import BlockSpec
 
 TARGET = pathlib.Path(__file__).parent.parent / "tfnas" / "measure" / "reference.tflite"
 

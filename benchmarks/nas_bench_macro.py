@@ -30,9 +30,10 @@ import record
 from absl import app, flags
 
 import tfnas
-from tfnas.nas.samplers.evolution import EvolutionOracle
-from tfnas.nas.samplers.random_search import RandomOracle
-from tfnas.nas.samplers.reinforce import ReinforceOracle
+from tfnas.nas.oracle import SpaceOracle
+from tfnas.nas.samplers.evolution import EvolutionSampler
+from tfnas.nas.samplers.random_search import RandomSampler
+from tfnas.nas.samplers.reinforce import ReinforceSampler
 from tfnas.search_space.hyperparameters import HyperParameterSpace
 from tfnas.table import table
 
@@ -170,11 +171,13 @@ def common(seed: int, evaluations: int) -> dict[str, Any]:
 
 
 def evolution(**settings: Any) -> Callable[[Bench, int, int], Run]:
-    return searched(lambda seed, count: EvolutionOracle(**common(seed, count), **settings))
+    sampler = EvolutionSampler(**settings)
+    return searched(lambda seed, count: SpaceOracle(sampler, **common(seed, count)))
 
 
 def reinforce(**settings: Any) -> Callable[[Bench, int, int], Run]:
-    return searched(lambda seed, count: ReinforceOracle(**common(seed, count), **settings))
+    sampler = ReinforceSampler(**settings)
+    return searched(lambda seed, count: SpaceOracle(sampler, **common(seed, count)))
 
 
 def best_measured(measured: list[tuple[str, float]], marks: set[int]) -> dict[int, str]:
@@ -279,7 +282,7 @@ def uniform_mutation(rng: np.random.Generator) -> Any:
 
 
 OURS: dict[str, Callable[[Bench, int, int], Run]] = {
-    "random": searched(lambda seed, count: RandomOracle(**common(seed, count))),
+    "random": searched(lambda seed, count: SpaceOracle(RandomSampler(), **common(seed, count))),
     "evolution": evolution(),
     "evolution without surrogate": evolution(children=1),
     "reinforce building": reinforce(),

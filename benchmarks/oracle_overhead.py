@@ -119,7 +119,9 @@ class Evolution(Trivial, tfnas.EvolutionTuner):
 KINDS: dict[str, Callable[..., Any]] = {
     "keras_tuner RandomSearch": KerasTuner,
     "tfnas random": Random,
-    "tfnas evolution": lambda **settings: Evolution(children=1, **settings),
+    "tfnas evolution": lambda **settings: Evolution(
+        sampler=tfnas.EvolutionSampler(children=1), **settings
+    ),
     "tfnas evolution, surrogate": Evolution,
 }
 

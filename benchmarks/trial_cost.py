@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib
 import json
 import os
 import pathlib
@@ -45,8 +44,8 @@ def tfnas_trial(seed: int) -> dict[str, Any]:
     import keras
 
     import tfnas
+    from tfnas.nas import trial_runner
 
-    tuner_module = importlib.import_module(tfnas.RandomTuner.__mro__[1].__module__)
     split = tfnas.data.load("digits")
     space = tfnas.MobileNetV2Space(split.input_shape, split.num_classes, "microcontroller")
     steps = EPOCHS.value * -(-len(split.x_train) // BATCH.value)
@@ -57,15 +56,15 @@ def tfnas_trial(seed: int) -> dict[str, Any]:
             space.hypermodel(optimizer=optimizer),
             max_trials=1,
             seed=seed,
-            target_latency_ratio=0.03,
+            config=tfnas.TunerConfig(target_latency_ratio=0.03),
             directory=folder,
             project_name="search",
         )
         for owner, name, stage in (
             (keras.Model, "fit", "train"),
-            (tuner_module, "to_tflite", "convert"),
-            (tuner_module, "evaluate", "evaluate"),
-            (tuner_module, "benchmark", "measure"),
+            (trial_runner, "to_tflite", "convert"),
+            (trial_runner, "evaluate", "evaluate"),
+            (trial_runner, "benchmark", "measure"),
         ):
             stack.enter_context(timed(owner, name, stage, seconds))
         begin, cpu = time.perf_counter(), time.process_time()

@@ -34,9 +34,12 @@ from tfnas.measure.quantization_debugger.quantization_error import (
     quantization_error as quantization_error,
 )
 from tfnas.measure.throughput import throughput as throughput
-from tfnas.nas.samplers.evolution import EvolutionTuner as EvolutionTuner
-from tfnas.nas.samplers.random_search import RandomTuner as RandomTuner
-from tfnas.nas.samplers.reinforce import ReinforceTuner as ReinforceTuner
+from tfnas.nas.algorithm_tuners import EvolutionTuner as EvolutionTuner
+from tfnas.nas.algorithm_tuners import RandomTuner as RandomTuner
+from tfnas.nas.algorithm_tuners import ReinforceTuner as ReinforceTuner
+from tfnas.nas.samplers.evolution import EvolutionSampler as EvolutionSampler
+from tfnas.nas.samplers.reinforce import ReinforceSampler as ReinforceSampler
+from tfnas.nas.tuner_config import TunerConfig as TunerConfig
 from tfnas.optimizers import Muon as Muon
 from tfnas.pruning.mask_constraint import keep_zeros as keep_zeros
 from tfnas.pruning.prune import prune as prune
@@ -54,13 +57,15 @@ from tfnas.quantization.quantize_aware import unquantized_layers as unquantized_
 from tfnas.quantization.spec import QuantSpec as QuantSpec
 from tfnas.runtime.worker_processes import TrialProcesses as TrialProcesses
 from tfnas.search_space.architecture import Architecture as Architecture
-from tfnas.search_space.architecture import BlockSpec as BlockSpec
 from tfnas.search_space.architecture import mobilenet_v2 as mobilenet_v2
+from tfnas.search_space.block_spec import BlockSpec as BlockSpec
 from tfnas.search_space.compression import Compression as Compression
 from tfnas.search_space.compression_choices import CompressionSpace as CompressionSpace
+from tfnas.search_space.fixed_layers import FixedLayers as FixedLayers
 from tfnas.search_space.mobilenet_v2 import MobileNetV2Space as MobileNetV2Space
-from tfnas.search_space.mobilenet_v2 import StageChoices as StageChoices
+from tfnas.search_space.stage_choices import StageChoices as StageChoices
 from tfnas.targets.android import benchmark_on_phone as benchmark_on_phone
+from tfnas.targets.device import Device as Device
 from tfnas.targets.ethos_u import vela as vela
 from tfnas.targets.tflite_micro.interpreter import micro_memory as micro_memory
 from tfnas.targets.tflite_micro.interpreter import planned_arena as planned_arena

@@ -8,12 +8,14 @@ import shutil
 import keras
 import numpy as np
 import pytest
+from tuner_settings import arranged
 
 import tfnas
 from tfnas.cli import search_command as command
 from tfnas.compression import trial_compression
 from tfnas.jobs.search_job import _with_latency
-from tfnas.nas.oracle import INFEASIBLE
+from tfnas.nas.samplers.random_search import RandomSampler
+from tfnas.nas.trial_failures import INFEASIBLE
 from tfnas.targets import device
 from tfnas.tflite.flatbuffer import read_graphs
 
@@ -62,7 +64,8 @@ def make_tuner(directory, **kwargs):
     settings = {"max_trials": 3, "seed": 1, "rounds": 6, "compression": PLAIN}
     return tfnas.RandomTuner(
         *(build, ["file_accuracy", "gzip_bytes"]),
-        **{"directory": str(directory), "project_name": "p", **settings, **kwargs},
+        **{"directory": str(directory), "project_name": "p"},
+        **arranged(RandomSampler, {**settings, **kwargs}),
     )
 
 
@@ -204,7 +207,7 @@ def test_flash_and_ram_are_the_files(everything):
 
 def test_the_network_before_compression_is_kept_for_children(everything):
     tuner, candidate, _ = everything
-    network = tuner._network(tuner.oracle.get_trial(candidate.trial_id))
+    network = tuner.network(tuner.oracle.get_trial(candidate.trial_id))
     assert [layer.name for layer in network.layers][-2:] == ["hidden", "classes"]
     assert all(np.isfinite(weight).all() for weight in network.get_weights())
 
@@ -327,10 +330,10 @@ def test_a_space_has_its_own_compression_and_a_teacher_of_its_shape(tmp_path):
     with pytest.raises(
         ValueError, match="compression of a search space must be an argument of the space"
     ):
-        tfnas.RandomTuner(space, compression=choices, **settings)
+        tfnas.RandomTuner(space, config=tfnas.TunerConfig(compression=choices), **settings)
     stranger = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten()])
     with pytest.raises(ValueError, match="teacher"):
-        tfnas.RandomTuner(space, teacher=stranger, **settings)
+        tfnas.RandomTuner(space, config=tfnas.TunerConfig(teacher=stranger), **settings)
 
 
 def test_settings_of_the_whole_job(npz, tmp_path):

@@ -7,27 +7,30 @@ import warnings
 import keras_tuner as kt
 import numpy as np
 import pytest
+from tuner_settings import oracle_of
 
 from tfnas.nas.objectives import ParetoObjective
 from tfnas.nas.oracle import SpaceOracle
-from tfnas.nas.samplers.evolution import EvolutionOracle
-from tfnas.nas.samplers.random_search import RandomOracle
-from tfnas.nas.samplers.reinforce import ReinforceOracle
+from tfnas.nas.samplers.evolution import EvolutionSampler
+from tfnas.nas.samplers.random_search import RandomSampler
+from tfnas.nas.samplers.reinforce import ReinforceSampler
+from tfnas.nas.samplers.sampler import Sampler
+from tfnas.nas.trial_records import Proposal
 from tfnas.search_space.mobilenet_v2 import MobileNetV2Space
 
 SCORE, COST = kt.Objective("score", "max"), kt.Objective("cost", "min")
 SMALL = {"population_size": 4, "tournament_size": 2}
 ORACLES = {
-    "random": (RandomOracle, {}),
-    "evolution": (EvolutionOracle, {**SMALL, "children": 1}),
-    "evolution, surrogate": (EvolutionOracle, {**SMALL, "children": 6}),
-    "evolution, crossover": (EvolutionOracle, {**SMALL, "children": 1, "crossover": 1.0}),
-    "two objectives": (EvolutionOracle, {**SMALL, "objective": [SCORE, COST]}),
-    "building": (ReinforceOracle, {"warmup": 4, "batch_size": 2, "children": 6}),
-    "modifying": (ReinforceOracle, {"warmup": 4, "batch_size": 2, "form": "modifying"}),
-    "PPO": (ReinforceOracle, {"warmup": 4, "batch_size": 2, "clip": 0.2, "children": 1}),
+    "random": (RandomSampler, {}),
+    "evolution": (EvolutionSampler, {**SMALL, "children": 1}),
+    "evolution, surrogate": (EvolutionSampler, {**SMALL, "children": 6}),
+    "evolution, crossover": (EvolutionSampler, {**SMALL, "children": 1, "crossover": 1.0}),
+    "two objectives": (EvolutionSampler, {**SMALL, "objective": [SCORE, COST]}),
+    "building": (ReinforceSampler, {"warmup": 4, "batch_size": 2, "children": 6}),
+    "modifying": (ReinforceSampler, {"warmup": 4, "batch_size": 2, "form": "modifying"}),
+    "PPO": (ReinforceSampler, {"warmup": 4, "batch_size": 2, "clip": 0.2, "children": 1}),
     "modifying, two objectives": (
-        ReinforceOracle,
+        ReinforceSampler,
         {"warmup": 4, "batch_size": 2, "form": "modifying", "objective": [SCORE, COST]},
     ),
 }
@@ -47,7 +50,7 @@ def make(request, tmp_path):
     def build(folder="project", **arguments):
         kind, settings = ORACLES[request.param]
         defaults = {"objective": SCORE, "max_trials": 24, "seed": 0, "hyperparameters": declared()}
-        oracle = kind(**{**defaults, **settings, **arguments})
+        oracle = oracle_of(kind, **{**defaults, **settings, **arguments})
         oracle.verbose = 0
         oracle._set_project_dir(str(tmp_path), folder)
         return oracle
@@ -183,7 +186,7 @@ def test_limits_rule_over_objectives(make):
 
 def test_proposals_outside_of_known_limits_are_dropped(make):
     oracle = make(limits={"macs": 3.0})
-    oracle.costs_before_trial = lambda arch: {"macs": float(dict(arch.items)["a"] * 3)}
+    oracle.proposals.costs = lambda arch: {"macs": float(dict(arch.items)["a"] * 3)}
     assert {values["a"] for values in run(oracle)} <= {0, 1}
 
 
@@ -194,7 +197,7 @@ def test_proposals_outside_of_known_limits_are_dropped(make):
 def oracle(tmp_path):
     def build(**arguments):
         settings = {"objective": SCORE, "max_trials": 10, "seed": 0, "hyperparameters": declared()}
-        found = RandomOracle(**{**settings, **arguments})
+        found = oracle_of(RandomSampler, **{**settings, **arguments})
         found.verbose = 0
         found._set_project_dir(str(tmp_path), "project")
         return found
@@ -242,7 +245,7 @@ def test_a_corrupt_state_is_taken_from_the_call(oracle, tmp_path):
 
 
 def test_a_full_disk_fails_the_trial_and_not_the_search(oracle, monkeypatch):
-    from tfnas.nas import oracle as module
+    from tfnas.nas import trial_store as module
 
     first = oracle()
     run(first, 2)
@@ -295,7 +298,7 @@ def test_retries_are_counted_over_a_reload(oracle):
 
 
 def test_what_a_trial_writes_does_not_grow_with_their_number(oracle, monkeypatch):
-    from tfnas.nas import oracle as module
+    from tfnas.nas import trial_store as module
 
     sizes = []
     write = module.write_atomically
@@ -327,25 +330,23 @@ def test_spaces_that_grow_while_trials_run(oracle):
     assert len(first.records) == 8
 
 
-def test_an_oracle_of_ones_own(oracle):
-    class Descending(SpaceOracle):
-        def propose(self, rng):
-            from tfnas.nas.oracle import Proposal
+def test_a_sampler_of_ones_own(oracle):
+    class Descending(Sampler):
+        def propose(self, search, rng):
+            values = {"a": 3 - search.num_started % 4, "b": 0, "c": 0, "d": int(rng.integers(4))}
+            return Proposal(search.space.from_values({**values, "e": 0.1}))
 
-            values = {"a": 3 - len(self.trials) % 4, "b": 0, "c": 0, "d": int(rng.integers(4))}
-            return Proposal(self.space.from_values({**values, "e": 0.1}))
-
-    found = Descending(objective=SCORE, max_trials=6, seed=0, hyperparameters=declared())
+    settings = {"objective": SCORE, "max_trials": 6, "seed": 0, "hyperparameters": declared()}
+    found = SpaceOracle(Descending(), **settings)
     found.verbose = 0
     found._set_project_dir(oracle()._directory, "own")
     assert [values["a"] for values in run(found)] == [3, 2, 1, 0, 3, 2]
 
 
 def test_the_surrogate_sees_through_noise(tmp_path):
-    oracle = EvolutionOracle(
-        objective=SCORE, max_trials=60, seed=0, hyperparameters=declared(), population_size=8,
-        tournament_size=4,
-    )  # fmt: skip
+    settings = {"objective": SCORE, "max_trials": 60, "seed": 0, "hyperparameters": declared()}
+    sampler = EvolutionSampler(population_size=8, tournament_size=4)
+    oracle = SpaceOracle(sampler, **settings)
     oracle.verbose = 0
     oracle._set_project_dir(str(tmp_path), "project")
     rng = np.random.default_rng(0)

@@ -142,7 +142,7 @@ def interruptible(folder, interrupted=False):
         keras_tuner.Objective("value", "max"),
         max_trials=6,
         seed=1,
-        children=1,
+        sampler=tfnas.EvolutionSampler(children=1),
         directory=folder,
         project_name="search",
         hyperparameters=space,

@@ -44,11 +44,11 @@ from tfnas.measure.measurement import Latency, Measurement, Score
 from tfnas.measure.throughput import Throughput
 from tfnas.nas.latency_prediction import PredictionErrors
 from tfnas.nas.measured_trial import MeasuredTrial as Trial
+from tfnas.nas.oracle import SpaceOracle
 from tfnas.nas.reward import mnasnet_reward
-from tfnas.nas.samplers.evolution import EvolutionOracle
 from tfnas.nas.samplers.pareto_selection import best_first, crowding, pareto_ranks
-from tfnas.nas.samplers.random_search import RandomOracle
-from tfnas.nas.samplers.reinforce import ReinforceOracle
+from tfnas.nas.samplers.random_search import RandomSampler
+from tfnas.nas.samplers.variation import GroupCrossover
 from tfnas.nas.search_result import ReportRow, SearchConfig, SearchResult
 from tfnas.nas.surrogate.gaussian_process import Surrogate
 from tfnas.nas.weight_inheritance import inherit_weights
@@ -373,21 +373,32 @@ def limits(**bounds):
     return bounds
 
 
-ORACLES = {
-    "random": RandomOracle,
-    "evolution": EvolutionOracle,
-    "reinforce": ReinforceOracle,
+SAMPLERS = {
+    "random": RandomSampler,
+    "evolution": tfnas.EvolutionSampler,
+    "reinforce": tfnas.ReinforceSampler,
 }
 TUNERS = {
     "random": tfnas.RandomTuner,
     "evolution": tfnas.EvolutionTuner,
     "reinforce": tfnas.ReinforceTuner,
 }
+NOT_OF_A_SAMPLER = ("objective", "hyperparameters", "space", "limits")
+
+
+def _divided(kind, options):
+    """Returns a sampler, and the options that are not its own."""
+    own = {name: value for name, value in options.items() if name not in NOT_OF_A_SAMPLER}
+    if "crossover" in own:
+        own["crossover"] = GroupCrossover(own["crossover"])
+    others = {name: value for name, value in options.items() if name in NOT_OF_A_SAMPLER}
+    return SAMPLERS[kind](**own), others
 
 
 def oracle(kind, folder, **options):
     """Returns an oracle that keeps its state in a folder."""
-    made = ORACLES[kind](max_trials=60, seed=3, **options)
+    sampler, others = _divided(kind, options)
+    made = SpaceOracle(sampler, max_trials=60, seed=3, **others)
     made.verbose = 0
     made._set_project_dir(folder, "search")
     return made
@@ -400,8 +411,16 @@ def halving_tuner(kind, folder, run_trial, **options):
         def run_trial(self, trial, *args, **fitting):
             return run_trial(trial.hyperparameters.values, fitting["epochs"])
 
+    sampler, others = _divided(kind, options)
+    config = tfnas.TunerConfig(halving=3)
     tuner = Tuner(
-        max_trials=60, seed=3, halving=3, directory=folder, project_name="search", **options
+        max_trials=60,
+        seed=3,
+        sampler=sampler,
+        config=config,
+        directory=folder,
+        project_name="search",
+        **others,
     )
     tuner.oracle.verbose = 0
     return tuner

@@ -143,8 +143,7 @@ def tuner_of(directory, objective="reward", compression=None):
         "microcontroller",
         stages=[stage],
         width_multipliers=(1.0,),
-        stem_filters=8,
-        head_filters=8,
+        fixed=tfnas.FixedLayers(stem_filters=8, head_filters=8),
         compression=compression,
     )
     return tfnas.RandomTuner(
@@ -152,8 +151,7 @@ def tuner_of(directory, objective="reward", compression=None):
         objective,
         max_trials=1,
         seed=0,
-        rounds=6,
-        target_latency_ratio=0.02,
+        config=tfnas.TunerConfig(rounds=6, target_latency_ratio=0.02),
         directory=str(directory),
         project_name="p",
     )

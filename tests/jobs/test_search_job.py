@@ -13,7 +13,7 @@ from PIL import Image
 import tfnas
 from tfnas.compression.progress import Progress
 from tfnas.jobs import search_job as job_module
-from tfnas.nas import tuner as tuner_module
+from tfnas.nas import trial_runner
 from tfnas.search_space import mobilenet_v2 as spaces
 
 SETTINGS = {
@@ -59,7 +59,7 @@ class Uses:
         artifact = tfnas.Artifact
         patch.setattr(artifact, "predict", self.wrapped("predict", artifact.predict, 1))
         patch.setattr(keras.Model, "fit", self.wrapped("fit", keras.Model.fit, 1))
-        for module in (job_module, tuner_module):
+        for module in (job_module, trial_runner):
             patch.setattr(module, "to_tflite", self.wrapped("convert", module.to_tflite, 2))
 
     def wrapped(self, what, function, index):

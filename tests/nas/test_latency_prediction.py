@@ -4,6 +4,7 @@ import types
 
 import numpy as np
 import pytest
+from tuner_settings import arranged
 
 import tfnas
 from tfnas.measure.latency_model.latency_model import LatencyModel
@@ -36,7 +37,7 @@ def make(space, folder, **arguments):
         "population_size": 4, "tournament_size": 2, "children": 6, "directory": str(folder),
         "project_name": "search",
     }  # fmt: skip
-    tuner = Untrained(space, **{**settings, **arguments})
+    tuner = Untrained(space, **arranged(tfnas.EvolutionSampler, {**settings, **arguments}))
     tuner.oracle.verbose = 0
     return tuner
 
@@ -66,7 +67,7 @@ def test_proposals_that_break_a_latency_limit_are_neither_tried_nor_built(
     assert len(tuner.oracle.records) == 12
     margin = 1 + fitted.fitted.errors.p90
     assert all(fitted(e.architecture) <= bound * margin for e in tuner.oracle.records)
-    dropped = tuner.oracle._infeasible
+    dropped = tuner.oracle.proposals.infeasible
     assert dropped
     kept = {record.architecture.network for record in tuner.oracle.records}
     assert not dropped & kept
@@ -90,14 +91,14 @@ def test_a_limit_in_ms_uses_the_reference_model_of_this_machine(
     tuner.search(**DATA)
     margin = 1 + fitted.fitted.errors.p90
     assert all(fitted(e.architecture) <= bound * margin for e in tuner.oracle.records)
-    assert tuner.oracle._infeasible
+    assert tuner.oracle.proposals.infeasible
 
 
 def test_the_surrogate_sees_the_predicted_latency(space, fitted, tmp_path):
     plain, seeing = make(space, tmp_path / "a"), make(space, tmp_path / "b", latency_model=fitted)
     rng = np.random.default_rng(0)
     archs = [space.sample(rng) for _ in range(60)]
-    before, after = ([t.oracle._encode(arch) for arch in archs] for t in (plain, seeing))
+    before, after = ([t.oracle.encode(arch) for arch in archs] for t in (plain, seeing))
     np.testing.assert_array_equal(before, [vector[:-1] for vector in after])
     seen = np.array([vector[-1] for vector in after])
     ratios = np.array([fitted(arch) for arch in archs])

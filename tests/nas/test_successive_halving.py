@@ -7,14 +7,14 @@ import keras
 import keras_tuner as kt
 import numpy as np
 import pytest
+from tuner_settings import arranged
 
 from tfnas.compression.trial_compression import CompressedTraining
-from tfnas.nas.samplers.evolution import EvolutionTuner
-from tfnas.nas.samplers.random_search import RandomTuner
-from tfnas.nas.samplers.reinforce import ReinforceTuner
+from tfnas.nas.algorithm_tuners import EvolutionTuner, RandomTuner, ReinforceTuner
 from tfnas.nas.search_result import _halving_savings
 from tfnas.nas.successive_halving import Halving
 from tfnas.nas.trial_records import ranked
+from tfnas.nas.tuner_config import TunerConfig
 from tfnas.search_space.compression import Compression
 
 SCORE, COST = kt.Objective("score", "max"), kt.Objective("cost", "min")
@@ -55,7 +55,7 @@ def make(folder, kind="evolution", **arguments):
         "project_name": "search", "hyperparameters": hyperparameters(),
         "max_consecutive_failed_trials": 50,
     }  # fmt: skip
-    tuner = Tuner(**{**defaults, **settings, **arguments})
+    tuner = Tuner(**arranged(parent.default_sampler, {**defaults, **settings, **arguments}))
     tuner.ran = []
     tuner.oracle.verbose = 0
     return tuner
@@ -226,23 +226,24 @@ def test_in_parallel_no_worker_waits_and_no_trial_is_promoted_twice(tmp_path):
 def test_the_search_learns_from_one_rung_the_highest_with_enough_trials(tmp_path):
     tuner = make(tmp_path)
     seen = []
-    choose = tuner.oracle.screening.__class__.choose
+    choose = tuner.oracle.sampler.screening.__class__.choose
 
-    def noted(screening, proposals, records, rng):
+    def noted(screening, search, proposals, rng):
         nonlocal seen
+        records = search.learning_records
         rungs = {tuner.oracle.halving.rung(record.trial_id) for record in records}
         assert len(rungs) <= 1
         seen += [(rung, len(records)) for rung in rungs]
-        return choose(screening, proposals, records, rng)
+        return choose(screening, search, proposals, rng)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tuner.oracle.screening.__class__, "choose", noted)
+        patch.setattr(tuner.oracle.sampler.screening.__class__, "choose", noted)
         tuner.search(epochs=9)
     rungs = [rung for rung, _ in seen]
     assert rungs == sorted(rungs)
     assert set(rungs) == {0, 1}
     assert min(count for rung, count in seen if rung == 1) >= 4
-    population = tuner.oracle.population
+    population = tuner.oracle.sampler.population
     assert {tuner.oracle.halving.rung(e.trial_id) for e in population} == {1}
 
 
@@ -253,7 +254,7 @@ def test_on_a_higher_rung_parents_are_on_that_rung():
     halving.promote("2", "0")
     halving.promote("3", "1")
     halving.promote("4", "3")
-    assert [halving.parent(name, parents) for name in "01234"] == [None, "0", None, "2", None]
+    assert [halving.parent(name, parents.get) for name in "01234"] == [None, "0", None, "2", None]
 
 
 # ---- weights
@@ -292,8 +293,8 @@ def state_of(model):
 def test_a_promotion_continues_from_its_own_weights_and_optimizer(tmp_path):
     notes = Notes()
     tuner = RandomTuner(
-        notes, SCORE_OF_EPOCH, max_trials=3, seed=0, halving=2, directory=str(tmp_path),
-        project_name="p",
+        notes, SCORE_OF_EPOCH, max_trials=3, seed=0, config=TunerConfig(halving=2),
+        directory=str(tmp_path), project_name="p",
     )  # fmt: skip
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(32, 4)).astype("float32"), np.arange(32) % 2

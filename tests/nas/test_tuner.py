@@ -8,9 +8,11 @@ import keras_tuner as kt
 import numpy as np
 import pytest
 import tensorflow as tf
+from tuner_settings import arranged
 
 import tfnas
 from tfnas.measure.measurement import Latency
+from tfnas.nas import trial_runner
 from tfnas.nas import tuner as tuner_module
 from tfnas.nas.search_callbacks import TrialCallbacks
 
@@ -32,17 +34,15 @@ def space():
         "microcontroller",
         stages=[stage],
         width_multipliers=(1.0,),
-        stem_filters=8,
-        head_filters=16,
+        fixed=tfnas.FixedLayers(stem_filters=8, head_filters=16),
     )
 
 
 def make_tuner(space, directory, **kwargs):
     settings = {"max_trials": 4, "population_size": 2, "tournament_size": 2, "seed": 0, "rounds": 6}
     settings |= {"target_latency_ratio": TARGET, "latency_exponent": EXPONENT}
-    return tfnas.EvolutionTuner(
-        space, directory=str(directory), project_name="p", **{**settings, **kwargs}
-    )
+    arguments = arranged(tfnas.EvolutionSampler, {**settings, **kwargs})
+    return tfnas.EvolutionTuner(space, directory=str(directory), project_name="p", **arguments)
 
 
 def run(tuner, images, epochs=1, **kwargs):
@@ -212,7 +212,7 @@ def one_failed(space, images, tmp_path_factory):
     """Two trials of up to 5 epochs that stop early; the first one can't be converted."""
     tuner = make_tuner(space, tmp_path_factory.mktemp("failed"), max_trials=2, mode="float32")
     tuner.trial_callbacks = Events()
-    real, calls = tuner_module.to_tflite, []
+    real, calls = trial_runner.to_tflite, []
 
     def first_fails(*args, **kwargs):
         calls.append(args)
@@ -222,7 +222,7 @@ def one_failed(space, images, tmp_path_factory):
 
     stop = keras.callbacks.EarlyStopping("val_loss", min_delta=1e9, patience=1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tuner_module, "to_tflite", first_fails)
+        patch.setattr(trial_runner, "to_tflite", first_fails)
         run(tuner, images, epochs=5, callbacks=[stop])
     assert len(calls) == 2
     return tuner

@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfnas.search_space.architecture import Architecture, BlockSpec, mobilenet_v2
+from tfnas.search_space.architecture import Architecture, mobilenet_v2
+from tfnas.search_space.block_spec import BlockSpec
 from tfnas.search_space.blocks import build_model
+from tfnas.search_space.fixed_layers import FixedLayers
 from tfnas.search_space.hypermodel import SpaceHyperModel
 from tfnas.search_space.mobilenet_v2 import PRESETS, MobileNetV2Space, StageChoices
 from tfnas.search_space.search_space import Decision, SearchSpace
@@ -28,8 +30,7 @@ def tiny(**changes):
         "stages": TINY_STAGES,
         "width_multipliers": (0.5, 1.0),
         "resolutions": (8, 12),
-        "stem_filters": 8,
-        "head_filters": 16,
+        "fixed": FixedLayers(stem_filters=8, head_filters=16),
     }
     return MobileNetV2Space((12, 24, 3), 4, **{**fields, **changes})
 
@@ -248,7 +249,7 @@ def test_the_space_keeps_the_protocol_of_tuners():
 @pytest.mark.parametrize(("side", "dropout"), [(224, 0.1), (32, 0.1), (224, 0.0)])
 def test_mobilenet_v2_is_a_point_of_the_full_preset(side, dropout):
     arch = mobilenet_v2((side, side, 3), 1000, dropout=dropout)
-    space = MobileNetV2Space((side, side, 3), 1000, "full", dropout=dropout)
+    space = MobileNetV2Space((side, side, 3), 1000, "full", fixed=FixedLayers(dropout=dropout))
     assert arch in space
     assert space.from_values(space.values(arch)) == arch
 
@@ -349,7 +350,7 @@ def test_blocks_are_joined_where_shapes_allow(model):
 
 
 def test_batchnorm_momentum_reaches_every_layer():
-    space = tiny(batchnorm_momentum=0.75)
+    space = tiny(fixed=FixedLayers(batchnorm_momentum=0.75))
     built = space.build(space.sample(np.random.default_rng(0)))
     norms = [x for x in built.layers if isinstance(x, keras.layers.BatchNormalization)]
     assert {layer.momentum for layer in norms} == {0.75}
@@ -375,8 +376,8 @@ SHAPE = (32, 32, 3)
         (lambda: MobileNetV2Space(SHAPE, 10, "huge"), "preset must be one of .*, got 'huge'"),
         (lambda: MobileNetV2Space((32, 32), 10), "input_shape must hold 3 whole numbers"),
         (lambda: MobileNetV2Space(SHAPE, 0), "num_classes must be a whole number >= 1, got 0"),
-        (lambda: MobileNetV2Space(SHAPE, 10, dropout=1.0), "dropout must be .*, got 1.0"),
-        (lambda: MobileNetV2Space(SHAPE, 10, stem_stride=3), "stem_stride must be .*, got 3"),
+        (lambda: FixedLayers(dropout=1.0), "dropout must be .*, got 1.0"),
+        (lambda: FixedLayers(stem_stride=3), "stem_stride must be .*, got 3"),
         (lambda: MobileNetV2Space(SHAPE, 10, stages=()), r"stages must be .*, got \(\)"),
         (lambda: MobileNetV2Space(SHAPE, 10, stages=[1]), r"stages must be .*, got \[1\]"),
         (
@@ -384,7 +385,7 @@ SHAPE = (32, 32, 3)
             "stages must hold one without 'identity' among its kinds",
         ),
         (
-            lambda: MobileNetV2Space(SHAPE, 10, batchnorm_momentum=1.0),
+            lambda: FixedLayers(batchnorm_momentum=1.0),
             r"batchnorm_momentum must be in \[0, 1\), got 1.0",
         ),
         (
@@ -433,8 +434,9 @@ def test_errors_name_the_argument(make, message):
     ],
 )
 def test_an_empty_argument_is_an_argument(name, value):
+    fixed = name in FixedLayers.__dataclass_fields__
     with pytest.raises(ValueError, match=name.removesuffix("s")):
-        MobileNetV2Space(SHAPE, 10, **{name: value})
+        FixedLayers(**{name: value}) if fixed else MobileNetV2Space(SHAPE, 10, **{name: value})
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import tfnas
-from tfnas.search_space.architecture import FUSED_INVERTED_RESIDUAL, IDENTITY
+from tfnas.search_space.block_spec import FUSED_INVERTED_RESIDUAL, IDENTITY
 from tfnas.search_space.blocks import build_model
 
 BASE = tfnas.Architecture(

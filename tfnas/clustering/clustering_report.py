@@ -12,7 +12,7 @@ import numpy as np
 from tfnas.clustering.clusterable_kernels import ClusterableKernel
 from tfnas.clustering.code_length import codebook_bytes, huffman_bytes
 from tfnas.graph.functional import Skipped
-from tfnas.search_space.architecture import check_keys
+from tfnas.search_space.json_records import check_keys
 from tfnas.table import Printable, TextTable
 
 _VALUES = ("layer", "kind", "kernel", "note", "values", "after", "error")

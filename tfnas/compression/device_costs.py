@@ -10,7 +10,7 @@ from typing import Any
 
 from tfnas.compression.budget import Budget, CandidateCosts
 from tfnas.runtime.files import write_atomically
-from tfnas.search_space.architecture import parse_json_object
+from tfnas.search_space.json_records import parse_json_object
 from tfnas.targets.device import MICRO, VELA, Device, NotOnDevice
 from tfnas.targets.ethos_u import VelaError
 from tfnas.tflite.artifact import Artifact

@@ -26,7 +26,7 @@ from tfnas.measure.quantization_debugger.error_report import QuantizationError
 from tfnas.measure.quantization_debugger.quantization_error import quantization_error
 from tfnas.pruning.prunable_kernels import find_kernels
 from tfnas.pruning.sensitivity import sensitivity
-from tfnas.search_space.architecture import check_keys, parse_json_object
+from tfnas.search_space.json_records import check_keys, parse_json_object
 from tfnas.tasks.task import Task
 from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.conversion_error import ConversionError

@@ -173,20 +173,27 @@ def compress(
     set_aside(folder.path)
     gzipped, timed = budget.max_gzip_bytes is not None, budget.max_latency_ratio is not None
     store = CandidateStore(context, folder.path, gzipped, target, timed)
-    progress.phase("analyzing the model: the costs and the sensitivity of its layers")
-    analysis = store.analyze_model(bool(amounts.epochs))
-    plan_settings = dataclasses.replace(
-        decide_plan(budget, amounts, analysis, target.device),
-        more=_further_techniques(trained=bool(amounts.epochs)),
-    )
-    for line in plan_settings.reasons:
-        progress.phase(f"plan: {line}")
-    state, recipe = next_step(first_state(budget, amounts, plan_settings), None)
-    while recipe is not None:
-        state, recipe = next_step(state, store.make(recipe))
-    result = _result(store, budget, effort, plan_settings, progress)
+    plan = _tried(store, budget, amounts)
+    result = _result(store, budget, effort, plan, progress)
     compress_report.write(result, split, settings, Words.of(task))
     return result
+
+
+def _tried(store: CandidateStore, budget: Budget, effort: Effort) -> PlanSettings:
+    """Analyzes the model, and builds one candidate after another as the planner says."""
+    progress = store.context.progress
+    progress.phase("analyzing the model: the costs and the sensitivity of its layers")
+    analysis = store.analyze_model(bool(effort.epochs))
+    plan = dataclasses.replace(
+        decide_plan(budget, effort, analysis, store.target.device),
+        more=_further_techniques(trained=bool(effort.epochs)),
+    )
+    for line in plan.reasons:
+        progress.phase(f"plan: {line}")
+    state, recipe = next_step(first_state(budget, effort, plan), None)
+    while recipe is not None:
+        state, recipe = next_step(state, store.make(recipe))
+    return plan
 
 
 def _further_techniques(trained: bool) -> tuple[RecipeStep, ...]:

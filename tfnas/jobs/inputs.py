@@ -10,7 +10,7 @@ from tfnas import data as data_module
 from tfnas.data.examples import Data as Parts
 from tfnas.loading import load_model
 from tfnas.quantization.quantize_aware import fake_quants, strip_quantization
-from tfnas.search_space.architecture import parse_json_object
+from tfnas.search_space.json_records import parse_json_object
 
 if TYPE_CHECKING:
     import keras

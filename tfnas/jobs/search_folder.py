@@ -9,7 +9,7 @@ import pathlib
 
 from tfnas.nas.search_result import SearchConfig
 from tfnas.quantization.spec import MODES
-from tfnas.search_space.architecture import parse_json_object
+from tfnas.search_space.json_records import parse_json_object
 
 RESULTS = (
     *("best.keras", "pareto.csv", "pareto.png", "results.json", "report.md", "trials.jsonl"),

@@ -18,6 +18,7 @@ import numpy as np
 
 from tfnas import data as data_module
 from tfnas.compression.progress import Progress
+from tfnas.compression.technique_context import CALIBRATION
 from tfnas.compression.trial_compression import CompressedTraining, spec_of, untrained_form
 from tfnas.data.data_split import DataSplit
 from tfnas.graph.tracing import TraceOnce
@@ -28,16 +29,18 @@ from tfnas.measure.latency import benchmark, provenance
 from tfnas.measure.measure import measurement_of
 from tfnas.measure.measurement import Latency
 from tfnas.measure.profile import profile
+from tfnas.nas.algorithm_tuners import EvolutionTuner, RandomTuner, ReinforceTuner
 from tfnas.nas.measured_trial import MeasuredTrial, latency_metrics
-from tfnas.nas.oracle import INFEASIBLE
 from tfnas.nas.reward import mnasnet_reward
-from tfnas.nas.samplers.evolution import EvolutionTuner
-from tfnas.nas.samplers.random_search import RandomTuner
-from tfnas.nas.samplers.reinforce import ReinforceTuner
+from tfnas.nas.samplers.evolution import EvolutionSampler
+from tfnas.nas.samplers.random_search import RandomSampler
+from tfnas.nas.samplers.reinforce import ReinforceSampler
+from tfnas.nas.samplers.sampler import Sampler
 from tfnas.nas.search_result import ReportRow, SearchConfig, SearchResult
-from tfnas.nas.surrogate.screening import ScreenedOracle
+from tfnas.nas.trial_failures import INFEASIBLE
 from tfnas.nas.trial_log import TrialLog, failure_cause
 from tfnas.nas.tuner import MeasuredTuner
+from tfnas.nas.tuner_config import TunerConfig
 from tfnas.optional import require
 from tfnas.quantization.quantize_aware import fake_quants
 from tfnas.quantization.spec import QuantSpec
@@ -48,10 +51,9 @@ from tfnas.runtime.worker_processes import TrialProcesses
 from tfnas.search_space.architecture import Architecture, mobilenet_v2
 from tfnas.search_space.hypermodel import compile_for_search
 from tfnas.search_space.mobilenet_v2 import MobileNetV2Space
+from tfnas.targets.device import Device
 from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.convert import to_tflite
-
-CALIBRATION = 300
 
 
 def search(
@@ -131,6 +133,19 @@ def _config_of(dataset: str, config: SearchConfig | None, settings: dict[str, An
     return SearchConfig(dataset, **settings)
 
 
+def _sampler(config: SearchConfig) -> Sampler:
+    """The sampler of an algorithm with its settings."""
+    if config.algorithm == "evolution":
+        return EvolutionSampler(
+            population_size=config.population_size,
+            tournament_size=config.tournament_size,
+            children=config.children,
+        )
+    if config.algorithm == "reinforce":
+        return ReinforceSampler(form=config.form, children=config.children)
+    return RandomSampler()
+
+
 class _Run:
     """The steps of one search."""
 
@@ -177,41 +192,32 @@ class _Run:
     def _make_tuner(self, hypermodel: Any, overwrite: bool) -> MeasuredTuner:
         config = self.config
         classes = {"evolution": EvolutionTuner, "reinforce": ReinforceTuner, "random": RandomTuner}
-        algorithm_settings: dict[str, dict[str, Any]] = {
-            "evolution": {
-                "population_size": config.population_size,
-                "tournament_size": config.tournament_size,
-                "children": config.children,
-            },
-            "reinforce": {"form": config.form, "children": config.children},
-            "random": {},
-        }
         executor = None
         if config.workers:
             executor = functools.partial(TrialProcesses, config.workers, config.trial_timeout)
         return classes[config.algorithm](
             hypermodel,
             list(config.objectives),
-            max_trials=config.max_trials,
-            seed=config.seed,
+            config.max_trials,
+            config.seed,
+            sampler=_sampler(config),
             limits=config.limits,
-            halving=config.halving,
-            min_epochs=config.min_epochs,
-            target_latency_ms=config.target_latency_ms,
-            target_latency_ratio=config.target_latency_ratio,
-            latency_exponent=config.latency_exponent,
-            threads=config.threads,
-            inherit=config.inherit,
-            teacher=self.teacher,
-            accelerator=config.accelerator,
-            runtime_flash=config.runtime_flash,
-            runtime_ram=config.runtime_ram,
-            latency_seconds=config.latency_seconds,
-            executor=executor,
+            config=TunerConfig(
+                target_latency_ms=config.target_latency_ms,
+                target_latency_ratio=config.target_latency_ratio,
+                latency_exponent=config.latency_exponent,
+                threads=config.threads,
+                inherit=config.inherit,
+                halving=config.halving,
+                min_epochs=config.min_epochs,
+                teacher=self.teacher,
+                latency_seconds=config.latency_seconds,
+                executor=executor,
+            ),
+            device=Device(config.accelerator, config.runtime_flash, config.runtime_ram),
             directory=str(self.directory),
             project_name="search",
             overwrite=overwrite,
-            **algorithm_settings[config.algorithm],
         )
 
     def run(self) -> SearchResult:
@@ -296,8 +302,7 @@ class _Run:
         """The oracle's best trial; with several objectives the best reward on the front."""
         oracle = self.tuner.oracle
         if len(oracle.objectives.names) == 1:
-            pick = oracle.pick() if isinstance(oracle, ScreenedOracle) else None
-            best = pick or oracle.get_best_trials(1)[0]
+            best = oracle.pick()
             return next(c for c in candidates if c.trial_id == best.trial_id)
         return max(self.tuner.pareto_front() or candidates, key=self._reward)
 

@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from tfnas.graph.functional import Skipped
-from tfnas.search_space.architecture import check_keys
+from tfnas.search_space.json_records import check_keys
 from tfnas.table import Printable, TextTable
 
 

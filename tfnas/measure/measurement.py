@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from tfnas.search_space.architecture import check_keys, parse_json_object
+from tfnas.search_space.json_records import check_keys, parse_json_object
 from tfnas.table import Tabular, TextTable
 
 DIRECTIONS = ("max", "min")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -13,26 +12,6 @@ from tfnas.search_space.compression_choices import CompressionSpace
 from tfnas.search_space.hypermodel import CompressedHyperModel, SpaceHyperModel
 
 
-def check_target(milliseconds: float | None, ratio: float | None) -> None:
-    """Checks the target latency of a tuner.
-
-    Args:
-        milliseconds: `target_latency_ms`.
-        ratio: `target_latency_ratio`.
-
-    Raises:
-        ValueError: Both are set, or one is not a finite number above 0.
-    """
-    if milliseconds is not None and ratio is not None:
-        raise ValueError(
-            f"target_latency_ms and target_latency_ratio must not both be given, "
-            f"got {milliseconds!r} and {ratio!r}"
-        )
-    for name, value in (("target_latency_ms", milliseconds), ("target_latency_ratio", ratio)):
-        if value is not None and not (value > 0 and math.isfinite(value)):
-            raise ValueError(f"{name} must be above 0, got {value!r}")
-
-
 def with_compression(hypermodel: Any, compression: CompressionSpace | None) -> Any:
     """Returns a hypermodel that also chooses the compression.
 
@@ -41,17 +20,14 @@ def with_compression(hypermodel: Any, compression: CompressionSpace | None) -> A
         compression: Choices of the compression; None returns the hypermodel itself.
 
     Raises:
-        ValueError: `compression` is no CompressionSpace, or goes with a search space or with no
-            hypermodel.
+        ValueError: `compression` goes with a search space or with no hypermodel.
     """
     if compression is None:
         return hypermodel
-    if not isinstance(compression, CompressionSpace):
-        raise ValueError(f"compression must be a tfnas.CompressionSpace, got {compression!r}")
     if hypermodel is None or isinstance(hypermodel, SpaceHyperModel):
         raise ValueError(
             "compression of a search space must be an argument of the space, as in "
-            "tfnas.MobileNetV2Space(..., compression=...), got it as an argument of the tuner"
+            "tfnas.MobileNetV2Space(..., compression=...), got it in the config of the tuner"
         )
     return CompressedHyperModel(hypermodel, compression)
 

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import keras
-from keras_tuner.src.engine.tuner_utils import SaveBestEpoch, TunerCallback
 
 from tfnas.graph.tracing import TraceOnce
+from tfnas.nas.keras_tuner_private import SaveBestEpoch, TunerCallback
 
 
 class SaveUsedEpochs(keras.callbacks.Callback):

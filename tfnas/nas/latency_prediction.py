@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import numbers
 import os
 import pathlib
 from collections.abc import Sequence
@@ -55,8 +54,9 @@ class LatencyPredictor:
     Example:
         >>> import tfnas
         >>> space = tfnas.MobileNetV2Space((8, 8, 1), 10, "microcontroller")
-        >>> tuner = tfnas.EvolutionTuner(space, latency_seconds=60, directory="runs",
-        ...                              limits={"latency_ratio": 0.1})
+        >>> config = tfnas.TunerConfig(latency_seconds=60)
+        >>> tuner = tfnas.EvolutionTuner(space, limits={"latency_ratio": 0.1}, config=config,
+        ...                              directory="runs")
         >>> tuner.latency_predictor.seconds
         60
 
@@ -92,17 +92,7 @@ class LatencyPredictor:
                 f"{name} needs files of one number format and without compression, whose latency "
                 "it can predict"
             )
-        if model is None:
-            real = isinstance(seconds, numbers.Real) and not isinstance(seconds, bool)
-            if not real or not 0 < float(seconds or 0) < math.inf:
-                raise ValueError(
-                    f"latency_seconds must be a finite number above 0, got {seconds!r}"
-                )
-        elif seconds is not None:
-            raise ValueError(
-                f"latency_seconds must be None with latency_model, which is fitted, got {seconds!r}"
-            )
-        else:
+        if model is not None:
             _check_model(model, spec, threads)
         self.space, self.model, self.seconds = hypermodel.space, model, seconds
         self.spec, self.threads, self.milliseconds = spec, threads, milliseconds
@@ -175,12 +165,7 @@ class LatencyPredictor:
         return PredictionErrors(self.model.fitted.errors, on_trials)
 
 
-def _check_model(model: Any, spec: QuantSpec, threads: int) -> None:
-    if not isinstance(model, LatencyModel) or model.fitted is None:
-        raise ValueError(
-            "latency_model must be a fitted tfnas.LatencyModel, such as "
-            f"tfnas.LatencyModel({spec.mode!r}).fit(space), got {model!r}"
-        )
+def _check_model(model: LatencyModel, spec: QuantSpec, threads: int) -> None:
     for name, value, expected in (
         ("mode", model.spec.mode, spec.mode),
         ("threads", model.threads, threads),

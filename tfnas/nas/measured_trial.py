@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-from tfnas.measure.measurement import Latency, Measurement
+import keras_tuner as kt
+
+from tfnas.measure.measurement import Latency, Measurement, pareto_front
+from tfnas.nas.objectives import Objectives
 from tfnas.search_space.architecture import Architecture
 from tfnas.tflite.artifact import Artifact
 
@@ -44,6 +48,50 @@ class MeasuredTrial:
 
 
 DIRECTIONS = ("max", "min", "min")
+MODEL_FILE = "model.tflite"
+MEASUREMENT = "measurement.json"
+COMPRESSED_MODEL = "model.keras"  # names of files in the folder of a trial
+
+
+def measured_trial(
+    trial: kt.engine.trial.Trial, architecture: Any, folder: pathlib.Path
+) -> MeasuredTrial:
+    """Returns a trial that ended well, with the measurement in its folder.
+
+    Args:
+        trial: The trial.
+        architecture: Its architecture.
+        folder: Its folder.
+    """
+    return MeasuredTrial(
+        trial.trial_id,
+        architecture,
+        Measurement.from_json((folder / MEASUREMENT).read_text()),
+        trial.score,
+        folder / MODEL_FILE,
+        {name: trial.metrics.get_best_value(name) for name in trial.metrics.metrics},
+    )
+
+
+def front_of_trials(trials: Iterable[MeasuredTrial], objectives: Objectives) -> list[MeasuredTrial]:
+    """Returns the trials that no other one dominates.
+
+    With several objectives the front is that of the objectives, sorted by the first one. With one
+    objective it is that of accuracy, latency and size, sorted by latency.
+
+    Args:
+        trials: Trials that ended well.
+        objectives: The objectives of the search.
+    """
+    members = list(trials)
+    if len(objectives.names) > 1:
+        rows: list[tuple[float, ...]] = [objectives.losses(trial.metrics) for trial in members]
+        directions: tuple[str, ...] = ("min",) * len(objectives.names)
+        sort_by = 0
+    else:
+        rows, directions, sort_by = [trial.objectives() for trial in members], DIRECTIONS, 1
+    front = sorted(pareto_front(rows, directions), key=lambda i: rows[i][sort_by])
+    return [members[i] for i in front]
 
 
 def latency_metrics(latency: Latency) -> dict[str, float]:

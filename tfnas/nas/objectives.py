@@ -19,7 +19,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import keras_tuner as kt
-from keras_tuner.src.engine import objective as kt_objective
+
+from tfnas.nas.keras_tuner_private import MultiObjective, created_objective
 
 REWARD = "reward"
 ObjectiveLike: TypeAlias = str | kt.Objective | Sequence[str | kt.Objective] | None
@@ -48,7 +49,7 @@ KNOWN_DIRECTIONS = {
 _MAY_BE_ZERO = ("vela_cpu_operators",)
 
 
-class ParetoObjective(kt_objective.MultiObjective):
+class ParetoObjective(MultiObjective):
     """Several objectives that are not summed up; keras_tuner gets the value of the first one.
 
     Args:
@@ -95,7 +96,7 @@ def objective_of(objective: ObjectiveLike, default: str | None = None) -> Any:
 
 def _created(part: Any) -> Any:
     try:
-        return kt_objective.create_objective(objective_of(part))
+        return created_objective(objective_of(part))
     except ValueError as error:
         if not isinstance(part, str):
             raise
@@ -178,6 +179,11 @@ class Objectives:
             checked.append(Limit(name, float(bound), known[name]))
         names, directions = tuple(p.name for p in parts), tuple(p.direction for p in parts)
         return cls(names, directions, tuple(checked))
+
+    @property
+    def all_names(self) -> set[str]:
+        """Names of the objectives and of the metrics that have a limit."""
+        return {*self.names, *(limit.name for limit in self.limits)}
 
     def losses(self, metrics: Mapping[str, float]) -> tuple[float, ...]:
         """Returns the objectives, with the sign changed of those that are maximized."""

@@ -22,7 +22,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from tfnas.nas.trial_records import TrialRecord, ranked
@@ -160,14 +160,14 @@ class Halving:
         self._roots[trial_id] = self._roots.get(source, source)
         self._at[self._roots[trial_id], self._rungs[trial_id]] = trial_id
 
-    def parent(self, trial_id: str, parents: Mapping[str, str]) -> str | None:
+    def parent(self, trial_id: str, parent_of: Callable[[str], str | None]) -> str | None:
         """Returns the trial of a trial's parent architecture on the same rung.
 
         Args:
             trial_id: The trial.
-            parents: Trial of the lowest rung -> the trial of its parent architecture.
+            parent_of: Returns the trial of the parent architecture of a trial of the lowest rung.
         """
-        parent = parents.get(self._roots.get(trial_id, trial_id))
+        parent = parent_of(self._roots.get(trial_id, trial_id))
         rung = self.rung(trial_id)
         if self.eta is None or parent is None:
             return parent

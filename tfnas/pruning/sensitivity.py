@@ -126,7 +126,7 @@ class Sensitivity(Tabular):
         Raises:
             ValueError: The text is not such a record; the message names unknown or missing keys.
         """
-        from tfnas.search_space.architecture import check_keys, parse_json_object
+        from tfnas.search_space.json_records import check_keys, parse_json_object
 
         fields = parse_json_object(text, "sensitivity")
         check_keys(cls, fields)

@@ -33,10 +33,11 @@ class TrialProcesses(concurrent.futures.Executor):
     """Runs calls in worker processes that may crash.
 
     Example:
-        >>> from tfnas.runtime.worker_processes import TrialProcesses
-        >>> with TrialProcesses(workers=1, timeout=60) as executor:  # doctest: +SKIP
+        >>> import tfnas
+        >>> with tfnas.TrialProcesses(workers=1, timeout=60) as executor:
         ...     print(executor.submit(pow, 2, 5).result())
         32
+        >>> config = tfnas.TunerConfig(executor=lambda: tfnas.TrialProcesses(workers=2))
 
     Args:
         workers: Number of processes.
@@ -44,6 +45,9 @@ class TrialProcesses(concurrent.futures.Executor):
 
     Raises:
         ValueError: An argument is outside its rule.
+
+    References:
+        The interface is that of `concurrent.futures.Executor`.
     """
 
     def __init__(self, workers: int = 1, timeout: float | None = None) -> None:
@@ -61,10 +65,21 @@ class TrialProcesses(concurrent.futures.Executor):
     ) -> concurrent.futures.Future[Any]:
         """Schedules a call in a worker; its future raises :class:`TrialDied` if the worker crashes.
 
+        Example:
+            >>> with TrialProcesses() as executor:
+            ...     executor.submit(max, 3, 4).result()
+            4
+
         Args:
             fn: The function to call.
             *args: Its positional arguments, which must pickle.
             **kwargs: Its keyword arguments.
+
+        Returns:
+            The future of the call's result.
+
+        Raises:
+            RuntimeError: The executor was shut down.
         """
         if self._closed:
             raise RuntimeError("submit must come before shutdown")
@@ -78,6 +93,10 @@ class TrialProcesses(concurrent.futures.Executor):
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Stops the workers.
+
+        Example:
+            >>> executor = TrialProcesses()
+            >>> executor.shutdown()
 
         Args:
             wait: Whether to wait for running calls; else they are killed.

@@ -15,16 +15,13 @@ import dataclasses
 import hashlib
 import json
 import math
-import numbers
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from tfnas.search_space.block_spec import FUSED_INVERTED_RESIDUAL, IDENTITY, BlockSpec
 from tfnas.search_space.compression import Compression
-
-INVERTED_RESIDUAL = "inverted_residual"
-FUSED_INVERTED_RESIDUAL = "fused_inverted_residual"
-IDENTITY = "identity"
-BLOCK_KINDS = (INVERTED_RESIDUAL, FUSED_INVERTED_RESIDUAL, IDENTITY)
+from tfnas.search_space.field_checks import set_float, set_int, set_shape
+from tfnas.search_space.json_records import check_keys, parse_json_object
 
 
 def scale_filters(filters: int, multiplier: float, divisor: int = 8) -> int:
@@ -49,65 +46,6 @@ def scale_filters(filters: int, multiplier: float, divisor: int = 8) -> int:
     exact = filters * multiplier
     rounded = max(divisor, int(exact + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * exact else rounded
-
-
-@dataclasses.dataclass(frozen=True)
-class BlockSpec:
-    """A stage: `repeats` equal blocks, of which only the first one may have a stride.
-
-    Example:
-        >>> BlockSpec(filters=24, repeats=2, stride=2).expansion
-        6
-
-    Args:
-        kind: "inverted_residual" (1x1 expansion, k x k depthwise, 1x1 projection),
-            "fused_inverted_residual" (k x k expansion, 1x1 projection) or "identity" (no layers;
-            see :meth:`identity`).
-        filters: Output channels at width 1.0.
-        repeats: Number of blocks.
-        stride: Stride of the first block, 1 or 2.
-        kernel: Height and width of the spatial kernel, odd.
-        expansion: Ratio of the channels inside a block to those of its input.
-
-    Raises:
-        ValueError: A field is outside its rule; the message names the field.
-    """
-
-    kind: str = INVERTED_RESIDUAL
-    filters: int = 0
-    repeats: int = 1
-    stride: int = 1
-    kernel: int = 3
-    expansion: int = 6
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.kind, str) or self.kind not in BLOCK_KINDS:
-            raise ValueError(f"kind must be one of {', '.join(BLOCK_KINDS)}, got {self.kind!r}")
-        if self.kind == IDENTITY:
-            for name, neutral in _IDENTITY_FIELDS.items():
-                value = getattr(self, name)
-                # A float or bool would be another JSON text, and so another key.
-                if isinstance(value, bool | float) or value != neutral:
-                    raise ValueError(
-                        f"{name} of an identity stage must be {neutral}, "
-                        f"got {value!r}: use BlockSpec.identity()"
-                    )
-                _set_int(self, name, minimum=neutral)
-            return
-        for name in ("filters", "repeats", "expansion"):
-            _set_int(self, name, minimum=1)
-        _set_int(self, "stride", minimum=1, maximum=2)
-        _set_int(self, "kernel", minimum=1)
-        if self.kernel % 2 == 0:
-            raise ValueError(f"kernel must be odd, got {self.kernel}")
-
-    @classmethod
-    def identity(cls) -> BlockSpec:
-        """Returns a stage without layers, whose output is its input."""
-        return cls(kind=IDENTITY, **_IDENTITY_FIELDS)
-
-
-_IDENTITY_FIELDS = {"filters": 0, "repeats": 0, "stride": 1, "kernel": 0, "expansion": 0}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,16 +91,16 @@ class Architecture:
     compression: Compression | None = None
 
     def __post_init__(self) -> None:
-        _set_shape(self, "input_shape", 3)
+        set_shape(self, "input_shape", 3)
         if self.resolution is None:
             object.__setattr__(self, "resolution", self.input_shape[:2])
-        _set_shape(self, "resolution", 2)
-        _set_int(self, "num_classes", minimum=1)
-        _set_int(self, "stem_filters", minimum=1)
-        _set_int(self, "head_filters", minimum=1)
-        _set_int(self, "stem_stride", minimum=1, maximum=2)
-        _set_float(self, "width_multiplier", above=0.0)
-        _set_float(self, "dropout", at_least=0.0, below=1.0)
+        set_shape(self, "resolution", 2)
+        set_int(self, "num_classes", minimum=1)
+        set_int(self, "stem_filters", minimum=1)
+        set_int(self, "head_filters", minimum=1)
+        set_int(self, "stem_stride", minimum=1, maximum=2)
+        set_float(self, "width_multiplier", above=0.0)
+        set_float(self, "dropout", at_least=0.0, below=1.0)
         if isinstance(self.stages, BlockSpec) or not isinstance(self.stages, Iterable):
             raise ValueError(f"stages must be a sequence of BlockSpec, got {self.stages!r}")
         object.__setattr__(self, "stages", tuple(self.stages))
@@ -176,12 +114,21 @@ class Architecture:
 
     @property
     def working_resolution(self) -> tuple[int, int]:
-        """(height, width) in pixels that the network works at; never None."""
+        """Returns (height, width) in pixels that the network works at; never None.
+
+        Example:
+            >>> mobilenet_v2((96, 64, 3), 10).working_resolution
+            (96, 64)
+        """
         return self.resolution or self.input_shape[:2]
 
     @property
     def key(self) -> str:
-        """A hash of 16 hexadecimal digits, equal for equal architectures.
+        """Returns a hash of 16 hexadecimal digits, equal for equal architectures.
+
+        Example:
+            >>> mobilenet_v2((32, 32, 3), 10).key
+            '93eff45111ed14bc'
 
         Fields with their default value are left out of the hash, so that fields that are added in
         a later version do not change the keys of older architectures.
@@ -191,7 +138,13 @@ class Architecture:
 
     @property
     def network(self) -> tuple[Any, ...]:
-        """The actual layer sizes, equal for architectures that build the same network.
+        """Returns the actual layer sizes, equal for architectures that build the same network.
+
+        Example:
+            >>> one = Architecture((8, 8, 1), 10, (BlockSpec(filters=16),), width_multiplier=0.25)
+            >>> other = Architecture((8, 8, 1), 10, (BlockSpec(filters=24),), width_multiplier=0.25)
+            >>> one == other, one.network == other.network
+            (False, True)
 
         Several architectures can build one network, as filters are rounded to multiples of 8: at
         width 0.25 both 16 and 24 filters become 8.
@@ -211,12 +164,22 @@ class Architecture:
         return network if self.compression is None else (*network, _without_gaps(self.compression))
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the architecture as plain lists, dictionaries, strings and numbers."""
+        """Returns the architecture as plain lists, dictionaries, strings and numbers.
+
+        Example:
+            >>> mobilenet_v2((32, 32, 3), 10).to_dict()["stages"][0]["filters"]
+            16
+        """
         return _to_plain(dataclasses.asdict(self))
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Architecture:
         """Returns the architecture that :meth:`to_dict` described.
+
+        Example:
+            >>> arch = mobilenet_v2((32, 32, 3), 10)
+            >>> Architecture.from_dict(arch.to_dict()) == arch
+            True
 
         Args:
             fields: The dictionary.
@@ -236,12 +199,28 @@ class Architecture:
         return cls(**arguments)
 
     def to_json(self, indent: int | None = None) -> str:
-        """Returns the architecture as JSON text."""
+        """Returns the architecture as JSON text.
+
+        Example:
+            >>> mobilenet_v2((32, 32, 3), 10).to_json()[:28]
+            '{"input_shape": [32, 32, 3],'
+
+        Args:
+            indent: Spaces a level; None: one line.
+        """
         return json.dumps(self.to_dict(), indent=indent)
 
     @classmethod
     def from_json(cls, text: str) -> Architecture:
         """Returns the architecture that :meth:`to_json` wrote.
+
+        Example:
+            >>> text = mobilenet_v2((32, 32, 3), 10).to_json()
+            >>> Architecture.from_json(text).num_classes
+            10
+
+        Args:
+            text: The text.
 
         Raises:
             ValueError: The text is no JSON object, a key is unknown or missing, or a value is
@@ -326,52 +305,6 @@ def fitted_strides(
     return stem, fitted
 
 
-def check_keys(record: type, fields: Any) -> None:
-    """Checks the keys of a dictionary; fields with a default may be missing.
-
-    Args:
-        record: A dataclass.
-        fields: The dictionary whose keys must be fields of the dataclass.
-
-    Raises:
-        ValueError: A key is unknown or missing, or `fields` is no dictionary.
-    """
-    if not isinstance(fields, Mapping):
-        raise ValueError(f"{record.__name__} must be a JSON object, got {fields!r}")
-    known = {field.name: field for field in dataclasses.fields(record)}
-    unknown = sorted(str(key) for key in set(fields) - set(known))
-    if unknown:
-        raise ValueError(f"unknown key in {record.__name__}: {', '.join(unknown)}")
-    missing = [
-        name
-        for name, field in known.items()
-        if name not in fields
-        and field.default is dataclasses.MISSING
-        and field.default_factory is dataclasses.MISSING
-    ]
-    if missing:
-        raise ValueError(f"missing key in {record.__name__}: {', '.join(missing)}")
-
-
-def parse_json_object(text: str, what: str) -> dict[str, Any]:
-    """Returns the JSON object in a text.
-
-    Args:
-        text: The text.
-        what: Name of the text, for the message of an error.
-
-    Raises:
-        ValueError: The text is no JSON, or no object.
-    """
-    try:
-        value = json.loads(text)
-    except (ValueError, TypeError, RecursionError) as error:
-        raise ValueError(f"{what} is not valid JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{what} must be a JSON object, got {type(value).__name__}")
-    return value
-
-
 def _without_gaps(compression: Compression) -> Compression:
     """A compression without the empty entries of identity stages."""
     kept = tuple(weights for weights in compression.stage_weights if weights)
@@ -404,53 +337,3 @@ def _to_plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_to_plain(item) for item in value]
     return value
-
-
-def _as_int(name: str, value: Any, minimum: int, maximum: int | None) -> int:
-    bounds = f">= {minimum}" if maximum is None else f"between {minimum} and {maximum}"
-    is_whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if not is_whole or value < minimum or (maximum is not None and value > maximum):
-        raise ValueError(f"{name} must be a whole number {bounds}, got {value!r}")
-    return int(value)
-
-
-def _set_int(record: Any, name: str, minimum: int, maximum: int | None = None) -> None:
-    object.__setattr__(record, name, _as_int(name, getattr(record, name), minimum, maximum))
-
-
-def _set_shape(record: Any, name: str, length: int) -> None:
-    value = getattr(record, name)
-    readable = isinstance(value, Iterable) and not isinstance(value, str | bytes)
-    items = tuple(value) if readable else ()
-    if len(items) != length:
-        raise ValueError(f"{name} must hold {length} whole numbers, got {value!r}")
-    shape = tuple(_as_int(f"{name}[{i}]", item, 1, None) for i, item in enumerate(items))
-    object.__setattr__(record, name, shape)
-
-
-def _set_float(
-    record: Any,
-    name: str,
-    *,
-    above: float | None = None,
-    at_least: float | None = None,
-    below: float | None = None,
-) -> None:
-    value = getattr(record, name)
-    rules = [
-        text
-        for bound, text in (
-            (above, f"> {above}"),
-            (at_least, f">= {at_least}"),
-            (below, f"< {below}"),
-        )
-        if bound is not None
-    ]
-    is_valid = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    is_valid = is_valid and abs(value) < 1e300  # false for NaN and infinity as well
-    is_valid = is_valid and (above is None or value > above)
-    is_valid = is_valid and (at_least is None or value >= at_least)
-    is_valid = is_valid and (below is None or value < below)
-    if not is_valid:
-        raise ValueError(f"{name} must be a number {' and '.join(rules)}, got {value!r}")
-    object.__setattr__(record, name, float(value))

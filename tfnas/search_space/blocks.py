@@ -15,13 +15,8 @@ from typing import Any
 import keras
 from keras import layers
 
-from tfnas.search_space.architecture import (
-    FUSED_INVERTED_RESIDUAL,
-    IDENTITY,
-    Architecture,
-    BlockSpec,
-    scale_filters,
-)
+from tfnas.search_space.architecture import Architecture, scale_filters
+from tfnas.search_space.block_spec import FUSED_INVERTED_RESIDUAL, IDENTITY, BlockSpec
 
 
 def build_model(arch: Architecture, batchnorm_momentum: float = 0.9) -> keras.Model:

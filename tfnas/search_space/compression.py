@@ -86,7 +86,14 @@ class Compression:
 
     @property
     def steps(self) -> tuple[str, ...]:
-        """The fields that are applied after the training, in order, each with further training."""
+        """Returns the fields that are applied after the training, in order.
+
+        Each is followed by further training.
+
+        Example:
+            >>> Compression("int8", aware=True, low_rank=0.5).steps
+            ('low_rank', 'aware')
+        """
         active = {
             "low_rank": self.low_rank < 1,
             "sparsity": self.sparsity > 0,
@@ -98,7 +105,12 @@ class Compression:
 
     @property
     def layer_weights(self) -> dict[str, str]:
-        """Pattern of layer names -> format of their weights, if it differs from the mode's."""
+        """Returns pattern of layer names -> format of their weights, where it is not the mode's.
+
+        Example:
+            >>> Compression("int8", stage_weights=("int8", "int4")).layer_weights
+            {'stage2_*': 'int4'}
+        """
         return {f"stage{i}_*": "int4" for i, w in enumerate(self.stage_weights, 1) if w == "int4"}
 
     def __str__(self) -> str:
@@ -115,7 +127,12 @@ class Compression:
         return ", ".join(filter(None, parts))
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the compression as plain lists, strings and numbers."""
+        """Returns the compression as plain lists, strings and numbers.
+
+        Example:
+            >>> Compression("int8", sparsity=0.5).to_dict()["sparsity"]
+            0.5
+        """
         fields = {**dataclasses.asdict(self), "stage_weights": list(self.stage_weights)}
         more = [list(each) for each in fields.pop("more")]
         return {**fields, "more": more} if more else fields
@@ -123,6 +140,10 @@ class Compression:
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Compression:
         """Returns the compression that :meth:`to_dict` described.
+
+        Example:
+            >>> Compression.from_dict({"mode": "int8", "clusters": 16}).steps
+            ('clusters',)
 
         Args:
             fields: The dictionary.

@@ -2,15 +2,15 @@
 
 A compression adds decisions to those of the network, which are mutated, crossed over and learned in
 the same way. It is added to a space of networks (`MobileNetV2Space(compression=...)`) or to any
-keras_tuner hypermodel (`EvolutionTuner(build, compression=...)`), as hyperparameters whose names
-begin with "compression_".
+keras_tuner hypermodel (`TunerConfig(compression=...)`), as hyperparameters whose names begin with
+"compression_".
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tfnas.search_space.compression import (
     MODES,
@@ -21,6 +21,9 @@ from tfnas.search_space.compression import (
     check_choice,
 )
 from tfnas.search_space.search_space import ConditionedDecision, Decision
+
+if TYPE_CHECKING:
+    import keras_tuner
 
 PREFIX = "compression_"
 MODE = f"{PREFIX}mode"
@@ -87,7 +90,13 @@ class CompressionSpace:
             )
 
     def decisions(self) -> tuple[Decision, ...]:
-        """Returns the decisions except those of stages, parents before children."""
+        """Returns the decisions except those of stages, parents before children.
+
+        Example:
+            >>> mode, aware, sparsity, *_ = CompressionSpace(sparsity=(0, 0.5)).decisions()
+            >>> sparsity.name, sparsity.choices
+            ('compression_sparsity', (0.0, 0.5))
+        """
         mode = Decision(MODE, self.modes)
         trained = tuple(mode for mode in self.modes if mode in TRAINED_MODES)
         aware = Decision(f"{PREFIX}aware", self.aware, MODE, trained)
@@ -98,6 +107,11 @@ class CompressionSpace:
         self, index: int, parent: str, blocks: Sequence[str]
     ) -> tuple[Decision, ...]:
         """Returns the decisions on a stage's weights; none if they have the mode's format.
+
+        Example:
+            >>> choices = CompressionSpace(stage_weights=("int8", "int4"))
+            >>> [d.name for d in choices.stage_decisions(1, "stage1_kind", ["inverted_residual"])]
+            ['stage1_weights']
 
         Args:
             index: Number of the stage, from 1.
@@ -113,6 +127,12 @@ class CompressionSpace:
 
     def of(self, values: Mapping[str, Any], stages: int = 0) -> Compression:
         """Returns the compression that decided values describe.
+
+        Example:
+            >>> choices = CompressionSpace(sparsity=(0, 0.5))
+            >>> values = {d.name: d.choices[-1] for d in choices.decisions()}
+            >>> print(choices.of(values))
+            int8, 50% zeros
 
         Args:
             values: Values by the names of decisions; others are ignored.
@@ -136,6 +156,11 @@ class CompressionSpace:
     def values(self, compression: Compression | None) -> dict[str, Any]:
         """Returns the values of the decisions of a compression.
 
+        Example:
+            >>> choices = CompressionSpace(sparsity=(0, 0.5))
+            >>> choices.values(Compression("int8", sparsity=0.5))["compression_sparsity"]
+            0.5
+
         Args:
             compression: The compression.
 
@@ -153,8 +178,15 @@ class CompressionSpace:
         named = enumerate(compression.stage_weights, 1)
         return decided | {f"stage{i}_weights": weights for i, weights in named if weights}
 
-    def declare(self, hp: Any) -> None:
+    def declare(self, hp: keras_tuner.HyperParameters) -> None:
         """Declares the choices as keras_tuner hyperparameters.
+
+        Example:
+            >>> import keras_tuner
+            >>> hp = keras_tuner.HyperParameters()
+            >>> CompressionSpace(clusters=(None, 16)).declare(hp)
+            >>> hp.values["compression_clusters"]
+            0
 
         Args:
             hp: `keras_tuner.HyperParameters`.

@@ -8,7 +8,6 @@ from typing import Any
 import keras
 import keras_tuner as kt
 import tensorflow as tf
-from keras_tuner.src.engine import hypermodel as kt_hypermodel
 
 from tfnas.search_space.architecture import Architecture
 from tfnas.search_space.compression import Compression
@@ -48,6 +47,22 @@ def fresh_copy(value: Any) -> Any:
     return value
 
 
+class FunctionHyperModel(kt.HyperModel):
+    """A hypermodel of a model-building function.
+
+    Args:
+        function: The function; it takes `keras_tuner.HyperParameters` and returns a model.
+    """
+
+    def __init__(self, function: Callable[[kt.HyperParameters], keras.Model]) -> None:
+        super().__init__()
+        self.function = function
+
+    def build(self, hp: kt.HyperParameters) -> keras.Model:
+        """Builds the model."""
+        return self.function(hp)
+
+
 class CompressedHyperModel(kt.HyperModel):
     """A hypermodel with the choices of a compression as further hyperparameters.
 
@@ -72,7 +87,7 @@ class CompressedHyperModel(kt.HyperModel):
 
     def __init__(self, hypermodel: Any, choices: CompressionSpace) -> None:
         super().__init__()
-        self.inner = kt_hypermodel.get_hypermodel(hypermodel)
+        self.inner: Any = as_hypermodel(hypermodel)
         self.choices = choices
         choices.declare(kt.HyperParameters())  # raises for choices of stages
 
@@ -149,3 +164,24 @@ class SpaceHyperModel(kt.HyperModel):
             self.configure(model)
             return model
         return compile_for_search(model, **self.compile_arguments)
+
+
+def as_hypermodel(hypermodel: Any) -> kt.HyperModel | None:
+    """Returns a hypermodel of anything that a tuner searches.
+
+    Args:
+        hypermodel: A search space, keras_tuner HyperModel, model-building function or None.
+
+    Raises:
+        ValueError: The argument is none of these.
+    """
+    if isinstance(hypermodel, SearchSpace):
+        return SpaceHyperModel(hypermodel)
+    if hypermodel is None or isinstance(hypermodel, kt.HyperModel):
+        return hypermodel
+    if callable(hypermodel):
+        return FunctionHyperModel(hypermodel)
+    raise ValueError(
+        f"hypermodel must be a search space such as tfnas.MobileNetV2Space, its hypermodel(), a "
+        f"keras_tuner.HyperModel or a function, got {type(hypermodel).__name__}"
+    )

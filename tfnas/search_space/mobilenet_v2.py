@@ -22,16 +22,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tfnas.search_space.architecture import (
-    FUSED_INVERTED_RESIDUAL,
-    IDENTITY,
-    INVERTED_RESIDUAL,
-    Architecture,
-    BlockSpec,
-    fitted_strides,
-)
+from tfnas.search_space.architecture import Architecture
+from tfnas.search_space.block_spec import IDENTITY, BlockSpec
 from tfnas.search_space.compression import Compression
 from tfnas.search_space.compression_choices import MODE, CompressionSpace
+from tfnas.search_space.fixed_layers import FixedLayers
+from tfnas.search_space.presets import PRESETS, fixed_layers
 from tfnas.search_space.search_space import (
     ConditionedDecision,
     Decision,
@@ -39,54 +35,18 @@ from tfnas.search_space.search_space import (
     Values,
     combinations,
 )
+from tfnas.search_space.stage_choices import (
+    SEARCHED,
+    StageChoices,
+    block_of,
+    fitted_stages,
+    stage_decisions,
+)
 
 if TYPE_CHECKING:
     import keras
 
-_BLOCKS = (INVERTED_RESIDUAL, FUSED_INVERTED_RESIDUAL)
-
-
-@dataclasses.dataclass(frozen=True)
-class StageChoices:
-    """The choices of a stage; a field with one choice is fixed.
-
-    Example:
-        >>> StageChoices(filters=(16, 24), stride=2).kernels
-        (3, 5, 7)
-
-    Args:
-        filters: Output channels at width 1.0.
-        repeats: Numbers of blocks.
-        stride: Stride of the first block (not searched).
-        kinds: Block types; "identity" (the stage is left out) only with a `stride` of 1.
-        kernels: Kernel sizes.
-        expansions: Expansion factors.
-
-    Raises:
-        ValueError: A choice is outside the rule of :class:`BlockSpec`.
-    """
-
-    filters: tuple[int, ...]
-    repeats: tuple[int, ...] = (1, 2, 3)
-    stride: int = 1
-    kinds: tuple[str, ...] = _BLOCKS
-    kernels: tuple[int, ...] = (3, 5, 7)
-    expansions: tuple[int, ...] = (3, 6)
-
-    def __post_init__(self) -> None:
-        for name in ("filters", "repeats", "kinds", "kernels", "expansions"):
-            value = getattr(self, name)
-            if isinstance(value, str) or not isinstance(value, Sequence) or not value:
-                raise ValueError(f"{name} must be a sequence of choices, got {value!r}")
-            object.__setattr__(self, name, tuple(value))
-        if IDENTITY in self.kinds and self.stride != 1:
-            raise ValueError(f"kinds must not hold 'identity' with a stride of {self.stride}")
-        for kind in self.kinds:
-            BlockSpec.identity() if kind == IDENTITY else BlockSpec(kind, self.filters[0])
-        for name in ("filters", "repeats", "kernels", "expansions"):
-            for choice in getattr(self, name):  # BlockSpec checks its fields
-                field = {"kernels": "kernel", "expansions": "expansion"}.get(name, name)
-                BlockSpec(**{"filters": 8, "stride": self.stride, field: choice})
+    from tfnas.search_space.hypermodel import SpaceHyperModel
 
 
 class MobileNetV2Space(DecisionSpace):
@@ -95,7 +55,9 @@ class MobileNetV2Space(DecisionSpace):
     Example:
         >>> import numpy as np, tfnas
         >>> space = tfnas.MobileNetV2Space((28, 28, 1), 10, preset="microcontroller")
-        >>> model = space.build(space.sample(np.random.default_rng(0)))
+        >>> arch = space.sample(np.random.default_rng(0))
+        >>> space.build(arch).output_shape
+        (None, 10)
 
     Args:
         input_shape: (height, width, channels) of the raw images, pixels 0 to 255.
@@ -105,13 +67,7 @@ class MobileNetV2Space(DecisionSpace):
         width_multipliers: Width multipliers to choose from.
         resolutions: Heights in pixels to choose from; the model resizes its input and keeps the
             aspect ratio. Default: the height of the input.
-        stem_filters: Filters of the first convolution at width 1.0.
-        stem_stride: Stride of the first convolution. Default: 2 for images of at least 64 pixels a
-            side, else 1.
-        head_filters: Filters of the last convolution.
-        dropout: Rate of the dropout before the classifier.
-        batchnorm_momentum: Momentum of all BatchNormalization layers. With the default of 0.9 the
-            statistics settle within 50 steps, also in a short training.
+        fixed: The layers that are not searched, such as the head; None: those of the preset.
         compression: Choices of pruning, clustering, low rank, number formats and distillation;
             None: compression is not searched.
 
@@ -132,34 +88,25 @@ class MobileNetV2Space(DecisionSpace):
         stages: Sequence[StageChoices] | None = None,
         width_multipliers: Sequence[float] | None = None,
         resolutions: Sequence[int] | None = None,
-        stem_filters: int | None = None,
-        stem_stride: int | None = None,
-        head_filters: int | None = None,
-        dropout: float = 0.1,
-        batchnorm_momentum: float = 0.9,
+        fixed: FixedLayers | None = None,
         compression: CompressionSpace | None = None,
     ):
         if not isinstance(preset, str) or preset not in PRESETS:
             raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
-        if not _numbers([batchnorm_momentum]) or not 0.0 <= batchnorm_momentum < 1.0:
-            raise ValueError(f"batchnorm_momentum must be in [0, 1), got {batchnorm_momentum!r}")
+        if fixed is not None and not isinstance(fixed, FixedLayers):
+            raise ValueError(f"fixed must be a tfnas.FixedLayers, got {fixed!r}")
         if compression is not None and not isinstance(compression, CompressionSpace):
             raise ValueError(f"compression must be a CompressionSpace, got {compression!r}")
         self.compression = compression
         defaults = PRESETS[preset]
-        probe = Architecture(input_shape, num_classes, (BlockSpec(filters=8),), dropout=dropout)
+        probe = Architecture(input_shape, num_classes, (BlockSpec(filters=8),))
         self.input_shape = probe.input_shape
         self.num_classes = probe.num_classes
-        self.dropout = probe.dropout
-        self.batchnorm_momentum = float(batchnorm_momentum)
-        self.stem_filters = defaults.stem_filters if stem_filters is None else stem_filters
-        self.head_filters = defaults.head_filters if head_filters is None else head_filters
-        fitted_stem = fitted_strides(self.input_shape, [])[0]
-        self.stem_stride = fitted_stem if stem_stride is None else stem_stride
+        self.fixed = fixed_layers(fixed or FixedLayers(), defaults, self.input_shape)
         if stages is not None and not isinstance(stages, Sequence):
             raise ValueError(f"stages must be a sequence of StageChoices, got {stages!r}")
         self.stages = (
-            _fitted(defaults.stages, self.input_shape) if stages is None else tuple(stages)
+            fitted_stages(defaults.stages, self.input_shape) if stages is None else tuple(stages)
         )
         if not self.stages or not all(isinstance(stage, StageChoices) for stage in self.stages):
             raise ValueError(f"stages must be a sequence of StageChoices, got {stages!r}")
@@ -176,7 +123,7 @@ class MobileNetV2Space(DecisionSpace):
             Decision("width_multiplier", tuple(float(width) for width in widths)),
             Decision("resolution", heights),
             *(() if compression is None else compression.decisions()),
-            *(d for i, s in enumerate(self.stages, 1) for d in _stage_decisions(i, s, compression)),
+            *(d for i, s in enumerate(self.stages, 1) for d in stage_decisions(i, s, compression)),
         )
         for width in widths:  # Architecture checks its fields
             self._architecture((BlockSpec(filters=8),), width, heights[0])
@@ -185,7 +132,12 @@ class MobileNetV2Space(DecisionSpace):
 
     @property
     def size(self) -> int:
-        """The exact number of different architectures (descriptions), a Python integer."""
+        """Returns the exact number of different architectures (descriptions), a Python integer.
+
+        Example:
+            >>> MobileNetV2Space((28, 28, 1), 10, "microcontroller").size
+            73156608
+        """
         if self.compression is None or not self.compression.stage_weights:
             return combinations(self.decisions)
         # The decisions on the weights of stages depend on the mode too, so modes are counted apart.
@@ -207,6 +159,12 @@ class MobileNetV2Space(DecisionSpace):
     def from_values(self, values: Mapping[str, Any]) -> Architecture:
         """Returns the architecture of decided values; inactive ones are ignored.
 
+        Example:
+            >>> space = MobileNetV2Space((28, 28, 1), 10, "microcontroller")
+            >>> values = {d.name: d.choices[0] for d in space.decisions}
+            >>> space.from_values(values).stages[0].filters
+            8
+
         Args:
             values: Values by the names of decisions.
 
@@ -225,7 +183,7 @@ class MobileNetV2Space(DecisionSpace):
                     f"got {values[decision.name]!r}"
                 )
             decided[decision.name] = values[decision.name]
-        blocks = tuple(_block(i, stage, decided) for i, stage in enumerate(self.stages, 1))
+        blocks = tuple(block_of(i, stage, decided) for i, stage in enumerate(self.stages, 1))
         choices = self.compression
         compression = None if choices is None else choices.of(decided, len(self.stages))
         width, resolution = decided["width_multiplier"], decided["resolution"]
@@ -233,6 +191,13 @@ class MobileNetV2Space(DecisionSpace):
 
     def values(self, arch: Architecture) -> Values:
         """Returns the values of the active decisions of an architecture, by name.
+
+        Example:
+            >>> import numpy as np
+            >>> space = MobileNetV2Space((28, 28, 1), 10, "microcontroller")
+            >>> values = space.values(space.sample(np.random.default_rng(0)))
+            >>> list(values)[:3]
+            ['width_multiplier', 'resolution', 'stage1_kind']
 
         Args:
             arch: The architecture.
@@ -249,7 +214,7 @@ class MobileNetV2Space(DecisionSpace):
         for i, block in enumerate(arch.stages, 1):
             values[f"stage{i}_kind"] = block.kind
             if block.kind != IDENTITY:
-                for field in _SEARCHED:
+                for field in SEARCHED:
                     values[f"stage{i}_{field}"] = getattr(block, field)
         if len(arch.stages) == len(self.stages):
             rebuilt = self.from_values(values)
@@ -274,6 +239,13 @@ class MobileNetV2Space(DecisionSpace):
     def build(self, arch: Architecture) -> keras.Model:
         """Builds the untrained Keras 3 model of an architecture, which takes raw pixels.
 
+        Example:
+            >>> import numpy as np
+            >>> space = MobileNetV2Space((28, 28, 1), 10, "microcontroller")
+            >>> model = space.build(space.sample(np.random.default_rng(0)))
+            >>> model.input_shape, model.output_shape
+            ((None, 28, 28, 1), (None, 10))
+
         Args:
             arch: An architecture for this space's input shape and classes; it need not
                 be in the space.
@@ -292,16 +264,17 @@ class MobileNetV2Space(DecisionSpace):
                 raise ValueError(
                     f"{name} must be {getattr(self, name)} in this space, got {getattr(arch, name)}"
                 )
-        return build_model(arch, self.batchnorm_momentum)
+        return build_model(arch, self.fixed.batchnorm_momentum)
 
-    def hypermodel(self, **compile_arguments: Any) -> Any:
+    def hypermodel(self, **compile_arguments: Any) -> SpaceHyperModel:
         """Returns the space as a `keras_tuner.HyperModel`, for any keras_tuner Tuner.
 
         Example:
             >>> import keras_tuner, tfnas
             >>> space = tfnas.MobileNetV2Space((28, 28, 1), 10)
             >>> hypermodel = space.hypermodel(optimizer="adam")
-            >>> model = hypermodel.build(keras_tuner.HyperParameters())
+            >>> hypermodel.build(keras_tuner.HyperParameters()).output_shape
+            (None, 10)
 
         Args:
             **compile_arguments: As for `keras.Model.compile`; see
@@ -318,6 +291,8 @@ class MobileNetV2Space(DecisionSpace):
         resolution: int,
         compression: Compression | None = None,
     ) -> Architecture:
+        layers = dataclasses.asdict(self.fixed)
+        del layers["batchnorm_momentum"]  # no part of an architecture
         height, full_width, _ = self.input_shape
         if isinstance(resolution, int | np.integer) and not isinstance(resolution, bool):
             resolution_pair = (int(resolution), max(1, round(full_width * resolution / height)))
@@ -329,10 +304,7 @@ class MobileNetV2Space(DecisionSpace):
             blocks,
             resolution=resolution_pair,
             width_multiplier=width,
-            stem_filters=self.stem_filters,
-            stem_stride=self.stem_stride,
-            head_filters=self.head_filters,
-            dropout=self.dropout,
+            **layers,
             compression=compression,
         )
 
@@ -342,106 +314,3 @@ def _numbers(values: Any) -> bool:
     if isinstance(values, str) or not isinstance(values, Iterable):
         return False
     return all(isinstance(v, numbers.Real) and not isinstance(v, bool) for v in values)
-
-
-_SEARCHED = ("repeats", "kernel", "expansion", "filters")
-_CHOICES_OF = {
-    "repeats": "repeats",
-    "kernel": "kernels",
-    "expansion": "expansions",
-    "filters": "filters",
-}
-
-
-def _stage_decisions(
-    index: int, stage: StageChoices, compression: CompressionSpace | None
-) -> list[Decision]:
-    kind = f"stage{index}_kind"
-    blocks = tuple(choice for choice in stage.kinds if choice != IDENTITY)
-    details = [
-        Decision(f"stage{index}_{field}", getattr(stage, _CHOICES_OF[field]), kind, blocks)
-        for field in _SEARCHED
-    ]
-    weights = () if compression is None else compression.stage_decisions(index, kind, blocks)
-    return [Decision(kind, stage.kinds), *details, *weights]
-
-
-def _block(index: int, stage: StageChoices, values: Mapping[str, Any]) -> BlockSpec:
-    kind = values[f"stage{index}_kind"]
-    if kind == IDENTITY:
-        return BlockSpec.identity()
-    fields = {field: values[f"stage{index}_{field}"] for field in _SEARCHED}
-    return BlockSpec(kind=kind, stride=stage.stride, **fields)
-
-
-def _fitted(
-    stages: Sequence[StageChoices], input_shape: tuple[int, int, int]
-) -> tuple[StageChoices, ...]:
-    _, strides = fitted_strides(input_shape, [stage.stride for stage in stages])
-    return tuple(
-        dataclasses.replace(stage, stride=stride)
-        for stage, stride in zip(stages, strides, strict=True)
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class Preset:
-    """The values of a preset.
-
-    Args:
-        stages: Choices of each stage.
-        width_multipliers: Width multipliers to choose from.
-        stem_filters: Filters of the first convolution at width 1.0.
-        head_filters: Filters of the last convolution.
-    """
-
-    stages: tuple[StageChoices, ...]
-    width_multipliers: tuple[float, ...]
-    stem_filters: int
-    head_filters: int
-
-
-_WITH_IDENTITY = (*_BLOCKS, IDENTITY)
-
-PRESETS: dict[str, Preset] = {
-    "microcontroller": Preset(
-        stages=(
-            StageChoices((8, 16), (1, 2), 1, _WITH_IDENTITY, (3, 5), (1, 2, 4)),
-            StageChoices((16, 24), (1, 2), 2, _BLOCKS, (3, 5), (2, 4, 6)),
-            StageChoices((24, 32), (1, 2), 2, _BLOCKS, (3, 5), (2, 4, 6)),
-            StageChoices((32, 48), (1, 2), 2, (INVERTED_RESIDUAL,), (3, 5), (2, 4, 6)),
-            StageChoices((48, 64), (1,), 1, (INVERTED_RESIDUAL, IDENTITY), (3, 5), (2, 4)),
-        ),
-        width_multipliers=(0.5, 0.75, 1.0),
-        stem_filters=16,
-        head_filters=64,
-    ),
-    "mobile": Preset(
-        stages=(
-            StageChoices((8, 16), (1,), 1, _WITH_IDENTITY, (3, 5), (1, 3)),
-            StageChoices((16, 24), (1, 2, 3), 2, _BLOCKS),
-            StageChoices((24, 32, 40), (1, 2, 3), 2, _BLOCKS),
-            StageChoices((48, 64, 80), (1, 2, 3, 4), 2, (INVERTED_RESIDUAL,)),
-            StageChoices((80, 96, 112), (1, 2, 3), 1, (INVERTED_RESIDUAL, IDENTITY)),
-            StageChoices((128, 160), (1, 2, 3), 2, (INVERTED_RESIDUAL,)),
-            StageChoices((240, 320), (1,), 1, (INVERTED_RESIDUAL, IDENTITY)),
-        ),
-        width_multipliers=(0.25, 0.35, 0.5),
-        stem_filters=32,
-        head_filters=320,
-    ),
-    "full": Preset(
-        stages=(
-            StageChoices((16, 24), (1, 2), 1, _WITH_IDENTITY, (3, 5, 7), (1, 3, 6)),
-            StageChoices((16, 24, 32), (1, 2, 3, 4), 2, _BLOCKS),
-            StageChoices((24, 32, 40), (1, 2, 3, 4), 2, _BLOCKS),
-            StageChoices((48, 64, 80), (1, 2, 3, 4, 5), 2, _BLOCKS),
-            StageChoices((80, 96, 112), (1, 2, 3, 4), 1, _WITH_IDENTITY),
-            StageChoices((128, 160, 192), (1, 2, 3, 4), 2, _BLOCKS),
-            StageChoices((240, 320, 400), (1, 2), 1, _WITH_IDENTITY),
-        ),
-        width_multipliers=(0.5, 0.75, 1.0, 1.3),
-        stem_filters=32,
-        head_filters=1280,
-    ),
-}

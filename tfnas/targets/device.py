@@ -44,7 +44,12 @@ class NotOnDevice(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Device:
-    """A target device.
+    """The device that a search measures files for.
+
+    Example:
+        >>> import tfnas
+        >>> tfnas.Device(runtime_ram=20_000)
+        Device(accelerator='ethos-u55-128', runtime_flash=0, runtime_ram=20000)
 
     Args:
         accelerator: The NPU of the `vela_` metrics, such as "ethos-u55-128".
@@ -72,6 +77,9 @@ class Device:
     def check(self, names: Set[str]) -> None:
         """Raises if a requested metric can't be measured.
 
+        Example:
+            >>> Device().check({"ram_bytes"})
+
         Args:
             names: Names of the requested metrics.
 
@@ -90,6 +98,11 @@ class Device:
     def check_room(self, limits: Mapping[str, float], prefix: str = "") -> None:
         """Raises if the firmware alone reaches a limit.
 
+        Example:
+            >>> Device(runtime_ram=20_000).check_room({"ram_bytes": 16_384})
+            Traceback (most recent call last):
+            ValueError: ram_bytes must be above runtime_ram, 20,000 bytes, got 16,384
+
         Args:
             limits: Upper bounds by metric.
             prefix: Prefix of the metric's name in the error message, such as "max_".
@@ -106,6 +119,14 @@ class Device:
 
     def metrics(self, file: Artifact, names: Set[str]) -> dict[str, float]:
         """Measures the requested metrics of a file on this device.
+
+        Example:
+            >>> import keras, tfnas
+            >>> net = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+            >>> file = tfnas.to_tflite(net)
+            >>> found = Device(runtime_flash=1000).metrics(file, {"flash_bytes"})
+            >>> found["flash_bytes"] - file.size
+            1000.0
 
         Args:
             file: The file.

@@ -16,13 +16,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from tfnas.graph.functional import Call, Value, Walk, walk
-from tfnas.search_space.architecture import (
+from tfnas.search_space.architecture import Architecture, scale_filters
+from tfnas.search_space.block_spec import (
     FUSED_INVERTED_RESIDUAL,
     IDENTITY,
     INVERTED_RESIDUAL,
-    Architecture,
     BlockSpec,
-    scale_filters,
 )
 
 if TYPE_CHECKING:

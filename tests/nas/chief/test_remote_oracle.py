@@ -12,10 +12,13 @@ import keras_tuner as kt
 import pytest
 from keras_tuner.src.distribute import oracle_chief
 from keras_tuner.src.distribute.oracle_client import OracleClient
+from tuner_settings import oracle_of
 
+from tfnas.nas.algorithm_tuners import EvolutionTuner
 from tfnas.nas.chief.remote_oracle import RemoteOracle
-from tfnas.nas.oracle import INFEASIBLE
-from tfnas.nas.samplers.evolution import EvolutionOracle, EvolutionTuner
+from tfnas.nas.samplers.evolution import EvolutionSampler
+from tfnas.nas.trial_failures import INFEASIBLE
+from tfnas.nas.tuner_config import TunerConfig
 
 SCORE = kt.Objective("score", "max")
 
@@ -34,10 +37,10 @@ def oracle_in(folder):
     hp = kt.HyperParameters()
     for name in "abc":
         hp.Choice(name, [0, 1, 2, 3])
-    oracle = EvolutionOracle(
-        objective=SCORE, max_trials=16, seed=0, population_size=2, tournament_size=2, halving=2,
-        hyperparameters=hp, max_retries_per_trial=1, max_consecutive_failed_trials=50,
-    )  # fmt: skip
+    settings = {"objective": SCORE, "max_trials": 16, "seed": 0, "hyperparameters": hp}
+    settings |= {"max_retries_per_trial": 1, "max_consecutive_failed_trials": 50}
+    settings |= {"population_size": 2, "tournament_size": 2, "halving": 2}
+    oracle = oracle_of(EvolutionSampler, **settings)
     oracle.verbose = 0
     oracle._set_project_dir(str(folder), "project")
     oracle.halving.set_epochs(4, None)
@@ -103,15 +106,16 @@ def test_state_of_the_chief_is_an_error_in_a_worker(worker):
 def test_an_executor_beside_a_chief_is_refused(tmp_path, monkeypatch):
     for name, value in (("ORACLE_IP", "127.0.0.1"), ("ORACLE_PORT", "1"), ("TUNER_ID", "chief")):
         monkeypatch.setenv(f"KERASTUNER_{name}", value)
+    config = TunerConfig(executor=dict)
     with pytest.raises(ValueError, match="executor must be None if keras_tuner's chief"):
-        EvolutionTuner(lambda hp: None, SCORE, executor=dict, directory=str(tmp_path))
+        EvolutionTuner(lambda hp: None, SCORE, config=config, directory=str(tmp_path))
 
 
 PROCESS = textwrap.dedent(
     """
     import json, sys, warnings
     import keras, numpy as np, tfnas
-    from tfnas.nas.oracle import INFEASIBLE
+    from tfnas.nas.trial_failures import INFEASIBLE
 
     def build(hp):
         model = keras.Sequential([
@@ -125,9 +129,11 @@ PROCESS = textwrap.dedent(
         return model
 
     tuner = tfnas.EvolutionTuner(
-        build, ["file_accuracy", "size_bytes"], max_trials=10, seed=0, population_size=2,
-        tournament_size=1, inherit=True, halving=2, limits={"size_bytes": 6000}, rounds=6,
-        mode="float32", directory=sys.argv[1], project_name="search", overwrite=True,
+        build, ["file_accuracy", "size_bytes"], max_trials=10, seed=0,
+        sampler=tfnas.EvolutionSampler(population_size=2, tournament_size=1),
+        config=tfnas.TunerConfig(inherit=True, halving=2, rounds=6, mode="float32"),
+        limits={"size_bytes": 6000},
+        directory=sys.argv[1], project_name="search", overwrite=True,
     )
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(64, 8)).astype("float32"), np.arange(64) % 2

@@ -11,9 +11,10 @@ import time
 
 import keras_tuner as kt
 import pytest
+from tuner_settings import arranged
 
-from tfnas.nas.samplers.evolution import EvolutionTuner
-from tfnas.nas.samplers.random_search import RandomTuner
+from tfnas.nas.algorithm_tuners import EvolutionTuner, RandomTuner
+from tfnas.nas.samplers.evolution import EvolutionSampler
 from tfnas.runtime.folder_lock import owner_of
 from tfnas.runtime.worker_processes import TrialDied, TrialProcesses
 
@@ -48,7 +49,7 @@ def make(folder, kind=Sum, **arguments):
         "project_name": "search",
         "hyperparameters": hyperparameters(),
     }
-    tuner = kind(**{**settings, **arguments})
+    tuner = kind(**arranged(EvolutionSampler, {**settings, **arguments}))
     tuner.oracle.verbose = 0
     return tuner
 
@@ -269,13 +270,13 @@ KILLED = textwrap.dedent(
     """
     import json, os, pathlib, random, select, signal, sys, time, warnings
     import keras_tuner as kt
-    from tfnas.nas.samplers.evolution import EvolutionTuner
+    import tfnas
 
     folder, trials, kills = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-    rungs = {"halving": int(sys.argv[4])} if sys.argv[4] != "None" else {}
+    rungs = int(sys.argv[4]) if sys.argv[4] != "None" else None
 
     def search(project, report):
-        class Tuner(EvolutionTuner):
+        class Tuner(tfnas.EvolutionTuner):
             def run_trial(self, trial, *args, epochs, **kwargs):
                 time.sleep(0.004)
                 values = trial.hyperparameters.values
@@ -290,9 +291,10 @@ KILLED = textwrap.dedent(
         for name in "abcdefgh":
             hp.Choice(name, [0, 1, 2])
         tuner = Tuner(
-            objective=kt.Objective("score", "max"), max_trials=trials, seed=3, children=4,
-            population_size=8, tournament_size=3, directory=folder, project_name=project,
-            hyperparameters=hp, **rungs,
+            objective=kt.Objective("score", "max"), max_trials=trials, seed=3,
+            sampler=tfnas.EvolutionSampler(population_size=8, tournament_size=3, children=4),
+            config=tfnas.TunerConfig(halving=rungs),
+            directory=folder, project_name=project, hyperparameters=hp,
         )
         tuner.oracle.verbose = 0
         tuner.search(verbose=0, epochs=4)

@@ -6,8 +6,9 @@ import os
 import keras_tuner as kt
 import numpy as np
 import pytest
+from tuner_settings import oracle_of
 
-from tfnas.nas.samplers.evolution import EvolutionOracle
+from tfnas.nas.samplers.evolution import EvolutionSampler
 from tfnas.search_space.mobilenet_v2 import MobileNetV2Space, StageChoices
 
 COMPLETED, FAILED, STOPPED = "COMPLETED", "FAILED", "STOPPED"
@@ -47,7 +48,9 @@ def make_oracle(folder, space=None, direction="max", **kwargs):
     settings = {"max_trials": 40, "seed": 0, "population_size": 3, "tournament_size": 3}
     settings["children"] = 1
     objective = kt.Objective("score", direction)
-    oracle = EvolutionOracle(space or large_space(), objective, **{**settings, **kwargs})
+    oracle = oracle_of(
+        EvolutionSampler, space or large_space(), objective, **{**settings, **kwargs}
+    )
     oracle.verbose = 0
     hp = oracle.get_space()
     oracle.space.declare(hp)
@@ -326,10 +329,10 @@ def test_a_kill_at_the_file_of_a_new_trial_loses_no_trial(tmp_path, monkeypatch)
         ({"limits": {"speed": 1}}, r"limits must name objectives or metrics .* got 'speed'"),
         ({"limits": {"macs": "1"}}, r"limits\['macs'\] must be a number, got '1'"),
         ({"children": 0}, r"children must be a whole number >= 1, got 0"),
-        ({"crossover": 2}, r"crossover must be in \[0, 1\], got 2"),
+        ({"crossover": 2}, r"probability must be in \[0, 1\], got 2"),
     ],
 )
 def test_argument_errors(arguments, message):
     objective = {"objective": kt.Objective("score", "max")}
     with pytest.raises(ValueError, match=message):
-        EvolutionOracle(large_space(), **{**objective, **arguments})
+        oracle_of(EvolutionSampler, large_space(), **{**objective, **arguments})

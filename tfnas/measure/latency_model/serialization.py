@@ -14,7 +14,7 @@ from tfnas.measure.latency_model.profiling import LatencyFit
 from tfnas.measure.latency_model.regression import LatencyErrors
 from tfnas.quantization.spec import QuantSpec
 from tfnas.runtime.files import write_atomically
-from tfnas.search_space.architecture import check_keys, parse_json_object
+from tfnas.search_space.json_records import check_keys, parse_json_object
 
 FORMAT = "tfnas latency model 1"
 

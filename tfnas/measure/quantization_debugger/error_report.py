@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tfnas.measure.quantization_debugger.sqnr import as_percent, db_text, sqnr_db
-from tfnas.search_space.architecture import check_keys, parse_json_object
+from tfnas.search_space.json_records import check_keys, parse_json_object
 from tfnas.table import Tabular, TextTable
 
 

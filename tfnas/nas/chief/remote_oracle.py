@@ -9,20 +9,22 @@ too, as the protocol has no field for it.
 
 from __future__ import annotations
 
-import json
-import pathlib
 from typing import Any
 
 import keras_tuner as kt
-from keras_tuner.src.distribute.oracle_client import OracleClient
 
 from tfnas.nas.chief.trial_messages import write_failure
+from tfnas.nas.keras_tuner_private import oracle_client_class, own_oracle
+from tfnas.nas.worker_oracle import adopt_trial
 
 _Status = kt.engine.trial.TrialStatus
 _CHIEF_ONLY = ("records", "learning_records", "completed", "pick", "rank_correlation")
 
 
-class RemoteOracle(OracleClient):
+_OracleClient: Any = oracle_client_class()
+
+
+class RemoteOracle(_OracleClient):
     """An oracle that creates and ends trials through the chief.
 
     All other attributes are those of the worker's own oracle.
@@ -31,33 +33,29 @@ class RemoteOracle(OracleClient):
         client: keras_tuner's client.
     """
 
-    def __init__(self, client: OracleClient) -> None:
+    def __init__(self, client: Any) -> None:
         self.__dict__.update(vars(client))  # shares the client's connection
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or "_oracle" not in self.__dict__:
+        if name.startswith("__"):
             raise AttributeError(name)
+        own = own_oracle(self)
         if name in _CHIEF_ONLY:
             raise RuntimeError(
                 f"{name} must be read from the chief's tuner, which knows all trials: this "
                 f"process is the worker {self.tuner_id!r}"
             )
-        return getattr(self._oracle, name)
+        return getattr(own, name)
 
     def create_trial(self, tuner_id: str) -> kt.engine.trial.Trial:
         """Gets a trial from the chief, and lets the worker's own oracle read its file."""
         trial = super().create_trial(tuner_id)
         if trial.status == _Status.RUNNING:
-            path = pathlib.Path(self._oracle._get_trial_dir(trial.trial_id), "trial.json")
-            state = json.loads(path.read_text()).get("tfnas", {})
-            trials = {trial.trial_id: trial}
-            if (parent := state.get("parent")) is not None:
-                trials[parent] = self.get_trial(parent)
-            self._oracle.adopt_trial(trial.trial_id, state, trials)
+            adopt_trial(own_oracle(self), trial, self.get_trial)
         return trial
 
     def end_trial(self, trial: kt.engine.trial.Trial) -> None:
         """Ends a trial at the chief; the reason of a failure is written to its folder."""
         if self.should_report and trial.message is not None:
-            write_failure(self._oracle._get_trial_dir(trial.trial_id), trial.message)
+            write_failure(own_oracle(self).trial_folder(trial.trial_id), trial.message)
         super().end_trial(trial)

@@ -11,20 +11,20 @@ from __future__ import annotations
 
 import concurrent.futures
 import copy
-from collections.abc import Callable
 from typing import Any
 
 import cloudpickle
 import keras_tuner as kt
-from keras_tuner.src.engine import metrics_tracking
 
+from tfnas.nas.keras_tuner_private import MetricsTracker
 from tfnas.nas.search_callbacks import TrialCallbacks
+from tfnas.nas.tuner_config import ExecutorFactory
+from tfnas.nas.worker_oracle import oracle_of_worker
 from tfnas.runtime.randomness import make_operations_deterministic, operations_are_deterministic
 from tfnas.runtime.worker_processes import TrialDied
 
 _Status = kt.engine.trial.TrialStatus
 _Broken = concurrent.futures.BrokenExecutor
-ExecutorFactory = Callable[[], concurrent.futures.Executor]
 
 
 class Engine:
@@ -131,7 +131,7 @@ class Engine:
         self._suspects.discard(trial.trial_id)
         trial.status, trial.message = state["status"], state["message"]
         trial.hyperparameters = kt.HyperParameters.from_config(state["hyperparameters"])
-        trial.metrics = metrics_tracking.MetricsTracker.from_config(state["metrics"])
+        trial.metrics = MetricsTracker.from_config(state["metrics"])
         self.tuner.oracle.trials[trial.trial_id].metrics = trial.metrics
         self.tuner.on_trial_end(trial)
 
@@ -157,8 +157,9 @@ class Engine:
 def worker_copy(tuner: Any, trial: Any) -> Any:
     """Returns a copy of a tuner whose oracle knows only a trial and its parent."""
     worker = copy.copy(tuner)
-    worker.oracle = tuner.oracle.for_worker(trial)
-    worker.executor = worker.latency_predictor = None  # workers propose nothing
+    worker.oracle = oracle_of_worker(tuner.oracle, trial)
+    worker.config = tuner.config.for_trials()
+    worker.latency_predictor = None  # workers propose nothing
     worker.trial_callbacks = TrialCallbacks()
     return worker
 
@@ -176,7 +177,7 @@ def run_in_worker(payload: bytes) -> dict[str, Any]:
     tuner, trial, args, kwargs, deterministic = cloudpickle.loads(payload)
     if deterministic:
         make_operations_deterministic()
-    tuner._try_run_and_update_trial(trial, *args, **kwargs)
+    tuner.try_run_and_update_trial(trial, *args, **kwargs)
     own_trial = tuner.oracle.trials[trial.trial_id]
     return {
         "status": trial.status,

@@ -2,42 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import dataclasses
 
 import numpy as np
 
-from tfnas.nas.objectives import ObjectiveLike
-from tfnas.nas.samplers.pareto_selection import tournament
-from tfnas.nas.surrogate.screening import ScreenedOracle
+from tfnas.nas.objectives import Objectives
+from tfnas.nas.samplers.population import (
+    AgingSurvival,
+    ParetoSurvival,
+    Selection,
+    Survival,
+    TournamentSelection,
+)
+from tfnas.nas.samplers.sampler import Sampler
+from tfnas.nas.samplers.variation import Crossover, DecisionMutation, GroupCrossover, Mutation
+from tfnas.nas.search_state import SearchState
+from tfnas.nas.surrogate.screening import MIN_RECORDS, Screening, default_screening
 from tfnas.nas.trial_records import Proposal, TrialRecord, ranked
-from tfnas.nas.tuner import MeasuredTuner, oracle_arguments
 from tfnas.runtime.argument_rules import check_count
-from tfnas.search_space.search_space import SearchSpace
 
-_MORE_MUTATIONS = 0.5  # probability of each further mutation of a child if there is a surrogate
+_FURTHER = 0.5  # probability of each further mutation of a child if there is a surrogate
 
 
-class EvolutionOracle(ScreenedOracle):
+@dataclasses.dataclass(kw_only=True, eq=False)
+class EvolutionSampler(Sampler):
     """Aging evolution ("regularized evolution", algorithm 1 of the paper), or NSGA-II.
 
-    The first `population_size` trials are random. Later, with one objective, the population is the
-    last `population_size` trials that ended well; with several it is the best of all trials
-    by Pareto front and crowding distance. The winner of a tournament of `tournament_size` random
-    members is mutated, with the probability `crossover` after a crossover with the winner of
-    another tournament. A surrogate chooses among `children` children generated in this way.
+    The first `population_size` trials are random. Later the winner of a tournament among the
+    population is mutated, sometimes after a crossover with the winner of another tournament. A
+    surrogate chooses among `children` children that are generated in this way.
+
+    The other parts have defaults for one objective, which give aging evolution (the population is
+    the last trials that ended well), and for several, which give NSGA-II (it is the best ones by
+    Pareto front and crowding distance).
+
+    Example:
+        >>> import tfnas
+        >>> sampler = tfnas.EvolutionSampler(population_size=8, tournament_size=3, children=1)
+        >>> space = tfnas.MobileNetV2Space((8, 8, 1), 10, "microcontroller")
+        >>> tuner = tfnas.EvolutionTuner(space, sampler=sampler, directory="runs", seed=0)
+        >>> tuner.oracle.sampler.survival
+        AgingSurvival()
 
     Args:
-        space: The search space; None: the hyperparameters that keras_tuner's hypermodel declares.
-        objective: As in keras_tuner; of several the Pareto front is searched for.
-        max_trials: Number of trials.
-        seed: Seed of all proposals.
         population_size: P of the paper, at least 1.
         tournament_size: S of the paper, from 1 to `population_size`.
         children: Number of children that the surrogate chooses from; 1: no surrogate.
-        crossover: Probability of a crossover; None: 0.5 with several objectives, else 0.
-        limits: Metric -> bound to keep.
-        **kwargs: Further arguments of keras_tuner's Oracle.
+        selection: Chooses a parent; None: :class:`TournamentSelection` of `tournament_size`.
+        survival: Chooses who stays in the population; None: :class:`AgingSurvival` with one
+            objective, :class:`ParetoSurvival` with several.
+        mutation: Changes a child; None: :class:`DecisionMutation`, with a surrogate of
+            sometimes more than one decision.
+        crossover: Mixes two parents; None: :class:`GroupCrossover`, with the probability 0.5 with
+            several objectives, else 0.
+        surrogate: Chooses among the children; None: expected improvement of a Gaussian process,
+            with several objectives of a random weighting of them.
 
     Raises:
         ValueError: An argument is outside its rule; the message names it.
@@ -49,154 +68,121 @@ class EvolutionOracle(ScreenedOracle):
         (screening of children).
     """
 
-    def __init__(
-        self,
-        space: SearchSpace | None = None,
-        objective: ObjectiveLike = None,
-        max_trials: int | None = 20,
-        seed: int | None = None,
-        population_size: int = 16,
-        tournament_size: int = 8,
-        children: int = 24,
-        crossover: float | None = None,
-        limits: Mapping[str, float] | None = None,
-        **kwargs: Any,
-    ):
-        check_count("population_size", population_size, 1)
-        if not isinstance(tournament_size, int) or not 1 <= tournament_size <= population_size:
+    population_size: int = 16
+    tournament_size: int = 8
+    children: int = 24
+    selection: Selection | None = None
+    survival: Survival | None = None
+    mutation: Mutation | None = None
+    crossover: Crossover | None = None
+    surrogate: Screening | None = None
+
+    def __post_init__(self) -> None:
+        check_count("population_size", self.population_size, 1)
+        size, largest = self.tournament_size, self.population_size
+        if not isinstance(size, int) or not 1 <= size <= largest:
             raise ValueError(
-                f"tournament_size must be from 1 to population_size ({population_size}), "
-                f"got {tournament_size!r}"
+                f"tournament_size must be from 1 to population_size ({largest}), got {size!r}"
             )
-        if crossover is not None and not 0.0 <= crossover <= 1.0:
-            raise ValueError(f"crossover must be in [0, 1], got {crossover!r}")
-        super().__init__(
-            space,
-            objective,
-            max_trials,
-            seed,
-            limits,
-            children=children,
-            num_initial=population_size,
-            **kwargs,
-        )
-        self.population_size = population_size
-        self.tournament_size = tournament_size
-        several = len(self.objectives.names) > 1
-        self.crossover = crossover if crossover is not None else 0.5 * several
+        check_count("children", self.children, 1)
+        self.num_initial = self.population_size
+        self.min_records = max(self.num_initial, MIN_RECORDS)
         self.population: list[TrialRecord] = []
         self._ranked: tuple[int, np.ndarray] = (-1, np.zeros(0, int))
 
-    def learn(self, record: TrialRecord) -> None:
-        """Adds a record and removes the oldest one (with several objectives the worst one)."""
-        self.population.append(record)
-        if len(self.objectives.names) == 1:
-            self.population = self.population[-self.population_size :]
-        elif len(self.population) > self.population_size:
-            survivors = set(ranked(self.population)[: self.population_size].tolist())
-            self.population = [e for i, e in enumerate(self.population) if i in survivors]
+    def begin(self, objectives: Objectives) -> None:
+        """Fills in the parts that were not passed in.
+
+        Example:
+            >>> from tfnas.nas.objectives import Objectives, objective_of
+            >>> sampler = EvolutionSampler()
+            >>> sampler.begin(Objectives.of(objective_of(["file_accuracy", "size_bytes"])))
+            >>> sampler.survival, sampler.crossover
+            (ParetoSurvival(), GroupCrossover(probability=0.5))
+
+        Args:
+            objectives: The objectives of the search.
+        """
+        several = len(objectives.names) > 1
+        self.screening = self.surrogate or default_screening(objectives, self.children)
+        self.selection = self.selection or TournamentSelection(self.tournament_size)
+        self.survival = self.survival or (ParetoSurvival() if several else AgingSurvival())
+        further = _FURTHER if self.screening.children > 1 else 0.0
+        self.mutation = self.mutation or DecisionMutation(further)
+        self.crossover = self.crossover or GroupCrossover(0.5 if several else 0.0)
+
+    def learn(self, search: SearchState, record: TrialRecord) -> None:
+        """Adds a record to the population, which then has its largest size at most.
+
+        Example:
+            >>> import numpy as np, tfnas
+            >>> from tfnas.nas.oracle import SpaceOracle
+            >>> from tfnas.nas.trial_records import TrialRecord
+            >>> space = tfnas.MobileNetV2Space((8, 8, 1), 10, "microcontroller")
+            >>> search = SpaceOracle(EvolutionSampler(), space, "reward", seed=0)
+            >>> arch = space.sample(np.random.default_rng(0))
+            >>> search.sampler.learn(search, TrialRecord("0", arch, 0.0, (-0.9,), parent=None))
+            >>> len(search.sampler.population)
+            1
+
+        Args:
+            search: The search so far.
+            record: The newest record.
+        """
+        assert self.survival is not None
+        self.population = self.survival.survivors([*self.population, record], self.population_size)
 
     def forget(self) -> None:
-        """Empties the population, whose records are of a lower rung."""
+        """Empties the population, whose records are of a lower rung.
+
+        Example:
+            >>> sampler = EvolutionSampler()
+            >>> sampler.forget()
+            >>> sampler.population
+            []
+        """
         super().forget()
         self.population, self._ranked = [], (-1, np.zeros(0, int))
 
-    def propose(self, rng: np.random.Generator) -> Proposal:
-        """Returns a random architecture in the initial trials, then a child of good ones."""
-        if self.num_started < self.population_size or not self.population:
-            return Proposal(self.space.sample(rng))
-        parent = self._parent(rng)
-        arch = parent.architecture
-        if self.crossover and rng.random() < self.crossover:
-            arch = self.space.crossover(arch, self._parent(rng).architecture, rng)
-            if arch.network != parent.architecture.network:
-                return Proposal(self._mutate(arch, rng, at_least_once=False), parent.trial_id)
-        return Proposal(self._mutate(arch, rng, at_least_once=True), parent.trial_id)
+    def propose(self, search: SearchState, rng: np.random.Generator) -> Proposal:
+        """Returns a random architecture in the initial trials, then a child of good ones.
 
-    def _mutate(self, arch: Any, rng: np.random.Generator, at_least_once: bool) -> Any:
-        """One mutation, and perhaps more if there is a surrogate."""
-        if at_least_once:
-            arch = self.space.mutate(arch, rng)
-        while self.children > 1 and rng.random() < _MORE_MUTATIONS:
-            arch = self.space.mutate(arch, rng)
-        return arch
+        Example:
+            >>> import numpy as np, tfnas
+            >>> from tfnas.nas.oracle import SpaceOracle
+            >>> space = tfnas.MobileNetV2Space((8, 8, 1), 10, "microcontroller")
+            >>> search = SpaceOracle(EvolutionSampler(), space, "reward", seed=0)
+            >>> proposal = search.sampler.propose(search, np.random.default_rng(0))
+            >>> proposal.architecture.input_shape, proposal.parent
+            ((8, 8, 1), None)
 
-    def _parent(self, rng: np.random.Generator) -> TrialRecord:
-        """The winner of a tournament, by the surrogate's predictions if there is one."""
-        if self._ranked[0] != len(self.learning_records):
-            self._ranked = (len(self.learning_records), self._ranking())
-        return self.population[tournament(self._ranked[1], self.tournament_size, rng)]
+        Args:
+            search: The search so far.
+            rng: NumPy's random generator.
+        """
+        if search.num_started < self.population_size or not self.population:
+            return Proposal(search.space.sample(rng))
+        assert self.crossover is not None
+        assert self.mutation is not None
+        parent = self._parent(search, rng)
+        arch, at_least = parent.architecture, 1
+        if self.crossover.probability and rng.random() < self.crossover.probability:
+            parents = arch, self._parent(search, rng).architecture
+            arch = self.crossover.cross(search.space, parents, rng)
+            at_least = int(arch.network == parent.architecture.network)
+        child = self.mutation.mutate(search.space, arch, rng, at_least=at_least)
+        return Proposal(child, parent.trial_id)
 
-    def _ranking(self) -> np.ndarray:
-        if not self.has_surrogate:
+    def _parent(self, search: SearchState, rng: np.random.Generator) -> TrialRecord:
+        """The selected member, by the surrogate's predictions if there is one."""
+        assert self.selection is not None
+        count = len(search.learning_records)
+        if self._ranked[0] != count:
+            self._ranked = (count, self._ranking(search))
+        return self.population[self.selection.select(self._ranked[1], rng)]
+
+    def _ranking(self, search: SearchState) -> np.ndarray:
+        means = self.screening.means(search, self.population)
+        if means is None:
             return ranked(self.population)
-        means = self.screening.means(self.learning_records, self.population)
         return np.lexsort((-means, np.array([record.violation for record in self.population])))
-
-
-class EvolutionTuner(MeasuredTuner):
-    """Searches for small, fast and accurate `.tflite` files by evolution.
-
-    Example:
-        >>> import tfnas
-        >>> split = tfnas.data.load("digits")
-        >>> space = tfnas.MobileNetV2Space(split.input_shape, 10, "microcontroller")
-        >>> tuner = tfnas.EvolutionTuner(space, ["file_accuracy", "latency_ratio"],
-        ...                              max_trials=8, directory="runs", seed=0)
-        >>> tuner.search(  # doctest: +SKIP
-        ...     split.x_train, split.y_train, epochs=3,
-        ...     validation_data=(split.x_val, split.y_val))
-        >>> front = tuner.pareto_front()
-
-    Args:
-        hypermodel: A search space such as :class:`tfnas.MobileNetV2Space`, its
-            `hypermodel(optimizer=..., loss=...)`, or any keras_tuner HyperModel or
-            model-building function.
-        objective: "reward" (the default of a search space: accuracy x
-            (latency/target)^exponent, measured on the file), or any metric of a trial
-            ("file_accuracy", "latency_ratio", "size_bytes", "val_accuracy" and so on), as in
-            keras_tuner; of a list the Pareto front is searched for.
-        max_trials: Number of trials.
-        seed: Seed of proposals and trainings.
-        population_size: P of the paper.
-        tournament_size: S of the paper.
-        children: Number of children that a surrogate chooses from; 1: no surrogate.
-        crossover: Probability of a crossover; None: 0.5 with several objectives, else 0.
-        **kwargs: `limits`; `halving=3` (and `min_epochs`): trials start with few epochs, and the
-            best third is trained longer (:mod:`tfnas.nas.successive_halving`); `mode`,
-            `target_latency_ms` (or `target_latency_ratio`), `latency_exponent`, `threads`,
-            `rounds`, `executor` and other arguments of
-            :class:`~tfnas.nas.tuner.MeasuredTuner`; arguments of keras_tuner's Oracle
-            (`hyperparameters`, `max_retries_per_trial`, ...) and of its Tuner (`directory`,
-            `project_name`, `overwrite`, `executions_per_trial`, ...).
-
-    Raises:
-        ValueError: An argument is outside its rule; the message names it.
-
-    References:
-        Real et al., "Regularized Evolution for Image Classifier Architecture Search",
-        AAAI 2019; Deb et al., "NSGA-II", 2002; Tan et al., "MnasNet", CVPR 2019.
-    """
-
-    def __init__(
-        self,
-        hypermodel: Any = None,
-        objective: ObjectiveLike = None,
-        max_trials: int = 20,
-        seed: int | None = None,
-        population_size: int = 16,
-        tournament_size: int = 8,
-        children: int = 24,
-        crossover: float | None = None,
-        **kwargs: Any,
-    ):
-        oracle = EvolutionOracle(
-            max_trials=max_trials,
-            seed=seed,
-            population_size=population_size,
-            tournament_size=tournament_size,
-            children=children,
-            crossover=crossover,
-            **oracle_arguments(hypermodel, objective, kwargs),
-        )
-        super().__init__(oracle, hypermodel, **kwargs)

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from tfnas.nas.objectives import ObjectiveLike
-from tfnas.nas.samplers.policy import BuildingPolicy, ModifyingPolicy, update_policy
-from tfnas.nas.surrogate.screening import ScreenedOracle
+from tfnas.nas.objectives import Objectives
+from tfnas.nas.samplers.policy import update_policy
+from tfnas.nas.samplers.policy_forms import FORMS, MAX_RECORDS, PolicyForm
+from tfnas.nas.samplers.sampler import Sampler
+from tfnas.nas.search_state import SearchState
+from tfnas.nas.surrogate.screening import MIN_RECORDS, Screening, default_screening
 from tfnas.nas.trial_records import Proposal, TrialRecord, ranked
-from tfnas.nas.tuner import MeasuredTuner, oracle_arguments
 from tfnas.runtime.argument_rules import check_count
-from tfnas.search_space.search_space import SearchSpace, Values
-
-FORMS = ("building", "modifying")
 
 
-class ReinforceOracle(ScreenedOracle):
+@dataclasses.dataclass(kw_only=True, eq=False)
+class ReinforceSampler(Sampler):
     """A policy that learns which decisions lead to good architectures.
 
     In the form "building" the policy makes all decisions of an architecture, each conditioned on
@@ -31,12 +32,15 @@ class ReinforceOracle(ScreenedOracle):
     baseline is the median, units don't matter, and several objectives are ranked by Pareto front.
     A surrogate chooses among `children` samples of the policy.
 
+    Example:
+        >>> import tfnas
+        >>> sampler = tfnas.ReinforceSampler(form="modifying", warmup=8)
+        >>> sampler.batch_size
+        8
+
     Args:
-        space: The search space; None: the hyperparameters that keras_tuner's hypermodel declares.
-        objective: As in keras_tuner; of several the Pareto front is searched for.
-        max_trials: Number of trials.
-        seed: Seed of all proposals.
-        form: "building" or "modifying".
+        form: "building", "modifying", or an object with the methods of
+            :class:`~tfnas.nas.samplers.policy_forms.PolicyForm`.
         batch_size: Number of trials between updates of the policy.
         learning_rate: Learning rate of the policy, above 0.
         entropy: Weight of the entropy bonus, at least 0.
@@ -44,8 +48,8 @@ class ReinforceOracle(ScreenedOracle):
         epochs: Passes over the trials in an update.
         warmup: Number of random trials at the start.
         children: Number of samples that the surrogate chooses from; 1: no surrogate.
-        limits: Metric -> bound to keep.
-        **kwargs: Further arguments of keras_tuner's Oracle.
+        surrogate: Chooses among the samples; None: expected improvement of a Gaussian process,
+            with several objectives of a random weighting of them.
 
     Raises:
         ValueError: An argument is outside its rule; the message names it.
@@ -56,98 +60,118 @@ class ReinforceOracle(ScreenedOracle):
         AAAI 2018 (modifying). Schulman et al., "PPO", 2017.
     """
 
-    def __init__(
-        self,
-        space: SearchSpace | None = None,
-        objective: ObjectiveLike = None,
-        max_trials: int | None = 20,
-        seed: int | None = None,
-        form: str = "building",
-        batch_size: int = 8,
-        learning_rate: float = 0.5,
-        entropy: float = 0.02,
-        clip: float | None = None,
-        epochs: int = 4,
-        warmup: int = 16,
-        children: int = 24,
-        limits: Mapping[str, float] | None = None,
-        **kwargs: Any,
-    ):
-        if form not in FORMS:
-            raise ValueError(f"form must be one of {', '.join(FORMS)}, got {form!r}")
-        for name, value in (("batch_size", batch_size), ("epochs", epochs)):
-            check_count(name, value, 1)
-        check_count("warmup", warmup, 0)
-        if not learning_rate > 0:
-            raise ValueError(f"learning_rate must be above 0, got {learning_rate!r}")
-        if not entropy >= 0:
-            raise ValueError(f"entropy must be at least 0, got {entropy!r}")
-        if clip is not None and not 0 < clip < 1:
-            raise ValueError(f"clip must be in (0, 1), got {clip!r}")
-        super().__init__(
-            space,
-            objective,
-            max_trials,
-            seed,
-            limits,
-            children=children,
-            num_initial=warmup,
-            **kwargs,
-        )
-        self.form, self.batch_size = form, batch_size
-        self.learning_rate, self.entropy, self.clip = learning_rate, entropy, clip
-        self.epochs, self.warmup = epochs, warmup
-        self._policy: Any = None
-        self._ranked: tuple[int, np.ndarray] = (-1, np.zeros(0, int))
+    form: str | PolicyForm = "building"
+    batch_size: int = 8
+    learning_rate: float = 0.5
+    entropy: float = 0.02
+    clip: float | None = None
+    epochs: int = 4
+    warmup: int = 16
+    children: int = 24
+    surrogate: Screening | None = None
 
-    @property
-    def policy(self) -> Any:
-        """The policy; a new one if the search space has grown."""
-        decisions = tuple(self.space.decisions)
+    def __post_init__(self) -> None:
+        if isinstance(self.form, str) and self.form not in FORMS:
+            raise ValueError(f"form must be one of {', '.join(FORMS)}, got {self.form!r}")
+        check_count("batch_size", self.batch_size, 1)
+        check_count("epochs", self.epochs, 1)
+        check_count("warmup", self.warmup, 0)
+        check_count("children", self.children, 1)
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate!r}")
+        if not self.entropy >= 0:
+            raise ValueError(f"entropy must be at least 0, got {self.entropy!r}")
+        if self.clip is not None and not 0 < self.clip < 1:
+            raise ValueError(f"clip must be in (0, 1), got {self.clip!r}")
+        self.num_initial = self.warmup
+        self.min_records = max(self.warmup, MIN_RECORDS)
+        self._form: Any = FORMS[self.form]() if isinstance(self.form, str) else self.form
+        self._policy: Any = None
+
+    def begin(self, objectives: Objectives) -> None:
+        """Fills in the surrogate if it was not passed in.
+
+        Example:
+            >>> from tfnas.nas.objectives import Objectives, objective_of
+            >>> sampler = ReinforceSampler(children=6)
+            >>> sampler.begin(Objectives.of(objective_of("reward")))
+            >>> sampler.screening.children
+            6
+
+        Args:
+            objectives: The objectives of the search.
+        """
+        self.screening = self.surrogate or default_screening(objectives, self.children)
+
+    def policy(self, search: SearchState) -> Any:
+        """Returns the policy; a new one if the search space has grown.
+
+        Example:
+            >>> import tfnas
+            >>> from tfnas.nas.oracle import SpaceOracle
+            >>> space = tfnas.MobileNetV2Space((8, 8, 1), 10, "microcontroller")
+            >>> search = SpaceOracle(ReinforceSampler(), space, "reward", seed=0)
+            >>> policy = search.sampler.policy(search)
+            >>> len(policy.decisions) == len(space.decisions)
+            True
+
+        Args:
+            search: The search so far.
+        """
+        decisions = tuple(search.space.decisions)
         if self._policy is None or self._policy.decisions != decisions:
-            kind = BuildingPolicy if self.form == "building" else ModifyingPolicy
-            self._policy = kind(decisions)
+            self._policy = self._form.policy(decisions)
         return self._policy
 
-    def propose(self, rng: np.random.Generator) -> Proposal:
-        """Returns a random architecture during warm-up, then a sample of the policy."""
-        if self.num_started < self.warmup or not self.learning_records:
-            return Proposal(self.space.sample(rng))
-        if self.form == "building":
-            return Proposal(self.space.from_values(self.policy.sample(rng)))
-        start = self._start(rng)
-        values = self.space.values(start.architecture)
-        while True:
-            decision, choice = self.policy.actions[self.policy.sample(values, rng)]
-            values = self.space.complete({**values, decision.name: choice}, rng)
-            if self.children == 1 or rng.random() < 0.5:
-                return Proposal(self.space.from_values(values), start.trial_id)
+    def propose(self, search: SearchState, rng: np.random.Generator) -> Proposal:
+        """Returns a random architecture during warm-up, then a sample of the policy.
 
-    def learn(self, record: TrialRecord) -> None:
-        """Updates the policy after each batch of trials."""
-        if len(self.learning_records) % self.batch_size or len(self.learning_records) < self.warmup:
+        Example:
+            >>> import numpy as np, tfnas
+            >>> from tfnas.nas.oracle import SpaceOracle
+            >>> space = tfnas.MobileNetV2Space((8, 8, 1), 10, "microcontroller")
+            >>> search = SpaceOracle(ReinforceSampler(), space, "reward", seed=0)
+            >>> proposal = search.sampler.propose(search, np.random.default_rng(0))
+            >>> proposal.architecture.num_classes
+            10
+
+        Args:
+            search: The search so far.
+            rng: NumPy's random generator.
+        """
+        if search.num_started < self.warmup or not search.learning_records:
+            return Proposal(search.space.sample(rng))
+        screened = self.screening.children > 1
+        return self._form.propose(search, self.policy(search), rng, screened)
+
+    def learn(self, search: SearchState, record: TrialRecord) -> None:
+        """Updates the policy after each batch of trials.
+
+        Example:
+            >>> import numpy as np, tfnas
+            >>> from tfnas.nas.oracle import SpaceOracle
+            >>> from tfnas.nas.trial_records import TrialRecord
+            >>> space = tfnas.MobileNetV2Space((8, 8, 1), 10, "microcontroller")
+            >>> sampler = ReinforceSampler(warmup=1, batch_size=1)
+            >>> search = SpaceOracle(sampler, space, "reward", seed=0)
+            >>> arch = space.sample(np.random.default_rng(0))
+            >>> search.learning_records = [TrialRecord("0", arch, 0.0, (-0.9,), parent=None)]
+            >>> search.sampler.learn(search, search.learning_records[-1])
+
+        Args:
+            search: The search so far.
+            record: The newest record.
+        """
+        count = len(search.learning_records)
+        if count % self.batch_size or count < self.warmup:
             return
-        recent = self.learning_records[-_MAX_RECORDS:]
-        scores = _normal_scores(recent)
-        steps: list[Any] = []
-        advantages: list[float] = []
-        if self.form == "building":
-            steps = [self.space.values(earlier.architecture) for earlier in recent]
-            advantages = list(scores)
-        else:
-            score_of = {
-                earlier.trial_id: score for earlier, score in zip(recent, scores, strict=True)
-            }
-            architectures = {earlier.trial_id: earlier.architecture for earlier in recent}
-            for earlier in recent:
-                if earlier.parent in score_of:
-                    gain = score_of[earlier.trial_id] - score_of[earlier.parent]
-                    new_steps = self._steps(architectures[earlier.parent], earlier.architecture)
-                    steps += new_steps
-                    advantages += [gain] * len(new_steps)
+        recent = search.learning_records[-MAX_RECORDS:]
+        policy = self.policy(search)
+        scored = list(zip(recent, _normal_scores(recent), strict=True))
+        steps, advantages = self._form.steps(search, policy, scored)
         if steps:
             update_policy(
-                self.policy,
+                policy,
                 steps,
                 np.array(advantages),
                 rate=self.learning_rate,
@@ -157,108 +181,19 @@ class ReinforceOracle(ScreenedOracle):
             )
 
     def forget(self) -> None:
-        """Drops the ranking of a lower rung; the policy is kept."""
+        """Drops the ranking of a lower rung; the policy is kept.
+
+        Example:
+            >>> ReinforceSampler(form="modifying").forget()
+        """
         super().forget()
-        self._ranked = (-1, np.zeros(0, int))
-
-    def _start(self, rng: np.random.Generator) -> TrialRecord:
-        """One of the best records so far; better ones are more likely."""
-        recent = self.learning_records[-_MAX_RECORDS:]
-        if self._ranked[0] != len(self.learning_records):
-            self._ranked = (len(self.learning_records), ranked(recent))
-        order = self._ranked[1]
-        place = min(int(rng.exponential(4.0)), len(order) - 1)
-        return recent[order[place]]
-
-    def _steps(self, before: Any, after: Any) -> list[tuple[Values, int]]:
-        """The actions that lead from one architecture to another, with the first as their state."""
-        old, new = self.space.values(before), self.space.values(after)
-        indices = {(d.name, c): i for i, (d, c) in enumerate(self.policy.actions)}
-        return [
-            (old, indices[name, value])
-            for name, value in new.items()
-            if name in old and old[name] != value
-        ]
+        self._form.forget()
 
 
-_MAX_RECORDS = 256  # trials that a policy learns from
-
-
-def _normal_scores(records: list[TrialRecord]) -> np.ndarray:
+def _normal_scores(records: Sequence[TrialRecord]) -> np.ndarray:
     """The normal score of each record's rank; better ones are larger, the median is 0."""
     from scipy.stats import norm
 
     places = np.empty(len(records))
     places[ranked(records)[::-1]] = np.arange(len(records))
     return norm.ppf((places + 0.5) / len(records))
-
-
-class ReinforceTuner(MeasuredTuner):
-    """Searches for small, fast and accurate `.tflite` files by reinforcement learning.
-
-    Example:
-        >>> import tfnas
-        >>> split = tfnas.data.load("digits")
-        >>> space = tfnas.MobileNetV2Space(split.input_shape, 10, "microcontroller")
-        >>> tuner = tfnas.ReinforceTuner(space, max_trials=24, form="building",
-        ...                              directory="runs", project_name="rl", seed=0)
-        >>> tuner.search(  # doctest: +SKIP
-        ...     split.x_train, split.y_train, epochs=3,
-        ...     validation_data=(split.x_val, split.y_val))
-
-    Args:
-        hypermodel: A search space such as :class:`tfnas.MobileNetV2Space`, its
-            `hypermodel(optimizer=..., loss=...)`, or any keras_tuner HyperModel or
-            model-building function.
-        objective: As for :class:`tfnas.EvolutionTuner`.
-        max_trials: Number of trials.
-        seed: Seed of proposals and trainings.
-        form: "building": the policy makes all decisions of an architecture; "modifying": it
-            changes decisions of one of the best architectures.
-        batch_size: Number of trials between updates of the policy.
-        learning_rate: Learning rate of the policy.
-        entropy: Weight of the entropy bonus.
-        clip: PPO's epsilon; None: REINFORCE.
-        epochs: Passes over the trials in an update.
-        warmup: Number of random trials at the start.
-        children: Number of samples that a surrogate chooses from; 1: no surrogate.
-        **kwargs: As for :class:`tfnas.EvolutionTuner`.
-
-    Raises:
-        ValueError: An argument is outside its rule; the message names it.
-
-    References:
-        Zoph and Le, "Neural Architecture Search with Reinforcement Learning", ICLR 2017;
-        Cai et al., "Efficient Architecture Search by Network Transformation", AAAI 2018.
-    """
-
-    def __init__(
-        self,
-        hypermodel: Any = None,
-        objective: ObjectiveLike = None,
-        max_trials: int = 20,
-        seed: int | None = None,
-        form: str = "building",
-        batch_size: int = 8,
-        learning_rate: float = 0.5,
-        entropy: float = 0.02,
-        clip: float | None = None,
-        epochs: int = 4,
-        warmup: int = 16,
-        children: int = 24,
-        **kwargs: Any,
-    ):
-        oracle = ReinforceOracle(
-            max_trials=max_trials,
-            seed=seed,
-            form=form,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            entropy=entropy,
-            clip=clip,
-            epochs=epochs,
-            warmup=warmup,
-            children=children,
-            **oracle_arguments(hypermodel, objective, kwargs),
-        )
-        super().__init__(oracle, hypermodel, **kwargs)

@@ -1,0 +1,78 @@
+"""The results of a tuner: its measured trials, their Pareto front, their models."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Iterable
+
+import keras
+import keras_tuner as kt
+
+from tfnas.loading import load_model
+from tfnas.nas.keras_tuner_private import HookedTuner
+from tfnas.nas.keras_warnings import without_optimizer_warnings
+from tfnas.nas.latency_prediction import LatencyPredictor, PredictionErrors
+from tfnas.nas.measured_trial import (
+    COMPRESSED_MODEL,
+    MeasuredTrial,
+    front_of_trials,
+    measured_trial,
+)
+
+
+class TrialResults(HookedTuner):
+    """The part of a tuner that reads the results of its trials."""
+
+    latency_predictor: LatencyPredictor | None
+
+    def folder(self, trial_id: str | None = None) -> pathlib.Path:
+        """Returns the folder of a trial; None: of the search."""
+        return pathlib.Path(self.project_dir if trial_id is None else self.get_trial_dir(trial_id))
+
+    def candidates(self) -> list[MeasuredTrial]:
+        """Returns the trials that ended well, in the order of their ends."""
+        return [self.candidate(trial) for trial in self.oracle.completed()]
+
+    def candidate(self, trial: kt.engine.trial.Trial) -> MeasuredTrial:
+        """Returns a completed trial with its measurement."""
+        return measured_trial(trial, self.oracle.architecture(trial), self.folder(trial.trial_id))
+
+    def pareto_front(self) -> list[MeasuredTrial]:
+        """Returns the candidates that no other one dominates.
+
+        With several objectives the front is that of the objectives, sorted by the first one. With
+        one objective it is that of accuracy, latency and size, sorted by latency. Candidates that
+        break a limit are left out.
+        """
+        records = [record for record in self.oracle.records if record.violation == 0]
+        return self.front_of(self.candidate(self.oracle.trials[e.trial_id]) for e in records)
+
+    def front_of(self, candidates: Iterable[MeasuredTrial]) -> list[MeasuredTrial]:
+        """Returns the Pareto front of some candidates, as :meth:`pareto_front` does for all.
+
+        Args:
+            candidates: Trials that ended well.
+        """
+        return front_of_trials(candidates, self.oracle.objectives)
+
+    def prediction_errors(self) -> PredictionErrors | None:
+        """Returns the errors of the predicted latencies; None: no latencies were predicted."""
+        if self.latency_predictor is None or self.latency_predictor.model is None:
+            return None
+        measured = [(c.architecture, c.measurement.latency) for c in self.candidates()]
+        return self.latency_predictor.errors(
+            [(arch, latency.ratio) for arch, latency in measured if latency]
+        )
+
+    def load_model(self, trial: kt.engine.trial.Trial) -> keras.Model:
+        """Returns the model of a trial with its best weights and an optimizer without state.
+
+        For a trial with a compression it is the compressed model behind the file, not compiled.
+        """
+        path = self.folder(trial.trial_id) / COMPRESSED_MODEL
+        return load_model(path) if path.exists() else self.network(trial)
+
+    def network(self, trial: kt.engine.trial.Trial) -> keras.Model:
+        """The network of a trial before its compression."""
+        with without_optimizer_warnings():
+            return super().load_model(trial)

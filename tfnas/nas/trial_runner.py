@@ -1,0 +1,326 @@
+"""Runs one trial: trains a model, converts it, measures its file.
+
+A :class:`TrialRunner` knows the settings of the search, but neither the tuner nor the oracle, so
+that it can be sent to another process. What it needs to know of a trial is a :class:`TrialTask`.
+The metrics of a trial are those of its `.tflite` file: `file_accuracy` on the validation data,
+`latency_ratio` to the reference model, `size_bytes` and so on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+import keras_tuner as kt
+import numpy as np
+
+from tfnas.compression.technique_context import CALIBRATION
+from tfnas.compression.trial_compression import (
+    Compressed,
+    CompressedTraining,
+    NotCompressible,
+    epochs_of,
+    untrained_form,
+)
+from tfnas.data.reading import arrays, spread
+from tfnas.measure.accuracy import evaluate
+from tfnas.measure.latency import benchmark
+from tfnas.measure.measure import measurement_of
+from tfnas.measure.profile import profile
+from tfnas.nas.feasibility import (
+    STATIC_METRICS,
+    UNTRAINED_METRICS,
+    spec_of_trial,
+    static_costs,
+    untrained_metrics,
+)
+from tfnas.nas.fit_arguments import cheaper_callbacks, needs_every_validation, validate_at_the_end
+from tfnas.nas.keras_tuner_private import SaveBestEpoch
+from tfnas.nas.keras_warnings import without_optimizer_warnings
+from tfnas.nas.measured_trial import COMPRESSED_MODEL, MEASUREMENT, MODEL_FILE, latency_metrics
+from tfnas.nas.objectives import KNOWN_DIRECTIONS, REWARD, Objectives
+from tfnas.nas.reward import mnasnet_reward
+from tfnas.nas.successive_halving import continue_from
+from tfnas.nas.trial_failures import InfeasibleTrialError
+from tfnas.nas.tuner_config import TunerConfig
+from tfnas.nas.weight_inheritance import inherit_weights
+from tfnas.quantization.quantize_aware import fake_quants
+from tfnas.quantization.spec import QuantSpec
+from tfnas.runtime.files import save_model, write_atomically
+from tfnas.search_space.compression import Compression
+from tfnas.search_space.hypermodel import CompressedHyperModel, SpaceHyperModel
+from tfnas.targets.device import MICRO, VELA, Device, NotOnDevice
+from tfnas.targets.ethos_u import VelaError
+from tfnas.tflite.artifact import Artifact
+from tfnas.tflite.conversion_error import ConversionError
+from tfnas.tflite.convert import to_tflite
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TrialTask:
+    """What a runner needs to know of a trial.
+
+    Args:
+        hyperparameters: The hyperparameters.
+        architecture: The architecture that they describe.
+        folder: The folder of the trial, for its results.
+        checkpoint: The file of its weights, which keras_tuner's checkpoint callback writes.
+        seed: Seed of random draws of the compression.
+        continues: The checkpoint of the trial that it continues; None: its own weights are new.
+        load_parent: Loads the model of the parent trial; None: there is no parent.
+    """
+
+    hyperparameters: kt.HyperParameters
+    architecture: Any
+    folder: pathlib.Path
+    checkpoint: str
+    seed: int
+    continues: str | None = None
+    load_parent: Callable[[], keras.Model] | None = None
+
+
+class TrialRunner:
+    """Trains, converts and measures one architecture at a time.
+
+    Args:
+        hypermodel: The hypermodel; its `fit` trains the models.
+        objectives: The objectives and limits of the search.
+        config: The settings of the search.
+        device: The target device.
+        executions: Number of trainings of each trial.
+        observed: Whether code beside Keras' own sees the logs of each epoch.
+    """
+
+    def __init__(
+        self,
+        hypermodel: kt.HyperModel | None,
+        objectives: Objectives,
+        config: TunerConfig,
+        device: Device,
+        executions: int = 1,
+        observed: bool = False,
+    ) -> None:
+        self.hypermodel: Any = hypermodel
+        self.objectives, self.device, self.executions = objectives, device, executions
+        self.config = config.for_trials()
+        self.target_ratio: float | None = config.target_latency_ratio
+        """Target latency of the reward as a ratio to the reference model, once it is known."""
+        needed = objectives.all_names
+        searched = isinstance(hypermodel, SpaceHyperModel | CompressedHyperModel)
+        self.measures = searched or bool(needed & (set(KNOWN_DIRECTIONS) - STATIC_METRICS))
+        self._device_metrics = needed & {*MICRO, *VELA}
+        keras_fit = isinstance(hypermodel, SpaceHyperModel) and (
+            type(hypermodel).fit is kt.HyperModel.fit
+        )
+        self._observed = observed or not keras_fit
+
+    def run(
+        self, task: TrialTask, model: keras.Model, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> Any:
+        """Trains and measures the model of a trial.
+
+        Args:
+            task: The trial.
+            model: Its compiled model, which is trained in place.
+            args: Positional arguments of `keras.Model.fit`.
+            kwargs: Keyword arguments of `keras.Model.fit`.
+
+        Returns:
+            Value by name of the metric; the result of `fit` if no file is measured.
+
+        Raises:
+            InfeasibleTrialError: A limit is broken whatever the weights are.
+            FailedTrialError: The model can't be compressed or converted.
+        """
+        x = args[0] if args else kwargs.get("x")
+        inherited: dict[str, float] = {}
+        if task.continues is None:
+            self._check_feasible(task, model, x)
+            inherited = self._inherit(task, model)
+        else:
+            with without_optimizer_warnings():
+                continue_from(model, task.continues)
+        try:
+            compression = self.compression(task)
+            if compression is not None:
+                compressed = self._train_compressed(task, model, compression, args, kwargs)
+                logs, model, plain = compressed.logs, compressed.model, compressed.plain
+            else:
+                history = self._fit(task, model, args, kwargs)
+                if not self.measures:
+                    return history
+                logs, plain = self._logs_of_measured_epoch(task, model, history.history), model
+            measured = self._measure(task, model, plain, x, kwargs["validation_data"])
+        except (NotOnDevice, VelaError) as error:
+            raise InfeasibleTrialError(str(error)) from error
+        except (ConversionError, NotCompressible) as error:  # a retry would fail too
+            raise kt.errors.FailedTrialError(str(error)) from error
+        return {**logs, **measured, **inherited}
+
+    def compression(self, task: TrialTask) -> Compression | None:
+        """Returns the compression of a trial; None: it is not searched."""
+        if not isinstance(self.hypermodel, SpaceHyperModel | CompressedHyperModel):
+            return None
+        return self.hypermodel.compression(task.hyperparameters)
+
+    def _check_feasible(self, task: TrialTask, model: keras.Model, x: Any) -> None:
+        """Fails a trial before its training if it breaks a limit whatever its weights are."""
+        limits = {limit.name for limit in self.objectives.limits}
+        compression = self.compression(task)
+        spec = spec_of_trial(self.config, compression)
+        known: dict[str, float] = {}
+        try:
+            if compression is not None:
+                model = untrained_form(model, compression)
+            if limits & STATIC_METRICS:
+                known |= static_costs(model, spec)
+            if limits & UNTRAINED_METRICS:
+                known |= untrained_metrics(
+                    lambda: to_tflite(model, spec, _calibration(x, spec)),
+                    limits,
+                    self.config,
+                    self.device,
+                )
+        except (NotCompressible, NotOnDevice, VelaError) as error:
+            raise InfeasibleTrialError(str(error)) from error
+        if broken := self.objectives.broken(known):
+            raise InfeasibleTrialError("; ".join(broken))
+
+    def _inherit(self, task: TrialTask, model: keras.Model) -> dict[str, float]:
+        """Copies overlapping weights of the parent into a model if `inherit` is set."""
+        if not self.config.inherit:
+            return {}
+        if task.load_parent is None:
+            return {"inherited": 0.0}
+        return {"inherited": inherit_weights(model, task.load_parent())}
+
+    def _train_compressed(
+        self,
+        task: TrialTask,
+        model: keras.Model,
+        compression: Compression,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+    ) -> Compressed:
+        """Trains and compresses a network, and saves its weights and the compressed model."""
+        x = args[0] if args else kwargs.get("x")
+        # The checkpoint (`trained` below) is of the network before its compression.
+        user_callbacks = [
+            callback
+            for callback in kwargs.get("callbacks") or ()
+            if not isinstance(callback, SaveBestEpoch)
+        ]
+        epochs = sum(epochs_of(compression, kwargs.get("epochs", 1)).values())
+
+        def fit(
+            model: keras.Model, callbacks: list[keras.callbacks.Callback], **phase: Any
+        ) -> keras.callbacks.History:
+            options = {**kwargs, **phase, "callbacks": user_callbacks}
+            is_last = phase["epochs"] == epochs
+            return self._fit(task, model, args, options, callbacks, reported=is_last)
+
+        training = CompressedTraining(
+            fit,
+            spread(x, CALIBRATION, "x"),
+            teacher=self.config.teacher,
+            seed=task.seed,
+            trained=lambda network: network.save_weights(task.checkpoint),
+        )
+        initial_epoch = kwargs.get("initial_epoch", 0)
+        compressed = training.run(model, compression, kwargs.get("epochs", 1), initial_epoch)
+        save_model(compressed.model, task.folder / COMPRESSED_MODEL)
+        return compressed
+
+    def _fit(
+        self,
+        task: TrialTask,
+        model: keras.Model,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        callbacks: Sequence[Any] = (),
+        reported: bool = True,
+    ) -> Any:
+        """Trains as the hypermodel does, without validation whose results are not used.
+
+        `callbacks` are those of a compression, beside those in `kwargs`; `reported` is whether the
+        trial reports the logs of the last epoch.
+        """
+        options = dict(kwargs)
+        if not self._observed and not needs_every_validation(kwargs, self.objectives.names):
+            options = validate_at_the_end(kwargs, reported)
+        options["callbacks"] = cheaper_callbacks([*(kwargs.get("callbacks") or ()), *callbacks])
+        return self.hypermodel.fit(task.hyperparameters, model, *args, **options)
+
+    def _logs_of_measured_epoch(
+        self, task: TrialTask, model: keras.Model, history: dict[str, list[float]]
+    ) -> dict[str, float]:
+        """The logs of the epoch whose weights are measured.
+
+        It is the last epoch, or if the objective is in the logs the best one, which keras_tuner
+        has checkpointed.
+        """
+        epoch = -1
+        values = history.get(self.objectives.names[0]) if len(self.objectives.names) == 1 else None
+        if values and self.executions == 1:
+            best = np.argmax if self.objectives.directions[0] == "max" else np.argmin
+            epoch = int(best(values))
+            model.load_weights(task.checkpoint)
+        return {name: float(values[epoch]) for name, values in history.items()}
+
+    def _measure(
+        self,
+        task: TrialTask,
+        model: keras.Model,
+        plain: keras.Model,
+        x: Any,
+        validation_data: Any,
+    ) -> dict[str, float]:
+        """Converts `model`, measures the file, and writes it with its measurement.
+
+        `plain` is the model without fake quantization, whose costs are reported.
+        """
+        spec = spec_of_trial(self.config, self.compression(task))
+        artifact = to_tflite(model, spec, None if fake_quants(model) else _calibration(x, spec))
+        if not isinstance(validation_data, tuple | list):
+            validation_data = arrays(validation_data, what="validation_data")
+        score = evaluate(artifact, *validation_data[:2])
+        threads, rounds = self.config.threads, self.config.rounds
+        [latency] = benchmark(artifact, threads=threads, rounds=rounds)
+        cost = profile(plain)
+        arch = task.architecture
+        measurement = measurement_of(artifact, score, latency, cost, arch.key, part="validation")
+        artifact.save(task.folder / MODEL_FILE)
+        write_atomically(task.folder / "architecture.json", arch.to_json(indent=2))
+        write_atomically(task.folder / MEASUREMENT, measurement.to_json(indent=2))
+        return {
+            REWARD: self.reward(score.value, latency.ratio),
+            "file_accuracy": score.value,
+            **latency_metrics(latency),
+            **_size_metrics(artifact),
+            "macs": float(cost.macs),
+            "parameters": float(cost.parameters),
+            "peak_activation_bytes": float(measurement.peak_activation_bytes or 0),
+            **self.device.metrics(artifact, self._device_metrics),
+        }
+
+    def reward(self, accuracy: float, latency_ratio: float) -> float:
+        """Returns MnasNet's reward, with the target and exponent of the search.
+
+        Args:
+            accuracy: Accuracy of the file, in [0, 1].
+            latency_ratio: Its latency as a ratio to the reference model.
+        """
+        exponent = self.config.latency_exponent
+        return mnasnet_reward(accuracy, latency_ratio, self.target_ratio, exponent)
+
+
+def _calibration(x: Any, spec: QuantSpec) -> Any:
+    """Examples for the ranges of a file; None: its format needs none."""
+    return spread(x, CALIBRATION, "x") if spec.needs_calibration else None
+
+
+def _size_metrics(artifact: Artifact) -> dict[str, float]:
+    return {"size_bytes": float(artifact.size), "gzip_bytes": float(artifact.gzip_size)}

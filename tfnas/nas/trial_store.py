@@ -1,0 +1,196 @@
+"""The store of trials: where an oracle's proposals and their results are kept.
+
+A search with the folder `directory/project_name` has
+
+    oracle.json             the hyperparameters and the seed
+    trial_00/trial.json     a trial: proposed values, status, metrics, :class:`TrialHistory`
+    trial_01/trial.json     ...
+
+keras_tuner writes its files in place; a kill in between leaves half a file and a search that
+can't be resumed. Here each file is replaced atomically: that of a trial once when the trial begins
+and once when it ends. On reload everything else (the order of ends, retries, what was proposed
+already) follows from these files, so that nothing is stored twice and a trial costs the same
+however many came before it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import keras_tuner as kt
+
+from tfnas.runtime.files import write_atomically
+
+_Status = kt.engine.trial.TrialStatus
+_KEY = "tfnas"  # key of a history in trial.json, beside those of keras_tuner
+ENDED = (_Status.COMPLETED, _Status.FAILED)
+
+
+@dataclasses.dataclass
+class TrialHistory:
+    """How often a trial ran, and where its architecture comes from.
+
+    Args:
+        starts: How often it started.
+        runs: How often a run of it ended; a start without an end is a crash.
+        ended: Its place in the order of ends, from 0; None: it has not ended.
+        parent: Id of the trial whose architecture was changed to get its own; None: there is none.
+    """
+
+    starts: int = 1
+    runs: int = 0
+    ended: int | None = None
+    parent: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the history as it is kept in the trial's file."""
+        kept = {"begun": self.starts, "runs": self.runs}
+        found = {"ended": self.ended, "parent": self.parent}
+        return kept | {name: value for name, value in found.items() if value is not None}
+
+    @classmethod
+    def from_dict(cls, state: Mapping[str, Any]) -> TrialHistory:
+        """Returns the history that :meth:`to_dict` described."""
+        ended, parent = state.get("ended"), state.get("parent")
+        return cls(
+            int(state.get("begun", 1)),
+            int(state.get("runs", 0)),
+            None if ended is None else int(ended),
+            None if parent is None else str(parent),
+        )
+
+
+class TrialStore:
+    """The files of a search's trials, and the history of each.
+
+    Args:
+        folder: The folder of the search.
+    """
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        self.folder = folder
+        self.histories: dict[str, TrialHistory] = {}
+        self._num_ended = 0
+        self._written = ""  # the text that was last written to oracle.json
+
+    def history(self, trial_id: str) -> TrialHistory:
+        """Returns the history of a trial; a new trial has started once."""
+        return self.histories.setdefault(trial_id, TrialHistory())
+
+    def crashes(self, trial_id: str, runs: int) -> int:
+        """Returns how often a trial started without an end of its run.
+
+        Args:
+            trial_id: The trial.
+            runs: How often a run of it ended.
+        """
+        return self.history(trial_id).starts - runs
+
+    def end_order(self) -> list[str]:
+        """Returns the trials that have ended, in the order of their ends."""
+        ended = {name: h.ended for name, h in self.histories.items() if h.ended is not None}
+        return sorted(ended, key=ended.__getitem__)
+
+    def write(self, trial: kt.engine.trial.Trial, runs: int, promotion: Mapping[str, Any]) -> None:
+        """Writes the file of a trial.
+
+        Args:
+            trial: The trial.
+            runs: How often a run of it ended.
+            promotion: Its state of successive halving; {} for a trial of the lowest rung.
+        """
+        has_ended = trial.status in ENDED
+        history = self.history(trial.trial_id)
+        history.runs = runs
+        if has_ended and history.ended is None:
+            history.ended, self._num_ended = self._num_ended, self._num_ended + 1
+        state = {**trial.get_state(), _KEY: {**history.to_dict(), **promotion}}
+        # A power failure costs running trials anyway, but no trial that has ended.
+        write_atomically(self.path(trial.trial_id), json.dumps(state), sync=has_ended)
+
+    def read(
+        self, hyperparameters: kt.HyperParameters
+    ) -> list[tuple[kt.engine.trial.Trial, Mapping[str, Any]]]:
+        """Reads all trials and their histories.
+
+        Args:
+            hyperparameters: The hyperparameters of a trial whose file can't be read. It is a
+                failed trial without values.
+
+        Returns:
+            Trials in the order of their starts, each with its state of successive halving.
+        """
+        folders = sorted(self.folder.glob("trial_*"), key=_number)
+        if folders and not (folders[-1] / "trial.json").exists():
+            folders.pop()  # killed before its file was written: it never started
+        found = []
+        for folder in folders:
+            trial, history, state = _read(folder, hyperparameters)
+            if trial.status not in ENDED:
+                history.ended = None
+            elif history.ended is None:
+                history.ended = self._num_ended
+            self._num_ended += history.ended is not None
+            self.histories[trial.trial_id] = history
+            found.append((trial, state))
+        return found
+
+    def read_one(self, trial_id: str) -> Mapping[str, Any]:
+        """Reads the history of one trial; returns its state of successive halving."""
+        state = json.loads(self.path(trial_id).read_text()).get(_KEY, {})
+        self.histories[trial_id] = TrialHistory.from_dict(state)
+        return state
+
+    def write_oracle(self, state: Mapping[str, Any]) -> None:
+        """Writes oracle.json, if it has changed.
+
+        Args:
+            state: The state that is not in the files of the trials.
+        """
+        text = json.dumps(state)
+        if text != self._written:
+            write_atomically(self.oracle_path, text)
+            self._written = text
+
+    def read_oracle(self) -> dict[str, Any]:
+        """Returns the state in oracle.json.
+
+        Raises:
+            OSError: The file can't be read.
+            ValueError: It holds no JSON.
+        """
+        return json.loads(self.oracle_path.read_text())
+
+    @property
+    def oracle_path(self) -> pathlib.Path:
+        """The file of the hyperparameters and the seed."""
+        return self.folder / "oracle.json"
+
+    def path(self, trial_id: str) -> pathlib.Path:
+        """Returns the file of a trial."""
+        return self.folder / f"trial_{trial_id}" / "trial.json"
+
+
+def _read(
+    folder: pathlib.Path, hyperparameters: kt.HyperParameters
+) -> tuple[kt.engine.trial.Trial, TrialHistory, Mapping[str, Any]]:
+    """A trial with tfnas' own state of it; a failed trial if its file can't be read."""
+    try:
+        state = json.loads((folder / "trial.json").read_text())
+        own = state.get(_KEY, {})
+        return kt.engine.trial.Trial.from_state(state), TrialHistory.from_dict(own), own
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        trial_id = folder.name.removeprefix("trial_")
+        trial = kt.engine.trial.Trial(hyperparameters.copy(), trial_id, _Status.FAILED)
+        trial.hyperparameters.values = {}
+        trial.message = f"its file can't be read: {error}"
+        return trial, TrialHistory(), {}
+
+
+def _number(folder: pathlib.Path) -> tuple[int, str]:
+    name = folder.name.removeprefix("trial_")
+    return (int(name) if name.isdigit() else 0, name)
