@@ -83,7 +83,7 @@ def test_what_a_technique_achieved_is_kept_through_the_next(model, few, tmp_path
     assert [outcome.training.learning_rate for outcome in result.outcomes] == pytest.approx(
         [1e-3, 1e-3 / 3]
     )
-    assert [row.label for row in result.rows][0] == "original, float32"
+    assert result.rows[0].label == "original, float32"
     assert "clustered, int8" in result.files
     assert progress.epochs == 2
     assert f"pruning while training, 1 epochs on {len(few.x_train)} examples" in progress.phases

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from tfnas.compression.fine_tune import fine_tune, training_steps
 from tfnas.compression.fine_tune_settings import FineTuneSettings
 from tfnas.compression.progress import Progress
-from tfnas.compression.techniques.technique import CALIBRATION, SCORED
 from tfnas.compression.training_checkpoint import TrainingCheckpoint
 from tfnas.data.examples import Data, Nested
 from tfnas.tasks.task import Distillation, Task
@@ -21,6 +20,9 @@ if TYPE_CHECKING:
     import numpy as np
 
     from tfnas.distillation.feature_losses import FeatureHint
+
+CALIBRATION = 300  # examples for ranges, batchnorm statistics and input moments
+SCORED = 512  # examples for criteria by gradient
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

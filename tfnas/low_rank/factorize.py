@@ -26,7 +26,7 @@ from tfnas.low_rank.covariance import InputCovariance, measure_covariances
 from tfnas.low_rank.factorizable_layers import METHODS, FactorizableLayer, find_layers
 from tfnas.low_rank.factorized_model import LayerFactors, build, check_copies, layer_factors
 from tfnas.low_rank.low_rank_report import FactoredLayer, FactorizationReport
-from tfnas.low_rank.options import Option, Options
+from tfnas.low_rank.rank_options import RankOption, RankOptions
 from tfnas.low_rank.rank_selection import (
     Choice,
     Rank,
@@ -111,7 +111,7 @@ def factorize(
     choices = _choose(layers, rank, energy, target_macs, flow)
     factors: list[LayerFactors] = []
     for options, choice in zip(layers, choices, strict=True):
-        if isinstance(choice, Option):
+        if isinstance(choice, RankOption):
             mean = None if covariances is None else covariances[id(options.unit.layer)].mean
             factors.append(layer_factors(options, choice, mean))
         else:
@@ -226,17 +226,19 @@ def _candidates(
     return [unit for unit in units if id(unit.layer) not in excluded], skipped
 
 
-def _options(unit: FactorizableLayer, covariances: Mapping[int, InputCovariance] | None) -> Options:
+def _options(
+    unit: FactorizableLayer, covariances: Mapping[int, InputCovariance] | None
+) -> RankOptions:
     """Uses central moments where a bias or BatchNormalization compensates the mean."""
     if covariances is None:
-        return Options(unit)
+        return RankOptions(unit)
     covariance, central = covariances[id(unit.layer)], unit.absorbs_mean
     estimate = covariance.shrinkage_estimate(central)
-    return Options(unit, estimate, covariance.second_moments(central))
+    return RankOptions(unit, estimate, covariance.second_moments(central))
 
 
 def _choose(
-    layers: Sequence[Options],
+    layers: Sequence[RankOptions],
     rank: Rank | Mapping[str, Rank] | None,
     energy: float | None,
     target_macs: float | None,

@@ -15,7 +15,7 @@ import numpy as np
 
 from tfnas.graph.functional import Call, LayerCopies, Walk, rebuild
 from tfnas.low_rank.factorizable_layers import FactorizableLayer
-from tfnas.low_rank.options import Option, Options, joined_kernel
+from tfnas.low_rank.rank_options import RankOption, RankOptions, joined_kernel
 
 _LAST_FACTOR_ONLY = (
     "bias_initializer",
@@ -38,7 +38,7 @@ class LayerFactors:
     """
 
     unit: FactorizableLayer
-    option: Option
+    option: RankOption
     kernels: tuple[np.ndarray, ...]
     shift: np.ndarray | None = None
 
@@ -49,7 +49,9 @@ class LayerFactors:
         return sum(kernel.size for kernel in self.kernels) + bias
 
 
-def layer_factors(options: Options, option: Option, mean: np.ndarray | None) -> LayerFactors:
+def layer_factors(
+    options: RankOptions, option: RankOption, mean: np.ndarray | None
+) -> LayerFactors:
     """Computes a layer's factors and their exact error.
 
     Args:

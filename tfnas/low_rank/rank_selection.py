@@ -15,14 +15,14 @@ import itertools
 from collections.abc import Mapping, Sequence
 
 from tfnas.graph.lower_hull import lower_hull
-from tfnas.low_rank.options import Option, Options
+from tfnas.low_rank.rank_options import RankOption, RankOptions
 
 ROUNDING = 1e-12  # fraction of the energy that is lost by rounding alone
-Choice = Option | str
+Choice = RankOption | str
 Rank = int | float
 
 
-def by_rank(layers: Sequence[Options], rank: Rank | Mapping[str, Rank]) -> list[Choice]:
+def by_rank(layers: Sequence[RankOptions], rank: Rank | Mapping[str, Rank]) -> list[Choice]:
     """Chooses options of given ranks.
 
     Args:
@@ -43,7 +43,7 @@ def by_rank(layers: Sequence[Options], rank: Rank | Mapping[str, Rank]) -> list[
     return chosen
 
 
-def _at_rank(options: Options, rank: Rank) -> Choice:
+def _at_rank(options: RankOptions, rank: Rank) -> Choice:
     """The method that has the smallest loss per MAC saved at a rank."""
     found = []
     for method in options.unit.methods:
@@ -57,7 +57,7 @@ def _at_rank(options: Options, rank: Rank) -> Choice:
     return min(found, key=lambda option: option.loss / (options.unit.macs - option.macs))
 
 
-def by_energy(layers: Sequence[Options], energy: float) -> list[Choice]:
+def by_energy(layers: Sequence[RankOptions], energy: float) -> list[Choice]:
     """Chooses the fewest MACs that keep a fraction of the squared singular values.
 
     Args:
@@ -72,7 +72,7 @@ def by_energy(layers: Sequence[Options], energy: float) -> list[Choice]:
     return chosen
 
 
-def by_macs(layers: Sequence[Options], saving: int) -> list[Choice] | None:
+def by_macs(layers: Sequence[RankOptions], saving: int) -> list[Choice] | None:
     """Chooses the options with the smallest total loss that save a number of MACs.
 
     This is greedy: along the lower convex hull of each layer's (MACs, loss) it takes the step with
@@ -94,7 +94,7 @@ def by_macs(layers: Sequence[Options], saving: int) -> list[Choice] | None:
         (step for number, options in enumerate(layers) for step in _steps(number, options)),
         key=lambda step: step[0],
     )
-    chosen: list[Option | None] = [None] * len(layers)
+    chosen: list[RankOption | None] = [None] * len(layers)
     saved = 0
     for _, number, option in steps:
         if saved >= saving:
@@ -108,12 +108,12 @@ def by_macs(layers: Sequence[Options], saving: int) -> list[Choice] | None:
     ]
 
 
-def max_saving(options: Options) -> int:
+def max_saving(options: RankOptions) -> int:
     """Returns the largest number of MACs that a layer can save."""
     return options.unit.macs - options.best[0].macs if options.best else 0
 
 
-def _steps(number: int, options: Options) -> list[tuple[float, int, Option]]:
+def _steps(number: int, options: RankOptions) -> list[tuple[float, int, RankOption]]:
     """(loss per MAC saved, layer, option) along a layer's hull, from the original layer down."""
     by_cost = {float(option.macs): option for option in options.best}
     xs = [*by_cost, float(options.unit.macs)]
@@ -125,10 +125,12 @@ def _steps(number: int, options: Options) -> list[tuple[float, int, Option]]:
     ]
 
 
-def _spend_excess(layers: Sequence[Options], chosen: list[Option | None], spare: int) -> None:
+def _spend_excess(
+    layers: Sequence[RankOptions], chosen: list[RankOption | None], spare: int
+) -> None:
     """Spends spare MACs where they reduce the loss most; changes `chosen`."""
     while True:
-        best: tuple[float, int, Option | None] = (0.0, -1, None)
+        best: tuple[float, int, RankOption | None] = (0.0, -1, None)
         for number, (options, current) in enumerate(zip(layers, chosen, strict=True)):
             if current is None:
                 continue
@@ -144,7 +146,7 @@ def _spend_excess(layers: Sequence[Options], chosen: list[Option | None], spare:
         chosen[number] = option
 
 
-def _macs(options: Options, option: Option | None) -> int:
+def _macs(options: RankOptions, option: RankOption | None) -> int:
     return options.unit.macs if option is None else option.macs
 
 

@@ -57,7 +57,23 @@ class Distillation:
 
 
 class Task(abc.ABC):
-    """What a model is for; see the module."""
+    """What a model is for; see the module.
+
+    Example:
+        >>> class Depth(Task):
+        ...     metric = Metric("error", higher_is_better=False, unit="m")
+        ...
+        ...     def check(self, model, data):
+        ...         pass
+        ...
+        ...     def loss(self, model):
+        ...         return "mse"
+        ...
+        ...     def example_values(self, y, predictions):
+        ...         return abs(y - predictions).mean(axis=1)
+        >>> Depth().assess(np.zeros((2, 3)), np.ones((2, 3))).score.value
+        1.0
+    """
 
     metric: Metric
 

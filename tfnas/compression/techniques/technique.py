@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from tfnas.tflite.artifact import Artifact
 
 S = TypeVar("S")
-CALIBRATION = 300  # examples for ranges, batchnorm statistics and input moments
-SCORED = 512  # examples for criteria by gradient
 
 
 class NotPossible(ValueError):

@@ -17,7 +17,7 @@ FIRST_RANKS = 32  # of Tucker-2 that are tried, at most
 
 
 @dataclasses.dataclass(frozen=True)
-class Option:
+class RankOption:
     """One way to replace a layer.
 
     Args:
@@ -47,7 +47,7 @@ def joined_kernel(kernels: Sequence[np.ndarray]) -> np.ndarray:
     return reduce(np.matmul, kernels)
 
 
-class Options:
+class RankOptions:
     """All options of a layer; decompositions are computed when they are first needed.
 
     Args:
@@ -81,7 +81,7 @@ class Options:
         """Decompositions into 1 x 1, core and 1 x 1."""
         return Tucker(self.unit.kernel, self.moments)
 
-    def kernels(self, option: Option) -> tuple[np.ndarray, ...]:
+    def kernels(self, option: RankOption) -> tuple[np.ndarray, ...]:
         """Returns an option's kernels, in order, each (height, width, inputs, outputs)."""
         if option.method == "spatial":
             return self.spatial.factors(*option.ranks)
@@ -97,7 +97,7 @@ class Options:
         joined = joined_kernel(kernels).reshape(self.unit.flat.shape)
         return relative_error(self.unit.flat, joined, self._measured)
 
-    def cheapest_within(self, max_error: float) -> Option | None:
+    def cheapest_within(self, max_error: float) -> RankOption | None:
         """Returns the cheapest of the best options whose exact error is at most `max_error`.
 
         Exact errors fall along the options, so this is a binary search.
@@ -128,29 +128,29 @@ class Options:
         tail = after * last * outputs if last < outputs else 0
         return head + after * height * width * first * last + tail
 
-    def at(self, method: str, ranks: tuple[int, ...]) -> Option:
+    def at(self, method: str, ranks: tuple[int, ...]) -> RankOption:
         """Returns the option of a method at given ranks."""
         errors = (
             self.tucker.errors(ranks[0]) if method == "tucker" else getattr(self, method).errors
         )
-        return Option(method, ranks, self.macs(method, ranks), float(errors[ranks[-1]]))
+        return RankOption(method, ranks, self.macs(method, ranks), float(errors[ranks[-1]]))
 
     @cached_property
-    def best(self) -> list[Option]:
+    def best(self) -> list[RankOption]:
         """The Pareto-optimal options that save MACs, by ascending MACs and falling error."""
-        found: list[Option] = []
+        found: list[RankOption] = []
         for method in self.unit.methods:
             first_ranks = self._first_ranks() if method == "tucker" else [()]
             for first in first_ranks:
                 found += self._of_method(method, first)
         found.sort(key=lambda option: (option.macs, option.error))
-        kept: list[Option] = []
+        kept: list[RankOption] = []
         for option in found:
             if not kept or option.error < kept[-1].error:
                 kept.append(option)
         return kept
 
-    def _of_method(self, method: str, first: tuple[int, ...]) -> list[Option]:
+    def _of_method(self, method: str, first: tuple[int, ...]) -> list[RankOption]:
         """The options of a method that save MACs; for Tucker-2 those of one first rank."""
         errors = self.tucker.errors(*first) if first else getattr(self, method).errors
         options = []
@@ -158,7 +158,7 @@ class Options:
             ranks = (*first, rank)
             macs = self.macs(method, ranks)
             if macs < self.unit.macs:
-                options.append(Option(method, ranks, macs, float(errors[rank])))
+                options.append(RankOption(method, ranks, macs, float(errors[rank])))
         return options
 
     def _first_ranks(self) -> list[tuple[int, ...]]:
