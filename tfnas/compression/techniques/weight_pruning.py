@@ -101,12 +101,11 @@ class WeightPruning(Technique[PruneSettings]):
         """Returns whether the sensitivity of the layers is drawn."""
         return settings.scope == BY_SENSITIVITY
 
-    def check(self, model: keras.Model, settings: PruneSettings, context: Context) -> None:
-        """Prunes a copy that is thrown away, so that a bad argument fails before long work."""
-        from tfnas.pruning.prune import BY_OUTPUT, OBS, prune
+    def check_epochs(self, settings: PruneSettings, epochs: int) -> None:
+        """Checks what goes with the criterion "obs", which prunes without training."""
+        from tfnas.pruning.prune import BY_OUTPUT, OBS
 
-        scope = "layer" if settings.scope in (BY_SENSITIVITY, BY_OUTPUT) else settings.scope
-        epochs, obs = context.settings.epochs, settings.criterion == OBS
+        obs = settings.criterion == OBS
         if obs and (epochs or settings.scope == BY_SENSITIVITY):
             raise ValueError(
                 "criterion 'obs' goes with epochs 0 and the scopes layer, erk and output, got "
@@ -116,11 +115,17 @@ class WeightPruning(Technique[PruneSettings]):
             raise ValueError(
                 f"scope 'output' goes with criterion 'obs', got {settings.criterion!r}"
             )
+
+    def check(self, model: keras.Model, settings: PruneSettings, context: Context) -> None:
+        """Prunes a copy that is thrown away, so that a bad argument fails before long work."""
+        from tfnas.pruning.prune import BY_OUTPUT, OBS, prune
+
+        scope = "layer" if settings.scope in (BY_SENSITIVITY, BY_OUTPUT) else settings.scope
         few = context.data.train.rows(slice(8))
         prune(
             model,
             settings.sparsity,
-            criterion="magnitude" if obs else settings.criterion,
+            criterion="magnitude" if settings.criterion == OBS else settings.criterion,
             granularity=settings.granularity,
             scope=scope,
             exclude=_present(settings.exclude, model),
