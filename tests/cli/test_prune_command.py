@@ -117,6 +117,7 @@ def test_scope_by_output_goes_with_obs(prune):
     [
         (["--sparsity=1.5"], "sparsity must be in [0, 1), got 1.5"),
         (["--sparsity=0.5", "--exclude=nothing"], "exclude must name layers with a kernel"),
+        (["--sparsity=0.5", "--exclude=depthwise"], "exclude must name layers with a kernel"),
         (["--sparsity=0.5", "--granularity=2:4"], "must divide the kernel's innermost axis"),
         (["--sparsity=0.5", "--granularity=3"], "granularity must be"),
         (["--sparsity=0.5", "--scope=output"], "goes with criterion 'obs'"),

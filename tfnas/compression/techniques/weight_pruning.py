@@ -63,6 +63,7 @@ class PruneSettings:
         True, "without training: adjust the kept weights to compensate for the pruned ones"
     )
     sparse: bool = option(True, "also write a file that stores only the nonzero weights")
+    depthwise: bool = option(True, "whether depthwise layers, if any, are pruned", flag=False)
 
     def __post_init__(self) -> None:
         check_ratio(self.sparsity, name="sparsity")
@@ -94,7 +95,7 @@ class WeightPruning(Technique[PruneSettings]):
             brief: As for the base class.
         """
         if brief:
-            return PruneSettings(sparsity=amount, exclude=("depthwise",))
+            return PruneSettings(sparsity=amount, depthwise=False)
         return PruneSettings(sparsity=amount, scope="global")
 
     def draws(self, settings: PruneSettings) -> bool:
@@ -128,7 +129,7 @@ class WeightPruning(Technique[PruneSettings]):
             criterion="magnitude" if settings.criterion == OBS else settings.criterion,
             granularity=settings.granularity,
             scope=scope,
-            exclude=_present(settings.exclude, model),
+            exclude=_excluded(settings, model),
             data=(few.x, few.y),
             loss=context.task.criterion_loss(model),
             seed=context.seed,
@@ -142,7 +143,7 @@ class WeightPruning(Technique[PruneSettings]):
         options = {
             "granularity": settings.granularity,
             "scope": scope,
-            "exclude": _present(settings.exclude, model),
+            "exclude": _excluded(settings, model),
             "seed": context.seed,
             **_scoring(model, settings, context),
         }
@@ -250,16 +251,16 @@ class WeightPruning(Technique[PruneSettings]):
         return products
 
 
-def _present(exclude: tuple[str, ...], model: keras.Model) -> tuple[str, ...]:
-    """Returns the patterns without "depthwise" where the model has no such layer."""
+def _excluded(settings: PruneSettings, model: keras.Model) -> tuple[str, ...]:
+    """Returns the patterns of layers to leave as they are."""
     import keras
 
     from tfnas.graph.batchnorm import layers_of
 
-    # A pattern that matches no layer is refused; a search excludes these layers everywhere.
-    if "depthwise" in exclude and not layers_of(model, keras.layers.DepthwiseConv2D):
-        return tuple(name for name in exclude if name != "depthwise")
-    return exclude
+    # A pattern that matches no layer is refused.
+    if not settings.depthwise and layers_of(model, keras.layers.DepthwiseConv2D):
+        return (*settings.exclude, "depthwise")
+    return settings.exclude
 
 
 def _scoring(model: keras.Model, settings: PruneSettings, context: Context) -> dict[str, Any]:
@@ -294,7 +295,7 @@ def _sensitivity(
         quality,
         _sparsities(settings),
         granularity=settings.granularity,
-        exclude=settings.exclude,
+        exclude=_excluded(settings, model),
         seed=context.seed,
         **_scoring(model, settings, context),
     )
