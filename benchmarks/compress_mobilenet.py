@@ -22,7 +22,7 @@ from keras import layers
 
 import tfnas
 from tfnas.cli.console import PlainProgress
-from tfnas.data.datasets import DataSplit
+from tfnas.data.data_split import DataSplit
 
 WEIGHTS = flags.DEFINE_string("weights", None, "imagenet, a file, or none: at random")
 EPOCHS = flags.DEFINE_integer("epochs", 12, "epochs of the model's own training")

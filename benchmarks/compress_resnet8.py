@@ -23,7 +23,7 @@ from absl import app, flags, logging
 import tfnas
 from tfnas.cli.console import PlainProgress
 from tfnas.measure.accuracy import correct, paired_difference
-from tfnas.reports.plots import Row, pareto_picture
+from tfnas.reports.plots import ParetoLabels, Row, pareto_picture
 from tfnas.runtime.files import write_atomically
 from tfnas.table import table
 
@@ -101,8 +101,7 @@ def _picture(places: list[Row], errors: list[float], best: int) -> bytes:
         range(len(places) - 1),
         best,
         "ResNet8 compressed, beside MLPerf Tiny's own int8 file",
-        "that file",
-        part="10,000 test images",
+        ParetoLabels(part="10,000 test images", beside="that file"),
         over=("latency", "bytes"),
         others={"MLPerf Tiny's int8 file": places[0]},
         errors=errors[1:],

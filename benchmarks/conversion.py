@@ -52,7 +52,7 @@ def networks() -> dict[str, Any]:
 @contextlib.contextmanager
 def as_tensorflow_does() -> Iterator[None]:
     """Has `to_tflite` convert by `TFLiteConverter.from_keras_model`."""
-    with mock.patch("tfnas.tflite.convert.can_be_frozen", return_value=False):
+    with mock.patch("tfnas.tflite.tensorflow_converter.can_be_frozen", return_value=False):
         yield
 
 

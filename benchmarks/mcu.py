@@ -34,7 +34,8 @@ from absl import app, flags, logging
 
 import tfnas
 from tfnas.cli.console import PlainProgress
-from tfnas.data.datasets import DataSplit, spread
+from tfnas.data.data_split import DataSplit
+from tfnas.data.reading import spread
 from tfnas.measure.accuracy import score
 from tfnas.measure.profile import profile
 from tfnas.nas.measured_trial import MeasuredTrial

@@ -14,7 +14,10 @@ Import = tuple[str, str]  # importer, imported: dotted names inside the package
 # From the ground up: a module imports from its own floor and from those before it, wherever in
 # the file the import stands (in a function or under TYPE_CHECKING too).
 FLOORS = (
-    ("runtime", "table", "schedules", "optimizers", "data", "search_space", "optional", "options"),
+    (
+        *("runtime", "table", "schedules", "optimizers", "data", "search_space", "optional"),
+        *("settings_fields", "keras_private"),
+    ),
     ("graph",),
     ("pruning", "clustering", "low_rank", "distillation", "legacy"),
     ("quantization",),

@@ -4,6 +4,7 @@ import numpy as np
 
 from tfnas.compression.budget import CandidateCosts
 from tfnas.compression.candidate_store import Candidate
+from tfnas.compression.planner import next_step
 from tfnas.compression.recipe import Recipe
 from tfnas.tasks.assessment import ACCURACY, Assessment
 
@@ -23,14 +24,12 @@ def candidate(recipe=None, drop=0.0, size=100, latency=0.5, gz=None, macs=1.0, r
     )
 
 
-def walked(steps, outcome):
+def walked(state, outcome):
     """Returns the names of the recipes that are tried, for candidates of `outcome(recipe)`."""
-    names, result = [], None
-    while True:
-        try:
-            recipe = steps.send(result)
-        except StopIteration:
-            return names
+    names = []
+    state, recipe = next_step(state, None)
+    while recipe is not None:
         names.append(str(recipe))
         assert recipe.why
-        result = outcome(recipe)
+        state, recipe = next_step(state, outcome(recipe))
+    return names

@@ -210,3 +210,24 @@ def test_each_locked_version_has_hashes_and_no_host(path):
         e.split()[0] for e in entries if not re.search(r"--hash=sha256:[0-9a-f]{64}\b", e)
     ] == []
     assert not re.search(r"://|--(extra-)?index|--find-links", text)
+
+
+@pytest.mark.parametrize("what", ["a package", "a folder without __init__.py"])
+def test_asking_for_a_module_imports_no_package(what, monkeypatch, tmp_path):
+    inner = tmp_path / "outer_package" / "middle" / "inner.py"
+    inner.parent.mkdir(parents=True)
+    inner.touch()
+    if what == "a package":
+        for folder in inner.parents[:2]:
+            (folder / "__init__.py").write_text("raise RuntimeError('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    names = ["outer_package.middle.inner", "outer_package.middle", "outer_package.middle.missing"]
+    names += ["outer_package.middle.inner.part", "no_such_package.inner"]
+    for name in names:
+        monkeypatch.setitem(OPTIONAL, name, ("this-package", "micro"))
+    require(names[0], "this")
+    require(names[1], "this")
+    for name in names[2:]:
+        with pytest.raises(ImportError, match="this-package must be installed for this"):
+            require(name, "this")
+    assert not [name for name in sys.modules if name.startswith("outer_package")]

@@ -52,7 +52,7 @@ def test_hashes_tell_types_shapes_and_order_apart():
 
 
 def test_numbers_of_texts():
-    page = '<style>p { margin: 3px }</style><p class="a4">int8x4 lost 1.5 of 2,000, -0.25%</p>'
+    page = '<style>p { margin: 3px }</style><p class="a4">int8x4 lost 1.5 of 2,000, -0.25%&#39;</p>'
     assert digest.numbers_of(page) == ["1.5", "2,000", "-0.25"]
 
 

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.slow
 REDUCED = (
     *("test_data", "test_recipes", "test_export", "test_plots", "test_kernels", "test_prune"),
     *("test_clustering", "test_search_parts", "test_qat_command", "test_metadata", "test_cli"),
+    "test_keras_private",
 )
 MODES = """
 import keras, numpy as np, tfnas

@@ -38,6 +38,12 @@ def test_table_is_aligned():
     assert table(["a", "b"], []) == "a  b\n-  -"
 
 
+def test_characters_of_two_columns_and_brackets_are_aligned():
+    assert table(["layer", "MACs"], [["層", 1200], ["[bold]x[/]", 7], [":smile:", 0]]) == (
+        "layer       MACs\n----------  ----\n層          1200\n[bold]x[/]     7\n:smile:        0"
+    )
+
+
 def test_wide_tables_wrap_their_first_column():
     text = table(["file", "bytes"], [["prune_channels 0.5, int8", "1,234"], ["a", "5"]], width=24)
     assert text.split("\n") == [

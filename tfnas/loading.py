@@ -16,8 +16,12 @@ def load_model(path: str | os.PathLike[str]) -> keras.Model:
     read with tf_keras and converted (see :mod:`tfnas.legacy`). Code inside the file is never run.
 
     Example:
-        >>> import tfnas
-        >>> model = tfnas.load_model("model.keras")  # doctest: +SKIP
+        >>> import keras, tempfile, tfnas
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+        >>> path = f"{tempfile.mkdtemp()}/model.keras"
+        >>> tfnas.quantize_aware(model).save(path)
+        >>> tfnas.load_model(path).output_shape
+        (None, 2)
 
     Args:
         path: A `.keras` or `.h5` file.
@@ -28,6 +32,10 @@ def load_model(path: str | os.PathLike[str]) -> keras.Model:
     Raises:
         ValueError: There is no such file, or it is not a Keras model.
         ImportError: A file of Keras 2 needs tf_keras, which is not installed.
+
+    References:
+        `keras.models.load_model`:
+        https://keras.io/api/models/model_saving_apis/model_saving_and_loading/
     """
     # Importing these modules registers their classes with Keras.
     import tfnas.distillation.distiller

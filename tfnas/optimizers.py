@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 from keras import ops
+
+from tfnas.keras_private import momentum_of
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 # Coefficients of the quintic iteration, which pulls singular values to about 1 in 5 steps.
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -17,8 +22,9 @@ _EPSILON = 1e-7
 class Muon(keras.optimizers.Adam):
     """Orthogonalizes the momentum of convolution kernels; updates other variables as Adam does.
 
-    A kernel is updated as a matrix (height * width * inputs, filters) whose directions all move
-    equally far per step, so that a few epochs achieve what takes Adam more. Variables with fewer
+    A kernel (height, width, inputs, filters) is updated as a matrix
+    (height * width * inputs, filters) whose directions all move equally far per step, so that a
+    few epochs achieve what takes Adam more. Variables with fewer
     than four dimensions, a single input or a single filter get Adam's update: depthwise kernels,
     one-dimensional convolutions, dense layers (mostly the head), biases and normalizations.
 
@@ -56,7 +62,7 @@ class Muon(keras.optimizers.Adam):
 
     def __init__(
         self,
-        learning_rate: Any = 1e-3,
+        learning_rate: float | keras.optimizers.schedules.LearningRateSchedule = 1e-3,
         *,
         momentum: float = 0.95,
         ns_steps: int = 5,
@@ -73,13 +79,33 @@ class Muon(keras.optimizers.Adam):
         super().__init__(learning_rate, name=name, **adam)
         self.momentum, self.ns_steps, self.rms_rate = momentum, ns_steps, rms_rate
 
-    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        """Updates one variable."""
+    def update_step(
+        self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor
+    ) -> None:
+        """Updates one variable; Keras calls it for each variable in a training step.
+
+        Example:
+            >>> import keras, numpy as np, tfnas
+            >>> kernel = keras.Variable(np.zeros((3, 3, 2, 4)), name="kernel")
+            >>> optimizer = tfnas.Muon(0.1)
+            >>> optimizer.build([kernel])
+            >>> optimizer.update_step(keras.ops.ones(kernel.shape), kernel, 0.1)
+            >>> bool((np.asarray(kernel) < 0).all())
+            True
+
+        Args:
+            gradient: Its gradient, of its shape.
+            variable: The variable, such as a kernel (height, width, inputs, filters).
+            learning_rate: The present learning rate, a scalar.
+
+        References:
+            :class:`keras.optimizers.Muon`, whose step on a matrix this one equals.
+        """
         if not is_matrix(variable):
             super().update_step(gradient, variable, learning_rate)
             return
         gradient = ops.cast(gradient, variable.dtype)
-        moment = self._momentums[self._get_variable_index(variable)]
+        moment = momentum_of(self, variable)
         self.assign(moment, self.momentum * moment + gradient)
         shape = tuple(variable.shape)
         count = math.prod(shape[:-1])
@@ -91,18 +117,29 @@ class Muon(keras.optimizers.Adam):
         self.assign_sub(variable, ops.cast(ops.reshape(step, shape), variable.dtype))
 
     def get_config(self) -> dict[str, Any]:
-        """Returns the arguments."""
+        """Returns the arguments of the constructor, from which Keras creates the optimizer again.
+
+        Example:
+            >>> import tfnas
+            >>> config = tfnas.Muon(1e-3, momentum=0.9).get_config()
+            >>> config["momentum"], tfnas.Muon.from_config(config).momentum
+            (0.9, 0.9)
+        """
         names = ("momentum", "ns_steps", "rms_rate")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
-def is_matrix(variable: Any) -> bool:
-    """Whether a variable is shaped like a convolution kernel with several inputs and filters."""
+def is_matrix(variable: keras.Variable) -> bool:
+    """Returns whether a variable is shaped like a kernel with several inputs and filters.
+
+    Args:
+        variable: The variable; a kernel has the shape (height, width, inputs, filters).
+    """
     shape = tuple(variable.shape)
     return len(shape) >= 4 and min(shape[-2:]) > 1
 
 
-def orthogonal(matrix: Any, iterations: int = 5) -> Any:
+def orthogonal(matrix: tf.Tensor, iterations: int = 5) -> tf.Tensor:
     """Approximates U V^T of a matrix with the SVD U S V^T by Newton-Schulz iteration.
 
     Example:

@@ -39,6 +39,11 @@ class Schedule:
         end: Position from which the sparsity is constant; None: unknown.
         frequency: Number of epochs or steps between two updates of the sparsity.
 
+    Example:
+        >>> schedule = Schedule(lambda step: min(step / 1000, 0.5), unit="step", frequency=100)
+        >>> [schedule(step) for step in (0, 199, 200, 900)]
+        [0.0, 0.1, 0.2, 0.5]
+
     Raises:
         ValueError: A field is out of range.
     """
@@ -63,6 +68,9 @@ class Schedule:
     def __call__(self, position: int) -> float:
         """Returns the target sparsity at a position, in [0, 1).
 
+        Args:
+            position: Number of the epoch or step, from 0.
+
         Raises:
             ValueError: The function returns NaN or a value outside [0, 1).
         """
@@ -72,13 +80,25 @@ class Schedule:
         return check_ratio(value, f"at {self.unit} {position}", "sparsity")
 
     def last_update(self, position: int) -> int:
-        """Returns the last position, up to and including this one, that updates the sparsity."""
+        """Returns the last position, up to and including this one, that updates the sparsity.
+
+        Example:
+            >>> polynomial(0.8, end=20, frequency=5).last_update(13)
+            10
+
+        Args:
+            position: Number of the epoch or step, from 0.
+        """
         if self.end is not None and position >= self.end:
             return self.end  # also where the frequency does not divide the way there
         return position - (position - self.begin) % self.frequency
 
     def peak(self, positions: int | None) -> float | None:
         """Returns the highest sparsity over the first positions, or None where it is unknown.
+
+        Example:
+            >>> polynomial(0.8, end=4).peak(10)
+            0.8
 
         Args:
             positions: Number of epochs or steps of the training; None: unknown.
@@ -107,6 +127,9 @@ def check_ratio(value: Any, where: str = "", name: str = "ratio") -> float:
         value: The fraction.
         where: Place of the value, such as "at epoch 3", for the error message.
         name: Name of the argument, for the error message.
+
+    Returns:
+        The fraction.
 
     Raises:
         ValueError: The value is not a number in [0, 1).
@@ -139,6 +162,9 @@ def constant(
 
     Raises:
         ValueError: An argument is out of range.
+
+    References:
+        tfmot's `ConstantSparsity`.
     """
     value = check_ratio(target_sparsity, name="target_sparsity")
     return Schedule(lambda _: value, by, begin, begin, frequency)
@@ -180,7 +206,8 @@ def polynomial(
         ValueError: An argument is out of range.
 
     References:
-        Zhu and Gupta, "To prune, or not to prune", 2017, equation (1).
+        Zhu and Gupta, "To prune, or not to prune", 2017, equation (1); tfmot's
+        `PolynomialDecay`.
     """
     last = check_ratio(final_sparsity, name="final_sparsity")
     first = check_ratio(initial_sparsity, name="initial_sparsity")
@@ -233,6 +260,17 @@ def as_schedule(schedule: Any, frequency: int | None = None, name: str = "schedu
     else:
         found = constant(check_ratio(schedule, name=name))
     return found if frequency is None else dataclasses.replace(found, frequency=frequency)
+
+
+def batches_per_step(model: Any) -> int:
+    """Returns the number of batches whose gradients one optimizer step of a model accumulates.
+
+    Args:
+        model: A Keras model, or None.
+    """
+    optimizer = getattr(model, "optimizer", None)
+    inner = getattr(optimizer, "inner_optimizer", optimizer)  # of a LossScaleOptimizer
+    return getattr(inner, "gradient_accumulation_steps", None) or 1
 
 
 def _is_keras(schedule: Any) -> bool:

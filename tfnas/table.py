@@ -50,20 +50,38 @@ def table(
             [line for row in part for line in _wrapped(row, room)] for part in (head, body)
         )
         widths = _widths([*head, *body])
-    cells = [*head, ["-" * width for width in widths], *body]
+    return _aligned([*head, ["-" * width for width in widths], *body], widths, right)
 
-    def line(row: Sequence[str]) -> str:
-        padded = (
-            cell.rjust(width) if i >= right else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        return "  ".join(padded).rstrip()
 
-    return "\n".join(line(row) for row in cells)
+def _aligned(cells: list[list[str]], widths: list[int], right: int) -> str:
+    """The cells in columns of these widths, by rich: it knows how wide a character is."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, _GAP, 0, 0))
+    for i in range(len(widths)):
+        grid.add_column(justify="right" if i >= right else "left", no_wrap=True)
+    for row in cells:
+        grid.add_row(*map(Text, row))  # as text: brackets are no markup
+    out = io.StringIO()
+    width = max(1, sum(widths) + _GAP * len(widths))
+    console = Console(
+        file=out,
+        width=width,
+        color_system=None,
+        force_terminal=False,
+        force_jupyter=False,
+        legacy_windows=False,
+    )
+    console.print(grid)
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
 
 
 def _widths(cells: list[list[str]]) -> list[int]:
-    return [max(map(len, column)) for column in zip(*cells, strict=True)]
+    from rich.cells import cell_len
+
+    return [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
 
 
 def _wrapped(row: list[str], room: int) -> list[list[str]]:
@@ -73,7 +91,13 @@ def _wrapped(row: list[str], room: int) -> list[list[str]]:
 
 
 def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[object]], right: int = 1) -> str:
-    """Returns a Markdown table; see :func:`table` for the arguments."""
+    """Returns a Markdown table.
+
+    Args:
+        headers: One title a column.
+        rows: One cell a column.
+        right: Index of the first column that is aligned to the right.
+    """
     rule = ["---:" if i >= right else "---" for i in range(len(headers))]
     lines = [headers, rule, *rows]
     return "\n".join(
@@ -82,7 +106,12 @@ def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[object]], rig
 
 
 def csv_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Returns a table as CSV text."""
+    """Returns a table as CSV text.
+
+    Args:
+        headers: One title a column.
+        rows: One cell a column.
+    """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(headers)
@@ -106,7 +135,59 @@ class TextTable(NamedTuple):
     title: str = ""
 
 
-class Tabular:
+class Printable:
+    """Mixin of records that may have a field `notes`; all others use :class:`Tabular`.
+
+    A subclass defines :meth:`headers` and :meth:`rows`, or :meth:`tables` where it has several;
+    and :meth:`footer` where it has sentences.
+    """
+
+    def headers(self) -> Sequence[str]:
+        """Returns one title a column.
+
+        Raises:
+            NotImplementedError: The class defines no headers.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define headers() or tables()")
+
+    def rows(self) -> Sequence[Sequence[object]]:
+        """Returns the rows, one cell a column.
+
+        Raises:
+            NotImplementedError: The class defines no rows.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define rows() or tables()")
+
+    def tables(self) -> Sequence[TextTable]:
+        """Returns the tables that are shown, one below the other."""
+        return [TextTable(self.headers(), self.rows())]
+
+    def footer(self) -> Sequence[str]:
+        """Returns sentences that are shown below the tables."""
+        return ()
+
+    def __str__(self) -> str:
+        blocks = []
+        for each in self.tables():
+            text = fit_table(each.headers, each.rows, each.right)
+            blocks.append("\n".join([*fit_text(each.title), text]))
+        lines = ["\n\n".join(blocks)] if blocks else []
+        return "\n".join([*lines, *(line for note in self.footer() for line in fit_text(note))])
+
+    def __repr__(self) -> str:
+        return short_repr(self)
+
+    def _repr_html_(self) -> str:
+        """The tables and notes as HTML: Jupyter calls this."""
+        blocks = []
+        for each in self.tables():
+            blocks += [f"<p>{html.escape(each.title)}</p>"] if each.title else []
+            blocks.append(html_table(each.headers, each.rows, each.right))
+        blocks += [f"<p>{html.escape(note)}</p>" for note in self.footer()]
+        return "\n".join(blocks)
+
+
+class Tabular(Printable):
     """Mixin of result records: `print(result)` shows tables, a notebook shows HTML.
 
     A subclass defines :meth:`headers` and :meth:`rows`, or :meth:`tables` where it has several.
@@ -126,49 +207,26 @@ class Tabular:
         head       7
     """
 
-    def headers(self) -> Sequence[str]:
-        """Returns one title a column."""
-        raise NotImplementedError(f"{type(self).__name__} must define headers() or tables()")
-
-    def rows(self) -> Sequence[Sequence[object]]:
-        """Returns the rows, one cell a column."""
-        raise NotImplementedError(f"{type(self).__name__} must define rows() or tables()")
-
-    def tables(self) -> Sequence[TextTable]:
-        """Returns the tables that are shown, one below the other."""
-        return [TextTable(self.headers(), self.rows())]
-
     def notes(self) -> Sequence[str]:
         """Returns sentences that are shown below the tables."""
         return ()
 
-    def __str__(self) -> str:
-        blocks = []
-        for each in self.tables():
-            text = fit_table(each.headers, each.rows, each.right)
-            blocks.append("\n".join([*fit_text(each.title), text]))
-        notes = [line for note in self.notes() for line in fit_text(note)]
-        return "\n".join(["\n\n".join(blocks), *notes])
-
-    def __repr__(self) -> str:
-        return short_repr(self)
-
-    def _repr_html_(self) -> str:
-        """The tables and notes as HTML: Jupyter calls this."""
-        blocks = []
-        for each in self.tables():
-            blocks += [f"<p>{html.escape(each.title)}</p>"] if each.title else []
-            blocks.append(html_table(each.headers, each.rows, each.right))
-        blocks += [f"<p>{html.escape(note)}</p>" for note in self.notes()]
-        return "\n".join(blocks)
+    def footer(self) -> Sequence[str]:
+        """Returns the notes."""
+        return self.notes()
 
 
 def html_table(headers: Sequence[str], rows: Sequence[Sequence[object]], right: int = 1) -> str:
-    """Returns an HTML table with all text escaped; see :func:`table` for the arguments.
+    """Returns an HTML table with all text escaped.
 
     Example:
         >>> html_table(["layer"], [["<a>"]]).splitlines()[-2]
         '<tr><td style="text-align: left">&lt;a&gt;</td></tr>'
+
+    Args:
+        headers: One title a column.
+        rows: One cell a column.
+        right: Index of the first column that is aligned to the right.
     """
 
     def line(tag: str, row: Sequence[object]) -> str:
@@ -206,7 +264,7 @@ def fit_table(
     """
     cells = [list(map(str, headers)), *(list(map(str, row)) for row in rows)]
     columns = [list(column) for column in zip(*cells, strict=True)]
-    widths = [max(map(len, column)) for column in columns]
+    widths = _widths(cells)
     if sum(widths) + _GAP * (len(widths) - 1) <= width:
         return table(headers, rows, right)
     for i in sorted(range(len(columns)), key=lambda i: -widths[i]):
@@ -231,7 +289,12 @@ def fit_table(
 
 
 def fit_text(text: str, width: int = WIDTH) -> list[str]:
-    """Returns a text as lines of at most `width` characters; words longer than that stay whole."""
+    """Returns a text as lines of at most `width` characters; words longer than that stay whole.
+
+    Args:
+        text: The text.
+        width: Most characters a line. Further lines of a paragraph are indented by two.
+    """
     return [
         line
         for part in text.splitlines()
@@ -253,6 +316,9 @@ def short_repr(record: object) -> str:
         >>> Sizes = dataclasses.make_dataclass("Sizes", ["name", "bytes"])
         >>> short_repr(Sizes("a", list(range(100))))
         "Sizes(name='a', bytes=<100 items>)"
+
+    Args:
+        record: A dataclass; other objects have Python's own `repr`.
     """
     if not dataclasses.is_dataclass(record):
         return object.__repr__(record)

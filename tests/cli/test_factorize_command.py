@@ -55,14 +55,14 @@ def test_half_the_macs(run, saved):
     assert code == 0
     names = {path.name for path in folder.iterdir()}
     assert names == {
-        *("model.keras", "model_float32.tflite", "model_int8.tflite", "report.md"),
+        *("model.keras", "model_float32.tflite", "model_int8.tflite", "report.md", "report.html"),
         *("job.json", "training"),
     }
     before = tfnas.profile(tfnas.load_model(saved)).macs
     small = tfnas.load_model(folder / "model.keras")
     assert tfnas.profile(small).macs <= 0.5 * before
     assert "as fast as the original" in out
-    report = (folder / "report.md").read_text()
+    report = (folder / "report.md", "report.html").read_text()
     assert "## Factorized layers" in report
     assert "| body |" in report
     assert "low rank, int8" in report
@@ -77,7 +77,7 @@ def test_without_data_and_training(run):
     )
     assert code == 0
     assert "stem (Conv2D) stays: named in exclude" in out
-    report = (folder / "report.md").read_text()
+    report = (folder / "report.md", "report.html").read_text()
     assert "squared kernel" in report
     assert "| body | tucker |" in report
 

@@ -8,7 +8,7 @@ from absl import flags
 from tfnas.cli.option_flags import define_options, option_values
 from tfnas.compression.fine_tune_settings import FineTuneSettings
 from tfnas.compression.techniques.registry import techniques
-from tfnas.options import as_settings, check_options, option, options_of
+from tfnas.settings_fields import as_settings, check_options, option, options_of
 
 
 def pairs(texts):

@@ -50,7 +50,7 @@ def test_qat_writes_models_file_report_and_picture(command, tmp_path, digits):
     names = {path.name for path in folder.iterdir()}
     assert names == {
         *("model.keras", "model_float.keras", "model_int8x4.tflite"),
-        *("report.md", "errors.json", "errors.png", "job.json", "training"),
+        *("report.md", "report.html", "errors.json", "errors.png", "job.json", "training"),
     }
     assert "original, float32" in out
     assert "The layers of the trained file, the worst first:" in out
@@ -69,7 +69,7 @@ def test_qat_writes_models_file_report_and_picture(command, tmp_path, digits):
     assert tfnas.load_model(folder / "model_float.keras").get_layer("head")
     errors = QuantizationError.from_json((folder / "errors.json").read_text())
     assert errors.headers()
-    report = (folder / "report.md").read_text()
+    report = (folder / "report.md", "report.html").read_text()
     assert "float32" in report
     assert "errors.png" in report
 

@@ -15,7 +15,7 @@ from tfnas.compression.candidate_store import Candidate, best_for_budget, front
 from tfnas.compression.device_costs import Target
 from tfnas.compression.effort import Effort
 from tfnas.compression.plan_settings import decide_plan
-from tfnas.compression.planner import plan
+from tfnas.compression.planner import first_state
 from tfnas.compression.recipe import Recipe
 from tfnas.compression.results.compress_result import verdict
 from tfnas.targets import device as device_module
@@ -69,7 +69,7 @@ def test_the_one_that_keeps_the_device_is_on_the_front():
 
 def tried(budget, outcome, device=None):
     effort = Effort(("int8",), 1, rounds=1)
-    return walked(plan(budget, effort, decide_plan(budget, effort, None, device)), outcome)
+    return walked(first_state(budget, effort, decide_plan(budget, effort, None, device)), outcome)
 
 
 def test_channels_are_pruned_to_the_flash_beside_the_firmware():

@@ -18,7 +18,7 @@ from tfnas.compression.fine_tune_settings import FineTuneSettings
 from tfnas.compression.layer_costs import file_layers
 from tfnas.compression.model_analysis import DENSE, LayerAnalysis, ModelAnalysis, analyze_model
 from tfnas.compression.plan_settings import CAREFUL, SPARSITIES, decide_plan
-from tfnas.compression.planner import plan
+from tfnas.compression.planner import first_state
 from tfnas.compression.recipe import Recipe, RecipeStep
 from tfnas.compression.technique_context import Context
 from tfnas.compression.technique_row import run_row
@@ -127,7 +127,9 @@ def test_sparsities_begin_by_the_sensitivity():
 
 def tried(budget, outcomes, effort=NORMAL, **values):
     budget = Budget.of(budget)
-    return walked(plan(budget, effort, decide_plan(budget, effort, seen(**values))), outcomes)
+    return walked(
+        first_state(budget, effort, decide_plan(budget, effort, seen(**values))), outcomes
+    )
 
 
 def candidate(recipe, drop=0.1, size=1000, latency=0.5):

@@ -7,13 +7,13 @@ from planning import FORMATS, candidate, walked
 
 from tfnas.compression.budget import Budget
 from tfnas.compression.effort import EFFORTS, Effort
-from tfnas.compression.planner import plan
+from tfnas.compression.planner import first_state
 from tfnas.compression.recipe import Recipe, RecipeStep
 
 
 def tried(budget, effort, outcomes):
     """Returns the names of the recipes that are tried, for candidates of `outcomes(recipe)`."""
-    return walked(plan(Budget.of(budget), EFFORTS.get(effort, effort)), outcomes)
+    return walked(first_state(Budget.of(budget), EFFORTS.get(effort, effort)), outcomes)
 
 
 def test_quick_is_formats_alone():

@@ -14,11 +14,17 @@ import typing
 
 import numpy as np
 import pytest
+import recorded_results
 from package_source import PackageSource
 
 import tfnas
-from tfnas.reports import html as page_parts
-from tfnas.table import Tabular, csv_table, markdown_table
+from tfnas.clustering.clustering_report import ClusteringReport
+from tfnas.low_rank.low_rank_report import FactorizationReport
+from tfnas.pruning.pruning_report import PruningReport
+from tfnas.pruning.sensitivity import Sensitivity
+from tfnas.pruning.structured.channel_report import ChannelPruningReport
+from tfnas.reports import content, pages
+from tfnas.table import Printable, csv_table, markdown_table
 
 SOURCE = PackageSource(pathlib.Path(tfnas.__file__).parent)
 HOSTILE = """<script>alert("1 & 2")</script> 'größe' | = \\ end"""
@@ -117,7 +123,7 @@ def tables():
 def test_a_record_of_any_texts_is_a_table(kind):
     record = record_of(kind)
     assert HOSTILE in str(record)
-    if isinstance(record, Tabular):
+    if isinstance(record, Printable):
         shown = [(table.headers, table.rows) for table in record.tables()]
     else:
         headers = record.headers() if hasattr(record, "headers") else record.HEADERS
@@ -138,6 +144,34 @@ def check_table(headers, rows):
     assert read == [list(map(str, row)) for row in rows]
 
 
+# Records that users print; this list may only grow.
+PRINTED = [
+    ChannelPruningReport,
+    ClusteringReport,
+    FactorizationReport,
+    PruningReport,
+    Sensitivity,
+]
+
+
+@pytest.mark.parametrize("kind", PRINTED, ids=lambda kind: kind.__name__)
+def test_a_printed_record_fits_a_terminal_and_a_notebook(kind):
+    record = record_of(kind)
+    assert isinstance(record, Printable)
+    lines = str(record).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert all(line == line.rstrip() for line in lines)
+    line = repr(record)
+    assert line.startswith(f"{kind.__name__}(")
+    assert "\n" not in line
+    page = Reader(record._repr_html_())
+    assert page.open == []
+    assert "script" not in page.tags
+    cells = [str(cell) for table in record.tables() for row in table.rows for cell in row]
+    assert HOSTILE in cells
+    assert set(filter(None, cells)) <= set(page.texts)
+
+
 # --- HTML
 
 
@@ -147,6 +181,7 @@ class Reader(html.parser.HTMLParser):
     def __init__(self, page):
         super().__init__()
         self.tags, self.attributes, self.texts, self.open = [], [], [], []
+        self.shown = []  # texts of the page itself
         self.feed(page)
         self.close()
 
@@ -161,54 +196,70 @@ class Reader(html.parser.HTMLParser):
 
     def handle_data(self, data):
         self.texts.append(data)
+        if not {"title", "style"} & set(self.open):
+            self.shown.append(data)
 
 
-def parts():
-    """Function of reports.html -> its HTML of HOSTILE, and how often HOSTILE stands in it."""
-    image = np.zeros((2, 3, 1))
-    png = page_parts.png(image)
-    return {
-        "text": (page_parts.text(HOSTILE), 1),
-        "section": (page_parts.section(HOSTILE, "<p>a</p>"), 1),
-        "note": (page_parts.note(HOSTILE, good=False), 1),
-        "listing": (page_parts.listing([HOSTILE, HOSTILE]), 2),
-        "table": (
-            page_parts.table(
-                [HOSTILE, "n", HOSTILE],
-                [[HOSTILE, 1, HOSTILE], [HOSTILE, None, HOSTILE]],
-                chosen=0,
-                bars=[1],
-                prose=[2],
-            ),
-            6,
+PNG = pages.png_of(np.zeros((2, 3, 1)))
+PICTURE = content.Picture("a.png", PNG, HOSTILE, HOSTILE)
+BLOCKS = {  # kind -> (a block of HOSTILE, how often HOSTILE stands on its page)
+    "paragraph": (content.Paragraph(HOSTILE, code=HOSTILE), 2),
+    "verdict": (content.Verdict(HOSTILE, good=False), 1),
+    "warnings": (content.Warnings([HOSTILE]), 1),
+    "listing": (content.Listing([HOSTILE, HOSTILE]), 2),
+    "table": (
+        content.Table(
+            [HOSTILE, "n", HOSTILE],
+            [[HOSTILE, 1, HOSTILE], [HOSTILE, None, HOSTILE]],
+            chosen=0,
+            bars=[1],
+            prose=[2],
         ),
-        "picture": (page_parts.picture(png, HOSTILE), 1),
-        "beside": (page_parts.beside([page_parts.picture(png, HOSTILE)] * 2), 2),
-        "tiles": (page_parts.tiles([image], [HOSTILE]), 2),
-        "page": (page_parts.page(HOSTILE, ["<p>a</p>"]), 2),
-    }
+        6,
+    ),
+    "pictures": (content.Pictures([PICTURE, PICTURE], small=True), 4),
+}
+TEMPLATES = SOURCE.modules["reports.pages"].parent / "templates"
 
 
-def test_parts_are_all_public_functions_that_return_html():
-    tree = SOURCE.trees["reports.html"]
-    names = {n.name for n in tree.body if isinstance(n, ast.FunctionDef) and n.name[0] != "_"}
-    assert set(parts()) == names - {"png"}
+def page_of(*blocks, title="title"):
+    report = content.Report(title, [content.Section(title, blocks)])
+    return pages.as_markdown(report), pages.as_html(report)
 
 
-@pytest.mark.parametrize("name", parts())
+def test_all_kinds_of_blocks_are_here():
+    kinds = {kind.kind: kind for kind in typing.get_args(content.Block)}
+    assert {name: type(block) for name, (block, _) in BLOCKS.items()} == kinds
+
+
+@pytest.mark.parametrize("name", BLOCKS)
 def test_any_text_stays_text_in_html(name):
-    markup, times = parts()[name]
-    page = Reader(markup)
+    block, times = BLOCKS[name]
+    page = Reader(page_of(block)[1])
     assert page.open == []
     assert "script" not in page.tags
-    texts = [*page.texts, *(value for _, value in page.attributes)]
+    texts = [text.strip() for text in (*page.texts, *(value for _, value in page.attributes))]
     assert texts.count(HOSTILE) == times
 
 
+def test_any_title_stays_text_in_html():
+    page = Reader(page_of(title=HOSTILE)[1])
+    assert page.texts.count(HOSTILE) == 3  # of the window, the page and the section
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_any_text_stays_text_in_markdown(name):
+    block, _ = BLOCKS[name]
+    text = pages.as_markdown(content.Report(HOSTILE, [content.Section(HOSTILE, [block])]))
+    text = re.sub("`[^`]+`", "", text)  # code
+    assert not re.search(r"(?<!\\)<", text)
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert {len(re.split(r"(?<!\\)\|", row)) for row in rows} <= {5}
+    assert text.endswith("\n")
+
+
 def test_a_page_needs_nothing_but_itself():
-    page = page_parts.page(
-        "title", [markup for name, (markup, _) in parts().items() if name != "page"]
-    )
+    page = page_of(*(block for block, _ in BLOCKS.values()))[1]
     read = Reader(page)
     assert read.open == []
     assert not {"script", "link", "iframe", "object", "embed"} & set(read.tags)
@@ -220,26 +271,117 @@ def test_a_page_needs_nothing_but_itself():
     assert "url(" not in page
 
 
-REPORTS = [name for name in SOURCE.modules if name.startswith("reports.") and "html" not in name]
+REPORTS = [name for name in SOURCE.modules if name.startswith("reports.")]
 
 
 @pytest.mark.parametrize("name", REPORTS)
-def test_reports_put_plain_values_into_html_by_its_functions_alone(name):
-    pasted = []
-    for node in ast.walk(SOURCE.trees[name]):
-        if not isinstance(node, ast.JoinedStr):
-            continue
-        constants = [part.value for part in node.values if isinstance(part, ast.Constant)]
-        if not any(re.search(r"</?[a-z]+[^<>]*>", text) for text in constants):
-            continue
-        for part in node.values:
-            if isinstance(part, ast.FormattedValue):
-                form = ast.unparse(part.format_spec) if part.format_spec else ""
-                number = re.fullmatch(r"f'[,.0-9]*[defg%]'", form)
-                called = ast.unparse(part.value.func) if isinstance(part.value, ast.Call) else ""
-                if not number and not called.startswith("html."):
-                    pasted.append(ast.unparse(part))
-    assert pasted == []
+def test_reports_write_no_html_but_by_templates(name):
+    constants = [n.value for n in ast.walk(SOURCE.trees[name]) if isinstance(n, ast.Constant)]
+    docstrings = {
+        ast.get_docstring(node, clean=False)
+        for node in ast.walk(SOURCE.trees[name])
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+    }
+    texts = [text for text in constants if isinstance(text, str) and text not in docstrings]
+    assert [text for text in texts if re.search(r"</?[a-z]+[^<>]*>", text)] == []
+    assert not {"Markup", "markupsafe"} & {
+        getattr(node, "id", getattr(node, "attr", "")) for node in ast.walk(SOURCE.trees[name])
+    }
+
+
+@pytest.mark.parametrize("path", sorted(TEMPLATES.glob("*")), ids=lambda path: path.name)
+def test_templates_escape_all_that_they_print(path):
+    assert not re.search(r"\|\s*safe|autoescape|Markup", path.read_text("utf-8"))
+
+
+# --- the report of each kind of result
+
+
+PATHS = "/home/somebody/models/teacher.keras"
+
+
+@pytest.fixture(scope="module", params=recorded_results.KINDS)
+def written(request, tmp_path_factory):
+    """(folder of a report whose names are hostile, a name that is none of these)."""
+    folder = tmp_path_factory.mktemp(request.param)
+    recorded_results.write_report(request.param, folder, "<b>|x", teacher=PATHS)
+    return folder, request.param
+
+
+def test_reports_are_found():
+    found = {name.removeprefix("reports.") for name in REPORTS if name.endswith("_report")}
+    assert found == {f"{kind}_report" for kind in recorded_results.KINDS}
+
+
+def test_each_kind_has_both_forms(written):
+    folder, _ = written
+    for name in (pages.MARKDOWN, pages.HTML):
+        text = (folder / name).read_text("utf-8")
+        assert text.endswith("\n")
+        assert not text.endswith("\n\n")
+
+
+def test_names_stay_text_in_each_report(written):
+    folder, _ = written
+    markdown = (folder / pages.MARKDOWN).read_text("utf-8")
+    assert r"\<b>\|x" in markdown
+    assert not re.search(r"(?<!\\)<b>", markdown)
+    page = Reader((folder / pages.HTML).read_text("utf-8"))
+    assert page.open == []
+    assert "b" not in page.tags
+    assert "<b>|x" in " ".join(page.texts)
+
+
+def test_the_tables_of_a_report_are_whole(written):
+    folder, _ = written
+    for block in (folder / pages.MARKDOWN).read_text("utf-8").split("\n\n"):
+        if block.startswith("|"):
+            widths = {len(re.split(r"(?<!\\)\|", line)) for line in block.splitlines()}
+            assert len(widths) == 1
+    page = (folder / pages.HTML).read_text("utf-8")
+    assert page.count("<table>") == page.count('<div class="wide"><table>') > 0  # scrolls alone
+    assert '<meta name="viewport"' in page
+
+
+def test_both_forms_hold_the_same_texts(written):
+    """The same words and numbers in the same order; small pictures are on the page alone."""
+    folder, _ = written
+    markdown = (folder / pages.MARKDOWN).read_text("utf-8")
+    markdown = re.sub(r"!\[.*?\]\(.*?\)", "", markdown)
+    markdown = re.sub(r"^\|( ---:? \|)+$|^#+ |^- ", "", markdown, flags=re.M)
+    markdown = re.sub(r"(?<!\\)[|`]", " ", markdown)
+    page = (folder / pages.HTML).read_text("utf-8")
+    small = r'<h2>[^<]*</h2>\s*<div class="tiles">.*?</div>'
+    shown = Reader(re.sub(small, "", page, flags=re.S)).shown
+    assert re.sub(r"\\(.)", r"\1", markdown).split() == " ".join(shown).split()
+
+
+def test_reports_hold_no_path(written):
+    folder, kind = written
+    for name in (pages.MARKDOWN, pages.HTML):
+        text = (folder / name).read_text("utf-8")
+        for path in (folder, pathlib.Path.home(), pathlib.Path.cwd(), PATHS):
+            assert str(path) not in text
+        assert "teacher.keras" in text or kind != "search"
+
+
+def test_pictures_of_a_report_are_files_and_on_the_page(written):
+    folder, _ = written
+    names = re.findall(r"!\[.*?\]\((.*?)\)", (folder / pages.MARKDOWN).read_text("utf-8"))
+    page = (folder / pages.HTML).read_text("utf-8")
+    for name in names:
+        assert pages.data_uri((folder / name).read_bytes()) in page
+    assert {path.name for path in folder.glob("*.png")} == set(names)
+
+
+def test_a_report_speaks_in_the_words_of_its_data(tmp_path):
+    words = content.Words("windows", "mean error", "kWh")
+    for kind in recorded_results.KINDS:
+        recorded_results.write_report(kind, tmp_path, words=words)
+        table = (tmp_path / pages.MARKDOWN).read_text("utf-8").split("## The ")[1]
+        titles = table.split("\n|", 1)[1].splitlines()[0]
+        assert "mean error" in titles
+        assert not re.search("accuracy|points", titles)
 
 
 @pytest.mark.parametrize("name", REPORTS)

@@ -8,7 +8,10 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from tfnas.data.datasets import DataSplit, arrays, batches, load, parse_size, spread
+from tfnas.data.data_split import DataSplit
+from tfnas.data.datasets import load
+from tfnas.data.image_folder import parse_size
+from tfnas.data.reading import arrays, batches, spread
 
 
 class Sequence(keras.utils.PyDataset):

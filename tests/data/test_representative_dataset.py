@@ -52,7 +52,13 @@ def as_dictionaries(columns):
     return examples
 
 
+def as_signatures(columns, key="serving_default"):
+    return lambda: ((key, item) for item in as_dictionaries(columns)())
+
+
 FORMS = {
+    "signatures": as_signatures,
+    "signatures without a key": lambda columns: as_signatures(columns, None),
     "lists": as_lists,
     "lists in batches": lambda columns: as_lists(columns, 7),
     "dictionaries": as_dictionaries,
@@ -109,6 +115,14 @@ REFUSED = {
     "an argument": (lambda x: x, "must be a function without arguments that returns an iterator"),
     "bare arrays": (lambda: iter(ROWS), "must yield lists or dictionaries of arrays, got ndarray"),
     "tuples": (lambda: [tuple(ROWS)], "must yield lists or dictionaries of arrays, got tuple"),
+    "tuples of two dictionaries": (
+        lambda: [({}, {"zebra": ROWS[0], "apple": ROWS[1]})],
+        "must yield lists or dictionaries of arrays, got tuple",
+    ),
+    "two signatures": (
+        lambda: [(key, {"zebra": ROWS[0], "apple": ROWS[1]}) for key in "ab"],
+        r"must yield examples of one signature, got \['a', 'b'\]",
+    ),
     "an empty list": (lambda: [[]], "must yield lists or dictionaries of arrays, got list"),
     "no batch": (lambda: [[np.float32(1), ROWS[1]]], "must yield arrays of equal batch size"),
     "empty batches": (
@@ -139,6 +153,58 @@ def test_a_function_that_is_refused(model, case):
     calibration, match = REFUSED[case]
     with pytest.raises(ValueError, match=f"^calibration {match}"):
         tfnas.to_tflite(model, "int8", calibration)
+
+
+def two_of_a_kind():
+    """Two inputs of one shape, whose order only the model tells: b - a."""
+    b, a = keras.Input((4,), name="b"), keras.Input((4,), name="a")
+    return keras.Model([b, a], layers.Subtract()([b, a]))
+
+
+def test_lists_are_in_the_order_of_the_inputs_of_the_keras_model():
+    small = np.linspace(-1, 1, 40, dtype=np.float32).reshape(10, 4)
+    large = 100 * small
+
+    def examples():
+        for i in range(10):
+            yield [large[i : i + 1], small[i : i + 1]]
+
+    file = tfnas.to_tflite(two_of_a_kind(), "int8", examples)
+    scales = {tensor.name: tensor.scale for tensor in file.inputs}
+    assert scales["b"] == pytest.approx(100 * scales["a"], rel=1e-3)
+
+
+def defect(*_):
+    raise TypeError("of the user")
+
+
+class Examples:
+    """An object that can be called, with an optional argument."""
+
+    def __call__(self, seed=0):
+        return [[np.full((1, 2), seed)]]
+
+
+def test_errors_of_the_function_itself_are_not_changed():
+    with pytest.raises(TypeError, match=r"^of the user$"):
+        representative_arrays(defect)
+    with pytest.raises(TypeError, match=r"^of the user$"):
+        representative_arrays(lambda: map(defect, [1]))
+
+
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [(lambda x: x, "missing a required argument: 'x'"), (lambda: 3, "which returned int")],
+)
+def test_the_reason_why_a_function_is_refused(function, reason):
+    with pytest.raises(ValueError, match=f"without arguments that returns an iterator.*{reason}"):
+        representative_arrays(function)
+
+
+def test_every_function_that_needs_no_argument_is_taken():
+    for function in (Examples(), lambda *rows: iter([[np.zeros((1, 2))]])):
+        [array] = representative_arrays(function)
+        np.testing.assert_array_equal(array, [[0, 0]])
 
 
 def test_only_functions_have_this_form(columns):

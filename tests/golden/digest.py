@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import html
 import re
 import struct
 
@@ -44,7 +45,7 @@ def summary(value):
 
 def numbers_of(text):
     """Returns the numbers of a text, of HTML those that are shown, without the words."""
-    return _NUMBER.findall(_TAGS.sub(" ", text))
+    return _NUMBER.findall(html.unescape(_TAGS.sub(" ", text)))
 
 
 def file_content(content):

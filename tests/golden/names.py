@@ -23,7 +23,7 @@ from tfnas.compression.fine_tune_settings import FineTuneSettings
 from tfnas.compression.layer_costs import file_layers
 from tfnas.compression.model_analysis import DENSE, LayerAnalysis, ModelAnalysis, analyze_model
 from tfnas.compression.plan_settings import decide_plan
-from tfnas.compression.planner import plan
+from tfnas.compression.planner import first_state, next_step
 from tfnas.compression.recipe import Recipe, RecipeStep
 from tfnas.compression.results.compress_result import CompressResult
 from tfnas.compression.targets_from_budget import steps_for_budget, with_fewer_weights
@@ -527,17 +527,15 @@ def decided(limits, effort, seen, flash=0, ram=0):
 
 def planned(limits, effort, made, outcome):
     """Returns the recipes that are tried where `outcome(steps, mode, aware)` gives the costs."""
-    steps = plan(_budget(limits), EFFORTS[effort], made)
-    tried, result = [], None
-    while True:
-        try:
-            proposed = steps.send(result)
-        except StopIteration:
-            return tried
+    tried = []
+    state, proposed = next_step(first_state(_budget(limits), EFFORTS[effort], made), None)
+    while proposed is not None:
         what = [_steps(proposed), proposed.mode, proposed.aware]
         tried.append([*what, proposed.why])
         costs = outcome(*what)
         result = None if costs is None else candidate(proposed, costs)
+        state, proposed = next_step(state, result)
+    return tried
 
 
 def amounts_asked(technique, limits, known, made):

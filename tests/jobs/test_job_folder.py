@@ -8,7 +8,7 @@ import pytest
 
 from tfnas.compression.fine_tune_settings import FineTuneSettings
 from tfnas.compression.technique_context import Context
-from tfnas.data.datasets import DataSplit
+from tfnas.data.data_split import DataSplit
 from tfnas.jobs import job_folder
 from tfnas.jobs.compress_folder import compress_folder, identity_of
 from tfnas.jobs.job_folder import JobFolder

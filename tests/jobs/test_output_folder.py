@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import tfnas
-from tfnas.data.datasets import DataSplit
+from tfnas.data.data_split import DataSplit
 from tfnas.jobs.output_folder import create_folder, output_folder
 
 

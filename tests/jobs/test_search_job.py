@@ -125,6 +125,7 @@ def test_the_folder_holds_everything(finished):
     assert {path.name for path in output.iterdir()} == {
         *("config.json", "trials.jsonl", "pareto.csv", "pareto.png", "results.json", "report.md"),
         *("best.keras", "best_float32.tflite", "best_int8.tflite", "search", "final"),
+        "report.html",
     }
 
 

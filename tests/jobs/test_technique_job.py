@@ -11,7 +11,7 @@ from keras import layers
 import tfnas
 from tfnas.compression.progress import Progress
 from tfnas.compression.techniques import registry
-from tfnas.compression.techniques.technique import Section
+from tfnas.compression.techniques.technique import ReportSection
 
 SETTINGS = tfnas.FineTuneSettings(epochs=1, batch_size=64)
 
@@ -205,7 +205,7 @@ def test_a_technique_of_ones_own_reports_its_picture_and_products(
             return {"own.txt": "text of its own"}
 
         def sections(self, outcome, files):
-            return [Section("Own section", ["a"], [["cell of its own"]])]
+            return [ReportSection("Own section", ["a"], [["cell of its own"]])]
 
         def remarks(self, outcome, files):
             return ["a remark of its own"]

@@ -10,7 +10,13 @@ import pytest
 
 import tfnas
 from tfnas.graph.functional import walk
-from tfnas.low_rank import factorizable_layers, factorized_model, rank_options, rank_selection
+from tfnas.low_rank import (
+    factorizable_layers,
+    factorized_model,
+    low_rank_report,
+    options,
+    rank_selection,
+)
 from tfnas.low_rank import factorize as factorize_module
 from tfnas.low_rank.factorize import factorize
 from tfnas.low_rank.low_rank_report import FactorizationReport
@@ -71,14 +77,15 @@ def replaced(model, method, ranks, data=None):
             covariance = measured[id(unit.layer)]
             second = covariance.shrinkage_estimate(unit.absorbs_mean)
             mean = covariance.mean
-        layer_options = rank_options.RankOptions(unit, second)
+        layer_options = options.Options(unit, second)
         option = layer_options.at(method, ranks or layer_options.full(method))
         parts.append(factorized_model.layer_factors(layer_options, option, mean))
     return factorized_model.build(model, flow, parts), parts
 
 
 @pytest.mark.parametrize(
-    "module", [rank_selection, factorized_model, rank_options, factorizable_layers]
+    "module",
+    [rank_selection, factorized_model, options, factorizable_layers, low_rank_report],
 )
 def test_doctests_pass(module):
     assert doctest.testmod(module).failed == 0

@@ -1,7 +1,9 @@
 import dataclasses
 import itertools
 import json
+import math
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -157,6 +159,41 @@ def test_hypervolume_known_values():
     assert hypervolume([[0.5, 10.0]], [0.0, 20.0], ["max", "min"]) == 5.0
     assert hypervolume([[3, 0]], [3, 3], ["min", "min"]) == 0.0
     assert hypervolume([], [3, 3], ["min", "min"]) == 0.0
+
+
+def sliced_volume(points, corner):
+    """Slices by the last objective, as in While et al. (2012)."""
+    if not points:
+        return 0.0
+    if len(corner) == 1:
+        return corner[0] - min(point[0] for point in points)
+    points = sorted(points, key=lambda point: point[-1])
+    edges = [point[-1] for point in points[1:]] + [corner[-1]]
+    return sum(
+        (edge - point[-1]) * sliced_volume([p[:-1] for p in points[: i + 1]], corner[:-1])
+        for i, (point, edge) in enumerate(zip(points, edges, strict=True))
+        if edge > point[-1]
+    )
+
+
+@pytest.mark.parametrize("objectives", [1, 2, 3, 4, 5])
+def test_hypervolume_of_many_rows(objectives):
+    rows = np.random.default_rng(objectives).integers(0, 12, (20, objectives)).tolist()
+    volume = hypervolume(rows, [12] * objectives, ["min"] * objectives)
+    assert volume == sliced_volume(rows, [12] * objectives)
+
+
+@pytest.mark.parametrize(
+    ("row", "reference"),
+    [
+        ([-math.inf, 0.0, 0.0], [1.0, 1.0, 1.0]),
+        ([0.0, 0.0, 0.0], [1.0, math.inf, 1.0]),
+        ([-1e160, -1e160, 0.0], [1e160, 1e160, 1.0]),
+    ],
+)
+def test_hypervolume_without_a_limit(row, reference):
+    assert hypervolume([row, [0.5, 0.5, 0.5]], reference, ["min"] * 3) == math.inf
+    assert hypervolume([[math.inf, 0.0, 0.0]], reference, ["min"] * 3) == 0.0
 
 
 def test_equal_rows_all_stay():

@@ -13,7 +13,7 @@ import tensorflow as tf
 from keras import layers
 
 import tfnas
-from tfnas.pruning import mask_constraint, pruning_callback
+from tfnas.pruning import mask_constraint, pruning_callback, pruning_report
 from tfnas.pruning.gradients import LossGradients
 from tfnas.pruning.mask_constraint import ZeroMask, apply_masks, attach, detach
 from tfnas.pruning.prunable_kernels import find_kernels
@@ -984,7 +984,7 @@ def test_a_kernel_that_the_loss_does_not_depend_on_has_gradient_0():
 
 
 def test_examples_are_true():
-    for module in (pruning_callback, mask_constraint):
+    for module in (pruning_callback, mask_constraint, pruning_report):
         result = doctest.testmod(module)
         assert result.attempted > 0
         assert result.failed == 0

@@ -1,6 +1,7 @@
 """tfnas.register_quantizable: custom layers in integer files."""
 
 import doctest
+import importlib
 
 import keras
 import numpy as np
@@ -264,7 +265,8 @@ def test_a_registered_layer_that_is_float_in_the_file_is_named():
         tfnas.to_tflite(quantized, "int8")
 
 
-def test_the_example_is_true():
-    result = doctest.testmod(layer_registry)
+@pytest.mark.parametrize("module", ["layer_registry", "quantization_schedule"])
+def test_the_examples_are_true(module):
+    result = doctest.testmod(importlib.import_module(f"tfnas.quantization.{module}"))
     assert result.attempted > 0
     assert result.failed == 0

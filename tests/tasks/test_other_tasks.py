@@ -27,8 +27,15 @@ def made(kind):
     return task(), model(), data()
 
 
-@pytest.mark.parametrize("kind", MODELS)
-@pytest.mark.parametrize("row", ROWS)
+@pytest.mark.parametrize(
+    ("kind", "row"),
+    [
+        ("regression", "prune"),
+        ("regression", "channels"),
+        ("detector", "cluster, qat"),
+        ("detector", "factorize"),
+    ],
+)
 def test_techniques_judge_by_the_tasks_own_metric(kind, row, tmp_path):
     task, model, data = made(kind)
     result = tfnas.run_techniques(
@@ -41,8 +48,7 @@ def test_techniques_judge_by_the_tasks_own_metric(kind, row, tmp_path):
         assert file.score.value == pytest.approx(np.mean(values))
     text = (tmp_path / "report.md").read_text()
     assert task.metric.name in text
-    assert "accuracy" not in text
-    assert "images" not in text
+    assert not {"accuracy", "images"} & set(text.split())
 
 
 @pytest.mark.parametrize("kind", MODELS)
@@ -55,22 +61,26 @@ def test_a_file_is_as_good_as_its_model(kind):
 
 
 @pytest.mark.parametrize("kind", MODELS)
-def test_compress_plans_by_the_tasks_own_metric(kind, tmp_path):
+@pytest.mark.parametrize("effort", ["quick", pytest.param("normal", marks=pytest.mark.slow)])
+def test_compress_plans_by_the_tasks_own_metric(kind, effort, tmp_path):
     task, model, data = made(kind)
-    budget = {"max_macs": 0.7}
+    budget = {"max_macs": 0.7} if effort == "normal" else {"max_drop": 50.0, "max_bytes": 10**6}
     result = tfnas.compress(
-        model, data, budget, directory=tmp_path, task=task, epochs=1, batch_size=32
+        *(model, data, budget),
+        directory=tmp_path,
+        effort=effort,
+        task=task,
+        epochs=1,
+        batch_size=32,
     )
-    assert result.best.costs.macs <= 0.7
-    drop = task.assess(
-        data.for_given_model(0).validation.y,
-        result.best.file.predict(data.for_given_model(0).validation.x),
-    ).drop_from(
-        task.assess(
-            data.for_given_model(0).validation.y,
-            tfnas.to_tflite(model).predict(data.for_given_model(0).validation.x),
-        )
-    )
-    assert result.best.costs.drop == pytest.approx(drop[0], abs=1e-6)
-    assert task.metric.name in (tmp_path / "report.md").read_text()
+    assert result.meets
     assert result.agreement is None
+    examples = data.for_given_model(0).validation
+    own, given = (
+        task.assess(examples.y, file.predict(examples.x))
+        for file in (result.best.file, tfnas.to_tflite(model))
+    )
+    assert result.best.costs.drop == pytest.approx(own.drop_from(given)[0], abs=1e-6)
+    text = (tmp_path / "report.md").read_text()
+    assert task.metric.name in text
+    assert not {"accuracy", "images", "class"} & set(text.split())

@@ -15,7 +15,7 @@ from tfnas.optional import require
 from tfnas.quantization.spec import MODES
 
 if TYPE_CHECKING:
-    from tfnas.data.datasets import DataSplit
+    from tfnas.data.data_split import DataSplit
     from tfnas.tflite.artifact import Artifact
 
 SUMMARY = "convert a .keras or .h5 model to a checked .tflite file"

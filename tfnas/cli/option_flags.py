@@ -1,4 +1,4 @@
-"""Flags of settings records: made from the descriptions of their fields (:mod:`tfnas.options`)."""
+"""Flags of settings records, made from the descriptions of their fields."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from absl import flags
 
-from tfnas.options import Option, kinds_of, options_of
+from tfnas.settings_fields import FieldOption, kinds_of, options_of
 
 
 def define_options(record: type, common: dict[str, Any], **defaults: Any) -> None:
@@ -29,7 +29,12 @@ def define_options(record: type, common: dict[str, Any], **defaults: Any) -> Non
 
 
 def _define(
-    name: str, described: Option, kind: type, default: Any, needed: bool, common: dict[str, Any]
+    name: str,
+    described: FieldOption,
+    kind: type,
+    default: Any,
+    needed: bool,
+    common: dict[str, Any],
 ) -> None:
     options = {"required": True, **common} if needed else common
     if kind is bool:

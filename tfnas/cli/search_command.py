@@ -71,7 +71,7 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
         [],
         "choices of compression that are searched too, such as sparsity=0,0.5 or "
         "modes=float32,int8; one of modes, aware, stage_weights, sparsity, clusters, low_rank, "
-        "distill",
+        "distill, or the name of another technique",
         **common,
     )
     text = "path of a trained .keras model, the teacher of --compression=distill=..."
@@ -135,7 +135,7 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
 def main(positional: list[str], values: flags.FlagValues) -> int:
     """Runs the command."""
     from tfnas.cli.console import progress_display
-    from tfnas.data.datasets import parse_size
+    from tfnas.data.image_folder import parse_size
     from tfnas.jobs.search_job import search
     from tfnas.nas.search_result import SearchConfig
 
@@ -186,11 +186,14 @@ def _limit(text: str) -> tuple[str, float]:
 
 def _compression(texts: list[str]) -> CompressionSpace | None:
     """The choices of --compression; None: there are none."""
+    from tfnas.compression.techniques.registry import techniques
+    from tfnas.compression.trial_compression import TECHNIQUES
     from tfnas.search_space.compression_choices import CompressionSpace
 
     if not texts:
         return None
-    known = [field.name for field in dataclasses.fields(CompressionSpace)]
+    own = [field.name for field in dataclasses.fields(CompressionSpace) if field.name != "more"]
+    known = [*own, *(each.name for each in techniques() if each.name not in TECHNIQUES.values())]
     fields: dict[str, tuple[Any, ...]] = {}
     for text in texts:
         name, sign, choices = text.partition("=")
@@ -200,7 +203,8 @@ def _compression(texts: list[str]) -> CompressionSpace | None:
                 f"got {text!r}"
             )
         fields[name] = tuple(_choice(name, choice.strip()) for choice in choices.split(","))
-    return CompressionSpace(**fields)
+    more = {name: fields.pop(name) for name in list(fields) if name not in own}
+    return CompressionSpace(**fields, more=more)
 
 
 def _choice(name: str, text: str) -> Any:

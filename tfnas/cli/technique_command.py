@@ -11,7 +11,7 @@ from tfnas.cli.common import define_training, load_model_and_split
 from tfnas.cli.option_flags import define_options, option_values
 from tfnas.compression.techniques.registry import technique, techniques
 from tfnas.compression.techniques.technique import Technique
-from tfnas.options import as_settings
+from tfnas.settings_fields import as_settings
 
 RESUMES = True
 

@@ -24,22 +24,12 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfnas.clustering.clusterable_kernels import SINGLE_KERNEL_LAYERS
 from tfnas.graph.compatibility import channels_share_values, check_float, kernel_compression
 from tfnas.graph.functional import Call, LayerCopies, Value, Walk, rebuild, walk
+from tfnas.keras_private import all_layers
 
-_KERNELS = (
-    "Dense",
-    "Conv1D",
-    "Conv2D",
-    "Conv3D",
-    "DepthwiseConv1D",
-    "DepthwiseConv2D",
-    "Conv1DTranspose",
-    "Conv2DTranspose",
-    "Conv3DTranspose",
-    "SeparableConv1D",
-    "SeparableConv2D",
-)
+_KERNELS = (*SINGLE_KERNEL_LAYERS, "SeparableConv1D", "SeparableConv2D")
 _IDLE = ("Dropout", "SpatialDropout1D", "SpatialDropout2D", "Identity")  # no effect in inference
 
 
@@ -63,10 +53,11 @@ class NormalizedKernel:
 def fold_batchnorm(
     model: keras.Model, layers: Collection[str] | None = None
 ) -> tuple[keras.Model, list[str]]:
-    """Returns a copy with BatchNormalization folded into kernels, and the paths of these layers.
+    """Folds each BatchNormalization into a kernel beside it, as conversion to `.tflite` does.
 
-    The copy gives the same outputs in inference. It has no nested models, and its folded layers
-    have a bias and no kernel regularizer. Further training is without these normalizations.
+    Returns a copy of the model, which gives the same outputs in inference. It has no nested
+    models, and its folded layers have a bias and no kernel regularizer. Further training is
+    without these normalizations.
 
     Example:
         >>> import keras
@@ -79,12 +70,20 @@ def fold_batchnorm(
         (['InputLayer', 'Conv2D'], ['stem'])
 
     Args:
-        model: A built functional or Sequential model.
+        model: A built functional or Sequential model, such as one of images
+            (batch, height, width, channels).
         layers: Paths of the layers to fold into; None: all possible ones.
+
+    Returns:
+        The copy, not compiled, and the paths of the layers that were folded into.
 
     Raises:
         ValueError: The connections of the model's layers are unknown, or a kernel to fold into
             is clustered, which would be lost.
+
+    References:
+        Jacob et al., "Quantization and Training of Neural Networks for Efficient
+        Integer-Arithmetic-Only Inference", CVPR 2018, section 3.2.
     """
     check_float(model, "fold_batchnorm")
     flow = walk(model)
@@ -110,7 +109,11 @@ def _check_shared(pair: NormalizedKernel) -> None:
 
 
 def normalized_kernels(flow: Walk) -> list[NormalizedKernel]:
-    """Returns each BatchNormalization that the converter would fold into a kernel."""
+    """Returns each BatchNormalization that the converter would fold into a kernel.
+
+    Args:
+        flow: The calls of a model.
+    """
     uses = Counter(value for call in flow.calls for value in call.inputs)
     uses.update(flow.outputs)
     producers = {value: call for call in flow.calls for value in call.outputs}
@@ -166,7 +169,7 @@ def folded_copy(
     copies.carry_weights(values)
     copy_of = {}
     for layer, own in copied.values():  # the inner layers exist after the layer is built
-        parts = zip(layer._flatten_layers(), own._flatten_layers(), strict=True)
+        parts = zip(all_layers(layer), all_layers(own), strict=True)
         copy_of.update({id(part): part_copy for part, part_copy in parts})
     return copy, copy_of, [found[0].kernel.name for found in chosen.values()]
 
@@ -184,7 +187,12 @@ def _changes(layer: Any) -> dict[str, Any]:
 
 
 def foldable(pairs: list[NormalizedKernel], layers: Collection[str] | None) -> set[int]:
-    """Returns the ids of the norm calls to fold, each into all of its kernels or into none."""
+    """Returns the ids of the norm calls to fold, each into all of its kernels or into none.
+
+    Args:
+        pairs: Result of :func:`normalized_kernels`.
+        layers: Paths of the layers to fold into; None: all possible ones.
+    """
     selected = {id(p.norm) for p in pairs if layers is None or p.kernel.name in layers}
     return selected - {id(p.norm) for p in pairs if p.obstacle}
 

@@ -17,13 +17,16 @@ from tfnas.clustering.clusterable_kernels import CHANNEL, ClusterableKernel, fin
 from tfnas.clustering.clustering_report import ClusteringReport, record_of, report_of
 from tfnas.clustering.importance import mean_squares
 from tfnas.clustering.shared_values import attach, check_backend
-from tfnas.data.datasets import check_data
+from tfnas.data.data_types import Arrays
+from tfnas.data.reading import check_data
 from tfnas.graph.compatibility import TRAINED_WITH, check_float
 from tfnas.graph.functional import Skipped, clone, walk
-from tfnas.graph.layer_kernels import check_built
+from tfnas.graph.layer_kernels import LayerSelection, check_built
+from tfnas.keras_private import own_variables
 
 if TYPE_CHECKING:
     import keras
+    import tensorflow as tf
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -54,13 +57,13 @@ def cluster(
     granularity: str = "layer",
     initialization: str = "kmeans++",
     zeros: bool | Literal["auto"] = "auto",
-    data: Any = None,
-    exclude: Any = (),
+    data: Arrays | tf.data.Dataset | keras.utils.PyDataset | None = None,
+    exclude: LayerSelection = (),
     embeddings: bool = False,
     fold: bool | Literal["auto"] = "auto",
     seed: int = 0,
 ) -> tuple[keras.Model, ClusteringReport]:
-    """Returns a copy of a model whose weights share a few values, and a report.
+    """Clusters the weights of a model to a few shared values; returns a copy and a report.
 
     The model is not changed. The copy is not compiled, as after `keras.models.clone_model`. In
     further training its shared values stay shared, best with a `tfnas.ClusteringCallback(None)`.
@@ -85,7 +88,8 @@ def cluster(
             :mod:`tfnas.clustering.centroids`.
         zeros: Whether exact zeros are a cluster of their own and stay zero: True, False, or
             "auto": if at least 1% of the weights are exact zeros, as in a pruned model.
-        data: Typical inputs, a few hundred examples: arrays, a `tf.data.Dataset` or a
+        data: Typical inputs, a few hundred examples: arrays such as
+            (examples, height, width, channels), a `tf.data.Dataset` or a
             `keras.utils.PyDataset`. The squared error of each weight is then weighted by the
             mean square of its input. None: all errors have the same weight.
         exclude: Layers to leave unchanged: names, paths or patterns ("block_*"), layers, classes
@@ -133,6 +137,9 @@ def prepare(
         model: A built Keras 3 model.
         plan: The settings.
         fold: As for :func:`tfnas.cluster`.
+
+    Returns:
+        The copy with the kernels to cluster and the skipped layers.
 
     Raises:
         ValueError: An argument is out of range, or the model can't be copied.
@@ -203,8 +210,7 @@ def _copied_tasks(
 def _copied_kernel(kernel: ClusterableKernel, layers: Mapping[int, Any]) -> tuple[Any, Any]:
     """The copies of a kernel's layer and variable."""
     layer = layers[id(kernel.layer)]
-    weights = [*layer._trainable_variables, *layer._non_trainable_variables]
-    return layer, next(v for v in weights if v.name == kernel.variable.name)
+    return layer, next(v for v in own_variables(layer) if v.name == kernel.variable.name)
 
 
 def _moved(task: ClusterTask, layer: Any, variable: Any) -> ClusterTask:

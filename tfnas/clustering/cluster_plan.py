@@ -79,6 +79,9 @@ class ClusterPlan:
     ) -> tuple[list[ClusterTask], list[Skipped]]:
         """Returns the kernels to cluster, and the other kernels with the reason.
 
+        Args:
+            kernels: The kernels of a model.
+
         Raises:
             ValueError: A name in `clusters` or `exclude` matches no layer with a kernel, a kernel
                 holds NaN or inf, or no kernel is left.

@@ -17,6 +17,17 @@ from tfnas.graph.layer_kernels import ModelKernel, model_kernels
 LAYER, CHANNEL = "layer", "channel"
 GRANULARITIES = (LAYER, CHANNEL)
 _TRANSPOSED = ("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose")
+SINGLE_KERNEL_LAYERS = (
+    "Dense",
+    "Conv1D",
+    "Conv2D",
+    "Conv3D",
+    "DepthwiseConv1D",
+    "DepthwiseConv2D",
+    "Conv1DTranspose",
+    "Conv2DTranspose",
+    "Conv3DTranspose",
+)
 
 
 class ClusterableKernel(ModelKernel):
@@ -24,7 +35,7 @@ class ClusterableKernel(ModelKernel):
 
     @property
     def channel_axes(self) -> tuple[int, ...]:
-        """The channel axes."""
+        """Returns the channel axes."""
         last = len(self.shape) - 1
         if self.depthwise:
             return last - 1, last
@@ -39,13 +50,23 @@ class ClusterableKernel(ModelKernel):
         return self.channel_axes if granularity == CHANNEL else ()
 
     def groups(self, array: np.ndarray, granularity: str) -> np.ndarray:
-        """Returns an array of the kernel's shape as (groups, n); clusters are per group."""
+        """Returns an array of the kernel's shape as (groups, n); clusters are per group.
+
+        Args:
+            array: Weights or their labels, of the kernel's shape.
+            granularity: "layer" (one group) or "channel" (one per output channel).
+        """
         axes = self.axes(granularity)
         count = math.prod(self.shape[axis] for axis in axes)
         return np.moveaxis(array, axes, range(len(axes))).reshape(count, -1)
 
     def from_groups(self, array: np.ndarray, granularity: str) -> np.ndarray:
-        """Returns an array of (groups, n) in the kernel's shape."""
+        """Returns an array of (groups, n) in the kernel's shape.
+
+        Args:
+            array: The array, (groups, n), as from :meth:`groups`.
+            granularity: "layer" or "channel".
+        """
         axes = self.axes(granularity)
         rest = [n for axis, n in enumerate(self.shape) if axis not in axes]
         turned = array.reshape([*(self.shape[axis] for axis in axes), *rest])

@@ -58,7 +58,7 @@ from tfnas.graph.compatibility import (
     unregister_callback,
 )
 from tfnas.graph.functional import Skipped
-from tfnas.graph.layer_kernels import named
+from tfnas.graph.layer_kernels import LayerSelection, named
 
 _UNITS = ("epoch", "step")
 
@@ -133,7 +133,7 @@ class ClusteringCallback(keras.callbacks.Callback):
         initialization: str = "kmeans++",
         zeros: bool | Literal["auto"] = "auto",
         gradients: str = "sum",
-        exclude: Any = (),
+        exclude: LayerSelection = (),
         embeddings: bool = False,
         seed: int = 0,
     ) -> None:
@@ -161,7 +161,17 @@ class ClusteringCallback(keras.callbacks.Callback):
 
     @property
     def report(self) -> ClusteringReport:
-        """The present values of the kernels, and the skipped layers with the reason.
+        """Returns the present values of the kernels, and the skipped layers with the reason.
+
+        Example:
+            >>> import keras, tfnas
+            >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4, name="head")])
+            >>> clustering = tfnas.ClusteringCallback(clusters=4)
+            >>> callbacks = keras.callbacks.CallbackList([clustering], model=model)
+            >>> callbacks.on_train_begin()
+            >>> callbacks.on_epoch_begin(0)
+            >>> [(kernel.name, kernel.after) for kernel in clustering.report.kernels]
+            [('head', 4)]
 
         Raises:
             RuntimeError: Training has not started.
@@ -175,13 +185,28 @@ class ClusteringCallback(keras.callbacks.Callback):
         return report_of(rows, self._skipped)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Checks the arguments against the model."""
+        """Checks the arguments against the model; Keras calls it before training.
+
+        Example:
+            >>> import keras, tfnas
+            >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4, name="head")])
+            >>> clustering = tfnas.ClusteringCallback(clusters=4)
+            >>> callbacks = keras.callbacks.CallbackList([clustering], model=model)
+            >>> callbacks.on_train_begin()
+            >>> [kernel.name for kernel in clustering.kernels]
+            ['head']
+
+        Args:
+            logs: Not used.
+
+        Raises:
+            ValueError: An argument does not fit the model or the number of devices.
+            RuntimeError: Keras runs on another backend than TensorFlow.
+        """
         check_backend()
         self._trained, self._epoch, self._batches, self._length = [], 0, 0, 0
-        self.kernels, self._pruning = (
-            (),
-            register_callback(self.model, "cluster", self).get("prune"),
-        )
+        self.kernels = ()
+        self._pruning = register_callback(self.model, "cluster", self).get("prune")
         strategy = getattr(self.model, "distribute_strategy", None)
         replicas = getattr(strategy, "num_replicas_in_sync", 1)
         if self.renew is not None and replicas > 1:
@@ -190,7 +215,22 @@ class ClusteringCallback(keras.callbacks.Callback):
             self._find()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Clusters at the first epoch; renews the clusters if they are due."""
+        """Clusters the weights at the first epoch, and later renews the clusters if that is due.
+
+        Example:
+            >>> import keras, numpy as np, tfnas
+            >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+            >>> clustering = tfnas.ClusteringCallback(clusters=4)
+            >>> callbacks = keras.callbacks.CallbackList([clustering], model=model)
+            >>> callbacks.on_train_begin()
+            >>> callbacks.on_epoch_begin(0)
+            >>> len(np.unique(model.layers[0].kernel))
+            4
+
+        Args:
+            epoch: Number of the epoch, from 0.
+            logs: Not used.
+        """
         self._length = (self.params or {}).get("steps") or self._batches  # if fit knows it
         self._epoch, self._batches = epoch, 0
         if not self._trained:
@@ -200,19 +240,65 @@ class ClusteringCallback(keras.callbacks.Callback):
             self._renew()
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Renews the clusters if `renew` counts steps."""
+        """Renews the clusters if `renew` counts steps; Keras calls it before each batch.
+
+        Example:
+            >>> import keras, numpy as np, tfnas
+            >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+            >>> model.compile("sgd", "mse")
+            >>> clustering = tfnas.ClusteringCallback(clusters=4, renew=2, by="step")
+            >>> data = np.ones((64, 8)), np.ones((64, 4))
+            >>> history = model.fit(*data, batch_size=16, verbose=0, callbacks=[clustering])
+            >>> len(np.unique(model.layers[0].kernel)) <= 4
+            True
+
+        Args:
+            batch: Number of the batch in the epoch, from 0.
+            logs: Not used.
+        """
         self._batches = batch
         if self._trained and self.by == "step":
             self._renew()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Starts clustering after the first batch if that batch built the model."""
+        """Clusters the weights after the first batch if that batch built the model.
+
+        Example:
+            >>> import keras, numpy as np, tfnas
+            >>> model = keras.Sequential([keras.layers.Dense(4)])
+            >>> clustering = tfnas.ClusteringCallback(clusters=4)
+            >>> callbacks = keras.callbacks.CallbackList([clustering], model=model)
+            >>> callbacks.on_train_begin()
+            >>> outputs = model(np.ones((2, 8)))
+            >>> callbacks.on_train_batch_end(0)
+            >>> len(np.unique(model.layers[0].kernel))
+            4
+
+        Args:
+            batch: Number of the batch in the epoch, from 0.
+            logs: Not used.
+        """
         self._batches = batch + 1
         if not self._trained:
             self._begin()
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Clusters the final weights, which may have been averaged or restored."""
+        """Clusters the final weights, which may have been averaged or restored.
+
+        Example:
+            >>> import keras, numpy as np, tfnas
+            >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+            >>> clustering = tfnas.ClusteringCallback(clusters=4)
+            >>> callbacks = keras.callbacks.CallbackList([clustering], model=model)
+            >>> callbacks.on_train_begin()
+            >>> callbacks.on_epoch_begin(0)
+            >>> callbacks.on_train_end()
+            >>> len(np.unique(model.layers[0].kernel))
+            4
+
+        Args:
+            logs: Not used.
+        """
         for trained in self._trained:
             values = trained.task.kernel.numpy()
             trained.cluster(values, around=np.asarray(trained.tie(values)))
@@ -224,14 +310,12 @@ class ClusteringCallback(keras.callbacks.Callback):
     def training_state(self) -> list[np.ndarray]:
         """Returns what a training that is continued needs beside the model.
 
-        For each kernel its weights before clustering and, where clusters are renewed, the values
-        that its weights would have without them.
+        The number of renewals; then for each kernel its weights before clustering and now, the
+        clusters of its weights and, where these are renewed, latent values.
         """
-        states = []
-        for trained in self._trained:
-            states.append(trained.before)
-            if trained.tie.latent is not None:
-                states.append(np.asarray(keras.ops.convert_to_numpy(trained.tie.latent)))
+        states = [np.array(self._renewals)]
+        for each in self._trained:
+            states += [each.before, each.task.kernel.numpy(), *each.tie.state()]
         return states
 
     def restore_training_state(self, state: Sequence[np.ndarray]) -> None:
@@ -240,14 +324,20 @@ class ClusteringCallback(keras.callbacks.Callback):
         Args:
             state: The state of a callback with the same arguments, for the same model.
         """
-        if not self._trained:  # all epochs are over
+        continues = bool(self._trained)  # else all epochs are over
+        if not continues:
             self._begin()
-        states, restored = list(state), []
+        (renewals, *states), restored = state, []
         for trained in self._trained:
-            restored.append(dataclasses.replace(trained, before=states.pop(0)))
-            if states and trained.tie.latent is not None:
-                trained.tie.latent.assign(states.pop(0))
+            restored.append(dataclasses.replace(trained, before=states[0]))
+            trained.task.kernel.variable.assign(states[1])
+            count = len(trained.tie.state())
+            trained.tie.restore(states[2 : 2 + count])
+            del states[: 2 + count]
         self._trained = restored
+        if continues:
+            self._renewals = int(renewals)
+            self._renew()
 
     def _find(self) -> list[tuple[ClusterTask, ClusterPlan]]:
         """The kernels to cluster with their settings; sets the skipped layers."""

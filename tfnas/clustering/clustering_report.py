@@ -13,7 +13,10 @@ from tfnas.clustering.clusterable_kernels import ClusterableKernel
 from tfnas.clustering.code_length import codebook_bytes, huffman_bytes
 from tfnas.graph.functional import Skipped
 from tfnas.search_space.architecture import check_keys
-from tfnas.table import table
+from tfnas.table import Printable, TextTable
+
+_VALUES = ("layer", "kind", "kernel", "note", "values", "after", "error")
+_SIZES = ("bytes", "gzip before", "gzip", "coded", "Huffman")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +62,7 @@ class ClusteredKernel:
     note: str = ""
 
     def row(self) -> list[str]:
-        """Returns the table row; :attr:`ClusteringReport.HEADERS` names the columns."""
+        """Returns the table row; :meth:`ClusteringReport.headers` names the columns."""
         sizes = [self.bytes, self.gzip_before, self.gzip_after, self.coded, self.huffman]
         return [
             self.name,
@@ -73,9 +76,26 @@ class ClusteredKernel:
         ]
 
 
-@dataclasses.dataclass(frozen=True)
-class ClusteringReport:
-    """The values and sizes of each clustered kernel, and the skipped layers. Prints as a table.
+@dataclasses.dataclass(frozen=True, repr=False)
+class ClusteringReport(Printable):
+    """The values and sizes of each clustered kernel, and the skipped layers. Prints as tables.
+
+    Example:
+        >>> sizes = dict(bytes=4000, gzip_before=3700, gzip_after=500, coded=516, huffman=480)
+        >>> counts = dict(clusters=16, before=1000, after=16, zeros=0, error=0.05)
+        >>> kernel = ClusteredKernel("d", "Dense", (50, 20), granularity="layer", **counts, **sizes)
+        >>> print(ClusteringReport((kernel,)))
+        layer  kind   kernel  note  values  after   error
+        -----  -----  ------  ----  ------  -----  ------
+        d      Dense  50x20          1,000     16  0.0500
+        <BLANKLINE>
+        Size in bytes:
+        layer  bytes  gzip before  gzip  coded  Huffman
+        -----  -----  -----------  ----  -----  -------
+        d      4,000        3,700   500    516      480
+        total  4,000        3,700   500    516      480
+        1 kernels, 4,000 bytes as float32: coded 516 (7.8x), with a Huffman code 480
+          (8.3x)
 
     Args:
         kernels: The clustered kernels.
@@ -84,28 +104,17 @@ class ClusteringReport:
         notes: Notes on the entire model.
     """
 
-    HEADERS = (
-        "layer",
-        "kind",
-        "kernel",
-        "note",
-        "values",
-        "after",
-        "error",
-        "bytes",
-        "gzip before",
-        "gzip",
-        "coded",
-        "Huffman",
-    )
-
     kernels: tuple[ClusteredKernel, ...]
     skipped: tuple[Skipped, ...] = ()
     folded: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     def total(self, name: str) -> int:
-        """Returns the sum of a field over the kernels, such as "huffman", in bytes."""
+        """Returns the sum of a field over the kernels, in bytes.
+
+        Args:
+            name: Name of the field, such as "huffman".
+        """
         return sum(getattr(kernel, name) for kernel in self.kernels)
 
     def as_dict(self) -> dict[str, Any]:
@@ -131,8 +140,12 @@ class ClusteringReport:
         texts = {name: tuple(fields.get(name, ())) for name in ("folded", "notes")}
         return cls(tuple(kernels), skipped, **texts)
 
+    def headers(self) -> list[str]:
+        """Returns the titles of the columns of values and sizes."""
+        return [*_VALUES, *_SIZES]
+
     def rows(self) -> list[list[str]]:
-        """Returns one row per kernel, the totals, and one row per skipped layer; see `HEADERS`."""
+        """Returns one row per kernel, the totals, and one row per skipped layer."""
         sums = ("bytes", "gzip_before", "gzip_after", "coded", "huffman")
         total = ["total", *[""] * 6, *(f"{self.total(name):,}" for name in sums)]
         skipped = [[s.name, s.kind, "", f"skipped: {s.reason}", *[""] * 8] for s in self.skipped]
@@ -147,11 +160,20 @@ class ClusteringReport:
             text += f"with a Huffman code {huffman:,} ({total / huffman:.1f}x)"
         return text
 
-    def __str__(self) -> str:
-        lines = [table(self.HEADERS, self.rows(), right=4), self.summary()]
-        if self.folded:
-            lines.append(f"BatchNormalization folded into {', '.join(self.folded)}")
-        return "\n".join([*lines, *self.notes])
+    def tables(self) -> list[TextTable]:
+        """Returns the columns of :meth:`rows` as two tables: of the values, and of the sizes."""
+        count, rows = len(self.kernels), self.rows()
+        values = [row[: len(_VALUES)] for row in [*rows[:count], *rows[count + 1 :]]]
+        sizes = [[row[0], *row[len(_VALUES) :]] for row in rows[: count + 1]]
+        return [
+            TextTable(_VALUES, values, right=4),
+            TextTable([_VALUES[0], *_SIZES], sizes, title="Size in bytes:"),
+        ]
+
+    def footer(self) -> list[str]:
+        """Returns the summary, the folded layers and the notes."""
+        folded = f"BatchNormalization folded into {', '.join(self.folded)}"
+        return [self.summary(), *([folded] if self.folded else []), *self.notes]
 
 
 def record_of(
@@ -163,8 +185,11 @@ def record_of(
         kernel: The kernel.
         clusters: Largest requested number of distinct values.
         granularity: "layer" or "channel".
-        before: Its weights before clustering.
+        before: Its weights before clustering, of its shape.
         note: Further information.
+
+    Returns:
+        The numbers of values, the error and the sizes in bytes.
     """
     now = kernel.numpy()
     groups = kernel.groups(now, granularity)
@@ -195,7 +220,14 @@ def report_of(
     folded: Sequence[str] = (),
     notes: Sequence[str] = (),
 ) -> ClusteringReport:
-    """Returns the report of a model from its parts."""
+    """Returns the report of a model from its parts.
+
+    Args:
+        kernels: The clustered kernels.
+        skipped: The layers with weights that were not clustered.
+        folded: Paths of the layers that BatchNormalization was folded into.
+        notes: Notes on the entire model.
+    """
     return ClusteringReport(tuple(kernels), tuple(skipped), tuple(folded), tuple(notes))
 
 

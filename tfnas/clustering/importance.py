@@ -17,23 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from tfnas.clustering.clusterable_kernels import ClusterableKernel
+from tfnas.clustering.clusterable_kernels import SINGLE_KERNEL_LAYERS, ClusterableKernel
 from tfnas.graph.batchnorm import input_batches
 from tfnas.graph.traversal import visit
 
 EXAMPLES = 256
 _LEAST = 1e-3  # of the mean; an input that is 0 in these examples may be nonzero in others
-_KINDS = (
-    "Dense",
-    "Conv1D",
-    "Conv2D",
-    "Conv3D",
-    "DepthwiseConv1D",
-    "DepthwiseConv2D",
-    "Conv1DTranspose",
-    "Conv2DTranspose",
-    "Conv3DTranspose",
-)
 
 
 def mean_squares(
@@ -51,7 +40,9 @@ def mean_squares(
     Raises:
         ValueError: The data holds no example or does not match the model.
     """
-    selected = {k.layer: k for k in kernels if k.kind in _KINDS and _channels_last(k.layer)}
+    selected = {
+        k.layer: k for k in kernels if k.kind in SINGLE_KERNEL_LAYERS and _channels_last(k.layer)
+    }
     found = {}
     for stop in visit(model, input_batches(data, limit=EXAMPLES), list(selected)):
         kernel = selected[stop.layer]

@@ -28,6 +28,7 @@ from tfnas.clustering.centroids import MOST
 from tfnas.clustering.clusterable_kernels import CHANNEL, LAYER, ClusterableKernel, find_kernels
 from tfnas.graph.compatibility import in_chain
 from tfnas.graph.layer_kernels import check_built
+from tfnas.keras_private import renew_train_function, set_update_step, update_step
 
 GRADIENTS = ("sum", "mean")
 
@@ -76,7 +77,11 @@ class TiedValues(keras.constraints.Constraint):
             self.values = _state(np.zeros(slots), "float32", "cluster_values")
 
     def __call__(self, w: Any) -> Any:
-        """Returns the weights with one value per cluster."""
+        """Returns the weights with one value per cluster.
+
+        Args:
+            w: The weights, of the kernel's shape.
+        """
         value = keras.ops.convert_to_tensor(w if self.inner is None else self.inner(w))
         slots = self._slots()
         if self.latent is None:
@@ -92,7 +97,11 @@ class TiedValues(keras.constraints.Constraint):
         return self._gather(means, slots, value)
 
     def gradient(self, gradient: Any) -> Any:
-        """Returns the tied gradient of each weight, by the argument `gradients` of the class."""
+        """Returns the tied gradient of each weight, by the argument `gradients` of the class.
+
+        Args:
+            gradient: Gradient of each weight, of the kernel's shape.
+        """
         if self.gradients is None:
             return gradient
         slots, gradient = self._slots(), keras.ops.convert_to_tensor(gradient)
@@ -120,6 +129,24 @@ class TiedValues(keras.constraints.Constraint):
             assert values is not None
             self.latent.assign(np.where(labels == 0, 0.0, values) if self.zeros else values)
             self.values.assign(self._means(self.latent, self._slots()))
+
+    def state(self) -> list[np.ndarray]:
+        """Returns the clusters of the weights, and their latent values and means if there are."""
+        found = [self.cluster_labels]
+        if self.latent is not None:
+            found += [self.latent, self.values]
+        return [np.asarray(keras.ops.convert_to_numpy(variable)) for variable in found]
+
+    def restore(self, state: Sequence[np.ndarray]) -> None:
+        """Takes up the result of :meth:`state`.
+
+        Args:
+            state: The state.
+        """
+        labels, *latent = state
+        self.assign(labels.astype(np.int64), latent[0] if latent else None)
+        if latent:
+            self.values.assign(latent[1])  # to the bit as the step before had them
 
     def labels(self) -> np.ndarray:
         """Returns the cluster of each weight in its group, of the kernel's shape."""
@@ -166,14 +193,20 @@ class TiedStep:
     gradient.
 
     Args:
-        step: The optimizer's own `_backend_update_step`.
+        step: The optimizer's own; see :func:`tfnas.keras_private.update_step`.
     """
 
     def __init__(self, step: Any) -> None:
         self.step = step
 
     def __call__(self, grads: Sequence[Any], trainable_variables: Any, learning_rate: Any) -> Any:
-        """Makes the step with tied gradients."""
+        """Returns the result of the optimizer step, with tied gradients.
+
+        Args:
+            grads: Gradient of each variable, None where there is none.
+            trainable_variables: The variables, of the same number.
+            learning_rate: The present learning rate.
+        """
         ties = [tied_values(getattr(v, "constraint", None)) for v in trainable_variables]
         grads = [
             gradient if tie is None or gradient is None else tie.gradient(gradient)
@@ -189,8 +222,8 @@ def tie_gradients(optimizer: Any) -> None:
         optimizer: A Keras optimizer; changed in place.
     """
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # of a LossScaleOptimizer
-    if not isinstance(optimizer._backend_update_step, TiedStep):
-        optimizer._backend_update_step = TiedStep(optimizer._backend_update_step)
+    if not isinstance(step := update_step(optimizer), TiedStep):
+        set_update_step(optimizer, TiedStep(step))
 
 
 def keep_clusters(model: keras.Model, embeddings: bool = False) -> dict[str, int]:
@@ -223,6 +256,9 @@ def keep_clusters(model: keras.Model, embeddings: bool = False) -> dict[str, int
     Raises:
         ValueError: The model is not built, or no kernel is clustered.
         RuntimeError: Keras runs on another backend than TensorFlow.
+
+    References:
+        Han, Mao and Dally, "Deep Compression", ICLR 2016, section 3.3.
     """
     check_built(model)
     check_backend()
@@ -286,9 +322,10 @@ def attach(
     gradients: str | None = None,
     latent: bool = False,
 ) -> TiedValues:
-    """Attaches a new :class:`TiedValues` to a kernel; the other arguments are those of the class.
+    """Attaches a new :class:`TiedValues` to a kernel of a model and returns it.
 
-    An earlier one is removed; the kernel's other constraints stay.
+    An earlier one is removed; the kernel's other constraints stay. For the arguments see the
+    class.
     """
     inner = _without_ties(kernel.variable.constraint)
     strategy = getattr(model, "distribute_strategy", None)
@@ -300,18 +337,29 @@ def attach(
 
 
 def tied_values(constraint: Any) -> TiedValues | None:
-    """Returns the TiedValues in a chain of constraints, None if there is none."""
+    """Returns the TiedValues in a chain of constraints, None if there is none.
+
+    Args:
+        constraint: The constraint of a variable, or None.
+    """
     return in_chain(constraint, lambda one: isinstance(one, TiedValues))
 
 
 def retrace(model: Any) -> None:
-    """Builds the training function again, since it was traced with the old constraints."""
-    if getattr(model, "train_function", None) is not None:
-        model.make_train_function(force=True)
+    """Builds the training function again, since it was traced with the old constraints.
+
+    Args:
+        model: A Keras model.
+    """
+    renew_train_function(model)
 
 
 def check_backend() -> None:
-    """Raises RuntimeError unless Keras runs on TensorFlow."""
+    """Checks that Keras runs on TensorFlow.
+
+    Raises:
+        RuntimeError: It runs on another backend.
+    """
     if keras.backend.backend() != "tensorflow":
         raise RuntimeError(
             f"Keras must run on the TensorFlow backend to keep clusters in training, got "

@@ -17,6 +17,11 @@ from tfnas.tflite.convert import to_tflite
 if TYPE_CHECKING:
     import keras
 
+_WRITTEN = (
+    *("model.keras", "model_float32.tflite", "model_int8.tflite"),
+    *("report.md", "report.html"),
+)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FileRow:

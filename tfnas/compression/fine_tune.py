@@ -75,15 +75,17 @@ def fine_tune(
             settings.seed,
             settings.augment,
             None if distillation is None else distillation.outputs,
-            first_epoch=done,
+        )
+        order_epoch = keras.callbacks.LambdaCallback(
+            on_epoch_begin=lambda epoch, logs: batches.start_at(epoch)
         )
         trainer.fit(
-            batches,
+            batches.dataset(),
             epochs=epochs,
             initial_epoch=done,
             shuffle=False,  # the batches shuffle themselves
             verbose=0,
-            callbacks=[*callbacks, *keep, report_epoch, TraceOnce()],
+            callbacks=[*callbacks, *keep, order_epoch, report_epoch, TraceOnce()],
         )
     if trainer is model and muon:  # so that Keras loads the saved model without tfnas
         task.trainer(model, keras.optimizers.Adam())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from tfnas.data.augmentation import check_augment
-from tfnas.options import check_options, documented, option
+from tfnas.settings_fields import check_options, documented, option
 
 
 @documented

@@ -17,8 +17,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfnas.data.datasets import spread
 from tfnas.data.examples import Examples, Nested, mapped
+from tfnas.data.reading import spread
 from tfnas.graph.functional import walk
 from tfnas.measure.latency_model.layer_times import layer_times
 from tfnas.measure.profile import Profile, profile

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from tfnas.compression.budget import STORED, Budget
 from tfnas.compression.effort import Effort
 from tfnas.compression.model_analysis import DENSE, PRUNED, ModelAnalysis
+from tfnas.compression.recipe import RecipeStep
 from tfnas.measure.measure import ACTIVATION_BYTES
 from tfnas.quantization.spec import FLOAT, QuantSpec
 from tfnas.targets.device import Device
@@ -53,6 +54,8 @@ class PlanSettings:
         dense: Number of weights in dense layers.
         fixed: Cost -> bytes of it that the firmware takes, whatever the model is.
         reasons: The reasons, a sentence each.
+        more: Steps of further techniques, the mildest amount of each first. Where the effort
+            trains, they are tried at the end, each alone, as long as no file meets all limits.
     """
 
     formats: tuple[str, ...]
@@ -65,6 +68,7 @@ class PlanSettings:
     dense: int = 0
     fixed: Mapping[str, int] = dataclasses.field(default_factory=dict)
     reasons: tuple[str, ...] = ()
+    more: tuple[RecipeStep, ...] = ()
 
     def macs_for_latency(self, ratio: float) -> float:
         """Returns the fraction of multiply-accumulates that brings the latency to a ratio.

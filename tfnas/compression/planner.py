@@ -13,47 +13,56 @@ too many bytes, 4-bit weights are trained. A candidate that another one dominate
 not developed further. The analysis of the model (:mod:`tfnas.compression.plan_settings`) orders and
 scales all that.
 
-The plan is a generator: it yields a recipe and receives its candidate. It draws no random
-numbers, so that a job that was killed repeats the same steps.
+The plan is a state machine: :func:`next_step` takes a frozen state and an outcome, and returns
+another state and a recipe. It draws no random numbers, so that a job that was killed repeats the
+same steps. Which amount of a technique comes next is in :mod:`tfnas.compression.planner_amounts`,
+what is tried with it in :mod:`tfnas.compression.planner_attempt`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Generator
-from typing import TYPE_CHECKING
+from typing import assert_never
 
-from tfnas.compression.budget import Budget, cost_of_limit
+from tfnas.compression.budget import Budget
 from tfnas.compression.effort import Effort
+from tfnas.compression.known_file import KnownFile, Outcome
 from tfnas.compression.plan_settings import PlanSettings, decide_plan
-from tfnas.compression.recipe import Recipe, RecipeStep
-from tfnas.compression.targets_from_budget import (
-    FEWER_BITS,
-    FEWEST,
-    LEAST,
-    KnownFiles,
-    rounded,
-    steps_for_budget,
-    with_fewer_weights,
+from tfnas.compression.planner_amounts import (
+    after_amount,
+    first_amounts,
+    low_rank_instead,
+    next_amount,
 )
+from tfnas.compression.planner_attempt import (
+    ENOUGH,
+    fewer_bits_recipe,
+    next_part,
+    sparsities_left,
+    with_outcome,
+    zeros_recipe,
+)
+from tfnas.compression.planner_state import (
+    ChooseAmount,
+    Finished,
+    Phase,
+    PlannerState,
+    TrainInt8,
+    TryAmount,
+    TryFewerBits,
+    TryFormats,
+    TryMore,
+    TryZeros,
+)
+from tfnas.compression.recipe import Recipe
+from tfnas.quantization.spec import FLOAT, QuantSpec
 
-if TYPE_CHECKING:
-    from tfnas.compression.candidate_store import Candidate
 
-Plan = Generator[Recipe, "Candidate | None", None]
-Search = Generator[Recipe, "Candidate | None", bool]
-Attempt = Generator[Recipe, "Candidate | None", "Candidate | None"]
-
-VALUES = 16
-ENOUGH = 0.3  # points that int8 may lose before training is worth its time
-FEW = 2  # rounds up to which an effort stops where the budget is met
-LONGER = 4.0  # times a step's epochs, where the accuracy is slightly too low
-HOPELESS = 3.0  # points beyond the limit that longer training won't win back
-_BY_BITS = {"bytes", "flash_bytes"}  # costs that fall with the bits of a weight
-
-
-def plan(budget: Budget, effort: Effort, settings: PlanSettings | None = None) -> Plan:
-    """Yields recipes; receives the candidate of each, None where it failed.
+def first_state(
+    budget: Budget, effort: Effort, settings: PlanSettings | None = None
+) -> PlannerState:
+    """Returns the state before the first recipe.
 
     Args:
         budget: The limits.
@@ -61,204 +70,174 @@ def plan(budget: Budget, effort: Effort, settings: PlanSettings | None = None) -
         settings: Settings from the analysis of the model; None: it was not analyzed.
     """
     settings = settings or decide_plan(budget, effort, None)
-    found: dict[str, Candidate | None] = {}
-    for mode in settings.formats:
-        found[mode] = yield Recipe((), mode, why="a number format costs seconds")
-    base = found.get("int8")
-    for mode in settings.later if base is None else ():
-        yield Recipe((), mode, why="int8 can't be converted")
-    if not effort.epochs or (base is not None and base.costs.refused):
-        return  # fewer channels do not change the operators that the device can't run
+    return PlannerState(budget, effort, settings, TryFormats(settings.formats))
+
+
+def next_step(state: PlannerState, outcome: Outcome | None) -> tuple[PlannerState, Recipe | None]:
+    """Returns the state after an outcome, and the recipe that is tried next.
+
+    The same state and outcome give the same answer, and neither is changed.
+
+    Example:
+        >>> from tfnas.compression.effort import EFFORTS
+        >>> state = first_state(Budget(max_bytes=100_000), EFFORTS["quick"])
+        >>> state, recipe = next_step(state, None)
+        >>> str(recipe)
+        'float16'
+        >>> state, recipe = next_step(state, None)  # it could not be converted
+        >>> str(recipe)
+        'dynamic'
+
+    Args:
+        state: A state.
+        outcome: The candidate of the recipe that came with the state; None where it failed, and
+            for the first state.
+
+    Returns:
+        The next state, and its recipe; None where the plan has ended.
+
+    Raises:
+        ValueError: The outcome is that of another recipe.
+    """
+    if outcome is not None and outcome.recipe != state.asked:
+        raise ValueError(f"outcome must be that of {state.asked}, got one of {outcome.recipe}")
+    if state.asked is not None:
+        state = _received(state, None if outcome is None else KnownFile.of(outcome))
+    while not isinstance(state.phase, Finished):
+        found = _proposed(state)
+        if isinstance(found, Recipe):
+            return dataclasses.replace(state, asked=found), found
+        state = found
+    return state, None
+
+
+def _received(state: PlannerState, file: KnownFile | None) -> PlannerState:
+    """Returns a state that knows the outcome of the recipe that it asked for."""
+    state = dataclasses.replace(state, asked=None, met=state.met or state.meets(file))
+    phase = state.phase
+    match phase:
+        case TryFormats():
+            files = state.files if file is None else (*state.files, file)
+            rest = dataclasses.replace(phase, waiting=phase.waiting[1:])
+            return dataclasses.replace(state, phase=rest, files=files)
+        case TrainInt8():
+            return dataclasses.replace(state, phase=TryFewerBits(), trained=file)
+        case TryFewerBits():
+            return _to(state, Finished()) if state.meets(file) else _reduced(state)
+        case TryAmount():
+            attempt = with_outcome(state, phase.attempt, file)
+            return _to(state, dataclasses.replace(phase, attempt=attempt))
+        case TryZeros():
+            return _to(state, TryZeros(sparsities_left(state, phase.sparsities, file)))
+        case TryMore():
+            return _to(state, _after_more(state, phase, file))
+        case ChooseAmount() | Finished():
+            raise ValueError(f"no recipe is asked for in {phase}, got {state.asked}")
+    assert_never(phase)
+
+
+def _proposed(state: PlannerState) -> Recipe | PlannerState:
+    """Returns the recipe of the current phase, or the state of the next phase where it has none."""
+    phase = state.phase
+    match phase:
+        case TryFormats():
+            if not phase.waiting:
+                return _after_formats(state, phase)
+            why = "int8 can't be converted" if phase.later else "a number format costs seconds"
+            return Recipe((), phase.waiting[0], why=why)
+        case TrainInt8():
+            return Recipe((), "int8", aware=True, why="post-training int8 loses accuracy")
+        case TryFewerBits():
+            known = state.known
+            return (fewer_bits_recipe(state, (), known[0]) if known else None) or _reduced(state)
+        case ChooseAmount():
+            tried = next_amount(state, phase)
+            return _after_technique(state, phase) if tried is None else _to(state, tried)
+        case TryAmount():
+            return _of_amount(state, phase)
+        case TryZeros():
+            why = "zeros and few distinct values compress well"
+            return zeros_recipe((), phase.sparsities, why) or _with_more(state)
+        case TryMore():
+            return _of_more(state, phase)
+        case Finished():
+            return state
+    assert_never(phase)
+
+
+def _to(state: PlannerState, phase: Phase) -> PlannerState:
+    return dataclasses.replace(state, phase=phase)
+
+
+def _after_formats(state: PlannerState, phase: TryFormats) -> PlannerState:
+    """Goes on from number formats: where int8 failed to the others, then to training."""
+    base, budget, settings = state.converted("int8"), state.budget, state.settings
+    if base is None and not phase.later:
+        return _to(state, TryFormats(settings.later, later=True))
+    if base is not None and base.costs.refused:
+        # Fewer channels do not change the operators that the device can't run.
+        return _to(state, Finished())
+    if not state.effort.epochs:
+        return _with_more(state)
     allowed = math.inf if budget.max_drop is None else budget.max_drop
-    if base is None or base.costs.drop > (min(ENOUGH, allowed) if settings.integers else allowed):
-        why = "post-training int8 loses accuracy"
-        base = (yield Recipe((), "int8", aware=True, why=why)) or base
-    limits_on_costs = set(budget.limits) - {"max_drop"}
-    low_bits = found.get(FEWER_BITS)
-    known = () if base is None else (base,) if low_bits is None else (base, low_bits)
-    if base is not None and (yield from _in_fewer_bits((), base, budget, known)):
-        return
-    for technique in settings.techniques:
-        met = yield from _reduce(technique, budget, effort, known, settings)
-        if met and limits_on_costs:
-            break  # less promising techniques are not needed
-    if budget.max_gzip_bytes is not None:
-        yield from _for_gzip(budget, (), "zeros and few distinct values compress well", settings)
+    enough = min(ENOUGH, allowed) if settings.integers else allowed
+    loses = base is None or base.costs.drop > enough
+    return _to(state, TrainInt8() if loses else TryFewerBits())
 
 
-def _reduce(
-    technique: str, budget: Budget, effort: Effort, known: KnownFiles, settings: PlanSettings
-) -> Search:
-    """Tries amounts of a technique, one after another.
-
-    Args:
-        technique: Name of the technique.
-        budget: The limits.
-        effort: How many amounts are tried.
-        known: The int8 file of the uncompressed model, and the one with fewer bits.
-        settings: Settings from the analysis of the model.
-
-    Returns:
-        Whether a file meets all limits.
-    """
-    demanded, why = steps_for_budget(technique, budget, known, settings)
-    waiting = list(demanded) or [RecipeStep(technique, fraction) for fraction in effort.ladder]
-    scaled = demanded[0] if demanded else RecipeStep(technique, 0.5)  # later steps scale it
-    tried: dict[float, bool] = {1.0: True}  # fraction -> whether it is accurate enough
-    nearer: list[RecipeStep] = []  # with fewer weights than a file that was slightly too large
-    left, met = max(effort.rounds, len(waiting)), False
-    while waiting or left > 0:
-        step = waiting.pop(0) if waiting else _next_step(scaled, tried)
-        if step is None:
-            break
-        left -= 1
-        enough = ENOUGH if met else 0.0
-        candidate = yield from _trained((step,), budget, why, known, settings, enough)
-        if candidate is None and technique == "prune_channels" and effort.low_rank:
-            why = f"channels can't be pruned: {step}"
-            steps = (RecipeStep("factorize", _fraction(step)),)
-            candidate = yield from _trained(steps, budget, why, known, settings, enough)
-        accurate = candidate is not None and _accurate(budget, candidate)
-        tried[_fraction(step)] = accurate
-        met = met or (candidate is not None and not budget.excesses(candidate.costs))
-        if candidate is None and technique == "factorize_dense":
-            break  # other fractions fail too
-        why = "the accuracy allows it" if accurate else "half-way back to an accurate file"
-        if step in demanded:
-            scaled = step
-            if met:
-                waiting, why = _milder(step), "shows the price of the limit"
-            elif accurate and candidate is not None:
-                waiting = (
-                    [] if step in nearer else with_fewer_weights(step, candidate, budget, settings)
-                )
-                demanded, nearer = [*demanded, *waiting], [*nearer, *waiting]
-                why = "the file was slightly larger than estimated" if waiting else why
-            elif waiting:
-                why = "4 bits a weight leave more channels"
-            else:
-                break  # half-way back would exceed the limit that demands it
-        if met and demanded and not waiting and effort.rounds <= FEW:
-            break  # the budget is met
-    return met
+def _reduced(state: PlannerState) -> PlannerState:
+    """Goes on to the first technique that reduces the model."""
+    techniques = state.settings.techniques
+    return _to(state, first_amounts(state, techniques)) if techniques else _with_zeros(state)
 
 
-def _fraction(step: RecipeStep) -> float:
-    """Returns the fraction of costs that stays, or of weights where only these are limited."""
-    return step.amount if step.amount < 1 or step.weights is None else step.weights
+def _of_amount(state: PlannerState, phase: TryAmount) -> Recipe | PlannerState:
+    """Returns the recipe of the next part of an attempt, or the state after the attempt."""
+    attempt, recipe = next_part(state, phase.attempt)
+    if attempt.part != phase.attempt.part:
+        return _to(state, dataclasses.replace(phase, attempt=attempt))
+    if recipe is not None:
+        return recipe
+    return _to(state, low_rank_instead(state, phase) or after_amount(state, phase))
 
 
-def _milder(step: RecipeStep) -> list[RecipeStep]:
-    """Returns the step half-way between a step and the uncompressed model, if there is one."""
-    fraction = rounded((1 + _fraction(step)) / 2)
-    if step.technique != "prune_channels" or fraction <= _fraction(step):
-        return []
-    return [
-        RecipeStep("prune_channels", fraction)
-        if step.amount < 1
-        else RecipeStep("prune_channels", 1.0, fraction)
-    ]
+def _after_technique(state: PlannerState, phase: ChooseAmount) -> PlannerState:
+    """Goes on to the next technique, unless less promising ones are not needed."""
+    limits_on_costs = set(state.budget.limits) - {"max_drop"}
+    if not phase.others or (phase.met and limits_on_costs):
+        return _with_zeros(state)
+    return _to(state, first_amounts(state, phase.others))
 
 
-def _next_step(scaled: RecipeStep, tried: dict[float, bool]) -> RecipeStep | None:
-    """Returns a smaller step if the smallest so far was accurate, else one half-way back."""
-    allowed = min(fraction for fraction, accurate in tried.items() if accurate)
-    below = [fraction for fraction in tried if fraction < allowed]
-    fraction = rounded((allowed + max(below)) / 2 if below else 0.7 * allowed)
-    if fraction in tried or fraction <= LEAST:
-        return None
-    if scaled.amount >= 1:
-        return RecipeStep(scaled.technique, 1.0, fraction)
-    if scaled.weights is None:
-        return RecipeStep(scaled.technique, fraction)
-    weights = rounded(scaled.weights * fraction / scaled.amount, FEWEST)
-    return None if weights == scaled.weights else RecipeStep(scaled.technique, fraction, weights)
+def _with_zeros(state: PlannerState) -> PlannerState:
+    if state.budget.max_gzip_bytes is None:
+        return _with_more(state)
+    return _to(state, TryZeros(state.settings.sparsities))
 
 
-def _trained(
-    steps: tuple[RecipeStep, ...],
-    budget: Budget,
-    why: str,
-    known: KnownFiles,
-    settings: PlanSettings,
-    enough: float = 0.0,
-) -> Attempt:
-    """Tries int8 after some steps, then quantization-aware and longer training where they may help.
-
-    Longer training comes first, unless the uncompressed model needed quantization-aware training:
-    then rounding is what loses the accuracy.
-
-    Args:
-        steps: The techniques.
-        budget: The limits.
-        why: The reason for the steps.
-        known: The files of the uncompressed model.
-        settings: Settings from the analysis of the model.
-        enough: Points that may be lost before training is worth its time, within the budget.
-
-    Returns:
-        The most accurate candidate; None where the steps failed.
-    """
-    best = yield Recipe(steps, "int8", why=why)
-    if best is None or best.beaten:
-        return best
-    longer = (*steps, RecipeStep("train", LONGER))
-    rounding_loses = bool(known) and known[0].recipe.aware
-    if not rounding_loses and ENOUGH < _missed(budget, best) <= HOPELESS:
-        best = _better(best, (yield Recipe(longer, "int8", why="longer training wins more back")))
-        steps = longer
-    if (settings.integers and best.costs.drop > enough) or not _accurate(budget, best):
-        why = "wins back what rounding loses"
-        best = _better(best, (yield Recipe(steps, "int8", aware=True, why=why)))
-    if steps is not longer and 0 < _missed(budget, best) <= HOPELESS:
-        why = "slightly too low: longer training, then quantization-aware again"
-        best = _better(best, (yield Recipe(longer, "int8", aware=True, why=why)))
-        steps = longer
-    low_bits = yield from _in_fewer_bits(steps, best, budget, known)
-    if budget.max_gzip_bytes is not None and best.costs.gzip_bytes > budget.max_gzip_bytes:
-        yield from _for_gzip(budget, steps, "prune and cluster the remaining channels", settings)
-    return low_bits or best
+def _with_more(state: PlannerState) -> PlannerState:
+    return _to(state, TryMore(state.settings.more))
 
 
-def _better(one: Candidate, other: Candidate | None) -> Candidate:
-    return one if other is None or one.costs.drop <= other.costs.drop else other
+def _of_more(state: PlannerState, phase: TryMore) -> Recipe | PlannerState:
+    """Returns the recipe of the next step, or the end where the limits are met or none is left."""
+    mode = _mode_of_more(state)
+    if state.met or not phase.waiting or mode is None:
+        return _to(state, Finished())
+    return Recipe((phase.waiting[0],), mode, why="limits are exceeded, and nothing else is left")
 
 
-def _in_fewer_bits(
-    steps: tuple[RecipeStep, ...], best: Candidate, budget: Budget, known: KnownFiles
-) -> Attempt:
-    """Trains 4-bit weights where int8 exceeds only limits on bytes and they would meet these.
-
-    Returns:
-        The candidate if it meets all limits, else None.
-    """
-    over = {cost_of_limit(name) for name in budget.excesses(best.costs)}
-    if len(known) < 2 or not over or not over <= _BY_BITS:
-        return None
-    for name in over:
-        fraction = known[1].costs.value(name) / known[0].costs.value(name)
-        if fraction * best.costs.value(name) > budget.limits[f"max_{name}"]:
-            return None
-    why = "int8 takes too many bytes, and 4-bit weights about half of them"
-    candidate = yield Recipe(steps, FEWER_BITS, aware=True, why=why)
-    return candidate if candidate is not None and not budget.excesses(candidate.costs) else None
+def _mode_of_more(state: PlannerState) -> str | None:
+    """Returns int8; where it can't be converted, the float format of the fewest bytes, if any."""
+    if state.converted("int8") is not None:
+        return "int8"
+    floats = [f for f in state.files if QuantSpec.of(f.recipe.mode).activations == FLOAT]
+    return min(floats, key=lambda f: f.costs.bytes).recipe.mode if floats else None
 
 
-def _for_gzip(
-    budget: Budget, steps: tuple[RecipeStep, ...], why: str, settings: PlanSettings
-) -> Plan:
-    assert budget.max_gzip_bytes is not None
-    for sparsity in settings.sparsities:
-        more = (*steps, RecipeStep("prune", sparsity), RecipeStep("cluster", VALUES))
-        candidate = yield Recipe(more, "int8", aware=True, why=why)
-        if candidate is None or candidate.costs.gzip_bytes <= budget.max_gzip_bytes:
-            return
-
-
-def _missed(budget: Budget, candidate: Candidate) -> float:
-    """Returns the points that are lost beyond the limit."""
-    return -math.inf if budget.max_drop is None else candidate.costs.drop - budget.max_drop
-
-
-def _accurate(budget: Budget, candidate: Candidate) -> bool:
-    return _missed(budget, candidate) <= 0
+def _after_more(state: PlannerState, phase: TryMore, file: KnownFile | None) -> TryMore:
+    """Drops a technique's larger amounts where one failed or loses too much accuracy."""
+    step, *rest = phase.waiting
+    if not state.accurate(file):
+        rest = [other for other in rest if other.technique != step.technique]
+    return TryMore(tuple(rest))

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 from tfnas.compression.budget import STORED, Budget, cost_of_limit
+from tfnas.compression.known_file import KnownFiles, Outcome
 from tfnas.compression.plan_settings import PlanSettings
 from tfnas.compression.recipe import RecipeStep
-
-if TYPE_CHECKING:
-    from tfnas.compression.candidate_store import Candidate
-
-KnownFiles = tuple["Candidate", ...]  # int8, then with fewer bits, where they were converted
 
 FEWER_BITS = "int8x4"
 LEAST, MOST = 0.15, 0.95  # range of fractions that are tried
@@ -70,7 +65,7 @@ def steps_for_budget(
 
 
 def _fraction_of_weights(
-    name: str, file: Candidate, limit: float, value: float, settings: PlanSettings
+    name: str, file: Outcome, limit: float, value: float, settings: PlanSettings
 ) -> float:
     """Returns the fraction of weights within a limit on bytes, if the rest of the file stays."""
     weight_bytes = _BYTES_OF_WEIGHT[file.recipe.mode] * settings.weights
@@ -115,13 +110,13 @@ def _exceeded(
 
 
 def with_fewer_weights(
-    step: RecipeStep, file: Candidate, budget: Budget, settings: PlanSettings
+    step: RecipeStep, file: Outcome, budget: Budget, settings: PlanSettings
 ) -> list[RecipeStep]:
     """Returns a step with fewer weights, instead of one whose file is a little too large.
 
     Args:
         step: The step, with a fraction of the weights.
-        file: Its candidate.
+        file: The candidate of this step.
         budget: The limits.
         settings: The plan's settings.
 

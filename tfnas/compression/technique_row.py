@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfnas.compression.technique_context import Context
 from tfnas.compression.techniques.registry import technique
-from tfnas.compression.techniques.technique import Outcome
+from tfnas.compression.techniques.technique import TechniqueOutcome
 
 if TYPE_CHECKING:
     import keras
@@ -59,7 +59,7 @@ def check_order(names: Sequence[str]) -> None:
         )
 
 
-def run_row(model: keras.Model, row: Sequence[Step], context: Context) -> list[Outcome]:
+def run_row(model: keras.Model, row: Sequence[Step], context: Context) -> list[TechniqueOutcome]:
     """Applies techniques one after another, each fine-tuned and kept through the next.
 
     Args:
@@ -74,7 +74,7 @@ def run_row(model: keras.Model, row: Sequence[Step], context: Context) -> list[O
         ValueError: The order is wrong, or a technique refuses the model.
     """
     check_order([step.technique for step in row])
-    outcomes: list[Outcome] = []
+    outcomes: list[TechniqueOutcome] = []
     for number, step in enumerate(row, 1):
         own = context_of(step, context, number)
         outcome = technique(step.technique).run(model, step.settings, own)

@@ -116,7 +116,7 @@ class _KeepState(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Restores the callbacks of a training that has ended: they report on it."""
-        if self.waiting and self.checkpoint.finished:
+        if self.waiting and self.checkpoint.epoch >= self.params["epochs"]:
             self.waiting = False
             self._restore_callbacks()
 

@@ -24,6 +24,7 @@ from tfnas.compression.technique_row import Step, context_of
 from tfnas.compression.techniques.registry import technique
 from tfnas.data.examples import ArrayParts, Examples
 from tfnas.distillation.distiller import Distiller
+from tfnas.keras_private import learning_rate_or_schedule
 from tfnas.low_rank.factorize import factorize
 from tfnas.quantization.spec import QuantSpec
 from tfnas.search_space.compression import Compression
@@ -305,7 +306,7 @@ def _factorized(model: Any, target_macs: float, images: Any) -> Any:
 def _rate(optimizer: Any) -> float:
     """Returns the learning rate at the first step of an optimizer."""
     inner = getattr(optimizer, "inner_optimizer", optimizer)
-    rate = inner._learning_rate
+    rate = learning_rate_or_schedule(inner)
     if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
         rate = rate(0)
     return float(rate)

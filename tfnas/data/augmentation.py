@@ -1,4 +1,11 @@
-"""Random augmentations of training images, and data sets of augmented batches."""
+"""Random augmentations of training images, and data sets of augmented batches.
+
+Keras' `RandomFlip` and `RandomTranslation` are not used. Their seed is an integer or a
+`SeedGenerator`, which counts its draws; here a batch follows from the seed, the epoch and its
+index alone, so that threads and a resumed training change nothing, and the flipped images must be
+known to take a teacher's outputs for them. `RandomTranslation` also shifts by fractions of pixels
+and repeats the pixel at the border when it reflects (1 0 0 1 2, here 1 0 1 2).
+"""
 
 from __future__ import annotations
 
@@ -152,10 +159,10 @@ class AugmentedImages(keras.utils.PyDataset):
         self._order = self._order_of(self.epoch)
 
     def start_at(self, epoch: int) -> None:
-        """Continues with an epoch, as a training that was interrupted does.
+        """Sets the epoch of the next iteration.
 
         Args:
-            epoch: Number of the next epoch, from 0.
+            epoch: Its number, from 0.
         """
         self.epoch, self._order = epoch, self._order_of(epoch)
 
@@ -189,26 +196,47 @@ class AugmentedImages(keras.utils.PyDataset):
         return untuned(sized)
 
 
-def shuffled(examples: Any, batch_size: int, seed: int, first_epoch: int = 0) -> tf.data.Dataset:
-    """Returns a data set of batches of arrays, in another order in each epoch.
+class ShuffledBatches:
+    """Batches of arrays, in another order in each epoch.
 
     Keras' `fit` shuffles arrays in each epoch, but from the same random state: if TensorFlow's
-    global seed is set, all epochs have the same batches.
+    global seed is set, all epochs have the same batches. Here the order depends on the seed and on
+    the number of the epoch alone, so a training that was stopped continues with its own batches.
 
     Args:
-        examples: Arrays of n rows each, in any nest of tuples.
+        examples: Arrays of n rows each, in any nest of tuples and dictionaries.
         batch_size: Rows in a batch.
-        seed: Seed of the orders, combined with TensorFlow's global seed.
-        first_epoch: Number of epochs whose orders are passed over.
+        seed: Seed of the orders.
     """
-    tensors = tf.nest.map_structure(tf.convert_to_tensor, examples)
-    count = len(tf.nest.flatten(tensors)[0])
-    rows = tf.data.Dataset.range(count).shuffle(count, seed=seed).batch(batch_size)
-    batches = rows.map(lambda row: tf.nest.map_structure(lambda t: tf.gather(t, row), tensors))
-    dataset = untuned(batches.prefetch(2))
-    for _ in range(first_epoch):  # each iterator draws the order of its epoch
-        next(iter(dataset))
-    return dataset
+
+    def __init__(self, examples: Any, batch_size: int, seed: int) -> None:
+        self.examples, self.batch_size, self.seed, self.epoch = examples, batch_size, seed, 0
+
+    def start_at(self, epoch: int) -> None:
+        """Sets the epoch of the next iteration.
+
+        Args:
+            epoch: Its number, from 0.
+        """
+        self.epoch = epoch
+
+    def dataset(self) -> tf.data.Dataset:
+        """Returns the batches as a `tf.data.Dataset`; each iteration over it is an epoch."""
+        tensors = tf.nest.map_structure(tf.convert_to_tensor, self.examples)
+        count = len(tf.nest.flatten(tensors)[0])
+
+        def rows() -> Iterator[np.ndarray]:
+            order = np.random.default_rng([self.seed, self.epoch]).permutation(count)
+            for start in range(0, count, self.batch_size):
+                yield order[start : start + self.batch_size]
+
+        orders = tf.data.Dataset.from_generator(
+            rows, output_signature=tf.TensorSpec([None], tf.int64)
+        ).apply(tf.data.experimental.assert_cardinality(-(-count // self.batch_size)))
+        gathered = orders.map(
+            lambda row: tf.nest.map_structure(lambda t: tf.gather(t, row), tensors)
+        )
+        return untuned(gathered.prefetch(2))
 
 
 def untuned(dataset: tf.data.Dataset) -> tf.data.Dataset:

@@ -132,15 +132,23 @@ def digest_of(*parts: Examples) -> str:
     """Returns a hash of examples, as 16 hexadecimal digits."""
     digest = hashlib.sha256()
     for part in parts:
-        for array in (*leaves(part.x), *leaves(part.y)):
+        for array in (*leaves(_by_key(part.x)), *leaves(_by_key(part.y))):
             digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()[:16]
 
 
-def leaves(nested: Nested) -> list[np.ndarray]:
-    """Returns the arrays of nested inputs or targets; those of a dictionary by sorted keys."""
+def leaves(nested: Nested) -> list[Any]:
+    """Returns the arrays of nested inputs or targets, in order.
+
+    Example:
+        >>> [leaf.shape for leaf in leaves({"a": np.zeros((2, 3)), "b": [np.zeros(2)]})]
+        [(2, 3), (2,)]
+
+    Args:
+        nested: An array, (examples, ...), or lists and dictionaries of such arrays.
+    """
     if isinstance(nested, dict):
-        return [leaf for key in sorted(nested) for leaf in leaves(nested[key])]
+        nested = list(nested.values())
     if isinstance(nested, list | tuple):
         return [leaf for part in nested for leaf in leaves(part)]
     return [nested]
@@ -155,13 +163,18 @@ def mapped(function: Any, nested: Nested) -> Nested:
     return function(nested)
 
 
-def joined(first: Nested, second: Nested) -> Nested:
-    """Returns the examples of two nests of one structure, one after the other."""
+def joined(*parts: Nested) -> Nested:
+    """Returns the examples of nests of one structure, one after the other.
+
+    Args:
+        *parts: The nests.
+    """
+    first = parts[0]
     if isinstance(first, dict):
-        return {key: joined(value, second[key]) for key, value in first.items()}
+        return {key: joined(*(part[key] for part in parts)) for key in first}
     if isinstance(first, list | tuple):
-        return type(first)(joined(a, b) for a, b in zip(first, second, strict=True))
-    return np.concatenate([first, second])
+        return type(first)(joined(*columns) for columns in zip(*parts, strict=True))
+    return np.concatenate(parts)
 
 
 def as_tuples(nested: Nested) -> Nested:
@@ -174,4 +187,13 @@ def as_tuples(nested: Nested) -> Nested:
         return {key: as_tuples(value) for key, value in nested.items()}
     if isinstance(nested, list | tuple):
         return tuple(as_tuples(part) for part in nested)
+    return nested
+
+
+def _by_key(nested: Nested) -> Nested:
+    """Returns nested arrays with dictionaries in the order of their keys."""
+    if isinstance(nested, dict):
+        return {key: _by_key(nested[key]) for key in sorted(nested)}
+    if isinstance(nested, list | tuple):
+        return type(nested)(_by_key(part) for part in nested)
     return nested

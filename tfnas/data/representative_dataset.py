@@ -1,21 +1,29 @@
 """TFLite's form of calibration data: a function that yields one example at a time.
 
 `tf.lite.TFLiteConverter.representative_dataset` is a callable without arguments that returns an
-iterator. Each item is a list of arrays, one for each input of the model in the model's order, or
-a dictionary of arrays by input name. The first axis of every array is the batch. Code that
-converts with TensorFlow has such a function already, so tfnas takes it wherever it takes
+iterator. Each item is one of these, and the first axis of every array is the batch:
+
+- a list of arrays, one for each input of the model in the order of `model.inputs`. TensorFlow's
+  converter takes lists in the order of the file's inputs, which is often alphabetical;
+- a dictionary of arrays by input name;
+- a tuple of a signature key (a string or None) and such a dictionary. A Keras model has a single
+  signature, so the key is not used.
+
+Code that converts with TensorFlow has such a function already, so tfnas takes it wherever it takes
 calibration data.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
 CALIBRATION_EXAMPLES = 500
-RepresentativeDataset = Callable[[], Iterable[list[Any] | dict[str, Any]]]
+Example = list[Any] | dict[str, Any] | tuple[str | None, dict[str, Any]]
+RepresentativeDataset = Callable[[], Iterable[Example]]
 
 
 def is_representative_dataset(data: object) -> bool:
@@ -43,17 +51,25 @@ def representative_arrays(
         what: Name of the argument, for the error message.
 
     Returns:
-        Arrays of shape (examples, ...): a list in the model's order, or a dictionary by input
-        name, as the items are.
+        Arrays of shape (examples, ...): a list in the order of `model.inputs`, or a dictionary by
+        input name, as the items are.
 
     Raises:
         ValueError: The function yields no example, too many of them, or something other than
-            lists or dictionaries of arrays that fit together.
+            lists or dictionaries of arrays that fit together, or takes arguments. Errors that
+            the function itself raises are not changed.
     """
     most = CALIBRATION_EXAMPLES if limit is None else limit
     items: list[dict[Any, np.ndarray]] = []
     count, by_name = 0, False
-    for item in _iterated(data, what):
+    signatures = set()
+    for yielded in _iterated(data, what):
+        signature, item = _without_signature(yielded)
+        signatures.add(signature)
+        if len(signatures) > 1:
+            raise ValueError(
+                f"{what} must yield examples of one signature, got {sorted(map(str, signatures))}"
+            )
         if not isinstance(item, dict | list) or not item:
             raise ValueError(
                 f"{what} must yield lists or dictionaries of arrays, got {type(item).__name__}"
@@ -86,14 +102,30 @@ def representative_arrays(
     return joined if by_name else list(joined.values())
 
 
+def _without_signature(item: Any) -> tuple[str | None, Any]:
+    """The signature key of an item and its arrays; None where the item has no key."""
+    if isinstance(item, tuple) and len(item) == 2 and isinstance(item[1], dict):
+        key, arrays = item
+        if key is None or isinstance(key, str):
+            return key, arrays
+    return None, item
+
+
 def _iterated(data: RepresentativeDataset, what: str) -> Iterable[Any]:
+    function = getattr(data, "input_gen", data)
+    rule = f"{what} must be a function without arguments that returns an iterator, got {data!r}"
     try:
-        return iter(getattr(data, "input_gen", data)())
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # some functions written in C have no signature
+        signature = inspect.Signature()
+    try:
+        signature.bind()
     except TypeError as error:
-        raise ValueError(
-            f"{what} must be a function without arguments that returns an iterator, got "
-            f"{data!r}: {error}"
-        ) from error
+        raise ValueError(f"{rule}: {error}") from error
+    items = function()  # outside of any try: its own errors are the user's to see
+    if not isinstance(items, Iterable):
+        raise ValueError(f"{rule}, which returned {type(items).__name__}")
+    return items
 
 
 def _joined(parts: list[np.ndarray], key: int | str, what: str) -> np.ndarray:

@@ -17,15 +17,19 @@ import os
 import pathlib
 import zipfile
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
-from tfnas.data.datasets import batches, check_data, leaves, sliced
+from tfnas.data.examples import leaves
+from tfnas.data.reading import batches, check_data, sliced
 from tfnas.distillation.compatibility_checks import resolved_multi_label
 from tfnas.distillation.teachers import Teachers
 from tfnas.runtime.files import write_atomically
+
+if TYPE_CHECKING:
+    from tfnas.data.data_types import ExampleData
 
 _PROBES = 64
 _TOLERANCE = 1e-3  # of the largest logit: other hardware rounds differently
@@ -33,7 +37,7 @@ _TOLERANCE = 1e-3  # of the largest logit: other hardware rounds differently
 
 def teacher_outputs(
     teacher: keras.Model | Sequence[keras.Model],
-    x: Any,
+    x: ExampleData,
     file: str | os.PathLike[str] | None = None,
     *,
     preprocess: Callable[[Any], Any] | Sequence[Callable[[Any], Any] | None] | None = None,

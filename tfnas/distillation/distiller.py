@@ -27,6 +27,7 @@ from tfnas.distillation.forward import ForwardPass
 from tfnas.distillation.losses import as_logits, distillation_loss, weighted_mean
 from tfnas.distillation.output_checks import check_model, check_number
 from tfnas.distillation.teachers import Preprocess, Teachers, serialized
+from tfnas.keras_private import attach, attached, compiled_metrics, mask_of
 
 _FILE = "teachers.npz"
 
@@ -48,8 +49,8 @@ class Distiller(keras.Model):
         >>> sorted(history.history)
         ['accuracy', 'loss']
 
-    With a teacher's logits computed beforehand (:func:`tfnas.teacher_outputs`) no teacher runs in
-    the training step, and the targets are a pair::
+    A teacher's logits can be computed once, before training (:func:`tfnas.teacher_outputs`). The
+    teacher then does not run in training. Targets are the pair (labels, teacher's logits)::
 
         teacher_logits = tfnas.teacher_outputs(teacher, x, file="teacher_logits.npz")
         distiller = tfnas.Distiller(None, student)
@@ -57,17 +58,20 @@ class Distiller(keras.Model):
         distiller.fit(x, (y, teacher_logits), validation_data=(x_val, y_val))
 
     Args:
-        teacher: A built Keras 3 model with one output, (n, ..., classes), or a list of such
-            models, whose probabilities are averaged. They run in inference mode and are not
-            changed. None: targets are (labels, teacher's outputs).
-        student: The same kind of model. It is trained in place.
-        student_loss_weight: Weight of the labels, in [0, 1]; the rest is the teacher's. At 0
-            labels may be left out, and only validation has metrics.
-        temperature: Divisor of both models' logits in the teacher's part, above 0.
+        teacher: A built Keras 3 model with one output, (batch, ..., classes), or a list of such
+            models, whose probabilities are averaged. A teacher runs in inference mode and is not
+            changed. None: no teacher runs; targets are the pair (labels, teacher's outputs).
+        student: A built Keras 3 model with one output of the same shape. It is trained in place.
+        student_loss_weight: Weight of the loss on the labels, in [0, 1]. The loss on the
+            teacher's outputs has the weight `1 - student_loss_weight`. With 0, labels are not
+            needed in training; metrics are then computed in validation alone.
+        temperature: A number above 0. The teacher's loss divides the logits of both models by
+            it, as in `keras.distillation.Distiller`.
         features: Losses on intermediate activations: a list of
             :class:`tfnas.FeatureHint`, :class:`tfnas.AttentionTransfer` and
             :class:`tfnas.RelationalTransfer`.
-        reverse: KL(student || teacher) instead of KL(teacher || student).
+        reverse: Whether the teacher's loss is KL(student || teacher) instead of
+            KL(teacher || student).
         label_smoothing: Fraction of the label that is spread over all classes, in [0, 1).
         multi_label: Whether classes are independent; None: True where the models end in a
             sigmoid or in one unit.
@@ -134,11 +138,27 @@ class Distiller(keras.Model):
         self.built = True
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Returns the student's outputs."""
+        """Returns the student's outputs.
+
+        Example:
+            >>> import keras, numpy as np, tfnas
+            >>> teacher, student = (keras.Sequential([keras.Input((8,)), keras.layers.Dense(3)])
+            ...     for _ in range(2))
+            >>> distiller = tfnas.Distiller(teacher, student)
+            >>> distiller(np.zeros((5, 8))).shape == (5, 3)
+            True
+
+        Args:
+            inputs: The student's inputs, (batch, ...), or a list or dictionary of them.
+            training: As in `keras.layers.Layer.__call__`.
+
+        Returns:
+            A tensor (batch, ..., classes).
+        """
         result = self._student_pass.run(inputs, training, self.multi_label)
         # `compute_loss` needs more of this pass: it is attached to the outputs, as Keras does
         # with masks. As an attribute of the model it would mix up replicas.
-        result.outputs._tfnas_forward = result.logits, result.features
+        attach(result.outputs, "forward", (result.logits, result.features))
         return result.outputs
 
     def compile(self, optimizer: Any = "adam", loss: Any = None, **kwargs: Any) -> None:
@@ -160,7 +180,11 @@ class Distiller(keras.Model):
         super().compile(optimizer=optimizer, loss=None, **kwargs)
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
-        """Compiles with the arguments of the saved distiller."""
+        """Compiles with the arguments of the saved distiller.
+
+        Args:
+            config: What `get_compile_config` returns.
+        """
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
 
@@ -220,9 +244,9 @@ class Distiller(keras.Model):
         Raises:
             ValueError: Labels or a teacher's outputs are missing, or have the wrong shape.
         """
-        if not hasattr(y_pred, "_tfnas_forward"):  # missing, or a changed tensor
+        if attached(y_pred, "forward") is None:  # missing, or a changed tensor
             y_pred = self(x, training=training)
-        logits, features = y_pred._tfnas_forward
+        logits, features = attached(y_pred, "forward")
         student_loss_weight = self.student_loss_weight if training else 1.0
         labels, cached = compatibility_checks.split_targets(y, not self.teachers)
         teacher_logits, teacher_features = self._teacher_outputs(
@@ -242,7 +266,7 @@ class Distiller(keras.Model):
             multi_label=self.multi_label,
             label_smoothing=self.label_smoothing,
         )
-        total = weighted_mean(losses, sample_weight, getattr(y_pred, "_keras_mask", None))
+        total = weighted_mean(losses, sample_weight, mask_of(y_pred))
         for distance, weight in self._distances(features, teacher_features):
             total += weight * weighted_mean(distance, sample_weight)
         if self.losses:  # regularizers
@@ -250,16 +274,31 @@ class Distiller(keras.Model):
         return total
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
-        """Updates and returns the student's metrics on the labels, and the mean loss."""
+        """Updates and returns the student's metrics on the labels, and the mean loss.
+
+        Args:
+            x: Inputs, (batch, ...).
+            y: Labels, or (labels, teacher's outputs); as in :meth:`compute_loss`.
+            y_pred: The distiller's outputs for `x`, (batch, ..., classes).
+            sample_weight: One number per example, (batch,).
+
+        Returns:
+            Metric name -> value.
+        """
         labels, teacher_logits = compatibility_checks.split_targets(y, not self.teachers)
         if labels is None:  # student_loss_weight is 0: metrics have no labels to compare with
-            return self._results(lambda metric: metric is not self._compile_metrics)
+            own = compiled_metrics(self)
+            return self._results(lambda metric: metric is not own)
         if teacher_logits is not None and isinstance(sample_weight, (list, tuple)):
             sample_weight = sample_weight[0]  # Keras repeats it for labels and outputs
         return super().compute_metrics(x, labels, y_pred, sample_weight)
 
     def get_metrics_result(self) -> dict[str, Any]:
-        """Returns the metrics so far; those that compare with labels only once there were any."""
+        """Returns the metrics so far; those that compare with labels only once there were any.
+
+        Returns:
+            Metric name -> value.
+        """
         return self._results(lambda metric: getattr(metric, "built", True))
 
     def _results(self, include: Callable[[Any], bool]) -> dict[str, Any]:
@@ -294,7 +333,19 @@ class Distiller(keras.Model):
             yield transfer.distance(student, teacher), transfer.weight
 
     def get_config(self) -> dict[str, Any]:
-        """Returns the arguments, serialized, with student and teacher."""
+        """Returns the arguments, serialized, with student and teacher.
+
+        Example:
+            >>> import keras, numpy as np, tfnas
+            >>> teacher, student = (keras.Sequential([keras.Input((8,)), keras.layers.Dense(3)])
+            ...     for _ in range(2))
+            >>> distiller = tfnas.Distiller(teacher, student)
+            >>> distiller.get_config()["temperature"]
+            4.0
+
+        Returns:
+            What :meth:`from_config` takes.
+        """
         return {
             "name": self.name,
             "student": serialized(self.student),
@@ -309,17 +360,33 @@ class Distiller(keras.Model):
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Distiller:
-        """Returns a distiller with these arguments."""
+        """Returns a distiller with these arguments.
+
+        Args:
+            config: What :meth:`get_config` returns.
+            custom_objects: Name -> class or function, as in Keras' deserialization.
+
+        Returns:
+            A distiller with new models.
+        """
         config = dict(config)
         for name in ("student", "teacher", "features", "preprocess"):
             config[name] = keras.saving.deserialize_keras_object(config[name], custom_objects)
         return cls(**config)
 
     def save_assets(self, folder: str) -> None:
-        """Writes the teachers' weights into a `.keras` file; `.weights.h5` files omit them."""
+        """Writes the teachers' weights into a `.keras` file; `.weights.h5` files omit them.
+
+        Args:
+            folder: Folder to write to; Keras calls this in `model.save`.
+        """
         np.savez(pathlib.Path(folder, _FILE), *self.teachers.get_weights())
 
     def load_assets(self, folder: str) -> None:
-        """Reads the teachers' weights."""
+        """Reads the teachers' weights that :meth:`save_assets` wrote.
+
+        Args:
+            folder: Folder to read from; Keras calls this in `load_model`.
+        """
         with np.load(pathlib.Path(folder, _FILE), allow_pickle=False) as file:
             self.teachers.set_weights([file[name] for name in file.files])

@@ -109,7 +109,20 @@ class FeatureHint(Transfer):
             raise ValueError(f"project must be True or False, got {self.project!r}")
 
     def check(self, student: Shape, teacher: Shape) -> None:
-        """Raises ValueError where activations of these shapes can't be compared."""
+        """Checks that activations of these shapes can be compared.
+
+        Example:
+            >>> import numpy as np, tfnas
+            >>> transfer = tfnas.FeatureHint("a", "b")
+            >>> transfer.check((None, 4, 8), (None, 4, 16))
+
+        Args:
+            student: Shape of the student's activations, (None, ..., channels).
+            teacher: Shape of the teacher's activations, (None, ..., channels).
+
+        Raises:
+            ValueError: They can't be compared.
+        """
         if len(student) < 2 or student[-1] is None or teacher[-1] is None:
             self._refuse(student, teacher, "have a known number of channels on the last axis")
         if not self.project and student[-1] != teacher[-1]:
@@ -119,7 +132,20 @@ class FeatureHint(Transfer):
         _check_positions(self, student, teacher)
 
     def projection(self, student: Shape, teacher: Shape) -> keras.layers.Layer | None:
-        """Returns the built projection, or None where `project` is False."""
+        """Returns the built projection, or None where `project` is False.
+
+        Example:
+            >>> import tfnas
+            >>> tfnas.FeatureHint("a", "b").projection((None, 8), (None, 16)).units
+            16
+
+        Args:
+            student: Shape of the student's activations, (None, ..., channels).
+            teacher: Shape of the teacher's activations, (None, ..., channels).
+
+        Returns:
+            A layer from the student's channels to the teacher's, or None.
+        """
         if not self.project:
             return None
         layer = Projection(teacher[-1] or 0, dtype="float32")
@@ -127,7 +153,23 @@ class FeatureHint(Transfer):
         return layer
 
     def distance(self, student: Any, teacher: Any) -> Any:
-        """Returns the distance of each example, (n,)."""
+        """Returns the distance of each example, (batch,).
+
+        Example:
+            >>> import numpy as np, tfnas
+            >>> transfer = tfnas.FeatureHint("a", "b")
+            >>> a, b = np.ones((2, 8), "float32"), np.ones((2, 8), "float32")
+            >>> tuple(transfer.distance(a, b).shape)
+            (2,)
+
+        Args:
+            student: The student's activations, (batch, ..., channels), projected where there is a
+                projection.
+            teacher: The teacher's activations, (batch, ..., channels).
+
+        Returns:
+            A float32 tensor (batch,).
+        """
         return feature_distances.hint_distance(student, teacher)
 
 
@@ -160,7 +202,20 @@ class AttentionTransfer(Transfer):
     """
 
     def check(self, student: Shape, teacher: Shape) -> None:
-        """Raises ValueError where activations of these shapes can't be compared."""
+        """Checks that activations of these shapes can be compared.
+
+        Example:
+            >>> import numpy as np, tfnas
+            >>> transfer = tfnas.AttentionTransfer("a", "b")
+            >>> transfer.check((None, 4, 4, 8), (None, 4, 4, 16))
+
+        Args:
+            student: Shape of the student's activations, (None, ..., channels).
+            teacher: Shape of the teacher's activations, (None, ..., channels).
+
+        Raises:
+            ValueError: They can't be compared.
+        """
         if len(student) < 3:
             self._refuse(
                 student, teacher, "give feature maps (n, positions, channels) for attention"
@@ -168,7 +223,23 @@ class AttentionTransfer(Transfer):
         _check_positions(self, student, teacher)
 
     def distance(self, student: Any, teacher: Any) -> Any:
-        """Returns the distance of each example, (n,)."""
+        """Returns the distance of each example, (batch,).
+
+        Example:
+            >>> import numpy as np, tfnas
+            >>> transfer = tfnas.AttentionTransfer("a", "b")
+            >>> a, b = np.ones((2, 4, 4, 8), "float32"), np.ones((2, 4, 4, 16), "float32")
+            >>> tuple(transfer.distance(a, b).shape)
+            (2,)
+
+        Args:
+            student: The student's activations, (batch, ..., channels), projected where there is a
+                projection.
+            teacher: The teacher's activations, (batch, ..., channels).
+
+        Returns:
+            A float32 tensor (batch,).
+        """
         return feature_distances.attention_distance(student, teacher)
 
 
@@ -215,7 +286,23 @@ class RelationalTransfer(Transfer):
             raise ValueError("distances or angles must be above 0, got 0 for both")
 
     def distance(self, student: Any, teacher: Any) -> Any:
-        """Returns the distance of each example, (n,)."""
+        """Returns the distance of each example, (batch,).
+
+        Example:
+            >>> import numpy as np, tfnas
+            >>> transfer = tfnas.RelationalTransfer("a", "b")
+            >>> a, b = np.ones((2, 8), "float32"), np.ones((2, 16), "float32")
+            >>> tuple(transfer.distance(a, b).shape)
+            (2,)
+
+        Args:
+            student: The student's activations, (batch, ..., channels), projected where there is a
+                projection.
+            teacher: The teacher's activations, (batch, ..., channels).
+
+        Returns:
+            A float32 tensor (batch,).
+        """
         total: Any = 0.0
         if self.distances:
             total += self.distances * feature_distances.distance_relations(student, teacher)

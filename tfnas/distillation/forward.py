@@ -15,6 +15,12 @@ import keras
 
 from tfnas.distillation.losses import as_logits
 from tfnas.graph.functional import Call, Value, Walk, walk
+from tfnas.keras_private import (
+    call_takes_training,
+    functional_inside,
+    logits_of,
+    standardized_inputs,
+)
 
 _MAX_NAMES = 24  # layers that a message lists
 # Layers that may follow the softmax of a classifier; FakeQuant rounds for an integer file.
@@ -117,7 +123,7 @@ class ForwardPass:
     def _logits(self, source: Any, multi_label: bool) -> Any:
         if not self.probabilities:
             return keras.ops.cast(source, "float32")
-        logits = getattr(source, "_keras_logits", None)  # Keras' own losses use them too
+        logits = logits_of(source)
         if logits is not None:
             return keras.ops.cast(logits, "float32")
         return as_logits(source, multi_label)
@@ -147,7 +153,7 @@ class ForwardPass:
         )
 
     def _check_output(self) -> None:
-        outputs = None if self._flow is None else _only(graph(self.model).output)
+        outputs = None if self._flow is None else _only(functional_inside(self.model).output)
         if isinstance(outputs, (dict, list, tuple)):
             kind = f"a {type(outputs).__name__} of {len(outputs)}"
             raise ValueError(
@@ -187,11 +193,6 @@ def last_activation_call(flow: Walk) -> tuple[str, Call] | None:
     return None
 
 
-def graph(model: keras.Model) -> Any:
-    """Returns the functional model inside a Sequential one, and any other model itself."""
-    return getattr(model, "_functional", None) or model
-
-
 def _flow(model: Any) -> Walk | None:
     try:
         return walk(model)
@@ -201,10 +202,10 @@ def _flow(model: Any) -> Walk | None:
 
 def _run(flow: Walk, model: Any, x: Any, training: bool | None) -> dict[Value, Any]:
     """Returns all tensors of a forward pass, computed as Keras' functional models do."""
-    tensors = dict(zip(flow.inputs, graph(model)._standardize_inputs(x), strict=True))
+    tensors = dict(zip(flow.inputs, standardized_inputs(functional_inside(model), x), strict=True))
     for call in flow.calls:
         args, kwargs = call.arguments([tensors[value] for value in call.inputs])
-        if training is not None and getattr(call.operation, "_call_has_training_arg", False):
+        if training is not None and call_takes_training(call.operation):
             kwargs = {**kwargs, "training": training}
         outputs = keras.tree.flatten(call.operation(*args, **kwargs))
         tensors.update(zip(call.outputs, outputs, strict=True))

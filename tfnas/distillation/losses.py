@@ -27,6 +27,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfnas.keras_private import set_mask
+
 MIN_PROBABILITY = 1e-7  # smaller ones are clipped, as in Keras' own cross-entropy
 
 
@@ -190,7 +192,7 @@ def weighted_mean(losses: Any, sample_weight: Any = None, mask: Any = None) -> A
     if sample_weight is not None:
         sample_weight = _aligned(ops.convert_to_tensor(sample_weight, "float32"), losses)
     if mask is not None:
-        losses._keras_mask = mask
+        set_mask(losses, mask)
     return _Average("distillation", dtype="float32")(losses, losses, sample_weight)
 
 

@@ -17,10 +17,11 @@ from keras import ops
 
 from tfnas.distillation.feature_distances import area_downsample
 from tfnas.distillation.feature_losses import Transfer
-from tfnas.distillation.forward import ForwardPass, graph
+from tfnas.distillation.forward import ForwardPass
 from tfnas.distillation.losses import averaged
 from tfnas.distillation.output_checks import check_model, check_number
 from tfnas.graph.functional import refresh_normalization
+from tfnas.keras_private import all_layers, call_takes_training, functional_inside
 
 Preprocess = Callable[[Any], Any] | Sequence[Callable[[Any], Any] | None] | None
 
@@ -114,7 +115,7 @@ class Teachers:
 
     def supports_jit(self) -> bool:
         """Whether XLA can compile all teachers."""
-        parts = [layer for model in self.models for layer in model._flatten_layers()]
+        parts = [layer for model in self.models for layer in all_layers(model)]
         parts += [p for p in self.preprocess if isinstance(p, keras.layers.Layer)]
         return all(layer.supports_jit for layer in parts)
 
@@ -188,13 +189,12 @@ def _listed_preprocess(preprocess: Any, count: int) -> tuple[Any, ...]:
 
 
 def _apply(preprocess: Any, x: Any) -> Any:
-    takes_training = getattr(preprocess, "_call_has_training_arg", False)
-    return preprocess(x, training=False) if takes_training else preprocess(x)
+    return preprocess(x, training=False) if call_takes_training(preprocess) else preprocess(x)
 
 
 def _input(model: Any) -> Any:
     """The symbolic input of a model; None where it has several or is subclassed."""
-    tensor = graph(model).input if getattr(model, "inputs", None) else None
+    tensor = functional_inside(model).input if getattr(model, "inputs", None) else None
     return tensor if hasattr(tensor, "shape") else None
 
 

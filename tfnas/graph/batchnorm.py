@@ -12,15 +12,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tfnas.data.datasets import arrays, leaves, sliced, spread
+from tfnas.data.examples import leaves
+from tfnas.data.reading import arrays, sliced, spread
 from tfnas.data.representative_dataset import is_representative_dataset, representative_arrays
 from tfnas.graph.traversal import visit
+from tfnas.keras_private import all_layers
 
 if TYPE_CHECKING:
     import keras
 
+    from tfnas.data.data_types import ExampleData
 
-def recalibrate_batchnorm(model: keras.Model, data: Any, batch_size: int = 64) -> keras.Model:
+
+def recalibrate_batchnorm(
+    model: keras.Model, data: ExampleData, batch_size: int = 64
+) -> keras.Model:
     """Measures the moving mean and variance of all BatchNormalization layers again.
 
     They become the mean and variance over all examples, not a moving average. Each layer is
@@ -129,7 +135,7 @@ def move_statistics(
 
 def layers_of(model: keras.layers.Layer, kinds: Any) -> list[Any]:
     """Returns the layers of a class, each once, also those inside models and other layers."""
-    return [layer for layer in model._flatten_layers() if isinstance(layer, kinds)]
+    return [layer for layer in all_layers(model) if isinstance(layer, kinds)]
 
 
 def input_batches(data: Any, batch_size: int = 64, limit: int | None = None) -> list[Any]:

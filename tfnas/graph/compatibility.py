@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfnas.graph.layer_kernels import model_kernels
+from tfnas.keras_private import all_layers, attach, attached
 
 if TYPE_CHECKING:
     import keras
@@ -44,7 +45,9 @@ def check_float(
     Raises:
         ValueError: The model is quantization-aware.
     """
-    for layer in getattr(model, "_flatten_layers", lambda: ())():
+    import keras
+
+    for layer in all_layers(model) if isinstance(model, keras.layers.Layer) else ():
         if type(layer).__module__.startswith("tfnas.quantization."):
             raise ValueError(
                 f"model must not be quantization-aware yet, got {model.name!r} with "
@@ -116,7 +119,9 @@ def register_callback(
     history = getattr(model, "history", None)  # Keras creates one in each `fit`
     if history is None:
         return {}
-    registered: dict[str, Any] = vars(history).setdefault("_tfnas_callbacks", {})
+    if attached(history, "callbacks") is None:
+        attach(history, "callbacks", {})
+    registered: dict[str, Any] = attached(history, "callbacks")
     before = {name: other for name, other in registered.items() if other is not callback}
     registered[technique] = callback
     return before
@@ -124,7 +129,8 @@ def register_callback(
 
 def unregister_callback(model: keras.Model, technique: str) -> None:
     """Removes a callback from the register at the end of its `fit`."""
-    getattr(getattr(model, "history", None), "_tfnas_callbacks", {}).pop(technique, None)
+    registered = attached(getattr(model, "history", None), "callbacks") or {}
+    registered.pop(technique, None)
 
 
 def check_disjoint(pruned: Iterable[Any], clustered: Iterable[Any], got: str) -> None:

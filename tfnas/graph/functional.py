@@ -12,6 +12,15 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from tfnas.keras_private import (
+    all_layers,
+    call_takes_training,
+    fill_arguments,
+    followed_graph,
+    forget_calls,
+    nodes,
+)
+
 if TYPE_CHECKING:
     import keras
 
@@ -77,9 +86,8 @@ class Call:
             tensors: One for each of `inputs`, in order.
         """
         new = {id(old): new for old, new in zip(self.node.input_tensors, tensors, strict=True)}
-        args, kwargs = self.node.arguments.fill_in(new)
-        takes_training = getattr(self.operation, "_call_has_training_arg", False)
-        if self.training is not None and takes_training:
+        args, kwargs = fill_arguments(self.node, new)
+        if self.training is not None and call_takes_training(self.operation):
             kwargs = {"training": self.training, **kwargs}
         return args, kwargs
 
@@ -119,7 +127,7 @@ def walk(model: keras.Model, inside: Inside | None = None) -> Walk:
     Raises:
         ValueError: The model is not a built functional or Sequential model.
     """
-    functional = _functional(model)
+    functional = followed_graph(model)
     if functional is None:
         raise ValueError(
             f"model must be a built functional or Sequential Keras model, got "
@@ -205,7 +213,7 @@ def rebuild(
         results = apply(call, [tensors[value] for value in call.inputs])
         tensors.update(zip(call.outputs, results, strict=True))
     outputs = [tensors[value] for value in flow.outputs]
-    functional = _functional(model)
+    functional = followed_graph(model)
     return keras.Model(
         keras.tree.pack_sequence_as(functional.input, inputs),
         keras.tree.pack_sequence_as(functional.output, outputs),
@@ -266,7 +274,7 @@ class LayerCopies:
         if name != operation.name:
             used = copy.copy(operation)
             used.name = name
-            used._inbound_nodes, used._outbound_nodes = [], []
+            forget_calls(used)
         self._operations[id(operation)] = operation, used
         return used
 
@@ -304,60 +312,9 @@ def refresh_normalization(model: keras.layers.Layer) -> None:
     """
     import keras
 
-    for layer in model._flatten_layers():
+    for layer in all_layers(model):
         if isinstance(layer, keras.layers.Normalization) and layer.input_mean is None:
             layer.finalize_state()
-
-
-def gives_probabilities(model: keras.Model) -> bool:
-    """Whether a classifier ends in a softmax or sigmoid rather than in logits.
-
-    Example:
-        >>> import keras
-        >>> gives_probabilities(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]))
-        False
-
-    Args:
-        model: A built functional or Sequential model with one output.
-
-    Raises:
-        ValueError: The model is subclassed, or has several outputs.
-    """
-    return bool(last_activation(model))
-
-
-def last_activation(model: keras.Model) -> str:
-    """Returns "softmax" or "sigmoid" where a classifier ends in one, else "".
-
-    Example:
-        >>> import keras
-        >>> dense = keras.layers.Dense(2, activation="softmax")
-        >>> last_activation(keras.Sequential([keras.Input((4,)), dense]))
-        'softmax'
-
-    Args:
-        model: A built functional or Sequential model with one output.
-
-    Raises:
-        ValueError: The model is subclassed, or has several outputs.
-    """
-    flow = walk(model)
-    if len(flow.outputs) != 1:
-        raise ValueError(f"model must have one output, got {len(flow.outputs)}")
-    value = flow.outputs[0]
-    for call in reversed(flow.calls):
-        if value not in call.outputs:
-            continue
-        kind = type(call.operation).__name__.lower()
-        activation = getattr(getattr(call.operation, "activation", None), "__name__", "")
-        if found := {kind, activation} & {"softmax", "sigmoid"}:
-            return found.pop()
-        if kind not in ("reshape", "flatten", "dropout", "identity", "activation", "fakequant"):
-            return ""  # a FakeQuant only rounds
-        if kind == "activation" and activation != "linear":
-            return ""
-        value = call.inputs[0]
-    return ""
 
 
 def _walk_into(
@@ -369,35 +326,20 @@ def _walk_into(
     inside: Inside | None = None,
 ) -> tuple[Value, ...]:
     known = {id(t): value for t, value in zip(functional.inputs, inputs, strict=True)}
-    for depth in sorted(functional._nodes_by_depth, reverse=True):
-        for node in functional._nodes_by_depth[depth]:
-            if node.is_input:
-                continue
-            call_inputs = tuple(known[id(tensor)] for tensor in node.input_tensors)
-            name = prefix + node.operation.name
-            inner = _functional(node.operation)
-            if inner is None and inside is not None:
-                inner = inside(node)
-            if inner is not None and len(inner.inputs) == len(call_inputs):
-                mode = node.arguments.kwargs.get("training", training)
-                outputs = _walk_into(inner, call_inputs, f"{name}/", calls, mode, inside)
-            else:
-                outputs = tuple(_value(tensor) for tensor in node.outputs)
-                calls.append(Call(name, node.operation, call_inputs, outputs, node, training))
-            known.update({id(t): value for t, value in zip(node.outputs, outputs, strict=True)})
+    for node in nodes(functional):
+        call_inputs = tuple(known[id(tensor)] for tensor in node.input_tensors)
+        name = prefix + node.operation.name
+        inner = followed_graph(node.operation)
+        if inner is None and inside is not None:
+            inner = inside(node)
+        if inner is not None and len(inner.inputs) == len(call_inputs):
+            mode = node.arguments.kwargs.get("training", training)
+            outputs = _walk_into(inner, call_inputs, f"{name}/", calls, mode, inside)
+        else:
+            outputs = tuple(_value(tensor) for tensor in node.outputs)
+            calls.append(Call(name, node.operation, call_inputs, outputs, node, training))
+        known.update({id(t): value for t, value in zip(node.outputs, outputs, strict=True)})
     return tuple(known[id(tensor)] for tensor in functional.outputs)
-
-
-def _functional(model: Any) -> Any:
-    """The functional graph of a model or layer; None where it has none or does not follow it.
-
-    A model whose class overrides `call` computes something else than its graph.
-    """
-    inner = getattr(model, "_functional", None)  # a built Sequential model has one
-    candidate = model if hasattr(model, "_nodes_by_depth") else inner
-    defines_call = next((c for c in type(model).__mro__ if "call" in vars(c)), None)
-    is_keras = defines_call is None or defines_call.__module__.startswith("keras.src.models.")
-    return candidate if is_keras and hasattr(candidate, "_nodes_by_depth") else None
 
 
 def _value(tensor: Any) -> Value:

@@ -12,16 +12,20 @@ import fnmatch
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 
 from tfnas.graph.functional import Skipped
+from tfnas.keras_private import child_layers, own_variables
 
 if TYPE_CHECKING:
     import keras
 
 FIRST, LAST, DEPTHWISE = "first", "last", "depthwise"
+# A name, path or pattern, a layer or a layer's class; see :func:`named`.
+LayerSelector: TypeAlias = "str | keras.layers.Layer | type[keras.layers.Layer]"
+LayerSelection: TypeAlias = "LayerSelector | Iterable[LayerSelector]"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -92,7 +96,7 @@ def model_kernels(
     seen: set[int] = set()
     names: Counter[str] = Counter()
     for path, layer in layers_with_paths(model):
-        weights = [v for v in own_weights(layer) if id(v) not in seen]
+        weights = [v for v in own_variables(layer) if id(v) not in seen]
         seen.update(id(v) for v in weights)
         found = [v for v in weights if _is_kernel(v, embeddings)]
         reason = _obstacle(layer, weights) if weights else None
@@ -155,16 +159,11 @@ def layers_with_paths(model: Any) -> Iterator[tuple[str, Any]]:
             return
         seen.add(id(layer))
         yield path, layer
-        for inner in layer._layers:
+        for inner in child_layers(layer):
             yield from below(inner, f"{path}/{inner.name}" if path else inner.name)
 
     for path, layer in below(model, ""):
         yield path or model.name, layer
-
-
-def own_weights(layer: Any) -> list[Any]:
-    """Returns the variables of a layer itself, without those of layers inside it."""
-    return [*layer._trainable_variables, *layer._non_trainable_variables]
 
 
 def check_built(model: Any) -> None:

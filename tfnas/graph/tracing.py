@@ -14,6 +14,8 @@ from typing import Any
 
 import keras
 
+from tfnas.keras_private import create_training_variables, set_train_function, train_function
+
 
 class TraceOnce(keras.callbacks.Callback):
     """Creates the variables of the optimizer and of the metrics before the first step is traced.
@@ -42,16 +44,16 @@ class TraceOnce(keras.callbacks.Callback):
             return
         self._waiting = False
         model = self.model
-        step = getattr(model, "train_function", None)
+        step = train_function(model)
         if step is None or not _has_keras_train_step(model):
             return
 
         def first_step(iterator: Any) -> Any:
-            model.train_function = step
+            set_train_function(model, step)
             create_variables(model, getattr(iterator, "element_spec", None))
             return step(iterator)
 
-        model.train_function = first_step
+        set_train_function(model, first_step)
 
 
 def create_variables(model: keras.Model, element_spec: Any) -> bool:
@@ -83,11 +85,11 @@ def create_variables(model: keras.Model, element_spec: Any) -> bool:
     batch = keras.tree.map_structure(
         lambda spec: keras.KerasTensor(tuple(spec.shape), spec.dtype.name), element_spec
     )
-    model._symbolic_build(data_batch=keras.utils.unpack_x_y_sample_weight(batch))
+    create_training_variables(model, keras.utils.unpack_x_y_sample_weight(batch))
     return True
 
 
 def _has_keras_train_step(model: Any) -> bool:
-    """Whether the training step is Keras' own, which uses what `_symbolic_build` builds."""
+    """Whether the training step is Keras' own, which uses the variables created beforehand."""
     step = getattr(model.train_step, "__func__", None)
     return step is keras.Model.train_step and not model.run_eagerly and model.built

@@ -20,7 +20,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tfnas.data.datasets import leaves, sliced
+from tfnas.data.examples import leaves
+from tfnas.data.reading import sliced
+from tfnas.keras_private import (
+    all_layers,
+    fill_arguments,
+    nodes,
+    recorded_graph,
+    standardized_inputs,
+)
 
 if TYPE_CHECKING:
     import keras
@@ -91,9 +99,9 @@ class _Run:
         self._remaining_uses: dict[int, int] = {}
         self._values: list[dict[int, Any]] = []
         if self._nodes:
-            graph = _graph(model)
+            graph = recorded_graph(model)
             for batch in batches:
-                flat = graph._standardize_inputs(batch)
+                flat = standardized_inputs(graph, batch)
                 self._values.append({id(t): v for t, v in zip(graph.inputs, flat, strict=True)})
             for node in self._nodes:
                 for tensor in node.input_tensors:
@@ -111,7 +119,7 @@ class _Run:
             self._step()
         node = self._nodes[0]
         for values in self._values:
-            args, kwargs = node.arguments.fill_in(values)
+            args, kwargs = fill_arguments(node, values)
             yield from _record(node.operation, args, kwargs, layer, uses)
 
     def beside(self, layer: Any) -> tuple[Any, ...]:
@@ -137,7 +145,7 @@ class _Run:
             self._remaining_uses[id(tensor)] -= 1
         unused = {id(t) for t in node.input_tensors if not self._remaining_uses[id(t)]}
         for values in self._values:
-            args, kwargs = node.arguments.fill_in(values)
+            args, kwargs = fill_arguments(node, values)
             outputs = _flat(node.operation(*args, **kwargs))
             values.update({id(t): v for t, v in zip(node.outputs, outputs, strict=True)})
             for key in unused:
@@ -223,28 +231,20 @@ def _hooked(
                 object.__setattr__(layer, "call", call)
 
 
-def _graph(model: Any) -> Any:
-    """The functional graph of a model; None where it has none."""
-    return getattr(model, "_functional", None) or (
-        model if hasattr(model, "_standardize_inputs") else None
-    )
-
-
 def _nodes(model: Any) -> list[Any]:
     import keras
 
-    graph = _graph(model)
+    graph = recorded_graph(model)
     standard = (keras.Sequential.call, type(graph).call if graph is not None else None)
     if graph is None or type(model).call not in standard:  # a subclass that overrides `call`
         return []
-    by_depth = graph._nodes_by_depth
-    nodes = [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]]
-    return [node for node in nodes if not node.is_input]
+    return nodes(graph)
 
 
 def _parts(operation: Any) -> list[Any]:
-    flatten = getattr(operation, "_flatten_layers", None)
-    return list(flatten()) if flatten else [operation]
+    import keras
+
+    return all_layers(operation) if isinstance(operation, keras.layers.Layer) else [operation]
 
 
 def _flat(outputs: Any) -> list[Any]:

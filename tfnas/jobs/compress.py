@@ -7,9 +7,10 @@ trained on can't tell its accuracy.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pathlib
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 from tfnas.compression.budget import Budget
@@ -20,12 +21,13 @@ from tfnas.compression.file_comparison_table import FileRow, compare_files
 from tfnas.compression.fine_tune_settings import FineTuneSettings
 from tfnas.compression.layer_costs import file_layers
 from tfnas.compression.plan_settings import PlanSettings, decide_plan
-from tfnas.compression.planner import plan
+from tfnas.compression.planner import first_state, next_step
 from tfnas.compression.progress import Progress
-from tfnas.compression.recipe import Recipe
+from tfnas.compression.recipe import RecipeStep
 from tfnas.compression.results.compress_result import CompressResult
 from tfnas.compression.technique_context import Context
-from tfnas.data.datasets import DataSplit
+from tfnas.compression.techniques.registry import techniques
+from tfnas.data.data_split import DataSplit
 from tfnas.data.examples import Examples
 from tfnas.jobs.compress_folder import compress_folder, identity_of, set_aside
 from tfnas.jobs.inputs import load_model_and_data
@@ -34,6 +36,7 @@ from tfnas.measure.latency import benchmark
 from tfnas.measure.throughput import Throughput, throughput
 from tfnas.optional import require
 from tfnas.reports import compress_report
+from tfnas.reports.content import Words
 from tfnas.targets.device import Device
 from tfnas.tasks.image_classes import ImageClasses
 from tfnas.tasks.task import Task
@@ -172,16 +175,32 @@ def compress(
     store = CandidateStore(context, folder.path, gzipped, target, timed)
     progress.phase("analyzing the model: the costs and the sensitivity of its layers")
     analysis = store.analyze_model(bool(amounts.epochs))
-    plan_settings = decide_plan(budget, amounts, analysis, target.device)
+    plan_settings = dataclasses.replace(
+        decide_plan(budget, amounts, analysis, target.device),
+        more=_further_techniques(trained=bool(amounts.epochs)),
+    )
     for line in plan_settings.reasons:
         progress.phase(f"plan: {line}")
-    steps = plan(budget, amounts, plan_settings)
-    outcome: Candidate | None = None
-    while (recipe := _next(steps, outcome)) is not None:
-        outcome = store.make(recipe)
+    state, recipe = next_step(first_state(budget, amounts, plan_settings), None)
+    while recipe is not None:
+        state, recipe = next_step(state, store.make(recipe))
     result = _result(store, budget, effort, plan_settings, progress)
-    compress_report.write(result, split, settings)
+    compress_report.write(result, split, settings, Words.of(task))
     return result
+
+
+def _further_techniques(trained: bool) -> tuple[RecipeStep, ...]:
+    """Returns the steps of techniques that the planner has no rule of its own for.
+
+    Args:
+        trained: Whether techniques that train are among them.
+    """
+    return tuple(
+        RecipeStep(each.name, amount)
+        for each in techniques()
+        if trained or not each.trains
+        for amount in each.choices
+    )
 
 
 def _check_model(model: keras.Model, task: Task) -> None:
@@ -194,15 +213,6 @@ def _check_model(model: keras.Model, task: Task) -> None:
 
 def _epochs(effort: Effort, examples: int, batch_size: int) -> int:
     return max(effort.epochs, -(-effort.steps * batch_size // max(1, examples)))
-
-
-def _next(
-    steps: Generator[Recipe, Candidate | None, None], outcome: Candidate | None
-) -> Recipe | None:
-    try:
-        return steps.send(outcome)
-    except StopIteration:
-        return None
 
 
 def _result(

@@ -19,7 +19,7 @@ import numpy as np
 from tfnas import data as data_module
 from tfnas.compression.progress import Progress
 from tfnas.compression.trial_compression import CompressedTraining, spec_of, untrained_form
-from tfnas.data.datasets import DataSplit
+from tfnas.data.data_split import DataSplit
 from tfnas.graph.tracing import TraceOnce
 from tfnas.jobs import search_folder
 from tfnas.loading import load_model

@@ -19,13 +19,13 @@ from tfnas.compression.results.technique_result import TechniqueResult
 from tfnas.compression.technique_context import Context
 from tfnas.compression.technique_row import Step, check_order, context_of, run_row
 from tfnas.compression.techniques.registry import technique
-from tfnas.compression.techniques.technique import Outcome
+from tfnas.compression.techniques.technique import TechniqueOutcome
 from tfnas.jobs.inputs import load_model_and_data
 from tfnas.jobs.job_folder import JobFolder
 from tfnas.measure.latency import benchmark
-from tfnas.options import as_settings
 from tfnas.reports import technique_report
 from tfnas.runtime.files import model_digest, save_model, write_atomically
+from tfnas.settings_fields import as_settings
 from tfnas.tflite.conversion_error import ConversionError
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def _identity(model: keras.Model, row: Sequence[Step], context: Context) -> dict
 
 
 def _result(
-    model: keras.Model, outcomes: list[Outcome], context: Context, folder: JobFolder
+    model: keras.Model, outcomes: list[TechniqueOutcome], context: Context, folder: JobFolder
 ) -> TechniqueResult:
     """Converts, measures and reports."""
     context.progress.phase("converting and measuring the files on the test part")

@@ -37,6 +37,9 @@ def to_tf_keras(function: Any) -> Any:
     Args:
         function: The `activation` of the Keras 3 layer.
 
+    Returns:
+        The name or function.
+
     Raises:
         ValueError: The other library has no counterpart.
     """
@@ -59,6 +62,9 @@ def from_tf_keras(function: Any) -> Any:
 
     Args:
         function: The `activation` of the tf_keras layer.
+
+    Returns:
+        The name or function.
 
     Raises:
         ValueError: The other library has no counterpart.

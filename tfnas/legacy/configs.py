@@ -42,6 +42,9 @@ def to_tf_keras(layer: Any, name: str) -> Any:
         layer: The Keras 3 layer.
         name: The new layer's name.
 
+    Returns:
+        The new layer.
+
     Raises:
         ValueError: The other library has no counterpart.
     """
@@ -61,6 +64,9 @@ def from_tf_keras(layer: Any, name: str) -> Any:
     Args:
         layer: The tf_keras layer.
         name: The new layer's name.
+
+    Returns:
+        The new layer.
 
     Raises:
         ValueError: The other library has no counterpart.

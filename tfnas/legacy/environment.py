@@ -18,7 +18,11 @@ def tf_keras() -> Any:
 
     Example:
         >>> import tfnas
-        >>> layers = tfnas.legacy.tf_keras().layers
+        >>> tfnas.legacy.tf_keras().__version__.split(".")[0]
+        '2'
+
+    Returns:
+        The module.
 
     Raises:
         ImportError: tf_keras is not installed.
@@ -34,10 +38,17 @@ def tfmot() -> Any:
 
     Example:
         >>> import tfnas
-        >>> quantize_model = tfnas.legacy.tfmot().quantization.keras.quantize_model
+        >>> tfnas.legacy.tfmot().quantization.keras.quantize_model.__name__
+        'quantize_model'
+
+    Returns:
+        The module.
 
     Raises:
         ImportError: tensorflow-model-optimization or tf_keras is not installed.
+
+    References:
+        https://www.tensorflow.org/model_optimization
     """
     _load("tf_keras")
     return _load("tensorflow_model_optimization")

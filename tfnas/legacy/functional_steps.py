@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
+
+from tfnas import keras_private
+from tfnas.legacy import tf_keras_private
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,15 +48,15 @@ def read_keras(model: Any) -> Graph | None:
     Args:
         model: A model or layer.
     """
-    inner = getattr(model, "_functional", None)  # a built Sequential model has one
-    functional = model if hasattr(model, "_nodes_by_depth") else inner
-    if functional is None or not hasattr(functional, "_nodes_by_depth"):
+    functional = keras_private.recorded_graph(model)
+    if functional is None:
         return None
     steps = (
         GraphStep(node.operation, node.arguments.args, node.arguments.kwargs, tuple(node.outputs))
-        for node in _nodes(functional)
+        for node in keras_private.nodes(functional)
     )
-    return Graph(functional._inputs_struct, functional._outputs_struct, tuple(steps))
+    inputs = keras_private.input_structure(functional)
+    return Graph(inputs, keras_private.output_structure(functional), tuple(steps))
 
 
 def read_tf_keras(model: Any) -> Graph | None:
@@ -62,18 +65,14 @@ def read_tf_keras(model: Any) -> Graph | None:
     Args:
         model: A model or layer.
     """
-    if not getattr(model, "_nodes_by_depth", None):
+    if not tf_keras_private.is_functional(model):
         return None
     steps = (
         GraphStep(node.layer, node.call_args, node.call_kwargs, tuple(flatten(node.outputs)))
-        for node in _nodes(model)
+        for node in tf_keras_private.nodes(model)
     )
-    return Graph(model._nested_inputs, model._nested_outputs, tuple(steps))
-
-
-def _nodes(functional: Any) -> Iterator[Any]:
-    for depth in sorted(functional._nodes_by_depth, reverse=True):
-        yield from (node for node in functional._nodes_by_depth[depth] if not node.is_input)
+    inputs = tf_keras_private.input_structure(model)
+    return Graph(inputs, tf_keras_private.output_structure(model), tuple(steps))
 
 
 def map_structure(structure: Any, function: Callable[[Any], Any]) -> Any:
@@ -86,6 +85,9 @@ def map_structure(structure: Any, function: Callable[[Any], Any]) -> Any:
     Args:
         structure: The structure.
         function: Leaf -> new leaf.
+
+    Returns:
+        The same structure of new leaves.
     """
     if isinstance(structure, dict):
         return {key: map_structure(value, function) for key, value in structure.items()}

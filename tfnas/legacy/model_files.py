@@ -51,8 +51,11 @@ def load_model(path: str | pathlib.Path) -> keras.Model:
     """Loads a saved `.keras` or `.h5` file as a Keras 3 model; runs no code from the file.
 
     Example:
-        >>> import tfnas
-        >>> model = tfnas.legacy.load_model("model.keras")  # doctest: +SKIP
+        >>> import keras, tempfile, tfnas
+        >>> path = f"{tempfile.mkdtemp()}/model.keras"
+        >>> keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]).save(path)
+        >>> tfnas.legacy.load_model(path).output_shape
+        (None, 2)
 
     Args:
         path: The file.
@@ -95,8 +98,11 @@ def load_h5(path: str | pathlib.Path) -> keras.Model:
     """Loads an .h5 file of Keras 2 or 3 as a Keras 3 model; runs no code from the file.
 
     Example:
-        >>> import tfnas
-        >>> model = tfnas.legacy.load_h5("old.h5")  # doctest: +SKIP
+        >>> import keras, tempfile, tfnas
+        >>> path = f"{tempfile.mkdtemp()}/model.h5"
+        >>> keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]).save(path)
+        >>> tfnas.legacy.load_h5(path).output_shape
+        (None, 2)
 
     Args:
         path: The file; it must hold a model, not only weights.

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tfnas.legacy import activations, tensorflow_function
+from tfnas.legacy import activations, tensorflow_function, tf_keras_private
 from tfnas.legacy.environment import tf_keras
 
 MERGES = ("Add", "Subtract", "Multiply", "Maximum", "Minimum")
@@ -167,7 +167,7 @@ def to_tf_keras(
 def _apply(symbol: str, arguments: dict[str, Any], name: str, for_tfmot: bool) -> Any:
     if for_tfmot:
         return tensorflow_function.apply(symbol, arguments, name)
-    layers = _op_layers()
+    layers = tf_keras_private.operation_layers()
     kind = layers.SlicingOpLambda if symbol == GETITEM else layers.TFOpLambda
     first, *_ = arguments.values()
     rest = dict(list(arguments.items())[1:])
@@ -216,19 +216,19 @@ def _bound_arguments(layer: Any, args: Any, kwargs: Any) -> dict[str, Any]:
     return {key: value for key, value in bound.items() if value is not None and key != "name"}
 
 
-def is_operation_layer(layer: Any) -> bool:
-    """Whether a tf_keras layer is a TFOpLambda, which calls a TensorFlow function.
+def is_operation_layer(layer: object) -> bool:
+    """Returns whether a tf_keras layer is a TFOpLambda, which calls a TensorFlow function.
 
     Args:
         layer: The layer.
     """
-    return isinstance(layer, _op_layers().TFOpLambda)
+    return isinstance(layer, tf_keras_private.operation_layers().TFOpLambda)
 
 
 def _with_name(outputs: Any, name: str) -> Any:
     """Names the operation; Keras' automatic name could be that of a layer of the model."""
     first = outputs[0] if isinstance(outputs, list | tuple) else outputs
-    first._keras_history.operation.name = name
+    tf_keras_private.producer(first).name = name
     return outputs
 
 
@@ -244,7 +244,7 @@ def _activation(function: str, name: str) -> Any:
 
 def _same_rank(args: Any) -> bool:
     """Whether these are two tensors of one rank, which a merging layer treats as the operator."""
-    ranks = [len(arg.shape) for arg in args if hasattr(arg, "_keras_history")]
+    ranks = [len(arg.shape) for arg in args if tf_keras_private.is_symbolic(arg)]
     return len(args) == 2 and len(ranks) == 2 and ranks[0] == ranks[1]
 
 
@@ -259,15 +259,8 @@ def _index_config(index: Any) -> Any:
 
 def _as_numpy(value: Any) -> Any:
     """Turns a constant tensor into a NumPy array; other values are returned unchanged."""
-    is_constant = hasattr(value, "numpy") and not hasattr(value, "_keras_history")
+    is_constant = hasattr(value, "numpy") and not tf_keras_private.is_symbolic(value)
     return np.asarray(value.numpy()) if is_constant else value
-
-
-def _op_layers() -> Any:
-    tf_keras()
-    from tf_keras.src.layers.core import tf_op_layer  # the classes are not exported
-
-    return tf_op_layer
 
 
 def _error(layer: Any, side: str, what: str) -> ValueError:

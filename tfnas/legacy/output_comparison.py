@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tfnas.legacy.functional_steps import flatten, map_structure
+from tfnas.legacy.tf_keras_private import any_input_structure
 
 TOLERANCE = 1e-4
 
@@ -91,7 +92,7 @@ def _model_class(model: Any) -> Any:
 
 
 def _outputs(model: Any, arrays: list[np.ndarray]) -> list[np.ndarray]:
-    structure = getattr(model, "_inputs_struct", getattr(model, "_nested_inputs", model.inputs))
+    structure = any_input_structure(model)
     by_tensor = {id(tensor): array for tensor, array in zip(model.inputs, arrays, strict=True)}
     if any(kind.__name__ == "Sequential" for kind in type(model).__mro__):
         structure = model.inputs[0]  # its recorded structure is a list of one

@@ -18,6 +18,7 @@ from tfnas.legacy.functional_steps import (
     read_tf_keras,
 )
 from tfnas.legacy.output_comparison import Tap, check_equal
+from tfnas.legacy.tf_keras_private import producer
 
 if TYPE_CHECKING:
     import keras
@@ -84,8 +85,8 @@ def from_tf_keras(model: Any, *, check: bool = True) -> keras.Model:
     return _convert(model, _from_tf_keras(), check)
 
 
-def is_tf_keras(model: Any) -> bool:
-    """Whether a model is a tf_keras model; does not import tf_keras.
+def is_tf_keras(model: object) -> bool:
+    """Returns whether a model is a tf_keras model; does not import tf_keras.
 
     Example:
         >>> import tfnas
@@ -223,9 +224,7 @@ class _Conversion:
         return converted
 
     def _input(self, tensor: Any) -> Any:
-        history = tensor._keras_history
-        layer = history.layer if hasattr(history, "layer") else history.operation
-        name = self._unique_name(layer.name, "")
+        name = self._unique_name(producer(tensor).name, "")
         return self.direction.target.Input(
             tuple(tensor.shape[1:]), tensor.shape[0], dtype=_dtype(tensor), name=name
         )

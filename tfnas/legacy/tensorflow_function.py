@@ -14,6 +14,7 @@ import numpy as np
 
 from tfnas.legacy.environment import tf_keras
 from tfnas.legacy.functional_steps import map_structure
+from tfnas.legacy.tf_keras_private import is_symbolic
 
 PLACEHOLDER = "tensor:"
 
@@ -32,7 +33,7 @@ def apply(symbol: str, arguments: dict[str, Any], name: str) -> Any:
     tensors: list[Any] = []
 
     def to_config(value: Any) -> Any:
-        if not hasattr(value, "_keras_history"):
+        if not is_symbolic(value):
             return np.asarray(value).tolist() if isinstance(value, np.ndarray) else value
         tensors.append(value)
         return f"{PLACEHOLDER}{len(tensors) - 1}"
@@ -83,6 +84,9 @@ def slices(index: Any) -> Any:
 
     Args:
         index: An index of `x[index]`, as read from a config.
+
+    Returns:
+        The index that can be applied.
     """
     if isinstance(index, list | tuple):
         return tuple(slices(part) for part in index)

@@ -13,8 +13,10 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from tfnas.graph.functional import Skipped, walk
+from tfnas.keras_private import all_layers
 from tfnas.legacy.environment import tf_keras, tfmot
 from tfnas.legacy.rebuild import flattened
+from tfnas.legacy.tf_keras_private import first_node, output_quantize_config
 
 if TYPE_CHECKING:
     import keras
@@ -87,21 +89,21 @@ def quantize_aware_tfmot(model: keras.Model) -> tuple[Any, tuple[Skipped, ...]]:
 
 
 def is_quantized(model: Any) -> bool:
-    """Whether a tf_keras model holds fake quantization of tfmot.
+    """Returns whether a tf_keras model holds fake quantization of tfmot.
 
     Args:
         model: A tf_keras model.
     """
-    return any(_wrapped_layer(layer) is not None for layer in model._flatten_layers())
+    return any(_wrapped_layer(layer) is not None for layer in all_layers(model))
 
 
 def computes_in_float(model: Any) -> bool:
-    """Whether the TFLite file of a model quantized by tfmot will hold float operations.
+    """Returns whether the TFLite file of a model quantized by tfmot will hold float operations.
 
     Args:
         model: A model of :func:`quantize_aware_tfmot`.
     """
-    config = _output_config()
+    config = output_quantize_config()
     inner = [
         layer.layer
         for layer in model.layers
@@ -115,7 +117,7 @@ def _is_folded(model: Any, layer: Any) -> bool:
     if type(layer).__name__ != "BatchNormalization":
         return False
     wrapper = next(each for each in model.layers if _wrapped_layer(each) is layer)
-    before = _wrapped_layer(wrapper._inbound_nodes[0].inbound_layers)
+    before = _wrapped_layer(first_node(wrapper).inbound_layers)
     return type(before).__name__ in FOLDED
 
 
@@ -169,7 +171,7 @@ def _quantize(name: str, float_model: Any, reasons: dict[str, str | None]) -> An
     Of these only the output is quantized, in another attempt.
     """
     quantization = tfmot().quantization.keras
-    config = _output_config()
+    config = output_quantize_config()
 
     def annotate(layer: Any) -> Any:
         if not _has_float_output(layer) or _keeps_scale(layer):
@@ -193,7 +195,7 @@ def _quantize(name: str, float_model: Any, reasons: dict[str, str | None]) -> An
 
 def _has_float_output(layer: Any) -> bool:
     """Whether a wrapper can quantize the layer's output: one tensor of floats."""
-    output = layer._inbound_nodes[0].outputs
+    output = first_node(layer).outputs
     is_input = type(layer).__name__ == "InputLayer"
     return not is_input and hasattr(output, "dtype") and output.dtype.is_floating
 
@@ -222,17 +224,8 @@ def _is_native(layer: Any) -> bool:
     """Whether tfmot supports a layer with its activation at its position."""
     kind = type(layer).__name__
     if kind == "BatchNormalization":
-        return type(layer._inbound_nodes[0].inbound_layers).__name__ in FOLDED
+        return type(first_node(layer).inbound_layers).__name__ in FOLDED
     scheme = tfmot().quantization.keras.default_8bit.Default8BitQuantizeScheme()
     activation = getattr(getattr(layer, "activation", None), "__name__", "linear")
     is_known = kind in TRANSFORMED or scheme.get_quantize_registry().supports(layer)
     return is_known and activation in ACTIVATIONS
-
-
-def _output_config() -> Any:
-    tfmot()
-    from tensorflow_model_optimization.python.core.quantization.keras.default_8bit import (
-        default_8bit_quantize_configs,  # tfmot exports the scheme, but not its configs
-    )
-
-    return default_8bit_quantize_configs.Default8BitOutputQuantizeConfig

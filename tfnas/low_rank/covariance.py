@@ -39,7 +39,11 @@ class InputCovariance:
         self._squares = np.zeros((inputs, inputs))
 
     def add(self, rows: np.ndarray) -> None:
-        """Adds rows of inputs, (n, inputs)."""
+        """Adds rows of inputs.
+
+        Args:
+            rows: The rows, (n, inputs).
+        """
         rows = rows.astype(np.float64)
         if not self.count:
             self._shift = rows.mean(axis=0)
@@ -50,11 +54,15 @@ class InputCovariance:
 
     @property
     def mean(self) -> np.ndarray:
-        """Mean of each input."""
+        """Returns the mean of each input, (inputs,)."""
         return self._shift + self._sum / self.count
 
     def second_moments(self, central: bool) -> np.ndarray:
-        """Returns the mean of x^T x, (inputs, inputs); with `central` the covariance."""
+        """Returns the mean of x^T x, (inputs, inputs); with `central` the covariance.
+
+        Args:
+            central: Whether the mean is subtracted.
+        """
         delta = self._sum / self.count
         covariance = self._squares / self.count - np.outer(delta, delta)
         return covariance if central else covariance + np.outer(self.mean, self.mean)
@@ -65,6 +73,12 @@ class InputCovariance:
         Off-diagonal elements are reduced, more so with few patches: for white inputs and
         independent patches the fraction of noise in them would be inputs / (inputs + count).
         The diagonal is unchanged.
+
+        Args:
+            central: Whether the mean is subtracted.
+
+        Returns:
+            The estimate, (inputs, inputs).
         """
         moments = self.second_moments(central)
         inputs = len(moments)
@@ -82,6 +96,9 @@ def measure_covariances(
         model: A built Keras 3 model.
         layers: Some of its Dense and convolution layers.
         batches: The model's inputs, batch by batch; one is in memory at a time.
+
+    Returns:
+        Maps the Python id of each layer to the covariance of its inputs.
 
     Raises:
         ValueError: The data leads to values that are not finite.

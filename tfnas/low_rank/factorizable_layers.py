@@ -39,17 +39,17 @@ class FactorizableLayer:
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates per example, summed over all uses."""
+        """Returns the multiply-accumulates per example, summed over all uses."""
         return self.positions[2] * self.kernel.size
 
     @property
     def flat(self) -> np.ndarray:
-        """The kernel as a matrix (inputs of a patch, outputs)."""
+        """Returns the kernel as a matrix (inputs of a patch, outputs)."""
         return self.kernel.reshape(-1, self.kernel.shape[-1])
 
     @property
     def absorbs_mean(self) -> bool:
-        """Whether a bias or BatchNormalization can compensate a shift of the mean output."""
+        """Returns whether a bias or BatchNormalization can compensate a shift of the mean."""
         return bool(self.layer.use_bias) or self.norm is not None
 
 

@@ -22,11 +22,12 @@ from tfnas.graph.batchnorm import fitting_columns
 from tfnas.graph.compatibility import check_float, check_uncompressed
 from tfnas.graph.functional import Call, Skipped, Walk, walk
 from tfnas.graph.macs import call_macs
+from tfnas.keras_private import functional_inside
 from tfnas.low_rank.covariance import InputCovariance, measure_covariances
 from tfnas.low_rank.factorizable_layers import METHODS, FactorizableLayer, find_layers
 from tfnas.low_rank.factorized_model import LayerFactors, build, check_copies, layer_factors
 from tfnas.low_rank.low_rank_report import FactoredLayer, FactorizationReport
-from tfnas.low_rank.rank_options import RankOption, RankOptions
+from tfnas.low_rank.options import Option, Options
 from tfnas.low_rank.rank_selection import (
     Choice,
     Rank,
@@ -39,6 +40,9 @@ from tfnas.low_rank.rank_selection import (
 
 if TYPE_CHECKING:
     import keras
+    import tensorflow as tf
+
+    from tfnas.data.data_types import Arrays
 
 BATCH_SIZE = 32  # examples per forward pass
 
@@ -48,7 +52,7 @@ def factorize(
     rank: Rank | Mapping[str, Rank] | None = None,
     energy: float | None = None,
     target_macs: float | None = None,
-    data: Any = None,
+    data: Arrays | tf.data.Dataset | keras.utils.PyDataset | None = None,
     *,
     methods: Sequence[str] = METHODS,
     exclude: Sequence[str] = (),
@@ -73,8 +77,9 @@ def factorize(
             of its squared output.
         target_macs: Maximum number of multiply-accumulates per example; in (0, 1] a fraction
             of the model's. Ranks are chosen for all layers together.
-        data: Typical inputs, preprocessed as for training; labels are ignored. None: errors are
-            those of the kernels.
+        data: Typical inputs, preprocessed as for training: arrays such as
+            (examples, height, width, channels), a `tf.data.Dataset` or a
+            `keras.utils.PyDataset`; labels are ignored. None: errors are those of the kernels.
         methods: Some of "svd" (Dense and 1 x 1), "spatial" and "tucker" (k x k).
         exclude: Names or patterns of layers that are not replaced.
 
@@ -111,7 +116,7 @@ def factorize(
     choices = _choose(layers, rank, energy, target_macs, flow)
     factors: list[LayerFactors] = []
     for options, choice in zip(layers, choices, strict=True):
-        if isinstance(choice, RankOption):
+        if isinstance(choice, Option):
             mean = None if covariances is None else covariances[id(options.unit.layer)].mean
             factors.append(layer_factors(options, choice, mean))
         else:
@@ -202,9 +207,9 @@ def _batches(model: Any, data: Any) -> list[Any]:
     count = len(columns[0])
     if not count:
         raise ValueError("data must hold at least one example, got none")
-    graph = getattr(model, "_functional", None) or model  # a built Sequential model has one
+    structure = functional_inside(model).input
     return [
-        keras.tree.pack_sequence_as(graph.input, [column[i : i + BATCH_SIZE] for column in columns])
+        keras.tree.pack_sequence_as(structure, [column[i : i + BATCH_SIZE] for column in columns])
         for i in range(0, count, BATCH_SIZE)
     ]
 
@@ -226,19 +231,17 @@ def _candidates(
     return [unit for unit in units if id(unit.layer) not in excluded], skipped
 
 
-def _options(
-    unit: FactorizableLayer, covariances: Mapping[int, InputCovariance] | None
-) -> RankOptions:
+def _options(unit: FactorizableLayer, covariances: Mapping[int, InputCovariance] | None) -> Options:
     """Uses central moments where a bias or BatchNormalization compensates the mean."""
     if covariances is None:
-        return RankOptions(unit)
+        return Options(unit)
     covariance, central = covariances[id(unit.layer)], unit.absorbs_mean
     estimate = covariance.shrinkage_estimate(central)
-    return RankOptions(unit, estimate, covariance.second_moments(central))
+    return Options(unit, estimate, covariance.second_moments(central))
 
 
 def _choose(
-    layers: Sequence[RankOptions],
+    layers: Sequence[Options],
     rank: Rank | Mapping[str, Rank] | None,
     energy: float | None,
     target_macs: float | None,

@@ -15,7 +15,7 @@ import numpy as np
 
 from tfnas.graph.functional import Call, LayerCopies, Walk, rebuild
 from tfnas.low_rank.factorizable_layers import FactorizableLayer
-from tfnas.low_rank.rank_options import RankOption, RankOptions, joined_kernel
+from tfnas.low_rank.options import Option, Options, joined_kernel
 
 _LAST_FACTOR_ONLY = (
     "bias_initializer",
@@ -38,26 +38,27 @@ class LayerFactors:
     """
 
     unit: FactorizableLayer
-    option: RankOption
+    option: Option
     kernels: tuple[np.ndarray, ...]
     shift: np.ndarray | None = None
 
     @property
     def parameters(self) -> int:
-        """Number of weights."""
+        """Returns the number of weights."""
         bias = self.unit.kernel.shape[-1] if self.unit.layer.use_bias else 0
         return sum(kernel.size for kernel in self.kernels) + bias
 
 
-def layer_factors(
-    options: RankOptions, option: RankOption, mean: np.ndarray | None
-) -> LayerFactors:
+def layer_factors(options: Options, option: Option, mean: np.ndarray | None) -> LayerFactors:
     """Computes a layer's factors and their exact error.
 
     Args:
         options: The layer's options.
         option: The chosen one.
         mean: Mean of its patches, (inputs,); None without data.
+
+    Returns:
+        The kernels of the factors, with their error and what they lose in the mean output.
     """
     unit = options.unit
     kernels = options.kernels(option)
@@ -68,7 +69,14 @@ def layer_factors(
 
 
 def check_copies(flow: Walk) -> None:
-    """Raises ValueError if a layer can't be created again from its configuration."""
+    """Checks that each layer can be created again from its configuration.
+
+    Args:
+        flow: The calls of a model.
+
+    Raises:
+        ValueError: A layer can not be created again.
+    """
     import keras
 
     copies = LayerCopies()

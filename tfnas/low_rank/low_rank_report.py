@@ -7,7 +7,7 @@ from typing import Any
 
 from tfnas.graph.functional import Skipped
 from tfnas.search_space.architecture import check_keys
-from tfnas.table import table
+from tfnas.table import Printable, TextTable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,8 +35,8 @@ class FactoredLayer:
     error: float
 
 
-@dataclasses.dataclass(frozen=True)
-class FactorizationReport:
+@dataclasses.dataclass(frozen=True, repr=False)
+class FactorizationReport(Printable):
     """The result of a factorization. Prints as a table, layer by layer.
 
     Args:
@@ -46,9 +46,16 @@ class FactorizationReport:
         parameters: Number of weights of the model, (before, after).
         weighted: Whether errors are those of outputs on data.
         notes: Remarks, such as layers whose MACs are unknown.
-    """
 
-    HEADERS = ("layer", "method", "ranks", "MACs", "after", "error")
+    Example:
+        >>> d = FactoredLayer("d", "Dense", "svd", (10,), (2048, 960), (2080, 992), error=0.125)
+        >>> print(FactorizationReport((d,), (), (2048, 960), (2080, 992), weighted=False))
+        layer  method  ranks   MACs  after   error
+        -----  ------  -----  -----  -----  ------
+        d      svd        10  2,048    960  12.50%
+        MACs: 2,048 to 960, 46.9%
+        parameters: 2,080 to 992, 47.7%
+    """
 
     layers: tuple[FactoredLayer, ...]
     left: tuple[Skipped, ...]
@@ -65,6 +72,9 @@ class FactorizationReport:
     def of(cls, fields: dict[str, Any]) -> FactorizationReport:
         """Returns the report that :meth:`as_dict` wrote.
 
+        Args:
+            fields: The dictionary.
+
         Raises:
             ValueError: A key is unknown or missing; the message names it.
         """
@@ -77,8 +87,12 @@ class FactorizationReport:
         rest = {name: tuple(fields[name]) for name in ("macs", "parameters", "notes")}
         return cls(**{**fields, "layers": layers, "left": left, **rest})
 
+    def headers(self) -> list[str]:
+        """Returns the titles of the columns."""
+        return ["layer", "method", "ranks", "MACs", "after", "error"]
+
     def rows(self) -> list[list[str]]:
-        """Returns one row per replaced layer; see `HEADERS`."""
+        """Returns one row per replaced layer, in the order of execution."""
         return [
             [
                 layer.name,
@@ -94,10 +108,14 @@ class FactorizationReport:
         """Returns (layer, class, reason) of each layer that was not replaced."""
         return [[skipped.name, skipped.kind, skipped.reason] for skipped in self.left]
 
-    def __str__(self) -> str:
-        lines = [table(list(self.HEADERS), self.rows(), right=2)] if self.layers else []
-        lines += [f"{s.name} ({s.kind}) stays: {s.reason}" for s in self.left]
+    def tables(self) -> list[TextTable]:
+        """Returns the table of the replaced layers."""
+        return [TextTable(self.headers(), self.rows(), right=2)] if self.layers else []
+
+    def footer(self) -> list[str]:
+        """Returns the layers that stay, the MACs and parameters before and after, and the notes."""
+        lines = [f"{s.name} ({s.kind}) stays: {s.reason}" for s in self.left]
         for name, (before, after) in (("MACs", self.macs), ("parameters", self.parameters)):
             fraction = f", {after / before:.1%}" if before else ""
             lines.append(f"{name}: {before:,} to {after:,}{fraction}")
-        return "\n".join([*lines, *self.notes])
+        return [*lines, *self.notes]

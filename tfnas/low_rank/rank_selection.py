@@ -15,20 +15,23 @@ import itertools
 from collections.abc import Mapping, Sequence
 
 from tfnas.graph.lower_hull import lower_hull
-from tfnas.low_rank.rank_options import RankOption, RankOptions
+from tfnas.low_rank.options import Option, Options
 
 ROUNDING = 1e-12  # fraction of the energy that is lost by rounding alone
-Choice = RankOption | str
+Choice = Option | str
 Rank = int | float
 
 
-def by_rank(layers: Sequence[RankOptions], rank: Rank | Mapping[str, Rank]) -> list[Choice]:
+def by_rank(layers: Sequence[Options], rank: Rank | Mapping[str, Rank]) -> list[Choice]:
     """Chooses options of given ranks.
 
     Args:
         layers: The options of each layer.
         rank: A rank, or in (0, 1) a fraction of the full one; or a dict from names or patterns
             to these, of which the first match counts.
+
+    Returns:
+        For each layer its option, or the reason why it is not replaced.
     """
     chosen: list[Choice] = []
     for options in layers:
@@ -43,7 +46,7 @@ def by_rank(layers: Sequence[RankOptions], rank: Rank | Mapping[str, Rank]) -> l
     return chosen
 
 
-def _at_rank(options: RankOptions, rank: Rank) -> Choice:
+def _at_rank(options: Options, rank: Rank) -> Choice:
     """The method that has the smallest loss per MAC saved at a rank."""
     found = []
     for method in options.unit.methods:
@@ -57,12 +60,15 @@ def _at_rank(options: RankOptions, rank: Rank) -> Choice:
     return min(found, key=lambda option: option.loss / (options.unit.macs - option.macs))
 
 
-def by_energy(layers: Sequence[RankOptions], energy: float) -> list[Choice]:
+def by_energy(layers: Sequence[Options], energy: float) -> list[Choice]:
     """Chooses the fewest MACs that keep a fraction of the squared singular values.
 
     Args:
         layers: The options of each layer.
         energy: The fraction, in (0, 1].
+
+    Returns:
+        For each layer its option, or the reason why it is not replaced.
     """
     chosen: list[Choice] = []
     for options in layers:
@@ -72,7 +78,7 @@ def by_energy(layers: Sequence[RankOptions], energy: float) -> list[Choice]:
     return chosen
 
 
-def by_macs(layers: Sequence[RankOptions], saving: int) -> list[Choice] | None:
+def by_macs(layers: Sequence[Options], saving: int) -> list[Choice] | None:
     """Chooses the options with the smallest total loss that save a number of MACs.
 
     This is greedy: along the lower convex hull of each layer's (MACs, loss) it takes the step with
@@ -94,7 +100,7 @@ def by_macs(layers: Sequence[RankOptions], saving: int) -> list[Choice] | None:
         (step for number, options in enumerate(layers) for step in _steps(number, options)),
         key=lambda step: step[0],
     )
-    chosen: list[RankOption | None] = [None] * len(layers)
+    chosen: list[Option | None] = [None] * len(layers)
     saved = 0
     for _, number, option in steps:
         if saved >= saving:
@@ -108,12 +114,16 @@ def by_macs(layers: Sequence[RankOptions], saving: int) -> list[Choice] | None:
     ]
 
 
-def max_saving(options: RankOptions) -> int:
-    """Returns the largest number of MACs that a layer can save."""
+def max_saving(options: Options) -> int:
+    """Returns the largest number of MACs that a layer can save.
+
+    Args:
+        options: The options of the layer.
+    """
     return options.unit.macs - options.best[0].macs if options.best else 0
 
 
-def _steps(number: int, options: RankOptions) -> list[tuple[float, int, RankOption]]:
+def _steps(number: int, options: Options) -> list[tuple[float, int, Option]]:
     """(loss per MAC saved, layer, option) along a layer's hull, from the original layer down."""
     by_cost = {float(option.macs): option for option in options.best}
     xs = [*by_cost, float(options.unit.macs)]
@@ -125,12 +135,10 @@ def _steps(number: int, options: RankOptions) -> list[tuple[float, int, RankOpti
     ]
 
 
-def _spend_excess(
-    layers: Sequence[RankOptions], chosen: list[RankOption | None], spare: int
-) -> None:
+def _spend_excess(layers: Sequence[Options], chosen: list[Option | None], spare: int) -> None:
     """Spends spare MACs where they reduce the loss most; changes `chosen`."""
     while True:
-        best: tuple[float, int, RankOption | None] = (0.0, -1, None)
+        best: tuple[float, int, Option | None] = (0.0, -1, None)
         for number, (options, current) in enumerate(zip(layers, chosen, strict=True)):
             if current is None:
                 continue
@@ -146,10 +154,15 @@ def _spend_excess(
         chosen[number] = option
 
 
-def _macs(options: RankOptions, option: RankOption | None) -> int:
+def _macs(options: Options, option: Option | None) -> int:
     return options.unit.macs if option is None else option.macs
 
 
 def matches(pattern: str, path: str) -> bool:
-    """Whether a name or pattern matches a layer's path or name."""
+    """Returns whether a name or pattern matches a layer's path or name.
+
+    Args:
+        pattern: A name, path or pattern ("block_*").
+        path: Path of the layer, such as "backbone/stem".
+    """
     return any(fnmatch.fnmatchcase(name, pattern) for name in (path, path.split("/")[-1]))

@@ -46,7 +46,12 @@ def root_of(moments: np.ndarray) -> np.ndarray:
 
 
 def weighted(root: np.ndarray | None, matrix: np.ndarray) -> np.ndarray:
-    """Returns the product of R and a matrix; the matrix itself without R (white inputs)."""
+    """Returns the product of R and a matrix; the matrix itself without R (white inputs).
+
+    Args:
+        root: R, (inputs, inputs), see :func:`root_of`; None: the identity.
+        matrix: A matrix, (inputs, columns).
+    """
     return matrix if root is None else root @ matrix
 
 
@@ -184,7 +189,11 @@ def discarded(energies: np.ndarray) -> np.ndarray:
 
 
 def unexplained(explained: np.ndarray) -> np.ndarray:
-    """Returns the same as :func:`discarded`, for energies in any order."""
+    """Returns the same as :func:`discarded`, for energies in any order.
+
+    Args:
+        explained: Squared singular values or energies, in any order.
+    """
     return np.minimum.accumulate(np.maximum(discarded(explained), 0.0))
 
 
@@ -206,7 +215,13 @@ def explained_rows(
 
 
 def least_squares(root: np.ndarray | None, reduction: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    """Returns the Z that minimizes |R (M Z - K)|^2; see :func:`explained_rows`."""
+    """Returns the Z that minimizes |R (M Z - K)|^2; see :func:`explained_rows`.
+
+    Args:
+        root: R, (inputs, inputs); None: the identity.
+        reduction: M, (inputs, columns).
+        kernel: K, (inputs, outputs).
+    """
     return np.linalg.lstsq(weighted(root, reduction), weighted(root, kernel), rcond=None)[0]
 
 
@@ -223,6 +238,9 @@ def balanced(left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarra
     Args:
         left: (n, rank).
         right: (rank, m).
+
+    Returns:
+        The scaled factors, of the same shapes.
     """
     columns, rows = np.linalg.norm(left, axis=0), np.linalg.norm(right, axis=1)
     usable = (columns > 0) & (rows > 0)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tfnas.data.datasets import arrays
+from tfnas.data.reading import arrays
+from tfnas.keras_private import metric_function
 from tfnas.measure.measurement import Score
 from tfnas.tflite.artifact import Artifact
+
+if TYPE_CHECKING:
+    from tfnas.data.data_types import Arrays, ExampleData
 
 Metric = str | Callable[[Any, Any], Any]
 _Z95 = 1.959963984540054
@@ -19,8 +23,8 @@ _RESAMPLES = 1000
 
 def evaluate(
     artifact: Artifact,
-    x: Any,
-    y: Any = None,
+    x: ExampleData,
+    y: Arrays | None = None,
     metric: Metric | Mapping[str, Metric] = "accuracy",
     *,
     batch_size: int = 64,
@@ -215,7 +219,7 @@ def _metric_function(metric: Metric) -> tuple[Callable[[Any, Any], Any], str]:
         found: Any = keras.metrics.get(metric)
     except ValueError as error:
         raise ValueError(f"metric must be a metric of keras.metrics, got {metric!r}") from error
-    function = getattr(found, "_fn", found)
+    function = metric_function(found)
 
     def values(y_true: Any, y_pred: Any) -> Any:
         if isinstance(function, keras.metrics.Metric):

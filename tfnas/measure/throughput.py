@@ -14,14 +14,17 @@ import math
 import os
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tfnas.data.datasets import arrays
+from tfnas.data.reading import arrays
 from tfnas.measure.latency import as_artifacts, check_rounds, median_interval
 from tfnas.table import Tabular
 from tfnas.tflite.artifact import Artifact
+
+if TYPE_CHECKING:
+    from tfnas.data.data_types import ExampleData
 
 _PASSES = 4  # sets of new interpreters: the addresses of their buffers shift their times
 _SETTINGS = ("batch_sizes", "threads")
@@ -89,7 +92,7 @@ class Throughput(Tabular):
 
 def throughput(
     files: Artifact | str | os.PathLike[str] | Sequence[Any],
-    x: Any = None,
+    x: ExampleData | None = None,
     batch_sizes: Sequence[int] = (1, 8, 32),
     threads: Sequence[int] = (1, 2),
     *,

@@ -21,8 +21,8 @@ from tfnas.nas.latency_prediction import PredictionErrors
 from tfnas.nas.measured_trial import MeasuredTrial
 from tfnas.nas.objectives import REWARD, Objectives, objective_of
 from tfnas.nas.successive_halving import Halving
-from tfnas.options import check_whole_numbers
 from tfnas.search_space.compression_choices import CompressionSpace
+from tfnas.settings_fields import check_whole_numbers
 from tfnas.table import html_table, table
 from tfnas.targets.device import MICRO, VELA, Device
 

@@ -31,7 +31,7 @@ from tfnas.compression.trial_compression import (
     spec_of,
     untrained_form,
 )
-from tfnas.data.datasets import arrays, spread
+from tfnas.data.reading import arrays, spread
 from tfnas.loading import load_model
 from tfnas.measure.accuracy import evaluate
 from tfnas.measure.latency import DEFAULT_ROUNDS, benchmark, check_rounds, reference_artifact

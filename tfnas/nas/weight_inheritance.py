@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tfnas.keras_private import all_layers, own_variables
+
 if TYPE_CHECKING:
     import keras
 
@@ -35,9 +37,9 @@ def inherit_weights(child: keras.Model, parent: keras.Model) -> float:
     Returns:
         The fraction of the child's weights that were copied, from 0 to 1.
     """
-    layers = {layer.name: layer for layer in parent._flatten_layers(include_self=False)}
+    layers = {layer.name: layer for layer in all_layers(parent, include_self=False)}
     copied = total = 0
-    for layer in child._flatten_layers(include_self=False):
+    for layer in all_layers(child, include_self=False):
         source = layers.get(layer.name)
         weights, values = _own_weights(layer), []
         if source is not None and type(source) is type(layer):
@@ -52,8 +54,7 @@ def inherit_weights(child: keras.Model, parent: keras.Model) -> float:
 
 def _own_weights(layer: keras.layers.Layer) -> list[keras.Variable]:
     """The weights of a layer without those of nested layers and without random states."""
-    states = [w for w in layer._non_trainable_variables if w.dtype != "uint32"]
-    return [*layer._trainable_variables, *states]
+    return [w for w in own_variables(layer) if w.dtype != "uint32"]
 
 
 def _copy_overlap(weight: keras.Variable, value: np.ndarray) -> int:

@@ -69,7 +69,11 @@ class Curve:
     slope: float
 
     def effects(self, sparsities: np.ndarray) -> np.ndarray:
-        """Returns the effect at each sparsity: log-linear between levels, 0 at 0."""
+        """Returns the effect at each sparsity: log-linear between levels, 0 at 0.
+
+        Args:
+            sparsities: Sparsities in [0, 1), (n,).
+        """
         errors = np.log(np.maximum(np.maximum.accumulate(self.errors), 1e-9))
         levels = np.array([0.0, *self.levels])
         first = errors[0] - 4.0  # errors fall fast below the first level
@@ -133,6 +137,9 @@ def measure_curves(
         shrinkage: As for :func:`tfnas.pruning.reconstruct.reconstruct`.
         rows: Approximate number of patches that are read of each layer.
         batch_size: Number of examples per forward pass.
+
+    Returns:
+        One curve per kernel that can be fitted: its effect at several sparsities.
 
     Raises:
         ValueError: The data holds fewer than two batches, or does not match the model.

@@ -28,12 +28,15 @@ WITH_DATA = ("gradient", "taylor")
 
 
 def check_criterion(criterion: Criterion, data: object, more: tuple[str, ...] = ()) -> None:
-    """Raises ValueError if the criterion is unknown, or needs data that is missing.
+    """Checks that the criterion is known, and that it has the data that it needs.
 
     Args:
         criterion: A name or a function of the weights.
         data: The data argument, None if missing.
         more: Further names of criteria, all of which need data.
+
+    Raises:
+        ValueError: The criterion is unknown, or its data is missing.
     """
     known = (*CRITERIA, *more)
     if not callable(criterion) and criterion not in known:

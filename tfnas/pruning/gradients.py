@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from tfnas.data.datasets import batches, length
+from tfnas.data.reading import batches, length
+from tfnas.keras_private import all_layers
 
 if TYPE_CHECKING:
     import keras
@@ -18,15 +19,15 @@ class Weight(Protocol):
 
     @property
     def name(self) -> str:
-        """The name in error messages."""
+        """Returns the name in error messages."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The variable's shape."""
+        """Returns the variable's shape."""
 
     @property
     def variable(self) -> keras.Variable:
-        """The Keras variable."""
+        """Returns the Keras variable."""
 
 
 _HALF_PRECISION_SCALE = 2.0**15  # initial scale of Keras' LossScaleOptimizer
@@ -56,7 +57,7 @@ class LossGradients:
         self._kernels = list(kernels)
         self._model = model
         self._function = _gradient_function(model, [k.variable for k in kernels], loss)
-        half = any(layer.compute_dtype == "float16" for layer in model._flatten_layers())
+        half = any(layer.compute_dtype == "float16" for layer in all_layers(model))
         self._first_scale = _HALF_PRECISION_SCALE if half else 1.0
 
     def __call__(self, data: Any) -> list[np.ndarray]:
@@ -82,6 +83,9 @@ class LossGradients:
 
         Args:
             data: As for `__call__`.
+
+        Raises:
+            ValueError: The data has no targets or no examples, or a gradient is not finite.
         """
         metrics = [(v, v.numpy()) for v in getattr(self._model, "metrics_variables", ())]
         examples = 0

@@ -38,13 +38,22 @@ class InputMoments:
     count: int
 
     def cross(self, weights: np.ndarray) -> np.ndarray:
-        """Returns mean x' y of each row, where y is the original output; (rows, inputs)."""
+        """Returns mean x' y of each row, where y is the original output; (rows, inputs).
+
+        Args:
+            weights: Weights of the original, (rows, inputs).
+        """
         if self.mixed.ndim == 2:
             return weights @ self.mixed.T
         return np.einsum("rij,rj->ri", self.mixed, weights)
 
     def mean_output(self, weights: np.ndarray, original: bool = False) -> np.ndarray:
-        """Returns the mean output of each row without bias, (rows,)."""
+        """Returns the mean output of each row without bias, (rows,).
+
+        Args:
+            weights: Weights, (rows, inputs).
+            original: Whether the inputs are those of the original model.
+        """
         mean = self.original_mean if original else self.mean
         return weights @ mean if mean.ndim == 1 else (weights * mean).sum(axis=1)
 
@@ -95,6 +104,12 @@ def measure(
         originals: Inputs of the original layer, for the same examples.
         rows: Approximate number of patches to read in total.
         central: Whether to subtract the means.
+
+    Returns:
+        The moments, of all batches together.
+
+    Raises:
+        ValueError: There is no batch.
     """
     per_example = max(1, rows // max(1, sum(len(x) for x in inputs)))
     equal = all(a is b for a, b in zip(inputs, originals, strict=True))
@@ -139,6 +154,9 @@ def measure_gap(
         gaps: The gaps, one array per batch, of the output's shape.
         weights: Weights of the original layer, (rows, inputs).
         rows: As for :func:`measure`.
+
+    Returns:
+        The moments, of all batches together.
     """
     per_example = max(1, rows // max(1, sum(len(x) for x in inputs)))
     cross, power, count = np.zeros((1, 1)), np.zeros(1), 0
@@ -206,14 +224,26 @@ def _windows(
 
 
 def sampled(count: int, size: int) -> np.ndarray:
-    """Returns `size` distinct indices below `count`, random but the same in each call."""
+    """Returns `size` distinct indices below `count`, random but the same in each call.
+
+    Args:
+        count: Number of indices to draw from.
+        size: Number of indices to draw, at most `count`.
+
+    Returns:
+        The indices, (size,).
+    """
     if size >= count:
         return np.arange(count)
     return np.sort(np.random.default_rng(0).permutation(count)[:size])
 
 
 def unsupported_reason(kernel: Any) -> str | None:
-    """Returns why a kernel can't be fitted by least squares, None if it can."""
+    """Returns why a kernel can't be fitted by least squares, None if it can.
+
+    Args:
+        kernel: A kernel of a layer.
+    """
     from keras import layers
 
     layer = kernel.layer
@@ -231,13 +261,23 @@ def unsupported_reason(kernel: Any) -> str | None:
 
 
 def to_rows(layer: Any, array: Any) -> np.ndarray:
-    """Returns an array of the shape of the layer's kernel as (rows, inputs), float64."""
+    """Returns an array of the shape of the layer's kernel as (rows, inputs), float64.
+
+    Args:
+        layer: The layer of the kernel.
+        array: An array of the kernel's shape.
+    """
     array = np.asarray(array, np.float64)
     return array.reshape(-1, _rows(layer, array.shape)).T
 
 
 def to_kernel(layer: Any, rows: np.ndarray) -> np.ndarray:
-    """Returns an array of (rows, inputs) in the shape of the layer's kernel, float32."""
+    """Returns an array of (rows, inputs) in the shape of the layer's kernel, float32.
+
+    Args:
+        layer: The layer of the kernel.
+        rows: An array of (rows, inputs).
+    """
     return rows.T.reshape(tuple(layer.kernel.shape)).astype(np.float32)
 
 

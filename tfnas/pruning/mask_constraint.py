@@ -18,6 +18,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfnas.graph.layer_kernels import LayerSelection
+from tfnas.keras_private import renew_train_function
 from tfnas.pruning.prunable_kernels import PrunableKernel, find_kernels, select
 
 
@@ -34,7 +36,11 @@ class ZeroMask(keras.constraints.Constraint):
         self.inner = inner
 
     def __call__(self, w: Any) -> Any:
-        """Returns the weights with exact zeros where the mask is False."""
+        """Returns the weights with exact zeros where the mask is False.
+
+        Args:
+            w: The weights, of the mask's shape.
+        """
         value = keras.ops.convert_to_tensor(w if self.inner is None else self.inner(w))
         # `where` instead of a product, so that NaN and -0.0 become 0.0 too.
         return keras.ops.where(self.mask, value, keras.ops.zeros_like(value))
@@ -52,7 +58,9 @@ class ZeroMask(keras.constraints.Constraint):
             assign_masks([kernel], [mask])
 
 
-def keep_zeros(model: keras.Model, layers: Any = None, exclude: Any = ()) -> int:
+def keep_zeros(
+    model: keras.Model, layers: LayerSelection | None = None, exclude: LayerSelection = ()
+) -> int:
     """Keeps the zeros in a model's kernels zero in further training.
 
     For a pruned model that was loaded from disk, or pruned by another tool. Call it after
@@ -77,6 +85,11 @@ def keep_zeros(model: keras.Model, layers: Any = None, exclude: Any = ()) -> int
 
     Raises:
         ValueError: The model is not built, or no kernel holds a zero.
+        RuntimeError: Keras runs on another backend than TensorFlow.
+
+    References:
+        Han et al., "Learning both Weights and Connections for Efficient Neural Networks",
+        NeurIPS 2015, for the training of the remaining weights.
     """
     kernels = select(find_kernels(model)[0], layers, exclude)[0]
     found = [(kernel, kernel.numpy() != 0) for kernel in kernels]
@@ -118,8 +131,7 @@ def attach(model: Any, kernels: Sequence[PrunableKernel]) -> None:
             with strategy.scope():  # a mirrored variable needs a mirrored mask
                 mask = _mask_variable(ones)
         kernel.variable.constraint = ZeroMask(mask, kernel.variable.constraint)
-    if getattr(model, "train_function", None) is not None:
-        model.make_train_function(force=True)
+    renew_train_function(model)
 
 
 def carry_masks(
@@ -160,13 +172,21 @@ def assign_masks(kernels: Sequence[PrunableKernel], masks: Sequence[np.ndarray])
 
 
 def apply_masks(kernels: Sequence[PrunableKernel]) -> None:
-    """Sets the masked weights of kernels to zero."""
+    """Sets the masked weights of kernels to zero.
+
+    Args:
+        kernels: Kernels with masks.
+    """
     for kernel in kernels:
         kernel.variable.assign(kernel.variable.constraint(kernel.variable))
 
 
 def detach(kernels: Sequence[PrunableKernel]) -> None:
-    """Removes the masks; the kernels get their own constraints back."""
+    """Removes the masks; the kernels get their own constraints back.
+
+    Args:
+        kernels: The kernels.
+    """
     for kernel in kernels:
         if isinstance(kernel.variable.constraint, ZeroMask):
             kernel.variable.constraint = kernel.variable.constraint.inner

@@ -45,7 +45,14 @@ class MaskPlan:
         scope: Scope,
         seed: int = 0,
     ) -> MaskPlan:
-        """Returns a plan; `unit` is the granularity or its name, such as "1x4"."""
+        """Returns a plan from the arguments of :func:`tfnas.prune`.
+
+        Args:
+            criterion: Importance of weights: a name, or a function of the weights.
+            unit: The granularity, or its name, such as "1x4".
+            scope: "layer", "global", "erk", or a dictionary of sparsities by layer.
+            seed: Seed of the order of equal scores.
+        """
         return cls(criterion, granularity(unit), scope, seed)
 
     def __post_init__(self) -> None:
@@ -64,6 +71,9 @@ class MaskPlan:
         self, kernels: Sequence[PrunableKernel]
     ) -> tuple[list[PrunableKernel], list[Skipped]]:
         """Returns the kernels that the granularity fits, and the others with the reason.
+
+        Args:
+            kernels: The selected kernels of a model.
 
         Raises:
             ValueError: N:M does not divide a kernel, the granularity fits no kernel, or a name
@@ -108,7 +118,14 @@ class MaskPlan:
         return [sparsity] * len(kernels)
 
     def check_reachable(self, sparsities: Sequence[float]) -> None:
-        """Raises ValueError if one of the sparsities is above what the granularity allows."""
+        """Checks that the granularity allows the sparsities.
+
+        Args:
+            sparsities: Sparsities of kernels, in [0, 1).
+
+        Raises:
+            ValueError: One of them is above what the granularity allows.
+        """
         highest = self.granularity.max_sparsity
         if max(sparsities, default=0.0) > highest + 1e-9:
             raise ValueError(
@@ -148,6 +165,28 @@ class MaskPlan:
             kept = keep_by_sparsity(units, sizes, sparsities, self.seed, keep_best)
         return self._unit_masks(kernels, all_scores, kept)
 
+    def present_masks(
+        self,
+        kernels: Sequence[PrunableKernel],
+        weights: Sequence[np.ndarray],
+        sparsity: float,
+        progress: float,
+    ) -> list[np.ndarray] | None:
+        """Returns the present zeros as masks, None if they are no masks of this plan.
+
+        Args:
+            kernels: The kernels.
+            weights: Their values.
+            sparsity: Sparsity of the plan, in (0, 1).
+            progress: As for :meth:`sparsities`.
+        """
+        # Magnitude prunes zeros first, so if the present zeros are masks of this plan, then
+        # pruning by magnitude selects exactly them.
+        by_magnitude = dataclasses.replace(self, criterion="magnitude")
+        found = by_magnitude.masks(kernels, weights, None, sparsity, progress)
+        present = [values != 0 for values in weights]
+        return present if all(map(np.array_equal, found, present)) else None
+
     def masks_above(
         self,
         kernels: Sequence[PrunableKernel],
@@ -155,7 +194,14 @@ class MaskPlan:
         gradients: Sequence[np.ndarray] | None,
         threshold: float,
     ) -> list[np.ndarray]:
-        """Returns masks that prune the units with a score below `threshold`."""
+        """Returns masks that prune the units with a score below `threshold`.
+
+        Args:
+            kernels: The kernels.
+            weights: Their values.
+            gradients: Mean absolute gradients, where the criterion needs them.
+            threshold: Lowest score of a unit that is kept.
+        """
         all_scores = self._scores(kernels, weights, gradients)
         # In the precision of the weights, so that a threshold of 0.7 keeps a float32 weight of 0.7.
         kept = [
@@ -206,5 +252,9 @@ class MaskPlan:
 
 
 def file_shape(kernel: PrunableKernel) -> tuple[int, int, int]:
-    """Returns the shape of a kernel in the file: (rows, positions, columns)."""
+    """Returns the shape of a kernel in the file: (rows, positions, columns).
+
+    Args:
+        kernel: The kernel.
+    """
     return kernel.to_file(np.empty(kernel.shape, bool)).shape

@@ -50,7 +50,7 @@ class Granularity:
 
     @property
     def max_sparsity(self) -> float:
-        """The fraction of weights that is pruned when all units are."""
+        """Returns the fraction of weights that is pruned when all units are."""
         return 1.0
 
     def check(self, shape: tuple[int, int, int], filters: int | None) -> str | None:
@@ -66,12 +66,23 @@ class Granularity:
         return None
 
     def units(self, scores: np.ndarray, filters: int | None) -> Units:
-        """Returns the units of scores of shape (rows, positions, columns)."""
+        """Returns the units of scores of shape (rows, positions, columns).
+
+        Args:
+            scores: Scores of the weights, (rows, positions, columns).
+            filters: Axis that counts filters, None if there is none.
+        """
         flat = scores.reshape(-1)
         return Units(flat, np.ones(flat.size, np.int64))
 
     def mask(self, keep: np.ndarray, scores: np.ndarray, filters: int | None) -> np.ndarray:
-        """Returns the mask of the weights, (rows, positions, columns), for the kept units."""
+        """Returns the mask of the weights, (rows, positions, columns), for the kept units.
+
+        Args:
+            keep: Whether each unit is kept, boolean, (units,).
+            scores: Scores of the weights, (rows, positions, columns).
+            filters: Axis that counts filters, None if there is none.
+        """
         return keep.reshape(scores.shape)
 
 
@@ -83,11 +94,24 @@ class Blocks(Granularity):
     columns: int = 1
 
     def units(self, scores: np.ndarray, filters: int | None) -> Units:
+        """Returns the blocks; their score is the mean of their weights.
+
+        Args:
+            scores: Scores of the weights, (rows, positions, columns).
+            filters: Axis that counts filters, None if there is none.
+        """
         sums = self._sum(scores)
         sizes = self._sum(np.ones(scores.shape))
         return Units((sums / sizes).reshape(-1), sizes.reshape(-1).astype(np.int64))
 
     def mask(self, keep: np.ndarray, scores: np.ndarray, filters: int | None) -> np.ndarray:
+        """Returns the mask for the kept blocks, (rows, positions, columns).
+
+        Args:
+            keep: Whether each unit is kept, boolean, (units,).
+            scores: Scores of the weights, (rows, positions, columns).
+            filters: Axis that counts filters, None if there is none.
+        """
         rows, positions, columns = scores.shape
         blocks = keep.reshape(-(-rows // self.rows), positions, -(-columns // self.columns))
         repeated = blocks.repeat(self.rows, axis=0).repeat(self.columns, axis=2)
@@ -103,14 +127,33 @@ class Filters(Granularity):
     """Whole filters (units of a Dense layer, channels of a depthwise one)."""
 
     def check(self, shape: tuple[int, int, int], filters: int | None) -> str | None:
+        """Returns why a kernel has to be skipped, None if it has filters.
+
+        Args:
+            shape: Shape of the kernel in the file: (rows, positions, columns).
+            filters: Axis that counts filters, None if there is none.
+        """
         return "has no filters: its columns belong to gates" if filters is None else None
 
     def units(self, scores: np.ndarray, filters: int | None) -> Units:
+        """Returns the filters; their score is the mean of their weights.
+
+        Args:
+            scores: Scores of the weights, (rows, positions, columns).
+            filters: Axis that counts filters, None if there is none.
+        """
         others = tuple(axis for axis in range(3) if axis != filters)
         means = scores.mean(axis=others)
         return Units(means, np.full(means.size, scores.size // means.size))
 
     def mask(self, keep: np.ndarray, scores: np.ndarray, filters: int | None) -> np.ndarray:
+        """Returns the mask for the kept filters, (rows, positions, columns).
+
+        Args:
+            keep: Whether each unit is kept, boolean, (units,).
+            scores: Scores of the weights, (rows, positions, columns).
+            filters: Axis that counts filters, None if there is none.
+        """
         shape = [len(keep) if axis == filters else 1 for axis in range(3)]
         return np.broadcast_to(keep.reshape(shape), scores.shape)
 
@@ -124,9 +167,19 @@ class NOfM(Granularity):
 
     @property
     def max_sparsity(self) -> float:
+        """Returns the sparsity of a kernel whose groups are all pruned, in (0, 1)."""
         return 1.0 - self.stay / self.group
 
     def check(self, shape: tuple[int, int, int], filters: int | None) -> str | None:
+        """Returns None: a kernel is never skipped.
+
+        Args:
+            shape: Shape of the kernel in the file: (rows, positions, columns).
+            filters: Axis that counts filters, None if there is none.
+
+        Raises:
+            ValueError: The group does not divide the innermost axis.
+        """
         if shape[2] % self.group:
             raise ValueError(
                 f"granularity {self.text!r} must divide the kernel's innermost axis in the file, "
@@ -135,10 +188,23 @@ class NOfM(Granularity):
         return None
 
     def units(self, scores: np.ndarray, filters: int | None) -> Units:
+        """Returns the groups; their score is the sum of the scores that would be pruned.
+
+        Args:
+            scores: Scores of the weights, (rows, positions, columns).
+            filters: Axis that counts filters, None if there is none.
+        """
         lowest = np.sort(self._groups(scores), axis=1)[:, : self.group - self.stay]
         return Units(lowest.sum(axis=1), np.full(len(lowest), self.group - self.stay))
 
     def mask(self, keep: np.ndarray, scores: np.ndarray, filters: int | None) -> np.ndarray:
+        """Returns the mask for the groups that stay whole, (rows, positions, columns).
+
+        Args:
+            keep: Whether each unit is kept, boolean, (units,).
+            scores: Scores of the weights, (rows, positions, columns).
+            filters: Axis that counts filters, None if there is none.
+        """
         rank = np.argsort(np.argsort(self._groups(scores), axis=1, kind="stable"), axis=1)
         return (keep[:, None] | (rank >= self.group - self.stay)).reshape(scores.shape)
 

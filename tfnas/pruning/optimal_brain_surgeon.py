@@ -74,6 +74,9 @@ def shrink(
     Returns:
         The Hessian and the cross moments.
 
+    Raises:
+        ValueError: The amount is out of range.
+
     References:
         Schäfer and Strimmer, "A Shrinkage Approach to Large-Scale Covariance Matrix
         Estimation", 2005, target D (the diagonal).
@@ -146,6 +149,9 @@ def obs_prune(
         row_weights: (rows,), weight of each row's squared error. None: 1.
         rounds: Number of rounds; each lowers the number of kept weights by the same factor.
 
+    Returns:
+        The refitted weights and the mask, both (rows, inputs), and the loss after each round.
+
     Raises:
         ValueError: Shapes do not match, `zeros` or `rounds` is out of range, or the moments
             are singular.
@@ -172,7 +178,12 @@ def obs_prune(
 
 
 def cheapest(cost: np.ndarray, count: int) -> np.ndarray:
-    """Returns a boolean array: False for the `count` elements of least cost, True for others."""
+    """Returns a boolean array: False for the `count` elements of least cost, True for others.
+
+    Args:
+        cost: Cost of each element, of any shape.
+        count: Number of elements to select.
+    """
     keep = np.ones(cost.shape, bool)
     if count:
         keep.flat[np.argpartition(cost, count - 1, axis=None)[:count]] = False
@@ -185,6 +196,11 @@ def removals(size: int, zeros: int, rounds: int) -> list[int]:
     Example:
         >>> removals(100, 75, 2)
         [50, 75]
+
+    Args:
+        size: Number of all weights.
+        zeros: Number of weights to remove.
+        rounds: Number of rounds.
     """
     kept = max(size - zeros, 1) / size
     counts = {round(size * (1 - kept ** (step / rounds))) for step in range(1, rounds)}
@@ -208,7 +224,11 @@ class Start:
         self.spread = np.broadcast_to(diagonal, cross.shape)
 
     def without(self, keep: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the optimal weights with the mask `keep`, and diag(H_SS^-1) of each row."""
+        """Returns the optimal weights with the mask `keep`, and diag(H_SS^-1) of each row.
+
+        Args:
+            keep: Mask, boolean, (rows, inputs).
+        """
         weights, spread = np.zeros_like(self._cross), np.ones_like(self._cross)
         for row, kept in enumerate(keep):
             index, removed = np.flatnonzero(kept), np.flatnonzero(~kept)

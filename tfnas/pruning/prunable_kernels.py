@@ -48,13 +48,21 @@ class PrunableKernel(ModelKernel):
     filters: int | None
 
     def to_file(self, array: np.ndarray) -> np.ndarray:
-        """Returns an array of the variable's shape as (rows, positions, columns)."""
+        """Returns an array of the variable's shape as (rows, positions, columns).
+
+        Args:
+            array: An array of the variable's shape.
+        """
         groups = self.rows, self.positions, self.columns
         sizes = [math.prod(array.shape[axis] for axis in axes) for axes in groups]
         return array.transpose(self._order).reshape(sizes)
 
     def from_file(self, array: np.ndarray) -> np.ndarray:
-        """Returns an array of (rows, positions, columns) in the variable's shape."""
+        """Returns an array of (rows, positions, columns) in the variable's shape.
+
+        Args:
+            array: An array of (rows, positions, columns).
+        """
         turned = array.reshape([self.shape[axis] for axis in self._order])
         return turned.transpose(np.argsort(self._order))
 
@@ -111,6 +119,9 @@ def select(
 
 def trainable(kernels: Sequence[PrunableKernel]) -> tuple[list[PrunableKernel], list[Skipped]]:
     """Returns the trainable kernels, and the frozen ones with the reason.
+
+    Args:
+        kernels: Kernels of a model.
 
     Raises:
         ValueError: All kernels are frozen.

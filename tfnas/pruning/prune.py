@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tfnas.data.datasets import check_data
+from tfnas.data.data_types import ExampleData
+from tfnas.data.reading import check_data
 from tfnas.graph.compatibility import TRAINED_WITH, check_float, check_unshared
 from tfnas.graph.functional import clone
+from tfnas.graph.layer_kernels import LayerSelection
 from tfnas.pruning.criteria import WITH_DATA, Criterion, check_criterion
 from tfnas.pruning.gradients import LossGradients
 from tfnas.pruning.mask_constraint import assign_masks, attach, carry_masks
@@ -32,20 +34,20 @@ def prune(
     sparsity: float | None = None,
     threshold: float | None = None,
     criterion: Criterion = "magnitude",
-    data: Any = None,
+    data: ExampleData | None = None,
     *,
     granularity: str | tuple[int, int] = "element",
     scope: Scope = "layer",
-    layers: Any = None,
-    exclude: Any = (),
+    layers: LayerSelection | None = None,
+    exclude: LayerSelection = (),
     reconstruct: bool = False,
     loss: str | Callable[..., Any] | None = None,
     seed: int = 0,
 ) -> tuple[keras.Model, PruningReport]:
-    """Returns a pruned copy of a model, and a report; the model is not changed.
+    """Sets the least important weights of a model to zero; returns a pruned copy and a report.
 
-    The copy is not compiled, as after `keras.models.clone_model`. Its zeros stay zero when it is
-    compiled and trained further.
+    The model is not changed. The copy is not compiled, as after `keras.models.clone_model`. Its
+    zeros stay zero when it is compiled and trained further.
 
     Example:
         >>> import keras, numpy as np, tfnas
@@ -63,9 +65,10 @@ def prune(
         criterion: Importance of weights: "magnitude", "gradient", "taylor", "random", or a
             function of a kernel's weights (see :mod:`tfnas.pruning.criteria`); or "obs", the
             change of the layer's output after the kept weights are adjusted.
-        data: Inputs and targets for "gradient" and "taylor": a tuple (x, y), a
-            `tf.data.Dataset` or a `keras.utils.PyDataset`. For "obs" and `reconstruct` a
-            few hundred inputs; targets are ignored.
+        data: Inputs and targets for "gradient" and "taylor": a tuple (x, y) of arrays such as
+            (examples, height, width, channels) and (examples,), a `tf.data.Dataset` or a
+            `keras.utils.PyDataset`. For "obs" and `reconstruct` a few hundred inputs;
+            targets are ignored.
         granularity: "element", blocks such as "1x4", N:M such as "2:4", or "filter". See
             :mod:`tfnas.pruning.masks`.
         scope: "layer", "global", "erk", or a dictionary that maps names or patterns of layers
@@ -118,19 +121,29 @@ def prune(
         sparsities = by_output_error(model, kept, data, sparsity or 0.0)
         plan = dataclasses.replace(plan, scope=sparsities)
     gradients = LossGradients(model, kept, loss)(data) if criterion in WITH_DATA else None
-    weights = [kernel.numpy() for kernel in kept]
-    if threshold is not None:
-        masks = plan.masks_above(kept, weights, gradients, threshold)
-    else:
-        masks = plan.masks(kept, weights, gradients, sparsity or 0.0)
-    if obs or reconstruct:
-        masks = without_zeros(masks, weights)
+    masks = _masks(plan, kept, gradients, sparsity, threshold)
+    if not (obs or reconstruct):
+        attach(copy, pruned)
+        assign_masks(pruned, masks)
+        return copy, report_of(pruned, skipped)
+    masks = without_zeros(masks, [kernel.numpy() for kernel in kept])
     attach(copy, pruned)
     assign_masks(pruned, masks)
-    if not (obs or reconstruct):
-        return copy, report_of(pruned, skipped)
     notes = repair(copy, model, pruned, masks, data, choose=obs)
     return copy, report_of(pruned, skipped, notes)
+
+
+def _masks(
+    plan: MaskPlan,
+    kernels: Sequence[PrunableKernel],
+    gradients: list[np.ndarray] | None,
+    sparsity: float | None,
+    threshold: float | None,
+) -> list[np.ndarray]:
+    weights = [kernel.numpy() for kernel in kernels]
+    if threshold is not None:
+        return plan.masks_above(kernels, weights, gradients, threshold)
+    return plan.masks(kernels, weights, gradients, sparsity or 0.0)
 
 
 def copied_kernels(

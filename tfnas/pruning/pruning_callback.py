@@ -23,7 +23,6 @@ restore the weights of an epoch with a lower sparsity.
 
 from __future__ import annotations
 
-import dataclasses
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -31,7 +30,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfnas.data.datasets import check_data
+from tfnas.data.data_types import ExampleData
+from tfnas.data.reading import check_data
 from tfnas.graph.compatibility import (
     check_disjoint,
     check_unshared,
@@ -39,13 +39,14 @@ from tfnas.graph.compatibility import (
     unregister_callback,
 )
 from tfnas.graph.functional import Skipped
+from tfnas.graph.layer_kernels import LayerSelection
 from tfnas.pruning.criteria import WITH_DATA, Criterion, check_criterion
 from tfnas.pruning.gradients import LossGradients
 from tfnas.pruning.mask_constraint import apply_masks, assign_masks, attach
 from tfnas.pruning.mask_plan import MaskPlan, Scope
 from tfnas.pruning.prunable_kernels import PrunableKernel, find_kernels, select, trainable
 from tfnas.pruning.pruning_report import PruningReport, report_of
-from tfnas.schedules import Schedule, as_schedule
+from tfnas.schedules import Schedule, as_schedule, batches_per_step
 
 
 class PruningCallback(keras.callbacks.Callback):
@@ -61,13 +62,7 @@ class PruningCallback(keras.callbacks.Callback):
         >>> pruning.report.zeros, pruning.report.weights
         (16, 32)
 
-    In a custom training loop, call `after_step` after each optimizer step::
-
-        pruning = tfnas.PruningCallback(tfnas.schedules.polynomial(0.8, end=5))
-        for epoch in range(10):
-            for x, y in batches:
-                train_step(x, y)
-                pruning.after_step(model, epoch)
+    In a custom training loop, call :meth:`after_step` after each optimizer step.
 
     Args:
         schedule: Fraction of zeros, in [0, 1): a function of the epoch, a schedule of
@@ -86,8 +81,9 @@ class PruningCallback(keras.callbacks.Callback):
         layers: Layers to prune; None: every layer with a trainable kernel. Names, paths or
             patterns ("block_*"), layers, or classes of layers.
         exclude: Layers to leave unchanged, likewise; also "first", "last", "depthwise".
-        data: Inputs and targets for "gradient" and "taylor": a tuple (x, y), a
-            `tf.data.Dataset` or a `keras.utils.PyDataset`. A few hundred examples suffice.
+        data: Inputs and targets for "gradient" and "taylor": a tuple (x, y) of arrays such as
+            (examples, height, width, channels) and (examples,), a `tf.data.Dataset` or a
+            `keras.utils.PyDataset`. A few hundred examples suffice.
         frequency: Number of epochs, or of steps for a schedule by step, between two updates of
             the masks. None: the schedule's own.
         loss: Loss for "gradient" and "taylor"; None: the loss that the model is compiled with.
@@ -108,9 +104,9 @@ class PruningCallback(keras.callbacks.Callback):
         criterion: Criterion = "magnitude",
         granularity: str | tuple[int, int] = "element",
         scope: Scope = "layer",
-        layers: Any = None,
-        exclude: Any = (),
-        data: Any = None,
+        layers: LayerSelection | None = None,
+        exclude: LayerSelection = (),
+        data: ExampleData | None = None,
         frequency: int | None = None,
         loss: str | Callable[..., Any] | None = None,
         seed: int = 0,
@@ -137,7 +133,18 @@ class PruningCallback(keras.callbacks.Callback):
 
     @property
     def report(self) -> PruningReport:
-        """The present zeros of the model, and the skipped layers with the reason.
+        """Returns the present zeros of the model, and the skipped layers with the reason.
+
+        Example:
+            >>> import keras, numpy as np, tfnas
+            >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4, name="head")])
+            >>> pruning = tfnas.PruningCallback(0.75)
+            >>> pruning.after_step(model, epoch=0)
+            >>> print(pruning.report)
+            layer  kind   kernel  note  weights  zeros  sparsity
+            -----  -----  ------  ----  -------  -----  --------
+            head   Dense  8x4                32     24    0.7500
+            24 of 32 weights in 1 kernels are zero: sparsity 0.7500
 
         Raises:
             RuntimeError: Training has not started.
@@ -147,40 +154,139 @@ class PruningCallback(keras.callbacks.Callback):
         return report_of(self._kernels, self._skipped)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Checks the arguments against the model, and attaches the masks."""
+        """Checks the arguments against the model, and attaches the masks; Keras calls it.
+
+        Example:
+            >>> import keras, tfnas
+            >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4, name="head")])
+            >>> pruning = tfnas.PruningCallback(0.5)
+            >>> callbacks = keras.callbacks.CallbackList([pruning], model=model, epochs=2)
+            >>> callbacks.on_train_begin()
+            >>> [kernel.name for kernel in pruning.kernels]
+            ['head']
+
+        Args:
+            logs: Not used.
+
+        Raises:
+            ValueError: An argument does not fit the model.
+        """
         self._pruned, self._epoch, self._batches, self._length = None, 0, 0, 0
         self._clustering = register_callback(self.model, "prune", self).get("cluster")
         if self.model.built:
             self._start(self.model, self._training_length())
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Updates the masks if the schedule is due."""
+        """Updates the masks if the schedule is due; Keras calls it before each epoch.
+
+        Example:
+            >>> import keras, tfnas
+            >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+            >>> pruning = tfnas.PruningCallback(lambda epoch: 0.25 * epoch)
+            >>> callbacks = keras.callbacks.CallbackList([pruning], model=model, epochs=3)
+            >>> callbacks.on_train_begin()
+            >>> for epoch in range(3):
+            ...     callbacks.on_epoch_begin(epoch)
+            ...     print(pruning.report.sparsity)
+            0.0
+            0.25
+            0.5
+
+        Args:
+            epoch: Number of the epoch, from 0.
+            logs: Not used.
+        """
         # In the first epoch `fit` may not know the number of steps.
-        self._length = self.params.get("steps") or self._batches
+        self._length = (self.params or {}).get("steps") or self._batches
         self._epoch, self._batches = epoch, 0
         if self._pruned is not None:
             self._update(self._position())
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Updates the masks of schedules that count steps."""
+        """Updates the masks of schedules that count steps; Keras calls it before each batch.
+
+        Example:
+            >>> import keras, tfnas
+            >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+            >>> pruning = tfnas.PruningCallback(tfnas.schedules.constant(0.5, begin=1, by="step"))
+            >>> callbacks = keras.callbacks.CallbackList([pruning], model=model, epochs=1, steps=2)
+            >>> callbacks.on_train_begin()
+            >>> callbacks.on_epoch_begin(0)
+            >>> for batch in range(2):
+            ...     callbacks.on_train_batch_begin(batch)
+            ...     print(pruning.report.sparsity)
+            0.0
+            0.5
+
+        Args:
+            batch: Number of the batch in the epoch, from 0.
+            logs: Not used.
+        """
         self._batches = batch
         if self._pruned is not None and self.schedule.unit == "step":
             self._update(self._position())
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Starts pruning after the first batch if that batch built the model."""
+        """Starts pruning after the first batch if that batch built the model; Keras calls it.
+
+        Example:
+            >>> import keras, numpy as np, tfnas
+            >>> model = keras.Sequential([keras.layers.Dense(4)])
+            >>> pruning = tfnas.PruningCallback(0.5)
+            >>> callbacks = keras.callbacks.CallbackList([pruning], model=model, epochs=1, steps=1)
+            >>> callbacks.on_train_begin()
+            >>> outputs = model(np.ones((2, 8)))
+            >>> callbacks.on_train_batch_end(0)
+            >>> pruning.report.zeros
+            16
+
+        Args:
+            batch: Number of the batch in the epoch, from 0.
+            logs: Not used.
+
+        Raises:
+            ValueError: An argument does not fit the model.
+        """
         self._batches = batch + 1
         if self._pruned is None:
             self._start(self.model, self._training_length())
             self._update(self._position())
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Applies the masks once more, to weights that were averaged or restored at the end."""
+        """Applies the masks to weights that were averaged or restored at the end; Keras calls it.
+
+        Example:
+            >>> import keras, numpy as np, tfnas
+            >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+            >>> pruning = tfnas.PruningCallback(0.5)
+            >>> callbacks = keras.callbacks.CallbackList([pruning], model=model, epochs=1)
+            >>> callbacks.on_train_begin()
+            >>> callbacks.on_epoch_begin(0)
+            >>> model.set_weights([np.ones((8, 4)), np.zeros(4)])
+            >>> callbacks.on_train_end()
+            >>> pruning.report.zeros
+            16
+
+        Args:
+            logs: Not used.
+        """
         apply_masks(self._kernels)
         unregister_callback(self.model, "prune")
 
     def after_step(self, model: keras.Model, epoch: int) -> None:
         """Updates and applies the masks in a custom training loop, after each optimizer step.
+
+        Example:
+            >>> import keras, numpy as np, tfnas
+            >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+            >>> pruning = tfnas.PruningCallback(0.5)
+            >>> optimizer = keras.optimizers.SGD(0.1)
+            >>> kernel, bias = model.trainable_variables
+            >>> for _ in range(3):
+            ...     optimizer.apply([np.ones((8, 4)), np.ones(4)], [kernel, bias])
+            ...     pruning.after_step(model, epoch=0)
+            >>> int((np.asarray(kernel) == 0).sum())
+            16
 
         Args:
             model: The model in training, built.
@@ -199,11 +305,23 @@ class PruningCallback(keras.callbacks.Callback):
 
     @property
     def kernels(self) -> tuple[PrunableKernel, ...]:
-        """The kernels that are pruned; none before training starts."""
+        """Returns the kernels that are pruned; none before training starts.
+
+        Example:
+            >>> import keras, tfnas
+            >>> tfnas.PruningCallback(0.5).kernels
+            ()
+        """
         return tuple(self._kernels) if self._pruned is not None else ()
 
     def has_constant_sparsity(self) -> bool:
-        """Returns whether the sparsity is the same at all epochs or steps of this training."""
+        """Returns whether the sparsity is the same at all epochs or steps of this training.
+
+        Example:
+            >>> import tfnas
+            >>> tfnas.PruningCallback(0.5).has_constant_sparsity()
+            True
+        """
         end = None if self.schedule.end is None else self.schedule.end + 1
         counts = [count for count in (self._training_length(), end) if count is not None]
         sparsities = set(map(self.schedule, range(min(counts)))) if counts else {0.0, 1.0}
@@ -247,22 +365,16 @@ class PruningCallback(keras.callbacks.Callback):
 
     def _training_length(self) -> int | None:
         """The number of epochs or steps of this training, None if unknown."""
-        epochs, steps = self.params.get("epochs"), self.params.get("steps")
+        epochs, steps = map((self.params or {}).get, ("epochs", "steps"))
         if self.schedule.unit == "epoch":
             return epochs
-        return epochs * steps // self._batches_per_step() if epochs and steps else None
+        return epochs * steps // batches_per_step(self.model) if epochs and steps else None
 
     def _position(self) -> int:
         """The present epoch or step, as `fit` counts them, also in continued training."""
         if self.schedule.unit == "epoch":
             return self._epoch
-        return (self._epoch * self._length + self._batches) // self._batches_per_step()
-
-    def _batches_per_step(self) -> int:
-        """Number of batches whose gradients one optimizer step accumulates."""
-        optimizer = getattr(self.model, "optimizer", None)
-        inner = getattr(optimizer, "inner_optimizer", optimizer)  # of a LossScaleOptimizer
-        return getattr(inner, "gradient_accumulation_steps", None) or 1
+        return (self._epoch * self._length + self._batches) // batches_per_step(self.model)
 
     def _update(self, position: int) -> None:
         due = self.schedule.last_update(position)
@@ -282,11 +394,7 @@ class PruningCallback(keras.callbacks.Callback):
         weights = [kernel.numpy() for kernel in self._kernels]
         progress = sparsity / self._peak if self._peak else 1.0
         if resumed:
-            # Magnitude prunes zeros first, so if the present zeros are masks of this plan, then
-            # pruning by magnitude selects exactly them.
-            by_magnitude = dataclasses.replace(self.plan, criterion="magnitude")
-            found = by_magnitude.masks(self._kernels, weights, None, sparsity, progress)
-            present = [values != 0 for values in weights]
-            if all(map(np.array_equal, found, present)):
+            present = self.plan.present_masks(self._kernels, weights, sparsity, progress)
+            if present is not None:
                 return present
         return self.plan.masks(self._kernels, weights, gradients, sparsity, progress)

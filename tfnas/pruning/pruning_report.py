@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from tfnas.graph.functional import Skipped
+from tfnas.graph.zero_counts import ZeroCounts
 from tfnas.pruning.prunable_kernels import PrunableKernel
-from tfnas.table import table
+from tfnas.table import Tabular, TextTable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,13 +35,20 @@ class PrunedKernel:
 
     @property
     def sparsity(self) -> float:
-        """Fraction of zeros, in [0, 1]."""
+        """Returns the fraction of zeros, in [0, 1]."""
         return self.zeros / self.weights
 
 
-@dataclasses.dataclass(frozen=True)
-class PruningReport:
+@dataclasses.dataclass(frozen=True, repr=False)
+class PruningReport(ZeroCounts, Tabular):
     """The zeros of each pruned kernel, and the skipped layers. Prints as a table.
+
+    Example:
+        >>> print(PruningReport((PrunedKernel("head", "Dense", (8, 4), 32, 16),)))
+        layer  kind   kernel  note  weights  zeros  sparsity
+        -----  -----  ------  ----  -------  -----  --------
+        head   Dense  8x4                32     16    0.5000
+        16 of 32 weights in 1 kernels are zero: sparsity 0.5000
 
     Args:
         kernels: The pruned kernels.
@@ -50,23 +58,12 @@ class PruningReport:
     kernels: tuple[PrunedKernel, ...]
     skipped: tuple[Skipped, ...] = ()
 
-    @property
-    def weights(self) -> int:
-        """Number of weights of the pruned kernels."""
-        return sum(kernel.weights for kernel in self.kernels)
-
-    @property
-    def zeros(self) -> int:
-        """Number of zeros in the pruned kernels."""
-        return sum(kernel.zeros for kernel in self.kernels)
-
-    @property
-    def sparsity(self) -> float:
-        """Fraction of zeros in the pruned kernels, in [0, 1]."""
-        return self.zeros / self.weights if self.weights else 0.0
+    def headers(self) -> list[str]:
+        """Returns the titles of the columns."""
+        return ["layer", "kind", "kernel", "note", "weights", "zeros", "sparsity"]
 
     def rows(self) -> list[list[str]]:
-        """Returns one row per kernel and per skipped layer; `HEADERS` names the columns."""
+        """Returns one row per kernel and per skipped layer."""
         pruned = [
             [
                 kernel.name,
@@ -82,14 +79,16 @@ class PruningReport:
         skipped = [[s.name, s.kind, "", f"skipped: {s.reason}", "", "", ""] for s in self.skipped]
         return [*pruned, *skipped]
 
-    HEADERS = ("layer", "kind", "kernel", "note", "weights", "zeros", "sparsity")
+    def tables(self) -> list[TextTable]:
+        """Returns the table of the kernels and skipped layers."""
+        return [TextTable(self.headers(), self.rows(), right=4)]
 
-    def __str__(self) -> str:
-        total = (
+    def notes(self) -> list[str]:
+        """Returns the number of zeros in all kernels."""
+        return [
             f"{self.zeros:,} of {self.weights:,} weights in {len(self.kernels)} kernels are zero: "
             f"sparsity {self.sparsity:.4f}"
-        )
-        return table(self.HEADERS, self.rows(), right=4) + "\n" + total
+        ]
 
 
 def report_of(
@@ -103,6 +102,9 @@ def report_of(
         kernels: The kernels.
         skipped: The skipped layers.
         notes: Maps the names of kernels to notes.
+
+    Returns:
+        The report, with the kernels in the given order.
     """
     rows = []
     for kernel in kernels:

@@ -33,6 +33,7 @@ import numpy as np
 
 from tfnas.graph.batchnorm import channel_statistics, input_batches, layers_of, move_statistics
 from tfnas.graph.traversal import Visit, visit
+from tfnas.keras_private import all_layers
 from tfnas.pruning.input_moments import (
     GapMoments,
     InputMoments,
@@ -91,28 +92,34 @@ def reconstruct(
 
     zeros, keep = dict(zeros or {}), dict(keep or {})
     _check_names(kernels, zeros, keep)
-    selected = [k for k in kernels if k.name in zeros or k.name in keep]
-    results: dict[str, tuple[float, float] | str] = {
-        kernel.name: unsupported_reason(kernel) or "its layer is not used" for kernel in selected
-    }
-    fitted = {id(k.layer): k for k in selected if not unsupported_reason(k)}
+    results: dict[str, tuple[float, float] | str] = {}
+    fitted = {}
+    for kernel in (k for k in kernels if k.name in zeros or k.name in keep):
+        reason = unsupported_reason(kernel)
+        results[kernel.name] = reason or "its layer is not used"
+        if reason is None:
+            fitted[id(kernel.layer)] = kernel
     partners = {id(a): b for a, b in _pairs(model, original)}
     norms = layers_of(model, keras.layers.BatchNormalization)
     stops = [*(k.layer for k in fitted.values()), *norms]
     batches = input_batches(data, batch_size)
     originals = visit(original, batches, [partners[id(layer)] for layer in stops])
     for pruned, unpruned in zip(visit(model, batches, stops), originals, strict=True):
-        kernel = fitted.get(id(pruned.layer))
-        if kernel is None:
-            after = channel_statistics(pruned.layer, pruned.inputs)
-            before = channel_statistics(unpruned.layer, unpruned.inputs)
-            move_statistics(pruned.layer, after, unpruned.layer, before)
+        if (found := fitted.get(id(pruned.layer))) is None:
+            _adapt_statistics(pruned, unpruned)
             continue
-        problem = _problem(kernel, pruned, unpruned, rows, shrinkage)
-        results[kernel.name] = problem.solve(
-            pruned, unpruned, zeros.get(kernel.name), keep.get(kernel.name), rounds
+        problem = _problem(found, pruned, unpruned, rows, shrinkage)
+        results[found.name] = problem.solve(
+            pruned, unpruned, zeros.get(found.name), keep.get(found.name), rounds
         )
     return results
+
+
+def _adapt_statistics(pruned: Visit, unpruned: Visit) -> None:
+    """Moves the statistics of a BatchNormalization by the change of its inputs."""
+    after = channel_statistics(pruned.layer, pruned.inputs)
+    before = channel_statistics(unpruned.layer, unpruned.inputs)
+    move_statistics(pruned.layer, after, unpruned.layer, before)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -192,7 +199,11 @@ def _gain(place: Visit) -> np.ndarray:
 
 
 def output_scale(place: Visit) -> np.ndarray:
-    """Returns the weight of each output's squared error, by the BatchNormalization after it."""
+    """Returns the weight of each output's squared error, by the BatchNormalization after it.
+
+    Args:
+        place: A layer with its inputs and the calls after it.
+    """
     rows = to_rows(place.layer, place.layer.kernel).shape[0]
     gain = _gain(place)
     scale = np.where(np.isinf(gain), 0.0, gain) ** 2 * np.ones(rows)
@@ -204,7 +215,11 @@ def _has_bias(layer: Any) -> bool:
 
 
 def takes_mean(place: Visit) -> bool:
-    """Returns whether a bias or a BatchNormalization can correct a difference of the means."""
+    """Returns whether a bias or a BatchNormalization can correct a difference of the means.
+
+    Args:
+        place: A layer with its inputs and the calls after it.
+    """
     return _has_bias(place.layer) or _norm(place) is not None
 
 
@@ -220,7 +235,7 @@ def _norm(place: Visit) -> Any:
 
 
 def _pairs(model: Any, original: Any) -> list[tuple[Any, Any]]:
-    ours, theirs = list(model._flatten_layers()), list(original._flatten_layers())
+    ours, theirs = all_layers(model), all_layers(original)
     if [type(layer) for layer in ours] != [type(layer) for layer in theirs]:
         raise ValueError(
             f"original must have the same layers as model, got {len(theirs)} and {len(ours)}"

@@ -17,7 +17,14 @@ from tfnas.pruning.reconstruct import reconstruct
 def by_output_error(
     model: Any, kernels: Sequence[PrunableKernel], data: Any, sparsity: float
 ) -> dict[str, float]:
-    """Returns the sparsity of each kernel, by the effect of its error on the model's outputs."""
+    """Returns the sparsity of each kernel, by the effect of its error on the model's outputs.
+
+    Args:
+        model: The model before pruning.
+        kernels: The kernels to prune.
+        data: A few hundred inputs.
+        sparsity: Target sparsity of all kernels together, in [0, 1).
+    """
     # Kernels that can't be fitted have no curve; they get the common sparsity.
     return dict(distribute(measure_curves(model, kernels, data), sparsity))
 
@@ -26,6 +33,10 @@ def without_zeros(masks: Sequence[np.ndarray], weights: Sequence[np.ndarray]) ->
     """Returns masks that also mask present zeros, so that fitting keeps these zero.
 
     A kernel of zeros only counts as not trained yet, and keeps its mask.
+
+    Args:
+        masks: A mask for each kernel, boolean, of the kernel's shape.
+        weights: The values of each kernel.
     """
     return [
         mask & (values != 0) if values.any() else mask
@@ -50,6 +61,10 @@ def repair(
         masks: The masks of the kernels; with `choose` only their number of zeros matters.
         data: A few hundred inputs.
         choose: Whether new zeros are selected, by the change of the layer's output.
+
+    Returns:
+        Maps the name of each kernel to its output error before and after, or to the reason why it
+        was not fitted.
     """
     fits = [unsupported_reason(kernel) is None for kernel in kernels]
     keep, zeros = {}, {}

@@ -56,7 +56,18 @@ def keep_by_sparsity(
 def keep_globally(
     units: Sequence[Units], sizes: Sequence[int], sparsity: float, seed: int, keep_best: bool = True
 ) -> list[np.ndarray]:
-    """Returns which units of each kernel are kept, by one threshold for all kernels."""
+    """Returns which units of each kernel are kept, by one threshold for all kernels.
+
+    Args:
+        units: The units of each kernel.
+        sizes: Number of weights of each kernel.
+        sparsity: Fraction of all weights to prune, in [0, 1).
+        seed: Seed of the order of equal scores.
+        keep_best: Whether the best unit of each kernel is always kept.
+
+    Returns:
+        Whether each unit is kept, boolean, (units,) for each kernel.
+    """
     scores = np.concatenate([_best_at_infinity(u.scores) if keep_best else u.scores for u in units])
     rng = np.random.default_rng(seed)
     pruned = prune_units(

@@ -14,20 +14,22 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tfnas.data.data_types import ExampleData
 from tfnas.graph.functional import clone
+from tfnas.graph.layer_kernels import LayerSelection
 from tfnas.pruning.budget_spread import spread
 from tfnas.pruning.criteria import WITH_DATA, Criterion, check_criterion
 from tfnas.pruning.gradients import LossGradients
 from tfnas.pruning.mask_plan import MaskPlan
-from tfnas.pruning.prunable_kernels import find_kernels, select
+from tfnas.pruning.prunable_kernels import PrunableKernel, find_kernels, select
 from tfnas.pruning.prune import copied_kernels
 from tfnas.schedules import check_ratio
-from tfnas.table import table
+from tfnas.table import Tabular
 
 if TYPE_CHECKING:
     import keras
@@ -35,9 +37,19 @@ if TYPE_CHECKING:
 SPARSITIES = (0.3, 0.5, 0.7, 0.8, 0.9)
 
 
-@dataclasses.dataclass(frozen=True)
-class Sensitivity:
+@dataclasses.dataclass(frozen=True, repr=False)
+class Sensitivity(Tabular):
     """Quality against sparsity for each kernel. Prints as a table, the most sensitive first.
+
+    Example:
+        >>> found = Sensitivity(0.9, (0.5, 0.8), ("a", "b"), (100, 300), ((0.8, 0.6), (0.9, 0.85)))
+        >>> print(found)
+        layer  weights     0.5     0.8
+        -----  -------  ------  ------
+        a          100  0.8000  0.6000
+        b          300  0.9000  0.8500
+        unpruned: 0.9000; columns: the quality with this kernel alone pruned to that
+          sparsity
 
     Args:
         baseline: Quality of the unpruned model; higher is better.
@@ -54,7 +66,7 @@ class Sensitivity:
     scores: tuple[tuple[float, ...], ...]
 
     def losses(self) -> np.ndarray:
-        """Returns the loss of quality, (kernels, sparsities), at least 0 and not decreasing."""
+        """Returns the loss of quality, at least 0 and not decreasing, (kernels, sparsities)."""
         return np.maximum.accumulate(np.maximum(self.baseline - np.array(self.scores), 0), axis=1)
 
     def suggest(self, total: float) -> dict[str, float]:
@@ -65,6 +77,9 @@ class Sensitivity:
         Args:
             total: Target sparsity of all kernels together, from 0 to the highest measured
                 sparsity.
+
+        Returns:
+            Maps the name of each kernel to its sparsity, in [0, 1).
 
         Raises:
             ValueError: The total is out of range.
@@ -90,11 +105,12 @@ class Sensitivity:
         """Returns the titles of the columns."""
         return ["layer", "weights", *(f"{sparsity:g}" for sparsity in self.sparsities)]
 
-    def __str__(self) -> str:
-        return (
-            table(self.headers(), self.rows()) + f"\nunpruned: {self.baseline:.4f}; columns: the "
-            "quality with this kernel alone pruned to that sparsity"
-        )
+    def notes(self) -> list[str]:
+        """Returns the quality of the unpruned model, and the meaning of the columns."""
+        return [
+            f"unpruned: {self.baseline:.4f}; columns: the quality with this kernel alone pruned "
+            "to that sparsity"
+        ]
 
     def to_json(self) -> str:
         """Returns the record as JSON text."""
@@ -130,10 +146,10 @@ def sensitivity(
     sparsities: Sequence[float] = SPARSITIES,
     *,
     criterion: Criterion = "magnitude",
-    data: Any = None,
+    data: ExampleData | None = None,
     granularity: str | tuple[int, int] = "element",
-    layers: Any = None,
-    exclude: Any = (),
+    layers: LayerSelection | None = None,
+    exclude: LayerSelection = (),
     loss: str | Callable[..., Any] | None = None,
     seed: int = 0,
 ) -> Sensitivity:
@@ -157,7 +173,9 @@ def sensitivity(
             sparsity.
         sparsities: Sparsities to measure, in (0, 1).
         criterion: As for :func:`tfnas.prune`, as are all following arguments.
-        data: Inputs and targets for "gradient" and "taylor".
+        data: Inputs and targets for "gradient" and "taylor": a tuple (x, y) of arrays such as
+            (examples, height, width, channels) and (examples,), a `tf.data.Dataset` or a
+            `keras.utils.PyDataset`.
         granularity: "element", blocks, N:M or "filter".
         layers: Layers to measure; None: every layer with a kernel.
         exclude: Layers to leave out.
@@ -165,10 +183,14 @@ def sensitivity(
         seed: Seed of the order of equal scores, and of "random".
 
     Returns:
-        The qualities.
+        The quality of the model with each kernel pruned to each sparsity. `print` shows it as a
+        table; :meth:`Sensitivity.suggest` derives a sparsity for each kernel from it.
 
     Raises:
         ValueError: An argument is out of range, or `evaluate` returns no number.
+
+    References:
+        Li et al., "Pruning Filters for Efficient ConvNets", ICLR 2017, section 3.2.
     """
     check_criterion(criterion, data)
     levels = tuple(sorted({check_ratio(s, name="sparsities") for s in sparsities}))
@@ -184,17 +206,26 @@ def sensitivity(
     baseline = _quality(evaluate, copy)
     scores = []
     for index, kernel in enumerate(kernels):
-        variable, weights = pruned[index].variable, kernel.numpy()
-        gradient = None if gradients is None else [gradients[index]]
+        variable, gradient = pruned[index].variable, None if gradients is None else gradients[index]
         row = []
-        for sparsity in levels:
-            [mask] = plan.masks([kernel], [weights], gradient, sparsity)
-            variable.assign(np.where(mask, weights, 0))
+        for weights in _pruned_weights(plan, kernel, gradient, levels):
+            variable.assign(weights)
             row.append(_quality(evaluate, copy))
-        variable.assign(weights)
+        variable.assign(kernel.numpy())
         scores.append(tuple(row))
     names = tuple(kernel.name for kernel in kernels)
     return Sensitivity(baseline, levels, names, tuple(k.size for k in kernels), tuple(scores))
+
+
+def _pruned_weights(
+    plan: MaskPlan, kernel: PrunableKernel, gradient: np.ndarray | None, sparsities: Sequence[float]
+) -> Iterator[np.ndarray]:
+    """Yields the weights of one kernel, pruned to each sparsity."""
+    weights = kernel.numpy()
+    gradients = None if gradient is None else [gradient]
+    for sparsity in sparsities:
+        [mask] = plan.masks([kernel], [weights], gradients, sparsity)
+        yield np.where(mask, weights, 0)
 
 
 def _quality(evaluate: Callable[[Any], float], model: Any) -> float:

@@ -14,7 +14,7 @@ References:
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import keras
 
@@ -22,10 +22,13 @@ from tfnas.graph.batchnorm import channel_statistics, input_batches, layers_of, 
 from tfnas.graph.traversal import visit
 from tfnas.quantization.fake_quant import FakeQuant
 
+if TYPE_CHECKING:
+    from tfnas.data.data_types import ExampleData
+
 _BATCH = 32
 
 
-def correct_bias(model: keras.Model, original: keras.Model, data: Any) -> int:
+def correct_bias(model: keras.Model, original: keras.Model, data: ExampleData) -> int:
     """Corrects BatchNormalization for the shift of its inputs that quantization causes.
 
     Example:

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from tfnas.graph.functional import LayerCopies, rebuild
+from tfnas.keras_private import all_layers
 
 _HALF = ("float16", "bfloat16")
 _POLICIES = (*_HALF, *(f"mixed_{name}" for name in _HALF))
@@ -46,7 +47,7 @@ def half_precision_layers(model: keras.Model) -> list[str]:
     """Returns the names of the layers that compute in float16 or bfloat16."""
     return [
         layer.name
-        for layer in model._flatten_layers(include_self=False)
+        for layer in all_layers(model, include_self=False)
         if layer.compute_dtype in _HALF and type(layer).__name__ != "InputLayer"
     ]
 

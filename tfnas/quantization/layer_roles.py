@@ -24,14 +24,14 @@ from typing import Any
 from tfnas.graph.functional import Call
 from tfnas.quantization.layer_registry import Role, registered_role
 
-_KERNELS = {
+KERNEL_LAYERS = (
     "Dense",
     "Conv1D",
     "Conv2D",
     "DepthwiseConv1D",
     "DepthwiseConv2D",
     "Conv2DTranspose",
-}
+)
 # The converter requires one scale for the entire kernel of these ("'tfl.transpose' op has
 # mismatched quantized axes" otherwise); all others have one scale per channel.
 ONE_SCALE = ("Dense", "Conv2DTranspose")
@@ -106,7 +106,7 @@ def role(call: Call) -> Role:
     kind, registered = call.kind, registered_role(call.operation)
     if registered is not None:
         return registered
-    if kind in _KERNELS:
+    if kind in KERNEL_LAYERS:
         return Role.KERNEL
     if kind == "BatchNormalization":
         return Role.NORM

@@ -16,19 +16,10 @@ import numpy as np
 
 from tfnas.graph.functional import Call, LayerCopies, rebuild, walk
 from tfnas.quantization.integer_layers import HARD_SILU, hard_silu
-from tfnas.quantization.layer_roles import activation_name, activation_of
+from tfnas.quantization.layer_roles import KERNEL_LAYERS, activation_name, activation_of
 from tfnas.quantization.unfolding import unfold
 
-_SPLIT = (
-    "Dense",
-    "Conv1D",
-    "Conv2D",
-    "DepthwiseConv1D",
-    "DepthwiseConv2D",
-    "Conv2DTranspose",
-    "SeparableConv1D",
-    "SeparableConv2D",
-)
+_SPLIT = (*KERNEL_LAYERS, "SeparableConv1D", "SeparableConv2D")
 Origins = dict[int, tuple[str, str]]
 
 

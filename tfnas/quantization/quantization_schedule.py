@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 
+from tfnas.keras_private import all_layers, renew_functions
 from tfnas.quantization.fake_quant import FakeQuant
 from tfnas.quantization.quantized_kernel import QuantizedKernel
 
@@ -50,13 +52,45 @@ class QuantizationSchedule(keras.callbacks.Callback):
             )
         self.start_epoch, self.freeze_epoch = start_epoch, freeze_epoch
 
-    def on_train_begin(self, logs: Any = None) -> None:
-        """Checks that the model is quantization-aware."""
+    def on_train_begin(self, logs: Mapping[str, float] | None = None) -> None:
+        """Checks that the model is quantization-aware.
+
+        Example:
+            >>> import keras, numpy as np, tfnas
+            >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+            >>> model = tfnas.quantize_aware(model)
+            >>> model.compile("adam", "mse")
+            >>> schedule = tfnas.QuantizationSchedule(start_epoch=1)
+            >>> schedule.set_model(model)
+            >>> schedule.on_train_begin()
+
+        Args:
+            logs: Not used.
+
+        Raises:
+            ValueError: The model is not quantization-aware.
+        """
         if not self._layers(FakeQuant):
             raise ValueError(f"model must be quantization-aware, got {self.model.name!r}")
 
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Sets the state of all layers; the model is traced again where it changes."""
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        """Sets the state of all layers; the model is traced again where it changes.
+
+        Example:
+            >>> import keras, numpy as np, tfnas
+            >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+            >>> model = tfnas.quantize_aware(model)
+            >>> model.compile("adam", "mse")
+            >>> schedule = tfnas.QuantizationSchedule(start_epoch=1)
+            >>> schedule.set_model(model)
+            >>> schedule.on_epoch_begin(0)
+            >>> {layer.active for layer in model.layers if hasattr(layer, "active")}
+            {False}
+
+        Args:
+            epoch: Index of the epoch, from 0.
+            logs: Not used.
+        """
         active = epoch >= self.start_epoch
         frozen = self.freeze_epoch is not None and epoch >= self.freeze_epoch
         changed = False
@@ -67,9 +101,7 @@ class QuantizationSchedule(keras.callbacks.Callback):
                 changed |= layer.frozen != frozen
                 layer.frozen = frozen
         if changed:
-            self.model.make_train_function(force=True)
-            self.model.make_test_function(force=True)
-            self.model.predict_function = None
+            renew_functions(self.model)
 
     def _layers(self, kinds: Any) -> list[Any]:
-        return [layer for layer in self.model._flatten_layers() if isinstance(layer, kinds)]
+        return [layer for layer in all_layers(self.model) if isinstance(layer, kinds)]

@@ -14,13 +14,14 @@ References:
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import keras
 
 from tfnas.graph.batchnorm import fitting_columns
 from tfnas.graph.compatibility import carry_zeros
 from tfnas.graph.functional import Call, LayerCopies, Skipped, rebuild, walk
+from tfnas.keras_private import all_layers
 from tfnas.quantization.fake_quant import FakeQuant
 from tfnas.quantization.fake_quant_placement import FakeQuantBuilder
 from tfnas.quantization.integer_layers import ChannelAffine, FloatConcatenate, SixteenBitForm
@@ -29,11 +30,15 @@ from tfnas.quantization.normal_form import normal_form
 from tfnas.quantization.quantized_kernel import QuantizedKernel
 from tfnas.quantization.spec import QuantSpec
 
+if TYPE_CHECKING:
+    from tfnas.data.data_types import ExampleData
+    from tfnas.data.representative_dataset import RepresentativeDataset
+
 
 def quantize_aware(
     model: keras.Model,
     spec: str | QuantSpec = "int8",
-    data: Any = None,
+    data: ExampleData | RepresentativeDataset | None = None,
     engine: Literal["tfnas", "tfmot"] = "tfnas",
 ) -> keras.Model:
     """Returns a quantization-aware copy of a model, for training.
@@ -93,7 +98,7 @@ def quantize_aware(
     return quantized
 
 
-def calibrate(model: keras.Model, data: Any) -> keras.Model:
+def calibrate(model: keras.Model, data: ExampleData | RepresentativeDataset) -> keras.Model:
     """Sets the activation ranges of a quantization-aware model from typical inputs.
 
     Ranges that were observed before are widened.
@@ -175,7 +180,7 @@ def strip_quantization(model: keras.Model) -> keras.Model:
 
 def fake_quants(model: keras.Model) -> list[FakeQuant]:
     """Returns the FakeQuant layers of a model; an empty list if it is not quantization-aware."""
-    return [layer for layer in model._flatten_layers() if isinstance(layer, FakeQuant)]
+    return [layer for layer in all_layers(model) if isinstance(layer, FakeQuant)]
 
 
 def unquantized_layers(model: keras.Model) -> list[Skipped]:

@@ -113,8 +113,15 @@ class QuantSpec:
     def of(cls, mode: str | QuantSpec) -> QuantSpec:
         """Returns the specification of a mode; a specification is returned unchanged.
 
+        Example:
+            >>> QuantSpec.of("int8x4").weights
+            'int4'
+
         Args:
             mode: Name of a mode, or a specification.
+
+        Returns:
+            The specification.
 
         Raises:
             ValueError: The mode is unknown.
@@ -128,18 +135,42 @@ class QuantSpec:
 
     @property
     def mode(self) -> str:
-        """The mode's name."""
+        """The mode's name.
+
+        Example:
+            >>> QuantSpec("int4", "int8").mode
+            'int8x4'
+
+        Returns:
+            A name of the module's table.
+        """
         formats = self.weights, self.activations, self.weight_only
         return next(mode for mode, known in _MODES.items() if known == formats)
 
     @property
     def needs_calibration(self) -> bool:
-        """Whether post-training conversion needs calibration data."""
+        """Whether post-training conversion needs calibration data.
+
+        Example:
+            >>> QuantSpec.of("dynamic").needs_calibration
+            False
+
+        Returns:
+            True for integer activations.
+        """
         return self.activations != "float32"
 
     @property
     def activation_bits(self) -> int:
-        """Bits of an activation; 32 for float activations."""
+        """Bits of an activation; 32 for float activations.
+
+        Example:
+            >>> QuantSpec.of("int16x8").activation_bits
+            16
+
+        Returns:
+            8, 16 or 32.
+        """
         return _BITS.get(self.activations, 32)
 
     def weight_bits(
@@ -147,12 +178,20 @@ class QuantSpec:
     ) -> int | None:
         """Returns the bits of a layer's weights, None where it stays float.
 
+        Example:
+            >>> spec = QuantSpec(layers={"head": "float32"})
+            >>> spec.weight_bits("conv", "Conv2D"), spec.weight_bits("head", "Dense")
+            (8, None)
+
         Args:
             name: The layer's name.
             kind: Name of its class.
             path: Name in the original model, such as "outer/conv" in a nested one. None: `name`.
             origin: Class in the original model, such as "SeparableConv2D" for its depthwise
                 part. None: `kind`.
+
+        Returns:
+            4, 8 or None.
         """
         identities = [(name, kind), (path or name, origin or kind)]
         for pattern, value in self.layers:
@@ -161,7 +200,17 @@ class QuantSpec:
         return _BITS.get(self.weights)
 
     def check_patterns(self, layers: Iterable[tuple[str, str]]) -> None:
-        """Raises ValueError if an item of `layers` matches none of these (name, kind) pairs."""
+        """Checks that each item of `layers` matches one of these layers.
+
+        Example:
+            >>> QuantSpec(layers={"conv*": "int4"}).check_patterns([("conv_1", "Conv2D")])
+
+        Args:
+            layers: Pairs (name, class name).
+
+        Raises:
+            ValueError: An item matches none of them.
+        """
         known = list(layers)
         for pattern, _ in self.layers:
             if not any(_matches(pattern, name, kind) for name, kind in known):

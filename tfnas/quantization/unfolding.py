@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 
+from tfnas.keras_private import fill_arguments, own_variables
 from tfnas.quantization.layer_registry import Role, registered_role
 
 
@@ -26,12 +27,12 @@ def unfold(node: Any) -> keras.Model | None:
     if registered_role(layer) is not Role.OPEN:
         return None
     where = f"layer {layer.name!r} of class {type(layer).__name__}, registered as 'open',"
-    own = [*layer._trainable_variables, *layer._non_trainable_variables]
+    own = own_variables(layer)
     if own:
         raise ValueError(f"{where} must hold its weights in inner layers, got {own[0].name!r}")
     inputs = [keras.Input(batch_shape=t.shape, dtype=t.dtype) for t in node.input_tensors]
     pairs = zip(node.input_tensors, inputs, strict=True)
-    args, kwargs = node.arguments.fill_in({id(old): new for old, new in pairs})
+    args, kwargs = fill_arguments(node, {id(old): new for old, new in pairs})
     try:
         return keras.Model(inputs, layer.call(*args, **kwargs), name=layer.name)
     except Exception as error:  # anything that the layer's own code may raise

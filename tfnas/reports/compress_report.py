@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -12,15 +11,29 @@ from tfnas.compression.file_comparison_table import FileRow
 from tfnas.compression.fine_tune_settings import FineTuneSettings
 from tfnas.compression.results.compress_result import CompressResult, refusal, remarks, verdict
 from tfnas.compression.results.file_rows import file_rows, headers
-from tfnas.data.datasets import DataSplit
-from tfnas.measure.agreement import PLAIN, MetricPair
+from tfnas.data.examples import Data
+from tfnas.measure.agreement import PLAIN, Agreement, MetricPair
 from tfnas.measure.latency import provenance
 from tfnas.measure.throughput import Throughput
-from tfnas.reports import html
-from tfnas.reports.plots import pareto_picture
-from tfnas.runtime.files import write_atomically
-from tfnas.table import markdown_table
+from tfnas.reports.content import (
+    Cell,
+    Picture,
+    Pictures,
+    Report,
+    Section,
+    Table,
+    Verdict,
+    Warnings,
+    Words,
+    capitalized,
+    environment,
+    listing,
+    paragraphs,
+)
+from tfnas.reports.pages import HTML, MARKDOWN, png_of, write_report
+from tfnas.reports.plots import ParetoLabels, pareto_picture
 from tfnas.targets.device import Device
+from tfnas.tflite.artifact import Artifact
 
 _CANDIDATES = ("recipe", "points [95%]", "bytes", "gzip", "time", "MACs", "memory, bytes")
 _LAYERS = (
@@ -51,166 +64,165 @@ _THROUGHPUT = (
     "medians."
 )
 _AMOUNTS = (
-    "Points are the accuracy minus the original's; time is the latency as a ratio to its float32 "
+    "{points} are the {metric} minus the original's; time is the latency as a ratio to its float32 "
     "file, MACs are a fraction of its own. "
     '"prune_channels 0.5 weights 0.4": channels were pruned to at most 0.5 of the '
     'multiply-accumulates and 0.4 of the weights; "train 4": 4 times as many further epochs; '
     '"trained": quantization-aware.'
 )
 _PICTURES = {"pareto.png": "latency", "pareto_bytes.png": "bytes"}
-LAST = "report.html"
-FILES = (LAST, "report.md", *_PICTURES)
-_DRAWN = (
-    "Bars are 95% intervals of the difference to the original on the same images; dashed lines "
-    "are limits on accuracy, time and bytes, where they are near."
-)
+LAST = HTML
+FILES = (LAST, MARKDOWN, *_PICTURES)
 _SHOWN = 12  # most images that became wrong
 
 
-def write(result: CompressResult, split: DataSplit, settings: FineTuneSettings) -> None:
-    """Writes report.md, report.html and the pictures.
+def write(
+    result: CompressResult, data: Data, settings: FineTuneSettings, words: Words | None = None
+) -> None:
+    """Writes the pictures, report.md, and last report.html.
 
     Args:
         result: The result of the job.
-        split: Its data.
+        data: Its data.
         settings: How its steps were trained.
+        words: How the report calls examples and their metric; None: images and accuracy.
     """
-    pictures = _pictures(result, split)
-    for name, content in pictures.items():
-        write_atomically(result.directory / name, content)
-    write_atomically(result.directory / "report.md", _markdown(result, split, settings))
-    write_atomically(result.directory / "report.html", _page(result, split, settings, pictures))
+    write_report(result.directory, content(result, data, settings, words or Words()))
 
 
-def _markdown(result: CompressResult, split: DataSplit, settings: FineTuneSettings) -> str:
-    agreement = result.agreement
-    parts = [
-        f"# Compression on {split.name}",
-        verdict(result),
-        *[f"- {line}" for line in remarks(result)],
-        "![accuracy over time](pareto.png) ![accuracy over bytes](pareto_bytes.png)",
-        _DRAWN,
-        f"## The files, on {len(split.x_test)} final images, which nothing was chosen by",
-        markdown_table(_file_headers(result), _rows(result)),
-        f"## All candidates, on {len(split.x_val)} images for choosing",
-        _AMOUNTS,
-        markdown_table(_candidate_headers(result), _candidates(result)),
-        *[f"- {line}" for line in _failures(result)],
-        "## Is it still the same model?",
-        _agreement(result),
-        *[f"- {line}" for line in agreement.warnings()],
-        markdown_table(_pair_headers("images"), _pairs(agreement.accuracy)),
-        markdown_table(_pair_headers("class"), _pairs(agreement.classes)),
-        "## The best file, layer by layer",
-        markdown_table(list(_LAYERS), _as_text(_layers(result))),
-        "## Examples a second",
-        _THROUGHPUT,
-        markdown_table(Throughput.headers(), _throughput(result)),
-        "## Why this was tried",
-        "\n".join(f"- {line}" for line in result.plan.reasons),
-        _analysis_title(result),
-        markdown_table(list(_ANALYSIS), _as_text(_analysis(result))),
-        "## Settings and environment",
-        markdown_table(["setting", "value"], _settings(result, settings), right=2),
-        markdown_table(["where", "value"], list(provenance().items()), right=2),
-    ]
-    return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def _page(
-    result: CompressResult,
-    split: DataSplit,
-    settings: FineTuneSettings,
-    pictures: dict[str, bytes],
-) -> str:
-    agreement = result.agreement
-    labels = [row.label for row in result.rows]
-    return html.page(
-        f"Compression on {split.name}",
+def content(result: CompressResult, data: Data, settings: FineTuneSettings, words: Words) -> Report:
+    """Returns what the report says; see :func:`write` for the arguments."""
+    return Report(
+        f"Compression on {data.name}",
         [
-            html.note(verdict(result), result.meets),
-            *[html.note(line, False) for line in remarks(result)],
-            html.beside(
-                html.picture(
-                    pictures[file], f"Accuracy of every file over its {over}; the best is marked."
-                )
-                for file, over in _PICTURES.items()
+            _outcome(result, data, words),
+            _final_files(result, data, words),
+            _all_candidates(result, data, words),
+            *_agreement_sections(result, data, words),
+            Section(
+                "The best file, layer by layer", [Table(_LAYERS, _layers(result), bars=_LAYER_BARS)]
             ),
-            f"<p>{html.text(_DRAWN)}</p>",
-            html.section(
-                f"The files, on {len(split.x_test)} final images, which nothing was chosen by",
-                html.table(
-                    _file_headers(result), _rows(result), labels.index(str(result.best.recipe))
-                ),
-            ),
-            html.section(
-                f"All candidates, on {len(split.x_val)} images for choosing",
-                f"<p>{html.text(_AMOUNTS)}</p>",
-                html.table(
-                    _candidate_headers(result),
-                    _candidates(result),
-                    result.candidates.index(result.best),
-                    prose=[len(_candidate_headers(result)) - 1],
-                ),
-                html.listing(_failures(result)),
-            ),
-            html.section(
-                "Is it still the same model?",
-                f"<p>{html.text(_agreement(result))}</p>",
-                *[html.note(line, False) for line in agreement.warnings()],
-                html.table(_pair_headers("images"), _pairs(agreement.accuracy)),
-                html.table(_pair_headers("class"), _pairs(agreement.classes)),
-            ),
-            _wrong_images(result, split),
-            html.section(
-                "The best file, layer by layer",
-                html.table(_LAYERS, _layers(result), bars=_LAYER_BARS),
-            ),
-            html.section(
+            Section(
                 "Examples a second",
-                f"<p>{html.text(_THROUGHPUT)}</p>",
-                html.table(Throughput.headers(), _throughput(result)),
+                [*paragraphs(_THROUGHPUT), Table(Throughput.headers(), _throughput(result))],
             ),
-            html.section(
+            Section(
                 "Why this was tried",
-                html.listing(result.plan.reasons),
-                f"<p>{html.text(_analysis_title(result))}</p>",
-                html.table(_ANALYSIS, _analysis(result), bars=_ANALYSIS_BARS),
+                [
+                    *listing(result.plan.reasons),
+                    *paragraphs(_analysis_title(result)),
+                    Table(_ANALYSIS, _analysis(result), bars=_ANALYSIS_BARS),
+                ],
             ),
-            html.section(
-                "Settings and environment",
-                html.table(["setting", "value"], _settings(result, settings)),
-                html.table(["where", "value"], list(provenance().items())),
-            ),
+            environment(_settings(result, settings), provenance()),
         ],
     )
 
 
-def _wrong_images(result: CompressResult, split: DataSplit) -> str:
+def _outcome(result: CompressResult, data: Data, words: Words) -> Section:
+    drawn = (
+        f"Bars are 95% intervals of the difference to the original on the same {words.examples}; "
+        f"dashed lines are limits on {words.metric}, time and bytes, where they are near."
+    )
+    pictures = [
+        Picture(
+            file,
+            png,
+            f"{capitalized(words.metric)} of every file over its {_PICTURES[file]}; "
+            "the best is marked.",
+        )
+        for file, png in _drawn(result, data, words).items()
+    ]
+    more = remarks(result)
+    return Section(
+        "",
+        [
+            Verdict(verdict(result), result.meets),
+            *([Warnings(more)] if more else []),
+            Pictures(pictures),
+            *paragraphs(drawn),
+        ],
+    )
+
+
+def _final_files(result: CompressResult, data: Data, words: Words) -> Section:
+    labels = [row.label for row in result.rows]
+    chosen = labels.index(str(result.best.recipe))
+    titles = words.titles(_file_headers(result))
+    return Section(
+        f"The files, on {len(data.test)} final {words.examples}, which nothing was chosen by",
+        [Table(titles, _rows(result), chosen=chosen)],
+    )
+
+
+def _all_candidates(result: CompressResult, data: Data, words: Words) -> Section:
+    titles = words.titles(_candidate_headers(result))
+    chosen = result.candidates.index(result.best)
+    explained = _AMOUNTS.format(points=capitalized(words.points), metric=words.metric)
+    return Section(
+        f"All candidates, on {len(data.validation)} {words.examples} for choosing",
+        [
+            *paragraphs(explained),
+            Table(titles, _candidates(result), chosen=chosen, prose=[len(titles) - 1]),
+            *listing(_failures(result)),
+        ],
+    )
+
+
+def _agreement_sections(result: CompressResult, data: Data, words: Words) -> list[Section]:
+    """Returns how predictions changed; nothing where the task has no such comparison."""
+    agreement = result.agreement
+    if agreement is None:
+        return []
+    wrong = _wrong_images(agreement, result.best.file, data, words)
+    return [_same_model(agreement, words), *([wrong] if wrong else [])]
+
+
+def _same_model(agreement: Agreement, words: Words) -> Section:
+    found = agreement.warnings()
+    return Section(
+        "Is it still the same model?",
+        [
+            *paragraphs(_agreement(agreement, words)),
+            *([Warnings(found)] if found else []),
+            Table(words.titles(_pair_headers(words.examples)), _pairs(agreement.accuracy)),
+            Table(words.titles(_pair_headers("class")), _pairs(agreement.classes)),
+        ],
+    )
+
+
+def _wrong_images(agreement: Agreement, best: Artifact, data: Data, words: Words) -> Section | None:
     """Returns images that the original classified right and the best file classifies wrong."""
-    worst = result.agreement.worst[:_SHOWN]
+    worst = agreement.worst[:_SHOWN]
     if not len(worst):
-        return ""
-    images = split.x_test[worst]
-    outputs = result.best.file.predict(images)
-    names = dict(enumerate(split.class_names))  # a model may have more classes than the data
+        return None
+    examples = data.test.rows(worst)
+    images, outputs = examples.x, best.predict(examples.x)
+    # A model may have more classes than the data.
+    names = dict(enumerate(getattr(data, "class_names", ())))
     captions = [
         f"{names[label]}, now {names.get(int(np.argmax(output)), int(np.argmax(output)))}"
         if len(output) > 1
         else f"{names[label]}, now the other"
-        for label, output in zip(split.y_test[worst].tolist(), outputs, strict=True)
+        for label, output in zip(examples.y.tolist(), outputs, strict=True)
     ]
-    title = "Right before, wrong now: the images that the original was most certain of"
-    return html.section(title, html.tiles(images, captions))
+    pictures = [
+        Picture("", png_of(image), caption, caption)
+        for image, caption in zip(images, captions, strict=True)
+    ]
+    return Section(
+        f"Right before, wrong now: the {words.examples} that the original was most certain of",
+        [Pictures(pictures, small=True)],
+        page_only=True,
+    )
 
 
-def _agreement(result: CompressResult) -> str:
-    found = result.agreement
+def _agreement(found: Agreement, words: Words) -> str:
     value, low, high = (100 * v for v in found.changed)
     return (
-        f"Of {found.examples} images {value:.1f}% [{low:.1f}, {high:.1f}] change their class: "
-        f"{found.broke} that were right are wrong, {found.repaired} that were wrong are right. "
-        f"Expected calibration error: {found.calibration[0]:.3f} before, "
+        f"Of {found.examples} {words.examples} {value:.1f}% [{low:.1f}, {high:.1f}] change their "
+        f"class: {found.broke} that were right are wrong, {found.repaired} that were wrong are "
+        f"right. Expected calibration error: {found.calibration[0]:.3f} before, "
         f"{found.calibration[1]:.3f} now."
     )
 
@@ -246,7 +258,7 @@ def _candidate_headers(result: CompressResult) -> list[str]:
 
 
 def _failures(result: CompressResult) -> list[str]:
-    """Returns a line for record recipe that failed or that the device can't run."""
+    """Returns a line for each recipe that failed or that the device can't run."""
     refused = [c for c in result.candidates if c.costs.refused]
     return [
         *(f"{name}: not possible: {why}" for name, why in result.failures.items()),
@@ -285,8 +297,8 @@ def _candidates(result: CompressResult) -> list[list[str]]:
     ]
 
 
-def _layers(result: CompressResult) -> list[list[Any]]:
-    """Returns a row for record kernel of the best file."""
+def _layers(result: CompressResult) -> list[list[Cell]]:
+    """Returns a row for each kernel of the best file."""
     return [
         [
             layer.layer,
@@ -307,8 +319,8 @@ def _analysis_title(result: CompressResult) -> str:
     return f"The original, layer by layer, analyzed in {result.model_analysis.seconds:.0f} s:"
 
 
-def _analysis(result: CompressResult) -> list[list[Any]]:
-    """Returns a row for record layer of the original."""
+def _analysis(result: CompressResult) -> list[list[Cell]]:
+    """Returns a row for each layer of the original."""
     return [
         [
             layer.name,
@@ -327,39 +339,28 @@ def _percent(fraction: float | None) -> float | None:
     return None if fraction is None else 100 * fraction
 
 
-def _as_text(rows: list[list[Any]]) -> list[list[str]]:
-    """Returns rows with numbers formatted as text."""
-
-    def cell(value: Any) -> str:
-        if value is None:
-            return ""
-        if isinstance(value, float):
-            return f"{value:.3g}"
-        return f"{value:,}" if isinstance(value, int) else str(value)
-
-    return [[cell(value) for value in row] for row in rows]
-
-
 def _throughput(result: CompressResult) -> list[list[str]]:
     labels = result.rows[0].label, str(result.best.recipe)
     return [measured.row(labels[measured.file]) for measured in result.throughput]
 
 
-def _settings(result: CompressResult, settings: FineTuneSettings) -> list[list[str]]:
+def _settings(result: CompressResult, settings: FineTuneSettings) -> dict[str, object]:
     records: list[FineTuneSettings | Device] = [settings]
     records += [result.device] * bool(_metrics(result))
-    limits = [["budget", str(result.budget)], ["effort", result.effort]]
-    return limits + [
-        [k, str(v)] for record in records for k, v in dataclasses.asdict(record).items()
-    ]
+    found: dict[str, object] = {"budget": str(result.budget), "effort": result.effort}
+    for record in records:
+        found.update(dataclasses.asdict(record))
+    return found
 
 
-def _pictures(result: CompressResult, split: DataSplit) -> dict[str, bytes]:
-    """Draws accuracy over time and over bytes of all candidates, on the images for choosing."""
+def _drawn(result: CompressResult, data: Data, words: Words) -> dict[str, bytes]:
+    """Draws quality over time and over bytes of all candidates, on the examples for choosing."""
+    metric = result.best.assessment.metric
     limits, gzipped = result.budget.limits, result.budget.max_gzip_bytes is not None
     lines = {"latency": limits.get("max_latency_ratio"), "bytes": limits.get("max_bytes")}
     if "max_drop" in limits:
-        lines["accuracy"] = result.original[0] - limits["max_drop"] / 100
+        lines["accuracy"] = result.original[0] - metric.gain(limits["max_drop"])
+    size = "gzipped size" if gzipped else "size"
     return {
         file: pareto_picture(
             [
@@ -368,13 +369,12 @@ def _pictures(result: CompressResult, split: DataSplit) -> dict[str, bytes]:
             ],
             [result.candidates.index(candidate) for candidate in result.front],
             result.candidates.index(result.best),
-            f"Compression on {split.name}",
-            "the original",
-            ("accuracy", "latency", "gzipped size" if gzipped else "size", *_metrics(result)),
-            "images for choosing",
+            f"Compression on {data.name}",
+            ParetoLabels(words.metric, f"{words.examples} for choosing", "the original"),
+            (words.metric, "latency", size, *_metrics(result)),
             over=(over,),
             others={result.rows[0].label: result.original},
-            errors=[(c.drop[2] - c.drop[1]) / 200 for c in result.candidates],
+            errors=[(c.drop[2] - c.drop[1]) / (2 * metric.scale) for c in result.candidates],
             limits={name: float(limit) for name, limit in lines.items() if limit is not None},
         )
         for file, over in _PICTURES.items()

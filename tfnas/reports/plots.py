@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -15,6 +15,23 @@ if TYPE_CHECKING:
 BLUE, ORANGE, GREEN, GRAY = "#0072B2", "#D55E00", "#009E73", "#999999"
 PURPLE = "#CC79A7"
 MEASURED = ("accuracy", "latency", "size")
+
+
+class ParetoLabels(NamedTuple):
+    """Words on the axes of :func:`pareto_picture`.
+
+    Args:
+        metric: The metric of quality.
+        part: The part of the data that it is measured on.
+        beside: The model that the latencies are ratios to.
+    """
+
+    metric: str = "accuracy"
+    part: str = "validation part"
+    beside: str = "the reference model"
+
+
+LABELS = ParetoLabels()
 Row = tuple[float, float, int]  # accuracy, latency ratio, bytes
 _LABELS = {
     "latency": "latency of the file, as a ratio to {} (lower is better)",
@@ -30,9 +47,8 @@ def pareto_picture(
     front: Sequence[int],
     chosen: int | None = None,
     title: str = "",
-    beside: str = "the reference model",
+    labels: ParetoLabels = LABELS,
     objectives: Sequence[str] = MEASURED,
-    part: str = "validation part",
     *,
     over: Sequence[str] = ("latency",),
     others: Mapping[str, Row] | None = None,
@@ -46,9 +62,8 @@ def pareto_picture(
         front: Indices of the candidates on the front.
         chosen: Index of the chosen candidate.
         title: Title of the picture.
-        beside: Name of the model that the latencies are ratios to.
+        labels: Words on the axes.
         objectives: Names of the objectives of the front.
-        part: Name of the part of the data that the accuracy is measured on.
         over: "latency" or "bytes", a panel for each, side by side.
         others: Files that the candidates are compared with, by name.
         errors: Half the width of each accuracy's interval; empty: no intervals are drawn.
@@ -77,10 +92,10 @@ def pareto_picture(
         _draw_others(axes, others, name)
         _draw_limits(axes, limits, name, known)
         _scale(axes, known)
-        axes.set_xlabel(_LABELS[name].format(beside))
+        axes.set_xlabel(_LABELS[name].format(labels.beside))
         axes.grid(alpha=0.3)
         axes.set_ylim(edge - 0.07 * span, high + 0.07 * span)
-    panels[0].set_ylabel(f"accuracy of the file, {part}")
+    panels[0].set_ylabel(f"{labels.metric} of the file, {labels.part}")
     figure.suptitle(title, fontsize=11)
     if rows or others:
         _legend(figure, panels[0], None if "bytes" in over else "area: size of the file")

@@ -1,93 +1,131 @@
-"""Report of a search: Markdown, CSV, a picture and JSON."""
+"""Report of a search: Markdown, HTML, CSV, a picture and JSON."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from typing import Any
+from collections.abc import Mapping
 
-from tfnas.data.datasets import DataSplit
+from tfnas.data.data_split import DataSplit
 from tfnas.measure.latency import provenance
 from tfnas.nas.search_result import SearchConfig, SearchResult
-from tfnas.reports.plots import MEASURED, pareto_picture
+from tfnas.reports.content import (
+    Block,
+    Paragraph,
+    Picture,
+    Pictures,
+    Report,
+    Section,
+    Table,
+    Words,
+    capitalized,
+    environment,
+    listing,
+    paragraphs,
+)
+from tfnas.reports.pages import write_report
+from tfnas.reports.plots import MEASURED, ParetoLabels, pareto_picture
 from tfnas.runtime.files import write_atomically
-from tfnas.table import csv_table, markdown_table
+from tfnas.table import csv_table
+
+CONTINUES = "The same command on the same folder continues where this one stopped."
 
 
 def write(
-    result: SearchResult, config: SearchConfig, split: DataSplit, target_ratio: float | None
+    result: SearchResult,
+    config: SearchConfig,
+    split: DataSplit,
+    target_ratio: float | None,
+    words: Words | None = None,
 ) -> None:
-    """Writes pareto.csv, pareto.png, results.json and report.md into the folder of the search.
+    """Writes pareto.csv, pareto.png, results.json, report.md and report.html into the folder.
 
     Args:
         result: The result of the search.
         config: Its settings.
         split: Its data.
         target_ratio: The target latency as a ratio to the reference model's; None: no target.
+        words: How the report calls examples and their metric; None: images and accuracy.
     """
-    remeasured = {candidate.trial_id: candidate for candidate in result.front}
-    shown = [remeasured.get(candidate.trial_id, candidate) for candidate in result.candidates]
-    picture = pareto_picture(
-        [candidate.objectives() for candidate in shown],
-        [i for i, candidate in enumerate(shown) if candidate.trial_id in remeasured],
-        [candidate.trial_id for candidate in shown].index(result.winner.trial_id),
-        f"{split.name}: {len(shown)} candidates",
-        objectives=config.objectives if len(config.objectives) > 1 else MEASURED,
-    )
-    write_atomically(result.directory / "pareto.png", picture)
-    architectures = [[c.architecture.key, str(c.architecture)] for c in result.front]
-    headers, rows = result.front_table()
-    front = [[*row, *arch] for row, arch in zip(rows, architectures, strict=True)]
-    headers = [*headers, "key", "architecture"]
-    write_atomically(result.directory / "pareto.csv", csv_table(headers, front))
+    front = _front(result)
+    write_atomically(result.directory / "pareto.csv", csv_table(front.headers, front.rows))
     write_atomically(result.directory / "results.json", _json(result, target_ratio))
-    report = _markdown(result, config, split, target_ratio, headers, front)
-    write_atomically(result.directory / "report.md", report)
+    report = content(result, config, split, target_ratio, words or Words())
+    write_report(result.directory, report)
 
 
-def _markdown(
+def content(
     result: SearchResult,
     config: SearchConfig,
     split: DataSplit,
     target_ratio: float | None,
-    headers: list[str],
-    front: list[list[Any]],
-) -> str:
-    where = provenance()
+    words: Words,
+) -> Report:
+    """Returns what the report says; see :func:`write` for the arguments."""
     target = "none" if target_ratio is None else f"{target_ratio:.4f} of the reference model's"
-    settings = [[name, _setting(value)] for name, value in dataclasses.asdict(config).items()]
-    parts = [
-        f"# Search on {split.name}",
-        f"{split}. Target latency: {target}.",
-        "## The best, on the test part" if result.rows else "## The best",
-        f"`{result.winner.architecture}` (trial {result.winner.trial_id})",
-    ]
-    if result.rows:
-        parts += [
-            markdown_table(*result.comparison()),
-            "\n".join(f"- {verdict}" for verdict in result.verdicts()),
-            "All of them were trained on the same images for the same number of epochs and "
-            "measured side by side. Latency is the median over interleaved rounds, as a ratio to "
-            "the reference model of tfnas; ms are of this machine.",
-        ]
-    else:
-        parts += ["The search was interrupted: the test part was not touched."]
-    parts += [
-        "## Pareto front, on the validation part",
-        "![Accuracy over latency](pareto.png)",
-        markdown_table(headers, front),
-        *result.notes(),
-        "## Settings and environment",
-        markdown_table(["setting", "value"], settings, right=2),
-        markdown_table(["where", "value"], [[k, v] for k, v in where.items()], right=2),
-        "The same command on the same folder continues where this one stopped.",
-    ]
-    return "\n\n".join(parts) + "\n"
+    settings = {name: _setting(value) for name, value in dataclasses.asdict(config).items()}
+    front = _front(result)
+    drawn = _picture(result, config, split, words)
+    description = f"{capitalized(words.metric)} over latency"
+    return Report(
+        f"Search on {split.name}",
+        [
+            Section("", paragraphs(f"{split}. Target latency: {target}.")),
+            _best(result, words),
+            Section(
+                "Pareto front, on the validation part",
+                [
+                    Pictures([Picture("pareto.png", drawn, description)]),
+                    Table(words.titles(front.headers), front.rows, prose=[len(front.headers) - 1]),
+                    *paragraphs(*result.notes()),
+                ],
+            ),
+            environment(settings, provenance()),
+            Section("", paragraphs(CONTINUES)),
+        ],
+    )
 
 
-def _setting(value: Any) -> Any:
+def _best(result: SearchResult, words: Words) -> Section:
+    winner = result.winner
+    blocks: list[Block] = [Paragraph(f"(trial {winner.trial_id})", code=str(winner.architecture))]
+    if not result.rows:
+        blocks += paragraphs("The search was interrupted: the test part was not touched.")
+        return Section("The best", blocks)
+    headers, rows = result.comparison()
+    explained = (
+        f"All of them were trained on the same {words.examples} for the same number of epochs and "
+        "measured side by side. Latency is the median over interleaved rounds, as a ratio to "
+        "the reference model of tfnas; ms are of this machine."
+    )
+    blocks += [Table(words.titles(headers), rows), *listing(result.verdicts())]
+    return Section("The best, on the test part", [*blocks, *paragraphs(explained)])
+
+
+def _front(result: SearchResult) -> Table:
+    """The front with its architectures, also what pareto.csv holds."""
+    headers, rows = result.front_table()
+    architectures = [[c.architecture.key, str(c.architecture)] for c in result.front]
+    front = [[*row, *arch] for row, arch in zip(rows, architectures, strict=True)]
+    return Table([*headers, "key", "architecture"], front)
+
+
+def _picture(result: SearchResult, config: SearchConfig, split: DataSplit, words: Words) -> bytes:
+    remeasured = {candidate.trial_id: candidate for candidate in result.front}
+    shown = [remeasured.get(candidate.trial_id, candidate) for candidate in result.candidates]
+    return pareto_picture(
+        [candidate.objectives() for candidate in shown],
+        [i for i, candidate in enumerate(shown) if candidate.trial_id in remeasured],
+        [candidate.trial_id for candidate in shown].index(result.winner.trial_id),
+        f"{split.name}: {len(shown)} candidates",
+        ParetoLabels(words.metric),
+        config.objectives if len(config.objectives) > 1 else (words.metric, *MEASURED[1:]),
+    )
+
+
+def _setting(value: object) -> object:
     """Returns a setting as a cell; of a compression the fields that are not empty."""
-    if not isinstance(value, dict) or "modes" not in value:
+    if not isinstance(value, Mapping) or "modes" not in value:
         return value
     parts = (f"{name}={','.join(map(str, choices))}" for name, choices in value.items() if choices)
     return " ".join(parts)

@@ -18,13 +18,18 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Iterator
-from typing import Any
 
 import keras
 import numpy as np
 
+from tfnas.keras_private import (
+    forget_seed_generator,
+    op_determinism_is_enabled,
+    random_state,
+    restore_random_state,
+)
+
 _LIMIT = 2**32  # NumPy's seeds are below
-_KERAS = ("global_random_seed", "global_seed_generator")
 
 
 @contextlib.contextmanager
@@ -50,6 +55,7 @@ def seeded(seed: int) -> Iterator[None]:
     """
     with kept_random_state():
         keras.utils.set_random_seed(seed % _LIMIT)
+        forget_seed_generator()  # Keras 3.12 keeps the old one
         yield
 
 
@@ -68,13 +74,13 @@ def kept_random_state() -> Iterator[None]:
       seeded nor taken back.
     """
     numpy = np.random.get_state()  # noqa: NPY002  what `set_random_seed` sets
-    python, libraries = random.getstate(), _library_state()
+    python, libraries = random.getstate(), random_state()
     try:
         yield
     finally:
         random.setstate(python)
         np.random.set_state(numpy)  # noqa: NPY002
-        _restore(libraries)
+        restore_random_state(libraries)
 
 
 def seed_layers(model: keras.Model, seed: int) -> None:
@@ -103,9 +109,7 @@ def seed_layers(model: keras.Model, seed: int) -> None:
 
 def operations_are_deterministic() -> bool:
     """Returns whether TensorFlow's operations are deterministic in this process."""
-    from tensorflow.python.framework import config  # TensorFlow 2.21 exports no getter
-
-    return bool(config.is_op_determinism_enabled())
+    return op_determinism_is_enabled()
 
 
 def make_operations_deterministic() -> None:
@@ -113,28 +117,3 @@ def make_operations_deterministic() -> None:
     import tensorflow as tf
 
     tf.config.experimental.enable_op_determinism()
-
-
-def _library_state() -> dict[str, Any]:
-    """Returns Keras' and TensorFlow's seeds and generators, by private names (3.15, 2.21)."""
-    from keras.src.backend.common import global_state
-    from tensorflow.python.eager import context
-
-    generator = getattr(context.context(), "_rng", None)  # exists once a seed was set
-    return {
-        "keras": {name: global_state.get_global_attribute(name) for name in _KERAS},
-        "seed": context.global_seed(),
-        "generator": None if generator is None else generator.getstate(),
-    }
-
-
-def _restore(state: dict[str, Any]) -> None:
-    import tensorflow as tf
-    from keras.src.backend.common import global_state
-    from tensorflow.python.eager import context
-
-    for name, value in state["keras"].items():
-        global_state.set_global_attribute(name, value)
-    tf.random.set_seed(state["seed"])  # None: no seed
-    if state["generator"] is not None:
-        context.context()._rng.setstate(state["generator"])

@@ -92,7 +92,7 @@ class PhoneRun:
 
     @property
     def ms(self) -> float:
-        """The median time in ms, or the mean if the tool does not report the median."""
+        """Returns the median time in ms, or the mean if the tool does not report the median."""
         return self.average_ms if self.median_ms is None else self.median_ms
 
     def profile(self) -> str:
@@ -128,17 +128,17 @@ class PhoneLatency(Tabular, PhoneRun):
 
     @property
     def ratio(self) -> float:
-        """The file's time over the mean of the reference's two, no unit."""
+        """Returns the file's time over the mean of the reference's two, no unit."""
         return self.ms / (sum(self.reference_ms) / 2)
 
     @property
     def ratio_low(self) -> float:
-        """The ratio to the slower one of the reference's two runs."""
+        """Returns the ratio to the slower one of the reference's two runs."""
         return self.ms / max(self.reference_ms)
 
     @property
     def ratio_high(self) -> float:
-        """The ratio to the faster one of the reference's two runs."""
+        """Returns the ratio to the faster one of the reference's two runs."""
         return self.ms / min(self.reference_ms)
 
     def to_dict(self) -> dict[str, Any]:
@@ -248,7 +248,14 @@ def benchmark_on_phone(
 
 
 def check_binary(binary: str | os.PathLike[str]) -> None:
-    """Raises FileNotFoundError if the benchmark tool's file does not exist."""
+    """Checks that the benchmark tool's file exists.
+
+    Args:
+        binary: Path of TFLite's `benchmark_model` for Android.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+    """
     if not pathlib.Path(binary).is_file():
         raise FileNotFoundError(
             "binary must be the path of TFLite's benchmark_model, got "

@@ -12,8 +12,15 @@ _LINES = 5
 _DEFAULTS = "Warning: No "  # of ethos-u-vela for each option that it has a default of
 
 
-def check_timeout(timeout: Any) -> None:
-    """Raises ValueError if a time limit is no finite number of seconds above 0."""
+def check_timeout(timeout: float) -> None:
+    """Checks a time limit.
+
+    Args:
+        timeout: The limit, in seconds.
+
+    Raises:
+        ValueError: It is no finite number above 0.
+    """
     number = isinstance(timeout, numbers.Real) and not isinstance(timeout, bool)
     if not number or not 0 < timeout < math.inf:
         raise ValueError(f"timeout must be a finite number of seconds above 0, got {timeout!r}")

@@ -29,6 +29,10 @@ class Metric:
     scale: float = 1.0
     unit: str = ""
 
+    def gain(self, drop: float) -> float:
+        """Returns a drop in the metric's unit as a difference of values that would undo it."""
+        return drop / self.scale if self.higher_is_better else -drop / self.scale
+
     def drop(self, difference: float) -> float:
         """Returns how much worse a scaled difference is than 0, in the metric's unit."""
         return -self.scale * difference if self.higher_is_better else self.scale * difference

@@ -12,15 +12,13 @@ from tfnas.data.augmentation import AugmentedImages
 from tfnas.data.examples import Examples
 from tfnas.distillation.cached_teacher import teacher_outputs
 from tfnas.distillation.distiller import Distiller
-from tfnas.graph.functional import gives_probabilities, last_activation
+from tfnas.graph.output_activation import gives_probabilities, last_activation
 from tfnas.measure.accuracy import correct
 from tfnas.measure.agreement import Agreement, agreement
 from tfnas.tasks.assessment import ACCURACY
-from tfnas.tasks.task import Distillation, Task
+from tfnas.tasks.task import Batches, Distillation, Task
 
 if TYPE_CHECKING:
-    import tensorflow as tf
-
     from tfnas.data.datasets import DataSplit
     from tfnas.tflite.artifact import Artifact
 
@@ -33,6 +31,7 @@ class ImageClasses(Task):
     """Images with one label each; the model gives logits or probabilities of the classes."""
 
     metric = ACCURACY
+    noun = "images"
     distills = True
 
     def check(self, model: keras.Model, data: DataSplit) -> None:  # type: ignore[override]
@@ -167,16 +166,11 @@ class ImageClasses(Task):
         seed: int,
         augment: Sequence[str] = (),
         teacher_outputs: Sequence[np.ndarray] | None = None,
-        first_epoch: int = 0,
-    ) -> tf.data.Dataset:
+    ) -> Batches:
         """Returns the batches of a training, with augmented images where that is chosen."""
         if not augment:
-            return super().batches(
-                examples, batch_size, seed, (), teacher_outputs, first_epoch=first_epoch
-            )
-        images = AugmentedImages(examples.x, examples.y, augment, batch_size, seed, teacher_outputs)
-        images.start_at(first_epoch)
-        return images.dataset()
+            return super().batches(examples, batch_size, seed, (), teacher_outputs)
+        return AugmentedImages(examples.x, examples.y, augment, batch_size, seed, teacher_outputs)
 
 
 def _classes(outputs: np.ndarray) -> np.ndarray:

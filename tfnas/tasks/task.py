@@ -2,19 +2,8 @@
 
 The engine (techniques, fine-tuning, the planner, searches and reports) asks a :class:`Task` for
 everything that depends on the kind of a model's inputs and outputs: its loss, its metric, how
-outputs become predictions, how it is fitted and distilled. :class:`tfnas.tasks.image_classes.
-ImageClasses` is the task of image classifiers. For another kind of model write a subclass::
-
-    class Depth(Task):
-        metric = Metric("error", higher_is_better=False, unit="m")
-
-        def check(self, model, data): ...
-
-        def loss(self, model):
-            return "mse"
-
-        def example_values(self, y, predictions):
-            return abs(y - predictions).mean(axis=(1, 2))
+outputs become predictions, how it is fitted and distilled.
+:class:`tfnas.tasks.image_classes.ImageClasses` is the task of image classifiers.
 """
 
 from __future__ import annotations
@@ -22,7 +11,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -56,26 +45,36 @@ class Distillation:
     hints: Sequence[FeatureHint] = ()
 
 
+class Batches(Protocol):
+    """Batches of a training, whose order depends on the number of the epoch."""
+
+    def start_at(self, epoch: int) -> None:
+        """Sets the epoch of the next iteration."""
+
+    def dataset(self) -> tf.data.Dataset:
+        """Returns the batches; each iteration is an epoch."""
+
+
 class Task(abc.ABC):
-    """What a model is for; see the module.
+    """What a model is for: a subclass says how its outputs are trained, judged and compared.
 
     Example:
         >>> class Depth(Task):
         ...     metric = Metric("error", higher_is_better=False, unit="m")
-        ...
         ...     def check(self, model, data):
-        ...         pass
-        ...
+        ...         if len(model.outputs) != 1:
+        ...             raise ValueError(f"model must have one output, got {len(model.outputs)}")
         ...     def loss(self, model):
         ...         return "mse"
-        ...
         ...     def example_values(self, y, predictions):
-        ...         return abs(y - predictions).mean(axis=1)
-        >>> Depth().assess(np.zeros((2, 3)), np.ones((2, 3))).score.value
-        1.0
+        ...         return abs(y - predictions)
+        >>> assessment = Depth().assess(np.array([1.0, 2.0]), np.array([1.0, 2.5]))
+        >>> assessment.score.value
+        0.25
     """
 
     metric: Metric
+    noun: str = "examples"  # what an example is, in the plural
 
     @abc.abstractmethod
     def check(self, model: keras.Model, data: Data) -> None:
@@ -253,9 +252,8 @@ class Task(abc.ABC):
         seed: int,
         augment: Sequence[str] = (),
         teacher_outputs: Sequence[np.ndarray] | None = None,
-        first_epoch: int = 0,
-    ) -> tf.data.Dataset:
-        """Returns the batches of a training; each iteration is an epoch of another order.
+    ) -> Batches:
+        """Returns the batches of a training, in another order in each epoch.
 
         Args:
             examples: The training examples.
@@ -263,17 +261,15 @@ class Task(abc.ABC):
             seed: Seed of the orders.
             augment: Random changes of the examples.
             teacher_outputs: Outputs of :meth:`teacher_outputs`: targets are then pairs.
-            first_epoch: Number of the first epoch: a training that is continued has the batches
-                that it would have had.
 
         Raises:
             ValueError: The task has no such augmentation.
         """
-        from tfnas.data.augmentation import shuffled
+        from tfnas.data.augmentation import ShuffledBatches
 
         if augment:
             raise ValueError(
                 f"augment must be empty for {type(self).__name__}, got {', '.join(augment)}"
             )
         y = examples.y if teacher_outputs is None else (examples.y, teacher_outputs[0])
-        return shuffled(as_tuples((examples.x, y)), batch_size, seed, first_epoch)
+        return ShuffledBatches(as_tuples((examples.x, y)), batch_size, seed)

@@ -13,50 +13,19 @@ import hashlib
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter, OpResolverType
+from ai_edge_litert.interpreter import Interpreter
 
 from tfnas.runtime.files import write_atomically
-from tfnas.tflite import c_source, flatbuffer, minify
+from tfnas.tflite import c_source, file_interpreter, flatbuffer, minify
 from tfnas.tflite.file_validation import check_file
 from tfnas.tflite.metadata import Metadata, make_metadata, read_metadata, write_metadata
+from tfnas.tflite.tensor_details import TensorDetails
 
-
-@dataclasses.dataclass(frozen=True)
-class TensorDetails:
-    """An input or output of an artifact.
-
-    Args:
-        name: Name of the Keras input, or "output_0" and so on.
-        index: Index of the tensor in the file.
-        shape: Shape with the batch dimension first; -1 for an open dimension.
-        dtype: Element type, such as "int8".
-        scale: Quantization scale, 0.0 for floats: value = (q - zero_point) * scale.
-        zero_point: The quantized integer that stands for 0.0.
-    """
-
-    name: str
-    index: int
-    shape: tuple[int, ...]
-    dtype: str
-    scale: float
-    zero_point: int
-
-    def quantize(self, x: np.ndarray) -> np.ndarray:
-        """Returns real numbers in this tensor's element type, rounded and clipped."""
-        if not self.scale:
-            return np.asarray(x).astype(self.dtype)
-        limits = np.iinfo(self.dtype)
-        q = np.round(np.asarray(x, np.float32) / np.float32(self.scale)) + self.zero_point
-        return np.clip(q, limits.min, limits.max).astype(self.dtype)
-
-    def dequantize(self, q: np.ndarray) -> np.ndarray:
-        """Returns the real numbers that this tensor's elements stand for."""
-        if not self.scale:
-            return q
-        return (q.astype(np.float32) - self.zero_point) * np.float32(self.scale)
+if TYPE_CHECKING:
+    from tfnas.data.data_types import InputData
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +46,9 @@ class Artifact:
 
     Raises:
         ValueError: The content is not a valid `.tflite` file.
+
+    References:
+        LiteRT's file format, `tflite/converter/schema/schema.fbs`.
     """
 
     content: bytes = dataclasses.field(repr=False)
@@ -90,8 +62,18 @@ class Artifact:
     def load(cls, path: str | os.PathLike[str]) -> Artifact:
         """Reads a `.tflite` file, of tfnas or of any other origin.
 
+        Example:
+            >>> import tempfile, tfnas
+            >>> from tfnas.measure.latency import reference_artifact
+            >>> path = reference_artifact().save(f"{tempfile.mkdtemp()}/net.tflite")
+            >>> tfnas.Artifact.load(path).mode
+            'file'
+
         Args:
             path: Path of the file.
+
+        Returns:
+            The artifact, of mode "file".
 
         Raises:
             FileNotFoundError: There is no such file.
@@ -103,7 +85,20 @@ class Artifact:
             raise ValueError(f"path {os.fspath(path)!r} must be a .tflite file: {error}") from error
 
     def save(self, path: str | os.PathLike[str]) -> pathlib.Path:
-        """Writes the file atomically, creates missing folders, and returns the path."""
+        """Writes the file to disk, atomically.
+
+        Example:
+            >>> import tempfile
+            >>> from tfnas.measure.latency import reference_artifact
+            >>> reference_artifact().save(f"{tempfile.mkdtemp()}/folder/net.tflite").name
+            'net.tflite'
+
+        Args:
+            path: Path of the file; missing folders are created, an existing file is replaced.
+
+        Returns:
+            The path.
+        """
         return write_atomically(path, self.content)
 
     def save_c(
@@ -187,6 +182,9 @@ class Artifact:
             >>> file.minified().size < file.size
             True
 
+        Returns:
+            A new artifact.
+
         Raises:
             ValueError: The file has buffers after its flatbuffer.
         """
@@ -194,37 +192,84 @@ class Artifact:
 
     @property
     def size(self) -> int:
-        """Size of the file, in bytes."""
+        """Returns the size of the file, in bytes.
+
+        Example:
+            >>> from tfnas.measure.latency import reference_artifact
+            >>> file = reference_artifact()
+            >>> file.size == len(file.content)
+            True
+        """
         return len(self.content)
 
     @functools.cached_property
     def gzip_size(self) -> int:
-        """Size of the file after gzip at its best level, in bytes."""
+        """Returns the size of the file after gzip at its best level, in bytes.
+
+        Example:
+            >>> from tfnas.measure.latency import reference_artifact
+            >>> file = reference_artifact()
+            >>> file.gzip_size < file.size
+            True
+        """
         return len(gzip.compress(self.content, compresslevel=9, mtime=0))
 
     @functools.cached_property
     def sha256(self) -> str:
-        """SHA-256 hash of the file, in hexadecimal."""
+        """Returns the SHA-256 hash of the file, in hexadecimal.
+
+        Example:
+            >>> from tfnas.measure.latency import reference_artifact
+            >>> len(reference_artifact().sha256)
+            64
+        """
         return hashlib.sha256(self.content).hexdigest()
 
     @functools.cached_property
     def graph(self) -> flatbuffer.FileGraph:
-        """Operators and tensors of the file."""
+        """Returns the operators and tensors of the file, of its first graph.
+
+        Example:
+            >>> from tfnas.measure.latency import reference_artifact
+            >>> [op.name for op in reference_artifact().graph.operators][-3:]
+            ['MEAN', 'FULLY_CONNECTED', 'SOFTMAX']
+        """
         return flatbuffer.read_graph(self.content)
 
     @functools.cached_property
     def metadata(self) -> Metadata | None:
-        """The file's TFLite Metadata, None if it has none."""
+        """Returns the file's TFLite Metadata, None if it has none.
+
+        Example:
+            >>> from tfnas.measure.latency import reference_artifact
+            >>> file = reference_artifact().with_metadata(author="A. Author")
+            >>> file.metadata.author
+            'A. Author'
+        """
         return read_metadata(self.content)
 
     @functools.cached_property
     def inputs(self) -> tuple[TensorDetails, ...]:
-        """The file's inputs."""
+        """Returns the file's inputs: name, shape `(batch, ...)`, element type and quantization.
+
+        Example:
+            >>> from tfnas.measure.latency import reference_artifact
+            >>> [tensor.shape for tensor in reference_artifact().inputs]
+            [(-1, 48, 48, 3)]
+        """
         return self._details[0]
 
     @functools.cached_property
     def outputs(self) -> tuple[TensorDetails, ...]:
-        """The file's outputs, in the order of the Keras model's outputs."""
+        """Returns the file's outputs, in the order of the Keras model's outputs.
+
+        Shapes are `(batch, ...)`.
+
+        Example:
+            >>> from tfnas.measure.latency import reference_artifact
+            >>> [tensor.shape for tensor in reference_artifact().outputs]
+            [(-1, 10)]
+        """
         return self._details[1]
 
     def interpreter(
@@ -237,46 +282,55 @@ class Artifact:
     ) -> Interpreter:
         """Returns a LiteRT interpreter of the file, ready to be invoked.
 
+        Example:
+            >>> from tfnas.measure.latency import reference_artifact
+            >>> interpreter = reference_artifact().interpreter(shapes=[(5, 48, 48, 3)])
+            >>> interpreter.get_input_details()[0]["shape"].tolist()
+            [5, 48, 48, 3]
+
         Args:
             threads: Number of threads.
             xnnpack: Whether the XNNPACK delegate runs the operators that it supports.
-            shapes: Shape of each input, batch dimension first. None: the shapes in the file.
+            shapes: Shape of each input in the file's order, such as
+                `(batch, height, width, channels)`. None: the shapes in the file.
             keep_all: Whether all tensors can be read after a run, not only the outputs; needs
                 memory for all of them.
             reference: Whether LiteRT's reference kernels compute, without a delegate. They are
                 slow, and except for a few operators they round as TFLite Micro's kernels do; see
                 :func:`tfnas.run_micro`.
 
+        Returns:
+            An `ai_edge_litert.interpreter.Interpreter`, its tensors allocated.
+
         Raises:
             ValueError: `threads` is below 1, or LiteRT does not support an operator.
             RuntimeError: The interpreter refuses the file.
+
+        References:
+            LiteRT's `Interpreter`: https://ai.google.dev/edge/api/tflite/python/tf/lite/Interpreter
         """
         if threads < 1:
             raise ValueError(f"threads must be at least 1, got {threads}")
-        if reference:
-            resolver = OpResolverType.BUILTIN_REF
-        elif xnnpack:
-            resolver = OpResolverType.AUTO
-        else:
-            resolver = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-        interpreter = self._new_interpreter(
-            num_threads=threads,
-            experimental_op_resolver_type=resolver,
-            experimental_preserve_all_tensors=keep_all,
-        )
+        resized = None
         if shapes is not None:
-            for tensor, shape in zip(self.inputs, shapes, strict=True):
-                interpreter.resize_tensor_input(tensor.index, list(shape))
-        _allocate(interpreter)
-        return interpreter
+            resized = dict(zip((tensor.index for tensor in self.inputs), shapes, strict=True))
+        return file_interpreter.new_interpreter(
+            self.content, threads, xnnpack, resized, keep_all=keep_all, reference=reference
+        )
 
     def predict(
-        self, x: Any, *, batch_size: int = 64, threads: int = 1, reference: bool = False
+        self, x: InputData, *, batch_size: int = 64, threads: int = 1, reference: bool = False
     ) -> Any:
         """Runs the file on real numbers and returns real numbers.
 
         Inputs are quantized and outputs dequantized with the file's scales. TensorFlow and Keras
         are not imported if `x` consists of arrays.
+
+        Example:
+            >>> import numpy as np
+            >>> from tfnas.measure.latency import reference_artifact
+            >>> reference_artifact().predict(np.zeros((3, 48, 48, 3), np.float32)).shape
+            (3, 10)
 
         Args:
             x: An array of shape (examples, ...), a `tf.data.Dataset` or a
@@ -284,9 +338,7 @@ class Artifact:
                 list in the model's order if tfnas converted the file in this process.
             batch_size: Examples per invocation, if the file does not fix the batch size.
             threads: Threads of the interpreter.
-            reference: Whether LiteRT's reference kernels compute. They are slow, and except for
-                a few operators they round as TFLite Micro's kernels do; see
-                :func:`tfnas.run_micro`.
+            reference: Whether LiteRT's reference kernels compute, as in :meth:`interpreter`.
 
         Returns:
             An array of shape (examples, ...), or a list of them with several outputs.
@@ -296,7 +348,7 @@ class Artifact:
                 the file does not have one output per example.
             RuntimeError: The interpreter refuses the file.
         """
-        from tfnas.data.datasets import arrays
+        from tfnas.data.reading import arrays
 
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
@@ -304,10 +356,10 @@ class Artifact:
         examples = len(columns[0])
         try:
             outputs = self._run(columns, min(batch_size, examples), threads, reference)
-        except (RuntimeError, _BatchRefused):  # an operator fixes the batch size: one at a time
-            try:
+        except (RuntimeError, file_interpreter.BatchRefused):
+            try:  # an operator fixes the batch size: one example at a time
                 outputs = self._run(columns, 1, threads, reference)
-            except _BatchRefused as error:
+            except file_interpreter.BatchRefused as error:
                 raise ValueError(f"file must have an output per example, but {error}") from error
         values = [t.dequantize(o) for t, o in zip(self.outputs, outputs, strict=True)]
         return values[0] if len(values) == 1 else values
@@ -315,80 +367,17 @@ class Artifact:
     def _run(
         self, columns: list[np.ndarray], batch: int, threads: int, reference: bool
     ) -> list[np.ndarray]:
-        examples = len(columns[0])
         shapes = [(batch, *column.shape[1:]) for column in columns]
         interpreter = self.interpreter(threads, shapes=shapes, reference=reference)
-        parts: list[list[np.ndarray]] = [[] for _ in self.outputs]
-        for start in range(0, examples, batch):
-            stop = min(start + batch, examples)
-            for tensor, column in zip(self.inputs, columns, strict=True):
-                block = tensor.quantize(column[start:stop])
-                if stop - start < batch:  # pad the last batch; the outputs are cut below
-                    block = np.concatenate([block, np.repeat(block[-1:], batch - len(block), 0)])
-                interpreter.set_tensor(tensor.index, block)
-            interpreter.invoke()
-            for tensor, part in zip(self.outputs, parts, strict=True):
-                out = interpreter.get_tensor(tensor.index)
-                if out.ndim == 0 or len(out) != batch:
-                    raise _BatchRefused(f"{tensor.name} is {out.shape} for a batch of {batch}")
-                part.append(out[: stop - start])
-        return [np.concatenate(part) for part in parts]
+        return file_interpreter.run_in_batches(interpreter, self._details, columns, batch)
 
     def _columns(self, x: Any) -> list[np.ndarray]:
         """Checks the inputs and returns one array for each, in the file's order."""
-        names = [tensor.name for tensor in self.inputs]
-        if isinstance(x, dict):
-            if set(x) != set(names):
-                raise ValueError(f"x must hold the inputs {names}, got {sorted(x)}")
-            columns = [x[name] for name in names]
-        else:
-            columns = list(x) if isinstance(x, list | tuple) else [x]
-            order = [name for name in self.origin.get("inputs", ()) if name in names]
-            if len(columns) == len(names) > 1:
-                if len(order) != len(names):
-                    raise ValueError(
-                        f"x must be a dictionary of {names}, since the file does not hold the "
-                        "order of the model's inputs"
-                    )
-                columns = [columns[order.index(name)] for name in names]
-        if len(columns) != len(names):
-            raise ValueError(f"x must hold {len(names)} inputs {names}, got {len(columns)}")
-        for tensor, column in zip(self.inputs, columns, strict=True):
-            fits = column.ndim == len(tensor.shape) and all(
-                size in (-1, got)
-                for size, got in zip(tensor.shape[1:], column.shape[1:], strict=True)
-            )
-            if not fits:
-                raise ValueError(
-                    f"x must have the shape (examples, {_shape_text(tensor.shape[1:])}) for input "
-                    f"{tensor.name!r}, got {column.shape}"
-                )
-            if np.isnan(column).any():
-                raise ValueError(f"x must hold no NaN for input {tensor.name!r}")
-        return columns
-
-    def _new_interpreter(self, **options: Any) -> Interpreter:
-        try:
-            return Interpreter(model_content=self.content, **options)
-        except (ValueError, MemoryError) as error:
-            raise ValueError(f"content must be a file that LiteRT can run: {error}") from error
+        return file_interpreter.input_columns(x, self.inputs, self.origin.get("inputs", ()))
 
     @functools.cached_property
     def _details(self) -> tuple[tuple[TensorDetails, ...], tuple[TensorDetails, ...]]:
-        interpreter = self._new_interpreter()
-        _allocate(interpreter)
-        if len(interpreter.get_signature_list()) == 1:
-            runner = interpreter.get_signature_runner()
-            inputs, outputs = runner.get_input_details(), runner.get_output_details()
-        else:
-            inputs = {d["name"]: d for d in interpreter.get_input_details()}
-            outputs = {d["name"]: d for d in interpreter.get_output_details()}
-        outputs = dict(sorted(outputs.items(), key=lambda item: _split_number(item[0])))
-        return tuple(tuple(map(_tensor_details, d, d.values())) for d in (inputs, outputs))  # type: ignore[return-value]
-
-
-class _BatchRefused(Exception):
-    """The file does not return one output per example for this batch size."""
+        return file_interpreter.read_ends(self.content)
 
 
 FILES = Artifact | str | os.PathLike
@@ -407,34 +396,3 @@ def as_artifact(file: Artifact | str | os.PathLike[str], name: str = "file") -> 
     if not isinstance(file, FILES):
         raise ValueError(f"{name} must be a tfnas.Artifact or a path, got {type(file).__name__}")
     return file if isinstance(file, Artifact) else Artifact.load(file)
-
-
-def _allocate(interpreter: Interpreter) -> None:
-    try:
-        interpreter.allocate_tensors()
-    except MemoryError as error:
-        raise RuntimeError("file must need less memory than there is, got none left") from error
-
-
-def _split_number(name: str) -> tuple[str, int]:
-    """("output_", 10) of "output_10", which sorts after "output_9"."""
-    stem = name.rstrip("0123456789")
-    return stem, int(name[len(stem) :] or 0)
-
-
-def _shape_text(shape: Sequence[int]) -> str:
-    return ", ".join("any" if size == -1 else str(size) for size in shape)
-
-
-def _tensor_details(name: str, details: Mapping[str, Any]) -> TensorDetails:
-    signature = details.get("shape_signature")
-    shape = signature if signature is not None and len(signature) else details["shape"]
-    scale, zero_point = details["quantization"]
-    return TensorDetails(
-        name,
-        int(details["index"]),
-        tuple(int(n) for n in shape),
-        np.dtype(details["dtype"]).name,
-        float(scale),
-        int(zero_point),
-    )

@@ -1,11 +1,63 @@
-"""The errors that conversion to `.tflite` raises beside ValueError."""
+"""The errors that conversion to `.tflite` raises beside ValueError, and their messages."""
 
 from __future__ import annotations
 
+import re
+from typing import TYPE_CHECKING
+
+from tfnas.keras_private import all_layers
+from tfnas.tflite.flatbuffer import innermost
+
+if TYPE_CHECKING:
+    import keras
+
+    from tfnas.quantization.spec import QuantSpec
+
 
 class ConversionError(RuntimeError):
-    """The model can't be converted as requested; the message names the cause and the layer."""
+    """The model can't be converted as requested; the message names the cause and the layer.
+
+    Example:
+        >>> import tfnas
+        >>> issubclass(tfnas.ConversionError, RuntimeError)
+        True
+    """
 
 
 class NoCalibration(ValueError):
     """The mode needs calibration data, but `calibration` is None."""
+
+
+def conversion_message(model: keras.Model, spec: QuantSpec, error: Exception) -> str:
+    """Returns one line that says why a conversion failed.
+
+    Args:
+        model: The model that was converted.
+        spec: The formats that were requested.
+        error: What TensorFlow raised.
+
+    Returns:
+        The operation that has no TFLite kernel and its layer, where the error names them;
+        otherwise the first line of the error.
+    """
+    text = str(error)
+    # Scopes such as loc("model_1/gelu_1/Erf"); an operation may add inner scopes.
+    scopes = re.findall(r'"([\w./;-]+/[\w./;-]+)', text)
+    layers = sorted({name for scope in scopes if (name := _innermost_layer(scope, model))})
+    ops = sorted(
+        set(
+            re.findall(r"(?:Flex ops|Custom ops|failed to legalize operation): ?'?([\w., ]+)", text)
+        )
+    )
+    ops += sorted(set(re.findall(r"'(tf\.\w+|tfl\.\w+)' op", text)))
+    cause = text.strip().splitlines()[0][:200] if text.strip() else type(error).__name__
+    where = f" in layer {', '.join(layers)}" if layers else ""
+    if ops:
+        cause = f"operation {', '.join(op.strip() for op in ops)} has no TFLite kernel"
+    return f"model {model.name!r} can't be converted to {spec.mode}: {cause}{where}"
+
+
+def _innermost_layer(scope: str, model: keras.Model) -> str | None:
+    """The last part of a scoped name that is a layer of the model."""
+    names = {layer.name for layer in all_layers(model, include_self=False)}
+    return innermost(scope.split(";")[0].split("/"), names)

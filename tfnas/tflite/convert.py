@@ -1,24 +1,20 @@
 """Conversion of a Keras model to an :class:`Artifact`: the only place in tfnas that converts.
 
-Every file is checked after conversion: the element types of its inputs and outputs (and of every
-tensor, if all must be integers) are read back from the file, and the interpreter must accept it.
+This module decides how a model is converted. TensorFlow's converter itself runs in
+:mod:`tfnas.tflite.tensorflow_converter`. Every file is checked after conversion: the element types
+of its inputs and outputs (and of every tensor, if all must be integers) are read back from the
+file, and the interpreter must accept it.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import re
-import tempfile
-import warnings
-from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tfnas.data.representative_dataset import CALIBRATION_EXAMPLES
 from tfnas.graph.batchnorm import fitting_columns
+from tfnas.keras_private import all_layers, functional_inside
 from tfnas.legacy.rebuild import is_tf_keras
 from tfnas.legacy.tfmot_qat import computes_in_float, is_quantized
 from tfnas.quantization.bias_correction import correct_bias
@@ -34,17 +30,14 @@ from tfnas.quantization.spec import QuantSpec
 from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.conversion_error import ConversionError, NoCalibration
 from tfnas.tflite.file_sparsity import sparse_fault
-from tfnas.tflite.flatbuffer import innermost, read_graphs
-from tfnas.tflite.frozen_saved_model import (
-    can_be_frozen,
-    without_old_garbage,
-    write_frozen_saved_model,
-)
-from tfnas.tflite.graph_repair import repair
+from tfnas.tflite.flatbuffer import read_graphs
 from tfnas.tflite.quantizer_recipes import apply_recipe, weights_recipe
+from tfnas.tflite.tensorflow_converter import run_converter
 
 if TYPE_CHECKING:
     import keras
+
+    from tfnas.data.data_types import CalibrationData
 
 CORRECTION_EXAMPLES = 256
 SPARSE_MODES = ("float32", "float16", "int8")
@@ -54,7 +47,7 @@ INT8_HINT = " (XNNPACK takes int8 dense layers only unpruned or in 1x16 blocks)"
 def to_tflite(
     model: keras.Model,
     mode: str | QuantSpec = "float32",
-    calibration: Any = None,
+    calibration: CalibrationData | None = None,
     *,
     sparse: bool = False,
 ) -> Artifact:
@@ -70,35 +63,47 @@ def to_tflite(
     Args:
         model: A built Keras 3 model (functional, Sequential, or a subclass of them with
             known inputs), or a tf_keras model.
-        mode: "float32", "float16" (weights), "dynamic" (int8 weights, float
-            activations), "int4" (the same with 4 bits), "weights8" and "weights4" (the
-            same, but weights are dequantized before use), "int8" (every weight and
-            activation, inputs and outputs included), "int8x4" (the same with 4-bit
-            weights), "int16x8" (int8 weights, int16 activations), or a
-            :class:`tfnas.QuantSpec`, which may give some layers another format.
-        calibration: Typical inputs for "int8", "int8x4" and "int16x8": arrays, a
-            `tf.data.Dataset` or a `keras.utils.PyDataset` (targets are ignored), or a TFLite
-            representative dataset: a function that yields lists (one array for each input,
-            batch dimension included, in the model's order) or dictionaries by input name. At
-            most 500 examples are used, evenly spaced ones of arrays and the first ones of
-            other data. 100 are enough for most models.
-        sparse: Whether kernels with 30% zeros or more are stored without the zeros. The file
-            is smaller, not faster, and a gzipped dense file is nearly as small. For
-            "float32", "float16" (without dense layers in 1x4 blocks and without transposed
-            convolutions) and "int8" (dense layers unpruned, or in 1x16 blocks). `origin`
-            holds the size of the dense file in bytes, plain and gzipped.
+        mode: The number formats of the file, as a :class:`tfnas.QuantSpec` (which may give
+            single layers another format) or as one of these names:
+
+            - "float32";
+            - "float16": weights of 16 bits;
+            - "dynamic" and "int4": weights of 8 or 4 bits, float activations; operators
+              compute in integers;
+            - "weights8" and "weights4": the same, but operators compute in floats, with
+              weights that are dequantized first;
+            - "int8" and "int8x4": weights of 8 or 4 bits, 8-bit activations; inputs and outputs
+              of the file are int8 too;
+            - "int16x8": weights of 8 bits, 16-bit activations.
+        calibration: Typical inputs, which "int8", "int8x4" and "int16x8" need to find the ranges
+            of activations; 100 are enough for most models. Accepted are arrays of shape
+            (examples, ...), a `tf.data.Dataset`, a `keras.utils.PyDataset` (targets are ignored
+            in both), or a TFLite representative dataset. That is a function without arguments.
+            It yields lists of arrays of shape (batch, ...) in the order of `model.inputs`,
+            dictionaries by input name, or tuples of a signature key and such a dictionary.
+            At most 500 examples are used: evenly spaced ones of arrays, the first ones of other
+            data.
+        sparse: Whether kernels of which at least 30% is zero are stored without the zeros. This
+            makes the file smaller, not faster; gzip makes a dense file nearly as small.
+            Possible in three modes: "float32"; "float16", for models without transposed
+            convolutions and without dense layers pruned in 1x4 blocks; "int8", for models whose
+            dense layers are unpruned or pruned in 1x16 blocks. The `origin` of the artifact then
+            holds the size of the dense file: `dense_size` and `dense_gzip_size`, in bytes.
 
     Returns:
         The artifact.
 
     Raises:
-        ValueError: An argument is invalid: calibration data that is missing, has a wrong shape
-            or contains NaN, an unknown mode, a model that is not built, a mode without sparse
-            files.
-        ConversionError: An operation has no TFLite kernel (the message names its layer), or
-            the file is not as requested. With `sparse` also if no kernel has enough zeros, or
-            the file is not smaller than the dense one or computes something else.
+        ValueError: The mode is unknown, the model is not built, `calibration` is missing, has a
+            wrong shape or contains NaN, or the mode has no sparse files.
+        ConversionError: An operation has no TFLite kernel (the message names its layer),
+            TensorFlow can't export the model, or the file does not have the formats of the mode.
+            With `sparse` also if no kernel has enough zeros, if the file is not smaller than the
+            dense one, or if its outputs differ from those of the dense one.
         RuntimeError: Keras runs on another backend than TensorFlow.
+
+    References:
+        `tf.lite.TFLiteConverter`: https://www.tensorflow.org/api_docs/python/tf/lite/TFLiteConverter
     """
     spec = QuantSpec.of(mode)
     if sparse:
@@ -122,7 +127,7 @@ def to_tflite(
     if aware:
         _check_quantization_aware(model, spec, sparse)
     columns = [] if aware else _calibration_columns(model, spec, calibration)
-    content = _convert(model, spec, columns, aware=aware)
+    content = run_converter(model, spec, columns, aware=aware)
     origin = {
         "model": model.name,
         "mode": spec.mode,
@@ -199,8 +204,7 @@ def _as_inputs(model: keras.Model, columns: list[np.ndarray]) -> Any:
     """Arrays in the structure of the model's inputs (an array, a list or a dictionary)."""
     import keras
 
-    functional = getattr(model, "_functional", None) or model  # a Sequential model has one inside
-    return keras.tree.pack_sequence_as(functional.input, columns)
+    return keras.tree.pack_sequence_as(functional_inside(model).input, columns)
 
 
 def _stays_partly_float(model: Any, by_tfmot: bool) -> bool:
@@ -241,7 +245,7 @@ def _check_quantization_aware(model: Any, spec: QuantSpec, sparse: bool) -> None
 
 
 def _has_4_bit_kernel(model: keras.Model) -> bool:
-    kernels = (k for k in model._flatten_layers() if isinstance(k, QuantizedKernel))
+    kernels = (k for k in all_layers(model) if isinstance(k, QuantizedKernel))
     return any(kernel.bits == 4 for kernel in kernels)
 
 
@@ -249,7 +253,7 @@ def _convert_sparse(
     model: keras.Model, spec: QuantSpec, columns: list[np.ndarray], dense: Artifact
 ) -> Artifact:
     """Converts again with TFLite's sparse encoding, and compares the file with the dense one."""
-    content = _convert(model, spec, columns, sparse=True)
+    content = run_converter(model, spec, columns, sparse=True)
     sizes = {"dense_size": dense.size, "dense_gzip_size": dense.gzip_size}
     artifact = Artifact(content, spec.mode, {**dense.origin, "sparse": True, **sizes})
     try:
@@ -295,112 +299,6 @@ def _calibration_columns(model: keras.Model, spec: QuantSpec, calibration: Any) 
             "pass about 100 training examples"
         )
     return fitting_columns(model, calibration, CALIBRATION_EXAMPLES, "calibration")
-
-
-def _convert(
-    model: keras.Model,
-    spec: QuantSpec,
-    columns: list[np.ndarray],
-    sparse: bool = False,
-    aware: bool = False,
-) -> bytes:
-    import tensorflow as tf
-
-    with quiet_converter(), _converter(model) as converter:
-        if spec.mode != "float32":
-            converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        if sparse:
-            sparsity = tf.lite.Optimize.EXPERIMENTAL_SPARSITY
-            converter.optimizations = [*converter.optimizations, sparsity]
-        if spec.mode == "float16":
-            converter.target_spec.supported_types = [tf.float16]
-        int16 = tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
-        if aware:  # ranges are in the graph; TFLITE_BUILTINS_INT8 would require calibration data
-            converter.inference_input_type = converter.inference_output_type = tf.as_dtype(
-                spec.activations
-            )
-            if spec.activations == "int16":
-                converter.target_spec.supported_ops = [int16, tf.lite.OpsSet.TFLITE_BUILTINS]
-        elif spec.needs_calibration:
-            int8 = tf.lite.OpsSet.TFLITE_BUILTINS_INT8
-            converter.target_spec.supported_ops = [int16 if spec.activations == "int16" else int8]
-            converter.representative_dataset = _representative_dataset(model, columns)
-            converter.inference_input_type = converter.inference_output_type = tf.as_dtype(
-                spec.activations
-            )
-        try:
-            content = bytes(converter.convert())
-            return repair(content) if aware else content
-        except Exception as error:  # the converter raises many types for one cause
-            raise ConversionError(_error_message(model, spec, error)) from error
-
-
-@contextlib.contextmanager
-def _converter(model: keras.Model) -> Iterator[Any]:
-    """TensorFlow's converter for a model, from a frozen SavedModel where that is possible."""
-    import tensorflow as tf
-
-    if not is_tf_keras(model) and can_be_frozen(model):
-        with tempfile.TemporaryDirectory() as directory, without_old_garbage():
-            if write_frozen_saved_model(model, directory):
-                yield tf.lite.TFLiteConverter.from_saved_model(directory)
-                return
-    yield tf.lite.TFLiteConverter.from_keras_model(model)
-
-
-def _representative_dataset(
-    model: keras.Model, columns: list[np.ndarray]
-) -> Callable[[], Iterator[dict[str, np.ndarray]]]:
-    names = [tensor.name for tensor in model.inputs]
-
-    def examples() -> Iterator[dict[str, np.ndarray]]:
-        for i in range(len(columns[0])):
-            yield {name: column[i : i + 1] for name, column in zip(names, columns, strict=True)}
-
-    return examples
-
-
-@contextlib.contextmanager
-def quiet_converter() -> Iterator[None]:
-    """Hides the converter's prints, log messages and harmless warnings."""
-    import tensorflow as tf
-
-    logger = tf.get_logger()  # in a notebook it logs every folder it writes
-    level = logger.level
-    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Statistics for quantized inputs were expected")
-        # Issued by the converter's own calibrator.
-        warnings.filterwarnings("ignore", r"\s*Warning: tf\.lite\.Interpreter is deprecated")
-        logger.setLevel(max(level, logging.WARNING))
-        try:
-            yield
-        finally:
-            logger.setLevel(level)
-
-
-def _error_message(model: keras.Model, spec: QuantSpec, error: Exception) -> str:
-    """One line with the operation that has no kernel and its layer, where the error has them."""
-    text = str(error)
-    # Scopes such as loc("model_1/gelu_1/Erf"); an operation may add inner scopes.
-    scopes = re.findall(r'"([\w./;-]+/[\w./;-]+)', text)
-    layers = sorted({name for scope in scopes if (name := _innermost_layer(scope, model))})
-    ops = sorted(
-        set(
-            re.findall(r"(?:Flex ops|Custom ops|failed to legalize operation): ?'?([\w., ]+)", text)
-        )
-    )
-    ops += sorted(set(re.findall(r"'(tf\.\w+|tfl\.\w+)' op", text)))
-    cause = text.strip().splitlines()[0][:200] if text.strip() else type(error).__name__
-    where = f" in layer {', '.join(layers)}" if layers else ""
-    if ops:
-        cause = f"operation {', '.join(op.strip() for op in ops)} has no TFLite kernel"
-    return f"model {model.name!r} can't be converted to {spec.mode}: {cause}{where}"
-
-
-def _innermost_layer(scope: str, model: keras.Model) -> str | None:
-    """The last part of a scoped name that is a layer of the model."""
-    names = {layer.name for layer in model._flatten_layers(include_self=False)}
-    return innermost(scope.split(";")[0].split("/"), names)
 
 
 def _check_artifact(artifact: Artifact, spec: QuantSpec, allow_floats: bool = False) -> None:

@@ -19,11 +19,13 @@ import dataclasses
 
 import numpy as np
 
+from tfnas.graph.zero_counts import ZeroCounts
 from tfnas.table import Tabular, TextTable
-from tfnas.tflite.artifact import Artifact, TensorDetails
+from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.file_weights import read_kernels
 from tfnas.tflite.flatbuffer import read_graphs
 from tfnas.tflite.sparse_eligibility import SparseVerdict, sparse_eligibility
+from tfnas.tflite.tensor_details import TensorDetails
 
 STORED_FROM = 0.3  # fraction of zeros from which the converter stores a kernel sparsely
 ROUNDING = 0.01  # of the outputs' range; wrong files of the converter gave NaN or more than 1
@@ -68,7 +70,7 @@ class KernelSparsity:
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class FileSparsity(Tabular):
+class FileSparsity(ZeroCounts, Tabular):
     """Sparsity of a file's kernels, and the file's size.
 
     Args:
@@ -82,21 +84,6 @@ class FileSparsity(Tabular):
     size: int
     gzip_size: int
     verdict: SparseVerdict
-
-    @property
-    def weights(self) -> int:
-        """Number of weights in all kernels."""
-        return sum(kernel.weights for kernel in self.kernels)
-
-    @property
-    def zeros(self) -> int:
-        """Number of weights that are exactly 0.0."""
-        return sum(kernel.zeros for kernel in self.kernels)
-
-    @property
-    def sparsity(self) -> float:
-        """Fraction of zeros in all kernels, from 0 to 1."""
-        return self.zeros / self.weights if self.weights else 0.0
 
     def headers(self) -> list[str]:
         """Returns the titles of the columns."""

@@ -61,7 +61,7 @@ class FileKernel:
 
     @property
     def zeros(self) -> np.ndarray:
-        """Boolean array in the shape of `values`: True where the weight is exactly 0.0."""
+        """Returns an array in the shape of `values`: True where the weight is exactly 0.0."""
         points = np.array(self.tensor.zero_points or (0,))
         if len(points) > 1:
             shape = [1] * self.values.ndim

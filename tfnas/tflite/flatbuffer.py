@@ -77,7 +77,7 @@ class OperatorInfo:
 
     @property
     def layer(self) -> str:
-        """The Keras layer that the operator was converted from, by its output's name."""
+        """Returns the Keras layer that the operator was converted from, by its output's name."""
         return layer_name(self.outputs[0].name) if self.outputs else ""
 
 
@@ -126,6 +126,9 @@ def read_graph(content: bytes) -> FileGraph:
     Args:
         content: The file's bytes.
 
+    Returns:
+        Its operators and tensors.
+
     Raises:
         ValueError: The content is not a valid `.tflite` file.
     """
@@ -137,6 +140,9 @@ def read_graphs(content: bytes) -> list[FileGraph]:
 
     Args:
         content: The file's bytes.
+
+    Returns:
+        The operators and tensors of each, the main graph first.
 
     Raises:
         ValueError: The content is not a valid `.tflite` file.
@@ -227,6 +233,9 @@ def layer_name(tensor_name: str) -> str:
     Example:
         >>> layer_name("model_1/stem_relu_1/Relu6;model_1/stem_1/convolution")
         'stem_relu'
+
+    Args:
+        tensor_name: Names of operations with their scopes, separated by ";".
     """
     parts = tensor_name.split(";")[0].split("/")
     if len(parts) < 2:

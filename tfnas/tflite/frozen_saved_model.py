@@ -11,21 +11,31 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import pathlib
+import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import keras
+
+from tfnas.keras_private import functional_inside, with_constants
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
 SIGNATURE = "serving_default"
 _MOST_BYTES = 2**30  # of weights: a graph of constants is one protocol buffer, at most 2 GiB
+# Operations that write to a variable, in the names of TensorFlow's graph.
+_ASSIGNMENT = re.compile(r"Assign(Add|Sub)?VariableOp|Resource(Scatter|Apply|StridedSlice)\w+")
 
 
 def can_be_frozen(model: keras.Model) -> bool:
-    """Whether a model's weights fit into a graph of constants: at most 1 GiB."""
+    """Returns whether a model's weights fit into a graph of constants: at most 1 GiB.
+
+    Args:
+        model: A built Keras 3 model.
+    """
     weights = sum(v.value.shape.num_elements() * v.value.dtype.size for v in model.variables)
     return weights <= _MOST_BYTES
 
@@ -38,24 +48,27 @@ def write_frozen_saved_model(model: keras.Model, directory: str | pathlib.Path) 
         directory: An empty directory.
 
     Returns:
-        Whether it was written; False where the graph uses state other than variables, such as the
-        table of a StringLookup, which has no constant.
+        Whether it was written. False where constants can't replace the model's state: the graph
+        assigns variables (a stateful RNN), or uses state that is no variable (the table of a
+        StringLookup).
+
+    Raises:
+        ValueError: Two outputs have one name, as in {"a": [x], "a_0": y}.
     """
     import tensorflow as tf
-    from tensorflow.python.framework.convert_to_constants import (  # no public name in TF 2.21
-        convert_variables_to_constants_v2,
-    )
 
     specs = [tf.TensorSpec(t.shape, t.dtype, name=t.name) for t in model.inputs]
-    functional = getattr(model, "_functional", None) or model  # Sequential models hold one
+    functional = functional_inside(model)
 
     def infer(*inputs: tf.Tensor) -> dict[str, tf.Tensor]:
         outputs = model(keras.tree.pack_sequence_as(functional.input, inputs), training=False)
         return _named(outputs)
 
     traced = tf.function(infer, autograph=False).get_concrete_function(*specs)
+    if _assigns_variables(traced.graph):
+        return False
     names = sorted(traced.structured_outputs)
-    frozen = convert_variables_to_constants_v2(traced, lower_control_flow=False)
+    frozen = with_constants(traced)
     if len(frozen.inputs) > len(specs):  # what is no variable became an input
         return False
 
@@ -95,8 +108,29 @@ def without_old_garbage() -> Iterator[None]:
         gc.unfreeze()
 
 
+def _assigns_variables(graph: tf.Graph) -> bool:
+    """Whether a graph, or a function that it calls, writes to a variable."""
+    definition = graph.as_graph_def()
+    functions = (function.node_def for function in definition.library.function)
+    nodes = itertools.chain(definition.node, *functions)
+    return any(_ASSIGNMENT.fullmatch(node.op) for node in nodes)
+
+
 def _named(outputs: object) -> dict[str, tf.Tensor]:
-    """Outputs by their names in the SavedModel's signature."""
-    if isinstance(outputs, dict):
-        return dict(outputs)
-    return {f"output_{i}": value for i, value in enumerate(keras.tree.flatten(outputs))}
+    """Outputs by their names in the SavedModel's signature: "a_0" for the x of {"a": [x, y]}."""
+    if not isinstance(outputs, dict):
+        return {f"output_{i}": value for i, value in enumerate(keras.tree.flatten(outputs))}
+    leaves = [leaf for key, value in outputs.items() for leaf in _leaves(key, value)]
+    named = dict(leaves)
+    if len(named) < len(leaves):
+        names = sorted(name for name, _ in leaves)
+        raise ValueError(f"outputs must have different names in the file, got {names}")
+    return named
+
+
+def _leaves(name: str, value: Any) -> Iterator[tuple[str, tf.Tensor]]:
+    if not isinstance(value, dict | list | tuple):
+        yield name, value
+        return
+    for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+        yield from _leaves(f"{name}_{key}", part)

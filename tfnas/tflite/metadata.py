@@ -4,8 +4,9 @@ It is a flatbuffer of its own in a buffer of the file, named TFLITE_METADATA. Th
 classes are a text file in a zip archive that is appended to the model, where task libraries,
 Android Studio and `unzip` find them. Interpreters ignore both.
 
-The few tables are written here by hand, which avoids a dependency. The numbers below are the
-indices of fields in the schema, counted from 0; a union takes two, its type first.
+The few tables are written and read by field numbers (:mod:`tfnas.tflite.flatbuffer_tables`), which
+avoids a dependency. The numbers below are the indices of fields in the schema, counted from 0; a
+union takes two, its type first.
 """
 
 from __future__ import annotations
@@ -15,17 +16,16 @@ import io
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flatbuffers  # type: ignore[import-untyped]
-import flatbuffers.encode  # type: ignore[import-untyped]
-import flatbuffers.table  # type: ignore[import-untyped]
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from tfnas.tflite.file_validation import check_file
 from tfnas.tflite.flatbuffer import TensorInfo, pack, read_graph, unpack
+from tfnas.tflite.flatbuffer_tables import FlatbufferTable, pack_table, pack_vector
 
 BUFFER_NAME = b"TFLITE_METADATA"
 IDENTIFIER = b"M001"
@@ -93,6 +93,14 @@ def make_metadata(
     version: str,
 ) -> Metadata:
     """Checks the arguments of :meth:`tfnas.Artifact.with_metadata` and returns a record of them.
+
+    Args:
+        description: What the model does.
+        labels: Name of each class.
+        mean: Mean of the inputs, one number or one for each channel.
+        std: Standard deviation of the inputs, likewise.
+        author: Author of the model.
+        version: The model's version.
 
     Raises:
         ValueError: An argument is invalid.
@@ -247,15 +255,15 @@ def _serialize(
         for tensor in outputs
     ]
     lists = {
-        _SUBGRAPH["inputs"]: _vector(builder, ins),
-        _SUBGRAPH["outputs"]: _vector(builder, outs),
+        _SUBGRAPH["inputs"]: pack_vector(builder, ins),
+        _SUBGRAPH["outputs"]: pack_vector(builder, outs),
     }
-    subgraph = _table(builder, offsets=lists)
+    subgraph = pack_table(builder, offsets=lists)
     texts = {"description": metadata.description, "version": metadata.version}
     texts |= {"author": metadata.author, "parser": _PARSER_VERSION}
     offsets = {_MODEL[k]: builder.CreateString(text) for k, text in texts.items() if text}
-    offsets[_MODEL["subgraphs"]] = _vector(builder, [subgraph])
-    builder.Finish(_table(builder, offsets=offsets), file_identifier=IDENTIFIER)
+    offsets[_MODEL["subgraphs"]] = pack_vector(builder, [subgraph])
+    builder.Finish(pack_table(builder, offsets=offsets), file_identifier=IDENTIFIER)
     return bytes(builder.Output())
 
 
@@ -268,16 +276,16 @@ def _pack_tensor(
         offsets[_TENSOR["units"]] = units
     if files is not None:
         offsets[_TENSOR["files"]] = files
-    return _table(builder, offsets=offsets)
+    return pack_table(builder, offsets=offsets)
 
 
 def _pack_content(builder: Any, shape: Sequence[int]) -> int:
     """The kind of content: an image if the tensor has an image's shape, else features."""
     image = len(shape) == 4 and shape[-1] in _COLORS
     colors = {_IMAGE["colors"]: _COLORS[shape[-1]]} if image else {}
-    properties = _table(builder, bytes_=colors)
+    properties = pack_table(builder, bytes_=colors)
     kind = _IMAGE_PROPERTIES if image else _FEATURE_PROPERTIES
-    return _table(
+    return pack_table(
         builder, offsets={_CONTENT["properties"]: properties}, bytes_={_CONTENT["kind"]: kind}
     )
 
@@ -285,19 +293,19 @@ def _pack_content(builder: Any, shape: Sequence[int]) -> int:
 def _pack_units(builder: Any, metadata: Metadata) -> int | None:
     if not metadata.mean:
         return None
-    options = _table(
+    options = pack_table(
         builder,
         offsets={
             _NORMALIZATION["mean"]: builder.CreateNumpyVector(np.array(metadata.mean, np.float32)),
             _NORMALIZATION["std"]: builder.CreateNumpyVector(np.array(metadata.std, np.float32)),
         },
     )
-    unit = _table(
+    unit = pack_table(
         builder,
         offsets={_UNIT["options"]: options},
         bytes_={_UNIT["kind"]: _NORMALIZATION_OPTIONS},
     )
-    return _vector(builder, [unit])
+    return pack_vector(builder, [unit])
 
 
 def _pack_files(builder: Any, labels: Sequence[str]) -> int | None:
@@ -307,73 +315,17 @@ def _pack_files(builder: Any, labels: Sequence[str]) -> int | None:
         _FILE["name"]: builder.CreateString(LABELS_FILE),
         _FILE["description"]: builder.CreateString("Names of the classes, one a line."),
     }
-    file = _table(builder, offsets=offsets, bytes_={_FILE["kind"]: _TENSOR_AXIS_LABELS})
-    return _vector(builder, [file])
-
-
-def _table(
-    builder: Any, offsets: dict[int, int] | None = None, bytes_: dict[int, int] | None = None
-) -> int:
-    offsets, bytes_ = offsets or {}, bytes_ or {}
-    builder.StartObject(1 + max((*offsets, *bytes_), default=-1))
-    for field, offset in offsets.items():
-        builder.PrependUOffsetTRelativeSlot(field, offset, 0)
-    for field, value in bytes_.items():
-        builder.PrependUint8Slot(field, value, 0)
-    return builder.EndObject()
-
-
-def _vector(builder: Any, offsets: Sequence[int]) -> int:
-    builder.StartVector(4, len(offsets), 4)
-    for offset in reversed(offsets):  # a flatbuffer is written from its end to its start
-        builder.PrependUOffsetTRelative(offset)
-    return builder.EndVector()
+    file = pack_table(builder, offsets=offsets, bytes_={_FILE["kind"]: _TENSOR_AXIS_LABELS})
+    return pack_vector(builder, [file])
 
 
 # --- reading
 
 
-class _Table:
-    """A table of a flatbuffer, read by the indices of its fields."""
-
-    def __init__(self, data: bytes, position: int) -> None:
-        self._table = flatbuffers.table.Table(data, position)
-
-    def _position(self, field: int) -> int:
-        """Position of a field in the flatbuffer, 0 if the table does not have it."""
-        offset = self._table.Offset(4 + 2 * field)
-        return self._table.Pos + offset if offset else 0
-
-    def text(self, field: int) -> str:
-        position = self._position(field)
-        return self._table.String(position).decode() if position else ""
-
-    def byte(self, field: int) -> int:
-        position = self._position(field)
-        return self._table.Bytes[position] if position else 0
-
-    def table(self, field: int) -> _Table | None:
-        position = self._position(field)
-        return _Table(self._table.Bytes, self._table.Indirect(position)) if position else None
-
-    def tables(self, field: int) -> Iterator[_Table]:
-        offset = self._table.Offset(4 + 2 * field)
-        for i in range(self._table.VectorLen(offset) if offset else 0):
-            position = self._table.Vector(offset) + 4 * i
-            yield _Table(self._table.Bytes, self._table.Indirect(position))
-
-    def floats(self, field: int) -> tuple[float, ...]:
-        offset = self._table.Offset(4 + 2 * field)
-        if not offset:
-            return ()
-        start, count = self._table.Vector(offset), self._table.VectorLen(offset)
-        return struct.unpack_from(f"<{count}f", self._table.Bytes, start)
-
-
 def _parse(data: bytes, content: bytes) -> Metadata:
     if data[4:8] != IDENTIFIER:
         raise ValueError(f"metadata must have the identifier {IDENTIFIER!r}, got {data[4:8]!r}")
-    root = _Table(data, flatbuffers.encode.Get(flatbuffers.packer.uoffset, data, 0))
+    root = FlatbufferTable.root(data)
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     labels: tuple[str, ...] = ()
@@ -387,7 +339,7 @@ def _parse(data: bytes, content: bytes) -> Metadata:
     return Metadata(description, labels, mean, std, author, version)
 
 
-def _normalization(tensor: _Table) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+def _normalization(tensor: FlatbufferTable) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     for unit in tensor.tables(_TENSOR["units"]):
         options = unit.table(_UNIT["options"])
         if unit.byte(_UNIT["kind"]) == _NORMALIZATION_OPTIONS and options is not None:
@@ -395,7 +347,7 @@ def _normalization(tensor: _Table) -> tuple[tuple[float, ...], tuple[float, ...]
     return None
 
 
-def _labels(tensor: _Table, content: bytes) -> tuple[str, ...]:
+def _labels(tensor: FlatbufferTable, content: bytes) -> tuple[str, ...]:
     for file in tensor.tables(_TENSOR["files"]):
         if file.byte(_FILE["kind"]) == _TENSOR_AXIS_LABELS:
             with zipfile.ZipFile(io.BytesIO(content)) as archive:

@@ -60,6 +60,9 @@ def short_name(tensor_name: str, constant: bool = False) -> str:
             kept in full, since it distinguishes the operators of one layer.
         constant: Whether the tensor is a kernel or a bias; then only operations with a kernel
             are kept.
+
+    Returns:
+        The short name.
     """
     kept: dict[str, str] = {}
     for part in tensor_name.split(";"):

@@ -47,6 +47,8 @@ from tfnas.tflite.quantizer_recipes import apply_recipe, layers_of_file, weights
 if TYPE_CHECKING:
     import keras
 
+    from tfnas.data.data_types import CalibrationData
+
 EXAMPLES = 128
 _FORMATS = (FLOAT, "int8", "int4")
 _MAX_BUILDS = 8
@@ -100,7 +102,7 @@ class MixedPrecision:
 
     @property
     def spec(self) -> QuantSpec:
-        """The choice as a specification, for :func:`tfnas.to_tflite` and `quantize_aware`."""
+        """Returns the choice, for :func:`tfnas.to_tflite` and `quantize_aware`."""
         chosen = {layer.name: layer.chosen for layer in self.layers}
         return _spec(self.activations, self.weight_only, chosen)
 
@@ -152,7 +154,7 @@ class MixedPrecision:
 def mixed_precision(
     model: keras.Model,
     size: float,
-    data: Any,
+    data: CalibrationData,
     *,
     activations: str = FLOAT,
     weight_only: bool = False,
@@ -172,9 +174,9 @@ def mixed_precision(
     Args:
         model: A trained model, as for :func:`tfnas.to_tflite`.
         size: Maximum size of the file in bytes; below 1: a fraction of the float32 file's size.
-        data: Inputs, as `calibration` of :func:`tfnas.to_tflite` (a TFLite representative
-            dataset too). 128 examples measure the effects, evenly spaced ones of arrays; 500
-            calibrate integer activations.
+        data: Inputs, as `calibration` of :func:`tfnas.to_tflite`: arrays of shape
+            (examples, ...), or other data. 128 examples measure the effects, evenly spaced ones
+            of arrays; 500 calibrate integer activations.
         activations: "float32" or "int8".
         weight_only: With float activations, whether weights are dequantized before use.
         formats: Formats to choose from. None: "float32", "int8" and "int4" with float

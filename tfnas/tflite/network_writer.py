@@ -28,7 +28,11 @@ _VERSION = {_CODE.RESIZE_BILINEAR: 3, _CODE.RESHAPE: 1}
 
 
 def writable(network: Operators) -> bool:
-    """Whether this module can write all operators of a network; others need the converter."""
+    """Returns whether this module can write all operators of a network.
+
+    Args:
+        network: The operators; layers that are no single operator need the converter.
+    """
     return all(operator.kind != "layer" for operator in network.operators)
 
 
@@ -144,7 +148,12 @@ class _Writer:
 
 
 def kernel_inputs(shape: Shape, axis: int) -> int:
-    """Returns the fan-in of a kernel: the number of products in each output."""
+    """Returns the fan-in of a kernel: the number of products in each output.
+
+    Args:
+        shape: The kernel's shape.
+        axis: Axis of the output channels.
+    """
     return int(np.prod(shape)) // shape[axis]
 
 

@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tfnas.data.datasets import arrays, spread
+from tfnas.data.reading import arrays, spread
 from tfnas.data.representative_dataset import (
     CALIBRATION_EXAMPLES,
     is_representative_dataset,
     representative_arrays,
 )
+from tfnas.keras_private import all_layers
 from tfnas.legacy.rebuild import is_tf_keras
 from tfnas.quantization.spec import QuantSpec
 from tfnas.tflite.artifact import Artifact
@@ -35,6 +36,8 @@ from tfnas.tflite.flatbuffer import TensorInfo, innermost, read_graphs
 
 if TYPE_CHECKING:
     import keras
+
+    from tfnas.data.data_types import CalibrationData
 
 _ALGORITHM = "min_max_uniform_quantize"
 # TFLite operator -> name in ai-edge-quantizer 0.10, for the operators that it quantizes with
@@ -61,7 +64,7 @@ def layers_of_file(
     Returns:
         Name of the layer -> (its class, its kernels).
     """
-    classes = {layer.name: type(layer).__name__ for layer in model._flatten_layers()}
+    classes = {layer.name: type(layer).__name__ for layer in all_layers(model)}
     layers: dict[str, tuple[str, list[FileKernel]]] = {}
     for kernel in read_kernels(artifact):
         name = _layer_of(kernel, classes, counted=not is_tf_keras(model))
@@ -139,7 +142,7 @@ def _recipe_items(
 def apply_recipe(
     artifact: Artifact,
     recipe: str | os.PathLike[str] | Sequence[dict[str, Any]],
-    calibration: Any = None,
+    calibration: CalibrationData | None = None,
 ) -> Artifact:
     """Quantizes a float32 file by a recipe of ai-edge-quantizer.
 

@@ -36,6 +36,9 @@ def to_saved_model(model: keras.Model, folder: str | os.PathLike[str]) -> pathli
 
     Raises:
         ValueError: The model is not built, or the folder holds other files.
+
+    References:
+        `keras.Model.export`: https://keras.io/api/models/model_saving_apis/export/
     """
     import keras
 
@@ -55,7 +58,14 @@ def to_saved_model(model: keras.Model, folder: str | os.PathLike[str]) -> pathli
 
 
 def check_saved_model_folder(folder: str | os.PathLike[str]) -> None:
-    """Raises ValueError if writing a SavedModel to a folder would delete other files."""
+    """Checks that writing a SavedModel to a folder deletes no other files.
+
+    Args:
+        folder: The folder.
+
+    Raises:
+        ValueError: The folder holds files, but is no SavedModel.
+    """
     target = pathlib.Path(folder)
     replaceable = not target.exists() or (
         target.is_dir() and ((target / "saved_model.pb").exists() or not any(target.iterdir()))

@@ -75,6 +75,9 @@ def sparse_eligibility(artifact: Artifact) -> SparseVerdict:
 
     Returns:
         The verdict, with the first layer that prevents it.
+
+    References:
+        Elsen et al. 2020, Fast Sparse ConvNets, https://arxiv.org/abs/1911.09723
     """
     padding: dict[int, tuple[int, ...]] = {}  # tensor index -> (top, bottom, left, right)
     after_stem = False

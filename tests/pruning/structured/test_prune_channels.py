@@ -1,5 +1,8 @@
 """Structured pruning: dependencies between channels, and the smaller models."""
 
+import doctest
+import importlib
+
 import keras
 import numpy as np
 import pytest
@@ -641,3 +644,12 @@ def test_nested_models_with_equal_operation_names_are_flattened():
     x = base(x) + x
     model = keras.Model(inputs, layers.Conv2D(2, 1, name="head")(x))
     assert_equal_to_masked(randomized(model))
+
+
+@pytest.mark.parametrize(
+    "module", ["channel_ids", "channel_report", "iterative", "prune_channels", "reshape_rules"]
+)
+def test_the_examples_are_true(module):
+    result = doctest.testmod(importlib.import_module(f"tfnas.pruning.structured.{module}"))
+    assert result.attempted > 0
+    assert result.failed == 0

@@ -82,8 +82,9 @@ class CompressResult(PrintedResult):
     def _headline(self) -> str:
         costs = self.best.costs
         met = "meets" if self.meets else "exceeds"
+        lost = f"{costs.drop:.2f} {self.best.assessment.metric.unit} lost"
         return (
-            f"{self.best.recipe}: {costs.drop:.2f} points lost, {costs.bytes:,} bytes, "
+            f"{self.best.recipe}: {lost}, {costs.bytes:,} bytes, "
             f"{costs.latency:.3f}x, {met} {self.budget}"
         )
 
@@ -91,7 +92,8 @@ class CompressResult(PrintedResult):
         def time(row: FileRow) -> list[str]:
             return ["1" if row is self.rows[0] else f"{self.time_ratio(row)[0]:.3f}x"]
 
-        return short_headers("time"), short_rows(self.rows, time)
+        metric = self.best.assessment.metric
+        return short_headers("time", metric=metric), short_rows(self.rows, time)
 
     def _remarks(self) -> list[str]:
         lines = [
@@ -127,14 +129,16 @@ def remarks(result: CompressResult) -> list[str]:
     best, lines = result.best, []
     [row] = [row for row in result.rows if row.label == str(best.recipe)]
     limit = result.budget.max_drop
-    if result.meets and limit is not None and row.difference and -100 * row.difference[0] > limit:
+    metric = row.assessment.metric
+    lost = metric.drop(row.difference[0]) if row.difference else 0.0
+    if result.meets and limit is not None and lost > limit:
         lines.append(
-            "on the final images, which nothing was chosen by, the best file loses "
-            f"{-100 * row.difference[0]:.2f} points, more than max_drop {limit:g}"
+            "on the final examples, which nothing was chosen by, the best file loses "
+            f"{lost:.2f} {metric.unit}, more than max_drop {limit:g}"
         )
     if best.costs.drop < 0 and best.recipe.trains:
         lines.append(
-            f"the best file is more accurate than the original by {-best.costs.drop:.2f} points: "
+            f"the best file is better than the original by {-best.costs.drop:.2f} {metric.unit}: "
             "it was trained further, and further training might improve the original as well"
         )
     return lines

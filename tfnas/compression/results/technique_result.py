@@ -11,7 +11,7 @@ from tfnas.compression.file_comparison_table import FileRow
 from tfnas.compression.results.file_rows import short_headers, short_rows, speed_lines
 from tfnas.compression.results.printed_result import PrintedResult
 from tfnas.compression.techniques.registry import technique
-from tfnas.compression.techniques.technique import Outcome, Section
+from tfnas.compression.techniques.technique import ReportSection, TechniqueOutcome
 from tfnas.measure.measurement import Latency
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class TechniqueResult(PrintedResult):
     """
 
     directory: pathlib.Path
-    outcomes: Sequence[Outcome]
+    outcomes: Sequence[TechniqueOutcome]
     rows: list[FileRow]
     latencies: dict[str, Latency]
     notes: list[str]
@@ -69,7 +69,7 @@ class TechniqueResult(PrintedResult):
             lines += technique(outcome.technique).remarks(outcome, self.files)
         return [*dict.fromkeys(lines), *self.notes]
 
-    def sections(self) -> list[Section]:
+    def sections(self) -> list[ReportSection]:
         """Returns the parts of the report after the table of files."""
         found = []
         for outcome in self.outcomes:

@@ -10,12 +10,12 @@ from tfnas.compression.techniques.achieved import keep_achieved
 from tfnas.compression.techniques.channel_sizes import both_sizes, by_savings, shared_layers
 from tfnas.compression.techniques.technique import (
     Applied,
-    Outcome,
-    Section,
+    ReportSection,
     Technique,
+    TechniqueOutcome,
     report_section,
 )
-from tfnas.options import check_options, documented, option
+from tfnas.settings_fields import check_options, documented, option
 
 if TYPE_CHECKING:
     import keras
@@ -196,7 +196,9 @@ class ChannelPruningTechnique(Technique[PruneChannelsSettings]):
             "seed": context.seed,
         }
 
-    def run(self, model: keras.Model, settings: PruneChannelsSettings, context: Context) -> Outcome:
+    def run(
+        self, model: keras.Model, settings: PruneChannelsSettings, context: Context
+    ) -> TechniqueOutcome:
         """Removes channels and fine-tunes, in one step or several."""
         steps, epochs = settings.steps, context.settings.epochs
 
@@ -217,17 +219,19 @@ class ChannelPruningTechnique(Technique[PruneChannelsSettings]):
             options = self._options(model, settings, context)
             pruning = ChannelPruning(model, settings.macs, steps=steps, fit=fit, **options)
             smaller, reports = pruning.run()
-            return Outcome(self.name, settings, smaller, reports)
+            return TechniqueOutcome(self.name, settings, smaller, reports)
         applied = self.apply(model, settings, context)
         fit(applied.model, 1)
-        return Outcome(self.name, settings, applied.model, [applied.report()])
+        return TechniqueOutcome(self.name, settings, applied.model, [applied.report()])
 
-    def title(self, outcome: Outcome) -> str:
+    def title(self, outcome: TechniqueOutcome) -> str:
         """Returns the MACs before and after."""
         before, after = outcome.reports[0].macs[0], outcome.reports[-1].macs[1]
         return f"Fewer channels: {before:,} MACs to {after:,}"
 
-    def sections(self, outcome: Outcome, files: Mapping[str, Artifact]) -> list[Section]:
+    def sections(
+        self, outcome: TechniqueOutcome, files: Mapping[str, Artifact]
+    ) -> list[ReportSection]:
         """Returns the channels that each step removed."""
         sections = []
         for number, report in enumerate(outcome.reports, 1):

@@ -6,8 +6,8 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from tfnas.compression.techniques.achieved import keep_achieved
-from tfnas.compression.techniques.technique import Applied, Outcome, Technique
-from tfnas.options import check_options, documented, option
+from tfnas.compression.techniques.technique import Applied, Technique, TechniqueOutcome
+from tfnas.settings_fields import check_options, documented, option
 
 if TYPE_CHECKING:
     import keras
@@ -50,10 +50,12 @@ class LongerTraining(Technique[LongerSettings]):
         copy = clone(model)
         return Applied(copy, lambda: None, keep_achieved(model, copy))
 
-    def run(self, model: keras.Model, settings: LongerSettings, context: Context) -> Outcome:
+    def run(
+        self, model: keras.Model, settings: LongerSettings, context: Context
+    ) -> TechniqueOutcome:
         """Trains a copy for a multiple of the epochs."""
         applied = self.apply(model, settings, context)
         epochs = round(settings.times * context.settings.epochs)
         muon = not applied.callbacks  # gradients of shared values are summed for Adam
         context.fine_tune(applied.model, applied.callbacks, muon=muon, epochs=epochs)
-        return Outcome(self.name, settings, applied.model, [])
+        return TechniqueOutcome(self.name, settings, applied.model, [])

@@ -9,12 +9,12 @@ from tfnas.compression.techniques.block_hints import block_hints
 from tfnas.compression.techniques.technique import (
     Applied,
     NotPossible,
-    Outcome,
-    Section,
+    ReportSection,
     Technique,
+    TechniqueOutcome,
     report_section,
 )
-from tfnas.options import check_options, documented, option
+from tfnas.settings_fields import check_options, documented, option
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -99,11 +99,13 @@ class LowRankFactors(Technique[FactorizeSettings]):
         target = {"rank": rank, "energy": settings.energy, "target_macs": settings.macs}
         return _factorized(model, context, settings.calibration, target, settings)
 
-    def title(self, outcome: Outcome) -> str:
+    def title(self, outcome: TechniqueOutcome) -> str:
         """Returns the title of the report."""
         return "Low rank"
 
-    def sections(self, outcome: Outcome, files: Mapping[str, Artifact]) -> list[Section]:
+    def sections(
+        self, outcome: TechniqueOutcome, files: Mapping[str, Artifact]
+    ) -> list[ReportSection]:
         """Returns the factorized layers and the others."""
         report = outcome.reports[0]
         (before, after), (old, new) = report.macs, report.parameters
@@ -116,14 +118,14 @@ class LowRankFactors(Technique[FactorizeSettings]):
         if report.layers:
             layers = report_section("Factorized layers", report, 2)
         else:
-            layers = Section("Factorized layers", texts=["None."])
+            layers = ReportSection("Factorized layers", texts=["None."])
         if not report.left:
             texts += report.notes
         sections = [dataclasses.replace(layers, texts=[*layers.texts, *texts])]
         if report.left:
             headers = ["layer", "class", "why"]
             title = "Layers that were not factorized"
-            sections.append(Section(title, headers, report.left_rows(), 3, report.notes))
+            sections.append(ReportSection(title, headers, report.left_rows(), 3, report.notes, [2]))
         return sections
 
 

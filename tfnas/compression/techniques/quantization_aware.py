@@ -6,8 +6,13 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tfnas.compression.techniques.technique import Applied, Outcome, Section, Technique
-from tfnas.options import check_options, documented, option
+from tfnas.compression.techniques.technique import (
+    Applied,
+    ReportSection,
+    Technique,
+    TechniqueOutcome,
+)
+from tfnas.settings_fields import check_options, documented, option
 
 if TYPE_CHECKING:
     import keras
@@ -132,7 +137,7 @@ class QuantizationAware(Technique[QatSettings]):
         return quantize_aware(model, settings.spec, data=context.calibration())
 
     def files(
-        self, original: keras.Model, outcome: Outcome, context: Context
+        self, original: keras.Model, outcome: TechniqueOutcome, context: Context
     ) -> tuple[list[tuple[str, Artifact]], list[str]]:
         """Converts the original, also without training, and the trained model."""
         from tfnas.tflite.conversion_error import ConversionError
@@ -148,15 +153,15 @@ class QuantizationAware(Technique[QatSettings]):
         files.append((f"{self.label}, {spec.mode}", to_tflite(outcome.model, spec)))
         return files, notes
 
-    def title(self, outcome: Outcome) -> str:
+    def title(self, outcome: TechniqueOutcome) -> str:
         """Returns the number formats."""
         return f"{outcome.settings.mode} after quantization-aware training"
 
-    def details(self, outcome: Outcome) -> list[str]:
+    def details(self, outcome: TechniqueOutcome) -> list[str]:
         """Returns the errors of the layers."""
         return [f"The layers of the trained file, the worst first:\n{outcome.extras['errors']}"]
 
-    def remarks(self, outcome: Outcome, files: Mapping[str, Artifact]) -> list[str]:
+    def remarks(self, outcome: TechniqueOutcome, files: Mapping[str, Artifact]) -> list[str]:
         """Returns a line for each layer that stays float."""
         from tfnas.quantization.quantize_aware import unquantized_layers
 
@@ -165,20 +170,30 @@ class QuantizationAware(Technique[QatSettings]):
             return ["Every layer computes in integers."]
         return [f"{one.name} ({one.kind}) stays float: {one.reason}" for one in skipped]
 
-    def sections(self, outcome: Outcome, files: Mapping[str, Artifact]) -> list[Section]:
+    def sections(
+        self, outcome: TechniqueOutcome, files: Mapping[str, Artifact]
+    ) -> list[ReportSection]:
         """Returns the errors of the layers."""
         errors = outcome.extras["errors"]
         picture = ("errors.png", "quantization error", errors)
         title = "Quantization error, layer by layer"
-        return [Section(title, errors.headers(), errors.rows(), 1, (), picture)]
+        return [
+            ReportSection(
+                title,
+                errors.headers(),
+                errors.rows(),
+                caption="Signal to noise of each layer",
+                picture=picture,
+            )
+        ]
 
-    def products(self, outcome: Outcome, files: Mapping[str, Artifact]) -> dict[str, str]:
+    def products(self, outcome: TechniqueOutcome, files: Mapping[str, Artifact]) -> dict[str, str]:
         """Returns the errors of the layers as JSON."""
         return {"errors.json": outcome.extras["errors"].to_json()}
 
     def examined(
-        self, outcome: Outcome, files: Mapping[str, Artifact], context: Context
-    ) -> Outcome:
+        self, outcome: TechniqueOutcome, files: Mapping[str, Artifact], context: Context
+    ) -> TechniqueOutcome:
         """Adds the errors of the file's layers."""
         from tfnas.measure.quantization_debugger.quantization_error import quantization_error
 
@@ -187,7 +202,7 @@ class QuantizationAware(Technique[QatSettings]):
         errors = quantization_error(outcome.model, file, inputs, keep_float=())
         return dataclasses.replace(outcome, extras={**outcome.extras, "errors": errors})
 
-    def models(self, outcome: Outcome) -> dict[str, keras.Model]:
+    def models(self, outcome: TechniqueOutcome) -> dict[str, keras.Model]:
         """Returns the trained model, with and without fake quantization."""
         from tfnas.quantization.quantize_aware import strip_quantization
 

@@ -34,7 +34,7 @@ class NotPossible(ValueError):
 
 
 @dataclasses.dataclass(frozen=True)
-class Section:
+class ReportSection:
     """A part of a technique's report.
 
     Args:
@@ -43,15 +43,19 @@ class Section:
         rows: The table's rows.
         right: Number of the first column that is aligned to the right.
         texts: Paragraphs after the table.
+        prose: Numbers of columns whose cells are sentences.
+        caption: Text of the picture.
         picture: (file name, kind, record) of a picture before the table; see
             :data:`tfnas.reports.plots.PICTURES`.
     """
 
     title: str
     headers: Sequence[str] = ()
-    rows: Sequence[Sequence[object]] = ()
+    rows: Sequence[Sequence[str | int | float | None]] = ()
     right: int = 1
     texts: Sequence[str] = ()
+    prose: Sequence[int] = ()
+    caption: str = ""
     picture: tuple[str, str, Any] | None = None
 
 
@@ -77,7 +81,7 @@ class Applied:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Outcome:
+class TechniqueOutcome:
     """What a technique did.
 
     Args:
@@ -106,12 +110,13 @@ class Technique(abc.ABC, Generic[S]):
             the one before achieved (:mod:`tfnas.graph.compatibility`).
         summary: One line for `tfnas --help`.
         label: Name of its files in tables, such as "pruned".
-        settings: The dataclass of its settings, of :func:`tfnas.options.option`.
+        settings: The dataclass of its settings, of :func:`tfnas.settings_fields.option`.
         example: Flags of the command's example.
         has_command: Whether it is a command.
         epochs: Default of the command's --epochs.
         learning_rate_scale: Factor of the learning rate of its fine-tuning.
         epochs_scale: Factor of the epochs of its fine-tuning in `compress`.
+        trains: Whether its model is fine-tuned at all.
         muon: Whether Muon trains it instead of Adam, after a big loss of accuracy.
         needs_matplotlib: Whether its report always has pictures; see :meth:`draws`.
         folder: Suffix of the command's default folder; "": the label.
@@ -130,6 +135,7 @@ class Technique(abc.ABC, Generic[S]):
     epochs: ClassVar[int] = 3
     learning_rate_scale: ClassVar[float] = 1.0
     epochs_scale: ClassVar[float] = 1.0
+    trains: ClassVar[bool] = True
     muon: ClassVar[bool] = False
     needs_matplotlib: ClassVar[bool] = False
     folder: ClassVar[str] = ""
@@ -200,7 +206,7 @@ class Technique(abc.ABC, Generic[S]):
             ValueError: They don't fit.
         """
 
-    def run(self, model: keras.Model, settings: S, context: Context) -> Outcome:
+    def run(self, model: keras.Model, settings: S, context: Context) -> TechniqueOutcome:
         """Applies the technique and fine-tunes.
 
         Args:
@@ -214,10 +220,12 @@ class Technique(abc.ABC, Generic[S]):
         applied = self.apply(model, settings, context)
         if applied.trains and context.settings.epochs:
             context.fine_tune(applied.model, applied.callbacks, hints=applied.hints, muon=self.muon)
-        return Outcome(self.name, settings, applied.model, [applied.report()], applied.extras)
+        return TechniqueOutcome(
+            self.name, settings, applied.model, [applied.report()], applied.extras
+        )
 
     def files(
-        self, original: keras.Model, outcome: Outcome, context: Context
+        self, original: keras.Model, outcome: TechniqueOutcome, context: Context
     ) -> tuple[list[tuple[str, Artifact]], list[str]]:
         """Converts the original and the new model; what `tfnas` commands compare.
 
@@ -236,8 +244,8 @@ class Technique(abc.ABC, Generic[S]):
         return convert_all(models, context.calibration())
 
     def examined(
-        self, outcome: Outcome, files: Mapping[str, Artifact], context: Context
-    ) -> Outcome:
+        self, outcome: TechniqueOutcome, files: Mapping[str, Artifact], context: Context
+    ) -> TechniqueOutcome:
         """Returns the outcome with records that need its files.
 
         Args:
@@ -255,11 +263,11 @@ class Technique(abc.ABC, Generic[S]):
         """Returns a file's cell in that column."""
         return ""
 
-    def title(self, outcome: Outcome) -> str:
+    def title(self, outcome: TechniqueOutcome) -> str:
         """Returns the title of the report, such as "80.0% zeros in 9 pruned kernels"."""
         return self.summary
 
-    def remarks(self, outcome: Outcome, files: Mapping[str, Artifact]) -> list[str]:
+    def remarks(self, outcome: TechniqueOutcome, files: Mapping[str, Artifact]) -> list[str]:
         """Returns sentences for the reader of the result.
 
         Args:
@@ -268,11 +276,13 @@ class Technique(abc.ABC, Generic[S]):
         """
         return []
 
-    def details(self, outcome: Outcome) -> list[str]:
+    def details(self, outcome: TechniqueOutcome) -> list[str]:
         """Returns what a terminal shows before the table of files."""
         return [str(report) for report in outcome.reports if report is not None]
 
-    def sections(self, outcome: Outcome, files: Mapping[str, Artifact]) -> list[Section]:
+    def sections(
+        self, outcome: TechniqueOutcome, files: Mapping[str, Artifact]
+    ) -> list[ReportSection]:
         """Returns the parts of the report after the table of files.
 
         Args:
@@ -285,7 +295,7 @@ class Technique(abc.ABC, Generic[S]):
             if report is not None
         ]
 
-    def products(self, outcome: Outcome, files: Mapping[str, Artifact]) -> dict[str, str]:
+    def products(self, outcome: TechniqueOutcome, files: Mapping[str, Artifact]) -> dict[str, str]:
         """Returns more files of the job: name -> text.
 
         Args:
@@ -294,18 +304,17 @@ class Technique(abc.ABC, Generic[S]):
         """
         return {}
 
-    def models(self, outcome: Outcome) -> dict[str, keras.Model]:
+    def models(self, outcome: TechniqueOutcome) -> dict[str, keras.Model]:
         """Returns the Keras models that the command writes: file name -> model."""
         return {"model.keras": outcome.model}
 
 
-def report_section(title: str, report: Any, right: int = 1) -> Section:
+def report_section(title: str, report: Any, right: int = 1) -> ReportSection:
     """Returns a report's table as a section.
 
     Args:
         title: Title of the section.
-        report: A record with `HEADERS` or `headers()`, and `rows()`.
+        report: A record with `headers()` and `rows()`.
         right: Number of the first column that is aligned to the right.
     """
-    headers = report.headers() if hasattr(report, "headers") else report.HEADERS
-    return Section(title, list(headers), report.rows(), right)
+    return ReportSection(title, list(report.headers()), report.rows(), right)

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from tfnas.compression.techniques.technique import (
     Applied,
-    Outcome,
-    Section,
+    ReportSection,
     Technique,
+    TechniqueOutcome,
     report_section,
 )
-from tfnas.options import check_options, documented, option
+from tfnas.settings_fields import check_options, documented, option
 
 if TYPE_CHECKING:
     import keras
@@ -172,15 +172,17 @@ class WeightClustering(Technique[ClusterSettings]):
         counts = [kernel.values for kernel in count_values(file)]
         return f"{min(counts):,} to {max(counts):,}" if counts else ""
 
-    def title(self, outcome: Outcome) -> str:
+    def title(self, outcome: TechniqueOutcome) -> str:
         """Returns the largest number of values."""
         return f"Kernels of at most {outcome.settings.clusters} values"
 
-    def remarks(self, outcome: Outcome, files: Mapping[str, Artifact]) -> list[str]:
+    def remarks(self, outcome: TechniqueOutcome, files: Mapping[str, Artifact]) -> list[str]:
         """Returns what shared values are good for."""
         return [SPEED_NOTE]
 
-    def sections(self, outcome: Outcome, files: Mapping[str, Artifact]) -> list[Section]:
+    def sections(
+        self, outcome: TechniqueOutcome, files: Mapping[str, Artifact]
+    ) -> list[ReportSection]:
         """Returns the values of the model's kernels and of the files' kernels."""
         report = outcome.reports[0]
         folded = ", ".join(report.folded) if report.folded else "no layer"
@@ -196,10 +198,12 @@ class WeightClustering(Technique[ClusterSettings]):
             if not label.startswith(("original", "post-training"))
             for k in count_values(file)
         ]
-        kernels = dataclasses.replace(report_section("The kernels", report, 4), texts=texts)
-        return [kernels, Section("The values in the files", headers, rows, 3)]
+        kernels = dataclasses.replace(
+            report_section("The kernels", report, 4), texts=texts, prose=[3]
+        )
+        return [kernels, ReportSection("The values in the files", headers, rows, 3)]
 
-    def products(self, outcome: Outcome, files: Mapping[str, Artifact]) -> dict[str, str]:
+    def products(self, outcome: TechniqueOutcome, files: Mapping[str, Artifact]) -> dict[str, str]:
         """Returns the report as JSON."""
         import json
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from tfnas.compression.techniques.technique import (
     Applied,
-    Outcome,
-    Section,
+    ReportSection,
     Technique,
+    TechniqueOutcome,
     report_section,
 )
-from tfnas.options import check_options, documented, option
 from tfnas.schedules import check_ratio, polynomial
+from tfnas.settings_fields import check_options, documented, option
 
 if TYPE_CHECKING:
     import keras
@@ -187,7 +187,7 @@ class WeightPruning(Technique[PruneSettings]):
         return Applied(pruned, lambda: report, trains=False, extras=extras)
 
     def files(
-        self, original: keras.Model, outcome: Outcome, context: Context
+        self, original: keras.Model, outcome: TechniqueOutcome, context: Context
     ) -> tuple[list[tuple[str, Artifact]], list[str]]:
         """Converts both models, and the pruned one to a file that stores only nonzero weights."""
         from tfnas.tflite.conversion_error import ConversionError
@@ -211,21 +211,25 @@ class WeightPruning(Technique[PruneSettings]):
 
         return f"{file_sparsity(file).sparsity:.1%}"
 
-    def title(self, outcome: Outcome) -> str:
+    def title(self, outcome: TechniqueOutcome) -> str:
         """Returns the fraction of zeros and the number of kernels."""
         report = outcome.reports[0]
         return f"{report.sparsity:.1%} zeros in {len(report.kernels)} pruned kernels"
 
-    def remarks(self, outcome: Outcome, files: Mapping[str, Artifact]) -> list[str]:
+    def remarks(self, outcome: TechniqueOutcome, files: Mapping[str, Artifact]) -> list[str]:
         """Returns whether XNNPACK's sparse kernels can run the float32 file."""
         verdict = _speed_verdict(files)
         return [*([f"float32: {verdict}"] if verdict else []), SPEED_NOTE]
 
-    def sections(self, outcome: Outcome, files: Mapping[str, Artifact]) -> list[Section]:
+    def sections(
+        self, outcome: TechniqueOutcome, files: Mapping[str, Artifact]
+    ) -> list[ReportSection]:
         """Returns the kernels, and the sensitivity of layers where it was measured."""
         report = outcome.reports[0]
         text = f"{report.zeros:,} of {report.weights:,} weights are zero."
-        kernels = dataclasses.replace(report_section("The kernels", report, 4), texts=[text])
+        kernels = dataclasses.replace(
+            report_section("The kernels", report, 4), texts=[text], prose=[3]
+        )
         found = outcome.extras.get("sensitivity")
         if found is None:
             return [kernels]
@@ -234,9 +238,19 @@ class WeightPruning(Technique[PruneSettings]):
             "layer first."
         )
         picture = ("sensitivity.png", "sensitivity", found)
-        return [kernels, Section("Sensitivity", found.headers(), found.rows(), 1, [text], picture)]
+        return [
+            kernels,
+            ReportSection(
+                "Sensitivity",
+                found.headers(),
+                found.rows(),
+                texts=[text],
+                caption="Quality with one layer pruned",
+                picture=picture,
+            ),
+        ]
 
-    def products(self, outcome: Outcome, files: Mapping[str, Artifact]) -> dict[str, str]:
+    def products(self, outcome: TechniqueOutcome, files: Mapping[str, Artifact]) -> dict[str, str]:
         """Returns the zeros of each kernel as CSV, and the sensitivity as JSON."""
         from tfnas.table import csv_table
 
@@ -245,7 +259,7 @@ class WeightPruning(Technique[PruneSettings]):
             [k.name, k.kind, "x".join(map(str, k.shape)), k.note, k.weights, k.zeros, k.sparsity]
             for k in report.kernels
         ]
-        products = {"kernels.csv": csv_table(report.HEADERS, rows)}
+        products = {"kernels.csv": csv_table(report.headers(), rows)}
         if "sensitivity" in outcome.extras:
             products["sensitivity.json"] = outcome.extras["sensitivity"].to_json()
         return products

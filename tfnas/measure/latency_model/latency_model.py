@@ -127,6 +127,12 @@ class LatencyModel:
     def __call__(self, model: keras.Model | Architecture) -> float:
         """Returns the model's predicted latency as a ratio to that of the reference model.
 
+        Example:
+            >>> import keras, tfnas
+            >>> model = keras.Sequential([keras.Input((16, 16, 8)), keras.layers.Conv2D(8, 3)])
+            >>> tfnas.LatencyModel(rounds=6)(model) > 0
+            True
+
         Args:
             model: A built functional or Sequential Keras 3 model of known input shapes, or a
                 :class:`tfnas.Architecture` without compression.

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from tfnas.tflite.artifact import Artifact, TensorDetails
+from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.flatbuffer import TensorInfo
+from tfnas.tflite.tensor_details import TensorDetails
 
 MAX_NOISE = 1e12  # relative noise if the signal is all zeros
 _QUANTIZED = ("int2", "int4", "uint4", "int8", "uint8", "int16")

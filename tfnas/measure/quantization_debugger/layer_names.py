@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tfnas.graph.functional import walk
+from tfnas.keras_private import all_layers
 
 
 class LayerNames:
@@ -22,7 +23,7 @@ class LayerNames:
         try:
             flow = walk(model)
         except ValueError:  # a subclassed model has layers, but no known connections
-            layers = model._flatten_layers(include_self=False)
+            layers = all_layers(model, include_self=False)
             found = [(layer.name, layer) for layer in layers]
         else:
             found = [(call.name, call.operation) for call in flow.calls]

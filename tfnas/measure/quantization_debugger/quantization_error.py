@@ -41,16 +41,19 @@ from tfnas.tflite.file_weights import read_kernels
 if TYPE_CHECKING:
     import keras
 
+    from tfnas.data.data_types import ExampleData
+    from tfnas.data.representative_dataset import RepresentativeDataset
+
 _MAX_CALIBRATION = 500  # examples
 
 
 def quantization_error(
     model: keras.Model,
     artifact: Artifact,
-    data: Any,
+    data: ExampleData | RepresentativeDataset,
     *,
     keep_float: Sequence[int] = (1, 2, 4),
-    calibration: Any = None,
+    calibration: ExampleData | RepresentativeDataset | None = None,
 ) -> QuantizationError:
     """Measures the quantization error of a file, layer by layer, against its float model.
 

@@ -48,7 +48,7 @@ class Group:
 
     @property
     def size(self) -> int:
-        """Number of channels, removable or not."""
+        """Returns the number of channels, removable or not."""
         return len(self.removable) + len(self.locked)
 
 
@@ -86,6 +86,9 @@ def trace(model: keras.Model, exclude: Sequence[str] = ()) -> Dependencies:
     Args:
         model: A built functional or Sequential model.
         exclude: Paths of layers whose channels are not removed.
+
+    Returns:
+        The channels of each tensor and weight, and the groups of coupled channels.
 
     Raises:
         ValueError: The connections of the model's layers are unknown.

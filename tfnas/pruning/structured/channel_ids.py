@@ -3,7 +3,7 @@
 Each output channel of a layer gets an id, a whole number. A tensor has one id per position of
 its channel axis (:class:`Channels`). An operation on channels becomes an operation on ids: a
 concatenation concatenates them, a Flatten repeats them, a depthwise convolution passes them on.
-An addition couples the ids of its operands (union-find): coupled channels are kept or removed
+An addition couples the ids of its operands: coupled channels are kept or removed
 together, and their *root*, the smallest id among them, stands for all of them. An operation
 without a rule locks the ids of its inputs.
 """
@@ -13,6 +13,8 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -40,43 +42,65 @@ class ChannelIds:
     """
 
     def __init__(self) -> None:
-        self._parents: list[int] = []
+        self._pairs: list[np.ndarray] = []  # each (2, coupled positions)
         self._makers: list[str] = []
         self._locked: dict[int, str] = {}
 
     def new(self, count: int, maker: str) -> np.ndarray:
-        """Returns new ids, which are not coupled to others.
+        """Returns new ids, which are not coupled to others, (count,).
 
         Args:
             count: Number of ids.
             maker: Path of the layer whose output channels they are; "" for none.
         """
-        first = len(self._parents)
-        self._parents += range(first, first + count)
+        first = len(self)
         self._makers += [maker] * count
         return np.arange(first, first + count)
 
     def join(self, left: np.ndarray, right: np.ndarray) -> None:
-        """Couples two rows of ids, position by position."""
-        for a, b in zip(left.tolist(), right.tolist(), strict=True):
-            one, other = self._root(a), self._root(b)
-            if one != other:
-                self._parents[max(one, other)] = min(one, other)
+        """Couples two rows of ids, position by position.
+
+        Args:
+            left: Channel ids, (channels,).
+            right: As many channel ids.
+
+        Raises:
+            ValueError: The rows differ in length.
+        """
+        if len(left) != len(right):
+            raise ValueError(
+                f"left and right must have the same length, got {len(left)} and {len(right)}"
+            )
+        self._pairs.append(np.stack([left, right]).astype(int))
 
     def lock(self, ids: np.ndarray, reason: str) -> None:
-        """Marks ids, and all that are coupled to them, as not removable."""
+        """Marks ids, and all that are coupled to them, as not removable.
+
+        Args:
+            ids: Channel ids, (channels,).
+            reason: Why they have to stay. The first reason of a channel counts.
+        """
         for number in ids.tolist():
             self._locked.setdefault(number, reason)
 
     def roots(self, ids: np.ndarray) -> np.ndarray:
-        """Returns the root of each id: the smallest id that is coupled to it."""
-        return np.array([self._root(number) for number in ids.tolist()], int)
+        """Returns the root of each id: the smallest id that is coupled to it.
+
+        Args:
+            ids: Channel ids, (channels,).
+
+        Returns:
+            The roots, of the same shape.
+        """
+        return self._all_roots()[np.asarray(ids, int)]
 
     def locked(self) -> dict[int, str]:
         """Returns the reason of each locked root."""
         found: dict[int, str] = {}
-        for number, reason in self._locked.items():
-            found.setdefault(self._root(number), reason)
+        for root, reason in zip(
+            self.roots(np.array(list(self._locked), int)), self._locked.values(), strict=True
+        ):
+            found.setdefault(int(root), reason)
         return found
 
     def makers(self) -> list[str]:
@@ -84,10 +108,16 @@ class ChannelIds:
         return list(self._makers)
 
     def __len__(self) -> int:
-        return len(self._parents)
+        return len(self._makers)
 
-    def _root(self, number: int) -> int:
-        while self._parents[number] != number:
-            self._parents[number] = self._parents[self._parents[number]]
-            number = self._parents[number]
-        return number
+    def _all_roots(self) -> np.ndarray:
+        """The root of every id, (ids,)."""
+        every_id = np.arange(len(self))
+        if not self._pairs:
+            return every_id
+        left, right = np.concatenate(self._pairs, axis=1)
+        graph = coo_array((np.ones(len(left)), (left, right)), shape=(len(self), len(self)))
+        count, component = connected_components(graph, directed=False)
+        smallest = np.full(count, len(self))
+        np.minimum.at(smallest, component, every_id)
+        return smallest[component]

@@ -112,6 +112,9 @@ def input_kernels(dependencies: Dependencies) -> list[ChannelWeight]:
     """Returns the kernels that combine input channels into output channels.
 
     Zeros in the slice of an input channel have the effect of removing that channel.
+
+    Args:
+        dependencies: The traced model.
     """
     kernels = _weights(dependencies, "kernel")
     return [kernel for kernel in kernels if kernel.output_axis is not None]

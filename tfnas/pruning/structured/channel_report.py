@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from tfnas.table import table
+from tfnas.table import Printable, TextTable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,8 +28,8 @@ class GroupChange:
     reason: str = ""
 
 
-@dataclasses.dataclass(frozen=True)
-class ChannelPruningReport:
+@dataclasses.dataclass(frozen=True, repr=False)
+class ChannelPruningReport(Printable):
     """The result of structured pruning. Prints as a table with one row per group.
 
     Args:
@@ -37,9 +37,18 @@ class ChannelPruningReport:
         macs: MACs (multiply-accumulates) per example, (before, after).
         parameters: Number of weights, (before, after).
         notes: Limits of the result, such as approximations.
-    """
 
-    HEADERS = ("group", "channels", "after", "why the others stay")
+    Example:
+        >>> stem = GroupChange("stem", ("stem",), before=16, after=8)
+        >>> head = GroupChange("head", ("head",), before=10, after=10)
+        >>> print(ChannelPruningReport((stem, head), (4000, 1000), parameters=(500, 200)))
+        group  channels  after  why the others stay
+        -----  --------  -----  -------------------
+        stem   16            8
+        head   10           10
+        MACs: 4,000 to 1,000, 25.0%
+        parameters: 500 to 200, 40.0%
+    """
 
     groups: tuple[GroupChange, ...]
     macs: tuple[int, int]
@@ -48,7 +57,7 @@ class ChannelPruningReport:
 
     @property
     def locked(self) -> tuple[GroupChange, ...]:
-        """Groups that lost no channel and have channels that had to stay."""
+        """Returns the groups that lost no channel and have channels that had to stay."""
         return tuple(g for g in self.groups if g.reason and g.before == g.after)
 
     def as_dict(self) -> dict[str, Any]:
@@ -60,19 +69,31 @@ class ChannelPruningReport:
         """Returns the report that :meth:`as_dict` wrote.
 
         Args:
-            fields: The dictionary.
+            fields: The dictionary. Unknown keys are ignored.
+
+        Raises:
+            KeyError: A key is missing.
         """
         groups = tuple(GroupChange(**{**g, "makers": tuple(g["makers"])}) for g in fields["groups"])
         pairs = {name: tuple(fields[name]) for name in ("macs", "parameters", "notes")}
         return cls(groups=groups, **pairs)
 
+    def headers(self) -> list[str]:
+        """Returns the titles of the columns."""
+        return ["group", "channels", "after", "why the others stay"]
+
     def rows(self) -> list[list[str]]:
-        """Returns one row per group; `HEADERS` names the columns."""
+        """Returns one row per group, in the order of the network."""
         return [[g.name, str(g.before), str(g.after), g.reason] for g in self.groups]
 
-    def __str__(self) -> str:
-        lines = [table(list(self.HEADERS), self.rows(), right=2)] if self.groups else []
+    def tables(self) -> list[TextTable]:
+        """Returns the table of the groups."""
+        return [TextTable(self.headers(), self.rows(), right=2)] if self.groups else []
+
+    def footer(self) -> list[str]:
+        """Returns the MACs and parameters before and after, and the notes."""
+        lines = []
         for name, (before, after) in (("MACs", self.macs), ("parameters", self.parameters)):
             fraction = f", {after / before:.1%}" if before else ""
             lines.append(f"{name}: {before:,} to {after:,}{fraction}")
-        return "\n".join([*lines, *self.notes])
+        return [*lines, *self.notes]

@@ -6,6 +6,7 @@ The rules of :mod:`tfnas.pruning.structured.layer_rules` read and write it, call
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -40,12 +41,12 @@ class ChannelWeight:
 
     @property
     def name(self) -> str:
-        """The variable's path."""
+        """Returns the variable's path."""
         return str(self.variable.path)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The variable's shape."""
+        """Returns the variable's shape."""
         return tuple(self.variable.shape)
 
 
@@ -100,23 +101,44 @@ class ChannelTrace:
         return self._locked(value, requested, why)
 
     def lock(self, value: Value, reason: str) -> None:
-        """Locks the known channels of a value: they are not pruned."""
+        """Locks the known channels of a value: they are not pruned.
+
+        Args:
+            value: The value.
+            reason: Why they have to stay.
+        """
         known = self.values.get(value)
         if known is not None:
             self.ids.lock(known.ids, reason)
 
     def opaque(self, call: Call, reason: str) -> list[Channels | None]:
-        """Locks the inputs' channels of a call; the outputs get new locked channels."""
+        """Locks the channels of a call's inputs, and returns new locked channels for its outputs.
+
+        Args:
+            call: The call.
+            reason: Why the channels have to stay.
+
+        Returns:
+            The channels of each output, None where they are unknown.
+        """
         for value in call.inputs:
             self.lock(value, reason)
         return [self._fixed(value, reason) for value in call.outputs]
 
     def fixed_input(self, value: Value) -> None:
-        """Gives an input of the model new channels, which are locked."""
+        """Gives an input of the model new channels, which are locked.
+
+        Args:
+            value: The input, (batch, ..., channels).
+        """
         self.values[value] = self._fixed(value, "it is the model's input")
 
     def layer(self, call: Call) -> tuple[ChannelLayer, bool]:
-        """Returns the record of a call's layer, and whether this is the layer's first call."""
+        """Returns the record of a call's layer, and whether this is the layer's first call.
+
+        Args:
+            call: The call.
+        """
         key = id(call.operation)
         first = key not in self.layers
         if first:
@@ -135,3 +157,17 @@ class ChannelTrace:
         ids = self.ids.new(size, "")
         self.ids.lock(ids, reason)
         return Channels(axis, ids)
+
+
+Rule = Callable[[ChannelTrace, Call], list[Channels | None]]
+
+
+def channel_axis(call: Call, rank: int) -> int:
+    """Returns the channel axis of a layer's tensors, counted with the batch.
+
+    Args:
+        call: A call of the layer.
+        rank: Number of axes of the tensor, with the batch.
+    """
+    first = getattr(call.operation, "data_format", "channels_last") == "channels_first"
+    return 1 if first else rank - 1

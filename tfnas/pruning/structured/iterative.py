@@ -43,8 +43,9 @@ class ChannelPruning:
         (2, True)
 
     Args:
-        model: A built functional or Sequential Keras 3 model; it stays as it is.
-        target_macs: MACs of the final model as a fraction of the model's, in (0, 1).
+        model: A built functional or Sequential Keras 3 model; it is not changed.
+        target_macs: MACs of the final model per example, as a fraction of those of `model`, in
+            (0, 1).
         steps: Number of steps, at least 1.
         fit: Function (model, step) that trains the model in place, or returns a trained
             model; steps count from 1. It may distill from the unpruned model.
@@ -53,7 +54,11 @@ class ChannelPruning:
         options: Further arguments of :func:`tfnas.prune_channels`.
 
     Raises:
-        ValueError: An argument is out of range, or the folder holds the steps of another run.
+        ValueError: An argument is out of range.
+
+    References:
+        Molchanov et al., "Pruning Convolutional Neural Networks for Resource Efficient
+        Inference", ICLR 2017, for pruning in turns with fine-tuning.
     """
 
     def __init__(
@@ -90,10 +95,22 @@ class ChannelPruning:
         prune_channels(model, target_macs=self.targets[-1], **options)
 
     def run(self) -> tuple[keras.Model, list[ChannelPruningReport]]:
-        """Runs the remaining steps.
+        """Prunes and fine-tunes, step by step; steps that the folder holds are not repeated.
+
+        Example:
+            >>> import keras, tfnas
+            >>> layers = [keras.layers.Dense(8, name="a"), keras.layers.Dense(2)]
+            >>> model = keras.Sequential([keras.Input((4,)), *layers])
+            >>> fine_tune = lambda smaller, step: smaller
+            >>> smaller, _ = tfnas.ChannelPruning(model, 0.5, steps=2, fit=fine_tune).run()
+            >>> smaller.get_layer("a").units
+            4
 
         Returns:
             The final model, and the report of each step.
+
+        Raises:
+            ValueError: The folder holds the steps of another run.
         """
         done = self._finished()
         model = self.model

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from tfnas.data.data_types import ExampleData
 from tfnas.graph.compatibility import check_float, model_compression
 from tfnas.graph.functional import walk
 from tfnas.pruning.gradients import LossGradients
@@ -49,11 +50,15 @@ def prune_channels(
     round_to: int | None = None,
     max_ratio: float = MOST,
     exclude: Sequence[str] = (),
-    data: Any = None,
+    data: ExampleData | None = None,
     loss: str | Callable[..., Any] | None = None,
     seed: int = 0,
 ) -> tuple[keras.Model, ChannelPruningReport]:
-    """Returns a smaller model without the least important channels, and a report.
+    """Removes the least important channels of a model; returns a smaller model and a report.
+
+    Set exactly one of the targets `ratio`, `target_macs`, `target_params`,
+    `target_latency_ratio` and `sizes`. Channels that depend on each other, such as the two
+    inputs of an addition, are removed together.
 
     Example:
         >>> import keras, tfnas
@@ -64,30 +69,36 @@ def prune_channels(
         (8, (None, 4, 4, 4))
 
     Args:
-        model: A built functional or Sequential Keras 3 model; it stays as it is.
-        ratio: Fraction of the removable channels to remove, in (0, 1). Exactly one of these
-            targets is required: `ratio`, `target_macs`, `target_params`,
-            `target_latency_ratio`, `sizes`. The result does not exceed it.
-        target_macs: Most MACs (multiply-accumulates) per example; in (0, 1]: as a fraction of
-            the model's.
-        target_params: Most weights; in (0, 1]: as a fraction of the model's.
-        target_latency_ratio: Longest time of the smaller model as a fraction of the model's,
-            in (0, 1). Requires `latency`.
-        latency: Takes a model and returns its time in any unit; :class:`tfnas.LatencyModel` is
-            one.
-        sizes: Maps the path of a layer to its number of channels afterwards. Coupled layers
-            get the same number; other layers keep theirs. `max_ratio` and `scope` are ignored.
-        criterion: "l1", "l2", "scale" (of BatchNormalization), "taylor" (with `data`), or
+        model: A built functional or Sequential Keras 3 model; it is not changed.
+        ratio: Smallest fraction of the removable channels that is removed, in (0, 1).
+        target_macs: Largest number of MACs (multiply-accumulates) per example. A value in
+            (0, 1] is a fraction of the MACs of `model`.
+        target_params: Largest number of weights. A value in (0, 1] is a fraction of the number
+            of weights of `model`.
+        target_latency_ratio: Longest time of the smaller model, as a fraction of the time of
+            `model`, in (0, 1). Requires `latency`.
+        latency: Function of a model that returns its time, in any unit, such as a
+            :class:`tfnas.LatencyModel`.
+        sizes: Maps the path of a layer to its number of channels in the smaller model. Coupled
+            layers get the same number; other layers keep theirs. `max_ratio` and `scope` are
+            ignored.
+        criterion: Importance of a channel: "l1" or "l2" (norm of its weights), "scale" (gamma
+            of BatchNormalization), "taylor" (estimated change of the loss; requires `data`), or
             "random"; see :mod:`tfnas.pruning.structured.channel_importance`.
-        scope: "global": the channels with the lowest scores of the model (with "taylor" or
-            `target_latency_ratio`: lowest score per saving); "group": the same fraction of each
-            group; "saving": a larger fraction of groups whose channels save more, mostly early
-            ones, in proportion to the square root of the saving per channel.
-        round_to: Multiple that the group sizes are rounded up to, such as 8.
+        scope: How the removed channels are distributed over the groups of coupled channels.
+            "global": the channels with the lowest scores of the entire model. With criterion
+            "taylor" or `target_latency_ratio`, each score is divided by the cost that the
+            removal saves.
+            "group": the same fraction of each group.
+            "saving": the fraction of a group is proportional to the square root of the cost
+            that the removal of one of its channels saves. Early groups mostly lose more.
+        round_to: The number of channels of each group is rounded up to a multiple of it, such
+            as 8.
         max_ratio: Largest fraction of a group's channels that is removed, in (0, 1]; at least
             one channel stays. Protects groups with low scores in scope "global".
         exclude: Names, paths or patterns ("block_*") of layers whose channels are not removed.
-        data: Inputs and targets for "taylor": a tuple (x, y), a `tf.data.Dataset` or a
+        data: Inputs and targets for "taylor": a tuple (x, y) of arrays such as
+            (examples, height, width, channels) and (examples,), a `tf.data.Dataset` or a
             `keras.utils.PyDataset`.
         loss: Loss for "taylor"; None: the loss that the model is compiled with.
         seed: Seed of criterion "random".
@@ -98,21 +109,13 @@ def prune_channels(
 
     Raises:
         ValueError: An argument is out of range, a pattern matches no layer, or the target
-            can't be met; the message has the smallest possible model.
+            can't be met. In the last case the message has the lowest cost that can be reached.
 
     References:
         Fang et al., "DepGraph: Toward Any Structural Pruning", CVPR 2023.
     """
     target = _target(ratio, target_macs, target_params, target_latency_ratio, sizes)
-    _check(target, latency, criterion, scope, round_to, data)
-    if scope == "saving" and ratio is not None:
-        raise ValueError(
-            "scope 'saving' requires target_macs, target_params or target_latency_ratio, got "
-            f"ratio {ratio!r}"
-        )
-    if sizes is not None and round_to is not None:
-        raise ValueError(f"round_to must be None with sizes, which are exact, got {round_to!r}")
-    check_max_ratio(max_ratio)
+    _check(target, latency, criterion, scope, round_to, max_ratio, data)
     check_float(model, "prune_channels")
     dependencies = trace(model, excluded(model, exclude))
     costs = RemainingCosts(dependencies, model.count_params())
@@ -126,15 +129,28 @@ def prune_channels(
     importance = scores(dependencies, criterion, gradients=gradients, seed=seed)
     if sizes is not None:
         removed = by_sizes(dependencies, importance, sizes)
-        return slice_channels(model, dependencies, removed), _report(
-            model, dependencies, costs, removed
-        )
-    budget = _CostTarget.of(target, model, dependencies, costs, latency)
-    # Norms rank the channels of a group but do not estimate the loss: per saving, they would
-    # empty the groups whose channels cost most. Taylor scores do estimate the loss.
-    per_saving = criterion == "taylor" or latency is not None or scope == "saving"
-    savings = budget.savings if per_saving else None
-    order = removal_order(dependencies, importance, scope, savings, max_ratio)
+    else:
+        budget = _CostTarget.of(target, model, dependencies, costs, latency)
+        # Norms rank the channels of a group but do not estimate the loss: per saving, they would
+        # empty the groups whose channels cost most. Taylor scores do estimate the loss.
+        per_saving = criterion == "taylor" or latency is not None or scope == "saving"
+        savings = budget.savings if per_saving else None
+        order = removal_order(dependencies, importance, scope, savings, max_ratio)
+        removed = _within(target, budget, dependencies, order, round_to, max_ratio)
+    return slice_channels(model, dependencies, removed), _report(
+        model, dependencies, costs, removed
+    )
+
+
+def _within(
+    target: tuple[str, Any],
+    budget: _CostTarget,
+    dependencies: Dependencies,
+    order: np.ndarray,
+    round_to: int | None,
+    max_ratio: float,
+) -> np.ndarray:
+    """The roots to remove so that the target is met; raises ValueError if it can't be."""
     chosen = choose(dependencies, order, budget.cost, budget.limit, round_to)
     if chosen is None:
         all_removed = np.zeros(len(dependencies.roots), bool)
@@ -144,7 +160,7 @@ def prune_channels(
             f"model still has {budget.describe(budget.cost(all_removed))}; max_ratio allows the "
             f"removal of {max_ratio:.0%} of a group{_obstacles(dependencies)}"
         )
-    return slice_channels(model, dependencies, chosen), _report(model, dependencies, costs, chosen)
+    return chosen
 
 
 def _target(*values: Any) -> tuple[str, Any]:
@@ -169,7 +185,13 @@ def _target(*values: Any) -> tuple[str, Any]:
 
 
 def _check(
-    target: tuple[str, Any], latency: Any, criterion: str, scope: str, round_to: Any, data: Any
+    target: tuple[str, Any],
+    latency: Any,
+    criterion: str,
+    scope: str,
+    round_to: Any,
+    max_ratio: Any,
+    data: Any,
 ) -> None:
     if (target[0] == "target_latency_ratio") != (latency is not None):
         raise ValueError(
@@ -186,10 +208,25 @@ def _check(
     valid = isinstance(round_to, int) and not isinstance(round_to, bool) and round_to >= 1
     if round_to is not None and not valid:
         raise ValueError(f"round_to must be a whole number from 1 on, got {round_to!r}")
+    if scope == "saving" and target[0] == "ratio":
+        raise ValueError(
+            "scope 'saving' requires target_macs, target_params or target_latency_ratio, got "
+            f"ratio {target[1]!r}"
+        )
+    if target[0] == "sizes" and round_to is not None:
+        raise ValueError(f"round_to must be None with sizes, which are exact, got {round_to!r}")
+    check_max_ratio(max_ratio)
 
 
-def check_max_ratio(value: Any) -> None:
-    """Raises ValueError unless `max_ratio` is in (0, 1]."""
+def check_max_ratio(value: float) -> None:
+    """Checks the argument `max_ratio` of :func:`prune_channels`.
+
+    Args:
+        value: The argument.
+
+    Raises:
+        ValueError: It is not a number in (0, 1].
+    """
     number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if not (number and 0 < value <= 1):
         raise ValueError(f"max_ratio must be in (0, 1], got {value!r}")

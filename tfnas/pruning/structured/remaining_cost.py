@@ -47,17 +47,29 @@ class RemainingCosts:
         )
 
     def parameters(self, removed: np.ndarray) -> int:
-        """Returns the number of weights."""
+        """Returns the number of weights.
+
+        Args:
+            removed: Whether each root is removed, boolean, (channel ids,).
+        """
         return self._rest + sum(self._elements(weight, removed) for weight in self._weights)
 
     def kept_fraction(self, removed: np.ndarray) -> float:
-        """Returns the fraction of the removable channels that is kept."""
+        """Returns the fraction of the removable channels that is kept, in [0, 1].
+
+        Args:
+            removed: Whether each root is removed, boolean, (channel ids,).
+        """
         groups = self._dependencies.groups
         removable = np.concatenate([g.removable for g in groups] or [np.zeros(0, int)])
         return 1.0 - float(removed[removable].mean()) if len(removable) else 1.0
 
     def savings(self, unit: Literal["macs", "parameters"]) -> np.ndarray:
-        """Returns the MACs or parameters that the removal of each root alone saves."""
+        """Returns the MACs or parameters that the removal of each root alone saves, (channel ids,).
+
+        Args:
+            unit: "macs" (per example) or "parameters".
+        """
         saved = np.zeros(len(self.nothing))
         for weight in self._weights:
             total = math.prod(weight.shape) * (weight.positions if unit == "macs" else 1)

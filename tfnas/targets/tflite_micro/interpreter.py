@@ -18,18 +18,21 @@ import re
 import subprocess
 import sys
 import tempfile
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from tfnas.data.datasets import arrays
+from tfnas.data.reading import arrays
 from tfnas.optional import require
 from tfnas.targets.external_programs import last_lines
 from tfnas.targets.tflite_micro import interpreter_process
 from tfnas.tflite.artifact import Artifact, as_artifact
 from tfnas.tflite.flatbuffer import OperatorInfo, TensorInfo, read_graphs
 from tfnas.tflite.operator_rules.tflite_micro import TAKES_INT4, check_micro, for_accelerator
+
+if TYPE_CHECKING:
+    from tfnas.data.data_types import InputData
 
 _ALIGNMENT = 16  # of each buffer in the arena, in bytes
 _NEVER = -1  # time of use of a tensor that no operator reads or writes
@@ -69,7 +72,7 @@ class MicroMemory:
         )
 
 
-def run_micro(file: Artifact | str | os.PathLike[str], x: Any) -> Any:
+def run_micro(file: Artifact | str | os.PathLike[str], x: InputData) -> Any:
     """Runs a file in TFLite Micro on float inputs and returns float outputs.
 
     Its kernels are plain C++; with integers they compute the same on any processor. The operators
@@ -89,11 +92,11 @@ def run_micro(file: Artifact | str | os.PathLike[str], x: Any) -> Any:
 
     Args:
         file: An artifact or the path of a file.
-        x: Inputs as for `Artifact.predict`: an array, examples first, a data set, or, with
-            several inputs, a dictionary by input name.
+        x: Inputs as for `Artifact.predict`: an array of shape (examples, ...), a data set, or,
+            with several inputs, a dictionary by input name.
 
     Returns:
-        An array, examples first, or a list of them with several outputs.
+        An array of shape (examples, ...), or a list of them with several outputs.
 
     Raises:
         ImportError: The package tflite-micro is not installed.

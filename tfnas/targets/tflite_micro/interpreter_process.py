@@ -20,7 +20,12 @@ import numpy as np
 
 
 def main(folder: pathlib.Path) -> None:
-    """Creates the interpreter, and runs it on the inputs if there are any."""
+    """Creates the interpreter, and runs it on the inputs if there are any.
+
+    Args:
+        folder: Holds the call as `call.json`, the file as `model.tflite`, and the inputs, if the
+            file is to be run, as `inputs.npz`.
+    """
     runtime = importlib.import_module("tflite_micro").runtime
     call = json.loads((folder / "call.json").read_text())
     content = (folder / "model.tflite").read_bytes()

@@ -187,7 +187,11 @@ def check_micro(file: Artifact | str | os.PathLike[str]) -> None:
 
 
 def for_accelerator(file: Artifact) -> bool:
-    """Whether a file was compiled for an Ethos-U accelerator, and so runs nowhere else."""
+    """Returns whether a file was compiled for an Ethos-U accelerator, and so runs nowhere else.
+
+    Args:
+        file: The artifact.
+    """
     return any(op.custom and op.name == _COMPILED for op in file.graph.operators)
 
 

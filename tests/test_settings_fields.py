@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from tfnas.compression.fine_tune_settings import FineTuneSettings
 from tfnas.compression.techniques.registry import techniques
-from tfnas.options import (
-    Option,
+from tfnas.settings_fields import (
+    FieldOption,
     as_settings,
     check_options,
     check_whole_numbers,
@@ -59,7 +59,7 @@ class Example:
     ],
 )
 def test_rules_in_words(rule, words):
-    assert Option("", **rule).rule == words
+    assert FieldOption("", **rule).rule == words
 
 
 @settings(max_examples=100, deadline=None)
@@ -73,7 +73,7 @@ def test_a_rule_holds_where_its_words_say_so(low, high, ends, value):
     above = low is None or (value > low if ends in ("low", "both") else value >= low)
     below = high is None or (value < high if ends in ("high", "both") else value <= high)
     expected = math.isfinite(value) and above and below
-    assert Option("", low=low, high=high, open=ends).holds(value) == expected
+    assert FieldOption("", low=low, high=high, open=ends).holds(value) == expected
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ FIRST_RANKS = 32  # of Tucker-2 that are tried, at most
 
 
 @dataclasses.dataclass(frozen=True)
-class RankOption:
+class Option:
     """One way to replace a layer.
 
     Args:
@@ -34,7 +34,7 @@ class RankOption:
 
     @property
     def loss(self) -> float:
-        """-log of the fraction that is kept: these losses add up over layers (Zhang 2015)."""
+        """Returns -log of the kept fraction: these losses add up over layers (Zhang 2015)."""
         return -math.log(max(1.0 - self.error, 1e-12))
 
 
@@ -47,7 +47,7 @@ def joined_kernel(kernels: Sequence[np.ndarray]) -> np.ndarray:
     return reduce(np.matmul, kernels)
 
 
-class RankOptions:
+class Options:
     """All options of a layer; decompositions are computed when they are first needed.
 
     Args:
@@ -68,21 +68,25 @@ class RankOptions:
 
     @cached_property
     def svd(self) -> Svd:
-        """Decompositions of a 1 x 1 kernel."""
+        """Returns the decompositions of a 1 x 1 kernel."""
         return Svd(self.unit.flat, self.moments)
 
     @cached_property
     def spatial(self) -> Spatial:
-        """Decompositions into k x 1 and 1 x k."""
+        """Returns the decompositions into k x 1 and 1 x k."""
         return Spatial(self.unit.kernel, self.moments)
 
     @cached_property
     def tucker(self) -> Tucker:
-        """Decompositions into 1 x 1, core and 1 x 1."""
+        """Returns the decompositions into 1 x 1, core and 1 x 1."""
         return Tucker(self.unit.kernel, self.moments)
 
-    def kernels(self, option: RankOption) -> tuple[np.ndarray, ...]:
-        """Returns an option's kernels, in order, each (height, width, inputs, outputs)."""
+    def kernels(self, option: Option) -> tuple[np.ndarray, ...]:
+        """Returns an option's kernels, in order, each (height, width, inputs, outputs).
+
+        Args:
+            option: An option of this layer.
+        """
         if option.method == "spatial":
             return self.spatial.factors(*option.ranks)
         if option.method == "svd":
@@ -93,14 +97,21 @@ class RankOptions:
         return tuple(part for part in (first, core, last) if part is not None)
 
     def error(self, kernels: Sequence[np.ndarray]) -> float:
-        """Returns the fraction of the squared output (or kernel) that factors lose."""
+        """Returns the fraction of the squared output (or kernel) that factors lose.
+
+        Args:
+            kernels: The factors' kernels, in order.
+        """
         joined = joined_kernel(kernels).reshape(self.unit.flat.shape)
         return relative_error(self.unit.flat, joined, self._measured)
 
-    def cheapest_within(self, max_error: float) -> RankOption | None:
+    def cheapest_within(self, max_error: float) -> Option | None:
         """Returns the cheapest of the best options whose exact error is at most `max_error`.
 
         Exact errors fall along the options, so this is a binary search.
+
+        Args:
+            max_error: Largest error, as a fraction in [0, 1].
         """
         low, high = 0, len(self.best)
         while low < high:
@@ -112,11 +123,20 @@ class RankOptions:
         return self.best[low] if low < len(self.best) else None
 
     def full(self, method: str) -> tuple[int, ...]:
-        """Returns the full ranks of a method."""
+        """Returns the full ranks of a method.
+
+        Args:
+            method: "svd", "spatial" or "tucker".
+        """
         return self.tucker.full if method == "tucker" else (getattr(self, method).full,)
 
     def macs(self, method: str, ranks: tuple[int, ...]) -> int:
-        """Returns the multiply-accumulates per example at given ranks, over all uses."""
+        """Returns the multiply-accumulates per example at given ranks, over all uses.
+
+        Args:
+            method: "svd", "spatial" or "tucker".
+            ranks: One rank, or two for "tucker".
+        """
         before, between, after = self.unit.positions
         height, width, inputs, outputs = self.unit.kernel.shape
         if method == "svd":
@@ -128,29 +148,34 @@ class RankOptions:
         tail = after * last * outputs if last < outputs else 0
         return head + after * height * width * first * last + tail
 
-    def at(self, method: str, ranks: tuple[int, ...]) -> RankOption:
-        """Returns the option of a method at given ranks."""
+    def at(self, method: str, ranks: tuple[int, ...]) -> Option:
+        """Returns the option of a method at given ranks.
+
+        Args:
+            method: "svd", "spatial" or "tucker".
+            ranks: One rank, or two for "tucker".
+        """
         errors = (
             self.tucker.errors(ranks[0]) if method == "tucker" else getattr(self, method).errors
         )
-        return RankOption(method, ranks, self.macs(method, ranks), float(errors[ranks[-1]]))
+        return Option(method, ranks, self.macs(method, ranks), float(errors[ranks[-1]]))
 
     @cached_property
-    def best(self) -> list[RankOption]:
-        """The Pareto-optimal options that save MACs, by ascending MACs and falling error."""
-        found: list[RankOption] = []
+    def best(self) -> list[Option]:
+        """Returns the Pareto-optimal options that save MACs, by ascending MACs."""
+        found: list[Option] = []
         for method in self.unit.methods:
             first_ranks = self._first_ranks() if method == "tucker" else [()]
             for first in first_ranks:
                 found += self._of_method(method, first)
         found.sort(key=lambda option: (option.macs, option.error))
-        kept: list[RankOption] = []
+        kept: list[Option] = []
         for option in found:
             if not kept or option.error < kept[-1].error:
                 kept.append(option)
         return kept
 
-    def _of_method(self, method: str, first: tuple[int, ...]) -> list[RankOption]:
+    def _of_method(self, method: str, first: tuple[int, ...]) -> list[Option]:
         """The options of a method that save MACs; for Tucker-2 those of one first rank."""
         errors = self.tucker.errors(*first) if first else getattr(self, method).errors
         options = []
@@ -158,7 +183,7 @@ class RankOptions:
             ranks = (*first, rank)
             macs = self.macs(method, ranks)
             if macs < self.unit.macs:
-                options.append(RankOption(method, ranks, macs, float(errors[rank])))
+                options.append(Option(method, ranks, macs, float(errors[rank])))
         return options
 
     def _first_ranks(self) -> list[tuple[int, ...]]:

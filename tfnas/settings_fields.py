@@ -22,7 +22,7 @@ _T = TypeVar("_T")
 
 
 @dataclasses.dataclass(frozen=True)
-class Option:
+class FieldOption:
     """Description of a field.
 
     Args:
@@ -87,12 +87,12 @@ def option(default: Any = _MISSING, help: str = "", **rule: Any) -> Any:
     Args:
         default: The default; left out: the field must be set.
         help: What the field is.
-        **rule: Further fields of :class:`Option`.
+        **rule: Further fields of :class:`FieldOption`.
     """
-    return dataclasses.field(default=default, metadata={_KEY: Option(help, **rule)})
+    return dataclasses.field(default=default, metadata={_KEY: FieldOption(help, **rule)})
 
 
-def options_of(record: Any) -> dict[str, Option]:
+def options_of(record: Any) -> dict[str, FieldOption]:
     """Returns the described fields of a settings record or of its class."""
     fields = dataclasses.fields(record)
     return {field.name: field.metadata[_KEY] for field in fields if _KEY in field.metadata}
@@ -149,12 +149,12 @@ def check_whole_numbers(settings: Any, optional: bool = False, **minima: int) ->
     """
     for name, minimum in minima.items():
         value = getattr(settings, name)
-        broken = _rule_broken(value, int, Option("", low=minimum))
+        broken = _rule_broken(value, int, FieldOption("", low=minimum))
         if broken and not (value is None and optional):
             raise ValueError(f"{name} must be {broken}, got {value!r}")
 
 
-def _rule_broken(value: Any, kind: type, described: Option) -> str:
+def _rule_broken(value: Any, kind: type, described: FieldOption) -> str:
     """Returns the rule that a value breaks, "" where it keeps it."""
     boolean = isinstance(value, bool)
     if kind is bool:
@@ -189,7 +189,7 @@ def documented(record: type[_T]) -> type[_T]:
     return record
 
 
-def _choices_text(described: Option) -> str:
+def _choices_text(described: FieldOption) -> str:
     return f": {', '.join(described.choices)}" if described.choices else ""
 
 

@@ -1,0 +1,388 @@
+"""Steps of the plan from states written by hand, at least one for each phase."""
+
+import copy
+import dataclasses
+import doctest
+
+import pytest
+from planning import walked
+
+from tfnas.compression import planner
+from tfnas.compression.budget import Budget, CandidateCosts
+from tfnas.compression.effort import EFFORTS, Effort
+from tfnas.compression.known_file import KnownFile
+from tfnas.compression.plan_settings import PlanSettings
+from tfnas.compression.planner import first_state, next_step
+from tfnas.compression.planner_state import (
+    Attempt,
+    ChooseAmount,
+    Finished,
+    PlannerState,
+    TrainInt8,
+    TryAmount,
+    TryFewerBits,
+    TryFormats,
+    TryMore,
+    TryZeros,
+)
+from tfnas.compression.recipe import Recipe, RecipeStep
+
+NORMAL = EFFORTS["normal"]
+HALF = RecipeStep("prune_channels", 0.5)
+LONGER = RecipeStep("train", 4.0)
+HALVES = ChooseAmount("prune_channels", HALF, "the accuracy allows it")
+
+
+def file(steps=(), mode="int8", aware=False, drop=0.1, size=1000, beaten=False, **costs):
+    fields = {"gzip_bytes": size, "latency": 0.5, "macs": 1.0, "memory": 10, **costs}
+    made = CandidateCosts(drop, size, **fields)
+    return KnownFile(Recipe(steps, mode, aware), made, beaten)
+
+
+INT8 = file()
+LOW_BITS = file(mode="int8x4", drop=20.0, size=600)
+
+
+def state_in(phase, budget=None, files=(INT8,), effort=NORMAL, trained=None, met=False, **fields):
+    """Returns a state; `fields` are those of its settings."""
+    settings = PlanSettings(effort.formats, **fields)
+    budget = Budget.of(budget or {"max_drop": 1.0, "max_macs": 0.5})
+    return PlannerState(budget, effort, settings, phase, tuple(files), trained, met)
+
+
+def asked(state):
+    """Returns the name of the recipe that a state asks for, None where the plan has ended."""
+    recipe = next_step(state, None)[1]
+    return None if recipe is None else str(recipe)
+
+
+def answered(state, failed=False, **costs):
+    """Returns the state after an outcome with such costs, and the name of the next recipe."""
+    state, recipe = next_step(state, None)
+    outcome = file(recipe.steps, recipe.mode, recipe.aware, **costs)
+    state, recipe = next_step(state, None if failed else outcome)
+    return state, None if recipe is None else str(recipe)
+
+
+def test_the_example_of_next_step_is_true():
+    result = doctest.testmod(planner)
+    assert result.attempted > 0
+    assert result.failed == 0
+
+
+# --- phases of the uncompressed model
+
+
+def test_formats_follow_each_other_and_files_are_kept():
+    state = state_in(TryFormats(("int8", "int8x4")), files=())
+    assert asked(state) == "int8"
+    after, name = answered(state)
+    assert name == "int8x4"
+    assert after.files == (INT8,)
+    assert after.phase == TryFormats(("int8x4",))
+    after, _ = answered(state, failed=True)
+    assert after.files == ()
+
+
+def test_later_formats_are_tried_where_int8_failed():
+    state = state_in(TryFormats(()), files=(), later=("float16",))
+    assert asked(state) == "float16"
+    assert asked(dataclasses.replace(state, files=(INT8,))) == "prune_channels 0.5, int8"
+    tried = state_in(TryFormats((), later=True), files=(), later=("float16",))
+    assert asked(tried) == "int8 trained"  # once
+
+
+@pytest.mark.parametrize(
+    ("drop", "integers", "name"),
+    [
+        (0.31, True, "int8 trained"),
+        (0.3, True, "prune_channels 0.5, int8"),
+        (1.0, False, "prune_channels 0.5, int8"),
+        (1.1, False, "int8 trained"),
+    ],
+)
+def test_int8_is_trained_where_it_loses_accuracy(drop, integers, name):
+    assert asked(state_in(TryFormats(()), files=(file(drop=drop),), integers=integers)) == name
+
+
+@pytest.mark.parametrize(
+    ("effort", "files"),
+    [(EFFORTS["quick"], (INT8,)), (NORMAL, (file(refused="no kernel of SIGN"),))],
+)
+def test_formats_are_all_where_nothing_is_trained_or_the_device_refuses(effort, files):
+    state = state_in(TryFormats(()), files=files, effort=effort, more=(HALF,))
+    after, recipe = next_step(state, None)
+    assert recipe is None
+    assert after.phase == Finished()
+
+
+def test_trained_int8_replaces_the_untrained_file():
+    before = file(drop=5.0)
+    state, name = answered(state_in(TrainInt8(), files=(before,)), drop=0.2)
+    assert state.trained == file(aware=True, drop=0.2)
+    assert state.known == (state.trained,)
+    assert name == "prune_channels 0.5, int8"
+    state, _ = answered(state_in(TrainInt8(), files=(before, LOW_BITS)), failed=True)
+    assert state.known == (before, LOW_BITS)
+    assert state_in(TrainInt8(), files=(LOW_BITS,)).known == ()  # nothing to compare with
+
+
+def test_four_bits_end_the_plan_where_they_meet_the_budget():
+    state = state_in(TryFewerBits(), {"max_bytes": 650, "max_drop": 1.0}, (INT8, LOW_BITS))
+    assert asked(state) == "int8x4 trained"
+    after, name = answered(state, size=600)
+    assert after.phase == Finished()
+    assert after.met
+    assert name is None
+    _, name = answered(state, size=600, drop=1.5)
+    assert name == "prune_channels 1 weights 0.61, int8"
+    # Where they could not meet the limit they are left out.
+    smaller = dataclasses.replace(state, budget=Budget(max_bytes=500))
+    assert asked(smaller) == "prune_channels 1 weights 0.47, int8"
+
+
+# --- amounts of a technique
+
+
+def test_the_next_amount_is_smaller_or_half_way_back():
+    def chosen(tried, **fields):
+        return asked(state_in(dataclasses.replace(HALVES, tried=tried, left=1, **fields)))
+
+    assert chosen({1.0: True, 0.5: True}) == "prune_channels 0.35, int8"
+    assert chosen({1.0: True, 0.5: False}) == "prune_channels 0.75, int8"
+    assert chosen({1.0: True, 0.5: True, 0.3: False}) == "prune_channels 0.4, int8"
+    assert chosen({1.0: True, 0.2: True}) is None  # 0.15 is the least
+    assert chosen({1.0: True, 0.5: True}, waiting=(RecipeStep("prune_channels", 0.9),)) == (
+        "prune_channels 0.9, int8"
+    )
+    with_weights = RecipeStep("prune_channels", 0.5, 0.6)
+    assert chosen({1.0: True, 0.5: True}, scaled=with_weights) == (
+        "prune_channels 0.35 weights 0.42, int8"
+    )
+
+
+def test_a_technique_ends_where_no_amount_is_left():
+    amounts = dataclasses.replace(HALVES, left=0, others=("factorize_dense",))
+    ladder = Effort(("int8",), 1, ladder=(0.5,))
+    assert asked(state_in(amounts, effort=ladder)) == "factorize_dense 0.5, int8"
+    met = dataclasses.replace(amounts, met=True)
+    assert asked(state_in(met, effort=ladder)) is None  # the other one is not needed
+    assert asked(state_in(met, {"max_drop": 1.0}, effort=ladder)) == "factorize_dense 0.5, int8"
+    gzip = state_in(met, {"max_gzip_bytes": 100}, effort=ladder)
+    assert asked(gzip) == "prune 0.6, cluster 16, int8 trained"
+
+
+def after_half(file, **fields):
+    """Returns the state after an attempt with half of the channels ended, and the next recipe."""
+    attempt = Attempt((HALF,), "half", part="ended", best=file)
+    amounts = dataclasses.replace(HALVES, **fields)
+    return next_step(state_in(TryAmount(amounts, HALF, attempt)), None)
+
+
+def test_the_price_of_a_limit_is_shown_where_its_amount_meets_the_budget():
+    waiting = (RecipeStep("prune_channels", 0.6),)
+    after, recipe = after_half(file((HALF,), macs=0.5), demanded=(HALF,), waiting=waiting, left=1)
+    assert str(recipe) == "prune_channels 0.75, int8"
+    assert recipe.why == "shows the price of the limit"
+    assert after.phase.amounts.met
+    assert after.phase.amounts.tried == {1.0: True, 0.5: True}
+    assert after.phase.attempt.enough > 0  # training must be worth its time
+
+
+def test_an_amount_that_is_demanded_and_loses_too_much_ends_the_technique():
+    """Half-way back would exceed the limit that demands it, unless 4 bits leave more."""
+    bad, waiting = file((HALF,), drop=5.0), (RecipeStep("prune_channels", 0.6),)
+    assert after_half(bad, demanded=(HALF,), left=3)[1] is None
+    after, recipe = after_half(bad, demanded=(HALF, *waiting), waiting=waiting, left=3)
+    assert str(recipe) == "prune_channels 0.6, int8"
+    assert recipe.why == "4 bits a weight leave more channels"
+    assert after.phase.amounts.tried == {1.0: True, 0.5: False}
+    assert str(after_half(bad, left=3)[1]) == "prune_channels 0.75, int8"  # no limit demands it
+
+
+def test_a_file_that_is_slightly_too_large_is_followed_by_fewer_weights_once():
+    step = RecipeStep("prune_channels", 1.0, 0.5)
+    amounts = dataclasses.replace(HALVES, scaled=step, demanded=(step,), left=1)
+    ended = Attempt((step,), "bytes", part="ended", best=file((step,), size=520))
+    state = state_in(TryAmount(amounts, step, ended), {"max_bytes": 500}, weights=900)
+    after, recipe = next_step(state, None)
+    fewer = RecipeStep("prune_channels", 1.0, 0.47)
+    assert recipe.steps == (fewer,)
+    assert after.phase.amounts.nearer == (fewer,)
+    again = dataclasses.replace(after.phase.amounts, left=0)
+    ended = Attempt((fewer,), "bytes", part="ended", best=file((fewer,), size=520))
+    assert asked(dataclasses.replace(after, asked=None, phase=TryAmount(again, fewer, ended))) is (
+        None
+    )
+
+
+def test_the_budget_is_enough_unless_the_effort_is_thorough():
+    milder = RecipeStep("prune_channels", 0.75)
+    amounts = dataclasses.replace(HALVES, demanded=(HALF,), met=True, left=1)
+    attempt = Attempt((milder,), "price", part="ended", best=file((milder,)))
+    phase = TryAmount(amounts, milder, attempt)
+    assert asked(state_in(phase)) is None
+    assert asked(state_in(phase, effort=EFFORTS["thorough"])) is not None
+
+
+def test_low_rank_replaces_channels_that_can_not_be_pruned():
+    state = state_in(TryAmount(HALVES, HALF, Attempt((HALF,), "half")), effort=EFFORTS["thorough"])
+    after, name = answered(state, failed=True)
+    assert name == "factorize 0.5, int8"
+    assert after.asked.why == "channels can't be pruned: prune_channels 0.5"
+    _, name = answered(dataclasses.replace(after, asked=None), failed=True)
+    assert name is None  # not twice
+    assert answered(dataclasses.replace(state, effort=NORMAL), failed=True)[1] is None
+
+
+def test_low_rank_of_dense_layers_ends_where_one_amount_failed():
+    step = RecipeStep("factorize_dense", 0.5)
+    amounts = dataclasses.replace(HALVES, technique="factorize_dense", scaled=step, left=3)
+    state = state_in(TryAmount(amounts, step, Attempt((step,), "dense")))
+    assert answered(state, failed=True)[1] is None
+    assert answered(state, drop=9.0, beaten=True)[1] == "factorize_dense 0.75, int8"
+
+
+# --- one amount
+
+
+@pytest.mark.parametrize(
+    ("part", "drop", "fields", "name"),
+    [
+        ("longer", 2.0, {}, "prune_channels 0.5, train 4, int8"),
+        ("longer", 1.2, {}, "prune_channels 0.5, int8 trained"),  # rounding may be all
+        ("longer", 4.1, {}, "prune_channels 0.5, int8 trained"),  # hopeless
+        ("longer", 2.0, {"trained": file(aware=True)}, "prune_channels 0.5, int8 trained"),
+        ("aware", 0.1, {}, "prune_channels 0.5, int8 trained"),
+        ("aware", 0.1, {"integers": False}, None),
+        ("aware", 1.1, {"integers": False}, "prune_channels 0.5, int8 trained"),
+        ("longer aware", 1.1, {}, "prune_channels 0.5, train 4, int8 trained"),
+        ("longer aware", 0.9, {}, None),
+        ("longer aware", 4.1, {}, None),
+        ("ended", 2.0, {}, None),
+    ],
+)
+def test_training_follows_where_it_may_help(part, drop, fields, name):
+    attempt = Attempt((HALF,), "half", part=part, best=file((HALF,), drop=drop))
+    assert asked(state_in(TryAmount(HALVES, HALF, attempt), **fields)) == name
+
+
+def test_longer_training_is_kept_in_what_follows():
+    attempt = Attempt((HALF,), "half", part="longer", best=file((HALF,), drop=2.0))
+    state = state_in(TryAmount(HALVES, HALF, attempt))
+    for failed in (False, True):
+        after, name = answered(state, drop=1.5, failed=failed)
+        assert name == "prune_channels 0.5, train 4, int8 trained"
+        assert after.phase.attempt.steps == (HALF, LONGER)
+        assert after.phase.attempt.best.costs.drop == (2.0 if failed else 1.5)
+        assert answered(dataclasses.replace(after, asked=None), drop=1.2)[1] is None  # once
+
+
+def test_points_that_may_be_lost_save_training_within_the_budget():
+    best = file((HALF,), drop=0.3)
+    for enough, name in ((0.3, None), (0.0, "prune_channels 0.5, int8 trained")):
+        attempt = Attempt((HALF,), "half", enough, part="aware", best=best)
+        assert asked(state_in(TryAmount(HALVES, HALF, attempt))) == name
+
+
+def test_a_beaten_file_is_not_trained():
+    state = state_in(TryAmount(HALVES, HALF, Attempt((HALF,), "half")))
+    assert answered(state, drop=2.0, beaten=True)[1] is None
+    assert answered(state, drop=2.0)[1] == "prune_channels 0.5, train 4, int8"
+
+
+def test_four_bits_after_an_amount_are_its_result_where_they_meet_the_budget():
+    attempt = Attempt((HALF,), "half", part="fewer bits", best=file((HALF,), size=800))
+    budget = {"max_bytes": 500}
+    state = state_in(TryAmount(HALVES, HALF, attempt), budget, (INT8, LOW_BITS))
+    assert asked(state) == "prune_channels 0.5, int8x4 trained"
+    for size, met in ((490, True), (510, False)):
+        after = answered(state, size=size)[0]
+        assert after.met is met
+    low_bits = file((HALF,), "int8x4", size=490)
+    assert dataclasses.replace(attempt, low_bits=low_bits).result == low_bits
+    assert attempt.result == attempt.best
+
+
+def test_zeros_after_an_amount_until_the_gzipped_bytes_suffice():
+    best = file((HALF,), size=500)
+    attempt = Attempt((HALF,), "half", sparsities=(0.6, 0.75), part="zeros", best=best)
+    state = state_in(TryAmount(HALVES, HALF, attempt), {"max_gzip_bytes": 400}, sparsities=())
+    assert asked(state) == "prune_channels 0.5, prune 0.6, cluster 16, int8 trained"
+    assert answered(state, size=450)[1] == (
+        "prune_channels 0.5, prune 0.75, cluster 16, int8 trained"
+    )
+    assert answered(state, size=400)[1] is None
+    assert answered(state, failed=True)[1] is None
+
+
+# --- the end
+
+
+def test_zeros_of_the_uncompressed_model():
+    state = state_in(TryZeros((0.6, 0.75)), {"max_gzip_bytes": 400})
+    assert asked(state) == "prune 0.6, cluster 16, int8 trained"
+    assert answered(state, size=500)[1] == "prune 0.75, cluster 16, int8 trained"
+    assert answered(state, size=400)[1] is None
+    assert answered(state, failed=True)[1] is None
+
+
+MORE = (RecipeStep("cluster", 32), RecipeStep("cluster", 8), RecipeStep("prune", 0.5))
+
+
+def test_more_techniques_come_last_while_the_budget_is_not_met():
+    state = state_in(TryMore(MORE))
+    assert asked(state) == "cluster 32, int8"
+    assert answered(state)[1] == "cluster 8, int8"
+    assert answered(state, drop=1.1)[1] == "prune 0.5, int8"  # a larger amount loses more
+    assert answered(state, failed=True)[1] == "prune 0.5, int8"
+    assert answered(state, macs=0.5)[1] is None
+    assert asked(dataclasses.replace(state, met=True)) is None
+    assert asked(state_in(TryMore(()))) is None
+    assert asked(state_in(TryZeros(()), more=MORE)) == "cluster 32, int8"
+
+
+def test_more_techniques_take_a_float_format_where_int8_failed():
+    floats = file(mode="float16", size=500), file(mode="dynamic", size=300)
+    assert asked(state_in(TryMore(MORE), files=floats)) == "cluster 32, dynamic"
+    assert asked(state_in(TryMore(MORE), files=(*floats, INT8))) == "cluster 32, int8"
+    assert asked(state_in(TryMore(MORE), files=(LOW_BITS,))) is None
+
+
+def test_more_techniques_are_a_part_of_the_whole_plan():
+    settings = PlanSettings(("int8",), techniques=(), more=MORE)
+
+    def tried(macs):
+        state = first_state(Budget(max_macs=0.5), NORMAL, settings)
+        return walked(state, lambda recipe: file(recipe.steps, recipe.mode, macs=macs))
+
+    assert tried(1.0) == ["int8", "cluster 32, int8", "cluster 8, int8", "prune 0.5, int8"]
+    assert tried(0.4) == ["int8"]
+
+
+def test_nothing_follows_the_end():
+    state = state_in(Finished())
+    assert next_step(state, None) == (state, None)
+
+
+# --- any state
+
+
+def test_a_step_changes_nothing_and_repeats_itself():
+    attempt = Attempt((HALF,), "half", part="longer", best=file((HALF,), drop=2.0))
+    state, recipe = next_step(state_in(TryAmount(HALVES, HALF, attempt)), None)
+    outcome, before = file(recipe.steps, drop=1.5), copy.deepcopy(state)
+    assert next_step(state, outcome) == next_step(state, outcome)
+    assert state == before
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        state.met = True
+
+
+def test_an_outcome_of_another_recipe_is_refused():
+    state, _ = next_step(state_in(TryFormats(("int8",)), files=()), None)
+    with pytest.raises(ValueError, match="outcome must be that of int8, got one of int8x4"):
+        next_step(state, LOW_BITS)
+    with pytest.raises(ValueError, match="outcome must be that of None, got one of int8"):
+        next_step(state_in(Finished()), INT8)
+    with pytest.raises(ValueError, match="no recipe is asked for in Finished"):
+        next_step(dataclasses.replace(state, phase=Finished()), None)

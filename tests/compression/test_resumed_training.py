@@ -1,0 +1,110 @@
+"""A technique whose training was stopped goes on from the last epoch, with the state it had."""
+
+import functools
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import tfnas
+from tfnas.compression.progress import Progress
+from tfnas.compression.technique_context import Context
+from tfnas.compression.technique_row import Step, run_row
+from tfnas.compression.techniques.registry import technique
+from tfnas.compression.training_checkpoint import TrainingCheckpoint
+from tfnas.tasks.image_classes import ImageClasses
+
+EPOCHS = 3
+CASES = {
+    "prune": {"sparsity": 0.6},
+    "cluster": {"clusters": 8},
+    "cluster, renewed": {"clusters": 8, "renew": 3},
+    "factorize": {"macs": 0.7},
+    "prune_channels": {"macs": 0.6},
+    "prune_channels, in steps": {"macs": 0.6, "steps": 3},
+    "qat": {"freeze_epoch": 2},
+}
+
+
+class Stopped(BaseException):
+    """Stands for a kill: nothing catches it."""
+
+
+class Epochs(Progress):
+    """Counts epochs, and stops the program at the end of one."""
+
+    def __init__(self, last=None):
+        self.count, self.last = 0, last
+
+    def epoch_ended(self, number, total):
+        self.count += 1
+        if self.count == self.last:
+            raise Stopped
+
+
+@functools.cache
+def network():
+    keras.utils.set_random_seed(0)
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            layers.Rescaling(1 / 16),
+            layers.Conv2D(8, 3, name="stem"),
+            layers.BatchNormalization(),
+            layers.ReLU(),
+            layers.Conv2D(16, 3, activation="relu", name="body"),
+            layers.Dropout(0.2),
+            layers.Flatten(),
+            layers.Dense(10, activation="softmax", name="head"),
+        ]
+    )
+
+
+def run(name, settings, folder, digits, last=None, distill=0.0):
+    """Returns (the weights, the epochs that were trained, the last report)."""
+    progress = Epochs(last)
+    training = tfnas.FineTuneSettings(epochs=EPOCHS, batch_size=32, distill=distill)
+    context = Context(
+        *(network(), ImageClasses(), digits.limited(96), training, progress), checkpoints=folder
+    )
+    [outcome] = run_row(network(), [Step(name, technique(name).settings(**settings))], context)
+    weights = [np.asarray(weight) for weight in outcome.model.weights]
+    return weights, progress.count, outcome.reports[-1]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_stopped_training_goes_on_from_its_last_epoch(case, digits, tmp_path):
+    name = case.split(",")[0]
+    with pytest.raises(Stopped):
+        run(name, CASES[case], tmp_path, digits, last=2)
+    weights, epochs, report = run(name, CASES[case], tmp_path, digits)
+    assert epochs == EPOCHS - 2
+    again, epochs, same = run(name, CASES[case], tmp_path, digits)
+    assert epochs == 0
+    for one, other in zip(weights, again, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert str(report) == str(same)
+
+
+def test_the_teacher_and_the_optimizer_are_taken_up(digits, tmp_path):
+    with pytest.raises(Stopped):
+        run("factorize", {"macs": 0.7}, tmp_path, digits, last=2, distill=0.4)
+    [path] = tmp_path.rglob("*.npz")
+    checkpoint = TrainingCheckpoint(path)
+    assert (checkpoint.epoch, checkpoint.finished) == (2, False)
+    steps = [int(a) for a in checkpoint._parts["trainer"] if a.shape == () and a.dtype == np.int64]
+    assert 2 * 3 in steps  # three batches an epoch: the learning rate goes on falling
+    assert run("factorize", {"macs": 0.7}, tmp_path, digits, distill=0.4)[1] == EPOCHS - 2
+
+
+def test_the_state_of_another_training_is_refused(digits, tmp_path):
+    run("factorize", {"macs": 0.7}, tmp_path, digits)
+    [path] = tmp_path.rglob("*.npz")
+    with pytest.raises(ValueError, match=r"must hold the .* variables of this training"):
+        run("factorize", {"macs": 0.5}, tmp_path, digits)
+    content = dict(np.load(path))
+    content["format"] = np.array(99)
+    np.savez(path, **content)
+    with pytest.raises(ValueError, match=r"training.npz must have format 1, got 99"):
+        run("factorize", {"macs": 0.7}, tmp_path, digits)

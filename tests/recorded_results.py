@@ -1,0 +1,248 @@
+"""A recorded result of each kind that has a report; nothing is trained, converted or measured."""
+
+import dataclasses
+import pathlib
+import types
+
+import numpy as np
+from planning import candidate
+from tfnas.compression.results.cluster_result import ClusterConfig, ClusterResult, FileValues
+from tfnas.compression.results.factorize_result import FactorizeConfig, FactorizeResult
+from tfnas.compression.results.prune_channels_result import PruneChannelsConfig, PruneChannelsResult
+from tfnas.compression.results.prune_result import PruneConfig, PruneResult
+from tfnas.compression.results.qat_result import QatConfig, QatResult
+from tfnas.compression.training_settings import TrainingSettings
+
+import tfnas
+from tfnas.clustering.clustering_report import ClusteredKernel, ClusteringReport
+from tfnas.compression.budget import Budget
+from tfnas.compression.file_comparison_table import FileRow
+from tfnas.compression.layer_costs import FileLayer
+from tfnas.compression.model_analysis import LayerAnalysis, ModelAnalysis
+from tfnas.compression.plan_settings import PlanSettings
+from tfnas.compression.recipe import Recipe
+from tfnas.compression.results.compress_result import CompressResult
+from tfnas.data.data_split import DataSplit
+from tfnas.graph.functional import Skipped
+from tfnas.low_rank.low_rank_report import FactoredLayer, FactorizationReport
+from tfnas.measure.agreement import PLAIN, Agreement, MetricPair
+from tfnas.measure.measurement import Latency, Measurement, Score
+from tfnas.measure.quantization_debugger.error_report import (
+    FloatLayers,
+    LayerError,
+    OutputError,
+    QuantizationError,
+)
+from tfnas.measure.throughput import Throughput
+from tfnas.nas.measured_trial import MeasuredTrial
+from tfnas.nas.search_result import ReportRow, SearchConfig, SearchResult
+from tfnas.pruning.pruning_report import PrunedKernel, PruningReport
+from tfnas.pruning.sensitivity import Sensitivity
+from tfnas.pruning.structured.channel_report import ChannelPruningReport, GroupChange
+from tfnas.reports import (
+    cluster_report,
+    compress_report,
+    factorize_report,
+    prune_channels_report,
+    prune_report,
+    qat_report,
+    search_report,
+)
+from tfnas.targets.device import Device
+
+KINDS = ("prune", "cluster", "factorize", "prune_channels", "qat", "compress", "search")
+
+
+def write_report(kind, folder, layer="stem", teacher=None, words=None):
+    """Writes the report of a recorded result.
+
+    Args:
+        kind: One of `KINDS`.
+        folder: Where it is written.
+        layer: Name of a layer, a class and a data set: whatever a user may choose.
+        teacher: Path of a teacher, a setting of searches.
+        words: How the report calls examples and their metric.
+    """
+    folder = pathlib.Path(folder)
+    data = split(layer)
+    {
+        "prune": _prune,
+        "cluster": _cluster,
+        "factorize": _factorize,
+        "prune_channels": _prune_channels,
+        "qat": _qat,
+        "compress": _compress,
+        "search": lambda *arguments: _search(*arguments, teacher),
+    }[kind](folder, data, layer, words)
+
+
+def split(name):
+    """Returns a data set of eight images of three classes in each part."""
+    x = np.linspace(0, 255, 8 * 12, dtype=np.float32).reshape(8, 3, 4, 1)
+    y = np.arange(8) % 3
+    return DataSplit(name, x, y, x, y, x, y, ("cat", name, "dog"))
+
+
+def file(size, answers=None):
+    """Returns a stand-in for a file: its sizes and its answers."""
+    predict = lambda x: np.eye(3)[np.zeros(len(x), int)] if answers is None else answers  # noqa: E731
+    return types.SimpleNamespace(size=size, gzip_size=size // 2, predict=predict)
+
+
+def latency(ratio):
+    return Latency(
+        *(0.2, 0.15, 0.3, ratio, 0.9 * ratio, 1.1 * ratio, 0.1, "reference", 20, 1, True)
+    )
+
+
+def rows(*labels):
+    """Returns a measured file for each label, the first without a difference."""
+    found = []
+    for i, label in enumerate(labels):
+        quality = Score("accuracy", 0.91 - 0.013 * i, 0.85, 0.95, 90)
+        difference = (-0.013 * i, -0.02, 0.001) if i else None
+        nothing = np.zeros(8)
+        found.append(FileRow(label, file(20_480 - 512 * i), quality, nothing, nothing, difference))
+    return found
+
+
+def errors(layer):
+    """Returns a recorded quantization error of two operators."""
+    one = LayerError(layer, "CONV_2D", "int8", (1, 3, 4, 8), 1e-3, 5e-4, 0.01, 1e-4, 72, 8, 1e-5)
+    two = LayerError("head", "FULLY_CONNECTED", "float32", (1, 3), 0.0, 0.0, 0.0, 0.0)
+    kept = FloatLayers((), 2048, (OutputError("out", 1e-3, 0.02),))
+    return QuantizationError("model", "int8", 64, (one, two), (kept,))
+
+
+def _prune(folder, data, layer, words):
+    kernels = (
+        PrunedKernel(layer, "Conv2D", (3, 3, 1, 8), 72, 36, "fitted, error 0.012"),
+        PrunedKernel("head", "Dense", (96, 3), 2880, 2304),
+    )
+    report = PruningReport(
+        kernels, (Skipped("norm", "BatchNormalization", f"no kernel | {layer}"),)
+    )
+    curve = Sensitivity(-0.2, (0.3, 0.5), (layer, "head"), (72, 2880), ((-0.3, -0.9), (-0.2, -0.4)))
+    files = rows("unpruned, float32", "pruned, float32")
+    result = PruneResult(folder, report, files, {}, curve, [f"no sparse file: {layer}"])
+    config = PruneConfig(sparsity=0.8, exclude=(layer,), scope="sensitivity")
+    prune_report.write(result, data, config, words)
+
+
+def _cluster(folder, data, layer, words):
+    kernel = ClusteredKernel(
+        layer,
+        "Conv2D",
+        (3, 3, 1, 8),
+        16,
+        "layer",
+        72,
+        16,
+        0,
+        0.0312,
+        288,
+        300,
+        120,
+        100,
+        90,
+        "note",
+    )
+    report = ClusteringReport((kernel,), (Skipped("head", "Dense", "excluded"),), (layer,), ("N.",))
+    values = [FileValues(layer, "CONV_2D", 72, 16, 5)]
+    labels = ("original, float32", "clustered, float32")
+    counts, times = dict.fromkeys(labels, values), dict.fromkeys(labels, latency(0.5))
+    result = ClusterResult(folder, report, rows(*labels), counts, times, [f"skipped {layer}"])
+    cluster_report.write(result, data, ClusterConfig(layers=((layer, 4), ("*", 16))), words)
+
+
+def _factorize(folder, data, layer, words):
+    factored = FactoredLayer(layer, "Conv2D", "svd", (4,), (8640, 4000), (800, 400), 0.0123)
+    left = (Skipped("head", "Dense", f"feeds {layer}"),)
+    report = FactorizationReport((factored,), left, (9000, 4360), (900, 500), True, ("A note.",))
+    labels = ("original, float32", "low rank, float32")
+    times = {label: latency(0.5 - 0.1 * i) for i, label in enumerate(labels)}
+    result = FactorizeResult(folder, report, rows(*labels), times, [])
+    factorize_report.write(result, data, FactorizeConfig(macs=0.5, exclude=(layer,)), words)
+
+
+def _prune_channels(folder, data, layer, words):
+    groups = (GroupChange(layer, (layer,), 16, 8), GroupChange("b", ("b",), 8, 8, f"as {layer}"))
+    report = ChannelPruningReport(groups, (9000, 4500), (900, 470), (f"{layer} is approximate.",))
+    labels = ("original, float32", "smaller, float32")
+    times = {label: latency(0.5 - 0.1 * i) for i, label in enumerate(labels)}
+    result = PruneChannelsResult(folder, [report, report], rows(*labels), times, ["int8: failed"])
+    config = PruneChannelsConfig(sizes=((layer, 5), ("body", 8)))
+    prune_channels_report.write(result, data, config, words)
+
+
+def _qat(folder, data, layer, words):
+    skipped = [Skipped(layer, "Lambda", "unknown")]
+    files = rows("float32", "post-training, int8", "trained, int8")
+    result = QatResult(folder, files, skipped, errors(layer), [f"float16: {layer}"])
+    qat_report.write(result, data, QatConfig(epochs=2, layers=((layer, "int4"),)), words)
+
+
+def _compress(folder, data, layer, words):
+    tried = [
+        candidate(Recipe((), "float16", why=f"small, of {layer}"), 0.1, 900, 0.9),
+        candidate(Recipe((), "int8", why="fast"), 1.6, 400, 0.5, macs=0.5),
+    ]
+    labels = ("original, float32", "int8")
+    answers = np.eye(3)[np.arange(8) % 2]
+    tried[1] = dataclasses.replace(tried[1], file=file(400, answers[[4, 7]]))
+    budget = Budget(max_drop=1.0, max_bytes=500)
+    pair = MetricPair(0.91, 0.85, (-0.06, -0.09, -0.03))
+    same = MetricPair(0.91, 0.9, (-0.01, -0.02, 0.01))
+    broken = np.array([4, 7])
+    agreed = Agreement(
+        *(8, (0.25, 0.1, 0.4), 2, 1, {PLAIN: same, "blur": pair}, {layer: pair}, (0.03, 0.04)),
+        broken,
+    )
+    analyzed = (LayerAnalysis(layer, "Conv2D", 8640, 72, 0.4, 0.02, None),)
+    result = CompressResult(
+        directory=folder,
+        budget=budget,
+        effort="normal",
+        device=Device(),
+        candidates=tried,
+        front=tried,
+        best=tried[1],
+        excesses={"max_drop": 0.6},
+        original=(0.9, 1.0, 20_480),
+        rows=rows(*labels),
+        latencies={label: latency(1.0 - 0.4 * i) for i, label in enumerate(labels)},
+        agreement=agreed,
+        failures={"int4": f"no kernel for {layer}"},
+        model_analysis=ModelAnalysis(analyzed, 900, seconds=3.2),
+        plan=PlanSettings(("int8",), reasons=(f"{layer} takes 40% of the time", "int8 first")),
+        layers=(FileLayer(layer, "CONV_2D", (8, 3, 3, 1), 8, 1072, 0.5, 16, 8640, None),),
+        throughput=[Throughput(i, 8, 1, 100.0 + i, 90.0, 120.0, 1.5, 1.2, 1.7, 20) for i in (0, 1)],
+        saved_model=None,
+    )
+    compress_report.write(result, data, TrainingSettings(epochs=3), words)
+
+
+def _search(folder, data, layer, words, teacher):
+    space = tfnas.MobileNetV2Space((32, 32, 3), 3, "mobile")
+    rng = np.random.default_rng(1)
+    trials = [_trial(i, space.sample(rng)) for i in range(3)]
+    right = np.arange(8) > 1
+    files = [
+        ReportRow(label, trials[0].measurement, 0.8 - 0.1 * i, np.roll(right, i))
+        for i, label in enumerate(("winner, int8", f"{layer}, int8"))
+    ]
+    result = SearchResult(folder, trials[0], trials, trials[:2], files, files[1:], False)
+    compression = teacher and tfnas.CompressionSpace(distill=(True,))
+    config = SearchConfig(layer, seed=4, teacher=teacher, compression=compression or None)
+    search_report.write(result, config, data, 0.7, words)
+
+
+def _trial(number, arch):
+    size = 20_000 + 1000 * number
+    found = Measurement(
+        *(size, size // 2, "0" * 64, "int8", Score("accuracy", 0.9 - 0.01 * number, 0.8, 0.95, 90)),
+        *(latency(0.5 + 0.1 * number), 5000 + number, 90_000 + number, 800, arch.key),
+    )
+    metrics = {"rung": float(number % 2), "epochs": float(1 + number % 2)}
+    name = f"{number:02d}"
+    return MeasuredTrial(name, arch, found, 0.8 - 0.02 * number, pathlib.Path("x"), metrics)

@@ -1,0 +1,51 @@
+"""What reports say, before it is rendered."""
+
+import pathlib
+
+import pytest
+
+from tfnas.reports.content import Table, Words, environment
+
+
+def test_numbers_in_a_table_become_text():
+    table = Table(["layer", "n", "%"], [["stem", 1200, 12.3456], ["head", None, 0.0]])
+    assert table.texts() == [["stem", "1,200", "12.3"], ["head", "", "0"]]
+
+
+def test_a_short_row_is_refused():
+    with pytest.raises(ValueError, match=r"rows must have 2 cells, as many as titles, got \['a'\]"):
+        Table(["layer", "n"], [["a"]])
+
+
+def test_bars_of_zeros_have_no_length():
+    table = Table(["layer", "n"], [["a", 0], ["b", None]], bars=[1])
+    assert [table.bar(row, 1) for row in (0, 1)] == [0.0, None]
+    assert table.bar(0, 0) is None
+
+
+def test_titles_in_the_words_of_the_data():
+    headers = ["file", "accuracy", "points to the first [95%]"]
+    assert Words().titles(headers) == headers
+    other = Words("windows", "mean error", "kWh").titles(headers)
+    assert other == ["file", "mean error", "kWh to the first [95%]"]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (0.001, "0.001"),
+        ((), "()"),
+        (("a", ("b", 3)), "('a', ('b', 3))"),
+        ("/home/me/teacher.keras", "teacher.keras"),
+        (r"C:\models\teacher.keras", "teacher.keras"),
+        (pathlib.PurePosixPath("/home/me/teacher.keras"), "teacher.keras"),
+        (("/home/me/a", "b"), "('a', 'b')"),
+        ("block/conv", "block/conv"),
+        ("/", "/"),
+        (None, "None"),
+    ],
+)
+def test_settings_without_folders_of_a_machine(value, shown):
+    settings, machine = environment({"x": value}, {"cores": 2}).blocks
+    assert settings.rows == [["x", shown]]
+    assert machine.rows == [["cores", "2"]]

@@ -1,0 +1,446 @@
+"""The private names of Keras and TensorFlow: each exists, and means what tfnas takes it to mean.
+
+A failure here after an update of Keras or TensorFlow names the function of `tfnas/keras_private.py`
+to repair.
+"""
+
+import ast
+import copy
+import inspect
+import pathlib
+import re
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from tfnas import keras_private
+from tfnas.runtime.randomness import kept_random_state
+
+
+class Doubled(keras.Model):
+    """A functional model that computes something other than its graph."""
+
+    def call(self, inputs, training=None):
+        return 2 * super().call(inputs, training=training)
+
+
+class Named(keras.Model):
+    """A functional model that follows its graph."""
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.dense = layers.Dense(2)
+
+    def call(self, inputs):
+        return self.dense(inputs)
+
+
+class WithRandomState(layers.Layer):
+    def build(self, shape):
+        self.scale = self.add_weight(name="scale", shape=(shape[-1],))
+        self.count = self.add_weight(name="count", shape=(), trainable=False)
+        self.inner = layers.Dense(2)
+        self.inner.build(shape)
+        self.generator = keras.random.SeedGenerator(0)
+
+    def call(self, inputs):
+        return self.inner(inputs)
+
+
+def two_inputs(kind=keras.Model):
+    """Returns a model of {"b": (batch, 4), "a": (batch, 3)} with an output {"sum": (batch, 2)}."""
+    a, b = keras.Input((3,), name="a"), keras.Input((4,), name="b")
+    shared = layers.Dense(2, name="shared")
+    total = layers.Add(name="add")([shared(layers.Dense(4, name="widen")(a)), shared(b)])
+    return kind({"b": b, "a": a}, {"sum": total})
+
+
+def sequential(*more):
+    return keras.Sequential([keras.Input((3,)), layers.Dense(2, name="dense"), *more])
+
+
+def compiled(**arguments):
+    model = sequential()
+    model.compile(**{"optimizer": "sgd", "loss": "mse", "jit_compile": False, **arguments})
+    return model
+
+
+def ones(rows=4):
+    return np.ones((rows, 3), "float32"), np.ones((rows, 2), "float32")
+
+
+FUNCTIONS = dict(inspect.getmembers(keras_private, inspect.isfunction))
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_each_function_says_where_it_was_read_and_has_a_test(name):
+    assert re.search(r"(Keras|TensorFlow)\s+\d+\.\d+", FUNCTIONS[name].__doc__)
+    tree = ast.parse(pathlib.Path(__file__).read_text("utf-8"))
+    tests = [n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name.startswith("test_")]
+    used = {n.attr for test in tests for n in ast.walk(test) if isinstance(n, ast.Attribute)}
+    assert name in used
+
+
+# Models as graphs.
+
+
+def test_functional_and_built_sequential_models_record_a_graph():
+    model, built = two_inputs(), sequential()
+    assert keras_private.recorded_graph(model) is model
+    inside = keras_private.recorded_graph(built)
+    assert isinstance(inside, keras.Model)
+    assert inside is not built
+    assert [tensor.shape for tensor in inside.inputs] == [(None, 3)]
+    doubled = two_inputs(Doubled)
+    assert keras_private.recorded_graph(doubled) is doubled
+    other = Subclassed()
+    other(np.ones((1, 3)))
+    operation = keras_private.nodes(keras_private.recorded_graph(with_operation()))[0].operation
+    for without in (other, keras.Sequential([layers.Dense(2)]), layers.Dense(2), operation):
+        assert keras_private.recorded_graph(without) is None
+
+
+def with_operation():
+    inputs = keras.Input((3,))
+    return keras.Model(inputs, keras.ops.exp(inputs))
+
+
+def test_a_model_that_overrides_call_does_not_follow_its_graph():
+    assert keras_private.followed_graph(two_inputs(Doubled)) is None
+    named, built = two_inputs(Named), sequential()
+    assert keras_private.followed_graph(named) is named
+    assert keras_private.followed_graph(built) is keras_private.recorded_graph(built)
+    # What decides it: where Keras' own models define `call`.
+    assert type(two_inputs()).call.__module__.startswith("keras.src.models.")
+    assert keras.Sequential.call.__module__.startswith("keras.src.models.")
+
+
+def test_the_functional_model_inside_a_sequential_one_has_an_input_and_an_output():
+    built = sequential()
+    functional = keras_private.functional_inside(built)
+    assert functional is not built
+    assert (functional.input.shape, functional.output.shape) == ((None, 3), (None, 2))
+    for itself in (two_inputs(), Subclassed(), functional):
+        assert keras_private.functional_inside(itself) is itself
+
+
+def test_nodes_are_the_calls_in_the_order_of_execution():
+    model = two_inputs()
+    nodes = keras_private.nodes(model)
+    names = [node.operation.name for node in nodes]
+    assert sorted(names) == ["add", "shared", "shared", "widen"]
+    assert names[-1] == "add"
+    known = {id(tensor) for tensor in model.inputs}
+    for node in nodes:
+        assert not node.is_input
+        assert {id(tensor) for tensor in node.input_tensors} <= known
+        known |= {id(tensor) for tensor in node.outputs}
+    assert nodes[-1].outputs[0] is model.outputs[0]
+    assert [tuple(t.shape) for t in nodes[-1].input_tensors] == [(None, 2), (None, 2)]
+
+
+def test_the_arguments_of_a_call_are_filled_in_by_the_ids_of_tensors():
+    tensor = keras.Input((4, 2))
+    output = layers.MultiHeadAttention(1, 2)(tensor, value=tensor, use_causal_mask=True)
+    (node,) = keras_private.nodes(keras.Model(tensor, output))
+    assert node.arguments.args == (tensor,)
+    assert node.arguments.kwargs["use_causal_mask"] is True
+    args, kwargs = keras_private.fill_arguments(node, {id(tensor): "new"})
+    assert args == ("new",)
+    assert (kwargs["value"], kwargs["use_causal_mask"]) == ("new", True)
+
+
+def test_inputs_of_any_structure_become_one_tensor_for_each_of_the_models_inputs():
+    model = two_inputs()
+    batch = {"a": np.ones((5, 3)), "b": np.zeros((5, 4))}
+    found = keras_private.standardized_inputs(model, batch)
+    assert [t.shape[1] for t in found] == [t.shape[1] for t in model.inputs]
+    assert all(tf.is_tensor(tensor) and tensor.dtype == "float32" for tensor in found)
+    inside = keras_private.functional_inside(sequential())
+    assert [t.shape for t in keras_private.standardized_inputs(inside, np.ones((5, 3)))] == [(5, 3)]
+
+
+def test_a_functional_model_keeps_the_structure_of_its_inputs_and_outputs():
+    model = two_inputs()
+    assert {k: t.shape[1] for k, t in keras_private.input_structure(model).items()} == {
+        "a": 3,
+        "b": 4,
+    }
+    outputs = keras_private.output_structure(model)
+    assert list(outputs) == ["sum"]
+    assert outputs["sum"] is model.outputs[0]
+
+
+def test_a_copied_operation_records_its_own_calls():
+    (node,) = keras_private.nodes(with_operation())
+    used = copy.copy(node.operation)
+    used.name = "copied"
+    keras_private.forget_calls(used)
+    inputs = keras.Input((3,))
+    again = keras.Model(inputs, used(inputs))
+    assert [n.operation.name for n in keras_private.nodes(again)] == ["copied"]
+    assert keras_private.nodes(again)[0].input_tensors[0] is inputs
+
+
+# Layers.
+
+
+def test_a_call_takes_training_where_it_has_the_argument():
+    assert keras_private.call_takes_training(layers.Dropout(0.5))
+    assert keras_private.call_takes_training(two_inputs(Doubled))
+    operation = keras_private.nodes(with_operation())[0].operation
+    for other in (layers.Flatten(), operation, np.exp):
+        assert keras_private.call_takes_training(other) is False
+
+
+def test_all_layers_of_a_model_are_found_once():
+    shared = layers.Dense(3, name="shared")
+    nested = keras.Sequential([keras.Input((3,)), shared, layers.Activation("relu")], name="nested")
+    outer = keras.Sequential([keras.Input((3,)), nested, shared], name="outer")
+    found = keras_private.all_layers(outer)
+    assert found[0] is outer
+    assert sum(layer is shared for layer in found) == 1
+    assert {"nested", "shared"} < {layer.name for layer in found}
+    assert any(isinstance(layer, layers.Activation) for layer in found)
+    below = keras_private.all_layers(outer, include_self=False)
+    assert [id(layer) for layer in below] == [id(layer) for layer in found[1:]]
+    dense = layers.Dense(2)
+    assert keras_private.all_layers(dense) == [dense]
+
+
+def test_child_layers_are_those_directly_inside():
+    wrapper = layers.Bidirectional(layers.LSTM(2, name="cell"))
+    wrapper.build((None, 4, 3))
+    children = keras_private.child_layers(wrapper)
+    assert [layer.name for layer in children] == ["forward_cell", "backward_cell"]
+    assert [len(keras_private.child_layers(child)) for child in children] == [1, 1]  # the cells
+    assert keras_private.child_layers(layers.Dense(2)) == []
+
+
+@pytest.mark.parametrize("trainable", [True, False])
+def test_own_variables_are_those_of_the_layer_itself(trainable):
+    layer = WithRandomState(trainable=trainable)
+    layer.build((None, 3))
+    own = keras_private.own_variables(layer)
+    assert [variable.name for variable in own] == ["scale", "count"]
+    assert len(layer.variables) == 5  # with the inner layer's and the generator's
+
+
+# Tensors and what is attached to them.
+
+
+def test_keras_attaches_masks_to_outputs():
+    masked = layers.Masking()(np.array([[[1.0], [0.0]]], "float32"))
+    np.testing.assert_array_equal(keras_private.mask_of(masked), [[True, False]])
+    assert keras_private.mask_of(layers.Dense(1)(np.ones((1, 1)))) is None
+
+
+def test_the_reduction_of_losses_applies_a_mask():
+    class Plain(keras.losses.Loss):
+        def call(self, y_true, y_pred):
+            return y_pred
+
+    losses = tf.constant([1.0, 3.0, 100.0])
+    keras_private.set_mask(losses, tf.constant([True, True, False]))
+    assert float(Plain()(losses, losses)) == 2.0
+
+
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_keras_keeps_the_logits_behind_probabilities(activation):
+    logits = tf.constant([[1.0, -2.0, 300.0]])
+    probabilities = getattr(keras.activations, activation)(logits)
+    np.testing.assert_array_equal(keras_private.logits_of(probabilities), logits)
+    output = layers.Dense(2, activation=activation)(np.ones((1, 3)))
+    assert keras_private.logits_of(output).shape == (1, 2)
+    assert keras_private.logits_of(keras.activations.relu(logits)) is None
+
+
+def test_values_are_attached_to_tensors_and_callbacks():
+    seen = []
+
+    @tf.function
+    def function(value):
+        keras_private.attach(value, "forward", (1, 2))
+        seen.append((keras_private.attached(value, "forward"), value + 1))
+        seen.append(keras_private.attached(value + 1, "forward"))
+        return value
+
+    function(tf.constant(1.0))
+    assert (seen[0][0], seen[1]) == ((1, 2), None)
+    for target in (tf.constant(1.0), keras.Input((2,)), keras.callbacks.History()):
+        assert keras_private.attached(target, "forward") is None
+        keras_private.attach(target, "forward", "value")
+        assert keras_private.attached(target, "forward") == "value"
+    assert keras_private.attached(None, "forward") is None
+
+
+# Training.
+
+
+def test_the_variables_of_training_are_created_before_the_first_step():
+    model = compiled(optimizer="adam", metrics=["mae"])
+    assert not model.optimizer.built
+    x, y = keras.KerasTensor((None, 3)), keras.KerasTensor((None, 2))
+    keras_private.create_training_variables(model, (x, y, None))
+    assert model.optimizer.built
+    before = [id(variable) for variable in (*model.optimizer.variables, *model.metrics_variables)]
+    assert len(before) > 6
+    model.train_on_batch(*ones())
+    after = [id(variable) for variable in (*model.optimizer.variables, *model.metrics_variables)]
+    assert after == before
+
+
+def test_fit_calls_the_train_function_of_the_moment():
+    model, seen = compiled(), []
+    assert keras_private.train_function(model) is None
+    model.make_train_function()
+    step = keras_private.train_function(model)
+    assert callable(step)
+
+    def first(iterator):
+        seen.append("first")
+        keras_private.set_train_function(model, second)
+        return step(iterator)
+
+    def second(iterator):
+        seen.append("second")
+        return step(iterator)
+
+    keras_private.set_train_function(model, first)
+    model.fit(*ones(), batch_size=2, epochs=2, verbose=0)
+    assert seen == ["first", "second", "second", "second"]
+
+
+def test_a_train_function_is_renewed_where_there_is_one():
+    model = compiled()
+    keras_private.renew_train_function(model)
+    assert keras_private.train_function(model) is None
+    model.fit(*ones(), verbose=0)
+    before = keras_private.train_function(model)
+    keras_private.renew_train_function(model)
+    assert keras_private.train_function(model) not in (None, before)
+
+
+def test_all_functions_are_renewed():
+    model = compiled()
+    model.fit(*ones(), verbose=0)
+    model.evaluate(*ones(), verbose=0)
+    model.predict(ones()[0], verbose=0)
+    before = model.train_function, model.test_function, model.predict_function
+    assert None not in before
+    keras_private.renew_functions(model)
+    assert keras_private.train_function(model) not in (None, before[0])
+    assert model.test_function not in (None, before[1])
+    assert model.predict_function is None
+    model.predict(ones()[0], verbose=0)
+    assert model.predict_function not in (None, before[2])
+
+
+def test_the_metrics_of_compile_are_one_of_the_models_metrics():
+    assert keras_private.compiled_metrics(compiled()) is None
+    model = compiled(metrics=["mae"])
+    metrics = keras_private.compiled_metrics(model)
+    assert [metric is metrics for metric in model.metrics].count(True) == 1
+    model.train_on_batch(*ones())
+    assert set(metrics.result()) == {"mae"}
+
+
+def test_the_function_behind_a_metric_gives_one_value_per_example():
+    function = keras_private.metric_function(keras.metrics.MeanSquaredError())
+    values = function(np.zeros((2, 2), "float32"), np.array([[1.0, 1.0], [2.0, 2.0]], "float32"))
+    np.testing.assert_array_equal(values, [1.0, 4.0])
+    whole = keras.metrics.AUC()
+    assert keras_private.metric_function(whole) is whole
+
+
+# Optimizers.
+
+
+def test_an_optimizer_keeps_its_learning_rate_or_schedule():
+    schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.5)
+    found = keras_private.learning_rate_or_schedule(keras.optimizers.SGD(schedule))
+    assert found is schedule
+    assert float(keras_private.learning_rate_or_schedule(keras.optimizers.SGD(0.5))) == 0.5
+
+
+def test_adam_keeps_a_moment_for_each_variable():
+    first, second = keras.Variable([0.0, 0.0]), keras.Variable(np.zeros((2, 3)))
+    optimizer = keras.optimizers.Adam(0.1, beta_1=0.5)
+    optimizer.build([first, second])
+    optimizer.apply([tf.constant([1.0, 2.0]), tf.ones((2, 3))], [first, second])
+    np.testing.assert_array_equal(keras_private.momentum_of(optimizer, first), [0.5, 1.0])
+    assert keras_private.momentum_of(optimizer, second).shape == (2, 3)
+
+
+def test_the_update_step_comes_after_clipping_and_can_be_replaced():
+    variable, seen = keras.Variable([1.0]), []
+    optimizer = keras.optimizers.SGD(0.5, clipvalue=1.0)
+    step = keras_private.update_step(optimizer)
+
+    def replaced(gradients, variables, learning_rate):
+        seen.append((float(gradients[0][0]), variables[0] is variable, float(learning_rate)))
+        step([2 * gradients[0]], variables, learning_rate)
+
+    keras_private.set_update_step(optimizer, replaced)
+    optimizer.apply([tf.constant([8.0])], [variable])
+    assert seen == [(1.0, True, 0.5)]
+    np.testing.assert_array_equal(variable, [0.0])
+
+
+# State of the process, and graphs of TensorFlow.
+
+
+def test_random_draws_go_on_after_the_state_is_restored():
+    def draws():
+        return [float(tf.random.uniform(())), float(keras.random.uniform(()))]
+
+    def seed(value):
+        keras.utils.set_random_seed(value)
+        keras_private.forget_seed_generator()
+
+    with kept_random_state():
+        seed(3)
+        first, second = draws(), draws()
+        assert first != second
+        seed(3)
+        assert draws() == first
+        state = keras_private.random_state()
+        assert state["seed"] == 3
+        seed(4)
+        assert draws() not in (first, second)
+        keras_private.restore_random_state(state)
+        assert keras_private.random_state()["seed"] == 3
+        assert draws() == second
+
+
+def test_determinism_of_operations_can_be_read():
+    from tensorflow.python.framework import config
+
+    before = keras_private.op_determinism_is_enabled()
+    tf.config.experimental.enable_op_determinism()
+    try:
+        assert keras_private.op_determinism_is_enabled()
+    finally:
+        if not before:
+            config.disable_op_determinism()
+    assert keras_private.op_determinism_is_enabled() is before
+
+
+def test_variables_become_constants_and_other_resources_inputs():
+    variable = tf.Variable([2.0, 3.0])
+    spec = tf.TensorSpec((2,), tf.float32)
+    traced = tf.function(lambda x: {"y": x * variable}).get_concrete_function(spec)
+    assert traced.variables
+    frozen = keras_private.with_constants(traced)
+    assert (len(frozen.variables), len(frozen.inputs)) == (0, 1)
+    np.testing.assert_array_equal(frozen(tf.constant([1.0, 1.0]))[0], [2.0, 3.0])
+    entries = tf.lookup.KeyValueTensorInitializer(tf.constant([1, 2]), tf.constant([3, 4]))
+    table = tf.lookup.StaticHashTable(entries, -1)
+    ids = tf.TensorSpec((2,), tf.int32)
+    lookup = tf.function(lambda x: {"y": table.lookup(x)}).get_concrete_function(ids)
+    assert len(keras_private.with_constants(lookup).inputs) == 2

@@ -1,0 +1,159 @@
+"""What the planner tries with one amount of a technique: int8, then training that may help."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+
+from tfnas.compression.budget import cost_of_limit
+from tfnas.compression.known_file import KnownFile
+from tfnas.compression.planner_state import Attempt, AttemptPart, PlannerState
+from tfnas.compression.recipe import Recipe, RecipeStep
+from tfnas.compression.targets_from_budget import FEWER_BITS
+
+VALUES = 16
+ENOUGH = 0.3  # points that int8 may lose before training is worth its time
+LONGER = 4.0  # times a step's epochs, where the accuracy is slightly too low
+HOPELESS = 3.0  # points beyond the limit that longer training won't win back
+_BY_BITS = {"bytes", "flash_bytes"}  # costs that fall with the bits of a weight
+_PARTS: tuple[AttemptPart, ...] = typing.get_args(AttemptPart)
+
+
+def next_part(state: PlannerState, attempt: Attempt) -> tuple[Attempt, Recipe | None]:
+    """Returns an attempt at the next part that may help, and the recipe of this part.
+
+    Args:
+        state: The state of the plan.
+        attempt: The attempt.
+
+    Returns:
+        The attempt, and its recipe; None where the attempt has ended.
+    """
+    for part in _PARTS[_PARTS.index(attempt.part) : -1]:
+        recipe = _recipe_of(part, state, attempt)
+        if recipe is not None:
+            return dataclasses.replace(attempt, part=part), recipe
+    return dataclasses.replace(attempt, part="ended"), None
+
+
+def _recipe_of(part: AttemptPart, state: PlannerState, attempt: Attempt) -> Recipe | None:
+    """Returns the recipe of a part, None where it can't help.
+
+    Longer training comes first, unless the uncompressed model needed quantization-aware training:
+    then rounding is what loses the accuracy.
+    """
+    steps, best = attempt.steps, attempt.best
+    if part == "int8":
+        return Recipe(steps, "int8", why=attempt.why)
+    if best is None:
+        return None
+    missed, lost, known = state.missed(best), best.costs.drop, state.known
+    rounding_loses = bool(known) and known[0].recipe.aware
+    if part == "longer" and not rounding_loses and ENOUGH < missed <= HOPELESS:
+        return Recipe(_longer(steps), "int8", why="longer training wins more back")
+    if part == "aware" and ((state.settings.integers and lost > attempt.enough) or missed > 0):
+        return Recipe(steps, "int8", aware=True, why="wins back what rounding loses")
+    if part == "longer aware" and steps != _longer(steps) and 0 < missed <= HOPELESS:
+        why = "slightly too low: longer training, then quantization-aware again"
+        return Recipe(_longer(steps), "int8", aware=True, why=why)
+    if part == "fewer bits":
+        return fewer_bits_recipe(state, steps, best)
+    limit = state.budget.max_gzip_bytes
+    if part == "zeros" and limit is not None and best.costs.gzip_bytes > limit:
+        why = "prune and cluster the remaining channels"
+        return zeros_recipe(steps, attempt.sparsities, why)
+    return None
+
+
+def _longer(steps: tuple[RecipeStep, ...]) -> tuple[RecipeStep, ...]:
+    """Returns steps with longer training as the last one, which it may be already."""
+    train = RecipeStep("train", LONGER)
+    return steps if steps[-1] == train else (*steps, train)
+
+
+def with_outcome(state: PlannerState, attempt: Attempt, file: KnownFile | None) -> Attempt:
+    """Returns an attempt after the outcome of its part.
+
+    Args:
+        state: The state of the plan.
+        attempt: The attempt.
+        file: The outcome; None where the recipe failed.
+    """
+    part = attempt.part
+    if part == "int8" and (file is None or file.beaten):
+        return dataclasses.replace(attempt, best=file, part="ended")
+    if part == "zeros":
+        left = sparsities_left(state, attempt.sparsities, file)
+        return dataclasses.replace(attempt, sparsities=left)
+    attempt = dataclasses.replace(attempt, part=_PARTS[_PARTS.index(part) + 1])
+    if part == "fewer bits":
+        return dataclasses.replace(attempt, low_bits=file if state.meets(file) else None)
+    steps = _longer(attempt.steps) if part.startswith("longer") else attempt.steps
+    return dataclasses.replace(attempt, steps=steps, best=_more_accurate(attempt.best, file))
+
+
+def _more_accurate(one: KnownFile | None, other: KnownFile | None) -> KnownFile | None:
+    """Returns the file that loses less, the first where both lose the same."""
+    if one is None or other is None:
+        return one or other
+    return one if one.costs.drop <= other.costs.drop else other
+
+
+def fewer_bits_recipe(
+    state: PlannerState, steps: tuple[RecipeStep, ...], best: KnownFile
+) -> Recipe | None:
+    """Returns the recipe that trains 4-bit weights.
+
+    Args:
+        state: The state of the plan.
+        steps: The steps before it.
+        best: The int8 file after these steps.
+
+    Returns:
+        The recipe; None unless int8 exceeds limits on bytes alone, and 4 bits would meet these.
+    """
+    over = {cost_of_limit(name) for name in state.budget.excesses(best.costs)}
+    known = state.known
+    if len(known) < 2 or not over or not over <= _BY_BITS:
+        return None
+    for name in over:
+        fraction = known[1].costs.value(name) / known[0].costs.value(name)
+        if fraction * best.costs.value(name) > state.budget.limits[f"max_{name}"]:
+            return None
+    why = "int8 takes too many bytes, and 4-bit weights about half of them"
+    return Recipe(steps, FEWER_BITS, aware=True, why=why)
+
+
+def zeros_recipe(
+    steps: tuple[RecipeStep, ...], sparsities: tuple[float, ...], why: str
+) -> Recipe | None:
+    """Returns the recipe that prunes and clusters weights.
+
+    Args:
+        steps: The steps before it.
+        sparsities: Fractions of zeros, the next one first.
+        why: The reason.
+
+    Returns:
+        The recipe; None where no fraction is left.
+    """
+    if not sparsities:
+        return None
+    more = RecipeStep("prune", sparsities[0]), RecipeStep("cluster", VALUES)
+    return Recipe((*steps, *more), "int8", aware=True, why=why)
+
+
+def sparsities_left(
+    state: PlannerState, sparsities: tuple[float, ...], file: KnownFile | None
+) -> tuple[float, ...]:
+    """Returns the fractions of zeros to try after an outcome: none where it failed or sufficed.
+
+    Args:
+        state: The state of the plan.
+        sparsities: The fractions, that of the outcome first.
+        file: The outcome; None where the recipe failed.
+    """
+    limit = state.budget.max_gzip_bytes
+    if file is None or limit is None or file.costs.gzip_bytes <= limit:
+        return ()
+    return sparsities[1:]

@@ -1,0 +1,226 @@
+"""The states of the plan of `compress`: frozen records, which a test can write by hand.
+
+A state holds what the job was told, what it knows so far, and its phase. There is a record for
+each phase, with what this phase alone has to remember. :mod:`tfnas.compression.planner` goes from
+one state to the next.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Literal
+
+from tfnas.compression.budget import Budget
+from tfnas.compression.effort import Effort
+from tfnas.compression.known_file import KnownFile
+from tfnas.compression.plan_settings import PlanSettings
+from tfnas.compression.recipe import Recipe, RecipeStep
+from tfnas.compression.targets_from_budget import FEWER_BITS
+
+AttemptPart = Literal["int8", "longer", "aware", "longer aware", "fewer bits", "zeros", "ended"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Attempt:
+    """Steps converted to int8, then the training that may win back what they lost.
+
+    Args:
+        steps: The steps; longer training becomes one of them where it is tried.
+        why: The reason for the steps.
+        enough: Points that may be lost before training is worth its time, within the budget.
+        sparsities: Fractions of zeros that may still be tried, in turn.
+        part: The part that is next: "int8", converted without training for it; "longer" training
+            before; "aware", quantization-aware training; "longer aware", both; "fewer bits", 4-bit
+            weights; "zeros", pruned and clustered weights; "ended".
+        best: The most accurate file so far; None: no part could be converted.
+        low_bits: The file with 4-bit weights, if it meets all limits.
+    """
+
+    steps: tuple[RecipeStep, ...]
+    why: str
+    enough: float = 0.0
+    sparsities: tuple[float, ...] = ()
+    part: AttemptPart = "int8"
+    best: KnownFile | None = None
+    low_bits: KnownFile | None = None
+
+    @property
+    def result(self) -> KnownFile | None:
+        """The file that the amount is judged by; None where the steps failed."""
+        return self.low_bits or self.best
+
+
+@dataclasses.dataclass(frozen=True)
+class TryFormats:
+    """Number formats of the uncompressed model, without training.
+
+    Args:
+        waiting: The formats that are still to be tried.
+        later: Whether they are those that can't meet the budget, tried since int8 failed.
+    """
+
+    waiting: tuple[str, ...]
+    later: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainInt8:
+    """Quantization-aware training of the uncompressed model for int8."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TryFewerBits:
+    """The uncompressed model with 4-bit weights, trained, where that may meet all limits."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ChooseAmount:
+    """Between two amounts of a technique.
+
+    Args:
+        technique: Name of the technique.
+        scaled: The step that later amounts are scaled from.
+        why: The reason for the next amount.
+        waiting: Steps that are tried next, in turn.
+        demanded: Steps that the exceeded limits demand.
+        nearer: Those of them with fewer weights than a file that was slightly too large.
+        tried: Fraction -> whether its file was accurate enough.
+        left: Number of amounts that may still be tried, besides `waiting`.
+        met: Whether a file of this technique meets all limits.
+        others: Techniques that come after it.
+    """
+
+    technique: str
+    scaled: RecipeStep
+    why: str
+    waiting: tuple[RecipeStep, ...] = ()
+    demanded: tuple[RecipeStep, ...] = ()
+    nearer: tuple[RecipeStep, ...] = ()
+    tried: Mapping[float, bool] = dataclasses.field(default_factory=lambda: {1.0: True})
+    left: int = 0
+    met: bool = False
+    others: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class TryAmount:
+    """One amount of a technique.
+
+    Args:
+        amounts: What is known of the technique's other amounts.
+        step: The technique with this amount.
+        attempt: What is tried with it.
+    """
+
+    amounts: ChooseAmount
+    step: RecipeStep
+    attempt: Attempt
+
+
+@dataclasses.dataclass(frozen=True)
+class TryZeros:
+    """Pruned and clustered weights of the otherwise uncompressed model, for gzipped bytes.
+
+    Args:
+        sparsities: Fractions of zeros that are still to be tried, in turn.
+    """
+
+    sparsities: tuple[float, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class TryMore:
+    """Techniques that the plan knows by name and amount alone.
+
+    Args:
+        waiting: Steps that are still to be tried.
+    """
+
+    waiting: tuple[RecipeStep, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Finished:
+    """Nothing is left to be tried."""
+
+
+Phase = (
+    TryFormats | TrainInt8 | TryFewerBits | ChooseAmount | TryAmount | TryZeros | TryMore | Finished
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class PlannerState:
+    """All that decides which recipes `compress` tries from here on.
+
+    Args:
+        budget: The limits.
+        effort: How much is tried.
+        settings: Settings from the analysis of the model.
+        phase: What is being tried, with what this phase has to remember.
+        files: The uncompressed model in each number format that could be converted, without
+            training.
+        trained: The uncompressed model in int8 after quantization-aware training.
+        met: Whether any file so far meets all limits.
+        asked: The recipe whose outcome is awaited; None: none is.
+    """
+
+    budget: Budget
+    effort: Effort
+    settings: PlanSettings
+    phase: Phase
+    files: tuple[KnownFile, ...] = ()
+    trained: KnownFile | None = None
+    met: bool = False
+    asked: Recipe | None = None
+
+    def converted(self, mode: str) -> KnownFile | None:
+        """Returns the uncompressed model in one of the first formats, without training.
+
+        Args:
+            mode: The number format.
+
+        Returns:
+            The file; None where it was not tried, or tried only since int8 failed, or failed.
+        """
+        modes = self.settings.formats
+        return next((f for f in self.files if f.recipe.mode == mode and mode in modes), None)
+
+    @property
+    def known(self) -> tuple[KnownFile, ...]:
+        """The uncompressed model in int8 and with fewer bits, as far as they were converted.
+
+        Targets are computed from these; there are none without int8.
+        """
+        base = self.trained or self.converted("int8")
+        low_bits = self.converted(FEWER_BITS)
+        if base is None:
+            return ()
+        return (base,) if low_bits is None else (base, low_bits)
+
+    def missed(self, file: KnownFile) -> float:
+        """Returns the points that a file loses beyond the limit, below 0 within it.
+
+        Args:
+            file: The file.
+        """
+        limit = self.budget.max_drop
+        return -math.inf if limit is None else file.costs.drop - limit
+
+    def accurate(self, file: KnownFile | None) -> bool:
+        """Returns whether there is a file, and its accuracy is within the limit.
+
+        Args:
+            file: The file; None where a recipe failed.
+        """
+        return file is not None and self.missed(file) <= 0
+
+    def meets(self, file: KnownFile | None) -> bool:
+        """Returns whether there is a file, and it meets all limits.
+
+        Args:
+            file: The file; None where a recipe failed.
+        """
+        return file is not None and not self.budget.excesses(file.costs)

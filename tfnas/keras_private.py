@@ -1,0 +1,486 @@
+"""Every use of what Keras and TensorFlow do not document.
+
+tfnas reads models as graphs, changes training steps and keeps random states. Keras and TensorFlow
+have no public names for parts of that. Each function here uses one such name, and says in which
+versions it was read. `tests/test_keras_private.py` fails where a library changes one of them, and
+`tests/test_house.py` where another module of tfnas uses a private name of a library.
+tf_keras and tfmot have :mod:`tfnas.legacy.tf_keras_private`.
+
+Nothing is imported before it is needed: this module is on the ground floor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
+_GLOBAL_SEEDS = ("global_random_seed", "global_seed_generator")
+
+
+class CallArguments(Protocol):
+    """The arguments of a recorded call: Keras' `SymbolicArguments` (Keras 3.12.0, 3.15.1)."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    def fill_in(self, tensor_dict: Mapping[int, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Returns args and kwargs with tensors in place of the symbolic ones, by their ids."""
+
+
+class GraphNode(Protocol):
+    """A recorded call of a layer or operation: Keras' `Node` (Keras 3.12.0, 3.15.1)."""
+
+    operation: Any
+    arguments: CallArguments
+    input_tensors: list[Any]
+    outputs: list[Any]
+    is_input: bool
+
+
+# Models as graphs.
+
+
+def recorded_graph(model: keras.Model) -> Any:
+    """Returns the functional model of a model or operation; None where no graph was recorded.
+
+    Reads `Sequential._functional` and `Functional._nodes_by_depth` (Keras 3.12.0, 3.15.1). A
+    functional model is returned itself; a Sequential one has a functional model inside once it is
+    built; a subclassed model, a plain layer and an operation have none.
+
+    Args:
+        model: A Keras 3 model, layer or operation.
+    """
+    inner = getattr(model, "_functional", None)
+    candidate = model if hasattr(model, "_nodes_by_depth") else inner
+    return candidate if hasattr(candidate, "_nodes_by_depth") else None
+
+
+def followed_graph(model: keras.Model) -> Any:
+    """Returns :func:`recorded_graph`; None also where the model computes something else.
+
+    A model whose class overrides `call` need not follow its graph. Keras' own models are those of
+    `keras.src.models` (Keras 3.12.0, 3.15.1).
+
+    Args:
+        model: A Keras 3 model, layer or operation.
+    """
+    defines_call = next((c for c in type(model).__mro__ if "call" in vars(c)), None)
+    is_keras = defines_call is None or defines_call.__module__.startswith("keras.src.models.")
+    return recorded_graph(model) if is_keras else None
+
+
+def functional_inside(model: keras.Model) -> Any:
+    """Returns the functional model inside a Sequential one, and any other model itself.
+
+    Reads `Sequential._functional` (Keras 3.12.0, 3.15.1). A functional model has an `input` and an
+    `output`, in their structures, also before it is called; a Sequential one has not.
+
+    Args:
+        model: A Keras 3 model.
+    """
+    return getattr(model, "_functional", None) or model
+
+
+def nodes(functional: keras.Model) -> list[GraphNode]:
+    """Returns the calls of a functional model in the order of execution, without its inputs.
+
+    Reads `Functional._nodes_by_depth` (Keras 3.12.0, 3.15.1): depth -> nodes; inputs are deepest.
+
+    Args:
+        functional: A functional model; see :func:`recorded_graph`.
+    """
+    by_depth = functional._nodes_by_depth
+    ordered = [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]]
+    return [node for node in ordered if not node.is_input]
+
+
+def fill_arguments(
+    node: GraphNode, tensors: Mapping[int, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Returns the (args, kwargs) of a recorded call with tensors in place of the symbolic ones.
+
+    Calls `Node.arguments.fill_in` (Keras 3.12.0, 3.15.1).
+
+    Args:
+        node: The call.
+        tensors: id of each of `node.input_tensors` -> the tensor in its place.
+    """
+    return node.arguments.fill_in(tensors)
+
+
+def standardized_inputs(functional: keras.Model, inputs: Any) -> list[Any]:
+    """Returns inputs as a functional model uses them: one tensor for each of its `inputs`.
+
+    Calls `Functional._standardize_inputs` (Keras 3.12.0, 3.15.1), which takes any structure of
+    arrays that the model takes.
+
+    Args:
+        functional: A functional model; see :func:`functional_inside`.
+        inputs: A batch: an array, or a list or dictionary of arrays.
+    """
+    return functional._standardize_inputs(inputs)
+
+
+def input_structure(functional: keras.Model) -> Any:
+    """Returns the symbolic inputs of a functional model in the structure of its argument.
+
+    Reads `Functional._inputs_struct` (Keras 3.12.0, 3.15.1).
+
+    Args:
+        functional: A functional model.
+    """
+    return functional._inputs_struct
+
+
+def output_structure(functional: keras.Model) -> Any:
+    """Returns the symbolic outputs of a functional model in the structure of its result.
+
+    Reads `Functional._outputs_struct` (Keras 3.12.0, 3.15.1).
+
+    Args:
+        functional: A functional model.
+    """
+    return functional._outputs_struct
+
+
+def forget_calls(operation: keras.Operation) -> None:
+    """Empties the record of an operation's calls, for a copy that was not called yet.
+
+    Sets `Operation._inbound_nodes` and `_outbound_nodes` (Keras 3.12.0, 3.15.1).
+
+    Args:
+        operation: The copy; changed in place.
+    """
+    operation._inbound_nodes, operation._outbound_nodes = [], []
+
+
+# Layers.
+
+
+def call_takes_training(operation: keras.Operation) -> bool:
+    """Whether a layer's `call` has the argument `training`; False for what is no layer.
+
+    Reads `Layer._call_has_training_arg` (Keras 3.12.0, 3.15.1).
+
+    Args:
+        operation: A layer, an operation, or any function.
+    """
+    return bool(getattr(operation, "_call_has_training_arg", False))
+
+
+def all_layers(layer: keras.layers.Layer, include_self: bool = True) -> list[Any]:
+    """Returns a layer or model and all layers inside it, at any depth, each once.
+
+    Calls `Layer._flatten_layers` (Keras 3.12.0, 3.15.1), which tf_keras has too (2.21.0).
+
+    Args:
+        layer: A layer or model of Keras or tf_keras.
+        include_self: Whether it comes first in the list itself.
+    """
+    return list(layer._flatten_layers(include_self=include_self))
+
+
+def child_layers(layer: keras.layers.Layer) -> list[Any]:
+    """Returns the layers directly inside a layer or model.
+
+    Reads `Layer._layers` (Keras 3.12.0, 3.15.1).
+
+    Args:
+        layer: The layer or model.
+    """
+    return list(layer._layers)
+
+
+def own_variables(layer: keras.layers.Layer) -> list[Any]:
+    """Returns the variables of a layer itself, without those of layers inside it.
+
+    Reads `Layer._trainable_variables` and `_non_trainable_variables` (Keras 3.12.0, 3.15.1).
+    Trainable ones come first, also where the layer is frozen; states of random generators are
+    in neither.
+
+    Args:
+        layer: A built layer.
+    """
+    return [*layer._trainable_variables, *layer._non_trainable_variables]
+
+
+# Tensors and what is attached to them.
+
+
+def mask_of(tensor: keras.KerasTensor) -> Any:
+    """Returns the mask that Keras attached to a layer's output; None where there is none.
+
+    Reads `_keras_mask` (Keras 3.12.0, 3.15.1).
+
+    Args:
+        tensor: The output.
+    """
+    return getattr(tensor, "_keras_mask", None)
+
+
+def set_mask(tensor: keras.KerasTensor, mask: keras.KerasTensor) -> None:
+    """Attaches a mask to a tensor, which the reductions of Keras' losses apply.
+
+    Sets `_keras_mask` (Keras 3.12.0, 3.15.1).
+
+    Args:
+        tensor: Losses, (batch, ...); changed in place.
+        mask: Which of them count, of the same shape.
+    """
+    tensor._keras_mask = mask
+
+
+def logits_of(tensor: keras.KerasTensor) -> Any:
+    """Returns the logits behind the output of a softmax or sigmoid; None where Keras kept none.
+
+    Reads `_keras_logits` (Keras 3.12.0, 3.15.1), which Keras' own losses use too.
+
+    Args:
+        tensor: Probabilities.
+    """
+    return getattr(tensor, "_keras_logits", None)
+
+
+def attach(target: object, name: str, value: object) -> None:
+    """Attaches a value of tfnas to an object of Keras or TensorFlow, as Keras does with masks.
+
+    Relies on tensors and callbacks taking new attributes (Keras 3.12.0, 3.15.1; TensorFlow
+    2.21.0). Operations on a tensor return another one, without it.
+
+    Args:
+        target: A tensor or a callback; changed in place.
+        name: Name of the value; the attribute is called `_tfnas_NAME`.
+        value: The value.
+    """
+    setattr(target, f"_tfnas_{name}", value)
+
+
+def attached(target: object, name: str) -> Any:
+    """Returns what :func:`attach` attached to an object; None where there is nothing.
+
+    As there: Keras 3.12.0, 3.15.1; TensorFlow 2.21.0.
+
+    Args:
+        target: A tensor or a callback.
+        name: Name of the value.
+    """
+    return getattr(target, f"_tfnas_{name}", None)
+
+
+# Training.
+
+
+def create_training_variables(model: keras.Model, batch: Sequence[Any]) -> None:
+    """Creates the variables of a compiled model's optimizer, loss and metrics.
+
+    Calls `Trainer._symbolic_build` (Keras 3.12.0, 3.15.1), as Keras does on JAX.
+
+    Args:
+        model: A built and compiled model; changed in place.
+        batch: Symbolic (x, y, sample_weight) of shapes (batch, ...); None for what is missing.
+    """
+    model._symbolic_build(data_batch=batch)
+
+
+def train_function(model: keras.Model) -> Callable[..., Any] | None:
+    """Returns the compiled training step of a model; None before `fit` made one.
+
+    Reads `Trainer.train_function` (Keras 3.12.0, 3.15.1), which `fit` calls with an iterator.
+
+    Args:
+        model: The model.
+    """
+    return getattr(model, "train_function", None)
+
+
+def set_train_function(model: keras.Model, step: Callable[..., Any]) -> None:
+    """Replaces the compiled training step of a model.
+
+    Sets `Trainer.train_function` (Keras 3.12.0, 3.15.1), which `fit` reads anew for each step.
+
+    Args:
+        model: The model; changed in place.
+        step: Takes an iterator over batches and returns the logs.
+    """
+    model.train_function = step
+
+
+def renew_train_function(model: keras.Model) -> None:
+    """Has a model trace its training step again, if it was traced before.
+
+    Calls `Trainer.make_train_function` (Keras 3.12.0, 3.15.1).
+
+    Args:
+        model: The model; changed in place.
+    """
+    if train_function(model) is not None:
+        model.make_train_function(force=True)
+
+
+def renew_functions(model: keras.Model) -> None:
+    """Has a model trace its steps of training, evaluation and prediction again.
+
+    Calls `Trainer.make_train_function` and `make_test_function`, and removes
+    `predict_function`, which `predict` makes where it is missing (Keras 3.12.0, 3.15.1).
+
+    Args:
+        model: A compiled model; changed in place.
+    """
+    model.make_train_function(force=True)
+    model.make_test_function(force=True)
+    model.predict_function = None
+
+
+def compiled_metrics(model: keras.Model) -> Any:
+    """Returns the metric that holds the metrics passed to `compile`; None where there are none.
+
+    Reads `Trainer._compile_metrics` (Keras 3.12.0, 3.15.1), which is one of `model.metrics`.
+
+    Args:
+        model: A compiled model.
+    """
+    return model._compile_metrics
+
+
+def metric_function(metric: object) -> Any:
+    """Returns the function behind a metric that is the mean of a function; else the metric itself.
+
+    Reads `MeanMetricWrapper._fn` (Keras 3.12.0, 3.15.1).
+
+    Args:
+        metric: A metric or function of `keras.metrics.get`.
+    """
+    return getattr(metric, "_fn", metric)
+
+
+# Optimizers.
+
+
+def learning_rate_or_schedule(optimizer: keras.optimizers.Optimizer) -> Any:
+    """Returns the learning rate of an optimizer as it was passed: a variable or a schedule.
+
+    Reads `Optimizer._learning_rate` (Keras 3.12.0, 3.15.1). The public `learning_rate` is that of
+    the current step.
+
+    Args:
+        optimizer: The optimizer.
+    """
+    return optimizer._learning_rate
+
+
+def momentum_of(optimizer: keras.optimizers.Adam, variable: keras.Variable) -> Any:
+    """Returns the variable in which Adam keeps the first moment of a variable's gradients.
+
+    Reads `Adam._momentums` and calls `Optimizer._get_variable_index` (Keras 3.12.0, 3.15.1).
+
+    Args:
+        optimizer: Adam or a subclass, built.
+        variable: A variable that it was built with.
+    """
+    return optimizer._momentums[optimizer._get_variable_index(variable)]
+
+
+def update_step(optimizer: keras.optimizers.Optimizer) -> Callable[..., None]:
+    """Returns the method with which an optimizer updates all variables.
+
+    Reads `Optimizer._backend_update_step` (Keras 3.12.0, 3.15.1), which Keras calls with
+    (gradients, variables, learning rate) after clipping and accumulation.
+
+    Args:
+        optimizer: The optimizer.
+    """
+    return optimizer._backend_update_step
+
+
+def set_update_step(optimizer: keras.optimizers.Optimizer, step: Callable[..., None]) -> None:
+    """Replaces the method with which an optimizer updates all variables.
+
+    Sets `Optimizer._backend_update_step` (Keras 3.12.0, 3.15.1); see :func:`update_step`.
+
+    Args:
+        optimizer: The optimizer; changed in place.
+        step: Takes gradients, variables and the learning rate.
+    """
+    optimizer._backend_update_step = step
+
+
+# State of the process, and graphs of TensorFlow.
+
+
+def random_state() -> dict[str, Any]:
+    """Returns the seeds and the states of the random generators of Keras and TensorFlow.
+
+    Reads `keras.src.backend.common.global_state` (Keras 3.12.0, 3.15.1) and
+    `tensorflow.python.eager.context` (TensorFlow 2.21.0). Keras' generator is in it as an object:
+    draws from that same object are not taken back. See :func:`forget_seed_generator`.
+    """
+    from keras.src.backend.common import global_state
+    from tensorflow.python.eager import context
+
+    generator = getattr(context.context(), "_rng", None)  # exists once a seed was set
+    return {
+        "keras": {name: global_state.get_global_attribute(name) for name in _GLOBAL_SEEDS},
+        "seed": context.global_seed(),
+        "generator": None if generator is None else generator.getstate(),
+    }
+
+
+def restore_random_state(state: Mapping[str, Any]) -> None:
+    """Sets the seeds and the random generators of Keras and TensorFlow.
+
+    Uses the names of :func:`random_state` (Keras 3.12.0, 3.15.1; TensorFlow 2.21.0).
+
+    Args:
+        state: What :func:`random_state` returned.
+    """
+    import tensorflow as tf
+    from keras.src.backend.common import global_state
+    from tensorflow.python.eager import context
+
+    for name, value in state["keras"].items():
+        global_state.set_global_attribute(name, value)
+    tf.random.set_seed(state["seed"])  # None: no seed
+    if state["generator"] is not None:
+        context.context()._rng.setstate(state["generator"])
+
+
+def forget_seed_generator() -> None:
+    """Has Keras create the generator of `keras.random` anew, from the global seed.
+
+    Sets a name of `keras.src.backend.common.global_state` (Keras 3.12.0, 3.15.1), as
+    `keras.utils.set_random_seed` itself does in 3.15.1, but not in 3.12.0.
+    """
+    from keras.src.backend.common import global_state
+
+    global_state.set_global_attribute("global_seed_generator", None)
+
+
+def op_determinism_is_enabled() -> bool:
+    """Whether `tf.config.experimental.enable_op_determinism` was called.
+
+    Calls `is_op_determinism_enabled` of `tensorflow.python.framework.config` (TensorFlow 2.21.0).
+    """
+    from tensorflow.python.framework import config
+
+    return bool(config.is_op_determinism_enabled())
+
+
+def with_constants(function: tf.types.experimental.ConcreteFunction) -> Any:
+    """Returns a traced function with constants in place of its variables.
+
+    Calls `convert_variables_to_constants_v2` of
+    `tensorflow.python.framework.convert_to_constants` (TensorFlow 2.21.0). A resource other than
+    a variable becomes an input.
+
+    Args:
+        function: The traced function; control flow is kept as it is.
+    """
+    from tensorflow.python.framework.convert_to_constants import (
+        convert_variables_to_constants_v2,
+    )
+
+    return convert_variables_to_constants_v2(function, lower_control_flow=False)

@@ -1,0 +1,188 @@
+"""LiteRT's interpreter for the bytes of a `.tflite` file, and runs of it in batches.
+
+:class:`tfnas.tflite.artifact.Artifact` is the way to use these functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+from tfnas.tflite.tensor_details import TensorDetails, tensor_details
+
+Ends = tuple[tuple[TensorDetails, ...], tuple[TensorDetails, ...]]  # inputs, outputs
+
+
+class BatchRefused(Exception):
+    """The file does not return one output per example for this batch size."""
+
+
+def new_interpreter(
+    content: bytes,
+    threads: int = 1,
+    xnnpack: bool = True,
+    shapes: Mapping[int, Sequence[int]] | None = None,
+    *,
+    keep_all: bool = False,
+    reference: bool = False,
+) -> Interpreter:
+    """Returns an interpreter of a file, its tensors allocated.
+
+    Args:
+        content: The file's bytes.
+        threads: As for :meth:`tfnas.Artifact.interpreter`, like the others.
+        xnnpack: Whether the XNNPACK delegate runs the operators that it supports.
+        shapes: Index of an input -> the shape that it gets, batch dimension first.
+        keep_all: Whether all tensors can be read after a run.
+        reference: Whether LiteRT's reference kernels compute, without a delegate.
+
+    Returns:
+        The interpreter.
+
+    Raises:
+        ValueError: LiteRT can't read the file, or does not support an operator.
+        RuntimeError: The interpreter refuses the file, or there is not enough memory.
+    """
+    if reference:
+        resolver = OpResolverType.BUILTIN_REF
+    elif xnnpack:
+        resolver = OpResolverType.AUTO
+    else:
+        resolver = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    try:
+        interpreter = Interpreter(
+            model_content=content,
+            num_threads=threads,
+            experimental_op_resolver_type=resolver,
+            experimental_preserve_all_tensors=keep_all,
+        )
+    except (ValueError, MemoryError) as error:
+        raise ValueError(f"content must be a file that LiteRT can run: {error}") from error
+    for index, shape in (shapes or {}).items():
+        interpreter.resize_tensor_input(index, list(shape))
+    try:
+        interpreter.allocate_tensors()
+    except MemoryError as error:
+        raise RuntimeError("file must need less memory than there is, got none left") from error
+    return interpreter
+
+
+def read_ends(content: bytes) -> Ends:
+    """Returns the inputs and the outputs of a file, the outputs in the order of their numbers.
+
+    Args:
+        content: The file's bytes.
+
+    Returns:
+        Inputs and outputs, by the names of the file's signature where it has one.
+
+    Raises:
+        ValueError: LiteRT can't read the file, or does not support an operator.
+        RuntimeError: The interpreter refuses the file.
+    """
+    interpreter = new_interpreter(content)
+    if len(interpreter.get_signature_list()) == 1:
+        runner = interpreter.get_signature_runner()
+        inputs, outputs = runner.get_input_details(), runner.get_output_details()
+    else:
+        inputs = {d["name"]: d for d in interpreter.get_input_details()}
+        outputs = {d["name"]: d for d in interpreter.get_output_details()}
+    outputs = dict(sorted(outputs.items(), key=lambda item: _split_number(item[0])))
+    return tuple(tuple(map(tensor_details, d, d.values())) for d in (inputs, outputs))  # type: ignore[return-value]
+
+
+def input_columns(
+    x: Any, tensors: Sequence[TensorDetails], model_inputs: Iterable[str]
+) -> list[np.ndarray]:
+    """Checks the inputs of a file and returns one array for each, in the file's order.
+
+    Args:
+        x: An array of shape (examples, ...), a list of them in the order of the model's inputs, or
+            a dictionary of them by input name.
+        tensors: The file's inputs.
+        model_inputs: Names of the model's inputs in their order; empty if it is not known.
+
+    Returns:
+        Arrays of shape (examples, ...).
+
+    Raises:
+        ValueError: The number, a name or a shape of the inputs is wrong, or they hold NaN.
+    """
+    names = [tensor.name for tensor in tensors]
+    if isinstance(x, dict):
+        if set(x) != set(names):
+            raise ValueError(f"x must hold the inputs {names}, got {sorted(x)}")
+        columns = [x[name] for name in names]
+    else:
+        columns = list(x) if isinstance(x, list | tuple) else [x]
+        order = [name for name in model_inputs if name in names]
+        if len(columns) == len(names) > 1:
+            if len(order) != len(names):
+                raise ValueError(
+                    f"x must be a dictionary of {names}, since the file does not hold the "
+                    "order of the model's inputs"
+                )
+            columns = [columns[order.index(name)] for name in names]
+    if len(columns) != len(names):
+        raise ValueError(f"x must hold {len(names)} inputs {names}, got {len(columns)}")
+    for tensor, column in zip(tensors, columns, strict=True):
+        fits = column.ndim == len(tensor.shape) and all(
+            size in (-1, got) for size, got in zip(tensor.shape[1:], column.shape[1:], strict=True)
+        )
+        if not fits:
+            raise ValueError(
+                f"x must have the shape (examples, {_shape_text(tensor.shape[1:])}) for input "
+                f"{tensor.name!r}, got {column.shape}"
+            )
+        if np.isnan(column).any():
+            raise ValueError(f"x must hold no NaN for input {tensor.name!r}")
+    return columns
+
+
+def run_in_batches(
+    interpreter: Interpreter, ends: Ends, columns: Sequence[np.ndarray], batch: int
+) -> list[np.ndarray]:
+    """Runs a file on all examples.
+
+    Args:
+        interpreter: An interpreter whose inputs have this batch size.
+        ends: The file's inputs and outputs.
+        columns: For each input real numbers of shape (examples, ...).
+        batch: Examples per invocation.
+
+    Returns:
+        For each output an array of shape (examples, ...) in the element type of the file.
+
+    Raises:
+        BatchRefused: An output does not have one row per example.
+    """
+    examples = len(columns[0])
+    inputs, outputs = ends
+    parts: list[list[np.ndarray]] = [[] for _ in outputs]
+    for start in range(0, examples, batch):
+        stop = min(start + batch, examples)
+        for tensor, column in zip(inputs, columns, strict=True):
+            block = tensor.quantize(column[start:stop])
+            if stop - start < batch:  # pad the last batch; the outputs are cut below
+                block = np.concatenate([block, np.repeat(block[-1:], batch - len(block), 0)])
+            interpreter.set_tensor(tensor.index, block)
+        interpreter.invoke()
+        for tensor, part in zip(outputs, parts, strict=True):
+            out = interpreter.get_tensor(tensor.index)
+            if out.ndim == 0 or len(out) != batch:
+                raise BatchRefused(f"{tensor.name} is {out.shape} for a batch of {batch}")
+            part.append(out[: stop - start])
+    return [np.concatenate(part) for part in parts]
+
+
+def _split_number(name: str) -> tuple[str, int]:
+    """("output_", 10) of "output_10", which sorts after "output_9"."""
+    stem = name.rstrip("0123456789")
+    return stem, int(name[len(stem) :] or 0)
+
+
+def _shape_text(shape: Sequence[int]) -> str:
+    return ", ".join("any" if size == -1 else str(size) for size in shape)
