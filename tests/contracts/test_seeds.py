@@ -16,7 +16,7 @@ import pytest
 import seeds
 import tensorflow as tf
 
-from tfnas.data.augmentation import AugmentedImages, shuffled
+from tfnas.data.augmentation import AugmentedImages, ShuffledBatches
 from tfnas.runtime.randomness import kept_random_state, seed_layers, seeded
 
 PROGRAM = pathlib.Path(seeds.__file__)
@@ -181,7 +181,7 @@ def test_arrays_are_shuffled_anew_each_epoch():
 
     def orders(seed):
         with seeded(seed):
-            batches = shuffled((x, y), 4, seed)
+            batches = ShuffledBatches((x, y), 4, seed).dataset()
             assert len(batches) == 3
             found = []
             for _ in range(3):
