@@ -121,7 +121,7 @@ def test_techniques_come_in_the_order_of_the_table_each_once(names):
 def test_a_job_checks_the_order_first(tmp_path):
     row = [("qat", {}), ("prune", {"sparsity": 0.5})]
     with pytest.raises(
-        ValueError, match="in the order .*, prune, .*, qat, each once, got qat, prune"
+        ValueError, match=r"in the order .*, prune, .*, qat, each once, got qat, prune"
     ):
         tfnas.run_techniques("none.keras", row, "nowhere", directory=tmp_path / "out")
     with pytest.raises(ValueError, match="techniques must hold at least one technique, got none"):
