@@ -144,7 +144,7 @@ def test_settings_of_another_technique_are_refused():
 
 
 def test_unknown_settings_are_named():
-    message = "settings of 'prune' must be some of criterion, exclude, .*, got 'sparsty'$"
+    message = "settings of 'prune' must be some of criterion, .*, sparsity, got 'sparsty'$"
     with pytest.raises(ValueError, match=message):
         tfnas.run_techniques(None, [("prune", {"sparsty": 0.5})], None, directory="none")
 
