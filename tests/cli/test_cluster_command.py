@@ -140,7 +140,7 @@ def test_bad_input_is_one_line_before_any_work(cluster, flags, message):
     [
         (FineTuneSettings, "epochs", -1),
         (FineTuneSettings, "batch_size", 0),
-        (ClusterSettings, "renew", 0),
+        (ClusterSettings, "renew", -1),
         (ClusterSettings, "clusters", 1),
         (ClusterSettings, "clusters", 257),
     ],

@@ -57,6 +57,7 @@ class ClusterSettings:
 
     Example:
         >>> ClusterSettings(clusters=8, granularity="channel").renew
+        5
     """
 
     clusters: int = option(
@@ -65,10 +66,10 @@ class ClusterSettings:
     layers: tuple[tuple[str, int], ...] = option(
         (), "numbers of values of single layers: NAME=K", parse=parse_counts
     )
-    renew: int | None = option(
-        None,
-        "steps between two new assignments of weights to clusters; default: the first one stays",
-        low=1,
+    renew: int = option(
+        RENEWAL,
+        "steps between two new assignments of weights to clusters; 0: the first one stays",
+        low=0,
     )
     granularity: str = option(
         "layer",
@@ -132,7 +133,7 @@ class WeightClustering(Technique[ClusterSettings]):
             amount: The number.
             brief: As for the base class.
         """
-        return ClusterSettings(clusters=int(amount), renew=RENEWAL, fold=False)
+        return ClusterSettings(clusters=int(amount), fold=False)
 
     def check(self, model: keras.Model, settings: ClusterSettings, context: Context) -> None:
         """Prepares a copy that is thrown away, so that a bad argument fails before long work."""
@@ -276,7 +277,7 @@ def _callback(
         clusters = {k.name: counts[id(k.variable)] for k in kernels if id(k.variable) in counts}
     return ClusteringCallback(
         clusters,
-        settings.renew,
+        settings.renew or None,
         "step",
         granularity=settings.granularity,
         initialization=settings.initialization,
