@@ -89,7 +89,7 @@ def test_values_are_trained_and_counted_in_the_files(cluster):
     report = ClusteringReport.of(json.loads((folder / "clustering.json").read_text()))
     assert [k.name for k in report.kernels] == ["stem", "block/body", "head"]
     assert report.folded == ("stem", "block/body")
-    text = (folder / "report.md", "report.html").read_text()
+    text = (folder / "report.md").read_text()
     assert "| clustered, float32 | head | FULLY_CONNECTED | 2,560 | 8 |" in text
     accuracy = [float(line.split("|")[2]) for line in text.splitlines() if ", float32 | 0." in line]
     assert accuracy[1] > accuracy[0] - 0.1

@@ -69,7 +69,7 @@ def test_qat_writes_models_file_report_and_picture(command, tmp_path, digits):
     assert tfnas.load_model(folder / "model_float.keras").get_layer("head")
     errors = QuantizationError.from_json((folder / "errors.json").read_text())
     assert errors.headers()
-    report = (folder / "report.md", "report.html").read_text()
+    report = (folder / "report.md").read_text()
     assert "float32" in report
     assert "errors.png" in report
 

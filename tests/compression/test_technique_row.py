@@ -113,15 +113,16 @@ def test_techniques_come_in_the_order_of_the_table_each_once(names):
         return
     with pytest.raises(ValueError, match="techniques must be in the order") as caught:
         check_order(names)
-    wanted = ", ".join(sorted(set(names), key=NAMES.index))
     assert str(caught.value) == (
-        f"techniques must be in the order {wanted}, each once, got {', '.join(names)}"
+        f"techniques must be in the order {', '.join(NAMES)}, each once, got {', '.join(names)}"
     )
 
 
 def test_a_job_checks_the_order_first(tmp_path):
     row = [("qat", {}), ("prune", {"sparsity": 0.5})]
-    with pytest.raises(ValueError, match="in the order prune, qat, each once, got qat, prune"):
+    with pytest.raises(
+        ValueError, match=r"in the order .*, prune, .*, qat, each once, got qat, prune"
+    ):
         tfnas.run_techniques("none.keras", row, "nowhere", directory=tmp_path / "out")
     with pytest.raises(ValueError, match="techniques must hold at least one technique, got none"):
         tfnas.run_techniques("none.keras", [], "nowhere", directory=tmp_path / "out")
@@ -143,7 +144,7 @@ def test_settings_of_another_technique_are_refused():
 
 
 def test_unknown_settings_are_named():
-    message = "settings of 'prune' must be some of criterion, exclude, .*, got 'sparsty'$"
+    message = "settings of 'prune' must be some of criterion, .*, sparsity, got 'sparsty'$"
     with pytest.raises(ValueError, match=message):
         tfnas.run_techniques(None, [("prune", {"sparsty": 0.5})], None, directory="none")
 

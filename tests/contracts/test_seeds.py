@@ -16,7 +16,7 @@ import pytest
 import seeds
 import tensorflow as tf
 
-from tfnas.data.augmentation import AugmentedImages, shuffled
+from tfnas.data.augmentation import AugmentedImages, ShuffledBatches
 from tfnas.runtime.randomness import kept_random_state, seed_layers, seeded
 
 PROGRAM = pathlib.Path(seeds.__file__)
@@ -181,10 +181,12 @@ def test_arrays_are_shuffled_anew_each_epoch():
 
     def orders(seed):
         with seeded(seed):
-            batches = shuffled((x, y), 4, seed)
+            source = ShuffledBatches((x, y), 4, seed)
+            batches = source.dataset()
             assert len(batches) == 3
             found = []
-            for _ in range(3):
+            for epoch in range(3):
+                source.start_at(epoch)
                 parts = list(batches.as_numpy_iterator())
                 assert [len(images) for images, _ in parts] == [4, 4, 2]
                 for images, (labels, answers) in parts:

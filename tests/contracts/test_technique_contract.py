@@ -1,4 +1,4 @@
-"""What every technique must do with a model, without training. The model is tiny."""
+"""What every technique must do with a model, alone and in the engine. The model is tiny."""
 
 import functools
 
@@ -8,6 +8,13 @@ import pytest
 from keras import layers
 
 import tfnas
+from tfnas.compression.fine_tune_settings import FineTuneSettings
+from tfnas.compression.technique_context import Context
+from tfnas.compression.technique_row import Step, run_row
+from tfnas.compression.techniques.registry import technique as registered
+from tfnas.compression.techniques.registry import techniques
+from tfnas.data.examples import ArrayParts, Examples
+from tfnas.tasks.image_classes import ImageClasses
 
 # Name -> model, further arguments -> (new model, report).
 TECHNIQUES = {
@@ -126,3 +133,55 @@ def test_a_layer_to_exclude_that_is_not_there_is_named(technique, model):
 def test_what_is_no_model_is_refused(technique, wrong):
     with pytest.raises((TypeError, ValueError), match="model"):
         technique(wrong)
+
+
+# --- the same as rows of the engine, with training
+
+
+AMOUNTS = {"cluster": 4, "qat": 8, "train": 1}
+
+
+@pytest.fixture(scope="module", params=[each.name for each in techniques()])
+def run_alone(request, model):
+    """(Technique, weights of the model before, what it did)."""
+    own = registered(request.param)
+    rng = np.random.default_rng(0)
+    examples = Examples(
+        rng.random((40, 8, 8, 3), dtype=np.float32), rng.integers(0, 10, 40).astype("int64")
+    )
+    data = ArrayParts("noise", examples, examples, examples)
+    settings = FineTuneSettings(epochs=1, batch_size=20)
+    before = [weights.copy() for weights in model.get_weights()]
+    amount = AMOUNTS.get(own.name, 0.5)
+    step = Step(own.name, own.for_amount(amount, brief=True))
+    [outcome] = run_row(model, [step], Context(model, ImageClasses(), data, settings))
+    return own, before, outcome
+
+
+def test_a_row_leaves_the_model_as_it_is(run_alone, model):
+    _, before, outcome = run_alone
+    for one, other in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    theirs = {id(variable) for variable in model.variables}
+    assert not [v.path for v in outcome.model.variables if id(v) in theirs]
+
+
+def test_a_row_says_what_it_did(run_alone, x):
+    own, _, outcome = run_alone
+    assert outcome.technique == own.name
+    assert isinstance(outcome.settings, own.settings)
+    assert outcome.training.epochs == 1
+    assert outcome.training.learning_rate == pytest.approx(1e-3 * own.learning_rate_scale)
+    assert np.isfinite(outputs(outcome.model, x)).all()
+    for report in filter(None, outcome.reports):
+        lines = str(report).splitlines()
+        assert all(any(name in line for line in lines) for name in ("stem", "middle", "head"))
+
+
+def test_the_model_of_a_row_comes_back_from_its_file(run_alone, x, tmp_path):
+    own, _, outcome = run_alone
+    for name, each in own.models(outcome).items():
+        each.save(tmp_path / name)
+        np.testing.assert_array_equal(
+            outputs(tfnas.load_model(tmp_path / name), x), outputs(each, x)
+        )

@@ -157,6 +157,19 @@ def test_what_differs_is_named(tmp_path, job, name):
     compress_folder(tmp_path).claim(job)
 
 
+def test_the_place_of_a_difference_is_named(tmp_path):
+    first = {"techniques": [{"name": "prune", "settings": {"sparsity": 0.5, "sparse": True}}]}
+    other = {"techniques": [{"name": "prune", "settings": {"sparsity": 0.9, "sparse": True}}]}
+    folder = JobFolder(tmp_path, "techniques", ())
+    folder._claim({"model": "a", "data": "b", "settings": {}, **first})
+    message = r"another techniques\[0\]\.settings\.sparsity: 0\.5, got 0\.9; choose another folder"
+    with pytest.raises(ValueError, match=message):
+        folder._claim({"model": "a", "data": "b", "settings": {}, **other})
+    message = r"another techniques: \[\{.*\], got \[\]; choose"
+    with pytest.raises(ValueError, match=message):
+        folder._claim({"model": "a", "data": "b", "settings": {}, "techniques": []})
+
+
 def test_recorded_files_are_removed_and_others_of_such_names_stay(tmp_path, job):
     folder = JobFolder(tmp_path, "techniques", ("report.md",))
     folder.claim(job)

@@ -168,6 +168,35 @@ def test_files_of_others_are_refused_before_the_work(model, few, tmp_path):
     assert progress.phases == []
 
 
+PRUNE = ("prune", {"sparsity": 0.5})
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ([PRUNE, ("qat", {"start_epoch": 1})], "start_epoch must be below epochs 1, got 1"),
+        (
+            [PRUNE, ("qat", {"start_epoch": 1, "freeze_epoch": 0})],
+            "freeze_epoch must not be before",
+        ),
+        (
+            [("prune_channels", {"macs": 0.5}), ("prune", {"sparsity": 0.5, "criterion": "obs"})],
+            "criterion 'obs' goes with epochs 0",
+        ),
+        ([PRUNE, ("cluster", {"clusters": 1})], "clusters must be a whole number"),
+        ([("prune", {"sparsity": 0.5, "exclude": ("none",)})], "exclude must name layers"),
+    ],
+)
+def test_every_step_is_checked_before_the_first_is_trained(model, few, tmp_path, row, message):
+    progress = Recorded()
+    with pytest.raises(ValueError, match=message):
+        tfnas.run_techniques(
+            model, row, few, directory=tmp_path / "job", settings=SETTINGS, progress=progress
+        )
+    assert (progress.phases, progress.epochs) == ([], 0)
+    assert not (tmp_path / "job").exists()
+
+
 def test_a_technique_of_ones_own_reports_its_picture_and_products(
     model, few, tmp_path, monkeypatch
 ):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tfnas.compression.technique_context import Context
-from tfnas.compression.techniques.registry import technique
+from tfnas.compression.techniques.registry import technique, techniques
 from tfnas.compression.techniques.technique import TechniqueOutcome
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def check_order(names: Sequence[str]) -> None:
     """
     ranks = [technique(name).rank for name in names]
     if ranks != sorted(set(ranks)):
-        order = sorted(set(names), key=lambda name: technique(name).rank)
+        order = [each.name for each in techniques()]
         raise ValueError(
             f"techniques must be in the order {', '.join(order)}, each once, got {', '.join(names)}"
         )

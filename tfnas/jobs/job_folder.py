@@ -94,9 +94,10 @@ class JobFolder:
         before = self._record.read()
         for name, value in identity.items():
             if before.get(name) != value:
+                place, old, new = _first_difference(before.get(name), value)
                 raise ValueError(
-                    f"directory {str(self.path)!r} holds a job of another {name}: "
-                    f"{before.get(name)!r}, got {value!r}; choose another folder, or overwrite it"
+                    f"directory {str(self.path)!r} holds a job of another {name}{place}: "
+                    f"{old!r}, got {new!r}; choose another folder, or overwrite it"
                 )
 
     def remove(self) -> None:
@@ -146,6 +147,17 @@ class JobFolder:
             f"directory must be new, empty or the folder of a job of tfnas, got "
             f"{str(self.path)!r}, which holds {', '.join(names[:_SHOWN])}{more}"
         )
+
+
+def _first_difference(before: Any, now: Any, place: str = "") -> tuple[str, Any, Any]:
+    """Returns where two nests of JSON differ first, and what stands there."""
+    if isinstance(before, dict) and isinstance(now, dict) and before.keys() == now.keys():
+        key = next(key for key in now if before[key] != now[key])
+        return _first_difference(before[key], now[key], f"{place}.{key}")
+    if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        index = next(i for i, each in enumerate(now) if before[i] != each)
+        return _first_difference(before[index], now[index], f"{place}[{index}]")
+    return place, before, now
 
 
 def _remove_matching(folder: pathlib.Path, pattern: str) -> None:

@@ -126,9 +126,10 @@ def _step(each: Step | tuple[str, Mapping[str, Any]]) -> Step:
 def _check(model: keras.Model, row: Sequence[Step], context: Context) -> None:
     """Checks all that can be checked before long work."""
     for number, step in enumerate(row, 1):
-        own = context_of(step, context, number)
+        own, its = technique(step.technique), context_of(step, context, number)
+        own.check_epochs(step.settings, its.settings.epochs)
         if number == 1:  # later ones get a model that does not exist yet
-            technique(step.technique).check(model, step.settings, own)
+            own.check(model, step.settings, its)
 
 
 def _check_pictures(row: Sequence[Step]) -> None:

@@ -136,9 +136,8 @@ class ChannelPruningTechnique(Technique[PruneChannelsSettings]):
             **{name: value for name, value in limits.items() if value and value < 1},
         )
 
-    def check(self, model: keras.Model, settings: PruneChannelsSettings, context: Context) -> None:
+    def check_epochs(self, settings: PruneChannelsSettings, epochs: int) -> None:
         """Checks the number of steps."""
-        epochs = context.settings.epochs
         if settings.steps > max(epochs, 1):
             raise ValueError(f"steps must be at most epochs {epochs}, got {settings.steps}")
 

@@ -101,12 +101,11 @@ class QuantizationAware(Technique[QatSettings]):
         """Returns the settings of a number of bits of the weights, 8 or 4."""
         return QatSettings(mode="int8" if amount == 8 else "int8x4")
 
-    def check(self, model: keras.Model, settings: QatSettings, context: Context) -> None:
+    def check_epochs(self, settings: QatSettings, epochs: int) -> None:
         """Checks that there is training with fake quantization."""
         from tfnas.quantization.quantization_schedule import QuantizationSchedule
 
         QuantizationSchedule(settings.start_epoch, settings.freeze_epoch)
-        epochs = context.settings.epochs
         if epochs < 1:
             raise ValueError(f"epochs must be a whole number >= 1, got {epochs}")
         if settings.start_epoch >= epochs:
@@ -114,6 +113,9 @@ class QuantizationAware(Technique[QatSettings]):
                 f"start_epoch must be below epochs {epochs}, got {settings.start_epoch}: nothing "
                 "would be rounded"
             )
+
+    def check(self, model: keras.Model, settings: QatSettings, context: Context) -> None:
+        """Quantizes a copy that is thrown away, so that a bad argument fails before long work."""
         self._quantized(model, settings, context)
 
     def apply(self, model: keras.Model, settings: QatSettings, context: Context) -> Applied:

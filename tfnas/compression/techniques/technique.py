@@ -183,6 +183,17 @@ class Technique(abc.ABC, Generic[S]):
             weights: Fraction of the weights that stays, for techniques that have a second amount.
         """
 
+    def check_epochs(self, settings: S, epochs: int) -> None:
+        """Checks that settings fit the number of epochs.
+
+        Args:
+            settings: The settings.
+            epochs: Epochs of the fine-tuning.
+
+        Raises:
+            ValueError: They don't.
+        """
+
     def check(self, model: keras.Model, settings: S, context: Context) -> None:
         """Checks model and settings in a second or two, before any file is written.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tfnas.compression.techniques.technique import (
     Applied,
@@ -262,14 +262,26 @@ def _callback(
     from tfnas.clustering.clusterable_kernels import find_kernels
     from tfnas.clustering.clustering_callback import ClusteringCallback
 
-    # The copy may be flat: then its layers have other paths than the plan's.
-    names = {id(k.variable): k.name for k in find_kernels(prepared.model)[0]}
+    kernels = find_kernels(prepared.model)[0]
+    counts = {id(task.kernel.variable): task.clusters for task in prepared.tasks}
+    clusters: int | dict[str, int | None]
+    exclude: list[Any] = []
+    if len(set(counts.values())) == 1:
+        # By layer: a trainer around the model, such as a Distiller, gives them longer paths.
+        clusters = prepared.tasks[0].clusters
+        chosen = {id(k.layer) for k in kernels if id(k.variable) in counts}
+        others = {id(k.layer): k.layer for k in kernels if id(k.layer) not in chosen}
+        exclude = list(others.values())
+    else:
+        # The copy may be flat: then its layers have other paths than the plan's.
+        clusters = {k.name: counts[id(k.variable)] for k in kernels if id(k.variable) in counts}
     return ClusteringCallback(
-        {names[id(task.kernel.variable)]: task.clusters for task in prepared.tasks},
+        clusters,
         settings.renew or None,
         "step",
         granularity=settings.granularity,
         initialization=settings.initialization,
+        exclude=exclude,
         seed=context.seed,
     )
 

@@ -63,6 +63,7 @@ class PruneSettings:
         True, "without training: adjust the kept weights to compensate for the pruned ones"
     )
     sparse: bool = option(True, "also write a file that stores only the nonzero weights")
+    depthwise: bool = option(True, "whether depthwise layers, if any, are pruned", flag=False)
 
     def __post_init__(self) -> None:
         check_ratio(self.sparsity, name="sparsity")
@@ -94,19 +95,18 @@ class WeightPruning(Technique[PruneSettings]):
             brief: As for the base class.
         """
         if brief:
-            return PruneSettings(sparsity=amount, exclude=("depthwise",))
+            return PruneSettings(sparsity=amount, depthwise=False)
         return PruneSettings(sparsity=amount, scope="global")
 
     def draws(self, settings: PruneSettings) -> bool:
         """Returns whether the sensitivity of the layers is drawn."""
         return settings.scope == BY_SENSITIVITY
 
-    def check(self, model: keras.Model, settings: PruneSettings, context: Context) -> None:
-        """Prunes a copy that is thrown away, so that a bad argument fails before long work."""
-        from tfnas.pruning.prune import BY_OUTPUT, OBS, prune
+    def check_epochs(self, settings: PruneSettings, epochs: int) -> None:
+        """Checks what goes with the criterion "obs", which prunes without training."""
+        from tfnas.pruning.prune import BY_OUTPUT, OBS
 
-        scope = "layer" if settings.scope in (BY_SENSITIVITY, BY_OUTPUT) else settings.scope
-        epochs, obs = context.settings.epochs, settings.criterion == OBS
+        obs = settings.criterion == OBS
         if obs and (epochs or settings.scope == BY_SENSITIVITY):
             raise ValueError(
                 "criterion 'obs' goes with epochs 0 and the scopes layer, erk and output, got "
@@ -116,14 +116,20 @@ class WeightPruning(Technique[PruneSettings]):
             raise ValueError(
                 f"scope 'output' goes with criterion 'obs', got {settings.criterion!r}"
             )
+
+    def check(self, model: keras.Model, settings: PruneSettings, context: Context) -> None:
+        """Prunes a copy that is thrown away, so that a bad argument fails before long work."""
+        from tfnas.pruning.prune import BY_OUTPUT, OBS, prune
+
+        scope = "layer" if settings.scope in (BY_SENSITIVITY, BY_OUTPUT) else settings.scope
         few = context.data.train.rows(slice(8))
         prune(
             model,
             settings.sparsity,
-            criterion="magnitude" if obs else settings.criterion,
+            criterion="magnitude" if settings.criterion == OBS else settings.criterion,
             granularity=settings.granularity,
             scope=scope,
-            exclude=_present(settings.exclude, model),
+            exclude=_excluded(settings, model),
             data=(few.x, few.y),
             loss=context.task.criterion_loss(model),
             seed=context.seed,
@@ -137,7 +143,7 @@ class WeightPruning(Technique[PruneSettings]):
         options = {
             "granularity": settings.granularity,
             "scope": scope,
-            "exclude": _present(settings.exclude, model),
+            "exclude": _excluded(settings, model),
             "seed": context.seed,
             **_scoring(model, settings, context),
         }
@@ -259,16 +265,16 @@ class WeightPruning(Technique[PruneSettings]):
         return products
 
 
-def _present(exclude: tuple[str, ...], model: keras.Model) -> tuple[str, ...]:
-    """Returns the patterns without "depthwise" where the model has no such layer."""
+def _excluded(settings: PruneSettings, model: keras.Model) -> tuple[str, ...]:
+    """Returns the patterns of layers to leave as they are."""
     import keras
 
     from tfnas.graph.batchnorm import layers_of
 
-    # A pattern that matches no layer is refused; a search excludes these layers everywhere.
-    if "depthwise" in exclude and not layers_of(model, keras.layers.DepthwiseConv2D):
-        return tuple(name for name in exclude if name != "depthwise")
-    return exclude
+    # A pattern that matches no layer is refused.
+    if not settings.depthwise and layers_of(model, keras.layers.DepthwiseConv2D):
+        return (*settings.exclude, "depthwise")
+    return settings.exclude
 
 
 def _scoring(model: keras.Model, settings: PruneSettings, context: Context) -> dict[str, Any]:
@@ -303,7 +309,7 @@ def _sensitivity(
         quality,
         _sparsities(settings),
         granularity=settings.granularity,
-        exclude=settings.exclude,
+        exclude=_excluded(settings, model),
         seed=context.seed,
         **_scoring(model, settings, context),
     )
