@@ -58,6 +58,8 @@ def fine_tune(
         checkpoint.restore_model(model)
     progress, epochs = progress or Progress(), settings.epochs
     done = 0 if checkpoint is None else checkpoint.epoch
+    if done:
+        progress.phase(f"  trained before: {done} of {epochs} epochs")
     steps = training_steps(examples, epochs, settings.batch_size)
     report_epoch = keras.callbacks.LambdaCallback(
         on_epoch_end=lambda epoch, logs: progress.epoch_ended(epoch + 1, epochs)
