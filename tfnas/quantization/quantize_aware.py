@@ -183,6 +183,12 @@ def fake_quants(model: keras.Model) -> list[FakeQuant]:
     return [layer for layer in all_layers(model) if isinstance(layer, FakeQuant)]
 
 
+def has_4_bit_kernel(model: keras.Model) -> bool:
+    """Returns whether a quantization-aware model rounds some kernel to 4 bits."""
+    kernels = (layer for layer in all_layers(model) if isinstance(layer, QuantizedKernel))
+    return any(kernel.bits == 4 for kernel in kernels)
+
+
 def unquantized_layers(model: keras.Model) -> list[Skipped]:
     """Returns the layers of a quantization-aware model that stay float, with reasons.
 

@@ -1,47 +1,49 @@
 """Conversion of a Keras model to an :class:`Artifact`: the only place in tfnas that converts.
 
-This module decides how a model is converted. TensorFlow's converter itself runs in
-:mod:`tfnas.tflite.tensorflow_converter`. Every file is checked after conversion: the element types
-of its inputs and outputs (and of every tensor, if all must be integers) are read back from the
-file, and the interpreter must accept it.
+A conversion is a row of passes (`PASSES`), each in a file of its own in :mod:`tfnas.tflite.passes`
+and entered once. :func:`to_tflite` checks its arguments and runs the row. Every file is checked
+after conversion: the element types of its inputs and outputs (and of every tensor, if all must be
+integers) are read back from the file, and the interpreter must accept it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from tfnas.data.representative_dataset import CALIBRATION_EXAMPLES
-from tfnas.graph.batchnorm import fitting_columns
-from tfnas.keras_private import all_layers, functional_inside
 from tfnas.legacy.rebuild import is_tf_keras
-from tfnas.legacy.tfmot_qat import computes_in_float, is_quantized
-from tfnas.quantization.bias_correction import correct_bias
-from tfnas.quantization.float32_model import half_precision_layers, to_float32
-from tfnas.quantization.quantize_aware import (
-    fake_quants,
-    quantize_aware,
-    strip_quantization,
-    unquantized_layers,
-)
-from tfnas.quantization.quantized_kernel import QuantizedKernel
 from tfnas.quantization.spec import QuantSpec
 from tfnas.tflite.artifact import Artifact
-from tfnas.tflite.conversion_error import ConversionError, NoCalibration
-from tfnas.tflite.file_sparsity import sparse_fault
-from tfnas.tflite.flatbuffer import read_graphs
-from tfnas.tflite.quantizer_recipes import apply_recipe, weights_recipe
-from tfnas.tflite.tensorflow_converter import run_converter
+from tfnas.tflite.passes.check_fake_quantization import check_fake_quantization
+from tfnas.tflite.passes.conversion_state import Conversion
+from tfnas.tflite.passes.convert_model import convert
+from tfnas.tflite.passes.correct_batchnorm import correct
+from tfnas.tflite.passes.encode_sparsely import encode_sparsely
+from tfnas.tflite.passes.place_fake_quantization import place_fake_quantization
+from tfnas.tflite.passes.prepare_model import prepare
+from tfnas.tflite.passes.quantize_weights import quantize_weights
+from tfnas.tflite.passes.read_calibration import read_calibration
+from tfnas.tflite.passes.repair_file import repair_file
+from tfnas.tflite.passes.validate_file import validate
 
 if TYPE_CHECKING:
     import keras
 
     from tfnas.data.data_types import CalibrationData
 
-CORRECTION_EXAMPLES = 256
 SPARSE_MODES = ("float32", "float16", "int8")
-INT8_HINT = " (XNNPACK takes int8 dense layers only unpruned or in 1x16 blocks)"
+PASSES: tuple[Callable[[Conversion], Conversion], ...] = (
+    prepare,
+    read_calibration,
+    place_fake_quantization,
+    correct,
+    check_fake_quantization,
+    convert,
+    repair_file,
+    validate,
+    quantize_weights,
+    encode_sparsely,
+)
 
 
 def to_tflite(
@@ -109,37 +111,10 @@ def to_tflite(
     if sparse:
         _check_sparse(spec)
     _check_model(model)
-    by_tfmot = is_tf_keras(model) and is_quantized(model)
-    aware = by_tfmot or bool(fake_quants(model))
-    if by_tfmot and spec.mode != "int8":
-        raise ValueError(
-            f"mode must be 'int8' for model {model.name!r}, which tfmot quantized, got "
-            f"{spec.mode!r}"
-        )
-    if not is_tf_keras(model):
-        model = to_float32(model)
-    if aware and spec.activations == "float32":
-        model, aware = strip_quantization(model), False
-    if _needs_recipe(spec):
-        return _convert_by_recipe(model, spec)
-    if not aware and _needs_fake_quant(spec):
-        return _convert_by_fake_quant(model, spec, calibration)
-    if aware:
-        _check_quantization_aware(model, spec, sparse)
-    columns = [] if aware else _calibration_columns(model, spec, calibration)
-    content = run_converter(model, spec, columns, aware=aware)
-    origin = {
-        "model": model.name,
-        "mode": spec.mode,
-        "inputs": [tensor.name for tensor in model.inputs],
-        "calibration_examples": len(columns[0]) if columns else 0,
-        "quantization_aware": aware,
-        **_versions(),
-    }
-    artifact = Artifact(content, spec.mode, origin)
-    partly_float = aware and _stays_partly_float(model, by_tfmot)
-    _check_artifact(artifact, spec, allow_floats=partly_float)
-    return _convert_sparse(model, spec, columns, artifact) if sparse else artifact
+    conversion = Conversion(model, spec, calibration, sparse)
+    for run in PASSES:
+        conversion = run(conversion)
+    return conversion.file
 
 
 def _check_sparse(spec: QuantSpec) -> None:
@@ -152,118 +127,6 @@ def _check_sparse(spec: QuantSpec) -> None:
         raise ValueError(
             f"sparse must be False if layers have other formats, got {dict(spec.layers)}"
         )
-
-
-def _needs_recipe(spec: QuantSpec) -> bool:
-    """Whether ai-edge-quantizer must quantize the weights: the converter has no such format."""
-    if spec.needs_calibration:
-        return False
-    if spec.layers and spec.weights == "float16":
-        raise ValueError(f"layers must be empty for mode 'float16', got {dict(spec.layers)}")
-    return bool(spec.layers) or spec.weights == "int4" or spec.weight_only
-
-
-def _needs_fake_quant(spec: QuantSpec) -> bool:
-    """Whether integer activations need fake quantization in the graph, not the converter's own."""
-    custom = spec.layers or spec.weights == "int4" or spec.correct
-    return spec.needs_calibration and bool(custom or spec.ranges != QuantSpec().ranges)
-
-
-def _convert_by_recipe(model: keras.Model, spec: QuantSpec) -> Artifact:
-    """Converts to float32, then quantizes the weights of each layer."""
-    float_file = to_tflite(model)
-    artifact = apply_recipe(float_file, weights_recipe(model, float_file, spec))
-    artifact = Artifact(artifact.content, spec.mode, {**artifact.origin, "mode": spec.mode})
-    _check_artifact(artifact, spec)
-    return artifact
-
-
-def _convert_by_fake_quant(model: keras.Model, spec: QuantSpec, calibration: Any) -> Artifact:
-    """Makes the model quantization-aware with the ranges of the calibration data, and converts."""
-    if is_tf_keras(model):
-        raise ValueError(
-            f"model must be a Keras 3 model for 4-bit weights or formats of single layers with "
-            f"{spec.activations} activations, got the tf_keras model {model.name!r}"
-        )
-    columns = _calibration_columns(model, spec, calibration)
-    quantized = quantize_aware(model, spec, data=_as_inputs(model, columns))
-    if spec.weights == "int4" and not _has_4_bit_kernel(quantized):
-        raise ValueError(
-            f"mode {spec.mode!r} must give 4 bits to the kernel of some layer, got none in "
-            f"{model.name!r} that TFLite and layers={dict(spec.layers)} allow"
-        )
-    if spec.correct:
-        few = [column[:CORRECTION_EXAMPLES] for column in columns]
-        correct_bias(quantized, model, _as_inputs(model, few))
-    artifact = to_tflite(quantized, spec)
-    origin = {"calibration_examples": len(columns[0]), "quantization_aware": False}
-    return Artifact(artifact.content, spec.mode, {**artifact.origin, **origin})
-
-
-def _as_inputs(model: keras.Model, columns: list[np.ndarray]) -> Any:
-    """Arrays in the structure of the model's inputs (an array, a list or a dictionary)."""
-    import keras
-
-    return keras.tree.pack_sequence_as(functional_inside(model).input, columns)
-
-
-def _stays_partly_float(model: Any, by_tfmot: bool) -> bool:
-    return computes_in_float(model) if by_tfmot else bool(unquantized_layers(model))
-
-
-def _check_quantization_aware(model: Any, spec: QuantSpec, sparse: bool) -> None:
-    """Raises ValueError if a quantization-aware model can't be converted to these formats."""
-    if sparse:
-        raise ValueError("sparse must be False for a quantization-aware model, got True")
-    layers = fake_quants(model)
-    wrong = next((layer for layer in layers if layer.bits != spec.activation_bits), None)
-    if wrong is not None:
-        raise ValueError(
-            f"mode must have activations of {wrong.bits} bits as model {model.name!r} was trained "
-            f"for, got {spec.mode!r}"
-        )
-    unknown = [layer.name for layer in layers if not layer.observed]
-    if unknown:
-        raise ValueError(
-            f"model must have seen data before it is exported, got no range for {unknown[0]!r} and "
-            f"{len(unknown) - 1} more: train it, or tfnas.quantize_aware(model, data=...)"
-        )
-    if spec.weights == "int4" and not _has_4_bit_kernel(model):
-        raise ValueError(
-            f"mode must have weights of 8 bits as model {model.name!r} was trained for, got "
-            f"{spec.mode!r}"
-        )
-    half = half_precision_layers(model)
-    if half:
-        raise ValueError(
-            f"model must compute in float32 to be exported, got {half[0]!r} of another precision, "
-            "which can't be rebuilt in float32 because its class has no full get_config()"
-        )
-    inactive = [layer.name for layer in layers if not layer.active]
-    if inactive:
-        raise ValueError(f"model must round its activations, got {inactive[0]!r} inactive")
-
-
-def _has_4_bit_kernel(model: keras.Model) -> bool:
-    kernels = (k for k in all_layers(model) if isinstance(k, QuantizedKernel))
-    return any(kernel.bits == 4 for kernel in kernels)
-
-
-def _convert_sparse(
-    model: keras.Model, spec: QuantSpec, columns: list[np.ndarray], dense: Artifact
-) -> Artifact:
-    """Converts again with TFLite's sparse encoding, and compares the file with the dense one."""
-    content = run_converter(model, spec, columns, sparse=True)
-    sizes = {"dense_size": dense.size, "dense_gzip_size": dense.gzip_size}
-    artifact = Artifact(content, spec.mode, {**dense.origin, "sparse": True, **sizes})
-    try:
-        _check_artifact(artifact, spec)
-        fault = sparse_fault(artifact, dense)
-    except RuntimeError as error:  # a ConversionError, or one of the interpreter
-        fault = f"{error}{INT8_HINT if spec.mode == 'int8' else ''}"
-    if fault:
-        raise ConversionError(f"sparse must be False for model {model.name!r}: {fault}")
-    return artifact
 
 
 def _check_model(model: Any) -> None:
@@ -287,56 +150,3 @@ def _check_model(model: Any) -> None:
             f"model must be built and have known inputs, got {model.name!r}: start it with "
             "keras.Input, or wrap it in a functional model"
         )
-
-
-def _calibration_columns(model: keras.Model, spec: QuantSpec, calibration: Any) -> list[np.ndarray]:
-    """Checks the calibration data and returns one array for each input, in the model's order."""
-    if not spec.needs_calibration:
-        return []
-    if calibration is None:
-        raise NoCalibration(
-            f"calibration must hold typical inputs for mode {spec.mode!r}, got None: "
-            "pass about 100 training examples"
-        )
-    return fitting_columns(model, calibration, CALIBRATION_EXAMPLES, "calibration")
-
-
-def _check_artifact(artifact: Artifact, spec: QuantSpec, allow_floats: bool = False) -> None:
-    """Raises ConversionError if the file does not have the requested formats, or does not run."""
-    if spec.needs_calibration and not allow_floats:
-        operators = [op for graph in read_graphs(artifact.content) for op in graph.operators]
-        wrong = [
-            f"{tensor.dtype} {tensor.name!r} of layer {op.layer!r} ({op.name})"
-            # Name an operator that computes in floats, not the (DE)QUANTIZE beside it.
-            for op in sorted(operators, key=lambda op: "QUANTIZE" in op.name)
-            for tensor in (*op.inputs, *op.outputs)
-            if tensor.dtype.startswith("float")
-        ]
-        if wrong:
-            raise ConversionError(
-                f"file must hold no float tensor in mode {spec.mode!r}, got {wrong[0]}"
-                f" and {len(wrong) - 1} more"
-            )
-    ends = {"inputs": artifact.graph.inputs, "outputs": artifact.graph.outputs}
-    for what, tensors in ends.items():
-        for tensor in tensors:
-            quantized = tensor.dtype in ("int8", "int16", "float32")
-            if quantized and tensor.dtype != spec.activations:
-                raise ConversionError(
-                    f"{what} of the file must be {spec.activations}, got {tensor.dtype} "
-                    f"{tensor.name!r}"
-                )
-    try:
-        artifact.interpreter()
-    except (RuntimeError, ValueError) as error:
-        raise ConversionError(
-            f"file of mode {spec.mode!r} was written, but the interpreter refuses it: "
-            f"{str(error).splitlines()[0]}"
-        ) from error
-
-
-def _versions() -> dict[str, str]:
-    import keras
-    import tensorflow as tf
-
-    return {"tensorflow": tf.__version__, "keras": keras.__version__}

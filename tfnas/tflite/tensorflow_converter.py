@@ -12,7 +12,7 @@ import io
 import logging
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,7 +25,6 @@ from tfnas.tflite.frozen_saved_model import (
     without_old_garbage,
     write_frozen_saved_model,
 )
-from tfnas.tflite.graph_repair import repair
 
 if TYPE_CHECKING:
     import keras
@@ -37,7 +36,7 @@ _LOG = logging.getLogger(__name__)
 def run_converter(
     model: keras.Model,
     spec: QuantSpec,
-    columns: list[np.ndarray],
+    columns: Sequence[np.ndarray],
     *,
     sparse: bool = False,
     aware: bool = False,
@@ -61,8 +60,7 @@ def run_converter(
     try:
         with quiet_converter(), _converter(model) as converter:
             _set_formats(converter, model, spec, columns, sparse, aware)
-            content = bytes(converter.convert())
-        return repair(content) if aware else content
+            return bytes(converter.convert())
     except Exception as error:  # the converter raises many types for one cause
         raise ConversionError(conversion_message(model, spec, error)) from error
 
@@ -71,7 +69,7 @@ def _set_formats(
     converter: tf.lite.TFLiteConverter,
     model: keras.Model,
     spec: QuantSpec,
-    columns: list[np.ndarray],
+    columns: Sequence[np.ndarray],
     sparse: bool,
     aware: bool,
 ) -> None:
@@ -127,7 +125,7 @@ def _frozen_converter(model: keras.Model, directory: str) -> tf.lite.TFLiteConve
 
 
 def _representative_dataset(
-    model: keras.Model, columns: list[np.ndarray]
+    model: keras.Model, columns: Sequence[np.ndarray]
 ) -> Callable[[], Iterator[dict[str, np.ndarray]]]:
     names = [tensor.name for tensor in model.inputs]
 

@@ -1,0 +1,69 @@
+"""The record, and the row that it goes through."""
+
+import pytest
+from small_conversions import X, conversion, float_file, network
+
+import tfnas
+from tfnas.quantization.spec import MODES, QuantSpec
+from tfnas.tflite import convert
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_modes_that_a_recipe_or_fake_quantization_makes(mode):
+    state = conversion(mode)
+    assert state.uses_recipe == (mode in ("int4", "weights8", "weights4"))
+    assert state.needs_fake_quantization == (mode == "int8x4")
+    assert state.converter_spec.mode == ("float32" if state.uses_recipe else mode)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        QuantSpec(layers={"first": "float32"}),
+        QuantSpec(correct=True),
+        QuantSpec(ranges="percentile"),
+    ],
+)
+def test_specifications_that_need_fake_quantization(spec):
+    assert conversion(spec).needs_fake_quantization
+    assert not conversion(spec, aware=True).needs_fake_quantization
+    assert not conversion(spec).uses_recipe
+
+
+def test_layers_with_float_activations_need_a_recipe():
+    spec = QuantSpec(activations="float32", layers={"first": "float32"})
+    assert conversion(spec).uses_recipe
+    assert not conversion(spec).needs_fake_quantization
+
+
+def test_the_file_is_there_once_it_is_validated():
+    with pytest.raises(RuntimeError, match="conversion of 'small' must have a file, got none yet"):
+        _ = conversion().file
+    assert conversion(artifact=float_file()).file is float_file()
+
+
+@pytest.mark.parametrize("mode", ["float32", "int8", "int8x4", "weights8"])
+def test_every_conversion_enters_each_pass_once(monkeypatch, mode):
+    entered = []
+
+    def recorded(run):
+        def enter(state):
+            entered.append(run.__name__)
+            return run(state)
+
+        return enter
+
+    monkeypatch.setattr(convert, "PASSES", [recorded(run) for run in convert.PASSES])
+    assert tfnas.to_tflite(network(), mode, X).mode == mode
+    assert entered == [
+        "prepare",
+        "read_calibration",
+        "place_fake_quantization",
+        "correct",
+        "check_fake_quantization",
+        "convert",
+        "repair_file",
+        "validate",
+        "quantize_weights",
+        "encode_sparsely",
+    ]

@@ -1,0 +1,58 @@
+"""Pass: whether a quantization-aware model is ready for a file of the requested formats."""
+
+from __future__ import annotations
+
+from tfnas.quantization.float32_model import half_precision_layers
+from tfnas.quantization.quantize_aware import fake_quants, has_4_bit_kernel
+from tfnas.tflite.passes.conversion_state import Conversion
+
+
+def check_fake_quantization(conversion: Conversion) -> Conversion:
+    """Checks bits, ranges and rounding of a quantization-aware model.
+
+    Args:
+        conversion: A model in its last form.
+
+    Returns:
+        The conversion, unchanged.
+
+    Raises:
+        ValueError: The model was trained for other formats, has not seen data yet, does not
+            round, or computes in half precision; or the file is to be sparse.
+    """
+    if conversion.aware:
+        if conversion.sparse:
+            raise ValueError("sparse must be False for a quantization-aware model, got True")
+        _check(conversion)
+    return conversion
+
+
+def _check(conversion: Conversion) -> None:
+    model, spec = conversion.model, conversion.spec
+    layers = fake_quants(model)
+    wrong = next((layer for layer in layers if layer.bits != spec.activation_bits), None)
+    if wrong is not None:
+        raise ValueError(
+            f"mode must have activations of {wrong.bits} bits as model {model.name!r} was trained "
+            f"for, got {spec.mode!r}"
+        )
+    unknown = [layer.name for layer in layers if not layer.observed]
+    if unknown:
+        raise ValueError(
+            f"model must have seen data before it is exported, got no range for {unknown[0]!r} and "
+            f"{len(unknown) - 1} more: train it, or tfnas.quantize_aware(model, data=...)"
+        )
+    if spec.weights == "int4" and not has_4_bit_kernel(model):
+        raise ValueError(
+            f"mode must have weights of 8 bits as model {model.name!r} was trained for, got "
+            f"{spec.mode!r}"
+        )
+    half = half_precision_layers(model)
+    if half:
+        raise ValueError(
+            f"model must compute in float32 to be exported, got {half[0]!r} of another precision, "
+            "which can't be rebuilt in float32 because its class has no full get_config()"
+        )
+    inactive = [layer.name for layer in layers if not layer.active]
+    if inactive:
+        raise ValueError(f"model must round its activations, got {inactive[0]!r} inactive")

@@ -1,0 +1,81 @@
+"""The record that goes through the passes of a conversion."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tfnas.quantization.spec import QuantSpec
+from tfnas.tflite.artifact import Artifact
+
+if TYPE_CHECKING:
+    import keras
+
+    from tfnas.data.data_types import CalibrationData
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Conversion:
+    """A model on its way to a file: what was requested, and what the passes so far made of it.
+
+    A pass takes a conversion and returns it with some fields replaced, or as it is where there is
+    nothing to do.
+
+    Args:
+        model: The Keras 3 or tf_keras model, as the last pass left it.
+        spec: The requested formats.
+        calibration: Typical inputs, as for :func:`tfnas.to_tflite`.
+        sparse: Whether the file is written in TFLite's sparse encoding.
+        aware: Whether the model holds the ranges of its activations: it is quantization-aware.
+        columns: The calibration data: for each input, in the order of `model.inputs`, an array
+            of shape (examples, ...). Empty where none is needed.
+        float_model: The model before a pass placed fake quantization; None where none did.
+        content: The file of TensorFlow's converter, not validated yet.
+        origin: Record of the conversion, for :class:`tfnas.Artifact`.
+        artifact: The file, validated; None before.
+    """
+
+    model: keras.Model
+    spec: QuantSpec
+    calibration: CalibrationData | None = None
+    sparse: bool = False
+    aware: bool = False
+    columns: tuple[np.ndarray, ...] = ()
+    float_model: keras.Model | None = None
+    content: bytes = dataclasses.field(default=b"", repr=False)
+    origin: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    artifact: Artifact | None = None
+
+    @property
+    def uses_recipe(self) -> bool:
+        """Whether ai-edge-quantizer quantizes the weights: the converter has no such format."""
+        spec = self.spec
+        custom = bool(spec.layers) or spec.weights == "int4" or spec.weight_only
+        return not spec.needs_calibration and custom
+
+    @property
+    def needs_fake_quantization(self) -> bool:
+        """Whether integer activations need fake quantization, not the converter's own ranges."""
+        spec = self.spec
+        custom = bool(spec.layers) or spec.weights == "int4" or spec.correct
+        custom = custom or spec.ranges != QuantSpec().ranges
+        return not self.aware and spec.needs_calibration and custom
+
+    @property
+    def converter_spec(self) -> QuantSpec:
+        """The formats of the converter's file: float32 where a recipe quantizes it afterwards."""
+        return QuantSpec.of("float32") if self.uses_recipe else self.spec
+
+    @property
+    def file(self) -> Artifact:
+        """The validated file.
+
+        Raises:
+            RuntimeError: No pass has written it yet.
+        """
+        if self.artifact is None:
+            raise RuntimeError(f"conversion of {self.model.name!r} must have a file, got none yet")
+        return self.artifact

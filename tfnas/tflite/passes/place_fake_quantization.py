@@ -1,0 +1,36 @@
+"""Pass: ranges and rounding in the graph, for formats that the converter does not offer itself."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from tfnas.quantization.quantize_aware import has_4_bit_kernel, quantize_aware
+from tfnas.tflite.passes.conversion_state import Conversion
+from tfnas.tflite.passes.read_calibration import as_inputs
+
+
+def place_fake_quantization(conversion: Conversion) -> Conversion:
+    """Makes the model quantization-aware with the ranges of the calibration data.
+
+    Args:
+        conversion: A prepared model and its calibration data.
+
+    Returns:
+        The conversion, with the quantization-aware model, and the float one in `float_model`.
+
+    Raises:
+        ValueError: The formats fit no layer of the model.
+    """
+    if not conversion.needs_fake_quantization:
+        return conversion
+    model, spec = conversion.model, conversion.spec
+    quantized = quantize_aware(model, spec, data=as_inputs(model, conversion.columns))
+    if spec.weights == "int4" and not has_4_bit_kernel(quantized):
+        raise ValueError(
+            f"mode {spec.mode!r} must give 4 bits to the kernel of some layer, got none in "
+            f"{model.name!r} that TFLite and layers={dict(spec.layers)} allow"
+        )
+    # The file of a model with fake quantization is written dense.
+    return dataclasses.replace(
+        conversion, model=quantized, aware=True, float_model=model, sparse=False
+    )

@@ -1,0 +1,52 @@
+"""Pass: the model as float32 layers, with fake quantization only where the file is of integers."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from tfnas.legacy.rebuild import is_tf_keras
+from tfnas.legacy.tfmot_qat import is_quantized
+from tfnas.quantization.float32_model import to_float32
+from tfnas.quantization.quantize_aware import fake_quants, strip_quantization
+from tfnas.tflite.passes.conversion_state import Conversion
+
+
+def prepare(conversion: Conversion) -> Conversion:
+    """Makes a float32 model of a mixed-precision one, and a float one for float activations.
+
+    Args:
+        conversion: A built model, and the requested formats.
+
+    Returns:
+        The conversion, with `aware`.
+
+    Raises:
+        ValueError: The model can't be computed in float32, or can't get these formats.
+    """
+    model, spec = conversion.model, conversion.spec
+    old = is_tf_keras(model)
+    by_tfmot = old and is_quantized(model)
+    aware = by_tfmot or bool(fake_quants(model))
+    if by_tfmot and spec.mode != "int8":
+        raise ValueError(
+            f"mode must be 'int8' for model {model.name!r}, which tfmot quantized, got "
+            f"{spec.mode!r}"
+        )
+    if not old:
+        model = to_float32(model)
+    if aware and spec.activations == "float32":
+        model, aware = strip_quantization(model), False
+    prepared = dataclasses.replace(conversion, model=model, aware=aware)
+    _check_formats_of_layers(prepared)
+    return prepared
+
+
+def _check_formats_of_layers(conversion: Conversion) -> None:
+    model, spec = conversion.model, conversion.spec
+    if spec.layers and spec.weights == "float16":
+        raise ValueError(f"layers must be empty for mode 'float16', got {dict(spec.layers)}")
+    if conversion.needs_fake_quantization and is_tf_keras(model):
+        raise ValueError(
+            f"model must be a Keras 3 model for 4-bit weights or formats of single layers with "
+            f"{spec.activations} activations, got the tf_keras model {model.name!r}"
+        )

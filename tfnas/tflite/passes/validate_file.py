@@ -1,0 +1,93 @@
+"""Pass: the converter is not trusted; what it wrote is read back and run.
+
+The passes that write a file once more (:mod:`~tfnas.tflite.passes.quantize_weights`,
+:mod:`~tfnas.tflite.passes.encode_sparsely`) check theirs by the same :func:`check_formats`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from tfnas.legacy.rebuild import is_tf_keras
+from tfnas.legacy.tfmot_qat import computes_in_float
+from tfnas.quantization.quantize_aware import unquantized_layers
+from tfnas.quantization.spec import QuantSpec
+from tfnas.tflite.artifact import Artifact
+from tfnas.tflite.conversion_error import ConversionError
+from tfnas.tflite.flatbuffer import read_graphs
+from tfnas.tflite.passes.conversion_state import Conversion
+
+
+def validate(conversion: Conversion) -> Conversion:
+    """Checks the structure of the file, its formats, and that the interpreter takes it.
+
+    Args:
+        conversion: A file, and the model that it was made of.
+
+    Returns:
+        The conversion, with `artifact`.
+
+    Raises:
+        ConversionError: The file does not have the requested formats, or does not run.
+        ValueError: The file is corrupt.
+    """
+    spec = conversion.converter_spec
+    artifact = Artifact(conversion.content, spec.mode, conversion.origin)
+    check_formats(artifact, spec, allow_floats=conversion.aware and _stays_partly_float(conversion))
+    return dataclasses.replace(conversion, artifact=artifact)
+
+
+def check_formats(artifact: Artifact, spec: QuantSpec, allow_floats: bool = False) -> None:
+    """Checks that a file has the requested formats, and that the interpreter takes it.
+
+    Args:
+        artifact: The file.
+        spec: The requested formats.
+        allow_floats: Whether an integer file may hold float tensors between its ends.
+
+    Raises:
+        ConversionError: It has not, or the interpreter does not.
+    """
+    if spec.needs_calibration and not allow_floats:
+        _check_no_floats(artifact, spec)
+    _check_ends(artifact, spec)
+    try:
+        artifact.interpreter()
+    except (RuntimeError, ValueError) as error:
+        raise ConversionError(
+            f"file of mode {spec.mode!r} was written, but the interpreter refuses it: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+
+
+def _stays_partly_float(conversion: Conversion) -> bool:
+    model = conversion.model
+    return computes_in_float(model) if is_tf_keras(model) else bool(unquantized_layers(model))
+
+
+def _check_no_floats(artifact: Artifact, spec: QuantSpec) -> None:
+    operators = [op for graph in read_graphs(artifact.content) for op in graph.operators]
+    wrong = [
+        f"{tensor.dtype} {tensor.name!r} of layer {op.layer!r} ({op.name})"
+        # Name an operator that computes in floats, not the (DE)QUANTIZE beside it.
+        for op in sorted(operators, key=lambda op: "QUANTIZE" in op.name)
+        for tensor in (*op.inputs, *op.outputs)
+        if tensor.dtype.startswith("float")
+    ]
+    if wrong:
+        raise ConversionError(
+            f"file must hold no float tensor in mode {spec.mode!r}, got {wrong[0]}"
+            f" and {len(wrong) - 1} more"
+        )
+
+
+def _check_ends(artifact: Artifact, spec: QuantSpec) -> None:
+    ends = {"inputs": artifact.graph.inputs, "outputs": artifact.graph.outputs}
+    for what, tensors in ends.items():
+        for tensor in tensors:
+            quantized = tensor.dtype in ("int8", "int16", "float32")
+            if quantized and tensor.dtype != spec.activations:
+                raise ConversionError(
+                    f"{what} of the file must be {spec.activations}, got {tensor.dtype} "
+                    f"{tensor.name!r}"
+                )
