@@ -4,24 +4,24 @@ import dataclasses
 import pathlib
 import types
 
+import keras
 import numpy as np
 from planning import candidate
-from tfnas.compression.results.cluster_result import ClusterConfig, ClusterResult, FileValues
-from tfnas.compression.results.factorize_result import FactorizeConfig, FactorizeResult
-from tfnas.compression.results.prune_channels_result import PruneChannelsConfig, PruneChannelsResult
-from tfnas.compression.results.prune_result import PruneConfig, PruneResult
-from tfnas.compression.results.qat_result import QatConfig, QatResult
-from tfnas.compression.training_settings import TrainingSettings
 
 import tfnas
 from tfnas.clustering.clustering_report import ClusteredKernel, ClusteringReport
 from tfnas.compression.budget import Budget
 from tfnas.compression.file_comparison_table import FileRow
+from tfnas.compression.fine_tune_settings import FineTuneSettings
 from tfnas.compression.layer_costs import FileLayer
 from tfnas.compression.model_analysis import LayerAnalysis, ModelAnalysis
 from tfnas.compression.plan_settings import PlanSettings
 from tfnas.compression.recipe import Recipe
 from tfnas.compression.results.compress_result import CompressResult
+from tfnas.compression.results.technique_result import TechniqueResult
+from tfnas.compression.technique_context import Context
+from tfnas.compression.techniques.registry import technique
+from tfnas.compression.techniques.technique import TechniqueOutcome
 from tfnas.data.data_split import DataSplit
 from tfnas.graph.functional import Skipped
 from tfnas.low_rank.low_rank_report import FactoredLayer, FactorizationReport
@@ -39,16 +39,10 @@ from tfnas.nas.search_result import ReportRow, SearchConfig, SearchResult
 from tfnas.pruning.pruning_report import PrunedKernel, PruningReport
 from tfnas.pruning.sensitivity import Sensitivity
 from tfnas.pruning.structured.channel_report import ChannelPruningReport, GroupChange
-from tfnas.reports import (
-    cluster_report,
-    compress_report,
-    factorize_report,
-    prune_channels_report,
-    prune_report,
-    qat_report,
-    search_report,
-)
+from tfnas.reports import compress_report, search_report, technique_report
 from tfnas.targets.device import Device
+from tfnas.tasks.assessment import Assessment, Metric
+from tfnas.tasks.image_classes import ImageClasses
 
 KINDS = ("prune", "cluster", "factorize", "prune_channels", "qat", "compress", "search")
 
@@ -95,15 +89,49 @@ def latency(ratio):
     )
 
 
-def rows(*labels):
+def rows(*labels, of=file):
     """Returns a measured file for each label, the first without a difference."""
     found = []
     for i, label in enumerate(labels):
-        quality = Score("accuracy", 0.91 - 0.013 * i, 0.85, 0.95, 90)
+        quality = _Recorded(0.91 - 0.013 * i)
         difference = (-0.013 * i, -0.02, 0.001) if i else None
-        nothing = np.zeros(8)
-        found.append(FileRow(label, file(20_480 - 512 * i), quality, nothing, nothing, difference))
+        found.append(FileRow(label, of(20_480 - 512 * i), quality, np.zeros(8), difference))
     return found
+
+
+class _Recorded(Assessment):
+    """An assessment whose score was recorded."""
+
+    def __init__(self, value):
+        super().__init__(Metric("accuracy", scale=100.0, unit="points"), np.zeros(8, bool))
+        object.__setattr__(self, "value", value)
+
+    @property
+    def score(self):
+        return Score("accuracy", self.value, 0.85, 0.95, 90)
+
+
+def reference(_):
+    """Returns a true file, whose kernels can be read."""
+    folder = pathlib.Path(tfnas.__file__).parent
+    return tfnas.Artifact.load(folder / "measure" / "reference.tflite")
+
+
+def _technique(folder, data, words, name, settings, reports, labels, notes=(), **extras):
+    """Writes the report of one technique."""
+    settings = technique(name).settings(**settings)
+    training = FineTuneSettings(epochs=2)
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    if name == "qat":
+        model = tfnas.quantize_aware(model)
+    outcome = TechniqueOutcome(name, settings, model, reports, extras, training)
+    times = {label: latency(0.5 - 0.1 * i) for i, label in enumerate(labels)}
+    result = TechniqueResult(folder, [outcome], rows(*labels, of=reference), times, list(notes))
+    task = ImageClasses()
+    if words is not None:
+        task.noun = words.examples
+        task.metric = Metric(words.metric, scale=100.0, unit=words.points)
+    technique_report.write(result, Context(model, task, data, training))
 
 
 def errors(layer):
@@ -123,36 +151,23 @@ def _prune(folder, data, layer, words):
         kernels, (Skipped("norm", "BatchNormalization", f"no kernel | {layer}"),)
     )
     curve = Sensitivity(-0.2, (0.3, 0.5), (layer, "head"), (72, 2880), ((-0.3, -0.9), (-0.2, -0.4)))
-    files = rows("unpruned, float32", "pruned, float32")
-    result = PruneResult(folder, report, files, {}, curve, [f"no sparse file: {layer}"])
-    config = PruneConfig(sparsity=0.8, exclude=(layer,), scope="sensitivity")
-    prune_report.write(result, data, config, words)
+    settings = {"sparsity": 0.8, "exclude": (layer,), "scope": "sensitivity"}
+    labels = ("original, float32", "pruned, float32")
+    notes = [f"no sparse file: {layer}"]
+    _technique(
+        *(folder, data, words, "prune", settings, [report], labels, notes), sensitivity=curve
+    )
 
 
 def _cluster(folder, data, layer, words):
     kernel = ClusteredKernel(
-        layer,
-        "Conv2D",
-        (3, 3, 1, 8),
-        16,
-        "layer",
-        72,
-        16,
-        0,
-        0.0312,
-        288,
-        300,
-        120,
-        100,
-        90,
-        "note",
+        *(layer, "Conv2D", (3, 3, 1, 8), 16, "layer", 72, 16, 0, 0.0312),
+        *(288, 300, 120, 100, 90, "note"),
     )
     report = ClusteringReport((kernel,), (Skipped("head", "Dense", "excluded"),), (layer,), ("N.",))
-    values = [FileValues(layer, "CONV_2D", 72, 16, 5)]
     labels = ("original, float32", "clustered, float32")
-    counts, times = dict.fromkeys(labels, values), dict.fromkeys(labels, latency(0.5))
-    result = ClusterResult(folder, report, rows(*labels), counts, times, [f"skipped {layer}"])
-    cluster_report.write(result, data, ClusterConfig(layers=((layer, 4), ("*", 16))), words)
+    settings = {"layers": ((layer, 4), ("*", 16))}
+    _technique(folder, data, words, "cluster", settings, [report], labels, [f"skipped {layer}"])
 
 
 def _factorize(folder, data, layer, words):
@@ -160,26 +175,24 @@ def _factorize(folder, data, layer, words):
     left = (Skipped("head", "Dense", f"feeds {layer}"),)
     report = FactorizationReport((factored,), left, (9000, 4360), (900, 500), True, ("A note.",))
     labels = ("original, float32", "low rank, float32")
-    times = {label: latency(0.5 - 0.1 * i) for i, label in enumerate(labels)}
-    result = FactorizeResult(folder, report, rows(*labels), times, [])
-    factorize_report.write(result, data, FactorizeConfig(macs=0.5, exclude=(layer,)), words)
+    settings = {"macs": 0.5, "exclude": (layer,)}
+    _technique(folder, data, words, "factorize", settings, [report], labels)
 
 
 def _prune_channels(folder, data, layer, words):
     groups = (GroupChange(layer, (layer,), 16, 8), GroupChange("b", ("b",), 8, 8, f"as {layer}"))
     report = ChannelPruningReport(groups, (9000, 4500), (900, 470), (f"{layer} is approximate.",))
     labels = ("original, float32", "smaller, float32")
-    times = {label: latency(0.5 - 0.1 * i) for i, label in enumerate(labels)}
-    result = PruneChannelsResult(folder, [report, report], rows(*labels), times, ["int8: failed"])
-    config = PruneChannelsConfig(sizes=((layer, 5), ("body", 8)))
-    prune_channels_report.write(result, data, config, words)
+    settings = {"sizes": ((layer, 5), ("body", 8))}
+    reports, notes = [report, report], ["int8: failed"]
+    _technique(folder, data, words, "prune_channels", settings, reports, labels, notes)
 
 
 def _qat(folder, data, layer, words):
-    skipped = [Skipped(layer, "Lambda", "unknown")]
-    files = rows("float32", "post-training, int8", "trained, int8")
-    result = QatResult(folder, files, skipped, errors(layer), [f"float16: {layer}"])
-    qat_report.write(result, data, QatConfig(epochs=2, layers=((layer, "int4"),)), words)
+    labels = ("original, float32", "post-training, int8", "trained, int8")
+    settings = {"layers": ((layer, "int4"),)}
+    notes = [f"float16: {layer}"]
+    _technique(*(folder, data, words, "qat", settings, [None], labels, notes), errors=errors(layer))
 
 
 def _compress(folder, data, layer, words):
@@ -219,7 +232,7 @@ def _compress(folder, data, layer, words):
         throughput=[Throughput(i, 8, 1, 100.0 + i, 90.0, 120.0, 1.5, 1.2, 1.7, 20) for i in (0, 1)],
         saved_model=None,
     )
-    compress_report.write(result, data, TrainingSettings(epochs=3), words)
+    compress_report.write(result, data, FineTuneSettings(epochs=3), words)
 
 
 def _search(folder, data, layer, words, teacher):

@@ -28,7 +28,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(tmp_path):
     # Python imports from the file itself too, as it stands in a sys.path.
     program = (
         f"import sys; sys.path.insert(0, {str(file)!r}); import tfnas; print(tfnas.__file__);"
-        "assert tfnas.BlockSpec.__module__ == 'tfnas.search_space.architecture'"
+        "assert tfnas.BlockSpec.__module__ == 'tfnas.search_space.block_spec'"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")

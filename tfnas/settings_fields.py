@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
+import numbers
 import textwrap
 import types
 import typing
@@ -160,13 +161,13 @@ def _rule_broken(value: Any, kind: type, described: FieldOption) -> str:
     if kind is bool:
         return "" if boolean else "True or False"
     if kind is int:
-        whole = isinstance(value, int) and not boolean
+        whole = isinstance(value, numbers.Integral) and not boolean
         return "" if whole and described.holds(value) else f"a whole number {described.rule}"
     if kind is float:
-        if boolean or not isinstance(value, int | float) or not math.isfinite(value):
+        if boolean or not isinstance(value, numbers.Real) or not math.isfinite(value):
             bounds = "" if described.low is described.high is None else f" {described.rule}"
             return f"a finite number{bounds}"
-        return "" if described.holds(value) else described.rule
+        return "" if described.holds(float(value)) else described.rule
     if kind is str and described.choices:
         return "" if value in described.choices else f"one of {', '.join(described.choices)}"
     return ""

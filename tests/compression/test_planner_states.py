@@ -105,15 +105,18 @@ def test_int8_is_trained_where_it_loses_accuracy(drop, integers, name):
     assert asked(state_in(TryFormats(()), files=(file(drop=drop),), integers=integers)) == name
 
 
-@pytest.mark.parametrize(
-    ("effort", "files"),
-    [(EFFORTS["quick"], (INT8,)), (NORMAL, (file(refused="no kernel of SIGN"),))],
-)
-def test_formats_are_all_where_nothing_is_trained_or_the_device_refuses(effort, files):
-    state = state_in(TryFormats(()), files=files, effort=effort, more=(HALF,))
-    after, recipe = next_step(state, None)
+def test_formats_are_all_where_the_device_refuses():
+    files = (file(refused="no kernel of SIGN"),)
+    after, recipe = next_step(state_in(TryFormats(()), files=files, more=(HALF,)), None)
     assert recipe is None
     assert after.phase == Finished()
+
+
+@pytest.mark.parametrize(("more", "steps"), [((), None), ((HALF,), (HALF,))])
+def test_where_nothing_is_trained_only_further_techniques_follow_the_formats(more, steps):
+    state = state_in(TryFormats(()), files=(INT8,), effort=EFFORTS["quick"], more=more)
+    recipe = next_step(state, None)[1]
+    assert (recipe and recipe.steps) == steps
 
 
 def test_trained_int8_replaces_the_untrained_file():

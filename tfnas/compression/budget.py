@@ -198,7 +198,9 @@ class Budget:
         found: dict[str, float] = {}
         for name, limit in self.limits.items():
             value = costs.value(cost_of_limit(name))
-            if value > limit:
+            if math.isnan(value):
+                found[name] = math.inf
+            elif value > limit:
                 found[name] = value - limit if name in _FROM_ZERO else value / limit - 1
         return found
 

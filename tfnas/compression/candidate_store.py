@@ -13,6 +13,7 @@ import numpy as np
 
 from tfnas.compression.budget import Budget, CandidateCosts
 from tfnas.compression.device_costs import Target
+from tfnas.compression.fine_tune import TrainingError
 from tfnas.compression.model_analysis import ModelAnalysis, analyze_model
 from tfnas.compression.recipe import Recipe, RecipeStep
 from tfnas.compression.technique_context import Context
@@ -27,7 +28,7 @@ from tfnas.measure.measurement import pareto_front
 from tfnas.measure.profile import Profile, profile
 from tfnas.runtime.files import save_model, write_atomically
 from tfnas.runtime.store import Record
-from tfnas.tasks.assessment import Assessment
+from tfnas.tasks.assessment import Assessment, NotFinite
 from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.conversion_error import ConversionError
 from tfnas.tflite.convert import to_tflite
@@ -280,6 +281,7 @@ class CandidateStore:
         own = {name: v for name, v in dataclasses.asdict(costs).items() if name not in _APART}
         # Written last: a candidate without it is built again.
         self._record(folder).write({"recipe": str(recipe), "costs": own, "drop": drop})
+        self._forget_training(folder.name)
         return Candidate(recipe, file, costs, drop, assessment)
 
     def _record(self, folder: pathlib.Path) -> Record:
@@ -303,6 +305,7 @@ class CandidateStore:
         if not path.exists():
             model = self._model(steps[:-1])
             save_model(self._applied(model, steps[-1].step(), steps[:-1], key), path)
+            self._forget_training(key)
         return load_model(path)
 
     def _applied(
@@ -317,17 +320,25 @@ class CandidateStore:
         step = dataclasses.replace(step, epochs=round(scale * context.settings.epochs))
         try:
             [outcome] = run_row(model, [step], context)
+        except TrainingError:
+            raise
         except ValueError as error:  # a technique's refusal does not end the job
             raise NotPossible(str(error)) from error
-        shutil.rmtree(checkpoints, ignore_errors=True)  # the caller writes the model
         return outcome.model
+
+    def _forget_training(self, key: str) -> None:
+        """Removes the states of trainings whose model is written."""
+        shutil.rmtree(self.folder / "training" / key, ignore_errors=True)
 
     def _epochs(self, trains: bool) -> str:
         return f"-{self.context.settings.epochs}_epochs" if trains else ""
 
     def _assess(self, file: Artifact) -> Assessment:
         examples = self.data.validation
-        return self.context.task.assess(examples.y, file.predict(examples.x))
+        try:
+            return self.context.task.assess(examples.y, file.predict(examples.x))
+        except NotFinite as error:
+            raise NotPossible(str(error)) from error
 
     def _costs(
         self, file: Artifact, assessment: Assessment, latency: float, cost: Profile

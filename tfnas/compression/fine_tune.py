@@ -19,6 +19,10 @@ WARMUP = 0.03  # of the steps
 FASTER = 1.5  # times Adam's learning rate, for Muon: docs/decisions/0014
 
 
+class TrainingError(ValueError):
+    """An error of the training itself: no technique refuses the model, so nothing may go on."""
+
+
 def training_steps(examples: Examples, epochs: int, batch_size: int) -> int:
     """Returns the number of optimizer steps of :func:`fine_tune`."""
     return epochs * -(-len(examples) // batch_size)
@@ -53,7 +57,29 @@ def fine_tune(
         progress: Receives the end of each epoch.
         checkpoint: State of the training: one that was killed goes on; of a finished one no epoch
             is repeated, and the callbacks report on it. None: no state is kept.
+
+    Raises:
+        TrainingError: The state is of another training, or Keras refuses loss, data or model.
     """
+    try:
+        _fine_tune(
+            model, task, examples, settings, distillation, callbacks, muon, progress, checkpoint
+        )
+    except ValueError as error:
+        raise TrainingError(str(error)) from error
+
+
+def _fine_tune(
+    model: keras.Model,
+    task: Task,
+    examples: Examples,
+    settings: FineTuneSettings,
+    distillation: Distillation | None,
+    callbacks: Sequence[keras.callbacks.Callback],
+    muon: bool,
+    progress: Progress | None,
+    checkpoint: TrainingCheckpoint | None,
+) -> None:
     if checkpoint is not None:
         checkpoint.restore_model(model)
     progress, epochs = progress or Progress(), settings.epochs

@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tfnas.compression.fine_tune import fine_tune, training_steps
+from tfnas.compression.fine_tune import TrainingError, fine_tune, training_steps
 from tfnas.compression.fine_tune_settings import FineTuneSettings
 from tfnas.compression.progress import Progress
 from tfnas.compression.training_checkpoint import TrainingCheckpoint
@@ -112,6 +112,10 @@ class Context:
         if epochs is not None:
             settings = dataclasses.replace(settings, epochs=epochs)
         path = None if self.checkpoints is None else self.checkpoints / f"{name}.npz"
+        try:
+            checkpoint = None if path is None else TrainingCheckpoint(path)
+        except ValueError as error:
+            raise TrainingError(str(error)) from error
         fine_tune(
             model,
             self.task,
@@ -121,7 +125,7 @@ class Context:
             callbacks=callbacks,
             muon=muon,
             progress=self.progress,
-            checkpoint=None if path is None else TrainingCheckpoint(path),
+            checkpoint=checkpoint,
         )
 
     def _distillation(self, hints: Sequence[FeatureHint]) -> Distillation | None:

@@ -166,6 +166,7 @@ def compress(
         augment=tuple(augment),
         seed=seed,
     )
+    task.check_fine_tuning(settings.augment, settings.distill)
     progress = progress or Progress()
     context = Context(model, task, split, settings, progress)
     folder = compress_folder(pathlib.Path(directory))

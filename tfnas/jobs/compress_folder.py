@@ -55,6 +55,7 @@ def identity_of(context: Context) -> dict[str, Any]:
     data = context.data
     return {
         "model": model_digest(context.original),
+        "task": context.task.identity(),
         "settings": settings,
         "data": f"{data.name}, {len(data.train)} examples, {data.digest()}",
     }

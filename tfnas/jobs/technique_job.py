@@ -40,7 +40,7 @@ LEARNING_RATE = 1e-3
 _REPORTS = ("report.md", "report.html")
 _OWN = (*_REPORTS, f"{CHECKPOINTS}/*/*.npz")
 
-Row = Sequence[Step | tuple[str, Mapping[str, Any]]]
+Row = Sequence[Step | str | tuple[str, Any]]
 
 
 def run_techniques(
@@ -98,9 +98,11 @@ def run_techniques(
         raise ValueError("techniques must hold at least one technique, got none")
     check_order([step.technique for step in row])
     _check_pictures(row)
+    _check_source(model, pathlib.Path(directory))
     model, split = load_model_and_data(model, data)
     settings = settings or FineTuneSettings(epochs=3)
     task, progress = task or ImageClasses(), progress or Progress()
+    task.check_fine_tuning(settings.augment, settings.distill)
     folder = JobFolder(pathlib.Path(directory), "techniques", _OWN)
     task.check(model, split)
     context = Context(model, task, split, settings, progress, checkpoints=folder.path / CHECKPOINTS)
@@ -110,16 +112,36 @@ def run_techniques(
         return _result(model, outcomes, context, folder)
 
 
-def _step(each: Step | tuple[str, Mapping[str, Any]]) -> Step:
+def _check_source(model: Any, directory: pathlib.Path) -> None:
+    """Refuses a folder that holds the model itself: the job writes a model into it."""
+    if isinstance(model, str | os.PathLike):
+        source = pathlib.Path(model).resolve()
+        if source.parent == directory.resolve():
+            raise ValueError(
+                f"directory must not be that of the model, got {str(directory)!r}, which holds "
+                f"{source.name}"
+            )
+
+
+def _step(each: Step | str | tuple[str, Any]) -> Step:
     if isinstance(each, Step):
         return each
-    name, values = each
+    name, values = (each, {}) if isinstance(each, str) else each
     kind = technique(name).settings
+    if isinstance(values, kind):
+        return Step(name, values)
+    if not isinstance(values, Mapping):
+        raise ValueError(
+            f"settings of {name!r} must be a dictionary or {kind.__name__}, got {values!r}"
+        )
     known = {field.name for field in dataclasses.fields(kind)}
     if unknown := sorted(set(values) - known):
         raise ValueError(
             f"settings of {name!r} must be some of {', '.join(sorted(known))}, got {unknown[0]!r}"
         )
+    needed = [f.name for f in dataclasses.fields(kind) if f.default is dataclasses.MISSING]
+    if missing := [field for field in needed if field not in values]:
+        raise ValueError(f"settings of {name!r} must hold {missing[0]}, got {dict(values)!r}")
     return Step(name, as_settings(kind, values))
 
 
@@ -143,10 +165,16 @@ def _identity(model: keras.Model, row: Sequence[Step], context: Context) -> dict
     """Returns what makes a job the same: model, data, techniques and training."""
     return {
         "model": model_digest(model),
+        "task": context.task.identity(),
         "data": f"{context.data.name}, {context.data.digest()}",
-        "techniques": [json.loads(json.dumps(dataclasses.asdict(step))) for step in row],
-        "settings": json.loads(json.dumps(dataclasses.asdict(context.settings))),
+        "techniques": [_plain(dataclasses.asdict(step)) for step in row],
+        "settings": _plain(dataclasses.asdict(context.settings)),
     }
+
+
+def _plain(value: Any) -> Any:
+    """Returns a record as JSON holds it; NumPy's numbers as Python's."""
+    return json.loads(json.dumps(value, default=lambda number: number.item()))
 
 
 def _result(

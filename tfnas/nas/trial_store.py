@@ -54,7 +54,13 @@ class TrialHistory:
 
     @classmethod
     def from_dict(cls, state: Mapping[str, Any]) -> TrialHistory:
-        """Returns the history that :meth:`to_dict` described."""
+        """Returns the history that :meth:`to_dict` described.
+
+        Raises:
+            ValueError: A key is unknown.
+        """
+        if unknown := sorted(set(state) - {"begun", "runs", "ended", "parent"}):
+            raise ValueError(f"unknown key in TrialHistory: {', '.join(unknown)}")
         ended, parent = state.get("ended"), state.get("parent")
         return cls(
             int(state.get("begun", 1)),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from tfnas.keras_private import all_layers, renew_functions
 from tfnas.quantization.fake_quant import FakeQuant
@@ -51,6 +52,7 @@ class QuantizationSchedule(keras.callbacks.Callback):
                 f"freeze_epoch must not be before start_epoch {start_epoch}, got {freeze_epoch}"
             )
         self.start_epoch, self.freeze_epoch = start_epoch, freeze_epoch
+        self._epoch: int | None = None  # the last one that began in this training
 
     def on_train_begin(self, logs: Mapping[str, float] | None = None) -> None:
         """Checks that the model is quantization-aware.
@@ -70,8 +72,22 @@ class QuantizationSchedule(keras.callbacks.Callback):
         Raises:
             ValueError: The model is not quantization-aware.
         """
+        self._epoch = None
         if not self._layers(FakeQuant):
             raise ValueError(f"model must be quantization-aware, got {self.model.name!r}")
+
+    def training_state(self) -> list[np.ndarray]:
+        """Returns the number of the last epoch, for a training that is continued."""
+        return [np.array(self._epoch)]
+
+    def restore_training_state(self, state: Sequence[np.ndarray]) -> None:
+        """Sets the state of all layers where no epoch of a continued training is left.
+
+        Args:
+            state: The result of :meth:`training_state`.
+        """
+        if self._epoch is None:
+            self.on_epoch_begin(int(state[0]))
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Sets the state of all layers; the model is traced again where it changes.
@@ -91,6 +107,7 @@ class QuantizationSchedule(keras.callbacks.Callback):
             epoch: Index of the epoch, from 0.
             logs: Not used.
         """
+        self._epoch = epoch
         active = epoch >= self.start_epoch
         frozen = self.freeze_epoch is not None and epoch >= self.freeze_epoch
         changed = False

@@ -13,6 +13,10 @@ from tfnas.measure.measurement import Score
 _Z95 = 1.959963984540054
 
 
+class NotFinite(ValueError):
+    """Predictions are not finite, so that nothing can be said of their quality."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Metric:
     """A task's metric: the mean of one value for each example.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import keras
 import numpy as np
 
-from tfnas.data.augmentation import AugmentedImages
+from tfnas.data.augmentation import AUGMENTATIONS, AugmentedImages
 from tfnas.data.examples import Examples
 from tfnas.distillation.cached_teacher import teacher_outputs
 from tfnas.distillation.distiller import Distiller
@@ -33,6 +33,7 @@ class ImageClasses(Task):
     metric = ACCURACY
     noun = "images"
     distills = True
+    augmentations = tuple(AUGMENTATIONS)
 
     def check(self, model: keras.Model, data: DataSplit) -> None:  # type: ignore[override]
         """Checks that a classifier fits the images and the classes of a data split.

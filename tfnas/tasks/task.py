@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from tfnas.data.examples import Data, Examples, Nested, as_tuples, leaves
-from tfnas.tasks.assessment import Assessment, Metric
+from tfnas.tasks.assessment import Assessment, Metric, NotFinite
 
 if TYPE_CHECKING:
     import keras
@@ -67,8 +67,8 @@ class Task(abc.ABC):
         ...     def loss(self, model):
         ...         return "mse"
         ...     def example_values(self, y, predictions):
-        ...         return abs(y - predictions)
-        >>> assessment = Depth().assess(np.array([1.0, 2.0]), np.array([1.0, 2.5]))
+        ...         return abs(y - predictions[:, 0])
+        >>> assessment = Depth().assess(np.array([1.0, 2.0]), np.array([[1.0], [2.5]]))
         >>> assessment.score.value
         0.25
     """
@@ -96,24 +96,64 @@ class Task(abc.ABC):
             model: The model.
         """
 
-    def criterion_loss(self, model: keras.Model) -> Any:
+    def criterion_loss(self, model: keras.Model) -> Callable[[Any, Any], Any]:
         """Returns the loss as a function of targets and outputs, for criteria by gradient.
 
         Args:
             model: The model.
+
+        Returns:
+            A function of (targets, outputs) of a batch that returns one number.
         """
         import keras
 
         loss = self.loss(model)
-        if not isinstance(loss, list | tuple | dict):
+        if isinstance(loss, keras.losses.Loss):
             return loss
-        losses = [keras.losses.get(each) for each in keras.tree.flatten(loss)]
+        names = list(model.output_names)
+        if len(names) == 1 and not isinstance(loss, list | tuple | dict):
+            single = keras.losses.get(loss)
+            return lambda y, outputs: keras.ops.mean(single(y, outputs))
+        losses = [keras.losses.get(each) for each in _by_output(loss, names)]
 
         def total(y: Nested, outputs: Nested) -> Any:
-            pairs = zip(losses, keras.tree.flatten(y), keras.tree.flatten(outputs), strict=True)
-            return sum(keras.ops.mean(each(true, guess)) for each, true, guess in pairs)
+            keys = list(outputs) if isinstance(outputs, dict) else names
+            columns = zip(losses, _by_output(y, keys), _by_output(outputs, keys), strict=True)
+            return sum(keras.ops.mean(each(true, guess)) for each, true, guess in columns)
 
         return total
+
+    def check_fine_tuning(self, augment: Sequence[str], distill: float) -> None:
+        """Checks that models of this task can be trained as requested.
+
+        Args:
+            augment: Random changes of the training examples.
+            distill: Weight of a teacher's outputs in the loss.
+
+        Raises:
+            ValueError: They can't; the message names the argument.
+        """
+        name = type(self).__name__
+        if unknown := [each for each in augment if each not in self.augmentations]:
+            known = ", ".join(self.augmentations) or "nothing"
+            raise ValueError(f"augment must hold {known} for {name}, got {unknown[0]!r}")
+        if distill and not self.distills:
+            raise ValueError(
+                f"distill must be 0 for {name}, which defines no `distiller`, got {distill!r}"
+            )
+
+    def identity(self) -> dict[str, Any]:
+        """Returns what makes a task the same, as JSON can hold it.
+
+        A job's folder is of one task. Override it where a task has parameters that are not fields
+        of a dataclass.
+        """
+        fields: dict[str, Any] = {}
+        if dataclasses.is_dataclass(self):
+            fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        metric = dataclasses.asdict(self.metric)
+        kind = f"{type(self).__module__}.{type(self).__qualname__}"
+        return {"kind": kind, "metric": metric, "fields": {k: repr(v) for k, v in fields.items()}}
 
     @abc.abstractmethod
     def example_values(self, y: Nested, predictions: Nested) -> np.ndarray:
@@ -125,6 +165,7 @@ class Task(abc.ABC):
         """
 
     distills: bool = False  # whether `distiller` is defined
+    augmentations: tuple[str, ...] = ()  # random changes that `batches` knows
 
     def check_for_compress(  # noqa: B027  most tasks need nothing more
         self, model: keras.Model
@@ -152,8 +193,23 @@ class Task(abc.ABC):
         Args:
             y: Targets, examples first.
             outputs: The model's outputs.
+
+        Raises:
+            ValueError: `example_values` does not return one value for each example.
+            NotFinite: A value is not finite.
         """
-        return Assessment(self.metric, self.example_values(y, self.postprocess(outputs)))
+        values = np.asarray(self.example_values(y, self.postprocess(outputs)))
+        examples = len(leaves(y)[0])
+        if values.shape != (examples,):
+            raise ValueError(
+                f"{type(self).__name__}.example_values must return one value for each example, "
+                f"of shape ({examples},), got {values.shape}; targets are {_shapes(y)} and "
+                f"outputs {_shapes(outputs)}"
+            )
+        if not np.isfinite(values).all():
+            count = int((~np.isfinite(values)).sum())
+            raise NotFinite(f"{self.metric.name} of {count} of {examples} examples is not finite")
+        return Assessment(self.metric, values)
 
     def changed(self, before: Nested, after: Nested) -> np.ndarray:
         """Returns how much of each example's prediction changed, (examples,) from 0 to 1.
@@ -273,3 +329,16 @@ class Task(abc.ABC):
             )
         y = examples.y if teacher_outputs is None else (examples.y, teacher_outputs[0])
         return ShuffledBatches(as_tuples((examples.x, y)), batch_size, seed)
+
+
+def _by_output(nested: Any, names: Sequence[str]) -> list[Any]:
+    """Returns a value for each output, from a dictionary by name, a list, or one for all."""
+    if isinstance(nested, dict):
+        return [nested[name] for name in names]
+    if isinstance(nested, list | tuple):
+        return list(nested)
+    return [nested] * len(names)
+
+
+def _shapes(nested: Nested) -> str:
+    return ", ".join(str(np.shape(leaf)) for leaf in leaves(nested))

@@ -30,6 +30,10 @@ _MOST_BYTES = 2**30  # of weights: a graph of constants is one protocol buffer, 
 _ASSIGNMENT = re.compile(r"Assign(Add|Sub)?VariableOp|Resource(Scatter|Apply|StridedSlice)\w+")
 
 
+class SharedNames(ValueError):
+    """Two outputs of a model would have one name in the file."""
+
+
 def can_be_frozen(model: keras.Model) -> bool:
     """Returns whether a model's weights fit into a graph of constants: at most 1 GiB.
 
@@ -124,7 +128,7 @@ def _named(outputs: object) -> dict[str, tf.Tensor]:
     named = dict(leaves)
     if len(named) < len(leaves):
         names = sorted(name for name, _ in leaves)
-        raise ValueError(f"outputs must have different names in the file, got {names}")
+        raise SharedNames(f"outputs must have different names in the file, got {names}")
     return named
 
 

@@ -21,6 +21,7 @@ from tfnas.legacy.rebuild import is_tf_keras
 from tfnas.quantization.spec import QuantSpec
 from tfnas.tflite.conversion_error import ConversionError, conversion_message
 from tfnas.tflite.frozen_saved_model import (
+    SharedNames,
     can_be_frozen,
     without_old_garbage,
     write_frozen_saved_model,
@@ -119,6 +120,8 @@ def _frozen_converter(model: keras.Model, directory: str) -> tf.lite.TFLiteConve
     try:
         if write_frozen_saved_model(model, directory):
             return tf.lite.TFLiteConverter.from_saved_model(directory)
+    except SharedNames:
+        raise
     except Exception as error:  # a shortcut that fails must not fail the conversion
         _LOG.debug("%s: from_keras_model converts, freezing failed: %r", model.name, error)
     return None

@@ -53,11 +53,6 @@ class TechniqueResult(PrintedResult):
         """The files by label."""
         return {row.label: row.file for row in self.rows}
 
-    @property
-    def best(self) -> Artifact:
-        """The last file of the compressed model."""
-        return self.rows[-1].file
-
     def title(self) -> str:
         """Returns the title of the report."""
         return "; ".join(technique(each.technique).title(each) for each in self.outcomes)

@@ -55,7 +55,7 @@ class LongerTraining(Technique[LongerSettings]):
     ) -> TechniqueOutcome:
         """Trains a copy for a multiple of the epochs."""
         applied = self.apply(model, settings, context)
-        epochs = round(settings.times * context.settings.epochs)
+        epochs = max(1, round(settings.times * context.settings.epochs))
         muon = not applied.callbacks  # gradients of shared values are summed for Adam
         context.fine_tune(applied.model, applied.callbacks, muon=muon, epochs=epochs)
         return TechniqueOutcome(self.name, settings, applied.model, [])

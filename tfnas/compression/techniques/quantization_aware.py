@@ -86,6 +86,7 @@ class QuantizationAware(Technique[QatSettings]):
 
     name = "qat"
     rank = 70
+    keeps_itself = True
     summary = "quantization-aware training of a .keras model, and its .tflite file"
     label = "trained"
     settings = QatSettings
@@ -159,7 +160,12 @@ class QuantizationAware(Technique[QatSettings]):
 
     def details(self, outcome: TechniqueOutcome) -> list[str]:
         """Returns the errors of the layers."""
-        return [f"The layers of the trained file, the worst first:\n{outcome.extras['errors']}"]
+        errors = outcome.extras.get("errors")
+        return (
+            []
+            if errors is None
+            else [f"The layers of the trained file, the worst first:\n{errors}"]
+        )
 
     def remarks(self, outcome: TechniqueOutcome, files: Mapping[str, Artifact]) -> list[str]:
         """Returns a line for each layer that stays float."""
@@ -174,7 +180,9 @@ class QuantizationAware(Technique[QatSettings]):
         self, outcome: TechniqueOutcome, files: Mapping[str, Artifact]
     ) -> list[ReportSection]:
         """Returns the errors of the layers."""
-        errors = outcome.extras["errors"]
+        errors = outcome.extras.get("errors")
+        if errors is None:  # a technique after this one made the files
+            return []
         picture = ("errors.png", "quantization error", errors)
         title = "Quantization error, layer by layer"
         return [
@@ -189,7 +197,8 @@ class QuantizationAware(Technique[QatSettings]):
 
     def products(self, outcome: TechniqueOutcome, files: Mapping[str, Artifact]) -> dict[str, str]:
         """Returns the errors of the layers as JSON."""
-        return {"errors.json": outcome.extras["errors"].to_json()}
+        errors = outcome.extras.get("errors")
+        return {} if errors is None else {"errors.json": errors.to_json()}
 
     def examined(
         self, outcome: TechniqueOutcome, files: Mapping[str, Artifact], context: Context

@@ -117,6 +117,8 @@ class Technique(abc.ABC, Generic[S]):
         learning_rate_scale: Factor of the learning rate of its fine-tuning.
         epochs_scale: Factor of the epochs of its fine-tuning in `compress`.
         trains: Whether its model is fine-tuned at all.
+        keeps_itself: Whether its own callbacks keep zeros and shared values of earlier techniques;
+            False: the engine adds what does.
         muon: Whether Muon trains it instead of Adam, after a big loss of accuracy.
         needs_matplotlib: Whether its report always has pictures; see :meth:`draws`.
         folder: Suffix of the command's default folder; "": the label.
@@ -136,6 +138,7 @@ class Technique(abc.ABC, Generic[S]):
     learning_rate_scale: ClassVar[float] = 1.0
     epochs_scale: ClassVar[float] = 1.0
     trains: ClassVar[bool] = True
+    keeps_itself: ClassVar[bool] = False
     muon: ClassVar[bool] = False
     needs_matplotlib: ClassVar[bool] = False
     folder: ClassVar[str] = ""
@@ -219,10 +222,21 @@ class Technique(abc.ABC, Generic[S]):
         """
         applied = self.apply(model, settings, context)
         if applied.trains and context.settings.epochs:
-            context.fine_tune(applied.model, applied.callbacks, hints=applied.hints, muon=self.muon)
+            callbacks = [*self._keep(model, applied, context), *applied.callbacks]
+            context.fine_tune(applied.model, callbacks, hints=applied.hints, muon=self.muon)
         return TechniqueOutcome(
             self.name, settings, applied.model, [applied.report()], applied.extras
         )
+
+    def _keep(
+        self, model: keras.Model, applied: Applied, context: Context
+    ) -> Sequence[keras.callbacks.Callback]:
+        """Keeps zeros and shared values of earlier techniques through the training."""
+        from tfnas.compression.techniques.achieved import keep_achieved
+
+        if self.keeps_itself:
+            return ()
+        return keep_achieved(model, applied.model, context.before)
 
     def files(
         self, original: keras.Model, outcome: TechniqueOutcome, context: Context

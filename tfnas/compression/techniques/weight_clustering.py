@@ -115,6 +115,7 @@ class WeightClustering(Technique[ClusterSettings]):
 
     name = "cluster"
     rank = 60
+    keeps_itself = True
     summary = "give the weights of each kernel of a .keras model a few shared values"
     label = "clustered"
     settings = ClusterSettings

@@ -75,6 +75,7 @@ class WeightPruning(Technique[PruneSettings]):
 
     name = "prune"
     rank = 50
+    keeps_itself = True
     summary = "set weights of a .keras model to zero, with or without training"
     label = "pruned"
     settings = PruneSettings
