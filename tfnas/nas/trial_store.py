@@ -30,6 +30,9 @@ _KEY = "tfnas"  # key of a history in trial.json, beside those of keras_tuner
 ENDED = (_Status.COMPLETED, _Status.FAILED)
 
 
+_HISTORY = ("begun", "runs", "ended", "parent")  # the rest is of successive halving
+
+
 @dataclasses.dataclass
 class TrialHistory:
     """How often a trial ran, and where its architecture comes from.
@@ -59,7 +62,7 @@ class TrialHistory:
         Raises:
             ValueError: A key is unknown.
         """
-        if unknown := sorted(set(state) - {"begun", "runs", "ended", "parent"}):
+        if unknown := sorted(set(state) - set(_HISTORY)):
             raise ValueError(f"unknown key in TrialHistory: {', '.join(unknown)}")
         ended, parent = state.get("ended"), state.get("parent")
         return cls(
@@ -148,7 +151,7 @@ class TrialStore:
     def read_one(self, trial_id: str) -> Mapping[str, Any]:
         """Reads the history of one trial; returns its state of successive halving."""
         state = json.loads(self.path(trial_id).read_text()).get(_KEY, {})
-        self.histories[trial_id] = TrialHistory.from_dict(state)
+        self.histories[trial_id] = _history(state)
         return state
 
     def write_oracle(self, state: Mapping[str, Any]) -> None:
@@ -181,6 +184,10 @@ class TrialStore:
         return self.folder / f"trial_{trial_id}" / "trial.json"
 
 
+def _history(state: Mapping[str, Any]) -> TrialHistory:
+    return TrialHistory.from_dict({key: state[key] for key in _HISTORY if key in state})
+
+
 def _read(
     folder: pathlib.Path, hyperparameters: kt.HyperParameters
 ) -> tuple[kt.engine.trial.Trial, TrialHistory, Mapping[str, Any]]:
@@ -188,7 +195,7 @@ def _read(
     try:
         state = json.loads((folder / "trial.json").read_text())
         own = state.get(_KEY, {})
-        return kt.engine.trial.Trial.from_state(state), TrialHistory.from_dict(own), own
+        return kt.engine.trial.Trial.from_state(state), _history(own), own
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         trial_id = folder.name.removeprefix("trial_")
         trial = kt.engine.trial.Trial(hyperparameters.copy(), trial_id, _Status.FAILED)
