@@ -127,6 +127,12 @@ def _check_sparse(spec: QuantSpec) -> None:
         raise ValueError(
             f"sparse must be False if layers have other formats, got {dict(spec.layers)}"
         )
+    if spec.needs_calibration and (spec.correct or spec.ranges != QuantSpec().ranges):
+        raise ValueError(
+            "sparse must be False for an integer file with corrected biases or with ranges other "
+            f"than {QuantSpec().ranges!r}, got True with correct={spec.correct} and "
+            f"ranges={spec.ranges!r}"
+        )
 
 
 def _check_model(model: Any) -> None:

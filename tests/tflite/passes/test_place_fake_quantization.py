@@ -1,6 +1,10 @@
+import dataclasses
+
+import keras
 import pytest
 from small_conversions import X, conversion
 
+import tfnas
 from tfnas.quantization.quantize_aware import fake_quants, has_4_bit_kernel
 from tfnas.quantization.spec import QuantSpec
 from tfnas.tflite.passes.place_fake_quantization import place_fake_quantization
@@ -26,9 +30,11 @@ def test_other_models_stay_as_they_are(mode, aware):
     assert place_fake_quantization(state) is state
 
 
-def test_a_file_with_fake_quantization_is_dense():
-    spec = QuantSpec(ranges="percentile")
-    assert not place_fake_quantization(conversion(spec, columns=(X,), sparse=True)).sparse
+@pytest.mark.parametrize("change", [{"ranges": "percentile"}, {"correct": True}])
+def test_a_file_with_fake_quantization_is_not_stored_sparse(change):
+    spec = dataclasses.replace(QuantSpec.of("int8"), **change)
+    with pytest.raises(ValueError, match="sparse must be False for an integer file with"):
+        tfnas.to_tflite(keras.Sequential([keras.Input((3,))]), spec, X, sparse=True)
 
 
 def test_four_bits_for_no_kernel_are_refused():

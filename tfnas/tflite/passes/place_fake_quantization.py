@@ -30,7 +30,4 @@ def place_fake_quantization(conversion: Conversion) -> Conversion:
             f"mode {spec.mode!r} must give 4 bits to the kernel of some layer, got none in "
             f"{model.name!r} that TFLite and layers={dict(spec.layers)} allow"
         )
-    # The file of a model with fake quantization is written dense.
-    return dataclasses.replace(
-        conversion, model=quantized, aware=True, float_model=model, sparse=False
-    )
+    return dataclasses.replace(conversion, model=quantized, aware=True, float_model=model)
