@@ -106,7 +106,7 @@ def test_new_and_empty_folders_are_claimed(tmp_path, job, names, overwrite):
         write(folder, *names)
     compress_folder(folder).claim(job, overwrite)
     record = json.loads((folder / "job.json").read_text())
-    assert set(record) == {"format", "model", "settings", "data"}
+    assert set(record) == {"format", "model", "task", "settings", "data"}
     compress_folder(folder).claim(job)  # continues
     write(folder, "notes.txt")
     compress_folder(folder).claim(job)
