@@ -55,7 +55,7 @@ _ANALYSIS = (
     "weights",
     "time %",
     "int8 noise added %",
-    "classes changed by pruning it alone %",
+    "predictions changed by pruning it alone %",
 )
 _ANALYSIS_BARS = (2, 3, 4, 5, 6)
 _THROUGHPUT = (
