@@ -359,7 +359,7 @@ def _drawn(result: CompressResult, data: Data, words: Words) -> dict[str, bytes]
     limits, gzipped = result.budget.limits, result.budget.max_gzip_bytes is not None
     lines = {"latency": limits.get("max_latency_ratio"), "bytes": limits.get("max_bytes")}
     if "max_drop" in limits:
-        lines["accuracy"] = result.original[0] - metric.gain(limits["max_drop"])
+        lines["quality"] = result.original[0] - metric.gain(limits["max_drop"])
     size = "gzipped size" if gzipped else "size"
     return {
         file: pareto_picture(
@@ -370,7 +370,10 @@ def _drawn(result: CompressResult, data: Data, words: Words) -> dict[str, bytes]
             [result.candidates.index(candidate) for candidate in result.front],
             result.candidates.index(result.best),
             f"Compression on {data.name}",
-            ParetoLabels(words.metric, f"{words.examples} for choosing", "the original"),
+            ParetoLabels(
+                *(words.metric, f"{words.examples} for choosing", "the original"),
+                higher_is_better=metric.higher_is_better,
+            ),
             (words.metric, "latency", size, *_metrics(result)),
             over=(over,),
             others={result.rows[0].label: result.original},
