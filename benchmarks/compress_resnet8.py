@@ -105,7 +105,7 @@ def _picture(places: list[Row], errors: list[float], best: int) -> bytes:
         over=("latency", "bytes"),
         others={"MLPerf Tiny's int8 file": places[0]},
         errors=errors[1:],
-        limits={"accuracy": accuracy - 0.01, "bytes": size // 2},
+        limits={"quality": accuracy - 0.01, "bytes": size // 2},
     )
 
 

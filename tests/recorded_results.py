@@ -41,7 +41,7 @@ from tfnas.pruning.sensitivity import Sensitivity
 from tfnas.pruning.structured.channel_report import ChannelPruningReport, GroupChange
 from tfnas.reports import compress_report, search_report, technique_report
 from tfnas.targets.device import Device
-from tfnas.tasks.assessment import Assessment, Metric
+from tfnas.tasks.assessment import ACCURACY, Assessment, Metric
 from tfnas.tasks.image_classes import ImageClasses
 
 KINDS = ("prune", "cluster", "factorize", "prune_channels", "qat", "compress", "search")
@@ -89,11 +89,11 @@ def latency(ratio):
     )
 
 
-def rows(*labels, of=file):
+def rows(*labels, of=file, metric=None):
     """Returns a measured file for each label, the first without a difference."""
     found = []
     for i, label in enumerate(labels):
-        quality = _Recorded(0.91 - 0.013 * i)
+        quality = _Recorded(0.91 - 0.013 * i, metric or ACCURACY)
         difference = (-0.013 * i, -0.02, 0.001) if i else None
         found.append(FileRow(label, of(20_480 - 512 * i), quality, np.zeros(8), difference))
     return found
@@ -102,13 +102,18 @@ def rows(*labels, of=file):
 class _Recorded(Assessment):
     """An assessment whose score was recorded."""
 
-    def __init__(self, value):
-        super().__init__(Metric("accuracy", scale=100.0, unit="points"), np.zeros(8, bool))
+    def __init__(self, value, metric):
+        super().__init__(metric, np.zeros(8, bool))
         object.__setattr__(self, "value", value)
 
     @property
     def score(self):
-        return Score("accuracy", self.value, 0.85, 0.95, 90)
+        return Score(self.metric.name, self.value, 0.85, 0.95, 90)
+
+
+def metric_in(words):
+    """Returns the metric that is called by such words."""
+    return Metric(words.metric, scale=100.0, unit=words.points)
 
 
 def reference(_):
@@ -129,8 +134,7 @@ def _technique(folder, data, words, name, settings, reports, labels, notes=(), *
     result = TechniqueResult(folder, [outcome], rows(*labels, of=reference), times, list(notes))
     task = ImageClasses()
     if words is not None:
-        task.noun = words.examples
-        task.metric = Metric(words.metric, scale=100.0, unit=words.points)
+        task.noun, task.metric = words.examples, metric_in(words)
     technique_report.write(result, Context(model, task, data, training))
 
 
@@ -202,7 +206,12 @@ def _compress(folder, data, layer, words):
     ]
     labels = ("original, float32", "int8")
     answers = np.eye(3)[np.arange(8) % 2]
-    tried[1] = dataclasses.replace(tried[1], file=file(400, answers[[4, 7]]))
+    metric = ACCURACY if words is None else metric_in(words)
+    tried[1] = dataclasses.replace(
+        tried[1],
+        file=file(400, answers[[4, 7]]),
+        assessment=dataclasses.replace(tried[1].assessment, metric=metric),
+    )
     budget = Budget(max_drop=1.0, max_bytes=500)
     pair = MetricPair(0.91, 0.85, (-0.06, -0.09, -0.03))
     same = MetricPair(0.91, 0.9, (-0.01, -0.02, 0.01))
@@ -222,7 +231,7 @@ def _compress(folder, data, layer, words):
         best=tried[1],
         excesses={"max_drop": 0.6},
         original=(0.9, 1.0, 20_480),
-        rows=rows(*labels),
+        rows=rows(*labels, metric=metric),
         latencies={label: latency(1.0 - 0.4 * i) for i, label in enumerate(labels)},
         agreement=agreed,
         failures={"int4": f"no kernel for {layer}"},

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from keras import layers
 from planning import walked
+from tasks import other_tasks
 
 import tfnas
 from tfnas.compression import model_analysis as analysis_module
@@ -54,7 +55,8 @@ def test_every_setting_has_its_reason():
     )
     reasons = " | ".join(settings.reasons)
     for words in (
-        "post-training int8 changes the class of 5.0% of 128 images, most noise is added in conv",
+        "post-training int8 changes 5.0% of the predictions for 128 examples, most noise is",
+        "added in conv: quantization-aware training is tried too",
         "95% of the multiply-accumulates are in 3x3 convolutions",
         "60% of the int8 file's latency is in 3x3 convolutions",
         "conv most: 5.0%: sparsities begin at 60%",
@@ -85,7 +87,7 @@ def test_formats_that_exceed_a_limit_by_arithmetic_are_left_out():
     assert settings.reasons[-1].startswith("effort quick: nothing is trained")
 
 
-def test_quantization_aware_training_is_planned_where_int8_changes_classes():
+def test_quantization_aware_training_is_planned_where_int8_changes_predictions():
     assert decided({"max_drop": 1.0}).integers
     assert not decided({"max_drop": 1.0}, changed=0.0).integers
     assert decided({"max_bytes": 9000}, changed=0.0).integers  # the most accurate is best
@@ -216,7 +218,7 @@ def test_the_analysis_has_costs_and_sensitivity_by_layer(analysis):
         assert 0 <= layers[name].changed <= 1
         assert layers[name].noise >= 0
     assert max(layer.changed or 0 for layer in analysis.layers) > 0
-    assert analysis.images == 128
+    assert analysis.examples == 128
     assert analysis.left_out == ()
     assert ModelAnalysis.from_json(analysis.to_json()) == analysis
 
@@ -230,6 +232,40 @@ def test_measurements_of_big_models_are_left_out(mostly_dense, file, digits, mon
     assert found.changed is None
     none = analyze_model(mostly_dense, None, digits.x_test, ImageClasses(), pruning=False)
     assert none.left_out[0] == "time a layer: there is no int8 file"
+
+
+class ByBothHeads(other_tasks.TwoTargets):
+    """Predictions change by halves: one for each output that moved far."""
+
+    def changed(self, before, after):
+        return np.mean([abs(a - b)[:, 0] > 0.02 for a, b in zip(before, after, strict=True)], 0)
+
+
+class Unknown(other_tasks.TwoTargets):
+    def changed(self, before, after):
+        raise ValueError("before and\nafter differ")
+
+
+def test_what_int8_changes_is_asked_of_the_task_for_all_outputs():
+    x = np.random.default_rng(0).normal(size=(80, 6)).astype("float32")
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6,))
+    trunk = layers.Dense(8, "relu", name="trunk")(inputs)
+    # No output has classes, and the second one has most of the error.
+    model = keras.Model(inputs, [layers.Dense(1, name=name)(trunk) for name in ("zeta", "alpha")])
+    kernel = model.get_layer("alpha").kernel
+    kernel.assign(20 * kernel)
+    int8 = tfnas.to_tflite(model, "int8", x)
+    before, after = model.predict(x, verbose=0), int8.predict(x)
+    # An example may be right at the limit of the second task.
+    for task, within in ((other_tasks.TwoTargets(), {"rel": 0.01}), (ByBothHeads(), {"abs": 0.02})):
+        found = analyze_model(model, int8, x, task, pruning=False)
+        assert found.changed == pytest.approx(np.mean(task.changed(before, after)), **within)
+        assert found.changed > 0
+        assert found.examples == 80
+    found = analyze_model(model, int8, x, Unknown(), pruning=False)
+    assert (found.changed, found.examples) == (None, 0)
+    assert found.left_out[-1] == "predictions that int8 changes: before and after differ"
 
 
 def test_a_broken_analysis_is_named():

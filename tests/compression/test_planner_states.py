@@ -7,7 +7,7 @@ import doctest
 import pytest
 from planning import walked
 
-from tfnas.compression import planner
+from tfnas.compression import planner, planner_state
 from tfnas.compression.budget import Budget, CandidateCosts
 from tfnas.compression.effort import EFFORTS, Effort
 from tfnas.compression.known_file import KnownFile
@@ -18,6 +18,7 @@ from tfnas.compression.planner_state import (
     ChooseAmount,
     Finished,
     PlannerState,
+    Tolerance,
     TrainInt8,
     TryAmount,
     TryFewerBits,
@@ -26,6 +27,7 @@ from tfnas.compression.planner_state import (
     TryZeros,
 )
 from tfnas.compression.recipe import Recipe, RecipeStep
+from tfnas.tasks.assessment import ACCURACY, Metric
 
 NORMAL = EFFORTS["normal"]
 HALF = RecipeStep("prune_channels", 0.5)
@@ -64,8 +66,9 @@ def answered(state, failed=False, **costs):
     return state, None if recipe is None else str(recipe)
 
 
-def test_the_example_of_next_step_is_true():
-    result = doctest.testmod(planner)
+@pytest.mark.parametrize("module", [planner, planner_state])
+def test_the_examples_are_true(module):
+    result = doctest.testmod(module)
     assert result.attempted > 0
     assert result.failed == 0
 
@@ -286,6 +289,70 @@ def test_points_that_may_be_lost_save_training_within_the_budget():
     for enough, name in ((0.3, None), (0.0, "prune_channels 0.5, int8 trained")):
         attempt = Attempt((HALF,), "half", enough, part="aware", best=best)
         assert asked(state_in(TryAmount(HALVES, HALF, attempt))) == name
+
+
+# --- drops in the unit of the task's metric
+
+
+def test_a_metric_without_numbers_of_its_own_gets_fractions_of_the_baseline():
+    assert Tolerance.of(ACCURACY, 0.5) == Tolerance(0.3, 3.0)
+    error = Metric("error", higher_is_better=False, scale=1000.0, unit="mm")
+    found = Tolerance.of(error, -0.2)
+    assert (found.little, found.hopeless) == (pytest.approx(0.6), pytest.approx(6.0))
+    found = Tolerance.of(dataclasses.replace(error, little=0.0), 0.2)
+    assert (found.little, found.hopeless) == (0.0, pytest.approx(6.0))
+
+
+MILLI = Tolerance(little=3e-4, hopeless=3e-3)  # a thousandth of an accuracy's
+
+
+@pytest.mark.parametrize(("drop", "name"), [(3.1e-4, "int8 trained"), (3e-4, "prune")])
+def test_int8_is_trained_by_the_drop_in_the_metrics_unit(drop, name):
+    state = state_in(TryFormats(()), {"max_drop": 1e-3, "max_macs": 0.5}, (file(drop=drop),))
+    assert asked(dataclasses.replace(state, tolerance=MILLI)).startswith(name)
+
+
+@pytest.mark.parametrize(
+    ("part", "drop", "name"),
+    [
+        ("longer", 1.31e-3, "prune_channels 0.5, train 4, int8"),
+        ("longer", 1.29e-3, "prune_channels 0.5, int8 trained"),
+        ("longer", 4.1e-3, "prune_channels 0.5, int8 trained"),
+        ("longer aware", 3.9e-3, "prune_channels 0.5, train 4, int8 trained"),
+        ("longer aware", 4.1e-3, None),
+    ],
+)
+def test_longer_training_by_the_drop_in_the_metrics_unit(part, drop, name):
+    attempt = Attempt((HALF,), "half", part=part, best=file((HALF,), drop=drop))
+    state = state_in(TryAmount(HALVES, HALF, attempt), {"max_drop": 1e-3, "max_macs": 0.5})
+    assert asked(dataclasses.replace(state, tolerance=MILLI)) == name
+
+
+def test_amounts_after_one_that_met_the_budget_save_training_by_the_metrics_unit():
+    after = dataclasses.replace(HALVES, waiting=(HALF,), met=True)
+    state = dataclasses.replace(state_in(after), tolerance=MILLI)
+    assert next_step(state, None)[0].phase.attempt.enough == MILLI.little
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-3, 1e3])
+def test_the_plan_is_the_same_in_any_unit(scale):
+    drops = {"int8": 0.8, "int8 trained": 0.2, "prune_channels 0.5, int8": 2.0}
+    tolerance = Tolerance(0.3 * scale, 3.0 * scale)
+
+    def outcome(recipe):
+        drop = drops.get(str(recipe), 0.9) * scale
+        return file(recipe.steps, recipe.mode, recipe.aware, drop=drop)
+
+    budget = Budget(max_drop=scale, max_macs=0.5)
+    found = walked(first_state(budget, NORMAL, tolerance=tolerance), outcome)
+    assert found == walked(first_state(Budget(max_drop=1.0, max_macs=0.5), NORMAL), scaled(drops))
+
+
+def scaled(drops):
+    """Returns outcomes of such drops in points."""
+    return lambda recipe: file(
+        recipe.steps, recipe.mode, recipe.aware, drop=drops.get(str(recipe), 0.9)
+    )
 
 
 def test_a_beaten_file_is_not_trained():

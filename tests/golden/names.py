@@ -532,7 +532,7 @@ def look(model, file, x, pruning):
     """Returns what is seen of a model, without times."""
     found = analyze_model(model, file, x, ImageClasses(), pruning)
     rows = [[k.name, k.group, k.macs, k.weights, k.noise, k.changed] for k in found.layers]
-    return [rows, found.activations, found.changed, found.images, len(found.left_out)]
+    return [rows, found.activations, found.changed, found.examples, len(found.left_out)]
 
 
 def decided(limits, effort, seen, flash=0, ram=0):

@@ -426,4 +426,4 @@ def test_the_report_says_where_the_final_images_disagree(run):
     )
     text = str(changed)
     assert "loses 5.00 points, more than max_drop 1" in text
-    assert ("more accurate than the original by 0.50 points" in text) == recipe.trains
+    assert ("better than the original by 0.50 points" in text) == recipe.trains

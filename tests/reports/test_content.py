@@ -4,7 +4,7 @@ import pathlib
 
 import pytest
 
-from tfnas.reports.content import Table, Words, environment
+from tfnas.reports.content import Table, environment
 
 
 def test_numbers_in_a_table_become_text():
@@ -21,13 +21,6 @@ def test_bars_of_zeros_have_no_length():
     table = Table(["layer", "n"], [["a", 0], ["b", None]], bars=[1])
     assert [table.bar(row, 1) for row in (0, 1)] == [0.0, None]
     assert table.bar(0, 0) is None
-
-
-def test_titles_in_the_words_of_the_data():
-    headers = ["file", "accuracy", "points to the first [95%]"]
-    assert Words().titles(headers) == headers
-    other = Words("windows", "mean error", "kWh").titles(headers)
-    assert other == ["file", "mean error", "kWh to the first [95%]"]
 
 
 @pytest.mark.parametrize(

@@ -114,3 +114,25 @@ def test_a_drop_is_inside_its_interval_whatever_the_direction(pairs, higher):
     assert low <= value <= high
     sign = -1 if higher else 1
     assert value == pytest.approx(sign * 3 * np.mean(one - other), abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("metric", "text"),
+    [
+        (ACCURACY, "1.50 points"),
+        (ERROR, "1.5000 m"),
+        (Metric("score"), "1.5000"),
+        (Metric("error", scale=1e6, unit="um"), "2 um"),
+    ],
+)
+def test_differences_have_the_decimals_of_the_scale(metric, text):
+    assert metric.text(1.5) == text
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("scale", 0.0), ("scale", math.inf), ("little", -1), ("hopeless", math.nan)],
+)
+def test_numbers_of_a_metric_outside_their_rule_are_named(field, value):
+    with pytest.raises(ValueError, match=f"{field} must be"):
+        Metric("score", **{field: value})

@@ -7,6 +7,7 @@ import pytest
 from tasks import other_tasks
 
 import tfnas
+from tfnas.compression import planner
 
 MODELS = {
     "regression": (other_tasks.TwoTargets, other_tasks.two_heads, other_tasks.table),
@@ -62,8 +63,15 @@ def test_a_file_is_as_good_as_its_model(kind):
 
 @pytest.mark.parametrize("kind", MODELS)
 @pytest.mark.parametrize("effort", ["quick", pytest.param("normal", marks=pytest.mark.slow)])
-def test_compress_plans_by_the_tasks_own_metric(kind, effort, tmp_path):
+def test_compress_plans_by_the_tasks_own_metric(kind, effort, tmp_path, monkeypatch):
     task, model, data = made(kind)
+    tolerances = []
+
+    def first_state(*args, tolerance):
+        tolerances.append(tolerance)
+        return planner.first_state(*args, tolerance=tolerance)
+
+    monkeypatch.setattr("tfnas.jobs.compress.first_state", first_state)
     budget = {"max_macs": 0.7} if effort == "normal" else {"max_drop": 50.0, "max_bytes": 10**6}
     result = tfnas.compress(
         *(model, data, budget),
@@ -81,6 +89,10 @@ def test_compress_plans_by_the_tasks_own_metric(kind, effort, tmp_path):
         for file in (result.best.file, tfnas.to_tflite(model))
     )
     assert result.best.costs.drop == pytest.approx(own.drop_from(given)[0], abs=1e-6)
+    whole = task.metric.scale * given.score.value
+    expected = pytest.approx([0.003 * whole, 0.03 * whole], rel=1e-6)
+    assert [[each.little, each.hopeless] for each in tolerances] == [expected]
     text = (tmp_path / "report.md").read_text()
     assert task.metric.name in text
-    assert not {"accuracy", "images", "class"} & set(text.split())
+    assert not {"accuracy", "images", "class", "classes"} & set(text.split())
+    assert task.metric.unit == "points" or "points" not in text

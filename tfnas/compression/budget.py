@@ -14,7 +14,8 @@ class CandidateCosts:
     """Costs of a file, compared with the original's float32 file.
 
     Args:
-        drop: Points of accuracy lost, (accuracy of the original - its own) x 100.
+        drop: How much worse it is by the task's metric, in the metric's unit: for an accuracy
+            points, (accuracy of the original - its own) x 100.
         bytes: Size of the file.
         gzip_bytes: Size of the file after gzip.
         latency: Latency, as a ratio to the original's float32 file.
@@ -77,7 +78,7 @@ def cost_of_limit(limit: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """Limits that :func:`tfnas.compress` keeps a model's accuracy, size and speed within.
+    """Limits that :func:`tfnas.compress` keeps a model's quality, size and speed within.
 
     A limit that is None does not count; at least one must be set.
 
@@ -92,7 +93,8 @@ class Budget:
         max_macs 0.5
 
     Args:
-        max_drop: Most points of accuracy that may be lost; from 90% to 89% is 1 point.
+        max_drop: Most that may be lost, in the unit of the task's metric: points for an accuracy;
+            from 90% to 89% is 1 point.
         max_bytes: Most bytes of the file.
         max_gzip_bytes: Most bytes of the file after gzip.
         max_latency_ratio: Highest latency on this machine, as a ratio to the original's float32
@@ -181,8 +183,8 @@ class Budget:
     def excesses(self, costs: CandidateCosts) -> dict[str, float]:
         """Returns each exceeded limit, and by which fraction of it.
 
-        Excesses of max_drop and max_vela_cpu_operators are in points and operators, since these
-        limits may be 0.
+        Excesses of max_drop and max_vela_cpu_operators are in the metric's unit and in operators,
+        since these limits may be 0.
 
         Example:
             >>> costs = CandidateCosts(0.5, 200, 100, 0.5, 1.0, 10)

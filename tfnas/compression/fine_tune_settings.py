@@ -33,7 +33,9 @@ class FineTuneSettings:
         low=0,
         high=1,
     )
-    augment: tuple[str, ...] = option((), "augmentations of the training images: flip, shift")
+    augment: tuple[str, ...] = option(
+        (), "augmentations of the training examples, for images flip and shift"
+    )
     seed: int = option(0, "seed of all random numbers", low=0)
 
     def __post_init__(self) -> None:

@@ -24,7 +24,7 @@ class Outcome(Protocol):
 
     @property
     def beaten(self) -> bool:
-        """Whether another file is as small and fast and significantly more accurate."""
+        """Whether another file is as small and fast and significantly better."""
         ...
 
 
@@ -35,7 +35,7 @@ class KnownFile:
     Args:
         recipe: The recipe.
         costs: The costs of its file.
-        beaten: Whether another file is as small and fast and significantly more accurate.
+        beaten: Whether another file is as small and fast and significantly better.
     """
 
     recipe: Recipe

@@ -33,9 +33,9 @@ from tfnas.tflite.conversion_error import ConversionError
 
 SECONDS = 8.0  # limit of the time to prune kernels, one at a time
 PRUNED = 0.75  # fraction of the weights of one kernel
-IMAGES, FEWEST = 256, 64  # most and fewest images whose predictions are compared
-NOISE_IMAGES, NOISE_FEWEST = 128, 16
-NOISE_MACS = 4e9  # most MACs of the images together; both files run operator by operator
+EXAMPLES, FEWEST = 256, 64  # most and fewest whose predictions are compared
+NOISE_EXAMPLES, NOISE_FEWEST = 128, 16
+NOISE_MACS = 4e9  # most MACs of the examples together; both files run operator by operator
 TIMED_MACS = 1e9  # most MACs of a model whose operators are timed
 DENSE = "dense layers"
 
@@ -51,8 +51,8 @@ class LayerAnalysis:
         weights: Number of weights.
         time: Fraction of the int8 file's latency; None: not measured.
         noise: Noise that int8 adds in the layer, as a fraction of its output; None: not measured.
-        changed: Fraction of images whose class changes where this layer alone is pruned; None:
-            not measured.
+        changed: Fraction of the predictions that change where this layer alone is pruned, by
+            :meth:`tfnas.tasks.task.Task.changed`; None: not measured.
     """
 
     name: str
@@ -71,8 +71,9 @@ class ModelAnalysis:
     Args:
         layers: Layers with weights, multiply-accumulates or latency, in their order.
         activations: Most activation elements alive at once.
-        changed: Fraction of images whose class int8 changes; None: not measured.
-        images: Number of those images.
+        changed: Fraction of the predictions that int8 changes, by
+            :meth:`tfnas.tasks.task.Task.changed`; None: not measured.
+        examples: Number of examples whose predictions were compared.
         pruned: Whether the sensitivity to pruning was to be measured.
         left_out: What was not measured, and why.
         seconds: Duration of the analysis, in seconds.
@@ -81,7 +82,7 @@ class ModelAnalysis:
     layers: tuple[LayerAnalysis, ...]
     activations: int
     changed: float | None = None
-    images: int = 0
+    examples: int = 0
     pruned: bool = False
     left_out: tuple[str, ...] = ()
     seconds: float = 0.0
@@ -161,9 +162,9 @@ def analyze_model(
     layers = _layers(model, cost)
     times = _times(model, int8, cost, left_out)
     errors = _noise(model, int8, x, cost, left_out)
+    by_int8, examples = _changed_by_int8(model, int8, x, task, errors, left_out)
     changed = _sensitivity(model, x, task, left_out) if pruning else {}
     noise = {} if errors is None else noise_of(errors)
-    changed_classes = None if errors is None else errors.outputs[0].changed
     analyzed = [
         dataclasses.replace(
             layer,
@@ -176,8 +177,8 @@ def analyze_model(
     return ModelAnalysis(
         tuple(layer for layer in analyzed if layer.weights or layer.macs or layer.time),
         cost.peak_activations,
-        changed_classes,
-        0 if errors is None else errors.examples,
+        by_int8,
+        examples,
         pruning,
         tuple(left_out),
         round(time.monotonic() - began, 2),
@@ -211,11 +212,11 @@ def file_errors(
         The errors, or None and the reason.
     """
     available = len(Examples(x, ()))
-    images = min(NOISE_IMAGES, available, int(NOISE_MACS / max(1, macs)))
-    if images < min(NOISE_FEWEST, available):
+    count = min(NOISE_EXAMPLES, available, int(NOISE_MACS / max(1, macs)))
+    if count < min(NOISE_FEWEST, available):
         return None, f"{macs:,} multiply-accumulates, operator by operator, would take too long"
     try:
-        examples = spread(x, images)
+        examples = spread(x, count)
         return quantization_error(model, file, examples, keep_float=(), calibration=examples), ""
     except (ConversionError, ValueError, RuntimeError) as error:
         return None, _line(error)
@@ -277,7 +278,7 @@ def _times(
 
 
 def _noise(
-    model: Any, int8: Artifact | None, x: np.ndarray, cost: Profile, left_out: list[str]
+    model: Any, int8: Artifact | None, x: Nested, cost: Profile, left_out: list[str]
 ) -> QuantizationError | None:
     if int8 is None:
         left_out.append("int8 error a layer: there is no int8 file")
@@ -288,9 +289,33 @@ def _noise(
     return errors
 
 
+def _changed_by_int8(
+    model: keras.Model,
+    int8: Artifact | None,
+    x: Nested,
+    task: Task,
+    errors: QuantizationError | None,
+    left_out: list[str],
+) -> tuple[float | None, int]:
+    """Returns the fraction of predictions that int8 changes, and of how many examples.
+
+    It is measured on the examples of the errors, where these were.
+    """
+    if int8 is None or errors is None:
+        return None, 0
+    examples = Examples(x, ()).spread(errors.examples).x
+    before = _outputs(model, _floats(examples))
+    try:
+        changed = task.changed(before, int8.predict(examples))
+    except (ValueError, RuntimeError) as error:  # the analysis must not end the job
+        left_out.append(f"predictions that int8 changes: {_line(error)}")
+        return None, 0
+    return float(np.mean(changed)), errors.examples
+
+
 def _sensitivity(model: Any, x: Nested, task: Task, left_out: list[str]) -> dict[str, float]:
     """Returns the fraction of predictions that change where one kernel alone is pruned."""
-    inputs = mapped(lambda array: np.asarray(array, np.float32), Examples(x, ()).spread(IMAGES).x)
+    inputs = _floats(Examples(x, ()).spread(EXAMPLES).x)
     count = len(Examples(inputs, ()))
     outputs = _outputs(model, inputs)  # a first call is slower: not timed
     began = time.monotonic()
@@ -325,5 +350,11 @@ def _sensitivity(model: Any, x: Nested, task: Task, left_out: list[str]) -> dict
     return dict(zip(found.names, map(float, found.losses()[:, -1]), strict=True))
 
 
+def _floats(inputs: Nested) -> Nested:
+    return mapped(lambda array: np.asarray(array, np.float32), inputs)
+
+
 def _outputs(model: Any, inputs: Nested) -> Nested:
-    return keras.tree.map_structure(np.asarray, model(inputs, training=False))
+    """Returns a model's outputs in the form of a file's: an array, or a list of several."""
+    outputs = [np.asarray(each) for each in keras.tree.flatten(model(inputs, training=False))]
+    return outputs[0] if len(outputs) == 1 else outputs

@@ -20,8 +20,8 @@ from tfnas.targets.device import Device
 
 SPARSITIES = (0.6, 0.75, 0.85)
 CAREFUL = (0.5, 0.6, 0.75)
-SAME = 0.01  # fraction of changed classes up to which a file counts as unchanged
-SENSITIVE = 0.1  # fraction of changed classes above which pruning begins carefully
+SAME = 0.01  # fraction of changed predictions up to which a file counts as unchanged
+SENSITIVE = 0.1  # fraction of changed predictions above which pruning begins carefully
 MOST_OF_IT = 0.5  # fraction of the weights from which dense layers are compressed first
 FLOAT_BYTES = 4
 _STORED = {f"max_{name}" for name in STORED}
@@ -150,8 +150,8 @@ def _integers(settings: PlanSettings, budget: Budget, analysis: ModelAnalysis) -
     if analysis.changed is None:
         return settings
     worst = max(analysis.layers, key=lambda layer: layer.noise or 0.0)
-    reason = f"post-training int8 changes the class of {analysis.changed:.1%} "
-    reason += f"of {analysis.images} images"
+    reason = f"post-training int8 changes {analysis.changed:.1%} of the predictions for "
+    reason += f"{analysis.examples} examples"
     if analysis.changed <= SAME:
         if budget.max_drop is None:
             return _with(settings, f"{reason}: quantization-aware training has little to win back")
@@ -210,8 +210,8 @@ def _sparsities(settings: PlanSettings, budget: Budget, analysis: ModelAnalysis)
     mean = sum((layer.changed or 0.0) * layer.weights for layer in known) / weights
     worst = max(known, key=lambda layer: layer.changed or 0.0)
     reason = (
-        f"pruning {PRUNED:.0%} of one kernel changes {mean:.1%} of the classes on average (by "
-        f"weights), of {worst.name} most: {worst.changed:.1%}"
+        f"pruning {PRUNED:.0%} of one kernel changes {mean:.1%} of the predictions on average "
+        f"(by weights), of {worst.name} most: {worst.changed:.1%}"
     )
     if budget.max_gzip_bytes is None:
         return _with(settings, f"{reason}; zeros save only gzipped bytes, which no limit is on")

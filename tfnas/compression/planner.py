@@ -5,8 +5,8 @@ saves and loses. Exceeded limits decide on the rest: limits on multiply-accumula
 device, compared with the int8 file, set the fraction of channels that stays; limits on bytes set
 the fraction of weights; a limit on gzipped bytes leads to pruning and clustering of weights.
 
-Where the accuracy is slightly too low, training continues. Where it is far too low, the next
-fraction is half-way back to the last that was accurate; where it is high enough, a smaller one
+Where slightly too much quality is lost, training continues. Where far too much is, the next
+fraction is half-way back to the last that was good enough; where little is, a smaller one
 follows. Where a fraction that a limit demands meets the budget, one larger fraction is tried, to
 show the price of the limit; then the search stops unless the effort is thorough. Where int8 takes
 too many bytes, 4-bit weights are trained. A candidate that another one dominates significantly is
@@ -36,7 +36,6 @@ from tfnas.compression.planner_amounts import (
     next_amount,
 )
 from tfnas.compression.planner_attempt import (
-    ENOUGH,
     fewer_bits_recipe,
     next_part,
     sparsities_left,
@@ -44,10 +43,12 @@ from tfnas.compression.planner_attempt import (
     zeros_recipe,
 )
 from tfnas.compression.planner_state import (
+    OF_ACCURACY,
     ChooseAmount,
     Finished,
     Phase,
     PlannerState,
+    Tolerance,
     TrainInt8,
     TryAmount,
     TryFewerBits,
@@ -60,7 +61,11 @@ from tfnas.quantization.spec import FLOAT, QuantSpec
 
 
 def first_state(
-    budget: Budget, effort: Effort, settings: PlanSettings | None = None
+    budget: Budget,
+    effort: Effort,
+    settings: PlanSettings | None = None,
+    *,
+    tolerance: Tolerance = OF_ACCURACY,
 ) -> PlannerState:
     """Returns the state before the first recipe.
 
@@ -68,9 +73,11 @@ def first_state(
         budget: The limits.
         effort: How much is tried.
         settings: Settings from the analysis of the model; None: it was not analyzed.
+        tolerance: Which drops training is worth its time for, in the unit of the task's metric.
     """
     settings = settings or decide_plan(budget, effort, None)
-    return PlannerState(budget, effort, settings, TryFormats(settings.formats))
+    phase = TryFormats(settings.formats)
+    return PlannerState(budget, effort, settings, phase, tolerance=tolerance)
 
 
 def next_step(state: PlannerState, outcome: Outcome | None) -> tuple[PlannerState, Recipe | None]:
@@ -146,7 +153,7 @@ def _proposed(state: PlannerState) -> Recipe | PlannerState:
             why = "int8 can't be converted" if phase.later else "a number format costs seconds"
             return Recipe((), phase.waiting[0], why=why)
         case TrainInt8():
-            return Recipe((), "int8", aware=True, why="post-training int8 loses accuracy")
+            return Recipe((), "int8", aware=True, why="post-training int8 loses quality")
         case TryFewerBits():
             known = state.known
             return (fewer_bits_recipe(state, (), known[0]) if known else None) or _reduced(state)
@@ -180,7 +187,7 @@ def _after_formats(state: PlannerState, phase: TryFormats) -> PlannerState:
     if not state.effort.epochs:
         return _with_more(state)
     allowed = math.inf if budget.max_drop is None else budget.max_drop
-    enough = min(ENOUGH, allowed) if settings.integers else allowed
+    enough = min(state.tolerance.little, allowed) if settings.integers else allowed
     loses = base is None or base.costs.drop > enough
     return _to(state, TrainInt8() if loses else TryFewerBits())
 
@@ -236,7 +243,7 @@ def _mode_of_more(state: PlannerState) -> str | None:
 
 
 def _after_more(state: PlannerState, phase: TryMore, file: KnownFile | None) -> TryMore:
-    """Drops a technique's larger amounts where one failed or loses too much accuracy."""
+    """Drops a technique's larger amounts where one failed or loses too much."""
     step, *rest = phase.waiting
     if not state.accurate(file):
         rest = [other for other in rest if other.technique != step.technique]

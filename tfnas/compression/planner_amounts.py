@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Mapping
 
 from tfnas.compression.known_file import KnownFile
-from tfnas.compression.planner_attempt import ENOUGH
 from tfnas.compression.planner_state import Attempt, ChooseAmount, PlannerState, TryAmount
 from tfnas.compression.recipe import RecipeStep
 from tfnas.compression.targets_from_budget import (
@@ -60,7 +59,7 @@ def next_amount(state: PlannerState, amounts: ChooseAmount) -> TryAmount | None:
 
 
 def _attempt(state: PlannerState, amounts: ChooseAmount, step: RecipeStep, why: str) -> Attempt:
-    enough = ENOUGH if amounts.met else 0.0
+    enough = state.tolerance.little if amounts.met else 0.0
     return Attempt((step,), why, enough, state.settings.sparsities)
 
 
@@ -92,7 +91,7 @@ def after_amount(state: PlannerState, tried: TryAmount) -> ChooseAmount:
         amounts,
         tried={**amounts.tried, _fraction(step): accurate},
         met=amounts.met or state.meets(file),
-        why="the accuracy allows it" if accurate else "half-way back to an accurate file",
+        why="the quality allows it" if accurate else "half-way back to a file that is good enough",
     )
     if file is None and amounts.technique == "factorize_dense":
         return _ended(amounts)  # other fractions fail too
@@ -148,7 +147,7 @@ def _milder(step: RecipeStep) -> tuple[RecipeStep, ...]:
 
 
 def _scaled(scaled: RecipeStep, tried: Mapping[float, bool]) -> RecipeStep | None:
-    """Returns a smaller step if the smallest so far was accurate, else one half-way back."""
+    """Returns a smaller step if the smallest so far was good enough, else one half-way back."""
     allowed = min(fraction for fraction, accurate in tried.items() if accurate)
     below = [fraction for fraction in tried if fraction < allowed]
     fraction = rounded((allowed + max(below)) / 2 if below else 0.7 * allowed)

@@ -12,9 +12,7 @@ from tfnas.compression.recipe import Recipe, RecipeStep
 from tfnas.compression.targets_from_budget import FEWER_BITS
 
 VALUES = 16
-ENOUGH = 0.3  # points that int8 may lose before training is worth its time
-LONGER = 4.0  # times a step's epochs, where the accuracy is slightly too low
-HOPELESS = 3.0  # points beyond the limit that longer training won't win back
+LONGER = 4.0  # times a step's epochs, where slightly too much is lost
 _BY_BITS = {"bytes", "flash_bytes"}  # costs that fall with the bits of a weight
 _PARTS: tuple[AttemptPart, ...] = typing.get_args(AttemptPart)
 
@@ -40,7 +38,7 @@ def _recipe_of(part: AttemptPart, state: PlannerState, attempt: Attempt) -> Reci
     """Returns the recipe of a part, None where it can't help.
 
     Longer training comes first, unless the uncompressed model needed quantization-aware training:
-    then rounding is what loses the accuracy.
+    then rounding is what loses.
     """
     steps, best = attempt.steps, attempt.best
     if part == "int8":
@@ -49,12 +47,13 @@ def _recipe_of(part: AttemptPart, state: PlannerState, attempt: Attempt) -> Reci
         return None
     missed, lost, known = state.missed(best), best.costs.drop, state.known
     rounding_loses = bool(known) and known[0].recipe.aware
-    if part == "longer" and not rounding_loses and ENOUGH < missed <= HOPELESS:
+    tolerance = state.tolerance
+    if part == "longer" and not rounding_loses and tolerance.little < missed <= tolerance.hopeless:
         return Recipe(_longer(steps), "int8", why="longer training wins more back")
     if part == "aware" and ((state.settings.integers and lost > attempt.enough) or missed > 0):
         return Recipe(steps, "int8", aware=True, why="wins back what rounding loses")
-    if part == "longer aware" and steps != _longer(steps) and 0 < missed <= HOPELESS:
-        why = "slightly too low: longer training, then quantization-aware again"
+    if part == "longer aware" and steps != _longer(steps) and 0 < missed <= tolerance.hopeless:
+        why = "slightly too much is lost: longer training, then quantization-aware again"
         return Recipe(_longer(steps), "int8", aware=True, why=why)
     if part == "fewer bits":
         return fewer_bits_recipe(state, steps, best)
@@ -89,10 +88,10 @@ def with_outcome(state: PlannerState, attempt: Attempt, file: KnownFile | None) 
     if part == "fewer bits":
         return dataclasses.replace(attempt, low_bits=file if state.meets(file) else None)
     steps = _longer(attempt.steps) if part.startswith("longer") else attempt.steps
-    return dataclasses.replace(attempt, steps=steps, best=_more_accurate(attempt.best, file))
+    return dataclasses.replace(attempt, steps=steps, best=_losing_less(attempt.best, file))
 
 
-def _more_accurate(one: KnownFile | None, other: KnownFile | None) -> KnownFile | None:
+def _losing_less(one: KnownFile | None, other: KnownFile | None) -> KnownFile | None:
     """Returns the file that loses less, the first where both lose the same."""
     if one is None or other is None:
         return one or other

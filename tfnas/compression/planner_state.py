@@ -18,8 +18,44 @@ from tfnas.compression.known_file import KnownFile
 from tfnas.compression.plan_settings import PlanSettings
 from tfnas.compression.recipe import Recipe, RecipeStep
 from tfnas.compression.targets_from_budget import FEWER_BITS
+from tfnas.tasks.assessment import ACCURACY, Metric
 
 AttemptPart = Literal["int8", "longer", "aware", "longer aware", "fewer bits", "zeros", "ended"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Tolerance:
+    """Which drops training is worth its time for, in the unit of the task's metric.
+
+    Args:
+        little: Drop that is too small to be worth a training.
+        hopeless: Drop beyond the limit that longer training won't win back.
+    """
+
+    little: float
+    hopeless: float
+
+    @classmethod
+    def of(cls, metric: Metric, baseline: float) -> Tolerance:
+        """Returns the metric's own numbers; where it has none, fractions of the baseline.
+
+        Example:
+            >>> Tolerance.of(ACCURACY, 0.9)
+            Tolerance(little=0.3, hopeless=3.0)
+            >>> Tolerance.of(Metric("error", higher_is_better=False), 200.0)
+            Tolerance(little=0.6, hopeless=6.0)
+
+        Args:
+            metric: The task's metric.
+            baseline: Its value of the uncompressed model, not scaled.
+        """
+        whole = abs(baseline) * metric.scale
+        little = _LITTLE * whole if metric.little is None else metric.little
+        return cls(little, _HOPELESS * whole if metric.hopeless is None else metric.hopeless)
+
+
+_LITTLE, _HOPELESS = 0.003, 0.03  # of the baseline, for metrics without numbers of their own
+OF_ACCURACY = Tolerance.of(ACCURACY, 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,12 +65,12 @@ class Attempt:
     Args:
         steps: The steps; longer training becomes one of them where it is tried.
         why: The reason for the steps.
-        enough: Points that may be lost before training is worth its time, within the budget.
+        enough: Drop that is not worth a training, within the budget.
         sparsities: Fractions of zeros that may still be tried, in turn.
         part: The part that is next: "int8", converted without training for it; "longer" training
             before; "aware", quantization-aware training; "longer aware", both; "fewer bits", 4-bit
             weights; "zeros", pruned and clustered weights; "ended".
-        best: The most accurate file so far; None: no part could be converted.
+        best: The file that loses least so far; None: no part could be converted.
         low_bits: The file with 4-bit weights, if it meets all limits.
     """
 
@@ -86,7 +122,7 @@ class ChooseAmount:
         waiting: Steps that are tried next, in turn.
         demanded: Steps that the exceeded limits demand.
         nearer: Those of them with fewer weights than a file that was slightly too large.
-        tried: Fraction -> whether its file was accurate enough.
+        tried: Fraction -> whether its file was good enough.
         left: Number of amounts that may still be tried, besides `waiting`.
         met: Whether a file of this technique meets all limits.
         others: Techniques that come after it.
@@ -165,6 +201,7 @@ class PlannerState:
         trained: The uncompressed model in int8 after quantization-aware training.
         met: Whether any file so far meets all limits.
         asked: The recipe whose outcome is awaited; None: none is.
+        tolerance: Which drops training is worth its time for.
     """
 
     budget: Budget
@@ -175,6 +212,7 @@ class PlannerState:
     trained: KnownFile | None = None
     met: bool = False
     asked: Recipe | None = None
+    tolerance: Tolerance = OF_ACCURACY
 
     def converted(self, mode: str) -> KnownFile | None:
         """Returns the uncompressed model in one of the first formats, without training.
@@ -201,7 +239,7 @@ class PlannerState:
         return (base,) if low_bits is None else (base, low_bits)
 
     def missed(self, file: KnownFile) -> float:
-        """Returns the points that a file loses beyond the limit, below 0 within it.
+        """Returns the drop of a file beyond the limit, below 0 within it.
 
         Args:
             file: The file.
@@ -210,7 +248,7 @@ class PlannerState:
         return -math.inf if limit is None else file.costs.drop - limit
 
     def accurate(self, file: KnownFile | None) -> bool:
-        """Returns whether there is a file, and its accuracy is within the limit.
+        """Returns whether there is a file, and its drop is within the limit.
 
         Args:
             file: The file; None where a recipe failed.

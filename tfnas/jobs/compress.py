@@ -22,6 +22,7 @@ from tfnas.compression.fine_tune_settings import FineTuneSettings
 from tfnas.compression.layer_costs import file_layers
 from tfnas.compression.plan_settings import PlanSettings, decide_plan
 from tfnas.compression.planner import first_state, next_step
+from tfnas.compression.planner_state import Tolerance
 from tfnas.compression.progress import Progress
 from tfnas.compression.recipe import RecipeStep
 from tfnas.compression.results.compress_result import CompressResult
@@ -191,7 +192,9 @@ def _tried(store: CandidateStore, budget: Budget, effort: Effort) -> PlanSetting
     )
     for line in plan.reasons:
         progress.phase(f"plan: {line}")
-    state, recipe = next_step(first_state(budget, effort, plan), None)
+    baseline = store.assessment
+    tolerance = Tolerance.of(baseline.metric, baseline.score.value)
+    state, recipe = next_step(first_state(budget, effort, plan, tolerance=tolerance), None)
     while recipe is not None:
         state, recipe = next_step(state, store.make(recipe))
     return plan

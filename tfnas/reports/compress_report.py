@@ -35,7 +35,7 @@ from tfnas.reports.plots import ParetoLabels, pareto_picture
 from tfnas.targets.device import Device
 from tfnas.tflite.artifact import Artifact
 
-_CANDIDATES = ("recipe", "points [95%]", "bytes", "gzip", "time", "MACs", "memory, bytes")
+_CANDIDATES = ("bytes", "gzip", "time", "MACs", "memory, bytes")
 _LAYERS = (
     "layer",
     "operator",
@@ -55,7 +55,7 @@ _ANALYSIS = (
     "weights",
     "time %",
     "int8 noise added %",
-    "classes changed by pruning it alone %",
+    "predictions changed by pruning it alone %",
 )
 _ANALYSIS_BARS = (2, 3, 4, 5, 6)
 _THROUGHPUT = (
@@ -64,8 +64,8 @@ _THROUGHPUT = (
     "medians."
 )
 _AMOUNTS = (
-    "{points} are the {metric} minus the original's; time is the latency as a ratio to its float32 "
-    "file, MACs are a fraction of its own. "
+    "{points} are {gain}; time is the latency as a ratio to the original's float32 file, MACs are "
+    "a fraction of its own. "
     '"prune_channels 0.5 weights 0.4": channels were pruned to at most 0.5 of the '
     'multiply-accumulates and 0.4 of the weights; "train 4": 4 times as many further epochs; '
     '"trained": quantization-aware.'
@@ -148,17 +148,16 @@ def _outcome(result: CompressResult, data: Data, words: Words) -> Section:
 def _final_files(result: CompressResult, data: Data, words: Words) -> Section:
     labels = [row.label for row in result.rows]
     chosen = labels.index(str(result.best.recipe))
-    titles = words.titles(_file_headers(result))
     return Section(
         f"The files, on {len(data.test)} final {words.examples}, which nothing was chosen by",
-        [Table(titles, _rows(result), chosen=chosen)],
+        [Table(_file_headers(result), _rows(result), chosen=chosen)],
     )
 
 
 def _all_candidates(result: CompressResult, data: Data, words: Words) -> Section:
-    titles = words.titles(_candidate_headers(result))
+    titles = _candidate_headers(result)
     chosen = result.candidates.index(result.best)
-    explained = _AMOUNTS.format(points=capitalized(words.points), metric=words.metric)
+    explained = _AMOUNTS.format(points=capitalized(words.points), gain=_gain(result, words))
     return Section(
         f"All candidates, on {len(data.validation)} {words.examples} for choosing",
         [
@@ -185,8 +184,8 @@ def _same_model(agreement: Agreement, words: Words) -> Section:
         [
             *paragraphs(_agreement(agreement, words)),
             *([Warnings(found)] if found else []),
-            Table(words.titles(_pair_headers(words.examples)), _pairs(agreement.accuracy)),
-            Table(words.titles(_pair_headers("class")), _pairs(agreement.classes)),
+            Table(_pair_headers(words.examples), _pairs(agreement.accuracy)),
+            Table(_pair_headers("class"), _pairs(agreement.classes)),
         ],
     )
 
@@ -250,11 +249,20 @@ def _metrics(result: CompressResult) -> list[str]:
 
 
 def _file_headers(result: CompressResult) -> list[str]:
-    return headers("time of the original", *_metrics(result))
+    metric = result.best.assessment.metric
+    return headers("time of the original", *_metrics(result), metric=metric)
 
 
 def _candidate_headers(result: CompressResult) -> list[str]:
-    return [*_CANDIDATES, *_metrics(result), "why"]
+    gained = f"{result.best.assessment.metric.unit or 'gain'} [95%]"
+    return ["recipe", gained, *_CANDIDATES, *_metrics(result), "why"]
+
+
+def _gain(result: CompressResult, words: Words) -> str:
+    """Returns what is gained, of which more is better by any metric."""
+    if result.best.assessment.metric.higher_is_better:
+        return f"the {words.metric} minus the original's"
+    return f"the original's {words.metric} minus its own"
 
 
 def _failures(result: CompressResult) -> list[str]:
@@ -359,7 +367,7 @@ def _drawn(result: CompressResult, data: Data, words: Words) -> dict[str, bytes]
     limits, gzipped = result.budget.limits, result.budget.max_gzip_bytes is not None
     lines = {"latency": limits.get("max_latency_ratio"), "bytes": limits.get("max_bytes")}
     if "max_drop" in limits:
-        lines["accuracy"] = result.original[0] - metric.gain(limits["max_drop"])
+        lines["quality"] = result.original[0] - metric.gain(limits["max_drop"])
     size = "gzipped size" if gzipped else "size"
     return {
         file: pareto_picture(
@@ -370,7 +378,10 @@ def _drawn(result: CompressResult, data: Data, words: Words) -> dict[str, bytes]
             [result.candidates.index(candidate) for candidate in result.front],
             result.candidates.index(result.best),
             f"Compression on {data.name}",
-            ParetoLabels(words.metric, f"{words.examples} for choosing", "the original"),
+            ParetoLabels(
+                *(words.metric, f"{words.examples} for choosing", "the original"),
+                higher_is_better=metric.higher_is_better,
+            ),
             (words.metric, "latency", size, *_metrics(result)),
             over=(over,),
             others={result.rows[0].label: result.original},

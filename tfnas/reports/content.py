@@ -41,14 +41,6 @@ class Words:
         """
         return cls(task.noun, task.metric.name, task.metric.unit or "differences")
 
-    def titles(self, headers: Sequence[str]) -> list[str]:
-        """Returns titles of columns that are written for images and accuracy in these words."""
-        default = Words()
-        return [
-            title.replace(default.metric, self.metric).replace(default.points, self.points)
-            for title in headers
-        ]
-
 
 def capitalized(word: str) -> str:
     """Returns a word as it begins a sentence; one like "mAP" stays.

@@ -18,27 +18,36 @@ MEASURED = ("accuracy", "latency", "size")
 
 
 class ParetoLabels(NamedTuple):
-    """Words on the axes of :func:`pareto_picture`.
+    """Words on the axes of :func:`pareto_picture`, and the direction of the upward one.
 
     Args:
         metric: The metric of quality.
         part: The part of the data that it is measured on.
         beside: The model that the latencies are ratios to.
+        higher_is_better: The metric's direction.
     """
 
     metric: str = "accuracy"
     part: str = "validation part"
     beside: str = "the reference model"
+    higher_is_better: bool = True
+
+    @property
+    def upward(self) -> str:
+        """The title of the upward axis."""
+        better = "" if self.higher_is_better else " (lower is better)"
+        return f"{self.metric} of the file, {self.part}{better}"
 
 
 LABELS = ParetoLabels()
-Row = tuple[float, float, int]  # accuracy, latency ratio, bytes
+Row = tuple[float, float, int]  # quality by the metric, latency ratio, bytes
 _LABELS = {
     "latency": "latency of the file, as a ratio to {} (lower is better)",
     "bytes": "size of the file, KiB (lower is better)",
 }
 _MARKERS = ("D", "s", "^", "P")
-_NAMED = 3  # most files far below that are labeled with their accuracy
+_NAMED = 3  # most files far off that are labeled with their quality
+_LEAST_SPAN = 0.005  # of the largest value: smaller differences are not drawn larger
 _LIMIT = {"color": ORANGE, "linestyle": "--", "linewidth": 1, "zorder": 0}
 
 
@@ -55,38 +64,39 @@ def pareto_picture(
     errors: Sequence[float] = (),
     limits: Mapping[str, float] | None = None,
 ) -> bytes:
-    """Returns a picture of accuracy over latency or size, with the Pareto front, as PNG.
+    """Returns a picture of quality over latency or size, with the Pareto front, as PNG.
 
     Args:
-        rows: (accuracy, latency ratio, bytes) of each candidate.
+        rows: (quality by the metric, latency ratio, bytes) of each candidate.
         front: Indices of the candidates on the front.
         chosen: Index of the chosen candidate.
         title: Title of the picture.
-        labels: Words on the axes.
+        labels: Words on the axes, and the direction of the metric.
         objectives: Names of the objectives of the front.
         over: "latency" or "bytes", a panel for each, side by side.
         others: Files that the candidates are compared with, by name.
-        errors: Half the width of each accuracy's interval; empty: no intervals are drawn.
-        limits: "accuracy", "latency" or "bytes" -> the limit, drawn as a line.
+        errors: Half the width of each quality's interval; empty: no intervals are drawn.
+        limits: "quality", "latency" or "bytes" -> the limit, drawn as a line.
     """
     others, limits = others or {}, dict(limits or {})
     figure = _empty_figure(7.2 if len(over) == 1 else 5.2 * len(over), 5.3)
     panels = figure.subplots(1, len(over), sharey=True, squeeze=False)[0]
-    far = _far_below([row[0] for row in rows], [row[0] for row in others.values()], chosen)
+    far = _far_worse([row[0] for row in rows], [row[0] for row in others.values()], chosen, labels)
     shown = [row[0] for row in others.values()]
     for i in sorted(set(range(len(rows))) - set(far)):
         shown += [rows[i][0] + sign * (errors[i] if errors else 0.0) for sign in (-1, 1)]
-    if "accuracy" in limits and _near(limits["accuracy"], shown):
-        shown.append(limits["accuracy"])
+    if "quality" in limits and _near(limits["quality"], shown):
+        shown.append(limits["quality"])
     else:
-        limits.pop("accuracy", None)
+        limits.pop("quality", None)
     low, high = min(shown, default=0.0), max(shown, default=1.0)
-    span = max(high - low, 0.005)
-    edge = low - 0.12 * span if far else low
+    span = max(high - low, _least_span(shown))
+    room = 0.12 * span if far else 0.0
+    edge = low - room if labels.higher_is_better else high + room
     for axes, name in zip(panels, over, strict=True):
         known = [_x(row, name) for row in (*rows, *others.values())]
         _draw_candidates(axes, rows, front, name, errors, objectives, far)
-        _draw_far(axes, rows, front, name, far, edge)
+        _draw_far(axes, rows, front, name, far, edge, labels)
         if chosen is not None:
             _mark_chosen(axes, rows[chosen], name, known)
         _draw_others(axes, others, name)
@@ -94,8 +104,8 @@ def pareto_picture(
         _scale(axes, known)
         axes.set_xlabel(_LABELS[name].format(labels.beside))
         axes.grid(alpha=0.3)
-        axes.set_ylim(edge - 0.07 * span, high + 0.07 * span)
-    panels[0].set_ylabel(f"{labels.metric} of the file, {labels.part}")
+        axes.set_ylim(min(low, edge) - 0.07 * span, max(high, edge) + 0.07 * span)
+    panels[0].set_ylabel(labels.upward)
     figure.suptitle(title, fontsize=11)
     if rows or others:
         _legend(figure, panels[0], None if "bytes" in over else "area: size of the file")
@@ -111,8 +121,8 @@ def _draw_others(axes: Any, others: Mapping[str, Row], name: str) -> None:
 def _draw_limits(axes: Any, limits: Mapping[str, float], name: str, known: Sequence[float]) -> None:
     limit = _x((0.0, limits[name], limits[name]), name) if name in limits else None
     lines = [axes.axvline(limit, **_LIMIT)] if limit and _near(limit, known) else []
-    if "accuracy" in limits:
-        lines.append(axes.axhline(limits["accuracy"], **_LIMIT))
+    if "quality" in limits:
+        lines.append(axes.axhline(limits["quality"], **_LIMIT))
     for line in lines[:1]:
         line.set_label("limit of the budget")
 
@@ -142,24 +152,31 @@ def _x(row: tuple[float, float, float], name: str) -> float:
 def _near(limit: float, values: Sequence[float]) -> bool:
     """Returns whether a limit is near the values, so that its line is drawn."""
     low, high = min(values, default=limit), max(values, default=limit)
-    if _spans_much(values):
+    if limit > 0 and _spans_much(values):
         low, high, limit = np.log([low, high, limit])
     room = 0.4 * max(high - low, 0.1 * abs(high))
     return bool(low - room <= limit <= high + room)
 
 
-def _far_below(
-    accuracies: Sequence[float], others: Sequence[float], chosen: int | None
+def _least_span(values: Sequence[float]) -> float:
+    """Returns the difference of values that is drawn as the whole axis at least."""
+    return _LEAST_SPAN * (max(map(abs, values), default=0.0) or 1.0)
+
+
+def _far_worse(
+    values: Sequence[float], others: Sequence[float], chosen: int | None, labels: ParetoLabels
 ) -> list[int]:
-    """Returns the candidates that are drawn at the edge, far below the others.
+    """Returns the candidates that are drawn at the edge, far worse than the others.
 
     On the scale of a file that only guesses, the others would lie on one line.
     """
-    if not accuracies:
+    if not values:
         return []
-    middle, top = float(np.median(accuracies)), max([*accuracies, *others])
-    least = middle - 4 * max(top - middle, 0.005)
-    return [i for i, value in enumerate(accuracies) if value < least and i != chosen]
+    sign = 1 if labels.higher_is_better else -1
+    good = [sign * value for value in values]
+    middle, top = float(np.median(good)), max([*good, *(sign * value for value in others)])
+    least = middle - 4 * max(top - middle, _least_span(good))
+    return [i for i, value in enumerate(good) if value < least and i != chosen]
 
 
 def _draw_candidates(
@@ -192,27 +209,41 @@ def _draw_far(
     name: str,
     far: Sequence[int],
     edge: float,
+    labels: ParetoLabels,
 ) -> None:
+    """Marks the files that are far worse at the edge where these lie: below, or above."""
     colors = [BLUE if i in front else GRAY for i in far]
-    below = [_x(rows[i], name) for i in far]
-    label = "far below" if far else None
-    axes.scatter(below, [edge] * len(far), marker="v", c=colors, label=label)
-    for at, i in zip(below, far if len(far) <= _NAMED else [], strict=False):
-        offset = {"xytext": (0, 7), "textcoords": "offset points", "ha": "center", "fontsize": 8}
-        axes.annotate(f"{rows[i][0]:.3f}", (at, edge), **offset)
+    there = [_x(rows[i], name) for i in far]
+    marker, word, side = ("v", "below", 1) if labels.higher_is_better else ("^", "above", -1)
+    label = f"far {word}" if far else None
+    axes.scatter(there, [edge] * len(far), marker=marker, c=colors, label=label)
+    for at, i in zip(there, far if len(far) <= _NAMED else [], strict=False):
+        offset = {"xytext": (0, 7 * side), "textcoords": "offset points", "fontsize": 8}
+        place = {"ha": "center", "va": "bottom" if side > 0 else "top"}
+        axes.annotate(_short(rows[i][0]), (at, edge), **offset, **place)
+
+
+def _short(value: float) -> str:
+    """Returns a quality as text: an accuracy with three decimals, also any small or large one.
+
+    Example:
+        >>> _short(0.9), _short(0.00012345), _short(123456.0)
+        ('0.900', '0.000123', '1.23e+05')
+    """
+    return f"{value:.3f}" if not value or 0.01 <= abs(value) < 1000 else f"{value:.3g}"
 
 
 def _mark_chosen(axes: Any, row: Row, name: str, known: Sequence[float]) -> None:
-    accuracy, latency, size = row
+    quality, latency, size = row
     at = _x(row, name)
-    axes.scatter([at], [accuracy], marker="*", s=90, color=ORANGE, zorder=3, label="chosen")
+    axes.scatter([at], [quality], marker="*", s=90, color=ORANGE, zorder=3, label="chosen")
     # Away from the nearer edge.
     low, high = min(known), max(known)
     middle = (low * high) ** 0.5 if _spans_much(known) else (low + high) / 2
     side = -1 if at > middle else 1
     axes.annotate(
-        f"{accuracy:.3f}, {latency:.3f}x, {size / 1024:.0f} KiB",
-        (at, accuracy),
+        f"{_short(quality)}, {latency:.3f}x, {size / 1024:.0f} KiB",
+        (at, quality),
         textcoords="offset points",
         xytext=(10 * side, -18),
         ha="right" if side < 0 else "left",
@@ -231,7 +262,7 @@ def _scale(axes: Any, values: Sequence[float]) -> None:
 
 
 def _spans_much(values: Sequence[float]) -> bool:
-    return bool(values) and max(values) > 5 * min(values)
+    return bool(values) and max(values) > 5 * min(values) > 0
 
 
 def sensitivity_picture(result: Sensitivity, title: str = "") -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from tfnas.data.data_split import DataSplit
 from tfnas.measure.latency import provenance
@@ -65,6 +65,7 @@ def content(
     target = "none" if target_ratio is None else f"{target_ratio:.4f} of the reference model's"
     settings = {name: _setting(value) for name, value in dataclasses.asdict(config).items()}
     front = _front(result)
+    titles = _titles(front.headers, words)
     drawn = _picture(result, config, split, words)
     description = f"{capitalized(words.metric)} over latency"
     return Report(
@@ -76,7 +77,7 @@ def content(
                 "Pareto front, on the validation part",
                 [
                     Pictures([Picture("pareto.png", drawn, description)]),
-                    Table(words.titles(front.headers), front.rows, prose=[len(front.headers) - 1]),
+                    Table(titles, front.rows, prose=[len(titles) - 1]),
                     *paragraphs(*result.notes()),
                 ],
             ),
@@ -98,8 +99,13 @@ def _best(result: SearchResult, words: Words) -> Section:
         "measured side by side. Latency is the median over interleaved rounds, as a ratio to "
         "the reference model of tfnas; ms are of this machine."
     )
-    blocks += [Table(words.titles(headers), rows), *listing(result.verdicts())]
+    blocks += [Table(_titles(headers, words), rows), *listing(result.verdicts())]
     return Section("The best, on the test part", [*blocks, *paragraphs(explained)])
+
+
+def _titles(headers: Sequence[str], words: Words) -> list[str]:
+    """Returns titles of columns with the metric's name for the column of the metric."""
+    return [words.metric if title == Words().metric else title for title in headers]
 
 
 def _front(result: SearchResult) -> Table:

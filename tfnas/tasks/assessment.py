@@ -26,12 +26,46 @@ class Metric:
         higher_is_better: Its direction.
         scale: Factor of differences in tables: 100 shows fractions as points.
         unit: Unit of scaled differences.
+        little: Drop in this unit that is too small to be worth a training; None: 0.3% of what the
+            uncompressed model reaches.
+        hopeless: Drop in this unit, beyond what is allowed, that longer training won't win back;
+            None: 3% of what the uncompressed model reaches.
+
+    Raises:
+        ValueError: A number is outside its rule.
     """
 
     name: str
     higher_is_better: bool = True
     scale: float = 1.0
     unit: str = ""
+    little: float | None = None
+    hopeless: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.scale < math.inf:
+            raise ValueError(f"scale must be a finite number above 0, got {self.scale!r}")
+        for name in ("little", "hopeless"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < math.inf:
+                raise ValueError(f"{name} must be None or a finite number >= 0, got {value!r}")
+
+    @property
+    def digits(self) -> int:
+        """Decimals of scaled differences, so that they are as exact as values with four."""
+        return max(0, 4 - round(math.log10(self.scale)))
+
+    def text(self, scaled: float) -> str:
+        """Returns a scaled difference with its unit.
+
+        Example:
+            >>> ACCURACY.text(1.5), Metric("error").text(0.25)
+            ('1.50 points', '0.2500')
+
+        Args:
+            scaled: A difference in the metric's unit.
+        """
+        return f"{scaled:.{self.digits}f} {self.unit}".rstrip()
 
     def gain(self, drop: float) -> float:
         """Returns a drop in the metric's unit as a difference of values that would undo it."""
@@ -42,7 +76,7 @@ class Metric:
         return -self.scale * difference if self.higher_is_better else self.scale * difference
 
 
-ACCURACY = Metric("accuracy", scale=100.0, unit="points")
+ACCURACY = Metric("accuracy", scale=100.0, unit="points", little=0.3, hopeless=3.0)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

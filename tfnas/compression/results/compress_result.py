@@ -18,6 +18,7 @@ from tfnas.measure.agreement import Agreement
 from tfnas.measure.measurement import Latency
 from tfnas.measure.throughput import Throughput
 from tfnas.targets.device import Device
+from tfnas.tasks.assessment import Metric
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -30,11 +31,11 @@ class CompressResult(PrintedResult):
         effort: How much was tried: "quick", "normal" or "thorough".
         device: The device of the limits on a device.
         candidates: All candidates, in the order in which they were built.
-        front: The Pareto front of accuracy, size, time and the device's limited metrics.
+        front: The Pareto front of quality, size, time and the device's limited metrics.
         best: The candidate that meets the budget best, or the nearest to it.
         excesses: Limits that `best` exceeds -> by how much; empty where it meets all.
-        original: The original's float32 file on the images for choosing: (accuracy, 1.0, bytes).
-        rows: Files on the final images: the original's float32 file first, then the front.
+        original: The original's float32 file on the examples for choosing: (metric, 1.0, bytes).
+        rows: Files on the final examples: the original's float32 file first, then the front.
         latencies: Measured latency of each of those, by label.
         agreement: How the predictions of `best` differ from the original's; None where the task
             has no such comparison.
@@ -82,7 +83,7 @@ class CompressResult(PrintedResult):
     def _headline(self) -> str:
         costs = self.best.costs
         met = "meets" if self.meets else "exceeds"
-        lost = f"{costs.drop:.2f} {self.best.assessment.metric.unit} lost"
+        lost = f"{self.best.assessment.metric.text(costs.drop)} lost"
         return (
             f"{self.best.recipe}: {lost}, {costs.bytes:,} bytes, "
             f"{costs.latency:.3f}x, {met} {self.budget}"
@@ -117,7 +118,8 @@ def verdict(result: CompressResult) -> str:
     best = result.best
     if best.costs.refused:
         return f"No file keeps the {budget}. {refusal(best.recipe, best.costs)}."
-    over = [f"{name} by {_excess(name, value)}" for name, value in result.excesses.items()]
+    metric = best.assessment.metric
+    over = [f"{name} by {_excess(name, value, metric)}" for name, value in result.excesses.items()]
     return (
         f"No file keeps the {budget}. The nearest, {best.recipe}, exceeds "
         f"{' and '.join(over)}: relax that, try more effort, or train longer."
@@ -125,7 +127,7 @@ def verdict(result: CompressResult) -> str:
 
 
 def remarks(result: CompressResult) -> list[str]:
-    """Returns what the verdict, which is by the images for choosing, does not say."""
+    """Returns what the verdict, which is by the examples for choosing, does not say."""
     best, lines = result.best, []
     [row] = [row for row in result.rows if row.label == str(best.recipe)]
     limit = result.budget.max_drop
@@ -134,11 +136,11 @@ def remarks(result: CompressResult) -> list[str]:
     if result.meets and limit is not None and lost > limit:
         lines.append(
             "on the final examples, which nothing was chosen by, the best file loses "
-            f"{lost:.2f} {metric.unit}, more than max_drop {limit:g}"
+            f"{metric.text(lost)}, more than max_drop {limit:g}"
         )
     if best.costs.drop < 0 and best.recipe.trains:
         lines.append(
-            f"the best file is better than the original by {-best.costs.drop:.2f} {metric.unit}: "
+            f"the best file is better than the original by {metric.text(-best.costs.drop)}: "
             "it was trained further, and further training might improve the original as well"
         )
     return lines
@@ -149,7 +151,7 @@ def refusal(recipe: Recipe, costs: CandidateCosts) -> str:
     return f"The device can't run {recipe}: {costs.refused.rstrip('.')}"
 
 
-def _excess(name: str, value: float) -> str:
+def _excess(name: str, value: float, metric: Metric) -> str:
     if name == "max_drop":
-        return f"{value:.2f} points"
+        return metric.text(value)
     return f"{value:.0f}" if name == "max_vela_cpu_operators" else f"{value:.0%}"

@@ -53,8 +53,8 @@ def short_rows(
 ) -> list[list[str]]:
     """Returns a row a file; see :func:`short_headers`, and :func:`file_rows` for the arguments."""
     return [
-        [label, accuracy, points, *cells]
-        for label, accuracy, _, points, *cells in file_rows(rows, more)
+        [label, value, difference, *cells]
+        for label, value, _, difference, *cells in file_rows(rows, more)
     ]
 
 
@@ -90,5 +90,5 @@ def _scaled(difference: tuple[float, float, float] | None, metric: Metric) -> st
     if difference is None:
         return ""
     value, low, high = (metric.scale * part for part in difference)
-    digits = 2 if metric.unit == "points" else 4
+    digits = metric.digits
     return f"{value:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
