@@ -1,6 +1,8 @@
 """A technique whose training was stopped goes on from the last epoch, with the state it had."""
 
 import functools
+import importlib
+import json
 
 import keras
 import numpy as np
@@ -8,11 +10,14 @@ import pytest
 from keras import layers
 
 import tfnas
+from tfnas.compression.fine_tune import TrainingError
 from tfnas.compression.progress import Progress
 from tfnas.compression.technique_context import Context
 from tfnas.compression.technique_row import Step, run_row
 from tfnas.compression.techniques.registry import technique
 from tfnas.compression.training_checkpoint import TrainingCheckpoint
+from tfnas.measure.latency_model import latency_model
+from tfnas.pruning.structured.channel_report import ChannelPruningReport
 from tfnas.tasks.image_classes import ImageClasses
 
 EPOCHS = 3
@@ -108,3 +113,87 @@ def test_the_state_of_another_training_is_refused(digits, tmp_path):
     np.savez(path, **content)
     with pytest.raises(ValueError, match=r"training.npz must have format 1, got 99"):
         run("factorize", {"macs": 0.7}, tmp_path, digits)
+
+
+class OtherEachTime:
+    """A latency that each measurement finds in another layer: what is decided by it differs."""
+
+    measured = 0
+
+    def __init__(self, mode):
+        type(self).measured += 1
+        self.slow = ("stem", "body")[self.measured % 2]
+
+    def __call__(self, model):
+        sizes = {name: model.get_layer(name).filters for name in ("stem", "body")}
+        return sum(size * (100 if name == self.slow else 1) for name, size in sizes.items())
+
+
+def channels(report):
+    """Group -> the channels that are removed."""
+    return {group.name: group.removed for group in report.groups if group.removed}
+
+
+def test_a_latency_is_not_measured_again(digits, tmp_path, monkeypatch):
+    monkeypatch.setattr(latency_model, "LatencyModel", OtherEachTime)
+    settings = {"latency": 0.7}
+    other = run("prune_channels", settings, tmp_path / "other", digits)[2]
+    before = OtherEachTime.measured
+    with pytest.raises(Stopped):
+        run("prune_channels", settings, tmp_path / "own", digits, last=2)
+    _, epochs, report = run("prune_channels", settings, tmp_path / "own", digits)
+    assert (epochs, OtherEachTime.measured) == (EPOCHS - 2, before + 1)
+    assert channels(report) != channels(other)
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_channels_are_not_scored_again(steps, digits, tmp_path, monkeypatch):
+    settings = {"macs": 0.6, "criterion": "taylor", "steps": steps}
+    with pytest.raises(Stopped):
+        run("prune_channels", settings, tmp_path, digits, last=2)
+    kept = {path: path.read_text() for path in tmp_path.rglob("channels*.json")}
+    assert len(kept) == min(2, steps)
+
+    def others(context):
+        """Scores by wrong labels, as if all gradients had other signs and sizes."""
+        examples = context.data.train
+        return examples.x, (examples.y + 3) % 10
+
+    monkeypatch.setattr(Context, "scoring", others)
+    weights, epochs, report = run("prune_channels", settings, tmp_path, digits)
+    assert epochs == EPOCHS - 2
+    assert {path: path.read_text() for path in kept} == kept
+    last = max(tmp_path.rglob("channels*.json"))
+    assert report == ChannelPruningReport.of(json.loads(last.read_text())["value"])
+    assert len(weights[0].T) == report.groups[0].after
+
+
+def test_a_sensitivity_is_not_measured_again(digits, tmp_path, monkeypatch):
+    module = importlib.import_module("tfnas.pruning.sensitivity")
+    calls, measure = [], module.sensitivity
+
+    def counted(*args, **options):
+        calls.append(args)
+        return measure(*args, **options)
+
+    monkeypatch.setattr(module, "sensitivity", counted)
+    settings = {"sparsity": 0.6, "scope": "sensitivity"}
+    with pytest.raises(Stopped):
+        run("prune", settings, tmp_path, digits, last=2)
+    _, epochs, _ = run("prune", settings, tmp_path, digits)
+    assert (epochs, len(calls)) == (EPOCHS - 2, 1)
+
+
+def test_decisions_are_kept_beside_the_trainings(digits, tmp_path):
+    training = tfnas.FineTuneSettings(epochs=EPOCHS)
+    context = Context(network(), ImageClasses(), digits, training)
+    values = iter(range(9))
+    decide = functools.partial(Context.decided, name="sizes", compute=lambda: (next(values), 0.1))
+    assert [decide(context), decide(context)] == [[0, 0.1], [1, 0.1]]  # no folder
+    kept = context.replace(checkpoints=tmp_path / "1_prune")
+    assert [decide(kept), decide(kept)] == [[2, 0.1], [2, 0.1]]
+    assert decide(context.replace(checkpoints=tmp_path / "2_cluster")) == [3, 0.1]
+    path = tmp_path / "1_prune" / "sizes.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": ["decision", 99]}))
+    with pytest.raises(TrainingError, match=r"sizes.json holds a decision of another version"):
+        decide(kept)

@@ -6,13 +6,20 @@ import json
 import shutil
 
 import keras
+import keras_tuner
 import numpy as np
 import pytest
+import tensorflow as tf
 from tuner_settings import arranged
 
 import tfnas
 from tfnas.cli import search_command as command
 from tfnas.compression import trial_compression
+from tfnas.compression.techniques import registry
+from tfnas.compression.techniques.longer_training import LongerTraining
+from tfnas.compression.techniques.technique import TechniqueOutcome
+from tfnas.compression.trial_refusals import NotCompressible
+from tfnas.graph.functional import clone
 from tfnas.jobs.search_job import _with_latency
 from tfnas.nas.samplers.random_search import RandomSampler
 from tfnas.nas.trial_failures import INFEASIBLE
@@ -321,6 +328,102 @@ def test_a_package_that_is_missing_is_told_before_the_search(tmp_path, monkeypat
 def test_wrong_arguments(tmp_path, settings, message):
     with pytest.raises(ValueError, match=message):
         make_tuner(tmp_path, **settings)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (
+            {"prune_chanels": (None, 0.5)},
+            r"more of the compression: technique must be one of .*, got 'prune_chanels': did you "
+            r"mean 'prune_channels'\?",
+        ),
+        (
+            {"cluster": (0, 1)},
+            r"more of the compression: clusters must be .*, got 1",
+        ),
+    ],
+)
+def test_further_techniques_are_checked_before_the_search(tmp_path, more, message):
+    with pytest.raises(ValueError, match=message):
+        make_tuner(tmp_path, compression=tfnas.CompressionSpace(more=more))
+    choices = tfnas.CompressionSpace(more=more)
+    space = tfnas.MobileNetV2Space((8, 8, 1), 10, "microcontroller", compression=choices)
+    with pytest.raises(ValueError, match=message):
+        tfnas.RandomTuner(space, directory=str(tmp_path), max_trials=1)
+
+
+@pytest.mark.parametrize("as_dataset", [False, True])
+def test_a_search_removes_channels_by_gradients(as_dataset, images, tmp_path):
+    choices = tfnas.CompressionSpace(("float32",), more={"prune_channels": (None, 0.5)})
+    tuner = make_tuner(tmp_path, max_trials=2, compression=choices, seed=0)
+    x, y, *validation = images
+    data = tf.data.Dataset.from_tensor_slices((x, y)).batch(32) if as_dataset else x
+    own = {} if as_dataset else {"y": y, "batch_size": 32}
+    tuner.search(data, validation_data=tuple(validation), epochs=2, verbose=0, **own)
+    found = {}
+    for candidate in tuner.candidates():
+        trial = tuner.oracle.get_trial(candidate.trial_id)
+        hidden = tuner.load_model(trial).get_layer("hidden").units
+        more = chosen(tuner, candidate).more
+        found[more] = hidden / trial.hyperparameters.get("units")
+    assert set(found) == {(), (("prune_channels", 0.5),)}
+    assert found[()] == 1
+    assert found[("prune_channels", 0.5),] <= 0.5
+
+
+class Rounds(LongerTraining):
+    """A technique that trains several times."""
+
+    name, rank = "rounds", 54
+    epochs_of_rounds = (1, 1)
+
+    def run(self, model, settings, context):
+        copy = clone(model)
+        for number, epochs in enumerate(self.epochs_of_rounds, 1):
+            context.fine_tune(copy, epochs=epochs, name=f"training {number}")
+        return TechniqueOutcome(self.name, settings, copy, [])
+
+
+@pytest.fixture
+def rounds(monkeypatch):
+    registry.register(Rounds())
+    yield lambda *epochs: monkeypatch.setattr(Rounds, "epochs_of_rounds", epochs)
+    registry.unregister("rounds")
+
+
+def compressed(more, images, targets=None):
+    """Returns the (first, last) epochs of each training of a trial of 12."""
+    x, y, *_ = images
+    hp, trained = keras_tuner.HyperParameters(), []
+
+    def fit(model, callbacks, initial_epoch, epochs):
+        trained.append((initial_epoch, epochs))
+        few = {"epochs": epochs, "initial_epoch": initial_epoch, "callbacks": callbacks}
+        return model.fit(x[:32], y[:32], verbose=0, **few)
+
+    training = trial_compression.CompressedTraining(fit, x[:32], targets=targets)
+    training.run(build(hp), tfnas.Compression(more=more), 12)
+    return trained
+
+
+def test_the_rounds_of_a_technique_share_its_epochs(rounds, images):
+    assert compressed((("rounds", 1.0),), images) == [(0, 10), (10, 11), (11, 12)]
+    rounds(1, 2)
+    with pytest.raises(NotCompressible, match="epochs of rounds must be from 1 to the 1 that are"):
+        compressed((("rounds", 1.0),), images)
+    rounds(1)
+    with pytest.raises(
+        NotCompressible, match=r"rounds must train all 2 epochs of its part .* got 1"
+    ):
+        compressed((("rounds", 1.0),), images)
+
+
+def test_scores_by_gradient_need_targets_of_the_network_s_loss(images):
+    more = (("prune_channels", 0.5),)
+    with pytest.raises(NotCompressible, match="targets must be given where a technique scores by"):
+        compressed(more, images)
+    assert compressed(more, images, targets=images[1][:32]) == [(0, 10), (10, 12)]
 
 
 def test_a_space_has_its_own_compression_and_a_teacher_of_its_shape(tmp_path):

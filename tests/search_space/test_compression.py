@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 import tfnas
+from tfnas.compression.techniques import registry
+from tfnas.compression.techniques.longer_training import LongerTraining
 from tfnas.compression.trial_compression import epochs_of, spec_of
 from tfnas.quantization.spec import MODES, QuantSpec
 from tfnas.search_space import compression as module
@@ -153,6 +155,20 @@ def test_the_modes_are_those_that_are_converted():
         assert spec_of(compression).mode == mode
 
 
+class WithoutTraining(LongerTraining):
+    """A technique that trains nothing."""
+
+    name, rank, trains = "without_training", 54, False
+
+
+@pytest.fixture
+def without_training():
+    registry.register(WithoutTraining())
+    yield
+    registry.unregister("without_training")
+
+
+@pytest.mark.usefixtures("without_training")
 def test_epochs_of_a_trial_are_the_same_whatever_is_chosen():
     steps = ({"low_rank": 0.5}, {"sparsity": 0.5}, {"clusters": 8}, {"aware": True})
     for count, epochs in itertools.product(range(5), (6, 12, 30)):
@@ -161,6 +177,9 @@ def test_epochs_of_a_trial_are_the_same_whatever_is_chosen():
         assert sum(parts.values()) == epochs
         assert list(parts)[1:] == list(chosen)
         assert parts["network"] >= epochs // 3
+    for name, own in (("prune_channels", 2), ("without_training", 0)):
+        parts = epochs_of(tfnas.Compression("int8", sparsity=0.5, more=((name, 0.5),)), 12)
+        assert parts == {"network": 10 - own, "sparsity": 2, name: own}
     assert epochs_of(tfnas.Compression("int8", sparsity=0.5), 1) == {"network": 1, "sparsity": 1}
 
 

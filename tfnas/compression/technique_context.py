@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from tfnas.compression.fine_tune_settings import FineTuneSettings
 from tfnas.compression.progress import Progress
 from tfnas.compression.training_checkpoint import TrainingCheckpoint
 from tfnas.data.examples import Data, Nested
+from tfnas.runtime.store import Record
 from tfnas.tasks.task import Distillation, Task
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 CALIBRATION = 300  # examples for ranges, batchnorm statistics and input moments
 SCORED = 512  # examples for criteria by gradient
+DECIDED = 1  # version of the record of a decision
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -36,7 +39,8 @@ class Context:
         settings: How a technique's model is fine-tuned.
         progress: Receives phases and epochs.
         before: Names of the techniques before this one, whose results are kept.
-        checkpoints: Folder of the states of trainings; None: a training that is killed is lost.
+        checkpoints: Folder of the states of trainings and of decisions, of one step of one job;
+            None: what is killed is lost.
         scored: Examples for criteria by gradient.
         teacher_outputs: Returns the original's cached outputs; the same for all contexts of a job.
     """
@@ -127,6 +131,32 @@ class Context:
             progress=self.progress,
             checkpoint=checkpoint,
         )
+
+    def decided(self, name: str, compute: Callable[[], Any]) -> Any:
+        """Returns a technique's decision: the one of the run before, where that was killed.
+
+        A decision that is measured, or follows from sums that depend on threads, comes out
+        differently a second time. The state of a training fits the first one only.
+
+        Args:
+            name: Name of the decision, another one for each decision of a technique.
+            compute: Computes the decision, a value that JSON holds. Not called where one is kept.
+
+        Returns:
+            The value as JSON gives it back: lists for tuples.
+
+        Raises:
+            TrainingError: Another version of tfnas kept the decision.
+        """
+        if self.checkpoints is None:
+            return json.loads(json.dumps(compute()))
+        record = Record(self.checkpoints / f"{name}.json", "decision", DECIDED)
+        if not record.exists():
+            record.write({"value": compute()})
+        try:
+            return record.read()["value"]
+        except ValueError as error:
+            raise TrainingError(str(error)) from error
 
     def _distillation(self, hints: Sequence[FeatureHint]) -> Distillation | None:
         weight = self.settings.distill

@@ -1,8 +1,8 @@
 """Trains a network of a search and compresses it, in one trial.
 
 All trials have the same number of epochs, whatever is chosen, so that they compare. Each technique
-that is chosen has a sixth of them, at least one epoch; the training of the uncompressed network has
-the rest, at least one. The techniques are those of all of tfnas, in one row
+that is chosen and trains has a sixth of them, at least one epoch; the training of the uncompressed
+network has the rest, at least one. The techniques are those of all of tfnas, in one row
 (:mod:`tfnas.compression.technique_row`), at a third of the network's own learning rate times the
 technique's scale. In each the rate falls to 0 along a cosine. With a teacher all of them learn from
 it too.
@@ -10,9 +10,8 @@ it too.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -22,6 +21,12 @@ from tfnas.compression.fine_tune_settings import FineTuneSettings
 from tfnas.compression.technique_context import Context
 from tfnas.compression.technique_row import Step, context_of
 from tfnas.compression.techniques.registry import technique
+from tfnas.compression.techniques.technique import Technique
+from tfnas.compression.trial_refusals import (
+    NotCompressible,
+    errors_of_training,
+    refusals,
+)
 from tfnas.data.examples import ArrayParts, Examples
 from tfnas.distillation.distiller import Distiller
 from tfnas.keras_private import learning_rate_or_schedule
@@ -36,10 +41,6 @@ FINE_TUNING = 1 / 3  # of the network's own learning rate
 TECHNIQUES = {"low_rank": "factorize", "sparsity": "prune", "clusters": "cluster", "aware": "qat"}
 
 
-class NotCompressible(ValueError):
-    """A technique refuses the network; the message says why."""
-
-
 def epochs_of(compression: Compression, epochs: int) -> dict[str, int]:
     """Returns the number of epochs of the network and of each step.
 
@@ -50,10 +51,25 @@ def epochs_of(compression: Compression, epochs: int) -> dict[str, int]:
     Args:
         compression: The compression.
         epochs: Epochs of the trial, at least 1; more where each part needs one.
+
+    Returns:
+        Name of the part -> its epochs; 0 for a technique that trains nothing.
     """
     part = max(1, epochs // PARTS)
-    steps = dict.fromkeys(compression.steps, part)
+    steps = {name: part * technique_of(name).trains for name in compression.steps}
     return {"network": max(1, epochs - sum(steps.values())), **steps}
+
+
+def technique_of(part: str) -> Technique[Any]:
+    """Returns the technique of a field of a :class:`Compression`, or of a name in its `more`.
+
+    Args:
+        part: The name.
+
+    Raises:
+        ValueError: There is none.
+    """
+    return technique(TECHNIQUES.get(part, part))
 
 
 def spec_of(compression: Compression) -> QuantSpec:
@@ -108,6 +124,8 @@ class CompressedTraining:
         teacher: The teacher model, or several; None where nothing is distilled.
         seed: Seed of random draws.
         trained: Called with the network when its own training has ended.
+        targets: Targets of the images, (examples,) or as the network's loss takes them, for
+            techniques that score by gradient; None: such a technique is refused.
     """
 
     fit: Callable[..., Any]
@@ -115,6 +133,7 @@ class CompressedTraining:
     teacher: Any = None
     seed: int = 0
     trained: Callable[[Any], None] = lambda model: None
+    targets: Any = None
 
     def run(
         self, model: keras.Model, compression: Compression, epochs: int, initial_epoch: int = 0
@@ -163,7 +182,7 @@ def row_of(compression: Compression) -> list[tuple[str, Step]]:
     found = []
     more = dict(compression.more)
     for part in compression.steps:
-        own = technique(TECHNIQUES.get(part, part))
+        own = technique_of(part)
         if part == "aware":
             spec = spec_of(compression)
             settings = own.settings(mode=compression.mode, layers=spec.layers)
@@ -195,10 +214,12 @@ class _Job:
         self.steps = 0  # optimizer steps of an epoch; known after the first epoch
         self.logs: dict[str, float] = {}
         self.before: tuple[str, ...] = ()
+        self.left: dict[str, int] = dict(parts)  # epochs that are not trained yet
 
     def apply(self, model: Any, part: str, step: Step) -> Any:
         """Applies a technique and trains for the epochs of its part."""
-        images = Examples(self.training.images, ())
+        targets = self.training.targets
+        examples = Examples(self.training.images, () if targets is None else targets)
         settings = FineTuneSettings(
             epochs=self.parts[part],
             learning_rate=self.rate * FINE_TUNING,
@@ -206,29 +227,40 @@ class _Job:
         )
         context = _TrialContext(
             model,
-            ImageClasses(),
-            ArrayParts("trial", images, images, images),
+            _TrialTask(self.network),
+            ArrayParts("trial", examples, examples, examples),
             settings,
             before=self.before,
             job=self,
             part=part,
         )
         own = context_of(dataclasses.replace(step, epochs=self.parts[part]), context)
-        with _refusals():
+        with refusals():
             outcome = technique(step.technique).run(model, step.settings, own)
+            if 0 < self.left[part] < self.parts[part]:
+                raise ValueError(
+                    f"{step.technique} must train all {self.parts[part]} epochs of its part of a "
+                    f"trial, got {self.parts[part] - self.left[part]}"
+                )
         self.before = (*self.before, step.technique)
         return outcome.model
 
     def train(
-        self, model: Any, part: str, callbacks: Sequence[Any] = (), rate: float | None = None
+        self,
+        model: Any,
+        part: str,
+        callbacks: Sequence[Any] = (),
+        rate: float | None = None,
+        epochs: int | None = None,
     ) -> None:
-        """Trains for the epochs of a part, with distillation where that is chosen."""
-        epochs, schedule, trained = self.parts[part], None, model
+        """Trains for the epochs of a part or some, with distillation where that is chosen."""
+        epochs = self.parts[part] if epochs is None else epochs
+        schedule, trained = None, model
         if rate is not None:
             total = max(1, epochs * self.steps)
             schedule = keras.optimizers.schedules.CosineDecay(rate, total)
         if self.compression.distill:
-            with _refusals():
+            with refusals():
                 trained = Distiller(self.training.teacher, model)
         if trained is not self.network:
             _compile_like(trained, self.network, schedule)
@@ -242,6 +274,7 @@ class _Job:
         if part == "network":
             self.steps = max(1, (int(trained.optimizer.iterations) - before) // epochs)
         self.epoch += epochs
+        self.left[part] -= epochs
         self.logs = {name: float(values[-1]) for name, values in history.history.items()}
 
 
@@ -261,45 +294,53 @@ class _TrialContext(Context):
         """The step at which the part begins: `fit` counts all parts together."""
         return self.job.epoch * self.job.steps
 
-    def fine_tune(self, model: Any, callbacks: Sequence[Any] = (), **_: Any) -> None:
-        """Trains for the epochs of the part, as the network was compiled."""
-        with _errors_of_training():
-            self.job.train(model, self.part, callbacks, self.settings.learning_rate)
+    def scoring(self) -> tuple[Any, Any]:
+        """Returns inputs and targets for criteria that need gradients."""
+        if self.job.training.targets is None:
+            raise ValueError(
+                "targets must be given where a technique scores by gradient, got None: pass y, or "
+                "data that holds inputs and targets"
+            )
+        return super().scoring()
+
+    def fine_tune(
+        self,
+        model: Any,
+        callbacks: Sequence[Any] = (),
+        *,
+        epochs: int | None = None,
+        **_: Any,
+    ) -> None:
+        """Trains for the epochs of the part, or one round of them, as the network was compiled."""
+        left = self.job.left[self.part]
+        epochs = left if epochs is None else epochs
+        if not 0 < epochs <= left:
+            raise ValueError(
+                f"epochs of {self.part} must be from 1 to the {left} that are left of its part of "
+                f"a trial, got {epochs}: all trials have the same number of epochs"
+            )
+        with errors_of_training():
+            self.job.train(model, self.part, callbacks, self.settings.learning_rate, epochs)
 
 
-class _TrainingFailed(Exception):
-    """Carries an error of a training past :func:`_refusals`."""
+class _TrialTask(ImageClasses):
+    """Scores by the loss that the network was compiled with, whose targets the trial has."""
 
-    def __init__(self, error: ValueError) -> None:
-        super().__init__(str(error))
-        self.error = error
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network = network
 
-
-@contextlib.contextmanager
-def _refusals() -> Iterator[None]:
-    """Turns a technique's refusal into :class:`NotCompressible`; errors of training stay errors."""
-    try:
-        yield
-    except NotCompressible:
-        raise
-    except ValueError as error:
-        raise NotCompressible(str(error)) from error
-    except _TrainingFailed as failed:
-        raise failed.error from None
-
-
-@contextlib.contextmanager
-def _errors_of_training() -> Iterator[None]:
-    try:
-        yield
-    except NotCompressible:
-        raise
-    except ValueError as error:
-        raise _TrainingFailed(error) from error
+    def criterion_loss(self, model: Any) -> Callable[[Any, Any], Any]:
+        """Returns the network's own loss as one number; that of its output where it is no name."""
+        loss = self.network.loss
+        if not (isinstance(loss, str) or callable(loss)):
+            return super().criterion_loss(model)
+        function = keras.losses.get(loss)
+        return lambda y, predictions: keras.ops.mean(function(y, predictions))
 
 
 def _factorized(model: Any, target_macs: float, images: Any) -> Any:
-    with _refusals():
+    with refusals():
         return factorize(model, target_macs=target_macs, data=images)[0]
 
 

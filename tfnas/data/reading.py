@@ -114,11 +114,37 @@ def spread(data: ExampleData, examples: int, what: str = "data") -> Any:
     Raises:
         ValueError: The data is of an unknown kind or holds no example.
     """
+    return spread_pairs(data, None, examples, what)[0]
+
+
+def spread_pairs(
+    data: ExampleData, targets: Any, examples: int, what: str = "data"
+) -> tuple[Any, Any]:
+    """Returns evenly spaced inputs as :func:`spread`, and their targets.
+
+    Example:
+        >>> import numpy as np
+        >>> [part.tolist() for part in spread_pairs(np.arange(9), np.arange(9) % 2, 3)]
+        [[0, 4, 8], [0, 0, 0]]
+
+    Args:
+        data: As for :func:`spread`.
+        targets: Targets in the form of the inputs, (examples, ...); None: those in `data`, if any.
+        examples: Largest number of inputs.
+        what: Name of the argument, for the error message.
+
+    Returns:
+        (inputs, targets); targets are None where there are none.
+
+    Raises:
+        ValueError: The data is of an unknown kind or holds no example.
+    """
     if _is_py_dataset(data) or hasattr(data, "as_numpy_iterator"):
-        return arrays(data, examples, what)[0]
-    inputs = arrays(data, what=what)[0]
-    count = length(inputs, what)
-    return sliced(inputs, evenly(count, examples))
+        return arrays(data, examples, what)
+    inputs, own = arrays(data, what=what)
+    index = evenly(length(inputs, what), examples)
+    own = own if targets is None else mapped(np.asarray, targets)
+    return sliced(inputs, index), None if own is None else sliced(own, index)
 
 
 def _is_py_dataset(data: Any) -> TypeGuard[keras.utils.PyDataset]:

@@ -434,8 +434,10 @@ class _Run:
         if arch.compression is None:
             fit(model, [], epochs=epochs)
             return model
-        images, seed = data_module.spread(x, CALIBRATION), self.config.seed
-        training = CompressedTraining(fit, images, teacher=self.teacher, seed=seed)
+        images, targets = (data_module.spread(part, CALIBRATION) for part in (x, y))
+        training = CompressedTraining(
+            fit, images, teacher=self.teacher, seed=self.config.seed, targets=targets
+        )
         return training.run(model, arch.compression, epochs).model
 
     def _file(self, model: keras.Model, spec: str | QuantSpec) -> Artifact:

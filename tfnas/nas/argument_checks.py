@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from tfnas.compression.trial_compression import technique_of
 from tfnas.distillation.distiller import Distiller
 from tfnas.distillation.output_checks import check_model
 from tfnas.search_space.compression_choices import CompressionSpace
@@ -32,6 +33,31 @@ def with_compression(hypermodel: Any, compression: CompressionSpace | None) -> A
     return CompressedHyperModel(hypermodel, compression)
 
 
+def check_techniques(hypermodel: Any) -> None:
+    """Checks the further techniques of a compression and their amounts.
+
+    Args:
+        hypermodel: The hypermodel of a tuner.
+
+    Raises:
+        ValueError: There is no such technique, or it has no such amount.
+    """
+    choices = _compression_of(hypermodel)
+    for name, amounts in () if choices is None else choices.more:
+        try:
+            for amount in filter(None, amounts):
+                technique_of(name).for_amount(amount, brief=True)
+            technique_of(name)
+        except ValueError as error:
+            raise ValueError(f"more of the compression: {error}") from error
+
+
+def _compression_of(hypermodel: Any) -> CompressionSpace | None:
+    if isinstance(hypermodel, SpaceHyperModel):
+        return getattr(hypermodel.space, "compression", None)
+    return getattr(hypermodel, "choices", None)
+
+
 def check_teacher(hypermodel: Any, teacher: Any) -> None:
     """Checks that there is a teacher if and only if a choice of compression distills.
 
@@ -43,9 +69,7 @@ def check_teacher(hypermodel: Any, teacher: Any) -> None:
         ValueError: The teacher is missing, not needed, no Keras model, or doesn't fit the networks
             of the search space.
     """
-    choices = getattr(hypermodel, "choices", None)
-    if isinstance(hypermodel, SpaceHyperModel):
-        choices = getattr(hypermodel.space, "compression", None)
+    choices = _compression_of(hypermodel)
     may_distill = choices is not None and any(choices.distill)
     if not may_distill:
         if teacher is not None:

@@ -13,7 +13,8 @@ from typing import Any
 
 import keras
 
-from tfnas.compression.trial_compression import NotCompressible, spec_of, untrained_form
+from tfnas.compression.trial_compression import spec_of, untrained_form
+from tfnas.compression.trial_refusals import NotCompressible
 from tfnas.measure.latency import benchmark
 from tfnas.measure.measure import ACTIVATION_BYTES
 from tfnas.measure.profile import profile

@@ -21,11 +21,11 @@ from tfnas.compression.technique_context import CALIBRATION
 from tfnas.compression.trial_compression import (
     Compressed,
     CompressedTraining,
-    NotCompressible,
     epochs_of,
     untrained_form,
 )
-from tfnas.data.reading import arrays, spread
+from tfnas.compression.trial_refusals import NotCompressible
+from tfnas.data.reading import arrays, spread, spread_pairs
 from tfnas.measure.accuracy import evaluate
 from tfnas.measure.latency import benchmark
 from tfnas.measure.measure import measurement_of
@@ -222,12 +222,15 @@ class TrialRunner:
             is_last = phase["epochs"] == epochs
             return self._fit(task, model, args, options, callbacks, reported=is_last)
 
+        y = args[1] if len(args) > 1 else kwargs.get("y")
+        images, targets = spread_pairs(x, y, CALIBRATION, "x")
         training = CompressedTraining(
             fit,
-            spread(x, CALIBRATION, "x"),
+            images,
             teacher=self.config.teacher,
             seed=task.seed,
             trained=lambda network: network.save_weights(task.checkpoint),
+            targets=targets,
         )
         initial_epoch = kwargs.get("initial_epoch", 0)
         compressed = training.run(model, compression, kwargs.get("epochs", 1), initial_epoch)

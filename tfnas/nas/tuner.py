@@ -24,7 +24,7 @@ import keras_tuner as kt
 import numpy as np
 
 from tfnas.measure.latency import benchmark, reference_artifact
-from tfnas.nas.argument_checks import check_teacher, with_compression
+from tfnas.nas.argument_checks import check_teacher, check_techniques, with_compression
 from tfnas.nas.executors.engine import Engine
 from tfnas.nas.feasibility import STATIC_METRICS, KnownCosts
 from tfnas.nas.keras_tuner_private import has_chief_oracle
@@ -139,6 +139,7 @@ class MeasuredTuner(TrialResults):
                 "executions_per_trial must be 1 with halving, as a trial continues from the "
                 f"weights of one network, got {executions!r}"
             )
+        check_techniques(model)
         check_teacher(model, self.config.teacher)
         self.device.check(oracle.objectives.all_names & {*MICRO, *VELA})
         self.device.check_room({limit.name: limit.bound for limit in oracle.objectives.limits})

@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import json
 
 import keras
 import numpy as np
@@ -15,9 +16,10 @@ from tfnas.graph.functional import clone
 from tfnas.measure.profile import profile
 from tfnas.pruning.structured.channel_groups import trace
 from tfnas.pruning.structured.channel_importance import input_kernels
+from tfnas.pruning.structured.channel_report import ChannelPruningReport
 from tfnas.pruning.structured.prune_channels import prune_channels
 from tfnas.pruning.structured.remaining_cost import RemainingCosts
-from tfnas.pruning.structured.slicing import slice_channels
+from tfnas.pruning.structured.slicing import remove_again, slice_channels
 
 
 def randomized(model, seed=0):
@@ -207,6 +209,24 @@ def built(plan, flat):
 def test_removing_channels_of_a_random_graph_equals_masking_them(drawn):
     plan, seed, flat = drawn
     assert_equal_to_masked(randomized(built(plan, flat), seed), seed)
+
+
+@pytest.mark.parametrize("excludes", [False, True])
+@pytest.mark.parametrize("build", [squeeze_and_excite, concatenated, grouped_and_shared])
+def test_the_channels_of_a_report_are_removed_again(build, excludes):
+    model = randomized(build())
+    groups = [group for group in trace(model).groups if len(group.removable)]
+    exclude = [groups[0].makers[0]] if excludes and len(groups) > 1 else []
+    smaller, report = prune_channels(model, 0.2, exclude=exclude)
+    kept = ChannelPruningReport.of(json.loads(json.dumps(report.as_dict())))
+    assert kept == report
+    assert any(group.removed for group in report.groups)
+    assert all(len(group.removed) == group.before - group.after for group in report.groups)
+    again = remove_again(model, kept)
+    for one, other in zip(smaller.weights, again.weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+    with pytest.raises(ValueError, match=r"report must be on .*, whose .* are others than its"):
+        remove_again(smaller, kept)
 
 
 def test_removing_channels_that_contribute_nothing_keeps_the_outputs():

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tfnas.compression.techniques.achieved import keep_achieved
 from tfnas.compression.techniques.channel_sizes import both_sizes, by_savings, shared_layers
@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     import keras
 
     from tfnas.compression.technique_context import Context
+    from tfnas.pruning.structured.channel_report import ChannelPruningReport
     from tfnas.tflite.artifact import Artifact
 
+_Pruned: TypeAlias = "tuple[keras.Model, ChannelPruningReport]"
 SCORED_BY_SAVING = 1024  # examples for the criterion "taylor" in `compress`
 MOST = 0.9
 
@@ -145,19 +147,24 @@ class ChannelPruningTechnique(Technique[PruneChannelsSettings]):
         self, model: keras.Model, settings: PruneChannelsSettings, context: Context
     ) -> Applied:
         """Removes channels of a copy, all at once."""
+        smaller, report = _kept(
+            model, context, "channels", lambda: self._pruned(model, settings, context)
+        )
+        return Applied(smaller, lambda: report, keep_achieved(smaller, smaller))
+
+    def _pruned(
+        self, model: keras.Model, settings: PruneChannelsSettings, context: Context
+    ) -> _Pruned:
         from tfnas.pruning.structured.prune_channels import prune_channels
 
         options = self._options(model, settings, context)
         if settings.keep_blocks:
-            smaller, report = self._between_blocks_kept(model, settings, options)
-        else:
-            target = self._target(settings, context)
-            smaller, report = prune_channels(model, **target, **options)
-        return Applied(smaller, lambda: report, keep_achieved(smaller, smaller))
+            return self._between_blocks_kept(model, settings, options)
+        return prune_channels(model, **self._target(settings, context), **options)
 
     def _between_blocks_kept(
         self, model: keras.Model, settings: PruneChannelsSettings, options: dict[str, Any]
-    ) -> tuple[keras.Model, Any]:
+    ) -> _Pruned:
         from tfnas.pruning.structured.prune_channels import prune_channels
 
         own = {name: options[name] for name in ("criterion", "data", "loss", "seed")}
@@ -191,7 +198,7 @@ class ChannelPruningTechnique(Technique[PruneChannelsSettings]):
             "round_to": settings.round_to,
             "max_ratio": settings.max_ratio,
             "exclude": settings.exclude,
-            "data": scored.scoring(),
+            "data": scored.scoring() if settings.criterion == "taylor" else None,
             "loss": context.task.criterion_loss(model),
             "seed": context.seed,
         }
@@ -213,12 +220,8 @@ class ChannelPruningTechnique(Technique[PruneChannelsSettings]):
             context.fine_tune(smaller, callbacks, muon=muon, epochs=last - first, name=name)
 
         if steps > 1:
-            from tfnas.pruning.structured.iterative import ChannelPruning
-
-            assert settings.macs is not None
             options = self._options(model, settings, context)
-            pruning = ChannelPruning(model, settings.macs, steps=steps, fit=fit, **options)
-            smaller, reports = pruning.run()
+            smaller, reports = _in_steps(model, settings, context, fit, options)
             return TechniqueOutcome(self.name, settings, smaller, reports)
         applied = self.apply(model, settings, context)
         fit(applied.model, 1)
@@ -240,3 +243,41 @@ class ChannelPruningTechnique(Technique[PruneChannelsSettings]):
             section = report_section(f"Step {number}", report)
             sections.append(dataclasses.replace(section, texts=[text, *report.notes]))
         return sections
+
+
+def _kept(model: keras.Model, context: Context, name: str, prune: Callable[[], _Pruned]) -> _Pruned:
+    """Returns the pruned model and the report; where a run before pruned it, of the same channels.
+
+    Measured latencies and gradients, which choose the channels, are never quite the same again.
+    """
+    from tfnas.pruning.structured.channel_report import ChannelPruningReport
+    from tfnas.pruning.structured.slicing import remove_again
+
+    now: list[_Pruned] = []
+
+    def compute() -> dict[str, Any]:
+        now.append(prune())
+        return now[0][1].as_dict()
+
+    report = ChannelPruningReport.of(context.decided(name, compute))
+    return (now[0][0] if now else remove_again(model, report)), report
+
+
+def _in_steps(
+    model: keras.Model,
+    settings: PruneChannelsSettings,
+    context: Context,
+    fit: Callable[[keras.Model, int], None],
+    options: dict[str, Any],
+) -> tuple[keras.Model, list[ChannelPruningReport]]:
+    from tfnas.pruning.structured.iterative import ChannelPruning
+
+    class Kept(ChannelPruning):
+        """Removes the same channels again after a kill."""
+
+        def _pruned(self, model: keras.Model, step: int) -> _Pruned:
+            prune = super()._pruned
+            return _kept(model, context, f"channels {step}", lambda: prune(model, step))
+
+    assert settings.macs is not None
+    return Kept(model, settings.macs, steps=settings.steps, fit=fit, **options).run()

@@ -294,6 +294,18 @@ def _sensitivity(
     if settings.scope != BY_SENSITIVITY:
         return None
 
+    from tfnas.pruning.sensitivity import Sensitivity
+
+    # Kept: measured again, it would suggest other sparsities than those of the training.
+    text = context.decided(
+        "sensitivity", lambda: _measured_sensitivity(model, settings, context).to_json()
+    )
+    return Sensitivity.from_json(text)
+
+
+def _measured_sensitivity(
+    model: keras.Model, settings: PruneSettings, context: Context
+) -> Sensitivity:
     from tfnas.pruning.sensitivity import sensitivity
 
     examples, loss = context.data.validation, context.task.criterion_loss(model)

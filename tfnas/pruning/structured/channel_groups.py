@@ -51,6 +51,11 @@ class Group:
         """Returns the number of channels, removable or not."""
         return len(self.removable) + len(self.locked)
 
+    @property
+    def roots(self) -> np.ndarray:
+        """Returns the roots of all channels, removable or not, in their order."""
+        return np.sort(np.concatenate([self.removable, np.array(list(self.locked), int)]))
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dependencies:

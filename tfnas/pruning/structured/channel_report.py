@@ -19,6 +19,7 @@ class GroupChange:
         before: Number of channels before.
         after: Number of channels after.
         reason: Why some or all channels had to stay; empty if each could be removed.
+        removed: Numbers of the removed channels in the group, from 0.
     """
 
     name: str
@@ -26,6 +27,7 @@ class GroupChange:
     before: int
     after: int
     reason: str = ""
+    removed: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -74,7 +76,7 @@ class ChannelPruningReport(Printable):
         Raises:
             KeyError: A key is missing.
         """
-        groups = tuple(GroupChange(**{**g, "makers": tuple(g["makers"])}) for g in fields["groups"])
+        groups = tuple(_group(group) for group in fields["groups"])
         pairs = {name: tuple(fields[name]) for name in ("macs", "parameters", "notes")}
         return cls(groups=groups, **pairs)
 
@@ -97,3 +99,8 @@ class ChannelPruningReport(Printable):
             fraction = f", {after / before:.1%}" if before else ""
             lines.append(f"{name}: {before:,} to {after:,}{fraction}")
         return [*lines, *self.notes]
+
+
+def _group(fields: dict[str, Any]) -> GroupChange:
+    lists = {name: tuple(fields.get(name, ())) for name in ("makers", "removed")}
+    return GroupChange(**{**fields, **lists})

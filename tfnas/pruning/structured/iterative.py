@@ -118,16 +118,16 @@ class ChannelPruning:
             model = _loaded(self._path(done))
         reports = [self._report(step) for step in range(1, done + 1)]
         for step in range(done + 1, self.steps + 1):
-            model, report = prune_channels(
-                model,
-                target_macs=self.targets[step - 1],
-                **(self._options if step == 1 else self._later),
-            )
+            model, report = self._pruned(model, step)
             trained = self.fit(model, step)
             model = model if trained is None else trained
             reports.append(report)
             self._save(model, report, step)
         return model, reports
+
+    def _pruned(self, model: keras.Model, step: int) -> tuple[keras.Model, ChannelPruningReport]:
+        options = self._options if step == 1 else self._later
+        return prune_channels(model, target_macs=self.targets[step - 1], **options)
 
     def _path(self, step: int) -> pathlib.Path:
         assert self.folder is not None

@@ -372,6 +372,7 @@ def _zeros_and_clusters(model: Any) -> list[str]:
 
 
 def _change(group: Group, removed: np.ndarray) -> GroupChange:
-    after = group.size - int(removed[group.removable].sum())
+    gone = np.flatnonzero(removed[group.roots])
     reason = "; ".join(dict.fromkeys(group.locked.values()))
-    return GroupChange(group.name, group.makers, group.size, after, reason)
+    after = group.size - len(gone)
+    return GroupChange(group.name, group.makers, group.size, after, reason, tuple(gone.tolist()))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
 from tfnas.graph.functional import Call, LayerCopies, rebuild
-from tfnas.pruning.structured.channel_groups import Dependencies
+from tfnas.pruning.structured.channel_groups import Dependencies, trace
+
+if TYPE_CHECKING:
+    from tfnas.pruning.structured.channel_report import ChannelPruningReport
 
 
 def slice_channels(
@@ -50,6 +53,32 @@ def slice_channels(
     smaller = rebuild(model, apply, flow=dependencies.flow)
     copies.carry_weights(sliced)
     return smaller
+
+
+def remove_again(model: keras.Model, report: ChannelPruningReport) -> keras.Model:
+    """Returns a model without the channels that :func:`tfnas.prune_channels` removed before.
+
+    Args:
+        model: The model that was pruned, of the same layers; it is not changed.
+        report: The report on its pruning.
+
+    Returns:
+        The smaller model, as it was returned it.
+
+    Raises:
+        ValueError: The report is on another model.
+    """
+    dependencies = trace(model)
+    own = [(group.name, group.size) for group in dependencies.groups]
+    if own != [(change.name, change.before) for change in report.groups]:
+        raise ValueError(
+            f"report must be on {model.name!r}, whose {len(own)} groups of channels are others "
+            f"than its {len(report.groups)}"
+        )
+    removed = np.zeros(len(dependencies.roots), bool)
+    for group, change in zip(dependencies.groups, report.groups, strict=True):
+        removed[group.roots[list(change.removed)]] = True
+    return slice_channels(model, dependencies, removed)
 
 
 def _reshape(
