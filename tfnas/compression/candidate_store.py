@@ -62,8 +62,9 @@ class Candidate:
     @property
     def points(self) -> str:
         """What is gained to the original, in the metric's unit, with its 95% interval."""
-        value, low, high = self.drop
-        return f"{0 - value:+.2f} [{0 - high:+.2f}, {0 - low:+.2f}]"  # no minus before 0.00
+        digits = self.assessment.metric.digits
+        value, low, high = (f"{0 - each:+.{digits}f}" for each in self.drop)  # no minus before 0
+        return f"{value} [{high}, {low}]"
 
     def row(self, gzipped: bool, timed: bool = True) -> tuple[float, ...]:
         """Returns the values to compare candidates by, smaller is better: drop, size, time.
