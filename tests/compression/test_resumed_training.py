@@ -16,6 +16,7 @@ from tfnas.compression.technique_context import Context
 from tfnas.compression.technique_row import Step, run_row
 from tfnas.compression.techniques.registry import technique
 from tfnas.compression.training_checkpoint import TrainingCheckpoint
+from tfnas.low_rank.low_rank_report import FactorizationReport
 from tfnas.measure.latency_model import latency_model
 from tfnas.pruning.structured.channel_report import ChannelPruningReport
 from tfnas.tasks.image_classes import ImageClasses
@@ -26,6 +27,7 @@ CASES = {
     "cluster": {"clusters": 8},
     "cluster, renewed": {"clusters": 8, "renew": 3},
     "factorize": {"macs": 0.7},
+    "factorize_dense": {"weights": 0.5},
     "prune_channels": {"macs": 0.6},
     "prune_channels, in steps": {"macs": 0.6, "steps": 3},
     "qat": {"freeze_epoch": 2},
@@ -106,8 +108,11 @@ def test_the_teacher_and_the_optimizer_are_taken_up(digits, tmp_path):
 def test_the_state_of_another_training_is_refused(digits, tmp_path):
     run("factorize", {"macs": 0.7}, tmp_path, digits)
     [path] = tmp_path.rglob("*.npz")
+    [ranks] = tmp_path.rglob("ranks.json")
+    kept = ranks.rename(tmp_path / "elsewhere")
     with pytest.raises(ValueError, match=r"must hold the .* variables of this training"):
         run("factorize", {"macs": 0.5}, tmp_path, digits)
+    kept.rename(ranks)
     content = dict(np.load(path))
     content["format"] = np.array(99)
     np.savez(path, **content)
@@ -166,6 +171,18 @@ def test_channels_are_not_scored_again(steps, digits, tmp_path, monkeypatch):
     last = max(tmp_path.rglob("channels*.json"))
     assert report == ChannelPruningReport.of(json.loads(last.read_text())["value"])
     assert len(weights[0].T) == report.groups[0].after
+
+
+def test_ranks_are_not_chosen_again(digits, tmp_path, monkeypatch):
+    with pytest.raises(Stopped):
+        run("factorize", {"macs": 0.7}, tmp_path, digits, last=2)
+    module = importlib.import_module("tfnas.low_rank.factorize")
+    monkeypatch.setattr(module, "_choose", lambda *_: pytest.fail("chosen again"))
+    weights, epochs, report = run("factorize", {"macs": 0.7}, tmp_path, digits)
+    assert epochs == EPOCHS - 2
+    [path] = tmp_path.rglob("ranks.json")
+    assert report == FactorizationReport.of(json.loads(path.read_text())["value"])
+    assert sum(weight.size for weight in weights) < sum(w.numpy().size for w in network().weights)
 
 
 def test_a_sensitivity_is_not_measured_again(digits, tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -98,22 +98,70 @@ def factorize(
         :mod:`tfnas.low_rank.svd` and :mod:`tfnas.low_rank.tucker`.
     """
     _check(rank, energy, target_macs)
+    return _factorize(
+        model,
+        lambda layers, flow: _choose(layers, rank, energy, target_macs, flow),
+        data,
+        methods,
+        exclude,
+        rank if isinstance(rank, Mapping) else None,
+    )
+
+
+def factorize_again(
+    model: keras.Model,
+    report: FactorizationReport,
+    data: Arrays | tf.data.Dataset | keras.utils.PyDataset | None = None,
+    *,
+    methods: Sequence[str] = METHODS,
+    exclude: Sequence[str] = (),
+) -> keras.Model:
+    """Returns a model whose layers have the factors of an earlier :func:`factorize`.
+
+    Args:
+        model: The model that was factorized, of the same layers; it is not changed.
+        report: The report on its factorization, of which methods and ranks are taken.
+        data: As for :func:`factorize`, as are all following arguments.
+        methods: Factorizations that were allowed.
+        exclude: Names or patterns of layers that are not replaced.
+
+    Raises:
+        ValueError: An argument is invalid.
+    """
+    found = {layer.name: layer for layer in report.layers}
+
+    def same(layers: Sequence[Options], flow: Walk) -> list[Choice]:
+        own = [(options, found.get(options.unit.name)) for options in layers]
+        return [o.at(each.method, each.ranks) if each else "as before" for o, each in own]
+
+    # No rank needs a check: the first factorization checked them.
+    return _factorize(model, same, data, methods, exclude, rank={})[0]
+
+
+def _factorize(
+    model: keras.Model,
+    choose: Callable[[Sequence[Options], Walk], list[Choice]],
+    data: Any,
+    methods: Sequence[str],
+    exclude: Sequence[str],
+    rank: Mapping[str, Rank] | None = None,
+) -> tuple[keras.Model, FactorizationReport]:
     check_float(model, "factorize")
     methods = _methods(methods)
     flow = walk(model)
     exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
     _check_patterns("exclude", exclude, flow)
-    _check_patterns("rank", rank if isinstance(rank, Mapping) else (), flow)
-    _check_uncompressed(flow, exclude, rank if isinstance(rank, Mapping) else ("*",))
+    _check_patterns("rank", rank or (), flow)
+    _check_uncompressed(flow, exclude, ("*",) if rank is None else rank)
     batches = None if data is None else _batches(model, data)
     check_copies(flow)  # fails early, before long computations
     units, skipped = _candidates(flow, methods, exclude)
-    _check_factorizable(rank if isinstance(rank, Mapping) else (), exclude, units, skipped)
+    _check_factorizable(rank or (), exclude, units, skipped)
     covariances = None
     if batches is not None:
         covariances = measure_covariances(model, [unit.layer for unit in units], batches)
     layers = [_options(unit, covariances) for unit in units]
-    choices = _choose(layers, rank, energy, target_macs, flow)
+    choices = choose(layers, flow)
     factors: list[LayerFactors] = []
     for options, choice in zip(layers, choices, strict=True):
         if isinstance(choice, Option):

@@ -180,14 +180,24 @@ def _factorized(
     import keras
 
     from tfnas.graph.batchnorm import layers_of, recalibrate_batchnorm
-    from tfnas.low_rank.factorize import factorize
+    from tfnas.low_rank.factorize import factorize, factorize_again
+    from tfnas.low_rank.low_rank_report import FactorizationReport
 
     context.progress.phase("factorizing")
     options: dict[str, Any] = {}
     if settings is not None:
         options = {"methods": settings.methods, "exclude": settings.exclude}
     data = context.calibration(calibration) if calibration else None
-    factorized, report = factorize(model, data=data, **target, **options)
+    now: list[keras.Model] = []
+
+    def compute() -> dict[str, Any]:
+        factorized, report = factorize(model, data=data, **target, **options)
+        now.append(factorized)
+        return report.as_dict()
+
+    # Kept: errors on data, which choose methods and ranks, are never quite the same again.
+    report = FactorizationReport.of(context.decided("ranks", compute))
+    factorized = now[0] if now else factorize_again(model, report, data, **options)
     if report.layers and layers_of(factorized, keras.layers.BatchNormalization):
         recalibrate_batchnorm(factorized, context.calibration())
     hints: list[FeatureHint] = []
