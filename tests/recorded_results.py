@@ -35,7 +35,8 @@ from tfnas.measure.quantization_debugger.error_report import (
 )
 from tfnas.measure.throughput import Throughput
 from tfnas.nas.measured_trial import MeasuredTrial
-from tfnas.nas.search_result import ReportRow, SearchConfig, SearchResult
+from tfnas.nas.search_config import SearchConfig
+from tfnas.nas.search_result import ReportRow, SearchResult
 from tfnas.pruning.pruning_report import PrunedKernel, PruningReport
 from tfnas.pruning.sensitivity import Sensitivity
 from tfnas.pruning.structured.channel_report import ChannelPruningReport, GroupChange

@@ -72,7 +72,12 @@ class FieldOption:
         return self.open in ("high", "both")
 
 
-def option(default: Any = _MISSING, help: str = "", **rule: Any) -> Any:
+def option(
+    default: Any = _MISSING,
+    help: str = "",
+    factory: Callable[[], Any] | None = None,
+    **rule: Any,
+) -> Any:
     """Returns a dataclass field with a description.
 
     Example:
@@ -88,9 +93,13 @@ def option(default: Any = _MISSING, help: str = "", **rule: Any) -> Any:
     Args:
         default: The default; left out: the field must be set.
         help: What the field is.
+        factory: Returns the default, where it may change.
         **rule: Further fields of :class:`FieldOption`.
     """
-    return dataclasses.field(default=default, metadata={_KEY: FieldOption(help, **rule)})
+    metadata = {_KEY: FieldOption(help, **rule)}
+    if factory is not None:
+        return dataclasses.field(default_factory=factory, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def options_of(record: Any) -> dict[str, FieldOption]:

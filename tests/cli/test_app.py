@@ -218,7 +218,7 @@ def test_export_writes_beside_the_model_by_default(tfnas_command, model):
 @pytest.mark.parametrize(("interrupted", "code"), [(False, 0), (True, 130)])
 def test_search_hands_its_flags_over(tfnas_command, tmp_path, monkeypatch, interrupted, code):
     from tfnas.jobs import search_job
-    from tfnas.nas.search_result import SearchConfig
+    from tfnas.nas.search_config import SearchConfig
 
     calls = []
 

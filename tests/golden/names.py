@@ -49,7 +49,8 @@ from tfnas.nas.reward import mnasnet_reward
 from tfnas.nas.samplers.pareto_selection import best_first, crowding, pareto_ranks
 from tfnas.nas.samplers.random_search import RandomSampler
 from tfnas.nas.samplers.variation import GroupCrossover
-from tfnas.nas.search_result import ReportRow, SearchConfig, SearchResult
+from tfnas.nas.search_config import SearchConfig
+from tfnas.nas.search_result import ReportRow, SearchResult
 from tfnas.nas.surrogate.gaussian_process import Surrogate
 from tfnas.nas.weight_inheritance import inherit_weights
 from tfnas.quantization.spec import MODES  # noqa: F401

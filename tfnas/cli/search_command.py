@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 
 from tfnas.cli.common import amount, define_deterministic, define_device, define_image_size
+from tfnas.cli.option_flags import define_options
 
 if TYPE_CHECKING:
     from tfnas.search_space.compression_choices import CompressionSpace
@@ -25,6 +26,8 @@ EXAMPLE = (
 
 def define(values: flags.FlagValues) -> flags.FlagValues:
     """Declares the flags."""
+    from tfnas.nas.search_config import SearchConfig
+
     common = {"flag_values": values, "module_name": __name__}
     flags.DEFINE_string(
         "dataset",
@@ -35,31 +38,7 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
         **common,
     )
     flags.DEFINE_string("directory", None, "folder for the results", required=True, **common)
-    flags.DEFINE_enum(
-        "preset",
-        "mobile",
-        ["microcontroller", "mobile", "full"],
-        "preset of the search space",
-        **common,
-    )
-    flags.DEFINE_enum(
-        "algorithm",
-        "evolution",
-        ["evolution", "reinforce", "random"],
-        "search algorithm",
-        **common,
-    )
-    text = "whether the policy of --algorithm=reinforce builds or modifies architectures"
-    flags.DEFINE_enum("form", "building", ["building", "modifying"], text, **common)
-    flags.DEFINE_list(
-        "objectives",
-        ["reward"],
-        "objective: reward, or several metrics whose Pareto front is searched for "
-        "(file_accuracy, latency_ratio, size_bytes, macs, parameters, peak_activation_bytes, "
-        "gzip_bytes, flash_bytes, ram_bytes, vela_ms, vela_cycles, vela_sram_bytes, "
-        "vela_flash_bytes, vela_cpu_operators)",
-        **common,
-    )
+    define_options(SearchConfig, common)
     flags.DEFINE_multi_string(
         "limit",
         [],
@@ -74,60 +53,10 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
         "distill, or the name of another technique",
         **common,
     )
-    text = "path of a trained .keras model, the teacher of --compression=distill=..."
-    flags.DEFINE_string("teacher", None, text, **common)
-    text = "time limit of a trial in s, with --workers"
-    flags.DEFINE_float("trial_timeout", None, text, **common)
-    for name, default, minimum, text in (
-        ("workers", 0, 0, "number of processes that run trials; 0: trials run in this process"),
-        ("children", 24, 1, "number of proposals that a surrogate chooses from; 1: no surrogate"),
-        ("max_trials", 20, 1, "number of trials"),
-        ("epochs", 3, 1, "epochs of a trial; with --halving, of the highest rung"),
-        (
-            "halving",
-            None,
-            2,
-            "reduction factor of successive halving: the best 1/halving of the trials train "
-            "halving times as many epochs; each promotion counts as a trial",
-        ),
-        ("min_epochs", 1, 1, "smallest number of epochs of the lowest rung of --halving"),
-        (
-            "final_epochs",
-            0,
-            0,
-            "epochs that the best architecture is trained again for, on training and validation "
-            "part; 0: the model of its trial is kept",
-        ),
-        ("batch_size", 64, 1, "examples in a training step"),
-        ("train_limit", None, 1, "number of training examples used by trials; default: all"),
-        ("population_size", 8, 1, "population size of --algorithm=evolution"),
-        ("tournament_size", 3, 1, "tournament size of --algorithm=evolution"),
-        ("threads", 1, 1, "threads of the latency measurement"),
-        (
-            "random_candidates",
-            0,
-            0,
-            "number of random architectures of the winner's size to compare with",
-        ),
-        ("seed", 0, 0, "seed of all random numbers"),
-    ):
-        flags.DEFINE_integer(name, default, text, lower_bound=minimum, **common)
-    text = "time in s to fit a latency model of the space first, which predicts latencies"
-    flags.DEFINE_float("latency_seconds", None, text, **common)
-    text = "initial learning rate of Adam, which decays along a cosine"
-    flags.DEFINE_float("learning_rate", 3e-3, text, **common)
-    text = "target latency of the reward, in ms on this machine"
-    flags.DEFINE_float("target_latency_ms", None, text, **common)
-    text = "target latency of the reward, as a ratio to the reference model"
-    flags.DEFINE_float("target_latency_ratio", None, text, **common)
-    text = "exponent of the reward: accuracy x (latency/target)^exponent"
-    flags.DEFINE_float("latency_exponent", -0.07, text, **common)
     define_deterministic(common)
     define_image_size(common)
     define_device(common, "")
-    flags.DEFINE_bool("inherit", False, "start children from their parent's weights", **common)
     flags.DEFINE_bool("resume", False, "fail if the folder holds no search to resume", **common)
-    flags.DEFINE_bool("baseline", True, "train MobileNetV2 0.35 to compare with", **common)
     flags.DEFINE_bool("overwrite", False, "remove an earlier search in the folder", **common)
     return values
 
@@ -137,7 +66,7 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
     from tfnas.cli.console import progress_display
     from tfnas.data.image_folder import parse_size
     from tfnas.jobs.search_job import search
-    from tfnas.nas.search_result import SearchConfig
+    from tfnas.nas.search_config import SearchConfig
 
     names = {field.name for field in dataclasses.fields(SearchConfig)}
     names -= {"dataset", "limits", "compression"}

@@ -7,7 +7,7 @@ import json
 import math
 import pathlib
 
-from tfnas.nas.search_result import SearchConfig
+from tfnas.nas.search_config import SearchConfig
 from tfnas.quantization.spec import MODES
 from tfnas.search_space.json_records import parse_json_object
 

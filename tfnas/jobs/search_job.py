@@ -36,7 +36,8 @@ from tfnas.nas.samplers.evolution import EvolutionSampler
 from tfnas.nas.samplers.random_search import RandomSampler
 from tfnas.nas.samplers.reinforce import ReinforceSampler
 from tfnas.nas.samplers.sampler import Sampler
-from tfnas.nas.search_result import ReportRow, SearchConfig, SearchResult
+from tfnas.nas.search_config import SearchConfig
+from tfnas.nas.search_result import ReportRow, SearchResult
 from tfnas.nas.trial_failures import INFEASIBLE
 from tfnas.nas.trial_log import TrialLog, failure_cause
 from tfnas.nas.tuner import MeasuredTuner
@@ -96,7 +97,7 @@ def search(
         overwrite: Whether the files of an earlier search in the folder are removed. Files that a
             search did not write stay, except in its subfolder `search`.
         progress: Is told of phases, trials and epochs; None: nothing is shown.
-        **settings: Fields of :class:`tfnas.nas.search_result.SearchConfig`, instead of `config`;
+        **settings: Fields of :class:`tfnas.nas.search_config.SearchConfig`, instead of `config`;
             most used: `preset` (size of the networks), `max_trials`, `epochs` (per trial),
             `final_epochs` (of the best network), `target_latency_ratio` (to the reference
             model's latency), `limits` (metric -> bound) and `seed`.

@@ -11,7 +11,7 @@ import keras_tuner as kt
 from tfnas.compression.progress import Progress, TrialNews
 from tfnas.nas.measured_trial import MeasuredTrial
 from tfnas.nas.search_callbacks import TrialCallbacks
-from tfnas.nas.search_result import SearchConfig
+from tfnas.nas.search_config import SearchConfig
 from tfnas.nas.tuner import MeasuredTuner
 from tfnas.runtime.files import write_atomically
 

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 
 from tfnas.data.data_split import DataSplit
 from tfnas.measure.latency import provenance
-from tfnas.nas.search_result import SearchConfig, SearchResult
+from tfnas.nas.search_config import SearchConfig
+from tfnas.nas.search_result import SearchResult
 from tfnas.reports.content import (
     Block,
     Paragraph,

@@ -1,0 +1,146 @@
+"""The settings of a search: described once, for flags, checks and documentation."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from tfnas.search_space.compression_choices import CompressionSpace
+from tfnas.settings_fields import check_options, documented, option
+
+ALGORITHMS = ("evolution", "reinforce", "random")
+REWARD = "reward"
+METRICS = (
+    *("file_accuracy", "latency_ratio", "size_bytes", "macs", "parameters"),
+    *("peak_activation_bytes", "gzip_bytes", "flash_bytes", "ram_bytes", "vela_ms"),
+    *("vela_cycles", "vela_sram_bytes", "vela_flash_bytes", "vela_cpu_operators"),
+)
+
+
+@documented
+@dataclasses.dataclass(frozen=True)
+class SearchConfig:
+    """The settings of a search, as they are kept in its folder.
+
+    Example:
+        >>> SearchConfig("digits", max_trials=12, epochs=4).algorithm
+        'evolution'
+    """
+
+    dataset: str = option(help="name or path of the data set", flag=False)
+    preset: str = option(
+        "mobile", "preset of the search space", choices=("microcontroller", "mobile", "full")
+    )
+    max_trials: int = option(20, "number of trials", low=1)
+    epochs: int = option(3, "epochs of a trial; with halving, of the highest rung", low=1)
+    halving: int | None = option(
+        None,
+        "reduction factor of successive halving: the best 1/halving of the trials train "
+        "halving times as many epochs; each promotion counts as a trial",
+        low=2,
+    )
+    min_epochs: int = option(1, "smallest number of epochs of the lowest rung of halving", low=1)
+    final_epochs: int = option(
+        0,
+        "epochs that the best architecture is trained again for, on training and validation "
+        "part; 0: the model of its trial is kept",
+        low=0,
+    )
+    batch_size: int = option(64, "examples in a training step", low=1)
+    learning_rate: float = option(
+        3e-3, "initial learning rate of Adam, which decays along a cosine", low=0, open="low"
+    )
+    train_limit: int | None = option(
+        None, "number of training examples used by trials; default: all", low=1
+    )
+    image_size: tuple[int, int] | None = option(
+        None, "(height, width) in pixels that the images of a folder are resized to", flag=False
+    )
+    target_latency_ms: float | None = option(
+        None, "target latency of the reward, in ms on this machine"
+    )
+    target_latency_ratio: float | None = option(
+        None, "target latency of the reward, as a ratio to the reference model"
+    )
+    latency_exponent: float = option(
+        -0.07, "exponent of the reward: accuracy x (latency/target)^exponent"
+    )
+    algorithm: str = option("evolution", "search algorithm", choices=ALGORITHMS)
+    objectives: tuple[str, ...] = option(
+        (REWARD,),
+        "objective: reward, or several metrics whose Pareto front is searched for "
+        f"({', '.join(METRICS)})",
+    )
+    limits: Mapping[str, float] = option(
+        help="metric -> bound that the winner and the Pareto front must keep",
+        factory=dict,
+        flag=False,
+    )
+    population_size: int = option(8, "population size of the evolution", low=1)
+    tournament_size: int = option(3, "tournament size of the evolution", low=1)
+    children: int = option(
+        24, "number of proposals that a surrogate chooses from; 1: no surrogate", low=1
+    )
+    form: str = option(
+        "building",
+        "whether the policy of the reinforcement learning builds or modifies architectures",
+        choices=("building", "modifying"),
+    )
+    inherit: bool = option(False, "start children from their parent's weights")
+    workers: int = option(
+        0,
+        "number of processes that run trials, so that a crash costs only its own trial; 0: trials "
+        "run in this process",
+        low=0,
+    )
+    trial_timeout: float | None = option(None, "time limit of a trial in s, with workers")
+    threads: int = option(1, "threads of the latency measurement", low=1)
+    baseline: bool = option(True, "train MobileNetV2 0.35 to compare with")
+    random_candidates: int = option(
+        0, "number of random architectures of the winner's size to compare with", low=0
+    )
+    seed: int = option(0, "seed of all random numbers", low=0)
+    compression: CompressionSpace | None = option(
+        None,
+        "choices of pruning, clustering, low rank, number formats and distillation that are "
+        "searched too; None: every network is converted to int8",
+        flag=False,
+    )
+    teacher: str | None = option(
+        None,
+        "path of a trained .keras model, the teacher of compressions that distill; it takes the "
+        "raw images of the data set",
+    )
+    accelerator: str = option(
+        "ethos-u55-128", "NPU of the metrics vela_ms, vela_sram_bytes and so on", flag=False
+    )
+    runtime_flash: int = option(
+        0, "flash that the firmware takes beside the file, in bytes", flag=False
+    )
+    runtime_ram: int = option(
+        0, "RAM that the firmware takes beside the activations, in bytes", flag=False
+    )
+    latency_seconds: float | None = option(
+        None, "time in s to fit a latency model of the space first, which predicts latencies"
+    )
+
+    def __post_init__(self) -> None:
+        from tfnas.nas.objectives import Objectives, objective_of
+        from tfnas.nas.successive_halving import Halving
+        from tfnas.targets.device import Device
+
+        check_options(self)
+        Halving(self.halving, self.min_epochs).set_epochs(self.epochs, self.max_trials)
+        if self.trial_timeout is not None and not (self.workers and self.trial_timeout > 0):
+            raise ValueError(
+                f"trial_timeout must be above 0 s and needs workers, got {self.trial_timeout!r}"
+            )
+        objectives = Objectives.of(objective_of(list(self.objectives)), self.limits)
+        device = Device(self.accelerator, self.runtime_flash, self.runtime_ram)
+        device.check_room({limit.name: limit.bound for limit in objectives.limits})
+        may_distill = self.compression is not None and any(self.compression.distill)
+        if may_distill != (self.teacher is not None):
+            raise ValueError(
+                "teacher must be given if and only if a choice of compression distills, "
+                f"got {self.teacher!r}"
+            )
