@@ -241,7 +241,8 @@ def test_the_whole_job_says_which_limit_nothing_keeps(npz, tmp_path, monkeypatch
     monkeypatch.setattr(keras.Model, "fit", lambda *args, **kwargs: pytest.fail("trained"))
     with pytest.raises(RuntimeError, match=r"none of 1 trials .* limits \(ram_bytes <= 100\)"):
         tfnas.search(
-            *(str(npz), tmp_path / "out"),
+            str(npz),
+            directory=tmp_path / "out",
             preset="microcontroller",
             max_trials=1,
             limits={"ram_bytes": 100},

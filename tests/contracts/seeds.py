@@ -228,12 +228,16 @@ class KilledTraining(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
-def search(folder, seed=0, kill=False, **arguments):
+def search(folder, seed=0, kill=False, executor=None):
     """Weights of each trial."""
     for killed in [True, False] if kill else [False]:
         disturb()
         tuner = tfnas.RandomTuner(
-            build, "val_accuracy", max_trials=3, seed=seed, directory=str(folder), **arguments
+            *(build, "val_accuracy"),
+            max_trials=3,
+            seed=seed,
+            directory=str(folder),
+            config=tfnas.TunerConfig(executor=executor),
         )
         data = (SPLIT.x_val[:50], SPLIT.y_val[:50])
         callbacks = [KilledTraining()] if killed else []

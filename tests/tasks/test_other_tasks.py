@@ -96,3 +96,24 @@ def test_compress_plans_by_the_tasks_own_metric(kind, effort, tmp_path, monkeypa
     assert task.metric.name in text
     assert not {"accuracy", "images", "class", "classes"} & set(text.split())
     assert task.metric.unit == "points" or "points" not in text
+
+
+def test_a_loss_of_several_outputs_is_one_number_in_the_order_of_the_outputs():
+    task, model, data = made("regression")
+    examples = data.train.rows(slice(8))
+    outputs = model(examples.x)
+    value = float(task.criterion_loss(model)(examples.y, outputs))
+    squares = [
+        np.mean((t - np.asarray(o)[:, 0]) ** 2) for t, o in zip(examples.y, outputs, strict=True)
+    ]
+    assert value == pytest.approx(sum(squares), rel=1e-5)
+    by_name = dict(zip(model.output_names, examples.y, strict=True))
+    assert float(task.criterion_loss(model)(by_name, outputs)) == pytest.approx(value)
+
+
+def test_a_loss_of_a_sequential_model_is_one_number():
+    task, model, data = made("detector")
+    examples = data.train.rows(slice(8))
+    value = task.criterion_loss(model)(examples.y, model(examples.x))
+    assert np.ndim(value) == 0
+    assert np.isfinite(float(value))

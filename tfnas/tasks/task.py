@@ -110,7 +110,8 @@ class Task(abc.ABC):
         loss = self.loss(model)
         if isinstance(loss, keras.losses.Loss):
             return loss
-        names = list(model.output_names)
+        # A Sequential model has no names of outputs, and one output.
+        names = list(getattr(model, "output_names", ["output"]))
         if len(names) == 1 and not isinstance(loss, list | tuple | dict):
             single = keras.losses.get(loss)
             return lambda y, outputs: keras.ops.mean(single(y, outputs))
