@@ -70,6 +70,7 @@ from tfnas.targets.ethos_u import vela as vela
 from tfnas.targets.tflite_micro.interpreter import micro_memory as micro_memory
 from tfnas.targets.tflite_micro.interpreter import planned_arena as planned_arena
 from tfnas.targets.tflite_micro.interpreter import run_micro as run_micro
+from tfnas.tasks.assessment import Metric as Metric
 from tfnas.tasks.task import Task as Task
 from tfnas.tflite.artifact import Artifact as Artifact
 from tfnas.tflite.conversion_error import ConversionError as ConversionError

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tfnas.compression.technique_context import Context
 from tfnas.compression.techniques.registry import technique, techniques
 from tfnas.compression.techniques.technique import TechniqueOutcome
+from tfnas.runtime.files import model_digest
 
 if TYPE_CHECKING:
     import keras
@@ -77,7 +78,12 @@ def run_row(model: keras.Model, row: Sequence[Step], context: Context) -> list[T
     outcomes: list[TechniqueOutcome] = []
     for number, step in enumerate(row, 1):
         own = context_of(step, context, number)
+        before = model_digest(model)
         outcome = technique(step.technique).run(model, step.settings, own)
+        if model_digest(model) != before:
+            raise ValueError(
+                f"technique {step.technique!r} must change a copy, got a changed {model.name!r}"
+            )
         outcomes.append(dataclasses.replace(outcome, training=own.settings))
         model = outcomes[-1].model
         context = context.replace(before=(*context.before, step.technique))

@@ -2,12 +2,14 @@
 
 from tfnas.data.data_split import DataSplit
 from tfnas.data.datasets import load
-from tfnas.data.examples import leaves
+from tfnas.data.examples import ArrayParts, Examples, leaves
 from tfnas.data.image_folder import parse_size
 from tfnas.data.reading import arrays, batches, check_data, length, sliced, spread
 
 __all__ = [
+    "ArrayParts",
     "DataSplit",
+    "Examples",
     "arrays",
     "batches",
     "check_data",

@@ -23,10 +23,20 @@ class Examples:
     Args:
         x: Inputs: an array (examples, ...), or lists and dictionaries of such arrays.
         y: Targets, in the same form.
+
+    Raises:
+        ValueError: The arrays hold different numbers of examples.
     """
 
     x: Nested
     y: Nested
+
+    def __post_init__(self) -> None:
+        counts = {len(leaf) for leaf in (*leaves(self.x), *leaves(self.y))}
+        if len(counts) > 1:
+            raise ValueError(
+                f"x and y must hold as many examples, got {', '.join(map(str, sorted(counts)))}"
+            )
 
     def __len__(self) -> int:
         return len(leaves(self.x)[0])
@@ -76,7 +86,13 @@ class Data(Protocol):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ArrayParts:
-    """Nested arrays in three disjoint parts.
+    """Nested arrays in three disjoint parts: data of any kind for a :class:`tfnas.Task`.
+
+    Example:
+        >>> x, y = np.zeros((10, 4)), np.zeros(10)
+        >>> parts = [Examples(x[rows], y[rows]) for rows in (slice(6), slice(6, 8), slice(8, 10))]
+        >>> print(ArrayParts("table", *parts))
+        table: 6 train, 2 validation, 2 test examples
 
     Args:
         name: Name of the data.

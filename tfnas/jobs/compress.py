@@ -31,7 +31,7 @@ from tfnas.compression.techniques.registry import techniques
 from tfnas.data.data_split import DataSplit
 from tfnas.data.examples import Examples
 from tfnas.jobs.compress_folder import compress_folder, identity_of, set_aside
-from tfnas.jobs.inputs import load_model_and_data
+from tfnas.jobs.inputs import check_task, load_model_and_data
 from tfnas.measure.agreement import Agreement
 from tfnas.measure.latency import benchmark
 from tfnas.measure.throughput import Throughput, throughput
@@ -154,9 +154,11 @@ def compress(
             f"progress must be a tfnas.compression.progress.Progress, got {progress!r}"
         )
     require("matplotlib", "the pictures of a report")
+    check_task(task)
     task = task or ImageClasses()
     model, split = load_model_and_data(model, data)
     task.check(model, split)
+    task.check_judgment(model, split)
     _check_model(model, task)
     split = split.for_given_model(seed)
     settings = FineTuneSettings(

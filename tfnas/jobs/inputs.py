@@ -20,6 +20,26 @@ if TYPE_CHECKING:
 Data = Parts | str | os.PathLike[str] | None
 
 
+def check_task(task: Any) -> None:
+    """Checks an argument `task`.
+
+    Args:
+        task: A :class:`tfnas.Task`, or None.
+
+    Raises:
+        ValueError: It is something else, such as the class instead of an instance, or has no
+            metric.
+    """
+    from tfnas.tasks.task import Task
+
+    if task is None:
+        return
+    if not isinstance(task, Task):
+        raise ValueError(f"task must be an instance of a subclass of tfnas.Task, got {task!r}")
+    if not hasattr(task, "metric"):
+        raise ValueError(f"task must have a metric, a tfnas.Metric, got {type(task).__name__}")
+
+
 def load_model_and_data(
     model: keras.Model | str | os.PathLike[str] | SearchResult, data: Data
 ) -> tuple[keras.Model, Any]:

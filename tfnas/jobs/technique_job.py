@@ -20,7 +20,7 @@ from tfnas.compression.technique_context import Context
 from tfnas.compression.technique_row import Step, check_order, context_of, run_row
 from tfnas.compression.techniques.registry import technique
 from tfnas.compression.techniques.technique import TechniqueOutcome
-from tfnas.jobs.inputs import load_model_and_data
+from tfnas.jobs.inputs import check_task, load_model_and_data
 from tfnas.jobs.job_folder import JobFolder
 from tfnas.measure.latency import benchmark
 from tfnas.reports import technique_report
@@ -101,10 +101,12 @@ def run_techniques(
     _check_source(model, pathlib.Path(directory))
     model, split = load_model_and_data(model, data)
     settings = settings or FineTuneSettings(epochs=3)
+    check_task(task)
     task, progress = task or ImageClasses(), progress or Progress()
     task.check_fine_tuning(settings.augment, settings.distill)
     folder = JobFolder(pathlib.Path(directory), "techniques", _OWN)
     task.check(model, split)
+    task.check_judgment(model, split)
     context = Context(model, task, split, settings, progress, checkpoints=folder.path / CHECKPOINTS)
     _check(model, row, context)
     with folder.claimed(_identity(model, row, context), overwrite):

@@ -21,6 +21,10 @@ class NotFinite(ValueError):
 class Metric:
     """A task's metric: the mean of one value for each example.
 
+    Example:
+        >>> Metric("error", higher_is_better=False, unit="m").drop(0.5)
+        0.5
+
     Args:
         name: Its name in tables, such as "accuracy".
         higher_is_better: Its direction.

@@ -45,6 +45,10 @@ class ImageClasses(Task):
         Raises:
             ValueError: Its input or its output does not fit.
         """
+        if not hasattr(data, "class_names"):
+            raise ValueError(
+                f"task must be given for data that is no tfnas.data.DataSplit, got {data!r}"
+            )
         if len(model.inputs) != 1 or len(model.outputs) != 1:
             raise ValueError(
                 f"model must have one input and one output, got {len(model.inputs)} and "

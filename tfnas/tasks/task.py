@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from tfnas.data.examples import Data, Examples, Nested, as_tuples, leaves
+from tfnas.data.examples import Data, Examples, Nested, as_tuples, leaves, mapped
 from tfnas.tasks.assessment import Assessment, Metric, NotFinite
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ class Task(abc.ABC):
     """What a model is for: a subclass says how its outputs are trained, judged and compared.
 
     Example:
+        >>> from tfnas import Metric
         >>> class Depth(Task):
         ...     metric = Metric("error", higher_is_better=False, unit="m")
         ...     def check(self, model, data):
@@ -146,12 +147,11 @@ class Task(abc.ABC):
     def identity(self) -> dict[str, Any]:
         """Returns what makes a task the same, as JSON can hold it.
 
-        A job's folder is of one task. Override it where a task has parameters that are not fields
-        of a dataclass.
+        A job's folder is of one task. Override it where a task has parameters that are no numbers
+        or texts.
         """
-        fields: dict[str, Any] = {}
-        if dataclasses.is_dataclass(self):
-            fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        plain = str | int | float | bool | tuple | None
+        fields = {name: value for name, value in vars(self).items() if isinstance(value, plain)}
         metric = dataclasses.asdict(self.metric)
         kind = f"{type(self).__module__}.{type(self).__qualname__}"
         return {"kind": kind, "metric": metric, "fields": {k: repr(v) for k, v in fields.items()}}
@@ -179,6 +179,22 @@ class Task(abc.ABC):
         Raises:
             ValueError: The model can't be judged.
         """
+
+    def check_judgment(self, model: keras.Model, data: Data) -> None:
+        """Judges a model on a few examples, so that a mistake is found before long work.
+
+        Args:
+            model: The model before compression.
+            data: The data.
+
+        Raises:
+            ValueError: The task can't judge the model's outputs.
+        """
+        import keras
+
+        few = data.test.rows(slice(8))
+        outputs = model(mapped(lambda array: array.astype("float32"), few.x), training=False)
+        self.assess(few.y, keras.tree.map_structure(np.asarray, outputs))
 
     def postprocess(self, outputs: Nested) -> Nested:
         """Turns a model's outputs into predictions; of a Keras model and of its file alike.
