@@ -17,9 +17,9 @@ pytestmark = pytest.mark.slow
 # What meets the other packages: conversion, quantization, reading of files, data, pictures,
 # training, a search.
 REDUCED = (
-    *("test_data", "test_recipes", "test_export", "test_plots", "test_kernels", "test_prune"),
-    *("test_clustering", "test_search_parts", "test_qat_command", "test_metadata", "test_cli"),
-    "test_keras_private",
+    *("data/test_datasets", "tflite/test_quantizer_recipes", "cli/test_export_command"),
+    *("reports/test_plots", "pruning/test_prune", "clustering/test_cluster", "test_keras_private"),
+    *("nas/test_objectives", "cli/test_qat_command", "tflite/test_metadata", "cli/test_app"),
 )
 MODES = """
 import keras, numpy as np, tfnas
