@@ -182,6 +182,33 @@ def _rule_broken(value: Any, kind: type, described: FieldOption) -> str:
     return ""
 
 
+def parse_pairs(
+    texts: Sequence[str], flag: str, form: str, *, whole: bool = False
+) -> tuple[tuple[str, Any], ...]:
+    """Parses the values of a list flag whose items are pairs.
+
+    Example:
+        >>> parse_pairs(["stem=4", "*=16"], "layers", "NAME=K", whole=True)
+        (('stem', 4), ('*', 16))
+
+    Args:
+        texts: The texts.
+        flag: Name of the flag, for the message.
+        form: Form of an item, for the message.
+        whole: Whether values are whole numbers.
+
+    Raises:
+        ValueError: A text has another form.
+    """
+    pairs: list[tuple[str, Any]] = []
+    for text in texts:
+        name, _, value = text.rpartition("=")
+        if not (name and value) or (whole and not (value.isascii() and value.isdecimal())):
+            raise ValueError(f"{flag} must hold {form}, got {text!r}")
+        pairs.append((name, int(value) if whole else value))
+    return tuple(pairs)
+
+
 def documented(record: type[_T]) -> type[_T]:
     """Adds the descriptions of the fields to the docstring of a settings record.
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 import keras
 
@@ -23,11 +24,21 @@ class TrainingError(ValueError):
     """An error of the training itself: no technique refuses the model, so nothing may go on."""
 
 
+@contextlib.contextmanager
+def training_errors() -> Iterator[None]:
+    """Turns each ValueError of a training into a :class:`TrainingError`."""
+    try:
+        yield
+    except ValueError as error:
+        raise TrainingError(str(error)) from error
+
+
 def training_steps(examples: Examples, epochs: int, batch_size: int) -> int:
     """Returns the number of optimizer steps of :func:`fine_tune`."""
     return epochs * -(-len(examples) // batch_size)
 
 
+@training_errors()
 def fine_tune(
     model: keras.Model,
     task: Task,
@@ -61,25 +72,6 @@ def fine_tune(
     Raises:
         TrainingError: The state is of another training, or Keras refuses loss, data or model.
     """
-    try:
-        _fine_tune(
-            model, task, examples, settings, distillation, callbacks, muon, progress, checkpoint
-        )
-    except ValueError as error:
-        raise TrainingError(str(error)) from error
-
-
-def _fine_tune(
-    model: keras.Model,
-    task: Task,
-    examples: Examples,
-    settings: FineTuneSettings,
-    distillation: Distillation | None,
-    callbacks: Sequence[keras.callbacks.Callback],
-    muon: bool,
-    progress: Progress | None,
-    checkpoint: TrainingCheckpoint | None,
-) -> None:
     if checkpoint is not None:
         checkpoint.restore_model(model)
     progress, epochs = progress or Progress(), settings.epochs

@@ -9,7 +9,7 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tfnas.compression.fine_tune import TrainingError, fine_tune, training_steps
+from tfnas.compression.fine_tune import fine_tune, training_errors, training_steps
 from tfnas.compression.fine_tune_settings import FineTuneSettings
 from tfnas.compression.progress import Progress
 from tfnas.compression.training_checkpoint import TrainingCheckpoint
@@ -116,10 +116,8 @@ class Context:
         if epochs is not None:
             settings = dataclasses.replace(settings, epochs=epochs)
         path = None if self.checkpoints is None else self.checkpoints / f"{name}.npz"
-        try:
+        with training_errors():
             checkpoint = None if path is None else TrainingCheckpoint(path)
-        except ValueError as error:
-            raise TrainingError(str(error)) from error
         fine_tune(
             model,
             self.task,
@@ -153,10 +151,8 @@ class Context:
         record = Record(self.checkpoints / f"{name}.json", "decision", DECIDED)
         if not record.exists():
             record.write({"value": compute()})
-        try:
+        with training_errors():
             return record.read()["value"]
-        except ValueError as error:
-            raise TrainingError(str(error)) from error
 
     def _distillation(self, hints: Sequence[FeatureHint]) -> Distillation | None:
         weight = self.settings.distill

@@ -144,7 +144,8 @@ class ImageClasses(Task):
         """Returns a teacher's logits of the images, computed once for all epochs.
 
         Images that augmentation shifts reuse the logits of the unshifted image, which is good
-        enough where distillation is at most half of the loss (docs/decisions).
+        enough where distillation is at most half of the loss
+        (docs/decisions/0014-distillation-in-one-pass.md).
 
         Args:
             teacher: The teacher.

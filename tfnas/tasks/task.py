@@ -76,6 +76,8 @@ class Task(abc.ABC):
 
     metric: Metric
     noun: str = "examples"  # what an example is, in the plural
+    distills: bool = False  # whether `distiller` is defined
+    augmentations: tuple[str, ...] = ()  # random changes that `batches` knows
 
     @abc.abstractmethod
     def check(self, model: keras.Model, data: Data) -> None:
@@ -164,9 +166,6 @@ class Task(abc.ABC):
             y: Targets, examples first.
             predictions: The result of :meth:`postprocess`.
         """
-
-    distills: bool = False  # whether `distiller` is defined
-    augmentations: tuple[str, ...] = ()  # random changes that `batches` knows
 
     def check_for_compress(  # noqa: B027  most tasks need nothing more
         self, model: keras.Model
@@ -281,7 +280,7 @@ class Task(abc.ABC):
             trainer = self.distiller(model, distillation)
             trainer.compile(optimizer, metrics=self.keras_metrics, jit_compile=False)
             return trainer
-        # XLA is three times slower on a processor: docs/decisions.
+        # XLA is three times slower on a processor: docs/decisions/0026-xla-off-on-cpus.md
         model.compile(optimizer, self.loss(model), metrics=self.keras_metrics, jit_compile=False)
         return model
 

@@ -15,7 +15,7 @@ from tfnas.compression.techniques.technique import (
     TechniqueOutcome,
     report_section,
 )
-from tfnas.settings_fields import check_options, documented, option
+from tfnas.settings_fields import check_options, documented, option, parse_pairs
 
 if TYPE_CHECKING:
     import keras
@@ -38,13 +38,7 @@ def parse_sizes(texts: Sequence[str]) -> tuple[tuple[str, int], ...]:
     Raises:
         ValueError: A text has another form.
     """
-    sizes = []
-    for text in texts:
-        name, sign, value = text.rpartition("=")
-        if not (name and sign and value.isascii() and value.isdecimal()):
-            raise ValueError(f"sizes must hold LAYER=NUMBER, got {text!r}")
-        sizes.append((name, int(value)))
-    return tuple(sizes)
+    return parse_pairs(texts, "sizes", "LAYER=NUMBER", whole=True)
 
 
 @documented

@@ -12,7 +12,7 @@ from tfnas.compression.techniques.technique import (
     Technique,
     TechniqueOutcome,
 )
-from tfnas.settings_fields import check_options, documented, option
+from tfnas.settings_fields import check_options, documented, option, parse_pairs
 
 if TYPE_CHECKING:
     import keras
@@ -33,13 +33,7 @@ def parse_formats(texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
     Raises:
         ValueError: A text has another form.
     """
-    pairs = []
-    for text in texts:
-        name, sign, value = text.rpartition("=")
-        if not (name and sign and value):
-            raise ValueError(f"layers must hold NAME=FORMAT, got {text!r}")
-        pairs.append((name, value))
-    return tuple(pairs)
+    return parse_pairs(texts, "layers", "NAME=FORMAT")
 
 
 @documented

@@ -13,7 +13,7 @@ from tfnas.compression.techniques.technique import (
     TechniqueOutcome,
     report_section,
 )
-from tfnas.settings_fields import check_options, documented, option
+from tfnas.settings_fields import check_options, documented, option, parse_pairs
 
 if TYPE_CHECKING:
     import keras
@@ -41,13 +41,7 @@ def parse_counts(texts: Sequence[str]) -> tuple[tuple[str, int], ...]:
     Raises:
         ValueError: A text has another form.
     """
-    counts = []
-    for text in texts:
-        name, _, count = text.rpartition("=")
-        if not (name and count.isascii() and count.isdecimal()):
-            raise ValueError(f"layers must hold NAME=K, got {text!r}")
-        counts.append((name, int(count)))
-    return tuple(counts)
+    return parse_pairs(texts, "layers", "NAME=K", whole=True)
 
 
 @documented
