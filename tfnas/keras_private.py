@@ -346,6 +346,47 @@ def compiled_metrics(model: keras.Model) -> Any:
     return model._compile_metrics
 
 
+def compiled_losses(model: keras.Model) -> tuple[Any, Any]:
+    """Returns the loss and the loss weights that a model was compiled with; None where none are.
+
+    Reads `Trainer._compile_loss` and its `_user_loss` and `_user_loss_weights` (Keras 3.12.0,
+    3.15.1).
+
+    Args:
+        model: The model.
+    """
+    compiled = getattr(model, "_compile_loss", None)
+    if compiled is None:
+        return None, None
+    return compiled._user_loss, compiled._user_loss_weights
+
+
+def compiled_metric_arguments(model: keras.Model) -> Any:
+    """Returns the `metrics` that a model was compiled with; None where there are none.
+
+    Reads `Trainer._compile_metrics` and its `_user_metrics` (Keras 3.12.0, 3.15.1).
+
+    Args:
+        model: The model.
+    """
+    return getattr(getattr(model, "_compile_metrics", None), "_user_metrics", None)
+
+
+def own_training_step(model: keras.Model) -> str:
+    """Returns the method of training that a model's class overrides; "" where it overrides none.
+
+    Compares with `TensorFlowTrainer.train_step` and `Trainer.compute_loss` (Keras 3.12.0, 3.15.1).
+
+    Args:
+        model: The model.
+    """
+    for name in ("train_step", "compute_loss"):
+        owner = next(base for base in type(model).__mro__ if name in vars(base))
+        if owner.__module__.partition(".")[0] != "keras":
+            return name
+    return ""
+
+
 def metric_function(metric: object) -> Any:
     """Returns the function behind a metric that is the mean of a function; else the metric itself.
 

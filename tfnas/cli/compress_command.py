@@ -12,6 +12,7 @@ from typing import Any
 from absl import flags
 
 from tfnas.cli.common import amount, define_data, define_device, load_model_and_split
+from tfnas.cli.task_flags import define_task, task_arguments
 from tfnas.compression.budget import Budget
 
 SUMMARY = "compress a .keras model, or the best one of a search, to a budget, with a report"
@@ -42,6 +43,7 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
     flags.DEFINE_bool("overwrite", False, text, **common)
     define_device(common, "max_")
     define_data(common, required=False)
+    define_task(common)
     return values
 
 
@@ -72,6 +74,7 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
             runtime_flash=values["runtime_flash"].value,
             runtime_ram=values["runtime_ram"].value,
             progress=progress,
+            **task_arguments(values),
         )
     print(f"\n{result}")
     return 0 if result.meets else MISSED

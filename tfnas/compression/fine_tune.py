@@ -72,6 +72,8 @@ def fine_tune(
     Raises:
         TrainingError: The state is of another training, or Keras refuses loss, data or model.
     """
+    if checkpoint is not None and not checkpoint.finished and not task.resumes:
+        checkpoint = checkpoint.renewed()  # from the first epoch again
     if checkpoint is not None:
         checkpoint.restore_model(model)
     progress, epochs = progress or Progress(), settings.epochs
@@ -99,14 +101,8 @@ def fine_tune(
         order_epoch = keras.callbacks.LambdaCallback(
             on_epoch_begin=lambda epoch, logs: batches.start_at(epoch)
         )
-        trainer.fit(
-            batches.dataset(),
-            epochs=epochs,
-            initial_epoch=done,
-            shuffle=False,  # the batches shuffle themselves
-            verbose=0,
-            callbacks=[*callbacks, *keep, order_epoch, report_epoch, TraceOnce()],
-        )
+        more = [*keep, order_epoch, report_epoch, TraceOnce()]
+        task.train(trainer, batches, epochs, done, [*callbacks, *more])
     if trainer is model and muon:  # so that Keras loads the saved model without tfnas
         task.trainer(model, keras.optimizers.Adam())
     if checkpoint is not None and not checkpoint.finished:

@@ -244,6 +244,15 @@ class ArrayParts:
         )
 
 
+def notes_of(data: Data) -> tuple[str, ...]:
+    """Returns what a user should know of the parts of some data, such as how they were split.
+
+    Args:
+        data: The data; its `notes`, where it has any.
+    """
+    return tuple(getattr(data, "notes", ()))
+
+
 def evenly(examples: int, count: int) -> np.ndarray:
     """Returns the numbers of evenly spaced examples.
 

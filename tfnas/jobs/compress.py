@@ -10,8 +10,8 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 from tfnas.compression.budget import Budget
 from tfnas.compression.candidate_store import Candidate, CandidateStore, best_for_budget, front
@@ -23,15 +23,15 @@ from tfnas.compression.layer_costs import file_layers
 from tfnas.compression.plan_settings import PlanSettings, decide_plan
 from tfnas.compression.planner import first_state, next_step
 from tfnas.compression.planner_state import Tolerance
-from tfnas.compression.progress import Progress
+from tfnas.compression.progress import Progress, progress_of
 from tfnas.compression.recipe import RecipeStep
 from tfnas.compression.results.compress_result import CompressResult
 from tfnas.compression.technique_context import Context
 from tfnas.compression.techniques.registry import techniques
-from tfnas.data.data_split import DataSplit
-from tfnas.data.examples import ExampleSet
+from tfnas.data.examples import Examples, ExampleSet, notes_of
 from tfnas.jobs.compress_folder import compress_folder, identity_of, set_aside
-from tfnas.jobs.inputs import check_task, load_model_and_data
+from tfnas.jobs.inputs import load_model_and_data
+from tfnas.jobs.task_choice import task_of
 from tfnas.measure.agreement import Agreement
 from tfnas.measure.latency import benchmark
 from tfnas.measure.throughput import Throughput, throughput
@@ -39,7 +39,6 @@ from tfnas.optional import require
 from tfnas.reports import compress_report
 from tfnas.reports.content import Words
 from tfnas.targets.device import Device
-from tfnas.tasks.image_classes import ImageClasses
 from tfnas.tasks.task import Task
 from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.saved_model import to_saved_model
@@ -47,7 +46,10 @@ from tfnas.tflite.saved_model import to_saved_model
 if TYPE_CHECKING:
     import keras
 
+    from tfnas.data.user_data import TrainingData
     from tfnas.nas.search_result import SearchResult
+    from tfnas.tasks.compiled_task import Fit
+    from tfnas.tasks.metrics import MetricSpec
 
 ORIGINAL = "original, float32"  # label of the original's file
 BATCHES, THREADS = (1, 8, 32), (1, 2)  # of the throughput
@@ -57,9 +59,16 @@ DISTILL = 0.3  # fraction of the loss: a model trained once more learns more fro
 
 def compress(
     model: keras.Model | str | os.PathLike[str] | SearchResult,
-    data: DataSplit | str | pathlib.Path | None,
+    train_data: TrainingData | None,
     budget: Budget | Mapping[str, float],
     *,
+    validation_data: TrainingData | None = None,
+    test_data: TrainingData | None = None,
+    metric: MetricSpec | Mapping[str, MetricSpec] | None = None,
+    loss: Any = None,
+    fit: Fit | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    verbose: int | str = 1,
     directory: str | pathlib.Path = "compressed",
     effort: Literal["quick", "normal", "thorough"] = "normal",
     epochs: int | None = None,
@@ -74,7 +83,7 @@ def compress(
     runtime_ram: int = 0,
     progress: Progress | None = None,
 ) -> CompressResult:
-    """Compresses a trained classifier until its `.tflite` file meets a budget.
+    """Compresses a trained model until its `.tflite` file meets a budget.
 
     It analyzes the model for some seconds, plans what to try, and reports the reasons. The model
     is also the teacher of what is trained. Call it again with the same arguments and the same
@@ -100,29 +109,45 @@ def compress(
         max_bytes must be a finite number above 0, got -1
 
     Args:
-        model: A trained Keras 3 classifier of images that takes pixels from 0 to 255, (batch,
-            height, width, channels), and returns (batch, classes); it is not changed. Or the path
-            of its file. Or a finished search, as the result of :func:`tfnas.search` or as its
-            folder: then the best model of the search is compressed.
-        data: A :class:`~tfnas.data.DataSplit`, or what :func:`tfnas.data.load` takes. Models are
-            trained on the training and validation images. One half of the test images decides
-            which files are chosen; the other half is used once, to measure the chosen files.
+        model: A trained Keras 3 model; it is not changed. Or the path of its file. Or a finished
+            search, as the result of :func:`tfnas.search` or as its folder: then the best model of
+            the search is compressed.
+        train_data: What models are trained on, in the form that `Model.fit` takes: `(x, y)` or
+            `(x, y, sample_weight)` of arrays, nested as the model's inputs and outputs; a
+            `tf.data.Dataset` or `keras.utils.PyDataset` of batches; or a function that returns a
+            new iterator over batches. Or, for image classifiers that take pixels from 0 to 255, a
+            :class:`~tfnas.data.DataSplit` or what :func:`tfnas.data.load` takes: one half of its
+            test images then decides which files are chosen, and the other half measures them.
             None: the data of the search.
+        validation_data: Data that decides which files are chosen, in the same forms; None: a part
+            is split off.
+        test_data: Data that measures the chosen files, once; None: a part is split off.
         budget: A :class:`tfnas.Budget`, or a dictionary of its fields, such as `{"max_drop": 1.0,
             "max_bytes": 100_000}`: at most 1 point of accuracy lost, at most 100,000 bytes.
+        metric: What quality is measured by: a name such as "accuracy", "auc", "f1", "mean_iou",
+            "mae" or "r2"; a Keras metric; a :class:`tfnas.Metric`; of several outputs a
+            dictionary from output to metric, of which the first decides. None: the first metric
+            that the model was compiled with, else the one that goes with the loss.
+        loss: What `Model.compile` takes as `loss`; None: what the model was compiled with.
+        fit: Your own training, `fit(model, epochs, callbacks)`; see :class:`tfnas.CompiledTask`.
+            None: Keras' `fit`, with the model's own `train_step` where it has one.
+        callbacks: Keras callbacks of each training.
+        verbose: 1 prints each phase, with its reasons; 0 prints nothing.
         effort: "quick": number formats without training, seconds each. "normal": also
             quantization-aware training and channel pruning, and for gzipped bytes pruning and
             clustering of weights. "thorough": more of all, with longer training.
         directory: Folder of all files: a new or an empty one, or that of an earlier call.
         epochs: Epochs of each step that trains; None: chosen by `effort`.
-        batch_size: Images per training step.
+        batch_size: Examples per training step, where the data are arrays.
         learning_rate: Learning rate of Adam at the start of its decay.
         augment: Random changes of the training images: "flip" mirrors them, "shift" moves them
             by a few pixels.
         seed: Seed of all random draws. It also replaces the seed of random layers that were given
             one, such as `Dropout(0.5, seed=42)`; see
             :class:`tfnas.FineTuneSettings`.
-        task: What the model is for; None: it classifies images, one label each.
+        task: What the model is for, instead of `metric`, `loss` and `fit`. None: a model with a
+            :class:`~tfnas.data.DataSplit` classifies images, one label each; all others have a
+            :class:`tfnas.CompiledTask`.
         overwrite: Whether the files of an earlier call in the folder, also of another model, are
             removed first. Files that `compress` did not write stay.
         accelerator: The accelerator (NPU) that the limits `max_vela_...` are for; see
@@ -131,8 +156,7 @@ def compress(
             `max_flash_bytes`.
         runtime_ram: Bytes of RAM that the firmware needs besides the activations; they count
             toward `max_ram_bytes`.
-        progress: Is told each phase, with its reasons, and the end of each epoch; None: nothing
-            is shown.
+        progress: Receives each phase and the end of each epoch, instead of `verbose`.
 
     Returns:
         The Pareto front of files, the best one for the budget, and the limits that it exceeds.
@@ -148,21 +172,16 @@ def compress(
     target = Target.of(budget, Device(accelerator, runtime_flash, runtime_ram))
     if effort not in EFFORTS:
         raise ValueError(f"effort must be one of {', '.join(EFFORTS)}, got {effort!r}")
-    amounts = EFFORTS[effort]
-    if not isinstance(progress, Progress | None):
-        raise ValueError(
-            f"progress must be a tfnas.compression.progress.Progress, got {progress!r}"
-        )
+    amounts, progress = EFFORTS[effort], progress_of(progress, verbose)
     require("matplotlib", "the pictures of a report")
-    check_task(task)
-    task = task or ImageClasses()
-    model, split = load_model_and_data(model, data)
+    model, split = load_model_and_data(model, train_data, validation_data, test_data)
+    task = task_of(model, split, task, loss=loss, metric=metric, fit=fit)
+    split = split.for_given_model(seed)
     task.check(model, split)
     task.check_judgment(model, split)
     _check_model(model, task)
-    split = split.for_given_model(seed)
     settings = FineTuneSettings(
-        epochs=_epochs(amounts, len(split.train), batch_size) if epochs is None else epochs,
+        epochs=_epochs(amounts, split.train, batch_size) if epochs is None else epochs,
         batch_size=batch_size,
         learning_rate=learning_rate,
         distill=DISTILL if task.distills else 0.0,
@@ -170,8 +189,9 @@ def compress(
         seed=seed,
     )
     task.check_fine_tuning(settings.augment, settings.distill)
-    progress = progress or Progress()
-    context = Context(model, task, split, settings, progress)
+    for note in notes_of(split):
+        progress.phase(note)
+    context = Context(model, task, split, settings, progress, callbacks=callbacks)
     folder = compress_folder(pathlib.Path(directory))
     folder.claim(identity_of(context), overwrite)
     set_aside(folder.path)
@@ -224,8 +244,10 @@ def _check_model(model: keras.Model, task: Task) -> None:
     task.check_for_compress(model)
 
 
-def _epochs(effort: Effort, examples: int, batch_size: int) -> int:
-    return max(effort.epochs, -(-effort.steps * batch_size // max(1, examples)))
+def _epochs(effort: Effort, train: ExampleSet, batch_size: int) -> int:
+    if isinstance(train, Examples):
+        return max(effort.epochs, -(-effort.steps * batch_size // max(1, len(train))))
+    return max(effort.epochs, -(-effort.steps // train.steps(batch_size)))
 
 
 def _result(
@@ -273,6 +295,7 @@ def _result(
         layers=file_layers(model, best.file, store.typical_inputs()),
         throughput=_throughput([store.baseline, best.file], store.data.test, times[0].median_ms),
         saved_model=_saved_model(store, model),
+        notes=notes_of(store.data),
     )
 
 

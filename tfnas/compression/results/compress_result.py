@@ -45,6 +45,7 @@ class CompressResult(PrintedResult):
         layers: The kernels of `best`.
         throughput: Examples a second of the original's float32 file, then of `best`.
         saved_model: Folder of `best` as a SavedModel; None where there is none.
+        notes: How the parts of the data were made.
     """
 
     directory: pathlib.Path
@@ -65,6 +66,7 @@ class CompressResult(PrintedResult):
     layers: tuple[FileLayer, ...]
     throughput: list[Throughput]
     saved_model: pathlib.Path | None
+    notes: tuple[str, ...] = ()
 
     @property
     def meets(self) -> bool:
@@ -143,7 +145,7 @@ def remarks(result: CompressResult) -> list[str]:
             f"the best file is better than the original by {metric.text(-best.costs.drop)}: "
             "it was trained further, and further training might improve the original as well"
         )
-    return lines
+    return [*lines, *result.notes]
 
 
 def refusal(recipe: Recipe, costs: CandidateCosts) -> str:
