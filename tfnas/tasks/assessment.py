@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -78,9 +79,7 @@ class Metric:
     def identity(self) -> dict[str, Any]:
         """Returns what makes a metric the same, as JSON can hold it: functions by their names."""
         return {
-            field.name: getattr(value, "__qualname__", repr(type(value)))
-            if callable(value := getattr(self, field.name))
-            else value
+            field.name: _named(value) if callable(value := getattr(self, field.name)) else value
             for field in dataclasses.fields(self)
         }
 
@@ -141,7 +140,7 @@ class Assessment:
     metric: Metric
     values: np.ndarray = dataclasses.field(repr=False)
 
-    @property
+    @functools.cached_property
     def score(self) -> Score:
         """The metric with its 95% interval.
 
@@ -192,6 +191,59 @@ class Assessment:
         """
         value, low, high = (self.metric.drop(each) for each in self.minus(baseline))
         return value, min(low, high), max(low, high)
+
+
+def finite_rows(values: np.ndarray) -> np.ndarray:
+    """Returns whether the value or the row of each example is finite, (examples,) of bool.
+
+    Args:
+        values: Values (examples,), rows (examples, ...), or records of arrays, (examples,).
+    """
+    if values.dtype.names:
+        parts = [finite_rows(values[name]) for name in values.dtype.names]
+        return np.logical_and.reduce(parts)
+    if values.dtype.kind not in "fc":
+        return np.ones(len(values), bool)
+    return np.isfinite(values).reshape(len(values), -1).all(axis=1)
+
+
+def rows_of(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Returns the values or rows of batches as one array.
+
+    Args:
+        parts: Values (examples,) or rows (examples, ...) of each batch.
+
+    Raises:
+        ValueError: Rows have another shape in one batch than in another.
+    """
+    if not parts:
+        raise ValueError("examples must hold at least one example, got none")
+    if len({(part.shape[1:], str(part.dtype.names and part.dtype)) for part in parts}) > 1:
+        shapes = sorted({str(part.shape[1:]) for part in parts})
+        raise ValueError(
+            f"rows of a metric must have one shape in all batches, got {', '.join(shapes)}: pad "
+            "targets to one shape"
+        )
+    return np.concatenate(parts)
+
+
+def _named(function: Callable[..., Any]) -> str:
+    """Returns what a function is, as it stays the same in another process."""
+    if not isinstance(function, functools.partial):
+        return getattr(function, "__qualname__", repr(type(function)))
+    arguments = [*function.args, *function.keywords.values()]
+    names = [*[""] * len(function.args), *(f"{name}=" for name in function.keywords)]
+    shown = [
+        f"{name}{_named(each) if callable(each) else repr(each) if _plain(each) else type(each)}"
+        for name, each in zip(names, arguments, strict=True)
+    ]
+    return f"{_named(function.func)}({', '.join(shown)})"
+
+
+def _plain(value: object) -> bool:
+    if isinstance(value, tuple):
+        return all(map(_plain, value))
+    return value is None or isinstance(value, str | int | float | bool)
 
 
 def _interval(values: np.ndarray) -> tuple[float, float]:
