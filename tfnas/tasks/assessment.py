@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from tfnas.data.examples import Nested, leaves
 from tfnas.measure.accuracy import paired_difference, wilson_interval
 from tfnas.measure.measurement import Score
 
@@ -191,6 +192,41 @@ class Assessment:
         """
         value, low, high = (self.metric.drop(each) for each in self.minus(baseline))
         return value, min(low, high), max(low, high)
+
+
+def checked_values(
+    values: np.ndarray, metric: Metric, y: Nested, outputs: Nested, source: str
+) -> np.ndarray:
+    """Returns a metric's values, or rows, of some examples, if they are such.
+
+    Args:
+        values: What was computed.
+        metric: The metric.
+        y: The targets.
+        outputs: The outputs.
+        source: Who computed it, for the message.
+
+    Raises:
+        ValueError: There is not one value for each example.
+        NotFinite: A value is not finite.
+    """
+    examples = len(leaves(y)[0])
+    if values.shape[:1] != (examples,) or (values.ndim > 1 and metric.aggregate is None):
+        raise ValueError(
+            f"{source} must return one value for each example, of shape ({examples},), got "
+            f"{values.shape}; targets are {shapes(y)} and outputs {shapes(outputs)}"
+        )
+    finite = finite_rows(values)
+    if not finite.all():
+        raise NotFinite(
+            f"{metric.name} of {int((~finite).sum())} of {examples} examples is not finite"
+        )
+    return values
+
+
+def shapes(nested: Nested) -> str:
+    """Returns the shapes of nested arrays, for a message."""
+    return ", ".join(str(np.shape(leaf)) for leaf in leaves(nested))
 
 
 def finite_rows(values: np.ndarray) -> np.ndarray:

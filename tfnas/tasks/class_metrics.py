@@ -49,9 +49,9 @@ def accuracy(
     References:
         `keras.metrics.Accuracy`, `BinaryAccuracy`, `CategoricalAccuracy`.
     """
-    options = {"threshold": threshold, "several_labels": several_labels}
     if ignore_class is None:
-        return points("accuracy", values=functools.partial(_right, **options))
+        right = functools.partial(_right, threshold=threshold, several_labels=several_labels)
+        return points("accuracy", values=right)
     if several_labels:
         raise ValueError(f"ignore_class must be None for several labels, got {ignore_class!r}")
     values = functools.partial(_right_kept, threshold=threshold, ignore_class=ignore_class)
@@ -164,12 +164,22 @@ def f1(
 def precision(
     average: Average = "auto", *, threshold: float = HALF, several_labels: bool = False
 ) -> Metric:
-    """Returns the share of predictions of a class that are right; see :func:`f1` for the arguments.
+    """Returns the share of a class's predictions that are right; arguments as for :func:`f1`.
 
     Example:
         >>> metric = precision()
         >>> metric.value(metric.values(np.array([0, 1]), np.array([[0.7], [0.9]])))
         0.5
+    Args:
+        average: How the classes are averaged.
+        threshold: Score above which one unit, or a label, is predicted: 0 of logits.
+        several_labels: Whether each unit is a label that may hold beside others.
+
+    Returns:
+        The metric; its predictions are (examples, ..., classes) or (examples, ..., 1).
+
+    Raises:
+        ValueError: `average` is unknown.
     """
     return _counted("precision", average, threshold, several_labels, 0.0)
 
@@ -177,12 +187,22 @@ def precision(
 def recall(
     average: Average = "auto", *, threshold: float = HALF, several_labels: bool = False
 ) -> Metric:
-    """Returns the share of a class's examples that are found; see :func:`f1` for the arguments.
+    """Returns the share of a class's examples that are found; arguments as for :func:`f1`.
 
     Example:
         >>> metric = recall()
         >>> metric.value(metric.values(np.array([1, 1]), np.array([[0.7], [0.2]])))
         0.5
+    Args:
+        average: How the classes are averaged.
+        threshold: Score above which one unit, or a label, is predicted: 0 of logits.
+        several_labels: Whether each unit is a label that may hold beside others.
+
+    Returns:
+        The metric; its predictions are (examples, ..., classes) or (examples, ..., 1).
+
+    Raises:
+        ValueError: `average` is unknown.
     """
     return _counted("recall", average, threshold, several_labels, np.inf)
 
@@ -215,7 +235,7 @@ def _counted(
 ) -> Metric:
     _check("average", average, _AVERAGES)
     values = functools.partial(
-        *(_counts,), binary=average == "binary", threshold=threshold, several_labels=several_labels
+        _counts, binary=average == "binary", threshold=threshold, several_labels=several_labels
     )
     return points(name, values=values, aggregate=functools.partial(_f, average=average, beta=beta))
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -36,11 +37,12 @@ _SHARES = (
 )
 
 
-def of_metric(metric: keras.metrics.Metric) -> Metric:
+def of_metric(metric: keras.metrics.Metric, otherwise: bool | None = None) -> Metric:
     """Returns a Keras metric as a metric of tfnas.
 
     Args:
         metric: The metric; its state is not changed.
+        otherwise: Whether higher is better, where it is unknown; None: an error.
 
     Raises:
         ValueError: Its direction is unknown.
@@ -49,6 +51,8 @@ def of_metric(metric: keras.metrics.Metric) -> Metric:
     if own is not None:
         return own
     higher = _higher_is_better(metric)
+    if higher is None:
+        higher = otherwise
     if higher is None:
         raise unknown_direction(metric.name)
     options: dict[str, Any] = {"higher_is_better": higher}
@@ -70,11 +74,11 @@ def of_loss(loss: Any, name: str | None = None) -> Metric:
     """
     import keras
 
-    function = loss
+    function, own = loss, getattr(loss, "__name__", "loss")
     if isinstance(loss, keras.losses.Loss):
-        function, name = functools.partial(_loss_values, loss), name or loss.name
-    name = name or getattr(loss, "__name__", "loss")
-    return Metric(name, higher_is_better=False, values=functools.partial(_each, function))
+        function, own = functools.partial(_loss_values, loss), loss.name
+    values = functools.partial(_each, function)
+    return Metric(name or str(own), higher_is_better=False, values=values)
 
 
 def unknown_direction(name: str) -> ValueError:
@@ -119,11 +123,11 @@ def keras_object(function: Any) -> Any:
     Args:
         function: A function.
     """
+    name, home = getattr(function, "__name__", ""), getattr(function, "__module__", None)
+    if not (home or "").startswith("keras."):
+        return None
     import keras
 
-    name = getattr(function, "__name__", "")
-    if not getattr(function, "__module__", "").startswith("keras."):
-        return None
     for module in (keras.metrics, keras.losses):
         try:
             found = module.get(name)
@@ -209,8 +213,9 @@ def _area(config: Mapping[str, Any]) -> Metric | None:
     if config.get("label_weights") is not None or config.get("from_logits"):
         return None
     several = bool(config.get("multi_label"))
-    average = "macro" if several else "micro"
-    return class_metrics.auc(config["curve"], average=average, several_labels=several)
+    return class_metrics.auc(
+        config["curve"], average="macro" if several else "micro", several_labels=several
+    )
 
 
 def _f(config: Mapping[str, Any]) -> Metric | None:
@@ -275,6 +280,8 @@ def instance(spec: Any) -> Any:
     Args:
         spec: Anything.
     """
+    if "keras" not in sys.modules:  # then there can be none, and Keras is slow to import
+        return None
     import keras
 
     kinds = (keras.metrics.Metric, keras.losses.Loss)

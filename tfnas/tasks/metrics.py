@@ -27,7 +27,7 @@ import dataclasses
 import difflib
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -85,7 +85,7 @@ __all__ = [
 ]
 
 # A metric in any form: metric_of says which.
-MetricLike = (
+MetricLike: TypeAlias = (
     "str | Metric | keras.metrics.Metric | keras.losses.Loss | Callable[[Any, Any], Any] | None"
 )
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfnas.data.examples import Batches, Data, ExampleSet, Nested, leaves, mapped
-from tfnas.tasks.assessment import Assessment, Metric, NotFinite, finite_rows, rows_of
+from tfnas.tasks.assessment import Assessment, Metric, NotFinite, checked_values, rows_of, shapes
 
 if TYPE_CHECKING:
     import keras
@@ -263,7 +263,7 @@ class Task(abc.ABC):
         """Returns the values of `metric`, or of one of `more_metrics` by its name."""
         metric, source = self.metric, f"{type(self).__name__}.example_values"
         if any(np.isnan(leaf).any() for leaf in leaves(outputs) if _is_float(leaf)):
-            raise NotFinite(f"outputs must be numbers, got NaN; they are {_shapes(outputs)}")
+            raise NotFinite(f"outputs must be numbers, got NaN; they are {shapes(outputs)}")
         if name:
             metric, source = self.more_metrics[name], f"values of metric {name!r}"
             if metric.values is None:
@@ -271,19 +271,7 @@ class Task(abc.ABC):
             found = metric.values(y, self.postprocess(outputs))
         else:
             found = self.example_values(y, self.postprocess(outputs))
-        values = np.asarray(found)
-        examples = len(leaves(y)[0])
-        if values.shape[:1] != (examples,) or (values.ndim > 1 and metric.aggregate is None):
-            raise ValueError(
-                f"{source} must return one value for each example, of shape ({examples},), got "
-                f"{values.shape}; targets are {_shapes(y)} and outputs {_shapes(outputs)}"
-            )
-        finite = finite_rows(values)
-        if not finite.all():
-            raise NotFinite(
-                f"{metric.name} of {int((~finite).sum())} of {examples} examples is not finite"
-            )
-        return values
+        return checked_values(np.asarray(found), metric, y, outputs, source)
 
     def changed(self, before: Nested, after: Nested) -> np.ndarray:
         """Returns how much of each example's prediction changed, (examples,) from 0 to 1.
@@ -412,7 +400,3 @@ def _by_output(nested: Any, names: Sequence[str]) -> list[Any]:
 
 def _is_float(leaf: Any) -> bool:
     return np.asarray(leaf).dtype.kind == "f"
-
-
-def _shapes(nested: Nested) -> str:
-    return ", ".join(str(np.shape(leaf)) for leaf in leaves(nested))
