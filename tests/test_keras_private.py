@@ -358,6 +358,18 @@ def test_the_function_behind_a_metric_gives_one_value_per_example():
     assert keras_private.metric_function(whole) is whole
 
 
+def test_a_metric_keeps_the_arguments_of_its_function():
+    metric = keras.metrics.BinaryAccuracy(threshold=0.7)
+    assert keras_private.metric_arguments(metric)["threshold"] == 0.7
+    assert keras_private.metric_arguments(keras.metrics.AUC()) == {}
+
+
+def test_a_metric_has_a_direction():
+    assert keras_private.metric_direction(keras.metrics.AUC()) == "up"
+    assert keras_private.metric_direction(keras.metrics.MeanSquaredError()) == "down"
+    assert keras_private.metric_direction(keras.metrics.Mean()) is None
+
+
 # Optimizers.
 
 

@@ -23,7 +23,6 @@ from tfnas.jobs.search_job import search as search
 from tfnas.jobs.technique_job import run_techniques as run_techniques
 from tfnas.loading import load_model as load_model
 from tfnas.low_rank.factorize import factorize as factorize
-from tfnas.measure.accuracy import evaluate as evaluate
 from tfnas.measure.latency import benchmark as benchmark
 from tfnas.measure.latency_model.latency_model import LatencyModel as LatencyModel
 from tfnas.measure.measurement import Measurement as Measurement
@@ -70,7 +69,10 @@ from tfnas.targets.ethos_u import vela as vela
 from tfnas.targets.tflite_micro.interpreter import micro_memory as micro_memory
 from tfnas.targets.tflite_micro.interpreter import planned_arena as planned_arena
 from tfnas.targets.tflite_micro.interpreter import run_micro as run_micro
+from tfnas.tasks import metrics as metrics
 from tfnas.tasks.assessment import Metric as Metric
+from tfnas.tasks.evaluation import evaluate as evaluate
+from tfnas.tasks.judged_parts import Evaluation as Evaluation
 from tfnas.tasks.task import Task as Task
 from tfnas.tflite.artifact import Artifact as Artifact
 from tfnas.tflite.conversion_error import ConversionError as ConversionError

@@ -398,6 +398,28 @@ def metric_function(metric: object) -> Any:
     return getattr(metric, "_fn", metric)
 
 
+def metric_arguments(metric: object) -> dict[str, Any]:
+    """Returns the arguments that a metric passes to the function that it is the mean of.
+
+    Reads `MeanMetricWrapper._fn_kwargs` (Keras 3.12.0, 3.15.1).
+
+    Args:
+        metric: A metric; of another kind than `MeanMetricWrapper` there are none.
+    """
+    return dict(getattr(metric, "_fn_kwargs", {}))
+
+
+def metric_direction(metric: object) -> str | None:
+    """Returns "up" where a higher value of a metric is better, "down" where a lower; else None.
+
+    Reads `Metric._direction` (Keras 3.12.0, 3.15.1), which keras_tuner goes by too.
+
+    Args:
+        metric: A metric.
+    """
+    return getattr(metric, "_direction", None)
+
+
 # Optimizers.
 
 

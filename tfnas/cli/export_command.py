@@ -208,7 +208,8 @@ def _write_errors(model: Any, artifact: Artifact, images: Any, path: pathlib.Pat
 
 
 def _print_accuracy(model: Any, artifact: Artifact, split: DataSplit) -> None:
-    from tfnas.measure.accuracy import evaluate, score
+    from tfnas.measure.accuracy import score
+    from tfnas.tasks.evaluation import evaluate
 
     keras_score = score(split.y_test, model.predict(split.x_test, verbose=0))
     print(f"  test part, Keras model: {keras_score}")

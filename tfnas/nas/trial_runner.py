@@ -26,7 +26,6 @@ from tfnas.compression.trial_compression import (
 )
 from tfnas.compression.trial_refusals import NotCompressible
 from tfnas.data.reading import arrays, spread, spread_pairs
-from tfnas.measure.accuracy import evaluate
 from tfnas.measure.latency import benchmark
 from tfnas.measure.measure import measurement_of
 from tfnas.measure.profile import profile
@@ -54,6 +53,7 @@ from tfnas.search_space.compression import Compression
 from tfnas.search_space.hypermodel import CompressedHyperModel, SpaceHyperModel
 from tfnas.targets.device import MICRO, VELA, Device, NotOnDevice
 from tfnas.targets.ethos_u import VelaError
+from tfnas.tasks.evaluation import evaluate
 from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.conversion_error import ConversionError
 from tfnas.tflite.convert import to_tflite

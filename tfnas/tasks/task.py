@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tfnas.data.examples import Batches, Data, ExampleSet, Nested, leaves, mapped
 from tfnas.graph.output_names import by_output, output_names
-from tfnas.tasks.assessment import Assessment, Metric, NotFinite
+from tfnas.tasks.assessment import Assessment, Metric, NotFinite, checked_values, rows_of, shapes
 
 if TYPE_CHECKING:
     import keras
@@ -65,6 +65,7 @@ class Task(abc.ABC):
     """
 
     metric: Metric
+    more_metrics: Mapping[str, Metric] = {}  # by name: shown beside `metric`, deciding nothing
     noun: str = "examples"  # what an example is, in the plural
     distills: bool = False  # whether `distiller` is defined
     augmentations: tuple[str, ...] = ()  # random changes that `batches` knows
@@ -236,22 +237,52 @@ class Task(abc.ABC):
             ValueError: `example_values` does not return one value for each example.
             NotFinite: An output is not finite.
         """
-        parts = [self._values(each.y, predict(each.x)) for each in examples.batches()]
-        return Assessment(self.metric, np.concatenate(parts))
+        return self._judged(predict, examples, {"": self.metric})[""]
 
-    def _values(self, y: Nested, outputs: Nested) -> np.ndarray:
-        values = np.asarray(self.example_values(y, self.postprocess(outputs)))
-        examples, rows = len(leaves(y)[0]), self.metric.aggregate is not None
-        if values.shape[:1] != (examples,) or (values.ndim > 1 and not rows):
-            raise ValueError(
-                f"{type(self).__name__}.example_values must return one value for each example, "
-                f"of shape ({examples},), got {values.shape}; targets are {_shapes(y)} and "
-                f"outputs {_shapes(outputs)}"
-            )
-        if not np.isfinite(values).all():
-            count = int((~np.isfinite(values.reshape(examples, -1)).all(axis=1)).sum())
-            raise NotFinite(f"{self.metric.name} of {count} of {examples} examples is not finite")
-        return values
+    def judge_all(
+        self, predict: Callable[[Nested], Nested], examples: ExampleSet
+    ) -> dict[str, Assessment]:
+        """Judges a model or a file by `metric` and by `more_metrics`, in one pass.
+
+        Args:
+            predict: Returns the outputs for inputs, such as :meth:`tfnas.Artifact.predict`.
+            examples: The examples.
+
+        Returns:
+            Assessments: that of `metric` by the name "", those of `more_metrics` by theirs.
+
+        Raises:
+            ValueError: A metric does not return one value for each example.
+            NotFinite: An output is not finite.
+        """
+        return self._judged(predict, examples, {"": self.metric, **self.more_metrics})
+
+    def _judged(
+        self,
+        predict: Callable[[Nested], Nested],
+        examples: ExampleSet,
+        metrics: Mapping[str, Metric],
+    ) -> dict[str, Assessment]:
+        parts: dict[str, list[np.ndarray]] = {name: [] for name in metrics}
+        for batch in examples.batches():
+            outputs = predict(batch.x)
+            for name, found in parts.items():
+                found.append(self._values(batch.y, outputs, name))
+        return {name: Assessment(metrics[name], rows_of(found)) for name, found in parts.items()}
+
+    def _values(self, y: Nested, outputs: Nested, name: str = "") -> np.ndarray:
+        """Returns the values of `metric`, or of one of `more_metrics` by its name."""
+        metric, source = self.metric, f"{type(self).__name__}.example_values"
+        if any(np.isnan(leaf).any() for leaf in leaves(outputs) if _is_float(leaf)):
+            raise NotFinite(f"outputs must be numbers, got NaN; they are {shapes(outputs)}")
+        if name:
+            metric, source = self.more_metrics[name], f"values of metric {name!r}"
+            if metric.values is None:
+                raise ValueError(f"more_metrics must have values, got None for {name!r}")
+            found = metric.values(y, self.postprocess(outputs))
+        else:
+            found = self.example_values(y, self.postprocess(outputs))
+        return checked_values(np.asarray(found), metric, y, outputs, source)
 
     def changed(self, before: Nested, after: Nested) -> np.ndarray:
         """Returns how much of each example's prediction changed, (examples,) from 0 to 1.
@@ -410,5 +441,5 @@ def as_tensors(inputs: Nested) -> Nested:
     return mapped(tensor, inputs)
 
 
-def _shapes(nested: Nested) -> str:
-    return ", ".join(str(np.shape(leaf)) for leaf in leaves(nested))
+def _is_float(leaf: Any) -> bool:
+    return np.asarray(leaf).dtype.kind == "f"
