@@ -140,7 +140,7 @@ def test_a_model_is_trained_on_a_stream(kind):
     x = {"b": X["b"] / 40, "a": np.arange(20)}  # "a" without the last axis
     stream = example_set(KINDS[kind](cut((x, Y, W), 6)), "train_data", model)
     assert stream.first(3).x["a"].shape == (3, 1)
-    history = model.fit(stream.training_batches(64, 0).dataset(), epochs=2, verbose=0)
+    history = model.fit(stream.training_batches(64, 0).dataset(), epochs=2, shuffle=False, verbose=0)
     assert len(history.history["loss"]) == 2
 
 
@@ -163,17 +163,17 @@ def test_strings_are_streamed():
 
 
 def test_a_stream_is_never_held():
-    alive, most = weakref.WeakSet(), 0
+    alive, most = [], 0
 
     class Row(np.ndarray):
-        pass
+        pass  # arrays have no weak references, their subclasses do
 
     def batches():
         nonlocal most
         for start in range(0, 100_000, 1000):
             x = np.full((1000, 50), start, np.float32).view(Row)
-            alive.add(x)
-            most = max(most, len(alive))
+            alive.append(weakref.ref(x))
+            most = max(most, sum(ref() is not None for ref in alive))
             yield x, np.zeros(1000, np.int8)
 
     stream = StreamedExamples(batches)
@@ -371,7 +371,7 @@ REFUSED = {
     "a function of one pass": (one_pass(ITEMS), "must return a new iterator at each call"),
     "no iterator": (lambda: 3, "must return a new iterator of batches at each call, got an int"),
     "an argument": (lambda n: iter(ITEMS), "must be a function without arguments: missing a requ"),
-    "an endless function": (endless, "must end, got more than 23 batches, which repeat after 4"),
+    "an endless function": (endless, "must end, got more than 19 batches, which repeat after 4"),
     "an endless dataset": (DATASET.repeat(), r"must end, got an endless data set: .*take\(100\)"),
     "an endless PyDataset": (type("E", (Batches,), {"num_batches": None})([]), "must end, got an e"),
     "an empty function": (lambda: iter(()), "must hold at least one example, got none"),

@@ -241,10 +241,18 @@ class StreamedExamples:
 
     @functools.cached_property
     def repeats(self) -> bool:
-        """Whether a second pass begins with the same examples in the same order."""
+        """Whether a second pass begins with the same examples in the same order.
+
+        Raises:
+            ValueError: There is no second pass.
+        """
         few = range(min(READ_AGAIN, len(self.found.orders)))
         again = [_order_of(batch) for batch in self._read(self.source.at(few))]
-        return len(again) > 0 and again == self.found.orders[: len(few)].tolist()
+        if not again:
+            raise ValueError(
+                f"{self.what} must return a new iterator at each call, got one that was read before"
+            )
+        return bool(again == self.found.orders[: len(few)].tolist())
 
     def repeats_all(self) -> bool:
         """Returns whether a second pass over all batches is the same as the first."""

@@ -192,7 +192,7 @@ def example_set(data: UserData, what: str, model: keras.Model | None = None) -> 
         examples = examples_of(data, what)
     elif is_stream(data):
         stream = StreamedExamples(data, what, fitted)
-        len(stream)  # reads it once
+        _ = stream.found, stream.repeats  # reads it once, and its begin once more
         return stream
     else:
         raise ValueError(f"{what} must be {_kinds()}, got {_hinted(data)}")
