@@ -140,8 +140,23 @@ def test_a_model_is_trained_on_a_stream(kind):
     x = {"b": X["b"] / 40, "a": np.arange(20)}  # "a" without the last axis
     stream = example_set(KINDS[kind](cut((x, Y, W), 6)), "train_data", model)
     assert stream.first(3).x["a"].shape == (3, 1)
-    history = model.fit(stream.training_batches(64, 0).dataset(), epochs=2, shuffle=False, verbose=0)
+    history = model.fit(
+        stream.training_batches(64, 0).dataset(), epochs=2, shuffle=False, verbose=0
+    )
     assert len(history.history["loss"]) == 2
+
+
+def test_a_dataset_that_does_not_know_its_number_of_batches_is_trained_on():
+    items = cut((np.arange(20.0)[:, None], Y), 6)
+    spec = (tf.TensorSpec([None, 1]), tf.TensorSpec([None], tf.int32))
+    dataset = tf.data.Dataset.from_generator(lambda: iter(items), output_signature=spec)
+    stream = StreamedExamples(dataset)
+    assert stream.source.number is None
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    batches = stream.training_batches(64, 0).dataset()
+    model.fit(batches, epochs=3, shuffle=False, verbose=0)
+    assert int(model.optimizer.iterations) == 12
 
 
 def test_sizes_that_differ_from_batch_to_batch():
@@ -158,7 +173,7 @@ def test_strings_are_streamed():
         stream = StreamedExamples(source)
         assert len(stream) == 3
         found = [x.tolist() for x, _ in stream.training_batches(1, 0).dataset().as_numpy_iterator()]
-        assert sorted(sum(found, [])) == [b"a", b"bc", b"def"]
+        assert sorted(itertools.chain.from_iterable(found)) == [b"a", b"bc", b"def"]
         assert len(stream.digest()) == 16
 
 
@@ -345,7 +360,7 @@ def changed(part, value):
 
 
 ITEMS = cut((np.arange(20.0), Y), 6)
-BAD_NUMBER = ITEMS[:2] + [(np.array([1.0, np.nan]), np.zeros(2))]
+BAD_NUMBER = [*ITEMS[:2], (np.array([1.0, np.nan]), np.zeros(2))]
 DATASET = as_dataset(ITEMS)
 REFUSED = {
     "inputs alone": (X["b"], r"must be \(x, y\), .* where they are the targets themselves"),
@@ -373,7 +388,10 @@ REFUSED = {
     "an argument": (lambda n: iter(ITEMS), "must be a function without arguments: missing a requ"),
     "an endless function": (endless, "must end, got more than 19 batches, which repeat after 4"),
     "an endless dataset": (DATASET.repeat(), r"must end, got an endless data set: .*take\(100\)"),
-    "an endless PyDataset": (type("E", (Batches,), {"num_batches": None})([]), "must end, got an e"),
+    "an endless PyDataset": (
+        type("E", (Batches,), {"num_batches": None})([]),
+        "must end, got an e",
+    ),
     "an empty function": (lambda: iter(()), "must hold at least one example, got none"),
     "an empty dataset": (DATASET.take(0), "must hold at least one example, got none"),
     "an empty PyDataset": (Batches([]), "must hold at least one example, got a PyDataset of leng"),
@@ -416,11 +434,11 @@ def test_data_that_is_refused(case):
 def test_validation_data_must_be_in_one_order():
     shuffled = DATASET.unbatch().shuffle(20).batch(4)
     assert len(data_parts(shuffled, (W, Y), (W, Y)).train) == 20
-    with pytest.raises(ValueError, match="^test_data must give the same examples in the same orde"):
+    with pytest.raises(ValueError, match=r"^test_data must give the same examples in the same orde"):
         data_parts((W, Y), (W, Y), shuffled)
-    with pytest.raises(ValueError, match="^validation_data must give the same batches in each pas"):
+    with pytest.raises(ValueError, match=r"^validation_data must give the same batches in each pas"):
         data_parts((W, Y), shuffled)
-    with pytest.raises(ValueError, match="^validation_data must hold at least 2 examples to becom"):
+    with pytest.raises(ValueError, match=r"^validation_data must hold at least 2 examples to becom"):
         data_parts((W, Y), (W[:1], Y[:1]))
 
 
@@ -451,7 +469,10 @@ TWO = {"b": np.zeros((6, 2)), "a": np.zeros((6, 1))}
 UNFIT = {
     "another key": ({"b": TWO["b"], "c": TWO["a"]}, r"must hold the inputs \['b', 'a'\], got \['b"),
     "one array": (TWO["b"], r"must hold 2 inputs, \['b', 'a'\], got 1"),
-    "another shape": ({"b": np.zeros((6, 3)), "a": TWO["a"]}, r"shape \(examples, 2\) for input 'b'"),
+    "another shape": (
+        {"b": np.zeros((6, 3)), "a": TWO["a"]},
+        r"shape \(examples, 2\) for input 'b'",
+    ),
     "strings": ({"b": TWO["b"], "a": np.array(list("uvwxyz"))}, "must hold numbers for input 'a'"),
     "a deeper nest": ([TWO["b"], [TWO["a"]]], "must be a list of arrays for"),
 }
@@ -463,7 +484,9 @@ def test_inputs_that_do_not_fit_the_model(case, streamed):
     x, match = UNFIT[case]
     item = (x, np.zeros(6))
     with pytest.raises(ValueError, match=f"^x of data .*{match}"):
-        data_parts((lambda: iter([item])) if streamed else item, model=two_inputs(), argument="data")
+        data_parts(
+            (lambda: iter([item])) if streamed else item, model=two_inputs(), argument="data"
+        )
 
 
 def test_a_dataset_of_single_examples_is_told_by_the_model():
@@ -472,7 +495,9 @@ def test_a_dataset_of_single_examples_is_told_by_the_model():
     with pytest.raises(ValueError, match=r"x and y must hold as many|a single example: data must"):
         data_parts(single, model=model)
     one = (np.zeros((8, 8, 1)), np.zeros(8))
-    with pytest.raises(ValueError, match="got .8, 8, 1., a single example: data must be in batches"):
+    with pytest.raises(
+        ValueError, match=r"got .8, 8, 1., a single example: data must be in batches"
+    ):
         data_parts(one, model=model)
     with pytest.raises(ValueError, match=r"must hold 1 input, \[.*\], got 20: stack single exam"):
         data_parts(([np.zeros((8, 1))] * 20, np.zeros(8)), model=model)

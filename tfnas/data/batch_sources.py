@@ -57,11 +57,12 @@ class BatchSource(abc.ABC):
         return False
 
     @abc.abstractmethod
-    def training_batches(self, form: Nested, seed: int, prepared: Prepared) -> Batches:
+    def training_batches(self, form: Nested, number: int, seed: int, prepared: Prepared) -> Batches:
         """Returns the batches of a training.
 
         Args:
             form: The :class:`LeafForm` of each array of a batch.
+            number: Number of batches of an epoch.
             seed: Seed of the order of batches, where it is drawn here.
             prepared: Returns a batch as arrays in tuples and dictionaries.
         """
@@ -161,9 +162,13 @@ class DatasetSource(BatchSource):
         sized = tf.data.experimental.assert_cardinality(len(positions))
         return DatasetSource(chosen.apply(sized))
 
-    def training_batches(self, form: Nested, seed: int, prepared: Prepared) -> DatasetBatches:
+    def training_batches(
+        self, form: Nested, number: int, seed: int, prepared: Prepared
+    ) -> DatasetBatches:
         """Returns the dataset's own batches, in its own order."""
-        return DatasetBatches(self.dataset)
+        # Keras warns of a dataset that ends where its number of batches is not known.
+        known = self.number is not None
+        return DatasetBatches(self.dataset if known else self.dataset.repeat().take(number))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -238,7 +243,9 @@ class PySource(BatchSource):
         self._in_epoch = True
         self.inner.on_epoch_begin()
 
-    def training_batches(self, form: Nested, seed: int, prepared: Prepared) -> PyBatches:
+    def training_batches(
+        self, form: Nested, number: int, seed: int, prepared: Prepared
+    ) -> PyBatches:
         """Returns the batches in another order in each epoch, as Keras' `fit` shuffles them."""
         return PyBatches(self, form, seed, prepared)
 
@@ -330,9 +337,11 @@ class FunctionSource(BatchSource):
         own = positions if self.positions is None else self.positions[positions]
         return FunctionSource(self.function, self.what, own)
 
-    def training_batches(self, form: Nested, seed: int, prepared: Prepared) -> DatasetBatches:
+    def training_batches(
+        self, form: Nested, number: int, seed: int, prepared: Prepared
+    ) -> DatasetBatches:
         """Returns the function's own batches, in its own order."""
-        return DatasetBatches(_generated(lambda: map(prepared, self.read()), form, self.number))
+        return DatasetBatches(_generated(lambda: map(prepared, self.read()), form, number))
 
 
 def as_item(batch: Any) -> Any:
@@ -344,18 +353,13 @@ def as_item(batch: Any) -> Any:
     return tuple(batch) if isinstance(batch, list) else batch
 
 
-def _generated(
-    batches: Callable[[], Iterator[Any]], form: Nested, number: int | None
-) -> tf.data.Dataset:
+def _generated(batches: Callable[[], Iterator[Any]], form: Nested, number: int) -> tf.data.Dataset:
     import tensorflow as tf
 
     from tfnas.data.augmentation import untuned
 
-    signature = _signature(form)
-    dataset = tf.data.Dataset.from_generator(batches, output_signature=signature).prefetch(2)
-    if number is not None:
-        dataset = dataset.apply(tf.data.experimental.assert_cardinality(number))
-    return untuned(dataset)
+    dataset = tf.data.Dataset.from_generator(batches, output_signature=_signature(form))
+    return untuned(dataset.repeat().take(number).prefetch(2))
 
 
 def _signature(form: Nested) -> Nested:

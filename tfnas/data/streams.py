@@ -237,7 +237,7 @@ class StreamedExamples:
         def prepared(item: Any) -> Nested:
             return as_tuples(_parts(next(self._read(iter([item])))))
 
-        return self.source.training_batches(self.found.form, seed, prepared)
+        return self.source.training_batches(self.found.form, len(self.found.sizes), seed, prepared)
 
     @functools.cached_property
     def repeats(self) -> bool:
