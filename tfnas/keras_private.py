@@ -208,6 +208,28 @@ def own_variables(layer: keras.layers.Layer) -> list[Any]:
     return [*layer._trainable_variables, *layer._non_trainable_variables]
 
 
+def lambda_copy(layer: keras.layers.Lambda, name: str, dtype: Any) -> keras.layers.Lambda:
+    """Returns a new Lambda layer with the function of another one.
+
+    Reads `Lambda._output_shape` (Keras 3.12.0, 3.15.1). A configuration holds the function's
+    compiled code without its global names, and Keras refuses to run it where it isn't trusted.
+
+    Args:
+        layer: The layer.
+        name: Name of the copy.
+        dtype: Its dtype policy.
+    """
+    return type(layer)(
+        layer.function,
+        output_shape=layer._output_shape,
+        mask=layer.mask,
+        arguments=layer.arguments,
+        name=name,
+        dtype=dtype,
+        trainable=layer.trainable,
+    )
+
+
 # Tensors and what is attached to them.
 
 
