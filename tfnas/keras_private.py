@@ -319,14 +319,14 @@ def train_function(model: keras.Model) -> Callable[..., Any] | None:
     return getattr(model, "train_function", None)
 
 
-def set_train_function(model: keras.Model, step: Callable[..., Any]) -> None:
+def set_train_function(model: keras.Model, step: Callable[..., Any] | None) -> None:
     """Replaces the compiled training step of a model.
 
     Sets `Trainer.train_function` (Keras 3.12.0, 3.15.1), which `fit` reads anew for each step.
 
     Args:
         model: The model; changed in place.
-        step: Takes an iterator over batches and returns the logs.
+        step: Takes an iterator over batches and returns the logs; None: `fit` compiles a new one.
     """
     model.train_function = step
 

@@ -165,17 +165,15 @@ def clone(model: keras.Model) -> keras.Model:
         raise ValueError(f"model must be a built Keras 3 model, got {found}")
     copy = _copy_of(plain(model), model.name, own_objects(model))
     if own_steps(model) and followed_graph(model) is not None:
-        copy = in_class_of(model, copy.input, copy.output)
-    copy.set_weights(model.get_weights())
-    refresh_normalization(copy)
+        return in_class_of(model, copy.input, copy.output)
     return copy
 
 
 def _copy_of(model: keras.Model, name: str, objects: dict[str, Any]) -> keras.Model:
-    """A copy with new weights.
+    """A copy with a copy of the weights.
 
     Args:
-        model: The model.
+        model: The model, whose class Keras copies.
         name: Its name in the error message.
         objects: Classes and functions that Keras doesn't know, by name.
     """
@@ -188,6 +186,8 @@ def _copy_of(model: keras.Model, name: str, objects: dict[str, Any]) -> keras.Mo
             copy = keras.models.clone_model(model, **_cloning(model))
         if not copy.built:
             copy.build_from_config(model.get_build_config())
+        copy.set_weights(model.get_weights())
+        refresh_normalization(copy)
     except (NotImplementedError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(
             f"model {name!r} can't be copied: its class and its layers need a get_config() "
