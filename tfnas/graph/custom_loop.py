@@ -36,7 +36,8 @@ class CustomLoop:
         >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
         >>> optimizer = keras.optimizers.Adam(0.01)
         >>> pruning = tfnas.PruningCallback(tfnas.schedules.polynomial(0.5, end=2))
-        >>> data = tf.data.Dataset.from_tensor_slices((np.ones((32, 8)), np.ones((32, 4))))
+        >>> arrays = np.ones((32, 8), "float32"), np.ones((32, 4), "float32")
+        >>> data = tf.data.Dataset.from_tensor_slices(arrays).batch(8)
         >>> loop = tfnas.CustomLoop(model, [pruning], optimizer=optimizer, epochs=3, steps=4)
         >>> @loop.function
         ... def step(x, y):
@@ -45,7 +46,7 @@ class CustomLoop:
         ...     variables = model.trainable_variables
         ...     optimizer.apply(tape.gradient(loss, variables), variables)
         >>> for epoch in range(3):
-        ...     for x, y in data.batch(8):
+        ...     for x, y in data:
         ...         step(x, y)
         ...         loop.after_step()
         >>> int(np.sum(np.asarray(model.layers[0].kernel) == 0))
