@@ -40,9 +40,7 @@ def optimizer():
 
 def fit(model, callbacks, x, y):
     model.compile(optimizer(), "mse", jit_compile=False)
-    model.fit(
-        x, y, epochs=EPOCHS, batch_size=BATCH, shuffle=False, verbose=0, callbacks=callbacks
-    )
+    model.fit(x, y, epochs=EPOCHS, batch_size=BATCH, shuffle=False, verbose=0, callbacks=callbacks)
 
 
 def loop(model, callbacks, x, y, compiled, apply="apply"):

@@ -32,6 +32,7 @@ from tfnas.data.data_split import DataSplit
 from tfnas.data.examples import ExampleSet
 from tfnas.jobs.compress_folder import compress_folder, identity_of, set_aside
 from tfnas.jobs.inputs import check_task, load_model_and_data
+from tfnas.loading import CustomObjects, Loading
 from tfnas.measure.agreement import Agreement
 from tfnas.measure.latency import benchmark
 from tfnas.measure.throughput import Throughput, throughput
@@ -73,6 +74,8 @@ def compress(
     runtime_flash: int = 0,
     runtime_ram: int = 0,
     progress: Progress | None = None,
+    custom_objects: CustomObjects | None = None,
+    safe_mode: bool = True,
 ) -> CompressResult:
     """Compresses a trained classifier until its `.tflite` file meets a budget.
 
@@ -133,6 +136,11 @@ def compress(
             toward `max_ram_bytes`.
         progress: Is told each phase, with its reasons, and the end of each epoch; None: nothing
             is shown.
+        custom_objects: Name -> class or function, for saved models with layers or functions of
+            your own; see :func:`tfnas.load_model`. Those of a model in memory are known.
+        safe_mode: Whether to refuse saved models with Python code, as that of a Lambda layer. A
+            model in memory is used as it is; its candidates are read from files only where an
+            earlier run made them.
 
     Returns:
         The Pareto front of files, the best one for the budget, and the limits that it exceeds.
@@ -156,7 +164,8 @@ def compress(
     require("matplotlib", "the pictures of a report")
     check_task(task)
     task = task or ImageClasses()
-    model, split = load_model_and_data(model, data)
+    loading = Loading(custom_objects, safe_mode)
+    model, split = load_model_and_data(model, data, loading)
     task.check(model, split)
     task.check_judgment(model, split)
     _check_model(model, task)
@@ -176,7 +185,7 @@ def compress(
     folder.claim(identity_of(context), overwrite)
     set_aside(folder.path)
     gzipped, timed = budget.max_gzip_bytes is not None, budget.max_latency_ratio is not None
-    store = CandidateStore(context, folder.path, gzipped, target, timed)
+    store = CandidateStore(context, folder.path, gzipped, target, timed, loading)
     plan = _tried(store, budget, amounts)
     result = _result(store, budget, effort, plan, progress)
     compress_report.write(result, split, settings, Words.of(task))

@@ -22,9 +22,10 @@ from tfnas.compression.techniques.registry import technique
 from tfnas.compression.techniques.technique import TechniqueOutcome
 from tfnas.jobs.inputs import check_task, load_model_and_data
 from tfnas.jobs.job_folder import JobFolder
+from tfnas.loading import CustomObjects, Loading
 from tfnas.measure.latency import benchmark
 from tfnas.reports import technique_report
-from tfnas.runtime.files import model_digest, save_model, write_atomically
+from tfnas.runtime.files import model_digest, save_if_possible, write_atomically
 from tfnas.settings_fields import as_settings
 from tfnas.tflite.conversion_error import ConversionError
 
@@ -53,6 +54,8 @@ def run_techniques(
     settings: FineTuneSettings | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
+    custom_objects: CustomObjects | None = None,
+    safe_mode: bool = True,
 ) -> TechniqueResult:
     """Applies techniques to a trained model; writes models, `.tflite` files and a report.
 
@@ -81,6 +84,9 @@ def run_techniques(
         settings: How each technique is fine-tuned; None: 3 epochs.
         overwrite: Whether an earlier job in the folder is removed first.
         progress: Receives phases and epochs.
+        custom_objects: Name -> class or function, for the file of a model with layers or functions
+            of your own; see :func:`tfnas.load_model`.
+        safe_mode: Whether to refuse a file with Python code, as that of a Lambda layer.
 
     Returns:
         The files, measured on the test part beside the original's, and each technique's report.
@@ -99,7 +105,7 @@ def run_techniques(
     check_order([step.technique for step in row])
     _check_pictures(row)
     _check_source(model, pathlib.Path(directory))
-    model, split = load_model_and_data(model, data)
+    model, split = load_model_and_data(model, data, Loading(custom_objects, safe_mode))
     settings = settings or FineTuneSettings(epochs=3)
     check_task(task)
     task, progress = task or ImageClasses(), progress or Progress()
@@ -219,7 +225,8 @@ def _write(
     pictures = [section.picture[0] for section in result.sections() if section.picture]
     folder.will_write([*models, *files, *products, *pictures])
     for name, model in models.items():
-        save_model(model, folder.path / name)
+        if reason := save_if_possible(model, folder.path / name):
+            result.notes.append(f"{name} is not written: the model can't be saved ({reason})")
     for name, file in files.items():
         file.save(folder.path / name)
     for name, text in products.items():
