@@ -92,12 +92,13 @@ class ModelStore:
         try:
             copy = self._loading.load(path)
         except ValueError as error:
-            self._fails(f"can't be read again ({' '.join(str(error).split())[:200]})")
+            self._fails(f"can't be read again ({error})")
             return
         inputs = self._inputs()
         pairs = zip(_outputs(model, inputs), _outputs(copy, inputs), strict=True)
-        self._readable = all(np.allclose(a, b, rtol=1e-3, atol=1e-5) for a, b in pairs)
-        if not self._readable:
+        if all(np.allclose(a, b, rtol=1e-3, atol=1e-5) for a, b in pairs):
+            self._readable = True
+        else:
             self._fails(
                 "compute something else when they are read again: a layer needs a get_config() "
                 "with all of its arguments"

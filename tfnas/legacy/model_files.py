@@ -130,7 +130,7 @@ def load_h5(
     path = pathlib.Path(path)
     config, version = _read(path)
     library = _library(version)
-    known = {*(custom_objects or ()), *(() if safe_mode else ("Lambda",))}
+    known = {*(custom_objects or ()), *(() if safe_mode else ("Lambda", "__lambda__"))}
     for entry in _objects(config):
         if str(entry.get("class_name")) not in known:
             _check_object(entry, library.__name__, path)
