@@ -208,6 +208,28 @@ def own_variables(layer: keras.layers.Layer) -> list[Any]:
     return [*layer._trainable_variables, *layer._non_trainable_variables]
 
 
+def lambda_copy(layer: keras.layers.Lambda, name: str, dtype: Any) -> keras.layers.Lambda:
+    """Returns a new Lambda layer with the function of another one.
+
+    Reads `Lambda._output_shape` (Keras 3.12.0, 3.15.1). A configuration holds the function's
+    compiled code without its global names, and Keras refuses to run it where it isn't trusted.
+
+    Args:
+        layer: The layer.
+        name: Name of the copy.
+        dtype: Its dtype policy.
+    """
+    return type(layer)(
+        layer.function,
+        output_shape=layer._output_shape,
+        mask=layer.mask,
+        arguments=layer.arguments,
+        name=name,
+        dtype=dtype,
+        trainable=layer.trainable,
+    )
+
+
 # Tensors and what is attached to them.
 
 
@@ -297,14 +319,14 @@ def train_function(model: keras.Model) -> Callable[..., Any] | None:
     return getattr(model, "train_function", None)
 
 
-def set_train_function(model: keras.Model, step: Callable[..., Any]) -> None:
+def set_train_function(model: keras.Model, step: Callable[..., Any] | None) -> None:
     """Replaces the compiled training step of a model.
 
     Sets `Trainer.train_function` (Keras 3.12.0, 3.15.1), which `fit` reads anew for each step.
 
     Args:
         model: The model; changed in place.
-        step: Takes an iterator over batches and returns the logs.
+        step: Takes an iterator over batches and returns the logs; None: `fit` compiles a new one.
     """
     model.train_function = step
 

@@ -31,7 +31,7 @@ def module_of(name):
 def flags_of(name):
     """Flag -> its definition."""
     module = module_of(name)
-    values = module.define(flags.FlagValues())
+    values = app.flags_of(module)
     return {flag.name: flag for flag in values.get_flags_for_module(module.__name__)}
 
 

@@ -61,11 +61,6 @@ def test_dict_inputs_convert_in_any_order(dict_model, mode):
     np.testing.assert_allclose(file.predict(data, reference=True), expected, atol=tolerance)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=TypeError,
-    reason=f"{THEME}: clustering a Dense layer of 3-D inputs fails at a partial batch",
-)
 def test_clustering_callback_takes_a_partial_batch():
     model = keras.Sequential(
         [
@@ -147,11 +142,6 @@ def few_digits(digits):
     return tfnas.data.DataSplit("few digits", *parts, class_names=digits.class_names)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=ValueError,
-    reason=f"{THEME}: compress reloads its candidates, though the model is in memory",
-)
 @pytest.mark.parametrize(
     "scale",
     [
@@ -181,11 +171,6 @@ class OwnTraining(keras.Model):
         raise OwnStep
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=pytest.fail.Exception,
-    reason=f"{THEME}: a rebuilt model loses its own train_step without a word",
-)
 @pytest.mark.parametrize(
     "rebuild",
     [

@@ -345,7 +345,7 @@ def write_h5(path, layer, version="2.4.0"):
     [
         (
             {"class_name": "Lambda", "config": {"name": "evil", "function": ["4wEA", None, None]}},
-            r"layer 'evil' \(Lambda\): it holds Python code, which is never run",
+            r"layer 'evil' \(Lambda\): it holds Python code, which is not run",
         ),
         (
             {"class_name": "Dense", "module": "os", "config": {"name": "d", "units": 2}},

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 import pathlib
 import re
+import sys
+import types
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
+
+if TYPE_CHECKING:
+    from tfnas.loading import Loading
 
 _UNITS = {"KB": 1000, "KIB": 1024, "MB": 1000**2, "MIB": 1024**2, "": 1}
 _AMOUNT = re.compile(r"\s*([-+.\de]+?)\s*([KM]i?B)?\s*", re.IGNORECASE)
@@ -92,6 +99,54 @@ def define_device(common: dict[str, Any], prefix: str) -> None:
         flags.DEFINE_integer(name, 0, text, lower_bound=0, **common)
 
 
+def define_loading(common: dict[str, Any]) -> None:
+    """Declares the flags of how a model is read.
+
+    Args:
+        common: Keyword arguments of each flag's declaration.
+    """
+    text = "modules with the model's own layers and functions, found from the current folder too"
+    flags.DEFINE_list("import", [], text, **common)
+    text = "refuse a model with Python code in its file, as that of a Lambda layer"
+    flags.DEFINE_bool("safe_mode", True, text, **common)
+
+
+def loading_of(values: flags.FlagValues) -> Loading:
+    """Returns how models are read; imports the modules that hold classes of the user's own.
+
+    Args:
+        values: The flags of :func:`define_loading`.
+
+    Raises:
+        ValueError: There is no such module, or it can't be imported.
+    """
+    from tfnas.loading import Loading
+
+    objects: dict[str, Any] = {}
+    for name in values["import"].value:
+        module = _imported(name)
+        objects |= {
+            item.__name__: item
+            for item in vars(module).values()
+            if isinstance(item, type | types.FunctionType) and item.__module__ == module.__name__
+        }
+    return Loading(objects, values["safe_mode"].value)
+
+
+def _imported(name: str) -> types.ModuleType:
+    if not all(part.isidentifier() for part in name.split(".")) or name.endswith(".py"):
+        raise ValueError(f"--import must be a module's name, such as my_layers, got {name!r}")
+    here = os.getcwd()
+    if here not in sys.path:
+        sys.path.insert(0, here)  # as `python -m` does
+    try:
+        return importlib.import_module(name)
+    except Exception as error:  # a module of the user's own can raise anything
+        raise ValueError(
+            f"--import must be a module that can be imported, got {name!r}: {error}"
+        ) from error
+
+
 def load_model_and_split(
     positional: Sequence[str],
     values: flags.FlagValues,
@@ -102,7 +157,7 @@ def load_model_and_split(
 
     Args:
         positional: The path of the model.
-        values: The flags of :func:`define_training`.
+        values: The flags of :func:`define_training` and :func:`define_loading`.
         suffix: Suffix of the default folder's name, after the name of the model.
         written: Names of the models that the job writes into its folder.
 
@@ -110,10 +165,9 @@ def load_model_and_split(
         ValueError: The job would overwrite the model.
     """
     from tfnas import data
-    from tfnas.loading import load_model
 
     source = pathlib.Path(positional[0])
-    model = load_model(source)
+    model = loading_of(values).load(source)
     size, seed = data.parse_size(values["image_size"].value), values["seed"].value
     split = data.load(values["dataset"].value, image_size=size, seed=seed)
     directory = pathlib.Path(

@@ -11,7 +11,7 @@ from typing import Any
 
 from absl import flags
 
-from tfnas.cli.common import amount, define_data, define_device, load_model_and_split
+from tfnas.cli.common import amount, define_data, define_device, load_model_and_split, loading_of
 from tfnas.cli.task_flags import define_task, task_arguments
 from tfnas.compression.budget import Budget
 
@@ -57,6 +57,7 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
     _check_device(values, limits)
     budget = Budget.of({k: int(v) if v.is_integer() else v for k, v in limits.items()})
     model, split, directory = _load_inputs(positional, values)
+    loading = loading_of(values)
     with progress_display() as progress:
         result = compress(
             model,
@@ -74,6 +75,8 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
             runtime_flash=values["runtime_flash"].value,
             runtime_ram=values["runtime_ram"].value,
             progress=progress,
+            custom_objects=loading.custom_objects,
+            safe_mode=loading.safe_mode,
             **task_arguments(values),
         )
     print(f"\n{result}")
@@ -113,6 +116,6 @@ def _load_inputs(
         return load_model_and_split(positional, values, "compressed")
     size, seed = data.parse_size(values["image_size"].value), values["seed"].value
     own = None if name is None else data.load(name, image_size=size, seed=seed)
-    model, split = load_model_and_data(source, own)
+    model, split = load_model_and_data(source, own, loading_of(values))
     directory = values["directory"].value or source.with_name(f"{source.resolve().name}_compressed")
     return model, split.limited(values["train_limit"].value, seed), pathlib.Path(directory)

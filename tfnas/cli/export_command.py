@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from tfnas.cli.common import define_image_size, define_layers
+from tfnas.cli.common import define_image_size, define_layers, loading_of
 from tfnas.compression.techniques.quantization_aware import parse_formats
 from tfnas.optional import require
 from tfnas.quantization.spec import MODES
@@ -65,7 +65,6 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
 def main(positional: list[str], values: flags.FlagValues) -> int:
     """Runs the command."""
     from tfnas import data
-    from tfnas.loading import load_model
 
     _check(values)
     source = pathlib.Path(positional[0])
@@ -77,7 +76,7 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
     if values["dataset"].value:
         size = data.parse_size(values["image_size"].value)
         split = data.load(values["dataset"].value, image_size=size)
-    model = load_model(source)
+    model = loading_of(values).load(source)
     images = None if split is None else data.spread(split.x_train, _CALIBRATION)
     artifact, report = _convert(model, images, values)
     artifact = artifact.minified() if values["slim"].value else artifact

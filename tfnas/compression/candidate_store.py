@@ -15,18 +15,19 @@ from tfnas.compression.budget import Budget, CandidateCosts
 from tfnas.compression.device_costs import Target
 from tfnas.compression.fine_tune import TrainingError
 from tfnas.compression.model_analysis import ModelAnalysis, analyze_model
+from tfnas.compression.model_store import ModelStore
 from tfnas.compression.recipe import Recipe, RecipeStep
 from tfnas.compression.technique_context import Context
 from tfnas.compression.technique_row import Step, run_row
 from tfnas.compression.techniques.registry import technique
 from tfnas.compression.techniques.technique import NotPossible
 from tfnas.data.examples import Data, Nested
-from tfnas.loading import load_model
+from tfnas.loading import Loading
 from tfnas.measure.latency import benchmark
 from tfnas.measure.measure import ACTIVATION_BYTES
 from tfnas.measure.measurement import pareto_front
 from tfnas.measure.profile import Profile, profile
-from tfnas.runtime.files import save_model, write_atomically
+from tfnas.runtime.files import write_atomically
 from tfnas.runtime.store import Record
 from tfnas.tasks.assessment import Assessment, NotFinite
 from tfnas.tflite.artifact import Artifact
@@ -35,6 +36,7 @@ from tfnas.tflite.convert import to_tflite
 
 FORMAT = 1  # of a candidate's record
 TYPICAL = 512  # largest number of examples that models are analyzed with
+COMPARED = 4  # examples that a model and its file are compared with
 ROUNDS = 20  # of the latency measurement of each new file
 _APART = ("device", "refused")  # costs that depend on the device: kept in `device.json`
 
@@ -152,12 +154,23 @@ class CandidateStore:
         target: The device of the files.
         timed: Whether candidates are compared by measured latency: then a job of the same seed
             may take other steps.
+        loading: How the models of an earlier run are read; None: with the classes and functions
+            of the original.
     """
 
     def __init__(
-        self, context: Context, folder: pathlib.Path, gzipped: bool, target: Target, timed: bool
+        self,
+        context: Context,
+        folder: pathlib.Path,
+        gzipped: bool,
+        target: Target,
+        timed: bool,
+        loading: Loading | None = None,
     ) -> None:
         self.timed = timed
+        loading = (loading or Loading()).knowing(context.original)
+        typical = functools.partial(context.calibration, COMPARED)
+        self.models = ModelStore(loading, typical, context.progress.phase)
         self.context, self.folder, self.gzipped, self.target = context, folder, gzipped, target
         self.baseline = to_tflite(context.original)
         self.assessment = self._assess(self.baseline)
@@ -230,6 +243,8 @@ class CandidateStore:
         dominated = beaten(candidate.assessment, row, self.candidates, self.gzipped, self.timed)
         candidate = dataclasses.replace(candidate, beaten=dominated)
         self.candidates.append(candidate)
+        on_front = [self._model_path(each.recipe) for each in front(self.candidates, self.gzipped)]
+        self.models.release(self.folder / "candidates", on_front)
         progress.phase(f"  {self.line(candidate)}")
         return candidate
 
@@ -237,8 +252,20 @@ class CandidateStore:
         return self.folder / "candidates" / f"{recipe.key}{self._epochs(recipe.trains)}"
 
     def model_of(self, recipe: Recipe) -> keras.Model:
-        """Returns the Keras model behind a candidate's file."""
-        return load_model(self._folder_of(recipe) / "model.keras")
+        """Returns the Keras model behind a candidate's file.
+
+        Args:
+            recipe: The candidate's recipe.
+
+        Raises:
+            ValueError: An earlier run made the model, and its file can't be read.
+        """
+        if not recipe.steps and recipe.final_step is None:
+            return self.context.original
+        return self.models.get(self._model_path(recipe))
+
+    def _model_path(self, recipe: Recipe) -> pathlib.Path:
+        return self._folder_of(recipe) / "model.keras"
 
     def retimed(self, measured: list[Candidate], ratios: list[float]) -> list[Candidate]:
         """Returns candidates with latencies that were measured side by side.
@@ -281,7 +308,7 @@ class CandidateStore:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         file.save(folder / "model.tflite")
-        save_model(model, folder / "model.keras")
+        self.models.put(folder / "model.keras", model)
         np.save(folder / "values.npy", assessment.values, allow_pickle=False)
         costs, drop = self._costs(file, assessment, new.ratio / old.ratio, cost)
         own = {name: v for name, v in dataclasses.asdict(costs).items() if name not in _APART}
@@ -308,11 +335,11 @@ class CandidateStore:
             return self.context.original
         key = f"{Recipe(steps, 'float').key}{self._epochs(True)}"
         path = self.folder / "models" / f"{key}.keras"
-        if not path.exists():
+        if path not in self.models:
             model = self._model(steps[:-1])
-            save_model(self._applied(model, steps[-1].step(), steps[:-1], key), path)
+            self.models.put(path, self._applied(model, steps[-1].step(), steps[:-1], key))
             self._forget_training(key)
-        return load_model(path)
+        return self.models.get(path)
 
     def _applied(
         self, model: keras.Model, step: Step, before: tuple[RecipeStep, ...], key: str

@@ -32,6 +32,7 @@ from tfnas.data.examples import Examples, ExampleSet, notes_of
 from tfnas.jobs.compress_folder import compress_folder, identity_of, set_aside
 from tfnas.jobs.inputs import load_model_and_data
 from tfnas.jobs.task_choice import task_of
+from tfnas.loading import CustomObjects, Loading
 from tfnas.measure.agreement import Agreement
 from tfnas.measure.latency import benchmark
 from tfnas.measure.throughput import Throughput, throughput
@@ -82,6 +83,8 @@ def compress(
     runtime_flash: int = 0,
     runtime_ram: int = 0,
     progress: Progress | None = None,
+    custom_objects: CustomObjects | None = None,
+    safe_mode: bool = True,
 ) -> CompressResult:
     """Compresses a trained model until its `.tflite` file meets a budget.
 
@@ -157,6 +160,11 @@ def compress(
         runtime_ram: Bytes of RAM that the firmware needs besides the activations; they count
             toward `max_ram_bytes`.
         progress: Receives each phase and the end of each epoch, instead of `verbose`.
+        custom_objects: Name -> class or function, for saved models with layers or functions of
+            your own; see :func:`tfnas.load_model`. Those of a model in memory are known.
+        safe_mode: Whether to refuse saved models with Python code, as that of a Lambda layer. A
+            model in memory is used as it is; its candidates are read from files only where an
+            earlier run made them.
 
     Returns:
         The Pareto front of files, the best one for the budget, and the limits that it exceeds.
@@ -174,7 +182,10 @@ def compress(
         raise ValueError(f"effort must be one of {', '.join(EFFORTS)}, got {effort!r}")
     amounts, progress = EFFORTS[effort], progress_of(progress, verbose)
     require("matplotlib", "the pictures of a report")
-    model, split = load_model_and_data(model, train_data, validation_data, test_data)
+    loading = Loading(custom_objects, safe_mode)
+    model, split = load_model_and_data(
+        model, train_data, validation_data, test_data, loading=loading
+    )
     task = task_of(model, split, task, loss=loss, metric=metric, fit=fit)
     split = split.for_given_model(seed)
     task.check(model, split)
@@ -196,7 +207,7 @@ def compress(
     folder.claim(identity_of(context), overwrite)
     set_aside(folder.path)
     gzipped, timed = budget.max_gzip_bytes is not None, budget.max_latency_ratio is not None
-    store = CandidateStore(context, folder.path, gzipped, target, timed)
+    store = CandidateStore(context, folder.path, gzipped, target, timed, loading)
     plan = _tried(store, budget, amounts)
     result = _result(store, budget, effort, plan, progress)
     compress_report.write(result, split, settings, Words.of(task))

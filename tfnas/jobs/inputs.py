@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfnas import data as data_module
 from tfnas.data.examples import Data as Parts
-from tfnas.loading import load_model
+from tfnas.loading import Loading
 from tfnas.quantization.quantize_aware import fake_quants, strip_quantization
 from tfnas.search_space.json_records import parse_json_object
 
@@ -41,7 +41,9 @@ def check_task(task: Any) -> None:
 
 
 def load_model_and_data(
-    model: keras.Model | str | os.PathLike[str] | SearchResult, data: Data
+    model: keras.Model | str | os.PathLike[str] | SearchResult,
+    data: Data,
+    loading: Loading | None = None,
 ) -> tuple[keras.Model, Any]:
     """Returns the model and its data.
 
@@ -49,17 +51,19 @@ def load_model_and_data(
         model: A Keras model, the path of its file, the folder of a finished search, or the
             result of :func:`tfnas.search`.
         data: A split, or what :func:`tfnas.data.load` takes; None: the data of the search.
+        loading: How files of models are read; None: without classes of the user's own.
 
     Raises:
         ValueError: There is no such file or folder, the folder holds no finished search, or
             the data is missing.
     """
+    loading = loading or Loading()
     folder = _search_folder(model)
     if folder is not None:
-        return _from_search(folder, data)
+        return _from_search(folder, data, loading)
     if data is None:
         raise ValueError("data must be given where the model is not a finished search, got None")
-    loaded = load_model(model) if isinstance(model, str | os.PathLike) else model
+    loaded = loading.load(model) if isinstance(model, str | os.PathLike) else model
     return loaded, _split(data)
 
 
@@ -73,7 +77,7 @@ def _search_folder(model: Any) -> pathlib.Path | None:
     return model.directory if isinstance(model, SearchResult) else None
 
 
-def _from_search(folder: pathlib.Path, data: Data) -> tuple[keras.Model, Any]:
+def _from_search(folder: pathlib.Path, data: Data, loading: Loading) -> tuple[keras.Model, Any]:
     config = _finished_config(folder)
     if data is not None:
         split = _split(data)
@@ -87,7 +91,7 @@ def _from_search(folder: pathlib.Path, data: Data) -> tuple[keras.Model, Any]:
             raise ValueError(
                 f"data must be given: the search's own, {name!r}, can't be read: {error}"
             ) from error
-    model = load_model(folder / "best.keras")
+    model = loading.load(folder / "best.keras")
     # A search with compression may end in a quantization-aware model; it is quantized again.
     return (strip_quantization(model) if fake_quants(model) else model), split
 

@@ -24,9 +24,10 @@ from tfnas.data.examples import notes_of
 from tfnas.jobs.inputs import load_model_and_data
 from tfnas.jobs.job_folder import JobFolder
 from tfnas.jobs.task_choice import task_of
+from tfnas.loading import CustomObjects, Loading
 from tfnas.measure.latency import benchmark
 from tfnas.reports import technique_report
-from tfnas.runtime.files import model_digest, save_model, write_atomically
+from tfnas.runtime.files import model_digest, save_if_possible, write_atomically
 from tfnas.settings_fields import as_settings
 from tfnas.tflite.conversion_error import ConversionError
 
@@ -64,6 +65,8 @@ def run_techniques(
     settings: FineTuneSettings | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
+    custom_objects: CustomObjects | None = None,
+    safe_mode: bool = True,
 ) -> TechniqueResult:
     """Applies techniques to a trained model; writes models, `.tflite` files and a report.
 
@@ -99,6 +102,9 @@ def run_techniques(
         settings: How each technique is fine-tuned; None: 3 epochs.
         overwrite: Whether an earlier job in the folder is removed first.
         progress: Receives phases and epochs, instead of `verbose`.
+        custom_objects: Name -> class or function, for the file of a model with layers or functions
+            of your own; see :func:`tfnas.load_model`.
+        safe_mode: Whether to refuse a file with Python code, as that of a Lambda layer.
 
     Returns:
         The files, measured on the test part beside the original's, and each technique's report.
@@ -116,7 +122,10 @@ def run_techniques(
     _check_pictures(row)
     _check_source(model, pathlib.Path(directory))
     progress = progress_of(progress, verbose)
-    model, split = load_model_and_data(model, train_data, validation_data, test_data)
+    loading = Loading(custom_objects, safe_mode)
+    model, split = load_model_and_data(
+        model, train_data, validation_data, test_data, loading=loading
+    )
     settings = settings or FineTuneSettings(epochs=3)
     task = task_of(model, split, task, loss=loss, metric=metric, fit=fit)
     task.check_fine_tuning(settings.augment, settings.distill)
@@ -241,7 +250,8 @@ def _write(
     pictures = [section.picture[0] for section in result.sections() if section.picture]
     folder.will_write([*models, *files, *products, *pictures])
     for name, model in models.items():
-        save_model(model, folder.path / name)
+        if reason := save_if_possible(model, folder.path / name):
+            result.notes.append(f"{name} is not written: the model can't be saved ({reason})")
     for name, file in files.items():
         file.save(folder.path / name)
     for name, text in products.items():
