@@ -27,11 +27,6 @@ AT_ONCE = 5  # seconds: ample for what happens immediately
 AMPLE = 120  # seconds: for a process to start on a busy machine
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason=f"{THEME}: an infinite weight ends the process in the converter",
-)
 def test_infinite_weights_are_refused(python):
     done = python(
         "import keras, numpy as np, tfnas\n"
@@ -177,11 +172,6 @@ class Pause(layers.Layer):
         return x
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason=f"{THEME}: two threads that convert at once lose sys.stdout",
-)
 def test_threads_that_convert_leave_stdout_alone():
     first_converts, second_converts, first_is_done = (threading.Event() for _ in range(3))
 

@@ -211,6 +211,7 @@ def _forget_all() -> None:
     """In a process that was forked: the children are those of its parent, and end with that."""
     for child in list(_CHILDREN):
         child.forget()
+        child.process.returncode = 0  # else Popen would warn that they run
 
 
 if hasattr(os, "register_at_fork"):

@@ -137,7 +137,9 @@ class TrialProcesses(concurrent.futures.Executor):
         try:
             return worker.call(payload, self._timeout)
         except TookTooLong as error:
-            raise TrialDied(f"the trial took longer than {self._timeout:g} s and was ended") from error
+            raise TrialDied(
+                f"the trial took longer than {self._timeout:g} s and was ended"
+            ) from error
         except ProcessDied as error:
             raise TrialDied(f"the process of the trial {error}") from error
 
