@@ -62,8 +62,12 @@ def death_message(model: keras.Model, spec: QuantSpec, death: HelperDied) -> str
         spec: The formats that were requested.
         death: The end of the helper process; what it printed may name a layer.
     """
-    place = _place(death.output, model)
-    return f"model {model.name!r} can't be converted to {spec.mode}: the converter {death}{place}"
+    reasons = re.findall(r"^(?:\S*: )?error: (.{1,200})", death.output, re.MULTILINE)
+    why = f" after the error {reasons[-1].strip()!r}" if reasons else ""
+    where = _place(death.output, model)
+    return (
+        f"model {model.name!r} can't be converted to {spec.mode}: the converter {death}{why}{where}"
+    )
 
 
 def _place(text: str, model: keras.Model) -> str:
