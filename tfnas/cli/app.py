@@ -15,6 +15,7 @@ from types import ModuleType, SimpleNamespace
 from absl import flags
 
 from tfnas.cli import console, technique_command
+from tfnas.runtime.helper_process import isolated_by_default
 
 _FIRST, _LAST = ("compress", "search"), ("export", "bench", "profile")
 
@@ -74,7 +75,7 @@ def _run_command(name: str, command: ModuleType | SimpleNamespace, argv: Sequenc
         expected = f"expected {pattern}" if pattern else "takes no arguments besides flags"
         return _fail(f"tfnas {name}", f"{expected}, got {positional} (see tfnas {name} --help)", 2)
     try:
-        with console.quiet_native_stderr():
+        with console.quiet_native_stderr(), isolated_by_default():
             if "deterministic" in values and values["deterministic"].value:
                 from tfnas.runtime.randomness import make_operations_deterministic
 

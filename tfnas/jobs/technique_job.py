@@ -90,6 +90,7 @@ def run_techniques(
             files; before any long work.
         ImportError: A report has pictures and matplotlib is not installed; as early.
         ConversionError: The new model can't be converted.
+        RuntimeError: Another job that is running uses the folder.
     """
     from tfnas.tasks.image_classes import ImageClasses
 
@@ -99,12 +100,13 @@ def run_techniques(
     check_order([step.technique for step in row])
     _check_pictures(row)
     _check_source(model, pathlib.Path(directory))
+    folder = JobFolder(pathlib.Path(directory), "techniques", _OWN)
+    folder.check_has_no_owner()
     model, split = load_model_and_data(model, data)
     settings = settings or FineTuneSettings(epochs=3)
     check_task(task)
     task, progress = task or ImageClasses(), progress or Progress()
     task.check_fine_tuning(settings.augment, settings.distill)
-    folder = JobFolder(pathlib.Path(directory), "techniques", _OWN)
     task.check(model, split)
     task.check_judgment(model, split)
     context = Context(model, task, split, settings, progress, checkpoints=folder.path / CHECKPOINTS)
