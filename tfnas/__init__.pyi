@@ -55,6 +55,7 @@ from tfnas.quantization.quantize_aware import quantize_aware as quantize_aware
 from tfnas.quantization.quantize_aware import strip_quantization as strip_quantization
 from tfnas.quantization.quantize_aware import unquantized_layers as unquantized_layers
 from tfnas.quantization.spec import QuantSpec as QuantSpec
+from tfnas.runtime.helper_process import isolated as isolated
 from tfnas.runtime.worker_processes import TrialProcesses as TrialProcesses
 from tfnas.search_space.architecture import Architecture as Architecture
 from tfnas.search_space.architecture import mobilenet_v2 as mobilenet_v2

@@ -17,7 +17,7 @@ from tfnas import legacy
 from tfnas.legacy import configs, operations, tensorflow_function, tfmot_qat
 from tfnas.legacy.output_comparison import difference
 from tfnas.tflite.flatbuffer import read_graphs
-from tfnas.tflite.tensorflow_converter import quiet_converter
+from tfnas.tflite.quiet_converter import quiet_converter
 
 pytest.importorskip("tf_keras")
 SHARED = pathlib.Path(__file__).parents[3] / "shared" / "data"

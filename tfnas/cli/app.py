@@ -16,6 +16,7 @@ from absl import flags
 
 from tfnas.cli import console, technique_command
 from tfnas.cli.common import define_loading
+from tfnas.runtime.helper_process import isolated_by_default
 
 _FIRST, _LAST = ("compress", "search"), ("export", "bench", "profile")
 
@@ -87,7 +88,7 @@ def _run_command(name: str, command: ModuleType | SimpleNamespace, argv: Sequenc
         expected = f"expected {pattern}" if pattern else "takes no arguments besides flags"
         return _fail(f"tfnas {name}", f"{expected}, got {positional} (see tfnas {name} --help)", 2)
     try:
-        with console.quiet_native_stderr():
+        with console.quiet_native_stderr(), isolated_by_default():
             if "deterministic" in values and values["deterministic"].value:
                 from tfnas.runtime.randomness import make_operations_deterministic
 

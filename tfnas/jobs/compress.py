@@ -39,6 +39,7 @@ from tfnas.measure.throughput import Throughput, throughput
 from tfnas.optional import require
 from tfnas.reports import compress_report
 from tfnas.reports.content import Words
+from tfnas.runtime.helper_process import isolated_by_default
 from tfnas.targets.device import Device
 from tfnas.tasks.task import Task
 from tfnas.tflite.artifact import Artifact
@@ -58,6 +59,7 @@ MAX_BATCH_MS = 500.0  # larger batches are left out of the throughput
 DISTILL = 0.3  # fraction of the loss: a model trained once more learns more from the labels
 
 
+@isolated_by_default()
 def compress(
     model: keras.Model | str | os.PathLike[str] | SearchResult,
     train_data: TrainingData | None,
@@ -174,7 +176,7 @@ def compress(
             are not of a job. It is raised before any long work.
         ImportError: matplotlib is not installed, or ethos-u-vela where a limit `max_vela_...` is
             set. It is raised before any long work.
-        RuntimeError: No model could be converted.
+        RuntimeError: No model could be converted, or another job that is running uses the folder.
     """
     budget = Budget.of(budget)
     target = Target.of(budget, Device(accelerator, runtime_flash, runtime_ram))
@@ -182,6 +184,8 @@ def compress(
         raise ValueError(f"effort must be one of {', '.join(EFFORTS)}, got {effort!r}")
     amounts, progress = EFFORTS[effort], progress_of(progress, verbose)
     require("matplotlib", "the pictures of a report")
+    folder = compress_folder(pathlib.Path(directory))
+    folder.check_has_no_owner()
     loading = Loading(custom_objects, safe_mode)
     model, split = load_model_and_data(
         model, train_data, validation_data, test_data, loading=loading
@@ -203,14 +207,14 @@ def compress(
     for note in notes_of(split):
         progress.phase(note)
     context = Context(model, task, split, settings, progress, callbacks=callbacks)
-    folder = compress_folder(pathlib.Path(directory))
-    folder.claim(identity_of(context), overwrite)
-    set_aside(folder.path)
     gzipped, timed = budget.max_gzip_bytes is not None, budget.max_latency_ratio is not None
-    store = CandidateStore(context, folder.path, gzipped, target, timed, loading)
-    plan = _tried(store, budget, amounts)
-    result = _result(store, budget, effort, plan, progress)
-    compress_report.write(result, split, settings, Words.of(task))
+    with folder.owned():
+        folder.claim(identity_of(context), overwrite)
+        set_aside(folder.path)
+        store = CandidateStore(context, folder.path, gzipped, target, timed, loading)
+        plan = _tried(store, budget, amounts)
+        result = _result(store, budget, effort, plan, progress)
+        compress_report.write(result, split, settings, Words.of(task))
     return result
 
 

@@ -114,6 +114,7 @@ def run_techniques(
             files; before any long work.
         ImportError: A report has pictures and matplotlib is not installed; as early.
         ConversionError: The new model can't be converted.
+        RuntimeError: Another job that is running uses the folder.
     """
     row = [_step(each) for each in techniques]
     if not row:
@@ -121,6 +122,8 @@ def run_techniques(
     check_order([step.technique for step in row])
     _check_pictures(row)
     _check_source(model, pathlib.Path(directory))
+    folder = JobFolder(pathlib.Path(directory), "techniques", _OWN)
+    folder.check_has_no_owner()
     progress = progress_of(progress, verbose)
     loading = Loading(custom_objects, safe_mode)
     model, split = load_model_and_data(
@@ -129,7 +132,6 @@ def run_techniques(
     settings = settings or FineTuneSettings(epochs=3)
     task = task_of(model, split, task, loss=loss, metric=metric, fit=fit)
     task.check_fine_tuning(settings.augment, settings.distill)
-    folder = JobFolder(pathlib.Path(directory), "techniques", _OWN)
     task.check(model, split)
     task.check_judgment(model, split)
     for note in notes_of(split):

@@ -26,6 +26,7 @@ from tfnas.compression.trial_compression import (
 )
 from tfnas.compression.trial_refusals import NotCompressible
 from tfnas.data.reading import arrays, spread, spread_pairs
+from tfnas.graph.finite_loss import Diverged
 from tfnas.measure.latency import benchmark
 from tfnas.measure.measure import measurement_of
 from tfnas.measure.profile import profile
@@ -133,7 +134,7 @@ class TrialRunner:
 
         Raises:
             InfeasibleTrialError: A limit is broken whatever the weights are.
-            FailedTrialError: The model can't be compressed or converted.
+            FailedTrialError: The training diverges, or the model can't be compressed or converted.
         """
         x = args[0] if args else kwargs.get("x")
         inherited: dict[str, float] = {}
@@ -156,7 +157,7 @@ class TrialRunner:
             measured = self._measure(task, model, plain, x, kwargs["validation_data"])
         except (NotOnDevice, VelaError) as error:
             raise InfeasibleTrialError(str(error)) from error
-        except (ConversionError, NotCompressible) as error:  # a retry would fail too
+        except (ConversionError, NotCompressible, Diverged) as error:  # a retry would fail too
             raise kt.errors.FailedTrialError(str(error)) from error
         return {**logs, **measured, **inherited}
 
