@@ -118,6 +118,31 @@ def test_no_point_twice_and_a_small_space_ends(make):
     assert len(found) == len(set(found)) == 8
 
 
+def test_ranges_without_steps_are_searched_as_real_numbers(make):
+    hp = kt.HyperParameters()
+    hp.Float("x", 0.0, 1.0)
+    hp.Float("rate", 1e-5, 1e-1, sampling="log")
+
+    def loss(values):
+        return 10 * abs(values["x"] - 0.345) + abs(math.log10(values["rate"]) + 3.21)
+
+    oracle = make(hyperparameters=hp, max_trials=40)
+    found = []
+    while (trial := begin(oracle)) is not None:
+        values = trial.hyperparameters.values
+        finish(oracle, trial, {"score": -loss(values), "cost": values["x"]})
+        found.append(dict(values))
+    on_a_grid = {round(k / 23, 6) for k in range(24)}
+    different = {round(values["x"], 6) for values in found}
+    assert len(different) > 8
+    assert len(different & on_a_grid) <= 2  # the ends, by reflection
+    rates = np.log10([values["rate"] for values in found])
+    assert np.ptp(rates) > 1  # orders of magnitude
+    if oracle.sampler.screening.children > 1 and len(oracle.objectives.names) == 1:
+        best = oracle.get_best_trials(1)[0].hyperparameters.values
+        assert abs(best["x"] - 0.345) < 0.02  # less than half a step of 24 values
+
+
 def test_a_space_of_architectures_is_searched_too(make):
     space = MobileNetV2Space((8, 8, 1), 10, "microcontroller")
     hp = kt.HyperParameters()

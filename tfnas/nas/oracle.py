@@ -25,6 +25,7 @@ import keras_tuner as kt
 import numpy as np
 
 from tfnas.nas.chief.trial_messages import read_failure
+from tfnas.nas.fit_results import check_reported, plain_metrics
 from tfnas.nas.keras_tuner_private import HookedOracle, synchronized
 from tfnas.nas.objectives import ObjectiveLike, Objectives, ParetoObjective, objective_of
 from tfnas.nas.proposals import ProposalFilter
@@ -234,8 +235,8 @@ class SpaceOracle(HookedOracle):
     ) -> kt.engine.trial.Trial:
         """Adds metrics to a trial, as keras_tuner does; they are written when the trial ends."""
         trial = self.trials[trial_id]
-        metrics = {**metrics, **self.halving.metrics(trial_id)}
-        self.check_objective_found(metrics)
+        metrics = {**plain_metrics(metrics), **self.halving.metrics(trial_id)}
+        check_reported(metrics, self.objectives.names)
         directions = dict(zip(self.objectives.names, self.objectives.directions, strict=True))
         for name, value in metrics.items():
             if not trial.metrics.exists(name):
