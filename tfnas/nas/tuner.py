@@ -40,8 +40,10 @@ from tfnas.nas.successive_halving import Halving
 from tfnas.nas.trial_failures import InfeasibleTrialError
 from tfnas.nas.trial_results import TrialResults
 from tfnas.nas.trial_runner import TrialRunner, TrialTask
+from tfnas.nas.trial_store import CRASH
 from tfnas.nas.tuner_arguments import KerasTunerArguments, check_names, split_arguments
 from tfnas.nas.tuner_config import TunerConfig
+from tfnas.runtime.crash_report import crash_reported
 from tfnas.runtime.files import write_atomically
 from tfnas.runtime.folder_lock import owner_of
 from tfnas.runtime.randomness import kept_random_state
@@ -294,7 +296,8 @@ class MeasuredTuner(TrialResults):
     ) -> None:
         """Runs a trial; one that breaks a limit fails without keras_tuner's traceback."""
         trial.message = None
-        super().try_run_and_update_trial(trial, *args, **kwargs)
+        with crash_reported(self.folder(trial.trial_id) / CRASH):
+            super().try_run_and_update_trial(trial, *args, **kwargs)
         if trial.status == _Status.COMPLETED and trial.message is not None:
             trial.status = _Status.FAILED
 
