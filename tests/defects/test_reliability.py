@@ -144,11 +144,6 @@ def outcomes(search):
     }
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason=f"{THEME}: the second interrupt in one trial counts as its failure",
-)
 def test_a_search_interrupted_twice_in_one_trial_is_the_same_search(tmp_path):
     uninterrupted = interruptible(tmp_path / "uninterrupted")
     uninterrupted.search(verbose=0)
