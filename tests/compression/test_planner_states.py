@@ -7,7 +7,7 @@ import doctest
 import pytest
 from planning import walked
 
-from tfnas.compression import planner, planner_state
+from tfnas.compression import planner, tolerance
 from tfnas.compression.budget import Budget, CandidateCosts
 from tfnas.compression.effort import EFFORTS, Effort
 from tfnas.compression.known_file import KnownFile
@@ -18,7 +18,6 @@ from tfnas.compression.planner_state import (
     ChooseAmount,
     Finished,
     PlannerState,
-    Tolerance,
     TrainInt8,
     TryAmount,
     TryFewerBits,
@@ -27,6 +26,7 @@ from tfnas.compression.planner_state import (
     TryZeros,
 )
 from tfnas.compression.recipe import Recipe, RecipeStep
+from tfnas.compression.tolerance import Tolerance
 from tfnas.tasks.assessment import ACCURACY, Metric
 
 NORMAL = EFFORTS["normal"]
@@ -66,7 +66,7 @@ def answered(state, failed=False, **costs):
     return state, None if recipe is None else str(recipe)
 
 
-@pytest.mark.parametrize("module", [planner, planner_state])
+@pytest.mark.parametrize("module", [planner, tolerance])
 def test_the_examples_are_true(module):
     result = doctest.testmod(module)
     assert result.attempted > 0

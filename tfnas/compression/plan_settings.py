@@ -44,7 +44,7 @@ class PlanSettings:
     Args:
         formats: Number formats without training.
         later: Formats that can't meet the budget, tried only where int8 can't be converted.
-        integers: Whether quantization-aware training is tried even where the file meets max_drop
+        integers: Whether quantization-aware training is tried even where the file is good enough
             without it.
         techniques: Techniques that reduce the model, the most promising first.
         sparsities: Fractions of zeros that are tried, in turn.
@@ -153,9 +153,9 @@ def _integers(settings: PlanSettings, budget: Budget, analysis: ModelAnalysis) -
     reason = f"post-training int8 changes {analysis.changed:.1%} of the predictions for "
     reason += f"{analysis.examples} examples"
     if analysis.changed <= SAME:
-        if budget.max_drop is None:
+        if not budget.limits_quality:
             return _with(settings, f"{reason}: quantization-aware training has little to win back")
-        reason += ": quantization-aware training is left out where a file meets max_drop without it"
+        reason += ": quantization-aware training is left out where a file is good enough without it"
         return _with(settings, reason, integers=False)
     reason += f", most noise is added in {worst.name}: quantization-aware training is tried too"
     return _with(settings, reason)

@@ -18,44 +18,9 @@ from tfnas.compression.known_file import KnownFile
 from tfnas.compression.plan_settings import PlanSettings
 from tfnas.compression.recipe import Recipe, RecipeStep
 from tfnas.compression.targets_from_budget import FEWER_BITS
-from tfnas.tasks.assessment import ACCURACY, Metric
+from tfnas.compression.tolerance import OF_ACCURACY, Tolerance
 
 AttemptPart = Literal["int8", "longer", "aware", "longer aware", "fewer bits", "zeros", "ended"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Tolerance:
-    """Which drops training is worth its time for, in the unit of the task's metric.
-
-    Args:
-        little: Drop that is too small to be worth a training.
-        hopeless: Drop beyond the limit that longer training won't win back.
-    """
-
-    little: float
-    hopeless: float
-
-    @classmethod
-    def of(cls, metric: Metric, baseline: float) -> Tolerance:
-        """Returns the metric's own numbers; where it has none, fractions of the baseline.
-
-        Example:
-            >>> Tolerance.of(ACCURACY, 0.9)
-            Tolerance(little=0.3, hopeless=3.0)
-            >>> Tolerance.of(Metric("error", higher_is_better=False), 200.0)
-            Tolerance(little=0.6, hopeless=6.0)
-
-        Args:
-            metric: The task's metric.
-            baseline: Its value of the uncompressed model, not scaled.
-        """
-        whole = abs(baseline) * metric.scale
-        little = _LITTLE * whole if metric.little is None else metric.little
-        return cls(little, _HOPELESS * whole if metric.hopeless is None else metric.hopeless)
-
-
-_LITTLE, _HOPELESS = 0.003, 0.03  # of the baseline, for metrics without numbers of their own
-OF_ACCURACY = Tolerance.of(ACCURACY, 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -238,14 +203,19 @@ class PlannerState:
             return ()
         return (base,) if low_bits is None else (base, low_bits)
 
+    @property
+    def allowed_drop(self) -> float | None:
+        """Largest drop within the limits on quality, in the metric's unit; None: any."""
+        return self.tolerance.allowed_by(self.budget)
+
     def missed(self, file: KnownFile) -> float:
         """Returns the drop of a file beyond the limit, below 0 within it.
 
         Args:
             file: The file.
         """
-        limit = self.budget.max_drop
-        return -math.inf if limit is None else file.costs.drop - limit
+        allowed = self.allowed_drop
+        return -math.inf if allowed is None else file.costs.drop - allowed
 
     def accurate(self, file: KnownFile | None) -> bool:
         """Returns whether there is a file, and its drop is within the limit.
