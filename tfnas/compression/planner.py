@@ -30,6 +30,7 @@ from tfnas.compression.effort import Effort
 from tfnas.compression.known_file import KnownFile, Outcome
 from tfnas.compression.plan_settings import PlanSettings, decide_plan
 from tfnas.compression.planner_amounts import (
+    FEW,
     after_amount,
     first_amounts,
     low_rank_instead,
@@ -216,7 +217,8 @@ def _after_technique(state: PlannerState, phase: ChooseAmount) -> PlannerState:
 
 
 def _with_zeros(state: PlannerState) -> PlannerState:
-    if state.budget.max_gzip_bytes is None:
+    enough = state.met and state.effort.rounds <= FEW
+    if state.budget.max_gzip_bytes is None or enough:
         return _with_more(state)
     return _to(state, TryZeros(state.settings.sparsities))
 

@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping
 from typing import Literal
 
-from tfnas.compression.budget import Budget
+from tfnas.compression.budget import QUALITY_LIMITS, Budget
 from tfnas.compression.effort import Effort
 from tfnas.compression.known_file import KnownFile
 from tfnas.compression.plan_settings import PlanSettings
@@ -20,7 +20,10 @@ from tfnas.compression.recipe import Recipe, RecipeStep
 from tfnas.compression.targets_from_budget import FEWER_BITS
 from tfnas.compression.tolerance import OF_ACCURACY, Tolerance
 
-AttemptPart = Literal["int8", "longer", "aware", "longer aware", "fewer bits", "zeros", "ended"]
+AttemptPart = Literal[
+    "size", "int8", "float", "longer", "aware", "longer aware", "fewer bits", "zeros", "ended"
+]
+LATENCY_NOISE = 0.03  # fraction of a limit: files are timed again at the end, side by side
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,11 +35,15 @@ class Attempt:
         why: The reason for the steps.
         enough: Drop that is not worth a training, within the budget.
         sparsities: Fractions of zeros that may still be tried, in turn.
-        part: The part that is next: "int8", converted without training for it; "longer" training
-            before; "aware", quantization-aware training; "longer aware", both; "fewer bits", 4-bit
-            weights; "zeros", pruned and clustered weights; "ended".
-        best: The file that loses least so far; None: no part could be converted.
+        part: The part that is next: "size", the bytes of the file, without any training; "int8",
+            converted without training for it; "float", with float activations, where int8 loses
+            far too much; "longer" training before; "aware", quantization-aware training; "longer
+            aware", both; "fewer bits", 4-bit weights; "zeros", pruned and clustered weights;
+            "ended".
+        best: The file that loses least so far; None: no part could be converted. One that meets all
+            limits comes before those that don't.
         low_bits: The file with 4-bit weights, if it meets all limits.
+        too_large: The file that exceeds limits which no training can meet: the attempt ended there.
     """
 
     steps: tuple[RecipeStep, ...]
@@ -46,6 +53,7 @@ class Attempt:
     part: AttemptPart = "int8"
     best: KnownFile | None = None
     low_bits: KnownFile | None = None
+    too_large: KnownFile | None = None
 
     @property
     def result(self) -> KnownFile | None:
@@ -87,10 +95,13 @@ class ChooseAmount:
         waiting: Steps that are tried next, in turn.
         demanded: Steps that the exceeded limits demand.
         nearer: Those of them with fewer weights than a file that was slightly too large.
+        too_large: The files that were too large, in turn.
+        lossy: Largest fraction of the weights whose file lost too much; 0: none did.
         tried: Fraction -> whether its file was good enough.
         left: Number of amounts that may still be tried, besides `waiting`.
         met: Whether a file of this technique meets all limits.
         others: Techniques that come after it.
+        sized: Whether the size of a file is measured before anything is trained for it.
     """
 
     technique: str
@@ -99,10 +110,13 @@ class ChooseAmount:
     waiting: tuple[RecipeStep, ...] = ()
     demanded: tuple[RecipeStep, ...] = ()
     nearer: tuple[RecipeStep, ...] = ()
+    too_large: tuple[KnownFile, ...] = ()
+    lossy: float = 0.0
     tried: Mapping[float, bool] = dataclasses.field(default_factory=lambda: {1.0: True})
     left: int = 0
     met: bool = False
     others: tuple[str, ...] = ()
+    sized: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -231,4 +245,30 @@ class PlannerState:
         Args:
             file: The file; None where a recipe failed.
         """
-        return file is not None and not self.budget.excesses(file.costs)
+        if file is None or file.recipe.untrained:
+            return False
+        return not self.budget.excesses(file.costs)
+
+    def exceeded(self, file: KnownFile) -> dict[str, float]:
+        """Returns the exceeded limits that no training of this file can meet, and by how much.
+
+        Its quality can be trained, and gzipped bytes fall with zeros. A latency that is slightly
+        too long may be noise.
+
+        Args:
+            file: The file.
+        """
+        found = self.budget.excesses(file.costs)
+        for name in (*QUALITY_LIMITS, "max_gzip_bytes"):
+            found.pop(name, None)
+        if file.recipe.untrained or found.get("max_latency_ratio", math.inf) <= LATENCY_NOISE:
+            found.pop("max_latency_ratio", None)  # it was not timed, or this may be noise
+        return found
+
+    def hopeless(self, file: KnownFile) -> bool:
+        """Returns whether a file loses more than longer training wins back.
+
+        Args:
+            file: The file.
+        """
+        return self.missed(file) > self.tolerance.hopeless

@@ -19,6 +19,7 @@ from tfnas.compression.choice import limited_costs, measured_front
 from tfnas.compression.device_costs import Target
 from tfnas.compression.effort import EFFORTS, Effort
 from tfnas.compression.file_comparison_table import FileRow, compare_files
+from tfnas.compression.file_sizes import untrained_size
 from tfnas.compression.fine_tune_settings import FineTuneSettings
 from tfnas.compression.layer_costs import file_layers
 from tfnas.compression.plan_settings import PlanSettings, decide_plan
@@ -198,6 +199,7 @@ def _tried(
     plan = dataclasses.replace(
         decide_plan(budget, effort, analysis, store.target.device),
         more=_further_techniques(trained=bool(effort.epochs)),
+        sized=bool(effort.epochs),
     )
     for line in plan.reasons:
         progress.phase(f"plan: {line}")
@@ -206,7 +208,11 @@ def _tried(
         progress.phase(f"plan: quality_limit is better than the original by {better}")
     state, recipe = next_step(first_state(budget, effort, plan, tolerance=tolerance), None)
     while recipe is not None:
-        state, recipe = next_step(state, store.make(recipe))
+        if recipe.untrained:
+            outcome = untrained_size(recipe, store.context, store.folder, store.target)
+            state, recipe = next_step(state, outcome)
+        else:
+            state, recipe = next_step(state, store.make(recipe))
     return plan
 
 
