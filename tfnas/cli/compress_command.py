@@ -29,7 +29,7 @@ _LIMITS = [field.name for field in dataclasses.fields(Budget)]
 def define(values: flags.FlagValues) -> flags.FlagValues:
     """Declares the flags."""
     common = {"flag_values": values, "module_name": __name__}
-    texts = dict(re.findall(r"^    (max_\w+): (.+)\.$", inspect.getdoc(Budget) or "", re.MULTILINE))
+    texts = _texts(inspect.getdoc(Budget) or "")
     for name in _LIMITS:
         flags.DEFINE_string(name, None, texts.get(name, "a limit"), **common)
     efforts = ["quick", "normal", "thorough"]
@@ -81,6 +81,15 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
         )
     print(f"\n{result}")
     return 0 if result.meets else MISSED
+
+
+def _texts(doc: str) -> dict[str, str]:
+    """Returns limit -> its first sentence, or clause, in the docstring."""
+    arguments = doc.partition("Args:")[2].partition("Raises:")[0]
+    found = re.findall(r"^    (\w+): (.+(?:\n {8}.+)*)", arguments, re.MULTILINE)
+    return {
+        name: re.split(r"[.:;] ", " ".join(text.split()))[0].rstrip(".") for name, text in found
+    }
 
 
 def _bound(name: str, text: str) -> float:

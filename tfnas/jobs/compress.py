@@ -14,20 +14,22 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from tfnas.compression.budget import Budget
-from tfnas.compression.candidate_store import Candidate, CandidateStore, best_for_budget, front
+from tfnas.compression.candidate_store import Candidate, CandidateStore
+from tfnas.compression.choice import limited_costs, measured_front
 from tfnas.compression.device_costs import Target
 from tfnas.compression.effort import EFFORTS, Effort
 from tfnas.compression.file_comparison_table import compare_files
+from tfnas.compression.file_sizes import untrained_size
 from tfnas.compression.fine_tune_settings import FineTuneSettings
 from tfnas.compression.layer_costs import file_layers
 from tfnas.compression.plan_settings import PlanSettings, decide_plan
 from tfnas.compression.planner import first_state, next_step
-from tfnas.compression.planner_state import Tolerance
 from tfnas.compression.progress import Progress, progress_of
 from tfnas.compression.recipe import RecipeStep
 from tfnas.compression.results.compress_result import CompressResult
 from tfnas.compression.technique_context import Context
 from tfnas.compression.techniques.registry import techniques
+from tfnas.compression.tolerance import Tolerance
 from tfnas.data.examples import Examples, ExampleSet, notes_of
 from tfnas.jobs.compress_folder import compress_folder, identity_of, set_aside
 from tfnas.jobs.inputs import load_model_and_data
@@ -35,6 +37,7 @@ from tfnas.jobs.task_choice import task_of
 from tfnas.loading import CustomObjects, Loading
 from tfnas.measure.agreement import Agreement
 from tfnas.measure.latency import benchmark
+from tfnas.measure.measurement import Latency
 from tfnas.measure.throughput import Throughput, throughput
 from tfnas.optional import require
 from tfnas.reports import compress_report
@@ -211,14 +214,19 @@ def compress(
     with folder.owned():
         folder.claim(identity_of(context), overwrite)
         set_aside(folder.path)
-        store = CandidateStore(context, folder.path, gzipped, target, timed, loading)
-        plan = _tried(store, budget, amounts)
-        result = _result(store, budget, effort, plan, progress)
+        also = limited_costs(budget)
+        store = CandidateStore(context, folder.path, gzipped, target, timed, also, loading)
+        baseline = store.assessment
+        tolerance = Tolerance.of(baseline.metric, baseline.score.value, budget)
+        plan = _tried(store, budget, amounts, tolerance)
+        result = _result(store, budget, effort, plan, tolerance)
         compress_report.write(result, split, settings, Words.of(task))
     return result
 
 
-def _tried(store: CandidateStore, budget: Budget, effort: Effort) -> PlanSettings:
+def _tried(
+    store: CandidateStore, budget: Budget, effort: Effort, tolerance: Tolerance
+) -> PlanSettings:
     """Analyzes the model, and builds one candidate after another as the planner says."""
     progress = store.context.progress
     progress.phase("analyzing the model: the costs and the sensitivity of its layers")
@@ -226,14 +234,20 @@ def _tried(store: CandidateStore, budget: Budget, effort: Effort) -> PlanSetting
     plan = dataclasses.replace(
         decide_plan(budget, effort, analysis, store.target.device),
         more=_further_techniques(trained=bool(effort.epochs)),
+        sized=bool(effort.epochs),
     )
     for line in plan.reasons:
         progress.phase(f"plan: {line}")
-    baseline = store.assessment
-    tolerance = Tolerance.of(baseline.metric, baseline.score.value)
+    if tolerance.allowed is not None and tolerance.allowed < 0:
+        better = store.assessment.metric.text(-tolerance.allowed)
+        progress.phase(f"plan: quality_limit is better than the original by {better}")
     state, recipe = next_step(first_state(budget, effort, plan, tolerance=tolerance), None)
     while recipe is not None:
-        state, recipe = next_step(state, store.make(recipe))
+        if recipe.untrained:
+            outcome = untrained_size(recipe, store.context, store.folder, store.target)
+            state, recipe = next_step(state, outcome)
+        else:
+            state, recipe = next_step(state, store.make(recipe))
     return plan
 
 
@@ -270,24 +284,17 @@ def _result(
     budget: Budget,
     effort: str,
     plan_settings: PlanSettings,
-    progress: Progress,
+    tolerance: Tolerance,
 ) -> CompressResult:
     """Measures the front on the final images and chooses the best file."""
     if not store.candidates:
         raise RuntimeError(f"no model could be converted: {'; '.join(store.failures.values())}")
+    progress = store.context.progress
     progress.phase("measuring the front on the final images, which nothing was chosen by")
-    candidates = front(store.candidates, store.gzipped)
+    candidates, best, latencies = _timed_front(store, budget, tolerance)
     files = [(ORIGINAL, store.baseline)]
     files += [(str(candidate.recipe), candidate.file) for candidate in candidates]
     rows = compare_files(store.context.task, store.data.test, files)
-    # Side by side: more precise than the latencies measured when each file was made.
-    times = benchmark([file for _, file in files])
-    latencies = {label: time for (label, _), time in zip(files, times, strict=True)}
-    ratios = [time.ratio / times[0].ratio for time in times[1:]]
-    candidates = front(store.retimed(candidates, ratios), store.gzipped)
-    kept = {ORIGINAL, *(str(candidate.recipe) for candidate in candidates)}
-    rows = [row for row in rows if row.label in kept]
-    best = best_for_budget(candidates, budget)
     best.file.save(store.folder / "best.tflite")
     model = store.model_of(best.recipe)
     progress.phase(f"examining {best.recipe}: agreement with the original, layers, throughput")
@@ -308,10 +315,32 @@ def _result(
         model_analysis=store.analyze_model(pruning=False),
         plan=plan_settings,
         layers=file_layers(model, best.file, store.typical_inputs()),
-        throughput=_throughput([store.baseline, best.file], store.data.test, times[0].median_ms),
+        throughput=_throughput(
+            [store.baseline, best.file], store.data.test, latencies[ORIGINAL].median_ms
+        ),
         saved_model=_saved_model(store, model),
         notes=notes_of(store.data),
     )
+
+
+def _timed_front(
+    store: CandidateStore, budget: Budget, tolerance: Tolerance
+) -> tuple[list[Candidate], Candidate, dict[str, Latency]]:
+    """Returns the front, the best of all candidates, and the latency of each file by label.
+
+    Side by side: more precise than the latencies measured when each file was made.
+    """
+    latencies: dict[str, Latency] = {}
+
+    def measure(candidates: list[Candidate]) -> None:
+        labels = [ORIGINAL, *(str(candidate.recipe) for candidate in candidates)]
+        times = benchmark([store.baseline, *(candidate.file for candidate in candidates)])
+        latencies.update(zip(labels, times, strict=True))
+        store.retimed(candidates, [time.ratio / times[0].ratio for time in times[1:]])
+
+    kept, best = measured_front(lambda: store.candidates, budget, tolerance, measure)
+    labels = [ORIGINAL, *(str(candidate.recipe) for candidate in kept)]
+    return kept, best, {label: latencies[label] for label in labels}
 
 
 def _agreement(store: CandidateStore, best: Candidate, model: keras.Model) -> Agreement | None:
