@@ -4,9 +4,9 @@ From 96 hours of seven columns the next 12 hours of the oil temperature (OT) and
 of high load (HUFL, HULL). Columns are standardized by the training part. 12 months train, 4
 validate, 4 test, as is usual for these data; a window begins every 6 hours in the first two parts.
 
-Quality: mean squared error of the standardized oil temperature, over the test part, with that of
-the load beside it. The trained model reaches {QUALITY}; the last value, repeated, reaches
-{BASELINE}.
+Quality: mean squared error of the standardized load on the test part, which decides; that of the
+oil temperature is beside it. The trained model reaches {QUALITY}; the last value, repeated,
+reaches {BASELINE}.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from keras import layers
 
 from .training import fit
 
-EPOCHS = 20
+EPOCHS = 10
 METRIC, HIGHER_IS_BETTER = "mse", False
-OUTPUT = "oil"  # the output that decides
+OUTPUT = "load"  # the output that decides
 LIMIT = {"max_relative_loss": 0.05}
 HOURS, AHEAD, COLUMNS = 96, 12, 7
 MONTH = 30 * 24
@@ -62,11 +62,12 @@ def model() -> keras.Model:
     Outputs are changes from the last hour, which the model adds.
     """
     window = keras.Input((HOURS, COLUMNS), name="window")
-    x = layers.Conv1D(32, 5, strides=2, padding="same", activation="relu")(window)
+    last = layers.Cropping1D((HOURS - 1, 0))(window)
+    x = layers.Subtract()([window, last])  # the level of another season is no news
+    x = layers.Conv1D(32, 5, strides=2, padding="same", activation="relu")(x)
     x = layers.Conv1D(32, 5, strides=2, padding="same", activation="relu")(x)
     x = layers.Flatten()(x)
-    x = layers.Dropout(0.2)(x)
-    last = layers.Cropping1D((HOURS - 1, 0))(window)
+    x = layers.Dropout(0.3)(x)
     outputs = {}
     for name, columns in (("oil", (OIL,)), ("load", LOAD)):
         hidden = layers.Dense(48, activation="relu", name=f"{name}_hidden")(x)
@@ -96,10 +97,10 @@ def train(network: keras.Model, parts: tuple, epochs: int = EPOCHS) -> keras.cal
 
 
 def quality(y: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray]) -> float:
-    """Returns the mean squared error of the oil temperature, in squared standard deviations.
+    """Returns the mean squared error of the load, in squared standard deviations.
 
     Args:
         y: Targets by output, (windows, hours).
         outputs: Forecasts by output, (windows, hours).
     """
-    return float(np.mean(np.square(y["oil"] - outputs["oil"])))
+    return float(np.mean(np.square(y["load"] - outputs["load"])))
