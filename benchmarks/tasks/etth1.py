@@ -1,6 +1,6 @@
 """Forecasts of a transformer's oil temperature and load (ETTh1): regression with two outputs.
 
-From 96 hours of seven columns the next 12 hours of the oil temperature (OT) and of the two columns
+From 96 hours of seven columns the next 24 hours of the oil temperature (OT) and of the two columns
 of high load (HUFL, HULL). Columns are standardized by the training part. 12 months train, 4
 validate, 4 test, as is usual for these data; a window begins every 6 hours in the first two parts.
 
@@ -25,7 +25,7 @@ EPOCHS = 10
 METRIC, HIGHER_IS_BETTER = "mse", False
 OUTPUT = "load"  # the output that decides
 LIMIT = {"max_relative_loss": 0.05}
-HOURS, AHEAD, COLUMNS = 96, 12, 7
+HOURS, AHEAD, COLUMNS = 96, 24, 7
 MONTH = 30 * 24
 PARTS = ((0, 12 * MONTH, 6), (12 * MONTH, 16 * MONTH, 6), (16 * MONTH, 20 * MONTH, 3))
 OIL, LOAD = 6, (0, 1)  # columns
@@ -34,7 +34,7 @@ OIL, LOAD = 6, (0, 1)  # columns
 def data(folder: str | pathlib.Path) -> tuple[tuple, tuple, tuple]:
     """Returns the parts as (windows, targets by output).
 
-    Windows are (windows, 96, 7), targets {"oil": (windows, 12), "load": (windows, 24)}.
+    Windows are (windows, 96, 7), targets {"oil": (windows, 24), "load": (windows, 48)}.
 
     Args:
         folder: Folder of `ETTh1.csv`.

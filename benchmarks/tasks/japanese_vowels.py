@@ -33,8 +33,7 @@ def data(folder: str | pathlib.Path) -> tuple[tuple, tuple, tuple]:
     validation = held_out(y, 6)
     parts = (x[~validation], y[~validation]), (x[validation], y[validation]), (x_test, y_test)
     return tuple(
-        (np.pad(x, ((0, 0), (0, STEPS - x.shape[1]), (0, 0))), y.astype(np.int32))
-        for x, y in parts
+        (np.pad(x, ((0, 0), (0, STEPS - x.shape[1]), (0, 0))), y.astype(np.int32)) for x, y in parts
     )
 
 

@@ -38,9 +38,7 @@ def data(folder: str | pathlib.Path) -> tuple[tuple, tuple, tuple]:
         folder: Folder of `spoken_digits_8khz.npz`.
     """
     with np.load(pathlib.Path(folder) / "spoken_digits_8khz.npz") as file:
-        samples, lengths, y, speaker = (
-            file[k] for k in ("samples", "lengths", "y", "speaker")
-        )
+        samples, lengths, y, speaker = (file[k] for k in ("samples", "lengths", "y", "speaker"))
     x = np.stack([_second(each) for each in np.split(samples, np.cumsum(lengths)[:-1])])
     test, validation = speaker == TEST_SPEAKER, speaker == VALIDATION_SPEAKER
     y = y.astype(np.int32)
