@@ -26,6 +26,7 @@ from .training import fit
 EPOCHS = 60
 METRIC, HIGHER_IS_BETTER = "map50", True
 LIMIT = {"max_drop": 3.0}
+OUTPUTS = ("scores", "boxes")
 HEIGHT, WIDTH, CLASSES = 120, 160, 3
 ROWS, COLUMNS = 15, 20  # of the grid
 BATCH = 16

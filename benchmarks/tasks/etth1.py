@@ -23,7 +23,7 @@ from .training import fit
 
 EPOCHS = 10
 METRIC, HIGHER_IS_BETTER = "mse", False
-OUTPUT = "load"  # the output that decides
+OUTPUTS, OUTPUT = ("oil", "load"), "load"  # the second decides
 LIMIT = {"max_relative_loss": 0.05}
 HOURS, AHEAD, COLUMNS = 96, 24, 7
 MONTH = 30 * 24

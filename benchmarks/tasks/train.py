@@ -8,17 +8,12 @@ Prints the quality of each on its test part. A model whose file exists is not tr
 from __future__ import annotations
 
 import pathlib
-import sys
-import time
-from types import ModuleType
-from typing import Any
 
-import keras
 import tensorflow as tf
 from absl import app, flags
 
 from . import NAMES, problem
-from .training import inputs, targets
+from .trained import quality_of, trained
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DATA = flags.DEFINE_string("data", str(ROOT.parent / "shared/data/tasks"), "folder of the data")
@@ -36,47 +31,6 @@ def main(argv: list[str]) -> None:
         model = trained(name, parts, MODELS.value, EPOCHS.value, SEED.value)
         value = quality_of(module, model, parts[2])
         print(f"{name}: {module.METRIC} {value:.4f}, {model.count_params():,} parameters")
-
-
-def trained(
-    name: str,
-    parts: tuple,
-    models: str | pathlib.Path,
-    epochs: int | None = None,
-    seed: int = 0,
-) -> keras.Model:
-    """Returns a problem's trained model, from its file where there is one.
-
-    Args:
-        name: The problem's name.
-        parts: Its data.
-        models: Folder of the files.
-        epochs: Epochs of a training; None: the problem's own.
-        seed: Seed of weights and of orders.
-    """
-    module, path = problem(name), pathlib.Path(models) / f"{name}.keras"
-    if path.exists():
-        return keras.saving.load_model(path)
-    keras.utils.set_random_seed(seed)
-    model = module.model()
-    began = time.monotonic()
-    module.train(model, parts, epochs or module.EPOCHS)
-    print(f"{name}: trained in {time.monotonic() - began:.0f} s", file=sys.stderr)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    model.save(path)
-    return model
-
-
-def quality_of(module: ModuleType, model: Any, test: Any) -> float:
-    """Returns the quality of a model on the test part.
-
-    Args:
-        module: The problem.
-        model: What has `predict`: a Keras model or a file.
-        test: The test part.
-    """
-    options = {"verbose": 0} if isinstance(model, keras.Model) else {}
-    return module.quality(targets(test), model.predict(inputs(test), **options))
 
 
 if __name__ == "__main__":
