@@ -42,6 +42,16 @@ class Detector(keras.Model):
     (1 is a tenth of the image); logits.
     """
 
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compiles the model; the loss is its own, and so is the mean of it in the logs."""
+        super().compile(*args, **kwargs)
+        self.mean_loss = keras.metrics.Mean(name="loss")
+
+    @property
+    def metrics(self) -> list[keras.Metric]:
+        """What `fit` resets before each epoch."""
+        return [self.mean_loss] if hasattr(self, "mean_loss") else []
+
     def train_step(self, data: Any) -> dict[str, Any]:
         """Makes one step from a batch of (images, padded boxes)."""
         x, y = data[:2]
@@ -49,12 +59,16 @@ class Detector(keras.Model):
             loss = detection_loss(y, self(x, training=True))
         variables = self.trainable_variables
         self.optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
-        return {"loss": loss}
+        return self._logs(loss)
 
     def test_step(self, data: Any) -> dict[str, Any]:
         """Returns the loss of a batch of (images, padded boxes)."""
         x, y = data[:2]
-        return {"loss": detection_loss(y, self(x, training=False))}
+        return self._logs(detection_loss(y, self(x, training=False)))
+
+    def _logs(self, loss: tf.Tensor) -> dict[str, Any]:
+        self.mean_loss.update_state(loss)
+        return {"loss": self.mean_loss.result()}
 
 
 def detection_loss(y: tf.Tensor, outputs: dict[str, tf.Tensor]) -> tf.Tensor:
@@ -138,7 +152,7 @@ def model() -> Detector:
     x = layers.Rescaling(1 / 127.5, -1.0)(image)
     for filters, strides in ((16, 2), (32, 2), (32, 1), (64, 2), (64, 1), (64, 1), (64, 1)):
         x = layers.Conv2D(filters, 3, strides=strides, padding="same", use_bias=False)(x)
-        x = layers.ReLU()(layers.BatchNormalization()(x))
+        x = layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x))
     rare = keras.initializers.Constant(-3.0)  # most cells of the grid hold no center
     outputs = {
         "scores": layers.Conv2D(CLASSES, 1, bias_initializer=rare, name="scores")(x),

@@ -46,7 +46,7 @@ def model() -> keras.Model:
     x = layers.GaussianNoise(0.1)(sequence)
     for filters in (48, 64, 64):
         x = layers.Conv1D(filters, 5, padding="same", use_bias=False)(x)
-        x = layers.BatchNormalization()(x)
+        x = layers.BatchNormalization(momentum=0.9)(x)
         x = layers.ReLU()(x)
     x = layers.GlobalMaxPooling1D()(x)
     x = layers.Dropout(0.3)(x)

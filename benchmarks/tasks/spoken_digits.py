@@ -110,7 +110,7 @@ def _mel_filters() -> np.ndarray:
 
 
 def _normalized(x: Any) -> Any:
-    return layers.ReLU()(layers.BatchNormalization()(x))
+    return layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x))
 
 
 def train(network: keras.Model, parts: tuple, epochs: int = EPOCHS) -> keras.callbacks.History:
