@@ -42,15 +42,14 @@ class Detector(keras.Model):
     (1 is a tenth of the image); logits.
     """
 
-    def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Compiles the model; the loss is its own, and so is the mean of it in the logs."""
-        super().compile(*args, **kwargs)
+    def __init__(self, inputs: Any, outputs: Any, name: str | None = None, **kwargs: Any) -> None:
+        super().__init__(inputs, outputs, name=name, **kwargs)
         self.mean_loss = keras.metrics.Mean(name="loss")
 
     @property
     def metrics(self) -> list[keras.Metric]:
         """What `fit` resets before each epoch."""
-        return [self.mean_loss] if hasattr(self, "mean_loss") else []
+        return [self.mean_loss]
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """Makes one step from a batch of (images, padded boxes)."""
