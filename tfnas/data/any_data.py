@@ -119,7 +119,9 @@ def load_for(
                 f"inputs and targets must be empty where the data is no .npz or .csv file, got "
                 f"{', '.join([*inputs, *targets])} for {str(name)!r}"
             )
-        return load(path if isinstance(name, os.PathLike) else name, image_size=image_size, seed=seed)
+        return load(
+            path if isinstance(name, os.PathLike) else name, image_size=image_size, seed=seed
+        )
     if path.suffix.lower() == ".csv":
         table, what = read_table(path), str(path)
         y = table_targets(table, model, what, targets)

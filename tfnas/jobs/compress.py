@@ -51,10 +51,10 @@ from tfnas.tflite.saved_model import to_saved_model
 if TYPE_CHECKING:
     import keras
 
-    from tfnas.data.user_data import TrainingData
+    from tfnas.data.any_data import AnyData
     from tfnas.nas.search_result import SearchResult
     from tfnas.tasks.compiled_task import Fit
-    from tfnas.tasks.metrics import MetricSpec
+    from tfnas.tasks.metrics import MetricLike
 
 ORIGINAL = "original, float32"  # label of the original's file
 BATCHES, THREADS = (1, 8, 32), (1, 2)  # of the throughput
@@ -65,12 +65,12 @@ DISTILL = 0.3  # fraction of the loss: a model trained once more learns more fro
 @isolated_by_default()
 def compress(
     model: keras.Model | str | os.PathLike[str] | SearchResult,
-    train_data: TrainingData | None,
+    train_data: AnyData | None,
     budget: Budget | Mapping[str, float],
     *,
-    validation_data: TrainingData | None = None,
-    test_data: TrainingData | None = None,
-    metric: MetricSpec | Mapping[str, MetricSpec] | None = None,
+    validation_data: AnyData | None = None,
+    test_data: AnyData | None = None,
+    metric: MetricLike | Mapping[str, MetricLike] | None = None,
     loss: Any = None,
     fit: Fit | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from tfnas.data.examples import Data
     from tfnas.tasks.compiled_task import Fit
-    from tfnas.tasks.metrics import MetricSpec
+    from tfnas.tasks.metrics import MetricLike
 
 
 def task_of(
@@ -24,7 +24,7 @@ def task_of(
     task: Task | None,
     *,
     loss: Any = None,
-    metric: MetricSpec | Mapping[str, MetricSpec] | None = None,
+    metric: MetricLike | Mapping[str, MetricLike] | None = None,
     fit: Fit | None = None,
 ) -> Task:
     """Returns the task of a job.

@@ -34,9 +34,9 @@ from tfnas.tflite.conversion_error import ConversionError
 if TYPE_CHECKING:
     import keras
 
-    from tfnas.data.user_data import TrainingData
+    from tfnas.data.any_data import AnyData
     from tfnas.tasks.compiled_task import Fit
-    from tfnas.tasks.metrics import MetricSpec
+    from tfnas.tasks.metrics import MetricLike
     from tfnas.tasks.task import Task
     from tfnas.tflite.artifact import Artifact
 
@@ -51,12 +51,12 @@ Row = Sequence[Step | str | tuple[str, Any]]
 def run_techniques(
     model: keras.Model | str | os.PathLike[str],
     techniques: Row,
-    train_data: TrainingData,
+    train_data: AnyData,
     *,
     directory: str | os.PathLike[str],
-    validation_data: TrainingData | None = None,
-    test_data: TrainingData | None = None,
-    metric: MetricSpec | Mapping[str, MetricSpec] | None = None,
+    validation_data: AnyData | None = None,
+    test_data: AnyData | None = None,
+    metric: MetricLike | Mapping[str, MetricLike] | None = None,
     loss: Any = None,
     fit: Fit | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,17 +9,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfnas.data.examples import Batches, Data, Examples, ExampleSet, leaves
+from tfnas.graph.output_activation import output_activations
 from tfnas.graph.output_names import by_output, output_names
 from tfnas.keras_private import compiled_losses, compiled_metric_arguments, own_training_step
 from tfnas.tasks.assessment import Metric
-from tfnas.tasks.metrics import metric_of, of_output
+from tfnas.tasks.metrics import OutputForm, metric_of, metrics_by_output
 from tfnas.tasks.target_checks import check_inputs, check_targets
 from tfnas.tasks.task import Distillation, Task, as_tensors
 
 if TYPE_CHECKING:
     import keras
 
-    from tfnas.tasks.metrics import MetricSpec
+    from tfnas.tasks.metrics import MetricLike
 
 Fit = Callable[..., Any]  # (model, epochs, callbacks), perhaps with initial_epoch
 CACHED = 2**30  # bytes of a teacher's outputs that are cached at most
@@ -51,7 +51,8 @@ class CompiledTask(Task):
         fit: Your own training, `fit(model, epochs, callbacks)`: it trains the model in place for
             so many epochs and calls the callbacks, as `Model.fit` does. The model is compiled.
             Where it also takes `initial_epoch`, a training that was stopped goes on from there.
-        outputs: Names of the model's outputs; needed where there are several.
+        forms: What is known of each output, by name; needed where there are several. None: the
+            loss alone.
 
     Raises:
         ValueError: The metric is unknown, or its direction is.
@@ -60,35 +61,34 @@ class CompiledTask(Task):
     def __init__(
         self,
         loss: Any,
-        metric: MetricSpec | Mapping[str, MetricSpec],
+        metric: MetricLike | Mapping[str, MetricLike],
         *,
         loss_weights: Any = None,
         fit: Fit | None = None,
-        outputs: Sequence[str] = (),
+        forms: Mapping[str, OutputForm] | None = None,
     ) -> None:
         self._loss, self.loss_weights, self._fit = loss, loss_weights, fit
-        self._outputs = tuple(outputs)
-        specs = dict(metric) if isinstance(metric, Mapping) else {"": metric}
-        if not specs:
-            raise ValueError("metric must hold at least one metric, got none")
-        metrics = {name: self._metric(name, spec) for name, spec in specs.items()}
-        first, *others = metrics
-        self.metric = metrics[first]
-        self.more_metrics = {name: metrics[name] for name in others}
         self._train_step = ""
-
-    def _metric(self, name: str, spec: MetricSpec) -> Metric:
-        if not name:
-            return metric_of(spec)
-        metric = of_output(metric_of(spec), name, self._outputs)
-        return dataclasses.replace(metric, name=f"{name} {metric.name}")
+        forms = dict(forms or {})
+        names = [*forms] or ["output"]
+        if isinstance(metric, Mapping):
+            first, *others = metrics_by_output(metric, names, forms=forms).items()
+            self.metric, self.more_metrics = first[1], dict(others)
+            return
+        form = next(iter(forms.values()), OutputForm(loss=loss if len(names) == 1 else None))
+        if len(forms) > 1 and not (isinstance(metric, Metric) or metric is None):
+            raise ValueError(
+                f"metric must be a dictionary from output to metric for the outputs "
+                f"{', '.join(names)}, got {metric!r}"
+            )
+        self.metric = metric_of(metric, form.shape, form.activation, form.loss)
 
     @classmethod
     def of(
         cls,
         model: keras.Model,
         loss: Any = None,
-        metric: MetricSpec | Mapping[str, MetricSpec] | None = None,
+        metric: MetricLike | Mapping[str, MetricLike] | None = None,
         fit: Fit | None = None,
     ) -> CompiledTask:
         """Returns the task of a model: its own loss and metric where none are given.
@@ -117,10 +117,16 @@ class CompiledTask(Task):
             raise ValueError(
                 "loss must be given for a model that was not compiled with one, got None"
             )
-        names = output_names(model)
+        forms = _forms(model, loss)
         if metric is None:
-            metric = _own_metric(model, loss, names)
-        task = cls(loss, metric, loss_weights=weights, fit=fit, outputs=names)
+            metric = _first_metrics(compiled_metric_arguments(model), [*forms])
+        if metric is None and loss is None:
+            raise ValueError(
+                "metric must be given for a model that was compiled without one, got None"
+            )
+        if metric is None and len(forms) > 1:
+            metric = {name: None for name, form in forms.items() if form.loss is not None}
+        task = cls(loss, metric, loss_weights=weights, fit=fit, forms=forms)
         task._train_step = step
         return task
 
@@ -139,7 +145,7 @@ class CompiledTask(Task):
             if not len(examples):
                 raise ValueError(f"the {part} part of the data must hold examples, got none")
             check_inputs(model, examples.first(2), part)
-            check_targets(self._losses(model), model, examples, part)
+            check_targets(losses_by_output(model, self._loss), model, examples, part)
         if self._loss is not None and not self._train_step:
             self._check_loss(model, data.train.first(2))
 
@@ -159,16 +165,6 @@ class CompiledTask(Task):
                 f"loss must be finite on the training data, got {value} from "
                 f"{_described(self._loss)}"
             )
-
-    def _losses(self, model: keras.Model) -> dict[str, Any]:
-        """Returns the loss of each output that has one."""
-        names = output_names(model)
-        loss = self._loss
-        if loss is None:
-            return {}
-        if len(names) > 1 and not isinstance(loss, dict | list | tuple):
-            return dict.fromkeys(names, loss)
-        return by_output(loss, names, "loss")
 
     def loss(self, model: keras.Model) -> Any:
         """Returns the loss, in the form that it was given in.
@@ -301,18 +297,34 @@ class CompiledTask(Task):
         return [teacher_outputs(teacher, examples.x)]
 
 
-def _own_metric(model: keras.Model, loss: Any, names: Sequence[str]) -> Any:
-    """Returns the metric of a model without an argument for it: a spec, or specs by output."""
-    compiled = _first_metrics(compiled_metric_arguments(model), names)
-    if compiled is not None:
-        return compiled
+def _forms(model: keras.Model, loss: Any) -> dict[str, OutputForm]:
+    """Returns what is known of each output of a model, by name."""
+    losses = losses_by_output(model, loss)
+    try:
+        activations = output_activations(model)
+    except ValueError:  # a subclassed model has no graph
+        activations = [None] * len(model.outputs)
+    return {
+        name: OutputForm(tuple(output.shape), activation, losses.get(name))
+        for name, output, activation in zip(
+            output_names(model), model.outputs, activations, strict=True
+        )
+    }
+
+
+def losses_by_output(model: keras.Model, loss: Any) -> dict[str, Any]:
+    """Returns the loss of each output that has one.
+
+    Args:
+        model: The model.
+        loss: What `Model.compile` takes.
+    """
+    names = output_names(model)
     if loss is None:
-        raise ValueError("metric must be given for a model that was compiled without one, got None")
-    if len(names) == 1:
-        return next(iter(by_output(loss, names, "loss").values()))
-    if isinstance(loss, dict | list | tuple):
-        return {k: v for k, v in by_output(loss, names, "loss").items() if v is not None}
-    return dict.fromkeys(names, loss)
+        return {}
+    if len(names) > 1 and not isinstance(loss, dict | list | tuple):
+        return dict.fromkeys(names, loss)
+    return {name: own for name, own in by_output(loss, names, "loss").items() if own is not None}
 
 
 def _first_metrics(metrics: Any, names: Sequence[str]) -> Any:
