@@ -57,9 +57,7 @@ def read_table(path: pathlib.Path) -> Table:
     return dict(zip(names, (list(column) for column in zip(*rows, strict=True)), strict=True))
 
 
-def table_targets(
-    table: Table, model: keras.Model, what: str, targets: Sequence[str]
-) -> Nested:
+def table_targets(table: Table, model: keras.Model, what: str, targets: Sequence[str]) -> Nested:
     """Returns the targets of a table.
 
     Args:
