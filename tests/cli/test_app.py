@@ -126,7 +126,7 @@ def test_wrong_usage(tfnas_command, argv, message):
         (["export", "{tmp}/none.keras", "--dataset={tmp}/none.npz"], "dataset must be one of"),
         (
             ["export", "{model}", "--mode=int8", "--output={tmp}/o.tflite"],
-            "dataset must be given",
+            "data must be given",
         ),
         (["bench", "{tmp}/none.tflite"], "none.tflite"),
         (["bench", "{tmp}/broken.keras"], "must be a .tflite file"),

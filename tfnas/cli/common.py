@@ -60,15 +60,9 @@ def define_data(common: dict[str, Any], required: bool = True) -> None:
 
     Args:
         common: Keyword arguments of each flag's declaration.
-        required: Whether --dataset is required.
+        required: Whether --data is required.
     """
-    flags.DEFINE_string(
-        "dataset",
-        None,
-        "digits, mnist, fashion_mnist, cifar10, cifar100, an .npz file or a folder of images",
-        required=required,
-        **common,
-    )
+    define_data_file(common, required=required)
     text = "folder for the results; default: a folder beside the model"
     flags.DEFINE_string("directory", None, text, **common)
     for name, default, minimum, text in (
@@ -81,6 +75,28 @@ def define_data(common: dict[str, Any], required: bool = True) -> None:
     flags.DEFINE_list("augment", [], text, **common)
     define_deterministic(common)
     define_image_size(common)
+
+
+def define_data_file(
+    common: dict[str, Any], use: str = "the data: ", required: bool = False
+) -> None:
+    """Declares --data, --inputs and --targets.
+
+    Args:
+        common: Keyword arguments of each flag's declaration.
+        use: What the data is for, in the help.
+        required: Whether --data is required.
+    """
+    text = (
+        f"{use}digits, mnist, fashion_mnist, cifar10, cifar100, a folder of images, an .npz file "
+        "of named arrays or a .csv file"
+    )
+    flags.DEFINE_string("data", None, text, required=required, **common)
+    flags.DEFINE_alias("dataset", "data", **common)
+    text = "arrays of the .npz file, or columns of the .csv file, that are the model's inputs"
+    flags.DEFINE_list("inputs", [], f"{text}; default: those named as its inputs, or x", **common)
+    text = "arrays or columns that are the targets; of a .csv file they must be named"
+    flags.DEFINE_list("targets", [], f"{text}; default: named as the outputs, or y", **common)
 
 
 def define_device(common: dict[str, Any], prefix: str) -> None:
@@ -164,12 +180,8 @@ def load_model_and_split(
     Raises:
         ValueError: The job would overwrite the model.
     """
-    from tfnas import data
-
     source = pathlib.Path(positional[0])
-    model = loading_of(values).load(source)
-    size, seed = data.parse_size(values["image_size"].value), values["seed"].value
-    split = data.load(values["dataset"].value, image_size=size, seed=seed)
+    model, split = load_inputs(source, values)
     directory = pathlib.Path(
         values["directory"].value or source.with_name(f"{source.stem}_{suffix}")
     )
@@ -177,7 +189,34 @@ def load_model_and_split(
         raise ValueError(
             f"directory {str(directory)!r} must not be that of the model, got the model {source}"
         )
-    return model, split.limited(values["train_limit"].value, seed), directory
+    return model, split, directory
+
+
+def load_inputs(source: pathlib.Path, values: flags.FlagValues) -> tuple[Any, Any]:
+    """Returns the model and its data, with as many training examples as --train_limit.
+
+    Args:
+        source: The path of the model, or the folder of a finished search, whose data is taken
+            where there is no --data.
+        values: The flags of :func:`define_data`.
+
+    Raises:
+        ValueError: A file can't be read, or the data does not fit the model.
+    """
+    from tfnas.data import parse_size
+    from tfnas.jobs.inputs import load_model_and_data
+
+    seed = values["seed"].value
+    model, split = load_model_and_data(
+        source,
+        values["data"].value,
+        inputs=values["inputs"].value,
+        targets=values["targets"].value,
+        image_size=parse_size(values["image_size"].value),
+        seed=seed,
+        loading=loading_of(values),
+    )
+    return model, split.limited(values["train_limit"].value, seed)  # type: ignore[attr-defined]
 
 
 def define_deterministic(common: dict[str, Any]) -> None:

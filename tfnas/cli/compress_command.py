@@ -11,14 +11,21 @@ from typing import Any
 
 from absl import flags
 
-from tfnas.cli.common import amount, define_data, define_device, load_model_and_split, loading_of
+from tfnas.cli.common import (
+    amount,
+    define_data,
+    define_device,
+    load_inputs,
+    load_model_and_split,
+    loading_of,
+)
 from tfnas.cli.task_flags import define_task, task_arguments
 from tfnas.compression.budget import Budget
 
 SUMMARY = "compress a .keras model, or the best one of a search, to a budget, with a report"
 POSITIONAL = "MODEL.keras|SEARCH_FOLDER"
 EXAMPLE = (
-    "example: tfnas compress model.keras --dataset=fashion_mnist --max_drop=1.0 "
+    "example: tfnas compress model.keras --data=fashion_mnist --max_drop=1.0 "
     "--max_bytes=100000 --directory=runs/compressed"
 )
 RESUMES = True
@@ -115,16 +122,11 @@ def _load_inputs(
     positional: Sequence[str], values: flags.FlagValues
 ) -> tuple[Any, Any, pathlib.Path]:
     """The model, its data and the folder; the data of a search are its own by default."""
-    from tfnas import data
-    from tfnas.jobs.inputs import load_model_and_data
-
-    source, name = pathlib.Path(positional[0]), values["dataset"].value
+    source = pathlib.Path(positional[0])
     if not source.is_dir():
-        if name is None:
-            raise ValueError("dataset must be given with the file of a model, got none")
+        if values["data"].value is None:
+            raise ValueError("data must be given with the file of a model, got none")
         return load_model_and_split(positional, values, "compressed")
-    size, seed = data.parse_size(values["image_size"].value), values["seed"].value
-    own = None if name is None else data.load(name, image_size=size, seed=seed)
-    model, split = load_model_and_data(source, own, loading_of(values))
+    model, split = load_inputs(source, values)
     directory = values["directory"].value or source.with_name(f"{source.resolve().name}_compressed")
-    return model, split.limited(values["train_limit"].value, seed), pathlib.Path(directory)
+    return model, split, pathlib.Path(directory)

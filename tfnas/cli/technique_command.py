@@ -38,7 +38,7 @@ def command_of(name: str) -> types.SimpleNamespace:
         __name__=module,
         SUMMARY=own.summary,
         POSITIONAL="MODEL.keras",
-        EXAMPLE=f"example: tfnas {own.command} model.keras --dataset=fashion_mnist {own.example} "
+        EXAMPLE=f"example: tfnas {own.command} model.keras --data=fashion_mnist {own.example} "
         f"--directory=runs/{own.suffix}",
         RESUMES=RESUMES,
         define=lambda values: _define(own, values, module),

@@ -213,10 +213,7 @@ class CandidateStore:
         dominated = beaten(candidate.assessment, row, self.candidates, *compared_by)
         candidate = dataclasses.replace(candidate, beaten=dominated)
         self.candidates.append(candidate)
-        on_front = [
-            self._model_path(each.recipe)
-            for each in front(self.candidates, self.gzipped, self.also)
-        ]
+        on_front = [self._model_path(each.recipe) for each in front(self.candidates, self.gzipped)]
         self.models.release(self.folder / "candidates", on_front)
         progress.phase(f"  {self.line(candidate)}")
         return candidate

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from tfnas.data.datasets import NAMES, has_image_arrays, load
+from tfnas.data.checked_arrays import check_finite
+from tfnas.data.datasets import IMAGE_ARRAYS, NAMES, check_name, load, split_of_arrays
 from tfnas.data.examples import Data, Nested
-from tfnas.data.model_inputs import model_inputs, model_outputs
+from tfnas.data.model_inputs import inputs_fitting, model_inputs, model_outputs
 from tfnas.data.named_arrays import array_parts, input_arrays, read_arrays
 from tfnas.data.tables import read_table, table_inputs, table_targets
 from tfnas.data.user_data import DataParts, UserData, data_parts
 
 if TYPE_CHECKING:
     import keras
+
+    from tfnas.data.data_split import DataSplit
 
     AnyData: TypeAlias = Data | UserData | str | os.PathLike[str]
 
@@ -67,7 +70,7 @@ def any_data(
             model, train_data, inputs=inputs, targets=targets, image_size=image_size, seed=seed
         )
     return data_parts(
-        train_data,  # type: ignore[arg-type]  # an error names what is accepted
+        train_data,
         validation_data,
         test_data,
         seed=seed,
@@ -113,23 +116,21 @@ def load_for(
         ImportError: "digits" needs scikit-learn, which is not installed.
     """
     path = pathlib.Path(name)
-    if str(name) in NAMES or not path.is_file() or path.suffix.lower() not in (".npz", ".csv"):
+    if not is_array_file(name):
         if inputs or targets:
             raise ValueError(
                 f"inputs and targets must be empty where the data is no .npz or .csv file, got "
                 f"{', '.join([*inputs, *targets])} for {str(name)!r}"
             )
-        return load(
-            path if isinstance(name, os.PathLike) else name, image_size=image_size, seed=seed
-        )
+        return load(name, image_size=image_size, seed=seed)  # type: ignore[arg-type]
     if path.suffix.lower() == ".csv":
         table, what = read_table(path), str(path)
         y = table_targets(table, model, what, targets)
         x = table_inputs(table, model, what, inputs, targets)
         return data_parts((x, y), name=path.stem, seed=seed, model=model, argument=path.name)
     arrays = read_arrays(path)
-    if not inputs and not targets and classifies_images(model) and has_image_arrays(arrays):
-        return load(path, seed=seed)
+    if not inputs and not targets and labels_images(arrays, model):
+        return split_of_arrays(arrays, path, seed)
     return parts_of_arrays(model, arrays, path, inputs, targets, seed)
 
 
@@ -166,43 +167,77 @@ def parts_of_arrays(
     )
 
 
-def load_inputs_for(
+def load_calibration(
     model: keras.Model,
     name: str | os.PathLike[str],
     *,
     inputs: Sequence[str] = (),
     targets: Sequence[str] = (),
-) -> Nested:
-    """Loads inputs of a model, without targets, for the ranges of its activations.
+    image_size: Size | None = None,
+) -> tuple[Nested, DataSplit | None]:
+    """Loads inputs of a model for the ranges of its activations; a file needs no targets.
 
     Args:
         model: The model that takes them.
-        name: An `.npz` or `.csv` file.
-        inputs: Names of the arrays or columns; empty: those of the model's inputs, or x; of a
+        name: As for :func:`load_for`.
+        inputs: Names of a file's arrays or columns; empty: those of the model's inputs, or x; of a
             table all columns that are no targets.
         targets: Names of the columns of a table that are no inputs.
+        image_size: (height, width) in pixels that the images of a folder are resized to.
 
     Returns:
-        An array (examples, ...), or a dictionary or list of such arrays.
+        The inputs, an array (examples, ...) or a dictionary or list of such arrays; and the split
+        where the data has images and labels, else None.
 
     Raises:
-        ValueError: The file does not fit the model.
+        ValueError: The name is unknown, or the file does not fit the model.
     """
     path = pathlib.Path(name)
+    if not is_array_file(name):
+        split = load(name, image_size=image_size)  # type: ignore[arg-type]
+        return split.x_train, split
     if path.suffix.lower() == ".csv":
-        return table_inputs(read_table(path), model, str(path), inputs, targets)
-    return input_arrays(read_arrays(path), model, str(path), inputs)
+        x = table_inputs(read_table(path), model, str(path), inputs, targets)
+    else:
+        arrays = read_arrays(path)
+        if not inputs and labels_images(arrays, model):
+            split = split_of_arrays(arrays, path, 0)
+            return split.x_train, split
+        x = input_arrays(arrays, model, str(path), inputs)
+    check_finite(x, f"x of {path.name}")
+    fitted = inputs_fitting(model, path.name)
+    return (x if fitted is None else fitted(x)), None
 
 
-def classifies_images(model: keras.Model) -> bool:
-    """Whether a model takes images and gives one number, or one for each class.
+def is_array_file(name: str | os.PathLike[str]) -> bool:
+    """Whether data is an `.npz` or `.csv` file.
 
     Args:
+        name: The name of a data set, or a path.
+
+    Raises:
+        ValueError: There is no such data set, file or folder.
+    """
+    check_name(name)
+    path = pathlib.Path(name)
+    return path.is_file() and str(name) not in NAMES and path.suffix.lower() in (".npz", ".csv")
+
+
+def labels_images(arrays: Mapping[str, np.ndarray], model: keras.Model) -> bool:
+    """Whether a file holds images with one label each, for a model that classifies images.
+
+    Args:
+        arrays: The arrays by name.
         model: The model.
     """
     inputs, outputs = model_inputs(model), model_outputs(model)
+    if any(key not in arrays for key in IMAGE_ARRAYS) or not len(inputs) == len(outputs) == 1:
+        return False
+    y, units = arrays["y_train"], outputs[0].shape
+    whole = y.dtype.kind in "iu" and y.shape in ((len(y),), (len(y), 1)) and len(y) > 0
     return (
-        len(inputs) == len(outputs) == 1
-        and len(inputs[0].shape) == 3
-        and len(outputs[0].shape) == 1
+        len(inputs[0].shape) == 3
+        and len(units) == 1
+        and whole
+        and (units[0] != 1 or int(y.max()) <= 1)
     )

@@ -6,7 +6,9 @@ only.
 
 from __future__ import annotations
 
+import os
 import pathlib
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -16,7 +18,7 @@ from tfnas.data.image_folder import check_size, images_of_folder
 from tfnas.optional import require
 
 NAMES = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100")
-_NPZ_KEYS = ("x_train", "y_train", "x_test", "y_test")
+IMAGE_ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
 
 def load(
@@ -65,18 +67,48 @@ def load(
     elif path.is_file():
         parts, names = _from_npz(path)
     else:
+        check_name(name)
+    return _split(parts, names, path.stem if path.exists() else str(name), validation, seed)
+
+
+def check_name(name: str | os.PathLike[str]) -> None:
+    """Checks that data of a name exists, before anything is read.
+
+    Args:
+        name: A name or a path, as for :func:`load`.
+
+    Raises:
+        ValueError: There is no such data set, file or folder.
+    """
+    if str(name) not in NAMES and not _path(name).exists():
         raise ValueError(
-            f"dataset must be one of {', '.join(NAMES)}, an .npz file or a folder with one "
+            f"dataset must be one of {', '.join(NAMES)}, an .npz or .csv file or a folder with one "
             f"folder of images for each class, got {str(name)!r}"
         )
+
+
+def split_of_arrays(arrays: Mapping[str, np.ndarray], path: pathlib.Path, seed: int) -> DataSplit:
+    """Returns a split of the arrays of a file, as :func:`load` does.
+
+    Args:
+        arrays: x_train, y_train, x_test and y_test.
+        path: The file.
+        seed: Seed of the split.
+
+    Raises:
+        ValueError: They are no images of one size with one label each.
+    """
+    parts, names = _labeled(tuple(arrays[key] for key in IMAGE_ARRAYS), path)
+    return _split(parts, names, path.stem, 0.1, seed)
+
+
+def _split(
+    parts: tuple[np.ndarray, ...], names: tuple[str, ...], name: str, validation: float, seed: int
+) -> DataSplit:
     x, y, x_test, y_test = parts
     num_held = max(len(names), round(validation * len(x)))
     kept, held = split_indices(y, num_held, seed, "validation")
-    return DataSplit(
-        path.stem if path.exists() else str(name),
-        *(x[kept], y[kept], x[held], y[held], x_test, y_test),
-        class_names=names,
-    )
+    return DataSplit(name, *(x[kept], y[kept], x[held], y[held], x_test, y_test), class_names=names)
 
 
 def _path(name: object) -> pathlib.Path:
@@ -118,14 +150,20 @@ def _named(name: str, seed: int) -> tuple[tuple[np.ndarray, ...], tuple[str, ...
 def _from_npz(path: pathlib.Path) -> tuple[tuple[np.ndarray, ...], tuple[str, ...]]:
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            missing = [key for key in _NPZ_KEYS if key not in getattr(file, "files", ())]
+            missing = [key for key in IMAGE_ARRAYS if key not in getattr(file, "files", ())]
             if missing:
                 raise ValueError(f"missing {', '.join(missing)}")
-            parts = tuple(file[key] for key in _NPZ_KEYS)
+            parts = tuple(file[key] for key in IMAGE_ARRAYS)
     except Exception as error:  # zip, zlib and NumPy raise many types for a broken file
         raise ValueError(
-            f"dataset {str(path)!r} must be an .npz file with {', '.join(_NPZ_KEYS)}: {error}"
+            f"dataset {str(path)!r} must be an .npz file with {', '.join(IMAGE_ARRAYS)}: {error}"
         ) from error
+    return _labeled(parts, path)
+
+
+def _labeled(
+    parts: tuple[np.ndarray, ...], path: pathlib.Path
+) -> tuple[tuple[np.ndarray, ...], tuple[str, ...]]:
     x, y, x_test, y_test = checked_images(parts, str(path))
     return (x, y, x_test, y_test), tuple(str(c) for c in range(int(max(y.max(), y_test.max())) + 1))
 

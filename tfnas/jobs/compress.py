@@ -191,7 +191,10 @@ def compress(
     folder.check_has_no_owner()
     loading = Loading(custom_objects, safe_mode)
     model, split = load_model_and_data(
-        model, train_data, validation_data, test_data, loading=loading
+        *(model, train_data, validation_data, test_data),
+        seed=seed,
+        argument="train_data",
+        loading=loading,
     )
     task = task_of(model, split, task, loss=loss, metric=metric, fit=fit)
     split = split.for_given_model(seed)

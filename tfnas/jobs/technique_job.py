@@ -127,7 +127,7 @@ def run_techniques(
     progress = progress_of(progress, verbose)
     loading = Loading(custom_objects, safe_mode)
     model, split = load_model_and_data(
-        model, train_data, validation_data, test_data, loading=loading
+        *(model, train_data, validation_data, test_data), argument="train_data", loading=loading
     )
     settings = settings or FineTuneSettings(epochs=3)
     task = task_of(model, split, task, loss=loss, metric=metric, fit=fit)

@@ -303,7 +303,7 @@ def _forms(model: keras.Model, loss: Any) -> dict[str, OutputForm]:
     try:
         activations = output_activations(model)
     except ValueError:  # a subclassed model has no graph
-        activations = [None] * len(model.outputs)
+        activations = [""] * len(model.outputs)
     return {
         name: OutputForm(tuple(output.shape), activation, losses.get(name))
         for name, output, activation in zip(
