@@ -58,8 +58,8 @@ def test_loss_and_metric_come_from_compile():
 def test_the_first_metric_decides_and_the_others_are_kept():
     model = table_model(loss=LOSSES)
     task = CompiledTask.of(model, metric={"level": "accuracy", "price": "mae"})
-    assert (task.metric.name, task.metric.higher_is_better) == ("level accuracy", True)
-    assert task.more_metrics["price"].name == "price mae"
+    assert (task.metric.name, task.metric.higher_is_better) == ("accuracy of level", True)
+    assert task.more_metrics["price"].name == "mae of price"
     few = parts().test
     outputs = {name: np.asarray(value) for name, value in model(few.x).items()}
     right = outputs["level"].argmax(1) == few.y["level"]
@@ -141,7 +141,7 @@ def test_fit_is_the_users_own():
     fine_tune(model, task, data, FineTuneSettings(epochs=2), callbacks=[own])
     [(epochs, callbacks)] = seen
     assert epochs == 2
-    assert callbacks[0] == "LambdaCallback"
+    assert "LambdaCallback" in callbacks
     assert not task.distills
 
 
