@@ -26,7 +26,7 @@ def network():
     model = keras.Sequential(
         [
             keras.Input((6, 5)),
-            layers.Dense(16, "relu"),
+            layers.Dense(16, "relu", name="first"),
             layers.GlobalAveragePooling1D(),
             layers.Dense(2),
         ]
@@ -76,7 +76,7 @@ CALLBACKS = {
     "clusters, renewed": lambda: [tfnas.ClusteringCallback(8, renew=2, by="step")],
     "zeros and clusters": lambda: [
         tfnas.PruningCallback(0.5, exclude="last"),
-        tfnas.ClusteringCallback(4, exclude=("dense",)),
+        tfnas.ClusteringCallback(4, exclude=("first",)),
     ],
 }
 
