@@ -34,6 +34,7 @@ from tfnas.jobs.compress_folder import compress_folder, identity_of, set_aside
 from tfnas.jobs.inputs import check_task, load_model_and_data
 from tfnas.measure.agreement import Agreement
 from tfnas.measure.latency import benchmark
+from tfnas.measure.output_agreement import OutputAgreement
 from tfnas.measure.throughput import Throughput, throughput
 from tfnas.optional import require
 from tfnas.reports import compress_report
@@ -276,7 +277,9 @@ def _result(
     )
 
 
-def _agreement(store: CandidateStore, best: Candidate, model: keras.Model) -> Agreement | None:
+def _agreement(
+    store: CandidateStore, best: Candidate, model: keras.Model
+) -> Agreement | OutputAgreement | None:
     return store.context.task.agreement(
         (store.baseline, best.file), store.data, (store.context.original, model)
     )

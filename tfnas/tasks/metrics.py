@@ -34,7 +34,6 @@ import numpy as np
 from tfnas.tasks.assessment import ACCURACY, Metric
 from tfnas.tasks.class_metrics import (
     accuracy,
-    auc,
     expected_calibration_error,
     f1,
     precision,
@@ -57,6 +56,7 @@ from tfnas.tasks.keras_metric_forms import (
     of_metric,
     unknown_direction,
 )
+from tfnas.tasks.ranking_metrics import auc
 from tfnas.tasks.region_metrics import mean_iou
 
 if TYPE_CHECKING:
