@@ -178,7 +178,7 @@ def _average_precisions(right: np.ndarray, boxes: int) -> np.ndarray:
         right: Whether each box found is right, by falling score, (found, thresholds).
         boxes: Number of true boxes.
     """
-    hits = np.cumsum(right, axis=0)
+    hits = np.cumsum(right, axis=0, dtype=np.float64)
     precision = hits / np.arange(1, len(right) + 1)[:, None]
     precision = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
     recall = hits / boxes
