@@ -121,6 +121,6 @@ def test_classes_of_one_unit_of_logits():
     found = class_agreement(old, new, Examples(np.arange(4), y), from_logits=True)
     assert (found.changed[0], found.broke, found.repaired) == (0.25, 1, 0)
     assert found.worst.tolist() == [1]
+    three = Recorded(np.zeros((4, 2, 2)))
     with pytest.raises(ValueError, match=r"files must give scores of classes, .* got \(4, 2, 2\)"):
-        three = Recorded(np.zeros((4, 2, 2)))
         class_agreement(three, three, Examples(np.arange(4), y))

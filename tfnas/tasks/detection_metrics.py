@@ -101,6 +101,7 @@ def overlaps_of(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     Returns:
         Overlaps, (..., boxes, others); NaN where a box holds NaN.
     """
+    one, other = (np.asarray(each, np.float64) for each in (one, other))
     one, other = one[..., :, None, :], other[..., None, :, :]
     low, high = np.maximum(one[..., :2], other[..., :2]), np.minimum(one[..., 2:], other[..., 2:])
     both = np.prod(np.maximum(high - low, 0), axis=-1)

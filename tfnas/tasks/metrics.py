@@ -1,19 +1,19 @@
 """Metrics of quality, by function and by name.
 
-=======================  ======  =============================================
-metric                   better  of
-=======================  ======  =============================================
-``accuracy``             higher  classes, steps of sequences, pixels
-``top_k``                higher  classes
-``auc``                  higher  classes; ROC, or average precision ("PR")
-``f1``                   higher  classes; also ``precision`` and ``recall``
-``mean_iou``             higher  segmentations
-``mean_average_precision``  higher  detected boxes
-``mse, mae, rmse``       lower   numbers
-``r2``                   higher  numbers
-``reconstruction_error`` lower   autoencoders, whose targets are their inputs
-``expected_calibration_error``  lower  probabilities of classes
-=======================  ======  =============================================
+=============================  ======  ================================================
+metric                         better  of
+=============================  ======  ================================================
+`accuracy`                     higher  classes, steps of sequences, pixels
+`top_k`                        higher  classes
+`auc`                          higher  classes: the ROC curve, or the average precision
+`f1`, `precision`, `recall`    higher  classes
+`mean_iou`                     higher  segmentations
+`mean_average_precision`       higher  detected boxes
+`r2`                           higher  numbers
+`mse`, `mae`, `rmse`           lower   numbers
+`reconstruction_error`         lower   autoencoders, whose targets are their inputs
+`expected_calibration_error`   lower   probabilities of classes
+=============================  ======  ================================================
 
 Where a task, a job or :func:`tfnas.evaluate` takes a metric, that may be one of these, its name, a
 metric or a loss of Keras, its name, or a :class:`tfnas.Metric` of the user's own; see

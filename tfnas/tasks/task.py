@@ -235,6 +235,17 @@ class Task(abc.ABC):
     ) -> dict[str, Assessment]:
         """Judges a model or a file by `metric` and by `more_metrics`, in one pass.
 
+        Example:
+            >>> from tfnas import metrics
+            >>> from tfnas.data import Examples
+            >>> class Depth(Task):
+            ...     metric, more_metrics = metrics.mae(), {"mse": metrics.mse()}
+            ...     def check(self, model, data): ...
+            ...     def loss(self, model): return "mae"
+            >>> found = Depth().judge_all(lambda x: x + 2, Examples(np.zeros(4), np.zeros(4)))
+            >>> [(name, each.score.value) for name, each in found.items()]
+            [('', 2.0), ('mse', 4.0)]
+
         Args:
             predict: Returns the outputs for inputs, such as :meth:`tfnas.Artifact.predict`.
             examples: The examples.
