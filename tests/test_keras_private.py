@@ -198,6 +198,14 @@ def test_a_call_takes_training_where_it_has_the_argument():
         assert keras_private.call_takes_training(other) is False
 
 
+def test_a_copy_of_a_lambda_has_its_function():
+    factor = keras.ops.ones((2,))
+    layer = layers.Lambda(lambda x: x * factor, output_shape=(2,), dtype="float64", name="old")
+    copied = keras_private.lambda_copy(layer, "new", layer.dtype_policy)
+    assert (copied.name, copied.dtype, copied.function) == ("new", "float64", layer.function)
+    assert copied.compute_output_shape((None, 2)) == (None, 2)
+
+
 def test_all_layers_of_a_model_are_found_once():
     shared = layers.Dense(3, name="shared")
     nested = keras.Sequential([keras.Input((3,)), shared, layers.Activation("relu")], name="nested")

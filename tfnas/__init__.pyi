@@ -18,6 +18,7 @@ from tfnas.distillation.feature_losses import AttentionTransfer as AttentionTran
 from tfnas.distillation.feature_losses import FeatureHint as FeatureHint
 from tfnas.distillation.feature_losses import RelationalTransfer as RelationalTransfer
 from tfnas.graph.batchnorm import recalibrate_batchnorm as recalibrate_batchnorm
+from tfnas.graph.custom_loop import CustomLoop as CustomLoop
 from tfnas.jobs.compress import compress as compress
 from tfnas.jobs.search_job import search as search
 from tfnas.jobs.technique_job import run_techniques as run_techniques
@@ -54,6 +55,7 @@ from tfnas.quantization.quantize_aware import quantize_aware as quantize_aware
 from tfnas.quantization.quantize_aware import strip_quantization as strip_quantization
 from tfnas.quantization.quantize_aware import unquantized_layers as unquantized_layers
 from tfnas.quantization.spec import QuantSpec as QuantSpec
+from tfnas.runtime.helper_process import isolated as isolated
 from tfnas.runtime.worker_processes import TrialProcesses as TrialProcesses
 from tfnas.search_space.architecture import Architecture as Architecture
 from tfnas.search_space.architecture import mobilenet_v2 as mobilenet_v2

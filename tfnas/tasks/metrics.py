@@ -126,6 +126,13 @@ class OutputForm:
         return bool(getattr(self.loss, "from_logits", False))
 
     @property
+    def gives_classes(self) -> bool:
+        """Whether the output scores classes of which one is true, for an example as a whole."""
+        if self.shape is None or len(self.shape) != 2 or self.several_labels:
+            return False
+        return "crossentropy" in self.loss_name or self.loss_name == "bce"
+
+    @property
     def threshold(self) -> float:
         """The value above which a unit is predicted."""
         return 0.0 if self.from_logits and not self.activation else 0.5

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfnas.data.examples import Batches, Data, ExampleSet, Nested, leaves, mapped
+from tfnas.graph.output_names import by_output, output_names
 from tfnas.measure.output_agreement import OutputAgreement, output_agreement
 from tfnas.tasks.assessment import Assessment, Metric
 from tfnas.tasks.judging import judged, judged_values
@@ -70,6 +71,8 @@ class Task(abc.ABC):
     noun: str = "examples"  # what an example is, in the plural
     distills: bool = False  # whether `distiller` is defined
     augmentations: tuple[str, ...] = ()  # random changes that `batches` knows
+    loss_weights: Any = None  # of several outputs, as `Model.compile` takes them
+    resumes: bool = True  # whether a training that was stopped goes on from its last epoch
 
     @abc.abstractmethod
     def check(self, model: keras.Model, data: Data) -> None:
@@ -105,17 +108,25 @@ class Task(abc.ABC):
         loss = self.loss(model)
         if isinstance(loss, keras.losses.Loss):
             return loss
-        # A Sequential model has no names of outputs, and one output.
-        names = list(getattr(model, "output_names", ["output"]))
+        names = output_names(model)
         if len(names) == 1 and not isinstance(loss, list | tuple | dict):
             single = keras.losses.get(loss)
             return lambda y, outputs: keras.ops.mean(single(y, outputs))
-        losses = [keras.losses.get(each) for each in _by_output(loss, names)]
+        if not isinstance(loss, list | tuple | dict):
+            loss = dict.fromkeys(names, loss)
+        weights = {} if self.loss_weights is None else by_output(self.loss_weights, names)
+        losses = {
+            name: keras.losses.get(each)
+            for name, each in by_output(loss, names, "loss").items()
+            if each is not None
+        }
 
         def total(y: Nested, outputs: Nested) -> Any:
-            keys = list(outputs) if isinstance(outputs, dict) else names
-            columns = zip(losses, _by_output(y, keys), _by_output(outputs, keys), strict=True)
-            return sum(keras.ops.mean(each(true, guess)) for each, true, guess in columns)
+            true, guess = by_output(y, names), by_output(outputs, names, "outputs")
+            return sum(
+                weights.get(name, 1.0) * keras.ops.mean(each(true[name], guess[name]))
+                for name, each in losses.items()
+            )
 
         return total
 
@@ -193,7 +204,7 @@ class Task(abc.ABC):
         import keras
 
         few = data.test.first(8)
-        outputs = model(mapped(lambda array: array.astype("float32"), few.x), training=False)
+        outputs = model(as_tensors(few.x), training=False)
         self.assess(few.y, keras.tree.map_structure(np.asarray, outputs))
 
     def postprocess(self, outputs: Nested) -> Nested:
@@ -317,6 +328,32 @@ class Task(abc.ABC):
         model.compile(optimizer, self.loss(model), metrics=self.keras_metrics, jit_compile=False)
         return model
 
+    def train(
+        self,
+        trainer: keras.Model,
+        batches: Batches,
+        epochs: int,
+        initial_epoch: int,
+        callbacks: Sequence[keras.callbacks.Callback],
+    ) -> None:
+        """Trains what :meth:`trainer` returned, in place. Override it for a loop of your own.
+
+        Args:
+            trainer: The compiled model.
+            batches: The batches of the training.
+            epochs: Number of the last epoch, from 1.
+            initial_epoch: Number of epochs that were trained before.
+            callbacks: The callbacks.
+        """
+        trainer.fit(
+            batches.dataset(),
+            epochs=epochs,
+            initial_epoch=initial_epoch,
+            shuffle=False,  # the batches shuffle themselves
+            verbose=0,
+            callbacks=list(callbacks),
+        )
+
     @property
     def keras_metrics(self) -> Any:
         """Metrics for the logs of the training, in a form that `Model.compile` takes."""
@@ -378,10 +415,16 @@ class Task(abc.ABC):
         return examples.training_batches(batch_size, seed, outputs)
 
 
-def _by_output(nested: Any, names: Sequence[str]) -> list[Any]:
-    """Returns a value for each output, from a dictionary by name, a list, or one for all."""
-    if isinstance(nested, dict):
-        return [nested[name] for name in names]
-    if isinstance(nested, list | tuple):
-        return list(nested)
-    return [nested] * len(names)
+def as_tensors(inputs: Nested) -> Nested:
+    """Returns inputs as a model takes them: numbers other than whole ones as float32.
+
+    Args:
+        inputs: Nested arrays, examples first.
+    """
+    import keras
+
+    def tensor(array: np.ndarray) -> Any:
+        real = np.issubdtype(array.dtype, np.floating)
+        return keras.ops.convert_to_tensor(array.astype("float32") if real else array)
+
+    return mapped(tensor, inputs)

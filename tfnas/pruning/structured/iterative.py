@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tfnas.graph.functional import LayerCopies, walk
+from tfnas.graph.model_class import own_objects
 from tfnas.pruning.structured.channel_groups import trace
 from tfnas.pruning.structured.channel_report import ChannelPruningReport
 from tfnas.pruning.structured.prune_channels import excluded, prune_channels
@@ -115,7 +116,7 @@ class ChannelPruning:
         done = self._finished()
         model = self.model
         if done:
-            model = _loaded(self._path(done))
+            model = _loaded(self._path(done), self.model)
         reports = [self._report(step) for step in range(1, done + 1)]
         for step in range(done + 1, self.steps + 1):
             model, report = self._pruned(model, step)
@@ -170,14 +171,15 @@ class ChannelPruning:
         write_atomically(path, json.dumps(state))
 
 
-def _loaded(path: pathlib.Path) -> Any:
-    """A saved model, compiled if Keras knows its loss and metrics."""
+def _loaded(path: pathlib.Path, original: keras.Model) -> Any:
+    """A saved model, compiled if Keras knows its loss and metrics; with the original's classes."""
     import keras
 
+    objects = own_objects(original)
     try:
-        return keras.saving.load_model(path)
+        return keras.saving.load_model(path, objects)
     except (TypeError, ValueError):  # a custom loss or metric
-        return keras.saving.load_model(path, compile=False)
+        return keras.saving.load_model(path, objects, compile=False)
 
 
 def _names_when_flat(model: Any, patterns: Sequence[str]) -> list[str]:
