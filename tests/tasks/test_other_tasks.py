@@ -82,7 +82,10 @@ def test_compress_plans_by_the_tasks_own_metric(kind, effort, tmp_path, monkeypa
         batch_size=32,
     )
     assert result.meets
-    assert result.agreement is None
+    agreement = result.agreement
+    assert [each.name for each in agreement.outputs] == [t.name for t in result.best.file.outputs]
+    assert agreement.examples == len(data.for_given_model(0).test)
+    assert "Is it still the same model?" in (tmp_path / "report.md").read_text()
     examples = data.for_given_model(0).validation
     own, given = (
         task.assess(examples.y, file.predict(examples.x))

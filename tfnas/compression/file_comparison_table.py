@@ -33,12 +33,18 @@ class FileRow:
         assessment: Its quality by the task's metric.
         difference: Its metric minus that of the first file, paired, with its 95% interval:
             (value, low, high), not scaled; None for the first file itself.
+        more: Its quality by the task's further metrics, by their names.
+        more_differences: Its further metrics minus those of the first file; empty for that.
     """
 
     label: str
     file: Artifact
     assessment: Assessment
     difference: tuple[float, float, float] | None = None
+    more: Mapping[str, Assessment] = dataclasses.field(default_factory=dict)
+    more_differences: Mapping[str, tuple[float, float, float]] = dataclasses.field(
+        default_factory=dict
+    )
 
     @property
     def score(self) -> Score:
@@ -58,9 +64,15 @@ def compare_files(
     """
     rows: list[FileRow] = []
     for label, file in files:
-        assessment = task.judge(file.predict, examples)
-        difference = assessment.minus(rows[0].assessment) if rows else None
-        rows.append(FileRow(label, file, assessment, difference))
+        more = task.judge_all(file.predict, examples)
+        assessment = more.pop("")
+        if not rows:
+            rows.append(FileRow(label, file, assessment, more=more))
+            continue
+        first = rows[0]
+        differences = {name: each.minus(first.more[name]) for name, each in more.items()}
+        difference = assessment.minus(first.assessment)
+        rows.append(FileRow(label, file, assessment, difference, more, differences))
     return rows
 
 

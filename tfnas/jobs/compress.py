@@ -38,6 +38,7 @@ from tfnas.loading import CustomObjects, Loading
 from tfnas.measure.agreement import Agreement
 from tfnas.measure.latency import benchmark
 from tfnas.measure.measurement import Latency
+from tfnas.measure.output_agreement import OutputAgreement
 from tfnas.measure.throughput import Throughput, throughput
 from tfnas.optional import require
 from tfnas.reports import compress_report
@@ -346,7 +347,9 @@ def _timed_front(
     return kept, best, {label: latencies[label] for label in labels}
 
 
-def _agreement(store: CandidateStore, best: Candidate, model: keras.Model) -> Agreement | None:
+def _agreement(
+    store: CandidateStore, best: Candidate, model: keras.Model
+) -> Agreement | OutputAgreement | None:
     return store.context.task.agreement(
         (store.baseline, best.file), store.data, (store.context.original, model)
     )

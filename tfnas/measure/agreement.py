@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tfnas.measure.accuracy import correct, paired_difference, wilson_interval
 from tfnas.tflite.artifact import Artifact
+
+if TYPE_CHECKING:
+    from tfnas.data.examples import ExampleSet
 
 BINS = 15
 NOISE, BRIGHTNESS, ATTACK = 12.0, 40.0, 2.0  # of pixels from 0 to 255
@@ -136,8 +139,6 @@ def agreement(
             f"{[len(answer) for answer in answers]}"
         )
     right = [correct(y, a) for a in answers]
-    predicted = [probabilities(a).argmax(-1) for a in answers]
-    changes = int((predicted[0] != predicted[1]).sum())
     accuracy = {PLAIN: pair(*right)}
     for name, corrupt in corruptions(seed).items():
         images = corrupt(x)
@@ -147,6 +148,78 @@ def agreement(
         files = zip((original, small), attacked, strict=True)
         name = f"attack (one step of {ATTACK:g}, computed on each Keras model)"
         accuracy[name] = pair(*(correct(y, file.predict(images)) for file, images in files))
+    return _compared(answers, y, accuracy, class_names)
+
+
+def class_agreement(
+    original: Artifact,
+    small: Artifact,
+    examples: ExampleSet,
+    class_names: Sequence[str] = (),
+    *,
+    from_logits: bool | None = None,
+) -> Agreement:
+    """Compares the predicted classes of two files on examples of any kind, a batch at a time.
+
+    Example:
+        >>> import keras, tfnas
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "softmax")])
+        >>> file, x = tfnas.to_tflite(model), np.zeros((8, 4), "float32")
+        >>> found = class_agreement(file, file, tfnas.data.Examples(x, np.arange(8) % 3))
+        >>> found.broke, list(found.classes)
+        (0, ['0', '1', '2'])
+
+    Args:
+        original: The original file.
+        small: The compressed file.
+        examples: The examples; their targets are class indices or one-hot rows.
+        class_names: Name of each class; empty: the indices.
+        from_logits: Whether the outputs are logits; None: where they do not sum to 1.
+
+    Returns:
+        The agreement, on the examples as they are.
+
+    Raises:
+        ValueError: The files do not give one class for each example.
+    """
+    parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    for batch in examples.batches():
+        answers = [np.asarray(file.predict(batch.x)) for file in (original, small)]
+        if any(answer.ndim != 2 for answer in answers):
+            raise ValueError(
+                "files must give scores of classes, of shape (examples, classes), got "
+                f"{', '.join(str(answer.shape) for answer in answers)}"
+            )
+        labels = np.asarray(batch.y)
+        if labels.ndim == 2 and labels.shape[1] > 1:
+            labels = labels.argmax(axis=1)
+        parts.append((answers[0], answers[1], labels.reshape(-1)))
+    if not parts:
+        raise ValueError("examples must hold at least one example, got none")
+    before, after, y = (np.concatenate(column) for column in zip(*parts, strict=True))
+    if from_logits:
+        before, after = probabilities(before, True), probabilities(after, True)
+    right = [correct(y, answer) for answer in (before, after)]
+    return _compared((before, after), y, {PLAIN: pair(*right)}, class_names)
+
+
+def _compared(
+    answers: tuple[np.ndarray, np.ndarray],
+    y: np.ndarray,
+    accuracy: dict[str, MetricPair],
+    class_names: Sequence[str],
+) -> Agreement:
+    """Returns the agreement of two files' predictions.
+
+    Args:
+        answers: Predictions of both, (n, classes) each.
+        y: Class indices (n,).
+        accuracy: Accuracy of both by condition.
+        class_names: Name of each class; empty: the indices.
+    """
+    right = [correct(y, a) for a in answers]
+    predicted = [probabilities(a).argmax(-1) for a in answers]
+    changes = int((predicted[0] != predicted[1]).sum())
     names = list(class_names) or [str(n) for n in range(int(y.max()) + 1)]
     classes = {
         name: pair(right[0][y == n], right[1][y == n])

@@ -5,16 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-import numpy as np
-
 from tfnas.compression.file_comparison_table import FileRow
 from tfnas.compression.fine_tune_settings import FineTuneSettings
 from tfnas.compression.results.compress_result import CompressResult, refusal, remarks, verdict
 from tfnas.compression.results.file_rows import file_rows, headers
-from tfnas.data.examples import Data, Examples
-from tfnas.measure.agreement import PLAIN, Agreement, MetricPair
+from tfnas.data.examples import Data
 from tfnas.measure.latency import provenance
 from tfnas.measure.throughput import Throughput
+from tfnas.reports.agreement_sections import agreement_sections, more_metrics
 from tfnas.reports.content import (
     Cell,
     Picture,
@@ -30,10 +28,9 @@ from tfnas.reports.content import (
     listing,
     paragraphs,
 )
-from tfnas.reports.pages import HTML, MARKDOWN, png_of, write_report
+from tfnas.reports.pages import HTML, MARKDOWN, write_report
 from tfnas.reports.plots import ParetoLabels, pareto_picture
 from tfnas.targets.device import Device
-from tfnas.tflite.artifact import Artifact
 
 _CANDIDATES = ("bytes", "gzip", "time", "MACs", "memory, bytes")
 _LAYERS = (
@@ -73,7 +70,6 @@ _AMOUNTS = (
 _PICTURES = {"pareto.png": "latency", "pareto_bytes.png": "bytes"}
 LAST = HTML
 FILES = (LAST, MARKDOWN, *_PICTURES)
-_SHOWN = 12  # most images that became wrong
 
 
 def write(
@@ -98,7 +94,8 @@ def content(result: CompressResult, data: Data, settings: FineTuneSettings, word
             _outcome(result, data, words),
             _final_files(result, data, words),
             _all_candidates(result, data, words),
-            *_agreement_sections(result, data, words),
+            *more_metrics(result.rows),
+            *agreement_sections(result, data, words),
             Section(
                 "The best file, layer by layer", [Table(_LAYERS, _layers(result), bars=_LAYER_BARS)]
             ),
@@ -166,81 +163,6 @@ def _all_candidates(result: CompressResult, data: Data, words: Words) -> Section
             *listing(_failures(result)),
         ],
     )
-
-
-def _agreement_sections(result: CompressResult, data: Data, words: Words) -> list[Section]:
-    """Returns how predictions changed; nothing where the task has no such comparison."""
-    agreement = result.agreement
-    if agreement is None:
-        return []
-    wrong = _wrong_images(agreement, result.best.file, data, words)
-    return [_same_model(agreement, words), *([wrong] if wrong else [])]
-
-
-def _same_model(agreement: Agreement, words: Words) -> Section:
-    found = agreement.warnings()
-    return Section(
-        "Is it still the same model?",
-        [
-            *paragraphs(_agreement(agreement, words)),
-            *([Warnings(found)] if found else []),
-            Table(_pair_headers(words.examples), _pairs(agreement.accuracy)),
-            Table(_pair_headers("class"), _pairs(agreement.classes)),
-        ],
-    )
-
-
-def _wrong_images(agreement: Agreement, best: Artifact, data: Data, words: Words) -> Section | None:
-    """Returns images that the original classified right and the best file classifies wrong."""
-    worst = agreement.worst[:_SHOWN]
-    if not len(worst) or not isinstance(data.test, Examples):
-        return None
-    examples = data.test.rows(worst)
-    images, outputs = examples.x, best.predict(examples.x)
-    # A model may have more classes than the data.
-    names = dict(enumerate(getattr(data, "class_names", ())))
-    captions = [
-        f"{names[label]}, now {names.get(int(np.argmax(output)), int(np.argmax(output)))}"
-        if len(output) > 1
-        else f"{names[label]}, now the other"
-        for label, output in zip(examples.y.tolist(), outputs, strict=True)
-    ]
-    pictures = [
-        Picture("", png_of(image), caption, caption)
-        for image, caption in zip(images, captions, strict=True)
-    ]
-    return Section(
-        f"Right before, wrong now: the {words.examples} that the original was most certain of",
-        [Pictures(pictures, small=True)],
-        page_only=True,
-    )
-
-
-def _agreement(found: Agreement, words: Words) -> str:
-    value, low, high = (100 * v for v in found.changed)
-    return (
-        f"Of {found.examples} {words.examples} {value:.1f}% [{low:.1f}, {high:.1f}] change their "
-        f"class: {found.broke} that were right are wrong, {found.repaired} that were wrong are "
-        f"right. Expected calibration error: {found.calibration[0]:.3f} before, "
-        f"{found.calibration[1]:.3f} now."
-    )
-
-
-def _pair_headers(subject: str) -> list[str]:
-    return [subject, "original", "best", "points [95%]"]
-
-
-def _pairs(pairs: dict[str, MetricPair]) -> list[list[str]]:
-    ordered = sorted(pairs.items(), key=lambda kv: (kv[0] != PLAIN, kv[1].difference[0]))
-    return [
-        [
-            name,
-            f"{pair.original:.4f}",
-            f"{pair.small:.4f}",
-            "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * v for v in pair.difference)),
-        ]
-        for name, pair in ordered
-    ]
 
 
 def _metrics(result: CompressResult) -> list[str]:
@@ -366,7 +288,7 @@ def _drawn(result: CompressResult, data: Data, words: Words) -> dict[str, bytes]
     return {
         file: pareto_picture(
             [
-                (float(c.assessment.values.mean()), c.costs.latency, c.costs.bytes)
+                (c.assessment.metric.value(c.assessment.values), c.costs.latency, c.costs.bytes)
                 for c in result.candidates
             ],
             [result.candidates.index(candidate) for candidate in result.front],

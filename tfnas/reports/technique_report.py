@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from tfnas.compression.results.file_rows import file_rows, headers, time_cell
 from tfnas.compression.results.technique_result import TechniqueResult
 from tfnas.compression.techniques import technique
+from tfnas.reports.agreement_sections import more_metrics
 from tfnas.reports.content import Block, Picture, Pictures, Report, Section, Table, paragraphs
 from tfnas.reports.job_content import job_content
 from tfnas.reports.pages import write_report
@@ -40,7 +41,7 @@ def content(result: TechniqueResult, context: Context) -> Report:
         context.data,
         Table(titles, file_rows(result.rows, cells)),
         result.remarks(),
-        [_section(section) for section in result.sections()],
+        [*more_metrics(result.rows), *(_section(section) for section in result.sections())],
         _settings(result),
     )
 

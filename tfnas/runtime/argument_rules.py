@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -26,3 +27,24 @@ def check_count(name: str, value: Any, minimum: int, optional: bool = False) -> 
     is_count = isinstance(value, int) and not isinstance(value, bool) and value >= minimum
     if not is_count and not (optional and value is None):
         raise ValueError(f"{name} must be a whole number >= {minimum}, got {value!r}")
+
+
+def check_choice(name: str, value: Any, known: Sequence[str]) -> None:
+    """Checks that an argument is one of some words.
+
+    Example:
+        >>> check_choice("curve", "PR", ("ROC", "PR"))
+        >>> check_choice("curve", "P", ("ROC", "PR"))
+        Traceback (most recent call last):
+        ValueError: curve must be one of ROC, PR, got 'P'
+
+    Args:
+        name: Name of the argument, for the message.
+        value: Its value.
+        known: The words.
+
+    Raises:
+        ValueError: It is not.
+    """
+    if value not in known:
+        raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")

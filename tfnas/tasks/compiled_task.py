@@ -12,6 +12,7 @@ from tfnas.data.examples import Batches, Data, Examples, ExampleSet, leaves
 from tfnas.graph.output_activation import output_activations
 from tfnas.graph.output_names import by_output, output_names
 from tfnas.keras_private import compiled_losses, compiled_metric_arguments, own_training_step
+from tfnas.measure.agreement import Agreement, class_agreement
 from tfnas.tasks.assessment import Metric
 from tfnas.tasks.metrics import OutputForm, metric_of, metrics_by_output
 from tfnas.tasks.output_movement import output_movement
@@ -21,7 +22,9 @@ from tfnas.tasks.task import Distillation, Task, as_tensors
 if TYPE_CHECKING:
     import keras
 
+    from tfnas.measure.output_agreement import OutputAgreement
     from tfnas.tasks.metrics import MetricLike
+    from tfnas.tflite.artifact import Artifact
 
 Fit = Callable[..., Any]  # (model, epochs, callbacks), perhaps with initial_epoch
 CACHED = 2**30  # bytes of a teacher's outputs that are cached at most
@@ -72,6 +75,7 @@ class CompiledTask(Task):
         self._train_step = ""
         forms = dict(forms or {})
         names = [*forms] or ["output"]
+        self._form = next(iter(forms.values())) if len(forms) == 1 else OutputForm()
         if isinstance(metric, Mapping):
             first, *others = metrics_by_output(metric, names, forms=forms).items()
             self.metric, self.more_metrics = first[1], dict(others)
@@ -216,6 +220,25 @@ class CompiledTask(Task):
             "more_metrics": more,
         }
         return {**super().identity(), "fields": fields}
+
+    def agreement(
+        self,
+        files: tuple[Artifact, Artifact],
+        data: Data,
+        models: tuple[keras.Model, keras.Model],
+    ) -> Agreement | OutputAgreement | None:
+        """Compares the classes of two files where the one output gives them, else the numbers.
+
+        Args:
+            files: The original file and the compressed one.
+            data: The data; its test part is used.
+            models: The Keras models behind the files.
+        """
+        if not self._form.gives_classes:
+            return super().agreement(files, data, models)
+        names = getattr(data, "class_names", ())
+        logits = self._form.from_logits and not self._form.activation
+        return class_agreement(*files, data.test, names, from_logits=logits)
 
     def trainer(
         self,

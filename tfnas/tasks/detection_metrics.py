@@ -101,6 +101,7 @@ def overlaps_of(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     Returns:
         Overlaps, (..., boxes, others); NaN where a box holds NaN.
     """
+    one, other = (np.asarray(each, np.float64) for each in (one, other))
     one, other = one[..., :, None, :], other[..., None, :, :]
     low, high = np.maximum(one[..., :2], other[..., :2]), np.minimum(one[..., 2:], other[..., 2:])
     both = np.prod(np.maximum(high - low, 0), axis=-1)
@@ -178,7 +179,7 @@ def _average_precisions(right: np.ndarray, boxes: int) -> np.ndarray:
         right: Whether each box found is right, by falling score, (found, thresholds).
         boxes: Number of true boxes.
     """
-    hits = np.cumsum(right, axis=0)
+    hits = np.cumsum(right, axis=0, dtype=np.float64)
     precision = hits / np.arange(1, len(right) + 1)[:, None]
     precision = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
     recall = hits / boxes

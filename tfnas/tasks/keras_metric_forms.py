@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfnas.keras_private import metric_arguments, metric_direction, metric_function
-from tfnas.tasks import class_metrics, error_metrics, region_metrics
+from tfnas.tasks import class_metrics, error_metrics, ranking_metrics, region_metrics
 from tfnas.tasks.assessment import Metric
 from tfnas.tasks.target_forms import checked
 
@@ -213,7 +213,7 @@ def _area(config: Mapping[str, Any]) -> Metric | None:
     if config.get("label_weights") is not None or config.get("from_logits"):
         return None
     several = bool(config.get("multi_label"))
-    return class_metrics.auc(
+    return ranking_metrics.auc(
         config["curve"], average="macro" if several else "micro", several_labels=several
     )
 

@@ -1,19 +1,19 @@
 """Metrics of quality, by function and by name.
 
-=======================  ======  =============================================
-metric                   better  of
-=======================  ======  =============================================
-``accuracy``             higher  classes, steps of sequences, pixels
-``top_k``                higher  classes
-``auc``                  higher  classes; ROC, or average precision ("PR")
-``f1``                   higher  classes; also ``precision`` and ``recall``
-``mean_iou``             higher  segmentations
-``mean_average_precision``  higher  detected boxes
-``mse, mae, rmse``       lower   numbers
-``r2``                   higher  numbers
-``reconstruction_error`` lower   autoencoders, whose targets are their inputs
-``expected_calibration_error``  lower  probabilities of classes
-=======================  ======  =============================================
+=============================  ======  ================================================
+metric                         better  of
+=============================  ======  ================================================
+`accuracy`                     higher  classes, steps of sequences, pixels
+`top_k`                        higher  classes
+`auc`                          higher  classes: the ROC curve, or the average precision
+`f1`, `precision`, `recall`    higher  classes
+`mean_iou`                     higher  segmentations
+`mean_average_precision`       higher  detected boxes
+`r2`                           higher  numbers
+`mse`, `mae`, `rmse`           lower   numbers
+`reconstruction_error`         lower   autoencoders, whose targets are their inputs
+`expected_calibration_error`   lower   probabilities of classes
+=============================  ======  ================================================
 
 Where a task, a job or :func:`tfnas.evaluate` takes a metric, that may be one of these, its name, a
 metric or a loss of Keras, its name, or a :class:`tfnas.Metric` of the user's own; see
@@ -34,7 +34,6 @@ import numpy as np
 from tfnas.tasks.assessment import ACCURACY, Metric
 from tfnas.tasks.class_metrics import (
     accuracy,
-    auc,
     expected_calibration_error,
     f1,
     precision,
@@ -57,6 +56,7 @@ from tfnas.tasks.keras_metric_forms import (
     of_metric,
     unknown_direction,
 )
+from tfnas.tasks.ranking_metrics import auc
 from tfnas.tasks.region_metrics import mean_iou
 
 if TYPE_CHECKING:
@@ -124,6 +124,13 @@ class OutputForm:
     def from_logits(self) -> bool:
         """Whether the output gives logits."""
         return bool(getattr(self.loss, "from_logits", False))
+
+    @property
+    def gives_classes(self) -> bool:
+        """Whether the output scores classes of which one is true, for an example as a whole."""
+        if self.shape is None or len(self.shape) != 2 or self.several_labels:
+            return False
+        return "crossentropy" in self.loss_name or self.loss_name == "bce"
 
     @property
     def threshold(self) -> float:

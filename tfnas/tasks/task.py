@@ -17,7 +17,9 @@ import numpy as np
 
 from tfnas.data.examples import Batches, Data, ExampleSet, Nested, leaves, mapped
 from tfnas.graph.output_names import by_output, output_names
-from tfnas.tasks.assessment import Assessment, Metric, NotFinite, checked_values, rows_of, shapes
+from tfnas.measure.output_agreement import OutputAgreement, output_agreement
+from tfnas.tasks.assessment import Assessment, Metric
+from tfnas.tasks.judging import judged, judged_values
 
 if TYPE_CHECKING:
     import keras
@@ -226,7 +228,7 @@ class Task(abc.ABC):
             ValueError: `example_values` does not return one value for each example.
             NotFinite: An output is not finite.
         """
-        return Assessment(self.metric, self._values(y, outputs))
+        return Assessment(self.metric, judged_values(self, y, outputs))
 
     def judge(self, predict: Callable[[Nested], Nested], examples: ExampleSet) -> Assessment:
         """Judges a model or a file on examples, a batch at a time.
@@ -239,12 +241,23 @@ class Task(abc.ABC):
             ValueError: `example_values` does not return one value for each example.
             NotFinite: An output is not finite.
         """
-        return self._judged(predict, examples, {"": self.metric})[""]
+        return judged(self, predict, examples, {"": self.metric})[""]
 
     def judge_all(
         self, predict: Callable[[Nested], Nested], examples: ExampleSet
     ) -> dict[str, Assessment]:
         """Judges a model or a file by `metric` and by `more_metrics`, in one pass.
+
+        Example:
+            >>> from tfnas import metrics
+            >>> from tfnas.data import Examples
+            >>> class Depth(Task):
+            ...     metric, more_metrics = metrics.mae(), {"mse": metrics.mse()}
+            ...     def check(self, model, data): ...
+            ...     def loss(self, model): return "mae"
+            >>> found = Depth().judge_all(lambda x: x + 2, Examples(np.zeros(4), np.zeros(4)))
+            >>> [(name, each.score.value) for name, each in found.items()]
+            [('', 2.0), ('mse', 4.0)]
 
         Args:
             predict: Returns the outputs for inputs, such as :meth:`tfnas.Artifact.predict`.
@@ -257,34 +270,7 @@ class Task(abc.ABC):
             ValueError: A metric does not return one value for each example.
             NotFinite: An output is not finite.
         """
-        return self._judged(predict, examples, {"": self.metric, **self.more_metrics})
-
-    def _judged(
-        self,
-        predict: Callable[[Nested], Nested],
-        examples: ExampleSet,
-        metrics: Mapping[str, Metric],
-    ) -> dict[str, Assessment]:
-        parts: dict[str, list[np.ndarray]] = {name: [] for name in metrics}
-        for batch in examples.batches():
-            outputs = predict(batch.x)
-            for name, found in parts.items():
-                found.append(self._values(batch.y, outputs, name))
-        return {name: Assessment(metrics[name], rows_of(found)) for name, found in parts.items()}
-
-    def _values(self, y: Nested, outputs: Nested, name: str = "") -> np.ndarray:
-        """Returns the values of `metric`, or of one of `more_metrics` by its name."""
-        metric, source = self.metric, f"{type(self).__name__}.example_values"
-        if any(np.isnan(leaf).any() for leaf in leaves(outputs) if _is_float(leaf)):
-            raise NotFinite(f"outputs must be numbers, got NaN; they are {shapes(outputs)}")
-        if name:
-            metric, source = self.more_metrics[name], f"values of metric {name!r}"
-            if metric.values is None:
-                raise ValueError(f"more_metrics must have values, got None for {name!r}")
-            found = metric.values(y, self.postprocess(outputs))
-        else:
-            found = self.example_values(y, self.postprocess(outputs))
-        return checked_values(np.asarray(found), metric, y, outputs, source)
+        return judged(self, predict, examples, {"": self.metric, **self.more_metrics})
 
     def changed(self, before: Nested, after: Nested) -> np.ndarray:
         """Returns how much of each example's prediction changed, (examples,) from 0 to 1.
@@ -307,15 +293,18 @@ class Task(abc.ABC):
         files: tuple[Artifact, Artifact],
         data: Data,
         models: tuple[keras.Model, keras.Model],
-    ) -> Agreement | None:
-        """Compares the predictions of two files in detail; None where the task defines nothing.
+    ) -> Agreement | OutputAgreement | None:
+        """Compares the outputs of two files in detail, by default as numbers.
 
         Args:
             files: The original file and the compressed one.
             data: The data; its test part is used.
             models: The Keras models behind the files.
+
+        Returns:
+            The agreement; None: a task may define that there is nothing to compare.
         """
-        return None
+        return output_agreement(*files, data.test)
 
     def trainer(
         self,
@@ -449,7 +438,3 @@ def as_tensors(inputs: Nested) -> Nested:
         return keras.ops.convert_to_tensor(array.astype("float32") if real else array)
 
     return mapped(tensor, inputs)
-
-
-def _is_float(leaf: Any) -> bool:
-    return np.asarray(leaf).dtype.kind == "f"

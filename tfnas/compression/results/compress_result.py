@@ -12,10 +12,11 @@ from tfnas.compression.layer_costs import FileLayer
 from tfnas.compression.model_analysis import ModelAnalysis
 from tfnas.compression.plan_settings import PlanSettings
 from tfnas.compression.recipe import Recipe
-from tfnas.compression.results.file_rows import short_headers, short_rows
+from tfnas.compression.results.file_rows import more_lines, short_headers, short_rows
 from tfnas.compression.results.printed_result import PrintedResult
 from tfnas.measure.agreement import Agreement
 from tfnas.measure.measurement import Latency
+from tfnas.measure.output_agreement import OutputAgreement
 from tfnas.measure.throughput import Throughput
 from tfnas.targets.device import Device
 from tfnas.tasks.assessment import Metric
@@ -37,8 +38,8 @@ class CompressResult(PrintedResult):
         original: The original's float32 file on the examples for choosing: (metric, 1.0, bytes).
         rows: Files on the final examples: the original's float32 file first, then the front.
         latencies: Measured latency of each of those, by label.
-        agreement: How the predictions of `best` differ from the original's; None where the task
-            has no such comparison.
+        agreement: How the predictions of `best` differ from the original's: classes, or numbers;
+            None where the task has no such comparison.
         failures: Recipes, or other things, that failed -> why.
         model_analysis: Costs and sensitivity of the original's layers, measured first.
         plan: What was tried because of that, with the reasons.
@@ -59,7 +60,7 @@ class CompressResult(PrintedResult):
     original: tuple[float, float, int]
     rows: list[FileRow]
     latencies: dict[str, Latency]
-    agreement: Agreement | None
+    agreement: Agreement | OutputAgreement | None
     failures: dict[str, str]
     model_analysis: ModelAnalysis
     plan: PlanSettings
@@ -101,6 +102,7 @@ class CompressResult(PrintedResult):
     def _remarks(self) -> list[str]:
         lines = [
             *remarks(self),
+            *more_lines(self.rows, str(self.best.recipe)),
             *self._on_device(),
             *(self.agreement.warnings() if self.agreement else ()),
         ]

@@ -58,6 +58,51 @@ def short_rows(
     ]
 
 
+def more_headers() -> list[str]:
+    """Returns the titles of :func:`more_rows`."""
+    return ["metric", "file", "value", "95% interval", "difference to the first [95%]"]
+
+
+def more_rows(rows: Sequence[FileRow]) -> list[list[str]]:
+    """Returns a row for each further metric and file; nothing where the task has one metric.
+
+    Args:
+        rows: The measured files, the one that the others are compared with first.
+    """
+    return [
+        [
+            row.more[name].metric.name,
+            row.label,
+            f"{row.more[name].score.value:.4f}",
+            f"[{row.more[name].score.low:.4f}, {row.more[name].score.high:.4f}]",
+            _with_unit(row.more_differences.get(name), row.more[name].metric),
+        ]
+        for name in (rows[0].more if rows else ())
+        for row in rows
+    ]
+
+
+def more_lines(rows: Sequence[FileRow], label: str) -> list[str]:
+    """Returns a sentence for each further metric of a file, for a terminal.
+
+    Args:
+        rows: The measured files, the one that the others are compared with first.
+        label: Label of the file.
+    """
+    [row] = [row for row in rows if row.label == label]
+    return [
+        f"{assessment.metric.name} of {label}: {assessment.score.value:.4f} "
+        f"[{assessment.score.low:.4f}, {assessment.score.high:.4f}], "
+        f"{_with_unit(row.more_differences[name], assessment.metric)} to the first"
+        for name, assessment in row.more.items()
+        if name in row.more_differences
+    ]
+
+
+def _with_unit(difference: tuple[float, float, float] | None, metric: Metric) -> str:
+    return f"{_scaled(difference, metric)} {metric.unit if difference else ''}".rstrip()
+
+
 def time_cell(latency: Latency) -> str:
     """Returns a latency as a ratio to the reference model's, with its 95% interval."""
     return f"{short_time(latency)} [{latency.ratio_low:.4f}, {latency.ratio_high:.4f}]"

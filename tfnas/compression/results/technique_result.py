@@ -8,7 +8,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tfnas.compression.file_comparison_table import FileRow
-from tfnas.compression.results.file_rows import short_headers, short_rows, speed_lines
+from tfnas.compression.results.file_rows import (
+    more_lines,
+    short_headers,
+    short_rows,
+    speed_lines,
+)
 from tfnas.compression.results.printed_result import PrintedResult
 from tfnas.compression.techniques.registry import technique
 from tfnas.compression.techniques.technique import ReportSection, TechniqueOutcome
@@ -60,6 +65,8 @@ class TechniqueResult(PrintedResult):
     def remarks(self) -> list[str]:
         """Returns sentences about the result."""
         lines = speed_lines(self.latencies, self.technique.label)
+        for row in self.rows:
+            lines += more_lines(self.rows, row.label)
         for outcome in self.outcomes:
             lines += technique(outcome.technique).remarks(outcome, self.files)
         return [*dict.fromkeys(lines), *self.notes]
