@@ -15,12 +15,13 @@ from tfnas.data.examples import Data, Nested
 from tfnas.data.model_inputs import inputs_fitting, model_inputs, model_outputs
 from tfnas.data.named_arrays import array_parts, input_arrays, read_arrays
 from tfnas.data.tables import read_table, table_inputs, table_targets
-from tfnas.data.user_data import DataParts, UserData, data_parts
+from tfnas.data.user_data import DataParts, data_parts
 
 if TYPE_CHECKING:
     import keras
 
     from tfnas.data.data_split import DataSplit
+    from tfnas.data.user_data import UserData
 
     AnyData: TypeAlias = Data | UserData | str | os.PathLike[str]
 
