@@ -274,9 +274,9 @@ def test_tables_that_are_refused(case, tmp_path):
 
 
 def test_columns_that_do_not_fit_several_inputs(tmp_path):
-    path = csv(tmp_path, "age,size,price", "1,2,3")
     with pytest.raises(ValueError, match=r"the model's inputs must be columns .*, got 'size'"):
         load_for(named_model(("price",)), csv(tmp_path, "age,price", "1,2"), targets=["price"])
+    path = csv(tmp_path, "age,size,price", "1,2,3")
     with pytest.raises(ValueError, match=r"take one value an example for column 'age' .* \(2,\)"):
         load_for(named_model(("p",), age_shape=(2,)), path, targets=["price"])
     with pytest.raises(ValueError, match="a column for each output of the model, price, sold, got"):
