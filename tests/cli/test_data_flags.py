@@ -78,7 +78,7 @@ def test_commands_load_data_for_the_model(folder):
     ):
         values = values_of(*(word.format(folder=folder) for word in line), "--train_limit=20")
         model, parts = common.load_inputs(folder / "model.keras", values)
-        assert [each.name for each in model.inputs] == ["size", "age"]
+        assert {each.name for each in model.inputs} == {"size", "age"}
         assert [len(each) for each in (parts.train, parts.validation, parts.test)] == [20, 6, 6]
         np.testing.assert_array_equal(parts.train.x["size"], parts.train.x["age"] + 1)
         np.testing.assert_array_equal(parts.train.y, 2 * parts.train.x["age"][:, 0])

@@ -123,9 +123,9 @@ def test_arrays_of_any_names_are_chosen(tmp_path):
     n = np.arange(20.0)
     path = npz(tmp_path, a=n, b=2 * n, c=3 * n, d=4 * n)
     parts = load_for(named_model(), path, inputs=["b", "a"], targets=["d", "c"])
-    by_order, y = parts.train.x, parts.train.y
-    np.testing.assert_array_equal(by_order[0], 2 * by_order[1])  # size, age
-    np.testing.assert_array_equal(y["price"], 4 * by_order[1][:, 0])
+    x, y = parts.train.x, parts.train.y
+    np.testing.assert_array_equal(x["size"], 2 * x["age"])
+    np.testing.assert_array_equal(y["price"], 4 * x["age"][:, 0])
 
 
 BAD_ARRAYS = {

@@ -3,6 +3,7 @@
 import math
 
 import keras
+import numpy as np
 import pytest
 from keras import layers
 
@@ -246,14 +247,12 @@ def test_data_tells_the_sizes_that_a_model_leaves_open():
         return keras.Model(inputs, layers.Dense(2)(joined), name="mine")
 
     data = {"s": np.zeros((2, 3)), "t": np.zeros((2, 10, 4))}
-    found = profile(model(None), data)
-    assert found.summary() == profile(model(10)).summary()
+    found = tfnas.profile(model(None), data)
+    assert found.summary() == tfnas.profile(model(10)).summary()
     assert found.name == "mine"
-    assert profile(model(10), data).summary() == found.summary()
+    assert tfnas.profile(model(10), data).summary() == found.summary()
     sequential = keras.Sequential([keras.Input((None, 4)), layers.Conv1D(8, 3)], name="series")
-    assert (
-        profile(sequential, np.zeros((2, 10, 4))).summary().startswith("series: 104 parameters, ")
-    )
-    assert profile(sequential, np.zeros((2, 10, 4))).macs == 8 * 8 * 12
+    found = tfnas.profile(sequential, np.zeros((2, 10, 4)))
+    assert (found.name, found.parameters, found.macs) == ("series", 104, 8 * 8 * 12)
     with pytest.raises(ValueError, match=r"must have the shape .* for input 't'"):
-        profile(model(10), {"s": np.zeros((2, 3)), "t": np.zeros((2, 9, 4))})
+        tfnas.profile(model(10), {"s": np.zeros((2, 3)), "t": np.zeros((2, 9, 4))})
