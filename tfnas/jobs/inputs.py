@@ -17,7 +17,7 @@ from tfnas.search_space.json_records import parse_json_object
 if TYPE_CHECKING:
     import keras
 
-    from tfnas.data.any_data import AnyData
+    from tfnas.data.data_for_model import AnyData
     from tfnas.data.user_data import UserData
     from tfnas.nas.search_result import SearchResult
 
