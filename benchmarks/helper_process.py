@@ -108,6 +108,7 @@ def main(argv: list[str]) -> None:
     rows = []
     for kind, label in (("clock", "seconds"), ("cpu", "CPU seconds of both processes")):
         values = {side: [pair[side][kind] for pair in pairs] for side in ("isolated", "without")}
+        apart, here = sum(values["isolated"]), sum(values["without"])
         ratios = [a / b for a, b in zip(values["isolated"], values["without"], strict=True)]
         rows.append(
             {
@@ -115,7 +116,7 @@ def main(argv: list[str]) -> None:
                 "isolated [least, most]": spread(values["isolated"], 3),
                 "without [least, most]": spread(values["without"], 3),
                 "ratio of a pair [least, most]": spread(ratios, 2),
-                f"all {len(pairs)}": f"{sum(values['isolated']):.2f} : {sum(values['without']):.2f}",
+                f"all {len(pairs)}": f"{apart:.2f} : {here:.2f}",
             }
         )
     command = (
