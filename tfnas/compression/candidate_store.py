@@ -27,7 +27,8 @@ from tfnas.measure.measure import ACTIVATION_BYTES
 from tfnas.measure.measurement import pareto_front
 from tfnas.measure.profile import Profile, profile
 from tfnas.runtime.files import save_model, write_atomically
-from tfnas.runtime.store import Record
+from tfnas.runtime.store import Record, damage_named
+from tfnas.search_space.json_records import check_keys, check_types
 from tfnas.tasks.assessment import Assessment, NotFinite
 from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.conversion_error import ConversionError
@@ -187,7 +188,8 @@ class CandidateStore:
         """
         path = self.folder / "model_analysis.json"
         if path.exists():
-            before = ModelAnalysis.from_json(path.read_text())
+            with damage_named(path, "model analysis"):
+                before = ModelAnalysis.from_json(path.read_text())
             if before.pruned or not pruning:
                 return before
         analysis = analyze_model(
@@ -290,9 +292,13 @@ class CandidateStore:
 
     def _read(self, recipe: Recipe, folder: pathlib.Path) -> Candidate:
         record = self._record(folder).read()
+        with damage_named(folder / "record.json", "candidate"):
+            check_keys(CandidateCosts, record["costs"])
+            check_types(CandidateCosts, record["costs"])
+            value, low, high = map(float, record["drop"])
         file = Artifact.load(folder / "model.tflite")
-        values = np.load(folder / "values.npy", allow_pickle=False)
-        value, low, high = record["drop"]
+        with damage_named(folder / "values.npy", "candidate"):
+            values = np.load(folder / "values.npy", allow_pickle=False)
         costs = CandidateCosts(**record["costs"])
         assessment = Assessment(self.context.task.metric, values)
         return Candidate(recipe, file, costs, (value, low, high), assessment)

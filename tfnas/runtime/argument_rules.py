@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -26,3 +28,21 @@ def check_count(name: str, value: Any, minimum: int, optional: bool = False) -> 
     is_count = isinstance(value, int) and not isinstance(value, bool) and value >= minimum
     if not is_count and not (optional and value is None):
         raise ValueError(f"{name} must be a whole number >= {minimum}, got {value!r}")
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Returns the end of a message about an unknown name: the nearest known one, or all.
+
+    Example:
+        >>> did_you_mean("val_acc", ["loss", "val_accuracy"])
+        "did you mean 'val_accuracy'?"
+        >>> did_you_mean("x", ["loss"])
+        'the known ones are loss'
+
+    Args:
+        name: The unknown name.
+        known: The known names.
+    """
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, 1)
+    return f"did you mean {near[0]!r}?" if near else f"the known ones are {', '.join(known)}"
