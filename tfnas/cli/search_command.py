@@ -100,7 +100,7 @@ def _search_hypermodel(settings: dict[str, Any], values: flags.FlagValues) -> in
     from tfnas.jobs.hypermodel_search import search_hypermodel
     from tfnas.nas.search_config import SearchConfig
 
-    if values["objectives"].using_default_value:
+    if not (values["objectives"].present or values["objective"].present):
         settings["objectives"] = ("val_loss",)
     config = SearchConfig(values["dataset"].value, **settings)
     with progress_display() as progress:

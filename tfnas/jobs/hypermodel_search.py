@@ -179,7 +179,10 @@ def _written(tuner: MeasuredTuner, folder: pathlib.Path, interrupted: bool) -> H
     order = oracle.get_best_trials(len(oracle.records))
     best = oracle.pick() if len(oracle.objectives.names) == 1 else order[0]
     order = [best, *(trial for trial in order if trial is not best)]
-    save_model(tuner.load_model(best), folder / "best.keras")
+    model = tuner.load_model(best)
+    if model.optimizer is not None:  # Keras warns of a saved one that was not built
+        model.optimizer.build(model.trainable_variables)
+    save_model(model, folder / "best.keras")
     file = tuner.folder(best.trial_id) / MODEL_FILE
     if file.exists():
         shutil.copyfile(file, folder / f"best_{tuner.config.spec.mode}.tflite")

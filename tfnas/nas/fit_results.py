@@ -32,7 +32,7 @@ def check_results(results: Any, objective: kt.Objective, names: Collection[str])
         names: Names of all objectives that `fit` must report.
 
     Raises:
-        FatalTypeError: It is none of the types that keras_tuner takes.
+        FatalTypeError: It is none of the types that keras_tuner takes, or a metric is no number.
         FatalValueError: An objective is not in it.
     """
     for each in results if isinstance(results, list) else [results]:
@@ -40,6 +40,8 @@ def check_results(results: Any, objective: kt.Objective, names: Collection[str])
         if isinstance(reported, Mapping) and UNSPECIFIED not in names:
             check_reported(reported, names)
         validate_results(each, objective, _FIT)
+        if isinstance(each, Mapping):
+            plain_metrics(each)
 
 
 def check_reported(metrics: Collection[str], names: Collection[str]) -> None:
