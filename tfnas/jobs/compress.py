@@ -112,7 +112,8 @@ def compress(
             which files are chosen; the other half is used once, to measure the chosen files.
             None: the data of the search.
         budget: A :class:`tfnas.Budget`, or a dictionary of its fields, such as `{"max_drop": 1.0,
-            "max_bytes": 100_000}`: at most 1 point of accuracy lost, at most 100,000 bytes.
+            "max_bytes": 100_000}`: at most 1 point of accuracy lost, at most 100,000 bytes. Without
+            a limit on the quality the most accurate file is chosen, else the smallest and fastest.
         effort: "quick": number formats without training, seconds each. "normal": also
             quantization-aware training and channel pruning, and for gzipped bytes pruning and
             clustering of weights. "thorough": more of all, with longer training.
