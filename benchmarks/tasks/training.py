@@ -66,6 +66,19 @@ def inputs(part: Part) -> Any:
     return keras.tree.map_structure(lambda *each: np.concatenate(each), *batches)
 
 
+def first_inputs(part: Part, count: int) -> Any:
+    """Returns inputs of a part to calibrate with: spread over arrays, the first of a dataset.
+
+    Args:
+        part: Arrays, or a dataset of batches.
+        count: Examples, about.
+    """
+    if isinstance(part, tf.data.Dataset):
+        return inputs(part.unbatch().take(count).batch(count))
+    every = max(len(keras.tree.flatten(part[0])[0]) // count, 1)
+    return keras.tree.map_structure(lambda column: column[::every], part[0])
+
+
 def held_out(labels: np.ndarray, every: int) -> np.ndarray:
     """Returns which examples are held out: of each label the first, and each `every`-th after it.
 
