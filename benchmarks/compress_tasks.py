@@ -12,11 +12,13 @@ by, with bytes and time; whether the budget is kept, and how long the call took.
 
 from __future__ import annotations
 
+import pathlib
 import sys
 import time
 from types import ModuleType
 from typing import Any
 
+import keras
 import numpy as np
 import record
 import tensorflow as tf
@@ -28,10 +30,13 @@ from tasks.training import first_inputs
 import tfnas
 from tfnas.cli.console import PlainProgress
 from tfnas.table import table
+from tfnas.tasks.compiled_task import CompiledTask
+from tfnas.tasks.metrics import mean_average_precision
 
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 TASK = flags.DEFINE_enum("task", None, NAMES, "the problem", required=True)
 EFFORT = flags.DEFINE_string("effort", "normal", "quick, normal or thorough")
-DATA = flags.DEFINE_string("data", "../shared/data/tasks", "folder of the data")
+DATA = flags.DEFINE_string("data", str(ROOT.parent / "shared/data/tasks"), "folder of the data")
 MODELS = flags.DEFINE_string("models", "runs/tasks", "folder of the trained models")
 DIRECTORY = flags.DEFINE_string("directory", "runs/compress_tasks", "folder of the jobs")
 SHARE = flags.DEFINE_float("share", 0.5, "share of the int8 file's bytes")
@@ -57,7 +62,7 @@ def main(argv: list[str]) -> None:
         budget,
         validation_data=validation,
         test_data=test,
-        metric=metric_of(module),
+        **judged_by(module, model),
         effort=EFFORT.value,
         directory=f"{DIRECTORY.value}/{name}_{EFFORT.value}",
         seed=SEED.value,
@@ -78,25 +83,29 @@ def main(argv: list[str]) -> None:
     record.write("compress_tasks", tables, seed=SEED.value, notes=notes)
 
 
-def metric_of(module: ModuleType) -> Any:
-    """Returns the metric as a user passes it; None: the first that the model was compiled with.
+class Boxes(CompiledTask):
+    """The detector's task: its outputs are decoded to boxes before they are judged."""
+
+    def postprocess(self, outputs: Any) -> np.ndarray:
+        """Returns the boxes of each image; of a Keras model and of its file alike."""
+        return boxes.decode(by_output(problem("blood_cells"), outputs))
+
+
+def judged_by(module: ModuleType, model: keras.Model) -> dict[str, Any]:
+    """Returns the arguments `task` or `metric`, as a user passes them.
+
+    None are needed where the model was compiled with the metric.
 
     Args:
         module: The problem.
+        model: Its model.
     """
     if module.METRIC == "map50":
-
-        def values(y: np.ndarray, outputs: Any) -> np.ndarray:
-            detections = boxes.decode(by_output(module, outputs))
-            return boxes.rows(y, detections, module.CLASSES)
-
-        return tfnas.Metric(
-            "mAP@0.5", scale=100.0, unit="points", values=values, aggregate=boxes.mean_of_rows
-        )
-    if hasattr(module, "OUTPUT"):  # it decides; the others are beside it
+        return {"task": Boxes.of(model, metric=mean_average_precision(0.5))}
+    if hasattr(module, "OUTPUT"):  # the first output decides
         others = [name for name in module.OUTPUTS if name != module.OUTPUT]
-        return dict.fromkeys((module.OUTPUT, *others), module.METRIC)
-    return module.METRIC if isinstance(module.METRIC, str) else None
+        return {"metric": dict.fromkeys((module.OUTPUT, *others), module.METRIC)}
+    return {"metric": module.METRIC} if module.METRIC in ("mse", "AUC") else {}
 
 
 def file_rows(result: Any, int8_bytes: int) -> tuple[list[str], list[list[str]]]:
