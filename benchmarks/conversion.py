@@ -52,7 +52,8 @@ def networks() -> dict[str, Any]:
 @contextlib.contextmanager
 def as_tensorflow_does() -> Iterator[None]:
     """Has `to_tflite` convert by `TFLiteConverter.from_keras_model`."""
-    with mock.patch("tfnas.tflite.tensorflow_converter.can_be_frozen", return_value=False):
+    written = "tfnas.tflite.tensorflow_converter.written_for_converter"
+    with mock.patch(written, return_value=None):
         yield
 
 

@@ -65,7 +65,9 @@ class PackageSource:
         for node in ast.walk(tree or ast.Module([], [])):
             if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == self.name:
                 module = str(node.module).partition(".")[2]
-                found.update({alias.name: module or alias.name for alias in node.names})
+                for alias in node.names:
+                    inner = f"{module}.{alias.name}" if module else alias.name
+                    found[alias.name] = inner if inner in self.modules else module or alias.name
         return found
 
     def imported_modules(self, tree: ast.AST, importer: str) -> Iterator[str]:

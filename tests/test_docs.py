@@ -70,3 +70,10 @@ def test_modules_have_the_names_that_the_map_of_renames_says():
     missing = [path for path in paths if not path.exists() and not path.with_suffix(".py").exists()]
     assert len(now) > 100
     assert missing == []
+
+
+def test_the_example_of_the_page_on_training_runs(capsys):
+    text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    [code] = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    exec(compile(code, "training.md", "exec"), {"__name__": "training"})
+    assert float(capsys.readouterr().out) == 0.75

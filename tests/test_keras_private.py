@@ -198,6 +198,14 @@ def test_a_call_takes_training_where_it_has_the_argument():
         assert keras_private.call_takes_training(other) is False
 
 
+def test_a_copy_of_a_lambda_has_its_function():
+    factor = keras.ops.ones((2,))
+    layer = layers.Lambda(lambda x: x * factor, output_shape=(2,), dtype="float64", name="old")
+    copied = keras_private.lambda_copy(layer, "new", layer.dtype_policy)
+    assert (copied.name, copied.dtype, copied.function) == ("new", "float64", layer.function)
+    assert copied.compute_output_shape((None, 2)) == (None, 2)
+
+
 def test_all_layers_of_a_model_are_found_once():
     shared = layers.Dense(3, name="shared")
     nested = keras.Sequential([keras.Input((3,)), shared, layers.Activation("relu")], name="nested")
@@ -356,6 +364,18 @@ def test_the_function_behind_a_metric_gives_one_value_per_example():
     np.testing.assert_array_equal(values, [1.0, 4.0])
     whole = keras.metrics.AUC()
     assert keras_private.metric_function(whole) is whole
+
+
+def test_a_metric_keeps_the_arguments_of_its_function():
+    metric = keras.metrics.BinaryAccuracy(threshold=0.7)
+    assert keras_private.metric_arguments(metric)["threshold"] == 0.7
+    assert keras_private.metric_arguments(keras.metrics.AUC()) == {}
+
+
+def test_a_metric_has_a_direction():
+    assert keras_private.metric_direction(keras.metrics.AUC()) == "up"
+    assert keras_private.metric_direction(keras.metrics.MeanSquaredError()) == "down"
+    assert keras_private.metric_direction(keras.metrics.Mean()) is None
 
 
 # Optimizers.

@@ -35,7 +35,12 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     home = _HOME[name]
     module = importlib.import_module(f"{__name__}.{home}")
-    value = module if name == home else getattr(module, name)
+    if name == home:
+        value = module
+    elif hasattr(module, name):
+        value = getattr(module, name)
+    else:  # a module in a package, such as tfnas.tasks.metrics
+        value = importlib.import_module(f"{module.__name__}.{name}")
     globals()[name] = value
     return value
 

@@ -18,12 +18,12 @@ from tfnas.distillation.feature_losses import AttentionTransfer as AttentionTran
 from tfnas.distillation.feature_losses import FeatureHint as FeatureHint
 from tfnas.distillation.feature_losses import RelationalTransfer as RelationalTransfer
 from tfnas.graph.batchnorm import recalibrate_batchnorm as recalibrate_batchnorm
+from tfnas.graph.custom_loop import CustomLoop as CustomLoop
 from tfnas.jobs.compress import compress as compress
 from tfnas.jobs.search_job import search as search
 from tfnas.jobs.technique_job import run_techniques as run_techniques
 from tfnas.loading import load_model as load_model
 from tfnas.low_rank.factorize import factorize as factorize
-from tfnas.measure.accuracy import evaluate as evaluate
 from tfnas.measure.latency import benchmark as benchmark
 from tfnas.measure.latency_model.latency_model import LatencyModel as LatencyModel
 from tfnas.measure.measurement import Measurement as Measurement
@@ -55,6 +55,7 @@ from tfnas.quantization.quantize_aware import quantize_aware as quantize_aware
 from tfnas.quantization.quantize_aware import strip_quantization as strip_quantization
 from tfnas.quantization.quantize_aware import unquantized_layers as unquantized_layers
 from tfnas.quantization.spec import QuantSpec as QuantSpec
+from tfnas.runtime.helper_process import isolated as isolated
 from tfnas.runtime.worker_processes import TrialProcesses as TrialProcesses
 from tfnas.search_space.architecture import Architecture as Architecture
 from tfnas.search_space.architecture import mobilenet_v2 as mobilenet_v2
@@ -70,7 +71,10 @@ from tfnas.targets.ethos_u import vela as vela
 from tfnas.targets.tflite_micro.interpreter import micro_memory as micro_memory
 from tfnas.targets.tflite_micro.interpreter import planned_arena as planned_arena
 from tfnas.targets.tflite_micro.interpreter import run_micro as run_micro
+from tfnas.tasks import metrics as metrics
 from tfnas.tasks.assessment import Metric as Metric
+from tfnas.tasks.evaluation import evaluate as evaluate
+from tfnas.tasks.judged_parts import Evaluation as Evaluation
 from tfnas.tasks.task import Task as Task
 from tfnas.tflite.artifact import Artifact as Artifact
 from tfnas.tflite.conversion_error import ConversionError as ConversionError

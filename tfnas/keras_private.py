@@ -208,6 +208,28 @@ def own_variables(layer: keras.layers.Layer) -> list[Any]:
     return [*layer._trainable_variables, *layer._non_trainable_variables]
 
 
+def lambda_copy(layer: keras.layers.Lambda, name: str, dtype: Any) -> keras.layers.Lambda:
+    """Returns a new Lambda layer with the function of another one.
+
+    Reads `Lambda._output_shape` (Keras 3.12.0, 3.15.1). A configuration holds the function's
+    compiled code without its global names, and Keras refuses to run it where it isn't trusted.
+
+    Args:
+        layer: The layer.
+        name: Name of the copy.
+        dtype: Its dtype policy.
+    """
+    return type(layer)(
+        layer.function,
+        output_shape=layer._output_shape,
+        mask=layer.mask,
+        arguments=layer.arguments,
+        name=name,
+        dtype=dtype,
+        trainable=layer.trainable,
+    )
+
+
 # Tensors and what is attached to them.
 
 
@@ -297,14 +319,14 @@ def train_function(model: keras.Model) -> Callable[..., Any] | None:
     return getattr(model, "train_function", None)
 
 
-def set_train_function(model: keras.Model, step: Callable[..., Any]) -> None:
+def set_train_function(model: keras.Model, step: Callable[..., Any] | None) -> None:
     """Replaces the compiled training step of a model.
 
     Sets `Trainer.train_function` (Keras 3.12.0, 3.15.1), which `fit` reads anew for each step.
 
     Args:
         model: The model; changed in place.
-        step: Takes an iterator over batches and returns the logs.
+        step: Takes an iterator over batches and returns the logs; None: `fit` compiles a new one.
     """
     model.train_function = step
 
@@ -346,6 +368,47 @@ def compiled_metrics(model: keras.Model) -> Any:
     return model._compile_metrics
 
 
+def compiled_losses(model: keras.Model) -> tuple[Any, Any]:
+    """Returns the loss and the loss weights that a model was compiled with; None where none are.
+
+    Reads `Trainer._compile_loss` and its `_user_loss` and `_user_loss_weights` (Keras 3.12.0,
+    3.15.1).
+
+    Args:
+        model: The model.
+    """
+    compiled = getattr(model, "_compile_loss", None)
+    if compiled is None:
+        return None, None
+    return compiled._user_loss, compiled._user_loss_weights
+
+
+def compiled_metric_arguments(model: keras.Model) -> Any:
+    """Returns the `metrics` that a model was compiled with; None where there are none.
+
+    Reads `Trainer._compile_metrics` and its `_user_metrics` (Keras 3.12.0, 3.15.1).
+
+    Args:
+        model: The model.
+    """
+    return getattr(getattr(model, "_compile_metrics", None), "_user_metrics", None)
+
+
+def own_training_step(model: keras.Model) -> str:
+    """Returns the method of training that a model's class overrides; "" where it overrides none.
+
+    Compares with `TensorFlowTrainer.train_step` and `Trainer.compute_loss` (Keras 3.12.0, 3.15.1).
+
+    Args:
+        model: The model.
+    """
+    for name in ("train_step", "compute_loss"):
+        owner = next(base for base in type(model).__mro__ if name in vars(base))
+        if owner.__module__.partition(".")[0] != "keras":
+            return name
+    return ""
+
+
 def metric_function(metric: object) -> Any:
     """Returns the function behind a metric that is the mean of a function; else the metric itself.
 
@@ -355,6 +418,28 @@ def metric_function(metric: object) -> Any:
         metric: A metric or function of `keras.metrics.get`.
     """
     return getattr(metric, "_fn", metric)
+
+
+def metric_arguments(metric: object) -> dict[str, Any]:
+    """Returns the arguments that a metric passes to the function that it is the mean of.
+
+    Reads `MeanMetricWrapper._fn_kwargs` (Keras 3.12.0, 3.15.1).
+
+    Args:
+        metric: A metric; of another kind than `MeanMetricWrapper` there are none.
+    """
+    return dict(getattr(metric, "_fn_kwargs", {}))
+
+
+def metric_direction(metric: object) -> str | None:
+    """Returns "up" where a higher value of a metric is better, "down" where a lower; else None.
+
+    Reads `Metric._direction` (Keras 3.12.0, 3.15.1), which keras_tuner goes by too.
+
+    Args:
+        metric: A metric.
+    """
+    return getattr(metric, "_direction", None)
 
 
 # Optimizers.

@@ -1,5 +1,6 @@
 """The `tfnas` command: in this process, and twice as users run it."""
 
+import importlib
 import json
 import pathlib
 import subprocess
@@ -125,7 +126,7 @@ def test_wrong_usage(tfnas_command, argv, message):
         (["export", "{tmp}/none.keras", "--dataset={tmp}/none.npz"], "dataset must be one of"),
         (
             ["export", "{model}", "--mode=int8", "--output={tmp}/o.tflite"],
-            "dataset must be given",
+            "data must be given",
         ),
         (["bench", "{tmp}/none.tflite"], "none.tflite"),
         (["bench", "{tmp}/broken.keras"], "must be a .tflite file"),
@@ -254,3 +255,55 @@ def test_the_installed_command_keeps_stderr_clean(model):
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert "first" in done.stdout
+
+
+MODULE = """
+import keras
+
+class Halved(keras.layers.Layer):
+    def call(self, x):
+        return x / 2
+
+def bent(x):
+    return keras.ops.relu(x) * 0.5
+"""
+
+
+@pytest.fixture
+def of_own_layers(tmp_path, monkeypatch):
+    """A model with a layer and a function of a module in the current folder."""
+    name = f"layers_of_{tmp_path.name.replace('-', '_')}"
+    (tmp_path / f"{name}.py").write_text(MODULE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module(name)
+    dense = keras.layers.Dense(2, activation=module.bent)
+    keras.Sequential([keras.Input((4,)), module.Halved(), dense]).save("model.keras")
+    keras.Sequential([keras.Input((4,)), keras.layers.Lambda(lambda x: x / 2)]).save("code.keras")
+    return name
+
+
+@pytest.mark.parametrize("command", ["profile", "export"])
+def test_import_finds_classes_of_the_users_own(command, tfnas_command, of_own_layers):
+    code, _, err = tfnas_command(command, "model.keras")
+    assert code == 1
+    assert "--import=MODULE" in err
+    code, out, err = tfnas_command(command, "model.keras", f"--import={of_own_layers}")
+    assert (code, err) == (0, "")
+    assert out
+
+
+@pytest.mark.parametrize("name", ["layers.py", "no_such_module", "a/b"])
+def test_a_module_that_can_not_be_imported_is_named(name, tfnas_command, of_own_layers):
+    code, _, err = tfnas_command("profile", "model.keras", f"--import={name}")
+    assert code == 1
+    assert is_one_error_line(err, "tfnas profile")
+    assert "--import must be a module" in err
+    assert repr(name) in err
+
+
+def test_code_in_a_file_runs_only_where_it_is_trusted(tfnas_command, of_own_layers):
+    code, _, err = tfnas_command("profile", "code.keras")
+    assert code == 1
+    assert "--nosafe_mode" in err
+    assert tfnas_command("profile", "code.keras", "--nosafe_mode")[0] == 0

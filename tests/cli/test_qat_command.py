@@ -176,7 +176,7 @@ def test_export_prints_and_plots_the_error_of_each_layer(command, tmp_path):
     [
         (["--mode=mixed", "--dataset=digits"], "size must be given with mode 'mixed'"),
         (["--mode=int8", "--size=1000"], "size must be given with mode 'mixed'"),
-        (["--mode=mixed", "--size=1000"], "dataset must be given for mode 'mixed'"),
+        (["--mode=mixed", "--size=1000"], "data must be given for mode 'mixed'"),
         (["--mode=int8", "--activations=int8"], "activations needs mode 'mixed'"),
         (["--errors", "--dataset=digits"], "errors needs a mode that quantizes"),
         (["--mode=int8", "--recipe=static_wi8_ai8"], "recipe excludes mode"),

@@ -423,3 +423,42 @@ def test_present_clusters_with_exclude_and_embeddings(digits):
     assert values["d"] <= 4
     assert {row.name for row in callback.report.skipped} == {"e"}
     assert set(keep_clusters(few, embeddings=True)) == {"table/embeddings", "d", "e"}
+
+
+SEQUENCE = (8, 16)
+LAYERS_OF_SEQUENCES = {
+    "Dense": lambda: layers.Dense(32),
+    "Conv1D": lambda: layers.Conv1D(32, 3),
+    "EinsumDense": lambda: layers.EinsumDense("abc,cd->abd", (None, 32)),
+    "TimeDistributed": lambda: layers.TimeDistributed(layers.Dense(32)),
+    "LSTM": lambda: layers.LSTM(16, return_sequences=True),
+}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"gradients": "mean", "granularity": "channel"}, {"renew": 1, "by": "step"}],
+    ids=["sum", "mean", "renewed"],
+)
+@pytest.mark.parametrize("layer", LAYERS_OF_SEQUENCES.values(), ids=LAYERS_OF_SEQUENCES)
+def test_batches_may_differ_in_size(layer, settings):
+    """TensorFlow then knows no shape of the gradient of a kernel that meets 3-D inputs."""
+    model = keras.Sequential(
+        [keras.Input(SEQUENCE), layer(), layers.GlobalAveragePooling1D(), layers.Dense(8)]
+    )
+    model.compile("adam", "mse", jit_compile=False)
+    rng = np.random.default_rng(0)
+    x, y = rng.random((20, *SEQUENCE)), rng.random((20, 8))
+    clustering = tfnas.ClusteringCallback(8, **settings)
+    model.fit(x, y, batch_size=16, epochs=2, verbose=0, callbacks=[clustering])
+    assert all(kernel.after <= 8 for kernel in clustering.report.kernels)
+
+
+def test_batches_of_words_may_differ_in_size():
+    words = [keras.Input((8,), dtype="int32"), layers.Embedding(40, 16), layers.Dense(24)]
+    model = keras.Sequential([*words, layers.GlobalAveragePooling1D(), layers.Dense(8)])
+    model.compile("adam", "mse", jit_compile=False)
+    x = np.random.default_rng(0).integers(0, 40, (20, 8))
+    clustering = tfnas.ClusteringCallback(8, embeddings=True)
+    model.fit(x, np.ones((20, 8)), batch_size=16, verbose=0, callbacks=[clustering])
+    assert len(np.unique(model.layers[0].embeddings)) <= 8

@@ -8,6 +8,7 @@ import pytest
 from keras import layers
 
 import tfnas
+from tfnas.compression.fine_tune import TrainingError
 from tfnas.compression.fine_tune_settings import FineTuneSettings
 from tfnas.compression.technique_context import Context
 from tfnas.data.augmentation import AugmentedImages, flip, shift
@@ -190,3 +191,15 @@ def test_as_a_dataset_it_gives_the_same_batches():
         for (images, labels), (own, own_labels) in zip(batches, dataset, strict=True):
             np.testing.assert_array_equal(images, own)
             np.testing.assert_array_equal(labels, own_labels)
+
+
+def test_a_training_that_diverges_ends_at_that_epoch(digits, tmp_path):
+    few = digits.limited(100)
+    model = keras.Sequential([keras.Input((8, 8, 1)), layers.Flatten(), layers.Dense(10)])
+    begun = []
+    count = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: begun.append(epoch))
+    settings = FineTuneSettings(epochs=9, batch_size=20, learning_rate=1e38)
+    message = r"loss of '\w+' must stay finite, got (nan|inf) in epoch \d of 9: .* learning rate"
+    with pytest.raises(TrainingError, match=message):
+        context(model, few, settings).fine_tune(model, [count])
+    assert len(begun) < 4

@@ -31,7 +31,7 @@ def module_of(name):
 def flags_of(name):
     """Flag -> its definition."""
     module = module_of(name)
-    values = module.define(flags.FlagValues())
+    values = app.flags_of(module)
     return {flag.name: flag for flag in values.get_flags_for_module(module.__name__)}
 
 
@@ -143,14 +143,14 @@ def test_a_missing_data_set_is_wrong_usage(run, name):
     code, out, err = run(name, *one_argument(name), *required)
     assert (code, out) == (2, "")
     assert is_one_error_line(err, name)
-    assert "--dataset" in err
+    assert ("--dataset" if name == "search" else "--data") in err
 
 
 def test_compress_needs_a_data_set_with_a_file(run):
     code, out, err = run("compress", "{tmp}/none.keras", "--max_bytes=0.5")
     assert (code, out) == (1, "")
     assert is_one_error_line(err, "compress")
-    assert "dataset must be given" in err
+    assert "data must be given" in err
 
 
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name != "search"])

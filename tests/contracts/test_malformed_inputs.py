@@ -150,6 +150,8 @@ def specification(rng):
     block = ["kind", "filters", "repeats", "stride", "kernel", "expansion"]
     budget = [
         "max_drop",
+        "max_relative_loss",
+        "quality_limit",
         "max_bytes",
         "max_gzip_bytes",
         "max_latency_ratio",

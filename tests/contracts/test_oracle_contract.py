@@ -118,6 +118,31 @@ def test_no_point_twice_and_a_small_space_ends(make):
     assert len(found) == len(set(found)) == 8
 
 
+def test_ranges_without_steps_are_searched_as_real_numbers(make):
+    hp = kt.HyperParameters()
+    hp.Float("x", 0.0, 1.0)
+    hp.Float("rate", 1e-5, 1e-1, sampling="log")
+
+    def loss(values):
+        return 10 * abs(values["x"] - 0.345) + abs(math.log10(values["rate"]) + 3.21)
+
+    oracle = make(hyperparameters=hp, max_trials=40)
+    found = []
+    while (trial := begin(oracle)) is not None:
+        values = trial.hyperparameters.values
+        finish(oracle, trial, {"score": -loss(values), "cost": values["x"]})
+        found.append(dict(values))
+    on_a_grid = {round(k / 23, 6) for k in range(24)}
+    different = {round(values["x"], 6) for values in found}
+    assert len(different) > 8
+    assert len(different & on_a_grid) <= 2  # the ends, by reflection
+    rates = np.log10([values["rate"] for values in found])
+    assert np.ptp(rates) > 1  # orders of magnitude
+    if oracle.sampler.screening.children > 1 and len(oracle.objectives.names) == 1:
+        best = oracle.get_best_trials(1)[0].hyperparameters.values
+        assert abs(best["x"] - 0.345) < 0.02  # less than half a step of 24 values
+
+
 def test_a_space_of_architectures_is_searched_too(make):
     space = MobileNetV2Space((8, 8, 1), 10, "microcontroller")
     hp = kt.HyperParameters()
@@ -205,19 +230,62 @@ def oracle(tmp_path):
     return build
 
 
+def crash(oracle, trial_id="00"):
+    """Leaves what a segmentation fault leaves."""
+    report = oracle.store.crash_report(trial_id)
+    report.write_text("{}\nFatal Python error: Segmentation fault\n\nCurrent thread\n")
+
+
 def test_a_trial_that_took_the_process_down_twice_is_not_tried_again(oracle):
-    values = begin(oracle()).hyperparameters.values
+    first = oracle()
+    values = begin(first).hyperparameters.values
+    crash(first)
     second = oracle()
     second.reload()
     assert begin(second).hyperparameters.values == values
+    crash(second)
     third = oracle()
     third.reload()
     assert third.trials["00"].status == "FAILED"
-    assert third.trials["00"].message == "the process ended in it 2 times"
+    assert third.trials["00"].message == "the process ended in it 2 times: segmentation fault"
     assert begin(third).trial_id == "01"
     fourth = oracle()
     fourth.reload()
     assert fourth.end_order == ["00"]
+
+
+def test_a_trial_that_is_interrupted_again_and_again_is_tried_again(oracle):
+    values = begin(oracle()).hyperparameters.values
+    for _ in range(4):  # Ctrl-C, a kill, a lost machine: nothing says that the trial was the cause
+        again = oracle()
+        again.reload()
+        assert begin(again).hyperparameters.values == values
+    crash(again)  # the first crash
+    last = oracle()
+    last.reload()
+    assert last.store.history("00").crashes == 1
+    assert begin(last).trial_id == "00"
+
+
+def test_a_worker_that_is_ended_from_outside_is_no_failure(oracle):
+    first = oracle()
+    for _ in range(4):
+        first.worker_died(begin(first).trial_id, "killed", crashed=False)
+    for _ in range(4):
+        first.worker_died(begin(first).trial_id, "a broken pool", crashed=None)
+    first.worker_died(begin(first).trial_id, "segmentation fault", crashed=True)
+    second = oracle()
+    second.reload()
+    assert begin(second).trial_id == "00"
+    second.worker_died("00", "segmentation fault", crashed=True)
+    assert (second.trials["00"].status, second.trials["00"].message) == (
+        "FAILED", "segmentation fault",
+    )  # fmt: skip
+    trial = begin(second)
+    for _ in range(5):  # it must end some time
+        assert begin(second).trial_id == trial.trial_id == "01"
+        second.worker_died("01", "killed", crashed=False)
+    assert second.trials["01"].status == "FAILED"
 
 
 def test_a_corrupt_file_fails_its_trial_with_the_reason(oracle, tmp_path):

@@ -27,11 +27,6 @@ AT_ONCE = 5  # seconds: ample for what happens immediately
 AMPLE = 120  # seconds: for a process to start on a busy machine
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason=f"{THEME}: an infinite weight ends the process in the converter",
-)
 def test_infinite_weights_are_refused(python):
     done = python(
         "import keras, numpy as np, tfnas\n"
@@ -63,11 +58,6 @@ def kill_all(path):
             os.kill(int(line), signal.SIGKILL)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=TimeoutError,
-    reason=f"{THEME}: a dead worker goes unnoticed while its child holds the pipe",
-)
 def test_a_worker_that_is_killed_with_a_child_is_noticed_at_once(tmp_path):
     pids = tmp_path / "pids"
     with TrialProcesses(1) as executor:
@@ -88,11 +78,6 @@ TrialProcesses(1).submit(hostile_trials.live_on, *sys.argv[1:]).result()
 """
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason=f"{THEME}: the workers of a search that is killed go on with their trials",
-)
 @pytest.mark.parametrize("kill", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
 def test_workers_and_their_children_end_with_their_search(kill, tmp_path):
     lock, pids = tmp_path / "lock", tmp_path / "pids"
@@ -159,11 +144,6 @@ def outcomes(search):
     }
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason=f"{THEME}: the second interrupt in one trial counts as its failure",
-)
 def test_a_search_interrupted_twice_in_one_trial_is_the_same_search(tmp_path):
     uninterrupted = interruptible(tmp_path / "uninterrupted")
     uninterrupted.search(verbose=0)
@@ -187,11 +167,6 @@ class Pause(layers.Layer):
         return x
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason=f"{THEME}: two threads that convert at once lose sys.stdout",
-)
 def test_threads_that_convert_leave_stdout_alone():
     first_converts, second_converts, first_is_done = (threading.Event() for _ in range(3))
 
@@ -262,11 +237,6 @@ def test_an_h5_file_with_external_storage_is_refused(tmp_path):
         tfnas.legacy.load_h5(tmp_path / "model.h5")
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason=f"{THEME}: the second answer of a call that forked goes to the next call",
-)
 def test_each_call_gets_its_own_answer(tmp_path):
     next_runs = str(tmp_path / "next runs")
     with TrialProcesses(1) as executor:

@@ -29,7 +29,7 @@ from tfnas.tasks.assessment import ACCURACY, Assessment
 @pytest.mark.parametrize(
     ("limits", "message"),
     [
-        ({}, "budget must hold at least one of max_drop, max_bytes"),
+        ({}, "budget must hold at least one of max_drop, .*, quality_limit, max_bytes"),
         ({"max_drop": -1}, "max_drop must be a finite number >= 0, got -1"),
         ({"max_bytes": 0}, "max_bytes must be a finite number above 0, got 0"),
         ({"max_macs": 1.5}, "max_macs must be a fraction up to 1, got 1.5"),

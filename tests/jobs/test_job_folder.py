@@ -205,7 +205,7 @@ def test_work_that_fails_at_once_leaves_no_folder(tmp_path, job, error):
 
     def work():
         with folder.claimed(job):
-            assert files(tmp_path) == {"a/job/job.json"}
+            assert files(tmp_path) == {"a/job/job.json", "a/job/.owner.lock"}
             raise error
 
     with pytest.raises(error):
@@ -245,3 +245,28 @@ def test_a_refused_claim_changes_nothing(tmp_path, job):
     ):
         pytest.fail("it was claimed")
     assert files(tmp_path) == {"mine.txt"}
+
+
+# --- one owner
+
+
+def test_a_folder_has_one_owner(tmp_path, job):
+    folder = JobFolder(tmp_path / "job", "techniques", ())
+    with folder.claimed(job):
+        for overwrite in (False, True):
+            again = JobFolder(tmp_path / "job", "techniques", ()).claimed(job, overwrite)
+            with pytest.raises(
+                RuntimeError, match=rf"job that is running \(process {os.getpid()}\)"
+            ):
+                again.__enter__()
+        with pytest.raises(RuntimeError, match="job that is running"):
+            folder.check_has_no_owner()
+    folder.check_has_no_owner()
+    assert files(tmp_path) == {"job/job.json"}
+
+
+def test_the_lock_of_a_killed_job_is_no_file_of_others(tmp_path, job):
+    write(tmp_path, ".owner.lock")
+    with compress_folder(tmp_path).owned():
+        compress_folder(tmp_path).claim(job)
+    assert files(tmp_path) == {"job.json"}

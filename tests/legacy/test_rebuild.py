@@ -17,7 +17,7 @@ from tfnas import legacy
 from tfnas.legacy import configs, operations, tensorflow_function, tfmot_qat
 from tfnas.legacy.output_comparison import difference
 from tfnas.tflite.flatbuffer import read_graphs
-from tfnas.tflite.tensorflow_converter import quiet_converter
+from tfnas.tflite.quiet_converter import quiet_converter
 
 pytest.importorskip("tf_keras")
 SHARED = pathlib.Path(__file__).parents[3] / "shared" / "data"
@@ -345,7 +345,7 @@ def write_h5(path, layer, version="2.4.0"):
     [
         (
             {"class_name": "Lambda", "config": {"name": "evil", "function": ["4wEA", None, None]}},
-            r"layer 'evil' \(Lambda\): it holds Python code, which is never run",
+            r"layer 'evil' \(Lambda\): it holds Python code, which is not run",
         ),
         (
             {"class_name": "Dense", "module": "os", "config": {"name": "d", "units": 2}},

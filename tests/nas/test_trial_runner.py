@@ -63,3 +63,25 @@ def test_without_a_metric_of_the_file_nothing_is_converted(tmp_path):
     assert not runner.measures
     assert "val_accuracy" in history.history
     assert list(tmp_path.iterdir()) == []
+
+
+class Diverging(Hyper):
+    def build(self, hp):
+        model = super().build(hp)
+        model.optimizer.learning_rate = float("inf")
+        return model
+
+
+@pytest.mark.parametrize("objective", ["reward", kt.Objective("val_accuracy", "max")])
+def test_a_training_that_diverges_ends_the_trial_at_that_epoch(tmp_path, objective):
+    begun = []
+    count = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: begun.append(epoch))
+    objectives = Objectives.of(objective_of(objective), None)
+    runner = TrialRunner(Diverging(), objectives, tfnas.TunerConfig(), tfnas.Device())
+    arch = HyperParameterValues((("units", 8),))
+    task = TrialTask(kt.HyperParameters(), arch, tmp_path, str(tmp_path / "w.weights.h5"), 0)
+    fit = {**FIT, "epochs": 9, "callbacks": [count]}
+    with pytest.raises(kt.errors.FailedTrialError, match=r"must stay finite, got nan in epoch \d"):
+        runner.run(task, Diverging().build(None), (X, Y), fit)
+    assert len(begun) < 3
+    assert list(tmp_path.iterdir()) == []

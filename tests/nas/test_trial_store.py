@@ -6,6 +6,7 @@ import keras_tuner as kt
 import pytest
 
 from tfnas.nas.trial_store import TrialHistory, TrialStore
+from tfnas.runtime.files import write_atomically
 
 HP = kt.HyperParameters()
 
@@ -65,13 +66,17 @@ def test_the_state_of_the_search_is_written_when_it_changes(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "history", [TrialHistory(), TrialHistory(3, 1, 7, "04"), TrialHistory(ended=0)]
+    "history", [TrialHistory(), TrialHistory(1, 3, 7, "04"), TrialHistory(ended=0)]
 )
 def test_a_history_survives_json(history):
     assert TrialHistory.from_dict(json.loads(json.dumps(history.to_dict()))) == history
 
 
-def test_starts_without_an_end_are_crashes(tmp_path):
+def test_a_file_of_an_earlier_version_counted_its_starts(tmp_path):
     store = TrialStore(tmp_path)
-    store.history("00").starts = 3
-    assert store.crashes("00", runs=1) == 2
+    own = {"begun": 2, "runs": 1, "ended": 0}
+    text = json.dumps({**trial(0).get_state(), "tfnas": own})
+    write_atomically(store.path("00"), text)
+    [(found, _)] = store.read(HP)
+    assert found.status == "COMPLETED"
+    assert store.histories["00"] == TrialHistory(runs=1, ended=0)

@@ -62,3 +62,33 @@ def test_a_model_is_the_same_however_it_was_compiled(tmp_path):
     assert len(digests) == 1
     model.layers[-1].bias.assign([0.0, 1.0])
     assert files.model_digest(model) not in digests
+
+
+def test_the_digest_of_a_lambda_is_that_of_its_code():
+    def made(number):
+        inputs = keras.Input((4,))
+        return keras.Model(inputs, keras.layers.Lambda(lambda x: x * number, name="l")(inputs))
+
+    def digest(model):
+        model.name = "model"
+        model.layers[0].name = "input"
+        return files.model_digest(model)
+
+    assert digest(made(2.0)) == digest(made(2.0))
+    assert digest(made(2.0)) != digest(made(3.0))
+
+
+def test_a_model_without_a_configuration_has_a_digest():
+    class Bare(keras.layers.Layer):
+        def __init__(self, function, **kwargs):
+            super().__init__(**kwargs)
+            self.function = function
+
+        def call(self, x):
+            return self.function(x)
+
+    model = keras.Sequential([keras.Input((4,)), Bare(abs), keras.layers.Dense(2)])
+    before = files.model_digest(model)
+    assert before == files.model_digest(model)
+    model.layers[-1].bias.assign([0.0, 1.0])
+    assert files.model_digest(model) != before

@@ -12,9 +12,9 @@ import tfnas
 from tfnas.tflite import frozen_saved_model, tensorflow_converter
 from tfnas.tflite.frozen_saved_model import (
     can_be_frozen,
-    without_old_garbage,
     write_frozen_saved_model,
 )
+from tfnas.tflite.saved_model_converter import without_old_garbage
 
 
 def two_ends():
@@ -65,7 +65,7 @@ def test_the_file_is_that_of_from_keras_model(make, mode, monkeypatch):
     data = data if len(data) > 1 else data[0]
     calibration = data if mode in ("int8", "int16x8") else None
     fast = tfnas.to_tflite(model, mode, calibration)
-    monkeypatch.setattr("tfnas.tflite.tensorflow_converter.can_be_frozen", lambda model: False)
+    monkeypatch.setattr(tensorflow_converter, "written_for_converter", lambda *_: None)
     plain = tfnas.to_tflite(model, mode, calibration)
     assert contents(fast) == contents(plain)
     for ends in ("inputs", "outputs"):
@@ -79,7 +79,7 @@ def test_trained_ranges_become_the_same_file(monkeypatch):
     data = np.random.default_rng(0).normal(size=(20, 8, 8, 3)).astype("float32")
     trainable = tfnas.quantize_aware(chain(), "int8", data=data)
     fast = tfnas.to_tflite(trainable, "int8")
-    monkeypatch.setattr("tfnas.tflite.tensorflow_converter.can_be_frozen", lambda model: False)
+    monkeypatch.setattr(tensorflow_converter, "written_for_converter", lambda *_: None)
     assert contents(fast) == contents(tfnas.to_tflite(trainable, "int8"))
 
 
@@ -190,6 +190,7 @@ def test_an_export_that_fails_is_replaced_by_that_of_tensorflow(monkeypatch):
 
     def write_half(model, directory):
         folders.append(pathlib.Path(directory))
+        folders[0].mkdir()
         (folders[0] / "saved_model.pb").write_bytes(b"half")
         fail()
 
@@ -203,6 +204,7 @@ def test_an_export_that_fails_is_replaced_by_that_of_tensorflow(monkeypatch):
 @pytest.mark.parametrize("mode", ["float32", "dynamic"])
 def test_whatever_the_export_raises_becomes_a_conversion_error(monkeypatch, mode):
     monkeypatch.setattr(tensorflow_converter, "write_frozen_saved_model", fail)
+    monkeypatch.setattr(tensorflow_converter, "write_saved_model", fail)
     monkeypatch.setattr("tensorflow.lite.TFLiteConverter.from_keras_model", fail)
     message = rf"can't be converted to {mode}: zip\(\) of the export"
     with pytest.raises(tfnas.ConversionError, match=message) as caught:

@@ -15,6 +15,8 @@ from types import ModuleType, SimpleNamespace
 from absl import flags
 
 from tfnas.cli import console, technique_command
+from tfnas.cli.common import define_loading
+from tfnas.runtime.helper_process import isolated_by_default
 
 _FIRST, _LAST = ("compress", "search"), ("export", "bench", "profile")
 
@@ -61,8 +63,20 @@ def _command_module(name: str) -> ModuleType | SimpleNamespace:
     return importlib.import_module(f"tfnas.cli.{name.replace('-', '_')}_command")
 
 
+def flags_of(command: ModuleType | SimpleNamespace) -> flags.FlagValues:
+    """Returns the flags of a command; those that load a Keras model have two more.
+
+    Args:
+        command: The command.
+    """
+    values: flags.FlagValues = command.define(flags.FlagValues())
+    if ".keras" in command.POSITIONAL:
+        define_loading({"flag_values": values, "module_name": command.__name__})
+    return values
+
+
 def _run_command(name: str, command: ModuleType | SimpleNamespace, argv: Sequence[str]) -> int:
-    values = command.define(flags.FlagValues())
+    values = flags_of(command)
     try:
         positional = values(["tfnas", *argv[1:]])[1:]
     except flags.Error as error:
@@ -74,7 +88,7 @@ def _run_command(name: str, command: ModuleType | SimpleNamespace, argv: Sequenc
         expected = f"expected {pattern}" if pattern else "takes no arguments besides flags"
         return _fail(f"tfnas {name}", f"{expected}, got {positional} (see tfnas {name} --help)", 2)
     try:
-        with console.quiet_native_stderr():
+        with console.quiet_native_stderr(), isolated_by_default():
             if "deterministic" in values and values["deterministic"].value:
                 from tfnas.runtime.randomness import make_operations_deterministic
 
@@ -115,7 +129,7 @@ def _overview() -> str:
 
 
 def _help(name: str, command: ModuleType | SimpleNamespace) -> str:
-    values = command.define(flags.FlagValues())
+    values = flags_of(command)
     rows = []
     for flag in values.get_flags_for_module(command.__name__) or []:
         boolean = flag.boolean

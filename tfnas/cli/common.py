@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 import pathlib
 import re
+import sys
+import types
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
+
+if TYPE_CHECKING:
+    from tfnas.loading import Loading
 
 _UNITS = {"KB": 1000, "KIB": 1024, "MB": 1000**2, "MIB": 1024**2, "": 1}
 _AMOUNT = re.compile(r"\s*([-+.\de]+?)\s*([KM]i?B)?\s*", re.IGNORECASE)
@@ -53,15 +60,9 @@ def define_data(common: dict[str, Any], required: bool = True) -> None:
 
     Args:
         common: Keyword arguments of each flag's declaration.
-        required: Whether --dataset is required.
+        required: Whether --data is required.
     """
-    flags.DEFINE_string(
-        "dataset",
-        None,
-        "digits, mnist, fashion_mnist, cifar10, cifar100, an .npz file or a folder of images",
-        required=required,
-        **common,
-    )
+    define_data_file(common, required=required)
     text = "folder for the results; default: a folder beside the model"
     flags.DEFINE_string("directory", None, text, **common)
     for name, default, minimum, text in (
@@ -74,6 +75,28 @@ def define_data(common: dict[str, Any], required: bool = True) -> None:
     flags.DEFINE_list("augment", [], text, **common)
     define_deterministic(common)
     define_image_size(common)
+
+
+def define_data_file(
+    common: dict[str, Any], use: str = "the data: ", required: bool = False
+) -> None:
+    """Declares --data, --inputs and --targets.
+
+    Args:
+        common: Keyword arguments of each flag's declaration.
+        use: What the data is for, in the help.
+        required: Whether --data is required.
+    """
+    text = (
+        f"{use}digits, mnist, fashion_mnist, cifar10, cifar100, a folder of images, an .npz file "
+        "of named arrays or a .csv file"
+    )
+    flags.DEFINE_string("data", None, text, required=required, **common)
+    flags.DEFINE_alias("dataset", "data", **common)
+    text = "arrays of the .npz file, or columns of the .csv file, that are the model's inputs"
+    flags.DEFINE_list("inputs", [], f"{text}; default: those named as its inputs, or x", **common)
+    text = "arrays or columns that are the targets; of a .csv file they must be named"
+    flags.DEFINE_list("targets", [], f"{text}; default: named as the outputs, or y", **common)
 
 
 def define_device(common: dict[str, Any], prefix: str) -> None:
@@ -92,6 +115,54 @@ def define_device(common: dict[str, Any], prefix: str) -> None:
         flags.DEFINE_integer(name, 0, text, lower_bound=0, **common)
 
 
+def define_loading(common: dict[str, Any]) -> None:
+    """Declares the flags of how a model is read.
+
+    Args:
+        common: Keyword arguments of each flag's declaration.
+    """
+    text = "modules with the model's own layers and functions, found from the current folder too"
+    flags.DEFINE_list("import", [], text, **common)
+    text = "refuse a model with Python code in its file, as that of a Lambda layer"
+    flags.DEFINE_bool("safe_mode", True, text, **common)
+
+
+def loading_of(values: flags.FlagValues) -> Loading:
+    """Returns how models are read; imports the modules that hold classes of the user's own.
+
+    Args:
+        values: The flags of :func:`define_loading`.
+
+    Raises:
+        ValueError: There is no such module, or it can't be imported.
+    """
+    from tfnas.loading import Loading
+
+    objects: dict[str, Any] = {}
+    for name in values["import"].value:
+        module = _imported(name)
+        objects |= {
+            item.__name__: item
+            for item in vars(module).values()
+            if isinstance(item, type | types.FunctionType) and item.__module__ == module.__name__
+        }
+    return Loading(objects, values["safe_mode"].value)
+
+
+def _imported(name: str) -> types.ModuleType:
+    if not all(part.isidentifier() for part in name.split(".")) or name.endswith(".py"):
+        raise ValueError(f"--import must be a module's name, such as my_layers, got {name!r}")
+    here = os.getcwd()
+    if here not in sys.path:
+        sys.path.insert(0, here)  # as `python -m` does
+    try:
+        return importlib.import_module(name)
+    except Exception as error:  # a module of the user's own can raise anything
+        raise ValueError(
+            f"--import must be a module that can be imported, got {name!r}: {error}"
+        ) from error
+
+
 def load_model_and_split(
     positional: Sequence[str],
     values: flags.FlagValues,
@@ -102,20 +173,15 @@ def load_model_and_split(
 
     Args:
         positional: The path of the model.
-        values: The flags of :func:`define_training`.
+        values: The flags of :func:`define_training` and :func:`define_loading`.
         suffix: Suffix of the default folder's name, after the name of the model.
         written: Names of the models that the job writes into its folder.
 
     Raises:
         ValueError: The job would overwrite the model.
     """
-    from tfnas import data
-    from tfnas.loading import load_model
-
     source = pathlib.Path(positional[0])
-    model = load_model(source)
-    size, seed = data.parse_size(values["image_size"].value), values["seed"].value
-    split = data.load(values["dataset"].value, image_size=size, seed=seed)
+    model, split = load_inputs(source, values)
     directory = pathlib.Path(
         values["directory"].value or source.with_name(f"{source.stem}_{suffix}")
     )
@@ -123,7 +189,34 @@ def load_model_and_split(
         raise ValueError(
             f"directory {str(directory)!r} must not be that of the model, got the model {source}"
         )
-    return model, split.limited(values["train_limit"].value, seed), directory
+    return model, split, directory
+
+
+def load_inputs(source: pathlib.Path, values: flags.FlagValues) -> tuple[Any, Any]:
+    """Returns the model and its data, with as many training examples as --train_limit.
+
+    Args:
+        source: The path of the model, or the folder of a finished search, whose data is taken
+            where there is no --data.
+        values: The flags of :func:`define_data`.
+
+    Raises:
+        ValueError: A file can't be read, or the data does not fit the model.
+    """
+    from tfnas.data import parse_size
+    from tfnas.jobs.inputs import load_model_and_data
+
+    seed = values["seed"].value
+    model, split = load_model_and_data(
+        source,
+        values["data"].value,
+        inputs=values["inputs"].value,
+        targets=values["targets"].value,
+        image_size=parse_size(values["image_size"].value),
+        seed=seed,
+        loading=loading_of(values),
+    )
+    return model, split.limited(values["train_limit"].value, seed)  # type: ignore[attr-defined]
 
 
 def define_deterministic(common: dict[str, Any]) -> None:

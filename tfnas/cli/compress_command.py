@@ -11,13 +11,21 @@ from typing import Any
 
 from absl import flags
 
-from tfnas.cli.common import amount, define_data, define_device, load_model_and_split
+from tfnas.cli.common import (
+    amount,
+    define_data,
+    define_device,
+    load_inputs,
+    load_model_and_split,
+    loading_of,
+)
+from tfnas.cli.task_flags import define_task, task_arguments
 from tfnas.compression.budget import Budget
 
 SUMMARY = "compress a .keras model, or the best one of a search, to a budget, with a report"
 POSITIONAL = "MODEL.keras|SEARCH_FOLDER"
 EXAMPLE = (
-    "example: tfnas compress model.keras --dataset=fashion_mnist --max_drop=1.0 "
+    "example: tfnas compress model.keras --data=fashion_mnist --max_drop=1.0 "
     "--max_bytes=100000 --directory=runs/compressed"
 )
 RESUMES = True
@@ -28,7 +36,7 @@ _LIMITS = [field.name for field in dataclasses.fields(Budget)]
 def define(values: flags.FlagValues) -> flags.FlagValues:
     """Declares the flags."""
     common = {"flag_values": values, "module_name": __name__}
-    texts = dict(re.findall(r"^    (max_\w+): (.+)\.$", inspect.getdoc(Budget) or "", re.MULTILINE))
+    texts = _texts(inspect.getdoc(Budget) or "")
     for name in _LIMITS:
         flags.DEFINE_string(name, None, texts.get(name, "a limit"), **common)
     efforts = ["quick", "normal", "thorough"]
@@ -42,6 +50,7 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
     flags.DEFINE_bool("overwrite", False, text, **common)
     define_device(common, "max_")
     define_data(common, required=False)
+    define_task(common)
     return values
 
 
@@ -55,6 +64,7 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
     _check_device(values, limits)
     budget = Budget.of({k: int(v) if v.is_integer() else v for k, v in limits.items()})
     model, split, directory = _load_inputs(positional, values)
+    loading = loading_of(values)
     with progress_display() as progress:
         result = compress(
             model,
@@ -72,9 +82,21 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
             runtime_flash=values["runtime_flash"].value,
             runtime_ram=values["runtime_ram"].value,
             progress=progress,
+            custom_objects=loading.custom_objects,
+            safe_mode=loading.safe_mode,
+            **task_arguments(values),
         )
     print(f"\n{result}")
     return 0 if result.meets else MISSED
+
+
+def _texts(doc: str) -> dict[str, str]:
+    """Returns limit -> its first sentence, or clause, in the docstring."""
+    arguments = doc.partition("Args:")[2].partition("Raises:")[0]
+    found = re.findall(r"^    (\w+): (.+(?:\n {8}.+)*)", arguments, re.MULTILINE)
+    return {
+        name: re.split(r"[.:;] ", " ".join(text.split()))[0].rstrip(".") for name, text in found
+    }
 
 
 def _bound(name: str, text: str) -> float:
@@ -100,16 +122,11 @@ def _load_inputs(
     positional: Sequence[str], values: flags.FlagValues
 ) -> tuple[Any, Any, pathlib.Path]:
     """The model, its data and the folder; the data of a search are its own by default."""
-    from tfnas import data
-    from tfnas.jobs.inputs import load_model_and_data
-
-    source, name = pathlib.Path(positional[0]), values["dataset"].value
+    source = pathlib.Path(positional[0])
     if not source.is_dir():
-        if name is None:
-            raise ValueError("dataset must be given with the file of a model, got none")
+        if values["data"].value is None:
+            raise ValueError("data must be given with the file of a model, got none")
         return load_model_and_split(positional, values, "compressed")
-    size, seed = data.parse_size(values["image_size"].value), values["seed"].value
-    own = None if name is None else data.load(name, image_size=size, seed=seed)
-    model, split = load_model_and_data(source, own)
+    model, split = load_inputs(source, values)
     directory = values["directory"].value or source.with_name(f"{source.resolve().name}_compressed")
-    return model, split.limited(values["train_limit"].value, seed), pathlib.Path(directory)
+    return model, split, pathlib.Path(directory)

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
-from tfnas.compression.progress import Progress, TrialNews
+from tfnas.compression.progress import PrintedProgress, TrialNews
 
 
 @contextlib.contextmanager
@@ -46,7 +46,7 @@ def progress_display() -> PlainProgress:
     return LiveProgress() if sys.stdout.isatty() else PlainProgress()
 
 
-class PlainProgress(Progress):
+class PlainProgress(PrintedProgress):
     """Prints one line for each event, with the time left; used in a `with` block."""
 
     def __enter__(self) -> PlainProgress:
@@ -56,11 +56,8 @@ class PlainProgress(Progress):
         """Does nothing."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.times: list[float] = []
-
-    def phase(self, text: str) -> None:
-        """Prints the start of a phase."""
-        self._say(text)
 
     def trial_ended(self, news: TrialNews) -> None:
         """Prints the result of a trial and the best trial so far."""
@@ -74,9 +71,6 @@ class PlainProgress(Progress):
     def seconds_left(self, news: TrialNews) -> float:
         """Returns the estimated time of the remaining trials, in s."""
         return sum(self.times) / len(self.times) * (news.total - news.number)
-
-    def _say(self, text: str) -> None:
-        print(text, flush=True)
 
 
 class LiveProgress(PlainProgress):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from tfnas.cli.common import define_image_size, define_layers
+from tfnas.cli.common import define_data_file, define_image_size, define_layers, loading_of
 from tfnas.compression.techniques.quantization_aware import parse_formats
 from tfnas.optional import require
 from tfnas.quantization.spec import MODES
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SUMMARY = "convert a .keras or .h5 model to a checked .tflite file"
 POSITIONAL = "MODEL.keras"
-EXAMPLE = "example: tfnas export model.keras --mode=int8 --dataset=fashion_mnist"
+EXAMPLE = "example: tfnas export model.keras --mode=int8 --data=fashion_mnist"
 MIXED = "mixed"
 _CALIBRATION, _EXAMINED = 300, 128
 
@@ -42,8 +42,7 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
     flags.DEFINE_enum("activations", "float32", ["float32", "int8"], text, **common)
     text = "quantize with a recipe of ai-edge-quantizer, by name or .json file, instead of a mode"
     flags.DEFINE_string("recipe", None, text, **common)
-    text = "data set to calibrate integer activations and to test the file"
-    flags.DEFINE_string("dataset", None, text, **common)
+    define_data_file(common, "inputs that calibrate integer activations, and labels if any: ")
     text = "bias correction: correct the mean shift that rounding of integer modes causes"
     flags.DEFINE_bool("correct", False, text, **common)
     text = "store pruned kernels without their zeros if the mode supports it"
@@ -65,7 +64,7 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
 def main(positional: list[str], values: flags.FlagValues) -> int:
     """Runs the command."""
     from tfnas import data
-    from tfnas.loading import load_model
+    from tfnas.data.datasets import check_name
 
     _check(values)
     source = pathlib.Path(positional[0])
@@ -73,13 +72,15 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
     target = values["output"].value or source.with_name(
         f"{source.stem}_{pathlib.Path(name).stem}.tflite"
     )
-    split = None
-    if values["dataset"].value:
-        size = data.parse_size(values["image_size"].value)
-        split = data.load(values["dataset"].value, image_size=size)
-    model = load_model(source)
-    images = None if split is None else data.spread(split.x_train, _CALIBRATION)
-    artifact, report = _convert(model, images, values)
+    size = data.parse_size(values["image_size"].value)
+    if values["data"].value:
+        check_name(values["data"].value)
+    model, split, typical = loading_of(values).load(source), None, None
+    if values["data"].value:
+        names = {name: values[name].value for name in ("inputs", "targets")}
+        inputs, split = data.load_calibration(model, values["data"].value, image_size=size, **names)
+        typical = data.spread(inputs, _CALIBRATION)
+    artifact, report = _convert(model, typical, values)
     artifact = artifact.minified() if values["slim"].value else artifact
     if values["c"].value:
         _check_micro(artifact, pathlib.Path(target))
@@ -92,7 +93,7 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
     if report is not None:
         print(report)
     if values["errors"].value:
-        _write_errors(model, artifact, images, path)
+        _write_errors(model, artifact, typical, path)
     if split is not None:
         _print_accuracy(model, artifact, split)
     return 0
@@ -119,15 +120,15 @@ def _check(values: flags.FlagValues) -> None:
         raise ValueError("errors needs a mode that quantizes, got 'float32'")
     if values["errors"].value:
         require("matplotlib", "the plot of errors")
-    if (mode == MIXED or values["errors"].value) and not values["dataset"].value:
-        raise ValueError("dataset must be given for mode 'mixed' and for errors, got none")
+    if (mode == MIXED or values["errors"].value) and not values["data"].value:
+        raise ValueError("data must be given for mode 'mixed' and for errors, got none")
     if values["saved_model"].value:
         from tfnas.tflite.saved_model import check_saved_model_folder
 
         check_saved_model_folder(values["saved_model"].value)
 
 
-def _convert(model: Any, images: Any, values: flags.FlagValues) -> tuple[Artifact, Any]:
+def _convert(model: Any, inputs: Any, values: flags.FlagValues) -> tuple[Artifact, Any]:
     """The file of a model, and the report of mode mixed or None."""
     from tfnas.quantization.spec import QuantSpec
     from tfnas.tflite.conversion_error import NoCalibration
@@ -138,16 +139,16 @@ def _convert(model: Any, images: Any, values: flags.FlagValues) -> tuple[Artifac
     mode, layers = values["mode"].value, parse_formats(values["layers"].value)
     if mode == MIXED:
         activations = values["activations"].value
-        return mixed_precision(model, values["size"].value, images, activations=activations)
+        return mixed_precision(model, values["size"].value, inputs, activations=activations)
     if values["recipe"].value:
-        return apply_recipe(to_tflite(model), values["recipe"].value, images), None
+        return apply_recipe(to_tflite(model), values["recipe"].value, inputs), None
     correct = values["correct"].value
     spec = dataclasses.replace(QuantSpec.of(mode), layers=layers, correct=correct)
     try:
-        return to_tflite(model, spec, images, sparse=values["sparse"].value), None
+        return to_tflite(model, spec, inputs, sparse=values["sparse"].value), None
     except NoCalibration as error:
         raise ValueError(
-            f"dataset must be given for mode {mode!r}, got none: the ranges of integer "
+            f"data must be given for mode {mode!r}, got none: the ranges of integer "
             "activations are calibrated on it"
         ) from error
 
@@ -195,12 +196,13 @@ def _write_saved_model(model: Any, folder: str) -> None:
     print(f"{path}: a SavedModel of {size:,} bytes, which computes with float32")
 
 
-def _write_errors(model: Any, artifact: Artifact, images: Any, path: pathlib.Path) -> None:
+def _write_errors(model: Any, artifact: Artifact, inputs: Any, path: pathlib.Path) -> None:
+    from tfnas.data import sliced
     from tfnas.measure.quantization_debugger.quantization_error import quantization_error
     from tfnas.reports.plots import quantization_picture
     from tfnas.runtime.files import write_atomically
 
-    errors = quantization_error(model, artifact, images[:_EXAMINED])
+    errors = quantization_error(model, artifact, sliced(inputs, slice(_EXAMINED)))
     print(errors)
     write_atomically(path.with_suffix(".errors.json"), errors.to_json())
     picture = write_atomically(path.with_suffix(".errors.png"), quantization_picture(errors))
@@ -208,7 +210,8 @@ def _write_errors(model: Any, artifact: Artifact, images: Any, path: pathlib.Pat
 
 
 def _print_accuracy(model: Any, artifact: Artifact, split: DataSplit) -> None:
-    from tfnas.measure.accuracy import evaluate, score
+    from tfnas.measure.accuracy import score
+    from tfnas.tasks.evaluation import evaluate
 
     keras_score = score(split.y_test, model.predict(split.x_test, verbose=0))
     print(f"  test part, Keras model: {keras_score}")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from absl import flags
 
+from tfnas.cli.common import loading_of
+
 SUMMARY = "count the parameters, MACs and activation memory of each layer of a .keras model"
 POSITIONAL = "MODEL.keras"
 EXAMPLE = "example: tfnas profile model.keras"
@@ -18,9 +20,8 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
 
 def main(positional: list[str], values: flags.FlagValues) -> int:
     """Runs the command."""
-    from tfnas.loading import load_model
     from tfnas.measure.profile import profile
 
-    cost = profile(load_model(positional[0]))
+    cost = profile(loading_of(values).load(positional[0]))
     print(cost if values["layers"].value else cost.summary())
     return 0

@@ -9,6 +9,7 @@ from absl import flags
 
 from tfnas.cli.common import define_training, load_model_and_split
 from tfnas.cli.option_flags import define_options, option_values
+from tfnas.cli.task_flags import define_task, task_arguments
 from tfnas.compression.techniques.registry import technique, techniques
 from tfnas.compression.techniques.technique import Technique
 from tfnas.settings_fields import as_settings
@@ -37,7 +38,7 @@ def command_of(name: str) -> types.SimpleNamespace:
         __name__=module,
         SUMMARY=own.summary,
         POSITIONAL="MODEL.keras",
-        EXAMPLE=f"example: tfnas {own.command} model.keras --dataset=fashion_mnist {own.example} "
+        EXAMPLE=f"example: tfnas {own.command} model.keras --data=fashion_mnist {own.example} "
         f"--directory=runs/{own.suffix}",
         RESUMES=RESUMES,
         define=lambda values: _define(own, values, module),
@@ -49,6 +50,7 @@ def _define(own: Technique, values: flags.FlagValues, module: str) -> flags.Flag
     common = {"flag_values": values, "module_name": module}
     define_options(own.settings, common)
     define_training(common, own.epochs, own.least_epochs)
+    define_task(common)
     text = "replace an earlier job in the folder instead of resuming it"
     flags.DEFINE_bool("overwrite", False, text, **common)
     return values
@@ -79,6 +81,7 @@ def _main(own: Technique, positional: list[str], values: flags.FlagValues) -> in
             settings=training,
             overwrite=values["overwrite"].value,
             progress=progress,
+            **task_arguments(values),
         )
     print(f"\n{result}")
     return 0

@@ -165,7 +165,7 @@ def folded_copy(
     def values(layer: Any) -> list[Any]:
         return _folded(layer, chosen.get(id(layer), []))
 
-    copy = rebuild(model, apply, flow=flow)
+    copy = rebuild(model, apply, class_of=model, flow=flow)
     copies.carry_weights(values)
     copy_of = {}
     for layer, own in copied.values():  # the inner layers exist after the layer is built

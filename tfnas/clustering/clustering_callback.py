@@ -24,8 +24,7 @@ The weights are clustered in every epoch, so `EarlyStopping(restore_best_weights
 clustered weights. Place this callback after EarlyStopping in the list; it then ends with the
 clusters of the restored weights. Averaged weights (`use_ema`) are clustered once more at the end.
 
-A custom training loop calls `set_model(model)`, `on_train_begin()` and, in each epoch,
-`on_epoch_begin(epoch)`, before the step is traced; it must use `model.optimizer`.
+In a custom training loop use :class:`tfnas.CustomLoop`.
 """
 
 from __future__ import annotations

@@ -85,16 +85,16 @@ class TiedValues(keras.constraints.Constraint):
         value = keras.ops.convert_to_tensor(w if self.inner is None else self.inner(w))
         slots = self._slots()
         if self.latent is None:
-            return self._gather(self._means(value, slots), slots, value)
+            return self._gather(self._means(value, slots), slots, value.dtype)
         # The change of each weight by the step is added to its latent value.
-        before = self._gather(self.values, slots, self.latent)
+        before = self._gather(self.values, slots, self.latent.dtype)
         latent = self.latent + (keras.ops.cast(value, "float32") - before)
         if self.zeros:  # zeros have no latent value
             latent = keras.ops.where(keras.ops.equal(self.cluster_labels, 0), 0.0, latent)
         means = self._means(latent, slots)
         self.latent.assign(latent)
         self.values.assign(means)
-        return self._gather(means, slots, value)
+        return self._gather(means, slots, value.dtype)
 
     def gradient(self, gradient: Any) -> Any:
         """Returns the tied gradient of each weight, by the argument `gradients` of the class.
@@ -109,7 +109,7 @@ class TiedValues(keras.constraints.Constraint):
         sums = keras.ops.segment_sum(flat, slots, num_segments=len(self._is_zero))
         if self.gradients == "mean":
             sums = sums / keras.ops.cast(self.counts, sums.dtype)
-        return self._gather(self._without_zeros(sums), slots, gradient)
+        return self._gather(self._without_zeros(sums), slots, gradient.dtype)
 
     def assign(self, labels: np.ndarray, values: np.ndarray | None = None) -> None:
         """Sets the cluster of each weight.
@@ -178,11 +178,14 @@ class TiedValues(keras.constraints.Constraint):
             return values
         return keras.ops.where(self._is_zero, keras.ops.zeros_like(values), values)
 
-    @staticmethod
-    def _gather(values: Any, slots: Any, like: Any) -> Any:
-        """The value of each weight's cluster, in the shape and type of another tensor."""
+    def _gather(self, values: Any, slots: Any, dtype: Any) -> Any:
+        """The value of each weight's cluster, in the kernel's shape.
+
+        Of the gradient of a Dense layer with inputs (batch, steps, features) TensorFlow does not
+        know the shape where batches differ in size, so the shape is the kernel's.
+        """
         return keras.ops.cast(
-            keras.ops.reshape(keras.ops.take(values, slots), like.shape), like.dtype
+            keras.ops.reshape(keras.ops.take(values, slots), self.kernel.shape), dtype
         )
 
 

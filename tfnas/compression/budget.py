@@ -6,7 +6,10 @@ import dataclasses
 import math
 import numbers
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tfnas.tasks.assessment import Metric
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +27,10 @@ class CandidateCosts:
         device: Metric of :mod:`tfnas.targets.device` -> its value, of limited metrics only;
             infinite where the device can't run the file.
         refused: Why the device can't run the file; empty where it can or has no limits.
+        relative_loss: How much worse it is by the metric, as a fraction of the original's value,
+            such as 0.05 for an error that is 5% larger; NaN: not known.
+        quality: The metric's value on the examples for choosing; NaN: not known.
+        higher_is_better: The metric's direction, which `quality_limit` is compared in.
     """
 
     drop: float
@@ -34,6 +41,9 @@ class CandidateCosts:
     memory: int
     device: Mapping[str, float] = dataclasses.field(default_factory=dict)
     refused: str = ""
+    relative_loss: float = math.nan
+    quality: float = math.nan
+    higher_is_better: bool = True
 
     def value(self, name: str) -> float:
         """Returns a cost by its name.
@@ -57,10 +67,16 @@ STORED = (
     "flash_bytes",
     "vela_flash_bytes",
 )  # costs that fall with each weight
+QUALITY_LIMITS = ("max_drop", "max_relative_loss", "quality_limit")
 _FROM_ZERO = (
     "max_drop",
     "max_vela_cpu_operators",
 )  # limits that may be 0: no fraction of them exists
+_ABOVE_ZERO = math.nextafter(0.0, 1.0)
+_RULES = {  # limit -> the least value, and the rule in words
+    "quality_limit": (-math.inf, "a finite number"),
+    **dict.fromkeys(_FROM_ZERO, (0.0, "a finite number >= 0")),
+}
 
 
 def cost_of_limit(limit: str) -> str:
@@ -69,11 +85,31 @@ def cost_of_limit(limit: str) -> str:
     Example:
         >>> cost_of_limit("max_bytes"), cost_of_limit("max_latency_ratio")
         ('bytes', 'latency')
+        >>> cost_of_limit("quality_limit")
+        'quality'
 
     Args:
         limit: Name of a field of :class:`Budget`.
     """
-    return limit.removeprefix("max_").removesuffix("_ratio")
+    return limit.removeprefix("max_").removesuffix("_ratio").removesuffix("_limit")
+
+
+def relative_loss(quality: float, baseline: float, higher_is_better: bool) -> float:
+    """Returns how much worse a value is, as a fraction of the original's.
+
+    Example:
+        >>> round(relative_loss(0.21, 0.2, higher_is_better=False), 6)
+        0.05
+
+    Args:
+        quality: The metric's value.
+        baseline: That of the original. Of a baseline of 0 every loss is infinitely more.
+        higher_is_better: The metric's direction.
+    """
+    worse = baseline - quality if higher_is_better else quality - baseline
+    if baseline:
+        return worse / abs(baseline)
+    return math.copysign(math.inf, worse) if worse else 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,8 +129,12 @@ class Budget:
         max_macs 0.5
 
     Args:
-        max_drop: Most that may be lost, in the unit of the task's metric: points for an accuracy;
-            from 90% to 89% is 1 point.
+        max_drop: Most that may be lost, in points for shares such as an accuracy (90% to 89% is 1
+            point), for other metrics in their unit.
+        max_relative_loss: Most that may be lost, as a fraction of the original's value, for metrics
+            that are no shares: 0.05 allows an error that is 5% larger, or 5% less of an R2.
+        quality_limit: Worst value of the metric on the examples for choosing, the least where
+            higher is better, else the most.
         max_bytes: Most bytes of the file.
         max_gzip_bytes: Most bytes of the file after gzip.
         max_latency_ratio: Highest latency on this machine, as a ratio to the original's float32
@@ -111,10 +151,12 @@ class Budget:
 
     Raises:
         ValueError: A limit is no number above 0 (max_drop and max_vela_cpu_operators: from 0
-            on), or no limit is set.
+            on; quality_limit: any finite number), or no limit is set.
     """
 
     max_drop: float | None = None
+    max_relative_loss: float | None = None
+    quality_limit: float | None = None
     max_bytes: int | None = None
     max_gzip_bytes: int | None = None
     max_latency_ratio: float | None = None
@@ -134,9 +176,8 @@ class Budget:
             raise ValueError(f"budget must hold at least one of {names}, got none")
         for name, value in self.limits.items():
             number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-            zero = name in _FROM_ZERO
-            if not (number and value < math.inf and (value > 0 or (zero and value == 0))):
-                rule = "a finite number >= 0" if zero else "a finite number above 0"
+            least, rule = _RULES.get(name, (_ABOVE_ZERO, "a finite number above 0"))
+            if not (number and math.isfinite(value) and value >= least):
                 raise ValueError(f"{name} must be {rule}, got {value!r}")
         if self.max_macs is not None and self.max_macs > 1:
             raise ValueError(f"max_macs must be a fraction up to 1, got {self.max_macs!r}")
@@ -183,8 +224,8 @@ class Budget:
     def excesses(self, costs: CandidateCosts) -> dict[str, float]:
         """Returns each exceeded limit, and by which fraction of it.
 
-        Excesses of max_drop and max_vela_cpu_operators are in the metric's unit and in operators,
-        since these limits may be 0.
+        Those of max_drop, quality_limit and max_vela_cpu_operators are in the metric's unit, as a
+        value of the metric and in operators, since these limits may be 0.
 
         Example:
             >>> costs = CandidateCosts(0.5, 200, 100, 0.5, 1.0, 10)
@@ -200,11 +241,47 @@ class Budget:
         found: dict[str, float] = {}
         for name, limit in self.limits.items():
             value = costs.value(cost_of_limit(name))
+            over = value - limit
+            if name == "quality_limit" and costs.higher_is_better:
+                over = -over
             if math.isnan(value):
                 found[name] = math.inf
-            elif value > limit:
-                found[name] = value - limit if name in _FROM_ZERO else value / limit - 1
+            elif over > 0:
+                found[name] = over if name in _RULES else value / limit - 1
         return found
+
+    @property
+    def limits_quality(self) -> bool:
+        """Whether a limit on the quality is set."""
+        return any(getattr(self, name) is not None for name in QUALITY_LIMITS)
+
+    def allowed_drop(self, metric: Metric, baseline: float) -> float | None:
+        """Returns the strictest of the limits on quality as a drop in the metric's unit.
+
+        Example:
+            >>> from tfnas.tasks.assessment import Metric
+            >>> error = Metric("error", higher_is_better=False, unit="m")
+            >>> Budget(max_relative_loss=0.5).allowed_drop(error, 4.0)
+            2.0
+            >>> Budget(max_drop=3.0, quality_limit=5.0).allowed_drop(error, 4.0)
+            1.0
+
+        Args:
+            metric: The task's metric.
+            baseline: Its value of the original on the examples for choosing, not scaled.
+
+        Returns:
+            The largest drop that is allowed, below 0 where the original itself is not good enough;
+            None where no limit is on the quality.
+        """
+        allowed = []
+        if self.max_drop is not None:
+            allowed.append(float(self.max_drop))
+        if self.max_relative_loss is not None:
+            allowed.append(self.max_relative_loss * abs(baseline) * metric.scale)
+        if self.quality_limit is not None:
+            allowed.append(metric.drop(self.quality_limit - baseline))
+        return min(allowed, default=None)
 
     def __str__(self) -> str:
         return ", ".join(f"{name} {value:,}" for name, value in self.limits.items())

@@ -11,22 +11,23 @@ import shutil
 import keras
 import numpy as np
 
-from tfnas.compression.budget import Budget, CandidateCosts
+from tfnas.compression.budget import CandidateCosts, relative_loss
+from tfnas.compression.choice import best_for_budget, compared, front
 from tfnas.compression.device_costs import Target
 from tfnas.compression.fine_tune import TrainingError
 from tfnas.compression.model_analysis import ModelAnalysis, analyze_model
+from tfnas.compression.model_store import ModelStore
 from tfnas.compression.recipe import Recipe, RecipeStep
 from tfnas.compression.technique_context import Context
 from tfnas.compression.technique_row import Step, run_row
 from tfnas.compression.techniques.registry import technique
 from tfnas.compression.techniques.technique import NotPossible
 from tfnas.data.examples import Data, Nested
-from tfnas.loading import load_model
+from tfnas.loading import Loading
 from tfnas.measure.latency import benchmark
 from tfnas.measure.measure import ACTIVATION_BYTES
-from tfnas.measure.measurement import pareto_front
 from tfnas.measure.profile import Profile, profile
-from tfnas.runtime.files import save_model, write_atomically
+from tfnas.runtime.files import write_atomically
 from tfnas.runtime.store import Record
 from tfnas.tasks.assessment import Assessment, NotFinite
 from tfnas.tflite.artifact import Artifact
@@ -35,8 +36,13 @@ from tfnas.tflite.convert import to_tflite
 
 FORMAT = 1  # of a candidate's record
 TYPICAL = 512  # largest number of examples that models are analyzed with
+COMPARED = 4  # examples that a model and its file are compared with
 ROUNDS = 20  # of the latency measurement of each new file
-_APART = ("device", "refused")  # costs that depend on the device: kept in `device.json`
+# Costs that are not in the record: those on a device are in `device.json`, the others follow from
+# the values of the metric.
+_APART = ("device", "refused", "relative_loss", "quality", "higher_is_better")
+
+__all__ = ["Candidate", "CandidateStore", "beaten", "best_for_budget", "front"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -67,30 +73,11 @@ class Candidate:
         value, low, high = (f"{0 - each:+.{digits}f}" for each in self.drop)  # no minus before 0
         return f"{value} [{high}, {low}]"
 
-    def row(self, gzipped: bool, timed: bool = True) -> tuple[float, ...]:
-        """Returns the values to compare candidates by, smaller is better: drop, size, time.
-
-        After these come the device's limited metrics.
-
-        Args:
-            gzipped: Whether sizes are those after gzip.
-            timed: Whether the time is the measured latency; else multiply-accumulates, which are
-                the same each time.
-        """
-        size = self.costs.gzip_bytes if gzipped else self.costs.bytes
-        time = self.costs.latency if timed else self.costs.macs
-        return self.costs.drop, size, time, *self.costs.device.values()
-
-
-def front(candidates: list[Candidate], gzipped: bool) -> list[Candidate]:
-    """Returns the Pareto front: candidates that no other dominates.
-
-    Args:
-        candidates: The candidates.
-        gzipped: Whether sizes are those after gzip.
-    """
-    rows = [candidate.row(gzipped) for candidate in candidates]
-    return [candidates[i] for i in pareto_front(rows, ["min"] * len(rows[0]))] if rows else []
+    def row(
+        self, gzipped: bool, timed: bool = True, also: tuple[str, ...] = ()
+    ) -> tuple[float, ...]:
+        """Returns the values to compare candidates by; see :func:`.choice.compared`."""
+        return compared(self.costs, gzipped, timed, also)
 
 
 def beaten(
@@ -99,8 +86,9 @@ def beaten(
     others: list[Candidate],
     gz: bool,
     timed: bool = True,
+    also: tuple[str, ...] = (),
 ) -> bool:
-    """Returns whether another candidate is as small and fast and significantly better.
+    """Returns whether another candidate costs no more and is significantly better.
 
     Args:
         assessment: The candidate's quality.
@@ -108,32 +96,13 @@ def beaten(
         others: The other candidates.
         gz: Whether sizes are those after gzip.
         timed: Whether the time is the measured latency.
+        also: Names of further costs in the row.
     """
     return any(
-        all(a <= b for a, b in zip(other.row(gz, timed)[1:], row[1:], strict=True))
+        all(a <= b for a, b in zip(other.row(gz, timed, also)[1:], row[1:], strict=True))
         and assessment.drop_from(other.assessment)[1] > 0
         for other in others
     )
-
-
-def best_for_budget(candidates: list[Candidate], budget: Budget) -> Candidate:
-    """Returns the candidate that meets a budget best, or the one nearest to it.
-
-    With a limit on the drop it is the one of least size x latency among those that meet all
-    limits; without, the most accurate of them. Where none meets all, the one whose excesses add
-    up to the least.
-
-    Args:
-        candidates: At least one.
-        budget: The limits.
-    """
-    gzipped = budget.max_gzip_bytes is not None
-    meeting = [c for c in candidates if not budget.excesses(c.costs)]
-    if not meeting:
-        return min(candidates, key=lambda c: sum(budget.excesses(c.costs).values()))
-    if budget.max_drop is None:
-        return min(meeting, key=lambda c: c.costs.drop)
-    return min(meeting, key=lambda c: c.row(gzipped)[1] * c.costs.latency)
 
 
 def _on_device(costs: CandidateCosts) -> str:
@@ -152,12 +121,25 @@ class CandidateStore:
         target: The device of the files.
         timed: Whether candidates are compared by measured latency: then a job of the same seed
             may take other steps.
+        also: Names of further costs that they are compared by.
+        loading: How the models of an earlier run are read; None: with the classes and functions
+            of the original.
     """
 
     def __init__(
-        self, context: Context, folder: pathlib.Path, gzipped: bool, target: Target, timed: bool
+        self,
+        context: Context,
+        folder: pathlib.Path,
+        gzipped: bool,
+        target: Target,
+        timed: bool,
+        also: tuple[str, ...] = (),
+        loading: Loading | None = None,
     ) -> None:
-        self.timed = timed
+        self.timed, self.also = timed, also
+        loading = (loading or Loading()).knowing(context.original)
+        typical = functools.partial(context.calibration, COMPARED)
+        self.models = ModelStore(loading, typical, context.progress.phase)
         self.context, self.folder, self.gzipped, self.target = context, folder, gzipped, target
         self.baseline = to_tflite(context.original)
         self.assessment = self._assess(self.baseline)
@@ -226,10 +208,13 @@ class CandidateStore:
             return None
         costs = self.target.costs(candidate.costs, candidate.file, folder)
         candidate = dataclasses.replace(candidate, costs=costs)
-        row = candidate.row(self.gzipped, self.timed)
-        dominated = beaten(candidate.assessment, row, self.candidates, self.gzipped, self.timed)
+        compared_by = self.gzipped, self.timed, self.also
+        row = candidate.row(*compared_by)
+        dominated = beaten(candidate.assessment, row, self.candidates, *compared_by)
         candidate = dataclasses.replace(candidate, beaten=dominated)
         self.candidates.append(candidate)
+        on_front = [self._model_path(each.recipe) for each in front(self.candidates, self.gzipped)]
+        self.models.release(self.folder / "candidates", on_front)
         progress.phase(f"  {self.line(candidate)}")
         return candidate
 
@@ -237,8 +222,20 @@ class CandidateStore:
         return self.folder / "candidates" / f"{recipe.key}{self._epochs(recipe.trains)}"
 
     def model_of(self, recipe: Recipe) -> keras.Model:
-        """Returns the Keras model behind a candidate's file."""
-        return load_model(self._folder_of(recipe) / "model.keras")
+        """Returns the Keras model behind a candidate's file.
+
+        Args:
+            recipe: The candidate's recipe.
+
+        Raises:
+            ValueError: An earlier run made the model, and its file can't be read.
+        """
+        if not recipe.steps and recipe.final_step is None:
+            return self.context.original
+        return self.models.get(self._model_path(recipe))
+
+    def _model_path(self, recipe: Recipe) -> pathlib.Path:
+        return self._folder_of(recipe) / "model.keras"
 
     def retimed(self, measured: list[Candidate], ratios: list[float]) -> list[Candidate]:
         """Returns candidates with latencies that were measured side by side.
@@ -281,7 +278,7 @@ class CandidateStore:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         file.save(folder / "model.tflite")
-        save_model(model, folder / "model.keras")
+        self.models.put(folder / "model.keras", model)
         np.save(folder / "values.npy", assessment.values, allow_pickle=False)
         costs, drop = self._costs(file, assessment, new.ratio / old.ratio, cost)
         own = {name: v for name, v in dataclasses.asdict(costs).items() if name not in _APART}
@@ -298,8 +295,8 @@ class CandidateStore:
         file = Artifact.load(folder / "model.tflite")
         values = np.load(folder / "values.npy", allow_pickle=False)
         value, low, high = record["drop"]
-        costs = CandidateCosts(**record["costs"])
         assessment = Assessment(self.context.task.metric, values)
+        costs = self._with_quality(CandidateCosts(**record["costs"]), assessment)
         return Candidate(recipe, file, costs, (value, low, high), assessment)
 
     def _model(self, steps: tuple[RecipeStep, ...]) -> keras.Model:
@@ -308,11 +305,11 @@ class CandidateStore:
             return self.context.original
         key = f"{Recipe(steps, 'float').key}{self._epochs(True)}"
         path = self.folder / "models" / f"{key}.keras"
-        if not path.exists():
+        if path not in self.models:
             model = self._model(steps[:-1])
-            save_model(self._applied(model, steps[-1].step(), steps[:-1], key), path)
+            self.models.put(path, self._applied(model, steps[-1].step(), steps[:-1], key))
             self._forget_training(key)
-        return load_model(path)
+        return self.models.get(path)
 
     def _applied(
         self, model: keras.Model, step: Step, before: tuple[RecipeStep, ...], key: str
@@ -351,4 +348,16 @@ class CandidateStore:
         drop = assessment.drop_from(self.assessment)
         memory = cost.peak_activation_bytes(ACTIVATION_BYTES.get(file.mode, 4))
         macs = cost.macs / max(1, self.profile.macs)
-        return CandidateCosts(drop[0], file.size, file.gzip_size, latency, macs, memory), drop
+        costs = CandidateCosts(drop[0], file.size, file.gzip_size, latency, macs, memory)
+        return self._with_quality(costs, assessment), drop
+
+    def _with_quality(self, costs: CandidateCosts, assessment: Assessment) -> CandidateCosts:
+        """Returns costs with what other limits on the quality than max_drop compare."""
+        own, baseline = assessment.score.value, self.assessment.score.value
+        higher = assessment.metric.higher_is_better
+        return dataclasses.replace(
+            costs,
+            relative_loss=relative_loss(own, baseline, higher),
+            quality=own,
+            higher_is_better=higher,
+        )

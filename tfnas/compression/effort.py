@@ -16,6 +16,10 @@ class Effort:
         rounds: Number of fractions of channels that are tried.
         ladder: Fractions to try where no limit of the budget demands one.
         low_rank: Whether low rank is tried where channels can't be pruned.
+        longer: Multiple of `epochs` that is trained once more where slightly too much is lost.
+        price: Whether half of the cut is tried too where a limit's cut meets the budget.
+        corrections: Most amounts that follow a file that was slightly too large, each corrected by
+            the sizes of the files before.
     """
 
     formats: tuple[str, ...]
@@ -24,11 +28,14 @@ class Effort:
     rounds: int = 0
     ladder: tuple[float, ...] = ()
     low_rank: bool = False
+    longer: float = 2.5
+    price: bool = False
+    corrections: int = 3
 
 
 _CHEAP = ("float16", "dynamic", "int8", "int8x4")
 EFFORTS = {
     "quick": Effort(_CHEAP, 0),
     "normal": Effort(_CHEAP, 6, 1500, 2, (0.5,)),
-    "thorough": Effort((*_CHEAP, "int16x8"), 15, 5000, 4, (0.7, 0.5, 0.35), low_rank=True),
+    "thorough": Effort((*_CHEAP, "int16x8"), 15, 5000, 4, (0.7, 0.5, 0.35), True, 4.0, True),
 }

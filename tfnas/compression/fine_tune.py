@@ -11,6 +11,7 @@ from tfnas.compression.fine_tune_settings import FineTuneSettings
 from tfnas.compression.progress import Progress
 from tfnas.compression.training_checkpoint import TrainingCheckpoint
 from tfnas.data.examples import ExampleSet, mapped
+from tfnas.graph.finite_loss import FiniteLoss
 from tfnas.graph.tracing import TraceOnce
 from tfnas.optimizers import Muon
 from tfnas.runtime.randomness import seed_layers, seeded
@@ -70,8 +71,11 @@ def fine_tune(
             is repeated, and the callbacks report on it. None: no state is kept.
 
     Raises:
-        TrainingError: The state is of another training, or Keras refuses loss, data or model.
+        TrainingError: The state is of another training, Keras refuses loss, data or model, or the
+            loss of an epoch is NaN or infinite.
     """
+    if checkpoint is not None and not checkpoint.finished and not task.resumes:
+        checkpoint = checkpoint.renewed()  # from the first epoch again
     if checkpoint is not None:
         checkpoint.restore_model(model)
     progress, epochs = progress or Progress(), settings.epochs
@@ -99,14 +103,8 @@ def fine_tune(
         order_epoch = keras.callbacks.LambdaCallback(
             on_epoch_begin=lambda epoch, logs: batches.start_at(epoch)
         )
-        trainer.fit(
-            batches.dataset(),
-            epochs=epochs,
-            initial_epoch=done,
-            shuffle=False,  # the batches shuffle themselves
-            verbose=0,
-            callbacks=[*callbacks, *keep, order_epoch, report_epoch, TraceOnce()],
-        )
+        more = [*keep, order_epoch, report_epoch, TraceOnce()]
+        task.train(trainer, batches, epochs, done, [FiniteLoss(), *callbacks, *more])
     if trainer is model and muon:  # so that Keras loads the saved model without tfnas
         task.trainer(model, keras.optimizers.Adam())
     if checkpoint is not None and not checkpoint.finished:

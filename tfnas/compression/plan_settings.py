@@ -24,6 +24,9 @@ SAME = 0.01  # fraction of changed predictions up to which a file counts as unch
 SENSITIVE = 0.1  # fraction of changed predictions above which pruning begins carefully
 MOST_OF_IT = 0.5  # fraction of the weights from which dense layers are compressed first
 FLOAT_BYTES = 4
+# Bytes of a weight of formats that are not developed further: where these exceed a limit, no such
+# file can meet it. Others show what fewer channels start from.
+_LEAST_BYTES = {"float32": 4, "float16": 2, "dynamic": 1, "int16x8": 1}
 _STORED = {f"max_{name}" for name in STORED}
 _COMPUTED = {
     "max_latency_ratio",
@@ -44,7 +47,7 @@ class PlanSettings:
     Args:
         formats: Number formats without training.
         later: Formats that can't meet the budget, tried only where int8 can't be converted.
-        integers: Whether quantization-aware training is tried even where the file meets max_drop
+        integers: Whether quantization-aware training is tried even where the file is good enough
             without it.
         techniques: Techniques that reduce the model, the most promising first.
         sparsities: Fractions of zeros that are tried, in turn.
@@ -56,6 +59,7 @@ class PlanSettings:
         reasons: The reasons, a sentence each.
         more: Steps of further techniques, the mildest amount of each first. Where the effort
             trains, they are tried at the end, each alone, as long as no file meets all limits.
+        sized: Whether the size of a file is measured before anything is trained for it, in seconds.
     """
 
     formats: tuple[str, ...]
@@ -69,6 +73,7 @@ class PlanSettings:
     fixed: Mapping[str, int] = dataclasses.field(default_factory=dict)
     reasons: tuple[str, ...] = ()
     more: tuple[RecipeStep, ...] = ()
+    sized: bool = False
 
     def macs_for_latency(self, ratio: float) -> float:
         """Returns the fraction of multiply-accumulates that brings the latency to a ratio.
@@ -131,11 +136,12 @@ def _formats(settings: PlanSettings, budget: Budget, analysis: ModelAnalysis) ->
         elif budget.max_memory is not None and need > budget.max_memory:
             why = f"its activations take {need:,} bytes, above max_memory {budget.max_memory:,}"
         elif (
-            mode == "float16"
+            mode in _LEAST_BYTES
             and budget.max_bytes is not None
-            and 2 * analysis.weights > budget.max_bytes
+            and _LEAST_BYTES[mode] * analysis.weights > budget.max_bytes
         ):
-            why = f"{analysis.weights:,} weights take 2 bytes each"
+            each = "a byte" if _LEAST_BYTES[mode] == 1 else f"{_LEAST_BYTES[mode]} bytes"
+            why = f"{analysis.weights:,} weights take {each} each"
             why += f", above max_bytes {budget.max_bytes:,}"
         else:
             continue
@@ -153,9 +159,9 @@ def _integers(settings: PlanSettings, budget: Budget, analysis: ModelAnalysis) -
     reason = f"post-training int8 changes {analysis.changed:.1%} of the predictions for "
     reason += f"{analysis.examples} examples"
     if analysis.changed <= SAME:
-        if budget.max_drop is None:
+        if not budget.limits_quality:
             return _with(settings, f"{reason}: quantization-aware training has little to win back")
-        reason += ": quantization-aware training is left out where a file meets max_drop without it"
+        reason += ": quantization-aware training is left out where a file is good enough without it"
         return _with(settings, reason, integers=False)
     reason += f", most noise is added in {worst.name}: quantization-aware training is tried too"
     return _with(settings, reason)

@@ -25,11 +25,12 @@ import dataclasses
 import math
 from typing import assert_never
 
-from tfnas.compression.budget import Budget
+from tfnas.compression.budget import QUALITY_LIMITS, Budget
 from tfnas.compression.effort import Effort
 from tfnas.compression.known_file import KnownFile, Outcome
 from tfnas.compression.plan_settings import PlanSettings, decide_plan
 from tfnas.compression.planner_amounts import (
+    FEW,
     after_amount,
     first_amounts,
     low_rank_instead,
@@ -43,12 +44,10 @@ from tfnas.compression.planner_attempt import (
     zeros_recipe,
 )
 from tfnas.compression.planner_state import (
-    OF_ACCURACY,
     ChooseAmount,
     Finished,
     Phase,
     PlannerState,
-    Tolerance,
     TrainInt8,
     TryAmount,
     TryFewerBits,
@@ -57,6 +56,7 @@ from tfnas.compression.planner_state import (
     TryZeros,
 )
 from tfnas.compression.recipe import Recipe
+from tfnas.compression.tolerance import OF_ACCURACY, Tolerance
 from tfnas.quantization.spec import FLOAT, QuantSpec
 
 
@@ -178,7 +178,7 @@ def _to(state: PlannerState, phase: Phase) -> PlannerState:
 
 def _after_formats(state: PlannerState, phase: TryFormats) -> PlannerState:
     """Goes on from number formats: where int8 failed to the others, then to training."""
-    base, budget, settings = state.converted("int8"), state.budget, state.settings
+    base, settings = state.converted("int8"), state.settings
     if base is None and not phase.later:
         return _to(state, TryFormats(settings.later, later=True))
     if base is not None and base.costs.refused:
@@ -186,7 +186,7 @@ def _after_formats(state: PlannerState, phase: TryFormats) -> PlannerState:
         return _to(state, Finished())
     if not state.effort.epochs:
         return _with_more(state)
-    allowed = math.inf if budget.max_drop is None else budget.max_drop
+    allowed = math.inf if state.allowed_drop is None else state.allowed_drop
     enough = min(state.tolerance.little, allowed) if settings.integers else allowed
     loses = base is None or base.costs.drop > enough
     return _to(state, TrainInt8() if loses else TryFewerBits())
@@ -210,14 +210,15 @@ def _of_amount(state: PlannerState, phase: TryAmount) -> Recipe | PlannerState:
 
 def _after_technique(state: PlannerState, phase: ChooseAmount) -> PlannerState:
     """Goes on to the next technique, unless less promising ones are not needed."""
-    limits_on_costs = set(state.budget.limits) - {"max_drop"}
+    limits_on_costs = set(state.budget.limits) - set(QUALITY_LIMITS)
     if not phase.others or (phase.met and limits_on_costs):
         return _with_zeros(state)
     return _to(state, first_amounts(state, phase.others))
 
 
 def _with_zeros(state: PlannerState) -> PlannerState:
-    if state.budget.max_gzip_bytes is None:
+    enough = state.met and state.effort.rounds <= FEW
+    if state.budget.max_gzip_bytes is None or enough:
         return _with_more(state)
     return _to(state, TryZeros(state.settings.sparsities))
 

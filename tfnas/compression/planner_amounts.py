@@ -6,7 +6,13 @@ import dataclasses
 from collections.abc import Mapping
 
 from tfnas.compression.known_file import KnownFile
-from tfnas.compression.planner_state import Attempt, ChooseAmount, PlannerState, TryAmount
+from tfnas.compression.planner_state import (
+    Attempt,
+    AttemptPart,
+    ChooseAmount,
+    PlannerState,
+    TryAmount,
+)
 from tfnas.compression.recipe import RecipeStep
 from tfnas.compression.targets_from_budget import (
     FEWEST,
@@ -16,6 +22,8 @@ from tfnas.compression.targets_from_budget import (
     with_fewer_weights,
 )
 
+UNTRAINED = 2  # times as many corrections where nothing is trained for the file
+FEWER_BITS_WHY = "4 bits a weight leave more channels"
 FEW = 2  # rounds up to which an effort stops where the budget is met
 
 
@@ -37,6 +45,7 @@ def first_amounts(state: PlannerState, techniques: tuple[str, ...]) -> ChooseAmo
         demanded=tuple(demanded),
         left=max(state.effort.rounds, len(waiting)),
         others=techniques[1:],
+        sized=state.settings.sized,
     )
 
 
@@ -60,7 +69,8 @@ def next_amount(state: PlannerState, amounts: ChooseAmount) -> TryAmount | None:
 
 def _attempt(state: PlannerState, amounts: ChooseAmount, step: RecipeStep, why: str) -> Attempt:
     enough = state.tolerance.little if amounts.met else 0.0
-    return Attempt((step,), why, enough, state.settings.sparsities)
+    part: AttemptPart = "size" if amounts.sized and step.weights is not None else "int8"
+    return Attempt((step,), why, enough, state.settings.sparsities, part)
 
 
 def low_rank_instead(state: PlannerState, tried: TryAmount) -> TryAmount | None:
@@ -86,44 +96,94 @@ def after_amount(state: PlannerState, tried: TryAmount) -> ChooseAmount:
         tried: The amount, whose attempt has ended.
     """
     step, file, amounts = tried.step, tried.attempt.result, tried.amounts
-    accurate = state.accurate(file)
+    large = tried.attempt.too_large
+    if large is not None and large.recipe.untrained:
+        return _after_size(state, amounts, step, large)
+    # Of a file that is too large nothing more was trained, so that it may lose a little.
+    good = state.accurate(file) or (large is not None and not state.hopeless(large))
     amounts = dataclasses.replace(
         amounts,
-        tried={**amounts.tried, _fraction(step): accurate},
+        tried={**amounts.tried, _fraction(step): good},
         met=amounts.met or state.meets(file),
-        why="the quality allows it" if accurate else "half-way back to a file that is good enough",
+        why="the quality allows it" if good else "half-way back to a file that is good enough",
     )
     if file is None and amounts.technique == "factorize_dense":
         return _ended(amounts)  # other fractions fail too
     if step in amounts.demanded:
-        amounts = _after_demanded(state, amounts, step, file)
+        amounts = _after_demanded(state, amounts, step, file, good)
     if amounts.met and amounts.demanded and not amounts.waiting and state.effort.rounds <= FEW:
         return _ended(amounts)  # the budget is met
     return amounts
 
 
 def _after_demanded(
-    state: PlannerState, amounts: ChooseAmount, step: RecipeStep, file: KnownFile | None
+    state: PlannerState,
+    amounts: ChooseAmount,
+    step: RecipeStep,
+    file: KnownFile | None,
+    good: bool,
 ) -> ChooseAmount:
     """Returns what is known after an amount that the exceeded limits demand."""
     amounts = dataclasses.replace(amounts, scaled=step)
     if amounts.met:
+        if file is not None and amounts.waiting and _too_lossy(state, file):
+            return dataclasses.replace(amounts, why=FEWER_BITS_WHY)
         why = "shows the price of the limit"
-        return dataclasses.replace(amounts, waiting=_milder(step), why=why)
-    if file is not None and state.accurate(file):
-        nearer: tuple[RecipeStep, ...] = ()
-        if step not in amounts.nearer:  # only once
-            nearer = tuple(with_fewer_weights(step, file, state.budget, state.settings))
-        return dataclasses.replace(
-            amounts,
-            waiting=nearer,
-            demanded=(*amounts.demanded, *nearer),
-            nearer=(*amounts.nearer, *nearer),
-            why="the file was slightly larger than estimated" if nearer else amounts.why,
-        )
+        milder = _milder(step) if state.effort.price else ()
+        return dataclasses.replace(amounts, waiting=milder, why=why)
+    if file is not None and good:
+        smaller = _corrected(state, amounts, step, file)
+        if smaller is None and amounts.lossy:
+            return _ended(amounts)  # what would fit loses too much
+        return smaller or dataclasses.replace(amounts, waiting=())
+    amounts = dataclasses.replace(amounts, lossy=max(amounts.lossy, step.weights or 0.0))
     if amounts.waiting:
-        return dataclasses.replace(amounts, why="4 bits a weight leave more channels")
+        return dataclasses.replace(amounts, why=FEWER_BITS_WHY)
     return _ended(amounts)  # half-way back would exceed the limit that demands it
+
+
+def _too_lossy(state: PlannerState, file: KnownFile) -> bool:
+    """Returns whether the least loss counts, since no limit is on it, and far too much is lost."""
+    return state.allowed_drop is None and file.costs.drop > state.tolerance.hopeless
+
+
+def _after_size(
+    state: PlannerState, amounts: ChooseAmount, step: RecipeStep, file: KnownFile
+) -> ChooseAmount:
+    """Returns what is known after a file that is too large, for which nothing was trained."""
+    waiting = amounts.waiting
+    amounts = dataclasses.replace(amounts, left=amounts.left + 1)
+    smaller = _corrected(state, amounts, step, file)
+    if smaller is not None:
+        return dataclasses.replace(smaller, waiting=(*smaller.waiting, *waiting))
+    # The nearest that there is: its training shows what it loses.
+    return dataclasses.replace(amounts, waiting=(step, *waiting), sized=False)
+
+
+def _corrected(
+    state: PlannerState, amounts: ChooseAmount, step: RecipeStep, file: KnownFile
+) -> ChooseAmount | None:
+    """Returns amounts that go on with fewer weights; None where that is not possible.
+
+    Files without training cost seconds, so there may be more of them.
+    """
+    alike = [one for one in amounts.too_large if one.recipe.untrained == file.recipe.untrained]
+    most = state.effort.corrections * (UNTRAINED if file.recipe.untrained else 1)
+    if len(alike) >= most:
+        return None
+    modes = {one.recipe.mode: one for one in (*state.known, *alike)}
+    before = modes.get(file.recipe.mode)
+    nearer = with_fewer_weights(step, file, state.budget, state.settings, before)
+    if not nearer or (nearer[0].weights or 0.0) <= amounts.lossy:
+        return None
+    return dataclasses.replace(
+        amounts,
+        waiting=tuple(nearer),
+        demanded=(*amounts.demanded, *nearer),
+        nearer=(*amounts.nearer, *nearer),
+        too_large=(*amounts.too_large, file),
+        why="the file was slightly larger than estimated",
+    )
 
 
 def _ended(amounts: ChooseAmount) -> ChooseAmount:
@@ -142,8 +202,8 @@ def _milder(step: RecipeStep) -> tuple[RecipeStep, ...]:
     if step.technique != "prune_channels" or fraction <= _fraction(step):
         return ()
     if step.amount < 1:
-        return (RecipeStep("prune_channels", fraction),)
-    return (RecipeStep("prune_channels", 1.0, fraction),)
+        return (dataclasses.replace(step, amount=fraction, weights=None),)
+    return (dataclasses.replace(step, weights=fraction),)
 
 
 def _scaled(scaled: RecipeStep, tried: Mapping[float, bool]) -> RecipeStep | None:
@@ -154,8 +214,10 @@ def _scaled(scaled: RecipeStep, tried: Mapping[float, bool]) -> RecipeStep | Non
     if fraction in tried or fraction <= LEAST:
         return None
     if scaled.amount >= 1:
-        return RecipeStep(scaled.technique, 1.0, fraction)
+        return dataclasses.replace(scaled, weights=fraction)
     if scaled.weights is None:
-        return RecipeStep(scaled.technique, fraction)
+        return dataclasses.replace(scaled, amount=fraction)
     weights = rounded(scaled.weights * fraction / scaled.amount, FEWEST)
-    return None if weights == scaled.weights else RecipeStep(scaled.technique, fraction, weights)
+    if weights == scaled.weights:
+        return None
+    return dataclasses.replace(scaled, amount=fraction, weights=weights)

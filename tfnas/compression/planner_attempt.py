@@ -12,7 +12,7 @@ from tfnas.compression.recipe import Recipe, RecipeStep
 from tfnas.compression.targets_from_budget import FEWER_BITS
 
 VALUES = 16
-LONGER = 4.0  # times a step's epochs, where slightly too much is lost
+SLIGHTLY = 0.1  # fraction of a limit, up to which fewer channels are tried before fewer bits
 _BY_BITS = {"bytes", "flash_bytes"}  # costs that fall with the bits of a weight
 _PARTS: tuple[AttemptPart, ...] = typing.get_args(AttemptPart)
 
@@ -35,38 +35,61 @@ def next_part(state: PlannerState, attempt: Attempt) -> tuple[Attempt, Recipe | 
 
 
 def _recipe_of(part: AttemptPart, state: PlannerState, attempt: Attempt) -> Recipe | None:
-    """Returns the recipe of a part, None where it can't help.
-
-    Longer training comes first, unless the uncompressed model needed quantization-aware training:
-    then rounding is what loses.
-    """
+    """Returns the recipe of a part, None where it can't help."""
     steps, best = attempt.steps, attempt.best
+    if part == "size":
+        aware = state.settings.integers
+        why = "the size of its file, before anything is trained"
+        return Recipe(steps, "int8", aware, untrained=True, why=why)
     if part == "int8":
         return Recipe(steps, "int8", why=attempt.why)
     if best is None:
         return None
-    missed, lost, known = state.missed(best), best.costs.drop, state.known
-    rounding_loses = bool(known) and known[0].recipe.aware
-    tolerance = state.tolerance
-    if part == "longer" and not rounding_loses and tolerance.little < missed <= tolerance.hopeless:
-        return Recipe(_longer(steps), "int8", why="longer training wins more back")
-    if part == "aware" and ((state.settings.integers and lost > attempt.enough) or missed > 0):
-        return Recipe(steps, "int8", aware=True, why="wins back what rounding loses")
-    if part == "longer aware" and steps != _longer(steps) and 0 < missed <= tolerance.hopeless:
-        why = "slightly too much is lost: longer training, then quantization-aware again"
-        return Recipe(_longer(steps), "int8", aware=True, why=why)
     if part == "fewer bits":
         return fewer_bits_recipe(state, steps, best)
-    limit = state.budget.max_gzip_bytes
-    if part == "zeros" and limit is not None and best.costs.gzip_bytes > limit:
+    if part == "zeros":
+        limit = state.budget.max_gzip_bytes
+        if limit is None or best.costs.gzip_bytes <= limit:
+            return None
         why = "prune and cluster the remaining channels"
         return zeros_recipe(steps, attempt.sparsities, why)
+    if state.exceeded(best):
+        return None  # training for int8 makes no file smaller
+    return _training(part, state, attempt, best)
+
+
+def _training(
+    part: AttemptPart, state: PlannerState, attempt: Attempt, best: KnownFile
+) -> Recipe | None:
+    """Returns the recipe of a part that trains for int8, or shows whether this may help.
+
+    Longer training comes first, unless the uncompressed model needed quantization-aware training:
+    then rounding is what loses. Where far too much is lost, the file with float activations tells
+    rounding from the missing channels, and costs no training.
+    """
+    steps, missed, known = attempt.steps, state.missed(best), state.known
+    rounding_loses = bool(known) and known[0].recipe.aware
+    tolerance, longer = state.tolerance, _longer(steps, state.effort.longer)
+    if part == "float" and not rounding_loses and state.hopeless(best):
+        if "dynamic" not in (*state.settings.formats, *state.settings.later):
+            return None
+        return Recipe(steps, "dynamic", why="whether rounding is what loses far too much")
+    if part == "longer" and not rounding_loses and tolerance.little < missed <= tolerance.hopeless:
+        return Recipe(longer, "int8", why="longer training wins more back")
+    limit, lost = state.budget.max_gzip_bytes, best.costs.drop
+    if limit is not None and best.costs.gzip_bytes > limit and attempt.sparsities:
+        return None  # zeros are trained for int8 as well
+    if part == "aware" and ((state.settings.integers and lost > attempt.enough) or missed > 0):
+        return Recipe(steps, "int8", aware=True, why="wins back what rounding loses")
+    if part == "longer aware" and steps != longer and 0 < missed <= tolerance.hopeless:
+        why = "slightly too much is lost: longer training, then quantization-aware again"
+        return Recipe(longer, "int8", aware=True, why=why)
     return None
 
 
-def _longer(steps: tuple[RecipeStep, ...]) -> tuple[RecipeStep, ...]:
+def _longer(steps: tuple[RecipeStep, ...], times: float) -> tuple[RecipeStep, ...]:
     """Returns steps with longer training as the last one, which it may be already."""
-    train = RecipeStep("train", LONGER)
+    train = RecipeStep("train", times)
     return steps if steps[-1] == train else (*steps, train)
 
 
@@ -79,23 +102,48 @@ def with_outcome(state: PlannerState, attempt: Attempt, file: KnownFile | None) 
         file: The outcome; None where the recipe failed.
     """
     part = attempt.part
-    if part == "int8" and (file is None or file.beaten):
-        return dataclasses.replace(attempt, best=file, part="ended")
+    following = _PARTS[_PARTS.index(part) + 1]
+    if part in ("size", "int8"):
+        return _first_outcome(state, attempt, file, following)
     if part == "zeros":
         left = sparsities_left(state, attempt.sparsities, file)
-        return dataclasses.replace(attempt, sparsities=left)
-    attempt = dataclasses.replace(attempt, part=_PARTS[_PARTS.index(part) + 1])
+        best = file if state.meets(file) else attempt.best
+        return dataclasses.replace(attempt, sparsities=left, best=best)
+    if part == "float" and file is not None and state.hopeless(file):
+        return dataclasses.replace(attempt, part="ended")  # the missing channels lose it
+    attempt = dataclasses.replace(attempt, part=following)
+    if part == "float":
+        return attempt
     if part == "fewer bits":
         return dataclasses.replace(attempt, low_bits=file if state.meets(file) else None)
-    steps = _longer(attempt.steps) if part.startswith("longer") else attempt.steps
-    return dataclasses.replace(attempt, steps=steps, best=_losing_less(attempt.best, file))
+    steps = attempt.steps
+    if part.startswith("longer"):
+        steps = _longer(steps, state.effort.longer)
+    return dataclasses.replace(attempt, steps=steps, best=_better(state, attempt.best, file))
 
 
-def _losing_less(one: KnownFile | None, other: KnownFile | None) -> KnownFile | None:
-    """Returns the file that loses less, the first where both lose the same."""
+def _first_outcome(
+    state: PlannerState, attempt: Attempt, file: KnownFile | None, following: AttemptPart
+) -> Attempt:
+    """Returns an attempt after its size, or after its first file; a file that can't do ends it."""
+    trained = file is not None and not file.recipe.untrained
+    attempt = dataclasses.replace(attempt, part=following, best=file if trained else None)
+    if file is None or file.beaten:
+        return dataclasses.replace(attempt, part="ended")
+    over = state.exceeded(file)
+    fewer_bits = fewer_bits_recipe(state, attempt.steps, file)
+    if not over or (fewer_bits is not None and max(over.values()) > SLIGHTLY):
+        return attempt
+    return dataclasses.replace(attempt, part="ended", too_large=file)
+
+
+def _better(
+    state: PlannerState, one: KnownFile | None, other: KnownFile | None
+) -> KnownFile | None:
+    """Returns the file that meets all limits, or loses less; the first where both are alike."""
     if one is None or other is None:
         return one or other
-    return one if one.costs.drop <= other.costs.drop else other
+    return min((one, other), key=lambda file: (not state.meets(file), file.costs.drop))
 
 
 def fewer_bits_recipe(
@@ -112,6 +160,8 @@ def fewer_bits_recipe(
         The recipe; None unless int8 exceeds limits on bytes alone, and 4 bits would meet these.
     """
     over = {cost_of_limit(name) for name in state.budget.excesses(best.costs)}
+    if best.recipe.untrained:  # only its size is known
+        over = {cost_of_limit(name) for name in state.exceeded(best)}
     known = state.known
     if len(known) < 2 or not over or not over <= _BY_BITS:
         return None

@@ -12,50 +12,18 @@ import math
 from collections.abc import Mapping
 from typing import Literal
 
-from tfnas.compression.budget import Budget
+from tfnas.compression.budget import QUALITY_LIMITS, Budget
 from tfnas.compression.effort import Effort
 from tfnas.compression.known_file import KnownFile
 from tfnas.compression.plan_settings import PlanSettings
 from tfnas.compression.recipe import Recipe, RecipeStep
 from tfnas.compression.targets_from_budget import FEWER_BITS
-from tfnas.tasks.assessment import ACCURACY, Metric
+from tfnas.compression.tolerance import OF_ACCURACY, Tolerance
 
-AttemptPart = Literal["int8", "longer", "aware", "longer aware", "fewer bits", "zeros", "ended"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Tolerance:
-    """Which drops training is worth its time for, in the unit of the task's metric.
-
-    Args:
-        little: Drop that is too small to be worth a training.
-        hopeless: Drop beyond the limit that longer training won't win back.
-    """
-
-    little: float
-    hopeless: float
-
-    @classmethod
-    def of(cls, metric: Metric, baseline: float) -> Tolerance:
-        """Returns the metric's own numbers; where it has none, fractions of the baseline.
-
-        Example:
-            >>> Tolerance.of(ACCURACY, 0.9)
-            Tolerance(little=0.3, hopeless=3.0)
-            >>> Tolerance.of(Metric("error", higher_is_better=False), 200.0)
-            Tolerance(little=0.6, hopeless=6.0)
-
-        Args:
-            metric: The task's metric.
-            baseline: Its value of the uncompressed model, not scaled.
-        """
-        whole = abs(baseline) * metric.scale
-        little = _LITTLE * whole if metric.little is None else metric.little
-        return cls(little, _HOPELESS * whole if metric.hopeless is None else metric.hopeless)
-
-
-_LITTLE, _HOPELESS = 0.003, 0.03  # of the baseline, for metrics without numbers of their own
-OF_ACCURACY = Tolerance.of(ACCURACY, 1.0)
+AttemptPart = Literal[
+    "size", "int8", "float", "longer", "aware", "longer aware", "fewer bits", "zeros", "ended"
+]
+LATENCY_NOISE = 0.03  # fraction of a limit: files are timed again at the end, side by side
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,11 +35,15 @@ class Attempt:
         why: The reason for the steps.
         enough: Drop that is not worth a training, within the budget.
         sparsities: Fractions of zeros that may still be tried, in turn.
-        part: The part that is next: "int8", converted without training for it; "longer" training
-            before; "aware", quantization-aware training; "longer aware", both; "fewer bits", 4-bit
-            weights; "zeros", pruned and clustered weights; "ended".
-        best: The file that loses least so far; None: no part could be converted.
+        part: The part that is next: "size", the bytes of the file, without any training; "int8",
+            converted without training for it; "float", with float activations, where int8 loses
+            far too much; "longer" training before; "aware", quantization-aware training; "longer
+            aware", both; "fewer bits", 4-bit weights; "zeros", pruned and clustered weights;
+            "ended".
+        best: The file that loses least so far; None: no part could be converted. One that meets all
+            limits comes before those that don't.
         low_bits: The file with 4-bit weights, if it meets all limits.
+        too_large: The file that exceeds limits which no training can meet: the attempt ended there.
     """
 
     steps: tuple[RecipeStep, ...]
@@ -81,6 +53,7 @@ class Attempt:
     part: AttemptPart = "int8"
     best: KnownFile | None = None
     low_bits: KnownFile | None = None
+    too_large: KnownFile | None = None
 
     @property
     def result(self) -> KnownFile | None:
@@ -122,10 +95,13 @@ class ChooseAmount:
         waiting: Steps that are tried next, in turn.
         demanded: Steps that the exceeded limits demand.
         nearer: Those of them with fewer weights than a file that was slightly too large.
+        too_large: The files that were too large, in turn.
+        lossy: Largest fraction of the weights whose file lost too much; 0: none did.
         tried: Fraction -> whether its file was good enough.
         left: Number of amounts that may still be tried, besides `waiting`.
         met: Whether a file of this technique meets all limits.
         others: Techniques that come after it.
+        sized: Whether the size of a file is measured before anything is trained for it.
     """
 
     technique: str
@@ -134,10 +110,13 @@ class ChooseAmount:
     waiting: tuple[RecipeStep, ...] = ()
     demanded: tuple[RecipeStep, ...] = ()
     nearer: tuple[RecipeStep, ...] = ()
+    too_large: tuple[KnownFile, ...] = ()
+    lossy: float = 0.0
     tried: Mapping[float, bool] = dataclasses.field(default_factory=lambda: {1.0: True})
     left: int = 0
     met: bool = False
     others: tuple[str, ...] = ()
+    sized: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -238,14 +217,19 @@ class PlannerState:
             return ()
         return (base,) if low_bits is None else (base, low_bits)
 
+    @property
+    def allowed_drop(self) -> float | None:
+        """Largest drop within the limits on quality, in the metric's unit; None: any."""
+        return self.tolerance.allowed_by(self.budget)
+
     def missed(self, file: KnownFile) -> float:
         """Returns the drop of a file beyond the limit, below 0 within it.
 
         Args:
             file: The file.
         """
-        limit = self.budget.max_drop
-        return -math.inf if limit is None else file.costs.drop - limit
+        allowed = self.allowed_drop
+        return -math.inf if allowed is None else file.costs.drop - allowed
 
     def accurate(self, file: KnownFile | None) -> bool:
         """Returns whether there is a file, and its drop is within the limit.
@@ -261,4 +245,30 @@ class PlannerState:
         Args:
             file: The file; None where a recipe failed.
         """
-        return file is not None and not self.budget.excesses(file.costs)
+        if file is None or file.recipe.untrained:
+            return False
+        return not self.budget.excesses(file.costs)
+
+    def exceeded(self, file: KnownFile) -> dict[str, float]:
+        """Returns the exceeded limits that no training of this file can meet, and by how much.
+
+        Its quality can be trained, and gzipped bytes fall with zeros. A latency that is slightly
+        too long may be noise.
+
+        Args:
+            file: The file.
+        """
+        found = self.budget.excesses(file.costs)
+        for name in (*QUALITY_LIMITS, "max_gzip_bytes"):
+            found.pop(name, None)
+        if file.recipe.untrained or found.get("max_latency_ratio", math.inf) <= LATENCY_NOISE:
+            found.pop("max_latency_ratio", None)  # it was not timed, or this may be noise
+        return found
+
+    def hopeless(self, file: KnownFile) -> bool:
+        """Returns whether a file loses more than longer training wins back.
+
+        Args:
+            file: The file.
+        """
+        return self.missed(file) > self.tolerance.hopeless

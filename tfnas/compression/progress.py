@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import time
+
+QUIET = 30.0  # seconds between the lines of a training's epochs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,3 +51,49 @@ class Progress:
 
     def trial_ended(self, news: TrialNews) -> None:
         """Called when a trial has ended, completed or failed."""
+
+
+class PrintedProgress(Progress):
+    """Prints a line for each phase, and for an epoch where the last line is half a minute ago.
+
+    Example:
+        >>> PrintedProgress().phase("converting")
+        converting
+    """
+
+    def __init__(self) -> None:
+        self.last = time.monotonic()
+
+    def phase(self, text: str) -> None:
+        """Prints the start of a phase."""
+        self._say(text)
+
+    def epoch_ended(self, number: int, total: int) -> None:
+        """Prints the number of the epoch, where nothing was printed for a while."""
+        if time.monotonic() - self.last > QUIET:
+            self._say(f"  epoch {number} of {total}")
+
+    def _say(self, text: str) -> None:
+        self.last = time.monotonic()
+        print(text, flush=True)
+
+
+def progress_of(progress: Progress | None, verbose: int | str) -> Progress:
+    """Returns what receives the events of a job.
+
+    Args:
+        progress: The argument `progress`; None: by `verbose`.
+        verbose: The argument `verbose`: 0 shows nothing; 1, 2 and "auto" print lines.
+
+    Raises:
+        ValueError: An argument is something else.
+    """
+    if not isinstance(progress, Progress | None):
+        raise ValueError(
+            f"progress must be a tfnas.compression.progress.Progress, got {progress!r}"
+        )
+    if verbose not in (0, 1, 2, "auto"):
+        raise ValueError(f"verbose must be 0, 1, 2 or 'auto', got {verbose!r}")
+    if progress is not None:
+        return progress
+    return PrintedProgress() if verbose else Progress()

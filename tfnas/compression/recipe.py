@@ -24,21 +24,25 @@ class RecipeStep:
             fraction of the dense layers' weights that stays; "train": multiple of a step's epochs;
             "prune": fraction of zeros; "cluster": values a kernel.
         weights: "prune_channels": fraction of the weights that stays; None: no limit on weights.
+        equal: "prune_channels": whether every layer keeps the same fraction of its channels. Layers
+            of equal widths stay so, and share tables in the file.
     """
 
     technique: str
     amount: float
     weights: float | None = None
+    equal: bool = False
 
     def step(self) -> Step:
         """Returns the technique with its settings."""
-        return Step(
-            self.technique, technique(self.technique).for_amount(self.amount, weights=self.weights)
-        )
+        settings = technique(self.technique).for_amount(self.amount, weights=self.weights)
+        if self.equal:
+            settings = dataclasses.replace(settings, scope="group")
+        return Step(self.technique, settings)
 
     def __str__(self) -> str:
         also = "" if self.weights is None else f" weights {self.weights:g}"
-        return f"{self.technique} {self.amount:g}{also}"
+        return f"{self.technique} {self.amount:g}{also}{' equal' * self.equal}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,12 +58,15 @@ class Recipe:
         steps: The techniques in their order.
         mode: Number format of the file.
         aware: Whether the model is trained quantization-aware for that format.
+        untrained: Whether nothing is trained: only the size of the file is asked for, which hardly
+            depends on the values of its weights.
         why: Why it is tried, for people; not part of the value.
     """
 
     steps: tuple[RecipeStep, ...]
     mode: str
     aware: bool = False
+    untrained: bool = dataclasses.field(default=False, kw_only=True)
     why: str = dataclasses.field(default="", compare=False)
 
     def __post_init__(self) -> None:
@@ -80,7 +87,8 @@ class Recipe:
     @property
     def trains(self) -> bool:
         """Whether a part of the recipe trains the model."""
-        return bool(self.steps) or self.aware
+        return not self.untrained and (bool(self.steps) or self.aware)
 
     def __str__(self) -> str:
-        return ", ".join([*map(str, self.steps), self.mode + " trained" * self.aware])
+        mode = self.mode + " trained" * self.aware + " size" * self.untrained
+        return ", ".join([*map(str, self.steps), mode])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 from tfnas.compression.budget import STORED, Budget, cost_of_limit
@@ -14,6 +15,8 @@ LEAST, MOST = 0.15, 0.95  # range of fractions that are tried
 FEWEST = 0.05  # smallest fraction of weights
 MARGIN = 0.95  # of a limit: some costs do not fall with the fraction
 ROOM = 0.99  # of a limit on bytes: quantization-aware training adds a few bytes to a file
+FINE = 0.02  # of the weights: smaller corrections are in thousandths
+HALF = 0.5  # of a limit on bytes, from which the file's structure counts more than its weights
 _BYTES_OF_WEIGHT = {"int8": 1.0, FEWER_BITS: 0.5}
 # Costs that fall with multiply-accumulates, and costs that fall with weights.
 _COMPUTED = ("latency", "memory", "ram_bytes", "vela_ms", "vela_cycles", "vela_sram_bytes")
@@ -60,8 +63,27 @@ def steps_for_budget(
     distinct = list(dict.fromkeys(step for step in steps if step.amount < 1 or step.weights))
     if not distinct:
         return [], "fewer channels run faster on any device"
-    names = [*computed, *stored]
-    return distinct, f"demanded by {' and '.join(names)}"
+    why = f"demanded by {' and '.join([*computed, *stored])}"
+    if technique == "prune_channels" and _mostly_structure(stored, known, settings):
+        distinct = [dataclasses.replace(step, equal=True) for step in distinct]
+        why += "; equal widths share tables, which take half of the bytes"
+    return distinct, why
+
+
+def _mostly_structure(
+    exceeded: dict[str, tuple[float, float]], known: KnownFiles, settings: PlanSettings
+) -> bool:
+    """Returns whether half of a limit on bytes is for what no removed channel saves.
+
+    These are the file's tables, operators, names and quantization parameters. Tables of equal
+    content are written once, which layers of unequal widths have less of.
+    """
+    weight_bytes = _BYTES_OF_WEIGHT[known[0].recipe.mode] * settings.weights if known else 0.0
+    return bool(weight_bytes) and any(
+        value > weight_bytes and value - weight_bytes >= HALF * limit
+        for name, (limit, value) in exceeded.items()
+        if name != "max_vela_flash_bytes"
+    )
 
 
 def _fraction_of_weights(
@@ -110,40 +132,64 @@ def _exceeded(
 
 
 def with_fewer_weights(
-    step: RecipeStep, file: Outcome, budget: Budget, settings: PlanSettings
+    step: RecipeStep,
+    file: Outcome,
+    budget: Budget,
+    settings: PlanSettings,
+    before: Outcome | None = None,
 ) -> list[RecipeStep]:
     """Returns a step with fewer weights, instead of one whose file is a little too large.
 
+    What a weight takes is measured between two files, since unequal widths share fewer tables;
+    where that is less than the format's own bytes, more weights must go.
+
     Args:
         step: The step, with a fraction of the weights.
-        file: The candidate of this step.
+        file: The file of this step.
         budget: The limits.
         settings: The plan's settings.
+        before: A larger file, of the same format; None: none is known.
 
     Returns:
         The new step; none where no limit on bytes is exceeded, or no fewer weights are possible.
     """
-    over = [
-        file.costs.value(name) - ROOM * limit
-        for name in _STORED
-        if (limit := budget.limits.get(f"max_{name}")) and file.costs.value(name) > limit
-    ]
     weight_bytes = _BYTES_OF_WEIGHT[file.recipe.mode] * settings.weights
-    if not over or not weight_bytes or step.weights is None:
+    if not weight_bytes or step.weights is None:
         return []
-    fraction = rounded(step.weights - max(over) / weight_bytes, FEWEST)
-    return [RecipeStep(step.technique, step.amount, fraction)] if fraction < step.weights else []
+    less = []
+    limits = ((name, budget.limits.get(f"max_{name}")) for name in _STORED)
+    for name, limit in limits:
+        if limit is None or file.costs.value(name) <= limit:
+            continue
+        value, each = file.costs.value(name), weight_bytes
+        if before is not None and (kept := _weights_of(before)) > step.weights:
+            measured = (before.costs.value(name) - value) / (kept - step.weights)
+            each = min(each, max(measured, each / 2))
+        less.append((value - ROOM * limit) / each)
+    if not less:
+        return []
+    digits = 3 if max(less) < FINE else 2
+    fraction = rounded(step.weights - max(less), FEWEST, digits)
+    return [dataclasses.replace(step, weights=fraction)] if fraction < step.weights else []
 
 
-def rounded(fraction: float, least: float = LEAST) -> float:
-    """Returns a fraction rounded down to hundredths, within the range that is tried.
+def _weights_of(file: Outcome) -> float:
+    """Returns the fraction of the weights that a file's recipe keeps."""
+    steps = file.recipe.steps
+    return 1.0 if not steps or steps[0].weights is None else steps[0].weights
+
+
+def rounded(fraction: float, least: float = LEAST, digits: int = 2) -> float:
+    """Returns a fraction rounded down, to hundredths by default, within the range that is tried.
 
     Example:
-        >>> rounded(0.4567), rounded(0.01)
-        (0.45, 0.15)
+        >>> rounded(0.4567), rounded(0.01), rounded(0.4567, digits=3)
+        (0.45, 0.15, 0.456)
 
     Args:
         fraction: The fraction.
         least: The smallest value returned.
+        digits: Number of decimals.
     """
-    return min(MOST, max(least, math.floor(100 * fraction + 1e-9) / 100))
+    scale = 10**digits
+    return min(MOST, max(least, math.floor(scale * fraction + 1e-9) / scale))

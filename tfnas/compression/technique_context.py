@@ -42,6 +42,7 @@ class Context:
         checkpoints: Folder of the states of trainings and of decisions, of one step of one job;
             None: what is killed is lost.
         scored: Examples for criteria by gradient.
+        callbacks: The user's callbacks of each training.
         teacher_outputs: Returns the original's cached outputs; the same for all contexts of a job.
     """
 
@@ -53,6 +54,7 @@ class Context:
     before: tuple[str, ...] = ()
     checkpoints: pathlib.Path | None = None
     scored: int = SCORED
+    callbacks: Sequence[keras.callbacks.Callback] = ()
     teacher_outputs: Callable[[], list[np.ndarray] | None] | None = None
 
     def __post_init__(self) -> None:
@@ -124,7 +126,7 @@ class Context:
             self.data.train,
             settings,
             distillation=self._distillation(hints),
-            callbacks=callbacks,
+            callbacks=[*callbacks, *self.callbacks],
             muon=muon,
             progress=self.progress,
             checkpoint=checkpoint,

@@ -61,6 +61,11 @@ class TrainingCheckpoint:
                 file[name] for name in sorted(n for n in file.files if n.startswith("callbacks."))
             ]
 
+    def renewed(self) -> TrainingCheckpoint:
+        """Returns the checkpoint of the same file as if nothing had been trained."""
+        self.path.unlink(missing_ok=True)
+        return TrainingCheckpoint(self.path)
+
     def restore_model(self, model: keras.Model) -> None:
         """Assigns the model's variables.
 

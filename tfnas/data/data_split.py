@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from tfnas.data.examples import Examples, digest_of
+from tfnas.data.image_arrays import checked_images
 from tfnas.data.stratify import draw
 
 
@@ -42,6 +45,64 @@ class DataSplit:
     x_test: np.ndarray
     y_test: np.ndarray
     class_names: tuple[str, ...]
+
+    @classmethod
+    def from_arrays(
+        cls,
+        x: np.ndarray,
+        y: np.ndarray,
+        *,
+        validation_data: tuple[np.ndarray, np.ndarray] | None = None,
+        test_data: tuple[np.ndarray, np.ndarray] | None = None,
+        class_names: Sequence[str] | None = None,
+        name: str = "data",
+        seed: int = 0,
+    ) -> DataSplit:
+        """Returns a split of images and labels; a missing part is a tenth of them, by class.
+
+        Example:
+            >>> import numpy as np, tfnas
+            >>> x, y = np.zeros((40, 8, 8, 1), np.uint8), np.arange(40) % 2
+            >>> print(tfnas.data.DataSplit.from_arrays(x, y, class_names=["cat", "dog"]))
+            data: 32 train, 4 validation, 4 test images of 8x8x1, 2 classes
+
+        Args:
+            x: Images, (examples, height, width, channels), pixels 0 to 255.
+            y: Labels, (examples,) or (examples, 1), whole numbers from 0.
+            validation_data: Images and labels for choosing among models.
+            test_data: Images and labels for the final measurement.
+            class_names: Name of each label; None: "0", "1" and so on.
+            name: Name of the data set.
+            seed: Seed of the splits.
+
+        Returns:
+            The split; pixels are uint8, or float32 where others are given.
+
+        Raises:
+            ValueError: The arrays are no images of one size with one label each, a label has no
+                name, or a class has too few images for a part that is missing.
+        """
+        x, y = np.asarray(x), np.asarray(y)
+        x, y, *_ = checked_images((x, y, x[:1], y[:1]), name)
+        held = max(len(np.unique(y)), round(0.1 * len(y)))
+        parts = {}
+        for what, given in (("test", test_data), ("validation", validation_data)):
+            if given is None:
+                kept, taken = split_indices(y, held, seed, what)
+                parts[what] = x[taken], y[taken]
+                x, y = x[kept], y[kept]
+            else:
+                own = _pair(given, f"{what}_data")
+                *_, own_x, own_y = checked_images((x[:1], y[:1], *own), name, what)
+                parts[what] = own_x, own_y
+        highest = max(int(labels.max()) for _, labels in ((x, y), *parts.values()))
+        names = tuple(map(str, range(highest + 1))) if class_names is None else tuple(class_names)
+        if highest >= len(names):
+            raise ValueError(
+                f"class_names must hold a name for each label, got {len(names)} names and the "
+                f"label {highest}"
+            )
+        return cls(name, x, y, *parts["validation"], *parts["test"], class_names=names)
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -171,6 +232,12 @@ class DataSplit:
             f"{len(self.x_test)} test images of {height}x{width}x{channels}, "
             f"{self.num_classes} classes"
         )
+
+
+def _pair(data: Any, what: str) -> tuple[np.ndarray, np.ndarray]:
+    if not isinstance(data, tuple) or len(data) != 2:
+        raise ValueError(f"{what} must be (images, labels), got {type(data).__name__}")
+    return np.asarray(data[0]), np.asarray(data[1])
 
 
 def split_indices(

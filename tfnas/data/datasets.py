@@ -6,17 +6,19 @@ only.
 
 from __future__ import annotations
 
+import os
 import pathlib
+from collections.abc import Mapping
 
 import numpy as np
 
 from tfnas.data.data_split import DataSplit, split_indices
+from tfnas.data.image_arrays import checked_images
 from tfnas.data.image_folder import check_size, images_of_folder
 from tfnas.optional import require
 
 NAMES = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100")
-_NPZ_KEYS = ("x_train", "y_train", "x_test", "y_test")
-_MAX_CLASSES = 100_000
+IMAGE_ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
 
 def load(
@@ -61,22 +63,52 @@ def load(
         parts, names = _named(str(name), seed)
     elif path.is_dir():
         images, names = images_of_folder(path, image_size, seed)
-        parts = _checked(images, str(path))
+        parts = checked_images(images, str(path))
     elif path.is_file():
         parts, names = _from_npz(path)
     else:
+        check_name(name)
+    return _split(parts, names, path.stem if path.exists() else str(name), validation, seed)
+
+
+def check_name(name: str | os.PathLike[str]) -> None:
+    """Checks that data of a name exists, before anything is read.
+
+    Args:
+        name: A name or a path, as for :func:`load`.
+
+    Raises:
+        ValueError: There is no such data set, file or folder.
+    """
+    if str(name) not in NAMES and not _path(name).exists():
         raise ValueError(
-            f"dataset must be one of {', '.join(NAMES)}, an .npz file or a folder with one "
+            f"dataset must be one of {', '.join(NAMES)}, an .npz or .csv file or a folder with one "
             f"folder of images for each class, got {str(name)!r}"
         )
+
+
+def split_of_arrays(arrays: Mapping[str, np.ndarray], path: pathlib.Path, seed: int) -> DataSplit:
+    """Returns a split of the arrays of a file, as :func:`load` does.
+
+    Args:
+        arrays: x_train, y_train, x_test and y_test.
+        path: The file.
+        seed: Seed of the split.
+
+    Raises:
+        ValueError: They are no images of one size with one label each.
+    """
+    parts, names = _labeled(tuple(arrays[key] for key in IMAGE_ARRAYS), path)
+    return _split(parts, names, path.stem, 0.1, seed)
+
+
+def _split(
+    parts: tuple[np.ndarray, ...], names: tuple[str, ...], name: str, validation: float, seed: int
+) -> DataSplit:
     x, y, x_test, y_test = parts
     num_held = max(len(names), round(validation * len(x)))
     kept, held = split_indices(y, num_held, seed, "validation")
-    return DataSplit(
-        path.stem if path.exists() else str(name),
-        *(x[kept], y[kept], x[held], y[held], x_test, y_test),
-        class_names=names,
-    )
+    return DataSplit(name, *(x[kept], y[kept], x[held], y[held], x_test, y_test), class_names=names)
 
 
 def _path(name: object) -> pathlib.Path:
@@ -103,7 +135,7 @@ def _named(name: str, seed: int) -> tuple[tuple[np.ndarray, ...], tuple[str, ...
         x = np.round(digits.images[..., None] * (255 / 16)).astype(np.uint8)
         train, test = split_indices(digits.target, 360, seed=0, what="test")
         parts = x[train], digits.target[train], x[test], digits.target[test]
-        return _checked(parts, name), tuple(str(c) for c in digits.target_names)
+        return checked_images(parts, name), tuple(str(c) for c in digits.target_names)
     import keras
 
     try:
@@ -112,60 +144,28 @@ def _named(name: str, seed: int) -> tuple[tuple[np.ndarray, ...], tuple[str, ...
         raise ValueError(f"dataset {name!r} can't be downloaded: {error}") from error
     parts = tuple(a[..., None] if a.ndim == 3 else a for a in (x, x_test))
     names = _CLASS_NAMES.get(name) or tuple(str(c) for c in range(int(y.max()) + 1))
-    return _checked((parts[0], y, parts[1], y_test), name), names
+    return checked_images((parts[0], y, parts[1], y_test), name), names
 
 
 def _from_npz(path: pathlib.Path) -> tuple[tuple[np.ndarray, ...], tuple[str, ...]]:
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            missing = [key for key in _NPZ_KEYS if key not in getattr(file, "files", ())]
+            missing = [key for key in IMAGE_ARRAYS if key not in getattr(file, "files", ())]
             if missing:
                 raise ValueError(f"missing {', '.join(missing)}")
-            parts = tuple(file[key] for key in _NPZ_KEYS)
+            parts = tuple(file[key] for key in IMAGE_ARRAYS)
     except Exception as error:  # zip, zlib and NumPy raise many types for a broken file
         raise ValueError(
-            f"dataset {str(path)!r} must be an .npz file with {', '.join(_NPZ_KEYS)}: {error}"
+            f"dataset {str(path)!r} must be an .npz file with {', '.join(IMAGE_ARRAYS)}: {error}"
         ) from error
-    x, y, x_test, y_test = _checked(parts, str(path))
+    return _labeled(parts, path)
+
+
+def _labeled(
+    parts: tuple[np.ndarray, ...], path: pathlib.Path
+) -> tuple[tuple[np.ndarray, ...], tuple[str, ...]]:
+    x, y, x_test, y_test = checked_images(parts, str(path))
     return (x, y, x_test, y_test), tuple(str(c) for c in range(int(max(y.max(), y_test.max())) + 1))
-
-
-def _checked(parts: tuple[np.ndarray, ...], name: str) -> tuple[np.ndarray, ...]:
-    x, y, x_test, y_test = parts
-    for key, images, labels in (("train", x, y), ("test", x_test, y_test)):
-        if images.ndim != 4:
-            raise ValueError(
-                f"x_{key} of {name!r} must be (n, height, width, channels), got {images.shape}"
-            )
-        if not all(images.shape[1:]):
-            raise ValueError(f"x_{key} of {name!r} must have pixels, got {images.shape}")
-        if images.dtype.kind not in "uif" or not _are_float32(images):
-            raise ValueError(f"x_{key} of {name!r} must hold finite numbers, got {images.dtype}")
-        if labels.shape not in ((len(images),), (len(images), 1)) or labels.dtype.kind not in "ui":
-            raise ValueError(
-                f"y_{key} of {name!r} must hold one whole number for each image, "
-                f"got {labels.dtype} {labels.shape} for {len(images)} images"
-            )
-        if not len(images) or labels.min() < 0:
-            raise ValueError(
-                f"{key} part of {name!r} must hold labels >= 0, got none or negative ones"
-            )
-        if labels.max() >= _MAX_CLASSES:
-            raise ValueError(
-                f"y_{key} of {name!r} must hold labels below {_MAX_CLASSES:,}, got {labels.max()}"
-            )
-    if x.shape[1:] != x_test.shape[1:]:
-        raise ValueError(
-            f"x_test of {name!r} must have images of {x.shape[1:]}, got {x_test.shape[1:]}"
-        )
-    pixels = [a if a.dtype == np.uint8 else a.astype(np.float32) for a in (x, x_test)]
-    return pixels[0], y.reshape(-1).astype(np.int64), pixels[1], y_test.reshape(-1).astype(np.int64)
-
-
-def _are_float32(numbers: np.ndarray) -> bool:
-    """Whether all numbers are finite as float32."""
-    largest = np.finfo(np.float32).max
-    return numbers.dtype.kind != "f" or not len(numbers) or bool((np.abs(numbers) <= largest).all())
 
 
 _CLASS_NAMES = {

@@ -244,6 +244,15 @@ class ArrayParts:
         )
 
 
+def notes_of(data: Data) -> tuple[str, ...]:
+    """Returns what a user should know of the parts of some data, such as how they were split.
+
+    Args:
+        data: The data; its `notes`, where it has any.
+    """
+    return tuple(getattr(data, "notes", ()))
+
+
 def evenly(examples: int, count: int) -> np.ndarray:
     """Returns the numbers of evenly spaced examples.
 
@@ -258,9 +267,11 @@ def digest_of(*parts: Examples) -> str:
     """Returns a hash of examples, as 16 hexadecimal digits."""
     digest = hashlib.sha256()
     for part in parts:
-        weights = () if part.weights is None else leaves(_by_key(part.weights))
-        for array in (*leaves(_by_key(part.x)), *leaves(_by_key(part.y)), *weights):
-            digest.update(np.ascontiguousarray(array).data)
+        weights = () if part.weights is None else leaves_by_key(part.weights)
+        for array in (*leaves_by_key(part.x), *leaves_by_key(part.y), *weights):
+            text = np.asarray(array).dtype.kind == "O"  # strings of Python
+            content = repr(array.tolist()).encode() if text else np.ascontiguousarray(array).data
+            digest.update(content)
     return digest.hexdigest()[:16]
 
 
@@ -329,6 +340,15 @@ def as_tuples(nested: Nested) -> Nested:
     if isinstance(nested, list | tuple):
         return tuple(as_tuples(part) for part in nested)
     return nested
+
+
+def leaves_by_key(nested: Nested) -> list[Any]:
+    """Returns the arrays of nested inputs or targets, of dictionaries in the order of their keys.
+
+    Args:
+        nested: The arrays.
+    """
+    return leaves(_by_key(nested))
 
 
 def _by_key(nested: Nested) -> Nested:

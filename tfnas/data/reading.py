@@ -40,7 +40,7 @@ def batches(data: ExampleData, what: str = "data") -> Iterator[tuple[Any, Any]]:
     Raises:
         ValueError: The data is of none of these kinds, or the lengths of the arrays differ.
     """
-    if _is_py_dataset(data):
+    if is_py_dataset(data):
         count = data.num_batches
         indices = itertools.count() if count is None else range(count)
         yield from (_as_pair(_numpy(data[index]), what) for index in indices)
@@ -77,7 +77,7 @@ def arrays(data: ExampleData, limit: int | None = None, what: str = "data") -> t
         ValueError: The data is of an unknown kind, holds no example, or is endless without a
             `limit`.
     """
-    if limit is None and _is_endless(data):
+    if limit is None and is_endless(data):
         raise ValueError(f"{what} must end, got an endless data set: take(n) it first")
     xs, ys, count = [], [], 0
     for x, y in batches(data, what):
@@ -139,7 +139,7 @@ def spread_pairs(
     Raises:
         ValueError: The data is of an unknown kind or holds no example.
     """
-    if _is_py_dataset(data) or hasattr(data, "as_numpy_iterator"):
+    if is_py_dataset(data) or hasattr(data, "as_numpy_iterator"):
         return arrays(data, examples, what)
     inputs, own = arrays(data, what=what)
     index = evenly(length(inputs, what), examples)
@@ -147,7 +147,8 @@ def spread_pairs(
     return sliced(inputs, index), None if own is None else sliced(own, index)
 
 
-def _is_py_dataset(data: Any) -> TypeGuard[keras.utils.PyDataset]:
+def is_py_dataset(data: Any) -> TypeGuard[keras.utils.PyDataset]:
+    """Whether data is a `keras.utils.PyDataset`."""
     # Without an imported Keras there can be no PyDataset; Keras isn't imported to read arrays.
     if "keras" not in sys.modules:
         return False
@@ -156,8 +157,9 @@ def _is_py_dataset(data: Any) -> TypeGuard[keras.utils.PyDataset]:
     return isinstance(data, keras.utils.PyDataset)
 
 
-def _is_endless(data: Any) -> bool:
-    if _is_py_dataset(data):
+def is_endless(data: Any) -> bool:
+    """Whether a data set says of itself that it never ends."""
+    if is_py_dataset(data):
         return data.num_batches is None
     return hasattr(data, "cardinality") and int(data.cardinality()) == -1
 
@@ -198,8 +200,8 @@ def check_data(data: ExampleData, what: str = "data") -> None:
     Raises:
         ValueError: The data is endless, or of a kind that can be read only once.
     """
-    if data is None or _is_py_dataset(data) or hasattr(data, "as_numpy_iterator"):
-        if data is not None and _is_endless(data):
+    if data is None or is_py_dataset(data) or hasattr(data, "as_numpy_iterator"):
+        if data is not None and is_endless(data):
             raise ValueError(f"{what} must end, got an endless data set: take(n) it first")
         return
     if not all(getattr(leaf, "ndim", 0) for part in leaves(data) for leaf in leaves(part)):

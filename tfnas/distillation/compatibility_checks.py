@@ -1,16 +1,17 @@
-"""Checks that a student, its teachers, labels and cached teacher logits fit together."""
+"""Checks that a student, its teachers and a batch of targets fit together."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 
 from tfnas.distillation.feature_losses import Transfer
 from tfnas.distillation.forward import ForwardPass
 from tfnas.distillation.losses import is_sparse
+from tfnas.distillation.output_kinds import CLASSES, INDEPENDENT, LossFacts
+from tfnas.distillation.output_structure import same_outputs
 
 
 def checked_features(
@@ -48,43 +49,86 @@ def checked_features(
     return tuple(features)
 
 
-def resolved_multi_label(multi_label: bool | None, models: Sequence[ForwardPass]) -> bool:
-    """Returns `multi_label`, or infers it from the models where it is None.
+def class_family(
+    multi_label: bool | None,
+    passes: Sequence[ForwardPass],
+    outputs: Sequence[int],
+    losses: Iterable[LossFacts] = (),
+) -> str:
+    """Returns whether classes are independent: CLASSES or INDEPENDENT.
 
     Args:
         multi_label: The caller's argument.
-        models: The student's forward pass and the teachers'.
+        passes: The student's forward pass and the teachers'.
+        outputs: Number of the output in each of them.
+        losses: What the losses of the models say, used where no activation does.
 
     Raises:
         ValueError: The models contradict each other or the argument.
     """
-    if multi_label is not None and not isinstance(multi_label, bool):
-        raise ValueError(f"multi_label must be True, False or None, got {multi_label!r}")
-    shape = models[0].shape
-    values = {model.multi_label for model in models if model.multi_label is not None}
-    if shape is not None and shape[-1] == 1:  # a softmax over one class is constant
+    ends = [one.ends[output] for one, output in zip(passes, outputs, strict=True)]
+    values = {end.class_activation == "sigmoid" for end in ends if end.class_activation}
+    if ends[0].shape is not None and ends[0].shape[-1] == 1:  # a softmax over one is constant
         values.add(True)
     if multi_label is not None:
         values.add(multi_label)
     if len(values) > 1:
-        ends = ", ".join(f"{m.role} {m.activation or 'logits'} {m.shape}" for m in models)
+        pairs = zip(passes, ends, strict=True)
+        models = ", ".join(f"{m.role} {end.activation or 'logits'} {end.shape}" for m, end in pairs)
         raise ValueError(
             f"multi_label must match the last activations, True for a sigmoid or one unit and "
-            f"False for a softmax, got {multi_label} with {ends}"
+            f"False for a softmax, got {multi_label} with {models}"
         )
-    return values.pop() if values else False
+    if not values:
+        families = (facts.family for facts in losses)
+        return next((one for one in families if one in (CLASSES, INDEPENDENT)), CLASSES)
+    return INDEPENDENT if values.pop() else CLASSES
 
 
-def check_outputs(student: ForwardPass, teachers: Iterable[ForwardPass]) -> None:
-    """Raises ValueError if a teacher's output shape differs from the student's."""
+def check_multi_label(multi_label: bool | None) -> None:
+    """Raises ValueError unless the argument is True, False or None."""
+    if multi_label is not None and not isinstance(multi_label, bool):
+        raise ValueError(f"multi_label must be True, False or None, got {multi_label!r}")
+
+
+def check_trainer(student: keras.Model, has_loss: bool) -> None:
+    """Raises ValueError for a student whose own training would not run.
+
+    Args:
+        student: The student.
+        has_loss: Whether the distiller was given the student's loss.
+    """
+    own = [name for name in ("train_step", "compute_loss") if _defines(student, name)]
+    if "train_step" in own or (own and not has_loss):
+        way = "" if "train_step" in own else "; give its loss as student_loss"
+        raise ValueError(
+            f"student must be trained by Keras' own train_step and compute_loss, got "
+            f"{type(student).__name__} with a {own[0]} of its own, which would not run: the "
+            f"distiller has its own{way}"
+        )
+
+
+def check_outputs(
+    student: ForwardPass, teachers: Sequence[ForwardPass], takes_any_shape: Sequence[bool]
+) -> None:
+    """Raises ValueError if an output of a teacher has another shape than the student's.
+
+    Args:
+        student: The student's forward pass.
+        teachers: The teachers'.
+        takes_any_shape: For each output, whether it is compared by a loss of the user's own.
+    """
     for teacher in teachers:
-        if student.shape is None or teacher.shape is None:
-            continue  # a subclassed model's shape is known once it is called
-        if not same_shape(student.shape, teacher.shape):
-            raise ValueError(
-                f"teacher must give outputs of the student's shape {student.shape}, got "
-                f"{teacher.shape} from {teacher.model.name!r}"
-            )
+        positions = same_outputs(student.structure, teacher.structure)
+        for number, position in enumerate(positions):
+            ours, theirs = student.shapes[number], teacher.shapes[position]
+            if ours is None or theirs is None or takes_any_shape[number]:
+                continue  # a subclassed model's shape is known once it is called
+            if not same_shape(ours, theirs):
+                raise ValueError(
+                    f"teacher must give outputs of the student's shape {ours}, got "
+                    f"{theirs} from {teacher.model.name!r}"
+                )
 
 
 def projections(
@@ -106,35 +150,33 @@ def projections(
     return layers
 
 
-def split_targets(y: Any, with_teacher_logits: bool) -> tuple[Any, Any]:
-    """Splits a batch's targets into (labels, teacher's outputs); None for a missing part.
-
-    Args:
-        y: The targets.
-        with_teacher_logits: Whether they may hold cached outputs of a teacher.
-
-    Raises:
-        ValueError: They are neither one array of labels nor an allowed pair.
-    """
-    if with_teacher_logits and isinstance(y, (list, tuple)) and len(y) == 2:
-        return y[0], y[1]
-    if isinstance(y, (list, tuple)) and len(y) == 2 and all(hasattr(part, "shape") for part in y):
-        raise ValueError(
-            f"y must be one array of labels, got a {type(y).__name__} of two: (labels, teacher's "
-            "outputs) is for a Distiller whose teacher is left out"
-        )
-    if y is not None and not hasattr(y, "shape"):
-        pair = " or (labels, teacher's outputs)" if with_teacher_logits else ""
-        raise ValueError(f"y must be one array of labels{pair}, got a {type(y).__name__}")
-    return y, None
-
-
-def check_labels(labels: Any, logits: Any, multi_label: bool) -> None:
-    """Raises ValueError if labels are missing or their shape does not match the logits."""
+def check_given(labels: Any) -> None:
+    """Raises ValueError if labels are missing."""
     if labels is None:
         raise ValueError(
             "y must be given where labels count (student_loss_weight above 0, or evaluation)"
         )
+
+
+def check_values(labels: Any, outputs: Any, name: str) -> None:
+    """Raises ValueError if the targets of a regression do not have the shape of its output.
+
+    Args:
+        labels: The targets, (batch, ...).
+        outputs: The student's output.
+        name: The output's name.
+    """
+    shape, expected = tuple(labels.shape), tuple(outputs.shape)
+    forms = {expected, expected[:-1] if expected[-1:] == (1,) else expected, (*expected, 1)}
+    if not any(same_shape(shape, form) for form in forms):
+        raise ValueError(
+            f"y must be numbers of the shape of the output {name!r}, {expected}, where it is a "
+            f"regression, got targets {shape}"
+        )
+
+
+def check_labels(labels: Any, logits: Any, multi_label: bool) -> None:
+    """Raises ValueError if the shape of labels does not match the logits."""
     shape, expected = tuple(labels.shape), tuple(logits.shape)
     if multi_label:
         single = expected[-1] == 1 and same_shape(shape, expected[:-1])
@@ -148,49 +190,20 @@ def check_labels(labels: Any, logits: Any, multi_label: bool) -> None:
         raise ValueError(f"y must be {kinds}, for outputs {expected}, got labels {shape}")
 
 
-def check_class_indices(labels: Any, shape: Sequence[int | None] | None) -> None:
-    """Raises ValueError if an array of class indices holds one that the student does not have.
-
-    This is checked before training: within a step TensorFlow's error would only name an operation
-    of its graph.
+def check_teacher(teacher: Any, student: Any, takes_any_shape: bool) -> None:
+    """Raises ValueError if a teacher's output is missing or differs in shape from the student's.
 
     Args:
-        labels: Labels of any kind; only NumPy arrays are checked.
-        shape: The student's output shape; None: unknown.
+        teacher: The teacher's output.
+        student: The student's output.
+        takes_any_shape: Whether they are compared by a loss of the user's own.
     """
-    if not isinstance(labels, np.ndarray) or shape is None or shape[-1] is None:
-        return
-    outputs = np.empty((0,) * (len(shape) - 1) + (shape[-1],))
-    if labels.size == 0 or labels.dtype.kind not in "iuf" or not is_sparse(labels, outputs):
-        return
-    low, high = labels.min(), labels.max()
-    if not 0 <= low <= high < shape[-1]:
-        raise ValueError(
-            f"y must hold class indices from 0 to {shape[-1] - 1} for a student of {shape[-1]} "
-            f"classes, got {low} to {high}"
-        )
-
-
-def check_multi_labels(labels: Any) -> None:
-    """Raises ValueError if an array of labels for independent classes is not within [0, 1]."""
-    if not isinstance(labels, np.ndarray) or labels.size == 0 or labels.dtype.kind not in "iuf":
-        return
-    low, high = labels.min(), labels.max()
-    if not 0 <= low <= high <= 1:
-        raise ValueError(
-            "y must hold numbers from 0 to 1 where classes are independent (one unit or a "
-            f"sigmoid), got {low} to {high}"
-        )
-
-
-def check_teacher_logits(teacher_logits: Any, logits: Any) -> None:
-    """Raises ValueError if a teacher's logits are missing or differ in shape from the student's."""
-    if teacher_logits is None:
+    if teacher is None:
         raise ValueError("y must be (labels, teacher's outputs) where teacher is None, got labels")
-    if not same_shape(teacher_logits.shape, logits.shape):
+    if not takes_any_shape and not same_shape(teacher.shape, student.shape):
         raise ValueError(
-            f"teacher must give outputs of the student's shape {tuple(logits.shape)}, got "
-            f"{tuple(teacher_logits.shape)}"
+            f"teacher must give outputs of the student's shape {tuple(student.shape)}, got "
+            f"{tuple(teacher.shape)}"
         )
 
 
@@ -201,31 +214,6 @@ def same_shape(a: Sequence[int | None], b: Sequence[int | None]) -> bool:
     )
 
 
-def example_weights(
-    x: Any, y: Any, class_weight: Mapping[int, float], fit_arguments: Mapping[str, Any]
-) -> np.ndarray:
-    """Turns `class_weight` into one weight per example, for targets (labels, teacher's outputs).
-
-    Keras itself refuses `class_weight` together with such a pair.
-
-    Args:
-        x: Argument of `fit`.
-        y: Argument of `fit`.
-        class_weight: Class index -> weight.
-        fit_arguments: The other arguments of `fit`.
-
-    Raises:
-        ValueError: `y` is not a pair of arrays, or there are sample weights already.
-    """
-    pair = isinstance(y, (list, tuple)) and len(y) == 2
-    if not pair or not hasattr(y[0], "shape"):
-        raise ValueError(
-            "class_weight must come with arrays of (labels, outputs) where teacher is None, got "
-            f"{type(y if y is not None else x).__name__}: use sample_weight, one per example"
-        )
-    if fit_arguments.get("sample_weight") is not None:
-        raise ValueError("class_weight must come without sample_weight, got both")
-    labels = np.asarray(y[0])
-    sparse = labels.ndim == 1 or labels.shape[-1] == 1
-    classes = labels.reshape(-1) if sparse else labels.argmax(-1)
-    return np.array([class_weight.get(int(index), 1.0) for index in classes], np.float32)
+def _defines(model: keras.Model, name: str) -> bool:
+    """Whether a model's class, or the model itself, has a method of its own for training."""
+    return name in vars(model) or getattr(type(model), name) is not getattr(keras.Model, name)

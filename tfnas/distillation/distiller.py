@@ -1,12 +1,12 @@
 """A Keras model that trains a student on labels and on a teacher's outputs.
 
-`fit` minimizes the loss of :mod:`tfnas.distillation.losses`, plus the weighted distances of
-intermediate activations (:mod:`tfnas.distillation.feature_losses`), plus the student's own
-regularizers. The student and each teacher run once per step. All losses are computed in float32.
+`fit` minimizes the losses of each output (:mod:`tfnas.distillation.output_losses`), plus the
+weighted distances of intermediate activations (:mod:`tfnas.distillation.feature_losses`), plus
+the student's own regularizers. The student and each teacher run once per step. All losses are
+computed in float32.
 
-`evaluate` and `predict` use the student alone: `evaluate` returns its cross-entropy with the
-labels and its metrics. So validation is cheap, and `val_loss` means the same with and without a
-teacher.
+`evaluate` and `predict` use the student alone: `evaluate` returns its loss on the labels and its
+metrics. So validation is cheap, and `val_loss` means the same with and without a teacher.
 
 Callbacks (pruning, checkpoints, early stopping) see the student's layers and weights: the teachers
 are not among them (see :mod:`tfnas.distillation.teachers`).
@@ -15,19 +15,33 @@ are not among them (see :mod:`tfnas.distillation.teachers`).
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
+from keras import ops
 
 from tfnas.distillation import compatibility_checks
 from tfnas.distillation.feature_losses import Transfer
-from tfnas.distillation.forward import ForwardPass
-from tfnas.distillation.losses import as_logits, distillation_loss, weighted_mean
+from tfnas.distillation.fit_arguments import fit_arguments
+from tfnas.distillation.forward import ForwardPass, ForwardResult, own_structure
+from tfnas.distillation.loss_trackers import LossTrackers
 from tfnas.distillation.output_checks import check_model, check_number
+from tfnas.distillation.output_inference import (
+    given_by_output,
+    inferred_outputs,
+    output_arguments,
+    subclassed_structure,
+)
+from tfnas.distillation.output_kinds import loss_facts
+from tfnas.distillation.output_losses import Settings
 from tfnas.distillation.teachers import Preprocess, Teachers, serialized
-from tfnas.keras_private import attach, attached, compiled_metrics, mask_of
+from tfnas.distillation.training_objective import TrainingObjective
+from tfnas.keras_private import attach, attached, compiled_metrics
+
+if TYPE_CHECKING:
+    Loss = keras.losses.Loss | str | Callable[[Any, Any], Any]
 
 _FILE = "teachers.npz"
 
@@ -47,7 +61,18 @@ class Distiller(keras.Model):
         >>> x, y = np.random.default_rng(0).normal(size=(64, 8)), np.zeros(64, int)
         >>> history = distiller.fit(x, y, epochs=2, verbose=0)
         >>> sorted(history.history)
-        ['accuracy', 'loss']
+        ['accuracy', 'distillation_loss', 'loss', 'student_loss']
+
+    What an output means is inferred where it can be: from the loss that student or teacher was
+    compiled with, then from a softmax or sigmoid at the end, then from labels that are class
+    indices or one-hot rows. `outputs` says it, for several outputs by name::
+
+        distiller = tfnas.Distiller(
+            teacher,
+            student,
+            outputs={"class": "softmax", "depth": keras.losses.Huber()},
+        )
+        distiller.compile("adam", loss_weights={"class": 1.0, "depth": 0.1})
 
     A teacher's logits can be computed once, before training (:func:`tfnas.teacher_outputs`). The
     teacher then does not run in training. Targets are the pair (labels, teacher's logits)::
@@ -58,25 +83,35 @@ class Distiller(keras.Model):
         distiller.fit(x, (y, teacher_logits), validation_data=(x_val, y_val))
 
     Args:
-        teacher: A built Keras 3 model with one output, (batch, ..., classes), or a list of such
-            models, whose probabilities are averaged. A teacher runs in inference mode and is not
-            changed. None: no teacher runs; targets are the pair (labels, teacher's outputs).
-        student: A built Keras 3 model with one output of the same shape. It is trained in place.
+        teacher: A built Keras 3 model with one output, (batch, ..., classes), or a list or
+            dictionary of outputs; or a list of such models, whose outputs are averaged, of classes
+            their probabilities. A teacher runs in inference mode and is not changed. None: no
+            teacher runs; targets are the pair (labels, teacher's outputs).
+        student: A built Keras 3 model with outputs of the same shapes. It is trained in place.
         student_loss_weight: Weight of the loss on the labels, in [0, 1]. The loss on the
             teacher's outputs has the weight `1 - student_loss_weight`. With 0, labels are not
             needed in training; metrics are then computed in validation alone.
         temperature: A number above 0. The teacher's loss divides the logits of both models by
             it, as in `keras.distillation.Distiller`.
+        outputs: What the student's output is: "softmax" or "logits" (one of several classes, on
+            the last axis), "sigmoid" or "sigmoid_logits" (a yes or no for each class), or
+            "regression"; or a loss of (teacher's output, student's output): a Keras loss, its name
+            or a function. A dictionary by output name, or a list, for several outputs. None:
+            inferred.
+        student_loss: The student's own loss on the labels: a Keras loss, its name or a function;
+            a dictionary or list for several outputs. None: the loss that the student was compiled
+            with, else cross-entropy, for a regression the teacher's loss or mean squared error.
         features: Losses on intermediate activations: a list of
             :class:`tfnas.FeatureHint`, :class:`tfnas.AttentionTransfer` and
             :class:`tfnas.RelationalTransfer`.
         reverse: Whether the teacher's loss is KL(student || teacher) instead of
             KL(teacher || student).
-        label_smoothing: Fraction of the label that is spread over all classes, in [0, 1).
+        label_smoothing: Fraction of the label that is spread over all classes, in [0, 1); None:
+            that of the student's loss, else 0.
         multi_label: Whether classes are independent; None: True where the models end in a
             sigmoid or in one unit.
-        student_gives: Whether the student's outputs are "logits" or "probabilities"; None:
-            inferred from its last activation.
+        student_gives: Whether the student's outputs are "logits" or "probabilities" of classes;
+            None: inferred from its last activation, else from its loss.
         teacher_gives: The same for the teacher. With `teacher=None`, None means logits, as
             :func:`tfnas.teacher_outputs` returns them.
         teacher_weights: One number above 0 per teacher, for the average; None: equal weights.
@@ -86,7 +121,8 @@ class Distiller(keras.Model):
         name: Name of the model.
 
     Raises:
-        ValueError: An argument is invalid, or student and teacher do not fit together.
+        ValueError: An argument is invalid, student and teacher do not fit together, or the
+            student has a `train_step` of its own, which would not run.
 
     References:
         Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015.
@@ -99,9 +135,11 @@ class Distiller(keras.Model):
         student_loss_weight: float = 0.5,
         temperature: float = 4.0,
         *,
+        outputs: str | Loss | Mapping[str, str | Loss] | Sequence[str | Loss] | None = None,
+        student_loss: Loss | Mapping[str, Loss] | Sequence[Loss] | None = None,
         features: Sequence[Transfer] = (),
         reverse: bool = False,
-        label_smoothing: float = 0.0,
+        label_smoothing: float | None = None,
         multi_label: bool | None = None,
         student_gives: str | None = None,
         teacher_gives: str | None = None,
@@ -112,30 +150,65 @@ class Distiller(keras.Model):
         check_model("student", student)
         check_number("student_loss_weight", student_loss_weight, low=0.0, high=1.0)
         check_number("temperature", temperature, low=0.0, excluded={0.0})
-        check_number("label_smoothing", label_smoothing, low=0.0, high=1.0, excluded={1.0})
+        if label_smoothing is not None:
+            check_number("label_smoothing", label_smoothing, low=0.0, high=1.0, excluded={1.0})
+        compatibility_checks.check_multi_label(multi_label)
+        compatibility_checks.check_trainer(student, student_loss is not None)
         # No autocast: the student casts its own inputs, and the teacher needs them uncast.
         super().__init__(name=name, dtype=student.dtype_policy, autocast=False)
         self.student = student
         self.student_loss_weight, self.temperature = float(student_loss_weight), float(temperature)
-        self.reverse, self.label_smoothing = bool(reverse), float(label_smoothing)
+        self.reverse, self.label_smoothing = bool(reverse), float(label_smoothing or 0.0)
         self.features = compatibility_checks.checked_features(features, teacher)
-        self.teachers = Teachers(teacher, teacher_weights, preprocess, teacher_gives, self.features)
+        structure = own_structure(student, "student") or subclassed_structure(outputs)
+        gives = (student_gives, teacher_gives)
+        arguments = output_arguments(
+            student, structure, outputs, student_loss, multi_label, gives, label_smoothing
+        )
+        self._student_pass = ForwardPass(
+            student,
+            "student",
+            [transfer.student for transfer in self.features],
+            arguments.student_gives(),
+            [loss_facts(arguments.loss(number)) for number in range(len(structure))],
+            structure,
+        )
+        self.teachers = Teachers(
+            teacher, teacher_weights, preprocess, teacher_gives, self.features, structure
+        )
         if any(model is student for model in self.teachers):
             raise ValueError("teacher must be another model than the student, got the same")
-        layers = [transfer.student for transfer in self.features]
-        self._student_pass = ForwardPass(student, "student", layers, student_gives)
+        self._stated = {"multi_label": multi_label, "student_gives": student_gives}
+        found = inferred_outputs(arguments, self._student_pass, self.teachers)
         teacher_passes = self.teachers.forward_passes
-        self._inferred_arguments = {"multi_label": multi_label, "student_gives": student_gives}
-        self.multi_label = compatibility_checks.resolved_multi_label(
-            multi_label, [self._student_pass, *teacher_passes]
-        )
-        compatibility_checks.check_outputs(self._student_pass, teacher_passes)
+        any_shape = [output.takes_any_shape for output in found]
+        compatibility_checks.check_outputs(self._student_pass, teacher_passes, any_shape)
         self.teachers.check_inputs(student)
         self.projections = compatibility_checks.projections(
             self.features, self._student_pass, teacher_passes
         )
         self.supports_jit = self.teachers.supports_jit()
+        settings = Settings(self.student_loss_weight, self.temperature, self.reverse)
+        self._objective = TrainingObjective(
+            self._student_pass, self.teachers, found, settings, self.features, self.projections
+        )
+        self._trackers: LossTrackers | None = None
         self.built = True
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether classes are independent, in all outputs."""
+        return all(output.multi_label for output in self._objective.outputs)
+
+    @property
+    def output_names(self) -> list[str]:
+        """Names of the student's outputs, as `metrics` and `loss_weights` use them."""
+        return list(self._objective.structure.names)
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        """The student's metrics, the mean loss, and the means of its parts."""
+        return [*super().metrics, *(self._trackers or ())]
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Returns the student's outputs.
@@ -153,31 +226,47 @@ class Distiller(keras.Model):
             training: As in `keras.layers.Layer.__call__`.
 
         Returns:
-            A tensor (batch, ..., classes).
+            A tensor (batch, ..., classes), or a list or dictionary of tensors.
         """
-        result = self._student_pass.run(inputs, training, self.multi_label)
+        result = self._student_pass.run(inputs, training)
         # `compute_loss` needs more of this pass: it is attached to the outputs, as Keras does
         # with masks. As an attribute of the model it would mix up replicas.
-        attach(result.outputs, "forward", (result.logits, result.features))
+        attach(result.tensors[0], "forward", result)
         return result.outputs
 
-    def compile(self, optimizer: Any = "adam", loss: Any = None, **kwargs: Any) -> None:
+    def compile(
+        self,
+        optimizer: str | keras.optimizers.Optimizer = "adam",
+        loss: None = None,
+        loss_weights: Mapping[str, float] | Sequence[float] | None = None,
+        **kwargs: Any,
+    ) -> None:
         """Configures training as Keras does; `metrics` are the student's.
 
         Args:
             optimizer: As in `keras.Model.compile`.
             loss: Must be None: the distiller has its own.
+            loss_weights: Factor of each output's loss, where there are several; a dictionary by
+                output name or a list. None: those that the student was compiled with, else 1.
             kwargs: As in `keras.Model.compile`: `metrics`, `jit_compile`, `steps_per_execution`...
 
         Raises:
-            ValueError: `loss` is given.
+            ValueError: `loss` is given, or `loss_weights` names no output.
         """
         if loss is not None:
             raise ValueError(
                 f"loss must be left out, since the distiller has its own, got {loss!r}: see "
-                f"student_loss_weight, label_smoothing and multi_label"
+                f"outputs, student_loss, student_loss_weight and label_smoothing"
             )
-        super().compile(optimizer=optimizer, loss=None, **kwargs)
+        structure = self._objective.structure
+        weights = given_by_output(loss_weights, structure, "loss_weights")
+        for weight in weights:
+            if weight is not None:
+                check_number("loss_weights", weight, low=0.0)
+        self._objective.set_loss_weights(weights)
+        super().compile(optimizer=optimizer, loss=None, loss_weights=loss_weights, **kwargs)
+        with self.distribute_strategy.scope():
+            self._trackers = LossTrackers(structure.names)
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compiles with the arguments of the saved distiller.
@@ -189,36 +278,26 @@ class Distiller(keras.Model):
         self.optimizer.build(self.trainable_variables)
 
     def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """Trains as Keras does, after checking labels that are arrays.
+        """Trains as Keras does, after checking targets.
 
         Args:
             x: As in `keras.Model.fit`.
-            y: Labels; without a teacher (labels, teacher's outputs); None where
-                `student_loss_weight` is 0.
+            y: Labels, in the structure of the student's outputs; without a teacher (labels,
+                teacher's outputs); None where `student_loss_weight` is 0.
             args: As in `keras.Model.fit`.
             kwargs: As in `keras.Model.fit`: `epochs`, `callbacks`, `validation_data`...
+                `sample_weight` holds one number for each example, or for each position of a
+                sequence or picture; a dictionary or list has one array for each output.
 
         Returns:
             The `keras.callbacks.History`.
 
         Raises:
-            ValueError: A class index is not one of the student's, a label of independent classes
-                is not within [0, 1], or `class_weight` comes with targets (labels, teacher's
-                outputs) that are not arrays.
+            ValueError: Nothing says what an output means; targets do not fit the outputs, such
+                as a class index that is not one of the student's, or hold NaN; or `class_weight`
+                comes with several outputs, a regression, or targets that are not arrays.
         """
-        validation = kwargs.get("validation_data")
-        validation_labels = validation[1:2] if isinstance(validation, tuple) else ()
-        for labels in (y, *validation_labels):
-            if not self.teachers and isinstance(labels, (list, tuple)) and len(labels) == 2:
-                labels = labels[0]
-            if self.multi_label:
-                compatibility_checks.check_multi_labels(labels)
-            else:
-                compatibility_checks.check_class_indices(labels, self._student_pass.shape)
-        if kwargs.get("class_weight") is not None and not self.teachers:
-            weights = compatibility_checks.example_weights(x, y, kwargs.pop("class_weight"), kwargs)
-            kwargs["sample_weight"] = weights
-        return super().fit(x, y, *args, **kwargs)
+        return super().fit(**fit_arguments(self._objective, x, y, args, kwargs))
 
     def compute_loss(
         self,
@@ -232,11 +311,13 @@ class Distiller(keras.Model):
 
         Args:
             x: Inputs.
-            y: Labels: class indices (n,) or (n, 1), one-hot or soft (n, classes); without a
+            y: Labels: class indices (batch,) or (batch, 1), one-hot or soft (batch, classes), or
+                numbers of a regression; for several outputs a dictionary or list; without a
                 teacher (labels, teacher's outputs).
             y_pred: The distiller's outputs for `x`; None: computed here.
-            sample_weight: One number per example, for all parts of its loss.
-            training: If False, the loss is the student's cross-entropy with the labels alone.
+            sample_weight: One number per example or position, for all parts of its loss; or one
+                array for each output.
+            training: If False, the loss is the student's loss on the labels alone.
 
         Returns:
             A float32 scalar.
@@ -244,31 +325,15 @@ class Distiller(keras.Model):
         Raises:
             ValueError: Labels or a teacher's outputs are missing, or have the wrong shape.
         """
-        if attached(y_pred, "forward") is None:  # missing, or a changed tensor
+        result = self._forward_result(y_pred)
+        if result is None:  # y_pred is missing, or a changed tensor
             y_pred = self(x, training=training)
-        logits, features = attached(y_pred, "forward")
-        student_loss_weight = self.student_loss_weight if training else 1.0
-        labels, cached = compatibility_checks.split_targets(y, not self.teachers)
-        teacher_logits, teacher_features = self._teacher_outputs(
-            x, cached, student_loss_weight, training
-        )
-        if student_loss_weight > 0:
-            compatibility_checks.check_labels(labels, logits, self.multi_label)
-        if student_loss_weight < 1:
-            compatibility_checks.check_teacher_logits(teacher_logits, logits)
-        losses = distillation_loss(
-            labels,
-            logits,
-            teacher_logits,
-            student_loss_weight,
-            self.temperature,
-            reverse=self.reverse,
-            multi_label=self.multi_label,
-            label_smoothing=self.label_smoothing,
-        )
-        total = weighted_mean(losses, sample_weight, mask_of(y_pred))
-        for distance, weight in self._distances(features, teacher_features):
-            total += weight * weighted_mean(distance, sample_weight)
+            result = self._forward_result(y_pred)
+        value = self._objective.value(x, y, result, sample_weight, training)
+        if self._trackers is not None:
+            examples = ops.shape(result.tensors[0])[0]
+            self._trackers.update(examples, value.parts, value.by_output)
+        total = value.total
         if self.losses:  # regularizers
             total += super().compute_loss(x, None, y_pred, None, training)
         return total
@@ -285,13 +350,14 @@ class Distiller(keras.Model):
         Returns:
             Metric name -> value.
         """
-        labels, teacher_logits = compatibility_checks.split_targets(y, not self.teachers)
-        if labels is None:  # student_loss_weight is 0: metrics have no labels to compare with
+        structure = self._objective.structure
+        labels, _ = self._objective.split(y)
+        if any(label is None for label in labels):  # student_loss_weight is 0
             own = compiled_metrics(self)
             return self._results(lambda metric: metric is not own)
-        if teacher_logits is not None and isinstance(sample_weight, (list, tuple)):
-            sample_weight = sample_weight[0]  # Keras repeats it for labels and outputs
-        return super().compute_metrics(x, labels, y_pred, sample_weight)
+        if sample_weight is not None:
+            sample_weight = structure.packed(self._objective.weights_by_output(sample_weight, y))
+        return super().compute_metrics(x, structure.packed(labels), y_pred, sample_weight)
 
     def get_metrics_result(self) -> dict[str, Any]:
         """Returns the metrics so far; those that compare with labels only once there were any.
@@ -303,34 +369,18 @@ class Distiller(keras.Model):
 
     def _results(self, include: Callable[[Any], bool]) -> dict[str, Any]:
         results: dict[str, Any] = {}
+        trackers = self._trackers
         for metric in filter(include, self.metrics):
+            if trackers is not None and not trackers.has_values(metric):
+                continue
             result = metric.result()
             results.update(result if isinstance(result, dict) else {metric.name: result})
         return results
 
-    def _teacher_outputs(
-        self, x: Any, cached: Any, student_loss_weight: float, training: bool
-    ) -> tuple[Any, list[dict[str, Any]]]:
-        """The teachers' logits and features; (None, []) where the loss does not need them."""
-        if not training or (student_loss_weight == 1 and not self.features):
-            return None, []
-        if self.teachers:
-            return self.teachers.logits_and_features(x, self.multi_label)
-        if cached is not None and self.teachers.gives == "probabilities":
-            cached = as_logits(cached, self.multi_label)
-        return cached, []
-
-    def _distances(
-        self, features: dict[str, Any], teacher_features: list[dict[str, Any]]
-    ) -> Iterator[tuple[Any, float]]:
-        """Yields the distances (n,) and the weight of each pair of layers."""
-        if not teacher_features:
-            return
-        for transfer, projection in zip(self.features, self.projections, strict=True):
-            student = features[transfer.student]
-            student = student if projection is None else projection(student)
-            teacher = teacher_features[transfer.of][transfer.teacher]
-            yield transfer.distance(student, teacher), transfer.weight
+    def _forward_result(self, y_pred: Any) -> ForwardResult | None:
+        """What the student's pass left with its outputs; None where they are other tensors."""
+        tensors = keras.tree.flatten(y_pred)
+        return attached(tensors[0], "forward") if tensors else None
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments, serialized, with student and teacher.
@@ -355,7 +405,10 @@ class Distiller(keras.Model):
             "features": [keras.saving.serialize_keras_object(f) for f in self.features],
             "reverse": self.reverse,
             "label_smoothing": self.label_smoothing,
-            **self._inferred_arguments,
+            "outputs": self._objective.structure.packed(
+                [keras.saving.serialize_keras_object(output) for output in self._objective.outputs]
+            ),
+            **self._stated,
         }
 
     @classmethod
@@ -370,8 +423,9 @@ class Distiller(keras.Model):
             A distiller with new models.
         """
         config = dict(config)
-        for name in ("student", "teacher", "features", "preprocess"):
-            config[name] = keras.saving.deserialize_keras_object(config[name], custom_objects)
+        for name in ("student", "teacher", "features", "preprocess", "outputs"):
+            if name in config:  # older files have no outputs
+                config[name] = keras.saving.deserialize_keras_object(config[name], custom_objects)
         return cls(**config)
 
     def save_assets(self, folder: str) -> None:

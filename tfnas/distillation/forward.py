@@ -1,4 +1,4 @@
-"""One forward pass that returns a model's outputs, its logits and intermediate activations.
+"""One forward pass that returns a model's outputs, their logits and intermediate activations.
 
 A functional model is run call by call, nested models included, in the same way as Keras runs it.
 So intermediate activations need neither a second pass nor a second model. Where neither they nor
@@ -14,6 +14,8 @@ from typing import Any
 import keras
 
 from tfnas.distillation.losses import as_logits
+from tfnas.distillation.output_kinds import LossFacts
+from tfnas.distillation.output_structure import OutputStructure, flat, structure_of
 from tfnas.graph.functional import Call, Value, Walk, walk
 from tfnas.graph.idle_layers import IDLE
 from tfnas.keras_private import (
@@ -33,101 +35,161 @@ class ForwardResult:
     """The results of one forward pass.
 
     Args:
-        outputs: The model's outputs, (n, ..., classes).
-        logits: Float32 logits of the same shape.
+        outputs: The model's outputs, in their structure.
+        tensors: The same as a list, one (batch, ...) for each output.
+        sources: Where logits are read: the outputs, or the softmax behind them.
         features: Name of each requested layer -> its activations.
     """
 
     outputs: Any
-    logits: Any
+    tensors: list[Any]
+    sources: list[Any]
     features: dict[str, Any]
 
 
-class ForwardPass:
-    """Runs a model and returns its outputs, logits and chosen activations.
+@dataclasses.dataclass(frozen=True, eq=False)
+class OutputEnd:
+    """How a model ends at one output.
 
     Args:
-        model: A built Keras 3 model with one output.
+        shape: Shape of the output, (None, ..., classes); None for a subclassed model.
+        activation: "softmax" or "sigmoid" at the end; None: another one, or unknown.
+        linear: Whether the last layer multiplies by a kernel, without an activation.
+        probabilities: Whether the output holds probabilities, if it is of classes; None: unknown.
+        by_loss: Whether only the loss of the model says so.
+        source: The output of the softmax or sigmoid, before a FakeQuant rounds it.
+    """
+
+    shape: tuple[int | None, ...] | None = None
+    activation: str | None = None
+    linear: bool = False
+    probabilities: bool | None = None
+    by_loss: bool = False
+    source: Value | None = None
+
+    @property
+    def class_activation(self) -> str | None:
+        """The last activation, where it is what gives the probabilities."""
+        return self.activation if self.probabilities else None
+
+
+class ForwardPass:
+    """Runs a model and returns its outputs, their logits and chosen activations.
+
+    Args:
+        model: A built Keras 3 model.
         role: "student" or "teacher", for messages.
         layers: Names or paths of layers whose activations are requested.
-        gives: Whether the outputs are "logits" or "probabilities"; None: inferred from the
-            model's last activation.
+        gives: Whether the outputs are "logits" or "probabilities"; a list has one entry for each
+            output. None: inferred from the last activation, else from the loss.
+        losses: What the loss of each output says; None: nothing.
+        structure: The outputs of a subclassed model; None: one tensor.
 
     Raises:
-        ValueError: A layer is unknown, or a subclassed model, whose layers can't be traced,
-            leaves `gives` open or has layers requested.
+        ValueError: A layer is unknown, or a subclassed model, whose layers can't be traced, has
+            layers requested.
     """
 
     def __init__(
-        self, model: keras.Model, role: str, layers: Sequence[str] = (), gives: str | None = None
+        self,
+        model: keras.Model,
+        role: str,
+        layers: Sequence[str] = (),
+        gives: str | Sequence[str | None] | None = None,
+        losses: Sequence[LossFacts] | None = None,
+        structure: OutputStructure | None = None,
     ) -> None:
         self.model, self.role = model, role
         self._flow = _flow(model)
-        self._check_output()
-        if gives not in (None, "logits", "probabilities"):
-            raise ValueError(
-                f"{role}_gives must be 'logits', 'probabilities' or None, got {gives!r}"
-            )
-        if self._flow is None and gives is None:
-            raise ValueError(
-                f"{role}_gives must be 'logits' or 'probabilities' where {role} is not a "
-                f"functional or Sequential model, got None for {model.name!r}"
-            )
-        found = None if self._flow is None else last_activation_call(self._flow)
-        self.activation: str | None = found[0] if found else None
-        self.probabilities = (
-            self.activation is not None if gives is None else bool(gives == "probabilities")
-        )
-        self.multi_label: bool | None = None  # None: unknown from the last activation
-        if self.probabilities and self.activation:
-            self.multi_label = self.activation == "sigmoid"
+        own = None if self._flow is None else structure_of(model, role)
+        self.structure = own or structure or OutputStructure(("output",))
+        stated = [gives] * len(self.structure) if gives is None or isinstance(gives, str) else gives
+        for each in stated:
+            if each not in (None, "logits", "probabilities"):
+                raise ValueError(
+                    f"{role}_gives must be 'logits', 'probabilities' or None, got {each!r}"
+                )
+        facts = losses or [LossFacts()] * len(self.structure)
+        self.ends = [self._end(n, stated[n], facts[n]) for n in range(len(self.structure))]
         self._taps = {name: self._layer_output(name) for name in layers}
-        # The softmax's own output, before a FakeQuant rounds it.
-        source = found[1].outputs[0] if found and self.probabilities else None
-        self._source = source if source and source.shape == self.shape else None
 
     @property
-    def shape(self) -> tuple[int | None, ...] | None:
-        """Shape of the output, (None, ..., classes); None for a subclassed model."""
-        return None if self._flow is None else self._flow.outputs[0].shape
+    def is_traced(self) -> bool:
+        """Whether the layers are known: the model is functional or Sequential."""
+        return self._flow is not None
+
+    @property
+    def shapes(self) -> list[tuple[int | None, ...] | None]:
+        """Shape of each output, (None, ..., classes); None for a subclassed model."""
+        return [end.shape for end in self.ends]
 
     def shape_of(self, layer: str) -> tuple[int | None, ...]:
         """Shape of a layer's activations."""
         return self._taps[layer].shape
 
-    def run(self, x: Any, training: bool | None, multi_label: bool) -> ForwardResult:
+    def run(self, x: Any, training: bool | None) -> ForwardResult:
         """Runs the model.
 
         Args:
             x: A batch of its inputs.
             training: As in `keras.Model.call`.
+        """
+        values: dict[Value, Any] = {}
+        if self._flow is None or not self._needs_intermediates():
+            outputs = self.model(x, training=training)
+            tensors = flat(outputs, self.structure, self.model, self.role)
+        else:
+            values = _run(self._flow, self.model, x, training)
+            tensors = [values[value] for value in self._flow.outputs]
+        sources = [
+            values.get(end.source, tensor) if end.source else tensor
+            for end, tensor in zip(self.ends, tensors, strict=True)
+        ]
+        features = {name: values[value] for name, value in self._taps.items()}
+        return ForwardResult(self.structure.packed(tensors), tensors, sources, features)
+
+    def logits(self, result: ForwardResult, output: int, multi_label: bool) -> Any:
+        """Returns the float32 logits of an output of classes, (batch, ..., classes).
+
+        Args:
+            result: Of :meth:`run`.
+            output: Number of the output.
             multi_label: Whether probabilities come from a sigmoid rather than a softmax.
         """
-        if self._flow is None or not self._needs_intermediates():
-            outputs = _only(self.model(x, training=training))
-            tensors: dict[Value, Any] = {}
-        else:
-            tensors = _run(self._flow, self.model, x, training)
-            outputs = tensors[self._flow.outputs[0]]
-        if self._flow is None:
-            self._check_single_tensor(outputs)
-        source = tensors.get(self._source, outputs) if self._source else outputs
-        features = {name: tensors[value] for name, value in self._taps.items()}
-        return ForwardResult(outputs, self._logits(source, multi_label), features)
-
-    def _needs_intermediates(self) -> bool:
-        """Whether tensors other than the model's outputs are requested."""
-        assert self._flow is not None
-        before_end = self._source is not None and self._source is not self._flow.outputs[0]
-        return before_end or bool(self._taps)
-
-    def _logits(self, source: Any, multi_label: bool) -> Any:
-        if not self.probabilities:
+        source = result.sources[output]
+        if not self.ends[output].probabilities:
             return keras.ops.cast(source, "float32")
         logits = logits_of(source)
         if logits is not None:
             return keras.ops.cast(logits, "float32")
         return as_logits(source, multi_label)
+
+    def _needs_intermediates(self) -> bool:
+        """Whether tensors other than the model's outputs are requested."""
+        assert self._flow is not None
+        ends = zip(self.ends, self._flow.outputs, strict=True)
+        before_end = any(end.source and end.source is not value for end, value in ends)
+        return before_end or bool(self._taps)
+
+    def _end(self, output: int, gives: str | None, facts: LossFacts) -> OutputEnd:
+        by_loss = None if facts.from_logits is None else not facts.from_logits
+        if self._flow is None:
+            probabilities = by_loss if gives is None else gives == "probabilities"
+            return OutputEnd(probabilities=probabilities, by_loss=gives is None)
+        shape = self._flow.outputs[output].shape
+        found = last_activation_call(self._flow, output)
+        linear = found is None and _ends_linear(self._flow, output)
+        asks_loss = gives is None and found is None and not linear and by_loss is not None
+        probabilities = found is not None if gives is None else gives == "probabilities"
+        source = found[1].outputs[0] if found and probabilities else None
+        return OutputEnd(
+            shape,
+            found[0] if found else None,
+            linear,
+            by_loss if asks_loss else probabilities,
+            asks_loss,
+            source if source and source.shape == shape else None,
+        )
 
     def _layer_output(self, layer: str) -> Value:
         if self._flow is None:
@@ -153,45 +215,54 @@ class ForwardPass:
             f"output, got {layer!r}, {reason}: {last}{names}"
         )
 
-    def _check_output(self) -> None:
-        outputs = None if self._flow is None else _only(functional_inside(self.model).output)
-        if isinstance(outputs, (dict, list, tuple)):
-            kind = f"a {type(outputs).__name__} of {len(outputs)}"
-            raise ValueError(
-                f"{self.role} must have one output tensor, got {kind} from {self.model.name!r}"
-            )
 
-    def _check_single_tensor(self, outputs: Any) -> None:
-        if not hasattr(outputs, "shape"):
-            raise ValueError(
-                f"{self.role} must have one output tensor, got a {type(outputs).__name__} from "
-                f"{self.model.name!r}"
-            )
-
-
-def _only(outputs: Any) -> Any:
-    """Unwraps a list of one output, which a model from an `.h5` file may return."""
-    return outputs[0] if isinstance(outputs, list | tuple) and len(outputs) == 1 else outputs
-
-
-def last_activation_call(flow: Walk) -> tuple[str, Call] | None:
-    """Returns "softmax" or "sigmoid" and the call that computes it; None: outputs are logits.
+def own_structure(model: keras.Model, role: str) -> OutputStructure | None:
+    """Returns the outputs of a functional or Sequential model; None for a subclassed one.
 
     Args:
-        flow: The walk through a model with one output.
+        model: A built model.
+        role: "student" or "teacher", for messages.
     """
-    value = flow.outputs[0]
+    return None if _flow(model) is None else structure_of(model, role)
+
+
+def last_activation_call(flow: Walk, output: int = 0) -> tuple[str, Call] | None:
+    """Returns "softmax" or "sigmoid" and the call that computes it; None: another activation.
+
+    Args:
+        flow: The walk through a model.
+        output: Number of the output.
+    """
+    call = _last_call(flow, output)
+    if call is None:
+        return None
+    for name in (call.kind.lower(), _activation(call)):
+        if name in ("softmax", "sigmoid"):
+            return name, call
+    return None
+
+
+def _ends_linear(flow: Walk, output: int) -> bool:
+    """Whether an output is a kernel's product, without an activation."""
+    call = _last_call(flow, output)
+    return call is not None and hasattr(call.operation, "kernel") and _activation(call) == "linear"
+
+
+def _last_call(flow: Walk, output: int) -> Call | None:
+    """The call that computes an output, before layers that only change its form."""
+    value = flow.outputs[output]
     for call in reversed(flow.calls):
         if value not in call.outputs:
             continue
-        activation = getattr(getattr(call.operation, "activation", None), "__name__", "")
-        for name in (call.kind.lower(), activation):
-            if name in ("softmax", "sigmoid"):
-                return name, call
-        if call.kind not in _PASS_THROUGH and (call.kind, activation) != ("Activation", "linear"):
-            return None
+        passes = call.kind in _PASS_THROUGH
+        if not passes and (call.kind, _activation(call)) != ("Activation", "linear"):
+            return call
         value = call.inputs[0]
     return None
+
+
+def _activation(call: Call) -> str:
+    return getattr(getattr(call.operation, "activation", None), "__name__", "")
 
 
 def _flow(model: Any) -> Walk | None:

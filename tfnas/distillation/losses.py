@@ -20,7 +20,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
@@ -68,13 +68,26 @@ def distillation_loss(
     References:
         Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015.
     """
-    loss: Any = 0.0
+    parts = []
     if student_loss_weight > 0:
-        loss += student_loss_weight * cross_entropy(labels, student, label_smoothing, multi_label)
+        losses = cross_entropy(labels, student, label_smoothing, multi_label)
+        parts.append((student_loss_weight, losses))
     if student_loss_weight < 1:
-        divergence = kl_divergence(student, teacher, temperature, reverse, multi_label)
-        loss += (1 - student_loss_weight) * temperature**2 * divergence
-    return loss
+        losses = kl_divergence(student, teacher, temperature, reverse, multi_label)
+        parts.append(((1 - student_loss_weight) * temperature**2, losses))
+    return weighted_sum(parts)
+
+
+def weighted_sum(parts: Iterable[tuple[float, Any]]) -> Any:
+    """Returns the sum of weight * losses.
+
+    Args:
+        parts: Pairs of a weight and losses, (batch, ...) or scalars.
+    """
+    total: Any = 0.0
+    for weight, losses in parts:
+        total += weight * losses
+    return total
 
 
 def cross_entropy(
@@ -175,6 +188,23 @@ def averaged(logits: Sequence[Any], weights: Sequence[float], multi_label: bool 
     return yes - ops.logsumexp(ops.log_sigmoid(-stacked) + log_weights, axis=0)
 
 
+def averaged_values(values: Sequence[Any], weights: Sequence[float]) -> Any:
+    """Averages outputs of several teachers that are no classes.
+
+    Args:
+        values: One tensor (batch, ...) per teacher.
+        weights: One number above 0 per teacher; their sum does not matter.
+
+    Returns:
+        A float32 tensor (batch, ...); for a single teacher its own values.
+    """
+    cast = [ops.cast(part, "float32") for part in values]
+    if len(cast) == 1:
+        return cast[0]
+    fractions = [float(weight) / float(np.sum(weights)) for weight in weights]
+    return weighted_sum(zip(fractions, cast, strict=True))
+
+
 def weighted_mean(losses: Any, sample_weight: Any = None, mask: Any = None) -> Any:
     """Returns the mean of losses over a batch, with the reduction of Keras' own losses.
 
@@ -185,13 +215,14 @@ def weighted_mean(losses: Any, sample_weight: Any = None, mask: Any = None) -> A
         losses: (n, ...).
         sample_weight: One number per example, (n,) or (n, 1), or one per loss; of a tuple the
             first is used.
-        mask: Which losses count, of the same shape; None: all.
+        mask: Which losses count, of the same shape; None: all. A mask of another rank, as of the
+            steps of a sequence that was summed up, is left out.
     """
     if isinstance(sample_weight, (list, tuple)):  # Keras repeats it for labels and outputs
         sample_weight = sample_weight[0]
     if sample_weight is not None:
         sample_weight = _aligned(ops.convert_to_tensor(sample_weight, "float32"), losses)
-    if mask is not None:
+    if mask is not None and len(mask.shape) == len(losses.shape):
         set_mask(losses, mask)
     return _Average("distillation", dtype="float32")(losses, losses, sample_weight)
 

@@ -17,9 +17,12 @@ from keras import ops
 
 from tfnas.distillation.feature_distances import area_downsample
 from tfnas.distillation.feature_losses import Transfer
-from tfnas.distillation.forward import ForwardPass
-from tfnas.distillation.losses import averaged
+from tfnas.distillation.forward import ForwardPass, ForwardResult, OutputEnd, own_structure
+from tfnas.distillation.losses import averaged, averaged_values
 from tfnas.distillation.output_checks import check_model, check_number
+from tfnas.distillation.output_kinds import compiled_losses, loss_facts
+from tfnas.distillation.output_losses import OutputLoss
+from tfnas.distillation.output_structure import OutputStructure, same_outputs
 from tfnas.graph.functional import refresh_normalization
 from tfnas.keras_private import all_layers, call_takes_training, functional_inside
 
@@ -27,7 +30,7 @@ Preprocess = Callable[[Any], Any] | Sequence[Callable[[Any], Any] | None] | None
 
 
 class Teachers:
-    """One or several teachers whose probabilities are averaged.
+    """One or several teachers whose outputs are averaged: of classes their probabilities.
 
     Args:
         models: A built Keras 3 model, a list of them, or None for none.
@@ -37,9 +40,11 @@ class Teachers:
         gives: Whether the outputs of all models are "logits" or "probabilities"; None: inferred
             from each last activation.
         features: The losses that need intermediate activations of the models.
+        structure: The student's outputs, in whose order the models' outputs are returned; None:
+            those of the first model.
 
     Raises:
-        ValueError: An argument is invalid.
+        ValueError: An argument is invalid, or the models have other outputs.
     """
 
     def __init__(
@@ -49,6 +54,7 @@ class Teachers:
         preprocess: Preprocess = None,
         gives: str | None = None,
         features: Sequence[Transfer] = (),
+        structure: OutputStructure | None = None,
     ) -> None:
         listed = models if isinstance(models, (list, tuple)) else [models]
         if not listed:
@@ -60,10 +66,28 @@ class Teachers:
             check_model("teacher", model)
         self.weights = _checked_weights(weights, len(self.models))
         self.preprocess = _listed_preprocess(preprocess, len(self.models))
-        self.gives = gives
+        structures = [own_structure(model, "teacher") or structure for model in self.models]
+        losses = [
+            compiled_losses(model, own or OutputStructure(("output",)))
+            for model, own in zip(self.models, structures, strict=True)
+        ]
+        self.losses = losses  # of each model and output, as they were compiled
         self.forward_passes = [
-            ForwardPass(model, "teacher", [f.teacher for f in features if f.of == index], gives)
+            ForwardPass(
+                model,
+                "teacher",
+                [f.teacher for f in features if f.of == index],
+                gives,
+                [loss_facts(loss) for loss in losses[index]],
+                structures[index],
+            )
             for index, model in enumerate(self.models)
+        ]
+        self.gives = gives or self._gives_by_loss()
+        if structure is None and self.models:
+            structure = self.forward_passes[0].structure
+        self.positions = [
+            same_outputs(structure, one.structure) for one in self.forward_passes if structure
         ]
 
     def __len__(self) -> int:
@@ -75,24 +99,61 @@ class Teachers:
     def __getitem__(self, index: int) -> Any:
         return self.models[index]
 
-    def logits_and_features(self, x: Any, multi_label: bool) -> tuple[Any, list[dict[str, Any]]]:
+    def ends(self, output: int) -> list[OutputEnd]:
+        """Returns how each model ends at an output of the student."""
+        pairs = zip(self.forward_passes, self.positions, strict=True)
+        return [one.ends[positions[output]] for one, positions in pairs]
+
+    def loss_of(self, output: int) -> list[Any]:
+        """Returns the loss that each model was compiled with for an output of the student."""
+        pairs = zip(self.losses, self.positions, strict=True)
+        return [losses[positions[output]] for losses, positions in pairs]
+
+    def outputs_and_features(
+        self, x: Any, outputs: Sequence[OutputLoss]
+    ) -> tuple[list[Any], list[dict[str, Any]]]:
         """Runs all teachers on a batch.
 
         Args:
             x: A batch of the student's inputs.
-            multi_label: Whether classes are independent (sigmoid, not softmax).
+            outputs: How each output is compared.
 
         Returns:
-            The averaged logits (n, ..., classes), and for each model a dictionary layer ->
-            activations.
+            For each output the averaged logits (batch, ..., classes), or the averaged outputs
+            where no logits are compared; and for each model a dictionary layer -> activations.
         """
         results = [
-            forward.run(self._prepared_inputs(index, x), False, multi_label)
+            forward.run(self._prepared_inputs(index, x), False)
             for index, forward in enumerate(self.forward_passes)
         ]
-        logits = averaged([r.logits for r in results], self.weights, multi_label)
-        features = [r.features for r in results]
-        return ops.stop_gradient(logits), keras.tree.map_structure(ops.stop_gradient, features)
+        values = [self._averaged(results, n, output) for n, output in enumerate(outputs)]
+        features = [result.features for result in results]
+        return keras.tree.map_structure(ops.stop_gradient, (values, features))
+
+    def _averaged(self, results: Sequence[ForwardResult], number: int, output: OutputLoss) -> Any:
+        """The average of an output over all models."""
+        runs = [
+            (forward, result, positions[number])
+            for forward, result, positions in zip(
+                self.forward_passes, results, self.positions, strict=True
+            )
+        ]
+        if not output.compares_logits:
+            values = [result.tensors[position] for _, result, position in runs]
+            return averaged_values(values, self.weights)
+        logits = [
+            forward.logits(result, position, output.multi_label)
+            for forward, result, position in runs
+        ]
+        return averaged(logits, self.weights, output.multi_label)
+
+    def _gives_by_loss(self) -> str | None:
+        """What all outputs are, where only a loss says it, which a saved teacher loses."""
+        ends = [end for one in self.forward_passes for end in one.ends]
+        forms = {end.probabilities for end in ends}
+        if len(forms) != 1 or not any(end.by_loss for end in ends) or None in forms:
+            return None
+        return "probabilities" if forms.pop() else "logits"
 
     def check_inputs(self, student: keras.Model) -> None:
         """Raises ValueError if a teacher can't take the student's inputs.

@@ -12,12 +12,14 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from tfnas.graph.model_class import in_class_of, own_objects, own_steps, plain
 from tfnas.keras_private import (
     all_layers,
     call_takes_training,
     fill_arguments,
     followed_graph,
     forget_calls,
+    lambda_copy,
     nodes,
 )
 
@@ -161,19 +163,34 @@ def clone(model: keras.Model) -> keras.Model:
     if not isinstance(model, keras.Model) or not model.built:
         found = "an unbuilt one" if isinstance(model, keras.Model) else type(model).__name__
         raise ValueError(f"model must be a built Keras 3 model, got {found}")
-    compiled, model.compiled = (
-        model.compiled,
-        False,
-    )  # Keras would copy losses from their configuration
+    copy = _copy_of(plain(model), model.name, own_objects(model))
+    if own_steps(model) and followed_graph(model) is not None:
+        return in_class_of(model, copy.input, copy.output)
+    return copy
+
+
+def _copy_of(model: keras.Model, name: str, objects: dict[str, Any]) -> keras.Model:
+    """A copy with a copy of the weights.
+
+    Args:
+        model: The model, whose class Keras copies.
+        name: Its name in the error message.
+        objects: Classes and functions that Keras doesn't know, by name.
+    """
+    import keras
+
+    # Keras would copy losses from their configuration.
+    compiled, model.compiled = model.compiled, False
     try:
-        copy = keras.models.clone_model(model)
+        with keras.saving.custom_object_scope(objects):
+            copy = keras.models.clone_model(model, **_cloning(model))
         if not copy.built:
             copy.build_from_config(model.get_build_config())
         copy.set_weights(model.get_weights())
         refresh_normalization(copy)
     except (NotImplementedError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(
-            f"model {model.name!r} can't be copied: its class and its layers need a get_config() "
+            f"model {name!r} can't be copied: its class and its layers need a get_config() "
             f"from which they can be created again ({' '.join(str(error).split())[:200]})"
         ) from error
     finally:
@@ -181,24 +198,43 @@ def clone(model: keras.Model) -> keras.Model:
     return copy
 
 
+def _cloning(model: keras.Model) -> dict[str, Any]:
+    """Arguments of `clone_model`: a Lambda keeps its function, which its configuration lacks."""
+    import keras
+
+    if not any(isinstance(layer, keras.layers.Lambda) for layer in all_layers(model)):
+        return {}
+
+    def copied(layer: Any) -> Any:
+        if isinstance(layer, keras.layers.Lambda):
+            return lambda_copy(layer, layer.name, layer.dtype_policy)
+        return type(layer).from_config(layer.get_config())
+
+    return {"clone_function": copied, "recursive": True}
+
+
 def rebuild(
     model: keras.Model,
     apply: Callable[[Call, list[Any]], Sequence[Any]],
     *,
+    class_of: keras.Model | None,
     flow: Walk | None = None,
     on_input: Callable[[Any], Any] | None = None,
 ) -> keras.Model:
-    """Builds a new functional model call by call; nested models become flat.
+    """Builds a new functional model call by call, not compiled; nested models become flat.
 
     Args:
         model: A built functional or Sequential model.
         apply: Takes a call and the new tensors for its inputs, and returns the new tensors
             for its outputs.
+        class_of: The model whose class is kept where it trains in its own way, see
+            :func:`~tfnas.graph.model_class.in_class_of`; None: the new model is not trained.
         flow: The model's :func:`walk`, if `apply` refers to its calls or values; None: a new one.
         on_input: Takes the new tensor of an input and returns the tensor to use in its place.
 
     Raises:
-        ValueError: The model is not a built functional or Sequential model.
+        ValueError: The model is not a built functional or Sequential model, or its class can't
+            be kept.
     """
     import keras
 
@@ -214,11 +250,13 @@ def rebuild(
         tensors.update(zip(call.outputs, results, strict=True))
     outputs = [tensors[value] for value in flow.outputs]
     functional = followed_graph(model)
-    return keras.Model(
+    structured = (
         keras.tree.pack_sequence_as(functional.input, inputs),
         keras.tree.pack_sequence_as(functional.output, outputs),
-        name=model.name,
     )
+    if class_of is None:
+        return keras.Model(*structured, name=model.name)
+    return in_class_of(class_of, *structured)
 
 
 class LayerCopies:
@@ -242,16 +280,22 @@ class LayerCopies:
         return self._copies[id(layer)][1]
 
     def _copy(self, layer: Any, changes: dict[str, Any]) -> Any:
+        import keras
+
+        if isinstance(layer, keras.layers.Lambda):
+            policy = self._edit({"dtype": keras.dtype_policies.serialize(layer.dtype_policy)})
+            return lambda_copy(layer, self.unique(layer.name), policy["dtype"])
         try:
             config = {**self._edit(layer.get_config()), **changes}
-            return type(layer).from_config({**config, "name": self.unique(layer.name)})
+            with keras.saving.custom_object_scope(own_objects(layer)):
+                return type(layer).from_config({**config, "name": self.unique(layer.name)})
         except (NotImplementedError, TypeError, ValueError) as error:
             if layer.weights:
                 raise ValueError(
                     f"layer {layer.name!r} can't be copied: its class {type(layer).__name__} "
                     f"needs a get_config() from which it can be created again ({str(error)[:200]})"
                 ) from error
-            return layer  # without weights both models may share it, as a Lambda
+            return layer  # without weights both models may share it
 
     def call(self, call: Call, tensors: list[Any]) -> list[Any]:
         """Repeats a call with the copy of its layer; an operation is used itself."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from tfnas.graph.functional import walk
 
@@ -45,11 +46,34 @@ def last_activation(model: keras.Model) -> str:
     Raises:
         ValueError: The model is subclassed, or has several outputs.
     """
+    found = output_activations(model)
+    if len(found) != 1:
+        raise ValueError(f"model must have one output, got {len(found)}")
+    return found[0]
+
+
+def output_activations(model: keras.Model) -> list[str]:
+    """Returns "softmax", "sigmoid" or "" for each output of a model.
+
+    Example:
+        >>> import keras
+        >>> inputs = keras.Input((4,))
+        >>> heads = [keras.layers.Dense(2, activation=name)(inputs) for name in ("sigmoid", None)]
+        >>> output_activations(keras.Model(inputs, heads))
+        ['sigmoid', '']
+
+    Args:
+        model: A built functional or Sequential model.
+
+    Raises:
+        ValueError: The model is subclassed.
+    """
     flow = walk(model)
-    if len(flow.outputs) != 1:
-        raise ValueError(f"model must have one output, got {len(flow.outputs)}")
-    value = flow.outputs[0]
-    for call in reversed(flow.calls):
+    return [_activation(flow.calls, value) for value in flow.outputs]
+
+
+def _activation(calls: Sequence[Any], value: Any) -> str:
+    for call in reversed(calls):
         if value not in call.outputs:
             continue
         kind = type(call.operation).__name__.lower()

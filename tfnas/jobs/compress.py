@@ -10,36 +10,40 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 from tfnas.compression.budget import Budget
-from tfnas.compression.candidate_store import Candidate, CandidateStore, best_for_budget, front
+from tfnas.compression.candidate_store import Candidate, CandidateStore
+from tfnas.compression.choice import limited_costs, measured_front
 from tfnas.compression.device_costs import Target
 from tfnas.compression.effort import EFFORTS, Effort
 from tfnas.compression.file_comparison_table import compare_files
+from tfnas.compression.file_sizes import untrained_size
 from tfnas.compression.fine_tune_settings import FineTuneSettings
 from tfnas.compression.layer_costs import file_layers
 from tfnas.compression.plan_settings import PlanSettings, decide_plan
 from tfnas.compression.planner import first_state, next_step
-from tfnas.compression.planner_state import Tolerance
-from tfnas.compression.progress import Progress
+from tfnas.compression.progress import Progress, progress_of
 from tfnas.compression.recipe import RecipeStep
 from tfnas.compression.results.compress_result import CompressResult
 from tfnas.compression.technique_context import Context
 from tfnas.compression.techniques.registry import techniques
-from tfnas.data.data_split import DataSplit
-from tfnas.data.examples import ExampleSet
+from tfnas.compression.tolerance import Tolerance
+from tfnas.data.examples import Examples, ExampleSet, notes_of
 from tfnas.jobs.compress_folder import compress_folder, identity_of, set_aside
-from tfnas.jobs.inputs import check_task, load_model_and_data
+from tfnas.jobs.inputs import load_model_and_data
+from tfnas.jobs.task_choice import task_of
+from tfnas.loading import CustomObjects, Loading
 from tfnas.measure.agreement import Agreement
 from tfnas.measure.latency import benchmark
+from tfnas.measure.measurement import Latency
 from tfnas.measure.throughput import Throughput, throughput
 from tfnas.optional import require
 from tfnas.reports import compress_report
 from tfnas.reports.content import Words
+from tfnas.runtime.helper_process import isolated_by_default
 from tfnas.targets.device import Device
-from tfnas.tasks.image_classes import ImageClasses
 from tfnas.tasks.task import Task
 from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.saved_model import to_saved_model
@@ -47,7 +51,10 @@ from tfnas.tflite.saved_model import to_saved_model
 if TYPE_CHECKING:
     import keras
 
+    from tfnas.data.any_data import AnyData
     from tfnas.nas.search_result import SearchResult
+    from tfnas.tasks.compiled_task import Fit
+    from tfnas.tasks.metrics import MetricLike
 
 ORIGINAL = "original, float32"  # label of the original's file
 BATCHES, THREADS = (1, 8, 32), (1, 2)  # of the throughput
@@ -55,11 +62,19 @@ MAX_BATCH_MS = 500.0  # larger batches are left out of the throughput
 DISTILL = 0.3  # fraction of the loss: a model trained once more learns more from the labels
 
 
+@isolated_by_default()
 def compress(
     model: keras.Model | str | os.PathLike[str] | SearchResult,
-    data: DataSplit | str | pathlib.Path | None,
+    train_data: AnyData | None,
     budget: Budget | Mapping[str, float],
     *,
+    validation_data: AnyData | None = None,
+    test_data: AnyData | None = None,
+    metric: MetricLike | Mapping[str, MetricLike] | None = None,
+    loss: Any = None,
+    fit: Fit | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    verbose: int | str = 1,
     directory: str | pathlib.Path = "compressed",
     effort: Literal["quick", "normal", "thorough"] = "normal",
     epochs: int | None = None,
@@ -73,8 +88,10 @@ def compress(
     runtime_flash: int = 0,
     runtime_ram: int = 0,
     progress: Progress | None = None,
+    custom_objects: CustomObjects | None = None,
+    safe_mode: bool = True,
 ) -> CompressResult:
-    """Compresses a trained classifier until its `.tflite` file meets a budget.
+    """Compresses a trained model until its `.tflite` file meets a budget.
 
     It analyzes the model for some seconds, plans what to try, and reports the reasons. The model
     is also the teacher of what is trained. Call it again with the same arguments and the same
@@ -100,29 +117,45 @@ def compress(
         max_bytes must be a finite number above 0, got -1
 
     Args:
-        model: A trained Keras 3 classifier of images that takes pixels from 0 to 255, (batch,
-            height, width, channels), and returns (batch, classes); it is not changed. Or the path
-            of its file. Or a finished search, as the result of :func:`tfnas.search` or as its
-            folder: then the best model of the search is compressed.
-        data: A :class:`~tfnas.data.DataSplit`, or what :func:`tfnas.data.load` takes. Models are
-            trained on the training and validation images. One half of the test images decides
-            which files are chosen; the other half is used once, to measure the chosen files.
+        model: A trained Keras 3 model; it is not changed. Or the path of its file. Or a finished
+            search, as the result of :func:`tfnas.search` or as its folder: then the best model of
+            the search is compressed.
+        train_data: What models are trained on, in the form that `Model.fit` takes: `(x, y)` or
+            `(x, y, sample_weight)` of arrays, nested as the model's inputs and outputs; a
+            `tf.data.Dataset` or `keras.utils.PyDataset` of batches; or a function that returns a
+            new iterator over batches. Or, for image classifiers that take pixels from 0 to 255, a
+            :class:`~tfnas.data.DataSplit` or what :func:`tfnas.data.load` takes: one half of its
+            test images then decides which files are chosen, and the other half measures them.
             None: the data of the search.
+        validation_data: Data that decides which files are chosen, in the same forms; None: a part
+            is split off.
+        test_data: Data that measures the chosen files, once; None: a part is split off.
         budget: A :class:`tfnas.Budget`, or a dictionary of its fields, such as `{"max_drop": 1.0,
             "max_bytes": 100_000}`: at most 1 point of accuracy lost, at most 100,000 bytes.
+        metric: What quality is measured by: a name such as "accuracy", "auc", "f1", "mean_iou",
+            "mae" or "r2"; a Keras metric; a :class:`tfnas.Metric`; of several outputs a
+            dictionary from output to metric, of which the first decides. None: the first metric
+            that the model was compiled with, else the one that goes with the loss.
+        loss: What `Model.compile` takes as `loss`; None: what the model was compiled with.
+        fit: Your own training, `fit(model, epochs, callbacks)`; see :class:`tfnas.CompiledTask`.
+            None: Keras' `fit`, with the model's own `train_step` where it has one.
+        callbacks: Keras callbacks of each training.
+        verbose: 1 prints each phase, with its reasons; 0 prints nothing.
         effort: "quick": number formats without training, seconds each. "normal": also
             quantization-aware training and channel pruning, and for gzipped bytes pruning and
             clustering of weights. "thorough": more of all, with longer training.
         directory: Folder of all files: a new or an empty one, or that of an earlier call.
         epochs: Epochs of each step that trains; None: chosen by `effort`.
-        batch_size: Images per training step.
+        batch_size: Examples per training step, where the data are arrays.
         learning_rate: Learning rate of Adam at the start of its decay.
         augment: Random changes of the training images: "flip" mirrors them, "shift" moves them
             by a few pixels.
         seed: Seed of all random draws. It also replaces the seed of random layers that were given
             one, such as `Dropout(0.5, seed=42)`; see
             :class:`tfnas.FineTuneSettings`.
-        task: What the model is for; None: it classifies images, one label each.
+        task: What the model is for, instead of `metric`, `loss` and `fit`. None: a model with a
+            :class:`~tfnas.data.DataSplit` classifies images, one label each; all others have a
+            :class:`tfnas.CompiledTask`.
         overwrite: Whether the files of an earlier call in the folder, also of another model, are
             removed first. Files that `compress` did not write stay.
         accelerator: The accelerator (NPU) that the limits `max_vela_...` are for; see
@@ -131,8 +164,12 @@ def compress(
             `max_flash_bytes`.
         runtime_ram: Bytes of RAM that the firmware needs besides the activations; they count
             toward `max_ram_bytes`.
-        progress: Is told each phase, with its reasons, and the end of each epoch; None: nothing
-            is shown.
+        progress: Receives each phase and the end of each epoch, instead of `verbose`.
+        custom_objects: Name -> class or function, for saved models with layers or functions of
+            your own; see :func:`tfnas.load_model`. Those of a model in memory are known.
+        safe_mode: Whether to refuse saved models with Python code, as that of a Lambda layer. A
+            model in memory is used as it is; its candidates are read from files only where an
+            earlier run made them.
 
     Returns:
         The Pareto front of files, the best one for the budget, and the limits that it exceeds.
@@ -142,27 +179,30 @@ def compress(
             are not of a job. It is raised before any long work.
         ImportError: matplotlib is not installed, or ethos-u-vela where a limit `max_vela_...` is
             set. It is raised before any long work.
-        RuntimeError: No model could be converted.
+        RuntimeError: No model could be converted, or another job that is running uses the folder.
     """
     budget = Budget.of(budget)
     target = Target.of(budget, Device(accelerator, runtime_flash, runtime_ram))
     if effort not in EFFORTS:
         raise ValueError(f"effort must be one of {', '.join(EFFORTS)}, got {effort!r}")
-    amounts = EFFORTS[effort]
-    if not isinstance(progress, Progress | None):
-        raise ValueError(
-            f"progress must be a tfnas.compression.progress.Progress, got {progress!r}"
-        )
+    amounts, progress = EFFORTS[effort], progress_of(progress, verbose)
     require("matplotlib", "the pictures of a report")
-    check_task(task)
-    task = task or ImageClasses()
-    model, split = load_model_and_data(model, data)
+    folder = compress_folder(pathlib.Path(directory))
+    folder.check_has_no_owner()
+    loading = Loading(custom_objects, safe_mode)
+    model, split = load_model_and_data(
+        *(model, train_data, validation_data, test_data),
+        seed=seed,
+        argument="train_data",
+        loading=loading,
+    )
+    task = task_of(model, split, task, loss=loss, metric=metric, fit=fit)
+    split = split.for_given_model(seed)
     task.check(model, split)
     task.check_judgment(model, split)
     _check_model(model, task)
-    split = split.for_given_model(seed)
     settings = FineTuneSettings(
-        epochs=_epochs(amounts, len(split.train), batch_size) if epochs is None else epochs,
+        epochs=_epochs(amounts, split.train, batch_size) if epochs is None else epochs,
         batch_size=batch_size,
         learning_rate=learning_rate,
         distill=DISTILL if task.distills else 0.0,
@@ -170,20 +210,26 @@ def compress(
         seed=seed,
     )
     task.check_fine_tuning(settings.augment, settings.distill)
-    progress = progress or Progress()
-    context = Context(model, task, split, settings, progress)
-    folder = compress_folder(pathlib.Path(directory))
-    folder.claim(identity_of(context), overwrite)
-    set_aside(folder.path)
+    for note in notes_of(split):
+        progress.phase(note)
+    context = Context(model, task, split, settings, progress, callbacks=callbacks)
     gzipped, timed = budget.max_gzip_bytes is not None, budget.max_latency_ratio is not None
-    store = CandidateStore(context, folder.path, gzipped, target, timed)
-    plan = _tried(store, budget, amounts)
-    result = _result(store, budget, effort, plan, progress)
-    compress_report.write(result, split, settings, Words.of(task))
+    with folder.owned():
+        folder.claim(identity_of(context), overwrite)
+        set_aside(folder.path)
+        also = limited_costs(budget)
+        store = CandidateStore(context, folder.path, gzipped, target, timed, also, loading)
+        baseline = store.assessment
+        tolerance = Tolerance.of(baseline.metric, baseline.score.value, budget)
+        plan = _tried(store, budget, amounts, tolerance)
+        result = _result(store, budget, effort, plan, tolerance)
+        compress_report.write(result, split, settings, Words.of(task))
     return result
 
 
-def _tried(store: CandidateStore, budget: Budget, effort: Effort) -> PlanSettings:
+def _tried(
+    store: CandidateStore, budget: Budget, effort: Effort, tolerance: Tolerance
+) -> PlanSettings:
     """Analyzes the model, and builds one candidate after another as the planner says."""
     progress = store.context.progress
     progress.phase("analyzing the model: the costs and the sensitivity of its layers")
@@ -191,14 +237,20 @@ def _tried(store: CandidateStore, budget: Budget, effort: Effort) -> PlanSetting
     plan = dataclasses.replace(
         decide_plan(budget, effort, analysis, store.target.device),
         more=_further_techniques(trained=bool(effort.epochs)),
+        sized=bool(effort.epochs),
     )
     for line in plan.reasons:
         progress.phase(f"plan: {line}")
-    baseline = store.assessment
-    tolerance = Tolerance.of(baseline.metric, baseline.score.value)
+    if tolerance.allowed is not None and tolerance.allowed < 0:
+        better = store.assessment.metric.text(-tolerance.allowed)
+        progress.phase(f"plan: quality_limit is better than the original by {better}")
     state, recipe = next_step(first_state(budget, effort, plan, tolerance=tolerance), None)
     while recipe is not None:
-        state, recipe = next_step(state, store.make(recipe))
+        if recipe.untrained:
+            outcome = untrained_size(recipe, store.context, store.folder, store.target)
+            state, recipe = next_step(state, outcome)
+        else:
+            state, recipe = next_step(state, store.make(recipe))
     return plan
 
 
@@ -224,8 +276,10 @@ def _check_model(model: keras.Model, task: Task) -> None:
     task.check_for_compress(model)
 
 
-def _epochs(effort: Effort, examples: int, batch_size: int) -> int:
-    return max(effort.epochs, -(-effort.steps * batch_size // max(1, examples)))
+def _epochs(effort: Effort, train: ExampleSet, batch_size: int) -> int:
+    if isinstance(train, Examples):
+        return max(effort.epochs, -(-effort.steps * batch_size // max(1, len(train))))
+    return max(effort.epochs, -(-effort.steps // train.steps(batch_size)))
 
 
 def _result(
@@ -233,24 +287,17 @@ def _result(
     budget: Budget,
     effort: str,
     plan_settings: PlanSettings,
-    progress: Progress,
+    tolerance: Tolerance,
 ) -> CompressResult:
     """Measures the front on the final images and chooses the best file."""
     if not store.candidates:
         raise RuntimeError(f"no model could be converted: {'; '.join(store.failures.values())}")
+    progress = store.context.progress
     progress.phase("measuring the front on the final images, which nothing was chosen by")
-    candidates = front(store.candidates, store.gzipped)
+    candidates, best, latencies = _timed_front(store, budget, tolerance)
     files = [(ORIGINAL, store.baseline)]
     files += [(str(candidate.recipe), candidate.file) for candidate in candidates]
     rows = compare_files(store.context.task, store.data.test, files)
-    # Side by side: more precise than the latencies measured when each file was made.
-    times = benchmark([file for _, file in files])
-    latencies = {label: time for (label, _), time in zip(files, times, strict=True)}
-    ratios = [time.ratio / times[0].ratio for time in times[1:]]
-    candidates = front(store.retimed(candidates, ratios), store.gzipped)
-    kept = {ORIGINAL, *(str(candidate.recipe) for candidate in candidates)}
-    rows = [row for row in rows if row.label in kept]
-    best = best_for_budget(candidates, budget)
     best.file.save(store.folder / "best.tflite")
     model = store.model_of(best.recipe)
     progress.phase(f"examining {best.recipe}: agreement with the original, layers, throughput")
@@ -271,9 +318,32 @@ def _result(
         model_analysis=store.analyze_model(pruning=False),
         plan=plan_settings,
         layers=file_layers(model, best.file, store.typical_inputs()),
-        throughput=_throughput([store.baseline, best.file], store.data.test, times[0].median_ms),
+        throughput=_throughput(
+            [store.baseline, best.file], store.data.test, latencies[ORIGINAL].median_ms
+        ),
         saved_model=_saved_model(store, model),
+        notes=notes_of(store.data),
     )
+
+
+def _timed_front(
+    store: CandidateStore, budget: Budget, tolerance: Tolerance
+) -> tuple[list[Candidate], Candidate, dict[str, Latency]]:
+    """Returns the front, the best of all candidates, and the latency of each file by label.
+
+    Side by side: more precise than the latencies measured when each file was made.
+    """
+    latencies: dict[str, Latency] = {}
+
+    def measure(candidates: list[Candidate]) -> None:
+        labels = [ORIGINAL, *(str(candidate.recipe) for candidate in candidates)]
+        times = benchmark([store.baseline, *(candidate.file for candidate in candidates)])
+        latencies.update(zip(labels, times, strict=True))
+        store.retimed(candidates, [time.ratio / times[0].ratio for time in times[1:]])
+
+    kept, best = measured_front(lambda: store.candidates, budget, tolerance, measure)
+    labels = [ORIGINAL, *(str(candidate.recipe) for candidate in kept)]
+    return kept, best, {label: latencies[label] for label in labels}
 
 
 def _agreement(store: CandidateStore, best: Candidate, model: keras.Model) -> Agreement | None:

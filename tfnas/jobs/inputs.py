@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tfnas import data as data_module
+from tfnas.data.datasets import check_name
 from tfnas.data.examples import Data as Parts
-from tfnas.loading import load_model
+from tfnas.loading import Loading
 from tfnas.quantization.quantize_aware import fake_quants, strip_quantization
 from tfnas.search_space.json_records import parse_json_object
 
 if TYPE_CHECKING:
     import keras
 
+    from tfnas.data.any_data import AnyData
+    from tfnas.data.user_data import UserData
     from tfnas.nas.search_result import SearchResult
-
-Data = Parts | str | os.PathLike[str] | None
 
 
 def check_task(task: Any) -> None:
@@ -41,26 +43,69 @@ def check_task(task: Any) -> None:
 
 
 def load_model_and_data(
-    model: keras.Model | str | os.PathLike[str] | SearchResult, data: Data
-) -> tuple[keras.Model, Any]:
+    model: keras.Model | str | os.PathLike[str] | SearchResult,
+    data: AnyData | None,
+    validation_data: UserData | None = None,
+    test_data: UserData | None = None,
+    *,
+    inputs: Sequence[str] = (),
+    targets: Sequence[str] = (),
+    image_size: tuple[int, int] | None = None,
+    seed: int = 0,
+    argument: str = "data",
+    loading: Loading | None = None,
+) -> tuple[keras.Model, Parts]:
     """Returns the model and its data.
 
     Args:
         model: A Keras model, the path of its file, the folder of a finished search, or the
             result of :func:`tfnas.search`.
-        data: A split, or what :func:`tfnas.data.load` takes; None: the data of the search.
+        data: What :func:`tfnas.data.any_data` takes: arrays, streams, a split, a name or a path;
+            None: the data of the search.
+        validation_data: Data for choosing among models, of the same kinds.
+        test_data: Data for the final measurement, of the same kinds.
+        inputs: Names of a file's arrays or columns that are the model's inputs.
+        targets: Names of those that are the targets.
+        image_size: (height, width) in pixels that the images of a folder are resized to.
+        seed: Seed of the splits.
+        argument: Name of the argument `data`, for messages.
+        loading: How files of models are read; None: without classes of the user's own.
 
     Raises:
         ValueError: There is no such file or folder, the folder holds no finished search, or
-            the data is missing.
+            the data is missing or can't be used.
     """
+    loading = loading or Loading()
+    if isinstance(data, str | os.PathLike):
+        check_name(data)
     folder = _search_folder(model)
-    if folder is not None:
-        return _from_search(folder, data)
     if data is None:
-        raise ValueError("data must be given where the model is not a finished search, got None")
-    loaded = load_model(model) if isinstance(model, str | os.PathLike) else model
-    return loaded, _split(data)
+        if folder is None:
+            raise ValueError(
+                f"{argument} must be given where the model is not a finished search, got None"
+            )
+        if validation_data is not None or test_data is not None or inputs or targets:
+            raise ValueError(
+                f"{argument} must be given with validation_data, test_data, inputs and targets, "
+                "got None"
+            )
+        return _search_model(folder, loading), _search_data(folder)
+    if folder is not None:
+        loaded = _search_model(folder, loading)
+    else:
+        loaded = loading.load(model) if isinstance(model, str | os.PathLike) else model
+    parts = data_module.any_data(
+        loaded,
+        data,
+        validation_data,
+        test_data,
+        inputs=inputs,
+        targets=targets,
+        image_size=image_size,
+        seed=seed,
+        argument=argument,
+    )
+    return loaded, parts
 
 
 def _search_folder(model: Any) -> pathlib.Path | None:
@@ -73,23 +118,24 @@ def _search_folder(model: Any) -> pathlib.Path | None:
     return model.directory if isinstance(model, SearchResult) else None
 
 
-def _from_search(folder: pathlib.Path, data: Data) -> tuple[keras.Model, Any]:
-    config = _finished_config(folder)
-    if data is not None:
-        split = _split(data)
-    else:
-        name, size = config.get("dataset"), config.get("image_size")
-        try:
-            split = data_module.load(
-                str(name), image_size=size and (size[0], size[1]), seed=config.get("seed", 0)
-            )
-        except ValueError as error:
-            raise ValueError(
-                f"data must be given: the search's own, {name!r}, can't be read: {error}"
-            ) from error
-    model = load_model(folder / "best.keras")
+def _search_model(folder: pathlib.Path, loading: Loading) -> keras.Model:
+    _finished_config(folder)
+    model = loading.load(folder / "best.keras")
     # A search with compression may end in a quantization-aware model; it is quantized again.
-    return (strip_quantization(model) if fake_quants(model) else model), split
+    return strip_quantization(model) if fake_quants(model) else model
+
+
+def _search_data(folder: pathlib.Path) -> Parts:
+    config = _finished_config(folder)
+    name, size = config.get("dataset"), config.get("image_size")
+    try:
+        return data_module.load(
+            str(name), image_size=size and (size[0], size[1]), seed=config.get("seed", 0)
+        )
+    except ValueError as error:
+        raise ValueError(
+            f"data must be given: the search's own, {name!r}, can't be read: {error}"
+        ) from error
 
 
 def _finished_config(folder: pathlib.Path) -> dict[str, Any]:
@@ -109,9 +155,3 @@ def _finished_config(folder: pathlib.Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise error(", whose config.json has no config")
     return config
-
-
-def _split(data: Parts | str | os.PathLike[str]) -> Parts:
-    if all(hasattr(data, part) for part in ("train", "validation", "test")):
-        return data  # type: ignore[return-value]
-    return data_module.load(data)  # type: ignore[arg-type]  # an error names what is accepted

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tfnas.jobs.output_folder import output_folder
+from tfnas.runtime.folder_lock import NAME, check_has_no_owner, owner_of
 from tfnas.runtime.store import Record
 
 JOB = "job.json"
@@ -45,8 +46,7 @@ class JobFolder:
             ValueError: The folder belongs to another job, holds other files but no job, or can't
                 be created.
         """
-        if self.path.exists() and not self.path.is_dir():
-            raise ValueError(f"directory must be a folder, got {str(self.path)!r}, which is a file")
+        self._check_is_folder()
         if overwrite:
             self.remove()
         elif self.path.is_dir() and not self._holds_job() and self._names():
@@ -56,7 +56,7 @@ class JobFolder:
 
     @contextlib.contextmanager
     def claimed(self, identity: Mapping[str, Any], overwrite: bool = False) -> Iterator[None]:
-        """Claims the folder for some work; gives it up where that fails before it wrote a file.
+        """Locks and claims the folder for some work; gives it up where that wrote no file.
 
         Args:
             identity: As for :meth:`claim`.
@@ -65,18 +65,35 @@ class JobFolder:
         Raises:
             ValueError: As for :meth:`claim`.
         """
-        missing = [part for part in (self.path, *self.path.parents) if not part.exists()]
-        new = overwrite or not self._record.exists()
-        self.claim(identity, overwrite)
-        try:
+        with self.owned():
+            new = overwrite or not self._record.exists()
+            self.claim(identity, overwrite)
+            try:
+                yield
+            except BaseException:
+                if new and self._names() == [JOB]:
+                    self._record.path.unlink()
+                raise
+
+    @contextlib.contextmanager
+    def owned(self) -> Iterator[None]:
+        """Locks the folder; removes it again where it is new and nothing was written into it.
+
+        Raises:
+            RuntimeError: Another job that is running has locked it.
+            ValueError: The folder can't be created.
+        """
+        self._check_is_folder()
+        with output_folder(self.path), owner_of(self.path, "job"):
             yield
-        except BaseException:
-            if new and self._names() == [JOB]:
-                self._record.path.unlink()
-                with contextlib.suppress(OSError):
-                    for part in missing:
-                        part.rmdir()
-            raise
+
+    def check_has_no_owner(self) -> None:
+        """Raises RuntimeError if another job that is running has locked the folder."""
+        check_has_no_owner(self.path, "job")
+
+    def _check_is_folder(self) -> None:
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"directory must be a folder, got {str(self.path)!r}, which is a file")
 
     def will_write(self, names: Sequence[str]) -> None:
         """Records names of files that the job is about to write, beside the patterns of `own`.
@@ -137,8 +154,12 @@ class JobFolder:
         return [glob.escape(name) for name in plain]
 
     def _names(self) -> list[str]:
-        """Returns the names in the folder without what a killed claim leaves."""
-        return sorted(p.name for p in self.path.iterdir() if not p.match(f".{JOB}.*.part"))
+        """Returns the names in the folder without its lock, and what a killed claim leaves."""
+        return sorted(
+            path.name
+            for path in self.path.iterdir()
+            if not path.match(f".{JOB}.*.part") and path.name != NAME
+        )
 
     def _refusal(self) -> str:
         names = self._names()

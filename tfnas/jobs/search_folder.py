@@ -9,6 +9,7 @@ import pathlib
 
 from tfnas.nas.search_config import SearchConfig
 from tfnas.quantization.spec import MODES
+from tfnas.runtime.folder_lock import NAME
 from tfnas.search_space.json_records import parse_json_object
 
 RESULTS = (
@@ -16,7 +17,6 @@ RESULTS = (
     *(f"best_{mode}.tflite" for mode in MODES),
 )
 _KEY = "[0-9a-f]" * 16  # of an architecture
-_LOCK = ".owner.lock"
 _MAY_CHANGE = ("workers", "trial_timeout")  # settings that may change when a search resumes
 
 
@@ -36,7 +36,7 @@ def check_is_free(directory: pathlib.Path) -> None:
     found = [n for n in ("config.json", *RESULTS, "final") if (directory / n).exists()]
     # A tuner that refused its settings left an empty folder.
     trials = directory / "search"
-    if trials.is_file() or any(p.is_file() and p.name != _LOCK for p in trials.rglob("*")):
+    if trials.is_file() or any(p.is_file() and p.name != NAME for p in trials.rglob("*")):
         found.append("search")
     if found:
         raise ValueError(

@@ -47,6 +47,7 @@ from tfnas.quantization.quantize_aware import fake_quants
 from tfnas.quantization.spec import QuantSpec
 from tfnas.reports import search_report
 from tfnas.runtime.files import save_model, write_atomically
+from tfnas.runtime.helper_process import isolated_by_default
 from tfnas.runtime.randomness import seeded
 from tfnas.runtime.worker_processes import TrialProcesses
 from tfnas.search_space.architecture import Architecture, mobilenet_v2
@@ -57,6 +58,7 @@ from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.convert import to_tflite
 
 
+@isolated_by_default()
 def search(
     data: str | DataSplit,
     *,

@@ -14,24 +14,29 @@ from typing import TYPE_CHECKING, Any
 
 from tfnas.compression.file_comparison_table import compare_files
 from tfnas.compression.fine_tune_settings import FineTuneSettings
-from tfnas.compression.progress import Progress
+from tfnas.compression.progress import Progress, progress_of
 from tfnas.compression.results.technique_result import TechniqueResult
 from tfnas.compression.technique_context import Context
 from tfnas.compression.technique_row import Step, check_order, context_of, run_row
 from tfnas.compression.techniques.registry import technique
 from tfnas.compression.techniques.technique import TechniqueOutcome
-from tfnas.jobs.inputs import check_task, load_model_and_data
+from tfnas.data.examples import notes_of
+from tfnas.jobs.inputs import load_model_and_data
 from tfnas.jobs.job_folder import JobFolder
+from tfnas.jobs.task_choice import task_of
+from tfnas.loading import CustomObjects, Loading
 from tfnas.measure.latency import benchmark
 from tfnas.reports import technique_report
-from tfnas.runtime.files import model_digest, save_model, write_atomically
+from tfnas.runtime.files import model_digest, save_if_possible, write_atomically
 from tfnas.settings_fields import as_settings
 from tfnas.tflite.conversion_error import ConversionError
 
 if TYPE_CHECKING:
     import keras
 
-    from tfnas.data.examples import Data
+    from tfnas.data.any_data import AnyData
+    from tfnas.tasks.compiled_task import Fit
+    from tfnas.tasks.metrics import MetricLike
     from tfnas.tasks.task import Task
     from tfnas.tflite.artifact import Artifact
 
@@ -46,13 +51,22 @@ Row = Sequence[Step | str | tuple[str, Any]]
 def run_techniques(
     model: keras.Model | str | os.PathLike[str],
     techniques: Row,
-    data: Data | str | pathlib.Path,
+    train_data: AnyData,
     *,
     directory: str | os.PathLike[str],
+    validation_data: AnyData | None = None,
+    test_data: AnyData | None = None,
+    metric: MetricLike | Mapping[str, MetricLike] | None = None,
+    loss: Any = None,
+    fit: Fit | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    verbose: int | str = 1,
     task: Task | None = None,
     settings: FineTuneSettings | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
+    custom_objects: CustomObjects | None = None,
+    safe_mode: bool = True,
 ) -> TechniqueResult:
     """Applies techniques to a trained model; writes models, `.tflite` files and a report.
 
@@ -74,13 +88,23 @@ def run_techniques(
         techniques: (name, settings) of each technique in their order, or
             :class:`~tfnas.compression.technique_row.Step` records. The names are those of the
             commands: prune_channels, factorize, prune, cluster, qat; the settings are the flags.
-        data: The data, or what :func:`tfnas.data.load` takes. The test part is used once, at the
-            end.
+        train_data: What models are trained on, as :func:`tfnas.compress` takes it; or a
+            :class:`~tfnas.data.DataSplit`, or what :func:`tfnas.data.load` takes.
         directory: Folder of all files: a new one, an empty one, or that of the same job.
-        task: What the model is for; None: it classifies images.
+        validation_data: As for :func:`tfnas.compress`; for choices among models.
+        test_data: As for :func:`tfnas.compress`; it is used once, at the end.
+        metric: As for :func:`tfnas.compress`.
+        loss: As for :func:`tfnas.compress`.
+        fit: As for :func:`tfnas.compress`.
+        callbacks: As for :func:`tfnas.compress`.
+        verbose: As for :func:`tfnas.compress`.
+        task: As for :func:`tfnas.compress`.
         settings: How each technique is fine-tuned; None: 3 epochs.
         overwrite: Whether an earlier job in the folder is removed first.
-        progress: Receives phases and epochs.
+        progress: Receives phases and epochs, instead of `verbose`.
+        custom_objects: Name -> class or function, for the file of a model with layers or functions
+            of your own; see :func:`tfnas.load_model`.
+        safe_mode: Whether to refuse a file with Python code, as that of a Lambda layer.
 
     Returns:
         The files, measured on the test part beside the original's, and each technique's report.
@@ -90,24 +114,33 @@ def run_techniques(
             files; before any long work.
         ImportError: A report has pictures and matplotlib is not installed; as early.
         ConversionError: The new model can't be converted.
+        RuntimeError: Another job that is running uses the folder.
     """
-    from tfnas.tasks.image_classes import ImageClasses
-
     row = [_step(each) for each in techniques]
     if not row:
         raise ValueError("techniques must hold at least one technique, got none")
     check_order([step.technique for step in row])
     _check_pictures(row)
     _check_source(model, pathlib.Path(directory))
-    model, split = load_model_and_data(model, data)
-    settings = settings or FineTuneSettings(epochs=3)
-    check_task(task)
-    task, progress = task or ImageClasses(), progress or Progress()
-    task.check_fine_tuning(settings.augment, settings.distill)
     folder = JobFolder(pathlib.Path(directory), "techniques", _OWN)
+    folder.check_has_no_owner()
+    progress = progress_of(progress, verbose)
+    loading = Loading(custom_objects, safe_mode)
+    model, split = load_model_and_data(
+        *(model, train_data, validation_data, test_data), argument="train_data", loading=loading
+    )
+    settings = settings or FineTuneSettings(epochs=3)
+    task = task_of(model, split, task, loss=loss, metric=metric, fit=fit)
+    task.check_fine_tuning(settings.augment, settings.distill)
     task.check(model, split)
     task.check_judgment(model, split)
-    context = Context(model, task, split, settings, progress, checkpoints=folder.path / CHECKPOINTS)
+    for note in notes_of(split):
+        progress.phase(note)
+    context = Context(
+        *(model, task, split, settings, progress),
+        checkpoints=folder.path / CHECKPOINTS,
+        callbacks=callbacks,
+    )
     _check(model, row, context)
     with folder.claimed(_identity(model, row, context), overwrite):
         outcomes = run_row(model, row, context)
@@ -219,7 +252,8 @@ def _write(
     pictures = [section.picture[0] for section in result.sections() if section.picture]
     folder.will_write([*models, *files, *products, *pictures])
     for name, model in models.items():
-        save_model(model, folder.path / name)
+        if reason := save_if_possible(model, folder.path / name):
+            result.notes.append(f"{name} is not written: the model can't be saved ({reason})")
     for name, file in files.items():
         file.save(folder.path / name)
     for name, text in products.items():

@@ -14,7 +14,7 @@ import importlib
 import json
 import pathlib
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from tfnas.legacy import activations
@@ -47,7 +47,12 @@ STRUCTURE = frozenset(
 NAMESPACES = ("layers", "initializers", "regularizers", "constraints")
 
 
-def load_model(path: str | pathlib.Path) -> keras.Model:
+Objects = Mapping[str, Any] | None
+
+
+def load_model(
+    path: str | pathlib.Path, custom_objects: Objects = None, safe_mode: bool = True
+) -> keras.Model:
     """Loads a saved `.keras` or `.h5` file as a Keras 3 model; runs no code from the file.
 
     Example:
@@ -59,6 +64,8 @@ def load_model(path: str | pathlib.Path) -> keras.Model:
 
     Args:
         path: The file.
+        custom_objects: Name -> class or function of the user's own.
+        safe_mode: Whether to refuse code in the file, as that of a Lambda layer; False runs it.
 
     Returns:
         The model, not compiled.
@@ -77,7 +84,7 @@ def load_model(path: str | pathlib.Path) -> keras.Model:
     with path.open("rb") as file:
         hdf5 = file.read(4) == b"\x89HDF"  # TensorFlow up to 2.11 wrote HDF5 under any file name
     if path.suffix.lower() in SUFFIXES or hdf5:
-        return load_h5(path)
+        return load_h5(path, custom_objects, safe_mode)
     if path.suffix.lower() == ".tflite":
         raise ValueError(
             f"model must be a .keras or .h5 file, got {str(path)!r}: pass the Keras model that "
@@ -89,12 +96,14 @@ def load_model(path: str | pathlib.Path) -> keras.Model:
         )
     activations.for_keras()
     try:
-        return keras.saving.load_model(path, compile=False, safe_mode=True)
+        return keras.saving.load_model(path, custom_objects, compile=False, safe_mode=safe_mode)
     except Exception as error:  # Keras raises errors of many types for a broken file
         raise _broken(path, error) from error
 
 
-def load_h5(path: str | pathlib.Path) -> keras.Model:
+def load_h5(
+    path: str | pathlib.Path, custom_objects: Objects = None, safe_mode: bool = True
+) -> keras.Model:
     """Loads an .h5 file of Keras 2 or 3 as a Keras 3 model; runs no code from the file.
 
     Example:
@@ -106,6 +115,8 @@ def load_h5(path: str | pathlib.Path) -> keras.Model:
 
     Args:
         path: The file; it must hold a model, not only weights.
+        custom_objects: Name -> class or function of the user's own.
+        safe_mode: Whether to refuse code in the file, as that of a Lambda layer; False runs it.
 
     Returns:
         The model, not compiled.
@@ -119,10 +130,14 @@ def load_h5(path: str | pathlib.Path) -> keras.Model:
     path = pathlib.Path(path)
     config, version = _read(path)
     library = _library(version)
+    known = {*(custom_objects or ()), *(() if safe_mode else ("Lambda", "__lambda__"))}
     for entry in _objects(config):
-        _check_object(entry, library.__name__, path)
+        if str(entry.get("class_name")) not in known:
+            _check_object(entry, library.__name__, path)
     try:
-        model = library.models.load_model(str(path), compile=False)
+        model = library.models.load_model(
+            str(path), custom_objects=custom_objects, compile=False, safe_mode=safe_mode
+        )
     except Exception as error:  # both libraries raise errors of many types for a broken file
         raise _broken(path, error) from error
     return model if library.__name__ == "keras" else from_tf_keras(model)
@@ -180,9 +195,9 @@ def _check_object(entry: dict[str, Any], library: str, path: pathlib.Path) -> No
     settings = config if isinstance(config, dict) else {}
     name = settings.get("name", entry.get("name", kind))
     if kind == "Lambda":
-        raise _error(path, name, kind, "it holds Python code, which is never run")
+        raise _error(path, name, kind, f"it holds Python code, which is not run{_UNSAFE}")
     if kind not in _stock(library):
-        raise _error(path, name, kind, f"it is not a stock class of {library}")
+        raise _error(path, name, kind, f"it is not a stock class of {library}{_CUSTOM}")
     if module.split(".")[0] not in ("keras", "tf_keras"):
         raise _error(path, name, kind, f"it imports the module {module!r}")
     if isinstance(settings.get("vocabulary"), str):
@@ -206,6 +221,14 @@ def _error(path: pathlib.Path, name: str, kind: str, cause: str) -> ValueError:
     return ValueError(f"model {str(path)!r} can't be loaded: layer {name!r} ({kind}): {cause}")
 
 
+_CUSTOM = (
+    ". Pass the classes and functions of your own as custom_objects= (--import=MODULE for commands)"
+)
+_UNSAFE = ". If you trust the file, pass safe_mode=False (--nosafe_mode for commands)"
+
+
 def _broken(path: pathlib.Path, error: Exception) -> ValueError:
-    cause = " ".join(str(error).split())[:300]
-    return ValueError(f"model {str(path)!r} can't be loaded: {cause}")
+    # Keras puts the cause behind the configurations of all models around the layer.
+    cause = " ".join(str(error).split()).split("Exception encountered: ")[-1][:300]
+    way_out = _UNSAFE if "safe_mode" in cause else _CUSTOM if "ould not locate" in cause else ""
+    return ValueError(f"model {str(path)!r} can't be loaded: {cause}{way_out}")

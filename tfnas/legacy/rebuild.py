@@ -7,6 +7,7 @@ import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from tfnas.graph.model_class import check_no_own_steps
 from tfnas.legacy import configs, operations
 from tfnas.legacy.environment import tf_keras
 from tfnas.legacy.functional_steps import (
@@ -44,9 +45,9 @@ def to_tf_keras(model: keras.Model, *, check: bool = True) -> Any:
         An uncompiled tf_keras model.
 
     Raises:
-        ValueError: It is not such a model, a layer has no counterpart (the message names it), or,
-            with `check`, the outputs differ by more than 1e-4 of their scale (the message names
-            the first layer that differs).
+        ValueError: It is not such a model, or of a class with its own `train_step`; a layer has no
+            counterpart (the message names it); or, with `check`, the outputs differ by more than
+            1e-4 of their scale (the message names the first layer that differs).
         ImportError: tf_keras is not installed.
     """
     import keras
@@ -75,9 +76,9 @@ def from_tf_keras(model: Any, *, check: bool = True) -> keras.Model:
         An uncompiled Keras 3 model.
 
     Raises:
-        ValueError: It is not such a model, a layer has no counterpart (the message names it), or,
-            with `check`, the outputs differ by more than 1e-4 of their scale (the message names
-            the first layer that differs).
+        ValueError: It is not such a model, or of a class with its own `train_step`; a layer has no
+            counterpart (the message names it); or, with `check`, the outputs differ by more than
+            1e-4 of their scale (the message names the first layer that differs).
         ImportError: tf_keras is not installed.
     """
     expected = "a built functional or Sequential tf_keras model"
@@ -181,6 +182,7 @@ def _check_model(model: Any, library: Any, expected: str, read: Any) -> None:
         name = getattr(model, "name", model)
         kind = f"{type(model).__module__}.{type(model).__name__}"
         raise ValueError(f"model must be {expected}, got {name!r} of type {kind}")
+    check_no_own_steps(model, "the conversion between Keras 3 and tf_keras")
 
 
 def _convert(model: Any, direction: Direction, check: bool) -> Any:

@@ -125,7 +125,7 @@ def build(model: Any, flow: Walk, parts: Sequence[LayerFactors]) -> Any:
             for v in layer.weights
         ]
 
-    smaller = rebuild(model, apply, flow=flow)
+    smaller = rebuild(model, apply, class_of=model, flow=flow)
     copies.carry_weights(values)
     return smaller
 

@@ -1,97 +1,22 @@
-"""The quality of a `.tflite` file on labeled examples, with a 95% interval."""
+"""The quality of predictions, with a 95% interval, and paired differences."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
-from tfnas.data.reading import arrays
 from tfnas.keras_private import metric_function
 from tfnas.measure.measurement import Score
-from tfnas.tflite.artifact import Artifact
 
-if TYPE_CHECKING:
-    from tfnas.data.data_types import Arrays, ExampleData
-
-Metric = str | Callable[[Any, Any], Any]
+Judge = str | Callable[[Any, Any], Any]
 _Z95 = 1.959963984540054
 _RESAMPLES = 1000
 
 
-def evaluate(
-    artifact: Artifact,
-    x: ExampleData,
-    y: Arrays | None = None,
-    metric: Metric | Mapping[str, Metric] = "accuracy",
-    *,
-    batch_size: int = 64,
-    threads: int = 1,
-) -> Any:
-    """Runs a `.tflite` file on examples and returns its metric with a 95% interval.
-
-    Example:
-        >>> import keras, numpy as np, tfnas
-        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
-        >>> artifact = tfnas.to_tflite(model)
-        >>> score = tfnas.evaluate(artifact, np.zeros((50, 4)), np.zeros(50, int))
-        >>> 0 <= score.low <= score.value <= score.high <= 1
-        True
-
-    Args:
-        artifact: The file.
-        x: Inputs, examples first; or a `tf.data.Dataset` or `keras.utils.PyDataset` that gives
-            inputs and targets, then `y` is None.
-        y: Targets: for "accuracy" class indices (n,) or (n, 1), or one-hot (n, classes). A model
-            with one output unit is binary: targets 0 or 1, threshold 0.5.
-        metric: "accuracy"; the name of a metric of `keras.metrics` such as "mse"; or a
-            function `(y_true, y_pred)` that returns one value per example (their mean is
-            reported) or one value in all. With several outputs: a dictionary from output name
-            to metric, or a function that takes the lists of targets and predictions.
-        batch_size: Examples per invocation.
-        threads: Threads of the interpreter.
-
-    Returns:
-        A :class:`~tfnas.measure.measurement.Score`, or a dictionary of them if `metric` is a
-        dictionary. The 95% interval is Wilson's for an accuracy, else a bootstrap percentile
-        interval over the examples.
-
-    Raises:
-        ValueError: `artifact` is no :class:`tfnas.Artifact`, or the targets are missing or do not
-            fit the predictions.
-    """
-    if not isinstance(artifact, Artifact):
-        raise ValueError(
-            f"artifact must be a tfnas.Artifact, got {type(artifact).__name__}: tfnas.to_tflite "
-            "converts a model to one, tfnas.Artifact.load reads one from a file"
-        )
-    inputs, targets = arrays(x, what="x")
-    if y is not None:
-        targets, _ = arrays(y, what="y")
-    if targets is None:
-        raise ValueError("y must hold the targets, got None, and x holds no targets either")
-    predictions = artifact.predict(inputs, batch_size=batch_size, threads=threads)
-    names = [tensor.name for tensor in artifact.outputs]
-    if not isinstance(metric, Mapping):
-        if isinstance(metric, str) and len(names) > 1:
-            raise ValueError(
-                f"metric must be a dictionary by output name, one of {names}, got {metric!r}"
-            )
-        return score(targets, predictions, metric)
-    unknown = sorted(set(metric) - set(names))
-    if unknown:
-        raise ValueError(f"metric must name outputs of {names}, got {', '.join(unknown)}")
-    by_name = dict(zip(names, predictions if len(names) > 1 else [predictions], strict=True))
-    expected = targets if isinstance(targets, dict) else _by_output(targets, names)
-    missing = sorted(set(metric) - set(expected))
-    if missing:
-        raise ValueError(f"y must hold the targets of {', '.join(missing)}, got {sorted(expected)}")
-    return {name: score(expected[name], by_name[name], m) for name, m in metric.items()}
-
-
-def score(y_true: Any, y_pred: Any, metric: Metric = "accuracy") -> Score:
+def score(y_true: Any, y_pred: Any, metric: Judge = "accuracy") -> Score:
     """Computes a metric of predictions, with its 95% interval.
 
     Example:
@@ -99,9 +24,10 @@ def score(y_true: Any, y_pred: Any, metric: Metric = "accuracy") -> Score:
         1.0
 
     Args:
-        y_true: Targets, as for :func:`evaluate`.
+        y_true: Targets, as for :func:`tfnas.evaluate`.
         y_pred: Predictions, (examples, classes) for "accuracy"; lists with several outputs.
-        metric: As for :func:`evaluate`.
+        metric: "accuracy", the name of a metric of `keras.metrics`, or a function of
+            (y_true, y_pred) that returns one value per example or one value in all.
 
     Raises:
         ValueError: Targets do not fit the predictions, or the metric is unknown.
@@ -210,7 +136,7 @@ def correct(y_true: np.ndarray, y_pred: np.ndarray) -> np.ndarray:
     return y_pred.argmax(axis=1) == labels
 
 
-def _metric_function(metric: Metric) -> tuple[Callable[[Any, Any], Any], str]:
+def _metric_function(metric: Judge) -> tuple[Callable[[Any, Any], Any], str]:
     if callable(metric):
         return metric, getattr(metric, "__name__", type(metric).__name__)
     import keras
@@ -227,13 +153,6 @@ def _metric_function(metric: Metric) -> tuple[Callable[[Any, Any], Any], str]:
         return keras.ops.convert_to_numpy(function(y_true, y_pred))
 
     return values, metric
-
-
-def _by_output(targets: Any, names: list[str]) -> dict[str, Any]:
-    items = list(targets) if isinstance(targets, list | tuple) else [targets]
-    if len(items) != len(names):
-        raise ValueError(f"y must hold {len(names)} targets, one per output, got {len(items)}")
-    return dict(zip(names, items, strict=True))
 
 
 def _first(item: Any) -> Any:

@@ -136,7 +136,7 @@ def agreement(
             f"{[len(answer) for answer in answers]}"
         )
     right = [correct(y, a) for a in answers]
-    predicted = [_probabilities(a).argmax(-1) for a in answers]
+    predicted = [probabilities(a).argmax(-1) for a in answers]
     changes = int((predicted[0] != predicted[1]).sum())
     accuracy = {PLAIN: pair(*right)}
     for name, corrupt in corruptions(seed).items():
@@ -153,7 +153,7 @@ def agreement(
         for n, name in enumerate(names)
         if (y == n).any()
     }
-    confidence = _probabilities(answers[0])[np.arange(len(y)), predicted[0]]
+    confidence = probabilities(answers[0])[np.arange(len(y)), predicted[0]]
     broke = np.flatnonzero(right[0] & ~right[1])
     return Agreement(
         len(y),
@@ -244,7 +244,16 @@ def calibration_error(answers: np.ndarray, y: np.ndarray) -> float:
     References:
         Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, equation 3.
     """
-    confidence, right = _probabilities(answers).max(-1), correct(y, answers)
+    return confidence_gap(probabilities(answers).max(-1), correct(y, answers))
+
+
+def confidence_gap(confidence: np.ndarray, right: np.ndarray) -> float:
+    """Returns the expected calibration error of predicted classes.
+
+    Args:
+        confidence: Probability of each predicted class, (predictions,).
+        right: Whether each is right, (predictions,) of bool.
+    """
     bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
     gaps = [
         abs(right[bins == b].mean() - confidence[bins == b].mean()) * (bins == b).mean()
@@ -253,14 +262,22 @@ def calibration_error(answers: np.ndarray, y: np.ndarray) -> float:
     return float(sum(gaps))
 
 
-def _probabilities(answers: np.ndarray) -> np.ndarray:
-    """Predictions as probabilities (n, classes); rows that do not sum to 1 are logits."""
+def probabilities(answers: np.ndarray, from_logits: bool | None = None) -> np.ndarray:
+    """Returns predictions as probabilities (n, classes), at least two.
+
+    Args:
+        answers: Predictions (n, classes), or (n, 1) of a binary model.
+        from_logits: Whether they are logits; None: where they do not sum to 1.
+    """
     answers = np.asarray(answers, np.float64)
     if answers.shape[-1] == 1:
-        inside = (answers >= 0).all() and (answers <= 1).all()
-        second = answers if inside else 1 / (1 + np.exp(-answers))
+        if from_logits is None:
+            from_logits = not ((answers >= 0).all() and (answers <= 1).all())
+        second = 1 / (1 + np.exp(-answers)) if from_logits else answers
         return np.concatenate([1 - second, second], axis=-1)
-    if (answers >= 0).all() and np.allclose(answers.sum(-1), 1, atol=0.05):
+    if from_logits is None:
+        from_logits = not ((answers >= 0).all() and np.allclose(answers.sum(-1), 1, atol=0.05))
+    if not from_logits:
         return answers
     scaled = np.exp(answers - answers.max(-1, keepdims=True))
     return scaled / scaled.sum(-1, keepdims=True)

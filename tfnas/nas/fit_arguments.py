@@ -10,6 +10,7 @@ from typing import Any
 
 import keras
 
+from tfnas.graph.finite_loss import FiniteLoss
 from tfnas.graph.tracing import TraceOnce
 from tfnas.nas.keras_tuner_private import SaveBestEpoch, TunerCallback
 
@@ -44,11 +45,13 @@ class SaveUsedEpochs(keras.callbacks.Callback):
 def cheaper_callbacks(callbacks: Iterable[Any]) -> list[Any]:
     """Returns callbacks of a trial that checkpoint less often and trace the training step once.
 
+    The first one raises :class:`~tfnas.graph.finite_loss.Diverged`.
+
     Args:
         callbacks: The callbacks that keras_tuner passes to `fit`.
     """
     cheaper = [SaveUsedEpochs(c) if isinstance(c, SaveBestEpoch) else c for c in callbacks]
-    return [*cheaper, TraceOnce()]
+    return [FiniteLoss(), *cheaper, TraceOnce()]
 
 
 def needs_every_validation(fit_kwargs: Mapping[str, Any], objectives: Iterable[str]) -> bool:

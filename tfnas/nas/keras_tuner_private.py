@@ -47,6 +47,21 @@ def created_objective(objective: str | kt.Objective) -> kt.Objective:
     return _objective.create_objective(objective)
 
 
+def validate_results(results: Any, objective: kt.Objective, function: str) -> None:
+    """Checks the type of a trial's results (1.4.8, `engine/tuner_utils.py`).
+
+    Args:
+        results: What a function of the user's returned.
+        objective: The objective.
+        function: Name of the function, for the message.
+
+    Raises:
+        FatalTypeError: It is none of the types that keras_tuner takes.
+        FatalValueError: The objective is not in a dictionary.
+    """
+    tuner_utils.validate_trial_results(results, objective, function)
+
+
 def has_chief_oracle() -> bool:
     """Returns whether keras_tuner's chief distributes trials (1.4.8, `distribute/utils.py`)."""
     return _distribution.has_chief_oracle()
@@ -234,6 +249,10 @@ class HookedTuner(kt.Tuner):
     def checkpoint_path(self, trial_id: str) -> str:
         """Returns the file of a trial's weights."""
         return self._get_checkpoint_fname(trial_id)
+
+    def build_config_path(self, trial_id: str) -> str:
+        """Returns the file of the shapes that a trial's model was built with."""
+        return self._get_build_config_fname(trial_id)
 
     @property
     def state_path(self) -> str:

@@ -13,6 +13,8 @@ that a resumed search proposes what the uninterrupted one would have proposed.
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import copy
 import functools
 import math
@@ -25,6 +27,7 @@ import keras_tuner as kt
 import numpy as np
 
 from tfnas.nas.chief.trial_messages import read_failure
+from tfnas.nas.fit_results import check_reported, plain_metrics
 from tfnas.nas.keras_tuner_private import HookedOracle, synchronized
 from tfnas.nas.objectives import ObjectiveLike, Objectives, ParetoObjective, objective_of
 from tfnas.nas.proposals import ProposalFilter
@@ -35,12 +38,14 @@ from tfnas.nas.trial_failures import too_many_failures
 from tfnas.nas.trial_records import TrialRecord, ranked
 from tfnas.nas.trial_store import ENDED, TrialStore
 from tfnas.runtime.argument_rules import check_count
+from tfnas.runtime.crash_report import crash_reason
 from tfnas.search_space.architecture import Architecture
 from tfnas.search_space.hyperparameters import HyperParameterSpace
 from tfnas.search_space.search_space import SearchSpace
 
 _Status = kt.engine.trial.TrialStatus
 _ATTEMPTS = 2  # a trial that crashes the process so often fails
+_MOST_LOST = 5  # as does one whose worker is ended from outside so often in one run of the search
 
 
 class SpaceOracle(HookedOracle):
@@ -100,6 +105,7 @@ class SpaceOracle(HookedOracle):
         """Records that the search learns from: all, or with halving those of one rung."""
         self._space: Any = space
         self._declared = -1
+        self._lost: collections.Counter[str] = collections.Counter()
 
     @functools.cached_property
     def store(self) -> TrialStore:
@@ -218,13 +224,12 @@ class SpaceOracle(HookedOracle):
 
     @synchronized
     def create_trial(self, tuner_id: str) -> kt.engine.trial.Trial:
-        """Creates a trial, as keras_tuner does; the file of a trial counts how often it starts."""
+        """Creates a trial, as keras_tuner does; a retry begins without results."""
         is_retry = bool(self.retry_queue) and tuner_id not in self.ongoing_trials
         trial = super().create_trial(tuner_id)
         if is_retry:
             trial.metrics.metrics.clear()  # keras_tuner would keep the metrics of the earlier run
             trial.message = None
-            self.store.history(trial.trial_id).starts += 1
             self.save_trial(trial)
         return trial
 
@@ -234,8 +239,8 @@ class SpaceOracle(HookedOracle):
     ) -> kt.engine.trial.Trial:
         """Adds metrics to a trial, as keras_tuner does; they are written when the trial ends."""
         trial = self.trials[trial_id]
-        metrics = {**metrics, **self.halving.metrics(trial_id)}
-        self.check_objective_found(metrics)
+        metrics = {**plain_metrics(metrics), **self.halving.metrics(trial_id)}
+        check_reported(metrics, self.objectives.names)
         directions = dict(zip(self.objectives.names, self.objectives.directions, strict=True))
         for name, value in metrics.items():
             if not trial.metrics.exists(name):
@@ -308,20 +313,21 @@ class SpaceOracle(HookedOracle):
             self.sampler.learn(self, new_record)
 
     @synchronized
-    def worker_died(self, trial_id: str, reason: str, certain: bool) -> None:
+    def worker_died(self, trial_id: str, reason: str, crashed: bool | None) -> None:
         """Queues a trial whose worker died for a retry; after its second crash the trial fails.
 
         Args:
             trial_id: The trial.
             reason: Message of the trial if it fails.
-            certain: Whether this trial is known to have caused the crash; if not, the crash isn't
-                counted.
+            crashed: Whether the trial ended the worker. False: the worker was ended from outside,
+                which is no failure of the trial, however often (up to a bound) it happens. None:
+                this trial, or another one of the worker.
         """
-        trial = self.trials[trial_id]
+        trial, history = self.trials[trial_id], self.store.history(trial_id)
         self.forget_ongoing(trial_id)
-        if not certain:
-            self.store.history(trial_id).starts -= 1
-        if certain and self.store.crashes(trial_id, self.retries(trial_id)) >= _ATTEMPTS:
+        history.crashes += crashed is True
+        self._lost[trial_id] += crashed is False
+        if history.crashes >= _ATTEMPTS or self._lost[trial_id] >= _MOST_LOST:
             trial.status, trial.message = _Status.FAILED, reason
             self.end_order.append(trial_id)
             self.save_trial(trial)
@@ -380,15 +386,24 @@ class SpaceOracle(HookedOracle):
                 self._add_record(self.trials[trial_id])
 
     def _requeue(self) -> None:
-        """Queues running trials for a retry; those that crashed the process twice fail."""
+        """Queues running trials for a retry; those that crashed the process twice fail.
+
+        A trial whose process was interrupted or killed is no failure: it is tried again.
+        """
         for trial_id, trial in reversed(self.trials.items()):  # keras_tuner pops the last one
             if trial.status in ENDED:
                 continue
-            crashes = self.store.crashes(trial_id, self.retries(trial_id))
-            if trial.status == _Status.RUNNING and crashes >= _ATTEMPTS:
+            history, report = self.store.history(trial_id), self.store.crash_report(trial_id)
+            reason = crash_reason(report)
+            if reason is not None:
+                history.crashes += 1
+                with contextlib.suppress(OSError):
+                    report.unlink(missing_ok=True)  # first: no crash counts twice
+            if history.crashes >= _ATTEMPTS:
                 trial.status = _Status.FAILED
-                trial.message = f"the process ended in it {_ATTEMPTS} times"
+                trial.message = f"the process ended in it {history.crashes} times: {reason}"
                 self.end_order.append(trial_id)
-                self.save_trial(trial)
             else:
                 self.retry_queue.append(trial_id)
+            if reason is not None:
+                self.save_trial(trial)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
 from collections.abc import Iterable
 
 import keras
 import keras_tuner as kt
+import tensorflow as tf
 
 from tfnas.loading import load_model
 from tfnas.nas.keras_tuner_private import HookedTuner
@@ -18,6 +20,7 @@ from tfnas.nas.measured_trial import (
     front_of_trials,
     measured_trial,
 )
+from tfnas.runtime.files import write_atomically
 
 
 class TrialResults(HookedTuner):
@@ -73,6 +76,37 @@ class TrialResults(HookedTuner):
         return load_model(path) if path.exists() else self.network(trial)
 
     def network(self, trial: kt.engine.trial.Trial) -> keras.Model:
-        """The network of a trial before its compression."""
+        """The network of a trial before its compression.
+
+        Raises:
+            ValueError: The trial has no weights, or the model's first batch built it and Keras
+                can't describe its shapes.
+        """
+        if not pathlib.Path(self.checkpoint_path(trial.trial_id)).exists():
+            raise ValueError(
+                f"model of trial {trial.trial_id} must have weights, got a trial that is "
+                f"{trial.status.lower()} without them"
+            )
         with without_optimizer_warnings():
-            return super().load_model(trial)
+            try:
+                return super().load_model(trial)
+            except (FileNotFoundError, tf.errors.NotFoundError) as error:
+                raise _no_shapes(trial.trial_id) from error
+
+    def save_build_config(self, trial: kt.engine.trial.Trial, model: keras.Model) -> None:
+        """Keeps the shapes that a model was built with by its first batch.
+
+        Args:
+            trial: The trial.
+            model: Its trained model.
+        """
+        config = model.get_build_config()
+        if config is not None:
+            write_atomically(self.build_config_path(trial.trial_id), json.dumps(config))
+
+
+def _no_shapes(trial_id: str) -> ValueError:
+    return ValueError(
+        f"model of trial {trial_id} must have a keras.Input or a method get_build_config, got "
+        "one that its first batch built with shapes that Keras did not keep"
+    )

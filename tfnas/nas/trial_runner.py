@@ -26,7 +26,7 @@ from tfnas.compression.trial_compression import (
 )
 from tfnas.compression.trial_refusals import NotCompressible
 from tfnas.data.reading import arrays, spread, spread_pairs
-from tfnas.measure.accuracy import evaluate
+from tfnas.graph.finite_loss import Diverged
 from tfnas.measure.latency import benchmark
 from tfnas.measure.measure import measurement_of
 from tfnas.measure.profile import profile
@@ -38,6 +38,7 @@ from tfnas.nas.feasibility import (
     untrained_metrics,
 )
 from tfnas.nas.fit_arguments import cheaper_callbacks, needs_every_validation, validate_at_the_end
+from tfnas.nas.fit_results import epochs_of_results
 from tfnas.nas.keras_tuner_private import SaveBestEpoch
 from tfnas.nas.keras_warnings import without_optimizer_warnings
 from tfnas.nas.measured_trial import COMPRESSED_MODEL, MEASUREMENT, MODEL_FILE, latency_metrics
@@ -54,6 +55,7 @@ from tfnas.search_space.compression import Compression
 from tfnas.search_space.hypermodel import CompressedHyperModel, SpaceHyperModel
 from tfnas.targets.device import MICRO, VELA, Device, NotOnDevice
 from tfnas.targets.ethos_u import VelaError
+from tfnas.tasks.evaluation import evaluate
 from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.conversion_error import ConversionError
 from tfnas.tflite.convert import to_tflite
@@ -110,7 +112,8 @@ class TrialRunner:
         """Target latency of the reward as a ratio to the reference model, once it is known."""
         needed = objectives.all_names
         searched = isinstance(hypermodel, SpaceHyperModel | CompressedHyperModel)
-        self.measures = searched or bool(needed & (set(KNOWN_DIRECTIONS) - STATIC_METRICS))
+        on_file = {*objectives.names, *(needed - STATIC_METRICS)} & set(KNOWN_DIRECTIONS)
+        self.measures = searched or bool(on_file)
         self._device_metrics = needed & {*MICRO, *VELA}
         keras_fit = isinstance(hypermodel, SpaceHyperModel) and (
             type(hypermodel).fit is kt.HyperModel.fit
@@ -133,9 +136,10 @@ class TrialRunner:
 
         Raises:
             InfeasibleTrialError: A limit is broken whatever the weights are.
-            FailedTrialError: The model can't be compressed or converted.
+            FailedTrialError: The training diverges, or the model can't be compressed or converted.
         """
         x = args[0] if args else kwargs.get("x")
+        self._build(task, model, x)
         inherited: dict[str, float] = {}
         if task.continues is None:
             self._check_feasible(task, model, x)
@@ -149,14 +153,16 @@ class TrialRunner:
                 compressed = self._train_compressed(task, model, compression, args, kwargs)
                 logs, model, plain = compressed.logs, compressed.model, compressed.plain
             else:
-                history = self._fit(task, model, args, kwargs)
+                results = self._fit(task, model, args, kwargs)
+                has_best = self._keep_weights(task, model)
                 if not self.measures:
-                    return history
-                logs, plain = self._logs_of_measured_epoch(task, model, history.history), model
+                    return results
+                history = epochs_of_results(results, self.objectives)
+                logs, plain = self._logs_of_measured_epoch(task, model, history, has_best), model
             measured = self._measure(task, model, plain, x, kwargs["validation_data"])
         except (NotOnDevice, VelaError) as error:
             raise InfeasibleTrialError(str(error)) from error
-        except (ConversionError, NotCompressible) as error:  # a retry would fail too
+        except (ConversionError, NotCompressible, Diverged) as error:  # a retry would fail too
             raise kt.errors.FailedTrialError(str(error)) from error
         return {**logs, **measured, **inherited}
 
@@ -165,6 +171,24 @@ class TrialRunner:
         if not isinstance(self.hypermodel, SpaceHyperModel | CompressedHyperModel):
             return None
         return self.hypermodel.compression(task.hyperparameters)
+
+    def _build(self, task: TrialTask, model: keras.Model, x: Any) -> None:
+        """Builds a model that its first batch would build, if its weights are used before."""
+        limits = {limit.name for limit in self.objectives.limits}
+        known = limits & (STATIC_METRICS | UNTRAINED_METRICS)
+        if not model.built and (known or self.config.inherit or task.continues is not None):
+            model(spread(x, 1, "x"))
+
+    def _keep_weights(self, task: TrialTask, model: keras.Model) -> bool:
+        """Saves the last weights if the user's `fit` ignored the callback that saves the best ones.
+
+        Returns whether the best ones were saved.
+        """
+        own_fit = type(self.hypermodel).fit is not kt.HyperModel.fit
+        if not own_fit or pathlib.Path(task.checkpoint).exists():
+            return True
+        model.save_weights(task.checkpoint)
+        return False
 
     def _check_feasible(self, task: TrialTask, model: keras.Model, x: Any) -> None:
         """Fails a trial before its training if it breaks a limit whatever its weights are."""
@@ -258,16 +282,20 @@ class TrialRunner:
         return self.hypermodel.fit(task.hyperparameters, model, *args, **options)
 
     def _logs_of_measured_epoch(
-        self, task: TrialTask, model: keras.Model, history: dict[str, list[float]]
+        self,
+        task: TrialTask,
+        model: keras.Model,
+        history: dict[str, list[float]],
+        has_best: bool,
     ) -> dict[str, float]:
         """The logs of the epoch whose weights are measured.
 
         It is the last epoch, or if the objective is in the logs the best one, which keras_tuner
-        has checkpointed.
+        has checkpointed (`has_best`).
         """
         epoch = -1
         values = history.get(self.objectives.names[0]) if len(self.objectives.names) == 1 else None
-        if values and self.executions == 1:
+        if values and self.executions == 1 and has_best:
             best = np.argmax if self.objectives.directions[0] == "max" else np.argmin
             epoch = int(best(values))
             model.load_weights(task.checkpoint)

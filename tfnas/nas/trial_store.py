@@ -30,7 +30,8 @@ _KEY = "tfnas"  # key of a history in trial.json, beside those of keras_tuner
 ENDED = (_Status.COMPLETED, _Status.FAILED)
 
 
-_HISTORY = ("begun", "runs", "ended", "parent")  # the rest is of successive halving
+_HISTORY = ("crashes", "runs", "ended", "parent")  # the rest is of successive halving
+CRASH = "crash.txt"  # in the folder of a trial that is running
 
 
 @dataclasses.dataclass
@@ -38,22 +39,22 @@ class TrialHistory:
     """How often a trial ran, and where its architecture comes from.
 
     Args:
-        starts: How often it started.
-        runs: How often a run of it ended; a start without an end is a crash.
+        crashes: How often it ended its process; an interruption is no crash.
+        runs: How often a run of it ended.
         ended: Its place in the order of ends, from 0; None: it has not ended.
         parent: Id of the trial whose architecture was changed to get its own; None: there is none.
     """
 
-    starts: int = 1
+    crashes: int = 0
     runs: int = 0
     ended: int | None = None
     parent: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the history as it is kept in the trial's file."""
-        kept = {"begun": self.starts, "runs": self.runs}
-        found = {"ended": self.ended, "parent": self.parent}
-        return kept | {name: value for name, value in found.items() if value is not None}
+        found = {"ended": self.ended, "parent": self.parent, "crashes": self.crashes or None}
+        kept = {name: value for name, value in found.items() if value is not None}
+        return {"runs": self.runs, **kept}
 
     @classmethod
     def from_dict(cls, state: Mapping[str, Any]) -> TrialHistory:
@@ -66,7 +67,7 @@ class TrialHistory:
             raise ValueError(f"unknown key in TrialHistory: {', '.join(unknown)}")
         ended, parent = state.get("ended"), state.get("parent")
         return cls(
-            int(state.get("begun", 1)),
+            int(state.get("crashes", 0)),
             int(state.get("runs", 0)),
             None if ended is None else int(ended),
             None if parent is None else str(parent),
@@ -87,17 +88,15 @@ class TrialStore:
         self._written = ""  # the text that was last written to oracle.json
 
     def history(self, trial_id: str) -> TrialHistory:
-        """Returns the history of a trial; a new trial has started once."""
+        """Returns the history of a trial; a new trial has an empty one."""
         return self.histories.setdefault(trial_id, TrialHistory())
 
-    def crashes(self, trial_id: str, runs: int) -> int:
-        """Returns how often a trial started without an end of its run.
+    def crash_report(self, trial_id: str) -> pathlib.Path:
+        """Returns the file that says why a trial ended its process, if it did.
 
-        Args:
-            trial_id: The trial.
-            runs: How often a run of it ended.
+        See :mod:`tfnas.runtime.crash_report`.
         """
-        return self.history(trial_id).starts - runs
+        return self.path(trial_id).with_name(CRASH)
 
     def end_order(self) -> list[str]:
         """Returns the trials that have ended, in the order of their ends."""

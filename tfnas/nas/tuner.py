@@ -27,8 +27,10 @@ from tfnas.measure.latency import benchmark, reference_artifact
 from tfnas.nas.argument_checks import check_teacher, check_techniques, with_compression
 from tfnas.nas.executors.engine import Engine
 from tfnas.nas.feasibility import STATIC_METRICS, KnownCosts
+from tfnas.nas.fit_results import check_results
 from tfnas.nas.keras_tuner_private import has_chief_oracle
 from tfnas.nas.latency_prediction import LatencyPredictor
+from tfnas.nas.metric_names import check_objective_names
 from tfnas.nas.objectives import REWARD, ObjectiveLike, objective_of
 from tfnas.nas.oracle import SpaceOracle
 from tfnas.nas.samplers.random_search import RandomSampler
@@ -38,8 +40,10 @@ from tfnas.nas.successive_halving import Halving
 from tfnas.nas.trial_failures import InfeasibleTrialError
 from tfnas.nas.trial_results import TrialResults
 from tfnas.nas.trial_runner import TrialRunner, TrialTask
+from tfnas.nas.trial_store import CRASH
 from tfnas.nas.tuner_arguments import KerasTunerArguments, check_names, split_arguments
 from tfnas.nas.tuner_config import TunerConfig
+from tfnas.runtime.crash_report import crash_reported
 from tfnas.runtime.files import write_atomically
 from tfnas.runtime.folder_lock import owner_of
 from tfnas.runtime.randomness import kept_random_state
@@ -221,6 +225,7 @@ class MeasuredTuner(TrialResults):
             if self.target_ratio is None and target_ms is not None:
                 [latency] = benchmark(reference_artifact(), threads=self.config.threads)
                 self.runner.target_ratio = target_ms / latency.reference_ms
+            self._check_objectives(fit_args, fit_kwargs)
             self.save()  # so that a search that is killed in its first trial can be resumed
             if self.latency_predictor is not None and not self.is_worker:
                 self.latency_predictor.prepare(self.folder(), self.oracle.seed)
@@ -228,6 +233,22 @@ class MeasuredTuner(TrialResults):
                 super().search(*fit_args, **fit_kwargs)
             else:
                 self._search_on_executor(fit_args, fit_kwargs)
+
+    def _check_objectives(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Checks that `fit` will report the objectives, before the first trial of a search."""
+        own = type(self)
+        overridden = own.run_trial is not MeasuredTuner.run_trial or (
+            own.build_and_fit_model is not MeasuredTuner.build_and_fit_model
+        )
+        if self.is_worker or overridden or self.oracle.records:
+            return
+        check_objective_names(
+            self.oracle.objectives.names,
+            self.hypermodel,
+            lambda: self.built_model(self.oracle.get_space()),
+            args,
+            kwargs,
+        )
 
     def _search_on_executor(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if "verbose" in kwargs:
@@ -275,7 +296,8 @@ class MeasuredTuner(TrialResults):
     ) -> None:
         """Runs a trial; one that breaks a limit fails without keras_tuner's traceback."""
         trial.message = None
-        super().try_run_and_update_trial(trial, *args, **kwargs)
+        with crash_reported(self.folder(trial.trial_id) / CRASH):
+            super().try_run_and_update_trial(trial, *args, **kwargs)
         if trial.status == _Status.COMPLETED and trial.message is not None:
             trial.status = _Status.FAILED
 
@@ -291,6 +313,7 @@ class MeasuredTuner(TrialResults):
             Value by name of the metric, of each execution.
         """
         self._execution = 0
+        pathlib.Path(self.checkpoint_path(trial.trial_id)).unlink(missing_ok=True)
         return super().run_trial(trial, *args, **kwargs)
 
     def build_and_fit_model(
@@ -302,7 +325,12 @@ class MeasuredTuner(TrialResults):
         keras.utils.set_random_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
         self._execution += 1
         model = self.built_model(trial.hyperparameters)
-        return self.runner.run(self._task(trial), model, args, kwargs)
+        built_by_data = not model.built
+        results = self.runner.run(self._task(trial), model, args, kwargs)
+        if built_by_data:
+            self.save_build_config(trial, model)
+        check_results(results, self.oracle.objective, self.oracle.objectives.names)
+        return results
 
     def _task(self, trial: kt.engine.trial.Trial) -> TrialTask:
         parent = self.oracle.trials.get(self.oracle.parent(trial.trial_id))

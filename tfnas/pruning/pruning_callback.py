@@ -62,7 +62,8 @@ class PruningCallback(keras.callbacks.Callback):
         >>> pruning.report.zeros, pruning.report.weights
         (16, 32)
 
-    In a custom training loop, call :meth:`after_step` after each optimizer step.
+    In a custom training loop use :class:`tfnas.CustomLoop`, which works with all callbacks, or
+    call :meth:`after_step` after each optimizer step.
 
     Args:
         schedule: Fraction of zeros, in [0, 1): a function of the epoch, a schedule of

@@ -38,7 +38,7 @@ def to_float32(model: keras.Model) -> keras.Model:
             f"{type(model).__name__} has a call() of its own"
         )
     copies = LayerCopies(_with_float32_policies)
-    float_model = rebuild(model, copies.call)
+    float_model = rebuild(model, copies.call, class_of=None)
     copies.carry_weights()
     return float_model
 

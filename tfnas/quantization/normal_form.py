@@ -61,7 +61,7 @@ def normal_form(model: keras.Model, bits: int = 8) -> tuple[keras.Model, Origins
             tensor = hard_silu(tensor, copies.unique) if is_hard_silu else part(tensor)
         return [tensor]
 
-    flat = rebuild(model, apply, flow=walk(model, unfold))
+    flat = rebuild(model, apply, class_of=None, flow=walk(model, unfold))
     copies.carry_weights()
     return flat, origins
 

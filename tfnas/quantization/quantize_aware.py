@@ -21,7 +21,7 @@ import keras
 from tfnas.graph.batchnorm import fitting_columns
 from tfnas.graph.compatibility import carry_zeros
 from tfnas.graph.functional import Call, LayerCopies, Skipped, rebuild, walk
-from tfnas.keras_private import all_layers
+from tfnas.keras_private import all_layers, functional_inside
 from tfnas.quantization.fake_quant import FakeQuant
 from tfnas.quantization.fake_quant_placement import FakeQuantBuilder
 from tfnas.quantization.integer_layers import ChannelAffine, FloatConcatenate, SixteenBitForm
@@ -90,7 +90,7 @@ def quantize_aware(
     names = [(c.name, c.kind) for c in flow.calls if role(c) is Role.KERNEL]
     spec.check_patterns([*names, *origins.values()])
     builder = FakeQuantBuilder(flow, spec, origins)
-    quantized = rebuild(flat, builder.apply, flow=flow, on_input=builder.on_input)
+    quantized = rebuild(flat, builder.apply, class_of=model, flow=flow, on_input=builder.on_input)
     builder.copies.carry_weights()
     carry_zeros(model, quantized)
     if data is not None:
@@ -132,7 +132,7 @@ def calibrate(model: keras.Model, data: ExampleData | RepresentativeDataset) -> 
     try:
         for start in range(0, len(columns[0]), _BATCH):
             part = [column[start : start + _BATCH] for column in columns]
-            model(keras.tree.pack_sequence_as(model.input, part), training=False)
+            model(keras.tree.pack_sequence_as(functional_inside(model).input, part), training=False)
     finally:
         for layer in layers:
             layer.observing = False
@@ -173,7 +173,7 @@ def strip_quantization(model: keras.Model) -> keras.Model:
             return [copies.of(layer.layer)(tensors if len(tensors) > 1 else tensors[0])]
         return copies.call(call, tensors)
 
-    float_model = rebuild(model, apply)
+    float_model = rebuild(model, apply, class_of=model)
     copies.carry_weights()
     return float_model
 

@@ -366,8 +366,9 @@ def _drawn(result: CompressResult, data: Data, words: Words) -> dict[str, bytes]
     metric = result.best.assessment.metric
     limits, gzipped = result.budget.limits, result.budget.max_gzip_bytes is not None
     lines = {"latency": limits.get("max_latency_ratio"), "bytes": limits.get("max_bytes")}
-    if "max_drop" in limits:
-        lines["quality"] = result.original[0] - metric.gain(limits["max_drop"])
+    allowed = result.budget.allowed_drop(metric, result.original[0])
+    if allowed is not None:
+        lines["quality"] = result.original[0] - metric.gain(allowed)
     size = "gzipped size" if gzipped else "size"
     return {
         file: pareto_picture(

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
+import marshal
 import os
 import pathlib
+import types
 import uuid
 from typing import TYPE_CHECKING, Any
+
+from tfnas.keras_private import all_layers
 
 if TYPE_CHECKING:
     import keras
@@ -60,8 +65,29 @@ def save_model(model: keras.Model, path: str | os.PathLike[str]) -> None:
     target = pathlib.Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.stem}.part.keras")
-    model.save(part)
+    try:
+        model.save(part)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
     part.replace(target)
+
+
+def save_if_possible(model: keras.Model, path: str | os.PathLike[str]) -> str:
+    """Saves a Keras model, if its layers can be saved.
+
+    Args:
+        model: The model.
+        path: A `.keras` file; a missing folder is created.
+
+    Returns:
+        The reason why it can't be saved, such as a layer without `get_config`; "" if it is saved.
+    """
+    try:
+        save_model(model, path)
+    except (NotImplementedError, TypeError, ValueError, AttributeError) as error:
+        return " ".join(str(error).split())[:200]
+    return ""
 
 
 def model_digest(model: keras.Model) -> str:
@@ -74,12 +100,39 @@ def model_digest(model: keras.Model) -> str:
     """
     import numpy as np
 
-    def uncompiled(part: dict[str, Any]) -> dict[str, Any]:
-        return {name: value for name, value in part.items() if name != "compile_config"}
-
-    layers = json.loads(model.to_json(), object_hook=uncompiled)
-    digest = hashlib.sha256(json.dumps(layers).encode())
+    digest = hashlib.sha256(_layers_text(model).encode())
     for weight in model.weights:
         value = np.asarray(weight)
         digest.update(repr((value.dtype, value.shape)).encode() + value.tobytes())
     return digest.hexdigest()[:16]
+
+
+def _layers_text(model: keras.Model) -> str:
+    """The configuration of a model's layers; only their classes and names where one has none."""
+
+    def comparable(part: dict[str, Any]) -> dict[str, Any]:
+        if part.get("class_name") == "__lambda__":
+            config = part["config"]
+            return {**part, "config": {**config, "code": _code_text(config["code"])}}
+        return {name: value for name, value in part.items() if name != "compile_config"}
+
+    try:
+        return json.dumps(json.loads(model.to_json(), object_hook=comparable))
+    except (NotImplementedError, TypeError, ValueError, AttributeError):
+        layers = all_layers(model)
+        return json.dumps([(type(layer).__name__, layer.name) for layer in layers])
+
+
+def _code_text(code: str) -> str:
+    """What a Lambda's function computes; its bytes also depend on what else uses its constants.
+
+    Args:
+        code: The function's code object as Keras saves it: by `marshal`, in base 64.
+    """
+
+    def described(value: Any) -> Any:
+        if not isinstance(value, types.CodeType):
+            return repr(value)
+        return [value.co_code.hex(), value.co_names, [described(each) for each in value.co_consts]]
+
+    return json.dumps(described(marshal.loads(base64.b64decode(code))))

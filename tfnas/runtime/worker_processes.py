@@ -1,10 +1,9 @@
 """Runs trials in worker processes: one that crashes or hangs does not end the search.
 
-An executor of :mod:`concurrent.futures`. Each worker process runs one call after the other
-and is restarted when it crashed; a call that exceeds the timeout is killed with its process.
-Workers are started as `python -m tfnas.runtime.worker`, not forked (TensorFlow does not
-survive that) and not spawned by :mod:`multiprocessing` (which runs the caller's script
-again).
+An executor of :mod:`concurrent.futures`. Each worker process
+(:class:`~tfnas.runtime.child_process.ChildProcess`) runs one call after the other and is restarted
+when it crashed; a call that exceeds the timeout is killed with its process. Workers, and all that
+their calls have started, end with this process, however it ends.
 """
 
 from __future__ import annotations
@@ -12,17 +11,14 @@ from __future__ import annotations
 import concurrent.futures
 import os
 import queue
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
-from multiprocessing import Pipe
-from multiprocessing.connection import Connection
 from typing import Any
 
 import cloudpickle
 
 from tfnas.runtime.argument_rules import check_count
+from tfnas.runtime.child_process import ChildProcess, ProcessDied, TookTooLong, import_paths
 
 
 class TrialDied(RuntimeError):
@@ -41,7 +37,8 @@ class TrialProcesses(concurrent.futures.Executor):
 
     Args:
         workers: Number of processes.
-        timeout: Longest duration of a call, in seconds; None: no limit.
+        timeout: Longest duration of a call, in seconds; None: no limit. What the worker imports
+            before the call does not count.
 
     Raises:
         ValueError: An argument is outside its rule.
@@ -57,7 +54,7 @@ class TrialProcesses(concurrent.futures.Executor):
         self._max_workers, self._timeout = workers, timeout
         self._calls: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
-        self._live: set[subprocess.Popen[bytes]] = set()
+        self._live: set[ChildProcess] = set()
         self._closed = False
 
     def submit(
@@ -111,66 +108,41 @@ class TrialProcesses(concurrent.futures.Executor):
         for _ in self._threads:
             self._calls.put(None)
         if not wait:
-            for process in list(self._live):
-                process.kill()
+            for worker in list(self._live):
+                worker.kill()
         for thread in self._threads:
             thread.join()
 
     def _serve(self) -> None:
         """Sends calls to one worker process, and restarts it when it crashed."""
-        worker: _Worker | None = None
+        worker: ChildProcess | None = None
         while (call := self._calls.get()) is not None:
             future, payload = call
             if not future.set_running_or_notify_cancel():
                 continue
-            if worker is None or worker.process.poll() is not None:
-                worker = _Worker()
-                self._live.add(worker.process)
             try:
-                future.set_result(worker.run(payload, self._timeout))
+                if worker is None:
+                    worker = ChildProcess(import_paths(current_folder=True), os.getcwd())
+                    self._live.add(worker)
+                future.set_result(self._run(worker, payload))
             except BaseException as error:  # raised by the call, or the crash of the worker
                 future.set_exception(error)
-            if worker.process.poll() is not None:
-                self._live.discard(worker.process)
+            if worker is not None and not worker.alive():
+                self._close(worker)
+                worker = None
         if worker is not None:
-            worker.close()
-            self._live.discard(worker.process)
+            self._close(worker)
 
-
-class _Worker:
-    """A worker process and the pipe to it."""
-
-    def __init__(self) -> None:
-        self.connection, worker_end = Pipe()
-        assert isinstance(worker_end, Connection)
-        descriptor = worker_end.fileno()
-        os.set_inheritable(descriptor, True)
-        command = [sys.executable, "-m", "tfnas.runtime.worker", str(descriptor), os.getcwd()]
-        paths = os.pathsep.join(path for path in sys.path if path)
-        environment = {**os.environ, "PYTHONPATH": paths}
-        self.process = subprocess.Popen(command, pass_fds=(descriptor,), env=environment)
-        worker_end.close()
-
-    def run(self, payload: bytes, timeout: float | None) -> Any:
+    def _run(self, worker: ChildProcess, payload: bytes) -> Any:
         try:
-            self.connection.send_bytes(payload)
-            if not self.connection.poll(timeout):
-                self.process.kill()
-                self.process.wait()
-                raise TrialDied(f"the trial took longer than {timeout:g} s and was ended")
-            succeeded, result = cloudpickle.loads(self.connection.recv_bytes())
-        except (EOFError, OSError) as error:
-            code = self.process.wait()
-            how = f"by signal {-code}" if code < 0 else f"with status {code}"
-            raise TrialDied(f"the process of the trial ended {how}") from error
-        if not succeeded:
-            raise result
-        return result
+            return worker.call(payload, self._timeout)
+        except TookTooLong as error:
+            raise TrialDied(
+                f"the trial took longer than {self._timeout:g} s and was ended"
+            ) from error
+        except ProcessDied as error:
+            raise TrialDied(f"the process of the trial {error}") from error
 
-    def close(self) -> None:
-        self.connection.close()  # the worker then ends by itself
-        try:
-            self.process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+    def _close(self, worker: ChildProcess) -> None:
+        self._live.discard(worker)
+        worker.close()

@@ -1,9 +1,10 @@
 """keras_tuner's hyperparameters as a search space, so that every oracle can search them.
 
 A keras_tuner hypermodel declares its hyperparameters while it builds a model. Here each one becomes
-a :class:`~tfnas.search_space.search_space.Decision` with a finite list of choices: those of a
-`Choice`, `Boolean` or `Fixed`, the steps of an `Int` or `Float`, or, for ranges without steps or
-with very many, :data:`GRID` values spaced by its `sampling` (linear or log).
+a :class:`~tfnas.search_space.search_space.Decision`: the choices of a `Choice`, `Boolean` or
+`Fixed`, or the steps of an `Int` or `Float`. A range without steps, or with more than
+:data:`MAX_CHOICES`, becomes a :class:`~tfnas.search_space.ranges.RangeDecision`: any of its numbers
+can be tried, on the scale of its `sampling` (linear, log or reverse_log).
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tfnas.search_space.ranges import NumberRange, RangeDecision
 from tfnas.search_space.search_space import ConditionedDecision, DecisionSpace, Values
 
-GRID = 24  # number of choices of a range without steps
+MAX_CHOICES = 96  # steps of a range that are choices; more are searched as numbers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,11 +78,14 @@ class HyperParameterSpace(DecisionSpace):
         self.decisions = tuple(found.values())
 
     @property
-    def size(self) -> int:
-        """Number of different combinations; an upper bound if conditions are nested."""
+    def size(self) -> float:
+        """Number of different combinations; an upper bound if conditions are nested.
+
+        It is infinite if a decision is a real number.
+        """
         conditioned = [d for d in self.decisions if isinstance(d, ConditionedDecision)]
         if any(len(d.conditions) > 1 for d in conditioned):
-            return math.prod(len(d.choices) for d in self.decisions)
+            return math.prod(d.count for d in self.decisions)
         return super().size
 
     def values(self, arch: Any) -> Values:
@@ -97,18 +102,16 @@ class HyperParameterSpace(DecisionSpace):
         for decision in self.decisions:
             if decision.active(decided):
                 value = items.get(_plain(decision.name))
-                if value not in decision.choices:
-                    raise ValueError(
-                        f"{decision.name} must be one of {decision.choices}, got {value!r}"
-                    )
+                if not decision.contains(value):
+                    raise ValueError(f"{decision.name} must be {_allowed(decision)}, got {value!r}")
                 decided[decision.name] = value
         return decided
 
     def from_values(self, values: Mapping[str, Any]) -> Any:
         """Returns the hyperparameters of decided values; inactive ones are ignored.
 
-        A value that is no choice (of a trial whose values the user has set) becomes the nearest
-        choice.
+        A value that is not in the space (of a trial whose values the user has set) becomes the
+        nearest one.
 
         Args:
             values: Values by the names of decisions.
@@ -117,7 +120,7 @@ class HyperParameterSpace(DecisionSpace):
         for decision in self.decisions:
             if decision.active(decided):
                 value = values.get(decision.name, values.get(_plain(decision.name)))
-                decided[decision.name] = _nearest(value, decision.choices)
+                decided[decision.name] = decision.nearest(value)
         return HyperParameterValues(tuple((_plain(name), value) for name, value in decided.items()))
 
     def build(self, arch: Any) -> Any:
@@ -132,22 +135,21 @@ def _plain(name: str) -> str:
 def _decision(hp: Any) -> ConditionedDecision:
     conditions = tuple((c.name, tuple(c.values)) for c in hp.conditions)
     parent, values = conditions[-1] if conditions else (None, ())
-    return ConditionedDecision(hp.name, _choices(hp), parent, values, conditions)
+    if not hasattr(hp, "min_value"):
+        choices = tuple(dict.fromkeys(hp.values))
+    elif hp.min_value == hp.max_value:
+        choices = (hp.min_value,)
+    else:
+        integer = all(isinstance(end, int) for end in (hp.min_value, hp.max_value))
+        numbers = NumberRange(hp.min_value, hp.max_value, hp.sampling, hp.step, integer)
+        if numbers.count > MAX_CHOICES or hp.step is None:
+            return RangeDecision(hp.name, (), parent, values, conditions, numbers)
+        choices = tuple(dict.fromkeys(hp.values))
+    return ConditionedDecision(hp.name, choices, parent, values, conditions)
 
 
-def _choices(hp: Any) -> tuple[Any, ...]:
-    """The choices of a hyperparameter, :data:`GRID` for a range without steps."""
-    is_range = hasattr(hp, "min_value")
-    values = [] if is_range and hp.step is None else list(hp.values)
-    if not is_range or 0 < len(values) <= 4 * GRID:
-        return tuple(dict.fromkeys(values))
-    last = 1.0 - 1e-9  # prob_to_value needs values in [0, 1)
-    return tuple(dict.fromkeys(hp.prob_to_value(i * last / (GRID - 1)) for i in range(GRID)))
-
-
-def _nearest(value: Any, choices: tuple[Any, ...]) -> Any:
-    if value in choices:
-        return value
-    if isinstance(value, int | float) and all(isinstance(c, int | float) for c in choices):
-        return min(choices, key=lambda choice: abs(choice - value))
-    return choices[0]
+def _allowed(decision: ConditionedDecision) -> str:
+    """The values of a decision, for a message."""
+    if isinstance(decision, RangeDecision):
+        return f"from {decision.range.low:g} to {decision.range.high:g}"
+    return f"one of {decision.choices}"

@@ -61,6 +61,102 @@ class Decision:
         """
         return self.parent is None or values.get(self.parent) in self.parent_values
 
+    # ---- values; a decision without a list of choices overrides these
+
+    @property
+    def count(self) -> float:
+        """Number of values, a whole number; infinite for real numbers."""
+        return len(self.choices)
+
+    @property
+    def num_options(self) -> int:
+        """Number of options that a policy chooses from: here the choices."""
+        return len(self.choices)
+
+    def option(self, value: Any) -> int:
+        """Returns the option that a value belongs to.
+
+        Args:
+            value: A value of the decision.
+        """
+        return self.choices.index(value)
+
+    def of_option(self, option: int, rng: np.random.Generator) -> Any:
+        """Returns a value of an option.
+
+        Args:
+            option: The option, from 0.
+            rng: NumPy's random generator, used if the option has several values.
+        """
+        return self.choices[option]
+
+    def may_choose(self, option: int, value: Any) -> bool:
+        """Returns whether an option has other values than the present one.
+
+        Args:
+            option: The option, from 0.
+            value: The present value.
+        """
+        return self.choices[option] != value
+
+    def draw(self, rng: np.random.Generator) -> Any:
+        """Returns a random value.
+
+        Args:
+            rng: NumPy's random generator.
+        """
+        return self.choices[rng.integers(len(self.choices))]
+
+    def changed(self, value: Any, rng: np.random.Generator) -> Any:
+        """Returns another random value.
+
+        Args:
+            value: The present value, not the only one.
+            rng: NumPy's random generator.
+        """
+        others = [choice for choice in self.choices if choice != value]
+        return others[rng.integers(len(others))]
+
+    def mixed(self, first: Any, second: Any, rng: np.random.Generator) -> Any:
+        """Returns a value of a child of two parents: here that of the first.
+
+        Args:
+            first: The value of the parent that the child takes the decision from.
+            second: The value of the other parent.
+            rng: NumPy's random generator.
+        """
+        return first
+
+    def contains(self, value: Any) -> bool:
+        """Returns whether a value is one of the decision's.
+
+        Args:
+            value: Any value.
+        """
+        return value in self.choices
+
+    def nearest(self, value: Any) -> Any:
+        """Returns the nearest value of the decision; the first one if none is near.
+
+        Args:
+            value: Any value.
+        """
+        if value in self.choices:
+            return value
+        numbers = all(isinstance(choice, int | float) for choice in self.choices)
+        if isinstance(value, int | float) and numbers:
+            return min(self.choices, key=lambda choice: abs(choice - value))
+        return self.choices[0]
+
+    def features(self, value: Any, active: bool) -> list[float]:
+        """Returns a value as numbers for a surrogate: here one-hot.
+
+        Args:
+            value: The value; ignored if the decision is not active.
+            active: Whether the decision is active; if not, all numbers are 0.
+        """
+        return [float(active and choice == value) for choice in self.choices]
+
 
 @dataclasses.dataclass(frozen=True)
 class ConditionedDecision(Decision):
@@ -86,7 +182,7 @@ class SearchSpace(Protocol):
     def decisions(self) -> Sequence[Decision]: ...
 
     @property
-    def size(self) -> int: ...
+    def size(self) -> float: ...
 
     def sample(self, rng: np.random.Generator) -> Architecture: ...
 
@@ -107,8 +203,10 @@ class SearchSpace(Protocol):
     def build(self, arch: Architecture) -> keras.Model: ...
 
 
-def combinations(decisions: Sequence[Decision]) -> int:
+def combinations(decisions: Sequence[Decision]) -> float:
     """Returns the number of different combinations of decisions that depend on their parents.
+
+    It is a whole number, or infinite if a decision is a real number.
 
     Example:
         >>> kind = Decision("kind", ("a", "b"))
@@ -119,8 +217,10 @@ def combinations(decisions: Sequence[Decision]) -> int:
         decisions: Parents before children.
     """
 
-    def count(decision: Decision) -> int:
+    def count(decision: Decision) -> float:
         children = [child for child in decisions if child.parent == decision.name]
+        if not children or not decision.choices:  # of a range with children: an upper bound
+            return decision.count * math.prod(count(child) for child in children)
         return sum(
             math.prod(count(child) for child in children if choice in child.parent_values)
             for choice in decision.choices
@@ -158,12 +258,15 @@ class DecisionSpace:
         raise NotImplementedError
 
     @property
-    def size(self) -> int:
-        """The exact number of different architectures (descriptions), a Python integer."""
+    def size(self) -> float:
+        """The exact number of different architectures (descriptions), a Python integer.
+
+        It is infinite if a decision is a real number.
+        """
         return combinations(self.decisions)
 
     def sample(self, rng: np.random.Generator) -> Architecture:
-        """Returns a random architecture, each active decision uniform over its choices.
+        """Returns a random architecture, each active decision uniform over its values.
 
         Example:
             >>> import numpy as np, tfnas
@@ -189,19 +292,18 @@ class DecisionSpace:
             ValueError: `arch` is not in the space, or is the only one in it.
         """
         values = self.values(arch)
-        mutable = [d for d in self.decisions if d.name in values and len(d.choices) > 1]
+        mutable = [d for d in self.decisions if d.name in values and d.count > 1]
         if not mutable:
             raise ValueError("arch can't be mutated: the space has no other architecture")
         decision = mutable[rng.integers(len(mutable))]
-        others = [choice for choice in decision.choices if choice != values[decision.name]]
-        values[decision.name] = others[rng.integers(len(others))]
+        values[decision.name] = decision.changed(values[decision.name], rng)
         return self.from_values(self.complete(values, rng))
 
     def crossover(self, a: Architecture, b: Architecture, rng: np.random.Generator) -> Architecture:
         """Returns a child that takes each group of decisions from either `a` or `b`.
 
         A group is a decision without a parent and all decisions that depend on it. So a stage is
-        taken as a whole from one parent.
+        taken as a whole from one parent. A number of a range is between those of both parents.
 
         Args:
             a: An architecture of this space.
@@ -216,34 +318,33 @@ class DecisionSpace:
         values: Values = {}
         for decision in self.decisions:
             source = sources.get(decision.parent or "", parents[rng.integers(2)])
+            other = parents[1] if source is parents[0] else parents[0]
             sources[decision.name] = source
             if decision.active(values):
                 if decision.name not in source:  # its conditions came from both parents
-                    values[decision.name] = decision.choices[rng.integers(len(decision.choices))]
+                    values[decision.name] = decision.draw(rng)
                 else:
-                    values[decision.name] = source[decision.name]
+                    own = source[decision.name]
+                    values[decision.name] = decision.mixed(own, other.get(decision.name, own), rng)
         return self.from_values(values)
 
     def encode(self, arch: Architecture) -> np.ndarray:
         """Returns an architecture as a vector for a surrogate: a one-hot group for each decision.
 
         The group of an inactive decision is all zeros. Different architectures have different
-        vectors.
+        vectors. A number of a range has a group of two, see :mod:`tfnas.search_space.ranges`.
 
         Args:
             arch: An architecture of this space.
 
         Returns:
-            The vector, float32, (sum(len(d.choices) for d in decisions),).
+            The vector, float32, (features,).
 
         Raises:
             ValueError: `arch` is not in the space.
         """
         values = self.values(arch)
-        groups = [
-            [float(d.name in values and choice == values[d.name]) for choice in d.choices]
-            for d in self.decisions
-        ]
+        groups = [d.features(values.get(d.name), d.name in values) for d in self.decisions]
         return np.concatenate([np.asarray(group, np.float32) for group in groups])
 
     def declare(self, hp: keras_tuner.HyperParameters) -> Architecture:
@@ -285,6 +386,5 @@ class DecisionSpace:
         complete: Values = {}
         for decision in self.decisions:
             if decision.active(complete):
-                fallback = decision.choices[rng.integers(len(decision.choices))]
-                complete[decision.name] = values.get(decision.name, fallback)
+                complete[decision.name] = values.get(decision.name, decision.draw(rng))
         return complete

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from tfnas.data.examples import Nested, leaves
 from tfnas.measure.accuracy import paired_difference, wilson_interval
 from tfnas.measure.measurement import Score
 
@@ -78,9 +80,7 @@ class Metric:
     def identity(self) -> dict[str, Any]:
         """Returns what makes a metric the same, as JSON can hold it: functions by their names."""
         return {
-            field.name: getattr(value, "__qualname__", repr(type(value)))
-            if callable(value := getattr(self, field.name))
-            else value
+            field.name: _named(value) if callable(value := getattr(self, field.name)) else value
             for field in dataclasses.fields(self)
         }
 
@@ -141,7 +141,7 @@ class Assessment:
     metric: Metric
     values: np.ndarray = dataclasses.field(repr=False)
 
-    @property
+    @functools.cached_property
     def score(self) -> Score:
         """The metric with its 95% interval.
 
@@ -192,6 +192,94 @@ class Assessment:
         """
         value, low, high = (self.metric.drop(each) for each in self.minus(baseline))
         return value, min(low, high), max(low, high)
+
+
+def checked_values(
+    values: np.ndarray, metric: Metric, y: Nested, outputs: Nested, source: str
+) -> np.ndarray:
+    """Returns a metric's values, or rows, of some examples, if they are such.
+
+    Args:
+        values: What was computed.
+        metric: The metric.
+        y: The targets.
+        outputs: The outputs.
+        source: Who computed it, for the message.
+
+    Raises:
+        ValueError: There is not one value for each example.
+        NotFinite: A value is not finite.
+    """
+    examples = len(leaves(y)[0])
+    if values.shape[:1] != (examples,) or (values.ndim > 1 and metric.aggregate is None):
+        raise ValueError(
+            f"{source} must return one value for each example, of shape ({examples},), got "
+            f"{values.shape}; targets are {shapes(y)} and outputs {shapes(outputs)}"
+        )
+    finite = finite_rows(values)
+    if not finite.all():
+        raise NotFinite(
+            f"{metric.name} of {int((~finite).sum())} of {examples} examples is not finite"
+        )
+    return values
+
+
+def shapes(nested: Nested) -> str:
+    """Returns the shapes of nested arrays, for a message."""
+    return ", ".join(str(np.shape(leaf)) for leaf in leaves(nested))
+
+
+def finite_rows(values: np.ndarray) -> np.ndarray:
+    """Returns whether the value or the row of each example is finite, (examples,) of bool.
+
+    Args:
+        values: Values (examples,), rows (examples, ...), or records of arrays, (examples,).
+    """
+    if values.dtype.names:
+        parts = [finite_rows(values[name]) for name in values.dtype.names]
+        return np.logical_and.reduce(parts)
+    if values.dtype.kind not in "fc":
+        return np.ones(len(values), bool)
+    return np.isfinite(values).reshape(len(values), -1).all(axis=1)
+
+
+def rows_of(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Returns the values or rows of batches as one array.
+
+    Args:
+        parts: Values (examples,) or rows (examples, ...) of each batch.
+
+    Raises:
+        ValueError: Rows have another shape in one batch than in another.
+    """
+    if not parts:
+        raise ValueError("examples must hold at least one example, got none")
+    if len({(part.shape[1:], str(part.dtype.names and part.dtype)) for part in parts}) > 1:
+        shapes = sorted({str(part.shape[1:]) for part in parts})
+        raise ValueError(
+            f"rows of a metric must have one shape in all batches, got {', '.join(shapes)}: pad "
+            "targets to one shape"
+        )
+    return np.concatenate(parts)
+
+
+def _named(function: Callable[..., Any]) -> str:
+    """Returns what a function is, as it stays the same in another process."""
+    if not isinstance(function, functools.partial):
+        return getattr(function, "__qualname__", repr(type(function)))
+    arguments = [*function.args, *function.keywords.values()]
+    names = [*[""] * len(function.args), *(f"{name}=" for name in function.keywords)]
+    shown = [
+        f"{name}{_named(each) if callable(each) else repr(each) if _plain(each) else type(each)}"
+        for name, each in zip(names, arguments, strict=True)
+    ]
+    return f"{_named(function.func)}({', '.join(shown)})"
+
+
+def _plain(value: object) -> bool:
+    if isinstance(value, tuple):
+        return all(map(_plain, value))
+    return value is None or isinstance(value, str | int | float | bool)
 
 
 def _interval(values: np.ndarray) -> tuple[float, float]:

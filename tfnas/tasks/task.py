@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tfnas.data.examples import Batches, Data, ExampleSet, Nested, leaves, mapped
-from tfnas.tasks.assessment import Assessment, Metric, NotFinite
+from tfnas.graph.output_names import by_output, output_names
+from tfnas.tasks.assessment import Assessment, Metric, NotFinite, checked_values, rows_of, shapes
 
 if TYPE_CHECKING:
     import keras
@@ -64,9 +65,12 @@ class Task(abc.ABC):
     """
 
     metric: Metric
+    more_metrics: Mapping[str, Metric] = {}  # by name: shown beside `metric`, deciding nothing
     noun: str = "examples"  # what an example is, in the plural
     distills: bool = False  # whether `distiller` is defined
     augmentations: tuple[str, ...] = ()  # random changes that `batches` knows
+    loss_weights: Any = None  # of several outputs, as `Model.compile` takes them
+    resumes: bool = True  # whether a training that was stopped goes on from its last epoch
 
     @abc.abstractmethod
     def check(self, model: keras.Model, data: Data) -> None:
@@ -102,17 +106,25 @@ class Task(abc.ABC):
         loss = self.loss(model)
         if isinstance(loss, keras.losses.Loss):
             return loss
-        # A Sequential model has no names of outputs, and one output.
-        names = list(getattr(model, "output_names", ["output"]))
+        names = output_names(model)
         if len(names) == 1 and not isinstance(loss, list | tuple | dict):
             single = keras.losses.get(loss)
             return lambda y, outputs: keras.ops.mean(single(y, outputs))
-        losses = [keras.losses.get(each) for each in _by_output(loss, names)]
+        if not isinstance(loss, list | tuple | dict):
+            loss = dict.fromkeys(names, loss)
+        weights = {} if self.loss_weights is None else by_output(self.loss_weights, names)
+        losses = {
+            name: keras.losses.get(each)
+            for name, each in by_output(loss, names, "loss").items()
+            if each is not None
+        }
 
         def total(y: Nested, outputs: Nested) -> Any:
-            keys = list(outputs) if isinstance(outputs, dict) else names
-            columns = zip(losses, _by_output(y, keys), _by_output(outputs, keys), strict=True)
-            return sum(keras.ops.mean(each(true, guess)) for each, true, guess in columns)
+            true, guess = by_output(y, names), by_output(outputs, names, "outputs")
+            return sum(
+                weights.get(name, 1.0) * keras.ops.mean(each(true[name], guess[name]))
+                for name, each in losses.items()
+            )
 
         return total
 
@@ -190,7 +202,7 @@ class Task(abc.ABC):
         import keras
 
         few = data.test.first(8)
-        outputs = model(mapped(lambda array: array.astype("float32"), few.x), training=False)
+        outputs = model(as_tensors(few.x), training=False)
         self.assess(few.y, keras.tree.map_structure(np.asarray, outputs))
 
     def postprocess(self, outputs: Nested) -> Nested:
@@ -225,22 +237,52 @@ class Task(abc.ABC):
             ValueError: `example_values` does not return one value for each example.
             NotFinite: An output is not finite.
         """
-        parts = [self._values(each.y, predict(each.x)) for each in examples.batches()]
-        return Assessment(self.metric, np.concatenate(parts))
+        return self._judged(predict, examples, {"": self.metric})[""]
 
-    def _values(self, y: Nested, outputs: Nested) -> np.ndarray:
-        values = np.asarray(self.example_values(y, self.postprocess(outputs)))
-        examples, rows = len(leaves(y)[0]), self.metric.aggregate is not None
-        if values.shape[:1] != (examples,) or (values.ndim > 1 and not rows):
-            raise ValueError(
-                f"{type(self).__name__}.example_values must return one value for each example, "
-                f"of shape ({examples},), got {values.shape}; targets are {_shapes(y)} and "
-                f"outputs {_shapes(outputs)}"
-            )
-        if not np.isfinite(values).all():
-            count = int((~np.isfinite(values.reshape(examples, -1)).all(axis=1)).sum())
-            raise NotFinite(f"{self.metric.name} of {count} of {examples} examples is not finite")
-        return values
+    def judge_all(
+        self, predict: Callable[[Nested], Nested], examples: ExampleSet
+    ) -> dict[str, Assessment]:
+        """Judges a model or a file by `metric` and by `more_metrics`, in one pass.
+
+        Args:
+            predict: Returns the outputs for inputs, such as :meth:`tfnas.Artifact.predict`.
+            examples: The examples.
+
+        Returns:
+            Assessments: that of `metric` by the name "", those of `more_metrics` by theirs.
+
+        Raises:
+            ValueError: A metric does not return one value for each example.
+            NotFinite: An output is not finite.
+        """
+        return self._judged(predict, examples, {"": self.metric, **self.more_metrics})
+
+    def _judged(
+        self,
+        predict: Callable[[Nested], Nested],
+        examples: ExampleSet,
+        metrics: Mapping[str, Metric],
+    ) -> dict[str, Assessment]:
+        parts: dict[str, list[np.ndarray]] = {name: [] for name in metrics}
+        for batch in examples.batches():
+            outputs = predict(batch.x)
+            for name, found in parts.items():
+                found.append(self._values(batch.y, outputs, name))
+        return {name: Assessment(metrics[name], rows_of(found)) for name, found in parts.items()}
+
+    def _values(self, y: Nested, outputs: Nested, name: str = "") -> np.ndarray:
+        """Returns the values of `metric`, or of one of `more_metrics` by its name."""
+        metric, source = self.metric, f"{type(self).__name__}.example_values"
+        if any(np.isnan(leaf).any() for leaf in leaves(outputs) if _is_float(leaf)):
+            raise NotFinite(f"outputs must be numbers, got NaN; they are {shapes(outputs)}")
+        if name:
+            metric, source = self.more_metrics[name], f"values of metric {name!r}"
+            if metric.values is None:
+                raise ValueError(f"more_metrics must have values, got None for {name!r}")
+            found = metric.values(y, self.postprocess(outputs))
+        else:
+            found = self.example_values(y, self.postprocess(outputs))
+        return checked_values(np.asarray(found), metric, y, outputs, source)
 
     def changed(self, before: Nested, after: Nested) -> np.ndarray:
         """Returns how much of each example's prediction changed, (examples,) from 0 to 1.
@@ -296,6 +338,32 @@ class Task(abc.ABC):
         # XLA is three times slower on a processor: docs/decisions/0026-xla-off-on-cpus.md
         model.compile(optimizer, self.loss(model), metrics=self.keras_metrics, jit_compile=False)
         return model
+
+    def train(
+        self,
+        trainer: keras.Model,
+        batches: Batches,
+        epochs: int,
+        initial_epoch: int,
+        callbacks: Sequence[keras.callbacks.Callback],
+    ) -> None:
+        """Trains what :meth:`trainer` returned, in place. Override it for a loop of your own.
+
+        Args:
+            trainer: The compiled model.
+            batches: The batches of the training.
+            epochs: Number of the last epoch, from 1.
+            initial_epoch: Number of epochs that were trained before.
+            callbacks: The callbacks.
+        """
+        trainer.fit(
+            batches.dataset(),
+            epochs=epochs,
+            initial_epoch=initial_epoch,
+            shuffle=False,  # the batches shuffle themselves
+            verbose=0,
+            callbacks=list(callbacks),
+        )
 
     @property
     def keras_metrics(self) -> Any:
@@ -358,14 +426,20 @@ class Task(abc.ABC):
         return examples.training_batches(batch_size, seed, outputs)
 
 
-def _by_output(nested: Any, names: Sequence[str]) -> list[Any]:
-    """Returns a value for each output, from a dictionary by name, a list, or one for all."""
-    if isinstance(nested, dict):
-        return [nested[name] for name in names]
-    if isinstance(nested, list | tuple):
-        return list(nested)
-    return [nested] * len(names)
+def as_tensors(inputs: Nested) -> Nested:
+    """Returns inputs as a model takes them: numbers other than whole ones as float32.
+
+    Args:
+        inputs: Nested arrays, examples first.
+    """
+    import keras
+
+    def tensor(array: np.ndarray) -> Any:
+        real = np.issubdtype(array.dtype, np.floating)
+        return keras.ops.convert_to_tensor(array.astype("float32") if real else array)
+
+    return mapped(tensor, inputs)
 
 
-def _shapes(nested: Nested) -> str:
-    return ", ".join(str(np.shape(leaf)) for leaf in leaves(nested))
+def _is_float(leaf: Any) -> bool:
+    return np.asarray(leaf).dtype.kind == "f"

@@ -27,6 +27,8 @@ from tfnas.tflite.tensor_details import TensorDetails
 if TYPE_CHECKING:
     from tfnas.data.data_types import InputData
 
+FILE = "file"  # the mode of a file that no conversion of this process has made
+
 
 @dataclasses.dataclass(frozen=True)
 class Artifact:
@@ -52,7 +54,7 @@ class Artifact:
     """
 
     content: bytes = dataclasses.field(repr=False)
-    mode: str = "file"
+    mode: str = FILE
     origin: Mapping[str, Any] = dataclasses.field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
@@ -311,6 +313,7 @@ class Artifact:
         """
         if threads < 1:
             raise ValueError(f"threads must be at least 1, got {threads}")
+        self._run_apart(xnnpack, reference)
         resized = None
         if shapes is not None:
             resized = dict(zip((tensor.index for tensor in self.inputs), shapes, strict=True))
@@ -377,7 +380,13 @@ class Artifact:
 
     @functools.cached_property
     def _details(self) -> tuple[tuple[TensorDetails, ...], tuple[TensorDetails, ...]]:
+        self._run_apart()
         return file_interpreter.read_ends(self.content)
+
+    def _run_apart(self, xnnpack: bool = True, reference: bool = False) -> None:
+        """Runs a file that tfnas did not convert apart first, inside of `tfnas.isolated`."""
+        if self.mode == FILE:
+            file_interpreter.run_apart(self.content, self.sha256, xnnpack, reference)
 
 
 FILES = Artifact | str | os.PathLike

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from tfnas.keras_private import all_layers
+from tfnas.runtime.helper_process import HelperDied
 from tfnas.tflite.flatbuffer import innermost
 
 if TYPE_CHECKING:
@@ -41,9 +42,6 @@ def conversion_message(model: keras.Model, spec: QuantSpec, error: Exception) ->
         otherwise the first line of the error.
     """
     text = str(error)
-    # Scopes such as loc("model_1/gelu_1/Erf"); an operation may add inner scopes.
-    scopes = re.findall(r'"([\w./;-]+/[\w./;-]+)', text)
-    layers = sorted({name for scope in scopes if (name := _innermost_layer(scope, model))})
     ops = sorted(
         set(
             re.findall(r"(?:Flex ops|Custom ops|failed to legalize operation): ?'?([\w., ]+)", text)
@@ -51,10 +49,33 @@ def conversion_message(model: keras.Model, spec: QuantSpec, error: Exception) ->
     )
     ops += sorted(set(re.findall(r"'(tf\.\w+|tfl\.\w+)' op", text)))
     cause = text.strip().splitlines()[0][:200] if text.strip() else type(error).__name__
-    where = f" in layer {', '.join(layers)}" if layers else ""
     if ops:
         cause = f"operation {', '.join(op.strip() for op in ops)} has no TFLite kernel"
-    return f"model {model.name!r} can't be converted to {spec.mode}: {cause}{where}"
+    return f"model {model.name!r} can't be converted to {spec.mode}: {cause}{_place(text, model)}"
+
+
+def death_message(model: keras.Model, spec: QuantSpec, death: HelperDied) -> str:
+    """Returns one line that says how the converter ended its process.
+
+    Args:
+        model: The model that was converted.
+        spec: The formats that were requested.
+        death: The end of the helper process; what it printed may name a layer.
+    """
+    reasons = re.findall(r"^(?:\S*: )?error: (.{1,200})", death.output, re.MULTILINE)
+    why = f" after the error {reasons[-1].strip()!r}" if reasons else ""
+    where = _place(death.output, model)
+    return (
+        f"model {model.name!r} can't be converted to {spec.mode}: the converter {death}{why}{where}"
+    )
+
+
+def _place(text: str, model: keras.Model) -> str:
+    """The layers that a text of the converter names, as the end of a sentence."""
+    # Scopes such as loc("model_1/gelu_1/Erf"); an operation may add inner scopes.
+    scopes = re.findall(r'"([\w./;-]+/[\w./;-]+)', text)
+    layers = sorted({name for scope in scopes if (name := _innermost_layer(scope, model))})
+    return f" in layer {', '.join(layers)}" if layers else ""
 
 
 def _innermost_layer(scope: str, model: keras.Model) -> str | None:

@@ -15,6 +15,7 @@ from tfnas.legacy.rebuild import is_tf_keras
 from tfnas.quantization.spec import QuantSpec
 from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.passes.check_fake_quantization import check_fake_quantization
+from tfnas.tflite.passes.check_weights import check_weights
 from tfnas.tflite.passes.conversion_state import Conversion
 from tfnas.tflite.passes.convert_model import convert
 from tfnas.tflite.passes.correct_batchnorm import correct
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 SPARSE_MODES = ("float32", "float16", "int8")
 PASSES: tuple[Callable[[Conversion], Conversion], ...] = (
     prepare,
+    check_weights,
     read_calibration,
     place_fake_quantization,
     correct,
@@ -98,8 +100,10 @@ def to_tflite(
     Raises:
         ValueError: The mode is unknown, the model is not built, `calibration` is missing, has a
             wrong shape or contains NaN, or the mode has no sparse files.
-        ConversionError: An operation has no TFLite kernel (the message names its layer),
-            TensorFlow can't export the model, or the file does not have the formats of the mode.
+        ConversionError: A weight is NaN or infinite, or an operation has no TFLite kernel (the
+            message names the layer); TensorFlow can't export the model; inside of
+            :func:`tfnas.isolated`, the converter ended its process; or the file does not have the
+            formats of the mode.
             With `sparse` also if no kernel has enough zeros, if the file is not smaller than the
             dense one, or if its outputs differ from those of the dense one.
         RuntimeError: Keras runs on another backend than TensorFlow.

@@ -5,14 +5,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
+from tfnas.runtime.helper_process import HelperDied, call, is_isolated
 from tfnas.tflite.tensor_details import TensorDetails, tensor_details
 
+FIRST_RUN_SECONDS = 600.0
+# What `run_apart` has run -> how the process ended, empty where it did not.
+_KNOWN: dict[tuple[str, bool, bool], str] = {}
 Ends = tuple[tuple[TensorDetails, ...], tuple[TensorDetails, ...]]  # inputs, outputs
 
 
@@ -68,6 +73,53 @@ def new_interpreter(
     except MemoryError as error:
         raise RuntimeError("file must need less memory than there is, got none left") from error
     return interpreter
+
+
+def run_apart(content: bytes, sha256: str, xnnpack: bool = True, reference: bool = False) -> None:
+    """Runs a file of unknown origin once in the helper process, where its crash costs nothing.
+
+    Inside of :func:`tfnas.isolated`; else, and where this process has done it before, nothing is
+    run. An error that LiteRT raises is left for the caller's own interpreter.
+
+    Args:
+        content: The file's bytes.
+        sha256: Their hash.
+        xnnpack: As for :func:`new_interpreter`, like `reference`.
+        reference: Which kernels compute.
+
+    Raises:
+        RuntimeError: The file ended the process, or took longer than 10 minutes.
+    """
+    key = (sha256, xnnpack, reference)
+    if is_isolated() and key not in _KNOWN:
+        try:
+            call(first_run, content, xnnpack, reference, timeout=FIRST_RUN_SECONDS)
+            _KNOWN[key] = ""
+        except HelperDied as error:
+            _KNOWN[key] = str(error)
+    if _KNOWN.get(key):
+        raise RuntimeError(
+            f"file must run in LiteRT's interpreter, got one whose first run {_KNOWN[key]}"
+        )
+
+
+def first_run(content: bytes, xnnpack: bool, reference: bool) -> None:
+    """Runs a file on zeros, for :func:`run_apart`.
+
+    Args:
+        content: The file's bytes.
+        xnnpack: As for :func:`new_interpreter`, like `reference`.
+        reference: Which kernels compute.
+    """
+    with contextlib.suppress(ValueError, RuntimeError):
+        interpreter = new_interpreter(content, xnnpack=xnnpack, reference=reference)
+        for tensor in interpreter.get_input_details():
+            shape, text = tensor["shape"], np.dtype(tensor["dtype"]).kind in "OSU"
+            zeros = np.full(shape, b"") if text else np.zeros(shape, tensor["dtype"])
+            interpreter.set_tensor(tensor["index"], zeros)
+        interpreter.invoke()
+        for tensor in interpreter.get_output_details():
+            interpreter.get_tensor(tensor["index"])
 
 
 def read_ends(content: bytes) -> Ends:

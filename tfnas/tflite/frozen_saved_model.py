@@ -9,8 +9,7 @@ and ranges (`tests/tflite/test_frozen_saved_model.py`).
 
 from __future__ import annotations
 
-import contextlib
-import gc
+import functools
 import itertools
 import pathlib
 import re
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from tfnas.keras_private import functional_inside, with_constants
+from tfnas.legacy.rebuild import is_tf_keras
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -93,23 +93,28 @@ def write_frozen_saved_model(model: keras.Model, directory: str | pathlib.Path) 
     return True
 
 
-@contextlib.contextmanager
-def without_old_garbage() -> Iterator[None]:
-    """Excludes existing objects from garbage collection while the context is open.
+def write_saved_model(model: keras.Model, directory: str | pathlib.Path) -> None:
+    """Writes a model with its variables, as `TFLiteConverter.from_keras_model` (2.21) does.
 
-    The converter runs the garbage collector during each conversion. In a process that has
-    trained networks, scanning all existing objects takes longer than the conversion.
+    Args:
+        model: A built Keras 3 or tf_keras model with known inputs.
+        directory: A new directory.
+
+    Raises:
+        Exception: It can't be exported.
     """
-    if gc.get_freeze_count():  # keep the user's own gc.freeze()
-        yield
+    import tensorflow as tf
+
+    if is_tf_keras(model):
+        debug = tf.saved_model.SaveOptions(save_debug_info=True)
+        tf.saved_model.save(model, str(directory), options=debug)
         return
-    # The caller's garbage in reference cycles that exists now is not collected until the context is
-    # closed; `unfreeze` makes all objects collectable again, in all threads.
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
+    specs = [tf.TensorSpec(t.shape, t.dtype, name=t.name) for t in model.inputs]
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    infer = functools.partial(model.__call__, training=False)
+    archive.add_endpoint("serve", infer, [specs] if len(specs) > 1 else specs)
+    archive.write_out(str(directory), verbose=False)
 
 
 def _assigns_variables(graph: tf.Graph) -> bool:

@@ -1,35 +1,42 @@
 """Runs TensorFlow's `TFLiteConverter` on a Keras model.
 
-Most models are first written as a frozen SavedModel, which converts faster (see
-:mod:`tfnas.tflite.frozen_saved_model`). Models that can't be frozen, such as those that assign
-variables at inference, go through `TFLiteConverter.from_keras_model`.
+The model is first written as a SavedModel: most as one of constants, which converts faster (see
+:mod:`tfnas.tflite.frozen_saved_model`); those that can't be frozen, such as models that assign
+variables at inference, with their variables. Inside of :func:`tfnas.isolated` the helper process
+converts it, else this one does; the file is the same. A model that can't be written goes through
+`TFLiteConverter.from_keras_model`.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
 import logging
 import tempfile
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tfnas.legacy.rebuild import is_tf_keras
 from tfnas.quantization.spec import QuantSpec
-from tfnas.tflite.conversion_error import ConversionError, conversion_message
+from tfnas.runtime.helper_process import HelperDied, call, is_isolated
+from tfnas.tflite.conversion_error import ConversionError, conversion_message, death_message
 from tfnas.tflite.frozen_saved_model import (
+    SIGNATURE,
     SharedNames,
     can_be_frozen,
-    without_old_garbage,
     write_frozen_saved_model,
+    write_saved_model,
+)
+from tfnas.tflite.quiet_converter import quiet_converter
+from tfnas.tflite.saved_model_converter import (
+    ConverterOptions,
+    convert_saved_model,
+    convert_stored,
+    run,
 )
 
 if TYPE_CHECKING:
     import keras
-    import tensorflow as tf
 
 _LOG = logging.getLogger(__name__)
 
@@ -58,100 +65,73 @@ def run_converter(
     Raises:
         ConversionError: TensorFlow can't convert the model; whatever it raises becomes this.
     """
+    options = ConverterOptions(spec, tuple(tensor.name for tensor in model.inputs), sparse, aware)
     try:
-        with quiet_converter(), _converter(model) as converter:
-            _set_formats(converter, model, spec, columns, sparse, aware)
-            return bytes(converter.convert())
+        with quiet_converter(), tempfile.TemporaryDirectory() as folder:
+            written = written_for_converter(model, folder)
+            if written is None:
+                return _converted_by_keras_way(model, options, columns)
+            saved_model, signatures = written
+            if not is_isolated() or any(column.dtype.hasobject for column in columns):
+                return convert_saved_model(saved_model, signatures, options, columns)
+            return _converted_apart(saved_model, signatures, options, columns, folder)
+    except HelperDied as error:
+        raise ConversionError(death_message(model, spec, error)) from error
     except Exception as error:  # the converter raises many types for one cause
         raise ConversionError(conversion_message(model, spec, error)) from error
 
 
-def _set_formats(
-    converter: tf.lite.TFLiteConverter,
-    model: keras.Model,
-    spec: QuantSpec,
-    columns: Sequence[np.ndarray],
-    sparse: bool,
-    aware: bool,
-) -> None:
-    import tensorflow as tf
+def written_for_converter(
+    model: keras.Model, folder: str
+) -> tuple[str, Sequence[str] | None] | None:
+    """Writes a model as a SavedModel: of constants, or as `from_keras_model` writes it.
 
-    if spec.mode != "float32":
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    if sparse:
-        sparsity = tf.lite.Optimize.EXPERIMENTAL_SPARSITY
-        converter.optimizations = [*converter.optimizations, sparsity]
-    if spec.mode == "float16":
-        converter.target_spec.supported_types = [tf.float16]
-    int16 = tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
-    if aware:  # ranges are in the graph; TFLITE_BUILTINS_INT8 would require calibration data
-        converter.inference_input_type = converter.inference_output_type = tf.as_dtype(
-            spec.activations
-        )
-        if spec.activations == "int16":
-            converter.target_spec.supported_ops = [int16, tf.lite.OpsSet.TFLITE_BUILTINS]
-    elif spec.needs_calibration:
-        int8 = tf.lite.OpsSet.TFLITE_BUILTINS_INT8
-        converter.target_spec.supported_ops = [int16 if spec.activations == "int16" else int8]
-        converter.representative_dataset = _representative_dataset(model, columns)
-        converter.inference_input_type = converter.inference_output_type = tf.as_dtype(
-            spec.activations
-        )
+    Args:
+        model: A built Keras 3 or tf_keras model with known inputs.
+        folder: An empty folder.
 
-
-@contextlib.contextmanager
-def _converter(model: keras.Model) -> Iterator[tf.lite.TFLiteConverter]:
-    """TensorFlow's converter for a model, from a frozen SavedModel where that is possible."""
-    import tensorflow as tf
-
-    if not is_tf_keras(model) and can_be_frozen(model):
-        with tempfile.TemporaryDirectory() as directory, without_old_garbage():
-            converter = _frozen_converter(model, directory)
-            if converter is not None:
-                yield converter
-                return
-    yield tf.lite.TFLiteConverter.from_keras_model(model)
-
-
-def _frozen_converter(model: keras.Model, directory: str) -> tf.lite.TFLiteConverter | None:
-    """The converter for a frozen SavedModel; None where the model can't be written as one."""
-    import tensorflow as tf
-
-    try:
-        if write_frozen_saved_model(model, directory):
-            return tf.lite.TFLiteConverter.from_saved_model(directory)
-    except SharedNames:
-        raise
-    except Exception as error:  # a shortcut that fails must not fail the conversion
-        _LOG.debug("%s: from_keras_model converts, freezing failed: %r", model.name, error)
+    Returns:
+        The SavedModel, and the signatures to convert (None: all). None: it can't be written.
+    """
+    for part, write, signatures in (
+        ("frozen", _write_frozen, None),
+        ("entire", write_saved_model, [SIGNATURE]),
+    ):
+        try:
+            if write(model, f"{folder}/{part}") is not False:
+                return f"{folder}/{part}", signatures
+        except SharedNames:
+            raise
+        except Exception as error:  # there is another way
+            _LOG.debug("%s can't be written as a SavedModel (%s): %r", model.name, part, error)
     return None
 
 
-def _representative_dataset(
-    model: keras.Model, columns: Sequence[np.ndarray]
-) -> Callable[[], Iterator[dict[str, np.ndarray]]]:
-    names = [tensor.name for tensor in model.inputs]
-
-    def examples() -> Iterator[dict[str, np.ndarray]]:
-        for i in range(len(columns[0])):
-            yield {name: column[i : i + 1] for name, column in zip(names, columns, strict=True)}
-
-    return examples
+def _write_frozen(model: keras.Model, directory: str) -> bool:
+    possible = not is_tf_keras(model) and can_be_frozen(model)
+    return possible and write_frozen_saved_model(model, directory)
 
 
-@contextlib.contextmanager
-def quiet_converter() -> Iterator[None]:
-    """Hides the converter's prints, log messages and harmless warnings while it is open."""
+def _converted_apart(
+    saved_model: str,
+    signatures: Sequence[str] | None,
+    options: ConverterOptions,
+    columns: Sequence[np.ndarray],
+    folder: str,
+) -> bytes:
+    """Converts a SavedModel in the helper process; the calibration data goes through files."""
+    paths = []
+    for number, column in enumerate(columns):
+        paths.append(f"{folder}/{number}.npy")
+        np.save(paths[-1], column, allow_pickle=False)
+    return call(convert_stored, saved_model, signatures, options, paths)
+
+
+def _converted_by_keras_way(
+    model: keras.Model, options: ConverterOptions, columns: Sequence[np.ndarray]
+) -> bytes:
+    """Converts by `from_keras_model`, which needs no SavedModel; always in this process."""
     import tensorflow as tf
 
-    logger = tf.get_logger()  # in a notebook it logs every folder it writes
-    level = logger.level
-    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Statistics for quantized inputs were expected")
-        # Issued by the converter's own calibrator.
-        warnings.filterwarnings("ignore", r"\s*Warning: tf\.lite\.Interpreter is deprecated")
-        logger.setLevel(max(level, logging.WARNING))
-        try:
-            yield
-        finally:
-            logger.setLevel(level)
+    converter = tf.lite.TFLiteConverter.from_keras_model(model)
+    return run(converter, options, columns)

@@ -273,7 +273,7 @@ def test_a_kill_while_writing_leaves_the_old_state(tmp_path, monkeypatch):
     after = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     assert after == before, "nothing changed, no half file is left"
     trial = json.loads((folder / "trial_03" / "trial.json").read_text())
-    kept = {"begun": 1, "runs": 1, "ended": 3, "parent": "00"}
+    kept = {"runs": 1, "ended": 3, "parent": "00"}
     assert (trial["status"], trial["tfnas"]) == (COMPLETED, kept)
 
 

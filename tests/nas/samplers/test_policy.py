@@ -94,7 +94,7 @@ def test_reinforce_learns_good_decisions():
 def test_ppo_stops_where_the_ratio_is_clipped():
     policy, values, _ = policies()[0]
     before = np.exp(policy.log_probabilities(values[:1]))[0]
-    update_policy(policy, values[:1], np.ones(1), rate=0.05, entropy=0.0, epochs=500, clip=0.2)
+    update_policy(policy, values[:1], np.ones(1), rate=0.02, entropy=0.0, epochs=1250, clip=0.2)
     ratio = np.exp(policy.log_probabilities(values[:1]))[0] / before
     assert 1.2 < ratio < 1.4
 
@@ -102,6 +102,31 @@ def test_ppo_stops_where_the_ratio_is_clipped():
 def test_a_modifying_policy_changes_active_decisions():
     policy, changes, _ = policies()[1]
     for values, action in changes:
-        decision, choice = policy.actions[action]
+        decision, option = policy.actions[action]
         assert decision.name in values
-        assert values[decision.name] != choice
+        assert decision.may_choose(option, values[decision.name])
+        assert decision.name == "rate" or decision.choices[option] != values[decision.name]
+
+
+@pytest.mark.parametrize("form", [BuildingPolicy, ModifyingPolicy])
+def test_a_policy_learns_where_in_a_range_good_values_are(form):
+    hp = kt.HyperParameters()
+    hp.Float("rate", 1e-4, 1e-1, sampling="log")
+    policy, rng = form(HyperParameterSpace(hp.space).decisions), np.random.default_rng(0)
+    start = {"rate": 1e-2}
+
+    def draw():
+        if form is BuildingPolicy:
+            step = policy.sample(rng)
+            return step, step["rate"]
+        action = policy.sample(start, rng)
+        decision, option = policy.actions[action]
+        return (start, action), decision.of_option(option, rng)
+
+    for _ in range(60):
+        steps, rates = zip(*(draw() for _ in range(16)), strict=True)
+        reward = -np.abs(np.log10(rates) + 3)  # best at 0.001
+        update_policy(policy, steps, reward - reward.mean(), rate=1.0, entropy=0.0)
+    rates = [draw()[1] for _ in range(100)]
+    assert np.median(np.abs(np.log10(rates) + 3)) < 0.3
+    assert len(set(rates)) == 100

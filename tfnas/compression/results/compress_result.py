@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 
-from tfnas.compression.budget import Budget, CandidateCosts
+from tfnas.compression.budget import QUALITY_LIMITS, Budget, CandidateCosts
 from tfnas.compression.candidate_store import Candidate
 from tfnas.compression.file_comparison_table import FileRow
 from tfnas.compression.layer_costs import FileLayer
@@ -45,6 +45,7 @@ class CompressResult(PrintedResult):
         layers: The kernels of `best`.
         throughput: Examples a second of the original's float32 file, then of `best`.
         saved_model: Folder of `best` as a SavedModel; None where there is none.
+        notes: How the parts of the data were made.
     """
 
     directory: pathlib.Path
@@ -65,6 +66,7 @@ class CompressResult(PrintedResult):
     layers: tuple[FileLayer, ...]
     throughput: list[Throughput]
     saved_model: pathlib.Path | None
+    notes: tuple[str, ...] = ()
 
     @property
     def meets(self) -> bool:
@@ -130,20 +132,22 @@ def remarks(result: CompressResult) -> list[str]:
     """Returns what the verdict, which is by the examples for choosing, does not say."""
     best, lines = result.best, []
     [row] = [row for row in result.rows if row.label == str(best.recipe)]
-    limit = result.budget.max_drop
     metric = row.assessment.metric
     lost = metric.drop(row.difference[0]) if row.difference else 0.0
-    if result.meets and limit is not None and lost > limit:
+    allowed = result.budget.allowed_drop(metric, result.rows[0].assessment.score.value)
+    if result.meets and allowed is not None and lost > allowed:
+        limits = result.budget.limits
+        over = " and ".join(f"{n} {limits[n]:g}" for n in QUALITY_LIMITS if n in limits)
         lines.append(
             "on the final examples, which nothing was chosen by, the best file loses "
-            f"{metric.text(lost)}, more than max_drop {limit:g}"
+            f"{metric.text(lost)}, more than {over}"
         )
     if best.costs.drop < 0 and best.recipe.trains:
         lines.append(
             f"the best file is better than the original by {metric.text(-best.costs.drop)}: "
             "it was trained further, and further training might improve the original as well"
         )
-    return lines
+    return [*lines, *result.notes]
 
 
 def refusal(recipe: Recipe, costs: CandidateCosts) -> str:
@@ -152,6 +156,6 @@ def refusal(recipe: Recipe, costs: CandidateCosts) -> str:
 
 
 def _excess(name: str, value: float, metric: Metric) -> str:
-    if name == "max_drop":
-        return metric.text(value)
+    if name in ("max_drop", "quality_limit"):
+        return metric.text(value * (metric.scale if name == "quality_limit" else 1))
     return f"{value:.0f}" if name == "max_vela_cpu_operators" else f"{value:.0%}"

@@ -7,7 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tfnas.compression.techniques.achieved import keep_achieved
-from tfnas.compression.techniques.channel_sizes import both_sizes, by_savings, shared_layers
+from tfnas.compression.techniques.channel_sizes import (
+    both_sizes,
+    by_savings,
+    equal_sizes,
+    shared_layers,
+)
 from tfnas.compression.techniques.technique import (
     Applied,
     ReportSection,
@@ -162,6 +167,9 @@ class ChannelPruningTechnique(Technique[PruneChannelsSettings]):
         from tfnas.pruning.structured.prune_channels import prune_channels
 
         own = {name: options[name] for name in ("criterion", "data", "loss", "seed")}
+        if settings.scope == "group":
+            sizes = equal_sizes(model, settings.macs, settings.params)
+            return prune_channels(model, sizes=sizes, **own)
         if settings.macs is not None and settings.params is not None:
             sizes = both_sizes(model, settings.macs, settings.params)
             return prune_channels(model, sizes=sizes, **own)

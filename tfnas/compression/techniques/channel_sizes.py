@@ -98,6 +98,35 @@ def both_sizes(model: keras.Model, macs: float, weights: float) -> dict[str, int
     return found
 
 
+def equal_sizes(model: keras.Model, macs: float | None, weights: float | None) -> dict[str, int]:
+    """Returns the channels that layers keep where each keeps the same fraction of its own.
+
+    Layers of equal widths stay so: in a small file the tables that they share, such as the zero
+    points of their channels, count more than the best distribution of the channels.
+
+    Args:
+        model: A Keras model.
+        macs: Fraction of the MACs that stays; None: no limit.
+        weights: Fraction of the weights that stays; None: no limit.
+
+    Returns:
+        First layer of each group -> its channels.
+
+    Raises:
+        ValueError: One of the fractions can't be met.
+    """
+    from tfnas.pruning.structured.prune_channels import prune_channels
+
+    found: dict[str, int] = {}
+    for name, target in (("target_macs", macs), ("target_params", weights)):
+        if target is None:
+            continue
+        _, report = prune_channels(model, scope="group", **{name: target})  # type: ignore[arg-type]
+        for layer, size in _kept(report).items():
+            found[layer] = min(size, found.get(layer, size))
+    return found
+
+
 def _kept(report: ChannelPruningReport) -> dict[str, int]:
     """Returns the first layer of each pruned group -> the channels that it keeps."""
     return {g.makers[0]: g.after for g in report.groups if g.makers and g.after < g.before}

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tfnas.graph.functional import walk
+from tfnas.graph.model_class import plain
 from tfnas.keras_private import all_layers
 from tfnas.quantization.layer_roles import Role, role
 from tfnas.quantization.normal_form import normal_form
@@ -117,6 +118,6 @@ def with_float_layers(model: Any, spec: QuantSpec, calibration: Sequence[np.ndar
     """
     if spec.activations == "float32":
         return to_tflite(model, spec)
-    trainable = quantize_aware(model, spec, data=list(calibration))
+    trainable = quantize_aware(plain(model), spec, data=list(calibration))
     has_int4 = any(getattr(layer, "bits", None) == 4 for layer in all_layers(trainable))
     return to_tflite(trainable, spec if has_int4 else dataclasses.replace(spec, weights="int8"))

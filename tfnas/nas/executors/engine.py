@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import concurrent.futures
 import copy
+import pathlib
+import re
 from typing import Any
 
 import cloudpickle
@@ -20,11 +22,13 @@ from tfnas.nas.keras_tuner_private import MetricsTracker
 from tfnas.nas.search_callbacks import TrialCallbacks
 from tfnas.nas.tuner_config import ExecutorFactory
 from tfnas.nas.worker_oracle import oracle_of_worker
+from tfnas.runtime.crash_report import crash_reason, knows_of_memory
 from tfnas.runtime.randomness import make_operations_deterministic, operations_are_deterministic
 from tfnas.runtime.worker_processes import TrialDied
 
 _Status = kt.engine.trial.TrialStatus
 _Broken = concurrent.futures.BrokenExecutor
+_KILL, _FROM_OUTSIDE = 9, (1, 2, 15)  # SIGKILL; SIGHUP, SIGINT, SIGTERM
 
 
 class Engine:
@@ -114,9 +118,7 @@ class Engine:
             self._running.clear()
             self._replace_executor()
             for other in lost:
-                self.tuner.oracle.worker_died(
-                    other.trial_id, "its worker died", certain=len(lost) == 1
-                )
+                self._died(other.trial_id, "its worker died", None if len(lost) > 1 else True)
             self._suspects |= {other.trial_id for other in lost}
             return
         except kt.errors.FatalError:
@@ -124,7 +126,7 @@ class Engine:
         except Exception as error:  # the worker's, or the executor's own, as Dask's KilledWorker
             is_plain = isinstance(error, TrialDied | OSError | concurrent.futures.CancelledError)
             reason = str(error) if is_plain else f"{type(error).__name__}: {error}"
-            self.tuner.oracle.worker_died(trial.trial_id, reason, certain=True)
+            self._died(trial.trial_id, reason, crashed_by_itself(reason, self._report(trial)))
             self._suspects.discard(trial.trial_id)
             self.tuner.trial_callbacks.trial_ended(self.tuner.oracle.get_trial(trial.trial_id))
             return
@@ -134,6 +136,16 @@ class Engine:
         trial.metrics = MetricsTracker.from_config(state["metrics"])
         self.tuner.oracle.trials[trial.trial_id].metrics = trial.metrics
         self.tuner.on_trial_end(trial)
+
+    def _died(self, trial_id: str, reason: str, crashed: bool | None) -> None:
+        """Reports the death of a worker; a report that it left is believed before all else."""
+        own_reason = crash_reason(self.tuner.oracle.store.crash_report(trial_id))
+        if own_reason is not None:
+            reason, crashed = f"{reason}: {own_reason}", True
+        self.tuner.oracle.worker_died(trial_id, reason, crashed)
+
+    def _report(self, trial: Any) -> pathlib.Path:
+        return self.tuner.oracle.store.crash_report(trial.trial_id)
 
     def _replace_executor(self) -> None:
         """Creates another executor, since a broken process pool takes no more calls."""
@@ -185,6 +197,22 @@ def run_in_worker(payload: bytes) -> dict[str, Any]:
         "hyperparameters": trial.hyperparameters.get_config(),
         "metrics": own_trial.metrics.get_config(),
     }
+
+
+def crashed_by_itself(reason: str, report: pathlib.Path) -> bool:
+    """Returns whether a worker ended by its trial, not by a signal from outside.
+
+    Args:
+        reason: Message of :class:`~tfnas.runtime.worker_processes.TrialDied`.
+        report: The trial's report of a crash.
+    """
+    found = re.search(r"ended by signal (\d+)", reason)
+    if found is None:
+        return True
+    number = int(found[1])
+    if number == _KILL:  # of the kernel for lack of memory, or of somebody
+        return not knows_of_memory(report) or crash_reason(report) is not None
+    return number not in _FROM_OUTSIDE
 
 
 def _workers(executor: Any) -> int:

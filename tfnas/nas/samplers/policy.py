@@ -80,9 +80,9 @@ class BuildingPolicy:
 
     def __init__(self, decisions: Sequence[Decision]) -> None:
         self.decisions = tuple(decisions)
-        self._starts = np.cumsum([0, *(len(d.choices) for d in self.decisions)])
+        self._starts = np.cumsum([0, *(d.num_options for d in self.decisions)])
         self.weights = [
-            np.zeros((len(d.choices), 1 + start))
+            np.zeros((d.num_options, 1 + start))
             for d, start in zip(self.decisions, self._starts, strict=False)
         ]
 
@@ -98,9 +98,9 @@ class BuildingPolicy:
             if not decision.active(values):
                 continue
             probabilities = _softmax(self.weights[i] @ self._inputs(state[None], i)[0])
-            choice = _draw(probabilities, rng)
-            values[decision.name] = decision.choices[choice]
-            state[self._starts[i] + choice] = 1.0
+            option = _draw(probabilities, rng)
+            values[decision.name] = decision.of_option(option, rng)
+            state[self._starts[i] + option] = 1.0
         return values
 
     def log_probabilities(self, steps: Sequence[Values]) -> np.ndarray:
@@ -121,7 +121,7 @@ class BuildingPolicy:
         states, choices = self._encode(steps)
         for i in range(len(self.decisions)):
             active = choices[:, i] >= 0
-            if len(self.decisions[i].choices) < 2 or not active.any():
+            if self.decisions[i].num_options < 2 or not active.any():
                 continue
             inputs = self._inputs(states[active], i)
             gradient = _logit_gradient(
@@ -140,7 +140,7 @@ class BuildingPolicy:
         for row, values in enumerate(steps):
             for i, decision in enumerate(self.decisions):
                 if decision.name in values:
-                    choices[row, i] = decision.choices.index(values[decision.name])
+                    choices[row, i] = decision.option(values[decision.name])
                     states[row, self._starts[i] + choices[row, i]] = 1.0
         return states, choices
 
@@ -148,7 +148,7 @@ class BuildingPolicy:
 class ModifyingPolicy:
     """Changes one decision of a complete architecture.
 
-    A step is (state, action): decided values, and the index of a (decision, choice) pair in
+    A step is (state, action): decided values, and the index of a (decision, option) pair in
     :attr:`actions`. The caller decides what becomes active by the change.
 
     Args:
@@ -157,7 +157,7 @@ class ModifyingPolicy:
 
     def __init__(self, decisions: Sequence[Decision]) -> None:
         self.decisions = tuple(decisions)
-        self.actions = [(d, choice) for d in self.decisions for choice in d.choices]
+        self.actions = [(d, option) for d in self.decisions for option in range(d.num_options)]
         self.weights = np.zeros((len(self.actions), 1 + len(self.actions)))
 
     def sample(self, values: Values, rng: np.random.Generator) -> int:
@@ -194,7 +194,7 @@ class ModifyingPolicy:
         logits = self._inputs(states) @ self.weights.T
         allowed = np.array(
             [
-                [d.name in values and values[d.name] != choice for d, choice in self.actions]
+                [d.name in values and d.may_choose(o, values[d.name]) for d, o in self.actions]
                 for values in states
             ]
         )
@@ -202,7 +202,10 @@ class ModifyingPolicy:
             return _softmax(np.where(allowed, logits, -np.inf))
 
     def _inputs(self, states: Sequence[Values]) -> np.ndarray:
-        one_hot = [[float(values.get(d.name) == c) for d, c in self.actions] for values in states]
+        one_hot = [
+            [float(d.name in values and d.option(values[d.name]) == o) for d, o in self.actions]
+            for values in states
+        ]
         return np.concatenate([np.ones((len(states), 1)), _STATE_SCALE * np.array(one_hot)], axis=1)
 
 

@@ -107,8 +107,9 @@ class ModifyingForm:
         start = self._start(search, rng)
         values = search.space.values(start.architecture)
         while True:
-            decision, choice = policy.actions[policy.sample(values, rng)]
-            values = search.space.complete({**values, decision.name: choice}, rng)
+            decision, option = policy.actions[policy.sample(values, rng)]
+            value = decision.of_option(option, rng)
+            values = search.space.complete({**values, decision.name: value}, rng)
             if not screened or rng.random() < _FURTHER:
                 return Proposal(search.space.from_values(values), start.trial_id)
 
@@ -147,9 +148,10 @@ FORMS = {"building": BuildingForm, "modifying": ModifyingForm}
 def _changes(space: Any, policy: Any, before: Any, after: Any) -> list[tuple[Values, int]]:
     """The actions that lead from one architecture to another, with the first as their state."""
     old, new = space.values(before), space.values(after)
-    indices = {(d.name, c): i for i, (d, c) in enumerate(policy.actions)}
+    decisions = {d.name: d for d in policy.decisions}
+    indices = {(d.name, option): i for i, (d, option) in enumerate(policy.actions)}
     return [
-        (old, indices[name, value])
+        (old, indices[name, decisions[name].option(value)])
         for name, value in new.items()
         if name in old and old[name] != value
     ]

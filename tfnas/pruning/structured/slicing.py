@@ -50,7 +50,7 @@ def slice_channels(
             values.append(array)
         return values
 
-    smaller = rebuild(model, apply, flow=dependencies.flow)
+    smaller = rebuild(model, apply, class_of=model, flow=dependencies.flow)
     copies.carry_weights(sliced)
     return smaller
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from tfnas.graph.model_class import plain
 from tfnas.legacy.rebuild import is_tf_keras
 from tfnas.legacy.tfmot_qat import is_quantized
 from tfnas.quantization.float32_model import to_float32
@@ -33,7 +34,7 @@ def prepare(conversion: Conversion) -> Conversion:
             f"{spec.mode!r}"
         )
     if not old:
-        model = to_float32(model)
+        model = to_float32(plain(model))
     if aware and spec.activations == "float32":
         model, aware = strip_quantization(model), False
     prepared = dataclasses.replace(conversion, model=model, aware=aware)

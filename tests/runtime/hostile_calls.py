@@ -1,0 +1,54 @@
+"""Calls for child processes, which import this module: nothing heavy is imported here."""
+
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+from tfnas.runtime.worker import HEADER, RETURNED
+
+LONG = 120  # seconds
+
+
+def own_descriptor():
+    """The descriptor of the connection: the only socket of a child process."""
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            if os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
+                return int(name)
+        except OSError:  # that of the listing itself
+            continue
+    raise LookupError("no socket")
+
+
+def answer_half():
+    """Writes the header of an answer, and never what it announces."""
+    os.write(own_descriptor(), HEADER.pack(1, RETURNED, 100) + b"half")
+    time.sleep(LONG)
+
+
+def answer_for(number):
+    """Writes an answer of another call before its own."""
+    os.write(own_descriptor(), HEADER.pack(number, RETURNED, 4) + b"junk")
+    return "own"
+
+
+def start_a_process(pids):
+    """Starts a process and does not wait for it, but writes its id to a file."""
+    child = subprocess.Popen([sys.executable, "-c", f"import time; time.sleep({LONG})"])
+    pathlib.Path(pids).write_text(f"{child.pid}")
+    time.sleep(LONG)
+
+
+def fork_and_raise():
+    """Raises in the process that it forks, and returns in its own."""
+    child = os.fork()
+    if not child:
+        raise SystemExit("of another process")
+    return os.waitpid(child, 0)[1]
+
+
+def paths():
+    """What the process imports from, and where it is."""
+    return sys.path, os.getcwd()

@@ -1,0 +1,102 @@
+"""The size that the file of a recipe will have, before anything is trained for it.
+
+A file's bytes depend on the widths of its layers and hardly on the values of its weights. So the
+planner of `compress` lands under a limit in seconds, not in trainings.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import pathlib
+from typing import TYPE_CHECKING
+
+from tfnas.compression.budget import CandidateCosts
+from tfnas.compression.device_costs import Target
+from tfnas.compression.known_file import KnownFile
+from tfnas.compression.recipe import Recipe
+from tfnas.compression.technique_context import Context
+from tfnas.compression.technique_row import run_row
+from tfnas.compression.techniques.technique import NotPossible
+from tfnas.measure.measure import ACTIVATION_BYTES
+from tfnas.measure.profile import profile
+from tfnas.quantization.quantize_aware import quantize_aware
+from tfnas.runtime.store import Record
+from tfnas.tflite.artifact import Artifact
+from tfnas.tflite.conversion_error import ConversionError
+from tfnas.tflite.convert import to_tflite
+
+if TYPE_CHECKING:
+    import keras
+
+FORMAT = 1  # of the record of a size
+
+
+def untrained_size(
+    recipe: Recipe, context: Context, folder: pathlib.Path, target: Target
+) -> KnownFile | None:
+    """Returns the costs of a recipe's file without its training; quality and latency are NaN.
+
+    A job that was killed reads what it found before, so that it takes the same steps again.
+
+    Args:
+        recipe: The recipe, with `untrained` set.
+        context: The original, its task and data.
+        folder: Folder of the job.
+        target: The device of the files.
+
+    Returns:
+        The costs; None where a technique or the converter refuses the model.
+    """
+    place = folder / "sizes" / recipe.key
+    record = Record(place / "record.json", "size", FORMAT)
+    if record.exists():
+        found = record.read()
+        costs = None if found["costs"] is None else _costs(**found["costs"])
+        file = None
+    else:
+        context.progress.phase(f"{recipe}: {recipe.why}")
+        try:
+            file, costs = _measured(recipe, context)
+        except (ConversionError, NotPossible, ValueError) as error:
+            context.progress.phase(f"{recipe}: not possible: {error}")
+            file, costs = None, None
+        place.mkdir(parents=True, exist_ok=True)
+        record.write({"costs": None if costs is None else _kept(costs)})
+        if file is not None:
+            file.save(place / "model.tflite")
+    if costs is None:
+        return None
+    if target.metrics:
+        file = file or Artifact.load(place / "model.tflite")
+        costs = target.costs(costs, file, place)
+    context.progress.phase(f"  {recipe}: {costs.bytes:,} bytes")
+    return KnownFile(recipe, costs)
+
+
+def _measured(recipe: Recipe, context: Context) -> tuple[Artifact, CandidateCosts]:
+    model = context.original
+    untrained = context.replace(checkpoints=None)
+    for number, step in enumerate(recipe.steps):
+        before = tuple(each.technique for each in recipe.steps[:number])
+        row = [dataclasses.replace(step.step(), epochs=0)]
+        model = run_row(model, row, untrained.replace(before=before))[0].model
+    file = _file(model, recipe, context).minified()
+    before, after = profile(context.original), profile(model)
+    memory = after.peak_activation_bytes(ACTIVATION_BYTES.get(file.mode, 4))
+    macs = after.macs / max(1, before.macs)
+    return file, _costs(file.size, file.gzip_size, macs, memory)
+
+
+def _file(model: keras.Model, recipe: Recipe, context: Context) -> Artifact:
+    if recipe.aware:
+        return to_tflite(quantize_aware(model, recipe.mode, context.calibration()), recipe.mode)
+    return to_tflite(model, recipe.mode, context.calibration())
+
+
+def _costs(bytes: int, gzip_bytes: int, macs: float, memory: int) -> CandidateCosts:
+    return CandidateCosts(math.nan, bytes, gzip_bytes, math.nan, macs, memory)
+
+
+def _kept(costs: CandidateCosts) -> dict[str, float]:
+    return {name: getattr(costs, name) for name in ("bytes", "gzip_bytes", "macs", "memory")}

@@ -1,0 +1,188 @@
+"""The loss of a batch: over all outputs, and over pairs of intermediate activations."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import keras
+
+from tfnas.distillation import compatibility_checks, target_checks
+from tfnas.distillation.feature_losses import Transfer
+from tfnas.distillation.forward import ForwardPass, ForwardResult
+from tfnas.distillation.loss_trackers import DISTILLATION, FEATURES, STUDENT
+from tfnas.distillation.losses import as_logits, weighted_mean, weighted_sum
+from tfnas.distillation.output_losses import BatchLoss, OutputLoss, Settings, batch_loss
+from tfnas.distillation.output_structure import OutputStructure
+from tfnas.distillation.teachers import Teachers
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ObjectiveValue:
+    """The loss of a batch and its parts.
+
+    Args:
+        total: What is minimized, a float32 scalar.
+        parts: Name of a part, such as "student_loss" -> its value over all outputs.
+        by_output: Name of an output -> its own parts.
+    """
+
+    total: Any
+    parts: dict[str, Any]
+    by_output: dict[str, dict[str, Any]]
+
+
+class TrainingObjective:
+    """Computes the loss of a batch from the student's pass and the teachers.
+
+    Args:
+        student: The student's forward pass.
+        teachers: The teachers; none where targets hold their outputs.
+        outputs: How each output is trained.
+        settings: Weights and temperature.
+        features: Losses on intermediate activations.
+        projections: The layer of each of them, or None.
+    """
+
+    def __init__(
+        self,
+        student: ForwardPass,
+        teachers: Teachers,
+        outputs: Sequence[OutputLoss],
+        settings: Settings,
+        features: Sequence[Transfer],
+        projections: Sequence[keras.layers.Layer | None],
+    ) -> None:
+        self.student, self.teachers = student, teachers
+        self.outputs = tuple(outputs)
+        self.settings = settings
+        self.features, self.projections = features, projections
+        self.set_loss_weights([None] * len(self.outputs))
+
+    @property
+    def structure(self) -> OutputStructure:
+        """The student's outputs."""
+        return self.student.structure
+
+    def set_loss_weights(self, weights: Sequence[float | None]) -> None:
+        """Sets the factor of each output's loss; None: as the student was compiled, else 1."""
+        pairs = zip(weights, self.outputs, strict=True)
+        self._weights = [out.weight if weight is None else weight for weight, out in pairs]
+
+    def split(self, y: Any) -> tuple[list[Any], list[Any]]:
+        """Returns labels and cached teacher's outputs, by output; None for what is missing."""
+        return target_checks.split_targets(y, self.structure, not self.teachers)
+
+    def holds_pairs(self, y: Any) -> bool:
+        """Whether targets are (labels, teacher's outputs)."""
+        return not self.teachers and target_checks.is_pair(y, self.structure)
+
+    def weights_by_output(self, sample_weight: Any, y: Any) -> list[Any]:
+        """Returns the sample weights of each output; None where all are 1.
+
+        Args:
+            sample_weight: Of a batch, or of `fit`.
+            y: The targets that they come with.
+        """
+        pairs = self.holds_pairs(y)
+        return target_checks.weights_by_output(sample_weight, self.structure, pairs)
+
+    def value(
+        self, x: Any, y: Any, result: ForwardResult, sample_weight: Any, training: bool
+    ) -> ObjectiveValue:
+        """Returns the loss of a batch.
+
+        Args:
+            x: Inputs.
+            y: Targets.
+            result: The student's pass for `x`.
+            sample_weight: One number for each example or position; or one array for each output.
+            training: If False, the loss is the student's loss on the labels alone.
+
+        Raises:
+            ValueError: Labels or a teacher's outputs are missing, or have the wrong shape.
+        """
+        settings = self.settings
+        if not training:
+            settings = dataclasses.replace(settings, student_loss_weight=1.0)
+        labels, cached = self.split(y)
+        if settings.student_loss_weight > 0:
+            for label in labels:
+                compatibility_checks.check_given(label)
+        shapes = [tensor.shape for tensor in result.tensors]
+        outputs = target_checks.resolved(self.outputs, shapes, labels)
+        teacher, teacher_features = self._teacher_values(x, cached, outputs, training)
+        weights = self.weights_by_output(sample_weight, y)
+        losses = [
+            batch_loss(output, label, self._student_values(result, n, output), taught, settings, w)
+            for n, (output, label, taught, w) in enumerate(
+                zip(outputs, labels, teacher, weights, strict=True)
+            )
+        ]
+        total = self._summed([loss.total for loss in losses])
+        by_part = _parts(losses)
+        parts = {name: self._summed(values) for name, values in by_part.items()}
+        if teacher_features:
+            shared = target_checks.shared_weight(weights)
+            added: Any = 0.0
+            for distance, weight in self._distances(result.features, teacher_features):
+                term = weight * weighted_mean(distance, shared)
+                total, added = total + term, added + term
+            parts[FEATURES] = added
+        names = enumerate(self.structure.names)
+        own = {name: {part: by_part[part][n] for part in by_part} for n, name in names}
+        return ObjectiveValue(total, parts if training else {}, own)
+
+    def _student_values(
+        self, result: ForwardResult, number: int, output: OutputLoss
+    ) -> tuple[Any, Any]:
+        """The student's output and its logits; None for logits that are not needed."""
+        logits = None
+        if output.is_of_classes:
+            logits = self.student.logits(result, number, output.multi_label)
+        return result.tensors[number], logits
+
+    def _teacher_values(
+        self, x: Any, cached: Sequence[Any], outputs: Sequence[OutputLoss], training: bool
+    ) -> tuple[Sequence[Any], list[dict[str, Any]]]:
+        """The teachers' outputs and features; Nones and [] where the loss does not need them."""
+        labels_alone = self.settings.student_loss_weight == 1 and not self.features
+        if not training or labels_alone:
+            return [None] * len(outputs), []
+        if self.teachers:
+            return self.teachers.outputs_and_features(x, outputs)
+        if self.teachers.gives == "probabilities":
+            cached = [
+                as_logits(part, output.multi_label)
+                if part is not None and output.compares_logits
+                else part
+                for part, output in zip(cached, outputs, strict=True)
+            ]
+        return cached, []
+
+    def _summed(self, losses: Sequence[Any]) -> Any:
+        """The sum over outputs, with their weights."""
+        if len(losses) == 1 and self._weights[0] is None:
+            return losses[0]
+        weights = [1.0 if weight is None else weight for weight in self._weights]
+        return weighted_sum(zip(weights, losses, strict=True))
+
+    def _distances(
+        self, features: dict[str, Any], teacher_features: list[dict[str, Any]]
+    ) -> Iterator[tuple[Any, float]]:
+        """Yields the distances (batch,) and the weight of each pair of layers."""
+        for transfer, projection in zip(self.features, self.projections, strict=True):
+            student = features[transfer.student]
+            student = student if projection is None else projection(student)
+            teacher = teacher_features[transfer.of][transfer.teacher]
+            yield transfer.distance(student, teacher), transfer.weight
+
+
+def _parts(losses: Sequence[BatchLoss]) -> dict[str, list[Any]]:
+    """The parts of each output's loss, of those that are needed."""
+    found = {
+        STUDENT: [loss.student for loss in losses],
+        DISTILLATION: [loss.distillation for loss in losses],
+    }
+    return {name: values for name, values in found.items() if values[0] is not None}

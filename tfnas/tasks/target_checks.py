@@ -1,0 +1,119 @@
+"""Checks of inputs and targets against a model and its losses, before long work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tfnas.data.examples import Examples, ExampleSet, leaves
+from tfnas.graph.output_names import by_output, output_names
+
+if TYPE_CHECKING:
+    import keras
+
+_SPARSE = "sparsecategoricalcrossentropy"
+CHECKED = 4096  # examples of data in batches whose labels are checked
+
+
+def check_inputs(model: keras.Model, few: Examples, part: str) -> None:
+    """Checks that the inputs of a few examples fit a model.
+
+    Args:
+        model: The model.
+        few: The examples.
+        part: The part of the data that they are of, for the message.
+
+    Raises:
+        ValueError: There are more or fewer inputs, or one has another shape.
+    """
+    expected = _inputs(model)
+    columns = _columns(few.x, list(expected), part)
+    for name, array in columns.items():
+        shape, own = tuple(expected[name].shape[1:]), np.shape(array)[1:]
+        fits = len(shape) == len(own) and all(
+            size in (None, actual) for size, actual in zip(shape, own, strict=True)
+        )
+        if not fits and not (shape in ((), (1,)) and own in ((), (1,))):
+            raise ValueError(
+                f"inputs of the {part} part must fit the model: an example of {name!r} must have "
+                f"the shape {shape}, got {own}"
+            )
+
+
+def _inputs(model: keras.Model) -> dict[str, Any]:
+    return {each.name: each for each in model.inputs}
+
+
+def _columns(x: Any, names: list[str], part: str) -> dict[str, Any]:
+    """Returns the array of each input, by the name of the model's input."""
+    if isinstance(x, dict):
+        if missing := [name for name in names if name not in x]:
+            known = ", ".join(map(str, x))
+            raise ValueError(
+                f"inputs of the {part} part must hold {missing[0]!r}, an input of the model, got "
+                f"{known}"
+            )
+        return {name: x[name] for name in names}
+    arrays = leaves(x)
+    if len(arrays) != len(names):
+        raise ValueError(
+            f"inputs of the {part} part must be {len(names)} arrays, one for each of "
+            f"{', '.join(names)}, got {len(arrays)}"
+        )
+    return dict(zip(names, arrays, strict=True))
+
+
+def check_targets(
+    losses: Mapping[str, Any], model: keras.Model, examples: ExampleSet, part: str
+) -> None:
+    """Checks that targets of classes are classes that a model knows.
+
+    Args:
+        losses: Loss of each output that has one.
+        model: The model.
+        examples: The examples; the first ones are checked where they are in batches.
+        part: The part of the data that they are of, for the message.
+
+    Raises:
+        ValueError: A label is none of the classes.
+    """
+    if not losses:
+        return
+    few = examples if isinstance(examples, Examples) else examples.first(CHECKED)
+    names = output_names(model)
+    targets = by_output(few.y, names, f"targets of the {part} part")
+    for name, loss in losses.items():
+        if loss is None:
+            continue
+        if name not in targets:
+            raise ValueError(f"targets of the {part} part must hold {name!r}, which has a loss")
+        if _loss_name(loss) == _SPARSE:
+            output = model.outputs[names.index(name)]
+            _check_labels(np.asarray(targets[name]), int(output.shape[-1]), loss, name, part)
+
+
+def _loss_name(loss: Any) -> str:
+    name = loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
+    return str(name).replace("_", "").lower()
+
+
+def _check_labels(labels: np.ndarray, classes: int, loss: Any, name: str, part: str) -> None:
+    """Raises ValueError where a label is no whole number from 0 to below the number of classes."""
+    ignored = getattr(loss, "ignore_class", None)
+    counted = labels if ignored is None else labels[labels != ignored]
+    if not counted.size:
+        return
+    if not np.issubdtype(labels.dtype, np.number):
+        raise ValueError(
+            f"targets of the {part} part must be numbers of classes for {name!r}, got "
+            f"{labels.dtype}"
+        )
+    low, high = counted.min(), counted.max()
+    if low < 0 or high >= classes or not np.all(counted == np.floor(counted)):
+        bad = next(v for v in counted.ravel() if v < 0 or v >= classes or v != np.floor(v))
+        raise ValueError(
+            f"targets of the {part} part must be whole numbers from 0 to {classes - 1} for "
+            f"{name!r}, which has {classes} classes, got {bad}"
+        )
