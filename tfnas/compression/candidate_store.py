@@ -67,11 +67,13 @@ class Candidate:
     beaten: bool = False
 
     @property
-    def points(self) -> str:
-        """What is gained to the original, in the metric's unit, with its 95% interval."""
-        digits = self.assessment.metric.digits
-        value, low, high = (f"{0 - each:+.{digits}f}" for each in self.drop)  # no minus before 0
-        return f"{value} [{high}, {low}]"
+    def difference(self) -> str:
+        """The metric minus the original's, scaled, with its 95% interval."""
+        metric = self.assessment.metric
+        sign = -1 if metric.higher_is_better else 1
+        value, *ends = (sign * each + 0.0 for each in self.drop)  # no minus before 0
+        texts = [f"{each:+.{metric.digits}f}" for each in (value, *sorted(ends))]
+        return f"{texts[0]} [{texts[1]}, {texts[2]}]"
 
     def row(
         self, gzipped: bool, timed: bool = True, also: tuple[str, ...] = ()
@@ -255,8 +257,9 @@ class CandidateStore:
     def line(self, candidate: Candidate) -> str:
         """Returns a candidate in one line."""
         costs = candidate.costs
+        difference = f"{candidate.difference} {self.context.task.metric.unit}".rstrip()
         return (
-            f"{candidate.recipe}: {candidate.points} {self.context.task.metric.unit}, "
+            f"{candidate.recipe}: {difference}, "
             f"{costs.bytes:,} bytes ({costs.gzip_bytes:,} gzipped), {costs.latency:.3f}x the time"
             f"{_on_device(costs)}{', worse than another' if candidate.beaten else ''}"
         )

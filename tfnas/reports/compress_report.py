@@ -64,8 +64,8 @@ _THROUGHPUT = (
     "medians."
 )
 _AMOUNTS = (
-    "{points} are {gain}; time is the latency as a ratio to the original's float32 file, MACs are "
-    "a fraction of its own. "
+    "{points} are the {metric} minus the original's; time is the latency as a ratio to the "
+    "original's float32 file, MACs are a fraction of its own. "
     '"prune_channels 0.5 weights 0.4": channels were pruned to at most 0.5 of the '
     'multiply-accumulates and 0.4 of the weights; "train 4": 4 times as many further epochs; '
     '"trained": quantization-aware.'
@@ -157,7 +157,7 @@ def _final_files(result: CompressResult, data: Data, words: Words) -> Section:
 def _all_candidates(result: CompressResult, data: Data, words: Words) -> Section:
     titles = _candidate_headers(result)
     chosen = result.candidates.index(result.best)
-    explained = _AMOUNTS.format(points=capitalized(words.points), gain=_gain(result, words))
+    explained = _AMOUNTS.format(points=capitalized(words.points), metric=words.metric)
     return Section(
         f"All candidates, on {len(data.validation)} {words.examples} for choosing",
         [
@@ -258,13 +258,6 @@ def _candidate_headers(result: CompressResult) -> list[str]:
     return ["recipe", gained, *_CANDIDATES, *_metrics(result), "why"]
 
 
-def _gain(result: CompressResult, words: Words) -> str:
-    """Returns what is gained, of which more is better by any metric."""
-    if result.best.assessment.metric.higher_is_better:
-        return f"the {words.metric} minus the original's"
-    return f"the original's {words.metric} minus its own"
-
-
 def _failures(result: CompressResult) -> list[str]:
     """Returns a line for each recipe that failed or that the device can't run."""
     refused = [c for c in result.candidates if c.costs.refused]
@@ -292,7 +285,7 @@ def _candidates(result: CompressResult) -> list[list[str]]:
     return [
         [
             str(candidate.recipe),
-            candidate.points,
+            candidate.difference,
             f"{candidate.costs.bytes:,}",
             f"{candidate.costs.gzip_bytes:,}",
             f"{candidate.costs.latency:.3f}x",
