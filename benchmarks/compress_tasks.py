@@ -5,8 +5,8 @@
 The problem's model is trained where `--models` has no file of it. `tfnas.compress` then takes the
 model, its data and its metric, as a user would pass them, and looks for a file of at most half the
 bytes of the model's int8 file that loses at most what the problem states. Prints the quality of
-the original's file and of all files found, on the half of the test part that nothing was chosen
-by, with bytes and time; whether the budget is kept, and how long the call took. Run it with
+the original's file and of all files found on the test part, which nothing was chosen by, with
+bytes and time; whether the budget is kept, and how long the call took. Run it with
 `--result=compress_tasks_NAME` to keep each problem's record.
 """
 
@@ -25,7 +25,7 @@ import tensorflow as tf
 from absl import app, flags, logging
 from tasks import NAMES, boxes, problem
 from tasks.trained import by_output, quality_of, trained
-from tasks.training import first_inputs
+from tasks.training import calibration_inputs
 
 import tfnas
 from tfnas.cli.console import PlainProgress
@@ -41,7 +41,6 @@ MODELS = flags.DEFINE_string("models", "runs/tasks", "folder of the trained mode
 DIRECTORY = flags.DEFINE_string("directory", "runs/compress_tasks", "folder of the jobs")
 SHARE = flags.DEFINE_float("share", 0.5, "share of the int8 file's bytes")
 SEED = flags.DEFINE_integer("seed", 0, "seed of the job")
-CALIBRATION = 300  # examples of the int8 file
 
 
 def main(argv: list[str]) -> None:
@@ -53,7 +52,7 @@ def main(argv: list[str]) -> None:
     model = trained(name, parts, MODELS.value)
     value = quality_of(module, model, test)
     print(f"{name}: {module.METRIC} {value:.4f}, {model.count_params():,} parameters", flush=True)
-    int8 = tfnas.to_tflite(model, "int8", first_inputs(train, CALIBRATION))
+    int8 = tfnas.to_tflite(model, "int8", calibration_inputs(train))
     budget = {"max_bytes": int(SHARE.value * int8.size), **module.LIMIT}
     began = time.monotonic()
     result = tfnas.compress(

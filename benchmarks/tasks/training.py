@@ -66,17 +66,16 @@ def inputs(part: Part) -> Any:
     return keras.tree.map_structure(lambda *each: np.concatenate(each), *batches)
 
 
-def first_inputs(part: Part, count: int) -> Any:
-    """Returns inputs of a part to calibrate with: spread over arrays, the first of a dataset.
+def calibration_inputs(part: Part, count: int = 300) -> Any:
+    """Returns inputs of a part to calibrate with: all arrays, or the first of a dataset.
 
     Args:
         part: Arrays, or a dataset of batches.
-        count: Examples, about.
+        count: Examples of a dataset.
     """
     if isinstance(part, tf.data.Dataset):
         return inputs(part.unbatch().take(count).batch(count))
-    every = max(len(keras.tree.flatten(part[0])[0]) // count, 1)
-    return keras.tree.map_structure(lambda column: column[::every], part[0])
+    return part[0]
 
 
 def held_out(labels: np.ndarray, every: int) -> np.ndarray:
