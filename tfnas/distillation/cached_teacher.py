@@ -1,10 +1,10 @@
-"""Caches a teacher's logits, so that the teacher does not run in every training step.
+"""Caches a teacher's outputs, so that the teacher does not run in every training step.
 
 This is valid where every epoch uses the same inputs (no random augmentation).
 
-The cache is one `.npz` file that holds the logits and a fingerprint of the teacher's weights and
+The cache is one `.npz` file that holds the outputs and a fingerprint of the teacher's weights and
 of the data; in one file the two can't get out of step if the process is killed. It is used again
-only if the fingerprint matches and if the teacher still gives the same logits for 64 examples
+only if the fingerprint matches and if the teacher still gives the same outputs for 64 examples
 spread over the data. The second check notices a changed preprocessing function or activation,
 unless it changes none of these 64.
 """
@@ -16,7 +16,7 @@ import io
 import os
 import pathlib
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -24,7 +24,11 @@ import numpy as np
 
 from tfnas.data.examples import leaves
 from tfnas.data.reading import batches, check_data, sliced
-from tfnas.distillation.compatibility_checks import resolved_multi_label
+from tfnas.distillation.compatibility_checks import check_multi_label
+from tfnas.distillation.output_inference import teacher_kinds
+from tfnas.distillation.output_kinds import LossLike
+from tfnas.distillation.output_losses import OutputLoss
+from tfnas.distillation.output_structure import subclassed_structure
 from tfnas.distillation.teachers import Teachers
 from tfnas.runtime.files import write_atomically
 
@@ -32,7 +36,8 @@ if TYPE_CHECKING:
     from tfnas.data.data_types import ExampleData
 
 _PROBES = 64
-_TOLERANCE = 1e-3  # of the largest logit: other hardware rounds differently
+_TOLERANCE = 1e-3  # of the largest output: other hardware rounds differently
+_OUTPUTS = "outputs"  # name of the array in the file
 
 
 def teacher_outputs(
@@ -44,8 +49,9 @@ def teacher_outputs(
     weights: Sequence[float] | None = None,
     gives: str | None = None,
     multi_label: bool | None = None,
-) -> np.ndarray:
-    """Computes a teacher's logits for fixed inputs, to train a student without running it.
+    outputs: LossLike | Mapping[str, LossLike] | Sequence[LossLike] | None = None,
+) -> Any:
+    """Computes a teacher's outputs for fixed inputs, to train a student without running it.
 
     Give them to :class:`tfnas.Distiller` with `teacher=None`, as the second part of the targets.
 
@@ -62,40 +68,50 @@ def teacher_outputs(
         >>> history = distiller.fit(x, (y, teacher_logits), verbose=0)
 
     Args:
-        teacher: A built Keras 3 model with one output, or a list of them.
+        teacher: A built Keras 3 model, or a list of them, whose outputs are averaged.
         x: Inputs: arrays, a `tf.data.Dataset` or a `keras.utils.PyDataset` that yields the
             same examples in the same order every time; targets are ignored.
-        file: An `.npz` file that caches the logits; None: no cache.
+        file: An `.npz` file that caches the outputs; None: no cache.
         preprocess: As for :class:`tfnas.Distiller`.
         weights: One number above 0 per teacher, for the average; None: equal weights.
         gives: Whether the teacher's outputs are "logits" or "probabilities"; None: inferred
             from its last activation.
         multi_label: Whether probabilities come from a sigmoid (one yes or no per class)
             rather than a softmax; None: inferred from the last activation.
+        outputs: What the teacher's output is, as for :class:`tfnas.Distiller`; give both the
+            same. None: inferred from the teacher's loss and last activation.
 
     Returns:
-        Float32 logits (n, ..., classes) at temperature 1. Probabilities are turned into logits
-        whose softmax or sigmoid they are.
+        Float32 logits (examples, ..., classes) at temperature 1; probabilities are turned into
+        logits whose softmax or sigmoid they are. Numbers of a regression, and outputs that are
+        compared by a loss, are returned as they are. A dictionary or list of arrays where the
+        teacher has several outputs.
 
     Raises:
-        ValueError: An argument is invalid, or `file` exists and is not such a cache.
+        ValueError: An argument is invalid, `file` exists and is not such a cache, or the outputs
+            of several teachers may be logits or a regression.
     """
     check_data(x, "x")
-    teachers = Teachers(teacher, weights, preprocess, gives)
+    check_multi_label(multi_label)
+    structure = None
+    if outputs is not None and not isinstance(teacher, (list, tuple)):
+        structure = subclassed_structure(outputs)
+    teachers = Teachers(teacher, weights, preprocess, gives, structure=structure)
     if not len(teachers):
         raise ValueError("teacher must be a built Keras 3 model or a list of them, got none")
-    multi_label = resolved_multi_label(multi_label, teachers.forward_passes)
+    kinds = teacher_kinds(teachers, outputs, multi_label)
     path = None if file is None else _checked_path(file)
-    if path is None:
-        return _compute(teachers, x, multi_label)[0]
-    if path.exists():
+    found = None
+    if path is not None and path.exists():
         cached, fingerprint = _load(path)
         same_data = fingerprint == _Fingerprint(teachers).of(x)
-        if same_data and _is_still_valid(teachers, x, multi_label, cached):
-            return cached
-    logits, fingerprint = _compute(teachers, x, multi_label)
-    _save(path, logits, fingerprint)
-    return logits
+        if same_data and _is_still_valid(teachers, x, kinds, cached):
+            found = cached
+    if found is None:
+        found, fingerprint = _compute(teachers, x, kinds)
+        if path is not None:
+            _save(path, found, fingerprint)
+    return teachers.forward_passes[0].structure.packed(found)
 
 
 class _Fingerprint:
@@ -126,35 +142,49 @@ class _Fingerprint:
         self._hash.update(np.ascontiguousarray(array).data if array.size else b"")
 
 
-def _compute(teachers: Teachers, x: Any, multi_label: bool) -> tuple[np.ndarray, str]:
+def _compute(
+    teachers: Teachers, x: Any, kinds: Sequence[OutputLoss]
+) -> tuple[list[np.ndarray], str]:
     parts, fingerprint = [], _Fingerprint(teachers)
     for inputs, _ in batches(x, "x"):
         fingerprint.add(inputs)
-        parts.append(_teacher_logits(teachers, inputs, multi_label))
+        parts.append(_teacher_outputs(teachers, inputs, kinds))
     if not parts:
         raise ValueError("x must hold at least one example, got none")
-    return np.concatenate(parts), fingerprint.text()
+    return [np.concatenate(column) for column in zip(*parts, strict=True)], fingerprint.text()
 
 
-def _teacher_logits(teachers: Teachers, inputs: Any, multi_label: bool) -> np.ndarray:
+def _teacher_outputs(
+    teachers: Teachers, inputs: Any, kinds: Sequence[OutputLoss]
+) -> list[np.ndarray]:
+    """The averaged outputs of a batch, one (batch, ...) for each output."""
     tensors = keras.tree.map_structure(keras.ops.convert_to_tensor, inputs)
-    logits, _ = teachers.logits_and_features(tensors, multi_label)
-    return np.asarray(keras.ops.convert_to_numpy(logits))
+    outputs, _ = teachers.outputs_and_features(tensors, kinds)
+    return [np.asarray(keras.ops.convert_to_numpy(output)) for output in outputs]
 
 
-def _is_still_valid(teachers: Teachers, x: Any, multi_label: bool, cached: np.ndarray) -> bool:
-    """Whether the teachers still give the cached logits for a sample of the examples."""
-    indices = np.unique(np.linspace(0, len(cached) - 1, _PROBES).astype(int))
+def _is_still_valid(
+    teachers: Teachers, x: Any, kinds: Sequence[OutputLoss], cached: Sequence[np.ndarray]
+) -> bool:
+    """Whether the teachers still give the cached outputs for a sample of the examples."""
+    if len(cached) != len(kinds):
+        return False
+    indices = np.unique(np.linspace(0, len(cached[0]) - 1, _PROBES).astype(int))
     parts, begin = [], 0
     for inputs, _ in batches(x, "x"):
         end = begin + len(leaves(inputs)[0])
         rows = indices[(indices >= begin) & (indices < end)] - begin
         if len(rows):
-            parts.append(_teacher_logits(teachers, sliced(inputs, rows), multi_label))
+            parts.append(_teacher_outputs(teachers, sliced(inputs, rows), kinds))
         begin = end
-    logits, expected = np.concatenate(parts), cached[indices]
+    found = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    pairs = zip(found, (array[indices] for array in cached), strict=True)
+    return all(_close(*pair) for pair in pairs)
+
+
+def _close(outputs: np.ndarray, expected: np.ndarray) -> bool:
     tolerance = _TOLERANCE * max(1.0, float(np.abs(expected).max(initial=0.0)))
-    return logits.shape == expected.shape and np.allclose(logits, expected, 0.0, tolerance)
+    return outputs.shape == expected.shape and np.allclose(outputs, expected, 0.0, tolerance)
 
 
 def _checked_path(file: str | os.PathLike[str]) -> pathlib.Path:
@@ -163,16 +193,20 @@ def _checked_path(file: str | os.PathLike[str]) -> pathlib.Path:
     return pathlib.Path(file)
 
 
-def _save(path: pathlib.Path, logits: np.ndarray, fingerprint: str) -> None:
+def _save(path: pathlib.Path, outputs: Sequence[np.ndarray], fingerprint: str) -> None:
+    names = [_OUTPUTS] if len(outputs) == 1 else [f"{_OUTPUTS}_{n}" for n in range(len(outputs))]
     buffer = io.BytesIO()
-    np.savez(buffer, outputs=logits, fingerprint=np.array(fingerprint))
+    arrays = dict(zip(names, outputs, strict=True))
+    np.savez(buffer, fingerprint=np.array(fingerprint), **arrays)  # type: ignore[arg-type]
     write_atomically(path, buffer.getvalue())
 
 
-def _load(path: pathlib.Path) -> tuple[np.ndarray, str]:
+def _load(path: pathlib.Path) -> tuple[list[np.ndarray], str]:
     try:
         with np.load(path, allow_pickle=False) as file:
-            return file["outputs"], str(file["fingerprint"])
+            count = sum(name.startswith(f"{_OUTPUTS}_") for name in file.files)
+            names = [f"{_OUTPUTS}_{number}" for number in range(count)] or [_OUTPUTS]
+            return [file[name] for name in names], str(file["fingerprint"])
     except (OSError, ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"file must not exist yet, or hold a teacher's outputs, got {str(path)!r}, which can't "

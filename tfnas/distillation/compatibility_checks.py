@@ -1,17 +1,17 @@
-"""Checks that a student, its teachers and a batch of targets fit together."""
+"""Checks that a student, its teachers and the losses between their layers fit together."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import keras
 
+from tfnas.distillation.batch_checks import same_shape
 from tfnas.distillation.feature_losses import Transfer
 from tfnas.distillation.forward import ForwardPass
-from tfnas.distillation.losses import is_sparse
 from tfnas.distillation.output_kinds import CLASSES, INDEPENDENT, LossFacts
 from tfnas.distillation.output_structure import same_outputs
+from tfnas.distillation.teachers import Teachers
 
 
 def checked_features(
@@ -91,11 +91,12 @@ def check_multi_label(multi_label: bool | None) -> None:
         raise ValueError(f"multi_label must be True, False or None, got {multi_label!r}")
 
 
-def check_trainer(student: keras.Model, has_loss: bool) -> None:
-    """Raises ValueError for a student whose own training would not run.
+def check_models(student: keras.Model, teachers: Teachers, has_loss: bool) -> None:
+    """Raises ValueError for a student that can't be trained, or not by these teachers.
 
     Args:
         student: The student.
+        teachers: The teachers.
         has_loss: Whether the distiller was given the student's loss.
     """
     own = [name for name in ("train_step", "compute_loss") if _defines(student, name)]
@@ -106,18 +107,19 @@ def check_trainer(student: keras.Model, has_loss: bool) -> None:
             f"{type(student).__name__} with a {own[0]} of its own, which would not run: the "
             f"distiller has its own{way}"
         )
+    if any(model is student for model in teachers):
+        raise ValueError("teacher must be another model than the student, got the same")
+    teachers.check_inputs(student)
 
 
-def check_outputs(
-    student: ForwardPass, teachers: Sequence[ForwardPass], takes_any_shape: Sequence[bool]
-) -> None:
+def check_outputs(passes: Sequence[ForwardPass], takes_any_shape: Sequence[bool]) -> None:
     """Raises ValueError if an output of a teacher has another shape than the student's.
 
     Args:
-        student: The student's forward pass.
-        teachers: The teachers'.
+        passes: The student's forward pass, then the teachers'.
         takes_any_shape: For each output, whether it is compared by a loss of the user's own.
     """
+    student, *teachers = passes
     for teacher in teachers:
         positions = same_outputs(student.structure, teacher.structure)
         for number, position in enumerate(positions):
@@ -132,7 +134,7 @@ def check_outputs(
 
 
 def projections(
-    features: Sequence[Transfer], student: ForwardPass, teachers: Sequence[ForwardPass]
+    features: Sequence[Transfer], student: ForwardPass, *teachers: ForwardPass
 ) -> list[keras.layers.Layer | None]:
     """Returns the trainable projection of each feature loss, None where it has none.
 
@@ -148,70 +150,6 @@ def projections(
         transfer.check(*shapes)
         layers.append(transfer.projection(*shapes))
     return layers
-
-
-def check_given(labels: Any) -> None:
-    """Raises ValueError if labels are missing."""
-    if labels is None:
-        raise ValueError(
-            "y must be given where labels count (student_loss_weight above 0, or evaluation)"
-        )
-
-
-def check_values(labels: Any, outputs: Any, name: str) -> None:
-    """Raises ValueError if the targets of a regression do not have the shape of its output.
-
-    Args:
-        labels: The targets, (batch, ...).
-        outputs: The student's output.
-        name: The output's name.
-    """
-    shape, expected = tuple(labels.shape), tuple(outputs.shape)
-    forms = {expected, expected[:-1] if expected[-1:] == (1,) else expected, (*expected, 1)}
-    if not any(same_shape(shape, form) for form in forms):
-        raise ValueError(
-            f"y must be numbers of the shape of the output {name!r}, {expected}, where it is a "
-            f"regression, got targets {shape}"
-        )
-
-
-def check_labels(labels: Any, logits: Any, multi_label: bool) -> None:
-    """Raises ValueError if the shape of labels does not match the logits."""
-    shape, expected = tuple(labels.shape), tuple(logits.shape)
-    if multi_label:
-        single = expected[-1] == 1 and same_shape(shape, expected[:-1])
-        fits = single or same_shape(shape, expected)
-    elif is_sparse(labels, logits):
-        fits = same_shape(shape[: len(expected) - 1], expected[:-1])
-    else:
-        fits = same_shape(shape, expected)
-    if not fits:
-        kinds = "0 or 1 per class" if multi_label else "class indices, or one-hot or soft labels"
-        raise ValueError(f"y must be {kinds}, for outputs {expected}, got labels {shape}")
-
-
-def check_teacher(teacher: Any, student: Any, takes_any_shape: bool) -> None:
-    """Raises ValueError if a teacher's output is missing or differs in shape from the student's.
-
-    Args:
-        teacher: The teacher's output.
-        student: The student's output.
-        takes_any_shape: Whether they are compared by a loss of the user's own.
-    """
-    if teacher is None:
-        raise ValueError("y must be (labels, teacher's outputs) where teacher is None, got labels")
-    if not takes_any_shape and not same_shape(teacher.shape, student.shape):
-        raise ValueError(
-            f"teacher must give outputs of the student's shape {tuple(student.shape)}, got "
-            f"{tuple(teacher.shape)}"
-        )
-
-
-def same_shape(a: Sequence[int | None], b: Sequence[int | None]) -> bool:
-    """Whether two shapes are compatible; None is an unknown dimension."""
-    return len(a) == len(b) and all(
-        None in pair or pair[0] == pair[1] for pair in zip(a, b, strict=True)
-    )
 
 
 def _defines(model: keras.Model, name: str) -> bool:

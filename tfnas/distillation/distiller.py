@@ -16,32 +16,27 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 
 from tfnas.distillation import compatibility_checks
 from tfnas.distillation.feature_losses import Transfer
 from tfnas.distillation.fit_arguments import fit_arguments
-from tfnas.distillation.forward import ForwardPass, ForwardResult, own_structure
 from tfnas.distillation.loss_trackers import LossTrackers
 from tfnas.distillation.output_checks import check_model, check_number
 from tfnas.distillation.output_inference import (
-    given_by_output,
     inferred_outputs,
     output_arguments,
-    subclassed_structure,
+    student_forward,
 )
-from tfnas.distillation.output_kinds import loss_facts
+from tfnas.distillation.output_kinds import LossLike
 from tfnas.distillation.output_losses import Settings
+from tfnas.distillation.output_structure import given_by_output
 from tfnas.distillation.teachers import Preprocess, Teachers, serialized
-from tfnas.distillation.training_objective import TrainingObjective
-from tfnas.keras_private import attach, attached, compiled_metrics
-
-if TYPE_CHECKING:
-    Loss = keras.losses.Loss | str | Callable[[Any, Any], Any]
+from tfnas.distillation.training_objective import TrainingObjective, forward_result
+from tfnas.keras_private import compiled_metrics
 
 _FILE = "teachers.npz"
 
@@ -135,8 +130,8 @@ class Distiller(keras.Model):
         student_loss_weight: float = 0.5,
         temperature: float = 4.0,
         *,
-        outputs: str | Loss | Mapping[str, str | Loss] | Sequence[str | Loss] | None = None,
-        student_loss: Loss | Mapping[str, Loss] | Sequence[Loss] | None = None,
+        outputs: LossLike | Mapping[str, LossLike] | Sequence[LossLike] | None = None,
+        student_loss: LossLike | Mapping[str, LossLike] | Sequence[LossLike] | None = None,
         features: Sequence[Transfer] = (),
         reverse: bool = False,
         label_smoothing: float | None = None,
@@ -150,47 +145,31 @@ class Distiller(keras.Model):
         check_model("student", student)
         check_number("student_loss_weight", student_loss_weight, low=0.0, high=1.0)
         check_number("temperature", temperature, low=0.0, excluded={0.0})
-        if label_smoothing is not None:
-            check_number("label_smoothing", label_smoothing, low=0.0, high=1.0, excluded={1.0})
-        compatibility_checks.check_multi_label(multi_label)
-        compatibility_checks.check_trainer(student, student_loss is not None)
         # No autocast: the student casts its own inputs, and the teacher needs them uncast.
         super().__init__(name=name, dtype=student.dtype_policy, autocast=False)
         self.student = student
         self.student_loss_weight, self.temperature = float(student_loss_weight), float(temperature)
-        self.reverse, self.label_smoothing = bool(reverse), float(label_smoothing or 0.0)
+        self.reverse, self.label_smoothing = bool(reverse), label_smoothing
         self.features = compatibility_checks.checked_features(features, teacher)
-        structure = own_structure(student, "student") or subclassed_structure(outputs)
+        self._stated = {"multi_label": multi_label, "student_gives": student_gives}
         gives = (student_gives, teacher_gives)
         arguments = output_arguments(
-            student, structure, outputs, student_loss, multi_label, gives, label_smoothing
+            student, outputs, student_loss, multi_label, gives, label_smoothing
         )
-        self._student_pass = ForwardPass(
-            student,
-            "student",
-            [transfer.student for transfer in self.features],
-            arguments.student_gives(),
-            [loss_facts(arguments.loss(number)) for number in range(len(structure))],
-            structure,
-        )
+        student_pass = student_forward(student, arguments, self.features)
+        structure = student_pass.structure
         self.teachers = Teachers(
             teacher, teacher_weights, preprocess, teacher_gives, self.features, structure
         )
-        if any(model is student for model in self.teachers):
-            raise ValueError("teacher must be another model than the student, got the same")
-        self._stated = {"multi_label": multi_label, "student_gives": student_gives}
-        found = inferred_outputs(arguments, self._student_pass, self.teachers)
-        teacher_passes = self.teachers.forward_passes
-        any_shape = [output.takes_any_shape for output in found]
-        compatibility_checks.check_outputs(self._student_pass, teacher_passes, any_shape)
-        self.teachers.check_inputs(student)
-        self.projections = compatibility_checks.projections(
-            self.features, self._student_pass, teacher_passes
-        )
+        compatibility_checks.check_models(student, self.teachers, student_loss is not None)
+        found = inferred_outputs(arguments, student_pass, self.teachers)
+        passes = (student_pass, *self.teachers.forward_passes)
+        compatibility_checks.check_outputs(passes, [one.takes_any_shape for one in found])
+        self.projections = compatibility_checks.projections(self.features, *passes)
         self.supports_jit = self.teachers.supports_jit()
         settings = Settings(self.student_loss_weight, self.temperature, self.reverse)
         self._objective = TrainingObjective(
-            self._student_pass, self.teachers, found, settings, self.features, self.projections
+            student_pass, self.teachers, found, settings, self.features, self.projections
         )
         self._trackers: LossTrackers | None = None
         self.built = True
@@ -228,11 +207,7 @@ class Distiller(keras.Model):
         Returns:
             A tensor (batch, ..., classes), or a list or dictionary of tensors.
         """
-        result = self._student_pass.run(inputs, training)
-        # `compute_loss` needs more of this pass: it is attached to the outputs, as Keras does
-        # with masks. As an attribute of the model it would mix up replicas.
-        attach(result.tensors[0], "forward", result)
-        return result.outputs
+        return self._objective.forward(inputs, training)
 
     def compile(
         self,
@@ -259,11 +234,7 @@ class Distiller(keras.Model):
                 f"outputs, student_loss, student_loss_weight and label_smoothing"
             )
         structure = self._objective.structure
-        weights = given_by_output(loss_weights, structure, "loss_weights")
-        for weight in weights:
-            if weight is not None:
-                check_number("loss_weights", weight, low=0.0)
-        self._objective.set_loss_weights(weights)
+        self._objective.set_loss_weights(given_by_output(loss_weights, structure, "loss_weights"))
         super().compile(optimizer=optimizer, loss=None, loss_weights=loss_weights, **kwargs)
         with self.distribute_strategy.scope():
             self._trackers = LossTrackers(structure.names)
@@ -325,14 +296,14 @@ class Distiller(keras.Model):
         Raises:
             ValueError: Labels or a teacher's outputs are missing, or have the wrong shape.
         """
-        result = self._forward_result(y_pred)
+        result = forward_result(y_pred)
         if result is None:  # y_pred is missing, or a changed tensor
             y_pred = self(x, training=training)
-            result = self._forward_result(y_pred)
+            result = forward_result(y_pred)
+            assert result is not None
         value = self._objective.value(x, y, result, sample_weight, training)
         if self._trackers is not None:
-            examples = ops.shape(result.tensors[0])[0]
-            self._trackers.update(examples, value.parts, value.by_output)
+            self._trackers.update(value.examples, value.parts, value.by_output)
         total = value.total
         if self.losses:  # regularizers
             total += super().compute_loss(x, None, y_pred, None, training)
@@ -369,18 +340,11 @@ class Distiller(keras.Model):
 
     def _results(self, include: Callable[[Any], bool]) -> dict[str, Any]:
         results: dict[str, Any] = {}
-        trackers = self._trackers
         for metric in filter(include, self.metrics):
-            if trackers is not None and not trackers.has_values(metric):
-                continue
-            result = metric.result()
-            results.update(result if isinstance(result, dict) else {metric.name: result})
+            if self._trackers is None or self._trackers.has_values(metric):
+                result = metric.result()
+                results.update(result if isinstance(result, dict) else {metric.name: result})
         return results
-
-    def _forward_result(self, y_pred: Any) -> ForwardResult | None:
-        """What the student's pass left with its outputs; None where they are other tensors."""
-        tensors = keras.tree.flatten(y_pred)
-        return attached(tensors[0], "forward") if tensors else None
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments, serialized, with student and teacher.

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from tfnas.distillation import target_checks
-from tfnas.distillation.output_kinds import kind_by_targets
+from tfnas.distillation.output_kinds import as_values, kind_by_targets
 from tfnas.distillation.training_objective import TrainingObjective
 
 
@@ -70,15 +70,21 @@ def _first_targets(x: Any) -> Any:
 
 def _decide_kinds(objective: TrainingObjective, x: Any, labels: Sequence[Any]) -> None:
     """Takes the kinds of linear outputs without a loss from targets."""
-    outputs, shapes = objective.outputs, objective.student.shapes
+    shapes, declared = objective.student.shapes, objective.declared
+    columns = list(zip(declared, shapes, labels, strict=True))
     unclear = [
         output.name
-        for output, shape, label in zip(outputs, shapes, labels, strict=True)
+        for output, shape, label in columns
         if not output.is_known and kind_by_targets(label, shape) is None
     ]
     if unclear and (first := _first_targets(x)) is not None:
         labels, _ = objective.split(first)
-    objective.outputs = tuple(target_checks.resolved(outputs, shapes, labels))
+    # Targets that say nothing, as of a generator, leave the kinds of an earlier `fit`.
+    before = [
+        output if as_values(label) is not None else earlier
+        for output, earlier, label in zip(declared, objective.outputs, labels, strict=True)
+    ]
+    objective.outputs = tuple(target_checks.resolved(before, shapes, labels))
 
 
 def _check(objective: TrainingObjective, labels: Sequence[Any], cached: Sequence[Any]) -> None:

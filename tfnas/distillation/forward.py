@@ -94,7 +94,7 @@ class ForwardPass:
         model: keras.Model,
         role: str,
         layers: Sequence[str] = (),
-        gives: str | None | Sequence[str | None] = None,
+        gives: str | Sequence[str | None] | None = None,
         losses: Sequence[LossFacts] | None = None,
         structure: OutputStructure | None = None,
     ) -> None:

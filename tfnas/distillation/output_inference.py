@@ -6,13 +6,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 
-from tfnas.distillation.compatibility_checks import class_family
-from tfnas.distillation.forward import ForwardPass
+from tfnas.distillation.compatibility_checks import check_multi_label, class_family
+from tfnas.distillation.feature_losses import Transfer
+from tfnas.distillation.forward import ForwardPass, own_structure
+from tfnas.distillation.output_checks import check_number
 from tfnas.distillation.output_kinds import (
     CLASSES,
     INDEPENDENT,
@@ -28,7 +30,11 @@ from tfnas.distillation.output_kinds import (
     losses_by_output,
 )
 from tfnas.distillation.output_losses import OutputLoss, as_loss
-from tfnas.distillation.output_structure import OutputStructure, described
+from tfnas.distillation.output_structure import (
+    OutputStructure,
+    given_by_output,
+    subclassed_structure,
+)
 from tfnas.distillation.teachers import Teachers
 
 
@@ -37,6 +43,7 @@ class OutputArguments:
     """What the caller said of the outputs.
 
     Args:
+        structure: The student's outputs.
         outputs: For each output a kind, a loss, an :class:`OutputLoss`, or None.
         losses: For each output the student's own loss, or None.
         compiled: For each output the loss that the student was compiled with, or None.
@@ -46,6 +53,7 @@ class OutputArguments:
         weights: For each output its factor in the sum, or None.
     """
 
+    structure: OutputStructure
     outputs: Sequence[Any]
     losses: Sequence[Any]
     compiled: Sequence[Any]
@@ -71,47 +79,8 @@ class OutputArguments:
         return found
 
 
-def subclassed_structure(outputs: Any) -> OutputStructure:
-    """Returns the outputs of a model whose graph is unknown, as the argument `outputs` says."""
-    if isinstance(outputs, Mapping):
-        return OutputStructure(tuple(keras.tree.flatten({key: key for key in outputs})), dict)
-    if isinstance(outputs, (list, tuple)):
-        names = tuple(f"output_{number}" for number in range(len(outputs)))
-        return OutputStructure(names, type(outputs))
-    return OutputStructure(("output",))
-
-
-def given_by_output(value: Any, structure: OutputStructure, argument: str) -> list[Any]:
-    """Returns an argument for each output: one for all, a list, or a dictionary of some of them.
-
-    Args:
-        value: The argument.
-        structure: The student's outputs.
-        argument: Its name, for the error message.
-
-    Raises:
-        ValueError: It names an output that does not exist, or has another length.
-    """
-    if isinstance(value, Mapping) and not ("class_name" in value and "config" in value):
-        if unknown := [str(name) for name in value if name not in structure.names]:
-            raise ValueError(
-                f"{argument} must name outputs of the student, {', '.join(structure.names)}, got "
-                f"{unknown[0]!r}"
-            )
-        return [value.get(name) for name in structure.names]
-    if isinstance(value, (list, tuple)):
-        if len(value) != len(structure):
-            raise ValueError(
-                f"{argument} must have one entry for each output of the student, "
-                f"{', '.join(structure.names)}, got {described(value)}"
-            )
-        return list(value)
-    return [value] * len(structure)
-
-
 def output_arguments(
     student: keras.Model,
-    structure: OutputStructure,
     outputs: Any,
     student_loss: Any,
     multi_label: bool | None,
@@ -122,7 +91,6 @@ def output_arguments(
 
     Args:
         student: The student.
-        structure: Its outputs.
         outputs: A kind or loss, or one for each output.
         student_loss: A loss, or one for each output.
         multi_label: Whether classes are independent.
@@ -132,6 +100,10 @@ def output_arguments(
     Raises:
         ValueError: One is invalid, or two contradict each other.
     """
+    if label_smoothing is not None:
+        check_number("label_smoothing", label_smoothing, low=0.0, high=1.0, excluded={1.0})
+    check_multi_label(multi_label)
+    structure = own_structure(student, "student") or subclassed_structure(outputs)
     kinds = given_by_output(outputs, structure, "outputs")
     for kind in kinds:
         _check_output_argument(kind)
@@ -146,6 +118,7 @@ def output_arguments(
         if loss is not None and not loss_facts(loss, 2).plain_family:
             as_loss(loss, "student_loss")
     arguments = OutputArguments(
+        structure,
         kinds,
         losses,
         compiled_losses(student, structure),
@@ -160,6 +133,22 @@ def output_arguments(
                 f"student_gives must match outputs, got {gives[0]!r} with outputs {kind!r}"
             )
     return arguments
+
+
+def student_forward(
+    student: keras.Model, arguments: OutputArguments, features: Sequence[Transfer]
+) -> ForwardPass:
+    """Returns the student's forward pass.
+
+    Args:
+        student: The student.
+        arguments: What the caller said of its outputs.
+        features: The losses that need intermediate activations of it.
+    """
+    structure = arguments.structure
+    facts = [loss_facts(arguments.loss(number)) for number in range(len(structure))]
+    layers = [transfer.student for transfer in features]
+    return ForwardPass(student, "student", layers, arguments.student_gives(), facts, structure)
 
 
 def inferred_outputs(

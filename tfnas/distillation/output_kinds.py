@@ -19,14 +19,16 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
 
 from tfnas.distillation.output_structure import OutputStructure
 
+# A Keras loss, its name or a function of (targets, outputs); or, of an output, its kind.
+LossLike: TypeAlias = keras.losses.Loss | str | Callable[[Any, Any], Any]
 CLASSES = "classes"  # one of several classes: softmax
 INDEPENDENT = "independent"  # a yes or no for each class: sigmoid
 VALUES = "values"  # numbers: regression

@@ -14,7 +14,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from tfnas.distillation import compatibility_checks
+from tfnas.distillation import batch_checks
 from tfnas.distillation.losses import cross_entropy, kl_divergence, weighted_mean, weighted_sum
 from tfnas.distillation.output_kinds import CLASSES, INDEPENDENT, VALUES, family_of
 from tfnas.keras_private import mask_of
@@ -247,10 +247,10 @@ def _reduced(loss: keras.losses.Loss, targets: Any, outputs: Any, sample_weight:
 def _check(output: OutputLoss, labels: Any, student: Any, teacher: Any, share: float) -> None:
     raw, logits = student
     if share > 0:
-        compatibility_checks.check_given(labels)
+        batch_checks.check_given(labels)
         if output.student_loss is None:
-            compatibility_checks.check_labels(labels, logits, output.multi_label)
+            batch_checks.check_labels(labels, logits, output.multi_label)
         elif output.family == VALUES:
-            compatibility_checks.check_values(labels, raw, output.name)
+            batch_checks.check_values(labels, raw, output.name)
     if share < 1:
-        compatibility_checks.check_teacher(teacher, raw, output.takes_any_shape)
+        batch_checks.check_teacher(teacher, raw, output.takes_any_shape)

@@ -129,6 +129,44 @@ def same_outputs(student: OutputStructure, teacher: OutputStructure) -> list[int
     )
 
 
+def subclassed_structure(outputs: Any) -> OutputStructure:
+    """Returns the outputs of a model whose graph is unknown, as the argument `outputs` says."""
+    if isinstance(outputs, Mapping):
+        return OutputStructure(tuple(keras.tree.flatten({key: key for key in outputs})), dict)
+    if isinstance(outputs, (list, tuple)):
+        names = tuple(f"output_{number}" for number in range(len(outputs)))
+        return OutputStructure(names, type(outputs))
+    return OutputStructure(("output",))
+
+
+def given_by_output(value: Any, structure: OutputStructure, argument: str) -> list[Any]:
+    """Returns an argument for each output: one for all, a list, or a dictionary of some of them.
+
+    Args:
+        value: The argument.
+        structure: The student's outputs.
+        argument: Its name, for the error message.
+
+    Raises:
+        ValueError: It names an output that does not exist, or has another length.
+    """
+    if isinstance(value, Mapping) and not ("class_name" in value and "config" in value):
+        if unknown := [str(name) for name in value if name not in structure.names]:
+            raise ValueError(
+                f"{argument} must name outputs of the student, {', '.join(structure.names)}, got "
+                f"{unknown[0]!r}"
+            )
+        return [value.get(name) for name in structure.names]
+    if isinstance(value, (list, tuple)):
+        if len(value) != len(structure):
+            raise ValueError(
+                f"{argument} must have one entry for each output of the student, "
+                f"{', '.join(structure.names)}, got {described(value)}"
+            )
+        return list(value)
+    return [value] * len(structure)
+
+
 def flat(outputs: Any, structure: OutputStructure, model: keras.Model, role: str) -> list[Any]:
     """Returns the output tensors of a call of a model, in the order of `structure.names`.
 

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfnas.distillation import compatibility_checks
+from tfnas.distillation import batch_checks
 from tfnas.distillation.losses import is_sparse
 from tfnas.distillation.output_kinds import CLASSES, INDEPENDENT, VALUES, as_values, kind_by_targets
 from tfnas.distillation.output_losses import OutputLoss
@@ -162,9 +162,9 @@ def check_targets(output: OutputLoss, labels: Any, shape: Shape | None) -> None:
         return
     ranked = getattr(labels.shape, "rank", 0) is not None and len(labels.shape) > 0
     if shape is not None and ranked and output.student_loss is None and output.is_of_classes:
-        compatibility_checks.check_labels(labels, keras.KerasTensor(shape), output.multi_label)
+        batch_checks.check_labels(labels, keras.KerasTensor(shape), output.multi_label)
     elif shape is not None and ranked and output.family == VALUES:
-        compatibility_checks.check_values(labels, keras.KerasTensor(shape), output.name)
+        batch_checks.check_values(labels, keras.KerasTensor(shape), output.name)
     values = as_values(labels)
     if values is None or values.size == 0:
         return
@@ -271,9 +271,9 @@ def _check_range(output: OutputLoss, values: np.ndarray, shape: Shape | None) ->
         )
     if output.family != CLASSES or shape is None or shape[-1] is None:
         return
-    if is_sparse(values, np.empty((0,) * (len(shape) - 1) + (shape[-1],))):
-        if not 0 <= low <= high < shape[-1]:
-            raise ValueError(
-                f"y must hold class indices from 0 to {shape[-1] - 1} for a student of "
-                f"{shape[-1]} classes, got {low} to {high}"
-            )
+    sparse = is_sparse(values, np.empty((0,) * (len(shape) - 1) + (shape[-1],)))
+    if sparse and not 0 <= low <= high < shape[-1]:
+        raise ValueError(
+            f"y must hold class indices from 0 to {shape[-1] - 1} for a student of {shape[-1]} "
+            f"classes, got {low} to {high}"
+        )

@@ -7,15 +7,18 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
+from keras import ops
 
-from tfnas.distillation import compatibility_checks, target_checks
+from tfnas.distillation import batch_checks, target_checks
 from tfnas.distillation.feature_losses import Transfer
 from tfnas.distillation.forward import ForwardPass, ForwardResult
 from tfnas.distillation.loss_trackers import DISTILLATION, FEATURES, STUDENT
 from tfnas.distillation.losses import as_logits, weighted_mean, weighted_sum
+from tfnas.distillation.output_checks import check_number
 from tfnas.distillation.output_losses import BatchLoss, OutputLoss, Settings, batch_loss
 from tfnas.distillation.output_structure import OutputStructure
 from tfnas.distillation.teachers import Teachers
+from tfnas.keras_private import attach, attached
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -24,11 +27,13 @@ class ObjectiveValue:
 
     Args:
         total: What is minimized, a float32 scalar.
+        examples: Number of examples.
         parts: Name of a part, such as "student_loss" -> its value over all outputs.
         by_output: Name of an output -> its own parts.
     """
 
     total: Any
+    examples: Any
     parts: dict[str, Any]
     by_output: dict[str, dict[str, Any]]
 
@@ -55,7 +60,8 @@ class TrainingObjective:
         projections: Sequence[keras.layers.Layer | None],
     ) -> None:
         self.student, self.teachers = student, teachers
-        self.outputs = tuple(outputs)
+        self.declared = tuple(outputs)  # before targets said more
+        self.outputs = self.declared
         self.settings = settings
         self.features, self.projections = features, projections
         self.set_loss_weights([None] * len(self.outputs))
@@ -67,8 +73,24 @@ class TrainingObjective:
 
     def set_loss_weights(self, weights: Sequence[float | None]) -> None:
         """Sets the factor of each output's loss; None: as the student was compiled, else 1."""
+        for weight in weights:
+            if weight is not None:
+                check_number("loss_weights", weight, low=0.0)
         pairs = zip(weights, self.outputs, strict=True)
         self._weights = [out.weight if weight is None else weight for weight, out in pairs]
+
+    def forward(self, inputs: Any, training: bool | None) -> Any:
+        """Runs the student and returns its outputs, from which the loss is computed.
+
+        Args:
+            inputs: The student's inputs.
+            training: As in `keras.Model.call`.
+        """
+        result = self.student.run(inputs, training)
+        # The loss needs more of this pass: it is attached to the outputs, as Keras does with
+        # masks. As an attribute of the model it would mix up replicas.
+        attach(result.tensors[0], "forward", result)
+        return result.outputs
 
     def split(self, y: Any) -> tuple[list[Any], list[Any]]:
         """Returns labels and cached teacher's outputs, by output; None for what is missing."""
@@ -109,7 +131,7 @@ class TrainingObjective:
         labels, cached = self.split(y)
         if settings.student_loss_weight > 0:
             for label in labels:
-                compatibility_checks.check_given(label)
+                batch_checks.check_given(label)
         shapes = [tensor.shape for tensor in result.tensors]
         outputs = target_checks.resolved(self.outputs, shapes, labels)
         teacher, teacher_features = self._teacher_values(x, cached, outputs, training)
@@ -123,7 +145,7 @@ class TrainingObjective:
         total = self._summed([loss.total for loss in losses])
         by_part = _parts(losses)
         parts = {name: self._summed(values) for name, values in by_part.items()}
-        if teacher_features:
+        if self.features and teacher_features:
             shared = target_checks.shared_weight(weights)
             added: Any = 0.0
             for distance, weight in self._distances(result.features, teacher_features):
@@ -132,7 +154,8 @@ class TrainingObjective:
             parts[FEATURES] = added
         names = enumerate(self.structure.names)
         own = {name: {part: by_part[part][n] for part in by_part} for n, name in names}
-        return ObjectiveValue(total, parts if training else {}, own)
+        examples = ops.shape(result.tensors[0])[0]
+        return ObjectiveValue(total, examples, parts if training else {}, own)
 
     def _student_values(
         self, result: ForwardResult, number: int, output: OutputLoss
@@ -177,6 +200,12 @@ class TrainingObjective:
             student = student if projection is None else projection(student)
             teacher = teacher_features[transfer.of][transfer.teacher]
             yield transfer.distance(student, teacher), transfer.weight
+
+
+def forward_result(outputs: Any) -> ForwardResult | None:
+    """Returns what a student's pass left with its outputs; None where they are other tensors."""
+    tensors = keras.tree.flatten(outputs)
+    return attached(tensors[0], "forward") if tensors else None
 
 
 def _parts(losses: Sequence[BatchLoss]) -> dict[str, list[Any]]:
