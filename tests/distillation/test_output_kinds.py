@@ -93,9 +93,7 @@ def test_the_kind_is_inferred(student, teacher, expected):
 )
 def test_arguments_say_the_kind(arguments, expected):
     assert found_kind(mlp(), mlp(units=16), **arguments) == expected
-    if "outputs" in arguments and expected != "regression":
-        return
-    if "student_gives" not in arguments and "multi_label" not in arguments:
+    if "student_loss" in arguments or arguments.get("outputs") == "regression":
         assert found_kind(mlp(loss=BINARY), mlp(units=16), **arguments) == expected
 
 
@@ -182,7 +180,7 @@ def test_unknown_outputs_are_refused_before_training(x, form):
     before = student.get_weights()
     distiller = tfnas.Distiller(mlp(units=16), student, student_loss_weight=float(form != "none"))
     distiller.compile("adam", jit_compile=False)
-    with pytest.raises(ValueError, match="outputs must say the kind of the output .*outputs='reg"):
+    with pytest.raises(ValueError, match=r"outputs must say the kind of the output .*outputs='reg"):
         distiller.fit(*data, verbose=0)
     for old, new in zip(before, student.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
@@ -196,7 +194,7 @@ def test_one_hot_rows_of_a_data_set_say_that_they_are_classes(x, form):
         data = tf.data.Dataset.from_tensor_slices((x, y)).batch(8)
     distiller = tfnas.Distiller(mlp(units=16), mlp())
     distiller.compile("adam", run_eagerly=True)
-    distiller.fit(data, verbose=0)
+    distiller.fit(data, shuffle=False, verbose=0)
     assert distiller.get_config()["outputs"]["config"]["kind"] == "logits"
     # What one training's targets said does not hold for another one's.
     with pytest.raises(ValueError, match="outputs must say the kind"):
@@ -240,9 +238,9 @@ class OwnLoss(keras.Sequential):
 
 def test_a_student_with_a_training_of_its_own_is_refused(x):
     parts = [keras.Input((8,)), layers.Dense(3)]
-    with pytest.raises(ValueError, match="student must be trained by .* OwnStep with a train_step"):
+    with pytest.raises(ValueError, match=r"student must be .* OwnStep with a train_step"):
         tfnas.Distiller(mlp(), OwnStep(parts), outputs="regression", student_loss="mse")
-    with pytest.raises(ValueError, match="OwnLoss with a compute_loss .*give its loss as student"):
+    with pytest.raises(ValueError, match=r"OwnLoss with a compute_loss .*give its loss as student"):
         tfnas.Distiller(mlp(), OwnLoss(parts), outputs="regression")
     distiller = tfnas.Distiller(mlp(), OwnLoss(parts), student_loss="mse")
     assert np.isfinite(float(distiller.compute_loss(x, regression_targets())))
@@ -297,7 +295,7 @@ def test_cached_outputs_that_look_like_probabilities_are_refused(x):
         p = np.asarray(keras.activations.get(activation)(rng.normal(size=(N, 8))), "float32")
         distiller = tfnas.Distiller(None, student)
         distiller.compile("adam", run_eagerly=True)
-        with pytest.raises(ValueError, match="must be logits .* give teacher_gives='probab"):
+        with pytest.raises(ValueError, match=r"must be logits .* give teacher_gives='probab"):
             distiller.fit(x, (labels, p), verbose=0)
         with pytest.raises(ValueError, match="outputs in y must be finite"):
             distiller.fit(x, (labels, p * np.nan), verbose=0)
@@ -308,7 +306,7 @@ def test_cached_outputs_that_look_like_probabilities_are_refused(x):
 
 def test_several_linear_teachers_without_a_loss_are_refused(x):
     teachers = [mlp(), mlp()]
-    with pytest.raises(ValueError, match="outputs must say the kind .* several linear teachers"):
+    with pytest.raises(ValueError, match=r"outputs must say the kind .* several linear teachers"):
         tfnas.teacher_outputs(teachers, x)
     found = tfnas.teacher_outputs(teachers, x, outputs="regression", weights=[1, 3])
     expected = 0.25 * np.asarray(teachers[0](x)) + 0.75 * np.asarray(teachers[1](x))

@@ -52,6 +52,7 @@ def huber_losses(labels, student, teacher, temperature):
     return huber(student - labels), huber(student - teacher)
 
 
+METRICS = {"kind": ["accuracy"], "depth": ["mae"]}
 HUBER = keras.losses.Huber(delta=0.5)
 KINDS = {
     # kind: activation, arguments of the distiller, reference
@@ -228,10 +229,9 @@ def test_several_outputs(scenes, container):
         teacher, student, 0.3, 2.0, outputs={"depth": "regression"}, name="distiller"
     )
     assert sorted(distiller.output_names) == ["depth", "kind"]
-    metrics = {"kind": ["accuracy"], "depth": ["mae"]}
     weights = {"kind": 1.0, "depth": 0.5}
     distiller.compile(
-        keras.optimizers.SGD(0.0), loss_weights=weights, metrics=metrics, jit_compile=False
+        keras.optimizers.SGD(0.0), loss_weights=weights, metrics=METRICS, jit_compile=False
     )
     labels = in_container(y, container)
     history = distiller.fit(x, labels, batch_size=5, verbose=0, validation_data=(x, labels)).history
@@ -245,11 +245,11 @@ def test_several_outputs(scenes, container):
     assert history["loss"] == pytest.approx([(0.3 * both[0] + 0.7 * both[1]).mean()], rel=1e-4)
     assert history["val_loss"] == pytest.approx(history["student_loss"], rel=1e-4)
     assert history["val_kind_student_loss"] == pytest.approx(history["kind_student_loss"])
-    assert "val_student_loss" not in history and "val_kind_distillation_loss" not in history
+    assert not {"val_student_loss", "val_kind_distillation_loss"} & set(history)
     depth = numpy(keras.tree.flatten(student(x))[0 if container is dict else 1])
     mae = np.abs(depth - y["depth"]).mean()
     assert history["depth_mae"] == pytest.approx([mae], rel=1e-4)
-    assert "kind_accuracy" in history and "val_depth_mae" in history
+    assert {"kind_accuracy", "val_depth_mae"} <= set(history)
     # Weights by output, and one for all.
     by_output = {"kind": np.arange(N) / 5, "depth": np.arange(N)[::-1] / 7}
     total = sum(
@@ -287,9 +287,7 @@ def test_several_cached_outputs(scenes, container, tmp_path):
         float(live.compute_loss(x, labels, training=False)), rel=1e-5
     )
     for distiller in (live, kept):
-        distiller.compile(
-            keras.optimizers.SGD(0.0), metrics=[["accuracy"], ["mae"]], jit_compile=False
-        )
+        distiller.compile(keras.optimizers.SGD(0.0), metrics=METRICS, jit_compile=False)
     weights = in_container({"kind": np.arange(N) / 5, "depth": np.arange(N) / 7}, container)
     options = {"verbose": 0, "batch_size": N, "validation_data": (x, labels)}
     found = [
@@ -302,7 +300,8 @@ def test_several_cached_outputs(scenes, container, tmp_path):
         for name, value in one.items():
             assert value == pytest.approx(other[name], rel=1e-4), name
     pairs = tf.data.Dataset.from_tensor_slices((x, as_tuples((labels, cached)), np.arange(N) / 5))
-    from_data = kept.fit(pairs.batch(N), verbose=0, validation_data=(x, labels)).history
+    options = {"verbose": 0, "validation_data": (x, labels), "shuffle": False}
+    from_data = kept.fit(pairs.batch(N), **options).history
     for name, value in from_data.items():
         assert value == pytest.approx(found[3][name], rel=1e-4), name
 
@@ -319,14 +318,11 @@ def test_a_distiller_of_several_outputs_is_saved(scenes, tmp_path):
     student.compile("adam", losses, loss_weights={"kind": 1.0, "depth": 3.0})
     distiller = tfnas.Distiller(teacher, student)
     expected = float(distiller.compute_loss(x, y))
-    distiller.compile("adam", metrics={"kind": ["accuracy"]})
+    distiller.compile(keras.optimizers.SGD(0.0), metrics={"kind": ["accuracy"]}, run_eagerly=True)
+    distiller.fit(x, y, verbose=0)
     distiller.save(tmp_path / "distiller.keras")
     loaded = keras.saving.load_model(tmp_path / "distiller.keras")
     assert float(loaded.compute_loss(x, y)) == pytest.approx(expected, rel=1e-5)
-    plain = tfnas.Distiller(
-        teacher, student, outputs={"depth": "mse"}, student_loss={"kind": "mse"}
-    )
-    assert float(plain.compute_loss(x, y, training=False)) != pytest.approx(expected)
 
 
 def test_teachers_are_matched_by_name_or_position(scenes):
@@ -340,7 +336,7 @@ def test_teachers_are_matched_by_name_or_position(scenes):
     np.testing.assert_allclose(two.compute_loss(x, y), found[0], rtol=1e-5)
     with pytest.raises(ValueError, match=r"y must hold one entry for each output .* got a dict"):
         two.compute_loss(x, {"kind": y["kind"]})
-    with pytest.raises(ValueError, match="loss_weights must name outputs .* got 'dept'"):
+    with pytest.raises(ValueError, match=r"loss_weights must name outputs .* got 'dept'"):
         two.compile("adam", loss_weights={"dept": 1.0})
     with pytest.raises(ValueError, match="loss_weights must be a number"):
         two.compile("adam", loss_weights={"depth": -1.0})
