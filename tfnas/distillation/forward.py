@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 
@@ -23,6 +23,9 @@ from tfnas.keras_private import (
     logits_of,
     standardized_inputs,
 )
+
+if TYPE_CHECKING:
+    from tfnas.distillation.tensor_types import Tensors
 
 _MAX_NAMES = 24  # layers that a message lists
 # Layers that may follow the softmax of a classifier; FakeQuant rounds for an integer file.
@@ -126,7 +129,7 @@ class ForwardPass:
         """Shape of a layer's activations."""
         return self._taps[layer].shape
 
-    def run(self, x: Any, training: bool | None) -> ForwardResult:
+    def run(self, x: Tensors, training: bool | None) -> ForwardResult:
         """Runs the model.
 
         Args:
