@@ -52,7 +52,7 @@ from tfnas.tflite.saved_model import to_saved_model
 if TYPE_CHECKING:
     import keras
 
-    from tfnas.data.any_data import AnyData
+    from tfnas.data.data_for_model import AnyData
     from tfnas.nas.search_result import SearchResult
     from tfnas.tasks.compiled_task import Fit
     from tfnas.tasks.metrics import MetricLike
