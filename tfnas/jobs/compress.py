@@ -207,7 +207,7 @@ def compress(
         epochs=_epochs(amounts, split.train, batch_size) if epochs is None else epochs,
         batch_size=batch_size,
         learning_rate=learning_rate,
-        distill=DISTILL if task.distills else 0.0,
+        distill=DISTILL if _distills(task, model, progress) else 0.0,
         augment=tuple(augment),
         seed=seed,
     )
@@ -276,6 +276,18 @@ def _check_model(model: keras.Model, task: Task) -> None:
         if None in each.shape[1:]:
             raise ValueError(f"model must take inputs of one size, got {each.shape[1:]}")
     task.check_for_compress(model)
+
+
+def _distills(task: Task, model: keras.Model, progress: Progress) -> bool:
+    """Returns whether the model can be the teacher of what is trained; says why not."""
+    if not task.distills:
+        return False
+    try:
+        task.check_distillation(model)
+    except ValueError as error:
+        progress.phase(f"models are trained without the original as their teacher: {error}")
+        return False
+    return True
 
 
 def _epochs(effort: Effort, train: ExampleSet, batch_size: int) -> int:
