@@ -9,9 +9,10 @@ sensitive. They compare two planners; what a real model loses they can't tell.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Mapping
 
-from tfnas.compression.budget import Budget, CandidateCosts
+from tfnas.compression.budget import Budget, CandidateCosts, relative_loss
 from tfnas.compression.choice import best_for_budget
 from tfnas.compression.effort import EFFORTS
 from tfnas.compression.known_file import KnownFile
@@ -23,9 +24,9 @@ from tfnas.compression.techniques.registry import technique
 from tfnas.compression.tolerance import Tolerance
 from tfnas.tasks.assessment import ACCURACY
 
+BASELINE = 0.9  # accuracy of the original
 EPOCHS = 6  # of a step, for ResNet8 with effort "normal"
 WEIGHTS, STRUCTURE = 77_000, 12_800  # bytes of an int8 file: 89,800
-AWARE = 550  # bytes that quantization-aware training adds
 BYTES = {"float16": 2.0, "int8x4": 0.5}  # of a weight; else 1
 
 
@@ -37,11 +38,15 @@ class Model:
         cut: Factor of what pruned channels lose.
         rounding: Points that int8 loses without training for it.
         narrow: Further points that int8 loses with fewer channels.
+        unequal: Bytes that unequal widths add to a file.
+        aware: Bytes that quantization-aware training adds.
     """
 
     cut: float
     rounding: float = 0.05
     narrow: float = 0.25
+    unequal: int = 0
+    aware: int = 550
 
     def outcome(self, recipe: Recipe) -> KnownFile:
         """Returns the file of a recipe."""
@@ -61,14 +66,18 @@ class Model:
             drop += (self.rounding + self.narrow * bool(epochs)) * (0.15 if recipe.aware else 1.0)
         if recipe.mode == "int8x4":
             drop += 0.8 if recipe.aware else 30.0
-        size = int(
-            STRUCTURE + WEIGHTS * weights * BYTES.get(recipe.mode, 1.0) + AWARE * recipe.aware
-        )
+        size = int(STRUCTURE + WEIGHTS * weights * BYTES.get(recipe.mode, 1.0))
+        size += self.aware * recipe.aware
+        size += self.unequal * any(step.weights and not step.equal for step in recipe.steps)
         latency = 0.5 * (0.8 * macs + 0.2 * macs**0.5)
         gz = int(0.8 * size * (1 - 0.75 * zeros))
-        return KnownFile(
-            recipe, CandidateCosts(round(drop, 4), size, gz, latency, macs, int(64_000 * macs))
-        )
+        costs = CandidateCosts(round(drop, 4), size, gz, latency, macs, int(64_000 * macs))
+        quality = BASELINE - costs.drop / 100
+        lost = relative_loss(quality, BASELINE, higher_is_better=True)
+        if recipe.untrained:
+            costs = dataclasses.replace(costs, drop=math.nan, latency=math.nan)
+            return KnownFile(recipe, costs)
+        return KnownFile(recipe, dataclasses.replace(costs, quality=quality, relative_loss=lost))
 
 
 MODELS = {
@@ -98,7 +107,7 @@ def planned_epochs(recipes: Iterable[Recipe]) -> int:
     """Returns the epochs that candidates train; steps that several begin with are trained once."""
     trained: dict[tuple[object, ...], int] = {}
     for recipe in recipes:
-        if getattr(recipe, "untrained", False):
+        if recipe.untrained:
             continue
         for count, step in enumerate(recipe.steps, 1):
             times = step.amount if step.technique == "train" else 1.0
@@ -129,7 +138,7 @@ def planned(
         **changes: Changed settings of the plan.
     """
     budget = Budget.of(limits)
-    tolerance = Tolerance.of(ACCURACY, 0.9, budget)
+    tolerance = Tolerance.of(ACCURACY, BASELINE, budget)
     plan = decide_plan(budget, EFFORTS[effort], analysis())
     plan = dataclasses.replace(plan, **changes)  # type: ignore[arg-type]
     state, recipe = next_step(first_state(budget, EFFORTS[effort], plan, tolerance=tolerance), None)
@@ -138,7 +147,7 @@ def planned(
         file = model.outcome(recipe)
         files.append(file)
         state, recipe = next_step(state, file)
-    trained = [file for file in files if not getattr(file.recipe, "untrained", False)]
+    trained = [file for file in files if not file.recipe.untrained]
     return files, best_for_budget(trained, budget, tolerance)
 
 
@@ -147,7 +156,7 @@ def rows(show: Callable[[str], object] = print) -> dict[str, tuple[int, str, flo
     found = {}
     for name, model in MODELS.items():
         for words, limits in BUDGETS.items():
-            files, best = planned(model, limits)
+            files, best = planned(model, limits, sized=True)
             epochs = planned_epochs(file.recipe for file in files)
             kept = not Budget.of(limits).excesses(best.costs)
             found[f"{name}, {words}"] = epochs, str(best.recipe), best.costs.drop, kept

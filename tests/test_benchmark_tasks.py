@@ -126,6 +126,16 @@ def test_boxes_are_decoded_and_judged():
     assert boxes.mean_average_precision(truth, found, 3) == 0.5
 
 
+def test_parts_become_named_arrays():
+    from benchmarks.tasks.trained import arrays_of
+
+    arrays = arrays_of((batch("table"),) * 3)
+    parts = ("train", "validation", "test")
+    names = ("size_grade", "mean", "error", "largest", "y", "sample_weight")
+    assert arrays.keys() == {f"{name}_{part}" for name in names for part in parts}
+    assert arrays["largest_test"].shape == (4, 9)
+
+
 def test_void_does_not_count():
     from benchmarks.tasks import camvid
 

@@ -268,6 +268,12 @@ def test_keras_keeps_the_logits_behind_probabilities(activation):
     assert keras_private.logits_of(keras.activations.relu(logits)) is None
 
 
+def test_options_of_a_loss_are_read():
+    assert keras_private.loss_options(keras.losses.Huber(delta=0.3)) == {"delta": 0.3}
+    assert keras_private.loss_options(keras.losses.MeanSquaredError()) == {}
+    assert keras_private.loss_options(keras.losses.Loss()) == {}
+
+
 def test_values_are_attached_to_tensors_and_callbacks():
     seen = []
 

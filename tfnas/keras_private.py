@@ -267,6 +267,18 @@ def logits_of(tensor: keras.KerasTensor) -> Any:
     return getattr(tensor, "_keras_logits", None)
 
 
+def loss_options(loss: keras.losses.Loss) -> dict[str, Any]:
+    """Returns the options of one of Keras' losses that is the mean of a function.
+
+    Reads `LossFunctionWrapper._fn_kwargs` (Keras 3.12.0, 3.15.1). The configuration of
+    `keras.losses.Huber` lacks its `delta` (Keras 3.15.1).
+
+    Args:
+        loss: A loss; {} for one of another kind.
+    """
+    return dict(getattr(loss, "_fn_kwargs", {}))
+
+
 def attach(target: object, name: str, value: object) -> None:
     """Attaches a value of tfnas to an object of Keras or TensorFlow, as Keras does with masks.
 

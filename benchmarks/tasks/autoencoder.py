@@ -2,8 +2,8 @@
 
 1,797 images of 8x8 pixels from 0 to 16, here from 0 to 1. Targets are the inputs.
 
-Quality: mean squared error of the reconstruction of 360 test images. The trained model reaches
-{QUALITY}.
+Quality: mean squared error of the reconstruction of 364 test images. The trained model reaches
+0.0097 (pixels have a standard deviation of 0.38).
 """
 
 from __future__ import annotations

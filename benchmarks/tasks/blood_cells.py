@@ -6,7 +6,7 @@ class lies in it, and the box around that center. Targets are boxes, padded to 3
 model's own `train_step` turns them into its grid. Training images are mirrored at random.
 
 Quality: mean average precision at IoU 0.5 over the three classes, of the test images. The trained
-model reaches {QUALITY}.
+model reaches 0.839.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Boxes from the grid of a detector, and how good they are; NumPy, for a model and its file alike.
 
-Detections are arrays of shape (images, 100, 6): class, score, x0, y0, x1, y1, best first; class -1
+Detections are arrays of shape (images, 100, 6): class, score, x0, y0, x1, y1, best first; NaN
 is padding.
 """
 
@@ -47,7 +47,7 @@ def _of_image(scores: np.ndarray, corners: np.ndarray) -> np.ndarray:
             kept.append(each)
         if len(kept) == KEPT:
             break
-    result = np.full((KEPT, 6), -1.0)
+    result = np.full((KEPT, 6), np.nan)
     if kept:
         result[: len(kept)] = kept
     return result

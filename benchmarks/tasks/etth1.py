@@ -4,9 +4,9 @@ From 96 hours of seven columns the next 24 hours of the oil temperature (OT) and
 of high load (HUFL, HULL). Columns are standardized by the training part. 12 months train, 4
 validate, 4 test, as is usual for these data; a window begins every 6 hours in the first two parts.
 
-Quality: mean squared error of the standardized load on the test part, which decides; that of the
-oil temperature is beside it. The trained model reaches {QUALITY}; the last value, repeated,
-reaches {BASELINE}.
+Quality: mean squared error of the standardized load on the test part, which decides. The trained
+model reaches 0.578; the last value, repeated, 1.721. For the oil temperature beside it that is
+0.037 and 0.035: in the test months nothing is better than the last value.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ bands and their logarithm.
 Magnitudes are sums of absolute real and imaginary parts, and the logarithm is of 1 + 50 times a
 band: squares and quieter bands have no place in the 256 steps of int8.
 
-Quality: accuracy on the 500 recordings of the test speaker. The trained model reaches {QUALITY}.
+Quality: accuracy on the 500 recordings of the test speaker. The trained model reaches 0.912.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
 radius, enters as a size grade, an integer category that the model embeds. Names of inputs are not
 in alphabetical order, as a user's are not. A malignant tumor weighs twice in the loss.
 
-Quality: area under the ROC curve of 114 test rows. The trained model reaches {QUALITY}.
+Quality: area under the ROC curve of 115 test rows. The trained model reaches 0.987.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from . import problem
 from .training import inputs, targets
@@ -71,3 +72,27 @@ def by_output(module: ModuleType, outputs: Any) -> np.ndarray | dict[str, np.nda
     if isinstance(outputs, dict) or not hasattr(module, "OUTPUTS"):
         return outputs
     return dict(zip(sorted(module.OUTPUTS), outputs, strict=True))
+
+
+def arrays_of(parts: tuple) -> dict[str, np.ndarray]:
+    """Returns the parts as the command takes them in an `.npz` file: arrays by name and part.
+
+    Of a dataset that is one pass over it.
+
+    Example:
+        >>> part = (np.zeros((2, 3)), {"oil": np.ones(2), "load": np.ones(2)})
+        >>> list(arrays_of((part, part, part)))[:3]
+        ['x_train', 'oil_train', 'load_train']
+
+    Args:
+        parts: The data of a problem.
+    """
+    arrays = {}
+    for name, part in zip(("train", "validation", "test"), parts, strict=True):
+        x, y = inputs(part), targets(part)
+        weight = () if isinstance(part, tf.data.Dataset) else part[2:]
+        sides = [("x", x), ("y", y), *(("sample_weight", each) for each in weight)]
+        for side, values in sides:
+            columns = values if isinstance(values, dict) else {side: values}
+            arrays |= {f"{column}_{name}": array for column, array in columns.items()}
+    return arrays

@@ -66,6 +66,18 @@ def inputs(part: Part) -> Any:
     return keras.tree.map_structure(lambda *each: np.concatenate(each), *batches)
 
 
+def calibration_inputs(part: Part, count: int = 300) -> Any:
+    """Returns inputs of a part to calibrate with: all arrays, or the first of a dataset.
+
+    Args:
+        part: Arrays, or a dataset of batches.
+        count: Examples of a dataset.
+    """
+    if isinstance(part, tf.data.Dataset):
+        return inputs(part.unbatch().take(count).batch(count))
+    return part[0]
+
+
 def held_out(labels: np.ndarray, every: int) -> np.ndarray:
     """Returns which examples are held out: of each label the first, and each `every`-th after it.
 

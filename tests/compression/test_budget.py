@@ -8,6 +8,7 @@ import pytest
 from tfnas.compression import budget as budget_module
 from tfnas.compression import choice, tolerance
 from tfnas.compression.budget import Budget, CandidateCosts, cost_of_limit, relative_loss
+from tfnas.compression.results.compress_result import _excess
 from tfnas.compression.tolerance import Tolerance
 from tfnas.tasks.assessment import ACCURACY, Metric
 
@@ -108,3 +109,9 @@ def test_losses_of_a_baseline_of_zero():
     assert relative_loss(0.0, 0.0, higher_is_better=True) == 0.0
     assert relative_loss(-0.1, 0.0, higher_is_better=True) == math.inf
     assert relative_loss(-0.1, 0.0, higher_is_better=False) == -math.inf
+
+
+def test_excesses_of_quality_in_words():
+    assert _excess("quality_limit", 0.05, ACCURACY) == "5.00 points"
+    assert _excess("quality_limit", 0.05, ERROR) == "50.0 mm"
+    assert _excess("max_relative_loss", 0.2, ERROR) == "20%"

@@ -34,7 +34,8 @@ def test_fractions_follow_the_budget_and_the_accuracy():
     assert tried({"max_bytes": 10}, "normal", good)[4] == "prune_channels 1 weights 0.05, int8"
 
     def bad(recipe):
-        return candidate(recipe, drop=5.0 if recipe.steps else 0.1)
+        pruned = bool(recipe.steps)
+        return candidate(recipe, drop=5.0 if pruned else 0.1, macs=0.5 if pruned else 1.0)
 
     found = tried({"max_drop": 1, "max_macs": 0.5}, "normal", bad)
     assert found[4:] == [

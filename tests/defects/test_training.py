@@ -99,11 +99,6 @@ def distill(student, teacher, x, targets):
     return distiller.fit(x, targets, epochs=10, verbose=0).history["loss"]
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason=f"{THEME}: two linear units of a regression are distilled as logits of classes",
-)
 def test_a_regression_is_distilled_as_one(regression):
     x, targets, teacher = regression
     student = regression_network()
@@ -112,11 +107,6 @@ def test_a_regression_is_distilled_as_one(regression):
     assert error < 0.5  # predicting the mean has 1
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=pytest.fail.Exception,
-    reason=f"{THEME}: an output of unknown kind is distilled as logits instead of refused",
-)
 def test_an_output_whose_kind_is_unknown_is_refused_before_training(regression):
     x, targets, _ = regression
     with pytest.raises(ValueError, match="loss"):

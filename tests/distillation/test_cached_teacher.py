@@ -24,13 +24,13 @@ def rows():
 @pytest.fixture
 def runs(monkeypatch):
     """Numbers of examples that the teacher was run on."""
-    seen, original = [], cached_teacher._teacher_logits
+    seen, original = [], cached_teacher._teacher_outputs
 
-    def counting(teachers, inputs, multi_label):
+    def counting(teachers, inputs, kinds):
         seen.append(len(inputs))
-        return original(teachers, inputs, multi_label)
+        return original(teachers, inputs, kinds)
 
-    monkeypatch.setattr(cached_teacher, "_teacher_logits", counting)
+    monkeypatch.setattr(cached_teacher, "_teacher_outputs", counting)
     return seen
 
 
@@ -59,7 +59,8 @@ def test_fit_with_cached_logits(rows):
     distiller.compile("adam", metrics=["accuracy"], jit_compile=False)
     data = tf.data.Dataset.from_tensor_slices((x, (y, teacher_logits))).batch(100)
     history = distiller.fit(data, validation_data=(x, y), shuffle=False, verbose=0).history
-    assert list(history) == ["accuracy", "loss", "val_accuracy", "val_loss"]
+    parts = ["accuracy", "distillation_loss", "loss", "student_loss"]
+    assert list(history) == [*parts, "val_accuracy", "val_loss"]
     weighted = distiller.fit(x, (y, teacher_logits), sample_weight=np.zeros(300), verbose=0)
     assert weighted.history["loss"] == [0.0]
     assert distiller.evaluate(x, (y, teacher_logits), verbose=0) == distiller.evaluate(
@@ -119,7 +120,7 @@ def test_an_outdated_cache_is_computed_again(rows, runs, tmp_path, change):
     x, _ = rows
     teacher, other = model(16), model(16)
     file = tmp_path / "logits.npz"
-    before = {"teacher": [teacher, other], "preprocess": lambda x: 2 * x}
+    before = {"teacher": [teacher, other], "preprocess": lambda x: 2 * x, "outputs": "logits"}
     tfnas.teacher_outputs(x=x, file=file, **before)
     now = {"x": x, **before}
     if change == "weights":

@@ -112,7 +112,13 @@ def test_training_changes_only_the_student(images):
     assert [v.name for v in extra] == ["projection", "offset"]
     assert not {id(v) for v in distiller.variables} & {id(v) for v in teacher.variables}
     history = distiller.fit(*images, batch_size=N, epochs=4, verbose=0).history
-    assert list(history) == ["accuracy", "loss"]
+    assert list(history) == [
+        "accuracy",
+        "distillation_loss",
+        "feature_loss",
+        "loss",
+        "student_loss",
+    ]
     assert history["loss"][-1] < history["loss"][0]
     for old, new in zip(before, teacher.variables, strict=True):
         np.testing.assert_array_equal(old, new)
@@ -124,7 +130,9 @@ def test_training_changes_only_the_student(images):
 def test_the_student_learns_the_teachers_outputs(rows):
     x, _ = rows
     teacher, student = mlp(16), mlp(16)
-    distiller = tfnas.Distiller(teacher, student, student_loss_weight=0, temperature=2)
+    distiller = tfnas.Distiller(
+        teacher, student, student_loss_weight=0, temperature=2, student_gives="logits"
+    )
     distiller.compile(keras.optimizers.Adam(0.05), jit_compile=False)
     before = loss_of(distiller, x, None)
     distiller.fit(np.tile(x, (60, 1)), batch_size=N, shuffle=False, verbose=0)  # no labels
@@ -251,7 +259,7 @@ def test_multi_label(rows, classes):
 
 def test_multi_labels_outside_0_to_1_are_refused(rows):
     x, _ = rows
-    distiller = compiled(tfnas.Distiller(mlp(16, classes=1), mlp(classes=1)))
+    distiller = compiled(tfnas.Distiller(mlp(16, classes=1), mlp(classes=1), multi_label=True))
     with pytest.raises(ValueError, match="y must hold numbers from 0 to 1"):
         distiller.fit(x, np.linspace(0, 9, len(x)), verbose=0)
 
@@ -308,7 +316,7 @@ def test_layers_inside_nested_models(images):
     backbone = student.get_layer("backbone")
     hints = [tfnas.FeatureHint("inner", "backbone/inner")]
     distiller = tfnas.Distiller(teacher, student, features=hints)
-    result = ForwardPass(student, "student", ["inner"]).run(x, False, False)
+    result = ForwardPass(student, "student", ["inner"]).run(x, False)
     np.testing.assert_allclose(result.outputs, student(x), atol=1e-6)
     np.testing.assert_allclose(
         result.features["inner"], backbone.get_layer("inner")(x * 2), atol=1e-6
@@ -397,7 +405,14 @@ def test_callbacks_of_keras(rows, tmp_path):
             keras.callbacks.ReduceLROnPlateau("val_accuracy"),
         ],
     ).history
-    assert list(history)[:4] == ["accuracy", "loss", "val_accuracy", "val_loss"]
+    assert list(history)[:6] == [
+        "accuracy",
+        "distillation_loss",
+        "loss",
+        "student_loss",
+        "val_accuracy",
+        "val_loss",
+    ]
     kept = distiller.student.get_weights()
     distiller.student.set_weights([w * 0 for w in kept])
     distiller.load_weights(path)
@@ -466,12 +481,14 @@ def test_a_hint_without_projection_compares_activations_directly(rows):
     student, teacher = mlp(8), mlp(8)
     hint = tfnas.FeatureHint("middle", "middle", weight=3.0, project=False)
     distiller = compiled(
-        tfnas.Distiller(teacher, student, student_loss_weight=0.0, features=[hint])
+        tfnas.Distiller(
+            teacher, student, student_loss_weight=0.0, features=[hint], outputs="logits"
+        )
     )
     assert distiller.projections == [None]
     assert not distiller.weights[len(student.weights) :]
     x = rows[0]
-    plain = compiled(tfnas.Distiller(teacher, student, student_loss_weight=0.0))
+    plain = compiled(tfnas.Distiller(teacher, student, student_loss_weight=0.0, outputs="logits"))
     gaps = [
         np.asarray(keras.Model(m.inputs[0], m.get_layer("middle").output)(x))
         for m in (student, teacher)
@@ -619,8 +636,8 @@ def two_outputs():
         ({"label_smoothing": 1.0}, r"label_smoothing must be a number in \[0, 1\), got 1.0"),
         ({"student": 3}, "student must be a built Keras 3 model, got int"),
         ({"student": keras.Sequential([layers.Dense(3)])}, "student must be built"),
-        ({"student": two_outputs}, "student must have one output tensor, got a dict of 2"),
-        ({"teacher": two_outputs}, "teacher must have one output tensor, got a dict of 2"),
+        ({"student": two_outputs}, "teacher must have the student's outputs, a, b, got dense"),
+        ({"teacher": two_outputs}, "teacher must have the student's outputs, dense.*, got a, b"),
         ({"teacher": "resnet"}, "teacher must be a built Keras 3 model, got str"),
         ({"teacher": []}, r"teacher must be a built .* or None, got \[\]"),
         ({"teacher": lambda: mlp(classes=4)}, r"student's shape \(None, 3\), got \(None, 4\)"),
@@ -727,16 +744,17 @@ def sequences():
 @pytest.mark.parametrize("metrics", [None, ["accuracy"]])
 def test_labels_may_be_left_out_with_metrics(rows, metrics):
     x, y = rows
-    distiller = tfnas.Distiller(mlp(16), mlp(), student_loss_weight=0)
+    distiller = tfnas.Distiller(mlp(16), mlp(), student_loss_weight=0, student_gives="logits")
     distiller.compile("adam", metrics=metrics, jit_compile=False)
-    assert list(distiller.fit(x, epochs=2, verbose=0).history) == ["loss"]
+    alone = {"distillation_loss", "loss"}
+    assert set(distiller.fit(x, epochs=2, verbose=0).history) == alone
     seen = distiller.fit(x, epochs=2, verbose=0, validation_data=(x, y)).history
-    assert set(seen) == {"loss", "val_loss", *(["val_accuracy"] if metrics else [])}
+    assert set(seen) == {*alone, "val_loss", *(["val_accuracy"] if metrics else [])}
     if metrics:
         right = np.asarray(distiller.student(x)).argmax(-1) == y.reshape(-1)
         assert seen["val_accuracy"][-1] == pytest.approx(right.mean())
-        assert list(distiller.fit(x, epochs=1, verbose=0).history) == ["loss"]
-        assert set(distiller.fit(x, y, epochs=1, verbose=0).history) == {"loss", "accuracy"}
+        assert set(distiller.fit(x, epochs=1, verbose=0).history) == alone
+        assert set(distiller.fit(x, y, epochs=1, verbose=0).history) == {*alone, "accuracy"}
 
 
 @pytest.mark.parametrize("label", [-1, 3])

@@ -126,6 +126,11 @@ def test_a_job_continues_where_it_was_stopped(run):
     for found in result.candidates:
         record = json.loads((folder / "candidates" / found.recipe.key / "record.json").read_text())
         assert record["costs"]["bytes"] == found.file.size
+        # These follow from the metric's values, so that records of before have them too.
+        assert not {"quality", "relative_loss", "higher_is_better"} & set(record["costs"])
+        value, original = found.assessment.score.value, result.original[0]
+        assert found.costs.quality == value
+        assert found.costs.relative_loss == pytest.approx((original - value) / original)
 
 
 def test_the_result_is_measured_on_other_images(run, digits):

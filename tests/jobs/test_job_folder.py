@@ -1,6 +1,7 @@
 """The folder of a job: other files are neither claimed nor deleted."""
 
 import json
+import os
 
 import keras
 import numpy as np
@@ -252,14 +253,13 @@ def test_a_refused_claim_changes_nothing(tmp_path, job):
 
 def test_a_folder_has_one_owner(tmp_path, job):
     folder = JobFolder(tmp_path / "job", "techniques", ())
+    message = rf"job that is running \(process {os.getpid()}\)"
     with folder.claimed(job):
         for overwrite in (False, True):
             again = JobFolder(tmp_path / "job", "techniques", ()).claimed(job, overwrite)
-            with pytest.raises(
-                RuntimeError, match=rf"job that is running \(process {os.getpid()}\)"
-            ):
+            with pytest.raises(RuntimeError, match=message):
                 again.__enter__()
-        with pytest.raises(RuntimeError, match="job that is running"):
+        with pytest.raises(RuntimeError, match=message):
             folder.check_has_no_owner()
     folder.check_has_no_owner()
     assert files(tmp_path) == {"job/job.json"}

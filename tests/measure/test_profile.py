@@ -3,6 +3,7 @@
 import math
 
 import keras
+import numpy as np
 import pytest
 from keras import layers
 
@@ -236,3 +237,22 @@ def test_models_that_cannot_be_profiled():
     inputs = keras.Input((None, None, 3))
     with pytest.raises(ValueError, match=r"inputs of known shape, got .None, None, None, 3"):
         tfnas.profile(keras.Model(inputs, layers.Conv2D(2, 3)(inputs)))
+
+
+def test_data_tells_the_sizes_that_a_model_leaves_open():
+    def model(length):
+        inputs = {"t": keras.Input((length, 4), name="t"), "s": keras.Input((3,), name="s")}
+        series = layers.GlobalAveragePooling1D()(layers.Conv1D(8, 3)(inputs["t"]))
+        joined = layers.Concatenate()([series, inputs["s"]])
+        return keras.Model(inputs, layers.Dense(2)(joined), name="mine")
+
+    data = {"s": np.zeros((2, 3)), "t": np.zeros((2, 10, 4))}
+    found = tfnas.profile(model(None), data)
+    assert found.summary() == tfnas.profile(model(10)).summary()
+    assert found.name == "mine"
+    assert tfnas.profile(model(10), data).summary() == found.summary()
+    sequential = keras.Sequential([keras.Input((None, 4)), layers.Conv1D(8, 3)], name="series")
+    found = tfnas.profile(sequential, np.zeros((2, 10, 4)))
+    assert (found.name, found.parameters, found.macs) == ("series", 104, 8 * 8 * 12)
+    with pytest.raises(ValueError, match=r"must have the shape .* for input 't'"):
+        tfnas.profile(model(10), {"s": np.zeros((2, 3)), "t": np.zeros((2, 9, 4))})

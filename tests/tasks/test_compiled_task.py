@@ -180,7 +180,32 @@ def test_a_train_step_of_its_own_needs_no_loss():
     after = np.mean((model.predict(data.x, verbose=0) - data.y) ** 2)
     assert after < before / 2
     with pytest.raises(ValueError, match="own train_step"):
-        task.criterion_loss(model)
+        task.loss(model)
+
+
+def test_criteria_without_a_loss_rank_by_how_far_outputs_move():
+    x = RNG.normal(size=(256, 4)).astype("float32")
+    inputs = keras.Input((4,))
+    model = OwnStep(inputs, layers.Dense(3, use_bias=False)(inputs))
+    kernel = np.zeros((4, 3), "float32")
+    kernel[:, 0] = [4, 3, 2, 1]
+    model.set_weights([kernel])
+    x[:, 0] *= 0.01  # the largest weight moves the output least
+    task = CompiledTask.of(model, metric="mse")
+    pruned, _ = tfnas.prune(
+        model, 0.75, criterion="taylor", data=(x, x[:, :3]), loss=task.criterion_loss(model)
+    )
+    assert pruned.layers[-1].kernel.numpy()[0, 0] == 0
+    assert pruned.layers[-1].kernel.numpy()[1, 0] == 3
+
+
+def test_targets_of_one_number_fit_an_output_of_one_unit():
+    data, model = line()
+    task = CompiledTask("binary_crossentropy", "accuracy")
+    flat = (data.y[:, 0] > 0).astype("float32")
+    outputs = 1 / (1 + np.exp(-data.y))
+    loss = task.criterion_loss(model)
+    assert float(loss(flat, outputs)) == float(loss(flat[:, None], outputs))
 
 
 def test_identity_is_the_same_for_the_same_task():

@@ -93,6 +93,7 @@ def define_data_file(
     )
     flags.DEFINE_string("data", None, text, required=required, **common)
     flags.DEFINE_alias("dataset", "data", **common)
+    common["flag_values"]["dataset"].help = "another name of --data"
     text = "arrays of the .npz file, or columns of the .csv file, that are the model's inputs"
     flags.DEFINE_list("inputs", [], f"{text}; default: those named as its inputs, or x", **common)
     text = "arrays or columns that are the targets; of a .csv file they must be named"

@@ -39,6 +39,8 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
     )
     flags.DEFINE_string("directory", None, "folder for the results", required=True, **common)
     define_options(SearchConfig, common)
+    for other, name in (("data", "dataset"), ("objective", "objectives")):
+        flags.DEFINE_alias(other, name, flag_values=values, module_name=__name__)
     flags.DEFINE_multi_string(
         "limit",
         [],
@@ -78,6 +80,8 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
     if values["resume"].value and not (folder / "config.json").exists():
         raise ValueError(f"--directory must hold a search to --resume, got {str(folder)!r}")
     settings["image_size"] = parse_size(values["image_size"].value)
+    if settings["hypermodel"] is not None:
+        return _search_hypermodel(settings, values)
     with progress_display() as progress:
         result = search(
             values["dataset"].value,
@@ -85,6 +89,26 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
             overwrite=values["overwrite"].value,
             progress=progress,
             **settings,
+        )
+    print(f"\n{result}")
+    return 130 if result.interrupted else 0
+
+
+def _search_hypermodel(settings: dict[str, Any], values: flags.FlagValues) -> int:
+    """Searches the user's own hypermodel."""
+    from tfnas.cli.console import progress_display
+    from tfnas.jobs.hypermodel_search import search_hypermodel
+    from tfnas.nas.search_config import SearchConfig
+
+    if not (values["objectives"].present or values["objective"].present):
+        settings["objectives"] = ("val_loss",)
+    config = SearchConfig(values["dataset"].value, **settings)
+    with progress_display() as progress:
+        result = search_hypermodel(
+            config,
+            directory=values["directory"].value,
+            overwrite=values["overwrite"].value,
+            progress=progress,
         )
     print(f"\n{result}")
     return 130 if result.interrupted else 0

@@ -28,7 +28,8 @@ from tfnas.measure.latency import benchmark
 from tfnas.measure.measure import ACTIVATION_BYTES
 from tfnas.measure.profile import Profile, profile
 from tfnas.runtime.files import write_atomically
-from tfnas.runtime.store import Record
+from tfnas.runtime.store import Record, damage_named
+from tfnas.search_space.json_records import check_keys, check_types
 from tfnas.tasks.assessment import Assessment, NotFinite
 from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.conversion_error import ConversionError
@@ -176,7 +177,8 @@ class CandidateStore:
         """
         path = self.folder / "model_analysis.json"
         if path.exists():
-            before = ModelAnalysis.from_json(path.read_text())
+            with damage_named(path, "model analysis"):
+                before = ModelAnalysis.from_json(path.read_text())
             if before.pruned or not pruning:
                 return before
         analysis = analyze_model(
@@ -295,9 +297,13 @@ class CandidateStore:
 
     def _read(self, recipe: Recipe, folder: pathlib.Path) -> Candidate:
         record = self._record(folder).read()
+        with damage_named(folder / "record.json", "candidate"):
+            check_keys(CandidateCosts, record["costs"])
+            check_types(CandidateCosts, record["costs"])
+            value, low, high = map(float, record["drop"])
         file = Artifact.load(folder / "model.tflite")
-        values = np.load(folder / "values.npy", allow_pickle=False)
-        value, low, high = record["drop"]
+        with damage_named(folder / "values.npy", "candidate"):
+            values = np.load(folder / "values.npy", allow_pickle=False)
         assessment = Assessment(self.context.task.metric, values)
         costs = self._with_quality(CandidateCosts(**record["costs"]), assessment)
         return Candidate(recipe, file, costs, (value, low, high), assessment)

@@ -10,7 +10,7 @@ from typing import Any
 
 from tfnas.compression.budget import Budget, CandidateCosts
 from tfnas.runtime.files import write_atomically
-from tfnas.search_space.json_records import parse_json_object
+from tfnas.runtime.store import damage_named, read_json_object
 from tfnas.targets.device import MICRO, VELA, Device, NotOnDevice
 from tfnas.targets.ethos_u import VelaError
 from tfnas.tflite.artifact import Artifact
@@ -64,14 +64,15 @@ class Target:
             "wanted": list(self.metrics),
             "sha256": file.sha256,
         }
-        found = parse_json_object(path.read_text(), str(path)) if path.exists() else {}
+        found = read_json_object(path, "cost on a device") if path.exists() else {}
         complete = {"values", "refused"} <= set(found)
         if not complete or any(found.get(name) != value for name, value in key.items()):
             found = self._measure(file)
             if not found.pop("failed"):
                 write_atomically(path, json.dumps(key | found, indent=1))
-        values, refused = found["values"], found["refused"]
-        device = {name: math.inf if refused else values[name] for name in self.metrics}
+        with damage_named(path, "cost on a device"):
+            values, refused = found["values"], str(found["refused"])
+            device = {n: math.inf if refused else float(values[n]) for n in self.metrics}
         return dataclasses.replace(costs, device=device, refused=refused)
 
     def _measure(self, file: Artifact) -> dict[str, Any]:

@@ -17,7 +17,6 @@ from tfnas.compression.known_file import KnownFile
 from tfnas.compression.recipe import Recipe
 from tfnas.compression.technique_context import Context
 from tfnas.compression.technique_row import run_row
-from tfnas.compression.techniques.technique import NotPossible
 from tfnas.measure.measure import ACTIVATION_BYTES
 from tfnas.measure.profile import profile
 from tfnas.quantization.quantize_aware import quantize_aware
@@ -58,7 +57,7 @@ def untrained_size(
         context.progress.phase(f"{recipe}: {recipe.why}")
         try:
             file, costs = _measured(recipe, context)
-        except (ConversionError, NotPossible, ValueError) as error:
+        except (ConversionError, ValueError) as error:  # a refusal, as of a candidate
             context.progress.phase(f"{recipe}: not possible: {error}")
             file, costs = None, None
         place.mkdir(parents=True, exist_ok=True)
@@ -78,9 +77,9 @@ def _measured(recipe: Recipe, context: Context) -> tuple[Artifact, CandidateCost
     model = context.original
     untrained = context.replace(checkpoints=None)
     for number, step in enumerate(recipe.steps):
-        before = tuple(each.technique for each in recipe.steps[:number])
+        names = tuple(each.technique for each in recipe.steps[:number])
         row = [dataclasses.replace(step.step(), epochs=0)]
-        model = run_row(model, row, untrained.replace(before=before))[0].model
+        model = run_row(model, row, untrained.replace(before=names))[0].model
     file = _file(model, recipe, context).minified()
     before, after = profile(context.original), profile(model)
     memory = after.peak_activation_bytes(ACTIVATION_BYTES.get(file.mode, 4))

@@ -26,7 +26,7 @@ from tfnas.measure.quantization_debugger.error_report import QuantizationError
 from tfnas.measure.quantization_debugger.quantization_error import quantization_error
 from tfnas.pruning.prunable_kernels import find_kernels
 from tfnas.pruning.sensitivity import sensitivity
-from tfnas.search_space.json_records import check_keys, parse_json_object
+from tfnas.search_space.json_records import check_keys, check_types, parse_json_object
 from tfnas.tasks.task import Task
 from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.conversion_error import ConversionError
@@ -127,9 +127,11 @@ class ModelAnalysis:
         """
         fields = parse_json_object(text, "model analysis")
         check_keys(cls, fields)
+        check_types(cls, fields)
         layers = []
         for layer in fields["layers"]:
             check_keys(LayerAnalysis, layer)
+            check_types(LayerAnalysis, layer)
             layers.append(LayerAnalysis(**layer))
         lists = {"layers": tuple(layers), "left_out": tuple(fields.get("left_out", ()))}
         return cls(**{**fields, **lists})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from tfnas.compression.known_file import KnownFile
+from tfnas.compression.known_file import KnownFile, Outcome
 from tfnas.compression.planner_state import (
     Attempt,
     AttemptPart,
@@ -17,6 +17,8 @@ from tfnas.compression.recipe import RecipeStep
 from tfnas.compression.targets_from_budget import (
     FEWEST,
     LEAST,
+    largest_fitting,
+    next_weights,
     rounded,
     steps_for_budget,
     with_fewer_weights,
@@ -45,7 +47,6 @@ def first_amounts(state: PlannerState, techniques: tuple[str, ...]) -> ChooseAmo
         demanded=tuple(demanded),
         left=max(state.effort.rounds, len(waiting)),
         others=techniques[1:],
-        sized=state.settings.sized,
     )
 
 
@@ -69,7 +70,8 @@ def next_amount(state: PlannerState, amounts: ChooseAmount) -> TryAmount | None:
 
 def _attempt(state: PlannerState, amounts: ChooseAmount, step: RecipeStep, why: str) -> Attempt:
     enough = state.tolerance.little if amounts.met else 0.0
-    part: AttemptPart = "size" if amounts.sized and step.weights is not None else "int8"
+    sized = state.settings.sized and step.weights is not None and step not in amounts.landed
+    part: AttemptPart = "size" if sized else "int8"
     return Attempt((step,), why, enough, state.settings.sparsities, part)
 
 
@@ -96,9 +98,9 @@ def after_amount(state: PlannerState, tried: TryAmount) -> ChooseAmount:
         tried: The amount, whose attempt has ended.
     """
     step, file, amounts = tried.step, tried.attempt.result, tried.amounts
-    large = tried.attempt.too_large
-    if large is not None and large.recipe.untrained:
-        return _after_size(state, amounts, step, large)
+    large, size = tried.attempt.too_large, tried.attempt.size
+    if size is not None:
+        return _after_size(state, amounts, step, size)
     # Of a file that is too large nothing more was trained, so that it may lose a little.
     good = state.accurate(file) or (large is not None and not state.hopeless(large))
     amounts = dataclasses.replace(
@@ -150,29 +152,30 @@ def _too_lossy(state: PlannerState, file: KnownFile) -> bool:
 def _after_size(
     state: PlannerState, amounts: ChooseAmount, step: RecipeStep, file: KnownFile
 ) -> ChooseAmount:
-    """Returns what is known after a file that is too large, for which nothing was trained."""
-    waiting = amounts.waiting
-    amounts = dataclasses.replace(amounts, left=amounts.left + 1)
-    smaller = _corrected(state, amounts, step, file)
-    if smaller is not None:
-        return dataclasses.replace(smaller, waiting=(*smaller.waiting, *waiting))
-    # The nearest that there is: its training shows what it loses.
-    return dataclasses.replace(amounts, waiting=(step, *waiting), sized=False)
+    """Returns what is known after the size of a file: the next size, or the step to train for."""
+    sizes = (*amounts.sizes, file)
+    fraction, landed = next_weights(sizes, state.budget, state.settings)
+    if not landed and len(sizes) >= UNTRAINED * state.effort.corrections:
+        fraction, landed = largest_fitting(sizes, state.budget), True
+    following = dataclasses.replace(step, weights=fraction)
+    return dataclasses.replace(
+        amounts,
+        waiting=(following, *amounts.waiting),
+        demanded=(*amounts.demanded, following),
+        left=amounts.left + 1,
+        sizes=sizes,
+        landed=(*amounts.landed, following) if landed else amounts.landed,
+    )
 
 
 def _corrected(
     state: PlannerState, amounts: ChooseAmount, step: RecipeStep, file: KnownFile
 ) -> ChooseAmount | None:
-    """Returns amounts that go on with fewer weights; None where that is not possible.
-
-    Files without training cost seconds, so there may be more of them.
-    """
-    alike = [one for one in amounts.too_large if one.recipe.untrained == file.recipe.untrained]
-    most = state.effort.corrections * (UNTRAINED if file.recipe.untrained else 1)
-    if len(alike) >= most:
+    """Returns amounts that go on with fewer weights; None where that is not possible."""
+    if len(amounts.too_large) >= state.effort.corrections:
         return None
-    modes = {one.recipe.mode: one for one in (*state.known, *alike)}
-    before = modes.get(file.recipe.mode)
+    alike = [one for one in (*state.known, *amounts.too_large) if _same_format(one, file)]
+    before = alike[-1] if alike else None
     nearer = with_fewer_weights(step, file, state.budget, state.settings, before)
     if not nearer or (nearer[0].weights or 0.0) <= amounts.lossy:
         return None
@@ -180,10 +183,16 @@ def _corrected(
         amounts,
         waiting=tuple(nearer),
         demanded=(*amounts.demanded, *nearer),
-        nearer=(*amounts.nearer, *nearer),
+        landed=(*amounts.landed, *nearer),
         too_large=(*amounts.too_large, file),
         why="the file was slightly larger than estimated",
     )
+
+
+def _same_format(one: Outcome, other: KnownFile) -> bool:
+    """Returns whether the bytes of two files differ by their weights alone."""
+    a, b = one.recipe, other.recipe
+    return (a.mode, a.aware) == (b.mode, b.aware)
 
 
 def _ended(amounts: ChooseAmount) -> ChooseAmount:

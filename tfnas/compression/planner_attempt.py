@@ -12,7 +12,7 @@ from tfnas.compression.recipe import Recipe, RecipeStep
 from tfnas.compression.targets_from_budget import FEWER_BITS
 
 VALUES = 16
-SLIGHTLY = 0.1  # fraction of a limit, up to which fewer channels are tried before fewer bits
+SLIGHTLY = 0.1  # fraction of a limit, where no number of weights is known to estimate bytes by
 _BY_BITS = {"bytes", "flash_bytes"}  # costs that fall with the bits of a weight
 _PARTS: tuple[AttemptPart, ...] = typing.get_args(AttemptPart)
 
@@ -103,7 +103,9 @@ def with_outcome(state: PlannerState, attempt: Attempt, file: KnownFile | None) 
     """
     part = attempt.part
     following = _PARTS[_PARTS.index(part) + 1]
-    if part in ("size", "int8"):
+    if part == "size":
+        return _after_size(state, attempt, file, following)
+    if part == "int8":
         return _first_outcome(state, attempt, file, following)
     if part == "zeros":
         left = sparsities_left(state, attempt.sparsities, file)
@@ -125,16 +127,38 @@ def with_outcome(state: PlannerState, attempt: Attempt, file: KnownFile | None) 
 def _first_outcome(
     state: PlannerState, attempt: Attempt, file: KnownFile | None, following: AttemptPart
 ) -> Attempt:
-    """Returns an attempt after its size, or after its first file; a file that can't do ends it."""
-    trained = file is not None and not file.recipe.untrained
-    attempt = dataclasses.replace(attempt, part=following, best=file if trained else None)
+    """Returns an attempt after its first file, which ends it where training can't help."""
+    attempt = dataclasses.replace(attempt, part=following, best=file)
     if file is None or file.beaten:
         return dataclasses.replace(attempt, part="ended")
-    over = state.exceeded(file)
-    fewer_bits = fewer_bits_recipe(state, attempt.steps, file)
-    if not over or (fewer_bits is not None and max(over.values()) > SLIGHTLY):
+    if not state.exceeded(file) or _for_fewer_bits(state, attempt, file):
         return attempt
     return dataclasses.replace(attempt, part="ended", too_large=file)
+
+
+def _after_size(
+    state: PlannerState, attempt: Attempt, file: KnownFile | None, following: AttemptPart
+) -> Attempt:
+    """Returns an attempt after the size of its file: ended, unless it is of no use or not known."""
+    if file is None or _for_fewer_bits(state, attempt, file):
+        return dataclasses.replace(attempt, part=following)
+    return dataclasses.replace(attempt, part="ended", size=file)
+
+
+def _for_fewer_bits(state: PlannerState, attempt: Attempt, file: KnownFile) -> bool:
+    """Returns whether a file that is too large keeps too many weights for int8, but not for 4 bits.
+
+    One that was estimated to fit is not: it keeps slightly fewer weights instead.
+    """
+    if fewer_bits_recipe(state, attempt.steps, file) is None:
+        return False
+    over, weights = state.exceeded(file), state.settings.weights
+    if not weights:
+        return max(over.values()) > SLIGHTLY
+    kept = attempt.steps[0].weights
+    saved = 0.0 if kept is None else weights * (1 - kept)
+    base, limits = state.known[0].costs, state.budget.limits
+    return any(base.value(cost_of_limit(name)) - saved > limits[name] for name in over)
 
 
 def _better(

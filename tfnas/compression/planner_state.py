@@ -44,6 +44,7 @@ class Attempt:
             limits comes before those that don't.
         low_bits: The file with 4-bit weights, if it meets all limits.
         too_large: The file that exceeds limits which no training can meet: the attempt ended there.
+        size: The file without training, of which only the size is known: the attempt ended there.
     """
 
     steps: tuple[RecipeStep, ...]
@@ -54,6 +55,7 @@ class Attempt:
     best: KnownFile | None = None
     low_bits: KnownFile | None = None
     too_large: KnownFile | None = None
+    size: KnownFile | None = None
 
     @property
     def result(self) -> KnownFile | None:
@@ -94,14 +96,14 @@ class ChooseAmount:
         why: The reason for the next amount.
         waiting: Steps that are tried next, in turn.
         demanded: Steps that the exceeded limits demand.
-        nearer: Those of them with fewer weights than a file that was slightly too large.
         too_large: The files that were too large, in turn.
         lossy: Largest fraction of the weights whose file lost too much; 0: none did.
         tried: Fraction -> whether its file was good enough.
         left: Number of amounts that may still be tried, besides `waiting`.
         met: Whether a file of this technique meets all limits.
         others: Techniques that come after it.
-        sized: Whether the size of a file is measured before anything is trained for it.
+        sizes: The files of which only the size is known, in turn.
+        landed: Steps that are trained for without measuring the size first.
     """
 
     technique: str
@@ -109,14 +111,14 @@ class ChooseAmount:
     why: str
     waiting: tuple[RecipeStep, ...] = ()
     demanded: tuple[RecipeStep, ...] = ()
-    nearer: tuple[RecipeStep, ...] = ()
     too_large: tuple[KnownFile, ...] = ()
     lossy: float = 0.0
     tried: Mapping[float, bool] = dataclasses.field(default_factory=lambda: {1.0: True})
     left: int = 0
     met: bool = False
     others: tuple[str, ...] = ()
-    sized: bool = False
+    sizes: tuple[KnownFile, ...] = ()
+    landed: tuple[RecipeStep, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 from tfnas.compression.budget import STORED, Budget, cost_of_limit
 from tfnas.compression.known_file import KnownFiles, Outcome
@@ -16,6 +17,8 @@ FEWEST = 0.05  # smallest fraction of weights
 MARGIN = 0.95  # of a limit: some costs do not fall with the fraction
 ROOM = 0.99  # of a limit on bytes: quantization-aware training adds a few bytes to a file
 FINE = 0.02  # of the weights: smaller corrections are in thousandths
+CLOSE = 0.97  # of a limit on bytes: a file of more is not made larger
+NEXT = 0.004  # least difference of two fractions of the weights whose sizes are measured
 HALF = 0.5  # of a limit on bytes, from which the file's structure counts more than its weights
 _BYTES_OF_WEIGHT = {"int8": 1.0, FEWER_BITS: 0.5}
 # Costs that fall with multiply-accumulates, and costs that fall with weights.
@@ -171,6 +174,70 @@ def with_fewer_weights(
     digits = 3 if max(less) < FINE else 2
     fraction = rounded(step.weights - max(less), FEWEST, digits)
     return [dataclasses.replace(step, weights=fraction)] if fraction < step.weights else []
+
+
+def next_weights(
+    sizes: Sequence[Outcome], budget: Budget, settings: PlanSettings
+) -> tuple[float, bool]:
+    """Returns the fraction of the weights that comes next, so that a file lands under its limits.
+
+    Sizes are interpolated between the largest file that fits and the smallest that does not; on one
+    side of the limits alone, they fall by what the files measured, or by the bytes of a weight.
+
+    Args:
+        sizes: Files of one format and of different fractions, which are measured in seconds.
+        budget: The limits.
+        settings: The plan's settings.
+
+    Returns:
+        The fraction, and whether it is the one to train: the largest that fits, or where none does
+        and no smaller one can be tried the smallest.
+    """
+    loads = sorted((_weights_of(file), _load(file, budget)) for file in sizes)
+    fitting = [row for row in loads if row[1] <= 1]
+    above = [row for row in loads if row[1] > 1 and (not fitting or row[0] > fitting[-1][0])]
+    kept, load = fitting[-1] if fitting else above[0]
+    if fitting and (load >= CLOSE or (above and above[0][0] - kept < 2 * NEXT)):
+        return kept, True
+    slope = _slope(loads, budget, sizes[-1], settings)
+    if fitting and above:
+        slope = (above[0][1] - load) / (above[0][0] - kept)
+    fraction = kept + (ROOM - load) / slope if slope > 0 else kept
+    if fitting:
+        highest = above[0][0] - NEXT if above else MOST
+        fraction = min(highest, max(kept + NEXT, fraction))
+    fraction = rounded(fraction, FEWEST, 3)
+    known = any(abs(fraction - other) < 1e-9 for other, _ in loads)
+    return (kept, True) if known else (fraction, False)
+
+
+def largest_fitting(sizes: Sequence[Outcome], budget: Budget) -> float:
+    """Returns the largest fraction of the weights whose file fits, else the smallest.
+
+    Args:
+        sizes: Files of different fractions.
+        budget: The limits.
+    """
+    fitting = [_weights_of(file) for file in sizes if _load(file, budget) <= 1]
+    return max(fitting) if fitting else min(map(_weights_of, sizes))
+
+
+def _load(file: Outcome, budget: Budget) -> float:
+    """Returns the bytes of a file as a fraction of their limit, of the strictest one."""
+    limits = ((name, budget.limits.get(f"max_{name}")) for name in _STORED)
+    return max(file.costs.value(name) / limit for name, limit in limits if limit is not None)
+
+
+def _slope(
+    loads: Sequence[tuple[float, float]], budget: Budget, file: Outcome, settings: PlanSettings
+) -> float:
+    """Returns by how much a load falls with the fraction of the weights."""
+    least = min(limit for name in _STORED if (limit := budget.limits.get(f"max_{name}")))
+    each = _BYTES_OF_WEIGHT[file.recipe.mode] * settings.weights / least
+    if len(loads) < 2:
+        return each
+    (low, first), (high, last) = loads[:2] if loads[0][1] > 1 else loads[-2:]
+    return min(2 * each, max(each / 2, (last - first) / (high - low)))
 
 
 def _weights_of(file: Outcome) -> float:

@@ -14,7 +14,7 @@ from tfnas.compression.fine_tune_settings import FineTuneSettings
 from tfnas.compression.progress import Progress
 from tfnas.compression.training_checkpoint import TrainingCheckpoint
 from tfnas.data.examples import Data, Nested
-from tfnas.runtime.store import Record
+from tfnas.runtime.store import Record, damage_named
 from tfnas.tasks.task import Distillation, Task
 
 if TYPE_CHECKING:
@@ -154,7 +154,9 @@ class Context:
         if not record.exists():
             record.write({"value": compute()})
         with training_errors():
-            return record.read()["value"]
+            values = record.read()
+            with damage_named(record.path, "decision"):
+                return values["value"]
 
     def _distillation(self, hints: Sequence[FeatureHint]) -> Distillation | None:
         weight = self.settings.distill

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tfnas.data.batch_form import signature
 from tfnas.data.checked_arrays import described
-from tfnas.data.examples import Nested, as_tuples, mapped
+from tfnas.data.examples import Nested
 from tfnas.data.reading import is_endless, is_py_dataset
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class BatchSource(abc.ABC):
         """Returns the batches of a training.
 
         Args:
-            form: The :class:`LeafForm` of each array of a batch.
+            form: The :class:`~tfnas.data.batch_form.LeafForm` of each array of a batch.
             number: Number of batches of an epoch.
             seed: Seed of the order of batches, where it is drawn here.
             prepared: Returns a batch as arrays in tuples and dictionaries.
@@ -258,7 +259,7 @@ class PyBatches:
 
     Args:
         source: The dataset.
-        form: The :class:`LeafForm` of each array of a batch.
+        form: The :class:`~tfnas.data.batch_form.LeafForm` of each array of a batch.
         seed: Seed of the orders.
         prepared: Returns a batch as arrays in tuples and dictionaries.
     """
@@ -358,57 +359,5 @@ def _generated(batches: Callable[[], Iterator[Any]], form: Nested, number: int) 
 
     from tfnas.data.augmentation import untuned
 
-    dataset = tf.data.Dataset.from_generator(batches, output_signature=_signature(form))
+    dataset = tf.data.Dataset.from_generator(batches, output_signature=signature(form))
     return untuned(dataset.repeat().take(number).prefetch(2))
-
-
-def _signature(form: Nested) -> Nested:
-    """Returns the `tf.TensorSpec` of each array of a batch."""
-    import tensorflow as tf
-
-    def spec(leaf: LeafForm) -> tf.TensorSpec:
-        text = leaf.dtype in ("object", "str", "bytes")
-        return tf.TensorSpec([None, *leaf.shape], tf.string if text else tf.as_dtype(leaf.dtype))
-
-    return as_tuples(mapped(spec, form))
-
-
-@dataclasses.dataclass(frozen=True)
-class LeafForm:
-    """Form of an array of each batch.
-
-    Args:
-        shape: Its shape without the examples; None: a size that differs from batch to batch.
-        dtype: Name of its type; "str" and "bytes" of strings of any length.
-    """
-
-    shape: tuple[int | None, ...]
-    dtype: str
-
-    @classmethod
-    def of(cls, array: np.ndarray) -> LeafForm:
-        """Returns the form of an array.
-
-        Args:
-            array: The array, (examples, ...).
-        """
-        texts = {"U": "str", "S": "bytes"}
-        return cls(array.shape[1:], texts.get(array.dtype.kind, array.dtype.name))
-
-    def with_other(self, other: LeafForm) -> LeafForm:
-        """Returns the form of both arrays.
-
-        Args:
-            other: The form of the same array in another batch.
-
-        Raises:
-            ValueError: They have other types, or numbers of dimensions.
-        """
-        if self.dtype != other.dtype or len(self.shape) != len(other.shape):
-            raise ValueError(f"{self} and then {other}")
-        pairs = zip(self.shape, other.shape, strict=True)
-        return LeafForm(tuple(a if a == b else None for a, b in pairs), self.dtype)
-
-    def __str__(self) -> str:
-        sizes = ", ".join("?" if size is None else str(size) for size in self.shape)
-        return f"{self.dtype} (batch, {sizes})" if sizes else f"{self.dtype} (batch,)"

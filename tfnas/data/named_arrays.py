@@ -158,7 +158,7 @@ def input_columns(
     """
     own = tuple(each.name for each in model_inputs(model))
     if chosen:
-        return _chosen(chosen, own, "inputs", dictionary=set(chosen) == set(own))
+        return _chosen(chosen, own, "inputs", dictionary=len(own) > 1)
     if len(own) > 1:
         if missing := [name for name in own if name not in names]:
             raise ValueError(
@@ -201,14 +201,14 @@ def target_columns(
 
 
 def _chosen(chosen: Sequence[str], own: tuple[str, ...], what: str, dictionary: bool) -> Columns:
+    """Returns chosen names, by name where they are the model's own, else in its order."""
     if own and len(chosen) != len(own):
         raise ValueError(
             f"{what} must name {len(own)} array{'s' * (len(own) != 1)}, for {', '.join(own)}, got "
             f"{', '.join(chosen)}"
         )
-    if set(chosen) == set(own) and len(own) > 1:
-        return Columns(own, own if dictionary else None)
-    return Columns(tuple(chosen), own if dictionary and len(own) > 1 else None)
+    names = own if set(chosen) == set(own) else tuple(chosen)
+    return Columns(names, own if dictionary and own else None)
 
 
 def near(name: str, names: Mapping[str, Any] | Sequence[str]) -> str:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tfnas.data.batch_sources import BatchSource, LeafForm, source_of
+from tfnas.data.batch_form import LeafForm, merged
+from tfnas.data.batch_sources import BatchSource, source_of
 from tfnas.data.checked_arrays import examples_of
 from tfnas.data.examples import (
     BATCH,
@@ -25,7 +26,6 @@ from tfnas.data.examples import (
     as_tuples,
     evenly,
     joined_examples,
-    leaves,
     leaves_by_key,
     mapped,
 )
@@ -44,7 +44,7 @@ class Pass:
     """What one pass over all batches found.
 
     Args:
-        form: The :class:`~tfnas.data.batch_sources.LeafForm` of each array of (x, y) or
+        form: The :class:`~tfnas.data.batch_form.LeafForm` of each array of (x, y) or
             (x, y, sample_weight).
         sizes: Number of examples of each batch.
         contents: Sum of the hashes of each batch's examples, whatever their order.
@@ -143,7 +143,7 @@ class StreamedExamples:
         if form is None:
             return own
         try:
-            return _merged(form, own)
+            return merged(form, own)
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{self.what} must yield batches of one form, got another one in batch {number}: "
@@ -344,28 +344,3 @@ def _order_of(batch: Examples) -> int:
 def _parts(examples: Examples) -> tuple[Nested, ...]:
     weights = () if examples.weights is None else (examples.weights,)
     return (examples.x, examples.y, *weights)
-
-
-def _merged(one: Nested, other: Nested) -> Nested:
-    """Returns the common form of two batches.
-
-    Raises:
-        ValueError, KeyError, TypeError: There is none.
-    """
-    if isinstance(one, dict):
-        if not isinstance(other, dict) or one.keys() != other.keys():
-            raise ValueError(f"{_outline(one)} and then {_outline(other)}")
-        return {key: _merged(one[key], other[key]) for key in one}
-    if isinstance(one, list | tuple):
-        if not isinstance(other, list | tuple) or len(one) != len(other):
-            raise ValueError(f"{_outline(one)} and then {_outline(other)}")
-        return type(one)(_merged(a, b) for a, b in zip(one, other, strict=True))
-    if not isinstance(other, LeafForm):
-        raise ValueError(f"an array and then {_outline(other)}")
-    return one.with_other(other)
-
-
-def _outline(form: Nested) -> str:
-    if isinstance(form, dict):
-        return f"the keys {sorted(map(str, form))}"
-    return f"{len(leaves(form))} array{'s' * (len(leaves(form)) != 1)}"

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tfnas.distillation.losses import is_sparse
 
+if TYPE_CHECKING:
+    from tfnas.distillation.tensor_types import Tensor
 
-def check_given(labels: Any) -> None:
+
+def check_given(labels: Tensor | None) -> None:
     """Raises ValueError if labels are missing."""
     if labels is None:
         raise ValueError(
@@ -16,7 +19,7 @@ def check_given(labels: Any) -> None:
         )
 
 
-def check_values(labels: Any, outputs: Any, name: str) -> None:
+def check_values(labels: Tensor, outputs: Tensor, name: str) -> None:
     """Raises ValueError if the targets of a regression do not have the shape of its output.
 
     Args:
@@ -33,7 +36,7 @@ def check_values(labels: Any, outputs: Any, name: str) -> None:
         )
 
 
-def check_labels(labels: Any, logits: Any, multi_label: bool) -> None:
+def check_labels(labels: Tensor, logits: Tensor, multi_label: bool) -> None:
     """Raises ValueError if the shape of labels does not match the logits."""
     shape, expected = tuple(labels.shape), tuple(logits.shape)
     if multi_label:
@@ -48,7 +51,7 @@ def check_labels(labels: Any, logits: Any, multi_label: bool) -> None:
         raise ValueError(f"y must be {kinds}, for outputs {expected}, got labels {shape}")
 
 
-def check_teacher(teacher: Any, student: Any, takes_any_shape: bool) -> None:
+def check_teacher(teacher: Tensor | None, student: Tensor, takes_any_shape: bool) -> None:
     """Raises ValueError if a teacher's output is missing or differs in shape from the student's.
 
     Args:

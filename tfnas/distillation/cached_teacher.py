@@ -16,7 +16,7 @@ import io
 import os
 import pathlib
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -25,8 +25,8 @@ import numpy as np
 from tfnas.data.examples import leaves
 from tfnas.data.reading import batches, check_data, sliced
 from tfnas.distillation.compatibility_checks import check_multi_label
+from tfnas.distillation.forward import own_structure
 from tfnas.distillation.output_inference import teacher_kinds
-from tfnas.distillation.output_kinds import LossLike
 from tfnas.distillation.output_losses import OutputLoss
 from tfnas.distillation.output_structure import subclassed_structure
 from tfnas.distillation.teachers import Teachers
@@ -34,6 +34,7 @@ from tfnas.runtime.files import write_atomically
 
 if TYPE_CHECKING:
     from tfnas.data.data_types import ExampleData
+    from tfnas.distillation.tensor_types import LossesLike
 
 _PROBES = 64
 _TOLERANCE = 1e-3  # of the largest output: other hardware rounds differently
@@ -49,7 +50,7 @@ def teacher_outputs(
     weights: Sequence[float] | None = None,
     gives: str | None = None,
     multi_label: bool | None = None,
-    outputs: LossLike | Mapping[str, LossLike] | Sequence[LossLike] | None = None,
+    outputs: LossesLike | None = None,
 ) -> Any:
     """Computes a teacher's outputs for fixed inputs, to train a student without running it.
 
@@ -93,9 +94,8 @@ def teacher_outputs(
     """
     check_data(x, "x")
     check_multi_label(multi_label)
-    structure = None
-    if outputs is not None and not isinstance(teacher, (list, tuple)):
-        structure = subclassed_structure(outputs)
+    first = teacher[0] if isinstance(teacher, (list, tuple)) and teacher else teacher
+    structure = own_structure(first, "teacher") or subclassed_structure(outputs)
     teachers = Teachers(teacher, weights, preprocess, gives, structure=structure)
     if not len(teachers):
         raise ValueError("teacher must be a built Keras 3 model or a list of them, got none")

@@ -16,14 +16,14 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
 from tfnas.distillation import compatibility_checks
 from tfnas.distillation.feature_losses import Transfer
-from tfnas.distillation.fit_arguments import fit_arguments
+from tfnas.distillation.fit_checks import fit_arguments
 from tfnas.distillation.loss_trackers import LossTrackers
 from tfnas.distillation.output_checks import check_model, check_number
 from tfnas.distillation.output_inference import (
@@ -31,12 +31,14 @@ from tfnas.distillation.output_inference import (
     output_arguments,
     student_forward,
 )
-from tfnas.distillation.output_kinds import LossLike
 from tfnas.distillation.output_losses import Settings
 from tfnas.distillation.output_structure import given_by_output
 from tfnas.distillation.teachers import Preprocess, Teachers, serialized
 from tfnas.distillation.training_objective import TrainingObjective, forward_result
 from tfnas.keras_private import compiled_metrics
+
+if TYPE_CHECKING:
+    from tfnas.distillation.tensor_types import LossesLike, Tensors
 
 _FILE = "teachers.npz"
 
@@ -130,8 +132,8 @@ class Distiller(keras.Model):
         student_loss_weight: float = 0.5,
         temperature: float = 4.0,
         *,
-        outputs: LossLike | Mapping[str, LossLike] | Sequence[LossLike] | None = None,
-        student_loss: LossLike | Mapping[str, LossLike] | Sequence[LossLike] | None = None,
+        outputs: LossesLike | None = None,
+        student_loss: LossesLike | None = None,
         features: Sequence[Transfer] = (),
         reverse: bool = False,
         label_smoothing: float | None = None,
@@ -189,7 +191,7 @@ class Distiller(keras.Model):
         """The student's metrics, the mean loss, and the means of its parts."""
         return [*super().metrics, *(self._trackers or ())]
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
+    def call(self, inputs: Tensors, training: bool | None = None) -> Any:
         """Returns the student's outputs.
 
         Example:
@@ -272,10 +274,10 @@ class Distiller(keras.Model):
 
     def compute_loss(
         self,
-        x: Any = None,
-        y: Any = None,
-        y_pred: Any = None,
-        sample_weight: Any = None,
+        x: Tensors | None = None,
+        y: Tensors | None = None,
+        y_pred: Tensors | None = None,
+        sample_weight: Tensors | None = None,
         training: bool = True,
     ) -> Any:
         """Returns the loss of a batch.
@@ -309,7 +311,9 @@ class Distiller(keras.Model):
             total += super().compute_loss(x, None, y_pred, None, training)
         return total
 
-    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+    def compute_metrics(
+        self, x: Tensors, y: Tensors | None, y_pred: Tensors, sample_weight: Tensors | None = None
+    ) -> dict[str, Any]:
         """Updates and returns the student's metrics on the labels, and the mean loss.
 
         Args:

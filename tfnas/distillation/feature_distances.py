@@ -12,15 +12,18 @@ References:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from keras import ops
 
+if TYPE_CHECKING:
+    from tfnas.distillation.tensor_types import Tensor
+
 _EPSILON = 1e-12
 
 
-def hint_distance(student: Any, teacher: Any) -> Any:
+def hint_distance(student: Tensor, teacher: Tensor) -> Any:
     """Returns the mean squared difference of each example.
 
     Args:
@@ -37,7 +40,7 @@ def hint_distance(student: Any, teacher: Any) -> Any:
     return ops.mean(ops.square(_flat(student) - _flat(teacher)), axis=-1)
 
 
-def attention_distance(student: Any, teacher: Any) -> Any:
+def attention_distance(student: Tensor, teacher: Tensor) -> Any:
     """Returns the squared distance between the attention maps of both models, in [0, 2].
 
     An attention map is the mean of squares over the channels, normalized to length 1 over all
@@ -58,7 +61,7 @@ def attention_distance(student: Any, teacher: Any) -> Any:
     return ops.sum(ops.square(s - t), axis=-1)
 
 
-def distance_relations(student: Any, teacher: Any) -> Any:
+def distance_relations(student: Tensor, teacher: Tensor) -> Any:
     """Compares the distances between the examples of a batch in both models.
 
     All distances are divided by their mean over the batch.
@@ -84,7 +87,7 @@ def distance_relations(student: Any, teacher: Any) -> Any:
     return ops.divide_no_nan(ops.sum(losses, axis=1), ops.sum(off_diagonal, axis=1))
 
 
-def angle_relations(student: Any, teacher: Any) -> Any:
+def angle_relations(student: Tensor, teacher: Tensor) -> Any:
     """Compares the angles between the examples of a batch in both models.
 
     Memory grows with the cube of the batch size: with 128 examples each intermediate result
@@ -107,7 +110,7 @@ def angle_relations(student: Any, teacher: Any) -> Any:
     return ops.divide_no_nan(ops.sum(losses, axis=(1, 2)), ops.sum(distinct, axis=(1, 2)))
 
 
-def same_size(a: Any, b: Any) -> tuple[Any, Any]:
+def same_size(a: Tensor, b: Tensor) -> tuple[Any, Any]:
     """Returns two batches of feature maps in float32, both downsampled to the smaller size."""
     if len(a.shape) != 4 or a.shape[1:3] == b.shape[1:3]:
         return _float(a), _float(b)
@@ -115,7 +118,7 @@ def same_size(a: Any, b: Any) -> tuple[Any, Any]:
     return area_downsample(a, size), area_downsample(b, size)
 
 
-def area_downsample(maps: Any, size: Sequence[int]) -> Any:
+def area_downsample(maps: Tensor, size: Sequence[int]) -> Any:
     """Downsamples feature maps by averaging over areas; returns float32.
 
     Uses two matrix products, since XLA has no area interpolation.

@@ -8,12 +8,15 @@ distiller's loss.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 
 from tfnas.distillation import feature_distances
 from tfnas.distillation.output_checks import check_number
+
+if TYPE_CHECKING:
+    from tfnas.distillation.tensor_types import Tensor
 
 Shape = tuple[int | None, ...]
 
@@ -49,7 +52,7 @@ class Transfer:
         """Returns a trainable layer that is applied to the student's activations first, or None."""
         return None
 
-    def distance(self, student: Any, teacher: Any) -> Any:
+    def distance(self, student: Tensor, teacher: Tensor) -> Any:
         """Returns the distance of each example, (n,)."""
         raise NotImplementedError
 
@@ -152,7 +155,7 @@ class FeatureHint(Transfer):
         layer.build(student)
         return layer
 
-    def distance(self, student: Any, teacher: Any) -> Any:
+    def distance(self, student: Tensor, teacher: Tensor) -> Any:
         """Returns the distance of each example, (batch,).
 
         Example:
@@ -222,7 +225,7 @@ class AttentionTransfer(Transfer):
             )
         _check_positions(self, student, teacher)
 
-    def distance(self, student: Any, teacher: Any) -> Any:
+    def distance(self, student: Tensor, teacher: Tensor) -> Any:
         """Returns the distance of each example, (batch,).
 
         Example:
@@ -285,7 +288,7 @@ class RelationalTransfer(Transfer):
         if not self.distances and not self.angles:
             raise ValueError("distances or angles must be above 0, got 0 for both")
 
-    def distance(self, student: Any, teacher: Any) -> Any:
+    def distance(self, student: Tensor, teacher: Tensor) -> Any:
         """Returns the distance of each example, (batch,).
 
         Example:
@@ -331,7 +334,7 @@ class Projection(keras.layers.Layer):
         self.projection = self.add_weight((input_shape[-1], self.units), name="projection")
         self.offset = self.add_weight((self.units,), "zeros", name="offset")
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Tensor) -> Any:
         """Returns the projected inputs, (..., units)."""
         return keras.ops.matmul(inputs, self.projection) + self.offset
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 
@@ -17,6 +17,7 @@ from tfnas.distillation.losses import as_logits
 from tfnas.distillation.output_kinds import LossFacts
 from tfnas.distillation.output_structure import OutputStructure, flat, structure_of
 from tfnas.graph.functional import Call, Value, Walk, walk
+from tfnas.graph.idle_layers import IDLE
 from tfnas.keras_private import (
     call_takes_training,
     functional_inside,
@@ -24,9 +25,12 @@ from tfnas.keras_private import (
     standardized_inputs,
 )
 
+if TYPE_CHECKING:
+    from tfnas.distillation.tensor_types import Tensors
+
 _MAX_NAMES = 24  # layers that a message lists
 # Layers that may follow the softmax of a classifier; FakeQuant rounds for an integer file.
-_PASS_THROUGH = ("Reshape", "Flatten", "Dropout", "Identity", "FakeQuant")
+_PASS_THROUGH = ("Reshape", "Flatten", "FakeQuant", *IDLE)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -126,7 +130,7 @@ class ForwardPass:
         """Shape of a layer's activations."""
         return self._taps[layer].shape
 
-    def run(self, x: Any, training: bool | None) -> ForwardResult:
+    def run(self, x: Tensors, training: bool | None) -> ForwardResult:
         """Runs the model.
 
         Args:

@@ -6,11 +6,14 @@ They are plain members of this object: Keras would otherwise write them into eve
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import tensorflow as tf
 from keras import ops
+
+if TYPE_CHECKING:
+    from tfnas.distillation.tensor_types import Tensor
 
 STUDENT, DISTILLATION, FEATURES = "student_loss", "distillation_loss", "feature_loss"
 
@@ -34,7 +37,7 @@ class LossTrackers:
         return iter(self._means.values())
 
     def update(
-        self, examples: Any, parts: Mapping[str, Any], outputs: Mapping[str, Mapping[str, Any]]
+        self, examples: Tensor, parts: Mapping[str, Any], outputs: Mapping[str, Mapping[str, Any]]
     ) -> None:
         """Adds the parts of a batch's loss.
 

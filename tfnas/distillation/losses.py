@@ -21,7 +21,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -29,13 +29,16 @@ from keras import ops
 
 from tfnas.keras_private import set_mask
 
+if TYPE_CHECKING:
+    from tfnas.distillation.tensor_types import Tensor, Tensors
+
 MIN_PROBABILITY = 1e-7  # smaller ones are clipped, as in Keras' own cross-entropy
 
 
 def distillation_loss(
-    labels: Any,
-    student: Any,
-    teacher: Any,
+    labels: Tensor,
+    student: Tensor,
+    teacher: Tensor,
     student_loss_weight: float = 0.5,
     temperature: float = 1.0,
     *,
@@ -91,7 +94,7 @@ def weighted_sum(parts: Iterable[tuple[float, Any]]) -> Any:
 
 
 def cross_entropy(
-    labels: Any, logits: Any, label_smoothing: float = 0.0, multi_label: bool = False
+    labels: Tensor, logits: Tensor, label_smoothing: float = 0.0, multi_label: bool = False
 ) -> Any:
     """Returns the cross-entropy of each example with its labels.
 
@@ -119,8 +122,8 @@ def cross_entropy(
 
 
 def kl_divergence(
-    student: Any,
-    teacher: Any,
+    student: Tensor,
+    teacher: Tensor,
     temperature: float = 1.0,
     reverse: bool = False,
     multi_label: bool = False,
@@ -147,7 +150,7 @@ def kl_divergence(
     return ops.mean(_relative_entropy(*both), axis=-1)
 
 
-def as_logits(probabilities: Any, multi_label: bool = False) -> Any:
+def as_logits(probabilities: Tensor, multi_label: bool = False) -> Any:
     """Returns logits whose softmax or sigmoid are these probabilities.
 
     Args:
@@ -205,7 +208,9 @@ def averaged_values(values: Sequence[Any], weights: Sequence[float]) -> Any:
     return weighted_sum(zip(fractions, cast, strict=True))
 
 
-def weighted_mean(losses: Any, sample_weight: Any = None, mask: Any = None) -> Any:
+def weighted_mean(
+    losses: Tensor, sample_weight: Tensors | None = None, mask: Tensor | None = None
+) -> Any:
     """Returns the mean of losses over a batch, with the reduction of Keras' own losses.
 
     Under a distribution strategy it is divided by the number of replicas, since their
@@ -227,7 +232,7 @@ def weighted_mean(losses: Any, sample_weight: Any = None, mask: Any = None) -> A
     return _Average("distillation", dtype="float32")(losses, losses, sample_weight)
 
 
-def is_sparse(labels: Any, logits: Any) -> bool:
+def is_sparse(labels: Tensor, logits: Tensor) -> bool:
     """Whether labels are class indices, not one-hot or soft labels."""
     return len(labels.shape) < len(logits.shape) or (
         labels.shape[-1] == 1 and logits.shape[-1] != 1
@@ -243,7 +248,7 @@ def _aligned(weight: Any, losses: Any) -> Any:
     return weight
 
 
-def _binary_cross_entropy(labels: Any, logits: Any, label_smoothing: float) -> Any:
+def _binary_cross_entropy(labels: Tensor, logits: Tensor, label_smoothing: float) -> Any:
     labels = ops.cast(labels, "float32")
     if len(labels.shape) < len(logits.shape):  # one class: labels (n,), logits (n, 1)
         labels = ops.expand_dims(labels, -1)

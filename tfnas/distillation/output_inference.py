@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 
@@ -17,6 +17,7 @@ from tfnas.distillation.forward import ForwardPass, own_structure
 from tfnas.distillation.output_checks import check_number
 from tfnas.distillation.output_kinds import (
     CLASSES,
+    CROSSENTROPY,
     INDEPENDENT,
     KINDS,
     PROBABILITIES,
@@ -36,6 +37,9 @@ from tfnas.distillation.output_structure import (
     subclassed_structure,
 )
 from tfnas.distillation.teachers import Teachers
+
+if TYPE_CHECKING:
+    from tfnas.distillation.tensor_types import LossesLike
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -81,8 +85,8 @@ class OutputArguments:
 
 def output_arguments(
     student: keras.Model,
-    outputs: Any,
-    student_loss: Any,
+    outputs: LossesLike | None,
+    student_loss: LossesLike | None,
     multi_label: bool | None,
     gives: tuple[str | None, str | None],
     label_smoothing: float | None,
@@ -115,7 +119,7 @@ def output_arguments(
         )
     losses = given_by_output(student_loss, structure, "student_loss")
     for loss in losses:
-        if loss is not None and not loss_facts(loss, 2).plain_family:
+        if loss is not None and not (isinstance(loss, str) and loss.lower() in CROSSENTROPY):
             as_loss(loss, "student_loss")
     arguments = OutputArguments(
         structure,
@@ -167,7 +171,9 @@ def inferred_outputs(
     return [_output(n, arguments, student, teachers) for n in range(len(student.structure))]
 
 
-def teacher_kinds(teachers: Teachers, outputs: Any, multi_label: bool | None) -> list[OutputLoss]:
+def teacher_kinds(
+    teachers: Teachers, outputs: LossesLike | None, multi_label: bool | None
+) -> list[OutputLoss]:
     """Returns how the outputs of teachers are averaged and whether they become logits.
 
     Args:

@@ -19,16 +19,17 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
 from tfnas.distillation.output_structure import OutputStructure
 
-# A Keras loss, its name or a function of (targets, outputs); or, of an output, its kind.
-LossLike: TypeAlias = keras.losses.Loss | str | Callable[[Any, Any], Any]
+if TYPE_CHECKING:
+    from tfnas.distillation.tensor_types import LossesLike, LossLike
+
 CLASSES = "classes"  # one of several classes: softmax
 INDEPENDENT = "independent"  # a yes or no for each class: sigmoid
 VALUES = "values"  # numbers: regression
@@ -40,6 +41,7 @@ KINDS = {
     "regression": VALUES,
 }
 PROBABILITIES = ("softmax", "sigmoid")
+CROSSENTROPY = ("crossentropy", "ce")  # Keras chooses one by the shapes
 
 _FAMILIES = {
     "mean_squared_error": VALUES,
@@ -87,7 +89,7 @@ def family_of(kind: str | None) -> str | None:
     return None if kind is None else KINDS[kind]
 
 
-def loss_facts(loss: Any, units: int | None = None) -> LossFacts:
+def loss_facts(loss: LossLike | None, units: int | None = None) -> LossFacts:
     """Returns what a loss says about its output.
 
     Example:
@@ -98,7 +100,7 @@ def loss_facts(loss: Any, units: int | None = None) -> LossFacts:
         loss: A Keras loss, its name, a function, or None.
         units: Size of the output's last axis; None: unknown.
     """
-    if isinstance(loss, str) and loss.lower() in ("crossentropy", "ce"):
+    if isinstance(loss, str) and loss.lower() in CROSSENTROPY:
         loss = "binary_crossentropy" if units == 1 else "categorical_crossentropy"
     if loss is None or not (isinstance(loss, str) or callable(loss)):
         return LossFacts()
@@ -119,7 +121,7 @@ def loss_facts(loss: Any, units: int | None = None) -> LossFacts:
     )
 
 
-def losses_by_output(loss: Any, structure: OutputStructure) -> list[Any]:
+def losses_by_output(loss: LossesLike | None, structure: OutputStructure) -> list[Any]:
     """Returns the loss of each output; None where there is none.
 
     Args:

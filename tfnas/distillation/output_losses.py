@@ -8,8 +8,9 @@ own, or the user's; each is averaged as it says itself.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 from keras import ops
@@ -17,7 +18,10 @@ from keras import ops
 from tfnas.distillation import batch_checks
 from tfnas.distillation.losses import cross_entropy, kl_divergence, weighted_mean, weighted_sum
 from tfnas.distillation.output_kinds import CLASSES, INDEPENDENT, VALUES, family_of
-from tfnas.keras_private import mask_of
+from tfnas.keras_private import loss_options, mask_of
+
+if TYPE_CHECKING:
+    from tfnas.distillation.tensor_types import LossLike, Tensor
 
 
 @keras.saving.register_keras_serializable("tfnas")
@@ -82,7 +86,7 @@ class OutputLoss:
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         for name in ("student_loss", "distillation_loss"):
             if fields[name] is not None:
-                fields[name] = keras.saving.serialize_keras_object(fields[name])
+                fields[name] = serialized_loss(fields[name])
         return fields
 
     @classmethod
@@ -123,11 +127,11 @@ class BatchLoss:
 
 def batch_loss(
     output: OutputLoss,
-    labels: Any,
-    student: Any,
-    teacher: Any,
+    labels: Tensor | None,
+    student: tuple[Tensor, Tensor | None],
+    teacher: Tensor | None,
     settings: Settings,
-    sample_weight: Any = None,
+    sample_weight: Tensor | None = None,
 ) -> BatchLoss:
     """Returns the loss of one output for a batch.
 
@@ -175,7 +179,7 @@ def batch_loss(
     return BatchLoss(weighted_sum([(weights[name], loss) for name, loss in parts.items()]), **parts)
 
 
-def as_loss(loss: Any, argument: str) -> keras.losses.Loss:
+def as_loss(loss: LossLike, argument: str) -> keras.losses.Loss:
     """Returns a loss as a Keras object.
 
     Args:
@@ -199,6 +203,20 @@ def as_loss(loss: Any, argument: str) -> keras.losses.Loss:
     return LossOfFunction(found)
 
 
+def serialized_loss(loss: keras.losses.Loss) -> dict[str, Any]:
+    """Returns a loss's configuration with all of its options, some of which Keras leaves out.
+
+    Args:
+        loss: The loss.
+    """
+    found: dict[str, Any] = keras.saving.serialize_keras_object(loss)
+    accepted = inspect.signature(type(loss).__init__).parameters
+    for name, value in loss_options(loss).items():
+        if name in accepted:
+            found["config"].setdefault(name, value)
+    return found
+
+
 @keras.saving.register_keras_serializable("tfnas")
 class LossOfFunction(keras.losses.Loss):
     """The mean of a function's values.
@@ -218,7 +236,7 @@ class LossOfFunction(keras.losses.Loss):
         super().__init__(name or getattr(function, "__name__", None), reduction)
         self.function = function
 
-    def call(self, y_true: Any, y_pred: Any) -> Any:
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Any:
         """Returns the values, (batch, ...)."""
         if len(y_true.shape) + 1 == len(y_pred.shape) and y_pred.shape[-1] == 1:
             y_true = ops.expand_dims(y_true, -1)  # labels (batch,) of one unit

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 
 from tfnas.keras_private import functional_inside
+
+if TYPE_CHECKING:
+    from tfnas.distillation.tensor_types import LossesLike, Tensors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +132,7 @@ def same_outputs(student: OutputStructure, teacher: OutputStructure) -> list[int
     )
 
 
-def subclassed_structure(outputs: Any) -> OutputStructure:
+def subclassed_structure(outputs: LossesLike | None) -> OutputStructure:
     """Returns the outputs of a model whose graph is unknown, as the argument `outputs` says."""
     if isinstance(outputs, Mapping):
         return OutputStructure(tuple(keras.tree.flatten({key: key for key in outputs})), dict)
@@ -167,7 +170,7 @@ def given_by_output(value: Any, structure: OutputStructure, argument: str) -> li
     return [value] * len(structure)
 
 
-def flat(outputs: Any, structure: OutputStructure, model: keras.Model, role: str) -> list[Any]:
+def flat(outputs: Tensors, structure: OutputStructure, model: keras.Model, role: str) -> list[Any]:
     """Returns the output tensors of a call of a model, in the order of `structure.names`.
 
     Args:
@@ -194,7 +197,7 @@ def flat(outputs: Any, structure: OutputStructure, model: keras.Model, role: str
     )
 
 
-def only(outputs: Any) -> Any:
+def only(outputs: Tensors) -> Any:
     """Unwraps a list of one output, which a model from an `.h5` file may return."""
     return outputs[0] if isinstance(outputs, (list, tuple)) and len(outputs) == 1 else outputs
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -14,12 +14,15 @@ from tfnas.distillation.output_kinds import CLASSES, INDEPENDENT, VALUES, as_val
 from tfnas.distillation.output_losses import OutputLoss
 from tfnas.distillation.output_structure import OutputStructure, described
 
+if TYPE_CHECKING:
+    from tfnas.distillation.tensor_types import Tensor, Tensors
+
 Shape = tuple[int | None, ...]
 _FEW = 100  # numbers that may all lie between 0 and 1 by chance
 
 
 def split_targets(
-    y: Any, structure: OutputStructure, with_teacher: bool
+    y: Tensors | None, structure: OutputStructure, with_teacher: bool
 ) -> tuple[list[Any], list[Any]]:
     """Splits targets into (labels, teacher's outputs), each with one entry for each output.
 
@@ -49,7 +52,7 @@ def split_targets(
     return structure.by_output(y, "y"), nothing
 
 
-def is_pair(y: Any, structure: OutputStructure) -> bool:
+def is_pair(y: Tensors | None, structure: OutputStructure) -> bool:
     """Whether targets are (labels, teacher's outputs), for a student whose teacher is left out.
 
     Args:
@@ -63,7 +66,9 @@ def is_pair(y: Any, structure: OutputStructure) -> bool:
     return True
 
 
-def weights_by_output(sample_weight: Any, structure: OutputStructure, pairs: bool) -> list[Any]:
+def weights_by_output(
+    sample_weight: Tensors | None, structure: OutputStructure, pairs: bool
+) -> list[Any]:
     """Returns the sample weights of each output; None where all are 1.
 
     Args:
@@ -73,8 +78,8 @@ def weights_by_output(sample_weight: Any, structure: OutputStructure, pairs: boo
     """
     if sample_weight is None:
         return [None] * len(structure)
-    nested = isinstance(sample_weight, (list, tuple))
-    if nested and len(sample_weight) == 2 and (pairs or structure.container is None):
+    repeated = pairs or structure.container is None
+    if repeated and isinstance(sample_weight, (list, tuple)) and len(sample_weight) == 2:
         first = sample_weight[0]
         if structure.container is None or not hasattr(first, "shape"):
             sample_weight = first
@@ -100,7 +105,9 @@ def shared_weight(weights: Sequence[Any]) -> Any:
     return sum(flat[1:], flat[0]) / len(flat)
 
 
-def unknown_kind(output: OutputLoss, targets: Any, shape: Sequence[int | None] | None) -> str:
+def unknown_kind(
+    output: OutputLoss, targets: Tensor | None, shape: Sequence[int | None] | None
+) -> str:
     """Returns the message of the refusal of an output whose kind nothing says.
 
     Args:
@@ -122,7 +129,9 @@ def unknown_kind(output: OutputLoss, targets: Any, shape: Sequence[int | None] |
     )
 
 
-def resolved(outputs: Sequence[OutputLoss], shapes: Sequence[Any], labels: Any) -> list[OutputLoss]:
+def resolved(
+    outputs: Sequence[OutputLoss], shapes: Sequence[Any], labels: Sequence[Any]
+) -> list[OutputLoss]:
     """Returns outputs whose kinds are known, those of linear ones by their targets.
 
     Args:
@@ -145,7 +154,7 @@ def resolved(outputs: Sequence[OutputLoss], shapes: Sequence[Any], labels: Any) 
     return found
 
 
-def check_targets(output: OutputLoss, labels: Any, shape: Shape | None) -> None:
+def check_targets(output: OutputLoss, labels: Tensor | None, shape: Shape | None) -> None:
     """Checks targets of one output before training.
 
     Within a step TensorFlow's error would only name an operation of its graph.
@@ -177,7 +186,7 @@ def check_targets(output: OutputLoss, labels: Any, shape: Shape | None) -> None:
         _check_range(output, values, shape)
 
 
-def check_cached(output: OutputLoss, teacher: Any) -> None:
+def check_cached(output: OutputLoss, teacher: Tensor | None) -> None:
     """Checks a teacher's outputs that were computed before, where they should be logits.
 
     Args:
@@ -207,7 +216,9 @@ def check_cached(output: OutputLoss, teacher: Any) -> None:
         )
 
 
-def class_weights(output: OutputLoss, labels: Any, shape: Shape | None, weight: Any) -> np.ndarray:
+def class_weights(
+    output: OutputLoss, labels: Tensor | None, shape: Shape | None, weight: Mapping[int, float]
+) -> np.ndarray:
     """Turns `class_weight` into one weight for each example, or for each position of a sequence.
 
     Args:

@@ -9,7 +9,7 @@ it is, since copies of a teacher would inherit it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -25,6 +25,9 @@ from tfnas.distillation.output_losses import OutputLoss
 from tfnas.distillation.output_structure import OutputStructure, same_outputs
 from tfnas.graph.functional import refresh_normalization
 from tfnas.keras_private import all_layers, call_takes_training, functional_inside
+
+if TYPE_CHECKING:
+    from tfnas.distillation.tensor_types import Tensors
 
 Preprocess = Callable[[Any], Any] | Sequence[Callable[[Any], Any] | None] | None
 
@@ -110,7 +113,7 @@ class Teachers:
         return [losses[positions[output]] for losses, positions in pairs]
 
     def outputs_and_features(
-        self, x: Any, outputs: Sequence[OutputLoss]
+        self, x: Tensors, outputs: Sequence[OutputLoss]
     ) -> tuple[list[Any], list[dict[str, Any]]]:
         """Runs all teachers on a batch.
 

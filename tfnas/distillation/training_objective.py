@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 from keras import ops
@@ -19,6 +19,9 @@ from tfnas.distillation.output_losses import BatchLoss, OutputLoss, Settings, ba
 from tfnas.distillation.output_structure import OutputStructure
 from tfnas.distillation.teachers import Teachers
 from tfnas.keras_private import attach, attached
+
+if TYPE_CHECKING:
+    from tfnas.distillation.tensor_types import Tensors
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -79,7 +82,7 @@ class TrainingObjective:
         pairs = zip(weights, self.outputs, strict=True)
         self._weights = [out.weight if weight is None else weight for weight, out in pairs]
 
-    def forward(self, inputs: Any, training: bool | None) -> Any:
+    def forward(self, inputs: Tensors, training: bool | None) -> Any:
         """Runs the student and returns its outputs, from which the loss is computed.
 
         Args:
@@ -92,15 +95,15 @@ class TrainingObjective:
         attach(result.tensors[0], "forward", result)
         return result.outputs
 
-    def split(self, y: Any) -> tuple[list[Any], list[Any]]:
+    def split(self, y: Tensors | None) -> tuple[list[Any], list[Any]]:
         """Returns labels and cached teacher's outputs, by output; None for what is missing."""
         return target_checks.split_targets(y, self.structure, not self.teachers)
 
-    def holds_pairs(self, y: Any) -> bool:
+    def holds_pairs(self, y: Tensors | None) -> bool:
         """Whether targets are (labels, teacher's outputs)."""
         return not self.teachers and target_checks.is_pair(y, self.structure)
 
-    def weights_by_output(self, sample_weight: Any, y: Any) -> list[Any]:
+    def weights_by_output(self, sample_weight: Tensors | None, y: Tensors | None) -> list[Any]:
         """Returns the sample weights of each output; None where all are 1.
 
         Args:
@@ -111,7 +114,12 @@ class TrainingObjective:
         return target_checks.weights_by_output(sample_weight, self.structure, pairs)
 
     def value(
-        self, x: Any, y: Any, result: ForwardResult, sample_weight: Any, training: bool
+        self,
+        x: Tensors,
+        y: Tensors | None,
+        result: ForwardResult,
+        sample_weight: Tensors | None,
+        training: bool,
     ) -> ObjectiveValue:
         """Returns the loss of a batch.
 
@@ -202,7 +210,7 @@ class TrainingObjective:
             yield transfer.distance(student, teacher), transfer.weight
 
 
-def forward_result(outputs: Any) -> ForwardResult | None:
+def forward_result(outputs: Tensors | None) -> ForwardResult | None:
     """Returns what a student's pass left with its outputs; None where they are other tensors."""
     tensors = keras.tree.flatten(outputs)
     return attached(tensors[0], "forward") if tensors else None

@@ -52,7 +52,7 @@ from tfnas.tflite.saved_model import to_saved_model
 if TYPE_CHECKING:
     import keras
 
-    from tfnas.data.any_data import AnyData
+    from tfnas.data.data_for_model import AnyData
     from tfnas.nas.search_result import SearchResult
     from tfnas.tasks.compiled_task import Fit
     from tfnas.tasks.metrics import MetricLike
@@ -132,7 +132,8 @@ def compress(
             is split off.
         test_data: Data that measures the chosen files, once; None: a part is split off.
         budget: A :class:`tfnas.Budget`, or a dictionary of its fields, such as `{"max_drop": 1.0,
-            "max_bytes": 100_000}`: at most 1 point of accuracy lost, at most 100,000 bytes.
+            "max_bytes": 100_000}`: at most 1 point of accuracy lost, at most 100,000 bytes. Without
+            a limit on the quality the most accurate file is chosen, else the smallest and fastest.
         metric: What quality is measured by: a name such as "accuracy", "auc", "f1", "mean_iou",
             "mae" or "r2"; a Keras metric; a :class:`tfnas.Metric`; of several outputs a
             dictionary from output to metric, of which the first decides. None: the first metric

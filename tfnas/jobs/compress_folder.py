@@ -28,6 +28,7 @@ _OWN = (
     *(*PRODUCTS, "model_analysis.json"),
     *(f"{folder}/{name}" for folder in ("earlier", "earlier.part") for name in PRODUCTS),
     *(f"candidates/*/{name}" for name in _CANDIDATE),
+    *(f"sizes/*/{name}" for name in ("model.tflite", "record.json", "device.json")),
     "training/*/*/*.npz",
 )
 

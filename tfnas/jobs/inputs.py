@@ -11,13 +11,15 @@ from tfnas import data as data_module
 from tfnas.data.datasets import check_name
 from tfnas.data.examples import Data as Parts
 from tfnas.loading import Loading
+from tfnas.nas.search_config import SearchConfig
 from tfnas.quantization.quantize_aware import fake_quants, strip_quantization
-from tfnas.search_space.json_records import parse_json_object
+from tfnas.runtime.store import damage_named, read_json_object
+from tfnas.search_space.json_records import check_types
 
 if TYPE_CHECKING:
     import keras
 
-    from tfnas.data.any_data import AnyData
+    from tfnas.data.data_for_model import AnyData
     from tfnas.data.user_data import UserData
     from tfnas.nas.search_result import SearchResult
 
@@ -127,10 +129,13 @@ def _search_model(folder: pathlib.Path, loading: Loading) -> keras.Model:
 
 def _search_data(folder: pathlib.Path) -> Parts:
     config = _finished_config(folder)
+    with damage_named(folder / "config.json", "search"):
+        own = ("image_size", "seed")
+        check_types(SearchConfig, {name: config[name] for name in config if name in own})
     name, size = config.get("dataset"), config.get("image_size")
     try:
         return data_module.load(
-            str(name), image_size=size and (size[0], size[1]), seed=config.get("seed", 0)
+            str(name), image_size=size and (size[0], size[-1]), seed=config.get("seed", 0)
         )
     except ValueError as error:
         raise ValueError(
@@ -149,9 +154,9 @@ def _finished_config(folder: pathlib.Path) -> dict[str, Any]:
     for name in ("config.json", "best.keras", "results.json"):
         if not (folder / name).is_file():
             raise error(f", which has no {name}")
-    if parse_json_object((folder / "results.json").read_text(), "results").get("interrupted"):
+    if read_json_object(folder / "results.json", "result").get("interrupted"):
         raise error(", which was interrupted: the same search on it continues")
-    config = parse_json_object((folder / "config.json").read_text(), "config").get("config")
+    config = read_json_object(folder / "config.json", "search").get("config")
     if not isinstance(config, dict):
         raise error(", whose config.json has no config")
     return config

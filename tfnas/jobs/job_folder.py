@@ -12,8 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tfnas.jobs.output_folder import output_folder
+from tfnas.runtime.files import sweep_parts
 from tfnas.runtime.folder_lock import NAME, check_has_no_owner, owner_of
-from tfnas.runtime.store import Record
+from tfnas.runtime.store import Record, damage_named, read_json_object
 
 JOB = "job.json"
 FORMAT = 4  # increased whenever a record or a recipe of the same name means something else
@@ -53,6 +54,7 @@ class JobFolder:
             raise ValueError(self._refusal())
         with output_folder(self.path):
             self._claim(json.loads(json.dumps(identity)))
+        sweep_parts(self.path)
 
     @contextlib.contextmanager
     def claimed(self, identity: Mapping[str, Any], overwrite: bool = False) -> Iterator[None]:
@@ -102,7 +104,9 @@ class JobFolder:
             names: Names in the folder itself.
         """
         record = self._record.read()
-        self._record.write({**record, _FILES: sorted({*record.get(_FILES, ()), *names})})
+        with damage_named(self._record.path, self._record.kind):
+            known = {str(name) for name in record.get(_FILES, ())}
+        self._record.write({**record, _FILES: sorted({*known, *names})})
 
     def _claim(self, identity: dict[str, Any]) -> None:
         if not self._record.exists():
@@ -141,15 +145,16 @@ class JobFolder:
 
     def _holds_job(self) -> bool:
         try:
-            record = json.loads(self._record.path.read_text("utf-8"))
+            record = read_json_object(self._record.path, self._record.kind)
         except (OSError, ValueError):
             return False
         # Jobs of earlier versions have no kind.
-        return isinstance(record, dict) and {"model", "settings", "data"} <= record.keys()
+        return {"model", "settings", "data"} <= record.keys()
 
     def _recorded(self) -> list[str]:
         """Returns the names of :meth:`will_write`, also those of a job of another kind."""
-        names = json.loads(self._record.path.read_text("utf-8")).get(_FILES, [])
+        names = read_json_object(self._record.path, self._record.kind).get(_FILES, [])
+        names = [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
         plain = [name for name in names if pathlib.PurePath(name).name == name]
         return [glob.escape(name) for name in plain]
 
@@ -185,7 +190,7 @@ def _remove_matching(folder: pathlib.Path, pattern: str) -> None:
     """Removes files or folders, and what a killed write of them left."""
     where, _, name = pattern.rpartition("/")
     stem, suffix = pathlib.Path(name).stem, pathlib.Path(name).suffix
-    for form in (name, f".{name}.*.part", f".{stem}.part{suffix}"):
+    for form in (name, f".{name}.*.part", f".{stem}.part{suffix}", f".{stem}.*.part{suffix}"):
         for path in list(folder.glob(f"{where}/{form}" if where else form)):
             if path.name == JOB and name != JOB:
                 continue

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import pathlib
 
 from tfnas.nas.search_config import SearchConfig
 from tfnas.quantization.spec import MODES
 from tfnas.runtime.folder_lock import NAME
-from tfnas.search_space.json_records import parse_json_object
+from tfnas.runtime.store import damage_named, read_json_object
 
 RESULTS = (
     *("best.keras", "pareto.csv", "pareto.png", "results.json", "report.md", "trials.jsonl"),
@@ -58,7 +57,10 @@ def check_same_search(directory: pathlib.Path, config: SearchConfig) -> None:
     path = directory / "config.json"
     if not path.exists():
         return
-    kept = parse_json_object(path.read_text(), str(path)).get("config", {})
+    with damage_named(path, "search"):
+        kept = read_json_object(path, "search").get("config", {})
+        if not isinstance(kept, dict):
+            raise ValueError(f"config must be a JSON object, got {type(kept).__name__}")
     settings = json.loads(json.dumps(dataclasses.asdict(config)))
     # A search of an earlier version has no value for settings that were added since.
     defaults = {field.name: field.default for field in dataclasses.fields(config)}
@@ -67,7 +69,8 @@ def check_same_search(directory: pathlib.Path, config: SearchConfig) -> None:
         for name, value in settings.items()
         if kept.get(name, defaults[name]) != value and name not in _MAY_CHANGE
     ]
-    if "max_trials" in differ and settings["max_trials"] > kept.get("max_trials", math.inf):
+    before = kept.get("max_trials")
+    if "max_trials" in differ and isinstance(before, int) and settings["max_trials"] > before:
         differ.remove("max_trials")  # more trials resume the search
     if differ:
         raise ValueError(
@@ -91,8 +94,7 @@ def remove_results(directory: pathlib.Path) -> None:
 
 def _is_search(directory: pathlib.Path) -> bool:
     try:
-        record = json.loads((directory / "config.json").read_text())
+        config = read_json_object(directory / "config.json", "search").get("config")
     except (OSError, ValueError):
         return False
-    config = record.get("config") if isinstance(record, dict) else None
     return isinstance(config, dict) and "dataset" in config

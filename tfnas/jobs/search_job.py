@@ -32,11 +32,7 @@ from tfnas.measure.profile import profile
 from tfnas.nas.algorithm_tuners import EvolutionTuner, RandomTuner, ReinforceTuner
 from tfnas.nas.measured_trial import MeasuredTrial, latency_metrics
 from tfnas.nas.reward import mnasnet_reward
-from tfnas.nas.samplers.evolution import EvolutionSampler
-from tfnas.nas.samplers.random_search import RandomSampler
-from tfnas.nas.samplers.reinforce import ReinforceSampler
-from tfnas.nas.samplers.sampler import Sampler
-from tfnas.nas.search_config import SearchConfig
+from tfnas.nas.search_config import SearchConfig, sampler_of
 from tfnas.nas.search_result import ReportRow, SearchResult
 from tfnas.nas.trial_failures import INFEASIBLE
 from tfnas.nas.trial_log import TrialLog, failure_cause
@@ -48,6 +44,7 @@ from tfnas.quantization.spec import QuantSpec
 from tfnas.reports import search_report
 from tfnas.runtime.files import save_model, write_atomically
 from tfnas.runtime.helper_process import isolated_by_default
+from tfnas.runtime.interrupts import announced_interrupts
 from tfnas.runtime.randomness import seeded
 from tfnas.runtime.worker_processes import TrialProcesses
 from tfnas.search_space.architecture import Architecture, mobilenet_v2
@@ -120,6 +117,11 @@ def search(
     """
     split = data if isinstance(data, DataSplit) else None
     config = _config_of(split.name if split else str(data), config, settings)
+    if config.hypermodel is not None:
+        raise ValueError(
+            "hypermodel must be given to a tuner, such as tfnas.EvolutionTuner(build), or to the "
+            f"command, got {config.hypermodel!r}"
+        )
     require("matplotlib", "the pictures of a report")
     return _Run(config, pathlib.Path(directory), split, progress or Progress(), overwrite).run()
 
@@ -136,17 +138,7 @@ def _config_of(dataset: str, config: SearchConfig | None, settings: dict[str, An
     return SearchConfig(dataset, **settings)
 
 
-def _sampler(config: SearchConfig) -> Sampler:
-    """The sampler of an algorithm with its settings."""
-    if config.algorithm == "evolution":
-        return EvolutionSampler(
-            population_size=config.population_size,
-            tournament_size=config.tournament_size,
-            children=config.children,
-        )
-    if config.algorithm == "reinforce":
-        return ReinforceSampler(form=config.form, children=config.children)
-    return RandomSampler()
+STOPPING = "stopping: the best network so far is written; Ctrl-C again stops without it"
 
 
 class _Run:
@@ -203,7 +195,7 @@ class _Run:
             list(config.objectives),
             config.max_trials,
             config.seed,
-            sampler=_sampler(config),
+            sampler=sampler_of(config),
             limits=config.limits,
             config=TunerConfig(
                 target_latency_ms=config.target_latency_ms,
@@ -224,6 +216,11 @@ class _Run:
         )
 
     def run(self) -> SearchResult:
+        """Runs the search; Ctrl-C is answered at once, and a second one stops at once."""
+        with announced_interrupts(lambda: self.progress.phase(STOPPING)):
+            return self._run()
+
+    def _run(self) -> SearchResult:
         self.progress.phase(f"search: {self.split}; {self.space.size:.3g} architectures")
         if self.config.latency_seconds is not None:
             self.progress.phase(f"latency of the space: {self.config.latency_seconds:g} s")

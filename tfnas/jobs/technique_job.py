@@ -34,7 +34,7 @@ from tfnas.tflite.conversion_error import ConversionError
 if TYPE_CHECKING:
     import keras
 
-    from tfnas.data.any_data import AnyData
+    from tfnas.data.data_for_model import AnyData
     from tfnas.tasks.compiled_task import Fit
     from tfnas.tasks.metrics import MetricLike
     from tfnas.tasks.task import Task

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from tfnas.search_space.json_records import check_keys, parse_json_object
+from tfnas.search_space.json_records import check_keys, check_types, parse_json_object
 from tfnas.table import Tabular, TextTable
 
 DIRECTIONS = ("max", "min")
@@ -211,13 +211,16 @@ class Measurement(Tabular):
             The measurement.
 
         Raises:
-            ValueError: A key is unknown or missing; the message names it.
+            ValueError: A key is unknown or missing, or a value has another type; the message
+                names it.
         """
         check_keys(cls, fields)
+        check_types(cls, {n: v for n, v in fields.items() if n not in ("score", "latency")})
         values = dict(fields)
         for name, record in (("score", Score), ("latency", Latency)):
             if values.get(name) is not None:
                 check_keys(record, values[name])
+                check_types(record, values[name])
                 values[name] = record(**values[name])
         return cls(**values)
 

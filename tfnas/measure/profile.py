@@ -11,12 +11,15 @@ import dataclasses
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from tfnas.graph.batchnorm import fitting_columns
 from tfnas.graph.functional import Call, Value, walk
 from tfnas.graph.macs import call_macs, elements, weights_of
 from tfnas.table import Tabular, TextTable
 
 if TYPE_CHECKING:
     import keras
+
+    from tfnas.data.data_types import Arrays
 
 # These layers have no operator in the file: their output is the buffer of their input.
 _SAME_BUFFER = {
@@ -122,7 +125,7 @@ class Profile(Tabular):
         return [self.summary()]
 
 
-def profile(model: keras.Model) -> Profile:
+def profile(model: keras.Model, data: Arrays | None = None) -> Profile:
     """Counts parameters, MACs and activation memory of a model for one example.
 
     Example:
@@ -133,18 +136,23 @@ def profile(model: keras.Model) -> Profile:
 
     Args:
         model: A built functional or Sequential Keras 3 model; it may contain nested models.
+        data: Inputs whose shapes tell the sizes that the model leaves open, such as the length of
+            a series: an array (examples, ...), or a list or dictionary of such arrays.
 
     Returns:
         Parameters, MACs and output shape of each layer, and the peak of the activations.
 
     Raises:
         ValueError: The model is not built, is subclassed, or has an input with a dimension of
-            None other than the batch.
+            None other than the batch and there is no data, or the data has other inputs.
     """
-    flow = walk(model)
+    flow = walk(model if data is None else _sized(model, data))
     open_inputs = [value.shape for value in flow.inputs if None in value.shape[1:]]
     if open_inputs:
-        raise ValueError(f"model must have inputs of known shape, got {open_inputs[0]}")
+        raise ValueError(
+            f"model must have inputs of known shape, got {open_inputs[0]}: data with inputs of one "
+            "shape tells the sizes"
+        )
     seen: set[int] = set()
     layers = []
     for call in flow.calls:
@@ -160,6 +168,25 @@ def profile(model: keras.Model) -> Profile:
         sum(layer.macs or 0 for layer in layers),
         _peak(flow.inputs, flow.calls, flow.outputs),
     )
+
+
+def _sized(model: keras.Model, data: Arrays) -> keras.Model:
+    """Returns a model whose inputs have the sizes of the data, where it leaves them open."""
+    import keras
+
+    from tfnas.keras_private import functional_inside
+
+    arrays = fitting_columns(model, data)
+    shapes = [(None, *array.shape[1:]) for array in arrays]
+    inner = functional_inside(model)
+    if shapes == [tuple(each.shape) for each in inner.inputs]:
+        return model
+    inputs = [
+        keras.Input(batch_shape=shape, dtype=each.dtype, name=each.name)
+        for shape, each in zip(shapes, inner.inputs, strict=True)
+    ]
+    packed = keras.tree.pack_sequence_as(inner.input, inputs)
+    return keras.models.clone_model(inner, input_tensors=packed)
 
 
 def _peak(inputs: tuple[Value, ...], calls: tuple[Call, ...], outputs: tuple[Value, ...]) -> int:

@@ -7,9 +7,8 @@ the program, not of a trial, so they end the search at its first trial.
 
 from __future__ import annotations
 
-import difflib
 import numbers
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import keras
@@ -18,27 +17,10 @@ import numpy as np
 
 from tfnas.nas.keras_tuner_private import validate_results
 from tfnas.nas.objectives import KNOWN_DIRECTIONS, Objectives
+from tfnas.runtime.argument_rules import did_you_mean
 
 UNSPECIFIED = "default_objective"  # keras_tuner's name of an objective that is None
 _FIT = "HyperModel.fit()"
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Returns the end of a message about an unknown name: the nearest known one, or all.
-
-    Example:
-        >>> did_you_mean("val_acc", ["loss", "val_accuracy"])
-        "did you mean 'val_accuracy'?"
-        >>> did_you_mean("x", ["loss"])
-        'the known ones are loss'
-
-    Args:
-        name: The unknown name.
-        known: The known names.
-    """
-    known = sorted(known)
-    near = difflib.get_close_matches(name, known, 1)
-    return f"did you mean {near[0]!r}?" if near else f"the known ones are {', '.join(known)}"
 
 
 def check_results(results: Any, objective: kt.Objective, names: Collection[str]) -> None:
@@ -50,7 +32,7 @@ def check_results(results: Any, objective: kt.Objective, names: Collection[str])
         names: Names of all objectives that `fit` must report.
 
     Raises:
-        FatalTypeError: It is none of the types that keras_tuner takes.
+        FatalTypeError: It is none of the types that keras_tuner takes, or a metric is no number.
         FatalValueError: An objective is not in it.
     """
     for each in results if isinstance(results, list) else [results]:
@@ -58,6 +40,8 @@ def check_results(results: Any, objective: kt.Objective, names: Collection[str])
         if isinstance(reported, Mapping) and UNSPECIFIED not in names:
             check_reported(reported, names)
         validate_results(each, objective, _FIT)
+        if isinstance(each, Mapping):
+            plain_metrics(each)
 
 
 def check_reported(metrics: Collection[str], names: Collection[str]) -> None:

@@ -11,6 +11,7 @@ import keras_tuner as kt
 
 from tfnas.measure.measurement import Latency, Measurement, pareto_front
 from tfnas.nas.objectives import Objectives
+from tfnas.runtime.store import damage_named, read_json_object
 from tfnas.search_space.architecture import Architecture
 from tfnas.tflite.artifact import Artifact
 
@@ -62,11 +63,17 @@ def measured_trial(
         trial: The trial.
         architecture: Its architecture.
         folder: Its folder.
+
+    Raises:
+        ValueError: The file of the measurement was damaged.
     """
+    path = folder / MEASUREMENT
+    with damage_named(path, "measurement"):
+        measurement = Measurement.from_dict(read_json_object(path, "measurement"))
     return MeasuredTrial(
         trial.trial_id,
         architecture,
-        Measurement.from_json((folder / MEASUREMENT).read_text()),
+        measurement,
         trial.score,
         folder / MODEL_FILE,
         {name: trial.metrics.get_best_value(name) for name in trial.metrics.metrics},

@@ -15,8 +15,9 @@ from typing import Any
 import keras
 import keras_tuner as kt
 
-from tfnas.nas.fit_results import UNSPECIFIED, did_you_mean
+from tfnas.nas.fit_results import UNSPECIFIED
 from tfnas.nas.objectives import KNOWN_DIRECTIONS
+from tfnas.runtime.argument_rules import did_you_mean
 from tfnas.search_space.hypermodel import CompressedHyperModel
 
 _EXAMPLES = 2
@@ -109,7 +110,7 @@ def _fits_as_keras(hypermodel: Any) -> bool:
 
 def _first_examples(arguments: Mapping[str, Any]) -> tuple[Any, Any, Any] | None:
     """The first (inputs, targets, weights); None where reading them could lose them."""
-    x = arguments.get("x")
+    x: Any = arguments.get("x")
     try:
         if isinstance(x, keras.utils.PyDataset):
             batch = keras.utils.unpack_x_y_sample_weight(x[0])

@@ -21,6 +21,7 @@ from typing import Any, TypeAlias
 import keras_tuner as kt
 
 from tfnas.nas.keras_tuner_private import MultiObjective, created_objective
+from tfnas.runtime.argument_rules import did_you_mean
 
 REWARD = "reward"
 ObjectiveLike: TypeAlias = str | kt.Objective | Sequence[str | kt.Objective] | None
@@ -46,6 +47,9 @@ KNOWN_DIRECTIONS = {
 """Metrics that tfnas measures itself, with the direction in which they get better."""
 
 
+_OF_KERAS = [
+    f"{part}{name}" for part in ("", "val_") for name in ("loss", "accuracy", "auc", "mae", "mse")
+]
 _MAY_BE_ZERO = ("vela_cpu_operators",)
 
 
@@ -69,8 +73,13 @@ class ParetoObjective(MultiObjective):
 def objective_of(objective: ObjectiveLike, default: str | None = None) -> Any:
     """Returns an objective for keras_tuner, with the directions of tfnas' metrics.
 
+    Example:
+        >>> print(objective_of("latency_ratio"), objective_of("val_f1=max"))
+        Objective(name="latency_ratio", direction="min") Objective(name="val_f1", direction="max")
+
     Args:
-        objective: A name, a `keras_tuner.Objective`, a list of them, or None.
+        objective: A name, a `keras_tuner.Objective`, a list of them, or None. A name may have its
+            direction: "val_f1=max".
         default: Used if `objective` is None.
 
     Raises:
@@ -85,8 +94,8 @@ def objective_of(objective: ObjectiveLike, default: str | None = None) -> Any:
         if len(set(names)) < len(names):
             raise ValueError(f"objective must hold no name twice, got {', '.join(names)}")
         return objectives[0] if len(objectives) == 1 else ParetoObjective(objectives)
-    if isinstance(objective, str) and objective in KNOWN_DIRECTIONS:
-        return kt.Objective(objective, KNOWN_DIRECTIONS[objective])
+    if isinstance(objective, str):
+        return _named(objective)
     if isinstance(objective, kt.Objective) and objective.direction not in ("min", "max"):
         raise ValueError(
             f"objective must have the direction 'min' or 'max', got {objective.direction!r}"
@@ -94,16 +103,26 @@ def objective_of(objective: ObjectiveLike, default: str | None = None) -> Any:
     return objective
 
 
-def _created(part: Any) -> Any:
+def _created(part: Any) -> kt.Objective:
+    return created_objective(objective_of(part))
+
+
+def _named(text: str) -> kt.Objective:
+    """The objective of a name, with the direction that it has, that tfnas knows or Keras infers."""
+    name, sign, direction = text.partition("=")
+    if sign:
+        if not name or direction not in ("min", "max"):
+            raise ValueError(f"objective must be a name, name=min or name=max, got {text!r}")
+        return kt.Objective(name, direction)
+    if name in KNOWN_DIRECTIONS:
+        return kt.Objective(name, KNOWN_DIRECTIONS[name])
     try:
-        return created_objective(objective_of(part))
+        return created_objective(name)
     except ValueError as error:
-        if not isinstance(part, str):
-            raise
-        known = ", ".join(sorted(KNOWN_DIRECTIONS))
         raise ValueError(
-            f"objective must be a metric that tfnas measures ({known}), "
-            f"one of Keras' by its name, or a keras_tuner.Objective, got {part!r}"
+            f"objective must be a metric that tfnas measures ({', '.join(KNOWN_DIRECTIONS)}), one "
+            f"of Keras' by its name, or have a direction ({name}=max), got {name!r}: "
+            f"{did_you_mean(name, [*KNOWN_DIRECTIONS, *_OF_KERAS])}"
         ) from error
 
 

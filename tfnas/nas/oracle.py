@@ -5,6 +5,7 @@ The oracle itself proposes nothing and keeps no file:
     samplers/        propose architectures and learn from results
     proposals        drops proposals that were tried before or break a limit
     trial_store      the files of the trials, from which a search is resumed
+    stored_oracle    what is kept of a search, and how it is restored
     oracle           the life of a trial: created, retried, ended, recorded
 
 Each proposal has a random generator of its own, seeded by the seed and the number of trials, so
@@ -14,11 +15,8 @@ that a resumed search proposes what the uninterrupted one would have proposed.
 from __future__ import annotations
 
 import collections
-import contextlib
 import copy
-import functools
 import math
-import pathlib
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -28,27 +26,24 @@ import numpy as np
 
 from tfnas.nas.chief.trial_messages import read_failure
 from tfnas.nas.fit_results import check_reported, plain_metrics
-from tfnas.nas.keras_tuner_private import HookedOracle, synchronized
+from tfnas.nas.keras_tuner_private import synchronized
 from tfnas.nas.objectives import ObjectiveLike, Objectives, ParetoObjective, objective_of
 from tfnas.nas.proposals import ProposalFilter
 from tfnas.nas.samplers.random_search import RandomSampler
 from tfnas.nas.samplers.sampler import Sampler
+from tfnas.nas.stored_oracle import StoredOracle
 from tfnas.nas.successive_halving import Halving
 from tfnas.nas.trial_failures import too_many_failures
 from tfnas.nas.trial_records import TrialRecord, ranked
-from tfnas.nas.trial_store import ENDED, TrialStore
 from tfnas.runtime.argument_rules import check_count
-from tfnas.runtime.crash_report import crash_reason
 from tfnas.search_space.architecture import Architecture
 from tfnas.search_space.hyperparameters import HyperParameterSpace
 from tfnas.search_space.search_space import SearchSpace
 
 _Status = kt.engine.trial.TrialStatus
-_ATTEMPTS = 2  # a trial that crashes the process so often fails
-_MOST_LOST = 5  # as does one whose worker is ended from outside so often in one run of the search
 
 
-class SpaceOracle(HookedOracle):
+class SpaceOracle(StoredOracle):
     """An oracle whose sampler proposes architectures of a search space.
 
     Args:
@@ -105,12 +100,7 @@ class SpaceOracle(HookedOracle):
         """Records that the search learns from: all, or with halving those of one rung."""
         self._space: Any = space
         self._declared = -1
-        self._lost: collections.Counter[str] = collections.Counter()
-
-    @functools.cached_property
-    def store(self) -> TrialStore:
-        """The files of the trials."""
-        return TrialStore(pathlib.Path(self.project_folder))
+        self.lost_workers = collections.Counter()
 
     # ---- the space
 
@@ -150,15 +140,6 @@ class SpaceOracle(HookedOracle):
     def completed(self) -> list[kt.engine.trial.Trial]:
         """Returns the trials of :attr:`records`."""
         return [self.trials[record.trial_id] for record in self.records]
-
-    def retries(self, trial_id: str) -> int:
-        """Returns how often an earlier run of a trial failed."""
-        return int(self.run_times[trial_id])
-
-    def parent(self, trial_id: str) -> str | None:
-        """Returns the id of the trial whose architecture was changed to get that of a trial."""
-        history = self.store.histories.get(trial_id)
-        return None if history is None else history.parent
 
     def get_best_trials(self, num_trials: int = 1) -> list[kt.engine.trial.Trial]:
         """Returns the best trials: those that keep the limits first, then by objective.
@@ -286,9 +267,10 @@ class SpaceOracle(HookedOracle):
             return
         ended = self.trials[trial_id]
         if len(self.end_order) > num_ended and ended.status == _Status.COMPLETED:
-            self._add_record(ended)
+            self.add_record(ended)
 
-    def _add_record(self, trial: kt.engine.trial.Trial) -> None:
+    def add_record(self, trial: kt.engine.trial.Trial) -> None:
+        """Learns from a trial that ended well."""
         tracked = trial.metrics
         names = self.objectives.all_names
         metrics = {n: tracked.get_best_value(n) for n in names if tracked.exists(n)}
@@ -312,30 +294,6 @@ class SpaceOracle(HookedOracle):
             self.learning_records.append(new_record)
             self.sampler.learn(self, new_record)
 
-    @synchronized
-    def worker_died(self, trial_id: str, reason: str, crashed: bool | None) -> None:
-        """Queues a trial whose worker died for a retry; after its second crash the trial fails.
-
-        Args:
-            trial_id: The trial.
-            reason: Message of the trial if it fails.
-            crashed: Whether the trial ended the worker. False: the worker was ended from outside,
-                which is no failure of the trial, however often (up to a bound) it happens. None:
-                this trial, or another one of the worker.
-        """
-        trial, history = self.trials[trial_id], self.store.history(trial_id)
-        self.forget_ongoing(trial_id)
-        history.crashes += crashed is True
-        self._lost[trial_id] += crashed is False
-        if history.crashes >= _ATTEMPTS or self._lost[trial_id] >= _MOST_LOST:
-            trial.status, trial.message = _Status.FAILED, reason
-            self.end_order.append(trial_id)
-            self.save_trial(trial)
-            self.check_consecutive_failures()
-        else:
-            self.retry_queue.append(trial_id)
-            self.save_trial(trial)
-
     def check_consecutive_failures(self) -> None:
         """Ends the search after too many consecutive failures; the last one is written first."""
         found = too_many_failures(self.trials, self.end_order, self.max_consecutive_failed_trials)
@@ -344,66 +302,3 @@ class SpaceOracle(HookedOracle):
             self.save_trial(last)
             self.save()
             raise RuntimeError(message)
-
-    # ---- the files
-
-    def save(self) -> None:
-        """Writes the oracle's own file atomically, if it has changed."""
-        hyperparameters = self.hyperparameters.get_config()
-        self.store.write_oracle({"hyperparameters": hyperparameters, "seed": self.seed})
-
-    def save_trial(self, trial: kt.engine.trial.Trial) -> None:
-        """Writes the file of a trial."""
-        trial_id = trial.trial_id
-        runs, promotion = int(self.run_times[trial_id]), self.halving.state_of(trial_id)
-        self.store.write(trial, runs, promotion)
-
-    def reload(self) -> None:
-        """Restores the search from the files of its trials."""
-        try:
-            state = self.store.read_oracle()
-            self.hyperparameters = kt.HyperParameters.from_config(state["hyperparameters"])
-            self.set_seed(state["seed"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            warnings.warn(
-                f"{self.store.oracle_path} can't be read ({error}): the seed and the search space "
-                "of the call are used instead",
-                stacklevel=2,
-            )
-        self.trials.clear()
-        for trial, promotion in self.store.read(self.hyperparameters):
-            self.trials[trial.trial_id] = trial
-            self.run_times[trial.trial_id] = self.store.history(trial.trial_id).runs
-            self.halving.restore(trial.trial_id, promotion)
-        self.start_order = list(self.trials)
-        self.end_order = self.store.end_order()
-        self._requeue()
-        for trial in self.trials.values():
-            if trial.hyperparameters.values:
-                self.proposals.register(trial.trial_id, self.architecture(trial))
-        for trial_id in self.end_order:
-            if self.trials[trial_id].status == _Status.COMPLETED:
-                self._add_record(self.trials[trial_id])
-
-    def _requeue(self) -> None:
-        """Queues running trials for a retry; those that crashed the process twice fail.
-
-        A trial whose process was interrupted or killed is no failure: it is tried again.
-        """
-        for trial_id, trial in reversed(self.trials.items()):  # keras_tuner pops the last one
-            if trial.status in ENDED:
-                continue
-            history, report = self.store.history(trial_id), self.store.crash_report(trial_id)
-            reason = crash_reason(report)
-            if reason is not None:
-                history.crashes += 1
-                with contextlib.suppress(OSError):
-                    report.unlink(missing_ok=True)  # first: no crash counts twice
-            if history.crashes >= _ATTEMPTS:
-                trial.status = _Status.FAILED
-                trial.message = f"the process ended in it {history.crashes} times: {reason}"
-                self.end_order.append(trial_id)
-            else:
-                self.retry_queue.append(trial_id)
-            if reason is not None:
-                self.save_trial(trial)

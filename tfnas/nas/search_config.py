@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from tfnas.search_space.compression_choices import CompressionSpace
 from tfnas.settings_fields import check_options, documented, option
 
+if TYPE_CHECKING:
+    from tfnas.nas.samplers.sampler import Sampler
+
 ALGORITHMS = ("evolution", "reinforce", "random")
 REWARD = "reward"
+_OF_NETWORKS = (
+    *("preset", "final_epochs", "learning_rate", "baseline", "random_candidates"),
+    *("compression", "teacher", "latency_seconds"),
+)
 METRICS = (
     *("file_accuracy", "latency_ratio", "size_bytes", "macs", "parameters"),
     *("peak_activation_bytes", "gzip_bytes", "flash_bytes", "ram_bytes", "vela_ms"),
@@ -28,6 +36,12 @@ class SearchConfig:
     """
 
     dataset: str = option(help="name or path of the data set", flag=False)
+    hypermodel: str | None = option(
+        None,
+        "module:function in the current folder, which takes keras_tuner's hp and returns a "
+        "compiled model, or module:Class of a keras_tuner.HyperModel: its hyperparameters are "
+        "searched instead of networks of the preset; the default objective is then val_loss",
+    )
     preset: str = option(
         "mobile", "preset of the search space", choices=("microcontroller", "mobile", "full")
     )
@@ -130,6 +144,7 @@ class SearchConfig:
         from tfnas.targets.device import Device
 
         check_options(self)
+        self._check_hypermodel()
         Halving(self.halving, self.min_epochs).set_epochs(self.epochs, self.max_trials)
         if self.trial_timeout is not None and not (self.workers and self.trial_timeout > 0):
             raise ValueError(
@@ -144,3 +159,36 @@ class SearchConfig:
                 "teacher must be given if and only if a choice of compression distills, "
                 f"got {self.teacher!r}"
             )
+
+    def _check_hypermodel(self) -> None:
+        """Checks that no setting is of networks where the user's function builds the models."""
+        if self.hypermodel is None:
+            return
+        fields = {field.name: field for field in dataclasses.fields(self)}
+        for name in _OF_NETWORKS:
+            if getattr(self, name) != fields[name].default:
+                raise ValueError(
+                    f"{name} must not be given with hypermodel, whose models are built and "
+                    f"compiled by {self.hypermodel}, got {getattr(self, name)!r}"
+                )
+
+
+def sampler_of(config: SearchConfig) -> Sampler:
+    """Returns the sampler of a search's algorithm with its settings.
+
+    Args:
+        config: The settings of the search.
+    """
+    from tfnas.nas.samplers.evolution import EvolutionSampler
+    from tfnas.nas.samplers.random_search import RandomSampler
+    from tfnas.nas.samplers.reinforce import ReinforceSampler
+
+    if config.algorithm == "evolution":
+        return EvolutionSampler(
+            population_size=config.population_size,
+            tournament_size=config.tournament_size,
+            children=config.children,
+        )
+    if config.algorithm == "reinforce":
+        return ReinforceSampler(form=config.form, children=config.children)
+    return RandomSampler()

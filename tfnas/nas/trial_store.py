@@ -18,15 +18,18 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras_tuner as kt
 
+from tfnas.nas.trial_files import check_oracle_state, check_trial_file
 from tfnas.runtime.files import write_atomically
+from tfnas.runtime.store import DAMAGE, damage_named, read_json_object
 
 _Status = kt.engine.trial.TrialStatus
 _KEY = "tfnas"  # key of a history in trial.json, beside those of keras_tuner
+_PREFIX = "trial_"
 ENDED = (_Status.COMPLETED, _Status.FAILED)
 
 
@@ -121,23 +124,26 @@ class TrialStore:
         write_atomically(self.path(trial.trial_id), json.dumps(state), sync=has_ended)
 
     def read(
-        self, hyperparameters: kt.HyperParameters
+        self,
+        hyperparameters: kt.HyperParameters,
+        check: Callable[[kt.engine.trial.Trial], object] = lambda trial: None,
     ) -> list[tuple[kt.engine.trial.Trial, Mapping[str, Any]]]:
         """Reads all trials and their histories.
 
         Args:
             hyperparameters: The hyperparameters of a trial whose file can't be read. It is a
                 failed trial without values.
+            check: Called with each trial; a trial that it raises an error for can't be read.
 
         Returns:
             Trials in the order of their starts, each with its state of successive halving.
         """
-        folders = sorted(self.folder.glob("trial_*"), key=_number)
+        folders = sorted(filter(_is_trial, self.folder.glob("trial_*")), key=_number)
         if folders and not (folders[-1] / "trial.json").exists():
             folders.pop()  # killed before its file was written: it never started
         found = []
         for folder in folders:
-            trial, history, state = _read(folder, hyperparameters)
+            trial, history, state = _read(folder, hyperparameters, check)
             if trial.status not in ENDED:
                 history.ended = None
             elif history.ended is None:
@@ -148,8 +154,16 @@ class TrialStore:
         return found
 
     def read_one(self, trial_id: str) -> Mapping[str, Any]:
-        """Reads the history of one trial; returns its state of successive halving."""
-        state = json.loads(self.path(trial_id).read_text()).get(_KEY, {})
+        """Reads the history of one trial; returns its state of successive halving.
+
+        Raises:
+            ValueError: The trial's file was damaged.
+        """
+        path = self.path(trial_id)
+        with damage_named(path, "trial"):
+            content = read_json_object(path, "trial")
+            check_trial_file(content, trial_id, _KEY)
+            state = content.get(_KEY, {})
         self.histories[trial_id] = _history(state)
         return state
 
@@ -169,9 +183,12 @@ class TrialStore:
 
         Raises:
             OSError: The file can't be read.
-            ValueError: It holds no JSON.
+            ValueError: It holds something else.
         """
-        return json.loads(self.oracle_path.read_text())
+        with damage_named(self.oracle_path, "search"):
+            state = read_json_object(self.oracle_path, "search")
+            check_oracle_state(state)
+        return state
 
     @property
     def oracle_path(self) -> pathlib.Path:
@@ -188,21 +205,31 @@ def _history(state: Mapping[str, Any]) -> TrialHistory:
 
 
 def _read(
-    folder: pathlib.Path, hyperparameters: kt.HyperParameters
+    folder: pathlib.Path,
+    hyperparameters: kt.HyperParameters,
+    check: Callable[[kt.engine.trial.Trial], object],
 ) -> tuple[kt.engine.trial.Trial, TrialHistory, Mapping[str, Any]]:
     """A trial with tfnas' own state of it; a failed trial if its file can't be read."""
+    trial_id = folder.name.removeprefix(_PREFIX)
     try:
-        state = json.loads((folder / "trial.json").read_text())
-        own = state.get(_KEY, {})
-        return kt.engine.trial.Trial.from_state(state), _history(own), own
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        trial_id = folder.name.removeprefix("trial_")
+        state = read_json_object(folder / "trial.json", "trial")
+        check_trial_file(state, trial_id, _KEY)
+        found, own = kt.engine.trial.Trial.from_state(state), state.get(_KEY, {})
+        check(found)
+        return found, _history(own), own
+    except (OSError, *DAMAGE) as error:
         trial = kt.engine.trial.Trial(hyperparameters.copy(), trial_id, _Status.FAILED)
         trial.hyperparameters.values = {}
-        trial.message = f"its file can't be read: {error}"
+        reason = f"{type(error).__name__}: {error}" if isinstance(error, LookupError) else error
+        trial.message = f"its file can't be read: {folder / 'trial.json'}: {reason}"
         return trial, TrialHistory(), {}
 
 
+def _is_trial(folder: pathlib.Path) -> bool:
+    name = folder.name.removeprefix(_PREFIX)
+    return name.isascii() and name.isdigit()
+
+
 def _number(folder: pathlib.Path) -> tuple[int, str]:
-    name = folder.name.removeprefix("trial_")
-    return (int(name) if name.isdigit() else 0, name)
+    name = folder.name.removeprefix(_PREFIX)
+    return int(name), name

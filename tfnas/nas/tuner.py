@@ -3,6 +3,7 @@
     tuner           the arguments and the loop of trials
     trial_results   the measured trials, their Pareto front, their models
     tuner_config    the settings of trials
+    tuner_state     what a resumed search needs beside its trials
     oracle          creates and ends trials; its sampler proposes architectures
     trial_runner    trains, converts and measures one architecture
     trial_store     the files of the trials
@@ -13,8 +14,6 @@ The default objective is `reward`, MnasNet's product of accuracy and latency.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any, ClassVar, Unpack
@@ -38,13 +37,13 @@ from tfnas.nas.samplers.sampler import Sampler
 from tfnas.nas.search_callbacks import TrialCallbacks
 from tfnas.nas.successive_halving import Halving
 from tfnas.nas.trial_failures import InfeasibleTrialError
-from tfnas.nas.trial_results import TrialResults
 from tfnas.nas.trial_runner import TrialRunner, TrialTask
 from tfnas.nas.trial_store import CRASH
 from tfnas.nas.tuner_arguments import KerasTunerArguments, check_names, split_arguments
 from tfnas.nas.tuner_config import TunerConfig
+from tfnas.nas.tuner_state import TunerState
 from tfnas.runtime.crash_report import crash_reported
-from tfnas.runtime.files import write_atomically
+from tfnas.runtime.files import sweep_parts
 from tfnas.runtime.folder_lock import owner_of
 from tfnas.runtime.randomness import kept_random_state
 from tfnas.search_space.hypermodel import SpaceHyperModel, as_hypermodel, compile_for_search
@@ -58,7 +57,7 @@ _OWN_ARGUMENTS = (
 )
 
 
-class MeasuredTuner(TrialResults):
+class MeasuredTuner(TunerState):
     """Trains, converts and measures the architectures that an oracle proposes.
 
     With a search space, or if an objective or limit is a metric of the file, the model of each
@@ -124,7 +123,7 @@ class MeasuredTuner(TrialResults):
         executions = of_tuner.get("executions_per_trial", 1)
         self._check(oracle, model, executions)
         self.trial_callbacks: TrialCallbacks = TrialCallbacks()
-        self._written: str | None = None  # the text that was last written to the tuner's file
+        self.written = None
         self._execution = 0
         observed = type(self).on_epoch_end is not MeasuredTuner.on_epoch_end
         self.runner = TrialRunner(model, oracle.objectives, config, device, executions, observed)
@@ -195,11 +194,6 @@ class MeasuredTuner(TrialResults):
         """Whether the file of each trial is measured."""
         return self.runner.measures
 
-    @property
-    def target_ratio(self) -> float | None:
-        """Target latency of the reward as a ratio to the reference model, once it is known."""
-        return self.runner.target_ratio
-
     def search(self, *fit_args: Any, **fit_kwargs: Any) -> None:
         """Runs the trials.
 
@@ -225,6 +219,8 @@ class MeasuredTuner(TrialResults):
             if self.target_ratio is None and target_ms is not None:
                 [latency] = benchmark(reference_artifact(), threads=self.config.threads)
                 self.runner.target_ratio = target_ms / latency.reference_ms
+            if not has_chief_oracle():  # workers may be writing now
+                sweep_parts(self.folder())
             self._check_objectives(fit_args, fit_kwargs)
             self.save()  # so that a search that is killed in its first trial can be resumed
             if self.latency_predictor is not None and not self.is_worker:
@@ -364,63 +360,9 @@ class MeasuredTuner(TrialResults):
         else:
             super().override_compile_arguments(model)
 
-    # ---- the state of a search that is resumed
-
-    def get_state(self) -> dict[str, Any]:
-        """Returns the state that a resumed search needs, such as the target ratio."""
-        kept = {"target_ratio": self.target_ratio, "epochs": self.oracle.halving.epochs}
-        return {**super().get_state(), **kept, **_kept_settings(self.config, self.device)}
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Restores the state that :meth:`get_state` returned.
-
-        Args:
-            state: The state.
-
-        Raises:
-            ValueError: A setting of the search has another value than in the state.
-        """
-        super().set_state(state)
-        kept, current = state.get("target_ratio"), self.target_ratio
-        target_ms = self.config.target_latency_ms
-        if (current is not None and current != kept) or (target_ms and kept is None):
-            raise ValueError(
-                f"target_latency_ratio of the search in {self.project_dir!r} is {kept}, got "
-                f"{current or f'{target_ms} ms'}: rewards would not be comparable"
-            )
-        for name, value in _kept_settings(self.config, self.device).items():
-            if state.get(name, value) != value:
-                raise ValueError(
-                    f"{name} of the search in {self.project_dir!r} is {state[name]!r}, "
-                    f"got {value!r}: rewards would not be comparable"
-                )
-        self.runner.target_ratio = kept
-        self.oracle.halving.epochs = state.get("epochs")
-
-    def save(self) -> None:
-        """Writes the state of the tuner and of the oracle atomically, if it has changed."""
-        if not self.is_worker:
-            self.oracle.save()
-        text = json.dumps(self.get_state())
-        if text != self._written:
-            write_atomically(self.state_path, text)
-            self._written = text
-
 
 def _record(name: str, value: Any, kind: type) -> Any:
     """A settings record; None: the one with the default of each field."""
     if value is not None and not isinstance(value, kind):
         raise ValueError(f"{name} must be a tfnas.{kind.__name__}, got {value!r}")
     return kind() if value is None else value
-
-
-def _kept_settings(config: TunerConfig, device: Device) -> dict[str, Any]:
-    """The settings that must not change when a search is resumed."""
-    return {
-        "halving": config.halving,
-        "min_epochs": config.min_epochs,
-        "mode": config.spec.mode,
-        "latency_exponent": config.latency_exponent,
-        "threads": config.threads,
-        **dataclasses.asdict(device),
-    }

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any, TypedDict
 
 import keras
 import keras_tuner as kt
+
+from tfnas.runtime.argument_rules import did_you_mean
 
 
 class KerasTunerArguments(TypedDict, total=False):
@@ -101,9 +102,7 @@ def check_names(
                     f"unknown argument {name!r}: did you mean "
                     f"{argument}=tfnas.{kind.__name__}({name}=...)?"
                 )
-        near = difflib.get_close_matches(name, known, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"the known ones are {', '.join(known)}"
-        raise ValueError(f"unknown argument {name!r}: {hint}")
+        raise ValueError(f"unknown argument {name!r}: {did_you_mean(name, known)}")
 
 
 def _fields(kind: type) -> list[str]:

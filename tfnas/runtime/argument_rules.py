@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 
@@ -48,3 +49,21 @@ def check_choice(name: str, value: object, known: Sequence[str]) -> None:
     """
     if value not in known:
         raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Returns the end of a message about an unknown name: the nearest known one, or all.
+
+    Example:
+        >>> did_you_mean("val_acc", ["loss", "val_accuracy"])
+        "did you mean 'val_accuracy'?"
+        >>> did_you_mean("x", ["loss"])
+        'the known ones are loss'
+
+    Args:
+        name: The unknown name.
+        known: The known names.
+    """
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, 1)
+    return f"did you mean {near[0]!r}?" if near else f"the known ones are {', '.join(known)}"

@@ -15,7 +15,6 @@ import faulthandler
 import io
 import json
 import pathlib
-import sys
 import threading
 from collections.abc import Iterator
 
@@ -49,8 +48,8 @@ def crash_reported(path: pathlib.Path) -> Iterator[None]:
     finally:
         faulthandler.disable()
         if was_enabled:
-            with contextlib.suppress(AttributeError, ValueError, io.UnsupportedOperation):
-                faulthandler.enable(sys.__stderr__)
+            with contextlib.suppress(RuntimeError, ValueError, io.UnsupportedOperation):
+                faulthandler.enable()
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
         _in_use.release()

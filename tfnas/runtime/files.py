@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import marshal
 import os
 import pathlib
+import re
 import types
 import uuid
 from typing import TYPE_CHECKING, Any
@@ -64,7 +66,7 @@ def save_model(model: keras.Model, path: str | os.PathLike[str]) -> None:
     """
     target = pathlib.Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.stem}.part.keras")
+    part = target.with_name(f".{target.stem}.{os.getpid()}.part.keras")
     try:
         model.save(part)
     except BaseException:
@@ -88,6 +90,48 @@ def save_if_possible(model: keras.Model, path: str | os.PathLike[str]) -> str:
     except (NotImplementedError, TypeError, ValueError, AttributeError) as error:
         return " ".join(str(error).split())[:200]
     return ""
+
+
+_PART = re.compile(r"\..+\.(\d+)\.([0-9a-f]{32}\.part|part\.keras)")
+
+
+def sweep_parts(folder: str | os.PathLike[str]) -> list[pathlib.Path]:
+    """Removes what killed writes of :func:`write_atomically` and :func:`save_model` left.
+
+    Parts of processes that still run stay.
+
+    Example:
+        >>> sweep_parts("no folder")
+        []
+
+    Args:
+        folder: The folder; its subfolders are swept too.
+
+    Returns:
+        The files that were removed.
+    """
+    removed = []
+    for path in pathlib.Path(folder).rglob(".*.part*"):
+        found = _PART.fullmatch(path.name)
+        if found is None or _runs(int(found[1])) or not path.is_file():
+            continue
+        with contextlib.suppress(OSError):  # a folder that is read only
+            path.unlink()
+            removed.append(path)
+    return removed
+
+
+def _runs(pid: int) -> bool:
+    """Whether a process of this number runs on this machine, or may run."""
+    if os.name != "posix":
+        return True  # there a signal of 0 is no question
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # it is another user's
+        return True
+    return True
 
 
 def model_digest(model: keras.Model) -> str:

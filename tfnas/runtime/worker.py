@@ -40,7 +40,7 @@ def serve(connection: int, life: int, folder: str) -> None:
             number, _, size = HEADER.unpack(_read(messages, HEADER.size))
             kind, answer = _run(messages, number, _read(messages, size))
             if os.getpid() != own_id:  # a process that the call has forked came back from it
-                os._exit(0)
+                signal.raise_signal(signal.SIGKILL)
             _send(messages, number, kind, answer)
 
 

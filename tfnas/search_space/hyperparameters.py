@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tfnas.search_space.ranges import NumberRange, RangeDecision
-from tfnas.search_space.search_space import ConditionedDecision, DecisionSpace, Values
+from tfnas.search_space.search_space import ConditionedDecision, Decision, DecisionSpace, Values
 
 MAX_CHOICES = 96  # steps of a range that are choices; more are searched as numbers
 
@@ -148,7 +148,7 @@ def _decision(hp: Any) -> ConditionedDecision:
     return ConditionedDecision(hp.name, choices, parent, values, conditions)
 
 
-def _allowed(decision: ConditionedDecision) -> str:
+def _allowed(decision: Decision) -> str:
     """The values of a decision, for a message."""
     if isinstance(decision, RangeDecision):
         return f"from {decision.range.low:g} to {decision.range.high:g}"

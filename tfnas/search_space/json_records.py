@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import types
+import typing
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,6 +35,52 @@ def check_keys(record: type, fields: Any) -> None:
     ]
     if missing:
         raise ValueError(f"missing key in {record.__name__}: {', '.join(missing)}")
+
+
+def check_types(record: type, fields: Mapping[str, Any]) -> None:
+    """Checks the types of a dictionary's values by the annotations of a dataclass.
+
+    Numbers, texts, None, and lists and dictionaries of them are checked, other types are not.
+
+    Example:
+        >>> @dataclasses.dataclass
+        ... class Size:
+        ...     bytes: int
+        >>> check_types(Size, {"bytes": "many"})
+        Traceback (most recent call last):
+        ValueError: Size.bytes must be int, got 'many'
+
+    Args:
+        record: A dataclass.
+        fields: Its fields by name.
+
+    Raises:
+        ValueError: A value has another type.
+    """
+    for name, kind in typing.get_type_hints(record).items():
+        if name in fields and not _fits(fields[name], kind):
+            text = getattr(kind, "__name__", None) if isinstance(kind, type) else str(kind)
+            value = repr(fields[name])[:80]
+            raise ValueError(f"{record.__name__}.{name} must be {text or kind}, got {value}")
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value of JSON has a type."""
+    origin, parts = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, part) for part in parts)
+    if kind is None or kind is type(None):
+        return value is None
+    if kind in (int, float, str, bool):
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        return is_number if kind is float else type(value) is kind
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return isinstance(value, Mapping) and all(_fits(v, parts[1]) for v in value.values())
+    if origin in (list, tuple):
+        return isinstance(value, list | tuple) and (
+            origin is tuple or all(_fits(item, parts[0]) for item in value)
+        )
+    return True
 
 
 def parse_json_object(text: str, what: str) -> dict[str, Any]:

@@ -139,9 +139,9 @@ class MobileNetV2Space(DecisionSpace):
             73156608
         """
         if self.compression is None or not self.compression.stage_weights:
-            return combinations(self.decisions)
+            return int(combinations(self.decisions))
         # The decisions on the weights of stages depend on the mode too, so modes are counted apart.
-        return sum(combinations(self._decisions_of(mode)) for mode in self.compression.modes)
+        return sum(int(combinations(self._decisions_of(mode))) for mode in self.compression.modes)
 
     def _decisions_of(self, mode: str) -> list[Decision]:
         """The decisions that can be active with a mode."""

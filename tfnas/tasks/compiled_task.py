@@ -15,6 +15,7 @@ from tfnas.keras_private import compiled_losses, compiled_metric_arguments, own_
 from tfnas.measure.agreement import Agreement, class_agreement
 from tfnas.tasks.assessment import Metric
 from tfnas.tasks.metrics import OutputForm, metric_of, metrics_by_output
+from tfnas.tasks.output_movement import output_movement
 from tfnas.tasks.target_checks import check_inputs, check_targets
 from tfnas.tasks.task import Distillation, Task, as_tensors
 
@@ -181,10 +182,23 @@ class CompiledTask(Task):
         """
         if self._loss is None:
             raise ValueError(
-                "loss must be given for what needs gradients of it, got None: the model trains by "
-                f"its own {self._train_step or 'fit'}"
+                f"loss must be given, got None: the model trains by its own "
+                f"{self._train_step or 'fit'}"
             )
         return self._loss
+
+    @property
+    def has_loss(self) -> bool:  # type: ignore[override]
+        """Whether the loss is known, not hidden in a `train_step` or in `fit`."""
+        return self._loss is not None
+
+    def criterion_loss(self, model: keras.Model) -> Callable[[Any, Any], Any]:
+        """Returns the loss of targets and outputs; how far outputs move where it is unknown.
+
+        Args:
+            model: The model.
+        """
+        return super().criterion_loss(model) if self.has_loss else output_movement
 
     @property
     def distills(self) -> bool:  # type: ignore[override]

@@ -71,6 +71,7 @@ class Task(abc.ABC):
     noun: str = "examples"  # what an example is, in the plural
     distills: bool = False  # whether `distiller` is defined
     augmentations: tuple[str, ...] = ()  # random changes that `batches` knows
+    has_loss: bool = True  # whether the loss of targets and outputs is known
     loss_weights: Any = None  # of several outputs, as `Model.compile` takes them
     resumes: bool = True  # whether a training that was stopped goes on from its last epoch
 
@@ -111,7 +112,7 @@ class Task(abc.ABC):
         names = output_names(model)
         if len(names) == 1 and not isinstance(loss, list | tuple | dict):
             single = keras.losses.get(loss)
-            return lambda y, outputs: keras.ops.mean(single(y, outputs))
+            return lambda y, outputs: keras.ops.mean(single(_like(y, outputs), outputs))
         if not isinstance(loss, list | tuple | dict):
             loss = dict.fromkeys(names, loss)
         weights = {} if self.loss_weights is None else by_output(self.loss_weights, names)
@@ -124,7 +125,8 @@ class Task(abc.ABC):
         def total(y: Nested, outputs: Nested) -> Any:
             true, guess = by_output(y, names), by_output(outputs, names, "outputs")
             return sum(
-                weights.get(name, 1.0) * keras.ops.mean(each(true[name], guess[name]))
+                weights.get(name, 1.0)
+                * keras.ops.mean(each(_like(true[name], guess[name]), guess[name]))
                 for name, each in losses.items()
             )
 
@@ -413,6 +415,14 @@ class Task(abc.ABC):
             )
         outputs = None if teacher_outputs is None else teacher_outputs[0]
         return examples.training_batches(batch_size, seed, outputs)
+
+
+def _like(targets: Any, outputs: Any) -> Any:
+    """Returns targets of one number an example with the last axis that outputs have, as `fit`."""
+    own, expected = getattr(targets, "shape", None), getattr(outputs, "shape", None)
+    if own is None or expected is None:  # nested
+        return targets
+    return targets[..., None] if len(expected) == len(own) + 1 and expected[-1] == 1 else targets
 
 
 def as_tensors(inputs: Nested) -> Nested:

@@ -57,6 +57,7 @@ def test_every_conversion_enters_each_pass_once(monkeypatch, mode):
     assert tfnas.to_tflite(network(), mode, X).mode == mode
     assert entered == [
         "prepare",
+        "check_weights",
         "read_calibration",
         "place_fake_quantization",
         "correct",

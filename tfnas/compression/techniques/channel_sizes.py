@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -117,14 +118,26 @@ def equal_sizes(model: keras.Model, macs: float | None, weights: float | None) -
     """
     from tfnas.pruning.structured.prune_channels import prune_channels
 
-    found: dict[str, int] = {}
-    for name, target in (("target_macs", macs), ("target_params", weights)):
-        if target is None:
-            continue
-        _, report = prune_channels(model, scope="group", **{name: target})  # type: ignore[arg-type]
-        for layer, size in _kept(report).items():
-            found[layer] = min(size, found.get(layer, size))
-    return found
+    limits = {"target_macs": macs, "target_params": weights}
+    removable: dict[str, int] = {}
+    for name, target in limits.items():
+        if target is not None:
+            _, report = prune_channels(model, scope="group", **{name: target})  # type: ignore[arg-type]
+            removable |= {g.makers[0]: g.before for g in report.groups if g.after < g.before}
+    widest = max(removable.values())
+    low, high = 1, widest  # channels of the widest that stay: met, not met
+    while high - low > 1:
+        middle = (low + high) // 2
+        _, report = prune_channels(model, sizes=_scaled_sizes(removable, middle / widest))
+        (before, after), (old, new) = report.macs, report.parameters
+        met = after <= (macs or 1) * before and new <= (weights or 1) * old
+        low, high = (middle, high) if met else (low, middle)
+    return _scaled_sizes(removable, low / widest)
+
+
+def _scaled_sizes(widths: dict[str, int], fraction: float) -> dict[str, int]:
+    """Returns fewer channels of each layer, as many of layers that have as many."""
+    return {name: max(1, math.floor(fraction * width + 1e-9)) for name, width in widths.items()}
 
 
 def _kept(report: ChannelPruningReport) -> dict[str, int]:

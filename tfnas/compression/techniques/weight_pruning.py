@@ -310,12 +310,15 @@ def _measured_sensitivity(
     from tfnas.pruning.sensitivity import sensitivity
 
     examples = context.data.validation.spread(SENSITIVITY_EXAMPLES)
-    loss = context.task.criterion_loss(model)
+    task, loss = context.task, context.task.criterion_loss(model)
     context.progress.phase(
         f"measuring each layer's sensitivity on {len(examples)} validation examples"
     )
 
     def quality(candidate: keras.Model) -> float:
+        if not task.has_loss:
+            score = task.judge(lambda x: candidate.predict(x, verbose=0), examples).score
+            return score.value if task.metric.higher_is_better else -score.value
         # The loss, not the metric: it also moves where no prediction changes.
         return -float(loss(examples.y, candidate.predict(examples.x, verbose=0)))
 

@@ -43,6 +43,7 @@ from tfnas.measure.latency_model.regression import predicted_ratio
 from tfnas.measure.latency_model.serialization import FORMAT, StoredModel, read_model, write_model
 from tfnas.quantization.spec import QuantSpec
 from tfnas.runtime.files import write_atomically
+from tfnas.runtime.store import DAMAGE, read_json_object
 from tfnas.search_space.architecture import Architecture
 from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.convert import to_tflite
@@ -377,10 +378,10 @@ class LatencyModel:
         if self.file is None or not self.file.exists():
             return {}
         try:
-            state = json.loads(self.file.read_text())
+            state = read_json_object(self.file, "table of latencies")
             settings, table = state["settings"], state["table"]
             found = {str(key): float(value) for key, value in table.items()}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except DAMAGE as error:
             raise ValueError(f"file {str(self.file)!r} must be a table of latencies") from error
         if settings != self._settings():
             raise ValueError(

@@ -46,3 +46,5 @@ def _fault(artifact: Artifact, dense: Artifact, spec: QuantSpec) -> str | None:
         return sparse_fault(artifact, dense)
     except RuntimeError as error:  # a ConversionError, or one of the interpreter
         return f"{error}{INT8_HINT if spec.mode == 'int8' else ''}"
+    except ValueError as error:  # blocks that are no divisors of a kernel's dimension
+        return f"the converter wrote a file that is not valid: {error}"

@@ -8,9 +8,9 @@ import pytest
 import tensorflow as tf
 
 import tfnas
-from tfnas.data import any_data as module
+from tfnas.data import data_for_model as module
 from tfnas.data import data_split, named_arrays, tables
-from tfnas.data.any_data import any_data, load_calibration, load_for
+from tfnas.data.data_for_model import any_data, load_calibration, load_for
 from tfnas.data.data_split import DataSplit
 from tfnas.data.user_data import DataParts
 
@@ -123,9 +123,9 @@ def test_arrays_of_any_names_are_chosen(tmp_path):
     n = np.arange(20.0)
     path = npz(tmp_path, a=n, b=2 * n, c=3 * n, d=4 * n)
     parts = load_for(named_model(), path, inputs=["b", "a"], targets=["d", "c"])
-    by_order, y = parts.train.x, parts.train.y
-    np.testing.assert_array_equal(by_order[0], 2 * by_order[1])  # size, age
-    np.testing.assert_array_equal(y["price"], 4 * by_order[1][:, 0])
+    x, y = parts.train.x, parts.train.y
+    np.testing.assert_array_equal(x["size"], 2 * x["age"])
+    np.testing.assert_array_equal(y["price"], 4 * x["age"][:, 0])
 
 
 BAD_ARRAYS = {
@@ -168,10 +168,10 @@ def test_arrays_that_are_refused(case, tmp_path):
 
 def test_an_input_without_an_array_is_named(tmp_path):
     path = npz(tmp_path, aged=np.zeros(9), size=np.zeros(9), price=np.zeros(9), sold=np.zeros(9))
-    with pytest.raises(ValueError, match="each input .* size, age, got none for 'age': .* 'aged'"):
+    with pytest.raises(ValueError, match=r"each input .* size, age, got none for 'age': .* 'aged'"):
         load_for(named_model(), path)
     path = npz(tmp_path, age=np.zeros(9), size=np.zeros(9), price=np.zeros(9))
-    with pytest.raises(ValueError, match="each output .*, price, sold, got none for 'sold'"):
+    with pytest.raises(ValueError, match=r"each output .*, price, sold, got none for 'sold'"):
         load_for(named_model(), path)
 
 
@@ -274,9 +274,9 @@ def test_tables_that_are_refused(case, tmp_path):
 
 
 def test_columns_that_do_not_fit_several_inputs(tmp_path):
-    path = csv(tmp_path, "age,size,price", "1,2,3")
-    with pytest.raises(ValueError, match="the model's inputs must be columns .*, got 'size'"):
+    with pytest.raises(ValueError, match=r"the model's inputs must be columns .*, got 'size'"):
         load_for(named_model(("price",)), csv(tmp_path, "age,price", "1,2"), targets=["price"])
+    path = csv(tmp_path, "age,size,price", "1,2,3")
     with pytest.raises(ValueError, match=r"take one value an example for column 'age' .* \(2,\)"):
         load_for(named_model(("p",), age_shape=(2,)), path, targets=["price"])
     with pytest.raises(ValueError, match="a column for each output of the model, price, sold, got"):
@@ -298,9 +298,9 @@ def test_names_and_splits_and_arrays():
             any_data(one_input(), train, test_data=(np.zeros((9, 3)), np.zeros(9)))
     with pytest.raises(ValueError, match=r"train_data must be \(x, y\)"):
         any_data(one_input(), [1, 2, 3])
-    with pytest.raises(ValueError, match="dataset must be one of digits.*, got 'nowhere'"):
+    with pytest.raises(ValueError, match=r"dataset must be one of digits.*, got 'nowhere'"):
         any_data(one_input(), "nowhere")
-    with pytest.raises(ValueError, match="inputs and targets must be empty .* got y for 'digits'"):
+    with pytest.raises(ValueError, match=r"inputs and targets must be empty .* got y for 'digits'"):
         load_for(one_input(), "digits", targets=["y"])
 
 

@@ -1,0 +1,146 @@
+"""One call on each problem of `benchmarks/tasks`: half the bytes of the int8 file, a stated loss.
+
+    python benchmarks/compress_tasks.py --task=trec [--effort=normal] [--data=FOLDER]
+
+The problem's model is trained where `--models` has no file of it. `tfnas.compress` then takes the
+model, its data and its metric, as a user would pass them, and looks for a file of at most half the
+bytes of the model's int8 file that loses at most what the problem states. Prints the quality of
+the original's file and of all files found on the test part, which nothing was chosen by, with
+bytes and time; whether the budget is kept, and how long the call took. Run it with
+`--result=compress_tasks_NAME` to keep each problem's record.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+import time
+from types import ModuleType
+from typing import Any
+
+import keras
+import numpy as np
+import record
+import tensorflow as tf
+from absl import app, flags, logging
+from tasks import NAMES, boxes, problem
+from tasks.trained import by_output, quality_of, trained
+from tasks.training import calibration_inputs
+
+import tfnas
+from tfnas.cli.console import PlainProgress
+from tfnas.table import table
+from tfnas.tasks.compiled_task import CompiledTask
+from tfnas.tasks.metrics import mean_average_precision
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+TASK = flags.DEFINE_enum("task", None, NAMES, "the problem", required=True)
+EFFORT = flags.DEFINE_string("effort", "normal", "quick, normal or thorough")
+DATA = flags.DEFINE_string("data", str(ROOT.parent / "shared/data/tasks"), "folder of the data")
+MODELS = flags.DEFINE_string("models", "runs/tasks", "folder of the trained models")
+DIRECTORY = flags.DEFINE_string("directory", "runs/compress_tasks", "folder of the jobs")
+SHARE = flags.DEFINE_float("share", 0.5, "share of the int8 file's bytes")
+SEED = flags.DEFINE_integer("seed", 0, "seed of the job")
+
+
+def main(argv: list[str]) -> None:
+    logging.set_verbosity(logging.WARNING)
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    name, module = TASK.value, problem(TASK.value)
+    parts = module.data(DATA.value)
+    train, validation, test = parts
+    model = trained(name, parts, MODELS.value)
+    value = quality_of(module, model, test)
+    print(f"{name}: {module.METRIC} {value:.4f}, {model.count_params():,} parameters", flush=True)
+    int8 = tfnas.to_tflite(model, "int8", calibration_inputs(train))
+    budget = {"max_bytes": int(SHARE.value * int8.size), **module.LIMIT}
+    began = time.monotonic()
+    result = tfnas.compress(
+        model,
+        train,
+        budget,
+        validation_data=validation,
+        test_data=test,
+        **judged_by(module, model),
+        effort=EFFORT.value,
+        directory=f"{DIRECTORY.value}/{name}_{EFFORT.value}",
+        seed=SEED.value,
+        progress=PlainProgress(),
+    )
+    minutes = (time.monotonic() - began) / 60
+    print(f"\n{result}\n\n$ python", " ".join(sys.argv))
+    headers, cells = file_rows(result, int8.size)
+    print(table(headers, cells))
+    notes = [
+        f"{name}: {module.METRIC} of the Keras model on the whole test part: {value:.4f}; its int8 "
+        f"file has {int8.size:,} bytes.",
+        f"Budget: {result.budget}; {verdict(result)}.",
+        f"`compress`, effort {EFFORT.value}, took {minutes:.1f} minutes.",
+    ]
+    print(*notes, sep="\n")
+    tables = {name: record.table_rows(headers, cells)}
+    record.write("compress_tasks", tables, seed=SEED.value, notes=notes)
+
+
+class Boxes(CompiledTask):
+    """The detector's task: its outputs are decoded to boxes before they are judged."""
+
+    def postprocess(self, outputs: Any) -> np.ndarray:
+        """Returns the boxes of each image; of a Keras model and of its file alike."""
+        return boxes.decode(by_output(problem("blood_cells"), outputs))
+
+
+def judged_by(module: ModuleType, model: keras.Model) -> dict[str, Any]:
+    """Returns the arguments `task` or `metric`, as a user passes them.
+
+    None are needed where the model was compiled with the metric.
+
+    Args:
+        module: The problem.
+        model: Its model.
+    """
+    if module.METRIC == "map50":
+        return {"task": Boxes.of(model, metric=mean_average_precision(0.5))}
+    if hasattr(module, "OUTPUT"):  # the first output decides
+        others = [name for name in module.OUTPUTS if name != module.OUTPUT]
+        return {"metric": dict.fromkeys((module.OUTPUT, *others), module.METRIC)}
+    return {"metric": module.METRIC} if module.METRIC in ("mse", "AUC") else {}
+
+
+def file_rows(result: Any, int8_bytes: int) -> tuple[list[str], list[list[str]]]:
+    """Returns headers and cells: a row a file, the original's first, on the final examples.
+
+    Args:
+        result: A `tfnas.CompressResult`.
+        int8_bytes: Size of the original's int8 file.
+    """
+    headers = ["file", "quality [95%]", "lost [95%]", "bytes", "of int8", "time"]
+    cells = []
+    for row in result.rows:
+        metric = row.assessment.metric
+        lost = sorted(metric.drop(each) for each in row.difference or ())
+        middle = metric.drop(row.difference[0]) if row.difference else 0.0
+        ratio, low, high = result.time_ratio(row)
+        cells.append(
+            [
+                f"{row.label} (best)" if row.label == str(result.best.recipe) else row.label,
+                str(row.score),
+                f"{metric.text(middle)} [{lost[0]:.4g}, {lost[-1]:.4g}]" if lost else "",
+                f"{row.file.size:,}",
+                f"{row.file.size / int8_bytes:.3f}",
+                f"{ratio:.3f}x [{low:.3f}, {high:.3f}]",
+            ]
+        )
+    return headers, cells
+
+
+def verdict(result: Any) -> str:
+    """Returns whether the budget is kept on the examples for choosing, or what exceeds it."""
+    if result.meets:
+        return f"kept by {result.best.recipe}"
+    over = ", ".join(f"{name} by {value:.3g}" for name, value in result.excesses.items())
+    return f"not kept; {result.best.recipe}, the nearest, exceeds {over}"
+
+
+if __name__ == "__main__":
+    app.run(main)

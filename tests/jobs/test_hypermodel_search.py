@@ -1,0 +1,159 @@
+"""`tfnas search --hypermodel`: a function or class of the user's, from the current folder."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+
+from tfnas.cli.app import main
+from tfnas.jobs.hypermodel_import import imported_hypermodel
+from tfnas.nas.search_config import SearchConfig
+
+MODULE = """
+import keras
+import keras_tuner as kt
+from keras import layers
+
+VALUE = 3
+
+def build(hp):
+    units = hp.Choice("units", [4, 8])
+    rate = hp.Float("rate", 1e-4, 1e-1, sampling="log")
+    model = keras.Sequential([layers.Flatten(), layers.Dense(units, "relu"), layers.Dense(3)])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(rate), loss, metrics=["accuracy"], jit_compile=False)
+    return model
+
+def raw(hp):
+    hp.Boolean("flag")
+    return keras.Sequential([keras.Input((4, 4, 1)), layers.Flatten(), layers.Dense(3)])
+
+class Hyper(kt.HyperModel):
+    def build(self, hp):
+        return build(hp)
+
+class Needs(kt.HyperModel):
+    def __init__(self, size):
+        self.size = size
+"""
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder with a module and data; each has a module of another name."""
+    name = f"models_{tmp_path.name}".replace("-", "_")
+    (tmp_path / f"{name}.py").write_text(MODULE)
+    rng = np.random.default_rng(0)
+    y = np.arange(60) % 3
+    x = (rng.random((60, 4, 4, 1)) * 100 + 50 * y[:, None, None, None]).astype("uint8")
+    np.savez(tmp_path / "data.npz", x_train=x, y_train=y, x_test=x[:9], y_test=y[:9])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    return name
+
+
+def search(name, *flags):
+    return main(["search", f"--hypermodel={name}", "--data=data.npz", "--directory=run", *flags])
+
+
+def test_a_function_is_searched_and_the_best_model_saved(here, capsys):
+    flags = ["--objective=val_accuracy", "--max_trials=3", "--epochs=1", "--algorithm=random"]
+    assert search(f"{here}:build", *flags) == 0
+    out = capsys.readouterr().out
+    assert "3 trials ended well, the best first" in out
+    assert "rate" in out
+    results = json.loads(pathlib.Path("run/results.json").read_text())
+    assert [set(each["hyperparameters"]) for each in results["trials"]] == [{"units", "rate"}] * 3
+    scores = [each["metrics"]["val_accuracy"] for each in results["trials"]]
+    assert scores == sorted(scores, reverse=True)
+    assert keras.models.load_model("run/best.keras").predict(
+        np.zeros((2, 4, 4, 1)), verbose=0
+    ).shape == (2, 3)
+    assert len(pathlib.Path("run/trials.jsonl").read_text().splitlines()) == 3
+    assert search(f"{here}:build", *flags) == 0  # the same call reads what is there
+    assert search(f"{here}:build", *flags, "--epochs=2") == 1
+    assert "another epochs" in capsys.readouterr().err
+
+
+def test_a_class_is_searched_and_its_files_measured(here, capsys):
+    flags = ["--objective=val_loss,size_bytes", "--max_trials=2", "--epochs=1"]
+    assert search(f"{here}:Hyper", *flags, "--limit=size_bytes<=100000") == 0
+    results = json.loads(pathlib.Path("run/results.json").read_text())
+    assert all(each["metrics"]["size_bytes"] > 0 for each in results["trials"])
+    assert os.path.exists("run/best_int8.tflite")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("build", "hypermodel must be module:function, such as my_models:build, got 'build'"),
+        ("no_such_module_here:build", "a module in the current folder or an installed one"),
+        ("{}:biuld", "did you mean 'build'"),
+        ("{}:VALUE", "which is a int"),
+        ("{}:Needs", "must be created without arguments"),
+    ],
+)
+def test_a_wrong_name_is_refused(here, text, message):
+    with pytest.raises(ValueError, match=message):
+        imported_hypermodel(text.format(here))
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--objective=val_acc=max"], "did you mean 'val_accuracy'"),
+        (["--preset=full"], "preset must not be given with hypermodel"),
+        (["--final_epochs=3"], "final_epochs must not be given with hypermodel"),
+        (["--data=none.npz"], "dataset must be one of"),
+    ],
+)
+def test_wrong_flags_are_refused_before_the_first_trial(here, flags, message, capsys):
+    assert search(f"{here}:build", *flags) == 1
+    assert message in capsys.readouterr().err
+    assert not any(each.startswith("trial_") for _, names, _ in os.walk("run") for each in names)
+
+
+def test_a_model_that_is_not_compiled_is_refused(here, capsys):
+    assert search(f"{here}:raw") == 1
+    assert "must return a compiled model" in capsys.readouterr().err
+
+
+def test_a_python_call_names_the_tuners():
+    import tfnas
+
+    with pytest.raises(ValueError, match=r"tfnas.EvolutionTuner\(build\)"):
+        tfnas.search("digits", directory="run", hypermodel="m:build")
+    assert SearchConfig("digits", hypermodel="m:build").hypermodel == "m:build"
+
+
+def test_ctrl_c_is_answered_and_the_command_exits_with_130(here, tmp_path):
+    command = [sys.executable, "-m", "tfnas", "search", f"--hypermodel={here}:build"]
+    flags = ["--data=data.npz", "--directory=run", "--max_trials=500", "--epochs=1"]
+    paths = os.pathsep.join(each for each in sys.path if each)
+    process = subprocess.Popen(
+        [*command, *flags],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "PYTHONPATH": paths},
+    )
+    try:
+        end = time.monotonic() + 120
+        log = tmp_path / "run" / "trials.jsonl"
+        while time.monotonic() < end and not (log.exists() and log.read_text().count("\n") > 1):
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 130, out
+    assert "stopping: the best model so far is written" in out
+    assert "Interrupted: the same command resumes" in out
+    assert (tmp_path / "run" / "best.keras").exists()

@@ -1,0 +1,81 @@
+"""A keras_tuner hypermodel of the user's, named on the command line as `module:function`."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import sys
+from types import ModuleType
+from typing import Any
+
+import cloudpickle
+import keras_tuner as kt
+
+from tfnas.runtime.argument_rules import did_you_mean
+
+
+def imported_hypermodel(name: str) -> kt.HyperModel | Any:
+    """Imports a hypermodel from a module in the current folder, or an installed one.
+
+    Args:
+        name: "module:function" of a function that takes `hp` and returns a compiled model, or
+            "module:Class" of a `keras_tuner.HyperModel` whose constructor needs no arguments.
+
+    Raises:
+        ValueError: The name has another form, there is no such module or function, or it is
+            something else.
+    """
+    module_name, sign, attribute = name.partition(":")
+    if not (sign and attribute.isidentifier() and _is_dotted(module_name)):
+        raise ValueError(
+            f"hypermodel must be module:function, such as my_models:build, got {name!r}"
+        )
+    module = _imported(module_name)
+    if not hasattr(module, attribute):
+        known = [each for each, value in vars(module).items() if _is_hypermodel(value)]
+        raise ValueError(
+            f"hypermodel must be a function of module {module_name!r}, got {attribute!r}: "
+            f"{did_you_mean(attribute, known) if known else 'the module has none'}"
+        )
+    found = getattr(module, attribute)
+    if inspect.isclass(found) and issubclass(found, kt.HyperModel):
+        try:
+            found = found()
+        except TypeError as error:
+            raise ValueError(
+                f"hypermodel {name!r} must be created without arguments: {error}; name a function "
+                "or an object instead"
+            ) from error
+    if inspect.isclass(found) or not (isinstance(found, kt.HyperModel) or callable(found)):
+        raise ValueError(
+            f"hypermodel must be a function or a keras_tuner.HyperModel, got {name!r}, "
+            f"which is a {type(found).__name__}"
+        )
+    cloudpickle.register_pickle_by_value(module)  # workers need not find the module
+    return found
+
+
+def _is_dotted(name: str) -> bool:
+    return all(part.isidentifier() for part in name.split("."))
+
+
+def _imported(name: str) -> ModuleType:
+    folder = os.getcwd()
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise
+        raise ValueError(
+            f"hypermodel must name a module in the current folder or an installed one, got "
+            f"{name!r}: {error}"
+        ) from error
+
+
+def _is_hypermodel(value: Any) -> bool:
+    if inspect.isclass(value):
+        return issubclass(value, kt.HyperModel)
+    return inspect.isfunction(value) or isinstance(value, kt.HyperModel)

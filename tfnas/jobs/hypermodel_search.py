@@ -1,0 +1,258 @@
+"""Search of a user's own keras_tuner hypermodel, as `tfnas search --hypermodel` runs it.
+
+Each trial builds, trains and scores a model, as with keras_tuner; where an objective or a limit is
+a metric of the file, it is converted and measured too. The same call resumes the search.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import pathlib
+import shutil
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import keras_tuner as kt
+
+from tfnas import data as data_module
+from tfnas.compression.progress import Progress, TrialNews
+from tfnas.jobs import search_folder
+from tfnas.jobs.hypermodel_import import imported_hypermodel
+from tfnas.measure.latency import provenance
+from tfnas.nas.algorithm_tuners import EvolutionTuner, RandomTuner, ReinforceTuner
+from tfnas.nas.measured_trial import MODEL_FILE
+from tfnas.nas.search_callbacks import TrialCallbacks
+from tfnas.nas.search_config import SearchConfig, sampler_of
+from tfnas.nas.trial_log import failure_cause
+from tfnas.nas.tuner import MeasuredTuner
+from tfnas.nas.tuner_config import TunerConfig
+from tfnas.runtime.files import save_model, write_atomically
+from tfnas.runtime.interrupts import announced_interrupts
+from tfnas.runtime.worker_processes import TrialProcesses
+from tfnas.search_space.hypermodel import as_hypermodel
+from tfnas.table import table
+from tfnas.targets.device import Device
+
+STOPPING = "stopping: the best model so far is written; Ctrl-C again stops without it"
+_SHOWN = 10  # trials in the printed table
+
+
+@dataclasses.dataclass(frozen=True)
+class HyperModelResult:
+    """The result of a search of hyperparameters; `print` shows its best trials.
+
+    Args:
+        directory: Folder of the search, with `best.keras`.
+        objectives: Names of the objectives.
+        trials: Trials that ended well, the best first: id, metrics, hyperparameters.
+        interrupted: Whether the user interrupted the search.
+    """
+
+    directory: pathlib.Path
+    objectives: tuple[str, ...]
+    trials: Sequence[tuple[str, dict[str, float], dict[str, Any]]]
+    interrupted: bool
+
+    def __str__(self) -> str:
+        names = list(dict.fromkeys(name for *_, values in self.trials for name in values))
+        rows = [
+            [
+                trial_id,
+                *(f"{metrics[name]:.6g}" for name in self.objectives),
+                *(_shown(values.get(name, "")) for name in names),
+            ]
+            for trial_id, metrics, values in self.trials[:_SHOWN]
+        ]
+        shown = table(["trial", *self.objectives, *names], rows)
+        ended = f"{len(self.trials)} trials ended well, the best first:"
+        parts = ["Interrupted: the same command resumes."] if self.interrupted else []
+        return "\n\n".join([*parts, ended, shown, f"The best model: {self.directory}/best.keras"])
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def search_hypermodel(
+    config: SearchConfig,
+    *,
+    directory: str | pathlib.Path,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> HyperModelResult:
+    """Searches the hyperparameters of a hypermodel and saves the best model.
+
+    Args:
+        config: The settings; its `hypermodel` names the function or class, its `dataset` the data.
+        directory: Folder for the results; it is created if needed.
+        overwrite: Whether the files of an earlier search in the folder are removed.
+        progress: Is told of phases, trials and epochs; None: nothing is shown.
+
+    Raises:
+        ValueError: A setting is outside its rule, or the folder holds something else.
+        RuntimeError: No trial ended well.
+        KeyboardInterrupt: Interrupted before any trial ended well.
+    """
+    assert config.hypermodel is not None
+    progress, folder = progress or Progress(), pathlib.Path(directory)
+    hypermodel = as_hypermodel(imported_hypermodel(config.hypermodel))
+    split: Any = data_module.load(config.dataset, image_size=config.image_size, seed=config.seed)
+    if config.train_limit is not None:
+        split = split.limited(config.train_limit, config.seed)
+    search_folder.check_is_free(folder)
+    if not overwrite:
+        search_folder.check_same_search(folder, config)
+    tuner = _tuner(hypermodel, config, folder, overwrite)
+    _check_model(tuner, config.hypermodel)
+    if overwrite:
+        search_folder.remove_results(folder)
+    record = {"config": dataclasses.asdict(config), "provenance": provenance()}
+    write_atomically(folder / "config.json", json.dumps(record, indent=2))
+    tuner.trial_callbacks = _Log(tuner, folder / "trials.jsonl", progress, config)
+    progress.phase(f"search: {split}; {tuner.oracle.space.size:.3g} combinations")
+    interrupted = False
+    try:
+        with announced_interrupts(lambda: progress.phase(STOPPING)):
+            tuner.search(
+                split.train.x,
+                split.train.y,
+                validation_data=(split.validation.x, split.validation.y),
+                epochs=config.epochs,
+                batch_size=config.batch_size,
+                verbose=0,
+            )
+    except KeyboardInterrupt:
+        if not tuner.oracle.records:
+            raise
+        interrupted = True
+    if not tuner.oracle.records:
+        raise RuntimeError(f"no trial ended well: see {folder / 'trials.jsonl'}")
+    return _written(tuner, folder, interrupted)
+
+
+def _tuner(
+    hypermodel: kt.HyperModel | None, config: SearchConfig, folder: pathlib.Path, overwrite: bool
+) -> MeasuredTuner:
+    classes = {"evolution": EvolutionTuner, "reinforce": ReinforceTuner, "random": RandomTuner}
+    executor = None
+    if config.workers:
+        executor = functools.partial(TrialProcesses, config.workers, config.trial_timeout)
+    return classes[config.algorithm](
+        hypermodel,
+        list(config.objectives),
+        config.max_trials,
+        config.seed,
+        sampler=sampler_of(config),
+        limits=config.limits,
+        config=TunerConfig(
+            target_latency_ms=config.target_latency_ms,
+            target_latency_ratio=config.target_latency_ratio,
+            latency_exponent=config.latency_exponent,
+            threads=config.threads,
+            inherit=config.inherit,
+            halving=config.halving,
+            min_epochs=config.min_epochs,
+            executor=executor,
+        ),
+        device=Device(config.accelerator, config.runtime_flash, config.runtime_ram),
+        directory=str(folder),
+        project_name="search",
+        overwrite=overwrite,
+    )
+
+
+def _check_model(tuner: MeasuredTuner, name: str) -> None:
+    """Builds a model of the hypermodel, and checks that it is compiled."""
+    if type(tuner.hypermodel).fit is not kt.HyperModel.fit:
+        return  # it may compile the model itself
+    model = tuner.built_model(tuner.oracle.get_space())
+    if not model.compiled:
+        raise ValueError(f"hypermodel {name!r} must return a compiled model: call model.compile()")
+
+
+def _written(tuner: MeasuredTuner, folder: pathlib.Path, interrupted: bool) -> HyperModelResult:
+    """Writes the best model and the results."""
+    oracle = tuner.oracle
+    order = oracle.get_best_trials(len(oracle.records))
+    best = oracle.pick() if len(oracle.objectives.names) == 1 else order[0]
+    order = [best, *(trial for trial in order if trial is not best)]
+    model = tuner.load_model(best)
+    if model.optimizer is not None:  # Keras warns of a saved one that was not built
+        model.optimizer.build(model.trainable_variables)
+    save_model(model, folder / "best.keras")
+    file = tuner.folder(best.trial_id) / MODEL_FILE
+    if file.exists():
+        shutil.copyfile(file, folder / f"best_{tuner.config.spec.mode}.tflite")
+    trials = [
+        (
+            trial.trial_id,
+            {name: float(trial.metrics.get_best_value(name)) for name in trial.metrics.metrics},
+            dict(trial.hyperparameters.values),
+        )
+        for trial in order
+    ]
+    names = ("trial", "metrics", "hyperparameters")
+    rows = [dict(zip(names, trial, strict=True)) for trial in trials]
+    results = {"interrupted": interrupted, "objectives": oracle.objectives.names, "trials": rows}
+    write_atomically(folder / "results.json", json.dumps(results, indent=2))
+    return HyperModelResult(folder, oracle.objectives.names, trials, interrupted)
+
+
+class _Log(TrialCallbacks):
+    """Writes one line of JSON for each trial that ended, and reports progress."""
+
+    def __init__(
+        self, tuner: MeasuredTuner, path: pathlib.Path, progress: Progress, config: SearchConfig
+    ) -> None:
+        self.tuner, self.path, self.progress, self.config = tuner, path, progress, config
+        self.started = time.monotonic()
+        ended = [self._line(tuner.oracle.get_trial(name)) for name in tuner.oracle.end_order]
+        write_atomically(path, "".join(ended))
+
+    def trial_began(self, trial: kt.engine.trial.Trial) -> None:
+        self.started = time.monotonic()
+        self.progress.trial_began(int(trial.trial_id) + 1, self.config.max_trials)
+
+    def epoch_ended(self, trial: kt.engine.trial.Trial, epoch: int) -> None:
+        self.progress.epoch_ended(epoch + 1, self.config.epochs)
+
+    def trial_ended(self, trial: kt.engine.trial.Trial) -> None:
+        oracle = self.tuner.oracle
+        if trial.trial_id not in oracle.end_order:
+            return  # sent for a retry
+        with self.path.open("a") as file:
+            file.write(self._line(trial))
+        done, seconds = trial.status == "COMPLETED", time.monotonic() - self.started
+        best = oracle.get_best_trials(1)[0] if oracle.records else None
+        self.progress.trial_ended(
+            TrialNews(
+                int(trial.trial_id) + 1,
+                self.config.max_trials,
+                seconds,
+                self._text(trial) if done else f"failed: {failure_cause(trial)}",
+                None if best is None else f"{self._text(best)} (trial {best.trial_id})",
+            )
+        )
+
+    def _text(self, trial: kt.engine.trial.Trial) -> str:
+        values = " ".join(f"{n}={_shown(v)}" for n, v in trial.hyperparameters.values.items())
+        names = self.tuner.oracle.objectives.names
+        metrics = ", ".join(f"{n} {trial.metrics.get_best_value(n):.4g}" for n in names)
+        return f"{metrics}; {values}"
+
+    def _line(self, trial: kt.engine.trial.Trial) -> str:
+        done, tracked = trial.status == "COMPLETED", trial.metrics
+        line = {
+            "trial": trial.trial_id,
+            "status": trial.status,
+            "objective": trial.score if done else None,
+            "hyperparameters": dict(trial.hyperparameters.values),
+            "metrics": {n: float(tracked.get_best_value(n)) for n in tracked.metrics}
+            if done
+            else None,
+            "failure": None if done else failure_cause(trial),
+        }
+        return json.dumps(line) + "\n"

@@ -1,0 +1,51 @@
+"""Ctrl-C is noticed at once, also while native code keeps the main thread busy.
+
+Python raises KeyboardInterrupt between two instructions of the main thread; a conversion or a long
+training step may take seconds until then. The signal itself is seen by another thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+
+
+@contextlib.contextmanager
+def announced_interrupts(announce: Callable[[], None]) -> Iterator[None]:
+    """Calls a function when Ctrl-C is pressed first, before KeyboardInterrupt is raised.
+
+    Outside of the main thread nothing is announced, as signals do not arrive there.
+
+    Args:
+        announce: Called once, in another thread.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+    before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    watcher = threading.Thread(target=_watch, args=(reader, announce, before), daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        writer.close()  # ends the watcher
+        watcher.join()
+        reader.close()
+
+
+def _watch(reader: socket.socket, announce: Callable[[], None], before: int) -> None:
+    announced = False
+    while signals := reader.recv(64):
+        if before >= 0:  # who watched before hears of it too
+            with contextlib.suppress(OSError):
+                os.write(before, signals)
+        if signal.SIGINT in signals and not announced:
+            announced = True
+            announce()
