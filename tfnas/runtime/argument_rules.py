@@ -30,7 +30,7 @@ def check_count(name: str, value: Any, minimum: int, optional: bool = False) -> 
         raise ValueError(f"{name} must be a whole number >= {minimum}, got {value!r}")
 
 
-def check_choice(name: str, value: Any, known: Sequence[str]) -> None:
+def check_choice(name: str, value: object, known: Sequence[str]) -> None:
     """Checks that an argument is one of some words.
 
     Example:
