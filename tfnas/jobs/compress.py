@@ -18,7 +18,7 @@ from tfnas.compression.candidate_store import Candidate, CandidateStore
 from tfnas.compression.choice import limited_costs, measured_front
 from tfnas.compression.device_costs import Target
 from tfnas.compression.effort import EFFORTS, Effort
-from tfnas.compression.file_comparison_table import FileRow, compare_files
+from tfnas.compression.file_comparison_table import compare_files
 from tfnas.compression.file_sizes import untrained_size
 from tfnas.compression.fine_tune_settings import FineTuneSettings
 from tfnas.compression.layer_costs import file_layers
@@ -31,7 +31,7 @@ from tfnas.compression.technique_context import Context
 from tfnas.compression.techniques.registry import techniques
 from tfnas.compression.tolerance import Tolerance
 from tfnas.data.data_split import DataSplit
-from tfnas.data.examples import Examples
+from tfnas.data.examples import ExampleSet
 from tfnas.jobs.compress_folder import compress_folder, identity_of, set_aside
 from tfnas.jobs.inputs import check_task, load_model_and_data
 from tfnas.measure.agreement import Agreement
@@ -182,8 +182,8 @@ def compress(
     gzipped, timed = budget.max_gzip_bytes is not None, budget.max_latency_ratio is not None
     also = limited_costs(budget)
     store = CandidateStore(context, folder.path, gzipped, target, timed, also)
-    baseline = store.assessment
-    tolerance = Tolerance.of(baseline.metric, baseline.score.value, budget)
+    metric, values = store.assessment.metric, store.assessment.values
+    tolerance = Tolerance.of(metric, metric.value(values), budget)
     plan = _tried(store, budget, amounts, tolerance)
     result = _result(store, budget, effort, plan, tolerance)
     compress_report.write(result, split, settings, Words.of(task))
@@ -274,11 +274,11 @@ def _result(
         original=(store.assessment.score.value, 1.0, store.baseline.size),
         rows=rows,
         latencies=latencies,
-        agreement=_agreement(store, best, model, rows),
+        agreement=_agreement(store, best, model),
         failures=store.failures,
         model_analysis=store.analyze_model(pruning=False),
         plan=plan_settings,
-        layers=file_layers(model, best.file, store.data.validation.x),
+        layers=file_layers(model, best.file, store.typical_inputs()),
         throughput=_throughput(
             [store.baseline, best.file], store.data.test, latencies[ORIGINAL].median_ms
         ),
@@ -306,23 +306,17 @@ def _timed_front(
     return kept, best, {label: latencies[label] for label in labels}
 
 
-def _agreement(
-    store: CandidateStore, best: Candidate, model: keras.Model, rows: list[FileRow]
-) -> Agreement | None:
-    outputs = {row.label: row.outputs for row in rows}
+def _agreement(store: CandidateStore, best: Candidate, model: keras.Model) -> Agreement | None:
     return store.context.task.agreement(
-        (store.baseline, best.file),
-        store.data,
-        (store.context.original, model),
-        (outputs[ORIGINAL], outputs[str(best.recipe)]),
+        (store.baseline, best.file), store.data, (store.context.original, model)
     )
 
 
-def _throughput(files: list[Artifact], test: Examples, ms: float) -> list[Throughput]:
+def _throughput(files: list[Artifact], test: ExampleSet, ms: float) -> list[Throughput]:
     """Measures batches of at most `MAX_BATCH_MS`, on at most as many threads as processors."""
     batches = [size for size in BATCHES if size == 1 or size * ms <= MAX_BATCH_MS]
     threads = [count for count in THREADS if count <= (os.cpu_count() or 1)]
-    return throughput(files, test.rows(slice(max(BATCHES))).x, batches, threads, rounds=12)
+    return throughput(files, test.first(max(BATCHES)).x, batches, threads, rounds=12)
 
 
 def _saved_model(store: CandidateStore, model: keras.Model) -> pathlib.Path | None:
