@@ -221,8 +221,8 @@ def compress(
         set_aside(folder.path)
         also = limited_costs(budget)
         store = CandidateStore(context, folder.path, gzipped, target, timed, also, loading)
-        baseline = store.assessment
-        tolerance = Tolerance.of(baseline.metric, baseline.score.value, budget)
+        metric, values = store.assessment.metric, store.assessment.values
+        tolerance = Tolerance.of(metric, metric.value(values), budget)
         plan = _tried(store, budget, amounts, tolerance)
         result = _result(store, budget, effort, plan, tolerance)
         compress_report.write(result, split, settings, Words.of(task))
