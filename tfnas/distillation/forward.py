@@ -17,6 +17,7 @@ from tfnas.distillation.losses import as_logits
 from tfnas.distillation.output_kinds import LossFacts
 from tfnas.distillation.output_structure import OutputStructure, flat, structure_of
 from tfnas.graph.functional import Call, Value, Walk, walk
+from tfnas.graph.idle_layers import IDLE
 from tfnas.keras_private import (
     call_takes_training,
     functional_inside,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 _MAX_NAMES = 24  # layers that a message lists
 # Layers that may follow the softmax of a classifier; FakeQuant rounds for an integer file.
-_PASS_THROUGH = ("Reshape", "Flatten", "Dropout", "Identity", "FakeQuant")
+_PASS_THROUGH = ("Reshape", "Flatten", "FakeQuant", *IDLE)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
