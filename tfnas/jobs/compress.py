@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from tfnas.tasks.compiled_task import Fit
     from tfnas.tasks.metrics import MetricLike
 
+MOST_EPOCHS = 100  # of small data, which more epochs only learn by heart
 DISTILL = 0.3  # fraction of the loss: a model trained once more learns more from the labels
 
 
@@ -220,6 +221,9 @@ def _distills(task: Task, model: keras.Model, progress: Progress) -> bool:
 
 
 def _epochs(effort: Effort, train: ExampleSet, batch_size: int) -> int:
+    """Returns the epochs of a step that trains: enough optimizer steps, but few for small data."""
     if isinstance(train, Examples):
-        return max(effort.epochs, -(-effort.steps * batch_size // max(1, len(train))))
-    return max(effort.epochs, -(-effort.steps // train.steps(batch_size)))
+        wanted = -(-effort.steps * batch_size // max(1, len(train)))
+    else:
+        wanted = -(-effort.steps // train.steps(batch_size))
+    return max(effort.epochs, min(wanted, MOST_EPOCHS))
