@@ -64,6 +64,6 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
         name: The unknown name.
         known: The known names.
     """
-    known = sorted(known)
+    known = list(known)
     near = difflib.get_close_matches(name, known, 1)
     return f"did you mean {near[0]!r}?" if near else f"the known ones are {', '.join(known)}"

@@ -420,8 +420,8 @@ def test_what_killed_writes_left_is_swept(tmp_path):
     name = "0" * 32
     left = [
         tmp_path / "search" / f".oracle.json.{dead.pid}.{name}.part",
-        tmp_path / "search" / "trial_00" / f".trial.json.{dead.pid}.{name}.part",
-        tmp_path / "search" / "trial_00" / f".model.{dead.pid}.part.keras",
+        tmp_path / "search" / "trial_0" / f".trial.json.{dead.pid}.{name}.part",
+        tmp_path / "search" / "trial_0" / f".model.{dead.pid}.part.keras",
     ]
     kept = [
         tmp_path / "search" / f".oracle.json.{os.getpid()}.{name}.part",
