@@ -48,6 +48,7 @@ def first_amounts(state: PlannerState, techniques: tuple[str, ...]) -> ChooseAmo
         demanded=tuple(demanded),
         left=max(state.effort.rounds, len(waiting)),
         others=techniques[1:],
+        narrow=tuple(step for step in demanded if keeps_too_much(state, step)),
     )
 
 
@@ -73,7 +74,7 @@ def _attempt(state: PlannerState, amounts: ChooseAmount, step: RecipeStep, why: 
     enough = state.tolerance.little if amounts.met else 0.0
     sized = state.settings.sized and step.weights is not None and step in amounts.demanded
     part: AttemptPart = "size" if sized and step not in amounts.landed else "int8"
-    narrow = sized and keeps_too_much(state, step)
+    narrow = sized and step in amounts.narrow
     return Attempt((step,), why, enough, state.settings.sparsities, part, narrow=narrow)
 
 
@@ -85,7 +86,8 @@ def low_rank_instead(state: PlannerState, tried: TryAmount) -> TryAmount | None:
         tried: The amount, whose attempt has ended.
     """
     pruned = tried.attempt.steps[0].technique == "prune_channels"
-    if tried.attempt.result is not None or not pruned or not state.effort.low_rank:
+    possible = tried.attempt.result is not None or tried.attempt.size is not None
+    if possible or not pruned or not state.effort.low_rank:
         return None
     why = f"channels can't be pruned: {tried.step}"
     step = RecipeStep("factorize", _fraction(tried.step))
@@ -172,6 +174,7 @@ def _after_size(
         left=amounts.left + 1,
         sizes=(*amounts.sizes, file),
         landed=(*amounts.landed, following) if landed else amounts.landed,
+        narrow=(*amounts.narrow, following) if step in amounts.narrow else amounts.narrow,
     )
 
 
