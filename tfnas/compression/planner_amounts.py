@@ -73,7 +73,8 @@ def next_amount(state: PlannerState, amounts: ChooseAmount) -> TryAmount | None:
 def _attempt(state: PlannerState, amounts: ChooseAmount, step: RecipeStep, why: str) -> Attempt:
     enough = state.tolerance.little if amounts.met else 0.0
     sized = state.settings.sized and step.weights is not None and step in amounts.demanded
-    part: AttemptPart = "size" if sized and step not in amounts.landed else "int8"
+    known = step in amounts.landed or any(one.recipe.steps == (step,) for one in amounts.sizes)
+    part: AttemptPart = "size" if sized and not known else "int8"
     narrow = sized and step in amounts.narrow
     return Attempt((step,), why, enough, state.settings.sparsities, part, narrow=narrow)
 
@@ -136,7 +137,7 @@ def _after_demanded(
         if file is not None and amounts.waiting and _too_lossy(state, file):
             return dataclasses.replace(amounts, why=FEWER_BITS_WHY)
         why = "shows the price of the limit"
-        milder = _milder(step) if state.effort.price else ()
+        milder = _milder(step) if state.effort.price and not narrow else ()
         return dataclasses.replace(amounts, waiting=milder, why=why)
     if narrow and not amounts.waiting:
         return _ended(amounts)  # fewer bits are the last that is tried
