@@ -96,7 +96,7 @@ def rows(*labels, of=file, metric=None):
     for i, label in enumerate(labels):
         quality = _Recorded(0.91 - 0.013 * i, metric or ACCURACY)
         difference = (-0.013 * i, -0.02, 0.001) if i else None
-        found.append(FileRow(label, of(20_480 - 512 * i), quality, np.zeros(8), difference))
+        found.append(FileRow(label, of(20_480 - 512 * i), quality, difference))
     return found
 
 

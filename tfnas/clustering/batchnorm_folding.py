@@ -27,10 +27,10 @@ import numpy as np
 from tfnas.clustering.clusterable_kernels import SINGLE_KERNEL_LAYERS
 from tfnas.graph.compatibility import channels_share_values, check_float, kernel_compression
 from tfnas.graph.functional import Call, LayerCopies, Value, Walk, rebuild, walk
+from tfnas.graph.idle_layers import IDLE
 from tfnas.keras_private import all_layers
 
 _KERNELS = (*SINGLE_KERNEL_LAYERS, "SeparableConv1D", "SeparableConv2D")
-_IDLE = ("Dropout", "SpatialDropout1D", "SpatialDropout2D", "Identity")  # no effect in inference
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -201,7 +201,7 @@ def _before(value: Value, producers: Any, uses: Any) -> tuple[Call | None, bool]
     """The call of the kernel before a value, and whether its output has no other user."""
     alone = uses[value] == 1
     producer = producers.get(value)
-    while producer is not None and producer.kind in _IDLE:
+    while producer is not None and producer.kind in IDLE:
         value = producer.inputs[0]
         alone, producer = alone and uses[value] == 1, producers.get(value)
     if producer is None or producer.kind not in _KERNELS:
@@ -220,7 +220,7 @@ def _behind(value: Value, flow: Walk, uses: Any) -> list[Call]:
         if len(users) != uses[current]:  # an output of the model
             return []
         for user in users:
-            if user.kind in _IDLE:
+            if user.kind in IDLE:
                 pending.append(user.outputs[0])
             elif user.kind == "Dense":
                 found.append(user)

@@ -20,7 +20,7 @@ from tfnas.compression.technique_context import Context
 from tfnas.compression.technique_row import Step, run_row
 from tfnas.compression.techniques.registry import technique
 from tfnas.compression.techniques.technique import NotPossible
-from tfnas.data.examples import Data
+from tfnas.data.examples import Data, Nested
 from tfnas.loading import load_model
 from tfnas.measure.latency import benchmark
 from tfnas.measure.measure import ACTIVATION_BYTES
@@ -35,6 +35,7 @@ from tfnas.tflite.conversion_error import ConversionError
 from tfnas.tflite.convert import to_tflite
 
 FORMAT = 1  # of a candidate's record
+TYPICAL = 512  # largest number of examples that models are analyzed with
 ROUNDS = 20  # of the latency measurement of each new file
 _APART = ("device", "refused")  # costs that depend on the device: kept in `device.json`
 
@@ -177,6 +178,10 @@ class CandidateStore:
             return to_tflite(self.context.original, "int8", self.context.calibration())
         return None
 
+    def typical_inputs(self) -> Nested:
+        """Returns inputs that nothing is trained on, to analyze models with."""
+        return self.data.validation.spread(TYPICAL).x
+
     def analyze_model(self, pruning: bool) -> ModelAnalysis:
         """Returns the analysis of the original, that of an earlier run where it measured as much.
 
@@ -193,7 +198,7 @@ class CandidateStore:
             if before.pruned or not pruning:
                 return before
         analysis = analyze_model(
-            self.context.original, self.int8, self.data.validation.x, self.context.task, pruning
+            self.context.original, self.int8, self.typical_inputs(), self.context.task, pruning
         )
         write_atomically(path, analysis.to_json())
         return analysis
@@ -341,9 +346,8 @@ class CandidateStore:
         return f"-{self.context.settings.epochs}_epochs" if trains else ""
 
     def _assess(self, file: Artifact) -> Assessment:
-        examples = self.data.validation
         try:
-            return self.context.task.assess(examples.y, file.predict(examples.x))
+            return self.context.task.judge(file.predict, self.data.validation)
         except NotFinite as error:
             raise NotPossible(str(error)) from error
 

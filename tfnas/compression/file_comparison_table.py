@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from tfnas.data.examples import Examples, Nested
+from tfnas.data.examples import ExampleSet, Nested
 from tfnas.measure.measurement import Score
 from tfnas.tasks.assessment import Assessment
 from tfnas.tasks.task import Task
@@ -31,7 +31,6 @@ class FileRow:
         label: Name of the file, such as "original, float32".
         file: The file.
         assessment: Its quality by the task's metric.
-        outputs: Its output for each example, (examples, ...), or a list where it has several.
         difference: Its metric minus that of the first file, paired, with its 95% interval:
             (value, low, high), not scaled; None for the first file itself.
     """
@@ -39,7 +38,6 @@ class FileRow:
     label: str
     file: Artifact
     assessment: Assessment
-    outputs: Nested = dataclasses.field(repr=False)
     difference: tuple[float, float, float] | None = None
 
     @property
@@ -49,7 +47,7 @@ class FileRow:
 
 
 def compare_files(
-    task: Task, examples: Examples, files: Sequence[tuple[str, Artifact]]
+    task: Task, examples: ExampleSet, files: Sequence[tuple[str, Artifact]]
 ) -> list[FileRow]:
     """Measures files on examples, each paired with the first one.
 
@@ -60,10 +58,9 @@ def compare_files(
     """
     rows: list[FileRow] = []
     for label, file in files:
-        outputs = file.predict(examples.x)
-        assessment = task.assess(examples.y, outputs)
+        assessment = task.judge(file.predict, examples)
         difference = assessment.minus(rows[0].assessment) if rows else None
-        rows.append(FileRow(label, file, assessment, outputs, difference))
+        rows.append(FileRow(label, file, assessment, difference))
     return rows
 
 

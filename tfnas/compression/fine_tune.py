@@ -10,7 +10,7 @@ import keras
 from tfnas.compression.fine_tune_settings import FineTuneSettings
 from tfnas.compression.progress import Progress
 from tfnas.compression.training_checkpoint import TrainingCheckpoint
-from tfnas.data.examples import Examples, mapped
+from tfnas.data.examples import ExampleSet, mapped
 from tfnas.graph.tracing import TraceOnce
 from tfnas.optimizers import Muon
 from tfnas.runtime.randomness import seed_layers, seeded
@@ -33,16 +33,16 @@ def training_errors() -> Iterator[None]:
         raise TrainingError(str(error)) from error
 
 
-def training_steps(examples: Examples, epochs: int, batch_size: int) -> int:
+def training_steps(examples: ExampleSet, epochs: int, batch_size: int) -> int:
     """Returns the number of optimizer steps of :func:`fine_tune`."""
-    return epochs * -(-len(examples) // batch_size)
+    return epochs * examples.steps(batch_size)
 
 
 @training_errors()
 def fine_tune(
     model: keras.Model,
     task: Task,
-    examples: Examples,
+    examples: ExampleSet,
     settings: FineTuneSettings,
     *,
     distillation: Distillation | None = None,
@@ -88,7 +88,7 @@ def fine_tune(
             seed_layers(model, settings.seed)
         trainer = task.trainer(model, _optimizer(settings.learning_rate, steps, muon), distillation)
         if not trainer.built:  # callbacks look at the layers of a built model
-            trainer(mapped(keras.ops.convert_to_tensor, examples.rows(slice(1)).x))
+            trainer(mapped(keras.ops.convert_to_tensor, examples.first(1).x))
         batches = task.batches(
             examples,
             settings.batch_size,

@@ -4,11 +4,75 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from typing import Any, Protocol
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+if TYPE_CHECKING:
+    import tensorflow as tf
+
 Nested = Any  # an array, or lists, tuples and dictionaries of arrays; examples first
+BATCH = 256  # examples that are judged at once
+
+
+class ExampleSet(Protocol):
+    """Examples that can be read again and again; :class:`Examples` holds them in memory."""
+
+    def __len__(self) -> int: ...
+
+    def first(self, count: int) -> Examples:
+        """Returns the first examples.
+
+        Args:
+            count: Largest number of examples.
+        """
+
+    def spread(self, count: int) -> Examples:
+        """Returns typical examples, evenly spaced where any of them can be read.
+
+        Args:
+            count: Largest number of examples.
+        """
+
+    def batches(self, size: int = BATCH) -> Iterator[Examples]:
+        """Yields all examples in their order.
+
+        Args:
+            size: Largest number of examples in a batch, where the examples are in memory.
+        """
+
+    def steps(self, batch_size: int) -> int:
+        """Returns the number of training steps of an epoch.
+
+        Args:
+            batch_size: Examples of a step, where the examples are in memory.
+        """
+
+    def training_batches(
+        self, batch_size: int, seed: int, teacher_outputs: np.ndarray | None = None
+    ) -> Batches:
+        """Returns the batches of a training.
+
+        Args:
+            batch_size: Examples of a batch, where the examples are in memory.
+            seed: Seed of their order, where it is drawn.
+            teacher_outputs: A teacher's outputs for all examples: targets are then pairs.
+        """
+
+
+class Batches(Protocol):
+    """Batches of a training, whose order may depend on the number of the epoch."""
+
+    def start_at(self, epoch: int) -> None:
+        """Sets the epoch of the next iteration.
+
+        Args:
+            epoch: Its number, from 0.
+        """
+
+    def dataset(self) -> tf.data.Dataset:
+        """Returns the batches; each iteration is an epoch."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -23,6 +87,8 @@ class Examples:
     Args:
         x: Inputs: an array (examples, ...), or lists and dictionaries of such arrays.
         y: Targets, in the same form.
+        weights: Weights in the loss of a training, (examples,), or in the form of the targets;
+            None: all have the same weight.
 
     Raises:
         ValueError: The arrays hold different numbers of examples.
@@ -30,9 +96,11 @@ class Examples:
 
     x: Nested
     y: Nested
+    weights: Nested | None = None
 
     def __post_init__(self) -> None:
-        counts = {len(leaf) for leaf in (*leaves(self.x), *leaves(self.y))}
+        weights = () if self.weights is None else leaves(self.weights)
+        counts = {len(leaf) for leaf in (*leaves(self.x), *leaves(self.y), *weights)}
         if len(counts) > 1:
             raise ValueError(
                 f"x and y must hold as many examples, got {', '.join(map(str, sorted(counts)))}"
@@ -47,7 +115,51 @@ class Examples:
         Args:
             index: Numbers of examples, or a slice.
         """
-        return Examples(mapped(lambda a: a[index], self.x), mapped(lambda a: a[index], self.y))
+        weights = None if self.weights is None else mapped(lambda a: a[index], self.weights)
+        return Examples(
+            mapped(lambda a: a[index], self.x), mapped(lambda a: a[index], self.y), weights
+        )
+
+    def first(self, count: int) -> Examples:
+        """Returns the first examples.
+
+        Args:
+            count: Largest number of examples.
+        """
+        return self.rows(slice(count))
+
+    def batches(self, size: int = BATCH) -> Iterator[Examples]:
+        """Yields all examples in their order.
+
+        Args:
+            size: Largest number of examples in a batch.
+        """
+        for start in range(0, len(self), size):
+            yield self.rows(slice(start, start + size))
+
+    def steps(self, batch_size: int) -> int:
+        """Returns the number of training steps of an epoch.
+
+        Args:
+            batch_size: Examples of a step.
+        """
+        return -(-len(self) // batch_size)
+
+    def training_batches(
+        self, batch_size: int, seed: int, teacher_outputs: np.ndarray | None = None
+    ) -> Batches:
+        """Returns the batches of a training, in another order in each epoch.
+
+        Args:
+            batch_size: Examples of a batch; the last one may hold fewer.
+            seed: Seed of the orders.
+            teacher_outputs: A teacher's outputs for all examples: targets are then pairs.
+        """
+        from tfnas.data.augmentation import ShuffledBatches  # imports TensorFlow
+
+        y = self.y if teacher_outputs is None else (self.y, teacher_outputs)
+        weights = () if self.weights is None else (self.weights,)
+        return ShuffledBatches(as_tuples((self.x, y, *weights)), batch_size, seed)
 
     def spread(self, count: int) -> Examples:
         """Returns evenly spaced examples, which represent all classes of sorted data too.
@@ -66,15 +178,15 @@ class Data(Protocol):
         """Name of the data."""
 
     @property
-    def train(self) -> Examples:
+    def train(self) -> ExampleSet:
         """Examples for training."""
 
     @property
-    def validation(self) -> Examples:
+    def validation(self) -> ExampleSet:
         """Examples for choosing among models."""
 
     @property
-    def test(self) -> Examples:
+    def test(self) -> ExampleSet:
         """Examples for the final measurement."""
 
     def for_given_model(self, seed: int = 0) -> Data:
@@ -117,9 +229,7 @@ class ArrayParts:
         """
         order = np.random.default_rng(seed).permutation(len(self.test))
         half = len(order) // 2
-        train = Examples(
-            joined(self.train.x, self.validation.x), joined(self.train.y, self.validation.y)
-        )
+        train = joined_examples(self.train, self.validation)
         test, validation = self.test.rows(np.sort(order[half:])), np.sort(order[:half])
         return ArrayParts(self.name, train, self.test.rows(validation), test)
 
@@ -148,7 +258,8 @@ def digest_of(*parts: Examples) -> str:
     """Returns a hash of examples, as 16 hexadecimal digits."""
     digest = hashlib.sha256()
     for part in parts:
-        for array in (*leaves(_by_key(part.x)), *leaves(_by_key(part.y))):
+        weights = () if part.weights is None else leaves(_by_key(part.weights))
+        for array in (*leaves(_by_key(part.x)), *leaves(_by_key(part.y)), *weights):
             digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()[:16]
 
@@ -191,6 +302,20 @@ def joined(*parts: Nested) -> Nested:
     if isinstance(first, list | tuple):
         return type(first)(joined(*columns) for columns in zip(*parts, strict=True))
     return np.concatenate(parts)
+
+
+def joined_examples(*parts: Examples) -> Examples:
+    """Returns the examples of several parts, one after the other.
+
+    Args:
+        *parts: The parts, all with weights or all without.
+    """
+    weighted = parts[0].weights is not None
+    return Examples(
+        joined(*(part.x for part in parts)),
+        joined(*(part.y for part in parts)),
+        joined(*(part.weights for part in parts)) if weighted else None,
+    )
 
 
 def as_tuples(nested: Nested) -> Nested:

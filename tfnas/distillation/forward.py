@@ -15,6 +15,7 @@ import keras
 
 from tfnas.distillation.losses import as_logits
 from tfnas.graph.functional import Call, Value, Walk, walk
+from tfnas.graph.idle_layers import IDLE
 from tfnas.keras_private import (
     call_takes_training,
     functional_inside,
@@ -24,7 +25,7 @@ from tfnas.keras_private import (
 
 _MAX_NAMES = 24  # layers that a message lists
 # Layers that may follow the softmax of a classifier; FakeQuant rounds for an integer file.
-_PASS_THROUGH = ("Reshape", "Flatten", "Dropout", "Identity", "FakeQuant")
+_PASS_THROUGH = ("Reshape", "Flatten", "FakeQuant", *IDLE)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tfnas.graph.functional import Call, Value
+from tfnas.graph.idle_layers import IDLE
 
 
 def call_macs(call: Call) -> int | None:
@@ -79,15 +80,8 @@ _FREE_WITH_WEIGHTS = {
     "Normalization",
     "PReLU",
     "Embedding",
-    "Dropout",
-    "SpatialDropout2D",
-    "GaussianNoise",
     "Rescaling",
-    "RandomFlip",
-    "RandomRotation",
-    "RandomZoom",
-    "RandomTranslation",
-    "RandomContrast",
+    *IDLE,
 }
 
 

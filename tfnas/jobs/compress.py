@@ -17,7 +17,7 @@ from tfnas.compression.budget import Budget
 from tfnas.compression.candidate_store import Candidate, CandidateStore, best_for_budget, front
 from tfnas.compression.device_costs import Target
 from tfnas.compression.effort import EFFORTS, Effort
-from tfnas.compression.file_comparison_table import FileRow, compare_files
+from tfnas.compression.file_comparison_table import compare_files
 from tfnas.compression.fine_tune_settings import FineTuneSettings
 from tfnas.compression.layer_costs import file_layers
 from tfnas.compression.plan_settings import PlanSettings, decide_plan
@@ -29,7 +29,7 @@ from tfnas.compression.results.compress_result import CompressResult
 from tfnas.compression.technique_context import Context
 from tfnas.compression.techniques.registry import techniques
 from tfnas.data.data_split import DataSplit
-from tfnas.data.examples import Examples
+from tfnas.data.examples import ExampleSet
 from tfnas.jobs.compress_folder import compress_folder, identity_of, set_aside
 from tfnas.jobs.inputs import check_task, load_model_and_data
 from tfnas.measure.agreement import Agreement
@@ -266,33 +266,27 @@ def _result(
         original=(store.assessment.score.value, 1.0, store.baseline.size),
         rows=rows,
         latencies=latencies,
-        agreement=_agreement(store, best, model, rows),
+        agreement=_agreement(store, best, model),
         failures=store.failures,
         model_analysis=store.analyze_model(pruning=False),
         plan=plan_settings,
-        layers=file_layers(model, best.file, store.data.validation.x),
+        layers=file_layers(model, best.file, store.typical_inputs()),
         throughput=_throughput([store.baseline, best.file], store.data.test, times[0].median_ms),
         saved_model=_saved_model(store, model),
     )
 
 
-def _agreement(
-    store: CandidateStore, best: Candidate, model: keras.Model, rows: list[FileRow]
-) -> Agreement | None:
-    outputs = {row.label: row.outputs for row in rows}
+def _agreement(store: CandidateStore, best: Candidate, model: keras.Model) -> Agreement | None:
     return store.context.task.agreement(
-        (store.baseline, best.file),
-        store.data,
-        (store.context.original, model),
-        (outputs[ORIGINAL], outputs[str(best.recipe)]),
+        (store.baseline, best.file), store.data, (store.context.original, model)
     )
 
 
-def _throughput(files: list[Artifact], test: Examples, ms: float) -> list[Throughput]:
+def _throughput(files: list[Artifact], test: ExampleSet, ms: float) -> list[Throughput]:
     """Measures batches of at most `MAX_BATCH_MS`, on at most as many threads as processors."""
     batches = [size for size in BATCHES if size == 1 or size * ms <= MAX_BATCH_MS]
     threads = [count for count in THREADS if count <= (os.cpu_count() or 1)]
-    return throughput(files, test.rows(slice(max(BATCHES))).x, batches, threads, rounds=12)
+    return throughput(files, test.first(max(BATCHES)).x, batches, threads, rounds=12)
 
 
 def _saved_model(store: CandidateStore, model: keras.Model) -> pathlib.Path | None:

@@ -22,6 +22,7 @@ import math
 from typing import Any
 
 from tfnas.graph.functional import Call
+from tfnas.graph.idle_layers import IDLE
 from tfnas.quantization.layer_registry import Role, registered_role
 
 KERNEL_LAYERS = (
@@ -39,13 +40,7 @@ _EIGHT_BITS = ("Conv2DTranspose",)  # TFLite has no 4-bit kernel for these
 # Nor for these with 16-bit activations: the interpreter accepts such a file and misreads it.
 _EIGHT_BITS_16 = ("Conv2DTranspose", "DepthwiseConv1D", "DepthwiseConv2D")
 _SAME = {
-    "Dropout",
-    "SpatialDropout1D",
-    "SpatialDropout2D",
-    "GaussianNoise",
-    "GaussianDropout",
-    "Identity",
-    "ActivityRegularization",
+    *IDLE,
     "Flatten",
     "Reshape",
     "Permute",
@@ -67,8 +62,6 @@ _SAME = {
     "AveragePooling2D",
     "GlobalMaxPooling1D",
     "GlobalMaxPooling2D",
-    "StochasticDepth",
-    "DropPath",
 }
 _COMPUTE = {
     "Add",

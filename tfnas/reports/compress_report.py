@@ -11,7 +11,7 @@ from tfnas.compression.file_comparison_table import FileRow
 from tfnas.compression.fine_tune_settings import FineTuneSettings
 from tfnas.compression.results.compress_result import CompressResult, refusal, remarks, verdict
 from tfnas.compression.results.file_rows import file_rows, headers
-from tfnas.data.examples import Data
+from tfnas.data.examples import Data, Examples
 from tfnas.measure.agreement import PLAIN, Agreement, MetricPair
 from tfnas.measure.latency import provenance
 from tfnas.measure.throughput import Throughput
@@ -193,7 +193,7 @@ def _same_model(agreement: Agreement, words: Words) -> Section:
 def _wrong_images(agreement: Agreement, best: Artifact, data: Data, words: Words) -> Section | None:
     """Returns images that the original classified right and the best file classifies wrong."""
     worst = agreement.worst[:_SHOWN]
-    if not len(worst):
+    if not len(worst) or not isinstance(data.test, Examples):
         return None
     examples = data.test.rows(worst)
     images, outputs = examples.x, best.predict(examples.x)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from tfnas.measure.accuracy import paired_difference, wilson_interval
 from tfnas.measure.measurement import Score
 
-_Z95 = 1.959963984540054
+RESAMPLES = 400  # of a bootstrap: an interval's ends vary by some percent of its width
 
 
 class NotFinite(ValueError):
@@ -19,11 +21,23 @@ class NotFinite(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
-    """A task's metric: the mean of one value for each example.
+    """A task's metric: how predictions are judged, and which direction is better.
+
+    Each example has one value, and the metric is their mean. Where it is no such mean, each
+    example has a row of numbers, and `aggregate` turns the rows of any examples into the metric.
 
     Example:
         >>> Metric("error", higher_is_better=False, unit="m").drop(0.5)
         0.5
+        >>> def counts(y, predictions):  # of true positives, predicted and true ones
+        ...     guess = predictions[:, 0] > 0.5
+        ...     return np.stack([guess & (y == 1), guess, y == 1], axis=1)
+        >>> def f1(rows):
+        ...     hits, predicted, true = rows.sum(axis=0)
+        ...     return 2 * hits / (predicted + true)
+        >>> metric = Metric("f1", scale=100.0, unit="points", values=counts, aggregate=f1)
+        >>> metric.value(counts(np.array([1, 1, 0]), np.array([[0.9], [0.2], [0.1]])))
+        0.6666666666666666
 
     Args:
         name: Its name in tables, such as "accuracy".
@@ -34,6 +48,11 @@ class Metric:
             uncompressed model reaches.
         hopeless: Drop in this unit, beyond what is allowed, that longer training won't win back;
             None: 3% of what the uncompressed model reaches.
+        values: Function of (targets, predictions) that returns the value of each example,
+            (examples,), or its row of numbers, (examples, ...). None: the task defines
+            `example_values`.
+        aggregate: Function of rows, (examples, ...), that returns the metric of these examples;
+            None: the mean.
 
     Raises:
         ValueError: A number is outside its rule.
@@ -45,6 +64,8 @@ class Metric:
     unit: str = ""
     little: float | None = None
     hopeless: float | None = None
+    values: Callable[[Any, Any], np.ndarray] | None = None
+    aggregate: Callable[[np.ndarray], float] | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.scale < math.inf:
@@ -53,6 +74,25 @@ class Metric:
             value = getattr(self, name)
             if value is not None and not 0 <= value < math.inf:
                 raise ValueError(f"{name} must be None or a finite number >= 0, got {value!r}")
+
+    def identity(self) -> dict[str, Any]:
+        """Returns what makes a metric the same, as JSON can hold it: functions by their names."""
+        return {
+            field.name: getattr(value, "__qualname__", repr(type(value)))
+            if callable(value := getattr(self, field.name))
+            else value
+            for field in dataclasses.fields(self)
+        }
+
+    def value(self, values: np.ndarray) -> float:
+        """Returns the metric of some examples.
+
+        Args:
+            values: Their values, (examples,), or rows, (examples, ...).
+        """
+        if self.aggregate is None:
+            return float(values.mean())
+        return float(self.aggregate(values))
 
     @property
     def digits(self) -> int:
@@ -95,6 +135,7 @@ class Assessment:
     Args:
         metric: The metric.
         values: Its value for each example, (examples,); booleans where it is a proportion.
+            Rows, (examples, ...), where the metric is no mean of values.
     """
 
     metric: Metric
@@ -102,13 +143,18 @@ class Assessment:
 
     @property
     def score(self) -> Score:
-        """The mean with its 95% interval: Wilson's of a proportion, else Student's."""
+        """The metric with its 95% interval.
+
+        Wilson's of a proportion, Student's of another mean, else a bootstrap over the examples.
+        """
         values = self.values
-        if values.dtype == bool:
+        if self.metric.aggregate is not None:
+            low, high = _bootstrap(lambda index: self.metric.value(values[index]), len(values))
+        elif values.dtype == bool:
             low, high = wilson_interval(int(values.sum()), len(values))
         else:
             low, high = _interval(values)
-        return Score(self.metric.name, float(values.mean()), low, high, len(values))
+        return Score(self.metric.name, self.metric.value(values), low, high, len(values))
 
     def minus(self, other: Assessment) -> tuple[float, float, float]:
         """Returns the difference to another assessment of the same examples.
@@ -122,13 +168,17 @@ class Assessment:
         Raises:
             ValueError: The numbers of examples differ.
         """
-        if self.values.dtype == other.values.dtype == bool:
-            return paired_difference(self.values, other.values)
-        if self.values.shape != other.values.shape:
-            raise ValueError(
-                f"other must hold {len(self.values)} examples, got {len(other.values)}"
+        own, others, metric = self.values, other.values, self.metric
+        if len(own) != len(others):
+            raise ValueError(f"other must hold {len(own)} examples, got {len(others)}")
+        if metric.aggregate is not None:
+            low, high = _bootstrap(
+                lambda index: metric.value(own[index]) - metric.value(others[index]), len(own)
             )
-        differences = self.values.astype(float) - other.values.astype(float)
+            return metric.value(own) - metric.value(others), low, high
+        if own.dtype == others.dtype == bool:
+            return paired_difference(own, others)
+        differences = own.astype(float) - others.astype(float)
         return float(differences.mean()), *_interval(differences)
 
     def drop_from(self, baseline: Assessment) -> tuple[float, float, float]:
@@ -153,3 +203,24 @@ def _interval(values: np.ndarray) -> tuple[float, float]:
         return -math.inf, math.inf
     half = float(stats.t.ppf(0.975, count - 1)) * float(values.std(ddof=1)) / math.sqrt(count)
     return mean - half, mean + half
+
+
+def _bootstrap(value: Callable[[np.ndarray], float], examples: int) -> tuple[float, float]:
+    """Returns the 95% percentile interval of a value over resampled examples.
+
+    Resamples without a value, such as a recall without a positive example, are left out.
+
+    Args:
+        value: Function of the indices of a resample.
+        examples: Number of examples.
+
+    References:
+        Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, section 13.3.
+    """
+    rng = np.random.default_rng(0)
+    draws = [value(rng.integers(examples, size=examples)) for _ in range(RESAMPLES)]
+    finite = [each for each in draws if math.isfinite(each)]
+    if not finite:
+        return -math.inf, math.inf
+    low, high = np.percentile(finite, [2.5, 97.5])
+    return float(low), float(high)

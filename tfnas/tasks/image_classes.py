@@ -9,14 +9,14 @@ import keras
 import numpy as np
 
 from tfnas.data.augmentation import AUGMENTATIONS, AugmentedImages
-from tfnas.data.examples import Examples
+from tfnas.data.examples import Batches, Examples, ExampleSet
 from tfnas.distillation.cached_teacher import teacher_outputs
 from tfnas.distillation.distiller import Distiller
 from tfnas.graph.output_activation import gives_probabilities, last_activation
 from tfnas.measure.accuracy import correct
 from tfnas.measure.agreement import Agreement, agreement
 from tfnas.tasks.assessment import ACCURACY
-from tfnas.tasks.task import Batches, Distillation, Task
+from tfnas.tasks.task import Distillation, Task
 
 if TYPE_CHECKING:
     from tfnas.data.datasets import DataSplit
@@ -121,11 +121,10 @@ class ImageClasses(Task):
         files: tuple[Artifact, Artifact],
         data: DataSplit,  # type: ignore[override]
         models: tuple[keras.Model, keras.Model],
-        outputs: tuple[np.ndarray, np.ndarray],
     ) -> Agreement:
         """Compares the classes of two files on plain, corrupted and adversarial images."""
         examples = data.test
-        return agreement(*files, examples.x, examples.y, data.class_names, models, answers=outputs)
+        return agreement(*files, examples.x, examples.y, data.class_names, models)
 
     def distiller(self, model: keras.Model, distillation: Distillation) -> keras.Model:
         """Returns a :class:`tfnas.Distiller` of a classifier.
@@ -139,7 +138,7 @@ class ImageClasses(Task):
         return Distiller(teacher, model, labels, TEMPERATURE, features=distillation.hints)
 
     def teacher_outputs(
-        self, teacher: keras.Model, examples: Examples, augment: Sequence[str], weight: float
+        self, teacher: keras.Model, examples: ExampleSet, augment: Sequence[str], weight: float
     ) -> list[np.ndarray] | None:
         """Returns a teacher's logits of the images, computed once for all epochs.
 
@@ -158,6 +157,8 @@ class ImageClasses(Task):
             mirror images; None where they would take too much memory, or where the teacher must
             run in every step.
         """
+        if not isinstance(examples, Examples):
+            return None
         flipped = "flip" in augment
         size = 4 * len(examples) * teacher.outputs[0].shape[-1] * (1 + flipped)
         if ("shift" in augment and weight > LITTLE) or size > CACHED:
@@ -167,7 +168,7 @@ class ImageClasses(Task):
 
     def batches(
         self,
-        examples: Examples,
+        examples: ExampleSet,
         batch_size: int,
         seed: int,
         augment: Sequence[str] = (),
@@ -176,6 +177,8 @@ class ImageClasses(Task):
         """Returns the batches of a training, with augmented images where that is chosen."""
         if not augment:
             return super().batches(examples, batch_size, seed, (), teacher_outputs)
+        if not isinstance(examples, Examples):
+            raise ValueError(f"augment must be empty for data in batches, got {', '.join(augment)}")
         return AugmentedImages(examples.x, examples.y, augment, batch_size, seed, teacher_outputs)
 
 

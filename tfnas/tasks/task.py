@@ -11,16 +11,15 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tfnas.data.examples import Data, Examples, Nested, as_tuples, leaves, mapped
+from tfnas.data.examples import Batches, Data, ExampleSet, Nested, leaves, mapped
 from tfnas.tasks.assessment import Assessment, Metric, NotFinite
 
 if TYPE_CHECKING:
     import keras
-    import tensorflow as tf
 
     from tfnas.distillation.feature_losses import FeatureHint
     from tfnas.measure.agreement import Agreement
@@ -43,16 +42,6 @@ class Distillation:
     weight: float
     outputs: Sequence[np.ndarray] | None = None
     hints: Sequence[FeatureHint] = ()
-
-
-class Batches(Protocol):
-    """Batches of a training, whose order depends on the number of the epoch."""
-
-    def start_at(self, epoch: int) -> None:
-        """Sets the epoch of the next iteration."""
-
-    def dataset(self) -> tf.data.Dataset:
-        """Returns the batches; each iteration is an epoch."""
 
 
 class Task(abc.ABC):
@@ -154,18 +143,27 @@ class Task(abc.ABC):
         """
         plain = str | int | float | bool | tuple | None
         fields = {name: value for name, value in vars(self).items() if isinstance(value, plain)}
-        metric = dataclasses.asdict(self.metric)
+        metric = self.metric.identity()
         kind = f"{type(self).__module__}.{type(self).__qualname__}"
         return {"kind": kind, "metric": metric, "fields": {k: repr(v) for k, v in fields.items()}}
 
-    @abc.abstractmethod
     def example_values(self, y: Nested, predictions: Nested) -> np.ndarray:
-        """Returns the metric's value for each example, (examples,).
+        """Returns the metric's value for each example, (examples,), by default `metric.values`.
+
+        Where the metric has an `aggregate`, rows of numbers, (examples, ...).
 
         Args:
             y: Targets, examples first.
             predictions: The result of :meth:`postprocess`.
+
+        Raises:
+            NotImplementedError: The metric has no `values`.
         """
+        if self.metric.values is None:
+            raise NotImplementedError(
+                f"{type(self).__name__} must define example_values, or its metric values"
+            )
+        return self.metric.values(y, predictions)
 
     def check_for_compress(  # noqa: B027  most tasks need nothing more
         self, model: keras.Model
@@ -191,7 +189,7 @@ class Task(abc.ABC):
         """
         import keras
 
-        few = data.test.rows(slice(8))
+        few = data.test.first(8)
         outputs = model(mapped(lambda array: array.astype("float32"), few.x), training=False)
         self.assess(few.y, keras.tree.map_structure(np.asarray, outputs))
 
@@ -212,20 +210,37 @@ class Task(abc.ABC):
 
         Raises:
             ValueError: `example_values` does not return one value for each example.
-            NotFinite: A value is not finite.
+            NotFinite: An output is not finite.
         """
+        return Assessment(self.metric, self._values(y, outputs))
+
+    def judge(self, predict: Callable[[Nested], Nested], examples: ExampleSet) -> Assessment:
+        """Judges a model or a file on examples, a batch at a time.
+
+        Args:
+            predict: Returns the outputs for inputs, such as :meth:`tfnas.Artifact.predict`.
+            examples: The examples.
+
+        Raises:
+            ValueError: `example_values` does not return one value for each example.
+            NotFinite: An output is not finite.
+        """
+        parts = [self._values(each.y, predict(each.x)) for each in examples.batches()]
+        return Assessment(self.metric, np.concatenate(parts))
+
+    def _values(self, y: Nested, outputs: Nested) -> np.ndarray:
         values = np.asarray(self.example_values(y, self.postprocess(outputs)))
-        examples = len(leaves(y)[0])
-        if values.shape != (examples,):
+        examples, rows = len(leaves(y)[0]), self.metric.aggregate is not None
+        if values.shape[:1] != (examples,) or (values.ndim > 1 and not rows):
             raise ValueError(
                 f"{type(self).__name__}.example_values must return one value for each example, "
                 f"of shape ({examples},), got {values.shape}; targets are {_shapes(y)} and "
                 f"outputs {_shapes(outputs)}"
             )
         if not np.isfinite(values).all():
-            count = int((~np.isfinite(values)).sum())
+            count = int((~np.isfinite(values.reshape(examples, -1)).all(axis=1)).sum())
             raise NotFinite(f"{self.metric.name} of {count} of {examples} examples is not finite")
-        return Assessment(self.metric, values)
+        return values
 
     def changed(self, before: Nested, after: Nested) -> np.ndarray:
         """Returns how much of each example's prediction changed, (examples,) from 0 to 1.
@@ -248,7 +263,6 @@ class Task(abc.ABC):
         files: tuple[Artifact, Artifact],
         data: Data,
         models: tuple[keras.Model, keras.Model],
-        outputs: tuple[Nested, Nested],
     ) -> Agreement | None:
         """Compares the predictions of two files in detail; None where the task defines nothing.
 
@@ -256,7 +270,6 @@ class Task(abc.ABC):
             files: The original file and the compressed one.
             data: The data; its test part is used.
             models: The Keras models behind the files.
-            outputs: The files' outputs for the test part.
         """
         return None
 
@@ -305,7 +318,7 @@ class Task(abc.ABC):
         )
 
     def teacher_outputs(
-        self, teacher: keras.Model, examples: Examples, augment: Sequence[str], weight: float
+        self, teacher: keras.Model, examples: ExampleSet, augment: Sequence[str], weight: float
     ) -> list[np.ndarray] | None:
         """Returns a teacher's outputs that all epochs share; None: it must run in each step.
 
@@ -319,7 +332,7 @@ class Task(abc.ABC):
 
     def batches(
         self,
-        examples: Examples,
+        examples: ExampleSet,
         batch_size: int,
         seed: int,
         augment: Sequence[str] = (),
@@ -337,14 +350,12 @@ class Task(abc.ABC):
         Raises:
             ValueError: The task has no such augmentation.
         """
-        from tfnas.data.augmentation import ShuffledBatches
-
         if augment:
             raise ValueError(
                 f"augment must be empty for {type(self).__name__}, got {', '.join(augment)}"
             )
-        y = examples.y if teacher_outputs is None else (examples.y, teacher_outputs[0])
-        return ShuffledBatches(as_tuples((examples.x, y)), batch_size, seed)
+        outputs = None if teacher_outputs is None else teacher_outputs[0]
+        return examples.training_batches(batch_size, seed, outputs)
 
 
 def _by_output(nested: Any, names: Sequence[str]) -> list[Any]:

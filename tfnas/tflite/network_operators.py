@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from tfnas.graph.functional import Call, Value, Walk, walk
+from tfnas.graph.idle_layers import IDLE
 from tfnas.search_space.architecture import Architecture, scale_filters
 from tfnas.search_space.block_spec import (
     FUSED_INVERTED_RESIDUAL,
@@ -28,15 +29,6 @@ if TYPE_CHECKING:
     import keras
 
 Shape = tuple[int, ...]
-FREE = {  # layers without an operator at inference
-    "Dropout",
-    "SpatialDropout2D",
-    "Identity",
-    "ActivityRegularization",
-    "GaussianNoise",
-    "GaussianDropout",
-    "StochasticDepth",
-}
 CLIPPED = ("relu", "relu6")
 # Operators that can include a ReLU.
 _FUSES_CLIP = {"convolution", "depthwise", "dense", "add", "multiply", "scale"}
@@ -149,7 +141,7 @@ class _Lowering:
     def _lower(self, call: Call) -> None:
         if len(call.outputs) != 1 or not call.inputs:
             self._add_unknown(call)
-        elif call.kind in FREE or _activation(call) == "linear":
+        elif call.kind in IDLE or _activation(call) == "linear":
             self.indices[call.outputs[0]] = self.indices[call.inputs[0]]
         elif call.kind == "BatchNormalization":
             if not self._folds(call, _HAS_WEIGHTS):

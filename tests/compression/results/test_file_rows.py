@@ -35,8 +35,8 @@ def test_titles_in_the_words_of_the_metric():
 def test_differences_have_the_decimals_of_the_metrics_scale(metric, cell):
     assessment = Assessment(metric, np.array([0.25, 0.75]))
     rows = [
-        FileRow("first", FILE, assessment, None),
-        FileRow("other", FILE, assessment, None, (-0.05, -0.06, -0.04)),
+        FileRow("first", FILE, assessment),
+        FileRow("other", FILE, assessment, (-0.05, -0.06, -0.04)),
     ]
     assert [row[3] for row in file_rows(rows)] == ["", cell]
     assert short_rows(rows)[1] == ["other", "0.5000", cell, "1,234", "567"]

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tfnas.pruning.sensitivity import Sensitivity
     from tfnas.tflite.artifact import Artifact
 
+SENSITIVITY_EXAMPLES = 2048  # largest number of examples that the loss is measured on
 RAMP = 0.5  # fraction of the training in which the sparsity grows
 BY_SENSITIVITY = "sensitivity"
 SPEED_NOTE = (
@@ -123,7 +124,7 @@ class WeightPruning(Technique[PruneSettings]):
         from tfnas.pruning.prune import BY_OUTPUT, OBS, prune
 
         scope = "layer" if settings.scope in (BY_SENSITIVITY, BY_OUTPUT) else settings.scope
-        few = context.data.train.rows(slice(8))
+        few = context.data.train.first(8)
         prune(
             model,
             settings.sparsity,
@@ -308,7 +309,8 @@ def _measured_sensitivity(
 ) -> Sensitivity:
     from tfnas.pruning.sensitivity import sensitivity
 
-    examples, loss = context.data.validation, context.task.criterion_loss(model)
+    examples = context.data.validation.spread(SENSITIVITY_EXAMPLES)
+    loss = context.task.criterion_loss(model)
     context.progress.phase(
         f"measuring each layer's sensitivity on {len(examples)} validation examples"
     )

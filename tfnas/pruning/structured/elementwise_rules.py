@@ -9,17 +9,13 @@ from __future__ import annotations
 import numpy as np
 
 from tfnas.graph.functional import Call
+from tfnas.graph.idle_layers import IDLE
 from tfnas.pruning.structured.activation_rules import own_activation
 from tfnas.pruning.structured.channel_ids import Channels
 from tfnas.pruning.structured.channel_trace import ChannelTrace, Rule
 
 _SAME_KINDS = {
-    "GaussianNoise",
-    "GaussianDropout",
-    "Identity",
-    "ActivityRegularization",
-    "StochasticDepth",
-    "DropPath",
+    *IDLE,
     "ReLU",
     "LeakyReLU",
     "ELU",
