@@ -43,7 +43,20 @@ def test_without_an_interrupt_nothing_is_raised():
     with announced_interrupts(pytest.fail) as found:
         found.check()
     Interrupts().check()
-    threading.Thread(target=lambda: announced_interrupts(pytest.fail).__enter__().check()).run()
+
+
+def test_in_another_thread_nothing_is_watched():
+    found = []
+
+    def work():
+        with announced_interrupts(pytest.fail) as interrupts:
+            interrupts.check()
+            found.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert found == [signal.getsignal(signal.SIGINT)]
 
 
 def test_who_watched_before_hears_of_it_too():

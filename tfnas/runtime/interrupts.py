@@ -1,9 +1,9 @@
 """Ctrl-C is noticed at once, also while native code keeps the main thread busy.
 
 Python raises KeyboardInterrupt between two instructions of the main thread; a conversion or a long
-training step may take seconds until then. The signal itself is seen by another thread. And where the
-main thread happens to be in a finalizer, Python prints the KeyboardInterrupt and goes on: so long
-work asks :meth:`Interrupts.check` now and then.
+training step may take seconds until then. The signal itself is seen by another thread. And where
+the main thread happens to be in a finalizer, Python prints the KeyboardInterrupt and goes on: so
+long work asks :meth:`Interrupts.check` now and then.
 """
 
 from __future__ import annotations
