@@ -133,6 +133,19 @@ def test_a_python_call_names_the_tuners():
     assert SearchConfig("digits", hypermodel="m:build").hypermodel == "m:build"
 
 
+def test_ctrl_c_that_a_finalizer_swallowed_ends_the_search_all_the_same(here, monkeypatch):
+    from tfnas.jobs import hypermodel_search
+
+    class Swallowed(hypermodel_search._Log):
+        def trial_ended(self, trial):
+            super().trial_ended(trial)
+            self.interrupts.pressed = trial.trial_id == "0"
+
+    monkeypatch.setattr(hypermodel_search, "_Log", Swallowed)
+    assert search(f"{here}:build", "--max_trials=5", "--epochs=1", "--algorithm=random") == 130
+    assert len(pathlib.Path("run/trials.jsonl").read_text().splitlines()) == 1
+
+
 def test_ctrl_c_is_answered_and_the_command_exits_with_130(here, tmp_path):
     command = [sys.executable, "-m", "tfnas", "search", f"--hypermodel={here}:build"]
     flags = ["--data=data.npz", "--directory=run", "--max_trials=500", "--epochs=1"]

@@ -30,7 +30,7 @@ from tfnas.nas.trial_log import failure_cause
 from tfnas.nas.tuner import MeasuredTuner
 from tfnas.nas.tuner_config import TunerConfig
 from tfnas.runtime.files import save_model, write_atomically
-from tfnas.runtime.interrupts import announced_interrupts
+from tfnas.runtime.interrupts import Interrupts, announced_interrupts
 from tfnas.runtime.worker_processes import TrialProcesses
 from tfnas.search_space.hypermodel import as_hypermodel
 from tfnas.table import table
@@ -111,11 +111,11 @@ def search_hypermodel(
         search_folder.remove_results(folder)
     record = {"config": dataclasses.asdict(config), "provenance": provenance()}
     write_atomically(folder / "config.json", json.dumps(record, indent=2))
-    tuner.trial_callbacks = _Log(tuner, folder / "trials.jsonl", progress, config)
+    tuner.trial_callbacks = log = _Log(tuner, folder / "trials.jsonl", progress, config)
     progress.phase(f"search: {split}; {tuner.oracle.space.size:.3g} combinations")
     interrupted = False
     try:
-        with announced_interrupts(lambda: progress.phase(STOPPING)):
+        with announced_interrupts(lambda: progress.phase(STOPPING)) as log.interrupts:
             tuner.search(
                 split.train.x,
                 split.train.y,
@@ -208,16 +208,18 @@ class _Log(TrialCallbacks):
         self, tuner: MeasuredTuner, path: pathlib.Path, progress: Progress, config: SearchConfig
     ) -> None:
         self.tuner, self.path, self.progress, self.config = tuner, path, progress, config
-        self.started = time.monotonic()
+        self.started, self.interrupts = time.monotonic(), Interrupts()
         ended = [self._line(tuner.oracle.get_trial(name)) for name in tuner.oracle.end_order]
         write_atomically(path, "".join(ended))
 
     def trial_began(self, trial: kt.engine.trial.Trial) -> None:
         self.started = time.monotonic()
         self.progress.trial_began(int(trial.trial_id) + 1, self.config.max_trials)
+        self.interrupts.check()
 
     def epoch_ended(self, trial: kt.engine.trial.Trial, epoch: int) -> None:
         self.progress.epoch_ended(epoch + 1, self.config.epochs)
+        self.interrupts.check()
 
     def trial_ended(self, trial: kt.engine.trial.Trial) -> None:
         oracle = self.tuner.oracle

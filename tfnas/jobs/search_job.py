@@ -180,9 +180,8 @@ class _Run:
             search_folder.remove_results(directory)
         record = {"config": dataclasses.asdict(config), "provenance": provenance()}
         write_atomically(directory / "config.json", json.dumps(record, indent=2))
-        self.tuner.trial_callbacks = TrialLog(
-            self.tuner, directory / "trials.jsonl", progress, config
-        )
+        self.log = TrialLog(self.tuner, directory / "trials.jsonl", progress, config)
+        self.tuner.trial_callbacks = self.log
 
     def _make_tuner(self, hypermodel: Any, overwrite: bool) -> MeasuredTuner:
         config = self.config
@@ -217,7 +216,8 @@ class _Run:
 
     def run(self) -> SearchResult:
         """Runs the search; Ctrl-C is answered at once, and a second one stops at once."""
-        with announced_interrupts(lambda: self.progress.phase(STOPPING)):
+        stopping = announced_interrupts(lambda: self.progress.phase(STOPPING))
+        with stopping as self.log.interrupts:
             return self._run()
 
     def _run(self) -> SearchResult:

@@ -14,6 +14,7 @@ from tfnas.nas.search_callbacks import TrialCallbacks
 from tfnas.nas.search_config import SearchConfig
 from tfnas.nas.tuner import MeasuredTuner
 from tfnas.runtime.files import write_atomically
+from tfnas.runtime.interrupts import Interrupts
 
 
 class TrialLog(TrialCallbacks):
@@ -31,6 +32,8 @@ class TrialLog(TrialCallbacks):
     ):
         self.tuner, self.path, self.progress, self.config = tuner, path, progress, config
         self.started = time.monotonic()
+        self.interrupts = Interrupts()
+        """Asked after each epoch and before each trial."""
         oracle = tuner.oracle
         ended = [self._line(oracle.get_trial(trial_id)) for trial_id in oracle.end_order]
         write_atomically(path, "".join(ended))  # a resumed search has no line twice
@@ -39,10 +42,12 @@ class TrialLog(TrialCallbacks):
         """Reports the start of a trial."""
         self.started = time.monotonic()
         self.progress.trial_began(int(trial.trial_id) + 1, self.config.max_trials)
+        self.interrupts.check()
 
     def epoch_ended(self, trial: kt.engine.trial.Trial, epoch: int) -> None:
         """Reports an epoch."""
         self.progress.epoch_ended(epoch + 1, self.config.epochs)
+        self.interrupts.check()
 
     def trial_ended(self, trial: kt.engine.trial.Trial) -> None:
         """Writes the line of the trial and reports it, with the best trial so far."""

@@ -1,7 +1,9 @@
 """Ctrl-C is noticed at once, also while native code keeps the main thread busy.
 
 Python raises KeyboardInterrupt between two instructions of the main thread; a conversion or a long
-training step may take seconds until then. The signal itself is seen by another thread.
+training step may take seconds until then. The signal itself is seen by another thread. And where
+the main thread happens to be in a finalizer, Python prints the KeyboardInterrupt and goes on: so
+long work asks :meth:`Interrupts.check` now and then.
 """
 
 from __future__ import annotations
@@ -14,8 +16,20 @@ import threading
 from collections.abc import Callable, Iterator
 
 
+class Interrupts:
+    """Whether Ctrl-C was pressed."""
+
+    def __init__(self) -> None:
+        self.pressed = False
+
+    def check(self) -> None:
+        """Raises KeyboardInterrupt if Ctrl-C was pressed."""
+        if self.pressed:
+            raise KeyboardInterrupt
+
+
 @contextlib.contextmanager
-def announced_interrupts(announce: Callable[[], None]) -> Iterator[None]:
+def announced_interrupts(announce: Callable[[], None]) -> Iterator[Interrupts]:
     """Calls a function when Ctrl-C is pressed first, before KeyboardInterrupt is raised.
 
     Outside of the main thread nothing is announced, as signals do not arrive there.
@@ -23,16 +37,19 @@ def announced_interrupts(announce: Callable[[], None]) -> Iterator[None]:
     Args:
         announce: Called once, in another thread.
     """
+    interrupts = Interrupts()
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield interrupts
         return
     reader, writer = socket.socketpair()
     writer.setblocking(False)
     before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-    watcher = threading.Thread(target=_watch, args=(reader, announce, before), daemon=True)
+    watcher = threading.Thread(
+        target=_watch, args=(reader, announce, before, interrupts), daemon=True
+    )
     watcher.start()
     try:
-        yield
+        yield interrupts
     finally:
         signal.set_wakeup_fd(before)
         writer.close()  # ends the watcher
@@ -40,12 +57,13 @@ def announced_interrupts(announce: Callable[[], None]) -> Iterator[None]:
         reader.close()
 
 
-def _watch(reader: socket.socket, announce: Callable[[], None], before: int) -> None:
-    announced = False
+def _watch(
+    reader: socket.socket, announce: Callable[[], None], before: int, interrupts: Interrupts
+) -> None:
     while signals := reader.recv(64):
         if before >= 0:  # who watched before hears of it too
             with contextlib.suppress(OSError):
                 os.write(before, signals)
-        if signal.SIGINT in signals and not announced:
-            announced = True
+        if signal.SIGINT in signals and not interrupts.pressed:
+            interrupts.pressed = True
             announce()
