@@ -102,10 +102,11 @@ def images_of_folder(
         if test is None:
             raise ValueError(f"dataset {str(path)!r} must hold a folder 'test' beside 'train'")
         names = _class_folders(train)
-        if _class_folders(test) != names:
+        different = set(names) ^ set(_class_folders(test))
+        if different:
             raise ValueError(
                 f"dataset {str(path)!r} must hold the same classes in 'train' and {test.name!r}, "
-                f"got {printable(', '.join(sorted(set(names) ^ set(_class_folders(test)))))} in one only"
+                f"got {printable(', '.join(sorted(different)))} in one only"
             )
         x, y = _images(train, names, image_size)
         x_test, y_test = _images(test, names, image_size or x.shape[1:3])

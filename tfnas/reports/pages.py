@@ -18,20 +18,9 @@ import numpy as np
 
 from tfnas.reports.content import Report
 from tfnas.runtime.files import write_atomically
-from tfnas.table import printable
+from tfnas.table import markdown_line, one_line, printable
 
 MARKDOWN, HTML = "report.md", "report.html"
-# What has a meaning to Markdown: anywhere, at the edge of a word, or at the start of a line.
-_MARKUP = re.compile(
-    r"[\\`*<|~]"
-    r"|(?<!\w)_+|_+(?!\w)"
-    r"|&(?=#?\w+;)"
-    r"|\](?=[(\[:])"
-    r"|^[#>]|^[-+=](?=[\s=-]|$)"
-    r"|(?<=^\d)[.)](?=\s)|(?<=^\d\d)[.)](?=\s)"
-)
-
-
 _CODE = re.compile(r"`([^`|\n]+)`")  # in sentences
 
 
@@ -76,8 +65,7 @@ def markdown_text(value: object) -> str:
     """
     if isinstance(value, MarkdownMarkup):
         return value
-    line = _one_line(value)
-    return _MARKUP.sub(lambda found: re.sub(r"(.)", r"\\\1", found[0]), line)
+    return markdown_line(value)
 
 
 def markdown_sentences(value: object) -> MarkdownMarkup:
@@ -114,14 +102,10 @@ def markdown_code(value: object) -> MarkdownMarkup:
     Args:
         value: The text, or what is printed as text.
     """
-    line = _one_line(value)
+    line = one_line(value)
     fence = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
     pad = " " if "`" in line else ""
     return MarkdownMarkup(f"{fence}{pad}{line}{pad}{fence}")
-
-
-def _one_line(value: object) -> str:
-    return printable(re.sub(r"\s*[\r\n]\s*", " ", str(value)))
 
 
 def _page_text(value: object) -> object:
