@@ -81,11 +81,13 @@ class Loading:
         if not isinstance(self.safe_mode, bool):
             raise ValueError(f"safe_mode must be True or False, got {self.safe_mode!r}")
 
-    def load(self, path: str | os.PathLike[str]) -> keras.Model:
-        """Returns the model of a file, not compiled.
+    def load(self, path: str | os.PathLike[str], compiled: bool = False) -> keras.Model:
+        """Returns the model of a file.
 
         Args:
             path: A `.keras` or `.h5` file.
+            compiled: Whether it is compiled as it was when it was saved, where its loss and its
+                metrics can be read.
 
         Raises:
             ValueError: As for :func:`load_model`.
@@ -97,7 +99,7 @@ class Loading:
         import tfnas.quantization.quantize_aware  # noqa: F401
         from tfnas import legacy
 
-        return legacy.load_model(os.fspath(path), self.custom_objects, self.safe_mode)
+        return legacy.load_model(os.fspath(path), self.custom_objects, self.safe_mode, compiled)
 
     def knowing(self, model: keras.Model) -> Loading:
         """Returns the same, with the classes and functions of a model that is in memory.

@@ -1,5 +1,8 @@
 """Losses by output, against NumPy: kinds, several outputs, weights, masks, caches."""
 
+import pathlib
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -392,3 +395,12 @@ def test_parts_of_the_loss_add_up():
         np.testing.assert_allclose(history["loss"], expected, rtol=1e-5)
     by_batch = distiller.train_on_batch(x, y, return_dict=True)
     assert {"loss", "student_loss", "distillation_loss", "feature_loss"} == set(by_batch)
+
+
+def test_the_code_of_the_page_runs(capsys):
+    page = pathlib.Path(__file__).parents[2] / "docs" / "distillation.md"
+    code = "\n".join(re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL))
+    exec(compile(code, str(page), "exec"), {})
+    printed = capsys.readouterr().out
+    for name in ("student_loss", "distillation_loss", "kind_student_loss", "depth_student_loss"):
+        assert f"'{name}'" in printed

@@ -34,7 +34,7 @@ from tfnas.compression.techniques.registry import technique as technique_named
 from tfnas.compression.trial_compression import CompressedTraining, epochs_of
 from tfnas.data.augmentation import AugmentedImages
 from tfnas.distillation import losses
-from tfnas.jobs.compress import ORIGINAL
+from tfnas.jobs.compress_run import ORIGINAL
 from tfnas.measure.accuracy import paired_difference, score
 from tfnas.measure.agreement import agreement as agreement_of
 from tfnas.measure.latency_model import profiling

@@ -9,6 +9,8 @@ import tfnas
 from tfnas.compression.fine_tune import TrainingError, fine_tune
 from tfnas.compression.fine_tune_settings import FineTuneSettings
 from tfnas.data.examples import ArrayParts, Examples
+from tfnas.measure.agreement import PLAIN, Agreement
+from tfnas.measure.output_agreement import OutputAgreement
 from tfnas.tasks.assessment import Metric
 from tfnas.tasks.compiled_task import CompiledTask
 
@@ -211,3 +213,26 @@ def test_identity_is_the_same_for_the_same_task():
     assert CompiledTask.of(model).identity() == CompiledTask.of(model).identity()
     other = CompiledTask.of(model, loss={**LOSSES, "price": "mae"})
     assert other.identity() != CompiledTask.of(model).identity()
+
+
+def test_classes_are_compared_as_classes_and_numbers_as_numbers():
+    x = RNG.normal(size=(30, 4)).astype("float32")
+    softmax = keras.Sequential([keras.Input((4,)), layers.Dense(3, "softmax")])
+    softmax.compile("adam", "categorical_crossentropy")
+    data = ArrayParts("series", *[Examples(x, np.eye(3)[np.arange(30) % 3])] * 3)
+    file = tfnas.to_tflite(softmax)
+    found = CompiledTask.of(softmax).agreement((file, file), data, (softmax, softmax))
+    assert isinstance(found, Agreement)
+    assert (found.changed[0], [*found.classes]) == (0, ["0", "1", "2"])
+    numbers = keras.Sequential([keras.Input((4,)), layers.Dense(3)])
+    numbers.compile("adam", "mse")
+    file = tfnas.to_tflite(numbers)
+    found = CompiledTask.of(numbers).agreement((file, file), data, (numbers, numbers))
+    assert isinstance(found, OutputAgreement)
+    logits = keras.Sequential([keras.Input((4,)), layers.Dense(1)])
+    logits.compile("adam", keras.losses.BinaryCrossentropy(from_logits=True))
+    file = tfnas.to_tflite(logits)
+    y = (file.predict(x)[:, 0] > 0).astype(int)
+    data = ArrayParts("flags", *[Examples(x, y)] * 3)
+    found = CompiledTask.of(logits).agreement((file, file), data, (logits, logits))
+    assert found.accuracy[PLAIN].original == 1

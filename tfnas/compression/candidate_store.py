@@ -362,8 +362,9 @@ class CandidateStore:
 
     def _with_quality(self, costs: CandidateCosts, assessment: Assessment) -> CandidateCosts:
         """Returns costs with what other limits on the quality than max_drop compare."""
-        own, baseline = assessment.score.value, self.assessment.score.value
-        higher = assessment.metric.higher_is_better
+        metric = assessment.metric
+        own, baseline = metric.value(assessment.values), metric.value(self.assessment.values)
+        higher = metric.higher_is_better
         return dataclasses.replace(
             costs,
             relative_loss=relative_loss(own, baseline, higher),

@@ -15,7 +15,11 @@ from tfnas.compression.budget import QUALITY_LIMITS, Budget, CandidateCosts
 from tfnas.compression.tolerance import OF_ACCURACY, Tolerance
 from tfnas.measure.measurement import pareto_front
 
-_ALWAYS = ("macs", "memory")  # compared where no budget says which costs count
+_SIZES = ("bytes", "gzip_bytes")
+_OTHERS = (
+    "macs",
+    "memory",
+)  # besides these, costs on a device are compared as far as they are known
 
 
 class HasCosts(Protocol):
@@ -42,9 +46,9 @@ def limited_costs(budget: Budget | None) -> tuple[str, ...]:
             may be limited counts.
     """
     if budget is None:
-        return _ALWAYS
+        return _SIZES + _OTHERS
     also = ("bytes",) * (budget.max_gzip_bytes is not None)
-    return tuple(n for n in (*also, *_ALWAYS) if getattr(budget, f"max_{n}") is not None)
+    return tuple(n for n in (*also, *_OTHERS) if getattr(budget, f"max_{n}") is not None)
 
 
 def compared(
@@ -75,8 +79,8 @@ def front(
     Args:
         candidates: The candidates.
         gzipped: Whether sizes are those after gzip.
-        budget: The limits, whose costs count beside quality, size and latency; None:
-            multiply-accumulates and memory count.
+        budget: The limits, whose costs count beside quality, size and latency; None: every cost
+            counts, so that the best for any budget is among them.
     """
     also = limited_costs(budget)
     rows = [compared(candidate.costs, gzipped, also=also) for candidate in candidates]

@@ -5,13 +5,16 @@ saves and loses. Exceeded limits decide on the rest: limits on multiply-accumula
 device, compared with the int8 file, set the fraction of channels that stays; limits on bytes set
 the fraction of weights; a limit on gzipped bytes leads to pruning and clustering of weights.
 
-Where slightly too much quality is lost, training continues. Where far too much is, the next
-fraction is half-way back to the last that was good enough; where little is, a smaller one
-follows. Where a fraction that a limit demands meets the budget, one larger fraction is tried, to
-show the price of the limit; then the search stops unless the effort is thorough. Where int8 takes
-too many bytes, 4-bit weights are trained. A candidate that another one dominates significantly is
-not developed further. The analysis of the model (:mod:`tfnas.compression.plan_settings`) orders and
-scales all that.
+How many bytes a file will have is measured before anything is trained for it, until a fraction of
+the weights lands under the limit. Nothing more is trained for a file that exceeds what no training
+can change; the next amount is smaller. Where slightly too much quality is lost, training continues.
+Where far too much is, float activations show whether rounding loses it; if not, the next fraction
+is half-way back to the last that was good enough. Where little is lost, a smaller one follows.
+Where a fraction that a limit demands meets the budget, the search stops unless the effort is
+thorough: then one larger fraction shows the price of the limit. Where int8 takes too many bytes,
+4-bit weights are trained. A candidate that another one dominates significantly is not developed
+further. The analysis of the model (:mod:`tfnas.compression.plan_settings`) orders and scales all
+that.
 
 The plan is a state machine: :func:`next_step` takes a frozen state and an outcome, and returns
 another state and a recipe. It draws no random numbers, so that a job that was killed repeats the

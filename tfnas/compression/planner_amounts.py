@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from tfnas.compression.known_file import KnownFile, Outcome
+from tfnas.compression.planner_attempt import keeps_too_much
 from tfnas.compression.planner_state import (
     Attempt,
     AttemptPart,
@@ -70,9 +71,10 @@ def next_amount(state: PlannerState, amounts: ChooseAmount) -> TryAmount | None:
 
 def _attempt(state: PlannerState, amounts: ChooseAmount, step: RecipeStep, why: str) -> Attempt:
     enough = state.tolerance.little if amounts.met else 0.0
-    sized = state.settings.sized and step.weights is not None and step not in amounts.landed
-    part: AttemptPart = "size" if sized else "int8"
-    return Attempt((step,), why, enough, state.settings.sparsities, part)
+    sized = state.settings.sized and step.weights is not None and step in amounts.demanded
+    part: AttemptPart = "size" if sized and step not in amounts.landed else "int8"
+    narrow = sized and keeps_too_much(state, step)
+    return Attempt((step,), why, enough, state.settings.sparsities, part, narrow=narrow)
 
 
 def low_rank_instead(state: PlannerState, tried: TryAmount) -> TryAmount | None:
@@ -112,7 +114,7 @@ def after_amount(state: PlannerState, tried: TryAmount) -> ChooseAmount:
     if file is None and amounts.technique == "factorize_dense":
         return _ended(amounts)  # other fractions fail too
     if step in amounts.demanded:
-        amounts = _after_demanded(state, amounts, step, file, good)
+        amounts = _after_demanded(state, amounts, tried.attempt, step, good)
     if amounts.met and amounts.demanded and not amounts.waiting and state.effort.rounds <= FEW:
         return _ended(amounts)  # the budget is met
     return amounts
@@ -121,11 +123,12 @@ def after_amount(state: PlannerState, tried: TryAmount) -> ChooseAmount:
 def _after_demanded(
     state: PlannerState,
     amounts: ChooseAmount,
+    attempt: Attempt,
     step: RecipeStep,
-    file: KnownFile | None,
     good: bool,
 ) -> ChooseAmount:
     """Returns what is known after an amount that the exceeded limits demand."""
+    file, narrow = attempt.result, attempt.narrow
     amounts = dataclasses.replace(amounts, scaled=step)
     if amounts.met:
         if file is not None and amounts.waiting and _too_lossy(state, file):
@@ -133,6 +136,8 @@ def _after_demanded(
         why = "shows the price of the limit"
         milder = _milder(step) if state.effort.price else ()
         return dataclasses.replace(amounts, waiting=milder, why=why)
+    if narrow and not amounts.waiting:
+        return _ended(amounts)  # fewer bits are the last that is tried
     if file is not None and good:
         smaller = _corrected(state, amounts, step, file)
         if smaller is None and amounts.lossy:
@@ -153,17 +158,19 @@ def _after_size(
     state: PlannerState, amounts: ChooseAmount, step: RecipeStep, file: KnownFile
 ) -> ChooseAmount:
     """Returns what is known after the size of a file: the next size, or the step to train for."""
-    sizes = (*amounts.sizes, file)
-    fraction, landed = next_weights(sizes, state.budget, state.settings)
-    if not landed and len(sizes) >= UNTRAINED * state.effort.corrections:
-        fraction, landed = largest_fitting(sizes, state.budget), True
+    alike = tuple(one for one in (*amounts.sizes, file) if one.recipe.mode == file.recipe.mode)
+    fraction, landed = next_weights(alike, state.budget, state.settings)
+    if not landed and len(alike) >= UNTRAINED * state.effort.corrections:
+        fraction, landed = largest_fitting(alike, state.budget), True
     following = dataclasses.replace(step, weights=fraction)
     return dataclasses.replace(
         amounts,
-        waiting=(following, *amounts.waiting),
+        waiting=(following, *amounts.waiting)
+        if following not in amounts.landed
+        else amounts.waiting,
         demanded=(*amounts.demanded, following),
         left=amounts.left + 1,
-        sizes=sizes,
+        sizes=(*amounts.sizes, file),
         landed=(*amounts.landed, following) if landed else amounts.landed,
     )
 

@@ -38,15 +38,15 @@ def _recipe_of(part: AttemptPart, state: PlannerState, attempt: Attempt) -> Reci
     """Returns the recipe of a part, None where it can't help."""
     steps, best = attempt.steps, attempt.best
     if part == "size":
-        aware = state.settings.integers
+        mode, aware = (FEWER_BITS, True) if attempt.narrow else ("int8", state.settings.integers)
         why = "the size of its file, before anything is trained"
-        return Recipe(steps, "int8", aware, untrained=True, why=why)
+        return Recipe(steps, mode, aware, untrained=True, why=why)
     if part == "int8":
         return Recipe(steps, "int8", why=attempt.why)
     if best is None:
         return None
     if part == "fewer bits":
-        return fewer_bits_recipe(state, steps, best)
+        return fewer_bits_recipe(state, steps, best, attempt.narrow)
     if part == "zeros":
         limit = state.budget.max_gzip_bytes
         if limit is None or best.costs.gzip_bytes <= limit:
@@ -104,7 +104,7 @@ def with_outcome(state: PlannerState, attempt: Attempt, file: KnownFile | None) 
     part = attempt.part
     following = _PARTS[_PARTS.index(part) + 1]
     if part == "size":
-        return _after_size(state, attempt, file, following)
+        return _after_size(attempt, file, following)
     if part == "int8":
         return _first_outcome(state, attempt, file, following)
     if part == "zeros":
@@ -136,29 +136,39 @@ def _first_outcome(
     return dataclasses.replace(attempt, part="ended", too_large=file)
 
 
-def _after_size(
-    state: PlannerState, attempt: Attempt, file: KnownFile | None, following: AttemptPart
-) -> Attempt:
-    """Returns an attempt after the size of its file: ended, unless it is of no use or not known."""
-    if file is None or _for_fewer_bits(state, attempt, file):
-        return dataclasses.replace(attempt, part=following)
-    return dataclasses.replace(attempt, part="ended", size=file)
+def _after_size(attempt: Attempt, file: KnownFile | None, following: AttemptPart) -> Attempt:
+    """Returns an attempt after the size of its file: ended, unless the size is not known."""
+    part: AttemptPart = following if file is None else "ended"
+    return dataclasses.replace(attempt, part=part, size=file)
 
 
 def _for_fewer_bits(state: PlannerState, attempt: Attempt, file: KnownFile) -> bool:
-    """Returns whether a file that is too large keeps too many weights for int8, but not for 4 bits.
+    """Returns whether a file is too large for int8, but not for 4 bits.
 
     One that was estimated to fit is not: it keeps slightly fewer weights instead.
     """
-    if fewer_bits_recipe(state, attempt.steps, file) is None:
+    if fewer_bits_recipe(state, attempt.steps, file, attempt.narrow) is None:
         return False
-    over, weights = state.exceeded(file), state.settings.weights
-    if not weights:
-        return max(over.values()) > SLIGHTLY
-    kept = attempt.steps[0].weights
-    saved = 0.0 if kept is None else weights * (1 - kept)
-    base, limits = state.known[0].costs, state.budget.limits
-    return any(base.value(cost_of_limit(name)) - saved > limits[name] for name in over)
+    if not state.settings.weights:
+        return max(state.exceeded(file).values()) > SLIGHTLY
+    return keeps_too_much(state, attempt.steps[0])
+
+
+def keeps_too_much(state: PlannerState, step: RecipeStep) -> bool:
+    """Returns whether a step keeps more weights than a limit has room for with a byte each.
+
+    Args:
+        state: The state of the plan.
+        step: The first step of an attempt.
+    """
+    known, weights = state.known, state.settings.weights
+    if len(known) < 2 or not weights:
+        return False
+    saved = 0.0 if step.weights is None else weights * (1 - step.weights)
+    limits = ((name, state.budget.limits.get(f"max_{name}")) for name in _BY_BITS)
+    return any(
+        limit is not None and known[0].costs.value(name) - saved > limit for name, limit in limits
+    )
 
 
 def _better(
@@ -171,7 +181,7 @@ def _better(
 
 
 def fewer_bits_recipe(
-    state: PlannerState, steps: tuple[RecipeStep, ...], best: KnownFile
+    state: PlannerState, steps: tuple[RecipeStep, ...], best: KnownFile, fits: bool = False
 ) -> Recipe | None:
     """Returns the recipe that trains 4-bit weights.
 
@@ -179,17 +189,16 @@ def fewer_bits_recipe(
         state: The state of the plan.
         steps: The steps before it.
         best: The int8 file after these steps.
+        fits: Whether 4-bit weights are known to meet the limits on bytes.
 
     Returns:
         The recipe; None unless int8 exceeds limits on bytes alone, and 4 bits would meet these.
     """
     over = {cost_of_limit(name) for name in state.budget.excesses(best.costs)}
-    if best.recipe.untrained:  # only its size is known
-        over = {cost_of_limit(name) for name in state.exceeded(best)}
     known = state.known
     if len(known) < 2 or not over or not over <= _BY_BITS:
         return None
-    for name in over:
+    for name in () if fits else over:
         fraction = known[1].costs.value(name) / known[0].costs.value(name)
         if fraction * best.costs.value(name) > state.budget.limits[f"max_{name}"]:
             return None

@@ -45,6 +45,7 @@ class Attempt:
         low_bits: The file with 4-bit weights, if it meets all limits.
         too_large: The file that exceeds limits which no training can meet: the attempt ended there.
         size: The file without training, of which only the size is known: the attempt ended there.
+        narrow: Whether the steps keep too many weights for int8, and 4-bit weights are sized.
     """
 
     steps: tuple[RecipeStep, ...]
@@ -56,6 +57,7 @@ class Attempt:
     low_bits: KnownFile | None = None
     too_large: KnownFile | None = None
     size: KnownFile | None = None
+    narrow: bool = False
 
     @property
     def result(self) -> KnownFile | None:

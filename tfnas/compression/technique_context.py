@@ -73,7 +73,7 @@ class Context:
         return self.settings.seed
 
     def calibration(self, count: int = CALIBRATION) -> Nested:
-        """Returns typical inputs, evenly spaced through the training examples."""
+        """Returns typical inputs, from all parts of the training examples."""
         return self.data.train.spread(count).x
 
     def scoring(self) -> tuple[Nested, Nested]:

@@ -261,7 +261,9 @@ class _Job:
             schedule = keras.optimizers.schedules.CosineDecay(rate, total)
         if self.compression.distill:
             with refusals():
-                trained = Distiller(self.training.teacher, model)
+                trained = Distiller(
+                    self.training.teacher, model, student_loss=getattr(self.network, "loss", None)
+                )
         if trained is not self.network:
             _compile_like(trained, self.network, schedule)
         before = int(trained.optimizer.iterations)
@@ -366,7 +368,7 @@ def _compile_like(model: Any, network: Any, rate: Any = None) -> None:
         raise NotCompressible(f"model must be compiled by Keras' own compile, got {network.name!r}")
     arguments = keras.saving.deserialize_keras_object(config)
     if isinstance(model, Distiller):
-        arguments = {k: v for k, v in arguments.items() if k not in ("loss", "loss_weights")}
+        arguments = {k: v for k, v in arguments.items() if k != "loss"}
     if rate is not None:
         arguments["optimizer"] = _with_rate(arguments["optimizer"], rate)
     model.compile(**arguments)

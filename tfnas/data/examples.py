@@ -29,7 +29,7 @@ class ExampleSet(Protocol):
         """
 
     def spread(self, count: int) -> Examples:
-        """Returns typical examples, evenly spaced where any of them can be read.
+        """Returns typical examples, from all parts where any of them can be read.
 
         Args:
             count: Largest number of examples.
@@ -162,12 +162,12 @@ class Examples:
         return ShuffledBatches(as_tuples((self.x, y, *weights)), batch_size, seed)
 
     def spread(self, count: int) -> Examples:
-        """Returns evenly spaced examples, which represent all classes of sorted data too.
+        """Returns examples from all parts, which represent all classes of sorted data too.
 
         Args:
             count: Largest number of examples.
         """
-        return self.rows(evenly(len(self), count))
+        return self.rows(scattered(len(self), count))
 
 
 class Data(Protocol):
@@ -251,6 +251,25 @@ def notes_of(data: Data) -> tuple[str, ...]:
         data: The data; its `notes`, where it has any.
     """
     return tuple(getattr(data, "notes", ()))
+
+
+def scattered(examples: int, count: int) -> np.ndarray:
+    """Returns the numbers of examples, one drawn from each of `count` equal parts.
+
+    Evenly spaced ones would be of one phase where data is periodic, such as hours of a day.
+
+    Example:
+        >>> scattered(10, 10).tolist() == list(range(10))
+        True
+        >>> (scattered(240, 10) // 24).tolist() == list(range(10))  # an hour of each day
+        True
+
+    Args:
+        examples: Number of all examples.
+        count: Largest number of those that are returned.
+    """
+    ends = np.arange(min(count, examples) + 1) * examples // max(1, min(count, examples))
+    return np.random.default_rng(0).integers(ends[:-1], ends[1:])
 
 
 def evenly(examples: int, count: int) -> np.ndarray:

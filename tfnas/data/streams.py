@@ -24,10 +24,10 @@ from tfnas.data.examples import (
     Examples,
     Nested,
     as_tuples,
-    evenly,
     joined_examples,
     leaves_by_key,
     mapped,
+    scattered,
 )
 
 if TYPE_CHECKING:
@@ -195,13 +195,13 @@ class StreamedExamples:
         return self._small["first", count]
 
     def spread(self, count: int) -> Examples:
-        """Returns evenly spaced examples, which represent all classes of sorted data too.
+        """Returns examples from all parts, which represent all classes of sorted data too.
 
         Args:
             count: Largest number of examples.
         """
         if ("spread", count) not in self._small:
-            index = evenly(len(self), count)
+            index = scattered(len(self), count)
             ends = np.cumsum(self.found.sizes)
             number = np.searchsorted(ends, index, side="right")
             positions = np.unique(number)

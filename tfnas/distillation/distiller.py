@@ -21,16 +21,11 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from tfnas.distillation import compatibility_checks
+from tfnas.distillation import compatibility_checks, output_inference
 from tfnas.distillation.feature_losses import Transfer
 from tfnas.distillation.fit_checks import fit_arguments
 from tfnas.distillation.loss_trackers import LossTrackers
 from tfnas.distillation.output_checks import check_model, check_number
-from tfnas.distillation.output_inference import (
-    inferred_outputs,
-    output_arguments,
-    student_forward,
-)
 from tfnas.distillation.output_losses import Settings
 from tfnas.distillation.output_structure import given_by_output
 from tfnas.distillation.teachers import Preprocess, Teachers, serialized
@@ -155,24 +150,21 @@ class Distiller(keras.Model):
         self.features = compatibility_checks.checked_features(features, teacher)
         self._stated = {"multi_label": multi_label, "student_gives": student_gives}
         gives = (student_gives, teacher_gives)
-        arguments = output_arguments(
+        arguments = output_inference.output_arguments(
             student, outputs, student_loss, multi_label, gives, label_smoothing
         )
-        student_pass = student_forward(student, arguments, self.features)
-        structure = student_pass.structure
-        self.teachers = Teachers(
-            teacher, teacher_weights, preprocess, teacher_gives, self.features, structure
-        )
+        student_pass = output_inference.student_forward(student, arguments, self.features)
+        preparation = (teacher_weights, preprocess, teacher_gives, self.features)
+        self.teachers = Teachers(teacher, *preparation, student_pass.structure)
         compatibility_checks.check_models(student, self.teachers, student_loss is not None)
-        found = inferred_outputs(arguments, student_pass, self.teachers)
+        found = output_inference.inferred_outputs(arguments, student_pass, self.teachers)
         passes = (student_pass, *self.teachers.forward_passes)
         compatibility_checks.check_outputs(passes, [one.takes_any_shape for one in found])
         self.projections = compatibility_checks.projections(self.features, *passes)
         self.supports_jit = self.teachers.supports_jit()
         settings = Settings(self.student_loss_weight, self.temperature, self.reverse)
-        self._objective = TrainingObjective(
-            student_pass, self.teachers, found, settings, self.features, self.projections
-        )
+        layers = (self.features, self.projections)
+        self._objective = TrainingObjective(student_pass, self.teachers, found, settings, *layers)
         self._trackers: LossTrackers | None = None
         self.built = True
 
@@ -233,7 +225,7 @@ class Distiller(keras.Model):
         if loss is not None:
             raise ValueError(
                 f"loss must be left out, since the distiller has its own, got {loss!r}: see "
-                f"outputs, student_loss, student_loss_weight and label_smoothing"
+                f"outputs and student_loss"
             )
         structure = self._objective.structure
         self._objective.set_loss_weights(given_by_output(loss_weights, structure, "loss_weights"))
@@ -298,18 +290,14 @@ class Distiller(keras.Model):
         Raises:
             ValueError: Labels or a teacher's outputs are missing, or have the wrong shape.
         """
-        result = forward_result(y_pred)
-        if result is None:  # y_pred is missing, or a changed tensor
+        if y_pred is None or forward_result(y_pred) is None:  # None, or a changed tensor
             y_pred = self(x, training=training)
-            result = forward_result(y_pred)
-            assert result is not None
-        value = self._objective.value(x, y, result, sample_weight, training)
+        value = self._objective.value(x, y, y_pred, sample_weight, training)
         if self._trackers is not None:
             self._trackers.update(value.examples, value.parts, value.by_output)
-        total = value.total
-        if self.losses:  # regularizers
-            total += super().compute_loss(x, None, y_pred, None, training)
-        return total
+        # Of the losses that layers add, such as regularizers.
+        added = super().compute_loss(x, None, y_pred, None, training) if self.losses else None
+        return value.total if added is None else value.total + added
 
     def compute_metrics(
         self, x: Tensors, y: Tensors | None, y_pred: Tensors, sample_weight: Tensors | None = None
@@ -373,9 +361,7 @@ class Distiller(keras.Model):
             "features": [keras.saving.serialize_keras_object(f) for f in self.features],
             "reverse": self.reverse,
             "label_smoothing": self.label_smoothing,
-            "outputs": self._objective.structure.packed(
-                [keras.saving.serialize_keras_object(output) for output in self._objective.outputs]
-            ),
+            "outputs": self._objective.get_config(),
             **self._stated,
         }
 

@@ -95,6 +95,10 @@ class TrainingObjective:
         attach(result.tensors[0], "forward", result)
         return result.outputs
 
+    def get_config(self) -> Any:
+        """Returns how each output is trained, serialized, in the structure of the outputs."""
+        return self.structure.packed([keras.saving.serialize_keras_object(o) for o in self.outputs])
+
     def split(self, y: Tensors | None) -> tuple[list[Any], list[Any]]:
         """Returns labels and cached teacher's outputs, by output; None for what is missing."""
         return target_checks.split_targets(y, self.structure, not self.teachers)
@@ -117,7 +121,7 @@ class TrainingObjective:
         self,
         x: Tensors,
         y: Tensors | None,
-        result: ForwardResult,
+        y_pred: Tensors,
         sample_weight: Tensors | None,
         training: bool,
     ) -> ObjectiveValue:
@@ -126,13 +130,15 @@ class TrainingObjective:
         Args:
             x: Inputs.
             y: Targets.
-            result: The student's pass for `x`.
+            y_pred: What :meth:`forward` returned for `x`.
             sample_weight: One number for each example or position; or one array for each output.
             training: If False, the loss is the student's loss on the labels alone.
 
         Raises:
             ValueError: Labels or a teacher's outputs are missing, or have the wrong shape.
         """
+        result = forward_result(y_pred)
+        assert result is not None
         settings = self.settings
         if not training:
             settings = dataclasses.replace(settings, student_loss_weight=1.0)

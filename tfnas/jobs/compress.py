@@ -7,47 +7,28 @@ trained on can't tell its accuracy.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from tfnas.compression.budget import Budget
-from tfnas.compression.candidate_store import Candidate, CandidateStore
-from tfnas.compression.choice import limited_costs, measured_front
 from tfnas.compression.device_costs import Target
 from tfnas.compression.effort import EFFORTS, Effort
-from tfnas.compression.file_comparison_table import compare_files
-from tfnas.compression.file_sizes import untrained_size
 from tfnas.compression.fine_tune_settings import FineTuneSettings
-from tfnas.compression.layer_costs import file_layers
-from tfnas.compression.plan_settings import PlanSettings, decide_plan
-from tfnas.compression.planner import first_state, next_step
 from tfnas.compression.progress import Progress, progress_of
-from tfnas.compression.recipe import RecipeStep
 from tfnas.compression.results.compress_result import CompressResult
 from tfnas.compression.technique_context import Context
-from tfnas.compression.techniques.registry import techniques
-from tfnas.compression.tolerance import Tolerance
 from tfnas.data.examples import Examples, ExampleSet, notes_of
 from tfnas.jobs.compress_folder import compress_folder, identity_of, set_aside
+from tfnas.jobs.compress_run import run_compression
 from tfnas.jobs.inputs import load_model_and_data
 from tfnas.jobs.task_choice import task_of
 from tfnas.loading import CustomObjects, Loading
-from tfnas.measure.agreement import Agreement
-from tfnas.measure.latency import benchmark
-from tfnas.measure.measurement import Latency
-from tfnas.measure.output_agreement import OutputAgreement
-from tfnas.measure.throughput import Throughput, throughput
 from tfnas.optional import require
-from tfnas.reports import compress_report
-from tfnas.reports.content import Words
 from tfnas.runtime.helper_process import isolated_by_default
 from tfnas.targets.device import Device
 from tfnas.tasks.task import Task
-from tfnas.tflite.artifact import Artifact
-from tfnas.tflite.saved_model import to_saved_model
 
 if TYPE_CHECKING:
     import keras
@@ -57,9 +38,7 @@ if TYPE_CHECKING:
     from tfnas.tasks.compiled_task import Fit
     from tfnas.tasks.metrics import MetricLike
 
-ORIGINAL = "original, float32"  # label of the original's file
-BATCHES, THREADS = (1, 8, 32), (1, 2)  # of the throughput
-MAX_BATCH_MS = 500.0  # larger batches are left out of the throughput
+MOST_EPOCHS = 100  # of small data, which more epochs only learn by heart
 DISTILL = 0.3  # fraction of the loss: a model trained once more learns more from the labels
 
 
@@ -207,7 +186,7 @@ def compress(
         epochs=_epochs(amounts, split.train, batch_size) if epochs is None else epochs,
         batch_size=batch_size,
         learning_rate=learning_rate,
-        distill=DISTILL if task.distills else 0.0,
+        distill=DISTILL if _distills(task, model, progress) else 0.0,
         augment=tuple(augment),
         seed=seed,
     )
@@ -215,59 +194,10 @@ def compress(
     for note in notes_of(split):
         progress.phase(note)
     context = Context(model, task, split, settings, progress, callbacks=callbacks)
-    gzipped, timed = budget.max_gzip_bytes is not None, budget.max_latency_ratio is not None
     with folder.owned():
         folder.claim(identity_of(context), overwrite)
         set_aside(folder.path)
-        also = limited_costs(budget)
-        store = CandidateStore(context, folder.path, gzipped, target, timed, also, loading)
-        baseline = store.assessment
-        tolerance = Tolerance.of(baseline.metric, baseline.score.value, budget)
-        plan = _tried(store, budget, amounts, tolerance)
-        result = _result(store, budget, effort, plan, tolerance)
-        compress_report.write(result, split, settings, Words.of(task))
-    return result
-
-
-def _tried(
-    store: CandidateStore, budget: Budget, effort: Effort, tolerance: Tolerance
-) -> PlanSettings:
-    """Analyzes the model, and builds one candidate after another as the planner says."""
-    progress = store.context.progress
-    progress.phase("analyzing the model: the costs and the sensitivity of its layers")
-    analysis = store.analyze_model(bool(effort.epochs))
-    plan = dataclasses.replace(
-        decide_plan(budget, effort, analysis, store.target.device),
-        more=_further_techniques(trained=bool(effort.epochs)),
-        sized=bool(effort.epochs),
-    )
-    for line in plan.reasons:
-        progress.phase(f"plan: {line}")
-    if tolerance.allowed is not None and tolerance.allowed < 0:
-        better = store.assessment.metric.text(-tolerance.allowed)
-        progress.phase(f"plan: quality_limit is better than the original by {better}")
-    state, recipe = next_step(first_state(budget, effort, plan, tolerance=tolerance), None)
-    while recipe is not None:
-        if recipe.untrained:
-            outcome = untrained_size(recipe, store.context, store.folder, store.target)
-            state, recipe = next_step(state, outcome)
-        else:
-            state, recipe = next_step(state, store.make(recipe))
-    return plan
-
-
-def _further_techniques(trained: bool) -> tuple[RecipeStep, ...]:
-    """Returns the steps of techniques that the planner has no rule of its own for.
-
-    Args:
-        trained: Whether techniques that train are among them.
-    """
-    return tuple(
-        RecipeStep(each.name, amount)
-        for each in techniques()
-        if trained or not each.trains
-        for amount in each.choices
-    )
+        return run_compression(context, folder.path, budget, target, effort, loading)
 
 
 def _check_model(model: keras.Model, task: Task) -> None:
@@ -278,95 +208,22 @@ def _check_model(model: keras.Model, task: Task) -> None:
     task.check_for_compress(model)
 
 
-def _epochs(effort: Effort, train: ExampleSet, batch_size: int) -> int:
-    if isinstance(train, Examples):
-        return max(effort.epochs, -(-effort.steps * batch_size // max(1, len(train))))
-    return max(effort.epochs, -(-effort.steps // train.steps(batch_size)))
-
-
-def _result(
-    store: CandidateStore,
-    budget: Budget,
-    effort: str,
-    plan_settings: PlanSettings,
-    tolerance: Tolerance,
-) -> CompressResult:
-    """Measures the front on the final images and chooses the best file."""
-    if not store.candidates:
-        raise RuntimeError(f"no model could be converted: {'; '.join(store.failures.values())}")
-    progress = store.context.progress
-    progress.phase("measuring the front on the final images, which nothing was chosen by")
-    candidates, best, latencies = _timed_front(store, budget, tolerance)
-    files = [(ORIGINAL, store.baseline)]
-    files += [(str(candidate.recipe), candidate.file) for candidate in candidates]
-    rows = compare_files(store.context.task, store.data.test, files)
-    best.file.save(store.folder / "best.tflite")
-    model = store.model_of(best.recipe)
-    progress.phase(f"examining {best.recipe}: agreement with the original, layers, throughput")
-    return CompressResult(
-        directory=store.folder,
-        budget=budget,
-        effort=effort,
-        device=store.target.device,
-        candidates=store.candidates,
-        front=candidates,
-        best=best,
-        excesses=budget.excesses(best.costs),
-        original=(store.assessment.score.value, 1.0, store.baseline.size),
-        rows=rows,
-        latencies=latencies,
-        agreement=_agreement(store, best, model),
-        failures=store.failures,
-        model_analysis=store.analyze_model(pruning=False),
-        plan=plan_settings,
-        layers=file_layers(model, best.file, store.typical_inputs()),
-        throughput=_throughput(
-            [store.baseline, best.file], store.data.test, latencies[ORIGINAL].median_ms
-        ),
-        saved_model=_saved_model(store, model),
-        notes=notes_of(store.data),
-    )
-
-
-def _timed_front(
-    store: CandidateStore, budget: Budget, tolerance: Tolerance
-) -> tuple[list[Candidate], Candidate, dict[str, Latency]]:
-    """Returns the front, the best of all candidates, and the latency of each file by label.
-
-    Side by side: more precise than the latencies measured when each file was made.
-    """
-    latencies: dict[str, Latency] = {}
-
-    def measure(candidates: list[Candidate]) -> None:
-        labels = [ORIGINAL, *(str(candidate.recipe) for candidate in candidates)]
-        times = benchmark([store.baseline, *(candidate.file for candidate in candidates)])
-        latencies.update(zip(labels, times, strict=True))
-        store.retimed(candidates, [time.ratio / times[0].ratio for time in times[1:]])
-
-    kept, best = measured_front(lambda: store.candidates, budget, tolerance, measure)
-    labels = [ORIGINAL, *(str(candidate.recipe) for candidate in kept)]
-    return kept, best, {label: latencies[label] for label in labels}
-
-
-def _agreement(
-    store: CandidateStore, best: Candidate, model: keras.Model
-) -> Agreement | OutputAgreement | None:
-    return store.context.task.agreement(
-        (store.baseline, best.file), store.data, (store.context.original, model)
-    )
-
-
-def _throughput(files: list[Artifact], test: ExampleSet, ms: float) -> list[Throughput]:
-    """Measures batches of at most `MAX_BATCH_MS`, on at most as many threads as processors."""
-    batches = [size for size in BATCHES if size == 1 or size * ms <= MAX_BATCH_MS]
-    threads = [count for count in THREADS if count <= (os.cpu_count() or 1)]
-    return throughput(files, test.first(max(BATCHES)).x, batches, threads, rounds=12)
-
-
-def _saved_model(store: CandidateStore, model: keras.Model) -> pathlib.Path | None:
-    """Exports the Keras model behind the best file for servers."""
+def _distills(task: Task, model: keras.Model, progress: Progress) -> bool:
+    """Returns whether the model can be the teacher of what is trained; says why not."""
+    if not task.distills:
+        return False
     try:
-        return to_saved_model(model, store.folder / "saved_model")
-    except Exception as error:  # a failed export must not lose hours of work
-        store.failures["SavedModel"] = " ".join(str(error).split())
-        return None
+        task.check_distillation(model)
+    except ValueError as error:
+        progress.phase(f"models are trained without the original as their teacher: {error}")
+        return False
+    return True
+
+
+def _epochs(effort: Effort, train: ExampleSet, batch_size: int) -> int:
+    """Returns the epochs of a step that trains: enough optimizer steps, but few for small data."""
+    if isinstance(train, Examples):
+        wanted = -(-effort.steps * batch_size // max(1, len(train)))
+    else:
+        wanted = -(-effort.steps // train.steps(batch_size))
+    return max(effort.epochs, min(wanted, MOST_EPOCHS))

@@ -95,7 +95,9 @@ def load_model_and_data(
     if folder is not None:
         loaded = _search_model(folder, loading)
     else:
-        loaded = loading.load(model) if isinstance(model, str | os.PathLike) else model
+        loaded = (
+            loading.load(model, compiled=True) if isinstance(model, str | os.PathLike) else model
+        )
     parts = data_module.any_data(
         loaded,
         data,

@@ -132,6 +132,8 @@ def run_techniques(
     settings = settings or FineTuneSettings(epochs=3)
     task = task_of(model, split, task, loss=loss, metric=metric, fit=fit)
     task.check_fine_tuning(settings.augment, settings.distill)
+    if settings.distill:
+        task.check_distillation(model)
     task.check(model, split)
     task.check_judgment(model, split)
     for note in notes_of(split):

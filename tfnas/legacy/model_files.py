@@ -9,6 +9,7 @@ call any function of TensorFlow, such as `tf.io.write_file`.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import pathlib
@@ -57,7 +58,10 @@ Objects = Mapping[str, Any] | None
 
 
 def load_model(
-    path: str | pathlib.Path, custom_objects: Objects = None, safe_mode: bool = True
+    path: str | pathlib.Path,
+    custom_objects: Objects = None,
+    safe_mode: bool = True,
+    compiled: bool = False,
 ) -> keras.Model:
     """Loads a saved `.keras` or `.h5` file as a Keras 3 model; runs no code from the file.
 
@@ -72,9 +76,11 @@ def load_model(
         path: The file.
         custom_objects: Name -> class or function of the user's own.
         safe_mode: Whether to refuse code in the file, as that of a Lambda layer; False runs it.
+        compiled: Whether a `.keras` model is compiled as it was when it was saved, where its loss
+            and metrics can be read.
 
     Returns:
-        The model, not compiled.
+        The model; not compiled, unless `compiled`.
 
     Raises:
         ValueError: There is no such file, or it can't be loaded.
@@ -101,6 +107,9 @@ def load_model(
             path, ValueError("it is not a .keras archive: damaged, or saved in another format")
         )
     activations.for_keras()
+    if compiled:
+        with contextlib.suppress(Exception):  # a loss of the user's own that is not known here
+            return keras.saving.load_model(path, custom_objects, safe_mode=safe_mode)
     try:
         if path.suffix.lower() == ".keras":
             check_keras_archive(path)

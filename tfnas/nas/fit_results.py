@@ -23,7 +23,7 @@ UNSPECIFIED = "default_objective"  # keras_tuner's name of an objective that is 
 _FIT = "HyperModel.fit()"
 
 
-def check_results(results: Any, objective: kt.Objective, names: Collection[str]) -> None:
+def check_results(results: object, objective: kt.Objective, names: Collection[str]) -> None:
     """Checks what `HyperModel.fit` returned, as keras_tuner does.
 
     Args:
@@ -62,7 +62,7 @@ def check_reported(metrics: Collection[str], names: Collection[str]) -> None:
             )
 
 
-def epochs_of_results(results: Any, objectives: Objectives) -> dict[str, list[float]]:
+def epochs_of_results(results: object, objectives: Objectives) -> dict[str, list[float]]:
     """Returns the metrics by epoch that `HyperModel.fit` reported, where files are measured.
 
     The objectives that tfnas measures on the file need not be among them.

@@ -68,7 +68,7 @@ def check_objective_names(
             )
         raise ValueError(
             f"objective must be a metric that the model reports ({', '.join(sorted(known))}) or "
-            f"one that tfnas measures, got {name!r}: {did_you_mean(name, known | _OF_TRIALS)}"
+            f"one that tfnas measures, got {name!r}: {did_you_mean(name, sorted(known | _OF_TRIALS))}"
         )
 
 

@@ -132,6 +132,8 @@ class StoredOracle(HookedOracle):
     def _check_read(self, trial: kt.engine.trial.Trial) -> None:
         """Checks that the search can use a trial that was read."""
         if trial.status == _Status.COMPLETED:
+            if trial.score is None:
+                raise ValueError("score must be a number in a completed trial, got None")
             for name in self.objectives.names:
                 value = trial.metrics.get_best_value(name)
                 if value is None or not math.isfinite(value):

@@ -77,8 +77,6 @@ def check_trial_file(state: Mapping[str, Any], trial_id: str, own_key: str) -> N
         )
     if state["status"] not in _STATUSES:
         raise ValueError(f"status must be one of {', '.join(_STATUSES)}, got {state['status']!r}")
-    if state["status"] == _Status.COMPLETED and state["score"] is None:
-        raise ValueError("score must be a number in a completed trial, got None")
     for metric in state["metrics"]["metrics"].values():
         check_types(_Metric, metric)
         for observation in metric["observations"]:
@@ -123,7 +121,8 @@ def check_oracle_state(state: Mapping[str, Any]) -> None:
     seed = state["seed"]
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         raise ValueError(f"seed must be a whole number >= 0, got {str(seed)[:80]}")
-    _check_values(state["hyperparameters"]["values"])
+    if "hyperparameters" in state:
+        _check_values(state["hyperparameters"]["values"])
 
 
 def check_tuner_state(state: Mapping[str, Any]) -> None:

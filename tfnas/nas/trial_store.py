@@ -188,6 +188,7 @@ class TrialStore:
         with damage_named(self.oracle_path, "search"):
             state = read_json_object(self.oracle_path, "search")
             check_oracle_state(state)
+        self._written = json.dumps(state)
         return state
 
     @property

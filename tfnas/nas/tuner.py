@@ -14,6 +14,7 @@ The default objective is `reward`, MnasNet's product of accuracy and latency.
 from __future__ import annotations
 
 import contextlib
+import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any, ClassVar, Unpack
@@ -213,6 +214,8 @@ class MeasuredTuner(TunerState):
         if hasattr(fit_args[0] if fit_args else fit_kwargs.get("x"), "as_numpy_iterator"):
             fit_kwargs.setdefault("shuffle", False)  # a tf.data.Dataset does its own shuffling
         self.oracle.halving.set_epochs(fit_kwargs.get("epochs", 1), self.oracle.max_trials)
+        if self._has_ended() and not os.access(self.folder(), os.W_OK):
+            return  # a finished search in a folder that is read only
         owner = contextlib.nullcontext() if self.is_worker else owner_of(self.folder())
         with owner, kept_random_state():  # as trials set the global seeds
             target_ms = self.config.target_latency_ms
@@ -229,6 +232,10 @@ class MeasuredTuner(TunerState):
                 super().search(*fit_args, **fit_kwargs)
             else:
                 self._search_on_executor(fit_args, fit_kwargs)
+
+    def _has_ended(self) -> bool:
+        """Whether a search that was restored has no trial left to run."""
+        return not self.is_worker and self.remaining_trials == 0 and not self.oracle.retry_queue
 
     def _check_objectives(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Checks that `fit` will report the objectives, before the first trial of a search."""

@@ -43,6 +43,7 @@ class TunerState(TrialResults):
         if not self.is_worker:
             self.oracle.reload()
         state = read_json_object(self.state_path, "search")
+        self.written = json.dumps(state)  # nothing is written while nothing changes
         with damage_named(self.state_path, "search"):
             check_tuner_state(state)
         self.set_state(state)

@@ -30,7 +30,7 @@ def check_count(name: str, value: Any, minimum: int, optional: bool = False) -> 
         raise ValueError(f"{name} must be a whole number >= {minimum}, got {value!r}")
 
 
-def check_choice(name: str, value: Any, known: Sequence[str]) -> None:
+def check_choice(name: str, value: object, known: Sequence[str]) -> None:
     """Checks that an argument is one of some words.
 
     Example:
@@ -64,6 +64,6 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
         name: The unknown name.
         known: The known names.
     """
-    known = sorted(known)
+    known = list(known)
     near = difflib.get_close_matches(name, known, 1)
     return f"did you mean {near[0]!r}?" if near else f"the known ones are {', '.join(known)}"

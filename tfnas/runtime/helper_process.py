@@ -57,14 +57,15 @@ def isolated(enabled: bool = True) -> Iterator[None]:
 
     Example:
         >>> import tfnas
-        >>> model = tfnas.load_model("model.keras")  # doctest: +SKIP
-        >>> with tfnas.isolated():
-        ...     file = tfnas.to_tflite(model)  # doctest: +SKIP
+        >>> from tfnas.runtime.helper_process import is_isolated
+        >>> with tfnas.isolated():  # tfnas.to_tflite(model) in here can't end this process
+        ...     is_isolated()
+        True
 
-        Without it, where memory is scarce:
+        Where memory is scarce, a job is left without it:
 
         >>> with tfnas.isolated(False):
-        ...     result = tfnas.compress(model, "digits", {"max_drop": 1.0})  # doctest: +SKIP
+        ...     tfnas.compress(model, "digits", {"max_drop": 1.0})  # doctest: +SKIP
 
     Args:
         enabled: Whether the helper process is used.

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import numbers
+from collections.abc import Hashable
 from typing import Any
 
 import numpy as np
@@ -157,15 +158,15 @@ class RangeDecision(ConditionedDecision):
         """Number of parts of the range that a policy chooses from."""
         return BINS
 
-    def option(self, value: Any) -> int:
+    def option(self, value: Hashable) -> int:
         """Returns the part of the range that a value is in."""
-        return min(int(self.range.position(value) * BINS), BINS - 1)
+        return min(int(self._position(value) * BINS), BINS - 1)
 
     def of_option(self, option: int, rng: np.random.Generator) -> Any:
         """Returns a random value of a part of the range."""
         return self.range.value((option + rng.random()) / BINS)
 
-    def may_choose(self, option: int, value: Any) -> bool:
+    def may_choose(self, option: int, value: Hashable) -> bool:
         """Returns True: each part, also that of the value, holds other values."""
         return True
 
@@ -173,13 +174,13 @@ class RangeDecision(ConditionedDecision):
         """Returns a random value, even on the scale of the range."""
         return self.range.value(rng.random())
 
-    def changed(self, value: Any, rng: np.random.Generator) -> Any:
+    def changed(self, value: Hashable, rng: np.random.Generator) -> Any:
         """Returns another value: often a near one, sometimes one from far away.
 
         The step is normal with a random scale, from a thousandth of the range to all of it. At an
         end of the range it is reflected.
         """
-        position = self.range.position(value)
+        position = self._position(value)
         while True:
             scale = _SMALLEST_CHANGE ** rng.random()
             moved = abs(position + scale * rng.normal()) % 2.0
@@ -187,22 +188,27 @@ class RangeDecision(ConditionedDecision):
             if other != value:
                 return other
 
-    def mixed(self, first: Any, second: Any, rng: np.random.Generator) -> Any:
+    def mixed(self, first: Hashable, second: Hashable, rng: np.random.Generator) -> Any:
         """Returns a random value between two others, on the scale of the range."""
-        a, b = self.range.position(first), self.range.position(second)
+        a, b = self._position(first), self._position(second)
         return first if first == second else self.range.value(a + rng.random() * (b - a))
 
-    def contains(self, value: Any) -> bool:
+    def contains(self, value: Hashable) -> bool:
         """Returns whether a value is in the range; steps are not checked."""
-        number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-        return number and self.range.low <= value <= self.range.high
+        if isinstance(value, bool) or not isinstance(value, numbers.Real):
+            return False
+        return self.range.low <= float(value) <= self.range.high
 
-    def nearest(self, value: Any) -> Any:
+    def nearest(self, value: Hashable) -> Any:
         """Returns the nearest value of the range; the smallest one for anything but a number."""
-        if not isinstance(value, numbers.Real) or not math.isfinite(value):
+        if not isinstance(value, numbers.Real) or not math.isfinite(number := float(value)):
             return self.range.value(0.0)
-        return self.range.nearest(float(value))
+        return self.range.nearest(number)
 
-    def features(self, value: Any, active: bool) -> list[float]:
+    def features(self, value: Hashable, active: bool) -> list[float]:
         """Returns whether the decision is active, and the value's position around 0."""
-        return [1.0, _SPREAD * (self.range.position(value) - 0.5)] if active else [0.0, 0.0]
+        return [1.0, _SPREAD * (self._position(value) - 0.5)] if active else [0.0, 0.0]
+
+    def _position(self, value: Hashable) -> float:
+        assert isinstance(value, numbers.Real)
+        return self.range.position(float(value))

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -73,7 +73,7 @@ class Decision:
         """Number of options that a policy chooses from: here the choices."""
         return len(self.choices)
 
-    def option(self, value: Any) -> int:
+    def option(self, value: Hashable) -> int:
         """Returns the option that a value belongs to.
 
         Args:
@@ -90,7 +90,7 @@ class Decision:
         """
         return self.choices[option]
 
-    def may_choose(self, option: int, value: Any) -> bool:
+    def may_choose(self, option: int, value: Hashable) -> bool:
         """Returns whether an option has other values than the present one.
 
         Args:
@@ -107,7 +107,7 @@ class Decision:
         """
         return self.choices[rng.integers(len(self.choices))]
 
-    def changed(self, value: Any, rng: np.random.Generator) -> Any:
+    def changed(self, value: Hashable, rng: np.random.Generator) -> Any:
         """Returns another random value.
 
         Args:
@@ -117,7 +117,7 @@ class Decision:
         others = [choice for choice in self.choices if choice != value]
         return others[rng.integers(len(others))]
 
-    def mixed(self, first: Any, second: Any, rng: np.random.Generator) -> Any:
+    def mixed(self, first: Hashable, second: Hashable, rng: np.random.Generator) -> Any:
         """Returns a value of a child of two parents: here that of the first.
 
         Args:
@@ -127,7 +127,7 @@ class Decision:
         """
         return first
 
-    def contains(self, value: Any) -> bool:
+    def contains(self, value: Hashable) -> bool:
         """Returns whether a value is one of the decision's.
 
         Args:
@@ -135,7 +135,7 @@ class Decision:
         """
         return value in self.choices
 
-    def nearest(self, value: Any) -> Any:
+    def nearest(self, value: Hashable) -> Any:
         """Returns the nearest value of the decision; the first one if none is near.
 
         Args:
@@ -148,7 +148,7 @@ class Decision:
             return min(self.choices, key=lambda choice: abs(choice - value))
         return self.choices[0]
 
-    def features(self, value: Any, active: bool) -> list[float]:
+    def features(self, value: Hashable, active: bool) -> list[float]:
         """Returns a value as numbers for a surrogate: here one-hot.
 
         Args:

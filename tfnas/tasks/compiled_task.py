@@ -294,6 +294,17 @@ class CompiledTask(Task):
                 "fit must train the model that it is given, in place, got unchanged weights"
             )
 
+    def check_distillation(self, model: keras.Model) -> None:
+        """Checks that the kind of each output is known, so that a teacher's can be compared.
+
+        Args:
+            model: The model.
+
+        Raises:
+            ValueError: The kind of an output can't be inferred from its loss and its activation.
+        """
+        self.distiller(model, Distillation(None, 0.5, outputs=()))
+
     def distiller(self, model: keras.Model, distillation: Distillation) -> keras.Model:
         """Returns a :class:`tfnas.Distiller` with the task's loss on the targets.
 

@@ -65,7 +65,7 @@ def of_metric(metric: keras.metrics.Metric, otherwise: bool | None = None) -> Me
     return Metric(metric.name, values=_pairs, aggregate=aggregate, **options)
 
 
-def of_loss(loss: Any, name: str | None = None) -> Metric:
+def of_loss(loss: keras.losses.Loss | Callable[..., Any], name: str | None = None) -> Metric:
     """Returns a Keras loss as a metric, of which lower is better.
 
     Args:
@@ -117,7 +117,7 @@ def _higher_is_better(metric: keras.metrics.Metric) -> bool | None:
     return None
 
 
-def keras_object(function: Any) -> Any:
+def keras_object(function: object) -> Any:
     """Returns the metric, or the function of a loss, that a function of Keras is; else None.
 
     Args:
@@ -274,7 +274,7 @@ _OWN: dict[str, Callable[[Mapping[str, Any]], Metric | None]] = {
 }
 
 
-def instance(spec: Any) -> Any:
+def instance(spec: object) -> Any:
     """Returns a Keras metric or loss of a class, or of what is one already; else None.
 
     Args:

@@ -151,6 +151,16 @@ class Task(abc.ABC):
                 f"distill must be 0 for {name}, which defines no `distiller`, got {distill!r}"
             )
 
+    def check_distillation(self, model: keras.Model) -> None:  # noqa: B027  classifiers always can
+        """Checks that a model can learn from another one's outputs.
+
+        Args:
+            model: The model.
+
+        Raises:
+            ValueError: It is not known how to compare its outputs with a teacher's.
+        """
+
     def identity(self) -> dict[str, Any]:
         """Returns what makes a task the same, as JSON can hold it.
 
@@ -324,7 +334,8 @@ class Task(abc.ABC):
         """
         if distillation is not None:
             trainer = self.distiller(model, distillation)
-            trainer.compile(optimizer, metrics=self.keras_metrics, jit_compile=False)
+            more = {} if self.loss_weights is None else {"loss_weights": self.loss_weights}
+            trainer.compile(optimizer, metrics=self.keras_metrics, jit_compile=False, **more)
             return trainer
         # XLA is three times slower on a processor: docs/decisions/0026-xla-off-on-cpus.md
         model.compile(optimizer, self.loss(model), metrics=self.keras_metrics, jit_compile=False)

@@ -202,6 +202,7 @@ def _check_graph(graph: Any, kinds: list[int], stored: list[int]) -> None:
     shapes = [tuple(_vector(tensor, "Shape")) for tensor in tensors]
     constant = np.array([stored[tensor.Buffer()] > 0 for tensor in tensors], bool)
     ready = constant | np.array([tensor.IsVariable() for tensor in tensors], bool)
+    ready |= np.array([0 in shape for shape in shapes], bool)  # the shape of a scalar holds nothing
     ready[_check_index("input of a graph", _vector(graph, "Inputs"), count)] = True
     for i in range(graph.OperatorsLength()):
         operator = graph.Operators(i)

@@ -389,3 +389,46 @@ def test_an_owner_gives_back(tmp_path):
         pass
     with owner_of(folder):
         pass
+
+
+# ---- finished searches
+
+
+def contents(folder):
+    """Bytes and time of change of all files and folders."""
+    return {
+        path: (path.stat().st_mtime_ns, path.read_bytes() if path.is_file() else b"")
+        for path in sorted(pathlib.Path(folder).rglob("*"))
+    }
+
+
+def test_a_finished_search_is_opened_without_a_write(tmp_path, monkeypatch):
+    make(tmp_path).search()
+    before = contents(tmp_path)
+    again = make(tmp_path)
+    assert len(results(again)) == 12
+    assert again.get_best_hyperparameters()[0].values
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # as of a read-only folder
+    again.search()
+    assert contents(tmp_path) == before
+
+
+def test_what_killed_writes_left_is_swept(tmp_path):
+    make(tmp_path, max_trials=2).search()
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    name = "0" * 32
+    left = [
+        tmp_path / "search" / f".oracle.json.{dead.pid}.{name}.part",
+        tmp_path / "search" / "trial_0" / f".trial.json.{dead.pid}.{name}.part",
+        tmp_path / "search" / "trial_0" / f".model.{dead.pid}.part.keras",
+    ]
+    kept = [
+        tmp_path / "search" / f".oracle.json.{os.getpid()}.{name}.part",
+        tmp_path / "search" / f".notes.{dead.pid}.part",
+    ]
+    for path in (*left, *kept):
+        path.write_text("")
+    make(tmp_path, max_trials=3).search()
+    assert [path.exists() for path in left] == [False] * 3
+    assert [path.exists() for path in kept] == [True] * 2

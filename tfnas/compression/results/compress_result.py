@@ -32,7 +32,7 @@ class CompressResult(PrintedResult):
         effort: How much was tried: "quick", "normal" or "thorough".
         device: The device of the limits on a device.
         candidates: All candidates, in the order in which they were built.
-        front: The Pareto front of quality, size, time and the device's limited metrics.
+        front: The Pareto front of quality, size, time and each other cost with a limit.
         best: The candidate that meets the budget best, or the nearest to it.
         excesses: Limits that `best` exceeds -> by how much; empty where it meets all.
         original: The original's float32 file on the examples for choosing: (metric, 1.0, bytes).
