@@ -62,7 +62,7 @@ def converted_files():
     ends = layers.Dense(4)(layers.Flatten()(keras.ops.transpose(one, (0, 3, 1, 2))))
     wide = keras.Model([one, two], [layers.Add()([ends, two]), keras.ops.cumsum(ends, axis=1)])
     files["wide"] = tfnas.to_tflite(wide).content
-    series = keras.Sequential([keras.Input((6, 3)), layers.LSTM(4), layers.Dense(2)])
+    series = keras.Sequential([keras.Input((6, 3), batch_size=1), layers.LSTM(4)])
     files["lstm"] = tfnas.to_tflite(series).content
 
     @tf.function(input_signature=[tf.TensorSpec([1], tf.int32)])
