@@ -118,7 +118,7 @@ def synchronized(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextlib.contextmanager
 def _lost_output() -> Iterator[None]:
-    """Ends no search where nobody can read what it prints: a closed pipe, a full disk, no stdout."""
+    """Ends no search for what it prints: a closed pipe, a full disk, no stdout."""
     try:
         yield
     except (OSError, ValueError):
