@@ -40,6 +40,7 @@ class Model:
         narrow: Further points that int8 loses with fewer channels.
         unequal: Bytes that unequal widths add to a file.
         aware: Bytes that quantization-aware training adds.
+        channels: Bytes of the structure that are those of channels.
     """
 
     cut: float
@@ -47,6 +48,7 @@ class Model:
     narrow: float = 0.25
     unequal: int = 0
     aware: int = 550
+    channels: int = 0
 
     def outcome(self, recipe: Recipe) -> KnownFile:
         """Returns the file of a recipe."""
@@ -67,7 +69,7 @@ class Model:
         if recipe.mode == "int8x4":
             drop += 0.8 if recipe.aware else 30.0
         size = int(STRUCTURE + WEIGHTS * weights * BYTES.get(recipe.mode, 1.0))
-        size += self.aware * recipe.aware
+        size += self.aware * recipe.aware - int(self.channels * (1 - weights**0.5))
         size += self.unequal * any(step.weights and not step.equal for step in recipe.steps)
         latency = 0.5 * (0.8 * macs + 0.2 * macs**0.5)
         gz = int(0.8 * size * (1 - 0.75 * zeros))

@@ -108,6 +108,7 @@ models = st.builds(
     narrow=st.floats(0.0, 3.0),
     unequal=st.integers(0, 4000),
     aware=st.integers(0, 1500),
+    channels=st.integers(0, 8000),
 )
 limits = st.fixed_dictionaries(
     {},
@@ -132,6 +133,7 @@ def test_any_plan_ends_repeats_nothing_and_chooses_what_keeps_the_limits(
     files, best = planned(model, budget, effort, sized=sized)
     names = [str(file.recipe) for file in files]
     assert len(names) == len(set(names)) <= 60
+    assert not any(name.startswith("factorize ") for name in names)  # channels can be pruned
     trained = [file for file in files if not file.recipe.untrained]
     if any(not Budget.of(budget).excesses(file.costs) for file in trained):
         assert not Budget.of(budget).excesses(best.costs)
@@ -151,6 +153,17 @@ def test_a_robust_model_lands_under_a_limit_on_bytes(model, limit, effort):
     for file in files if effort == "normal" else ():  # in thorough one shows the limit's price
         if file.recipe.steps and file.recipe.mode == "int8" and not file.recipe.untrained:
             assert file.costs.bytes <= limit
+
+
+def test_more_weights_than_estimated_stay_in_int8():
+    """Removed channels save bytes of the structure: there is room, and 4 bits are not needed."""
+    model = Model(0.3, channels=6000)
+    files, best = planned(model, {"max_drop": 2.0, "max_bytes": 40_000}, sized=True)
+    first, *_, last = (file.recipe for file in files if file.recipe.untrained)
+    assert last.steps[0].weights > first.steps[0].weights + 0.02
+    assert {first.mode, last.mode} == {"int8"}
+    assert best.recipe.mode == "int8"
+    assert 0.95 * 40_000 < best.costs.bytes <= 40_000
 
 
 def test_a_limit_that_is_missed_by_28_bytes():

@@ -41,6 +41,7 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
     define_options(SearchConfig, common)
     for other, name in (("data", "dataset"), ("objective", "objectives")):
         flags.DEFINE_alias(other, name, flag_values=values, module_name=__name__)
+        values[other].help = f"the same as --{name}"
     flags.DEFINE_multi_string(
         "limit",
         [],

@@ -48,6 +48,7 @@ def first_amounts(state: PlannerState, techniques: tuple[str, ...]) -> ChooseAmo
         demanded=tuple(demanded),
         left=max(state.effort.rounds, len(waiting)),
         others=techniques[1:],
+        narrow=tuple(step for step in demanded if keeps_too_much(state, step)),
     )
 
 
@@ -72,8 +73,9 @@ def next_amount(state: PlannerState, amounts: ChooseAmount) -> TryAmount | None:
 def _attempt(state: PlannerState, amounts: ChooseAmount, step: RecipeStep, why: str) -> Attempt:
     enough = state.tolerance.little if amounts.met else 0.0
     sized = state.settings.sized and step.weights is not None and step in amounts.demanded
-    part: AttemptPart = "size" if sized and step not in amounts.landed else "int8"
-    narrow = sized and keeps_too_much(state, step)
+    known = step in amounts.landed or any(one.recipe.steps == (step,) for one in amounts.sizes)
+    part: AttemptPart = "size" if sized and not known else "int8"
+    narrow = sized and step in amounts.narrow
     return Attempt((step,), why, enough, state.settings.sparsities, part, narrow=narrow)
 
 
@@ -85,7 +87,8 @@ def low_rank_instead(state: PlannerState, tried: TryAmount) -> TryAmount | None:
         tried: The amount, whose attempt has ended.
     """
     pruned = tried.attempt.steps[0].technique == "prune_channels"
-    if tried.attempt.result is not None or not pruned or not state.effort.low_rank:
+    possible = tried.attempt.result is not None or tried.attempt.size is not None
+    if possible or not pruned or not state.effort.low_rank:
         return None
     why = f"channels can't be pruned: {tried.step}"
     step = RecipeStep("factorize", _fraction(tried.step))
@@ -134,7 +137,7 @@ def _after_demanded(
         if file is not None and amounts.waiting and _too_lossy(state, file):
             return dataclasses.replace(amounts, why=FEWER_BITS_WHY)
         why = "shows the price of the limit"
-        milder = _milder(step) if state.effort.price else ()
+        milder = _milder(step) if state.effort.price and not narrow else ()
         return dataclasses.replace(amounts, waiting=milder, why=why)
     if narrow and not amounts.waiting:
         return _ended(amounts)  # fewer bits are the last that is tried
@@ -172,6 +175,7 @@ def _after_size(
         left=amounts.left + 1,
         sizes=(*amounts.sizes, file),
         landed=(*amounts.landed, following) if landed else amounts.landed,
+        narrow=(*amounts.narrow, following) if step in amounts.narrow else amounts.narrow,
     )
 
 

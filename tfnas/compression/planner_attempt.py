@@ -149,6 +149,8 @@ def _for_fewer_bits(state: PlannerState, attempt: Attempt, file: KnownFile) -> b
     """
     if fewer_bits_recipe(state, attempt.steps, file, attempt.narrow) is None:
         return False
+    if state.settings.sized and attempt.steps[0].weights is not None:
+        return attempt.narrow
     if not state.settings.weights:
         return max(state.exceeded(file).values()) > SLIGHTLY
     return keeps_too_much(state, attempt.steps[0])
@@ -156,6 +158,8 @@ def _for_fewer_bits(state: PlannerState, attempt: Attempt, file: KnownFile) -> b
 
 def keeps_too_much(state: PlannerState, step: RecipeStep) -> bool:
     """Returns whether a step keeps more weights than a limit has room for with a byte each.
+
+    By the same estimate that demands amounts: a file without some channels may be smaller.
 
     Args:
         state: The state of the plan.

@@ -106,6 +106,7 @@ class ChooseAmount:
         others: Techniques that come after it.
         sizes: The files of which only the size is known, in turn.
         landed: Steps that are trained for without measuring the size first.
+        narrow: Steps that are for 4-bit weights, where sizes are measured.
     """
 
     technique: str
@@ -121,6 +122,7 @@ class ChooseAmount:
     others: tuple[str, ...] = ()
     sizes: tuple[KnownFile, ...] = ()
     landed: tuple[RecipeStep, ...] = ()
+    narrow: tuple[RecipeStep, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

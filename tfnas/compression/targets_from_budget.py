@@ -18,6 +18,7 @@ MARGIN = 0.95  # of a limit: some costs do not fall with the fraction
 ROOM = 0.99  # of a limit on bytes: quantization-aware training adds a few bytes to a file
 FINE = 0.02  # of the weights: smaller corrections are in thousandths
 CLOSE = 0.97  # of a limit on bytes: a file of more is not made larger
+INTERPOLATED = 3  # sizes, from which on fractions are halved
 NEXT = 0.004  # least difference of two fractions of the weights whose sizes are measured
 HALF = 0.5  # of a limit on bytes, from which the file's structure counts more than its weights
 _BYTES_OF_WEIGHT = {"int8": 1.0, FEWER_BITS: 0.5}
@@ -181,8 +182,9 @@ def next_weights(
 ) -> tuple[float, bool]:
     """Returns the fraction of the weights that comes next, so that a file lands under its limits.
 
-    Sizes are interpolated between the largest file that fits and the smallest that does not; on one
-    side of the limits alone, they fall by what the files measured, or by the bytes of a weight.
+    Sizes are interpolated between the largest file that fits and the smallest that does not, then
+    the fractions are halved, since widths are whole numbers; on one side of the limits alone, sizes
+    fall by what the files measured, or by the bytes of a weight.
 
     Args:
         sizes: Files of one format and of different fractions, which are measured in seconds.
@@ -203,6 +205,8 @@ def next_weights(
     if fitting and above:
         slope = (above[0][1] - load) / (above[0][0] - kept)
     fraction = kept + (ROOM - load) / slope if slope > 0 else kept
+    if fitting and above and len(loads) > INTERPOLATED:
+        fraction = (kept + above[0][0]) / 2
     if fitting:
         highest = above[0][0] - NEXT if above else MOST
         fraction = min(highest, max(kept + NEXT, fraction))

@@ -2,8 +2,7 @@
 
 `fit` minimizes the losses of each output (:mod:`tfnas.distillation.output_losses`), plus the
 weighted distances of intermediate activations (:mod:`tfnas.distillation.feature_losses`), plus
-the student's own regularizers. The student and each teacher run once per step. All losses are
-computed in float32.
+the student's own regularizers, in float32. The student and each teacher run once per step.
 
 `evaluate` and `predict` use the student alone: `evaluate` returns its loss on the labels and its
 metrics. So validation is cheap, and `val_loss` means the same with and without a teacher.
@@ -170,17 +169,17 @@ class Distiller(keras.Model):
 
     @property
     def multi_label(self) -> bool:
-        """Whether classes are independent, in all outputs."""
+        """Returns whether the classes of all outputs are independent."""
         return all(output.multi_label for output in self._objective.outputs)
 
     @property
     def output_names(self) -> list[str]:
-        """Names of the student's outputs, as `metrics` and `loss_weights` use them."""
+        """Returns the names of the student's outputs, as `metrics` and `loss_weights` use them."""
         return list(self._objective.structure.names)
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
-        """The student's metrics, the mean loss, and the means of its parts."""
+        """Returns the student's metrics, the mean loss, and the means of its parts."""
         return [*super().metrics, *(self._trackers or ())]
 
     def call(self, inputs: Tensors, training: bool | None = None) -> Any:
@@ -250,9 +249,9 @@ class Distiller(keras.Model):
             y: Labels, in the structure of the student's outputs; without a teacher (labels,
                 teacher's outputs); None where `student_loss_weight` is 0.
             args: As in `keras.Model.fit`.
-            kwargs: As in `keras.Model.fit`: `epochs`, `callbacks`, `validation_data`...
-                `sample_weight` holds one number for each example, or for each position of a
-                sequence or picture; a dictionary or list has one array for each output.
+            kwargs: As in `keras.Model.fit`: `epochs`, `callbacks`... `sample_weight` holds one
+                number for each example, or for each position of a sequence or picture; a
+                dictionary or list has one array for each output.
 
         Returns:
             The `keras.callbacks.History`.

@@ -66,9 +66,10 @@ def check_objective_names(
                 "objective must be given unless HyperModel.fit or run_trial is overridden and "
                 f"returns a number, got None: the model reports {', '.join(sorted(known))}"
             )
+        near = did_you_mean(name, sorted(known | _OF_TRIALS))
         raise ValueError(
             f"objective must be a metric that the model reports ({', '.join(sorted(known))}) or "
-            f"one that tfnas measures, got {name!r}: {did_you_mean(name, sorted(known | _OF_TRIALS))}"
+            f"one that tfnas measures, got {name!r}: {near}"
         )
 
 
