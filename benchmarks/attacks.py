@@ -93,7 +93,7 @@ def state(folder: pathlib.Path) -> tuple[Ends, list[str]]:
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-m", "", "-s", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     found = re.search(r"(\d+) passed", done.stdout)
-    sys.path.insert(0, str(path.parent))
+    sys.path[:0] = [str(path.parent), str(ROOT / "tests")]
     import test_state_files
 
     edits = len(test_state_files.SEEDS) * len(test_state_files.KINDS)
