@@ -14,13 +14,15 @@ READY_DEV := .venv/.ready-dev
 LOCK := build/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-annotate --custom-compile-command "make lock" setup.cfg
 
-.PHONY: help setup setup-dev demo test check unit slow settings notebooks tables lock clean
+.PHONY: help setup setup-dev demo test check unit slow settings attacks notebooks tables lock clean
 
 help:
 	@sed -n '/^# make/s/^# //p' Makefile; echo "make setup  .venv alone, with what running needs"; \
 	echo "make setup-dev  the same, and what tests, lint and notebooks need"; echo "make check  lint and types"; echo "make unit   the fast tests"; \
 	echo "make slow   the long tests"; \
-	echo "make settings  the fast tests without XNNPACK, without oneDNN, on old kernels, shuffled"; echo "make notebooks  run the notebooks, and store their outputs"; \
+	echo "make settings  the fast tests without XNNPACK, without oneDNN, on old kernels, shuffled"; \
+	echo "make attacks  hostile files, processes without disk or memory, long searches (ONLY=tflite,archives,... for parts)"; \
+	echo "make notebooks  run the notebooks, and store their outputs"; \
 	echo "make tables  make docs/benchmarks.md from benchmarks/results"; \
 	echo "make lock   renew requirements.txt and requirements-dev.txt after a change of setup.cfg (UPGRADE=--upgrade takes newer releases)"; \
 	echo "make clean  remove what make made"
@@ -61,6 +63,9 @@ slow: $(READY_DEV)
 
 settings: $(READY_DEV)
 	tests/settings.sh
+
+attacks: $(READY_DEV)
+	$(BIN)/python benchmarks/attacks.py $(if $(ONLY),--only=$(ONLY))
 
 notebooks: $(READY_DEV)
 	$(BIN)/python tests/test_notebooks.py

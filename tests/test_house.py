@@ -166,7 +166,7 @@ def lines_of_code(function):
 
 def test_tests_mirror_the_package():
     packages = {path.parent.relative_to(SOURCE.folder) for path in SOURCE.modules.values()}
-    others = {pathlib.Path(name) for name in ("contracts", "defects")}
+    others = {pathlib.Path(name) for name in ("attacks", "contracts", "defects")}
     tests = REPOSITORY / "tests"
     folders = {path.parent.relative_to(tests) for path in tests.rglob("test_*.py")}
     assert folders <= packages | others

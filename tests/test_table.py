@@ -270,3 +270,36 @@ def test_a_measurement_shows_what_is_known():
     assert "Pixel 6" in text
     assert "gzipped" not in text
     assert "CONV_2D" not in text
+
+
+# --- texts of others
+
+
+@pytest.mark.parametrize(
+    "cell", ["=1+1", "@SUM(1)", "+cmd|' /C calc'!A0", "-2+3+A1", " =1", "\n=1", "\uff1d1", "-x"]
+)
+def test_no_cell_of_csv_is_a_formula(cell):
+    assert csv_table(["a"], [[cell]]).split("\n", 1)[1].startswith(("'", "\"'"))
+
+
+@pytest.mark.parametrize(
+    "cell", [-1.5, 3, "-1.5", "+0.10", "-1.30 [-2.00, +0.10]", "-3.2%", "-1e-5", "-inf", "a=b", "-"]
+)
+def test_numbers_and_intervals_stay_in_csv(cell):
+    [_, [found]] = csv.reader(io.StringIO(csv_table(["a"], [[cell]])))
+    assert found == str(cell)
+
+
+def test_control_characters_become_visible_everywhere():
+    cell = "a\x1b[31mb\u202ec\udce9\x00d\x9b"
+    shown = r"a\x1b[31mb\u202ec\udce9\x00d\x9b"
+    assert shown in table(["a"], [[cell]])
+    assert shown in fit_table(["a"], [[cell]])
+    assert shown in csv_table(["a"], [[cell]])
+    assert shown in html_table(["a"], [[cell]])
+    assert shown.replace("\\", "\\\\") in markdown_table(["a"], [[cell]])
+
+
+def test_a_markdown_table_escapes_html_and_keeps_its_rows():
+    text = markdown_table(["<script>"], [["a\nb"], ["*x* [y](z)"]])
+    assert text == "| \\<script> |\n| --- |\n| a b |\n| \\*x\\* [y\\](z) |"

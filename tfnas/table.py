@@ -7,6 +7,7 @@ import dataclasses
 import html
 import io
 import itertools
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -40,7 +41,7 @@ def table(
         width: Longest line, in characters: where it is exceeded, cells of the first column are
             wrapped, as far as their words allow. None: any length.
     """
-    cells = [list(map(str, headers)), *(list(map(str, row)) for row in rows)]
+    cells = _texts(headers, rows)
     widths = _widths(cells)
     room = None if width is None else width - sum(widths[1:]) - 2 * len(widths[1:])
     head = cells[:1]
@@ -78,6 +79,10 @@ def _aligned(cells: list[list[str]], widths: list[int], right: int) -> str:
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
 
 
+def _texts(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> list[list[str]]:
+    return [[printable(str(cell)) for cell in row] for row in (headers, *rows)]
+
+
 def _widths(cells: list[list[str]]) -> list[int]:
     from rich.cells import cell_len
 
@@ -90,8 +95,45 @@ def _wrapped(row: list[str], room: int) -> list[list[str]]:
     return [[first, *row[1:]], *([text, *[""] * (len(row) - 1)] for text in others)]
 
 
+# Control characters, halves of characters (names that are not UTF-8), and what reverses a line.
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
+# What has a meaning to Markdown: anywhere, at the edge of a word, or at the start of a line.
+_MARKUP = re.compile(
+    r"[\\`*<|~]"
+    r"|(?<!\w)_+|_+(?!\w)"
+    r"|&(?=#?\w+;)"
+    r"|\](?=[(\[:])"
+    r"|^[#>]|^[-+=](?=[\s=-]|$)"
+    r"|(?<=^\d)[.)](?=\s)|(?<=^\d\d)[.)](?=\s)"
+)
+# Numbers, intervals and units that begin like a formula and compute nothing.
+_NUMBERS = re.compile(r"[-+][\d\s.,%\[\]()+-]*(e[-+]?\d+|inf|nan)?", re.IGNORECASE)
+
+
+def printable(text: str) -> str:
+    r"""Returns a text with its control characters as one reads them in Python's source code.
+
+    A name of a file or of a layer could otherwise move the cursor of a terminal, or reverse what
+    follows it. Line breaks and tabs stay.
+
+    Example:
+        >>> print(printable("a\x1b[31m\u202e"))
+        a\x1b[31m\u202e
+
+    Args:
+        text: Any text.
+    """
+    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
 def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[object]], right: int = 1) -> str:
-    """Returns a Markdown table.
+    r"""Returns a Markdown table that shows its cells as they are: HTML and markup are escaped.
+
+    Example:
+        >>> print(markdown_table(["layer", "MACs"], [["<b>|x", 7]]))
+        | layer | MACs |
+        | --- | ---: |
+        | \<b>\|x | 7 |
 
     Args:
         headers: One title a column.
@@ -99,14 +141,37 @@ def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[object]], rig
         right: Index of the first column that is aligned to the right.
     """
     rule = ["---:" if i >= right else "---" for i in range(len(headers))]
-    lines = [headers, rule, *rows]
-    return "\n".join(
-        "| " + " | ".join(str(c).replace("|", "\\|") for c in row) + " |" for row in lines
-    )
+    shown = [[markdown_line(cell) for cell in row] for row in (headers, *rows)]
+    return "\n".join("| " + " | ".join(row) + " |" for row in (shown[0], rule, *shown[1:]))
+
+
+def markdown_line(value: object) -> str:
+    """Returns plain text as Markdown that shows just that text, in one line.
+
+    Args:
+        value: The text, or what is printed as text.
+    """
+    return _MARKUP.sub(lambda found: re.sub(r"(.)", r"\\\1", found[0]), one_line(value))
+
+
+def one_line(value: object) -> str:
+    """Returns what is printed as text in one line, with visible control characters.
+
+    Args:
+        value: The text, or what is printed as text.
+    """
+    return printable(re.sub(r"\s*[\r\n]\s*", " ", str(value)))
 
 
 def csv_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Returns a table as CSV text.
+    """Returns a table as CSV text, without formulas: spreadsheets compute what begins with =.
+
+    Example:
+        >>> print(csv_table(["layer", "change"], [["=1+1", -3], ["stem", "-1.5 [-2.0, -1.0]"]]))
+        layer,change
+        '=1+1,-3
+        stem,"-1.5 [-2.0, -1.0]"
+        <BLANKLINE>
 
     Args:
         headers: One title a column.
@@ -114,9 +179,20 @@ def csv_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(headers)
-    writer.writerows(rows)
+    writer.writerows([_csv_cell(cell) for cell in row] for row in (headers, *rows))
     return out.getvalue()
+
+
+def _csv_cell(cell: object) -> object:
+    """A cell; of a text that begins like a formula one that is text to a spreadsheet too."""
+    if not isinstance(cell, str):
+        return cell
+    text = printable(cell)
+    begin = text.lstrip()[:1]
+    is_formula = begin in ("=", "@", "\uff1d", "\uff20") or (
+        begin in ("+", "-", "\uff0b", "\uff0d") and not _NUMBERS.fullmatch(text)
+    )
+    return f"'{text}" if begin and is_formula else text
 
 
 class TextTable(NamedTuple):
@@ -232,7 +308,7 @@ def html_table(headers: Sequence[str], rows: Sequence[Sequence[object]], right: 
     def line(tag: str, row: Sequence[object]) -> str:
         cells = (
             f'<{tag} style="text-align: {"right" if i >= right else "left"}">'
-            f"{html.escape(str(cell))}</{tag}>"
+            f"{html.escape(printable(str(cell)))}</{tag}>"
             for i, cell in enumerate(row)
         )
         return f"<tr>{''.join(cells)}</tr>"
@@ -262,7 +338,7 @@ def fit_table(
         right: Index of the first column that is aligned to the right.
         width: Most characters a line. A column that is wider by itself is wrapped.
     """
-    cells = [list(map(str, headers)), *(list(map(str, row)) for row in rows)]
+    cells = _texts(headers, rows)
     columns = [list(column) for column in zip(*cells, strict=True)]
     widths = _widths(cells)
     if sum(widths) + _GAP * (len(widths) - 1) <= width:

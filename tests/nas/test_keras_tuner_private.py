@@ -16,6 +16,9 @@ PACKAGE = pathlib.Path(tfnas.__file__).parent
 # (module of keras_tuner.src, part) -> beginning of the SHA-256 of its source in READ_IN
 SOURCES = {
     ("engine.oracle", "synchronized"): "639ddefe40f6",
+    ("engine.oracle", "Display.__init__"): "49337ee007cb",
+    ("engine.oracle", "Display.on_trial_begin"): "ac7734a27075",
+    ("engine.oracle", "Display.on_trial_end"): "87ca77689bd0",
     ("engine.oracle", "Oracle.__init__"): "790a516e13f1",
     ("engine.oracle", "Oracle.create_trial"): "dc06affa9188",
     ("engine.oracle", "Oracle.end_trial"): "fec9dadf2f94",

@@ -29,6 +29,7 @@ from tfnas.reports.pages import (
         ("1. no list", r"1\. no list"),
         ("two\n\nlines", "two lines"),
         ("`code", r"\`code"),
+        ("a\x1b[31m \u202e \udce9", r"a\\x1b[31m \\u202e \\udce9"),
         (0.5, "0.5"),
     ],
 )
@@ -74,3 +75,11 @@ def test_bars_are_as_long_as_their_numbers():
     assert 'style="width:1.50rem"' in page
     assert 'style="width:6.00rem"' in page
     assert page.count('class="bar"') == 2
+
+
+def test_control_characters_become_visible():
+    report = Report("a\x1b", [Section("b\u202e", [Table(["c\x00"], [["d\udce9"]])])])
+    for text in (as_html(report), as_markdown(report).replace("\\\\", "\\")):
+        text.encode()
+        for shown in (r"a\x1b", r"b\u202e", r"c\x00", r"d\udce9"):
+            assert shown in text

@@ -17,6 +17,7 @@ from absl import flags
 from tfnas.cli import console, technique_command
 from tfnas.cli.common import define_loading
 from tfnas.runtime.helper_process import isolated_by_default
+from tfnas.table import printable
 
 _FIRST, _LAST = ("compress", "search"), ("export", "bench", "profile")
 
@@ -28,6 +29,7 @@ def commands() -> tuple[str, ...]:
 
 def run() -> None:
     """Entry point of the console script."""
+    console.print_any_text()
     sys.exit(main(sys.argv[1:]))
 
 
@@ -107,7 +109,7 @@ def _run_command(name: str, command: ModuleType | SimpleNamespace, argv: Sequenc
 
 
 def _fail(who: str, text: str, code: int) -> int:
-    print(f"{who}: error: {text}", file=sys.stderr)
+    print(f"{who}: error: {printable(text)}", file=sys.stderr)
     return code
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import io
 import os
 import sys
 import tempfile
@@ -11,6 +12,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from tfnas.compression.progress import PrintedProgress, TrialNews
+
+
+def print_any_text() -> None:
+    """Lets stdout and stderr print what their encoding lacks, such as a name that is not UTF-8."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # not where a descriptor is closed
+            stream.reconfigure(errors="backslashreplace")
 
 
 @contextlib.contextmanager
@@ -26,7 +34,7 @@ def quiet_native_stderr() -> Iterator[None]:
         return
     python_stderr = sys.stderr
     with (
-        os.fdopen(os.dup(native), "w", buffering=1) as terminal,
+        os.fdopen(os.dup(native), "w", buffering=1, errors="backslashreplace") as terminal,
         tempfile.TemporaryFile() as sink,
     ):
         sys.stderr.flush()
@@ -43,7 +51,9 @@ def quiet_native_stderr() -> Iterator[None]:
 
 def progress_display() -> PlainProgress:
     """Returns the live display, or plain lines if stdout is no terminal."""
-    return LiveProgress() if sys.stdout.isatty() else PlainProgress()
+    # Python's stdout is None where its descriptor is closed.
+    is_terminal = sys.stdout is not None and sys.stdout.isatty()
+    return LiveProgress() if is_terminal else PlainProgress()
 
 
 class PlainProgress(PrintedProgress):

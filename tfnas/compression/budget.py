@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import numbers
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -177,7 +178,7 @@ class Budget:
         for name, value in self.limits.items():
             number = isinstance(value, numbers.Real) and not isinstance(value, bool)
             least, rule = _RULES.get(name, (_ABOVE_ZERO, "a finite number above 0"))
-            if not (number and math.isfinite(value) and value >= least):
+            if not (number and abs(value) <= sys.float_info.max and value >= least):
                 raise ValueError(f"{name} must be {rule}, got {value!r}")
         if self.max_macs is not None and self.max_macs > 1:
             raise ValueError(f"max_macs must be a fraction up to 1, got {self.max_macs!r}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 
@@ -75,7 +76,9 @@ class PrintedProgress(Progress):
 
     def _say(self, text: str) -> None:
         self.last = time.monotonic()
-        print(text, flush=True)
+        # A pipe that was closed, or a full disk below stdout, ends no hours of work.
+        with contextlib.suppress(OSError, ValueError):
+            print(text, flush=True)
 
 
 def progress_of(progress: Progress | None, verbose: int | str) -> Progress:

@@ -16,6 +16,8 @@ from tfnas.data.data_split import DataSplit, split_indices
 from tfnas.data.image_arrays import checked_images
 from tfnas.data.image_folder import check_size, images_of_folder
 from tfnas.optional import require
+from tfnas.runtime.foreign_files import check_archive, open_regular
+from tfnas.table import printable
 
 NAMES = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100")
 IMAGE_ARRAYS = ("x_train", "y_train", "x_test", "y_test")
@@ -68,7 +70,11 @@ def load(
         parts, names = _from_npz(path)
     else:
         check_name(name)
-    return _split(parts, names, path.stem if path.exists() else str(name), validation, seed)
+        raise ValueError(
+            f"dataset {str(name)!r} must be a file or a folder, got a pipe or a device"
+        )
+    title = printable(path.stem) if path.exists() else str(name)
+    return _split(parts, names, title, validation, seed)
 
 
 def check_name(name: str | os.PathLike[str]) -> None:
@@ -99,7 +105,7 @@ def split_of_arrays(arrays: Mapping[str, np.ndarray], path: pathlib.Path, seed: 
         ValueError: They are no images of one size with one label each.
     """
     parts, names = _labeled(tuple(arrays[key] for key in IMAGE_ARRAYS), path)
-    return _split(parts, names, path.stem, 0.1, seed)
+    return _split(parts, names, printable(path.stem), 0.1, seed)
 
 
 def _split(
@@ -149,7 +155,8 @@ def _named(name: str, seed: int) -> tuple[tuple[np.ndarray, ...], tuple[str, ...
 
 def _from_npz(path: pathlib.Path) -> tuple[tuple[np.ndarray, ...], tuple[str, ...]]:
     try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+        with open_regular(path) as stream, np.load(stream, allow_pickle=False) as file:
+            check_archive(path)
             missing = [key for key in IMAGE_ARRAYS if key not in getattr(file, "files", ())]
             if missing:
                 raise ValueError(f"missing {', '.join(missing)}")

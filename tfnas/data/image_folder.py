@@ -8,15 +8,25 @@ another order, skips `.webp`, and does not name the image that can't be read.
 
 from __future__ import annotations
 
+import os
 import pathlib
 import re
-from typing import Any
+from collections.abc import Iterator
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
 from tfnas.data.data_split import split_indices
+from tfnas.runtime.foreign_files import open_regular
+from tfnas.table import printable
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
+# Whatever the name says; Pillow knows others, such as EPS, for which it starts a program.
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP")
+MOST_PIXELS = 2**26  # of an image: 192 MiB in RGB
 _MAX_SIDE = 20_000  # pixels of a side of an image
 
 
@@ -83,7 +93,8 @@ def images_of_folder(
 
     Raises:
         ValueError: There are fewer than two classes, other ones in the test folder, no images,
-            images of several sizes, or an image that can't be read.
+            images of several sizes, an image that can't be read or has more than 2**26 pixels, or
+            a folder that can't be read.
     """
     train = path / "train"
     if train.is_dir():
@@ -91,18 +102,20 @@ def images_of_folder(
         if test is None:
             raise ValueError(f"dataset {str(path)!r} must hold a folder 'test' beside 'train'")
         names = _class_folders(train)
-        if _class_folders(test) != names:
+        different = set(names) ^ set(_class_folders(test))
+        if different:
             raise ValueError(
                 f"dataset {str(path)!r} must hold the same classes in 'train' and {test.name!r}, "
-                f"got {', '.join(sorted(set(names) ^ set(_class_folders(test))))} in one only"
+                f"got {printable(', '.join(sorted(different)))} in one only"
             )
         x, y = _images(train, names, image_size)
         x_test, y_test = _images(test, names, image_size or x.shape[1:3])
-        return (x, y, x_test, y_test), names
+        return (x, y, x_test, y_test), tuple(map(printable, names))
     names = _class_folders(path)
     x, y = _images(path, names, image_size)
     rest, test_part = split_indices(y, max(len(names), round(0.2 * len(y))), seed, "test")
-    return (x[rest], y[rest], x[test_part], y[test_part]), names
+    parts = x[rest], y[rest], x[test_part], y[test_part]
+    return parts, tuple(map(printable, names))
 
 
 def _class_folders(path: pathlib.Path) -> tuple[str, ...]:
@@ -119,19 +132,13 @@ def _class_folders(path: pathlib.Path) -> tuple[str, ...]:
 def _images(
     folder: pathlib.Path, names: tuple[str, ...], size: tuple[int, ...] | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    from PIL import Image
-
     images: list[np.ndarray] = []
     labels: list[int] = []
     for label, name in enumerate(names):
-        files = sorted((folder / name).rglob("*")) if (folder / name).is_dir() else []
-        for file in (f for f in files if f.suffix.lower() in IMAGE_SUFFIXES):
+        for file in sorted(_image_files(folder / name)):
             try:
-                with Image.open(file) as opened:
-                    picture = opened.convert("RGB")
-                    if size is not None:
-                        picture = picture.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-                    images.append(np.asarray(picture, np.uint8))
+                with open_regular(file) as stream:
+                    images.append(_pixels(stream, size))
             except Exception as error:  # Pillow raises many types for a broken file
                 raise ValueError(f"image {str(file)!r} can't be read: {error}") from error
             if images[-1].shape != images[0].shape:
@@ -143,3 +150,40 @@ def _images(
     if not images:
         raise ValueError(f"dataset {str(folder)!r} must hold images, got none in {names}")
     return np.stack(images), np.asarray(labels)
+
+
+def _image_files(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yields the images of a folder and of those in it; links to folders are not followed.
+
+    `Path.rglob` leaves out in silence what it may not read, and is recursive.
+    """
+    pending = [folder] if folder.is_dir() else []
+    while pending:
+        place = pending.pop()
+        try:
+            with os.scandir(place) as items:
+                for item in items:
+                    path = place / item.name
+                    if item.is_dir(follow_symlinks=False):
+                        pending.append(path)
+                    elif path.suffix.lower() in IMAGE_SUFFIXES:
+                        yield path
+        except OSError as error:  # no permission, or a path too long
+            raise ValueError(
+                f"folder {str(place)[:500]!r} can't be read: {error.strerror or error}"
+            ) from error
+
+
+def _pixels(stream: IO[bytes], size: tuple[int, ...] | None) -> np.ndarray:
+    """Returns an image as RGB (height, width, 3), resized to (height, width) if that is given."""
+    from PIL import Image
+
+    with Image.open(stream, formats=FORMATS) as opened:
+        if opened.width * opened.height > MOST_PIXELS:
+            raise ValueError(
+                f"it must have at most {MOST_PIXELS:,} pixels, got {opened.width} x {opened.height}"
+            )
+        picture: Image.Image = opened.convert("RGB")
+        if size is not None:
+            picture = picture.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+        return np.asarray(picture, np.uint8)

@@ -17,6 +17,7 @@ import numpy as np
 
 from tfnas.data.examples import Nested
 from tfnas.data.model_inputs import has_output_names, model_inputs, model_outputs
+from tfnas.runtime.foreign_files import check_archive, open_regular
 
 if TYPE_CHECKING:
     import keras
@@ -58,9 +59,10 @@ def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
         ValueError: It is no such file, or holds pickled objects.
     """
     try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+        with open_regular(path) as stream, np.load(stream, allow_pickle=False) as file:
             if not hasattr(file, "files"):
                 raise ValueError("it holds a single array")
+            check_archive(path)
             return {name: file[name] for name in file.files}
     except Exception as error:  # zip, zlib and NumPy raise many types for a broken file
         raise ValueError(f"data {str(path)!r} must be an .npz file of arrays: {error}") from error

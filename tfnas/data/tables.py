@@ -8,20 +8,23 @@ in the order of the file.
 from __future__ import annotations
 
 import csv
+import io
 import pathlib
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 
 from tfnas.data.examples import Nested
 from tfnas.data.model_inputs import ModelInput, has_output_names, model_inputs, model_outputs
 from tfnas.data.named_arrays import near
+from tfnas.runtime.foreign_files import open_regular
 
 if TYPE_CHECKING:
     import keras
 
 Table = dict[str, list[str]]
+_LONGEST_LINE = 2**24  # characters: a file without a line break is no table
 
 
 def read_table(path: pathlib.Path) -> Table:
@@ -31,11 +34,15 @@ def read_table(path: pathlib.Path) -> Table:
         path: The file; commas separate, the first line names the columns.
 
     Raises:
-        ValueError: It can't be read, a name comes twice, or a line has another number of values.
+        ValueError: It can't be read, a name comes twice, a line has another number of values or
+            more than 2**24 characters, or there are null characters.
     """
     try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.reader(stream, strict=True)
+        with (
+            open_regular(path) as binary,
+            io.TextIOWrapper(binary, encoding="utf-8-sig", newline="") as stream,
+        ):
+            reader = csv.reader(_lines(stream), strict=True)
             names = next(reader, [])
             rows = []
             for row in reader:
@@ -55,6 +62,18 @@ def read_table(path: pathlib.Path) -> Table:
             f"got the names {', '.join(names)[:200]!r} and {len(rows)} more lines"
         )
     return dict(zip(names, (list(column) for column in zip(*rows, strict=True)), strict=True))
+
+
+def _lines(stream: TextIO) -> Iterator[str]:
+    """Yields the lines of a file, without reading one of any length."""
+    number = 0
+    while line := stream.readline(_LONGEST_LINE):
+        number += 1
+        if len(line) == _LONGEST_LINE:
+            raise ValueError(f"line {number} has {_LONGEST_LINE:,} characters or more")
+        if "\0" in line:
+            raise ValueError(f"line {number} holds a null character")
+        yield line
 
 
 def table_targets(table: Table, model: keras.Model, what: str, targets: Sequence[str]) -> Nested:

@@ -12,14 +12,20 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
-import json
 import pathlib
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tfnas.legacy import activations
 from tfnas.legacy.environment import tf_keras
+from tfnas.legacy.hdf5_checks import (
+    check_hdf5,
+    check_keras_archive,
+    check_layer_sizes,
+    config_objects,
+    parsed_config,
+)
 from tfnas.legacy.operations import SYMBOLS
 from tfnas.legacy.rebuild import from_tf_keras
 
@@ -105,6 +111,8 @@ def load_model(
         with contextlib.suppress(Exception):  # a loss of the user's own that is not known here
             return keras.saving.load_model(path, custom_objects, safe_mode=safe_mode)
     try:
+        if path.suffix.lower() == ".keras":
+            check_keras_archive(path)
         return keras.saving.load_model(path, custom_objects, compile=False, safe_mode=safe_mode)
     except Exception as error:  # Keras raises errors of many types for a broken file
         raise _broken(path, error) from error
@@ -140,7 +148,7 @@ def load_h5(
     config, version = _read(path)
     library = _library(version)
     known = {*(custom_objects or ()), *(() if safe_mode else ("Lambda", "__lambda__"))}
-    for entry in _objects(config):
+    for entry in config_objects(config):
         if str(entry.get("class_name")) not in known:
             _check_object(entry, library.__name__, path)
     try:
@@ -166,9 +174,10 @@ def _read(path: pathlib.Path) -> tuple[Any, str]:
     if not path.is_file():
         raise ValueError(f"model must be an .h5 file, got {str(path)!r}, which does not exist")
     try:
+        largest = check_hdf5(path, path.stat().st_size)
         with h5py.File(path, "r") as file:
             config, version = (file.attrs.get(key) for key in ("model_config", "keras_version"))
-    except OSError as error:
+    except Exception as error:  # h5py raises errors of many types for a broken file
         raise _broken(path, error) from error
     if config is None:
         raise ValueError(
@@ -176,26 +185,15 @@ def _read(path: pathlib.Path) -> tuple[Any, str]:
             "and call its load_weights"
         )
     try:
-        return json.loads(_text(config)), _text(version or "2")
+        parsed = parsed_config(_text(config))
+        check_layer_sizes(parsed, largest)
+        return parsed, _text(version or "2")
     except ValueError as error:
         raise _broken(path, error) from error
 
 
 def _text(value: Any) -> str:
     return value.decode("utf-8") if isinstance(value, bytes) else str(value)
-
-
-def _objects(config: Any) -> Iterator[dict[str, Any]]:
-    """Yields every serialized object in the config of a model."""
-    pending = [config]
-    while pending:
-        value = pending.pop()
-        if isinstance(value, dict):
-            pending += value.values()
-            if "class_name" in value or "module" in value:
-                yield value
-        elif isinstance(value, list):
-            pending += value
 
 
 def _check_object(entry: dict[str, Any], library: str, path: pathlib.Path) -> None:

@@ -11,9 +11,11 @@ subclasses override and call as `super().method(...)`.
 from __future__ import annotations
 
 import collections
+import contextlib
 import functools
+import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -114,8 +116,38 @@ def synchronized(function: Callable[..., Any]) -> Callable[..., Any]:
     return wrapper
 
 
+@contextlib.contextmanager
+def _lost_output() -> Iterator[None]:
+    """Ends no search for what it prints: a closed pipe, a full disk, no stdout."""
+    try:
+        yield
+    except (OSError, ValueError):
+        pass
+    except AttributeError:
+        if sys.stdout is not None:  # Python's, where its descriptor is closed
+            raise
+
+
+class LastingDisplay(_oracle.Display):
+    """What prints the trials (1.4.8, `engine/oracle.py`), without an error where it can't."""
+
+    def on_trial_begin(self, trial: kt.engine.trial.Trial) -> None:
+        """Prints the values of a trial."""
+        with _lost_output():
+            super().on_trial_begin(trial)
+
+    def on_trial_end(self, trial: kt.engine.trial.Trial) -> None:
+        """Prints the score of a trial."""
+        with _lost_output():
+            super().on_trial_end(trial)
+
+
 class HookedOracle(kt.Oracle):
     """keras_tuner's oracle with public names for its private parts (1.4.8, `engine/oracle.py`)."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._display = LastingDisplay(oracle=self)
 
     def save_trial(self, trial: kt.engine.trial.Trial) -> None:
         """Writes a trial to its file; subclasses override it."""

@@ -2,7 +2,7 @@
 
 Both escape every value: HTML by Jinja2's autoescape, Markdown by :func:`markdown_text`, which the
 environment applies to whatever a template prints. So no name of a layer, a class or a data set can
-become markup.
+become markup. Control characters become visible in both.
 """
 
 from __future__ import annotations
@@ -18,19 +18,9 @@ import numpy as np
 
 from tfnas.reports.content import Report
 from tfnas.runtime.files import write_atomically
+from tfnas.table import markdown_line, one_line, printable
 
 MARKDOWN, HTML = "report.md", "report.html"
-# What has a meaning to Markdown: anywhere, at the edge of a word, or at the start of a line.
-_MARKUP = re.compile(
-    r"[\\`*<|~]"
-    r"|(?<!\w)_+|_+(?!\w)"
-    r"|&(?=#?\w+;)"
-    r"|\](?=[(\[:])"
-    r"|^[#>]|^[-+=](?=[\s=-]|$)"
-    r"|(?<=^\d)[.)](?=\s)|(?<=^\d\d)[.)](?=\s)"
-)
-
-
 _CODE = re.compile(r"`([^`|\n]+)`")  # in sentences
 
 
@@ -75,8 +65,7 @@ def markdown_text(value: object) -> str:
     """
     if isinstance(value, MarkdownMarkup):
         return value
-    line = re.sub(r"\s*[\r\n]\s*", " ", str(value))
-    return _MARKUP.sub(lambda found: re.sub(r"(.)", r"\\\1", found[0]), line)
+    return markdown_line(value)
 
 
 def markdown_sentences(value: object) -> MarkdownMarkup:
@@ -113,10 +102,15 @@ def markdown_code(value: object) -> MarkdownMarkup:
     Args:
         value: The text, or what is printed as text.
     """
-    line = re.sub(r"\s*[\r\n]\s*", " ", str(value))
+    line = one_line(value)
     fence = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
     pad = " " if "`" in line else ""
     return MarkdownMarkup(f"{fence}{pad}{line}{pad}{fence}")
+
+
+def _page_text(value: object) -> object:
+    """What a page prints, before it is escaped; markup of a template stays as it is."""
+    return value if hasattr(value, "__html__") else printable(str(value))
 
 
 def data_uri(png: bytes) -> str:
@@ -146,6 +140,7 @@ def _environments() -> tuple[jinja2.Environment, jinja2.Environment]:
     markdown.finalize = markdown_text
     markdown.filters.update(code=markdown_code, sentences=markdown_sentences)
     page = _environment(autoescape=True)
+    page.finalize = _page_text
     page.filters.update(data_uri=data_uri, parts=sentence_parts)
     return markdown, page
 

@@ -19,6 +19,7 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
 from tfnas.runtime.files import write_atomically
+from tfnas.runtime.foreign_files import read_regular
 from tfnas.tflite import c_source, file_interpreter, flatbuffer, minify
 from tfnas.tflite.file_validation import check_file
 from tfnas.tflite.metadata import Metadata, make_metadata, read_metadata, write_metadata
@@ -82,7 +83,7 @@ class Artifact:
             ValueError: It is not a valid `.tflite` file.
         """
         try:
-            return cls(pathlib.Path(path).read_bytes(), origin={"file": os.fspath(path)})
+            return cls(read_regular(path), origin={"file": os.fspath(path)})
         except ValueError as error:
             raise ValueError(f"path {os.fspath(path)!r} must be a .tflite file: {error}") from error
 

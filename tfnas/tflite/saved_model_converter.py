@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import gc
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,10 @@ from tfnas.quantization.spec import QuantSpec
 
 if TYPE_CHECKING:
     import tensorflow as tf
+
+
+# Held while a converter is made: TensorFlow keeps what it is made from in a variable of its class.
+NEW_CONVERTER = threading.Lock()
 
 
 class ConverterFailed(Exception):
@@ -90,7 +95,8 @@ def convert_saved_model(
     import tensorflow as tf
 
     with without_old_garbage():
-        converter = tf.lite.TFLiteConverter.from_saved_model(saved_model, signatures)
+        with NEW_CONVERTER:
+            converter = tf.lite.TFLiteConverter.from_saved_model(saved_model, signatures)
         return run(converter, options, columns)
 
 

@@ -29,6 +29,7 @@ from tfnas.tflite.frozen_saved_model import (
 )
 from tfnas.tflite.quiet_converter import quiet_converter
 from tfnas.tflite.saved_model_converter import (
+    NEW_CONVERTER,
     ConverterOptions,
     convert_saved_model,
     convert_stored,
@@ -133,5 +134,6 @@ def _converted_by_keras_way(
     """Converts by `from_keras_model`, which needs no SavedModel; always in this process."""
     import tensorflow as tf
 
-    converter = tf.lite.TFLiteConverter.from_keras_model(model)
+    with NEW_CONVERTER:
+        converter = tf.lite.TFLiteConverter.from_keras_model(model)
     return run(converter, options, columns)
