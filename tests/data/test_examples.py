@@ -64,16 +64,28 @@ def test_rows_stay_together(shape, count, data):
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(1, 200), st.integers(1, 300))
-def test_spread_examples_are_even_and_hold_both_ends(count, wanted):
+def test_even_examples_hold_both_ends(count, wanted):
     found = evenly(count, wanted)
     assert len(found) == min(count, wanted)
     assert found[0] == 0
     assert found[-1] == (count - 1 if wanted > 1 else 0)
     steps = np.diff(found)
     assert len(steps) == 0 or (steps.min() >= 1 and steps.max() - steps.min() <= 1)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 200), st.integers(1, 300))
+def test_scattered_examples_are_one_of_each_part(count, wanted):
     part = Examples(np.arange(count), np.arange(count)).spread(wanted)
-    np.testing.assert_array_equal(part.x, found)
-    np.testing.assert_array_equal(part.y, found)
+    np.testing.assert_array_equal(part.x, part.y)
+    parts = min(count, wanted)
+    ends = [i * count // parts for i in range(parts + 1)]
+    assert all(a <= x < b for a, x, b in zip(ends, part.x, ends[1:], strict=True))
+
+
+def test_scattered_examples_have_all_phases_of_periodic_data():
+    hours = np.arange(24 * 100) % 24
+    assert len(np.unique(Examples(hours, hours).spread(100).x)) > 18
 
 
 @settings(max_examples=50, deadline=None)

@@ -79,7 +79,7 @@ class StreamedExamples:
         ...         yield x, 2 * x
         >>> examples = StreamedExamples(batches)
         >>> len(examples), examples.steps(64), examples.spread(3).y
-        (10, 3, array([ 0,  8, 18]))
+        (10, 3, array([ 4,  8, 16]))
 
     Args:
         data: A batched `tf.data.Dataset`, a `keras.utils.PyDataset`, or a function without

@@ -19,7 +19,7 @@ from tfnas.compression.fine_tune_settings import FineTuneSettings
 from tfnas.compression.progress import Progress, progress_of
 from tfnas.compression.results.compress_result import CompressResult
 from tfnas.compression.technique_context import Context
-from tfnas.data.examples import Examples, ExampleSet, notes_of
+from tfnas.data.examples import Data, Examples, ExampleSet, notes_of
 from tfnas.jobs.compress_folder import compress_folder, identity_of, set_aside
 from tfnas.jobs.compress_run import run_compression
 from tfnas.jobs.inputs import load_model_and_data
@@ -171,17 +171,12 @@ def compress(
     folder = compress_folder(pathlib.Path(directory))
     folder.check_has_no_owner()
     loading = Loading(custom_objects, safe_mode)
+    data = train_data, validation_data, test_data
     model, split = load_model_and_data(
-        *(model, train_data, validation_data, test_data),
-        seed=seed,
-        argument="train_data",
-        loading=loading,
+        model, *data, seed=seed, argument="train_data", loading=loading
     )
     task = task_of(model, split, task, loss=loss, metric=metric, fit=fit)
-    split = split.for_given_model(seed)
-    task.check(model, split)
-    task.check_judgment(model, split)
-    _check_model(model, task)
+    split = _checked(split.for_given_model(seed), model, task)
     settings = FineTuneSettings(
         epochs=_epochs(amounts, split.train, batch_size) if epochs is None else epochs,
         batch_size=batch_size,
@@ -191,21 +186,24 @@ def compress(
         seed=seed,
     )
     task.check_fine_tuning(settings.augment, settings.distill)
+    context = Context(model, task, split, settings, progress, callbacks=callbacks)
     for note in notes_of(split):
         progress.phase(note)
-    context = Context(model, task, split, settings, progress, callbacks=callbacks)
     with folder.owned():
         folder.claim(identity_of(context), overwrite)
         set_aside(folder.path)
         return run_compression(context, folder.path, budget, target, effort, loading)
 
 
-def _check_model(model: keras.Model, task: Task) -> None:
-    """Raises ValueError for models that a later step or measurement could not take."""
+def _checked(data: Data, model: keras.Model, task: Task) -> Data:
+    """Returns the data; raises ValueError where the task or a later step can't take the model."""
+    task.check(model, data)
+    task.check_judgment(model, data)
     for each in model.inputs:
         if None in each.shape[1:]:
             raise ValueError(f"model must take inputs of one size, got {each.shape[1:]}")
     task.check_for_compress(model)
+    return data
 
 
 def _distills(task: Task, model: keras.Model, progress: Progress) -> bool:

@@ -14,9 +14,9 @@ from tfnas.graph.output_names import by_output, output_names
 from tfnas.keras_private import compiled_losses, compiled_metric_arguments, own_training_step
 from tfnas.measure.agreement import Agreement, class_agreement
 from tfnas.tasks.assessment import Metric
+from tfnas.tasks.data_checks import check_inputs, check_targets
 from tfnas.tasks.metrics import OutputForm, metric_of, metrics_by_output
 from tfnas.tasks.output_movement import output_movement
-from tfnas.tasks.target_checks import check_inputs, check_targets
 from tfnas.tasks.task import Distillation, Task, as_tensors
 
 if TYPE_CHECKING:
