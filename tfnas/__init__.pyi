@@ -73,6 +73,7 @@ from tfnas.targets.tflite_micro.interpreter import planned_arena as planned_aren
 from tfnas.targets.tflite_micro.interpreter import run_micro as run_micro
 from tfnas.tasks import metrics as metrics
 from tfnas.tasks.assessment import Metric as Metric
+from tfnas.tasks.compiled_task import CompiledTask as CompiledTask
 from tfnas.tasks.evaluation import evaluate as evaluate
 from tfnas.tasks.judged_parts import Evaluation as Evaluation
 from tfnas.tasks.task import Task as Task
