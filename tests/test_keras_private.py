@@ -364,6 +364,30 @@ def test_the_metrics_of_compile_are_one_of_the_models_metrics():
     assert set(metrics.result()) == {"mae"}
 
 
+def test_loss_loss_weights_and_metrics_of_compile_are_read():
+    assert keras_private.compiled_losses(two_inputs()) == (None, None)
+    assert keras_private.compiled_metric_arguments(two_inputs()) is None
+    model = two_inputs()
+    model.compile("adam", {"sum": "mse"}, loss_weights={"sum": 2.0}, metrics={"sum": ["mae"]})
+    assert keras_private.compiled_losses(model) == ({"sum": "mse"}, {"sum": 2.0})
+    assert keras_private.compiled_metric_arguments(model) == {"sum": ["mae"]}
+
+
+def test_a_training_step_of_the_users_own_is_found():
+    class OwnStep(keras.Model):
+        def train_step(self, data):
+            return {}
+
+    class OwnLoss(keras.Model):
+        def compute_loss(self, **arguments):
+            return 0.0
+
+    assert keras_private.own_training_step(two_inputs(OwnStep)) == "train_step"
+    assert keras_private.own_training_step(two_inputs(OwnLoss)) == "compute_loss"
+    assert keras_private.own_training_step(two_inputs(Named)) == ""
+    assert keras_private.own_training_step(keras.Sequential([layers.Dense(1)])) == ""
+
+
 def test_the_function_behind_a_metric_gives_one_value_per_example():
     function = keras_private.metric_function(keras.metrics.MeanSquaredError())
     values = function(np.zeros((2, 2), "float32"), np.array([[1.0, 1.0], [2.0, 2.0]], "float32"))

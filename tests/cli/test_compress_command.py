@@ -36,5 +36,5 @@ def test_bad_limits_end_the_command_before_any_work(flag, message):
 def test_a_limit_on_the_value_may_be_below_zero():
     values = compress_command.define(flags.FlagValues())
     values(["tfnas", "--quality_limit=-0.5"])
-    with pytest.raises(ValueError, match="dataset must be given"):  # the budget was taken
+    with pytest.raises(ValueError, match="data must be given"):  # the budget was taken
         compress_command.main(["model.keras"], values)

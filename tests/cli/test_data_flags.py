@@ -66,6 +66,7 @@ def test_profile_takes_sizes_from_data(folder, tfnas_command):
 def values_of(*line):
     values = flags.FlagValues()
     common.define_data({"flag_values": values, "module_name": __name__})
+    common.define_loading({"flag_values": values, "module_name": __name__})
     values(["tfnas", *line])
     return values
 

@@ -4,9 +4,9 @@ import functools
 
 import keras
 import pytest
-from absl import flags
 
 import tfnas
+from tfnas.cli import app
 from tfnas.cli.technique_command import command_of
 
 
@@ -41,7 +41,7 @@ def run(saved, tmp_path, capsys, monkeypatch):
 
     def call(*arguments):
         folder = tmp_path / "out"
-        values = command.define(flags.FlagValues())
+        values = app.flags_of(command)
         argv = ["tfnas", str(saved), "--dataset=digits", f"--directory={folder}", *arguments]
         positional = values(argv)[1:]
         code = command.main(positional, values)

@@ -80,7 +80,7 @@ def test_scattered_examples_are_one_of_each_part(count, wanted):
     np.testing.assert_array_equal(part.x, part.y)
     parts = min(count, wanted)
     ends = [i * count // parts for i in range(parts + 1)]
-    assert all(a <= x < b for a, x, b in zip(ends, part.x, ends[1:], strict=True))
+    assert all(a <= x < b for a, x, b in zip(ends[:-1], part.x, ends[1:], strict=True))
 
 
 def test_scattered_examples_have_all_phases_of_periodic_data():

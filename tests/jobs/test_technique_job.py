@@ -126,7 +126,7 @@ def test_another_job_is_refused_and_overwritten_on_request(model, few, tmp_path,
     arguments = {
         "model": model,
         "techniques": [("prune", {"sparsity": 0.5})],
-        "data": few,
+        "train_data": few,
         "settings": tfnas.FineTuneSettings(epochs=0),
         "directory": tmp_path / "job",
     }
@@ -138,7 +138,7 @@ def test_another_job_is_refused_and_overwritten_on_request(model, few, tmp_path,
     changes = {
         "row": {"techniques": [("prune", {"sparsity": 0.5, "sparse": False})]},
         "settings": {"settings": tfnas.FineTuneSettings(epochs=0, seed=1)},
-        "data": {"data": few.limited(200)},
+        "data": {"train_data": few.limited(200)},
         "model": {"model": other},
     }
     name = {"row": "techniques"}.get(change, change)

@@ -71,7 +71,7 @@ def test_compress_plans_by_the_tasks_own_metric(kind, effort, tmp_path, monkeypa
         tolerances.append(tolerance)
         return planner.first_state(*args, tolerance=tolerance)
 
-    monkeypatch.setattr("tfnas.jobs.compress.first_state", first_state)
+    monkeypatch.setattr("tfnas.jobs.compress_run.first_state", first_state)
     budget = {"max_macs": 0.7} if effort == "normal" else {"max_drop": 50.0, "max_bytes": 10**6}
     result = tfnas.compress(
         *(model, data, budget),
