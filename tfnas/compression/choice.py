@@ -111,7 +111,8 @@ def best_for_budget(
             first = shortfall(costs, budget, tolerance)
         else:
             first = size * time if budget.limits_quality else drop
-        return first, drop, size, time, *others
+        rest = costs.macs, costs.memory, costs.bytes, costs.gzip_bytes, costs.latency
+        return first, drop, size, time, *others, *rest  # so that their order does not matter
 
     meeting = [each for each in candidates if not budget.excesses(each.costs)]
     return min(meeting or candidates, key=ranked)
