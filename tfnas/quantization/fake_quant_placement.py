@@ -44,10 +44,11 @@ class FakeQuantBuilder:
         flow: The model's calls.
         spec: The number formats.
         origins: See :func:`tfnas.quantization.normal_form.normal_form`.
+        fixed: Whether the grids of kernels can be fixed, see :class:`QuantizedKernel`.
     """
 
-    def __init__(self, flow: Walk, spec: QuantSpec, origins: Origins) -> None:
-        self.spec, self.origins = spec, origins
+    def __init__(self, flow: Walk, spec: QuantSpec, origins: Origins, fixed: bool = False) -> None:
+        self.spec, self.origins, self.fixed = spec, origins, fixed
         self.copies = LayerCopies()
         self.producers = {value: call for call in flow.calls for value in call.outputs}
         consumers = [(value, call) for call in flow.calls for value in call.inputs]
@@ -96,6 +97,8 @@ class FakeQuantBuilder:
                 "bits": bits,
                 "least": MIN_RANGE_16 if self.spec.activation_bits > 8 else 0.0,
                 "one_scale": _channels_share_values(call),
+                "as_convolution": self.fixed and bits == 4 and _is_small_dense(call),
+                "fixed": self.fixed,
             }
             return [self._wrapped(call, QuantizedKernel, **settings)(tensors[0], **options)]
         standalone = call_role is Role.NORM and not self._folds(call) and is_channel_norm(call)
@@ -180,6 +183,11 @@ class FakeQuantBuilder:
             **settings,
         )
         return layer(tensor)
+
+
+def _is_small_dense(call: Call) -> bool:
+    """Whether a call is a Dense layer of at most 4 dimensions."""
+    return call.kind == "Dense" and len(call.inputs[0].shape) <= 4
 
 
 def _channels_share_values(call: Call) -> bool:

@@ -85,16 +85,29 @@ def quantize_aware(
         from tfnas.legacy import quantize_aware_tfmot
 
         return quantize_aware_tfmot(model)[0]
+    quantized = with_fake_quantization(model, spec)
+    if data is not None:
+        calibrate(quantized, data)
+    return quantized
+
+
+def with_fake_quantization(model: keras.Model, spec: QuantSpec, fixed: bool = False) -> keras.Model:
+    """Returns a model rebuilt with fake quantization, whose ranges are not set yet.
+
+    Args:
+        model: A built functional or Sequential model.
+        spec: The number formats.
+        fixed: Whether the grids of kernels can be fixed, see
+            :class:`tfnas.quantization.quantized_kernel.QuantizedKernel`.
+    """
     flat, origins = normal_form(model, spec.activation_bits)
     flow = walk(flat)
     names = [(c.name, c.kind) for c in flow.calls if role(c) is Role.KERNEL]
     spec.check_patterns([*names, *origins.values()])
-    builder = FakeQuantBuilder(flow, spec, origins)
+    builder = FakeQuantBuilder(flow, spec, origins, fixed)
     quantized = rebuild(flat, builder.apply, class_of=model, flow=flow, on_input=builder.on_input)
     builder.copies.carry_weights()
     carry_zeros(model, quantized)
-    if data is not None:
-        calibrate(quantized, data)
     return quantized
 
 

@@ -33,6 +33,11 @@ class QuantizedKernel(keras.layers.Wrapper):
         one_scale: Whether all channels have the same scale. Where the channels share their
             values (clustering), the file then holds no more distinct integers than these, and
             compresses as well.
+        as_convolution: Whether a Dense layer is computed as a convolution of size 1, which has one
+            scale per output channel in the file, not one for the kernel.
+        fixed: Whether a weight `ends` holds the end of each channel's grid, (channels,). Where it
+            is 0 the grid follows the kernel, as without it. It is for kernels that hold rounded
+            values already (:mod:`tfnas.quantization.round_model`).
     """
 
     def __init__(
@@ -42,15 +47,28 @@ class QuantizedKernel(keras.layers.Wrapper):
         active: bool = True,
         least: float = 0.0,
         one_scale: bool = False,
+        as_convolution: bool = False,
+        fixed: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(layer, **kwargs)
         self.bits, self.active, self.least, self.one_scale = bits, active, least, one_scale
+        self.as_convolution, self.fixed = as_convolution, fixed
+        self.ends: Any = None
 
     def build(self, input_shape: Any = None) -> None:
         """Builds the layer."""
         if not self.layer.built:
             self.layer.build(input_shape)
+        if self.fixed:
+            self.ends = self.add_weight(
+                name="ends",
+                shape=(channel_count(self.layer),),
+                initializer="zeros",
+                trainable=False,
+                dtype="float32",
+                autocast=False,
+            )
         self.built = True
 
     def call(self, x: Any, use: int = 0) -> Any:
@@ -66,6 +84,8 @@ class QuantizedKernel(keras.layers.Wrapper):
         value = layer.kernel.value
         if isinstance(layer, keras.layers.Conv1D | keras.layers.DepthwiseConv1D):
             return self._call_1d(x, self.rounded(tf.expand_dims(value, 0), use))
+        if self.as_convolution:
+            return self._call_as_convolution(x, self.rounded(value[None, None], use))
         rounded = self.rounded(value, use)
         transposed = isinstance(layer, keras.layers.Conv2DTranspose)
         if isinstance(layer, keras.layers.Dense) and len(x.shape) > 2:
@@ -87,6 +107,20 @@ class QuantizedKernel(keras.layers.Wrapper):
         sizes = [-1 if size is None else size for size in x.shape[1:-1]]
         lead = [-1] if -1 not in sizes else [tf.shape(x)[0]]
         return tf.reshape(found, [*lead, *sizes, kernel.shape[-1]])
+
+    def _call_as_convolution(self, x: Any, kernel: Any) -> Any:
+        """A dense layer as a convolution of size 1."""
+        axes = list(range(1, 5 - len(x.shape)))  # added ones, up to (batch, height, width, channels)
+        image = x
+        for axis in axes:
+            image = tf.expand_dims(image, axis)
+        found = self._biased(tf.nn.conv2d(image, tf.cast(kernel, x.dtype), 1, "VALID"))
+        return tf.squeeze(found, axes) if axes else found
+
+    @property
+    def scale_per_kernel(self) -> bool:
+        """Whether the file has one scale for the entire kernel."""
+        return type(self.layer).__name__ in ONE_SCALE and not self.as_convolution
 
     def _call_dilated(self, x: Any, kernel: Any) -> Any:
         """A dilated convolution as one operation: Keras' own puts others behind it."""
@@ -141,8 +175,9 @@ class QuantizedKernel(keras.layers.Wrapper):
         def range_end(largest: Any) -> Any:
             return tf.maximum(zeros_to_ones(largest), self.least) * widening
 
-        if type(self.layer).__name__ in ONE_SCALE:
-            end = range_end(tf.reduce_max(tf.abs(tf.stop_gradient(value))))
+        if self.scale_per_kernel:
+            largest = tf.reduce_max(tf.abs(tf.stop_gradient(value)))
+            end = range_end(largest if self.ends is None else self._fixed_or(largest, 0))
             result = tf.quantization.fake_quant_with_min_max_vars(value, -end, end, **options)
             return tf.cast(result, kernel.dtype)
         # A depthwise kernel's channels are its last two axes.
@@ -155,11 +190,18 @@ class QuantizedKernel(keras.layers.Wrapper):
         if self.one_scale:
             largest = tf.ones_like(largest) * tf.reduce_max(largest)
         smallest = _MIN_RATIO_16 if self.least else _MIN_RATIO
+        if self.ends is not None:
+            largest = self._fixed_or(largest, ...)
         end = range_end(tf.maximum(largest, smallest * tf.reduce_max(largest)))
         result = tf.quantization.fake_quant_with_min_max_vars_per_channel(
             flat, -end, end, **options
         )
         return tf.cast(tf.reshape(result, value.shape), kernel.dtype)
+
+    def _fixed_or(self, largest: Any, channels: Any) -> Any:
+        """The stored ends, and the kernel's own where none is stored."""
+        ends = self.ends.value[channels]
+        return tf.where(ends > 0.0, ends, largest)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """Returns the wrapped layer's output shape."""
@@ -167,8 +209,15 @@ class QuantizedKernel(keras.layers.Wrapper):
 
     def get_config(self) -> dict[str, Any]:
         """Returns the layer's configuration, for saving."""
-        names = ("bits", "active", "least", "one_scale")
+        names = ("bits", "active", "least", "one_scale", "as_convolution", "fixed")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+
+
+def channel_count(layer: Any) -> int:
+    """Returns the number of output channels of a layer's kernel, as its grid counts them."""
+    depthwise = isinstance(layer, keras.layers.DepthwiseConv1D | keras.layers.DepthwiseConv2D)
+    shape = tuple(layer.kernel.shape)
+    return int(shape[-1] * shape[-2]) if depthwise else int(shape[-1])
 
 
 # The smallest range of a channel relative to the kernel's largest. Weight decay can leave a channel

@@ -46,6 +46,7 @@ _MODES = {
 MODES = tuple(_MODES)
 _BITS = {"int4": 4, "int8": 8, "int16": 16}
 RANGES = ("moving_average", "percentile", "learned")
+ROUNDINGS = ("nearest", "second_order")
 FLOAT = "float32"
 
 
@@ -72,6 +73,10 @@ class QuantSpec:
         percentile: In (50, 100); for "percentile".
         correct: Whether post-training conversion to integer activations applies
             :func:`tfnas.correct_bias`. Training ignores it.
+        rounding: How post-training conversion rounds weights: "nearest", each to the nearest
+            step of its grid; "second_order", so that the layer's output on the calibration data
+            changes least, with the scales and biases that go with it (some hundred unlabeled
+            examples, no training). It needs integer activations. Training ignores it.
         weight_only: With float activations, whether operators dequantize their weights and
             compute in floats: as accurate as the weights allow, no faster than floats.
 
@@ -87,6 +92,7 @@ class QuantSpec:
     percentile: float = 99.99
     weight_only: bool = False
     correct: bool = False
+    rounding: str = "nearest"
 
     def __post_init__(self) -> None:
         formats = self.weights, self.activations, self.weight_only
@@ -101,6 +107,15 @@ class QuantSpec:
             raise ValueError(f"correct must be True or False, got {self.correct!r}")
         if self.correct and self.activations == FLOAT:
             raise ValueError(f"correct goes with integer activations, got {self.activations!r}")
+        if self.rounding not in ROUNDINGS:
+            raise ValueError(
+                f"rounding must be one of {', '.join(ROUNDINGS)}, got {self.rounding!r}"
+            )
+        if self.rounds and self.activations == FLOAT:
+            raise ValueError(
+                f"rounding {self.rounding!r} goes with integer activations, got "
+                f"{self.activations!r}"
+            )
         object.__setattr__(self, "layers", _pairs(self.layers))
         if not isinstance(self.ranges, str) or self.ranges not in RANGES:
             raise ValueError(f"ranges must be one of {', '.join(RANGES)}, got {self.ranges!r}")
@@ -146,6 +161,19 @@ class QuantSpec:
         """
         formats = self.weights, self.activations, self.weight_only
         return next(mode for mode, known in _MODES.items() if known == formats)
+
+    @property
+    def rounds(self) -> bool:
+        """Whether weights are rounded otherwise than to nearest.
+
+        Example:
+            >>> QuantSpec(rounding="second_order").rounds
+            True
+
+        Returns:
+            False for "nearest".
+        """
+        return self.rounding != "nearest"
 
     @property
     def needs_calibration(self) -> bool:

@@ -23,6 +23,11 @@ def check_fake_quantization(conversion: Conversion) -> Conversion:
     if conversion.aware:
         if conversion.sparse:
             raise ValueError("sparse must be False for a quantization-aware model, got True")
+        if conversion.spec.rounds and not conversion.rounding:
+            raise ValueError(
+                "rounding must be 'nearest' for a quantization-aware model, whose training has "
+                f"chosen the integers, got {conversion.spec.rounding!r}"
+            )
         _check(conversion)
     return conversion
 

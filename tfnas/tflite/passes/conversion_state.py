@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tfnas.quantization.round_model import RoundedLayer
 from tfnas.quantization.spec import QuantSpec
 from tfnas.tflite.artifact import Artifact
 
@@ -33,6 +34,7 @@ class Conversion:
         columns: The calibration data: for each input, in the order of `model.inputs`, an array
             of shape (examples, ...). Empty where none is needed.
         float_model: The model before a pass placed fake quantization; None where none did.
+        rounding: How each kernel was rounded; empty where all were rounded to nearest.
         content: The file of TensorFlow's converter, not validated yet.
         origin: Record of the conversion, for :class:`tfnas.Artifact`.
         artifact: The file, validated; None before.
@@ -45,6 +47,7 @@ class Conversion:
     aware: bool = False
     columns: tuple[np.ndarray, ...] = ()
     float_model: keras.Model | None = None
+    rounding: tuple[RoundedLayer, ...] = ()
     content: bytes = dataclasses.field(default=b"", repr=False)
     origin: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     artifact: Artifact | None = None
@@ -60,7 +63,7 @@ class Conversion:
     def needs_fake_quantization(self) -> bool:
         """Whether integer activations need fake quantization, not the converter's own ranges."""
         spec = self.spec
-        custom = bool(spec.layers) or spec.weights == "int4" or spec.correct
+        custom = bool(spec.layers) or spec.weights == "int4" or spec.correct or spec.rounds
         custom = custom or spec.ranges != QuantSpec().ranges
         return not self.aware and spec.needs_calibration and custom
 

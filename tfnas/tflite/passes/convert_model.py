@@ -32,6 +32,8 @@ def convert(conversion: Conversion) -> Conversion:
         "quantization_aware": aware and conversion.float_model is None,
         **_versions(),
     }
+    if conversion.rounding:
+        origin["rounding"] = [dataclasses.asdict(layer) for layer in conversion.rounding]
     return dataclasses.replace(conversion, content=content, origin=origin)
 
 

@@ -12,6 +12,8 @@ CORRECTION_EXAMPLES = 256
 def correct(conversion: Conversion) -> Conversion:
     """Corrects BatchNormalization in a model whose fake quantization a pass has placed.
 
+    Where kernels were rounded by data this has happened already.
+
     Args:
         conversion: The quantization-aware model, which is changed in place, the float one and
             the calibration data.
@@ -20,7 +22,7 @@ def correct(conversion: Conversion) -> Conversion:
         The conversion.
     """
     original = conversion.float_model
-    if original is not None and conversion.spec.correct:
+    if original is not None and conversion.spec.correct and not conversion.rounding:
         few = [column[:CORRECTION_EXAMPLES] for column in conversion.columns]
         correct_bias(conversion.model, original, as_inputs(original, few))
     return conversion

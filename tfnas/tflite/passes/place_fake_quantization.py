@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from tfnas.quantization.quantize_aware import has_4_bit_kernel, quantize_aware
+from tfnas.quantization.round_model import rounded_model, with_eight_bit_layers
 from tfnas.tflite.passes.conversion_state import Conversion
 from tfnas.tflite.passes.read_calibration import as_inputs
 
@@ -24,10 +25,17 @@ def place_fake_quantization(conversion: Conversion) -> Conversion:
     if not conversion.needs_fake_quantization:
         return conversion
     model, spec = conversion.model, conversion.spec
-    quantized = quantize_aware(model, spec, data=as_inputs(model, conversion.columns))
+    inputs = as_inputs(model, conversion.columns)
+    if spec.rounds:
+        spec = with_eight_bit_layers(model, spec)
+        quantized, records = rounded_model(model, spec, inputs)
+    else:
+        quantized, records = quantize_aware(model, spec, data=inputs), ()
     if spec.weights == "int4" and not has_4_bit_kernel(quantized):
         raise ValueError(
             f"mode {spec.mode!r} must give 4 bits to the kernel of some layer, got none in "
             f"{model.name!r} that TFLite and layers={dict(spec.layers)} allow"
         )
-    return dataclasses.replace(conversion, model=quantized, aware=True, float_model=model)
+    return dataclasses.replace(
+        conversion, model=quantized, aware=True, float_model=model, rounding=records
+    )

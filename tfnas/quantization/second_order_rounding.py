@@ -1,0 +1,260 @@
+"""Second-order rounding of one layer: integers whose outputs are closest to the float layer's.
+
+A layer that computes `y = W x` (one row of W per output) and is rounded to W' = s Q, with one scale
+s a row and integers Q, has the squared error
+
+    E(W') = mean over examples |W' x' - y|^2
+          = sum over rows r of  (w'_r - w*_r) H (w'_r - w*_r)^T + constant                  (1)
+
+with the second moments `H = mean x' x'^T` of its inputs x' in the rounded network and the float
+optimum `w*_r = c_r H^-1` of the moments `c_r = mean y_r x'`. So rounding is a quadratic problem in
+integers, for each row alone. It is solved in three steps:
+
+1. The scale: among a row of shares of the largest weight, the one of least error of rounding to
+   nearest, each weight's error weighted by the mean square of its input.
+2. GPTQ: the weights are rounded one after the other; the rest is corrected for each error by the
+   inverse of H, so that the outputs stay the same as well as they can. A row that was better
+   rounded to nearest is taken so.
+3. Coordinate descent on (1): each integer is set to its optimum with the others held, and each
+   scale to its own (which is linear least squares), until nothing moves. No step raises the error.
+
+References:
+    Frantar, Ashkboos, Hoefler and Alistarh, "GPTQ: Accurate Post-Training Quantization for
+    Generative Pre-trained Transformers", ICLR 2023 (step 2). Frantar and Alistarh, "Optimal Brain
+    Compression", NeurIPS 2022 (the problem). Zhang et al., "COMQ: A Backpropagation-Free
+    Algorithm for Post-Training Quantization", 2024 (step 3).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from scipy.linalg import lapack
+
+_SHARES = np.linspace(1.0, 0.3, 36)  # of the largest weight, for the scale
+_SWEEPS = 8  # of coordinate descent; most layers stop moving before
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RoundedRows:
+    """Integers and scales of one layer.
+
+    Args:
+        integers: (rows, inputs), float64, each a whole number in [-largest, largest].
+        scales: (rows,), positive.
+    """
+
+    integers: np.ndarray
+    scales: np.ndarray
+
+    @property
+    def weights(self) -> np.ndarray:
+        """The weights that they stand for, (rows, inputs)."""
+        return self.integers * self.scales[:, None]
+
+
+def round_rows(
+    weights: np.ndarray,
+    hessian: np.ndarray,
+    bits: int,
+    *,
+    keep: np.ndarray | None = None,
+    one_scale: bool = False,
+    fixed_scales: np.ndarray | None = None,
+) -> RoundedRows:
+    """Rounds the rows of a layer with least error of its output.
+
+    Example:
+        >>> h = np.array([[1.0, 0.9], [0.9, 1.0]])
+        >>> rounded = round_rows(np.array([[0.52, 1.48]]), h, bits=8)
+        >>> bool(abs(rounded.weights.sum() - 2.0) < 0.02)
+        True
+
+    Args:
+        weights: The float optimum w* of (1), (rows, inputs).
+        hessian: (inputs, inputs), or (rows, inputs, inputs) with one matrix per row; positive
+            definite.
+        bits: Bits of an integer, 2 to 8; the grid is symmetric.
+        keep: (rows, inputs), boolean: False for weights that stay zero. None: all True.
+        one_scale: Whether all rows share one scale, as TFLite's formats need it for some layers.
+        fixed_scales: (rows,): scales that are kept as they are. None: they are chosen.
+
+    Returns:
+        Integers and scales.
+
+    Raises:
+        ValueError: Shapes do not match, `bits` is out of range, or the Hessian is singular.
+    """
+    _check(weights, hessian, bits)
+    largest = 2 ** (bits - 1) - 1
+    weights = np.asarray(weights, np.float64)
+    keep = np.ones(weights.shape, bool) if keep is None else np.asarray(keep, bool)
+    weights = np.where(keep, weights, 0.0)
+    if fixed_scales is None:
+        diagonal = np.diagonal(hessian, axis1=-2, axis2=-1)
+        scales = nearest_scales(weights, diagonal, largest, one_scale)
+    else:
+        scales = np.asarray(fixed_scales, np.float64)
+    integers = _start(weights, hessian, scales, largest, keep)
+    for _ in range(_SWEEPS):
+        integers, moved = _descend(integers, weights, hessian, scales, largest, keep)
+        if fixed_scales is None:
+            scales = _best_scales(integers, weights, hessian, scales, one_scale)
+        if not moved:
+            break
+    return RoundedRows(integers, scales)
+
+
+def output_error(weights: np.ndarray, target: np.ndarray, hessian: np.ndarray) -> np.ndarray:
+    """Returns the squared error (1) of each row, (rows,).
+
+    Args:
+        weights: Rounded weights, (rows, inputs).
+        target: The float optimum, (rows, inputs).
+        hessian: (inputs, inputs) or (rows, inputs, inputs).
+    """
+    distance = weights - target
+    return (_times(distance, hessian) * distance).sum(axis=1)
+
+
+def nearest_scales(
+    weights: np.ndarray, importance: np.ndarray, largest: int, one_scale: bool = False
+) -> np.ndarray:
+    """Returns the scales of least weighted error of rounding to nearest, (rows,).
+
+    Args:
+        weights: (rows, inputs).
+        importance: Weight of each squared error, (inputs,) or (rows, inputs).
+        largest: The largest integer of the grid.
+        one_scale: Whether all rows share one scale.
+    """
+    ends = np.abs(weights).max(axis=1)
+    if one_scale:
+        ends = np.full_like(ends, ends.max())
+    ends = np.where(ends > 0, ends, 1.0)
+    best, least = ends / largest, np.full(len(ends), np.inf)
+    for share in _SHARES:
+        scales = ends * share / largest
+        rounded = np.clip(np.rint(weights / scales[:, None]), -largest, largest)
+        errors = (importance * (rounded * scales[:, None] - weights) ** 2).sum(axis=1)
+        if one_scale:
+            errors = np.full_like(errors, errors.sum())
+        best, least = np.where(errors < least, scales, best), np.minimum(errors, least)
+    return best
+
+
+def _start(
+    weights: np.ndarray, hessian: np.ndarray, scales: np.ndarray, largest: int, keep: np.ndarray
+) -> np.ndarray:
+    """For each row the better of GPTQ and rounding to nearest."""
+    found = [
+        np.clip(np.rint(weights / scales[:, None]), -largest, largest),
+        _gptq(weights, hessian, scales, largest, keep),
+    ]
+    nearest, corrected = (output_error(q * scales[:, None], weights, hessian) for q in found)
+    return np.where((corrected < nearest)[:, None], found[1], found[0])
+
+
+def _gptq(
+    weights: np.ndarray, hessian: np.ndarray, scales: np.ndarray, largest: int, keep: np.ndarray
+) -> np.ndarray:
+    """Rounds input by input, the most important first, and corrects those that follow."""
+    shared = hessian.ndim == 2
+    if not shared:
+        rows = [
+            _gptq(w[None], h, s[None], largest, k[None])
+            for w, h, s, k in zip(weights, hessian, scales, keep, strict=True)
+        ]
+        return np.concatenate(rows)
+    order = np.argsort(-np.diagonal(hessian), kind="stable")
+    upper = _inverse_factor(hessian[np.ix_(order, order)])
+    rest, kept = weights[:, order].copy(), keep[:, order]
+    integers = np.zeros_like(rest)
+    for start in range(0, rest.shape[1], _BLOCK):
+        stop = min(start + _BLOCK, rest.shape[1])
+        errors = np.zeros((len(rest), stop - start))
+        for j in range(start, stop):
+            found = np.clip(np.rint(rest[:, j] / scales), -largest, largest)
+            integers[:, j] = np.where(kept[:, j], found, 0.0)
+            error = (rest[:, j] - integers[:, j] * scales) / upper[j, j]
+            rest[:, j:stop] -= error[:, None] * upper[j, j:stop]
+            errors[:, j - start] = error
+        rest[:, stop:] -= errors @ upper[start:stop, stop:]
+    result = np.empty_like(integers)
+    result[:, order] = integers
+    return result
+
+
+_BLOCK = 64  # inputs whose corrections of later ones are made together
+
+
+def _descend(
+    integers: np.ndarray,
+    weights: np.ndarray,
+    hessian: np.ndarray,
+    scales: np.ndarray,
+    largest: int,
+    keep: np.ndarray,
+) -> tuple[np.ndarray, bool]:
+    """One sweep of coordinate descent; returns the integers and whether any moved."""
+    integers = integers.copy()
+    slope = _times(integers * scales[:, None] - weights, hessian)
+    moved = False
+    for j in range(integers.shape[1]):
+        column = hessian[j] if hessian.ndim == 2 else hessian[:, j]
+        curvature = column[..., j]
+        optimum = integers[:, j] - slope[:, j] / (curvature * scales)
+        found = np.where(keep[:, j], np.clip(np.rint(optimum), -largest, largest), 0.0)
+        change = (found - integers[:, j]) * scales
+        rows = np.flatnonzero(change)
+        if rows.size:
+            moved = True
+            slope[rows] += change[rows, None] * (column if column.ndim == 1 else column[rows])
+            integers[rows, j] = found[rows]
+    return integers, moved
+
+
+def _best_scales(
+    integers: np.ndarray,
+    weights: np.ndarray,
+    hessian: np.ndarray,
+    scales: np.ndarray,
+    one_scale: bool,
+) -> np.ndarray:
+    """The scales of least error for these integers; those of rows of zeros stay."""
+    turned = _times(integers, hessian)
+    above, below = (turned * weights).sum(axis=1), (turned * integers).sum(axis=1)
+    if one_scale:
+        above, below = np.full_like(above, above.sum()), np.full_like(below, below.sum())
+    usable = (below > 0) & (above > 0)
+    return np.where(usable, above / np.where(usable, below, 1.0), scales)
+
+
+def _inverse_factor(hessian: np.ndarray) -> np.ndarray:
+    """The upper triangular U with H^-1 = U^T U."""
+    factor, info = lapack.dpotrf(np.asarray(hessian, np.float64), lower=1)
+    if info:
+        raise ValueError(
+            f"hessian must be positive definite, got a singular matrix of shape {hessian.shape}"
+        )
+    lower = lapack.dpotri(factor, lower=1)[0]
+    inverse = np.tril(lower) + np.tril(lower, -1).T
+    return np.asarray(lapack.dpotrf(inverse, lower=0, clean=1)[0])
+
+
+def _times(weights: np.ndarray, hessian: np.ndarray) -> np.ndarray:
+    if hessian.ndim == 2:
+        return weights @ hessian
+    return np.einsum("ri,rij->rj", weights, hessian)
+
+
+def _check(weights: np.ndarray, hessian: np.ndarray, bits: int) -> None:
+    if not isinstance(bits, int) or not 2 <= bits <= 8:
+        raise ValueError(f"bits must be a whole number from 2 to 8, got {bits!r}")
+    rows, inputs = weights.shape
+    if hessian.shape not in ((inputs, inputs), (rows, inputs, inputs)):
+        raise ValueError(
+            f"hessian must have the shape {(inputs, inputs)} or {(rows, inputs, inputs)}, "
+            f"got {hessian.shape}"
+        )
