@@ -12,7 +12,7 @@ from absl import flags
 from tfnas.cli.common import define_data_file, define_image_size, define_layers, loading_of
 from tfnas.compression.techniques.quantization_aware import parse_formats
 from tfnas.optional import require
-from tfnas.quantization.spec import MODES
+from tfnas.quantization.spec import MODES, ROUNDINGS
 
 if TYPE_CHECKING:
     from tfnas.data.data_split import DataSplit
@@ -45,6 +45,11 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
     define_data_file(common, "inputs that calibrate integer activations, and labels if any: ")
     text = "bias correction: correct the mean shift that rounding of integer modes causes"
     flags.DEFINE_bool("correct", False, text, **common)
+    text = (
+        "rounding of the weights of integer modes: each to its nearest step, or second_order: so "
+        "that the outputs of each layer on --data change least (4 bits need it)"
+    )
+    flags.DEFINE_enum("rounding", "nearest", list(ROUNDINGS), text, **common)
     text = "store pruned kernels without their zeros if the mode supports it"
     flags.DEFINE_bool("sparse", False, text, **common)
     text = "minify: remove redundant data from the file, which computes the same numbers"
@@ -112,6 +117,11 @@ def _check(values: flags.FlagValues) -> None:
         )
     if values["correct"].value and (recipe or mode == MIXED):
         raise ValueError(f"correct needs a mode of integer activations, got {recipe or mode!r}")
+    rounding = values["rounding"].value
+    if rounding != "nearest" and (recipe or mode == MIXED):
+        raise ValueError(
+            f"rounding {rounding!r} needs a mode of integer activations, got {recipe or mode!r}"
+        )
     if recipe and (mode != "float32" or values["layers"].value or values["sparse"].value):
         raise ValueError(f"recipe excludes mode, layers and sparse, got {recipe!r} and {mode!r}")
     if mode == MIXED and (values["layers"].value or values["sparse"].value):
@@ -142,8 +152,8 @@ def _convert(model: Any, inputs: Any, values: flags.FlagValues) -> tuple[Artifac
         return mixed_precision(model, values["size"].value, inputs, activations=activations)
     if values["recipe"].value:
         return apply_recipe(to_tflite(model), values["recipe"].value, inputs), None
-    correct = values["correct"].value
-    spec = dataclasses.replace(QuantSpec.of(mode), layers=layers, correct=correct)
+    options = {name: values[name].value for name in ("correct", "rounding")}
+    spec = dataclasses.replace(QuantSpec.of(mode), layers=layers, **options)
     try:
         return to_tflite(model, spec, inputs, sparse=values["sparse"].value), None
     except NoCalibration as error:

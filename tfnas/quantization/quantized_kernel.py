@@ -110,7 +110,9 @@ class QuantizedKernel(keras.layers.Wrapper):
 
     def _call_as_convolution(self, x: Any, kernel: Any) -> Any:
         """A dense layer as a convolution of size 1."""
-        axes = list(range(1, 5 - len(x.shape)))  # added ones, up to (batch, height, width, channels)
+        axes = list(
+            range(1, 5 - len(x.shape))
+        )  # added ones, up to (batch, height, width, channels)
         image = x
         for axis in axes:
             image = tf.expand_dims(image, axis)

@@ -135,7 +135,7 @@ def round_model(
     original: keras.Model,
     data: ExampleData,
     *,
-    rows: int = 60_000,
+    rows: int = 20_000,
     shrinkage: float = 0.05,
     batch_size: int = 32,
 ) -> list[RoundedLayer]:

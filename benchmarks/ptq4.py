@@ -1,0 +1,109 @@
+"""Four bits without training: rounding by second moments beside rounding to nearest.
+
+    python benchmarks/ptq4.py --network=efficientnet [--calibrate=256] [--draws=3]
+    python benchmarks/ptq4.py --network=resnet8 --cifar=CIFAR10.npz
+
+EfficientNet-Lite0 on a sample of ImageNet (some images calibrate, the others measure) or MLPerf
+Tiny's ResNet8 on CIFAR-10 (training images calibrate, the 10,000 test images measure). No labels
+and no training but for the measurement. For each draw of calibration images, and for each way,
+prints the accuracy of the `.tflite` file with the paired difference to the float32 file, bytes,
+and the seconds of the whole conversion:
+
+- int8 and int8x4 with weights rounded to nearest, and with biases corrected;
+- the same with `rounding="second_order"`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import record
+from absl import app, flags, logging
+from ptq_imagenet import load_images
+
+import tfnas
+from tfnas.measure.accuracy import correct, paired_difference
+from tfnas.table import table
+
+_SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
+NETWORK = flags.DEFINE_enum("network", "resnet8", ["efficientnet", "resnet8"], "the model")
+CIFAR = flags.DEFINE_string("cifar", "~/.cache/tfnas/cifar10.npz", "CIFAR-10, for resnet8")
+CALIBRATE = flags.DEFINE_integer("calibrate", 256, "images that calibrate")
+MEASURE = flags.DEFINE_integer("measure", 10_000, "images that measure, at most")
+DRAWS = flags.DEFINE_integer("draws", 1, "draws of calibration images")
+FORMATS = flags.DEFINE_list("formats", ["int8", "int8x4"], "number formats")
+WAYS = flags.DEFINE_list("ways", ["nearest", "corrected", "second_order"], "ways of rounding")
+TWO = 2  # threads of the interpreter
+
+
+def main(argv: list[str]) -> None:
+    logging.set_verbosity(logging.WARNING)
+    rows: list[list[str]] = []
+    layers: dict[str, Any] = {}
+    for draw in range(DRAWS.value):
+        model, calibration, x, y = problem(draw)
+        baseline = tfnas.to_tflite(model)
+        original = correct(y, baseline.predict(x, threads=TWO))
+        rows.append([str(draw), "float32", f"{original.mean():.4f}", "", f"{baseline.size:,}", ""])
+        for name, make in ways(model, calibration).items():
+            began = time.monotonic()
+            file = make()
+            seconds = time.monotonic() - began
+            right = correct(y, file.predict(x, threads=TWO))
+            value, low, high = (100 * part for part in paired_difference(right, original))
+            difference = f"{value:+.2f} [{low:+.2f}, {high:+.2f}]"
+            cells = [f"{right.mean():.4f}", difference, f"{file.size:,}", f"{seconds:.0f}"]
+            rows.append([str(draw), name, *cells])
+            print("  ".join(rows[-1]), flush=True)
+            layers[f"{name}, draw {draw}"] = file.origin.get("rounding", [])
+    print("\n$ python", " ".join(sys.argv))
+    headers = ["draw", "file", "accuracy", "points to float32 [95%]", "bytes", "s"]
+    print(table(headers, rows))
+    notes = [f"{NETWORK.value}: {len(y)} images measure, {CALIBRATE.value} calibrate."]
+    tables = record.table_rows(headers, rows)
+    record.write("ptq4", tables, seed=0, notes=notes, layers=layers)
+
+
+def ways(model: Any, calibration: np.ndarray) -> dict[str, Callable[[], tfnas.Artifact]]:
+    """What makes each file, by the name of its row."""
+    found: dict[str, Callable[[], tfnas.Artifact]] = {}
+    for mode in FORMATS.value:
+        spec = tfnas.QuantSpec.of(mode)
+        specs = {
+            "nearest": spec,
+            "corrected": dataclasses.replace(spec, correct=True),
+            "second_order": dataclasses.replace(spec, rounding="second_order"),
+        }
+        for way in (name for name in WAYS.value if name in specs):
+            found[f"{mode}, {way}"] = lambda s=specs[way]: tfnas.to_tflite(model, s, calibration)
+    return found
+
+
+def problem(draw: int) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray]:
+    """The model, calibration images, and images and labels that measure."""
+    rng = np.random.default_rng(draw)
+    if NETWORK.value == "efficientnet":
+        path = _SHARED / "efficientnet_lite0_imagenet.keras"
+        x, labels = load_images(_SHARED / "imagenet_sample_1000_224_jpg.zip")
+        order = rng.permutation(len(x))
+        rest = order[CALIBRATE.value :][: MEASURE.value]
+        calibration, x, y = x[order[: CALIBRATE.value]], x[rest], labels[rest]
+    else:
+        path = _SHARED / "mlperf_tiny" / "pretrainedResnet.h5"
+        with np.load(pathlib.Path(CIFAR.value).expanduser()) as file:
+            order = rng.permutation(len(file["x_train"]))[: CALIBRATE.value]
+            calibration = file["x_train"][order].astype(np.float32)
+            x, y = file["x_test"][: MEASURE.value].astype(np.float32), file["y_test"].reshape(-1)
+        y = y[: MEASURE.value]
+    return keras.saving.load_model(path, compile=False), calibration, x, y
+
+
+if __name__ == "__main__":
+    app.run(main)
