@@ -75,7 +75,7 @@ def test_each_row_with_moments_of_its_own():
     weights, hessian = problem(3, shared=False)
     together = round_rows(weights, hessian, 4)
     for row, (w, h) in enumerate(zip(weights, hessian, strict=True)):
-        alone = round_rows(w[None], h, 4)
+        alone = round_rows(w[None], h[None], 4)
         assert np.allclose(together.weights[row], alone.weights[0])
 
 

@@ -135,7 +135,7 @@ class _Run:
             if kind == "Add" and len(users[0].input_tensors) == 2:
                 (other,) = (t for t in users[0].input_tensors if t is not tensor)
                 return tuple(v[id(other)] for v in self._values if id(other) in v)
-            if kind not in ("BatchNormalization", "Dropout"):
+            if kind not in _LINEAR or getattr(users[0].operation, "relu", None) is not None:
                 return ()
             tensor = users[0].outputs[0]
 
@@ -150,6 +150,10 @@ class _Run:
             values.update({id(t): v for t, v in zip(node.outputs, outputs, strict=True)})
             for key in unused:
                 del values[key]
+
+
+# Between a layer and the sum that it is added in. A FakeQuant may hold a ReLU.
+_LINEAR = ("BatchNormalization", "Dropout", "FakeQuant")
 
 
 def _record(call: Any, args: Any, kwargs: Any, layer: Any, uses: int) -> list[Any]:

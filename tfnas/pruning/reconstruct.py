@@ -108,7 +108,7 @@ def reconstruct(
         if (found := fitted.get(id(pruned.layer))) is None:
             _adapt_statistics(pruned, unpruned)
             continue
-        problem = _problem(found, pruned, unpruned, rows, shrinkage)
+        problem = layer_problem(found, pruned, unpruned, rows, shrinkage)
         results[found.name] = problem.solve(
             pruned, unpruned, zeros.get(found.name), keep.get(found.name), rounds
         )
@@ -123,7 +123,7 @@ def _adapt_statistics(pruned: Visit, unpruned: Visit) -> None:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Problem:
+class LayerProblem:
     """The least-squares problem of one kernel.
 
     Args:
@@ -140,6 +140,11 @@ class _Problem:
     gap: GapMoments | None
     amount: float
 
+    def shrunk(self) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the Hessian, and the moments of inputs and target, both shrunk."""
+        cross = self.moments.cross(self.weights) + (0.0 if self.gap is None else self.gap.cross)
+        return shrink(self.weights, self.moments.hessian, cross, self.amount)
+
     def solve(
         self,
         pruned: Visit,
@@ -150,8 +155,7 @@ class _Problem:
     ) -> tuple[float, float]:
         """Sets the kernel and its bias; returns the relative errors (masked only, fitted)."""
         moments, weights, scale = self.moments, self.weights, output_scale(unpruned)
-        cross = moments.cross(weights) + (0.0 if self.gap is None else self.gap.cross)
-        hessian, cross = shrink(weights, moments.hessian, cross, self.amount)
+        hessian, cross = self.shrunk()
         if zeros is None:
             kept = to_rows(pruned.layer, keep).astype(bool)
             solved = refit(weights, kept, hessian, cross)
@@ -168,14 +172,25 @@ class _Problem:
         return before, after
 
 
-def _problem(kernel: Any, pruned: Visit, unpruned: Visit, rows: int, shrinkage: float) -> _Problem:
+def layer_problem(
+    kernel: Any, pruned: Visit, unpruned: Visit, rows: int, shrinkage: float
+) -> LayerProblem:
+    """Returns the problem of one kernel.
+
+    Args:
+        kernel: Has the `layer` and a `name`, and says whether it is `depthwise`.
+        pruned: The layer in the compressed model.
+        unpruned: The layer in the original.
+        rows: Approximate number of patches to read.
+        shrinkage: Least shrinkage of the moments.
+    """
     moments = measure(kernel, pruned.inputs, unpruned.inputs, rows, takes_mean(pruned))
     weights = to_rows(unpruned.layer, unpruned.layer.kernel)
     gap = None
     if pruned.beside and unpruned.beside and not kernel.depthwise and moments.central:
         gaps = _gaps(pruned, unpruned)
         gap = measure_gap(kernel, pruned.inputs, unpruned.inputs, gaps, weights, rows)
-    return _Problem(kernel, moments, weights, gap, moments.shrinkage(shrinkage))
+    return LayerProblem(kernel, moments, weights, gap, moments.shrinkage(shrinkage))
 
 
 def _gaps(pruned: Visit, unpruned: Visit) -> list[np.ndarray]:

@@ -26,9 +26,9 @@ from tfnas.graph.batchnorm import channel_statistics, input_batches, layers_of, 
 from tfnas.graph.functional import walk
 from tfnas.graph.traversal import Visit, visit
 from tfnas.keras_private import all_layers
-from tfnas.pruning.input_moments import measure, to_kernel, to_rows, unsupported_reason
-from tfnas.pruning.optimal_brain_surgeon import refit, shrink
-from tfnas.pruning.reconstruct import output_scale, takes_mean
+from tfnas.pruning.input_moments import to_kernel, unsupported_reason
+from tfnas.pruning.optimal_brain_surgeon import refit
+from tfnas.pruning.reconstruct import layer_problem, output_scale
 from tfnas.quantization.fake_quant import FakeQuant
 from tfnas.quantization.layer_roles import Role, role
 from tfnas.quantization.normal_form import normal_form
@@ -180,17 +180,15 @@ def _round_kernel(rounded: Visit, unrounded: Visit, rows: int, shrinkage: float)
     if reason is not None:
         return RoundedLayer(layer.name, wrapper.bits, math.nan, math.nan, 0.0, reason)
     inner = dataclasses.replace(rounded, layer=layer)
-    moments = measure(_Kernel(layer), inner.inputs, unrounded.inputs, rows, takes_mean(inner))
-    weights = to_rows(layer, unrounded.layer.kernel)
-    cross = moments.cross(weights)
-    hessian, cross = shrink(weights, moments.hessian, cross, moments.shrinkage(shrinkage))
+    problem = layer_problem(_Kernel(layer), inner, unrounded, rows, shrinkage)
+    moments, weights = problem.moments, problem.weights
     keep = weights != 0  # what pruning removed stays removed
+    hessian, cross = problem.shrunk()
     target = refit(weights, keep, hessian, cross)
     one_scale = wrapper.scale_per_kernel or wrapper.one_scale
     found = round_rows(target, hessian, wrapper.bits, keep=keep, one_scale=one_scale)
-    scale = output_scale(unrounded)
-    nearest = _nearest(weights, wrapper.bits, one_scale)
-    errors = [moments.error(w, weights, scale) for w in (nearest, found.weights)]
+    scale, nearest = output_scale(unrounded), _nearest(weights, wrapper.bits, one_scale)
+    errors = [moments.error(w, weights, scale, problem.gap) for w in (nearest, found.weights)]
     layer.kernel.assign(to_kernel(layer, found.weights))
     wrapper.ends.assign((found.scales * (2 ** (wrapper.bits - 1) - 1)).astype(np.float32))
     if layer.use_bias and moments.central:
@@ -205,6 +203,11 @@ class _Kernel:
     """A layer's kernel, as :mod:`tfnas.pruning.input_moments` takes it."""
 
     layer: Any
+
+    @property
+    def depthwise(self) -> bool:
+        """Whether each row has its own inputs."""
+        return isinstance(self.layer, keras.layers.DepthwiseConv2D)
 
     @property
     def name(self) -> str:

@@ -10,8 +10,9 @@ with the second moments `H = mean x' x'^T` of its inputs x' in the rounded netwo
 optimum `w*_r = c_r H^-1` of the moments `c_r = mean y_r x'`. So rounding is a quadratic problem in
 integers, for each row alone. It is solved in three steps:
 
-1. The scale: among a row of shares of the largest weight, the one of least error of rounding to
-   nearest, each weight's error weighted by the mean square of its input.
+1. The scale: the one that clips no weight, and the one of least error of rounding to nearest among
+   shares of it, each weight's error weighted by the mean square of its input. The steps below
+   start from both; each row takes the better result.
 2. GPTQ: the weights are rounded one after the other; the rest is corrected for each error by the
    inverse of H, so that the outputs stay the same as well as they can. A row that was better
    rounded to nearest is taken so.
@@ -91,19 +92,51 @@ def round_rows(
     weights = np.asarray(weights, np.float64)
     keep = np.ones(weights.shape, bool) if keep is None else np.asarray(keep, bool)
     weights = np.where(keep, weights, 0.0)
-    if fixed_scales is None:
+    starts = [np.asarray(fixed_scales, np.float64)] if fixed_scales is not None else []
+    if not starts:
         diagonal = np.diagonal(hessian, axis1=-2, axis2=-1)
-        scales = nearest_scales(weights, diagonal, largest, one_scale)
-    else:
-        scales = np.asarray(fixed_scales, np.float64)
+        starts = [
+            nearest_scales(weights, diagonal, largest, one_scale),
+            widest_scales(weights, largest, one_scale),
+        ]
+    adjust = fixed_scales is None
+    found = [_from_scales(weights, hessian, s, largest, keep, adjust, one_scale) for s in starts]
+    return _better_rows(found, weights, hessian, one_scale)
+
+
+def _from_scales(
+    weights: np.ndarray,
+    hessian: np.ndarray,
+    scales: np.ndarray,
+    largest: int,
+    keep: np.ndarray,
+    adjust: bool,
+    one_scale: bool,
+) -> RoundedRows:
+    """Steps 2 and 3 of the module, from one choice of scales."""
     integers = _start(weights, hessian, scales, largest, keep)
     for _ in range(_SWEEPS):
         integers, moved = _descend(integers, weights, hessian, scales, largest, keep)
-        if fixed_scales is None:
+        if adjust:
             scales = _best_scales(integers, weights, hessian, scales, one_scale)
         if not moved:
             break
     return RoundedRows(integers, scales)
+
+
+def _better_rows(
+    found: list[RoundedRows], weights: np.ndarray, hessian: np.ndarray, one_scale: bool
+) -> RoundedRows:
+    """For each row the result of least error; for one scale, the whole result."""
+    errors = np.stack([output_error(rows.weights, weights, hessian) for rows in found])
+    if one_scale:
+        return found[int(errors.sum(axis=1).argmin())]
+    best = errors.argmin(axis=0)
+    row = np.arange(len(weights))
+    return RoundedRows(
+        np.stack([rows.integers for rows in found])[best, row],
+        np.stack([rows.scales for rows in found])[best, row],
+    )
 
 
 def output_error(weights: np.ndarray, target: np.ndarray, hessian: np.ndarray) -> np.ndarray:
@@ -118,6 +151,20 @@ def output_error(weights: np.ndarray, target: np.ndarray, hessian: np.ndarray) -
     return (_times(distance, hessian) * distance).sum(axis=1)
 
 
+def widest_scales(weights: np.ndarray, largest: int, one_scale: bool = False) -> np.ndarray:
+    """Returns the scales that clip no weight, (rows,).
+
+    Args:
+        weights: (rows, inputs).
+        largest: The largest integer of the grid.
+        one_scale: Whether all rows share one scale.
+    """
+    ends = np.abs(weights).max(axis=1)
+    if one_scale:
+        ends = np.full_like(ends, ends.max())
+    return np.where(ends > 0, ends, 1.0) / largest
+
+
 def nearest_scales(
     weights: np.ndarray, importance: np.ndarray, largest: int, one_scale: bool = False
 ) -> np.ndarray:
@@ -129,13 +176,10 @@ def nearest_scales(
         largest: The largest integer of the grid.
         one_scale: Whether all rows share one scale.
     """
-    ends = np.abs(weights).max(axis=1)
-    if one_scale:
-        ends = np.full_like(ends, ends.max())
-    ends = np.where(ends > 0, ends, 1.0)
-    best, least = ends / largest, np.full(len(ends), np.inf)
+    widest = widest_scales(weights, largest, one_scale)
+    best, least = widest, np.full(len(widest), np.inf)
     for share in _SHARES:
-        scales = ends * share / largest
+        scales = widest * share
         rounded = np.clip(np.rint(weights / scales[:, None]), -largest, largest)
         errors = (importance * (rounded * scales[:, None] - weights) ** 2).sum(axis=1)
         if one_scale:
@@ -160,13 +204,8 @@ def _gptq(
     weights: np.ndarray, hessian: np.ndarray, scales: np.ndarray, largest: int, keep: np.ndarray
 ) -> np.ndarray:
     """Rounds input by input, the most important first, and corrects those that follow."""
-    shared = hessian.ndim == 2
-    if not shared:
-        rows = [
-            _gptq(w[None], h, s[None], largest, k[None])
-            for w, h, s, k in zip(weights, hessian, scales, keep, strict=True)
-        ]
-        return np.concatenate(rows)
+    if hessian.ndim == 3:
+        return _gptq_rows(weights, hessian, scales, largest, keep)
     order = np.argsort(-np.diagonal(hessian), kind="stable")
     upper = _inverse_factor(hessian[np.ix_(order, order)])
     rest, kept = weights[:, order].copy(), keep[:, order]
@@ -184,6 +223,20 @@ def _gptq(
     result = np.empty_like(integers)
     result[:, order] = integers
     return result
+
+
+def _gptq_rows(
+    weights: np.ndarray, hessian: np.ndarray, scales: np.ndarray, largest: int, keep: np.ndarray
+) -> np.ndarray:
+    """The same for rows with moments of their own, all at once; their inputs are few."""
+    upper = _inverse_factors(hessian)
+    rest, integers = weights.copy(), np.zeros_like(weights)
+    for j in range(rest.shape[1]):
+        found = np.clip(np.rint(rest[:, j] / scales), -largest, largest)
+        integers[:, j] = np.where(keep[:, j], found, 0.0)
+        error = (rest[:, j] - integers[:, j] * scales) / upper[:, j, j]
+        rest[:, j:] -= error[:, None] * upper[:, j, j:]
+    return integers
 
 
 _BLOCK = 64  # inputs whose corrections of later ones are made together
@@ -241,6 +294,16 @@ def _inverse_factor(hessian: np.ndarray) -> np.ndarray:
     lower = lapack.dpotri(factor, lower=1)[0]
     inverse = np.tril(lower) + np.tril(lower, -1).T
     return np.asarray(lapack.dpotrf(inverse, lower=0, clean=1)[0])
+
+
+def _inverse_factors(hessian: np.ndarray) -> np.ndarray:
+    """The upper triangular factor of each inverse."""
+    try:
+        return np.linalg.cholesky(np.linalg.inv(hessian)).transpose(0, 2, 1)
+    except np.linalg.LinAlgError as error:
+        raise ValueError(
+            f"hessian must be positive definite, got singular matrices of shape {hessian.shape}"
+        ) from error
 
 
 def _times(weights: np.ndarray, hessian: np.ndarray) -> np.ndarray:
