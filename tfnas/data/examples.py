@@ -99,12 +99,15 @@ class Examples:
     weights: Nested | None = None
 
     def __post_init__(self) -> None:
-        weights = () if self.weights is None else leaves(self.weights)
-        counts = {len(leaf) for leaf in (*leaves(self.x), *leaves(self.y), *weights)}
-        if len(counts) > 1:
-            raise ValueError(
-                f"x and y must hold as many examples, got {', '.join(map(str, sorted(counts)))}"
-            )
+        parts = {"x": self.x, "y": self.y, "sample_weight": self.weights}
+        counts = {
+            name: list(dict.fromkeys(len(leaf) for leaf in leaves(part)))
+            for name, part in parts.items()
+            if part is not None
+        }
+        if len({count for each in counts.values() for count in each}) > 1:
+            got = ", ".join(f"{' and '.join(map(str, each))} in {n}" for n, each in counts.items())
+            raise ValueError(f"{' and '.join(counts)} must hold as many examples, got {got}")
 
     def __len__(self) -> int:
         return len(leaves(self.x)[0])
