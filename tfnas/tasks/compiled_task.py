@@ -14,7 +14,7 @@ from tfnas.graph.output_names import by_output, output_names
 from tfnas.keras_private import compiled_losses, compiled_metric_arguments, own_training_step
 from tfnas.measure.agreement import Agreement, class_agreement
 from tfnas.tasks.assessment import Metric
-from tfnas.tasks.data_checks import check_inputs, check_targets
+from tfnas.tasks.data_checks import check_inputs, check_targets, dictionary_hint
 from tfnas.tasks.metrics import OutputForm, metric_of, metrics_by_output
 from tfnas.tasks.output_movement import output_movement
 from tfnas.tasks.task import Distillation, Task, as_tensors
@@ -164,6 +164,7 @@ class CompiledTask(Task):
             raise ValueError(
                 f"targets must fit loss and outputs: targets of an example are {shapes}, outputs "
                 f"{own}, and the loss {_described(self._loss)} fails: {error}"
+                f"{dictionary_hint(few.y, model)}"
             ) from error
         if not np.isfinite(value):
             raise ValueError(
@@ -284,7 +285,7 @@ class CompiledTask(Task):
             super().train(trainer, batches, epochs, initial_epoch, callbacks)
             return
         before = [np.array(value) for value in trainer.trainable_variables]
-        more = {"initial_epoch": initial_epoch} if initial_epoch else {}
+        more = {"initial_epoch": initial_epoch} if self.resumes else {}
         self._fit(trainer, epochs, list(callbacks), **more)
         after = trainer.trainable_variables
         if epochs > initial_epoch and all(
