@@ -176,6 +176,7 @@ def compress(
         model, *data, seed=seed, argument="train_data", loading=loading
     )
     task = task_of(model, split, task, loss=loss, metric=metric, fit=fit)
+    _check_quality_limit(budget, task)
     split = _checked(split.for_given_model(seed), model, task)
     settings = FineTuneSettings(
         epochs=_epochs(amounts, split.train, batch_size) if epochs is None else epochs,
@@ -193,6 +194,16 @@ def compress(
         folder.claim(identity_of(context), overwrite)
         set_aside(folder.path)
         return run_compression(context, folder.path, budget, target, effort, loading)
+
+
+def _check_quality_limit(budget: Budget, task: Task) -> None:
+    """Raises ValueError where the limit is a percentage of a metric that is a share."""
+    limit, metric = budget.quality_limit, task.metric
+    if limit is not None and limit > 1 and metric.unit == "points":
+        raise ValueError(
+            f"quality_limit must be at most 1 for {metric.name}, which is a share, got {limit!r}"
+            + (f": {limit / 100:g}?" if limit <= 100 else "")
+        )
 
 
 def _checked(data: Data, model: keras.Model, task: Task) -> Data:

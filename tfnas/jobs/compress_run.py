@@ -128,7 +128,7 @@ def _result(
     if not store.candidates:
         raise RuntimeError(f"no model could be converted: {'; '.join(store.failures.values())}")
     progress = store.context.progress
-    progress.phase("measuring the front on the final images, which nothing was chosen by")
+    progress.phase("measuring the front on the final examples, which nothing was chosen by")
     candidates, best, latencies = _timed_front(store, budget, tolerance)
     files = [(ORIGINAL, store.baseline)]
     files += [(str(candidate.recipe), candidate.file) for candidate in candidates]
