@@ -1407,3 +1407,14 @@ def test_a_channel_of_tiny_weights_keeps_its_bias(mode):
     file = tfnas.to_tflite(tfnas.quantize_aware(model, mode, data=images), mode)
     found = file.predict(images)[..., 2]
     np.testing.assert_allclose(found, 1.5, atol=max(1.5 * file.outputs[0].scale, 1e-3))
+
+
+def test_masks_reach_the_layers_behind():
+    x = np.array([[3, 1, 0, 0], [2, 4, 1, 0]])
+    inputs = keras.Input((4,))
+    hidden = layers.Embedding(5, 3, mask_zero=True)(inputs)
+    hidden = layers.Dense(3, name="each_step")(hidden)
+    model = keras.Model(inputs, layers.GlobalAveragePooling1D()(hidden))
+    trainable = tfnas.quantize_aware(model, "int8x4", data=x)
+    # The mean over all steps, masked ones too, is another by far.
+    np.testing.assert_allclose(trainable(x), model(x), atol=0.05)

@@ -68,6 +68,7 @@ class FakeQuant(keras.layers.Layer):
         self.fixed = None if fixed is None else tuple(fixed)
         self.after_float = after_float
         self.active, self.frozen = active, frozen
+        self.supports_masking = True  # a rounded step of a sequence is as valid as before
         self.observing = False  # calibration: observe ranges outside training too
 
     def build(self, input_shape: Any) -> None:

@@ -46,6 +46,7 @@ class QuantizedKernel(keras.layers.Wrapper):
     ) -> None:
         super().__init__(layer, **kwargs)
         self.bits, self.active, self.least, self.one_scale = bits, active, least, one_scale
+        self.supports_masking = layer.supports_masking
 
     def build(self, input_shape: Any = None) -> None:
         """Builds the layer."""
@@ -160,6 +161,10 @@ class QuantizedKernel(keras.layers.Wrapper):
             flat, -end, end, **options
         )
         return tf.cast(tf.reshape(result, value.shape), kernel.dtype)
+
+    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
+        """Returns the mask that the wrapped layer passes on."""
+        return self.layer.compute_mask(inputs, previous_mask)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """Returns the wrapped layer's output shape."""
