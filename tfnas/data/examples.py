@@ -272,16 +272,6 @@ def scattered(examples: int, count: int) -> np.ndarray:
     return np.random.default_rng(0).integers(ends[:-1], ends[1:])
 
 
-def evenly(examples: int, count: int) -> np.ndarray:
-    """Returns the numbers of evenly spaced examples.
-
-    Args:
-        examples: Number of all examples.
-        count: Largest number of those that are returned.
-    """
-    return np.unique(np.linspace(0, examples - 1, min(count, examples)).astype(int))
-
-
 def digest_of(*parts: Examples) -> str:
     """Returns a hash of examples, as 16 hexadecimal digits."""
     digest = hashlib.sha256()
