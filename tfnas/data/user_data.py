@@ -14,6 +14,7 @@ import numpy as np
 
 from tfnas.data.batch_sources import KINDS, is_stream
 from tfnas.data.checked_arrays import checked_examples, described, examples_of
+from tfnas.data.class_names import ClassNames
 from tfnas.data.examples import Examples, ExampleSet, digest_of
 from tfnas.data.model_inputs import inputs_fitting
 from tfnas.data.stratify import draw
@@ -51,7 +52,8 @@ class DataParts:
         train: Examples for training.
         validation: Examples for choosing among models.
         test: Examples for the final measurement.
-        notes: What was split off from what, a sentence each.
+        notes: What was split off from what, and the numbers of class names, a sentence each.
+        target_names: Class names of the targets in the order of their numbers; empty: none.
     """
 
     name: str
@@ -59,6 +61,7 @@ class DataParts:
     validation: ExampleSet
     test: ExampleSet
     notes: tuple[str, ...] = ()
+    target_names: tuple[str, ...] = ()
 
     def for_given_model(self, seed: int = 0) -> DataParts:
         """Returns the same parts: they were made for a model that was trained before.
@@ -117,6 +120,7 @@ def data_parts(
 
     Streams are read once here. Where only validation data is given, one half of it becomes test
     data; where a part is missing otherwise, a tenth of the training data is split off for it.
+    Targets that are names of classes become numbers, in the sorted order of the names.
 
     Example:
         >>> x = {"age": [20.0, 30.0] * 20, "city": [1, 2] * 20}
@@ -140,14 +144,17 @@ def data_parts(
 
     Raises:
         ValueError: Data is of another kind, empty, endless, can be read once only, does not fit
-            the model, holds a number that is not finite, or can't be split.
+            the model, holds a number that is not finite or a class that the training data does
+            not have, or can't be split.
     """
     train = example_set(train_data, argument, model)
+    names = ClassNames.of(train, argument, model)
+    train = names.numbered(train, argument)
     validation, test = (
-        None if data is None else example_set(data, what, model)
+        None if data is None else names.numbered(example_set(data, what, model), what)
         for data, what in ((validation_data, "validation_data"), (test_data, "test_data"))
     )
-    notes: list[str] = []
+    notes: list[str] = names.notes()
     if validation is not None and test is None:
         validation, test = _halved(validation, seed)
         notes.append(
@@ -155,13 +162,13 @@ def data_parts(
             f"{len(test)} for the final measurement"
         )
     elif validation is None or test is None:
-        names = ["validation"] * (validation is None) + ["test"] * (test is None)
-        train, held = _split_off(train, len(names), seed, argument)
+        missing = ["validation"] * (validation is None) + ["test"] * (test is None)
+        train, held = _split_off(train, len(missing), seed, argument)
         validation = held[0] if validation is None else validation
         test = held[-1] if test is None else test
         notes += [
             f"10% of {argument} was split off as {each} data; the model may have been trained on it"
-            for each in names
+            for each in missing
         ]
     for part, what in ((validation, "validation_data"), (test, "test_data")):
         if isinstance(part, StreamedExamples) and not part.repeats:
@@ -169,7 +176,7 @@ def data_parts(
                 f"{what} must give the same examples in the same order in each pass, since models "
                 "are compared example by example, got others: leave out shuffling and augmentation"
             )
-    return DataParts(name, train, validation, test, tuple(notes))
+    return DataParts(name, train, validation, test, tuple(notes), names.only())
 
 
 def example_set(data: UserData, what: str, model: keras.Model | None = None) -> Part:

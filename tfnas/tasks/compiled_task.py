@@ -236,7 +236,7 @@ class CompiledTask(Task):
         """
         if not self._form.gives_classes:
             return super().agreement(files, data, models)
-        names = getattr(data, "class_names", ())
+        names = getattr(data, "class_names", ()) or getattr(data, "target_names", ())
         logits = self._form.from_logits and not self._form.activation
         return class_agreement(*files, data.test, names, from_logits=logits)
 
