@@ -215,6 +215,7 @@ def load_inputs(source: pathlib.Path, values: flags.FlagValues) -> tuple[Any, An
         targets=values["targets"].value,
         image_size=parse_size(values["image_size"].value),
         seed=seed,
+        groups=values["groups"].value if "groups" in values else None,
         loading=loading_of(values),
     )
     return model, split.limited(values["train_limit"].value, seed)  # type: ignore[attr-defined]

@@ -145,11 +145,8 @@ def _is_text(leaf: np.ndarray) -> bool:
 
 def _texts(leaf: np.ndarray) -> np.ndarray:
     """Returns names as text, (examples,)."""
-    texts = [
-        each.decode() if isinstance(each, bytes) else str(each)
-        for each in leaf.reshape(-1).tolist()
-    ]
-    return np.array(texts, dtype=str)
+    values = leaf.reshape(-1).tolist()
+    return np.array([each.decode() if isinstance(each, bytes) else str(each) for each in values])
 
 
 def _named(name: str) -> str:

@@ -89,6 +89,8 @@ class Examples:
         y: Targets, in the same form.
         weights: Weights in the loss of a training, (examples,), or in the form of the targets;
             None: all have the same weight.
+        groups: A group of each example, (examples,), such as a speaker: reports show the quality
+            of each; None: there are none.
 
     Raises:
         ValueError: The arrays hold different numbers of examples.
@@ -97,6 +99,7 @@ class Examples:
     x: Nested
     y: Nested
     weights: Nested | None = None
+    groups: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         weights = () if self.weights is None else leaves(self.weights)
@@ -104,6 +107,11 @@ class Examples:
         if len(counts) > 1:
             raise ValueError(
                 f"x and y must hold as many examples, got {', '.join(map(str, sorted(counts)))}"
+            )
+        if self.groups is not None and np.shape(self.groups) != (len(self),):
+            raise ValueError(
+                f"groups must hold a group for each of {len(self)} examples, of shape "
+                f"({len(self)},), got {np.shape(self.groups)}"
             )
 
     def __len__(self) -> int:
@@ -116,8 +124,10 @@ class Examples:
             index: Numbers of examples, or a slice.
         """
         weights = None if self.weights is None else mapped(lambda a: a[index], self.weights)
+        groups = None if self.groups is None else self.groups[index]
         return Examples(
-            mapped(lambda a: a[index], self.x), mapped(lambda a: a[index], self.y), weights
+            *(mapped(lambda a: a[index], self.x), mapped(lambda a: a[index], self.y)),
+            *(weights, groups),
         )
 
     def first(self, count: int) -> Examples:

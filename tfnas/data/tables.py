@@ -117,6 +117,23 @@ def table_targets(table: Table, model: keras.Model, what: str, targets: Sequence
     return {outputs[0].name: y} if outputs and has_output_names(model) else y
 
 
+def table_groups(table: Table, what: str, groups: str | None) -> np.ndarray | None:
+    """Returns the group of each line as text.
+
+    Args:
+        table: The columns by name.
+        what: Name of the file, for the error message.
+        groups: Name of the column; None: there is none.
+
+    Raises:
+        ValueError: There is no such column.
+    """
+    if groups is None:
+        return None
+    _check_names([groups], table, "groups", what)
+    return np.array(table[groups])
+
+
 def table_inputs(
     table: Table,
     model: keras.Model,

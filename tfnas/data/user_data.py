@@ -115,6 +115,7 @@ def data_parts(
     seed: int = 0,
     model: keras.Model | None = None,
     argument: str = "train_data",
+    groups: Any = None,
 ) -> DataParts:
     """Returns data of any kind in three parts, after checks of all of it.
 
@@ -141,6 +142,8 @@ def data_parts(
         seed: Seed of the splits.
         model: The model that takes the inputs, which are checked against it; None: they are not.
         argument: Name of the argument `train_data`, for messages.
+        groups: A group of each example of the data that the test data is of: `test_data`, else
+            `validation_data`, else `train_data`; None: there are none.
 
     Raises:
         ValueError: Data is of another kind, empty, endless, can be read once only, does not fit
@@ -154,6 +157,7 @@ def data_parts(
         None if data is None else names.numbered(example_set(data, what, model), what)
         for data, what in ((validation_data, "validation_data"), (test_data, "test_data"))
     )
+    train, validation, test = _grouped(groups, train, validation, test)
     notes: list[str] = names.notes()
     if validation is not None and test is None:
         validation, test = _halved(validation, seed)
@@ -177,6 +181,21 @@ def data_parts(
                 "are compared example by example, got others: leave out shuffling and augmentation"
             )
     return DataParts(name, train, validation, test, tuple(notes), names.only())
+
+
+def _grouped(
+    groups: Any, train: Part, validation: Part | None, test: Part | None
+) -> tuple[Part, Part | None, Part | None]:
+    """Returns the parts with groups in that of which the test data is."""
+    if groups is None:
+        return train, validation, test
+    holder = next(part for part in (test, validation, train) if part is not None)
+    if not isinstance(holder, Examples):
+        raise ValueError("groups must be None where the test data comes in batches, got groups")
+    grouped = dataclasses.replace(holder, groups=np.asarray(groups))
+    if test is not None:
+        return train, validation, grouped
+    return (train, grouped, test) if validation is not None else (grouped, validation, test)
 
 
 def example_set(data: UserData, what: str, model: keras.Model | None = None) -> Part:

@@ -55,6 +55,7 @@ def load_model_and_data(
     image_size: tuple[int, int] | None = None,
     seed: int = 0,
     argument: str = "data",
+    groups: Any = None,
     loading: Loading | None = None,
 ) -> tuple[keras.Model, Parts]:
     """Returns the model and its data.
@@ -71,6 +72,8 @@ def load_model_and_data(
         image_size: (height, width) in pixels that the images of a folder are resized to.
         seed: Seed of the splits.
         argument: Name of the argument `data`, for messages.
+        groups: A group of each example of the data that the test data is of, or the name of a
+            file's array or column; None: there are none.
         loading: How files of models are read; None: without classes of the user's own.
 
     Raises:
@@ -86,10 +89,11 @@ def load_model_and_data(
             raise ValueError(
                 f"{argument} must be given where the model is not a finished search, got None"
             )
-        if validation_data is not None or test_data is not None or inputs or targets:
+        others = (validation_data, test_data, groups, inputs or None, targets or None)
+        if any(each is not None for each in others):
             raise ValueError(
-                f"{argument} must be given with validation_data, test_data, inputs and targets, "
-                "got None"
+                f"{argument} must be given with validation_data, test_data, inputs, targets and "
+                "groups, got None"
             )
         return _search_model(folder, loading), _search_data(folder)
     if folder is not None:
@@ -108,6 +112,7 @@ def load_model_and_data(
         image_size=image_size,
         seed=seed,
         argument=argument,
+        groups=groups,
     )
     return loaded, parts
 
