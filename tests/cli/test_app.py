@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import tfnas
-from tfnas.cli import profile_command
+from tfnas.cli import app, profile_command
 
 COMMAND = pathlib.Path(sys.executable).with_name("tfnas")
 
@@ -307,3 +307,29 @@ def test_code_in_a_file_runs_only_where_it_is_trusted(tfnas_command, of_own_laye
     assert code == 1
     assert "--nosafe_mode" in err
     assert tfnas_command("profile", "code.keras", "--nosafe_mode")[0] == 0
+
+
+def test_help_marks_required_flags_and_shows_defaults(capsys):
+    assert app.main(["prune", "--help"]) == 0
+    lines = {
+        line.split("=")[0].split()[0]: line
+        for line in capsys.readouterr().out.splitlines()
+        if "--" in line
+    }
+    assert lines["--data"].endswith("(required)")
+    assert lines["--[no]sparse"].endswith("[True]")
+    assert lines["--[no]overwrite"].endswith("[False]")
+    assert lines["--epochs"].endswith("[0]")
+    assert "[" not in lines["--exclude"]
+
+
+def test_a_mistyped_command_is_guessed(capsys):
+    assert app.main(["comprss"]) == 2
+    assert capsys.readouterr().err.endswith("; did you mean 'compress'?\n")
+
+
+def test_errors_name_flags(tmp_path, capsys):
+    assert app.main(["compress", str(tmp_path / "none.keras"), "--max_bytes=-1", "--data=x"]) == 1
+    assert "error: --max_bytes must be a finite number above 0" in capsys.readouterr().err
+    assert app.main(["compress", str(tmp_path / "none.keras"), "--max_bytes=9", "--data=x"]) == 1
+    assert "error: --dataset must be one of digits" in capsys.readouterr().err
