@@ -71,7 +71,7 @@ def define_data(common: dict[str, Any], required: bool = True) -> None:
         ("seed", 0, 0, "seed of all random numbers"),
     ):
         flags.DEFINE_integer(name, default, text, lower_bound=minimum, **common)
-    text = "augmentations of the training images: flip, shift"
+    text = "random changes of training examples that are images: flip, shift"
     flags.DEFINE_list("augment", [], text, **common)
     define_deterministic(common)
     define_image_size(common)

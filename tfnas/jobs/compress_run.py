@@ -125,11 +125,12 @@ def _result(
     plan_settings: PlanSettings,
     tolerance: Tolerance,
 ) -> CompressResult:
-    """Measures the front on the final images and chooses the best file."""
+    """Measures the front on the final examples and chooses the best file."""
     if not store.candidates:
         raise RuntimeError(f"no model could be converted: {'; '.join(store.failures.values())}")
     progress = store.context.progress
-    progress.phase("measuring the front on the final images, which nothing was chosen by")
+    noun = store.context.task.noun
+    progress.phase(f"measuring the front on the final {noun}, which nothing was chosen by")
     candidates, best, latencies = _timed_front(store, budget, tolerance)
     files = [(ORIGINAL, store.baseline)]
     files += [(str(candidate.recipe), candidate.file) for candidate in candidates]
