@@ -419,6 +419,7 @@ def test_a_teacher_with_a_layer_of_the_users_own(digits, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "results.json").write_text("{}")  # of something else: ends the search
     call = {"directory": tmp_path / "run", "teacher": str(tmp_path / "teacher.keras")}
+    call["compression"] = tfnas.CompressionSpace(distill=(False, True))
     with pytest.raises(ValueError, match="custom_objects"):
         tfnas.search(digits, **call)
     with pytest.raises(ValueError, match=r"which holds results.json of something else"):
