@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import tfnas
-from tfnas.cli import app, profile_command
+from tfnas.cli import app, compress_command, profile_command
 
 COMMAND = pathlib.Path(sys.executable).with_name("tfnas")
 
@@ -333,3 +333,20 @@ def test_errors_name_flags(tmp_path, capsys):
     assert "error: --max_bytes must be a finite number above 0" in capsys.readouterr().err
     assert app.main(["compress", str(tmp_path / "none.keras"), "--max_bytes=9", "--data=x"]) == 1
     assert "error: --dataset must be one of digits" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (
+            "x of validation_data must be finite",
+            "x of the validation part of --data must be finite",
+        ),
+        ("train_data must be (x, y)", "--data must be (x, y)"),
+        ("no 'test_data' in /a/test_data/b.npz", "no 'test_data' in /a/test_data/b.npz"),
+        ("model must be a file", "model must be a file"),
+    ],
+)
+def test_errors_on_data_name_its_flag(text, shown):
+    values = app.flags_of(compress_command)
+    assert app._with_flags(text, values) == shown

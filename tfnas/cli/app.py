@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import os
+import re
 import sys
 from collections.abc import Sequence
 from types import ModuleType, SimpleNamespace
@@ -21,6 +22,12 @@ from tfnas.cli.common import define_loading
 from tfnas.runtime.helper_process import isolated_by_default
 from tfnas.table import printable
 
+_DATA = {
+    "train_data": "--data",
+    "validation_data": "the validation part of --data",
+    "test_data": "the test part of --data",
+}
+_ARGUMENT = re.compile(rf"(?<![\w/.'\"])(?:{'|'.join(_DATA)})(?![\w/.'\"])")  # not of a path
 _FIRST, _LAST = ("compress", "search"), ("export", "bench", "profile")
 
 
@@ -114,10 +121,11 @@ def _run_command(name: str, command: ModuleType | SimpleNamespace, argv: Sequenc
 
 
 def _with_flags(text: str, values: flags.FlagValues) -> str:
-    """Returns an error that begins with the name of an argument with the flag instead."""
+    """Returns an error with flags for the arguments of Python: for its first word, and for data."""
+    if "data" in values:
+        text = _ARGUMENT.sub(lambda found: _DATA[found[0]], text)
     name, space, rest = text.partition(" ")
-    flag = {"train_data": "data"}.get(name, name)
-    return f"--{flag}{space}{rest}" if flag in values else text
+    return f"--{name}{space}{rest}" if name in values else text
 
 
 def _fail(who: str, text: str, code: int) -> int:
