@@ -239,6 +239,7 @@ def test_search_hands_its_flags_over(tfnas_command, tmp_path, monkeypatch, inter
     assert (data, directory) == ("digits", str(tmp_path))
     assert settings.pop("overwrite") is True
     settings.pop("progress")
+    assert (settings.pop("custom_objects"), settings.pop("safe_mode")) == ({}, True)
     expected = {"max_trials": 7, "target_latency_ms": 0.5, "baseline": False, "seed": 3}
     defaults = SearchConfig("digits", **expected)
     assert SearchConfig("digits", **settings) == defaults

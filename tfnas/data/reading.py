@@ -128,8 +128,8 @@ def spread_pairs(
     Example:
         >>> import numpy as np
         >>> inputs, targets = spread_pairs(np.arange(9), np.arange(9) % 2, 3)
-        >>> (inputs % 2 == targets).all()
-        True
+        >>> (inputs % 2 == targets).tolist()
+        [True, True, True]
 
     Args:
         data: As for :func:`spread`.

@@ -63,20 +63,13 @@ def content(
         f"Search of {config.hypermodel}",
         [
             Section("", paragraphs(told)),
-            Section("The best", [_best(trials[0], objectives)]),
+            Section("The best", [_table(trials[:1], objectives)]),
             Section("All trials, the best first", [_table(trials, objectives)]),
             *([Section("Failed trials", listing(lines))] if lines else []),
             environment(settings, provenance()),
             Section("", paragraphs(CONTINUES)),
         ],
     )
-
-
-def _best(trial: Trial, objectives: Sequence[str]) -> Table:
-    name, metrics, values = trial
-    rows = [["trial", name], *([each, _text(metrics[each])] for each in objectives)]
-    rows += [[each, _text(value)] for each, value in values.items()]
-    return Table(["", "value"], rows)
 
 
 def _table(trials: Sequence[Trial], objectives: Sequence[str]) -> Table:
