@@ -73,6 +73,11 @@ def test_a_function_is_searched_and_the_best_model_saved(here, capsys):
     assert [set(each["hyperparameters"]) for each in results["trials"]] == [{"units", "rate"}] * 3
     scores = [each["metrics"]["val_accuracy"] for each in results["trials"]]
     assert scores == sorted(scores, reverse=True)
+    page = pathlib.Path("run/report.html").read_text()
+    assert f"Search of {here}:build" in page
+    text = pathlib.Path("run/report.md").read_text().replace("\\", "")
+    assert "3 trials ended well, 0 failed. Each was judged by val_accuracy" in text
+    assert f"{scores[0]:.6g}" in text
     assert keras.models.load_model("run/best.keras").predict(
         np.zeros((2, 4, 4, 1)), verbose=0
     ).shape == (2, 3)

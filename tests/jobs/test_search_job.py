@@ -403,3 +403,24 @@ def test_several_objectives_by_reinforcement_with_limits(npz, tmp_path):
     assert kept["limits"] == {"macs": 1e9}
     more = tfnas.search(str(npz), directory=tmp_path / "out", **{**settings, "max_trials": 3})
     assert len(more.candidates) == 3
+
+
+class Halved(keras.layers.Layer):
+    """A layer that is not registered."""
+
+    def call(self, inputs):
+        return inputs / 2
+
+
+def test_a_teacher_with_a_layer_of_the_users_own(digits, tmp_path):
+    inputs = keras.Input((8, 8, 1))
+    flat = keras.layers.Flatten()(Halved()(inputs))
+    keras.Model(inputs, keras.layers.Dense(10)(flat)).save(tmp_path / "teacher.keras")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "results.json").write_text("{}")  # of something else: ends the search
+    call = {"directory": tmp_path / "run", "teacher": str(tmp_path / "teacher.keras")}
+    call["compression"] = tfnas.CompressionSpace(distill=(False, True))
+    with pytest.raises(ValueError, match="custom_objects"):
+        tfnas.search(digits, **call)
+    with pytest.raises(ValueError, match=r"which holds results.json of something else"):
+        tfnas.search(digits, custom_objects={"Halved": Halved}, **call)

@@ -260,3 +260,10 @@ def test_classes_are_compared_as_classes_and_numbers_as_numbers():
     data = ArrayParts("flags", *[Examples(x, y)] * 3)
     found = CompiledTask.of(logits).agreement((file, file), data, (logits, logits))
     assert found.accuracy[PLAIN].original == 1
+
+
+def test_a_model_that_trains_some_outputs_is_not_distilled():
+    model = table_model(loss={"price": "mse"})
+    task = CompiledTask.of(model, metric={"price": "mae"})
+    with pytest.raises(ValueError, match=r"loss must name every output .* got none for 'level'"):
+        task.check_distillation(model)

@@ -32,6 +32,7 @@ from tfnas.tasks.task import Task
 
 if TYPE_CHECKING:
     import keras
+    import numpy as np
 
     from tfnas.data.data_for_model import AnyData
     from tfnas.nas.search_result import SearchResult
@@ -53,6 +54,7 @@ def compress(
     metric: MetricLike | Mapping[str, MetricLike] | None = None,
     loss: Any = None,
     fit: Fit | None = None,
+    groups: Sequence[Any] | np.ndarray | str | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     verbose: int | str = 1,
     directory: str | pathlib.Path = "compressed",
@@ -120,6 +122,10 @@ def compress(
         loss: What `Model.compile` takes as `loss`; None: what the model was compiled with.
         fit: Your own training, `fit(model, epochs, callbacks)`; see :class:`tfnas.CompiledTask`.
             None: Keras' `fit`, with the model's own `train_step` where it has one.
+        groups: A group of each example of `test_data`, (examples,), such as a speaker or a device,
+            of `validation_data` or `train_data` where the test data is split off from it; the name
+            of a file's array or column. The report shows the quality of each group, and which ones
+            lose more than all. None: there are none.
         callbacks: Keras callbacks of each training.
         verbose: 1 prints each phase, with its reasons; 0 prints nothing.
         effort: "quick": number formats without training, seconds each. "normal": also
@@ -173,7 +179,7 @@ def compress(
     loading = Loading(custom_objects, safe_mode)
     data = train_data, validation_data, test_data
     model, split = load_model_and_data(
-        model, *data, seed=seed, argument="train_data", loading=loading
+        model, *data, seed=seed, argument="train_data", groups=groups, loading=loading
     )
     task = task_of(model, split, task, loss=loss, metric=metric, fit=fit)
     _check_quality_limit(budget, task)

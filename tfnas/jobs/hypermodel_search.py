@@ -29,6 +29,7 @@ from tfnas.nas.search_config import SearchConfig, sampler_of
 from tfnas.nas.trial_log import failure_cause
 from tfnas.nas.tuner import MeasuredTuner
 from tfnas.nas.tuner_config import TunerConfig
+from tfnas.reports import hypermodel_report
 from tfnas.runtime.files import save_model, write_atomically
 from tfnas.runtime.interrupts import Interrupts, announced_interrupts
 from tfnas.runtime.worker_processes import TrialProcesses
@@ -68,8 +69,11 @@ class HyperModelResult:
         ]
         shown = table(["trial", *self.objectives, *names], rows)
         ended = f"{len(self.trials)} trials ended well, the best first:"
+        report = f"The report: {self.directory}/report.html"
         parts = ["Interrupted: the same command resumes."] if self.interrupted else []
-        return "\n\n".join([*parts, ended, shown, f"The best model: {self.directory}/best.keras"])
+        return "\n\n".join(
+            [*parts, ended, shown, f"The best model: {self.directory}/best.keras\n{report}"]
+        )
 
 
 def _shown(value: Any) -> str:
@@ -130,7 +134,7 @@ def search_hypermodel(
         interrupted = True
     if not tuner.oracle.records:
         raise RuntimeError(f"no trial ended well: see {folder / 'trials.jsonl'}")
-    return _written(tuner, folder, interrupted)
+    return _written(tuner, folder, config, str(split), interrupted)
 
 
 def _tuner(
@@ -173,8 +177,10 @@ def _check_model(tuner: MeasuredTuner, name: str) -> None:
         raise ValueError(f"hypermodel {name!r} must return a compiled model: call model.compile()")
 
 
-def _written(tuner: MeasuredTuner, folder: pathlib.Path, interrupted: bool) -> HyperModelResult:
-    """Writes the best model and the results."""
+def _written(
+    tuner: MeasuredTuner, folder: pathlib.Path, config: SearchConfig, data: str, interrupted: bool
+) -> HyperModelResult:
+    """Writes the best model, the results and the report."""
     oracle = tuner.oracle
     order = oracle.get_best_trials(len(oracle.records))
     best = oracle.pick() if len(oracle.objectives.names) == 1 else order[0]
@@ -198,6 +204,11 @@ def _written(tuner: MeasuredTuner, folder: pathlib.Path, interrupted: bool) -> H
     rows = [dict(zip(names, trial, strict=True)) for trial in trials]
     results = {"interrupted": interrupted, "objectives": oracle.objectives.names, "trials": rows}
     write_atomically(folder / "results.json", json.dumps(results, indent=2))
+    done = {trial_id for trial_id, *_ in trials}
+    failed = [oracle.get_trial(name) for name in oracle.end_order if name not in done]
+    failures = {trial.trial_id: failure_cause(trial) for trial in failed}
+    chosen = {"objectives": oracle.objectives.names, "interrupted": interrupted}
+    hypermodel_report.write(folder, trials, failures, config, data, **chosen)
     return HyperModelResult(folder, oracle.objectives.names, trials, interrupted)
 
 

@@ -52,10 +52,10 @@ def load_model_and_data(
     *,
     inputs: Sequence[str] = (),
     targets: Sequence[str] = (),
-    image_size: tuple[int, int] | None = None,
-    seed: int = 0,
+    groups: Any = None,
     argument: str = "data",
     loading: Loading | None = None,
+    **options: Any,
 ) -> tuple[keras.Model, Parts]:
     """Returns the model and its data.
 
@@ -68,10 +68,11 @@ def load_model_and_data(
         test_data: Data for the final measurement, of the same kinds.
         inputs: Names of a file's arrays or columns that are the model's inputs.
         targets: Names of those that are the targets.
-        image_size: (height, width) in pixels that the images of a folder are resized to.
-        seed: Seed of the splits.
         argument: Name of the argument `data`, for messages.
+        groups: A group of each example of the data that the test data is of, or the name of a
+            file's array or column; None: there are none.
         loading: How files of models are read; None: without classes of the user's own.
+        **options: `image_size` and `seed`, as for :func:`tfnas.data.any_data`.
 
     Raises:
         ValueError: There is no such file or folder, the folder holds no finished search, or
@@ -86,10 +87,11 @@ def load_model_and_data(
             raise ValueError(
                 f"{argument} must be given where the model is not a finished search, got None"
             )
-        if validation_data is not None or test_data is not None or inputs or targets:
+        others = (validation_data, test_data, groups, inputs or None, targets or None)
+        if any(each is not None for each in others):
             raise ValueError(
-                f"{argument} must be given with validation_data, test_data, inputs and targets, "
-                "got None"
+                f"{argument} must be given with validation_data, test_data, inputs, targets and "
+                "groups, got None"
             )
         return _search_model(folder, loading), _search_data(folder)
     if folder is not None:
@@ -105,9 +107,9 @@ def load_model_and_data(
         test_data,
         inputs=inputs,
         targets=targets,
-        image_size=image_size,
-        seed=seed,
+        groups=groups,
         argument=argument,
+        **options,
     )
     return loaded, parts
 

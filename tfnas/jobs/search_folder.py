@@ -12,7 +12,8 @@ from tfnas.runtime.folder_lock import NAME
 from tfnas.runtime.store import damage_named, read_json_object
 
 RESULTS = (
-    *("best.keras", "pareto.csv", "pareto.png", "results.json", "report.md", "trials.jsonl"),
+    *("best.keras", "pareto.csv", "pareto.png", "results.json", "report.md", "report.html"),
+    "trials.jsonl",
     *(f"best_{mode}.tflite" for mode in MODES),
 )
 _KEY = "[0-9a-f]" * 16  # of an architecture

@@ -23,7 +23,7 @@ from tfnas.compression.trial_compression import CompressedTraining, spec_of, unt
 from tfnas.data.data_split import DataSplit
 from tfnas.graph.tracing import TraceOnce
 from tfnas.jobs import search_folder
-from tfnas.loading import load_model
+from tfnas.loading import CustomObjects, Loading
 from tfnas.measure.accuracy import correct, score
 from tfnas.measure.latency import benchmark, provenance
 from tfnas.measure.measure import measurement_of
@@ -63,6 +63,8 @@ def search(
     config: SearchConfig | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
+    custom_objects: CustomObjects | None = None,
+    safe_mode: bool = True,
     **settings: Any,
 ) -> SearchResult:
     """Searches architectures for a data set and writes the best one, with a report, to a folder.
@@ -94,8 +96,12 @@ def search(
             none of the names that a search writes.
         config: The settings of the search; None: they are given as `settings`.
         overwrite: Whether the files of an earlier search in the folder are removed. Files that a
-            search did not write stay, except in its subfolder `search`.
+            search did not write stay.
         progress: Is told of phases, trials and epochs; None: nothing is shown.
+        custom_objects: Name -> class or function, for a `teacher` with layers or functions of your
+            own; see :func:`tfnas.load_model`.
+        safe_mode: Whether to refuse a `teacher` with Python code in its file, as that of a Lambda
+            layer.
         **settings: Fields of :class:`tfnas.nas.search_config.SearchConfig`, instead of `config`;
             most used: `preset` (size of the networks), `max_trials`, `epochs` (per trial),
             `final_epochs` (of the best network), `target_latency_ratio` (to the reference
@@ -123,7 +129,9 @@ def search(
             f"command, got {config.hypermodel!r}"
         )
     require("matplotlib", "the pictures of a report")
-    return _Run(config, pathlib.Path(directory), split, progress or Progress(), overwrite).run()
+    loading = Loading(custom_objects, safe_mode)
+    options = (split, progress or Progress(), overwrite, loading)
+    return _Run(config, pathlib.Path(directory), *options).run()
 
 
 def _config_of(dataset: str, config: SearchConfig | None, settings: dict[str, Any]) -> SearchConfig:
@@ -151,6 +159,7 @@ class _Run:
         split: DataSplit | None,
         progress: Progress,
         overwrite: bool,
+        loading: Loading,
     ):
         self.config, self.directory, self.progress = config, directory, progress
         self.full = split or data_module.load(
@@ -170,7 +179,7 @@ class _Run:
             config.preset,
             compression=config.compression,
         )
-        self.teacher = None if config.teacher is None else load_model(config.teacher)
+        self.teacher = None if config.teacher is None else loading.load(config.teacher)
         search_folder.check_is_free(directory)
         if not overwrite:
             search_folder.check_same_search(directory, config)

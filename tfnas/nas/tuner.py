@@ -36,6 +36,7 @@ from tfnas.nas.oracle import SpaceOracle
 from tfnas.nas.samplers.random_search import RandomSampler
 from tfnas.nas.samplers.sampler import Sampler
 from tfnas.nas.search_callbacks import TrialCallbacks
+from tfnas.nas.search_removal import remove_search
 from tfnas.nas.successive_halving import Halving
 from tfnas.nas.trial_failures import InfeasibleTrialError
 from tfnas.nas.trial_runner import TrialRunner, TrialTask
@@ -179,6 +180,8 @@ class MeasuredTuner(TunerState):
             arguments["overwrite"] = False  # only the chief clears the folder
         if arguments.get("overwrite") and folder.exists():
             with owner_of(folder):  # fails if another process is writing to it
+                remove_search(folder)
+                arguments["overwrite"] = False  # keras_tuner would remove other files too
                 super().__init__(oracle, model, **arguments)
         else:
             super().__init__(oracle, model, **arguments)

@@ -237,7 +237,7 @@ class CompiledTask(Task):
         """
         if not self._form.gives_classes:
             return super().agreement(files, data, models)
-        names = getattr(data, "class_names", ())
+        names = getattr(data, "class_names", ()) or getattr(data, "target_names", ())
         logits = self._form.from_logits and not self._form.activation
         return class_agreement(*files, data.test, names, from_logits=logits)
 
@@ -302,8 +302,15 @@ class CompiledTask(Task):
             model: The model.
 
         Raises:
-            ValueError: The kind of an output can't be inferred from its loss and its activation.
+            ValueError: An output has no loss, or its kind can't be inferred from its loss and its
+                activation.
         """
+        names, losses = output_names(model), losses_by_output(model, self._loss)
+        if without := [name for name in names if name not in losses]:
+            raise ValueError(
+                f"loss must name every output of a model that is distilled, got none for "
+                f"{', '.join(map(repr, without))}"
+            )
         self.distiller(model, Distillation(None, 0.5, outputs=()))
 
     def distiller(self, model: keras.Model, distillation: Distillation) -> keras.Model:

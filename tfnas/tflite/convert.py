@@ -85,8 +85,8 @@ def to_tflite(
             in both), or a TFLite representative dataset. That is a function without arguments.
             It yields lists of arrays of shape (batch, ...) in the order of `model.inputs`,
             dictionaries by input name, or tuples of a signature key and such a dictionary.
-            At most 500 examples are used: evenly spaced ones of arrays, the first ones of other
-            data.
+            At most 500 examples are used: of arrays one of each equal part, drawn at random, of
+            other data the first ones.
         sparse: Whether kernels of which at least 30% is zero are stored without the zeros. This
             makes the file smaller, not faster; gzip makes a dense file nearly as small.
             Possible in three modes: "float32"; "float16", for models without transposed

@@ -175,8 +175,8 @@ def mixed_precision(
         model: A trained model, as for :func:`tfnas.to_tflite`.
         size: Maximum size of the file in bytes; below 1: a fraction of the float32 file's size.
         data: Inputs, as `calibration` of :func:`tfnas.to_tflite`: arrays of shape
-            (examples, ...), or other data. 128 examples measure the effects, evenly spaced ones
-            of arrays; 500 calibrate integer activations.
+            (examples, ...), or other data. 128 examples measure the effects, of arrays one
+            of each equal part; 500 calibrate integer activations.
         activations: "float32" or "int8".
         weight_only: With float activations, whether weights are dequantized before use.
         formats: Formats to choose from. None: "float32", "int8" and "int4" with float

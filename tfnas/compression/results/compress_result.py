@@ -20,6 +20,7 @@ from tfnas.measure.output_agreement import OutputAgreement
 from tfnas.measure.throughput import Throughput
 from tfnas.targets.device import Device
 from tfnas.tasks.assessment import Metric
+from tfnas.tasks.judged_parts import Evaluation
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -46,6 +47,8 @@ class CompressResult(PrintedResult):
         layers: The kernels of `best`.
         throughput: Examples a second of the original's float32 file, then of `best`.
         saved_model: Folder of `best` as a SavedModel; None where there is none.
+        by_group: Quality of `best`, and its differences to the original's file, by the groups of
+            the final examples; None where they have no groups.
         notes: How the parts of the data were made.
     """
 
@@ -67,6 +70,7 @@ class CompressResult(PrintedResult):
     layers: tuple[FileLayer, ...]
     throughput: list[Throughput]
     saved_model: pathlib.Path | None
+    by_group: Evaluation | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -105,6 +109,7 @@ class CompressResult(PrintedResult):
             *more_lines(self.rows, str(self.best.recipe)),
             *self._on_device(),
             *(self.agreement.warnings() if self.agreement else ()),
+            *(self.by_group.warnings() if self.by_group else ()),
         ]
         return [verdict(self), *(f"- {line}" for line in lines)]
 
