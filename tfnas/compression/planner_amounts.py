@@ -6,10 +6,9 @@ import dataclasses
 from collections.abc import Mapping
 
 from tfnas.compression.known_file import KnownFile, Outcome
-from tfnas.compression.planner_attempt import keeps_too_much
+from tfnas.compression.planner_attempt import keeps_too_much, sized_form
 from tfnas.compression.planner_state import (
     Attempt,
-    AttemptPart,
     ChooseAmount,
     PlannerState,
     TryAmount,
@@ -17,8 +16,10 @@ from tfnas.compression.planner_state import (
 from tfnas.compression.recipe import RecipeStep
 from tfnas.compression.targets_from_budget import (
     FEWEST,
+    FINE,
     LEAST,
     largest_fitting,
+    limits_bytes,
     next_weights,
     rounded,
     steps_for_budget,
@@ -72,11 +73,20 @@ def next_amount(state: PlannerState, amounts: ChooseAmount) -> TryAmount | None:
 
 def _attempt(state: PlannerState, amounts: ChooseAmount, step: RecipeStep, why: str) -> Attempt:
     enough = state.tolerance.little if amounts.met else 0.0
-    sized = state.settings.sized and step.weights is not None and step in amounts.demanded
-    known = step in amounts.landed or any(one.recipe.steps == (step,) for one in amounts.sizes)
-    part: AttemptPart = "size" if sized and not known else "int8"
+    sized = state.settings.sized and step.kept is not None and step in amounts.demanded
+    sized = sized and limits_bytes(state.budget)
     narrow = sized and step in amounts.narrow
-    return Attempt((step,), why, enough, state.settings.sparsities, part, narrow=narrow)
+    form = sized_form(state, narrow, amounts.trained_form)
+    sizes = {_form(one): one for one in amounts.sizes if one.recipe.steps == (step,)}
+    known = step in amounts.landed or form in sizes
+    trained = sizes.get(("int8", True))
+    return Attempt(
+        *((step,), why, enough, state.settings.sparsities),
+        part="size" if sized and not known else "int8",
+        narrow=narrow,
+        trained_form=amounts.trained_form,
+        trained_fits=trained is not None and not state.exceeded(trained),
+    )
 
 
 def low_rank_instead(state: PlannerState, tried: TryAmount) -> TryAmount | None:
@@ -146,10 +156,32 @@ def _after_demanded(
         if smaller is None and amounts.lossy:
             return _ended(amounts)  # what would fit loses too much
         return smaller or dataclasses.replace(amounts, waiting=())
-    amounts = dataclasses.replace(amounts, lossy=max(amounts.lossy, step.weights or 0.0))
+    amounts = dataclasses.replace(amounts, lossy=max(amounts.lossy, step.kept or 0.0))
+    trained = None if narrow else _in_trained_form(state, amounts, step)
+    if trained is not None:
+        return trained
     if amounts.waiting:
         return dataclasses.replace(amounts, why=FEWER_BITS_WHY)
     return _ended(amounts)  # half-way back would exceed the limit that demands it
+
+
+def _in_trained_form(
+    state: PlannerState, amounts: ChooseAmount, step: RecipeStep
+) -> ChooseAmount | None:
+    """Returns amounts that measure the files trained for int8, which may have room for more.
+
+    None where their sizes are what was measured.
+    """
+    if not amounts.sizes or amounts.trained_form or state.settings.integers:
+        return None
+    return dataclasses.replace(
+        amounts,
+        waiting=(step, *amounts.waiting),
+        landed=tuple(one for one in amounts.landed if one != step),
+        trained_form=True,
+        left=0,
+        why="trained for int8 the limit may leave more weights",
+    )
 
 
 def _too_lossy(state: PlannerState, file: KnownFile) -> bool:
@@ -161,11 +193,16 @@ def _after_size(
     state: PlannerState, amounts: ChooseAmount, step: RecipeStep, file: KnownFile
 ) -> ChooseAmount:
     """Returns what is known after the size of a file: the next size, or the step to train for."""
-    alike = tuple(one for one in (*amounts.sizes, file) if one.recipe.mode == file.recipe.mode)
+    alike = tuple(one for one in (*amounts.sizes, file) if _form(one) == _form(file))
     fraction, landed = next_weights(alike, state.budget, state.settings)
     if not landed and len(alike) >= UNTRAINED * state.effort.corrections:
         fraction, landed = largest_fitting(alike, state.budget), True
-    following = dataclasses.replace(step, weights=fraction)
+    following = step.keeping(fraction)
+    lossy = amounts.trained_form and fraction < amounts.lossy + landed * FINE
+    never = landed and amounts.others and all(map(state.exceeded, alike))
+    if step not in amounts.narrow and (lossy or never):
+        why = FEWER_BITS_WHY
+        return dataclasses.replace(amounts, why=why) if amounts.waiting else _ended(amounts)
     return dataclasses.replace(
         amounts,
         waiting=(following, *amounts.waiting)
@@ -185,10 +222,10 @@ def _corrected(
     """Returns amounts that go on with fewer weights; None where that is not possible."""
     if len(amounts.too_large) >= state.effort.corrections:
         return None
-    alike = [one for one in (*state.known, *amounts.too_large) if _same_format(one, file)]
+    alike = [one for one in (*state.known, *amounts.too_large) if _form(one) == _form(file)]
     before = alike[-1] if alike else None
     nearer = with_fewer_weights(step, file, state.budget, state.settings, before)
-    if not nearer or (nearer[0].weights or 0.0) <= amounts.lossy:
+    if not nearer or (nearer[0].kept or 0.0) <= amounts.lossy:
         return None
     return dataclasses.replace(
         amounts,
@@ -200,10 +237,9 @@ def _corrected(
     )
 
 
-def _same_format(one: Outcome, other: KnownFile) -> bool:
-    """Returns whether the bytes of two files differ by their weights alone."""
-    a, b = one.recipe, other.recipe
-    return (a.mode, a.aware) == (b.mode, b.aware)
+def _form(file: Outcome) -> tuple[str, bool]:
+    """Returns what the bytes of a file depend on besides its weights."""
+    return file.recipe.mode, file.recipe.aware
 
 
 def _ended(amounts: ChooseAmount) -> ChooseAmount:

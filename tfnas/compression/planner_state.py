@@ -46,6 +46,9 @@ class Attempt:
         too_large: The file that exceeds limits which no training can meet: the attempt ended there.
         size: The file without training, of which only the size is known: the attempt ended there.
         narrow: Whether the steps keep too many weights for int8, and 4-bit weights are sized.
+        trained_form: Whether the size is that of a file trained for int8, whatever the settings.
+        trained_fits: Whether the file trained for int8 is known to keep the limits on bytes, which
+            the one without training may exceed: it has scales for each channel of dense layers.
     """
 
     steps: tuple[RecipeStep, ...]
@@ -58,6 +61,8 @@ class Attempt:
     too_large: KnownFile | None = None
     size: KnownFile | None = None
     narrow: bool = False
+    trained_form: bool = False
+    trained_fits: bool = False
 
     @property
     def result(self) -> KnownFile | None:
@@ -107,6 +112,8 @@ class ChooseAmount:
         sizes: The files of which only the size is known, in turn.
         landed: Steps that are trained for without measuring the size first.
         narrow: Steps that are for 4-bit weights, where sizes are measured.
+        trained_form: Whether sizes are those of files trained for int8, since the amount that fits
+            without this training loses too much.
     """
 
     technique: str
@@ -123,6 +130,7 @@ class ChooseAmount:
     sizes: tuple[KnownFile, ...] = ()
     landed: tuple[RecipeStep, ...] = ()
     narrow: tuple[RecipeStep, ...] = ()
+    trained_form: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,13 +223,24 @@ class PlannerState:
     def known(self) -> tuple[KnownFile, ...]:
         """The uncompressed model in int8 and with fewer bits, as far as they were converted.
 
-        Targets are computed from these; there are none without int8.
+        Targets are computed from these; there are none without int8. Fewer bits that save no
+        bytes are left out: where an operator has no kernel for them, the file holds more.
         """
         base = self.trained or self.converted("int8")
         low_bits = self.converted(FEWER_BITS)
         if base is None:
             return ()
-        return (base,) if low_bits is None else (base, low_bits)
+        if low_bits is None or low_bits.costs.bytes >= base.costs.bytes:
+            return (base,)
+        return base, low_bits
+
+    @property
+    def rounding_loses(self) -> bool:
+        """Whether int8 loses more without training than is worth keeping."""
+        base, allowed = self.converted("int8"), self.allowed_drop
+        allowed = math.inf if allowed is None else allowed
+        enough = min(self.tolerance.little, allowed) if self.settings.integers else allowed
+        return base is None or base.costs.drop > enough
 
     @property
     def allowed_drop(self) -> float | None:
