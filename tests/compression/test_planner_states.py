@@ -346,9 +346,26 @@ def test_where_training_for_int8_is_not_planned_its_smaller_file_leaves_more_wei
 def test_low_rank_that_can_never_fit_is_not_trained_where_another_technique_follows():
     state = dense(0.05)
     amounts = dataclasses.replace(state.phase, others=("prune_channels",))
-    alone, following = state, dataclasses.replace(state, phase=amounts)
-    assert answered(following, size=700)[1] == "prune_channels 1 weights 0.43, int8 trained size"
-    assert answered(alone, size=700)[1] == "factorize_dense 0.05, int8"
+    for phase, name in (
+        (amounts, "prune_channels 1 weights 0.43, int8 trained size"),
+        (state.phase, "factorize_dense 0.05, int8"),
+    ):
+        after, form = answered(dataclasses.replace(state, phase=phase), size=700)
+        assert form == "factorize_dense 0.05, int8 size"  # another form may be smaller
+        assert answered(dataclasses.replace(after, asked=None), size=700)[1] == name
+
+
+def test_files_of_which_training_for_int8_makes_far_larger_ones_are_not_trained_for_it():
+    """A layer that fake quantization does not know stays in float32 there."""
+    state, name = answered(sized([0.5]), size=900)
+    assert name == "prune_channels 1 weights 0.5, int8 size"
+    state, name = answered(dataclasses.replace(state, asked=None), size=495)
+    assert name == "prune_channels 1 weights 0.5, int8"
+    state = dataclasses.replace(state, asked=None)
+    assert answered(state, size=495, drop=0.5)[1] is None  # it meets the budget
+    after, name = answered(state, size=495, drop=1.2)
+    assert name == "prune_channels 1 weights 0.5, train 2.5, int8"
+    assert answered(dataclasses.replace(after, asked=None), size=495, drop=1.1)[1] is None
 
 
 def test_low_rank_follows_int8_and_then_fewer_bits():

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from tfnas.compression.known_file import KnownFile, Outcome
-from tfnas.compression.planner_attempt import keeps_too_much, sized_form
+from tfnas.compression.planner_attempt import SLIGHTLY, keeps_too_much, sized_form
 from tfnas.compression.planner_state import (
     Attempt,
     ChooseAmount,
@@ -18,6 +18,7 @@ from tfnas.compression.targets_from_budget import (
     FEWEST,
     FINE,
     LEAST,
+    bytes_to_limits,
     largest_fitting,
     limits_bytes,
     next_weights,
@@ -172,7 +173,7 @@ def _in_trained_form(
 
     None where their sizes are what was measured.
     """
-    if not amounts.sizes or amounts.trained_form or state.settings.integers:
+    if not amounts.sizes or amounts.trained_form is not None or state.settings.integers:
         return None
     return dataclasses.replace(
         amounts,
@@ -193,9 +194,19 @@ def _after_size(
     state: PlannerState, amounts: ChooseAmount, step: RecipeStep, file: KnownFile
 ) -> ChooseAmount:
     """Returns what is known after the size of a file: the next size, or the step to train for."""
-    alike = tuple(one for one in (*amounts.sizes, file) if _form(one) == _form(file))
+    if _form(file) == ("int8", True) and amounts.trained_form is None and _far(state, file):
+        return _untrained_too(amounts, step, file)
+    before = {_form(one): one for one in amounts.sizes if one.recipe.steps == (step,)}
+    trained = before.get(("int8", True))
+    if amounts.trained_form is False and trained is not None and not _far(state, file, trained):
+        amounts = dataclasses.replace(amounts, trained_form=True, sizes=(*amounts.sizes, file))
+        file = trained  # both are as large
+    alike = tuple(
+        {one.recipe: one for one in (*amounts.sizes, file) if _form(one) == _form(file)}.values()
+    )
     fraction, landed = next_weights(alike, state.budget, state.settings)
-    if not landed and len(alike) >= UNTRAINED * state.effort.corrections:
+    measured = {one.recipe for one in (*amounts.sizes, file) if one.recipe.mode == file.recipe.mode}
+    if not landed and len(measured) >= UNTRAINED * state.effort.corrections:
         fraction, landed = largest_fitting(alike, state.budget), True
     following = step.keeping(fraction)
     lossy = amounts.trained_form and fraction < amounts.lossy + landed * FINE
@@ -213,6 +224,26 @@ def _after_size(
         sizes=(*amounts.sizes, file),
         landed=(*amounts.landed, following) if landed else amounts.landed,
         narrow=(*amounts.narrow, following) if step in amounts.narrow else amounts.narrow,
+    )
+
+
+def _far(state: PlannerState, file: KnownFile, other: KnownFile | None = None) -> bool:
+    """Returns whether a file exceeds a limit far, or is far smaller than another one."""
+    own = bytes_to_limits(file, state.budget)
+    return (bytes_to_limits(other, state.budget) - own if other else own - 1) > SLIGHTLY
+
+
+def _untrained_too(amounts: ChooseAmount, step: RecipeStep, file: KnownFile) -> ChooseAmount:
+    """Returns amounts that measure the file without training for int8, which may be far smaller.
+
+    Training for int8 leaves layers that it does not know in float32.
+    """
+    return dataclasses.replace(
+        amounts,
+        waiting=(step, *amounts.waiting),
+        left=amounts.left + 1,
+        sizes=(*amounts.sizes, file),
+        trained_form=False,
     )
 
 

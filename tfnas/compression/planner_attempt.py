@@ -58,15 +58,16 @@ def _recipe_of(part: AttemptPart, state: PlannerState, attempt: Attempt) -> Reci
     return _training(part, state, attempt, best)
 
 
-def sized_form(state: PlannerState, narrow: bool, trained_form: bool) -> tuple[str, bool]:
+def sized_form(state: PlannerState, narrow: bool, trained_form: bool | None) -> tuple[str, bool]:
     """Returns the number format whose size is measured, and whether it is trained for that.
 
     Args:
         state: The state of the plan.
         narrow: Whether the amount is for 4-bit weights.
-        trained_form: Whether the file is trained for int8, whatever the settings.
+        trained_form: Whether the file is trained for int8; None: by the settings.
     """
-    return (FEWER_BITS, True) if narrow else ("int8", trained_form or state.settings.integers)
+    trained = state.settings.integers if trained_form is None else trained_form
+    return (FEWER_BITS, True) if narrow else ("int8", trained)
 
 
 def _training(
@@ -80,16 +81,20 @@ def _training(
     """
     steps, missed, too_large = attempt.steps, state.missed(best), bool(state.exceeded(best))
     base = state.converted("int8")
-    rounding_loses = state.trained is not None or (
-        base is not None and bool(state.exceeded(base)) and state.rounding_loses
+    rounding_loses = attempt.trained_form is not False and (
+        state.trained is not None
+        or (base is not None and bool(state.exceeded(base)) and state.rounding_loses)
     )
     tolerance, longer = state.tolerance, _longer(steps, state.effort.longer)
     if part == "float" and not rounding_loses and state.hopeless(best):
         if "dynamic" not in (*state.settings.formats, *state.settings.later):
             return None
         return Recipe(steps, "dynamic", why="whether rounding is what loses far too much")
-    if part == "longer" and not rounding_loses and tolerance.little < missed <= tolerance.hopeless:
+    least = 0.0 if attempt.trained_form is False else tolerance.little  # else rounding may be all
+    if part == "longer" and not rounding_loses and least < missed <= tolerance.hopeless:
         return Recipe(longer, "int8", why="longer training wins more back")
+    if attempt.trained_form is False:
+        return None  # the file trained for int8 is known to be far too large
     limit, lost = state.budget.max_gzip_bytes, best.costs.drop
     if limit is not None and best.costs.gzip_bytes > limit and attempt.sparsities:
         return None  # zeros are trained for int8 as well

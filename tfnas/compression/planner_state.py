@@ -46,7 +46,8 @@ class Attempt:
         too_large: The file that exceeds limits which no training can meet: the attempt ended there.
         size: The file without training, of which only the size is known: the attempt ended there.
         narrow: Whether the steps keep too many weights for int8, and 4-bit weights are sized.
-        trained_form: Whether the size is that of a file trained for int8, whatever the settings.
+        trained_form: Whether sizes are those of files trained for int8; None: by the settings.
+            False: such files are known to be far larger, so that none is trained.
         trained_fits: Whether the file trained for int8 is known to keep the limits on bytes, which
             the one without training may exceed: it has scales for each channel of dense layers.
     """
@@ -61,7 +62,7 @@ class Attempt:
     too_large: KnownFile | None = None
     size: KnownFile | None = None
     narrow: bool = False
-    trained_form: bool = False
+    trained_form: bool | None = None
     trained_fits: bool = False
 
     @property
@@ -112,8 +113,9 @@ class ChooseAmount:
         sizes: The files of which only the size is known, in turn.
         landed: Steps that are trained for without measuring the size first.
         narrow: Steps that are for 4-bit weights, where sizes are measured.
-        trained_form: Whether sizes are those of files trained for int8, since the amount that fits
-            without this training loses too much.
+        trained_form: Whether sizes are those of files trained for int8; None: by the settings.
+            True: also since the amount that fits without this training loses too much. False:
+            since files trained for int8 hold far more.
     """
 
     technique: str
@@ -130,7 +132,7 @@ class ChooseAmount:
     sizes: tuple[KnownFile, ...] = ()
     landed: tuple[RecipeStep, ...] = ()
     narrow: tuple[RecipeStep, ...] = ()
-    trained_form: bool = False
+    trained_form: bool | None = None
 
 
 @dataclasses.dataclass(frozen=True)

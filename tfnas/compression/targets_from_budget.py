@@ -221,7 +221,7 @@ def next_weights(
         The fraction, and whether it is the one to train: the largest that fits, or where none does
         and no smaller one can be tried the smallest.
     """
-    loads = sorted((_kept_by(file), _load(file, budget)) for file in sizes)
+    loads = sorted((_kept_by(file), bytes_to_limits(file, budget)) for file in sizes)
     fitting = [row for row in loads if row[1] <= 1]
     above = [row for row in loads if row[1] > 1 and (not fitting or row[0] > fitting[-1][0])]
     kept, load = fitting[-1] if fitting else above[0]
@@ -248,12 +248,17 @@ def largest_fitting(sizes: Sequence[Outcome], budget: Budget) -> float:
         sizes: Files of different fractions.
         budget: The limits.
     """
-    fitting = [_kept_by(file) for file in sizes if _load(file, budget) <= 1]
+    fitting = [_kept_by(file) for file in sizes if bytes_to_limits(file, budget) <= 1]
     return max(fitting) if fitting else min(map(_kept_by, sizes))
 
 
-def _load(file: Outcome, budget: Budget) -> float:
-    """Returns the bytes of a file as a fraction of their limit, of the strictest one."""
+def bytes_to_limits(file: Outcome, budget: Budget) -> float:
+    """Returns the bytes of a file as a fraction of their limit, of the strictest one.
+
+    Args:
+        file: The file.
+        budget: The limits, of which one at least is on bytes.
+    """
     limits = ((name, budget.limits.get(f"max_{name}")) for name in _STORED)
     return max(file.costs.value(name) / limit for name, limit in limits if limit is not None)
 
