@@ -13,10 +13,11 @@ from typing import Any
 
 MISSED = 3  # exit code of a job whose best file exceeds a limit
 VERDICTS = (" keeps the budget ", "No file keeps the budget ")
+OTHERWISE = "on the final examples"  # a remark that begins so qualifies the verdict
 
 
-def run(model: pathlib.Path, options: Mapping[str, Any]) -> str:
-    """Runs `tfnas compress MODEL --NAME=VALUE ...` and returns its verdict.
+def run(model: pathlib.Path, options: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """Runs `tfnas compress MODEL --NAME=VALUE ...`; returns its verdict and what qualifies it.
 
     Args:
         model: The model's file.
@@ -30,14 +31,16 @@ def run(model: pathlib.Path, options: Mapping[str, Any]) -> str:
     print("$ tfnas", *command[3:], flush=True)
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    said = ""
+    said, remarked = "", []
     for line in process.stdout:
         print(line, end="", flush=True)
         if any(words in line for words in VERDICTS):
             said = line.strip().rstrip(".")
+        if line.startswith(f"- {OTHERWISE}"):
+            remarked.append(line.strip().removeprefix("- "))
     if process.wait() not in (0, MISSED) or not said:
         raise RuntimeError(f"tfnas compress ended with code {process.returncode}")
-    return said
+    return said, remarked
 
 
 def files_of(report: pathlib.Path, int8_bytes: int) -> tuple[list[str], list[list[str]]]:

@@ -31,6 +31,7 @@ from tasks.training import calibration_inputs
 
 import tfnas
 from tfnas.cli.console import PlainProgress
+from tfnas.compression.results.compress_result import remarks
 from tfnas.table import table
 from tfnas.tasks.compiled_task import CompiledTask
 from tfnas.tasks.metrics import mean_average_precision
@@ -61,7 +62,7 @@ def main(argv: list[str]) -> None:
         found = by_command(name, module, parts, budget, folder, int8.size)
     else:
         found = by_python(module, model, parts, budget, folder, int8.size)
-    headers, cells, said, minutes = found
+    headers, cells, said, remarked, minutes = found
     print("\n$ python", " ".join(sys.argv))
     print(table(headers, cells))
     limits = ", ".join(f"{key} {limit:,}" for key, limit in budget.items())
@@ -69,6 +70,7 @@ def main(argv: list[str]) -> None:
         f"{name}: {module.METRIC} of the Keras model on the whole test part: {value:.4f}; its int8 "
         f"file has {int8.size:,} bytes.",
         f"Budget: {limits}; {said}.",
+        *remarked,
         f"`compress`, effort {EFFORT.value}, took {minutes:.1f} minutes, called "
         f"{'by the command' if WAY.value == 'command' else 'from Python'}.",
     ]
@@ -77,7 +79,8 @@ def main(argv: list[str]) -> None:
     record.write("compress_tasks", tables, seed=SEED.value, notes=notes, way=WAY.value)
 
 
-Found = tuple[list[str], list[list[str]], str, float]  # headers, cells, verdict, minutes
+# Headers, cells, verdict, what the final part shows otherwise, minutes.
+Found = tuple[list[str], list[list[str]], str, list[str], float]
 
 
 def by_python(
@@ -105,7 +108,8 @@ def by_python(
     )
     minutes = (time.monotonic() - began) / 60
     print(f"\n{result}")
-    return *file_rows(result, int8_bytes), verdict(result), minutes
+    remarked = [line for line in remarks(result) if line.startswith(command_run.OTHERWISE)]
+    return *file_rows(result, int8_bytes), verdict(result), remarked, minutes
 
 
 def by_command(
@@ -122,10 +126,10 @@ def by_command(
     options = {"data": models / f"{name}.npz", **budget, "effort": EFFORT.value}
     options |= {"directory": folder, "seed": SEED.value, **named_metric(module)}
     began = time.monotonic()
-    said = command_run.run(models / f"{name}.keras", options)
+    said, remarked = command_run.run(models / f"{name}.keras", options)
     minutes = (time.monotonic() - began) / 60
     headers, cells = command_run.files_of(folder / "report.md", int8_bytes)
-    return headers, cells, said, minutes
+    return headers, cells, said, remarked, minutes
 
 
 class Boxes(CompiledTask):

@@ -389,6 +389,8 @@ def test_fewer_bits_that_save_nothing_are_not_developed():
     state = in_bytes(TryFewerBits(), files=(INT8, larger))
     assert state.known == (INT8,)
     assert asked(state) == "prune_channels 1 weights 0.43, int8"
+    assert "int8x4 takes 1,400 bytes, no fewer than the 1,000 of int8" in state.remarks[0]
+    assert in_bytes(TryFewerBits(), files=(INT8, LOW_BITS)).remarks == ()
 
 
 @pytest.mark.parametrize(

@@ -237,6 +237,18 @@ class PlannerState:
         return base, low_bits
 
     @property
+    def remarks(self) -> tuple[str, ...]:
+        """What the files so far rule out, in sentences."""
+        base, low_bits = self.converted("int8"), self.converted(FEWER_BITS)
+        if base is None or low_bits is None or low_bits.costs.bytes < base.costs.bytes:
+            return ()
+        return (
+            f"{FEWER_BITS} takes {low_bits.costs.bytes:,} bytes, no fewer than the "
+            f"{base.costs.bytes:,} of int8, since some layers have no kernel for 4 bits: nothing "
+            "is trained for 4-bit weights",
+        )
+
+    @property
     def rounding_loses(self) -> bool:
         """Whether int8 loses more without training than is worth keeping."""
         base, allowed = self.converted("int8"), self.allowed_drop
