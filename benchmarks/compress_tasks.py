@@ -109,6 +109,7 @@ def by_python(
     minutes = (time.monotonic() - began) / 60
     print(f"\n{result}")
     remarked = [line for line in remarks(result) if line.startswith(command_run.OTHERWISE)]
+    remarked += [line for line in result.plan.reasons if line.startswith("the smallest number")]
     return *file_rows(result, int8_bytes), verdict(result), remarked, minutes
 
 

@@ -393,6 +393,17 @@ def test_fewer_bits_that_save_nothing_are_not_developed():
     assert in_bytes(TryFewerBits(), files=(INT8, LOW_BITS)).remarks == ()
 
 
+def test_quick_says_where_no_number_format_can_fit():
+    state = state_in(TryFormats(("int8x4",)), {"max_bytes": 500}, effort=EFFORTS["quick"])
+    assert state.remarks == ()  # one is still to come
+    for size, count in ((600, 1), (500, 0)):
+        after, name = answered(state, size=size)
+        assert name is None
+        assert len(after.remarks) == count
+        for line in after.remarks:
+            assert "int8x4, takes 600 bytes, above max_bytes 500; effort normal" in line
+
+
 @pytest.mark.parametrize(
     ("sizes", "fractions"),
     [

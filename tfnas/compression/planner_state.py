@@ -232,21 +232,35 @@ class PlannerState:
         low_bits = self.converted(FEWER_BITS)
         if base is None:
             return ()
-        if low_bits is None or low_bits.costs.bytes >= base.costs.bytes:
-            return (base,)
-        return base, low_bits
+        return (base,) if low_bits is None or self._fewer_bits_save_none() else (base, low_bits)
+
+    def _fewer_bits_save_none(self) -> bool:
+        base, low_bits = self.converted("int8"), self.converted(FEWER_BITS)
+        if base is None or low_bits is None:
+            return False
+        return low_bits.costs.bytes >= base.costs.bytes
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What the files so far rule out, in sentences."""
+        """What the files so far rule out, in sentences; later states only add to them."""
         base, low_bits = self.converted("int8"), self.converted(FEWER_BITS)
-        if base is None or low_bits is None or low_bits.costs.bytes < base.costs.bytes:
-            return ()
-        return (
-            f"{FEWER_BITS} takes {low_bits.costs.bytes:,} bytes, no fewer than the "
-            f"{base.costs.bytes:,} of int8, since some layers have no kernel for 4 bits: nothing "
-            "is trained for 4-bit weights",
-        )
+        lines = []
+        if base is not None and low_bits is not None and self._fewer_bits_save_none():
+            lines.append(
+                f"{FEWER_BITS} takes {low_bits.costs.bytes:,} bytes, no fewer than the "
+                f"{base.costs.bytes:,} of int8, since some layers have no kernel for 4 bits: "
+                "nothing is trained for 4-bit weights"
+            )
+        limit = self.budget.max_bytes
+        if limit is None or self.effort.epochs or not self.files:
+            return tuple(lines)
+        least = min(self.files, key=lambda file: file.costs.bytes)
+        if least.costs.bytes > limit and not isinstance(self.phase, TryFormats):
+            lines.append(
+                f"the smallest number format, {least.recipe}, takes {least.costs.bytes:,} bytes, "
+                f"above max_bytes {limit:,}; effort normal also removes weights"
+            )
+        return tuple(lines)
 
     @property
     def rounding_loses(self) -> bool:
