@@ -384,7 +384,7 @@ def test_low_rank_follows_int8_and_then_fewer_bits():
 
 
 def test_fewer_bits_that_save_nothing_are_not_developed():
-    """Where an operator has no kernel for 4 bits, the file may be larger than that of int8."""
+    """Layers that stay in float32 there, such as embeddings, may make the file larger."""
     larger = file(mode="int8x4", drop=2.0, size=1400)
     state = in_bytes(TryFewerBits(), files=(INT8, larger))
     assert state.known == (INT8,)

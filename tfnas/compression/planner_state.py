@@ -226,7 +226,7 @@ class PlannerState:
         """The uncompressed model in int8 and with fewer bits, as far as they were converted.
 
         Targets are computed from these; there are none without int8. Fewer bits that save no
-        bytes are left out: where an operator has no kernel for them, the file holds more.
+        bytes are left out: layers that stay in float32 there may make the file larger.
         """
         base = self.trained or self.converted("int8")
         low_bits = self.converted(FEWER_BITS)
@@ -248,7 +248,7 @@ class PlannerState:
         if base is not None and low_bits is not None and self._fewer_bits_save_none():
             lines.append(
                 f"{FEWER_BITS} takes {low_bits.costs.bytes:,} bytes, no fewer than the "
-                f"{base.costs.bytes:,} of int8, since some layers have no kernel for 4 bits: "
+                f"{base.costs.bytes:,} of int8, since some layers stay in float32 with it: "
                 "nothing is trained for 4-bit weights"
             )
         limit = self.budget.max_bytes
