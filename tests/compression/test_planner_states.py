@@ -404,6 +404,26 @@ def test_quick_says_where_no_number_format_can_fit():
             assert "int8x4, takes 600 bytes, above max_bytes 500; effort normal" in line
 
 
+def test_an_amount_that_is_refused_is_followed_by_more_weights():
+    """Fixed filters are weights that no channel removes."""
+    state, names = sized([0.4]), []
+    while (recipe := next_step(state, None)[1]) is not None and len(names) < 20:
+        names.append(f"{recipe.steps[0].weights:g}{' size' * recipe.untrained}")
+        failed = recipe.steps[0].weights < 0.47
+        state, _ = answered(state, failed=failed, size=495, drop=2.0 * (not recipe.untrained))
+        state = dataclasses.replace(state, asked=None)
+    assert names[:6] == ["0.4 size", "0.4", "0.45 size", "0.45", "0.5 size", "0.5"]
+    assert names.count("0.5 size") == 1
+
+
+def test_refusals_end():
+    state, names = sized([0.4]), []
+    while (recipe := next_step(state, None)[1]) is not None:
+        names.append(str(recipe))
+        state = dataclasses.replace(answered(state, failed=True)[0], asked=None)
+    assert len(names) == len(set(names)) == 8  # four fractions, sized and tried
+
+
 @pytest.mark.parametrize(
     ("sizes", "fractions"),
     [

@@ -28,6 +28,7 @@ from tfnas.compression.targets_from_budget import (
 )
 
 UNTRAINED = 2  # times as many corrections where nothing is trained for the file
+REFUSED = 0.05  # of the weights: so many more are kept where an amount is refused
 FEWER_BITS_WHY = "4 bits a weight leave more channels"
 FEW = 2  # rounds up to which an effort stops where the budget is met
 
@@ -125,6 +126,10 @@ def after_amount(state: PlannerState, tried: TryAmount) -> ChooseAmount:
         met=amounts.met or state.meets(file),
         why="the quality allows it" if good else "half-way back to a file that is good enough",
     )
+    if file is None and tried.attempt.steps == (step,) and step in amounts.demanded:
+        milder = _after_refusal(state, amounts, step)
+        if milder is not None:
+            return milder
     if file is None and amounts.technique == "factorize_dense":
         return _ended(amounts)  # other fractions fail too
     if step in amounts.demanded:
@@ -182,6 +187,38 @@ def _in_trained_form(
         trained_form=True,
         left=0,
         why="trained for int8 the limit may leave more weights",
+    )
+
+
+def _after_refusal(
+    state: PlannerState, amounts: ChooseAmount, step: RecipeStep
+) -> ChooseAmount | None:
+    """Returns amounts with more weights, half-way to one of known size; None: that is no help.
+
+    Weights that no channel removes, as of fixed filters, may leave too few for a small fraction.
+    """
+    refused = (*amounts.refused, step)
+    sizeable = state.settings.sized and step.kept is not None and limits_bytes(state.budget)
+    if (
+        not sizeable
+        or step.technique != "prune_channels"
+        or len(refused) > state.effort.corrections
+    ):
+        return None
+    least = step.kept or 0.0
+    measured = [one.recipe.steps[0].kept or 1.0 for one in amounts.sizes]
+    above = min((kept for kept in measured if kept > least), default=least + 2 * REFUSED)
+    fraction = rounded((least + above) / 2, FEWEST, 3)
+    if above - least < FINE or step.keeping(fraction) in amounts.demanded:
+        return None
+    following = step.keeping(fraction)
+    return dataclasses.replace(
+        amounts,
+        waiting=(following, *amounts.waiting),
+        demanded=(*amounts.demanded, following),
+        refused=refused,
+        narrow=(*amounts.narrow, following) if step in amounts.narrow else amounts.narrow,
+        why="fewer weights are not possible",
     )
 
 

@@ -113,6 +113,7 @@ class ChooseAmount:
         sizes: The files of which only the size is known, in turn.
         landed: Steps that are trained for without measuring the size first.
         narrow: Steps that are for 4-bit weights, where sizes are measured.
+        refused: Steps that were not possible, in turn.
         trained_form: Whether sizes are those of files trained for int8; None: by the settings.
             True: also since the amount that fits without this training loses too much. False:
             since files trained for int8 hold far more.
@@ -132,6 +133,7 @@ class ChooseAmount:
     sizes: tuple[KnownFile, ...] = ()
     landed: tuple[RecipeStep, ...] = ()
     narrow: tuple[RecipeStep, ...] = ()
+    refused: tuple[RecipeStep, ...] = ()
     trained_form: bool | None = None
 
 
