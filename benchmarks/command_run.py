@@ -29,16 +29,16 @@ def run(model: pathlib.Path, options: Mapping[str, Any]) -> tuple[str, list[str]
     flags = [f"--{name}={value}" for name, value in options.items()]
     command = [sys.executable, "-m", "tfnas", "compress", str(model), *flags]
     print("$ tfnas", *command[3:], flush=True)
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
     said, remarked = "", []
-    for line in process.stdout:
-        print(line, end="", flush=True)
-        if any(words in line for words in VERDICTS):
-            said = line.strip().rstrip(".")
-        if line.startswith(f"- {OTHERWISE}"):
-            remarked.append(line.strip().removeprefix("- "))
-    if process.wait() not in (0, MISSED) or not said:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            if any(words in line for words in VERDICTS):
+                said = line.strip().rstrip(".")
+            if line.startswith(f"- {OTHERWISE}"):
+                remarked.append(line.strip().removeprefix("- "))
+    if process.returncode not in (0, MISSED) or not said:
         raise RuntimeError(f"tfnas compress ended with code {process.returncode}")
     return said, remarked
 
