@@ -96,12 +96,15 @@ def _tried(
         progress.phase(f"plan: quality_limit is better than the original by {better}")
     state, recipe = next_step(first_state(budget, effort, plan, tolerance=tolerance), None)
     while recipe is not None:
+        known = state.remarks
         if recipe.untrained:
             outcome = untrained_size(recipe, store.context, store.folder, store.target)
             state, recipe = next_step(state, outcome)
         else:
             state, recipe = next_step(state, store.make(recipe))
-    return plan
+        for line in state.remarks[len(known) :]:
+            progress.phase(f"plan: {line}")
+    return dataclasses.replace(plan, reasons=(*plan.reasons, *state.remarks))
 
 
 def _further_techniques(trained: bool) -> tuple[RecipeStep, ...]:

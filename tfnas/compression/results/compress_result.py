@@ -14,6 +14,7 @@ from tfnas.compression.plan_settings import PlanSettings
 from tfnas.compression.recipe import Recipe
 from tfnas.compression.results.file_rows import more_lines, short_headers, short_rows
 from tfnas.compression.results.printed_result import PrintedResult
+from tfnas.compression.targets_from_budget import FEWER_BITS
 from tfnas.measure.agreement import Agreement
 from tfnas.measure.measurement import Latency
 from tfnas.measure.output_agreement import OutputAgreement
@@ -154,6 +155,13 @@ def remarks(result: CompressResult) -> list[str]:
             f"the best file is better than the original by {metric.text(-best.costs.drop)}: "
             "it was trained further, and further training might improve the original as well"
         )
+    alike = [each for each in result.candidates if each.recipe.steps == best.recipe.steps]
+    for other in alike if best.recipe.mode == FEWER_BITS else ():
+        if other.recipe.mode == "int8" and other.costs.bytes <= best.costs.bytes:
+            lines.append(
+                f"{best.recipe} takes {best.costs.bytes:,} bytes, {other.recipe} "
+                f"{other.costs.bytes:,}: fewer bits save none here"
+            )
     return [*lines, *result.notes]
 
 
