@@ -41,6 +41,32 @@ def start_a_process(pids):
     time.sleep(LONG)
 
 
+def start_a_daemon(pids):
+    """Starts a process in a session of its own whose parent ends at once, and writes its id."""
+    program = (
+        "import os, pathlib, time\n"
+        "if os.fork() == 0:\n"
+        "    os.setsid()\n"
+        f"    pathlib.Path({pids!r}).write_text(str(os.getpid()))\n"
+        f"    time.sleep({LONG})\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+    while not (path := pathlib.Path(pids)).exists() or not path.read_text():
+        time.sleep(0.01)
+
+
+def die_with_a_daemon(pids):
+    """Starts such a process, and crashes."""
+    start_a_daemon(pids)
+    os.abort()
+
+
+def wait_with_a_daemon(pids):
+    """Starts such a process, and never returns."""
+    start_a_daemon(pids)
+    time.sleep(LONG)
+
+
 def fork_and_raise():
     """Raises in the process that it forks, and returns in its own."""
     child = os.fork()

@@ -53,7 +53,8 @@ def isolated(enabled: bool = True) -> Iterator[None]:
     that tfnas did not convert. In this context that is a :class:`tfnas.ConversionError`, or a
     RuntimeError. Files are the same byte by byte. :func:`tfnas.search`, :func:`tfnas.compress`
     and the `tfnas` command do this by default. The process starts once (some seconds) and needs
-    about 0.5 GB of memory. On Windows nothing is isolated.
+    about 0.5 GB of memory. On Windows nothing is isolated: this context changes nothing there, and a
+    crash ends the caller.
 
     Example:
         >>> import tfnas
