@@ -238,29 +238,58 @@ def test_a_trial_that_is_killed_costs_a_retry_and_one_that_always_dies_fails(tmp
     assert os.path.exists(flag)
 
 
+class KillsItsWorker(Sum):
+    """Two of its trials end their worker, once each; all write which worker they had."""
+
+    def run_trial(self, trial, *args, **kwargs):
+        folder, name = pathlib.Path(args[0]), trial.trial_id
+        first = not (folder / f"began_{name}").exists()
+        (folder / f"began_{name}").write_text(f"{os.getpid()}")
+        if first and name in ("02", "05"):
+            (folder / f"killed_{name}").write_text(f"{os.getpid()}")
+            os.kill(os.getpid(), 9)
+        return super().run_trial(trial)
+
+
+def killed_twice_in_two_workers(folder, executor):
+    """Runs a search whose trials 02 and 05 kill their workers, and checks that none is lost."""
+    tuner = make(folder, KillsItsWorker, executor=executor, parallel=4)
+    tuner.search(str(folder))
+    killed = [(folder / f"killed_{name}").read_text() for name in ("02", "05")]
+    assert killed[0] != killed[1]
+    assert sorted(trial_id for trial_id, _, _ in results(tuner)) == [f"{i:02d}" for i in range(12)]
+    assert all(-loss == sum(values.values()) for _, values, loss in results(tuner))
+    assert {trial.status for trial in tuner.oracle.trials.values()} == {"COMPLETED"}
+
+
 @pytest.mark.slow
 def test_two_workers_of_four_killed_under_dask(tmp_path):
     from distributed import Client, LocalCluster
-
-    flags = str(tmp_path)
-
-    def deadly(values):
-        import os
-
-        name = os.path.join(flags, f"died{values['b']}")
-        if values["b"] in (1, 2) and not os.path.exists(name):
-            open(name, "w").close()
-            os.kill(os.getpid(), 9)
 
     cluster = LocalCluster(
         n_workers=4, threads_per_worker=1, processes=True, dashboard_address=None
     )
     with cluster, Client(cluster) as client:
-        tuner = make(tmp_path, executor=client.get_executor(), parallel=4)
-        tuner.search(deadly)
-    assert (tmp_path / "died1").exists()
-    assert (tmp_path / "died2").exists()
-    assert sorted(trial_id for trial_id, _, _ in results(tuner)) == [f"{i:02d}" for i in range(12)]
+        killed_twice_in_two_workers(tmp_path, client.get_executor())
+
+
+@pytest.mark.slow
+def test_two_workers_of_four_killed_under_ray(tmp_path):
+    """On a local cluster of four processes; skipped where Ray is not installed."""
+    ray = pytest.importorskip("ray")
+
+    class RayExecutor(concurrent.futures.ThreadPoolExecutor):
+        """A thread waits for each call; as docs/large_searches.md shows it."""
+
+        def submit(self, fn, /, *args, **kwargs):
+            return super().submit(lambda: ray.get(ray.remote(max_retries=0)(fn).remote(*args)))
+
+    ray.init(num_cpus=4, include_dashboard=False)
+    try:
+        with RayExecutor(4) as executor:
+            killed_twice_in_two_workers(tmp_path, executor)
+    finally:
+        ray.shutdown()
 
 
 # ---- kills and owners
