@@ -14,6 +14,7 @@ import pytest
 from tuner_settings import arranged
 
 from tfnas.nas.algorithm_tuners import EvolutionTuner, RandomTuner
+from tfnas.nas.executors import engine
 from tfnas.nas.samplers.evolution import EvolutionSampler
 from tfnas.runtime.folder_lock import owner_of
 from tfnas.runtime.worker_processes import TrialDied, TrialProcesses
@@ -295,97 +296,14 @@ def test_two_workers_of_four_killed_under_ray(tmp_path):
 # ---- kills and owners
 
 
-KILLED = textwrap.dedent(
-    """
-    import json, os, pathlib, random, select, signal, sys, time, warnings
-    import keras_tuner as kt
-    import tfnas
-
-    folder, trials, kills = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-    rungs = int(sys.argv[4]) if sys.argv[4] != "None" else None
-
-    def search(project, report):
-        class Tuner(tfnas.EvolutionTuner):
-            def run_trial(self, trial, *args, epochs, **kwargs):
-                time.sleep(0.004)
-                values = trial.hyperparameters.values
-                score = sum(v * (i + 1.37) for i, v in enumerate(values.values()))
-                return {"score": score * epochs}
-
-            def on_trial_end(self, trial):
-                super().on_trial_end(trial)
-                report()
-
-        hp = kt.HyperParameters()
-        for name in "abcdefgh":
-            hp.Choice(name, [0, 1, 2])
-        tuner = Tuner(
-            objective=kt.Objective("score", "max"), max_trials=trials, seed=3,
-            sampler=tfnas.EvolutionSampler(population_size=8, tournament_size=3, children=4),
-            config=tfnas.TunerConfig(halving=rungs),
-            directory=folder, project_name=project, hyperparameters=hp,
-        )
-        tuner.oracle.verbose = 0
-        tuner.search(verbose=0, epochs=4)
-        ended = tuner.oracle.records + tuner.oracle.learning_records
-        results = [(e.trial_id, e.architecture.items, e.losses) for e in ended]
-        return len(tuner.oracle.trials), results
-
-    entire = search("entire", lambda: None)
-    assert entire[0] == trials
-    random.seed(0)
-    lives = 0
-    while lives < kills:
-        until = random.randint(2, max(2, trials // kills - 2))
-        read, write = os.pipe()
-        child = os.fork()
-        if child == 0:
-            with open(os.devnull, "w") as null:
-                os.dup2(null.fileno(), 1)
-            calls = []
-
-            def report():
-                os.write(write, b".")
-                calls.append(".")
-                if len(calls) == trials // kills - 1:
-                    time.sleep(600)  # until it is killed, however late: it never ends by itself
-
-            search("killed", report)
-            os._exit(0)
-        os.close(write)
-        for _ in range(until):
-            os.read(read, 1)
-        time.sleep(random.uniform(0, 0.012))
-        os.kill(child, signal.SIGKILL)
-        assert os.WIFSIGNALED(os.waitpid(child, 0)[1]), "the child ended before it was killed"
-        os.close(read)
-        lives += 1
-    done = len(list(pathlib.Path(folder, "killed").glob("trial_*")))
-    again = search("killed", lambda: None)
-    assert again == entire, "the killed search differs from the uninterrupted one"
-    print(json.dumps({"kills": lives, "trials": again[0], "before the last run": done}))
-    """
-)
-
-
-def killed_search(tmp_path, *arguments):
-    script_arguments = [str(tmp_path), *map(str, arguments)]
-    command = [sys.executable, "-W", "ignore", "-c", KILLED, *script_arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    return json.loads(done.stdout.strip().splitlines()[-1])
-
-
-@pytest.mark.parametrize(
-    ("trials", "kills", "halving"),
-    [(40, 8, None), (40, 8, 2), pytest.param(200, 40, None, marks=pytest.mark.slow)],
-)
-def test_a_search_that_is_killed_again_and_again_is_the_same_search(
-    tmp_path, trials, kills, halving
-):
-    result = killed_search(tmp_path, trials, kills, halving)
-    assert (result["kills"], result["trials"]) == (kills, trials)
-    assert result["before the last run"] < trials
+def test_a_worker_that_is_killed_before_its_trial_begins_is_no_crash(tmp_path, monkeypatch):
+    kills = {"count": 3}
+    monkeypatch.setattr(engine, "memory_kills", lambda: kills["count"])
+    reason, report = "the process of the trial ended by signal 9 (SIGKILL)", tmp_path / "crash.txt"
+    assert not engine.crashed_by_itself(reason, report, 3)
+    assert engine.crashed_by_itself(reason, report, 2), "memory had run out"
+    assert engine.crashed_by_itself(reason, report, None), "nothing says why"
+    assert engine.crashed_by_itself(reason.replace("9", "11"), report, 3)
 
 
 def test_a_second_owner_is_refused(tmp_path):
