@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import time
@@ -26,6 +27,15 @@ def answer_half():
     """Writes the header of an answer, and never what it announces."""
     os.write(own_descriptor(), HEADER.pack(1, RETURNED, 100) + b"half")
     time.sleep(LONG)
+
+
+def die_once(flag):
+    """Kills its process, unless it has done so before."""
+    path = pathlib.Path(flag)
+    if not path.exists():
+        path.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "alive"
 
 
 def answer_for(number):

@@ -45,7 +45,16 @@ serve({connection}, {life}, {folder!r})
 
 
 class ProcessDied(RuntimeError):
-    """The process crashed, or was killed, during a call."""
+    """The process crashed, or was killed, during a call.
+
+    Args:
+        message: How it ended.
+        status: Its exit status, negative for a signal; None: it was killed here.
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class TookTooLong(ProcessDied):
@@ -180,9 +189,9 @@ class ChildProcess:
         self.kill()
         code = self.process.returncode
         if code >= 0:
-            return ProcessDied(f"ended with status {code}")
+            return ProcessDied(f"ended with status {code}", code)
         name = signal.Signals(-code).name if -code in signal.valid_signals() else "unknown"
-        return ProcessDied(f"ended by signal {-code} ({name})")
+        return ProcessDied(f"ended by signal {-code} ({name})", code)
 
     def kill(self) -> None:
         """Kills it, and all that its calls have started. It may be called in any thread."""
