@@ -38,7 +38,8 @@ def main(argv: list[str]) -> None:
     if unknown:
         raise app.UsageError(f"only must name parts, {', '.join(PARTS)}, got {unknown}")
     names = ONLY.value or list(PARTS)
-    rows, failures = earlier_rows(names), []
+    rows: dict[str, record.Row] = {}
+    failures: list[str] = []
     for name in names:
         began = time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
@@ -49,6 +50,7 @@ def main(argv: list[str]) -> None:
         failures += faults
         print(f"{name}: {text}; {len(faults)} failures; {seconds} s", flush=True)
         print("\n".join(faults), end="\n" if faults else "", flush=True)
+    rows = {**earlier_rows(names), **rows}  # read now: other parts may have run meanwhile
     ordered = [rows[name] for name in PARTS if name in rows]
     if PART.value == 1.0:
         record.write("attacks", ordered, command="python benchmarks/attacks.py")

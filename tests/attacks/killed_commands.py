@@ -154,7 +154,7 @@ def attack(folder, kind, kills, seed=0):
         while True:
             process = started(kind, model, place)
             try:  # the last round of all is not disturbed again
-                process.wait(rng.uniform(0.1, 0.6) * seconds if done < kills else MOST_SECONDS)
+                process.wait(rng.uniform(0.05, 0.5) * seconds if done < kills else MOST_SECONDS)
                 break
             except subprocess.TimeoutExpired:
                 faults += kill(process)
