@@ -18,6 +18,7 @@ import select
 import signal
 import sys
 import time
+from typing import NoReturn
 
 _SET_SUBREAPER, _GET_SUBREAPER, _SET_DEATH_SIGNAL = 36, 37, 1  # of <linux/prctl.h>
 _SWEEP_SECONDS = 5.0  # then something can't be killed, as a process of another user
@@ -49,14 +50,10 @@ def guard(connection: int, life: int) -> None:
         os.setsid()  # else it would be in the guardian's group
         _prctl(_SET_DEATH_SIGNAL, signal.SIGKILL)
         if os.getppid() != own_id:  # the guardian died before
-            os._exit(1)
+            raise SystemExit(1)
         return
-    status = 1
-    try:
-        os.close(connection)
-        status = _watch(child, life)
-    finally:
-        _end_as(status)
+    os.close(connection)
+    _end_as(_watch(child, life))
 
 
 def _watch(child: int, life: int) -> int:
@@ -127,7 +124,7 @@ def _descendants(pid: int) -> list[int]:
     return found[1:]
 
 
-def _end_as(status: int) -> None:
+def _end_as(status: int) -> NoReturn:
     """Ends this process with a status; a negative one is that of a signal."""
     if status < 0:
         faulthandler.disable()  # it would report the child's signal a second time
@@ -135,7 +132,7 @@ def _end_as(status: int) -> None:
         with contextlib.suppress(OSError, ValueError):
             signal.signal(-status, signal.SIG_DFL)
         os.kill(os.getpid(), -status)
-    os._exit(status if status >= 0 else 1)
+    raise SystemExit(status if status >= 0 else 1)
 
 
 def _no_core_file() -> None:
