@@ -236,8 +236,6 @@ class _Run:
         if self.config.latency_seconds is not None:
             self.progress.phase(f"latency of the space: {self.config.latency_seconds:g} s")
         interrupted = False
-        rows: list[ReportRow] = []
-        randoms: list[ReportRow] = []
         try:
             self.tuner.search(
                 self.split.x_train,
@@ -263,20 +261,7 @@ class _Run:
         winner = self._winner(candidates)
         # A winner of a lower rung is compared with models that were trained as long.
         self.trial_epochs = int(winner.metrics.get("epochs", self.config.epochs))
-        files: dict[str, Artifact] | None = None
-        diverged: Diverged | None = None
-        try:
-            files = self._final_files(winner, retrain=not interrupted)
-            if not interrupted:
-                rows, randoms = self._compare(winner, files)
-        except KeyboardInterrupt:
-            interrupted = True
-            if files is None:
-                self._final_files(winner, retrain=False)
-        except Diverged as error:
-            interrupted, diverged = True, error
-            if files is None:
-                self._final_files(winner, retrain=False)
+        rows, randoms, stopped = self._final_part(winner, interrupted)
         result = SearchResult(
             self.directory,
             winner,
@@ -284,17 +269,30 @@ class _Run:
             front=self._remeasured(self.tuner.pareto_front()),
             rows=rows,
             randoms=randoms,
-            interrupted=interrupted,
+            interrupted=interrupted or stopped is not None,
             prediction=self.tuner.prediction_errors(),
         )
         if self.writes:
             search_report.write(result, self.config, self.split, self.tuner.target_ratio)
-        if diverged is not None:
+        if isinstance(stopped, Diverged):
             raise Diverged(
-                f"{diverged}; the search is kept, and the best network so far is in "
+                f"{stopped}; the search is kept, and the best network so far is in "
                 f"{self.directory / 'best.keras'}"
-            ) from diverged
+            ) from stopped
         return result
+
+    def _final_part(
+        self, winner: MeasuredTrial, interrupted: bool
+    ) -> tuple[list[ReportRow], list[ReportRow], KeyboardInterrupt | Diverged | None]:
+        """Writes the best network, and compares it; returns the rows, and what stopped it."""
+        files: dict[str, Artifact] | None = None
+        try:
+            files = self._final_files(winner, retrain=not interrupted)
+            return ([], [], None) if interrupted else (*self._compare(winner, files), None)
+        except (KeyboardInterrupt, Diverged) as error:
+            if files is None:
+                self._final_files(winner, retrain=False)
+            return [], [], error
 
     def _no_candidate(self) -> str:
         """The message of a search none of whose trials ended well."""
