@@ -63,7 +63,12 @@ def search(name, *flags):
     return main(["search", f"--hypermodel={name}", "--data=data.npz", "--directory=run", *flags])
 
 
-def test_a_function_is_searched_and_the_best_model_saved(here, capsys):
+def contents(folder):
+    paths = sorted(pathlib.Path(folder).rglob("*"))
+    return {path: (path.stat().st_mtime_ns, path.is_file() and path.read_bytes()) for path in paths}
+
+
+def test_a_function_is_searched_and_the_best_model_saved(here, capsys, monkeypatch):
     flags = ["--objective=val_accuracy", "--max_trials=3", "--epochs=1", "--algorithm=random"]
     assert search(f"{here}:build", *flags) == 0
     out = capsys.readouterr().out
@@ -85,6 +90,13 @@ def test_a_function_is_searched_and_the_best_model_saved(here, capsys):
     assert search(f"{here}:build", *flags) == 0  # the same call reads what is there
     assert search(f"{here}:build", *flags, "--epochs=2") == 1
     assert "another epochs" in capsys.readouterr().err
+    before = contents("run")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # a folder that is read only
+    assert search(f"{here}:build", *flags) == 0
+    assert "3 trials ended well, the best first" in capsys.readouterr().out
+    assert search(f"{here}:build", *flags[:1], "--max_trials=4", *flags[2:]) == 1
+    assert "which can't: trials are left to run" in capsys.readouterr().err
+    assert contents("run") == before
 
 
 def test_a_class_is_searched_and_its_files_measured(here, capsys):

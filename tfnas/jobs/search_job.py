@@ -21,6 +21,7 @@ from tfnas.compression.progress import Progress
 from tfnas.compression.technique_context import CALIBRATION
 from tfnas.compression.trial_compression import CompressedTraining, spec_of, untrained_form
 from tfnas.data.data_split import DataSplit
+from tfnas.graph.finite_loss import Diverged, FiniteLoss
 from tfnas.graph.tracing import TraceOnce
 from tfnas.jobs import search_folder
 from tfnas.loading import CustomObjects, Loading
@@ -112,9 +113,12 @@ def search(
 
     Raises:
         ValueError: A setting is outside its rule, or the folder holds another search or other
-            files that would be written over.
+            files that would be written over. Or the folder can't be written, and the search in it
+            has not ended; one that has is opened and measured again, and nothing is written.
         ImportError: matplotlib is not installed. It is raised before any long work.
         RuntimeError: No trial ended well.
+        tfnas.graph.finite_loss.Diverged: The last training diverged. The search is kept, and the
+            model and the files of the best trial are in the folder.
         KeyboardInterrupt: Interrupted before any trial ended well.
 
     References:
@@ -181,15 +185,22 @@ class _Run:
         )
         self.teacher = None if config.teacher is None else loading.load(config.teacher)
         search_folder.check_is_free(directory)
+        self.writes = search_folder.is_writable(directory)
+        if not self.writes:
+            search_folder.check_has_ended(directory, overwrite)
         if not overwrite:
             search_folder.check_same_search(directory, config)
         optimizer = keras.optimizers.Adam(self._schedule(len(self.split.x_train), config.epochs))
         self.tuner = self._make_tuner(self.space.hypermodel(optimizer=optimizer), overwrite)
         if overwrite:
             search_folder.remove_results(directory)
-        record = {"config": dataclasses.asdict(config), "provenance": provenance()}
-        write_atomically(directory / "config.json", json.dumps(record, indent=2))
-        self.log = TrialLog(self.tuner, directory / "trials.jsonl", progress, config)
+        if self.writes:
+            record = {"config": dataclasses.asdict(config), "provenance": provenance()}
+            write_atomically(directory / "config.json", json.dumps(record, indent=2))
+        elif not self.tuner.has_ended():
+            raise search_folder.not_writable(directory, "trials are left to run")
+        path = directory / "trials.jsonl" if self.writes else None
+        self.log = TrialLog(self.tuner, path, progress, config)
         self.tuner.trial_callbacks = self.log
 
     def _make_tuner(self, hypermodel: Any, overwrite: bool) -> MeasuredTuner:
@@ -234,8 +245,6 @@ class _Run:
         if self.config.latency_seconds is not None:
             self.progress.phase(f"latency of the space: {self.config.latency_seconds:g} s")
         interrupted = False
-        rows: list[ReportRow] = []
-        randoms: list[ReportRow] = []
         try:
             self.tuner.search(
                 self.split.x_train,
@@ -261,15 +270,7 @@ class _Run:
         winner = self._winner(candidates)
         # A winner of a lower rung is compared with models that were trained as long.
         self.trial_epochs = int(winner.metrics.get("epochs", self.config.epochs))
-        files: dict[str, Artifact] | None = None
-        try:
-            files = self._final_files(winner, retrain=not interrupted)
-            if not interrupted:
-                rows, randoms = self._compare(winner, files)
-        except KeyboardInterrupt:
-            interrupted = True
-            if files is None:
-                self._final_files(winner, retrain=False)
+        rows, randoms, stopped = self._final_part(winner, interrupted)
         result = SearchResult(
             self.directory,
             winner,
@@ -277,11 +278,30 @@ class _Run:
             front=self._remeasured(self.tuner.pareto_front()),
             rows=rows,
             randoms=randoms,
-            interrupted=interrupted,
+            interrupted=interrupted or stopped is not None,
             prediction=self.tuner.prediction_errors(),
         )
-        search_report.write(result, self.config, self.split, self.tuner.target_ratio)
+        if self.writes:
+            search_report.write(result, self.config, self.split, self.tuner.target_ratio)
+        if isinstance(stopped, Diverged):
+            raise Diverged(
+                f"{stopped}; the search is kept, and the best network so far is in "
+                f"{self.directory / 'best.keras'}"
+            ) from stopped
         return result
+
+    def _final_part(
+        self, winner: MeasuredTrial, interrupted: bool
+    ) -> tuple[list[ReportRow], list[ReportRow], KeyboardInterrupt | Diverged | None]:
+        """Writes the best network, and compares it; returns the rows, and what stopped it."""
+        files: dict[str, Artifact] | None = None
+        try:
+            files = self._final_files(winner, retrain=not interrupted)
+            return ([], [], None) if interrupted else (*self._compare(winner, files), None)
+        except (KeyboardInterrupt, Diverged) as error:
+            if files is None:
+                self._final_files(winner, retrain=False)
+            return [], [], error
 
     def _no_candidate(self) -> str:
         """The message of a search none of whose trials ended well."""
@@ -336,6 +356,8 @@ class _Run:
                 mode: dataclasses.replace(Artifact.load(path), mode=mode)
                 for mode, path in names.items()
             }
+        if not self.writes:
+            raise search_folder.not_writable(self.directory, f"files of {marker.stem} are missing")
         # All markers: the files of an earlier winner are about to be replaced.
         for stale in marker.parent.glob("*.best"):
             stale.unlink()
@@ -408,6 +430,8 @@ class _Run:
         path = self.directory / "final" / f"{arch.key}.tflite"
         if path.exists():  # an earlier run of the search wrote it
             return dataclasses.replace(Artifact.load(path), mode=mode)
+        if not self.writes:
+            raise search_folder.not_writable(self.directory, f"{path.name} is missing")
         self.progress.phase(f"training for comparison: {arch}")
         spec = mode if arch.compression is None else spec_of(arch.compression)
         file = self._file(self._train(arch), spec)
@@ -436,7 +460,7 @@ class _Run:
                 y,
                 batch_size=self.config.batch_size,
                 verbose=0,
-                callbacks=[report_epoch, *callbacks, TraceOnce()],
+                callbacks=[FiniteLoss(), report_epoch, *callbacks, TraceOnce()],
                 **options,
             )
 

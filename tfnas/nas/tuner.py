@@ -217,7 +217,7 @@ class MeasuredTuner(TunerState):
         if hasattr(fit_args[0] if fit_args else fit_kwargs.get("x"), "as_numpy_iterator"):
             fit_kwargs.setdefault("shuffle", False)  # a tf.data.Dataset does its own shuffling
         self.oracle.halving.set_epochs(fit_kwargs.get("epochs", 1), self.oracle.max_trials)
-        if self._has_ended() and not os.access(self.folder(), os.W_OK):
+        if self.has_ended() and not os.access(self.folder(), os.W_OK):
             return  # a finished search in a folder that is read only
         owner = contextlib.nullcontext() if self.is_worker else owner_of(self.folder())
         with owner, kept_random_state():  # as trials set the global seeds
@@ -236,8 +236,8 @@ class MeasuredTuner(TunerState):
             else:
                 self._search_on_executor(fit_args, fit_kwargs)
 
-    def _has_ended(self) -> bool:
-        """Whether a search that was restored has no trial left to run."""
+    def has_ended(self) -> bool:
+        """Returns whether a search that was restored has no trial left to run."""
         return not self.is_worker and self.remaining_trials == 0 and not self.oracle.retry_queue
 
     def _check_objectives(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -220,6 +220,12 @@ def test_the_channels_of_a_report_are_removed_again(build, excludes):
     smaller, report = prune_channels(model, 0.2, exclude=exclude)
     kept = ChannelPruningReport.of(json.loads(json.dumps(report.as_dict())))
     assert kept == report
+    with pytest.raises(ValueError, match="unknown key in ChannelPruningReport: speed"):
+        ChannelPruningReport.of({**report.as_dict(), "speed": 1})
+    with pytest.raises(ValueError, match=r"GroupChange.before must be int, got '16'"):
+        ChannelPruningReport.of(
+            {**report.as_dict(), "groups": [{**report.as_dict()["groups"][0], "before": "16"}]}
+        )
     assert any(group.removed for group in report.groups)
     assert all(len(group.removed) == group.before - group.after for group in report.groups)
     again = remove_again(model, kept)
