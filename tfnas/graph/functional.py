@@ -1,7 +1,7 @@
 """Lists the calls of a functional Keras model in order, and rebuilds or copies the model.
 
-The list is flat: it contains the calls inside nested models, and a layer that is used twice
-appears twice, since each call costs time and memory.
+The list is flat: it contains the calls inside nested models, subclassed ones too where they can be
+traced, and a layer that is used twice appears twice, since each call costs time and memory.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tfnas.graph.model_class import in_class_of, own_objects, own_steps, plain
+from tfnas.graph.subclassed import opened_call
 from tfnas.keras_private import (
     all_layers,
     call_takes_training,
@@ -376,6 +377,8 @@ def _walk_into(
         inner = followed_graph(node.operation)
         if inner is None and inside is not None:
             inner = inside(node)
+        if inner is None:
+            inner = opened_call(node)
         if inner is not None and len(inner.inputs) == len(call_inputs):
             mode = node.arguments.kwargs.get("training", training)
             outputs = _walk_into(inner, call_inputs, f"{name}/", calls, mode, inside)

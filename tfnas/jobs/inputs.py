@@ -8,8 +8,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tfnas import data as data_module
+from tfnas.data.data_for_model import is_ready
 from tfnas.data.datasets import check_name
 from tfnas.data.examples import Data as Parts
+from tfnas.data.reading import is_py_dataset
+from tfnas.graph.functional_form import as_functional
 from tfnas.loading import Loading
 from tfnas.nas.search_config import SearchConfig
 from tfnas.quantization.quantize_aware import fake_quants, strip_quantization
@@ -98,6 +101,7 @@ def load_model_and_data(
         loaded = (
             loading.load(model, compiled=True) if isinstance(model, str | os.PathLike) else model
         )
+    loaded = as_functional(loaded, _batches_of(data))
     parts = data_module.any_data(
         loaded,
         data,
@@ -110,6 +114,16 @@ def load_model_and_data(
         argument=argument,
     )
     return loaded, parts
+
+
+def _batches_of(data: Any) -> Any:
+    """Data that shows the shapes of inputs; None where it is read by the model's inputs."""
+    if is_ready(data):
+        x = getattr(data, "x_train", None)
+        return None if x is None else x
+    if isinstance(data, tuple) and len(data) in (2, 3):
+        return data[:2]
+    return data if hasattr(data, "as_numpy_iterator") or is_py_dataset(data) else None
 
 
 def _search_folder(model: Any) -> pathlib.Path | None:

@@ -21,6 +21,7 @@ import keras
 from tfnas.graph.batchnorm import fitting_columns
 from tfnas.graph.compatibility import carry_zeros
 from tfnas.graph.functional import Call, LayerCopies, Skipped, rebuild, walk
+from tfnas.graph.functional_form import as_functional
 from tfnas.keras_private import all_layers, functional_inside
 from tfnas.quantization.fake_quant import FakeQuant
 from tfnas.quantization.fake_quant_placement import FakeQuantBuilder
@@ -61,7 +62,7 @@ def quantize_aware(
         'int8'
 
     Args:
-        model: A built functional or Sequential Keras 3 model.
+        model: A Keras 3 model. A subclassed one is opened, see :func:`tfnas.as_functional`.
         spec: "int8", "int8x4" (4-bit weights), "int16x8" (16-bit activations), or a
             :class:`tfnas.QuantSpec`. Where TFLite has no 4-bit kernel, as for transposed
             convolutions, weights have 8 bits instead.
@@ -80,6 +81,7 @@ def quantize_aware(
     """
     spec = QuantSpec.of(spec)
     _check_arguments(spec, engine)
+    model = as_functional(model, data)
     _check_model(model)
     if engine == "tfmot":
         from tfnas.legacy import quantize_aware_tfmot

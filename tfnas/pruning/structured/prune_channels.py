@@ -14,6 +14,7 @@ import numpy as np
 from tfnas.data.data_types import ExampleData
 from tfnas.graph.compatibility import check_float, model_compression
 from tfnas.graph.functional import walk
+from tfnas.graph.functional_form import as_functional
 from tfnas.pruning.gradients import LossGradients
 from tfnas.pruning.structured.channel_groups import MODEL_OUTPUT, Dependencies, Group, trace
 from tfnas.pruning.structured.channel_importance import CRITERIA, input_kernels, scores
@@ -69,7 +70,8 @@ def prune_channels(
         (8, (None, 4, 4, 4))
 
     Args:
-        model: A built functional or Sequential Keras 3 model; it is not changed.
+        model: A Keras 3 model; it is not changed. A subclassed one is opened, see
+            :func:`tfnas.as_functional`.
         ratio: Smallest fraction of the removable channels that is removed, in (0, 1).
         target_macs: Largest number of MACs (multiply-accumulates) per example. A value in
             (0, 1] is a fraction of the MACs of `model`.
@@ -117,6 +119,7 @@ def prune_channels(
     target = _target(ratio, target_macs, target_params, target_latency_ratio, sizes)
     _check(target, latency, criterion, scope, round_to, max_ratio, data)
     check_float(model, "prune_channels")
+    model = as_functional(model, data)
     dependencies = trace(model, excluded(model, exclude))
     costs = RemainingCosts(dependencies, model.count_params())
     if criterion == "taylor" or latency is not None:
