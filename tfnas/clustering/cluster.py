@@ -60,7 +60,7 @@ def cluster(
     zeros: bool | Literal["auto"] = "auto",
     data: Arrays | tf.data.Dataset | keras.utils.PyDataset | None = None,
     exclude: LayerSelection = (),
-    embeddings: bool = False,
+    embeddings: bool = True,
     fold: bool | Literal["auto"] = "auto",
     seed: int = 0,
 ) -> tuple[keras.Model, ClusteringReport]:

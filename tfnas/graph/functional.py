@@ -221,6 +221,7 @@ def rebuild(
     class_of: keras.Model | None,
     flow: Walk | None = None,
     on_input: Callable[[Any], Any] | None = None,
+    float32_inputs: bool = False,
 ) -> keras.Model:
     """Builds a new functional model call by call, not compiled; nested models become flat.
 
@@ -231,6 +232,7 @@ def rebuild(
         class_of: The model whose class is kept where it trains in its own way, see
             :func:`~tfnas.graph.model_class.in_class_of`; None: the new model is not trained.
         flow: The model's :func:`walk`, if `apply` refers to its calls or values; None: a new one.
+        float32_inputs: Whether inputs of other floating-point numbers become float32.
         on_input: Takes the new tensor of an input and returns the tensor to use in its place.
 
     Raises:
@@ -241,7 +243,11 @@ def rebuild(
 
     flow = flow or walk(model)
     inputs = [
-        keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor.name)
+        keras.Input(
+            batch_shape=tensor.shape,
+            dtype="float32" if float32_inputs and "float" in tensor.dtype else tensor.dtype,
+            name=tensor.name,
+        )
         for tensor in model.inputs
     ]
     used = inputs if on_input is None else [on_input(tensor) for tensor in inputs]

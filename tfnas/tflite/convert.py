@@ -21,6 +21,7 @@ from tfnas.tflite.passes.conversion_state import Conversion
 from tfnas.tflite.passes.convert_model import convert
 from tfnas.tflite.passes.correct_batchnorm import correct
 from tfnas.tflite.passes.encode_sparsely import encode_sparsely
+from tfnas.tflite.passes.keep_preprocessing_out import keep_preprocessing_out
 from tfnas.tflite.passes.place_fake_quantization import place_fake_quantization
 from tfnas.tflite.passes.prepare_model import prepare
 from tfnas.tflite.passes.quantize_weights import quantize_weights
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 SPARSE_MODES = ("float32", "float16", "int8")
 PASSES: tuple[Callable[[Conversion], Conversion], ...] = (
+    keep_preprocessing_out,
     prepare,
     check_weights,
     read_calibration,
@@ -70,7 +72,8 @@ def to_tflite(
     Args:
         model: A Keras 3 model, or a tf_keras model. A subclassed one is opened, see
             :func:`tfnas.as_functional`; where it can't be, its file is written by Keras' export,
-            in the formats that need no change of layers.
+            in the formats that need no change of layers. Lookups of words, hashes and bins in front
+            of a model stay out of the file, see :func:`tfnas.split_preprocessing`.
         mode: The number formats of the file, as a :class:`tfnas.QuantSpec` (which may give
             single layers another format) or as one of these names:
 

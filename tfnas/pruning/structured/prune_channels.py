@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fnmatch
 import math
 import numbers
@@ -27,6 +28,7 @@ from tfnas.pruning.structured.channel_selection import (
     choose,
     removal_order,
 )
+from tfnas.pruning.structured.cut_effect import lost_by_the_cut
 from tfnas.pruning.structured.remaining_cost import RemainingCosts
 from tfnas.pruning.structured.slicing import slice_channels
 
@@ -101,7 +103,8 @@ def prune_channels(
         exclude: Names, paths or patterns ("block_*") of layers whose channels are not removed.
         data: Inputs and targets for "taylor": a tuple (x, y) of arrays such as
             (examples, height, width, channels) and (examples,), a `tf.data.Dataset` or a
-            `keras.utils.PyDataset`.
+            `keras.utils.PyDataset`. For other criteria inputs are enough: the report then has how
+            far the outputs moved.
         loss: Loss for "taylor"; None: the loss that the model is compiled with.
         seed: Seed of criterion "random".
 
@@ -140,9 +143,10 @@ def prune_channels(
         savings = budget.savings if per_saving else None
         order = removal_order(dependencies, importance, scope, savings, max_ratio)
         removed = _within(target, budget, dependencies, order, round_to, max_ratio)
-    return slice_channels(model, dependencies, removed), _report(
-        model, dependencies, costs, removed
-    )
+    smaller = slice_channels(model, dependencies, removed)
+    report = _report(model, dependencies, costs, removed)
+    loss_note = lost_by_the_cut(model, smaller, data) if removed.any() else []
+    return smaller, dataclasses.replace(report, notes=(*report.notes, *loss_note))
 
 
 def _within(
