@@ -11,6 +11,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import layers, ops
 
 EXAMPLES, SIZE, STEPS, FEATURES, WORDS, CLASSES = 96, 8, 12, 3, 20, 4
@@ -44,8 +45,26 @@ def trained(name: str, epochs: int = 2) -> tuple[keras.Model, Any, Any]:
     keras.utils.set_random_seed(0)
     model, (x, y) = kind.build(), kind.data()
     model.compile(keras.optimizers.Adam(0.01), kind.loss, jit_compile=False)
-    model.fit(x, y, batch_size=32, epochs=epochs, verbose=0)
+    model.fit(batches(x, y), epochs=epochs, verbose=0)
     return model, x, y
+
+
+def batches(x: Any, y: Any, size: int = 32) -> tf.data.Dataset:
+    """Returns data in batches: Keras reads no strings from arrays."""
+    return tf.data.Dataset.from_tensor_slices((as_tuple(x), y)).batch(size)
+
+
+def as_tuple(x: Any) -> Any:
+    """Returns inputs as a data set takes them: several ones as a tuple."""
+    return tuple(x) if isinstance(x, list) else x
+
+
+def answers(model: keras.Model, x: Any) -> list[np.ndarray]:
+    """Returns the outputs of a model at inference, as a flat list of arrays in float64."""
+    found = model(x, training=False)
+    return [
+        np.asarray(ops.convert_to_numpy(each), np.float64) for each in keras.tree.flatten(found)
+    ]
 
 
 # Data.

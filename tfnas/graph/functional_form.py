@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from tfnas.data.examples import leaves, mapped
-from tfnas.data.reading import batches
+from tfnas.data.reading import arrays
 from tfnas.data.representative_dataset import is_representative_dataset, representative_arrays
 from tfnas.graph.functional import clone, walk
 from tfnas.graph.model_class import own_steps
@@ -92,7 +91,7 @@ def as_functional(
             "model %r computes other layers in training: opened, it trains with those of inference",
             model.name,
         )
-    return _with_compilation(model, opened)
+    return compiled_as(model, opened)
 
 
 def opened_model(
@@ -279,11 +278,11 @@ def _shapes_of_data(data: Any) -> tuple[Any, dict[tuple[Any, ...], str]]:
 
 
 def _first_inputs(data: Any) -> Any:
-    """The inputs of the first batch, with lists in place of tuples."""
+    """The first inputs in data, with lists in place of tuples."""
     if is_representative_dataset(data):
-        arrays = representative_arrays(data, 1)
-        return arrays[0] if isinstance(arrays, list) and len(arrays) == 1 else arrays
-    x, _ = next(iter(batches(data)))
+        columns = representative_arrays(data, _PROBE)
+        return columns[0] if isinstance(columns, list) and len(columns) == 1 else columns
+    x, _ = arrays(data, _PROBE)
     return list(x) if isinstance(x, tuple) else x
 
 
@@ -340,11 +339,13 @@ def _inference(model: keras.Model) -> dict[str, bool]:
 
 def _probe(opened: keras.Model, data: Any) -> list[Any] | None:
     """A few inputs: of the data, else random ones; None where a size is open."""
+    import keras
+
     if data is not None:
-        x = _first_inputs(data)
+        found = keras.tree.flatten(_first_inputs(data))
         return [
-            np.asarray(leaf).astype(t.dtype) if t.dtype != "string" else leaf
-            for leaf, t in zip(leaves(mapped(lambda a: a[:_PROBE], x)), opened.inputs, strict=True)
+            array if tensor.dtype == "string" else np.asarray(array).astype(tensor.dtype)
+            for array, tensor in zip(found, opened.inputs, strict=True)
         ]
     rng, found = np.random.default_rng(0), []
     for tensor in opened.inputs:
@@ -404,8 +405,13 @@ def _by_input(shapes: Any, names: list[str]) -> list[tuple[int | None, ...]]:
     return several
 
 
-def _with_compilation(model: keras.Model, opened: keras.Model) -> keras.Model:
-    """Compiles an opened model as its original was."""
+def compiled_as(model: keras.Model, opened: keras.Model) -> keras.Model:
+    """Compiles a model as another one was, where it is not compiled yet; returns it.
+
+    Args:
+        model: The other model.
+        opened: The model, of the same outputs; changed in place.
+    """
     loss, weights = compiled_losses(model)
     if opened is model or opened.compiled or not getattr(model, "compiled", False) or loss is None:
         return opened

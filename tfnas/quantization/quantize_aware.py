@@ -22,9 +22,11 @@ from tfnas.graph.batchnorm import fitting_columns
 from tfnas.graph.compatibility import carry_zeros
 from tfnas.graph.functional import Call, LayerCopies, Skipped, rebuild, walk
 from tfnas.graph.functional_form import as_functional
+from tfnas.graph.model_class import plain
 from tfnas.keras_private import all_layers, functional_inside
 from tfnas.quantization.fake_quant import FakeQuant
 from tfnas.quantization.fake_quant_placement import FakeQuantBuilder
+from tfnas.quantization.float32_model import to_float32
 from tfnas.quantization.integer_layers import ChannelAffine, FloatConcatenate, SixteenBitForm
 from tfnas.quantization.layer_roles import Role, is_channel_norm, reason_for_float, role
 from tfnas.quantization.normal_form import normal_form
@@ -47,9 +49,9 @@ def quantize_aware(
     The copy computes as its integer file will. Compile, train, save and load it
     (:func:`tfnas.load_model`) like any Keras model. :func:`tfnas.to_tflite` needs no calibration
     data for it, and :func:`tfnas.strip_quantization` turns it back into a float model. `model` is
-    not changed. Zeros that :func:`tfnas.prune` keeps in training are kept in the copy too. After
-    loading a model, call :func:`tfnas.keep_zeros` to keep zeros, or :func:`tfnas.keep_clusters` to
-    keep clusters of equal weights (and zeros).
+    not changed; one of float64 is cast to float32. Zeros that :func:`tfnas.prune` keeps in training
+    are kept in the copy too. After loading a model, call :func:`tfnas.keep_zeros` to keep zeros, or
+    :func:`tfnas.keep_clusters` to keep clusters of equal weights (and zeros).
 
     Example:
         >>> import keras, numpy as np, tfnas
@@ -87,7 +89,9 @@ def quantize_aware(
         from tfnas.legacy import quantize_aware_tfmot
 
         return quantize_aware_tfmot(model)[0]
-    flat, origins = normal_form(model, spec.activation_bits)
+    doubles = any(layer.compute_dtype == "float64" for layer in all_layers(model))
+    single = to_float32(plain(model)) if doubles else model
+    flat, origins = normal_form(single, spec.activation_bits)
     flow = walk(flat)
     names = [(c.name, c.kind) for c in flow.calls if role(c) is Role.KERNEL]
     spec.check_patterns([*names, *origins.values()])
