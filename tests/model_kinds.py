@@ -371,7 +371,7 @@ def table_with_preprocessing() -> keras.Model:
     normalization = layers.Normalization(name="scaled_age")
     normalization.adapt(rows["age"])
     words = layers.StringLookup(vocabulary=["rome", "oslo", "lima"], name="city_index")
-    codes = layers.IntegerLookup(vocabulary=list(range(5)), output_mode="one_hot")
+    codes = layers.IntegerLookup(vocabulary=list(range(5)), output_mode="one_hot", name="codes")
     place = layers.Flatten()(layers.Embedding(4, 4)(words(city)))
     x = layers.Concatenate()([normalization(age), place, codes(code)])
     x = layers.Dense(16, "relu")(x)
