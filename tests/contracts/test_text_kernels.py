@@ -64,7 +64,7 @@ def test_channel_granularity_leaves_an_embedding_to_its_rows():
 
 
 SETTINGS = [
-    pytest.param({}, id="plain"),
+    pytest.param({"run_eagerly": True}, id="eager"),
     pytest.param({"jit_compile": True}, id="jit_compile", marks=pytest.mark.slow),
     pytest.param({"policy": "mixed_float16"}, id="mixed_float16", marks=pytest.mark.slow),
     pytest.param({"policy": "mixed_bfloat16"}, id="mixed_bfloat16", marks=pytest.mark.slow),
