@@ -122,7 +122,7 @@ def built_by_first_batch(model: keras.Model) -> bool:
     Args:
         model: A Keras 3 model.
     """
-    first = next(iter(getattr(model, "_layers", ())), None)
+    first: Any = next(iter(getattr(model, "_layers", ())), None)
     if getattr(model, "_functional", None) is None or type(first).__name__ != "InputLayer":
         return False
     arguments = getattr(getattr(first, "_auto_config", None), "config", None) or {}

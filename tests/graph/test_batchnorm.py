@@ -5,7 +5,11 @@ import numpy as np
 import pytest
 from keras import layers
 
-from tfnas.graph.batchnorm import input_batches, recalibrate_batchnorm
+from tfnas.graph.batchnorm import (
+    input_batches,
+    layers_with_foreign_statistics,
+    recalibrate_batchnorm,
+)
 from tfnas.graph.traversal import visit
 
 
@@ -200,6 +204,7 @@ def normalized(gamma=1.0, mean=0.0, variance=1.0):
 
 def test_statistics_of_folded_normalization_are_pointed_out(caplog):
     model, x = normalized(), examples(seed=3) * 4
+    assert list(layers_with_foreign_statistics(model, x)) == [model.layers[-1].name]
     before = model.predict(x, verbose=0)
     recalibrate_batchnorm(model, x)
     assert "1 of 1 BatchNormalization layers" in caplog.text
@@ -215,7 +220,7 @@ def test_data_in_another_range_is_pointed_out(caplog):
     recalibrate_batchnorm(model, x * 0.9)  # as compression moves them
     assert not caplog.text
     recalibrate_batchnorm(model, x * 255)
-    assert "had others, and the data's mean is" in caplog.text
+    assert "had others; the data's mean is" in caplog.text
 
 
 def test_identity_statistics_that_fit_the_data_are_no_reason_to_warn(caplog):

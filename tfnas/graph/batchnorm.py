@@ -99,6 +99,42 @@ def recalibrate_batchnorm(
     return model
 
 
+def layers_with_foreign_statistics(
+    model: keras.Model, data: ExampleData, batch_size: int = 64
+) -> dict[str, str]:
+    """Returns the BatchNormalization layers whose statistics are not those of their inputs.
+
+    Example:
+        >>> import keras
+        >>> norm = keras.layers.BatchNormalization(name="n")
+        >>> model = keras.Sequential([keras.Input((4,)), norm])
+        >>> x = np.random.default_rng(0).normal(size=(500, 4)).astype("float32")
+        >>> [list(layers_with_foreign_statistics(model, each)) for each in (x, x + 9)]
+        [[], ['n']]
+
+    Args:
+        model: A built model; it is not changed.
+        data: Inputs, as for :func:`recalibrate_batchnorm`.
+        batch_size: Examples per forward pass.
+
+    Returns:
+        Name of the layer -> why, as :func:`foreign_statistics` says it.
+
+    Raises:
+        ValueError: The data holds no example, or does not fit the model.
+    """
+    import keras
+
+    found = layers_of(model, keras.layers.BatchNormalization)
+    reasons = {
+        each.layer.name: foreign_statistics(
+            each.layer, *channel_statistics(each.layer, each.inputs)
+        )
+        for each in visit(model, input_batches(data, batch_size), found)
+    }
+    return {name: why for name, why in reasons.items() if why}
+
+
 def foreign_statistics(layer: Any, mean: np.ndarray, variance: np.ndarray) -> str:
     """Returns why the statistics of a BatchNormalization are not those of its inputs; else "".
 
@@ -123,8 +159,8 @@ def foreign_statistics(layer: Any, mean: np.ndarray, variance: np.ndarray) -> st
         return ""
     found = "mean 0 and variance 1 in all channels" if identity else "others"
     return (
-        f"had {found}, and the data's mean is {shift:.1f} standard deviations away and its "
-        f"variance {ratio:.1f} times as far (medians over the channels)"
+        f"had {found}; the data's mean is {shift:.1f} standard deviations away, and the variances "
+        f"differ by a factor of {ratio:.1f} (medians over the channels)"
     )
 
 

@@ -23,7 +23,7 @@ def lost_by_the_cut(model: keras.Model, smaller: keras.Model, data: Any) -> list
 
     Example:
         >>> import keras
-        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
         >>> lost_by_the_cut(model, model, np.ones((8, 4)))
         ['before training, the outputs on 8 examples moved by 0.0% of their spread']
 
