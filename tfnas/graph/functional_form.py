@@ -14,13 +14,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from tfnas.data.reading import arrays
-from tfnas.data.representative_dataset import is_representative_dataset, representative_arrays
 from tfnas.graph.functional import clone, walk
 from tfnas.graph.model_class import own_steps
 from tfnas.graph.subclassed import CannotTrace, is_subclassed, traced, trains_otherwise
+from tfnas.graph.symbolic_inputs import by_input_name, first_inputs, parsed_shapes, symbolic_inputs
 from tfnas.keras_private import (
-    build_shapes,
     built_by_first_batch,
     call_takes_training,
     compiled_losses,
@@ -166,7 +164,7 @@ def opaque_form(
         return opened_model(model, data, input_shape)
     except CannotTrace as error:
         _LOG.info("%s", error)
-    inputs = _inputs(model, data, input_shape)
+    inputs = symbolic_inputs(model, data, input_shape)
     return keras.Model(inputs, model(inputs), name=model.name)
 
 
@@ -186,7 +184,7 @@ def _is_ready(model: Any, input_shape: Any) -> bool:
 def _opened(model: keras.Model, data: Any, input_shape: Any) -> keras.Model:
     import keras
 
-    inputs = _inputs(model, data, input_shape)
+    inputs = symbolic_inputs(model, data, input_shape)
     if not is_subclassed(model):
         [tensor] = keras.tree.flatten(inputs)
         model.build(tuple(tensor.shape))
@@ -212,78 +210,6 @@ def _no_trace(model: keras.Model, why: str) -> str:
         f"{model.name!r} of class {type(model).__name__}: {why}. tfnas.prune, tfnas.cluster, "
         "tfnas.Distiller and tfnas.to_tflite take it as it is; the others need a functional model"
     )
-
-
-def _inputs(model: keras.Model, data: Any, input_shape: Any) -> Any:
-    """Symbolic inputs in the structure that a model takes."""
-    import keras
-
-    if input_shape is not None:
-        shapes, dtypes = _shapes(input_shape), None
-    elif data is not None:
-        shapes, dtypes = _shapes_of_data(data)
-    else:
-        shapes, dtypes = build_shapes(model), None
-    if shapes is None:
-        raise ValueError(
-            f"model must be built, got {model.name!r}: start it with keras.Input, call it once on "
-            "a batch, or pass tfnas.as_functional(model, input_shape=(height, width, channels))"
-        )
-    dtype = model.input_dtype if hasattr(model, "input_dtype") else keras.config.floatx()
-
-    def symbolic(path: tuple[Any, ...], shape: Any) -> Any:
-        name = str(path[-1]) if path and isinstance(path[-1], str) else None
-        found = dtype if dtypes is None else dtypes[path]
-        return keras.Input(batch_shape=(None, *shape), dtype=found, name=name)
-
-    return _map_shapes(symbolic, shapes)
-
-
-def _map_shapes(function: Any, nested: Any, path: tuple[Any, ...] = ()) -> Any:
-    """Maps the shapes in a nested structure, which are tuples themselves."""
-    if isinstance(nested, Mapping):
-        return {name: _map_shapes(function, each, (*path, name)) for name, each in nested.items()}
-    if isinstance(nested, list):
-        return [_map_shapes(function, each, (*path, i)) for i, each in enumerate(nested)]
-    return function(path, nested)
-
-
-def _shapes(input_shape: Any) -> Any:
-    """The argument `input_shape` as nested dictionaries and lists of tuples."""
-    if isinstance(input_shape, Mapping):
-        return {str(name): _shapes(each) for name, each in input_shape.items()}
-    if not isinstance(input_shape, Sequence) or isinstance(input_shape, str):
-        raise ValueError(f"input_shape must be a shape without the batch, got {input_shape!r}")
-    if any(isinstance(each, Sequence | Mapping) for each in input_shape):
-        return [_shapes(each) for each in input_shape]
-    sizes = tuple(input_shape)
-    if not all(n is None or (isinstance(n, int) and n > 0) for n in sizes):
-        raise ValueError(
-            f"input_shape must hold whole numbers above 0 or None, got {input_shape!r}"
-        )
-    return sizes
-
-
-def _shapes_of_data(data: Any) -> tuple[Any, dict[tuple[Any, ...], str]]:
-    """Shapes without the batch and types of the inputs in data."""
-    x = _first_inputs(data)
-    dtypes: dict[tuple[Any, ...], str] = {}
-
-    def shape(path: tuple[Any, ...], array: Any) -> tuple[int, ...]:
-        kinds = {"string": "OSU", "int32": "iub"}
-        dtypes[path] = next((n for n, kind in kinds.items() if array.dtype.kind in kind), "float32")
-        return tuple(array.shape[1:])
-
-    return _map_shapes(shape, x), dtypes
-
-
-def _first_inputs(data: Any) -> Any:
-    """The first inputs in data, with lists in place of tuples."""
-    if is_representative_dataset(data):
-        columns = representative_arrays(data, _PROBE)
-        return columns[0] if isinstance(columns, list) and len(columns) == 1 else columns
-    x, _ = arrays(data, _PROBE)
-    return list(x) if isinstance(x, tuple) else x
 
 
 def _reads_integers(opened: keras.Model) -> bool:
@@ -342,7 +268,7 @@ def _probe(opened: keras.Model, data: Any) -> list[Any] | None:
     import keras
 
     if data is not None:
-        found = keras.tree.flatten(_first_inputs(data))
+        found = keras.tree.flatten(first_inputs(data, _PROBE))
         return [
             array if tensor.dtype == "string" else np.asarray(array).astype(tensor.dtype)
             for array, tensor in zip(found, opened.inputs, strict=True)
@@ -364,8 +290,8 @@ def _reconnected(model: keras.Model, input_shape: Any) -> keras.Model:
     graph = functional_inside(model)
     shapes = [(None, *t.shape[1:]) for t in graph.inputs]
     if input_shape is not None:
-        named = _shapes(input_shape)
-        wanted = _by_input(named, [t.name for t in graph.inputs])
+        named = parsed_shapes(input_shape)
+        wanted = by_input_name(named, [t.name for t in graph.inputs])
         shapes = [(None, *each) for each in wanted]
         if [shape[1:] for shape in shapes] == [tuple(t.shape[1:]) for t in graph.inputs]:
             return model
@@ -392,17 +318,6 @@ def _reconnected(model: keras.Model, input_shape: Any) -> keras.Model:
         keras.tree.pack_sequence_as(graph.output, [tensors[value] for value in flow.outputs]),
         name=model.name,
     )
-
-
-def _by_input(shapes: Any, names: list[str]) -> list[tuple[int | None, ...]]:
-    if isinstance(shapes, dict):
-        if set(shapes) != set(names):
-            raise ValueError(f"input_shape must name the inputs {names}, got {sorted(shapes)}")
-        return [shapes[name] for name in names]
-    several = shapes if isinstance(shapes, list) else [shapes]
-    if len(several) != len(names):
-        raise ValueError(f"input_shape must hold {len(names)} shapes, for {names}, got {shapes!r}")
-    return several
 
 
 def compiled_as(model: keras.Model, opened: keras.Model) -> keras.Model:
