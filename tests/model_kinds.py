@@ -45,7 +45,7 @@ def trained(name: str, epochs: int = 2) -> tuple[keras.Model, Any, Any]:
     keras.utils.set_random_seed(0)
     model, (x, y) = kind.build(), kind.data()
     model.compile(keras.optimizers.Adam(0.01), kind.loss, jit_compile=False)
-    model.fit(batches(x, y), epochs=epochs, verbose=0)
+    model.fit(batches(x, y), epochs=epochs, verbose=0, shuffle=False)
     return model, x, y
 
 

@@ -17,22 +17,23 @@ RECURRENT = ("LSTM", "GRU", "Bidirectional")
 REFUSED = {
     ("detector", "distill"): "Detector with a train_step of its own",
 }
-# Kinds whose cells are checked in each run; the others are slow tests.
+# Kinds whose cells are checked in each run, and those of them that are trained again in it.
 QUICK = (
-    "convolutional",
     "shared layers",
     "subclassed",
     "Sequential without Input",
     "several outputs",
     "dict inputs",
     "text with pooling",
-    "vision transformer",
-    "detector",
     "table",
-    "float64",
     "Lambda",
 )
-ALL = [pytest.param(k, marks=() if k in QUICK else pytest.mark.slow) for k in KINDS]
+TRAINED_AGAIN = ("subclassed", "table")
+
+
+def kinds(quick=QUICK):
+    """All kinds; those that are not quick are slow tests."""
+    return [pytest.param(kind, marks=() if kind in quick else pytest.mark.slow) for kind in KINDS]
 
 
 def cell(kind, call):
@@ -84,7 +85,7 @@ def flat(outputs):
     return [np.asarray(each, np.float64) for each in keras.tree.flatten(outputs)]
 
 
-@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("kind", kinds())
 def test_prune(kind):
     model, _, _ = trained(kind)
     pruned, report = checked(kind, "prune", lambda: tfnas.prune(model, 0.5))
@@ -94,7 +95,7 @@ def test_prune(kind):
     assert zeros >= 0.45 * sum(each.size for each in kernels(model))
 
 
-@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("kind", kinds())
 def test_cluster(kind):
     model, _, _ = trained(kind)
     clustered, _ = checked(kind, "cluster", lambda: tfnas.cluster(model, 4, fold=False))
@@ -103,7 +104,7 @@ def test_cluster(kind):
         assert len(np.unique(each)) <= 4
 
 
-@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("kind", kinds())
 def test_factorize(kind):
     model, x, _ = trained(kind)
     smaller, report = checked(kind, "factorize", lambda: tfnas.factorize(model, rank=1))
@@ -115,7 +116,7 @@ def test_factorize(kind):
     assert largest_difference(answers(same, x), answers(model, x)) < bound
 
 
-@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("kind", kinds())
 def test_prune_channels(kind):
     model, x, _ = trained(kind)
     found = outcome(lambda: tfnas.prune_channels(model, 0.3))
@@ -130,12 +131,12 @@ def test_prune_channels(kind):
     assert [each.shape for each in answers(smaller, x)] == expected
 
 
-@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("kind", kinds(TRAINED_AGAIN))
 def test_quantize_aware(kind):
     model, x, y = trained(kind)
     trainable = tfnas.quantize_aware(model)
     trainable.compile("adam", KINDS[kind].loss, jit_compile=False)
-    history = trainable.fit(batches(x, y), verbose=0).history
+    history = trainable.fit(batches(x, y), verbose=0, shuffle=False).history
     assert np.isfinite(history["loss"]).all()
     if kind in RECURRENT:
         assert any(kind in layer.kind for layer in tfnas.unquantized_layers(trainable))
@@ -147,24 +148,22 @@ def test_quantize_aware(kind):
     assert file.size < 4 * model.count_params() + 20_000
 
 
-@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("kind", kinds(TRAINED_AGAIN))
 def test_distill(kind):
     model, x, y = trained(kind)
-    if kind == "table":
-        pytest.skip("its data is a data set of strings, tested in tests/distillation")
     student, _ = tfnas.prune(model, 0.5)
 
     def run():
         distiller = tfnas.Distiller(model, student, student_loss=KINDS[kind].loss)
         distiller.compile("adam", jit_compile=False)
-        return distiller.fit(batches(x, y), verbose=0).history
+        return distiller.fit(batches(x, y), verbose=0, shuffle=False).history
 
     history = checked(kind, "distill", run)
     if history is not None:
         assert np.isfinite(history["distillation_loss"]).all()
 
 
-@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("kind", kinds())
 def test_to_tflite(kind):
     model, x, _ = trained(kind)
     file = outcome(lambda: tfnas.to_tflite(model))
@@ -177,7 +176,7 @@ def test_to_tflite(kind):
     assert largest_difference(found, answers(model, x)) < bound
 
 
-@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("kind", kinds())
 def test_profile(kind):
     model, _, _ = trained(kind)
     cost = tfnas.profile(model)
@@ -189,4 +188,4 @@ def test_profile(kind):
 
 def test_there_are_many_kinds():
     assert len(KINDS) >= 22
-    assert set(QUICK) <= set(KINDS)
+    assert {*QUICK, *TRAINED_AGAIN} <= set(KINDS)

@@ -52,7 +52,7 @@ def split_preprocessing(model: keras.Model) -> tuple[keras.Model | None, keras.M
         ValueError: A layer before a lookup is trained, so that it can't be left out.
     """
     flow = walk(model)
-    front = _front_of(flow)
+    front = calls_in_front(flow)
     if not front:
         return None, model
     for call in front:
@@ -75,8 +75,12 @@ def preprocessing_layers(front: keras.Model | None) -> tuple[str, ...]:
     return tuple(call.name for call in walk(front).calls if call.kind in PREPROCESSING)
 
 
-def _front_of(flow: Walk) -> list[Call]:
-    """Preprocessing, and the calls before it, in the order of execution."""
+def calls_in_front(flow: Walk) -> list[Call]:
+    """Returns preprocessing, and the calls before it, in the order of execution.
+
+    Args:
+        flow: A model's calls.
+    """
     needed: set[Value] = set()
     front: list[Call] = []
     for call in reversed(flow.calls):

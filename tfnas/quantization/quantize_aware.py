@@ -23,6 +23,7 @@ from tfnas.graph.compatibility import carry_zeros
 from tfnas.graph.functional import Call, LayerCopies, Skipped, rebuild, walk
 from tfnas.graph.functional_form import as_functional
 from tfnas.graph.model_class import plain
+from tfnas.graph.preprocessing import calls_in_front
 from tfnas.keras_private import all_layers, functional_inside
 from tfnas.quantization.fake_quant import FakeQuant
 from tfnas.quantization.fake_quant_placement import FakeQuantBuilder
@@ -96,7 +97,18 @@ def quantize_aware(
     names = [(c.name, c.kind) for c in flow.calls if role(c) is Role.KERNEL]
     spec.check_patterns([*names, *origins.values()])
     builder = FakeQuantBuilder(flow, spec, origins)
-    quantized = rebuild(flat, builder.apply, class_of=model, flow=flow, on_input=builder.on_input)
+    raw = {
+        tensor.name
+        for tensor, value in zip(functional_inside(flat).inputs, flow.inputs, strict=True)
+        if value in builder.raw
+    }
+    quantized = rebuild(
+        flat,
+        builder.apply,
+        class_of=model,
+        flow=flow,
+        on_input=lambda tensor: tensor if tensor.name in raw else builder.on_input(tensor),
+    )
     builder.copies.carry_weights()
     carry_zeros(model, quantized)
     if data is not None:
@@ -211,7 +223,12 @@ def unquantized_layers(model: keras.Model) -> list[Skipped]:
         A record for each layer or operation: its name, kind and reason.
     """
     skipped = []
-    for call in walk(model).calls:
+    flow = walk(model)
+    front = {id(call) for call in calls_in_front(flow)}
+    for call in flow.calls:
+        if id(call) in front:
+            skipped.append(Skipped(call.name, call.kind, "preprocessing, stays out of the file"))
+            continue
         if isinstance(call.operation, FloatConcatenate):
             reason = "joins numbers of a layer that stays float"
             skipped.append(Skipped(call.operation.layer.name, "Concatenate", reason))
