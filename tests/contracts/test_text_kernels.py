@@ -92,9 +92,10 @@ def test_clusters_stay_in_training(settings):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("settings", [{"jit_compile": True}, {"policy": "mixed_float16"}])
-def test_fake_quantization_trains(settings):
-    policy = settings.pop("policy", "float32")
+@pytest.mark.parametrize(
+    ("policy", "settings"), [("float32", {"jit_compile": True}), ("mixed_float16", {})]
+)
+def test_fake_quantization_trains(policy, settings):
     trainable = tfnas.quantize_aware(text_network(policy))
     x, y = data()
     trainable.compile(
