@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfnas.data.reading import arrays
 from tfnas.data.representative_dataset import is_representative_dataset, representative_arrays
-from tfnas.keras_private import build_shapes
+from tfnas.keras_private import build_shapes, input_structure, recorded_graph
 
 if TYPE_CHECKING:
     import keras
@@ -27,6 +27,12 @@ def symbolic_inputs(model: keras.Model, data: Any, input_shape: Any) -> Any:
     """
     import keras
 
+    graph = recorded_graph(model)
+    if graph is not None and input_shape is None:  # functional, with a call() of its own
+        return keras.tree.map_structure(
+            lambda t: keras.Input(batch_shape=t.shape, dtype=t.dtype, name=t.name),
+            input_structure(graph),
+        )
     if input_shape is not None:
         shapes, dtypes = parsed_shapes(input_shape), None
     elif data is not None:
