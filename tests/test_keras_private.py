@@ -494,3 +494,29 @@ def test_variables_become_constants_and_other_resources_inputs():
     ids = tf.TensorSpec((2,), tf.int32)
     lookup = tf.function(lambda x: {"y": table.lookup(x)}).get_concrete_function(ids)
     assert len(keras_private.with_constants(lookup).inputs) == 2
+
+
+def test_an_input_that_the_first_batch_added_is_told_from_one_of_the_user():
+    deferred = keras.Sequential([layers.Dense(2)])
+    assert not keras_private.built_by_first_batch(deferred)
+    assert keras_private.build_shapes(deferred) is None
+    deferred(np.zeros((3, 4), np.float32))
+    assert keras_private.built_by_first_batch(deferred)
+    assert keras_private.build_shapes(deferred) == (4,)
+    for own in (keras.Input((4,)), keras.Input(batch_shape=(3, 4))):
+        assert not keras_private.built_by_first_batch(keras.Sequential([own, layers.Dense(2)]))
+    assert not keras_private.built_by_first_batch(two_inputs())
+
+
+def test_the_shapes_that_a_model_was_built_with():
+    model = Subclassed()
+    model(np.zeros((3, 4), np.float32))
+    assert keras_private.build_shapes(model) == (4,)
+
+    class Named(keras.Model):
+        def call(self, inputs):
+            return inputs["a"] + inputs["b"]
+
+    named = Named()
+    named({"a": np.zeros((3, 4), np.float32), "b": np.zeros((3, 4), np.float32)})
+    assert keras_private.build_shapes(named) == {"a": (4,), "b": (4,)}

@@ -19,6 +19,8 @@ from tfnas.distillation.feature_losses import FeatureHint as FeatureHint
 from tfnas.distillation.feature_losses import RelationalTransfer as RelationalTransfer
 from tfnas.graph.batchnorm import recalibrate_batchnorm as recalibrate_batchnorm
 from tfnas.graph.custom_loop import CustomLoop as CustomLoop
+from tfnas.graph.functional_form import as_functional as as_functional
+from tfnas.graph.preprocessing import split_preprocessing as split_preprocessing
 from tfnas.jobs.compress import compress as compress
 from tfnas.jobs.search_job import search as search
 from tfnas.jobs.technique_job import run_techniques as run_techniques

@@ -112,6 +112,50 @@ def fill_arguments(
     return node.arguments.fill_in(tensors)
 
 
+def built_by_first_batch(model: keras.Model) -> bool:
+    """Whether the input of a Sequential model was added when its first batch came.
+
+    Keras then fixes the size of that batch. Reads `Sequential._layers` and the arguments that an
+    operation keeps in `_auto_config` (Keras 3.15.1): `Sequential.build` passes a dtype and no name,
+    `keras.Input` passes what the user wrote.
+
+    Args:
+        model: A Keras 3 model.
+    """
+    first: Any = next(iter(getattr(model, "_layers", ())), None)
+    if getattr(model, "_functional", None) is None or type(first).__name__ != "InputLayer":
+        return False
+    arguments = getattr(getattr(first, "_auto_config", None), "config", None) or {}
+    automatic = first.name.startswith("input_layer") and arguments.get("dtype") is not None
+    return automatic and (first.batch_shape[0] or 0) > 1
+
+
+def build_shapes(model: keras.Model) -> Any:
+    """Returns the shapes, without the batch, that the first call built a model with.
+
+    Reads `Layer._build_shapes_dict` (Keras 3.12.0, 3.15.1).
+
+    Args:
+        model: A Keras 3 model.
+
+    Returns:
+        A tuple, or dictionaries and lists of tuples; None where the model was not called.
+    """
+    shapes = getattr(model, "_build_shapes_dict", None)
+    if not shapes or len(shapes) != 1:
+        return None
+
+    def without_batch(nested: Any) -> Any:
+        if isinstance(nested, Mapping):
+            return {name: without_batch(each) for name, each in nested.items()}
+        if any(isinstance(each, list | tuple | Mapping) for each in nested):
+            return [without_batch(each) for each in nested]
+        return tuple(nested[1:])
+
+    [found] = shapes.values()
+    return None if found is None else without_batch(found)
+
+
 def standardized_inputs(functional: keras.Model, inputs: Any) -> list[Any]:
     """Returns inputs as a functional model uses them: one tensor for each of its `inputs`.
 

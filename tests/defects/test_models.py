@@ -155,28 +155,16 @@ def wrapped(subclassed):
     return keras.Model(inputs, subclassed(inputs))
 
 
-@pytest.mark.xfail(
-    strict=True, raises=ValueError, reason=f"{THEME}: a subclassed model is refused at export"
-)
 def test_a_subclassed_model_converts(subclassed, images):
     file = tfnas.to_tflite(subclassed)
     expected = subclassed.predict(images, verbose=0)
     np.testing.assert_allclose(file.predict(images), expected, atol=1e-5)
 
 
-OPAQUE = pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason=f"{THEME}: a wrapped model is one opaque layer, left alone and called a success",
-)
-
-
-@OPAQUE
 def test_the_macs_of_a_wrapped_model_are_counted(wrapped):
     assert tfnas.profile(wrapped).macs == SUBCLASSED_MACS
 
 
-@OPAQUE
 @pytest.mark.parametrize("technique", [tfnas.prune_channels, tfnas.factorize])
 def test_a_wrapped_model_is_made_smaller(wrapped, technique):
     smaller, _ = technique(wrapped, target_macs=0.5)
@@ -184,7 +172,6 @@ def test_a_wrapped_model_is_made_smaller(wrapped, technique):
     assert smaller.count_params() < 0.9 * wrapped.count_params()
 
 
-@OPAQUE
 def test_a_wrapped_model_is_quantized_in_training(wrapped, images):
     trainable = tfnas.quantize_aware(wrapped, "int8", data=images)
     file = tfnas.to_tflite(trainable, "int8")

@@ -512,12 +512,12 @@ def test_invalid_arguments_are_named(arguments, message):
         factorize(network(), **arguments)
 
 
-def test_models_without_known_connections_are_refused():
+def test_models_without_known_shapes_are_refused():
     class Own(keras.Model):
         def call(self, inputs):
             return inputs
 
-    with pytest.raises(ValueError, match="model must be a built functional"):
+    with pytest.raises(ValueError, match="model must be built, got"):
         factorize(Own(), rank=2)
 
 

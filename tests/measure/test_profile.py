@@ -232,7 +232,7 @@ def test_models_that_cannot_be_profiled():
             return x
 
     for model in (Own(), keras.Sequential([layers.Dense(2)]), "model"):
-        with pytest.raises(ValueError, match="must be a built functional or Sequential"):
+        with pytest.raises(ValueError, match=r"model must be (built|a built functional)"):
             tfnas.profile(model)
     inputs = keras.Input((None, None, 3))
     with pytest.raises(ValueError, match=r"inputs of known shape, got .None, None, None, 3"):

@@ -1,7 +1,7 @@
 """Lists the calls of a functional Keras model in order, and rebuilds or copies the model.
 
-The list is flat: it contains the calls inside nested models, and a layer that is used twice
-appears twice, since each call costs time and memory.
+The list is flat: it contains the calls inside nested models, subclassed ones too where they can be
+traced, and a layer that is used twice appears twice, since each call costs time and memory.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tfnas.graph.model_class import in_class_of, own_objects, own_steps, plain
+from tfnas.graph.subclassed import opened_call
 from tfnas.keras_private import (
     all_layers,
     call_takes_training,
@@ -220,6 +221,7 @@ def rebuild(
     class_of: keras.Model | None,
     flow: Walk | None = None,
     on_input: Callable[[Any], Any] | None = None,
+    float32_inputs: bool = False,
 ) -> keras.Model:
     """Builds a new functional model call by call, not compiled; nested models become flat.
 
@@ -230,6 +232,7 @@ def rebuild(
         class_of: The model whose class is kept where it trains in its own way, see
             :func:`~tfnas.graph.model_class.in_class_of`; None: the new model is not trained.
         flow: The model's :func:`walk`, if `apply` refers to its calls or values; None: a new one.
+        float32_inputs: Whether inputs of other floating-point numbers become float32.
         on_input: Takes the new tensor of an input and returns the tensor to use in its place.
 
     Raises:
@@ -240,7 +243,11 @@ def rebuild(
 
     flow = flow or walk(model)
     inputs = [
-        keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor.name)
+        keras.Input(
+            batch_shape=tensor.shape,
+            dtype="float32" if float32_inputs and "float" in tensor.dtype else tensor.dtype,
+            name=tensor.name,
+        )
         for tensor in model.inputs
     ]
     used = inputs if on_input is None else [on_input(tensor) for tensor in inputs]
@@ -376,6 +383,8 @@ def _walk_into(
         inner = followed_graph(node.operation)
         if inner is None and inside is not None:
             inner = inside(node)
+        if inner is None:
+            inner = opened_call(node)
         if inner is not None and len(inner.inputs) == len(call_inputs):
             mode = node.arguments.kwargs.get("training", training)
             outputs = _walk_into(inner, call_inputs, f"{name}/", calls, mode, inside)

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tfnas import data as data_module
+from tfnas.data.data_for_model import is_ready
 from tfnas.data.datasets import check_name
 from tfnas.data.examples import Data as Parts
+from tfnas.data.examples import Examples, ExampleSet
+from tfnas.data.reading import is_py_dataset
+from tfnas.data.user_data import DataParts
+from tfnas.graph.functional_form import as_functional, compiled_as
+from tfnas.graph.preprocessing import preprocessing_layers, split_preprocessing
 from tfnas.loading import Loading
 from tfnas.nas.search_config import SearchConfig
 from tfnas.quantization.quantize_aware import fake_quants, strip_quantization
@@ -100,6 +107,7 @@ def load_model_and_data(
         loaded = (
             loading.load(model, compiled=True) if isinstance(model, str | os.PathLike) else model
         )
+    loaded = as_functional(loaded, _batches_of(data))
     parts = data_module.any_data(
         loaded,
         data,
@@ -111,7 +119,53 @@ def load_model_and_data(
         argument=argument,
         **options,
     )
-    return loaded, parts
+    return _without_preprocessing(loaded, parts, argument)
+
+
+def _without_preprocessing(
+    model: keras.Model, parts: Parts, argument: str
+) -> tuple[keras.Model, Parts]:
+    """A model without lookups, hashes and bins, and data that has been through them."""
+    import keras
+
+    front, rest = split_preprocessing(model)
+    if front is None:
+        return model, parts
+    names = ", ".join(preprocessing_layers(front))
+    inputs = ", ".join(each.name for each in rest.inputs)
+    way_out = (
+        f"{argument} must be arrays where a model has preprocessing that no file can hold, got "
+        f"{type(parts.train).__name__} for {model.name!r} with {names}: send the data through "
+        "the first model of tfnas.split_preprocessing(model), and pass the second one"
+    )
+    if not isinstance(parts, DataParts):
+        raise ValueError(way_out)
+
+    def through(part: ExampleSet) -> Examples:
+        if not isinstance(part, Examples):
+            raise ValueError(way_out)
+        x = keras.tree.map_structure(keras.ops.convert_to_numpy, front(part.x))
+        return dataclasses.replace(part, x=x)
+
+    note = f"{names} stay out of the files, which take {inputs}"
+    new = dataclasses.replace(
+        parts,
+        train=through(parts.train),
+        validation=through(parts.validation),
+        test=through(parts.test),
+        notes=(*parts.notes, note),
+    )
+    return compiled_as(model, rest), new
+
+
+def _batches_of(data: Any) -> Any:
+    """Data that shows the shapes of inputs; None where it is read by the model's inputs."""
+    if is_ready(data):
+        x = getattr(data, "x_train", None)
+        return None if x is None else x
+    if isinstance(data, tuple) and len(data) in (2, 3):
+        return data[:2]
+    return data if hasattr(data, "as_numpy_iterator") or is_py_dataset(data) else None
 
 
 def _search_folder(model: Any) -> pathlib.Path | None:

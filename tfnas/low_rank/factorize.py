@@ -21,6 +21,7 @@ import numpy as np
 from tfnas.graph.batchnorm import fitting_columns
 from tfnas.graph.compatibility import check_float, check_uncompressed
 from tfnas.graph.functional import Call, Skipped, Walk, walk
+from tfnas.graph.functional_form import as_functional
 from tfnas.graph.macs import call_macs
 from tfnas.keras_private import functional_inside
 from tfnas.low_rank.covariance import InputCovariance, measure_covariances
@@ -69,7 +70,8 @@ def factorize(
         (['d_first', 'd_last'], (10,))
 
     Args:
-        model: A built functional or Sequential Keras 3 model; it is not changed.
+        model: A Keras 3 model; it is not changed. A subclassed one is opened, see
+            :func:`tfnas.as_functional`.
         rank: Number of channels between a layer's factors, or in (0, 1) a fraction of the full
             rank. A dict maps layer names or patterns to ranks: the first match counts, and
             other layers are not replaced. Exactly one of rank, energy and target_macs is given.
@@ -147,6 +149,7 @@ def _factorize(
     rank: Mapping[str, Rank] | None = None,
 ) -> tuple[keras.Model, FactorizationReport]:
     check_float(model, "factorize")
+    model = as_functional(model, data)
     methods = _methods(methods)
     flow = walk(model)
     exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)

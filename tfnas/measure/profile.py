@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from tfnas.graph.batchnorm import fitting_columns
 from tfnas.graph.functional import Call, Value, walk
+from tfnas.graph.functional_form import opaque_form
 from tfnas.graph.macs import call_macs, elements, weights_of
 from tfnas.table import Tabular, TextTable
 
@@ -135,7 +136,8 @@ def profile(model: keras.Model, data: Arrays | None = None) -> Profile:
         32
 
     Args:
-        model: A built functional or Sequential Keras 3 model; it may contain nested models.
+        model: A Keras 3 model; nested and subclassed models in it are opened. One that can't be
+            is a single layer, whose MACs are not counted.
         data: Inputs whose shapes tell the sizes that the model leaves open, such as the length of
             a series: an array (examples, ...), or a list or dictionary of such arrays.
 
@@ -143,9 +145,10 @@ def profile(model: keras.Model, data: Arrays | None = None) -> Profile:
         Parameters, MACs and output shape of each layer, and the peak of the activations.
 
     Raises:
-        ValueError: The model is not built, is subclassed, or has an input with a dimension of
+        ValueError: The model is not built, or has an input with a dimension of
             None other than the batch and there is no data, or the data has other inputs.
     """
+    model = opaque_form(model, data)
     flow = walk(model if data is None else _sized(model, data))
     open_inputs = [value.shape for value in flow.inputs if None in value.shape[1:]]
     if open_inputs:

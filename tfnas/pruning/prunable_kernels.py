@@ -12,6 +12,7 @@ columns), where columns are the innermost axis in the file, and back.
 | Conv1D to 3D, transposed  | (*k, out, in)    | out     | k         | in           |
 | DepthwiseConv1D, 2D       | (*k, in, mult)   |         | k         | in x mult    |
 | EinsumDense               | by its equation  | the rest|           | contracted   |
+| Embedding                 | (words, width)   | words   |           | width        |
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class PrunableKernel(ModelKernel):
         positions: Axes between rows and columns, the spatial ones.
         columns: Axes that are innermost in the file.
         filters: Index in (rows, positions, columns) of the filter axis, 0 or 2; None: the
-            kernel has no filters, as in a recurrent cell.
+            kernel has no filters, as in a recurrent cell or an embedding.
     """
 
     rows: tuple[int, ...]
@@ -80,7 +81,7 @@ def find_kernels(model: keras.Model) -> tuple[list[PrunableKernel], list[Skipped
     Raises:
         ValueError: The model is not a built Keras model.
     """
-    found, skipped = model_kernels(model)
+    found, skipped = model_kernels(model, embeddings=True)
     return [
         PrunableKernel(k.name, k.path, k.layer, k.variable, *_layout(k.layer, k.variable))
         for k in found
@@ -150,6 +151,8 @@ def _layout(layer: Any, variable: Any) -> tuple[Any, Any, Any, int | None]:
         return (last - 1,), spatial, (last,), 2
     if isinstance(layer, layers.EinsumDense):
         return _einsum_layout(layer.equation, last + 1)
+    if variable.name == "embeddings":
+        return (0,), (), (1,), None
     recurrent = hasattr(layer, "state_size")
     return (last,), spatial, (last - 1,), None if recurrent else 0
 

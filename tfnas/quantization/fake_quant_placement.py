@@ -15,6 +15,7 @@ import numpy as np
 
 from tfnas.graph.compatibility import channels_share_values
 from tfnas.graph.functional import Call, LayerCopies, Walk
+from tfnas.graph.preprocessing import calls_in_front
 from tfnas.quantization.fake_quant import MIN_RANGE_16, FakeQuant
 from tfnas.quantization.integer_layers import (
     ChannelAffine,
@@ -53,6 +54,14 @@ class FakeQuantBuilder:
         consumers = [(value, call) for call in flow.calls for value in call.inputs]
         self.consumers = dict(consumers)
         self.uses = Counter([*(value for value, _ in consumers), *flow.outputs])
+        # Preprocessing is not in the file, whose inputs are the values that it makes.
+        front = calls_in_front(flow)
+        self.front = {id(call) for call in front}
+        self.inside = {
+            value for call in flow.calls if id(call) not in self.front for value in call.inputs
+        }
+        # Inputs that preprocessing alone reads: bins of rounded numbers would be others.
+        self.raw = {value for call in front for value in call.inputs} - self.inside
         self.wrappers: dict[int, Any] = {}
         self.names: Counter[str] = Counter()
         self.calls: Counter[int] = Counter()
@@ -63,6 +72,9 @@ class FakeQuantBuilder:
 
     def apply(self, call: Call, tensors: list[Any]) -> list[Any]:
         """Returns the outputs of a call, rounded where the file rounds them."""
+        if id(call) in self.front:
+            pairs = zip(call.outputs, self.copies.call(call, tensors), strict=True)
+            return [self.on_input(t) if value in self.inside else t for value, t in pairs]
         call_role = role(call)
         if call_role is Role.RELU:
             producer = self.producers.get(call.inputs[0])
@@ -119,6 +131,8 @@ class FakeQuantBuilder:
 
     def _stays_float(self, call: Call) -> bool:
         """Whether a call is float in the file, by its kind or by the specification."""
+        if id(call) in self.front:
+            return False
         call_role = role(call)
         if call_role is Role.NORM and self._folds(call):
             return self._stays_float(self.producers[call.inputs[0]])

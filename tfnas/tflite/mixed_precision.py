@@ -33,6 +33,7 @@ import numpy as np
 from tfnas.graph.batchnorm import fitting_columns
 from tfnas.graph.divergence import divergence
 from tfnas.graph.functional import walk
+from tfnas.graph.functional_form import opened_model
 from tfnas.graph.lower_hull import lower_hull
 from tfnas.legacy.rebuild import is_tf_keras
 from tfnas.quantization.layer_roles import Role, role
@@ -191,6 +192,8 @@ def mixed_precision(
         ConversionError: The model can't be converted.
     """
     candidates = _check_arguments(size, activations, weight_only, formats)
+    if not is_tf_keras(model):
+        model = opened_model(model, data)
     float_file = to_tflite(model)  # the first error is of a model that can't be converted
     columns = fitting_columns(model, data, EXAMPLES)
     if activations != FLOAT and is_tf_keras(model):

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tfnas.graph.functional import LayerCopies, walk
+from tfnas.graph.functional_form import as_functional
 from tfnas.graph.model_class import own_objects
 from tfnas.pruning.structured.channel_groups import trace
 from tfnas.pruning.structured.channel_report import ChannelPruningReport
@@ -45,7 +46,7 @@ class ChannelPruning:
         (2, True)
 
     Args:
-        model: A built functional or Sequential Keras 3 model; it is not changed.
+        model: A Keras 3 model; it is not changed.
         target_macs: MACs of the final model per example, as a fraction of those of `model`, in
             (0, 1).
         steps: Number of steps, at least 1.
@@ -80,6 +81,7 @@ class ChannelPruning:
             raise ValueError(f"steps must be a whole number from 1 on, got {steps!r}")
         if not callable(fit):
             raise ValueError(f"fit must take a model and a step, got {fit!r}")
+        model = as_functional(model, options.get("data"))
         self.model, self.fit, self.steps = model, fit, steps
         self.folder = None if folder is None else pathlib.Path(folder)
         loss = getattr(model, "loss", None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fnmatch
 import math
 import numbers
@@ -14,6 +15,7 @@ import numpy as np
 from tfnas.data.data_types import ExampleData
 from tfnas.graph.compatibility import check_float, model_compression
 from tfnas.graph.functional import walk
+from tfnas.graph.functional_form import as_functional
 from tfnas.pruning.gradients import LossGradients
 from tfnas.pruning.structured.channel_groups import MODEL_OUTPUT, Dependencies, Group, trace
 from tfnas.pruning.structured.channel_importance import CRITERIA, input_kernels, scores
@@ -26,6 +28,7 @@ from tfnas.pruning.structured.channel_selection import (
     choose,
     removal_order,
 )
+from tfnas.pruning.structured.cut_effect import lost_by_the_cut
 from tfnas.pruning.structured.remaining_cost import RemainingCosts
 from tfnas.pruning.structured.slicing import slice_channels
 
@@ -69,7 +72,8 @@ def prune_channels(
         (8, (None, 4, 4, 4))
 
     Args:
-        model: A built functional or Sequential Keras 3 model; it is not changed.
+        model: A Keras 3 model; it is not changed. A subclassed one is opened, see
+            :func:`tfnas.as_functional`.
         ratio: Smallest fraction of the removable channels that is removed, in (0, 1).
         target_macs: Largest number of MACs (multiply-accumulates) per example. A value in
             (0, 1] is a fraction of the MACs of `model`.
@@ -99,7 +103,8 @@ def prune_channels(
         exclude: Names, paths or patterns ("block_*") of layers whose channels are not removed.
         data: Inputs and targets for "taylor": a tuple (x, y) of arrays such as
             (examples, height, width, channels) and (examples,), a `tf.data.Dataset` or a
-            `keras.utils.PyDataset`.
+            `keras.utils.PyDataset`. For other criteria inputs are enough: the report then has how
+            far the outputs moved.
         loss: Loss for "taylor"; None: the loss that the model is compiled with.
         seed: Seed of criterion "random".
 
@@ -117,6 +122,7 @@ def prune_channels(
     target = _target(ratio, target_macs, target_params, target_latency_ratio, sizes)
     _check(target, latency, criterion, scope, round_to, max_ratio, data)
     check_float(model, "prune_channels")
+    model = as_functional(model, data)
     dependencies = trace(model, excluded(model, exclude))
     costs = RemainingCosts(dependencies, model.count_params())
     if criterion == "taylor" or latency is not None:
@@ -137,9 +143,10 @@ def prune_channels(
         savings = budget.savings if per_saving else None
         order = removal_order(dependencies, importance, scope, savings, max_ratio)
         removed = _within(target, budget, dependencies, order, round_to, max_ratio)
-    return slice_channels(model, dependencies, removed), _report(
-        model, dependencies, costs, removed
-    )
+    smaller = slice_channels(model, dependencies, removed)
+    report = _report(model, dependencies, costs, removed)
+    loss_note = lost_by_the_cut(model, smaller, data) if removed.any() else []
+    return smaller, dataclasses.replace(report, notes=(*report.notes, *loss_note))
 
 
 def _within(

@@ -33,6 +33,7 @@ class Conversion:
         columns: The calibration data: for each input, in the order of `model.inputs`, an array
             of shape (examples, ...). Empty where none is needed.
         float_model: The model before a pass placed fake quantization; None where none did.
+        kept_out: Names of the preprocessing layers that are not in the file.
         content: The file of TensorFlow's converter, not validated yet.
         origin: Record of the conversion, for :class:`tfnas.Artifact`.
         artifact: The file, validated; None before.
@@ -45,6 +46,7 @@ class Conversion:
     aware: bool = False
     columns: tuple[np.ndarray, ...] = ()
     float_model: keras.Model | None = None
+    kept_out: tuple[str, ...] = ()
     content: bytes = dataclasses.field(default=b"", repr=False)
     origin: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     artifact: Artifact | None = None

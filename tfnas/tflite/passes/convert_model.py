@@ -30,6 +30,7 @@ def convert(conversion: Conversion) -> Conversion:
         "inputs": [tensor.name for tensor in model.inputs],
         "calibration_examples": len(columns[0]) if columns else 0,
         "quantization_aware": aware and conversion.float_model is None,
+        **({"kept_out": list(conversion.kept_out)} if conversion.kept_out else {}),
         **_versions(),
     }
     return dataclasses.replace(conversion, content=content, origin=origin)
