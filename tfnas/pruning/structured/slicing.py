@@ -113,6 +113,20 @@ def remove_again(model: keras.Model, report: ChannelPruningReport) -> keras.Mode
     Raises:
         ValueError: The report is on another model.
     """
+    dependencies = trace_of(model, report)
+    return slice_channels(model, dependencies, removal_of(dependencies, report))
+
+
+def trace_of(model: keras.Model, report: ChannelPruningReport) -> Dependencies:
+    """Returns the channels of a model that was pruned, as they were traced then.
+
+    Args:
+        model: The model.
+        report: The report on its pruning.
+
+    Raises:
+        ValueError: The report is on another model.
+    """
     dependencies = trace(model)
     own = [(group.name, group.size) for group in dependencies.groups]
     if own != [(change.name, change.before) for change in report.groups]:
@@ -120,7 +134,17 @@ def remove_again(model: keras.Model, report: ChannelPruningReport) -> keras.Mode
             f"report must be on {model.name!r}, whose {len(own)} groups of channels are others "
             f"than its {len(report.groups)}"
         )
+    return dependencies
+
+
+def removal_of(dependencies: Dependencies, report: ChannelPruningReport) -> np.ndarray:
+    """Returns whether each root was removed, boolean, (channel ids,).
+
+    Args:
+        dependencies: Result of :func:`trace_of`.
+        report: The report.
+    """
     removed = np.zeros(len(dependencies.roots), bool)
     for group, change in zip(dependencies.groups, report.groups, strict=True):
         removed[group.roots[list(change.removed)]] = True
-    return slice_channels(model, dependencies, removed)
+    return removed
