@@ -335,4 +335,10 @@ def examples(model: keras.Model, count: int = 3, seed: int = 0) -> list[np.ndarr
         seed: Seed of the values.
     """
     rng = np.random.default_rng(seed)
-    return [rng.normal(size=(count, *t.shape[1:])).astype("float32") for t in model.inputs]
+    arrays = []
+    for tensor in model.inputs:
+        shape = (count, *tensor.shape[1:])
+        is_float = "float" in tensor.dtype
+        values = rng.normal(size=shape) if is_float else rng.integers(0, 10, shape)
+        arrays.append(values.astype(tensor.dtype))
+    return arrays

@@ -2,8 +2,8 @@
 
 import keras
 import numpy as np
+from random_graphs import examples
 
-from tests.random_graphs import examples
 from tfnas.measure.profile import profile
 from tfnas.pruning.structured.channel_groups import trace
 from tfnas.pruning.structured.channel_masks import mask_channels

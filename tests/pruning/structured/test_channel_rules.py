@@ -6,9 +6,9 @@ import keras
 import numpy as np
 import pytest
 from keras import layers, ops
+from masked_models import assert_pruned_equals_masked
+from random_graphs import random_model
 
-from tests.pruning.structured.masked_models import assert_pruned_equals_masked
-from tests.random_graphs import random_model
 from tfnas.pruning.structured.channel_groups import trace
 from tfnas.pruning.structured.prune_channels import prune_channels
 from tfnas.pruning.structured.slicing import slice_channels
@@ -184,6 +184,19 @@ def test_what_mixes_channels_locks_them_and_says_why(lock):
     change = next(group for group in report.groups if group.name == "a")
     assert change.before == change.after
     assert re.search(reason, change.reason)
+
+
+def test_channels_that_all_depend_on_each_other_are_named():
+    """A grouped convolution couples 0, 2 and 1, 3; one that is rolled couples the rest."""
+    inputs = keras.Input((4, 4, 2))
+    x = layers.Conv2D(4, 1, groups=2, name="a")(layers.Conv2D(4, 1, name="first")(inputs))
+    x = layers.Conv2D(1, 1, name="one")(x + ops.roll(x, 1, axis=-1))
+    x = layers.Conv2D(8, 1, name="free")(x)
+    _, report = prune_channels(keras.Model(inputs, layers.Conv2D(2, 1)(x)), 0.5)
+    reasons = {group.name: group.reason for group in report.groups}
+    assert reasons["a"] == "its channels all depend on each other"
+    assert reasons["one"] == "it is the only channel"
+    assert reasons["free"] == ""
 
 
 def test_key_dimensions_keep_the_scale_of_the_scores():

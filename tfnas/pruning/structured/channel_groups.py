@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     import keras
 
 MODEL_OUTPUT = "it is the model's output"
+ALL_COUPLED = "its channels all depend on each other"
+ONLY_CHANNEL = "it is the only channel"
 _MOST_TRIES = 4  # axes of one reshape
 
 
@@ -154,8 +156,8 @@ def _is_stuck(dependencies: Dependencies, call: Call) -> bool:
 
 
 def _removable_roots(dependencies: Dependencies) -> np.ndarray:
-    """The roots of the channels that can be removed, of groups that have another one left."""
-    found = [group.removable for group in dependencies.groups if group.size > 1]
+    """The roots of the channels that can be removed."""
+    found = [group.removable for group in dependencies.groups]
     return np.concatenate(found) if found else np.zeros(0, int)
 
 
@@ -186,7 +188,9 @@ def _groups(ids: ChannelIds, roots: np.ndarray) -> tuple[Group, ...]:
     for group, own in sorted(members.items()):
         paths = tuple(names[i] for i in np.flatnonzero(group_of == group))
         name = paths[0] if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
-        removable = np.array([root for root in own if root not in locked], int)
         reasons = {root: locked[root] for root in own if root in locked}
+        if len(own) == 1 and own[0] not in locked:
+            reasons[own[0]] = ALL_COUPLED if len(makers_of[own[0]]) > 1 else ONLY_CHANNEL
+        removable = np.array([root for root in own if root not in reasons], int)
         groups.append(Group(name, paths, removable, reasons))
     return tuple(groups)
