@@ -183,6 +183,9 @@ def _attention(trace: ChannelTrace, call: Call) -> list[Channels]:
     own, first = trace.layer(call)
     scores = product(trace, call, ["bqd", "bkd"], "bqk", [query, key])
     scale = getattr(layer, "scale", None)
+    additive = call.kind == "AdditiveAttention" or layer.score_mode == "concat"
+    if additive and (scale is None or call.kind == "Attention"):
+        own.products.pop()  # a sum alone is no product
     if call.kind == "AdditiveAttention" and scale is not None:
         ids = trace.along(query, 2)
         if first:
