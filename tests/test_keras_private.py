@@ -520,3 +520,28 @@ def test_the_shapes_that_a_model_was_built_with():
     named = Named()
     named({"a": np.zeros((3, 4), np.float32), "b": np.zeros((3, 4), np.float32)})
     assert keras_private.build_shapes(named) == {"a": (4,), "b": (4,)}
+
+
+def test_the_operations_between_tensors_are_found():
+    inputs = keras.Input((4,))
+    first = layers.Dense(3, name="first")(inputs)
+    last = layers.Dense(2, name="last")(keras.ops.relu(first))
+    found = keras_private.operations_between([first], [last])
+    assert [type(each).__name__ for each in found] == ["Dense", "Relu"]
+    assert keras_private.operations_between([last], [last]) == []
+
+
+@pytest.mark.parametrize("gate", [False, True])
+@pytest.mark.parametrize("kind", ["multi", "grouped"])
+def test_attention_layers_have_projections(kind, gate):
+    inputs = keras.Input((5, 6))
+    if kind == "multi":
+        layer = layers.MultiHeadAttention(2, 3, use_gate=gate)
+    else:
+        layer = layers.GroupQueryAttention(3, 4, 2, use_gate=gate)
+    layer(inputs, inputs)
+    found = keras_private.attention_projections(layer)
+    assert list(found) == ["query", "key", "value", "gate", "output"]
+    assert (found["gate"] is not None) is gate
+    kernels = {id(each.kernel) for each in found.values() if each is not None}
+    assert kernels | {id(e.bias) for e in found.values() if e} == {id(w) for w in layer.weights}

@@ -47,6 +47,7 @@ from tfnas.pruning.mask_constraint import keep_zeros as keep_zeros
 from tfnas.pruning.prune import prune as prune
 from tfnas.pruning.pruning_callback import PruningCallback as PruningCallback
 from tfnas.pruning.sensitivity import sensitivity as sensitivity
+from tfnas.pruning.structured.channel_importance import Importance as Importance
 from tfnas.pruning.structured.iterative import ChannelPruning as ChannelPruning
 from tfnas.pruning.structured.prune_channels import prune_channels as prune_channels
 from tfnas.quantization.bias_correction import correct_bias as correct_bias

@@ -205,6 +205,41 @@ def forget_calls(operation: keras.Operation) -> None:
 # Layers.
 
 
+def operations_between(inputs: Sequence[Any], outputs: Sequence[Any]) -> list[Any]:
+    """Returns the layers and operations that made tensors from others, the last ones first.
+
+    Reads `KerasTensor._keras_history` (Keras 3.12.0, 3.15.1).
+
+    Args:
+        inputs: The symbolic tensors at which it begins.
+        outputs: Symbolic tensors.
+    """
+    known, waiting = {id(tensor) for tensor in inputs}, list(outputs)
+    found: dict[int, Any] = {}
+    while waiting:
+        tensor = waiting.pop()
+        if id(tensor) in known:
+            continue
+        known.add(id(tensor))
+        operation, number, _ = tensor._keras_history
+        found[id(operation)] = operation
+        waiting += operation._inbound_nodes[number].input_tensors
+    return list(found.values())
+
+
+def attention_projections(layer: keras.layers.Layer) -> dict[str, Any]:
+    """Returns the EinsumDense layers of an attention layer; None where it has none of a name.
+
+    Reads `_query_dense`, `_key_dense`, `_value_dense`, `_gate_dense` and `_output_dense` of
+    MultiHeadAttention and GroupedQueryAttention (Keras 3.12.0, 3.15.1).
+
+    Args:
+        layer: The layer, built.
+    """
+    names = ("query", "key", "value", "gate", "output")
+    return {name: getattr(layer, f"_{name}_dense", None) for name in names}
+
+
 def call_takes_training(operation: keras.Operation) -> bool:
     """Whether a layer's `call` has the argument `training`; False for what is no layer.
 

@@ -280,7 +280,7 @@ class LayerCopies:
         self._names: Counter[str] = Counter()
         self._later: list[tuple[Any, list[Any]]] = []
 
-    def of(self, layer: Any, **changes: Any) -> Any:
+    def of(self, layer: Any, /, **changes: Any) -> Any:
         """Returns the copy of a layer; `changes` update its configuration."""
         if id(layer) not in self._copies:
             self._copies[id(layer)] = layer, self._copy(layer, changes)

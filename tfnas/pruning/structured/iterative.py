@@ -162,6 +162,8 @@ class ChannelPruning:
     def _identity(self) -> dict[str, Any]:
         """The values by which a run is recognized; the data and the loss are not compared."""
         plain = {k: v for k, v in self._options.items() if k not in ("data", "loss")}
+        if not isinstance(criterion := plain.get("criterion", ""), str):
+            plain["criterion"] = getattr(criterion, "__qualname__", type(criterion).__qualname__)
         return {
             "model": model_digest(self.model),
             "target": list(self.targets),
