@@ -23,11 +23,6 @@ def recurrent_network(kind, batch_size=None):
     return keras.Model(inputs, layers.Dense(CLASSES)(getattr(layers, kind)(UNITS)(inputs)))
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=tfnas.ConversionError,
-    reason=f"{THEME}: recurrent layers don't convert (TensorListReserve)",
-)
 @pytest.mark.parametrize(
     ("kind", "mode"), [("LSTM", "float32"), ("LSTM", "dynamic"), ("GRU", "float32")]
 )
@@ -38,11 +33,6 @@ def test_recurrent_layers_convert(kind, mode):
     np.testing.assert_allclose(file.predict(x), model.predict(x, verbose=0), atol=tolerance)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason=f"{THEME}: int8 of an LSTM of fixed batch ends the process",
-)
 def test_int8_of_an_lstm_of_fixed_batch_converts_or_is_refused(python):
     done = python(
         "import keras, numpy as np, tfnas\n"
