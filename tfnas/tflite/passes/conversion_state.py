@@ -69,6 +69,12 @@ class Conversion:
         return not self.aware and spec.needs_calibration and custom
 
     @property
+    def ranges_of_converter(self) -> bool:
+        """Whether TensorFlow's converter finds the ranges of a Keras 3 model by the data."""
+        own = not self.aware and self.spec.needs_calibration and not self.sparse
+        return own and not is_tf_keras(self.model)
+
+    @property
     def has_recurrent_layers(self) -> bool:
         """Whether a Keras 3 model loops over time steps; such layers stay float."""
         return not is_tf_keras(self.model) and bool(recurrent_layers(self.model))

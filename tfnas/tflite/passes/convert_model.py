@@ -8,7 +8,11 @@ from typing import Any
 
 from tfnas.legacy.rebuild import is_tf_keras
 from tfnas.quantization.quantize_aware import unquantized_layers
+from tfnas.quantization.spec import QuantSpec
+from tfnas.tflite.flatbuffer import read_graphs
+from tfnas.tflite.graph_repair import too_fine
 from tfnas.tflite.passes.conversion_state import Conversion
+from tfnas.tflite.passes.place_fake_quantization import with_ranges
 from tfnas.tflite.recurrent_layers import form_in_file
 from tfnas.tflite.tensorflow_converter import run_converter
 
@@ -17,6 +21,9 @@ _LOG = logging.getLogger(__name__)
 
 def convert(conversion: Conversion) -> Conversion:
     """Runs TensorFlow's converter.
+
+    Where the ranges that it finds by itself give a file that can't be used, such as one with steps
+    of nearly 0, it runs a second time with the ranges of :func:`tfnas.quantize_aware`.
 
     Args:
         conversion: A model in its last form.
@@ -27,10 +34,13 @@ def convert(conversion: Conversion) -> Conversion:
     Raises:
         ConversionError: TensorFlow can't convert the model.
     """
+    content = _convert(conversion)
+    if conversion.ranges_of_converter and _is_faulty(content, conversion.spec):
+        second = _with_own_ranges(conversion)
+        if second is not None:
+            conversion, content = second, _convert(second)
     model, columns, aware = conversion.model, conversion.columns, conversion.aware
     spec = conversion.converter_spec
-    # A model that holds its ranges needs no data, also where a pass has set them by the data.
-    content = run_converter(model, spec, () if aware else columns, aware=aware)
     origin = {
         "model": model.name,
         "mode": spec.mode,
@@ -41,6 +51,30 @@ def convert(conversion: Conversion) -> Conversion:
         **_versions(),
     }
     return dataclasses.replace(conversion, content=content, origin=origin)
+
+
+def _convert(conversion: Conversion) -> bytes:
+    # A model that holds its ranges needs no data, also where a pass has set them by the data.
+    columns = () if conversion.aware else conversion.columns
+    return run_converter(
+        conversion.model, conversion.converter_spec, columns, aware=conversion.aware
+    )
+
+
+def _is_faulty(content: bytes, spec: QuantSpec) -> bool:
+    """Whether a file holds floats that it must not, or steps that no kernel can count in."""
+    operators = [op for graph in read_graphs(content) for op in graph.operators]
+    ends = [tensor for op in operators for tensor in (*op.inputs, *op.outputs)]
+    return any(tensor.dtype == "float32" for tensor in ends) or any(map(too_fine, operators))
+
+
+def _with_own_ranges(conversion: Conversion) -> Conversion | None:
+    """The conversion with a quantization-aware model; None where that has float layers too."""
+    try:
+        second = with_ranges(conversion)
+    except ValueError:  # no functional model, or one that can't be rebuilt
+        return None
+    return None if unquantized_layers(second.model) else second
 
 
 def _forms_of_layers(conversion: Conversion, content: bytes) -> dict[str, Any]:
