@@ -179,10 +179,13 @@ class FakeQuantBuilder:
         consumer = self.consumers.get(value)
         if consumer is None or self.uses[value] != 1 or not self._has_one_range(consumer):
             return False
+        if self._rounded_later(consumer, consumer.outputs[0]):
+            return False  # a ReLU is between the merge and its range
         if role(call) is Role.RELU:
             producer = self.producers.get(call.inputs[0])
             return (
                 producer is not None
+                and relu_limit(call) in (6.0, math.inf)  # others are operators of their own
                 and self.uses[call.inputs[0]] == 1
                 and fuses_relu(producer)
                 and self._takes_any_range(producer)
