@@ -71,6 +71,7 @@ class FakeQuant(keras.layers.Layer):
         self.fixed = None if fixed is None else tuple(fixed)
         self.after_float = after_float
         self.active, self.frozen = active, frozen
+        self.supports_masking = True  # the mask of an Embedding goes on to the layers after it
         self.observing = False  # calibration: observe ranges outside training too
 
     def build(self, input_shape: Any) -> None:

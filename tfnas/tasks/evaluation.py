@@ -95,8 +95,9 @@ def evaluate(
         )
     classes = isinstance(groups, str) and groups == "class"
     parts = JudgedParts(judges, isinstance(metric, Mapping), names, classes)
-    settings = {"batch_size": batch_size, "threads": threads, "stateful": stateful}
-    runs = [each._predictor(**settings) for each in files]
+    runs = [
+        each._predictor(batch_size=batch_size, threads=threads, stateful=stateful) for each in files
+    ]
     for inputs, targets in _examples(x, y, judges, file, batch_size):
         answers = [run(inputs) for run in runs]
         parts.add(targets, [postprocess(each) if postprocess else each for each in answers])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
@@ -12,6 +13,9 @@ from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.file_runs import fixed_batch, state_of
 from tfnas.tflite.flatbuffer import TensorInfo
 from tfnas.tflite.tensor_details import TensorDetails
+
+if TYPE_CHECKING:
+    from ai_edge_litert.interpreter import Interpreter
 
 MAX_NOISE = 1e12  # relative noise if the signal is all zeros
 _QUANTIZED = ("int2", "int4", "uint4", "int8", "uint8", "int16")
@@ -223,13 +227,15 @@ class _Run:
     def __init__(self, artifact: Artifact, keep_all: bool) -> None:
         self._artifact, self._keep_all = artifact, keep_all
         self._size, self._state = 0, state_of(artifact.content)
+        self._interpreter: Interpreter | None = None
 
     def feed(self, columns: Sequence[np.ndarray]) -> None:
         """Runs the file on a batch."""
         inputs = sorted_inputs(self._artifact)
-        if self._size and self._state == "tensors":
+        if self._interpreter is not None and self._state == "tensors":
             self._interpreter.reset_all_variables()
-        if len(columns[0]) != self._size or self._state == "variables":
+        other_size = len(columns[0]) != self._size
+        if self._interpreter is None or other_size or self._state == "variables":
             self._size = len(columns[0])
             order = [inputs.index(tensor) for tensor in self._artifact.inputs]
             self._interpreter = self._artifact.interpreter(
@@ -245,5 +251,7 @@ class _Run:
 
     def value(self, tensor: TensorInfo) -> np.ndarray:
         """Returns the current value of a tensor."""
+        if self._interpreter is None:
+            raise RuntimeError("file must be fed before a value is read, got no example yet")
         value: np.ndarray = self._interpreter.get_tensor(tensor.index)
         return value

@@ -16,6 +16,9 @@ from tfnas.tflite.passes.place_fake_quantization import with_ranges
 from tfnas.tflite.recurrent_layers import form_in_file
 from tfnas.tflite.tensorflow_converter import run_converter
 
+# Layers of the first steps of a model, without an integer form where the converter finds none. A
+# GlobalAveragePooling1D stays float where it gets the mask of an Embedding, which is a NotEqual.
+_MAY_STAY_FLOAT = {"Embedding", "GlobalAveragePooling1D", "NotEqual", "STFTSpectrogram"}
 _LOG = logging.getLogger(__name__)
 
 
@@ -69,12 +72,13 @@ def _is_faulty(content: bytes, spec: QuantSpec) -> bool:
 
 
 def _with_own_ranges(conversion: Conversion) -> Conversion | None:
-    """The conversion with a quantization-aware model; None where that has float layers too."""
+    """The conversion with a quantization-aware model; None where other layers stay float too."""
     try:
         second = with_ranges(conversion)
     except ValueError:  # no functional model, or one that can't be rebuilt
         return None
-    return None if unquantized_layers(second.model) else second
+    left = {layer.kind for layer in unquantized_layers(second.model)}
+    return second if left <= _MAY_STAY_FLOAT else None
 
 
 def _forms_of_layers(conversion: Conversion, content: bytes) -> dict[str, Any]:
