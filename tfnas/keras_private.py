@@ -588,7 +588,7 @@ def with_constants(function: tf.types.experimental.ConcreteFunction) -> Any:
 
 # Recurrent layers.
 
-_REPLACED = threading.local()
+_REPLACED, _REPLACING = threading.local(), threading.Lock()
 
 
 @contextlib.contextmanager
@@ -604,27 +604,23 @@ def recurrent_functions_replaced(functions: Mapping[str, Callable[..., Any]]) ->
     """
     from keras.src import backend
 
+    def replaceable(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def call(*arguments: Any, **options: Any) -> Any:
+            function = getattr(_REPLACED, "functions", {}).get(name, original)
+            return function(*arguments, **options)
+
+        call.replaceable = True  # type: ignore[attr-defined]
+        return call
+
     with _REPLACING:
         for name in functions:
             original = getattr(backend, name)
             if not hasattr(original, "replaceable"):
-                setattr(backend, name, _replaceable(name, original))
+                setattr(backend, name, replaceable(name, original))
     before = getattr(_REPLACED, "functions", {})
     _REPLACED.functions = {**before, **functions}
     try:
         yield
     finally:
         _REPLACED.functions = before
-
-
-_REPLACING = threading.Lock()
-
-
-def _replaceable(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(original)
-    def call(*arguments: Any, **options: Any) -> Any:
-        function = getattr(_REPLACED, "functions", {}).get(name, original)
-        return function(*arguments, **options)
-
-    call.replaceable = True  # type: ignore[attr-defined]
-    return call

@@ -96,7 +96,7 @@ def evaluate(
     classes = isinstance(groups, str) and groups == "class"
     parts = JudgedParts(judges, isinstance(metric, Mapping), names, classes)
     runs = [
-        each._predictor(batch_size=batch_size, threads=threads, stateful=stateful) for each in files
+        each.predictor(batch_size=batch_size, threads=threads, stateful=stateful) for each in files
     ]
     for inputs, targets in _examples(x, y, judges, file, batch_size):
         answers = [run(inputs) for run in runs]

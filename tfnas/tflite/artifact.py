@@ -362,11 +362,11 @@ class Artifact:
                 the file does not have one output per example.
             RuntimeError: The interpreter refuses the file.
         """
-        return self._predictor(
+        return self.predictor(
             batch_size=batch_size, threads=threads, reference=reference, stateful=stateful
         )(x)
 
-    def _predictor(
+    def predictor(
         self,
         *,
         batch_size: int = 64,
@@ -374,7 +374,28 @@ class Artifact:
         reference: bool = False,
         stateful: bool = False,
     ) -> Callable[[InputData], Any]:
-        """`predict` as a function, which keeps its interpreter, and the state of a stream."""
+        """Returns :meth:`predict` as a function that keeps its interpreter from call to call.
+
+        Example:
+            >>> import numpy as np
+            >>> from tfnas.measure.latency import reference_artifact
+            >>> predict = reference_artifact().predictor(batch_size=2)
+            >>> predict(np.zeros((3, 48, 48, 3), np.float32)).shape
+            (3, 10)
+
+        Args:
+            batch_size: As for :meth:`predict`.
+            threads: As for :meth:`predict`.
+            reference: As for :meth:`predict`.
+            stateful: Whether examples are a stream: a state is left from one example to the next,
+                and from one call to the next.
+
+        Returns:
+            A function of the inputs.
+
+        Raises:
+            ValueError: `batch_size` is below 1.
+        """
         from tfnas.data.reading import arrays
 
         if batch_size < 1:

@@ -9,9 +9,8 @@ traced for conversion as one of these:
 - the fused operator UNIDIRECTIONAL_SEQUENCE_LSTM, where the batch size and the number of steps
   are fixed (`keras.Input(batch_shape=(1, steps, features))`): for an LSTM of Keras' standard
   activations that starts from zeros, has no mask, and of which only the outputs are used. It is
-  smaller, and TFLite Micro has it (it has loops too, of fixed sizes). Its state is a variable tensor of the file, which an
-  application must reset before each sequence (`Interpreter.reset_all_variables`). It can't be
-  resized to another batch size.
+  smaller. Its state is a variable tensor of the file, which an application must reset before each
+  sequence (`Interpreter.reset_all_variables`). It can't be resized to another batch size.
 
 The converter recognizes the fused operator by an attribute of the function that it replaces, as
 Keras 2 writes it.
