@@ -8,7 +8,6 @@ from typing import Any
 
 from tfnas.legacy.rebuild import is_tf_keras
 from tfnas.quantization.quantize_aware import unquantized_layers
-from tfnas.quantization.spec import QuantSpec
 from tfnas.tflite.flatbuffer import read_graphs
 from tfnas.tflite.graph_repair import too_fine
 from tfnas.tflite.passes.conversion_state import Conversion
@@ -38,7 +37,7 @@ def convert(conversion: Conversion) -> Conversion:
         ConversionError: TensorFlow can't convert the model.
     """
     content = _convert(conversion)
-    if conversion.ranges_of_converter and _is_faulty(content, conversion.spec):
+    if conversion.ranges_of_converter and _is_faulty(content):
         second = _with_own_ranges(conversion)
         if second is not None:
             conversion, content = second, _convert(second)
@@ -64,9 +63,12 @@ def _convert(conversion: Conversion) -> bytes:
     )
 
 
-def _is_faulty(content: bytes, spec: QuantSpec) -> bool:
+def _is_faulty(content: bytes) -> bool:
     """Whether a file holds floats that it must not, or steps that no kernel can count in."""
-    operators = [op for graph in read_graphs(content) for op in graph.operators]
+    try:
+        operators = [op for graph in read_graphs(content) for op in graph.operators]
+    except ValueError:  # a corrupt file: the pass that validates it says so
+        return False
     ends = [tensor for op in operators for tensor in (*op.inputs, *op.outputs)]
     return any(tensor.dtype == "float32" for tensor in ends) or any(map(too_fine, operators))
 
