@@ -9,6 +9,7 @@ import copy
 import inspect
 import pathlib
 import re
+import threading
 
 import keras
 import numpy as np
@@ -545,3 +546,39 @@ def test_attention_layers_have_projections(kind, gate):
     assert (found["gate"] is not None) is gate
     kernels = {id(each.kernel) for each in found.values() if each is not None}
     assert kernels | {id(e.bias) for e in found.values() if e} == {id(w) for w in layer.weights}
+
+
+def test_recurrent_functions_are_replaced_in_this_thread_while_open():
+    model = keras.Sequential([keras.Input((3, 2)), layers.LSTM(2, use_cudnn=False)])
+    x, found = tf.ones((1, 3, 2)), []
+
+    def rnn(step, inputs, initial_states, **options):
+        found.append(sorted(options))
+        return inputs[:, -1], inputs, initial_states
+
+    expected = model(x)
+    with keras_private.recurrent_functions_replaced({"rnn": rnn}):
+        np.testing.assert_array_equal(model(x), x[:, -1])
+        elsewhere = []
+        thread = threading.Thread(target=lambda: elsewhere.append(model(x)))
+        thread.start()
+        thread.join()
+    np.testing.assert_array_equal(model(x), expected)
+    np.testing.assert_array_equal(elsewhere[0], expected)
+    assert {"go_backwards", "mask", "return_all_outputs", "zero_output_for_mask"} <= set(found[0])
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru", "bidirectional_lstm", "bidirectional_gru"])
+def test_keras_takes_its_loop_where_a_replacement_raises(name):
+    def refuse(*_, **__):
+        calls.append(name)
+        raise NotImplementedError
+
+    calls = []
+    kind = layers.LSTM if "lstm" in name else layers.GRU
+    layer = layers.Bidirectional(kind(2)) if "bi" in name else kind(2)
+    x = tf.ones((1, 3, 2))
+    expected = layer(x)
+    with keras_private.recurrent_functions_replaced({name: refuse}):
+        np.testing.assert_allclose(layer(x), expected, rtol=1e-6)
+    assert name in calls or "bi" in name  # of both directions: a form for GPUs alone

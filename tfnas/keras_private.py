@@ -11,7 +11,10 @@ Nothing is imported before it is needed: this module is on the ground floor.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+import functools
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -660,3 +663,43 @@ def with_constants(function: tf.types.experimental.ConcreteFunction) -> Any:
     )
 
     return convert_variables_to_constants_v2(function, lower_control_flow=False)
+
+
+# Recurrent layers.
+
+_REPLACED, _REPLACING = threading.local(), threading.Lock()
+
+
+@contextlib.contextmanager
+def recurrent_functions_replaced(functions: Mapping[str, Callable[..., Any]]) -> Iterator[None]:
+    """Lets recurrent layers call other functions than Keras' own, in this thread, while open.
+
+    Replaces `rnn`, `lstm`, `gru`, `bidirectional_lstm` and `bidirectional_gru` of
+    `keras.src.backend` (Keras 3.12.0, 3.15.1). A replaced function must compute the same; those
+    other than `rnn` may raise NotImplementedError, and the layer calls `rnn` then.
+
+    Args:
+        functions: Name of a function -> what is called in its place.
+    """
+    from keras.src import backend
+
+    def replaceable(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def call(*arguments: Any, **options: Any) -> Any:
+            function = getattr(_REPLACED, "functions", {}).get(name, original)
+            return function(*arguments, **options)
+
+        call.replaceable = True  # type: ignore[attr-defined]
+        return call
+
+    with _REPLACING:
+        for name in functions:
+            original = getattr(backend, name)
+            if not hasattr(original, "replaceable"):
+                setattr(backend, name, replaceable(name, original))
+    before = getattr(_REPLACED, "functions", {})
+    _REPLACED.functions = {**before, **functions}
+    try:
+        yield
+    finally:
+        _REPLACED.functions = before

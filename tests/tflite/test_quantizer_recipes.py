@@ -192,7 +192,7 @@ def test_models_of_tokens(tokens, mode):
 def test_kernels_inside_a_loop():
     keras.utils.set_random_seed(0)
     layers = keras.layers
-    inputs = keras.Input((10, 8), batch_size=1)
+    inputs = keras.Input((10, 8))
     model = keras.Model(inputs, layers.Dense(3, name="head")(layers.LSTM(32)(inputs)))
     x = np.random.default_rng(0).normal(size=(16, 10, 8))
     float_file, file = tfnas.to_tflite(model), tfnas.to_tflite(model, "weights8")

@@ -22,6 +22,9 @@ from tfnas.quantization.quantized_kernel import PACKAGE
 # The smallest range of a 16-bit activation, or of a kernel beside one. The file counts biases and
 # a ReLU6's maximum in steps of these ranges, with 32 bits: finer steps would overflow.
 MIN_RANGE_16 = 2.0**-13
+# A range no wider than this was never left by 0: a ReLU that is dead on all data. Its values stay 0
+# in any range, while steps as fine as its own would overflow the integers around it.
+_NO_RANGE, _RANGE_OF_ZEROS = 2e-6, 1.0
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -120,7 +123,7 @@ class FakeQuant(keras.layers.Layer):
         """Returns the lowest and highest value of the grid, as tensors."""
         low, high = self.low.value, self.high.value
         if not self.symmetric:
-            return low, high
+            return low, tf.where(high - low <= _NO_RANGE, low + _RANGE_OF_ZEROS, high)
         largest = tf.maximum(tf.maximum(-low, high), MIN_RANGE_16)
         return -largest, largest
 

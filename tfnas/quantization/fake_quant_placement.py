@@ -7,6 +7,7 @@ and ReLU.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import Any
 
@@ -48,7 +49,7 @@ class FakeQuantBuilder:
     """
 
     def __init__(self, flow: Walk, spec: QuantSpec, origins: Origins) -> None:
-        self.spec, self.origins = spec, origins
+        self.flow, self.spec, self.origins = flow, spec, origins
         self.copies = LayerCopies()
         self.producers = {value: call for call in flow.calls for value in call.outputs}
         consumers = [(value, call) for call in flow.calls for value in call.inputs]
@@ -65,6 +66,8 @@ class FakeQuantBuilder:
         self.wrappers: dict[int, Any] = {}
         self.names: Counter[str] = Counter()
         self.calls: Counter[int] = Counter()
+        # By the id of a tensor of the new model: the tensor, and the layer that rounded it.
+        self.rounded: dict[int, tuple[Any, FakeQuant]] = {}
 
     def on_input(self, tensor: Any) -> Any:
         """Returns a model input with fake quantization; integer inputs stay as they are."""
@@ -80,10 +83,16 @@ class FakeQuantBuilder:
             producer = self.producers.get(call.inputs[0])
             after_float = producer is not None and self._stays_float(producer)
             limit = relu_limit(call)
+            if self._takes_the_range_of_a_merge(call, call.outputs[0]):
+                maximum = None if limit == math.inf else limit
+                return [keras.layers.ReLU(maximum, name=self.copies.unique(call.name))(tensors[0])]
             return [self._fake_quant(call.name, tensors[0], relu=limit, after_float=after_float)]
         outputs = self._outputs(call, tensors, call_role)
         if call_role is Role.SAME:
-            return outputs
+            return [
+                self._moved(call, value, tensors[0], tensor)
+                for value, tensor in zip(call.outputs, outputs, strict=True)
+            ]
         bits = self.spec.activation_bits
         settings = {
             "fixed": fixed_range(call, bits) if call_role is Role.FIXED else None,
@@ -91,7 +100,7 @@ class FakeQuantBuilder:
         }
         return [
             tensor
-            if self._rounded_later(call, value)
+            if self._rounded_later(call, value) or self._takes_the_range_of_a_merge(call, value)
             else self._fake_quant(call.name, tensor, **settings)
             for value, tensor in zip(call.outputs, outputs, strict=True)
         ]
@@ -174,6 +183,67 @@ class FakeQuantBuilder:
             return fuses_relu(call)
         return role(consumer) is Role.NORM and self._folds(consumer)
 
+    def _takes_the_range_of_a_merge(self, call: Call, value: Any) -> bool:
+        """Whether the file gives a value the range of the Concatenate or Maximum that it goes into.
+
+        The converter does so where a value is used nowhere else and its operator can round to any
+        range; it is rounded after the merge then. Any other value has its own range, and the file
+        rounds it a second time, to the joint one.
+        """
+        consumer = self.consumers.get(value)
+        if consumer is None or self.uses[value] != 1 or not self._has_one_range(consumer):
+            return False
+        if self._rounded_later(consumer, consumer.outputs[0]):
+            return False  # a ReLU is between the merge and its range
+        if role(call) is Role.RELU:
+            producer = self.producers.get(call.inputs[0])
+            return (
+                producer is not None
+                and relu_limit(call) in (6.0, math.inf)  # others are operators of their own
+                and self.uses[call.inputs[0]] == 1
+                and fuses_relu(producer)
+                and self._takes_any_range(producer)
+            )
+        return self._takes_any_range(call)
+
+    def _has_one_range(self, call: Call) -> bool:
+        """Whether a call's inputs and output have one range in the file."""
+        joins = call.kind == "Concatenate" and self.spec.activation_bits == 8
+        merges = call.kind in ("Maximum", "Minimum") and role(call) is Role.COMPUTE
+        return (joins or merges) and not self._stays_float(call)
+
+    def _takes_any_range(self, call: Call) -> bool:
+        roles = (Role.KERNEL, Role.NORM, Role.AFFINE, Role.COMPUTE)
+        return role(call) in roles and not self._has_one_range(call) and not self._stays_float(call)
+
+    def _moved(self, call: Call, value: Any, tensor: Any, output: Any) -> Any:
+        """The output of a call that moves values; rounded again beside the values themselves.
+
+        Where a Concatenate joins a tensor and, say, its Permute, the converter finds no range for
+        the second by itself. Rounding to the same range changes no value.
+        """
+        if id(tensor) not in self.rounded or "float" not in value.dtype:
+            return output
+        layer = self.rounded[id(tensor)][1]
+        source = self._unmoved(value)
+        joins = [user for user in self.flow.calls if value in user.inputs]
+        if any(
+            self._has_one_range(user)
+            and any(v is not value and self._unmoved(v) is source for v in user.inputs)
+            for user in joins
+        ):
+            output = layer(output, training=False)
+        self.rounded[id(output)] = output, layer
+        return output
+
+    def _unmoved(self, value: Any) -> Any:
+        """The value that a value was moved from, by any number of calls."""
+        producer = self.producers.get(value)
+        while producer is not None and role(producer) is Role.SAME:
+            value = producer.inputs[0]
+            producer = self.producers.get(value)
+        return value
+
     def _wrapped(self, call: Call, wrapper: type, **settings: Any) -> Any:
         key = id(call.operation)
         if key not in self.wrappers:
@@ -193,7 +263,9 @@ class FakeQuantBuilder:
             name=base if count == 1 else f"{base}_{count}",
             **settings,
         )
-        return layer(tensor)
+        output = layer(tensor)
+        self.rounded[id(output)] = output, layer
+        return output
 
 
 def _channels_share_values(call: Call) -> bool:

@@ -23,6 +23,7 @@ from typing import Any
 
 from tfnas.graph.functional import Call
 from tfnas.graph.idle_layers import IDLE
+from tfnas.keras_private import mask_of
 from tfnas.quantization.layer_registry import Role, registered_role
 
 KERNEL_LAYERS = (
@@ -111,8 +112,16 @@ def role(call: Call) -> Role:
     if name is not None:
         return _ACTIVATIONS.get(name, Role.FLOAT)
     if kind in _COMPUTE:
+        if averages_by_mask(call):
+            return Role.FLOAT
         return Role.COMPUTE if len(call.inputs) > 1 or kind not in _BINARY else Role.FLOAT
     return Role.FLOAT
+
+
+def averages_by_mask(call: Call) -> bool:
+    """Whether a call averages over the steps that a mask leaves, which no integer operator does."""
+    masked = len(call.inputs) > 1 or mask_of(call.inputs[0]) is not None
+    return call.kind == "GlobalAveragePooling1D" and masked
 
 
 _BINARY = {"Add", "Subtract", "Multiply", "Maximum", "Minimum"}
@@ -165,6 +174,8 @@ def reason_for_float(call: Call) -> str:
     """Why a call stays float."""
     if registered_role(call.operation) is Role.FLOAT:
         return f"{call.kind} is registered as float"
+    if averages_by_mask(call):
+        return f"no integer form of {call.kind} with a mask"
     name = activation_name(call)
     if name is not None:
         return f"no integer form of the activation {name!r}"

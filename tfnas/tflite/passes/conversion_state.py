@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tfnas.legacy.rebuild import is_tf_keras
 from tfnas.quantization.spec import QuantSpec
 from tfnas.tflite.artifact import Artifact
+from tfnas.tflite.recurrent_layers import recurrent_layers
 
 if TYPE_CHECKING:
     import keras
@@ -64,7 +66,20 @@ class Conversion:
         spec = self.spec
         custom = bool(spec.layers) or spec.weights == "int4" or spec.correct
         custom = custom or spec.ranges != QuantSpec().ranges
+        # The converter's calibrator ends the process on the loops of recurrent layers.
+        custom = custom or self.has_recurrent_layers
         return not self.aware and spec.needs_calibration and custom
+
+    @property
+    def ranges_of_converter(self) -> bool:
+        """Whether TensorFlow's converter finds the ranges of a Keras 3 model by the data."""
+        own = not self.aware and self.spec.needs_calibration and not self.sparse
+        return own and not is_tf_keras(self.model)
+
+    @property
+    def has_recurrent_layers(self) -> bool:
+        """Whether a Keras 3 model loops over time steps; such layers stay float."""
+        return not is_tf_keras(self.model) and bool(recurrent_layers(self.model))
 
     @property
     def converter_spec(self) -> QuantSpec:
