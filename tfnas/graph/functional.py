@@ -12,7 +12,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from tfnas.graph.known_sizes import output_shapes
 from tfnas.graph.model_class import in_class_of, own_objects, own_steps, plain
+from tfnas.graph.unfolding import unfold
 from tfnas.keras_private import (
     all_layers,
     call_takes_training,
@@ -113,8 +115,13 @@ class Walk:
 Inside = Callable[[Any], Any]
 
 
-def walk(model: keras.Model, inside: Inside | None = None) -> Walk:
+def walk(
+    model: keras.Model, inside: Inside | None = None, inputs: Sequence[Value] | None = None
+) -> Walk:
     """Returns the calls of a functional or Sequential model.
+
+    Nested models and layers registered as "open" are walked into. Sizes that a nested model leaves
+    open are those of its call.
 
     Example:
         >>> import keras
@@ -125,6 +132,8 @@ def walk(model: keras.Model, inside: Inside | None = None) -> Walk:
     Args:
         model: A built Keras 3 model.
         inside: Returns a model to walk into for further calls, as if they were nested models.
+        inputs: The values of the model's inputs, whose shapes may have sizes that the model leaves
+            open; None: those of the model.
 
     Raises:
         ValueError: The model is not a built functional or Sequential model.
@@ -135,7 +144,7 @@ def walk(model: keras.Model, inside: Inside | None = None) -> Walk:
             f"model must be a built functional or Sequential Keras model, got "
             f"{getattr(model, 'name', model)!r} of type {type(model).__name__}"
         )
-    inputs = tuple(_value(tensor) for tensor in functional.inputs)
+    inputs = tuple(inputs or (_value(tensor) for tensor in functional.inputs))
     calls: list[Call] = []
     outputs = _walk_into(functional, inputs, "", calls, inside=inside)
     return Walk(inputs, tuple(calls), outputs)
@@ -376,11 +385,17 @@ def _walk_into(
         inner = followed_graph(node.operation)
         if inner is None and inside is not None:
             inner = inside(node)
+        if inner is None:
+            inner = unfold(node)
         if inner is not None and len(inner.inputs) == len(call_inputs):
             mode = node.arguments.kwargs.get("training", training)
             outputs = _walk_into(inner, call_inputs, f"{name}/", calls, mode, inside)
         else:
-            outputs = tuple(_value(tensor) for tensor in node.outputs)
+            shapes = output_shapes(node, [value.shape for value in call_inputs])
+            outputs = tuple(
+                Value(shape, str(tensor.dtype))
+                for shape, tensor in zip(shapes, node.outputs, strict=True)
+            )
             calls.append(Call(name, node.operation, call_inputs, outputs, node, training))
         known.update({id(t): value for t, value in zip(node.outputs, outputs, strict=True)})
     return tuple(known[id(tensor)] for tensor in functional.outputs)

@@ -1,8 +1,8 @@
 """Static cost of a model: parameters, multiply-accumulates (MACs) and activation memory.
 
 One MAC is a multiplication with its addition, as in the MobileNetV2 paper (300 million for
-width 1.0 at 224x224). Convolutions, dense layers, einsums and matrix products are counted;
-normalization that folds into a convolution, activations, additions and pooling count as 0.
+width 1.0 at 224x224); :mod:`tfnas.graph.macs` says what counts. Where a layer can't be counted, the
+total is a lower bound, and is called one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from tfnas.graph.batchnorm import fitting_columns
 from tfnas.graph.functional import Call, Value, walk
-from tfnas.graph.macs import call_macs, elements, weights_of
+from tfnas.graph.macs import call_macs, elements, not_counted, weights_of
 from tfnas.table import Tabular, TextTable
 
 if TYPE_CHECKING:
@@ -71,7 +71,8 @@ class Profile(Tabular):
         name: The model's name.
         layers: The calls of its layers, in the order of execution.
         parameters: Number of weights, trainable or not.
-        macs: Multiply-accumulates of all layers that can be counted.
+        macs: Multiply-accumulates of all layers that can be counted: a lower bound where some are
+            `uncounted`.
         peak_activations: Most activation elements alive at once if operators run one after the
             other, with normalization and activations folded.
     """
@@ -84,8 +85,17 @@ class Profile(Tabular):
 
     @property
     def uncounted(self) -> tuple[str, ...]:
-        """Layers with weights whose MACs are not known."""
-        return tuple(layer.name for layer in self.layers if layer.macs is None)
+        """Layers whose MACs are not known."""
+        return tuple(dict.fromkeys(layer.name for layer in self.layers if layer.macs is None))
+
+    def check_counted(self, argument: str) -> None:
+        """Raises ValueError where a limit on MACs can't be kept, since some layers are not counted.
+
+        Args:
+            argument: Name of the limit, for the message.
+        """
+        if self.uncounted:
+            raise ValueError(not_counted(argument, self.uncounted))
 
     def peak_activation_bytes(self, bytes_per_element: int = 1) -> int:
         """Returns the activation memory in bytes: 1 an element for int8, 4 for float32."""
@@ -93,9 +103,10 @@ class Profile(Tabular):
 
     def summary(self) -> str:
         """Returns the totals of the model as one line."""
+        least = "at least " if self.uncounted else ""
         return (
-            f"{self.name}: {self.parameters:,} parameters, {self.macs:,} MACs, peak activations "
-            f"{self.peak_activation_bytes(1):,} bytes in int8, "
+            f"{self.name}: {self.parameters:,} parameters, {least}{self.macs:,} MACs, "
+            f"peak activations {self.peak_activation_bytes(1):,} bytes in int8, "
             f"{self.peak_activation_bytes(4):,} in float32"
         )
 
@@ -121,8 +132,10 @@ class Profile(Tabular):
         return [TextTable(self.headers(), self.rows(), right=3)]
 
     def notes(self) -> list[str]:
-        """Returns the totals of the model."""
-        return [self.summary()]
+        """Returns the totals of the model, and what they are without."""
+        if not self.uncounted:
+            return [self.summary()]
+        return [self.summary(), f"MACs not counted: {', '.join(self.uncounted)}"]
 
 
 def profile(model: keras.Model, data: Arrays | None = None) -> Profile:

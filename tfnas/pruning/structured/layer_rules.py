@@ -26,6 +26,7 @@ from tfnas.pruning.structured.channel_trace import ChannelTrace, Rule
 from tfnas.pruning.structured.elementwise_rules import ELEMENTWISE_RULES
 from tfnas.pruning.structured.kernel_rules import KERNEL_RULES
 from tfnas.pruning.structured.per_channel_rules import PER_CHANNEL_RULES
+from tfnas.pruning.structured.registered_rules import registered_rule
 
 _RULES: dict[str, Rule] = {**ELEMENTWISE_RULES, **AXIS_RULES, **KERNEL_RULES, **PER_CHANNEL_RULES}
 _FOREIGN = ("DropPath", "StochasticDepth")  # custom layers, elementwise in all libraries
@@ -41,9 +42,13 @@ def apply_rule(trace: ChannelTrace, call: Call) -> list[Channels | None]:
     Returns:
         The channels of each output, None where they are unknown.
     """
+    registered = registered_rule(trace, call)
+    if registered is not None:
+        return registered
     found = _RULES.get(call.kind)
     if found is None or not (_is_of_keras(call) or call.kind in _FOREIGN):
-        return trace.opaque(call, f"{call.kind} {call.name!r} is not supported")
+        hint = "" if _is_of_keras(call) else " (tfnas.register_layer can tell how channels pass)"
+        return trace.opaque(call, f"{call.kind} {call.name!r} is not supported{hint}")
     if getattr(call.operation, "quantization_mode", None):
         return trace.opaque(call, f"{call.kind} {call.name!r} is quantized")
     if getattr(call.operation, "lora_enabled", False):

@@ -14,6 +14,7 @@ import numpy as np
 from tfnas.data.data_types import ExampleData
 from tfnas.graph.compatibility import check_float, model_compression
 from tfnas.graph.functional import walk
+from tfnas.graph.macs import not_counted
 from tfnas.pruning.gradients import LossGradients
 from tfnas.pruning.structured.channel_groups import MODEL_OUTPUT, Dependencies, Group, trace
 from tfnas.pruning.structured.channel_importance import CRITERIA, input_kernels, scores
@@ -119,6 +120,8 @@ def prune_channels(
     check_float(model, "prune_channels")
     dependencies = trace(model, excluded(model, exclude))
     costs = RemainingCosts(dependencies, model.count_params())
+    if target[0] == "target_macs" and costs.uncounted:
+        raise ValueError(not_counted("target_macs", costs.uncounted))
     if criterion == "taylor" or latency is not None:
         # A model that can't be copied raises before the long computation.
         slice_channels(model, dependencies, costs.nothing)
@@ -348,7 +351,7 @@ def _report(
         f"{note}: {', '.join(names)}"
         for note, names in (
             ("statistics are over fewer channels now, an approximation", norms),
-            ("MACs are without those of layers that are not supported", costs.uncounted),
+            ("MACs are at least these: those of some layers are unknown", costs.uncounted),
         )
         if names
     ]

@@ -16,7 +16,7 @@ class RemainingCosts:
     """Counts the MACs, weights and channels that remain after a removal.
 
     `nothing` is the removal of no channel. `uncounted` holds the paths of the layers whose MACs
-    are unknown; they count as 0.
+    are unknown; they count as 0, and a target by MACs can't be set.
 
     Args:
         dependencies: The traced model.
@@ -29,8 +29,15 @@ class RemainingCosts:
         self._rest = parameters - sum(math.prod(weight.shape) for weight in self._weights)
         macs = {call: call_macs(call) for call in dependencies.flow.calls}
         self.uncounted = sorted({call.name for call, count in macs.items() if count is None})
-        counted = sum(count or 0 for count in macs.values())
-        prunable = sum(weight.positions * math.prod(weight.shape) for weight in self._weights)
+        unknown = {id(call.operation) for call, count in macs.items() if count is None}
+        self._multiplying = [
+            weight
+            for key, layer in dependencies.layers.items()
+            for weight in layer.weights
+            if weight.positions and key not in unknown
+        ]
+        counted = sum(n or 0 for c, n in macs.items() if id(c.operation) not in unknown)
+        prunable = sum(weight.positions * math.prod(weight.shape) for weight in self._multiplying)
         self._other_macs = counted - prunable  # of layers that do not depend on channels
         self.nothing = np.zeros(len(dependencies.roots), bool)
 
@@ -41,9 +48,7 @@ class RemainingCosts:
             removed: Whether each root is removed, boolean, (channel ids,).
         """
         return self._other_macs + sum(
-            weight.positions * self._elements(weight, removed)
-            for weight in self._weights
-            if weight.positions
+            weight.positions * self._elements(weight, removed) for weight in self._multiplying
         )
 
     def parameters(self, removed: np.ndarray) -> int:
@@ -71,7 +76,7 @@ class RemainingCosts:
             unit: "macs" (per example) or "parameters".
         """
         saved = np.zeros(len(self.nothing))
-        for weight in self._weights:
+        for weight in self._multiplying if unit == "macs" else self._weights:
             total = math.prod(weight.shape) * (weight.positions if unit == "macs" else 1)
             for axis, ids in weight.axes.items():
                 per_channel = np.full(len(ids), total / weight.shape[axis])

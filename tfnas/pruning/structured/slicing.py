@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from tfnas.graph.functional import Call, LayerCopies, rebuild
+from tfnas.graph.registered_layers import registered_layer
 from tfnas.pruning.structured.channel_groups import Dependencies, trace
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def slice_channels(
         layer = dependencies.layers.get(id(call.operation))
         if layer is None or not layer.sizes:
             return copies.call(call, tensors)
-        if "channels" in layer.sizes:
+        if "channels" in layer.sizes and registered_layer(call.operation) is None:
             return [_reshape(call, tensors[0], dependencies, removed, copies)]
         changes = {
             name: int(dependencies.kept(ids, removed).sum()) for name, ids in layer.sizes.items()
