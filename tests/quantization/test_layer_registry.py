@@ -255,6 +255,10 @@ def test_what_is_no_layer_class_is_refused(what):
         ({"channels": {"passes": ["w"]}}, r"channels\['passes'\] must map attributes to axes"),
         ({"channels": {"consumes": {"w": 0}}}, "'consumes' and 'produces' together"),
         (
+            {"channels": {"consumes": {"w": 0}, "produces": {"w": 0}, "size": "n"}},
+            "two axes of 'w', got one for both sides",
+        ),
+        (
             {"channels": {"consumes": {"w": 0}, "produces": {"w": 1}}},
             "channels must have 'size' with 'produces', got none",
         ),
@@ -288,10 +292,8 @@ def test_a_registered_layer_that_is_float_in_the_file_is_named():
         tfnas.to_tflite(quantized, "int8")
 
 
-@pytest.mark.parametrize(
-    "module", ["graph.registered_layers", "quantization.quantization_schedule"]
-)
-def test_the_examples_are_true(module):
-    result = doctest.testmod(importlib.import_module(f"tfnas.{module}"))
+@pytest.mark.parametrize("path", ["graph.registered_layers", "quantization.quantization_schedule"])
+def test_the_examples_are_true(path):
+    result = doctest.testmod(importlib.import_module(f"tfnas.{path}"))
     assert result.attempted > 0
     assert result.failed == 0

@@ -92,7 +92,7 @@ def register_layer(
         >>> parts = [keras.layers.Dense(8), Scale(), keras.layers.Dense(2)]
         >>> model = keras.Sequential([keras.Input((4,)), *parts])
         >>> smaller, _ = tfnas.prune_channels(model, target_macs=0.5)
-        >>> smaller.layers[-2].gamma.shape, tfnas.profile(smaller).macs
+        >>> tuple(smaller.layers[-2].gamma.shape), tfnas.profile(smaller).macs
         ((4,), 24)
 
     Args:
@@ -346,6 +346,9 @@ def _channels(value: Any) -> ChannelAxes | None:
             "channels must have 'consumes' and 'produces' together, got "
             f"{'consumes' if axes['consumes'] else 'produces'!r} alone"
         )
+    twice = [n for n, axis in axes["consumes"].items() if axes["produces"].get(n) == axis]
+    if twice:
+        raise ValueError(f"channels must have two axes of {twice[0]!r}, got one for both sides")
     if axes["produces"] and size is None:
         raise ValueError("channels must have 'size' with 'produces', got none")
     if axes["passes"] and axes["produces"]:

@@ -126,6 +126,7 @@ class FakeQuantBuilder:
             axes=registered_form(call.operation),
             least=MIN_RANGE_16 if self.spec.activation_bits > 8 else 0.0,
         )
+        layer.build_from_config({"layer": call.operation.get_build_config()})
         options = {"use": use} if use else {}
         return list(keras.tree.flatten(layer(*args, **kwargs, **options)))
 

@@ -192,6 +192,24 @@ class QuantizedWeights(QuantizedKernel):
         super().__init__(layer, **options)
         self.axes = axes
 
+    def build(self, input_shape: Any = None) -> None:
+        """Marks the layer as built: the one inside is built before, from its own configuration."""
+        self.built = True
+
+    def compute_output_spec(self, *args: Any, use: int = 0, **kwargs: Any) -> Any:
+        """Returns the output of the layer inside, which need not tell its shape."""
+        return self.layer.compute_output_spec(*args, **kwargs)
+
+    def get_build_config(self) -> dict[str, Any]:
+        """Returns what the layer inside is built from, for saving."""
+        return {"layer": self.layer.get_build_config()}
+
+    def build_from_config(self, config: dict[str, Any]) -> None:
+        """Builds the layer inside."""
+        if config.get("layer") and not self.layer.built:
+            self.layer.build_from_config(config["layer"])
+        self.built = True
+
     def call(self, *args: Any, use: int = 0, **kwargs: Any) -> Any:
         """Calls the layer with the rounded kernels.
 
