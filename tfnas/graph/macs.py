@@ -38,8 +38,9 @@ def call_macs(call: Call) -> int | None:
 
     kind = base.__name__
     if not issubclass(base, keras.layers.Layer):
-        counter = OPERATIONS.get(kind)
-        return counter(call) if counter else None if kind in UNCOUNTED_OPERATIONS else 0
+        if kind in OPERATIONS:
+            return OPERATIONS[kind](call)
+        return None if kind in UNCOUNTED_OPERATIONS else 0
     counter = _LAYERS.get(kind)
     if counter is not None:
         return counter(call)

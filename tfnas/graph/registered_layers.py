@@ -211,7 +211,7 @@ def weight_of(layer: keras.layers.Layer, name: str, argument: str, rank: int = 1
     Raises:
         ValueError: The layer has no such weight.
     """
-    found = getattr(layer, name, None)
+    found: Any = getattr(layer, name, None)
     if not any(found is weight for weight in layer.weights):
         own = ", ".join(sorted(k for k, v in vars(layer).items() if _is_among(v, layer.weights)))
         raise ValueError(

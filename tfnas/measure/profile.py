@@ -8,13 +8,16 @@ total is a lower bound, and is called one.
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, overload
 
 from tfnas.graph.batchnorm import fitting_columns
 from tfnas.graph.functional import Call, Value, walk
 from tfnas.graph.macs import call_macs, elements, not_counted, weights_of
+from tfnas.measure.file_profile import FileProfile, profile_file
 from tfnas.table import Tabular, TextTable
+from tfnas.tflite.artifact import Artifact
 
 if TYPE_CHECKING:
     import keras
@@ -138,8 +141,16 @@ class Profile(Tabular):
         return [self.summary(), f"MACs not counted: {', '.join(self.uncounted)}"]
 
 
-def profile(model: keras.Model, data: Arrays | None = None) -> Profile:
-    """Counts parameters, MACs and activation memory of a model for one example.
+@overload
+def profile(model: Artifact | str | os.PathLike[str], data: Arrays | None = ...) -> FileProfile: ...
+
+
+@overload
+def profile(model: keras.Model, data: Arrays | None = ...) -> Profile: ...
+
+
+def profile(model: Any, data: Arrays | None = None) -> Profile | FileProfile:
+    """Counts parameters, MACs and activation memory of a model or a file for one example.
 
     Example:
         >>> import keras, tfnas
@@ -148,17 +159,22 @@ def profile(model: keras.Model, data: Arrays | None = None) -> Profile:
         32
 
     Args:
-        model: A built functional or Sequential Keras 3 model; it may contain nested models.
+        model: A built functional or Sequential Keras 3 model; it may contain nested models. Or a
+            `.tflite` file: an :class:`tfnas.Artifact` or its path.
         data: Inputs whose shapes tell the sizes that the model leaves open, such as the length of
             a series: an array (examples, ...), or a list or dictionary of such arrays.
 
     Returns:
-        Parameters, MACs and output shape of each layer, and the peak of the activations.
+        Parameters, MACs and output shape of each layer, and the peak of the activations. Of a file
+        operators, bytes of weights, MACs and the peak of the activations.
 
     Raises:
         ValueError: The model is not built, is subclassed, or has an input with a dimension of
             None other than the batch and there is no data, or the data has other inputs.
     """
+    if isinstance(model, Artifact | str | os.PathLike):
+        file = model if isinstance(model, Artifact) else Artifact.load(model)
+        return profile_file(file, None if data is None else _columns(data))
     flow = walk(model if data is None else _sized(model, data))
     open_inputs = [value.shape for value in flow.inputs if None in value.shape[1:]]
     if open_inputs:
@@ -181,6 +197,13 @@ def profile(model: keras.Model, data: Arrays | None = None) -> Profile:
         sum(layer.macs or 0 for layer in layers),
         _peak(flow.inputs, flow.calls, flow.outputs),
     )
+
+
+def _columns(data: Any) -> list[Any]:
+    """The arrays of a file's inputs, in its order."""
+    if isinstance(data, dict):
+        raise ValueError("data must be an array or a list in the order of the file's inputs")
+    return list(data) if isinstance(data, list | tuple) else [data]
 
 
 def _sized(model: keras.Model, data: Arrays) -> keras.Model:
