@@ -327,8 +327,9 @@ def _report(
 ) -> FactorizationReport:
     order = {call.name: place for place, call in enumerate(reversed(flow.calls))}
     total = _macs(flow.calls)
-    saved = sum(layer.unit.macs - layer.option.macs for layer in factors)
     unknown = uncounted(flow.calls)
+    counted = [layer for layer in factors if layer.unit.name not in unknown]
+    saved = sum(layer.unit.macs - layer.option.macs for layer in counted)
     notes = []
     if not factors:
         notes.append("no layer was replaced: the model is unchanged")
