@@ -25,6 +25,7 @@ from tfnas.jobs.compress_run import run_compression
 from tfnas.jobs.inputs import load_model_and_data
 from tfnas.jobs.task_choice import task_of
 from tfnas.loading import CustomObjects, Loading
+from tfnas.measure.profile import profile
 from tfnas.optional import require
 from tfnas.runtime.helper_process import isolated_by_default
 from tfnas.targets.device import Device
@@ -177,6 +178,8 @@ def compress(
     )
     task = task_of(model, split, task, loss=loss, metric=metric, fit=fit)
     split = _checked(split.for_given_model(seed), model, task)
+    if budget.max_macs is not None:
+        profile(model).check_counted("max_macs")
     settings = FineTuneSettings(
         epochs=_epochs(amounts, split.train, batch_size) if epochs is None else epochs,
         batch_size=batch_size,

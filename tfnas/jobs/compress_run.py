@@ -28,7 +28,6 @@ from tfnas.measure.agreement import Agreement
 from tfnas.measure.latency import benchmark
 from tfnas.measure.measurement import Latency
 from tfnas.measure.output_agreement import OutputAgreement
-from tfnas.measure.profile import profile
 from tfnas.measure.throughput import Throughput, throughput
 from tfnas.reports import compress_report
 from tfnas.reports.content import Words
@@ -64,10 +63,7 @@ def run_compression(
 
     Raises:
         RuntimeError: No model could be converted.
-        ValueError: The budget limits MACs, and those of some layer can't be counted.
     """
-    if budget.max_macs is not None:
-        profile(context.original).check_counted("max_macs")
     gzipped, timed = budget.max_gzip_bytes is not None, budget.max_latency_ratio is not None
     store = CandidateStore(
         *(context, folder, gzipped, target, timed), limited_costs(budget), loading
