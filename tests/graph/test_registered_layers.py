@@ -9,17 +9,11 @@ import pytest
 from keras import layers, ops
 
 import tfnas
-from tfnas.graph import registered_layers
 from tfnas.graph.registered_layers import register_layer
 
 GUIDE = pathlib.Path(__file__).parents[2] / "docs" / "your_own_layer.md"
 PACKAGE = "test_registered"
-
-
-@pytest.fixture(autouse=True)
-def _forget(monkeypatch):
-    """Restores the registry after each test."""
-    monkeypatch.setattr(registered_layers, "_REGISTERED", dict(registered_layers._REGISTERED))
+pytestmark = pytest.mark.usefixtures("registry")
 
 
 @keras.saving.register_keras_serializable(PACKAGE)

@@ -16,6 +16,7 @@ from tfnas.quantization.quantized_kernel import QuantizedKernel
 
 IMAGE = (8, 8, 4)
 PACKAGE = "test_quantizable"
+pytestmark = pytest.mark.usefixtures("registry")
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -89,13 +90,6 @@ class OfTensorFlow(layers.Layer):
 
 
 KINDS = {"same": Shuffle, "compute": Gate, "open": QuickGelu, "open, inner layers": Block}
-
-
-@pytest.fixture(autouse=True)
-def _forget(monkeypatch):
-    """Restores the registry after each test."""
-    own = dict(registered_layers._REGISTERED)
-    monkeypatch.setattr(registered_layers, "_REGISTERED", own)
 
 
 def model_with(layer):

@@ -111,13 +111,7 @@ class Walk:
     outputs: tuple[Value, ...]
 
 
-# Keras' record of a call -> the model to walk into instead, or None.
-Inside = Callable[[Any], Any]
-
-
-def walk(
-    model: keras.Model, inside: Inside | None = None, inputs: Sequence[Value] | None = None
-) -> Walk:
+def walk(model: keras.Model, inputs: Sequence[Value] | None = None) -> Walk:
     """Returns the calls of a functional or Sequential model.
 
     Nested models and layers registered as "open" are walked into. Sizes that a nested model leaves
@@ -131,7 +125,6 @@ def walk(
 
     Args:
         model: A built Keras 3 model.
-        inside: Returns a model to walk into for further calls, as if they were nested models.
         inputs: The values of the model's inputs, whose shapes may have sizes that the model leaves
             open; None: those of the model.
 
@@ -146,7 +139,7 @@ def walk(
         )
     inputs = tuple(inputs or (_value(tensor) for tensor in functional.inputs))
     calls: list[Call] = []
-    outputs = _walk_into(functional, inputs, "", calls, inside=inside)
+    outputs = _walk_into(functional, inputs, "", calls)
     return Walk(inputs, tuple(calls), outputs)
 
 
@@ -376,20 +369,17 @@ def _walk_into(
     prefix: str,
     calls: list[Call],
     training: bool | None = None,
-    inside: Inside | None = None,
 ) -> tuple[Value, ...]:
     known = {id(t): value for t, value in zip(functional.inputs, inputs, strict=True)}
     for node in nodes(functional):
         call_inputs = tuple(known[id(tensor)] for tensor in node.input_tensors)
         name = prefix + node.operation.name
         inner = followed_graph(node.operation)
-        if inner is None and inside is not None:
-            inner = inside(node)
         if inner is None:
             inner = unfold(node)
         if inner is not None and len(inner.inputs) == len(call_inputs):
             mode = node.arguments.kwargs.get("training", training)
-            outputs = _walk_into(inner, call_inputs, f"{name}/", calls, mode, inside)
+            outputs = _walk_into(inner, call_inputs, f"{name}/", calls, mode)
         else:
             shapes = output_shapes(node, [value.shape for value in call_inputs])
             outputs = tuple(
