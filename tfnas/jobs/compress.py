@@ -178,8 +178,7 @@ def compress(
     )
     task = task_of(model, split, task, loss=loss, metric=metric, fit=fit)
     split = _checked(split.for_given_model(seed), model, task)
-    if budget.max_macs is not None:
-        profile(model).check_counted("max_macs")
+    _check_counted(budget, model)
     settings = FineTuneSettings(
         epochs=_epochs(amounts, split.train, batch_size) if epochs is None else epochs,
         batch_size=batch_size,
@@ -196,6 +195,11 @@ def compress(
         folder.claim(identity_of(context), overwrite)
         set_aside(folder.path)
         return run_compression(context, folder.path, budget, target, effort, loading)
+
+
+def _check_counted(budget: Budget, model: keras.Model) -> None:
+    if budget.max_macs is not None:
+        profile(model).check_counted("max_macs")
 
 
 def _checked(data: Data, model: keras.Model, task: Task) -> Data:
