@@ -57,7 +57,7 @@ def test_help_names_all_commands(tfnas_command, flag):
         ("search", ["usage: tfnas search [flags]", "--dataset=...", "--max_trials=...", "[20]"]),
         ("export", ["usage: tfnas export MODEL.keras [flags]", "--mode=...", "[float32]"]),
         ("bench", ["usage: tfnas bench FILE... [flags]", "--[no]xnnpack", "--rounds=..."]),
-        ("profile", ["usage: tfnas profile MODEL.keras [flags]", "--[no]layers"]),
+        ("profile", ["usage: tfnas profile MODEL.keras|FILE.tflite [flags]", "--[no]layers"]),
     ],
 )
 def test_help_of_a_command(tfnas_command, name, shown):

@@ -71,11 +71,6 @@ def uncounted_networks():
         yield name, functools.partial(product_network, product), 4 * 5 * 6
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason=f"{THEME}: attention, products and recurrent layers count no multiply-accumulates",
-)
 @pytest.mark.parametrize(
     ("network", "macs"),
     [pytest.param(network, macs, id=name) for name, network, macs in uncounted_networks()],
@@ -93,11 +88,6 @@ def macs_from_weights(model):
     return places * sum(int(np.prod(w.shape)) for w in kernels) + 2 * places**2 * inner
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason=f"{THEME}: target_macs is met on the layers that are counted alone",
-)
 def test_target_macs_is_a_fraction_of_the_entire_model():
     model = attention_network()
     try:

@@ -751,7 +751,7 @@ def test_a_float_layer_does_not_prevent_the_quantization_of_others(kind):
         (
             "custom",
             "Doubled",
-            "no integer form of Doubled (tfnas.register_quantizable can give it one)",
+            "no integer form of Doubled (tfnas.register_layer can give it one)",
         ),
     ],
 )

@@ -12,8 +12,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from tfnas.graph.known_sizes import output_shapes
 from tfnas.graph.model_class import in_class_of, own_objects, own_steps, plain
 from tfnas.graph.subclassed import opened_call
+from tfnas.graph.unfolding import unfold
 from tfnas.keras_private import (
     all_layers,
     call_takes_training,
@@ -110,12 +112,11 @@ class Walk:
     outputs: tuple[Value, ...]
 
 
-# Keras' record of a call -> the model to walk into instead, or None.
-Inside = Callable[[Any], Any]
-
-
-def walk(model: keras.Model, inside: Inside | None = None) -> Walk:
+def walk(model: keras.Model, inputs: Sequence[Value] | None = None) -> Walk:
     """Returns the calls of a functional or Sequential model.
+
+    Nested models and layers registered as "open" are walked into. Sizes that a nested model leaves
+    open are those of its call.
 
     Example:
         >>> import keras
@@ -125,7 +126,8 @@ def walk(model: keras.Model, inside: Inside | None = None) -> Walk:
 
     Args:
         model: A built Keras 3 model.
-        inside: Returns a model to walk into for further calls, as if they were nested models.
+        inputs: The values of the model's inputs, whose shapes may have sizes that the model leaves
+            open; None: those of the model.
 
     Raises:
         ValueError: The model is not a built functional or Sequential model.
@@ -136,9 +138,9 @@ def walk(model: keras.Model, inside: Inside | None = None) -> Walk:
             f"model must be a built functional or Sequential Keras model, got "
             f"{getattr(model, 'name', model)!r} of type {type(model).__name__}"
         )
-    inputs = tuple(_value(tensor) for tensor in functional.inputs)
+    inputs = tuple(inputs or (_value(tensor) for tensor in functional.inputs))
     calls: list[Call] = []
-    outputs = _walk_into(functional, inputs, "", calls, inside=inside)
+    outputs = _walk_into(functional, inputs, "", calls)
     return Walk(inputs, tuple(calls), outputs)
 
 
@@ -374,22 +376,25 @@ def _walk_into(
     prefix: str,
     calls: list[Call],
     training: bool | None = None,
-    inside: Inside | None = None,
 ) -> tuple[Value, ...]:
     known = {id(t): value for t, value in zip(functional.inputs, inputs, strict=True)}
     for node in nodes(functional):
         call_inputs = tuple(known[id(tensor)] for tensor in node.input_tensors)
         name = prefix + node.operation.name
         inner = followed_graph(node.operation)
-        if inner is None and inside is not None:
-            inner = inside(node)
+        if inner is None:
+            inner = unfold(node)
         if inner is None:
             inner = opened_call(node)
         if inner is not None and len(inner.inputs) == len(call_inputs):
             mode = node.arguments.kwargs.get("training", training)
-            outputs = _walk_into(inner, call_inputs, f"{name}/", calls, mode, inside)
+            outputs = _walk_into(inner, call_inputs, f"{name}/", calls, mode)
         else:
-            outputs = tuple(_value(tensor) for tensor in node.outputs)
+            shapes = output_shapes(node, [value.shape for value in call_inputs])
+            outputs = tuple(
+                Value(shape, str(tensor.dtype))
+                for shape, tensor in zip(shapes, node.outputs, strict=True)
+            )
             calls.append(Call(name, node.operation, call_inputs, outputs, node, training))
         known.update({id(t): value for t, value in zip(node.outputs, outputs, strict=True)})
     return tuple(known[id(tensor)] for tensor in functional.outputs)

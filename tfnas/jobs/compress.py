@@ -25,6 +25,7 @@ from tfnas.jobs.compress_run import run_compression
 from tfnas.jobs.inputs import load_model_and_data
 from tfnas.jobs.task_choice import task_of
 from tfnas.loading import CustomObjects, Loading
+from tfnas.measure.profile import profile
 from tfnas.optional import require
 from tfnas.runtime.helper_process import isolated_by_default
 from tfnas.targets.device import Device
@@ -184,6 +185,7 @@ def compress(
     task = task_of(model, split, task, loss=loss, metric=metric, fit=fit)
     _check_quality_limit(budget, task)
     split = _checked(split.for_given_model(seed), model, task)
+    _check_counted(budget, model)
     settings = FineTuneSettings(
         epochs=_epochs(amounts, split.train, batch_size) if epochs is None else epochs,
         batch_size=batch_size,
@@ -210,6 +212,11 @@ def _check_quality_limit(budget: Budget, task: Task) -> None:
             f"quality_limit must be at most 1 for {metric.name}, which is a share, got {limit!r}"
             + (f": {limit / 100:g}?" if limit <= 100 else "")
         )
+
+
+def _check_counted(budget: Budget, model: keras.Model) -> None:
+    if budget.max_macs is not None:
+        profile(model).check_counted("max_macs")
 
 
 def _checked(data: Data, model: keras.Model, task: Task) -> Data:

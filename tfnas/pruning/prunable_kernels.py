@@ -13,6 +13,7 @@ columns), where columns are the innermost axis in the file, and back.
 | DepthwiseConv1D, 2D       | (*k, in, mult)   |         | k         | in x mult    |
 | EinsumDense               | by its equation  | the rest|           | contracted   |
 | Embedding                 | (words, width)   | words   |           | width        |
+| registered, your own      | (..., in, out)   | out     | the rest  | in           |
 """
 
 from __future__ import annotations
@@ -83,8 +84,7 @@ def find_kernels(model: keras.Model) -> tuple[list[PrunableKernel], list[Skipped
     """
     found, skipped = model_kernels(model, embeddings=True)
     return [
-        PrunableKernel(k.name, k.path, k.layer, k.variable, *_layout(k.layer, k.variable))
-        for k in found
+        PrunableKernel(k.name, k.path, k.layer, k.variable, *_layout(k)) for k in found
     ], skipped
 
 
@@ -135,11 +135,16 @@ def trainable(kernels: Sequence[PrunableKernel]) -> tuple[list[PrunableKernel], 
     return kept, [Skipped(k.name, k.kind, reason) for k in frozen]
 
 
-def _layout(layer: Any, variable: Any) -> tuple[Any, Any, Any, int | None]:
+def _layout(kernel: ModelKernel) -> tuple[Any, Any, Any, int | None]:
     """(rows, positions, columns, filters) of a kernel, by the module's table."""
     from keras import layers
 
+    layer, variable = kernel.layer, kernel.variable
     last = len(variable.shape) - 1
+    outputs = kernel.registered_axis
+    if outputs is not None:
+        others = [axis for axis in range(last + 1) if axis != outputs]
+        return (outputs,), tuple(others[:-1]), (others[-1],), 0
     spatial = tuple(range(last - 1))
     depthwise = isinstance(layer, layers.DepthwiseConv1D | layers.DepthwiseConv2D)
     transposed = layers.Conv1DTranspose | layers.Conv2DTranspose | layers.Conv3DTranspose

@@ -17,6 +17,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tfnas.graph.registered_layers import register_layer
 from tfnas.quantization.quantized_kernel import PACKAGE
 
 # The smallest range of a 16-bit activation, or of a kernel beside one. The file counts biases and
@@ -27,6 +28,7 @@ MIN_RANGE_16 = 2.0**-13
 _NO_RANGE, _RANGE_OF_ZEROS = 2e-6, 1.0
 
 
+@register_layer(macs=0)
 @keras.saving.register_keras_serializable(PACKAGE)
 class FakeQuant(keras.layers.Layer):
     """Fake quantization of an activation: rounds it to 2^bits steps between `low` and `high`.

@@ -17,6 +17,7 @@ import numpy as np
 from tfnas.graph.compatibility import channels_share_values
 from tfnas.graph.functional import Call, LayerCopies, Walk
 from tfnas.graph.preprocessing import calls_in_front
+from tfnas.graph.registered_layers import registered_form
 from tfnas.quantization.fake_quant import MIN_RANGE_16, FakeQuant
 from tfnas.quantization.integer_layers import (
     ChannelAffine,
@@ -35,7 +36,7 @@ from tfnas.quantization.layer_roles import (
     role,
 )
 from tfnas.quantization.normal_form import Origins
-from tfnas.quantization.quantized_kernel import QuantizedKernel
+from tfnas.quantization.quantized_kernel import QuantizedKernel, QuantizedWeights
 from tfnas.quantization.spec import QuantSpec
 
 
@@ -119,6 +120,8 @@ class FakeQuantBuilder:
                 "one_scale": _channels_share_values(call),
             }
             return [self._wrapped(call, QuantizedKernel, **settings)(tensors[0], **options)]
+        if call_role is Role.WEIGHTS and bits is not None:
+            return self._registered(call, tensors)
         standalone = call_role is Role.NORM and not self._folds(call) and is_channel_norm(call)
         if call_role is Role.AFFINE or standalone:
             options = {k: v for k, v in call.arguments(tensors)[1].items() if k == "training"}
@@ -132,6 +135,21 @@ class FakeQuantBuilder:
             layer = keras.layers.Concatenate(axis=call.operation.axis, name=call.operation.name)
             return [FloatConcatenate(layer, name=name)(tensors)]
         return self.copies.call(call, tensors)
+
+    def _registered(self, call: Call, tensors: list[Any]) -> list[Any]:
+        """A registered layer, whose kernels have 8 bits: those that any operator takes."""
+        use = self.calls[id(call.operation)]
+        self.calls[id(call.operation)] += 1
+        args, kwargs = call.arguments(tensors)
+        layer = self._wrapped(
+            call,
+            QuantizedWeights,
+            axes=registered_form(call.operation),
+            least=MIN_RANGE_16 if self.spec.activation_bits > 8 else 0.0,
+        )
+        layer.build_from_config({"layer": call.operation.get_build_config()})
+        options = {"use": use} if use else {}
+        return list(keras.tree.flatten(layer(*args, **kwargs, **options)))
 
     def _kernel_bits(self, call: Call) -> int | None:
         """Bits of a kernel, by the name of its layer or of the layer that it was split off."""
@@ -150,7 +168,7 @@ class FakeQuantBuilder:
         if call.kind == "Concatenate" and self.spec.activation_bits == 8:
             return any(self._comes_from_float(value) for value in call.inputs)
         return call_role is Role.FLOAT or (
-            call_role is Role.KERNEL and self._kernel_bits(call) is None
+            call_role in (Role.KERNEL, Role.WEIGHTS) and self._kernel_bits(call) is None
         )
 
     def _comes_from_float(self, value: Any) -> bool:

@@ -3,6 +3,7 @@
 | role    | meaning                                                                    |
 |---------|----------------------------------------------------------------------------|
 | KERNEL  | has a kernel, which is quantized as its output is                          |
+| WEIGHTS | a registered layer with weights: they are quantized as its output is       |
 | NORM    | BatchNormalization: folded into the kernel before it, else like AFFINE     |
 | AFFINE  | a factor and an offset for each channel: Rescaling, Normalization          |
 | RELU    | clipping, which is part of the quantization of the output before it        |
@@ -13,7 +14,7 @@
 | FLOAT   | stays float                                                                |
 
 A custom layer class has the role that it was registered with
-(:mod:`tfnas.quantization.layer_registry`), else FLOAT.
+(:func:`tfnas.register_layer`), else FLOAT.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ _FIXED_RANGES = {
     **dict.fromkeys(("sigmoid", "softmax"), (0.0, 255.0 / 256.0)),
     "tanh": (-1.0, 127.0 / 128.0),
 }
-_REGISTER = " (tfnas.register_quantizable can give it one)"
+_REGISTER = " (tfnas.register_layer can give it one)"
 _FIXED_16 = (-32767.0 / 32768.0, 32767.0 / 32768.0)  # a scale of 2^-15 for all functions
 
 

@@ -94,7 +94,7 @@ def quantize_aware(
     single = to_float32(plain(model)) if doubles else model
     flat, origins = normal_form(single, spec.activation_bits)
     flow = walk(flat)
-    names = [(c.name, c.kind) for c in flow.calls if role(c) is Role.KERNEL]
+    names = [(c.name, c.kind) for c in flow.calls if role(c) in (Role.KERNEL, Role.WEIGHTS)]
     spec.check_patterns([*names, *origins.values()])
     builder = FakeQuantBuilder(flow, spec, origins)
     raw = {
@@ -238,7 +238,7 @@ def unquantized_layers(model: keras.Model) -> list[Skipped]:
         if call_role is Role.NORM and not is_channel_norm(call):
             reason = "normalizes another axis than the last, or more than 4 dimensions"
             skipped.append(Skipped(call.name, call.kind, reason))
-        elif call_role is Role.KERNEL:
+        elif call_role in (Role.KERNEL, Role.WEIGHTS):
             skipped.append(Skipped(call.name, call.kind, "left float by the specification"))
         elif call_role is Role.FLOAT:
             skipped.append(Skipped(call.name, call.kind, reason_for_float(call)))

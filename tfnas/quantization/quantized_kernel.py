@@ -14,6 +14,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tfnas.graph.macs import layer_macs
+from tfnas.graph.registered_layers import register_layer, weight_of
 from tfnas.quantization.layer_roles import ONE_SCALE
 
 PACKAGE = "tfnas"
@@ -134,6 +136,14 @@ class QuantizedKernel(keras.layers.Wrapper):
         each use has a kernel of its own for the converter, which rounds to the same integers,
         and the file holds these once.
         """
+        # A depthwise kernel's channels are its last two axes.
+        depthwise = isinstance(
+            self.layer, keras.layers.DepthwiseConv1D | keras.layers.DepthwiseConv2D
+        )
+        return self._on_grid(kernel, use, type(self.layer).__name__ in ONE_SCALE, depthwise)
+
+    def _on_grid(self, kernel: Any, use: int, whole: bool, depthwise: bool = False) -> Any:
+        """Rounds a kernel; `whole`: to one scale, else to one for each channel, the last axis."""
         kernel = tf.convert_to_tensor(kernel)
         value = tf.cast(kernel, tf.float32)
         options = {"num_bits": self.bits, "narrow_range": True}
@@ -142,14 +152,10 @@ class QuantizedKernel(keras.layers.Wrapper):
         def range_end(largest: Any) -> Any:
             return tf.maximum(zeros_to_ones(largest), self.least) * widening
 
-        if type(self.layer).__name__ in ONE_SCALE:
+        if whole:
             end = range_end(tf.reduce_max(tf.abs(tf.stop_gradient(value))))
             result = tf.quantization.fake_quant_with_min_max_vars(value, -end, end, **options)
             return tf.cast(result, kernel.dtype)
-        # A depthwise kernel's channels are its last two axes.
-        depthwise = isinstance(
-            self.layer, keras.layers.DepthwiseConv1D | keras.layers.DepthwiseConv2D
-        )
         flat = tf.reshape(value, [*value.shape[:-2], -1]) if depthwise else value
         axes = range(len(flat.shape) - 1)
         largest = tf.reduce_max(tf.abs(tf.stop_gradient(flat)), axes)
@@ -175,6 +181,73 @@ class QuantizedKernel(keras.layers.Wrapper):
         names = ("bits", "active", "least", "one_scale")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class QuantizedWeights(QuantizedKernel):
+    """Calls a registered layer with the kernels rounded that its `integer_form` names.
+
+    Args:
+        layer: A layer whose class is registered with :func:`tfnas.register_layer`.
+        axes: Maps the attribute of each kernel to its last axis, -1, for a scale for each index;
+            None: it has one scale.
+        **options: As of :class:`QuantizedKernel`.
+    """
+
+    def __init__(self, layer: Any, axes: dict[str, int | None], **options: Any) -> None:
+        super().__init__(layer, **options)
+        self.axes = axes
+
+    def build(self, input_shape: Any = None) -> None:
+        """Marks the layer as built: the one inside is built before, from its own configuration."""
+        self.built = True
+
+    def compute_output_spec(self, *args: Any, use: int = 0, **kwargs: Any) -> Any:
+        """Returns the output of the layer inside, which need not tell its shape."""
+        return self.layer.compute_output_spec(*args, **kwargs)
+
+    def get_build_config(self) -> dict[str, Any]:
+        """Returns what the layer inside is built from, for saving."""
+        return {"layer": self.layer.get_build_config()}
+
+    def build_from_config(self, config: dict[str, Any]) -> None:
+        """Builds the layer inside."""
+        if config.get("layer") and not self.layer.built:
+            self.layer.build_from_config(config["layer"])
+        self.built = True
+
+    def call(self, *args: Any, use: int = 0, **kwargs: Any) -> Any:
+        """Calls the layer with the rounded kernels.
+
+        Args:
+            *args: The layer's arguments.
+            use: Index of the call, where a model calls the layer several times.
+            **kwargs: The layer's arguments.
+        """
+        layer = self.layer
+        if not self.active:
+            return layer(*args, **kwargs)
+        rounded = {}
+        for name, axis in self.axes.items():
+            weight = weight_of(layer, name, "integer_form")
+            rounded[id(weight)] = self._on_grid(weight.value, use, axis is None)
+
+        def values(variables: Any) -> list[Any]:
+            return [rounded.get(id(variable), variable) for variable in variables]
+
+        outputs, _ = layer.stateless_call(
+            values(layer.trainable_variables),
+            values(layer.non_trainable_variables),
+            *args,
+            **kwargs,
+        )
+        return outputs
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the layer's configuration, for saving."""
+        return {**super().get_config(), "axes": dict(self.axes)}
+
+
+register_layer(QuantizedKernel, macs=lambda own, x, y: layer_macs(own.layer, x, y))
 
 # The smallest range of a channel relative to the kernel's largest. Weight decay can leave a channel
 # 1e-7 of the others: its scale would be so small that its bias overflows 32 bits. Steps of

@@ -43,6 +43,7 @@ class TensorInfo:
             and for scales per block.
         sparsity: The sparse encoding of a constant, as in the schema; None for a dense one.
         variable: Whether it keeps its value from one run to the next, as a state.
+        signature: The shape with -1 for sizes that the file leaves open; empty where it has all.
     """
 
     index: int
@@ -57,6 +58,7 @@ class TensorInfo:
         default=None, repr=False, compare=False
     )
     variable: bool = False
+    signature: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -284,6 +286,7 @@ def _tensor(index: int, tensor: schema.TensorT, buffers: list[schema.BufferT]) -
         else tuple(map(float, () if quantization.scale is None else quantization.scale)),
         tensor.sparsity,
         bool(tensor.isVariable),
+        integers(tensor.shapeSignature),
     )
 
 

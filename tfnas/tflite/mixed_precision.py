@@ -236,7 +236,7 @@ def _check_arguments(
 def _quantizable_layers(model: keras.Model) -> set[str]:
     """Names of the layers whose kernels :func:`tfnas.quantize_aware` quantizes."""
     flat, origins = normal_form(model)
-    own = [call.name for call in walk(flat).calls if role(call) is Role.KERNEL]
+    own = [call.name for call in walk(flat).calls if role(call) in (Role.KERNEL, Role.WEIGHTS)]
     return {name.split("/")[-1] for name in (*own, *(path for path, _ in origins.values()))}
 
 

@@ -36,6 +36,7 @@ from tfnas.pruning.structured.elementwise_rules import ELEMENTWISE_RULES
 from tfnas.pruning.structured.kernel_rules import KERNEL_RULES
 from tfnas.pruning.structured.per_channel_rules import PER_CHANNEL_RULES
 from tfnas.pruning.structured.recurrent_rules import RECURRENT_RULES
+from tfnas.pruning.structured.registered_rules import registered_rule
 from tfnas.pruning.structured.reshape_rules import RESHAPE_RULES
 from tfnas.pruning.structured.selection_rules import SELECTION_RULES
 
@@ -63,9 +64,13 @@ def apply_rule(trace: ChannelTrace, call: Call) -> list[Channels]:
     Returns:
         The channels of each output.
     """
+    registered = registered_rule(trace, call)
+    if registered is not None:
+        return registered
     found = _RULES.get(call.kind)
     if found is None or not (_is_of_keras(call) or call.kind in _FOREIGN):
-        return trace.opaque(call, f"{call.kind} {call.name!r} is not supported")
+        hint = "" if _is_of_keras(call) else " (tfnas.register_layer can tell how channels pass)"
+        return trace.opaque(call, f"{call.kind} {call.name!r} is not supported{hint}")
     if getattr(call.operation, "quantization_mode", None):
         return trace.opaque(call, f"{call.kind} {call.name!r} is quantized")
     if getattr(call.operation, "lora_enabled", False):

@@ -16,6 +16,7 @@ from tfnas.data.data_types import ExampleData
 from tfnas.graph.compatibility import check_float, model_compression
 from tfnas.graph.functional import walk
 from tfnas.graph.functional_form import as_functional
+from tfnas.graph.macs import not_counted
 from tfnas.pruning.structured.channel_groups import MODEL_OUTPUT, Dependencies, Group, trace
 from tfnas.pruning.structured.channel_importance import (
     Importance,
@@ -135,6 +136,8 @@ def prune_channels(
     model = as_functional(model, data)
     dependencies = trace(model, excluded(model, exclude), approximate)
     costs = RemainingCosts(dependencies, model.count_params())
+    if target[0] == "target_macs" and costs.uncounted:
+        raise ValueError(not_counted("target_macs", costs.uncounted))
     needs_model = hasattr(importance, "prepared")
     if needs_model or latency is not None:
         # A model that can't be copied raises before the long computation.
@@ -358,7 +361,7 @@ def _report(
         f"{note}: {', '.join(names)}"
         for note, names in (
             ("statistics are over fewer channels now, an approximation", norms),
-            ("MACs are without those of layers that are not supported", costs.uncounted),
+            ("MACs are at least these: those of some layers are unknown", costs.uncounted),
         )
         if names
     ]

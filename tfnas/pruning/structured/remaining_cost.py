@@ -54,7 +54,7 @@ class RemainingCosts:
     """Counts the MACs, weights and channels that remain after a removal.
 
     `nothing` is the removal of no channel. `uncounted` holds the paths of the layers whose MACs
-    are unknown; they count as 0.
+    are unknown; they count as 0, and a target by MACs can't be set.
 
     Args:
         dependencies: The traced model.
