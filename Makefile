@@ -21,7 +21,7 @@ help:
 	echo "make setup-dev  the same, and what tests, lint and notebooks need"; echo "make check  lint and types"; echo "make unit   the fast tests"; \
 	echo "make slow   the long tests"; \
 	echo "make settings  the fast tests without XNNPACK, without oneDNN, on old kernels, shuffled"; \
-	echo "make attacks  hostile files, processes without disk or memory, long searches (ONLY=tflite,archives,... for parts)"; \
+	echo "make attacks  hostile files, processes without disk or memory, long searches, kills (ONLY=tflite,kills,... for parts)"; \
 	echo "make notebooks  run the notebooks, and store their outputs"; \
 	echo "make tables  make docs/benchmarks.md from benchmarks/results"; \
 	echo "make lock   renew requirements.txt and requirements-dev.txt after a change of setup.cfg (UPGRADE=--upgrade takes newer releases)"; \

@@ -1,11 +1,12 @@
 """What attacks on files, processes and searches do, counted: nothing may end the caller.
 
-    python benchmarks/attacks.py [--only=tflite,archives,state,limits,trials,threads] [--part=0.1]
+    python benchmarks/attacks.py [--only=tflite,archives,...] [--part=0.1]
 
 Mutated `.tflite` files, of tfnas and of other converters, are loaded, checked and run; hostile
 archives and folders of images are read; state files are edited; searches run without disk, memory,
-descriptors or stdout, and for a thousand trials; threads convert at once. `--only` replaces the
-rows of these parts in the record. The exit code is 1 where an attack succeeded.
+descriptors or stdout, and for a thousand trials; threads convert at once; searches, their workers,
+commands and the workers of a Dask cluster are killed. `--only` replaces the rows of these parts in
+the record. The exit code is 1 where an attack succeeded.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ def main(argv: list[str]) -> None:
     if unknown:
         raise app.UsageError(f"only must name parts, {', '.join(PARTS)}, got {unknown}")
     names = ONLY.value or list(PARTS)
-    rows, failures = earlier_rows(names), []
+    rows: dict[str, record.Row] = {}
+    failures: list[str] = []
     for name in names:
         began = time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
@@ -48,6 +50,7 @@ def main(argv: list[str]) -> None:
         failures += faults
         print(f"{name}: {text}; {len(faults)} failures; {seconds} s", flush=True)
         print("\n".join(faults), end="\n" if faults else "", flush=True)
+    rows = {**earlier_rows(names), **rows}  # read now: other parts may have run meanwhile
     ordered = [rows[name] for name in PARTS if name in rows]
     if PART.value == 1.0:
         record.write("attacks", ordered, command="python benchmarks/attacks.py")
@@ -136,8 +139,66 @@ def threads(folder: pathlib.Path) -> tuple[Ends, list[str]]:
     return ends, faults
 
 
+def program_ends(name: str, *arguments: Any) -> list[Any]:
+    """Runs an attack that is a program, and returns what it prints as JSON, by lines."""
+    command = [sys.executable, "-W", "ignore", str(ATTACKS / name), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{name} ended with {done.returncode}: {done.stderr[-2000:]}")
+    return [json.loads(line) for line in done.stdout.splitlines() if line[:1] in ("[", "{")]
+
+
+def killed(folder: pathlib.Path, kinds: list[str], kills: int) -> tuple[Ends, list[str]]:
+    """Searches of 200 trials that are killed: the same trials, none lost, none twice."""
+    ends, faults = {}, []
+    arguments = (folder, ",".join(kinds), max(2 * share(kills), share(200)), share(kills))
+    for line in program_ends("killed_searches.py", *arguments):
+        for kind, (counts, found) in line.items():
+            ends.update({f"{name} of {kind}": count for name, count in counts.items()})
+            faults += [f"{kind}: {fault}" for fault in found]
+    return ends, faults
+
+
+def kills(folder: pathlib.Path) -> tuple[Ends, list[str]]:
+    """60 kills of the process of each kind of search."""
+    return killed(folder, ["evolution", "reinforcement", "halving", "surrogate"], 60)
+
+
+def processes(folder: pathlib.Path) -> tuple[Ends, list[str]]:
+    """60 kills of workers, of what they have started, and of the search above."""
+    return killed(folder, ["one process", "two processes"], 30)
+
+
+def commands(folder: pathlib.Path) -> tuple[Ends, list[str]]:
+    """12 kills each of `tfnas search` and `tfnas compress`."""
+    ends, faults = {}, []
+    for kind in ("search", "compress"):
+        [(counts, found)] = program_ends("killed_commands.py", folder / kind, kind, share(12))
+        ends.update({f"{name} (tfnas {kind})": count for name, count in counts.items()})
+        faults += found
+    return ends, faults
+
+
+def cluster(folder: pathlib.Path) -> tuple[Ends, list[str]]:
+    """2 of 4 workers of a Dask cluster, and of Ray where it is installed: the slow tests."""
+    path = ROOT / "tests" / "nas" / "executors" / "test_engine.py"
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-m", "", str(path)]
+    done = subprocess.run(
+        [*command, "-k", "two_workers_of_four"], capture_output=True, text=True, cwd=ROOT
+    )
+    ends = {}
+    for name in ("passed", "skipped"):
+        found = re.search(rf"(\d+) {name}", done.stdout)
+        ends[f"clusters {name}"] = int(found[1]) if found else 0
+    return ends, [] if done.returncode == 0 else [done.stdout[-2000:]]
+
+
 PARTS: dict[str, Callable[[pathlib.Path], tuple[Ends, list[str]]]] = {
-    function.__name__: function for function in (tflite, archives, state, limits, trials, threads)
+    function.__name__: function
+    for function in (
+        *(tflite, archives, state, limits, trials, threads),
+        *(kills, processes, commands, cluster),
+    )
 }
 
 

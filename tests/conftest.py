@@ -107,3 +107,17 @@ def tfnas_command(capsys):
         return code, captured.out, captured.err
 
     return call
+
+
+@pytest.fixture
+def registry():
+    """Forgets the layers that a test registers; those of tfnas stay."""
+    from tfnas.graph import registered_layers
+
+    classes = registered_layers._REGISTERED
+    before = dict(classes)
+    yield classes
+    for each in set(classes) - set(before):
+        if not each.__module__.startswith("tfnas."):
+            del classes[each]
+    classes.update(before)

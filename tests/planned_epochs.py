@@ -39,7 +39,7 @@ class Model:
         rounding: Points that int8 loses without training for it.
         narrow: Further points that int8 loses with fewer channels.
         unequal: Bytes that unequal widths add to a file.
-        aware: Bytes that quantization-aware training adds.
+        aware: Bytes that quantization-aware training adds; below 0: that it saves.
         channels: Bytes of the structure that are those of channels.
     """
 
@@ -55,7 +55,7 @@ class Model:
         macs, weights, epochs, zeros = 1.0, 1.0, 0.0, 0.0
         for step in recipe.steps:
             if step.technique in ("prune_channels", "factorize_dense"):
-                macs, weights = step.amount, step.weights or step.amount**0.8
+                macs, weights = step.amount, step.kept or step.amount**0.8
                 epochs = epochs_of(step.technique)
             elif step.technique == "train":
                 epochs += EPOCHS * step.amount

@@ -40,12 +40,21 @@ from tfnas.nas.search_result import ReportRow, SearchResult
 from tfnas.pruning.pruning_report import PrunedKernel, PruningReport
 from tfnas.pruning.sensitivity import Sensitivity
 from tfnas.pruning.structured.channel_report import ChannelPruningReport, GroupChange
-from tfnas.reports import compress_report, search_report, technique_report
+from tfnas.reports import compress_report, hypermodel_report, search_report, technique_report
 from tfnas.targets.device import Device
 from tfnas.tasks.assessment import ACCURACY, Assessment, Metric
 from tfnas.tasks.image_classes import ImageClasses
 
-KINDS = ("prune", "cluster", "factorize", "prune_channels", "qat", "compress", "search")
+KINDS = (
+    "prune",
+    "cluster",
+    "factorize",
+    "prune_channels",
+    "qat",
+    "compress",
+    "search",
+    "hypermodel",
+)
 
 
 def write_report(kind, folder, layer="stem", teacher=None, words=None):
@@ -68,6 +77,7 @@ def write_report(kind, folder, layer="stem", teacher=None, words=None):
         "qat": _qat,
         "compress": _compress,
         "search": lambda *arguments: _search(*arguments, teacher),
+        "hypermodel": _hypermodel,
     }[kind](folder, data, layer, words)
 
 
@@ -258,6 +268,16 @@ def _search(folder, data, layer, words, teacher):
     compression = teacher and tfnas.CompressionSpace(distill=(True,))
     config = SearchConfig(layer, seed=4, teacher=teacher, compression=compression or None)
     search_report.write(result, config, data, 0.7, words)
+
+
+def _hypermodel(folder, data, layer, words):
+    metric = words.metric if words else "val_accuracy"
+    trials = [
+        (f"{i}", {metric: 0.8 - 0.1 * i, "size_bytes": 900.0}, {layer: 8 * i}) for i in range(2)
+    ]
+    config = SearchConfig(layer, seed=4)
+    found = {"objectives": (metric,), "interrupted": False}
+    hypermodel_report.write(folder, trials, {"2": layer}, config, str(data), **found)
 
 
 def _trial(number, arch):

@@ -1,6 +1,7 @@
 """The records of the benchmarks, and the page that is made from them."""
 
 import ast
+import importlib
 import json
 import pathlib
 import re
@@ -13,7 +14,10 @@ ROOT = pathlib.Path(__file__).parents[1]
 BENCHMARKS = ROOT / "benchmarks"
 RESULTS = sorted((BENCHMARKS / "results").glob("*.json"))
 # Not benchmarks: what they share, what another one runs, what makes a file of the package.
-OTHERS = {"collaborative_tfmot", "make_reference", "record", "resnet8", "tables"}
+OTHERS = {
+    *("collaborative_tfmot", "command_run", "make_reference", "pruning_shapes", "record"),
+    *("resnet8", "tables"),
+}
 FIELDS = {"benchmark", "command", "seed", "date", "commit", "provenance", "notes", "tables"}
 
 
@@ -105,3 +109,31 @@ def test_a_record_holds_what_is_needed_to_repeat_it(tmp_path, monkeypatch):
     assert written.keys() >= FIELDS
     assert written["seed"] == 3
     assert "| int8 | 1.5 [1, 2.25] | yes |" in tables.section({"file": "mcu.json", **written})
+
+
+def test_the_files_of_a_command_are_read_from_its_report(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    command_run = importlib.import_module("command_run")
+    report = tmp_path / "report.md"
+    report.write_text(
+        "# Compression\n\n| other | table |\n| --- | --- |\n| 1 | 2 |\n\n"
+        "## The files, on 500 final examples, which nothing was chosen by\n\n"
+        "| file | accuracy | bytes | gzip |\n| --- | ---: | ---: | ---: |\n"
+        "| original, float32 | 0.9 | 4,000 | 3,000 |\n| int8 | 0.89 | 1,000 | 900 |\n\n"
+        "## All candidates\n\n| recipe |\n| --- |\n| int8 |\n",
+        encoding="utf-8",
+    )
+    headers, cells = command_run.files_of(report, 1000)
+    assert headers == ["file", "accuracy", "bytes", "of int8", "gzip"]
+    assert cells == [
+        ["original, float32", "0.9", "4,000", "4.000", "3,000"],
+        ["int8", "0.89", "1,000", "1.000", "900"],
+    ]
+
+
+def test_a_command_that_fails_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    command_run = importlib.import_module("command_run")
+    monkeypatch.setattr(sys, "executable", "false")
+    with pytest.raises(RuntimeError, match="ended with code 1"):
+        command_run.run(tmp_path / "model.keras", {})

@@ -1,5 +1,6 @@
 """The documents: links and paths lead somewhere, decisions have their form."""
 
+import inspect
 import pathlib
 import re
 
@@ -77,3 +78,24 @@ def test_the_example_of_the_page_on_training_runs(capsys):
     [code] = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     exec(compile(code, "training.md", "exec"), {"__name__": "training"})
     assert float(capsys.readouterr().out) == 0.75
+
+
+def test_the_code_of_any_task_runs(tmp_path, monkeypatch):
+    text = (ROOT / "docs" / "any_task.md").read_text(encoding="utf-8")
+    whole, own_training = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": "any_task"}
+    exec(compile(whole, "any_task.md", "exec"), names)
+    assert names["result"].meets
+    assert names["result"].best.costs.bytes <= 6000
+
+    def compress(model, *arguments, **options):  # no second job: arguments, and one epoch
+        inspect.signature(tfnas_compress).bind(model, *arguments, **options)
+        options["fit"](model, 1, [])
+        return model.optimizer.iterations
+
+    tfnas_compress = names["tfnas"].compress
+    monkeypatch.setattr(names["tfnas"], "compress", compress)
+    before = int(names["model"].optimizer.iterations)
+    exec(compile(own_training, "any_task.md", "exec"), names)
+    assert int(names["result"]) > before

@@ -9,6 +9,7 @@ import copy
 import inspect
 import pathlib
 import re
+import threading
 
 import keras
 import numpy as np
@@ -494,3 +495,90 @@ def test_variables_become_constants_and_other_resources_inputs():
     ids = tf.TensorSpec((2,), tf.int32)
     lookup = tf.function(lambda x: {"y": table.lookup(x)}).get_concrete_function(ids)
     assert len(keras_private.with_constants(lookup).inputs) == 2
+
+
+def test_an_input_that_the_first_batch_added_is_told_from_one_of_the_user():
+    deferred = keras.Sequential([layers.Dense(2)])
+    assert not keras_private.built_by_first_batch(deferred)
+    assert keras_private.build_shapes(deferred) is None
+    deferred(np.zeros((3, 4), np.float32))
+    assert keras_private.built_by_first_batch(deferred)
+    assert keras_private.build_shapes(deferred) == (4,)
+    for own in (keras.Input((4,)), keras.Input(batch_shape=(3, 4))):
+        assert not keras_private.built_by_first_batch(keras.Sequential([own, layers.Dense(2)]))
+    assert not keras_private.built_by_first_batch(two_inputs())
+
+
+def test_the_shapes_that_a_model_was_built_with():
+    model = Subclassed()
+    model(np.zeros((3, 4), np.float32))
+    assert keras_private.build_shapes(model) == (4,)
+
+    class Named(keras.Model):
+        def call(self, inputs):
+            return inputs["a"] + inputs["b"]
+
+    named = Named()
+    named({"a": np.zeros((3, 4), np.float32), "b": np.zeros((3, 4), np.float32)})
+    assert keras_private.build_shapes(named) == {"a": (4,), "b": (4,)}
+
+
+def test_the_operations_between_tensors_are_found():
+    inputs = keras.Input((4,))
+    first = layers.Dense(3, name="first")(inputs)
+    last = layers.Dense(2, name="last")(keras.ops.relu(first))
+    found = keras_private.operations_between([first], [last])
+    assert [type(each).__name__ for each in found] == ["Dense", "Relu"]
+    assert keras_private.operations_between([last], [last]) == []
+
+
+@pytest.mark.parametrize("gate", [False, True])
+@pytest.mark.parametrize("kind", ["multi", "grouped"])
+def test_attention_layers_have_projections(kind, gate):
+    inputs = keras.Input((5, 6))
+    if kind == "multi":
+        layer = layers.MultiHeadAttention(2, 3, use_gate=gate)
+    else:
+        layer = layers.GroupQueryAttention(3, 4, 2, use_gate=gate)
+    layer(inputs, inputs)
+    found = keras_private.attention_projections(layer)
+    assert list(found) == ["query", "key", "value", "gate", "output"]
+    assert (found["gate"] is not None) is gate
+    kernels = {id(each.kernel) for each in found.values() if each is not None}
+    assert kernels | {id(e.bias) for e in found.values() if e} == {id(w) for w in layer.weights}
+
+
+def test_recurrent_functions_are_replaced_in_this_thread_while_open():
+    model = keras.Sequential([keras.Input((3, 2)), layers.LSTM(2, use_cudnn=False)])
+    x, found = tf.ones((1, 3, 2)), []
+
+    def rnn(step, inputs, initial_states, **options):
+        found.append(sorted(options))
+        return inputs[:, -1], inputs, initial_states
+
+    expected = model(x)
+    with keras_private.recurrent_functions_replaced({"rnn": rnn}):
+        np.testing.assert_array_equal(model(x), x[:, -1])
+        elsewhere = []
+        thread = threading.Thread(target=lambda: elsewhere.append(model(x)))
+        thread.start()
+        thread.join()
+    np.testing.assert_array_equal(model(x), expected)
+    np.testing.assert_array_equal(elsewhere[0], expected)
+    assert {"go_backwards", "mask", "return_all_outputs", "zero_output_for_mask"} <= set(found[0])
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru", "bidirectional_lstm", "bidirectional_gru"])
+def test_keras_takes_its_loop_where_a_replacement_raises(name):
+    def refuse(*_, **__):
+        calls.append(name)
+        raise NotImplementedError
+
+    calls = []
+    kind = layers.LSTM if "lstm" in name else layers.GRU
+    layer = layers.Bidirectional(kind(2)) if "bi" in name else kind(2)
+    x = tf.ones((1, 3, 2))
+    expected = layer(x)
+    with keras_private.recurrent_functions_replaced({name: refuse}):
+        np.testing.assert_allclose(layer(x), expected, rtol=1e-6)
+    assert name in calls or "bi" in name  # of both directions: a form for GPUs alone

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import ast
 import importlib
+import os
 import pkgutil
+import sys
 from typing import Any
 
 __version__ = "0.1.0"
@@ -30,11 +32,24 @@ _HOME = _modules_of_names()
 __all__ = sorted(_HOME)
 
 
+def _check_backend() -> None:
+    """Raises RuntimeError where Keras runs, or would run, on another backend than TensorFlow."""
+    keras = sys.modules.get("keras")
+    found = keras.config.backend() if hasattr(keras, "config") else os.environ.get("KERAS_BACKEND")
+    if found not in (None, "", "tensorflow"):
+        raise RuntimeError(
+            f"tfnas needs Keras on TensorFlow, got the backend {found!r}: set "
+            "KERAS_BACKEND=tensorflow before Keras is imported"
+        )
+
+
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     home = _HOME[name]
+    _check_backend()
     module = importlib.import_module(f"{__name__}.{home}")
+    _check_backend()  # a backend that a file of settings chose is known once Keras is imported
     if name == home:
         value = module
     elif hasattr(module, name):

@@ -19,6 +19,9 @@ from tfnas.distillation.feature_losses import FeatureHint as FeatureHint
 from tfnas.distillation.feature_losses import RelationalTransfer as RelationalTransfer
 from tfnas.graph.batchnorm import recalibrate_batchnorm as recalibrate_batchnorm
 from tfnas.graph.custom_loop import CustomLoop as CustomLoop
+from tfnas.graph.functional_form import as_functional as as_functional
+from tfnas.graph.preprocessing import split_preprocessing as split_preprocessing
+from tfnas.graph.registered_layers import register_layer as register_layer
 from tfnas.jobs.compress import compress as compress
 from tfnas.jobs.search_job import search as search
 from tfnas.jobs.technique_job import run_techniques as run_techniques
@@ -45,10 +48,10 @@ from tfnas.pruning.mask_constraint import keep_zeros as keep_zeros
 from tfnas.pruning.prune import prune as prune
 from tfnas.pruning.pruning_callback import PruningCallback as PruningCallback
 from tfnas.pruning.sensitivity import sensitivity as sensitivity
+from tfnas.pruning.structured.channel_importance import Importance as Importance
 from tfnas.pruning.structured.iterative import ChannelPruning as ChannelPruning
 from tfnas.pruning.structured.prune_channels import prune_channels as prune_channels
 from tfnas.quantization.bias_correction import correct_bias as correct_bias
-from tfnas.quantization.layer_registry import register_quantizable as register_quantizable
 from tfnas.quantization.quantization_schedule import QuantizationSchedule as QuantizationSchedule
 from tfnas.quantization.quantize_aware import calibrate as calibrate
 from tfnas.quantization.quantize_aware import quantize_aware as quantize_aware

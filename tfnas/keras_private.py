@@ -11,7 +11,10 @@ Nothing is imported before it is needed: this module is on the ground floor.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+import functools
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -112,6 +115,50 @@ def fill_arguments(
     return node.arguments.fill_in(tensors)
 
 
+def built_by_first_batch(model: keras.Model) -> bool:
+    """Whether the input of a Sequential model was added when its first batch came.
+
+    Keras then fixes the size of that batch. Reads `Sequential._layers` and the arguments that an
+    operation keeps in `_auto_config` (Keras 3.15.1): `Sequential.build` passes a dtype and no name,
+    `keras.Input` passes what the user wrote.
+
+    Args:
+        model: A Keras 3 model.
+    """
+    first: Any = next(iter(getattr(model, "_layers", ())), None)
+    if getattr(model, "_functional", None) is None or type(first).__name__ != "InputLayer":
+        return False
+    arguments = getattr(getattr(first, "_auto_config", None), "config", None) or {}
+    automatic = first.name.startswith("input_layer") and arguments.get("dtype") is not None
+    return automatic and (first.batch_shape[0] or 0) > 1
+
+
+def build_shapes(model: keras.Model) -> Any:
+    """Returns the shapes, without the batch, that the first call built a model with.
+
+    Reads `Layer._build_shapes_dict` (Keras 3.12.0, 3.15.1).
+
+    Args:
+        model: A Keras 3 model.
+
+    Returns:
+        A tuple, or dictionaries and lists of tuples; None where the model was not called.
+    """
+    shapes = getattr(model, "_build_shapes_dict", None)
+    if not shapes or len(shapes) != 1:
+        return None
+
+    def without_batch(nested: Any) -> Any:
+        if isinstance(nested, Mapping):
+            return {name: without_batch(each) for name, each in nested.items()}
+        if any(isinstance(each, list | tuple | Mapping) for each in nested):
+            return [without_batch(each) for each in nested]
+        return tuple(nested[1:])
+
+    [found] = shapes.values()
+    return None if found is None else without_batch(found)
+
+
 def standardized_inputs(functional: keras.Model, inputs: Any) -> list[Any]:
     """Returns inputs as a functional model uses them: one tensor for each of its `inputs`.
 
@@ -159,6 +206,41 @@ def forget_calls(operation: keras.Operation) -> None:
 
 
 # Layers.
+
+
+def operations_between(inputs: Sequence[Any], outputs: Sequence[Any]) -> list[Any]:
+    """Returns the layers and operations that made tensors from others, the last ones first.
+
+    Reads `KerasTensor._keras_history` (Keras 3.12.0, 3.15.1).
+
+    Args:
+        inputs: The symbolic tensors at which it begins.
+        outputs: Symbolic tensors.
+    """
+    known, waiting = {id(tensor) for tensor in inputs}, list(outputs)
+    found: dict[int, Any] = {}
+    while waiting:
+        tensor = waiting.pop()
+        if id(tensor) in known:
+            continue
+        known.add(id(tensor))
+        operation, number, _ = tensor._keras_history
+        found[id(operation)] = operation
+        waiting += operation._inbound_nodes[number].input_tensors
+    return list(found.values())
+
+
+def attention_projections(layer: keras.layers.Layer) -> dict[str, Any]:
+    """Returns the EinsumDense layers of an attention layer; None where it has none of a name.
+
+    Reads `_query_dense`, `_key_dense`, `_value_dense`, `_gate_dense` and `_output_dense` of
+    MultiHeadAttention and GroupedQueryAttention (Keras 3.12.0, 3.15.1).
+
+    Args:
+        layer: The layer, built.
+    """
+    names = ("query", "key", "value", "gate", "output")
+    return {name: getattr(layer, f"_{name}_dense", None) for name in names}
 
 
 def call_takes_training(operation: keras.Operation) -> bool:
@@ -581,3 +663,43 @@ def with_constants(function: tf.types.experimental.ConcreteFunction) -> Any:
     )
 
     return convert_variables_to_constants_v2(function, lower_control_flow=False)
+
+
+# Recurrent layers.
+
+_REPLACED, _REPLACING = threading.local(), threading.Lock()
+
+
+@contextlib.contextmanager
+def recurrent_functions_replaced(functions: Mapping[str, Callable[..., Any]]) -> Iterator[None]:
+    """Lets recurrent layers call other functions than Keras' own, in this thread, while open.
+
+    Replaces `rnn`, `lstm`, `gru`, `bidirectional_lstm` and `bidirectional_gru` of
+    `keras.src.backend` (Keras 3.12.0, 3.15.1). A replaced function must compute the same; those
+    other than `rnn` may raise NotImplementedError, and the layer calls `rnn` then.
+
+    Args:
+        functions: Name of a function -> what is called in its place.
+    """
+    from keras.src import backend
+
+    def replaceable(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def call(*arguments: Any, **options: Any) -> Any:
+            function = getattr(_REPLACED, "functions", {}).get(name, original)
+            return function(*arguments, **options)
+
+        call.replaceable = True  # type: ignore[attr-defined]
+        return call
+
+    with _REPLACING:
+        for name in functions:
+            original = getattr(backend, name)
+            if not hasattr(original, "replaceable"):
+                setattr(backend, name, replaceable(name, original))
+    before = getattr(_REPLACED, "functions", {})
+    _REPLACED.functions = {**before, **functions}
+    try:
+        yield
+    finally:
+        _REPLACED.functions = before

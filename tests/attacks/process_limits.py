@@ -21,11 +21,16 @@ SEARCH = [sys.executable, str(HERE / "stub_search.py")]
 QUIET = {"CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(ROOT)}
 
 
+def environment(**variables):
+    """The variables of a program that is attacked."""
+    return {**os.environ, **QUIET, **variables}
+
+
 def run(command, **options):
     """Runs a program to its end; its output is at `stdout` and `stderr` where it is caught."""
-    environment = {**os.environ, **QUIET, **options.pop("variables", {})}
+    variables = environment(**options.pop("variables", {}))
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
-    return subprocess.run(command, env=environment, timeout=600, **options)
+    return subprocess.run(command, env=variables, timeout=600, **options)
 
 
 def limited(kind, value):

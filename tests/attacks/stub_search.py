@@ -36,14 +36,15 @@ class Stub(tfnas.EvolutionTuner):
         return {"score": float(sum(values))}
 
 
-def search_in(folder, trials, kind=Stub, **settings):
-    """A search that begins, or goes on."""
+def search_in(folder, trials, kind=Stub, sampler=None, **settings):
+    """A search that begins, or goes on; by evolution without a surrogate unless said otherwise."""
+    evolution = tfnas.EvolutionSampler(children=1, population_size=8, tournament_size=3)
     return kind(
         None,
         keras_tuner.Objective("score", "max"),
         max_trials=trials,
         seed=1,
-        sampler=tfnas.EvolutionSampler(children=1, population_size=8, tournament_size=3),
+        sampler=sampler or evolution,
         directory=folder,
         project_name="search",
         hyperparameters=hyperparameters(),

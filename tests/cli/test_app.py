@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import tfnas
-from tfnas.cli import profile_command
+from tfnas.cli import app, compress_command, profile_command
 
 COMMAND = pathlib.Path(sys.executable).with_name("tfnas")
 
@@ -57,7 +57,7 @@ def test_help_names_all_commands(tfnas_command, flag):
         ("search", ["usage: tfnas search [flags]", "--dataset=...", "--max_trials=...", "[20]"]),
         ("export", ["usage: tfnas export MODEL.keras [flags]", "--mode=...", "[float32]"]),
         ("bench", ["usage: tfnas bench FILE... [flags]", "--[no]xnnpack", "--rounds=..."]),
-        ("profile", ["usage: tfnas profile MODEL.keras [flags]", "--[no]layers"]),
+        ("profile", ["usage: tfnas profile MODEL.keras|FILE.tflite [flags]", "--[no]layers"]),
     ],
 )
 def test_help_of_a_command(tfnas_command, name, shown):
@@ -239,6 +239,7 @@ def test_search_hands_its_flags_over(tfnas_command, tmp_path, monkeypatch, inter
     assert (data, directory) == ("digits", str(tmp_path))
     assert settings.pop("overwrite") is True
     settings.pop("progress")
+    assert (settings.pop("custom_objects"), settings.pop("safe_mode")) == ({}, True)
     expected = {"max_trials": 7, "target_latency_ms": 0.5, "baseline": False, "seed": 3}
     defaults = SearchConfig("digits", **expected)
     assert SearchConfig("digits", **settings) == defaults
@@ -307,3 +308,46 @@ def test_code_in_a_file_runs_only_where_it_is_trusted(tfnas_command, of_own_laye
     assert code == 1
     assert "--nosafe_mode" in err
     assert tfnas_command("profile", "code.keras", "--nosafe_mode")[0] == 0
+
+
+def test_help_marks_required_flags_and_shows_defaults(capsys):
+    assert app.main(["prune", "--help"]) == 0
+    lines = {
+        line.split("=")[0].split()[0]: line
+        for line in capsys.readouterr().out.splitlines()
+        if "--" in line
+    }
+    assert lines["--data"].endswith("(required)")
+    assert lines["--[no]sparse"].endswith("[True]")
+    assert lines["--[no]overwrite"].endswith("[False]")
+    assert lines["--epochs"].endswith("[0]")
+    assert "[" not in lines["--exclude"]
+
+
+def test_a_mistyped_command_is_guessed(capsys):
+    assert app.main(["comprss"]) == 2
+    assert capsys.readouterr().err.endswith("; did you mean 'compress'?\n")
+
+
+def test_errors_name_flags(tmp_path, capsys):
+    assert app.main(["compress", str(tmp_path / "none.keras"), "--max_bytes=-1", "--data=x"]) == 1
+    assert "error: --max_bytes must be a finite number above 0" in capsys.readouterr().err
+    assert app.main(["compress", str(tmp_path / "none.keras"), "--max_bytes=9", "--data=x"]) == 1
+    assert "error: --dataset must be one of digits" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (
+            "x of validation_data must be finite",
+            "x of the validation part of --data must be finite",
+        ),
+        ("train_data must be (x, y)", "--data must be (x, y)"),
+        ("no 'test_data' in /a/test_data/b.npz", "no 'test_data' in /a/test_data/b.npz"),
+        ("model must be a file", "model must be a file"),
+    ],
+)
+def test_errors_on_data_name_its_flag(text, shown):
+    values = app.flags_of(compress_command)
+    assert app._with_flags(text, values) == shown

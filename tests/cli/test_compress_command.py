@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import keras
+import numpy as np
 import pytest
 from absl import flags
 
@@ -38,3 +40,27 @@ def test_a_limit_on_the_value_may_be_below_zero():
     values(["tfnas", "--quality_limit=-0.5"])
     with pytest.raises(ValueError, match="data must be given"):  # the budget was taken
         compress_command.main(["model.keras"], values)
+
+
+def test_class_names_and_groups_of_a_table(tmp_path, tfnas_command):
+    keras.utils.set_random_seed(0)
+    x = np.random.default_rng(0).normal(size=(200, 2)).astype("float32")
+    labels = (x[:, 0] > 0).astype(int)
+    names = np.array(["owl", "wren"])[labels]
+    rows = [f"{a},{b},{row % 2},{n}" for row, ((a, b), n) in enumerate(zip(x, names, strict=True))]
+    (tmp_path / "birds.csv").write_text("\n".join(["a,b,site,bird", *rows]))
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, "softmax")])
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.fit(x, labels, verbose=0)
+    model.save(tmp_path / "birds.keras")
+    line = [f"--data={tmp_path}/birds.csv", "--targets=bird", "--groups=site", "--max_drop=5"]
+    code, out, err = tfnas_command(
+        "compress", tmp_path / "birds.keras", *line, "--effort=quick", f"--directory={tmp_path}/job"
+    )
+    assert code == 0, err
+    numbered = "class names of the targets are numbered in sorted order: 0 owl, 1 wren"
+    assert numbered in out + err
+    text = (tmp_path / "job" / "report.md").read_text().replace("\\", "")
+    assert "Accuracy by group, on the final examples" in text
+    assert numbered in text
+    assert "The worst group is" in text

@@ -323,11 +323,11 @@ def test_first_last_and_classes_can_be_excluded():
     assert "deep" not in [k.name for k in report.kernels]
 
 
-def test_embeddings_are_clustered_if_requested():
+def test_embeddings_are_clustered_unless_left_out():
     model = built([layers.Embedding(50, 8, name="table"), layers.Flatten(), layers.Dense(3)], (5,))
-    _, report = cluster(model, 4)
+    _, report = cluster(model, 4, embeddings=False)
     assert [k.kind for k in report.kernels] == ["Dense"]
-    clustered, report = cluster(model, 4, embeddings=True)
+    clustered, report = cluster(model, 4)
     assert [k.kind for k in report.kernels] == ["Embedding", "Dense"]
     held = [t for t in tfnas.to_tflite(clustered).graph.tensors if t.shape == (50, 8)]
     assert len(np.unique(np.frombuffer(held[0].constant, np.float32))) <= 4

@@ -7,7 +7,7 @@ import planned_epochs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from planned_epochs import BUDGETS, EPOCHS, MODELS, Model, planned
+from planned_epochs import BUDGETS, EPOCHS, MODELS, WEIGHTS, Model, planned
 
 from tfnas.compression.budget import Budget
 from tfnas.compression.recipe import RecipeStep
@@ -153,6 +153,31 @@ def test_a_robust_model_lands_under_a_limit_on_bytes(model, limit, effort):
     for file in files if effort == "normal" else ():  # in thorough one shows the limit's price
         if file.recipe.steps and file.recipe.mode == "int8" and not file.recipe.untrained:
             assert file.costs.bytes <= limit
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    models,
+    st.integers(-6000, 40_000),
+    st.integers(25_000, 80_000),
+    st.sampled_from(["normal", "thorough"]),
+    st.booleans(),
+    st.booleans(),
+)
+def test_it_lands_in_whichever_form_has_room(model, aware, limit, effort, dense, integers):
+    """Trained for int8, dense layers hold fewer scales; layers unknown to it stay in float32."""
+    robust = dataclasses.replace(model, cut=0.05, rounding=0.0, narrow=0.0, aware=aware)
+    techniques = ("factorize_dense", "prune_channels") if dense else ("prune_channels",)
+    forms = {"techniques": techniques, "dense": WEIGHTS, "integers": integers}
+    budget = {"max_drop": 2.0, "max_bytes": limit}
+    files, best = planned(robust, budget, effort, sized=True, **forms)
+    names = [str(file.recipe) for file in files]
+    assert len(names) == len(set(names)) <= 60
+    assert best.costs.bytes <= limit
+    if effort == "normal":  # in thorough one shows the limit's price
+        for file in files:
+            if file.recipe.aware and not file.recipe.untrained:
+                assert file.costs.bytes <= limit
 
 
 def test_more_weights_than_estimated_stay_in_int8():

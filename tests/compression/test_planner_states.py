@@ -109,7 +109,18 @@ def test_later_formats_are_tried_where_int8_failed():
     ],
 )
 def test_int8_is_trained_where_it_loses_accuracy(drop, integers, name):
-    assert asked(state_in(TryFormats(()), files=(file(drop=drop),), integers=integers)) == name
+    files = (file(drop=drop),)
+    assert asked(state_in(TryFormats(()), {"max_drop": 1.0}, files, integers=integers)) == name
+
+
+@pytest.mark.parametrize("budget", [{"max_macs": 0.5}, {"max_bytes": 900}])
+def test_int8_that_can_never_fit_is_not_trained(budget):
+    """That it loses by rounding is known without it: training for int8 comes first all the same."""
+    state = state_in(TryFormats(()), {"max_drop": 1.0, **budget}, (file(drop=2.0),))
+    assert state.rounding_loses
+    name = asked(state).removesuffix(", int8")
+    assert name.startswith("prune_channels")
+    assert answered(state, drop=2.0, macs=0.5, size=900)[1] == f"{name}, int8 trained"
 
 
 def test_formats_are_all_where_the_device_refuses():
@@ -283,6 +294,136 @@ def test_the_size_is_measured_before_anything_is_trained():
     assert answered(state, failed=True)[1] == "prune_channels 1 weights 0.5, int8"  # not known
 
 
+def dense(weights, mode="int8", **fields):
+    """Returns the state before an amount of low rank of 900 dense weights, for 500 bytes."""
+    step = RecipeStep("factorize_dense", weights)
+    amounts = ChooseAmount("factorize_dense", step, "bytes", (step,), (step,), left=1)
+    return in_bytes(amounts, sized=True, dense=900, **fields)
+
+
+def test_low_rank_is_sized_and_trained_where_only_the_trained_form_fits():
+    """Scales for each channel of dense layers are in the file that is not trained for int8."""
+    state = dense(0.5)
+    assert asked(state) == "factorize_dense 0.5, int8 trained size"
+    state, name = answered(state, size=400)
+    assert name == "factorize_dense 0.605, int8 trained size"
+    state, recipe = next_step(dataclasses.replace(state, asked=None), None)
+    sized = dataclasses.replace(file(recipe.steps, size=497, drop=math.nan), recipe=recipe)
+    state, recipe = next_step(state, sized)
+    assert str(recipe) == "factorize_dense 0.605, int8"
+    assert state.phase.attempt.trained_fits
+    for drop in (0.1, 2.0):  # accurate or slightly less: slightly too large is no end
+        large = dataclasses.replace(file(recipe.steps, size=560, drop=drop), recipe=recipe)
+        after, trained = next_step(state, large)
+        assert str(trained) == "factorize_dense 0.605, int8 trained"
+        small = dataclasses.replace(file(trained.steps, size=497, drop=0.4), recipe=trained)
+        after, last = next_step(after, small)
+        assert last is None
+        assert after.met
+    hopeless = dataclasses.replace(file(recipe.steps, size=560, drop=9.0), recipe=recipe)
+    assert str(next_step(state, hopeless)[1]) == "factorize_dense 0.605, dynamic"
+
+
+def test_where_training_for_int8_is_not_planned_its_smaller_file_leaves_more_weights():
+    state, name = answered(dense(0.5, integers=False), size=490)
+    assert name == "factorize_dense 0.5, int8"
+    state, recipe = next_step(dataclasses.replace(state, asked=None), None)
+    lossy = dataclasses.replace(file(recipe.steps, size=490, drop=9.0), recipe=recipe)
+    state, recipe = next_step(state, lossy)
+    assert str(recipe) == "factorize_dense 0.5, dynamic"
+    state, recipe = next_step(state, dataclasses.replace(lossy, recipe=recipe))
+    assert str(recipe) == "factorize_dense 0.5, int8 trained size"
+
+    def measured(size):
+        known = dataclasses.replace(file(recipe.steps, size=size, drop=math.nan), recipe=recipe)
+        return next_step(state, known)[1]
+
+    assert str(measured(430)) == "factorize_dense 0.572, int8 trained size"
+    assert measured(488) is None  # no room for more
+    assert measured(510) is None
+
+
+def test_low_rank_that_can_never_fit_is_not_trained_where_another_technique_follows():
+    state = dense(0.05)
+    amounts = dataclasses.replace(state.phase, others=("prune_channels",))
+    for phase, name in (
+        (amounts, "prune_channels 1 weights 0.43, int8 trained size"),
+        (state.phase, "factorize_dense 0.05, int8"),
+    ):
+        after, form = answered(dataclasses.replace(state, phase=phase), size=700)
+        assert form == "factorize_dense 0.05, int8 size"  # another form may be smaller
+        assert answered(dataclasses.replace(after, asked=None), size=700)[1] == name
+
+
+def test_files_of_which_training_for_int8_makes_far_larger_ones_are_not_trained_for_it():
+    """A layer that fake quantization does not know stays in float32 there."""
+    state, name = answered(sized([0.5]), size=900)
+    assert name == "prune_channels 1 weights 0.5, int8 size"
+    state, name = answered(dataclasses.replace(state, asked=None), size=495)
+    assert name == "prune_channels 1 weights 0.5, int8"
+    state = dataclasses.replace(state, asked=None)
+    assert answered(state, size=495, drop=0.5)[1] is None  # it meets the budget
+    after, name = answered(state, size=495, drop=1.2)
+    assert name == "prune_channels 1 weights 0.5, train 2.5, int8"
+    assert answered(dataclasses.replace(after, asked=None), size=495, drop=1.1)[1] is None
+
+
+def test_low_rank_follows_int8_and_then_fewer_bits():
+    known = (file(size=1000), file(mode="int8x4", size=600))
+    settings = PlanSettings((), weights=900, dense=900)
+
+    def amounts(limit):
+        steps, why = steps_for_budget("factorize_dense", Budget(max_bytes=limit), known, settings)
+        assert limit >= 1000 or "max_bytes" in why
+        return [step.amount for step in steps]
+
+    assert amounts(500) == [0.41, 0.72]
+    assert amounts(650) == [0.57]  # fewer bits fit as they are
+    assert amounts(1000) == []
+    assert amounts(100) == [0.05]
+
+
+def test_fewer_bits_that_save_nothing_are_not_developed():
+    """Layers that stay in float32 there, such as embeddings, may make the file larger."""
+    larger = file(mode="int8x4", drop=2.0, size=1400)
+    state = in_bytes(TryFewerBits(), files=(INT8, larger))
+    assert state.known == (INT8,)
+    assert asked(state) == "prune_channels 1 weights 0.43, int8"
+    assert "int8x4 takes 1,400 bytes, no fewer than the 1,000 of int8" in state.remarks[0]
+    assert in_bytes(TryFewerBits(), files=(INT8, LOW_BITS)).remarks == ()
+
+
+def test_quick_says_where_no_number_format_can_fit():
+    state = state_in(TryFormats(("int8x4",)), {"max_bytes": 500}, effort=EFFORTS["quick"])
+    assert state.remarks == ()  # one is still to come
+    for size, count in ((600, 1), (500, 0)):
+        after, name = answered(state, size=size)
+        assert name is None
+        assert len(after.remarks) == count
+        for line in after.remarks:
+            assert "int8x4, takes 600 bytes, above max_bytes 500; effort normal" in line
+
+
+def test_an_amount_that_is_refused_is_followed_by_more_weights():
+    """Fixed filters are weights that no channel removes."""
+    state, names = sized([0.4]), []
+    while (recipe := next_step(state, None)[1]) is not None and len(names) < 20:
+        names.append(f"{recipe.steps[0].weights:g}{' size' * recipe.untrained}")
+        failed = recipe.steps[0].weights < 0.47
+        state, _ = answered(state, failed=failed, size=495, drop=2.0 * (not recipe.untrained))
+        state = dataclasses.replace(state, asked=None)
+    assert names[:6] == ["0.4 size", "0.4", "0.45 size", "0.45", "0.5 size", "0.5"]
+    assert names.count("0.5 size") == 1
+
+
+def test_refusals_end():
+    state, names = sized([0.4]), []
+    while (recipe := next_step(state, None)[1]) is not None:
+        names.append(str(recipe))
+        state = dataclasses.replace(answered(state, failed=True)[0], asked=None)
+    assert len(names) == len(set(names)) == 8  # four fractions, sized and tried
+
+
 @pytest.mark.parametrize(
     ("sizes", "fractions"),
     [
@@ -447,7 +588,7 @@ MILLI = Tolerance(little=3e-4, hopeless=3e-3)  # a thousandth of an accuracy's
 
 @pytest.mark.parametrize(("drop", "name"), [(3.1e-4, "int8 trained"), (3e-4, "prune")])
 def test_int8_is_trained_by_the_drop_in_the_metrics_unit(drop, name):
-    state = state_in(TryFormats(()), {"max_drop": 1e-3, "max_macs": 0.5}, (file(drop=drop),))
+    state = state_in(TryFormats(()), {"max_drop": 1e-3}, (file(drop=drop),))
     assert asked(dataclasses.replace(state, tolerance=MILLI)).startswith(name)
 
 
@@ -463,7 +604,8 @@ def test_int8_is_trained_by_the_drop_in_the_metrics_unit(drop, name):
 )
 def test_longer_training_by_the_drop_in_the_metrics_unit(part, drop, name):
     attempt = Attempt((HALF,), "half", part=part, best=file((HALF,), drop=drop))
-    state = state_in(TryAmount(HALVES, HALF, attempt), {"max_drop": 1e-3, "max_macs": 0.5})
+    budget, files = {"max_drop": 1e-3, "max_macs": 0.5}, (file(drop=1e-4),)
+    state = state_in(TryAmount(HALVES, HALF, attempt), budget, files)
     assert asked(dataclasses.replace(state, tolerance=MILLI)) == name
 
 

@@ -310,7 +310,8 @@ def written(request, tmp_path_factory):
 
 def test_reports_are_found():
     found = {name.removeprefix("reports.") for name in REPORTS if name.endswith("_report")}
-    assert found == {"compress_report", "search_report", "technique_report"}
+    kinds = {"compress_report", "hypermodel_report", "search_report", "technique_report"}
+    assert found == kinds
 
 
 def test_each_kind_has_both_forms(written):

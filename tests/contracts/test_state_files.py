@@ -1,11 +1,13 @@
 """State files that were edited by hand: one error with the file's name, and nothing outside."""
 
 import dataclasses
+import functools
 import json
 import pathlib
 import types
 import warnings
 
+import keras
 import keras_tuner as kt
 import numpy as np
 import pytest
@@ -210,7 +212,23 @@ def device_costs(folder):
     target().costs(COSTS, tfnas.Artifact.load(FILE), folder)
 
 
+@functools.cache
+def channel_pruning():
+    layers = [keras.Input((4,)), keras.layers.Dense(8, name="a"), keras.layers.Dense(2)]
+    return tfnas.ChannelPruning(
+        keras.Sequential(layers), 0.5, steps=2, fit=lambda smaller, step: smaller
+    )
+
+
+def pruned_channels(folder):
+    run = channel_pruning()
+    run.folder = folder
+    _, reports = run.run()
+    assert len(reports) == 2
+
+
 KINDS = {
+    "channel_pruning.json": (pruned_channels, pruned_channels),
     "tuner0.json": (lambda folder: tuner_in(folder).save(), tuner_in),
     "job.json": (claimed, read_job),
     "record.json": (candidate, read_candidate),

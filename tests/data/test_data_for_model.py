@@ -300,7 +300,7 @@ def test_names_and_splits_and_arrays():
         any_data(one_input(), [1, 2, 3])
     with pytest.raises(ValueError, match=r"dataset must be one of digits.*, got 'nowhere'"):
         any_data(one_input(), "nowhere")
-    with pytest.raises(ValueError, match=r"inputs and targets must be empty .* got y for 'digits'"):
+    with pytest.raises(ValueError, match=r"targets and groups must be empty .* got y for 'digits'"):
         load_for(one_input(), "digits", targets=["y"])
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from tfnas.data.data_split import DataSplit
 from tfnas.data.datasets import load
 from tfnas.data.image_folder import parse_size
-from tfnas.data.reading import arrays, batches, spread
+from tfnas.data.reading import arrays, batches, spread, spread_pairs
 
 
 class Sequence(keras.utils.PyDataset):
@@ -111,12 +111,21 @@ def test_limited_where_the_classes_can_not_be_in_proportion(digits, examples):
     np.testing.assert_array_equal(limited.y_train, digits.limited(examples).y_train)
 
 
-def test_spread_returns_evenly_spaced_examples():
+def test_spread_returns_examples_of_each_part():
     by_class = np.repeat(np.arange(10), 100)
     assert set(spread(by_class, 50)) == set(range(10))
     np.testing.assert_array_equal(spread(by_class, 5000), by_class)
     inputs = {"a": np.arange(9), "b": np.arange(9)}
-    assert spread(inputs, 3)["b"].tolist() == [0, 4, 8]
+    part = spread(inputs, 3)
+    assert (part["b"] // 3).tolist() == [0, 1, 2]
+    np.testing.assert_array_equal(part["a"], part["b"])
+
+
+def test_spread_of_periodic_data_has_all_phases():
+    hours = np.arange(24 * 500) % 24
+    assert len(np.unique(spread(hours, 500))) == 24
+    x, y = spread_pairs(hours[:, None], hours, 500)
+    np.testing.assert_array_equal(x[:, 0], y)
 
 
 @pytest.mark.parametrize("text", ["96", "96,", "0,96", "-1,5", "a,b", "1,2,3"])

@@ -10,7 +10,6 @@ from tfnas.data.examples import (
     Examples,
     as_tuples,
     digest_of,
-    evenly,
     joined,
     leaves,
     mapped,
@@ -60,17 +59,6 @@ def test_rows_stay_together(shape, count, data):
     begin = data.draw(st.integers(0, count - 1))
     for found in numbers(examples.rows(slice(begin, None)).x):
         np.testing.assert_array_equal(found, np.arange(begin, count))
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.integers(1, 200), st.integers(1, 300))
-def test_even_examples_hold_both_ends(count, wanted):
-    found = evenly(count, wanted)
-    assert len(found) == min(count, wanted)
-    assert found[0] == 0
-    assert found[-1] == (count - 1 if wanted > 1 else 0)
-    steps = np.diff(found)
-    assert len(steps) == 0 or (steps.min() >= 1 and steps.max() - steps.min() <= 1)
 
 
 @settings(max_examples=50, deadline=None)

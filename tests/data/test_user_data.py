@@ -370,7 +370,8 @@ REFUSED = {
     "None": (None, r"must be \(x, y\), .*, got a NoneType"),
     "four parts": ((W, Y, W, W), r"must be \(x, y\) or \(x, y, sample_weight\), got a tuple of 4"),
     "no targets": ((W, None), r"must be \(x, y\) or \(x, y, sample_weight\)"),
-    "other lengths": ((W, Y[:5]), "x and y must hold as many examples, got 5, 20"),
+    "other lengths": ((W, Y[:5]), "x and y must hold as many examples, got 20 in x, 5 in y"),
+    "other weights": ((W, Y, Y[:5]), "x and y and sample_weight must hold .* 5 in sample_weight"),
     "no inputs": (({}, Y), "x of train_data must hold at least one array"),
     "no examples": ((W[:0], Y[:0]), "must hold at least one example, got none"),
     "a number": ((1.0, Y), "x of train_data must hold the examples along its first axis"),
@@ -387,6 +388,10 @@ REFUSED = {
     "no iterator": (lambda: 3, "must return a new iterator of batches at each call, got an int"),
     "an argument": (lambda n: iter(ITEMS), "must be a function without arguments: missing a requ"),
     "an endless function": (endless, "must end, got more than 19 batches, which repeat after 4"),
+    "one batch without end": (
+        lambda: itertools.repeat(ITEMS[0]),
+        "must end, got more than 1,000 batches, which repeat after 1: yield each batch once",
+    ),
     "an endless dataset": (DATASET.repeat(), r"must end, got an endless data set: .*take\(100\)"),
     "an endless PyDataset": (
         type("E", (Batches,), {"num_batches": None})([]),

@@ -72,9 +72,6 @@ def test_mixed_precision_reaches_what_dynamic_reaches(text_model, text_float_siz
     assert file.size <= 0.5 * text_float_size
 
 
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason=f"{THEME}: an embedding is left out of pruning"
-)
 def test_an_embedding_is_pruned(text_model):
     pruned, _ = tfnas.prune(text_model, 0.5)
     table = pruned.layers[0].get_weights()[0]

@@ -23,11 +23,6 @@ def recurrent_network(kind, batch_size=None):
     return keras.Model(inputs, layers.Dense(CLASSES)(getattr(layers, kind)(UNITS)(inputs)))
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=tfnas.ConversionError,
-    reason=f"{THEME}: recurrent layers don't convert (TensorListReserve)",
-)
 @pytest.mark.parametrize(
     ("kind", "mode"), [("LSTM", "float32"), ("LSTM", "dynamic"), ("GRU", "float32")]
 )
@@ -38,11 +33,6 @@ def test_recurrent_layers_convert(kind, mode):
     np.testing.assert_allclose(file.predict(x), model.predict(x, verbose=0), atol=tolerance)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason=f"{THEME}: int8 of an LSTM of fixed batch ends the process",
-)
 def test_int8_of_an_lstm_of_fixed_batch_converts_or_is_refused(python):
     done = python(
         "import keras, numpy as np, tfnas\n"
@@ -81,11 +71,6 @@ def uncounted_networks():
         yield name, functools.partial(product_network, product), 4 * 5 * 6
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason=f"{THEME}: attention, products and recurrent layers count no multiply-accumulates",
-)
 @pytest.mark.parametrize(
     ("network", "macs"),
     [pytest.param(network, macs, id=name) for name, network, macs in uncounted_networks()],
@@ -103,11 +88,6 @@ def macs_from_weights(model):
     return places * sum(int(np.prod(w.shape)) for w in kernels) + 2 * places**2 * inner
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason=f"{THEME}: target_macs is met on the layers that are counted alone",
-)
 def test_target_macs_is_a_fraction_of_the_entire_model():
     model = attention_network()
     try:
@@ -155,28 +135,16 @@ def wrapped(subclassed):
     return keras.Model(inputs, subclassed(inputs))
 
 
-@pytest.mark.xfail(
-    strict=True, raises=ValueError, reason=f"{THEME}: a subclassed model is refused at export"
-)
 def test_a_subclassed_model_converts(subclassed, images):
     file = tfnas.to_tflite(subclassed)
     expected = subclassed.predict(images, verbose=0)
     np.testing.assert_allclose(file.predict(images), expected, atol=1e-5)
 
 
-OPAQUE = pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason=f"{THEME}: a wrapped model is one opaque layer, left alone and called a success",
-)
-
-
-@OPAQUE
 def test_the_macs_of_a_wrapped_model_are_counted(wrapped):
     assert tfnas.profile(wrapped).macs == SUBCLASSED_MACS
 
 
-@OPAQUE
 @pytest.mark.parametrize("technique", [tfnas.prune_channels, tfnas.factorize])
 def test_a_wrapped_model_is_made_smaller(wrapped, technique):
     smaller, _ = technique(wrapped, target_macs=0.5)
@@ -184,18 +152,12 @@ def test_a_wrapped_model_is_made_smaller(wrapped, technique):
     assert smaller.count_params() < 0.9 * wrapped.count_params()
 
 
-@OPAQUE
 def test_a_wrapped_model_is_quantized_in_training(wrapped, images):
     trainable = tfnas.quantize_aware(wrapped, "int8", data=images)
     file = tfnas.to_tflite(trainable, "int8")
     assert file.size < 0.5 * 4 * wrapped.count_params()  # four bytes a weight in float32
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=(tfnas.ConversionError, AssertionError),  # the second where XNNPACK is off
-    reason=f"{THEME}: an integer file whose activation is 0 on all data is refused when it is run",
-)
 @pytest.mark.parametrize("trained", [False, True], ids=["post-training", "in training"])
 def test_an_activation_that_is_zero_throughout_converts(trained):
     inputs = keras.Input((6,))
@@ -215,11 +177,6 @@ def test_an_activation_that_is_zero_throughout_converts(trained):
     np.testing.assert_allclose(file.predict(x, reference=True), expected, atol=2 * step)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason=f"{THEME}: in training a branch is clipped to its own range, in the file to the joint",
-)
 @pytest.mark.parametrize("merge", [layers.Concatenate, layers.Maximum])
 def test_a_merge_agrees_with_the_file_outside_of_the_calibrated_range(merge):
     inputs = keras.Input((6,))
@@ -235,11 +192,6 @@ def test_a_merge_agrees_with_the_file_outside_of_the_calibrated_range(merge):
     assert np.abs(answers[0] - answers[1]).max() <= 3.01 * file.outputs[0].scale
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=tfnas.ConversionError,
-    reason=f"{THEME}: a tensor beside its own Permute in a Concatenate stays float",
-)
 @pytest.mark.parametrize("trained", [False, True], ids=["post-training", "in training"])
 def test_a_tensor_beside_its_own_permute_converts(trained):
     inputs = keras.Input((8, 8, 1))
@@ -271,11 +223,6 @@ class OwnSignature(tf.Module):
         return {"y": tf.matmul(x, self.kernel)}
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=tfnas.ConversionError,
-    reason=f"{THEME}: recipes with calibration take the signature to be serving_default",
-)
 def test_a_recipe_takes_a_file_whose_signature_has_another_name(tmp_path):
     module = OwnSignature()
     tf.saved_model.save(module, str(tmp_path), signatures={"infer": module.infer})

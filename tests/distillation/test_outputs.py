@@ -339,6 +339,10 @@ def test_teachers_are_matched_by_name_or_position(scenes):
     np.testing.assert_allclose(two.compute_loss(x, y), found[0], rtol=1e-5)
     with pytest.raises(ValueError, match=r"y must hold one entry for each output .* got a dict"):
         two.compute_loss(x, {"kind": y["kind"]})
+    with pytest.raises(ValueError, match=r"got a dict of 1: kind: nothing for 'depth'. Of some"):
+        two.fit(x, {"kind": y["kind"]})
+    with pytest.raises(ValueError, match=r"'more' is no output"):
+        two.fit(x, {**y, "more": y["kind"]})
     with pytest.raises(ValueError, match=r"loss_weights must name outputs .* got 'dept'"):
         two.compile("adam", loss_weights={"dept": 1.0})
     with pytest.raises(ValueError, match="loss_weights must be a number"):

@@ -5,7 +5,11 @@ import numpy as np
 import pytest
 from keras import layers
 
-from tfnas.graph.batchnorm import input_batches, recalibrate_batchnorm
+from tfnas.graph.batchnorm import (
+    input_batches,
+    layers_with_foreign_statistics,
+    recalibrate_batchnorm,
+)
 from tfnas.graph.traversal import visit
 
 
@@ -187,3 +191,39 @@ def test_the_successor_is_the_layer_that_takes_the_output():
     assert successors["inner_dense"] is model.get_layer("inner").layers[-1]
     assert successors["first"] is None
     assert successors["last"] is None
+
+
+def normalized(gamma=1.0, mean=0.0, variance=1.0):
+    """A Dense layer and a BatchNormalization with given statistics."""
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((6,)), layers.Dense(8), layers.BatchNormalization()])
+    norm = model.layers[-1]
+    norm.set_weights([np.full(8, v) for v in (gamma, 0.0, mean, variance)])
+    return model
+
+
+def test_statistics_of_folded_normalization_are_pointed_out(caplog):
+    model, x = normalized(), examples(seed=3) * 4
+    assert list(layers_with_foreign_statistics(model, x)) == [model.layers[-1].name]
+    before = model.predict(x, verbose=0)
+    recalibrate_batchnorm(model, x)
+    assert "1 of 1 BatchNormalization layers" in caplog.text
+    assert "mean 0 and variance 1 in all channels" in caplog.text
+    assert "normalization was folded" in caplog.text
+    assert np.abs(model.predict(x, verbose=0) - before).max() > 1  # as the warning says
+
+
+def test_data_in_another_range_is_pointed_out(caplog):
+    model, x = normalized(), examples(seed=3)
+    recalibrate_batchnorm(model, x)
+    caplog.clear()
+    recalibrate_batchnorm(model, x * 0.9)  # as compression moves them
+    assert not caplog.text
+    recalibrate_batchnorm(model, x * 255)
+    assert "had others; the data's mean is" in caplog.text
+
+
+def test_identity_statistics_that_fit_the_data_are_no_reason_to_warn(caplog):
+    x = np.random.default_rng(0).normal(size=(500, 4)).astype("float32")
+    recalibrate_batchnorm(keras.Sequential([keras.Input((4,)), layers.BatchNormalization()]), x)
+    assert not caplog.text

@@ -6,7 +6,13 @@ import pytest
 from keras import layers
 
 import tfnas
-from tfnas.graph.compatibility import channels_share_values, is_pruned, shares_values
+from tfnas.graph.compatibility import (
+    channels_share_values,
+    holds_8_bit_numbers,
+    is_pruned,
+    kernel_compression,
+    shares_values,
+)
 from tfnas.pruning.mask_constraint import assign_masks
 from tfnas.pruning.prunable_kernels import find_kernels
 from tfnas.tflite.file_weights import read_kernels
@@ -324,3 +330,47 @@ def test_half_precision_is_not_taken_for_sharing():
             rounded = np.asarray(keras.ops.cast(keras.ops.cast(free, "bfloat16"), "float32"))
             assert not channels_share_values(rounded)
             assert not shares_values(rounded)
+
+
+def rounded(kernel, axis):
+    """Weights as they come from an 8-bit file: one step for each index of the other axes."""
+    axes = tuple(i for i in range(kernel.ndim) if i not in axis)
+    step = np.abs(kernel).max(axis=axes, keepdims=True) / 127
+    return (np.round(kernel / step) * step).astype("float32")
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis"),
+    [
+        ((64, 16), ()),
+        ((64, 16), (1,)),
+        ((3, 3, 8, 16), (3,)),
+        ((3, 3, 8, 16), (2,)),
+        ((3, 3, 16, 2), (2, 3)),
+    ],
+)
+def test_weights_of_an_8_bit_file_are_not_taken_for_clusters(shape, axis):
+    kernel = np.random.default_rng(0).normal(size=shape)
+    assert holds_8_bit_numbers(rounded(kernel, axis))
+    assert kernel_compression(rounded(kernel, axis)) == ""
+    assert not holds_8_bit_numbers(kernel.astype("float32"))
+
+
+def test_clusters_and_zeros_are_not_taken_for_weights_of_an_8_bit_file():
+    rng = np.random.default_rng(0)
+    kernel = rng.normal(size=(64, 32)).astype("float32")
+    centroids = np.sort(rng.normal(size=16)).astype("float32")
+    clustered = centroids[np.abs(kernel[..., None] - centroids).argmin(axis=-1)]
+    assert kernel_compression(clustered) == "clusters"
+    pruned = rounded(np.where(np.abs(kernel) < 1, 0, kernel), (1,))
+    assert not holds_8_bit_numbers(pruned)
+    assert kernel_compression(pruned) in ("zeros", "clusters")
+
+
+def test_a_model_of_weights_from_an_8_bit_file_is_factorized_and_pruned():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((64,)), layers.Dense(64, name="d"), layers.Dense(8)])
+    for layer in model.layers:
+        layer.kernel.assign(rounded(layer.kernel.numpy(), (1,)))
+    assert tfnas.factorize(model, rank=4)[1].layers[0].name == "d"
+    assert tfnas.prune(model, 0.5)[1].sparsity == pytest.approx(0.5, abs=0.02)

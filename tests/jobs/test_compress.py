@@ -333,6 +333,18 @@ def test_another_job_in_the_folder_is_refused(run, tiny_model, digits, monkeypat
     assert (tmp_path / "report.md").read_text() == "of a search"
 
 
+def doubled(x):
+    return 2.0 * x
+
+
+def test_a_limit_on_macs_that_can_not_be_counted_is_refused_first(digits, tmp_path):
+    parts = [layers.Lambda(doubled, name="own"), layers.Flatten(), layers.Dense(10, "softmax")]
+    model = keras.Sequential([keras.Input((8, 8, 1)), *parts])
+    with pytest.raises(ValueError, match=r"max_macs must be left out .* got own"):
+        tfnas.compress(model, digits, {"max_macs": 0.5}, directory=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("end", "size", "message"),
     [

@@ -63,7 +63,12 @@ def search(name, *flags):
     return main(["search", f"--hypermodel={name}", "--data=data.npz", "--directory=run", *flags])
 
 
-def test_a_function_is_searched_and_the_best_model_saved(here, capsys):
+def contents(folder):
+    paths = sorted(pathlib.Path(folder).rglob("*"))
+    return {path: (path.stat().st_mtime_ns, path.is_file() and path.read_bytes()) for path in paths}
+
+
+def test_a_function_is_searched_and_the_best_model_saved(here, capsys, monkeypatch):
     flags = ["--objective=val_accuracy", "--max_trials=3", "--epochs=1", "--algorithm=random"]
     assert search(f"{here}:build", *flags) == 0
     out = capsys.readouterr().out
@@ -73,6 +78,11 @@ def test_a_function_is_searched_and_the_best_model_saved(here, capsys):
     assert [set(each["hyperparameters"]) for each in results["trials"]] == [{"units", "rate"}] * 3
     scores = [each["metrics"]["val_accuracy"] for each in results["trials"]]
     assert scores == sorted(scores, reverse=True)
+    page = pathlib.Path("run/report.html").read_text()
+    assert f"Search of {here}:build" in page
+    text = pathlib.Path("run/report.md").read_text().replace("\\", "")
+    assert "3 trials ended well, 0 failed. Each was judged by val_accuracy" in text
+    assert f"{scores[0]:.6g}" in text
     assert keras.models.load_model("run/best.keras").predict(
         np.zeros((2, 4, 4, 1)), verbose=0
     ).shape == (2, 3)
@@ -80,6 +90,13 @@ def test_a_function_is_searched_and_the_best_model_saved(here, capsys):
     assert search(f"{here}:build", *flags) == 0  # the same call reads what is there
     assert search(f"{here}:build", *flags, "--epochs=2") == 1
     assert "another epochs" in capsys.readouterr().err
+    before = contents("run")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # a folder that is read only
+    assert search(f"{here}:build", *flags) == 0
+    assert "3 trials ended well, the best first" in capsys.readouterr().out
+    assert search(f"{here}:build", *flags[:1], "--max_trials=4", *flags[2:]) == 1
+    assert "which can't: trials are left to run" in capsys.readouterr().err
+    assert contents("run") == before
 
 
 def test_a_class_is_searched_and_its_files_measured(here, capsys):

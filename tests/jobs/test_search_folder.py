@@ -63,7 +63,7 @@ def test_files_of_another_winner_are_not_read_as_the_winners(tmp_path, monkeypat
 
     class Run(search_job._Run):
         def __init__(self):
-            self.directory = tmp_path
+            self.directory, self.writes = tmp_path, True
 
         def _final_model(self, winner, retrain):
             return None

@@ -4,6 +4,8 @@ import csv
 import dataclasses
 import io
 import json
+import os
+import shutil
 
 import keras
 import numpy as np
@@ -12,6 +14,7 @@ from PIL import Image
 
 import tfnas
 from tfnas.compression.progress import Progress
+from tfnas.graph.finite_loss import Diverged
 from tfnas.jobs import search_job as job_module
 from tfnas.nas import trial_runner
 from tfnas.search_space import mobilenet_v2 as spaces
@@ -280,6 +283,62 @@ def test_the_same_call_again_has_nothing_left_to_try(finished, npz):
     ], "the same seed trains the same models"
 
 
+def contents(folder):
+    return {
+        path: (path.stat().st_mtime_ns, path.read_bytes() if path.is_file() else b"")
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+def test_a_finished_search_in_a_read_only_folder_is_opened(finished, npz, monkeypatch):
+    result = finished[0]
+    before = contents(result.directory)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    again = tfnas.search(str(npz), directory=result.directory, **SETTINGS)
+    assert contents(result.directory) == before
+    assert again.winner.architecture == result.winner.architecture
+    assert [row.measurement.score for row in again.rows] == [
+        row.measurement.score for row in result.rows
+    ]
+    message = r"must be a folder that can be written, got .*, which can't: "
+    for settings, reason in (
+        ({"max_trials": 3}, "trials are left to run"),
+        ({"overwrite": True}, "overwrite removes files"),
+    ):
+        with pytest.raises(ValueError, match=message + reason):
+            tfnas.search(str(npz), directory=result.directory, **{**SETTINGS, **settings})
+    assert contents(result.directory) == before
+
+
+def test_a_search_that_has_not_ended_needs_a_folder_to_write(npz, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(ValueError, match="which can't: it holds no search that has ended"):
+        tfnas.search(str(npz), directory=tmp_path, **SETTINGS)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_last_training_that_diverges_keeps_the_search(finished, npz, tmp_path, monkeypatch):
+    shutil.copytree(finished[0].directory, tmp_path / "out")
+    for marker in (tmp_path / "out" / "final").glob("*.best"):
+        marker.unlink()
+    diverging = lambda run, examples, epochs: np.inf  # noqa: E731
+    monkeypatch.setattr(job_module._Run, "_schedule", diverging)
+    settings = {**SETTINGS, "final_epochs": 2}
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    config["config"]["final_epochs"] = 2
+    (tmp_path / "out" / "config.json").write_text(json.dumps(config))
+    watch = Watch()
+    message = r"must stay finite, got (nan|inf) in epoch \d of 2.*; the search is kept"
+    with pytest.raises(Diverged, match=message):
+        tfnas.search(str(npz), directory=tmp_path / "out", progress=watch, **settings)
+    assert watch.trials == []
+    assert [line["trial"] for line in lines(tmp_path / "out")] == ["0", "1"]
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["test"] == []
+    model = tfnas.load_model(tmp_path / "out" / "best.keras")
+    assert all(np.isfinite(weight).all() for weight in model.get_weights())
+    assert not list((tmp_path / "out" / "final").glob("*.best"))
+
+
 @pytest.mark.slow
 def test_a_search_with_rungs_and_predicted_latencies(npz, tmp_path):
     """Three trials, the third is a promotion; the report has the epochs and the predictions."""
@@ -403,3 +462,24 @@ def test_several_objectives_by_reinforcement_with_limits(npz, tmp_path):
     assert kept["limits"] == {"macs": 1e9}
     more = tfnas.search(str(npz), directory=tmp_path / "out", **{**settings, "max_trials": 3})
     assert len(more.candidates) == 3
+
+
+class Halved(keras.layers.Layer):
+    """A layer that is not registered."""
+
+    def call(self, inputs):
+        return inputs / 2
+
+
+def test_a_teacher_with_a_layer_of_the_users_own(digits, tmp_path):
+    inputs = keras.Input((8, 8, 1))
+    flat = keras.layers.Flatten()(Halved()(inputs))
+    keras.Model(inputs, keras.layers.Dense(10)(flat)).save(tmp_path / "teacher.keras")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "results.json").write_text("{}")  # of something else: ends the search
+    call = {"directory": tmp_path / "run", "teacher": str(tmp_path / "teacher.keras")}
+    call["compression"] = tfnas.CompressionSpace(distill=(False, True))
+    with pytest.raises(ValueError, match="custom_objects"):
+        tfnas.search(digits, **call)
+    with pytest.raises(ValueError, match=r"which holds results.json of something else"):
+        tfnas.search(digits, custom_objects={"Halved": Halved}, **call)

@@ -177,7 +177,7 @@ def test_unknown_layer_with_weights_is_listed():
 
 def test_recurrent_layer_is_counted():
     model = keras.Sequential([keras.Input((5, 3)), layers.LSTM(4, name="lstm")])
-    assert tfnas.profile(model).uncounted == ("lstm",)
+    assert tfnas.profile(model).macs == 5 * 4 * (3 + 4) * 4
 
 
 def residual():
@@ -232,7 +232,7 @@ def test_models_that_cannot_be_profiled():
             return x
 
     for model in (Own(), keras.Sequential([layers.Dense(2)]), "model"):
-        with pytest.raises(ValueError, match="must be a built functional or Sequential"):
+        with pytest.raises(ValueError, match=r"model must be (built|a built functional)"):
             tfnas.profile(model)
     inputs = keras.Input((None, None, 3))
     with pytest.raises(ValueError, match=r"inputs of known shape, got .None, None, None, 3"):

@@ -243,10 +243,18 @@ class NotCopied(keras.Model):
         return self.d(x)
 
 
-def test_a_model_that_cant_be_copied_raises_with_the_reason():
+class NotOpened(NotCopied):
+    def call(self, x):
+        return tf.nn.relu(self.d(x))  # takes no symbolic tensor
+
+
+def test_a_model_that_cant_be_copied_is_opened_or_raises_with_the_reason():
     model = NotCopied(4)
     model(X[:1])
-    with pytest.raises(ValueError, match=r"can't be copied: its class and its layers need a get_"):
+    assert tfnas.prune(model, 0.5)[1].sparsity == 0.5
+    model = NotOpened(4)
+    model(X[:1])
+    with pytest.raises(ValueError, match=r"of class NotOpened: .*the others need a functional"):
         tfnas.prune(model, 0.5)
 
 

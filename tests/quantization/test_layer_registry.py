@@ -1,4 +1,4 @@
-"""tfnas.register_quantizable: custom layers in integer files."""
+"""tfnas.register_layer: custom layers in integer files."""
 
 import doctest
 import importlib
@@ -10,12 +10,13 @@ import tensorflow as tf
 from keras import layers, ops
 
 import tfnas
-from tfnas.quantization import layer_registry
-from tfnas.quantization.layer_registry import register_quantizable
+from tfnas.graph import registered_layers
+from tfnas.graph.registered_layers import register_layer
 from tfnas.quantization.quantized_kernel import QuantizedKernel
 
 IMAGE = (8, 8, 4)
 PACKAGE = "test_quantizable"
+pytestmark = pytest.mark.usefixtures("registry")
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -91,13 +92,6 @@ class OfTensorFlow(layers.Layer):
 KINDS = {"same": Shuffle, "compute": Gate, "open": QuickGelu, "open, inner layers": Block}
 
 
-@pytest.fixture(autouse=True)
-def _forget(monkeypatch):
-    """Clears the registry after each test."""
-    monkeypatch.setattr(layer_registry, "_REGISTERED", {})
-    monkeypatch.setattr(tfnas, "register_quantizable", register_quantizable, raising=False)
-
-
 def model_with(layer):
     keras.utils.set_random_seed(0)
     return keras.Sequential(
@@ -132,9 +126,9 @@ def test_a_layer_is_float_before_and_integer_after_it_is_registered(kind):
     (skipped,) = tfnas.unquantized_layers(before)
     assert (skipped.name, skipped.kind) == ("own", type(layer).__name__)
     assert skipped.reason == (
-        f"no integer form of {type(layer).__name__} (tfnas.register_quantizable can give it one)"
+        f"no integer form of {type(layer).__name__} (tfnas.register_layer can give it one)"
     )
-    register_quantizable(type(layer), kind.split(",")[0])
+    register_layer(type(layer), integer_form=kind.split(",")[0])
     after = tfnas.quantize_aware(model, data=x)
     assert tfnas.unquantized_layers(after) == []
     np.testing.assert_allclose(np.asarray(after(x)), np.asarray(model(x)), atol=0.1)
@@ -153,7 +147,7 @@ def test_a_layer_that_is_not_registered_stays_float_in_the_file():
 
 @pytest.mark.parametrize("kind", ["same", "compute", "open, inner layers"])
 def test_with_sixteen_bits(kind):
-    register_quantizable(KINDS[kind], kind.split(",")[0])
+    register_layer(KINDS[kind], integer_form=kind.split(",")[0])
     quantized = tfnas.quantize_aware(model_with(KINDS[kind]()), "int16x8", data=examples())
     file = tfnas.to_tflite(quantized, "int16x8")
     assert floats_in(file) == []
@@ -161,7 +155,7 @@ def test_with_sixteen_bits(kind):
 
 
 def test_inner_layers_of_an_open_layer_train_and_are_saved(tmp_path):
-    register_quantizable(Block, "open")
+    register_layer(Block, integer_form="open")
     model, x = model_with(Block(name="own")), examples(64)
     quantized = tfnas.quantize_aware(model, data=x)
     before = [np.array(w) for w in model.get_weights()]
@@ -181,7 +175,7 @@ def test_inner_layers_of_an_open_layer_train_and_are_saved(tmp_path):
 
 
 def test_an_inner_layer_is_named_by_its_path():
-    register_quantizable(Block, "open")
+    register_layer(Block, integer_form="open")
     inputs = keras.Input(IMAGE)
     model = keras.Model(inputs, Block(name="b")(Block(name="a")(inputs)))
     spec = tfnas.QuantSpec(layers={"b/conv": "int4"})
@@ -191,7 +185,7 @@ def test_an_inner_layer_is_named_by_its_path():
 
 
 def test_an_open_layer_that_is_used_twice_has_one_kernel():
-    register_quantizable(Block, "open")
+    register_layer(Block, integer_form="open")
     inputs, block = keras.Input(IMAGE), Block(name="own")
     model = keras.Model(inputs, block(block(inputs)))
     quantized = tfnas.quantize_aware(model, data=examples())
@@ -200,7 +194,7 @@ def test_an_open_layer_that_is_used_twice_has_one_kernel():
 
 
 def test_a_decorator_registers_and_a_subclass_inherits():
-    @register_quantizable(role="same")
+    @register_layer(integer_form="same")
     class Turned(layers.Layer):
         def call(self, x):
             return ops.transpose(x, (0, 2, 1, 3))
@@ -208,41 +202,68 @@ def test_a_decorator_registers_and_a_subclass_inherits():
     class Named(Turned):
         pass
 
-    @register_quantizable
+    @register_layer(integer_form="open")
     class Opened(layers.Layer):
         def call(self, x):
             return ops.relu(x)
 
     for layer in (Turned(), Named(), Opened()):
         assert tfnas.unquantized_layers(tfnas.quantize_aware(model_with(layer))) == []
-    register_quantizable(Named, "float")
+    register_layer(Named, integer_form="float")
     (skipped,) = tfnas.unquantized_layers(tfnas.quantize_aware(model_with(Named())))
     assert skipped.reason == "Named is registered as float"
-    assert register_quantizable(Named, None) is Named
+    registered_layers.unregister_layer(Named)
     assert tfnas.unquantized_layers(tfnas.quantize_aware(model_with(Named()))) == []
 
 
 def test_a_layer_of_keras_can_stay_float_too():
-    register_quantizable(layers.Softmax, "float")
+    register_layer(layers.Softmax, integer_form="float")
     quantized = tfnas.quantize_aware(model_with(layers.Softmax(name="own")))
     assert [s.name for s in tfnas.unquantized_layers(quantized)] == ["own"]
 
 
-@pytest.mark.parametrize("role", ["kernel", "", 3, Shuffle])
-def test_an_unknown_role_is_refused(role):
-    match = r"role must be one of same, compute, open, float or None, got"
-    with pytest.raises(ValueError, match=match):
-        register_quantizable(Shuffle, role)
-    with pytest.raises(ValueError, match=match):
-        register_quantizable(role=role)
-    assert layer_registry._REGISTERED == {}
-
-
 @pytest.mark.parametrize("what", ["same", Shuffle(), int, lambda x: x])
 def test_what_is_no_layer_class_is_refused(what):
+    before = dict(registered_layers._REGISTERED)
     with pytest.raises(ValueError, match=r"layer_class must be a subclass of keras.layers.Layer"):
-        register_quantizable(what)
-    assert layer_registry._REGISTERED == {}
+        register_layer(what, integer_form="same")
+    assert before == registered_layers._REGISTERED
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        ({}, "must get kernels, channels, macs or integer_form, got none"),
+        ({"integer_form": "kernel"}, "integer_form must be 'same', 'compute', .* got 'kernel'"),
+        ({"integer_form": {}}, "integer_form must be .* or map kernels to axes, got {}"),
+        ({"integer_form": {"w": 0}}, "integer_form must map 'w' to -1.* or to None .* got 0"),
+        ({"integer_form": {"w": "last"}}, "integer_form must map 'w' to an axis or None, got"),
+        ({"integer_form": "open", "macs": 0}, "must be left out with integer_form 'open'"),
+        ({"kernels": 3}, "kernels must be names of attributes, got 3"),
+        ({"kernels": ["a b"]}, "kernels must be names of attributes, got 'a b'"),
+        ({"kernels": {"w": None}}, "kernels must map 'w' to an axis, got None"),
+        ({"macs": -1}, "macs must be a function or a whole number from 0 on, got -1"),
+        ({"macs": 0.5}, "macs must be a function or a whole number from 0 on, got 0.5"),
+        ({"channels": "all"}, "channels must be 'same', 'locked' or a mapping .* got 'all'"),
+        ({"channels": {"takes": {}}}, "channels must have the keys consumes, .* got 'takes'"),
+        ({"channels": {"passes": ["w"]}}, r"channels\['passes'\] must map attributes to axes"),
+        ({"channels": {"consumes": {"w": 0}}}, "'consumes' and 'produces' together"),
+        (
+            {"channels": {"consumes": {"w": 0}, "produces": {"w": 0}, "size": "n"}},
+            "two axes of 'w', got one for both sides",
+        ),
+        (
+            {"channels": {"consumes": {"w": 0}, "produces": {"w": 1}}},
+            "channels must have 'size' with 'produces', got none",
+        ),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments, match):
+    with pytest.raises(ValueError, match=match):
+        register_layer(Shuffle, **arguments)
+    with pytest.raises(ValueError, match="one of Keras takes integer_form='float' alone"):
+        register_layer(layers.Dense, macs=0)
+    assert Shuffle not in registered_layers._REGISTERED
 
 
 @pytest.mark.parametrize(
@@ -253,20 +274,20 @@ def test_what_is_no_layer_class_is_refused(what):
     ],
 )
 def test_a_layer_that_cannot_be_unfolded_is_refused(layer, match):
-    register_quantizable(layer, "open")
+    register_layer(layer, integer_form="open")
     with pytest.raises(ValueError, match=match):
         tfnas.quantize_aware(model_with(layer(name="own")))
 
 
 def test_a_registered_layer_that_is_float_in_the_file_is_named():
-    register_quantizable(QuickGelu, "compute")
+    register_layer(QuickGelu, integer_form="compute")
     quantized = tfnas.quantize_aware(model_with(QuickGelu(name="own")), data=examples())
     with pytest.raises(tfnas.ConversionError, match=r"file must hold no float tensor .*'own'"):
         tfnas.to_tflite(quantized, "int8")
 
 
-@pytest.mark.parametrize("module", ["layer_registry", "quantization_schedule"])
-def test_the_examples_are_true(module):
-    result = doctest.testmod(importlib.import_module(f"tfnas.quantization.{module}"))
+@pytest.mark.parametrize("path", ["graph.registered_layers", "quantization.quantization_schedule"])
+def test_the_examples_are_true(path):
+    result = doctest.testmod(importlib.import_module(f"tfnas.{path}"))
     assert result.attempted > 0
     assert result.failed == 0

@@ -7,8 +7,10 @@ import numpy as np
 from tfnas.data.examples import ArrayParts, Examples
 from tfnas.measure.agreement import PLAIN, Agreement, MetricPair
 from tfnas.measure.output_agreement import OutputAgreement, OutputChange
-from tfnas.reports.agreement_sections import agreement_sections
+from tfnas.reports.agreement_sections import agreement_sections, group_sections
 from tfnas.reports.content import Paragraph, Table, Warnings, Words
+from tfnas.tasks.assessment import ACCURACY, Assessment
+from tfnas.tasks.judged_parts import evaluation_of, members_of
 
 WORDS = Words("hours", "mse", "differences")
 
@@ -59,3 +61,22 @@ def test_classes_of_series_show_no_pictures_and_those_of_images_do():
     for labels in (y, np.eye(3)[y]):
         _, wrong = agreement_sections(result(found), parts(images, labels), WORDS)
         assert [each.caption for each in wrong.blocks[0].pictures] == ["1, now 1", "1, now 2"]
+
+
+def test_quality_by_group():
+    right = np.arange(200) % 10 > 0
+    now = right & (np.arange(200) % 2 > 0)
+    members = members_of(np.array(["even", "odd"])[np.arange(200) % 2])
+    found = evaluation_of([Assessment(ACCURACY, now), Assessment(ACCURACY, right)], members)
+    [section] = group_sections(found, Words("recordings"))
+    assert section.title == "Accuracy by group, on the final recordings"
+    text, warned, table = section.blocks
+    assert text.text == (
+        "The worst group is even; the best and the worst are 100.00 points apart. even changes "
+        "worst, by -80.00 points."
+    )
+    assert warned.lines == ["even loses 80.00 points of accuracy, more than overall"]
+    assert table.headers == ["group", "recordings", "original", "best", "points [95%]"]
+    assert table.rows[0][:4] == ["even", "100", "0.8000", "0.0000"]
+    assert table.rows[1][:4] == ["odd", "100", "1.0000", "1.0000"]
+    assert group_sections(None, Words()) == []

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import time
@@ -28,6 +29,15 @@ def answer_half():
     time.sleep(LONG)
 
 
+def die_once(flag):
+    """Kills its process, unless it has done so before."""
+    path = pathlib.Path(flag)
+    if not path.exists():
+        path.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "alive"
+
+
 def answer_for(number):
     """Writes an answer of another call before its own."""
     os.write(own_descriptor(), HEADER.pack(number, RETURNED, 4) + b"junk")
@@ -38,6 +48,32 @@ def start_a_process(pids):
     """Starts a process and does not wait for it, but writes its id to a file."""
     child = subprocess.Popen([sys.executable, "-c", f"import time; time.sleep({LONG})"])
     pathlib.Path(pids).write_text(f"{child.pid}")
+    time.sleep(LONG)
+
+
+def start_a_daemon(pids):
+    """Starts a process in a session of its own whose parent ends at once, and writes its id."""
+    program = (
+        "import os, pathlib, time\n"
+        "if os.fork() == 0:\n"
+        "    os.setsid()\n"
+        f"    pathlib.Path({pids!r}).write_text(str(os.getpid()))\n"
+        f"    time.sleep({LONG})\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+    while not (path := pathlib.Path(pids)).exists() or not path.read_text():
+        time.sleep(0.01)
+
+
+def die_with_a_daemon(pids):
+    """Starts such a process, and crashes."""
+    start_a_daemon(pids)
+    os.abort()
+
+
+def wait_with_a_daemon(pids):
+    """Starts such a process, and never returns."""
+    start_a_daemon(pids)
     time.sleep(LONG)
 
 

@@ -45,6 +45,14 @@ def ends(pid):
     return False
 
 
+def wait_for_text(path):
+    """The text of a file that another process writes; "" if it never does."""
+    end = time.monotonic() + AMPLE
+    while time.monotonic() < end and not (path.exists() and path.read_text()):
+        time.sleep(0.02)
+    return path.read_text() if path.exists() else ""
+
+
 def test_results_and_errors_come_back(child):
     assert run(child, divmod, 7, 2) == (3, 1)
     with pytest.raises(ZeroDivisionError):
@@ -87,6 +95,62 @@ def test_processes_of_a_call_end_with_its_timeout(child, tmp_path):
     with pytest.raises(TookTooLong):
         run(child, hostile_calls.start_a_process, str(pids), timeout=3)
     assert ends(int(pids.read_text()))
+
+
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="there is no guardian elsewhere")
+
+
+@LINUX
+def test_daemons_of_a_call_end_when_it_crashes(child, tmp_path):
+    pids = tmp_path / "pids"
+    with pytest.raises(ProcessDied, match=r"ended by signal 6 \(SIGABRT\)"):
+        run(child, hostile_calls.die_with_a_daemon, str(pids))
+    assert ends(int(pids.read_text()))
+
+
+@LINUX
+def test_daemons_of_a_call_end_when_the_process_is_killed(child, tmp_path):
+    pids = tmp_path / "pids"
+    killer = threading.Thread(target=lambda: wait_for_text(pids) and child.kill())
+    killer.start()
+    with pytest.raises(ProcessDied, match="SIGKILL"):
+        run(child, hostile_calls.wait_with_a_daemon, str(pids))
+    killer.join()
+    assert ends(int(pids.read_text()))
+
+
+@LINUX
+def test_daemons_of_a_call_end_when_the_process_is_closed(child, tmp_path):
+    pids = tmp_path / "pids"
+    run(child, hostile_calls.start_a_daemon, str(pids))
+    assert run(child, os.getpid) != child.process.pid  # it lives on, and is no guardian
+    child.close()
+    assert ends(int(pids.read_text()))
+
+
+DAEMON = textwrap.dedent(
+    """
+    import sys
+    import cloudpickle, hostile_calls
+    from tfnas.runtime.child_process import ChildProcess, import_paths
+    child = ChildProcess(import_paths(current_folder=False), "/")
+    child.call(cloudpickle.dumps((hostile_calls.wait_with_a_daemon, sys.argv[1:], {})))
+    """
+)
+
+
+@LINUX
+@pytest.mark.parametrize("kill", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
+def test_daemons_of_a_call_end_with_the_process_above(kill, tmp_path):
+    pids = tmp_path / "pids"
+    parent = subprocess.Popen(
+        [sys.executable, "-c", DAEMON, str(pids)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
+    text = wait_for_text(pids)
+    parent.send_signal(kill)
+    parent.wait()
+    assert ends(int(text))
 
 
 def test_the_time_of_imports_does_not_count(tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ import textwrap
 import threading
 import time
 
+import hostile_calls
 import pytest
 
 from tfnas.runtime import helper_process
@@ -48,6 +49,18 @@ def test_one_process_serves_all_calls_of_all_threads():
     assert len(pids) == 5
     assert len(set(pids)) == 1
     assert pids[0] != os.getpid()
+
+
+def test_a_call_whose_process_somebody_kills_is_tried_once_more(tmp_path, monkeypatch):
+    monkeypatch.setattr(helper_process, "memory_kills", lambda: 3)
+    flag = str(tmp_path / "killed")
+    assert call(hostile_calls.die_once, flag) == "alive"
+    with pytest.raises(HelperDied, match=r"^ended by signal 9 \(SIGKILL\)$"):
+        call(os.kill, 0, 9)  # its own group, each time
+    counts = iter(range(9))
+    monkeypatch.setattr(helper_process, "memory_kills", lambda: next(counts))
+    with pytest.raises(HelperDied, match=r"^ended by signal 9 \(SIGKILL\)$"):
+        call(hostile_calls.die_once, str(tmp_path / "of memory"))
 
 
 def test_a_crash_is_an_error_and_the_next_call_starts_another_process():

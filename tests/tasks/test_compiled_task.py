@@ -96,7 +96,11 @@ def test_a_loss_is_needed():
         (lambda x, y: ({**x, "size": x["size"][:, :2]}, y), r"shape \(3,\), got \(2,\)"),
         (lambda x, y: (x, {"price": y["price"]}), "must hold 'level', which has a loss"),
         (lambda x, y: (x, {**y, "more": y["price"]}), "must name outputs of level, price"),
-        (lambda x, y: (x, {**y, "price": np.zeros((len(y["level"]), 7, 2))}), "targets must fit"),
+        (lambda x, y: (x, {**y, "price": np.zeros((len(y["level"]), 7, 2))}), r"got \(7, 2\)"),
+        (
+            lambda x, y: (x, {**y, "price": np.zeros((len(y["level"]), 2))}),
+            r"must have the shape of the output 'price': an example must have \(1,\), got \(2,\)",
+        ),
     ],
 )
 def test_data_that_do_not_fit_are_refused(change, message):
@@ -105,6 +109,13 @@ def test_data_that_do_not_fit_are_refused(change, message):
     bad = Examples(*change(good.x, good.y))
     with pytest.raises(ValueError, match=message):
         CompiledTask.of(model).check(model, ArrayParts("table", bad, good, good))
+
+
+def test_a_dictionary_of_targets_for_one_output_is_refused_with_the_way_out():
+    data, model = line()
+    part = Examples(data.x, {"output": data.y})
+    with pytest.raises(ValueError, match="one output must be an array, not a dictionary"):
+        CompiledTask("mse", "mse").check(model, ArrayParts("line", part, part, part))
 
 
 def test_a_class_that_the_loss_ignores_is_no_wrong_label():
@@ -146,6 +157,19 @@ def test_fit_is_the_users_own():
     assert epochs == 2
     assert "LambdaCallback" in callbacks
     assert not task.distills
+
+
+def test_an_initial_epoch_without_default_is_given_from_the_first_epoch_on():
+    data, model = line()
+    seen = []
+
+    def fit(model, epochs, callbacks, initial_epoch):
+        seen.append(initial_epoch)
+        model.fit(data.x, data.y, epochs=epochs, initial_epoch=initial_epoch, verbose=0)
+
+    task = CompiledTask("mse", "mse", fit=fit)
+    fine_tune(model, task, data, FineTuneSettings(epochs=1))
+    assert seen == [0]
 
 
 def test_fit_that_trains_nothing_is_an_error():
@@ -236,3 +260,10 @@ def test_classes_are_compared_as_classes_and_numbers_as_numbers():
     data = ArrayParts("flags", *[Examples(x, y)] * 3)
     found = CompiledTask.of(logits).agreement((file, file), data, (logits, logits))
     assert found.accuracy[PLAIN].original == 1
+
+
+def test_a_model_that_trains_some_outputs_is_not_distilled():
+    model = table_model(loss={"price": "mse"})
+    task = CompiledTask.of(model, metric={"price": "mae"})
+    with pytest.raises(ValueError, match=r"loss must name every output .* got none for 'level'"):
+        task.check_distillation(model)

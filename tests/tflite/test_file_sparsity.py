@@ -160,7 +160,7 @@ def test_layer_that_is_used_twice_is_counted_once():
 def test_kernels_in_the_body_of_a_loop_are_counted():
     keras.utils.set_random_seed(0)
     inputs = keras.Input(batch_shape=(1, 5, 8))
-    artifact = tfnas.to_tflite(keras.Model(inputs, layers.LSTM(16)(inputs)))
+    artifact = tfnas.to_tflite(keras.Model(inputs, layers.LSTM(16, return_state=True)(inputs)))
     assert "WHILE" in [op.name for op in artifact.graph.operators]
     assert sorted(k.shape for k in file_sparsity(artifact).kernels) == [(64, 8), (64, 16)]
 

@@ -4,6 +4,7 @@ import flatbuffers
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
 from keras import layers
 
@@ -111,10 +112,19 @@ def test_errors_have_the_same_message(calls):
 
 
 def test_a_converter_that_crashes_is_a_conversion_error(calls):
-    """TensorFlow's calibrator ends the process on recurrent layers of a fixed batch."""
+    """TensorFlow's calibrator ends the process on a TensorArray of a fixed batch."""
     keras.utils.set_random_seed(0)
+
+    def collected(x):
+        array = tf.TensorArray("float32", 6, element_shape=(1, 4))
+        loop = tf.while_loop(
+            lambda i, _: i < 6, lambda i, a: (i + 1, a.write(i, 2 * x[:, i])), (0, array)
+        )
+        return loop[1].stack()[-1]
+
     inputs = keras.Input(batch_shape=(1, 6, 4))
-    model = keras.Model(inputs, layers.Dense(2)(layers.LSTM(5)(inputs)), name="memory")
+    last = layers.Lambda(collected, output_shape=(4,))(inputs)
+    model = keras.Model(inputs, layers.Dense(2)(last), name="memory")
     message = (
         r"model 'memory' can't be converted to int8: the converter ended by signal 11 \(SIGSEGV\)"
     )

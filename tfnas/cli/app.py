@@ -6,11 +6,14 @@ interrupted.
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import os
+import re
 import sys
 from collections.abc import Sequence
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 from absl import flags
 
@@ -19,6 +22,12 @@ from tfnas.cli.common import define_loading
 from tfnas.runtime.helper_process import isolated_by_default
 from tfnas.table import printable
 
+_DATA = {
+    "train_data": "--data",
+    "validation_data": "the validation part of --data",
+    "test_data": "the test part of --data",
+}
+_ARGUMENT = re.compile(rf"(?<![\w/.'\"])(?:{'|'.join(_DATA)})(?![\w/.'\"])")  # not of a path
 _FIRST, _LAST = ("compress", "search"), ("export", "bench", "profile")
 
 
@@ -51,7 +60,10 @@ def main(argv: Sequence[str]) -> int:
         print(f"tfnas {tfnas.__version__}")
         return 0
     if argv[0] not in commands():
-        return _fail("tfnas", f"no such command {argv[0]!r}: one of {', '.join(commands())}", 2)
+        near = difflib.get_close_matches(argv[0], commands(), 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        known = ", ".join(commands())
+        return _fail("tfnas", f"no such command {argv[0]!r}: one of {known}{hint}", 2)
     command = _command_module(argv[0])
     if any(arg in ("-h", "--help", "-help", "--helpfull") for arg in argv[1:]):
         print(_help(argv[0], command))
@@ -102,10 +114,18 @@ def _run_command(name: str, command: ModuleType | SimpleNamespace, argv: Sequenc
     except Exception as error:  # any error is reported in one line
         if os.environ.get("TFNAS_DEBUG"):
             raise
-        text = " ".join(str(error).split()) or type(error).__name__
+        text = _with_flags(" ".join(str(error).split()), values) or type(error).__name__
         if not isinstance(error, ValueError | RuntimeError | OSError | ImportError):
             text = f"{type(error).__name__}: {text} (TFNAS_DEBUG=1 shows the traceback)"
         return _fail(f"tfnas {name}", text if len(text) < 600 else f"{text[:600]}...", 1)
+
+
+def _with_flags(text: str, values: flags.FlagValues) -> str:
+    """Returns an error with flags for the arguments of Python: for its first word, and for data."""
+    if "data" in values:
+        text = _ARGUMENT.sub(lambda found: _DATA[found[0]], text)
+    name, space, rest = text.partition(" ")
+    return f"--{name}{space}{rest}" if name in values else text
 
 
 def _fail(who: str, text: str, code: int) -> int:
@@ -130,14 +150,20 @@ def _overview() -> str:
     )
 
 
+def _default(flag: flags.Flag[Any]) -> str:
+    """Returns the default of a flag as its help shows it, or that the flag is required."""
+    if any("other than None" in validator.message for validator in flag.validators):
+        return " (required)"
+    value = ",".join(map(str, flag.default)) if isinstance(flag.default, list) else flag.default
+    return "" if value in (None, "") else f" [{value}]"
+
+
 def _help(name: str, command: ModuleType | SimpleNamespace) -> str:
     values = flags_of(command)
     rows = []
     for flag in values.get_flags_for_module(command.__name__) or []:
-        boolean = flag.boolean
-        shown = f"--[no]{flag.name}" if boolean else f"--{flag.name}=..."
-        default = "" if flag.default is None else f" [{flag.default}]"
-        rows.append((shown, flag.help + ("" if boolean else default)))
+        shown = f"--[no]{flag.name}" if flag.boolean else f"--{flag.name}=..."
+        rows.append((shown, f"{flag.help}{_default(flag)}"))
     width = max(len(shown) for shown, _ in rows)
     usage = " ".join(part for part in ("usage: tfnas", name, command.POSITIONAL, "[flags]") if part)
     return "\n".join(

@@ -71,7 +71,7 @@ def define_data(common: dict[str, Any], required: bool = True) -> None:
         ("seed", 0, 0, "seed of all random numbers"),
     ):
         flags.DEFINE_integer(name, default, text, lower_bound=minimum, **common)
-    text = "augmentations of the training images: flip, shift"
+    text = "random changes of training examples that are images: flip, shift"
     flags.DEFINE_list("augment", [], text, **common)
     define_deterministic(common)
     define_image_size(common)
@@ -215,6 +215,7 @@ def load_inputs(source: pathlib.Path, values: flags.FlagValues) -> tuple[Any, An
         targets=values["targets"].value,
         image_size=parse_size(values["image_size"].value),
         seed=seed,
+        groups=values["groups"].value if "groups" in values else None,
         loading=loading_of(values),
     )
     return model, split.limited(values["train_limit"].value, seed)  # type: ignore[attr-defined]

@@ -51,6 +51,8 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
     define_device(common, "max_")
     define_data(common, required=False)
     define_task(common)
+    text = "array or column of groups, such as speakers: quality is reported for each group"
+    flags.DEFINE_string("groups", None, text, **common)
     return values
 
 

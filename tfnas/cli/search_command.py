@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from tfnas.cli.common import amount, define_deterministic, define_device, define_image_size
+from tfnas.cli.common import (
+    amount,
+    define_deterministic,
+    define_device,
+    define_image_size,
+    define_loading,
+    loading_of,
+)
 from tfnas.cli.option_flags import define_options
 
 if TYPE_CHECKING:
@@ -59,6 +66,7 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
     define_deterministic(common)
     define_image_size(common)
     define_device(common, "")
+    define_loading(common)
     flags.DEFINE_bool("resume", False, "fail if the folder holds no search to resume", **common)
     flags.DEFINE_bool("overwrite", False, "remove an earlier search in the folder", **common)
     return values
@@ -83,12 +91,15 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
     settings["image_size"] = parse_size(values["image_size"].value)
     if settings["hypermodel"] is not None:
         return _search_hypermodel(settings, values)
+    loading = loading_of(values)
     with progress_display() as progress:
         result = search(
             values["dataset"].value,
             directory=values["directory"].value,
             overwrite=values["overwrite"].value,
             progress=progress,
+            custom_objects=loading.custom_objects,
+            safe_mode=loading.safe_mode,
             **settings,
         )
     print(f"\n{result}")

@@ -27,6 +27,7 @@ import numpy as np
 from tfnas.clustering.clusterable_kernels import SINGLE_KERNEL_LAYERS
 from tfnas.graph.compatibility import channels_share_values, check_float, kernel_compression
 from tfnas.graph.functional import Call, LayerCopies, Value, Walk, rebuild, walk
+from tfnas.graph.functional_form import as_functional
 from tfnas.graph.idle_layers import IDLE
 from tfnas.keras_private import all_layers
 
@@ -70,7 +71,7 @@ def fold_batchnorm(
         (['InputLayer', 'Conv2D'], ['stem'])
 
     Args:
-        model: A built functional or Sequential model, such as one of images
+        model: A Keras 3 model, such as one of images
             (batch, height, width, channels).
         layers: Paths of the layers to fold into; None: all possible ones.
 
@@ -86,6 +87,7 @@ def fold_batchnorm(
         Integer-Arithmetic-Only Inference", CVPR 2018, section 3.2.
     """
     check_float(model, "fold_batchnorm")
+    model = as_functional(model)
     flow = walk(model)
     pairs = normalized_kernels(flow)
     folded_norms = foldable(pairs, layers)

@@ -21,6 +21,7 @@ from tfnas.data.data_types import Arrays
 from tfnas.data.reading import check_data
 from tfnas.graph.compatibility import TRAINED_WITH, check_float
 from tfnas.graph.functional import Skipped, clone, walk
+from tfnas.graph.functional_form import copyable_form
 from tfnas.graph.layer_kernels import LayerSelection, check_built
 from tfnas.keras_private import own_variables
 
@@ -59,7 +60,7 @@ def cluster(
     zeros: bool | Literal["auto"] = "auto",
     data: Arrays | tf.data.Dataset | keras.utils.PyDataset | None = None,
     exclude: LayerSelection = (),
-    embeddings: bool = False,
+    embeddings: bool = True,
     fold: bool | Literal["auto"] = "auto",
     seed: int = 0,
 ) -> tuple[keras.Model, ClusteringReport]:
@@ -146,6 +147,7 @@ def prepare(
     """
     if not (fold == "auto" or isinstance(fold, bool)):
         raise ValueError(f"fold must be 'auto', True or False, got {fold!r}")
+    model = copyable_form(model)
     check_built(model)
     check_float(model, "cluster", TRAINED_WITH)
     kernels, none = find_kernels(model, plan.embeddings)

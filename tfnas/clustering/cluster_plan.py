@@ -45,7 +45,7 @@ class ClusterPlan:
     initialization: str = "kmeans++"
     zeros: bool | Literal["auto"] = "auto"
     exclude: Any = ()
-    embeddings: bool = False
+    embeddings: bool = True
     seed: int = 0
 
     def __post_init__(self) -> None:

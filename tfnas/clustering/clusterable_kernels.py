@@ -37,6 +37,8 @@ class ClusterableKernel(ModelKernel):
     def channel_axes(self) -> tuple[int, ...]:
         """Returns the channel axes."""
         last = len(self.shape) - 1
+        if self.registered_axis is not None:
+            return (self.registered_axis,)
         if self.depthwise:
             return last - 1, last
         return (last - 1,) if self.kind in _TRANSPOSED else (last,)

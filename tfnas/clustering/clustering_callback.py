@@ -133,7 +133,7 @@ class ClusteringCallback(keras.callbacks.Callback):
         zeros: bool | Literal["auto"] = "auto",
         gradients: str = "sum",
         exclude: LayerSelection = (),
-        embeddings: bool = False,
+        embeddings: bool = True,
         seed: int = 0,
     ) -> None:
         super().__init__()

@@ -229,7 +229,7 @@ def tie_gradients(optimizer: Any) -> None:
         set_update_step(optimizer, TiedStep(step))
 
 
-def keep_clusters(model: keras.Model, embeddings: bool = False) -> dict[str, int]:
+def keep_clusters(model: keras.Model, embeddings: bool = True) -> dict[str, int]:
     """Keeps the shared values of a model's clustered kernels shared in further training.
 
     A kernel counts as clustered if it has 2 to 256 distinct values and at least twice as many
@@ -276,7 +276,7 @@ def keep_clusters(model: keras.Model, embeddings: bool = False) -> dict[str, int
     return kept
 
 
-def clustered_kernels(model: Any, embeddings: bool = False) -> list[tuple[ClusterableKernel, str]]:
+def clustered_kernels(model: Any, embeddings: bool = True) -> list[tuple[ClusterableKernel, str]]:
     """Returns the clustered kernels of a model, each with its granularity.
 
     Args:

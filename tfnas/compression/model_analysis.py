@@ -161,6 +161,8 @@ def analyze_model(
     began = time.monotonic()
     cost = profile(model)
     left_out: list[str] = []
+    if cost.uncounted:
+        left_out.append(f"multiply-accumulates of {', '.join(cost.uncounted)}: can't be counted")
     layers = _layers(model, cost)
     times = _times(model, int8, cost, left_out)
     errors = _noise(model, int8, x, cost, left_out)

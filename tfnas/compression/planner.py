@@ -25,7 +25,6 @@ what is tried with it in :mod:`tfnas.compression.planner_attempt`.
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import assert_never
 
 from tfnas.compression.budget import QUALITY_LIMITS, Budget
@@ -189,10 +188,9 @@ def _after_formats(state: PlannerState, phase: TryFormats) -> PlannerState:
         return _to(state, Finished())
     if not state.effort.epochs:
         return _with_more(state)
-    allowed = math.inf if state.allowed_drop is None else state.allowed_drop
-    enough = min(state.tolerance.little, allowed) if settings.integers else allowed
-    loses = base is None or base.costs.drop > enough
-    return _to(state, TrainInt8() if loses else TryFewerBits())
+    # No training makes the uncompressed model keep other limits than those on quality.
+    possible = base is None or not state.exceeded(base)
+    return _to(state, TrainInt8() if possible and state.rounding_loses else TryFewerBits())
 
 
 def _reduced(state: PlannerState) -> PlannerState:

@@ -6,10 +6,9 @@ import dataclasses
 from collections.abc import Mapping
 
 from tfnas.compression.known_file import KnownFile, Outcome
-from tfnas.compression.planner_attempt import keeps_too_much
+from tfnas.compression.planner_attempt import SLIGHTLY, keeps_too_much, sized_form
 from tfnas.compression.planner_state import (
     Attempt,
-    AttemptPart,
     ChooseAmount,
     PlannerState,
     TryAmount,
@@ -17,8 +16,11 @@ from tfnas.compression.planner_state import (
 from tfnas.compression.recipe import RecipeStep
 from tfnas.compression.targets_from_budget import (
     FEWEST,
+    FINE,
     LEAST,
+    bytes_to_limits,
     largest_fitting,
+    limits_bytes,
     next_weights,
     rounded,
     steps_for_budget,
@@ -26,6 +28,7 @@ from tfnas.compression.targets_from_budget import (
 )
 
 UNTRAINED = 2  # times as many corrections where nothing is trained for the file
+REFUSED = 0.05  # of the weights: so many more are kept where an amount is refused
 FEWER_BITS_WHY = "4 bits a weight leave more channels"
 FEW = 2  # rounds up to which an effort stops where the budget is met
 
@@ -72,11 +75,20 @@ def next_amount(state: PlannerState, amounts: ChooseAmount) -> TryAmount | None:
 
 def _attempt(state: PlannerState, amounts: ChooseAmount, step: RecipeStep, why: str) -> Attempt:
     enough = state.tolerance.little if amounts.met else 0.0
-    sized = state.settings.sized and step.weights is not None and step in amounts.demanded
-    known = step in amounts.landed or any(one.recipe.steps == (step,) for one in amounts.sizes)
-    part: AttemptPart = "size" if sized and not known else "int8"
+    sized = state.settings.sized and step.kept is not None and step in amounts.demanded
+    sized = sized and limits_bytes(state.budget)
     narrow = sized and step in amounts.narrow
-    return Attempt((step,), why, enough, state.settings.sparsities, part, narrow=narrow)
+    form = sized_form(state, narrow, amounts.trained_form)
+    sizes = {_form(one): one for one in amounts.sizes if one.recipe.steps == (step,)}
+    known = step in amounts.landed or form in sizes
+    trained = sizes.get(("int8", True))
+    return Attempt(
+        *((step,), why, enough, state.settings.sparsities),
+        part="size" if sized and not known else "int8",
+        narrow=narrow,
+        trained_form=amounts.trained_form,
+        trained_fits=trained is not None and not state.exceeded(trained),
+    )
 
 
 def low_rank_instead(state: PlannerState, tried: TryAmount) -> TryAmount | None:
@@ -114,6 +126,10 @@ def after_amount(state: PlannerState, tried: TryAmount) -> ChooseAmount:
         met=amounts.met or state.meets(file),
         why="the quality allows it" if good else "half-way back to a file that is good enough",
     )
+    if file is None and tried.attempt.steps == (step,) and step in amounts.demanded:
+        milder = _after_refusal(state, amounts, step)
+        if milder is not None:
+            return milder
     if file is None and amounts.technique == "factorize_dense":
         return _ended(amounts)  # other fractions fail too
     if step in amounts.demanded:
@@ -146,10 +162,64 @@ def _after_demanded(
         if smaller is None and amounts.lossy:
             return _ended(amounts)  # what would fit loses too much
         return smaller or dataclasses.replace(amounts, waiting=())
-    amounts = dataclasses.replace(amounts, lossy=max(amounts.lossy, step.weights or 0.0))
+    amounts = dataclasses.replace(amounts, lossy=max(amounts.lossy, step.kept or 0.0))
+    trained = None if narrow else _in_trained_form(state, amounts, step)
+    if trained is not None:
+        return trained
     if amounts.waiting:
         return dataclasses.replace(amounts, why=FEWER_BITS_WHY)
     return _ended(amounts)  # half-way back would exceed the limit that demands it
+
+
+def _in_trained_form(
+    state: PlannerState, amounts: ChooseAmount, step: RecipeStep
+) -> ChooseAmount | None:
+    """Returns amounts that measure the files trained for int8, which may have room for more.
+
+    None where their sizes are what was measured.
+    """
+    if not amounts.sizes or amounts.trained_form is not None or state.settings.integers:
+        return None
+    return dataclasses.replace(
+        amounts,
+        waiting=(step, *amounts.waiting),
+        landed=tuple(one for one in amounts.landed if one != step),
+        trained_form=True,
+        left=0,
+        why="trained for int8 the limit may leave more weights",
+    )
+
+
+def _after_refusal(
+    state: PlannerState, amounts: ChooseAmount, step: RecipeStep
+) -> ChooseAmount | None:
+    """Returns amounts with more weights, half-way to one of known size; None: that is no help.
+
+    Weights that no channel removes, as of fixed filters, may leave too few for a small fraction.
+    """
+    refused = (*amounts.refused, step)
+    sizeable = state.settings.sized and step.kept is not None and limits_bytes(state.budget)
+    if (
+        not sizeable
+        or step.technique != "prune_channels"
+        or len(refused) > state.effort.corrections
+    ):
+        return None
+    least = step.kept or 0.0
+    measured = [one.recipe.steps[0].kept or 1.0 for one in amounts.sizes]
+    above = min((kept for kept in measured if kept > least), default=least + 2 * REFUSED)
+    fraction = rounded((least + above) / 2, FEWEST, 3)
+    if above - least < FINE or step.keeping(fraction) in amounts.demanded:
+        return None
+    following = step.keeping(fraction)
+    return dataclasses.replace(
+        amounts,
+        waiting=(following, *amounts.waiting),
+        demanded=(*amounts.demanded, following),
+        refused=refused,
+        narrow=(*amounts.narrow, following) if step in amounts.narrow else amounts.narrow,
+        why="fewer weights are not possible",
+    )
 
 
 def _too_lossy(state: PlannerState, file: KnownFile) -> bool:
@@ -161,11 +231,26 @@ def _after_size(
     state: PlannerState, amounts: ChooseAmount, step: RecipeStep, file: KnownFile
 ) -> ChooseAmount:
     """Returns what is known after the size of a file: the next size, or the step to train for."""
-    alike = tuple(one for one in (*amounts.sizes, file) if one.recipe.mode == file.recipe.mode)
+    if _form(file) == ("int8", True) and amounts.trained_form is None and _far(state, file):
+        return _untrained_too(amounts, step, file)
+    before = {_form(one): one for one in amounts.sizes if one.recipe.steps == (step,)}
+    trained = before.get(("int8", True))
+    if amounts.trained_form is False and trained is not None and not _far(state, file, trained):
+        amounts = dataclasses.replace(amounts, trained_form=True, sizes=(*amounts.sizes, file))
+        file = trained  # both are as large
+    alike = tuple(
+        {one.recipe: one for one in (*amounts.sizes, file) if _form(one) == _form(file)}.values()
+    )
     fraction, landed = next_weights(alike, state.budget, state.settings)
-    if not landed and len(alike) >= UNTRAINED * state.effort.corrections:
+    measured = {one.recipe for one in (*amounts.sizes, file) if one.recipe.mode == file.recipe.mode}
+    if not landed and len(measured) >= UNTRAINED * state.effort.corrections:
         fraction, landed = largest_fitting(alike, state.budget), True
-    following = dataclasses.replace(step, weights=fraction)
+    following = step.keeping(fraction)
+    lossy = amounts.trained_form and fraction < amounts.lossy + landed * FINE
+    never = landed and amounts.others and all(map(state.exceeded, alike))
+    if step not in amounts.narrow and (lossy or never):
+        why = FEWER_BITS_WHY
+        return dataclasses.replace(amounts, why=why) if amounts.waiting else _ended(amounts)
     return dataclasses.replace(
         amounts,
         waiting=(following, *amounts.waiting)
@@ -179,16 +264,36 @@ def _after_size(
     )
 
 
+def _far(state: PlannerState, file: KnownFile, other: KnownFile | None = None) -> bool:
+    """Returns whether a file exceeds a limit far, or is far smaller than another one."""
+    own = bytes_to_limits(file, state.budget)
+    return (bytes_to_limits(other, state.budget) - own if other else own - 1) > SLIGHTLY
+
+
+def _untrained_too(amounts: ChooseAmount, step: RecipeStep, file: KnownFile) -> ChooseAmount:
+    """Returns amounts that measure the file without training for int8, which may be far smaller.
+
+    Training for int8 leaves layers that it does not know in float32.
+    """
+    return dataclasses.replace(
+        amounts,
+        waiting=(step, *amounts.waiting),
+        left=amounts.left + 1,
+        sizes=(*amounts.sizes, file),
+        trained_form=False,
+    )
+
+
 def _corrected(
     state: PlannerState, amounts: ChooseAmount, step: RecipeStep, file: KnownFile
 ) -> ChooseAmount | None:
     """Returns amounts that go on with fewer weights; None where that is not possible."""
     if len(amounts.too_large) >= state.effort.corrections:
         return None
-    alike = [one for one in (*state.known, *amounts.too_large) if _same_format(one, file)]
+    alike = [one for one in (*state.known, *amounts.too_large) if _form(one) == _form(file)]
     before = alike[-1] if alike else None
     nearer = with_fewer_weights(step, file, state.budget, state.settings, before)
-    if not nearer or (nearer[0].weights or 0.0) <= amounts.lossy:
+    if not nearer or (nearer[0].kept or 0.0) <= amounts.lossy:
         return None
     return dataclasses.replace(
         amounts,
@@ -200,10 +305,9 @@ def _corrected(
     )
 
 
-def _same_format(one: Outcome, other: KnownFile) -> bool:
-    """Returns whether the bytes of two files differ by their weights alone."""
-    a, b = one.recipe, other.recipe
-    return (a.mode, a.aware) == (b.mode, b.aware)
+def _form(file: Outcome) -> tuple[str, bool]:
+    """Returns what the bytes of a file depend on besides its weights."""
+    return file.recipe.mode, file.recipe.aware
 
 
 def _ended(amounts: ChooseAmount) -> ChooseAmount:

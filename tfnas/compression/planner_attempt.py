@@ -9,7 +9,7 @@ from tfnas.compression.budget import cost_of_limit
 from tfnas.compression.known_file import KnownFile
 from tfnas.compression.planner_state import Attempt, AttemptPart, PlannerState
 from tfnas.compression.recipe import Recipe, RecipeStep
-from tfnas.compression.targets_from_budget import FEWER_BITS
+from tfnas.compression.targets_from_budget import FEWER_BITS, weights_of
 
 VALUES = 16
 SLIGHTLY = 0.1  # fraction of a limit, where no number of weights is known to estimate bytes by
@@ -38,7 +38,7 @@ def _recipe_of(part: AttemptPart, state: PlannerState, attempt: Attempt) -> Reci
     """Returns the recipe of a part, None where it can't help."""
     steps, best = attempt.steps, attempt.best
     if part == "size":
-        mode, aware = (FEWER_BITS, True) if attempt.narrow else ("int8", state.settings.integers)
+        mode, aware = sized_form(state, attempt.narrow, attempt.trained_form)
         why = "the size of its file, before anything is trained"
         return Recipe(steps, mode, aware, untrained=True, why=why)
     if part == "int8":
@@ -53,9 +53,21 @@ def _recipe_of(part: AttemptPart, state: PlannerState, attempt: Attempt) -> Reci
             return None
         why = "prune and cluster the remaining channels"
         return zeros_recipe(steps, attempt.sparsities, why)
-    if state.exceeded(best):
-        return None  # training for int8 makes no file smaller
+    if state.exceeded(best) and (part == "longer" or not attempt.trained_fits):
+        return None  # training for int8 is not known to make the file small enough
     return _training(part, state, attempt, best)
+
+
+def sized_form(state: PlannerState, narrow: bool, trained_form: bool | None) -> tuple[str, bool]:
+    """Returns the number format whose size is measured, and whether it is trained for that.
+
+    Args:
+        state: The state of the plan.
+        narrow: Whether the amount is for 4-bit weights.
+        trained_form: Whether the file is trained for int8; None: by the settings.
+    """
+    trained = state.settings.integers if trained_form is None else trained_form
+    return (FEWER_BITS, True) if narrow else ("int8", trained)
 
 
 def _training(
@@ -67,18 +79,28 @@ def _training(
     then rounding is what loses. Where far too much is lost, the file with float activations tells
     rounding from the missing channels, and costs no training.
     """
-    steps, missed, known = attempt.steps, state.missed(best), state.known
-    rounding_loses = bool(known) and known[0].recipe.aware
+    steps, missed, too_large = attempt.steps, state.missed(best), bool(state.exceeded(best))
+    base = state.converted("int8")
+    rounding_loses = attempt.trained_form is not False and (
+        state.trained is not None
+        or (base is not None and bool(state.exceeded(base)) and state.rounding_loses)
+    )
     tolerance, longer = state.tolerance, _longer(steps, state.effort.longer)
     if part == "float" and not rounding_loses and state.hopeless(best):
         if "dynamic" not in (*state.settings.formats, *state.settings.later):
             return None
         return Recipe(steps, "dynamic", why="whether rounding is what loses far too much")
-    if part == "longer" and not rounding_loses and tolerance.little < missed <= tolerance.hopeless:
+    least = 0.0 if attempt.trained_form is False else tolerance.little  # else rounding may be all
+    if part == "longer" and not rounding_loses and least < missed <= tolerance.hopeless:
         return Recipe(longer, "int8", why="longer training wins more back")
+    if attempt.trained_form is False:
+        return None  # the file trained for int8 is known to be far too large
     limit, lost = state.budget.max_gzip_bytes, best.costs.drop
     if limit is not None and best.costs.gzip_bytes > limit and attempt.sparsities:
         return None  # zeros are trained for int8 as well
+    if part == "aware" and too_large:
+        why = "slightly too large: trained for int8 a kernel has one scale, not one a channel"
+        return Recipe(steps, "int8", aware=True, why=why)
     if part == "aware" and ((state.settings.integers and lost > attempt.enough) or missed > 0):
         return Recipe(steps, "int8", aware=True, why="wins back what rounding loses")
     if part == "longer aware" and steps != longer and 0 < missed <= tolerance.hopeless:
@@ -131,7 +153,7 @@ def _first_outcome(
     attempt = dataclasses.replace(attempt, part=following, best=file)
     if file is None or file.beaten:
         return dataclasses.replace(attempt, part="ended")
-    if not state.exceeded(file) or _for_fewer_bits(state, attempt, file):
+    if not state.exceeded(file) or attempt.trained_fits or _for_fewer_bits(state, attempt, file):
         return attempt
     return dataclasses.replace(attempt, part="ended", too_large=file)
 
@@ -149,7 +171,7 @@ def _for_fewer_bits(state: PlannerState, attempt: Attempt, file: KnownFile) -> b
     """
     if fewer_bits_recipe(state, attempt.steps, file, attempt.narrow) is None:
         return False
-    if state.settings.sized and attempt.steps[0].weights is not None:
+    if state.settings.sized and attempt.steps[0].kept is not None:
         return attempt.narrow
     if not state.settings.weights:
         return max(state.exceeded(file).values()) > SLIGHTLY
@@ -165,10 +187,10 @@ def keeps_too_much(state: PlannerState, step: RecipeStep) -> bool:
         state: The state of the plan.
         step: The first step of an attempt.
     """
-    known, weights = state.known, state.settings.weights
+    known, weights = state.known, weights_of(step, state.settings)
     if len(known) < 2 or not weights:
         return False
-    saved = 0.0 if step.weights is None else weights * (1 - step.weights)
+    saved = 0.0 if step.kept is None else weights * (1 - step.kept)
     limits = ((name, state.budget.limits.get(f"max_{name}")) for name in _BY_BITS)
     return any(
         limit is not None and known[0].costs.value(name) - saved > limit for name, limit in limits
@@ -178,10 +200,14 @@ def keeps_too_much(state: PlannerState, step: RecipeStep) -> bool:
 def _better(
     state: PlannerState, one: KnownFile | None, other: KnownFile | None
 ) -> KnownFile | None:
-    """Returns the file that meets all limits, or loses less; the first where both are alike."""
+    """Returns the file that meets all limits, or fits, or loses less; else the first."""
     if one is None or other is None:
         return one or other
-    return min((one, other), key=lambda file: (not state.meets(file), file.costs.drop))
+
+    def ranked(file: KnownFile) -> tuple[bool, bool, float]:
+        return not state.meets(file), bool(state.exceeded(file)), file.costs.drop
+
+    return min((one, other), key=ranked)
 
 
 def fewer_bits_recipe(

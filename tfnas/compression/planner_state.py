@@ -46,6 +46,10 @@ class Attempt:
         too_large: The file that exceeds limits which no training can meet: the attempt ended there.
         size: The file without training, of which only the size is known: the attempt ended there.
         narrow: Whether the steps keep too many weights for int8, and 4-bit weights are sized.
+        trained_form: Whether sizes are those of files trained for int8; None: by the settings.
+            False: such files are known to be far larger, so that none is trained.
+        trained_fits: Whether the file trained for int8 is known to keep the limits on bytes, which
+            the one without training may exceed: it has scales for each channel of dense layers.
     """
 
     steps: tuple[RecipeStep, ...]
@@ -58,6 +62,8 @@ class Attempt:
     too_large: KnownFile | None = None
     size: KnownFile | None = None
     narrow: bool = False
+    trained_form: bool | None = None
+    trained_fits: bool = False
 
     @property
     def result(self) -> KnownFile | None:
@@ -107,6 +113,10 @@ class ChooseAmount:
         sizes: The files of which only the size is known, in turn.
         landed: Steps that are trained for without measuring the size first.
         narrow: Steps that are for 4-bit weights, where sizes are measured.
+        refused: Steps that were not possible, in turn.
+        trained_form: Whether sizes are those of files trained for int8; None: by the settings.
+            True: also since the amount that fits without this training loses too much. False:
+            since files trained for int8 hold far more.
     """
 
     technique: str
@@ -123,6 +133,8 @@ class ChooseAmount:
     sizes: tuple[KnownFile, ...] = ()
     landed: tuple[RecipeStep, ...] = ()
     narrow: tuple[RecipeStep, ...] = ()
+    refused: tuple[RecipeStep, ...] = ()
+    trained_form: bool | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,13 +227,50 @@ class PlannerState:
     def known(self) -> tuple[KnownFile, ...]:
         """The uncompressed model in int8 and with fewer bits, as far as they were converted.
 
-        Targets are computed from these; there are none without int8.
+        Targets are computed from these; there are none without int8. Fewer bits that save no
+        bytes are left out: layers that stay in float32 there may make the file larger.
         """
         base = self.trained or self.converted("int8")
         low_bits = self.converted(FEWER_BITS)
         if base is None:
             return ()
-        return (base,) if low_bits is None else (base, low_bits)
+        return (base,) if low_bits is None or self._fewer_bits_save_none() else (base, low_bits)
+
+    def _fewer_bits_save_none(self) -> bool:
+        base, low_bits = self.converted("int8"), self.converted(FEWER_BITS)
+        if base is None or low_bits is None:
+            return False
+        return low_bits.costs.bytes >= base.costs.bytes
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What the files so far rule out, in sentences; later states only add to them."""
+        base, low_bits = self.converted("int8"), self.converted(FEWER_BITS)
+        lines = []
+        if base is not None and low_bits is not None and self._fewer_bits_save_none():
+            lines.append(
+                f"{FEWER_BITS} takes {low_bits.costs.bytes:,} bytes, no fewer than the "
+                f"{base.costs.bytes:,} of int8, since some layers stay in float32 with it: "
+                "nothing is trained for 4-bit weights"
+            )
+        limit = self.budget.max_bytes
+        if limit is None or self.effort.epochs or not self.files:
+            return tuple(lines)
+        least = min(self.files, key=lambda file: file.costs.bytes)
+        if least.costs.bytes > limit and not isinstance(self.phase, TryFormats):
+            lines.append(
+                f"the smallest number format, {least.recipe}, takes {least.costs.bytes:,} bytes, "
+                f"above max_bytes {limit:,}; effort normal also removes weights"
+            )
+        return tuple(lines)
+
+    @property
+    def rounding_loses(self) -> bool:
+        """Whether int8 loses more without training than is worth keeping."""
+        base, allowed = self.converted("int8"), self.allowed_drop
+        allowed = math.inf if allowed is None else allowed
+        enough = min(self.tolerance.little, allowed) if self.settings.integers else allowed
+        return base is None or base.costs.drop > enough
 
     @property
     def allowed_drop(self) -> float | None:

@@ -33,6 +33,27 @@ class RecipeStep:
     weights: float | None = None
     equal: bool = False
 
+    @property
+    def kept(self) -> float | None:
+        """Fraction of the weights that stays, of "factorize_dense" of the dense ones; None: any."""
+        return self.amount if self.technique == "factorize_dense" else self.weights
+
+    def keeping(self, fraction: float) -> RecipeStep:
+        """Returns the step with another fraction of the weights.
+
+        Example:
+            >>> str(RecipeStep("factorize_dense", 0.5).keeping(0.4))
+            'factorize_dense 0.4'
+            >>> str(RecipeStep("prune_channels", 0.5, 0.6).keeping(0.4))
+            'prune_channels 0.5 weights 0.4'
+
+        Args:
+            fraction: Fraction of the weights that stays.
+        """
+        if self.technique == "factorize_dense":
+            return dataclasses.replace(self, amount=fraction)
+        return dataclasses.replace(self, weights=fraction)
+
     def step(self) -> Step:
         """Returns the technique with its settings."""
         settings = technique(self.technique).for_amount(self.amount, weights=self.weights)

@@ -44,8 +44,7 @@ def steps_for_budget(
         Steps, none where no limit is exceeded; and why they are tried.
     """
     if technique == "factorize_dense":
-        fraction, why = _fraction_of_dense(budget, known, settings)
-        return ([] if fraction is None else [RecipeStep("factorize_dense", fraction)]), why
+        return _steps_of_dense(budget, known, settings)
     computed = {} if budget.max_macs is None else {"max_macs": budget.max_macs}
     for name, (limit, value) in _exceeded(_COMPUTED, budget, known[:1], settings).items():
         ratio = MARGIN * limit / value
@@ -101,18 +100,45 @@ def _fraction_of_weights(
     return (ROOM * limit - (value - weight_bytes)) / weight_bytes
 
 
-def _fraction_of_dense(
+def _steps_of_dense(
     budget: Budget, known: KnownFiles, settings: PlanSettings
-) -> tuple[float | None, str]:
-    """Returns the fraction of dense weights, a byte each, within the limits on bytes."""
-    fractions = {
-        name: 1 - (value - MARGIN * limit) / max(1, settings.dense)
-        for name, (limit, value) in _exceeded(STORED, budget, known, settings).items()
-    }
-    if not fractions:
-        return None, "most of the bytes are in dense layers"
-    name = min(fractions, key=lambda key: fractions[key])
-    return rounded(fractions[name]), f"demanded by {name}, and most bytes are in dense layers"
+) -> tuple[list[RecipeStep], str]:
+    """Returns the fractions of dense weights within the limits on bytes, and the reason.
+
+    That of int8 first; one of fewer bits follows where that exceeds the limits as well.
+    """
+    fractions: list[float] = []
+    demanded = list(_exceeded(STORED, budget, known[:1], settings))
+    for file in known if demanded else ():
+        dense = max(1.0, _BYTES_OF_WEIGHT[file.recipe.mode] * settings.dense)
+        exceeded = _exceeded(STORED, budget, (file,), settings).values()
+        if exceeded:
+            fractions.append(min(1 - (value - MARGIN * limit) / dense for limit, value in exceeded))
+    if not demanded:
+        return [], "most of the bytes are in dense layers"
+    possible = [fraction for fraction in fractions if fraction >= FEWEST] or [FEWEST]
+    steps = [RecipeStep("factorize_dense", rounded(each, FEWEST)) for each in possible]
+    why = f"demanded by {' and '.join(demanded)}, and most bytes are in dense layers"
+    return list(dict.fromkeys(steps)), why
+
+
+def weights_of(step: RecipeStep, settings: PlanSettings) -> int:
+    """Returns the number of weights that a step keeps a fraction of; 0: not known.
+
+    Args:
+        step: The step.
+        settings: The plan's settings.
+    """
+    return settings.dense if step.technique == "factorize_dense" else settings.weights
+
+
+def limits_bytes(budget: Budget) -> bool:
+    """Returns whether a limit is on what the size of a file tells.
+
+    Args:
+        budget: The limits.
+    """
+    return any(f"max_{name}" in budget.limits for name in _STORED)
 
 
 def _exceeded(
@@ -157,8 +183,8 @@ def with_fewer_weights(
     Returns:
         The new step; none where no limit on bytes is exceeded, or no fewer weights are possible.
     """
-    weight_bytes = _BYTES_OF_WEIGHT[file.recipe.mode] * settings.weights
-    if not weight_bytes or step.weights is None:
+    weight_bytes = _BYTES_OF_WEIGHT[file.recipe.mode] * weights_of(step, settings)
+    if not weight_bytes or step.kept is None:
         return []
     less = []
     limits = ((name, budget.limits.get(f"max_{name}")) for name in _STORED)
@@ -166,15 +192,15 @@ def with_fewer_weights(
         if limit is None or file.costs.value(name) <= limit:
             continue
         value, each = file.costs.value(name), weight_bytes
-        if before is not None and (kept := _weights_of(before)) > step.weights:
-            measured = (before.costs.value(name) - value) / (kept - step.weights)
+        if before is not None and (kept := _kept_by(before)) > step.kept:
+            measured = (before.costs.value(name) - value) / (kept - step.kept)
             each = min(each, max(measured, each / 2))
         less.append((value - ROOM * limit) / each)
     if not less:
         return []
     digits = 3 if max(less) < FINE else 2
-    fraction = rounded(step.weights - max(less), FEWEST, digits)
-    return [dataclasses.replace(step, weights=fraction)] if fraction < step.weights else []
+    fraction = rounded(step.kept - max(less), FEWEST, digits)
+    return [step.keeping(fraction)] if fraction < step.kept else []
 
 
 def next_weights(
@@ -195,7 +221,7 @@ def next_weights(
         The fraction, and whether it is the one to train: the largest that fits, or where none does
         and no smaller one can be tried the smallest.
     """
-    loads = sorted((_weights_of(file), _load(file, budget)) for file in sizes)
+    loads = sorted((_kept_by(file), bytes_to_limits(file, budget)) for file in sizes)
     fitting = [row for row in loads if row[1] <= 1]
     above = [row for row in loads if row[1] > 1 and (not fitting or row[0] > fitting[-1][0])]
     kept, load = fitting[-1] if fitting else above[0]
@@ -222,12 +248,17 @@ def largest_fitting(sizes: Sequence[Outcome], budget: Budget) -> float:
         sizes: Files of different fractions.
         budget: The limits.
     """
-    fitting = [_weights_of(file) for file in sizes if _load(file, budget) <= 1]
-    return max(fitting) if fitting else min(map(_weights_of, sizes))
+    fitting = [_kept_by(file) for file in sizes if bytes_to_limits(file, budget) <= 1]
+    return max(fitting) if fitting else min(map(_kept_by, sizes))
 
 
-def _load(file: Outcome, budget: Budget) -> float:
-    """Returns the bytes of a file as a fraction of their limit, of the strictest one."""
+def bytes_to_limits(file: Outcome, budget: Budget) -> float:
+    """Returns the bytes of a file as a fraction of their limit, of the strictest one.
+
+    Args:
+        file: The file.
+        budget: The limits, of which one at least is on bytes.
+    """
     limits = ((name, budget.limits.get(f"max_{name}")) for name in _STORED)
     return max(file.costs.value(name) / limit for name, limit in limits if limit is not None)
 
@@ -237,17 +268,17 @@ def _slope(
 ) -> float:
     """Returns by how much a load falls with the fraction of the weights."""
     least = min(limit for name in _STORED if (limit := budget.limits.get(f"max_{name}")))
-    each = _BYTES_OF_WEIGHT[file.recipe.mode] * settings.weights / least
+    each = _BYTES_OF_WEIGHT[file.recipe.mode] * weights_of(file.recipe.steps[0], settings) / least
     if len(loads) < 2:
         return each
     (low, first), (high, last) = loads[:2] if loads[0][1] > 1 else loads[-2:]
     return min(2 * each, max(each / 2, (last - first) / (high - low)))
 
 
-def _weights_of(file: Outcome) -> float:
+def _kept_by(file: Outcome) -> float:
     """Returns the fraction of the weights that a file's recipe keeps."""
     steps = file.recipe.steps
-    return 1.0 if not steps or steps[0].weights is None else steps[0].weights
+    return 1.0 if not steps or steps[0].kept is None else steps[0].kept
 
 
 def rounded(fraction: float, least: float = LEAST, digits: int = 2) -> float:

@@ -159,7 +159,9 @@ class DatasetSource(BatchSource):
         kept[positions] = True
         flags = tf.data.Dataset.from_tensor_slices(kept)
         both = tf.data.Dataset.zip(flags, self.dataset)
-        chosen = both.filter(lambda keep, item: keep).map(lambda keep, item: item)
+        # Two lambdas in one line are more than AutoGraph can tell apart: it warns.
+        chosen = both.filter(lambda keep, item: keep)
+        chosen = chosen.map(lambda keep, item: item)
         sized = tf.data.experimental.assert_cardinality(len(positions))
         return DatasetSource(chosen.apply(sized))
 

@@ -13,8 +13,8 @@ from tfnas.data.checked_arrays import check_finite
 from tfnas.data.datasets import IMAGE_ARRAYS, NAMES, check_name, load, split_of_arrays
 from tfnas.data.examples import Data, Nested
 from tfnas.data.model_inputs import inputs_fitting, model_inputs, model_outputs
-from tfnas.data.named_arrays import array_parts, input_arrays, read_arrays
-from tfnas.data.tables import read_table, table_inputs, table_targets
+from tfnas.data.named_arrays import array_parts, group_array, input_arrays, read_arrays
+from tfnas.data.tables import read_table, table_groups, table_inputs, table_targets
 from tfnas.data.user_data import DataParts, data_parts
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def any_data(
     image_size: Size | None = None,
     seed: int = 0,
     argument: str = "train_data",
+    groups: Any = None,
 ) -> Data:
     """Returns data in three parts from whatever an argument may be.
 
@@ -53,10 +54,22 @@ def any_data(
         image_size: (height, width) in pixels that the images of a folder are resized to.
         seed: Seed of the splits.
         argument: Name of the argument `train_data`, for messages.
+        groups: A group of each example of the data that the test data is of; of a file the name of
+            its array or column; None: there are none.
 
     Raises:
         ValueError: The data can't be used, or its parts are given twice.
     """
+    is_file = isinstance(train_data, str | os.PathLike)
+    if isinstance(groups, str) and not is_file:
+        raise ValueError(
+            f"groups must hold a group for each example of the test data where {argument} is no "
+            f"file, got {groups!r}"
+        )
+    if groups is not None and not isinstance(groups, str) and is_file:
+        raise ValueError(
+            f"groups must name a column where {argument} is a file, got {type(groups).__name__}"
+        )
     whole = is_ready(train_data) or isinstance(train_data, str | os.PathLike)
     if whole and (validation_data is not None or test_data is not None):
         what = "validation_data" if validation_data is not None else "test_data"
@@ -65,11 +78,15 @@ def any_data(
             f"{argument} {train_data!s:.200}"
         )
     if is_ready(train_data):
+        if groups is not None:
+            raise ValueError(
+                f"groups must be None where {argument} has its own parts, got groups: those of its "
+                "test examples, tfnas.data.Examples(x, y, groups=groups)"
+            )
         return train_data  # type: ignore[return-value]
     if isinstance(train_data, str | os.PathLike):
-        return load_for(
-            model, train_data, inputs=inputs, targets=targets, image_size=image_size, seed=seed
-        )
+        chosen = {"inputs": inputs, "targets": targets, "groups": groups}
+        return load_for(model, train_data, **chosen, image_size=image_size, seed=seed)
     return data_parts(
         train_data,
         validation_data,
@@ -77,6 +94,7 @@ def any_data(
         seed=seed,
         model=model,
         argument=argument,
+        groups=groups,
     )
 
 
@@ -91,6 +109,7 @@ def load_for(
     *,
     inputs: Sequence[str] = (),
     targets: Sequence[str] = (),
+    groups: str | None = None,
     image_size: Size | None = None,
     seed: int = 0,
 ) -> Data:
@@ -105,6 +124,8 @@ def load_for(
             its inputs, or x; of a table all columns that are no targets.
         targets: Names of those that are the targets; empty: those of the model's outputs, or y. A
             table needs them.
+        groups: Name of the array or column of the examples' groups, which is no input; None:
+            there is none.
         image_size: (height, width) in pixels that the images of a folder are resized to.
         seed: Seed of the splits.
 
@@ -118,21 +139,24 @@ def load_for(
     """
     path = pathlib.Path(name)
     if not is_array_file(name):
-        if inputs or targets:
+        if named := [*inputs, *targets, *([groups] if groups else [])]:
             raise ValueError(
-                f"inputs and targets must be empty where the data is no .npz or .csv file, got "
-                f"{', '.join([*inputs, *targets])} for {str(name)!r}"
+                f"inputs, targets and groups must be empty where the data is no .npz or .csv file, "
+                f"got {', '.join(named)} for {str(name)!r}"
             )
         return load(name, image_size=image_size, seed=seed)  # type: ignore[arg-type]
     if path.suffix.lower() == ".csv":
         table, what = read_table(path), str(path)
         y = table_targets(table, model, what, targets)
-        x = table_inputs(table, model, what, inputs, targets)
-        return data_parts((x, y), name=path.stem, seed=seed, model=model, argument=path.name)
+        column = table_groups(table, what, groups)
+        x = table_inputs(table, model, what, inputs, [*targets, *([groups] if groups else [])])
+        return data_parts(
+            (x, y), name=path.stem, seed=seed, model=model, argument=path.name, groups=column
+        )
     arrays = read_arrays(path)
-    if not inputs and not targets and labels_images(arrays, model):
+    if not inputs and not targets and not groups and labels_images(arrays, model):
         return split_of_arrays(arrays, path, seed)
-    return parts_of_arrays(model, arrays, path, inputs, targets, seed)
+    return parts_of_arrays(model, arrays, path, inputs, targets, seed, groups)
 
 
 def parts_of_arrays(
@@ -142,6 +166,7 @@ def parts_of_arrays(
     inputs: Sequence[str],
     targets: Sequence[str],
     seed: int,
+    groups: str | None = None,
 ) -> DataParts:
     """Returns the parts of a file of named arrays.
 
@@ -152,6 +177,7 @@ def parts_of_arrays(
         inputs: Names of the inputs.
         targets: Names of the targets.
         seed: Seed of the splits.
+        groups: Name of the groups; None: there are none.
 
     Raises:
         ValueError: An array is missing, or does not fit the model.
@@ -165,6 +191,7 @@ def parts_of_arrays(
         seed=seed,
         model=model,
         argument=path.name,
+        groups=group_array(arrays, groups, parts, str(path)),
     )
 
 

@@ -89,6 +89,8 @@ class Examples:
         y: Targets, in the same form.
         weights: Weights in the loss of a training, (examples,), or in the form of the targets;
             None: all have the same weight.
+        groups: A group of each example, (examples,), such as a speaker: reports show the quality
+            of each; None: there are none.
 
     Raises:
         ValueError: The arrays hold different numbers of examples.
@@ -97,13 +99,22 @@ class Examples:
     x: Nested
     y: Nested
     weights: Nested | None = None
+    groups: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        weights = () if self.weights is None else leaves(self.weights)
-        counts = {len(leaf) for leaf in (*leaves(self.x), *leaves(self.y), *weights)}
-        if len(counts) > 1:
+        parts = {"x": self.x, "y": self.y, "sample_weight": self.weights}
+        counts = {
+            name: list(dict.fromkeys(len(leaf) for leaf in leaves(part)))
+            for name, part in parts.items()
+            if part is not None
+        }
+        if len({count for each in counts.values() for count in each}) > 1:
+            got = ", ".join(f"{' and '.join(map(str, each))} in {n}" for n, each in counts.items())
+            raise ValueError(f"{' and '.join(counts)} must hold as many examples, got {got}")
+        if self.groups is not None and np.shape(self.groups) != (len(self),):
             raise ValueError(
-                f"x and y must hold as many examples, got {', '.join(map(str, sorted(counts)))}"
+                f"groups must hold a group for each of {len(self)} examples, of shape "
+                f"({len(self)},), got {np.shape(self.groups)}"
             )
 
     def __len__(self) -> int:
@@ -116,8 +127,10 @@ class Examples:
             index: Numbers of examples, or a slice.
         """
         weights = None if self.weights is None else mapped(lambda a: a[index], self.weights)
+        groups = None if self.groups is None else self.groups[index]
         return Examples(
-            mapped(lambda a: a[index], self.x), mapped(lambda a: a[index], self.y), weights
+            *(mapped(lambda a: a[index], self.x), mapped(lambda a: a[index], self.y)),
+            *(weights, groups),
         )
 
     def first(self, count: int) -> Examples:
@@ -270,16 +283,6 @@ def scattered(examples: int, count: int) -> np.ndarray:
     """
     ends = np.arange(min(count, examples) + 1) * examples // max(1, min(count, examples))
     return np.random.default_rng(0).integers(ends[:-1], ends[1:])
-
-
-def evenly(examples: int, count: int) -> np.ndarray:
-    """Returns the numbers of evenly spaced examples.
-
-    Args:
-        examples: Number of all examples.
-        count: Largest number of those that are returned.
-    """
-    return np.unique(np.linspace(0, examples - 1, min(count, examples)).astype(int))
 
 
 def digest_of(*parts: Examples) -> str:

@@ -130,6 +130,30 @@ def input_arrays(
     raise ValueError(f"data {what!r} must hold the array {columns.names[0]}, got {_listed(arrays)}")
 
 
+def group_array(
+    arrays: Mapping[str, np.ndarray], name: str | None, parts: Mapping[str, Any], what: str
+) -> np.ndarray | None:
+    """Returns the groups of the part that the test data is of.
+
+    Args:
+        arrays: The arrays by name.
+        name: Name of the groups without a part's ending; None: there are none.
+        parts: The parts that the file holds.
+        what: Name of the file, for the error message.
+
+    Raises:
+        ValueError: There is no such array for that part.
+    """
+    if name is None:
+        return None
+    part = next(each for each in ("test", "validation", "train") if each in parts)
+    found = _of_part(arrays, part)
+    if name not in found:
+        ends = " or ".join(f"{name}{end}" for end in PARTS[part])
+        raise ValueError(f"groups must name an array of {what!r}, {ends}, got {_listed(arrays)}")
+    return found[name]
+
+
 def _of_part(arrays: Mapping[str, np.ndarray], part: str) -> dict[str, np.ndarray]:
     """Returns the arrays of a part by their names without its ending."""
     endings = [end for ends in PARTS.values() for end in ends if end]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 
-from tfnas.data.examples import evenly, joined, leaves, mapped
+from tfnas.data.examples import joined, leaves, mapped, scattered
 
 if TYPE_CHECKING:
     import keras
@@ -95,12 +95,15 @@ def arrays(data: ExampleData, limit: int | None = None, what: str = "data") -> t
 
 
 def spread(data: ExampleData, examples: int, what: str = "data") -> Any:
-    """Returns evenly spaced inputs, which represent all classes also if data is sorted by class.
+    """Returns typical inputs: of arrays one of each equal part, drawn at random.
+
+    They represent all classes of sorted data, and all phases of periodic data, such as the hours
+    of a day. The same inputs are drawn each time.
 
     Example:
         >>> import numpy as np
-        >>> spread(np.arange(9), 3).tolist()
-        [0, 4, 8]
+        >>> (spread(np.arange(9), 3) // 3).tolist()  # one of each third
+        [0, 1, 2]
 
     Args:
         data: As for :func:`batches`; of a `tf.data.Dataset` or `PyDataset` the first examples are
@@ -120,12 +123,13 @@ def spread(data: ExampleData, examples: int, what: str = "data") -> Any:
 def spread_pairs(
     data: ExampleData, targets: Any, examples: int, what: str = "data"
 ) -> tuple[Any, Any]:
-    """Returns evenly spaced inputs as :func:`spread`, and their targets.
+    """Returns typical inputs as :func:`spread`, and their targets.
 
     Example:
         >>> import numpy as np
-        >>> [part.tolist() for part in spread_pairs(np.arange(9), np.arange(9) % 2, 3)]
-        [[0, 4, 8], [0, 0, 0]]
+        >>> inputs, targets = spread_pairs(np.arange(9), np.arange(9) % 2, 3)
+        >>> (inputs % 2 == targets).tolist()
+        [True, True, True]
 
     Args:
         data: As for :func:`spread`.
@@ -142,7 +146,7 @@ def spread_pairs(
     if is_py_dataset(data) or hasattr(data, "as_numpy_iterator"):
         return arrays(data, examples, what)
     inputs, own = arrays(data, what=what)
-    index = evenly(length(inputs, what), examples)
+    index = scattered(length(inputs, what), examples)
     own = own if targets is None else mapped(np.asarray, targets)
     return sliced(inputs, index), None if own is None else sliced(own, index)
 

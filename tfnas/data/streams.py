@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 READ_AGAIN = 2  # batches that tell whether a pass repeats the one before
 ROUNDS = 5  # times that a stream repeats itself before it counts as endless
+SAME = 1_000  # equal batches from the first one on that count as endless
 MOST_BATCHES = 1_000_000  # of a stream that does not know its number of batches
 
 
@@ -294,7 +295,11 @@ class _Repetition:
         self.period, self._at, self._rounds = 0, 0, 0
 
     def seen(self, value: int) -> bool:
-        """Takes the next value; returns whether `ROUNDS` equal periods of several values ended."""
+        """Takes the next value.
+
+        Returns:
+            Whether `ROUNDS` equal periods of several values ended, or `SAME` values were equal.
+        """
         if self.period and value == self._first[self._at]:
             self._at += 1
             if self._at == self.period:
@@ -308,6 +313,9 @@ class _Repetition:
             return False
         self._varied = self._varied or value != (self._first or [value])[0]
         self._first.append(value)
+        if not self._varied and len(self._first) > SAME:
+            self.period = 1
+            return True
         return False
 
 

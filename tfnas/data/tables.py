@@ -86,7 +86,8 @@ def table_targets(table: Table, model: keras.Model, what: str, targets: Sequence
         targets: Names of the columns: one for each output, or all of one output.
 
     Raises:
-        ValueError: None is named, one is unknown or no number, or their number does not fit.
+        ValueError: None is named, one is unknown or holds numbers beside texts, or their number
+            does not fit.
     """
     if not targets:
         raise ValueError(
@@ -94,7 +95,7 @@ def table_targets(table: Table, model: keras.Model, what: str, targets: Sequence
             f"{', '.join(table)[:300]}"
         )
     _check_names(targets, table, "targets", what)
-    columns = [_numbers(table, name, what) for name in targets]
+    columns = [_classes_or_numbers(table, name, what) for name in targets]
     outputs = model_outputs(model)
     if len(outputs) > 1:
         names = [output.name for output in outputs]
@@ -106,8 +107,31 @@ def table_targets(table: Table, model: keras.Model, what: str, targets: Sequence
         if set(names) == set(targets):
             columns = [columns[list(targets).index(name)] for name in names]
         return dict(zip(names, columns, strict=True)) if has_output_names(model) else columns
+    texts = [name for name, column in zip(targets, columns, strict=True) if column.dtype == object]
+    if texts and len(columns) > 1:
+        raise ValueError(
+            f"targets of one output must be numbers where there are several columns, got texts in "
+            f"{texts[0]!r} of {what!r}"
+        )
     y = columns[0] if len(columns) == 1 else np.stack(columns, axis=1)
     return {outputs[0].name: y} if outputs and has_output_names(model) else y
+
+
+def table_groups(table: Table, what: str, groups: str | None) -> np.ndarray | None:
+    """Returns the group of each line as text.
+
+    Args:
+        table: The columns by name.
+        what: Name of the file, for the error message.
+        groups: Name of the column; None: there is none.
+
+    Raises:
+        ValueError: There is no such column.
+    """
+    if groups is None:
+        return None
+    _check_names([groups], table, "groups", what)
+    return np.array(table[groups])
 
 
 def table_inputs(
@@ -171,6 +195,21 @@ def _single(own: ModelInput, table: Table, name: str, what: str) -> np.ndarray:
     else:
         column = _numbers(table, name, what).astype(own.dtype)
     return column[:, None] if own.shape else column
+
+
+def _classes_or_numbers(table: Table, name: str, what: str) -> np.ndarray:
+    """Returns a column as numbers, or as the class names that it holds where none is a number."""
+    if any(map(_is_number, table[name])):
+        return _numbers(table, name, what)
+    return np.array(table[name], dtype=object)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _numbers(table: Table, name: str, what: str) -> np.ndarray:

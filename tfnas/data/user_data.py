@@ -14,6 +14,7 @@ import numpy as np
 
 from tfnas.data.batch_sources import KINDS, is_stream
 from tfnas.data.checked_arrays import checked_examples, described, examples_of
+from tfnas.data.class_names import ClassNames
 from tfnas.data.examples import Examples, ExampleSet, digest_of
 from tfnas.data.model_inputs import inputs_fitting
 from tfnas.data.stratify import draw
@@ -51,7 +52,8 @@ class DataParts:
         train: Examples for training.
         validation: Examples for choosing among models.
         test: Examples for the final measurement.
-        notes: What was split off from what, a sentence each.
+        notes: What was split off from what, and the numbers of class names, a sentence each.
+        target_names: Class names of the targets in the order of their numbers; empty: none.
     """
 
     name: str
@@ -59,6 +61,7 @@ class DataParts:
     validation: ExampleSet
     test: ExampleSet
     notes: tuple[str, ...] = ()
+    target_names: tuple[str, ...] = ()
 
     def for_given_model(self, seed: int = 0) -> DataParts:
         """Returns the same parts: they were made for a model that was trained before.
@@ -112,11 +115,13 @@ def data_parts(
     seed: int = 0,
     model: keras.Model | None = None,
     argument: str = "train_data",
+    groups: Any = None,
 ) -> DataParts:
     """Returns data of any kind in three parts, after checks of all of it.
 
     Streams are read once here. Where only validation data is given, one half of it becomes test
     data; where a part is missing otherwise, a tenth of the training data is split off for it.
+    Targets that are names of classes become numbers, in the sorted order of the names.
 
     Example:
         >>> x = {"age": [20.0, 30.0] * 20, "city": [1, 2] * 20}
@@ -137,17 +142,23 @@ def data_parts(
         seed: Seed of the splits.
         model: The model that takes the inputs, which are checked against it; None: they are not.
         argument: Name of the argument `train_data`, for messages.
+        groups: A group of each example of the data that the test data is of: `test_data`, else
+            `validation_data`, else `train_data`; None: there are none.
 
     Raises:
         ValueError: Data is of another kind, empty, endless, can be read once only, does not fit
-            the model, holds a number that is not finite, or can't be split.
+            the model, holds a number that is not finite or a class that the training data does
+            not have, or can't be split.
     """
     train = example_set(train_data, argument, model)
+    names = ClassNames.of(train, argument, model)
+    train = names.numbered(train, argument)
     validation, test = (
-        None if data is None else example_set(data, what, model)
+        None if data is None else names.numbered(example_set(data, what, model), what)
         for data, what in ((validation_data, "validation_data"), (test_data, "test_data"))
     )
-    notes: list[str] = []
+    train, validation, test = _grouped(groups, train, validation, test)
+    notes: list[str] = names.notes()
     if validation is not None and test is None:
         validation, test = _halved(validation, seed)
         notes.append(
@@ -155,13 +166,13 @@ def data_parts(
             f"{len(test)} for the final measurement"
         )
     elif validation is None or test is None:
-        names = ["validation"] * (validation is None) + ["test"] * (test is None)
-        train, held = _split_off(train, len(names), seed, argument)
+        missing = ["validation"] * (validation is None) + ["test"] * (test is None)
+        train, held = _split_off(train, len(missing), seed, argument)
         validation = held[0] if validation is None else validation
         test = held[-1] if test is None else test
         notes += [
             f"10% of {argument} was split off as {each} data; the model may have been trained on it"
-            for each in names
+            for each in missing
         ]
     for part, what in ((validation, "validation_data"), (test, "test_data")):
         if isinstance(part, StreamedExamples) and not part.repeats:
@@ -169,7 +180,22 @@ def data_parts(
                 f"{what} must give the same examples in the same order in each pass, since models "
                 "are compared example by example, got others: leave out shuffling and augmentation"
             )
-    return DataParts(name, train, validation, test, tuple(notes))
+    return DataParts(name, train, validation, test, tuple(notes), names.only())
+
+
+def _grouped(
+    groups: Any, train: Part, validation: Part | None, test: Part | None
+) -> tuple[Part, Part | None, Part | None]:
+    """Returns the parts with groups in that of which the test data is."""
+    if groups is None:
+        return train, validation, test
+    holder = next(part for part in (test, validation, train) if part is not None)
+    if not isinstance(holder, Examples):
+        raise ValueError("groups must be None where the test data comes in batches, got groups")
+    grouped = dataclasses.replace(holder, groups=np.asarray(groups))
+    if test is not None:
+        return train, validation, grouped
+    return (train, grouped, test) if validation is not None else (grouped, validation, test)
 
 
 def example_set(data: UserData, what: str, model: keras.Model | None = None) -> Part:

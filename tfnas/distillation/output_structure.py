@@ -69,7 +69,19 @@ class OutputStructure:
         names = ", ".join(self.names)
         raise ValueError(
             f"{what} must hold one entry for each output of the student, {names}, got "
-            f"{described(nested)}"
+            f"{described(nested)}{self._misfit(nested)}"
+        )
+
+    def _misfit(self, nested: Any) -> str:
+        """Words on the first output that a dictionary leaves out, and on what to do about it."""
+        if not isinstance(nested, Mapping):
+            return ""
+        missing = [name for name in self.names if name not in nested]
+        if not missing:
+            return f": {next(name for name in nested if name not in self.names)!r} is no output"
+        return (
+            f": nothing for {missing[0]!r}. Of some outputs alone, distil a student and a teacher "
+            "that give these: keras.Model(model.input, {name: model.output[name]})"
         )
 
     def packed(self, values: Sequence[Any]) -> Any:

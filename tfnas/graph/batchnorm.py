@@ -7,6 +7,7 @@ the accuracy that was lost: :func:`recalibrate_batchnorm`.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,14 @@ if TYPE_CHECKING:
     from tfnas.data.data_types import ExampleData
 
 
+_LOG = logging.getLogger(__name__)
+# Largest shift of the mean in standard deviations, and ratio of variances: medians over channels.
+_LIMITS = 3.0, 16.0
+_IDENTITY_LIMITS = 0.5, 2.0
+_SAME_VARIANCE = 1e-6  # statistics of data differ by more from channel to channel
+_UNIT_VARIANCE = 0.01  # folding may leave 1 - epsilon
+
+
 def recalibrate_batchnorm(
     model: keras.Model, data: ExampleData, batch_size: int = 64
 ) -> keras.Model:
@@ -31,7 +40,8 @@ def recalibrate_batchnorm(
 
     They become the mean and variance over all examples, not a moving average. Each layer is
     measured after those before it have been updated. Nothing else changes: no other weight and
-    no flag, and Dropout stays off.
+    no flag, and Dropout stays off. A warning is logged where the old statistics were not those of
+    such data, as in a model whose normalization was folded: its outputs would be lost.
 
     Example:
         >>> import keras
@@ -64,10 +74,13 @@ def recalibrate_batchnorm(
     if not found:
         raise ValueError(f"model must hold a BatchNormalization layer, got none in {model.name!r}")
     before = [(v, np.array(v)) for bn in found for v in (bn.moving_mean, bn.moving_variance)]
-    measured = 0
+    measured, foreign = 0, []
     try:
         for visit_ in visit(model, input_batches(data, batch_size), found):
-            set_statistics(visit_.layer, *channel_statistics(visit_.layer, visit_.inputs))
+            statistics = channel_statistics(visit_.layer, visit_.inputs)
+            why = foreign_statistics(visit_.layer, *statistics)
+            foreign += [(visit_.layer.name, why)] if why else []
+            set_statistics(visit_.layer, *statistics)
             measured += 1
     except BaseException:
         for variable, value in before:
@@ -75,7 +88,80 @@ def recalibrate_batchnorm(
         raise
     if not measured:
         raise ValueError(f"model must use a BatchNormalization layer, got none in {model.name!r}")
+    if foreign:
+        name, why = foreign[0]
+        _LOG.warning(
+            "the statistics of %d of %d BatchNormalization layers in %r did not belong to this "
+            "data: %s %s. The model computes something else now: check that it is no model whose "
+            "normalization was folded, and that the data is preprocessed as for training",
+            *(len(foreign), measured, model.name, name, why),
+        )
     return model
+
+
+def layers_with_foreign_statistics(
+    model: keras.Model, data: ExampleData, batch_size: int = 64
+) -> dict[str, str]:
+    """Returns the BatchNormalization layers whose statistics are not those of their inputs.
+
+    Example:
+        >>> import keras
+        >>> norm = keras.layers.BatchNormalization(name="n")
+        >>> model = keras.Sequential([keras.Input((4,)), norm])
+        >>> x = np.random.default_rng(0).normal(size=(500, 4)).astype("float32")
+        >>> [list(layers_with_foreign_statistics(model, each)) for each in (x, x + 9)]
+        [[], ['n']]
+
+    Args:
+        model: A built model; it is not changed.
+        data: Inputs, as for :func:`recalibrate_batchnorm`.
+        batch_size: Examples per forward pass.
+
+    Returns:
+        Name of the layer -> why, as :func:`foreign_statistics` says it.
+
+    Raises:
+        ValueError: The data holds no example, or does not fit the model.
+    """
+    import keras
+
+    found = layers_of(model, keras.layers.BatchNormalization)
+    reasons = {
+        each.layer.name: foreign_statistics(
+            each.layer, *channel_statistics(each.layer, each.inputs)
+        )
+        for each in visit(model, input_batches(data, batch_size), found)
+    }
+    return {name: why for name, why in reasons.items() if why}
+
+
+def foreign_statistics(layer: Any, mean: np.ndarray, variance: np.ndarray) -> str:
+    """Returns why the statistics of a BatchNormalization are not those of its inputs; else "".
+
+    Compression moves them, by less than this; folding sets them to 0 and 1, and data in another
+    range is further away.
+
+    Args:
+        layer: The layer, with its own statistics.
+        mean: Means that were measured, (channels,).
+        variance: Variances that were measured, (channels,).
+    """
+    own_mean = np.asarray(layer.moving_mean, np.float64)
+    own_variance = np.asarray(layer.moving_variance, np.float64)
+    least = np.minimum(own_variance, variance) + layer.epsilon
+    most = np.maximum(own_variance, variance) + layer.epsilon
+    shift = float(np.median(np.abs(mean - own_mean) / np.sqrt(least)))
+    ratio = float(np.median(most / least))
+    identity = not own_mean.any() and float(np.ptp(own_variance)) < _SAME_VARIANCE
+    identity = identity and abs(float(own_variance.mean()) - 1.0) <= _UNIT_VARIANCE
+    limits = _IDENTITY_LIMITS if identity else _LIMITS
+    if shift <= limits[0] and ratio <= limits[1]:
+        return ""
+    found = "mean 0 and variance 1 in all channels" if identity else "others"
+    return (
+        f"had {found}; the data's mean is {shift:.1f} standard deviations away, and the variances "
+        f"differ by a factor of {ratio:.1f} (medians over the channels)"
+    )
 
 
 def channel_statistics(layer: Any, inputs: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 MIN_WEIGHTS = 64  # smaller kernels are not judged
 MIN_ZEROS = 0.1  # fraction of zeros of a pruned kernel; training alone leaves some zeros too
 MAX_VALUES = 256  # shared values of a clustered kernel: more do not fit into 8 bits
+_GRID_ERROR = 2e-3  # largest distance from a multiple of the step, in steps
+_MIN_STEPS = 32  # fewer values may be clusters
 _BY_CHANCE = 3 * MAX_VALUES  # see `_expected_repeats`
 TRAINED_WITH = "changes kernels, and roundings and ranges belong to those that they came with"
 
@@ -219,7 +221,45 @@ def kernel_compression(kernel: np.ndarray) -> str:
     """
     if kernel.dtype.itemsize < 4:
         return ""  # half precision has few distinct values anyway
+    if holds_8_bit_numbers(kernel):
+        return ""  # rounded for a file; nobody chose these values and zeros
     return "clusters" if shares_values(kernel) else "zeros" if is_pruned(kernel) else ""
+
+
+def holds_8_bit_numbers(kernel: np.ndarray) -> bool:
+    """Whether weights are multiples of a step, as those that were read from an 8-bit file.
+
+    The step is that of the kernel or of each output channel. A kernel with more zeros than rounding
+    leaves is pruned, too; it does not count.
+
+    Example:
+        >>> weights = np.random.default_rng(0).normal(size=(64, 8))
+        >>> step = np.abs(weights).max(axis=0) / 127
+        >>> holds_8_bit_numbers(weights), holds_8_bit_numbers(np.round(weights / step) * step)
+        (False, True)
+
+    Args:
+        kernel: Weights, output channels last or, in transposed and depthwise kernels, last but one.
+    """
+    if kernel.size < MIN_WEIGHTS:
+        return False
+    groupings = [kernel.reshape(1, -1)]
+    if kernel.ndim > 1:
+        groupings += [_channels(kernel, axis) for axis in (-1, -2)]
+        groupings.append(kernel.reshape(-1, kernel.shape[-1] * kernel.shape[-2]).T)
+    return any(_are_multiples(np.asarray(groups, np.float64)) for groups in groupings)
+
+
+def _are_multiples(groups: np.ndarray) -> bool:
+    """Whether each row of (groups, weights) holds whole multiples of a step, of many values."""
+    largest = np.abs(groups).max(axis=1, keepdims=True)
+    scaled = np.divide(groups, largest, where=largest > 0, out=np.zeros_like(groups)) * 127
+    whole = np.round(scaled)
+    if np.abs(scaled - whole).max() > _GRID_ERROR or len(np.unique(whole)) <= _MIN_STEPS:
+        return False
+    zeros, beside = (whole == 0).sum(), (np.abs(whole) == 1).sum()
+    # Rounding leaves about half as many zeros as weights of one step.
+    return bool(zeros - groups[largest[:, 0] == 0].size <= beside + MIN_ZEROS * whole.size)
 
 
 def model_compression(model: keras.Model) -> set[str]:

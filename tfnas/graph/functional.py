@@ -1,7 +1,7 @@
 """Lists the calls of a functional Keras model in order, and rebuilds or copies the model.
 
-The list is flat: it contains the calls inside nested models, and a layer that is used twice
-appears twice, since each call costs time and memory.
+The list is flat: it contains the calls inside nested models, subclassed ones too where they can be
+traced, and a layer that is used twice appears twice, since each call costs time and memory.
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from tfnas.graph.known_sizes import output_shapes
 from tfnas.graph.model_class import in_class_of, own_objects, own_steps, plain
+from tfnas.graph.subclassed import opened_call
+from tfnas.graph.unfolding import unfold
 from tfnas.keras_private import (
     all_layers,
     call_takes_training,
@@ -109,12 +112,11 @@ class Walk:
     outputs: tuple[Value, ...]
 
 
-# Keras' record of a call -> the model to walk into instead, or None.
-Inside = Callable[[Any], Any]
-
-
-def walk(model: keras.Model, inside: Inside | None = None) -> Walk:
+def walk(model: keras.Model, inputs: Sequence[Value] | None = None) -> Walk:
     """Returns the calls of a functional or Sequential model.
+
+    Nested models and layers registered as "open" are walked into. Sizes that a nested model leaves
+    open are those of its call.
 
     Example:
         >>> import keras
@@ -124,7 +126,8 @@ def walk(model: keras.Model, inside: Inside | None = None) -> Walk:
 
     Args:
         model: A built Keras 3 model.
-        inside: Returns a model to walk into for further calls, as if they were nested models.
+        inputs: The values of the model's inputs, whose shapes may have sizes that the model leaves
+            open; None: those of the model.
 
     Raises:
         ValueError: The model is not a built functional or Sequential model.
@@ -135,9 +138,9 @@ def walk(model: keras.Model, inside: Inside | None = None) -> Walk:
             f"model must be a built functional or Sequential Keras model, got "
             f"{getattr(model, 'name', model)!r} of type {type(model).__name__}"
         )
-    inputs = tuple(_value(tensor) for tensor in functional.inputs)
+    inputs = tuple(inputs or (_value(tensor) for tensor in functional.inputs))
     calls: list[Call] = []
-    outputs = _walk_into(functional, inputs, "", calls, inside=inside)
+    outputs = _walk_into(functional, inputs, "", calls)
     return Walk(inputs, tuple(calls), outputs)
 
 
@@ -220,6 +223,7 @@ def rebuild(
     class_of: keras.Model | None,
     flow: Walk | None = None,
     on_input: Callable[[Any], Any] | None = None,
+    float32_inputs: bool = False,
 ) -> keras.Model:
     """Builds a new functional model call by call, not compiled; nested models become flat.
 
@@ -230,6 +234,7 @@ def rebuild(
         class_of: The model whose class is kept where it trains in its own way, see
             :func:`~tfnas.graph.model_class.in_class_of`; None: the new model is not trained.
         flow: The model's :func:`walk`, if `apply` refers to its calls or values; None: a new one.
+        float32_inputs: Whether inputs of other floating-point numbers become float32.
         on_input: Takes the new tensor of an input and returns the tensor to use in its place.
 
     Raises:
@@ -240,7 +245,11 @@ def rebuild(
 
     flow = flow or walk(model)
     inputs = [
-        keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor.name)
+        keras.Input(
+            batch_shape=tensor.shape,
+            dtype="float32" if float32_inputs and "float" in tensor.dtype else tensor.dtype,
+            name=tensor.name,
+        )
         for tensor in model.inputs
     ]
     used = inputs if on_input is None else [on_input(tensor) for tensor in inputs]
@@ -273,7 +282,7 @@ class LayerCopies:
         self._names: Counter[str] = Counter()
         self._later: list[tuple[Any, list[Any]]] = []
 
-    def of(self, layer: Any, **changes: Any) -> Any:
+    def of(self, layer: Any, /, **changes: Any) -> Any:
         """Returns the copy of a layer; `changes` update its configuration."""
         if id(layer) not in self._copies:
             self._copies[id(layer)] = layer, self._copy(layer, changes)
@@ -367,20 +376,25 @@ def _walk_into(
     prefix: str,
     calls: list[Call],
     training: bool | None = None,
-    inside: Inside | None = None,
 ) -> tuple[Value, ...]:
     known = {id(t): value for t, value in zip(functional.inputs, inputs, strict=True)}
     for node in nodes(functional):
         call_inputs = tuple(known[id(tensor)] for tensor in node.input_tensors)
         name = prefix + node.operation.name
         inner = followed_graph(node.operation)
-        if inner is None and inside is not None:
-            inner = inside(node)
+        if inner is None:
+            inner = unfold(node)
+        if inner is None:
+            inner = opened_call(node)
         if inner is not None and len(inner.inputs) == len(call_inputs):
             mode = node.arguments.kwargs.get("training", training)
-            outputs = _walk_into(inner, call_inputs, f"{name}/", calls, mode, inside)
+            outputs = _walk_into(inner, call_inputs, f"{name}/", calls, mode)
         else:
-            outputs = tuple(_value(tensor) for tensor in node.outputs)
+            shapes = output_shapes(node, [value.shape for value in call_inputs])
+            outputs = tuple(
+                Value(shape, str(tensor.dtype))
+                for shape, tensor in zip(shapes, node.outputs, strict=True)
+            )
             calls.append(Call(name, node.operation, call_inputs, outputs, node, training))
         known.update({id(t): value for t, value in zip(node.outputs, outputs, strict=True)})
     return tuple(known[id(tensor)] for tensor in functional.outputs)

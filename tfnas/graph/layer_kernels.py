@@ -1,8 +1,8 @@
 """Finds the kernels of a model and selects them by layer name, path, pattern or class.
 
-A kernel is a layer's own variable named "kernel" or "..._kernel" with at least two dimensions;
-on request, embedding tables are included. Layers inside nested, wrapped and subclassed models
-are found too.
+A kernel is a layer's own variable named "kernel" or "..._kernel" with at least two dimensions, or
+one that :func:`tfnas.register_layer` names; on request, embedding tables are included. Layers
+inside nested, wrapped and subclassed models are found too.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 import numpy as np
 
 from tfnas.graph.functional import Skipped
+from tfnas.graph.registered_layers import is_custom, registered_kernels, registered_layer
 from tfnas.keras_private import child_layers, own_variables
 
 if TYPE_CHECKING:
@@ -61,6 +62,15 @@ class ModelKernel:
         return math.prod(self.shape)
 
     @property
+    def registered_axis(self) -> int | None:
+        """The axis of the outputs that a user's layer is registered with; None for any other."""
+        record = registered_layer(self.layer)
+        for name, axis in (record.kernels if record else {}).items():
+            if getattr(self.layer, name, None) is self.variable:
+                return axis % len(self.shape)
+        return None
+
+    @property
     def depthwise(self) -> bool:
         """Whether it is a depthwise kernel: filters per input channel."""
         from keras import layers
@@ -98,11 +108,15 @@ def model_kernels(
     for path, layer in layers_with_paths(model):
         weights = [v for v in own_variables(layer) if id(v) not in seen]
         seen.update(id(v) for v in weights)
+        registered = registered_kernels(layer)
         found = [v for v in weights if _is_kernel(v, embeddings)]
+        if registered:
+            named_ids = {id(variable) for variable in registered.values()}
+            found = [v for v in weights if id(v) in named_ids]
         reason = _obstacle(layer, weights) if weights else None
         if reason is not None or (weights and not found):
-            others = ", ".join(v.name for v in weights)
-            skipped.append(Skipped(path, type(layer).__name__, reason or f"no kernel: {others}"))
+            reason = reason or _without_kernel(layer, weights)
+            skipped.append(Skipped(path, type(layer).__name__, reason))
             continue
         for variable in found:
             name = path if len(found) == 1 else f"{path}/{variable.name}"
@@ -182,6 +196,12 @@ def _is_kernel(variable: Any, embeddings: bool) -> bool:
     kernel = variable.name == "kernel" or variable.name.endswith("_kernel")
     table = embeddings and variable.name == "embeddings"
     return (kernel or table) and len(variable.shape) >= 2
+
+
+def _without_kernel(layer: Any, weights: list[Any]) -> str:
+    unknown = registered_layer(layer) is None and is_custom(layer)
+    hint = " (tfnas.register_layer can name kernels)" if unknown else ""
+    return f"no kernel: {', '.join(v.name for v in weights)}{hint}"
 
 
 def _obstacle(layer: Any, weights: list[Any]) -> str | None:

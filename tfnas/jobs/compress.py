@@ -25,6 +25,7 @@ from tfnas.jobs.compress_run import run_compression
 from tfnas.jobs.inputs import load_model_and_data
 from tfnas.jobs.task_choice import task_of
 from tfnas.loading import CustomObjects, Loading
+from tfnas.measure.profile import profile
 from tfnas.optional import require
 from tfnas.runtime.helper_process import isolated_by_default
 from tfnas.targets.device import Device
@@ -32,6 +33,7 @@ from tfnas.tasks.task import Task
 
 if TYPE_CHECKING:
     import keras
+    import numpy as np
 
     from tfnas.data.data_for_model import AnyData
     from tfnas.nas.search_result import SearchResult
@@ -53,6 +55,7 @@ def compress(
     metric: MetricLike | Mapping[str, MetricLike] | None = None,
     loss: Any = None,
     fit: Fit | None = None,
+    groups: Sequence[Any] | np.ndarray | str | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     verbose: int | str = 1,
     directory: str | pathlib.Path = "compressed",
@@ -120,6 +123,10 @@ def compress(
         loss: What `Model.compile` takes as `loss`; None: what the model was compiled with.
         fit: Your own training, `fit(model, epochs, callbacks)`; see :class:`tfnas.CompiledTask`.
             None: Keras' `fit`, with the model's own `train_step` where it has one.
+        groups: A group of each example of `test_data`, (examples,), such as a speaker or a device,
+            of `validation_data` or `train_data` where the test data is split off from it; the name
+            of a file's array or column. The report shows the quality of each group, and which ones
+            lose more than all. None: there are none.
         callbacks: Keras callbacks of each training.
         verbose: 1 prints each phase, with its reasons; 0 prints nothing.
         effort: "quick": number formats without training, seconds each. "normal": also
@@ -173,10 +180,12 @@ def compress(
     loading = Loading(custom_objects, safe_mode)
     data = train_data, validation_data, test_data
     model, split = load_model_and_data(
-        model, *data, seed=seed, argument="train_data", loading=loading
+        model, *data, seed=seed, argument="train_data", groups=groups, loading=loading
     )
     task = task_of(model, split, task, loss=loss, metric=metric, fit=fit)
+    _check_quality_limit(budget, task)
     split = _checked(split.for_given_model(seed), model, task)
+    _check_counted(budget, model)
     settings = FineTuneSettings(
         epochs=_epochs(amounts, split.train, batch_size) if epochs is None else epochs,
         batch_size=batch_size,
@@ -193,6 +202,21 @@ def compress(
         folder.claim(identity_of(context), overwrite)
         set_aside(folder.path)
         return run_compression(context, folder.path, budget, target, effort, loading)
+
+
+def _check_quality_limit(budget: Budget, task: Task) -> None:
+    """Raises ValueError where the limit is a percentage of a metric that is a share."""
+    limit, metric = budget.quality_limit, task.metric
+    if limit is not None and limit > 1 and metric.unit == "points":
+        raise ValueError(
+            f"quality_limit must be at most 1 for {metric.name}, which is a share, got {limit!r}"
+            + (f": {limit / 100:g}?" if limit <= 100 else "")
+        )
+
+
+def _check_counted(budget: Budget, model: keras.Model) -> None:
+    if budget.max_macs is not None:
+        profile(model).check_counted("max_macs")
 
 
 def _checked(data: Data, model: keras.Model, task: Task) -> Data:

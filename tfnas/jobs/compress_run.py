@@ -12,7 +12,7 @@ from tfnas.compression.candidate_store import Candidate, CandidateStore
 from tfnas.compression.choice import limited_costs, measured_front
 from tfnas.compression.device_costs import Target
 from tfnas.compression.effort import EFFORTS, Effort
-from tfnas.compression.file_comparison_table import compare_files
+from tfnas.compression.file_comparison_table import FileRow, compare_files
 from tfnas.compression.file_sizes import untrained_size
 from tfnas.compression.layer_costs import file_layers
 from tfnas.compression.plan_settings import PlanSettings, decide_plan
@@ -31,6 +31,7 @@ from tfnas.measure.output_agreement import OutputAgreement
 from tfnas.measure.throughput import Throughput, throughput
 from tfnas.reports import compress_report
 from tfnas.reports.content import Words
+from tfnas.tasks.judged_parts import Evaluation, evaluation_of, members_of
 from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.saved_model import to_saved_model
 
@@ -95,12 +96,15 @@ def _tried(
         progress.phase(f"plan: quality_limit is better than the original by {better}")
     state, recipe = next_step(first_state(budget, effort, plan, tolerance=tolerance), None)
     while recipe is not None:
+        known = state.remarks
         if recipe.untrained:
             outcome = untrained_size(recipe, store.context, store.folder, store.target)
             state, recipe = next_step(state, outcome)
         else:
             state, recipe = next_step(state, store.make(recipe))
-    return plan
+        for line in state.remarks[len(known) :]:
+            progress.phase(f"plan: {line}")
+    return dataclasses.replace(plan, reasons=(*plan.reasons, *state.remarks))
 
 
 def _further_techniques(trained: bool) -> tuple[RecipeStep, ...]:
@@ -124,11 +128,12 @@ def _result(
     plan_settings: PlanSettings,
     tolerance: Tolerance,
 ) -> CompressResult:
-    """Measures the front on the final images and chooses the best file."""
+    """Measures the front on the final examples and chooses the best file."""
     if not store.candidates:
         raise RuntimeError(f"no model could be converted: {'; '.join(store.failures.values())}")
     progress = store.context.progress
-    progress.phase("measuring the front on the final images, which nothing was chosen by")
+    noun = store.context.task.noun
+    progress.phase(f"measuring the front on the final {noun}, which nothing was chosen by")
     candidates, best, latencies = _timed_front(store, budget, tolerance)
     files = [(ORIGINAL, store.baseline)]
     files += [(str(candidate.recipe), candidate.file) for candidate in candidates]
@@ -157,8 +162,18 @@ def _result(
             [store.baseline, best.file], store.data.test, latencies[ORIGINAL].median_ms
         ),
         saved_model=_saved_model(store, model),
+        by_group=_by_group(rows, best, store.data.test),
         notes=notes_of(store.data),
     )
+
+
+def _by_group(rows: list[FileRow], best: Candidate, test: ExampleSet) -> Evaluation | None:
+    """Returns the quality of the best file by the groups of the test data; None without groups."""
+    groups = getattr(test, "groups", None)
+    if groups is None:
+        return None
+    [row] = [row for row in rows if row.label == str(best.recipe)]
+    return evaluation_of([row.assessment, rows[0].assessment], members_of(groups))
 
 
 def _timed_front(

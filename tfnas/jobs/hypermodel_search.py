@@ -29,6 +29,7 @@ from tfnas.nas.search_config import SearchConfig, sampler_of
 from tfnas.nas.trial_log import failure_cause
 from tfnas.nas.tuner import MeasuredTuner
 from tfnas.nas.tuner_config import TunerConfig
+from tfnas.reports import hypermodel_report
 from tfnas.runtime.files import save_model, write_atomically
 from tfnas.runtime.interrupts import Interrupts, announced_interrupts
 from tfnas.runtime.worker_processes import TrialProcesses
@@ -68,8 +69,11 @@ class HyperModelResult:
         ]
         shown = table(["trial", *self.objectives, *names], rows)
         ended = f"{len(self.trials)} trials ended well, the best first:"
+        report = f"The report: {self.directory}/report.html"
         parts = ["Interrupted: the same command resumes."] if self.interrupted else []
-        return "\n\n".join([*parts, ended, shown, f"The best model: {self.directory}/best.keras"])
+        return "\n\n".join(
+            [*parts, ended, shown, f"The best model: {self.directory}/best.keras\n{report}"]
+        )
 
 
 def _shown(value: Any) -> str:
@@ -92,7 +96,8 @@ def search_hypermodel(
         progress: Is told of phases, trials and epochs; None: nothing is shown.
 
     Raises:
-        ValueError: A setting is outside its rule, or the folder holds something else.
+        ValueError: A setting is outside its rule, or the folder holds something else. Or
+            it can't be written, and its search has not ended; one that has is opened as it is.
         RuntimeError: No trial ended well.
         KeyboardInterrupt: Interrupted before any trial ended well.
     """
@@ -103,15 +108,22 @@ def search_hypermodel(
     if config.train_limit is not None:
         split = split.limited(config.train_limit, config.seed)
     search_folder.check_is_free(folder)
+    writes = search_folder.is_writable(folder)
+    if not writes:
+        search_folder.check_has_ended(folder, overwrite)
     if not overwrite:
         search_folder.check_same_search(folder, config)
     tuner = _tuner(hypermodel, config, folder, overwrite)
     _check_model(tuner, config.hypermodel)
     if overwrite:
         search_folder.remove_results(folder)
-    record = {"config": dataclasses.asdict(config), "provenance": provenance()}
-    write_atomically(folder / "config.json", json.dumps(record, indent=2))
-    tuner.trial_callbacks = log = _Log(tuner, folder / "trials.jsonl", progress, config)
+    if writes:
+        record = {"config": dataclasses.asdict(config), "provenance": provenance()}
+        write_atomically(folder / "config.json", json.dumps(record, indent=2))
+    elif not tuner.has_ended():
+        raise search_folder.not_writable(folder, "trials are left to run")
+    path = folder / "trials.jsonl" if writes else None
+    tuner.trial_callbacks = log = _Log(tuner, path, progress, config)
     progress.phase(f"search: {split}; {tuner.oracle.space.size:.3g} combinations")
     interrupted = False
     try:
@@ -130,7 +142,10 @@ def search_hypermodel(
         interrupted = True
     if not tuner.oracle.records:
         raise RuntimeError(f"no trial ended well: see {folder / 'trials.jsonl'}")
-    return _written(tuner, folder, interrupted)
+    result = _result(tuner, folder, interrupted)
+    if writes:
+        _write(result, tuner, config, str(split))
+    return result
 
 
 def _tuner(
@@ -173,19 +188,12 @@ def _check_model(tuner: MeasuredTuner, name: str) -> None:
         raise ValueError(f"hypermodel {name!r} must return a compiled model: call model.compile()")
 
 
-def _written(tuner: MeasuredTuner, folder: pathlib.Path, interrupted: bool) -> HyperModelResult:
-    """Writes the best model and the results."""
+def _result(tuner: MeasuredTuner, folder: pathlib.Path, interrupted: bool) -> HyperModelResult:
+    """The trials that ended well, the best first."""
     oracle = tuner.oracle
     order = oracle.get_best_trials(len(oracle.records))
     best = oracle.pick() if len(oracle.objectives.names) == 1 else order[0]
     order = [best, *(trial for trial in order if trial is not best)]
-    model = tuner.load_model(best)
-    if model.optimizer is not None:  # Keras warns of a saved one that was not built
-        model.optimizer.build(model.trainable_variables)
-    save_model(model, folder / "best.keras")
-    file = tuner.folder(best.trial_id) / MODEL_FILE
-    if file.exists():
-        shutil.copyfile(file, folder / f"best_{tuner.config.spec.mode}.tflite")
     trials = [
         (
             trial.trial_id,
@@ -194,23 +202,49 @@ def _written(tuner: MeasuredTuner, folder: pathlib.Path, interrupted: bool) -> H
         )
         for trial in order
     ]
-    names = ("trial", "metrics", "hyperparameters")
-    rows = [dict(zip(names, trial, strict=True)) for trial in trials]
-    results = {"interrupted": interrupted, "objectives": oracle.objectives.names, "trials": rows}
-    write_atomically(folder / "results.json", json.dumps(results, indent=2))
     return HyperModelResult(folder, oracle.objectives.names, trials, interrupted)
+
+
+def _write(result: HyperModelResult, tuner: MeasuredTuner, config: SearchConfig, data: str) -> None:
+    """Writes the best model, the results and the report."""
+    folder, best = result.directory, tuner.oracle.trials[result.trials[0][0]]
+    model = tuner.load_model(best)
+    if model.optimizer is not None:  # Keras warns of a saved one that was not built
+        model.optimizer.build(model.trainable_variables)
+    save_model(model, folder / "best.keras")
+    file = tuner.folder(best.trial_id) / MODEL_FILE
+    if file.exists():
+        shutil.copyfile(file, folder / f"best_{tuner.config.spec.mode}.tflite")
+    names = ("trial", "metrics", "hyperparameters")
+    rows = [dict(zip(names, trial, strict=True)) for trial in result.trials]
+    results = {
+        "interrupted": result.interrupted,
+        "objectives": tuner.oracle.objectives.names,
+        "trials": rows,
+    }
+    write_atomically(folder / "results.json", json.dumps(results, indent=2))
+    done = {trial_id for trial_id, *_ in result.trials}
+    failed = [tuner.oracle.get_trial(name) for name in tuner.oracle.end_order if name not in done]
+    failures = {trial.trial_id: failure_cause(trial) for trial in failed}
+    chosen = {"objectives": tuner.oracle.objectives.names, "interrupted": result.interrupted}
+    hypermodel_report.write(folder, result.trials, failures, config, data, **chosen)
 
 
 class _Log(TrialCallbacks):
     """Writes one line of JSON for each trial that ended, and reports progress."""
 
     def __init__(
-        self, tuner: MeasuredTuner, path: pathlib.Path, progress: Progress, config: SearchConfig
+        self,
+        tuner: MeasuredTuner,
+        path: pathlib.Path | None,
+        progress: Progress,
+        config: SearchConfig,
     ) -> None:
         self.tuner, self.path, self.progress, self.config = tuner, path, progress, config
         self.started, self.interrupts = time.monotonic(), Interrupts()
         ended = [self._line(tuner.oracle.get_trial(name)) for name in tuner.oracle.end_order]
-        write_atomically(path, "".join(ended))
+        if path is not None:
+            write_atomically(path, "".join(ended))
 
     def trial_began(self, trial: kt.engine.trial.Trial) -> None:
         self.started = time.monotonic()
@@ -225,8 +259,9 @@ class _Log(TrialCallbacks):
         oracle = self.tuner.oracle
         if trial.trial_id not in oracle.end_order:
             return  # sent for a retry
-        with self.path.open("a") as file:
-            file.write(self._line(trial))
+        if self.path is not None:
+            with self.path.open("a") as file:
+                file.write(self._line(trial))
         done, seconds = trial.status == "COMPLETED", time.monotonic() - self.started
         best = oracle.get_best_trials(1)[0] if oracle.records else None
         self.progress.trial_ended(

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tfnas import data as data_module
+from tfnas.data.data_for_model import is_ready
 from tfnas.data.datasets import check_name
 from tfnas.data.examples import Data as Parts
+from tfnas.data.examples import Examples, ExampleSet
+from tfnas.data.reading import is_py_dataset
+from tfnas.data.user_data import DataParts
+from tfnas.graph.functional_form import as_functional, compiled_as
+from tfnas.graph.preprocessing import preprocessing_layers, split_preprocessing
 from tfnas.loading import Loading
 from tfnas.nas.search_config import SearchConfig
 from tfnas.quantization.quantize_aware import fake_quants, strip_quantization
@@ -52,10 +59,10 @@ def load_model_and_data(
     *,
     inputs: Sequence[str] = (),
     targets: Sequence[str] = (),
-    image_size: tuple[int, int] | None = None,
-    seed: int = 0,
+    groups: Any = None,
     argument: str = "data",
     loading: Loading | None = None,
+    **options: Any,
 ) -> tuple[keras.Model, Parts]:
     """Returns the model and its data.
 
@@ -68,10 +75,11 @@ def load_model_and_data(
         test_data: Data for the final measurement, of the same kinds.
         inputs: Names of a file's arrays or columns that are the model's inputs.
         targets: Names of those that are the targets.
-        image_size: (height, width) in pixels that the images of a folder are resized to.
-        seed: Seed of the splits.
         argument: Name of the argument `data`, for messages.
+        groups: A group of each example of the data that the test data is of, or the name of a
+            file's array or column; None: there are none.
         loading: How files of models are read; None: without classes of the user's own.
+        **options: `image_size` and `seed`, as for :func:`tfnas.data.any_data`.
 
     Raises:
         ValueError: There is no such file or folder, the folder holds no finished search, or
@@ -86,10 +94,11 @@ def load_model_and_data(
             raise ValueError(
                 f"{argument} must be given where the model is not a finished search, got None"
             )
-        if validation_data is not None or test_data is not None or inputs or targets:
+        others = (validation_data, test_data, groups, inputs or None, targets or None)
+        if any(each is not None for each in others):
             raise ValueError(
-                f"{argument} must be given with validation_data, test_data, inputs and targets, "
-                "got None"
+                f"{argument} must be given with validation_data, test_data, inputs, targets and "
+                "groups, got None"
             )
         return _search_model(folder, loading), _search_data(folder)
     if folder is not None:
@@ -98,6 +107,7 @@ def load_model_and_data(
         loaded = (
             loading.load(model, compiled=True) if isinstance(model, str | os.PathLike) else model
         )
+    loaded = as_functional(loaded, _batches_of(data))
     parts = data_module.any_data(
         loaded,
         data,
@@ -105,11 +115,57 @@ def load_model_and_data(
         test_data,
         inputs=inputs,
         targets=targets,
-        image_size=image_size,
-        seed=seed,
+        groups=groups,
         argument=argument,
+        **options,
     )
-    return loaded, parts
+    return _without_preprocessing(loaded, parts, argument)
+
+
+def _without_preprocessing(
+    model: keras.Model, parts: Parts, argument: str
+) -> tuple[keras.Model, Parts]:
+    """A model without lookups, hashes and bins, and data that has been through them."""
+    import keras
+
+    front, rest = split_preprocessing(model)
+    if front is None:
+        return model, parts
+    names = ", ".join(preprocessing_layers(front))
+    inputs = ", ".join(each.name for each in rest.inputs)
+    way_out = (
+        f"{argument} must be arrays where a model has preprocessing that no file can hold, got "
+        f"{type(parts.train).__name__} for {model.name!r} with {names}: send the data through "
+        "the first model of tfnas.split_preprocessing(model), and pass the second one"
+    )
+    if not isinstance(parts, DataParts):
+        raise ValueError(way_out)
+
+    def through(part: ExampleSet) -> Examples:
+        if not isinstance(part, Examples):
+            raise ValueError(way_out)
+        x = keras.tree.map_structure(keras.ops.convert_to_numpy, front(part.x))
+        return dataclasses.replace(part, x=x)
+
+    note = f"{names} stay out of the files, which take {inputs}"
+    new = dataclasses.replace(
+        parts,
+        train=through(parts.train),
+        validation=through(parts.validation),
+        test=through(parts.test),
+        notes=(*parts.notes, note),
+    )
+    return compiled_as(model, rest), new
+
+
+def _batches_of(data: Any) -> Any:
+    """Data that shows the shapes of inputs; None where it is read by the model's inputs."""
+    if is_ready(data):
+        x = getattr(data, "x_train", None)
+        return None if x is None else x
+    if isinstance(data, tuple) and len(data) in (2, 3):
+        return data[:2]
+    return data if hasattr(data, "as_numpy_iterator") or is_py_dataset(data) else None
 
 
 def _search_folder(model: Any) -> pathlib.Path | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import pathlib
 
 from tfnas.nas.search_config import SearchConfig
@@ -12,7 +13,8 @@ from tfnas.runtime.folder_lock import NAME
 from tfnas.runtime.store import damage_named, read_json_object
 
 RESULTS = (
-    *("best.keras", "pareto.csv", "pareto.png", "results.json", "report.md", "trials.jsonl"),
+    *("best.keras", "pareto.csv", "pareto.png", "results.json", "report.md", "report.html"),
+    "trials.jsonl",
     *(f"best_{mode}.tflite" for mode in MODES),
 )
 _KEY = "[0-9a-f]" * 16  # of an architecture
@@ -42,6 +44,47 @@ def check_is_free(directory: pathlib.Path) -> None:
             "directory must be a folder where a search writes over no other files, got "
             f"{str(directory)!r}, which holds {', '.join(found)} of something else"
         )
+
+
+def is_writable(directory: pathlib.Path) -> bool:
+    """Returns whether files can be written into a folder; one that is missing can be created.
+
+    Args:
+        directory: The folder.
+    """
+    return not directory.is_dir() or os.access(directory, os.W_OK)
+
+
+def check_has_ended(directory: pathlib.Path, overwrite: bool) -> None:
+    """Checks that a folder that can't be written holds a search that has ended.
+
+    Args:
+        directory: The folder.
+        overwrite: Whether its files should be removed.
+
+    Raises:
+        ValueError: It does not, or files should be removed.
+    """
+    path = directory / "results.json"
+    if overwrite:
+        raise not_writable(directory, "overwrite removes files")
+    if not path.exists():
+        raise not_writable(directory, "it holds no search that has ended")
+    if read_json_object(path, "search").get("interrupted") is not False:
+        raise not_writable(directory, "its search was interrupted")
+
+
+def not_writable(directory: pathlib.Path, reason: str) -> ValueError:
+    """Returns the error of a folder that can't be written but must be.
+
+    Args:
+        directory: The folder.
+        reason: Why it must.
+    """
+    return ValueError(
+        f"directory must be a folder that can be written, got {str(directory)!r}, which can't: "
+        f"{reason}"
+    )
 
 
 def check_same_search(directory: pathlib.Path, config: SearchConfig) -> None:

@@ -21,9 +21,10 @@ from tfnas.compression.progress import Progress
 from tfnas.compression.technique_context import CALIBRATION
 from tfnas.compression.trial_compression import CompressedTraining, spec_of, untrained_form
 from tfnas.data.data_split import DataSplit
+from tfnas.graph.finite_loss import Diverged, FiniteLoss
 from tfnas.graph.tracing import TraceOnce
 from tfnas.jobs import search_folder
-from tfnas.loading import load_model
+from tfnas.loading import CustomObjects, Loading
 from tfnas.measure.accuracy import correct, score
 from tfnas.measure.latency import benchmark, provenance
 from tfnas.measure.measure import measurement_of
@@ -63,6 +64,8 @@ def search(
     config: SearchConfig | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
+    custom_objects: CustomObjects | None = None,
+    safe_mode: bool = True,
     **settings: Any,
 ) -> SearchResult:
     """Searches architectures for a data set and writes the best one, with a report, to a folder.
@@ -94,8 +97,12 @@ def search(
             none of the names that a search writes.
         config: The settings of the search; None: they are given as `settings`.
         overwrite: Whether the files of an earlier search in the folder are removed. Files that a
-            search did not write stay, except in its subfolder `search`.
+            search did not write stay.
         progress: Is told of phases, trials and epochs; None: nothing is shown.
+        custom_objects: Name -> class or function, for a `teacher` with layers or functions of your
+            own; see :func:`tfnas.load_model`.
+        safe_mode: Whether to refuse a `teacher` with Python code in its file, as that of a Lambda
+            layer.
         **settings: Fields of :class:`tfnas.nas.search_config.SearchConfig`, instead of `config`;
             most used: `preset` (size of the networks), `max_trials`, `epochs` (per trial),
             `final_epochs` (of the best network), `target_latency_ratio` (to the reference
@@ -106,9 +113,12 @@ def search(
 
     Raises:
         ValueError: A setting is outside its rule, or the folder holds another search or other
-            files that would be written over.
+            files that would be written over. Or the folder can't be written, and the search in it
+            has not ended; one that has is opened and measured again, and nothing is written.
         ImportError: matplotlib is not installed. It is raised before any long work.
         RuntimeError: No trial ended well.
+        tfnas.graph.finite_loss.Diverged: The last training diverged. The search is kept, and the
+            model and the files of the best trial are in the folder.
         KeyboardInterrupt: Interrupted before any trial ended well.
 
     References:
@@ -123,7 +133,9 @@ def search(
             f"command, got {config.hypermodel!r}"
         )
     require("matplotlib", "the pictures of a report")
-    return _Run(config, pathlib.Path(directory), split, progress or Progress(), overwrite).run()
+    loading = Loading(custom_objects, safe_mode)
+    options = (split, progress or Progress(), overwrite, loading)
+    return _Run(config, pathlib.Path(directory), *options).run()
 
 
 def _config_of(dataset: str, config: SearchConfig | None, settings: dict[str, Any]) -> SearchConfig:
@@ -151,6 +163,7 @@ class _Run:
         split: DataSplit | None,
         progress: Progress,
         overwrite: bool,
+        loading: Loading,
     ):
         self.config, self.directory, self.progress = config, directory, progress
         self.full = split or data_module.load(
@@ -170,17 +183,24 @@ class _Run:
             config.preset,
             compression=config.compression,
         )
-        self.teacher = None if config.teacher is None else load_model(config.teacher)
+        self.teacher = None if config.teacher is None else loading.load(config.teacher)
         search_folder.check_is_free(directory)
+        self.writes = search_folder.is_writable(directory)
+        if not self.writes:
+            search_folder.check_has_ended(directory, overwrite)
         if not overwrite:
             search_folder.check_same_search(directory, config)
         optimizer = keras.optimizers.Adam(self._schedule(len(self.split.x_train), config.epochs))
         self.tuner = self._make_tuner(self.space.hypermodel(optimizer=optimizer), overwrite)
         if overwrite:
             search_folder.remove_results(directory)
-        record = {"config": dataclasses.asdict(config), "provenance": provenance()}
-        write_atomically(directory / "config.json", json.dumps(record, indent=2))
-        self.log = TrialLog(self.tuner, directory / "trials.jsonl", progress, config)
+        if self.writes:
+            record = {"config": dataclasses.asdict(config), "provenance": provenance()}
+            write_atomically(directory / "config.json", json.dumps(record, indent=2))
+        elif not self.tuner.has_ended():
+            raise search_folder.not_writable(directory, "trials are left to run")
+        path = directory / "trials.jsonl" if self.writes else None
+        self.log = TrialLog(self.tuner, path, progress, config)
         self.tuner.trial_callbacks = self.log
 
     def _make_tuner(self, hypermodel: Any, overwrite: bool) -> MeasuredTuner:
@@ -225,8 +245,6 @@ class _Run:
         if self.config.latency_seconds is not None:
             self.progress.phase(f"latency of the space: {self.config.latency_seconds:g} s")
         interrupted = False
-        rows: list[ReportRow] = []
-        randoms: list[ReportRow] = []
         try:
             self.tuner.search(
                 self.split.x_train,
@@ -252,15 +270,7 @@ class _Run:
         winner = self._winner(candidates)
         # A winner of a lower rung is compared with models that were trained as long.
         self.trial_epochs = int(winner.metrics.get("epochs", self.config.epochs))
-        files: dict[str, Artifact] | None = None
-        try:
-            files = self._final_files(winner, retrain=not interrupted)
-            if not interrupted:
-                rows, randoms = self._compare(winner, files)
-        except KeyboardInterrupt:
-            interrupted = True
-            if files is None:
-                self._final_files(winner, retrain=False)
+        rows, randoms, stopped = self._final_part(winner, interrupted)
         result = SearchResult(
             self.directory,
             winner,
@@ -268,11 +278,30 @@ class _Run:
             front=self._remeasured(self.tuner.pareto_front()),
             rows=rows,
             randoms=randoms,
-            interrupted=interrupted,
+            interrupted=interrupted or stopped is not None,
             prediction=self.tuner.prediction_errors(),
         )
-        search_report.write(result, self.config, self.split, self.tuner.target_ratio)
+        if self.writes:
+            search_report.write(result, self.config, self.split, self.tuner.target_ratio)
+        if isinstance(stopped, Diverged):
+            raise Diverged(
+                f"{stopped}; the search is kept, and the best network so far is in "
+                f"{self.directory / 'best.keras'}"
+            ) from stopped
         return result
+
+    def _final_part(
+        self, winner: MeasuredTrial, interrupted: bool
+    ) -> tuple[list[ReportRow], list[ReportRow], KeyboardInterrupt | Diverged | None]:
+        """Writes the best network, and compares it; returns the rows, and what stopped it."""
+        files: dict[str, Artifact] | None = None
+        try:
+            files = self._final_files(winner, retrain=not interrupted)
+            return ([], [], None) if interrupted else (*self._compare(winner, files), None)
+        except (KeyboardInterrupt, Diverged) as error:
+            if files is None:
+                self._final_files(winner, retrain=False)
+            return [], [], error
 
     def _no_candidate(self) -> str:
         """The message of a search none of whose trials ended well."""
@@ -327,6 +356,8 @@ class _Run:
                 mode: dataclasses.replace(Artifact.load(path), mode=mode)
                 for mode, path in names.items()
             }
+        if not self.writes:
+            raise search_folder.not_writable(self.directory, f"files of {marker.stem} are missing")
         # All markers: the files of an earlier winner are about to be replaced.
         for stale in marker.parent.glob("*.best"):
             stale.unlink()
@@ -399,6 +430,8 @@ class _Run:
         path = self.directory / "final" / f"{arch.key}.tflite"
         if path.exists():  # an earlier run of the search wrote it
             return dataclasses.replace(Artifact.load(path), mode=mode)
+        if not self.writes:
+            raise search_folder.not_writable(self.directory, f"{path.name} is missing")
         self.progress.phase(f"training for comparison: {arch}")
         spec = mode if arch.compression is None else spec_of(arch.compression)
         file = self._file(self._train(arch), spec)
@@ -427,7 +460,7 @@ class _Run:
                 y,
                 batch_size=self.config.batch_size,
                 verbose=0,
-                callbacks=[report_epoch, *callbacks, TraceOnce()],
+                callbacks=[FiniteLoss(), report_epoch, *callbacks, TraceOnce()],
                 **options,
             )
 

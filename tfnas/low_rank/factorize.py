@@ -21,7 +21,8 @@ import numpy as np
 from tfnas.graph.batchnorm import fitting_columns
 from tfnas.graph.compatibility import check_float, check_uncompressed
 from tfnas.graph.functional import Call, Skipped, Walk, walk
-from tfnas.graph.macs import call_macs
+from tfnas.graph.functional_form import as_functional
+from tfnas.graph.macs import call_macs, check_counted, uncounted
 from tfnas.keras_private import functional_inside
 from tfnas.low_rank.covariance import InputCovariance, measure_covariances
 from tfnas.low_rank.factorizable_layers import METHODS, FactorizableLayer, find_layers
@@ -69,7 +70,8 @@ def factorize(
         (['d_first', 'd_last'], (10,))
 
     Args:
-        model: A built functional or Sequential Keras 3 model; it is not changed.
+        model: A Keras 3 model; it is not changed. A subclassed one is opened, see
+            :func:`tfnas.as_functional`.
         rank: Number of channels between a layer's factors, or in (0, 1) a fraction of the full
             rank. A dict maps layer names or patterns to ranks: the first match counts, and
             other layers are not replaced. Exactly one of rank, energy and target_macs is given.
@@ -98,6 +100,8 @@ def factorize(
         :mod:`tfnas.low_rank.svd` and :mod:`tfnas.low_rank.tucker`.
     """
     _check(rank, energy, target_macs)
+    if target_macs is not None:
+        check_counted(walk(as_functional(model, data)).calls, "target_macs")
     return _factorize(
         model,
         lambda layers, flow: _choose(layers, rank, energy, target_macs, flow),
@@ -147,6 +151,7 @@ def _factorize(
     rank: Mapping[str, Rank] | None = None,
 ) -> tuple[keras.Model, FactorizationReport]:
     check_float(model, "factorize")
+    model = as_functional(model, data)
     methods = _methods(methods)
     flow = walk(model)
     exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
@@ -325,14 +330,15 @@ def _report(
 ) -> FactorizationReport:
     order = {call.name: place for place, call in enumerate(reversed(flow.calls))}
     total = _macs(flow.calls)
-    saved = sum(layer.unit.macs - layer.option.macs for layer in factors)
-    uncounted = sorted({call.name for call in flow.calls if call_macs(call) is None})
+    unknown = uncounted(flow.calls)
+    counted = [layer for layer in factors if layer.unit.name not in unknown]
+    saved = sum(layer.unit.macs - layer.option.macs for layer in counted)
     notes = []
     if not factors:
         notes.append("no layer was replaced: the model is unchanged")
-    if uncounted:
-        names = ", ".join(uncounted)
-        notes.append(f"MACs do not include these layers, whose MACs are unknown: {names}")
+    if unknown:
+        names = ", ".join(unknown)
+        notes.append(f"MACs are at least these: those of some layers are unknown: {names}")
     return FactorizationReport(
         tuple(_factored_layer(layer) for layer in factors),
         tuple(sorted(skipped, key=lambda layer: -order[layer.name])),

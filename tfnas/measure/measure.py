@@ -38,7 +38,7 @@ def measurement_of(
         score=score,
         latency=latency,
         parameters=cost.parameters,
-        macs=cost.macs,
+        macs=None if cost.uncounted else cost.macs,
         peak_activation_bytes=cost.peak_activation_bytes(ACTIVATION_BYTES.get(artifact.mode, 4)),
         architecture=architecture,
         provenance=provenance(**more),

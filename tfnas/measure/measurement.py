@@ -120,7 +120,7 @@ class Measurement(Tabular):
         score: Quality on a set of examples.
         latency: Time of one inference.
         parameters: Number of weights of the Keras model.
-        macs: Multiply-accumulates of one inference.
+        macs: Multiply-accumulates of one inference; None where some can't be counted.
         peak_activation_bytes: Memory of the activations alive at once, in bytes.
         architecture: Key of the architecture.
         provenance: Where and with what it was measured: CPU, versions, data set.

@@ -1,20 +1,24 @@
 """Static cost of a model: parameters, multiply-accumulates (MACs) and activation memory.
 
 One MAC is a multiplication with its addition, as in the MobileNetV2 paper (300 million for
-width 1.0 at 224x224). Convolutions, dense layers, einsums and matrix products are counted;
-normalization that folds into a convolution, activations, additions and pooling count as 0.
+width 1.0 at 224x224); :mod:`tfnas.graph.macs` says what counts. Where a layer can't be counted, the
+total is a lower bound, and is called one.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, overload
 
 from tfnas.graph.batchnorm import fitting_columns
 from tfnas.graph.functional import Call, Value, walk
-from tfnas.graph.macs import call_macs, elements, weights_of
+from tfnas.graph.functional_form import opaque_form
+from tfnas.graph.macs import call_macs, elements, not_counted, weights_of
+from tfnas.measure.file_profile import FileProfile, profile_file
 from tfnas.table import Tabular, TextTable
+from tfnas.tflite.artifact import Artifact
 
 if TYPE_CHECKING:
     import keras
@@ -71,7 +75,8 @@ class Profile(Tabular):
         name: The model's name.
         layers: The calls of its layers, in the order of execution.
         parameters: Number of weights, trainable or not.
-        macs: Multiply-accumulates of all layers that can be counted.
+        macs: Multiply-accumulates of all layers that can be counted: a lower bound where some are
+            `uncounted`.
         peak_activations: Most activation elements alive at once if operators run one after the
             other, with normalization and activations folded.
     """
@@ -84,8 +89,17 @@ class Profile(Tabular):
 
     @property
     def uncounted(self) -> tuple[str, ...]:
-        """Layers with weights whose MACs are not known."""
-        return tuple(layer.name for layer in self.layers if layer.macs is None)
+        """Layers whose MACs are not known."""
+        return tuple(dict.fromkeys(layer.name for layer in self.layers if layer.macs is None))
+
+    def check_counted(self, argument: str) -> None:
+        """Raises ValueError where a limit on MACs can't be kept, since some layers are not counted.
+
+        Args:
+            argument: Name of the limit, for the message.
+        """
+        if self.uncounted:
+            raise ValueError(not_counted(argument, self.uncounted))
 
     def peak_activation_bytes(self, bytes_per_element: int = 1) -> int:
         """Returns the activation memory in bytes: 1 an element for int8, 4 for float32."""
@@ -93,9 +107,10 @@ class Profile(Tabular):
 
     def summary(self) -> str:
         """Returns the totals of the model as one line."""
+        least = "at least " if self.uncounted else ""
         return (
-            f"{self.name}: {self.parameters:,} parameters, {self.macs:,} MACs, peak activations "
-            f"{self.peak_activation_bytes(1):,} bytes in int8, "
+            f"{self.name}: {self.parameters:,} parameters, {least}{self.macs:,} MACs, "
+            f"peak activations {self.peak_activation_bytes(1):,} bytes in int8, "
             f"{self.peak_activation_bytes(4):,} in float32"
         )
 
@@ -121,12 +136,22 @@ class Profile(Tabular):
         return [TextTable(self.headers(), self.rows(), right=3)]
 
     def notes(self) -> list[str]:
-        """Returns the totals of the model."""
-        return [self.summary()]
+        """Returns the totals of the model, and what they are without."""
+        if not self.uncounted:
+            return [self.summary()]
+        return [self.summary(), f"MACs not counted: {', '.join(self.uncounted)}"]
 
 
-def profile(model: keras.Model, data: Arrays | None = None) -> Profile:
-    """Counts parameters, MACs and activation memory of a model for one example.
+@overload
+def profile(model: Artifact | str | os.PathLike[str], data: Arrays | None = ...) -> FileProfile: ...
+
+
+@overload
+def profile(model: keras.Model, data: Arrays | None = ...) -> Profile: ...
+
+
+def profile(model: Any, data: Arrays | None = None) -> Profile | FileProfile:
+    """Counts parameters, MACs and activation memory of a model or a file for one example.
 
     Example:
         >>> import keras, tfnas
@@ -135,17 +160,24 @@ def profile(model: keras.Model, data: Arrays | None = None) -> Profile:
         32
 
     Args:
-        model: A built functional or Sequential Keras 3 model; it may contain nested models.
+        model: A Keras 3 model; nested and subclassed models in it are opened. One that can't be
+            is a single layer, whose MACs are not counted. Or a `.tflite` file: an
+            :class:`tfnas.Artifact` or its path.
         data: Inputs whose shapes tell the sizes that the model leaves open, such as the length of
             a series: an array (examples, ...), or a list or dictionary of such arrays.
 
     Returns:
-        Parameters, MACs and output shape of each layer, and the peak of the activations.
+        Parameters, MACs and output shape of each layer, and the peak of the activations. Of a file
+        operators, bytes of weights, MACs and the peak of the activations.
 
     Raises:
-        ValueError: The model is not built, is subclassed, or has an input with a dimension of
+        ValueError: The model is not built, or has an input with a dimension of
             None other than the batch and there is no data, or the data has other inputs.
     """
+    if isinstance(model, Artifact | str | os.PathLike):
+        file = model if isinstance(model, Artifact) else Artifact.load(model)
+        return profile_file(file, None if data is None else _columns(data))
+    model = opaque_form(model, data)
     flow = walk(model if data is None else _sized(model, data))
     open_inputs = [value.shape for value in flow.inputs if None in value.shape[1:]]
     if open_inputs:
@@ -168,6 +200,13 @@ def profile(model: keras.Model, data: Arrays | None = None) -> Profile:
         sum(layer.macs or 0 for layer in layers),
         _peak(flow.inputs, flow.calls, flow.outputs),
     )
+
+
+def _columns(data: Any) -> list[Any]:
+    """The arrays of a file's inputs, in its order."""
+    if isinstance(data, dict):
+        raise ValueError("data must be an array or a list in the order of the file's inputs")
+    return list(data) if isinstance(data, list | tuple) else [data]
 
 
 def _sized(model: keras.Model, data: Arrays) -> keras.Model:

@@ -22,6 +22,7 @@ from tfnas.data.reading import arrays
 from tfnas.measure.latency import as_artifacts, check_rounds, median_interval
 from tfnas.table import Tabular
 from tfnas.tflite.artifact import Artifact
+from tfnas.tflite.file_runs import fixed_batch
 
 if TYPE_CHECKING:
     from tfnas.data.data_types import ExampleData
@@ -180,6 +181,8 @@ class _Runner:
     ) -> None:
         self.batch = batch
         shapes = [(batch, *column.shape[1:]) for column in columns]
+        if fixed_batch(file.inputs) not in (None, batch):
+            raise _BatchRefused(f"takes no batch of {batch}")
         try:
             interpreter = file.interpreter(threads, xnnpack, shapes)
             for tensor, column, shape in zip(file.inputs, columns, shapes, strict=True):

@@ -17,7 +17,7 @@ from tfnas.compression.trial_compression import spec_of, untrained_form
 from tfnas.compression.trial_refusals import NotCompressible
 from tfnas.measure.latency import benchmark
 from tfnas.measure.measure import ACTIVATION_BYTES
-from tfnas.measure.profile import profile
+from tfnas.measure.profile import Profile, profile
 from tfnas.nas.latency_prediction import LatencyPredictor
 from tfnas.nas.tuner_config import TunerConfig
 from tfnas.quantization.spec import QuantSpec
@@ -46,20 +46,41 @@ def spec_of_trial(config: TunerConfig, compression: Compression | None) -> Quant
     return config.spec if compression is None else spec_of(compression)
 
 
-def static_costs(model: keras.Model, spec: QuantSpec) -> dict[str, float]:
-    """Returns the :data:`STATIC_METRICS` of a model.
+def static_costs(
+    model: keras.Model, spec: QuantSpec, names: Set[str] = frozenset()
+) -> dict[str, float]:
+    """Returns the :data:`STATIC_METRICS` of a model; without MACs that can't be counted.
 
     Args:
         model: A built model.
         spec: The number formats of its file.
+        names: Names of the objectives and limits.
+
+    Raises:
+        ValueError: "macs" is among the names, and some layer can't be counted.
     """
     cost = profile(model)
     size = ACTIVATION_BYTES.get(spec.mode, 4)
     return {
-        "macs": float(cost.macs),
+        **macs_metric(cost, names),
         "parameters": float(cost.parameters),
         "peak_activation_bytes": float(cost.peak_activation_bytes(size)),
     }
+
+
+def macs_metric(cost: Profile, names: Set[str]) -> dict[str, float]:
+    """Returns the metric "macs", or nothing where some layer can't be counted.
+
+    Args:
+        cost: The profile of a model.
+        names: Names of the objectives and limits.
+
+    Raises:
+        ValueError: "macs" is among the names, and some layer can't be counted.
+    """
+    if "macs" in names:
+        cost.check_counted("the objective or limit 'macs'")
+    return {} if cost.uncounted else {"macs": float(cost.macs)}
 
 
 def untrained_metrics(
@@ -110,6 +131,7 @@ class KnownCosts:
         predictor: LatencyPredictor | None,
     ) -> None:
         self.space, self.config, self.predictor = space, config, predictor
+        self._names = names
         self._needs_costs = bool(names & STATIC_METRICS)
         self._costs: dict[Any, dict[str, float]] = {}
 
@@ -129,5 +151,5 @@ class KnownCosts:
                 with contextlib.suppress(NotCompressible):  # its trial reports the reason
                     model = untrained_form(model, compression)
             spec = spec_of_trial(self.config, compression)
-            self._costs[arch.network] = static_costs(model, spec)
+            self._costs[arch.network] = static_costs(model, spec, self._names)
         return {**self._costs[arch.network], **known}

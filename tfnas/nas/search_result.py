@@ -164,7 +164,7 @@ def _cells(row: ReportRow) -> list[str]:
         f"{m.latency.median_ms:.4f}",
         f"{m.size_bytes:,}",
         f"{m.gzip_bytes:,}",
-        f"{m.macs:,}",
+        "" if m.macs is None else f"{m.macs:,}",
         f"{row.reward:.4f}",
     ]
 
@@ -174,6 +174,7 @@ def _median_cells(rows: Sequence[ReportRow]) -> list[str]:
         return statistics.median(values)
 
     ms = [row.measurement for row in rows]
+    known = [m.macs for m in ms if m.macs is not None]
     return [
         f"median of {len(rows)} random, int8",
         f"{median([m.score.value for m in ms if m.score]):.4f}",
@@ -182,7 +183,7 @@ def _median_cells(rows: Sequence[ReportRow]) -> list[str]:
         f"{median([m.latency.median_ms for m in ms if m.latency]):.4f}",
         f"{median([m.size_bytes for m in ms]):,.0f}",
         f"{median([m.gzip_bytes for m in ms]):,.0f}",
-        f"{median([m.macs for m in ms]):,.0f}",
+        f"{median(known):,.0f}" if known else "",
         f"{median([row.reward for row in rows]):.4f}",
     ]
 

@@ -22,13 +22,18 @@ class TrialLog(TrialCallbacks):
 
     Args:
         tuner: The tuner whose trials are logged.
-        path: The `.jsonl` file; trials that have ended already are written at once.
+        path: The `.jsonl` file; trials that have ended already are written at once. None: nothing
+            is written, as the search has ended in a folder that is read only.
         progress: Receives the progress.
         config: The settings of the search.
     """
 
     def __init__(
-        self, tuner: MeasuredTuner, path: pathlib.Path, progress: Progress, config: SearchConfig
+        self,
+        tuner: MeasuredTuner,
+        path: pathlib.Path | None,
+        progress: Progress,
+        config: SearchConfig,
     ):
         self.tuner, self.path, self.progress, self.config = tuner, path, progress, config
         self.started = time.monotonic()
@@ -36,7 +41,8 @@ class TrialLog(TrialCallbacks):
         """Asked after each epoch and before each trial."""
         oracle = tuner.oracle
         ended = [self._line(oracle.get_trial(trial_id)) for trial_id in oracle.end_order]
-        write_atomically(path, "".join(ended))  # a resumed search has no line twice
+        if path is not None:
+            write_atomically(path, "".join(ended))  # a resumed search has no line twice
 
     def trial_began(self, trial: kt.engine.trial.Trial) -> None:
         """Reports the start of a trial."""
@@ -54,8 +60,9 @@ class TrialLog(TrialCallbacks):
         if trial.trial_id not in self.tuner.oracle.end_order:
             return  # sent for a retry
         seconds = time.monotonic() - self.started
-        with self.path.open("a") as file:
-            file.write(self._line(trial, seconds))
+        if self.path is not None:
+            with self.path.open("a") as file:
+                file.write(self._line(trial, seconds))
         oracle = self.tuner.oracle
         done = trial.status == "COMPLETED"
         best = self.tuner.candidate(oracle.get_best_trials(1)[0]) if oracle.records else None

@@ -33,6 +33,7 @@ from tfnas.measure.profile import profile
 from tfnas.nas.feasibility import (
     STATIC_METRICS,
     UNTRAINED_METRICS,
+    macs_metric,
     spec_of_trial,
     static_costs,
     untrained_metrics,
@@ -200,7 +201,7 @@ class TrialRunner:
             if compression is not None:
                 model = untrained_form(model, compression)
             if limits & STATIC_METRICS:
-                known |= static_costs(model, spec)
+                known |= static_costs(model, spec, limits)
             if limits & UNTRAINED_METRICS:
                 known |= untrained_metrics(
                     lambda: to_tflite(model, spec, _calibration(x, spec)),
@@ -331,7 +332,7 @@ class TrialRunner:
             "file_accuracy": score.value,
             **latency_metrics(latency),
             **_size_metrics(artifact),
-            "macs": float(cost.macs),
+            **macs_metric(cost, self.objectives.all_names),
             "parameters": float(cost.parameters),
             "peak_activation_bytes": float(measurement.peak_activation_bytes or 0),
             **self.device.metrics(artifact, self._device_metrics),

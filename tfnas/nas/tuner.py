@@ -36,6 +36,7 @@ from tfnas.nas.oracle import SpaceOracle
 from tfnas.nas.samplers.random_search import RandomSampler
 from tfnas.nas.samplers.sampler import Sampler
 from tfnas.nas.search_callbacks import TrialCallbacks
+from tfnas.nas.search_removal import remove_search
 from tfnas.nas.successive_halving import Halving
 from tfnas.nas.trial_failures import InfeasibleTrialError
 from tfnas.nas.trial_runner import TrialRunner, TrialTask
@@ -179,6 +180,8 @@ class MeasuredTuner(TunerState):
             arguments["overwrite"] = False  # only the chief clears the folder
         if arguments.get("overwrite") and folder.exists():
             with owner_of(folder):  # fails if another process is writing to it
+                remove_search(folder)
+                arguments["overwrite"] = False  # keras_tuner would remove other files too
                 super().__init__(oracle, model, **arguments)
         else:
             super().__init__(oracle, model, **arguments)
@@ -214,7 +217,7 @@ class MeasuredTuner(TunerState):
         if hasattr(fit_args[0] if fit_args else fit_kwargs.get("x"), "as_numpy_iterator"):
             fit_kwargs.setdefault("shuffle", False)  # a tf.data.Dataset does its own shuffling
         self.oracle.halving.set_epochs(fit_kwargs.get("epochs", 1), self.oracle.max_trials)
-        if self._has_ended() and not os.access(self.folder(), os.W_OK):
+        if self.has_ended() and not os.access(self.folder(), os.W_OK):
             return  # a finished search in a folder that is read only
         owner = contextlib.nullcontext() if self.is_worker else owner_of(self.folder())
         with owner, kept_random_state():  # as trials set the global seeds
@@ -233,8 +236,8 @@ class MeasuredTuner(TunerState):
             else:
                 self._search_on_executor(fit_args, fit_kwargs)
 
-    def _has_ended(self) -> bool:
-        """Whether a search that was restored has no trial left to run."""
+    def has_ended(self) -> bool:
+        """Returns whether a search that was restored has no trial left to run."""
         return not self.is_worker and self.remaining_trials == 0 and not self.oracle.retry_queue
 
     def _check_objectives(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

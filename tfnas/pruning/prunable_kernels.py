@@ -12,6 +12,8 @@ columns), where columns are the innermost axis in the file, and back.
 | Conv1D to 3D, transposed  | (*k, out, in)    | out     | k         | in           |
 | DepthwiseConv1D, 2D       | (*k, in, mult)   |         | k         | in x mult    |
 | EinsumDense               | by its equation  | the rest|           | contracted   |
+| Embedding                 | (words, width)   | words   |           | width        |
+| registered, your own      | (..., in, out)   | out     | the rest  | in           |
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ class PrunableKernel(ModelKernel):
         positions: Axes between rows and columns, the spatial ones.
         columns: Axes that are innermost in the file.
         filters: Index in (rows, positions, columns) of the filter axis, 0 or 2; None: the
-            kernel has no filters, as in a recurrent cell.
+            kernel has no filters, as in a recurrent cell or an embedding.
     """
 
     rows: tuple[int, ...]
@@ -80,10 +82,9 @@ def find_kernels(model: keras.Model) -> tuple[list[PrunableKernel], list[Skipped
     Raises:
         ValueError: The model is not a built Keras model.
     """
-    found, skipped = model_kernels(model)
+    found, skipped = model_kernels(model, embeddings=True)
     return [
-        PrunableKernel(k.name, k.path, k.layer, k.variable, *_layout(k.layer, k.variable))
-        for k in found
+        PrunableKernel(k.name, k.path, k.layer, k.variable, *_layout(k)) for k in found
     ], skipped
 
 
@@ -134,11 +135,16 @@ def trainable(kernels: Sequence[PrunableKernel]) -> tuple[list[PrunableKernel], 
     return kept, [Skipped(k.name, k.kind, reason) for k in frozen]
 
 
-def _layout(layer: Any, variable: Any) -> tuple[Any, Any, Any, int | None]:
+def _layout(kernel: ModelKernel) -> tuple[Any, Any, Any, int | None]:
     """(rows, positions, columns, filters) of a kernel, by the module's table."""
     from keras import layers
 
+    layer, variable = kernel.layer, kernel.variable
     last = len(variable.shape) - 1
+    outputs = kernel.registered_axis
+    if outputs is not None:
+        others = [axis for axis in range(last + 1) if axis != outputs]
+        return (outputs,), tuple(others[:-1]), (others[-1],), 0
     spatial = tuple(range(last - 1))
     depthwise = isinstance(layer, layers.DepthwiseConv1D | layers.DepthwiseConv2D)
     transposed = layers.Conv1DTranspose | layers.Conv2DTranspose | layers.Conv3DTranspose
@@ -150,6 +156,8 @@ def _layout(layer: Any, variable: Any) -> tuple[Any, Any, Any, int | None]:
         return (last - 1,), spatial, (last,), 2
     if isinstance(layer, layers.EinsumDense):
         return _einsum_layout(layer.equation, last + 1)
+    if variable.name == "embeddings":
+        return (0,), (), (1,), None
     recurrent = hasattr(layer, "state_size")
     return (last,), spatial, (last - 1,), None if recurrent else 0
 

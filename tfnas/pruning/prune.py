@@ -13,6 +13,7 @@ from tfnas.data.data_types import ExampleData
 from tfnas.data.reading import check_data
 from tfnas.graph.compatibility import TRAINED_WITH, check_float, check_unshared
 from tfnas.graph.functional import clone
+from tfnas.graph.functional_form import copyable_form
 from tfnas.graph.layer_kernels import LayerSelection
 from tfnas.pruning.criteria import WITH_DATA, Criterion, check_criterion
 from tfnas.pruning.gradients import LossGradients
@@ -105,6 +106,7 @@ def prune(
     plan = MaskPlan.of(
         "magnitude" if obs else criterion, granularity, "layer" if by_output else scope, seed
     )
+    model = copyable_form(model, data)
     kernels, none = find_kernels(model)
     check_float(model, "prune", TRAINED_WITH)
     kept, excluded = select(kernels, layers, exclude)

@@ -21,6 +21,7 @@ import numpy as np
 
 from tfnas.data.data_types import ExampleData
 from tfnas.graph.functional import clone
+from tfnas.graph.functional_form import copyable_form
 from tfnas.graph.layer_kernels import LayerSelection
 from tfnas.pruning.budget_spread import spread
 from tfnas.pruning.criteria import WITH_DATA, Criterion, check_criterion
@@ -197,6 +198,7 @@ def sensitivity(
     if not levels or levels[0] == 0.0:
         raise ValueError(f"sparsities must be in (0, 1), got {list(sparsities)}")
     plan = MaskPlan.of(criterion, granularity, "layer", seed)
+    model = copyable_form(model, data)
     all_kernels = find_kernels(model)[0]
     kernels = plan.admit(select(all_kernels, layers, exclude)[0])[0]
     plan.check_reachable(levels)

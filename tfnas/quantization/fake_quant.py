@@ -17,13 +17,18 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tfnas.graph.registered_layers import register_layer
 from tfnas.quantization.quantized_kernel import PACKAGE
 
 # The smallest range of a 16-bit activation, or of a kernel beside one. The file counts biases and
 # a ReLU6's maximum in steps of these ranges, with 32 bits: finer steps would overflow.
 MIN_RANGE_16 = 2.0**-13
+# A range no wider than this was never left by 0: a ReLU that is dead on all data. Its values stay 0
+# in any range, while steps as fine as its own would overflow the integers around it.
+_NO_RANGE, _RANGE_OF_ZEROS = 2e-6, 1.0
 
 
+@register_layer(macs=0)
 @keras.saving.register_keras_serializable(PACKAGE)
 class FakeQuant(keras.layers.Layer):
     """Fake quantization of an activation: rounds it to 2^bits steps between `low` and `high`.
@@ -68,6 +73,7 @@ class FakeQuant(keras.layers.Layer):
         self.fixed = None if fixed is None else tuple(fixed)
         self.after_float = after_float
         self.active, self.frozen = active, frozen
+        self.supports_masking = True  # a rounded step of a sequence is as valid as before
         self.observing = False  # calibration: observe ranges outside training too
 
     def build(self, input_shape: Any) -> None:
@@ -119,7 +125,7 @@ class FakeQuant(keras.layers.Layer):
         """Returns the lowest and highest value of the grid, as tensors."""
         low, high = self.low.value, self.high.value
         if not self.symmetric:
-            return low, high
+            return low, tf.where(high - low <= _NO_RANGE, low + _RANGE_OF_ZEROS, high)
         largest = tf.maximum(tf.maximum(-low, high), MIN_RANGE_16)
         return -largest, largest
 

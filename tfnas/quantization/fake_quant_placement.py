@@ -7,6 +7,7 @@ and ReLU.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import Any
 
@@ -15,6 +16,8 @@ import numpy as np
 
 from tfnas.graph.compatibility import channels_share_values
 from tfnas.graph.functional import Call, LayerCopies, Walk
+from tfnas.graph.preprocessing import calls_in_front
+from tfnas.graph.registered_layers import registered_form
 from tfnas.quantization.fake_quant import MIN_RANGE_16, FakeQuant
 from tfnas.quantization.integer_layers import (
     ChannelAffine,
@@ -33,7 +36,7 @@ from tfnas.quantization.layer_roles import (
     role,
 )
 from tfnas.quantization.normal_form import Origins
-from tfnas.quantization.quantized_kernel import QuantizedKernel
+from tfnas.quantization.quantized_kernel import QuantizedKernel, QuantizedWeights
 from tfnas.quantization.spec import QuantSpec
 
 
@@ -48,15 +51,25 @@ class FakeQuantBuilder:
     """
 
     def __init__(self, flow: Walk, spec: QuantSpec, origins: Origins, fixed: bool = False) -> None:
-        self.spec, self.origins, self.fixed = spec, origins, fixed
+        self.flow, self.spec, self.origins, self.fixed = flow, spec, origins, fixed
         self.copies = LayerCopies()
         self.producers = {value: call for call in flow.calls for value in call.outputs}
         consumers = [(value, call) for call in flow.calls for value in call.inputs]
         self.consumers = dict(consumers)
         self.uses = Counter([*(value for value, _ in consumers), *flow.outputs])
+        # Preprocessing is not in the file, whose inputs are the values that it makes.
+        front = calls_in_front(flow)
+        self.front = {id(call) for call in front}
+        self.inside = {
+            value for call in flow.calls if id(call) not in self.front for value in call.inputs
+        }
+        # Inputs that preprocessing alone reads: bins of rounded numbers would be others.
+        self.raw = {value for call in front for value in call.inputs} - self.inside
         self.wrappers: dict[int, Any] = {}
         self.names: Counter[str] = Counter()
         self.calls: Counter[int] = Counter()
+        # By the id of a tensor of the new model: the tensor, and the layer that rounded it.
+        self.rounded: dict[int, tuple[Any, FakeQuant]] = {}
 
     def on_input(self, tensor: Any) -> Any:
         """Returns a model input with fake quantization; integer inputs stay as they are."""
@@ -64,15 +77,24 @@ class FakeQuantBuilder:
 
     def apply(self, call: Call, tensors: list[Any]) -> list[Any]:
         """Returns the outputs of a call, rounded where the file rounds them."""
+        if id(call) in self.front:
+            pairs = zip(call.outputs, self.copies.call(call, tensors), strict=True)
+            return [self.on_input(t) if value in self.inside else t for value, t in pairs]
         call_role = role(call)
         if call_role is Role.RELU:
             producer = self.producers.get(call.inputs[0])
             after_float = producer is not None and self._stays_float(producer)
             limit = relu_limit(call)
+            if self._takes_the_range_of_a_merge(call, call.outputs[0]):
+                maximum = None if limit == math.inf else limit
+                return [keras.layers.ReLU(maximum, name=self.copies.unique(call.name))(tensors[0])]
             return [self._fake_quant(call.name, tensors[0], relu=limit, after_float=after_float)]
         outputs = self._outputs(call, tensors, call_role)
         if call_role is Role.SAME:
-            return outputs
+            return [
+                self._moved(call, value, tensors[0], tensor)
+                for value, tensor in zip(call.outputs, outputs, strict=True)
+            ]
         bits = self.spec.activation_bits
         settings = {
             "fixed": fixed_range(call, bits) if call_role is Role.FIXED else None,
@@ -80,7 +102,7 @@ class FakeQuantBuilder:
         }
         return [
             tensor
-            if self._rounded_later(call, value)
+            if self._rounded_later(call, value) or self._takes_the_range_of_a_merge(call, value)
             else self._fake_quant(call.name, tensor, **settings)
             for value, tensor in zip(call.outputs, outputs, strict=True)
         ]
@@ -101,6 +123,8 @@ class FakeQuantBuilder:
                 "fixed": self.fixed,
             }
             return [self._wrapped(call, QuantizedKernel, **settings)(tensors[0], **options)]
+        if call_role is Role.WEIGHTS and bits is not None:
+            return self._registered(call, tensors)
         standalone = call_role is Role.NORM and not self._folds(call) and is_channel_norm(call)
         if call_role is Role.AFFINE or standalone:
             options = {k: v for k, v in call.arguments(tensors)[1].items() if k == "training"}
@@ -115,6 +139,21 @@ class FakeQuantBuilder:
             return [FloatConcatenate(layer, name=name)(tensors)]
         return self.copies.call(call, tensors)
 
+    def _registered(self, call: Call, tensors: list[Any]) -> list[Any]:
+        """A registered layer, whose kernels have 8 bits: those that any operator takes."""
+        use = self.calls[id(call.operation)]
+        self.calls[id(call.operation)] += 1
+        args, kwargs = call.arguments(tensors)
+        layer = self._wrapped(
+            call,
+            QuantizedWeights,
+            axes=registered_form(call.operation),
+            least=MIN_RANGE_16 if self.spec.activation_bits > 8 else 0.0,
+        )
+        layer.build_from_config({"layer": call.operation.get_build_config()})
+        options = {"use": use} if use else {}
+        return list(keras.tree.flatten(layer(*args, **kwargs, **options)))
+
     def _kernel_bits(self, call: Call) -> int | None:
         """Bits of a kernel, by the name of its layer or of the layer that it was split off."""
         own = call.name, call.kind
@@ -122,6 +161,8 @@ class FakeQuantBuilder:
 
     def _stays_float(self, call: Call) -> bool:
         """Whether a call is float in the file, by its kind or by the specification."""
+        if id(call) in self.front:
+            return False
         call_role = role(call)
         if call_role is Role.NORM and self._folds(call):
             return self._stays_float(self.producers[call.inputs[0]])
@@ -130,7 +171,7 @@ class FakeQuantBuilder:
         if call.kind == "Concatenate" and self.spec.activation_bits == 8:
             return any(self._comes_from_float(value) for value in call.inputs)
         return call_role is Role.FLOAT or (
-            call_role is Role.KERNEL and self._kernel_bits(call) is None
+            call_role in (Role.KERNEL, Role.WEIGHTS) and self._kernel_bits(call) is None
         )
 
     def _comes_from_float(self, value: Any) -> bool:
@@ -163,6 +204,67 @@ class FakeQuantBuilder:
             return fuses_relu(call)
         return role(consumer) is Role.NORM and self._folds(consumer)
 
+    def _takes_the_range_of_a_merge(self, call: Call, value: Any) -> bool:
+        """Whether the file gives a value the range of the Concatenate or Maximum that it goes into.
+
+        The converter does so where a value is used nowhere else and its operator can round to any
+        range; it is rounded after the merge then. Any other value has its own range, and the file
+        rounds it a second time, to the joint one.
+        """
+        consumer = self.consumers.get(value)
+        if consumer is None or self.uses[value] != 1 or not self._has_one_range(consumer):
+            return False
+        if self._rounded_later(consumer, consumer.outputs[0]):
+            return False  # a ReLU is between the merge and its range
+        if role(call) is Role.RELU:
+            producer = self.producers.get(call.inputs[0])
+            return (
+                producer is not None
+                and relu_limit(call) in (6.0, math.inf)  # others are operators of their own
+                and self.uses[call.inputs[0]] == 1
+                and fuses_relu(producer)
+                and self._takes_any_range(producer)
+            )
+        return self._takes_any_range(call)
+
+    def _has_one_range(self, call: Call) -> bool:
+        """Whether a call's inputs and output have one range in the file."""
+        joins = call.kind == "Concatenate" and self.spec.activation_bits == 8
+        merges = call.kind in ("Maximum", "Minimum") and role(call) is Role.COMPUTE
+        return (joins or merges) and not self._stays_float(call)
+
+    def _takes_any_range(self, call: Call) -> bool:
+        roles = (Role.KERNEL, Role.NORM, Role.AFFINE, Role.COMPUTE)
+        return role(call) in roles and not self._has_one_range(call) and not self._stays_float(call)
+
+    def _moved(self, call: Call, value: Any, tensor: Any, output: Any) -> Any:
+        """The output of a call that moves values; rounded again beside the values themselves.
+
+        Where a Concatenate joins a tensor and, say, its Permute, the converter finds no range for
+        the second by itself. Rounding to the same range changes no value.
+        """
+        if id(tensor) not in self.rounded or "float" not in value.dtype:
+            return output
+        layer = self.rounded[id(tensor)][1]
+        source = self._unmoved(value)
+        joins = [user for user in self.flow.calls if value in user.inputs]
+        if any(
+            self._has_one_range(user)
+            and any(v is not value and self._unmoved(v) is source for v in user.inputs)
+            for user in joins
+        ):
+            output = layer(output, training=False)
+        self.rounded[id(output)] = output, layer
+        return output
+
+    def _unmoved(self, value: Any) -> Any:
+        """The value that a value was moved from, by any number of calls."""
+        producer = self.producers.get(value)
+        while producer is not None and role(producer) is Role.SAME:
+            value = producer.inputs[0]
+            producer = self.producers.get(value)
+        return value
+
     def _wrapped(self, call: Call, wrapper: type, **settings: Any) -> Any:
         key = id(call.operation)
         if key not in self.wrappers:
@@ -182,7 +284,9 @@ class FakeQuantBuilder:
             name=base if count == 1 else f"{base}_{count}",
             **settings,
         )
-        return layer(tensor)
+        output = layer(tensor)
+        self.rounded[id(output)] = output, layer
+        return output
 
 
 def _is_small_dense(call: Call) -> bool:

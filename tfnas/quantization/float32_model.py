@@ -1,7 +1,8 @@
-"""Conversion of mixed-precision models to float32, which integer files are made from."""
+"""Conversion of models of other precisions to float32, which files are made from."""
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import keras
@@ -9,15 +10,17 @@ import keras
 from tfnas.graph.functional import LayerCopies, rebuild
 from tfnas.keras_private import all_layers
 
-_HALF = ("float16", "bfloat16")
-_POLICIES = (*_HALF, *(f"mixed_{name}" for name in _HALF))
+_LOG = logging.getLogger(__name__)
+_OTHER = ("float16", "bfloat16", "float64")
+_POLICIES = (*_OTHER, "mixed_float16", "mixed_bfloat16")
 
 
 def to_float32(model: keras.Model) -> keras.Model:
     """Returns a model that computes in float32: the model itself, or a copy with its weights.
 
-    Under a mixed-precision policy the weights are float32 already. A layer without weights that
-    can't be rebuilt from its configuration stays as it is.
+    Under a mixed-precision policy weights are float32 already; those of float64 are rounded, and
+    its inputs are float32 too. A layer without weights that can't be rebuilt from its configuration
+    stays as it is.
 
     Args:
         model: A built functional or Sequential model.
@@ -29,27 +32,34 @@ def to_float32(model: keras.Model) -> keras.Model:
         ValueError: A layer with weights can't be rebuilt from its configuration, or the
             model's class overrides call(), which the copy would lack.
     """
-    if not half_precision_layers(model):
+    others = [layer for layer in all_layers(model) if _computes_otherwise(layer)]
+    if not others:
         return model
     owner = next(base for base in type(model).__mro__ if "call" in vars(base))
     if not owner.__module__.startswith("keras."):
         raise ValueError(
-            f"model must compute in float32, got {model.name!r} of mixed precision, whose class "
+            f"model must compute in float32, got {model.name!r} of another precision, whose class "
             f"{type(model).__name__} has a call() of its own"
         )
+    precisions = sorted({layer.compute_dtype for layer in others})
+    _LOG.warning(
+        "model %r: %d layers that compute in %s are cast to float32",
+        *(model.name, len(others), " and ".join(precisions)),
+    )
     copies = LayerCopies(_with_float32_policies)
-    float_model = rebuild(model, copies.call, class_of=None)
+    float_model = rebuild(model, copies.call, class_of=None, float32_inputs=True)
     copies.carry_weights()
     return float_model
 
 
-def half_precision_layers(model: keras.Model) -> list[str]:
-    """Returns the names of the layers that compute in float16 or bfloat16."""
-    return [
-        layer.name
-        for layer in all_layers(model, include_self=False)
-        if layer.compute_dtype in _HALF and type(layer).__name__ != "InputLayer"
-    ]
+def other_precision_layers(model: keras.Model) -> list[str]:
+    """Returns the names of the layers that compute in float16, bfloat16 or float64."""
+    return [layer.name for layer in all_layers(model) if _computes_otherwise(layer)]
+
+
+def _computes_otherwise(layer: keras.layers.Layer) -> bool:
+    is_container = isinstance(layer, keras.Model | keras.layers.InputLayer)
+    return layer.compute_dtype in _OTHER and not is_container
 
 
 def _with_float32_policies(config: Any) -> Any:

@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfnas.graph.functional import Call
+from tfnas.graph.registered_layers import register_layer
 from tfnas.quantization.quantized_kernel import PACKAGE, zeros_to_ones
 
 HARD_SILU = {"hard_silu", "hard_swish", "HardSilu"}
@@ -161,6 +162,10 @@ class FloatConcatenate(keras.layers.Wrapper):
     def compute_output_shape(self, input_shape: Any) -> Any:
         """Returns the wrapped layer's output shape."""
         return self.layer.compute_output_shape(input_shape)
+
+
+for _of_file in (ChannelAffine, SixteenBitForm, FloatConcatenate):
+    register_layer(_of_file, macs=0)
 
 
 def needs_16_bit_form(call: Call) -> bool:

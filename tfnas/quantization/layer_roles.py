@@ -3,6 +3,7 @@
 | role    | meaning                                                                    |
 |---------|----------------------------------------------------------------------------|
 | KERNEL  | has a kernel, which is quantized as its output is                          |
+| WEIGHTS | a registered layer with weights: they are quantized as its output is       |
 | NORM    | BatchNormalization: folded into the kernel before it, else like AFFINE     |
 | AFFINE  | a factor and an offset for each channel: Rescaling, Normalization          |
 | RELU    | clipping, which is part of the quantization of the output before it        |
@@ -13,7 +14,7 @@
 | FLOAT   | stays float                                                                |
 
 A custom layer class has the role that it was registered with
-(:mod:`tfnas.quantization.layer_registry`), else FLOAT.
+(:func:`tfnas.register_layer`), else FLOAT.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Any
 
 from tfnas.graph.functional import Call
 from tfnas.graph.idle_layers import IDLE
+from tfnas.keras_private import mask_of
 from tfnas.quantization.layer_registry import Role, registered_role
 
 KERNEL_LAYERS = (
@@ -90,7 +92,7 @@ _FIXED_RANGES = {
     **dict.fromkeys(("sigmoid", "softmax"), (0.0, 255.0 / 256.0)),
     "tanh": (-1.0, 127.0 / 128.0),
 }
-_REGISTER = " (tfnas.register_quantizable can give it one)"
+_REGISTER = " (tfnas.register_layer can give it one)"
 _FIXED_16 = (-32767.0 / 32768.0, 32767.0 / 32768.0)  # a scale of 2^-15 for all functions
 
 
@@ -111,8 +113,16 @@ def role(call: Call) -> Role:
     if name is not None:
         return _ACTIVATIONS.get(name, Role.FLOAT)
     if kind in _COMPUTE:
+        if averages_by_mask(call):
+            return Role.FLOAT
         return Role.COMPUTE if len(call.inputs) > 1 or kind not in _BINARY else Role.FLOAT
     return Role.FLOAT
+
+
+def averages_by_mask(call: Call) -> bool:
+    """Whether a call averages over the steps that a mask leaves, which no integer operator does."""
+    masked = len(call.inputs) > 1 or mask_of(call.inputs[0]) is not None
+    return call.kind == "GlobalAveragePooling1D" and masked
 
 
 _BINARY = {"Add", "Subtract", "Multiply", "Maximum", "Minimum"}
@@ -165,6 +175,8 @@ def reason_for_float(call: Call) -> str:
     """Why a call stays float."""
     if registered_role(call.operation) is Role.FLOAT:
         return f"{call.kind} is registered as float"
+    if averages_by_mask(call):
+        return f"no integer form of {call.kind} with a mask"
     name = activation_name(call)
     if name is not None:
         return f"no integer form of the activation {name!r}"

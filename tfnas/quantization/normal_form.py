@@ -17,7 +17,6 @@ import numpy as np
 from tfnas.graph.functional import Call, LayerCopies, rebuild, walk
 from tfnas.quantization.integer_layers import HARD_SILU, hard_silu
 from tfnas.quantization.layer_roles import KERNEL_LAYERS, activation_name, activation_of
-from tfnas.quantization.unfolding import unfold
 
 _SPLIT = (*KERNEL_LAYERS, "SeparableConv1D", "SeparableConv2D")
 Origins = dict[int, tuple[str, str]]
@@ -61,7 +60,7 @@ def normal_form(model: keras.Model, bits: int = 8) -> tuple[keras.Model, Origins
             tensor = hard_silu(tensor, copies.unique) if is_hard_silu else part(tensor)
         return [tensor]
 
-    flat = rebuild(model, apply, class_of=None, flow=walk(model, unfold))
+    flat = rebuild(model, apply, class_of=None, flow=walk(model))
     copies.carry_weights()
     return flat, origins
 

@@ -21,9 +21,13 @@ import keras
 from tfnas.graph.batchnorm import fitting_columns
 from tfnas.graph.compatibility import carry_zeros
 from tfnas.graph.functional import Call, LayerCopies, Skipped, rebuild, walk
+from tfnas.graph.functional_form import as_functional
+from tfnas.graph.model_class import plain
+from tfnas.graph.preprocessing import calls_in_front
 from tfnas.keras_private import all_layers, functional_inside
 from tfnas.quantization.fake_quant import FakeQuant
 from tfnas.quantization.fake_quant_placement import FakeQuantBuilder
+from tfnas.quantization.float32_model import to_float32
 from tfnas.quantization.integer_layers import ChannelAffine, FloatConcatenate, SixteenBitForm
 from tfnas.quantization.layer_roles import Role, is_channel_norm, reason_for_float, role
 from tfnas.quantization.normal_form import normal_form
@@ -46,9 +50,9 @@ def quantize_aware(
     The copy computes as its integer file will. Compile, train, save and load it
     (:func:`tfnas.load_model`) like any Keras model. :func:`tfnas.to_tflite` needs no calibration
     data for it, and :func:`tfnas.strip_quantization` turns it back into a float model. `model` is
-    not changed. Zeros that :func:`tfnas.prune` keeps in training are kept in the copy too. After
-    loading a model, call :func:`tfnas.keep_zeros` to keep zeros, or :func:`tfnas.keep_clusters` to
-    keep clusters of equal weights (and zeros).
+    not changed; one of float64 is cast to float32. Zeros that :func:`tfnas.prune` keeps in training
+    are kept in the copy too. After loading a model, call :func:`tfnas.keep_zeros` to keep zeros, or
+    :func:`tfnas.keep_clusters` to keep clusters of equal weights (and zeros).
 
     Example:
         >>> import keras, numpy as np, tfnas
@@ -61,7 +65,7 @@ def quantize_aware(
         'int8'
 
     Args:
-        model: A built functional or Sequential Keras 3 model.
+        model: A Keras 3 model. A subclassed one is opened, see :func:`tfnas.as_functional`.
         spec: "int8", "int8x4" (4-bit weights), "int16x8" (16-bit activations), or a
             :class:`tfnas.QuantSpec`. Where TFLite has no 4-bit kernel, as for transposed
             convolutions, weights have 8 bits instead.
@@ -80,6 +84,7 @@ def quantize_aware(
     """
     spec = QuantSpec.of(spec)
     _check_arguments(spec, engine)
+    model = as_functional(model, data)
     _check_model(model)
     if engine == "tfmot":
         from tfnas.legacy import quantize_aware_tfmot
@@ -100,12 +105,25 @@ def with_fake_quantization(model: keras.Model, spec: QuantSpec, fixed: bool = Fa
         fixed: Whether the grids of kernels can be fixed, see
             :class:`tfnas.quantization.quantized_kernel.QuantizedKernel`.
     """
-    flat, origins = normal_form(model, spec.activation_bits)
+    doubles = any(layer.compute_dtype == "float64" for layer in all_layers(model))
+    single = to_float32(plain(model)) if doubles else model
+    flat, origins = normal_form(single, spec.activation_bits)
     flow = walk(flat)
-    names = [(c.name, c.kind) for c in flow.calls if role(c) is Role.KERNEL]
+    names = [(c.name, c.kind) for c in flow.calls if role(c) in (Role.KERNEL, Role.WEIGHTS)]
     spec.check_patterns([*names, *origins.values()])
     builder = FakeQuantBuilder(flow, spec, origins, fixed)
-    quantized = rebuild(flat, builder.apply, class_of=model, flow=flow, on_input=builder.on_input)
+    raw = {
+        tensor.name
+        for tensor, value in zip(functional_inside(flat).inputs, flow.inputs, strict=True)
+        if value in builder.raw
+    }
+    quantized = rebuild(
+        flat,
+        builder.apply,
+        class_of=model,
+        flow=flow,
+        on_input=lambda tensor: tensor if tensor.name in raw else builder.on_input(tensor),
+    )
     builder.copies.carry_weights()
     carry_zeros(model, quantized)
     return quantized
@@ -218,7 +236,12 @@ def unquantized_layers(model: keras.Model) -> list[Skipped]:
         A record for each layer or operation: its name, kind and reason.
     """
     skipped = []
-    for call in walk(model).calls:
+    flow = walk(model)
+    front = {id(call) for call in calls_in_front(flow)}
+    for call in flow.calls:
+        if id(call) in front:
+            skipped.append(Skipped(call.name, call.kind, "preprocessing, stays out of the file"))
+            continue
         if isinstance(call.operation, FloatConcatenate):
             reason = "joins numbers of a layer that stays float"
             skipped.append(Skipped(call.operation.layer.name, "Concatenate", reason))
@@ -228,7 +251,7 @@ def unquantized_layers(model: keras.Model) -> list[Skipped]:
         if call_role is Role.NORM and not is_channel_norm(call):
             reason = "normalizes another axis than the last, or more than 4 dimensions"
             skipped.append(Skipped(call.name, call.kind, reason))
-        elif call_role is Role.KERNEL:
+        elif call_role in (Role.KERNEL, Role.WEIGHTS):
             skipped.append(Skipped(call.name, call.kind, "left float by the specification"))
         elif call_role is Role.FLOAT:
             skipped.append(Skipped(call.name, call.kind, reason_for_float(call)))

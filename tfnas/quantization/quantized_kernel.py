@@ -14,6 +14,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tfnas.graph.macs import layer_macs
+from tfnas.graph.registered_layers import register_layer, weight_of
 from tfnas.quantization.layer_roles import ONE_SCALE
 
 PACKAGE = "tfnas"
@@ -55,6 +57,7 @@ class QuantizedKernel(keras.layers.Wrapper):
         self.bits, self.active, self.least, self.one_scale = bits, active, least, one_scale
         self.as_convolution, self.fixed = as_convolution, fixed
         self.ends: Any = None
+        self.supports_masking = layer.supports_masking
 
     def build(self, input_shape: Any = None) -> None:
         """Builds the layer."""
@@ -169,6 +172,14 @@ class QuantizedKernel(keras.layers.Wrapper):
         each use has a kernel of its own for the converter, which rounds to the same integers,
         and the file holds these once.
         """
+        # A depthwise kernel's channels are its last two axes.
+        depthwise = isinstance(
+            self.layer, keras.layers.DepthwiseConv1D | keras.layers.DepthwiseConv2D
+        )
+        return self._on_grid(kernel, use, self.scale_per_kernel, depthwise)
+
+    def _on_grid(self, kernel: Any, use: int, whole: bool, depthwise: bool = False) -> Any:
+        """Rounds a kernel; `whole`: to one scale, else to one for each channel, the last axis."""
         kernel = tf.convert_to_tensor(kernel)
         value = tf.cast(kernel, tf.float32)
         options = {"num_bits": self.bits, "narrow_range": True}
@@ -177,15 +188,11 @@ class QuantizedKernel(keras.layers.Wrapper):
         def range_end(largest: Any) -> Any:
             return tf.maximum(zeros_to_ones(largest), self.least) * widening
 
-        if self.scale_per_kernel:
+        if whole:
             largest = tf.reduce_max(tf.abs(tf.stop_gradient(value)))
             end = range_end(largest if self.ends is None else self._fixed_or(largest, 0))
             result = tf.quantization.fake_quant_with_min_max_vars(value, -end, end, **options)
             return tf.cast(result, kernel.dtype)
-        # A depthwise kernel's channels are its last two axes.
-        depthwise = isinstance(
-            self.layer, keras.layers.DepthwiseConv1D | keras.layers.DepthwiseConv2D
-        )
         flat = tf.reshape(value, [*value.shape[:-2], -1]) if depthwise else value
         axes = range(len(flat.shape) - 1)
         largest = tf.reduce_max(tf.abs(tf.stop_gradient(flat)), axes)
@@ -205,6 +212,10 @@ class QuantizedKernel(keras.layers.Wrapper):
         ends = self.ends.value[channels]
         return tf.where(ends > 0.0, ends, largest)
 
+    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
+        """Returns the mask that the wrapped layer passes on."""
+        return self.layer.compute_mask(inputs, previous_mask)
+
     def compute_output_shape(self, input_shape: Any) -> Any:
         """Returns the wrapped layer's output shape."""
         return self.layer.compute_output_shape(input_shape)
@@ -221,6 +232,73 @@ def channel_count(layer: Any) -> int:
     shape = tuple(layer.kernel.shape)
     return int(shape[-1] * shape[-2]) if depthwise else int(shape[-1])
 
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class QuantizedWeights(QuantizedKernel):
+    """Calls a registered layer with the kernels rounded that its `integer_form` names.
+
+    Args:
+        layer: A layer whose class is registered with :func:`tfnas.register_layer`.
+        axes: Maps the attribute of each kernel to its last axis, -1, for a scale for each index;
+            None: it has one scale.
+        **options: As of :class:`QuantizedKernel`.
+    """
+
+    def __init__(self, layer: Any, axes: dict[str, int | None], **options: Any) -> None:
+        super().__init__(layer, **options)
+        self.axes = axes
+
+    def build(self, input_shape: Any = None) -> None:
+        """Marks the layer as built: the one inside is built before, from its own configuration."""
+        self.built = True
+
+    def compute_output_spec(self, *args: Any, use: int = 0, **kwargs: Any) -> Any:
+        """Returns the output of the layer inside, which need not tell its shape."""
+        return self.layer.compute_output_spec(*args, **kwargs)
+
+    def get_build_config(self) -> dict[str, Any]:
+        """Returns what the layer inside is built from, for saving."""
+        return {"layer": self.layer.get_build_config()}
+
+    def build_from_config(self, config: dict[str, Any]) -> None:
+        """Builds the layer inside."""
+        if config.get("layer") and not self.layer.built:
+            self.layer.build_from_config(config["layer"])
+        self.built = True
+
+    def call(self, *args: Any, use: int = 0, **kwargs: Any) -> Any:
+        """Calls the layer with the rounded kernels.
+
+        Args:
+            *args: The layer's arguments.
+            use: Index of the call, where a model calls the layer several times.
+            **kwargs: The layer's arguments.
+        """
+        layer = self.layer
+        if not self.active:
+            return layer(*args, **kwargs)
+        rounded = {}
+        for name, axis in self.axes.items():
+            weight = weight_of(layer, name, "integer_form")
+            rounded[id(weight)] = self._on_grid(weight.value, use, axis is None)
+
+        def values(variables: Any) -> list[Any]:
+            return [rounded.get(id(variable), variable) for variable in variables]
+
+        outputs, _ = layer.stateless_call(
+            values(layer.trainable_variables),
+            values(layer.non_trainable_variables),
+            *args,
+            **kwargs,
+        )
+        return outputs
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the layer's configuration, for saving."""
+        return {**super().get_config(), "axes": dict(self.axes)}
+
+
+register_layer(QuantizedKernel, macs=lambda own, x, y: layer_macs(own.layer, x, y))
 
 # The smallest range of a channel relative to the kernel's largest. Weight decay can leave a channel
 # 1e-7 of the others: its scale would be so small that its bias overflows 32 bits. Steps of

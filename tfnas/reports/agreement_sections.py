@@ -12,8 +12,18 @@ from tfnas.compression.results.file_rows import more_headers, more_rows
 from tfnas.data.examples import Data, Examples
 from tfnas.measure.agreement import PLAIN, Agreement, MetricPair
 from tfnas.measure.output_agreement import OutputAgreement
-from tfnas.reports.content import Picture, Pictures, Section, Table, Warnings, Words, paragraphs
+from tfnas.reports.content import (
+    Picture,
+    Pictures,
+    Section,
+    Table,
+    Warnings,
+    Words,
+    capitalized,
+    paragraphs,
+)
 from tfnas.reports.pages import png_of
+from tfnas.tasks.judged_parts import Evaluation
 from tfnas.tflite.artifact import Artifact
 
 _SHOWN = 12  # most images that became wrong
@@ -29,6 +39,50 @@ def more_metrics(rows: Sequence[FileRow]) -> list[Section]:
     found = more_rows(rows)
     table = Table(more_headers(), found, right=2)
     return [Section("Further metrics, on the same examples", [table])] if found else []
+
+
+def group_sections(found: Evaluation | None, words: Words) -> list[Section]:
+    """Returns the quality of the best file by groups; nothing where there are none.
+
+    Args:
+        found: The quality, with the differences to the original's file.
+        words: How the report calls examples and their metric.
+    """
+    if found is None:
+        return []
+    metric, warnings = found.metric, found.warnings()
+    rows = []
+    for name, score in found.groups.items():
+        change = found.differences[name]
+        rows.append(
+            [
+                name,
+                str(score.examples),
+                f"{score.value - change[0]:.4f}",
+                f"{score.value:.4f}",
+                "{:+.{n}f} [{:+.{n}f}, {:+.{n}f}]".format(
+                    *(metric.scale * each for each in change), n=metric.digits
+                ),
+            ]
+        )
+    name, change = min(found.differences.items(), key=lambda item: -metric.drop(item[1][0]))
+    text = (
+        f"The worst group is {found.worst}; the best and the worst are "
+        f"{metric.text(metric.scale * found.spread)} apart. {name} changes worst, by "
+        f"{metric.scale * change[0]:+.{metric.digits}f} {metric.unit}".rstrip()
+        + "."
+    )
+    headers = ["group", words.examples, "original", "best", f"{words.points} [95%]"]
+    return [
+        Section(
+            f"{capitalized(words.metric)} by group, on the final {words.examples}",
+            [
+                *paragraphs(text),
+                *([Warnings(warnings)] if warnings else []),
+                Table(headers, rows),
+            ],
+        )
+    ]
 
 
 def agreement_sections(result: CompressResult, data: Data, words: Words) -> list[Section]:
@@ -129,8 +183,15 @@ def _agreement(found: Agreement, words: Words) -> str:
         f"Of {found.examples} {words.examples} {value:.1f}% [{low:.1f}, {high:.1f}] change their "
         f"class: {found.broke} that were right are wrong, {found.repaired} that were wrong are "
         f"right. Expected calibration error: {found.calibration[0]:.3f} before, "
-        f"{found.calibration[1]:.3f} now."
+        f"{found.calibration[1]:.3f} now.{_worst_class(found)}"
     )
+
+
+def _worst_class(found: Agreement) -> str:
+    if not found.classes:
+        return ""
+    name, pair = min(found.classes.items(), key=lambda item: item[1].difference[0])
+    return f" Class {name} changes worst, by {100 * pair.difference[0]:+.1f} points."
 
 
 def _pair_headers(subject: str) -> list[str]:

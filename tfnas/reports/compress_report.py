@@ -12,7 +12,7 @@ from tfnas.compression.results.file_rows import file_rows, headers
 from tfnas.data.examples import Data
 from tfnas.measure.latency import provenance
 from tfnas.measure.throughput import Throughput
-from tfnas.reports.agreement_sections import agreement_sections, more_metrics
+from tfnas.reports.agreement_sections import agreement_sections, group_sections, more_metrics
 from tfnas.reports.content import (
     Cell,
     Picture,
@@ -95,6 +95,7 @@ def content(result: CompressResult, data: Data, settings: FineTuneSettings, word
             _final_files(result, data, words),
             _all_candidates(result, data, words),
             *more_metrics(result.rows),
+            *group_sections(result.by_group, words),
             *agreement_sections(result, data, words),
             Section(
                 "The best file, layer by layer", [Table(_LAYERS, _layers(result), bars=_LAYER_BARS)]

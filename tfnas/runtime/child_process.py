@@ -1,8 +1,9 @@
 """A process of Python beside this one that runs calls, may die in them, and ends with this one.
 
 It is started as `python -c`, not forked (TensorFlow does not survive that) and not spawned by
-:mod:`multiprocessing` (which runs the caller's script again). It leads a process group: what a call
-has started is killed with it.
+:mod:`multiprocessing` (which runs the caller's script again). What a call has started is killed
+with it: on Linux all of it, by a guardian (:mod:`tfnas.runtime.guardian`), which is the process
+that is started here; elsewhere its process group.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import IO, Any
 
 import cloudpickle
 
+from tfnas.runtime.guardian import is_supported as guardians_are_supported
 from tfnas.runtime.worker import BEGAN, CALL, HEADER, RETURNED
 
 START_SECONDS = 600.0  # for the imports of a call, on a busy machine
@@ -35,13 +37,24 @@ from importlib import machinery, util
 spec = machinery.PathFinder.find_spec("tfnas", [{root!r}])
 sys.modules["tfnas"] = util.module_from_spec(spec)
 spec.loader.exec_module(sys.modules["tfnas"])
+from tfnas.runtime.guardian import guard
+guard({connection}, {life})
 from tfnas.runtime.worker import serve
 serve({connection}, {life}, {folder!r})
 """
 
 
 class ProcessDied(RuntimeError):
-    """The process crashed, or was killed, during a call."""
+    """The process crashed, or was killed, during a call.
+
+    Args:
+        message: How it ended.
+        status: Its exit status, negative for a signal; None: it was killed here.
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class TookTooLong(ProcessDied):
@@ -176,12 +189,16 @@ class ChildProcess:
         self.kill()
         code = self.process.returncode
         if code >= 0:
-            return ProcessDied(f"ended with status {code}")
+            return ProcessDied(f"ended with status {code}", code)
         name = signal.Signals(-code).name if -code in signal.valid_signals() else "unknown"
-        return ProcessDied(f"ended by signal {-code} ({name})")
+        return ProcessDied(f"ended by signal {-code} ({name})", code)
 
     def kill(self) -> None:
         """Kills it, and all that its calls have started. It may be called in any thread."""
+        if guardians_are_supported():
+            self.process.terminate()  # the guardian kills what is below it, then it ends
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(_CLOSE_SECONDS)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()

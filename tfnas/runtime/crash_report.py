@@ -80,6 +80,18 @@ def knows_of_memory(path: pathlib.Path) -> bool:
     return isinstance(first.get("oom_kills"), int) and first.get("boot") == _machine().get("boot")
 
 
+def memory_kills() -> int | None:
+    """Returns how many processes this machine has ended for lack of memory; None: it is unknown.
+
+    Example:
+        >>> before = memory_kills()
+        >>> memory_kills() == before  # nothing happened since
+        True
+    """
+    found = _machine().get("oom_kills")
+    return found if isinstance(found, int) else None
+
+
 def _read(path: pathlib.Path) -> tuple[dict[str, object], str]:
     try:
         first, _, rest = path.read_text("utf-8", "replace").partition("\n")

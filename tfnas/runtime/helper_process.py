@@ -14,6 +14,7 @@ import contextlib
 import contextvars
 import logging
 import os
+import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from typing import IO, Any, TypeVar
 import cloudpickle
 
 from tfnas.runtime.child_process import ChildProcess, ProcessDied, TookTooLong, import_paths
+from tfnas.runtime.crash_report import memory_kills
 
 _LOG = logging.getLogger(__name__)
 # No accelerator: by default TensorFlow would take all of its memory, and nothing here computes.
@@ -53,7 +55,8 @@ def isolated(enabled: bool = True) -> Iterator[None]:
     that tfnas did not convert. In this context that is a :class:`tfnas.ConversionError`, or a
     RuntimeError. Files are the same byte by byte. :func:`tfnas.search`, :func:`tfnas.compress`
     and the `tfnas` command do this by default. The process starts once (some seconds) and needs
-    about 0.5 GB of memory. On Windows nothing is isolated.
+    about 0.5 GB of memory. On Windows nothing is isolated: this context changes nothing there, and
+    a crash ends the caller.
 
     Example:
         >>> import tfnas
@@ -101,7 +104,8 @@ def call(function: Callable[..., _Result], *args: object, timeout: float | None 
         Its result.
 
     Raises:
-        HelperDied: The process ended in the call. The next call starts another one.
+        HelperDied: The process ended in the call. The next call starts another one. Where somebody
+            killed it (SIGKILL, and memory had not run out) the call is tried once more first.
         Exception: What the function raised.
     """
     payload = cloudpickle.dumps((function, args, {}))
@@ -119,19 +123,30 @@ class _Helper:
 
     def run(self, payload: bytes, timeout: float | None) -> Any:
         with self._lock:
-            process, output = self._started()
+            before = memory_kills()
             try:
-                return process.call(payload, timeout)
-            except ProcessDied as error:
-                late = isinstance(error, TookTooLong)
-                how = f"did not end within {timeout:g} s" if late else str(error)
-                raise HelperDied(how, _printed(output)) from error
-            except (KeyboardInterrupt, SystemExit):  # nobody waits for the call any longer
-                self.stop()
-                raise
-            finally:
-                for line in _printed(output).splitlines():
-                    _LOG.debug("%s", line)
+                return self._run(payload, timeout)
+            except HelperDied as error:
+                died = error.__cause__
+                killed = isinstance(died, ProcessDied) and died.status == -signal.SIGKILL
+                if not killed or before is None or memory_kills() != before:
+                    raise
+            return self._run(payload, timeout)  # somebody killed it: the call can't be blamed
+
+    def _run(self, payload: bytes, timeout: float | None) -> Any:
+        process, output = self._started()
+        try:
+            return process.call(payload, timeout)
+        except ProcessDied as error:
+            late = isinstance(error, TookTooLong)
+            how = f"did not end within {timeout:g} s" if late else str(error)
+            raise HelperDied(how, _printed(output)) from error
+        except (KeyboardInterrupt, SystemExit):  # nobody waits for the call any longer
+            self.stop()
+            raise
+        finally:
+            for line in _printed(output).splitlines():
+                _LOG.debug("%s", line)
 
     def _started(self) -> tuple[ChildProcess, IO[bytes]]:
         """Returns a process that lives, and its output, emptied."""

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -81,6 +81,30 @@ def _fits(value: Any, kind: Any) -> bool:
             origin is tuple or all(_fits(item, parts[0]) for item in value)
         )
     return True
+
+
+def check_items(name: str, items: Sequence[Any], kind: type, count: int | None = None) -> None:
+    """Checks the items of a list, which :func:`check_types` leaves open where it is a tuple.
+
+    Example:
+        >>> check_items("Size.macs", [1, "2"], int)
+        Traceback (most recent call last):
+        ValueError: Size.macs must hold values of int, got '2'
+
+    Args:
+        name: The list, for the message.
+        items: Its items.
+        kind: int, float, str or bool.
+        count: How many there must be; None: any number.
+
+    Raises:
+        ValueError: An item has another type, or there are too many or too few.
+    """
+    if count is not None and len(items) != count:
+        raise ValueError(f"{name} must hold {count} values, got {len(items)}")
+    for item in items:
+        if not _fits(item, kind):
+            raise ValueError(f"{name} must hold values of {kind.__name__}, got {repr(item)[:80]}")
 
 
 def parse_json_object(text: str, what: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from tfnas.graph.output_names import by_output, output_names
 from tfnas.keras_private import compiled_losses, compiled_metric_arguments, own_training_step
 from tfnas.measure.agreement import Agreement, class_agreement
 from tfnas.tasks.assessment import Metric
-from tfnas.tasks.data_checks import check_inputs, check_targets
+from tfnas.tasks.data_checks import check_inputs, check_targets, dictionary_hint
 from tfnas.tasks.metrics import OutputForm, metric_of, metrics_by_output
 from tfnas.tasks.output_movement import output_movement
 from tfnas.tasks.task import Distillation, Task, as_tensors
@@ -164,6 +164,7 @@ class CompiledTask(Task):
             raise ValueError(
                 f"targets must fit loss and outputs: targets of an example are {shapes}, outputs "
                 f"{own}, and the loss {_described(self._loss)} fails: {error}"
+                f"{dictionary_hint(few.y, model)}"
             ) from error
         if not np.isfinite(value):
             raise ValueError(
@@ -236,7 +237,7 @@ class CompiledTask(Task):
         """
         if not self._form.gives_classes:
             return super().agreement(files, data, models)
-        names = getattr(data, "class_names", ())
+        names = getattr(data, "class_names", ()) or getattr(data, "target_names", ())
         logits = self._form.from_logits and not self._form.activation
         return class_agreement(*files, data.test, names, from_logits=logits)
 
@@ -284,7 +285,7 @@ class CompiledTask(Task):
             super().train(trainer, batches, epochs, initial_epoch, callbacks)
             return
         before = [np.array(value) for value in trainer.trainable_variables]
-        more = {"initial_epoch": initial_epoch} if initial_epoch else {}
+        more = {"initial_epoch": initial_epoch} if self.resumes else {}
         self._fit(trainer, epochs, list(callbacks), **more)
         after = trainer.trainable_variables
         if epochs > initial_epoch and all(
@@ -301,8 +302,15 @@ class CompiledTask(Task):
             model: The model.
 
         Raises:
-            ValueError: The kind of an output can't be inferred from its loss and its activation.
+            ValueError: An output has no loss, or its kind can't be inferred from its loss and its
+                activation.
         """
+        names, losses = output_names(model), losses_by_output(model, self._loss)
+        if without := [name for name in names if name not in losses]:
+            raise ValueError(
+                f"loss must name every output of a model that is distilled, got none for "
+                f"{', '.join(map(repr, without))}"
+            )
         self.distiller(model, Distillation(None, 0.5, outputs=()))
 
     def distiller(self, model: keras.Model, distillation: Distillation) -> keras.Model:

@@ -14,6 +14,29 @@ if TYPE_CHECKING:
     import keras
 
 _SPARSE = "sparsecategoricalcrossentropy"
+# Losses that compare each number of a target with one of the output, by `_loss_name`.
+_ELEMENTWISE = {
+    "mse",
+    "meansquarederror",
+    "mae",
+    "meanabsoluteerror",
+    "mape",
+    "meanabsolutepercentageerror",
+    "msle",
+    "meansquaredlogarithmicerror",
+    "huber",
+    "logcosh",
+    "poisson",
+    "bce",
+    "binarycrossentropy",
+    "binaryfocalcrossentropy",
+    "categoricalcrossentropy",
+    "categoricalfocalcrossentropy",
+    "kldivergence",
+    "cosinesimilarity",
+    "hinge",
+    "squaredhinge",
+}
 CHECKED = 4096  # examples of data in batches whose labels are checked
 
 
@@ -65,10 +88,24 @@ def _columns(x: Any, names: list[str], part: str) -> dict[str, Any]:
     return dict(zip(names, arrays, strict=True))
 
 
+def dictionary_hint(y: Any, model: keras.Model) -> str:
+    """Returns the way out where the targets of a model's one output are a dictionary, else "".
+
+    Args:
+        y: The targets.
+        model: The model.
+    """
+    if not isinstance(y, dict) or len(model.outputs) != 1:
+        return ""
+    return ". Targets of one output must be an array, not a dictionary"
+
+
 def check_targets(
     losses: Mapping[str, Any], model: keras.Model, examples: ExampleSet, part: str
 ) -> None:
-    """Checks that targets of classes are classes that a model knows.
+    """Checks that targets have the shape of their output, and that classes are those of a model.
+
+    Keras' losses stretch an axis of one number to any size, so a wrong shape is no error there.
 
     Args:
         losses: Loss of each output that has one.
@@ -77,7 +114,7 @@ def check_targets(
         part: The part of the data that they are of, for the message.
 
     Raises:
-        ValueError: A label is none of the classes.
+        ValueError: Targets have another shape than their output, or a label is none of the classes.
     """
     if not losses:
         return
@@ -89,9 +126,31 @@ def check_targets(
             continue
         if name not in targets:
             raise ValueError(f"targets of the {part} part must hold {name!r}, which has a loss")
+        output, labels = model.outputs[names.index(name)], targets[name]
+        if isinstance(labels, dict | list | tuple):
+            continue
         if _loss_name(loss) == _SPARSE:
-            output = model.outputs[names.index(name)]
-            _check_labels(np.asarray(targets[name]), int(output.shape[-1]), loss, name, part)
+            _check_labels(np.asarray(labels), int(output.shape[-1]), loss, name, part)
+        elif _loss_name(loss) in _ELEMENTWISE:
+            _check_shape(np.shape(labels)[1:], tuple(output.shape[1:]), name, part)
+
+
+def _check_shape(
+    own: tuple[int, ...], expected: tuple[int | None, ...], name: str, part: str
+) -> None:
+    """Raises ValueError where targets differ from the output by more than a last axis of 1."""
+
+    def fits(shape: tuple[int, ...], form: tuple[int | None, ...]) -> bool:
+        return len(shape) == len(form) and all(
+            size in (None, actual) for size, actual in zip(form, shape, strict=True)
+        )
+
+    if fits(own, expected) or fits((*own, 1), expected) or fits(own, (*expected, 1)):
+        return
+    raise ValueError(
+        f"targets of the {part} part must have the shape of the output {name!r}: an example must "
+        f"have {expected}, got {own}"
+    )
 
 
 def _loss_name(loss: Any) -> str:

@@ -34,6 +34,7 @@ def evaluate(
     groups: Sequence[Any] | np.ndarray | str | None = None,
     baseline: Artifact | str | os.PathLike[str] | None = None,
     postprocess: Callable[[Nested], Nested] | None = None,
+    stateful: bool = False,
 ) -> Any:
     """Runs a `.tflite` file on examples and returns its metric with a 95% interval.
 
@@ -68,6 +69,7 @@ def evaluate(
             then reported, paired over the examples.
         postprocess: Function that turns the file's outputs into predictions, such as one that
             decodes boxes. With several outputs it takes their list.
+        stateful: Whether the examples are a stream, as for `Artifact.predict`.
 
     Returns:
         A :class:`~tfnas.measure.measurement.Score`; with `groups` or `baseline` an
@@ -93,8 +95,11 @@ def evaluate(
         )
     classes = isinstance(groups, str) and groups == "class"
     parts = JudgedParts(judges, isinstance(metric, Mapping), names, classes)
+    runs = [
+        each.predictor(batch_size=batch_size, threads=threads, stateful=stateful) for each in files
+    ]
     for inputs, targets in _examples(x, y, judges, file, batch_size):
-        answers = [each.predict(inputs, batch_size=batch_size, threads=threads) for each in files]
+        answers = [run(inputs) for run in runs]
         parts.add(targets, [postprocess(each) if postprocess else each for each in answers])
     results: dict[str, Any] = {}
     members = parts.members(groups)

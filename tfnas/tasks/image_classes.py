@@ -134,8 +134,17 @@ class ImageClasses(Task):
             distillation: The teacher.
         """
         teacher = None if distillation.outputs is not None else distillation.teacher
-        labels = 1 - distillation.weight
-        return Distiller(teacher, model, labels, TEMPERATURE, features=distillation.hints)
+        linear = "logits" if model.outputs[0].shape[-1] > 1 else "sigmoid_logits"
+        return Distiller(
+            teacher,
+            model,
+            1 - distillation.weight,
+            TEMPERATURE,
+            # The task knows both; the model may be compiled with another loss, such as "mse".
+            outputs=last_activation(model) or linear,
+            student_loss=self.loss(model),
+            features=distillation.hints,
+        )
 
     def teacher_outputs(
         self, teacher: keras.Model, examples: ExampleSet, augment: Sequence[str], weight: float

@@ -155,18 +155,7 @@ class JudgedParts:
             name: Name of the metric.
             members: Numbers of the examples of each group.
         """
-        own, *others = self._assessments(name)
-        groups = {
-            group: [Assessment(each.metric, each.values[index]) for each in (own, *others)]
-            for group, index in members.items()
-        }
-        return Evaluation(
-            own.metric,
-            own.score,
-            own.minus(others[0]) if others else None,
-            {group: each[0].score for group, each in groups.items()},
-            {group: each[0].minus(each[1]) for group, each in groups.items()} if others else {},
-        )
+        return evaluation_of(self._assessments(name), members)
 
     def _assessments(self, name: str) -> list[Assessment]:
         judge = self.judges[name]
@@ -194,7 +183,43 @@ class JudgedParts:
                 f"groups must hold a group for each of {count} examples, of shape ({count},), got "
                 f"{column.shape}"
             )
-        return {str(each): np.flatnonzero(column == each) for each in np.unique(column)}
+        return members_of(column)
+
+
+def members_of(groups: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns the numbers of the examples of each group.
+
+    Example:
+        >>> members_of(np.array(["f", "m", "f"]))
+        {'f': array([0, 2]), 'm': array([1])}
+
+    Args:
+        groups: Group of each example, (examples,).
+    """
+    return {str(each): np.flatnonzero(groups == each) for each in np.unique(groups)}
+
+
+def evaluation_of(
+    assessments: Sequence[Assessment], members: Mapping[str, np.ndarray]
+) -> Evaluation:
+    """Returns the quality of a file by groups, with the differences to another one.
+
+    Args:
+        assessments: Of the file, then perhaps of the other one, on the same examples.
+        members: Numbers of the examples of each group.
+    """
+    own, *others = assessments
+    groups = {
+        group: [Assessment(each.metric, each.values[index]) for each in assessments]
+        for group, index in members.items()
+    }
+    return Evaluation(
+        own.metric,
+        own.score,
+        own.minus(others[0]) if others else None,
+        {group: each[0].score for group, each in groups.items()},
+        {group: each[0].minus(each[1]) for group, each in groups.items()} if others else {},
+    )
 
 
 def _values(metric: Metric, y: Nested, predictions: Nested) -> np.ndarray:

@@ -12,7 +12,7 @@ import gzip
 import hashlib
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from ai_edge_litert.interpreter import Interpreter
 from tfnas.runtime.files import write_atomically
 from tfnas.runtime.foreign_files import read_regular
 from tfnas.tflite import c_source, file_interpreter, flatbuffer, minify
+from tfnas.tflite.file_runs import FileRuns, state_of
 from tfnas.tflite.file_validation import check_file
 from tfnas.tflite.metadata import Metadata, make_metadata, read_metadata, write_metadata
 from tfnas.tflite.tensor_details import TensorDetails
@@ -323,12 +324,19 @@ class Artifact:
         )
 
     def predict(
-        self, x: InputData, *, batch_size: int = 64, threads: int = 1, reference: bool = False
+        self,
+        x: InputData,
+        *,
+        batch_size: int = 64,
+        threads: int = 1,
+        reference: bool = False,
+        stateful: bool = False,
     ) -> Any:
         """Runs the file on real numbers and returns real numbers.
 
-        Inputs are quantized and outputs dequantized with the file's scales. TensorFlow and Keras
-        are not imported if `x` consists of arrays.
+        Inputs are quantized and outputs dequantized with the file's scales. A file of a fixed
+        batch size is fed as it is. TensorFlow and Keras are not imported if `x` consists of
+        arrays.
 
         Example:
             >>> import numpy as np
@@ -343,6 +351,8 @@ class Artifact:
             batch_size: Examples per invocation, if the file does not fix the batch size.
             threads: Threads of the interpreter.
             reference: Whether LiteRT's reference kernels compute, as in :meth:`interpreter`.
+            stateful: Whether `x` is a stream: a state of the file, such as that of a fused LSTM,
+                is left from one example to the next. Otherwise it is reset before each batch.
 
         Returns:
             An array of shape (examples, ...), or a list of them with several outputs.
@@ -352,28 +362,57 @@ class Artifact:
                 the file does not have one output per example.
             RuntimeError: The interpreter refuses the file.
         """
+        return self.predictor(
+            batch_size=batch_size, threads=threads, reference=reference, stateful=stateful
+        )(x)
+
+    def predictor(
+        self,
+        *,
+        batch_size: int = 64,
+        threads: int = 1,
+        reference: bool = False,
+        stateful: bool = False,
+    ) -> Callable[[InputData], Any]:
+        """Returns :meth:`predict` as a function that keeps its interpreter from call to call.
+
+        Example:
+            >>> import numpy as np
+            >>> from tfnas.measure.latency import reference_artifact
+            >>> predict = reference_artifact().predictor(batch_size=2)
+            >>> predict(np.zeros((3, 48, 48, 3), np.float32)).shape
+            (3, 10)
+
+        Args:
+            batch_size: As for :meth:`predict`.
+            threads: As for :meth:`predict`.
+            reference: As for :meth:`predict`.
+            stateful: Whether examples are a stream: a state is left from one example to the next,
+                and from one call to the next.
+
+        Returns:
+            A function of the inputs.
+
+        Raises:
+            ValueError: `batch_size` is below 1.
+        """
         from tfnas.data.reading import arrays
 
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        columns = self._columns(arrays(x, what="x")[0])
-        examples = len(columns[0])
-        try:
-            outputs = self._run(columns, min(batch_size, examples), threads, reference)
-        except (RuntimeError, file_interpreter.BatchRefused):
-            try:  # an operator fixes the batch size: one example at a time
-                outputs = self._run(columns, 1, threads, reference)
-            except file_interpreter.BatchRefused as error:
-                raise ValueError(f"file must have an output per example, but {error}") from error
-        values = [t.dequantize(o) for t, o in zip(self.outputs, outputs, strict=True)]
-        return values[0] if len(values) == 1 else values
 
-    def _run(
-        self, columns: list[np.ndarray], batch: int, threads: int, reference: bool
-    ) -> list[np.ndarray]:
-        shapes = [(batch, *column.shape[1:]) for column in columns]
-        interpreter = self.interpreter(threads, shapes=shapes, reference=reference)
-        return file_interpreter.run_in_batches(interpreter, self._details, columns, batch)
+        def new(shapes: list[tuple[int, ...]] | None) -> Interpreter:
+            return self.interpreter(threads, shapes=shapes, reference=reference)
+
+        ends = self.inputs, self.outputs
+        runs = FileRuns(new, *ends, state_of(self.content), batch_size, stateful)
+
+        def predict(x: InputData) -> Any:
+            outputs = runs(self._columns(arrays(x, what="x")[0]))
+            values = [t.dequantize(o) for t, o in zip(self.outputs, outputs, strict=True)]
+            return values[0] if len(values) == 1 else values
+
+        return predict
 
     def _columns(self, x: Any) -> list[np.ndarray]:
         """Checks the inputs and returns one array for each, in the file's order."""

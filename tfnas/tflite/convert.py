@@ -12,6 +12,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from tfnas.graph.functional_form import opaque_form
 from tfnas.legacy.rebuild import is_tf_keras
 from tfnas.quantization.spec import QuantSpec
 from tfnas.tflite.artifact import Artifact
@@ -21,6 +22,7 @@ from tfnas.tflite.passes.conversion_state import Conversion
 from tfnas.tflite.passes.convert_model import convert
 from tfnas.tflite.passes.correct_batchnorm import correct
 from tfnas.tflite.passes.encode_sparsely import encode_sparsely
+from tfnas.tflite.passes.keep_preprocessing_out import keep_preprocessing_out
 from tfnas.tflite.passes.place_fake_quantization import place_fake_quantization
 from tfnas.tflite.passes.prepare_model import prepare
 from tfnas.tflite.passes.quantize_weights import quantize_weights
@@ -32,9 +34,11 @@ if TYPE_CHECKING:
     import keras
 
     from tfnas.data.data_types import CalibrationData
+    from tfnas.graph.functional_form import InputShape
 
 SPARSE_MODES = ("float32", "float16", "int8")
 PASSES: tuple[Callable[[Conversion], Conversion], ...] = (
+    keep_preprocessing_out,
     prepare,
     check_weights,
     read_calibration,
@@ -56,6 +60,7 @@ def to_tflite(
     *,
     sparse: bool = False,
     rounding: str | None = None,
+    input_shape: InputShape | None = None,
 ) -> Artifact:
     """Converts a Keras model to a `.tflite` file and checks the file.
 
@@ -67,8 +72,10 @@ def to_tflite(
         'int8'
 
     Args:
-        model: A built Keras 3 model (functional, Sequential, or a subclass of them with
-            known inputs), or a tf_keras model.
+        model: A Keras 3 model, or a tf_keras model. A subclassed one is opened, see
+            :func:`tfnas.as_functional`; where it can't be, its file is written by Keras' export,
+            in the formats that need no change of layers. Lookups of words, hashes and bins in front
+            of a model stay out of the file, see :func:`tfnas.split_preprocessing`.
         mode: The number formats of the file, as a :class:`tfnas.QuantSpec` (which may give
             single layers another format) or as one of these names:
 
@@ -87,14 +94,17 @@ def to_tflite(
             in both), or a TFLite representative dataset. That is a function without arguments.
             It yields lists of arrays of shape (batch, ...) in the order of `model.inputs`,
             dictionaries by input name, or tuples of a signature key and such a dictionary.
-            At most 500 examples are used: evenly spaced ones of arrays, the first ones of other
-            data.
+            At most 500 examples are used: of arrays one of each equal part, drawn at random, of
+            other data the first ones.
         sparse: Whether kernels of which at least 30% is zero are stored without the zeros. This
             makes the file smaller, not faster; gzip makes a dense file nearly as small.
             Possible in three modes: "float32"; "float16", for models without transposed
             convolutions and without dense layers pruned in 1x4 blocks; "int8", for models whose
             dense layers are unpruned or pruned in 1x16 blocks. The `origin` of the artifact then
             holds the size of the dense file: `dense_size` and `dense_gzip_size`, in bytes.
+        input_shape: Shape of the input without the batch, for a model that leaves it open: a
+            Sequential model without `keras.Input`, a series of any length. For several inputs a
+            list of shapes, or a dictionary by input name.
 
         rounding: "nearest" or "second_order", see :class:`tfnas.QuantSpec`. Integers chosen by
             "second_order" need no training and lose far less at 4 bits. Depthwise convolutions,
@@ -126,6 +136,8 @@ def to_tflite(
     if sparse:
         _check_sparse(spec)
     _check_model(model)
+    if not is_tf_keras(model):
+        model = opaque_form(model, calibration, input_shape)
     conversion = Conversion(model, spec, calibration, sparse)
     for run in PASSES:
         conversion = run(conversion)
@@ -167,9 +179,4 @@ def _check_model(model: Any) -> None:
         raise ValueError(
             f"model must be the model to deploy, got the {type(model).__name__} {model.name!r}: "
             f"give its student, {model.name}.student"
-        )
-    if not model.built or not getattr(model, "inputs", None):
-        raise ValueError(
-            f"model must be built and have known inputs, got {model.name!r}: start it with "
-            "keras.Input, or wrap it in a functional model"
         )

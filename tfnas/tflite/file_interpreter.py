@@ -21,10 +21,6 @@ _KNOWN: dict[tuple[str, bool, bool], str] = {}
 Ends = tuple[tuple[TensorDetails, ...], tuple[TensorDetails, ...]]  # inputs, outputs
 
 
-class BatchRefused(Exception):
-    """The file does not return one output per example for this batch size."""
-
-
 def new_interpreter(
     content: bytes,
     threads: int = 1,
@@ -192,42 +188,6 @@ def input_columns(
         if np.isnan(column).any():
             raise ValueError(f"x must hold no NaN for input {tensor.name!r}")
     return columns
-
-
-def run_in_batches(
-    interpreter: Interpreter, ends: Ends, columns: Sequence[np.ndarray], batch: int
-) -> list[np.ndarray]:
-    """Runs a file on all examples.
-
-    Args:
-        interpreter: An interpreter whose inputs have this batch size.
-        ends: The file's inputs and outputs.
-        columns: For each input real numbers of shape (examples, ...).
-        batch: Examples per invocation.
-
-    Returns:
-        For each output an array of shape (examples, ...) in the element type of the file.
-
-    Raises:
-        BatchRefused: An output does not have one row per example.
-    """
-    examples = len(columns[0])
-    inputs, outputs = ends
-    parts: list[list[np.ndarray]] = [[] for _ in outputs]
-    for start in range(0, examples, batch):
-        stop = min(start + batch, examples)
-        for tensor, column in zip(inputs, columns, strict=True):
-            block = tensor.quantize(column[start:stop])
-            if stop - start < batch:  # pad the last batch; the outputs are cut below
-                block = np.concatenate([block, np.repeat(block[-1:], batch - len(block), 0)])
-            interpreter.set_tensor(tensor.index, block)
-        interpreter.invoke()
-        for tensor, part in zip(outputs, parts, strict=True):
-            out = interpreter.get_tensor(tensor.index)
-            if out.ndim == 0 or len(out) != batch:
-                raise BatchRefused(f"{tensor.name} is {out.shape} for a batch of {batch}")
-            part.append(out[: stop - start])
-    return [np.concatenate(part) for part in parts]
 
 
 def _split_number(name: str) -> tuple[str, int]:

@@ -42,6 +42,8 @@ class TensorInfo:
         scales: Quantization scales, one for the tensor or one for each channel; empty for floats
             and for scales per block.
         sparsity: The sparse encoding of a constant, as in the schema; None for a dense one.
+        variable: Whether it keeps its value from one run to the next, as a state.
+        signature: The shape with -1 for sizes that the file leaves open; empty where it has all.
     """
 
     index: int
@@ -55,6 +57,8 @@ class TensorInfo:
     sparsity: schema.SparsityParametersT | None = dataclasses.field(
         default=None, repr=False, compare=False
     )
+    variable: bool = False
+    signature: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -281,6 +285,8 @@ def _tensor(index: int, tensor: schema.TensorT, buffers: list[schema.BufferT]) -
         if quantization is None
         else tuple(map(float, () if quantization.scale is None else quantization.scale)),
         tensor.sparsity,
+        bool(tensor.isVariable),
+        integers(tensor.shapeSignature),
     )
 
 

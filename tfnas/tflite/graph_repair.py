@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from tfnas.tflite.flatbuffer import pack, unpack
+from tfnas.tflite.flatbuffer import OperatorInfo, pack, unpack
 
 _OPERATOR, _TYPE = schema.BuiltinOperator, schema.TensorType
 _BIAS_INPUT = {  # operator -> index of its bias among its inputs
@@ -26,9 +26,28 @@ _BIAS_INPUT = {  # operator -> index of its bias among its inputs
     _OPERATOR.FULLY_CONNECTED: 2,
     _OPERATOR.TRANSPOSE_CONV: 3,
 }
+# Name -> index of the activations among the inputs; the kernel is the second input.
+_PRODUCTS = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 0, "FULLY_CONNECTED": 0, "TRANSPOSE_CONV": 2}
 # These read the scale of their input; other operators rely on one that fits their output's.
 _ACCEPT_ANY_SCALE = (_OPERATOR.QUANTIZE, _OPERATOR.MUL)
 _LIMITS = np.iinfo(np.int32)
+
+
+_MOST_STEPS = 256  # of an output in a step of the product before it, by XNNPACK
+
+
+def too_fine(op: OperatorInfo) -> bool:
+    """Returns whether an output's steps are so fine that XNNPACK refuses the operator.
+
+    Args:
+        op: An operator; those without an integer kernel are fine.
+    """
+    if op.name not in _PRODUCTS or op.inputs[0].dtype != "int8":
+        return False
+    x, kernel, output = op.inputs[_PRODUCTS[op.name]], op.inputs[1], op.outputs[0]
+    if not (x.scales and kernel.scales and output.scales):
+        return False
+    return max(x.scales) * max(kernel.scales) >= _MOST_STEPS * min(output.scales)
 
 
 def repair(content: bytes) -> bytes:

@@ -33,6 +33,7 @@ import numpy as np
 from tfnas.graph.batchnorm import fitting_columns
 from tfnas.graph.divergence import divergence
 from tfnas.graph.functional import walk
+from tfnas.graph.functional_form import opened_model
 from tfnas.graph.lower_hull import lower_hull
 from tfnas.legacy.rebuild import is_tf_keras
 from tfnas.quantization.layer_roles import Role, role
@@ -175,8 +176,8 @@ def mixed_precision(
         model: A trained model, as for :func:`tfnas.to_tflite`.
         size: Maximum size of the file in bytes; below 1: a fraction of the float32 file's size.
         data: Inputs, as `calibration` of :func:`tfnas.to_tflite`: arrays of shape
-            (examples, ...), or other data. 128 examples measure the effects, evenly spaced ones
-            of arrays; 500 calibrate integer activations.
+            (examples, ...), or other data. 128 examples measure the effects, of arrays one
+            of each equal part; 500 calibrate integer activations.
         activations: "float32" or "int8".
         weight_only: With float activations, whether weights are dequantized before use.
         formats: Formats to choose from. None: "float32", "int8" and "int4" with float
@@ -191,6 +192,8 @@ def mixed_precision(
         ConversionError: The model can't be converted.
     """
     candidates = _check_arguments(size, activations, weight_only, formats)
+    if not is_tf_keras(model):
+        model = opened_model(model, data)
     float_file = to_tflite(model)  # the first error is of a model that can't be converted
     columns = fitting_columns(model, data, EXAMPLES)
     if activations != FLOAT and is_tf_keras(model):
@@ -233,7 +236,7 @@ def _check_arguments(
 def _quantizable_layers(model: keras.Model) -> set[str]:
     """Names of the layers whose kernels :func:`tfnas.quantize_aware` quantizes."""
     flat, origins = normal_form(model)
-    own = [call.name for call in walk(flat).calls if role(call) is Role.KERNEL]
+    own = [call.name for call in walk(flat).calls if role(call) in (Role.KERNEL, Role.WEIGHTS)]
     return {name.split("/")[-1] for name in (*own, *(path for path, _ in origins.values()))}
 
 

@@ -9,6 +9,7 @@ a recipe, and :func:`apply_recipe` applies any recipe, also one from a file or b
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import json
 import os
@@ -31,8 +32,10 @@ from tfnas.legacy.rebuild import is_tf_keras
 from tfnas.quantization.spec import QuantSpec
 from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.conversion_error import ConversionError
+from tfnas.tflite.file_runs import fixed_batch
 from tfnas.tflite.file_weights import FileKernel, read_kernels
 from tfnas.tflite.flatbuffer import TensorInfo, innermost, read_graphs
+from tfnas.tflite.recipe_input import for_quantizer
 
 if TYPE_CHECKING:
     import keras
@@ -165,8 +168,8 @@ def apply_recipe(
         The quantized file; its `origin` holds the recipe.
 
     Raises:
-        ValueError: The recipe is unknown or invalid, it needs calibration data, or the data
-            does not fit.
+        ValueError: The recipe is unknown or invalid, it needs calibration data, the data does
+            not fit, or it would have to calibrate several signatures.
         ConversionError: ai-edge-quantizer can't apply it to this file, it changed nothing, or
             the interpreter refuses the result.
 
@@ -183,17 +186,22 @@ def apply_recipe(
         raise ValueError(
             f"artifact must be a float32 file, got {quantized.dtype} numbers in {quantized.name!r}"
         )
+    original = artifact
     try:
-        worker = quantizer.Quantizer(bytearray(artifact.content), steps)
-        needs_calibration = worker.need_calibration
+        needs_calibration = quantizer.Quantizer(bytearray(artifact.content), steps).need_calibration
     except Exception as error:  # it raises many types for an invalid recipe
         raise ValueError(
             f"recipe must be one of ai-edge-quantizer's, got {name}: {error}"
         ) from error
     columns = _calibration_columns(artifact, name, calibration) if needs_calibration else []
+    content, signature = for_quantizer(artifact.content, needs_calibration)
+    if content is not artifact.content:
+        artifact = dataclasses.replace(artifact, content=content)
+    examples = {signature: _examples(artifact, columns)} if needs_calibration else {}
     try:
+        worker = quantizer.Quantizer(bytearray(artifact.content), steps)
         with _quiet_quantizer():
-            ranges = _ranges(worker, artifact, steps, columns) if needs_calibration else None
+            ranges = _ranges(worker, artifact, steps, examples) if needs_calibration else None
             content = worker.quantize(
                 ranges, enable_progress_bar=False, enable_progress_report=False
             )
@@ -206,7 +214,7 @@ def apply_recipe(
     except Exception as error:  # and for a file that it can't quantize
         cause = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise ConversionError(f"recipe {name} can't be applied to this file: {cause}") from error
-    before, after = ({t.dtype for t in _tensors(file)} for file in (artifact, result))
+    before, after = ({t.dtype for t in _tensors(file)} for file in (original, result))
     if before == after:
         raise ConversionError(f"recipe {name} changed nothing: no operator of the file matches it")
     return result
@@ -261,7 +269,7 @@ def _calibration_columns(artifact: Artifact, name: str, calibration: Any) -> lis
 
 
 def _ranges(
-    worker: Any, artifact: Artifact, steps: list[dict[str, Any]], columns: list[np.ndarray]
+    worker: Any, artifact: Artifact, steps: list[dict[str, Any]], examples: dict[str, Any]
 ) -> Any:
     """The minimum and maximum of each activation over all examples.
 
@@ -272,7 +280,6 @@ def _ranges(
     from ai_edge_quantizer import calibrator, recipe_manager
     from ai_edge_quantizer.utils import qsv_utils  # type: ignore[import-untyped]
 
-    examples = _signatures(artifact, columns)
     if {step.get("algorithm_key", _ALGORITHM) for step in steps} - {_ALGORITHM, "no_quantize"}:
         return worker.calibrate(examples)
     manager = recipe_manager.RecipeManager()
@@ -284,10 +291,16 @@ def _ranges(
     return min_max.get_model_qsvs()
 
 
-def _signatures(artifact: Artifact, columns: list[np.ndarray]) -> dict[str, Any]:
-    inputs = artifact.inputs
-    examples = [
-        {t.name: c[i : i + 1].astype(t.dtype) for t, c in zip(inputs, columns, strict=True)}
-        for i in range(len(columns[0]))
+def _examples(artifact: Artifact, columns: list[np.ndarray]) -> list[dict[str, np.ndarray]]:
+    """Batches of the size that the file fixes, else of one; the last is filled up by repetition."""
+    inputs, count = artifact.inputs, len(columns[0])
+    batch = fixed_batch(inputs) or 1
+    return [
+        {
+            tensor.name: column[np.minimum(np.arange(start, start + batch), count - 1)].astype(
+                tensor.dtype
+            )
+            for tensor, column in zip(inputs, columns, strict=True)
+        }
+        for start in range(0, count, batch)
     ]
-    return {"serving_default": examples}

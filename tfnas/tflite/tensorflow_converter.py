@@ -28,6 +28,7 @@ from tfnas.tflite.frozen_saved_model import (
     write_saved_model,
 )
 from tfnas.tflite.quiet_converter import quiet_converter
+from tfnas.tflite.recurrent_layers import may_be_fused, traced_for_conversion
 from tfnas.tflite.saved_model_converter import (
     NEW_CONVERTER,
     ConverterOptions,
@@ -68,7 +69,7 @@ def run_converter(
     """
     options = ConverterOptions(spec, tuple(tensor.name for tensor in model.inputs), sparse, aware)
     try:
-        with quiet_converter(), tempfile.TemporaryDirectory() as folder:
+        with quiet_converter(), traced_for_conversion(), tempfile.TemporaryDirectory() as folder:
             written = written_for_converter(model, folder)
             if written is None:
                 return _converted_by_keras_way(model, options, columns)
@@ -109,8 +110,9 @@ def written_for_converter(
 
 
 def _write_frozen(model: keras.Model, directory: str) -> bool:
-    possible = not is_tf_keras(model) and can_be_frozen(model)
-    return possible and write_frozen_saved_model(model, directory)
+    if is_tf_keras(model) or not can_be_frozen(model) or may_be_fused(model):
+        return False  # freezing inlines the functions that the converter replaces by an operator
+    return write_frozen_saved_model(model, directory)
 
 
 def _converted_apart(

@@ -641,7 +641,7 @@ class Plain(keras.Model):
     ("arguments", "message"),
     [
         ({"model": "net"}, "model must be a Keras 3 model, got str"),
-        ({"model": Plain(name="p")}, "model must be built and have known inputs, got 'p'"),
+        ({"model": Plain(name="p"), "data": X[:0]}, "data must hold at least one example"),
         ({"artifact": b"TFL3"}, "artifact must be a tfnas.Artifact, got bytes"),
         ({"data": X[:0]}, "data must hold at least one example"),
         ({"data": X * np.nan}, "data must be finite"),

@@ -39,7 +39,7 @@ def test_models_that_are_not_ready_are_refused(monkeypatch):
         layer.active = False
     with pytest.raises(ValueError, match=r"model must round its activations, got '.*' inactive"):
         check_fake_quantization(state)
-    monkeypatch.setattr(module, "half_precision_layers", lambda model: ["first"])
+    monkeypatch.setattr(module, "other_precision_layers", lambda model: ["first"])
     with pytest.raises(
         ValueError, match=r"model must compute in float32 .* got 'first' of another"
     ):

@@ -56,6 +56,7 @@ def test_every_conversion_enters_each_pass_once(monkeypatch, mode):
     monkeypatch.setattr(convert, "PASSES", [recorded(run) for run in convert.PASSES])
     assert tfnas.to_tflite(network(), mode, X).mode == mode
     assert entered == [
+        "keep_preprocessing_out",
         "prepare",
         "check_weights",
         "read_calibration",

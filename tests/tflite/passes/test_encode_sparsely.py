@@ -52,6 +52,12 @@ def test_a_fault_of_the_sparse_file_is_an_error(converter, monkeypatch):
         encode_sparsely(state())
 
 
+def test_a_file_that_is_not_valid_is_an_error_of_the_conversion(converter, monkeypatch):
+    monkeypatch.setattr(module, "run_converter", lambda *args, **kwargs: b"no file")
+    with pytest.raises(ConversionError, match=r"False for model 'small': .* that is not valid"):
+        encode_sparsely(state())
+
+
 def test_an_int8_file_of_wrong_formats_is_an_error_with_a_hint(converter):
     with pytest.raises(
         ConversionError, match=r"False for model 'small': .* no float .* 1x16 blocks"

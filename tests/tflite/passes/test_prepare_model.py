@@ -1,7 +1,7 @@
 import pytest
 from small_conversions import X, conversion, network, quantized
 
-from tfnas.quantization.float32_model import half_precision_layers
+from tfnas.quantization.float32_model import other_precision_layers
 from tfnas.quantization.quantize_aware import fake_quants
 from tfnas.quantization.spec import QuantSpec
 from tfnas.tflite.passes import prepare_model
@@ -19,8 +19,8 @@ def test_a_float32_model_stays_as_it_is():
 def test_a_mixed_precision_model_becomes_float32():
     state = conversion(model=network("mixed_float16"))
     prepared = prepare(state)
-    assert half_precision_layers(state.model)
-    assert not half_precision_layers(prepared.model)
+    assert other_precision_layers(state.model)
+    assert not other_precision_layers(prepared.model)
 
 
 @pytest.mark.parametrize(("mode", "aware"), [("int8", True), ("float32", False), ("int4", False)])

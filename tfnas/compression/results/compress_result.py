@@ -14,12 +14,14 @@ from tfnas.compression.plan_settings import PlanSettings
 from tfnas.compression.recipe import Recipe
 from tfnas.compression.results.file_rows import more_lines, short_headers, short_rows
 from tfnas.compression.results.printed_result import PrintedResult
+from tfnas.compression.targets_from_budget import FEWER_BITS
 from tfnas.measure.agreement import Agreement
 from tfnas.measure.measurement import Latency
 from tfnas.measure.output_agreement import OutputAgreement
 from tfnas.measure.throughput import Throughput
 from tfnas.targets.device import Device
 from tfnas.tasks.assessment import Metric
+from tfnas.tasks.judged_parts import Evaluation
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -46,6 +48,8 @@ class CompressResult(PrintedResult):
         layers: The kernels of `best`.
         throughput: Examples a second of the original's float32 file, then of `best`.
         saved_model: Folder of `best` as a SavedModel; None where there is none.
+        by_group: Quality of `best`, and its differences to the original's file, by the groups of
+            the final examples; None where they have no groups.
         notes: How the parts of the data were made.
     """
 
@@ -67,6 +71,7 @@ class CompressResult(PrintedResult):
     layers: tuple[FileLayer, ...]
     throughput: list[Throughput]
     saved_model: pathlib.Path | None
+    by_group: Evaluation | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -105,6 +110,7 @@ class CompressResult(PrintedResult):
             *more_lines(self.rows, str(self.best.recipe)),
             *self._on_device(),
             *(self.agreement.warnings() if self.agreement else ()),
+            *(self.by_group.warnings() if self.by_group else ()),
         ]
         return [verdict(self), *(f"- {line}" for line in lines)]
 
@@ -149,6 +155,13 @@ def remarks(result: CompressResult) -> list[str]:
             f"the best file is better than the original by {metric.text(-best.costs.drop)}: "
             "it was trained further, and further training might improve the original as well"
         )
+    alike = [each for each in result.candidates if each.recipe.steps == best.recipe.steps]
+    for other in alike if best.recipe.mode == FEWER_BITS else ():
+        if other.recipe.mode == "int8" and other.costs.bytes <= best.costs.bytes:
+            lines.append(
+                f"{best.recipe} takes {best.costs.bytes:,} bytes, {other.recipe} "
+                f"{other.costs.bytes:,}: fewer bits save none here"
+            )
     return [*lines, *result.notes]
 
 

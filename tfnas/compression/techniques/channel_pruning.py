@@ -200,7 +200,7 @@ class ChannelPruningTechnique(Technique[PruneChannelsSettings]):
             "round_to": settings.round_to,
             "max_ratio": settings.max_ratio,
             "exclude": settings.exclude,
-            "data": scored.scoring() if settings.criterion == "taylor" else None,
+            "data": scored.scoring(),
             "loss": context.task.criterion_loss(model),
             "seed": context.seed,
         }

@@ -179,7 +179,11 @@ def _factorized(
 ) -> Applied:
     import keras
 
-    from tfnas.graph.batchnorm import layers_of, recalibrate_batchnorm
+    from tfnas.graph.batchnorm import (
+        layers_of,
+        layers_with_foreign_statistics,
+        recalibrate_batchnorm,
+    )
     from tfnas.low_rank.factorize import factorize, factorize_again
     from tfnas.low_rank.low_rank_report import FactorizationReport
 
@@ -199,7 +203,13 @@ def _factorized(
     report = FactorizationReport.of(context.decided("ranks", compute))
     factorized = now[0] if now else factorize_again(model, report, data, **options)
     if report.layers and layers_of(factorized, keras.layers.BatchNormalization):
-        recalibrate_batchnorm(factorized, context.calibration())
+        if layers_with_foreign_statistics(model, context.calibration()):
+            context.progress.phase(
+                "BatchNormalization keeps its statistics: the model's are not those of this data, "
+                "as where normalization was folded"
+            )
+        else:
+            recalibrate_batchnorm(factorized, context.calibration())
     hints: list[FeatureHint] = []
     if context.settings.distill:
         hints = block_hints(factorized, context.original, context.calibration())

@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfnas.graph.functional import Call, LayerCopies, Walk, walk
+from tfnas.graph.functional_form import opened_model
 from tfnas.graph.layer_kernels import model_kernels
 from tfnas.measure.latency import benchmark, check_rounds, provenance, reference_artifact
 from tfnas.measure.latency_model.features import network_features, operator_features
@@ -135,8 +136,8 @@ class LatencyModel:
             True
 
         Args:
-            model: A built functional or Sequential Keras 3 model of known input shapes, or a
-                :class:`tfnas.Architecture` without compression.
+            model: A Keras 3 model of known input shapes (a subclassed one is opened, see
+                :func:`tfnas.as_functional`), or a :class:`tfnas.Architecture` without compression.
 
         Returns:
             The ratio to the reference model that tfnas ships, no unit.
@@ -405,7 +406,7 @@ def _is_real(value: Any) -> bool:
 def _built(model: keras.Model | Architecture) -> keras.Model:
     """The model, or the model of an architecture."""
     if not isinstance(model, Architecture):
-        return model
+        return opened_model(model)
     if operators_of_architecture(model) is None:
         raise _must_be_built(model)
     from tfnas.search_space.blocks import build_model

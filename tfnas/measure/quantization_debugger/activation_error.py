@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from tfnas.tflite.artifact import Artifact
+from tfnas.tflite.file_runs import fixed_batch, state_of
 from tfnas.tflite.flatbuffer import TensorInfo
 from tfnas.tflite.tensor_details import TensorDetails
+
+if TYPE_CHECKING:
+    from ai_edge_litert.interpreter import Interpreter
 
 MAX_NOISE = 1e12  # relative noise if the signal is all zeros
 _QUANTIZED = ("int2", "int4", "uint4", "int8", "uint8", "int16")
@@ -176,11 +181,22 @@ def run_both(
     examples = len(columns[0])
     elements = sum(int(np.prod(t.shape)) for t in reference.graph.tensors if t.constant is None)
     batch = min(_MAX_BATCH, examples, max(1, _MAX_ELEMENTS // max(elements, 1)))
+    fixed = {fixed_batch(file.inputs) for file in (reference, artifact)} - {None}
+    if fixed:  # only whole batches: rows that fill one up would count twice
+        batch = max(size for size in fixed if size is not None)
+        if len(fixed) > 1 or examples < batch:
+            raise RuntimeError(
+                f"x must fill a batch that both files take, got {examples} examples for files "
+                f"that fix {sorted(map(str, fixed))}"
+            )
+        columns = [column[: examples - examples % batch] for column in columns]
     try:
         _run(reference, artifact, columns, pairs, keep_all, batch)
     except (RuntimeError, _BatchRefused):  # an operator fixes the batch size: one example at a time
         for pair in pairs:
             pair.sums, pair.fault = Sums(), ""
+        if fixed:
+            raise
         _run(reference, artifact, columns, pairs, keep_all, 1)
 
 
@@ -210,12 +226,16 @@ class _Run:
 
     def __init__(self, artifact: Artifact, keep_all: bool) -> None:
         self._artifact, self._keep_all = artifact, keep_all
-        self._size = 0
+        self._size, self._state = 0, state_of(artifact.content)
+        self._interpreter: Interpreter | None = None
 
     def feed(self, columns: Sequence[np.ndarray]) -> None:
         """Runs the file on a batch."""
         inputs = sorted_inputs(self._artifact)
-        if len(columns[0]) != self._size:
+        if self._interpreter is not None and self._state == "tensors":
+            self._interpreter.reset_all_variables()
+        other_size = len(columns[0]) != self._size
+        if self._interpreter is None or other_size or self._state == "variables":
             self._size = len(columns[0])
             order = [inputs.index(tensor) for tensor in self._artifact.inputs]
             self._interpreter = self._artifact.interpreter(
@@ -231,5 +251,7 @@ class _Run:
 
     def value(self, tensor: TensorInfo) -> np.ndarray:
         """Returns the current value of a tensor."""
+        if self._interpreter is None:
+            raise RuntimeError("file must be fed before a value is read, got no example yet")
         value: np.ndarray = self._interpreter.get_tensor(tensor.index)
         return value

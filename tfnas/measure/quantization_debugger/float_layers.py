@@ -100,7 +100,8 @@ def layers_with_format(model: Any, form: FileFormat) -> set[str]:
     if form.activations == "float32":
         return set(form.layers)
     normalized, origins = normal_form(model)
-    own = {call.name for call in walk(normalized).calls if role(call) is Role.KERNEL}
+    kernels = (Role.KERNEL, Role.WEIGHTS)
+    own = {call.name for call in walk(normalized).calls if role(call) in kernels}
     return own | {path for path, _ in origins.values()}
 
 

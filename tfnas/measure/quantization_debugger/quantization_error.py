@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfnas.graph.batchnorm import fitting_columns
+from tfnas.graph.functional_form import opened_model
 from tfnas.measure.quantization_debugger.activation_error import Scales
 from tfnas.measure.quantization_debugger.error_report import (
     FloatLayers,
@@ -93,6 +94,7 @@ def quantization_error(
     """
     counts = _counts(keep_float)
     _check_model(model)
+    model = opened_model(model, data)
     if not isinstance(artifact, Artifact):
         raise ValueError(f"artifact must be a tfnas.Artifact, got {type(artifact).__name__}")
     columns = fitting_columns(model, data)
@@ -178,11 +180,6 @@ def _check_model(model: Any) -> None:
 
     if not isinstance(model, keras.Model):
         raise ValueError(f"model must be a Keras 3 model, got {type(model).__name__}")
-    if not model.built or not getattr(model, "inputs", None):
-        raise ValueError(
-            f"model must be built and have known inputs, got {model.name!r}: begin it with "
-            "keras.Input, or wrap it in a functional model"
-        )
 
 
 def _check_inputs_and_outputs(model: keras.Model, artifact: Artifact) -> None:

@@ -22,7 +22,7 @@ from tfnas.nas.keras_tuner_private import MetricsTracker
 from tfnas.nas.search_callbacks import TrialCallbacks
 from tfnas.nas.tuner_config import ExecutorFactory
 from tfnas.nas.worker_oracle import oracle_of_worker
-from tfnas.runtime.crash_report import crash_reason, knows_of_memory
+from tfnas.runtime.crash_report import crash_reason, knows_of_memory, memory_kills
 from tfnas.runtime.randomness import make_operations_deterministic, operations_are_deterministic
 from tfnas.runtime.worker_processes import TrialDied
 
@@ -57,6 +57,7 @@ class Engine:
         self._parallel = parallel or _workers(self._executor)
         self._running: dict[concurrent.futures.Future[Any], tuple[Any, str]] = {}
         self._suspects: set[str] = set()
+        self._memory_kills: dict[str, int | None] = {}  # trial -> those before it was submitted
 
     def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Runs trials until the oracle has no more.
@@ -100,6 +101,7 @@ class Engine:
             payload = cloudpickle.dumps(
                 (tuner, trial, args, kwargs, operations_are_deterministic())
             )
+            self._memory_kills[trial.trial_id] = memory_kills()
             try:
                 future = self._executor.submit(run_in_worker, payload)
             except _Broken:
@@ -126,7 +128,9 @@ class Engine:
         except Exception as error:  # the worker's, or the executor's own, as Dask's KilledWorker
             is_plain = isinstance(error, TrialDied | OSError | concurrent.futures.CancelledError)
             reason = str(error) if is_plain else f"{type(error).__name__}: {error}"
-            self._died(trial.trial_id, reason, crashed_by_itself(reason, self._report(trial)))
+            before = self._memory_kills[trial.trial_id]
+            crashed = crashed_by_itself(reason, self._report(trial), before)
+            self._died(trial.trial_id, reason, crashed)
             self._suspects.discard(trial.trial_id)
             self.tuner.trial_callbacks.trial_ended(self.tuner.oracle.get_trial(trial.trial_id))
             return
@@ -199,19 +203,24 @@ def run_in_worker(payload: bytes) -> dict[str, Any]:
     }
 
 
-def crashed_by_itself(reason: str, report: pathlib.Path) -> bool:
+def crashed_by_itself(reason: str, report: pathlib.Path, memory_kills_before: int | None) -> bool:
     """Returns whether a worker ended by its trial, not by a signal from outside.
 
     Args:
         reason: Message of :class:`~tfnas.runtime.worker_processes.TrialDied`.
         report: The trial's report of a crash.
+        memory_kills_before: The processes that the machine had ended for lack of memory when the
+            trial was submitted; None: unknown.
     """
     found = re.search(r"ended by signal (\d+)", reason)
     if found is None:
         return True
     number = int(found[1])
     if number == _KILL:  # of the kernel for lack of memory, or of somebody
-        return not knows_of_memory(report) or crash_reason(report) is not None
+        if knows_of_memory(report):
+            return crash_reason(report) is not None
+        # It ended before the trial began, as in its imports: then there is no report.
+        return memory_kills_before is None or memory_kills_before != memory_kills()
     return number not in _FROM_OUTSIDE
 
 

@@ -42,9 +42,7 @@ _ACTIVATIONS = {
 _ACTIVATION_LAYERS = {"ReLU", "LeakyReLU", "ELU"}
 
 
-def own_activation(
-    trace: ChannelTrace, call: Call, outputs: list[Channels | None]
-) -> list[Channels | None]:
+def own_activation(trace: ChannelTrace, call: Call, outputs: list[Channels]) -> list[Channels]:
     """Returns the channels after the activation of a layer; locks them unless it is elementwise.
 
     Args:
@@ -52,18 +50,26 @@ def own_activation(
         call: A call of the layer.
         outputs: The channels of the call's outputs before the activation.
     """
-    activation = getattr(call.operation, "activation", None)
-    if activation is None or _is_elementwise(activation):
-        return outputs
-    name = getattr(activation, "__name__", type(activation).__name__)
-    if name in ("softmax", "log_softmax", "sparsemax", "glu"):
-        reason = f"{name} of {call.name!r} is computed over all channels"
-    else:
-        reason = f"the activation {name} of {call.name!r} is not supported"
-    for found in outputs:
-        if found is not None:
-            trace.ids.lock(found.ids, reason)
+    reason = locking_activation(getattr(call.operation, "activation", None), call.name)
+    for found in outputs if reason else ():
+        for ids in found.axes.values():
+            trace.ids.lock(ids, reason)
     return outputs
+
+
+def locking_activation(activation: Any, name: str) -> str:
+    """Returns why the channels before an activation have to stay; "" if it is elementwise.
+
+    Args:
+        activation: The function or layer; None is elementwise.
+        name: The name of the layer that has it.
+    """
+    if activation is None or _is_elementwise(activation):
+        return ""
+    kind = getattr(activation, "__name__", type(activation).__name__)
+    if kind in ("softmax", "log_softmax", "sparsemax", "glu"):
+        return f"{kind} of {name!r} is computed over all channels"
+    return f"the activation {kind} of {name!r} is not supported"
 
 
 def _is_elementwise(activation: Any) -> bool:

@@ -1,15 +1,15 @@
-"""Rules of layers that change or reduce axes: pooling, concatenation, reshapes and slices."""
+"""Rules of layers that reduce, move, add or remove axes, or join tensors along one."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
 from tfnas.graph.functional import Call
 from tfnas.pruning.structured.channel_ids import Channels
 from tfnas.pruning.structured.channel_trace import ChannelTrace, Rule, channel_axis
-from tfnas.pruning.structured.reshape_rules import reshaped
 
 _IMAGES = {
     "Resizing",
@@ -21,107 +21,167 @@ _IMAGES = {
 }
 
 
-def _pooling(trace: ChannelTrace, call: Call) -> list[Channels | None]:
+def _pooling(trace: ChannelTrace, call: Call) -> list[Channels]:
     """Pooling and resizing, over all axes but the channel axis."""
     axis = channel_axis(call, len(call.inputs[0].shape))
-    return [trace.channels(call.inputs[0], axis)]
+    reason = f"{call.kind} {call.name!r} computes over it as over places"
+    return [Channels({axis: trace.only(call.inputs[0], axis, reason)})]
 
 
-def _global_pooling(trace: ChannelTrace, call: Call) -> list[Channels | None]:
-    incoming = trace.channels(call.inputs[0], channel_axis(call, len(call.inputs[0].shape)))
+def _global_pooling(trace: ChannelTrace, call: Call) -> list[Channels]:
+    axis = channel_axis(call, len(call.inputs[0].shape))
+    reason = f"{call.kind} {call.name!r} reduces it as places"
+    ids = trace.only(call.inputs[0], axis, reason)
     keep = getattr(call.operation, "keepdims", False)
-    return [Channels(incoming.axis if keep else 1, incoming.ids)]
+    return [Channels({axis if keep else 1: ids})]
 
 
-def _concatenate(trace: ChannelTrace, call: Call) -> list[Channels | None]:
+def _concatenate(trace: ChannelTrace, call: Call) -> list[Channels]:
     rank = len(call.outputs[0].shape)
-    axis = int(getattr(call.operation, "axis", -1)) % rank
-    known = [trace.values.get(value) for value in call.inputs]
-    if None in known or len({k.axis for k in known if k}) != 1:
-        return trace.opaque(
-            call, f"{call.kind} {call.name!r} has inputs with channels on different axes"
-        )
-    rows = [k.ids for k in known if k is not None]
-    where = known[0].axis  # type: ignore[union-attr]
-    if where == axis:
-        return [Channels(axis, np.concatenate(rows))]
-    for row in rows[1:]:
-        trace.ids.join(rows[0], row)
-    return [Channels(where, rows[0])]
+    joined = int(getattr(call.operation, "axis", -1)) % rank
+    known = [trace.known(value).axes for value in call.inputs]
+    reason = f"{call.kind} {call.name!r}"
+    found = {}
+    for axis in range(rank):
+        rows = [axes.get(axis) for axes in known]
+        sizes = [value.shape[axis] for value in call.inputs]
+        if axis != joined:
+            ids = trace.meet(rows, sizes, reason)
+        elif any(row is not None for row in rows) and None not in sizes:
+            ids = np.concatenate([trace.along(v, axis, f"{reason} has it") for v in call.inputs])
+        else:
+            ids = None
+            for row in rows:
+                if row is not None:
+                    trace.ids.lock(row, f"{reason} has an unknown size")
+        if ids is not None:
+            found[axis] = ids
+    return [Channels(found)]
 
 
-def _reshape(trace: ChannelTrace, call: Call) -> list[Channels | None]:
-    known = trace.values.get(call.inputs[0])
-    found = None if known is None else reshaped(known, call.inputs[0].shape, call.outputs[0].shape)
-    if found is None:
-        return trace.opaque(call, f"{call.kind} {call.name!r} mixes channels with positions")
-    own, first = trace.layer(call)
-    if first:
-        own.sizes["channels"] = found.ids
-    elif len(own.sizes["channels"]) == len(found.ids):
-        trace.ids.join(own.sizes["channels"], found.ids)
-    return [found]
+def _stack(trace: ChannelTrace, call: Call) -> list[Channels]:
+    rank = len(call.outputs[0].shape)
+    new = int(call.operation.axis) % rank
+    found = {}
+    for axis in range(rank - 1):
+        rows = [trace.known(value).axes.get(axis) for value in call.inputs]
+        sizes = [value.shape[axis] for value in call.inputs]
+        ids = trace.meet(rows, sizes, f"{call.kind} {call.name!r}")
+        if ids is not None:
+            found[axis + (axis >= new)] = ids
+    return [Channels(found)]
 
 
-def _flatten(trace: ChannelTrace, call: Call) -> list[Channels | None]:
-    known, shape = trace.values.get(call.inputs[0]), call.inputs[0].shape
-    if known is not None and call.operation.data_format == "channels_first":
-        order = [0, *range(2, len(shape)), *([1] if len(shape) > 1 else [])]
-        known, shape = _moved(known, order), tuple(shape[axis] for axis in order)
-    found = None if known is None else reshaped(known, shape, call.outputs[0].shape)
-    if found is None:
-        return trace.opaque(call, f"{call.kind} {call.name!r} has an unknown size")
-    return [found]
+def _moves(trace: ChannelTrace, call: Call) -> list[Channels]:
+    """The same elements with the axes in another order."""
+    order = _order(call, len(call.inputs[0].shape))
+    return [trace.known(call.inputs[0]).moved({old: new for new, old in enumerate(order)})]
 
 
-def _permute(trace: ChannelTrace, call: Call) -> list[Channels | None]:
-    known = trace.values.get(call.inputs[0])
-    axes = getattr(call.operation, "axes", None)
-    dims = getattr(call.operation, "dims", None)
-    order = [0, *dims] if dims is not None else axes
-    if known is None or order is None:
-        return trace.opaque(call, f"{call.kind} {call.name!r} is not supported")
-    return [_moved(known, [int(axis) % len(order) for axis in order])]
+def _order(call: Call, rank: int) -> list[int]:
+    """The old number of each axis of the output of a move."""
+    operation, order = call.operation, list(range(rank))
+    if call.kind == "Permute":
+        return [0, *operation.dims]
+    if call.kind == "Swapaxes":
+        one, other = operation.axis1 % rank, operation.axis2 % rank
+        order[one], order[other] = other, one
+    elif call.kind == "Moveaxis":
+        sources = [axis % rank for axis in operation.source]
+        targets = [axis % rank for axis in operation.destination]
+        order = [axis for axis in order if axis not in sources]
+        for target, source in sorted(zip(targets, sources, strict=True)):
+            order.insert(target, source)
+    else:
+        axes = getattr(operation, "axes", None)
+        return order[::-1] if axes is None else [int(axis) % rank for axis in axes]
+    return order
 
 
-def _moved(known: Channels, order: Sequence[int]) -> Channels:
-    return Channels(order.index(known.axis), known.ids)
+def _expand(trace: ChannelTrace, call: Call) -> list[Channels]:
+    rank = len(call.outputs[0].shape)
+    axis = call.operation.axis
+    added = {int(a) % rank for a in (axis if isinstance(axis, list | tuple) else [axis])}
+    old_axes = [a for a in range(rank) if a not in added]
+    return [trace.known(call.inputs[0]).moved(dict(enumerate(old_axes)))]
 
 
-def _reduce(trace: ChannelTrace, call: Call) -> list[Channels | None]:
-    """A mean, sum or maximum over positions."""
-    known = trace.values.get(call.inputs[0])
-    rank = len(call.inputs[0].shape)
+def _squeeze(trace: ChannelTrace, call: Call) -> list[Channels]:
+    shape, axis = call.inputs[0].shape, call.operation.axis
+    if axis is None:
+        gone = [a for a, size in enumerate(shape) if size == 1]
+    else:
+        gone = [int(a) for a in (axis if isinstance(axis, list | tuple) else [axis])]
+    return [without_axes(trace, call, gone, f"{call.kind} {call.name!r} removes its axis")]
+
+
+def without_axes(trace: ChannelTrace, call: Call, gone: Iterable[int], reason: str) -> Channels:
+    """Returns the channels of a call's input without some axes; locks those along these.
+
+    Args:
+        trace: The state of the trace.
+        call: The call.
+        gone: The removed axes, counted with the batch.
+        reason: Why channels along removed axes have to stay.
+    """
+    value = call.inputs[0]
+    removed = {axis % len(value.shape) for axis in gone}
+    known = trace.known(value)
+    trace.lock(value, reason, [axis for axis in known.axes if axis in removed])
+    left = [axis for axis in range(len(value.shape)) if axis not in removed]
+    return Channels({left.index(a): ids for a, ids in known.axes.items() if a not in removed})
+
+
+def _reduce(trace: ChannelTrace, call: Call) -> list[Channels]:
+    """A mean, sum or maximum over positions; a sum also over channels."""
+    value, rank = call.inputs[0], len(call.inputs[0].shape)
     axes = getattr(call.operation, "axis", None)
-    reduced = [axes] if isinstance(axes, int) else axes
-    if known is None or reduced is None or known.axis in {int(a) % rank for a in reduced}:
-        return trace.opaque(call, f"{call.kind} {call.name!r} reduces the channel axis")
-    if call.operation.keepdims:
-        return [known]
-    before = sum(int(a) % rank < known.axis for a in reduced)
-    return [Channels(known.axis - before, known.ids)]
+    reduced = _as_axes(axes, rank)
+    known = trace.known(value)
+    reason = f"{call.kind} {call.name!r} reduces the channel axis"
+    if 0 in reduced:
+        return trace.opaque(call, f"{call.kind} {call.name!r} reduces the batch axis")
+    if call.kind != "Sum":
+        trace.lock(value, reason, [axis for axis in known.axes if axis in reduced])
+    rest = {axis: ids for axis, ids in known.axes.items() if axis not in reduced}
+    if getattr(call.operation, "keepdims", False):
+        return [Channels(rest)]
+    left = [axis for axis in range(rank) if axis not in reduced]
+    return [Channels({left.index(axis): ids for axis, ids in rest.items()})]
 
 
-def _get_item(trace: ChannelTrace, call: Call) -> list[Channels | None]:
-    """A slice of the positions; slices of the channels are not supported."""
-    known = trace.values.get(call.inputs[0])
-    arguments = call.node.arguments
-    key = arguments.kwargs.get("key", arguments.args[1] if len(arguments.args) > 1 else None)
-    parts = key if isinstance(key, tuple) else (key,)
-    plain = all(isinstance(part, slice) for part in parts)
-    if known is None or not plain or any(p != slice(None) for p in parts[known.axis :]):
-        return trace.opaque(call, f"{call.kind} {call.name!r} may take a part of the channels")
+def _as_axes(axes: int | Sequence[int] | None, rank: int) -> set[int]:
+    if axes is None:
+        return set(range(rank))
+    return {int(a) % rank for a in ([axes] if isinstance(axes, int) else axes)}
+
+
+def _normalizing(trace: ChannelTrace, call: Call) -> list[Channels]:
+    """A softmax or the like: over places it keeps channels apart; over channels it locks them."""
+    value, rank = call.inputs[0], len(call.inputs[0].shape)
+    axes: Any = getattr(call.operation, "axis", -1)
+    if len(call.inputs) != 1:
+        return trace.opaque(call, f"{call.kind} {call.name!r} takes several tensors")
+    known = trace.known(value)
+    over = [axis for axis in known.axes if axis in _as_axes(axes, rank)]
+    trace.lock(value, f"{call.kind} {call.name!r} is computed over all channels", over)
     return [known]
 
 
 AXIS_RULES: dict[str, Rule] = {
     **dict.fromkeys(_IMAGES, _pooling),
-    **{f"{p}Pooling{n}D": _pooling for p in ("Max", "Average") for n in (1, 2, 3)},
+    **{
+        f"{p}Pooling{n}D": _pooling
+        for p in ("Max", "Average", "AdaptiveMax", "AdaptiveAverage")
+        for n in (1, 2, 3)
+    },
     **{f"Global{p}Pooling{n}D": _global_pooling for p in ("Max", "Average") for n in (1, 2, 3)},
-    **dict.fromkeys(("Mean", "Sum", "Max", "Min"), _reduce),
-    **dict.fromkeys(("Permute", "Transpose"), _permute),
+    **dict.fromkeys(("Mean", "Sum", "Max", "Min", "Prod", "Std", "Var", "Amax", "Amin"), _reduce),
+    **dict.fromkeys(("Argmax", "Argmin", "Any", "All", "Logsumexp"), _reduce),
+    **dict.fromkeys(("Permute", "Transpose", "Swapaxes", "Moveaxis"), _moves),
+    **dict.fromkeys(("Softmax", "LogSoftmax", "Sparsemax"), _normalizing),
     "Concatenate": _concatenate,
-    "Reshape": _reshape,
-    "Flatten": _flatten,
-    "GetItem": _get_item,
+    "Stack": _stack,
+    "ExpandDims": _expand,
+    "Squeeze": _squeeze,
 }

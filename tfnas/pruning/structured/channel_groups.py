@@ -19,15 +19,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tfnas.graph.functional import Value, Walk, walk
+from tfnas.graph.functional import Call, Value, Walk, walk
 from tfnas.pruning.structured.channel_ids import ChannelIds, Channels
-from tfnas.pruning.structured.channel_trace import ChannelLayer, ChannelTrace
+from tfnas.pruning.structured.channel_trace import ChannelLayer, ChannelTrace, Rewrite
 from tfnas.pruning.structured.layer_rules import apply_rule
 
 if TYPE_CHECKING:
     import keras
 
 MODEL_OUTPUT = "it is the model's output"
+ALL_COUPLED = "its channels all depend on each other"
+ONLY_CHANNEL = "it is the only channel"
+_MOST_TRIES = 4  # axes of one reshape
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -63,15 +66,17 @@ class Dependencies:
 
     Args:
         flow: The model's calls.
-        values: The channels of each value; None where they are unknown.
+        values: The channels of each value.
         layers: The layers and operations that depend on channels, by their Python id.
+        rewrites: Calls that have to be made otherwise where channels are removed.
         groups: The groups of channels.
         roots: The root of each channel id, (channel ids,): coupled channels have one root.
     """
 
     flow: Walk
-    values: dict[Value, Channels | None]
+    values: dict[Value, Channels]
     layers: dict[int, ChannelLayer]
+    rewrites: dict[Call, Rewrite]
     groups: tuple[Group, ...]
     roots: np.ndarray
 
@@ -85,12 +90,15 @@ class Dependencies:
         return ~removed[self.roots[ids]]
 
 
-def trace(model: keras.Model, exclude: Sequence[str] = ()) -> Dependencies:
+def trace(
+    model: keras.Model, exclude: Sequence[str] = (), approximate: bool = False
+) -> Dependencies:
     """Finds the groups of dependent channels of a functional or Sequential model.
 
     Args:
         model: A built functional or Sequential model.
         exclude: Paths of layers whose channels are not removed.
+        approximate: Whether channels may be removed from what LayerNormalization normalizes.
 
     Returns:
         The channels of each tensor and weight, and the groups of coupled channels.
@@ -99,19 +107,63 @@ def trace(model: keras.Model, exclude: Sequence[str] = ()) -> Dependencies:
         ValueError: The connections of the model's layers are unknown.
     """
     flow = walk(model)
-    found = ChannelTrace(flow)
+    chosen: dict[Call, int] = {}
+    best, options = _traced(flow, exclude, approximate, chosen)
+    for call, axes in options.items():
+        if not _is_stuck(best, call):
+            continue
+        for axis in axes[1:_MOST_TRIES]:
+            other, _ = _traced(flow, exclude, approximate, {**chosen, call: axis})
+            if _removable(other) > _removable(best):
+                best, chosen = other, {**chosen, call: axis}
+    return best
+
+
+def _traced(
+    flow: Walk, exclude: Sequence[str], approximate: bool, choices: dict[Call, int]
+) -> tuple[Dependencies, dict[Call, list[int]]]:
+    """The dependencies for choices of axes, and the axes that each call could choose."""
+    found = ChannelTrace(flow, choices, approximate)
     for value in flow.inputs:
         found.fixed_input(value)
     for call in flow.calls:
         outputs = apply_rule(found, call)
         found.values.update(zip(call.outputs, outputs, strict=True))
         if call.name in exclude:
-            for value in call.outputs:
-                found.lock(value, "it is excluded")
+            _exclude(found, call)
     for value in flow.outputs:
         found.lock(value, MODEL_OUTPUT)
     roots = found.ids.roots(np.arange(len(found.ids)))
-    return Dependencies(found.flow, found.values, found.layers, _groups(found.ids, roots), roots)
+    groups = _groups(found.ids, roots)
+    traced = Dependencies(flow, found.values, found.layers, found.rewrites, groups, roots)
+    return traced, found.options
+
+
+def _exclude(found: ChannelTrace, call: Call) -> None:
+    """Locks the output channels of a call, and those inside of its layer."""
+    for value in call.outputs:
+        found.lock(value, "it is excluded")
+    makers = found.ids.makers()
+    inside = [name == call.name or name.startswith(f"{call.name} (") for name in makers]
+    found.ids.lock(np.flatnonzero(inside), "it is excluded")
+
+
+def _is_stuck(dependencies: Dependencies, call: Call) -> bool:
+    """Whether the channels of a call's output can't be removed."""
+    removable = _removable_roots(dependencies)
+    rows = [ids for value in call.outputs for ids in dependencies.values[value].axes.values()]
+    return not any(np.isin(dependencies.roots[ids], removable).any() for ids in rows)
+
+
+def _removable_roots(dependencies: Dependencies) -> np.ndarray:
+    """The roots of the channels that can be removed."""
+    found = [group.removable for group in dependencies.groups]
+    return np.concatenate(found) if found else np.zeros(0, int)
+
+
+def _removable(dependencies: Dependencies) -> int:
+    """The number of the channels, coupled ones counted each, that can be removed."""
+    return int(np.isin(dependencies.roots, _removable_roots(dependencies)).sum())
 
 
 def _groups(ids: ChannelIds, roots: np.ndarray) -> tuple[Group, ...]:
@@ -136,7 +188,9 @@ def _groups(ids: ChannelIds, roots: np.ndarray) -> tuple[Group, ...]:
     for group, own in sorted(members.items()):
         paths = tuple(names[i] for i in np.flatnonzero(group_of == group))
         name = paths[0] if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
-        removable = np.array([root for root in own if root not in locked], int)
         reasons = {root: locked[root] for root in own if root in locked}
+        if len(own) == 1 and own[0] not in locked:
+            reasons[own[0]] = ALL_COUPLED if len(makers_of[own[0]]) > 1 else ONLY_CHANNEL
+        removable = np.array([root for root in own if root not in reasons], int)
         groups.append(Group(name, paths, removable, reasons))
     return tuple(groups)

@@ -1,7 +1,8 @@
 """Channel ids: which channels of which tensors must be pruned together.
 
 Each output channel of a layer gets an id, a whole number. A tensor has one id per position of
-its channel axis (:class:`Channels`). An operation on channels becomes an operation on ids: a
+each channel axis (:class:`Channels`): a feature map has one such axis, the heads of an attention
+have two, (heads, values of a head). An operation on channels becomes an operation on ids: a
 concatenation concatenates them, a Flatten repeats them, a depthwise convolution passes them on.
 An addition couples the ids of its operands: coupled channels are kept or removed
 together, and their *root*, the smallest id among them, stands for all of them. An operation
@@ -11,6 +12,7 @@ without a rule locks the ids of its inputs.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -22,12 +24,19 @@ class Channels:
     """The channels of a tensor.
 
     Args:
-        axis: The channel axis, counted with the batch.
-        ids: Channel ids, (size of the axis,).
+        axes: Maps each channel axis, counted with the batch, to its channel ids, (size of the
+            axis,). The other axes are places: a batch, rows, columns, tokens.
     """
 
-    axis: int
-    ids: np.ndarray
+    axes: Mapping[int, np.ndarray] = dataclasses.field(default_factory=dict)
+
+    def moved(self, new_axis: Mapping[int, int]) -> Channels:
+        """Returns the channels of a tensor with the axes in another order.
+
+        Args:
+            new_axis: Maps each channel axis to its new number.
+        """
+        return Channels({new_axis[axis]: ids for axis, ids in self.axes.items()})
 
 
 class ChannelIds:

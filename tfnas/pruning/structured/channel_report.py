@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from tfnas.search_space.json_records import check_items, check_keys, check_types
 from tfnas.table import Printable, TextTable
 
 
@@ -71,14 +72,21 @@ class ChannelPruningReport(Printable):
         """Returns the report that :meth:`as_dict` wrote.
 
         Args:
-            fields: The dictionary. Unknown keys are ignored.
+            fields: The dictionary.
 
         Raises:
-            KeyError: A key is missing.
+            ValueError: A key is unknown or missing, or a value is of another type; the message
+                names it.
         """
+        check_keys(cls, fields)
+        check_types(cls, fields)
+        for name in ("macs", "parameters"):
+            check_items(f"{cls.__name__}.{name}", fields[name], int, count=2)
+        notes = fields.get("notes", ())
+        check_items(f"{cls.__name__}.notes", notes, str)
         groups = tuple(_group(group) for group in fields["groups"])
-        pairs = {name: tuple(fields[name]) for name in ("macs", "parameters", "notes")}
-        return cls(groups=groups, **pairs)
+        pairs = {name: tuple(fields[name]) for name in ("macs", "parameters")}
+        return cls(groups=groups, notes=tuple(notes), **pairs)
 
     def headers(self) -> list[str]:
         """Returns the titles of the columns."""
@@ -101,6 +109,10 @@ class ChannelPruningReport(Printable):
         return [*lines, *self.notes]
 
 
-def _group(fields: dict[str, Any]) -> GroupChange:
+def _group(fields: Any) -> GroupChange:
+    check_keys(GroupChange, fields)
+    check_types(GroupChange, fields)
+    check_items("GroupChange.makers", fields["makers"], str)
+    check_items("GroupChange.removed", fields.get("removed", ()), int)
     lists = {name: tuple(fields.get(name, ())) for name in ("makers", "removed")}
     return GroupChange(**{**fields, **lists})

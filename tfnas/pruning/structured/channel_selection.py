@@ -65,23 +65,25 @@ def removal_order(
 
 
 def best_of_each_layer(dependencies: Dependencies, scores: np.ndarray) -> set[int]:
-    """Returns the most important root of each layer, so that no layer loses all channels.
+    """Returns the most important root of each layer and tensor, so that none loses all channels.
 
     That a group keeps a channel is not enough: a group can hold the channels of several
-    layers, as when a concatenation is added to another tensor.
+    layers, as when a concatenation is added to another tensor, and a slice takes some of them.
 
     Args:
         dependencies: The traced model.
         scores: The score of each root, (channel ids,).
     """
-    locked = {root for group in dependencies.groups for root in group.locked}
+    locked = np.zeros(len(dependencies.roots), bool)
+    locked[[root for group in dependencies.groups for root in group.locked]] = True
+    weights = (w for layer in dependencies.layers.values() for w in layer.weights)
+    axes: list[Mapping[int, np.ndarray]] = [weight.axes for weight in weights]
+    axes += [known.axes for known in dependencies.values.values()]
     needed: set[int] = set()
-    for layer in dependencies.layers.values():
-        for weight in layer.weights:
-            if weight.output_axis is not None:
-                roots = dependencies.roots[weight.axes[weight.output_axis]]
-                if locked.isdisjoint(roots.tolist()):
-                    needed.add(int(roots[np.argmax(scores[roots])]))
+    for row in {id(ids): ids for each in axes for ids in each.values()}.values():
+        roots = dependencies.roots[row]
+        if not locked[roots].any():
+            needed.add(int(roots[np.argmax(scores[roots])]))
     return needed
 
 

@@ -6,8 +6,9 @@ The rules of :mod:`tfnas.pruning.structured.layer_rules` read and write it, call
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +17,26 @@ from tfnas.pruning.structured.channel_ids import ChannelIds, Channels
 
 if TYPE_CHECKING:
     import keras
+
+
+# Takes channel ids and returns True for those that stay.
+Kept = Callable[[np.ndarray], np.ndarray]
+# Takes the new tensors for the inputs of a call, and a `Kept`; returns its new outputs.
+Rewrite = Callable[[Sequence[Any], Kept], Sequence[Any]]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Use:
+    """A use of a kernel, or a product of two tensors: multiply-accumulates that depend on channels.
+
+    Args:
+        positions: Number of positions, without those along channel axes.
+        ids: Channel ids along further axes: the number of positions is multiplied by the number
+            of those that are kept.
+    """
+
+    positions: int
+    ids: tuple[np.ndarray, ...] = ()
 
 
 @dataclasses.dataclass(eq=False)
@@ -29,15 +50,18 @@ class ChannelWeight:
             all others.
         output_axis: The axis of the output channels that the layer creates; None: it creates
             none, as a depthwise kernel.
-        positions: For a kernel: number of output positions that it is applied at, summed
-            over all calls of the layer.
+        uses: For a kernel: the positions that it is applied at, in all calls of the layer.
+        rescaled: (channel ids, power): where channels are removed, the values are multiplied by
+            the fraction of these ids that is kept to this power. So a layer that divides by
+            a number of channels computes the same as with channels of zeros.
     """
 
     variable: keras.Variable
     axes: dict[int, np.ndarray]
     role: str = "other"
     output_axis: int | None = None
-    positions: int = 0
+    uses: list[Use] = dataclasses.field(default_factory=list)
+    rescaled: tuple[np.ndarray, float] | None = None
 
     @property
     def name(self) -> str:
@@ -59,13 +83,17 @@ class ChannelLayer:
         layer: The layer or operation.
         weights: Its weights that depend on channels.
         sizes: Maps an argument of the layer's configuration, such as "filters", to the
-            channel ids that it counts.
+            channel ids that it counts; of a layer inside, "layer.config.units".
+        settings: Maps further arguments to functions of a :data:`Kept` that return their values.
+        products: Products of two tensors.
     """
 
     path: str
     layer: keras.Operation
     weights: list[ChannelWeight]
     sizes: dict[str, np.ndarray]
+    settings: dict[str, Callable[[Kept], Any]] = dataclasses.field(default_factory=dict)
+    products: list[Use] = dataclasses.field(default_factory=list)
 
 
 class ChannelTrace:
@@ -73,45 +101,117 @@ class ChannelTrace:
 
     Args:
         flow: The model's calls.
+        choices: Maps a call that can keep one of several axes of channels to the axis; see
+            :meth:`choose`.
+        approximate: Whether channels may be removed from what LayerNormalization normalizes.
     """
 
-    def __init__(self, flow: Walk) -> None:
+    def __init__(
+        self, flow: Walk, choices: Mapping[Call, int] | None = None, approximate: bool = False
+    ) -> None:
         self.flow = flow
+        self.approximate = approximate
         self.ids = ChannelIds()
-        self.values: dict[Value, Channels | None] = {}
+        self.values: dict[Value, Channels] = {}
         self.layers: dict[int, ChannelLayer] = {}
+        self.rewrites: dict[Call, Rewrite] = {}
+        self.options: dict[Call, list[int]] = {}
+        self._choices = choices or {}
 
-    def channels(self, value: Value, axis: int | None = None, reason: str = "") -> Channels:
-        """Returns the channels of a value along an axis (the last by default).
-
-        If they are unknown or run along another axis, the known ones are locked, and new
-        locked channel ids are returned.
+    def known(self, value: Value) -> Channels:
+        """Returns the channels of a value.
 
         Args:
             value: The value.
-            axis: The channel axis, counted with the batch.
-            reason: Why the channels are locked in that case.
         """
-        requested = (len(value.shape) - 1 if axis is None else axis) % len(value.shape)
-        known = self.values.get(value)
-        if known is not None and known.axis == requested:
-            return known
-        why = reason or "its channels are not along the axis that the next layer takes"
-        self.lock(value, why)
-        return self._locked(value, requested, why)
+        return self.values.get(value, Channels())
 
-    def lock(self, value: Value, reason: str) -> None:
+    def along(self, value: Value, axis: int = -1, reason: str = "") -> np.ndarray:
+        """Returns the channel ids of a value along an axis; new locked ones if it has none.
+
+        Args:
+            value: The value.
+            axis: The axis, counted with the batch.
+            reason: Why they have to stay, if it has none.
+        """
+        requested = axis % len(value.shape)
+        ids = self.known(value).axes.get(requested)
+        return self.fixed(value, requested, reason or "it counts places") if ids is None else ids
+
+    def only(self, value: Value, axis: int, reason: str) -> np.ndarray:
+        """Returns the channel ids of a value along an axis, and locks those along the others.
+
+        Args:
+            value: The value.
+            axis: The axis, counted with the batch.
+            reason: Why the others have to stay.
+        """
+        requested = axis % len(value.shape)
+        self.lock(value, reason, [other for other in self.known(value).axes if other != requested])
+        return self.along(value, requested, reason)
+
+    def beside(self, value: Value, axis: int) -> dict[int, np.ndarray]:
+        """Returns the channel ids of a value along all axes but one.
+
+        Args:
+            value: The value.
+            axis: The other axis, counted with the batch.
+        """
+        requested = axis % len(value.shape)
+        return {a: ids for a, ids in self.known(value).axes.items() if a != requested}
+
+    def meet(
+        self, rows: Sequence[np.ndarray | None], sizes: Sequence[int | None], reason: str
+    ) -> np.ndarray | None:
+        """Couples the ids of axes that an operation combines; returns the ids of the result.
+
+        Args:
+            rows: The channel ids of each axis; None where it is of places.
+            sizes: The size of each axis. One of size 1 is repeated along the others.
+            reason: Why the ids have to stay where another axis has none, or is repeated.
+
+        Returns:
+            The channel ids, None if all are places.
+        """
+        widest = max((size or 2) for size in sizes)
+        for row, size in zip(rows, sizes, strict=True):
+            if row is not None and size == 1 < widest:
+                self.ids.lock(row, f"{reason} repeats it")
+        wide = [
+            row for row, size in zip(rows, sizes, strict=True) if (size or 2) > 1 or widest == 1
+        ]
+        found = [row for row in wide if row is not None]
+        if not found:
+            return None
+        for row in found[1:]:
+            self.ids.join(found[0], row)
+        if len(found) < len(wide):
+            self.ids.lock(found[0], f"{reason} combines it with places")
+        return found[0]
+
+    def choose(self, call: Call, options: Sequence[int]) -> int:
+        """Returns the axis whose channels a call keeps apart; the trace tries the others later.
+
+        Args:
+            call: The call.
+            options: The axes, the best first.
+        """
+        self.options[call] = list(options)
+        return self._choices.get(call, options[0])
+
+    def lock(self, value: Value, reason: str, axes: Iterable[int] | None = None) -> None:
         """Locks the known channels of a value: they are not pruned.
 
         Args:
             value: The value.
             reason: Why they have to stay.
+            axes: The axes to lock; None: all.
         """
-        known = self.values.get(value)
-        if known is not None:
-            self.ids.lock(known.ids, reason)
+        known = self.known(value).axes
+        for axis in known if axes is None else axes:
+            self.ids.lock(known[axis], reason)
 
-    def opaque(self, call: Call, reason: str) -> list[Channels | None]:
+    def opaque(self, call: Call, reason: str) -> list[Channels]:
         """Locks the channels of a call's inputs, and returns new locked channels for its outputs.
 
         Args:
@@ -119,7 +219,7 @@ class ChannelTrace:
             reason: Why the channels have to stay.
 
         Returns:
-            The channels of each output, None where they are unknown.
+            The channels of each output.
         """
         for value in call.inputs:
             self.lock(value, reason)
@@ -145,21 +245,45 @@ class ChannelTrace:
             self.layers[key] = ChannelLayer(call.name, call.operation, [], {})
         return self.layers[key], first
 
-    def _fixed(self, value: Value, reason: str) -> Channels | None:
-        if len(value.shape) < 2 or value.shape[-1] is None:
-            return None
-        return self._locked(value, len(value.shape) - 1, reason)
+    def places(self, shape: Sequence[int | None], known: Channels, without: Iterable[int]) -> Use:
+        """Returns the positions of a tensor as a use.
 
-    def _locked(self, value: Value, axis: int, reason: str) -> Channels:
+        Args:
+            shape: Its shape, with the batch.
+            known: Its channels.
+            without: The axes that are no positions, beside the batch.
+        """
+        left = set(range(1, len(shape))) - {axis % len(shape) for axis in without}
+        ids = {axis: row for axis, row in known.axes.items() if axis in left}
+        count = math.prod(int(shape[axis] or 1) for axis in left if axis not in ids)
+        return Use(count, tuple(ids.values()))
+
+    def fixed(self, value: Value, axis: int, reason: str) -> np.ndarray:
+        """Returns new locked channel ids for an axis of a value.
+
+        Args:
+            value: The value.
+            axis: The axis.
+            reason: Why they have to stay.
+
+        Raises:
+            ValueError: The size of the axis is unknown.
+        """
         size = value.shape[axis]
         if size is None:
             raise ValueError(f"model must have channel axes of known size, got {value.shape}")
         ids = self.ids.new(size, "")
         self.ids.lock(ids, reason)
-        return Channels(axis, ids)
+        return ids
+
+    def _fixed(self, value: Value, reason: str) -> Channels:
+        last = len(value.shape) - 1
+        if last < 1 or value.shape[last] is None:
+            return Channels()
+        return Channels({last: self.fixed(value, last, reason)})
 
 
-Rule = Callable[[ChannelTrace, Call], list[Channels | None]]
+Rule = Callable[[ChannelTrace, Call], list[Channels]]
 
 
 def channel_axis(call: Call, rank: int) -> int:

@@ -16,137 +16,93 @@ from tfnas.pruning.structured.channel_trace import ChannelTrace, Rule
 
 _SAME_KINDS = {
     *IDLE,
-    "ReLU",
-    "LeakyReLU",
-    "ELU",
-    "Relu",
-    "Relu6",
-    "LeakyRelu",
-    "Elu",
-    "Selu",
-    "Sigmoid",
-    "Silu",
-    "HardSilu",
-    "HardSigmoid",
-    "Tanh",
-    "HardTanh",
-    "Gelu",
-    "Softplus",
-    "Softsign",
-    "Exp",
-    "Absolute",
-    "Abs",
-    "Negative",
-    "Square",
-    "Sqrt",
-    "Rsqrt",
-    "Cast",
-    "Log",
-    "Celu",
-    "Mish",
-    "Swish",
-    "Log1p",
-    "Reciprocal",
-    "ZeroPadding1D",
-    "ZeroPadding2D",
-    "ZeroPadding3D",
-    "Pad",
-    "Cropping1D",
-    "Cropping2D",
-    "Cropping3D",
-    "UpSampling1D",
-    "UpSampling2D",
-    "UpSampling3D",
+    *("ReLU", "LeakyReLU", "ELU", "Relu", "Relu6", "LeakyRelu", "Elu", "Selu", "Celu", "Gelu"),
+    *("Sigmoid", "Silu", "HardSilu", "HardSigmoid", "Tanh", "HardTanh", "Softplus", "Softsign"),
+    *("Mish", "Swish", "SoftShrink", "HardShrink", "TanhShrink", "Squareplus", "LogSigmoid"),
+    *("SparsePlus", "SparseSigmoid", "Threshold"),
+    *("Exp", "Expm1", "Log", "Log1p", "Log2", "Log10", "Absolute", "Abs", "Negative", "Sign"),
+    *("Square", "Sqrt", "Rsqrt", "Cbrt", "Reciprocal", "Sin", "Cos", "Tan", "Arctan", "Sinh"),
+    *("Cosh", "Floor", "Ceil", "Round", "Trunc", "Isnan", "Isfinite", "LogicalNot", "NanToNum"),
+    *("Cast", "Copy", "StopGradient", "ConvertToTensor", "ZerosLike", "OnesLike"),
+    *("Pad", *(f"ZeroPadding{n}D" for n in (1, 2, 3)), *(f"Cropping{n}D" for n in (1, 2, 3))),
+    *(f"UpSampling{n}D" for n in (1, 2, 3)),
 }
 _DROPOUTS = {"Dropout", "AlphaDropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D"}
 _MERGES = {
-    "Add",
-    "Subtract",
-    "Multiply",
-    "Maximum",
-    "Minimum",
-    "Divide",
-    "TrueDivide",
-    "Power",
-    "Mod",
-    "SquaredDifference",
+    *("Add", "Subtract", "Multiply", "Maximum", "Minimum", "Divide", "TrueDivide", "Power", "Mod"),
+    *("SquaredDifference", "FloorDivide", "DivideNoNan", "Logaddexp", "Hypot", "Arctan2", "Where"),
+    *("Equal", "NotEqual", "Greater", "GreaterEqual", "Less", "LessEqual"),
+    *("LogicalAnd", "LogicalOr", "LogicalXor"),
 }
 
 
-def _same(trace: ChannelTrace, call: Call) -> list[Channels | None]:
+def _same(trace: ChannelTrace, call: Call) -> list[Channels]:
     """Elementwise, or over positions alone: the channels are those of the input."""
-    known = trace.values.get(call.inputs[0])
     if len(call.inputs) != 1:
         return trace.opaque(call, f"{call.kind} {call.name!r} takes several tensors")
-    same_rank = len(call.outputs[0].shape) == len(call.inputs[0].shape)
-    if known is None or not same_rank:
+    value, known = call.inputs[0], trace.known(call.inputs[0])
+    if len(call.outputs[0].shape) != len(value.shape):
         return trace.opaque(call, f"{call.kind} {call.name!r} changes the number of axes")
-    if call.outputs[0].shape[known.axis] != len(known.ids):
-        return trace.opaque(call, f"{call.kind} {call.name!r} changes the number of channels")
-    return [known]
+    changed = [axis for axis in known.axes if call.outputs[0].shape[axis] != value.shape[axis]]
+    if not changed:
+        return [known]
+    trace.lock(value, f"{call.kind} {call.name!r} changes the number of channels", changed)
+    return [Channels({axis: ids for axis, ids in known.axes.items() if axis not in changed})]
 
 
-def _dropout(trace: ChannelTrace, call: Call) -> list[Channels | None]:
-    noise, known = getattr(call.operation, "noise_shape", None), trace.values.get(call.inputs[0])
-    if noise is not None and known is not None and noise[known.axis] not in (None, 1):
+def _dropout(trace: ChannelTrace, call: Call) -> list[Channels]:
+    noise, known = getattr(call.operation, "noise_shape", None), trace.known(call.inputs[0])
+    if noise is not None and any(noise[axis] not in (None, 1) for axis in known.axes):
         return trace.opaque(call, f"{call.kind} {call.name!r} has a noise_shape")
     return _same(trace, call)
 
 
-def _clip(trace: ChannelTrace, call: Call) -> list[Channels | None]:
+def _clip(trace: ChannelTrace, call: Call) -> list[Channels]:
     if np.size(call.operation.x_min) > 1 or np.size(call.operation.x_max) > 1:
         return trace.opaque(call, f"{call.kind} {call.name!r} has one constant per channel")
     return _same(trace, call)
 
 
-def _activation(trace: ChannelTrace, call: Call) -> list[Channels | None]:
+def _activation(trace: ChannelTrace, call: Call) -> list[Channels]:
     return own_activation(trace, call, _same(trace, call))
 
 
-def _rescaling(trace: ChannelTrace, call: Call) -> list[Channels | None]:
+def _rescaling(trace: ChannelTrace, call: Call) -> list[Channels]:
     layer = call.operation
     if np.size(layer.scale) > 1 or np.size(layer.offset) > 1:
         return trace.opaque(call, f"{call.kind} {call.name!r} has one constant per channel")
     return _same(trace, call)
 
 
-def _elementwise(trace: ChannelTrace, call: Call) -> list[Channels | None]:
+def _elementwise(trace: ChannelTrace, call: Call) -> list[Channels]:
     """Sums, products and other elementwise operations with broadcasting."""
-    if _has_wide_constant(call):
-        return trace.opaque(call, f"{call.kind} {call.name!r} has one constant per channel")
     rank = len(call.outputs[0].shape)
-    known = [trace.values.get(value) for value in call.inputs]
-    # Axes are counted from the right, as in broadcasting.
-    axes = {len(v.shape) - k.axis for v, k in zip(call.inputs, known, strict=True) if k}
-    if None in known or len(axes) != 1:
-        return trace.opaque(
-            call, f"{call.kind} {call.name!r} has inputs with channels on different axes"
-        )
-    wide = [k.ids for k in known if k is not None and len(k.ids) > 1]
-    for k in known:
-        if k is not None and len(k.ids) == 1:
-            trace.ids.lock(k.ids, f"{call.kind} {call.name!r} broadcasts it to all channels")
-    if not wide:
-        wide = [known[0].ids]  # type: ignore[union-attr]
-    for ids in wide[1:]:
-        trace.ids.join(wide[0], ids)
-    return [Channels(rank - axes.pop(), wide[0])]
+    constants = _constant_shapes(call)
+    found = {}
+    for axis in range(rank):
+        behind = rank - axis  # axes are counted from the right, as in broadcasting
+        present = [value for value in call.inputs if len(value.shape) >= behind]
+        rows = [trace.known(v).axes.get(len(v.shape) - behind) for v in present]
+        sizes = [v.shape[len(v.shape) - behind] for v in present]
+        ids = trace.meet(rows, sizes, f"{call.kind} {call.name!r}")
+        if ids is None:
+            continue
+        if any(len(shape) >= behind and shape[-behind] > 1 for shape in constants):
+            trace.ids.lock(ids, f"{call.kind} {call.name!r} has one constant per channel")
+        found[axis] = ids
+    return [Channels(found)]
 
 
-def _has_wide_constant(call: Call) -> bool:
-    """Whether an argument that is no tensor of the model has more than one element."""
+def _constant_shapes(call: Call) -> list[tuple[int, ...]]:
+    """The shapes of the arguments that are no tensors of the model."""
     arguments = call.node.arguments
     flat = [*arguments.args, *arguments.kwargs.values()]
     items = [x for part in flat for x in (part if isinstance(part, list | tuple) else [part])]
     symbolic = {id(tensor) for tensor in call.node.input_tensors}
-    return any(
-        np.size(x) > 1
-        for x in items
-        if hasattr(x, "shape") and id(x) not in symbolic and not isinstance(x, bool)
-    )
+    return [tuple(np.shape(x)) for x in items if hasattr(x, "shape") and id(x) not in symbolic]
 
 
-def _average(trace: ChannelTrace, call: Call) -> list[Channels | None]:
+def _average(trace: ChannelTrace, call: Call) -> list[Channels]:
     """The layer Average adds up its inputs; the operation of this name reduces an axis."""
     if hasattr(call.operation, "axis"):
         return trace.opaque(call, f"{call.kind} {call.name!r} is not supported")

@@ -16,17 +16,19 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tfnas.graph.functional import LayerCopies, walk
+from tfnas.graph.functional_form import as_functional
 from tfnas.graph.model_class import own_objects
 from tfnas.pruning.structured.channel_groups import trace
 from tfnas.pruning.structured.channel_report import ChannelPruningReport
 from tfnas.pruning.structured.prune_channels import excluded, prune_channels
 from tfnas.pruning.structured.remaining_cost import RemainingCosts
 from tfnas.runtime.files import model_digest, save_model, write_atomically
+from tfnas.runtime.store import damage_named, read_json_object
 
 if TYPE_CHECKING:
     import keras
 
-_STATE = "channel_pruning.json"
+_STATE, _KIND = "channel_pruning.json", "run of channel pruning"
 
 
 class ChannelPruning:
@@ -44,7 +46,7 @@ class ChannelPruning:
         (2, True)
 
     Args:
-        model: A built functional or Sequential Keras 3 model; it is not changed.
+        model: A Keras 3 model; it is not changed.
         target_macs: MACs of the final model per example, as a fraction of those of `model`, in
             (0, 1).
         steps: Number of steps, at least 1.
@@ -79,6 +81,7 @@ class ChannelPruning:
             raise ValueError(f"steps must be a whole number from 1 on, got {steps!r}")
         if not callable(fit):
             raise ValueError(f"fit must take a model and a step, got {fit!r}")
+        model = as_functional(model, options.get("data"))
         self.model, self.fit, self.steps = model, fit, steps
         self.folder = None if folder is None else pathlib.Path(folder)
         loss = getattr(model, "loss", None)
@@ -111,19 +114,18 @@ class ChannelPruning:
             The final model, and the report of each step.
 
         Raises:
-            ValueError: The folder holds the steps of another run.
+            ValueError: The folder holds the steps of another run, or its file was damaged.
         """
-        done = self._finished()
-        model = self.model
+        reports = self._finished()
+        done, model = len(reports), self.model
         if done:
             model = _loaded(self._path(done), self.model)
-        reports = [self._report(step) for step in range(1, done + 1)]
         for step in range(done + 1, self.steps + 1):
             model, report = self._pruned(model, step)
             trained = self.fit(model, step)
             model = model if trained is None else trained
             reports.append(report)
-            self._save(model, report, step)
+            self._save(model, reports)
         return model, reports
 
     def _pruned(self, model: keras.Model, step: int) -> tuple[keras.Model, ChannelPruningReport]:
@@ -134,41 +136,46 @@ class ChannelPruning:
         assert self.folder is not None
         return self.folder / f"step_{step}.keras"
 
-    def _finished(self) -> int:
-        """The number of saved steps; raises ValueError if they are of another run."""
+    def _finished(self) -> list[ChannelPruningReport]:
+        """The reports of the saved steps; raises ValueError if they are of another run."""
         if self.folder is None or not (self.folder / _STATE).exists():
-            return 0
-        state = json.loads((self.folder / _STATE).read_text())
-        saved, own = state.get("run", {}), self._identity()
+            return []
+        path = self.folder / _STATE
+        with damage_named(path, _KIND):
+            state = read_json_object(path, _KIND)
+            if unknown := sorted(set(state) - {"run", "reports"}):
+                raise ValueError(f"unknown key: {', '.join(unknown)}")
+            saved, reports = state["run"], state["reports"]
+            if not isinstance(saved, dict) or not isinstance(reports, list):
+                raise ValueError("run must be a JSON object and reports a list")
+            found = [ChannelPruningReport.of(report) for report in reports]
+        own = json.loads(json.dumps(self._identity()))
         if differing := [name for name in own if saved.get(name) != own[name]]:
             raise ValueError(
                 f"folder {str(self.folder)!r} must be empty or hold the steps of this run, got "
                 f"a run with another {' and '.join(differing)}"
             )
-        return len(state["reports"])
+        if len(found) > self.steps:
+            raise ValueError(f"{path} must hold at most {self.steps} reports, got {len(found)}")
+        return found
 
     def _identity(self) -> dict[str, Any]:
         """The values by which a run is recognized; the data and the loss are not compared."""
         plain = {k: v for k, v in self._options.items() if k not in ("data", "loss")}
+        if not isinstance(criterion := plain.get("criterion", ""), str):
+            plain["criterion"] = getattr(criterion, "__qualname__", type(criterion).__qualname__)
         return {
             "model": model_digest(self.model),
             "target": list(self.targets),
             "options": {k: list(v) if k == "exclude" else v for k, v in sorted(plain.items())},
         }
 
-    def _report(self, step: int) -> ChannelPruningReport:
-        assert self.folder is not None
-        state = json.loads((self.folder / _STATE).read_text())
-        return ChannelPruningReport.of(state["reports"][step - 1])
-
-    def _save(self, model: Any, report: ChannelPruningReport, step: int) -> None:
+    def _save(self, model: Any, reports: Sequence[ChannelPruningReport]) -> None:
         if self.folder is None:
             return
-        save_model(model, self._path(step))
-        path = self.folder / _STATE
-        reports = json.loads(path.read_text())["reports"] if step > 1 else []
-        state = {"run": self._identity(), "reports": [*reports, report.as_dict()]}
-        write_atomically(path, json.dumps(state))
+        save_model(model, self._path(len(reports)))
+        state = {"run": self._identity(), "reports": [report.as_dict() for report in reports]}
+        write_atomically(self.folder / _STATE, json.dumps(state))
 
 
 def _loaded(path: pathlib.Path, original: keras.Model) -> Any:

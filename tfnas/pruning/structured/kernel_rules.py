@@ -7,7 +7,6 @@ all groups or from none.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -24,44 +23,52 @@ from tfnas.pruning.structured.channel_trace import (
 )
 
 
-def _convolution(trace: ChannelTrace, call: Call) -> list[Channels | None]:
-    layer, rank = call.operation, len(call.inputs[0].shape)
-    axis = channel_axis(call, rank)
-    incoming = trace.channels(call.inputs[0], axis)
+def _incoming(trace: ChannelTrace, call: Call) -> tuple[int, np.ndarray]:
+    """The channel axis of a convolution and the ids along it; others are locked."""
+    axis = channel_axis(call, len(call.inputs[0].shape))
+    reason = f"{call.kind} {call.name!r} takes it as places"
+    return axis, trace.only(call.inputs[0], axis, reason)
+
+
+def _convolution(trace: ChannelTrace, call: Call) -> list[Channels]:
+    layer = call.operation
+    axis, incoming = _incoming(trace, call)
     groups = int(getattr(layer, "groups", 1))
-    if groups > 1 and groups == len(incoming.ids):
-        return _channelwise(trace, call, incoming)
+    if groups > 1 and groups == len(incoming):
+        return _channelwise(trace, call, axis, incoming)
     own, first = trace.layer(call)
     if groups > 1:
-        _tie_groups(trace, incoming.ids, groups)
+        _tie_groups(trace, incoming, groups)
+    entering = incoming[: len(incoming) // groups]
     if first:
         new = trace.ids.new(layer.filters, call.name)
         if groups > 1:
             _tie_groups(trace, new, groups)
-        entering = incoming.ids[: len(incoming.ids) // groups]
         dims = len(layer.kernel.shape)
         axes = {dims - 2: entering, dims - 1: new}
         own.weights.append(ChannelWeight(layer.kernel, axes, "kernel", dims - 1))
         _bias(own, layer, new)
         own.sizes["filters"] = new
-    outputs = _output_channels(trace, call, own, incoming, dims_in=-2, groups=groups, axis=axis)
-    return own_activation(trace, call, outputs)
+    out = _output_channels(trace, call, own, entering, dims_in=-2, axis=axis)
+    return own_activation(trace, call, [Channels({axis: out})])
 
 
-def _channelwise(trace: ChannelTrace, call: Call, incoming: Channels) -> list[Channels | None]:
+def _channelwise(
+    trace: ChannelTrace, call: Call, axis: int, incoming: np.ndarray
+) -> list[Channels]:
     """A convolution with one group per channel, which is a depthwise convolution."""
     layer = call.operation
     own, first = trace.layer(call)
-    out = np.repeat(incoming.ids, layer.filters // len(incoming.ids))
+    out = np.repeat(incoming, layer.filters // len(incoming))
     if first:
         last = len(layer.kernel.shape) - 1
         own.weights.append(ChannelWeight(layer.kernel, {last: out}, "kernel"))
         _bias(own, layer, out)
-        own.sizes.update(groups=incoming.ids, filters=out)
+        own.sizes.update(groups=incoming, filters=out)
     else:
-        trace.ids.join(incoming.ids, own.sizes["groups"])
-    _count_positions(own, call, incoming.axis)
-    return own_activation(trace, call, [Channels(incoming.axis, out)])
+        trace.ids.join(incoming, own.sizes["groups"])
+    count_positions(trace, own, call, [axis])
+    return own_activation(trace, call, [Channels({axis: out})])
 
 
 def _tie_groups(trace: ChannelTrace, ids: np.ndarray, groups: int) -> None:
@@ -74,31 +81,34 @@ def _output_channels(
     trace: ChannelTrace,
     call: Call,
     own: ChannelLayer,
-    incoming: Channels,
+    entering: np.ndarray,
     *,
     dims_in: int,
     axis: int,
-    groups: int = 1,
-) -> list[Channels | None]:
+) -> np.ndarray:
     """The new channels of a layer; the inputs of all its calls are coupled."""
     kernel = next(weight for weight in own.weights if weight.role == "kernel")
-    entering = kernel.axes[(len(kernel.variable.shape) + dims_in)]
-    trace.ids.join(incoming.ids[: len(incoming.ids) // groups], entering)
-    _count_positions(own, call, axis)
-    outputs = [
-        weight.axes[weight.output_axis] for weight in own.weights if weight.output_axis is not None
-    ]
-    return [Channels(axis, outputs[0])]
+    trace.ids.join(entering, kernel.axes[len(kernel.variable.shape) + dims_in])
+    count_positions(trace, own, call, [axis])
+    return next(w.axes[w.output_axis] for w in own.weights if w.output_axis is not None)
 
 
-def _count_positions(own: ChannelLayer, call: Call, axis: int) -> None:
+def count_positions(trace: ChannelTrace, own: ChannelLayer, call: Call, without: list[int]) -> None:
+    """Adds the positions of a call to the uses of a layer's kernels.
+
+    Args:
+        trace: The state of the trace.
+        own: The layer.
+        call: A call of it.
+        without: The axes of its output that are no positions, beside the batch.
+    """
     shape = call.outputs[0].shape
     if call.kind.endswith("Transpose"):
         shape = call.inputs[0].shape
-    positions = math.prod(int(n or 1) for i, n in enumerate(shape) if i not in (0, axis))
+    use = trace.places(shape, trace.known(call.inputs[0]), without)
     for weight in own.weights:
         if weight.role == "kernel":
-            weight.positions += positions
+            weight.uses.append(use)
 
 
 def _bias(own: ChannelLayer, layer: Any, ids: np.ndarray) -> None:
@@ -106,77 +116,72 @@ def _bias(own: ChannelLayer, layer: Any, ids: np.ndarray) -> None:
         own.weights.append(ChannelWeight(layer.bias, {0: ids}))
 
 
-def _transposed(trace: ChannelTrace, call: Call) -> list[Channels | None]:
-    layer, rank = call.operation, len(call.inputs[0].shape)
+def _transposed(trace: ChannelTrace, call: Call) -> list[Channels]:
+    layer = call.operation
     if getattr(layer, "groups", 1) != 1:
         return trace.opaque(call, f"{call.kind} {call.name!r} has groups")
-    axis = channel_axis(call, rank)
-    incoming = trace.channels(call.inputs[0], axis)
+    axis, incoming = _incoming(trace, call)
     own, first = trace.layer(call)
     if first:
         new = trace.ids.new(layer.filters, call.name)
         dims = len(layer.kernel.shape)  # (*sizes, filters, channels)
-        axes = {dims - 2: new, dims - 1: incoming.ids}
+        axes = {dims - 2: new, dims - 1: incoming}
         own.weights.append(ChannelWeight(layer.kernel, axes, "kernel", dims - 2))
         _bias(own, layer, new)
         own.sizes["filters"] = new
-    outputs = _output_channels(trace, call, own, incoming, dims_in=-1, axis=axis)
-    return own_activation(trace, call, outputs)
+    out = _output_channels(trace, call, own, incoming, dims_in=-1, axis=axis)
+    return own_activation(trace, call, [Channels({axis: out})])
 
 
-def _dense(trace: ChannelTrace, call: Call) -> list[Channels | None]:
-    layer, axis = call.operation, len(call.inputs[0].shape) - 1
-    incoming = trace.channels(call.inputs[0], axis)
+def _dense(trace: ChannelTrace, call: Call) -> list[Channels]:
+    """A Dense layer, over the last axis; channels along other axes pass."""
+    layer, value = call.operation, call.inputs[0]
+    axis = len(value.shape) - 1
+    incoming = trace.along(value, axis, f"{call.kind} {call.name!r} takes places")
     own, first = trace.layer(call)
     if first:
         new = trace.ids.new(layer.units, call.name)
-        axes = {0: incoming.ids, 1: new}
-        own.weights.append(ChannelWeight(layer.kernel, axes, "kernel", 1))
+        own.weights.append(ChannelWeight(layer.kernel, {0: incoming, 1: new}, "kernel", 1))
         _bias(own, layer, new)
         own.sizes["units"] = new
-    return own_activation(
-        trace, call, _output_channels(trace, call, own, incoming, dims_in=-2, axis=axis)
-    )
+    out = _output_channels(trace, call, own, incoming, dims_in=-2, axis=axis)
+    return own_activation(trace, call, [Channels({**trace.beside(value, axis), axis: out})])
 
 
-def _depthwise(trace: ChannelTrace, call: Call) -> list[Channels | None]:
-    layer, rank = call.operation, len(call.inputs[0].shape)
-    axis = channel_axis(call, rank)
-    incoming = trace.channels(call.inputs[0], axis)
+def _depthwise(trace: ChannelTrace, call: Call) -> list[Channels]:
+    layer = call.operation
+    axis, incoming = _incoming(trace, call)
     own, first = trace.layer(call)
     if not first:
         kernel = own.weights[0]
-        trace.ids.join(incoming.ids, kernel.axes[len(kernel.variable.shape) - 2])
-    out = np.repeat(incoming.ids, layer.depth_multiplier)
+        trace.ids.join(incoming, kernel.axes[len(kernel.variable.shape) - 2])
+    out = np.repeat(incoming, layer.depth_multiplier)
     if first:
         kernel_axis = len(layer.kernel.shape) - 2
-        own.weights.append(ChannelWeight(layer.kernel, {kernel_axis: incoming.ids}, "kernel"))
+        own.weights.append(ChannelWeight(layer.kernel, {kernel_axis: incoming}, "kernel"))
         _bias(own, layer, out)
-    _count_positions(own, call, axis)
-    return own_activation(trace, call, [Channels(axis, out)])
+    count_positions(trace, own, call, [axis])
+    return own_activation(trace, call, [Channels({axis: out})])
 
 
-def _separable(trace: ChannelTrace, call: Call) -> list[Channels | None]:
-    layer, rank = call.operation, len(call.inputs[0].shape)
-    axis = channel_axis(call, rank)
-    incoming = trace.channels(call.inputs[0], axis)
+def _separable(trace: ChannelTrace, call: Call) -> list[Channels]:
+    layer = call.operation
+    axis, incoming = _incoming(trace, call)
     own, first = trace.layer(call)
     if first:
         new = trace.ids.new(layer.filters, call.name)
         dims = len(layer.depthwise_kernel.shape)
-        between = np.repeat(incoming.ids, layer.depth_multiplier)
-        own.weights.append(
-            ChannelWeight(layer.depthwise_kernel, {dims - 2: incoming.ids}, "kernel")
-        )
+        between = np.repeat(incoming, layer.depth_multiplier)
+        own.weights.append(ChannelWeight(layer.depthwise_kernel, {dims - 2: incoming}, "kernel"))
         pointwise = {dims - 2: between, dims - 1: new}
         own.weights.append(ChannelWeight(layer.pointwise_kernel, pointwise, "kernel", dims - 1))
         _bias(own, layer, new)
         own.sizes["filters"] = new
-    outputs = _output_channels(trace, call, own, incoming, dims_in=-2, axis=axis)
-    return own_activation(trace, call, outputs)
+    out = _output_channels(trace, call, own, incoming, dims_in=-2, axis=axis)
+    return own_activation(trace, call, [Channels({axis: out})])
 
 
-def _embedding(trace: ChannelTrace, call: Call) -> list[Channels | None]:
+def _embedding(trace: ChannelTrace, call: Call) -> list[Channels]:
     layer = call.operation
     trace.lock(call.inputs[0], f"Embedding {call.name!r} takes it as indices")
     own, first = trace.layer(call)
@@ -184,8 +189,7 @@ def _embedding(trace: ChannelTrace, call: Call) -> list[Channels | None]:
         new = trace.ids.new(layer.output_dim, call.name)
         own.weights.append(ChannelWeight(layer.embeddings, {1: new}, "kernel", 1))
         own.sizes["output_dim"] = new
-    new = own.sizes["output_dim"]
-    return [Channels(len(call.outputs[0].shape) - 1, new)]
+    return [Channels({len(call.outputs[0].shape) - 1: own.sizes["output_dim"]})]
 
 
 KERNEL_RULES: dict[str, Rule] = {

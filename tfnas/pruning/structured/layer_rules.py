@@ -6,32 +6,55 @@ An operation without a rule is opaque: the channels of its inputs are locked, wi
 
 | kind of layer                                | output channels                              |
 |----------------------------------------------|----------------------------------------------|
-| convolution, Dense, Embedding                | new                                          |
+| convolution, Dense, Embedding, EinsumDense   | new                                          |
+| LSTM, GRU, SimpleRNN, Bidirectional          | new: their units                             |
+| attention with heads                         | new; heads, keys and values inside           |
 | depthwise, elementwise, pooling, norms       | those of the input                           |
 | sums, products, concatenation over positions | those of all operands, coupled               |
 | concatenation over channels                  | those of all operands, one after the other   |
-| Flatten, Reshape, Permute                    | moved and repeated as the elements are       |
+| split, slice, take, roll, flip               | a part of those of the input                 |
+| Flatten, Reshape, Permute, depth_to_space    | moved and repeated as the elements are       |
+| matmul, einsum, Dot                          | those of the operands; summed ones, coupled  |
 
 A grouped convolution keeps its number of groups: channel j of each group is removed from all
-groups or from none. LayerNormalization over the channels is supported, but its statistics are
-then over fewer channels: an approximation that fine-tuning has to repair.
+groups or from none.
+
+Each rule keeps the invariant: the model without some channels equals the model in which every
+layer and operation gets zeros for them (:mod:`tfnas.pruning.structured.channel_masks`). What
+can't keep it locks the channels.
 """
 
 from __future__ import annotations
 
 from tfnas.graph.functional import Call
+from tfnas.pruning.structured.attention_rules import ATTENTION_RULES
 from tfnas.pruning.structured.axis_rules import AXIS_RULES
 from tfnas.pruning.structured.channel_ids import Channels
 from tfnas.pruning.structured.channel_trace import ChannelTrace, Rule
+from tfnas.pruning.structured.contraction_rules import CONTRACTION_RULES
 from tfnas.pruning.structured.elementwise_rules import ELEMENTWISE_RULES
 from tfnas.pruning.structured.kernel_rules import KERNEL_RULES
 from tfnas.pruning.structured.per_channel_rules import PER_CHANNEL_RULES
+from tfnas.pruning.structured.recurrent_rules import RECURRENT_RULES
+from tfnas.pruning.structured.registered_rules import registered_rule
+from tfnas.pruning.structured.reshape_rules import RESHAPE_RULES
+from tfnas.pruning.structured.selection_rules import SELECTION_RULES
 
-_RULES: dict[str, Rule] = {**ELEMENTWISE_RULES, **AXIS_RULES, **KERNEL_RULES, **PER_CHANNEL_RULES}
+_RULES: dict[str, Rule] = {
+    **ELEMENTWISE_RULES,
+    **AXIS_RULES,
+    **SELECTION_RULES,
+    **RESHAPE_RULES,
+    **CONTRACTION_RULES,
+    **KERNEL_RULES,
+    **PER_CHANNEL_RULES,
+    **ATTENTION_RULES,
+    **RECURRENT_RULES,
+}
 _FOREIGN = ("DropPath", "StochasticDepth")  # custom layers, elementwise in all libraries
 
 
-def apply_rule(trace: ChannelTrace, call: Call) -> list[Channels | None]:
+def apply_rule(trace: ChannelTrace, call: Call) -> list[Channels]:
     """Applies the rule of a call: returns the channels of its outputs.
 
     Args:
@@ -39,11 +62,15 @@ def apply_rule(trace: ChannelTrace, call: Call) -> list[Channels | None]:
         call: The call of a layer or operation.
 
     Returns:
-        The channels of each output, None where they are unknown.
+        The channels of each output.
     """
+    registered = registered_rule(trace, call)
+    if registered is not None:
+        return registered
     found = _RULES.get(call.kind)
     if found is None or not (_is_of_keras(call) or call.kind in _FOREIGN):
-        return trace.opaque(call, f"{call.kind} {call.name!r} is not supported")
+        hint = "" if _is_of_keras(call) else " (tfnas.register_layer can tell how channels pass)"
+        return trace.opaque(call, f"{call.kind} {call.name!r} is not supported{hint}")
     if getattr(call.operation, "quantization_mode", None):
         return trace.opaque(call, f"{call.kind} {call.name!r} is quantized")
     if getattr(call.operation, "lora_enabled", False):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fnmatch
 import math
 import numbers
@@ -14,9 +15,15 @@ import numpy as np
 from tfnas.data.data_types import ExampleData
 from tfnas.graph.compatibility import check_float, model_compression
 from tfnas.graph.functional import walk
-from tfnas.pruning.gradients import LossGradients
+from tfnas.graph.functional_form import as_functional
+from tfnas.graph.macs import not_counted
 from tfnas.pruning.structured.channel_groups import MODEL_OUTPUT, Dependencies, Group, trace
-from tfnas.pruning.structured.channel_importance import CRITERIA, input_kernels, scores
+from tfnas.pruning.structured.channel_importance import (
+    Importance,
+    importance_of,
+    is_comparable,
+    scores,
+)
 from tfnas.pruning.structured.channel_report import ChannelPruningReport, GroupChange
 from tfnas.pruning.structured.channel_selection import (
     MOST,
@@ -26,6 +33,7 @@ from tfnas.pruning.structured.channel_selection import (
     choose,
     removal_order,
 )
+from tfnas.pruning.structured.cut_effect import lost_by_the_cut
 from tfnas.pruning.structured.remaining_cost import RemainingCosts
 from tfnas.pruning.structured.slicing import slice_channels
 
@@ -45,11 +53,12 @@ def prune_channels(
     target_latency_ratio: float | None = None,
     latency: Callable[[keras.Model], float] | None = None,
     sizes: Mapping[str, int] | None = None,
-    criterion: str = "l2",
+    criterion: str | Importance = "l2",
     scope: str = "global",
     round_to: int | None = None,
     max_ratio: float = MOST,
     exclude: Sequence[str] = (),
+    approximate: bool = False,
     data: ExampleData | None = None,
     loss: str | Callable[..., Any] | None = None,
     seed: int = 0,
@@ -69,7 +78,8 @@ def prune_channels(
         (8, (None, 4, 4, 4))
 
     Args:
-        model: A built functional or Sequential Keras 3 model; it is not changed.
+        model: A Keras 3 model; it is not changed. A subclassed one is opened, see
+            :func:`tfnas.as_functional`.
         ratio: Smallest fraction of the removable channels that is removed, in (0, 1).
         target_macs: Largest number of MACs (multiply-accumulates) per example. A value in
             (0, 1] is a fraction of the MACs of `model`.
@@ -83,12 +93,13 @@ def prune_channels(
             layers get the same number; other layers keep theirs. `max_ratio` and `scope` are
             ignored.
         criterion: Importance of a channel: "l1" or "l2" (norm of its weights), "scale" (gamma
-            of BatchNormalization), "taylor" (estimated change of the loss; requires `data`), or
-            "random"; see :mod:`tfnas.pruning.structured.channel_importance`.
+            of BatchNormalization), "taylor" (estimated change of the loss; requires `data`),
+            "random", or your own :class:`tfnas.Importance`: a function of a group of channels
+            that returns their scores.
         scope: How the removed channels are distributed over the groups of coupled channels.
             "global": the channels with the lowest scores of the entire model. With criterion
-            "taylor" or `target_latency_ratio`, each score is divided by the cost that the
-            removal saves.
+            "taylor", another comparable one or `target_latency_ratio`, each score is divided by
+            the cost that the removal saves.
             "group": the same fraction of each group.
             "saving": the fraction of a group is proportional to the square root of the cost
             that the removal of one of its channels saves. Early groups mostly lose more.
@@ -97,9 +108,13 @@ def prune_channels(
         max_ratio: Largest fraction of a group's channels that is removed, in (0, 1]; at least
             one channel stays. Protects groups with low scores in scope "global".
         exclude: Names, paths or patterns ("block_*") of layers whose channels are not removed.
+        approximate: Whether channels may be removed from what LayerNormalization normalizes. Its
+            mean and variance are then over fewer channels, which fine-tuning has to repair; all
+            other removals compute exactly what zeros for the removed channels would.
         data: Inputs and targets for "taylor": a tuple (x, y) of arrays such as
             (examples, height, width, channels) and (examples,), a `tf.data.Dataset` or a
-            `keras.utils.PyDataset`.
+            `keras.utils.PyDataset`. For other criteria inputs are enough: the report then has how
+            far the outputs moved.
         loss: Loss for "taylor"; None: the loss that the model is compiled with.
         seed: Seed of criterion "random".
 
@@ -115,31 +130,35 @@ def prune_channels(
         Fang et al., "DepGraph: Toward Any Structural Pruning", CVPR 2023.
     """
     target = _target(ratio, target_macs, target_params, target_latency_ratio, sizes)
-    _check(target, latency, criterion, scope, round_to, max_ratio, data)
+    _check(target, latency, scope, round_to, max_ratio)
+    importance = importance_of(criterion, data=data, loss=loss, seed=seed)
     check_float(model, "prune_channels")
-    dependencies = trace(model, excluded(model, exclude))
+    model = as_functional(model, data)
+    dependencies = trace(model, excluded(model, exclude), approximate)
     costs = RemainingCosts(dependencies, model.count_params())
-    if criterion == "taylor" or latency is not None:
+    if target[0] == "target_macs" and costs.uncounted:
+        raise ValueError(not_counted("target_macs", costs.uncounted))
+    needs_model = hasattr(importance, "prepared")
+    if needs_model or latency is not None:
         # A model that can't be copied raises before the long computation.
         slice_channels(model, dependencies, costs.nothing)
-    gradients = None
-    if criterion == "taylor":
-        kernels = input_kernels(dependencies)
-        gradients = (g for _, g in LossGradients(model, kernels, loss).each(data))
-    importance = scores(dependencies, criterion, gradients=gradients, seed=seed)
+    if needs_model:
+        importance = importance.prepared(model, dependencies)  # type: ignore[attr-defined]
+    found = scores(dependencies, importance)
     if sizes is not None:
-        removed = by_sizes(dependencies, importance, sizes)
+        removed = by_sizes(dependencies, found, sizes)
     else:
         budget = _CostTarget.of(target, model, dependencies, costs, latency)
         # Norms rank the channels of a group but do not estimate the loss: per saving, they would
         # empty the groups whose channels cost most. Taylor scores do estimate the loss.
-        per_saving = criterion == "taylor" or latency is not None or scope == "saving"
+        per_saving = is_comparable(importance) or latency is not None or scope == "saving"
         savings = budget.savings if per_saving else None
-        order = removal_order(dependencies, importance, scope, savings, max_ratio)
+        order = removal_order(dependencies, found, scope, savings, max_ratio)
         removed = _within(target, budget, dependencies, order, round_to, max_ratio)
-    return slice_channels(model, dependencies, removed), _report(
-        model, dependencies, costs, removed
-    )
+    smaller = slice_channels(model, dependencies, removed)
+    report = _report(model, dependencies, costs, removed)
+    loss_note = lost_by_the_cut(model, smaller, data) if removed.any() else []
+    return smaller, dataclasses.replace(report, notes=(*report.notes, *loss_note))
 
 
 def _within(
@@ -187,11 +206,9 @@ def _target(*values: Any) -> tuple[str, Any]:
 def _check(
     target: tuple[str, Any],
     latency: Any,
-    criterion: str,
     scope: str,
     round_to: Any,
     max_ratio: Any,
-    data: Any,
 ) -> None:
     if (target[0] == "target_latency_ratio") != (latency is not None):
         raise ValueError(
@@ -199,10 +216,6 @@ def _check(
         )
     if latency is not None and not callable(latency):
         raise ValueError(f"latency must take a model and return its time, got {latency!r}")
-    if criterion not in CRITERIA:
-        raise ValueError(f"criterion must be one of {', '.join(CRITERIA)}, got {criterion!r}")
-    if criterion == "taylor" and data is None:
-        raise ValueError("data must hold inputs and targets for criterion 'taylor', got None")
     if scope not in SCOPES:
         raise ValueError(f"scope must be one of {', '.join(SCOPES)}, got {scope!r}")
     valid = isinstance(round_to, int) and not isinstance(round_to, bool) and round_to >= 1
@@ -348,7 +361,7 @@ def _report(
         f"{note}: {', '.join(names)}"
         for note, names in (
             ("statistics are over fewer channels now, an approximation", norms),
-            ("MACs are without those of layers that are not supported", costs.uncounted),
+            ("MACs are at least these: those of some layers are unknown", costs.uncounted),
         )
         if names
     ]

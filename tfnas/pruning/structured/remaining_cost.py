@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Literal
 
@@ -9,14 +10,51 @@ import numpy as np
 
 from tfnas.graph.macs import call_macs
 from tfnas.pruning.structured.channel_groups import Dependencies
-from tfnas.pruning.structured.channel_trace import ChannelWeight
+from tfnas.pruning.structured.channel_trace import ChannelLayer, ChannelWeight, Use
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Term:
+    """A count that is proportional to the numbers of channels along some axes.
+
+    Args:
+        constant: The count for one channel along each of these axes.
+        rows: The channel ids along each axis.
+    """
+
+    constant: int
+    rows: tuple[np.ndarray, ...]
+
+    @classmethod
+    def of_weight(cls, weight: ChannelWeight) -> _Term:
+        """The elements of a weight."""
+        sizes = (n for axis, n in enumerate(weight.shape) if axis not in weight.axes)
+        return cls(math.prod(sizes), tuple(weight.axes.values()))
+
+    def times(self, use: Use) -> _Term:
+        """The count at each position of a use."""
+        return _Term(self.constant * use.positions, (*self.rows, *use.ids))
+
+    def count(self, dependencies: Dependencies, removed: np.ndarray) -> int:
+        """The count after a removal."""
+        kept = (int(dependencies.kept(ids, removed).sum()) for ids in self.rows)
+        return self.constant * math.prod(kept)
+
+
+def _macs_terms(layer: ChannelLayer) -> list[_Term]:
+    """The multiply-accumulates of a layer's kernels and products."""
+    one = _Term(1, ())
+    kernels = [
+        _Term.of_weight(weight).times(use) for weight in layer.weights for use in weight.uses
+    ]
+    return kernels + [one.times(use) for use in layer.products]
 
 
 class RemainingCosts:
     """Counts the MACs, weights and channels that remain after a removal.
 
     `nothing` is the removal of no channel. `uncounted` holds the paths of the layers whose MACs
-    are unknown; they count as 0.
+    are unknown; they count as 0, and a target by MACs can't be set.
 
     Args:
         dependencies: The traced model.
@@ -25,14 +63,23 @@ class RemainingCosts:
 
     def __init__(self, dependencies: Dependencies, parameters: int) -> None:
         self._dependencies = dependencies
-        self._weights = [w for layer in dependencies.layers.values() for w in layer.weights]
-        self._rest = parameters - sum(math.prod(weight.shape) for weight in self._weights)
+        weights = [w for layer in dependencies.layers.values() for w in layer.weights]
+        self._elements = [_Term.of_weight(weight) for weight in weights]
+        self._rest = parameters - sum(math.prod(weight.shape) for weight in weights)
         macs = {call: call_macs(call) for call in dependencies.flow.calls}
         self.uncounted = sorted({call.name for call, count in macs.items() if count is None})
-        counted = sum(count or 0 for count in macs.values())
-        prunable = sum(weight.positions * math.prod(weight.shape) for weight in self._weights)
-        self._other_macs = counted - prunable  # of layers that do not depend on channels
+        counted: dict[int, int] = {}
+        for call, count in macs.items():
+            counted[id(call.operation)] = counted.get(id(call.operation), 0) + (count or 0)
         self.nothing = np.zeros(len(dependencies.roots), bool)
+        self._terms: list[_Term] = []
+        self._other_macs = sum(counted.values())  # that do not depend on channels
+        for key, layer in dependencies.layers.items():
+            terms = _macs_terms(layer)
+            total = sum(term.count(dependencies, self.nothing) for term in terms)
+            if total <= counted.get(key, 0):  # else some are not counted: none is
+                self._terms += terms
+                self._other_macs -= total
 
     def macs(self, removed: np.ndarray) -> int:
         """Returns the MACs per example.
@@ -40,11 +87,8 @@ class RemainingCosts:
         Args:
             removed: Whether each root is removed, boolean, (channel ids,).
         """
-        return self._other_macs + sum(
-            weight.positions * self._elements(weight, removed)
-            for weight in self._weights
-            if weight.positions
-        )
+        counts = (term.count(self._dependencies, removed) for term in self._terms)
+        return self._other_macs + sum(counts)
 
     def parameters(self, removed: np.ndarray) -> int:
         """Returns the number of weights.
@@ -52,7 +96,8 @@ class RemainingCosts:
         Args:
             removed: Whether each root is removed, boolean, (channel ids,).
         """
-        return self._rest + sum(self._elements(weight, removed) for weight in self._weights)
+        counts = (term.count(self._dependencies, removed) for term in self._elements)
+        return self._rest + sum(counts)
 
     def kept_fraction(self, removed: np.ndarray) -> float:
         """Returns the fraction of the removable channels that is kept, in [0, 1].
@@ -71,15 +116,9 @@ class RemainingCosts:
             unit: "macs" (per example) or "parameters".
         """
         saved = np.zeros(len(self.nothing))
-        for weight in self._weights:
-            total = math.prod(weight.shape) * (weight.positions if unit == "macs" else 1)
-            for axis, ids in weight.axes.items():
-                per_channel = np.full(len(ids), total / weight.shape[axis])
+        for term in self._terms if unit == "macs" else self._elements:
+            total = term.count(self._dependencies, self.nothing)
+            for ids in term.rows:
+                per_channel = np.full(len(ids), total / len(ids))
                 np.add.at(saved, self._dependencies.roots[ids], per_channel)
         return saved
-
-    def _elements(self, weight: ChannelWeight, removed: np.ndarray) -> int:
-        shape = list(weight.shape)
-        for axis, ids in weight.axes.items():
-            shape[axis] = int(self._dependencies.kept(ids, removed).sum())
-        return math.prod(shape)

@@ -28,6 +28,7 @@ from tfnas.optional import require
 from tfnas.targets.external_programs import last_lines
 from tfnas.targets.tflite_micro import interpreter_process
 from tfnas.tflite.artifact import Artifact, as_artifact
+from tfnas.tflite.file_runs import state_of
 from tfnas.tflite.flatbuffer import OperatorInfo, TensorInfo, read_graphs
 from tfnas.tflite.operator_rules.tflite_micro import TAKES_INT4, check_micro, for_accelerator
 
@@ -72,7 +73,9 @@ class MicroMemory:
         )
 
 
-def run_micro(file: Artifact | str | os.PathLike[str], x: InputData) -> Any:
+def run_micro(
+    file: Artifact | str | os.PathLike[str], x: InputData, *, stateful: bool = False
+) -> Any:
     """Runs a file in TFLite Micro on float inputs and returns float outputs.
 
     Its kernels are plain C++; with integers they compute the same on any processor. The operators
@@ -94,6 +97,8 @@ def run_micro(file: Artifact | str | os.PathLike[str], x: InputData) -> Any:
         file: An artifact or the path of a file.
         x: Inputs as for `Artifact.predict`: an array of shape (examples, ...), a data set, or,
             with several inputs, a dictionary by input name.
+        stateful: Whether `x` is a stream: a state of the file is left from one example to the
+            next. Otherwise it is reset before each.
 
     Returns:
         An array of shape (examples, ...), or a list of them with several outputs.
@@ -112,7 +117,7 @@ def run_micro(file: Artifact | str | os.PathLike[str], x: InputData) -> Any:
     check_micro(file)
     _check_alone(file)
     columns = file._columns(arrays(x, what="x")[0])
-    outputs = _run(file, columns)
+    outputs = _run(file, columns, reset=not stateful and state_of(file.content) != "none")
     values = [t.dequantize(o) for t, o in zip(file.outputs, outputs, strict=True)]
     return values[0] if len(values) == 1 else values
 
@@ -265,7 +270,7 @@ def _scratch_sizes(op: OperatorInfo) -> list[int]:
         return [_elements(tensor) for tensor in op.inputs if tensor.dtype == "int4"]
     if op.name == "TRANSPOSE_CONV" and integers:  # sums of 32 or 64 bits
         return [_elements(op.outputs[0]) * (4 if op.outputs[0].dtype == "int8" else 8)]
-    if op.name in _REDUCING:
+    if op.name in _REDUCING and len(op.inputs) > 1 and op.outputs:
         dimensions, axes = len(op.inputs[0].shape), _elements(op.inputs[1])
         sums = _elements(op.outputs[0]) if integers and op.name in _SUMMING else 0
         return [4 * dimensions, 4 * axes, 4 * sums]
@@ -365,8 +370,8 @@ def _call(file: Artifact, folder: pathlib.Path, **options: int) -> str:
     return done.stderr
 
 
-def _run(file: Artifact, columns: list[np.ndarray]) -> list[np.ndarray]:
-    """The file's outputs, still quantized, for float inputs."""
+def _run(file: Artifact, columns: list[np.ndarray], reset: bool) -> list[np.ndarray]:
+    """The file's outputs, still quantized, for float inputs; perhaps with a reset before each."""
     batch = _batch(file)
     indices = [tensor.index for tensor in file.graph.inputs]
     order = [tensor.index for tensor in file.graph.outputs]
@@ -377,7 +382,7 @@ def _run(file: Artifact, columns: list[np.ndarray]) -> list[np.ndarray]:
     with tempfile.TemporaryDirectory() as temporary:
         folder = pathlib.Path(temporary)
         np.savez(folder / "inputs.npz", **inputs)
-        _call(file, folder, batch=batch, outputs=len(order))
+        _call(file, folder, batch=batch, outputs=len(order), reset=reset)
         with np.load(folder / "outputs.npz") as found:
             return [found[str(order.index(tensor.index))] for tensor in file.outputs]
 

@@ -2,10 +2,10 @@
 
 TFLite Micro aborts the process on some files, such as those with scales that its fixed-point
 multipliers can't represent, and must not abort the caller. The folder has `model.tflite`,
-`call.json` (size of the arena in bytes, examples per invocation) and, to run the file,
-`inputs.npz` with one array per input, examples first. The result is written to `outputs.npz`;
-TFLite Micro's messages and allocations go to standard error. Nothing of tfnas is imported, to
-start quickly.
+`call.json` (size of the arena in bytes, examples per invocation, whether a state is reset) and, to
+run the file, `inputs.npz` with one array per input, examples first. The result is written to
+`outputs.npz`; TFLite Micro's messages and allocations go to standard error. Nothing of tfnas is
+imported, to start quickly.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ def main(folder: pathlib.Path) -> None:
         columns = [file[str(place)] for place in range(len(file.files))]
     parts: list[list[np.ndarray]] = [[] for _ in range(call["outputs"])]
     for start in range(0, len(columns[0]), call["batch"]):
+        if start and call["reset"]:
+            interpreter.reset()
         for place, column in enumerate(columns):
             block = column[start : start + call["batch"]]
             used = len(block)

@@ -39,10 +39,17 @@ _CAMEL_CASE_METHODS = """
     TRANSPOSE_CONV UNPACK VAR_HANDLE WHILE ZEROS_LIKE
 """
 _COMPILED = "ethos-u"  # the operator of a part that Vela compiled for an accelerator
+# The operators of its signal library, by the name in a file without "Signal", which is that of the
+# method too.
+_SIGNAL = """
+    Delay Energy FftAutoScale FilterBank FilterBankLog FilterBankSpectralSubtraction
+    FilterBankSquareRoot Framer Irfft OverlapAdd PCAN Rfft Stacker Window
+"""
 _CUSTOM = {
     "CIRCULAR_BUFFER": "CircularBuffer",
     "TFLite_Detection_PostProcess": "DetectionPostprocess",
     _COMPILED: "EthosU",
+    **{f"Signal{name}": name for name in _SIGNAL.split()},
 }
 
 
@@ -228,10 +235,20 @@ def _faults(op: OperatorInfo) -> Iterator[str]:
             yield f"{op.name}: a sparse tensor"
         elif any(size < 0 for size in tensor.shape):
             yield f"{op.name}: an open shape {list(tensor.shape)}"
+    if len(op.inputs) < _least_inputs(op.name) or (op.name == "RELU6" and not op.outputs):
+        yield f"{op.name}: {len(op.inputs)} inputs and {len(op.outputs)} outputs"
+        return  # a damaged file
     yield from _kernel_faults(op)
     for index in _CONSTANTS.get(op.name, ()):
         if index < len(op.inputs) and op.inputs[index].constant is None:
             yield f"{op.name}: a shape that is computed (input {index} is no constant)"
+
+
+def _least_inputs(name: str) -> int:
+    """The number of inputs that the rules below look at."""
+    looked_at = (*_PRODUCTS.get(name, ()), *((1,) if name == "GATHER" else ()))
+    first = (0,) if name in ("DEQUANTIZE", "RELU6", *_UNSUPPORTED_INPUTS) else ()
+    return 1 + max((*looked_at, *first), default=-1)
 
 
 def _kernel_faults(op: OperatorInfo) -> Iterator[str]:

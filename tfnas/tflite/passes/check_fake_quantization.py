@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tfnas.quantization.float32_model import half_precision_layers
+from tfnas.quantization.float32_model import other_precision_layers
 from tfnas.quantization.quantize_aware import fake_quants, has_4_bit_kernel
 from tfnas.tflite.passes.conversion_state import Conversion
 
@@ -52,7 +52,7 @@ def _check(conversion: Conversion) -> None:
             f"mode must have weights of 8 bits as model {model.name!r} was trained for, got "
             f"{spec.mode!r}"
         )
-    half = half_precision_layers(model)
+    half = other_precision_layers(model)
     if half:
         raise ValueError(
             f"model must compute in float32 to be exported, got {half[0]!r} of another precision, "

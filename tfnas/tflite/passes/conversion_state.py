@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tfnas.legacy.rebuild import is_tf_keras
 from tfnas.quantization.round_model import RoundedLayer
 from tfnas.quantization.spec import QuantSpec
 from tfnas.tflite.artifact import Artifact
+from tfnas.tflite.recurrent_layers import recurrent_layers
 
 if TYPE_CHECKING:
     import keras
@@ -35,6 +37,7 @@ class Conversion:
             of shape (examples, ...). Empty where none is needed.
         float_model: The model before a pass placed fake quantization; None where none did.
         rounding: How each kernel was rounded; empty where all were rounded to nearest.
+        kept_out: Names of the preprocessing layers that are not in the file.
         content: The file of TensorFlow's converter, not validated yet.
         origin: Record of the conversion, for :class:`tfnas.Artifact`.
         artifact: The file, validated; None before.
@@ -48,6 +51,7 @@ class Conversion:
     columns: tuple[np.ndarray, ...] = ()
     float_model: keras.Model | None = None
     rounding: tuple[RoundedLayer, ...] = ()
+    kept_out: tuple[str, ...] = ()
     content: bytes = dataclasses.field(default=b"", repr=False)
     origin: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     artifact: Artifact | None = None
@@ -65,7 +69,20 @@ class Conversion:
         spec = self.spec
         custom = bool(spec.layers) or spec.weights == "int4" or spec.correct or spec.rounds
         custom = custom or spec.ranges != QuantSpec().ranges
+        # The converter's calibrator ends the process on the loops of recurrent layers.
+        custom = custom or self.has_recurrent_layers
         return not self.aware and spec.needs_calibration and custom
+
+    @property
+    def ranges_of_converter(self) -> bool:
+        """Whether TensorFlow's converter finds the ranges of a Keras 3 model by the data."""
+        own = not self.aware and self.spec.needs_calibration and not self.sparse
+        return own and not is_tf_keras(self.model)
+
+    @property
+    def has_recurrent_layers(self) -> bool:
+        """Whether a Keras 3 model loops over time steps; such layers stay float."""
+        return not is_tf_keras(self.model) and bool(recurrent_layers(self.model))
 
     @property
     def converter_spec(self) -> QuantSpec:

@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
+from typing import Any
 
+from tfnas.legacy.rebuild import is_tf_keras
+from tfnas.quantization.quantize_aware import unquantized_layers
+from tfnas.tflite.flatbuffer import read_graphs
+from tfnas.tflite.graph_repair import too_fine
 from tfnas.tflite.passes.conversion_state import Conversion
+from tfnas.tflite.passes.place_fake_quantization import with_ranges
+from tfnas.tflite.recurrent_layers import form_in_file
 from tfnas.tflite.tensorflow_converter import run_converter
+
+# Layers of the first steps of a model, without an integer form where the converter finds none. A
+# GlobalAveragePooling1D stays float where it gets the mask of an Embedding, which is a NotEqual.
+_MAY_STAY_FLOAT = {"Embedding", "GlobalAveragePooling1D", "NotEqual", "STFTSpectrogram"}
+_LOG = logging.getLogger(__name__)
 
 
 def convert(conversion: Conversion) -> Conversion:
     """Runs TensorFlow's converter.
+
+    Where the ranges that it finds by itself give a file that can't be used, such as one with steps
+    of nearly 0, it runs a second time with the ranges of :func:`tfnas.quantize_aware`.
 
     Args:
         conversion: A model in its last form.
@@ -20,21 +36,68 @@ def convert(conversion: Conversion) -> Conversion:
     Raises:
         ConversionError: TensorFlow can't convert the model.
     """
+    content = _convert(conversion)
+    if conversion.ranges_of_converter and _is_faulty(content):
+        second = _with_own_ranges(conversion)
+        if second is not None:
+            conversion, content = second, _convert(second)
     model, columns, aware = conversion.model, conversion.columns, conversion.aware
     spec = conversion.converter_spec
-    # A model that holds its ranges needs no data, also where a pass has set them by the data.
-    content = run_converter(model, spec, () if aware else columns, aware=aware)
     origin = {
         "model": model.name,
         "mode": spec.mode,
         "inputs": [tensor.name for tensor in model.inputs],
         "calibration_examples": len(columns[0]) if columns else 0,
         "quantization_aware": aware and conversion.float_model is None,
+        **({"kept_out": list(conversion.kept_out)} if conversion.kept_out else {}),
+        **_forms_of_layers(conversion, content),
         **_versions(),
     }
     if conversion.rounding:
         origin["rounding"] = [dataclasses.asdict(layer) for layer in conversion.rounding]
     return dataclasses.replace(conversion, content=content, origin=origin)
+
+
+def _convert(conversion: Conversion) -> bytes:
+    # A model that holds its ranges needs no data, also where a pass has set them by the data.
+    columns = () if conversion.aware else conversion.columns
+    return run_converter(
+        conversion.model, conversion.converter_spec, columns, aware=conversion.aware
+    )
+
+
+def _is_faulty(content: bytes) -> bool:
+    """Whether a file holds floats that it must not, or steps that no kernel can count in."""
+    try:
+        operators = [op for graph in read_graphs(content) for op in graph.operators]
+    except ValueError:  # a corrupt file: the pass that validates it says so
+        return False
+    ends = [tensor for op in operators for tensor in (*op.inputs, *op.outputs)]
+    return any(tensor.dtype == "float32" for tensor in ends) or any(map(too_fine, operators))
+
+
+def _with_own_ranges(conversion: Conversion) -> Conversion | None:
+    """The conversion with a quantization-aware model; None where other layers stay float too."""
+    try:
+        second = with_ranges(conversion)
+    except ValueError:  # no functional model, or one that can't be rebuilt
+        return None
+    left = {layer.kind for layer in unquantized_layers(second.model)}
+    return second if left <= _MAY_STAY_FLOAT else None
+
+
+def _forms_of_layers(conversion: Conversion, content: bytes) -> dict[str, Any]:
+    """Which layers of an integer file stay float, and the form of the recurrent ones."""
+    found: dict[str, Any] = {}
+    model = conversion.model
+    if conversion.aware and not is_tf_keras(model):
+        left = {layer.name: layer.reason for layer in unquantized_layers(model)}
+        if left:
+            found["unquantized_layers"] = left
+            _LOG.warning("%s stays float in the file of %s", ", ".join(left), model.name)
+    if conversion.has_recurrent_layers:
+        found["recurrent_layers"] = form_in_file(content)
+    return found
 
 
 def _versions() -> dict[str, str]:

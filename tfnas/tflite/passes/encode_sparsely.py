@@ -33,8 +33,12 @@ def encode_sparsely(conversion: Conversion) -> Conversion:
     model, spec, dense = conversion.model, conversion.spec, conversion.file
     content = run_converter(model, spec, conversion.columns, sparse=True)
     sizes = {"dense_size": dense.size, "dense_gzip_size": dense.gzip_size}
-    artifact = Artifact(content, spec.mode, {**dense.origin, "sparse": True, **sizes})
-    fault = _fault(artifact, dense, spec)
+    origin = {**dense.origin, "sparse": True, **sizes}
+    try:
+        artifact = Artifact(content, spec.mode, origin)
+        fault = _fault(artifact, dense, spec)
+    except ValueError as error:  # blocks that are no divisors of a kernel's dimension
+        fault = f"the converter wrote a file that is not valid: {error}"
     if fault:
         raise ConversionError(f"sparse must be False for model {model.name!r}: {fault}")
     return dataclasses.replace(conversion, artifact=artifact)
@@ -46,5 +50,3 @@ def _fault(artifact: Artifact, dense: Artifact, spec: QuantSpec) -> str | None:
         return sparse_fault(artifact, dense)
     except RuntimeError as error:  # a ConversionError, or one of the interpreter
         return f"{error}{INT8_HINT if spec.mode == 'int8' else ''}"
-    except ValueError as error:  # blocks that are no divisors of a kernel's dimension
-        return f"the converter wrote a file that is not valid: {error}"

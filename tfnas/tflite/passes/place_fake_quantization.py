@@ -22,8 +22,21 @@ def place_fake_quantization(conversion: Conversion) -> Conversion:
     Raises:
         ValueError: The formats fit no layer of the model.
     """
-    if not conversion.needs_fake_quantization:
-        return conversion
+    return with_ranges(conversion) if conversion.needs_fake_quantization else conversion
+
+
+def with_ranges(conversion: Conversion) -> Conversion:
+    """Makes the model quantization-aware, whether the formats need it or not.
+
+    Args:
+        conversion: A prepared model and its calibration data.
+
+    Returns:
+        The conversion, with the quantization-aware model, and the float one in `float_model`.
+
+    Raises:
+        ValueError: The formats fit no layer of the model, or it is no functional model.
+    """
     model, spec = conversion.model, conversion.spec
     inputs = as_inputs(model, conversion.columns)
     if spec.rounds:

@@ -15,6 +15,7 @@ from tfnas.quantization.spec import QuantSpec
 from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.conversion_error import ConversionError
 from tfnas.tflite.flatbuffer import read_graphs
+from tfnas.tflite.graph_repair import too_fine
 from tfnas.tflite.passes.conversion_state import Conversion
 
 
@@ -54,9 +55,13 @@ def check_formats(artifact: Artifact, spec: QuantSpec, allow_floats: bool = Fals
     try:
         artifact.interpreter()
     except (RuntimeError, ValueError) as error:
+        fine = next((op for op in artifact.graph.operators if too_fine(op)), None)
+        place = (
+            "" if fine is None else f" (layer {fine.layer!r}: the range of its output is nearly 0)"
+        )
         raise ConversionError(
             f"file of mode {spec.mode!r} was written, but the interpreter refuses it: "
-            f"{str(error).splitlines()[0]}"
+            f"{str(error).splitlines()[0]}{place}"
         ) from error
 
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
+from tfnas.graph.registered_layers import OPEN, registered_layer
+from tfnas.keras_private import attach, attached, fill_arguments, own_variables
 
-from tfnas.keras_private import fill_arguments, own_variables
-from tfnas.quantization.layer_registry import Role, registered_role
+if TYPE_CHECKING:
+    import keras
+
+_UNFOLDED = "unfolded"
 
 
 def unfold(node: Any) -> keras.Model | None:
     """Returns a functional model of one call of a layer that is registered as "open".
+
+    A call is unfolded once: the same model is returned for it afterwards.
 
     Args:
         node: Keras' node of the call.
@@ -23,9 +28,20 @@ def unfold(node: Any) -> keras.Model | None:
         ValueError: The layer calls something other than Keras layers and `keras.ops`, or has
             weights outside its inner layers.
     """
-    layer = node.operation
-    if registered_role(layer) is not Role.OPEN:
+    record = registered_layer(node.operation)
+    if record is None or record.integer_form != OPEN:
         return None
+    found = attached(node, _UNFOLDED)
+    if found is None:
+        found = _unfolded(node)
+        attach(node, _UNFOLDED, found)
+    return found
+
+
+def _unfolded(node: Any) -> keras.Model:
+    import keras
+
+    layer = node.operation
     where = f"layer {layer.name!r} of class {type(layer).__name__}, registered as 'open',"
     own = own_variables(layer)
     if own:

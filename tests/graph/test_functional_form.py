@@ -1,0 +1,260 @@
+"""Models of any form as functional ones."""
+
+import logging
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+import tfnas
+from tfnas.graph.functional import walk
+
+
+def images(count=8, seed=0):
+    return np.random.default_rng(seed).random((count, 8, 8, 1), np.float32)
+
+
+class Block(keras.Model):
+    """A residual block, as a model."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.first, self.norm = layers.Conv2D(8, 3, padding="same"), layers.BatchNormalization()
+        self.drop = layers.Dropout(0.5)
+
+    def call(self, x, training=None):
+        y = self.drop(keras.ops.relu(self.norm(self.first(x), training=training)))
+        return x + y
+
+
+class Network(keras.Model):
+    """A subclassed model of subclassed models; without a get_config of its own."""
+
+    def __init__(self, units=8):
+        super().__init__()
+        self.stem = layers.Conv2D(8, 3, padding="same")
+        self.blocks = [Block(), Block()]
+        self.pool, self.head = layers.GlobalAveragePooling2D(), layers.Dense(units)
+
+    def call(self, x):
+        x = self.stem(x)
+        for block in self.blocks:
+            x = block(x)
+        return {"mean": self.pool(x), "classes": self.head(self.pool(x))}
+
+
+class Pair(keras.Model):
+    """Takes a dictionary."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.dense = layers.Embedding(20, 4), layers.Dense(3)
+
+    def call(self, inputs):
+        return self.dense(keras.ops.mean(self.embedding(inputs["ids"]), axis=1) + inputs["bias"])
+
+
+class TensorFlowCode(keras.Model):
+    """Computes with TensorFlow's functions, which symbolic tensors of Keras can't pass."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.dense = layers.Dense(16)
+
+    def call(self, x):
+        return tf.nn.relu(self.dense(x))
+
+
+class Tied(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.dense = layers.Dense(4)
+
+    def call(self, x):
+        return keras.ops.matmul(self.dense(x), keras.ops.transpose(self.dense.kernel))
+
+
+class OwnWeight(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.dense, self.scale = layers.Dense(4), self.add_weight(name="scale", shape=())
+
+    def call(self, x):
+        return self.scale * self.dense(x)
+
+
+class OwnTraining(TensorFlowCode):
+    def train_step(self, data):
+        return {"loss": 0.0}
+
+    def call(self, x):
+        return self.dense(x)
+
+
+def called(model, *shape):
+    model(np.zeros((2, *shape), np.float32))
+    return model
+
+
+def test_a_functional_model_is_returned_itself():
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(2)])
+    assert tfnas.as_functional(model) is model
+
+
+def test_an_opened_model_computes_and_learns_with_the_layers_of_the_original():
+    model, x = called(Network(), 8, 8, 1), images()
+    model.compile("sgd", {"mean": "mse", "classes": "mse"}, metrics={"classes": ["mae"]})
+    opened = tfnas.as_functional(model)
+    expected = model(x)
+    for name, values in opened(x).items():
+        np.testing.assert_allclose(values, expected[name], atol=1e-6)
+    assert opened.input_shape == (None, 8, 8, 1)
+    kinds = [call.kind for call in walk(opened).calls]
+    assert kinds.count("Conv2D") == 3
+    assert not {"Block", "Network"} & set(kinds)
+    assert {id(v) for v in opened.weights} == {id(v) for v in model.weights}
+    opened.fit(x, {"mean": np.ones((8, 8)), "classes": np.ones((8, 8))}, verbose=0)
+    np.testing.assert_allclose(opened(x)["classes"], model(x)["classes"], atol=1e-6)
+
+
+def test_opening_twice_records_once():
+    model = called(Network(), 8, 8, 1)
+    assert tfnas.as_functional(model) is tfnas.as_functional(model)
+    inputs = keras.Input((8, 8, 1))
+    around = keras.Model(inputs, model(inputs)["classes"])
+    first, second = walk(around), walk(around)
+    assert [a.node for a in first.calls] == [b.node for b in second.calls]
+
+
+def test_dropout_and_normalization_of_an_opened_model_train():
+    opened, x = tfnas.as_functional(called(Network(), 8, 8, 1)), images()
+    once, again = (opened(x, training=True)["mean"] for _ in range(2))
+    assert np.abs(once - again).max() > 0
+
+
+def test_a_subclassed_model_of_dictionaries_takes_its_inputs_by_name():
+    model = Pair()
+    x = {"ids": np.ones((2, 5), np.int32), "bias": np.ones((2, 4), np.float32)}
+    expected = model(x)
+    opened = tfnas.as_functional(model)
+    assert {t.name: t.dtype for t in opened.inputs} == {"ids": "int32", "bias": "float32"}
+    np.testing.assert_allclose(opened(x), expected, atol=1e-6)
+    file = tfnas.to_tflite(model)
+    assert {each.name for each in file.inputs} == {"ids", "bias"}
+    np.testing.assert_allclose(file.predict(x), expected, atol=1e-5)
+
+
+def test_a_model_without_shapes_is_built_by_data_or_input_shape():
+    def unbuilt():
+        return keras.Sequential([layers.Flatten(), layers.Dense(3)], name="unbuilt")
+
+    with pytest.raises(ValueError, match=r"model must be built, got 'unbuilt'.*input_shape="):
+        tfnas.as_functional(unbuilt())
+    assert tfnas.as_functional(unbuilt(), images()).input_shape == (None, 8, 8, 1)
+    dataset = tf.data.Dataset.from_tensor_slices((images(), np.zeros(8))).batch(4)
+    assert tfnas.as_functional(unbuilt(), dataset).input_shape == (None, 8, 8, 1)
+    assert tfnas.as_functional(unbuilt(), input_shape=(8, 8)).input_shape == (None, 8, 8)
+    assert tfnas.profile(unbuilt(), images()).macs == 64 * 3
+    aware = tfnas.quantize_aware(unbuilt(), data=images())
+    assert aware.input_shape == (None, 8, 8, 1)
+    file = tfnas.to_tflite(unbuilt(), "int8", images(100))
+    assert file.inputs[0].shape[1:] == (8, 8, 1)
+
+
+def test_the_first_batch_does_not_fix_the_batch_of_a_sequential_model():
+    model = keras.Sequential([layers.Dense(4, "relu"), layers.Dense(3)])
+    model(np.zeros((64, 8), np.float32))
+    assert model.input_shape[0] == 64
+    assert tfnas.as_functional(model).input_shape == (None, 8)
+    fixed = keras.Sequential([keras.Input(batch_shape=(2, 8)), layers.Dense(3)])
+    assert tfnas.as_functional(fixed).input_shape == (2, 8)
+
+
+def test_input_shape_fixes_what_a_model_leaves_open():
+    inputs = keras.Input((None, 3), name="series")
+    pooled = layers.GlobalAveragePooling1D()(layers.Conv1D(4, 3)(inputs))
+    model = keras.Model(inputs, layers.Dense(2)(pooled))
+    fixed = tfnas.as_functional(model, input_shape=(12, 3))
+    assert fixed.input_shape == (None, 12, 3)
+    assert fixed.layers[1] is model.layers[1]
+    assert tfnas.to_tflite(model, input_shape=(12, 3)).inputs[0].shape[1:] == (12, 3)
+    with pytest.raises(ValueError, match=r"input_shape must fit .* of input 'series', got"):
+        tfnas.as_functional(model, input_shape=(12, 4))
+    with pytest.raises(ValueError, match="input_shape must hold 1 shapes"):
+        tfnas.as_functional(model, input_shape=[(12, 3), (12, 3)])
+    with pytest.raises(ValueError, match="input_shape must name the inputs"):
+        tfnas.as_functional(model, input_shape={"other": (12, 3)})
+    for wrong in ("12", 12, (0, 3)):
+        with pytest.raises(ValueError, match="input_shape must"):
+            tfnas.as_functional(model, input_shape=wrong)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        (TensorFlowCode, "."),
+        (Tied, "uses the weight of a layer without calling the layer"),
+        (OwnWeight, "weights outside of its layers, 'scale'"),
+    ],
+)
+def test_a_model_that_can_not_be_opened_is_refused_by_what_needs_its_graph(kind, reason):
+    model = called(kind(), 4)
+    for technique in (
+        lambda: tfnas.prune_channels(model, 0.5),
+        lambda: tfnas.factorize(model, rank=1),
+        lambda: tfnas.quantize_aware(model),
+    ):
+        with pytest.raises(
+            ValueError, match=f"{model.name}.* of class {kind.__name__}: .*{reason}"
+        ):
+            technique()
+
+
+def test_what_needs_no_graph_takes_a_model_that_can_not_be_opened():
+    model, x = called(TensorFlowCode(), 4), images()[:, 0, :4, 0]
+    pruned, report = tfnas.prune(model, 0.5)
+    assert isinstance(pruned, TensorFlowCode)
+    assert report.zeros == 32
+    clustered, _ = tfnas.cluster(model, 4)
+    assert len(np.unique(clustered.dense.kernel)) == 4
+    expected = model(x)
+    np.testing.assert_allclose(tfnas.to_tflite(model).predict(x), expected, atol=1e-5)
+    assert tfnas.to_tflite(model, "int8", x).inputs[0].dtype == "int8"
+    assert tfnas.profile(model).uncounted == (model.name,)
+
+
+def test_a_subclassed_model_without_a_configuration_is_pruned_as_a_functional_one():
+    model = called(Network(), 8, 8, 1)
+    pruned, report = tfnas.prune(model, 0.5)
+    assert report.sparsity == pytest.approx(0.5, abs=0.02)
+    assert sum(int((v.numpy() == 0).sum()) for v in pruned.weights if v.name == "kernel") > 300
+    assert all(np.count_nonzero(v) == v.numpy().size for v in model.weights if v.name == "kernel")
+
+
+def test_a_subclassed_model_with_its_own_training_is_not_trained_in_another_way():
+    model = called(OwnTraining(), 4)
+    with pytest.raises(ValueError, match=r"train_step.*class OwnTraining, whose call"):
+        tfnas.prune_channels(model, 0.5)
+    assert tfnas.profile(model).macs == 4 * 16
+    assert isinstance(tfnas.prune(model, 0.5)[0], OwnTraining)
+
+
+def test_a_trace_that_computes_something_else_is_refused():
+    class Unstable(TensorFlowCode):
+        def call(self, x):
+            return self.dense(x) * (1.0 if isinstance(x, keras.KerasTensor) else 2.0)
+
+    with pytest.raises(ValueError, match="its trace differs from it by"):
+        tfnas.as_functional(called(Unstable(), 4))
+
+
+def test_a_model_that_computes_other_layers_in_training_says_so(caplog):
+    class Augmented(TensorFlowCode):
+        def call(self, x, training=None):
+            return self.dense(keras.ops.relu(x) if training else x)
+
+    with caplog.at_level(logging.WARNING, "tfnas"):
+        tfnas.as_functional(called(Augmented(), 4))
+    assert "computes other layers in training" in caplog.text

@@ -1,0 +1,73 @@
+"""Preprocessing in front of a model stays out of its file."""
+
+import logging
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from model_kinds import table, table_with_preprocessing
+
+import tfnas
+
+
+@pytest.fixture(scope="module")
+def model():
+    keras.utils.set_random_seed(0)
+    return table_with_preprocessing()
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return table()[0]
+
+
+def test_a_model_without_lookups_is_returned_itself():
+    model = keras.Sequential([keras.Input((4,)), layers.Rescaling(2.0), layers.Dense(2)])
+    assert tfnas.split_preprocessing(model) == (None, model)
+
+
+def test_the_parts_compute_what_the_model_does(model, rows):
+    front, rest = tfnas.split_preprocessing(model)
+    np.testing.assert_allclose(rest(front(rows)), model(rows), atol=1e-6)
+    kinds = {type(layer).__name__ for layer in rest.layers}
+    assert "Normalization" in kinds
+    assert not kinds & {"StringLookup", "IntegerLookup"}
+    assert {each.name: each.dtype for each in rest.inputs} == {
+        "age": "float32",
+        "city_index": "int32",
+        "codes": "float32",
+    }
+
+
+@pytest.mark.parametrize("mode", ["float32", "int8"])
+def test_the_rest_converts_and_the_file_says_what_is_left_out(model, rows, mode, caplog):
+    with caplog.at_level(logging.WARNING, "tfnas"):
+        file = tfnas.to_tflite(model, mode, None if mode == "float32" else rows)
+    assert "city_index" in caplog.text
+    assert "stay out of the file, which takes" in caplog.text
+    assert "city_index" in file.origin["kept_out"]
+    front, _ = tfnas.split_preprocessing(model)
+    x = {name: np.asarray(values) for name, values in front(rows).items()}
+    expected = model(rows, training=False)
+    bound = 1e-5 if mode == "float32" else 0.1
+    np.testing.assert_allclose(file.predict(x, reference=True), expected, atol=bound)
+
+
+def test_preprocessing_of_text_is_a_model_of_its_own():
+    words = layers.TextVectorization(output_sequence_length=4, vocabulary=["good", "bad"])
+    own = [words, layers.Embedding(4, 8), layers.GlobalAveragePooling1D(), layers.Dense(2)]
+    model = keras.Sequential([keras.Input((1,), dtype="string"), *own])
+    file = tfnas.to_tflite(model)
+    front, _ = tfnas.split_preprocessing(model)
+    texts = np.array([["good good"], ["bad"]], object)
+    ids = np.asarray(front(texts))
+    assert ids.shape == (2, 4)
+    np.testing.assert_allclose(file.predict(ids), model(texts), atol=1e-5)
+
+
+def test_bins_behind_trained_layers_are_refused():
+    bins = layers.Discretization(bin_boundaries=[0.0])
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(2, name="first"), bins])
+    with pytest.raises(ValueError, match="preprocessing in front of what is trained, got 'first'"):
+        tfnas.split_preprocessing(model)

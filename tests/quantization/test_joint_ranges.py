@@ -1,0 +1,90 @@
+"""Merges of one range, and activations without a range, in training as in the file."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import tfnas
+
+RNG = np.random.default_rng(2)
+X = RNG.normal(size=(64, 6)).astype("float32")
+FAR = (3 * RNG.normal(size=(256, 6))).astype("float32")
+
+
+def dense(units=4, activation=None):
+    return layers.Dense(units, activation)
+
+
+def one(merge):
+    """A merge of two layers of its own, of one that is used elsewhere too, and of the input."""
+    inputs = keras.Input((6,))
+    shared = dense()(inputs)
+    own = merge()([dense()(inputs), dense(activation="relu")(inputs)])
+    beside = merge()([merge()([shared, dense()(inputs)]), merge()([shared, dense()(inputs)])])
+    with_sum = merge()([layers.Add()([shared, shared]), dense(activation="sigmoid")(inputs)])
+    raw = merge()([dense(6)(inputs), inputs])
+    return keras.Model(inputs, [own, beside, with_sum, raw])
+
+
+def with_values(model):
+    rng = np.random.default_rng(2)
+    model.set_weights([rng.normal(size=w.shape) for w in model.get_weights()])
+    return model
+
+
+@pytest.mark.parametrize("merge", [layers.Concatenate, layers.Maximum, layers.Minimum])
+def test_branches_are_clipped_as_in_the_file(merge):
+    trainable = tfnas.quantize_aware(with_values(one(merge)), data=X)
+    file = tfnas.to_tflite(trainable, "int8")
+    found, expected = file.predict(FAR, reference=True), trainable.predict(FAR, verbose=0)
+    for tensor, answer, twin in zip(file.outputs, found, expected, strict=True):
+        steps = np.abs(answer - twin) / tensor.scale
+        assert steps.max() <= 2.01, tensor.name  # one a rounding in the depth
+        assert np.median(steps) <= 1
+
+
+def test_16_bits_agree_too():
+    inputs = keras.Input((6,))
+    model = with_values(keras.Model(inputs, layers.Maximum()([dense()(inputs), dense()(inputs)])))
+    trainable = tfnas.quantize_aware(model, "int16x8", data=X)
+    file = tfnas.to_tflite(trainable, "int16x8")
+    steps = np.abs(file.predict(FAR) - trainable.predict(FAR, verbose=0)) / file.outputs[0].scale
+    assert steps.max() <= 2.01  # of 65,535: the kernels multiply by numbers of 15 bits
+
+
+def test_a_relu_before_a_merge_is_a_layer_of_the_float_model_again():
+    inputs = keras.Input((6,))
+    model = with_values(
+        keras.Model(
+            inputs, layers.Concatenate()([dense(activation="relu")(inputs), dense()(inputs)])
+        )
+    )
+    stripped = tfnas.strip_quantization(tfnas.quantize_aware(model, data=X))
+    np.testing.assert_allclose(
+        stripped.predict(X, verbose=0), model.predict(X, verbose=0), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_a_layer_without_an_output_beside_0_has_a_range_of_its_own():
+    inputs = keras.Input((6,))
+    never = keras.initializers.Constant(-30.0)
+    model = keras.Model(inputs, dense(3)(layers.Dense(4, "relu", bias_initializer=never)(inputs)))
+    trainable = tfnas.quantize_aware(model, data=X)
+    [dead] = [layer for layer in trainable.layers if getattr(layer, "relu", None) is not None]
+    low, high = dead.grid_range()
+    assert (float(low), float(high)) == (0.0, 1.0)
+    assert not trainable.predict(X, verbose=0).any()
+
+
+def test_post_training_ranges_are_replaced_where_they_are_of_no_use():
+    inputs = keras.Input((4, 4, 1))
+    turned = layers.Permute((2, 1, 3))(inputs)
+    model = keras.Model(inputs, [turned, layers.Concatenate()([inputs, turned])])
+    x = RNG.normal(size=(24, 4, 4, 1)).astype("float32")
+    file = tfnas.to_tflite(model, "int8", x)
+    assert file.origin["quantization_aware"] is False
+    for answer, expected in zip(
+        file.predict(x, reference=True), model.predict(x, verbose=0), strict=True
+    ):
+        np.testing.assert_allclose(answer, expected, atol=file.outputs[0].scale)

@@ -1,0 +1,211 @@
+"""Opens models that have no recorded graph, by calling them on symbolic tensors.
+
+A subclassed model is Python code. Where its `call` computes with Keras layers and `keras.ops`
+alone, calling it on symbolic tensors records a graph of the same layers: the opened model shares
+every variable with the original. Each result is kept as long as the model is alive, since each call
+on symbolic tensors leaves a record in the layers.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tfnas.keras_private import (
+    call_takes_training,
+    fill_arguments,
+    followed_graph,
+    nodes,
+    own_variables,
+)
+
+if TYPE_CHECKING:
+    import keras
+
+# model -> (key of the call -> its graph, or the reason why there is none)
+_OPENED: weakref.WeakKeyDictionary[Any, dict[Any, Any]] = weakref.WeakKeyDictionary()
+
+
+class CannotTrace(ValueError):
+    """A model's `call` can't be recorded as a graph of layers; the message says why."""
+
+
+def is_subclassed(operation: object) -> bool:
+    """Whether an object is a model whose `call` is its own, so that no graph describes it.
+
+    Example:
+        >>> import keras
+        >>> is_subclassed(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]))
+        False
+
+    Args:
+        operation: A model, layer or operation.
+    """
+    import keras
+
+    if not isinstance(operation, keras.Model) or followed_graph(operation) is not None:
+        return False
+    return not isinstance(operation, keras.Sequential)
+
+
+def opened_call(node: Any) -> keras.Model | None:
+    """Returns a functional model of one call of a subclassed model inside another model.
+
+    Args:
+        node: Keras' record of the call.
+
+    Returns:
+        A model that shares its layers; None for other layers, and for a model that can't be traced.
+    """
+    import keras
+
+    model = node.operation
+    if not is_subclassed(model):
+        return None
+    given = node.input_tensors
+    # The training argument of the call goes to the layers inside in another way.
+    described = {name: value for name, value in node.arguments.kwargs.items() if name != "training"}
+    key = ("call", _key(given), repr(keras.tree.map_structure(_plain, described)))
+
+    def call(tensors: Sequence[Any]) -> Any:
+        pairs = zip(given, tensors, strict=True)
+        args, kwargs = fill_arguments(node, {id(old): new for old, new in pairs})
+        kwargs.pop("training", None)
+        return model.call(*args, **kwargs)
+
+    try:
+        return _kept(model, key, lambda: _traced(model, [_input_like(t) for t in given], call))
+    except CannotTrace:
+        return None
+
+
+def traced(model: keras.Model, inputs: Any) -> keras.Model:
+    """Returns a functional model of a subclassed one, with the same layers and variables.
+
+    Args:
+        model: A subclassed model.
+        inputs: Symbolic inputs in the structure that its `call` takes.
+
+    Raises:
+        CannotTrace: Its `call` can't be recorded, or uses weights outside of its layers.
+    """
+    import keras
+
+    key = ("model", repr(keras.tree.map_structure(_described, inputs)))
+
+    def call(tensors: Sequence[Any]) -> Any:
+        return model.call(keras.tree.pack_sequence_as(inputs, list(tensors)))
+
+    flat = keras.tree.flatten(inputs)
+    return _kept(model, key, lambda: _traced(model, flat, call, structure=inputs))
+
+
+def trains_otherwise(model: keras.Model, opened: keras.Model) -> bool:
+    """Whether the `call` of a subclassed model branches on its argument `training`.
+
+    Args:
+        model: The subclassed model.
+        opened: Its functional form, recorded without the argument.
+    """
+    import keras
+
+    if not call_takes_training(model):
+        return False
+    inputs = [_input_like(tensor) for tensor in opened.inputs]
+    packed = keras.tree.pack_sequence_as(opened.input, inputs)
+    try:
+        training = keras.Model(packed, model.call(packed, training=True))
+    except Exception:  # anything that the user's code may raise in its other branch
+        return True
+    return _operations(training) != _operations(opened)
+
+
+def _operations(functional: keras.Model) -> list[str]:
+    """The layers that a graph calls, by their names, and its operations, by their kinds."""
+    import keras
+
+    return [
+        each.operation.name
+        if isinstance(each.operation, keras.layers.Layer)
+        else type(each.operation).__name__
+        for each in nodes(functional)
+    ]
+
+
+def _kept(model: keras.Model, key: Any, trace: Callable[[], keras.Model]) -> keras.Model:
+    """Returns what was traced before for the same call and the same weights, or traces it."""
+    key = (*key, tuple(id(v) for v in model.variables))
+    known = _OPENED.setdefault(model, {})
+    if key not in known or not known[key]:
+        known.clear() if len(known) > 8 else None
+        try:
+            known[key] = trace()
+        except CannotTrace as error:
+            known[key] = error
+    found = known[key]
+    if isinstance(found, CannotTrace):
+        raise found
+    opened: keras.Model = found
+    return opened
+
+
+def _traced(
+    model: keras.Model,
+    inputs: list[Any],
+    call: Callable[[Sequence[Any]], Any],
+    structure: Any = None,
+) -> keras.Model:
+    import keras
+
+    own = [variable.name for variable in own_variables(model)]
+    if own:
+        raise CannotTrace(f"it has weights outside of its layers, {own[0]!r}")
+    try:
+        outputs = call(inputs)
+        opened = keras.Model(inputs if structure is None else structure, outputs, name=model.name)
+    except Exception as error:  # anything that the user's code may raise
+        cause = " ".join(str(error).split())[:200]
+        raise CannotTrace(f"{type(error).__name__}: {cause}") from error
+    _check_constants(model, opened)
+    return opened
+
+
+def _check_constants(model: keras.Model, opened: keras.Model) -> None:
+    """Refuses a graph that holds a layer's weight as a constant, as a tied kernel would be."""
+    import keras
+
+    weights = [np.sort(np.ravel(keras.ops.convert_to_numpy(v))) for v in model.weights]
+    for node in nodes(opened):
+        arguments = (node.arguments.args, node.arguments.kwargs)
+        for leaf in keras.tree.flatten(arguments):
+            if isinstance(leaf, keras.KerasTensor) or not hasattr(leaf, "shape"):
+                continue
+            values = np.sort(np.ravel(keras.ops.convert_to_numpy(leaf)))
+            is_weight = isinstance(leaf, keras.Variable) or any(
+                values.size > 1 and np.array_equal(values, weight) for weight in weights
+            )
+            if is_weight:
+                raise CannotTrace(
+                    f"{node.operation.name!r} uses the weight of a layer without calling the layer"
+                )
+
+
+def _input_like(tensor: Any) -> Any:
+    import keras
+
+    return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype)
+
+
+def _key(tensors: Sequence[Any]) -> tuple[Any, ...]:
+    return tuple(_described(tensor) for tensor in tensors)
+
+
+def _described(tensor: Any) -> tuple[Any, ...]:
+    return tuple(tensor.shape), str(tensor.dtype)
+
+
+def _plain(value: Any) -> Any:
+    return tuple(value.shape) if hasattr(value, "shape") else value
