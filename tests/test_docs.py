@@ -80,6 +80,14 @@ def test_the_example_of_the_page_on_training_runs(capsys):
     assert float(capsys.readouterr().out) == 0.75
 
 
+def test_the_example_of_the_page_on_four_bits_runs(capsys):
+    text = (ROOT / "docs" / "post_training.md").read_text(encoding="utf-8")
+    [code] = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    names = {"__name__": "post_training"}
+    exec(compile(code, "post_training.md", "exec"), names)
+    assert names["layer"]["name"] in capsys.readouterr().out
+
+
 def test_the_code_of_any_task_runs(tmp_path, monkeypatch):
     text = (ROOT / "docs" / "any_task.md").read_text(encoding="utf-8")
     whole, own_training = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
