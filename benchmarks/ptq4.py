@@ -33,6 +33,7 @@ from tfnas.measure.accuracy import correct, paired_difference
 from tfnas.table import table
 
 _SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
+FOLDER = flags.DEFINE_string("shared", str(_SHARED), "folder of the models and the images")
 NETWORK = flags.DEFINE_enum("network", "resnet8", ["efficientnet", "resnet8"], "the model")
 CIFAR = flags.DEFINE_string("cifar", "~/.cache/tfnas/cifar10.npz", "CIFAR-10, for resnet8")
 CALIBRATE = flags.DEFINE_integer("calibrate", 256, "images that calibrate")
@@ -88,15 +89,15 @@ def ways(model: Any, calibration: np.ndarray) -> dict[str, Callable[[], tfnas.Ar
 
 def problem(draw: int) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray]:
     """The model, calibration images, and images and labels that measure."""
-    rng = np.random.default_rng(draw)
+    rng, folder = np.random.default_rng(draw), pathlib.Path(FOLDER.value)
     if NETWORK.value == "efficientnet":
-        path = _SHARED / "efficientnet_lite0_imagenet.keras"
-        x, labels = load_images(_SHARED / "imagenet_sample_1000_224_jpg.zip")
+        path = folder / "efficientnet_lite0_imagenet.keras"
+        x, labels = load_images(folder / "imagenet_sample_1000_224_jpg.zip")
         order = rng.permutation(len(x))
         rest = order[CALIBRATE.value :][: MEASURE.value]
         calibration, x, y = x[order[: CALIBRATE.value]], x[rest], labels[rest]
     else:
-        path = _SHARED / "mlperf_tiny" / "pretrainedResnet.h5"
+        path = folder / "mlperf_tiny" / "pretrainedResnet.h5"
         with np.load(pathlib.Path(CIFAR.value).expanduser()) as file:
             order = rng.permutation(len(file["x_train"]))[: CALIBRATE.value]
             calibration = file["x_train"][order].astype(np.float32)
