@@ -123,14 +123,20 @@ def test_wrong_usage(tfnas_command, argv, message):
         (["profile", "{tmp}/none.keras"], "none.keras"),
         (["profile", "{tmp}/broken.keras"], "can't be loaded"),
         (["export", "{tmp}/none.keras"], "none.keras"),
-        (["export", "{tmp}/none.keras", "--dataset={tmp}/none.npz"], "dataset must be one of"),
+        (
+            ["export", "{tmp}/none.keras", "--dataset={tmp}/none.npz"],
+            "dataset must be a file or a folder that exists",
+        ),
         (
             ["export", "{model}", "--mode=int8", "--output={tmp}/o.tflite"],
             "data must be given",
         ),
         (["bench", "{tmp}/none.tflite"], "none.tflite"),
         (["bench", "{tmp}/broken.keras"], "must be a .tflite file"),
-        (["search", "--dataset={tmp}/none.npz", "--directory={tmp}/run"], "dataset must be one of"),
+        (
+            ["search", "--dataset={tmp}/none.npz", "--directory={tmp}/run"],
+            "dataset must be a file or a folder that exists",
+        ),
         (
             ["search", "--dataset=digits", "--directory={tmp}/run", "--learning_rate=0"],
             "learning_rate must be above 0",

@@ -27,6 +27,7 @@ from tfnas.jobs.task_choice import task_of
 from tfnas.loading import CustomObjects, Loading
 from tfnas.measure.profile import profile
 from tfnas.optional import require
+from tfnas.runtime.argument_rules import check_choice
 from tfnas.runtime.helper_process import isolated_by_default
 from tfnas.targets.device import Device
 from tfnas.tasks.task import Task
@@ -171,8 +172,7 @@ def compress(
     """
     budget = Budget.of(budget)
     target = Target.of(budget, Device(accelerator, runtime_flash, runtime_ram))
-    if effort not in EFFORTS:
-        raise ValueError(f"effort must be one of {', '.join(EFFORTS)}, got {effort!r}")
+    check_choice("effort", effort, tuple(EFFORTS))
     amounts, progress = EFFORTS[effort], progress_of(progress, verbose)
     require("matplotlib", "the pictures of a report")
     folder = compress_folder(pathlib.Path(directory))

@@ -37,7 +37,7 @@ def check_choice(name: str, value: object, known: Sequence[str]) -> None:
         >>> check_choice("curve", "PR", ("ROC", "PR"))
         >>> check_choice("curve", "P", ("ROC", "PR"))
         Traceback (most recent call last):
-        ValueError: curve must be one of ROC, PR, got 'P'
+        ValueError: curve must be one of ROC, PR, got 'P'; did you mean 'PR'?
 
     Args:
         name: Name of the argument, for the message.
@@ -48,7 +48,8 @@ def check_choice(name: str, value: object, known: Sequence[str]) -> None:
         ValueError: It is not.
     """
     if value not in known:
-        raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+        hint = near(value, known) if isinstance(value, str) else ""
+        raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}{hint}")
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -67,3 +68,18 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     known = list(known)
     near = difflib.get_close_matches(name, known, 1)
     return f"did you mean {near[0]!r}?" if near else f"the known ones are {', '.join(known)}"
+
+
+def near(name: str, names: Iterable[str]) -> str:
+    """Returns a question for the nearest of some names, such as "; did you mean 'age'?".
+
+    Example:
+        >>> near("agee", ["age", "city"]), near("x", ["age"])
+        ("; did you mean 'age'?", '')
+
+    Args:
+        name: The name that is not among them.
+        names: The names.
+    """
+    match = difflib.get_close_matches(name, list(names), 1)
+    return f"; did you mean {match[0]!r}?" if match else ""
