@@ -305,6 +305,8 @@ def _bootstrap(value: Callable[[np.ndarray], float], examples: int) -> tuple[flo
     References:
         Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, section 13.3.
     """
+    if examples < 2:  # all resamples are the same: they say nothing of the spread
+        return -math.inf, math.inf
     rng = np.random.default_rng(0)
     draws = [value(rng.integers(examples, size=examples)) for _ in range(RESAMPLES)]
     finite = [each for each in draws if math.isfinite(each)]
