@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
-from tfnas.runtime.argument_rules import near
+from tfnas.runtime.argument_rules import check_takes, near
 
 
 def check_loss(loss: Any) -> None:
@@ -68,15 +67,4 @@ positional arguments
         return
     if not callable(fit):
         raise ValueError(f"fit must be a function of (model, epochs, callbacks), got {fit!r}")
-    try:
-        signature = inspect.signature(fit)
-    except (ValueError, TypeError):  # it is written in C, and says nothing
-        return
-    more = {"initial_epoch": 0} if "initial_epoch" in signature.parameters else {}
-    try:
-        signature.bind(None, 1, [], **more)
-    except TypeError as error:
-        name = getattr(fit, "__name__", type(fit).__name__)
-        raise ValueError(
-            f"fit must take (model, epochs, callbacks), got {name}{signature}: {error}"
-        ) from None
+    check_takes("fit", fit, ("model", "epochs", "callbacks"), ("initial_epoch",))
