@@ -141,8 +141,10 @@ class _Helper:
             late = isinstance(error, TookTooLong)
             how = f"did not end within {timeout:g} s" if late else str(error)
             raise HelperDied(how, _printed(output)) from error
-        except (KeyboardInterrupt, SystemExit):  # nobody waits for the call any longer
-            self.stop()
+        except BaseException as error:
+            # Nobody waits for the call any longer.
+            if process.interrupted or isinstance(error, KeyboardInterrupt | SystemExit):
+                self.stop()
             raise
         finally:
             for line in _printed(output).splitlines():
