@@ -339,6 +339,8 @@ def test_errors_name_flags(tmp_path, capsys):
     assert app.main(["compress", str(tmp_path / "none.keras"), "--max_bytes=-1", "--data=x"]) == 1
     assert "error: --max_bytes must be a finite number above 0" in capsys.readouterr().err
     assert app.main(["compress", str(tmp_path / "none.keras"), "--max_bytes=9", "--data=x"]) == 1
+    assert "error: --data must be one of digits" in capsys.readouterr().err
+    assert app.main(["compress", "none.keras", "--max_bytes=9", "--dataset=x"]) == 1
     assert "error: --dataset must be one of digits" in capsys.readouterr().err
 
 
