@@ -56,7 +56,8 @@ def isolated(enabled: bool = True) -> Iterator[None]:
     RuntimeError. Files are the same byte by byte. :func:`tfnas.search`, :func:`tfnas.compress`
     and the `tfnas` command do this by default. The process starts once (some seconds) and needs
     about 0.5 GB of memory. On Windows nothing is isolated: this context changes nothing there, and
-    a crash ends the caller.
+    a crash ends the caller. The context is of the thread that opened it: another thread opens its
+    own.
 
     Example:
         >>> import tfnas
