@@ -183,9 +183,8 @@ def compress(
         model, *data, seed=seed, argument="train_data", groups=groups, loading=loading
     )
     task = task_of(model, split, task, loss=loss, metric=metric, fit=fit)
-    _check_quality_limit(budget, task)
+    _check_limits(budget, task, model)
     split = _checked(split.for_given_model(seed), model, task)
-    _check_counted(budget, model)
     settings = FineTuneSettings(
         epochs=_epochs(amounts, split.train, batch_size) if epochs is None else epochs,
         batch_size=batch_size,
@@ -204,17 +203,14 @@ def compress(
         return run_compression(context, folder.path, budget, target, effort, loading)
 
 
-def _check_quality_limit(budget: Budget, task: Task) -> None:
-    """Raises ValueError where the limit is a percentage of a metric that is a share."""
+def _check_limits(budget: Budget, task: Task, model: keras.Model) -> None:
+    """Raises ValueError where one is a percentage of a share, or of what can't be counted."""
     limit, metric = budget.quality_limit, task.metric
     if limit is not None and limit > 1 and metric.unit == "points":
         raise ValueError(
             f"quality_limit must be at most 1 for {metric.name}, which is a share, got {limit!r}"
             + (f": {limit / 100:g}?" if limit <= 100 else "")
         )
-
-
-def _check_counted(budget: Budget, model: keras.Model) -> None:
     if budget.max_macs is not None:
         profile(model).check_counted("max_macs")
 

@@ -276,8 +276,8 @@ def _named(function: Callable[..., Any]) -> str:
         code = getattr(function, "__code__", None)
         if code is None or str(function.__module__).split(".")[0] == "tfnas":
             return name
-        cells = [cell.cell_contents for cell in function.__closure__ or ()]  # type: ignore[attr-defined]
-        held = [*(function.__defaults__ or ()), *cells]  # type: ignore[attr-defined]
+        cells = [cell.cell_contents for cell in function.__closure__ or ()]
+        held = [*(function.__defaults__ or ()), *cells]
         text = _code_text(code) + str([each if _plain(each) else type(each) for each in held])
         return f"{name} {hashlib.sha256(text.encode()).hexdigest()[:16]}"
     arguments = [*function.args, *function.keywords.values()]
