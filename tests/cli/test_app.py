@@ -123,14 +123,20 @@ def test_wrong_usage(tfnas_command, argv, message):
         (["profile", "{tmp}/none.keras"], "none.keras"),
         (["profile", "{tmp}/broken.keras"], "can't be loaded"),
         (["export", "{tmp}/none.keras"], "none.keras"),
-        (["export", "{tmp}/none.keras", "--dataset={tmp}/none.npz"], "dataset must be one of"),
+        (
+            ["export", "{tmp}/none.keras", "--dataset={tmp}/none.npz"],
+            "dataset must be a file or a folder that exists",
+        ),
         (
             ["export", "{model}", "--mode=int8", "--output={tmp}/o.tflite"],
             "data must be given",
         ),
         (["bench", "{tmp}/none.tflite"], "none.tflite"),
         (["bench", "{tmp}/broken.keras"], "must be a .tflite file"),
-        (["search", "--dataset={tmp}/none.npz", "--directory={tmp}/run"], "dataset must be one of"),
+        (
+            ["search", "--dataset={tmp}/none.npz", "--directory={tmp}/run"],
+            "dataset must be a file or a folder that exists",
+        ),
         (
             ["search", "--dataset=digits", "--directory={tmp}/run", "--learning_rate=0"],
             "learning_rate must be above 0",
@@ -333,6 +339,8 @@ def test_errors_name_flags(tmp_path, capsys):
     assert app.main(["compress", str(tmp_path / "none.keras"), "--max_bytes=-1", "--data=x"]) == 1
     assert "error: --max_bytes must be a finite number above 0" in capsys.readouterr().err
     assert app.main(["compress", str(tmp_path / "none.keras"), "--max_bytes=9", "--data=x"]) == 1
+    assert "error: --data must be one of digits" in capsys.readouterr().err
+    assert app.main(["compress", "none.keras", "--max_bytes=9", "--dataset=x"]) == 1
     assert "error: --dataset must be one of digits" in capsys.readouterr().err
 
 

@@ -95,7 +95,7 @@ def test_data_is_required_where_nothing_else_gives_it():
 def test_bad_data_is_one_line(command, folder, tfnas_command):
     model = folder / "model.keras"
     for line, message in (
-        ([f"--data={folder}/none.csv"], "dataset must be one of"),
+        ([f"--data={folder}/none.csv"], "--data must be a file or a folder that exists"),
         ([f"--data={folder}/series.npz"], "must hold an array for each input of the model"),
         ([f"--data={folder}/table.csv", "--inputs=age,prise"], "did you mean 'price'"),
     ):

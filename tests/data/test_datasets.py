@@ -144,6 +144,14 @@ def test_validation_share_is_checked(validation):
 def test_unknown_name():
     with pytest.raises(ValueError, match=r"must be one of digits.*got 'imagenot'"):
         load("imagenot")
+    with pytest.raises(ValueError, match="did you mean 'fashion_mnist'"):
+        load("fashion-mnist")
+
+
+@pytest.mark.parametrize("name", ["none.npz", "data/digits", "~/none", "none/"])
+def test_a_path_that_is_missing_is_said_to_be(name):
+    with pytest.raises(ValueError, match="must be a file or a folder that exists, got "):
+        load(name)
 
 
 # --- .npz

@@ -381,6 +381,19 @@ REFUSED = {
     "NaN": ((changed("a", np.nan), Y), r"x of train_data\['a'\] must hold finite .* in example 7"),
     "infinity": ((W, changed("b", np.inf)), r"y of train_data\['b'\] must hold finite numbers"),
     "NaN as weight": ((W, Y, changed("a", np.nan)["a"]), "sample_weight of train_data must hold f"),
+    "a weight below 0": (
+        (W, Y, Y - 9),
+        r"sample_weight of train_data must hold numbers >= 0, got -",
+    ),
+    "no weight above 0": ((W, Y, 0 * Y), "sample_weight of train_data must hold a number above 0"),
+    "no weight in batches": (
+        lambda: ((x, y, 0 * y) for x, y in ITEMS),
+        "sample_weight of train_data must hold a number above 0, got zeros only",
+    ),
+    "a weight as a word": (
+        (W, Y, ["a"] * 20),
+        "sample_weight of train_data must hold numbers, got",
+    ),
     "NaN in a batch": (lambda: iter(BAD_NUMBER), "x of train_data must hold finite numbers, got N"),
     "NaN in a dataset": (as_dataset(BAD_NUMBER[::2]), "x of train_data must hold finite numbers"),
     "a generator": (iter(ITEMS), "must be readable more than once, got a list_iterator, which can"),

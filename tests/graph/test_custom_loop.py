@@ -153,9 +153,19 @@ def test_callbacks_that_do_not_go_together_are_refused_as_in_fit(network):
         ({"epochs": 0}, "epochs must be a whole number >= 1, got 0"),
         ({"steps": 2.0}, "steps must be a whole number >= 1, got 2.0"),
         ({"optimizer": None}, "optimizer must be given for a model that is not compiled"),
+        ({"optimizer": "adam"}, "optimizer must be the keras.optimizers.Optimizer .*got 'adam'"),
+        ({"callbacks": tfnas.PruningCallback(0.5)}, "callbacks must be a list of .*, got <"),
+        ({"callbacks": ["prune"]}, "callbacks must hold .* objects, got 'prune'"),
+        ({"model": "model.keras"}, "model must be a Keras 3 model, got 'model.keras'"),
     ],
 )
 def test_arguments_outside_their_rule_are_refused(changes, message, network):
-    arguments = {"optimizer": optimizer(), "epochs": 1, "steps": 1, **changes}
+    arguments = {"optimizer": optimizer(), "epochs": 1, "steps": 1, "callbacks": [], **changes}
     with pytest.raises(ValueError, match=message):
-        tfnas.CustomLoop(network(), [], **arguments)
+        tfnas.CustomLoop(**{"model": network(), **arguments})
+
+
+def test_logs_are_a_dictionary(network):
+    loop = tfnas.CustomLoop(network(), [], optimizer=optimizer(), epochs=1, steps=1)
+    with pytest.raises(ValueError, match=r"logs must be a dictionary .* got 0\.5"):
+        loop.after_step(0.5)

@@ -67,6 +67,17 @@ class TensorFlowCode(keras.Model):
         return tf.nn.relu(self.dense(x))
 
 
+class Branching(keras.Model):
+    """Branches on values, which symbolic tensors do not have."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = layers.Dense(4)
+
+    def call(self, x):
+        return self.dense(x if tf.reduce_sum(x) > 0 else -x)
+
+
 class Tied(keras.Model):
     def __init__(self):
         super().__init__()
@@ -210,6 +221,11 @@ def test_a_model_that_can_not_be_opened_is_refused_by_what_needs_its_graph(kind,
             ValueError, match=f"{model.name}.* of class {kind.__name__}: .*{reason}"
         ):
             technique()
+
+
+def test_a_call_that_fails_on_symbolic_tensors_is_the_cause_of_a_refusal():
+    with pytest.raises(ValueError, match="of class Branching: OperatorNotAllowedInGraphError: "):
+        tfnas.as_functional(Branching(), input_shape=(6,))
 
 
 def test_what_needs_no_graph_takes_a_model_that_can_not_be_opened():

@@ -71,3 +71,11 @@ def test_bins_behind_trained_layers_are_refused():
     model = keras.Sequential([keras.Input((4,)), layers.Dense(2, name="first"), bins])
     with pytest.raises(ValueError, match="preprocessing in front of what is trained, got 'first'"):
         tfnas.split_preprocessing(model)
+
+
+def test_strings_go_through_quantization_aware_training(model, rows):
+    trainable = tfnas.quantize_aware(model, data=rows)
+    assert "city_index" in tfnas.to_tflite(trainable, "int8").origin["kept_out"]
+    texts = {name: np.asarray(values).astype(str) for name, values in rows.items()}
+    with pytest.raises(ValueError, match=r"data must hold numbers for input '.*', got <U"):
+        tfnas.quantize_aware(model, data=texts)

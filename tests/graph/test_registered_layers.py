@@ -149,6 +149,7 @@ def test_other_costs_than_those_of_the_kernel_are_taken_to_stay():
             {"channels": {**CHANNELS, "consumes": {"w": 0}, "produces": {"w": 1, "factor": 0}}},
             "got axis 0 of 'w'",
         ),
+        ({"channels": {**CHANNELS, "produces": {"w": 0}}}, "got none for 'factor' of Turned: with"),
         ({"macs": lambda *_: 0.5}, "macs of register_layer must return a whole number .* got 0.5"),
     ],
 )
@@ -158,6 +159,19 @@ def test_a_registration_that_does_not_fit_the_layer_is_refused(arguments, match)
     technique = tfnas.prune if "kernels" in arguments else tfnas.prune_channels
     with pytest.raises(ValueError, match=match):
         technique(model, 0.5)
+
+
+def test_an_integer_form_of_no_weight_is_refused():
+    register_layer(Turned, integer_form={"v": None})
+    with pytest.raises(ValueError, match=r"integer_form of register_layer must name .*got 'v'"):
+        tfnas.quantize_aware(turned_model())
+
+
+def test_a_count_of_macs_takes_a_layer_and_shapes():
+    with pytest.raises(
+        ValueError, match=r"macs must take \(layer, input shape, output shape\), got"
+    ):
+        register_layer(Turned, macs=lambda layer: 3)
 
 
 def test_a_layer_with_weights_is_quantized_and_saved(tmp_path):

@@ -39,6 +39,7 @@ from tfnas.tasks.assessment import ACCURACY, Assessment
         ),
         ({"max_bytes": True}, "max_bytes must be a finite number above 0, got True"),
         ({"max_speed": 3}, "budget must hold limits of max_drop, .*, got max_speed"),
+        ({"max_byte": 3}, "got max_byte; did you mean 'max_bytes'?"),
         (7, "budget must be a Budget or a dictionary, got 7"),
     ],
 )
@@ -395,6 +396,7 @@ def test_a_job_is_overwritten_on_request(tiny_model, digits, tmp_path):
     ("change", "message"),
     [
         ({"effort": "hard"}, "effort must be one of quick, normal, thorough, got 'hard'"),
+        ({"effort": "quik"}, "got 'quik'; did you mean 'quick'?"),
         ({"budget": {}}, "budget must hold at least one"),
         ({"augment": ("turn",)}, "augment must hold some of"),
         ({"epochs": -1}, "epochs must be a whole number >= 0"),

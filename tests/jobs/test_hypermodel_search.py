@@ -128,7 +128,7 @@ def test_a_wrong_name_is_refused(here, text, message):
         (["--objective=val_acc=max"], "did you mean 'val_accuracy'"),
         (["--preset=full"], "preset must not be given with hypermodel"),
         (["--final_epochs=3"], "final_epochs must not be given with hypermodel"),
-        (["--data=none.npz"], "dataset must be one of"),
+        (["--data=none.npz"], "--data must be a file or a folder that exists"),
     ],
 )
 def test_wrong_flags_are_refused_before_the_first_trial(here, flags, message, capsys):

@@ -2,6 +2,7 @@
 
 import json
 
+import keras
 import numpy as np
 import pytest
 
@@ -69,6 +70,13 @@ def test_folders_of_no_finished_search_are_refused(break_it, message, folder, tm
     with pytest.raises(ValueError, match=message):
         tfnas.compress(folder, None, {"max_drop": 1.0}, directory=tmp_path / "job")
     assert not (tmp_path / "job").exists()
+
+
+def test_a_model_that_keeps_a_state_is_refused():
+    inputs = keras.Input((3, 2), batch_size=2)
+    model = keras.Model(inputs, keras.layers.LSTM(1, stateful=True, name="memory")(inputs))
+    with pytest.raises(ValueError, match=r"must keep no state .* got stateful=True of 'memory'"):
+        load_model_and_data(model, (np.zeros((4, 3, 2)), np.zeros(4)))
 
 
 @pytest.mark.slow

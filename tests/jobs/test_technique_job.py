@@ -232,3 +232,20 @@ def test_a_technique_of_ones_own_reports_its_picture_and_products(
     there = {path.name for path in folder.iterdir()}
     assert there - written <= {"job.json", "report.md", "report.html", "training"}
     assert written <= there
+
+
+@pytest.mark.parametrize(
+    ("techniques", "settings", "message"),
+    [
+        (("prune", {"sparsity": 0.5}), None, r"must be a list of .*: \[\('prune', .*holds one"),
+        ("cluster", None, "techniques must be a list of names .*, got 'cluster'"),
+        (
+            [("cluster", {"clusters": 4})],
+            {"epochs": 1},
+            "settings must be a tfnas.FineTuneSettings",
+        ),
+    ],
+)
+def test_arguments_of_another_kind_are_refused(techniques, settings, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        tfnas.run_techniques(None, techniques, None, directory=tmp_path, settings=settings)

@@ -4,6 +4,7 @@ import functools
 import logging
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import textwrap
@@ -14,6 +15,7 @@ import hostile_calls
 import pytest
 
 from tfnas.runtime import helper_process
+from tfnas.runtime.child_process import ChildProcess
 from tfnas.runtime.helper_process import (
     HelperDied,
     call,
@@ -21,6 +23,7 @@ from tfnas.runtime.helper_process import (
     isolated,
     isolated_by_default,
 )
+from tfnas.runtime.worker import HEADER, RETURNED
 
 PATHS = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
 
@@ -163,3 +166,40 @@ def test_it_imports_nothing_of_the_caller_and_ends_with_it(tmp_path, signal):
         parent.stdout.close()
     assert not (tmp_path / "imported").exists()
     assert not (tmp_path / "ran").exists()
+
+
+class Late(Exception):
+    """What a signal handler of the user's raises."""
+
+
+@pytest.mark.parametrize("kind", [TimeoutError, Late])
+def test_an_exception_of_a_signal_handler_ends_the_call_and_not_the_next_one(kind):
+    def handler(number, frame):
+        raise kind("enough")
+
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        call(os.getpid)
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with pytest.raises(kind, match="enough"):
+            call(time.sleep, 600)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert call(max, 1, 2) == 2
+
+
+def test_half_an_answer_is_not_taken_for_the_next_one(monkeypatch):
+    read = ChildProcess._read
+
+    def cut(self, count, deadline):
+        found = read(self, count, deadline)
+        if count == HEADER.size and HEADER.unpack(found)[1] == RETURNED:
+            raise Late
+        return found
+
+    monkeypatch.setattr(ChildProcess, "_read", cut)
+    with pytest.raises(Late):
+        call(max, 1, 2)
+    monkeypatch.undo()
+    assert call(max, 3, 4) == 4

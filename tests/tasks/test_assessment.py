@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from tfnas.measure.accuracy import paired_difference, wilson_interval
+from tfnas.tasks import metrics
 from tfnas.tasks.assessment import ACCURACY, Assessment, Metric
 
 ERROR = Metric("error", higher_is_better=False, unit="m")
@@ -136,3 +137,17 @@ def test_differences_have_the_decimals_of_the_scale(metric, text):
 def test_numbers_of_a_metric_outside_their_rule_are_named(field, value):
     with pytest.raises(ValueError, match=f"{field} must be"):
         Metric("score", **{field: value})
+
+
+def test_two_functions_of_one_name_are_two_metrics():
+    def metric(factor, added=0):
+        return Metric("distance", values=lambda y, p: factor * abs(y - p) + added)
+
+    def other(factor):
+        return Metric("distance", values=lambda y, p: factor * (y - p) ** 2)
+
+    assert metric(2).identity() == metric(2).identity()
+    found = [metric(2), metric(3), metric(2, 1), other(2)]
+    names = {str(each.identity()["values"]) for each in found}
+    assert len(names) == 4
+    assert metrics.mse().identity()["values"].startswith("_")  # those of the library: by name

@@ -114,8 +114,46 @@ def test_data_that_do_not_fit_are_refused(change, message):
 def test_a_dictionary_of_targets_for_one_output_is_refused_with_the_way_out():
     data, model = line()
     part = Examples(data.x, {"output": data.y})
-    with pytest.raises(ValueError, match="one output must be an array, not a dictionary"):
+    message = "one output must be an array, got a dict of 1 part: the array instead of the dict"
+    with pytest.raises(ValueError, match=message):
         CompiledTask("mse", "mse").check(model, ArrayParts("line", part, part, part))
+
+
+def test_a_list_of_targets_for_one_output_is_refused_with_the_way_out():
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, layers.Dense(3, "softmax")(inputs))
+    part = Examples(np.zeros((4, 4), "float32"), [np.array([0, 1, 2, 1])])
+    task = CompiledTask("sparse_categorical_crossentropy", "accuracy")
+    message = r"one output must be an array, got a list of 1 part: y instead of \[y\]"
+    with pytest.raises(ValueError, match=message):
+        task.check(model, ArrayParts("line", part, part, part))
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        ("mean_square_error", "got 'mean_square_error'; did you mean 'mean_squared_error'"),
+        ({"price": "mse", "old": "bince"}, "loss must be a loss of keras.losses.*got 'bince'"),
+        (keras.losses.Huber, r"got <class .*Huber'>: Huber\(\) is a loss"),
+        (3, "its name, or a function of .*got 3"),
+    ],
+)
+def test_an_unknown_loss_is_named(loss, message):
+    with pytest.raises(ValueError, match=message):
+        CompiledTask.of(line()[1], loss, "mse")
+
+
+@pytest.mark.parametrize(
+    ("fit", "message"),
+    [
+        (lambda model: None, r"fit must take \(model, epochs, callbacks\), got <lambda>\(model\)"),
+        (lambda model, epochs, callbacks, data: None, "missing a required argument: 'data'"),
+        ("fit", "fit must be a function of .*got 'fit'"),
+    ],
+)
+def test_a_fit_of_other_arguments_is_refused(fit, message):
+    with pytest.raises(ValueError, match=message):
+        CompiledTask("mse", "mse", fit=fit)
 
 
 def test_a_class_that_the_loss_ignores_is_no_wrong_label():

@@ -223,3 +223,23 @@ def test_outputs_in_groups():
     assert [*found] == [*alone] == ["output_1", "output_0"]
     assert {name: each.score for name, each in found.items()} == alone
     assert [*found["output_0"].groups] == ["0", "1"]
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        (np.where(np.arange(300) == 7, np.nan, 1.0), "got NaN in example 7"),
+        (np.array([None, "a"] * 150, object), "groups must be of one kind, got NoneType, str"),
+    ],
+)
+def test_groups_that_are_no_names_are_refused(classifier, groups, message):
+    file, _, x, y, _ = classifier
+    with pytest.raises(ValueError, match=message):
+        tfnas.evaluate(file, x, y, groups=groups)
+
+
+def test_single_examples_are_refused_with_the_way_out(classifier):
+    file, _, x, y, _ = classifier
+    single = tf.data.Dataset.from_tensor_slices((x, y))
+    with pytest.raises(ValueError, match=r"shapes \(6,\), \(\): .* put in batches by its batch"):
+        tfnas.evaluate(file, single)

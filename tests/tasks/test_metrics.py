@@ -208,6 +208,39 @@ def test_mean_iou_beside_keras(seed, ignored):
     assert found == pytest.approx(float(some), abs=1e-6)
 
 
+def test_mean_iou_of_classes_in_an_image_as_wide_as_there_are_classes():
+    rng = np.random.default_rng(0)
+    y, guesses = rng.integers(0, 8, (2, 3, 5, 8))
+    keras_metric = keras.metrics.MeanIoU(8)
+    keras_metric.update_state(y, guesses)
+    assert value(metrics.mean_iou(8), y, guesses) == pytest.approx(float(keras_metric.result()))
+    rows = np.eye(8)[y[:, 0]]
+    assert value(metrics.mean_iou(8), rows, rows) == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["accuracy", "top_2", "f1", "auc", "mean_iou", "calibration_error"]
+)
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        (list("abc"), "y must hold numbers, got texts such as 'a'"),
+        ([0, 1, 3], "from 0 to 2, got 3"),
+    ],
+)
+def test_classes_that_a_model_does_not_have_are_refused(name, y, message):
+    with pytest.raises(ValueError, match=message):
+        metrics.metric_of(name).values(np.array(y), np.eye(3))
+
+
+def test_a_mean_iou_of_one_image_has_no_interval():
+    metric = metrics.mean_iou()
+    rows = metric.values(np.array([[[0, 1]]]), np.array([[[[0.9, 0.1], [0.8, 0.2]]]]))
+    one = Assessment(metric, rows)
+    assert (one.score.low, one.score.high) == (-np.inf, np.inf)
+    assert one.minus(one) == (0, -np.inf, np.inf)
+
+
 def test_mean_iou_of_a_mask():
     y = np.array([[[1, 1], [0, 0]]])
     scores = np.array([[[0.9, 0.2], [0.1, 0.7]]])[..., None]

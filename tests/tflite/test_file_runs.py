@@ -152,3 +152,12 @@ def test_an_open_batch_is_not_fixed():
     assert fixed_batch([tensor(-1, 2), tensor(-1)]) is None
     assert fixed_batch([tensor(-1, 2), tensor(4)]) == 4
     assert state_of(reference_artifact().content) == "none"
+
+
+def test_a_stream_does_not_go_on_from_rows_that_were_filled_up():
+    file = tfnas.to_tflite(recurrent(2, stateful=True))
+    run = file.predictor(stateful=True)
+    whole = file.predict(X[:4], stateful=True)
+    np.testing.assert_allclose([*run(X[:2]), *run(X[2:3])], whole[:3], rtol=0, atol=1e-6)
+    with pytest.raises(ValueError, match="x must hold a multiple of 2 examples, the batch that"):
+        run(X[3:4])

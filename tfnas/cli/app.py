@@ -114,17 +114,19 @@ def _run_command(name: str, command: ModuleType | SimpleNamespace, argv: Sequenc
     except Exception as error:  # any error is reported in one line
         if os.environ.get("TFNAS_DEBUG"):
             raise
-        text = _with_flags(" ".join(str(error).split()), values) or type(error).__name__
+        text = _with_flags(" ".join(str(error).split()), values, argv) or type(error).__name__
         if not isinstance(error, ValueError | RuntimeError | OSError | ImportError):
             text = f"{type(error).__name__}: {text} (TFNAS_DEBUG=1 shows the traceback)"
         return _fail(f"tfnas {name}", text if len(text) < 600 else f"{text[:600]}...", 1)
 
 
-def _with_flags(text: str, values: flags.FlagValues) -> str:
+def _with_flags(text: str, values: flags.FlagValues, argv: Sequence[str] = ()) -> str:
     """Returns an error with flags for the arguments of Python: for its first word, and for data."""
     if "data" in values:
         text = _ARGUMENT.sub(lambda found: _DATA[found[0]], text)
     name, space, rest = text.partition(" ")
+    if name == "dataset" and any(each.split("=")[0].lstrip("-") == "data" for each in argv):
+        name = "data"  # two names of one flag: the one that was given
     return f"--{name}{space}{rest}" if name in values else text
 
 

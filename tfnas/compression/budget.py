@@ -9,6 +9,8 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from tfnas.runtime.argument_rules import near
+
 if TYPE_CHECKING:
     from tfnas.tasks.assessment import Metric
 
@@ -208,6 +210,7 @@ class Budget:
         if unknown := [key for key in budget if key not in known]:
             raise ValueError(
                 f"budget must hold limits of {', '.join(known)}, got {', '.join(map(str, unknown))}"
+                f"{near(str(unknown[0]), known)}"
             )
         return cls(**budget)
 

@@ -152,8 +152,44 @@ def checked_examples(examples: Examples, what: str) -> Examples:
     check_finite(examples.x, f"x of {what}")
     check_finite(examples.y, f"y of {what}")
     if examples.weights is not None:
-        check_finite(examples.weights, f"sample_weight of {what}")
+        _check_weights(examples.weights, f"sample_weight of {what}")
     return examples
+
+
+def has_weight(examples: Examples) -> bool:
+    """Whether an example counts in a training: there are no weights, or one is above 0.
+
+    Args:
+        examples: The examples.
+    """
+    return examples.weights is None or any(np.any(array) for array in leaves(examples.weights))
+
+
+def check_some_weight(weighty: bool, what: str) -> None:
+    """Checks that the weights of all examples are not all 0.
+
+    Args:
+        weighty: Whether any is above 0.
+        what: Name of the argument, for the error message.
+
+    Raises:
+        ValueError: They are: a training would learn nothing.
+    """
+    if not weighty:
+        raise ValueError(f"sample_weight of {what} must hold a number above 0, got zeros only")
+
+
+def _check_weights(nested: Nested, what: str) -> None:
+    """Raises ValueError where a weight is no finite number >= 0."""
+    check_finite(nested, what)
+    for array in leaves(nested):
+        if array.dtype.kind not in _NUMBERS:
+            raise ValueError(f"{what} must hold numbers, got {array.dtype}")
+        if array.size and array.min() < 0:
+            example = int(np.argmin(array.reshape(len(array), -1).min(axis=1)))
+            raise ValueError(
+                f"{what} must hold numbers >= 0, got {array.min()} in example {example}"
+            )
 
 
 def described(item: Any) -> str:

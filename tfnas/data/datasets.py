@@ -16,6 +16,7 @@ from tfnas.data.data_split import DataSplit, split_indices
 from tfnas.data.image_arrays import checked_images
 from tfnas.data.image_folder import check_size, images_of_folder
 from tfnas.optional import require
+from tfnas.runtime.argument_rules import near
 from tfnas.runtime.foreign_files import check_archive, open_regular
 from tfnas.table import printable
 
@@ -86,11 +87,17 @@ def check_name(name: str | os.PathLike[str]) -> None:
     Raises:
         ValueError: There is no such data set, file or folder.
     """
-    if str(name) not in NAMES and not _path(name).exists():
+    text, path = str(name), _path(name)
+    if text in NAMES or path.exists():
+        return
+    if path.suffix or len(path.parts) != 1 or os.sep in text:  # meant as a path
         raise ValueError(
-            f"dataset must be one of {', '.join(NAMES)}, an .npz or .csv file or a folder with one "
-            f"folder of images for each class, got {str(name)!r}"
+            f"dataset must be a file or a folder that exists, got {text!r}: there is none"
         )
+    raise ValueError(
+        f"dataset must be one of {', '.join(NAMES)}, an .npz or .csv file or a folder with one "
+        f"folder of images for each class, got {text!r}{near(text, NAMES)}"
+    )
 
 
 def split_of_arrays(arrays: Mapping[str, np.ndarray], path: pathlib.Path, seed: int) -> DataSplit:

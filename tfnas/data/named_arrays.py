@@ -8,7 +8,6 @@ An array belongs to a part by the end of its name: `NAME_train`, `NAME_validatio
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ import numpy as np
 
 from tfnas.data.examples import Nested
 from tfnas.data.model_inputs import has_output_names, model_inputs, model_outputs
+from tfnas.runtime.argument_rules import near
 from tfnas.runtime.foreign_files import check_archive, open_regular
 
 if TYPE_CHECKING:
@@ -235,17 +235,6 @@ def _chosen(chosen: Sequence[str], own: tuple[str, ...], what: str, dictionary: 
         )
     names = own if set(chosen) == set(own) else tuple(chosen)
     return Columns(names, own if dictionary and own else None)
-
-
-def near(name: str, names: Mapping[str, Any] | Sequence[str]) -> str:
-    """Returns a question for the nearest of some names, such as "; did you mean 'age'?".
-
-    Args:
-        name: The name that is not among them.
-        names: The names.
-    """
-    match = difflib.get_close_matches(name, list(names), 1)
-    return f"; did you mean {match[0]!r}?" if match else ""
 
 
 def _listed(arrays: Mapping[str, np.ndarray]) -> str:

@@ -43,9 +43,9 @@ def batches(data: ExampleData, what: str = "data") -> Iterator[tuple[Any, Any]]:
     if is_py_dataset(data):
         count = data.num_batches
         indices = itertools.count() if count is None else range(count)
-        yield from (_as_pair(_numpy(data[index]), what) for index in indices)
+        yield from (_batch(data[index], what) for index in indices)
     elif hasattr(data, "as_numpy_iterator"):
-        yield from (_as_pair(_numpy(item), what) for item in data)
+        yield from (_batch(item, what) for item in data)
     else:
         x, y = _as_pair(_numpy(data), what)
         count = length(x, what)
@@ -174,6 +174,21 @@ def _as_pair(item: Any, what: str) -> tuple[Any, Any]:
             raise ValueError(f"{what} must be inputs or (inputs, targets), got {len(item)} parts")
         return item[0], item[1] if len(item) > 1 else None
     return item, None
+
+
+def _batch(item: Any, what: str) -> tuple[Any, Any]:
+    """Returns inputs and targets of a batch, which have as many examples."""
+    x, y = _as_pair(_numpy(item), what)
+    if y is None:
+        return x, y
+    sizes = [len(leaf) if np.ndim(leaf) else None for leaf in (*leaves(x), *leaves(y))]
+    if None in sizes or len(set(sizes)) > 1:
+        raise ValueError(
+            f"{what} must give batches with as many targets as inputs, got arrays of the shapes "
+            f"{', '.join(str(np.shape(leaf)) for leaf in (*leaves(x), *leaves(y)))}: a data set of "
+            "single examples is put in batches by its batch(64)"
+        )
+    return x, y
 
 
 def _numpy(item: Any) -> Any:

@@ -17,7 +17,7 @@ import numpy as np
 
 from tfnas.data.batch_form import LeafForm, merged
 from tfnas.data.batch_sources import BatchSource, source_of
-from tfnas.data.checked_arrays import examples_of
+from tfnas.data.checked_arrays import check_some_weight, examples_of, has_weight
 from tfnas.data.examples import (
     BATCH,
     Batches,
@@ -114,21 +114,23 @@ class StreamedExamples:
 
         Raises:
             ValueError: There are no batches, a batch has another form than the one before or a
-                number that is not finite, or there is no end.
+                number that is not finite, all weights are 0, or there is no end.
         """
         form: Nested = None
-        sizes, contents, orders = [], [], []
+        sizes, contents, orders, weighty = [], [], [], False
         repetition = _Repetition()
         for number, batch in enumerate(self._read(self.source.read())):
             form = self._common_form(form, batch, number)
             hashes = example_hashes(batch)
             sizes.append(len(batch))
+            weighty = weighty or has_weight(batch)
             contents.append(hashes.sum(dtype=np.uint64))
             orders.append(_hash_of(hashes.tobytes()))
             if self.source.number is None:
                 self._check_end(number, repetition, int(orders[-1]))
         if not sizes:
             raise ValueError(f"{self.what} must hold at least one example, got none")
+        check_some_weight(weighty, self.what)
         return Pass(form, np.array(sizes), np.array(contents), np.array(orders, np.uint64))
 
     def _check_end(self, number: int, repetition: _Repetition, order: int) -> None:

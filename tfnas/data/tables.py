@@ -17,7 +17,7 @@ import numpy as np
 
 from tfnas.data.examples import Nested
 from tfnas.data.model_inputs import ModelInput, has_output_names, model_inputs, model_outputs
-from tfnas.data.named_arrays import near
+from tfnas.runtime.argument_rules import near
 from tfnas.runtime.foreign_files import open_regular
 
 if TYPE_CHECKING:

@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from tfnas.data.batch_sources import KINDS, is_stream
-from tfnas.data.checked_arrays import checked_examples, described, examples_of
+from tfnas.data.checked_arrays import (
+    check_some_weight,
+    checked_examples,
+    described,
+    examples_of,
+    has_weight,
+)
 from tfnas.data.class_names import ClassNames
 from tfnas.data.examples import Examples, ExampleSet, digest_of
 from tfnas.data.model_inputs import inputs_fitting
@@ -222,6 +228,7 @@ def example_set(data: UserData, what: str, model: keras.Model | None = None) -> 
         return stream
     else:
         raise ValueError(f"{what} must be {_kinds()}, got {_hinted(data)}")
+    check_some_weight(has_weight(examples), what)
     return examples if fitted is None else dataclasses.replace(examples, x=fitted(examples.x))
 
 

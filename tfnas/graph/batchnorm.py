@@ -282,7 +282,18 @@ def fitting_columns(
                 f"{what} must have the shape (examples, {', '.join(map(str, expected))}) for "
                 f"input {tensor.name!r}, got {column.shape}"
             )
-        if not np.isfinite(column).all():
+        if (column.dtype.kind in "OSU") != (_dtype(tensor).kind == "O"):
+            kind = "strings" if _dtype(tensor).kind == "O" else "numbers"
+            raise ValueError(
+                f"{what} must hold {kind} for input {tensor.name!r}, got {column.dtype}"
+            )
+        if column.dtype.kind in "fc" and not np.isfinite(column).all():
             raise ValueError(f"{what} must be finite for input {tensor.name!r}, got NaN or inf")
-    dtypes = [np.dtype(getattr(tensor.dtype, "name", tensor.dtype)) for tensor in model.inputs]
-    return [column.astype(dtype) for column, dtype in zip(columns, dtypes, strict=True)]
+    pairs = zip(columns, model.inputs, strict=True)
+    return [column.astype(_dtype(tensor)) for column, tensor in pairs]
+
+
+def _dtype(tensor: Any) -> np.dtype:
+    """The type of an input's array; strings are objects."""
+    name = getattr(tensor.dtype, "name", tensor.dtype)
+    return np.dtype(object if name == "string" else name)

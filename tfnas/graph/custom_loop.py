@@ -82,9 +82,17 @@ class CustomLoop:
         for name, value in (("epochs", epochs), ("steps", steps)):
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"{name} must be a whole number >= 1, got {value!r}")
+        if not isinstance(model, keras.Model):
+            raise ValueError(f"model must be a Keras 3 model, got {model!r}")
         compiled = getattr(model, "optimizer", None)
         if optimizer is None and compiled is None:
             raise ValueError("optimizer must be given for a model that is not compiled, got None")
+        if optimizer is not None and not isinstance(optimizer, keras.optimizers.Optimizer):
+            raise ValueError(
+                f"optimizer must be the keras.optimizers.Optimizer that the loop applies, got "
+                f"{optimizer!r}"
+            )
+        _check_callbacks(callbacks)
         self.model, self.epochs, self.steps = model, epochs, steps
         self._compiled = compiled
         if optimizer is not None:
@@ -171,12 +179,15 @@ class CustomLoop:
 
         Raises:
             RuntimeError: The loop is over.
+            ValueError: `logs` is no dictionary.
         """
         if self._ended:
             raise RuntimeError(
                 f"after_step must be called at most epochs x steps = {self.epochs * self.steps} "
                 "times, and not after end"
             )
+        if not isinstance(logs, Mapping | None):
+            raise ValueError(f'logs must be a dictionary such as {{"loss": loss}}, got {logs!r}')
         self._logs = {name: float(value) for name, value in (logs or {}).items()}
         epoch, batch = divmod(self._done, self.steps)
         self._callbacks.on_train_batch_end(batch, self._logs)
@@ -242,3 +253,14 @@ class CustomLoop:
         self._ended = True
         set_train_function(self.model, None)  # `fit` compiles a new one
         self.model.optimizer = self._compiled
+
+
+def _check_callbacks(callbacks: Any) -> None:
+    """Raises ValueError where these are not some callbacks."""
+    import keras
+
+    if not isinstance(callbacks, list | tuple):
+        raise ValueError(f"callbacks must be a list of keras.callbacks.Callback, got {callbacks!r}")
+    for each in callbacks:
+        if not isinstance(each, keras.callbacks.Callback):
+            raise ValueError(f"callbacks must hold keras.callbacks.Callback objects, got {each!r}")

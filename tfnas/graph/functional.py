@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfnas.graph.known_sizes import output_shapes
 from tfnas.graph.model_class import in_class_of, own_objects, own_steps, plain
+from tfnas.graph.registered_layers import check_slices
 from tfnas.graph.subclassed import opened_call
 from tfnas.graph.unfolding import unfold
 from tfnas.keras_private import (
@@ -339,7 +340,9 @@ class LayerCopies:
         """
         for layer, copied in self._copies.values():
             if copied is not layer:
-                copied.set_weights(layer.get_weights() if values is None else values(layer))
+                new = layer.get_weights() if values is None else values(layer)
+                check_slices(copied, new)
+                copied.set_weights(new)
                 refresh_normalization(copied)
         for layer, weights in self._later:
             layer.set_weights(weights)

@@ -9,6 +9,7 @@ a model opens them.
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -16,7 +17,7 @@ import numpy as np
 
 from tfnas.graph.functional import clone, walk
 from tfnas.graph.model_class import own_steps
-from tfnas.graph.subclassed import CannotTrace, is_subclassed, traced, trains_otherwise
+from tfnas.graph.subclassed import CannotTrace, cause_of, is_subclassed, traced, trains_otherwise
 from tfnas.graph.symbolic_inputs import by_input_name, first_inputs, parsed_shapes, symbolic_inputs
 from tfnas.keras_private import (
     built_by_first_batch,
@@ -193,7 +194,7 @@ def _opened(model: keras.Model, data: Any, input_shape: Any) -> keras.Model:
         return model
     try:
         if not model.built:
-            model(inputs)  # builds the layers, whose weights a trace looks at
+            _build(model, inputs)
         opened = traced(model, inputs)
         if _reads_integers(opened) and data is None:
             inputs = _as_integers(opened, inputs)
@@ -202,6 +203,16 @@ def _opened(model: keras.Model, data: Any, input_shape: Any) -> keras.Model:
         raise CannotTrace(_no_trace(model, str(error))) from error
     _compare(model, opened, data)
     return opened
+
+
+def _build(model: keras.Model, inputs: Any) -> None:
+    """Builds the layers, whose weights a trace looks at."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Keras warns of what is an error here
+        try:
+            model(inputs)
+        except Exception as error:  # anything that the user's code may raise
+            raise CannotTrace(cause_of(error)) from error
 
 
 def _no_trace(model: keras.Model, why: str) -> str:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
+
+from tfnas.runtime.argument_rules import check_takes
 
 if TYPE_CHECKING:
     import keras
@@ -226,6 +228,27 @@ def weight_of(layer: keras.layers.Layer, name: str, argument: str, rank: int = 1
     return found
 
 
+def check_slices(layer: keras.layers.Layer, values: Sequence[Any]) -> None:
+    """Checks that a registered layer with fewer channels takes the weights that were cut for it.
+
+    Args:
+        layer: The built layer.
+        values: The arrays for its weights.
+
+    Raises:
+        ValueError: A weight depends on the number of channels, and the registration leaves it out.
+    """
+    if registered_layer(layer) is None:
+        return
+    for weight, value in zip(layer.weights, values, strict=False):
+        if tuple(weight.shape) != tuple(value.shape):
+            raise ValueError(
+                "channels of register_layer must name each weight whose size follows the channels, "
+                f"got none for {weight.name!r} of {type(layer).__name__}: with fewer channels its "
+                f"shape is {tuple(weight.shape)}, not {tuple(value.shape)}"
+            )
+
+
 def is_custom(operation: keras.Operation) -> bool:
     """Returns whether an operation computes with code that is not Keras' own.
 
@@ -357,8 +380,11 @@ def _channels(value: Any) -> ChannelAxes | None:
 
 
 def _macs(value: Any) -> MacsFunction | None:
-    if value is None or callable(value):
-        found: MacsFunction | None = value
+    if value is None:
+        return None
+    if callable(value):
+        check_takes("macs", value, ("layer", "input shape", "output shape"))
+        found: MacsFunction = value
         return found
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise ValueError(f"macs must be a function or a whole number from 0 on, got {value!r}")

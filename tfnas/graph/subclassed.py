@@ -167,10 +167,19 @@ def _traced(
         outputs = call(inputs)
         opened = keras.Model(inputs if structure is None else structure, outputs, name=model.name)
     except Exception as error:  # anything that the user's code may raise
-        cause = " ".join(str(error).split())[:200]
-        raise CannotTrace(f"{type(error).__name__}: {cause}") from error
+        raise CannotTrace(cause_of(error)) from error
     _check_constants(model, opened)
     return opened
+
+
+def cause_of(error: Exception) -> str:
+    """Returns an error of a user's `call` in one line.
+
+    Args:
+        error: The error.
+    """
+    lines = [line for line in str(error).splitlines() if not line.startswith("Exception encount")]
+    return f"{type(error).__name__}: {' '.join(' '.join(lines).split())[:300]}"
 
 
 def _check_constants(model: keras.Model, opened: keras.Model) -> None:

@@ -27,6 +27,7 @@ from tfnas.jobs.task_choice import task_of
 from tfnas.loading import CustomObjects, Loading
 from tfnas.measure.profile import profile
 from tfnas.optional import require
+from tfnas.runtime.argument_rules import check_choice
 from tfnas.runtime.helper_process import isolated_by_default
 from tfnas.targets.device import Device
 from tfnas.tasks.task import Task
@@ -171,8 +172,7 @@ def compress(
     """
     budget = Budget.of(budget)
     target = Target.of(budget, Device(accelerator, runtime_flash, runtime_ram))
-    if effort not in EFFORTS:
-        raise ValueError(f"effort must be one of {', '.join(EFFORTS)}, got {effort!r}")
+    check_choice("effort", effort, tuple(EFFORTS))
     amounts, progress = EFFORTS[effort], progress_of(progress, verbose)
     require("matplotlib", "the pictures of a report")
     folder = compress_folder(pathlib.Path(directory))
@@ -183,9 +183,8 @@ def compress(
         model, *data, seed=seed, argument="train_data", groups=groups, loading=loading
     )
     task = task_of(model, split, task, loss=loss, metric=metric, fit=fit)
-    _check_quality_limit(budget, task)
+    _check_limits(budget, task, model)
     split = _checked(split.for_given_model(seed), model, task)
-    _check_counted(budget, model)
     settings = FineTuneSettings(
         epochs=_epochs(amounts, split.train, batch_size) if epochs is None else epochs,
         batch_size=batch_size,
@@ -204,17 +203,14 @@ def compress(
         return run_compression(context, folder.path, budget, target, effort, loading)
 
 
-def _check_quality_limit(budget: Budget, task: Task) -> None:
-    """Raises ValueError where the limit is a percentage of a metric that is a share."""
+def _check_limits(budget: Budget, task: Task, model: keras.Model) -> None:
+    """Raises ValueError where one is a percentage of a share, or of what can't be counted."""
     limit, metric = budget.quality_limit, task.metric
     if limit is not None and limit > 1 and metric.unit == "points":
         raise ValueError(
             f"quality_limit must be at most 1 for {metric.name}, which is a share, got {limit!r}"
             + (f": {limit / 100:g}?" if limit <= 100 else "")
         )
-
-
-def _check_counted(budget: Budget, model: keras.Model) -> None:
     if budget.max_macs is not None:
         profile(model).check_counted("max_macs")
 

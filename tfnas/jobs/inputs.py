@@ -22,6 +22,7 @@ from tfnas.nas.search_config import SearchConfig
 from tfnas.quantization.quantize_aware import fake_quants, strip_quantization
 from tfnas.runtime.store import damage_named, read_json_object
 from tfnas.search_space.json_records import check_types
+from tfnas.tflite.recurrent_layers import recurrent_layers
 
 if TYPE_CHECKING:
     import keras
@@ -108,6 +109,7 @@ def load_model_and_data(
             loading.load(model, compiled=True) if isinstance(model, str | os.PathLike) else model
         )
     loaded = as_functional(loaded, _batches_of(data))
+    _check_state(loaded)
     parts = data_module.any_data(
         loaded,
         data,
@@ -120,6 +122,20 @@ def load_model_and_data(
         **options,
     )
     return _without_preprocessing(loaded, parts, argument)
+
+
+def _check_state(model: keras.Model) -> None:
+    """Raises ValueError where answers depend on the examples before: jobs judge each by itself."""
+    import keras
+
+    # What is no model is refused by what uses it.
+    for layer in recurrent_layers(model) if isinstance(model, keras.Model) else ():
+        if layer.stateful:
+            raise ValueError(
+                f"model must keep no state between batches, got stateful=True of {layer.name!r}: "
+                "build it with stateful=False and set these weights; tfnas.to_tflite takes it as "
+                "it is"
+            )
 
 
 def _without_preprocessing(

@@ -116,6 +116,7 @@ def run_techniques(
         ConversionError: The new model can't be converted.
         RuntimeError: Another job that is running uses the folder.
     """
+    _check_arguments(techniques, settings)
     row = [_step(each) for each in techniques]
     if not row:
         raise ValueError("techniques must hold at least one technique, got none")
@@ -158,6 +159,21 @@ def _check_source(model: Any, directory: pathlib.Path) -> None:
                 f"directory must not be that of the model, got {str(directory)!r}, which holds "
                 f"{source.name}"
             )
+
+
+def _check_arguments(techniques: Any, settings: Any) -> None:
+    """Raises ValueError where the arguments are of another kind."""
+    pair = isinstance(techniques, tuple) and len(techniques) == 2 and isinstance(techniques[0], str)
+    if not isinstance(techniques, list | tuple) or (pair and not isinstance(techniques[1], str)):
+        raise ValueError(
+            "techniques must be a list of names or of (name, settings), got "
+            f"{techniques!r}" + (f": [{techniques!r}] holds one" if pair else "")
+        )
+    if not isinstance(settings, FineTuneSettings | None):
+        raise ValueError(
+            f"settings must be a tfnas.FineTuneSettings or None, got {settings!r}"
+            + (": FineTuneSettings(**settings)" if isinstance(settings, Mapping) else "")
+        )
 
 
 def _step(each: Step | str | tuple[str, Any]) -> Step:

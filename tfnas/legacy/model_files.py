@@ -91,7 +91,8 @@ def load_model(
     path = pathlib.Path(path)
     if not path.is_file():
         raise ValueError(
-            f"model must be a .keras or .h5 file, got {str(path)!r}, which does not exist"
+            f"model must be a .keras or .h5 file, got {str(path)!r}, which "
+            f"{'is no file' if path.exists() else 'does not exist'}"
         )
     with path.open("rb") as file:
         hdf5 = file.read(4) == b"\x89HDF"  # TensorFlow up to 2.11 wrote HDF5 under any file name

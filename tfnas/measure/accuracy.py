@@ -119,8 +119,9 @@ def correct(y_true: np.ndarray, y_pred: np.ndarray) -> np.ndarray:
         y_pred: Predictions (n, classes), or (n, 1) of a binary model with a threshold of 0.5.
 
     Raises:
-        ValueError: The shapes do not fit.
+        ValueError: The shapes do not fit, or a class is none of the predictions'.
     """
+    check_numbers(y_true)
     if y_pred.ndim != 2 or len(y_true) != len(y_pred):
         raise ValueError(
             "y must hold one target per example and predictions must have the shape "
@@ -133,7 +134,45 @@ def correct(y_true: np.ndarray, y_pred: np.ndarray) -> np.ndarray:
     labels = y_true.reshape(-1)
     if y_pred.shape[1] == 1:
         return (y_pred[:, 0] > 0.5) == (labels > 0.5)
+    check_classes(labels, y_pred.shape[1])
     return y_pred.argmax(axis=1) == labels
+
+
+def check_classes(labels: np.ndarray, classes: int, what: str = "y") -> None:
+    """Checks that classes are among those of a model.
+
+    Args:
+        labels: Class indices.
+        classes: Number of classes.
+        what: Name of the argument, for the message.
+
+    Raises:
+        ValueError: A class is not.
+    """
+    if labels.size and not 0 <= labels.min() <= labels.max() < classes:
+        wrong = labels[(labels < 0) | (labels >= classes)][0]
+        raise ValueError(
+            f"{what} must hold classes from 0 to {classes - 1}, got {wrong}; ignore_class leaves "
+            "out one that stands for nothing"
+        )
+
+
+def check_numbers(y: np.ndarray, what: str = "y") -> None:
+    """Checks that targets are numbers, not names of classes.
+
+    Args:
+        y: Targets.
+        what: Name of the argument, for the message.
+
+    Raises:
+        ValueError: They are texts.
+    """
+    first = y.reshape(-1)[0] if y.dtype.kind in "OSU" and y.size else None
+    if isinstance(first, str | bytes):
+        raise ValueError(
+            f"{what} must hold numbers, got texts such as {str(first)!r}: give the number of each "
+            "class, in the order of the model's outputs"
+        )
 
 
 def _metric_function(metric: Judge) -> tuple[Callable[[Any, Any], Any], str]:

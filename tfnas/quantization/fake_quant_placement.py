@@ -17,7 +17,7 @@ import numpy as np
 from tfnas.graph.compatibility import channels_share_values
 from tfnas.graph.functional import Call, LayerCopies, Walk
 from tfnas.graph.preprocessing import calls_in_front
-from tfnas.graph.registered_layers import registered_form
+from tfnas.graph.registered_layers import registered_form, weight_of
 from tfnas.quantization.fake_quant import MIN_RANGE_16, FakeQuant
 from tfnas.quantization.integer_layers import (
     ChannelAffine,
@@ -144,10 +144,13 @@ class FakeQuantBuilder:
         use = self.calls[id(call.operation)]
         self.calls[id(call.operation)] += 1
         args, kwargs = call.arguments(tensors)
+        axes = registered_form(call.operation)
+        for name in axes or ():
+            weight_of(call.operation, name, "integer_form")
         layer = self._wrapped(
             call,
             QuantizedWeights,
-            axes=registered_form(call.operation),
+            axes=axes,
             least=MIN_RANGE_16 if self.spec.activation_bits > 8 else 0.0,
         )
         layer.build_from_config({"layer": call.operation.get_build_config()})

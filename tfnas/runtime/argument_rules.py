@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+import inspect
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 
@@ -37,7 +38,7 @@ def check_choice(name: str, value: object, known: Sequence[str]) -> None:
         >>> check_choice("curve", "PR", ("ROC", "PR"))
         >>> check_choice("curve", "P", ("ROC", "PR"))
         Traceback (most recent call last):
-        ValueError: curve must be one of ROC, PR, got 'P'
+        ValueError: curve must be one of ROC, PR, got 'P'; did you mean 'PR'?
 
     Args:
         name: Name of the argument, for the message.
@@ -48,7 +49,43 @@ def check_choice(name: str, value: object, known: Sequence[str]) -> None:
         ValueError: It is not.
     """
     if value not in known:
-        raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+        hint = near(value, known) if isinstance(value, str) else ""
+        raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}{hint}")
+
+
+def check_takes(
+    name: str, function: Callable[..., Any], arguments: Sequence[str], optional: Sequence[str] = ()
+) -> None:
+    """Checks that a function of the user's can be called with some arguments.
+
+    Example:
+        >>> check_takes("fit", lambda model, epochs: None, ("model", "epochs"))
+        >>> check_takes("fit", lambda model: None, ("model", "epochs"))
+        Traceback (most recent call last):
+        ValueError: fit must take (model, epochs), got <lambda>(model): too many positional \
+arguments
+
+    Args:
+        name: Name of the argument, for the message.
+        function: The function.
+        arguments: What it gets, in words.
+        optional: Names of further arguments that it gets where it has them.
+
+    Raises:
+        ValueError: It takes other arguments.
+    """
+    try:
+        signature = inspect.signature(function)
+    except (ValueError, TypeError):  # it is written in C, and says nothing
+        return
+    more = {each: 0 for each in optional if each in signature.parameters}
+    try:
+        signature.bind(*arguments, **more)
+    except TypeError as error:
+        own = getattr(function, "__name__", type(function).__name__)
+        raise ValueError(
+            f"{name} must take ({', '.join(arguments)}), got {own}{signature}: {error}"
+        ) from None
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -67,3 +104,18 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     known = list(known)
     near = difflib.get_close_matches(name, known, 1)
     return f"did you mean {near[0]!r}?" if near else f"the known ones are {', '.join(known)}"
+
+
+def near(name: str, names: Iterable[str]) -> str:
+    """Returns a question for the nearest of some names, such as "; did you mean 'age'?".
+
+    Example:
+        >>> near("agee", ["age", "city"]), near("x", ["age"])
+        ("; did you mean 'age'?", '')
+
+    Args:
+        name: The name that is not among them.
+        names: The names.
+    """
+    match = difflib.get_close_matches(name, list(names), 1)
+    return f"; did you mean {match[0]!r}?" if match else ""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -82,7 +83,7 @@ class ChildProcess:
         output: IO[bytes] | None = None,
         options: Iterable[str] = (),
     ) -> None:
-        self._number, self._unread = 0, bytearray()
+        self._number, self._unread, self._answered = 0, bytearray(), True
         self._messages, theirs = socket.socketpair()
         life, self._life = os.pipe()
         root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -113,6 +114,14 @@ class ChildProcess:
         """Returns whether it runs."""
         return self.process.poll() is None
 
+    @property
+    def interrupted(self) -> bool:
+        """Whether an exception of this process, as of a signal's handler, ended the last call.
+
+        What the call leaves in the connection is then unknown: the process is of no more use.
+        """
+        return not self._answered
+
     def call(self, payload: bytes, timeout: float | None = None) -> Any:
         """Runs a call.
 
@@ -129,6 +138,7 @@ class ChildProcess:
             BaseException: What the call raised.
         """
         self._number += 1
+        self._answered = False
         deadline = None if timeout is None else time.monotonic() + START_SECONDS
         self._send(HEADER.pack(self._number, CALL, len(payload)), deadline)
         self._send(payload, deadline)
@@ -140,6 +150,7 @@ class ChildProcess:
             if kind != BEGAN:
                 break
             deadline = None if timeout is None else time.monotonic() + timeout
+        self._answered = True
         result = cloudpickle.loads(content)
         if kind != RETURNED:
             raise result
@@ -149,24 +160,23 @@ class ChildProcess:
         left = memoryview(content)
         while left:
             died = not self.alive()
-            try:
-                self._messages.settimeout(_POLL_SECONDS)
-                left = left[self._messages.send(left) :]
-            except TimeoutError:
+            if not self._is_ready(select.POLLOUT):
                 self._check(died, deadline)
+                continue
+            try:
+                left = left[self._messages.send(left, socket.MSG_DONTWAIT) :]
             except OSError as error:
-                raise self._death() from error
+                self._check_own(error)
 
     def _read(self, count: int, deadline: float | None) -> bytes:
         while len(self._unread) < count:
             died = not self.alive()  # before reading: what it wrote last is there then
-            try:
-                self._messages.settimeout(_POLL_SECONDS)
-                chunk = self._messages.recv(_CHUNK)
-            except TimeoutError:
-                chunk = None
-            except OSError as error:
-                raise self._death() from error
+            chunk = None
+            if self._is_ready(select.POLLIN):
+                try:
+                    chunk = self._messages.recv(_CHUNK, socket.MSG_DONTWAIT)
+                except OSError as error:
+                    self._check_own(error)
             if chunk == b"":
                 raise self._death()
             self._unread += chunk or b""
@@ -174,6 +184,25 @@ class ChildProcess:
         found = bytes(self._unread[:count])
         del self._unread[:count]
         return found
+
+    def _is_ready(self, event: int) -> bool:
+        """Waits a little for the connection.
+
+        Not by a time limit of the socket: its TimeoutError would look like that of a user's signal
+        handler, which has to end the call.
+        """
+        if self._messages.fileno() < 0:
+            raise self._death()
+        waiting = select.poll()
+        waiting.register(self._messages, event)
+        return bool(waiting.poll(1000 * _POLL_SECONDS))
+
+    def _check_own(self, error: OSError) -> None:
+        """Raises what an error of the connection means, or the error where it is the user's."""
+        if isinstance(error, TimeoutError):
+            raise error
+        if not isinstance(error, BlockingIOError):  # else another thread was faster
+            raise self._death() from error
 
     def _check(self, died: bool, deadline: float | None) -> None:
         if died:

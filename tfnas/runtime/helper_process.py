@@ -56,7 +56,8 @@ def isolated(enabled: bool = True) -> Iterator[None]:
     RuntimeError. Files are the same byte by byte. :func:`tfnas.search`, :func:`tfnas.compress`
     and the `tfnas` command do this by default. The process starts once (some seconds) and needs
     about 0.5 GB of memory. On Windows nothing is isolated: this context changes nothing there, and
-    a crash ends the caller.
+    a crash ends the caller. The context is of the thread that opened it: another thread opens its
+    own.
 
     Example:
         >>> import tfnas
@@ -141,8 +142,10 @@ class _Helper:
             late = isinstance(error, TookTooLong)
             how = f"did not end within {timeout:g} s" if late else str(error)
             raise HelperDied(how, _printed(output)) from error
-        except (KeyboardInterrupt, SystemExit):  # nobody waits for the call any longer
-            self.stop()
+        except BaseException as error:
+            # Nobody waits for the call any longer.
+            if process.interrupted or isinstance(error, KeyboardInterrupt | SystemExit):
+                self.stop()
             raise
         finally:
             for line in _printed(output).splitlines():

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import math
+import types
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -78,7 +80,8 @@ class Metric:
                 raise ValueError(f"{name} must be None or a finite number >= 0, got {value!r}")
 
     def identity(self) -> dict[str, Any]:
-        """Returns what makes a metric the same, as JSON can hold it: functions by their names."""
+        """Returns what makes a metric the same, as JSON can hold it: functions by their
+        names, those of the user by their code too."""
         return {
             field.name: _named(value) if callable(value := getattr(self, field.name)) else value
             for field in dataclasses.fields(self)
@@ -264,9 +267,19 @@ def rows_of(parts: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _named(function: Callable[..., Any]) -> str:
-    """Returns what a function is, as it stays the same in another process."""
+    """Returns what a function is, as it stays the same in another process.
+
+    Two functions of the user's may have one name, as all lambdas do: their code tells them apart.
+    """
     if not isinstance(function, functools.partial):
-        return getattr(function, "__qualname__", repr(type(function)))
+        name = getattr(function, "__qualname__", repr(type(function)))
+        code = getattr(function, "__code__", None)
+        if code is None or str(function.__module__).split(".")[0] == "tfnas":
+            return name
+        cells = [cell.cell_contents for cell in function.__closure__ or ()]
+        held = [*(function.__defaults__ or ()), *cells]
+        text = _code_text(code) + str([each if _plain(each) else type(each) for each in held])
+        return f"{name} {hashlib.sha256(text.encode()).hexdigest()[:16]}"
     arguments = [*function.args, *function.keywords.values()]
     names = [*[""] * len(function.args), *(f"{name}=" for name in function.keywords)]
     shown = [
@@ -274,6 +287,19 @@ def _named(function: Callable[..., Any]) -> str:
         for name, each in zip(names, arguments, strict=True)
     ]
     return f"{_named(function.func)}({', '.join(shown)})"
+
+
+def _code_text(code: types.CodeType) -> str:
+    """Returns what a function computes: its instructions with their names and constants."""
+    constants = [
+        _code_text(each)
+        if isinstance(each, types.CodeType)
+        else str(sorted(map(repr, each)))  # a set has another order in another process
+        if isinstance(each, frozenset)
+        else repr(each)
+        for each in code.co_consts
+    ]
+    return f"{code.co_code.hex()} {code.co_names} {constants}"
 
 
 def _plain(value: object) -> bool:
@@ -305,6 +331,8 @@ def _bootstrap(value: Callable[[np.ndarray], float], examples: int) -> tuple[flo
     References:
         Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, section 13.3.
     """
+    if examples < 2:  # all resamples are the same: they say nothing of the spread
+        return -math.inf, math.inf
     rng = np.random.default_rng(0)
     draws = [value(rng.integers(examples, size=examples)) for _ in range(RESAMPLES)]
     finite = [each for each in draws if math.isfinite(each)]

@@ -11,11 +11,11 @@ from typing import Literal
 
 import numpy as np
 
-from tfnas.measure.accuracy import correct
+from tfnas.measure.accuracy import check_classes, correct
 from tfnas.measure.agreement import confidence_gap, probabilities
 from tfnas.runtime.argument_rules import check_choice, check_count
 from tfnas.tasks.assessment import Metric
-from tfnas.tasks.target_forms import HALF, check_classes, class_pairs, label_pairs
+from tfnas.tasks.target_forms import HALF, class_pairs, label_pairs
 
 Average = Literal["auto", "binary", "macro", "micro", "weighted"]
 _AVERAGES = ("auto", "binary", "macro", "micro", "weighted")
@@ -213,7 +213,8 @@ def _right(
         return _shares((truth == (scores > threshold)).reshape(len(truth), -1))
     if threshold == HALF and np.ndim(predictions) == 2:
         return correct(np.asarray(y), np.asarray(predictions))
-    labels, guesses, _ = class_pairs(y, predictions, threshold)
+    labels, guesses, classes = class_pairs(y, predictions, threshold)
+    check_classes(labels, classes)
     return _shares(labels == guesses)
 
 
@@ -226,8 +227,9 @@ def _right_kept(
     y: np.ndarray, predictions: np.ndarray, threshold: float, ignore_class: int
 ) -> np.ndarray:
     """Numbers of right and of judged positions of each example, (examples, 2)."""
-    labels, guesses, _ = class_pairs(y, predictions, threshold)
+    labels, guesses, classes = class_pairs(y, predictions, threshold)
     kept = labels != ignore_class
+    check_classes(labels[kept], classes)
     return np.stack([((labels == guesses) & kept).sum(axis=1), kept.sum(axis=1)], axis=1)
 
 
@@ -306,7 +308,8 @@ def _f(rows: np.ndarray, average: str, beta: float) -> float:
 
 def _certain(y: np.ndarray, predictions: np.ndarray, from_logits: bool | None) -> np.ndarray:
     """Confidence and rightness at each position, (examples, positions, 2)."""
-    labels, _, _ = class_pairs(y, predictions)
+    labels, _, classes = class_pairs(y, predictions)
+    check_classes(labels, classes)
     units = 1 if np.ndim(predictions) == 1 else np.shape(predictions)[-1]
     shares = probabilities(np.reshape(predictions, (-1, units)), from_logits)
     right = shares.argmax(axis=-1) == labels.reshape(-1)

@@ -14,10 +14,11 @@ from tfnas.graph.output_names import by_output, output_names
 from tfnas.keras_private import compiled_losses, compiled_metric_arguments, own_training_step
 from tfnas.measure.agreement import Agreement, class_agreement
 from tfnas.tasks.assessment import Metric
-from tfnas.tasks.data_checks import check_inputs, check_targets, dictionary_hint
+from tfnas.tasks.data_checks import check_inputs, check_one_target, check_targets
 from tfnas.tasks.metrics import OutputForm, metric_of, metrics_by_output
 from tfnas.tasks.output_movement import output_movement
 from tfnas.tasks.task import Distillation, Task, as_tensors
+from tfnas.tasks.training_checks import check_fit, check_loss
 
 if TYPE_CHECKING:
     import keras
@@ -59,7 +60,8 @@ class CompiledTask(Task):
             loss alone.
 
     Raises:
-        ValueError: The metric is unknown, or its direction is.
+        ValueError: The loss or the metric is unknown, or the metric's direction is, or `fit` takes
+            other arguments.
     """
 
     def __init__(
@@ -71,6 +73,8 @@ class CompiledTask(Task):
         fit: Fit | None = None,
         forms: Mapping[str, OutputForm] | None = None,
     ) -> None:
+        check_loss(loss)
+        check_fit(fit)
         self._loss, self.loss_weights, self._fit = loss, loss_weights, fit
         self._train_step = ""
         forms = dict(forms or {})
@@ -122,6 +126,7 @@ class CompiledTask(Task):
             raise ValueError(
                 "loss must be given for a model that was not compiled with one, got None"
             )
+        check_loss(loss)
         forms = _forms(model, loss)
         if metric is None:
             metric = _first_metrics(compiled_metric_arguments(model), [*forms])
@@ -159,12 +164,12 @@ class CompiledTask(Task):
             outputs = model(as_tensors(few.x), training=False)
             value = float(self.criterion_loss(model)(few.y, outputs))
         except Exception as error:
+            check_one_target(few.y, model)
             shapes = ", ".join(str(np.shape(leaf)[1:]) for leaf in leaves(few.y))
             own = ", ".join(str(tuple(each.shape[1:])) for each in model.outputs)
             raise ValueError(
                 f"targets must fit loss and outputs: targets of an example are {shapes}, outputs "
                 f"{own}, and the loss {_described(self._loss)} fails: {error}"
-                f"{dictionary_hint(few.y, model)}"
             ) from error
         if not np.isfinite(value):
             raise ValueError(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tfnas.data.checked_arrays import described
 from tfnas.data.examples import Examples, ExampleSet, leaves
 from tfnas.graph.output_names import by_output, output_names
 
@@ -88,16 +89,22 @@ def _columns(x: Any, names: list[str], part: str) -> dict[str, Any]:
     return dict(zip(names, arrays, strict=True))
 
 
-def dictionary_hint(y: Any, model: keras.Model) -> str:
-    """Returns the way out where the targets of a model's one output are a dictionary, else "".
+def check_one_target(y: Any, model: keras.Model) -> None:
+    """Checks that the targets of a model's one output are an array.
 
     Args:
         y: The targets.
         model: The model.
+
+    Raises:
+        ValueError: They are in a list, a tuple or a dictionary.
     """
-    if not isinstance(y, dict) or len(model.outputs) != 1:
-        return ""
-    return ". Targets of one output must be an array, not a dictionary"
+    if isinstance(y, dict | list | tuple) and len(model.outputs) == 1:
+        raise ValueError(
+            f"targets of a model with one output must be an array, got {described(y)}: "
+            f"{'y' if not isinstance(y, dict) else 'the array'} instead of "
+            f"{'[y]' if not isinstance(y, dict) else 'the dictionary'}"
+        )
 
 
 def check_targets(

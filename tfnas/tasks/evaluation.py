@@ -52,7 +52,8 @@ def evaluate(
     Args:
         artifact: The file, or its path.
         x: Inputs, examples first; or a `tf.data.Dataset` or `keras.utils.PyDataset` that gives
-            inputs and targets, then `y` is None. These are read batch by batch.
+            inputs and targets, then `y` is None. These are read batch by batch. Sample weights in
+            them don't count: metrics are not weighted.
         y: Targets: for "accuracy" class indices (n,) or (n, 1), or one-hot (n, classes). A model
             with one output unit is binary: targets 0 or 1, threshold 0.5.
         metric: A name such as "accuracy", "auc", "mean_iou" or "mse", a :class:`tfnas.Metric`, or

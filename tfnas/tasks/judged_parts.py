@@ -195,7 +195,20 @@ def members_of(groups: np.ndarray) -> dict[str, np.ndarray]:
 
     Args:
         groups: Group of each example, (examples,).
+
+    Raises:
+        ValueError: A group is NaN, or groups of several kinds can't be sorted.
     """
+    if np.any(groups != groups):  # NaN, also among objects
+        raise ValueError(
+            f"groups must name a group for each example, got NaN in example "
+            f"{int(np.argmax(groups != groups))}"
+        )
+    try:
+        np.unique(groups)
+    except TypeError as error:
+        kinds = sorted({type(each).__name__ for each in groups.tolist()})
+        raise ValueError(f"groups must be of one kind, got {', '.join(kinds)}") from error
     return {str(each): np.flatnonzero(groups == each) for each in np.unique(groups)}
 
 

@@ -7,10 +7,11 @@ from typing import Literal
 
 import numpy as np
 
+from tfnas.measure.accuracy import check_classes
 from tfnas.runtime.argument_rules import check_choice
 from tfnas.tasks.assessment import Metric
 from tfnas.tasks.class_metrics import points
-from tfnas.tasks.target_forms import HALF, check_classes, class_pairs, label_pairs
+from tfnas.tasks.target_forms import HALF, class_pairs, label_pairs
 
 
 def auc(

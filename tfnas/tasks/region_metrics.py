@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tfnas.measure.accuracy import check_classes
 from tfnas.runtime.argument_rules import check_count
 from tfnas.tasks.assessment import Metric
 from tfnas.tasks.class_metrics import class_counts, points
-from tfnas.tasks.target_forms import HALF, check_classes, checked, class_pairs
+from tfnas.tasks.target_forms import HALF, checked, class_pairs
 
 
 def mean_iou(
@@ -88,7 +89,8 @@ def _pixels(
     """True and predicted classes, (images, pixels), and the number of classes."""
     whole = predictions.dtype.kind in "iub" or num_classes is not None
     units = predictions.shape[-1]
-    if whole and y.size == predictions.size and units not in (1, num_classes):
+    # An image as wide as there are classes has the size of one-hot rows.
+    if whole and y.size == predictions.size and units != 1 and not _is_one_hot(y, num_classes):
         if num_classes is None:
             raise ValueError("num_classes must be given where predictions are classes, got None")
         flat = len(y), -1
@@ -100,6 +102,14 @@ def _pixels(
             f"num_classes must be None or the number of scores, {classes}, got {num_classes}"
         )
     return labels, guesses, classes
+
+
+def _is_one_hot(y: np.ndarray, classes: int | None) -> bool:
+    """Whether targets are rows of one 1 and zeros, one number for each class."""
+    rows = y.reshape(-1, y.shape[-1])
+    return y.shape[-1] == classes and bool(
+        np.all((rows == 0) | (rows == 1)) and np.all(rows.sum(axis=-1) == 1)
+    )
 
 
 def _mean(rows: np.ndarray, classes: tuple[int, ...] | None) -> float:

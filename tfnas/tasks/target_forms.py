@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from tfnas.measure.accuracy import check_numbers
 from tfnas.tasks.assessment import NotFinite
 
 HALF = 0.5  # of a probability: above it a class is predicted
@@ -17,12 +18,13 @@ def checked(y: np.ndarray, predictions: np.ndarray) -> tuple[np.ndarray, np.ndar
         predictions: Predictions, (examples, ...).
 
     Raises:
-        ValueError: The numbers of examples differ, or these are no arrays.
+        ValueError: The numbers of examples differ, or these are no arrays of numbers.
         NotFinite: A prediction is NaN.
     """
     if isinstance(y, dict | list | tuple) or isinstance(predictions, dict | list | tuple):
         y, predictions = _alone(y, "y"), _alone(predictions, "predictions")
     y, predictions = np.asarray(y), np.asarray(predictions)
+    check_numbers(y)
     if not (y.ndim and predictions.ndim and len(y) == len(predictions)):
         raise ValueError(
             f"y must hold one target per example, got targets {y.shape} and predictions "
@@ -106,25 +108,6 @@ def class_labels(y: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
             f"{shape}"
         )
     return y
-
-
-def check_classes(labels: np.ndarray, classes: int, what: str = "y") -> None:
-    """Checks that classes are among those of a model.
-
-    Args:
-        labels: Class indices.
-        classes: Number of classes.
-        what: Name of the argument, for the message.
-
-    Raises:
-        ValueError: A class is not.
-    """
-    if labels.size and not 0 <= labels.min() <= labels.max() < classes:
-        wrong = labels[(labels < 0) | (labels >= classes)][0]
-        raise ValueError(
-            f"{what} must hold classes from 0 to {classes - 1}, got {wrong}; ignore_class leaves "
-            "out one that stands for nothing"
-        )
 
 
 def label_pairs(y: np.ndarray, predictions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

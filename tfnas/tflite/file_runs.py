@@ -101,6 +101,7 @@ class FileRuns:
         self._interpreter: Interpreter | None = None
         self._shapes: list[tuple[int, ...]] | None = None
         self._used = False
+        self._filled_up = False
 
     def __call__(self, columns: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Runs the file on examples.
@@ -112,11 +113,19 @@ class FileRuns:
             For each output an array of shape (examples, ...) in the element type of the file.
 
         Raises:
-            ValueError: The file does not have one output per example.
+            ValueError: The file does not have one output per example, or a stream goes on after a
+                block that was filled up, whose other rows have no state to go on from.
             RuntimeError: The interpreter refuses the file.
         """
         try:
             if self._fixed is not None:
+                if self._filled_up:
+                    raise ValueError(
+                        f"x must hold a multiple of {self._fixed} examples, the batch that the "
+                        "file fixes, in each call of a stream but the last one"
+                    )
+                keeps = self._keep_state and self._state != "none"
+                self._filled_up = keeps and len(columns[0]) % self._fixed > 0
                 return self._run(columns, self._fixed)
             batch = min(self._batch_size, len(columns[0]))
             try:
