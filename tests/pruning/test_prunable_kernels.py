@@ -12,6 +12,7 @@ import tfnas
 from tfnas.graph.layer_kernels import layers_with_paths, match
 from tfnas.pruning import prunable_kernels as module
 from tfnas.pruning.prunable_kernels import find_kernels, select
+from tfnas.tflite.flatbuffer import read_graphs
 
 
 def built(shape, *stack, name=None):
@@ -38,7 +39,8 @@ def constants(model):
     """The float constants of the model's file by name, in the file's shape."""
     return [
         np.frombuffer(tensor.constant, np.float32).reshape(tensor.shape)
-        for tensor in tfnas.to_tflite(model).graph.tensors
+        for graph in read_graphs(tfnas.to_tflite(model).content)  # of loops too
+        for tensor in graph.tensors
         if tensor.constant and tensor.dtype == "float32"
     ]
 

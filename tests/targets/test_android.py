@@ -436,8 +436,8 @@ def test_bench_prints_the_phone_beside_this_machine(phone, dense, monkeypatch, c
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--adb"], "adb_binary must be given with adb, got none"),
-        (["--serial=4A1"], "adb_binary and serial need adb, got no adb"),
+        (["--adb"], "--adb_binary must be given with adb, got none"),
+        (["--serial=4A1"], "--adb_binary and serial need adb, got no adb"),
         (["--adb", "--adb_binary=none"], "binary must be the path of TFLite's benchmark_model"),
     ],
 )

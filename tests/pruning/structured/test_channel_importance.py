@@ -1,5 +1,7 @@
 """Importance as an object: users' own, and those of tfnas."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -87,7 +89,8 @@ def test_taylor_is_an_object_too(model):
     data = rng.normal(size=(8, 6, 6, 3)).astype("float32"), rng.normal(size=(8, 2))
     _, by_name = tfnas.prune_channels(model, 0.4, criterion="taylor", data=data, loss="mse")
     _, by_object = tfnas.prune_channels(model, 0.4, criterion=Taylor(data, "mse"))
-    assert by_name == by_object
+    without = {"notes": ()}  # how far outputs moved is measured on `data` alone
+    assert dataclasses.replace(by_name, **without) == dataclasses.replace(by_object, **without)
     with pytest.raises(ValueError, match="Taylor must be prepared for a model"):
         scores(trace(model), Taylor(data, "mse"))
 
