@@ -219,8 +219,9 @@ def _check_quantized(artifact: Artifact) -> None:
     outputs = [tensor for op in artifact.graph.operators for tensor in op.outputs]
     floats = all(tensor.dtype == "float32" for tensor in kernels)
     if floats and not any(tensor.zero_points for tensor in outputs):
+        names = ", ".join(dict.fromkeys(kernel.layer for kernel in read_kernels(artifact)))
         raise ValueError(
             f"artifact must have quantized weights or activations, got a file of mode "
-            f"{artifact.mode!r} that is all float32 (in mode 'dynamic' the converter quantizes "
-            "no kernel of less than 1,024 weights)"
+            f"{artifact.mode!r} that is all float32, also in {names} (in mode 'dynamic' the "
+            "converter quantizes no kernel of less than 1,024 weights)"
         )

@@ -8,6 +8,8 @@ from typing import Any
 
 from tfnas.legacy.rebuild import is_tf_keras
 from tfnas.quantization.quantize_aware import unquantized_layers
+from tfnas.tflite.artifact import Artifact
+from tfnas.tflite.file_weights import FileKernel, read_kernels
 from tfnas.tflite.flatbuffer import read_graphs
 from tfnas.tflite.graph_repair import too_fine
 from tfnas.tflite.passes.conversion_state import Conversion
@@ -18,6 +20,7 @@ from tfnas.tflite.tensorflow_converter import run_converter
 # Layers of the first steps of a model, without an integer form where the converter finds none. A
 # GlobalAveragePooling1D stays float where it gets the mask of an Embedding, which is a NotEqual.
 _MAY_STAY_FLOAT = {"Embedding", "GlobalAveragePooling1D", "NotEqual", "STFTSpectrogram"}
+_SMALL = "less than 1,024 weights, the least that the converter quantizes in mode 'dynamic'"
 _LOG = logging.getLogger(__name__)
 
 
@@ -93,9 +96,24 @@ def _forms_of_layers(conversion: Conversion, content: bytes) -> dict[str, Any]:
         if left:
             found["unquantized_layers"] = left
             _LOG.warning("%s stays float in the file of %s", ", ".join(left), model.name)
+    if conversion.converter_spec.mode == "dynamic":
+        kernels = _kernels(content)
+        left = dict.fromkeys(k.layer for k in kernels if k.tensor.dtype == "float32")
+        if left:
+            found["unquantized_layers"] = dict.fromkeys(left, _SMALL)
+        if kernels and all(kernel.tensor.dtype == "float32" for kernel in kernels):
+            names = ", ".join(left)
+            _LOG.warning("%s stays float in the file of %s: %s", names, model.name, _SMALL)
     if conversion.has_recurrent_layers:
         found["recurrent_layers"] = form_in_file(content)
     return found
+
+
+def _kernels(content: bytes) -> list[FileKernel]:
+    try:
+        return list(read_kernels(Artifact(content)))
+    except ValueError:  # a corrupt file: the pass that validates it says so
+        return []
 
 
 def _versions() -> dict[str, str]:

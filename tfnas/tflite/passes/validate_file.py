@@ -87,7 +87,12 @@ def _check_no_floats(artifact: Artifact, spec: QuantSpec) -> None:
 
 
 def _check_ends(artifact: Artifact, spec: QuantSpec) -> None:
-    ends = {"inputs": artifact.graph.inputs, "outputs": artifact.graph.outputs}
+    graph = artifact.graph
+    read = {tensor.index for op in graph.operators for tensor in op.inputs}
+    read |= {tensor.index for tensor in graph.outputs}
+    # The converter has no range for an input that nothing reads: it stays float.
+    inputs = [tensor for tensor in graph.inputs if tensor.index in read]
+    ends = {"inputs": inputs, "outputs": graph.outputs}
     for what, tensors in ends.items():
         for tensor in tensors:
             quantized = tensor.dtype in ("int8", "int16", "float32")

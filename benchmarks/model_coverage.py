@@ -1,0 +1,97 @@
+"""Kinds of models x techniques, formats, commands: which calls are right, and which refuse.
+
+    python benchmarks/model_coverage.py [--tables=kinds,layers] [--rows=LSTM,GRU] [--columns=int8]
+
+Each cell is a call with a model whose result is checked (tests/coverage_checks); see
+docs/coverage.md, which this script writes. Models are tiny, trained for a moment on data of a rule
+that they can learn. A row runs in a process of its own; where native code ends it, the cell says
+so. Cells are kept in build/model_coverage as they come, with a hash of the code: the same command
+continues where it was stopped, and runs no cell twice of the same code. With --any_code, cells of
+earlier code are kept too; with --write_only nothing is run.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import json
+import pathlib
+import sys
+
+import coverage_page
+import record
+from absl import app, flags
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+
+ONLY_TABLES = flags.DEFINE_list("tables", [], "tables; all of them by default")
+ONLY_ROWS = flags.DEFINE_list("rows", [], "rows of these tables; all of them by default")
+ONLY_COLUMNS = flags.DEFINE_list("columns", [], "columns; all of them by default")
+ANY_CODE = flags.DEFINE_bool("any_code", False, "whether cells of earlier code are kept")
+WRITE_ONLY = flags.DEFINE_bool("write_only", False, "whether to write from the cells so far")
+
+
+def main(argv: list[str]) -> None:
+    from coverage_checks.cell_store import CellStore, StoredCell, code_hash, run_row
+    from coverage_checks.tables import SECTIONS, TABLES
+
+    for name, given, known in (
+        ("tables", ONLY_TABLES.value, set(TABLES)),
+        ("rows", ONLY_ROWS.value, {row for each in TABLES.values() for row in each.rows}),
+        ("columns", ONLY_COLUMNS.value, {c for each in TABLES.values() for c in each.checks}),
+    ):
+        if unknown := sorted(set(given) - known):
+            raise app.UsageError(f"{name} must be some of {sorted(known)}, got {unknown}")
+    code = code_hash()
+    cells = [StoredCell(**each) for each in coverage_page.stored().get("cells", [])]
+    for name, table in TABLES.items():
+        if WRITE_ONLY.value or (ONLY_TABLES.value and name not in ONLY_TABLES.value):
+            continue
+        store = CellStore(ROOT / "build" / "model_coverage" / f"{name}.jsonl", cells)
+        for row in ONLY_ROWS.value or table.rows:
+            if row not in table.rows:
+                continue
+            columns = [c for c in table.checks if c in (ONLY_COLUMNS.value or table.checks)]
+            kept = None if ANY_CODE.value else code
+            for cell in run_row(name, row, store.missing(name, row, columns, kept), code):
+                store.add(cell)
+                print(f"{row}, {cell.column}: {cell.mark}: {cell.detail}", flush=True)
+    found = {}
+    for name in TABLES:
+        store = CellStore(ROOT / "build" / "model_coverage" / f"{name}.jsonl", cells)
+        found |= {key: cell for key, cell in store.cells.items() if key[0] == name}
+    grids = [
+        {
+            "title": title,
+            "table": name,
+            "rows": list(TABLES[name].rows),
+            "columns": {c: TABLES[name].columns()[c] for c in columns},
+        }
+        for title, (name, columns) in SECTIONS.items()
+    ]
+    known = {(g["table"], row, c) for g in grids for row in g["rows"] for c in g["columns"]}
+    kept_cells = [dataclasses.asdict(found[key]) for key in sorted(found.keys() & known)]
+    rows = [counts(grid, kept_cells) for grid in grids]
+    record.write("model_coverage", rows, command=COMMAND, seed=0, cells=kept_cells, grids=grids)
+    coverage_page.write()
+
+
+COMMAND = "python benchmarks/model_coverage.py"
+
+
+def counts(grid: dict, cells: list[dict]) -> record.Row:
+    """Returns how many cells of a table have each mark."""
+    own = [c for c in cells if c["table"] == grid["table"] and c["column"] in grid["columns"]]
+    found = collections.Counter(cell["mark"] for cell in own)
+    total = len(grid["rows"]) * len(grid["columns"])
+    marks = ("right", "refused", "absent", "wrong", "silent", "crashed")
+    return {
+        "table": grid["title"],
+        **{mark: found[mark] for mark in marks},
+        "not run": total - len(own),
+    }
+
+
+if __name__ == "__main__":
+    app.run(main)
