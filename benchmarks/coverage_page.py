@@ -31,7 +31,9 @@ not this page. What was found in each cell is in
 | a number | refused; the reason of this number is below the table, and names the layer |
 | - | nothing of this kind is in the model |
 | ? | not run yet |
-| **wrong**, **silent**, **crashed** | a defect: another result, nothing done and no word of it, another error |
+| **wrong** | a defect: another result, or a refusal that names nothing |
+| **silent** | a defect: nothing done, and no word of it |
+| **crashed** | a defect: any other error |
 """
 
 

@@ -4,7 +4,7 @@
 
 Each cell is a call with a model whose result is checked (tests/coverage_checks); see
 docs/coverage.md, which this script writes. Models are tiny, trained for a moment on data of a rule
-that they can learn. A row runs in a process of its own; where native code ends it, the cell says
+that they can learn. Rows run in processes of their own; where native code ends one, the cell says
 so. Cells are kept in build/model_coverage as they come, with a hash of the code: the same command
 continues where it was stopped, and runs no cell twice of the same code. With --any_code, cells of
 earlier code are kept too; with --write_only nothing is run.
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import json
 import pathlib
 import sys
 
@@ -33,7 +32,7 @@ WRITE_ONLY = flags.DEFINE_bool("write_only", False, "whether to write from the c
 
 
 def main(argv: list[str]) -> None:
-    from coverage_checks.cell_store import CellStore, StoredCell, code_hash, run_row
+    from coverage_checks.cell_store import CellStore, StoredCell, code_hash, run_cells
     from coverage_checks.tables import SECTIONS, TABLES
 
     for name, given, known in (
@@ -43,20 +42,24 @@ def main(argv: list[str]) -> None:
     ):
         if unknown := sorted(set(given) - known):
             raise app.UsageError(f"{name} must be some of {sorted(known)}, got {unknown}")
-    code = code_hash()
     cells = [StoredCell(**each) for each in coverage_page.stored().get("cells", [])]
     for name, table in TABLES.items():
         if WRITE_ONLY.value or (ONLY_TABLES.value and name not in ONLY_TABLES.value):
             continue
         store = CellStore(ROOT / "build" / "model_coverage" / f"{name}.jsonl", cells)
-        for row in ONLY_ROWS.value or table.rows:
-            if row not in table.rows:
-                continue
-            columns = [c for c in table.checks if c in (ONLY_COLUMNS.value or table.checks)]
+        rows = [row for row in table.rows if row in (ONLY_ROWS.value or table.rows)]
+        columns = [c for c in table.checks if c in (ONLY_COLUMNS.value or table.checks)]
+        for start in range(0, len(rows), table.rows_together):
+            code = code_hash()  # of now: the process imports the code as it is
             kept = None if ANY_CODE.value else code
-            for cell in run_row(name, row, store.missing(name, row, columns, kept), code):
+            wanted = [
+                (row, column)
+                for row in rows[start : start + table.rows_together]
+                for column in store.missing(name, row, columns, kept)
+            ]
+            for cell in run_cells(name, wanted, code):
                 store.add(cell)
-                print(f"{row}, {cell.column}: {cell.mark}: {cell.detail}", flush=True)
+                print(f"{cell.row}, {cell.column}: {cell.mark}: {cell.detail}", flush=True)
     found = {}
     for name in TABLES:
         store = CellStore(ROOT / "build" / "model_coverage" / f"{name}.jsonl", cells)

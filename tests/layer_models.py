@@ -97,7 +97,9 @@ COUNTED = {
         layers.STFTSpectrogram(mode="real", frame_length=8, fft_length=8, padding="same"), (40, 2)
     ),
     "matmul": lambda: model_from(None, [(3, 6, 5), (3, 5, 7)], lambda t: ops.matmul(*t)),
-    "matmul, a constant": lambda: model_from(None, [(5, 7)], lambda t: ops.matmul(np.ones((6, 5)), *t)),
+    "matmul, a constant": lambda: model_from(
+        None, [(5, 7)], lambda t: ops.matmul(np.ones((6, 5)), *t)
+    ),
     "einsum": lambda: model_from(
         None, [(3, 6, 5), (7, 6, 5)], lambda t: ops.einsum("btnh,bsnh->bnts", *t)
     ),

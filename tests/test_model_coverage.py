@@ -1,4 +1,4 @@
-"""docs/coverage.md: the page is what its record makes, the record has no defects, checks see them."""
+"""docs/coverage.md is what its record makes, the record has no defects, and checks see them."""
 
 import json
 import pathlib
@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 from coverage_checks import cell_store
+from coverage_checks.cell_store import CellStore, StoredCell
 from coverage_checks.cells import (
     CRASHED,
     REFUSED,
@@ -21,7 +22,6 @@ from coverage_checks.cells import (
     Wrong,
     run_cell,
 )
-from coverage_checks.cell_store import CellStore, StoredCell
 from coverage_checks.tables import SECTIONS, TABLES
 from model_kinds import KINDS
 
@@ -125,20 +125,22 @@ def test_cells_are_kept_and_known_by_their_code(tmp_path):
 
 
 def test_a_process_that_ends_is_a_cell(tmp_path, monkeypatch):
-    script = tmp_path / "row.py"
+    script = tmp_path / "script.py"
     script.write_text(
         "import json, os, sys\n"
-        "path, table, row, *columns = sys.argv[1:]\n"
+        "path, table, cells = sys.argv[1:]\n"
         "with open(path, 'a', buffering=1) as file:\n"
-        "    for column in columns:\n"
-        "        print(json.dumps({'column': column}), file=file)\n"
+        "    for row, column in json.loads(cells):\n"
+        "        cell = {'row': row, 'column': column}\n"
+        "        print(json.dumps(cell), file=file)\n"
         "        if column == 'b':\n"
         "            os.abort()\n"
-        "        cell = {'column': column, 'mark': 'right', 'detail': '', 'seconds': 0.1}\n"
+        "        cell |= {'mark': 'right', 'detail': '', 'seconds': 0.1}\n"
         "        print(json.dumps(cell), file=file)\n"
     )
-    monkeypatch.setattr(cell_store, "ROW_SCRIPT", script)
-    found = {c.column: c for c in cell_store.run_row("kinds", "LSTM", ["a", "b", "c"], "code")}
+    monkeypatch.setattr(cell_store, "SCRIPT", script)
+    cells = [("LSTM", column) for column in "abc"]
+    found = {c.column: c for c in cell_store.run_cells("kinds", cells, "code")}
     assert {name: cell.mark for name, cell in found.items()} == {
         "a": RIGHT,
         "b": CRASHED,
@@ -148,6 +150,6 @@ def test_a_process_that_ends_is_a_cell(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_row_runs_in_a_process_of_its_own():
-    [cell] = cell_store.run_row("kinds", "Sequential without Input", ["prune"], "code")
+def test_cells_run_in_a_process_of_their_own():
+    [cell] = cell_store.run_cells("kinds", [("Sequential without Input", "prune")], "code")
     assert (cell.mark, cell.row) == (RIGHT, "Sequential without Input")

@@ -1,4 +1,4 @@
-"""Random graphs as files: the float file is Keras, the file of a trained integer model its model."""
+"""Random graphs as files: the float file equals Keras, that of a QAT model this model."""
 
 import numpy as np
 import pytest

@@ -30,9 +30,11 @@ def application_subject(name: str) -> Subject:
     """Returns a family's model of 10 classes, with the statistics of its inputs."""
     keras.utils.set_random_seed(0)
     kind, size = FAMILIES[name]
-    model = getattr(keras.applications, kind)(weights=None, classes=10, input_shape=(size, size, 3))
+    build = getattr(keras.applications, kind)
+    model = build(weights=None, classes=10, input_shape=(size, size, 3))
     x = 255 * np.random.default_rng(0).random((8, size, size, 3), np.float32)
-    if not name.startswith(("ConvNeXt", "EfficientNet", "MobileNetV3")):  # these scale by themselves
+    # The others scale their inputs by themselves.
+    if not name.startswith(("ConvNeXt", "EfficientNet", "MobileNetV3")):
         x = x / 127.5 - 1
     return Subject(name, model, x)
 

@@ -1,4 +1,4 @@
-"""Runs cells, a process a row, and keeps each as soon as it is there.
+"""Runs cells in processes of their own, and keeps each as soon as it is there.
 
 A cell is known by its table, row and column, and by a hash of the code that it ran with.
 """
@@ -14,10 +14,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from typing import Any
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-ROW_SCRIPT = pathlib.Path(__file__).with_name("run_row.py")
+SCRIPT = pathlib.Path(__file__).with_name("run_cells.py")
 CELL_TIMEOUT = 400  # s
 Key = tuple[str, str, str]
 
@@ -92,39 +93,44 @@ class CellStore:
         return [column for column in columns if (table, row, column) not in kept]
 
 
-def run_row(table: str, row: str, columns: Sequence[str], code: str) -> Iterable[StoredCell]:
-    """Runs cells of a row in a process of its own, and yields them as they come.
+def run_cells(table: str, cells: Sequence[tuple[str, str]], code: str) -> Iterator[StoredCell]:
+    """Runs cells in a process of their own, and yields them as they come.
 
     Where the process ends, its cell is marked as crashed, and another process runs the others.
 
     Args:
         table: The table.
-        row: The row.
-        columns: The columns.
+        cells: (row, column) of each.
         code: Hash of the code.
     """
-    left = list(columns)
+    left = list(cells)
     while left:
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder) / "cells.jsonl"
-            status = yield from _process(path, (table, row, left, code))
-            lines = _lines(path)
-        done = {line["column"] for line in lines if "mark" in line}
-        left = [column for column in left if column not in done]
+            status = yield from _process(path, table, left, code)
+            done = {(line["row"], line["column"]) for line in _lines(path) if "mark" in line}
+        left = [cell for cell in left if cell not in done]
         if left:
-            how = f"ended by {signal.Signals(-status).name}" if status < 0 else f"exit code {status}"
-            column = left.pop(0)
-            yield StoredCell(table, row, column, "crashed", f"the process {how}", 0.0, code)
+            how = (
+                f"ended by {signal.Signals(-status).name}" if status < 0 else f"exit code {status}"
+            )
+            yield StoredCell(table, *left.pop(0), "crashed", f"the process {how}", 0.0, code)
 
 
-def _process(path: pathlib.Path, work: tuple[str, str, list[str], str]):
+def _process(
+    path: pathlib.Path, table: str, cells: Sequence[tuple[str, str]], code: str
+) -> Generator[StoredCell, None, int]:
     """Runs the script, yields its cells, and returns its exit status."""
-    table, row, columns, code = work
-    command = [sys.executable, "-W", "ignore", str(ROW_SCRIPT), str(path), table, row, *columns]
+    command = [sys.executable, "-W", "ignore", str(SCRIPT), str(path), table, json.dumps(cells)]
     paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": paths, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen(command, env=environment, cwd=ROOT, **quiet)
+    process = subprocess.Popen(
+        command,
+        env=environment,
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     seen, latest = 0, time.monotonic()
     try:
         while True:
@@ -133,7 +139,7 @@ def _process(path: pathlib.Path, work: tuple[str, str, list[str], str]):
             for line in lines[seen:]:
                 latest = time.monotonic()
                 if "mark" in line:
-                    yield StoredCell(table, row, **line, code=code)
+                    yield StoredCell(table, **line, code=code)
             seen = len(lines)
             if ended:
                 return process.returncode
@@ -145,7 +151,7 @@ def _process(path: pathlib.Path, work: tuple[str, str, list[str], str]):
         process.wait()
 
 
-def _lines(path: pathlib.Path) -> list[dict]:
+def _lines(path: pathlib.Path) -> list[dict[str, Any]]:
     """Returns the whole lines of a file that is being written."""
     if not path.exists():
         return []

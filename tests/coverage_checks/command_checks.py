@@ -102,8 +102,8 @@ def reload(subject: Subject) -> str:
 
 
 def error_by_layer(subject: Subject) -> str:
-    """`quantization_error` of the dynamic file: one output error each, finite, operators named."""
-    file = tfnas.to_tflite(subject.model, "dynamic")
+    """`quantization_error` of the weights8 file: one output error each, finite, operators named."""
+    file = tfnas.to_tflite(subject.model, "weights8")
     found = tfnas.quantization_error(subject.model, file, subject.x, keep_float=[])
     require(len(found.outputs) == len(outputs_of(subject)), f"{len(found.outputs)} outputs")
     require(found.layers, "no operator")

@@ -61,9 +61,11 @@ def file_of(mode: str) -> Check:
         formats = WEIGHTS.get(mode, ("int8",))
         small = [t for t in constants if t.dtype in formats]
         left = dict(file.origin.get("unquantized_layers", {}))
-        if not small and not left:
-            kinds = sorted({t.dtype for t in constants})
-            raise Silent(f"no weight is of {' or '.join(formats)}, but {', '.join(kinds)}")
+        kinds = sorted({t.dtype for t in constants})
+        floats = [each for each in kinds if each.startswith("float")]
+        integers = QuantSpec.of(mode).activations in {t.dtype for t in file.graph.tensors}
+        if not (small or left or (integers and not floats)):
+            raise Silent(f"no weight is of {formats[0]}, but {', '.join(kinds) or 'none'}")
         found = flat(file.predict(file_inputs(subject.model, subject.x)))
         error = relative_error(found, outputs_of(subject))
         require(error <= BOUNDS[mode], f"outputs differ by {error:.2g} of their deviation")

@@ -21,11 +21,13 @@ class CoverageTable:
         rows: Names of its rows.
         subject: Returns the model of a row.
         checks: The check of each column.
+        rows_together: How many rows one process runs.
     """
 
     rows: Sequence[str]
     subject: Callable[[str], Subject]
     checks: dict[str, Check]
+    rows_together: int = 1
 
     def columns(self) -> dict[str, str]:
         """Returns each column with what it checks."""
@@ -34,7 +36,7 @@ class CoverageTable:
 
 TABLES = {
     "kinds": CoverageTable(list(KINDS), subject_of_kind, TECHNIQUES | MODE_CHECKS | COMMANDS),
-    "layers": CoverageTable(layer_names(), layer_subject, LAYER_CHECKS),
+    "layers": CoverageTable(layer_names(), layer_subject, LAYER_CHECKS, 25),
     "applications": CoverageTable(list(FAMILIES), application_subject, APPLICATION_CHECKS),
 }
 # Titles in the page: which table, which of its columns.

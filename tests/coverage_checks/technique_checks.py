@@ -65,9 +65,9 @@ def prune(subject: Subject) -> str:
 
 
 def prune_by_gradient(subject: Subject) -> str:
-    """`prune` by the first-order change of the loss: as above."""
+    """`prune` by the first-order change of the loss that the model is compiled with: as above."""
     data = batches(subject.x, subject.y)
-    return pruned(subject, criterion="taylor", data=data, loss=subject.loss)[1]
+    return pruned(subject, criterion="taylor", data=data)[1]
 
 
 def prune_and_train(subject: Subject) -> str:
@@ -167,9 +167,7 @@ def roundings(model: keras.Model) -> int:
     return max(depth[value] for value in flow.outputs)
 
 
-def steps_apart(
-    trainable: keras.Model, file: tfnas.Artifact, x: Any
-) -> tuple[float, float, int]:
+def steps_apart(trainable: keras.Model, file: tfnas.Artifact, x: Any) -> tuple[float, float, int]:
     """Compares a quantization-aware model with its file on reference kernels.
 
     Args:
@@ -181,7 +179,14 @@ def steps_apart(
         The median of the differences in steps of the output, of the worst output; the largest; and
         the roundings on the longest path. A step of a float output is 1/255 of its range.
     """
-    found = flat(file.predict(file_inputs(trainable, x), reference=True))
+    inputs = file_inputs(trainable, x)
+    try:
+        found = flat(file.predict(inputs, reference=True))
+    except ValueError as error:
+        # The reference kernels lack ELU and the newest TILE.
+        if "Didn't find op" not in str(error):
+            raise
+        found = flat(file.predict(inputs))
     expected = answers(trainable, x)
     largest_difference(found, expected)
     medians, worst = [], []

@@ -4,13 +4,14 @@ import keras
 import numpy as np
 import pytest
 from keras import layers, ops
-from layer_models import APART, COUNTED, SERIES, classes, listed, model_from, model_of, of
+from layer_models import APART, COUNTED, SERIES, classes, listed, model_of, of
 
 import tfnas
 from tests.tensorflow_macs import tensorflow_macs
 from tfnas.graph import operation_macs
 from tfnas.graph.functional import walk
 from tfnas.graph.macs import call_macs, layer_macs, uncounted
+
 
 @pytest.mark.parametrize("case", COUNTED)
 def test_macs_are_those_of_the_graph_of_tensorflow(case):

@@ -66,7 +66,9 @@ def test_a_job_takes_the_model(kind, tmp_path):
         settings=settings,
         verbose=0,
     )
-    kernels = [v for v in result.outcomes[-1].model.trainable_variables if v.name.endswith("kernel")]
+    kernels = [
+        v for v in result.outcomes[-1].model.trainable_variables if v.name.endswith("kernel")
+    ]
     assert kernels
     for each in kernels:
         assert np.mean(np.asarray(each) == 0) == pytest.approx(0.5, abs=0.06)

@@ -2,7 +2,7 @@
 
 import keras
 import numpy as np
-from keras import layers
+from keras import layers, ops
 
 import tfnas
 
@@ -22,6 +22,48 @@ def test_a_mean_over_the_steps_that_a_mask_leaves():
     assert {"table", "mean"} <= set(file.origin["unquantized_layers"])
     assert "with a mask" in file.origin["unquantized_layers"]["mean"]
     np.testing.assert_allclose(file.predict(words), expected, atol=0.05 * span)
+
+
+def test_words_with_activations_of_16_bits():
+    words = np.random.default_rng(0).integers(1, 50, (40, 6)).astype("int32")
+    inputs = keras.Input((6,), dtype="int32")
+    x = layers.GlobalAveragePooling1D()(layers.Embedding(50, 8, name="table")(inputs))
+    model = keras.Model(inputs, layers.Dense(3)(x))
+    file = tfnas.to_tflite(model, "int16x8", words)
+    assert list(file.origin["unquantized_layers"]) == ["table"]
+    expected = model.predict(words, verbose=0)
+    np.testing.assert_allclose(file.predict(words), expected, atol=0.02 * np.ptp(expected))
+
+
+def test_a_stack_of_two_ranges_has_one_scale():
+    """The converter alone gives the stack the range of its first tensor, and clips the other."""
+    inputs = keras.Input((4,))
+    small, large = layers.Dense(4, "sigmoid")(inputs), layers.Dense(4)(inputs)
+    stacked = ops.stack([small, 20 * large], axis=1)
+    model = keras.Model(inputs, layers.Dense(3)(stacked))
+    x = np.random.default_rng(0).normal(size=(60, 4)).astype("float32")
+    trainable = tfnas.quantize_aware(model, data=x)
+    assert tfnas.unquantized_layers(trainable) == []
+    file = tfnas.to_tflite(trainable, "int8")
+    expected = np.asarray(trainable(x))
+    np.testing.assert_allclose(file.predict(x), expected, atol=2.01 * file.outputs[0].scale)
+    wide = tfnas.quantize_aware(model, "int16x8", data=x)
+    found = tfnas.to_tflite(wide, "int16x8").predict(x)
+    np.testing.assert_allclose(found, np.asarray(model(x)), atol=0.01 * np.ptp(expected))
+
+
+def test_integers_that_are_moved_into_a_float_layer():
+    """The converter else gives the products of an attention the integers of a Permute."""
+    inputs = keras.Input((2, 5))
+    x = layers.Permute((2, 1))(layers.Dense(5)(layers.Dense(5, "relu")(inputs)))
+    x = layers.GroupQueryAttention(3, 4, 2, name="heads")(x, x)
+    model = keras.Model(inputs, layers.Dense(3)(x))
+    data = np.random.default_rng(0).normal(size=(60, 2, 5)).astype("float32")
+    trainable = tfnas.quantize_aware(model, data=data)
+    file = tfnas.to_tflite(trainable, "int8")
+    assert list(file.origin["unquantized_layers"]) == ["heads"]
+    expected = np.asarray(trainable(data))
+    np.testing.assert_allclose(file.predict(data), expected, atol=2.01 * file.outputs[0].scale)
 
 
 def test_a_spectrogram_before_integer_layers():

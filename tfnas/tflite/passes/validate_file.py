@@ -88,6 +88,11 @@ def _check_no_floats(artifact: Artifact, spec: QuantSpec) -> None:
 
 def _check_ends(artifact: Artifact, spec: QuantSpec) -> None:
     graph = artifact.graph
+    if spec.needs_calibration and not graph.operators:
+        raise ConversionError(
+            f"model {artifact.origin.get('model')!r} must compute something in mode "
+            f"{spec.mode!r}, got a file without operators"
+        )
     read = {tensor.index for op in graph.operators for tensor in op.inputs}
     read |= {tensor.index for tensor in graph.outputs}
     # The converter has no range for an input that nothing reads: it stays float.
