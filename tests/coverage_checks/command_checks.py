@@ -22,6 +22,11 @@ from model_kinds import CLASSIFICATION, answers
 import tfnas
 
 
+def multiplies(subject: Subject) -> bool:
+    """Whether a model has kernels, not tables alone."""
+    return any(variable.name.endswith("kernel") for variable in subject.model.variables)
+
+
 def profile(subject: Subject) -> str:
     """`profile` of the model: weights are Keras', MACs counted, what is not counted is named."""
     cost = tfnas.profile(subject.model)
@@ -29,7 +34,7 @@ def profile(subject: Subject) -> str:
     require(cost.parameters == parameters, f"{cost.parameters} weights for {parameters}")
     for name in cost.uncounted:
         require(f"{name} " in str(cost), f"{name} is not named")
-    if kernels(subject.model) and not cost.macs and not cost.uncounted:
+    if multiplies(subject) and not cost.macs and not cost.uncounted:
         raise Silent("0 MACs, nothing named")
     return f"{cost.macs} MACs, {parameters} weights, not counted: {list(cost.uncounted) or 'none'}"
 
@@ -39,7 +44,7 @@ def profile_of_file(subject: Subject) -> str:
     its bytes are the file's."""
     file = tfnas.to_tflite(subject.model)
     cost, own = tfnas.profile(file), tfnas.profile(subject.model)
-    if kernels(subject.model) and not cost.macs and not cost.uncounted:
+    if multiplies(subject) and not cost.macs and not cost.uncounted:
         raise Silent("0 MACs, nothing named")
     counted = not cost.uncounted and not own.uncounted
     near = cost.macs <= 1.05 * own.macs and own.macs <= 1.05 * cost.macs

@@ -2,6 +2,8 @@
 
 import keras
 import numpy as np
+import pytest
+from coverage_checks.technique_checks import steps_apart
 from keras import layers, ops
 
 import tfnas
@@ -64,6 +66,44 @@ def test_integers_that_are_moved_into_a_float_layer():
     assert list(file.origin["unquantized_layers"]) == ["heads"]
     expected = np.asarray(trainable(data))
     np.testing.assert_allclose(file.predict(data), expected, atol=2.01 * file.outputs[0].scale)
+
+
+def test_dense_layers_before_an_attention(tmp_path):
+    """The converter else gives the attention's float products the integers of the Dense layers."""
+    inputs = keras.Input((5, 4))
+    query, value = layers.Dense(6)(inputs), layers.Dense(6)(inputs)
+    x = layers.GroupQueryAttention(3, 4, 2, name="heads")(query, value)
+    model = keras.Model(inputs, layers.Dense(3)(x))
+    data = np.random.default_rng(0).normal(size=(60, 5, 4)).astype("float32")
+    trainable = tfnas.quantize_aware(model, data=data)
+    assert [each.name for each in tfnas.unquantized_layers(trainable)] == ["heads"]
+    file = tfnas.to_tflite(trainable, "int8")
+    expected = np.asarray(trainable(data))
+    np.testing.assert_allclose(file.predict(data), expected, atol=2.01 * file.outputs[0].scale)
+    trainable.save(tmp_path / "model.keras")
+    again = tfnas.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(again(data), expected, atol=1e-6)
+    plain = tfnas.strip_quantization(trainable)
+    np.testing.assert_allclose(plain(data), model(data), atol=1e-6)
+
+
+def test_a_sum_of_a_tensor_with_itself():
+    inputs = keras.Input((5, 4))
+    x = layers.Dense(6)(inputs)
+    model = keras.Model(inputs, layers.Dense(3)(x + x))
+    data = np.random.default_rng(0).normal(size=(60, 5, 4)).astype("float32")
+    trainable = tfnas.quantize_aware(model, data=data)
+    file = tfnas.to_tflite(trainable, "int8")
+    median, most, depth = steps_apart(trainable, file, data)
+    assert median <= 1.001
+    assert most <= depth
+
+
+def test_a_model_without_an_operator_has_no_integer_file():
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, layers.Dropout(0.1)(inputs), name="nothing")
+    with pytest.raises(tfnas.ConversionError, match="'nothing' must compute something"):
+        tfnas.to_tflite(model, "int8", np.ones((10, 4), "float32"))
 
 
 def test_a_spectrogram_before_integer_layers():

@@ -102,7 +102,9 @@ def _check_ends(artifact: Artifact, spec: QuantSpec) -> None:
         for tensor in tensors:
             quantized = tensor.dtype in ("int8", "int16", "float32")
             if quantized and tensor.dtype != spec.activations:
+                beside = [op for op in graph.operators if tensor in (*op.inputs, *op.outputs)]
+                names = ", ".join(dict.fromkeys(f"{op.layer!r} ({op.name})" for op in beside))
                 raise ConversionError(
                     f"{what} of the file must be {spec.activations}, got {tensor.dtype} "
-                    f"{tensor.name!r}"
+                    f"{tensor.name!r} of layer {names}"
                 )
