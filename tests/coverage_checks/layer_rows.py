@@ -23,19 +23,11 @@ from layer_models import (
     of,
 )
 
-# Abstract classes and those of other frameworks: no model can be made of them alone.
+# Abstract classes, those of other frameworks, and Equalization, whose functional model is a cycle:
+# no model can be made of them alone.
 NO_MODEL = {
-    *(
-        "Equalization",  # its functional model is a cycle
-        "FlaxLayer",
-        "Input",
-        "InputLayer",
-        "InputSpec",
-        "JaxLayer",
-        "Layer",
-        "MaxNumBoundingBoxes",
-    ),
-    *("Pipeline", "TFSMLayer", "TorchModuleWrapper", "Wrapper"),
+    *("Equalization", "FlaxLayer", "Input", "InputLayer", "InputSpec", "JaxLayer", "Layer"),
+    *("MaxNumBoundingBoxes", "Pipeline", "TFSMLayer", "TorchModuleWrapper", "Wrapper"),
 }
 EXAMPLES = 24
 

@@ -99,10 +99,10 @@ def test_a_sum_of_a_tensor_with_itself():
     assert most <= depth
 
 
-def test_a_model_without_an_operator_has_no_integer_file():
+def test_a_model_that_returns_its_input_has_no_integer_file():
     inputs = keras.Input((4,))
     model = keras.Model(inputs, layers.Dropout(0.1)(inputs), name="nothing")
-    with pytest.raises(tfnas.ConversionError, match="'nothing' must compute something"):
+    with pytest.raises(tfnas.ConversionError, match="'nothing' must compute its outputs"):
         tfnas.to_tflite(model, "int8", np.ones((10, 4), "float32"))
 
 

@@ -88,10 +88,11 @@ def _check_no_floats(artifact: Artifact, spec: QuantSpec) -> None:
 
 def _check_ends(artifact: Artifact, spec: QuantSpec) -> None:
     graph = artifact.graph
-    if spec.needs_calibration and not graph.operators:
+    ends_of_both = [tensor.name for tensor in graph.inputs if tensor in graph.outputs]
+    if spec.needs_calibration and ends_of_both:
         raise ConversionError(
-            f"model {artifact.origin.get('model')!r} must compute something in mode "
-            f"{spec.mode!r}, got a file without operators"
+            f"model {artifact.origin.get('model')!r} must compute its outputs in mode "
+            f"{spec.mode!r}, got the input {ends_of_both[0]!r} as it is"
         )
     read = {tensor.index for op in graph.operators for tensor in op.inputs}
     read |= {tensor.index for tensor in graph.outputs}
