@@ -7,7 +7,7 @@ docs/coverage.md, which this script writes. Models are tiny, trained for a momen
 that they can learn. Rows run in processes of their own; where native code ends one, the cell says
 so. Cells are kept in build/model_coverage as they come, with a hash of the code: the same command
 continues where it was stopped, and runs no cell twice of the same code. With --any_code, cells of
-earlier code are kept too; with --write_only nothing is run.
+earlier code are kept too, but those of the marks in --again; with --write_only nothing is run.
 """
 
 from __future__ import annotations
@@ -21,49 +21,28 @@ import coverage_page
 import record
 from absl import app, flags
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "tests"))
+
+from coverage_checks.cell_store import CellStore, StoredCell, code_hash, run_cells
+from coverage_checks.tables import SECTIONS, TABLES
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
 
 ONLY_TABLES = flags.DEFINE_list("tables", [], "tables; all of them by default")
 ONLY_ROWS = flags.DEFINE_list("rows", [], "rows of these tables; all of them by default")
 ONLY_COLUMNS = flags.DEFINE_list("columns", [], "columns; all of them by default")
 ANY_CODE = flags.DEFINE_bool("any_code", False, "whether cells of earlier code are kept")
+AGAIN = flags.DEFINE_list("again", [], "marks, as wrong,crashed, whose cells are run in any case")
 WRITE_ONLY = flags.DEFINE_bool("write_only", False, "whether to write from the cells so far")
 
 
 def main(argv: list[str]) -> None:
-    from coverage_checks.cell_store import CellStore, StoredCell, code_hash, run_cells
-    from coverage_checks.tables import SECTIONS, TABLES
-
-    for name, given, known in (
-        ("tables", ONLY_TABLES.value, set(TABLES)),
-        ("rows", ONLY_ROWS.value, {row for each in TABLES.values() for row in each.rows}),
-        ("columns", ONLY_COLUMNS.value, {c for each in TABLES.values() for c in each.checks}),
-    ):
-        if unknown := sorted(set(given) - known):
-            raise app.UsageError(f"{name} must be some of {sorted(known)}, got {unknown}")
+    check_flags()
     cells = [StoredCell(**each) for each in coverage_page.stored().get("cells", [])]
-    for name, table in TABLES.items():
-        if WRITE_ONLY.value or (ONLY_TABLES.value and name not in ONLY_TABLES.value):
-            continue
-        store = CellStore(ROOT / "build" / "model_coverage" / f"{name}.jsonl", cells)
-        rows = [row for row in table.rows if row in (ONLY_ROWS.value or table.rows)]
-        columns = [c for c in table.checks if c in (ONLY_COLUMNS.value or table.checks)]
-        for start in range(0, len(rows), table.rows_together):
-            code = code_hash()  # of now: the process imports the code as it is
-            kept = None if ANY_CODE.value else code
-            wanted = [
-                (row, column)
-                for row in rows[start : start + table.rows_together]
-                for column in store.missing(name, row, columns, kept)
-            ]
-            for cell in run_cells(name, wanted, code):
-                store.add(cell)
-                print(f"{cell.row}, {cell.column}: {cell.mark}: {cell.detail}", flush=True)
-    found = {}
-    for name in TABLES:
-        store = CellStore(ROOT / "build" / "model_coverage" / f"{name}.jsonl", cells)
-        found |= {key: cell for key, cell in store.cells.items() if key[0] == name}
+    for name in ONLY_TABLES.value or TABLES:
+        if not WRITE_ONLY.value:
+            run_missing(name, cells)
+    found = {key: cell for name in TABLES for key, cell in store_of(name, cells).cells.items()}
     grids = [
         {
             "title": title,
@@ -74,10 +53,47 @@ def main(argv: list[str]) -> None:
         for title, (name, columns) in SECTIONS.items()
     ]
     known = {(g["table"], row, c) for g in grids for row in g["rows"] for c in g["columns"]}
-    kept_cells = [dataclasses.asdict(found[key]) for key in sorted(found.keys() & known)]
-    rows = [counts(grid, kept_cells) for grid in grids]
-    record.write("model_coverage", rows, command=COMMAND, seed=0, cells=kept_cells, grids=grids)
+    kept = [dataclasses.asdict(found[key]) for key in sorted(found.keys() & known)]
+    rows = [counts(grid, kept) for grid in grids]
+    record.write("model_coverage", rows, command=COMMAND, seed=0, cells=kept, grids=grids)
     coverage_page.write()
+
+
+def check_flags() -> None:
+    """Refuses names that are in no table, before anything is run."""
+    for name, given, known in (
+        ("tables", ONLY_TABLES.value, set(TABLES)),
+        ("rows", ONLY_ROWS.value, {row for each in TABLES.values() for row in each.rows}),
+        ("columns", ONLY_COLUMNS.value, {c for each in TABLES.values() for c in each.checks}),
+    ):
+        if unknown := sorted(set(given) - known):
+            raise app.UsageError(f"{name} must be some of {sorted(known)}, got {unknown}")
+
+
+def store_of(table: str, cells: list[StoredCell]) -> CellStore:
+    """Returns the cells of a table, of the record and of runs since."""
+    own = [cell for cell in cells if cell.table == table]
+    return CellStore(ROOT / "build" / "model_coverage" / f"{table}.jsonl", own)
+
+
+def run_missing(name: str, cells: list[StoredCell]) -> None:
+    """Runs the cells of a table that are missing, within the flags."""
+    table, store = TABLES[name], store_of(name, cells)
+    for key in [key for key, cell in store.cells.items() if cell.mark in AGAIN.value]:
+        del store.cells[key]
+    rows = [row for row in table.rows if row in (ONLY_ROWS.value or table.rows)]
+    columns = [c for c in table.checks if c in (ONLY_COLUMNS.value or table.checks)]
+    for start in range(0, len(rows), table.rows_together):
+        code = code_hash()  # of now: the process imports the code as it is
+        kept = None if ANY_CODE.value else code
+        wanted = [
+            (row, column)
+            for row in rows[start : start + table.rows_together]
+            for column in store.missing(name, row, columns, kept)
+        ]
+        for cell in run_cells(name, wanted, code):
+            store.add(cell)
+            print(f"{cell.row}, {cell.column}: {cell.mark}: {cell.detail}", flush=True)
 
 
 COMMAND = "python benchmarks/model_coverage.py"

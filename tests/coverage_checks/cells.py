@@ -127,7 +127,7 @@ def names_a_layer(text: str, model: keras.Model) -> bool:
 
 def one_line(error: BaseException, length: int = 300) -> str:
     """Returns an error's message in one short line, without the folders of a machine."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = re.sub(r"\x1b\[[\d;]*m", "", " ".join(str(error).split())) or type(error).__name__
     text = re.sub(r"(?<![\w.])(?:/[\w.\-+]+)+/", "", text)
     return text if len(text) <= length else f"{text[: length - 4]} ..."
 

@@ -99,6 +99,18 @@ def test_a_sum_of_a_tensor_with_itself():
     assert most <= depth
 
 
+@pytest.mark.parametrize("mode", ["int8", "int16x8"])
+def test_integers_that_are_joined_with_numbers(mode):
+    numbers, codes = keras.Input((3,), name="numbers"), keras.Input((2,), dtype="int32")
+    joined = layers.Concatenate()([numbers, ops.cast(codes, "int32")])
+    model = keras.Model([numbers, codes], layers.Dense(4)(joined))
+    rng = np.random.default_rng(0)
+    data = [rng.normal(size=(60, 3)).astype("float32"), rng.integers(0, 4000, (60, 2), "int32")]
+    trainable = tfnas.quantize_aware(model, mode, data=data)
+    expected = np.asarray(model(data))
+    np.testing.assert_allclose(trainable(data), expected, atol=0.02 * np.ptp(expected))
+
+
 def test_a_model_that_returns_its_input_has_no_integer_file():
     inputs = keras.Input((4,))
     model = keras.Model(inputs, layers.Dropout(0.1)(inputs), name="nothing")

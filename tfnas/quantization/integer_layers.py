@@ -127,7 +127,8 @@ class SixteenBitForm(keras.layers.Wrapper):
         """Returns the wrapped layer's output."""
         layer = self.layer
         if isinstance(layer, keras.layers.Concatenate):
-            return _padded_sum(x, layer.axis)
+            kind = keras.backend.result_type(*(part.dtype.name for part in x))
+            return _padded_sum([tf.cast(part, kind) for part in x], layer.axis)
         if isinstance(layer, keras.layers.RepeatVector):
             return tf.squeeze(_repeat(x[:, tf.newaxis, tf.newaxis, :], layer.n, 1), 2)
         if isinstance(layer, keras.layers.UpSampling1D):
@@ -157,7 +158,7 @@ class FloatConcatenate(keras.layers.Wrapper):
     def call(self, x: Any, training: Any = None) -> Any:
         """Concatenates; at inference after a cast to float16 and back."""
         if not training:
-            x = [tf.cast(tf.cast(part, tf.float16), part.dtype) for part in x]
+            x = [_detour(part) if part.dtype.is_floating else part for part in x]
         return self.layer(x)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
@@ -184,7 +185,7 @@ class FloatInput(keras.layers.Layer):
         """Returns the same numbers; at inference after a cast and back."""
         if training:
             return x
-        return tf.cast(tf.cast(x, tf.float16 if self.bits <= 8 else tf.float64), x.dtype)
+        return _detour(x, tf.float16 if self.bits <= 8 else tf.float64)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """Returns the input's shape."""
@@ -197,6 +198,11 @@ class FloatInput(keras.layers.Layer):
 
 for _of_file in (ChannelAffine, SixteenBitForm, FloatConcatenate, FloatInput):
     register_layer(_of_file, macs=0)
+
+
+def _detour(x: tf.Tensor, dtype: tf.DType = tf.float16) -> tf.Tensor:
+    """The same numbers after a cast to another precision and back."""
+    return tf.cast(tf.cast(x, dtype), x.dtype)
 
 
 def needs_16_bit_form(call: Call) -> bool:
