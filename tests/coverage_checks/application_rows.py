@@ -31,7 +31,8 @@ def application_subject(name: str) -> Subject:
     keras.utils.set_random_seed(0)
     kind, size = FAMILIES[name]
     build = getattr(keras.applications, kind)
-    model = build(weights=None, classes=10, input_shape=(size, size, 3))
+    options = {"weights": None, "classes": 10, "classifier_activation": None}
+    model = build(input_shape=(size, size, 3), **options)
     x = 255 * np.random.default_rng(0).random((8, size, size, 3), np.float32)
     # The others scale their inputs by themselves.
     if not name.startswith(("ConvNeXt", "EfficientNet", "MobileNetV3")):

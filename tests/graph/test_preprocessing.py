@@ -71,3 +71,12 @@ def test_bins_behind_trained_layers_are_refused():
     model = keras.Sequential([keras.Input((4,)), layers.Dense(2, name="first"), bins])
     with pytest.raises(ValueError, match="preprocessing in front of what is trained, got 'first'"):
         tfnas.split_preprocessing(model)
+
+
+def test_words_calibrate_and_are_compared_behind_the_preprocessing(model, rows):
+    trainable = tfnas.quantize_aware(model, data=rows)
+    np.testing.assert_allclose(trainable(rows), model(rows), atol=0.05)
+    file = tfnas.to_tflite(model, "weights8")
+    found = tfnas.quantization_error(model, file, rows, keep_float=[])
+    assert found.outputs[0].sqnr > 30
+    assert {layer.layer for layer in found.layers}

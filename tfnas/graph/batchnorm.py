@@ -282,7 +282,10 @@ def fitting_columns(
                 f"{what} must have the shape (examples, {', '.join(map(str, expected))}) for "
                 f"input {tensor.name!r}, got {column.shape}"
             )
-        if not np.isfinite(column).all():
+        if column.dtype.kind == "f" and not np.isfinite(column).all():
             raise ValueError(f"{what} must be finite for input {tensor.name!r}, got NaN or inf")
-    dtypes = [np.dtype(getattr(tensor.dtype, "name", tensor.dtype)) for tensor in model.inputs]
-    return [column.astype(dtype) for column, dtype in zip(columns, dtypes, strict=True)]
+    dtypes = [getattr(tensor.dtype, "name", tensor.dtype) for tensor in model.inputs]
+    return [
+        column if dtype == "string" else column.astype(np.dtype(dtype))
+        for column, dtype in zip(columns, dtypes, strict=True)
+    ]
