@@ -46,7 +46,8 @@ def convert(conversion: Conversion) -> Conversion:
         if second is not None:
             conversion, first = second, _convert(second)
         elif isinstance(first, ConversionError):
-            names = f"; without an integer form: {', '.join(left)}" if left else ""
+            unnamed = left and " in layer " not in str(first)
+            names = f"; without an integer form: {', '.join(left)}" if unnamed else ""
             raise ConversionError(f"{first}{names}") from first
     content = first
     model, columns, aware = conversion.model, conversion.columns, conversion.aware
