@@ -14,7 +14,7 @@ READY_DEV := .venv/.ready-dev
 LOCK := build/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-annotate --custom-compile-command "make lock" setup.cfg
 
-.PHONY: help setup setup-dev demo test check unit slow settings attacks notebooks tables lock clean
+.PHONY: help setup setup-dev demo test check unit slow settings attacks coverage notebooks tables lock clean
 
 help:
 	@sed -n '/^# make/s/^# //p' Makefile; echo "make setup  .venv alone, with what running needs"; \
@@ -22,8 +22,9 @@ help:
 	echo "make slow   the long tests"; \
 	echo "make settings  the fast tests without XNNPACK, without oneDNN, on old kernels, shuffled"; \
 	echo "make attacks  hostile files, processes without disk or memory, long searches, kills (ONLY=tflite,kills,... for parts)"; \
+	echo "make coverage  run what is missing in docs/coverage.md, and write it (FLAGS=--rows=LSTM for parts)"; \
 	echo "make notebooks  run the notebooks, and store their outputs"; \
-	echo "make tables  make docs/benchmarks.md from benchmarks/results"; \
+	echo "make tables  make docs/benchmarks.md and docs/coverage.md from benchmarks/results"; \
 	echo "make lock   renew requirements.txt and requirements-dev.txt after a change of setup.cfg (UPGRADE=--upgrade takes newer releases)"; \
 	echo "make clean  remove what make made"
 
@@ -67,6 +68,10 @@ settings: $(READY_DEV)
 attacks: $(READY_DEV)
 	$(BIN)/python benchmarks/attacks.py $(if $(ONLY),--only=$(ONLY))
 
+coverage: $(READY_DEV)
+	$(BIN)/python benchmarks/model_coverage.py $(FLAGS)
+	$(PYTHON) benchmarks/tables.py
+
 notebooks: $(READY_DEV)
 	$(BIN)/python tests/test_notebooks.py
 	$(BIN)/ruff check notebooks
@@ -76,6 +81,7 @@ notebooks: $(READY_DEV)
 tables:
 	@test -n "$(PYTHON)" || { echo "tfnas needs Python 3.11, 3.12 or 3.13 with venv"; exit 1; }
 	$(PYTHON) benchmarks/tables.py
+	$(PYTHON) benchmarks/coverage_page.py
 
 # Pins stay as they are unless setup.cfg asks for others.
 lock:

@@ -557,7 +557,7 @@ def test_recurrent_functions_are_replaced_in_this_thread_while_open():
         return inputs[:, -1], inputs, initial_states
 
     expected = model(x)
-    with keras_private.recurrent_functions_replaced({"rnn": rnn}):
+    with keras_private.backend_functions_replaced({"rnn": rnn}):
         np.testing.assert_array_equal(model(x), x[:, -1])
         elsewhere = []
         thread = threading.Thread(target=lambda: elsewhere.append(model(x)))
@@ -579,6 +579,6 @@ def test_keras_takes_its_loop_where_a_replacement_raises(name):
     layer = layers.Bidirectional(kind(2)) if "bi" in name else kind(2)
     x = tf.ones((1, 3, 2))
     expected = layer(x)
-    with keras_private.recurrent_functions_replaced({name: refuse}):
+    with keras_private.backend_functions_replaced({name: refuse}):
         np.testing.assert_allclose(layer(x), expected, rtol=1e-6)
     assert name in calls or "bi" in name  # of both directions: a form for GPUs alone

@@ -118,6 +118,7 @@ def test_its_code_compiles_and_names_what_tfnas_has(path):
     assert all(hasattr(tfnas, name) for name in named)
 
 
+@pytest.mark.slow
 def test_getting_started_runs(tmp_path):
     notebook = nbformat.read(FOLDER / "getting_started.ipynb", as_version=4)
     execute(notebook, tmp_path, seconds=600)

@@ -671,12 +671,13 @@ _REPLACED, _REPLACING = threading.local(), threading.Lock()
 
 
 @contextlib.contextmanager
-def recurrent_functions_replaced(functions: Mapping[str, Callable[..., Any]]) -> Iterator[None]:
-    """Lets recurrent layers call other functions than Keras' own, in this thread, while open.
+def backend_functions_replaced(functions: Mapping[str, Callable[..., Any]]) -> Iterator[None]:
+    """Lets layers and operations call other functions than Keras' own, in this thread, while open.
 
     Replaces `rnn`, `lstm`, `gru`, `bidirectional_lstm` and `bidirectional_gru` of
-    `keras.src.backend` (Keras 3.12.0, 3.15.1). A replaced function must compute the same; those
-    other than `rnn` may raise NotImplementedError, and the layer calls `rnn` then.
+    `keras.src.backend`, and functions of its modules, such as `numpy.roll` (Keras 3.12.0, 3.15.1).
+    A replaced function must compute the same; the recurrent ones other than `rnn` may raise
+    NotImplementedError, and the layer calls `rnn` then.
 
     Args:
         functions: Name of a function -> what is called in its place.
@@ -694,9 +695,11 @@ def recurrent_functions_replaced(functions: Mapping[str, Callable[..., Any]]) ->
 
     with _REPLACING:
         for name in functions:
-            original = getattr(backend, name)
+            module, _, attribute = name.rpartition(".")
+            owner = getattr(backend, module) if module else backend
+            original = getattr(owner, attribute)
             if not hasattr(original, "replaceable"):
-                setattr(backend, name, replaceable(name, original))
+                setattr(owner, attribute, replaceable(name, original))
     before = getattr(_REPLACED, "functions", {})
     _REPLACED.functions = {**before, **functions}
     try:

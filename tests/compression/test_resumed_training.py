@@ -151,6 +151,7 @@ def test_a_latency_is_not_measured_again(digits, tmp_path, monkeypatch):
     assert channels(report) != channels(other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [1, 3])
 def test_channels_are_not_scored_again(steps, digits, tmp_path, monkeypatch):
     settings = {"macs": 0.6, "criterion": "taylor", "steps": steps}

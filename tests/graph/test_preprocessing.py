@@ -79,3 +79,12 @@ def test_strings_go_through_quantization_aware_training(model, rows):
     texts = {name: np.asarray(values).astype(str) for name, values in rows.items()}
     with pytest.raises(ValueError, match=r"data must hold numbers for input '.*', got <U"):
         tfnas.quantize_aware(model, data=texts)
+
+
+def test_words_calibrate_and_are_compared_behind_the_preprocessing(model, rows):
+    trainable = tfnas.quantize_aware(model, data=rows)
+    np.testing.assert_allclose(trainable(rows), model(rows), atol=0.05)
+    file = tfnas.to_tflite(model, "weights8")
+    found = tfnas.quantization_error(model, file, rows, keep_float=[])
+    assert found.outputs[0].sqnr > 30
+    assert {layer.layer for layer in found.layers}

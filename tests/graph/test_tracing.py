@@ -189,6 +189,7 @@ def test_a_trial_traces_its_step_once(traces, images, tmp_path, batch_size):
     assert (traces["test_step"], validated) == (1, 1), "only the last epoch is reported"
 
 
+@pytest.mark.slow
 def test_every_epoch_is_validated_where_a_callback_or_objective_reads_it(images, tmp_path):
     seen = []
     reader = keras.callbacks.LambdaCallback(on_epoch_end=lambda e, logs: seen.append(dict(logs)))

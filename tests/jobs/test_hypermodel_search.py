@@ -68,6 +68,7 @@ def contents(folder):
     return {path: (path.stat().st_mtime_ns, path.is_file() and path.read_bytes()) for path in paths}
 
 
+@pytest.mark.slow
 def test_a_function_is_searched_and_the_best_model_saved(here, capsys, monkeypatch):
     flags = ["--objective=val_accuracy", "--max_trials=3", "--epochs=1", "--algorithm=random"]
     assert search(f"{here}:build", *flags) == 0
@@ -150,6 +151,7 @@ def test_a_python_call_names_the_tuners():
     assert SearchConfig("digits", hypermodel="m:build").hypermodel == "m:build"
 
 
+@pytest.mark.slow
 def test_ctrl_c_that_a_finalizer_swallowed_ends_the_search_all_the_same(here, monkeypatch):
     from tfnas.jobs import hypermodel_search
 
@@ -163,6 +165,7 @@ def test_ctrl_c_that_a_finalizer_swallowed_ends_the_search_all_the_same(here, mo
     assert len(pathlib.Path("run/trials.jsonl").read_text().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_ctrl_c_is_answered_and_the_command_exits_with_130(here, tmp_path):
     command = [sys.executable, "-m", "tfnas", "search", f"--hypermodel={here}:build"]
     flags = ["--data=data.npz", "--directory=run", "--max_trials=500", "--epochs=1"]

@@ -413,6 +413,8 @@ def test_a_function_of_the_weights_is_a_criterion():
         ({"sparsity": 0.5, "criterion": "taylor"}, "data must be given for criterion 'taylor'"),
         ({"sparsity": 0.5, "criterion": "taylor", "data": (X, Y)}, "loss must be set if the "
          "model is not compiled, got None for 'net'"),
+        ({"sparsity": 0.5, "criterion": "taylor", "data": (X, Y), "loss": {"a": "mse"}}, "loss "
+         "must be a name or a function, got {'a': 'mse'}"),
         ({"sparsity": 0.5, "criterion": "taylor", "data": X, "loss": "mse"}, "data must hold "
          "inputs and targets, got inputs alone"),
         ({"sparsity": 0.5, "criterion": "taylor", "data": (X * np.nan, Y), "loss": "mse"},

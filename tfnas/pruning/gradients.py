@@ -145,6 +145,11 @@ def _loss_function(model: Any, loss: Any) -> Callable[[Any, Any, Any], Any]:
     import keras
 
     if loss is not None:
+        if not (isinstance(loss, str) or callable(loss)):
+            raise ValueError(
+                f"loss must be a name or a function, got {loss!r} for {model.name!r}: compile the "
+                "model with a loss for each output, and leave the argument out"
+            )
         function = keras.losses.get(loss)
         return lambda x, y, prediction: keras.ops.mean(function(y, prediction))
     if not getattr(model, "compiled", False):

@@ -22,6 +22,7 @@ from tfnas.quantization.fake_quant import MIN_RANGE_16, FakeQuant
 from tfnas.quantization.integer_layers import (
     ChannelAffine,
     FloatConcatenate,
+    FloatInput,
     SixteenBitForm,
     needs_16_bit_form,
 )
@@ -89,6 +90,8 @@ class FakeQuantBuilder:
                 maximum = None if limit == math.inf else limit
                 return [keras.layers.ReLU(maximum, name=self.copies.unique(call.name))(tensors[0])]
             return [self._fake_quant(call.name, tensors[0], relu=limit, after_float=after_float)]
+        if self._stays_float(call):
+            tensors = [self._as_float(call, tensor) for tensor in tensors]
         outputs = self._outputs(call, tensors, call_role)
         if call_role is Role.SAME:
             return [
@@ -259,6 +262,15 @@ class FakeQuantBuilder:
             output = layer(output, training=False)
         self.rounded[id(output)] = output, layer
         return output
+
+    def _as_float(self, call: Call, tensor: Any) -> Any:
+        """A rounded tensor as an operator with kernels takes it that stays float."""
+        if id(tensor) not in self.rounded or call.kind == "Concatenate":
+            return tensor
+        if all(len(weight.shape) < 2 for weight in getattr(call.operation, "weights", ())):
+            return tensor
+        name = self.copies.unique(f"float_{call.operation.name}_input")
+        return FloatInput(self.spec.activation_bits, name=name)(tensor)
 
     def _unmoved(self, value: Any) -> Any:
         """The value that a value was moved from, by any number of calls."""

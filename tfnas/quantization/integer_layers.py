@@ -5,7 +5,8 @@
   which an integer file computes exactly; an offset alone becomes a sum with a constant.
 - :class:`SixteenBitForm` and :func:`hard_silu` replace layers that have no 16-bit operator: the
   converter of TensorFlow 2.21 has no 16-bit CONCATENATION and TILE, TFLite no 16-bit HARD_SWISH.
-- :class:`FloatConcatenate` keeps a concatenation float where one of its inputs is.
+- :class:`FloatConcatenate` keeps a concatenation float where one of its inputs is, and
+  :class:`FloatInput` the numbers that a layer with kernels takes, where it stays float.
 """
 
 from __future__ import annotations
@@ -126,7 +127,8 @@ class SixteenBitForm(keras.layers.Wrapper):
         """Returns the wrapped layer's output."""
         layer = self.layer
         if isinstance(layer, keras.layers.Concatenate):
-            return _padded_sum(x, layer.axis)
+            kind = keras.backend.result_type(*(part.dtype.name for part in x))
+            return _padded_sum([tf.cast(part, kind) for part in x], layer.axis)
         if isinstance(layer, keras.layers.RepeatVector):
             return tf.squeeze(_repeat(x[:, tf.newaxis, tf.newaxis, :], layer.n, 1), 2)
         if isinstance(layer, keras.layers.UpSampling1D):
@@ -156,7 +158,7 @@ class FloatConcatenate(keras.layers.Wrapper):
     def call(self, x: Any, training: Any = None) -> Any:
         """Concatenates; at inference after a cast to float16 and back."""
         if not training:
-            x = [tf.cast(tf.cast(part, tf.float16), part.dtype) for part in x]
+            x = [_detour(part) if part.dtype.is_floating else part for part in x]
         return self.layer(x)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
@@ -164,8 +166,43 @@ class FloatConcatenate(keras.layers.Wrapper):
         return self.layer.compute_output_shape(input_shape)
 
 
-for _of_file in (ChannelAffine, SixteenBitForm, FloatConcatenate):
+@keras.saving.register_keras_serializable(PACKAGE)
+class FloatInput(keras.layers.Layer):
+    """Numbers of an integer tensor, as floats for a layer that stays float in the file.
+
+    The converter else gives the integers themselves to float products, which no kernel takes. It
+    leaves values alone that were cast to float16 (or float64, finer than 16 bits) and back.
+
+    Args:
+        bits: Bits of the activations.
+    """
+
+    def __init__(self, bits: int = 8, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.bits, self.supports_masking = bits, True
+
+    def call(self, x: Any, training: Any = None) -> Any:
+        """Returns the same numbers; at inference after a cast and back."""
+        if training:
+            return x
+        return _detour(x, tf.float16 if self.bits <= 8 else tf.float64)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Returns the input's shape."""
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        return {**super().get_config(), "bits": self.bits}
+
+
+for _of_file in (ChannelAffine, SixteenBitForm, FloatConcatenate, FloatInput):
     register_layer(_of_file, macs=0)
+
+
+def _detour(x: tf.Tensor, dtype: tf.DType = tf.float16) -> tf.Tensor:
+    """The same numbers after a cast to another precision and back."""
+    return tf.cast(tf.cast(x, dtype), x.dtype)
 
 
 def needs_16_bit_form(call: Call) -> bool:

@@ -2,8 +2,8 @@
 
 Nested models and layers registered as "open" are unfolded; a layer's `activation` becomes a layer
 of its own; a separable convolution becomes a depthwise and a pointwise one, as in the file; a sum,
-difference, product or quotient of a tensor and a number becomes a Rescaling. Function and weights
-stay the same.
+difference, product or quotient of a tensor and a number becomes a Rescaling; a stack becomes a
+concatenation, since both have one scale in the file. Function and weights stay the same.
 """
 
 from __future__ import annotations
@@ -43,10 +43,12 @@ def normal_form(model: keras.Model, bits: int = 8) -> tuple[keras.Model, Origins
         merged = _merge_pairwise(call, tensors, copies, bits)
         if merged is not None:
             return [merged]
+        if call.kind == "Stack" and len(tensors) > 1:
+            return [_concatenated(call, tensors, copies, bits)]
         affine = _scale_and_offset(call)
         if affine is not None:
             name = copies.unique(call.operation.name)
-            return [keras.layers.Rescaling(*affine, name=name)(*tensors)]
+            return [keras.layers.Rescaling(*affine, name=name)(tensors[0])]
         if bits > 8 and {call.kind, activation_name(call)} & HARD_SILU:
             return [hard_silu(tensors[0], copies.unique)]
         if call.kind not in _SPLIT:
@@ -89,9 +91,28 @@ def _merge_pairwise(call: Call, tensors: list[Any], copies: LayerCopies, bits: i
     return result
 
 
+def _concatenated(call: Call, tensors: list[Any], copies: LayerCopies, bits: int) -> Any:
+    """A stack as a concatenation along a new axis; with 16 bits two tensors at a time."""
+    rank = len(call.outputs[0].shape)
+    axis, name = call.operation.axis % rank, call.name.split("/")[-1]
+    parts = [keras.ops.expand_dims(tensor, axis) for tensor in tensors]
+    step = len(parts) if bits <= 8 else 2
+    while len(parts) > 1:
+        layer = keras.layers.Concatenate(axis=axis, name=copies.unique(name))
+        parts = [layer(parts[:step]), *parts[step:]]
+    return parts[0]
+
+
 def _scale_and_offset(call: Call) -> tuple[float, float] | None:
-    """Scale and offset of an operation on one tensor and a number; None for other calls."""
-    if len(call.inputs) != 1 or not 2 <= len(call.inputs[0].shape) <= 4:
+    """Scale and offset of an operation on one tensor and a number, or on it and itself.
+
+    None for other calls.
+    """
+    if not 2 <= len(call.inputs[0].shape) <= 4:
+        return None
+    if call.kind == "Add" and len(call.inputs) == 2 and call.inputs[0] == call.inputs[1]:
+        return 2.0, 0.0  # the converter fails on a sum of one tensor with itself
+    if len(call.inputs) != 1:
         return None
     if call.inputs[0].shape[-1] is None or "float" not in call.inputs[0].dtype:
         return None

@@ -28,7 +28,12 @@ from tfnas.keras_private import all_layers, functional_inside
 from tfnas.quantization.fake_quant import FakeQuant
 from tfnas.quantization.fake_quant_placement import FakeQuantBuilder
 from tfnas.quantization.float32_model import to_float32
-from tfnas.quantization.integer_layers import ChannelAffine, FloatConcatenate, SixteenBitForm
+from tfnas.quantization.integer_layers import (
+    ChannelAffine,
+    FloatConcatenate,
+    FloatInput,
+    SixteenBitForm,
+)
 from tfnas.quantization.layer_roles import Role, is_channel_norm, reason_for_float, role
 from tfnas.quantization.normal_form import normal_form
 from tfnas.quantization.quantized_kernel import QuantizedKernel
@@ -195,6 +200,8 @@ def strip_quantization(model: keras.Model) -> keras.Model:
 
     def apply(call: Call, tensors: list[Any]) -> Any:
         layer = call.operation
+        if isinstance(layer, FloatInput):
+            return tensors
         if isinstance(layer, FakeQuant):
             if layer.relu is None:
                 return tensors
@@ -245,7 +252,7 @@ def unquantized_layers(model: keras.Model) -> list[Skipped]:
         if isinstance(call.operation, FloatConcatenate):
             reason = "joins numbers of a layer that stays float"
             skipped.append(Skipped(call.operation.layer.name, "Concatenate", reason))
-        if isinstance(call.operation, (FakeQuant, *_WRAPPERS)):
+        if isinstance(call.operation, (FakeQuant, FloatInput, *_WRAPPERS)):
             continue
         call_role = role(call)
         if call_role is Role.NORM and not is_channel_norm(call):

@@ -21,15 +21,14 @@ References:
 
 from __future__ import annotations
 
-import contextlib
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
-from tfnas.keras_private import all_layers, recurrent_functions_replaced
+from tfnas.keras_private import all_layers
 from tfnas.tflite.flatbuffer import read_graphs
 
 if TYPE_CHECKING:
@@ -77,17 +76,10 @@ def form_in_file(content: bytes) -> str:
     return "; ".join(forms) or "unrolled"
 
 
-@contextlib.contextmanager
-def traced_for_conversion() -> Iterator[None]:
-    """Traces recurrent layers of this thread in the forms of this module while it is open."""
-    with recurrent_functions_replaced(
-        {
-            "rnn": loop,
-            "lstm": _fused_lstm,
-            **dict.fromkeys(("gru", "bidirectional_lstm", "bidirectional_gru"), _no_other_form),
-        }
-    ):
-        yield
+def functions_for_conversion() -> dict[str, Callable[..., Any]]:
+    """Returns the functions of Keras' backend that conversion replaces, by their names."""
+    others = ("gru", "bidirectional_lstm", "bidirectional_gru")
+    return {"rnn": loop, "lstm": _fused_lstm, **dict.fromkeys(others, _no_other_form)}
 
 
 def loop(

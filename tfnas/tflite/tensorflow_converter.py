@@ -20,6 +20,7 @@ from tfnas.legacy.rebuild import is_tf_keras
 from tfnas.quantization.spec import QuantSpec
 from tfnas.runtime.helper_process import HelperDied, call, is_isolated
 from tfnas.tflite.conversion_error import ConversionError, conversion_message, death_message
+from tfnas.tflite.forms_for_conversion import traced_for_conversion
 from tfnas.tflite.frozen_saved_model import (
     SIGNATURE,
     SharedNames,
@@ -28,7 +29,7 @@ from tfnas.tflite.frozen_saved_model import (
     write_saved_model,
 )
 from tfnas.tflite.quiet_converter import quiet_converter
-from tfnas.tflite.recurrent_layers import may_be_fused, traced_for_conversion
+from tfnas.tflite.recurrent_layers import may_be_fused
 from tfnas.tflite.saved_model_converter import (
     NEW_CONVERTER,
     ConverterOptions,

@@ -89,6 +89,7 @@ def test_no_hypermodel_and_no_run_trial_is_an_error(tmp_path):
         make(tmp_path, EvolutionTuner)
 
 
+@pytest.mark.slow
 def test_any_hypermodel_and_val_accuracy(tmp_path):
     import keras
     import numpy as np

@@ -164,6 +164,16 @@ def test_a_clipped_output_of_another_scale(digits):
         (keras.ops.exp, "int8", "EXP: int8 numbers"),
         (lambda x: keras.ops.max(x, 1), "int16x8", "REDUCE_MAX: int16 numbers"),
         (lambda x: keras.ops.take(x, np.array([0, 2]), 1), "float32", "GATHER: places as int64"),
+        (
+            lambda x: keras.ops.cast(
+                keras.ops.where(x > 0, keras.ops.cast(x, "int32"), 1), "float32"
+            ),
+            *("float32", "SELECT_V2: int32 numbers"),
+        ),
+        (
+            lambda x: keras.ops.reshape(x, (-1, 3, 2, 2, 2))[:, ::2],
+            *("float32", "STRIDED_SLICE: an input of 5 dimensions"),
+        ),
     ],
 )
 def test_types_that_a_kernel_does_not_take(make, mode, message):

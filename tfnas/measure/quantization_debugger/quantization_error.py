@@ -22,6 +22,7 @@ import numpy as np
 
 from tfnas.graph.batchnorm import fitting_columns
 from tfnas.graph.functional_form import opened_model
+from tfnas.graph.preprocessing import split_preprocessing
 from tfnas.measure.quantization_debugger.activation_error import Scales
 from tfnas.measure.quantization_debugger.error_report import (
     FloatLayers,
@@ -101,6 +102,9 @@ def quantization_error(
     typical = columns
     if calibration is not None:
         typical = fitting_columns(model, calibration, _MAX_CALIBRATION, "calibration")
+    front, rest = split_preprocessing(model)
+    if front is not None:
+        model, columns, typical = rest, *(_passed(front, rest, c) for c in (columns, typical))
     _check_inputs_and_outputs(model, artifact)
     _check_quantized(artifact)
     float_model = strip_quantization(model) if fake_quants(model) else model
@@ -114,6 +118,16 @@ def quantization_error(
     return QuantizationError(
         model.name, artifact.mode, examples, tuple(rows), tuple(kept), comparison.unaligned()
     )
+
+
+def _passed(
+    front: keras.Model, rest: keras.Model, columns: Sequence[np.ndarray]
+) -> list[np.ndarray]:
+    """Data behind the preprocessing, which is in no file."""
+    import keras
+
+    found = front(keras.tree.pack_sequence_as(front.input, list(columns)))
+    return fitting_columns(rest, keras.tree.map_structure(keras.ops.convert_to_numpy, found))
 
 
 def _kept_float(
@@ -219,8 +233,9 @@ def _check_quantized(artifact: Artifact) -> None:
     outputs = [tensor for op in artifact.graph.operators for tensor in op.outputs]
     floats = all(tensor.dtype == "float32" for tensor in kernels)
     if floats and not any(tensor.zero_points for tensor in outputs):
+        names = ", ".join(dict.fromkeys(kernel.layer for kernel in read_kernels(artifact)))
         raise ValueError(
             f"artifact must have quantized weights or activations, got a file of mode "
-            f"{artifact.mode!r} that is all float32 (in mode 'dynamic' the converter quantizes "
-            "no kernel of less than 1,024 weights)"
+            f"{artifact.mode!r} that is all float32, also in {names} (in mode 'dynamic' the "
+            "converter quantizes no kernel of less than 1,024 weights)"
         )

@@ -262,6 +262,11 @@ def _kernel_faults(op: OperatorInfo) -> Iterator[str]:
         yield f"{op.name}: another step for its output than for its input, which it ignores"
     if op.inputs and op.inputs[0].dtype in _UNSUPPORTED_INPUTS.get(op.name, ()):
         yield f"{op.name}: {op.inputs[0].dtype} numbers"
+    if op.name == "STRIDED_SLICE" and op.inputs and len(op.inputs[0].shape) > 4:
+        yield f"{op.name}: an input of {len(op.inputs[0].shape)} dimensions"
+    if op.name == "SELECT_V2":
+        others = [t.dtype for t in op.inputs[1:] if t.dtype not in ("float32", *_INTEGERS)]
+        yield from (f"{op.name}: {dtype} numbers" for dtype in others[:1])
     if op.name == "GATHER" and op.inputs[1].dtype == "int64":
         yield f"{op.name}: places as int64 numbers"
     if op.name == "FULLY_CONNECTED" and int4 and len(op.inputs[0].shape) > 2:

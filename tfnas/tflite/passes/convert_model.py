@@ -8,6 +8,9 @@ from typing import Any
 
 from tfnas.legacy.rebuild import is_tf_keras
 from tfnas.quantization.quantize_aware import unquantized_layers
+from tfnas.tflite.artifact import Artifact
+from tfnas.tflite.conversion_error import ConversionError
+from tfnas.tflite.file_weights import FileKernel, read_kernels
 from tfnas.tflite.flatbuffer import read_graphs
 from tfnas.tflite.graph_repair import too_fine
 from tfnas.tflite.passes.conversion_state import Conversion
@@ -18,14 +21,15 @@ from tfnas.tflite.tensorflow_converter import run_converter
 # Layers of the first steps of a model, without an integer form where the converter finds none. A
 # GlobalAveragePooling1D stays float where it gets the mask of an Embedding, which is a NotEqual.
 _MAY_STAY_FLOAT = {"Embedding", "GlobalAveragePooling1D", "NotEqual", "STFTSpectrogram"}
+_SMALL = "less than 1,024 weights, the least that the converter quantizes in mode 'dynamic'"
 _LOG = logging.getLogger(__name__)
 
 
 def convert(conversion: Conversion) -> Conversion:
     """Runs TensorFlow's converter.
 
-    Where the ranges that it finds by itself give a file that can't be used, such as one with steps
-    of nearly 0, it runs a second time with the ranges of :func:`tfnas.quantize_aware`.
+    Where the ranges that it finds by itself give no file, or one that can't be used, such as one
+    with steps of nearly 0, it runs a second time with the ranges of :func:`tfnas.quantize_aware`.
 
     Args:
         conversion: A model in its last form.
@@ -36,11 +40,16 @@ def convert(conversion: Conversion) -> Conversion:
     Raises:
         ConversionError: TensorFlow can't convert the model.
     """
-    content = _convert(conversion)
-    if conversion.ranges_of_converter and _is_faulty(content):
-        second = _with_own_ranges(conversion)
+    first = _first_file(conversion)
+    if isinstance(first, ConversionError) or (conversion.ranges_of_converter and _is_faulty(first)):
+        second, left = _with_own_ranges(conversion)
         if second is not None:
-            conversion, content = second, _convert(second)
+            conversion, first = second, _convert(second)
+        elif isinstance(first, ConversionError):
+            unnamed = left and " in layer " not in str(first)
+            names = f"; without an integer form: {', '.join(left)}" if unnamed else ""
+            raise ConversionError(f"{first}{names}") from first
+    content = first
     model, columns, aware = conversion.model, conversion.columns, conversion.aware
     spec = conversion.converter_spec
     origin = {
@@ -56,6 +65,19 @@ def convert(conversion: Conversion) -> Conversion:
     if conversion.rounding:
         origin["rounding"] = [dataclasses.asdict(layer) for layer in conversion.rounding]
     return dataclasses.replace(conversion, content=content, origin=origin)
+
+
+def _first_file(conversion: Conversion) -> bytes | ConversionError:
+    """The file with the converter's own ranges, or why it has none.
+
+    Its calibration fails where a mode of 16 bits meets an input of integers.
+    """
+    try:
+        return _convert(conversion)
+    except ConversionError as error:
+        if not conversion.ranges_of_converter:
+            raise
+        return error
 
 
 def _convert(conversion: Conversion) -> bytes:
@@ -76,14 +98,18 @@ def _is_faulty(content: bytes) -> bool:
     return any(tensor.dtype == "float32" for tensor in ends) or any(map(too_fine, operators))
 
 
-def _with_own_ranges(conversion: Conversion) -> Conversion | None:
-    """The conversion with a quantization-aware model; None where other layers stay float too."""
+def _with_own_ranges(conversion: Conversion) -> tuple[Conversion | None, list[str]]:
+    """The conversion with a quantization-aware model, and the layers that stay float.
+
+    It is None where other layers stay float than those of the first steps.
+    """
     try:
         second = with_ranges(conversion)
     except ValueError:  # no functional model, or one that can't be rebuilt
-        return None
-    left = {layer.kind for layer in unquantized_layers(second.model)}
-    return second if left <= _MAY_STAY_FLOAT else None
+        return None, []
+    left = unquantized_layers(second.model)
+    names = [layer.name for layer in left]
+    return (second if {layer.kind for layer in left} <= _MAY_STAY_FLOAT else None), names
 
 
 def _forms_of_layers(conversion: Conversion, content: bytes) -> dict[str, Any]:
@@ -95,9 +121,24 @@ def _forms_of_layers(conversion: Conversion, content: bytes) -> dict[str, Any]:
         if left:
             found["unquantized_layers"] = left
             _LOG.warning("%s stays float in the file of %s", ", ".join(left), model.name)
+    if conversion.converter_spec.mode == "dynamic":
+        kernels = _kernels(content)
+        floats = [kernel.layer for kernel in kernels if kernel.tensor.dtype == "float32"]
+        if floats:
+            found["unquantized_layers"] = dict.fromkeys(floats, _SMALL)
+        if floats and len(floats) == len(kernels):
+            names = ", ".join(dict.fromkeys(floats))
+            _LOG.warning("%s stays float in the file of %s: %s", names, model.name, _SMALL)
     if conversion.has_recurrent_layers:
         found["recurrent_layers"] = form_in_file(content)
     return found
+
+
+def _kernels(content: bytes) -> list[FileKernel]:
+    try:
+        return list(read_kernels(Artifact(content)))
+    except ValueError:  # a corrupt file: the pass that validates it says so
+        return []
 
 
 def _versions() -> dict[str, str]:

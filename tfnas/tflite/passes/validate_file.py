@@ -87,12 +87,25 @@ def _check_no_floats(artifact: Artifact, spec: QuantSpec) -> None:
 
 
 def _check_ends(artifact: Artifact, spec: QuantSpec) -> None:
-    ends = {"inputs": artifact.graph.inputs, "outputs": artifact.graph.outputs}
+    graph = artifact.graph
+    ends_of_both = [tensor.name for tensor in graph.inputs if tensor in graph.outputs]
+    if spec.needs_calibration and ends_of_both:
+        raise ConversionError(
+            f"model {artifact.origin.get('model')!r} must compute its outputs in mode "
+            f"{spec.mode!r}, got the input {ends_of_both[0]!r} as it is"
+        )
+    read = {tensor.index for op in graph.operators for tensor in op.inputs}
+    read |= {tensor.index for tensor in graph.outputs}
+    # The converter has no range for an input that nothing reads: it stays float.
+    inputs = [tensor for tensor in graph.inputs if tensor.index in read]
+    ends = {"inputs": inputs, "outputs": graph.outputs}
     for what, tensors in ends.items():
         for tensor in tensors:
             quantized = tensor.dtype in ("int8", "int16", "float32")
             if quantized and tensor.dtype != spec.activations:
+                beside = [op for op in graph.operators if tensor in (*op.inputs, *op.outputs)]
+                names = ", ".join(dict.fromkeys(f"{op.layer!r} ({op.name})" for op in beside))
                 raise ConversionError(
                     f"{what} of the file must be {spec.activations}, got {tensor.dtype} "
-                    f"{tensor.name!r}"
+                    f"{tensor.name!r} of layer {names}"
                 )

@@ -1,0 +1,62 @@
+"""Operations without a TFLite kernel that other ones compute exactly."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers, ops
+
+import tfnas
+from tfnas.tflite.forms_for_conversion import roll
+
+
+@pytest.mark.parametrize(
+    ("shift", "axis"),
+    [(1, 1), (-2, 2), (7, 0), (0, 1), ((1, -1), (1, 2)), (2, (1, 1)), (5, None), (-1, -1)],
+)
+def test_a_roll_by_slices_is_that_of_tensorflow(shift, axis):
+    x = np.arange(24).reshape(2, 3, 4)
+    expected = np.roll(x, shift, axis)
+    np.testing.assert_array_equal(roll(x, shift, axis), expected)
+
+
+def test_a_roll_of_open_sizes():
+    x = tf.constant(np.arange(12).reshape(3, 4))
+    rolled = tf.function(lambda t: roll(t, 1, 0), input_signature=[tf.TensorSpec((None, 4))])
+    np.testing.assert_array_equal(rolled(tf.cast(x, tf.float32)), np.roll(x, 1, 0))
+
+
+def test_a_model_with_rolls_converts():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((4, 6, 3))
+    x = ops.roll(layers.Conv2D(4, 1)(inputs), (1, -2), axis=(1, 2))
+    model = keras.Model(inputs, layers.Dense(2)(ops.roll(x, 1)))
+    data = np.random.default_rng(0).normal(size=(1, 4, 6, 3)).astype("float32")
+    file = tfnas.to_tflite(model)
+    np.testing.assert_allclose(file.predict(data), model(data), atol=1e-5)
+
+
+def test_an_input_that_nothing_reads_may_stay_float():
+    used, unused = keras.Input((3,), name="used"), keras.Input((2,), name="unused")
+    model = keras.Model([unused, used], layers.Dense(2)(used))
+    data = [np.ones((8, 2), "float32"), np.random.default_rng(0).random((8, 3), np.float32)]
+    file = tfnas.to_tflite(tfnas.quantize_aware(model, data=data), "int8")
+    assert {t.name: t.dtype for t in file.inputs} == {"unused": "float32", "used": "int8"}
+    expected = np.asarray(model(data))
+    np.testing.assert_allclose(file.predict(data), expected, atol=0.03 * np.ptp(expected))
+
+
+def test_layers_too_small_for_dynamic_weights_are_named(caplog):
+    model = keras.Sequential(
+        [keras.Input((32,)), layers.Dense(64, name="large"), layers.Dense(2, name="small")]
+    )
+    file = tfnas.to_tflite(model, "dynamic")
+    assert list(file.origin["unquantized_layers"]) == ["small"]
+    assert "1,024" in file.origin["unquantized_layers"]["small"]
+    assert not caplog.records
+    tiny = keras.Sequential([keras.Input((4,)), layers.Dense(2, name="small")])
+    tfnas.to_tflite(tiny, "dynamic")
+    assert "small stays float" in caplog.text
+    x = np.zeros((4, 4), "float32")
+    with pytest.raises(ValueError, match="all float32, also in small"):
+        tfnas.quantization_error(tiny, tfnas.to_tflite(tiny, "dynamic"), x)

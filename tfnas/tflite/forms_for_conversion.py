@@ -1,0 +1,57 @@
+"""What Keras computes in another form while a model is traced for TensorFlow's converter.
+
+TFLite has no kernel for some operations whose values other ones compute exactly: recurrent layers
+(:mod:`tfnas.tflite.recurrent_layers`), and a roll, which is two slices that change places.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tfnas.keras_private import backend_functions_replaced
+from tfnas.tflite.recurrent_layers import functions_for_conversion
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+
+@contextlib.contextmanager
+def traced_for_conversion() -> Iterator[None]:
+    """Traces operations of this thread in the forms of this module while it is open."""
+    with backend_functions_replaced({**functions_for_conversion(), "numpy.roll": roll}):
+        yield
+
+
+def roll(x: Any, shift: int | Sequence[int], axis: int | Sequence[int] | None = None) -> tf.Tensor:
+    """Rolls a tensor as `keras.ops.roll` does, by slices.
+
+    Example:
+        >>> import numpy as np
+        >>> roll(np.array([[1, 2, 3]]), 1, axis=1).numpy()
+        array([[3, 1, 2]])
+
+    Args:
+        x: A tensor of any shape.
+        shift: By how many places, for each axis.
+        axis: The axes; None: all values in one row.
+
+    Returns:
+        A tensor of the same shape.
+    """
+    import tensorflow as tf
+
+    x = tf.convert_to_tensor(x)
+    if axis is None:
+        return tf.reshape(roll(tf.reshape(x, [-1]), shift, 0), tf.shape(x))
+    axes = [axis] if isinstance(axis, int) else list(axis)
+    shifts = [shift] * len(axes) if isinstance(shift, int) else list(shift)
+    for places, one in zip(shifts, axes, strict=True):
+        size = x.shape[one]
+        if size is None:
+            size = tf.shape(x)[one]
+        first = size - places % size
+        start, end = tf.split(x, [first, size - first], axis=one)
+        x = tf.concat([end, start], axis=one)
+    return x
