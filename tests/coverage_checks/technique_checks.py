@@ -21,6 +21,7 @@ from model_kinds import answers, batches
 
 import tfnas
 from tfnas.graph.functional import walk
+from tfnas.keras_private import all_layers
 from tfnas.pruning.structured.channel_groups import trace
 from tfnas.pruning.structured.channel_masks import mask_channels
 from tfnas.pruning.structured.slicing import slice_channels
@@ -31,6 +32,7 @@ sys.path.append(str(Path(__file__).parents[1] / "pruning" / "structured"))
 from masked_models import half_removed
 
 CLUSTERS = 4
+_PRECISIONS = {"bfloat16": 2.0**-8, "float16": 2.0**-11}
 
 
 def train(model: keras.Model, subject: Subject) -> None:
@@ -177,7 +179,8 @@ def steps_apart(trainable: keras.Model, file: tfnas.Artifact, x: Any) -> tuple[f
 
     Returns:
         The median of the differences in steps of the output, of the worst output; the largest; and
-        the roundings on the longest path. A step of a float output is 1/255 of its range.
+        the roundings on the longest path. A step of a float output is 1/255 of its range; no step
+        is finer than the floats that the model computes in.
     """
     inputs = file_inputs(trainable, x)
     try:
@@ -189,9 +192,13 @@ def steps_apart(trainable: keras.Model, file: tfnas.Artifact, x: Any) -> tuple[f
         found = flat(file.predict(inputs))
     expected = answers(trainable, x)
     largest_difference(found, expected)
+    dtypes = {layer.compute_dtype for layer in all_layers(trainable)}
+    # A model of 16-bit floats is no finer than these, its file is.
+    precision = max(_PRECISIONS.get(dtype, 0.0) for dtype in dtypes)
     medians, worst = [], []
     for a, b, tensor in zip(found, expected, file.outputs, strict=True):
         step = tensor.scale or max(float(np.ptp(b)) / 255, 1e-6)
+        step = max(step, precision * float(np.abs(b).max()))
         medians.append(float(np.median(np.abs(a - b))) / step)
         worst.append(float(np.abs(a - b).max()) / step)
     return max(medians), max(worst), roundings(trainable)
