@@ -39,7 +39,7 @@ def cells():
             yield from (pytest.param(kind, column, marks=marks) for column in columns)
 
 
-@pytest.mark.parametrize(("kind", "column"), cells())
+@pytest.mark.parametrize(("kind", "column"), list(cells()))
 def test_a_cell_is_right_or_refused(kind, column):
     mark, detail = run_cell(CHECKS[column], subject_of_kind(kind))
     reason = REFUSED.get((kind, column))

@@ -76,12 +76,14 @@ def test_commands_may_be_killed(kind, tmp_path):
     assert counts["kills"] == 3
 
 
+@pytest.mark.slow
 @LINUX
 def test_many_trials_do_not_grow():
     growth = long_search.attack(60)
     assert long_search.faults(growth, 10_000) == []  # so few trials say little of bytes
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # threads leave the filters as they found them, or not
 def test_threads_convert_as_one():
     count, faults = threads_that_convert.attack(3, 2, isolated=False)

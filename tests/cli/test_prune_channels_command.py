@@ -42,6 +42,7 @@ def prune_channels(saved, tmp_path, capsys):
     return call
 
 
+@pytest.mark.slow
 def test_half_the_macs_in_two_steps(prune_channels, saved):
     code, out, err, folder = prune_channels(
         "--macs=0.5", "--epochs=2", "--steps=2", "--batch_size=32"

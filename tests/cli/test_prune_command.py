@@ -68,6 +68,7 @@ def test_without_training_the_kept_weights_are_adjusted(prune):
     assert float(accuracy[1]) > 0.8
 
 
+@pytest.mark.slow
 def test_while_training_a_sensitive_layer_keeps_more(prune, digits):
     flags = ["--sparsity=0.8", "--epochs=1", "--scope=sensitivity", "--batch_size=32"]
     code, out, err, folder = prune(*flags)
@@ -85,6 +86,7 @@ def test_while_training_a_sensitive_layer_keeps_more(prune, digits):
     assert "Sensitivity" in (folder / "report.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_second_run_replaces_the_first_on_request(prune):
     _, _, _, folder = prune("--sparsity=0.9")
     before = contents(folder)
@@ -103,6 +105,7 @@ def contents(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
+@pytest.mark.slow
 def test_scope_by_output_goes_with_obs(prune):
     code, _, err, folder = prune("--sparsity=0.6", "--criterion=obs", "--scope=output")
     assert (code, err) == (0, "")

@@ -42,6 +42,7 @@ def command(saved, capsys):
     return call
 
 
+@pytest.mark.slow
 def test_qat_writes_models_file_report_and_picture(command, tmp_path, digits):
     folder = tmp_path / "out"
     flags = ["--dataset=digits", "--epochs=1", "--mode=int8x4", "--layers=head=int8"]

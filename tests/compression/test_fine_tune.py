@@ -20,6 +20,7 @@ def context(teacher, split, settings):
     return Context(teacher, ImageClasses(), split, settings)
 
 
+@pytest.mark.slow
 def test_the_model_given_can_be_the_teacher(tiny_model, digits):
     """With labels that say nothing, only the teacher can tell what an image shows."""
     silent = dataclasses.replace(digits, y_train=np.zeros_like(digits.y_train))

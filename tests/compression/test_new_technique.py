@@ -81,6 +81,7 @@ def test_it_is_a_step_of_a_row_and_of_compress(rounding, model, digits, tmp_path
     assert any(recipe.startswith("round_dense") for recipe in tried)
 
 
+@pytest.mark.slow
 def test_it_is_a_choice_of_a_search(rounding, digits, tmp_path):
     def build(hp):
         network = keras.Sequential(

@@ -219,6 +219,7 @@ def test_the_network_before_compression_is_kept_for_children(everything):
     assert all(np.isfinite(weight).all() for weight in network.get_weights())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limits", [{"ram_bytes": 100}, {"flash_bytes": 1000}])
 def test_a_limit_that_nothing_keeps_costs_no_training(images, tmp_path, monkeypatch, limits):
     def trained(*args, **kwargs):
@@ -354,6 +355,7 @@ def test_further_techniques_are_checked_before_the_search(tmp_path, more, messag
         tfnas.RandomTuner(space, directory=str(tmp_path), max_trials=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("as_dataset", [False, True])
 def test_a_search_removes_channels_by_gradients(as_dataset, images, tmp_path):
     choices = tfnas.CompressionSpace(("float32",), more={"prune_channels": (None, 0.5)})

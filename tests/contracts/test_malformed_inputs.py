@@ -380,6 +380,7 @@ def test_the_command(kind, count, tfnas_command, tmp_path, marker, model_file, t
     assert found["exit 1"] > count // 2
 
 
+@pytest.mark.slow
 def test_real_processes_fail_with_one_line(tmp_path, marker, tflite_files):
     content = (tflite_files / "float32.tflite").read_bytes()
     files = {

@@ -323,6 +323,7 @@ def test_calibration_needs_no_targets(tmp_path):
         load_calibration(one_input(), npz(tmp_path, x=n))
 
 
+@pytest.mark.slow
 def test_techniques_are_run_on_data_of_any_kind(tmp_path):
     class Regression(tfnas.Task):
         metric = tfnas.Metric("error", higher_is_better=False)

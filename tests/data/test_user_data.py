@@ -250,6 +250,7 @@ print(data_parts(({"a": list("uv") * 20}, list(range(40)))).digest())
 """
 
 
+@pytest.mark.slow
 def test_digests_are_equal_across_processes():
     runs = [
         subprocess.run(

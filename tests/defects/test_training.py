@@ -128,6 +128,7 @@ def few_digits(digits):
     return tfnas.data.DataSplit("few digits", *parts, class_names=digits.class_names)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "scale",
     [
@@ -191,6 +192,7 @@ def unbuilt_classifier(hp):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tuner", [tfnas.RandomTuner, tfnas.EvolutionTuner])
 def test_get_best_models_takes_models_that_their_first_batch_builds(tuner, tmp_path):
     x, y = np.random.default_rng(0).random((12, 4, 4), np.float32), np.arange(12) % 3

@@ -179,6 +179,7 @@ def search(tuner, images, batch_size=32, **kwargs):
     return dict(candidate.metrics), len(validated)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [20, 32])
 def test_a_trial_traces_its_step_once(traces, images, tmp_path, batch_size):
     assert len(images[0]) % 20 == 0
@@ -203,6 +204,7 @@ def test_every_epoch_is_validated_where_a_callback_or_objective_reads_it(images,
     assert validated == 3
 
 
+@pytest.mark.slow
 def test_a_compressed_trial_validates_only_the_reported_model(traces, images, tmp_path):
     space = tfnas.CompressionSpace(sparsity=(0.5,))
     metrics, validated = search(tuner_of(tmp_path, compression=space), images)
@@ -211,6 +213,7 @@ def test_a_compressed_trial_validates_only_the_reported_model(traces, images, tm
     assert (traces["test_step"], validated) == (1, 1)
 
 
+@pytest.mark.slow
 def test_weights_are_saved_once_where_the_file_is_measured(images, tmp_path, monkeypatch):
     written = []
     save = keras.Model.save_weights

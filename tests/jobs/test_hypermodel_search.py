@@ -123,6 +123,7 @@ def test_a_wrong_name_is_refused(here, text, message):
         imported_hypermodel(text.format(here))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

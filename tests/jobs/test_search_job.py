@@ -317,6 +317,7 @@ def test_a_search_that_has_not_ended_needs_a_folder_to_write(npz, tmp_path, monk
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_last_training_that_diverges_keeps_the_search(finished, npz, tmp_path, monkeypatch):
     shutil.copytree(finished[0].directory, tmp_path / "out")
     for marker in (tmp_path / "out" / "final").glob("*.best"):
@@ -413,6 +414,7 @@ def test_settings_that_the_tuner_refuses_do_not_claim_the_folder(npz, tmp_path, 
     assert not (tmp_path / "out" / "config.json").exists()
 
 
+@pytest.mark.slow
 def test_an_interrupted_search_leaves_a_finished_folder(npz, tmp_path, monkeypatch):
     watch = Watch(interrupt_at=2)
     with np.load(npz) as file:

@@ -123,6 +123,7 @@ class Custom(kt.HyperModel):
         return self.results
 
 
+@pytest.mark.slow
 def test_the_objective_of_an_own_fit_is_checked_after_the_first_trial(tmp_path):
     check_objective_names(["f1"], Custom({}), build, (X, Y), {})
     for results, error, message in (

@@ -183,6 +183,7 @@ def _broken_at_the_end(epoch, rate):
     return 100.0 if epoch == 11 else rate
 
 
+@pytest.mark.slow
 def test_data_sets_and_val_accuracy_measure_the_best_epoch(space, images, tmp_path):
     """The last epoch wrecks the weights; what is measured is the best one's."""
     HISTORY.clear()
@@ -377,6 +378,7 @@ def test_limits_that_no_architecture_keeps_are_an_error(space, images, tmp_path)
     assert tuner.trial_callbacks.began == []
 
 
+@pytest.mark.slow
 def test_a_file_that_is_too_large_costs_no_training(space, images, tmp_path, capfd):
     tuner = make_tuner(space, tmp_path, max_trials=2, limits={"size_bytes": 100})
     tuner.trial_callbacks = Events()

@@ -472,6 +472,7 @@ def sorted_weights(model):
 # --- every kind of layer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ALL)
 def test_the_quantization_aware_model_computes_nearly_the_same(kind):
     c = case(kind)
@@ -988,6 +989,7 @@ def test_a_trained_model_is_saved_with_its_ranges_and_trains_on(trained, digits,
     assert (ranges_of(loaded) != ranges_of(trained.trainable)).any()
 
 
+@pytest.mark.slow
 def test_ranges_that_are_learned_have_gradients(digits):
     model = classifier()
     trainable = tfnas.quantize_aware(
@@ -1005,6 +1007,7 @@ def test_ranges_that_are_learned_have_gradients(digits):
     assert_agree(trainable, tfnas.to_tflite(trainable, "int8"), digits.x_test[:200])
 
 
+@pytest.mark.slow
 def test_ranges_are_found_in_training_without_any_data_before(digits):
     trainable = tfnas.quantize_aware(classifier())
     with pytest.raises(ValueError, match="model must have seen data before it is exported"):
@@ -1016,6 +1019,7 @@ def test_ranges_are_found_in_training_without_any_data_before(digits):
 # --- schedules
 
 
+@pytest.mark.slow
 def test_before_the_start_epoch_training_is_that_of_a_float_model(digits):
     model = classifier()
     trainable = tfnas.quantize_aware(model)
@@ -1030,6 +1034,7 @@ def test_before_the_start_epoch_training_is_that_of_a_float_model(digits):
         tfnas.to_tflite(trainable, "int8")
 
 
+@pytest.mark.slow
 def test_a_schedule_starts_rounding_and_then_freezes_the_ranges(digits):
     trainable = tfnas.quantize_aware(classifier())
     seen = []

@@ -254,6 +254,7 @@ def test_mobilenet_v2_is_a_point_of_the_full_preset(side, dropout):
     assert space.from_values(space.values(arch)) == arch
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("width", "count"), [(1.0, 3_538_984), (0.35, None)])
 def test_parameters_are_those_of_keras_mobilenet_v2(width, count):
     arch = mobilenet_v2((224, 224, 3), 1000, width)

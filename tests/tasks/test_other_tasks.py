@@ -28,6 +28,7 @@ def made(kind):
     return task(), model(), data()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "row"),
     [
@@ -61,6 +62,7 @@ def test_a_file_is_as_good_as_its_model(kind):
     assert own.drop_from(kept)[0] == pytest.approx(0, abs=1e-2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", MODELS)
 @pytest.mark.parametrize("effort", ["quick", pytest.param("normal", marks=pytest.mark.slow)])
 def test_compress_plans_by_the_tasks_own_metric(kind, effort, tmp_path, monkeypatch):

@@ -175,12 +175,14 @@ def test_a_file_that_crashes_the_interpreter_is_refused(tmp_path, calls):
     path = tmp_path / "deadly.tflite"
     path.write_bytes(deadly())
     file = Artifact.load(path)
-    message = r"file must run in LiteRT's interpreter, got one whose first run ended by signal 11"
+    # What lies behind the missing tensor is chance: a crash, or LiteRT's own refusal.
+    ends = r"ended by signal 11|was refused: .*failed to prepare"
+    message = rf"(?s)file must run in LiteRT's interpreter, got one whose first run ({ends})"
     with tfnas.isolated():
         for use in (file.interpreter, lambda: file.inputs, lambda: file.predict(np.zeros((2, 4)))):
             with pytest.raises(RuntimeError, match=message):
                 use()
-    assert calls == [file_interpreter.first_run]  # it crashes once
+    assert calls == [file_interpreter.first_run]  # it runs once, and never here
 
 
 def test_a_file_of_others_runs_apart_once_and_ours_never(tmp_path, calls, monkeypatch):

@@ -89,8 +89,9 @@ def run_apart(content: bytes, sha256: str, xnnpack: bool = True, reference: bool
     key = (sha256, xnnpack, reference)
     if is_isolated() and key not in _KNOWN:
         try:
-            call(first_run, content, xnnpack, reference, timeout=FIRST_RUN_SECONDS)
-            _KNOWN[key] = ""
+            refusal = call(first_run, content, xnnpack, reference, timeout=FIRST_RUN_SECONDS)
+            # What LiteRT refuses there may crash here: a damaged file is read by chance.
+            _KNOWN[key] = f"was refused: {refusal}" if refusal else ""
         except HelperDied as error:
             _KNOWN[key] = str(error)
     if _KNOWN.get(key):
@@ -99,16 +100,23 @@ def run_apart(content: bytes, sha256: str, xnnpack: bool = True, reference: bool
         )
 
 
-def first_run(content: bytes, xnnpack: bool, reference: bool) -> None:
+def first_run(content: bytes, xnnpack: bool, reference: bool) -> str:
     """Runs a file on zeros, for :func:`run_apart`.
 
     Args:
         content: The file's bytes.
         xnnpack: As for :func:`new_interpreter`, like `reference`.
         reference: Which kernels compute.
+
+    Returns:
+        Why the interpreter does not take the file; empty where it does. An error of the run itself
+        may be due to the zeros.
     """
-    with contextlib.suppress(ValueError, RuntimeError):
+    try:
         interpreter = new_interpreter(content, xnnpack=xnnpack, reference=reference)
+    except (ValueError, RuntimeError) as error:
+        return str(error)
+    with contextlib.suppress(ValueError, RuntimeError):
         for tensor in interpreter.get_input_details():
             shape, text = tensor["shape"], np.dtype(tensor["dtype"]).kind in "OSU"
             zeros = np.full(shape, b"") if text else np.zeros(shape, tensor["dtype"])
@@ -116,6 +124,7 @@ def first_run(content: bytes, xnnpack: bool, reference: bool) -> None:
         interpreter.invoke()
         for tensor in interpreter.get_output_details():
             interpreter.get_tensor(tensor["index"])
+    return ""
 
 
 def read_ends(content: bytes) -> Ends:

@@ -159,6 +159,7 @@ def test_a_space_without_architectures_is_built(measured):
         latency(sampled(1)[0])
 
 
+@pytest.mark.slow
 def test_a_real_fit_ranks_small_before_large(monkeypatch):
     """Files run in LiteRT, but the clock is simulated: it counts elements."""
 
