@@ -16,7 +16,7 @@ import numpy as np
 from tfnas.data.examples import leaves
 from tfnas.data.reading import arrays, sliced, spread
 from tfnas.data.representative_dataset import is_representative_dataset, representative_arrays
-from tfnas.graph.traversal import visit
+from tfnas.graph.traversal import Visit, visit
 from tfnas.keras_private import all_layers
 
 if TYPE_CHECKING:
@@ -217,6 +217,18 @@ def move_statistics(
     moved = (np.asarray(old.moving_variance, np.float64) + old.epsilon) * ratio - old.epsilon
     shifted = np.asarray(old.moving_mean, np.float64) + mean - old_mean
     set_statistics(layer, shifted, np.maximum(moved, 0.0))
+
+
+def adapt_statistics(changed: Visit, original: Visit) -> None:
+    """Moves the statistics of a BatchNormalization by the change of its inputs.
+
+    Args:
+        changed: The layer in the compressed model; it is changed in place.
+        original: The layer before compression, with its inputs on the same examples.
+    """
+    after = channel_statistics(changed.layer, changed.inputs)
+    before = channel_statistics(original.layer, original.inputs)
+    move_statistics(changed.layer, after, original.layer, before)
 
 
 def layers_of(model: keras.layers.Layer, kinds: Any) -> list[Any]:

@@ -84,7 +84,7 @@ def shrink(
     if not 0 <= amount <= 1:
         raise ValueError(f"amount must be in [0, 1], got {amount!r}")
     if cross is None:
-        cross = _times(weights, hessian)
+        cross = times(weights, hessian)
     diagonal = np.diagonal(hessian, axis1=-2, axis2=-1)
     floor = 1e-6 * max(float(diagonal.mean()), 1e-30)
     added = amount * diagonal + np.maximum(floor - diagonal, 0)  # keeps w for constant inputs
@@ -220,8 +220,10 @@ class Start:
     def __init__(self, hessian: np.ndarray, cross: np.ndarray) -> None:
         self._hessian, self._cross = hessian, cross
         shared = hessian.ndim == 2
-        self._inverse = _inverse(hessian) if shared else np.stack([_inverse(h) for h in hessian])
-        self.weights = cross @ self._inverse if shared else _times(cross, self._inverse)
+        self._inverse = (
+            inverse_of(hessian) if shared else np.stack([inverse_of(h) for h in hessian])
+        )
+        self.weights = cross @ self._inverse if shared else times(cross, self._inverse)
         diagonal = np.diagonal(self._inverse, axis1=-2, axis2=-1)
         self.spread = np.broadcast_to(diagonal, cross.shape)
 
@@ -244,7 +246,7 @@ class Start:
     def _by_kept(
         self, row: int, index: np.ndarray, removed: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        inverse = _inverse(_moments(self._hessian, row)[np.ix_(index, index)])
+        inverse = inverse_of(_moments(self._hessian, row)[np.ix_(index, index)])
         return inverse @ self._cross[row, index], np.diagonal(inverse)
 
     def _by_removed(
@@ -278,27 +280,51 @@ def _factor(matrix: np.ndarray) -> np.ndarray:
     return factor
 
 
-def _inverse(matrix: np.ndarray) -> np.ndarray:
+def inverse_of(matrix: np.ndarray) -> np.ndarray:
+    """Returns the inverse of a positive definite matrix.
+
+    Args:
+        matrix: (inputs, inputs), symmetric.
+
+    Raises:
+        ValueError: It is singular.
+    """
     lower = lapack.dpotri(_factor(matrix), lower=1)[0]
     return np.tril(lower) + np.tril(lower, -1).T
 
 
-def _times(weights: np.ndarray, hessian: np.ndarray) -> np.ndarray:
+def times(weights: np.ndarray, hessian: np.ndarray) -> np.ndarray:
+    """Returns w H of each row w, (rows, inputs).
+
+    Args:
+        weights: (rows, inputs).
+        hessian: (inputs, inputs), or (rows, inputs, inputs) with one matrix per row.
+    """
     if hessian.ndim == 2:
         return weights @ hessian
     return np.einsum("ri,rij->rj", weights, hessian)
 
 
-def _checked(weights: np.ndarray, hessian: np.ndarray, cross: np.ndarray | None) -> np.ndarray:
-    """Checks the shapes and returns the cross moments."""
+def check_moments(weights: np.ndarray, hessian: np.ndarray) -> None:
+    """Raises ValueError where a Hessian does not fit the weights of a layer.
+
+    Args:
+        weights: (rows, inputs).
+        hessian: (inputs, inputs), or (rows, inputs, inputs) with one matrix per row.
+    """
     rows, inputs = weights.shape
     if hessian.shape not in ((inputs, inputs), (rows, inputs, inputs)):
         raise ValueError(
             f"hessian must have the shape {(inputs, inputs)} or {(rows, inputs, inputs)}, "
             f"got {hessian.shape}"
         )
+
+
+def _checked(weights: np.ndarray, hessian: np.ndarray, cross: np.ndarray | None) -> np.ndarray:
+    """Checks the shapes and returns the cross moments."""
+    check_moments(weights, hessian)
     if cross is None:
-        return _times(np.asarray(weights, np.float64), hessian)
+        return times(np.asarray(weights, np.float64), hessian)
     if cross.shape != weights.shape:
         raise ValueError(f"cross must have the shape {weights.shape}, got {cross.shape}")
     return np.asarray(cross, np.float64)

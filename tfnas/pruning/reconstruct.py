@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tfnas.graph.batchnorm import channel_statistics, input_batches, layers_of, move_statistics
+from tfnas.graph.batchnorm import adapt_statistics, input_batches, layers_of
 from tfnas.graph.traversal import Visit, visit
 from tfnas.keras_private import all_layers
 from tfnas.pruning.input_moments import (
@@ -106,20 +106,13 @@ def reconstruct(
     originals = visit(original, batches, [partners[id(layer)] for layer in stops])
     for pruned, unpruned in zip(visit(model, batches, stops), originals, strict=True):
         if (found := fitted.get(id(pruned.layer))) is None:
-            _adapt_statistics(pruned, unpruned)
+            adapt_statistics(pruned, unpruned)
             continue
         problem = layer_problem(found, pruned, unpruned, rows, shrinkage)
         results[found.name] = problem.solve(
             pruned, unpruned, zeros.get(found.name), keep.get(found.name), rounds
         )
     return results
-
-
-def _adapt_statistics(pruned: Visit, unpruned: Visit) -> None:
-    """Moves the statistics of a BatchNormalization by the change of its inputs."""
-    after = channel_statistics(pruned.layer, pruned.inputs)
-    before = channel_statistics(unpruned.layer, unpruned.inputs)
-    move_statistics(pruned.layer, after, unpruned.layer, before)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -154,7 +147,7 @@ class LayerProblem:
         rounds: int,
     ) -> tuple[float, float]:
         """Sets the kernel and its bias; returns the relative errors (masked only, fitted)."""
-        moments, weights, scale = self.moments, self.weights, output_scale(unpruned)
+        weights, scale = self.weights, output_scale(unpruned)
         hessian, cross = self.shrunk()
         if zeros is None:
             kept = to_rows(pruned.layer, keep).astype(bool)
@@ -162,14 +155,31 @@ class LayerProblem:
         else:
             result = obs_prune(weights, hessian, zeros, cross, scale, rounds)
             kept, solved = result.keep, result.weights
+        self.assign(pruned, unpruned, solved)
+        return self.error(weights * kept, scale), self.error(solved, scale)
+
+    def assign(self, pruned: Visit, unpruned: Visit, solved: np.ndarray) -> None:
+        """Sets the kernel, and the bias so that the mean of the output stays.
+
+        Args:
+            pruned: The layer in the compressed model.
+            unpruned: The layer in the original.
+            solved: The weights, (rows, inputs).
+        """
+        moments = self.moments
         self.kernel.variable.assign(to_kernel(pruned.layer, solved))
         if _has_bias(pruned.layer) and moments.central:
-            shift = moments.mean_output(weights, original=True) - moments.mean_output(solved)
+            shift = moments.mean_output(self.weights, original=True) - moments.mean_output(solved)
             pruned.layer.bias.assign(np.asarray(unpruned.layer.bias) + shift.astype(np.float32))
-        before, after = (
-            moments.error(w, weights, scale, self.gap) for w in (weights * kept, solved)
-        )
-        return before, after
+
+    def error(self, solved: np.ndarray, scale: np.ndarray) -> float:
+        """Returns the squared output error relative to the mean square of the original output.
+
+        Args:
+            solved: Weights, (rows, inputs).
+            scale: Weight of each row's error, (rows,).
+        """
+        return self.moments.error(solved, self.weights, scale, self.gap)
 
 
 def layer_problem(
@@ -178,7 +188,7 @@ def layer_problem(
     """Returns the problem of one kernel.
 
     Args:
-        kernel: Has the `layer` and a `name`, and says whether it is `depthwise`.
+        kernel: Has the `layer`, its `variable` and a `name`, and says whether it is `depthwise`.
         pruned: The layer in the compressed model.
         unpruned: The layer in the original.
         rows: Approximate number of patches to read.

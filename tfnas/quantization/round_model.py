@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from tfnas.graph.batchnorm import channel_statistics, input_batches, layers_of, move_statistics
+from tfnas.graph.batchnorm import adapt_statistics, input_batches, layers_of
 from tfnas.graph.functional import walk
 from tfnas.graph.traversal import Visit, visit
 from tfnas.keras_private import all_layers
-from tfnas.pruning.input_moments import to_kernel, unsupported_reason
+from tfnas.pruning.input_moments import unsupported_reason
 from tfnas.pruning.optimal_brain_surgeon import refit
 from tfnas.pruning.reconstruct import layer_problem, output_scale
 from tfnas.quantization.fake_quant import FakeQuant
@@ -34,7 +34,7 @@ from tfnas.quantization.layer_roles import Role, role
 from tfnas.quantization.normal_form import normal_form
 from tfnas.quantization.quantize_aware import calibrate, with_fake_quantization
 from tfnas.quantization.quantized_kernel import QuantizedKernel
-from tfnas.quantization.second_order_rounding import round_rows
+from tfnas.quantization.second_order_rounding import largest_integer, round_rows, widest_scales
 
 if TYPE_CHECKING:
     from tfnas.data.data_types import ExampleData
@@ -166,9 +166,7 @@ def round_model(
         if isinstance(rounded.layer, QuantizedKernel):
             reports.append(_round_kernel(rounded, unrounded, rows, shrinkage))
         else:
-            after = channel_statistics(rounded.layer, rounded.inputs)
-            before = channel_statistics(unrounded.layer, unrounded.inputs)
-            move_statistics(rounded.layer, after, unrounded.layer, before)
+            adapt_statistics(rounded, unrounded)
     return reports
 
 
@@ -181,21 +179,18 @@ def _round_kernel(rounded: Visit, unrounded: Visit, rows: int, shrinkage: float)
         return RoundedLayer(layer.name, wrapper.bits, math.nan, math.nan, 0.0, reason)
     inner = dataclasses.replace(rounded, layer=layer)
     problem = layer_problem(_Kernel(layer), inner, unrounded, rows, shrinkage)
-    moments, weights = problem.moments, problem.weights
+    weights, bits = problem.weights, wrapper.bits
     keep = weights != 0  # what pruning removed stays removed
     hessian, cross = problem.shrunk()
     target = refit(weights, keep, hessian, cross)
     one_scale = wrapper.scale_per_kernel or wrapper.one_scale
-    found = round_rows(target, hessian, wrapper.bits, keep=keep, one_scale=one_scale)
-    scale, nearest = output_scale(unrounded), _nearest(weights, wrapper.bits, one_scale)
-    errors = [moments.error(w, weights, scale, problem.gap) for w in (nearest, found.weights)]
-    layer.kernel.assign(to_kernel(layer, found.weights))
-    wrapper.ends.assign((found.scales * (2 ** (wrapper.bits - 1) - 1)).astype(np.float32))
-    if layer.use_bias and moments.central:
-        shift = moments.mean_output(weights, original=True) - moments.mean_output(found.weights)
-        layer.bias.assign(np.asarray(unrounded.layer.bias) + shift.astype(np.float32))
-    seconds = time.monotonic() - began
-    return RoundedLayer(layer.name, wrapper.bits, errors[0], errors[1], seconds)
+    found = round_rows(target, hessian, bits, keep=keep, one_scale=one_scale)
+    problem.assign(inner, unrounded, found.weights)
+    wrapper.ends.assign((found.scales * largest_integer(bits)).astype(np.float32))
+    scale = output_scale(unrounded)
+    nearest = problem.error(_nearest(weights, bits, one_scale), scale)
+    fitted = problem.error(found.weights, scale)
+    return RoundedLayer(layer.name, bits, nearest, fitted, time.monotonic() - began)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,10 +209,13 @@ class _Kernel:
         """The layer's name."""
         return str(self.layer.name)
 
+    @property
+    def variable(self) -> Any:
+        """The layer's kernel."""
+        return self.layer.kernel
+
 
 def _nearest(weights: np.ndarray, bits: int, one_scale: bool) -> np.ndarray:
     """Each weight rounded to nearest on the grid up to the largest weight."""
-    largest = 2 ** (bits - 1) - 1
-    ends = np.abs(weights).max(axis=None if one_scale else 1, keepdims=True)
-    scales = np.where(ends > 0, ends, 1.0) / largest
-    return np.rint(weights / scales) * scales
+    scales = widest_scales(weights, largest_integer(bits), one_scale)[:, None]
+    return np.asarray(np.rint(weights / scales) * scales)

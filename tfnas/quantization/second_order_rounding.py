@@ -33,6 +33,9 @@ import dataclasses
 import numpy as np
 from scipy.linalg import lapack
 
+from tfnas.pruning.input_moments import quadratic
+from tfnas.pruning.optimal_brain_surgeon import check_moments, inverse_of, times
+
 _SHARES = np.linspace(1.0, 0.3, 36)  # of the largest weight, for the scale
 _SWEEPS = 8  # of coordinate descent; most layers stop moving before
 
@@ -87,8 +90,10 @@ def round_rows(
     Raises:
         ValueError: Shapes do not match, `bits` is out of range, or the Hessian is singular.
     """
-    _check(weights, hessian, bits)
-    largest = 2 ** (bits - 1) - 1
+    if not isinstance(bits, int) or not 2 <= bits <= 8:
+        raise ValueError(f"bits must be a whole number from 2 to 8, got {bits!r}")
+    check_moments(weights, hessian)
+    largest = largest_integer(bits)
     weights = np.asarray(weights, np.float64)
     keep = np.ones(weights.shape, bool) if keep is None else np.asarray(keep, bool)
     weights = np.where(keep, weights, 0.0)
@@ -147,8 +152,12 @@ def output_error(weights: np.ndarray, target: np.ndarray, hessian: np.ndarray) -
         target: The float optimum, (rows, inputs).
         hessian: (inputs, inputs) or (rows, inputs, inputs).
     """
-    distance = weights - target
-    return (_times(distance, hessian) * distance).sum(axis=1)
+    return quadratic(weights - target, hessian)
+
+
+def largest_integer(bits: int) -> int:
+    """Returns the largest integer of a symmetric grid of 2^bits - 1 steps."""
+    return int(2 ** (bits - 1) - 1)
 
 
 def widest_scales(weights: np.ndarray, largest: int, one_scale: bool = False) -> np.ndarray:
@@ -229,7 +238,7 @@ def _gptq_rows(
     weights: np.ndarray, hessian: np.ndarray, scales: np.ndarray, largest: int, keep: np.ndarray
 ) -> np.ndarray:
     """The same for rows with moments of their own, all at once; their inputs are few."""
-    upper = _inverse_factors(hessian)
+    upper = np.stack([_inverse_factor(moments) for moments in hessian])
     rest, integers = weights.copy(), np.zeros_like(weights)
     for j in range(rest.shape[1]):
         found = np.clip(np.rint(rest[:, j] / scales), -largest, largest)
@@ -252,7 +261,7 @@ def _descend(
 ) -> tuple[np.ndarray, bool]:
     """One sweep of coordinate descent; returns the integers and whether any moved."""
     integers = integers.copy()
-    slope = _times(integers * scales[:, None] - weights, hessian)
+    slope = times(integers * scales[:, None] - weights, hessian)
     moved = False
     for j in range(integers.shape[1]):
         column = hessian[j] if hessian.ndim == 2 else hessian[:, j]
@@ -276,7 +285,7 @@ def _best_scales(
     one_scale: bool,
 ) -> np.ndarray:
     """The scales of least error for these integers; those of rows of zeros stay."""
-    turned = _times(integers, hessian)
+    turned = times(integers, hessian)
     above, below = (turned * weights).sum(axis=1), (turned * integers).sum(axis=1)
     if one_scale:
         above, below = np.full_like(above, above.sum()), np.full_like(below, below.sum())
@@ -286,38 +295,4 @@ def _best_scales(
 
 def _inverse_factor(hessian: np.ndarray) -> np.ndarray:
     """The upper triangular U with H^-1 = U^T U."""
-    factor, info = lapack.dpotrf(np.asarray(hessian, np.float64), lower=1)
-    if info:
-        raise ValueError(
-            f"hessian must be positive definite, got a singular matrix of shape {hessian.shape}"
-        )
-    lower = lapack.dpotri(factor, lower=1)[0]
-    inverse = np.tril(lower) + np.tril(lower, -1).T
-    return np.asarray(lapack.dpotrf(inverse, lower=0, clean=1)[0])
-
-
-def _inverse_factors(hessian: np.ndarray) -> np.ndarray:
-    """The upper triangular factor of each inverse."""
-    try:
-        return np.linalg.cholesky(np.linalg.inv(hessian)).transpose(0, 2, 1)
-    except np.linalg.LinAlgError as error:
-        raise ValueError(
-            f"hessian must be positive definite, got singular matrices of shape {hessian.shape}"
-        ) from error
-
-
-def _times(weights: np.ndarray, hessian: np.ndarray) -> np.ndarray:
-    if hessian.ndim == 2:
-        return weights @ hessian
-    return np.einsum("ri,rij->rj", weights, hessian)
-
-
-def _check(weights: np.ndarray, hessian: np.ndarray, bits: int) -> None:
-    if not isinstance(bits, int) or not 2 <= bits <= 8:
-        raise ValueError(f"bits must be a whole number from 2 to 8, got {bits!r}")
-    rows, inputs = weights.shape
-    if hessian.shape not in ((inputs, inputs), (rows, inputs, inputs)):
-        raise ValueError(
-            f"hessian must have the shape {(inputs, inputs)} or {(rows, inputs, inputs)}, "
-            f"got {hessian.shape}"
-        )
+    return np.asarray(lapack.dpotrf(inverse_of(hessian), lower=0, clean=1)[0])
