@@ -1,12 +1,17 @@
 """What several test modules share: settings of a run, one data set, one trained network, its files.
 
 No test may depend on the machine; `tests/settings.sh` runs all of them in settings that differ
-as machines do, two of them by options of this file.
+as machines do, two of them by options of this file. None may depend on chance: the examples of
+property tests are the same in every run, unless HYPOTHESIS_PROFILE=random asks for others.
 """
 
+import os
 import random
+import types
 
+import hypothesis
 import keras
+import keras_tuner.src.engine.tuner
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
@@ -14,6 +19,17 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 import tfnas
 from tfnas.cli import app
 from tfnas.quantization.spec import MODES
+
+# A slow machine fails no property test. `print_blob` says how to run a failure again.
+for name, same_examples in (("fixed", True), ("random", False)):
+    hypothesis.settings.register_profile(
+        name,
+        derandomize=same_examples,
+        print_blob=True,
+        deadline=None,
+        suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    )
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 
 def pytest_addoption(parser):
@@ -55,6 +71,22 @@ def kernels(request):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Interpreter, "__init__", without)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def searches_without_collections():
+    """keras_tuner collects garbage twice before each model: seconds in a process of many tests.
+
+    Python collects by itself when there is enough of it, and Keras is reset as before.
+    """
+    clear = keras.backend.clear_session
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            keras.backend, "clear_session", lambda free_memory=False: clear(free_memory=free_memory)
+        )
+        no_collections = types.SimpleNamespace(collect=lambda: 0)
+        patch.setattr(keras_tuner.src.engine.tuner, "gc", no_collections)
         yield
 
 
