@@ -141,11 +141,6 @@ def kernels(model: keras.Model) -> list[np.ndarray]:
     ]
 
 
-def flat(outputs: Any) -> list[np.ndarray]:
-    """Returns outputs as a flat list of arrays in float64."""
-    return [np.asarray(each, np.float64) for each in keras.tree.flatten(outputs)]
-
-
 def file_inputs(model: keras.Model, x: Any) -> Any:
     """Returns inputs as the file of a model takes them: behind its preprocessing."""
     front, _ = tfnas.split_preprocessing(tfnas.as_functional(model, x))

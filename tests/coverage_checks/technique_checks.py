@@ -9,14 +9,13 @@ from coverage_checks.cells import (
     Silent,
     Subject,
     file_inputs,
-    flat,
     kernels,
     largest_difference,
     outputs_of,
     require,
 )
 from masked_models import half_removed
-from model_kinds import answers, batches
+from model_kinds import answers, batches, flat
 
 import tfnas
 from tfnas.graph.functional import walk
