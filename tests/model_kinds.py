@@ -340,8 +340,6 @@ class Detector(keras.Model):
     """A model with a training step of its own."""
 
     def train_step(self, data: Any) -> Any:
-        import tensorflow as tf
-
         x, boxes_ = data
         with tf.GradientTape() as tape:
             loss = ops.mean(ops.abs(self(x, training=True) - boxes_))
