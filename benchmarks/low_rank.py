@@ -33,7 +33,7 @@ from imagenet import load_images
 
 import tfnas
 from tfnas.low_rank.factorize import factorize
-from tfnas.measure.accuracy import correct, paired_difference
+from tfnas.measure.accuracy import correct
 from tfnas.table import table
 
 _SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -109,11 +109,10 @@ def compare(
             plain = correct(y, tfnas.to_tflite(smaller).predict(x, threads=THREADS.value))
             files.append(tfnas.to_tflite(tfnas.recalibrate_batchnorm(smaller, calibration)))
             right = correct(y, files[-1].predict(x, threads=THREADS.value))
-            value, low, high = (100 * part for part in paired_difference(right, before))
             rows.append(
                 [
                     *(way, f"{target:g}", f"{report.macs[1] / macs:.3f}", f"{plain.mean():.4f}"),
-                    *(f"{right.mean():.4f}", f"{value:+.2f} [{low:+.2f}, {high:+.2f}]"),
+                    *(f"{right.mean():.4f}", record.points(right, before)),
                     *("", str(len(report.layers))),
                 ]
             )

@@ -28,7 +28,7 @@ from absl import app, flags
 from imagenet import load_images
 
 import tfnas
-from tfnas.measure.accuracy import correct, paired_difference
+from tfnas.measure.accuracy import correct
 from tfnas.pruning.allocation import distribute, measure_curves
 from tfnas.pruning.prunable_kernels import find_kernels
 from tfnas.table import table
@@ -84,10 +84,9 @@ def row(
 ) -> list[str]:
     """A line of the table."""
     right = correct(y, predicted(pruned, x))
-    value, low, high = (100 * part for part in paired_difference(right, original))
     cells = [f"{report.sparsity:.2%}", name, f"{right.mean():.4f}"]
     print("  ".join(cells), flush=True)
-    return [*cells, f"{value:+.2f} [{low:+.2f}, {high:+.2f}]"]
+    return [*cells, record.points(right, original)]
 
 
 def predicted(model: Any, x: np.ndarray) -> np.ndarray:

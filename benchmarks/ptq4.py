@@ -29,7 +29,7 @@ from absl import app, flags, logging
 from imagenet import load_images
 
 import tfnas
-from tfnas.measure.accuracy import correct, paired_difference
+from tfnas.measure.accuracy import correct
 from tfnas.table import table
 
 _SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -58,8 +58,7 @@ def main(argv: list[str]) -> None:
             file = make()
             seconds = time.monotonic() - began
             right = correct(y, file.predict(x, threads=THREADS))
-            value, low, high = (100 * part for part in paired_difference(right, original))
-            difference = f"{value:+.2f} [{low:+.2f}, {high:+.2f}]"
+            difference = record.points(right, original)
             cells = [f"{right.mean():.4f}", difference, f"{file.size:,}", f"{seconds:.0f}"]
             rows.append([str(draw), name, *cells])
             print("  ".join(rows[-1]), flush=True)

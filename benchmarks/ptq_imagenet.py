@@ -32,7 +32,7 @@ from absl import app, flags, logging
 from imagenet import load_images
 
 import tfnas
-from tfnas.measure.accuracy import correct, paired_difference
+from tfnas.measure.accuracy import correct
 from tfnas.table import table
 
 _SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -114,11 +114,10 @@ def row(
 ) -> list[str]:
     """A line of the table."""
     right, before = correct(labels, found), correct(labels, original)
-    value, low, high = (100 * part for part in paired_difference(right, before))
     cells = [
         name,
         f"{right.mean():.4f}",
-        f"{value:+.2f} [{low:+.2f}, {high:+.2f}]",
+        record.points(right, before),
         f"{(found.argmax(1) != original.argmax(1)).mean():.2%}",
         f"{file.size:,}",
         f"{seconds:.0f}",
