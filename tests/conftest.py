@@ -7,6 +7,8 @@ property tests are the same in every run, unless HYPOTHESIS_PROFILE=random asks 
 
 import os
 import random
+import subprocess
+import sys
 import types
 
 import hypothesis
@@ -139,6 +141,24 @@ def tfnas_command(capsys):
         return code, captured.out, captured.err
 
     return call
+
+
+@pytest.fixture
+def python():
+    """Runs code in a process of its own, so that a crash does not end the tests."""
+
+    def run(code, paths=(), timeout=120):
+        quiet = {"CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
+        modules = os.pathsep.join([*map(str, paths), os.environ.get("PYTHONPATH", "")])
+        return subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            env={**os.environ, **quiet, "PYTHONPATH": modules},
+        )
+
+    return run
 
 
 @pytest.fixture

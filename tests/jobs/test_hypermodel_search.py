@@ -11,6 +11,7 @@ import time
 import keras
 import numpy as np
 import pytest
+from folder_contents import contents
 
 from tfnas.cli.app import main
 from tfnas.jobs.hypermodel_import import imported_hypermodel
@@ -61,11 +62,6 @@ def here(tmp_path, monkeypatch):
 
 def search(name, *flags):
     return main(["search", f"--hypermodel={name}", "--data=data.npz", "--directory=run", *flags])
-
-
-def contents(folder):
-    paths = sorted(pathlib.Path(folder).rglob("*"))
-    return {path: (path.stat().st_mtime_ns, path.is_file() and path.read_bytes()) for path in paths}
 
 
 @pytest.mark.slow

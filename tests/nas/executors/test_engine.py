@@ -11,6 +11,7 @@ import time
 
 import keras_tuner as kt
 import pytest
+from folder_contents import contents
 from tuner_settings import arranged
 
 from tfnas.nas.algorithm_tuners import EvolutionTuner, RandomTuner
@@ -340,14 +341,6 @@ def test_an_owner_gives_back(tmp_path):
 
 
 # ---- finished searches
-
-
-def contents(folder):
-    """Bytes and time of change of all files and folders."""
-    return {
-        path: (path.stat().st_mtime_ns, path.read_bytes() if path.is_file() else b"")
-        for path in sorted(pathlib.Path(folder).rglob("*"))
-    }
 
 
 def test_a_finished_search_is_opened_without_a_write(tmp_path, monkeypatch):
