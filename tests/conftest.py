@@ -20,6 +20,8 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 import tfnas
 from tfnas.cli import app
+from tfnas.measure.latency import benchmark
+from tfnas.measure.throughput import throughput
 from tfnas.quantization.spec import MODES
 
 # A slow machine fails no property test. `print_blob` says how to run a failure again.
@@ -89,6 +91,15 @@ def searches_without_collections():
         )
         no_collections = types.SimpleNamespace(collect=lambda: 0)
         patch.setattr(keras_tuner.src.engine.tuner, "gc", no_collections)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def short_samples():
+    """What a job measures in a test is no result: its samples last 0.1 ms in place of 3."""
+    with pytest.MonkeyPatch.context() as patch:
+        for function in (benchmark, throughput):
+            patch.setitem(function.__kwdefaults__, "sample_ms", 0.1)
         yield
 
 

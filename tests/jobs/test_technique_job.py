@@ -2,6 +2,7 @@
 
 import functools
 import json
+import shutil
 
 import keras
 import numpy as np
@@ -38,12 +39,14 @@ def model(few):
     return model
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
+@pytest.fixture(autouse=True, scope="module")
+def quick():
     # Timing has tests of its own, and takes longer than all else here.
-    monkeypatch.setattr(
-        "tfnas.jobs.technique_job.benchmark", functools.partial(tfnas.benchmark, rounds=6)
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "tfnas.jobs.technique_job.benchmark", functools.partial(tfnas.benchmark, rounds=6)
+        )
+        yield
 
 
 class Recorded(Progress):
@@ -121,16 +124,24 @@ def test_the_same_call_again_reads_the_finished_training(model, few, tmp_path):
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("change", ["row", "settings", "data", "model"])
-def test_another_job_is_refused_and_overwritten_on_request(model, few, tmp_path, change):
+@pytest.fixture(scope="module")
+def finished(model, few, tmp_path_factory):
+    """The arguments of a job that has ended, and a folder that holds it."""
+    folder = tmp_path_factory.mktemp("finished") / "job"
     arguments = {
         "model": model,
         "techniques": [("prune", {"sparsity": 0.5})],
         "train_data": few,
         "settings": tfnas.FineTuneSettings(epochs=0),
-        "directory": tmp_path / "job",
     }
-    tfnas.run_techniques(**arguments)
+    tfnas.run_techniques(**arguments, directory=folder)
+    return arguments, folder
+
+
+@pytest.mark.parametrize("change", ["row", "settings", "data", "model"])
+def test_another_job_is_refused_and_overwritten_on_request(finished, model, few, tmp_path, change):
+    arguments = {**finished[0], "directory": tmp_path / "job"}
+    shutil.copytree(finished[1], tmp_path / "job")
     (tmp_path / "job" / "mine.csv").write_text("mine")
     job = (tmp_path / "job" / "job.json").read_text()
     assert json.loads(job)["format"] == ["job of techniques", 4]
