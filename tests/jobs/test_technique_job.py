@@ -1,6 +1,5 @@
 """Jobs of techniques: rows, folders and finished trainings. The network is small."""
 
-import functools
 import json
 import shutil
 
@@ -37,16 +36,6 @@ def model(few):
     model.compile("adam", "sparse_categorical_crossentropy", jit_compile=False)
     model.fit(few.x_train, few.y_train, epochs=3, batch_size=32, verbose=0)
     return model
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick():
-    # Timing has tests of its own, and takes longer than all else here.
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "tfnas.jobs.technique_job.benchmark", functools.partial(tfnas.benchmark, rounds=6)
-        )
-        yield
 
 
 class Recorded(Progress):
