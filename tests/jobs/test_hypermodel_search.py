@@ -119,7 +119,6 @@ def test_a_wrong_name_is_refused(here, text, message):
         imported_hypermodel(text.format(here))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -148,7 +147,6 @@ def test_a_python_call_names_the_tuners():
     assert SearchConfig("digits", hypermodel="m:build").hypermodel == "m:build"
 
 
-@pytest.mark.slow
 def test_ctrl_c_that_a_finalizer_swallowed_ends_the_search_all_the_same(here, monkeypatch):
     from tfnas.jobs import hypermodel_search
 
