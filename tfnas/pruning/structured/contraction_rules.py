@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from tfnas.graph.call_arguments import named_arguments
 from tfnas.graph.functional import Call, Value
 from tfnas.pruning.structured.activation_rules import own_activation
 from tfnas.pruning.structured.channel_ids import Channels
 from tfnas.pruning.structured.channel_trace import ChannelTrace, ChannelWeight, Rule, Use
-from tfnas.pruning.structured.selection_rules import argument
 
 
 def product(
@@ -170,7 +170,7 @@ def _output_shape(
 def _attention(trace: ChannelTrace, call: Call) -> list[Channels]:
     """The layer Attention: softmax(query key^T) value, without projections."""
     layer = call.operation
-    tensors = argument(call, "inputs", 0)
+    tensors = named_arguments(call).get("inputs")
     if not isinstance(tensors, list | tuple) or len(call.inputs) != len(tensors):
         return trace.opaque(call, f"{call.kind} {call.name!r} has masks")
     query, value = call.inputs[0], call.inputs[1]
