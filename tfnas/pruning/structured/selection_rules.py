@@ -11,7 +11,7 @@ from tfnas.graph.call_arguments import named_arguments
 from tfnas.graph.functional import Call
 from tfnas.pruning.structured.axis_rules import without_axes
 from tfnas.pruning.structured.channel_ids import Channels
-from tfnas.pruning.structured.channel_trace import ChannelTrace, Kept, Rewrite, Rule
+from tfnas.pruning.structured.channel_trace import ChannelTrace, Kept, Rewrite, Rule, axes_of
 
 
 def _get_item(trace: ChannelTrace, call: Call) -> list[Channels]:
@@ -159,7 +159,7 @@ def _flip(trace: ChannelTrace, call: Call) -> list[Channels]:
     rank, axes = len(call.inputs[0].shape), call.operation.axis
     if axes is None:
         return trace.opaque(call, f"{call.kind} {call.name!r} reverses the batch axis")
-    over = {int(a) % rank for a in (axes if isinstance(axes, list | tuple) else [axes])}
+    over = axes_of(axes, rank)
     known = trace.known(call.inputs[0]).axes
     return [Channels({a: ids[::-1] if a in over else ids for a, ids in known.items()})]
 
