@@ -208,7 +208,6 @@ _LAYERS: dict[str, Callable[[Call], int | None]] = {
     "Dense": _dense,
     "Dot": _dot,
     "EinsumDense": _einsum_dense,
-    "Functional": _of_graph,
     "GroupedQueryAttention": attention_macs.grouped_query,
     "MultiHeadAttention": attention_macs.multi_head,
     "ReversibleEmbedding": _reversible_embedding,

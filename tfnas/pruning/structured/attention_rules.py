@@ -112,7 +112,7 @@ def _attended(
 ) -> list[Channels]:
     """Counts the uses of a call's kernels; couples its inputs with those of the first call."""
     query, key, value = inputs
-    for each in {id(v): v for v in inputs}.values():
+    for each in dict.fromkeys(inputs):
         trace.only(each, 2, f"{call.kind} {call.name!r} attends over it")
     extra = [v for v in call.inputs if v not in inputs]
     for each in extra:  # masks

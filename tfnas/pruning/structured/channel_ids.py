@@ -18,6 +18,8 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+ONLY_CHANNEL = "it is the only channel"
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Channels:
