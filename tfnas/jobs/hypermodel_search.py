@@ -10,25 +10,23 @@ import dataclasses
 import json
 import pathlib
 import shutil
-import time
 from collections.abc import Sequence
 from typing import Any
 
 import keras_tuner as kt
 
 from tfnas import data as data_module
-from tfnas.compression.progress import Progress, TrialNews
+from tfnas.compression.progress import Progress
 from tfnas.jobs import search_folder
 from tfnas.jobs.hypermodel_import import imported_hypermodel
 from tfnas.jobs.search_tuner import tuner_of
 from tfnas.nas.measured_trial import MODEL_FILE
-from tfnas.nas.search_callbacks import TrialCallbacks
 from tfnas.nas.search_config import SearchConfig
-from tfnas.nas.trial_log import failure_cause
+from tfnas.nas.trial_log import TrialLog, failure_cause
 from tfnas.nas.tuner import MeasuredTuner
 from tfnas.reports import hypermodel_report
 from tfnas.runtime.files import save_model, write_atomically
-from tfnas.runtime.interrupts import Interrupts, announced_interrupts
+from tfnas.runtime.interrupts import announced_interrupts
 from tfnas.search_space.hypermodel import as_hypermodel
 from tfnas.table import table
 
@@ -183,49 +181,8 @@ def _write(result: HyperModelResult, tuner: MeasuredTuner, config: SearchConfig,
     hypermodel_report.write(folder, result.trials, failures, config, data, **chosen)
 
 
-class _Log(TrialCallbacks):
-    """Writes one line of JSON for each trial that ended, and reports progress."""
-
-    def __init__(
-        self,
-        tuner: MeasuredTuner,
-        path: pathlib.Path | None,
-        progress: Progress,
-        config: SearchConfig,
-    ) -> None:
-        self.tuner, self.path, self.progress, self.config = tuner, path, progress, config
-        self.started, self.interrupts = time.monotonic(), Interrupts()
-        ended = [self._line(tuner.oracle.get_trial(name)) for name in tuner.oracle.end_order]
-        if path is not None:
-            write_atomically(path, "".join(ended))
-
-    def trial_began(self, trial: kt.engine.trial.Trial) -> None:
-        self.started = time.monotonic()
-        self.progress.trial_began(int(trial.trial_id) + 1, self.config.max_trials)
-        self.interrupts.check()
-
-    def epoch_ended(self, trial: kt.engine.trial.Trial, epoch: int) -> None:
-        self.progress.epoch_ended(epoch + 1, self.config.epochs)
-        self.interrupts.check()
-
-    def trial_ended(self, trial: kt.engine.trial.Trial) -> None:
-        oracle = self.tuner.oracle
-        if trial.trial_id not in oracle.end_order:
-            return  # sent for a retry
-        if self.path is not None:
-            with self.path.open("a") as file:
-                file.write(self._line(trial))
-        done, seconds = trial.status == "COMPLETED", time.monotonic() - self.started
-        best = oracle.get_best_trials(1)[0] if oracle.records else None
-        self.progress.trial_ended(
-            TrialNews(
-                int(trial.trial_id) + 1,
-                self.config.max_trials,
-                seconds,
-                self._text(trial) if done else f"failed: {failure_cause(trial)}",
-                None if best is None else f"{self._text(best)} (trial {best.trial_id})",
-            )
-        )
+class _Log(TrialLog):
+    """The log of hyperparameters' trials, which have no architecture and no front."""
 
     def _text(self, trial: kt.engine.trial.Trial) -> str:
         values = " ".join(f"{n}={_shown(v)}" for n, v in trial.hyperparameters.values.items())
@@ -233,7 +190,13 @@ class _Log(TrialCallbacks):
         metrics = ", ".join(f"{n} {trial.metrics.get_best_value(n):.4g}" for n in names)
         return f"{metrics}; {values}"
 
-    def _line(self, trial: kt.engine.trial.Trial) -> str:
+    def _place(self, trial: kt.engine.trial.Trial) -> str:
+        return f"trial {trial.trial_id}"
+
+    def _front(self) -> str | None:
+        return None
+
+    def _line(self, trial: kt.engine.trial.Trial, seconds: float | None = None) -> str:
         done, tracked = trial.status == "COMPLETED", trial.metrics
         line = {
             "trial": trial.trial_id,
