@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from tfnas.graph.functional import clone, walk
+from tfnas.graph.functional import clone, repeat_call, walk
 from tfnas.graph.model_class import own_steps
 from tfnas.graph.subclassed import CannotTrace, cause_of, is_subclassed, traced, trains_otherwise
 from tfnas.graph.symbolic_inputs import by_input_name, first_inputs, parsed_shapes, symbolic_inputs
@@ -321,9 +321,7 @@ def _reconnected(model: keras.Model, input_shape: Any) -> keras.Model:
     flow = walk(model)
     tensors = dict(zip(flow.inputs, inputs, strict=True))
     for call in flow.calls:
-        args, kwargs = call.arguments([tensors[value] for value in call.inputs])
-        results = keras.tree.flatten(call.operation(*args, **kwargs))
-        tensors.update(zip(call.outputs, results, strict=True))
+        repeat_call(call, tensors)
     return keras.Model(
         keras.tree.pack_sequence_as(graph.input, inputs),
         keras.tree.pack_sequence_as(graph.output, [tensors[value] for value in flow.outputs]),
