@@ -174,8 +174,7 @@ def _without_preprocessing(
 def _batches_of(data: Any) -> Any:
     """Data that shows the shapes of inputs; None where it is read by the model's inputs."""
     if is_ready(data):
-        x = getattr(data, "x_train", None)
-        return None if x is None else x
+        return getattr(data, "x_train", None)
     if isinstance(data, tuple) and len(data) in (2, 3):
         return data[:2]
     return data if hasattr(data, "as_numpy_iterator") or is_py_dataset(data) else None
