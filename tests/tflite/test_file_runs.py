@@ -8,7 +8,7 @@ from keras import layers
 
 import tfnas
 from tfnas.measure.latency import reference_artifact
-from tfnas.tflite.file_runs import fixed_batch, state_of
+from tfnas.tflite.file_runs import fixed_batch
 from tfnas.tflite.tensor_details import TensorDetails
 
 X = np.random.default_rng(0).normal(size=(5, 6, 3)).astype("float32")
@@ -43,7 +43,7 @@ def one_by_one(model, x):
 
 
 def test_each_example_starts_from_the_first_state(fused, model):
-    assert state_of(fused.content) == "tensors"
+    assert fused.state == "tensors"
     expected = one_by_one(model, X)
     for order in (np.arange(5), np.array([3, 1, 4, 0, 2])):
         found = fused.predict(X[order])
@@ -61,7 +61,7 @@ def test_a_stream_goes_on_from_the_state_before(fused):
 
 
 def test_variables_are_reset_too(stream, model):
-    assert state_of(stream.content) == "variables"
+    assert stream.state == "variables"
     expected = one_by_one(model, X)
     np.testing.assert_allclose(stream.predict(X), expected, rtol=0, atol=1e-5)
     kept = stream.predict(X, stateful=True)
@@ -151,7 +151,7 @@ def test_inputs_of_no_common_batch_are_refused(inputs, message):
 def test_an_open_batch_is_not_fixed():
     assert fixed_batch([tensor(-1, 2), tensor(-1)]) is None
     assert fixed_batch([tensor(-1, 2), tensor(4)]) == 4
-    assert state_of(reference_artifact().content) == "none"
+    assert reference_artifact().state == "none"
 
 
 def test_a_stream_does_not_go_on_from_rows_that_were_filled_up():

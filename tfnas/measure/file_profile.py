@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from tfnas.graph.macs import not_counted
-from tfnas.table import Tabular, TextTable
+from tfnas.measure.counted_profile import CountedProfile
+from tfnas.table import TextTable
 from tfnas.tflite.artifact import Artifact
-from tfnas.tflite.flatbuffer import FileGraph, TensorInfo, read_graphs
+from tfnas.tflite.flatbuffer import FileGraph, TensorInfo
 from tfnas.tflite.operator_macs import known_shapes, operator_macs
 
 _BITS = {"int4": 4, "uint4": 4, "int2": 2, "bool": 8, "complex64": 64, "bfloat16": 16}
@@ -43,7 +43,7 @@ class OperatorProfile:
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class FileProfile(Tabular):
+class FileProfile(CountedProfile):
     """Cost of one run of a `.tflite` file. Prints as a table of its operators.
 
     Args:
@@ -68,15 +68,6 @@ class FileProfile(Tabular):
         """Operators whose multiply-accumulates are not known, with their layer."""
         names = (f"{op.name} ({op.layer})" for op in self.operators if op.macs is None)
         return tuple(dict.fromkeys(names))
-
-    def check_counted(self, argument: str) -> None:
-        """Raises ValueError where a limit on MACs can't be kept: some operators are not counted.
-
-        Args:
-            argument: Name of the limit, for the message.
-        """
-        if self.uncounted:
-            raise ValueError(not_counted(argument, self.uncounted))
 
     def summary(self) -> str:
         """Returns the totals of the file as one line."""
@@ -119,12 +110,6 @@ class FileProfile(Tabular):
             TextTable(["operator", "number", "MACs"], kinds, right=1),
         ]
 
-    def notes(self) -> list[str]:
-        """Returns the totals of the file, and what they are without."""
-        if not self.uncounted:
-            return [self.summary()]
-        return [self.summary(), f"MACs not counted: {', '.join(self.uncounted)}"]
-
 
 def profile_file(file: Artifact, columns: Sequence[Any] | None = None) -> FileProfile:
     """Counts the operators, weights, multiply-accumulates and memory of a `.tflite` file.
@@ -140,7 +125,7 @@ def profile_file(file: Artifact, columns: Sequence[Any] | None = None) -> FilePr
     Raises:
         ValueError: The file leaves sizes open, or the data has other inputs.
     """
-    graphs = read_graphs(file.content)
+    graphs = file.graphs
     main = graphs[0]
     shapes = _shapes(file, main, _input_shapes(main, columns))
     seen: set[bytes] = set()

@@ -24,7 +24,6 @@ import numpy as np
 
 from tfnas.measure.measurement import Latency
 from tfnas.tflite.artifact import FILES, Artifact, as_artifact
-from tfnas.tflite.file_runs import state_of
 
 DEFAULT_ROUNDS = 50
 _PASSES = 25
@@ -143,7 +142,7 @@ class _Timer:
 
     def __init__(self, file: Artifact, threads: int, xnnpack: bool, warmup: int, sample_ms: float):
         self.interpreter = file.interpreter(threads, xnnpack)
-        self.has_state = state_of(file.content) == "tensors"
+        self.has_state = file.state == "tensors"
         rng = np.random.default_rng(0)
         for tensor in self.interpreter.get_input_details():
             noise = rng.uniform(0, 100, tensor["shape"]).astype(tensor["dtype"])

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, overload
 from tfnas.graph.batchnorm import fitting_columns
 from tfnas.graph.functional import Call, Value, walk
 from tfnas.graph.functional_form import opaque_form
-from tfnas.graph.macs import call_macs, elements, not_counted, weights_of
+from tfnas.graph.macs import call_macs, elements, weights_of
+from tfnas.measure.counted_profile import CountedProfile
 from tfnas.measure.file_profile import FileProfile, profile_file
-from tfnas.table import Tabular, TextTable
-from tfnas.tflite.artifact import Artifact
+from tfnas.table import TextTable
+from tfnas.tflite.artifact import FILES, Artifact, as_artifact
 
 if TYPE_CHECKING:
     import keras
@@ -68,7 +69,7 @@ class LayerProfile:
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class Profile(Tabular):
+class Profile(CountedProfile):
     """Cost of a model for one example. Prints as a table of its layers.
 
     Args:
@@ -91,15 +92,6 @@ class Profile(Tabular):
     def uncounted(self) -> tuple[str, ...]:
         """Layers whose MACs are not known."""
         return tuple(dict.fromkeys(layer.name for layer in self.layers if layer.macs is None))
-
-    def check_counted(self, argument: str) -> None:
-        """Raises ValueError where a limit on MACs can't be kept, since some layers are not counted.
-
-        Args:
-            argument: Name of the limit, for the message.
-        """
-        if self.uncounted:
-            raise ValueError(not_counted(argument, self.uncounted))
 
     def peak_activation_bytes(self, bytes_per_element: int = 1) -> int:
         """Returns the activation memory in bytes: 1 an element for int8, 4 for float32."""
@@ -135,12 +127,6 @@ class Profile(Tabular):
         """Returns the table of the layers."""
         return [TextTable(self.headers(), self.rows(), right=3)]
 
-    def notes(self) -> list[str]:
-        """Returns the totals of the model, and what they are without."""
-        if not self.uncounted:
-            return [self.summary()]
-        return [self.summary(), f"MACs not counted: {', '.join(self.uncounted)}"]
-
 
 @overload
 def profile(model: Artifact | str | os.PathLike[str], data: Arrays | None = ...) -> FileProfile: ...
@@ -174,9 +160,8 @@ def profile(model: Any, data: Arrays | None = None) -> Profile | FileProfile:
         ValueError: The model is not built, or has an input with a dimension of
             None other than the batch and there is no data, or the data has other inputs.
     """
-    if isinstance(model, Artifact | str | os.PathLike):
-        file = model if isinstance(model, Artifact) else Artifact.load(model)
-        return profile_file(file, None if data is None else _columns(data))
+    if isinstance(model, FILES):
+        return profile_file(as_artifact(model), None if data is None else _columns(data))
     model = opaque_form(model, data)
     flow = walk(model if data is None else _sized(model, data))
     open_inputs = [value.shape for value in flow.inputs if None in value.shape[1:]]

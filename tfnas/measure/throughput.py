@@ -22,7 +22,7 @@ from tfnas.data.reading import arrays
 from tfnas.measure.latency import as_artifacts, check_rounds, median_interval
 from tfnas.table import Tabular
 from tfnas.tflite.artifact import Artifact
-from tfnas.tflite.file_runs import fixed_batch
+from tfnas.tflite.file_runs import BatchRefused, fixed_batch
 
 if TYPE_CHECKING:
     from tfnas.data.data_types import ExampleData
@@ -150,7 +150,7 @@ def throughput(
                 runners[key] = _Runner(
                     artifacts[place], columns[place], batch, count, xnnpack, sample_ms
                 )
-            except _BatchRefused as error:
+            except BatchRefused as error:
                 notes[key] = str(error)
         for _ in block:
             for setting in rng.permutation(len(settings)):
@@ -161,10 +161,6 @@ def throughput(
     return [
         _record((*s, place), speeds, notes) for s in settings for place in range(len(artifacts))
     ]
-
-
-class _BatchRefused(Exception):
-    """A file does not take a batch of this size; the message says why."""
 
 
 class _Runner:
@@ -182,18 +178,18 @@ class _Runner:
         self.batch = batch
         shapes = [(batch, *column.shape[1:]) for column in columns]
         if fixed_batch(file.inputs) not in (None, batch):
-            raise _BatchRefused(f"takes no batch of {batch}")
+            raise BatchRefused(f"takes no batch of {batch}")
         try:
             interpreter = file.interpreter(threads, xnnpack, shapes)
             for tensor, column, shape in zip(file.inputs, columns, shapes, strict=True):
                 interpreter.set_tensor(tensor.index, tensor.quantize(np.resize(column, shape)))
             interpreter.invoke()
         except RuntimeError as error:
-            raise _BatchRefused(f"takes no batch of {batch}") from error
+            raise BatchRefused(f"takes no batch of {batch}") from error
         for tensor in file.outputs:
             out = interpreter.get_tensor(tensor.index)
             if out.ndim == 0 or len(out) != batch:
-                raise _BatchRefused(f"takes no batch of {batch}: {tensor.name} is {out.shape}")
+                raise BatchRefused(f"takes no batch of {batch}: {tensor.name} is {out.shape}")
         self.invoke = interpreter.invoke
         once = min(self._run(1) for _ in range(2))
         self.repeats = max(1, math.ceil(sample_ms / 1000 / max(once, 1e-7)))

@@ -26,6 +26,7 @@ from tfnas.quantization.integer_layers import (
     SixteenBitForm,
     needs_16_bit_form,
 )
+from tfnas.quantization.layer_registry import WITH_WEIGHTS
 from tfnas.quantization.layer_roles import (
     ONE_SCALE,
     Role,
@@ -40,6 +41,8 @@ from tfnas.quantization.normal_form import Origins
 from tfnas.quantization.quantized_kernel import QuantizedKernel, QuantizedWeights
 from tfnas.quantization.spec import QuantSpec
 
+_MOVES = (Role.SAME,)
+
 
 class FakeQuantBuilder:
     """Rebuilds the calls of a model in normal form, with fake quantization.
@@ -53,6 +56,7 @@ class FakeQuantBuilder:
 
     def __init__(self, flow: Walk, spec: QuantSpec, origins: Origins, fixed: bool = False) -> None:
         self.flow, self.spec, self.origins, self.fixed = flow, spec, origins, fixed
+        self.least = MIN_RANGE_16 if spec.activation_bits > 8 else 0.0
         self.copies = LayerCopies()
         self.producers = {value: call for call in flow.calls for value in call.outputs}
         consumers = [(value, call) for call in flow.calls for value in call.inputs]
@@ -95,7 +99,7 @@ class FakeQuantBuilder:
         outputs = self._outputs(call, tensors, call_role)
         if call_role is Role.SAME:
             return [
-                self._moved(call, value, tensors[0], tensor)
+                self._moved(value, tensors[0], tensor)
                 for value, tensor in zip(call.outputs, outputs, strict=True)
             ]
         bits = self.spec.activation_bits
@@ -115,17 +119,14 @@ class FakeQuantBuilder:
         bits = self._kernel_bits(call)
         if call_role is Role.KERNEL and bits is not None:
             bits = kernel_bits(call.kind, bits, self.spec.activation_bits)
-            use = self.calls[id(call.operation)]
-            self.calls[id(call.operation)] += 1
-            options = {"use": use} if use else {}
             settings = {
                 "bits": bits,
-                "least": MIN_RANGE_16 if self.spec.activation_bits > 8 else 0.0,
+                "least": self.least,
                 "one_scale": _channels_share_values(call),
                 "as_convolution": self.fixed and bits == 4 and _is_small_dense(call),
                 "fixed": self.fixed,
             }
-            return [self._wrapped(call, QuantizedKernel, **settings)(tensors[0], **options)]
+            return [self._wrapped(call, QuantizedKernel, **settings)(tensors[0], **self._use(call))]
         if call_role is Role.WEIGHTS and bits is not None:
             return self._registered(call, tensors)
         standalone = call_role is Role.NORM and not self._folds(call) and is_channel_norm(call)
@@ -144,21 +145,19 @@ class FakeQuantBuilder:
 
     def _registered(self, call: Call, tensors: list[Any]) -> list[Any]:
         """A registered layer, whose kernels have 8 bits: those that any operator takes."""
+        args, kwargs = call.arguments(tensors)
+        axes: Any = registered_form(call.operation)
+        for name in axes:
+            weight_of(call.operation, name, "integer_form")
+        layer = self._wrapped(call, QuantizedWeights, axes=axes, least=self.least)
+        layer.build_from_config({"layer": call.operation.get_build_config()})
+        return list(keras.tree.flatten(layer(*args, **kwargs, **self._use(call))))
+
+    def _use(self, call: Call) -> dict[str, int]:
+        """The argument that tells the calls of a shared layer apart; none for its first one."""
         use = self.calls[id(call.operation)]
         self.calls[id(call.operation)] += 1
-        args, kwargs = call.arguments(tensors)
-        axes = registered_form(call.operation)
-        for name in axes or ():
-            weight_of(call.operation, name, "integer_form")
-        layer = self._wrapped(
-            call,
-            QuantizedWeights,
-            axes=axes,
-            least=MIN_RANGE_16 if self.spec.activation_bits > 8 else 0.0,
-        )
-        layer.build_from_config({"layer": call.operation.get_build_config()})
-        options = {"use": use} if use else {}
-        return list(keras.tree.flatten(layer(*args, **kwargs, **options)))
+        return {"use": use} if use else {}
 
     def _kernel_bits(self, call: Call) -> int | None:
         """Bits of a kernel, by the name of its layer or of the layer that it was split off."""
@@ -177,7 +176,7 @@ class FakeQuantBuilder:
         if call.kind == "Concatenate" and self.spec.activation_bits == 8:
             return any(self._comes_from_float(value) for value in call.inputs)
         return call_role is Role.FLOAT or (
-            call_role in (Role.KERNEL, Role.WEIGHTS) and self._kernel_bits(call) is None
+            call_role in WITH_WEIGHTS and self._kernel_bits(call) is None
         )
 
     def _comes_from_float(self, value: Any) -> bool:
@@ -186,10 +185,16 @@ class FakeQuantBuilder:
         An integer concatenation has one scale for all inputs, which the converter can't give to
         the output of a float operator.
         """
-        producer = self.producers.get(value)
-        while producer is not None and role(producer) in (Role.RELU, Role.SAME):
-            producer = self.producers.get(producer.inputs[0])
+        producer = self.producers.get(self._source(value, (Role.RELU, Role.SAME)))
         return producer is not None and self._stays_float(producer)
+
+    def _source(self, value: Any, roles: tuple[Role, ...]) -> Any:
+        """The value that a value comes from by any number of calls of these roles."""
+        producer = self.producers.get(value)
+        while producer is not None and role(producer) in roles:
+            value = producer.inputs[0]
+            producer = self.producers.get(value)
+        return value
 
     def _folds(self, norm: Call) -> bool:
         """Whether a BatchNormalization is folded into the kernel before it."""
@@ -243,7 +248,7 @@ class FakeQuantBuilder:
         roles = (Role.KERNEL, Role.NORM, Role.AFFINE, Role.COMPUTE)
         return role(call) in roles and not self._has_one_range(call) and not self._stays_float(call)
 
-    def _moved(self, call: Call, value: Any, tensor: Any, output: Any) -> Any:
+    def _moved(self, value: Any, tensor: Any, output: Any) -> Any:
         """The output of a call that moves values; rounded again beside the values themselves.
 
         Where a Concatenate joins a tensor and, say, its Permute, the converter finds no range for
@@ -252,11 +257,11 @@ class FakeQuantBuilder:
         if id(tensor) not in self.rounded or "float" not in value.dtype:
             return output
         layer = self.rounded[id(tensor)][1]
-        source = self._unmoved(value)
+        source = self._source(value, _MOVES)
         joins = [user for user in self.flow.calls if value in user.inputs]
         if any(
             self._has_one_range(user)
-            and any(v is not value and self._unmoved(v) is source for v in user.inputs)
+            and any(v is not value and self._source(v, _MOVES) is source for v in user.inputs)
             for user in joins
         ):
             output = layer(output, training=False)
@@ -271,14 +276,6 @@ class FakeQuantBuilder:
             return tensor
         name = self.copies.unique(f"float_{call.operation.name}_input")
         return FloatInput(self.spec.activation_bits, name=name)(tensor)
-
-    def _unmoved(self, value: Any) -> Any:
-        """The value that a value was moved from, by any number of calls."""
-        producer = self.producers.get(value)
-        while producer is not None and role(producer) is Role.SAME:
-            value = producer.inputs[0]
-            producer = self.producers.get(value)
-        return value
 
     def _wrapped(self, call: Call, wrapper: type, **settings: Any) -> Any:
         key = id(call.operation)

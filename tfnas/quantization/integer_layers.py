@@ -26,6 +26,7 @@ HARD_SILU = {"hard_silu", "hard_swish", "HardSilu"}
 _REPEATS = ("UpSampling1D", "UpSampling2D", "RepeatVector")
 
 
+@register_layer(macs=0)
 @keras.saving.register_keras_serializable(PACKAGE)
 class ChannelAffine(keras.layers.Wrapper):
     """x * factor + offset for each channel; at inference in the form of an integer file.
@@ -108,6 +109,7 @@ class ChannelAffine(keras.layers.Wrapper):
         return {**super().get_config(), "bits": self.bits}
 
 
+@register_layer(macs=0)
 @keras.saving.register_keras_serializable(PACKAGE)
 class SixteenBitForm(keras.layers.Wrapper):
     """A layer computed by operators that have 16-bit kernels.
@@ -140,6 +142,7 @@ class SixteenBitForm(keras.layers.Wrapper):
         return self.layer.compute_output_shape(input_shape)
 
 
+@register_layer(macs=0)
 @keras.saving.register_keras_serializable(PACKAGE)
 class FloatConcatenate(keras.layers.Wrapper):
     """A concatenation that stays float in the file, because one of its inputs does.
@@ -166,6 +169,7 @@ class FloatConcatenate(keras.layers.Wrapper):
         return self.layer.compute_output_shape(input_shape)
 
 
+@register_layer(macs=0)
 @keras.saving.register_keras_serializable(PACKAGE)
 class FloatInput(keras.layers.Layer):
     """Numbers of an integer tensor, as floats for a layer that stays float in the file.
@@ -194,10 +198,6 @@ class FloatInput(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
         return {**super().get_config(), "bits": self.bits}
-
-
-for _of_file in (ChannelAffine, SixteenBitForm, FloatConcatenate, FloatInput):
-    register_layer(_of_file, macs=0)
 
 
 def _detour(x: tf.Tensor, dtype: tf.DType = tf.float16) -> tf.Tensor:

@@ -24,6 +24,8 @@ class Role(enum.Enum):
     FLOAT = enum.auto()
 
 
+# Roles of layers whose weights are quantized.
+WITH_WEIGHTS = (Role.KERNEL, Role.WEIGHTS)
 _ROLES = {"same": Role.SAME, "compute": Role.COMPUTE, "open": Role.OPEN, "float": Role.FLOAT}
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import keras
 
-from tfnas.graph.batchnorm import fitting_columns
+from tfnas.graph.batchnorm import fitting_columns, layers_of
 from tfnas.graph.compatibility import carry_zeros
 from tfnas.graph.functional import Call, LayerCopies, Skipped, rebuild, walk
 from tfnas.graph.functional_form import as_functional
@@ -34,6 +34,7 @@ from tfnas.quantization.integer_layers import (
     FloatInput,
     SixteenBitForm,
 )
+from tfnas.quantization.layer_registry import WITH_WEIGHTS
 from tfnas.quantization.layer_roles import Role, is_channel_norm, reason_for_float, role
 from tfnas.quantization.normal_form import normal_form
 from tfnas.quantization.quantized_kernel import QuantizedKernel
@@ -114,7 +115,7 @@ def with_fake_quantization(model: keras.Model, spec: QuantSpec, fixed: bool = Fa
     single = to_float32(plain(model)) if doubles else model
     flat, origins = normal_form(single, spec.activation_bits)
     flow = walk(flat)
-    names = [(c.name, c.kind) for c in flow.calls if role(c) in (Role.KERNEL, Role.WEIGHTS)]
+    names = [(c.name, c.kind) for c in flow.calls if role(c) in WITH_WEIGHTS]
     spec.check_patterns([*names, *origins.values()])
     builder = FakeQuantBuilder(flow, spec, origins, fixed)
     raw = {
@@ -218,13 +219,24 @@ def strip_quantization(model: keras.Model) -> keras.Model:
 
 def fake_quants(model: keras.Model) -> list[FakeQuant]:
     """Returns the FakeQuant layers of a model; an empty list if it is not quantization-aware."""
-    return [layer for layer in all_layers(model) if isinstance(layer, FakeQuant)]
+    return layers_of(model, FakeQuant)
+
+
+def quantizable_layers(model: keras.Model) -> set[str]:
+    """Returns the names of the layers whose weights :func:`quantize_aware` quantizes.
+
+    Args:
+        model: A functional or Sequential float model. Of a layer that is split or nested, the names
+            of its parts and its own path are among them.
+    """
+    flat, origins = normal_form(model)
+    own = {call.name for call in walk(flat).calls if role(call) in WITH_WEIGHTS}
+    return own | {path for path, _ in origins.values()}
 
 
 def has_4_bit_kernel(model: keras.Model) -> bool:
     """Returns whether a quantization-aware model rounds some kernel to 4 bits."""
-    kernels = (layer for layer in all_layers(model) if isinstance(layer, QuantizedKernel))
-    return any(kernel.bits == 4 for kernel in kernels)
+    return any(kernel.bits == 4 for kernel in layers_of(model, QuantizedKernel))
 
 
 def unquantized_layers(model: keras.Model) -> list[Skipped]:
@@ -258,7 +270,7 @@ def unquantized_layers(model: keras.Model) -> list[Skipped]:
         if call_role is Role.NORM and not is_channel_norm(call):
             reason = "normalizes another axis than the last, or more than 4 dimensions"
             skipped.append(Skipped(call.name, call.kind, reason))
-        elif call_role in (Role.KERNEL, Role.WEIGHTS):
+        elif call_role in WITH_WEIGHTS:
             skipped.append(Skipped(call.name, call.kind, "left float by the specification"))
         elif call_role is Role.FLOAT:
             skipped.append(Skipped(call.name, call.kind, reason_for_float(call)))

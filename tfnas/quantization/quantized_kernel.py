@@ -66,7 +66,7 @@ class QuantizedKernel(keras.layers.Wrapper):
         if self.fixed:
             self.ends = self.add_weight(
                 name="ends",
-                shape=(channel_count(self.layer),),
+                shape=(_channel_count(self.layer),),
                 initializer="zeros",
                 trainable=False,
                 dtype="float32",
@@ -95,13 +95,16 @@ class QuantizedKernel(keras.layers.Wrapper):
             return self._call_flat(x, rounded)
         if max(getattr(layer, "dilation_rate", (1,))) > 1 and not transposed:
             return self._call_dilated(x, rounded)
+        return self._called_with({id(layer.kernel): rounded}, x)
 
-        def values(variables: Any) -> list[Any]:
-            return [rounded if v is layer.kernel else v for v in variables]
-
-        outputs, _ = layer.stateless_call(
-            values(layer.trainable_variables), values(layer.non_trainable_variables), x
+    def _called_with(self, values: dict[int, Any], *args: Any, **kwargs: Any) -> Any:
+        """Calls the layer with other values of some variables, by their ids."""
+        layer = self.layer
+        trainable, fixed = (
+            [values.get(id(variable), variable) for variable in variables]
+            for variables in (layer.trainable_variables, layer.non_trainable_variables)
         )
+        outputs, _ = layer.stateless_call(trainable, fixed, *args, **kwargs)
         return outputs
 
     def _call_flat(self, x: Any, kernel: Any) -> Any:
@@ -113,9 +116,7 @@ class QuantizedKernel(keras.layers.Wrapper):
 
     def _call_as_convolution(self, x: Any, kernel: Any) -> Any:
         """A dense layer as a convolution of size 1."""
-        axes = list(
-            range(1, 5 - len(x.shape))
-        )  # added ones, up to (batch, height, width, channels)
+        axes = list(range(1, 5 - len(x.shape)))  # of size 1, so that there are 4
         image = x
         for axis in axes:
             image = tf.expand_dims(image, axis)
@@ -172,11 +173,7 @@ class QuantizedKernel(keras.layers.Wrapper):
         each use has a kernel of its own for the converter, which rounds to the same integers,
         and the file holds these once.
         """
-        # A depthwise kernel's channels are its last two axes.
-        depthwise = isinstance(
-            self.layer, keras.layers.DepthwiseConv1D | keras.layers.DepthwiseConv2D
-        )
-        return self._on_grid(kernel, use, self.scale_per_kernel, depthwise)
+        return self._on_grid(kernel, use, self.scale_per_kernel, _is_depthwise(self.layer))
 
     def _on_grid(self, kernel: Any, use: int, whole: bool, depthwise: bool = False) -> Any:
         """Rounds a kernel; `whole`: to one scale, else to one for each channel, the last axis."""
@@ -226,11 +223,15 @@ class QuantizedKernel(keras.layers.Wrapper):
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
-def channel_count(layer: Any) -> int:
-    """Returns the number of output channels of a layer's kernel, as its grid counts them."""
-    depthwise = isinstance(layer, keras.layers.DepthwiseConv1D | keras.layers.DepthwiseConv2D)
+def _is_depthwise(layer: Any) -> bool:
+    """Whether the channels of a layer's kernel are its last two axes."""
+    return isinstance(layer, keras.layers.DepthwiseConv1D | keras.layers.DepthwiseConv2D)
+
+
+def _channel_count(layer: Any) -> int:
+    """The number of output channels of a layer's kernel, as its grid counts them."""
     shape = tuple(layer.kernel.shape)
-    return int(shape[-1] * shape[-2]) if depthwise else int(shape[-1])
+    return int(shape[-1] * shape[-2]) if _is_depthwise(layer) else int(shape[-1])
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -281,17 +282,7 @@ class QuantizedWeights(QuantizedKernel):
         for name, axis in self.axes.items():
             weight = weight_of(layer, name, "integer_form")
             rounded[id(weight)] = self._on_grid(weight.value, use, axis is None)
-
-        def values(variables: Any) -> list[Any]:
-            return [rounded.get(id(variable), variable) for variable in variables]
-
-        outputs, _ = layer.stateless_call(
-            values(layer.trainable_variables),
-            values(layer.non_trainable_variables),
-            *args,
-            **kwargs,
-        )
-        return outputs
+        return self._called_with(rounded, *args, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the layer's configuration, for saving."""

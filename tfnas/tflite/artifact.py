@@ -21,7 +21,7 @@ from ai_edge_litert.interpreter import Interpreter
 from tfnas.runtime.files import write_atomically
 from tfnas.runtime.foreign_files import read_regular
 from tfnas.tflite import c_source, file_interpreter, flatbuffer, minify
-from tfnas.tflite.file_runs import FileRuns, state_of
+from tfnas.tflite.file_runs import FileRuns, State, state_of
 from tfnas.tflite.file_validation import check_file
 from tfnas.tflite.metadata import Metadata, make_metadata, read_metadata, write_metadata
 from tfnas.tflite.tensor_details import TensorDetails
@@ -238,7 +238,35 @@ class Artifact:
             >>> [op.name for op in reference_artifact().graph.operators][-3:]
             ['MEAN', 'FULLY_CONNECTED', 'SOFTMAX']
         """
-        return flatbuffer.read_graph(self.content)
+        return self.graphs[0]
+
+    @functools.cached_property
+    def graphs(self) -> list[flatbuffer.FileGraph]:
+        """Returns all graphs of the file: :attr:`graph`, then the bodies of loops and branches.
+
+        Example:
+            >>> from tfnas.measure.latency import reference_artifact
+            >>> len(reference_artifact().graphs)
+            1
+
+        Returns:
+            The graphs.
+        """
+        return flatbuffer.read_graphs(self.content)
+
+    @functools.cached_property
+    def state(self) -> State:
+        """Returns what state the file leaves from one run to the next.
+
+        Example:
+            >>> from tfnas.measure.latency import reference_artifact
+            >>> reference_artifact().state
+            'none'
+
+        Returns:
+            "none", "tensors" (as of a fused LSTM) or "variables".
+        """
+        return state_of(self.graphs)
 
     @functools.cached_property
     def metadata(self) -> Metadata | None:
@@ -404,8 +432,7 @@ class Artifact:
         def new(shapes: list[tuple[int, ...]] | None) -> Interpreter:
             return self.interpreter(threads, shapes=shapes, reference=reference)
 
-        ends = self.inputs, self.outputs
-        runs = FileRuns(new, *ends, state_of(self.content), batch_size, stateful)
+        runs = FileRuns(new, self.inputs, self.outputs, self.state, batch_size, stateful)
 
         def predict(x: InputData) -> Any:
             outputs = runs(self._columns(arrays(x, what="x")[0]))

@@ -102,16 +102,15 @@ def to_tflite(
             convolutions and without dense layers pruned in 1x4 blocks; "int8", for models whose
             dense layers are unpruned or pruned in 1x16 blocks. The `origin` of the artifact then
             holds the size of the dense file: `dense_size` and `dense_gzip_size`, in bytes.
-        input_shape: Shape of the input without the batch, for a model that leaves it open: a
-            Sequential model without `keras.Input`, a series of any length. For several inputs a
-            list of shapes, or a dictionary by input name.
-
         rounding: "nearest" or "second_order", see :class:`tfnas.QuantSpec`. Integers chosen by
             "second_order" need no training and lose far less at 4 bits. Depthwise convolutions,
             the first and the last layer then keep 8 bits where that adds at most 2% to the
             weights, and Dense layers of 4 bits become convolutions of size 1, which have one
             scale per channel. The `origin` of the artifact holds, under "rounding", the bits and
             the output error of each layer. None: the rounding of `mode`.
+        input_shape: Shape of the input without the batch, for a model that leaves it open: a
+            Sequential model without `keras.Input`, a series of any length. For several inputs a
+            list of shapes, or a dictionary by input name.
 
     Returns:
         The artifact.

@@ -1,4 +1,4 @@
-"""LiteRT's interpreter for the bytes of a `.tflite` file, and runs of it in batches.
+"""LiteRT's interpreter for the bytes of a `.tflite` file; :mod:`tfnas.tflite.file_runs` runs it.
 
 :class:`tfnas.tflite.artifact.Artifact` is the way to use these functions.
 """

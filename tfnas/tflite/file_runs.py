@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from tfnas.tflite.flatbuffer import read_graphs
+from tfnas.tflite.flatbuffer import FileGraph
 from tfnas.tflite.tensor_details import TensorDetails
 
 if TYPE_CHECKING:
@@ -30,17 +30,16 @@ class BatchRefused(Exception):
     """The file does not return one output per example for this batch size."""
 
 
-def state_of(content: bytes) -> State:
+def state_of(graphs: Sequence[FileGraph]) -> State:
     """Returns what state a file leaves from one run to the next.
 
     Args:
-        content: The file's bytes.
+        graphs: The graphs of the file.
 
     Returns:
         "tensors": `Interpreter.reset_all_variables` resets it. "variables": only a new
         interpreter does.
     """
-    graphs = read_graphs(content)
     if any(op.name in _VARIABLES for graph in graphs for op in graph.operators):
         return "variables"
     tensors = any(tensor.variable for graph in graphs for tensor in graph.tensors)
@@ -140,13 +139,15 @@ class FileRuns:
 
     def _run(self, columns: Sequence[np.ndarray], batch: int) -> list[np.ndarray]:
         examples = len(columns[0])
+        shapes = [(batch, *column.shape[1:]) for column in columns]
         parts: list[list[np.ndarray]] = [[] for _ in self._outputs]
         for start in range(0, examples, batch):
             used = min(batch, examples - start)
-            interpreter = self._ready([(batch, *column.shape[1:]) for column in columns])
+            interpreter = self._ready(shapes)
             for tensor, column in zip(self._inputs, columns, strict=True):
                 block = tensor.quantize(column[start : start + used])
-                block = np.concatenate([block, np.repeat(block[-1:], batch - used, 0)])
+                if used < batch:  # filled up; its outputs are cut below
+                    block = np.concatenate([block, np.repeat(block[-1:], batch - used, 0)])
                 interpreter.set_tensor(tensor.index, block)
             interpreter.invoke()
             self._used = True

@@ -23,7 +23,6 @@ from tfnas.graph.zero_counts import ZeroCounts
 from tfnas.table import Tabular, TextTable
 from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.file_weights import read_kernels
-from tfnas.tflite.flatbuffer import read_graphs
 from tfnas.tflite.sparse_eligibility import SparseVerdict, sparse_eligibility
 from tfnas.tflite.tensor_details import TensorDetails
 
@@ -181,7 +180,7 @@ def sparse_fault(artifact: Artifact, dense: Artifact) -> str | None:
 
 def _misread(artifact: Artifact) -> str | None:
     """Reports an operator that may read a sparse tensor as a dense one."""
-    operators = [op for graph in read_graphs(artifact.content) for op in graph.operators]
+    operators = [op for graph in artifact.graphs for op in graph.operators]
     for op in operators:
         sparse = [tensor for tensor in op.inputs if tensor.sparsity is not None]
         if sparse and op.name not in ("DENSIFY", "FULLY_CONNECTED"):

@@ -14,7 +14,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from tfnas.tflite.artifact import Artifact
-from tfnas.tflite.flatbuffer import PRODUCT, OperatorInfo, TensorInfo, layer_name, read_graphs
+from tfnas.tflite.flatbuffer import PRODUCT, OperatorInfo, TensorInfo, layer_name
 
 _SECOND_INPUT = {  # operators whose kernel is their second input
     "CONV_2D",
@@ -79,7 +79,7 @@ def read_kernels(artifact: Artifact) -> Iterator[FileKernel]:
     Raises:
         ValueError: A kernel has an unknown element type or encoding.
     """
-    for graph in read_graphs(artifact.content):
+    for graph in artifact.graphs:
         seen = set()
         for op in graph.operators:
             for tensor in _kernel_inputs(op):

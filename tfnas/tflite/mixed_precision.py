@@ -32,13 +32,10 @@ import numpy as np
 
 from tfnas.graph.batchnorm import fitting_columns
 from tfnas.graph.divergence import divergence
-from tfnas.graph.functional import walk
 from tfnas.graph.functional_form import opened_model
 from tfnas.graph.lower_hull import lower_hull
 from tfnas.legacy.rebuild import is_tf_keras
-from tfnas.quantization.layer_roles import Role, role
-from tfnas.quantization.normal_form import normal_form
-from tfnas.quantization.quantize_aware import fake_quants
+from tfnas.quantization.quantize_aware import fake_quants, quantizable_layers
 from tfnas.quantization.spec import FLOAT, QuantSpec
 from tfnas.table import table
 from tfnas.tflite.artifact import Artifact
@@ -235,9 +232,7 @@ def _check_arguments(
 
 def _quantizable_layers(model: keras.Model) -> set[str]:
     """Names of the layers whose kernels :func:`tfnas.quantize_aware` quantizes."""
-    flat, origins = normal_form(model)
-    own = [call.name for call in walk(flat).calls if role(call) in (Role.KERNEL, Role.WEIGHTS)]
-    return {name.split("/")[-1] for name in (*own, *(path for path, _ in origins.values()))}
+    return {name.split("/")[-1] for name in quantizable_layers(model)}
 
 
 def _spec(activations: str, weight_only: bool, layers: dict[str, str]) -> QuantSpec:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from tfnas.graph.known_sizes import times, total
 from tfnas.tflite.flatbuffer import FileGraph, OperatorInfo, TensorInfo
 
 # Index of a tensor -> its shape; a tensor that is not among them has unknown sizes.
@@ -59,9 +60,7 @@ def graph_macs(graph: FileGraph, graphs: list[FileGraph]) -> int | None:
         graphs: All graphs of the file.
     """
     shapes = known_shapes(graph)
-    counts = [operator_macs(each, graph, shapes, graphs) for each in graph.operators]
-    known = [count for count in counts if count is not None]
-    return sum(known) if len(known) == len(counts) else None
+    return total([operator_macs(each, graph, shapes, graphs) for each in graph.operators])
 
 
 def _of_graphs(operator: OperatorInfo, graph: FileGraph, graphs: list[FileGraph]) -> int | None:
@@ -70,10 +69,8 @@ def _of_graphs(operator: OperatorInfo, graph: FileGraph, graphs: list[FileGraph]
     if operator.name == "WHILE":
         cond, body = graphs[options.condSubgraphIndex], graphs[options.bodySubgraphIndex]  # type: ignore[attr-defined]
         steps = trip_count(operator, graph, cond, body)
-        each = graph_macs(body, graphs), graph_macs(cond, graphs)
-        if None in each or (steps is None and any(each)):
-            return None
-        return (steps or 0) * sum(count or 0 for count in each)
+        each = total([graph_macs(body, graphs), graph_macs(cond, graphs)])
+        return 0 if each == 0 else times(steps, each)
     if operator.name == "CALL":
         return graph_macs(graphs[options.subgraph], graphs)  # type: ignore[attr-defined]
     branches = options.thenSubgraphIndex, options.elseSubgraphIndex  # type: ignore[attr-defined]
@@ -96,13 +93,13 @@ def trip_count(
         body: Its body.
     """
     limits = []
+    places = [tensor.index for tensor in cond.inputs]
     for each in cond.operators:
         if each.name == "LOGICAL_AND":
             continue
         if each.name != "LESS":
             return None
         counter, limit = each.inputs
-        places = [tensor.index for tensor in cond.inputs]
         if counter.index not in places:
             return None
         place = places.index(counter.index)
@@ -133,44 +130,40 @@ def _number(tensor: TensorInfo | None) -> int | None:
     return int(values[0]) if values.size == 1 else None
 
 
-def _product(shape: tuple[int, ...]) -> int:
-    return math.prod(shape)
-
-
 def _convolution(operator: OperatorInfo, graph: FileGraph, shapes: Shapes) -> int:
     kernel = operator.inputs[1].shape  # (filters, height, width, channels of a group)
-    return _product(shapes[operator.outputs[0].index]) * _product(kernel[1:])
+    return math.prod(shapes[operator.outputs[0].index]) * math.prod(kernel[1:])
 
 
 def _depthwise(operator: OperatorInfo, graph: FileGraph, shapes: Shapes) -> int:
     kernel = operator.inputs[1].shape  # (1, height, width, channels)
-    return _product(shapes[operator.outputs[0].index]) * _product(kernel[1:3])
+    return math.prod(shapes[operator.outputs[0].index]) * math.prod(kernel[1:3])
 
 
 def _volume(operator: OperatorInfo, graph: FileGraph, shapes: Shapes) -> int:
     kernel = operator.inputs[1].shape  # (depth, height, width, channels, filters)
-    return _product(shapes[operator.outputs[0].index][:-1]) * _product(kernel)
+    return math.prod(shapes[operator.outputs[0].index][:-1]) * math.prod(kernel)
 
 
 def _transposed(operator: OperatorInfo, graph: FileGraph, shapes: Shapes) -> int:
     kernel, given = operator.inputs[1].shape, shapes[operator.inputs[2].index]
-    return _product(given[:-1]) * _product(kernel)
+    return math.prod(given[:-1]) * math.prod(kernel)
 
 
 def _dense(operator: OperatorInfo, graph: FileGraph, shapes: Shapes) -> int:
     kernel = operator.inputs[1].shape  # (outputs, inputs)
-    return _product(shapes[operator.outputs[0].index]) * kernel[-1]
+    return math.prod(shapes[operator.outputs[0].index]) * kernel[-1]
 
 
 def _batch_matmul(operator: OperatorInfo, graph: FileGraph, shapes: Shapes) -> int:
     turned = bool(getattr(operator.options, "adjX", False))
     summed = shapes[operator.inputs[0].index][-2 if turned else -1]
-    return _product(shapes[operator.outputs[0].index]) * summed
+    return math.prod(shapes[operator.outputs[0].index]) * summed
 
 
 def _sequence(operator: OperatorInfo, graph: FileGraph, shapes: Shapes) -> int:
     """All matrices of the cell, at each step of each example."""
-    return _product(shapes[operator.inputs[0].index][:-1]) * _matrices(operator, graph)
+    return math.prod(shapes[operator.inputs[0].index][:-1]) * _matrices(operator, graph)
 
 
 def _step(operator: OperatorInfo, graph: FileGraph, shapes: Shapes) -> int:
@@ -179,7 +172,7 @@ def _step(operator: OperatorInfo, graph: FileGraph, shapes: Shapes) -> int:
 
 def _matrices(operator: OperatorInfo, graph: FileGraph) -> int:
     weights = (graph.constant_behind(tensor) for tensor in operator.inputs[1:])
-    return sum(_product(w.shape) for w in weights if w is not None and len(w.shape) == 2)
+    return sum(math.prod(w.shape) for w in weights if w is not None and len(w.shape) == 2)
 
 
 _COUNTERS: dict[str, Callable[[OperatorInfo, FileGraph, Shapes], int]] = {

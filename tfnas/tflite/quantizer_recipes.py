@@ -34,7 +34,7 @@ from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.conversion_error import ConversionError
 from tfnas.tflite.file_runs import fixed_batch
 from tfnas.tflite.file_weights import FileKernel, read_kernels
-from tfnas.tflite.flatbuffer import TensorInfo, innermost, read_graphs
+from tfnas.tflite.flatbuffer import TensorInfo, innermost
 from tfnas.tflite.recipe_input import for_quantizer
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def _recipe_items(
     artifact: Artifact, kernel: FileKernel, bits: int, weight_only: bool
 ) -> Iterator[dict[str, Any]]:
     """One item for each operator that uses the kernel; it matches by the output's name."""
-    operators = ((graph, op) for graph in read_graphs(artifact.content) for op in graph.operators)
+    operators = ((graph, op) for graph in artifact.graphs for op in graph.operators)
     for graph, op in operators:
         # Compare records, not indices: the bodies of loops have indices of their own.
         constants = [graph.constant_behind(tensor) for tensor in op.inputs]
@@ -222,7 +222,7 @@ def apply_recipe(
 
 def _tensors(artifact: Artifact) -> Iterator[TensorInfo]:
     """All tensors of a file, including those in the bodies of loops."""
-    return (tensor for graph in read_graphs(artifact.content) for tensor in graph.tensors)
+    return (tensor for graph in artifact.graphs for tensor in graph.tensors)
 
 
 @contextlib.contextmanager

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from tfnas.keras_private import all_layers
+from tfnas.graph.batchnorm import layers_of
 from tfnas.tflite.flatbuffer import read_graphs
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def recurrent_layers(model: keras.Model) -> list[keras.layers.Layer]:
     Args:
         model: A built Keras 3 model.
     """
-    return [layer for layer in all_layers(model) if isinstance(layer, keras.layers.RNN)]
+    return layers_of(model, keras.layers.RNN)
 
 
 def may_be_fused(model: keras.Model) -> bool:
@@ -52,8 +52,8 @@ def may_be_fused(model: keras.Model) -> bool:
     Args:
         model: A built Keras 3 model with known inputs.
     """
-    lstm = any(isinstance(layer, keras.layers.LSTM) for layer in recurrent_layers(model))
-    return lstm and all(None not in tensor.shape for tensor in model.inputs)
+    lstm = layers_of(model, keras.layers.LSTM)
+    return bool(lstm) and all(None not in tensor.shape for tensor in model.inputs)
 
 
 def form_in_file(content: bytes) -> str:
@@ -64,14 +64,14 @@ def form_in_file(content: bytes) -> str:
     """
     operators = {op.name for graph in read_graphs(content) for op in graph.operators}
     forms = []
-    if operators & {"UNIDIRECTIONAL_SEQUENCE_LSTM"}:
+    if "UNIDIRECTIONAL_SEQUENCE_LSTM" in operators:
         forms.append(
             "fused operators with a state, which must be reset before each sequence "
             "(Interpreter.reset_all_variables)"
         )
     if "WHILE" in operators:
         forms.append("loops over the time steps, without a state")
-    if operators & {"ASSIGN_VARIABLE"}:
+    if "ASSIGN_VARIABLE" in operators:
         forms.append("variables that keep the state of stateful=True")
     return "; ".join(forms) or "unrolled"
 

@@ -10,7 +10,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from tfnas.tflite.artifact import Artifact
-from tfnas.tflite.file_runs import fixed_batch, state_of
+from tfnas.tflite.file_runs import BatchRefused, fixed_batch
 from tfnas.tflite.flatbuffer import TensorInfo
 from tfnas.tflite.tensor_details import TensorDetails
 
@@ -192,16 +192,12 @@ def run_both(
         columns = [column[: examples - examples % batch] for column in columns]
     try:
         _run(reference, artifact, columns, pairs, keep_all, batch)
-    except (RuntimeError, _BatchRefused):  # an operator fixes the batch size: one example at a time
+    except (RuntimeError, BatchRefused):  # an operator fixes the batch size: one example at a time
         for pair in pairs:
             pair.sums, pair.fault = Sums(), ""
         if fixed:
             raise
         _run(reference, artifact, columns, pairs, keep_all, 1)
-
-
-class _BatchRefused(Exception):
-    """A file does not give one output per example for this batch size."""
 
 
 def _run(
@@ -226,7 +222,7 @@ class _Run:
 
     def __init__(self, artifact: Artifact, keep_all: bool) -> None:
         self._artifact, self._keep_all = artifact, keep_all
-        self._size, self._state = 0, state_of(artifact.content)
+        self._size, self._state = 0, artifact.state
         self._interpreter: Interpreter | None = None
 
     def feed(self, columns: Sequence[np.ndarray]) -> None:
@@ -247,7 +243,7 @@ class _Run:
         for tensor in self._artifact.outputs:
             out = self._interpreter.get_tensor(tensor.index)
             if self._size > 1 and (out.ndim == 0 or len(out) != self._size):
-                raise _BatchRefused(tensor.name)
+                raise BatchRefused(tensor.name)
 
     def value(self, tensor: TensorInfo) -> np.ndarray:
         """Returns the current value of a tensor."""

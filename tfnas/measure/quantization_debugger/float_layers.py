@@ -9,12 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from tfnas.graph.functional import walk
 from tfnas.graph.model_class import plain
 from tfnas.keras_private import all_layers
-from tfnas.quantization.layer_roles import Role, role
-from tfnas.quantization.normal_form import normal_form
-from tfnas.quantization.quantize_aware import quantize_aware
+from tfnas.quantization.quantize_aware import quantizable_layers, quantize_aware
 from tfnas.quantization.spec import QuantSpec
 from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.convert import to_tflite
@@ -99,10 +96,7 @@ def layers_with_format(model: Any, form: FileFormat) -> set[str]:
     """
     if form.activations == "float32":
         return set(form.layers)
-    normalized, origins = normal_form(model)
-    kernels = (Role.KERNEL, Role.WEIGHTS)
-    own = {call.name for call in walk(normalized).calls if role(call) in kernels}
-    return own | {path for path, _ in origins.values()}
+    return quantizable_layers(model)
 
 
 def with_float_layers(model: Any, spec: QuantSpec, calibration: Sequence[np.ndarray]) -> Artifact:

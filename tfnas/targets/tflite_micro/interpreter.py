@@ -28,8 +28,7 @@ from tfnas.optional import require
 from tfnas.targets.external_programs import last_lines
 from tfnas.targets.tflite_micro import interpreter_process
 from tfnas.tflite.artifact import Artifact, as_artifact
-from tfnas.tflite.file_runs import state_of
-from tfnas.tflite.flatbuffer import OperatorInfo, TensorInfo, read_graphs
+from tfnas.tflite.flatbuffer import OperatorInfo, TensorInfo
 from tfnas.tflite.operator_rules.tflite_micro import TAKES_INT4, check_micro, for_accelerator
 
 if TYPE_CHECKING:
@@ -117,7 +116,7 @@ def run_micro(
     check_micro(file)
     _check_alone(file)
     columns = file._columns(arrays(x, what="x")[0])
-    outputs = _run(file, columns, reset=not stateful and state_of(file.content) != "none")
+    outputs = _run(file, columns, reset=not stateful and file.state != "none")
     values = [t.dequantize(o) for t, o in zip(file.outputs, outputs, strict=True)]
     return values[0] if len(values) == 1 else values
 
@@ -212,8 +211,8 @@ class _Lifetimes:
     """
 
     def __init__(self, file: Artifact) -> None:
-        self._graphs = read_graphs(file.content)
-        self._model = schema.Model.GetRootAs(file.content, 0)
+        self._graphs = file.graphs
+        self._offsets = _offline(schema.Model.GetRootAs(file.content, 0))
         self._spans: dict[tuple[int, int], tuple[int, int]] = {}
         self._scratch: list[_Buffer] = []
         self._clock = 0
@@ -221,15 +220,14 @@ class _Lifetimes:
 
     def buffers(self) -> list[_Buffer]:
         """Returns the buffers to place: tensors by index, then scratch buffers."""
-        found, offsets = [], _offline(self._model)
+        found = []
         for i, graph in enumerate(self._graphs):
-            tensors = self._model.Subgraphs(i)
             for tensor in graph.tensors:
-                variable = tensors.Tensors(tensor.index).IsVariable()
-                size = 0 if variable or tensor.constant is not None else _aligned(_bytes(tensor))
+                stored = tensor.variable or tensor.constant is not None
+                size = 0 if stored else _aligned(_bytes(tensor))
                 if size:
                     span = self._spans.get((i, tensor.index), (_NEVER, _NEVER))
-                    found.append(_Buffer(size, *span, offsets.get((i, tensor.index), _NEVER)))
+                    found.append(_Buffer(size, *span, self._offsets.get((i, tensor.index), _NEVER)))
         return found + self._scratch
 
     def _mark(self, index: int) -> None:

@@ -12,11 +12,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-import numpy as np
-from ai_edge_litert import schema_py_generated as schema
-
 from tfnas.tflite.artifact import Artifact, as_artifact
-from tfnas.tflite.flatbuffer import FileGraph, OperatorInfo, TensorInfo, read_graphs
+from tfnas.tflite.flatbuffer import FileGraph, OperatorInfo, TensorInfo
 
 # Methods of MicroMutableOpResolver that are not the operator's name in camel case.
 _OTHER_METHODS = {
@@ -185,10 +182,10 @@ def check_micro(file: Artifact | str | os.PathLike[str]) -> None:
         TFLite Micro, `tensorflow/lite/micro/kernels`.
     """
     file = as_artifact(file)
-    graphs = read_graphs(file.content)
+    graphs = file.graphs
     operators = [op for graph in graphs for op in graph.operators]
     faults = [fault for op in operators for fault in _faults(op)]
-    _raise([*_open_inputs(file, graphs[0]), *faults])
+    _raise([*_open_inputs(graphs[0]), *faults])
     if not any(op.custom for op in operators):  # LiteRT may not be able to run them
         _raise(list(_wrong_shapes(file, graphs[0])))
 
@@ -204,7 +201,7 @@ def for_accelerator(file: Artifact) -> bool:
 
 def _needed(file: Artifact) -> list[tuple[str, bool]]:
     """(name, whether it is a custom operator) of each operator, once."""
-    operators = (op for graph in read_graphs(file.content) for op in graph.operators)
+    operators = (op for graph in file.graphs for op in graph.operators)
     return list(dict.fromkeys((op.name, op.custom) for op in operators))
 
 
@@ -310,10 +307,8 @@ def _are_supported(x: TensorInfo, kernel: TensorInfo) -> bool:
     return kernel.dtype in allowed.get(x.dtype, ())
 
 
-def _open_inputs(file: Artifact, graph: FileGraph) -> Iterator[str]:
+def _open_inputs(graph: FileGraph) -> Iterator[str]:
     """Inputs with an open size other than the batch, which is 1 in TFLite Micro."""
-    tensors = schema.Model.GetRootAs(file.content, 0).Subgraphs(0)
     for tensor in graph.inputs:
-        signature = np.atleast_1d(tensors.Tensors(tensor.index).ShapeSignatureAsNumpy())
-        if (signature[1:] < 0).any():
-            yield f"input {tensor.name!r}: an open shape {signature.tolist()}"
+        if any(size < 0 for size in tensor.signature[1:]):
+            yield f"input {tensor.name!r}: an open shape {list(tensor.signature)}"

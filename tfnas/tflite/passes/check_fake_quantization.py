@@ -18,7 +18,7 @@ def check_fake_quantization(conversion: Conversion) -> Conversion:
 
     Raises:
         ValueError: The model was trained for other formats, has not seen data yet, does not
-            round, or computes in half precision; or the file is to be sparse.
+            round, or computes in another precision; or the file is to be sparse.
     """
     if conversion.aware:
         if conversion.sparse:
@@ -52,11 +52,12 @@ def _check(conversion: Conversion) -> None:
             f"mode must have weights of 8 bits as model {model.name!r} was trained for, got "
             f"{spec.mode!r}"
         )
-    half = other_precision_layers(model)
-    if half:
+    others = other_precision_layers(model)
+    if others:
         raise ValueError(
-            f"model must compute in float32 to be exported, got {half[0]!r} of another precision, "
-            "which can't be rebuilt in float32 because its class has no full get_config()"
+            f"model must compute in float32 to be exported, got {others[0]!r} of another "
+            "precision, which can't be rebuilt in float32 because its class has no full "
+            "get_config()"
         )
     inactive = [layer.name for layer in layers if not layer.active]
     if inactive:

@@ -14,7 +14,6 @@ from tfnas.quantization.quantize_aware import unquantized_layers
 from tfnas.quantization.spec import QuantSpec
 from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.conversion_error import ConversionError
-from tfnas.tflite.flatbuffer import read_graphs
 from tfnas.tflite.graph_repair import too_fine
 from tfnas.tflite.passes.conversion_state import Conversion
 
@@ -71,7 +70,7 @@ def _stays_partly_float(conversion: Conversion) -> bool:
 
 
 def _check_no_floats(artifact: Artifact, spec: QuantSpec) -> None:
-    operators = [op for graph in read_graphs(artifact.content) for op in graph.operators]
+    operators = [op for graph in artifact.graphs for op in graph.operators]
     wrong = [
         f"{tensor.dtype} {tensor.name!r} of layer {op.layer!r} ({op.name})"
         # Name an operator that computes in floats, not the (DE)QUANTIZE beside it.
