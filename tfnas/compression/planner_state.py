@@ -91,7 +91,13 @@ class TrainInt8:
 
 @dataclasses.dataclass(frozen=True)
 class TryFewerBits:
-    """The uncompressed model with 4-bit weights, trained, where that may meet all limits."""
+    """The uncompressed model with 4-bit weights, trained, where that may meet all limits.
+
+    Args:
+        measured: Whether the bytes of the file were measured, without any training.
+    """
+
+    measured: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -197,9 +197,8 @@ def _opened(model: keras.Model, data: Any, input_shape: Any) -> keras.Model:
         if not model.built:
             _build(model, inputs)
         opened = traced(model, inputs)
-        if _reads_integers(opened) and data is None:
-            inputs = _as_integers(opened, inputs)
-            opened = traced(model, inputs)
+        if data is None and (integers := _as_integers(opened, inputs)) is not None:
+            inputs, opened = integers, traced(model, integers)
     except CannotTrace as error:
         raise CannotTrace(_no_trace(model, str(error))) from error
     _compare(model, opened, data)
@@ -224,31 +223,27 @@ def _no_trace(model: keras.Model, why: str) -> str:
     )
 
 
-def _reads_integers(opened: keras.Model) -> bool:
-    return any(node.operation.__class__.__name__ == "Embedding" for node in _first_nodes(opened))
-
-
-def _first_nodes(opened: keras.Model) -> list[Any]:
-    own = {id(tensor) for tensor in opened.inputs}
-    return [n for n in nodes(opened) if any(id(t) in own for t in n.input_tensors)]
-
-
 def _as_integers(opened: keras.Model, inputs: Any) -> Any:
-    """The same inputs, of integers where an Embedding reads them."""
+    """The same inputs, of integers where an Embedding reads them; None where none does."""
     import keras
 
-    ids = {
+    read = {
         id(tensor)
-        for node in _first_nodes(opened)
+        for node in nodes(opened)
         if type(node.operation).__name__ == "Embedding"
         for tensor in node.input_tensors
     }
-
-    def typed(tensor: Any) -> Any:
-        dtype = "int32" if id(tensor) in ids else tensor.dtype
-        return keras.Input(batch_shape=tensor.shape, dtype=dtype, name=tensor.name)
-
-    return keras.tree.map_structure(typed, inputs)
+    if not any(id(tensor) in read for tensor in opened.inputs):
+        return None
+    new = [
+        keras.Input(
+            batch_shape=tensor.shape,
+            dtype="int32" if id(tensor) in read else tensor.dtype,
+            name=tensor.name,
+        )
+        for tensor in opened.inputs
+    ]
+    return keras.tree.pack_sequence_as(inputs, new)
 
 
 def _compare(model: keras.Model, opened: keras.Model, data: Any) -> None:
