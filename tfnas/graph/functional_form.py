@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from tfnas.graph.functional import clone, walk
+from tfnas.data.model_inputs import fits
+from tfnas.graph.functional import clone, repeat_call, walk
 from tfnas.graph.model_class import own_steps
 from tfnas.graph.subclassed import CannotTrace, cause_of, is_subclassed, traced, trains_otherwise
 from tfnas.graph.symbolic_inputs import by_input_name, first_inputs, parsed_shapes, symbolic_inputs
@@ -302,12 +303,10 @@ def _reconnected(model: keras.Model, input_shape: Any) -> keras.Model:
         if [shape[1:] for shape in shapes] == [tuple(t.shape[1:]) for t in graph.inputs]:
             return model
     for shape, tensor in zip(shapes, graph.inputs, strict=True):
-        own = tuple(tensor.shape)
-        if len(own) != len(shape) or any(
-            n not in (None, m) for n, m in zip(own[1:], shape[1:], strict=True)
-        ):
+        own = tuple(tensor.shape[1:])
+        if not fits(shape[1:], own):
             raise ValueError(
-                f"input_shape must fit {own[1:]} of input {tensor.name!r}, got {shape[1:]}"
+                f"input_shape must fit {own} of input {tensor.name!r}, got {shape[1:]}"
             )
     inputs = [
         keras.Input(batch_shape=shape, dtype=t.dtype, name=t.name)
@@ -316,9 +315,7 @@ def _reconnected(model: keras.Model, input_shape: Any) -> keras.Model:
     flow = walk(model)
     tensors = dict(zip(flow.inputs, inputs, strict=True))
     for call in flow.calls:
-        args, kwargs = call.arguments([tensors[value] for value in call.inputs])
-        results = keras.tree.flatten(call.operation(*args, **kwargs))
-        tensors.update(zip(call.outputs, results, strict=True))
+        repeat_call(call, tensors)
     return keras.Model(
         keras.tree.pack_sequence_as(graph.input, inputs),
         keras.tree.pack_sequence_as(graph.output, [tensors[value] for value in flow.outputs]),
