@@ -168,8 +168,8 @@ def apply_recipe(
         The quantized file; its `origin` holds the recipe.
 
     Raises:
-        ValueError: The recipe is unknown or invalid, it needs calibration data, the data does
-            not fit, or it would have to calibrate several signatures.
+        ValueError: The recipe is unknown or invalid, it needs calibration data, or the data does
+            not fit.
         ConversionError: ai-edge-quantizer can't apply it to this file, it changed nothing, or
             the interpreter refuses the result.
 
