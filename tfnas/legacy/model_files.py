@@ -129,7 +129,7 @@ def load_model(
 
 def _saved_model_signatures(folder: pathlib.Path) -> list[str]:
     """Names of the functions of a SavedModel; no code of it is run."""
-    from tensorflow.core.protobuf import saved_model_pb2  # type: ignore[import-untyped]
+    from tensorflow.core.protobuf import saved_model_pb2
 
     try:
         stored = saved_model_pb2.SavedModel.FromString(read_regular(folder / "saved_model.pb"))
