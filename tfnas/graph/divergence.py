@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tfnas.graph.traversal import outputs_of_batch
+
 if TYPE_CHECKING:
     import keras
 
@@ -57,7 +59,7 @@ def outputs_of(model: keras.Model, batches: Sequence[Any]) -> list[np.ndarray]:
     """
     import keras
 
-    found = [keras.tree.flatten(model(batch, training=False)) for batch in batches]
+    found = [outputs_of_batch(model, batch) for batch in batches]
     return [
         np.concatenate([np.asarray(keras.ops.convert_to_numpy(each), np.float64) for each in parts])
         for parts in zip(*found, strict=True)
