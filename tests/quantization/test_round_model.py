@@ -96,6 +96,12 @@ def test_zeros_stay(model, data):
         assert not np.asarray(rounded)[removed].any()
 
 
+def test_integers_do_not_depend_on_the_memory(model, data):
+    found = [rounded_model(model, SECOND_ORDER, data[:40], memory=m)[0] for m in (0, 2**40)]
+    for one, other in zip(*(each.get_weights() for each in found), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_bad_arguments(model, data):
     with pytest.raises(ValueError, match="rounding must be one of nearest, second_order, got 'up'"):
         tfnas.QuantSpec(rounding="up")

@@ -28,7 +28,7 @@ import numpy as np
 
 from tfnas.graph.batchnorm import input_batches, layers_of
 from tfnas.graph.divergence import divergence
-from tfnas.graph.traversal import Visit, visit
+from tfnas.graph.traversal import Visit, outputs_of, visit
 from tfnas.pruning.budget_spread import spread
 from tfnas.pruning.input_moments import (
     InputMoments,
@@ -253,6 +253,6 @@ class _pruned:
 def _outputs(model: Any, batches: Sequence[Any]) -> list[np.ndarray]:
     import keras
 
-    outputs = [keras.tree.flatten(model(batch, training=False)) for batch in batches]
+    outputs = [outputs_of(model, batch) for batch in batches]
     arrays = ([np.asarray(keras.ops.convert_to_numpy(t)) for t in batch] for batch in outputs)
     return [np.concatenate(parts).astype(np.float64) for parts in zip(*arrays, strict=True)]

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+
+from tfnas.graph.tensor_columns import examples_of
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -111,8 +113,8 @@ def measure(
     Raises:
         ValueError: There is no batch.
     """
-    per_example = max(1, rows // max(1, sum(len(x) for x in inputs)))
-    equal = all(a is b for a, b in zip(inputs, originals, strict=True))
+    per_example = max(1, rows // max(1, examples_of(inputs)))
+    equal = inputs is originals
     sums = None
     for batch, original in zip(inputs, originals, strict=True):
         a = patches(kernel.layer, batch, per_example)
@@ -141,7 +143,7 @@ def measure_gap(
     kernel: Any,
     inputs: Sequence[Any],
     originals: Sequence[Any],
-    gaps: Sequence[np.ndarray],
+    gaps: Iterable[np.ndarray],
     weights: np.ndarray,
     rows: int,
 ) -> GapMoments:
@@ -158,7 +160,7 @@ def measure_gap(
     Returns:
         The moments, of all batches together.
     """
-    per_example = max(1, rows // max(1, sum(len(x) for x in inputs)))
+    per_example = max(1, rows // max(1, examples_of(inputs)))
     cross, power, count = np.zeros((1, 1)), np.zeros(1), 0
     for batch, original, gap in zip(inputs, originals, gaps, strict=True):
         flat = gap.reshape(len(gap), -1, gap.shape[-1])

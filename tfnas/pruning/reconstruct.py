@@ -26,13 +26,13 @@ References:
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tfnas.graph.batchnorm import adapt_statistics, input_batches, layers_of
-from tfnas.graph.traversal import Visit, visit
+from tfnas.graph.traversal import MEMORY, Visit, visit_both
 from tfnas.keras_private import all_layers
 from tfnas.pruning.input_moments import (
     GapMoments,
@@ -62,6 +62,7 @@ def reconstruct(
     rounds: int = 4,
     rows: int = 60_000,
     batch_size: int = 32,
+    memory: int = MEMORY,
 ) -> dict[str, tuple[float, float] | str]:
     """Fits the kernels of a pruned model to the outputs of the original layers.
 
@@ -79,6 +80,8 @@ def reconstruct(
         rounds: Number of rounds of removing and fitting, for `zeros`.
         rows: Approximate number of patches that are read of each layer.
         batch_size: Number of examples per forward pass.
+        memory: Bytes of layers' inputs that are held in memory for each of the models; others
+            are in temporary files.
 
     Returns:
         Maps the name of each kernel to the error of its layer's output relative to the variance
@@ -103,8 +106,8 @@ def reconstruct(
     norms = layers_of(model, keras.layers.BatchNormalization)
     stops = [*(k.layer for k in fitted.values()), *norms]
     batches = input_batches(data, batch_size)
-    originals = visit(original, batches, [partners[id(layer)] for layer in stops])
-    for pruned, unpruned in zip(visit(model, batches, stops), originals, strict=True):
+    theirs = [partners[id(layer)] for layer in stops]
+    for pruned, unpruned in visit_both((model, stops), (original, theirs), batches, memory):
         if (found := fitted.get(id(pruned.layer))) is None:
             adapt_statistics(pruned, unpruned)
             continue
@@ -203,13 +206,11 @@ def layer_problem(
     return LayerProblem(kernel, moments, weights, gap, moments.shrinkage(shrinkage))
 
 
-def _gaps(pruned: Visit, unpruned: Visit) -> list[np.ndarray]:
+def _gaps(pruned: Visit, unpruned: Visit) -> Iterator[np.ndarray]:
     """The error of the shortcut, one array per batch, in units of this layer's output."""
     gain = _gain(unpruned).astype(np.float32)
-    return [
-        (np.asarray(original) - np.asarray(present)) / gain
-        for present, original in zip(pruned.beside, unpruned.beside, strict=True)
-    ]
+    for present, original in zip(pruned.beside, unpruned.beside, strict=True):
+        yield (np.asarray(original) - np.asarray(present)) / gain
 
 
 def _gain(place: Visit) -> np.ndarray:

@@ -24,7 +24,7 @@ import numpy as np
 
 from tfnas.graph.batchnorm import adapt_statistics, input_batches, layers_of
 from tfnas.graph.functional import walk
-from tfnas.graph.traversal import Visit, visit
+from tfnas.graph.traversal import MEMORY, Visit, visit_both
 from tfnas.keras_private import all_layers
 from tfnas.pruning.input_moments import unsupported_reason
 from tfnas.pruning.optimal_brain_surgeon import refit
@@ -105,7 +105,7 @@ def with_eight_bit_layers(model: keras.Model, spec: QuantSpec) -> QuantSpec:
 
 
 def rounded_model(
-    model: keras.Model, spec: QuantSpec, data: ExampleData
+    model: keras.Model, spec: QuantSpec, data: ExampleData, *, memory: int = MEMORY
 ) -> tuple[keras.Model, tuple[RoundedLayer, ...]]:
     """Returns a quantization-aware model whose kernels were rounded by data.
 
@@ -113,6 +113,7 @@ def rounded_model(
         model: A built functional or Sequential float model.
         spec: Integer weights and activations.
         data: Inputs without labels.
+        memory: As for :func:`round_model`.
 
     Returns:
         The model, with the ranges of `data`, and a record for each kernel.
@@ -127,7 +128,7 @@ def rounded_model(
     calibrate(quantized, data)
     for layer in kernels:
         layer.active = True
-    return quantized, tuple(round_model(quantized, original, data))
+    return quantized, tuple(round_model(quantized, original, data, memory=memory))
 
 
 def round_model(
@@ -138,6 +139,7 @@ def round_model(
     rows: int = 20_000,
     shrinkage: float = 0.05,
     batch_size: int = 32,
+    memory: int = MEMORY,
 ) -> list[RoundedLayer]:
     """Rounds the kernels of a quantization-aware model, in place.
 
@@ -149,6 +151,8 @@ def round_model(
         rows: Approximate number of patches that are read of each layer.
         shrinkage: Least shrinkage of the moments to their diagonal, in [0, 1].
         batch_size: Examples per forward pass.
+        memory: Bytes of layers' inputs that are held in memory for each of the models; others
+            are in temporary files.
 
     Returns:
         A record for each kernel, in the order of execution.
@@ -159,10 +163,8 @@ def round_model(
     partners = [floats[layer.name] for layer in (*kernels, *norms)]
     batches = input_batches(data, batch_size)
     reports = []
-    pairs = zip(
-        visit(model, batches, [*kernels, *norms]), visit(original, batches, partners), strict=True
-    )
-    for rounded, unrounded in pairs:
+    ours = model, [*kernels, *norms]
+    for rounded, unrounded in visit_both(ours, (original, partners), batches, memory):
         if isinstance(rounded.layer, QuantizedKernel):
             reports.append(_round_kernel(rounded, unrounded, rows, shrinkage))
         else:
