@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = 512  # most that are read
 SHRINKAGE = 0.03  # of the moments; few unknowns for each layer, unlike single zeros
+ROWS = 20_000  # patches of each layer
 
 
 def zeroed(
@@ -93,7 +94,9 @@ def refitted(
     keep = without_zeros(keep, [kernel.numpy() for kernel in kernels])
     by_name = {kernel.name: mask for kernel, mask in zip(kernels, keep, strict=True)}
     examples = spread(data, EXAMPLES)
-    results = reconstruct(copy, model, kernels, examples, keep=by_name, shrinkage=SHRINKAGE)
+    results = reconstruct(
+        copy, model, kernels, examples, keep=by_name, shrinkage=SHRINKAGE, rows=ROWS
+    )
     unfit = [f"{name} ({why})" for name, why in results.items() if isinstance(why, str)]
     notes = [f"cut, but not fitted: {', '.join(unfit)}"] if unfit else []
     return slice_channels(

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 EXAMPLES = 256  # most that are read
 SHRINKAGE = 0.03  # of the moments to their diagonal
 STEPS = 64  # of the elimination of a group; each removes the same number of channels
+LAST = 1e6  # times the highest score: channels of layers that can't be fitted
 MOST_INPUTS = 8192  # of a kernel whose moments are inverted
 
 
@@ -84,7 +85,9 @@ class Surgeon:
         for weight in (w for key, w in roots_of.items() if key in unfit):
             for axis, ids in weight.axes.items():
                 if axis != weight.output_axis:  # removed last
-                    scores[dependencies.roots[ids]] = 1.0 + scores[known].max(initial=0.0)
+                    scores[dependencies.roots[ids]] = LAST * max(
+                        scores[known].max(initial=0.0), 1e-6
+                    )
         return Known(scores, comparable=True)
 
     def __call__(self, group: ScoredGroup) -> np.ndarray:
