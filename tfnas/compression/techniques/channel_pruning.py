@@ -77,7 +77,7 @@ class PruneChannelsSettings:
         None, "round the numbers of channels to multiples of this number", low=1
     )
     criterion: str = option(
-        "l2", "importance of a channel", choices=("l1", "l2", "scale", "taylor", "random")
+        "l2", "importance of a channel", choices=("l1", "l2", "scale", "taylor", "obs", "random")
     )
     scope: str = option(
         "global",

@@ -34,6 +34,7 @@ from tfnas.pruning.optimal_brain_surgeon import inverse_of, shrink
 from tfnas.pruning.prunable_kernels import PrunableKernel, find_kernels
 from tfnas.pruning.reconstruct import output_scale, takes_mean
 from tfnas.pruning.structured.channel_groups import Dependencies
+from tfnas.pruning.structured.channel_trace import ChannelWeight
 from tfnas.pruning.structured.scored_group import (
     Known,
     ScoredGroup,
@@ -73,7 +74,12 @@ class Surgeon:
             model: The model.
             dependencies: Its channels.
         """
-        roots_of = {id(w.variable): w for w in input_kernels(dependencies)}
+        removable = np.concatenate([np.zeros(0, int), *(g.removable for g in dependencies.groups)])
+        roots_of = {
+            id(w.variable): w
+            for w in input_kernels(dependencies)
+            if any(np.isin(dependencies.roots[ids], removable).any() for ids in _read(w))
+        }
         readers = [k for k in find_kernels(model)[0] if id(k.variable) in roots_of]
         fitted = [k for k in readers if unsupported_reason(k) is None]
         consumers = _consumers(model, dependencies, fitted, spread(self.data, EXAMPLES))
@@ -83,11 +89,8 @@ class Surgeon:
         known = np.concatenate([c.roots for c in consumers]) if consumers else np.zeros(0, int)
         unfit = {id(w.variable) for w in roots_of.values()} - {id(k.variable) for k in fitted}
         for weight in (w for key, w in roots_of.items() if key in unfit):
-            for axis, ids in weight.axes.items():
-                if axis != weight.output_axis:  # removed last
-                    scores[dependencies.roots[ids]] = LAST * max(
-                        scores[known].max(initial=0.0), 1e-6
-                    )
+            for ids in _read(weight):  # removed last
+                scores[dependencies.roots[ids]] = LAST * max(scores[known].max(initial=0.0), 1e-6)
         return Known(scores, comparable=True)
 
     def __call__(self, group: ScoredGroup) -> np.ndarray:
@@ -128,7 +131,7 @@ def _consumers(
             continue
         kernel = by_layer[id(place.layer)]
         weight = weights_of[id(kernel.variable)]
-        (ids,) = (ids for axis, ids in weight.axes.items() if axis != weight.output_axis)
+        (ids,) = _read(weight)
         rows = to_rows(place.layer, place.layer.kernel)
         roots = np.tile(dependencies.roots[ids], rows.shape[1] // len(ids))
         moments = measure(kernel, place.inputs, place.inputs, 20_000, takes_mean(place))
@@ -139,6 +142,11 @@ def _consumers(
         factor = scale * slopes[kernel.name] / max(power, 1e-30)
         found.append(_Consumer(roots, rows, inverse_of(hessian), factor))
     return found
+
+
+def _read(weight: ChannelWeight) -> list[np.ndarray]:
+    """The channels that a kernel reads, by axis."""
+    return [ids for axis, ids in weight.axes.items() if axis != weight.output_axis]
 
 
 def _eliminated(consumers: Sequence[_Consumer], roots: np.ndarray) -> np.ndarray:
