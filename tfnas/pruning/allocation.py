@@ -123,6 +123,7 @@ def measure_curves(
     kernels: Sequence[PrunableKernel],
     data: Any,
     *,
+    levels: tuple[float, ...] = LEVELS,
     shrinkage: float = 0.3,
     rows: int = 30_000,
     batch_size: int = 32,
@@ -134,6 +135,7 @@ def measure_curves(
         kernels: Kernels of :func:`tfnas.pruning.prunable_kernels.find_kernels`; those that can't be
             fitted are left out.
         data: Unlabeled inputs, as for :func:`tfnas.data.batches`; at least 2 batches.
+        levels: Sparsities at which the layers' errors are measured; none: only the slopes are.
         shrinkage: As for :func:`tfnas.pruning.reconstruct.reconstruct`.
         rows: Approximate number of patches that are read of each layer.
         batch_size: Number of examples per forward pass.
@@ -154,7 +156,7 @@ def measure_curves(
     probes: list[_Probe] = []
     for place in visit(model, batches, [*(k.layer for k in fitted.values()), *norms]):
         if id(place.layer) in fitted:
-            probes.append(_probe(fitted[id(place.layer)], place, shrinkage, rows))
+            probes.append(_probe(fitted[id(place.layer)], place, shrinkage, rows, levels))
     held_out = batches[1::2]
     expected = outputs_of(model, held_out)
     return [probe.curve(model, held_out, expected) for probe in probes]
@@ -166,6 +168,7 @@ class _Probe:
 
     kernel: Any
     place: Visit
+    levels: tuple[float, ...]
     errors: tuple[float, ...]
     pruned: np.ndarray
     error: float
@@ -176,10 +179,12 @@ class _Probe:
         if self.error > 0:
             with _pruned(self):
                 slope = divergence(expected, outputs_of(model, batches)) / self.error
-        return Curve(self.kernel.name, self.kernel.size, LEVELS, self.errors, slope)
+        return Curve(self.kernel.name, self.kernel.size, self.levels, self.errors, slope)
 
 
-def _probe(kernel: Any, place: Visit, shrinkage: float, rows: int) -> _Probe:
+def _probe(
+    kernel: Any, place: Visit, shrinkage: float, rows: int, levels: tuple[float, ...]
+) -> _Probe:
     uses = len(place.inputs)
     central = takes_mean(place)
     fitting, testing = (
@@ -189,13 +194,15 @@ def _probe(kernel: Any, place: Visit, shrinkage: float, rows: int) -> _Probe:
     weights = to_rows(place.layer, place.layer.kernel)
     scale = output_scale(place)
     amount = fitting.shrinkage(shrinkage)
-    errors = tuple(_errors(weights, fitting, testing, scale, amount))
+    errors = tuple(_errors(weights, fitting, testing, scale, amount, levels)) if levels else ()
     power = np.diagonal(fitting.hessian, axis1=-2, axis2=-1)
     keep = cheapest(scale[:, None] * weights**2 * power, weights.size // 2)
     pruned = weights * keep
     shift = fitting.mean_output(pruned - weights)
     place = dataclasses.replace(place, inputs=())  # frees the memory of the inputs
-    return _Probe(kernel, place, errors, pruned, testing.error(pruned, weights, scale), shift)
+    return _Probe(
+        kernel, place, levels, errors, pruned, testing.error(pruned, weights, scale), shift
+    )
 
 
 def _errors(
@@ -204,6 +211,7 @@ def _errors(
     testing: InputMoments,
     scale: np.ndarray,
     amount: float,
+    levels: Sequence[float],
 ) -> Iterator[float]:
     """The error at each level, estimated from a sample of the rows."""
     rows, inputs = weights.shape
@@ -215,7 +223,7 @@ def _errors(
     cost = scale[sample, None] * start.weights**2 / start.spread
     held_out = testing.hessian if testing.hessian.ndim == 2 else testing.hessian[sample]
     power = float(scale[sample] @ quadratic(part, held_out))
-    for level in LEVELS:
+    for level in levels:
         solved, _ = start.without(cheapest(cost, int(level * cost.size)))
         error = float(scale[sample] @ quadratic(solved - part, held_out))
         yield error / power if power > 0 else 0.0

@@ -117,14 +117,24 @@ def refit(
     if keep.shape != weights.shape:
         raise ValueError(f"keep must have the shape {weights.shape}, got {keep.shape}")
     solved = np.zeros_like(cross)
-    if hessian.ndim == 2 and np.all(keep):  # one factor for all rows
-        return np.asarray(lapack.dpotrs(_factor(hessian), cross.T, lower=1)[0].T)
-    for row, kept in enumerate(np.asarray(keep, bool)):
-        index = np.flatnonzero(kept)
+    for rows in _rows_of_one_factor(np.asarray(keep, bool), hessian):
+        index = np.flatnonzero(keep[rows[0]])
         if index.size:
-            factor = _factor(_moments(hessian, row)[np.ix_(index, index)])
-            solved[row, index] = lapack.dpotrs(factor, cross[row, index], lower=1)[0]
+            factor = _factor(_moments(hessian, rows[0])[np.ix_(index, index)])
+            places = np.ix_(rows, index)
+            solved[places] = lapack.dpotrs(factor, cross[places].T, lower=1)[0].T
     return solved
+
+
+def _rows_of_one_factor(keep: np.ndarray, hessian: np.ndarray) -> list[np.ndarray]:
+    """The rows that share their moments and their mask, as those of a layer without channels."""
+    if hessian.ndim == 3:
+        return [np.array([row]) for row in range(len(keep))]
+    packed = np.packbits(keep, axis=1)
+    found: dict[bytes, list[int]] = {}
+    for row, bits in enumerate(packed):
+        found.setdefault(bits.tobytes(), []).append(row)
+    return [np.array(rows) for rows in found.values()]
 
 
 def obs_prune(

@@ -77,7 +77,7 @@ class PruneChannelsSettings:
         None, "round the numbers of channels to multiples of this number", low=1
     )
     criterion: str = option(
-        "l2", "importance of a channel", choices=("l1", "l2", "scale", "taylor", "random")
+        "l2", "importance of a channel", choices=("l1", "l2", "scale", "taylor", "obs", "random")
     )
     scope: str = option(
         "global",
@@ -86,6 +86,9 @@ class PruneChannelsSettings:
     )
     max_ratio: float = option(MOST, "largest fraction of a group's channels to remove")
     exclude: tuple[str, ...] = option((), "layers whose channels are kept: names or patterns")
+    reconstruct: bool = option(
+        True, "without training: fit the layers that lost channels to the original's outputs"
+    )
     keep_blocks: bool = option(
         False, "whether channels between residual blocks are kept where possible", flag=False
     )
@@ -134,6 +137,7 @@ class ChannelPruningTechnique(Technique[PruneChannelsSettings]):
             criterion="taylor",
             scope="saving",
             keep_blocks=True,
+            reconstruct=False,  # it is trained; files are measured before that
             **{name: value for name, value in limits.items() if value and value < 1},
         )
 
@@ -146,8 +150,9 @@ class ChannelPruningTechnique(Technique[PruneChannelsSettings]):
         self, model: keras.Model, settings: PruneChannelsSettings, context: Context
     ) -> Applied:
         """Removes channels of a copy, all at once."""
+        options = self._options(model, settings, context)
         smaller, report = _kept(
-            model, context, "channels", lambda: self._pruned(model, settings, context)
+            model, context, "channels", lambda: self._pruned(model, settings, context), options
         )
         return Applied(smaller, lambda: report, keep_achieved(smaller, smaller))
 
@@ -166,7 +171,8 @@ class ChannelPruningTechnique(Technique[PruneChannelsSettings]):
     ) -> _Pruned:
         from tfnas.pruning.structured.prune_channels import prune_channels
 
-        own = {name: options[name] for name in ("criterion", "data", "loss", "seed")}
+        names = ("criterion", "data", "loss", "seed", "reconstruct")
+        own = {name: options[name] for name in names}
         if settings.scope == "group":
             sizes = equal_sizes(model, settings.macs, settings.params)
             return prune_channels(model, sizes=sizes, **own)
@@ -200,6 +206,7 @@ class ChannelPruningTechnique(Technique[PruneChannelsSettings]):
             "round_to": settings.round_to,
             "max_ratio": settings.max_ratio,
             "exclude": settings.exclude,
+            "reconstruct": settings.reconstruct and not context.settings.epochs,
             "data": scored.scoring(),
             "loss": context.task.criterion_loss(model),
             "seed": context.seed,
@@ -247,11 +254,18 @@ class ChannelPruningTechnique(Technique[PruneChannelsSettings]):
         return sections
 
 
-def _kept(model: keras.Model, context: Context, name: str, prune: Callable[[], _Pruned]) -> _Pruned:
+def _kept(
+    model: keras.Model,
+    context: Context,
+    name: str,
+    prune: Callable[[], _Pruned],
+    options: Mapping[str, Any],
+) -> _Pruned:
     """Returns the pruned model and the report; where a run before pruned it, of the same channels.
 
     Measured latencies and gradients, which choose the channels, are never quite the same again.
     """
+    from tfnas.pruning.structured.channel_repair import remove_again_refitted
     from tfnas.pruning.structured.channel_report import ChannelPruningReport
     from tfnas.pruning.structured.slicing import remove_again
 
@@ -262,7 +276,11 @@ def _kept(model: keras.Model, context: Context, name: str, prune: Callable[[], _
         return now[0][1].as_dict()
 
     report = ChannelPruningReport.of(context.decided(name, compute))
-    return (now[0][0] if now else remove_again(model, report)), report
+    if now:
+        return now[0][0], report
+    if options["reconstruct"]:
+        return remove_again_refitted(model, report, options["data"]), report
+    return remove_again(model, report), report
 
 
 def _in_steps(
@@ -279,7 +297,7 @@ def _in_steps(
 
         def _pruned(self, model: keras.Model, step: int) -> _Pruned:
             prune = super()._pruned
-            return _kept(model, context, f"channels {step}", lambda: prune(model, step))
+            return _kept(model, context, f"channels {step}", lambda: prune(model, step), options)
 
     assert settings.macs is not None
     return Kept(model, settings.macs, steps=settings.steps, fit=fit, **options).run()

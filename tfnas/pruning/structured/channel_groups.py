@@ -75,6 +75,8 @@ class Dependencies:
         rewrites: Calls that have to be made otherwise where channels are removed.
         groups: The groups of channels.
         roots: The root of each channel id, (channel ids,): coupled channels have one root.
+        exclude: Paths of layers whose channels are not removed.
+        approximate: Whether channels may be removed from what LayerNormalization normalizes.
     """
 
     flow: Walk
@@ -83,6 +85,8 @@ class Dependencies:
     rewrites: dict[Call, Rewrite]
     groups: tuple[Group, ...]
     roots: np.ndarray
+    exclude: tuple[str, ...] = ()
+    approximate: bool = False
 
     def kept(self, ids: np.ndarray, removed: np.ndarray) -> np.ndarray:
         """Returns True for the channel ids that stay.
@@ -148,7 +152,9 @@ def _traced(
         found.lock(value, MODEL_OUTPUT)
     roots = found.ids.roots(np.arange(len(found.ids)))
     groups = _groups(found.ids, roots)
-    traced = Dependencies(flow, found.values, found.layers, found.rewrites, groups, roots)
+    traced = Dependencies(
+        flow, found.values, found.layers, found.rewrites, groups, roots, tuple(exclude), approximate
+    )
     return traced, found.options
 
 

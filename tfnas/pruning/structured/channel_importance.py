@@ -12,10 +12,14 @@ the more important. Anything callable is one; :class:`Importance` is the protoco
                         channels enter)^2. As outputs are linear in these slices, the sum is the
                         derivative of the loss with respect to a gate on the channel at the input
                         of the next layers.
+    Surgeon(data)       "obs": the change of the outputs once the layers that lost the channel are
+                        fitted again; without labels, in
+                        :mod:`tfnas.pruning.structured.surgeon_importance`
     Random(seed)        "random": a baseline
 
 The scores of a group are divided by their mean, which makes groups comparable. Not those of an
-importance whose `comparable` is True, as of Taylor: they are squared changes of the loss.
+importance whose `comparable` is True, as of Taylor and Surgeon: they are changes of the loss or of
+the outputs.
 
 References:
     Li et al., "Pruning Filters for Efficient ConvNets", ICLR 2017 (norms). Liu et al.,
@@ -35,13 +39,19 @@ import numpy as np
 from tfnas.data.data_types import ExampleData
 from tfnas.pruning.gradients import LossGradients
 from tfnas.pruning.structured.channel_groups import Dependencies
-from tfnas.pruning.structured.channel_trace import ChannelWeight
-from tfnas.pruning.structured.scored_group import ScoredGroup, WeightSlices, scored_groups
+from tfnas.pruning.structured.scored_group import (
+    Known,
+    ScoredGroup,
+    WeightSlices,
+    input_kernels,
+    scored_groups,
+)
+from tfnas.pruning.structured.surgeon_importance import Surgeon
 
 if TYPE_CHECKING:
     import keras
 
-CRITERIA = ("l1", "l2", "scale", "taylor", "random")
+CRITERIA = ("l1", "l2", "scale", "taylor", "obs", "random")
 
 
 class Importance(Protocol):
@@ -183,23 +193,6 @@ class Taylor:
         raise ValueError("Taylor must be prepared for a model, call prepared(model, dependencies)")
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Known:
-    """Scores that are known already.
-
-    Args:
-        scores: The score of each root, (channel ids,).
-        comparable: Whether those of different groups are in one unit.
-    """
-
-    scores: np.ndarray
-    comparable: bool = False
-
-    def __call__(self, group: ScoredGroup) -> np.ndarray:
-        """Returns the scores of the group's channels."""
-        return self.scores[group.roots]
-
-
 def importance_of(
     criterion: str | Importance,
     *,
@@ -215,7 +208,7 @@ def importance_of(
 
     Args:
         criterion: One of :data:`CRITERIA`, or an importance.
-        data: Inputs and targets of "taylor".
+        data: Inputs and targets of "taylor", inputs of "obs".
         loss: Loss of "taylor".
         seed: Seed of "random".
 
@@ -232,6 +225,10 @@ def importance_of(
         if data is None:
             raise ValueError("data must hold inputs and targets for criterion 'taylor', got None")
         return Taylor(data, loss)
+    if criterion == "obs":
+        if data is None:
+            raise ValueError("data must hold inputs for criterion 'obs', got None")
+        return Surgeon(data)
     if isinstance(criterion, str) and criterion in named:
         return named[criterion]()
     if isinstance(criterion, str | type) or not callable(criterion):
@@ -286,18 +283,6 @@ def _checked(found: Any, group: ScoredGroup) -> np.ndarray:
             f"{array.max()} for {group.name!r}"
         )
     return array
-
-
-def input_kernels(dependencies: Dependencies) -> list[ChannelWeight]:
-    """Returns the kernels that combine input channels into output channels.
-
-    Zeros in the slice of an input channel have the effect of removing that channel.
-
-    Args:
-        dependencies: The traced model.
-    """
-    weights = (weight for layer in dependencies.layers.values() for weight in layer.weights)
-    return [w for w in weights if w.role == "kernel" and w.output_axis is not None]
 
 
 def gate_scores(

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from tfnas.graph.compatibility import model_compression
 from tfnas.search_space.json_records import check_items, check_keys, check_types
 from tfnas.table import Printable, TextTable
+
+if TYPE_CHECKING:
+    from tfnas.pruning.structured.channel_groups import Dependencies, Group
+    from tfnas.pruning.structured.remaining_cost import RemainingCosts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,3 +123,57 @@ def _group(fields: Any) -> GroupChange:
     check_items("GroupChange.removed", fields.get("removed", ()), int)
     lists = {name: tuple(fields.get(name, ())) for name in ("makers", "removed")}
     return GroupChange(**{**fields, **lists})
+
+
+def report_of(
+    model: Any, dependencies: Dependencies, costs: RemainingCosts, removed: np.ndarray
+) -> ChannelPruningReport:
+    """Returns the report on a removal.
+
+    Args:
+        model: The model before.
+        dependencies: Its channels.
+        costs: Its costs.
+        removed: Whether each root is removed, boolean, (channel ids,).
+    """
+    groups = tuple(_change(group, removed) for group in dependencies.groups)
+    norms = sorted(
+        layer.path
+        for layer in dependencies.layers.values()
+        if type(layer.layer).__name__ == "LayerNormalization"
+        and any(
+            removed[dependencies.roots[ids]].any() for w in layer.weights for ids in w.axes.values()
+        )
+    )
+    notes = [
+        f"{note}: {', '.join(names)}"
+        for note, names in (
+            ("statistics are over fewer channels now, an approximation", norms),
+            ("MACs are at least these: those of some layers are unknown", costs.uncounted),
+        )
+        if names
+    ]
+    notes += _zeros_and_clusters(model)
+    return ChannelPruningReport(
+        groups,
+        (costs.macs(costs.nothing), costs.macs(removed)),
+        (costs.parameters(costs.nothing), costs.parameters(removed)),
+        tuple(notes),
+    )
+
+
+def _zeros_and_clusters(model: Any) -> list[str]:
+    """Notes about zeros and shared values, which training would change."""
+    found = model_compression(model)
+    notes = {
+        "clusters": "weights share values: train with tfnas.ClusteringCallback(None) to keep them",
+        "zeros": "weights are zero: call tfnas.keep_zeros(smaller) before training to keep them",
+    }
+    return [text for name, text in notes.items() if name in found]
+
+
+def _change(group: Group, removed: np.ndarray) -> GroupChange:
+    gone = np.flatnonzero(removed[group.roots])
+    reason = "; ".join(dict.fromkeys(group.locked.values()))
+    after = group.size - len(gone)
+    return GroupChange(group.name, group.makers, group.size, after, reason, tuple(gone.tolist()))

@@ -13,18 +13,19 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from tfnas.data.data_types import ExampleData
-from tfnas.graph.compatibility import check_float, model_compression
+from tfnas.graph.compatibility import check_float
 from tfnas.graph.functional import walk
 from tfnas.graph.functional_form import as_functional
 from tfnas.graph.macs import not_counted
-from tfnas.pruning.structured.channel_groups import MODEL_OUTPUT, Dependencies, Group, trace
+from tfnas.pruning.structured.channel_groups import MODEL_OUTPUT, Dependencies, trace
 from tfnas.pruning.structured.channel_importance import (
     Importance,
     importance_of,
     is_comparable,
     scores,
 )
-from tfnas.pruning.structured.channel_report import ChannelPruningReport, GroupChange
+from tfnas.pruning.structured.channel_repair import refitted
+from tfnas.pruning.structured.channel_report import ChannelPruningReport, report_of
 from tfnas.pruning.structured.channel_selection import (
     MOST,
     Cost,
@@ -59,6 +60,7 @@ def prune_channels(
     max_ratio: float = MOST,
     exclude: Sequence[str] = (),
     approximate: bool = False,
+    reconstruct: bool = False,
     data: ExampleData | None = None,
     loss: str | Callable[..., Any] | None = None,
     seed: int = 0,
@@ -94,12 +96,13 @@ def prune_channels(
             ignored.
         criterion: Importance of a channel: "l1" or "l2" (norm of its weights), "scale" (gamma
             of BatchNormalization), "taylor" (estimated change of the loss; requires `data`),
+            "obs" (estimated change of the outputs after a reconstruction; requires `data`),
             "random", or your own :class:`tfnas.Importance`: a function of a group of channels
             that returns their scores.
         scope: How the removed channels are distributed over the groups of coupled channels.
             "global": the channels with the lowest scores of the entire model. With criterion
-            "taylor", another comparable one or `target_latency_ratio`, each score is divided by
-            the cost that the removal saves.
+            "taylor", "obs", another comparable one or `target_latency_ratio`, each score is
+            divided by the cost that the removal saves.
             "group": the same fraction of each group.
             "saving": the fraction of a group is proportional to the square root of the cost
             that the removal of one of its channels saves. Early groups mostly lose more.
@@ -111,10 +114,13 @@ def prune_channels(
         approximate: Whether channels may be removed from what LayerNormalization normalizes. Its
             mean and variance are then over fewer channels, which fine-tuning has to repair; all
             other removals compute exactly what zeros for the removed channels would.
+        reconstruct: Whether the layers that lost channels are fitted, one by one and in closed
+            form, to the outputs of the original ones on the data, without labels; the statistics
+            of BatchNormalization are adapted. For use without training.
         data: Inputs and targets for "taylor": a tuple (x, y) of arrays such as
             (examples, height, width, channels) and (examples,), a `tf.data.Dataset` or a
-            `keras.utils.PyDataset`. For other criteria inputs are enough: the report then has how
-            far the outputs moved.
+            `keras.utils.PyDataset`. For other criteria, and for `reconstruct`, a few hundred inputs
+            are enough: the report then has how far the outputs moved.
         loss: Loss for "taylor"; None: the loss that the model is compiled with.
         seed: Seed of criterion "random".
 
@@ -127,8 +133,11 @@ def prune_channels(
             can't be met. In the last case the message has the lowest cost that can be reached.
 
     References:
-        Fang et al., "DepGraph: Toward Any Structural Pruning", CVPR 2023.
+        Fang et al., "DepGraph: Toward Any Structural Pruning", CVPR 2023. Luo et al., "ThiNet",
+        ICCV 2017, for the reconstruction.
     """
+    if reconstruct and data is None:
+        raise ValueError("data must be given with reconstruct=True, got None")
     target = _target(ratio, target_macs, target_params, target_latency_ratio, sizes)
     _check(target, latency, scope, round_to, max_ratio)
     importance = importance_of(criterion, data=data, loss=loss, seed=seed)
@@ -155,10 +164,15 @@ def prune_channels(
         savings = budget.savings if per_saving else None
         order = removal_order(dependencies, found, scope, savings, max_ratio)
         removed = _within(target, budget, dependencies, order, round_to, max_ratio)
-    smaller = slice_channels(model, dependencies, removed)
-    report = _report(model, dependencies, costs, removed)
-    loss_note = lost_by_the_cut(model, smaller, data) if removed.any() else []
-    return smaller, dataclasses.replace(report, notes=(*report.notes, *loss_note))
+    report = report_of(model, dependencies, costs, removed)
+    notes = list(report.notes)
+    if reconstruct:
+        smaller, unfit = refitted(model, dependencies, removed, data)
+        notes += unfit
+    else:
+        smaller = slice_channels(model, dependencies, removed)
+    notes += lost_by_the_cut(model, smaller, data) if removed.any() else []
+    return smaller, dataclasses.replace(report, notes=tuple(notes))
 
 
 def _within(
@@ -343,49 +357,3 @@ def _by_latency(
     return _CostTarget(
         cost, value * baseline, savings, lambda time: f"{time / baseline:.3f} of its time"
     )
-
-
-def _report(
-    model: Any, dependencies: Dependencies, costs: RemainingCosts, removed: np.ndarray
-) -> ChannelPruningReport:
-    groups = tuple(_change(group, removed) for group in dependencies.groups)
-    norms = sorted(
-        layer.path
-        for layer in dependencies.layers.values()
-        if type(layer.layer).__name__ == "LayerNormalization"
-        and any(
-            removed[dependencies.roots[ids]].any() for w in layer.weights for ids in w.axes.values()
-        )
-    )
-    notes = [
-        f"{note}: {', '.join(names)}"
-        for note, names in (
-            ("statistics are over fewer channels now, an approximation", norms),
-            ("MACs are at least these: those of some layers are unknown", costs.uncounted),
-        )
-        if names
-    ]
-    notes += _zeros_and_clusters(model)
-    return ChannelPruningReport(
-        groups,
-        (costs.macs(costs.nothing), costs.macs(removed)),
-        (costs.parameters(costs.nothing), costs.parameters(removed)),
-        tuple(notes),
-    )
-
-
-def _zeros_and_clusters(model: Any) -> list[str]:
-    """Notes about zeros and shared values, which training would change."""
-    found = model_compression(model)
-    notes = {
-        "clusters": "weights share values: train with tfnas.ClusteringCallback(None) to keep them",
-        "zeros": "weights are zero: call tfnas.keep_zeros(smaller) before training to keep them",
-    }
-    return [text for name, text in notes.items() if name in found]
-
-
-def _change(group: Group, removed: np.ndarray) -> GroupChange:
-    gone = np.flatnonzero(removed[group.roots])
-    reason = "; ".join(dict.fromkeys(group.locked.values()))
-    after = group.size - len(gone)
-    return GroupChange(group.name, group.makers, group.size, after, reason, tuple(gone.tolist()))

@@ -147,3 +147,32 @@ def _slices(each: _Axis, number: np.ndarray, channels: int) -> WeightSlices:
         channels=channels,
         everything=each.roots,
     )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Known:
+    """Scores that are known already.
+
+    Args:
+        scores: The score of each root, (channel ids,).
+        comparable: Whether those of different groups are in one unit.
+    """
+
+    scores: np.ndarray
+    comparable: bool = False
+
+    def __call__(self, group: ScoredGroup) -> np.ndarray:
+        """Returns the scores of the group's channels."""
+        return self.scores[group.roots]
+
+
+def input_kernels(dependencies: Dependencies) -> list[ChannelWeight]:
+    """Returns the kernels that combine input channels into output channels.
+
+    Zeros in the slice of an input channel have the effect of removing that channel.
+
+    Args:
+        dependencies: The traced model.
+    """
+    weights = (weight for layer in dependencies.layers.values() for weight in layer.weights)
+    return [w for w in weights if w.role == "kernel" and w.output_axis is not None]
