@@ -48,11 +48,11 @@ class ElasticNetwork(Protocol):
     def logits(
         self, images: Any, member: Any, statistics: Statistics, dropout_seed: Any = None
     ) -> Any:
-        """Returns the logits of a member, (batch, classes).
+        """Returns the logits of a member, (batch, classes), inside of a `tf.function`.
 
         Args:
             images: Raw images, (batch, height, width, channels).
-            member: The vector, (choices,); a tensor.
+            member: The vector, (choices,); an argument of the function, not a constant.
             statistics: Where BatchNormalization takes its statistics from.
             dropout_seed: Two whole numbers that dropout is drawn from; None: no dropout.
         """

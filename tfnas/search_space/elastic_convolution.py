@@ -109,9 +109,7 @@ class ElasticConvolution:
             return weights[spatial, spatial, :channels]
         return weights[spatial, spatial, :channels, :filters]
 
-    def _normalized(
-        self, x: Any, filters: Any, statistics: Statistics, branch: GraphBranch
-    ) -> Any:
+    def _normalized(self, x: Any, filters: Any, statistics: Statistics, branch: GraphBranch) -> Any:
         mean = variance = tf.zeros([0])
         if statistics is Statistics.MEASURE:
             self._measure(x, filters, branch)

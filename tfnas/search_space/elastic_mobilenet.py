@@ -134,12 +134,14 @@ class ElasticMobileNet(keras.layers.Layer):
     """Shared weights of all networks of a space, see :mod:`tfnas.search_space.elastic`.
 
     Example:
-        >>> import numpy as np, tfnas
+        >>> import numpy as np, tensorflow as tf, tfnas
         >>> space = tfnas.MobileNetV2Space((8, 8, 1), 10, "microcontroller")
         >>> network = space.elastic_network()
-        >>> arch = space.sample(np.random.default_rng(0))
-        >>> images = np.zeros((4, 8, 8, 1), "float32")
-        >>> tuple(network.logits(images, network.member(arch), Statistics.BATCH).shape)
+        >>> @tf.function(autograph=False)
+        ... def logits(images, member):
+        ...     return network.logits(images, member, Statistics.BATCH)
+        >>> member = tf.constant(network.member(space.sample(np.random.default_rng(0))))
+        >>> tuple(logits(tf.zeros((4, 8, 8, 1)), member).shape)
         (4, 10)
 
     Args:
