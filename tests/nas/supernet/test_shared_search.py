@@ -36,9 +36,7 @@ def costs(arch):
 
 def searched(space, path, names, evaluations, scores, sampler=None, limits=None, costs=costs):
     objectives = Objectives.of(objective_of(list(names)), limits)
-    sampler = sampler or tfnas.EvolutionSampler(
-        population_size=16, tournament_size=4, children=1
-    )
+    sampler = sampler or tfnas.EvolutionSampler(population_size=16, tournament_size=4, children=1)
     search = SharedSearch(space, objectives, sampler, costs, scores, 0, path)
     search.run(evaluations)
     return search

@@ -5,16 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
 from tfnas.data.reading import arrays
-from tfnas.graph.finite_loss import FiniteLoss
-from tfnas.graph.tracing import TraceOnce
 from tfnas.measure.accuracy import score
+from tfnas.nas.supernet.supernet_files import ALONE
 
 if TYPE_CHECKING:
     from tfnas.nas.supernet.weight_sharing import WeightSharing
@@ -72,38 +71,33 @@ class RankCorrelation:
 def trained_alone(
     sharing: WeightSharing,
     networks: int,
-    compiled: Callable[[Any], keras.Model],
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any],
-    seed: int,
-    path: pathlib.Path,
+    train: Callable[[Any], keras.Model],
+    validation_data: Any,
+    report: Callable[[int, int], None] = lambda done, total: None,
 ) -> RankCorrelation:
     """Trains random networks alone, and returns the correlation with their scores.
+
+    The accuracies are kept in a file, a line for each network; those in it are not trained again.
 
     Args:
         sharing: The trained shared weights.
         networks: Number of networks.
-        compiled: Returns the compiled model of an architecture.
-        args: Positional arguments of `keras.Model.fit`.
-        kwargs: Its keyword arguments.
-        seed: Seed of the networks.
-        path: File of the accuracies, a line for each network; those in it are not trained again.
+        train: Trains an architecture alone, and returns its model.
+        validation_data: Images and targets of the accuracies.
+        report: Called with the number of networks so far, and in all.
     """
-    rng = np.random.default_rng([seed, 3])
+    path = sharing.folder / ALONE
+    rng = np.random.default_rng([sharing.seed, 3])
     archs: dict[Any, Any] = {}
     while len(archs) < min(networks, sharing.space.size):
         arch = sharing.space.sample(rng)
         archs[arch.network] = arch
     kept = _read(path)
-    options = {**kwargs, "validation_data": None, "verbose": 0}
-    callbacks = list(options.pop("callbacks", None) or ())
-    for arch in archs.values():
+    for number, arch in enumerate(archs.values()):
+        report(number, len(archs))
         if arch.key in kept:
             continue
-        model = compiled(arch)
-        more = [FiniteLoss(), *callbacks, TraceOnce()]
-        model.fit(*args, **options, callbacks=more)
-        kept[arch.key] = (_score(sharing, arch), _accuracy(model, kwargs["validation_data"]))
+        kept[arch.key] = (_score(sharing, arch), _accuracy(train(arch), validation_data))
         line = {"architecture": arch.key, "shared": kept[arch.key][0], "alone": kept[arch.key][1]}
         with path.open("a") as file:
             file.write(json.dumps(line) + "\n")

@@ -17,6 +17,7 @@ from tfnas.nas.supernet.sandwich_data import SandwichData
 from tfnas.nas.supernet.sandwich_step import SandwichStep
 from tfnas.nas.supernet.supernet_config import SupernetConfig
 from tfnas.runtime.array_files import read_arrays, write_arrays
+from tfnas.runtime.store import damage_named
 from tfnas.search_space.elastic import ElasticNetwork
 
 FORMAT = 1
@@ -58,8 +59,8 @@ class SharedTraining:
         """
         if not self.path.exists():
             return False
-        arrays = read_arrays(self.path)
-        header = json.loads(str(arrays.pop("header")))
+        arrays, header = read_arrays(self.path), read_header(self.path)
+        del arrays["header"]
         if header["settings"] != self._settings():
             raise ValueError(
                 f"the shared weights in {str(self.path)!r} must be of this search, "
@@ -158,3 +159,19 @@ class SharedTraining:
         }
         values = {f"{n:03}": np.asarray(v) for n, v in enumerate(self.step.variables)}
         write_arrays(self.path, {"header": np.array(json.dumps(header)), **values})
+
+
+def read_header(path: pathlib.Path) -> dict[str, Any]:
+    """Returns the settings and the progress of the training in a file.
+
+    Args:
+        path: The file.
+
+    Raises:
+        ValueError: It was damaged.
+    """
+    with damage_named(path, "training of shared weights"):
+        header = json.loads(str(read_arrays(path)["header"]))
+        for name in ("epoch", "epochs", "seconds"):
+            float(header[name])
+        return dict(header)

@@ -14,6 +14,8 @@ import keras
 import keras_tuner as kt
 import numpy as np
 
+from tfnas.graph.finite_loss import FiniteLoss
+from tfnas.graph.tracing import TraceOnce
 from tfnas.nas.keras_tuner_private import has_chief_oracle
 from tfnas.nas.latency_prediction import LatencyPredictor
 from tfnas.nas.objectives import (
@@ -31,7 +33,7 @@ from tfnas.nas.supernet.member_costs import LATENCIES, MemberCosts
 from tfnas.nas.supernet.rank_correlation import RankCorrelation, kept_correlation, trained_alone
 from tfnas.nas.supernet.supernet_config import SupernetConfig
 from tfnas.nas.supernet.supernet_files import ALONE, FOLDER
-from tfnas.nas.supernet.weight_sharing import WeightSharing
+from tfnas.nas.supernet.weight_sharing import WeightSharing, summary_of
 from tfnas.nas.trial_runner import TrialTask
 from tfnas.nas.tuner import MeasuredTuner
 from tfnas.nas.tuner_arguments import KerasTunerArguments
@@ -174,15 +176,20 @@ class SupernetTuner(MeasuredTuner):
         super().prepare_trials(args, kwargs)
         if self.has_ended():
             return
-        sharing = self._sharing(args, kwargs)
+        sharing = self.shared_weights(args, kwargs)
         finalists = sharing.finalists(self.oracle.max_trials, self.trial_callbacks.phase_progressed)
         self._accuracies = {each.architecture.key: each.accuracy for each in finalists}
         self._weights = {each.architecture.key: str(each.weights) for each in finalists}
         self.oracle.sampler.finalists = finalists
         self.oracle.max_trials = min(self.oracle.max_trials, len(finalists))
 
-    def _sharing(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> WeightSharing:
-        """The trained shared weights."""
+    def shared_weights(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> WeightSharing:
+        """Returns the shared weights; they are trained if they were not.
+
+        Args:
+            args: Positional arguments of :meth:`search`.
+            kwargs: Keyword arguments of :meth:`search`.
+        """
         space, names = self.hypermodel.space, self.oracle.objectives.all_names
         predictor = self.latency_predictor if names & LATENCIES else None
         sharing = WeightSharing(
@@ -243,18 +250,30 @@ class SupernetTuner(MeasuredTuner):
             raise ValueError(f"networks must be at least 3, got {networks!r}")
         if fit_kwargs.get("validation_data") is None:
             raise ValueError("validation_data must be given, got None: accuracies are of it")
-        self.folder().joinpath(FOLDER).mkdir(parents=True, exist_ok=True)
-        seed = int(self.oracle.seed)
-        path = self.folder() / FOLDER / ALONE
-        with seeded(seed):
-            sharing = self._sharing(fit_args, fit_kwargs)
-            return trained_alone(
-                sharing, networks, self._compiled, fit_args, fit_kwargs, seed, path
-            )
+        callbacks = list(fit_kwargs.pop("callbacks", None) or ())
+        options = {**fit_kwargs, "validation_data": None, "verbose": 0}
+
+        def train(arch: Any) -> keras.Model:
+            model = self._compiled(arch)
+            model.fit(*fit_args, **options, callbacks=[FiniteLoss(), *callbacks, TraceOnce()])
+            return model
+
+        with seeded(int(self.oracle.seed)):
+            sharing = self.shared_weights(fit_args, fit_kwargs)
+            return trained_alone(sharing, networks, train, fit_kwargs["validation_data"])
 
     def measured_correlation(self) -> RankCorrelation | None:
         """Returns what :meth:`rank_correlation` has measured so far; None: nothing."""
         return kept_correlation(self.folder() / FOLDER / ALONE)
+
+    def sharing_summary(self) -> str:
+        """Returns a paragraph on the shared weights, from the files of the search."""
+        correlation = self.measured_correlation()
+        measured = "not measured" if correlation is None else str(correlation)
+        return (
+            f"{summary_of(self.folder() / FOLDER)} Their order against that of networks trained "
+            f"alone: {measured}."
+        )
 
     # ---- the state
 

@@ -7,7 +7,6 @@ after a kill.
 from __future__ import annotations
 
 import pathlib
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -22,7 +21,7 @@ from tfnas.nas.supernet.member_costs import MemberCosts
 from tfnas.nas.supernet.member_scores import MemberScores
 from tfnas.nas.supernet.sandwich_data import SandwichData
 from tfnas.nas.supernet.shared_search import SharedSearch
-from tfnas.nas.supernet.shared_training import SharedTraining
+from tfnas.nas.supernet.shared_training import SharedTraining, read_header
 from tfnas.nas.supernet.supernet_config import SupernetConfig
 from tfnas.nas.supernet.supernet_files import FINALIST, FOLDER, SCORES, SHARED_WEIGHTS
 from tfnas.nas.weight_files import write_weights
@@ -62,8 +61,6 @@ class WeightSharing:
         self.folder, self.seed = folder / FOLDER, seed
         self.network = space.elastic_network(seed)
         self.scores: MemberScores | None = None
-        self.seconds: dict[str, float] = {}
-        """Seconds of each phase in this process."""
 
     def train(
         self,
@@ -80,23 +77,17 @@ class WeightSharing:
             kwargs: Its keyword arguments.
             report: Receives the progress.
         """
-        started = time.monotonic()
         data = SandwichData(args, kwargs)
         path = self.folder / SHARED_WEIGHTS
         training = SharedTraining(
             self.space, self.network, loss_model, self.config, self.seed, path
         )
         if not training.restore():
-            report(Phase("training the shared weights", training.epoch, training.epochs))
+            text = "training the shared weights"
+            report(Phase(text, training.epoch, training.epochs))
             with seeded(self.seed):
-                training.run(
-                    data,
-                    lambda done, total, logs: report(
-                        Phase(f"training the shared weights, loss {logs['loss']:.3f}", done, total)
-                    ),
-                )
+                training.run(data, lambda done, total, logs: report(Phase(text, done, total)))
         self.scores = self._make_scores(data, kwargs["validation_data"])
-        self.seconds["training"] = time.monotonic() - started
 
     def _make_scores(self, data: SandwichData, validation_data: Any) -> MemberScores:
         calibration = spread(data.x, self.config.calibration_examples, "x")
@@ -117,7 +108,6 @@ class WeightSharing:
             number: Number of finalists.
             report: Receives the progress.
         """
-        started = time.monotonic()
         search = SharedSearch(
             self.space,
             self.objectives,
@@ -127,17 +117,11 @@ class WeightSharing:
             self.seed,
             self.folder / SCORES,
         )
-        report(Phase("scoring networks with the shared weights", 0, self.config.evaluations))
-        search.run(
-            self.config.evaluations,
-            lambda done, total: report(
-                Phase("scoring networks with the shared weights", done, total)
-            ),
-        )
+        text = "scoring networks with the shared weights"
+        report(Phase(text, 0, self.config.evaluations))
+        search.run(self.config.evaluations, lambda done, total: report(Phase(text, done, total)))
         best = search.best(number)
-        found = [self._finalist(arch, metrics) for arch, metrics in best]
-        self.seconds["search"] = time.monotonic() - started
-        return found
+        return [self._finalist(arch, metrics) for arch, metrics in best]
 
     def metrics(self, arch: Architecture) -> dict[str, float]:
         """Returns the metrics of a network: its accuracy with the shared weights, and its costs.
@@ -169,3 +153,17 @@ class WeightSharing:
         model = self.space.build(arch)
         self.network.transfer(arch, model)
         return model
+
+
+def summary_of(folder: pathlib.Path) -> str:
+    """Returns a sentence on the shared weights in a folder.
+
+    Args:
+        folder: The folder `supernet` of a search.
+    """
+    header, path = read_header(folder / SHARED_WEIGHTS), folder / SCORES
+    scored = len(path.read_text().splitlines()) if path.exists() else 0
+    return (
+        f"Shared weights: trained for {header['epochs']} epochs in {header['seconds']:.0f} s, "
+        f"{scored:,} networks scored."
+    )
