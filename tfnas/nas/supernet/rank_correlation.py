@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,8 @@ import numpy as np
 from tfnas.data.reading import arrays
 from tfnas.measure.accuracy import score
 from tfnas.nas.supernet.supernet_files import ALONE
+from tfnas.runtime.json_lines import append_json_line, read_json_lines
+from tfnas.runtime.store import damage_named
 
 if TYPE_CHECKING:
     from tfnas.nas.supernet.weight_sharing import WeightSharing
@@ -51,7 +52,9 @@ class RankCorrelation:
         """
         from scipy.stats import kendalltau
 
-        pairs, rng = np.array([scores, alone]), np.random.default_rng(0)
+        # Sorted, so that the interval does not depend on the order of the networks.
+        pairs = np.array(sorted(zip(scores, alone, strict=True)), float).T
+        rng = np.random.default_rng(0)
         tau = float(kendalltau(*pairs).statistic)
         draws = []
         for _ in range(_RESAMPLES):
@@ -99,8 +102,7 @@ def trained_alone(
             continue
         kept[arch.key] = (_score(sharing, arch), _accuracy(train(arch), validation_data))
         line = {"architecture": arch.key, "shared": kept[arch.key][0], "alone": kept[arch.key][1]}
-        with path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        append_json_line(path, line)
     return RankCorrelation.of(*zip(*(kept[arch.key] for arch in archs.values()), strict=True))
 
 
@@ -130,11 +132,8 @@ def kept_correlation(path: pathlib.Path) -> RankCorrelation | None:
 
 
 def _read(path: pathlib.Path) -> dict[str, tuple[float, float]]:
-    found: dict[str, tuple[float, float]] = {}
-    for line in path.read_text().splitlines() if path.exists() else ():
-        try:
-            kept = json.loads(line)
-            found[str(kept["architecture"])] = float(kept["shared"]), float(kept["alone"])
-        except (ValueError, TypeError, KeyError):
-            continue  # a kill cut it short
-    return found
+    with damage_named(path, "accuracies of networks trained alone"):
+        return {
+            str(line["architecture"]): (float(line["shared"]), float(line["alone"]))
+            for line in read_json_lines(path)
+        }

@@ -8,7 +8,6 @@ a search that was killed repeats its proposals without computing them again.
 from __future__ import annotations
 
 import copy
-import json
 import math
 import pathlib
 from collections.abc import Callable, Mapping
@@ -20,6 +19,8 @@ from tfnas.nas.objectives import Objectives
 from tfnas.nas.proposals import ProposalFilter
 from tfnas.nas.samplers.sampler import Sampler
 from tfnas.nas.trial_records import TrialRecord, ranked
+from tfnas.runtime.json_lines import append_json_line, read_json_lines
+from tfnas.runtime.store import damage_named
 from tfnas.search_space.architecture import Architecture
 
 Metrics = Mapping[str, float]
@@ -102,9 +103,8 @@ class SharedSearch:
     def _metrics(self, arch: Architecture) -> Metrics:
         if arch.key not in self._kept:
             self._kept[arch.key] = dict(self.score(arch))
-            line = json.dumps({"architecture": arch.key, "metrics": self._kept[arch.key]})
-            with self.path.open("a") as file:
-                file.write(line + "\n")
+            line = {"architecture": arch.key, "metrics": self._kept[arch.key]}
+            append_json_line(self.path, line)
         return self._kept[arch.key]
 
     def best(self, number: int) -> list[tuple[Architecture, Metrics]]:
@@ -120,16 +120,9 @@ class SharedSearch:
 
 
 def _read(path: pathlib.Path) -> dict[str, dict[str, float]]:
-    """The kept scores; a last line that a kill cut short is dropped."""
-    if not path.exists():
-        return {}
-    found, whole = {}, []
-    for line in path.read_text().splitlines(keepends=True):
-        try:
-            kept = json.loads(line)
-            found[str(kept["architecture"])] = {n: float(v) for n, v in kept["metrics"].items()}
-        except (ValueError, TypeError, KeyError, AttributeError):
-            continue
-        whole.append(line if line.endswith("\n") else line + "\n")
-    path.write_text("".join(whole))
-    return found
+    """The scores that were kept, by the keys of architectures."""
+    with damage_named(path, "scores of shared weights"):
+        return {
+            str(line["architecture"]): {n: float(v) for n, v in line["metrics"].items()}
+            for line in read_json_lines(path)
+        }
