@@ -42,6 +42,8 @@ from tfnas.nas.algorithm_tuners import RandomTuner as RandomTuner
 from tfnas.nas.algorithm_tuners import ReinforceTuner as ReinforceTuner
 from tfnas.nas.samplers.evolution import EvolutionSampler as EvolutionSampler
 from tfnas.nas.samplers.reinforce import ReinforceSampler as ReinforceSampler
+from tfnas.nas.supernet.supernet_config import SupernetConfig as SupernetConfig
+from tfnas.nas.supernet.supernet_tuner import SupernetTuner as SupernetTuner
 from tfnas.nas.tuner_config import TunerConfig as TunerConfig
 from tfnas.optimizers import Muon as Muon
 from tfnas.pruning.mask_constraint import keep_zeros as keep_zeros

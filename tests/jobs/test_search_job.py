@@ -385,6 +385,27 @@ def test_another_setting_in_the_same_folder_is_an_error(finished, npz):
         ({"min_epochs": 2}, r"min_epochs needs halving, got 2 without it"),
         ({"latency_seconds": -1.0}, r"latency_seconds must be a finite number above 0, got -1"),
         ({"workers": -1}, r"workers must be a whole number >= 0, got -1"),
+        ({"supernet_epochs": 9}, r"supernet_epochs needs the algorithm 'supernet', got 9"),
+        (
+            {"algorithm": "supernet", "halving": 2},
+            r"halving must not be given with the algorithm 'supernet', got 2",
+        ),
+        (
+            {"algorithm": "supernet", "compression": tfnas.CompressionSpace()},
+            r"compression must not be given with the algorithm 'supernet'",
+        ),
+        (
+            {"algorithm": "supernet", "hypermodel": "m:build"},
+            r"hypermodel must not be given with the algorithm 'supernet'",
+        ),
+        (
+            {"algorithm": "supernet", "supernet_seconds": 0.0},
+            r"supernet_seconds must be above 0, got 0",
+        ),
+        (
+            {"algorithm": "supernet", "rank_networks": 2},
+            r"rank_networks must be 0 or at least 3, got 2",
+        ),
     ],
 )
 def test_wrong_settings(npz, tmp_path, settings, message):
@@ -458,6 +479,33 @@ def test_several_objectives_by_reinforcement_with_limits(npz, tmp_path):
     assert kept["limits"] == {"macs": 1e9}
     more = tfnas.search(str(npz), directory=tmp_path / "out", **{**settings, "max_trials": 3})
     assert len(more.candidates) == 3
+
+
+@pytest.mark.slow
+def test_weights_that_networks_share(npz, tmp_path):
+    settings = {**SETTINGS, "algorithm": "supernet", "supernet_epochs": 2, "evaluations": 6}
+    for name in ("population_size", "tournament_size"):
+        del settings[name]
+    settings |= {"latency_seconds": 3.0, "baseline": False, "rank_networks": 3}
+    watch = Watch()
+    result = tfnas.search(str(npz), directory=tmp_path / "out", progress=watch, **settings)
+    assert watch.phases.index("training the shared weights") < watch.phases.index(
+        "scoring networks with the shared weights"
+    )
+    assert len(result.candidates) == 2
+    assert all("supernet_accuracy" in each.metrics for each in result.candidates)
+    [paragraph] = [note for note in result.notes() if "Shared weights" in note]
+    assert "trained for 2 epochs" in paragraph
+    assert "6 networks scored" in paragraph
+    assert "Kendall's tau" in paragraph
+    assert "on 3 networks" in paragraph
+    report = (tmp_path / "out" / "report.md").read_text()
+    assert "Kendall" in report
+    assert "supernet_accuracy" in report
+    again = tfnas.search(str(npz), directory=tmp_path / "out", **settings)
+    assert again.notes()[0] == paragraph
+    with pytest.raises(ValueError, match="another supernet_epochs"):
+        tfnas.search(str(npz), directory=tmp_path / "out", **{**settings, "supernet_epochs": 3})
 
 
 class Halved(keras.layers.Layer):

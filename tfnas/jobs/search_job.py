@@ -33,6 +33,8 @@ from tfnas.nas.measured_trial import MeasuredTrial, latency_metrics
 from tfnas.nas.reward import mnasnet_reward
 from tfnas.nas.search_config import SearchConfig
 from tfnas.nas.search_result import ReportRow, SearchResult
+from tfnas.nas.supernet.rank_correlation import trained_alone
+from tfnas.nas.supernet.supernet_tuner import SupernetTuner
 from tfnas.nas.trial_failures import INFEASIBLE
 from tfnas.nas.trial_log import TrialLog, failure_cause
 from tfnas.optional import require
@@ -197,8 +199,8 @@ class _Run:
 
     def _run(self) -> SearchResult:
         self.progress.phase(f"search: {self.split}; {self.space.size:.3g} architectures")
-        if self.config.latency_seconds is not None:
-            self.progress.phase(f"latency of the space: {self.config.latency_seconds:g} s")
+        if self.tuner.config.latency_seconds is not None:
+            self.progress.phase(f"latency of the space: {self.tuner.config.latency_seconds:g} s")
         interrupted = False
         try:
             self.tuner.search(
@@ -235,6 +237,7 @@ class _Run:
             randoms=randoms,
             interrupted=interrupted or stopped is not None,
             prediction=self.tuner.prediction_errors(),
+            sharing=self._sharing(interrupted or stopped is not None),
         )
         if self.writes:
             search_report.write(result, self.config, self.split, self.tuner.target_ratio)
@@ -257,6 +260,30 @@ class _Run:
             if files is None:
                 self._final_files(winner, retrain=False)
             return [], [], error
+
+    def _sharing(self, interrupted: bool) -> str:
+        """A paragraph on shared weights, if the networks shared some."""
+        if not isinstance(self.tuner, SupernetTuner):
+            return ""
+        if self.config.rank_networks and not interrupted and self.writes:
+            self._measure_ranks(self.tuner)
+        return self.tuner.sharing_summary()
+
+    def _measure_ranks(self, tuner: SupernetTuner) -> None:
+        """Trains random networks alone, as the final comparison does, on the training part."""
+        self.progress.phase(f"training {self.config.rank_networks} random networks alone")
+        data = {
+            "x": self.split.x_train,
+            "y": self.split.y_train,
+            "validation_data": (self.split.x_val, self.split.y_val),
+        }
+        trained_alone(
+            tuner.shared_weights((), data),
+            self.config.rank_networks,
+            lambda arch: self._train(arch, _training(self.split)),
+            data["validation_data"],
+            self.progress.epoch_ended,
+        )
 
     def _no_candidate(self) -> str:
         """The message of a search none of whose trials ended well."""
@@ -393,14 +420,21 @@ class _Run:
         file.save(path)
         return file
 
-    def _train(self, arch: Architecture) -> keras.Model:
-        """Trains a model for the final comparison; every model of it is trained here."""
-        with seeded(self.config.seed):
-            return self._train_seeded(arch)
+    def _train(
+        self, arch: Architecture, examples: tuple[np.ndarray, np.ndarray] | None = None
+    ) -> keras.Model:
+        """Trains a model for the final comparison; every model of it is trained here.
 
-    def _train_seeded(self, arch: Architecture) -> keras.Model:
+        `examples` are images and targets; None: those of the final training.
+        """
+        if examples is None:
+            whole = bool(self.config.final_epochs)
+            examples = self.full.training_part() if whole else _training(self.split)
+        with seeded(self.config.seed):
+            return self._train_seeded(arch, *examples)
+
+    def _train_seeded(self, arch: Architecture, x: np.ndarray, y: np.ndarray) -> keras.Model:
         epochs = self.config.final_epochs or self.trial_epochs
-        x, y = self.full.training_part() if self.config.final_epochs else _training(self.split)
         model = self.space.build(arch)
         compile_for_search(model, optimizer=keras.optimizers.Adam(self._schedule(len(x), epochs)))
         report_epoch = keras.callbacks.LambdaCallback(

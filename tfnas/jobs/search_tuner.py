@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import functools
 import pathlib
+from typing import Any
 
 import keras
 import keras_tuner as kt
 
 from tfnas.nas.algorithm_tuners import EvolutionTuner, RandomTuner, ReinforceTuner
 from tfnas.nas.search_config import SearchConfig, sampler_of
+from tfnas.nas.supernet.supernet_config import SupernetConfig
+from tfnas.nas.supernet.supernet_tuner import SupernetTuner
 from tfnas.nas.tuner import MeasuredTuner
 from tfnas.nas.tuner_config import TunerConfig
 from tfnas.runtime.worker_processes import TrialProcesses
 from tfnas.targets.device import Device
+
+_TUNERS: dict[str, Any] = {
+    "evolution": EvolutionTuner,
+    "reinforce": ReinforceTuner,
+    "random": RandomTuner,
+    "supernet": SupernetTuner,
+}
 
 
 def tuner_of(
@@ -32,11 +42,17 @@ def tuner_of(
         overwrite: Whether trials of an earlier search in it are removed.
         teacher: The model that compressed networks learn from; None: they learn from none.
     """
-    classes = {"evolution": EvolutionTuner, "reinforce": ReinforceTuner, "random": RandomTuner}
     executor = None
+    more: dict[str, Any] = {}
+    if config.algorithm == "supernet":
+        more["supernet"] = SupernetConfig(
+            epochs=config.supernet_epochs,
+            seconds=config.supernet_seconds,
+            evaluations=config.evaluations,
+        )
     if config.workers:
         executor = functools.partial(TrialProcesses, config.workers, config.trial_timeout)
-    return classes[config.algorithm](
+    return _TUNERS[config.algorithm](
         hypermodel,
         list(config.objectives),
         config.max_trials,
@@ -59,4 +75,5 @@ def tuner_of(
         directory=str(directory),
         project_name="search",
         overwrite=overwrite,
+        **more,
     )

@@ -124,9 +124,25 @@ class LatencyPredictor:
         assert self.model is not None
         assert self.model.fitted is not None
         if arch.network not in self._ratios:
-            network = arch if self.model.fitted.direct else self.space.build(arch)
-            self._ratios[arch.network] = self.model(network)
+            self._ratios[arch.network] = self._predicted(self.model, arch)
         return self._ratios[arch.network]
+
+    def _predicted(self, model: LatencyModel, arch: Architecture) -> float:
+        """The ratio; layers that the fit has not met are measured alone, which needs a model."""
+        assert model.fitted is not None
+        if model.fitted.direct:
+            try:
+                return model(arch)
+            except ValueError:  # an operator of another kind or size
+                return model(self.space.build(arch))
+        return model(self.space.build(arch))
+
+    def metrics(self, arch: Architecture) -> dict[str, float]:
+        """Returns the predicted metrics of latency of an architecture."""
+        ratio = self.ratio(arch)
+        if self._reference_ms is None:
+            return {"latency_ratio": ratio}
+        return {"latency_ratio": ratio, "latency_ms": ratio * self._reference_ms}
 
     def lower_bounds(self, arch: Architecture) -> dict[str, float]:
         """Returns the metrics of latency of an architecture, less the error of the prediction."""

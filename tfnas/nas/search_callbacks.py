@@ -2,7 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import keras_tuner as kt
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """The progress of a phase of a search before its trials.
+
+    Args:
+        text: What it does.
+        done: Epochs, or networks, so far.
+        total: Their number in all.
+    """
+
+    text: str
+    done: int
+    total: int
 
 
 class TrialCallbacks:
@@ -15,6 +32,13 @@ class TrialCallbacks:
         """Called after an epoch of a trial; `epoch` counts from 0.
 
         It is not called for trials that run in another process.
+        """
+
+    def phase_progressed(self, phase: Phase) -> None:
+        """Called as a phase before the trials goes on, such as the training of shared weights.
+
+        Args:
+            phase: Its progress.
         """
 
     def trial_ended(self, trial: kt.engine.trial.Trial) -> None:

@@ -12,11 +12,16 @@ from tfnas.settings_fields import check_options, documented, option
 if TYPE_CHECKING:
     from tfnas.nas.samplers.sampler import Sampler
 
-ALGORITHMS = ("evolution", "reinforce", "random")
+ALGORITHMS = ("evolution", "reinforce", "random", "supernet")
 REWARD = "reward"
 _OF_NETWORKS = (
     *("preset", "final_epochs", "learning_rate", "baseline", "random_candidates"),
     *("compression", "teacher", "latency_seconds"),
+)
+_OF_SUPERNETS = ("supernet_epochs", "supernet_seconds", "evaluations", "rank_networks")
+_NOT_OF_SUPERNETS = (
+    *("hypermodel", "halving", "min_epochs", "inherit", "compression", "teacher"),
+    *("population_size", "tournament_size", "children", "form"),
 )
 METRICS = (
     *("file_accuracy", "latency_ratio", "size_bytes", "macs", "parameters"),
@@ -45,8 +50,15 @@ class SearchConfig:
     preset: str = option(
         "mobile", "preset of the search space", choices=("microcontroller", "mobile", "full")
     )
-    max_trials: int = option(20, "number of trials", low=1)
-    epochs: int = option(3, "epochs of a trial; with halving, of the highest rung", low=1)
+    max_trials: int = option(
+        20, "number of trials; of a supernet, of the finalists that are trained on", low=1
+    )
+    epochs: int = option(
+        3,
+        "epochs of a trial; with halving, of the highest rung; of a supernet, of a finalist, which "
+        "starts from the shared weights",
+        low=1,
+    )
     halving: int | None = option(
         None,
         "reduction factor of successive halving: the best 1/halving of the trials train "
@@ -100,6 +112,22 @@ class SearchConfig:
         "whether the policy of the reinforcement learning builds or modifies architectures",
         choices=("building", "modifying"),
     )
+    supernet_epochs: int = option(40, "epochs of a supernet's shared weights", low=1)
+    supernet_seconds: float | None = option(
+        None,
+        "time limit of the training of a supernet's shared weights in s, which lowers its epochs",
+        low=0,
+        open="low",
+    )
+    evaluations: int = option(
+        1000, "number of networks that are scored with a supernet's shared weights", low=1
+    )
+    rank_networks: int = option(
+        0,
+        "number of random networks that are trained alone, to measure how well a supernet's "
+        "scores order networks; 0: not measured",
+        low=0,
+    )
     inherit: bool = option(False, "start children from their parent's weights")
     workers: int = option(
         0,
@@ -145,6 +173,7 @@ class SearchConfig:
 
         check_options(self)
         self._check_hypermodel()
+        self._check_supernet()
         Halving(self.halving, self.min_epochs).set_epochs(self.epochs, self.max_trials)
         if self.trial_timeout is not None and not (self.workers and self.trial_timeout > 0):
             raise ValueError(
@@ -159,6 +188,18 @@ class SearchConfig:
                 "teacher must be given if and only if a choice of compression distills, "
                 f"got {self.teacher!r}"
             )
+
+    def _check_supernet(self) -> None:
+        """Checks that no setting is of a supernet without one, or of other algorithms with one."""
+        fields = {field.name: field for field in dataclasses.fields(self)}
+        is_supernet = self.algorithm == "supernet"
+        for name in _NOT_OF_SUPERNETS if is_supernet else _OF_SUPERNETS:
+            value = getattr(self, name)
+            if value != fields[name].default:
+                rule = "must not be given with" if is_supernet else "needs"
+                raise ValueError(f"{name} {rule} the algorithm 'supernet', got {value!r}")
+        if 0 < self.rank_networks < 3:
+            raise ValueError(f"rank_networks must be 0 or at least 3, got {self.rank_networks!r}")
 
     def _check_hypermodel(self) -> None:
         """Checks that no setting is of networks where the user's function builds the models."""
@@ -189,6 +230,8 @@ def sampler_of(config: SearchConfig) -> Sampler:
             tournament_size=config.tournament_size,
             children=config.children,
         )
+    if config.algorithm == "supernet":
+        return EvolutionSampler(population_size=64, children=1)
     if config.algorithm == "reinforce":
         return ReinforceSampler(form=config.form, children=config.children)
     return RandomSampler()

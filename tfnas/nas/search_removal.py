@@ -9,9 +9,12 @@ import re
 import shutil
 
 from tfnas.nas.latency_prediction import FILE as LATENCY_MODEL
+from tfnas.nas.supernet.supernet_files import ALONE, FINALIST, SCORES, SHARED_WEIGHTS
+from tfnas.nas.supernet.supernet_files import FOLDER as SUPERNET
 from tfnas.runtime.files import sweep_parts
 
 _FILES = ("oracle.json", "tuner0.json", LATENCY_MODEL)
+_OF_SUPERNET = (SHARED_WEIGHTS, SCORES, ALONE, FINALIST.format("*"))
 _TRIAL = re.compile(r"trial_[0-9a-f]+")
 
 
@@ -31,4 +34,10 @@ def remove_search(folder: pathlib.Path) -> None:
     for name in (*_FILES, *([f"{own_id}.json"] if own_id else [])):
         with contextlib.suppress(FileNotFoundError):
             (folder / name).unlink()
+    supernet = folder / SUPERNET
+    for pattern in _OF_SUPERNET:
+        for path in supernet.glob(pattern):
+            path.unlink()
+    with contextlib.suppress(OSError):  # there is none, or it holds other files too
+        supernet.rmdir()
     sweep_parts(folder)

@@ -20,7 +20,7 @@ from tfnas.targets.device import MICRO, VELA
 
 _HEADERS = ["model", "accuracy", "95% interval", "latency", "ms", "bytes", "gzip", "MACs", "reward"]
 _SHORT = [0, 1, 2, 3, 5, 8]  # columns of a terminal of 80 characters
-_RUNGS = ("rung", "epochs")
+_OF_TRIALS = ("rung", "epochs", "supernet_accuracy")
 _FRONT = ["trial", "accuracy", "latency_ratio", "latency_ms", "size_bytes", "gzip_bytes", "macs"]
 Table = tuple[list[str], list[list[str]]]  # headers and rows
 
@@ -57,6 +57,7 @@ class SearchResult:
         randoms: Rows of random architectures with about as many parameters as the winner.
         interrupted: Whether the user interrupted the search.
         prediction: Errors of the predicted latencies; None: no latencies were predicted.
+        sharing: A paragraph on shared weights; "": networks shared none.
     """
 
     directory: pathlib.Path
@@ -67,6 +68,7 @@ class SearchResult:
     randoms: list[ReportRow]
     interrupted: bool
     prediction: PredictionErrors | None = None
+    sharing: str = ""
 
     def comparison(self) -> Table:
         """Returns headers and rows of the comparison on the test part."""
@@ -108,16 +110,17 @@ class SearchResult:
         Further columns hold a trial's rung, the metrics of a device and the compression, where
         trials report them.
         """
-        more = [name for name in (*_RUNGS, *MICRO, *VELA) if name in self.winner.metrics]
+        more = [name for name in (*_OF_TRIALS, *MICRO, *VELA) if name in self.winner.metrics]
         headers = [*_FRONT, *more]
         if self.winner.architecture.compression is not None:
             headers.append("compression")
         return headers, [_front_cells(candidate, more) for candidate in self.front]
 
     def notes(self) -> list[str]:
-        """Returns paragraphs on successive halving and on predicted latencies."""
+        """Returns paragraphs on successive halving, shared weights and predicted latencies."""
         predicted = [] if self.prediction is None else [f"{self.prediction}."]
-        return [*_halving_savings(self.candidates), *predicted]
+        shared = [self.sharing] if self.sharing else []
+        return [*_halving_savings(self.candidates), *shared, *predicted]
 
     def _paragraphs(self, show: Callable[[list[str], list[list[str]]], str]) -> list[str]:
         """The result with each table as `show` renders it."""

@@ -10,7 +10,7 @@ import keras_tuner as kt
 
 from tfnas.compression.progress import Progress, TrialNews
 from tfnas.nas.measured_trial import MeasuredTrial
-from tfnas.nas.search_callbacks import TrialCallbacks
+from tfnas.nas.search_callbacks import Phase, TrialCallbacks
 from tfnas.nas.search_config import SearchConfig
 from tfnas.nas.tuner import MeasuredTuner
 from tfnas.runtime.files import write_atomically
@@ -37,12 +37,22 @@ class TrialLog(TrialCallbacks):
     ):
         self.tuner, self.path, self.progress, self.config = tuner, path, progress, config
         self.started = time.monotonic()
+        self._phase = ""
         self.interrupts = Interrupts()
         """Asked after each epoch and before each trial."""
         oracle = tuner.oracle
         ended = [self._line(oracle.get_trial(trial_id)) for trial_id in oracle.end_order]
         if path is not None:
             write_atomically(path, "".join(ended))  # a resumed search has no line twice
+
+    def phase_progressed(self, phase: Phase) -> None:
+        """Reports a phase before the trials, about twenty times."""
+        if phase.text != self._phase:
+            self._phase = phase.text
+            self.progress.phase(phase.text)
+        if phase.done % max(1, phase.total // 20) == 0 or phase.done == phase.total:
+            self.progress.epoch_ended(phase.done, phase.total)
+        self.interrupts.check()
 
     def trial_began(self, trial: kt.engine.trial.Trial) -> None:
         """Reports the start of a trial."""

@@ -48,6 +48,7 @@ from tfnas.nas.reward import mnasnet_reward
 from tfnas.nas.successive_halving import continue_from
 from tfnas.nas.trial_failures import InfeasibleTrialError
 from tfnas.nas.tuner_config import TunerConfig
+from tfnas.nas.weight_files import read_weights
 from tfnas.nas.weight_inheritance import inherit_weights
 from tfnas.quantization.quantize_aware import fake_quants
 from tfnas.quantization.spec import QuantSpec
@@ -74,6 +75,7 @@ class TrialTask:
         seed: Seed of random draws of the compression.
         continues: The checkpoint of the trial that it continues; None: its own weights are new.
         load_parent: Loads the model of the parent trial; None: there is no parent.
+        starts_from: File of the weights that its training starts from; None: they are new.
     """
 
     hyperparameters: kt.HyperParameters
@@ -83,6 +85,7 @@ class TrialTask:
     seed: int
     continues: str | None = None
     load_parent: Callable[[], keras.Model] | None = None
+    starts_from: str | None = None
 
 
 class TrialRunner:
@@ -145,6 +148,8 @@ class TrialRunner:
         if task.continues is None:
             self._check_feasible(task, model, x)
             inherited = self._inherit(task, model)
+            if task.starts_from is not None:
+                read_weights(model, task.starts_from)
         else:
             with without_optimizer_warnings():
                 continue_from(model, task.continues)

@@ -229,12 +229,21 @@ class MeasuredTuner(TunerState):
                 sweep_parts(self.folder())
             self._check_objectives(fit_args, fit_kwargs)
             self.save()  # so that a search that is killed in its first trial can be resumed
-            if self.latency_predictor is not None and not self.is_worker:
-                self.latency_predictor.prepare(self.folder(), self.oracle.seed)
+            self.prepare_trials(fit_args, fit_kwargs)
             if self.config.executor is None:
                 super().search(*fit_args, **fit_kwargs)
             else:
                 self._search_on_executor(fit_args, fit_kwargs)
+
+    def prepare_trials(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Does what a search needs before its first trial: the fit of a latency model.
+
+        Args:
+            args: Positional arguments of :meth:`search`.
+            kwargs: Keyword arguments of :meth:`search`.
+        """
+        if self.latency_predictor is not None and not self.is_worker:
+            self.latency_predictor.prepare(self.folder(), self.oracle.seed)
 
     def has_ended(self) -> bool:
         """Returns whether a search that was restored has no trial left to run."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import numbers
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,6 +46,7 @@ from tfnas.search_space.stage_choices import (
 if TYPE_CHECKING:
     import keras
 
+    from tfnas.search_space.elastic_mobilenet import ElasticMobileNet
     from tfnas.search_space.hypermodel import SpaceHyperModel
 
 
@@ -283,6 +284,73 @@ class MobileNetV2Space(DecisionSpace):
         from tfnas.search_space.hypermodel import SpaceHyperModel
 
         return SpaceHyperModel(self, **compile_arguments)
+
+    # ---- weights that all networks share
+
+    def choices_of(self, name: str) -> tuple[Any, ...]:
+        """Returns the choices of a decision.
+
+        Example:
+            >>> MobileNetV2Space((28, 28, 1), 10, "microcontroller").choices_of("width_multiplier")
+            (0.5, 0.75, 1.0)
+
+        Args:
+            name: Name of the decision.
+        """
+        return next(d.choices for d in self.decisions if d.name == name)
+
+    def elastic_network(self, seed: int = 0) -> ElasticMobileNet:
+        """Returns the shared weights of all networks of the space, untrained.
+
+        Example:
+            >>> space = MobileNetV2Space((8, 8, 1), 10, "microcontroller")
+            >>> network = space.elastic_network()
+            >>> arch = space.largest(np.random.default_rng(0))
+            >>> network.transfer(arch, space.build(arch))
+
+        Args:
+            seed: Seed of the initial weights.
+        """
+        from tfnas.search_space.elastic_mobilenet import ElasticMobileNet
+
+        return ElasticMobileNet(self, seed)
+
+    def largest(self, rng: np.random.Generator) -> Architecture:
+        """Returns a network that none of the same kinds of blocks exceeds in any size.
+
+        Example:
+            >>> space = MobileNetV2Space((28, 28, 1), 10, "microcontroller")
+            >>> space.largest(np.random.default_rng(0)).width_multiplier
+            1.0
+
+        Args:
+            rng: NumPy's random generator, which draws the kinds of blocks that have weights.
+        """
+        return self._extreme(max, rng)
+
+    def smallest(self, rng: np.random.Generator) -> Architecture:
+        """Returns a network that exceeds none of the same kinds of blocks in any size.
+
+        Example:
+            >>> space = MobileNetV2Space((28, 28, 1), 10, "microcontroller")
+            >>> space.smallest(np.random.default_rng(0)).stages[0].kind
+            'identity'
+
+        Args:
+            rng: NumPy's random generator, which draws the kinds of blocks. Stages that may be left
+                out are.
+        """
+        return self._extreme(min, rng)
+
+    def _extreme(self, extreme: Callable[..., Any], rng: np.random.Generator) -> Architecture:
+        """The network with the largest or the smallest choices."""
+        values = {d.name: extreme(d.choices) for d in self.decisions if d.name[-4:] != "kind"}
+        for number, stage in enumerate(self.stages, 1):
+            blocks = [kind for kind in stage.kinds if kind != IDENTITY]
+            kind = blocks[rng.integers(len(blocks))] if blocks else IDENTITY
+            left_out = extreme is min and IDENTITY in stage.kinds
+            values[f"stage{number}_kind"] = IDENTITY if left_out else kind
+        return self.from_values(values)
 
     def _architecture(
         self,

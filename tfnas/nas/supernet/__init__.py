@@ -1,0 +1,1 @@
+"""Weight-sharing search: one training for all networks of a space."""

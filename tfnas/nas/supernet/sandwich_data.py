@@ -1,0 +1,94 @@
+"""The batches that shared weights are trained on, from the arguments of `keras.Model.fit`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfnas.data.reading import is_endless, is_py_dataset
+
+_REFUSED = ("class_weight", "steps_per_epoch", "initial_epoch", "validation_split")
+Batch = tuple[np.ndarray, np.ndarray, np.ndarray]  # images, targets, weights of the examples
+
+
+class SandwichData:
+    """Training examples, batch by batch.
+
+    Args:
+        args: Positional arguments of `keras.Model.fit`.
+        kwargs: Its keyword arguments.
+
+    Raises:
+        ValueError: An argument can't be used for weights that networks share, the targets are
+            missing, or the data set is endless.
+    """
+
+    def __init__(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        bound = inspect.signature(keras.Model.fit).bind_partial(None, *args, **kwargs).arguments
+        for name in _REFUSED:
+            if bound.get(name):
+                raise ValueError(
+                    f"{name} must not be given to the search of a SupernetTuner, whose shared "
+                    f"weights are trained in a loop of its own, got {bound[name]!r}"
+                )
+        self.x: Any = bound.get("x")
+        self.is_stream = is_py_dataset(self.x) or hasattr(self.x, "as_numpy_iterator")
+        self.batch_size = int(bound.get("batch_size") or 32)
+        if self.is_stream:
+            if is_endless(self.x):
+                raise ValueError("x must end, got an endless data set: take(n) it first")
+            return
+        targets, weights = bound.get("y"), bound.get("sample_weight")
+        if targets is None or not hasattr(self.x, "__array__"):
+            raise ValueError(
+                "x and y must be arrays of images and targets, or x a batched tf.data.Dataset or "
+                f"PyDataset of both, got {type(self.x).__name__} and {type(targets).__name__}"
+            )
+        self.x, self.y = np.asarray(self.x), np.asarray(targets)
+        self.weights = np.ones(len(self.x)) if weights is None else np.asarray(weights)
+        if not len(self.x) or {len(self.y), len(self.weights)} != {len(self.x)}:
+            raise ValueError(
+                f"y must hold one target per example, got {len(self.y)} of {len(self.x)} examples"
+            )
+
+    @property
+    def steps(self) -> int:
+        """Number of batches of an epoch; a data set that does not know it is read once."""
+        if not self.is_stream:
+            return -(-len(self.x) // self.batch_size)
+        known = -1 if is_py_dataset(self.x) else int(self.x.cardinality())
+        if is_py_dataset(self.x):
+            known = int(self.x.num_batches)
+        return known if known >= 0 else sum(1 for _ in self.x)
+
+    def epoch(self, rng: np.random.Generator) -> Iterator[Batch]:
+        """Yields the batches of an epoch.
+
+        Args:
+            rng: Draws the order of arrays; a data set has its own.
+        """
+        if self.is_stream:
+            source = (
+                (self.x[i] for i in range(self.x.num_batches))
+                if is_py_dataset(self.x)
+                else self.x.as_numpy_iterator()
+            )
+            yield from map(_stream_batch, source)
+            return
+        order = rng.permutation(len(self.x))
+        for start in range(0, len(order), self.batch_size):
+            part = order[start : start + self.batch_size]
+            yield self.x[part], self.y[part], self.weights[part].astype(np.float32)
+
+
+def _stream_batch(item: Any) -> Batch:
+    x, y, weights = keras.utils.unpack_x_y_sample_weight(item)
+    if y is None:
+        raise ValueError("x must give batches of images and targets, got images alone")
+    x, y = np.asarray(x), np.asarray(y)
+    ones = np.ones(len(x), np.float32)
+    return x, y, ones if weights is None else np.asarray(weights, np.float32)
