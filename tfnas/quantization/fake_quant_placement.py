@@ -280,7 +280,9 @@ class FakeQuantBuilder:
             return None
         layers = {id(t): self.rounded[id(t)][1] for t in tensors if id(t) in self.rounded}
         one = len({id(layer) for layer in layers.values()}) == 1
-        return next(iter(layers.values())) if one and all(id(t) in layers for t in tensors) else None
+        return (
+            next(iter(layers.values())) if one and all(id(t) in layers for t in tensors) else None
+        )
 
     def _rounded_as(self, layer: FakeQuant, tensor: Any) -> Any:
         """A tensor of values that are on the grid of a range, rounded to it again."""
