@@ -472,7 +472,6 @@ def sorted_weights(model):
 # --- every kind of layer
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ALL)
 def test_the_quantization_aware_model_computes_nearly_the_same(kind):
     c = case(kind)
