@@ -66,6 +66,31 @@ def test_preprocessing_of_text_is_a_model_of_its_own():
     np.testing.assert_allclose(file.predict(ids), model(texts), atol=1e-5)
 
 
+@pytest.mark.parametrize("mode", ["multi_hot", "count"])
+def test_counted_categories_stay_out_of_the_file(mode, caplog):
+    days, age = keras.Input((2,), dtype="int32", name="days"), keras.Input((1,), name="age")
+    counted = layers.CategoryEncoding(7, output_mode=mode, name="of_days")(days)
+    outputs = layers.Dense(2)(layers.Concatenate()([counted, age]))
+    model = keras.Model({"days": days, "age": age}, outputs)
+    x = {"days": np.array([[1, 6], [3, 3], [0, 1]]), "age": np.ones((3, 1), "float32")}
+    file = tfnas.to_tflite(model)
+    assert file.origin["kept_out"] == ["of_days"]
+    assert "of_days stay out of the file" in caplog.text
+    front, _ = tfnas.split_preprocessing(model)
+    found = file.predict({name: np.asarray(values) for name, values in front(x).items()})
+    np.testing.assert_allclose(found, model(x), atol=1e-6)
+
+
+def test_one_hot_categories_are_in_the_file():
+    one_hot = layers.CategoryEncoding(7, output_mode="one_hot")
+    inputs = keras.Input((1,), dtype="int32")
+    model = keras.Model(inputs, layers.Dense(2)(one_hot(inputs)))
+    x = np.arange(7, dtype="int32")[:, None]
+    file = tfnas.to_tflite(model)
+    assert "kept_out" not in file.origin
+    np.testing.assert_allclose(file.predict(x), model(x), atol=1e-6)
+
+
 def test_bins_behind_trained_layers_are_refused():
     bins = layers.Discretization(bin_boundaries=[0.0])
     model = keras.Sequential([keras.Input((4,)), layers.Dense(2, name="first"), bins])

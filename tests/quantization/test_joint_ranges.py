@@ -4,8 +4,10 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from random_graphs import examples, random_model
 
 import tfnas
+from tfnas.quantization.fake_quant import FakeQuant
 
 RNG = np.random.default_rng(2)
 X = RNG.normal(size=(64, 6)).astype("float32")
@@ -42,6 +44,18 @@ def test_branches_are_clipped_as_in_the_file(merge):
         steps = np.abs(answer - twin) / tensor.scale
         assert steps.max() <= 2.01, tensor.name  # one a rounding in the depth
         assert np.median(steps) <= 1
+
+
+def test_a_merge_of_one_range_has_the_same():
+    model = random_model(20)  # stacks its input on itself; a range of its own was nearly the same
+    [x] = examples(model, 40)
+    trainable = tfnas.quantize_aware(model, data=x)
+    ranges = [layer.name for layer in trainable.layers if isinstance(layer, FakeQuant)]
+    assert "stack_range" not in ranges
+    assert "stack_1_range" in ranges  # of two tensors
+    file = tfnas.to_tflite(trainable, "int8")
+    steps = np.abs(file.predict(x, reference=True) - trainable.predict(x, verbose=0))
+    assert np.median(steps) <= 1.001 * file.outputs[0].scale
 
 
 def test_16_bits_agree_too():

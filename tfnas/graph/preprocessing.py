@@ -1,8 +1,9 @@
 """Separates preprocessing that no `.tflite` file can hold from the rest of a model.
 
-Layers that look up words, hash or sort numbers into bins have no TFLite operators. They stand in
-front of a model, have no weights that are trained, and belong to the program that feeds the file.
-`Rescaling` and `Normalization` stay in the model: they are arithmetic.
+Layers that look up words, hash, count categories or sort numbers into bins have no TFLite
+operators. They stand in front of a model, have no weights that are trained, and belong to the
+program that feeds the file. What is arithmetic stays in the model: `Rescaling`, `Normalization`,
+`Resizing`, one-hot `CategoryEncoding`; layers of augmentation do nothing outside of training.
 """
 
 from __future__ import annotations
@@ -59,7 +60,8 @@ def split_preprocessing(model: keras.Model) -> tuple[keras.Model | None, keras.M
         if trained := getattr(call.operation, "trainable_weights", ()):
             raise ValueError(
                 f"model must have its preprocessing in front of what is trained, got "
-                f"{call.name!r} with {trained[0].name!r} before a layer of {PREPROCESSING}"
+                f"{call.name!r} with {trained[0].name!r} before {front[-1].name!r} "
+                f"({front[-1].kind})"
             )
     return _separated(model, flow, front)
 
@@ -87,7 +89,7 @@ def preprocessing_layers(front: keras.Model | None) -> tuple[str, ...]:
     """
     if front is None:
         return ()
-    return tuple(call.name for call in walk(front).calls if call.kind in PREPROCESSING)
+    return tuple(call.name for call in walk(front).calls if _is_preprocessing(call))
 
 
 def calls_in_front(flow: Walk) -> list[Call]:
@@ -100,10 +102,16 @@ def calls_in_front(flow: Walk) -> list[Call]:
     front: list[Call] = []
     for call in reversed(flow.calls):
         texts = any(value.dtype == "string" for value in call.inputs)
-        if call.kind in PREPROCESSING or texts or needed & set(call.outputs):
+        if _is_preprocessing(call) or texts or needed & set(call.outputs):
             needed |= set(call.inputs)
             front.insert(0, call)
     return front
+
+
+def _is_preprocessing(call: Call) -> bool:
+    # Categories that are counted, or found in any order: Keras calls tf.math.bincount.
+    counts = call.kind == "CategoryEncoding" and call.operation.output_mode != "one_hot"
+    return counts or call.kind in PREPROCESSING
 
 
 def _separated(

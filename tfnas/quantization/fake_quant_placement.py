@@ -102,6 +102,8 @@ class FakeQuantBuilder:
                 self._moved(value, tensors[0], tensor)
                 for value, tensor in zip(call.outputs, outputs, strict=True)
             ]
+        if same := self._range_of_all(call, tensors):
+            return [self._rounded_as(same, tensor) for tensor in outputs]
         bits = self.spec.activation_bits
         settings = {
             "fixed": fixed_range(call, bits) if call_role is Role.FIXED else None,
@@ -264,7 +266,27 @@ class FakeQuantBuilder:
             and any(v is not value and self._source(v, _MOVES) is source for v in user.inputs)
             for user in joins
         ):
-            output = layer(output, training=False)
+            return self._rounded_as(layer, output)
+        self.rounded[id(output)] = output, layer
+        return output
+
+    def _range_of_all(self, call: Call, tensors: list[Any]) -> FakeQuant | None:
+        """The range that all inputs of a Concatenate or Maximum have, where it is one.
+
+        A range of its own would differ by the rounding of its ends, and the converter fails on
+        scales that are nearly equal.
+        """
+        if not self._has_one_range(call) or self._rounded_later(call, call.outputs[0]):
+            return None
+        layers = {id(t): self.rounded[id(t)][1] for t in tensors if id(t) in self.rounded}
+        one = len({id(layer) for layer in layers.values()}) == 1
+        return (
+            next(iter(layers.values())) if one and all(id(t) in layers for t in tensors) else None
+        )
+
+    def _rounded_as(self, layer: FakeQuant, tensor: Any) -> Any:
+        """A tensor of values that are on the grid of a range, rounded to it again."""
+        output = layer(tensor, training=False)
         self.rounded[id(output)] = output, layer
         return output
 

@@ -1,3 +1,5 @@
+import keras
+import numpy as np
 import pytest
 from small_conversions import conversion, float_file, quantized
 
@@ -50,3 +52,13 @@ def test_a_file_that_the_interpreter_refuses(monkeypatch):
     match = "file of mode 'float32' was written, but the interpreter refuses it: failed to prepare$"
     with pytest.raises(ConversionError, match=match):
         validate(conversion(content=float_file().content))
+
+
+def test_a_file_that_a_kernel_refuses_when_it_runs_is_an_error():
+    inputs = keras.Input((5, 6))
+    spread = keras.ops.var(keras.layers.Dense(4)(inputs), axis=1)
+    model = keras.Model(inputs, keras.layers.Dense(2)(spread))
+    x = np.random.default_rng(0).normal(size=(20, 5, 6))
+    message = r"LiteRT can't run it: SquaredDifference .* \(layer 'reduce_variance'\)"
+    with pytest.raises(ConversionError, match=message):
+        tfnas.to_tflite(model, "int16x8", x)

@@ -7,6 +7,9 @@ The passes that write a file once more (:mod:`~tfnas.tflite.passes.quantize_weig
 from __future__ import annotations
 
 import dataclasses
+import re
+
+import numpy as np
 
 from tfnas.legacy.rebuild import is_tf_keras
 from tfnas.legacy.tfmot_qat import computes_in_float
@@ -61,6 +64,28 @@ def check_formats(artifact: Artifact, spec: QuantSpec, allow_floats: bool = Fals
         raise ConversionError(
             f"file of mode {spec.mode!r} was written, but the interpreter refuses it: "
             f"{str(error).splitlines()[0]}{place}"
+        ) from error
+    if spec.activations == "int16":
+        _check_run(artifact)
+
+
+def _check_run(artifact: Artifact) -> None:
+    """Runs a file of 16-bit activations once: some kernels refuse them only then."""
+    interpreter = artifact.interpreter(xnnpack=False)
+    if any(-1 in tensor.shape[1:] for tensor in artifact.inputs):
+        return  # the sizes that the file stores are no example's
+    for tensor in interpreter.get_input_details():
+        interpreter.set_tensor(tensor["index"], np.zeros(tensor["shape"], tensor["dtype"]))
+    try:
+        interpreter.invoke()
+    except RuntimeError as error:
+        text = str(error).splitlines()[0]
+        number = re.search(r"Node number (\d+)", text)
+        operators = artifact.graph.operators
+        named = number is not None and int(number[1]) < len(operators)
+        layer = f" (layer {operators[int(number[1])].layer!r})" if number and named else ""
+        raise ConversionError(
+            f"file of mode {artifact.mode!r} was written, but LiteRT can't run it: {text}{layer}"
         ) from error
 
 
