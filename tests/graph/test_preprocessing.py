@@ -106,6 +106,23 @@ def test_strings_go_through_quantization_aware_training(model, rows):
         tfnas.quantize_aware(model, data=texts)
 
 
+def test_a_number_that_bins_and_others_read_is_rounded_for_the_others_alone():
+    keras.utils.set_random_seed(0)
+    age = keras.Input((1,), name="age")
+    bins = layers.Embedding(4, 4)(layers.Discretization([20.0, 40.0, 60.0], name="bins")(age))
+    both = layers.Concatenate()([layers.Dense(4)(age), layers.Flatten()(bins)])
+    model = keras.Model(age, layers.Dense(2)(both))
+    x = np.linspace(0, 80, 41, dtype="float32")[:, None]
+    trainable = tfnas.quantize_aware(model, data=x)
+    front, _ = tfnas.split_preprocessing(trainable)
+    before = np.asarray(front(x)["bins"])
+    np.testing.assert_array_equal(before, model.get_layer("bins")(x))
+    file = tfnas.to_tflite(trainable, "int8")
+    assert {tensor.name: tensor.dtype for tensor in file.inputs} == {"age": "int8", "bins": "int32"}
+    steps = np.abs(file.predict({"age": x, "bins": before}, reference=True) - trainable(x))
+    assert np.median(steps) <= 1.001 * file.outputs[0].scale
+
+
 def test_words_calibrate_and_are_compared_behind_the_preprocessing(model, rows):
     trainable = tfnas.quantize_aware(model, data=rows)
     np.testing.assert_allclose(trainable(rows), model(rows), atol=0.05)

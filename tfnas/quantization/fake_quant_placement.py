@@ -65,11 +65,14 @@ class FakeQuantBuilder:
         # Preprocessing is not in the file, whose inputs are the values that it makes.
         front = calls_in_front(flow)
         self.front = {id(call) for call in front}
-        self.inside = {
+        inside = {
             value for call in flow.calls if id(call) not in self.front for value in call.inputs
         }
-        # Inputs that preprocessing alone reads: bins of rounded numbers would be others.
-        self.raw = {value for call in front for value in call.inputs} - self.inside
+        # Preprocessing reads numbers that are not rounded: bins of rounded ones would be others.
+        self.raw = {value for call in front for value in call.inputs}
+        # What others read of its numbers is rounded where they do, once.
+        self.entries = (self.raw | {v for call in front for v in call.outputs}) & inside
+        self.entered: dict[Any, Any] = {}
         self.wrappers: dict[int, Any] = {}
         self.names: Counter[str] = Counter()
         self.calls: Counter[int] = Counter()
@@ -83,8 +86,8 @@ class FakeQuantBuilder:
     def apply(self, call: Call, tensors: list[Any]) -> list[Any]:
         """Returns the outputs of a call, rounded where the file rounds them."""
         if id(call) in self.front:
-            pairs = zip(call.outputs, self.copies.call(call, tensors), strict=True)
-            return [self.on_input(t) if value in self.inside else t for value, t in pairs]
+            return self.copies.call(call, tensors)
+        tensors = [self._entering(v, t) for v, t in zip(call.inputs, tensors, strict=True)]
         call_role = role(call)
         if call_role is Role.RELU:
             producer = self.producers.get(call.inputs[0])
@@ -115,6 +118,14 @@ class FakeQuantBuilder:
             else self._fake_quant(call.name, tensor, **settings)
             for value, tensor in zip(call.outputs, outputs, strict=True)
         ]
+
+    def _entering(self, value: Any, tensor: Any) -> Any:
+        """A number of the preprocessing, or beside it, as the file takes it; others as they are."""
+        if value not in self.entries:
+            return tensor
+        if value not in self.entered:
+            self.entered[value] = self.on_input(tensor)
+        return self.entered[value]
 
     def _outputs(self, call: Call, tensors: list[Any], call_role: Role) -> list[Any]:
         """Returns the outputs of a call before they are rounded."""
