@@ -171,3 +171,20 @@ def test_it_needs_a_search_space_without_compression(tmp_path):
     space = tfnas.MobileNetV2Space((8, 8, 1), 10, "microcontroller", compression=choices)
     with pytest.raises(ValueError, match="one number format and without compression"):
         make(space, tmp_path, latency_seconds=5)
+
+
+def test_layers_that_the_fit_has_not_met_are_measured(space, fitted, tmp_path, monkeypatch):
+    config = tfnas.TunerConfig(latency_model=fitted, mode=fitted.spec.mode)
+    tuner = tfnas.RandomTuner(space, seed=0, config=config, directory=tmp_path)
+    arch, seen = space.sample(np.random.default_rng(0)), []
+
+    def unknown(self, network):
+        seen.append(network)
+        if network is arch:
+            raise ValueError("an operator of another kind")
+        return 0.25
+
+    monkeypatch.setattr(tfnas.LatencyModel, "__call__", unknown)
+    assert tuner.latency_predictor.ratio(arch) == 0.25
+    assert tuner.latency_predictor.metrics(arch) == {"latency_ratio": 0.25}
+    assert [type(each).__name__ for each in seen] == ["Architecture", "Functional"]

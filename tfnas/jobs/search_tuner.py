@@ -18,13 +18,6 @@ from tfnas.nas.tuner_config import TunerConfig
 from tfnas.runtime.worker_processes import TrialProcesses
 from tfnas.targets.device import Device
 
-_TUNERS: dict[str, Any] = {
-    "evolution": EvolutionTuner,
-    "reinforce": ReinforceTuner,
-    "random": RandomTuner,
-    "supernet": SupernetTuner,
-}
-
 
 def tuner_of(
     hypermodel: kt.HyperModel | None,
@@ -42,7 +35,12 @@ def tuner_of(
         overwrite: Whether trials of an earlier search in it are removed.
         teacher: The model that compressed networks learn from; None: they learn from none.
     """
-    executor = None
+    classes: dict[str, Any] = {
+        "evolution": EvolutionTuner,
+        "reinforce": ReinforceTuner,
+        "random": RandomTuner,
+        "supernet": SupernetTuner,
+    }
     more: dict[str, Any] = {}
     if config.algorithm == "supernet":
         more["supernet"] = SupernetConfig(
@@ -50,9 +48,10 @@ def tuner_of(
             seconds=config.supernet_seconds,
             evaluations=config.evaluations,
         )
+    executor = None
     if config.workers:
         executor = functools.partial(TrialProcesses, config.workers, config.trial_timeout)
-    return _TUNERS[config.algorithm](
+    return classes[config.algorithm](
         hypermodel,
         list(config.objectives),
         config.max_trials,

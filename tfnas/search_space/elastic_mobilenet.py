@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import keras
 import numpy as np
@@ -28,15 +28,24 @@ from tfnas.search_space.block_spec import (
 )
 from tfnas.search_space.elastic import Statistics
 from tfnas.search_space.elastic_convolution import ElasticConvolution
+from tfnas.search_space.fixed_layers import FixedLayers
 from tfnas.search_space.graph_branch import GraphBranch
 from tfnas.search_space.stage_choices import StageChoices
-
-if TYPE_CHECKING:
-    from tfnas.search_space.mobilenet_v2 import MobileNetV2Space
 
 _KINDS = (INVERTED_RESIDUAL, FUSED_INVERTED_RESIDUAL, IDENTITY)  # their numbers in a vector
 _NETWORK = ("height", "width", "stem", "head")  # the first numbers of a vector
 _STAGE = ("kind", "repeats", "kernel", "expansion", "filters")  # then these of each stage
+
+
+class SpaceOfStages(Protocol):
+    """What an elastic network needs to know of a :class:`tfnas.MobileNetV2Space`."""
+
+    input_shape: tuple[int, int, int]
+    num_classes: int
+    fixed: FixedLayers
+    stages: tuple[StageChoices, ...]
+
+    def choices_of(self, name: str) -> tuple[Any, ...]: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,7 +158,7 @@ class ElasticMobileNet(keras.layers.Layer):
         seed: Seed of the initial weights.
     """
 
-    def __init__(self, space: MobileNetV2Space, seed: int = 0) -> None:
+    def __init__(self, space: SpaceOfStages, seed: int = 0) -> None:
         super().__init__(name="elastic_mobilenet", dtype="float32")
         self.fixed = space.fixed
         widths = space.choices_of("width_multiplier")

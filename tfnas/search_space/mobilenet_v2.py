@@ -344,7 +344,12 @@ class MobileNetV2Space(DecisionSpace):
 
     def _extreme(self, extreme: Callable[..., Any], rng: np.random.Generator) -> Architecture:
         """The network with the largest or the smallest choices."""
-        values = {d.name: extreme(d.choices) for d in self.decisions if d.name[-4:] != "kind"}
+        values = {
+            decision.name: extreme(decision.choices)
+            if _numbers(decision.choices)
+            else decision.choices[0]
+            for decision in self.decisions
+        }
         for number, stage in enumerate(self.stages, 1):
             blocks = [kind for kind in stage.kinds if kind != IDENTITY]
             kind = blocks[rng.integers(len(blocks))] if blocks else IDENTITY

@@ -33,7 +33,7 @@ class Phases(TrialCallbacks):
         self.phases.append(phase)
 
 
-def make_tuner(space, directory, max_trials=2, **arguments):
+def make_tuner(space, directory, max_trials=1, **arguments):
     arguments = {
         "objective": ["file_accuracy", "macs"],
         "supernet": tfnas.SupernetConfig(
@@ -74,7 +74,7 @@ def test_trials_are_the_finalists(searched):
     assert len(scores) == 6
     by_key = {each["architecture"]: each["metrics"] for each in scores}
     candidates = searched.candidates()
-    assert [c.trial_id for c in candidates] == ["0", "1"]
+    assert [c.trial_id for c in candidates] == ["0"]
     for candidate in candidates:
         scored = by_key[candidate.architecture.key]
         assert candidate.metrics["supernet_accuracy"] == scored["file_accuracy"]

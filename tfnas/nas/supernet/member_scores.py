@@ -78,6 +78,6 @@ class MemberScores:
 
 def _parts(images: Any) -> list[Any]:
     """Batches of nearly equal size."""
-    array = np.asarray(images)
+    array = np.asarray(images, np.float32)
     parts = np.array_split(array, -(-len(array) // _BATCH))
     return [tf.constant(part) for part in parts]

@@ -19,7 +19,7 @@ from tfnas.runtime.store import damage_named
 if TYPE_CHECKING:
     from tfnas.nas.supernet.weight_sharing import WeightSharing
 
-_RESAMPLES, _BATCH = 2000, 256
+_RESAMPLES, _BATCH = 500, 256
 
 
 @dataclasses.dataclass(frozen=True)

@@ -38,6 +38,7 @@ from tfnas.nas.trial_runner import TrialTask
 from tfnas.nas.tuner import MeasuredTuner
 from tfnas.nas.tuner_arguments import KerasTunerArguments
 from tfnas.nas.tuner_config import TunerConfig
+from tfnas.runtime.folder_lock import owner_of
 from tfnas.runtime.randomness import seeded
 from tfnas.search_space.elastic import ElasticSpace
 from tfnas.search_space.hypermodel import SpaceHyperModel
@@ -258,7 +259,7 @@ class SupernetTuner(MeasuredTuner):
             model.fit(*fit_args, **options, callbacks=[FiniteLoss(), *callbacks, TraceOnce()])
             return model
 
-        with seeded(int(self.oracle.seed)):
+        with owner_of(self.folder()), seeded(int(self.oracle.seed)):
             sharing = self.shared_weights(fit_args, fit_kwargs)
             return trained_alone(sharing, networks, train, fit_kwargs["validation_data"])
 

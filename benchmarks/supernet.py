@@ -1,0 +1,248 @@
+"""Weight-sharing search beside a search by trials, over the wall-clock; and what scores are worth.
+
+    python benchmarks/supernet.py --data=digits --seeds=1 [--tau=30] [--folder=runs/supernet]
+
+Both search the same space for accuracy and latency. Every file is judged at the end: its accuracy
+on the test part, which no search saw, and its latency beside all other files of its seed. The
+hypervolume is that of accuracy and the logarithm of latency, against accuracy 0 and the slowest
+file. The seconds are those of the search alone, from its first line to the end of a trial; those of
+the processor tell what it costs where other jobs run beside. With
+--tau=N, N random networks of the first seed are trained alone for --alone_epochs, and Kendall's
+tau of their accuracies with their scores is reported. The best file of shared weights (by
+accuracy) is compared, paired, with its network trained alone for all epochs that the shared
+weights and it had. Everything is kept in --folder: the same call goes on, with its clocks. Writes
+benchmarks/results/supernet.json.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import pathlib
+import statistics
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import record
+from absl import app, flags
+
+import tfnas
+from tfnas.measure.accuracy import correct, paired_difference
+from tfnas.measure.measurement import hypervolume
+from tfnas.nas.search_callbacks import TrialCallbacks
+from tfnas.runtime.json_lines import append_json_line, read_json_lines
+from tfnas.runtime.randomness import seeded
+from tfnas.search_space.hypermodel import compile_for_search
+
+DATA = flags.DEFINE_enum("data", "digits", ["digits", "fashion_mnist"], "data set")
+IMAGES = flags.DEFINE_integer("images", 10_000, "training images, at most", 1)
+SEEDS = flags.DEFINE_integer("seeds", 3, "number of searches of each kind", 1)
+SEED = flags.DEFINE_integer("seed", 0, "seed of the first ones", 0)
+TAU = flags.DEFINE_integer("tau", 0, "networks trained alone, of the first seed; 0: none", 0)
+ALONE = flags.DEFINE_integer("alone_epochs", 20, "epochs of a network trained alone", 1)
+PRESET = flags.DEFINE_string("preset", "microcontroller", "preset of the space")
+TRIALS = flags.DEFINE_integer("trials", 40, "trials of the evolution", 1)
+EPOCHS = flags.DEFINE_integer("epochs", 8, "epochs of a trial of the evolution", 1)
+FINALISTS = flags.DEFINE_integer("finalists", 8, "trials of the shared weights", 1)
+TUNING = flags.DEFINE_integer("tuning_epochs", 4, "epochs of a finalist", 1)
+SHARED = flags.DEFINE_integer("supernet_epochs", 40, "epochs of the shared weights", 1)
+EVALUATIONS = flags.DEFINE_integer("evaluations", 1000, "networks that are scored", 1)
+BATCH = flags.DEFINE_integer("batch_size", 64, "examples a training step", 1)
+FOLDER = flags.DEFINE_string("folder", "runs/benchmark_supernet", "what is kept of the runs")
+OBJECTIVES = ["file_accuracy", "latency_ratio"]
+Point = dict[str, float]  # seconds, CPU seconds, accuracy, latency
+
+
+class Clock(TrialCallbacks):
+    """Writes the seconds at the end of each trial; a search that goes on continues its clock."""
+
+    def __init__(self, path: pathlib.Path) -> None:
+        self.path = path
+        lines = read_json_lines(path)
+        self.begin = time.monotonic() - (lines[-1]["seconds"] if lines else 0.0)
+        self.begin_cpu = time.process_time() - (lines[-1]["cpu"] if lines else 0.0)
+
+    def trial_ended(self, trial: Any) -> None:
+        """Writes a line."""
+        seconds, cpu = time.monotonic() - self.begin, time.process_time() - self.begin_cpu
+        line = {"trial": trial.trial_id, "seconds": seconds, "cpu": cpu}
+        append_json_line(self.path, line)
+
+    def times(self) -> dict[str, dict[str, float]]:
+        """Returns the seconds of the wall-clock and of the processor by trial."""
+        return {line["trial"]: line for line in read_json_lines(self.path)}
+
+
+def optimizer(examples: int, epochs: int) -> keras.optimizers.Optimizer:
+    """Returns Adam, whose rate decays along a cosine."""
+    steps = epochs * -(-examples // BATCH.value)
+    return keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(3e-3, steps))
+
+
+def searched(kind: str, split: Any, seed: int) -> tuple[Any, dict[str, dict[str, float]]]:
+    """Runs a search, or goes on; returns its tuner, and the times by trial."""
+    folder = pathlib.Path(FOLDER.value) / DATA.value
+    folder.mkdir(parents=True, exist_ok=True)
+    epochs = TUNING.value if kind == "supernet" else EPOCHS.value
+    space = tfnas.MobileNetV2Space(split.input_shape, split.num_classes, PRESET.value)
+    hypermodel = space.hypermodel(optimizer=optimizer(len(split.x_train), epochs))
+    common = {
+        "objective": OBJECTIVES,
+        "seed": seed,
+        "directory": folder,
+        "project_name": f"{kind}_{seed}",
+    }
+    clock = Clock(folder / f"{kind}_{seed}.jsonl")
+    if kind == "supernet":
+        config = tfnas.SupernetConfig(epochs=SHARED.value, evaluations=EVALUATIONS.value)
+        tuner = tfnas.SupernetTuner(
+            hypermodel, max_trials=FINALISTS.value, supernet=config, **common
+        )
+    else:
+        tuner = tfnas.EvolutionTuner(hypermodel, max_trials=TRIALS.value, **common)
+    tuner.trial_callbacks = clock
+    tuner.search(**fit_arguments(split, epochs))
+    return tuner, clock.times()
+
+
+def fit_arguments(split: Any, epochs: int) -> dict[str, Any]:
+    """Returns the arguments of a search."""
+    return {
+        "x": split.x_train,
+        "y": split.y_train,
+        "validation_data": (split.x_val, split.y_val),
+        "epochs": epochs,
+        "batch_size": BATCH.value,
+        "verbose": 0,
+    }
+
+
+def judged(tuners: dict[str, Any], clocks: dict[str, Any], split: Any) -> dict[str, list[Point]]:
+    """Returns the points of each search, all files measured side by side on the test part."""
+    candidates = [(kind, c) for kind, tuner in tuners.items() for c in tuner.candidates()]
+    files = [candidate.artifact() for _, candidate in candidates]
+    found: dict[str, list[Point]] = {kind: [] for kind in tuners}
+    for (kind, candidate), file, latency in zip(
+        candidates, files, tfnas.benchmark(files), strict=True
+    ):
+        accuracy = tfnas.evaluate(file, split.x_test, split.y_test).value
+        times = clocks[kind][candidate.trial_id]
+        point = {"seconds": times["seconds"], "cpu": times["cpu"], "accuracy": accuracy}
+        point["latency"] = latency.ratio
+        found[kind].append(point)
+    return {kind: sorted(points, key=lambda p: p["seconds"]) for kind, points in found.items()}
+
+
+def volumes(points: dict[str, list[Point]]) -> dict[str, list[tuple[float, float]]]:
+    """Returns (seconds, hypervolume) after each trial of each search."""
+    slowest = max(math.log(p["latency"]) for row in points.values() for p in row)
+    corner, directions = [0.0, slowest + 1e-9], ["max", "min"]
+    found = {}
+    for kind, row in points.items():
+        rows = [[p["accuracy"], math.log(p["latency"])] for p in row]
+        found[kind] = [
+            (p["seconds"], hypervolume(rows[: n + 1], corner, directions))
+            for n, p in enumerate(row)
+        ]
+    return found
+
+
+def row_of(
+    seed: int, points: dict[str, list[Point]], found: dict[str, list[tuple[float, float]]]
+) -> dict[str, Any]:
+    """Returns a row of the table: when the evolution had what the shared weights found."""
+    cpu = {kind: round(row[-1]["cpu"]) for kind, row in points.items()}
+    seconds, volume = found["supernet"][-1]
+    reached = [s for s, v in found["evolution"] if v >= volume]
+    end, last = found["evolution"][-1]
+    return {
+        "seed": seed,
+        "supernet s": round(seconds),
+        "supernet CPU s": cpu["supernet"],
+        "supernet hypervolume": round(volume, 3),
+        "evolution s": round(end),
+        "evolution CPU s": cpu["evolution"],
+        "evolution hypervolume": round(last, 3),
+        "evolution had the supernet's after s": round(reached[0]) if reached else "never",
+        "hypervolume of evolution in the supernet's time": round(
+            max((v for s, v in found["evolution"] if s <= seconds), default=0.0), 3
+        ),
+    }
+
+
+def trained_alone(arch: Any, split: Any, seed: int) -> tfnas.Artifact:
+    """Returns the file of a network that is trained alone for all epochs of the finalist."""
+    epochs = SHARED.value + TUNING.value
+    path = pathlib.Path(FOLDER.value) / DATA.value / f"alone_{seed}_{arch.key}_{epochs}.tflite"
+    if not path.exists():
+        space = tfnas.MobileNetV2Space(split.input_shape, split.num_classes, PRESET.value)
+        with seeded(seed):
+            model = compile_for_search(
+                space.build(arch), optimizer=optimizer(len(split.x_train), epochs)
+            )
+            options = {"batch_size": BATCH.value, "epochs": epochs, "verbose": 0}
+            model.fit(split.x_train, split.y_train, **options)
+        tfnas.to_tflite(model, "int8", tfnas.data.spread(split.x_train, 256)).save(path)
+    return tfnas.Artifact.load(path)
+
+
+def paired(tuner: Any, split: Any, seed: int) -> dict[str, Any]:
+    """Returns a row: the most accurate finalist against its network trained alone."""
+    best = max(tuner.candidates(), key=lambda c: c.metrics["file_accuracy"])
+    files = best.artifact(), trained_alone(best.architecture, split, seed)
+    right = [correct(split.y_test, file.predict(split.x_test)) for file in files]
+    value, low, high = (100 * each for each in paired_difference(*right))
+    return {
+        "seed": seed,
+        "network": str(best.architecture),
+        "finalist": f"{right[0].mean():.4f}",
+        "alone": f"{right[1].mean():.4f}",
+        "points": f"{value:+.2f} [{low:+.2f}, {high:+.2f}]",
+    }
+
+
+def main(_: Sequence[str]) -> None:
+    """Runs what is missing, prints and writes the tables."""
+    split = tfnas.data.load(DATA.value).limited(IMAGES.value)
+    tables: dict[str, list[dict[str, Any]]] = {"Hypervolume": [], "Paired differences": []}
+    curves, notes = {}, []
+    for seed in range(SEED.value, SEED.value + SEEDS.value):
+        tuners, clocks = {}, {}
+        for kind in ("supernet", "evolution"):
+            tuners[kind], clocks[kind] = searched(kind, split, seed)
+        points = judged(tuners, clocks, split)
+        found = volumes(points)
+        curves[str(seed)] = {"points": points, "hypervolumes": found}
+        tables["Hypervolume"].append(row_of(seed, points, found))
+        tables["Paired differences"].append(paired(tuners["supernet"], split, seed))
+        print(json.dumps([tables[name][-1] for name in tables]), flush=True)
+        if TAU.value and seed == SEED.value:
+            fit = fit_arguments(split, ALONE.value)
+            notes.append(
+                f"Seed {seed}: {ranks(split, seed, fit)}, trained alone for {ALONE.value} epochs."
+            )
+            print(notes[-1], flush=True)
+    times = [row["supernet s"] for row in tables["Hypervolume"]]
+    notes.append(f"Median time of a search by shared weights: {statistics.median(times):.0f} s.")
+    record.write("supernet", tables, seed=SEED.value, notes=notes, curves=curves)
+
+
+def ranks(split: Any, seed: int, fit: dict[str, Any]) -> Any:
+    """Returns Kendall's tau; the networks' rate decays over their own epochs."""
+    space = tfnas.MobileNetV2Space(split.input_shape, split.num_classes, PRESET.value)
+    tuner = tfnas.SupernetTuner(
+        space.hypermodel(optimizer=optimizer(len(split.x_train), ALONE.value)),
+        objective=OBJECTIVES,
+        max_trials=FINALISTS.value,
+        seed=seed,
+        supernet=tfnas.SupernetConfig(epochs=SHARED.value, evaluations=EVALUATIONS.value),
+        directory=pathlib.Path(FOLDER.value) / DATA.value,
+        project_name=f"supernet_{seed}",
+    )
+    return tuner.rank_correlation(TAU.value, **fit)
+
+
+if __name__ == "__main__":
+    app.run(main)
