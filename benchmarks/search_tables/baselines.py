@@ -26,7 +26,7 @@ _TRIES = 100
 
 def random_search(table: SearchTable, measure: Measurements, evaluations: int, seed: int) -> None:
     """Random configurations, none twice."""
-    rng = np.random.default_rng([seed, 11])
+    rng = np.random.default_rng([seed, 11, 29])
     tried: set[bytes] = set()
     for _ in range(evaluations):
         measure(_new(lambda: table.decisions.sample(1, rng)[0], tried))
@@ -41,7 +41,7 @@ def aging_evolution(
     tournament_size: int = 5,
 ) -> None:
     """Mutates the best of some of the last configurations."""
-    rng = np.random.default_rng([seed, 11])
+    rng = np.random.default_rng([seed, 11, 29])
     decisions, tried = table.decisions, set[bytes]()
     population: list[tuple[float, np.ndarray]] = []
 
@@ -59,7 +59,7 @@ def aging_evolution(
 
 def local_search(table: SearchTable, measure: Measurements, evaluations: int, seed: int) -> None:
     """From the best of ten random ones to the first better neighbor; at an optimum anew."""
-    rng = np.random.default_rng([seed, 11])
+    rng = np.random.default_rng([seed, 11, 29])
     decisions, left = table.decisions, evaluations
     measured: dict[bytes, float] = {}
 
@@ -94,7 +94,7 @@ def tpe(
     candidates: int = 24,
 ) -> None:
     """A multivariate tree-structured Parzen estimator with the settings of Optuna's."""
-    rng = np.random.default_rng([seed, 11])
+    rng = np.random.default_rng([seed, 11, 29])
     decisions = table.decisions
     rows, values = np.zeros((0, len(decisions))), np.zeros(0)
     for count in range(evaluations):
@@ -119,7 +119,7 @@ def nsga2(
     population_size: int = 20,
 ) -> None:
     """NSGA-II, one child at a time: uniform crossover, one mutation on average."""
-    rng, decisions, tried = np.random.default_rng([seed, 11]), table.decisions, set[bytes]()
+    rng, decisions, tried = np.random.default_rng([seed, 11, 29]), table.decisions, set[bytes]()
     population: list[tuple[tuple[float, float], np.ndarray]] = []
 
     def child() -> np.ndarray:

@@ -73,7 +73,7 @@ def pymoo_nsga2(table: SearchTable, measure: Measurements, evaluations: int, see
     from pymoo.operators.crossover.ux import UX
     from pymoo.optimize import minimize
 
-    decisions, rng = table.decisions, np.random.default_rng([seed, 11])
+    decisions, rng = table.decisions, np.random.default_rng([seed, 11, 29])
     highest = [
         1.0 if kind == REAL else n - 1
         for kind, n in zip(decisions.kinds, decisions.levels, strict=True)

@@ -66,7 +66,7 @@ def scores(
 
     Without picks of its own the best measurement is an algorithm's pick.
     """
-    measured = Measurements(table, np.random.default_rng([seed, 7]), max(marks), two)
+    measured = Measurements(table, np.random.default_rng([seed, 7, 29]), max(marks), two)
     begin, picks = time.process_time(), None
     with contextlib.suppress(OutOfEvaluations):
         picks = algorithm(table, measured, max(marks), seed)

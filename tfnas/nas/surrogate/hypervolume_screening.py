@@ -77,8 +77,7 @@ class WeightedScreening(Screening):
             self._ready = (turn, _Gain(self._surrogates(search), rng))
         gain = self._ready[1]
         assert gain is not None
-        encoded = self.encoded(search, [proposal.architecture for proposal in proposals])
-        return proposals[int(np.argmax(gain(encoded)))]
+        return proposals[int(np.argmax(gain(self.offered(search, proposals))))]
 
     def _surrogates(self, search: SearchState) -> list[Surrogate]:
         """The surrogate of each objective whose turn it is."""
@@ -97,7 +96,7 @@ class WeightedScreening(Screening):
 
             found.append(ensemble.member(search.num_started, len(records), examples))
         if search.pending:
-            pending = self.encoded(search, search.pending)
+            pending = self.running(search)
             found = [surrogate.believing(pending) for surrogate in found]
         return found
 

@@ -88,12 +88,11 @@ class ImprovementScreening(Screening):
         if self._ready[0] != turn:
             surrogate = self._surrogate(search, search.num_started)
             if search.pending:
-                surrogate = surrogate.believing(self.encoded(search, search.pending))
+                surrogate = surrogate.believing(self.running(search))
             self._ready = (turn, surrogate, float(surrogate.fitted_means().max()))
         surrogate, best = self._ready[1], self._ready[2]
         assert surrogate is not None
-        encoded = self.encoded(search, [proposal.architecture for proposal in proposals])
-        mean, deviation = surrogate.predict(encoded)
+        mean, deviation = surrogate.predict(self.offered(search, proposals))
         return proposals[int(np.argmax(log_expected_improvement(mean, deviation, best)))]
 
     def means(self, search: SearchState, queries: Sequence[TrialRecord]) -> np.ndarray | None:

@@ -39,6 +39,7 @@ class Screening:
         check_count("children", children, 1)
         self.children = children
         self._encoded: dict[str, np.ndarray] = {}
+        self._offered: dict[int, tuple[Proposal, np.ndarray]] = {}
         self._features: DecisionFeatures | None = None
 
     def choose(
@@ -84,7 +85,7 @@ class Screening:
 
     def forget(self) -> None:
         """Drops what is known about trials; called when the search learns from a higher rung."""
-        self._encoded = {}
+        self._encoded, self._offered = {}, {}
 
     def matrix(self, search: SearchState, records: Sequence[TrialRecord]) -> np.ndarray:
         """Returns the features of records, (records, features).
@@ -99,15 +100,32 @@ class Screening:
                 self._encoded[record.trial_id] = search.encode(record.architecture)
         return features.of(np.stack([self._encoded[record.trial_id] for record in records]))
 
-    def encoded(self, search: SearchState, architectures: Sequence[Any]) -> np.ndarray:
-        """Returns the features of architectures, (architectures, features).
+    def offered(self, search: SearchState, proposals: Sequence[Proposal]) -> np.ndarray:
+        """Returns the features of proposals, (proposals, features).
+
+        Those of the last call are not encoded again.
 
         Args:
             search: The search so far.
-            architectures: Architectures, at least one.
+            proposals: Proposals, at least one.
         """
-        features = self.features(search, architectures[0])
-        return features.of(np.stack([search.encode(arch) for arch in architectures]))
+        features = self.features(search, proposals[0].architecture)
+        known = self._offered
+        self._offered = {
+            id(proposal): known.get(id(proposal))
+            or (proposal, search.encode(proposal.architecture))
+            for proposal in proposals
+        }
+        return features.of(np.stack([self._offered[id(proposal)][1] for proposal in proposals]))
+
+    def running(self, search: SearchState) -> np.ndarray:
+        """Returns the features of the trials that are running, at least one.
+
+        Args:
+            search: The search so far.
+        """
+        features = self.features(search, search.pending[0])
+        return features.of(np.stack([search.encode(arch) for arch in search.pending]))
 
     def features(self, search: SearchState, arch: Any) -> DecisionFeatures:
         """Returns the form of the features; it is another one if the search space has grown.
