@@ -176,9 +176,9 @@ def report(
         seed=FIRST.value,
         notes=[
             f"{what}, mean and standard error over the seeds of each algorithm. Ranks are over the "
-            "seeds that all algorithms but those of Gaussian processes have. Better and worse: rows "
-            "(a table after so many evaluations) that differ at 5% after Holm's correction over all "
-            "comparisons, Wilcoxon's signed-rank test, paired by seed."
+            "seeds that all algorithms but those of Gaussian processes have. Better and worse: "
+            "rows (a table after so many evaluations) that differ at 5% after Holm's correction "
+            "over all comparisons, by Wilcoxon's signed-rank test, paired by seed."
         ],
     )
 

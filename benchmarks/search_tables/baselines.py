@@ -6,8 +6,8 @@ number, larger is better. :mod:`search_tables.libraries` has those of libraries.
 References:
     Real et al., "Regularized Evolution for Image Classifier Architecture Search", AAAI 2019.
     White et al., "Exploring the Loss Landscape in Neural Architecture Search", UAI 2021 (local
-    search). Deb et al., "NSGA-II", 2002. Bergstra et al., "Algorithms for Hyper-Parameter Optimization", NeurIPS 2011, and
-    Watanabe, "Tree-Structured Parzen Estimator", 2023 (TPE).
+    search). Deb et al., "NSGA-II", 2002. Bergstra et al., "Algorithms for Hyper-Parameter
+    Optimization", NeurIPS 2011, and Watanabe, "Tree-Structured Parzen Estimator", 2023 (TPE).
 """
 
 from __future__ import annotations

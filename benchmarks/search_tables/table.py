@@ -68,7 +68,8 @@ class Decisions:
         found = []
         for column in self.active(row):
             if self.kinds[column] == REAL:
-                values = np.clip(row[column] + _REAL_STEPS, 0.0, 1.0)
+                values = np.unique(np.clip(row[column] + _REAL_STEPS, 0.0, 1.0))
+                values = values[values != row[column]]
             else:
                 values = np.delete(np.arange(self.levels[column]), int(row[column])).astype(float)
             copies = np.repeat(row[None], len(values), 0)

@@ -127,7 +127,7 @@ def test_one_sampler_serves_several_searches(tmp_path):
     ("objectives", "children", "survival", "selection", "crossover", "screening"),
     [
         (ONE, 1, AgingSurvival, TournamentSelection(8), 0.0, FirstProposal),
-        (ONE, 8, EveryoneSurvival, BestSelection(10), 0.0, ImprovementScreening),
+        (ONE, 8, EveryoneSurvival, BestSelection(5), 0.0, ImprovementScreening),
         (TWO, 1, ParetoSurvival, TournamentSelection(8), 0.5, FirstProposal),
         (TWO, 8, ParetoSurvival, TournamentSelection(8), 0.5, WeightedScreening),
     ],

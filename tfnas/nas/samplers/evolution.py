@@ -34,8 +34,8 @@ class EvolutionSampler(Sampler):
     """Evolution with a surrogate, aging evolution, or NSGA-II.
 
     By default a surrogate chooses each trial among `children` proposals: children of the trials
-    that it predicts to be the best, and a few random ones. Children of the chosen one follow, as
-    long as one of them is better.
+    that it predicts to be the best. Children of the chosen one follow, as long as one of them is
+    better.
 
     With `children=1` there is no surrogate. With one objective that is aging evolution
     ("regularized evolution", algorithm 1 of the paper): the population is the last trials that
@@ -83,7 +83,7 @@ class EvolutionSampler(Sampler):
     tournament_size: int = 8
     children: int = 64
     warmup: int | None = None
-    fresh: float = 0.2
+    fresh: float = 0.0
     selection: Selection | None = None
     survival: Survival | None = None
     mutation: Mutation | None = None

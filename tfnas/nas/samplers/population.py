@@ -88,7 +88,7 @@ class BestSelection:
         ValueError: The size is outside its rule.
     """
 
-    size: int = 10
+    size: int = 5
 
     def __post_init__(self) -> None:
         check_count("size", self.size, 1)

@@ -86,11 +86,11 @@ class ImprovementScreening(Screening):
         self.features(search, proposals[0].architecture)
         turn = len(search.learning_records), search.num_started
         if self._ready[0] != turn:
-            surrogate = self._surrogate(search, search.num_started)
+            fitted = self._surrogate(search, search.num_started)
             if search.pending:
-                surrogate = surrogate.believing(self.running(search))
-            self._ready = (turn, surrogate, float(surrogate.fitted_means().max()))
-        surrogate, best = self._ready[1], self._ready[2]
+                fitted = fitted.believing(self.running(search))
+            self._ready = (turn, fitted, float(fitted.fitted_means().max()))
+        _, surrogate, best = self._ready
         assert surrogate is not None
         mean, deviation = surrogate.predict(self.offered(search, proposals))
         return proposals[int(np.argmax(log_expected_improvement(mean, deviation, best)))]
