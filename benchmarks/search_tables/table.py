@@ -83,7 +83,8 @@ class Decisions:
         column = active[rng.integers(len(active))]
         row = row.copy()
         if self.kinds[column] == REAL:
-            row[column] = np.clip(row[column] + 0.2 * rng.normal(), 0.0, 1.0)
+            moved = abs(row[column] + 0.2 * rng.normal()) % 2.0  # reflected at both ends
+            row[column] = min(moved, 2.0 - moved)
         else:
             row[column] = (row[column] + 1 + rng.integers(self.levels[column] - 1)) % self.levels[
                 column
