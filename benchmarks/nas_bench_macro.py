@@ -20,6 +20,7 @@ from __future__ import annotations
 import json
 import pathlib
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
@@ -138,6 +139,7 @@ def searched(make: Callable[[int, int], Any]) -> Callable[[Bench, int, int], Run
     def run(bench: Bench, seed: int, evaluations: int) -> Run:
         oracle = make(seed, evaluations)
         oracle.verbose = 0
+        oracle._set_project_dir(tempfile.gettempdir(), "nas_bench_macro")
         oracle._save_trial = oracle.save = lambda *_: None  # what is compared is the choice
         noise, tried, picks = noise_of(seed), [], {}
         marks = {int(mark) for mark in MARKS.value}

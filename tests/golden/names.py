@@ -475,9 +475,9 @@ def front(rows, directions):
 
 
 def surrogate(x, y, at):
-    """Returns (means, deviations, rank correlation) of a Gaussian process."""
+    """Returns (means, deviations, leave-one-out predictions, settings) of a Gaussian process."""
     fitted = Surrogate(x, y)
-    return [*fitted.predict(at), fitted.rank_correlation(), fitted.settings]
+    return [*fitted.predict(at), fitted.left_out(), fitted.settings]
 
 
 def ranks(violations, found):

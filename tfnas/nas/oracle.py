@@ -137,6 +137,12 @@ class SpaceOracle(StoredOracle):
         """Number of architectures whose trials were started."""
         return len(self.trials) - len(self.halving.continues)
 
+    @property
+    def pending(self) -> list[Any]:
+        """Architectures of the trials that are running."""
+        running = [t for t in self.trials.values() if t.status == _Status.RUNNING]
+        return [self.architecture(trial) for trial in running]
+
     def completed(self) -> list[kt.engine.trial.Trial]:
         """Returns the trials of :attr:`records`."""
         return [self.trials[record.trial_id] for record in self.records]

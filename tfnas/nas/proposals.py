@@ -7,6 +7,7 @@ the trials (:mod:`tfnas.nas.trial_store`), so nothing here is stored.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,6 +19,7 @@ from tfnas.nas.trial_records import Proposal
 from tfnas.search_space.architecture import Architecture
 
 _PROPOSALS = 100
+_REPEATS_NEAR = 20  # in a row, after which all proposals near another one are taken to be known
 _STEPS = 10_000
 _STEPS_WITH_COSTS = 50  # fewer, as the costs of a step may need a model to be built
 
@@ -80,6 +82,8 @@ class ProposalFilter:
         """
         checked = 0
         while checked < _PROPOSALS and (proposals := self._new(search, sampler, rng)):
+            if len(proposals) > 1:
+                self._refine(search, sampler, proposals, rng)
             while proposals:
                 proposal = sampler.screening.choose(search, proposals, rng)
                 checked += 1
@@ -92,14 +96,45 @@ class ProposalFilter:
         self, search: SearchState, sampler: Sampler, rng: np.random.Generator
     ) -> list[Proposal]:
         """Distinct proposals that were not tried and are not known to break a limit."""
-        proposals: dict[Any, Proposal] = {}
+        count = sampler.num_proposals(search)
+        return self._distinct([], count, lambda: sampler.propose(search, rng))
+
+    def _refine(
+        self,
+        search: SearchState,
+        sampler: Sampler,
+        proposals: list[Proposal],
+        rng: np.random.Generator,
+    ) -> None:
+        """Adds proposals near the chosen one, until none of them is chosen."""
+        before = None
+        for _ in range(sampler.num_refinements(search)):
+            best = sampler.screening.choose(search, proposals, rng)
+            if best is before:
+                return
+            before, count = best, max(sampler.screening.children // 2, 1)
+            near = functools.partial(sampler.refine, search, best, rng)
+            proposals += self._distinct(proposals, count, near, _REPEATS_NEAR)
+
+    def _distinct(
+        self,
+        known: list[Proposal],
+        count: int,
+        draw: Callable[[], Proposal],
+        most_repeats: int = _PROPOSALS,
+    ) -> list[Proposal]:
+        """New proposals that differ from each other and from the known ones."""
+        seen = {proposal.architecture.network for proposal in known}
+        found: list[Proposal] = []
         repeats = 0
-        while len(proposals) < sampler.num_proposals(search) and repeats < _PROPOSALS:
-            proposal = sampler.propose(search, rng)
+        while len(found) < count and repeats < most_repeats:
+            proposal = draw()
             network, repeats = proposal.architecture.network, repeats + 1
-            if not (network in self._tried or network in proposals or network in self.infeasible):
-                proposals[network], repeats = proposal, 0
-        return list(proposals.values())
+            if not (network in self._tried or network in seen or network in self.infeasible):
+                seen.add(network)
+                found.append(proposal)
+                repeats = 0
+        return found
 
     def _walked(
         self, search: SearchState, sampler: Sampler, rng: np.random.Generator

@@ -104,8 +104,11 @@ class SearchConfig:
     )
     population_size: int = option(8, "population size of the evolution", low=1)
     tournament_size: int = option(3, "tournament size of the evolution", low=1)
-    children: int = option(
-        24, "number of proposals that a surrogate chooses from; 1: no surrogate", low=1
+    children: int | None = option(
+        None,
+        "number of proposals that a surrogate chooses from; 1: no surrogate; default: that of the "
+        "algorithm",
+        low=1,
     )
     form: str = option(
         "building",
@@ -228,10 +231,11 @@ def sampler_of(config: SearchConfig) -> Sampler:
         return EvolutionSampler(
             population_size=config.population_size,
             tournament_size=config.tournament_size,
-            children=config.children,
+            children=config.children or EvolutionSampler.children,
         )
     if config.algorithm == "supernet":
         return EvolutionSampler(population_size=64, children=1)
     if config.algorithm == "reinforce":
-        return ReinforceSampler(form=config.form, children=config.children)
+        children = config.children or ReinforceSampler.children
+        return ReinforceSampler(form=config.form, children=children)
     return RandomSampler()

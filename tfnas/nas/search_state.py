@@ -35,6 +35,11 @@ class SearchState(Protocol):
         """Records that the search learns from: all, or with halving those of one rung."""
         ...
 
+    @property
+    def pending(self) -> Sequence[Any]:
+        """Architectures of the trials that are running."""
+        ...
+
     def encode(self, arch: Architecture) -> np.ndarray:
         """Returns the features of an architecture for a surrogate, (features,)."""
         ...

@@ -76,6 +76,7 @@ class HyperParameterSpace(DecisionSpace):
                 decision = dataclasses.replace(decision, name=f"{decision.name}'")
             found[decision.name] = decision
         self.decisions = tuple(found.values())
+        self._plain_names = tuple((d, d.name.rstrip("'")) for d in self.decisions)
 
     @property
     def size(self) -> float:
@@ -99,9 +100,9 @@ class HyperParameterSpace(DecisionSpace):
         """
         items = dict(arch.items)
         decided: Values = {}
-        for decision in self.decisions:
+        for decision, plain in self._plain_names:
             if decision.active(decided):
-                value = items.get(_plain(decision.name))
+                value = items.get(plain)
                 if not decision.contains(value):
                     raise ValueError(f"{decision.name} must be {_allowed(decision)}, got {value!r}")
                 decided[decision.name] = value
@@ -117,19 +118,17 @@ class HyperParameterSpace(DecisionSpace):
             values: Values by the names of decisions.
         """
         decided: Values = {}
-        for decision in self.decisions:
+        items = []
+        for decision, plain in self._plain_names:
             if decision.active(decided):
-                value = values.get(decision.name, values.get(_plain(decision.name)))
+                value = values.get(decision.name, values.get(plain))
                 decided[decision.name] = decision.nearest(value)
-        return HyperParameterValues(tuple((_plain(name), value) for name, value in decided.items()))
+                items.append((plain, decided[decision.name]))
+        return HyperParameterValues(tuple(items))
 
     def build(self, arch: Any) -> Any:
         """Raises NotImplementedError, as the hypermodel builds the models."""
         raise NotImplementedError("a keras_tuner hypermodel builds its own models")
-
-
-def _plain(name: str) -> str:
-    return name.rstrip("'")
 
 
 def _decision(hp: Any) -> ConditionedDecision:

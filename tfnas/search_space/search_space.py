@@ -171,6 +171,8 @@ class ConditionedDecision(Decision):
 
     def active(self, values: Mapping[str, Any]) -> bool:
         """Returns whether all conditions hold."""
+        if not self.conditions:
+            return True
         return all(name in values and values[name] in among for name, among in self.conditions)
 
 
@@ -345,7 +347,7 @@ class DecisionSpace:
         """
         values = self.values(arch)
         groups = [d.features(values.get(d.name), d.name in values) for d in self.decisions]
-        return np.concatenate([np.asarray(group, np.float32) for group in groups])
+        return np.array([number for group in groups for number in group], np.float32)
 
     def declare(self, hp: keras_tuner.HyperParameters) -> Architecture:
         """Declares the decisions as keras_tuner hyperparameters and reads them.
@@ -386,5 +388,6 @@ class DecisionSpace:
         complete: Values = {}
         for decision in self.decisions:
             if decision.active(complete):
-                complete[decision.name] = values.get(decision.name, decision.draw(rng))
+                known = decision.name in values
+                complete[decision.name] = values[decision.name] if known else decision.draw(rng)
         return complete

@@ -10,7 +10,13 @@ import tfnas
 from tfnas.nas.objectives import Objectives, objective_of
 from tfnas.nas.oracle import SpaceOracle
 from tfnas.nas.samplers.policy_forms import BuildingForm
-from tfnas.nas.samplers.population import AgingSurvival, ParetoSurvival, TournamentSelection
+from tfnas.nas.samplers.population import (
+    AgingSurvival,
+    BestSelection,
+    EveryoneSurvival,
+    ParetoSurvival,
+    TournamentSelection,
+)
 from tfnas.nas.samplers.variation import DecisionMutation, GroupCrossover
 from tfnas.nas.surrogate.screening import (
     FirstProposal,
@@ -118,21 +124,24 @@ def test_one_sampler_serves_several_searches(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("objectives", "children", "survival", "crossover", "screening"),
+    ("objectives", "children", "survival", "selection", "crossover", "screening"),
     [
-        (ONE, 1, AgingSurvival, 0.0, FirstProposal),
-        (ONE, 8, AgingSurvival, 0.0, ImprovementScreening),
-        (TWO, 1, ParetoSurvival, 0.5, FirstProposal),
-        (TWO, 8, ParetoSurvival, 0.5, WeightedScreening),
+        (ONE, 1, AgingSurvival, TournamentSelection(8), 0.0, FirstProposal),
+        (ONE, 8, EveryoneSurvival, BestSelection(5), 0.0, ImprovementScreening),
+        (TWO, 1, ParetoSurvival, TournamentSelection(8), 0.5, FirstProposal),
+        (TWO, 8, ParetoSurvival, TournamentSelection(8), 0.5, WeightedScreening),
     ],
 )
-def test_defaults_follow_from_the_objectives(objectives, children, survival, crossover, screening):
+def test_defaults_follow_from_the_objectives(
+    objectives, children, survival, selection, crossover, screening
+):
     sampler = tfnas.EvolutionSampler(children=children)
     sampler.begin(objectives)
     assert type(sampler.survival) is survival
     assert sampler.crossover == GroupCrossover(crossover)
     assert sampler.mutation == DecisionMutation(0.5 if children > 1 else 0.0)
-    assert sampler.selection == TournamentSelection(8)
+    assert sampler.selection == selection
+    assert sampler.num_initial == (8 if children > 1 else 16)
     assert type(sampler.screening) is screening
     assert sampler.screening.children == children
 
@@ -147,11 +156,13 @@ def test_survivors():
     rows = [record(i, *row) for i, row in enumerate([(0.0, 2.0), (3.0, 3.0), (2.0, 0.0)])]
     assert ParetoSurvival().survivors(rows, 2) == [rows[0], rows[2]]
     assert ParetoSurvival().survivors(rows, 3) == rows
+    assert EveryoneSurvival().survivors(old, 2) == old
 
 
 def test_a_tournament_takes_the_best_of_those_drawn():
     order, rng = np.array([2, 0, 1]), np.random.default_rng(0)
     assert TournamentSelection(5).select(order, rng) == 2
+    assert {BestSelection(2).select(order, rng) for _ in range(50)} == {0, 2}
     assert {TournamentSelection(1).select(order, rng) for _ in range(50)} == {0, 1, 2}
 
 
@@ -159,6 +170,9 @@ def test_a_tournament_takes_the_best_of_those_drawn():
     ("make", "message"),
     [
         (lambda: TournamentSelection(0), "size must be a whole number >= 1, got 0"),
+        (lambda: BestSelection(0), "size must be a whole number >= 1, got 0"),
+        (lambda: tfnas.EvolutionSampler(fresh=1.5), r"fresh must be in \[0, 1\], got 1\.5"),
+        (lambda: tfnas.EvolutionSampler(warmup=0), "warmup must be a whole number >= 1, got 0"),
         (lambda: DecisionMutation(1.0), r"further must be in \[0, 1\), got 1\.0"),
         (lambda: GroupCrossover(-0.1), r"probability must be in \[0, 1\], got -0\.1"),
         (lambda: ImprovementScreening(0), "children must be a whole number >= 1, got 0"),

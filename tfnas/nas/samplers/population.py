@@ -69,6 +69,36 @@ class ParetoSurvival:
 
 
 @dataclasses.dataclass(frozen=True)
+class EveryoneSurvival:
+    """All members stay: a surrogate knows which of them are worth a child."""
+
+    def survivors(self, population: Sequence[TrialRecord], size: int) -> list[TrialRecord]:
+        """Returns all members, as in :class:`Survival`."""
+        return list(population)
+
+
+@dataclasses.dataclass(frozen=True)
+class BestSelection:
+    """Any of the best members, each as often.
+
+    Args:
+        size: Number of members that are chosen from, at least 1.
+
+    Raises:
+        ValueError: The size is outside its rule.
+    """
+
+    size: int = 5
+
+    def __post_init__(self) -> None:
+        check_count("size", self.size, 1)
+
+    def select(self, order: np.ndarray, rng: np.random.Generator) -> int:
+        """Returns the position of a member, as in :class:`Selection`."""
+        return int(order[rng.integers(min(self.size, len(order)))])
+
+
+@dataclasses.dataclass(frozen=True)
 class TournamentSelection:
     """The best of some random members.
 

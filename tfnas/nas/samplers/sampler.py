@@ -51,6 +51,24 @@ class Sampler:
         """
         raise NotImplementedError
 
+    def num_refinements(self, search: SearchState) -> int:
+        """Returns how often a choice is repeated among proposals of :meth:`refine`.
+
+        Args:
+            search: The search so far.
+        """
+        return 0
+
+    def refine(self, search: SearchState, chosen: Proposal, rng: np.random.Generator) -> Proposal:
+        """Returns a proposal near the chosen one; it may have been tried before.
+
+        Args:
+            search: The search so far.
+            chosen: The proposal that the surrogate has chosen so far.
+            rng: NumPy's random generator.
+        """
+        return Proposal(search.space.mutate(chosen.architecture, rng), chosen.parent)
+
     def learn(self, search: SearchState, record: TrialRecord) -> None:
         """Called with each record of `search.learning_records`, in their order, also on reload.
 
