@@ -87,6 +87,15 @@ class Tied(keras.Model):
         return keras.ops.matmul(self.dense(x), keras.ops.transpose(self.dense.kernel))
 
 
+class FirstPosition(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.dense, self.positions = layers.Dense(4), layers.Embedding(8, 4, name="positions")
+
+    def call(self, x):
+        return self.dense(x) + self.positions(keras.ops.arange(8))[0]
+
+
 class OwnWeight(keras.Model):
     def __init__(self):
         super().__init__()
@@ -223,6 +232,7 @@ def test_input_shape_fixes_what_a_model_leaves_open():
     [
         (TensorFlowCode, "."),
         (Tied, "uses the weight of a layer without calling the layer"),
+        (FirstPosition, "positions/embeddings' is used by a call that takes none of the model's"),
         (OwnWeight, "weights outside of its layers, 'scale'"),
     ],
 )
@@ -255,6 +265,18 @@ def test_what_needs_no_graph_takes_a_model_that_can_not_be_opened():
     np.testing.assert_allclose(tfnas.to_tflite(model).predict(x), expected, atol=1e-5)
     assert tfnas.to_tflite(model, "int8", x).inputs[0].dtype == "int8"
     assert tfnas.profile(model).uncounted == (model.name,)
+
+
+def test_a_model_of_constants_is_refused_with_both_ways_out():
+    class Uncopyable(FirstPosition):
+        def __init__(self, needed):
+            super().__init__()
+
+    model = called(Uncopyable(1), 4)
+    with pytest.raises(
+        ValueError, match=r"needs? a get_config.*; nor can it be opened: .*layer of"
+    ):
+        tfnas.prune(model, 0.5)
 
 
 def test_a_subclassed_model_without_a_configuration_is_pruned_as_a_functional_one():

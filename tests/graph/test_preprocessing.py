@@ -91,6 +91,42 @@ def test_one_hot_categories_are_in_the_file():
     np.testing.assert_allclose(file.predict(x), model(x), atol=1e-6)
 
 
+@pytest.fixture(scope="module")
+def wide_and_deep():
+    keras.utils.set_random_seed(0)
+    day = keras.Input((1,), dtype="int32", name="day")
+    age = keras.Input((1,), name="age")
+    days = layers.CategoryEncoding(7, output_mode="one_hot", name="one_hot")(day)
+    deep = layers.Dense(8, activation="relu")(layers.Concatenate()([age, days]))
+    outputs = layers.Dense(1)(layers.Concatenate()([days, deep]))
+    model = keras.Model({"day": day, "age": age}, outputs)
+    x = {"day": np.arange(-1, 8)[:, None], "age": np.linspace(-1, 1, 9)[:, None]}
+    return model, {name: each.astype(model.input[name].dtype) for name, each in x.items()}
+
+
+@pytest.mark.parametrize("mode", ["int8", "int16x8"])
+def test_one_hot_categories_have_an_integer_form(wide_and_deep, mode):
+    model, x = wide_and_deep
+    file = tfnas.to_tflite(model, mode, x)
+    assert "unquantized_layers" not in file.origin
+    types = {tensor.dtype for op in file.graph.operators for tensor in op.outputs}
+    assert not any(dtype.startswith("float") for dtype in types)
+    bound = 8 * file.outputs[0].scale if mode == "int8" else 0.02  # weights of 8 bits
+    np.testing.assert_allclose(file.predict(x, reference=True), model(x), atol=bound)
+
+
+def test_one_hot_categories_are_trained_as_their_file_computes(wide_and_deep):
+    model, x = wide_and_deep
+    trainable = tfnas.quantize_aware(model, data=x)
+    assert tfnas.unquantized_layers(trainable) == []
+    file = tfnas.to_tflite(trainable, "int8")
+    steps = np.abs(file.predict(x, reference=True) - trainable(x)) / file.outputs[0].scale
+    assert np.median(steps) <= 1.001
+    assert np.max(steps) <= 3.001
+    kept = tfnas.strip_quantization(trainable).get_layer("one_hot")
+    assert type(kept) is layers.CategoryEncoding
+
+
 def test_bins_behind_trained_layers_are_refused():
     bins = layers.Discretization(bin_boundaries=[0.0])
     model = keras.Sequential([keras.Input((4,)), layers.Dense(2, name="first"), bins])

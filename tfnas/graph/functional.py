@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tfnas.graph.known_sizes import output_shapes
@@ -238,7 +238,7 @@ def rebuild(
     class_of: keras.Model | None,
     flow: Walk | None = None,
     on_input: Callable[[Any], Any] | None = None,
-    float32_inputs: bool = False,
+    input_dtypes: Mapping[str, str] | None = None,
 ) -> keras.Model:
     """Builds a new functional model call by call, not compiled; nested models become flat.
 
@@ -249,7 +249,7 @@ def rebuild(
         class_of: The model whose class is kept where it trains in its own way, see
             :func:`~tfnas.graph.model_class.in_class_of`; None: the new model is not trained.
         flow: The model's :func:`walk`, if `apply` refers to its calls or values; None: a new one.
-        float32_inputs: Whether inputs of other floating-point numbers become float32.
+        input_dtypes: Types of inputs by name, where they are others than the model's.
         on_input: Takes the new tensor of an input and returns the tensor to use in its place.
 
     Raises:
@@ -262,7 +262,7 @@ def rebuild(
     inputs = [
         keras.Input(
             batch_shape=tensor.shape,
-            dtype="float32" if float32_inputs and "float" in tensor.dtype else tensor.dtype,
+            dtype=(input_dtypes or {}).get(tensor.name, tensor.dtype),
             name=tensor.name,
         )
         for tensor in model.inputs

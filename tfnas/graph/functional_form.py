@@ -137,10 +137,17 @@ def copyable_form(
         try:
             clone(model)
         except ValueError as error:
-            _LOG.info("%s", error)
-        else:
-            return model
+            return _opened_uncopyable(model, data, error)
+        return model
     return as_functional(model, data)
+
+
+def _opened_uncopyable(model: keras.Model, data: Any, why: ValueError) -> keras.Model:
+    """A model that can't be copied, opened; its own copies would need no graph."""
+    try:
+        return as_functional(model, data)
+    except CannotTrace as error:
+        raise CannotTrace(f"{why}; nor can it be opened: {error}") from why
 
 
 def opaque_form(

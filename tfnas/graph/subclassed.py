@@ -169,6 +169,11 @@ def _traced(
     except Exception as error:  # anything that the user's code may raise
         raise CannotTrace(cause_of(error)) from error
     _check_constants(model, opened)
+    if name := _weight_in_a_constant(model, opened, call):
+        raise CannotTrace(
+            f"{name!r} is used by a call that takes none of the model's inputs, as of positions: "
+            "let a layer of your own take the input and add it"
+        )
     return opened
 
 
@@ -200,6 +205,35 @@ def _check_constants(model: keras.Model, opened: keras.Model) -> None:
                 raise CannotTrace(
                     f"{node.operation.name!r} uses the weight of a layer without calling the layer"
                 )
+
+
+def _weight_in_a_constant(
+    model: keras.Model, opened: keras.Model, call: Callable[[Sequence[Any]], Any]
+) -> str | None:
+    """A weight that a graph lacks, and that changes the outputs: they hold it as a constant."""
+    import keras
+
+    kept = {id(variable) for variable in opened.weights}
+    missing = [v for v in model.weights if id(v) not in kept and "float" in str(v.dtype)]
+    sizes = [(2, *tensor.shape[1:]) for tensor in opened.inputs]
+    unknown = any(None in size for size in sizes) or any(t.dtype == "string" for t in opened.inputs)
+    if not missing or unknown:
+        return None
+    pairs = zip(sizes, opened.inputs, strict=True)
+    inputs = [keras.ops.zeros(size, tensor.dtype) for size, tensor in pairs]
+    rng = np.random.default_rng(0)
+    others = [(v, v + rng.normal(size=v.shape).astype(str(v.dtype))) for v in missing]
+    try:
+        expected = keras.tree.flatten(call(inputs))
+        with keras.StatelessScope(state_mapping=others):
+            found = keras.tree.flatten(call(inputs))
+    except Exception:  # anything that the user's code may raise for zeros
+        return None
+    same = [
+        np.array_equal(*map(keras.ops.convert_to_numpy, pair))
+        for pair in zip(expected, found, strict=True)
+    ]
+    return None if all(same) else str(missing[0].path)
 
 
 def _input_like(tensor: Any) -> Any:

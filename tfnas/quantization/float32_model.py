@@ -47,7 +47,8 @@ def to_float32(model: keras.Model) -> keras.Model:
         *(model.name, len(others), " and ".join(precisions)),
     )
     copies = LayerCopies(_with_float32_policies)
-    float_model = rebuild(model, copies.call, class_of=None, float32_inputs=True)
+    dtypes = {tensor.name: "float32" for tensor in model.inputs if "float" in tensor.dtype}
+    float_model = rebuild(model, copies.call, class_of=None, input_dtypes=dtypes)
     copies.carry_weights()
     return float_model
 

@@ -5,6 +5,8 @@
   which an integer file computes exactly; an offset alone becomes a sum with a constant.
 - :class:`SixteenBitForm` and :func:`hard_silu` replace layers that have no 16-bit operator: the
   converter of TensorFlow 2.21 has no 16-bit CONCATENATION and TILE, TFLite no 16-bit HARD_SWISH.
+- :class:`OneHotCategories` finds categories by comparing integers: Keras' own way makes floats of
+  them first, which no integer file can hold.
 - :class:`FloatConcatenate` keeps a concatenation float where one of its inputs is, and
   :class:`FloatInput` the numbers that a layer with kernels takes, where it stays float.
 """
@@ -140,6 +142,37 @@ class SixteenBitForm(keras.layers.Wrapper):
     def compute_output_shape(self, input_shape: Any) -> Any:
         """Returns the wrapped layer's output shape."""
         return self.layer.compute_output_shape(input_shape)
+
+
+@register_layer(macs=0)
+@keras.saving.register_keras_serializable(PACKAGE)
+class OneHotCategories(keras.layers.Wrapper):
+    """One-hot rows of integers by a comparison and a choice of 1 or 0, which are exact.
+
+    Args:
+        layer: A CategoryEncoding with `output_mode="one_hot"`, called with integers.
+    """
+
+    def build(self, input_shape: Any = None) -> None:
+        """Marks the layer as built; it has no weights."""
+        self.layer.built = self.built = True
+
+    def call(self, x: Any) -> Any:
+        """Returns the wrapped layer's output."""
+        kind = self.compute_dtype
+        x = x if len(x.shape) > 1 and x.shape[-1] == 1 else x[..., tf.newaxis]
+        found = tf.equal(x, tf.range(self.layer.num_tokens, dtype=x.dtype))
+        return tf.where(found, tf.constant(1.0, kind), tf.constant(0.0, kind))
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Returns the wrapped layer's output shape."""
+        return self.layer.compute_output_shape(input_shape)
+
+
+def finds_categories(call: Call) -> bool:
+    """Whether a call is a one-hot CategoryEncoding of integers: see :class:`OneHotCategories`."""
+    one_hot = call.kind == "CategoryEncoding" and call.operation.output_mode == "one_hot"
+    return one_hot and "int" in call.inputs[0].dtype
 
 
 @register_layer(macs=0)

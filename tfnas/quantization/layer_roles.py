@@ -78,6 +78,7 @@ _COMPUTE = {
     "LeakyReLU",
     "LeakyRelu",
     "Mean",
+    "OneHotCategories",
     "Silu",
     "HardSilu",
     "Relu",

@@ -3,9 +3,10 @@
 Nested models and layers registered as "open" are unfolded; a layer's `activation` becomes a layer
 of its own; a separable convolution becomes a depthwise and a pointwise one, as in the file; a sum,
 difference, product or quotient of a tensor and a number becomes a Rescaling; a stack becomes a
-concatenation, since both have one scale in the file; an average over whole images becomes a global
-one, whose output has a range of its own: TFLite's pooling rounds means to the steps of its inputs,
-though means are far smaller. Function and weights stay the same.
+concatenation, since both have one scale in the file; a one-hot CategoryEncoding compares integers;
+an average over whole images becomes a global one, whose output has a range of its own: TFLite's
+pooling rounds means to the steps of its inputs, though means are far smaller. Function and weights
+stay the same.
 """
 
 from __future__ import annotations
@@ -17,7 +18,12 @@ import keras
 import numpy as np
 
 from tfnas.graph.functional import Call, LayerCopies, rebuild, walk
-from tfnas.quantization.integer_layers import HARD_SILU, hard_silu
+from tfnas.quantization.integer_layers import (
+    HARD_SILU,
+    OneHotCategories,
+    finds_categories,
+    hard_silu,
+)
 from tfnas.quantization.layer_roles import KERNEL_LAYERS, activation_name, activation_of
 
 _SPLIT = (*KERNEL_LAYERS, "SeparableConv1D", "SeparableConv2D")
@@ -56,6 +62,8 @@ def normal_form(model: keras.Model, bits: int = 8) -> tuple[keras.Model, Origins
             return [keras.layers.GlobalAveragePooling2D(keepdims=True, name=name)(tensors[0])]
         if bits > 8 and {call.kind, activation_name(call)} & HARD_SILU:
             return [hard_silu(tensors[0], copies.unique)]
+        if finds_categories(call):
+            return [_one_hot(call, tensors, copies)]
         if call.kind not in _SPLIT:
             return copies.call(call, tensors)
         if id(layer) not in split:
@@ -78,6 +86,35 @@ def _averages_whole_images(call: Call) -> bool:
         return False
     size = tuple(call.inputs[0].shape[1:3])
     return tuple(call.operation.pool_size) == size and call.outputs[0].shape[1:3] == (1, 1)
+
+
+def with_integer_categories(model: keras.Model) -> keras.Model:
+    """Returns a model whose one-hot categories are found by comparing integers.
+
+    Args:
+        model: A built Keras 3 model.
+
+    Returns:
+        A model of the same function and weights; the model itself where it has no such layer.
+    """
+    flow = walk(model)
+    if not any(finds_categories(call) for call in flow.calls):
+        return model
+    copies = LayerCopies()
+
+    def apply(call: Call, tensors: list[Any]) -> list[Any]:
+        if finds_categories(call):
+            return [_one_hot(call, tensors, copies)]
+        return copies.call(call, tensors)
+
+    changed = rebuild(model, apply, class_of=None, flow=flow)
+    copies.carry_weights()
+    return changed
+
+
+def _one_hot(call: Call, tensors: list[Any], copies: LayerCopies) -> Any:
+    layer = copies.of(call.operation)
+    return OneHotCategories(layer, name=copies.unique(f"integer_{layer.name}"))(tensors[0])
 
 
 _PAIRWISE = {"Add": "Add", "Multiply": "Multiply", "Average": "Add"}

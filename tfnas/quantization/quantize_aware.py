@@ -29,10 +29,12 @@ from tfnas.keras_private import all_layers, functional_inside
 from tfnas.quantization.fake_quant import FakeQuant
 from tfnas.quantization.fake_quant_placement import FakeQuantBuilder
 from tfnas.quantization.float32_model import to_float32
+from tfnas.quantization.integer_inputs import with_integer_inputs
 from tfnas.quantization.integer_layers import (
     ChannelAffine,
     FloatConcatenate,
     FloatInput,
+    OneHotCategories,
     SixteenBitForm,
 )
 from tfnas.quantization.layer_registry import WITH_WEIGHTS
@@ -114,7 +116,7 @@ def with_fake_quantization(model: keras.Model, spec: QuantSpec, fixed: bool = Fa
     """
     doubles = any(layer.compute_dtype == "float64" for layer in all_layers(model))
     single = to_float32(plain(model)) if doubles else model
-    flat, origins = normal_form(single, spec.activation_bits)
+    flat, origins = normal_form(with_integer_inputs(single), spec.activation_bits)
     flow = walk(flat)
     names = [(c.name, c.kind) for c in flow.calls if role(c) in WITH_WEIGHTS]
     spec.check_patterns([*names, *origins.values()])
@@ -280,7 +282,7 @@ def unquantized_layers(model: keras.Model) -> list[Skipped]:
 
 
 _BATCH = 64
-_WRAPPERS = (QuantizedKernel, ChannelAffine, SixteenBitForm, FloatConcatenate)
+_WRAPPERS = (QuantizedKernel, ChannelAffine, SixteenBitForm, OneHotCategories, FloatConcatenate)
 
 
 def _check_model(model: object) -> None:

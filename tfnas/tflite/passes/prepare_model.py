@@ -8,6 +8,8 @@ from tfnas.graph.model_class import plain
 from tfnas.legacy.rebuild import is_tf_keras
 from tfnas.legacy.tfmot_qat import is_quantized
 from tfnas.quantization.float32_model import to_float32
+from tfnas.quantization.integer_inputs import with_integer_inputs
+from tfnas.quantization.normal_form import with_integer_categories
 from tfnas.quantization.quantize_aware import fake_quants, strip_quantization
 from tfnas.tflite.passes.conversion_state import Conversion
 
@@ -37,6 +39,8 @@ def prepare(conversion: Conversion) -> Conversion:
         model = to_float32(plain(model))
     if aware and spec.activations == "float32":
         model, aware = strip_quantization(model), False
+    if not old and not aware and spec.needs_calibration:
+        model = with_integer_categories(with_integer_inputs(model))
     prepared = dataclasses.replace(conversion, model=model, aware=aware)
     _check_formats_of_layers(prepared)
     return prepared

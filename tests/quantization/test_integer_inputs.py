@@ -1,0 +1,65 @@
+"""Ids are not rounded, also where the model's input is of floats."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import tfnas
+from tfnas.quantization.integer_inputs import with_integer_inputs
+
+IDS = np.arange(600, dtype="float32")[:, None]
+
+
+def embedding():
+    keras.utils.set_random_seed(0)
+    own = [layers.Embedding(600, 4, name="rows"), layers.Flatten(), layers.Dense(3)]
+    return keras.Sequential([keras.Input((1,), name="ids"), *own])
+
+
+def one_hot():
+    keras.utils.set_random_seed(0)
+    own = [layers.CategoryEncoding(600, output_mode="one_hot"), layers.Dense(3)]
+    return keras.Sequential([keras.Input((1,), name="ids"), *own])
+
+
+@pytest.mark.parametrize("build", [embedding, one_hot])
+def test_the_file_looks_up_the_ids_themselves(build, caplog):
+    model = build()
+    file = tfnas.to_tflite(model, "int8", IDS)
+    assert file.inputs[0].dtype == "int32"
+    assert "ids is int32 in the file" in caplog.text
+    found = file.predict(IDS, reference=True)
+    np.testing.assert_allclose(found, model.predict(IDS, verbose=0), atol=0.005)
+
+
+def test_a_quantization_aware_model_looks_up_the_ids_themselves():
+    model = embedding()
+    trainable = tfnas.quantize_aware(model, data=IDS)
+    assert trainable.inputs[0].dtype == "int32"
+    expected = model.predict(IDS, verbose=0)
+    np.testing.assert_allclose(trainable.predict(IDS, verbose=0), expected, atol=0.005)
+
+
+def test_ids_may_be_moved_and_masked_first():
+    inputs = keras.Input((2, 3), name="ids")
+    rows = layers.Embedding(9, 4, mask_zero=True)(layers.Reshape((6,))(inputs))
+    model = keras.Model(inputs, layers.GlobalAveragePooling1D()(rows))
+    assert with_integer_inputs(model).inputs[0].dtype == "int32"
+
+
+def test_inputs_of_numbers_stay_as_they_are():
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(2)])
+    assert with_integer_inputs(model) is model
+
+
+def test_ids_beside_numbers_are_refused_by_name():
+    inputs = keras.Input((3,), name="columns")
+    rows = layers.Flatten()(layers.Embedding(9, 4, name="rows")(inputs[:, :1]))
+    both = layers.Concatenate()([rows, layers.Dense(4, name="numbers")(inputs[:, 1:])])
+    model = keras.Model(inputs, layers.Dense(1)(both))
+    x = np.ones((8, 3), "float32")
+    with pytest.raises(ValueError, match=r"'columns' must hold ids alone .* 'rows' .* 'numbers'"):
+        tfnas.to_tflite(model, "int8", x)
+    with pytest.raises(ValueError, match="'columns' must hold ids alone"):
+        tfnas.quantize_aware(model)

@@ -1,0 +1,96 @@
+"""Inputs of ids, which an integer file takes as they are.
+
+Keras gives an input float32 where no type is set, and Embedding and CategoryEncoding make integers
+of its numbers. An integer file would round them to its scale first, and an id of 600 would become
+another one: such an input is int32 there.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import keras
+
+from tfnas.graph.functional import Call, LayerCopies, Value, Walk, rebuild, walk
+from tfnas.graph.idle_layers import IDLE
+from tfnas.keras_private import functional_inside
+
+_LOG = logging.getLogger(__name__)
+_MOVES = {
+    *IDLE,
+    "Cast",
+    "ExpandDims",
+    "Flatten",
+    "GetItem",
+    "Permute",
+    "Reshape",
+    "Squeeze",
+    "Transpose",
+}
+
+
+def with_integer_inputs(model: keras.Model) -> keras.Model:
+    """Returns a model whose inputs of ids are int32.
+
+    Example:
+        >>> import keras
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Embedding(600, 8)])
+        >>> with_integer_inputs(model).inputs[0].dtype
+        'int32'
+
+    Args:
+        model: A built functional or Sequential model.
+
+    Returns:
+        A model with the same weights; the model itself where no input of floats holds ids.
+
+    Raises:
+        ValueError: An input holds ids and other numbers.
+    """
+    flow = walk(model)
+    ids = [
+        tensor.name
+        for tensor, value in zip(functional_inside(model).inputs, flow.inputs, strict=True)
+        if "float" in tensor.dtype and _holds_ids(flow, value, tensor.name)
+    ]
+    if not ids:
+        return model
+    _LOG.warning("model %r: %s is int32 in the file, as it holds ids", model.name, ", ".join(ids))
+    copies = LayerCopies()
+    dtypes = dict.fromkeys(ids, "int32")
+    changed = rebuild(model, copies.call, class_of=None, flow=flow, input_dtypes=dtypes)
+    copies.carry_weights()
+    return changed
+
+
+def _holds_ids(flow: Walk, value: Value, name: str) -> bool:
+    ends = _ends(flow, value)
+    looked_up = [call for call in ends if _looks_up(call)]
+    others = [call for call in ends if call.kind != "NotEqual" and not _looks_up(call)]
+    if looked_up and others:
+        raise ValueError(
+            f"input {name!r} must hold ids alone in an integer file, which rounds other numbers, "
+            f"got ids of {looked_up[0].name!r} and numbers of {others[0].name!r}: give each an "
+            "input of its own"
+        )
+    return bool(looked_up)
+
+
+def _ends(flow: Walk, value: Value) -> list[Call]:
+    """The calls that take the numbers of an input, perhaps moved."""
+    ends: list[Call] = []
+    moved: set[Any] = {value}
+    for call in flow.calls:
+        if not moved & set(call.inputs):
+            continue
+        if call.kind in _MOVES:
+            moved |= set(call.outputs)
+        else:
+            ends.append(call)
+    return ends
+
+
+def _looks_up(call: Call) -> bool:
+    one_hot = getattr(call.operation, "output_mode", None) == "one_hot"
+    return call.kind == "Embedding" or (call.kind == "CategoryEncoding" and one_hot)
