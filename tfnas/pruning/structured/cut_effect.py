@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfnas.graph.batchnorm import input_batches
+from tfnas.graph.traversal import outputs_of
 
 if TYPE_CHECKING:
     import keras
@@ -34,7 +35,7 @@ def lost_by_the_cut(model: keras.Model, smaller: keras.Model, data: Any) -> list
     """
     if data is None:
         return [UNTRAINED]
-    batches = input_batches(data, limit=_EXAMPLES)
+    batches = input_batches(data, batch_size=32, limit=_EXAMPLES)
     expected, found = (_outputs(each, batches) for each in (model, smaller))
     moved = [
         float(np.sqrt(np.mean((new - old) ** 2)) / max(float(old.std()), 1e-12))
@@ -51,7 +52,7 @@ def lost_by_the_cut(model: keras.Model, smaller: keras.Model, data: Any) -> list
 def _outputs(model: keras.Model, batches: list[Any]) -> list[np.ndarray]:
     import keras
 
-    found = [keras.tree.flatten(model(batch, training=False)) for batch in batches]
+    found = [outputs_of(model, batch) for batch in batches]
     return [
         np.concatenate([np.asarray(keras.ops.convert_to_numpy(each), np.float64) for each in parts])
         for parts in zip(*found, strict=True)
