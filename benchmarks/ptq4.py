@@ -10,7 +10,11 @@ prints the accuracy of the `.tflite` file with the paired difference to the floa
 and the seconds of the whole conversion:
 
 - int8 and int8x4 with weights rounded to nearest, and with biases corrected;
-- the same with `rounding="second_order"`.
+- the same with `rounding="second_order"`;
+- ai-edge-quantizer's recipes with scales by least and largest weight, OCTAV and MSE for
+  convolutions and fully connected layers, and its GPTQ for fully connected layers (it refuses
+  others) with OCTAV for the rest;
+- int8x4 with other shares of the weights at 8 bits (--shares), the curve between 4 and 8 bits.
 """
 
 from __future__ import annotations
@@ -40,7 +44,12 @@ CALIBRATE = flags.DEFINE_integer("calibrate", 256, "images that calibrate")
 MEASURE = flags.DEFINE_integer("measure", 10_000, "images that measure, at most")
 DRAWS = flags.DEFINE_integer("draws", 1, "draws of calibration images")
 FORMATS = flags.DEFINE_list("formats", ["int8", "int8x4"], "number formats")
-WAYS = flags.DEFINE_list("ways", ["nearest", "corrected", "second_order"], "ways of rounding")
+WAYS = flags.DEFINE_list(
+    "ways",
+    ["nearest", "corrected", "second_order", "min_max", "OCTAV", "MSE", "GPTQ"],
+    "ways of rounding; those after second_order are ai-edge-quantizer's",
+)
+SHARES = flags.DEFINE_list("shares", [], "shares of the weights at 8 bits, for the first draw")
 TWO = 2  # threads of the interpreter
 
 
@@ -48,14 +57,21 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)
     rows: list[list[str]] = []
     layers: dict[str, Any] = {}
+    failed: dict[str, str] = {}
     for draw in range(DRAWS.value):
         model, calibration, x, y = problem(draw)
         baseline = tfnas.to_tflite(model)
         original = correct(y, baseline.predict(x, threads=TWO))
         rows.append([str(draw), "float32", f"{original.mean():.4f}", "", f"{baseline.size:,}", ""])
-        for name, make in ways(model, calibration).items():
+        makers = ways(model, calibration) | recipes(baseline, calibration)
+        makers |= {} if draw else curve(model, calibration)
+        for name, make in makers.items():
             began = time.monotonic()
-            file = make()
+            try:
+                file = make()
+            except (ValueError, tfnas.ConversionError) as error:
+                failed[name] = str(error)
+                continue
             seconds = time.monotonic() - began
             right = correct(y, file.predict(x, threads=TWO))
             value, low, high = (100 * part for part in paired_difference(right, original))
@@ -68,6 +84,7 @@ def main(argv: list[str]) -> None:
     headers = ["draw", "file", "accuracy", "points to float32 [95%]", "bytes", "s"]
     print(table(headers, rows))
     notes = [f"{NETWORK.value}: {len(y)} images measure, {CALIBRATE.value} calibrate."]
+    notes += [f"{name}: {reason}" for name, reason in failed.items()]
     tables = record.table_rows(headers, rows)
     record.write("ptq4", tables, seed=0, notes=notes, layers=layers)
 
@@ -85,6 +102,47 @@ def ways(model: Any, calibration: np.ndarray) -> dict[str, Callable[[], tfnas.Ar
         for way in (name for name in WAYS.value if name in specs):
             found[f"{mode}, {way}"] = lambda s=specs[way]: tfnas.to_tflite(model, s, calibration)
     return found
+
+
+def curve(model: Any, calibration: np.ndarray) -> dict[str, Callable[[], tfnas.Artifact]]:
+    """What makes the files between 4 and 8 bits, by the name of the row."""
+    found: dict[str, Callable[[], tfnas.Artifact]] = {}
+    for text in SHARES.value:
+        spec = tfnas.QuantSpec("int4", "int8", rounding="second_order", eight_bit_share=float(text))
+        name = f"int8x4, second_order, {float(text):.0%} at 8 bits"
+        found[name] = lambda s=spec: tfnas.to_tflite(model, s, calibration)
+    return found
+
+
+def recipes(
+    baseline: tfnas.Artifact, calibration: np.ndarray
+) -> dict[str, Callable[[], tfnas.Artifact]]:
+    """What makes ai-edge-quantizer's files, by the name of the row."""
+    from ai_edge_quantizer import qtyping, recipe_manager
+
+    names = qtyping.TFLOperationName
+    found: dict[str, Callable[[], tfnas.Artifact]] = {}
+    for mode, bits in (("int8", 8), ("int8x4", 4)):
+        for way in (w for w in WAYS.value if w in _ALGORITHMS and mode in FORMATS.value):
+            manager = recipe_manager.RecipeManager()
+            manager.add_static_config(".*", names.ALL_SUPPORTED, 8, 8)
+            for operation in (names.CONV_2D, names.FULLY_CONNECTED):
+                dense = operation == names.FULLY_CONNECTED
+                key = _ALGORITHMS["OCTAV" if way == "GPTQ" and not dense else way]
+                manager.add_static_config(".*", operation, 8, bits, algorithm_key=key)
+            steps = manager.get_quantization_recipe()
+            found[f"{mode}, ai-edge-quantizer's {way}"] = lambda s=steps: tfnas.apply_recipe(
+                baseline, s, calibration
+            )
+    return found
+
+
+_ALGORITHMS = {
+    "min_max": "min_max_uniform_quantize",
+    "OCTAV": "OCTAV",
+    "MSE": "MSE",
+    "GPTQ": "GPTQ",
+}
 
 
 def problem(draw: int) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray]:

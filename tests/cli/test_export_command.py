@@ -67,3 +67,17 @@ def test_unsupported_output_is_an_error_before_anything_is_written(
     assert err.count("\n") == 1
     assert message in err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_rounding_by_data(tfnas_command, tmp_path, model, npz):
+    target = tmp_path / "small-int4.tflite"
+    flags = ("--mode=int8x4", "--rounding=second_order", "--eight_bit_share=1")
+    flags += ("--budget_seconds=600", f"--dataset={npz}", f"--output={target}")
+    code, _, err = tfnas_command("export", model, *flags)
+    assert code == 1  # all kernels with 8 bits are no file of 4 bits
+    assert "got none" in err
+    code, _, err = tfnas_command("export", model, *flags, "--eight_bit_share=0.1")
+    assert (code, err) == (0, "")
+    graph = tfnas.Artifact.load(target).graphs[0]
+    bits = [op.inputs[1].dtype for op in graph.operators if "CONV" in op.name]
+    assert bits == ["int8", "int4"]

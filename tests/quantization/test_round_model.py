@@ -1,5 +1,7 @@
 """Rounding of whole models by data, on the files."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -85,6 +87,28 @@ def test_small_layers_keep_8_bits(model):
     assert with_eight_bit_layers(wide, own).weight_bits("first", "Conv2D") == 4
 
 
+def test_the_share_of_8_bit_layers(model):
+    sizes = {x.name: x.count_params() for x in model.layers if hasattr(x, "kernel")}
+    before: set[str] = set()
+    for share in (0.0, 0.1, 0.3, 0.6, 1.0):
+        spec = dataclasses.replace(SECOND_ORDER, eight_bit_share=share)
+        chosen = {name for name, _ in with_eight_bit_layers(model, spec).layers}
+        assert sum(sizes[name] for name in chosen) <= 1.05 * share * sum(sizes.values())
+        assert len(chosen) >= len(before)
+        before = chosen
+    assert before == set(sizes)
+
+
+def test_a_budget_ends_the_fitting(model, data, caplog):
+    quantized, layers = rounded_model(model, SECOND_ORDER, data[:40], budget_seconds=0.0)
+    assert [layer.reason for layer in layers] == ["the budget of time was used up"] * 5
+    assert "5 of 5 layers rounded to nearest" in caplog.text
+    nearest = tfnas.quantize_aware(model, SECOND_ORDER, data=data[:40])
+    found = quantized.get_layer("quantized_inside").layer.kernel
+    expected = nearest.get_layer("quantized_inside").layer.kernel
+    np.testing.assert_array_equal(np.asarray(found), np.asarray(expected))
+
+
 def test_zeros_stay(model, data):
     pruned = tfnas.prune(model, 0.5)[0]
     quantized, _ = rounded_model(pruned, SECOND_ORDER, data[:40])
@@ -107,6 +131,12 @@ def test_bad_arguments(model, data):
         tfnas.QuantSpec(rounding="up")
     with pytest.raises(ValueError, match="rounding 'second_order' goes with integer activations"):
         tfnas.QuantSpec("int4", "float32", rounding="second_order")
+    with pytest.raises(ValueError, match=r"eight_bit_share must be in \[0, 1\], got 1.5"):
+        tfnas.QuantSpec("int4", "int8", eight_bit_share=1.5)
+    with pytest.raises(ValueError, match="budget_seconds must be a number above 0, got 0"):
+        tfnas.to_tflite(model, SECOND_ORDER, data, budget_seconds=0)
+    with pytest.raises(ValueError, match="budget_seconds goes with rounding 'second_order', got 9"):
+        tfnas.to_tflite(model, "int8x4", data, budget_seconds=9)
     aware = tfnas.quantize_aware(model, "int8x4", data=data[:32])
     with pytest.raises(ValueError, match="rounding must be 'nearest' for a quantization-aware"):
         tfnas.to_tflite(aware, SECOND_ORDER)

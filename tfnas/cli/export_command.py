@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import logging
 import os
 import pathlib
+import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
@@ -12,7 +16,7 @@ from absl import flags
 from tfnas.cli.common import define_data_file, define_image_size, define_layers, loading_of
 from tfnas.compression.techniques.quantization_aware import parse_formats
 from tfnas.optional import require
-from tfnas.quantization.spec import MODES, ROUNDINGS
+from tfnas.quantization.spec import MODES, ROUNDINGS, QuantSpec
 
 if TYPE_CHECKING:
     from tfnas.data.data_split import DataSplit
@@ -50,6 +54,14 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
         "that the outputs of each layer on --data change least (4 bits need it)"
     )
     flags.DEFINE_enum("rounding", "nearest", list(ROUNDINGS), text, **common)
+    text = (
+        "with --rounding: largest share of 4-bit weights that keep 8 bits; depthwise, first and "
+        "last layers come first, then those that 4 bits hurt most per weight"
+    )
+    share = QuantSpec().eight_bit_share
+    flags.DEFINE_float("eight_bit_share", share, text, **common)
+    text = "with --rounding: seconds after which the layers that are left are rounded to nearest"
+    flags.DEFINE_float("budget_seconds", None, text, **common)
     text = "store pruned kernels without their zeros if the mode supports it"
     flags.DEFINE_bool("sparse", False, text, **common)
     text = "minify: remove redundant data from the file, which computes the same numbers"
@@ -140,7 +152,6 @@ def _check(values: flags.FlagValues) -> None:
 
 def _convert(model: Any, inputs: Any, values: flags.FlagValues) -> tuple[Artifact, Any]:
     """The file of a model, and the report of mode mixed or None."""
-    from tfnas.quantization.spec import QuantSpec
     from tfnas.tflite.conversion_error import NoCalibration
     from tfnas.tflite.convert import to_tflite
     from tfnas.tflite.mixed_precision import mixed_precision
@@ -152,15 +163,34 @@ def _convert(model: Any, inputs: Any, values: flags.FlagValues) -> tuple[Artifac
         return mixed_precision(model, values["size"].value, inputs, activations=activations)
     if values["recipe"].value:
         return apply_recipe(to_tflite(model), values["recipe"].value, inputs), None
-    options = {name: values[name].value for name in ("correct", "rounding")}
+    names = "correct", "rounding", "eight_bit_share"
+    options = {name: values[name].value for name in names}
+    more = {name: values[name].value for name in ("sparse", "budget_seconds")}
     spec = dataclasses.replace(QuantSpec.of(mode), layers=layers, **options)
     try:
-        return to_tflite(model, spec, inputs, sparse=values["sparse"].value), None
+        with _progress_printed():
+            return to_tflite(model, spec, inputs, **more), None
     except NoCalibration as error:
         raise ValueError(
             f"data must be given for mode {mode!r}, got none: the ranges of integer "
             "activations are calibrated on it"
         ) from error
+
+
+@contextlib.contextmanager
+def _progress_printed() -> Iterator[None]:
+    """Prints the progress of rounding, which a library only logs."""
+    log = logging.getLogger("tfnas.quantization.round_model")
+    handler, level, propagate = logging.StreamHandler(sys.stdout), log.level, log.propagate
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+        log.propagate = propagate
 
 
 def _print_artifact(artifact: Artifact, path: pathlib.Path) -> None:

@@ -15,6 +15,7 @@ much as those of its inputs differ.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 import time
 from typing import TYPE_CHECKING, Any
@@ -26,19 +27,28 @@ from tfnas.graph.batchnorm import adapt_statistics, input_batches, layers_of
 from tfnas.graph.functional import walk
 from tfnas.graph.traversal import MEMORY, Visit, visit_both
 from tfnas.keras_private import all_layers
-from tfnas.pruning.input_moments import unsupported_reason
+from tfnas.pruning.input_moments import to_rows, unsupported_reason
 from tfnas.pruning.optimal_brain_surgeon import refit
 from tfnas.pruning.reconstruct import layer_problem, output_scale
 from tfnas.quantization.fake_quant import FakeQuant
-from tfnas.quantization.layer_roles import Role, role
+from tfnas.quantization.layer_roles import Role, kernel_bits, role
 from tfnas.quantization.normal_form import normal_form
 from tfnas.quantization.quantize_aware import calibrate, with_fake_quantization
 from tfnas.quantization.quantized_kernel import QuantizedKernel
-from tfnas.quantization.second_order_rounding import largest_integer, round_rows, widest_scales
+from tfnas.quantization.second_order_rounding import (
+    largest_integer,
+    nearest_scales,
+    round_rows,
+    widest_scales,
+)
 
 if TYPE_CHECKING:
     from tfnas.data.data_types import ExampleData
     from tfnas.quantization.spec import QuantSpec
+
+
+_LOG = logging.getLogger(__name__)
+_SECONDS_BETWEEN_LINES = 10.0  # of progress
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,16 +73,13 @@ class RoundedLayer:
     reason: str = ""
 
 
-# Layers whose kernels of 8 bits instead of 4 add at most this share to the file keep 8 bits.
-EIGHT_BIT_SHARE = 0.02
-
-
 def with_eight_bit_layers(model: keras.Model, spec: QuantSpec) -> QuantSpec:
     """Returns a specification in which layers that 4 bits hurt most, and that are small, have 8.
 
-    They are the depthwise convolutions, the first and the last layer with a kernel, each group
-    where it adds at most 2% to the weights of the file. Layers that `spec.layers` names stay as
-    it says.
+    Together they have at most `spec.eight_bit_share` of the weights: the depthwise convolutions,
+    the first and the last layer with a kernel, each group where it fits; then other layers, the
+    one that loses most per weight first. What a layer loses is the squared error of its rounded
+    weights relative to their squares. Layers that `spec.layers` names stay as it says.
 
     Example:
         >>> import keras, tfnas
@@ -90,13 +97,20 @@ def with_eight_bit_layers(model: keras.Model, spec: QuantSpec) -> QuantSpec:
     """
     if spec.weights != "int4":
         return spec
-    calls = [call for call in walk(normal_form(model)[0]).calls if role(call) is Role.KERNEL]
-    sizes = {call.name: math.prod(call.operation.kernel.shape) for call in calls}
-    limit = EIGHT_BIT_SHARE * sum(sizes.values())
+    calls = [
+        call
+        for call in walk(normal_form(model)[0]).calls
+        if role(call) is Role.KERNEL and kernel_bits(call.kind, 4, spec.activation_bits) == 4
+    ]
+    kernels = {call.name: call.operation for call in calls}
+    sizes = {name: math.prod(layer.kernel.shape) for name, layer in kernels.items()}
+    limit = spec.eight_bit_share * sum(sizes.values())
     names = list(sizes)
     depthwise = [call.name for call in calls if call.kind.startswith("Depthwise")]
+    losses = {name: _weight_error(layer) / sizes[name] for name, layer in kernels.items()}
+    others = sorted(names, key=lambda name: -losses[name])
     chosen: list[str] = []
-    for group in (depthwise, names[:1], names[-1:]):
+    for group in (depthwise, names[:1], names[-1:], *([name] for name in others)):
         new = [name for name in group if name not in chosen]
         if sum(sizes[name] for name in [*chosen, *new]) <= limit:
             chosen += new
@@ -104,8 +118,22 @@ def with_eight_bit_layers(model: keras.Model, spec: QuantSpec) -> QuantSpec:
     return dataclasses.replace(spec, layers=tuple(pairs))
 
 
+def _weight_error(layer: Any) -> float:
+    """Squared error of a kernel rounded to 4 bits, relative to its squares."""
+    rows = to_rows(layer, layer.kernel)
+    largest = largest_integer(4)
+    scales = nearest_scales(rows, np.ones(rows.shape[1]), largest)[:, None]
+    rounded = np.clip(np.rint(rows / scales), -largest, largest) * scales
+    return float(((rounded - rows) ** 2).sum() / max(float((rows**2).sum()), 1e-30))
+
+
 def rounded_model(
-    model: keras.Model, spec: QuantSpec, data: ExampleData, *, memory: int = MEMORY
+    model: keras.Model,
+    spec: QuantSpec,
+    data: ExampleData,
+    *,
+    memory: int = MEMORY,
+    budget_seconds: float | None = None,
 ) -> tuple[keras.Model, tuple[RoundedLayer, ...]]:
     """Returns a quantization-aware model whose kernels were rounded by data.
 
@@ -114,10 +142,12 @@ def rounded_model(
         spec: Integer weights and activations.
         data: Inputs without labels.
         memory: As for :func:`round_model`.
+        budget_seconds: As for :func:`round_model`; the ranges count too.
 
     Returns:
         The model, with the ranges of `data`, and a record for each kernel.
     """
+    began = time.monotonic()
     quantized = with_fake_quantization(model, spec, fixed=True)
     original = with_fake_quantization(model, spec, fixed=True)
     kernels = layers_of(quantized, QuantizedKernel)
@@ -128,7 +158,10 @@ def rounded_model(
     calibrate(quantized, data)
     for layer in kernels:
         layer.active = True
-    return quantized, tuple(round_model(quantized, original, data, memory=memory))
+    if budget_seconds is not None:
+        budget_seconds = max(0.0, budget_seconds - (time.monotonic() - began))
+    reports = round_model(quantized, original, data, memory=memory, budget_seconds=budget_seconds)
+    return quantized, tuple(reports)
 
 
 def round_model(
@@ -140,6 +173,7 @@ def round_model(
     shrinkage: float = 0.05,
     batch_size: int = 32,
     memory: int = MEMORY,
+    budget_seconds: float | None = None,
 ) -> list[RoundedLayer]:
     """Rounds the kernels of a quantization-aware model, in place.
 
@@ -153,6 +187,8 @@ def round_model(
         batch_size: Examples per forward pass.
         memory: Bytes of layers' inputs that are held in memory for each of the models; others
             are in temporary files.
+        budget_seconds: Time after which no further kernel is fitted: the others are rounded to
+            nearest, and say so. None: no limit.
 
     Returns:
         A record for each kernel, in the order of execution.
@@ -164,12 +200,54 @@ def round_model(
     batches = input_batches(data, batch_size)
     reports = []
     ours = model, [*kernels, *norms]
+    clock = _Clock(len(kernels) + len(norms), budget_seconds)
     for rounded, unrounded in visit_both(ours, (original, partners), batches, memory):
+        if clock.is_over:
+            break
         if isinstance(rounded.layer, QuantizedKernel):
             reports.append(_round_kernel(rounded, unrounded, rows, shrinkage))
         else:
             adapt_statistics(rounded, unrounded)
+        clock.tick(model.name)
+    done = {report.name for report in reports}
+    late = [kernel for kernel in kernels if kernel.layer.name not in done and clock.is_over]
+    if late:
+        why = "the budget of time was used up"
+        _LOG.warning("%d of %d layers rounded to nearest: %s", len(late), len(kernels), why)
+        reports += [_unfitted(kernel, why) for kernel in late]
     return reports
+
+
+class _Clock:
+    """Logs the progress, with an estimate of the time left, and says when the budget is used up.
+
+    Args:
+        count: Number of steps.
+        budget: Seconds; None: no limit.
+    """
+
+    def __init__(self, count: int, budget: float | None) -> None:
+        self._count, self._done = count, 0
+        self._began = self._said = time.monotonic()
+        self._budget = math.inf if budget is None else budget
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the budget is used up."""
+        return time.monotonic() - self._began >= self._budget
+
+    def tick(self, name: str) -> None:
+        """Counts a step as done."""
+        now, self._done = time.monotonic(), self._done + 1
+        if now - self._said >= _SECONDS_BETWEEN_LINES:
+            self._said = now
+            left = (now - self._began) / self._done * (self._count - self._done)
+            text = "rounding %s: %d of %d layers, about %.0f s left"
+            _LOG.info(text, name, self._done, self._count, min(left, self._budget))
+
+
+def _unfitted(wrapper: Any, reason: str) -> RoundedLayer:
+    return RoundedLayer(wrapper.layer.name, wrapper.bits, math.nan, math.nan, 0.0, reason)
 
 
 def _round_kernel(rounded: Visit, unrounded: Visit, rows: int, shrinkage: float) -> RoundedLayer:
@@ -178,7 +256,7 @@ def _round_kernel(rounded: Visit, unrounded: Visit, rows: int, shrinkage: float)
     unrounded = dataclasses.replace(unrounded, layer=unrounded.layer.layer)
     reason = unsupported_reason(_Kernel(layer))
     if reason is not None:
-        return RoundedLayer(layer.name, wrapper.bits, math.nan, math.nan, 0.0, reason)
+        return _unfitted(wrapper, reason)
     inner = dataclasses.replace(rounded, layer=layer)
     problem = layer_problem(_Kernel(layer), inner, unrounded, rows, shrinkage)
     weights, bits = problem.weights, wrapper.bits

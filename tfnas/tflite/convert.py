@@ -60,6 +60,7 @@ def to_tflite(
     *,
     sparse: bool = False,
     rounding: str | None = None,
+    budget_seconds: float | None = None,
     input_shape: InputShape | None = None,
 ) -> Artifact:
     """Converts a Keras model to a `.tflite` file and checks the file.
@@ -105,9 +106,13 @@ def to_tflite(
         rounding: "nearest" or "second_order", see :class:`tfnas.QuantSpec`. Integers chosen by
             "second_order" need no training and lose far less at 4 bits. Depthwise convolutions,
             the first and the last layer then keep 8 bits where that adds at most 2% to the
-            weights, and Dense layers of 4 bits become convolutions of size 1, which have one
-            scale per channel. The `origin` of the artifact holds, under "rounding", the bits and
-            the output error of each layer. None: the rounding of `mode`.
+            weights (`eight_bit_share` of the specification), and Dense layers of 4 bits become
+            convolutions of size 1, which have one scale per channel. The `origin` of the artifact
+            holds, under "rounding", the bits and the output error of each layer. Progress and the
+            time left are logged with level INFO, by the logger "tfnas". None: the rounding of
+            `mode`.
+        budget_seconds: With `rounding`, the time after which no further layer is fitted: the
+            others are rounded to nearest, and their records say so. None: no limit.
         input_shape: Shape of the input without the batch, for a model that leaves it open: a
             Sequential model without `keras.Input`, a series of any length. For several inputs a
             list of shapes, or a dictionary by input name.
@@ -132,15 +137,25 @@ def to_tflite(
     spec = QuantSpec.of(mode)
     if rounding is not None:
         spec = dataclasses.replace(spec, rounding=rounding)
+    _check_budget(budget_seconds, spec)
     if sparse:
         _check_sparse(spec)
     _check_model(model)
     if not is_tf_keras(model):
         model = opaque_form(model, calibration, input_shape)
-    conversion = Conversion(model, spec, calibration, sparse)
+    conversion = Conversion(model, spec, calibration, sparse, budget_seconds)
     for run in PASSES:
         conversion = run(conversion)
     return conversion.file
+
+
+def _check_budget(budget: float | None, spec: QuantSpec) -> None:
+    if budget is None:
+        return
+    if isinstance(budget, bool) or not isinstance(budget, int | float) or not budget > 0:
+        raise ValueError(f"budget_seconds must be a number above 0, got {budget!r}")
+    if not spec.rounds:
+        raise ValueError(f"budget_seconds goes with rounding 'second_order', got {budget!r}")
 
 
 def _check_sparse(spec: QuantSpec) -> None:

@@ -32,6 +32,7 @@ class Conversion:
         spec: The requested formats.
         calibration: Typical inputs, as for :func:`tfnas.to_tflite`.
         sparse: Whether the file is written in TFLite's sparse encoding.
+        budget_seconds: Time for fitting the rounding of weights; None: no limit.
         aware: Whether the model holds the ranges of its activations: it is quantization-aware.
         columns: The calibration data: for each input, in the order of `model.inputs`, an array
             of shape (examples, ...). Empty where none is needed.
@@ -47,6 +48,7 @@ class Conversion:
     spec: QuantSpec
     calibration: CalibrationData | None = None
     sparse: bool = False
+    budget_seconds: float | None = None
     aware: bool = False
     columns: tuple[np.ndarray, ...] = ()
     float_model: keras.Model | None = None

@@ -41,7 +41,8 @@ def with_ranges(conversion: Conversion) -> Conversion:
     inputs = as_inputs(model, conversion.columns)
     if spec.rounds:
         spec = with_eight_bit_layers(model, spec)
-        quantized, records = rounded_model(model, spec, inputs)
+        budget = conversion.budget_seconds
+        quantized, records = rounded_model(model, spec, inputs, budget_seconds=budget)
     else:
         quantized, records = quantize_aware(model, spec, data=inputs), ()
     if spec.weights == "int4" and not has_4_bit_kernel(quantized):
