@@ -25,9 +25,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import ptq4
 import record
 from absl import app, flags, logging
-from ptq4 import CALIBRATE, NETWORK, problem
 
 import tfnas
 from tfnas.compression.techniques.channel_sizes import shared_layers
@@ -40,7 +40,7 @@ ONLY = flags.DEFINE_list("only", ["cut", "recalibrated", "fitted", "obs"], "rows
 
 def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)
-    model, calibration, x, y = problem(0)
+    model, calibration, x, y = ptq4.problem(0)
     original = correct(y, predicted(model, x))
     rows = [["1.000", "whole", f"{original.mean():.4f}", "", ""]]
     print("  ".join(rows[0]), flush=True)
@@ -58,7 +58,7 @@ def main(argv: list[str]) -> None:
     print("\n$ python", " ".join(sys.argv))
     headers = ["MACs", "way", "accuracy", "points to whole [95%]", "s"]
     print(table(headers, rows))
-    notes = [f"{NETWORK.value}: {len(y)} images measure, {CALIBRATE.value} calibrate."]
+    notes = [f"{ptq4.NETWORK.value}: {len(y)} images measure, {ptq4.CALIBRATE.value} calibrate."]
     found = record.table_rows(headers, rows)
     record.write("channels_without_training", found, seed=0, notes=notes)
 

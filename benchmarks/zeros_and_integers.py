@@ -19,9 +19,9 @@ import time
 from typing import Any
 
 import numpy as np
+import ptq4
 import record
 from absl import app, flags, logging
-from ptq4 import CALIBRATE, NETWORK, problem
 
 import tfnas
 from tfnas.measure.accuracy import correct, paired_difference
@@ -34,7 +34,7 @@ MODES = flags.DEFINE_list("modes", ["int8", "int8x4"], "number formats")
 
 def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)
-    model, calibration, x, y = problem(0)
+    model, calibration, x, y = ptq4.problem(0)
     baseline = tfnas.to_tflite(model)
     original = correct(y, baseline.predict(x, threads=2))
     cells = [f"{original.mean():.4f}", "", f"{baseline.size:,}", f"{baseline.gzip_size:,}", ""]
@@ -56,7 +56,7 @@ def main(argv: list[str]) -> None:
     print("\n$ python", " ".join(sys.argv))
     headers = ["zeros", "file", "accuracy", "points to float32 [95%]", "bytes", "gzip", "s"]
     print(table(headers, rows))
-    notes = [f"{NETWORK.value}: {len(y)} images measure, {CALIBRATE.value} calibrate."]
+    notes = [f"{ptq4.NETWORK.value}: {len(y)} images measure, {ptq4.CALIBRATE.value} calibrate."]
     record.write("zeros_and_integers", record.table_rows(headers, rows), seed=0, notes=notes)
 
 
