@@ -1,6 +1,6 @@
 """Fewer channels without labels and without training: the cut, new statistics, layers fitted again.
 
-    python benchmarks/channels_without_training.py --network=efficientnet [--shares=0.9,0.8,0.7]
+    python benchmarks/channels_without_training.py --network=efficientnet [--macs=0.9,0.8,0.7]
     python benchmarks/channels_without_training.py --network=resnet8 --cifar=CIFAR10.npz
 
 EfficientNet-Lite0 on a sample of ImageNet (some images calibrate, the others measure) or MLPerf
@@ -34,7 +34,7 @@ from tfnas.compression.techniques.channel_sizes import shared_layers
 from tfnas.measure.accuracy import correct, paired_difference
 from tfnas.table import table
 
-SHARES = flags.DEFINE_list("shares", ["0.9", "0.8", "0.7"], "shares of the multiply-accumulates")
+MACS = flags.DEFINE_list("macs", ["0.9", "0.8", "0.7"], "shares of the multiply-accumulates")
 ONLY = flags.DEFINE_list("only", ["cut", "recalibrated", "fitted", "obs"], "rows")
 
 
@@ -44,7 +44,7 @@ def main(argv: list[str]) -> None:
     original = correct(y, predicted(model, x))
     rows = [["1.000", "whole", f"{original.mean():.4f}", "", ""]]
     print("  ".join(rows[0]), flush=True)
-    for share in map(float, SHARES.value):
+    for share in map(float, MACS.value):
         for name, make in ways(model, share, calibration).items():
             began = time.monotonic()
             smaller, report = make()

@@ -1,7 +1,7 @@
 """Zeros and integers of 4 bits together, without labels and without training.
 
     python benchmarks/zeros_and_integers.py --network=resnet8 --cifar=CIFAR10.npz
-    python benchmarks/zeros_and_integers.py --network=efficientnet [--sparsity=0.5]
+    python benchmarks/zeros_and_integers.py --network=efficientnet [--sparsity=0.5] [--formats=int8,int8x4]
 
 The networks and data of ptq4.py. The model is pruned with the calibration images, then converted
 with `rounding="second_order"`, which keeps zeros. For each file prints the accuracy with the paired
@@ -29,7 +29,6 @@ from tfnas.table import table
 
 SPARSITY = flags.DEFINE_float("sparsity", 0.5, "share of zeros")
 ZEROS = flags.DEFINE_list("zeros", ["none", "obs", "2:4", "1x4"], "ways of pruning")
-MODES = flags.DEFINE_list("modes", ["int8", "int8x4"], "number formats")
 
 
 def main(argv: list[str]) -> None:
@@ -43,7 +42,7 @@ def main(argv: list[str]) -> None:
         began = time.monotonic()
         pruned = zeros(model, way, calibration)
         pruning = time.monotonic() - began
-        for mode in MODES.value:
+        for mode in ptq4.FORMATS.value:
             began = time.monotonic()
             file = tfnas.to_tflite(pruned, mode, calibration, rounding="second_order")
             seconds = pruning + time.monotonic() - began
