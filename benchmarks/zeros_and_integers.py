@@ -1,7 +1,7 @@
 """Zeros and integers of 4 bits together, without labels and without training.
 
     python benchmarks/zeros_and_integers.py --network=resnet8 --cifar=CIFAR10.npz
-    python benchmarks/zeros_and_integers.py --network=efficientnet [--sparsity=0.5] [--zeros=obs,2:4]
+    python benchmarks/zeros_and_integers.py --network=efficientnet [--sparsity=0.5] [--zeros=obs]
 
 The networks and data of ptq4.py. The model is pruned with the calibration images, then converted
 with `rounding="second_order"`, which keeps zeros. For each file prints the accuracy with the paired
