@@ -6,8 +6,8 @@
 EfficientNet-Lite0 on a sample of ImageNet (some images calibrate, the others measure) or MLPerf
 Tiny's ResNet8 on CIFAR-10 (training images calibrate, the 10,000 test images measure). No labels
 and no training but for the measurement. For each draw of calibration images, and for each way,
-prints the accuracy of the `.tflite` file with the paired difference to the float32 file, bytes,
-and the seconds of the whole conversion:
+prints the accuracy of the `.tflite` file with the paired difference to the float32 file, bytes
+(minified), and the seconds of the whole conversion:
 
 - int8 and int8x4 with weights rounded to nearest, and with biases corrected;
 - the same with `rounding="second_order"`;
@@ -68,7 +68,7 @@ def main(argv: list[str]) -> None:
         for name, make in makers.items():
             began = time.monotonic()
             try:
-                file = make()
+                file = make().minified()
             except (ValueError, tfnas.ConversionError) as error:
                 failed[name] = str(error)
                 continue

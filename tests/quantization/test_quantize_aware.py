@@ -112,6 +112,7 @@ MOVES = {
     "max pooling 2d": (IMAGE, lambda: L.MaxPooling2D(2, padding="same")),
     "average pooling 1d": (SEQUENCE, lambda: L.AveragePooling1D(2)),
     "average pooling 2d": (IMAGE, lambda: L.AveragePooling2D(2)),
+    "average of whole images": (IMAGE, lambda: L.AveragePooling2D(8)),
     "global average 1d": (SEQUENCE, lambda: L.GlobalAveragePooling1D()),
     "global average 2d": (IMAGE, lambda: L.GlobalAveragePooling2D(keepdims=True)),
     "global max 1d": (SEQUENCE, lambda: L.GlobalMaxPooling1D()),
@@ -824,6 +825,16 @@ def test_four_bits_make_a_smaller_file():
                 for i in range(wrapper.layer.kernel.shape[-1])
                 if wrapper.layer.name == "first"
             )
+
+
+def test_an_average_over_whole_images_has_a_range_of_its_own():
+    """TFLite's pooling rounds to the steps of its inputs, which are coarse for small means."""
+    steps = [L.ReLU(), L.AveragePooling2D(8), L.Flatten(), L.Dense(2)]
+    model = keras.Sequential([keras.Input(IMAGE), *steps])
+    x = np.random.default_rng(0).normal(size=(20, *IMAGE)) ** 3
+    file = tfnas.to_tflite(tfnas.quantize_aware(model, data=x), "int8")
+    mean = next(op for op in file.graphs[0].operators if op.name == "MEAN")
+    assert mean.outputs[0].scales[0] < 0.5 * mean.inputs[0].scales[0]
 
 
 @pytest.mark.parametrize("layers", [{"outer/inner": "int4"}, {"inner": "int4"}])

@@ -10,7 +10,7 @@ import tfnas
 from tfnas.quantization.round_model import rounded_model, with_eight_bit_layers
 from tfnas.tflite.flatbuffer import read_graph
 
-SECOND_ORDER = tfnas.QuantSpec("int4", "int8", rounding="second_order")
+SECOND_ORDER = tfnas.QuantSpec("int4", "int8", rounding="second_order", eight_bit_share=0.02)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def model(data):
 def files(model, data):
     return {
         rounding: tfnas.to_tflite(
-            model, tfnas.QuantSpec("int4", "int8", rounding=rounding), data[:100]
+            model, dataclasses.replace(SECOND_ORDER, rounding=rounding), data[:100]
         )
         for rounding in ("nearest", "second_order")
     }
@@ -83,7 +83,7 @@ def test_small_layers_keep_8_bits(model):
     )
     changed = with_eight_bit_layers(wide, SECOND_ORDER)
     assert changed.layers == (("each", "int8"), ("first", "int8"))
-    own = tfnas.QuantSpec("int4", "int8", layers={"first": "int4"}, rounding="second_order")
+    own = dataclasses.replace(SECOND_ORDER, layers={"first": "int4"})
     assert with_eight_bit_layers(wide, own).weight_bits("first", "Conv2D") == 4
 
 

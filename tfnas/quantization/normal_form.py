@@ -3,7 +3,9 @@
 Nested models and layers registered as "open" are unfolded; a layer's `activation` becomes a layer
 of its own; a separable convolution becomes a depthwise and a pointwise one, as in the file; a sum,
 difference, product or quotient of a tensor and a number becomes a Rescaling; a stack becomes a
-concatenation, since both have one scale in the file. Function and weights stay the same.
+concatenation, since both have one scale in the file; an average over whole images becomes a global
+one, whose output has a range of its own: TFLite's pooling rounds means to the steps of its inputs,
+though means are far smaller. Function and weights stay the same.
 """
 
 from __future__ import annotations
@@ -49,6 +51,9 @@ def normal_form(model: keras.Model, bits: int = 8) -> tuple[keras.Model, Origins
         if affine is not None:
             name = copies.unique(call.operation.name)
             return [keras.layers.Rescaling(*affine, name=name)(tensors[0])]
+        if bits <= 8 and _averages_whole_images(call):
+            name = copies.unique(call.operation.name)
+            return [keras.layers.GlobalAveragePooling2D(keepdims=True, name=name)(tensors[0])]
         if bits > 8 and {call.kind, activation_name(call)} & HARD_SILU:
             return [hard_silu(tensors[0], copies.unique)]
         if call.kind not in _SPLIT:
@@ -65,6 +70,14 @@ def normal_form(model: keras.Model, bits: int = 8) -> tuple[keras.Model, Origins
     flat = rebuild(model, apply, class_of=None, flow=walk(model))
     copies.carry_weights()
     return flat, origins
+
+
+def _averages_whole_images(call: Call) -> bool:
+    """Whether a call is an average pooling with one window, of the size of its input."""
+    if call.kind != "AveragePooling2D" or call.operation.data_format != "channels_last":
+        return False
+    size = tuple(call.inputs[0].shape[1:3])
+    return tuple(call.operation.pool_size) == size and call.outputs[0].shape[1:3] == (1, 1)
 
 
 _PAIRWISE = {"Add": "Add", "Multiply": "Multiply", "Average": "Add"}

@@ -182,7 +182,8 @@ def round_model(
             `fixed`, whose ranges are set.
         original: The same model with nothing rounded (`active` False everywhere).
         data: Inputs without labels; some hundred examples.
-        rows: Approximate number of patches that are read of each layer.
+        rows: Approximate number of patches that are read of each layer; of a depthwise
+            convolution a quarter, since each of its rows has few weights.
         shrinkage: Least shrinkage of the moments to their diagonal, in [0, 1].
         batch_size: Examples per forward pass.
         memory: Bytes of layers' inputs that are held in memory for each of the models; others
@@ -258,7 +259,9 @@ def _round_kernel(rounded: Visit, unrounded: Visit, rows: int, shrinkage: float)
     if reason is not None:
         return _unfitted(wrapper, reason)
     inner = dataclasses.replace(rounded, layer=layer)
-    problem = layer_problem(_Kernel(layer), inner, unrounded, rows, shrinkage)
+    kernel = _Kernel(layer)
+    rows = max(1, rows // 4) if kernel.depthwise else rows
+    problem = layer_problem(kernel, inner, unrounded, rows, shrinkage)
     weights, bits = problem.weights, wrapper.bits
     keep = weights != 0  # what pruning removed stays removed
     hessian, cross = problem.shrunk()

@@ -79,8 +79,8 @@ class QuantSpec:
             examples, no training). It needs integer activations. Training ignores it.
         eight_bit_share: Where weights of 4 bits are rounded otherwise than to nearest: the
             largest share of them, in [0, 1], that keeps 8 bits. Depthwise convolutions, the first
-            and the last layer come first, then those that 4 bits hurt most per weight. 0.02 adds
-            2% to the file's weights, 1 gives all of them 8 bits.
+            and the last layer come first, then those that 4 bits hurt most per weight. 0.08 adds
+            8% to the weights in the file, 1 gives all of them 8 bits.
         weight_only: With float activations, whether operators dequantize their weights and
             compute in floats: as accurate as the weights allow, no faster than floats.
 
@@ -97,7 +97,7 @@ class QuantSpec:
     weight_only: bool = False
     correct: bool = False
     rounding: str = "nearest"
-    eight_bit_share: float = 0.02
+    eight_bit_share: float = 0.08
 
     def __post_init__(self) -> None:
         formats = self.weights, self.activations, self.weight_only

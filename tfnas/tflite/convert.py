@@ -105,8 +105,8 @@ def to_tflite(
             holds the size of the dense file: `dense_size` and `dense_gzip_size`, in bytes.
         rounding: "nearest" or "second_order", see :class:`tfnas.QuantSpec`. Integers chosen by
             "second_order" need no training and lose far less at 4 bits. Depthwise convolutions,
-            the first and the last layer then keep 8 bits where that adds at most 2% to the
-            weights (`eight_bit_share` of the specification), and Dense layers of 4 bits become
+            the first and the last layer, and small layers that lose much, then keep 8 bits, up to
+            `eight_bit_share` of the weights, and Dense layers of 4 bits become
             convolutions of size 1, which have one scale per channel. The `origin` of the artifact
             holds, under "rounding", the bits and the output error of each layer. Progress and the
             time left are logged with level INFO, by the logger "tfnas". None: the rounding of
