@@ -31,7 +31,7 @@ from absl import app, flags, logging
 
 import tfnas
 from tfnas.compression.techniques.channel_sizes import shared_layers
-from tfnas.measure.accuracy import correct, paired_difference
+from tfnas.measure.accuracy import correct
 from tfnas.table import table
 
 MACS = flags.DEFINE_list("macs", ["0.9", "0.8", "0.7"], "shares of the multiply-accumulates")
@@ -50,8 +50,7 @@ def main(argv: list[str]) -> None:
             smaller, report = make()
             seconds = time.monotonic() - began
             right = correct(y, predicted(smaller, x))
-            value, low, high = (100 * part for part in paired_difference(right, original))
-            difference = f"{value:+.2f} [{low:+.2f}, {high:+.2f}]"
+            difference = record.points(right, original)
             macs = f"{report.macs[1] / report.macs[0]:.3f}"
             rows.append([macs, name, f"{right.mean():.4f}", difference, f"{seconds:.0f}"])
             print("  ".join(rows[-1]), flush=True)

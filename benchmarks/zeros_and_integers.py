@@ -24,7 +24,7 @@ import record
 from absl import app, flags, logging
 
 import tfnas
-from tfnas.measure.accuracy import correct, paired_difference
+from tfnas.measure.accuracy import correct
 from tfnas.table import table
 
 SPARSITY = flags.DEFINE_float("sparsity", 0.5, "share of zeros")
@@ -47,8 +47,7 @@ def main(argv: list[str]) -> None:
             file = tfnas.to_tflite(pruned, mode, calibration, rounding="second_order")
             seconds = pruning + time.monotonic() - began
             right = correct(y, file.predict(x, threads=2))
-            value, low, high = (100 * part for part in paired_difference(right, original))
-            difference = f"{value:+.2f} [{low:+.2f}, {high:+.2f}]"
+            difference = record.points(right, original)
             sizes = [f"{file.size:,}", f"{file.gzip_size:,}", f"{seconds:.0f}"]
             rows.append([way, mode, f"{right.mean():.4f}", difference, *sizes])
             print("  ".join(rows[-1]), flush=True)
