@@ -1,6 +1,6 @@
 """Fewer channels without labels and without training: the cut, new statistics, layers fitted again.
 
-    python benchmarks/channels_without_training.py --network=efficientnet [--shares=0.9,0.8,0.7]
+    python benchmarks/channels_without_training.py --network=efficientnet [--macs=0.9,0.8,0.7]
     python benchmarks/channels_without_training.py --network=resnet8 --cifar=CIFAR10.npz
 
 EfficientNet-Lite0 on a sample of ImageNet (some images calibrate, the others measure) or MLPerf
@@ -25,40 +25,39 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import ptq4
 import record
 from absl import app, flags, logging
-from ptq4 import CALIBRATE, NETWORK, problem
 
 import tfnas
 from tfnas.compression.techniques.channel_sizes import shared_layers
-from tfnas.measure.accuracy import correct, paired_difference
+from tfnas.measure.accuracy import correct
 from tfnas.table import table
 
-SHARES = flags.DEFINE_list("shares", ["0.9", "0.8", "0.7"], "shares of the multiply-accumulates")
+MACS = flags.DEFINE_list("macs", ["0.9", "0.8", "0.7"], "shares of the multiply-accumulates")
 ONLY = flags.DEFINE_list("only", ["cut", "recalibrated", "fitted", "obs"], "rows")
 
 
 def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)
-    model, calibration, x, y = problem(0)
+    model, calibration, x, y = ptq4.problem(0)
     original = correct(y, predicted(model, x))
     rows = [["1.000", "whole", f"{original.mean():.4f}", "", ""]]
     print("  ".join(rows[0]), flush=True)
-    for share in map(float, SHARES.value):
+    for share in map(float, MACS.value):
         for name, make in ways(model, share, calibration).items():
             began = time.monotonic()
             smaller, report = make()
             seconds = time.monotonic() - began
             right = correct(y, predicted(smaller, x))
-            value, low, high = (100 * part for part in paired_difference(right, original))
-            difference = f"{value:+.2f} [{low:+.2f}, {high:+.2f}]"
+            difference = record.points(right, original)
             macs = f"{report.macs[1] / report.macs[0]:.3f}"
             rows.append([macs, name, f"{right.mean():.4f}", difference, f"{seconds:.0f}"])
             print("  ".join(rows[-1]), flush=True)
     print("\n$ python", " ".join(sys.argv))
     headers = ["MACs", "way", "accuracy", "points to whole [95%]", "s"]
     print(table(headers, rows))
-    notes = [f"{NETWORK.value}: {len(y)} images measure, {CALIBRATE.value} calibrate."]
+    notes = [f"{ptq4.NETWORK.value}: {len(y)} images measure, {ptq4.CALIBRATE.value} calibrate."]
     found = record.table_rows(headers, rows)
     record.write("channels_without_training", found, seed=0, notes=notes)
 

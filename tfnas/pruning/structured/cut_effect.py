@@ -35,7 +35,7 @@ def lost_by_the_cut(model: keras.Model, smaller: keras.Model, data: Any) -> list
     """
     if data is None:
         return [UNTRAINED]
-    batches = input_batches(data, limit=_EXAMPLES)
+    batches = input_batches(data, batch_size=32, limit=_EXAMPLES)
     expected, found = (outputs_of(each, batches) for each in (model, smaller))
     moved = [
         float(np.sqrt(np.mean((new - old) ** 2)) / max(float(old.std()), 1e-12))
