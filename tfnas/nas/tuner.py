@@ -123,17 +123,25 @@ class MeasuredTuner(TunerState):
             **of_oracle,
         )
         executions = of_tuner.get("executions_per_trial", 1)
-        self._check(oracle, model, executions)
+        self.check_settings(oracle, model, executions)
         self.trial_callbacks: TrialCallbacks = TrialCallbacks()
         self.written = None
         self._execution = 0
         observed = type(self).on_epoch_end is not MeasuredTuner.on_epoch_end
         self.runner = TrialRunner(model, oracle.objectives, config, device, executions, observed)
-        self.latency_predictor = self._predict_latencies(oracle, model)
+        self.latency_predictor = self.predict_latencies(oracle, model)
         self._open(oracle, model, of_tuner)
 
-    def _check(self, oracle: SpaceOracle, model: kt.HyperModel | None, executions: int) -> None:
-        """Checks arguments that depend on each other."""
+    def check_settings(
+        self, oracle: SpaceOracle, model: kt.HyperModel | None, executions: int
+    ) -> None:
+        """Checks arguments that depend on each other.
+
+        Args:
+            oracle: What chooses the architectures.
+            model: What builds the models.
+            executions: Trainings of a trial.
+        """
         if self.config.executor is not None and has_chief_oracle():
             raise ValueError(
                 "executor must be None if keras_tuner's chief distributes the trials "
@@ -149,10 +157,18 @@ class MeasuredTuner(TunerState):
         self.device.check(oracle.objectives.all_names & {*MICRO, *VELA})
         self.device.check_room({limit.name: limit.bound for limit in oracle.objectives.limits})
 
-    def _predict_latencies(
+    def predict_latencies(
         self, oracle: SpaceOracle, model: kt.HyperModel | None
     ) -> LatencyPredictor | None:
-        """Lets the oracle know what is known of an architecture before its trial."""
+        """Lets the oracle know what is known of an architecture before its trial.
+
+        Args:
+            oracle: What chooses the architectures.
+            model: What builds the models.
+
+        Returns:
+            What predicts latencies; None where they are measured.
+        """
         config, names = self.config, oracle.objectives.all_names
         predictor = None
         if config.latency_model is not None or config.latency_seconds is not None:
@@ -341,13 +357,18 @@ class MeasuredTuner(TunerState):
         self._execution += 1
         model = self.built_model(trial.hyperparameters)
         built_by_data = not model.built
-        results = self.runner.run(self._task(trial), model, args, kwargs)
+        results = self.runner.run(self.task_of(trial), model, args, kwargs)
         if built_by_data:
             self.save_build_config(trial, model)
         check_results(results, self.oracle.objective, self.oracle.objectives.names)
         return results
 
-    def _task(self, trial: kt.engine.trial.Trial) -> TrialTask:
+    def task_of(self, trial: kt.engine.trial.Trial) -> TrialTask:
+        """Returns what a trial has to do.
+
+        Args:
+            trial: The trial.
+        """
         parent = self.oracle.trials.get(self.oracle.parent(trial.trial_id))
         source = self.oracle.halving.continues.get(trial.trial_id)
         return TrialTask(

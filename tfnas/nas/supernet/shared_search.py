@@ -66,6 +66,11 @@ class SharedSearch:
         """Number of networks that were proposed."""
         return len(self.learning_records)
 
+    @property
+    def pending(self) -> tuple[Architecture, ...]:
+        """Networks that are being scored: none, as each is scored at once."""
+        return ()
+
     def encode(self, arch: Architecture) -> np.ndarray:
         """Returns the features of an architecture for a surrogate, (features,)."""
         return np.asarray(self.space.encode(arch))

@@ -140,9 +140,11 @@ class SupernetTuner(MeasuredTuner):
             **kwargs,
         )
 
-    def _check(self, oracle: SpaceOracle, model: kt.HyperModel | None, executions: int) -> None:
+    def check_settings(
+        self, oracle: SpaceOracle, model: kt.HyperModel | None, executions: int
+    ) -> None:
         """Checks arguments that depend on each other."""
-        super()._check(oracle, model, executions)
+        super().check_settings(oracle, model, executions)
         check_elastic(model)
         if oracle.max_trials is None:
             raise ValueError("max_trials must be the number of finalists, got None")
@@ -163,10 +165,11 @@ class SupernetTuner(MeasuredTuner):
                 f"({', '.join(KNOWN_DIRECTIONS)}), got {', '.join(unknown)}"
             )
 
-    def _predict_latencies(
+    def predict_latencies(
         self, oracle: SpaceOracle, model: kt.HyperModel | None
     ) -> LatencyPredictor | None:
-        predictor = super()._predict_latencies(oracle, model)
+        """Predicts latencies, but not for the proposals of finalists."""
+        predictor = super().predict_latencies(oracle, model)
         oracle.proposals.costs = None  # finalists keep the limits as far as that is known
         return predictor
 
@@ -213,8 +216,9 @@ class SupernetTuner(MeasuredTuner):
         hp.values = {**hp.values, **self.hypermodel.space.values(arch)}
         return self.built_model(hp)
 
-    def _task(self, trial: kt.engine.trial.Trial) -> TrialTask:
-        task = super()._task(trial)
+    def task_of(self, trial: kt.engine.trial.Trial) -> TrialTask:
+        """Returns what a trial has to do, which begins with the shared weights."""
+        task = super().task_of(trial)
         return dataclasses.replace(task, starts_from=self._weights[task.architecture.key])
 
     def build_and_fit_model(
