@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from tfnas.graph.tensor_columns import ColumnMemory, examples_of
-from tfnas.graph.traversal import outputs_of_batch, visit
+from tfnas.graph.traversal import flat_outputs, visit
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def test_a_stop_keeps_its_inputs_when_the_run_goes_on(model, data):
 
 
 def test_outputs(model, data):
-    found, expected = outputs_of_batch(model, data), model(data, training=False)
+    found, expected = flat_outputs(model, data), model(data, training=False)
     assert len(found) == 2
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_array_equal(np.asarray(one), np.asarray(other))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tfnas.graph.traversal import outputs_of_batch
+from tfnas.graph.traversal import flat_outputs
 
 if TYPE_CHECKING:
     import keras
@@ -59,7 +59,7 @@ def outputs_of(model: keras.Model, batches: Sequence[Any]) -> list[np.ndarray]:
     """
     import keras
 
-    found = [outputs_of_batch(model, batch) for batch in batches]
+    found = [flat_outputs(model, batch) for batch in batches]
     return [
         np.concatenate([np.asarray(keras.ops.convert_to_numpy(each), np.float64) for each in parts])
         for parts in zip(*found, strict=True)

@@ -214,7 +214,7 @@ def _run(done: Sequence[Any], values: dict[int, Any], needed: Collection[int]) -
     return values
 
 
-def outputs_of_batch(model: keras.Model, batch: Any) -> list[Any]:
+def flat_outputs(model: keras.Model, batch: Any) -> list[Any]:
     """Returns the outputs of a model, flat, and holds few tensors at a time.
 
     Keras holds the outputs of all layers until the last has run: 4 GB for 48 images in

@@ -24,7 +24,7 @@ from tfnas.graph.functional import Call, LayerCopies, Skipped, rebuild, walk
 from tfnas.graph.functional_form import as_functional
 from tfnas.graph.model_class import plain
 from tfnas.graph.preprocessing import calls_in_front
-from tfnas.graph.traversal import outputs_of_batch
+from tfnas.graph.traversal import flat_outputs
 from tfnas.keras_private import all_layers, functional_inside
 from tfnas.quantization.fake_quant import FakeQuant
 from tfnas.quantization.fake_quant_placement import FakeQuantBuilder
@@ -172,8 +172,7 @@ def calibrate(model: keras.Model, data: ExampleData | RepresentativeDataset) -> 
     try:
         for start in range(0, len(columns[0]), _BATCH):
             part = [column[start : start + _BATCH] for column in columns]
-            inputs = keras.tree.pack_sequence_as(functional_inside(model).input, part)
-            outputs_of_batch(model, inputs)
+            flat_outputs(model, keras.tree.pack_sequence_as(functional_inside(model).input, part))
     finally:
         for layer in layers:
             layer.observing = False
