@@ -43,7 +43,7 @@ __all__ = [
     "default_screening",
 ]
 
-_TRUSTED_FRACTION = 0.5  # fraction of a residual that is attributed to the architecture, not noise
+_TRUSTED_FRACTION = 0.25  # fraction of a residual that is attributed to the architecture, not noise
 
 
 class ImprovementScreening(Screening):
@@ -105,7 +105,7 @@ class ImprovementScreening(Screening):
         """Returns values between the measurements and the predictions of all surrogates.
 
         The difference between both is either noise or a property of the architecture that the
-        surrogates don't know. One measurement can't tell them apart, so half of it counts.
+        surrogates don't know. One measurement can't tell them apart, so a quarter of it counts.
         """
         records = search.learning_records
         if len(records) < MIN_RECORDS:
